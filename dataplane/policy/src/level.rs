@@ -1,0 +1,136 @@
+//! How far along a source is: the level of each address list, which decides who gives way when the lists are full.
+//!
+//! A list that a packet can get into without being in another one first is level 0: a first knock, which strangers
+//! and forged sources can send at will. A list behind it is level 1, and so on. The fewest proofs count: of several
+//! rules that add to a list, the easiest one says its level.
+//!
+//! Only what rules ask of lists directly is counted. A proof asked by the jump that leads to a rule, or by a rule that
+//! returns before it, is not seen, so a level is never too high.
+
+use std::collections::BTreeMap;
+
+use crate::rule::{Action, Condition, Rule, RuleSet};
+
+/// The level of every list that some enabled rule adds to. Lists that are only read are absent: packets do not get
+/// into them. Lists that can be reached only by being in one of them already are level 0.
+pub fn levels(rules: &RuleSet) -> BTreeMap<String, u8> {
+    let adding: Vec<(&str, &Rule)> =
+        rules.rules.iter().filter(|rule| !rule.disabled).filter_map(|rule| Some((added(rule)?, rule))).collect();
+    let mut levels: BTreeMap<&str, Option<u8>> = adding.iter().map(|(list, _)| (*list, None)).collect();
+
+    // Levels are learnt from the easiest lists upwards and only ever sink, so this ends: at the latest after as many
+    // rounds as there are lists.
+    loop {
+        let mut changed = false;
+        for (list, rule) in &adding {
+            let Some(level) = proofs(rule, &levels) else { continue };
+            if levels[list].is_none_or(|known| level < known) {
+                levels.insert(list, Some(level));
+                changed = true;
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    levels.into_iter().map(|(list, level)| (list.to_owned(), level.unwrap_or(0))).collect()
+}
+
+/// The list a rule adds to.
+fn added(rule: &Rule) -> Option<&str> {
+    match &rule.action {
+        Action::AddSrcToAddressList(add) | Action::AddDstToAddressList(add) => Some(&add.list),
+        _ => None,
+    }
+}
+
+/// How many proofs a packet has given that matches this rule; none while that is not known of one of its lists.
+fn proofs(rule: &Rule, levels: &BTreeMap<&str, Option<u8>>) -> Option<u8> {
+    let mut proofs = 0;
+    for matcher in rule.matchers.iter().filter(|matcher| !matcher.negated) {
+        let (Condition::SrcAddressList(list) | Condition::DstAddressList(list)) = &matcher.condition else { continue };
+        if let Some(level) = levels.get(list.as_str()) {
+            proofs = proofs.max((*level)?.saturating_add(1));
+        }
+    }
+    Some(proofs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Family;
+    use crate::rule::{ListAdd, ListTimeout, Matcher, RuleId};
+
+    /// A rule that adds to `list` whoever is in all of `needs`; `!` before a name negates.
+    fn add(list: &str, needs: &[&str]) -> Rule {
+        let matchers = needs.iter().map(|name| Matcher {
+            negated: name.starts_with('!'),
+            condition: Condition::SrcAddressList(name.trim_start_matches('!').to_owned()),
+        });
+        Rule {
+            id: RuleId::default(),
+            family: Family::Ipv4,
+            chain: "input".to_owned(),
+            matchers: matchers.collect(),
+            action: Action::AddSrcToAddressList(ListAdd { list: list.to_owned(), timeout: ListTimeout::NoneDynamic }),
+            disabled: false,
+            comment: String::new(),
+            line: 0,
+        }
+    }
+
+    fn of(rules: Vec<Rule>) -> Vec<(String, u8)> {
+        levels(&RuleSet { layer7: Vec::new(), rules }).into_iter().collect()
+    }
+
+    fn expected(levels: &[(&str, u8)]) -> Vec<(String, u8)> {
+        levels.iter().map(|(list, level)| ((*list).to_owned(), *level)).collect()
+    }
+
+    #[test]
+    fn the_two_step_script_has_a_first_step_and_a_second() {
+        let rules = vec![add("secured", &["temporary"]), add("temporary", &[])];
+        assert_eq!(of(rules), expected(&[("secured", 1), ("temporary", 0)]));
+    }
+
+    #[test]
+    fn a_ladder_in_any_order_counts_its_rungs() {
+        let rules = vec![add("d", &["c"]), add("c", &["b"]), add("b", &["a"]), add("a", &[])];
+        assert_eq!(of(rules), expected(&[("a", 0), ("b", 1), ("c", 2), ("d", 3)]));
+    }
+
+    #[test]
+    fn the_easiest_rule_counts_and_the_hardest_of_its_lists() {
+        let rules = vec![add("a", &[]), add("b", &["a"]), add("c", &["a", "b"]), add("c", &["b", "c"])];
+        assert_eq!(of(rules), expected(&[("a", 0), ("b", 1), ("c", 2)]));
+        assert_eq!(of(vec![add("a", &[]), add("b", &["a"]), add("b", &[])]), expected(&[("a", 0), ("b", 0)]));
+    }
+
+    #[test]
+    fn refreshing_a_list_from_itself_does_not_raise_it() {
+        let rules = vec![add("a", &["a"]), add("a", &[]), add("b", &["a"]), add("b", &["b"])];
+        assert_eq!(of(rules), expected(&[("a", 0), ("b", 1)]));
+    }
+
+    #[test]
+    fn lists_that_lead_only_to_each_other_are_level_0() {
+        assert_eq!(of(vec![add("a", &["b"]), add("b", &["a"])]), expected(&[("a", 0), ("b", 0)]));
+    }
+
+    #[test]
+    fn negated_read_only_and_disabled_do_not_count() {
+        let disabled = Rule { disabled: true, ..add("whitelist", &[]) };
+        let rules = vec![add("a", &[]), add("b", &["!a"]), add("c", &["whitelist"]), disabled];
+        assert_eq!(of(rules), expected(&[("a", 0), ("b", 0), ("c", 0)]));
+    }
+
+    #[test]
+    fn a_ladder_without_end_stops_at_255() {
+        let rules = (0..300).map(|step| match step {
+            0 => add("000", &[]),
+            _ => add(&format!("{step:03}"), &[&format!("{:03}", step - 1)]),
+        });
+        assert_eq!(of(rules.collect()).pop(), Some(("299".to_owned(), 255)));
+    }
+}

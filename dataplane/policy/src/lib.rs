@@ -1,0 +1,28 @@
+//! What a firewall means: rules, chains, address lists, layer 7, verdicts, the RouterOS language, the plain linear
+//! evaluation that defines right and wrong, and the messages between the two processes.
+//!
+//! No I/O, no clock, no unsafe. Whoever wants to know what the firewall *should* do reads this room; how it does it
+//! at speed is `engine`.
+//!
+//! | module     | owns |
+//! |------------|------|
+//! | [`packet`] | what rules can see of a packet |
+//! | [`rule`]   | rule, chain, matcher, action, address-list timeout, layer-7 pattern |
+//! | [`reason`] | verdict and reason: one closed set for metrics, CLI and log |
+//! | [`settings`] | what is not in the rules: protected addresses, chain defaults, frames that are not IP |
+//! | [`level`]  | how many proofs it takes to get into a list |
+//! | [`eval`]   | the reference: rules tried one by one, in order |
+//! | [`rsc`]    | reading RouterOS exports, with every bad line reported |
+//! | [`wire`]   | JSON lines between the dataplane and the control process |
+//! | [`time`]   | points in time and RouterOS durations |
+
+pub mod eval;
+pub mod layer7;
+pub mod level;
+pub mod packet;
+pub mod reason;
+pub mod rsc;
+pub mod rule;
+pub mod settings;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,109 @@
+//! What rules can see of a packet: a small view that borrows the payload from the frame.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// One of the two interfaces of the filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// Where strangers are.
+    Outside = 0,
+    /// Where what is protected is.
+    Inside = 1,
+}
+
+impl Side {
+    /// Both sides, in the order of their indexes.
+    pub const ALL: [Side; 2] = [Side::Outside, Side::Inside];
+
+    /// Where a frame received on this side goes.
+    pub const fn opposite(self) -> Side {
+        match self {
+            Side::Outside => Side::Inside,
+            Side::Inside => Side::Outside,
+        }
+    }
+
+    /// 0 for outside, 1 for inside.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The name in configuration, metrics and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Side::Outside => "outside",
+            Side::Inside => "inside",
+        }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// IPv4 or IPv6. Rules under `/ip firewall` see only the first, rules under `/ipv6 firewall` only the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// IPv4, `/ip firewall`.
+    Ipv4,
+    /// IPv6, `/ipv6 firewall`.
+    Ipv6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub const fn of(address: IpAddr) -> Family {
+        match address {
+            IpAddr::V4(_) => Family::Ipv4,
+            IpAddr::V6(_) => Family::Ipv6,
+        }
+    }
+}
+
+/// IP protocol numbers that rules and headers treat by name. Source: IANA, Assigned Internet Protocol Numbers.
+pub mod protocol {
+    /// ICMP for IPv4 (RFC 792).
+    pub const ICMP: u8 = 1;
+    /// TCP (RFC 9293).
+    pub const TCP: u8 = 6;
+    /// UDP (RFC 768).
+    pub const UDP: u8 = 17;
+    /// ICMP for IPv6 (RFC 4443).
+    pub const ICMPV6: u8 = 58;
+}
+
+/// An IPv4 or IPv6 packet as rules see it. Everything in it was checked against the frame's length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// The side it came in on.
+    pub side: Side,
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// The protocol behind the IP header and, in IPv6, its extension headers.
+    pub protocol: u8,
+    /// Source and destination port of TCP and UDP; none for other protocols and for fragments behind the first.
+    pub ports: Option<(u16, u16)>,
+    /// Type and code of ICMP and ICMPv6; none for other protocols and for fragments behind the first.
+    pub icmp: Option<(u8, u8)>,
+    /// Length of the IP packet in bytes: IPv4 total length, IPv6 payload length and 40. What RouterOS counts.
+    pub ip_length: u32,
+    /// What follows the TCP, UDP or ICMP header (8 bytes for ICMP), or the IP header for other protocols.
+    /// Empty for fragments behind the first.
+    pub payload: &'a [u8],
+}
+
+impl Packet<'_> {
+    /// The family, as the source's.
+    pub const fn family(&self) -> Family {
+        Family::of(self.source)
+    }
+}

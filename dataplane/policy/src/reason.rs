@@ -1,0 +1,126 @@
+//! Verdict and reason: what happens to a frame, and what decided it. One closed set, used by metrics, CLI and log alike.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What happens to a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It goes out of the other side.
+    Forward = 0,
+    /// It goes nowhere.
+    Drop = 1,
+}
+
+impl Verdict {
+    /// All verdicts, in the order of their indexes.
+    pub const ALL: [Verdict; 2] = [Verdict::Forward, Verdict::Drop];
+
+    /// Position in [`Verdict::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The name in metrics and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Verdict::Forward => "forward",
+            Verdict::Drop => "drop",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $sentence:literal;)*) => {
+        /// What decided about a frame. Together with the verdict it explains every frame.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum Reason {
+            $($(#[$doc])* #[doc = $sentence] #[serde(rename = $name)] $variant,)*
+        }
+
+        impl Reason {
+            /// All reasons, in the order of their indexes.
+            pub const ALL: &[Reason] = &[$(Reason::$variant),*];
+            /// How many there are.
+            pub const COUNT: usize = Reason::ALL.len();
+
+            /// Position in [`Reason::ALL`].
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+
+            /// The name in metrics and JSON.
+            pub const fn name(self) -> &'static str {
+                match self { $(Reason::$variant => $name,)* }
+            }
+
+            /// One sentence for people.
+            pub const fn sentence(self) -> &'static str {
+                match self { $(Reason::$variant => $sentence,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    Rule = "rule", "a rule decided";
+    ChainDefault = "chain-default", "no rule of the chain decided, so the chain's default did";
+    Arp = "arp", "ARP, decided by its frame class";
+    NeighbourDiscovery = "neighbour-discovery", "IPv6 neighbour discovery, decided by its frame class";
+    SpanningTree = "spanning-tree", "spanning tree, decided by its frame class";
+    Lldp = "lldp", "LLDP, decided by its frame class";
+    Lacp = "lacp", "LACP and other slow protocols, decided by their frame class";
+    Eapol = "eapol", "802.1X, decided by its frame class";
+    UnknownEthertype = "unknown-ethertype", "not IP and no known control protocol, decided by its frame class";
+    EthernetTruncated = "ethernet-truncated", "the frame is shorter than its Ethernet and VLAN headers";
+    VlanTooDeep = "vlan-too-deep", "more than two VLAN tags";
+    FrameTooLong = "frame-too-long", "the frame is longer than the interfaces' MTU allows";
+    Ipv4Malformed = "ipv4-malformed", "version, header length or total length of the IPv4 header contradict the frame";
+    Ipv6Malformed = "ipv6-malformed", "version or payload length of the IPv6 header contradict the frame";
+    Ipv6Extensions = "ipv6-extensions", "IPv6 extension headers are truncated, too many, or of an unknown kind";
+    FragmentMalformed = "fragment-malformed", "the fragment is tiny, empty, or reaches beyond 65,535 bytes";
+    TransportTruncated = "transport-truncated", "the packet is shorter than its TCP, UDP or ICMP header";
+    TransportMalformed = "transport-malformed", "a length inside the TCP or UDP header contradicts the packet";
+    TxFull = "tx-full", "accepted, but the other side's transmit ring is full or its link is down";
+}
+
+impl Reason {
+    /// Whether frames can be forwarded for this reason; the others only drop.
+    pub const fn may_forward(self) -> bool {
+        use Reason::*;
+        matches!(
+            self,
+            Rule | ChainDefault | Arp | NeighbourDiscovery | SpanningTree | Lldp | Lacp | Eapol | UnknownEthertype
+        )
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_follow_the_order_and_names_are_unique() {
+        let mut names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        for (position, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), position);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Reason::COUNT);
+    }
+}

@@ -1,0 +1,263 @@
+//! What must hold between the commands of a file: names that are referred to exist, and jumps do not go in circles.
+//!
+//! Commands that were refused still count as existing, so that one mistake is not reported twice. A rule that refers
+//! to nothing is refused too. Every name, and every jump, is looked at once.
+
+use std::collections::{HashMap, HashSet};
+
+use super::problem::{Complaint, Problems, show};
+use super::{filter, layer7};
+use crate::eval::MAX_JUMP_DEPTH;
+use crate::packet::Family;
+
+/// How many names that do not exist are compared with all that do, and with how many of them: what bounds the work
+/// for a file full of wrong names.
+const MOST_SUGGESTIONS: usize = 100;
+const MOST_CANDIDATES: usize = 1_000;
+
+/// Checks all of a file, and takes the rules and patterns away that fail.
+pub(super) fn check(rules: &mut [filter::Entry], patterns: &mut [layer7::Entry], problems: &mut Problems) {
+    pattern_names(patterns, problems);
+    let names = patterns.iter().filter_map(|entry| entry.name.as_ref()).map(|(name, _)| name.as_str());
+    pattern_references(rules, names.collect(), problems);
+    jump_targets(rules, problems);
+    jump_depth(rules, problems);
+}
+
+/// Each name is given to one pattern.
+fn pattern_names(patterns: &mut [layer7::Entry], problems: &mut Problems) {
+    let mut seen = HashSet::new();
+    for entry in patterns {
+        let Some((name, span)) = &entry.name else { continue };
+        if !seen.insert(name.clone()) {
+            let complaint = Complaint::new(format!("a pattern named `{}` exists already", show(name.as_bytes())))
+                .expected("a name of its own")
+                .help("rename one of the two, and the rules that use it");
+            problems.add(span.clone(), complaint);
+            entry.pattern = None;
+        }
+    }
+}
+
+/// `layer7-protocol` names a pattern.
+fn pattern_references(rules: &mut [filter::Entry], names: Vec<&str>, problems: &mut Problems) {
+    let known: HashSet<&str> = names.iter().copied().collect();
+    let mut suggestions = 0;
+    for entry in rules {
+        let Some((name, span)) = entry.pattern.as_ref().filter(|(name, _)| !known.contains(name.as_str())) else {
+            continue;
+        };
+        let complaint = Complaint::new(format!("no pattern is named `{}`", show(name.as_bytes())))
+            .expected("the name of a pattern of `/ip firewall layer7-protocol`")
+            .help("add the pattern to this file");
+        problems.add(span.clone(), suggest(complaint, name, &names, &mut suggestions));
+        entry.rule = None;
+    }
+}
+
+/// A jump leads to a chain that has rules.
+fn jump_targets(rules: &mut [filter::Entry], problems: &mut Problems) {
+    let mut chains = Vec::new();
+    let mut known = HashSet::new();
+    for entry in rules.iter() {
+        if let Some(chain) = &entry.chain
+            && known.insert((entry.family, chain.clone()))
+        {
+            chains.push((entry.family, chain.clone()));
+        }
+    }
+    let mut suggestions = 0;
+    for entry in rules {
+        let Some((target, span)) = &entry.jump else { continue };
+        if known.contains(&(entry.family, target.clone())) {
+            continue;
+        }
+        let complaint = Complaint::new(format!("the chain `{}` has no rules", show(target.as_bytes())))
+            .expected("a chain of the same menu")
+            .help("add rules to the chain, or remove the jump; names of chains are compared exactly");
+        let of_family: Vec<&str> = if suggestions < MOST_SUGGESTIONS {
+            chains.iter().filter(|(family, _)| *family == entry.family).map(|(_, chain)| chain.as_str()).collect()
+        } else {
+            Vec::new()
+        };
+        problems.add(span.clone(), suggest(complaint, target, &of_family, &mut suggestions));
+        entry.rule = None;
+    }
+}
+
+fn suggest(complaint: Complaint, name: &str, names: &[&str], suggestions: &mut usize) -> Complaint {
+    *suggestions += 1;
+    if *suggestions > MOST_SUGGESTIONS {
+        return complaint;
+    }
+    complaint.did_you_mean(name, names.iter().copied().take(MOST_CANDIDATES))
+}
+
+/// A jump that is carried out, as an edge between chains.
+struct Jump {
+    to: usize,
+    entry: usize,
+}
+
+/// Jumps do not go in circles, nor deeper than the evaluation follows them. Disabled ones do not count.
+fn jump_depth(rules: &mut [filter::Entry], problems: &mut Problems) {
+    let mut chains: HashMap<(Family, String), usize> = HashMap::new();
+    let mut names: Vec<String> = Vec::new();
+    let mut jumps: Vec<Vec<Jump>> = Vec::new();
+    let mut chain = |family: Family, name: &str, jumps: &mut Vec<Vec<Jump>>| {
+        *chains.entry((family, name.to_owned())).or_insert_with(|| {
+            names.push(name.to_owned());
+            jumps.push(Vec::new());
+            names.len() - 1
+        })
+    };
+    for (entry, rule) in rules.iter().enumerate() {
+        if let (Some(from), Some((to, _)), false) = (&rule.chain, &rule.jump, rule.disabled) {
+            let from = chain(rule.family, from, &mut jumps);
+            let to = chain(rule.family, to, &mut jumps);
+            jumps[from].push(Jump { to, entry });
+        }
+    }
+    for (entry, complaint) in walk(&jumps, &names) {
+        if let Some((_, span)) = rules[entry].jump.clone() {
+            problems.add(span, complaint);
+        }
+        rules[entry].rule = None;
+    }
+}
+
+/// Depth first over all chains, with a stack of its own: a file may hold a chain of a million jumps.
+fn walk(jumps: &[Vec<Jump>], names: &[String]) -> Vec<(usize, Complaint)> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum State {
+        New,
+        /// At this place of the way.
+        Open(usize),
+        /// How many jumps deep the chain goes.
+        Done(usize),
+    }
+    let mut complaints = Vec::new();
+    let mut states = vec![State::New; names.len()];
+    for start in 0..names.len() {
+        if states[start] != State::New {
+            continue;
+        }
+        // Each chain on the way, how many of its jumps were followed, how deep they go.
+        let mut way = vec![(start, 0, 0)];
+        states[start] = State::Open(0);
+        while let Some((chain, followed, depth)) = way.last_mut() {
+            let Some(jump) = jumps[*chain].get(*followed) else {
+                states[*chain] = State::Done(*depth);
+                way.pop();
+                continue;
+            };
+            match states[jump.to] {
+                State::New => {
+                    states[jump.to] = State::Open(way.len());
+                    way.push((jump.to, 0, 0));
+                }
+                State::Open(place) => {
+                    *followed += 1;
+                    complaints.push((jump.entry, circle(&way[place..], names)));
+                }
+                State::Done(below) => {
+                    *followed += 1;
+                    *depth = (*depth).max(below.saturating_add(1));
+                    // Told once, where the limit is passed first.
+                    if below == MAX_JUMP_DEPTH {
+                        complaints.push((jump.entry, too_deep()));
+                    }
+                }
+            }
+        }
+    }
+    complaints
+}
+
+/// Names the chains of a circle, not more than a few.
+fn circle(circle: &[(usize, usize, usize)], names: &[String]) -> Complaint {
+    const MOST_NAMES: usize = 6;
+    let shown = circle.iter().chain(circle.first()).map(|(chain, ..)| show(names[*chain].as_bytes()));
+    let mut path: Vec<String> = shown.take(MOST_NAMES).collect();
+    if circle.len() >= MOST_NAMES {
+        path.push("…".to_owned());
+    }
+    Complaint::new(format!("this jump goes in a circle: {}", path.join(" → ")))
+        .expected("a chain that does not lead back here")
+        .help("use `action=return` to go back to the chain that jumped")
+}
+
+fn too_deep() -> Complaint {
+    Complaint::new(format!("jumps nest deeper than {MAX_JUMP_DEPTH} here"))
+        .expected("fewer jumps behind one another")
+        .help("merge some of the chains")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read;
+    use super::*;
+
+    /// The text at each problem and its message.
+    fn problems(text: &str) -> Vec<(String, String)> {
+        read(text.as_bytes())
+            .problems
+            .into_iter()
+            .map(|problem| (text[problem.span].to_owned(), problem.help.unwrap_or_default()))
+            .collect()
+    }
+
+    #[test]
+    fn names_that_are_referred_to_must_exist() {
+        let text = "/ip firewall filter\nadd chain=input action=jump jump-target=knok\nadd chain=knock\n\
+            add chain=input layer7-protocol=knock2\n/ipv6 firewall filter\nadd chain=input action=jump jump-target=knock\n\
+            /ip firewall layer7-protocol\nadd name=knock1 regexp=a\nadd name=knock1 regexp=b\n";
+        let found = problems(text);
+        let (at, help): (Vec<_>, Vec<_>) = found.iter().map(|(at, help)| (at.as_str(), help.as_str())).unzip();
+        assert_eq!(at, ["knok", "knock2", "knock", "knock1"]);
+        assert_eq!(help[..2], ["did you mean `knock`?", "did you mean `knock1`?"]);
+        let reading = read(text.as_bytes());
+        assert_eq!((reading.rules.rules.len(), reading.rules.layer7.len()), (1, 1));
+    }
+
+    #[test]
+    fn jumps_to_refused_rules_are_not_reported_again() {
+        let text = "/ip firewall filter\nadd chain=input action=jump jump-target=k\nadd chain=k limit=1\n\
+            add chain=k layer7-protocol=p\n/ip firewall layer7-protocol\nadd name=p regexp=\"(\"\n";
+        assert_eq!(problems(text).iter().map(|(at, _)| at.as_str()).collect::<Vec<_>>(), ["limit", "\"(\""]);
+    }
+
+    #[test]
+    fn circles_are_found_where_they_close() {
+        let jump = |from: &str, to: &str| format!("add chain={from} action=jump jump-target={to}\n");
+        let text = format!(
+            "/ip firewall filter\n{}{}{}{}",
+            jump("input", "a"),
+            jump("a", "b"),
+            jump("b", "a"),
+            jump("c", "c")
+        );
+        let reading = read(text.as_bytes());
+        let messages: Vec<_> =
+            reading.problems.iter().map(|problem| (problem.line, problem.message.as_str())).collect();
+        assert_eq!(messages, [(4, "this jump goes in a circle: a → b → a"), (5, "this jump goes in a circle: c → c")]);
+        let disabled =
+            text.replace("add chain=b", "add disabled=yes chain=b").replace("add chain=c", "add disabled=yes chain=c");
+        assert_eq!(read(disabled.as_bytes()).problems, []);
+    }
+
+    #[test]
+    fn jumps_nest_as_deep_as_they_are_followed() {
+        let file = |depth: usize| {
+            let mut text = "/ip firewall filter\n".to_owned();
+            for chain in 0..depth {
+                text.push_str(&format!("add chain=c{chain} action=jump jump-target=c{}\n", chain + 1));
+            }
+            text + &format!("add chain=c{depth}\n")
+        };
+        assert_eq!(read(file(MAX_JUMP_DEPTH).as_bytes()).problems, []);
+        let too_deep = read(file(MAX_JUMP_DEPTH + 1).as_bytes()).problems;
+        assert_eq!(too_deep.iter().map(|problem| problem.line).collect::<Vec<_>>(), [2]);
+        assert_eq!(read(file(100_000).as_bytes()).problems.len(), 1);
+    }
+}

@@ -1,0 +1,121 @@
+//! `/ip firewall layer7-protocol`: from the words of an `add` to a [`Layer7Pattern`].
+//!
+//! Owns the table of properties. A pattern is yielded only if its expression parses with the meaning that
+//! [`crate::layer7`] gives it.
+
+use std::ops::Range;
+
+use super::problem::{Complaint, Problems, show};
+use super::property::{self, Add, Property};
+use super::value::{self, Parsed};
+use crate::layer7;
+use crate::rule::Layer7Pattern;
+
+/// Every property RouterOS has for this menu. Source: RouterOS manual, Layer7.
+pub(super) const PROPERTIES: &[Property<Draft>] = &[
+    Property::fixed("comment", |pattern, value| {
+        pattern.comment = value::comment(value);
+        Ok(())
+    }),
+    Property::fixed("name", |pattern, value| {
+        pattern.name = Some(value::name(value::text(value)?, "pattern")?);
+        Ok(())
+    }),
+    Property::fixed("regexp", |pattern, value| {
+        pattern.regexp = Some(regexp(value)?);
+        Ok(())
+    }),
+    Property::unsupported("copy-from"),
+];
+
+/// A pattern while its words are read.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    comment: String,
+    name: Option<String>,
+    regexp: Option<String>,
+}
+
+/// What an `add` said, as far as it was understood: rules may refer to a pattern that is refused.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// The pattern, if nothing is wrong with it.
+    pub(super) pattern: Option<Layer7Pattern>,
+    /// Its name, and where that stands.
+    pub(super) name: Option<(String, Range<usize>)>,
+}
+
+/// Reads one `add`.
+pub(super) fn read(add: &Add<'_>, problems: &mut Problems) -> Entry {
+    let before = problems.count();
+    let mut draft = Draft::default();
+    let given = property::read(PROPERTIES, None, add, &mut draft, problems);
+    for (name, example) in [("name", "`name=knock1`"), ("regexp", "`regexp=\"^secret\\$\"`")] {
+        if given.is_missing(name) {
+            let complaint = Complaint::new(format!("the pattern has no `{name}`"))
+                .expected(format!("`{name}=`"))
+                .help(format!("add it, as in {example}; a line that goes on in the next one ends with `\\`"));
+            problems.add(add.verb.clone(), complaint);
+        }
+    }
+    let name = draft.name.clone().zip(given.read("name"));
+    let complete = given.complete && problems.count() == before;
+    let pattern = draft.name.zip(draft.regexp).filter(|_| complete).map(|(name, regexp)| Layer7Pattern {
+        name,
+        regexp,
+        comment: draft.comment,
+        line: add.line,
+    });
+    Entry { pattern, name }
+}
+
+/// The expression, if it parses.
+fn regexp(value: &[u8]) -> Parsed<String> {
+    let regexp = value::regexp(value)?;
+    match layer7::parse(&regexp) {
+        Ok(_) => Ok(regexp),
+        Err(error) => {
+            // The library draws a picture of several lines; the last one says what is wrong.
+            let reason = error.lines().last().unwrap_or_default();
+            let reason = reason.strip_prefix("error: ").unwrap_or(reason);
+            Err(Complaint::new(format!("the pattern does not parse: {}", show(reason.as_bytes())))
+                .expected("a regular expression such as `\"^secret\\$\"`")
+                .help("a bracket or operator that stands for itself is written with `\\\\` before it"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read;
+
+    #[test]
+    fn expressions_are_unquoted_once() {
+        let text = b"/ip firewall layer7-protocol\n\
+            add name=a regexp=\"^supersecretpassword1\\$\"\n\
+            add name=b regexp=\"^\\\\x13.\\\\\\?\\E1\\$\" comment=\"caf\xE9\"\n\
+            add name=c regexp=^[a-z]+\n\
+            add name=d regexp=plain\n";
+        let reading = read(text);
+        let patterns: Vec<_> = reading.rules.layer7.iter().map(|pattern| (&*pattern.name, &*pattern.regexp)).collect();
+        assert_eq!(patterns, [("a", "^supersecretpassword1$"), ("b", "^\\x13.\\?\\xE1$"), ("d", "plain")]);
+        assert_eq!(reading.rules.layer7[1].comment, "caf\u{FFFD}");
+        assert_eq!(reading.problems.len(), 1);
+    }
+
+    #[test]
+    fn what_a_pattern_needs() {
+        let one = |words: &str| {
+            let reading = read(format!("/ip firewall layer7-protocol add {words}").as_bytes());
+            assert_eq!((reading.problems.len(), reading.rules.layer7.len()), (1, 0), "{words}: {reading:?}");
+        };
+        one("name=a");
+        one("regexp=a");
+        one("name=a regexp=\"\"");
+        one("name=a regexp=\"a(\"");
+        one("name=a regexp=\"a\\00\"");
+        one("name=a regexp=\"^a$\"");
+        one("name=a regexp=a disabled=no");
+        one("name=a regexp=a name=b");
+    }
+}

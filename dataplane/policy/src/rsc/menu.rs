@@ -1,0 +1,346 @@
+//! Which menu a command belongs to.
+//!
+//! Owns the current menu and the forms of a path: `/ip firewall filter`, `/ip/firewall/filter`, either of them with
+//! the command on the same line, `..`, and no `/` in front. A line that is only a path changes the current menu; a
+//! path with a command behind it does not.
+//!
+//! RouterOS's full tree of menus is not here. What tells a menu from a command is a list of verbs, and that inside an
+//! understood menu, which has no submenus, every word is a verb. Menus that are not understood are left to be
+//! skipped, but a path that is nearly that of an understood menu is a mistake: skipping it would lose its rules.
+
+use std::ops::Range;
+
+use super::lexer::Word;
+use super::problem::{Complaint, distance, show};
+use crate::packet::Family;
+
+/// The menus whose commands are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Menu {
+    /// `/ip firewall filter` or `/ipv6 firewall filter`.
+    Filter(Family),
+    /// `/ip firewall layer7-protocol`.
+    Layer7,
+}
+
+/// Where each of them is.
+const UNDERSTOOD: &[(&[&str], Menu)] = &[
+    (&["ip", "firewall", "filter"], Menu::Filter(Family::Ipv4)),
+    (&["ipv6", "firewall", "filter"], Menu::Filter(Family::Ipv6)),
+    (&["ip", "firewall", "layer7-protocol"], Menu::Layer7),
+];
+
+impl Menu {
+    /// The path as messages and exports write it.
+    pub(super) const fn path(self) -> &'static str {
+        match self {
+            Menu::Filter(Family::Ipv4) => "/ip firewall filter",
+            Menu::Filter(Family::Ipv6) => "/ipv6 firewall filter",
+            Menu::Layer7 => "/ip firewall layer7-protocol",
+        }
+    }
+}
+
+/// Words that are commands wherever they stand. Source: RouterOS manual, Command Line Interface, and the menus of
+/// system, interface and tool.
+#[rustfmt::skip]
+const VERBS: &[&str] = &[
+    "add", "beep", "blink", "cancel", "check-for-updates", "clear", "comment", "connect", "copy", "delay", "disable",
+    "disconnect", "do", "downgrade", "download", "edit", "enable", "error", "export", "fetch", "find", "flush", "get",
+    "import", "info", "install", "load", "log", "make-static", "monitor", "monitor-traffic", "move", "password",
+    "ping", "print", "put", "quit", "reboot", "recover", "redo", "release", "remove", "renew", "reset",
+    "reset-configuration", "reset-counters", "reset-counters-all", "reset-mac-address", "resolve", "run", "save",
+    "scan", "send", "set", "shutdown", "sign", "start", "stop", "test", "undo", "unset", "warning",
+];
+
+/// Menus at the root, for paths whose `/` was lost.
+#[rustfmt::skip]
+const ROOTS: &[&str] = &[
+    "caps-man", "certificate", "container", "disk", "dude", "file", "interface", "iot", "ip", "ipv6", "lora", "mpls",
+    "partitions", "port", "ppp", "queue", "radius", "routing", "snmp", "special-login", "system", "tool", "user",
+    "user-manager", "zerotier",
+];
+
+/// No menu is nested deeper than this; it bounds the work for a line.
+const MAX_DEPTH: usize = 8;
+
+/// A path as segments.
+type Path = Vec<String>;
+
+/// Where a command is to be carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A menu whose commands are read.
+    Understood(Menu),
+    /// Any other menu, by its path.
+    Other(String),
+    /// The root, which has nothing of interest.
+    Root,
+}
+
+/// What a line turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// It changed the current menu.
+    Enter,
+    /// A command.
+    Command(Invocation),
+    /// Its path is wrong.
+    Wrong(Range<usize>, Complaint),
+}
+
+/// A command in a menu.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Invocation {
+    pub(super) place: Place,
+    /// On the same line.
+    pub(super) path_given: bool,
+    /// What is to be done, and where that stands; nothing if the line begins with something else.
+    pub(super) verb: Option<(String, Range<usize>)>,
+    /// Index of the first word behind the verb.
+    pub(super) arguments: usize,
+}
+
+/// The current menu.
+#[derive(Debug, Default)]
+pub(super) struct Menus {
+    current: Path,
+    /// The last command came with the path of another, understood menu. A command without a path would now be
+    /// ambiguous to a reader.
+    astray: bool,
+}
+
+impl Menus {
+    /// Finds out what a line is and follows it.
+    pub(super) fn follow(&mut self, words: &[Word]) -> Line {
+        let found = match self.locate(words) {
+            Ok(found) => found,
+            Err((span, complaint)) => return Line::Wrong(span, complaint),
+        };
+        let place = place_of(&found.path);
+        let enters = found.verb.is_none() && found.arguments == words.len();
+        if let Some((meant, complaint)) = nearly_understood(&found.path, &place) {
+            if enters {
+                // So that what is wrong with the rules of this menu is told in the same go.
+                self.current = meant;
+                self.astray = false;
+            }
+            return Line::Wrong(found.span, complaint);
+        }
+        if enters {
+            self.current = found.path;
+            self.astray = false;
+            return Line::Enter;
+        }
+        if found.path_given {
+            self.astray |= found.path != self.current && matches!(place, Place::Understood(_));
+        } else if self.astray {
+            let complaint = Complaint::new("it is not clear which menu this belongs to")
+                .expected("a menu line first")
+                .help("a path on the line of another command does not change the menu: repeat it here");
+            return Line::Wrong(found.verb.map_or(found.span, |(_, span)| span), complaint);
+        }
+        Line::Command(Invocation { place, path_given: found.path_given, verb: found.verb, arguments: found.arguments })
+    }
+
+    /// Whether a line that begins so is to be carried out in an understood menu.
+    pub(super) fn understands(&self, words: &[Word]) -> bool {
+        let is_script = words.first().is_some_and(|word| word.name.bytes.starts_with(b":"));
+        !is_script && self.locate(words).is_ok_and(|found| matches!(place_of(&found.path), Place::Understood(_)))
+    }
+
+    /// Splits the line into path, verb and the rest.
+    fn locate(&self, words: &[Word]) -> Result<Located, (Range<usize>, Complaint)> {
+        let start = words.first().map_or(0, |word| word.span.start);
+        let mut found = Located {
+            path: self.current.clone(),
+            path_given: false,
+            verb: None,
+            span: start..words.first().map_or(0, |word| word.span.end),
+            arguments: 0,
+        };
+        let mut last_segment = None;
+        for (index, word) in words.iter().enumerate().take(2 * MAX_DEPTH) {
+            let Some(text) = path_text(word) else { break };
+            let is_first = index == 0;
+            if is_first && (text.starts_with('/') || ROOTS.contains(&text.split('/').next().unwrap_or_default())) {
+                found.path.clear();
+                found.path_given = true;
+            }
+            let mut at = 0;
+            for segment in text.split('/') {
+                let part = word.name.part(at..at + segment.len());
+                at += segment.len() + 1;
+                let is_leaf = matches!(place_of(&found.path), Place::Understood(_));
+                match segment {
+                    "" => {}
+                    _ if found.verb.is_some() => {
+                        return Err((part, Complaint::new("a path goes on behind a command").expected("a blank")));
+                    }
+                    ".." => {
+                        found.path.pop();
+                        found.path_given = true;
+                    }
+                    _ if is_leaf || VERBS.contains(&segment) => found.verb = Some((segment.to_owned(), part)),
+                    _ if found.path.len() == MAX_DEPTH => {
+                        return Err((part, Complaint::new("no menu is nested this deep")));
+                    }
+                    _ => {
+                        found.path.push(segment.to_owned());
+                        found.path_given = true;
+                        last_segment = Some((segment.to_owned(), part));
+                    }
+                }
+            }
+            found.span = start..word.span.end;
+            found.arguments = index + 1;
+            if found.verb.is_some() {
+                return Ok(found);
+            }
+        }
+        // A command that is not among the verbs shows by what it is given.
+        if found.arguments < words.len() && words[found.arguments].value.is_some() && last_segment.is_some() {
+            found.path.pop();
+            found.verb = last_segment;
+        }
+        Ok(found)
+    }
+}
+
+struct Located {
+    path: Path,
+    path_given: bool,
+    verb: Option<(String, Range<usize>)>,
+    /// The path.
+    span: Range<usize>,
+    arguments: usize,
+}
+
+/// The text of a word that can be a part of a path.
+fn path_text(word: &Word) -> Option<&str> {
+    let of_path = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.');
+    let bytes = &word.name.bytes;
+    let is_path = word.value.is_none() && !word.flawed && bytes.len() <= 200 && bytes.iter().all(of_path);
+    is_path.then(|| std::str::from_utf8(bytes).ok()).flatten()
+}
+
+fn place_of(path: &[String]) -> Place {
+    match UNDERSTOOD.iter().find(|(understood, _)| path == *understood) {
+        Some((_, menu)) => Place::Understood(*menu),
+        None if path.is_empty() => Place::Root,
+        None => Place::Other(format!("/{}", path.join(" "))),
+    }
+}
+
+/// The complaint about a path that is abbreviated or misspelt from an understood one,
+/// and the path that was meant.
+fn nearly_understood(path: &[String], place: &Place) -> Option<(Path, Complaint)> {
+    let Place::Other(written) = place else { return None };
+    let meant = UNDERSTOOD.iter().find(|(understood, menu)| {
+        let pairs = || understood.iter().zip(path);
+        let abbreviated =
+            path.len() == understood.len() && pairs().all(|(full, given)| full.starts_with(given.as_str()));
+        abbreviated
+            || (written.len().abs_diff(menu.path().len()) <= 2
+                && distance(written.as_bytes(), menu.path().as_bytes()) <= 2)
+    });
+    meant.map(|(path, menu)| {
+        let complaint = Complaint::new(format!("no such menu: `{}`", show(written.as_bytes())))
+            .expected("a menu in full")
+            .help(format!("did you mean `{}`?", menu.path()));
+        (path.iter().map(|segment| (*segment).to_owned()).collect(), complaint)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lexer::Lexer;
+    use super::*;
+
+    /// Follows lines and says for each: the menu entered, or the place and verb of the command.
+    fn follow(text: &str) -> Vec<String> {
+        let mut menus = Menus::default();
+        let mut lexer = Lexer::new(text.as_bytes());
+        let mut lines = Vec::new();
+        while let Some(command) = lexer.next(|_| true) {
+            lines.push(match menus.follow(&command.words) {
+                Line::Enter => format!("> {}", menus.current.join(" ")),
+                Line::Command(Invocation { place, verb, .. }) => {
+                    let place = match place {
+                        Place::Understood(menu) => menu.path().to_owned(),
+                        Place::Other(path) => format!("({path})"),
+                        Place::Root => "root".to_owned(),
+                    };
+                    format!("{place}: {}", verb.map_or_else(|| "-".to_owned(), |(verb, _)| verb))
+                }
+                Line::Wrong(span, _) => format!("wrong: {}", &text[span]),
+            });
+        }
+        lines
+    }
+
+    #[test]
+    fn every_form_of_a_path() {
+        let text = "/ip firewall filter\nadd a=b\n/ip/firewall/filter\n/ip/firewall/filter/add a=b\n\
+            /ip firewall/filter add a=b\nip firewall filter\n.. nat\nset 0 a=b\n..\nfilter\nadd\n/\nadd\n\
+            /ip firewall nat\n../filter\n/interface list add name=x\nadd a=b\n";
+        assert_eq!(
+            follow(text),
+            [
+                "> ip firewall filter",
+                "/ip firewall filter: add",
+                "> ip firewall filter",
+                "/ip firewall filter: add",
+                "/ip firewall filter: add",
+                "> ip firewall filter",
+                "> ip firewall nat",
+                "(/ip firewall nat): set",
+                "> ip firewall",
+                "> ip firewall filter",
+                "/ip firewall filter: add",
+                "> ",
+                "root: add",
+                "> ip firewall nat",
+                "> ip firewall filter",
+                "(/interface list): add",
+                "/ip firewall filter: add",
+            ]
+        );
+    }
+
+    #[test]
+    fn in_an_understood_menu_every_word_is_a_command() {
+        let text = "/ip firewall filter\nad chain=x\nfrobnicate\n!x\n";
+        assert_eq!(
+            follow(text)[1..],
+            ["/ip firewall filter: ad", "/ip firewall filter: frobnicate", "/ip firewall filter: -"]
+        );
+    }
+
+    #[test]
+    fn commands_of_other_menus_do_not_become_menus() {
+        let text = "/ip address\n/tool frobnicate a=b\nadd a=b\n/system script run x\n";
+        assert_eq!(
+            follow(text),
+            ["> ip address", "(/tool): frobnicate", "(/ip address): add", "(/system script): run"]
+        );
+    }
+
+    #[test]
+    fn a_path_that_is_nearly_understood_is_wrong() {
+        for text in
+            ["/ip firewal filter", "/ip firewall filters", "/ip fire fil add a=b", "/ip/f/f", "/ip firewall l7 x y"]
+        {
+            let expected = !text.contains("l7");
+            assert_eq!(follow(text)[0].starts_with("wrong"), expected, "{text}");
+        }
+        assert_eq!(follow("/ip firewall raw")[0], "> ip firewall raw");
+    }
+
+    #[test]
+    fn a_command_behind_an_inline_path_to_another_menu_is_ambiguous() {
+        let text = "/ip address\n/ip firewall filter add a=b\nadd c=d\n/ip firewall filter\nadd e=f\n";
+        assert_eq!(follow(text)[2], "wrong: add");
+        assert_eq!(follow(text)[4], "/ip firewall filter: add");
+    }
+}

@@ -1,0 +1,230 @@
+//! What is wrong with a file, and where.
+//!
+//! A [`Complaint`] says what; whoever finds it adds the span; [`Problems`] collects them in any order and puts them
+//! in the file's order, with lines and columns, in one pass.
+
+use std::ops::Range;
+
+use serde::Serialize;
+
+/// One thing that is wrong with a rule file. A file with any problem is to be refused as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The bytes of the file that it is about.
+    pub span: Range<usize>,
+    /// The line on which they begin, from 1.
+    pub line: u32,
+    /// The character of that line at which they begin, from 1. A byte that is not UTF-8 counts as one character.
+    pub column: u32,
+    /// What is wrong.
+    pub message: String,
+    /// What could have stood there.
+    pub expected: Option<String>,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+/// What is wrong, without where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Complaint {
+    message: String,
+    expected: Option<String>,
+    help: Option<String>,
+    /// The part of the value that it is about, if not all of it.
+    pub(super) part: Option<Range<usize>>,
+}
+
+impl Complaint {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Complaint { message: message.into(), expected: None, help: None, part: None }
+    }
+
+    pub(super) fn expected(mut self, expected: impl Into<String>) -> Self {
+        self.expected = Some(expected.into());
+        self
+    }
+
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// "did you mean …", if some name is near enough; otherwise the help there is.
+    pub(super) fn did_you_mean<'a>(mut self, word: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+        if let Some(name) = nearest(word, names) {
+            self.help = Some(format!("did you mean `{name}`?"));
+        }
+        self
+    }
+
+    /// Narrows it down to these bytes of the value.
+    pub(super) fn at(mut self, part: Range<usize>) -> Self {
+        self.part = Some(part);
+        self
+    }
+}
+
+/// The problems of one file, in the order in which they were found.
+#[derive(Debug, Default)]
+pub(super) struct Problems(Vec<(Range<usize>, Complaint)>);
+
+impl Problems {
+    pub(super) fn add(&mut self, span: Range<usize>, complaint: Complaint) {
+        self.0.push((span, complaint));
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// All of them in the order of the file.
+    pub(super) fn place(mut self, text: &[u8]) -> Vec<Problem> {
+        self.0.sort_by_key(|(span, _)| (span.start, span.end));
+        let mut cursor = Cursor::new(text);
+        self.0
+            .into_iter()
+            .map(|(span, Complaint { message, expected, help, .. })| {
+                let (line, column) = cursor.advance(span.start);
+                Problem { span, line, column, message, expected, help }
+            })
+            .collect()
+    }
+}
+
+/// Counts lines and columns. It only goes forward, so that a file of many problems is still read once.
+pub(super) struct Cursor<'a> {
+    text: &'a [u8],
+    at: usize,
+    line: u32,
+    column: u32,
+}
+
+impl Default for Cursor<'_> {
+    fn default() -> Self {
+        Cursor::new(&[])
+    }
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) const fn new(text: &'a [u8]) -> Self {
+        Cursor { text, at: 0, line: 1, column: 1 }
+    }
+
+    /// Line and column of an offset that is not before the last one asked for.
+    pub(super) fn advance(&mut self, offset: usize) -> (u32, u32) {
+        while let Some(rest) = self.text.get(self.at..).filter(|rest| !rest.is_empty()) {
+            let line_end = line_end(rest);
+            let length = if line_end > 0 { line_end } else { char_length(rest) };
+            if self.at + length > offset {
+                break;
+            }
+            self.at += length;
+            if line_end > 0 {
+                self.line = self.line.saturating_add(1);
+                self.column = 1;
+            } else {
+                self.column = self.column.saturating_add(1);
+            }
+        }
+        (self.line, self.column)
+    }
+}
+
+/// How many bytes of a line end (LF, CRLF, CR) the text begins with.
+pub(super) const fn line_end(text: &[u8]) -> usize {
+    match text {
+        [b'\r', b'\n', ..] => 2,
+        [b'\r' | b'\n', ..] => 1,
+        _ => 0,
+    }
+}
+
+/// How many bytes the first character of the text has; 1 if it is not UTF-8.
+pub(super) fn char_length(text: &[u8]) -> usize {
+    let length = match text.first() {
+        Some(0xC2..=0xDF) => 2,
+        Some(0xE0..=0xEF) => 3,
+        Some(0xF0..=0xF4) => 4,
+        _ => 1,
+    };
+    if text.get(..length).is_some_and(|char| std::str::from_utf8(char).is_ok()) { length } else { 1 }
+}
+
+/// Text of the file as it may stand in a message: short, and on one line.
+pub(super) fn show(bytes: &[u8]) -> String {
+    const LONGEST: usize = 60;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * LONGEST + 4)]);
+    let mut shown = String::new();
+    for char in text.chars().take(LONGEST) {
+        if char.is_control() { shown.extend(char.escape_default()) } else { shown.push(char) }
+    }
+    if text.chars().count() > LONGEST {
+        shown.push('…');
+    }
+    shown
+}
+
+/// The name that was probably meant: at most every third character wrong.
+pub(super) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    const LONGEST: usize = 48;
+    let tolerance = (word.len() / 3).clamp(1, 4);
+    if word.is_empty() || word.len() > LONGEST {
+        return None;
+    }
+    names
+        .into_iter()
+        .filter(|name| name.len().abs_diff(word.len()) <= tolerance)
+        .map(|name| (distance(word.as_bytes(), name.as_bytes()), name))
+        .filter(|(distance, _)| *distance <= tolerance)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// Edit distance where swapped neighbours count once (optimal string alignment), in bytes.
+pub(super) fn distance(left: &[u8], right: &[u8]) -> usize {
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, b) in right.iter().enumerate() {
+            let mut best = (last[j] + usize::from(a != b)).min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *a == right[j - 1] && left[i - 1] == *b {
+                best = best.min(before_last[j - 1] + 1);
+            }
+            row.push(best);
+        }
+        before_last = std::mem::replace(&mut last, row);
+    }
+    last[right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_columns_count_characters_and_all_line_ends() {
+        let text = b"a\nb\r\n\xC3\xA9x\rz\xE1y";
+        let mut cursor = Cursor::new(text);
+        let places: Vec<_> = [0, 2, 5, 7, 8, 9, 10, 11, 12].map(|offset| cursor.advance(offset)).into();
+        assert_eq!(places, [(1, 1), (2, 1), (3, 1), (3, 2), (3, 3), (4, 1), (4, 2), (4, 3), (4, 4)]);
+    }
+
+    #[test]
+    fn names_that_are_near_are_suggested() {
+        let names = ["chain", "src-port", "src-address", "src-address-list"];
+        assert_eq!(nearest("chian", names), Some("chain"));
+        assert_eq!(nearest("src-adress", names), Some("src-address"));
+        assert_eq!(nearest("src_address_list", names), Some("src-address-list"));
+        assert_eq!(nearest("comment", names), None);
+        assert_eq!(nearest("", names), None);
+        assert_eq!(distance(b"", b"abc"), 3);
+        assert_eq!(distance(b"ab", b"ba"), 1);
+    }
+
+    #[test]
+    fn shown_text_is_short_and_has_no_control_characters() {
+        assert_eq!(show(b"a\x1b[31m\n\xE1"), "a\\u{1b}[31m\\n\u{FFFD}");
+        assert_eq!(show(&[b'x'; 100]).chars().count(), 61);
+    }
+}

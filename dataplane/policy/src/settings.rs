@@ -1,0 +1,153 @@
+//! What is not in the rules: which addresses are protected, what a chain does when no rule decides, and what happens
+//! to frames that rules cannot see.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::packet::{Packet, Side};
+use crate::reason::{Reason, Verdict};
+use crate::rule::BuiltinChain;
+
+/// The part of the configuration that takes part in deciding about packets. Both processes know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// The addresses behind the filter, in the role of "the router's own": they decide which chain a packet enters.
+    pub protect: Vec<IpNet>,
+    /// What happens to a packet that no rule of its chain decided about.
+    pub chain_default: ChainDefaults,
+    /// What happens to frames that rules cannot see.
+    pub frames: FrameClasses,
+}
+
+impl Default for Settings {
+    /// Everything is protected, only `output` accepts by default, of the frames that are not IP only ARP passes.
+    fn default() -> Self {
+        let everything = ["0.0.0.0/0", "::/0"].map(|net| net.parse().expect("a literal prefix"));
+        Settings {
+            protect: everything.to_vec(),
+            chain_default: ChainDefaults::default(),
+            frames: FrameClasses::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// The chain a packet enters: `input` towards a protected address, `output` from one, `forward` otherwise.
+    pub fn chain(&self, packet: &Packet<'_>) -> BuiltinChain {
+        match packet.side {
+            Side::Outside if self.protects(packet.destination) => BuiltinChain::Input,
+            Side::Inside if self.protects(packet.source) => BuiltinChain::Output,
+            _ => BuiltinChain::Forward,
+        }
+    }
+
+    fn protects(&self, address: IpAddr) -> bool {
+        self.protect.iter().any(|net| net.contains(&address))
+    }
+}
+
+/// A verdict as it is written in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Choice {
+    /// Forward.
+    Accept,
+    /// Drop.
+    Drop,
+}
+
+impl From<Choice> for Verdict {
+    fn from(value: Choice) -> Verdict {
+        match value {
+            Choice::Accept => Verdict::Forward,
+            Choice::Drop => Verdict::Drop,
+        }
+    }
+}
+
+/// What a built-in chain does with a packet that none of its rules decided about.
+///
+/// RouterOS accepts there. Here only `output` does: a rule set that covers IPv4 alone must not leave IPv6 open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ChainDefaults {
+    /// From outside to a protected address.
+    pub input: Choice,
+    /// Neither from nor to a protected address.
+    pub forward: Choice,
+    /// From a protected address to the outside.
+    pub output: Choice,
+}
+
+impl Default for ChainDefaults {
+    fn default() -> Self {
+        ChainDefaults { input: Choice::Drop, forward: Choice::Drop, output: Choice::Accept }
+    }
+}
+
+impl ChainDefaults {
+    /// The default verdict of a chain.
+    pub fn verdict(&self, chain: BuiltinChain) -> Verdict {
+        match chain {
+            BuiltinChain::Input => self.input,
+            BuiltinChain::Forward => self.forward,
+            BuiltinChain::Output => self.output,
+        }
+        .into()
+    }
+}
+
+/// What happens to frames that rules cannot see, by class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FrameClasses {
+    /// ARP (RFC 826), ethertype 0x0806. Without it no IPv4 neighbour finds the other.
+    pub arp: Choice,
+    /// Neighbour and router solicitations and advertisements (RFC 4861) with the hop limit of 255 that proves them
+    /// local, not fragmented, directly behind the IPv6 header. Redirects are left to the rules.
+    pub neighbour_discovery: Choice,
+    /// Spanning tree (IEEE 802.1D): 802.2 frames, and what is not IP to 01:80:c2:00:00:00.
+    pub spanning_tree: Choice,
+    /// LLDP (IEEE 802.1AB), ethertype 0x88cc.
+    pub lldp: Choice,
+    /// LACP and the other slow protocols (IEEE 802.3 annex 57A), ethertype 0x8809.
+    pub lacp: Choice,
+    /// 802.1X, ethertype 0x888e.
+    pub eapol: Choice,
+    /// Every other ethertype.
+    pub unknown: Choice,
+}
+
+impl Default for FrameClasses {
+    fn default() -> Self {
+        FrameClasses {
+            arp: Choice::Accept,
+            neighbour_discovery: Choice::Accept,
+            spanning_tree: Choice::Drop,
+            lldp: Choice::Drop,
+            lacp: Choice::Drop,
+            eapol: Choice::Drop,
+            unknown: Choice::Drop,
+        }
+    }
+}
+
+impl FrameClasses {
+    /// The verdict on a frame of this class; none if the reason is not a frame class.
+    pub fn verdict(&self, class: Reason) -> Option<Verdict> {
+        let choice = match class {
+            Reason::Arp => self.arp,
+            Reason::NeighbourDiscovery => self.neighbour_discovery,
+            Reason::SpanningTree => self.spanning_tree,
+            Reason::Lldp => self.lldp,
+            Reason::Lacp => self.lacp,
+            Reason::Eapol => self.eapol,
+            Reason::UnknownEthertype => self.unknown,
+            _ => return None,
+        };
+        Some(choice.into())
+    }
+}

@@ -1,0 +1,126 @@
+//! Points in time and durations as RouterOS writes them.
+
+use std::ops::Add;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A point in time: nanoseconds on a monotonic clock that the caller chose. Only differences mean anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Time(u64);
+
+impl Time {
+    /// Later than every other point: what never expires, expires then.
+    pub const NEVER: Time = Time(u64::MAX);
+
+    /// The point `ns` nanoseconds after the clock's zero.
+    pub const fn from_nanos(ns: u64) -> Self {
+        Time(ns)
+    }
+
+    /// Nanoseconds since the clock's zero.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// How long from `earlier` until `self`; zero if `earlier` is later.
+    pub const fn since(self, earlier: Time) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+
+    /// Saturates at [`Time::NEVER`].
+    fn add(self, duration: Duration) -> Time {
+        Time(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Writes a duration the way RouterOS prints time left: `1w2d3h4m5s`, parts that are zero left out, `0s` for none.
+/// Fractions of a second round up, so that an entry which still matches never reads `0s`.
+pub fn format_duration(duration: Duration) -> String {
+    let mut seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    if seconds == 0 {
+        return "0s".to_owned();
+    }
+    let mut text = String::new();
+    for (unit, length) in [("w", 604_800), ("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
+        if seconds >= length {
+            text.push_str(&format!("{}{unit}", seconds / length));
+            seconds %= length;
+        }
+    }
+    text
+}
+
+/// `35w3d13h13m56s`, the longest timeout RouterOS takes. Source: RouterOS manual, Filter, `address-list-timeout`.
+pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(21_474_836);
+
+/// Reads a duration in the forms of RouterOS: parts from weeks down to seconds, each at most once (`1m30s`), the time
+/// of day perhaps as a clock (`1d00:10:00`), or a bare number of seconds. None if it is not one; saturating if it is
+/// absurd.
+pub fn parse_duration(value: &str) -> Option<Duration> {
+    seconds(value).map(Duration::from_secs)
+}
+
+fn seconds(value: &str) -> Option<u64> {
+    if let Some(seconds) = digits(value) {
+        return Some(seconds);
+    }
+    let mut rest = value;
+    let mut total = 0u64;
+    for (unit, length) in [('w', 604_800), ('d', 86_400)] {
+        rest = part(rest, unit, length, &mut total)?;
+    }
+    if rest.contains(':') {
+        let mut clock = rest.split(':');
+        let (hours, minutes, seconds) = (clock.next()?, clock.next()?, clock.next()?);
+        let sixtieth = |text: &str| digits(text).filter(|value| text.len() == 2 && *value < 60);
+        let time = digits(hours)?.saturating_mul(3_600).saturating_add(sixtieth(minutes)? * 60 + sixtieth(seconds)?);
+        return clock.next().is_none().then(|| total.saturating_add(time));
+    }
+    for (unit, length) in [('h', 3_600), ('m', 60), ('s', 1)] {
+        rest = part(rest, unit, length, &mut total)?;
+    }
+    (rest.is_empty() && !value.is_empty()).then_some(total)
+}
+
+/// Takes `12w` off the front, if it is there, and gives the rest. None if a number is missing before the unit.
+fn part<'a>(text: &'a str, unit: char, length: u64, total: &mut u64) -> Option<&'a str> {
+    let end = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
+    match text[end..].strip_prefix(unit) {
+        Some(rest) => {
+            *total = total.saturating_add(digits(&text[..end])?.saturating_mul(length));
+            Some(rest)
+        }
+        None => Some(text),
+    }
+}
+
+/// A number of digits alone: no sign, no blanks. Saturates.
+pub(crate) fn digits(text: &str) -> Option<u64> {
+    let all = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    all.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_like_routeros() {
+        let cases = [(0, "0s"), (10, "10s"), (60, "1m"), (90, "1m30s"), (3_600, "1h"), (694_861, "1w1d1h1m1s")];
+        for (seconds, text) in cases {
+            assert_eq!(format_duration(Duration::from_secs(seconds)), text);
+        }
+        assert_eq!(format_duration(Duration::from_millis(9_001)), "10s");
+    }
+
+    #[test]
+    fn never_stays_never() {
+        assert_eq!(Time::NEVER + Duration::from_secs(1), Time::NEVER);
+        assert_eq!(Time::from_nanos(5).since(Time::from_nanos(9)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,310 @@
+//! The messages between the dataplane and the control process: one JSON value a line over a unix stream socket.
+//!
+//! The dataplane greets with [`Greeting`]; then every [`Request`] line is answered by one [`Response`] line, in order.
+//! The dataplane checks the peer's credentials before it greets. A line longer than [`MAX_LINE`] ends the connection.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::packet::{Family, Side};
+use crate::reason::{Reason, Verdict};
+use crate::rule::{RuleId, RuleSet};
+use crate::settings::Settings;
+
+/// Version of these messages. Both sides refuse another one.
+pub const VERSION: u32 = 1;
+
+/// Longest line in bytes.
+pub const MAX_LINE: usize = 64 << 20;
+
+/// First line the dataplane sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// [`VERSION`] of the dataplane.
+    pub knockplane: u32,
+    /// Version of the dataplane's package.
+    pub version: String,
+}
+
+/// What control asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum Request {
+    /// Answered by [`Response::Status`].
+    Status,
+    /// Answered by [`Response::Rules`].
+    Rules,
+    /// Answered by [`Response::Lists`].
+    Lists {
+        /// Only this list.
+        list: Option<String>,
+        /// At most so many entries.
+        limit: usize,
+    },
+    /// Answered by [`Response::Metrics`].
+    Metrics,
+    /// Compile this rule set beside the workers, swap it in whole, keep lists and the counters of rules that stay.
+    /// Answered by [`Response::Applied`] when every worker runs it, or [`Response::Refused`] and nothing changed.
+    Apply {
+        /// The rules.
+        rules: RuleSet,
+        /// Where they came from, for people: a file name.
+        source: String,
+    },
+    /// Put an address in a list. Answered by [`Response::Done`].
+    ListAdd {
+        /// The list.
+        list: String,
+        /// The address.
+        address: IpAddr,
+        /// How long; for good if none.
+        timeout: Option<Duration>,
+    },
+    /// Take an address out of a list. Answered by [`Response::Done`], or [`Response::Refused`] if it was not there.
+    ListRemove {
+        /// The list.
+        list: String,
+        /// The address.
+        address: IpAddr,
+    },
+}
+
+/// What the dataplane answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "response", rename_all = "kebab-case")]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Rules`].
+    Rules(Rules),
+    /// To [`Request::Lists`].
+    Lists(Lists),
+    /// To [`Request::Metrics`].
+    Metrics(Metrics),
+    /// To [`Request::Apply`].
+    Applied {
+        /// The generation that runs now.
+        generation: u64,
+    },
+    /// It was done.
+    Done,
+    /// It was not done, and nothing changed.
+    Refused {
+        /// Why, and what to do.
+        error: String,
+    },
+}
+
+/// The dataplane in a few lines.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the dataplane's package.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Time since start.
+    pub uptime: Duration,
+    /// Rule sets applied since start, counted from 1.
+    pub generation: u64,
+    /// Time since that rule set was swapped in.
+    pub generation_age: Duration,
+    /// Where the rules came from.
+    pub rules_source: String,
+    /// How many rules run.
+    pub rules: usize,
+    /// What decides besides the rules.
+    pub settings: Settings,
+    /// The two interfaces, outside first.
+    pub interfaces: Vec<Interface>,
+    /// The workers.
+    pub workers: Vec<Worker>,
+    /// What happens to frames when the dataplane is gone: `closed`.
+    pub on_exit: String,
+}
+
+/// An interface as it was bound.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Which side it is.
+    pub side: Side,
+    /// Its name.
+    pub name: String,
+    /// `native` or `generic` XDP.
+    pub xdp_mode: String,
+    /// Whether frames are received and sent without a copy by the kernel.
+    pub zero_copy: bool,
+    /// Receive queues, all of them bound.
+    pub queues: u32,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Whether the link is up.
+    pub up: bool,
+}
+
+/// A worker now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Its number, the queue it serves on both sides.
+    pub worker: u32,
+    /// The core it is pinned to, if it is.
+    pub core: Option<u32>,
+    /// Time since it last said that it is alive.
+    pub heartbeat_age: Duration,
+    /// Generation of rules it runs.
+    pub generation: u64,
+    /// Frames it received on each side, outside first.
+    pub received: [u64; 2],
+    /// Frames it forwarded out of each side, outside first.
+    pub sent: [u64; 2],
+    /// Frames it dropped.
+    pub dropped: u64,
+    /// Frames handed to the kernel for sending that did not come back yet.
+    pub in_flight: u64,
+    /// Frames of its pool that are in none of the places they can be in. Always 0; a gauge for those who doubt it.
+    pub lost: u64,
+    /// Time spent working since start.
+    pub busy: Duration,
+}
+
+/// The rules that run, with their counters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Their generation.
+    pub generation: u64,
+    /// Where they came from.
+    pub source: String,
+    /// The declared form.
+    pub rules: RuleSet,
+    /// Packets and bytes of each rule of `rules.rules`, in its order.
+    pub counters: Vec<Counter>,
+    /// Packets and bytes that each chain's default decided about: input, forward, output.
+    pub chain_defaults: [Counter; 3],
+}
+
+/// Packets and IP bytes. RouterOS counts the length of the IP packet, without Ethernet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of IP packets.
+    pub bytes: u64,
+}
+
+/// Address lists, or a part of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lists {
+    /// The lists the dataplane knows of, with how many entries each has.
+    pub lists: Vec<ListSummary>,
+    /// Entries, ordered by list and address; at most as many as were asked for.
+    pub entries: Vec<ListEntry>,
+    /// Whether there are more.
+    pub truncated: bool,
+}
+
+/// One list in one line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListSummary {
+    /// Its name.
+    pub list: String,
+    /// How many earlier proofs it takes to get in: 0 for a first step.
+    pub level: u8,
+    /// Entries now.
+    pub entries: u64,
+    /// Entries pushed out before their time since start, because the table was full.
+    pub evicted: u64,
+    /// Additions refused since start, because the table was full of higher levels.
+    pub refused: u64,
+}
+
+/// One address in one list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListEntry {
+    /// The list.
+    pub list: String,
+    /// The address.
+    pub address: IpAddr,
+    /// Time left; none if it does not expire.
+    pub time_left: Option<Duration>,
+}
+
+/// Everything that is counted, in one answer, so that a scrape is one look at the workers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// As in [`Request::Status`].
+    pub status: Status,
+    /// Per worker, in order.
+    pub workers: Vec<WorkerMetrics>,
+    /// Per rule that runs or ran since start.
+    pub rules: Vec<RuleMetrics>,
+    /// As in [`Rules`].
+    pub chain_defaults: [Counter; 3],
+    /// As in [`Lists`].
+    pub lists: Vec<ListSummary>,
+    /// How many entries all lists together can hold.
+    pub list_capacity: u64,
+    /// Rule sets applied and refused since start.
+    pub applied: u64,
+    /// See `applied`.
+    pub refused: u64,
+    /// Frames that the XDP program dropped because no worker served their queue: outside, inside.
+    pub unbound_queue_drops: [u64; 2],
+    /// Events for the manager that did not fit its queue.
+    pub events_lost: u64,
+}
+
+/// What one worker counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerMetrics {
+    /// Its number.
+    pub worker: u32,
+    /// Frames by verdict and reason. Pairs that cannot occur are absent, pairs that can are there from the start.
+    pub frames: Vec<FrameCount>,
+    /// Bytes received on each side, with Ethernet: outside, inside.
+    pub received_bytes: [u64; 2],
+    /// Bytes sent out of each side.
+    pub sent_bytes: [u64; 2],
+    /// Losses at the rings, by side and name.
+    pub ring_drops: Vec<RingDrops>,
+    /// Time spent working since start.
+    pub busy: Duration,
+    /// Time spent asleep since start.
+    pub asleep: Duration,
+}
+
+/// Frames of one verdict and reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FrameCount {
+    /// What happened to them.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// How many.
+    pub frames: u64,
+}
+
+/// Losses at the rings of one side. Source: struct xdp_statistics, Linux `Documentation/networking/af_xdp.rst`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RingDrops {
+    /// Which side's socket.
+    pub side: Side,
+    /// `rx-dropped`, `rx-invalid-descriptors`, `rx-ring-full`, `fill-ring-empty`, `tx-invalid-descriptors`,
+    /// `tx-ring-empty` (no loss: nothing to send).
+    pub reason: String,
+    /// How many.
+    pub frames: u64,
+}
+
+/// What one rule counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RuleMetrics {
+    /// Its id.
+    pub id: RuleId,
+    /// Its family.
+    pub family: Family,
+    /// Its chain.
+    pub chain: String,
+    /// Packets and bytes.
+    pub counter: Counter,
+}
