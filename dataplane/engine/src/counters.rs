@@ -1,0 +1,94 @@
+//! What each rule matched, counted by one worker for one table.
+//!
+//! Only the worker writes, so a count is a load and a store and no locked instruction; readers sum over the workers and
+//! may see one packet more or fewer in `packets` than in `bytes`. A new table gets new counters.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use knockplane_policy::rule::BuiltinChain;
+use knockplane_policy::wire::Counter;
+
+/// See the module.
+pub struct RuleCounters {
+    rules: Box<[Cell]>,
+    chain_defaults: [Cell; BuiltinChain::ALL.len()],
+}
+
+/// Packets and IP bytes.
+#[derive(Default)]
+struct Cell {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Cell {
+    fn count(&self, bytes: u32) {
+        let add = |cell: &AtomicU64, more: u64| {
+            cell.store(cell.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+        };
+        add(&self.packets, 1);
+        add(&self.bytes, bytes.into());
+    }
+
+    fn add_to(&self, sum: &mut Counter) {
+        sum.packets += self.packets.load(Ordering::Relaxed);
+        sum.bytes += self.bytes.load(Ordering::Relaxed);
+    }
+}
+
+impl RuleCounters {
+    /// Zeros for as many declared rules, disabled ones included.
+    pub fn new(rules: usize) -> RuleCounters {
+        RuleCounters {
+            rules: std::iter::repeat_with(Cell::default).take(rules).collect(),
+            chain_defaults: Default::default(),
+        }
+    }
+
+    /// A packet of so many IP bytes matched the rule at this position of the declared rules.
+    pub fn count_rule(&self, rule: usize, bytes: u32) {
+        if let Some(cell) = self.rules.get(rule) {
+            cell.count(bytes);
+        }
+    }
+
+    /// A packet was left to the chain's default.
+    pub fn count_default(&self, chain: BuiltinChain, bytes: u32) {
+        self.chain_defaults[chain as usize].count(bytes);
+    }
+
+    /// Adds the rules' counts to `sums`, in the order of the declared rules.
+    pub fn add_rules_to(&self, sums: &mut [Counter]) {
+        for (cell, sum) in self.rules.iter().zip(sums) {
+            cell.add_to(sum);
+        }
+    }
+
+    /// Adds the chains' counts to `sums`: input, forward, output.
+    pub fn add_defaults_to(&self, sums: &mut [Counter; BuiltinChain::ALL.len()]) {
+        for (cell, sum) in self.chain_defaults.iter().zip(sums) {
+            cell.add_to(sum);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_sum_over_workers() {
+        let workers = [RuleCounters::new(2), RuleCounters::new(2)];
+        workers[0].count_rule(1, 48);
+        workers[1].count_rule(1, 52);
+        workers[1].count_rule(7, 1);
+        workers[1].count_default(BuiltinChain::Output, 40);
+        let (mut rules, mut defaults) = ([Counter::default(); 2], [Counter::default(); 3]);
+        for worker in &workers {
+            worker.add_rules_to(&mut rules);
+            worker.add_defaults_to(&mut defaults);
+        }
+        assert_eq!(rules, [Counter::default(), Counter { packets: 2, bytes: 100 }]);
+        assert_eq!(defaults[2], Counter { packets: 1, bytes: 40 });
+    }
+}

@@ -1,0 +1,202 @@
+//! The walk through the rules, a batch at a time.
+//!
+//! First the headers of all frames of the batch are read, then the packets are decided in their order, so that what one
+//! changes, the next one sees. A packet walks the rules of its chain: headers first, then lists, then layer 7; every
+//! rule that matches counts it; the first that accepts or drops decides, or else the chain's default.
+//!
+//! An address is looked up in the lists at most once a packet, when a rule first asks, and an addition is put into what
+//! was looked up: **the next rule on the same packet sees it**.
+
+use std::net::IpAddr;
+
+use knockplane_policy::eval::MAX_JUMP_DEPTH;
+use knockplane_policy::packet::{Packet, Side};
+use knockplane_policy::reason::{Reason, Verdict};
+use knockplane_policy::rule::ListTimeout;
+use knockplane_policy::time::Time;
+
+use crate::counters::RuleCounters;
+use crate::events::{Event, EventQueue};
+use crate::headers;
+use crate::layer7::Scratch;
+use crate::lists::{self, Added, ListId, ListSet, Lists};
+use crate::table::{Span, StateTest, Step, Table, View};
+
+/// Most frames decided at once. A burst of a ring: more would delay the first of them, fewer would spread the cost of a
+/// turn over fewer.
+pub const BATCH: usize = 64;
+
+/// What happens to a frame and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What happens to it.
+    pub verdict: Verdict,
+    /// What decided that.
+    pub reason: Reason,
+}
+
+/// Everything a decision needs besides the frame. All of it is shared but the counters, which are this worker's and
+/// this table's.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The rules.
+    pub table: &'a Table,
+    /// The address lists.
+    pub lists: &'a Lists,
+    /// Where matches are counted.
+    pub counters: &'a RuleCounters,
+    /// Where to tell what happened.
+    pub events: &'a EventQueue,
+}
+
+/// One worker's memory for deciding.
+pub struct Decider {
+    max_frame: usize,
+    scratch: Box<Scratch>,
+    decisions: [Decision; BATCH],
+}
+
+impl Decider {
+    /// For frames of at most so many bytes, see [`headers::max_frame`].
+    pub fn new(max_frame: usize) -> Decider {
+        let undecided = Decision { verdict: Verdict::Drop, reason: Reason::ChainDefault };
+        Decider { max_frame, scratch: Box::default(), decisions: [undecided; BATCH] }
+    }
+
+    /// Decides about frames that came in on one side, in their order: one decision for each, of the first [`BATCH`].
+    pub fn decide(&mut self, side: Side, frames: &[&[u8]], now: Time, context: Context<'_>) -> &[Decision] {
+        let packets: [Option<Result<Packet<'_>, Reason>>; BATCH] =
+            std::array::from_fn(|index| Some(headers::read(side, frames.get(index)?, self.max_frame)));
+        let mut decided = 0;
+        for (packet, decision) in packets.iter().flatten().zip(&mut self.decisions) {
+            *decision = match packet {
+                Ok(packet) => Walk::new(packet, now, context, &mut self.scratch).decide(),
+                Err(reason) => unseen(*reason, context.table),
+            };
+            decided += 1;
+        }
+        &self.decisions[..decided]
+    }
+}
+
+/// What happens to a frame that rules cannot see.
+fn unseen(reason: Reason, table: &Table) -> Decision {
+    Decision { verdict: table.settings().frames.verdict(reason).unwrap_or(Verdict::Drop), reason }
+}
+
+/// One packet's way through the rules.
+struct Walk<'a> {
+    packet: &'a Packet<'a>,
+    now: Time,
+    context: Context<'a>,
+    scratch: &'a mut Scratch,
+    /// The lists that source and destination are in, once a rule has asked.
+    source: Option<ListSet>,
+    destination: Option<ListSet>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(packet: &'a Packet<'a>, now: Time, context: Context<'a>, scratch: &'a mut Scratch) -> Walk<'a> {
+        scratch.clear();
+        Walk { packet, now, context, scratch, source: None, destination: None }
+    }
+
+    fn decide(&mut self) -> Decision {
+        let Context { table, counters, .. } = self.context;
+        let program = table.program(self.packet.family());
+        let chain = table.settings().chain(self.packet);
+        let view = View::from(self.packet);
+        let mut span = program.chain(chain);
+        let mut returns = Returns::default();
+        let by_rule = |verdict| Decision { verdict, reason: Reason::Rule };
+        loop {
+            let Some(rule) = program.classify(&mut span, &view) else {
+                match returns.pop() {
+                    Some(behind_the_jump) => span = behind_the_jump,
+                    None => break,
+                }
+                continue;
+            };
+            if !rule.state.iter().all(|test| self.holds(test.question) != test.negated) {
+                continue;
+            }
+            counters.count_rule(rule.index as usize, self.packet.ip_length);
+            match rule.step {
+                Step::Accept => return by_rule(Verdict::Forward),
+                Step::Drop => return by_rule(Verdict::Drop),
+                Step::Passthrough => {}
+                Step::AddSource(list, timeout) => self.add(list, self.packet.source, timeout),
+                Step::AddDestination(list, timeout) => self.add(list, self.packet.destination, timeout),
+                Step::Jump(target) => {
+                    if !returns.push(std::mem::replace(&mut span, target)) {
+                        return by_rule(Verdict::Drop);
+                    }
+                }
+                Step::Return => match returns.pop() {
+                    Some(behind_the_jump) => span = behind_the_jump,
+                    None => break,
+                },
+            }
+        }
+        counters.count_default(chain, self.packet.ip_length);
+        Decision { verdict: table.settings().chain_default.verdict(chain), reason: Reason::ChainDefault }
+    }
+
+    fn holds(&mut self, question: StateTest) -> bool {
+        let Context { table, lists, .. } = self.context;
+        let (packet, now) = (self.packet, self.now);
+        match question {
+            StateTest::Source(list) => {
+                self.source.get_or_insert_with(|| lists.membership(packet.source, now)).contains(list)
+            }
+            StateTest::Destination(list) => {
+                self.destination.get_or_insert_with(|| lists.membership(packet.destination, now)).contains(list)
+            }
+            StateTest::Layer7(pattern) => table.pattern(pattern).matches(self.scratch.buffer(packet.payload)),
+        }
+    }
+
+    fn add(&mut self, list: ListId, address: IpAddr, timeout: ListTimeout) {
+        let Context { lists, events, .. } = self.context;
+        let expiry = lists::expiry(timeout, self.now);
+        let added = lists.add(list, address, expiry, self.now);
+        if added == Added::New {
+            events.push(Event::Listed { list, level: lists.level(list), address, expiry });
+        }
+        for (whose, looked_up) in
+            [(self.packet.source, &mut self.source), (self.packet.destination, &mut self.destination)]
+        {
+            if whose != address {
+                continue;
+            }
+            if expiry <= self.now {
+                // A timeout of nothing ends an entry: look again.
+                *looked_up = None;
+            } else if let (Some(set), Added::New | Added::Refreshed) = (looked_up, added) {
+                set.insert(list);
+            }
+        }
+    }
+}
+
+/// Where jumps lead back to. Bounded by the depth that tables are compiled for.
+#[derive(Default)]
+struct Returns {
+    spans: [Span; MAX_JUMP_DEPTH],
+    depth: usize,
+}
+
+impl Returns {
+    /// Whether there was room.
+    fn push(&mut self, span: Span) -> bool {
+        let Some(place) = self.spans.get_mut(self.depth) else { return false };
+        *place = span;
+        self.depth += 1;
+        true
+    }
+
+    fn pop(&mut self) -> Option<Span> {
+        self.depth = self.depth.checked_sub(1)?;
+        self.spans.get(self.depth).copied()
+    }
+}

@@ -1,0 +1,141 @@
+//! IPv6 (RFC 8200) and its extension headers.
+//!
+//! ```text
+//! 0                 4                 6          7          8            24            40
+//! +-----------------+-----------------+----------+----------+------------+-------------+----
+//! | 6, class, label | payload length  | next     | hop      | source     | destination | …
+//! +-----------------+-----------------+----------+----------+------------+-------------+----
+//! ```
+//! Then a chain of extension headers, each naming the next, until one that is none: that is the packet's protocol.
+//! Jumbograms (payload length 0 behind a hop-by-hop header) are refused: they do not fit Ethernet.
+
+use std::net::Ipv6Addr;
+
+use etherparse::IpNumber;
+use knockplane_policy::packet::{Packet, Side};
+use knockplane_policy::reason::Reason;
+
+use super::transport::{self, Fragment, Part};
+
+const LENGTH: usize = 40;
+
+/// How many extension headers are walked. RFC 8504 lets hosts stop at 8; packets with more than 3 are not seen in
+/// practice, and every header more is work that a sender can ask for.
+const MAX_EXTENSIONS: usize = 8;
+
+/// Reads the packet that an Ethernet frame carries.
+pub(super) fn read(side: Side, bytes: &[u8]) -> Result<Packet<'_>, Reason> {
+    let header = Header(bytes.first_chunk().ok_or(Reason::Ipv6Malformed)?);
+    if header.version() != 6 {
+        return Err(Reason::Ipv6Malformed);
+    }
+    let data = bytes.get(LENGTH..LENGTH + header.payload_length()).ok_or(Reason::Ipv6Malformed)?;
+    let upper = walk(header.next(), data)?;
+    let transport = transport::read(upper.protocol, upper.data, upper.part)?;
+    let directly_behind = header.next() == IpNumber::IPV6_ICMP;
+    if directly_behind && header.hop_limit() == 255 && transport.icmp.is_some_and(is_neighbour_discovery) {
+        return Err(Reason::NeighbourDiscovery);
+    }
+    Ok(Packet {
+        side,
+        source: header.source().into(),
+        destination: header.destination().into(),
+        protocol: upper.protocol.0,
+        ports: transport.ports,
+        icmp: transport.icmp,
+        ip_length: (LENGTH + data.len()) as u32,
+        payload: transport.payload,
+    })
+}
+
+/// Router and neighbour solicitations and advertisements, by type and code (RFC 4861). Redirects are not among them.
+fn is_neighbour_discovery((kind, code): (u8, u8)) -> bool {
+    matches!(kind, 133..=136) && code == 0
+}
+
+/// What the extension headers lead to.
+struct Upper<'f> {
+    protocol: IpNumber,
+    data: &'f [u8],
+    part: Part,
+}
+
+/// Follows the chain of extension headers from `protocol`, the first. Numbers that are none of those hosts walk end it,
+/// as does ESP, behind which nothing can be read.
+fn walk(mut protocol: IpNumber, payload: &[u8]) -> Result<Upper<'_>, Reason> {
+    let (mut data, mut part) = (payload, Part::Whole);
+    let mut fragmented = false;
+    for position in 0..=MAX_EXTENSIONS {
+        let unit = match protocol {
+            IpNumber::IPV6_HEADER_HOP_BY_HOP if position > 0 => return Err(Reason::Ipv6Extensions),
+            IpNumber::IPV6_FRAGMENTATION_HEADER if fragmented => return Err(Reason::Ipv6Extensions),
+            IpNumber::IPV6_HEADER_HOP_BY_HOP
+            | IpNumber::IPV6_ROUTE_HEADER
+            | IpNumber::IPV6_DESTINATION_OPTIONS
+            | IpNumber::IPV6_FRAGMENTATION_HEADER
+            | IpNumber::AUTHENTICATION_HEADER => data.first_chunk::<8>().ok_or(Reason::Ipv6Extensions)?,
+            _ => return Ok(Upper { protocol, data, part }),
+        };
+        let (this, next) = (protocol, IpNumber(unit[0]));
+        let behind = data.get(extension_length(this, unit)..).ok_or(Reason::Ipv6Extensions)?;
+        if this == IpNumber::IPV6_FRAGMENTATION_HEADER {
+            let field = u16::from_be_bytes([unit[2], unit[3]]);
+            let before = payload.len() - data.len();
+            let fragment = Fragment { before, offset: usize::from(field & !7), more: field & 1 != 0 };
+            (fragmented, part) = (true, fragment.part(next, behind)?);
+        }
+        (protocol, data) = (next, behind);
+        if part == Part::Later {
+            // What it begins with is in the middle of something.
+            return Ok(Upper { protocol, data, part });
+        }
+    }
+    Err(Reason::Ipv6Extensions)
+}
+
+/// Bytes of an extension header, by its first eight. Beyond any packet for an authentication header that is too short
+/// for its own fields (RFC 4302, 2.2).
+fn extension_length(header: IpNumber, unit: &[u8; 8]) -> usize {
+    let length = usize::from(unit[1]);
+    match header {
+        IpNumber::IPV6_FRAGMENTATION_HEADER => 8,
+        IpNumber::AUTHENTICATION_HEADER if length == 0 => usize::MAX,
+        IpNumber::AUTHENTICATION_HEADER => (length + 2) * 4,
+        _ => (length + 1) * 8,
+    }
+}
+
+/// The fixed header, by field.
+struct Header<'f>(&'f [u8; LENGTH]);
+
+impl Header<'_> {
+    fn version(&self) -> u8 {
+        self.0[0] >> 4
+    }
+
+    fn payload_length(&self) -> usize {
+        usize::from(u16::from_be_bytes([self.0[4], self.0[5]]))
+    }
+
+    fn next(&self) -> IpNumber {
+        IpNumber(self.0[6])
+    }
+
+    fn hop_limit(&self) -> u8 {
+        self.0[7]
+    }
+
+    fn source(&self) -> Ipv6Addr {
+        address::<8>(self.0)
+    }
+
+    fn destination(&self) -> Ipv6Addr {
+        address::<24>(self.0)
+    }
+}
+
+fn address<const AT: usize>(header: &[u8; LENGTH]) -> Ipv6Addr {
+    let mut octets = [0; 16];
+    octets.copy_from_slice(&header[AT..AT + 16]);
+    octets.into()
+}

@@ -1,0 +1,250 @@
+//! The rules of one address family, resolved: chains are spans of one array, names are ids, addresses are numbers.
+//!
+//! A rule's matchers are of two kinds. What only looks at headers gives the same answer whenever it is asked;
+//! [`Program::classify`] asks it, and is the one place to know how candidates are found. What looks at state (lists) or
+//! is dear (layer 7) is asked by the walk, when the rule's turn has come.
+
+use std::net::IpAddr;
+
+use knockplane_policy::packet::{Family, Packet};
+use knockplane_policy::rule::{
+    Action, AddressSet, BuiltinChain, Condition, ListAdd, ListTimeout, Matcher, PortSet, Rule,
+};
+
+use super::{Chains, Names};
+use crate::lists::ListId;
+
+/// A pattern of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PatternId(pub(super) usize);
+
+/// Rules of a program from the next to the one before `end`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    next: u32,
+    end: u32,
+}
+
+/// See the module.
+pub(crate) struct Program {
+    rules: Box<[CompiledRule]>,
+    builtin: [Span; BuiltinChain::ALL.len()],
+}
+
+/// One rule.
+pub(crate) struct CompiledRule {
+    /// Its position among the declared rules.
+    pub(crate) index: u32,
+    pub(crate) step: Step,
+    header: Box<[Test<HeaderTest>]>,
+    /// What is left to ask of a candidate, in this order.
+    pub(crate) state: Box<[Test<StateTest>]>,
+}
+
+/// What a rule does.
+#[derive(Clone, Copy)]
+pub(crate) enum Step {
+    Accept,
+    Drop,
+    Passthrough,
+    AddSource(ListId, ListTimeout),
+    AddDestination(ListId, ListTimeout),
+    Jump(Span),
+    Return,
+}
+
+/// A question and the answer that is wanted.
+pub(crate) struct Test<Question> {
+    pub(crate) negated: bool,
+    pub(crate) question: Question,
+}
+
+/// What state answers, or what is dear.
+#[derive(Clone, Copy)]
+pub(crate) enum StateTest {
+    Source(ListId),
+    Destination(ListId),
+    Layer7(PatternId),
+}
+
+/// What headers answer. Ranges include both ends.
+enum HeaderTest {
+    Source(u128, u128),
+    Destination(u128, u128),
+    Protocol(u8),
+    Length(u32, u32),
+    SourcePort(Ports),
+    DestinationPort(Ports),
+    EitherPort(Ports),
+    Icmp { kind: u8, first: u8, last: u8 },
+}
+
+struct Ports(Box<[(u16, u16)]>);
+
+/// A packet's headers as numbers.
+pub(crate) struct View {
+    source: u128,
+    destination: u128,
+    protocol: u8,
+    length: u32,
+    ports: Option<(u16, u16)>,
+    icmp: Option<(u8, u8)>,
+}
+
+impl Program {
+    /// The rules of a built-in chain.
+    pub(crate) fn chain(&self, chain: BuiltinChain) -> Span {
+        self.builtin[chain as usize]
+    }
+
+    /// The next rule of the span whose questions about headers this packet answers, if there is one; the span then
+    /// begins behind it.
+    pub(crate) fn classify(&self, span: &mut Span, view: &View) -> Option<&CompiledRule> {
+        let rules = self.rules.get(span.next as usize..span.end as usize)?;
+        let found = rules.iter().position(|rule| rule.header.iter().all(|test| test.holds(view)));
+        span.next = found.map_or(span.end, |position| span.next + position as u32 + 1);
+        rules.get(found?)
+    }
+
+    /// Lays the chains out one behind the other and resolves every name.
+    pub(super) fn emit(chains: &Chains<'_>, names: &Names<'_>) -> Program {
+        let mut spans = hashbrown::HashMap::<&str, Span>::new();
+        let mut next = 0;
+        for chain in &chains.order {
+            let end = next + chains.rules[chain].len() as u32;
+            spans.insert(chain, Span { next, end });
+            next = end;
+        }
+        let span = |chain: &str| spans.get(chain).copied().unwrap_or_default();
+        let step = |action: &Action| match action {
+            Action::Accept => Step::Accept,
+            Action::Drop => Step::Drop,
+            Action::Passthrough => Step::Passthrough,
+            Action::AddSrcToAddressList(ListAdd { list, timeout }) => Step::AddSource(names.lists[&**list], *timeout),
+            Action::AddDstToAddressList(ListAdd { list, timeout }) => {
+                Step::AddDestination(names.lists[&**list], *timeout)
+            }
+            Action::Jump(target) => Step::Jump(span(target)),
+            Action::Return => Step::Return,
+        };
+        let compile = |(index, rule): &(usize, &Rule)| CompiledRule {
+            index: *index as u32,
+            step: step(&rule.action),
+            header: rule.matchers.iter().filter_map(|matcher| header_test(matcher, chains.family)).collect(),
+            state: state_tests(&rule.matchers, names),
+        };
+        let rules = chains.order.iter().flat_map(|chain| chains.rules[chain].iter().map(compile)).collect();
+        Program { rules, builtin: BuiltinChain::ALL.map(|chain| span(chain.name())) }
+    }
+}
+
+/// The question about headers that a matcher asks.
+fn header_test(matcher: &Matcher, family: Family) -> Option<Test<HeaderTest>> {
+    let question = match &matcher.condition {
+        Condition::SrcAddress(set) => {
+            let (first, last) = address_range(set, family);
+            HeaderTest::Source(first, last)
+        }
+        Condition::DstAddress(set) => {
+            let (first, last) = address_range(set, family);
+            HeaderTest::Destination(first, last)
+        }
+        Condition::Protocol(number) => HeaderTest::Protocol(*number),
+        Condition::PacketSize(sizes) => HeaderTest::Length((*sizes.start()).into(), (*sizes.end()).into()),
+        Condition::SrcPort(ports) => HeaderTest::SourcePort(ports.into()),
+        Condition::DstPort(ports) => HeaderTest::DestinationPort(ports.into()),
+        Condition::AnyPort(ports) => HeaderTest::EitherPort(ports.into()),
+        Condition::IcmpOptions { kind, codes } => {
+            HeaderTest::Icmp { kind: *kind, first: *codes.start(), last: *codes.end() }
+        }
+        Condition::SrcAddressList(_) | Condition::DstAddressList(_) | Condition::Layer7(_) => return None,
+    };
+    Some(Test { negated: matcher.negated, question })
+}
+
+/// The questions that are left, layer 7 last.
+fn state_tests(matchers: &[Matcher], names: &Names<'_>) -> Box<[Test<StateTest>]> {
+    let mut ordered: Vec<&Matcher> = matchers.iter().collect();
+    ordered.sort_by_key(|matcher| matcher.condition.rank());
+    let test = |matcher: &&Matcher| {
+        let question = match &matcher.condition {
+            Condition::SrcAddressList(list) => StateTest::Source(names.lists[&**list]),
+            Condition::DstAddressList(list) => StateTest::Destination(names.lists[&**list]),
+            Condition::Layer7(pattern) => StateTest::Layer7(names.patterns[&**pattern]),
+            _ => return None,
+        };
+        Some(Test { negated: matcher.negated, question })
+    };
+    ordered.iter().filter_map(test).collect()
+}
+
+/// First and last address of a set. Sets of the other family hold none of this one: the range is empty.
+fn address_range(set: &AddressSet, family: Family) -> (u128, u128) {
+    let (first, last) = match set {
+        AddressSet::Prefix(net) => (net.network(), net.broadcast()),
+        AddressSet::Range(first, last) => (*first, *last),
+    };
+    if Family::of(first) == family { (number(first), number(last)) } else { (1, 0) }
+}
+
+/// An address as a number among those of its family.
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_bits().into(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+impl From<&PortSet> for Ports {
+    fn from(set: &PortSet) -> Ports {
+        Ports(set.0.iter().map(|range| (*range.start(), *range.end())).collect())
+    }
+}
+
+impl Ports {
+    fn contains(&self, port: u16) -> bool {
+        self.0.iter().any(|(first, last)| (*first..=*last).contains(&port))
+    }
+}
+
+impl From<&Packet<'_>> for View {
+    fn from(packet: &Packet<'_>) -> View {
+        View {
+            source: number(packet.source),
+            destination: number(packet.destination),
+            protocol: packet.protocol,
+            length: packet.ip_length,
+            ports: packet.ports,
+            icmp: packet.icmp,
+        }
+    }
+}
+
+impl Test<HeaderTest> {
+    /// False, negated or not, if the question does not apply to the packet.
+    fn holds(&self, view: &View) -> bool {
+        self.question.asks(view).is_some_and(|answer| answer != self.negated)
+    }
+}
+
+impl HeaderTest {
+    /// The answer, if the question applies. See [`Condition::applies`].
+    fn asks(&self, view: &View) -> Option<bool> {
+        Some(match self {
+            HeaderTest::Source(first, last) => (*first..=*last).contains(&view.source),
+            HeaderTest::Destination(first, last) => (*first..=*last).contains(&view.destination),
+            HeaderTest::Protocol(number) => view.protocol == *number,
+            HeaderTest::Length(first, last) => (*first..=*last).contains(&view.length),
+            HeaderTest::SourcePort(ports) => ports.contains(view.ports?.0),
+            HeaderTest::DestinationPort(ports) => ports.contains(view.ports?.1),
+            HeaderTest::EitherPort(ports) => {
+                let (source, destination) = view.ports?;
+                ports.contains(source) || ports.contains(destination)
+            }
+            HeaderTest::Icmp { kind, first, last } => {
+                let (its_kind, code) = view.icmp?;
+                its_kind == *kind && (*first..=*last).contains(&code)
+            }
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! Rules by hand, frames by etherparse, and an engine with everything it needs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use etherparse::{IpNumber, PacketBuilder, PacketBuilderStep, SingleVlanHeader, VlanHeader, VlanId, ether_type};
+use knockplane_engine::counters::RuleCounters;
+use knockplane_engine::decide::{Context, Decider, Decision};
+use knockplane_engine::events::EventQueue;
+use knockplane_engine::headers::max_frame;
+use knockplane_engine::lists::Lists;
+use knockplane_engine::table::Table;
+use knockplane_policy::packet::{Family, Packet, Side};
+use knockplane_policy::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, PortSet, Rule, RuleId, RuleSet};
+use knockplane_policy::settings::Settings;
+use knockplane_policy::time::Time;
+use proptest::test_runner::Config;
+
+/// A configuration for this many cases, whatever PROPTEST_CASES says, times KNOCKPLANE_SOAK.
+pub(crate) fn cases(cases: u32) -> Config {
+    let soak = std::env::var("KNOCKPLANE_SOAK").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    Config { cases: cases * soak, failure_persistence: None, ..Config::default() }
+}
+
+pub(crate) fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(crate) fn rule(chain: &str, conditions: Vec<Condition>, action: Action) -> Rule {
+    Rule {
+        id: RuleId::default(),
+        family: Family::Ipv4,
+        chain: chain.to_owned(),
+        matchers: conditions.into_iter().map(|condition| Matcher { negated: false, condition }).collect(),
+        action,
+        disabled: false,
+        comment: String::new(),
+        line: 0,
+    }
+}
+
+/// A rule set with ids, and lines counted from 1.
+pub(crate) fn rule_set(rules: Vec<Rule>) -> RuleSet {
+    let mut set = RuleSet { layer7: Vec::new(), rules };
+    set.assign_ids();
+    for (line, rule) in (1..).zip(&mut set.rules) {
+        rule.line = line;
+    }
+    set
+}
+
+pub(crate) fn add_src(list: &str, timeout: u64) -> Action {
+    Action::AddSrcToAddressList(ListAdd { list: list.to_owned(), timeout: ListTimeout::After(seconds(timeout)) })
+}
+
+pub(crate) fn dst_port(port: u16) -> Condition {
+    Condition::DstPort(PortSet(vec![port..=port]))
+}
+
+pub(crate) fn src_list(list: &str) -> Condition {
+    Condition::SrcAddressList(list.to_owned())
+}
+
+/// A packet to build.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) transport: Transport,
+    pub(crate) payload: Vec<u8>,
+    /// VLAN tags, 0 to 2.
+    pub(crate) tags: usize,
+    /// Bytes behind the packet that are not part of it.
+    pub(crate) padding: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Transport {
+    Tcp(u16, u16),
+    Udp(u16, u16),
+    /// ICMP or ICMPv6, by the family: type and code.
+    Icmp(u8, u8),
+    Other(u8),
+}
+
+impl Spec {
+    pub(crate) fn new(source: &str, transport: Transport, payload: &[u8]) -> Spec {
+        let source: IpAddr = source.parse().unwrap();
+        let inside = if source.is_ipv4() { "203.0.113.1" } else { "2001:db8:ff::1" };
+        let destination = inside.parse().unwrap();
+        Spec { source, destination, transport, payload: payload.to_vec(), tags: 0, padding: 0 }
+    }
+
+    pub(crate) fn frame(&self) -> Vec<u8> {
+        let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let vlan = |id: u16| SingleVlanHeader { vlan_id: VlanId::try_new(id).unwrap(), ..Default::default() };
+        let ip = match (self.tags, self.source, self.destination) {
+            (0, IpAddr::V4(source), IpAddr::V4(destination)) => {
+                ethernet.ipv4(source.octets(), destination.octets(), 64)
+            }
+            (0, IpAddr::V6(source), IpAddr::V6(destination)) => {
+                ethernet.ipv6(source.octets(), destination.octets(), 64)
+            }
+            (tags, source, destination) => {
+                let tagged = match tags {
+                    1 => ethernet.vlan(VlanHeader::Single(vlan(7))),
+                    _ => ethernet.double_vlan(VlanId::try_new(7).unwrap(), VlanId::try_new(8).unwrap()),
+                };
+                match (source, destination) {
+                    (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                        tagged.ipv4(source.octets(), destination.octets(), 64)
+                    }
+                    (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                        tagged.ipv6(source.octets(), destination.octets(), 64)
+                    }
+                    _ => panic!("two families in one packet"),
+                }
+            }
+        };
+        let mut frame = self.transported(ip);
+        frame.resize(frame.len() + self.padding, 0xee);
+        frame
+    }
+
+    fn transported(&self, ip: PacketBuilderStep<etherparse::IpHeaders>) -> Vec<u8> {
+        let mut frame = Vec::new();
+        match self.transport {
+            Transport::Tcp(source, destination) => {
+                ip.tcp(source, destination, 1, 1024).syn().write(&mut frame, &self.payload)
+            }
+            Transport::Udp(source, destination) => ip.udp(source, destination).write(&mut frame, &self.payload),
+            Transport::Icmp(kind, code) if self.source.is_ipv4() => {
+                ip.icmpv4_raw(kind, code, [0; 4]).write(&mut frame, &self.payload)
+            }
+            Transport::Icmp(kind, code) => ip.icmpv6_raw(kind, code, [0; 4]).write(&mut frame, &self.payload),
+            Transport::Other(number) => ip.write(&mut frame, IpNumber(number), &self.payload),
+        }
+        .unwrap();
+        frame
+    }
+
+    /// What rules should see of it.
+    pub(crate) fn packet(&self, side: Side) -> Packet<'_> {
+        let v4 = self.source.is_ipv4();
+        let (protocol, header) = match self.transport {
+            Transport::Tcp(..) => (6, 20),
+            Transport::Udp(..) => (17, 8),
+            Transport::Icmp(..) if v4 => (1, 8),
+            Transport::Icmp(..) => (58, 8),
+            Transport::Other(number) => (number, 0),
+        };
+        Packet {
+            side,
+            source: self.source,
+            destination: self.destination,
+            protocol,
+            ports: match self.transport {
+                Transport::Tcp(source, destination) | Transport::Udp(source, destination) => {
+                    Some((source, destination))
+                }
+                _ => None,
+            },
+            icmp: match self.transport {
+                Transport::Icmp(kind, code) => Some((kind, code)),
+                _ => None,
+            },
+            ip_length: (if v4 { 20 } else { 40 } + header + self.payload.len()) as u32,
+            payload: &self.payload,
+        }
+    }
+}
+
+/// Ethernet in front of a hand-made packet.
+pub(crate) fn ethernet(packet: &[u8]) -> Vec<u8> {
+    let ethertype = if packet.first().is_some_and(|byte| byte >> 4 == 6) { ether_type::IPV6 } else { ether_type::IPV4 };
+    [&[2; 12], &ethertype.0.to_be_bytes()[..], packet].concat()
+}
+
+/// One worker's engine and the state it works on.
+pub(crate) struct Engine {
+    pub(crate) table: Table,
+    pub(crate) lists: Lists,
+    pub(crate) counters: RuleCounters,
+    pub(crate) events: EventQueue,
+    pub(crate) decider: Decider,
+}
+
+impl Engine {
+    pub(crate) fn new(rules: RuleSet, settings: &Settings) -> Engine {
+        let lists = Lists::with_secret(1000, [1, 2]).unwrap();
+        let counters = RuleCounters::new(rules.rules.len());
+        let table = Table::compile(Arc::new(rules), settings, &lists).unwrap();
+        let (events, decider) = (EventQueue::new(1000), Decider::new(max_frame(1500)));
+        Engine { table, lists, counters, events, decider }
+    }
+
+    pub(crate) fn decide(&mut self, side: Side, frames: &[&[u8]], now: Time) -> &[Decision] {
+        let Engine { table, lists, counters, events, decider } = self;
+        decider.decide(side, frames, now, Context { table, lists, counters, events })
+    }
+}

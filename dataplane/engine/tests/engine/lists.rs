@@ -1,0 +1,287 @@
+//! Address lists against the plain ones, when full, from many threads, and for operators.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use knockplane_engine::lists::{Added, ListId, Lists, OPERATOR_LEVEL, expiry};
+use knockplane_policy::eval::PlainLists;
+use knockplane_policy::rule::ListTimeout;
+use knockplane_policy::time::Time;
+use proptest::prelude::*;
+
+use crate::common::{cases, seconds};
+
+const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
+
+fn after(time: u64) -> Time {
+    Time::from_nanos(0) + seconds(time)
+}
+
+fn v4(number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(number).into()
+}
+
+fn bound(lists: &Lists) -> [ListId; 3] {
+    [0, 1, 2].map(|level| lists.bind(NAMES[usize::from(level)], level).unwrap())
+}
+
+#[derive(Clone, Debug)]
+enum Turn {
+    Pass(Duration),
+    Add(usize, IpAddr, ListTimeout),
+    Remove(usize, IpAddr),
+    Sweep,
+}
+
+/// Few addresses, among them one that is the same number in both families.
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        (0..6_u32).prop_map(v4),
+        (0..4_u32).prop_map(|number| Ipv4Addr::from_bits(number).to_ipv6_mapped().into()),
+        (0..3_u128).prop_map(|number| Ipv6Addr::from_bits(number).into()),
+    ]
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    let timeout = prop_oneof![
+        8 => (1..6_u64).prop_map(|time| ListTimeout::After(seconds(time))),
+        1 => Just(ListTimeout::After(Duration::ZERO)),
+        1 => Just(ListTimeout::NoneDynamic),
+        1 => Just(ListTimeout::NoneStatic),
+    ];
+    prop_oneof![
+        2 => prop_oneof![Just(1), Just(999_999_999), Just(1_000_000_000)].prop_map(|ns| Turn::Pass(Duration::from_nanos(ns))),
+        6 => (0..3_usize, address(), timeout).prop_map(|(list, address, timeout)| Turn::Add(list, address, timeout)),
+        1 => (0..3_usize, address()).prop_map(|(list, address)| Turn::Remove(list, address)),
+        1 => Just(Turn::Sweep),
+    ]
+}
+
+/// What operators are shown, in the form of the plain lists.
+fn live(lists: &Lists, now: Time) -> Vec<(String, IpAddr, Option<Duration>)> {
+    let (entries, truncated) = lists.entries(None, usize::MAX, now);
+    assert!(!truncated);
+    entries.into_iter().map(|entry| (entry.list, entry.address, entry.time_left)).collect()
+}
+
+proptest! {
+    #![proptest_config(cases(1_000))]
+
+    /// Capacity for all, in one shard or in several.
+    #[test]
+    fn lists_that_are_not_full_are_plain(
+        turns in prop::collection::vec(turn(), 0..60),
+        capacity in prop_oneof![Just(39_usize), Just(4_096)],
+        secret in any::<[u64; 2]>(),
+    ) {
+        let lists = Lists::with_secret(capacity, secret).unwrap();
+        let ids = bound(&lists);
+        let mut plain = PlainLists::default();
+        let mut removed = HashSet::new();
+        let mut now = after(1);
+        for turn in turns {
+            match turn {
+                Turn::Pass(time) => now = now + time,
+                Turn::Add(list, address, timeout) => {
+                    if removed.contains(&(list, address)) {
+                        continue;
+                    }
+                    let was_there = plain.contains(NAMES[list], address, now);
+                    plain.add(NAMES[list], address, timeout, now);
+                    let added = lists.add(ids[list], address, expiry(timeout, now), now);
+                    prop_assert_eq!(added, if was_there { Added::Refreshed } else { Added::New });
+                }
+                Turn::Remove(list, address) => {
+                    // The plain lists cannot remove; from here on this pair is not looked at in them.
+                    let was_there = plain.contains(NAMES[list], address, now) && removed.insert((list, address));
+                    prop_assert_eq!(lists.remove(ids[list], address, now), was_there);
+                }
+                Turn::Sweep => { lists.sweep(1_000_000, now); }
+            }
+            let mut expected = plain.live(now);
+            expected.retain(|(name, address, _)| {
+                !removed.contains(&(NAMES.iter().position(|known| known == name).unwrap(), *address))
+            });
+            prop_assert_eq!(&live(&lists, now), &expected);
+            for (name, address, _) in &expected {
+                let list = NAMES.iter().position(|known| known == name).unwrap();
+                prop_assert!(lists.membership(*address, now).contains(ids[list]));
+            }
+        }
+        lists.sweep(1_000_000, now);
+        let counted: u64 = lists.summaries().iter().map(|summary| summary.entries).sum();
+        prop_assert_eq!(counted as usize, live(&lists, now).len());
+    }
+
+    /// A single shard that is much too small, against what may happen at all: an entry goes only when it expires, or
+    /// when an entry of its level or a higher one takes its place and nothing lower or older was left.
+    #[test]
+    fn a_full_table_keeps_to_its_order(
+        turns in prop::collection::vec((0..3_usize, 0..40_u32, 1..30_u64, 0..3_u64), 0..120),
+        // All expired entries are found at once only among few slots; so with more, nothing expires.
+        (capacity, expires) in prop_oneof![(1..5_usize, Just(true)), (1..12_usize, Just(false))],
+    ) {
+        let lists = Lists::with_secret(capacity, [3, 4]).unwrap();
+        let ids = bound(&lists);
+        // List, address, expiry, in the order of their last addition.
+        let mut model: Vec<(usize, IpAddr, Time)> = Vec::new();
+        let (mut evicted, mut refused) = ([0_u64; 3], [0_u64; 3]);
+        let mut now = after(1);
+        for (list, number, timeout, pause) in turns {
+            now = now + seconds(pause);
+            let (address, until) = (v4(number), if expires { now + seconds(timeout) } else { after(10_000) });
+            model.retain(|(_, _, expiry)| now < *expiry);
+            let expected = if let Some(known) = model.iter().position(|entry| (entry.0, entry.1) == (list, address)) {
+                model.remove(known);
+                model.push((list, address, until));
+                Added::Refreshed
+            } else {
+                if model.len() == capacity {
+                    let lowest = model.iter().map(|entry| entry.0).min().unwrap();
+                    if lowest <= list {
+                        let oldest = model.iter().position(|entry| entry.0 == lowest).unwrap();
+                        evicted[model.remove(oldest).0] += 1;
+                    }
+                }
+                if model.len() < capacity {
+                    model.push((list, address, until));
+                    Added::New
+                } else {
+                    refused[list] += 1;
+                    Added::Refused
+                }
+            };
+            prop_assert_eq!(lists.add(ids[list], address, until, now), expected);
+            let mut expected: Vec<_> = model
+                .iter()
+                .map(|(list, address, expiry)| (NAMES[*list].to_owned(), *address, Some(expiry.since(now))))
+                .collect();
+            expected.sort();
+            prop_assert_eq!(live(&lists, now), expected);
+        }
+        let told: Vec<_> = lists.summaries().into_iter().map(|list| (list.level, list.evicted, list.refused)).collect();
+        prop_assert_eq!(told, (0..3).map(|list| (list as u8, evicted[list], refused[list])).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_flood_of_first_knocks_leaves_whoever_is_further_along() {
+    let lists = Lists::with_secret(64 * 1024, [5, 6]).unwrap();
+    let [first, second, _] = bound(&lists);
+    for number in 0..1_000 {
+        assert_eq!(lists.add(second, v4(number), after(60), after(0)), Added::New);
+    }
+    for number in 0..1_000_000_u32 {
+        lists.add(first, v4(0x0a00_0000 + number), after(60), after(1));
+    }
+    for number in 0..1_000 {
+        assert!(lists.membership(v4(number), after(2)).contains(second));
+    }
+    let [level0, level1, _] = &lists.summaries()[..] else { panic!() };
+    assert_eq!((level1.entries, level1.evicted), (1_000, 0));
+    assert_eq!(level0.entries + level0.evicted, 1_000_000);
+    assert_eq!(level0.entries + level1.entries, lists.capacity() as u64);
+}
+
+#[test]
+fn many_threads_see_each_other() {
+    let lists = Lists::new(20_000).unwrap();
+    let ids = bound(&lists);
+    let now = after(1);
+    std::thread::scope(|scope| {
+        for thread in 0..4_u32 {
+            let lists = &lists;
+            scope.spawn(move || {
+                for round in 0..5_000_u32 {
+                    let list = ids[(round % 3) as usize];
+                    let address = v4((thread << 16) | (round % 500));
+                    lists.add(list, address, after(9), now);
+                    assert!(lists.membership(address, now).contains(list));
+                    // Over before it began: work for the sweeps, on addresses that all threads share.
+                    lists.add(list, v4(0x0a00_0000 | (round % 700)), now, now);
+                    lists.sweep(64, now);
+                    if round % 1_000 == 0 {
+                        lists.entries(None, 10, now);
+                        lists.summaries();
+                    }
+                }
+            });
+        }
+    });
+    let counted = || lists.summaries().iter().map(|list| list.entries).sum::<u64>();
+    lists.sweep(1_000_000, now);
+    assert_eq!((lists.entries(None, usize::MAX, now).0.len(), counted()), (4 * 500 * 3, 4 * 500 * 3));
+    lists.sweep(1_000_000, after(9));
+    assert_eq!(counted(), 0);
+}
+
+#[test]
+fn one_address_can_be_in_every_list() {
+    let lists = Lists::new(5_000).unwrap();
+    let ids: Vec<ListId> = (0..256).map(|list| lists.bind(&format!("list {list}"), 0).unwrap()).collect();
+    for id in &ids {
+        assert_eq!(lists.add(*id, v4(1), Time::NEVER, after(0)), Added::New);
+    }
+    let member = lists.membership(v4(1), after(1_000_000));
+    assert!(ids.iter().all(|id| member.contains(*id)));
+    assert!(!ids.iter().any(|id| lists.membership(v4(2), after(0)).contains(*id)));
+
+    assert_eq!(lists.bind("list 7", 3), Ok(ids[7]));
+    let error = lists.bind_all(&[("list 8", 9), ("one more", 0)]).unwrap_err();
+    assert_eq!(error.name, "one more");
+    assert!(error.to_string().contains("256 names"));
+    assert_eq!((lists.level(ids[7]), lists.level(ids[8]), lists.id("one more")), (3, 0, None));
+    assert_eq!(lists.name(ids[7]).as_deref(), Some("list 7"));
+}
+
+#[test]
+fn operators_are_shown_the_first_entries_in_order() {
+    let lists = Lists::with_secret(10_000, [7, 8]).unwrap();
+    let zebra = lists.bind("zebra", OPERATOR_LEVEL).unwrap();
+    let ant = lists.bind("ant", 0).unwrap();
+    for number in (0..2_000).rev() {
+        lists.add(zebra, v4(number), Time::NEVER, after(0));
+    }
+    lists.add(ant, v4(9), after(5), after(0));
+    let (entries, truncated) = lists.entries(None, 3, after(1));
+    let shown: Vec<_> = entries.iter().map(|entry| (entry.list.as_str(), entry.address, entry.time_left)).collect();
+    assert_eq!(shown, [("ant", v4(9), Some(seconds(4))), ("zebra", v4(0), None), ("zebra", v4(1), None)]);
+    assert!(truncated);
+    let (entries, truncated) = lists.entries(Some("zebra"), 2_000, after(1));
+    assert_eq!((entries.len(), truncated), (2_000, false));
+    assert_eq!(lists.entries(Some("nobody"), 10, after(1)), (Vec::new(), false));
+    assert_eq!(lists.entries(None, 0, after(1)), (Vec::new(), true));
+    let levels: Vec<_> = lists.summaries().into_iter().map(|list| (list.list, list.level, list.entries)).collect();
+    assert_eq!(levels, [("ant".to_owned(), 0, 1), ("zebra".to_owned(), 255, 2_000)]);
+}
+
+#[test]
+fn the_lowest_levels_gauge_is_true_within_the_budget_of_a_second() {
+    let lists = Lists::with_secret(100_000, [9, 9]).unwrap();
+    let [first, _, third] = bound(&lists);
+    for number in 0..40_000 {
+        lists.add(first, v4(number), after(u64::from(number % 7)), after(0));
+        lists.add(third, v4(number), Time::NEVER, after(0));
+    }
+    let budget = (lists.capacity() + 65_536) / 1_000;
+    for now in 1..=7 {
+        for _ in 0..1_000 {
+            lists.sweep(budget, after(now));
+        }
+        let live = (0..40_000_u64).filter(|number| number % 7 > now).count() as u64;
+        assert_eq!(lists.summaries()[0].entries, live, "after {now} s");
+    }
+}
+
+#[test]
+fn capacities_that_make_no_sense_are_refused_with_their_size() {
+    for capacity in [0, usize::MAX, 2_000_000_000] {
+        let Err(error) = Lists::new(capacity) else { panic!("{capacity} entries") };
+        let told = error.to_string();
+        assert!(told.contains(&format!("{capacity} entries")) && told.contains(&error.bytes.to_string()), "{told}");
+    }
+    assert_eq!(Lists::new(1).unwrap().capacity(), 1);
+    let capacity = Lists::new(1_000_000).unwrap().capacity();
+    assert!((1_000_000..1_010_000).contains(&capacity));
+}

@@ -1,0 +1,133 @@
+//! Rule sets that do not compile, and that nothing changes by them.
+
+use std::sync::Arc;
+
+use knockplane_engine::lists::{Lists, OPERATOR_LEVEL};
+use knockplane_engine::table::{Problem, Table};
+use knockplane_policy::rule::{Action, AddressSet, Condition, Layer7Pattern, Rule, RuleSet};
+use knockplane_policy::settings::Settings;
+
+use crate::common::{add_src, rule, rule_set, src_list};
+
+fn compile(rules: RuleSet, lists: &Lists) -> Result<Table, Vec<Problem>> {
+    Table::compile(Arc::new(rules), &Settings::default(), lists).map_err(|error| error.problems)
+}
+
+fn problems(rules: RuleSet) -> Vec<String> {
+    let lists = Lists::new(10).unwrap();
+    let problems = compile(rules, &lists).err().unwrap_or_default();
+    assert!(problems.is_empty() || lists.summaries().is_empty(), "a refused rule set made lists known");
+    problems.iter().map(Problem::to_string).collect()
+}
+
+fn jump(chain: &str, target: &str) -> Rule {
+    rule(chain, vec![], Action::Jump(target.to_owned()))
+}
+
+fn layer7(pattern: &str) -> Rule {
+    rule("input", vec![Condition::Layer7(pattern.to_owned())], Action::Accept)
+}
+
+fn pattern(name: &str, regexp: &str) -> Layer7Pattern {
+    Layer7Pattern { name: name.to_owned(), regexp: regexp.to_owned(), comment: String::new(), line: 7 }
+}
+
+#[test]
+fn jumps_in_a_circle_are_named() {
+    let rules = rule_set(vec![jump("input", "a"), jump("a", "b"), jump("b", "a"), jump("c", "c")]);
+    let (third, fourth) = (rules.rules[2].id.clone(), rules.rules[3].id.clone());
+    assert_eq!(
+        problems(rules),
+        [
+            format!("line 3: rule {third}: the jump to `a` leads back to its own chain"),
+            format!("line 4: rule {fourth}: the jump to `c` leads back to its own chain"),
+        ]
+    );
+}
+
+#[test]
+fn jumps_nest_32_deep_and_no_deeper() {
+    let ladder = |jumps: usize| {
+        let name = |step: usize| if step == 0 { "input".to_owned() } else { format!("step {step}") };
+        let mut rules: Vec<Rule> = (0..jumps).map(|step| jump(&name(step), &name(step + 1))).collect();
+        rules.push(rule(&name(jumps), vec![], Action::Accept));
+        rule_set(rules)
+    };
+    assert_eq!(problems(ladder(32)), [""; 0]);
+    let told = problems(ladder(33));
+    assert!(told.len() == 1 && told[0].contains("deeper than 32"), "{told:?}");
+    // Found whatever the order in which chains are looked at, and a long ladder is no danger itself.
+    let mut reversed = ladder(33);
+    reversed.rules.reverse();
+    assert!(!problems(reversed).is_empty());
+    assert!(!problems(ladder(5_000)).is_empty());
+}
+
+#[test]
+fn a_jump_into_nothing_is_no_problem() {
+    assert_eq!(problems(rule_set(vec![jump("input", "nowhere"), jump("nowhere else", "input")])), [""; 0]);
+}
+
+#[test]
+fn many_chains_that_jump_to_all_later_ones_compile_in_no_time() {
+    let name = |chain: usize| format!("chain {chain}");
+    let rules = (0..30).flat_map(|from| (from + 1..30).map(move |to| jump(&name(from), &name(to))));
+    assert_eq!(problems(rule_set(rules.collect())), [""; 0]);
+}
+
+#[test]
+fn patterns_that_are_missing_or_cannot_run_are_named_once() {
+    let mut rules = rule_set(vec![layer7("none"), layer7("broken"), layer7("huge"), layer7("huge"), layer7("fine")]);
+    rules.layer7 = vec![
+        pattern("broken", "("),
+        pattern("huge", "(a|b)*a(a|b){20}"),
+        pattern("fine", "^a$"),
+        pattern("unused", "("),
+    ];
+    let told = problems(rules);
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[0].starts_with("line 1: rule ") && told[0].contains("no layer-7 pattern `none`"));
+    assert!(told[1].starts_with("line 7: layer-7 pattern `broken`"));
+    assert!(told[2].contains("`huge`") && told[2].contains("1048576 bytes"));
+}
+
+#[test]
+fn an_address_range_between_families_is_refused() {
+    let ends = ["192.0.2.1", "2001:db8::1"].map(|address| address.parse().unwrap());
+    let range = Condition::DstAddress(AddressSet::Range(ends[0], ends[1]));
+    assert!(problems(rule_set(vec![rule("input", vec![range], Action::Drop)]))[0].contains("from IPv4 to IPv6"));
+}
+
+#[test]
+fn disabled_rules_are_not_looked_at() {
+    let mut rules = rule_set(vec![layer7("none"), jump("a", "a"), rule("input", vec![src_list("x")], Action::Drop)]);
+    for rule in &mut rules.rules {
+        rule.disabled = true;
+    }
+    let lists = Lists::new(10).unwrap();
+    let table = compile(rules, &lists).unwrap_or_else(|problems| panic!("{problems:?}"));
+    assert_eq!((table.rules().rules.len(), lists.summaries().len()), (3, 0));
+}
+
+#[test]
+fn lists_get_their_levels_and_keep_their_ids() {
+    let lists = Lists::new(10).unwrap();
+    let level = |name: &str| lists.level(lists.id(name).unwrap());
+    let ladder = || {
+        vec![
+            rule("input", vec![src_list("first"), src_list("friends")], add_src("second", 10)),
+            rule("input", vec![], add_src("first", 10)),
+        ]
+    };
+    assert!(compile(rule_set(ladder()), &lists).is_ok());
+    assert_eq!((level("first"), level("second"), level("friends")), (0, 1, OPERATOR_LEVEL));
+    let ids = ["first", "second"].map(|name| lists.id(name));
+    assert!(compile(rule_set(ladder()[1..].to_vec()), &lists).is_ok());
+    assert_eq!(["first", "second"].map(|name| lists.id(name)), ids);
+
+    // 254 more do not fit, and then none of them is there.
+    let many = (0..254).map(|list| rule("input", vec![], add_src(&format!("list {list}"), 1)));
+    let Err(told) = compile(rule_set(many.collect()), &lists) else { panic!("257 lists") };
+    assert!(told[0].to_string().contains("no room for the address list"), "{told:?}");
+    assert_eq!(lists.summaries().len(), 3);
+}
