@@ -1,0 +1,42 @@
+//! Compiles the XDP program with clang, against the libbpf headers that libbpf-sys builds.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::{env, fs};
+
+const SOURCES: &[&str] = &["filter", "generate"];
+
+fn main() {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let headers = env::var("DEP_BPF_INCLUDE").expect("libbpf-sys says where its headers are");
+    let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
+    println!("cargo:rerun-if-env-changed=CLANG");
+
+    for name in SOURCES {
+        let source = format!("bpf/{name}.c");
+        println!("cargo:rerun-if-changed={source}");
+        let object = out.join(format!("{name}.o"));
+        let status = Command::new(&clang)
+            .args(["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-c", &source, "-I", &headers])
+            .args(multiarch_headers())
+            .arg("-o")
+            .arg(&object)
+            .status();
+        match status {
+            Ok(status) if status.success() => {}
+            Ok(status) => panic!("{clang} could not compile {source}: {status}"),
+            Err(error) => panic!("cannot run {clang}: {error}; install it (Debian: apt-get install clang)"),
+        }
+    }
+}
+
+/// `linux/bpf.h` includes `asm/types.h`, which Debian keeps under the host's triple, where `-target bpf` does not look.
+fn multiarch_headers() -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/usr/include") else { return Vec::new() };
+    entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.join("asm/types.h").is_file())
+        .flat_map(|path| ["-idirafter".to_owned(), path.display().to_string()])
+        .collect()
+}

@@ -1,0 +1,286 @@
+//! A network interface: looked up once, checked, and prepared for being one side of a wire.
+//!
+//! Everything here is ioctl and setsockopt on a throwaway socket; nothing of it is on the packet's way. Sources:
+//! netdevice(7), packet(7), Linux `include/uapi/linux/ethtool.h`.
+
+use std::ffi::CString;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use crate::error::Error;
+
+/// A receive offload that changes frames before XDP sees them, and so must be off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offload {
+    /// Generic receive offload: frames are joined.
+    Gro,
+    /// Large receive offload: frames are joined in hardware.
+    Lro,
+    /// VLAN tags are taken out of the frame, and would be lost.
+    RxVlan,
+}
+
+impl Offload {
+    /// All three.
+    pub const ALL: [Offload; 3] = [Offload::Gro, Offload::Lro, Offload::RxVlan];
+
+    /// The name `ethtool -K` takes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Offload::Gro => "gro",
+            Offload::Lro => "lro",
+            Offload::RxVlan => "rxvlan",
+        }
+    }
+}
+
+/// An interface, held in promiscuous mode as long as this value lives if [`Device::promiscuous`] was called.
+#[derive(Debug)]
+pub struct Device {
+    name: String,
+    index: u32,
+    control: OwnedFd,
+    promiscuous: Option<OwnedFd>,
+}
+
+impl Device {
+    /// Looks the interface up.
+    ///
+    /// # Errors
+    /// If there is none of this name in this network namespace.
+    pub fn open(name: &str) -> Result<Self, Error> {
+        let there_is = |source| {
+            Error::system(
+                format!("interface {name}"),
+                source,
+                "there must be an interface of this name in this network namespace (ip link)",
+            )
+        };
+        if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains('\0') {
+            return Err(there_is(io::Error::from_raw_os_error(libc::ENODEV)));
+        }
+        let c_name = CString::new(name).expect("checked for NUL above");
+        // SAFETY: the pointer is to a NUL-terminated string that lives across the call.
+        let index = unsafe { libc::if_nametoindex(c_name.as_ptr()) };
+        if index == 0 {
+            return Err(there_is(io::Error::last_os_error()));
+        }
+        let control = socket(libc::AF_INET, libc::SOCK_DGRAM).map_err(there_is)?;
+        Ok(Device { name: name.to_owned(), index, control, promiscuous: None })
+    }
+
+    /// The interface's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The interface's index.
+    pub const fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// MTU in bytes.
+    ///
+    /// # Errors
+    /// If the interface is gone.
+    pub fn mtu(&self) -> Result<u32, Error> {
+        let mut request = self.request();
+        self.ioctl(libc::SIOCGIFMTU, &mut request).map_err(|e| Error::system(self.about("MTU"), e, ""))?;
+        // SAFETY: SIOCGIFMTU fills this member of the union.
+        Ok(unsafe { request.ifr_ifru.ifru_mtu } as u32)
+    }
+
+    /// Whether the interface is up and has a carrier.
+    ///
+    /// # Errors
+    /// If the interface is gone.
+    pub fn is_up(&self) -> Result<bool, Error> {
+        let up = libc::IFF_UP | libc::IFF_RUNNING;
+        Ok(self.flags()? & up == up)
+    }
+
+    /// Whether the interface was set up, with or without a carrier.
+    ///
+    /// # Errors
+    /// If the interface is gone.
+    pub fn is_enabled(&self) -> Result<bool, Error> {
+        Ok(self.flags()? & libc::IFF_UP != 0)
+    }
+
+    /// `IFF_` flags, netdevice(7).
+    fn flags(&self) -> Result<i32, Error> {
+        let mut request = self.request();
+        self.ioctl(libc::SIOCGIFFLAGS, &mut request).map_err(|e| Error::system(self.about("flags"), e, ""))?;
+        // SAFETY: SIOCGIFFLAGS fills this member of the union.
+        Ok(i32::from(unsafe { request.ifr_ifru.ifru_flags }))
+    }
+
+    /// How many receive queues are active.
+    ///
+    /// # Errors
+    /// If the interface is gone.
+    pub fn rx_queues(&self) -> Result<u32, Error> {
+        const ETHTOOL_GCHANNELS: u32 = 0x3c;
+        // struct ethtool_channels: cmd, max_{rx,tx,other,combined}, {rx,tx,other,combined}_count.
+        let mut channels = [0_u32; 9];
+        channels[0] = ETHTOOL_GCHANNELS;
+        match self.ethtool(&mut channels) {
+            // A driver without channels has one queue.
+            Ok(()) => Ok((channels[5] + channels[8]).max(1)),
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(1),
+            Err(error) => Err(Error::system(self.about("receive queues"), error, "")),
+        }
+    }
+
+    /// Whether the offload is on. A driver that does not know it has it off.
+    ///
+    /// # Errors
+    /// If the interface is gone.
+    pub fn offload(&self, offload: Offload) -> Result<bool, Error> {
+        let (read, _, bit) = legacy_ethtool(offload);
+        match self.ethtool_value(read, 0) {
+            Ok(value) => Ok(value & bit != 0),
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
+            Err(error) => Err(Error::system(self.about(offload.name()), error, "")),
+        }
+    }
+
+    /// Turns the offload off.
+    ///
+    /// # Errors
+    /// If the driver refuses, with the command that would do the same.
+    pub fn turn_off(&self, offload: Offload) -> Result<(), Error> {
+        let (read, write, bit) = legacy_ethtool(offload);
+        let refused = |error| {
+            Error::system(
+                format!("cannot turn {} off on {}", offload.name(), self.name),
+                error,
+                format!("run: ethtool -K {} {} off", self.name, offload.name()),
+            )
+        };
+        let value = self.ethtool_value(read, 0).map_err(refused)?;
+        self.ethtool_value(write, value & !bit).map_err(refused)?;
+        if self.offload(offload)? {
+            return Err(refused(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
+        }
+        Ok(())
+    }
+
+    /// Lets the interface receive frames for all addresses, as a wire must. The kernel counts such requests: others'
+    /// are not disturbed, and this one ends with the value or the process.
+    ///
+    /// # Errors
+    /// Without CAP_NET_RAW, or if the interface is gone.
+    pub fn promiscuous(&mut self) -> Result<(), Error> {
+        let failed = |error| {
+            Error::system(format!("promiscuous mode on {}", self.name), error, "run as root or with CAP_NET_RAW")
+        };
+        // Protocol 0: the socket itself receives nothing.
+        let packet = socket(libc::AF_PACKET, libc::SOCK_RAW).map_err(failed)?;
+        let membership = libc::packet_mreq {
+            mr_ifindex: self.index as i32,
+            mr_type: libc::PACKET_MR_PROMISC as u16,
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        // SAFETY: the option takes a packet_mreq of this size, which lives across the call.
+        let result = unsafe {
+            libc::setsockopt(
+                packet.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_ADD_MEMBERSHIP,
+                (&raw const membership).cast(),
+                mem::size_of_val(&membership) as libc::socklen_t,
+            )
+        };
+        if result != 0 {
+            return Err(failed(io::Error::last_os_error()));
+        }
+        self.promiscuous = Some(packet);
+        Ok(())
+    }
+
+    fn about(&self, what: &str) -> String {
+        format!("cannot read the {what} of {}", self.name)
+    }
+
+    fn request(&self) -> libc::ifreq {
+        // SAFETY: ifreq is plain data, for which all zeros is a valid value.
+        let mut request: libc::ifreq = unsafe { mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(self.name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        request
+    }
+
+    fn ioctl(&self, number: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+        // SAFETY: all numbers used here read and write an ifreq, which lives across the call.
+        match unsafe { libc::ioctl(self.control.as_raw_fd(), number, request) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Commands on a `struct ethtool_value`: command, data.
+    fn ethtool_value(&self, command: u32, data: u32) -> io::Result<u32> {
+        let mut value = [command, data];
+        self.ethtool(&mut value)?;
+        Ok(value[1])
+    }
+
+    /// Runs an ethtool command on its structure, all of whose members are 32 bits; the first one is the command.
+    fn ethtool(&self, structure: &mut [u32]) -> io::Result<()> {
+        const SIOCETHTOOL: libc::Ioctl = 0x8946;
+        let mut request = self.request();
+        request.ifr_ifru.ifru_data = structure.as_mut_ptr().cast();
+        self.ioctl(SIOCETHTOOL, &mut request)
+    }
+}
+
+/// Commands to read and write the flag word that an offload is a bit of, and the bit.
+const fn legacy_ethtool(offload: Offload) -> (u32, u32, u32) {
+    const ETHTOOL_GFLAGS: u32 = 0x25;
+    const ETHTOOL_SFLAGS: u32 = 0x26;
+    const ETHTOOL_GGRO: u32 = 0x2b;
+    const ETHTOOL_SGRO: u32 = 0x2c;
+    const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+    const ETH_FLAG_LRO: u32 = 1 << 15;
+    match offload {
+        Offload::Gro => (ETHTOOL_GGRO, ETHTOOL_SGRO, 1),
+        Offload::Lro => (ETHTOOL_GFLAGS, ETHTOOL_SFLAGS, ETH_FLAG_LRO),
+        Offload::RxVlan => (ETHTOOL_GFLAGS, ETHTOOL_SFLAGS, ETH_FLAG_RXVLAN),
+    }
+}
+
+fn socket(family: i32, kind: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the result is checked before use.
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new, valid, and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_found_and_read() {
+        let device = Device::open("lo").expect("every network namespace has a loopback");
+        assert!(device.mtu().expect("loopback has an MTU") >= 1280);
+        assert_eq!(device.rx_queues().expect("loopback has queues"), 1);
+        assert!(!device.offload(Offload::Lro).expect("flags can be read"));
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        for name in ["no-such-if", "", "a-name-that-is-far-too-long"] {
+            let error = Device::open(name).expect_err("there is no such interface").to_string();
+            assert!(error.contains(&format!("interface {name}")), "{error}");
+            assert!(error.contains("ip link"), "{error}");
+        }
+    }
+}

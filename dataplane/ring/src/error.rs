@@ -1,0 +1,40 @@
+//! What can go wrong while the rings are set up. Traffic is never an error.
+
+use std::io;
+
+/// A set-up failure: what was tried, what the kernel said, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed.
+    #[error("{action}: {source}{}", help(.remedy))]
+    System {
+        /// What was tried, with the interface and queue.
+        action: String,
+        /// What the kernel said.
+        source: io::Error,
+        /// What to do about it; may be empty.
+        remedy: String,
+    },
+    /// The interface is not fit for use.
+    #[error("{problem}{}", help(.remedy))]
+    Unfit {
+        /// What is wrong, with the numbers.
+        problem: String,
+        /// The command to run.
+        remedy: String,
+    },
+}
+
+fn help(remedy: &str) -> String {
+    if remedy.is_empty() { String::new() } else { format!("; {remedy}") }
+}
+
+impl Error {
+    pub(crate) fn system(action: impl Into<String>, source: io::Error, remedy: impl Into<String>) -> Self {
+        Error::System { action: action.into(), source, remedy: remedy.into() }
+    }
+
+    pub(crate) fn unfit(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Error::Unfit { problem: problem.into(), remedy: remedy.into() }
+    }
+}

@@ -1,0 +1,23 @@
+//! AF_XDP: interfaces, the XDP program and its loader, UMEM and rings. The only room with unsafe code.
+//!
+//! In the order of use:
+//! 1. [`Device`]: an interface is looked up, checked and prepared (MTU, offloads, queues, promiscuous mode).
+//! 2. [`Program`]: the XDP program is loaded and attached; every queue drops until its socket is there.
+//! 3. [`Rings`]: one worker's UMEM and its two sockets, one on each side. Frames never leave it: what was received is
+//!    looked at in place, then settled, all of it, by [`Rings::settle`].
+//!
+//! Nothing is pinned and nothing outlives the process: when it dies, the kernel takes program and sockets away.
+
+mod device;
+mod error;
+mod live;
+mod program;
+mod rings;
+mod socket;
+
+pub use device::{Device, Offload};
+pub use error::Error;
+pub use live::LiveFrames;
+pub use program::{Program, XdpMode};
+pub use rings::{BATCH, Disposition, Frames, RingSettings, Rings};
+pub use socket::{SocketStatistics, raise_memlock_limit};

@@ -1,0 +1,148 @@
+//! The XDP program on one interface: loaded, attached, and gone when this value or the process is.
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use libbpf_rs::{MapCore, MapFlags, MapMut, ObjectBuilder, PrintLevel};
+
+use crate::device::Device;
+use crate::error::Error;
+
+/// Where the program runs. Native, in the driver; or generic, behind it, at a fraction of the speed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the network stack, for drivers without XDP.
+    Generic,
+}
+
+impl XdpMode {
+    /// The name in status and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+        }
+    }
+
+    /// `XDP_FLAGS_DRV_MODE`, `XDP_FLAGS_SKB_MODE` of Linux `include/uapi/linux/if_link.h`.
+    const fn flags(self) -> u32 {
+        match self {
+            XdpMode::Native => 1 << 2,
+            XdpMode::Generic => 1 << 1,
+        }
+    }
+}
+
+/// The program of `bpf/filter.c` on one interface.
+#[derive(Debug)]
+pub struct Program {
+    object: libbpf_rs::Object,
+    mode: XdpMode,
+    /// The attachment. It is not pinned: closing it detaches the program, and the kernel closes it for a dead process.
+    _link: OwnedFd,
+}
+
+impl Program {
+    /// Loads the program and attaches it, native if the driver can, else generic. From here on the interface drops
+    /// everything until [`Program::set_socket`].
+    ///
+    /// # Errors
+    /// Without CAP_BPF and CAP_NET_ADMIN, or if another program holds the interface.
+    pub fn attach(device: &Device, queues: u32) -> Result<Self, Error> {
+        static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
+        libbpf_rs::set_print(Some((
+            PrintLevel::Warn,
+            |_, text| tracing::debug!(target: "libbpf", "{}", text.trim_end()),
+        )));
+        let object = load(OBJECT, queues).map_err(|error| {
+            Error::system(
+                format!("cannot load the XDP program for {}", device.name()),
+                io::Error::other(error),
+                "run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+            )
+        })?;
+        let program = object.progs().next().expect("the object holds one program").as_fd().as_raw_fd();
+        let (link, mode) = match link(program, device.index(), XdpMode::Native) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                (link(program, device.index(), XdpMode::Generic), XdpMode::Generic)
+            }
+            result => (result, XdpMode::Native),
+        };
+        let link = link.map_err(|error| {
+            let remedy = match error.raw_os_error() {
+                Some(libc::EBUSY | libc::EEXIST) => format!(
+                    "another XDP program is attached there: find it with `ip link show dev {0}`, remove it with \
+                     `ip link set dev {0} xdp off`",
+                    device.name()
+                ),
+                Some(libc::EINVAL | libc::ERANGE) => "the driver may need a smaller MTU for XDP".to_owned(),
+                _ => String::new(),
+            };
+            Error::system(format!("cannot attach the XDP program to {}", device.name()), error, remedy)
+        })?;
+        Ok(Program { object, mode, _link: link })
+    }
+
+    /// Where the program runs.
+    pub const fn mode(&self) -> XdpMode {
+        self.mode
+    }
+
+    /// Frames of this queue go to this AF_XDP socket from now on.
+    ///
+    /// # Errors
+    /// If the socket is not bound to this queue of this interface.
+    pub fn set_socket(&mut self, queue: u32, socket: RawFd) -> Result<(), Error> {
+        map(&mut self.object, "sockets")
+            .update(&queue.to_ne_bytes(), &socket.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|error| Error::system(format!("cannot bind queue {queue}"), io::Error::other(error), ""))
+    }
+
+    /// Frames dropped so far because their queue had no socket.
+    ///
+    /// # Errors
+    /// If the kernel refuses to read its own map.
+    pub fn unbound_drops(&mut self) -> Result<u64, Error> {
+        let per_core = map(&mut self.object, "unbound")
+            .lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|error| Error::system("cannot read the program's counter", io::Error::other(error), ""))?;
+        Ok(per_core
+            .into_iter()
+            .flatten()
+            .filter_map(|bytes| Some(u64::from_ne_bytes(bytes.get(..8)?.try_into().ok()?)))
+            .sum())
+    }
+}
+
+fn load(bytes: &[u8], queues: u32) -> Result<libbpf_rs::Object, libbpf_rs::Error> {
+    let mut open = ObjectBuilder::default().open_memory(bytes)?;
+    for mut map in open.maps_mut() {
+        if map.name() == "sockets" {
+            map.set_max_entries(queues)?;
+        }
+    }
+    open.load()
+}
+
+fn map<'a>(object: &'a mut libbpf_rs::Object, name: &str) -> MapMut<'a> {
+    object.maps_mut().find(|map| map.name() == name).expect("the program declares its maps")
+}
+
+/// A bpf_link, which libbpf-rs makes only without flags, and so without a say in the mode.
+fn link(program: RawFd, interface: u32, mode: XdpMode) -> io::Result<OwnedFd> {
+    let options = libbpf_sys::bpf_link_create_opts {
+        sz: mem::size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
+        flags: mode.flags(),
+        ..Default::default()
+    };
+    // SAFETY: the program's descriptor is open, and the options live across the call and say their own size.
+    let fd = unsafe { libbpf_sys::bpf_link_create(program, interface as i32, libbpf_sys::BPF_XDP, &raw const options) };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd));
+    }
+    // SAFETY: the descriptor is new, valid, and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,363 @@
+//! One worker's UMEM and its two sockets.
+//!
+//! ```text
+//!            outside                 one UMEM                 inside
+//!   fill ──────► rx ──► batch ──┬── forward ──────────────► tx ──► completion ─┐
+//!    ▲                          └── drop ──► free                              │
+//!    └──────────────────────────────────────  free ◄───────────────────────────┘
+//! ```
+//! and the same from inside to outside. A frame is in exactly one of these places. It is received into the batch, looked
+//! at there, and the whole batch is settled in one call: there is no way to keep a frame, or to give it back twice.
+//! What comes off a ring is checked against the UMEM, in release builds too; a descriptor that points elsewhere means
+//! that the ring is corrupt, and stops the process.
+
+use std::num::NonZeroU32;
+use std::ops::Deref;
+use std::os::fd::{AsRawFd, RawFd};
+
+use knockplane_policy::packet::Side;
+use xsk_rs::config::{BindFlags, FrameSize, QueueSize, UmemConfig, XDP_UMEM_MIN_CHUNK_SIZE};
+use xsk_rs::{FrameDesc, Umem};
+
+use crate::device::Device;
+use crate::error::Error;
+use crate::program::Program;
+use crate::socket::{self, Bound, SocketStatistics};
+
+/// Frames in a batch at most. Large enough to share the cost of a kick, small enough to stay in the first-level cache.
+pub const BATCH: usize = 64;
+
+/// What the kernel keeps free in front of each frame (`XDP_PACKET_HEADROOM`).
+const HEADROOM: u32 = 256;
+
+/// Kicks without any frame leaving before a turn gives up; the frames stay in the transmit ring for the next one.
+const FRUITLESS_KICKS: u32 = 4;
+
+/// How rings are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingSettings {
+    /// Descriptors in each ring; a power of two.
+    pub ring_size: u32,
+    /// Longest frame in bytes, with Ethernet header and VLAN tags.
+    pub max_frame: u32,
+    /// Do not ask the driver for zero-copy.
+    pub copy: bool,
+}
+
+/// What happens to a frame of the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// It goes out of the other side.
+    Forward,
+    /// Its memory is free again.
+    Drop,
+    /// Set by [`Rings::settle`] where the other side had no room: the frame was dropped.
+    TxFull,
+}
+
+/// The frames of a batch.
+pub struct Frames<'a> {
+    slices: [&'a [u8]; BATCH],
+    count: usize,
+}
+
+impl<'a> Deref for Frames<'a> {
+    type Target = [&'a [u8]];
+
+    fn deref(&self) -> &Self::Target {
+        &self.slices[..self.count]
+    }
+}
+
+/// See the module.
+pub struct Rings {
+    /// Outside and inside. Declared before the UMEM, so that the sockets go first.
+    ports: [Port; 2],
+    umem: Umem,
+    umem_bytes: usize,
+    chunk_bytes: usize,
+    /// Frames that nobody uses, as a stack: the one that was used last is in the cache.
+    free: Vec<FrameDesc>,
+    frame_count: usize,
+    batch: [FrameDesc; BATCH],
+    batch_count: usize,
+    batch_side: Side,
+    outgoing: [FrameDesc; BATCH],
+    /// What is read from completion rings, on its way to `free`.
+    completed: [FrameDesc; BATCH],
+}
+
+/// One side's socket and how many frames the kernel holds of it.
+struct Port {
+    bound: Bound,
+    ring_size: u32,
+    /// Filled and not yet received.
+    receiving: usize,
+    /// Handed over for sending and not yet completed.
+    in_flight: usize,
+}
+
+impl Rings {
+    /// Makes the UMEM and binds its two sockets to this queue of both interfaces, zero-copy if both drivers can.
+    /// Frames arrive once the programs know the sockets, which [`Rings::connect`] sees to.
+    ///
+    /// # Errors
+    /// If frames of `max_frame` bytes do not fit, memory does not suffice, or the kernel refuses to bind.
+    pub fn bind(devices: [&Device; 2], queue: u32, settings: &RingSettings) -> Result<Self, Error> {
+        let need_wakeup = BindFlags::XDP_USE_NEED_WAKEUP;
+        if settings.copy {
+            return Self::bind_with(devices, queue, settings, need_wakeup | BindFlags::XDP_COPY);
+        }
+        // Without a flag the kernel takes zero-copy where the driver has it. But then the second socket must be able
+        // to do what the first one got, so if that fails, both copy.
+        Self::bind_with(devices, queue, settings, need_wakeup)
+            .or_else(|_| Self::bind_with(devices, queue, settings, need_wakeup | BindFlags::XDP_COPY))
+    }
+
+    fn bind_with(devices: [&Device; 2], queue: u32, settings: &RingSettings, flags: BindFlags) -> Result<Self, Error> {
+        let chunk_bytes = chunk_size(settings.max_frame)?;
+        let ring = QueueSize::new(settings.ring_size)
+            .map_err(|_| Error::unfit(format!("ring size {} is not a power of two", settings.ring_size), ""))?;
+        let umem_config = UmemConfig::builder()
+            .frame_size(FrameSize::new(chunk_bytes).expect("at least the smallest chunk"))
+            .fill_queue_size(ring)
+            .comp_queue_size(ring)
+            .build()
+            .expect("a power of two that is larger than its headroom");
+        // All four rings full, and a batch in hand: then no ring ever starves another.
+        let frame_count = 4 * settings.ring_size + BATCH as u32;
+        let count = NonZeroU32::new(frame_count).expect("not zero");
+        let (umem, free) = Umem::new(umem_config, count, false).map_err(|error| {
+            let source = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            Error::system(
+                format!("cannot make a UMEM of {frame_count} frames of {chunk_bytes} bytes"),
+                std::io::Error::other(source),
+                "lower ring-size, or raise RLIMIT_MEMLOCK",
+            )
+        })?;
+        let port = |device| -> Result<Port, Error> {
+            let bound = socket::bind(&umem, device, queue, ring, flags)?;
+            Ok(Port { bound, ring_size: settings.ring_size, receiving: 0, in_flight: 0 })
+        };
+        let ports = [port(devices[0])?, port(devices[1])?];
+        let mut rings = Rings {
+            ports,
+            umem,
+            umem_bytes: frame_count as usize * chunk_bytes as usize,
+            chunk_bytes: chunk_bytes as usize,
+            free,
+            frame_count: frame_count as usize,
+            batch: [FrameDesc::default(); BATCH],
+            batch_count: 0,
+            batch_side: Side::Outside,
+            outgoing: [FrameDesc::default(); BATCH],
+            completed: [FrameDesc::default(); BATCH],
+        };
+        for side in Side::ALL {
+            rings.refill(side);
+        }
+        Ok(rings)
+    }
+
+    /// Lets the programs of both sides, outside first, send this queue's frames here.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn connect(&self, programs: &mut [Program; 2], queue: u32) -> Result<(), Error> {
+        for side in Side::ALL {
+            programs[side.index()].set_socket(queue, self.fd(side))?;
+        }
+        Ok(())
+    }
+
+    /// The side's socket, to sleep on: it is readable when frames have arrived.
+    pub fn fd(&self, side: Side) -> RawFd {
+        self.ports[side.index()].bound.rx.fd().as_raw_fd()
+    }
+
+    /// Whether the side's driver and the UMEM share memory.
+    pub fn zero_copy(&self, side: Side) -> bool {
+        self.ports[side.index()].bound.zero_copy
+    }
+
+    /// The kernel's own count of losses at the side's socket. A system call: not for every turn.
+    pub fn statistics(&self, side: Side) -> SocketStatistics {
+        socket::statistics(&self.ports[side.index()].bound.rx)
+    }
+
+    /// Frames handed over for sending and not yet completed.
+    pub fn in_flight(&self) -> usize {
+        self.ports.iter().map(|port| port.in_flight).sum()
+    }
+
+    /// Frames that are in none of the places they can be in. Always 0.
+    pub fn lost(&self) -> usize {
+        let with_kernel: usize = self.ports.iter().map(|port| port.receiving + port.in_flight).sum();
+        self.frame_count - self.free.len() - with_kernel - self.batch_count
+    }
+
+    /// Receives a batch from this side, and says how many frames there are. The batch before must be settled.
+    pub fn receive(&mut self, side: Side) -> usize {
+        assert_eq!(self.batch_count, 0, "the batch before was not settled");
+        let port = &mut self.ports[side.index()];
+        // SAFETY: the descriptors are only written to. What they say is checked below before anyone believes it.
+        let count = unsafe { port.bound.rx.consume(&mut self.batch) };
+        for frame in &self.batch[..count] {
+            check(frame, self.umem_bytes, self.chunk_bytes);
+        }
+        port.receiving -= count;
+        self.batch_count = count;
+        self.batch_side = side;
+        count
+    }
+
+    /// The frames of the batch, in order of arrival.
+    pub fn frames(&self) -> Frames<'_> {
+        let mut slices: [&[u8]; BATCH] = [&[]; BATCH];
+        for (slice, frame) in slices.iter_mut().zip(&self.batch[..self.batch_count]) {
+            // SAFETY: `receive` checked that the frame lies within its chunk of this UMEM. The chunk is ours from when
+            // it was received until `settle`, which takes `&mut self` and so ends this borrow; nobody writes to it.
+            *slice = unsafe { self.umem.data(frame) }.contents();
+        }
+        Frames { slices, count: self.batch_count }
+    }
+
+    /// Ends the batch: every frame goes to the other side's transmit ring or is free again. Frames for which there is
+    /// no room are dropped, and their disposition becomes [`Disposition::TxFull`]. Nothing leaves before
+    /// [`Rings::kick`]. Returns the bytes that will be sent.
+    ///
+    /// `dispositions` has one item for each frame of the batch.
+    pub fn settle(&mut self, dispositions: &mut [Disposition]) -> usize {
+        assert_eq!(dispositions.len(), self.batch_count, "one disposition for each frame");
+        let port = &mut self.ports[self.batch_side.opposite().index()];
+        let wanted = dispositions.iter().filter(|disposition| **disposition == Disposition::Forward).count();
+        let mut room = port.bound.tx.nb_free(wanted as u32) as usize;
+        let (mut outgoing, mut bytes) = (0, 0);
+        for (frame, disposition) in self.batch[..self.batch_count].iter().zip(dispositions) {
+            if *disposition == Disposition::Forward && room > 0 {
+                room -= 1;
+                self.outgoing[outgoing] = *frame;
+                // The receive ring's flags mean other things in the transmit ring.
+                self.outgoing[outgoing].set_options(0);
+                outgoing += 1;
+                bytes += frame.lengths().data();
+                continue;
+            }
+            if *disposition == Disposition::Forward {
+                *disposition = Disposition::TxFull;
+            }
+            self.free.push(*frame);
+        }
+        // SAFETY: these frames are of this UMEM, were checked when received, and are from here on the kernel's: the
+        // batch, the only other place that names them, is emptied below.
+        let sent = unsafe { port.bound.tx.produce(&self.outgoing[..outgoing]) };
+        assert_eq!(sent, outgoing, "the transmit ring has the room that it said it has");
+        port.in_flight += sent;
+        self.batch_count = 0;
+        bytes
+    }
+
+    /// Makes the kernel send what stands in this side's transmit ring, takes back what it has sent, and refills the
+    /// side's fill ring. Once a batch.
+    pub fn kick(&mut self, side: Side) {
+        self.reap(side);
+        let copy = !self.zero_copy(side);
+        let mut fruitless = 0;
+        loop {
+            let port = &mut self.ports[side.index()];
+            if port.in_flight == 0 || !port.bound.tx.needs_wakeup() {
+                break;
+            }
+            let before = port.bound.tx.nb_free_exact();
+            if before == port.ring_size {
+                break;
+            }
+            // What it may answer (EAGAIN, EBUSY, ENOBUFS, ENETDOWN) means "not all, not now", and shows in the ring.
+            let _ = port.bound.tx.wakeup();
+            let after = port.bound.tx.nb_free_exact();
+            fruitless = if after == before { fruitless + 1 } else { 0 };
+            self.reap(side);
+            // A driver with zero-copy sends by itself once it is awake.
+            if !copy || fruitless == FRUITLESS_KICKS {
+                break;
+            }
+        }
+        self.refill(side);
+    }
+
+    /// Sleeps until a frame has arrived on either side, in the plainest way there is; `at_most` in milliseconds.
+    pub fn wait(&self, at_most: i32) {
+        let mut sockets = Side::ALL.map(|side| libc::pollfd { fd: self.fd(side), events: libc::POLLIN, revents: 0 });
+        // SAFETY: the array lives across the call, which is told its length. However it ends, the caller looks again.
+        unsafe { libc::poll(sockets.as_mut_ptr(), sockets.len() as libc::nfds_t, at_most) };
+    }
+
+    /// Takes back what the kernel has sent.
+    fn reap(&mut self, side: Side) {
+        let port = &mut self.ports[side.index()];
+        while port.in_flight > 0 {
+            // SAFETY: the descriptors are only written to; what they say is checked below.
+            let count = unsafe { port.bound.completion.consume(&mut self.completed) };
+            if count == 0 {
+                break;
+            }
+            for frame in &self.completed[..count] {
+                check(frame, self.umem_bytes, self.chunk_bytes);
+            }
+            port.in_flight -= count;
+            self.free.extend_from_slice(&self.completed[..count]);
+        }
+    }
+
+    /// Gives free frames to the kernel to receive into.
+    fn refill(&mut self, side: Side) {
+        let port = &mut self.ports[side.index()];
+        let count = (port.bound.fill.nb_free(port.ring_size) as usize).min(self.free.len());
+        if count > 0 {
+            let rest = self.free.len() - count;
+            // SAFETY: free frames are of this UMEM and nobody's; they are removed from `free` below.
+            let filled = unsafe { port.bound.fill.produce(&self.free[rest..]) };
+            assert_eq!(filled, count, "the fill ring has the room that it said it has");
+            self.free.truncate(rest);
+            port.receiving += filled;
+        }
+        if port.bound.fill.needs_wakeup() {
+            socket::wake_receiver(port.bound.rx.fd().as_raw_fd());
+        }
+    }
+}
+
+/// The chunk that a frame of this many bytes fits in, behind its headroom.
+fn chunk_size(max_frame: u32) -> Result<u32, Error> {
+    let smallest: u32 = XDP_UMEM_MIN_CHUNK_SIZE;
+    [smallest, 2 * smallest].into_iter().find(|size| max_frame <= size - HEADROOM).ok_or_else(|| {
+        let (limit, overhead) = (2 * smallest - HEADROOM, 22);
+        Error::unfit(
+            format!("frames of {max_frame} bytes do not fit a chunk of {} bytes with its headroom", 2 * smallest),
+            format!("lower the MTU of both interfaces to {} at most", limit - overhead),
+        )
+    })
+}
+
+/// Stops the process if the descriptor does not describe a frame within one chunk of the UMEM.
+#[inline]
+fn check(frame: &FrameDesc, umem_bytes: usize, chunk_bytes: usize) {
+    let (start, length) = (frame.addr(), frame.lengths().data());
+    // Chunks are a power of two.
+    let within = start < umem_bytes && (start & (chunk_bytes - 1)) + length <= chunk_bytes;
+    assert!(within, "corrupt ring: a frame of {length} bytes at {start} in a UMEM of {umem_bytes}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_fit_the_frames() {
+        assert_eq!(chunk_size(1522).expect("an ordinary MTU"), 2048);
+        assert_eq!(chunk_size(1792).expect("the most that fits"), 2048);
+        assert_eq!(chunk_size(1793).expect("the next size"), 4096);
+        let error = chunk_size(9022).expect_err("a jumbo frame").to_string();
+        assert!(error.contains("9022") && error.contains("MTU"), "{error}");
+    }
+}
