@@ -1,0 +1,271 @@
+//! Configuration: the file as it is written, and what is left of it once it has been checked.
+//!
+//! Unknown keys are refused. Every error names file, line, key and what to write instead. The file is shared with the
+//! control process, whose section is skipped here; `configs/default.toml` is the manual.
+
+use std::fmt;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use knockplane_policy::settings::Settings;
+use serde::Deserialize;
+use toml::Spanned;
+
+/// The checked configuration of the dataplane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) outside: String,
+    pub(crate) inside: String,
+    pub(crate) rules: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) socket_uids: Vec<u32>,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) cores: Vec<usize>,
+    pub(crate) busy_poll: bool,
+    pub(crate) ring_size: u32,
+    pub(crate) copy: bool,
+    pub(crate) offloads: Offloads,
+    pub(crate) list_capacity: usize,
+    pub(crate) settings: Settings,
+}
+
+/// What to do about receive offloads that are on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Offloads {
+    TurnOff,
+    Refuse,
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    dataplane: Dataplane,
+    #[serde(default)]
+    policy: Settings,
+    /// The control process's; it checks it.
+    #[serde(default, rename = "control")]
+    _control: toml::Table,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Dataplane {
+    outside: Spanned<String>,
+    inside: Spanned<String>,
+    rules: PathBuf,
+    #[serde(default = "default_socket")]
+    socket: PathBuf,
+    #[serde(default)]
+    socket_uids: Vec<u32>,
+    #[serde(default = "default_state_dir")]
+    state_dir: PathBuf,
+    #[serde(default)]
+    cores: Vec<usize>,
+    #[serde(default)]
+    busy_poll: bool,
+    #[serde(default = "default_ring_size")]
+    ring_size: Spanned<u32>,
+    #[serde(default)]
+    copy: bool,
+    #[serde(default = "default_offloads")]
+    offloads: Offloads,
+    #[serde(default = "default_list_capacity")]
+    list_capacity: Spanned<usize>,
+}
+
+fn default_socket() -> PathBuf {
+    "/run/knockplane/dataplane.sock".into()
+}
+
+fn default_state_dir() -> PathBuf {
+    "/var/lib/knockplane".into()
+}
+
+fn default_ring_size() -> Spanned<u32> {
+    Spanned::new(0..0, 2048)
+}
+
+fn default_offloads() -> Offloads {
+    Offloads::TurnOff
+}
+
+fn default_list_capacity() -> Spanned<usize> {
+    Spanned::new(0..0, 1_000_000)
+}
+
+/// What is wrong with the configuration, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConfigError {
+    file: PathBuf,
+    /// Line and column, counted from 1; none if the file as a whole is meant.
+    place: Option<(usize, usize)>,
+    message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some((line, column)) = self.place {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|error| ConfigError {
+            file: path.to_owned(),
+            place: None,
+            message: format!("cannot be read: {error}; name another one with --config"),
+        })?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let at = |span: Option<Range<usize>>, message: String| ConfigError {
+            file: path.to_owned(),
+            place: span.map(|span| line_and_column(text, span.start)),
+            message,
+        };
+        let file: File = toml::from_str(text).map_err(|error| at(error.span(), in_words(&error, text)))?;
+        let raw = file.dataplane;
+        for (key, interface) in [("outside", &raw.outside), ("inside", &raw.inside)] {
+            if interface.get_ref().is_empty() {
+                let message = format!("`{key}` is empty; write the name of an interface (ip link)");
+                return Err(at(Some(interface.span()), message));
+            }
+        }
+        if raw.outside.get_ref() == raw.inside.get_ref() {
+            let message = "`inside` is the same interface as `outside`; a wire has two ends".to_owned();
+            return Err(at(Some(raw.inside.span()), message));
+        }
+        let ring_size = *raw.ring_size.get_ref();
+        if !ring_size.is_power_of_two() || !(64..=32_768).contains(&ring_size) {
+            let message =
+                format!("`ring-size` is {ring_size}; it must be a power of two from 64 to 32768, for example 2048");
+            return Err(at(Some(raw.ring_size.span()), message));
+        }
+        if *raw.list_capacity.get_ref() == 0 {
+            let message = "`list-capacity` is 0; nobody could knock; write how many addresses all lists may hold";
+            return Err(at(Some(raw.list_capacity.span()), message.to_owned()));
+        }
+        Ok(Config {
+            outside: raw.outside.into_inner(),
+            inside: raw.inside.into_inner(),
+            rules: relative_to(path, raw.rules),
+            socket: raw.socket,
+            socket_uids: raw.socket_uids,
+            state_dir: raw.state_dir,
+            cores: raw.cores,
+            busy_poll: raw.busy_poll,
+            ring_size,
+            copy: raw.copy,
+            offloads: raw.offloads,
+            list_capacity: raw.list_capacity.into_inner(),
+            settings: file.policy,
+        })
+    }
+}
+
+/// A path in the file that is not absolute is meant from where the file is.
+fn relative_to(file: &Path, path: PathBuf) -> PathBuf {
+    match file.parent() {
+        Some(folder) if path.is_relative() => folder.join(path),
+        _ => path,
+    }
+}
+
+/// The reader's message, with the key it stumbled over if it does not name it, and a remedy.
+fn in_words(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().trim_end();
+    let key = error
+        .span()
+        .map(|span| line_of(text, span.start))
+        .and_then(|line| line.split_once('='))
+        .map(|(key, _)| key.trim().trim_matches('"'))
+        .filter(|key| !key.is_empty() && !message.contains(&format!("`{key}`")));
+    let key = key.map(|key| format!("`{key}`: ")).unwrap_or_default();
+    format!("{key}{message}; configs/default.toml explains every key")
+}
+
+fn line_of(text: &str, offset: usize) -> &str {
+    let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+    text[start..].lines().next().unwrap_or_default()
+}
+
+fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..offset.min(text.len())];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "[dataplane]\noutside = \"eth1\"\ninside = \"eth2\"\nrules = \"rules.rsc\"\n";
+
+    fn error(text: &str) -> String {
+        Config::parse(Path::new("/etc/k.toml"), text).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn the_default_file_is_the_manual_and_states_the_defaults() {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/default.toml"));
+        let text = fs::read_to_string(path).expect("configs/default.toml is there");
+        let written = Config::parse(path, &text).expect("configs/default.toml is valid");
+        let minimal = format!(
+            "[dataplane]\noutside = \"{}\"\ninside = \"{}\"\nrules = \"{}\"\n",
+            written.outside,
+            written.inside,
+            written.rules.display()
+        );
+        assert_eq!(Config::parse(path, &minimal).expect("the minimal file is valid"), written);
+    }
+
+    #[test]
+    fn relative_rules_are_found_beside_the_file() {
+        let config = Config::parse(Path::new("/etc/knockplane/k.toml"), MINIMAL).expect("valid");
+        assert_eq!(config.rules, Path::new("/etc/knockplane/rules.rsc"));
+    }
+
+    #[test]
+    fn every_error_says_file_line_key_and_remedy() {
+        let cases = [
+            (format!("{MINIMAL}busy-pol = true\n"), "/etc/k.toml:5:1: unknown field `busy-pol`, expected one of"),
+            (format!("{MINIMAL}busy-poll = 3\n"), "/etc/k.toml:5:13: `busy-poll`: invalid type: integer `3`"),
+            (
+                format!("{MINIMAL}ring-size = 1000\n"),
+                "/etc/k.toml:5:13: `ring-size` is 1000; it must be a power of two",
+            ),
+            (format!("{MINIMAL}list-capacity = 0\n"), "/etc/k.toml:5:17: `list-capacity` is 0"),
+            (MINIMAL.replace("eth2", "eth1"), "/etc/k.toml:3:10: `inside` is the same interface"),
+            (MINIMAL.replace("inside = \"eth2\"\n", ""), "missing field `inside`"),
+            (format!("{MINIMAL}[policy]\nprotect = [\"10.0.0.0/33\"]\n"), "/etc/k.toml:6:12: `protect`: invalid"),
+            (format!("{MINIMAL}[polcy]\n"), "/etc/k.toml:5:2: unknown field `polcy`"),
+            (
+                format!("{MINIMAL}[policy.frames]\narp = \"pass\"\n"),
+                "unknown variant `pass`, expected `accept` or `drop`",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = error(&text);
+            assert!(error.contains(expected), "expected {expected:?} in {error:?}");
+        }
+    }
+
+    #[test]
+    fn control_section_is_left_to_control() {
+        assert!(Config::parse(Path::new("k"), &format!("{MINIMAL}[control]\nlisten = 7\n")).is_ok());
+    }
+}

@@ -1,0 +1,163 @@
+//! What one worker counts, written by that worker alone and read by the manager.
+//!
+//! A single writer needs no read-modify-write: it loads, adds and stores, relaxed. Readers see each counter
+//! monotonic, and all of them exact once the worker is idle.
+
+use std::array;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use knockplane_engine::decide::Decision;
+use knockplane_policy::packet::Side;
+use knockplane_policy::reason::{Reason, Verdict};
+use knockplane_policy::time::Time;
+use knockplane_policy::wire::{FrameCount, RingDrops};
+use knockplane_ring::{Disposition, SocketStatistics};
+
+/// A number with one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Cell(AtomicU64);
+
+impl Cell {
+    pub(crate) fn add(&self, amount: u64) {
+        self.set(self.load() + amount);
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    pub(crate) fn load(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Everything one worker counts, but for the rules.
+#[derive(Debug)]
+pub(crate) struct WorkerCounters {
+    /// By side it came in on.
+    pub(crate) received: [Traffic; 2],
+    /// By side it went out of.
+    pub(crate) sent: [Traffic; 2],
+    frames: [[Cell; Reason::COUNT]; 2],
+    /// Handed to the kernel for sending and not yet completed. A gauge.
+    pub(crate) in_flight: Cell,
+    /// Frames of the UMEM that are nowhere. A gauge; always 0.
+    pub(crate) lost: Cell,
+    /// When the worker last said that it is alive, in nanoseconds of the dataplane's clock.
+    heartbeat: Cell,
+    /// The generation of rules it runs.
+    pub(crate) generation: Cell,
+    /// Nanoseconds.
+    pub(crate) busy: Cell,
+    /// Nanoseconds.
+    pub(crate) asleep: Cell,
+    kernel: [[Cell; KERNEL_REASONS.len()]; 2],
+}
+
+/// Frames and their bytes, with Ethernet.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) frames: Cell,
+    pub(crate) bytes: Cell,
+}
+
+impl Traffic {
+    pub(crate) fn add(&self, frames: usize, bytes: usize) {
+        self.frames.add(frames as u64);
+        self.bytes.add(bytes as u64);
+    }
+}
+
+/// The kernel's counters in the order of [`WorkerCounters::kernel`].
+const KERNEL_REASONS: [&str; 5] =
+    ["rx-dropped", "rx-invalid-descriptors", "rx-ring-full", "fill-ring-empty", "tx-invalid-descriptors"];
+
+impl Default for WorkerCounters {
+    fn default() -> Self {
+        WorkerCounters {
+            received: array::from_fn(|_| Traffic::default()),
+            sent: array::from_fn(|_| Traffic::default()),
+            frames: array::from_fn(|_| array::from_fn(|_| Cell::default())),
+            in_flight: Cell::default(),
+            lost: Cell::default(),
+            heartbeat: Cell::default(),
+            generation: Cell::default(),
+            busy: Cell::default(),
+            asleep: Cell::default(),
+            kernel: array::from_fn(|_| array::from_fn(|_| Cell::default())),
+        }
+    }
+}
+
+impl WorkerCounters {
+    /// Counts each frame of a batch under what became of it. Returns how many were forwarded.
+    pub(crate) fn settled(&self, decisions: &[Decision], dispositions: &[Disposition]) -> usize {
+        let mut forwarded = 0;
+        for (decision, disposition) in decisions.iter().zip(dispositions) {
+            let (verdict, reason) = match disposition {
+                Disposition::TxFull => (Verdict::Drop, Reason::TxFull),
+                Disposition::Forward | Disposition::Drop => (decision.verdict, decision.reason),
+            };
+            self.frames[verdict.index()][reason.index()].add(1);
+            forwarded += usize::from(verdict == Verdict::Forward);
+        }
+        forwarded
+    }
+
+    /// Notes that the worker is alive.
+    pub(crate) fn beat(&self, now: Time) {
+        self.heartbeat.set(now.as_nanos());
+    }
+
+    /// Notes what the kernel counted at one side's socket.
+    pub(crate) fn note_kernel(&self, side: Side, kernel: &SocketStatistics) {
+        let values = [
+            kernel.rx_dropped,
+            kernel.rx_invalid_descriptors,
+            kernel.rx_ring_full,
+            kernel.fill_ring_empty,
+            kernel.tx_invalid_descriptors,
+        ];
+        for (cell, value) in self.kernel[side.index()].iter().zip(values) {
+            cell.set(value);
+        }
+    }
+
+    /// Time since the worker said that it is alive.
+    pub(crate) fn heartbeat_age(&self, now: Time) -> Duration {
+        now.since(Time::from_nanos(self.heartbeat.load()))
+    }
+
+    /// Frames with this verdict.
+    pub(crate) fn total(&self, verdict: Verdict) -> u64 {
+        self.frames[verdict.index()].iter().map(Cell::load).sum()
+    }
+
+    /// Frames by verdict and reason, with the pairs that can occur.
+    pub(crate) fn frame_counts(&self) -> Vec<FrameCount> {
+        let pairs = Verdict::ALL.iter().flat_map(|verdict| Reason::ALL.iter().map(move |reason| (*verdict, *reason)));
+        pairs
+            .filter(|(verdict, reason)| *verdict == Verdict::Drop || reason.may_forward())
+            .map(|(verdict, reason)| FrameCount {
+                verdict,
+                reason,
+                frames: self.frames[verdict.index()][reason.index()].load(),
+            })
+            .collect()
+    }
+
+    /// What the kernel counted, as of the last housekeeping.
+    pub(crate) fn ring_drops(&self) -> Vec<RingDrops> {
+        Side::ALL
+            .iter()
+            .flat_map(|side| {
+                KERNEL_REASONS.iter().zip(&self.kernel[side.index()]).map(|(reason, cell)| RingDrops {
+                    side: *side,
+                    reason: (*reason).to_owned(),
+                    frames: cell.load(),
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,101 @@
+//! The dataplane: the process between the two interfaces. It starts alone, with the last good rules, and lives on
+//! when the control process dies. When it dies itself, nothing is forwarded.
+//!
+//! A packet's way begins in [`worker`]; how the process is put together stands in [`start`].
+
+mod clock;
+mod config;
+mod counters;
+mod generation;
+mod manager;
+mod start;
+mod store;
+mod worker;
+
+use std::io;
+use std::panic;
+use std::path::PathBuf;
+use std::process::{self, ExitCode};
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+
+/// Exit codes, the same for all of the project's programs.
+const RUNTIME: u8 = 1;
+const CONFIGURATION: u8 = 3;
+
+/// An inline port-knocking firewall: drops everything between two interfaces, and opens for whoever knocked.
+#[derive(Parser)]
+#[command(name = "knockplane-dataplane", version)]
+struct Arguments {
+    /// Configuration file.
+    #[arg(long, default_value = "/etc/knockplane/knockplane.toml")]
+    config: PathBuf,
+    /// Check the configuration and end. Touches no interface.
+    #[arg(long)]
+    check: bool,
+    /// How to log, to standard error. What to log is said in RUST_LOG, for example `debug`.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log(arguments.log_format);
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("knockplane-dataplane: {error}");
+            return CONFIGURATION.into();
+        }
+    };
+    if arguments.check {
+        println!("{}: valid", arguments.config.display());
+        return ExitCode::SUCCESS;
+    }
+    die_whole();
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("knockplane-dataplane: {error:#}");
+            RUNTIME.into()
+        }
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    let (outside, inside) = (config.outside.clone(), config.inside.clone());
+    let manager = start::start(config)?;
+    manager.run(|| {
+        tracing::info!(
+            "ready: {outside} (outside) to {inside} (inside); closed when this process ends: no process, no forwarding"
+        );
+    })
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+/// A dataplane that lost a thread would forward on some queues and not on others. It ends instead, and the kernel
+/// closes the wire.
+fn die_whole() {
+    let print = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        print(info);
+        process::abort();
+    }));
+}

@@ -1,0 +1,216 @@
+//! What control asks, and what it is told.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use knockplane_engine::lists::{self, Added, OPERATOR_LEVEL};
+use knockplane_engine::table::Table;
+use knockplane_policy::packet::Side;
+use knockplane_policy::reason::Verdict;
+use knockplane_policy::rule::{ListTimeout, RuleSet};
+use knockplane_policy::time::Time;
+use knockplane_policy::wire::{Interface, Lists, Metrics, Request, Response, Rules, Status, Worker, WorkerMetrics};
+
+use super::Manager;
+use crate::generation::Generation;
+use crate::store::Stored;
+
+/// How long an apply waits until every worker runs the new rules. They notice within a turn once they are woken.
+const APPLY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Entries in one answer at most, so that it fits a line.
+const MAX_ENTRIES: usize = 500_000;
+
+impl Manager {
+    pub(super) fn answer(&mut self, request: Request) -> Response {
+        match request {
+            Request::Status => Response::Status(self.status()),
+            Request::Rules => Response::Rules(self.rules()),
+            Request::Lists { list, limit } => Response::Lists(self.lists(list.as_deref(), limit)),
+            Request::Metrics => Response::Metrics(self.metrics()),
+            Request::Apply { rules, source } => match self.apply(rules, source) {
+                Ok(generation) => {
+                    self.applied += 1;
+                    Response::Applied { generation }
+                }
+                Err(error) => {
+                    self.refused += 1;
+                    tracing::warn!(error, "rules refused; the old ones go on");
+                    Response::Refused { error }
+                }
+            },
+            Request::ListAdd { list, address, timeout } => or_refused(self.list_add(&list, address, timeout)),
+            Request::ListRemove { list, address } => or_refused(self.list_remove(&list, address)),
+        }
+    }
+
+    /// Compiles beside the workers, keeps the rules for the next start, then swaps: a failure changes nothing.
+    fn apply(&mut self, rules: RuleSet, source: String) -> Result<u64, String> {
+        let rules = Arc::new(rules);
+        let table = Table::compile(Arc::clone(&rules), &self.config.settings, &self.shared.lists)
+            .map_err(|error| error.to_string())?;
+        let stored = Stored { source, rules };
+        self.store
+            .save(&stored)
+            .map_err(|error| format!("cannot keep the rules in {}: {error}", self.store.path().display()))?;
+        let number = self.shared.generation.load().number + 1;
+        let generation =
+            Arc::new(Generation::new(number, self.shared.clock.now(), stored.source, table, self.workers.len()));
+        tracing::info!(
+            generation = number,
+            rules = generation.rules().rules.len(),
+            source = generation.source,
+            "apply"
+        );
+        self.book.replaced(self.shared.generation.swap(generation));
+        for worker in &self.workers {
+            // A worker that cannot be woken wakes by itself, a little later.
+            let _ = worker.waker.wake();
+        }
+        let patience = Instant::now() + APPLY_PATIENCE;
+        while self.oldest_generation() < number && Instant::now() < patience {
+            thread::sleep(Duration::from_millis(1));
+        }
+        if self.oldest_generation() < number {
+            tracing::error!(generation = number, "a worker hangs and still runs older rules");
+        }
+        self.book.settle(self.oldest_generation());
+        Ok(number)
+    }
+
+    fn list_add(&self, list: &str, address: IpAddr, timeout: Option<Duration>) -> Result<(), String> {
+        let lists = &self.shared.lists;
+        let id = match lists.id(list) {
+            Some(id) => id,
+            None => lists.bind(list, OPERATOR_LEVEL).map_err(|error| error.to_string())?,
+        };
+        let now = self.shared.clock.now();
+        let timeout = timeout.map_or(ListTimeout::NoneDynamic, ListTimeout::After);
+        match lists.add(id, address, lists::expiry(timeout, now), now) {
+            Added::Refused => Err(format!("the lists are full of entries that outrank {list}; raise `list-capacity`")),
+            Added::New | Added::Refreshed => {
+                tracing::info!(%address, list, "listed by request");
+                Ok(())
+            }
+        }
+    }
+
+    fn list_remove(&self, list: &str, address: IpAddr) -> Result<(), String> {
+        let now = self.shared.clock.now();
+        let removed = self.shared.lists.id(list).is_some_and(|id| self.shared.lists.remove(id, address, now));
+        if !removed {
+            return Err(format!("{address} is not in the list {list}"));
+        }
+        tracing::info!(%address, list, "removed by request");
+        Ok(())
+    }
+
+    fn status(&self) -> Status {
+        let now = self.shared.clock.now();
+        let generation = self.shared.generation.load();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime: now.since(Time::default()),
+            generation: generation.number,
+            generation_age: now.since(generation.since),
+            rules_source: generation.source.clone(),
+            rules: generation.rules().rules.len(),
+            settings: self.config.settings.clone(),
+            interfaces: self.interfaces(),
+            workers: self.workers(now),
+            on_exit: "closed".to_owned(),
+        }
+    }
+
+    fn interfaces(&self) -> Vec<Interface> {
+        let sides = Side::ALL.iter().zip(&self.ports).zip(&self.programs);
+        sides
+            .map(|((side, port), program)| Interface {
+                side: *side,
+                name: port.device.name().to_owned(),
+                xdp_mode: program.mode().name().to_owned(),
+                zero_copy: port.zero_copy,
+                queues: port.queues,
+                mtu: port.mtu,
+                up: port.up,
+            })
+            .collect()
+    }
+
+    fn workers(&self, now: Time) -> Vec<Worker> {
+        let workers = self.workers.iter().enumerate();
+        workers
+            .map(|(number, worker)| Worker {
+                worker: number as u32,
+                core: worker.core.map(|core| core as u32),
+                heartbeat_age: worker.counters.heartbeat_age(now),
+                generation: worker.counters.generation.load(),
+                received: [0, 1].map(|side: usize| worker.counters.received[side].frames.load()),
+                sent: [0, 1].map(|side: usize| worker.counters.sent[side].frames.load()),
+                dropped: worker.counters.total(Verdict::Drop),
+                in_flight: worker.counters.in_flight.load(),
+                lost: worker.counters.lost.load(),
+                busy: Duration::from_nanos(worker.counters.busy.load()),
+            })
+            .collect()
+    }
+
+    fn rules(&self) -> Rules {
+        let generation = self.shared.generation.load();
+        let totals = self.book.totals(&generation);
+        Rules {
+            generation: generation.number,
+            source: generation.source.clone(),
+            rules: generation.rules().clone(),
+            counters: generation.rules().rules.iter().map(|rule| totals.rule(&rule.id)).collect(),
+            chain_defaults: totals.chain_defaults,
+        }
+    }
+
+    fn lists(&self, list: Option<&str>, limit: usize) -> Lists {
+        let lists = &self.shared.lists;
+        let (entries, truncated) = lists.entries(list, limit.min(MAX_ENTRIES), self.shared.clock.now());
+        Lists { lists: lists.summaries(), entries, truncated }
+    }
+
+    fn metrics(&mut self) -> Metrics {
+        let status = self.status();
+        let generation = self.shared.generation.load();
+        let totals = self.book.totals(&generation);
+        Metrics {
+            status,
+            workers: self.workers.iter().enumerate().map(|(number, worker)| worker_metrics(number, worker)).collect(),
+            chain_defaults: totals.chain_defaults,
+            rules: totals.into_rules(),
+            lists: self.shared.lists.summaries(),
+            list_capacity: self.shared.lists.capacity() as u64,
+            applied: self.applied,
+            refused: self.refused,
+            unbound_queue_drops: Side::ALL.map(|side| self.programs[side.index()].unbound_drops().unwrap_or_default()),
+            events_lost: self.shared.events.lost(),
+        }
+    }
+}
+
+fn worker_metrics(number: usize, worker: &super::WorkerHandle) -> WorkerMetrics {
+    let counters = &worker.counters;
+    WorkerMetrics {
+        worker: number as u32,
+        frames: counters.frame_counts(),
+        received_bytes: [0, 1].map(|side: usize| counters.received[side].bytes.load()),
+        sent_bytes: [0, 1].map(|side: usize| counters.sent[side].bytes.load()),
+        ring_drops: counters.ring_drops(),
+        busy: Duration::from_nanos(counters.busy.load()),
+        asleep: Duration::from_nanos(counters.asleep.load()),
+    }
+}
+
+fn or_refused(result: Result<(), String>) -> Response {
+    match result {
+        Ok(()) => Response::Done,
+        Err(error) => Response::Refused { error },
+    }
+}

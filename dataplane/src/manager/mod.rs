@@ -1,0 +1,215 @@
+//! The manager: the one thread that is not on the packets' way. It answers control, and keeps house.
+//!
+//! One mio loop over the control socket, its connections and the signals. Every tick: the lists are swept of what
+//! expired, events of the workers are logged, replaced generations are folded into the book, hung workers and links
+//! that went down are said once. When it ends, it stops the workers and waits for them.
+
+mod answer;
+mod connection;
+mod listener;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use knockplane_engine::events::Event;
+use knockplane_policy::packet::Side;
+use knockplane_policy::time::{Time, format_duration};
+use knockplane_ring::{Device, Program};
+use mio::net::UnixStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use self::connection::Connection;
+use self::listener::Listener;
+use crate::config::Config;
+use crate::counters::WorkerCounters;
+use crate::generation::Book;
+use crate::store::Store;
+use crate::worker::Shared;
+
+const LISTENER: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const FIRST_CONNECTION: usize = 2;
+
+/// How often it keeps house. Five ticks, half a second, sweep all lists, so that expiry shows within a second.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Slots that a sweep looks at beyond the lists' capacity in each second, see `Lists::sweep`.
+const SWEEP_MARGIN: usize = 65_536;
+
+/// A worker that has not been heard of for so long hangs.
+const HUNG: Duration = Duration::from_secs(2);
+
+/// Connections at once: control, and a few people with tools.
+const MAX_CONNECTIONS: usize = 16;
+
+/// Events logged a tick; the others are only counted.
+const MAX_LOGGED_EVENTS: usize = 64;
+
+/// A running worker, as the manager sees it.
+pub(crate) struct WorkerHandle {
+    pub(crate) core: Option<usize>,
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) waker: Arc<Waker>,
+    pub(crate) thread: JoinHandle<()>,
+    pub(crate) hung: bool,
+}
+
+/// One of the two interfaces with its program.
+pub(crate) struct Port {
+    pub(crate) device: Device,
+    pub(crate) zero_copy: bool,
+    pub(crate) queues: u32,
+    pub(crate) mtu: u32,
+    pub(crate) up: bool,
+}
+
+/// Everything the manager owns. The programs are detached when it is dropped, after the workers have ended.
+pub(crate) struct Manager {
+    pub(crate) config: Config,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) workers: Vec<WorkerHandle>,
+    pub(crate) ports: [Port; 2],
+    pub(crate) programs: [Program; 2],
+    pub(crate) book: Book,
+    pub(crate) store: Store,
+    pub(crate) applied: u64,
+    pub(crate) refused: u64,
+}
+
+impl Manager {
+    /// Serves until SIGINT or SIGTERM, then stops the workers.
+    ///
+    /// # Errors
+    /// If the control socket cannot be made.
+    pub(crate) fn run(mut self, on_ready: impl FnOnce()) -> anyhow::Result<()> {
+        let mut poll = Poll::new().context("cannot make an event queue")?;
+        let mut listener = Listener::bind(&self.config.socket, &self.config.socket_uids)?;
+        poll.registry().register(&mut listener.socket, LISTENER, Interest::READABLE)?;
+        let mut signals = signals().context("cannot catch signals")?;
+        poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+
+        let mut events = Events::with_capacity(64);
+        let mut connections = HashMap::<Token, Connection>::new();
+        let mut next_token = FIRST_CONNECTION;
+        let mut next_tick = Instant::now();
+        on_ready();
+        loop {
+            match poll.poll(&mut events, Some(next_tick.saturating_duration_since(Instant::now()))) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
+                _ => {}
+            }
+            for event in &events {
+                match event.token() {
+                    LISTENER => {
+                        for stream in listener.accept(MAX_CONNECTIONS - connections.len()) {
+                            let token = Token(next_token);
+                            next_token += 1;
+                            if let Some(connection) = Connection::greet(stream, poll.registry(), token) {
+                                connections.insert(token, connection);
+                            }
+                        }
+                    }
+                    SIGNALS => {
+                        tracing::info!("stopping");
+                        return self.stop();
+                    }
+                    token => {
+                        if let Some(connection) = connections.get_mut(&token)
+                            && !connection.serve(|request| self.answer(request))
+                        {
+                            connections.remove(&token);
+                        }
+                    }
+                }
+            }
+            if Instant::now() >= next_tick {
+                next_tick = Instant::now() + TICK;
+                self.keep_house();
+            }
+        }
+    }
+
+    fn keep_house(&mut self) {
+        let now = self.shared.clock.now();
+        let ticks_in_half_a_second = 5;
+        self.shared.lists.sweep((self.shared.lists.capacity() + SWEEP_MARGIN) / ticks_in_half_a_second, now);
+        self.log_events(now);
+        self.book.settle(self.oldest_generation());
+        self.watch_workers(now);
+        self.watch_links();
+    }
+
+    /// The oldest generation of rules that a worker still runs.
+    fn oldest_generation(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.counters.generation.load()).min().unwrap_or_default()
+    }
+
+    /// First steps are many in a flood, and anyone can send them: they are for the debug log only.
+    fn log_events(&self, now: Time) {
+        for _ in 0..MAX_LOGGED_EVENTS {
+            let Some(Event::Listed { list, level, address, expiry }) = self.shared.events.pop() else { return };
+            let list = self.shared.lists.name(list).unwrap_or_default();
+            let time = if expiry == Time::NEVER { "no timeout".to_owned() } else { format_duration(expiry.since(now)) };
+            if level == 0 {
+                tracing::debug!(%address, list, time, "listed");
+            } else {
+                tracing::info!(%address, list, time, "listed");
+            }
+        }
+        while self.shared.events.pop().is_some() {}
+    }
+
+    fn watch_workers(&mut self, now: Time) {
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            let hung = worker.counters.heartbeat_age(now) > HUNG;
+            if hung && !worker.hung {
+                tracing::error!(worker = number, "the worker hangs: nothing passes on its queue");
+            } else if !hung && worker.hung {
+                tracing::info!(worker = number, "the worker goes on");
+            }
+            worker.hung = hung;
+        }
+    }
+
+    fn watch_links(&mut self) {
+        for (side, port) in Side::ALL.iter().zip(&mut self.ports) {
+            let up = port.device.is_up().unwrap_or(false);
+            match (port.up, up) {
+                (true, false) => tracing::warn!(%side, interface = port.device.name(), "link is down"),
+                (false, true) => tracing::info!(%side, interface = port.device.name(), "link is up"),
+                _ => {}
+            }
+            port.up = up;
+        }
+    }
+
+    fn stop(self) -> anyhow::Result<()> {
+        self.shared.stop.store(true, Relaxed);
+        for worker in &self.workers {
+            worker.waker.wake().context("cannot wake a worker")?;
+        }
+        for (number, worker) in self.workers.into_iter().enumerate() {
+            if worker.thread.join().is_err() {
+                tracing::error!(worker = number, "the worker had failed");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// SIGINT and SIGTERM as bytes on a socket, so that the loop sees them.
+fn signals() -> io::Result<UnixStream> {
+    let (read, write) = StdUnixStream::pair()?;
+    read.set_nonblocking(true)?;
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
+    }
+    Ok(UnixStream::from_std(read))
+}

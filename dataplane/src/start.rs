@@ -1,0 +1,193 @@
+//! Putting the dataplane together, in an order in which every failure leaves nothing behind: rules first, which touch
+//! nothing; then the interfaces, which are checked before anything is changed; then programs, which drop everything;
+//! then rings and workers.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
+use core_affinity::CoreId;
+use knockplane_engine::events::EventQueue;
+use knockplane_engine::headers;
+use knockplane_engine::lists::Lists;
+use knockplane_engine::table::Table;
+use knockplane_policy::packet::Side;
+use knockplane_ring::{Device, Offload, Program, RingSettings, Rings, raise_memlock_limit};
+
+use crate::clock::Clock;
+use crate::config::{Config, Offloads};
+use crate::counters::WorkerCounters;
+use crate::generation::{Book, Generation};
+use crate::manager::{Manager, Port, WorkerHandle};
+use crate::store::Store;
+use crate::worker::{Shared, Worker};
+
+/// Events that wait for the manager at most; further ones are counted as lost.
+const EVENT_QUEUE: usize = 4096;
+
+/// Starts the workers and returns the manager, which is to be run.
+///
+/// # Errors
+/// What is wrong, and what to do about it.
+pub(crate) fn start(config: Config) -> anyhow::Result<Manager> {
+    let lists = Lists::new(config.list_capacity)?;
+    let store = Store::new(&config.state_dir);
+    let stored = store.load_or_read(&config.rules)?;
+    let table = Table::compile(Arc::clone(&stored.rules), &config.settings, &lists)
+        .with_context(|| format!("rules of {}", stored.source))?;
+    if stored.source != config.rules.display().to_string() {
+        tracing::info!(
+            source = stored.source,
+            kept_in = %store.path().display(),
+            "running the rules applied last, not those of `rules`"
+        );
+    }
+
+    let mut devices = [prepare(&config.outside, &config)?, prepare(&config.inside, &config)?];
+    let (queues, mtu) = agree(&devices)?;
+    warn_if_host_forwards();
+
+    raise_memlock_limit();
+    let mut programs = [Program::attach(&devices[0], queues)?, Program::attach(&devices[1], queues)?];
+    for device in &mut devices {
+        device.promiscuous()?;
+    }
+    let clock = Clock::start();
+    let generation = Arc::new(Generation::new(1, clock.now(), stored.source, table, queues as usize));
+    let shared = Arc::new(Shared {
+        clock,
+        generation: ArcSwap::new(generation),
+        lists,
+        events: EventQueue::new(EVENT_QUEUE),
+        stop: AtomicBool::new(false),
+    });
+    let ring_settings = RingSettings {
+        ring_size: config.ring_size,
+        max_frame: headers::max_frame(mtu as usize) as u32,
+        copy: config.copy,
+    };
+    let cores = cores(&config)?;
+    let mut workers = Vec::new();
+    let mut zero_copy = [true; 2];
+    for queue in 0..queues {
+        let rings = Rings::bind([&devices[0], &devices[1]], queue, &ring_settings)?;
+        rings.connect(&mut programs, queue)?;
+        for side in Side::ALL {
+            zero_copy[side.index()] &= rings.zero_copy(side);
+        }
+        let core = cores.get(queue as usize % cores.len().max(1)).copied();
+        let counters = Arc::new(WorkerCounters::default());
+        let worker =
+            Worker::new(queue as usize, rings, Arc::clone(&shared), Arc::clone(&counters), mtu, config.busy_poll)
+                .with_context(|| format!("worker {queue}"))?;
+        workers.push(spawn(queue, worker, counters, core)?);
+    }
+    let mut zero_copy = zero_copy.into_iter();
+    let ports = devices.map(|device| Port {
+        up: device.is_up().unwrap_or(false),
+        device,
+        zero_copy: zero_copy.next().unwrap_or(false),
+        queues,
+        mtu,
+    });
+    Ok(Manager { config, shared, workers, ports, programs, book: Book::default(), store, applied: 0, refused: 0 })
+}
+
+/// Looks an interface up and makes sure that it shows frames as they are on the wire.
+fn prepare(name: &str, config: &Config) -> anyhow::Result<Device> {
+    let device = Device::open(name)?;
+    if !device.is_enabled()? {
+        bail!("{name} is down; run: ip link set dev {name} up");
+    }
+    for offload in Offload::ALL {
+        if !device.offload(offload)? {
+            continue;
+        }
+        let command = format!("ethtool -K {name} {} off", offload.name());
+        match config.offloads {
+            Offloads::TurnOff => {
+                device.turn_off(offload)?;
+                tracing::info!(interface = name, offload = offload.name(), "turned off");
+            }
+            Offloads::Refuse => bail!("{name} has {} on, which changes frames; run: {command}", offload.name()),
+        }
+    }
+    Ok(device)
+}
+
+/// The number of queues and the MTU that both interfaces have.
+fn agree(devices: &[Device; 2]) -> anyhow::Result<(u32, u32)> {
+    let [outside, inside] = devices;
+    let queues = (outside.rx_queues()?, inside.rx_queues()?);
+    if queues.0 != queues.1 {
+        let (more, count) = if queues.0 > queues.1 { (outside, queues.1) } else { (inside, queues.0) };
+        bail!(
+            "{} has {} receive queues and {} has {}; a queue without its counterpart would drop everything; run: \
+             ethtool -L {} combined {count} (or rx {count} tx {count}, as the driver has it)",
+            outside.name(),
+            queues.0,
+            inside.name(),
+            queues.1,
+            more.name()
+        );
+    }
+    let mtu = (outside.mtu()?, inside.mtu()?);
+    if mtu.0 != mtu.1 {
+        bail!(
+            "{} has an MTU of {} and {} one of {}; a wire has one MTU; run: ip link set dev NAME mtu NUMBER",
+            outside.name(),
+            mtu.0,
+            inside.name(),
+            mtu.1
+        );
+    }
+    Ok((queues.0, mtu.0))
+}
+
+/// A host that routes would forward by itself once the program is gone.
+fn warn_if_host_forwards() {
+    for path in ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"] {
+        if fs::read_to_string(path).is_ok_and(|value| value.trim() == "1") {
+            tracing::warn!(
+                "{path} is 1: if the interfaces have addresses, this host routes past the filter once it is gone"
+            );
+        }
+    }
+}
+
+/// The cores to pin workers to, one after the other.
+fn cores(config: &Config) -> anyhow::Result<Vec<CoreId>> {
+    let there = core_affinity::get_core_ids().unwrap_or_default();
+    if config.cores.is_empty() {
+        return Ok(there);
+    }
+    let wanted = config.cores.iter().map(|wanted| {
+        there.iter().copied().find(|core| core.id == *wanted).with_context(|| {
+            let there: Vec<_> = there.iter().map(|core| core.id).collect();
+            format!("`cores` names core {wanted}, but this process may run on {there:?}")
+        })
+    });
+    wanted.collect()
+}
+
+fn spawn(
+    number: u32,
+    worker: Worker,
+    counters: Arc<WorkerCounters>,
+    core: Option<CoreId>,
+) -> anyhow::Result<WorkerHandle> {
+    let waker = worker.waker();
+    let thread = thread::Builder::new()
+        .name(format!("worker-{number}"))
+        .spawn(move || {
+            if core.is_some_and(|core| !core_affinity::set_for_current(core)) {
+                tracing::warn!(worker = number, "cannot be pinned to its core");
+            }
+            worker.run();
+        })
+        .context("cannot start a worker thread")?;
+    Ok(WorkerHandle { core: core.map(|core| core.id), counters, waker, thread, hung: false })
+}

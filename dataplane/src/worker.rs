@@ -1,0 +1,190 @@
+//! A worker: one thread, one core, one queue of both interfaces. The packet's way, top to bottom, is `Worker::turn`.
+//!
+//! Once a turn: the clock is read, the generation of rules is noticed (a memory read), a batch from each side is
+//! decided and settled, and the kernel is kicked. Now and then, housekeeping. Without frames it sleeps on its two
+//! sockets, unless it was told to poll.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use arc_swap::cache::Cache;
+use knockplane_engine::decide::{Context, Decider, Decision};
+use knockplane_engine::events::EventQueue;
+use knockplane_engine::headers;
+use knockplane_engine::lists::Lists;
+use knockplane_policy::packet::Side;
+use knockplane_policy::reason::Verdict;
+use knockplane_policy::time::Time;
+use knockplane_ring::{BATCH, Disposition, Rings};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::clock::Clock;
+use crate::counters::WorkerCounters;
+use crate::generation::Generation;
+
+/// How often the kernel's counters are read and the heartbeat is renewed under load, and the longest sleep.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+
+/// The longest sleep while frames wait to be sent: their link or the kernel may be ready again at any time.
+const IMPATIENT: Duration = Duration::from_millis(1);
+
+/// What all workers and the manager share.
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) generation: ArcSwap<Generation>,
+    pub(crate) lists: Lists,
+    pub(crate) events: EventQueue,
+    pub(crate) stop: AtomicBool,
+}
+
+/// See the module.
+pub(crate) struct Worker {
+    number: usize,
+    rings: Rings,
+    shared: Arc<Shared>,
+    counters: Arc<WorkerCounters>,
+    decider: Decider,
+    sleep: Sleep,
+    busy_poll: bool,
+}
+
+impl Worker {
+    /// Prepares a worker on its rings, to be run on its own thread.
+    ///
+    /// # Errors
+    /// If the kernel has no more descriptors.
+    pub(crate) fn new(
+        number: usize,
+        rings: Rings,
+        shared: Arc<Shared>,
+        counters: Arc<WorkerCounters>,
+        mtu: u32,
+        busy_poll: bool,
+    ) -> io::Result<Self> {
+        let sleep = Sleep::on([rings.fd(Side::Outside), rings.fd(Side::Inside)])?;
+        Ok(Worker {
+            number,
+            rings,
+            shared,
+            counters,
+            decider: Decider::new(headers::max_frame(mtu as usize)),
+            sleep,
+            busy_poll,
+        })
+    }
+
+    /// Wakes the worker from any thread.
+    pub(crate) fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.sleep.waker)
+    }
+
+    /// Runs until the shared stop flag is set. The sockets close with it.
+    pub(crate) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut generation = Cache::new(&shared.generation);
+        let mut next_housekeeping = Time::default();
+        let mut woke = shared.clock.now();
+        while !shared.stop.load(Relaxed) {
+            let now = shared.clock.now();
+            let frames = self.turn(generation.load(), now);
+            if now >= next_housekeeping {
+                self.keep_house(now);
+                next_housekeeping = now + HOUSEKEEPING;
+            }
+            if frames == 0 && !self.busy_poll {
+                let fell_asleep = shared.clock.now();
+                self.counters.busy.add(nanos(fell_asleep.since(woke)));
+                self.sleep.until_frames(if self.rings.in_flight() > 0 { IMPATIENT } else { HOUSEKEEPING });
+                woke = shared.clock.now();
+                self.counters.asleep.add(nanos(woke.since(fell_asleep)));
+            }
+        }
+    }
+
+    /// The packet's way. Returns how many frames there were.
+    fn turn(&mut self, generation: &Generation, now: Time) -> usize {
+        let shared = &*self.shared;
+        let context = Context {
+            table: &generation.table,
+            lists: &shared.lists,
+            counters: &generation.counters[self.number],
+            events: &shared.events,
+        };
+        self.counters.generation.set(generation.number);
+        let mut total = 0;
+        for side in Side::ALL {
+            let count = self.rings.receive(side);
+            if count == 0 {
+                continue;
+            }
+            let frames = self.rings.frames();
+            self.counters.received[side.index()].add(count, frames.iter().map(|frame| frame.len()).sum());
+            let decisions = self.decider.decide(side, &frames, now, context);
+            // Every frame of the batch leaves it here: to the other side's ring, or back to the free frames.
+            let mut dispositions = dispositions(decisions);
+            let sent_bytes = self.rings.settle(&mut dispositions[..count]);
+            let sent = self.counters.settled(decisions, &dispositions);
+            self.counters.sent[side.opposite().index()].add(sent, sent_bytes);
+            total += count;
+        }
+        for side in Side::ALL {
+            self.rings.kick(side);
+        }
+        self.counters.in_flight.set(self.rings.in_flight() as u64);
+        total
+    }
+
+    fn keep_house(&mut self, now: Time) {
+        for side in Side::ALL {
+            self.counters.note_kernel(side, &self.rings.statistics(side));
+        }
+        self.counters.lost.set(self.rings.lost() as u64);
+        self.counters.beat(now);
+    }
+}
+
+/// What the verdicts mean to the rings.
+fn dispositions(decisions: &[Decision]) -> [Disposition; BATCH] {
+    let mut dispositions = [Disposition::Drop; BATCH];
+    for (disposition, decision) in dispositions.iter_mut().zip(decisions) {
+        if decision.verdict == Verdict::Forward {
+            *disposition = Disposition::Forward;
+        }
+    }
+    dispositions
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A sleep that frames on either socket, or the manager, end.
+///
+/// Edge-triggered: a worker sleeps only after a turn that found both receive rings empty, and the kernel remembers a
+/// frame that came in between.
+struct Sleep {
+    poll: Poll,
+    events: Events,
+    waker: Arc<Waker>,
+}
+
+impl Sleep {
+    fn on(sockets: [RawFd; 2]) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        for (token, socket) in sockets.iter().enumerate() {
+            poll.registry().register(&mut SourceFd(socket), Token(token), Interest::READABLE)?;
+        }
+        let waker = Arc::new(Waker::new(poll.registry(), Token(sockets.len()))?);
+        Ok(Sleep { poll, events: Events::with_capacity(4), waker })
+    }
+
+    fn until_frames(&mut self, at_most: Duration) {
+        // An interrupted sleep is a short one.
+        let _ = self.poll.poll(&mut self.events, Some(at_most));
+    }
+}
