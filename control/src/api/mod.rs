@@ -1,0 +1,291 @@
+//! HTTP: which path asks what.
+//!
+//! Two routers over one [`App`]. [`open`] is for everybody who reaches the TCP address: metrics and health, read-only,
+//! without addresses and rules. [`whole`] adds `/api/v1/…` and is served on the unix socket alone, whose file mode says
+//! who may change the firewall. Bodies and answers are JSON, see [`messages`]; failures too, see [`failure`].
+//!
+//! | method, path | answer |
+//! |---|---|
+//! | GET `/healthz` | `ok` |
+//! | GET `/readyz` | `ready`, or 503 and the reason |
+//! | GET `/metrics` | Prometheus text |
+//! | GET `/api/v1/status` | [`Status`] |
+//! | GET `/api/v1/workers` | [`messages::Workers`] |
+//! | GET `/api/v1/rules` | [`Rules`] |
+//! | GET `/api/v1/lists?list=&limit=` | [`Lists`] |
+//! | POST `/api/v1/apply` | [`messages::Apply`] → [`messages::Applied`] |
+//! | POST `/api/v1/lists/{list}` | [`messages::ListAdd`] → 204 |
+//! | DELETE `/api/v1/lists/{list}/{address}` | 204 |
+
+pub mod failure;
+pub mod messages;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::response::IntoResponse;
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use knockplane_policy::rsc;
+use knockplane_policy::rule::RuleSet;
+use knockplane_policy::wire::{Lists, MAX_LINE, Rules, Status};
+use tracing::{info, warn};
+
+use self::failure::Failure;
+use self::messages::{Applied, Apply, ListAdd, ListQuery, MAX_LIMIT, Workers};
+use crate::dataplane::{Dataplane, DataplaneError};
+use crate::metrics::{self, Metrics};
+use crate::{ready, rules};
+
+/// What the handlers share.
+#[derive(Debug)]
+pub struct App {
+    /// Who knows.
+    pub dataplane: Dataplane,
+    /// What the control process counts.
+    pub metrics: Metrics,
+}
+
+/// Metrics and health.
+pub fn open(app: Arc<App>) -> Router {
+    open_routes().fallback(not_found).with_state(app)
+}
+
+/// Everything.
+pub fn whole(app: Arc<App>) -> Router {
+    open_routes()
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/workers", get(workers))
+        .route("/api/v1/rules", get(running_rules))
+        .route("/api/v1/lists", get(lists))
+        .route("/api/v1/apply", post(apply))
+        .route("/api/v1/lists/{list}", post(list_add))
+        .route("/api/v1/lists/{list}/{address}", delete(list_remove))
+        .fallback(not_found)
+        .layer(DefaultBodyLimit::max(MAX_LINE))
+        .with_state(app)
+}
+
+fn open_routes() -> Router<Arc<App>> {
+    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz)).route("/metrics", get(scrape))
+}
+
+async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, (StatusCode, String)> {
+    let reason = match app.ask(app.dataplane.status()).await {
+        Ok(status) => ready::check(&status).err(),
+        Err(error) => Some(error.to_string()),
+    };
+    match reason {
+        None => Ok("ready\n"),
+        Some(reason) => Err((StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"))),
+    }
+}
+
+async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
+    let answer = app.ask(app.dataplane.metrics()).await.ok();
+    let text = app.metrics.render(answer.as_ref(), SystemTime::now());
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
+}
+
+async fn status(State(app): State<Arc<App>>) -> Result<Json<Status>, Failure> {
+    Ok(Json(app.ask(app.dataplane.status()).await?))
+}
+
+async fn workers(State(app): State<Arc<App>>) -> Result<Json<Workers>, Failure> {
+    let status = app.ask(app.dataplane.status()).await?;
+    Ok(Json(Workers { uptime: status.uptime, workers: status.workers }))
+}
+
+async fn running_rules(State(app): State<Arc<App>>) -> Result<Json<Rules>, Failure> {
+    Ok(Json(app.ask(app.dataplane.rules()).await?))
+}
+
+async fn lists(
+    State(app): State<Arc<App>>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<Lists>, Failure> {
+    let Query(query) = query?;
+    if query.limit > MAX_LIMIT {
+        return Err(Failure::bad_request(format!("`limit` is at most {MAX_LIMIT}")));
+    }
+    Ok(Json(app.ask(app.dataplane.lists(query.list, query.limit)).await?))
+}
+
+async fn apply(
+    State(app): State<Arc<App>>,
+    body: Result<Json<Apply>, JsonRejection>,
+) -> Result<Json<Applied>, Failure> {
+    let Json(Apply { source, text, rules }) = body?;
+    let rules = match (text, rules) {
+        (Some(text), None) => read(&text).inspect_err(|_| {
+            app.metrics.apply_was_invalid();
+            warn!(source, "rules refused: they cannot be read");
+        })?,
+        (None, Some(mut rules)) => {
+            rules.assign_ids();
+            rules
+        }
+        _ => return Err(Failure::bad_request("give either `text` or `rules`")),
+    };
+    // In a task of its own: whether it succeeded is noted even if the client does not wait for it.
+    match tokio::spawn(hand_over(app, rules, source)).await {
+        Ok(result) => Ok(Json(result?)),
+        Err(error) => Err(Failure::internal(&error)),
+    }
+}
+
+fn read(text: &str) -> Result<RuleSet, Failure> {
+    let reading = rsc::read(text.as_bytes());
+    if reading.problems.is_empty() { Ok(reading.rules) } else { Err(Failure::invalid_rules(reading.problems)) }
+}
+
+async fn hand_over(app: Arc<App>, rules: RuleSet, source: String) -> Result<Applied, DataplaneError> {
+    let (count, patterns) = (rules.rules.len(), rules.layer7.len());
+    let began = Instant::now();
+    let result = app.ask(app.dataplane.apply(rules, source.clone())).await;
+    app.metrics.apply_ended(began.elapsed(), result.is_ok());
+    match &result {
+        Ok(generation) => info!(generation, rules = count, source, "rules applied"),
+        Err(error) => warn!(rules = count, source, "rules not applied: {error}"),
+    }
+    Ok(Applied { generation: result?, rules: count, patterns })
+}
+
+async fn list_add(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+    body: Result<Json<ListAdd>, JsonRejection>,
+) -> Result<StatusCode, Failure> {
+    let (Path(list), Json(ListAdd { address, timeout })) = (path?, body?);
+    let timeout = match timeout {
+        Some(text) => Some(rules::timeout(&text).map_err(Failure::bad_request)?),
+        None => None,
+    };
+    app.ask(app.dataplane.list_add(list.clone(), address.to_canonical(), timeout)).await?;
+    info!(list, %address, ?timeout, "address added");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn list_remove(
+    State(app): State<Arc<App>>,
+    path: Result<Path<(String, IpAddr)>, PathRejection>,
+) -> Result<StatusCode, Failure> {
+    let Path((list, address)) = path?;
+    app.ask(app.dataplane.list_remove(list.clone(), address.to_canonical())).await?;
+    info!(list, %address, "address removed");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn not_found(uri: Uri) -> Failure {
+    Failure::not_found(uri.path())
+}
+
+impl App {
+    /// Waits for the dataplane's answer and counts a missing one.
+    async fn ask<T>(&self, answer: impl Future<Output = Result<T, DataplaneError>>) -> Result<T, DataplaneError> {
+        answer.await.inspect_err(|error| self.metrics.request_failed(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, Bytes};
+    use axum::http::{Method, Request};
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    /// A control process whose dataplane is away.
+    fn app() -> Arc<App> {
+        Arc::new(App { dataplane: Dataplane::new("/nonexistent/dataplane.sock"), metrics: Metrics::default() })
+    }
+
+    async fn send(router: Router, method: Method, path: &str, body: &str) -> (StatusCode, String) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(body.to_owned()))
+            .unwrap();
+        let answer = router.oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body: Bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn get_of(router: Router, path: &str) -> (StatusCode, String) {
+        send(router, Method::GET, path, "").await
+    }
+
+    #[tokio::test]
+    async fn alive_is_not_ready() {
+        assert_eq!(get_of(open(app()), "/healthz").await, (StatusCode::OK, "ok\n".to_owned()));
+        let (status, reason) = get_of(open(app()), "/readyz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(reason.contains("/nonexistent/dataplane.sock") && reason.lines().count() == 1, "{reason}");
+    }
+
+    #[tokio::test]
+    async fn a_scrape_succeeds_without_the_dataplane_and_counts_its_absence() {
+        let app = app();
+        let (status, text) = get_of(open(app.clone()), "/metrics").await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(text.contains("\nknockplane_dataplane_up 0\n"), "{text}");
+        assert!(text.contains("failures_total{reason=\"unreachable\"} 1\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn the_open_router_has_no_api() {
+        for path in ["status", "rules", "lists", "workers"] {
+            assert_eq!(get_of(open(app()), &format!("/api/v1/{path}")).await.0, StatusCode::NOT_FOUND);
+        }
+        assert_eq!(send(open(app()), Method::POST, "/api/v1/apply", "{}").await.0, StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn an_absent_dataplane_is_a_sentence_everywhere() {
+        for path in ["status", "rules", "lists", "workers"] {
+            let (status, body) = get_of(whole(app()), &format!("/api/v1/{path}")).await;
+            let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+            assert!(body["error"].as_str().unwrap().contains("systemctl start"), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_that_make_no_sense_are_refused_in_json() {
+        let cases = [
+            (Method::GET, "/api/v1/lists?limit=1000000", "", StatusCode::BAD_REQUEST),
+            (Method::GET, "/api/v1/lists?limti=1", "", StatusCode::BAD_REQUEST),
+            (Method::GET, "/api/v1/nothing", "", StatusCode::NOT_FOUND),
+            (Method::POST, "/api/v1/apply", r#"{"source":"x"}"#, StatusCode::BAD_REQUEST),
+            (Method::POST, "/api/v1/apply", "not JSON", StatusCode::BAD_REQUEST),
+            (Method::POST, "/api/v1/lists/a", r#"{"address":"nobody"}"#, StatusCode::UNPROCESSABLE_ENTITY),
+            (Method::POST, "/api/v1/lists/a", r#"{"address":"::1","timeout":"soon"}"#, StatusCode::BAD_REQUEST),
+            (Method::DELETE, "/api/v1/lists/a/nobody", "", StatusCode::BAD_REQUEST),
+        ];
+        for (method, path, body, expected) in cases {
+            let (status, answer) = send(whole(app()), method, path, body).await;
+            assert_eq!(status, expected, "{path} {body}: {answer}");
+            let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+            assert!(answer["error"].is_string(), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn invalid_rules_are_answered_with_their_places_and_counted() {
+        let app = app();
+        let body = r#"{"source":"x","text":"/ip firewall filter\nadd chain=input dst-port=XX action=drop\n"}"#;
+        let (status, answer) = send(whole(app.clone()), Method::POST, "/api/v1/apply", body).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["problems"][0]["line"], 2, "{answer}");
+        let text = app.metrics.render(None, SystemTime::now());
+        assert!(text.contains("reloads_total{result=\"invalid\"} 1\n"), "{text}");
+    }
+}

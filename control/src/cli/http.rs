@@ -1,0 +1,131 @@
+//! One HTTP request over the control process's unix socket, and what can go wrong with it in an operator's words.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::net::UnixStream;
+
+/// How long an answer may take: longer than the control process gives the dataplane for its slowest one, so that the
+/// control process is the one that says what is wrong.
+const ANSWER_WITHIN: Duration = Duration::from_secs(70);
+
+/// Why there is no answer to work with.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    /// Nobody listens, or not to us, or it went away.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It answered that it will not or cannot.
+    #[error("{1}")]
+    Refused(StatusCode, String),
+    /// Somebody else listens on the socket, or another version.
+    #[error("{0}")]
+    Stranger(String),
+}
+
+/// The control process, seen from outside.
+#[derive(Debug)]
+pub(super) struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Client { socket }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Result<Bytes, Trouble> {
+        self.send(Method::GET, path, None).await
+    }
+
+    /// Sends a request, with a JSON body if there is one; answers with the body of a success.
+    pub(super) async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, Trouble> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "knockplane")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .map_err(|error| self.stranger(&error))?;
+        match tokio::time::timeout(ANSWER_WITHIN, self.converse(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Trouble::Unreachable(format!(
+                "knockplane-control at {} did not answer within {} s; its log says what it is doing",
+                self.socket.display(),
+                ANSWER_WITHIN.as_secs()
+            ))),
+        }
+    }
+
+    async fn converse(&self, request: Request<Full<Bytes>>) -> Result<Bytes, Trouble> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.stranger(&error))?;
+        let connection = tokio::spawn(connection);
+        let answer = sender.send_request(request).await.map_err(|error| self.stranger(&error))?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(|error| self.stranger(&error))?.to_bytes();
+        connection.abort();
+        if status.is_success() { Ok(body) } else { Err(Trouble::Refused(status, reason(status, &body))) }
+    }
+
+    fn unreachable(&self, error: &io::Error) -> Trouble {
+        let remedy = match error.kind() {
+            io::ErrorKind::PermissionDenied => "run knockctl as root or as a member of the socket's group",
+            _ => "start it with `systemctl start knockplane-control`, or name its socket with --socket",
+        };
+        Trouble::Unreachable(format!(
+            "cannot reach knockplane-control at {} ({error}): {remedy}",
+            self.socket.display()
+        ))
+    }
+
+    fn stranger(&self, error: &dyn std::fmt::Display) -> Trouble {
+        Trouble::Stranger(format!(
+            "what listens on {} does not answer as knockplane-control does ({error}): name its socket with --socket",
+            self.socket.display()
+        ))
+    }
+}
+
+/// The sentence of a failure: the API's, or what is there instead.
+fn reason(status: StatusCode, body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Body {
+        error: String,
+    }
+    match serde_json::from_slice::<Body>(body) {
+        Ok(body) => body.error,
+        Err(_) if body.is_empty() => status.to_string(),
+        Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_there_says_what_was_tried_and_what_to_do() {
+        let client = Client::new("/nonexistent/control.sock".into());
+        let trouble = client.get("/healthz").await.unwrap_err();
+        assert!(matches!(trouble, Trouble::Unreachable(_)));
+        let text = trouble.to_string();
+        for part in ["/nonexistent/control.sock", "systemctl start knockplane-control", "--socket"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_reason_is_the_apis_sentence_or_the_plain_text() {
+        assert_eq!(reason(StatusCode::CONFLICT, br#"{"error":"no"}"#), "no");
+        assert_eq!(reason(StatusCode::SERVICE_UNAVAILABLE, b"no worker runs\n"), "no worker runs");
+        assert_eq!(reason(StatusCode::NOT_FOUND, b""), "404 Not Found");
+    }
+}

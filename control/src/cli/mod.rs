@@ -1,0 +1,325 @@
+//! `knockctl`, the operator's tool: command line in, text or JSON out, an exit code that scripts can rely on.
+//!
+//! `check` works offline. Everything else asks the control process over its unix socket. Answers go to standard
+//! output, complaints to standard error.
+//!
+//! | file       | owns |
+//! |------------|------|
+//! | `mod.rs`   | the command line, and what each command does |
+//! | `check.rs` | rule files, judged offline |
+//! | `show.rs`  | what runs, as tables |
+//! | `table.rs` | how tables, numbers and foreign text look |
+//! | `http.rs`  | one request to the control process |
+
+mod check;
+mod http;
+mod show;
+mod table;
+
+use std::io::{self, IsTerminal, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use hyper::{Method, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::http::{Client, Trouble};
+use crate::api::messages::{Applied, Apply, DEFAULT_LIMIT, ListAdd, Workers};
+use crate::settings::DEFAULT_SOCKET;
+use crate::{Exit, rules};
+
+/// What stays as it is in a path: the unreserved characters of RFC 3986.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The operator's tool of knockplane.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 configuration or rules invalid, 4 control process or dataplane
+/// unreachable.
+#[derive(Debug, Parser)]
+#[command(name = "knockctl", version)]
+struct Cli {
+    /// Unix socket of the control process
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read and compile rule files without running them; needs no daemon
+    Check {
+        /// RouterOS exports
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Check a rule file and have it run in place of the present rules
+    Apply {
+        /// RouterOS export
+        file: PathBuf,
+    },
+    /// Show what runs
+    #[command(subcommand)]
+    Show(Show),
+    /// Change an address list by hand
+    #[command(subcommand)]
+    List(Change),
+}
+
+#[derive(Debug, Subcommand)]
+enum Show {
+    /// The rules with their counters, like RouterOS's `print stats`
+    Rules,
+    /// Address lists and who is in them
+    Lists(ShowLists),
+    /// The workers with their counters
+    Workers,
+    /// The dataplane in a few lines
+    Status,
+}
+
+#[derive(Debug, Args)]
+struct ShowLists {
+    /// Only this list
+    list: Option<String>,
+    /// Show at most so many addresses
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
+    limit: usize,
+}
+
+#[derive(Debug, Subcommand)]
+enum Change {
+    /// Put an address in a list, or set its timeout anew
+    Add {
+        /// Name of the list
+        list: String,
+        /// IPv4 or IPv6 address
+        address: IpAddr,
+        /// How long, as RouterOS writes it: 10m, 1d2h, 00:10:00; for good if left out
+        #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+        timeout: Option<String>,
+    },
+    /// Take an address out of a list
+    Remove {
+        /// Name of the list
+        list: String,
+        /// IPv4 or IPv6 address
+        address: IpAddr,
+    },
+}
+
+/// Why a command did not do what it should.
+#[derive(Debug)]
+struct Failed {
+    exit: Exit,
+    /// For people; a sentence a line.
+    message: String,
+    /// What standard output gets all the same.
+    output: String,
+}
+
+impl Failed {
+    fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Failed { exit, message: message.into(), output: String::new() }
+    }
+}
+
+impl From<Trouble> for Failed {
+    fn from(trouble: Trouble) -> Self {
+        let exit = match &trouble {
+            Trouble::Unreachable(_) => Exit::Unreachable,
+            Trouble::Refused(status, _) if is_about_the_dataplane(*status) => Exit::Unreachable,
+            Trouble::Refused(..) | Trouble::Stranger(_) => Exit::Runtime,
+        };
+        Failed::new(exit, trouble.to_string())
+    }
+}
+
+/// What a gateway says when the one behind it does not answer.
+fn is_about_the_dataplane(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
+/// The whole process, from command line to exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(Err(Failed::new(Exit::Runtime, error.to_string()))),
+    };
+    end(runtime.block_on(run(cli)))
+}
+
+fn end(result: Result<String, Failed>) -> ExitCode {
+    match result {
+        Ok(text) => write_out(&text).into(),
+        Err(failed) => {
+            for line in failed.message.lines() {
+                eprintln!("knockctl: {line}");
+            }
+            write_out(&failed.output);
+            failed.exit.into()
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough, as `head` has, is no failure.
+fn write_out(text: &str) -> Exit {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("knockctl: cannot write the answer: {error}");
+            Exit::Runtime
+        }
+        _ => Exit::Ok,
+    }
+}
+
+/// Whether complaints may be coloured: they are read on a terminal, and nobody objects (<https://no-color.org>).
+fn color() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Does what the command says; the text is for standard output.
+async fn run(cli: Cli) -> Result<String, Failed> {
+    let Cli { socket, json, command } = cli;
+    let client = Client::new(socket);
+    match command {
+        Command::Check { files } => check::run(&files, json),
+        Command::Apply { file } => apply(&client, &file, json).await,
+        Command::Show(Show::Rules) => show_rules(&client, json).await,
+        Command::Show(Show::Lists(what)) => show_lists(&client, what, json).await,
+        Command::Show(Show::Workers) => {
+            let workers = client.get("/api/v1/workers").await?;
+            if json { raw(&workers) } else { Ok(show::workers(&decode::<Workers>(&workers)?)) }
+        }
+        Command::Show(Show::Status) => show_status(&client, json).await,
+        Command::List(Change::Add { list, address, timeout }) => list_add(&client, &list, address, timeout).await,
+        Command::List(Change::Remove { list, address }) => list_remove(&client, &list, address).await,
+    }
+}
+
+async fn apply(client: &Client, file: &Path, json: bool) -> Result<String, Failed> {
+    let rules = check::one(file, json)?;
+    let source = std::path::absolute(file).unwrap_or_else(|_| file.to_owned()).display().to_string();
+    let body = as_json(&Apply { source, text: None, rules: Some(rules) })?;
+    let answer = match client.send(Method::POST, "/api/v1/apply", Some(body)).await {
+        Err(Trouble::Refused(StatusCode::UNPROCESSABLE_ENTITY, message)) => {
+            return Err(Failed::new(Exit::Invalid, message));
+        }
+        other => other?,
+    };
+    if json {
+        return raw(&answer);
+    }
+    let applied: Applied = decode(&answer)?;
+    Ok(format!("generation {} runs, {}\n", applied.generation, table::count(applied.rules, "rule")))
+}
+
+async fn show_rules(client: &Client, json: bool) -> Result<String, Failed> {
+    let rules = client.get("/api/v1/rules").await?;
+    if json {
+        return raw(&rules);
+    }
+    let status = decode(&client.get("/api/v1/status").await?)?;
+    Ok(show::rules(&decode(&rules)?, &status))
+}
+
+async fn show_lists(client: &Client, what: ShowLists, json: bool) -> Result<String, Failed> {
+    let only = what.list.as_ref().map(|list| format!("&list={}", utf8_percent_encode(list, SEGMENT)));
+    let path = format!("lists?limit={}{}", what.limit, only.unwrap_or_default());
+    let lists = client.get(&format!("/api/v1/{path}")).await?;
+    if json {
+        return raw(&lists);
+    }
+    show::lists(&decode(&lists)?, what.list.as_deref()).map_err(|message| Failed::new(Exit::Runtime, message))
+}
+
+async fn show_status(client: &Client, json: bool) -> Result<String, Failed> {
+    let status = client.get("/api/v1/status").await?;
+    if json {
+        return raw(&status);
+    }
+    let ready = match client.get("/readyz").await {
+        Ok(_) => Ok(()),
+        Err(Trouble::Refused(_, reason)) => Err(reason),
+        Err(trouble) => return Err(trouble.into()),
+    };
+    Ok(show::status(&decode(&status)?, ready))
+}
+
+async fn list_add(client: &Client, list: &str, address: IpAddr, timeout: Option<String>) -> Result<String, Failed> {
+    let path = format!("/api/v1/lists/{}", utf8_percent_encode(list, SEGMENT));
+    let body = as_json(&ListAdd { address, timeout: timeout.clone() })?;
+    client.send(Method::POST, &path, Some(body)).await?;
+    Ok(match timeout {
+        Some(timeout) => format!("{address} is in {list} for {timeout}\n"),
+        None => format!("{address} is in {list} for good\n"),
+    })
+}
+
+async fn list_remove(client: &Client, list: &str, address: IpAddr) -> Result<String, Failed> {
+    let path = format!("/api/v1/lists/{}/{address}", utf8_percent_encode(list, SEGMENT));
+    client.send(Method::DELETE, &path, None).await?;
+    Ok(format!("{address} is no longer in {list}\n"))
+}
+
+fn parse_timeout(text: &str) -> Result<String, String> {
+    rules::timeout(text).map(|_| text.to_owned())
+}
+
+/// The API's JSON as it came.
+fn raw(body: &[u8]) -> Result<String, Failed> {
+    Ok(String::from_utf8_lossy(body).into_owned() + "\n")
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failed> {
+    serde_json::from_slice(body).map_err(|error| {
+        let remedy = "install the same version of knockctl and knockplane-control";
+        Failed::new(Exit::Runtime, format!("the answer cannot be read ({error}): {remedy}"))
+    })
+}
+
+fn as_json(value: &impl Serialize) -> Result<Vec<u8>, Failed> {
+    serde_json::to_vec(value).map_err(|error| Failed::new(Exit::Runtime, error.to_string()))
+}
+
+fn pretty(value: &impl Serialize) -> Result<String, Failed> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failed::new(Exit::Runtime, error.to_string()))?;
+    Ok(text + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        let cli = Cli::try_parse_from(["knockctl", "show", "lists", "trusted", "--limit", "5", "--json"]).unwrap();
+        assert!(cli.json && cli.socket == Path::new(DEFAULT_SOCKET));
+    }
+
+    #[test]
+    fn a_bad_timeout_is_wrong_usage() {
+        let parse = |timeout| Cli::try_parse_from(["knockctl", "list", "add", "a", "192.0.2.1", "--timeout", timeout]);
+        assert!(parse("10m").is_ok() && parse("1d00:00:00").is_ok());
+        assert_eq!(parse("soon").unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn troubles_become_exit_codes() {
+        let refused = |status| Failed::from(Trouble::Refused(status, String::new())).exit;
+        assert_eq!(Failed::from(Trouble::Unreachable(String::new())).exit, Exit::Unreachable);
+        assert_eq!(refused(StatusCode::SERVICE_UNAVAILABLE), Exit::Unreachable);
+        assert_eq!(refused(StatusCode::UNPROCESSABLE_ENTITY), Exit::Runtime);
+    }
+}

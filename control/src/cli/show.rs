@@ -1,0 +1,327 @@
+//! What runs, as tables for a terminal of a hundred columns. Only formatting: asking is `mod.rs`'s business.
+
+use std::time::Duration;
+
+use knockplane_engine::lists::OPERATOR_LEVEL;
+use knockplane_policy::packet::{Family, Side};
+use knockplane_policy::reason::Verdict;
+use knockplane_policy::rule::{BuiltinChain, Rule};
+use knockplane_policy::time::format_duration;
+use knockplane_policy::wire::{Counter, Interface, ListEntry, ListSummary, Lists, Rules, Status, Worker};
+
+use super::table::Align::{Left, Right};
+use super::table::{Columns, count, grouped, printable};
+use crate::api::messages::Workers;
+
+/// Like RouterOS's `print stats`, menu by menu, each numbered from 0; then what the chains do by default.
+pub(super) fn rules(rules: &Rules, status: &Status) -> String {
+    let mut text = format!("generation {}, from {}\n", rules.generation, printable(&rules.source));
+    text += "Flags: X - disabled\n";
+    for (family, menu) in [(Family::Ipv4, "/ip firewall filter"), (Family::Ipv6, "/ipv6 firewall filter")] {
+        let counted = rules.rules.rules.iter().zip(&rules.counters);
+        let of_menu: Vec<_> = counted.filter(|(rule, _)| rule.family == family).collect();
+        if !of_menu.is_empty() {
+            text += &format!("\n{menu}\n{}", menu_table(&of_menu));
+        }
+    }
+    text + "\nwhen no rule decides\n" + &defaults_table(&rules.chain_defaults, status)
+}
+
+fn menu_table(rules: &[(&Rule, &Counter)]) -> String {
+    let mut table = Columns::new(&[
+        ("#", Right),
+        ("", Left),
+        ("CHAIN", Left),
+        ("ACTION", Left),
+        ("BYTES", Right),
+        ("PACKETS", Right),
+        ("ID", Left),
+        ("COMMENT", Left),
+    ]);
+    for (number, (rule, counter)) in rules.iter().enumerate() {
+        table.row([
+            number.to_string(),
+            if rule.disabled { "X" } else { "" }.to_owned(),
+            rule.chain.clone(),
+            rule.action.name().to_owned(),
+            grouped(counter.bytes),
+            grouped(counter.packets),
+            rule.id.to_string(),
+            rule.comment.clone(),
+        ]);
+    }
+    table.text()
+}
+
+fn defaults_table(defaults: &[Counter; 3], status: &Status) -> String {
+    let mut table = Columns::new(&[("CHAIN", Left), ("ACTION", Left), ("BYTES", Right), ("PACKETS", Right)]);
+    for (chain, counter) in BuiltinChain::ALL.into_iter().zip(defaults) {
+        let action = match status.settings.chain_default.verdict(chain) {
+            Verdict::Forward => "accept",
+            Verdict::Drop => "drop",
+        };
+        table.row([chain.name().to_owned(), action.to_owned(), grouped(counter.bytes), grouped(counter.packets)]);
+    }
+    table.text()
+}
+
+/// The lists with their counts, then who is in them.
+///
+/// # Errors
+/// If there is no list of the name that was asked for.
+pub(super) fn lists(lists: &Lists, only: Option<&str>) -> Result<String, String> {
+    let shown: Vec<_> = lists.lists.iter().filter(|list| only.is_none_or(|name| list.list == name)).collect();
+    if let (true, Some(name)) = (shown.is_empty(), only) {
+        return Err(format!("there is no list `{}`: `knockctl show lists` names them", printable(name)));
+    }
+    let mut text = summary_table(&shown);
+    if !lists.entries.is_empty() {
+        text += &format!("\n{}", entry_table(&lists.entries, &lists.lists));
+    }
+    if lists.truncated {
+        text += &format!("\nonly the first {}; --limit shows more\n", lists.entries.len());
+    }
+    Ok(text)
+}
+
+fn summary_table(lists: &[&ListSummary]) -> String {
+    let mut table =
+        Columns::new(&[("LIST", Left), ("LEVEL", Right), ("ENTRIES", Right), ("EVICTED", Right), ("REFUSED", Right)]);
+    for list in lists {
+        table.row([
+            list.list.clone(),
+            level(list.level),
+            grouped(list.entries),
+            grouped(list.evicted),
+            grouped(list.refused),
+        ]);
+    }
+    table.text()
+}
+
+fn entry_table(entries: &[ListEntry], lists: &[ListSummary]) -> String {
+    let mut table = Columns::new(&[("LIST", Left), ("ADDRESS", Left), ("TIME LEFT", Right), ("LEVEL", Right)]);
+    for entry in entries {
+        let level = lists.iter().find(|list| list.list == entry.list).map(|list| level(list.level));
+        table.row([
+            entry.list.clone(),
+            entry.address.to_string(),
+            entry.time_left.map_or_else(|| "-".to_owned(), format_duration),
+            level.unwrap_or_default(),
+        ]);
+    }
+    table.text()
+}
+
+/// How many proofs it takes to get in; a dash for lists that only operators fill.
+fn level(level: u8) -> String {
+    if level == OPERATOR_LEVEL { "-".to_owned() } else { level.to_string() }
+}
+
+/// Two lines a worker, one for each side.
+pub(super) fn workers(workers: &Workers) -> String {
+    let mut table = Columns::new(&[
+        ("WORKER", Right),
+        ("CORE", Right),
+        ("GEN", Right),
+        ("HEARTBEAT", Right),
+        ("BUSY", Right),
+        ("IN FLIGHT", Right),
+        ("DROPPED", Right),
+        ("SIDE", Left),
+        ("RECEIVED", Right),
+        ("SENT", Right),
+    ]);
+    for worker in &workers.workers {
+        let [received, sent] = [worker.received, worker.sent].map(|sides| sides.map(grouped));
+        let [outside, inside] = Side::ALL.map(Side::index);
+        let [number, core, generation, heartbeat, busy, in_flight, dropped] = worker_cells(worker, workers.uptime);
+        table.row([
+            number,
+            core,
+            generation,
+            heartbeat,
+            busy,
+            in_flight,
+            dropped,
+            Side::Outside.to_string(),
+            received[outside].clone(),
+            sent[outside].clone(),
+        ]);
+        let [a, b, c, d, e, f, g] = [const { String::new() }; 7];
+        table.row([a, b, c, d, e, f, g, Side::Inside.to_string(), received[inside].clone(), sent[inside].clone()]);
+    }
+    table.text()
+}
+
+fn worker_cells(worker: &Worker, uptime: Duration) -> [String; 7] {
+    let busy = 100.0 * worker.busy.as_secs_f64() / uptime.as_secs_f64().max(f64::EPSILON);
+    [
+        worker.worker.to_string(),
+        worker.core.map_or_else(|| "-".to_owned(), |core| core.to_string()),
+        worker.generation.to_string(),
+        format!("{:.1} s ago", worker.heartbeat_age.as_secs_f64()),
+        format!("{busy:.0} %"),
+        grouped(worker.in_flight),
+        grouped(worker.dropped),
+    ]
+}
+
+/// The dataplane in a few lines, and its interfaces. `ready` is the reason why it is not.
+pub(super) fn status(status: &Status, ready: Result<(), String>) -> String {
+    let protect: Vec<_> = status.settings.protect.iter().map(ToString::to_string).collect();
+    let ready = ready.map_or_else(|reason| format!("no: {}", printable(&reason)), |()| "yes".to_owned());
+    let generation = format!(
+        "{}, for {}, {} from {}",
+        status.generation,
+        format_duration(status.generation_age),
+        count(status.rules, "rule"),
+        printable(&status.rules_source)
+    );
+    let process = format!("{}, process {}, up {}", status.version, status.pid, format_duration(status.uptime));
+    let lines = [
+        ("dataplane", process),
+        ("ready", ready),
+        ("generation", generation),
+        ("protects", protect.join(", ")),
+        ("workers", status.workers.len().to_string()),
+        ("on exit", status.on_exit.clone()),
+    ];
+    let text: String = lines.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
+    text + "\n" + &interface_table(&status.interfaces)
+}
+
+fn interface_table(interfaces: &[Interface]) -> String {
+    let mut table = Columns::new(&[
+        ("SIDE", Left),
+        ("INTERFACE", Left),
+        ("LINK", Left),
+        ("XDP", Left),
+        ("ZERO COPY", Left),
+        ("QUEUES", Right),
+        ("MTU", Right),
+    ]);
+    for interface in interfaces {
+        table.row([
+            interface.side.to_string(),
+            interface.name.clone(),
+            if interface.up { "up" } else { "down" }.to_owned(),
+            interface.xdp_mode.clone(),
+            if interface.zero_copy { "yes" } else { "no" }.to_owned(),
+            interface.queues.to_string(),
+            interface.mtu.to_string(),
+        ]);
+    }
+    table.text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    /// The text with a margin that this file's indentation can be told from, as it is in the assertions.
+    fn assert_text(text: &str, lines: &[&str]) {
+        assert_eq!(text.lines().collect::<Vec<_>>(), lines, "\n{text}");
+        assert!(text.ends_with('\n') && lines.iter().all(|line| line.len() <= 100));
+    }
+
+    #[test]
+    fn rules_look_like_print_stats() {
+        assert_text(
+            &rules(&sample::rules(), &sample::status()),
+            &[
+                "generation 3, from /etc/knockplane/rules.rsc",
+                "Flags: X - disabled",
+                "",
+                "/ip firewall filter",
+                "#     CHAIN  ACTION                            BYTES    PACKETS  ID          COMMENT",
+                "0     input  add-src-to-address-list             144          3  0a1b2c3d    first knock",
+                "1  X  input  drop                     98 765 432 100  1 234 567  0a1b2c3d-2",
+                "",
+                "when no rule decides",
+                "CHAIN    ACTION  BYTES  PACKETS",
+                "input    drop      700        7",
+                "forward  drop        0        0",
+                "output   accept      0        0",
+            ],
+        );
+    }
+
+    #[test]
+    fn each_menu_is_numbered_from_zero() {
+        let mut both = sample::rules();
+        both.rules.rules[1].family = Family::Ipv6;
+        let text = rules(&both, &sample::status());
+        let numbered = text.lines().filter(|line| line.starts_with("0 ")).count();
+        assert!(text.contains("/ipv6 firewall filter") && numbered == 2, "{text}");
+    }
+
+    #[test]
+    fn lists_show_counts_and_then_addresses() {
+        assert_text(
+            &lists(&sample::lists(), None).unwrap(),
+            &[
+                "LIST     LEVEL  ENTRIES  EVICTED  REFUSED",
+                "knock1       0        1        5        0",
+                "trusted      1   12 345        0        2",
+                "",
+                "LIST     ADDRESS      TIME LEFT  LEVEL",
+                "knock1   192.0.2.7           9s      0",
+                "trusted  2001:db8::7          -      1",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_list_that_only_operators_fill_has_no_level() {
+        let mut by_hand = sample::lists();
+        by_hand.lists[1].level = OPERATOR_LEVEL;
+        let text = lists(&by_hand, Some("trusted")).unwrap();
+        assert!(text.starts_with("LIST     LEVEL  ENTRIES  EVICTED  REFUSED\ntrusted      -"), "{text}");
+    }
+
+    #[test]
+    fn an_unknown_list_is_an_error_and_a_cut_answer_says_so() {
+        assert!(lists(&sample::lists(), Some("knokc1")).unwrap_err().contains("`knokc1`"));
+        let cut = Lists { truncated: true, ..sample::lists() };
+        assert!(lists(&cut, None).unwrap().ends_with("\nonly the first 2; --limit shows more\n"));
+    }
+
+    #[test]
+    fn workers_take_a_line_for_each_side() {
+        let status = sample::status();
+        let shown = workers(&Workers { uptime: status.uptime, workers: status.workers });
+        assert_text(
+            &shown,
+            &[
+                "WORKER  CORE  GEN  HEARTBEAT  BUSY  IN FLIGHT    DROPPED  SIDE      RECEIVED   SENT",
+                "     0     2    3  0.0 s ago  50 %          4  1 233 567  outside  1 234 567     89",
+                "                                                          inside          89  1 000",
+                "     1     -    3  0.0 s ago  50 %          4  1 233 567  outside  1 234 567     89",
+                "                                                          inside          89  1 000",
+            ],
+        );
+    }
+
+    #[test]
+    fn the_status_fits_a_screen() {
+        assert_text(
+            &status(&sample::status(), Ok(())),
+            &[
+                "dataplane   0.1.0, process 4242, up 1m30s",
+                "ready       yes",
+                "generation  3, for 30s, 2 rules from /etc/knockplane/rules.rsc",
+                "protects    0.0.0.0/0, ::/0",
+                "workers     2",
+                "on exit     closed",
+                "",
+                "SIDE     INTERFACE  LINK  XDP     ZERO COPY  QUEUES   MTU",
+                "outside  kp-out     up    native  no              2  1500",
+                "inside   kp-in      up    native  no              2  1500",
+            ],
+        );
+        let unready = status(&sample::status(), Err("no worker runs".into()));
+        assert!(unready.contains("ready       no: no worker runs\n"), "{unready}");
+    }
+}

@@ -1,0 +1,145 @@
+//! The control process: settings, two listeners, one watch over the dataplane, a clean stop.
+//!
+//! At start the unix socket is taken first: a second control process ends there, before it has done anything. On
+//! SIGINT and SIGTERM no new request is taken, those at work get a few seconds, and the socket's file is removed.
+//! The dataplane notices nothing of either.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::api::{self, App};
+use crate::dataplane::{self, Dataplane};
+use crate::metrics::Metrics;
+use crate::settings::{DEFAULT_FILE, Settings};
+use crate::{Exit, socket};
+
+/// How long requests at work may take after a signal. An apply that takes longer goes on in the dataplane.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// The control process of knockplane: API, metrics and health for people and machines.
+#[derive(Debug, Parser)]
+#[command(name = "knockplane-control", version)]
+struct Args {
+    /// Configuration file; its section [control] is read
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE)]
+    config: PathBuf,
+    /// How log lines look, on standard error; RUST_LOG chooses which
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// The whole process, from command line to exit code.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    start_log(args.log_format);
+    let settings = match Settings::load(&args.config) {
+        Ok(settings) => settings,
+        Err(invalid) => {
+            for problem in invalid.problems {
+                error!("{problem}");
+            }
+            return Exit::Invalid.into();
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = runtime.context("cannot start the event loop").and_then(|runtime| runtime.block_on(run(&settings)));
+    match ended {
+        Ok(()) => Exit::Ok.into(),
+        Err(error) => {
+            error!("{error:#}");
+            Exit::Runtime.into()
+        }
+    }
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+/// Serves until a signal comes.
+///
+/// # Errors
+/// If an address cannot be listened on.
+pub async fn run(settings: &Settings) -> anyhow::Result<()> {
+    let (unix, _removal) = socket::bind(&settings.socket)?;
+    let tcp = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; set another `listen` in [control]", settings.listen))?;
+    let dataplane = Dataplane::new(&settings.dataplane_socket);
+    let app = Arc::new(App { dataplane: dataplane.clone(), metrics: Metrics::default() });
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %settings.listen,
+        socket = %settings.socket.display(),
+        dataplane = %settings.dataplane_socket.display(),
+        "control process started"
+    );
+
+    let mut signals = Signals::new()?;
+    tokio::spawn(dataplane::watch(dataplane));
+    let (stop, stopped) = watch::channel(false);
+    let whole = axum::serve(unix, api::whole(app.clone())).with_graceful_shutdown(until(stopped.clone()));
+    let open = axum::serve(tcp, api::open(app)).with_graceful_shutdown(until(stopped));
+    let servers = async { tokio::try_join!(async { whole.await }, async { open.await }) };
+    tokio::pin!(servers);
+    tokio::select! {
+        ended = &mut servers => return ended.map(drop).context("a listener failed"),
+        signal = signals.next() => info!(signal, "stopping"),
+    }
+    let _ = stop.send(true);
+    if tokio::time::timeout(STOP_WITHIN, servers).await.is_err() {
+        warn!("stopped with requests unanswered after {} s", STOP_WITHIN.as_secs());
+    }
+    Ok(())
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is the end as well.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// The signals that end the process, caught from the moment this exists.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let catch = |kind| signal(kind).context("cannot catch signals");
+        Ok(Signals { interrupt: catch(SignalKind::interrupt())?, terminate: catch(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}

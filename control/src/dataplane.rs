@@ -1,0 +1,359 @@
+//! The client's end of [`knockplane_policy::wire`]: one question, one answer, one connection each.
+//!
+//! A connection for each question costs a few microseconds and leaves nothing behind: an answer that came too late
+//! cannot be taken for the next one, a slow apply holds up no scrape, and a restarted dataplane needs no reconnecting.
+//! [`watch`] asks once a second, so that the log says when the dataplane went away and when it was reached again.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use knockplane_policy::rule::RuleSet;
+use knockplane_policy::wire::{Greeting, Lists, MAX_LINE, Metrics, Request, Response, Rules, Status, VERSION};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+/// How long the dataplane may take to answer. Its manager looks at its socket many times a second; one that is silent
+/// for this long hangs.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long compiling and swapping in a rule set may take. Ten thousand rules with large patterns take seconds.
+const APPLY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Pause between two looks at whether the dataplane is there.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DataplaneError {
+    /// Nobody listens.
+    #[error("the dataplane cannot be reached at {}: {source}; {}", .socket.display(), remedy(.source))]
+    Unreachable {
+        /// Where it should be.
+        socket: PathBuf,
+        /// What connecting said.
+        source: io::Error,
+    },
+    /// It listens but does not answer in time.
+    #[error("the dataplane did not answer within {} s; its log says what it is doing", .0.as_secs())]
+    Silent(Duration),
+    /// It went away in the middle.
+    #[error("the dataplane ended the connection before it answered ({0}); its log says why")]
+    Lost(io::Error),
+    /// It speaks another version of the messages.
+    #[error(
+        "the dataplane (version {version}) speaks version {theirs} of the messages, this control process version \
+         {VERSION}: install the same version of both and restart them"
+    )]
+    Version {
+        /// Version of its messages.
+        theirs: u32,
+        /// Version of its package.
+        version: String,
+    },
+    /// What it sent is no message.
+    #[error("{} answers, but not as a dataplane does ({reason}); correct `socket` in [dataplane]", .socket.display())]
+    Garbage {
+        /// Where it listens.
+        socket: PathBuf,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The question is longer than a line may be.
+    #[error("the request has {0} bytes, more than the {MAX_LINE} that the dataplane takes: shorten the rule file")]
+    TooLong(usize),
+    /// The dataplane understood and will not do it. Nothing changed.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What to do about a socket that cannot be connected to.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "add the control process's user id to `socket-uids` in [dataplane]",
+        _ => "start it (systemctl start knockplane-dataplane), or correct `socket` in [dataplane]",
+    }
+}
+
+impl DataplaneError {
+    /// A closed set of words for metrics and for noticing a change.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            DataplaneError::Unreachable { .. } => "unreachable",
+            DataplaneError::Silent(_) => "silent",
+            DataplaneError::Lost(_) => "lost",
+            DataplaneError::Version { .. } => "version",
+            DataplaneError::Garbage { .. } => "garbage",
+            DataplaneError::TooLong(_) => "too-long",
+            DataplaneError::Refused(_) => "refused",
+        }
+    }
+
+    /// The values of [`DataplaneError::kind`] that mean a missing answer; `refused` is one.
+    pub const FAILURES: [&'static str; 6] = ["unreachable", "silent", "lost", "version", "garbage", "too-long"];
+}
+
+/// Where the dataplane is, and how to ask it.
+#[derive(Clone, Debug)]
+pub struct Dataplane {
+    socket: PathBuf,
+    answer_within: Duration,
+}
+
+impl Dataplane {
+    /// A dataplane that listens on this unix socket. Nothing is opened yet.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Dataplane { socket: socket.into(), answer_within: ANSWER_WITHIN }
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// How it is.
+    ///
+    /// # Errors
+    /// See [`DataplaneError`]; so too for the others.
+    pub async fn status(&self) -> Result<Status, DataplaneError> {
+        match self.ask(&Request::Status).await? {
+            Response::Status(status) => Ok(status),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The rules it runs.
+    pub async fn rules(&self) -> Result<Rules, DataplaneError> {
+        match self.ask(&Request::Rules).await? {
+            Response::Rules(rules) => Ok(rules),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// At most `limit` entries of one list or of all.
+    pub async fn lists(&self, list: Option<String>, limit: usize) -> Result<Lists, DataplaneError> {
+        match self.ask(&Request::Lists { list, limit }).await? {
+            Response::Lists(lists) => Ok(lists),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Everything it counts.
+    pub async fn metrics(&self) -> Result<Metrics, DataplaneError> {
+        match self.ask(&Request::Metrics).await? {
+            Response::Metrics(metrics) => Ok(metrics),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Has it run these rules; answers with their generation once every worker does.
+    pub async fn apply(&self, rules: RuleSet, source: String) -> Result<u64, DataplaneError> {
+        match self.ask(&Request::Apply { rules, source }).await? {
+            Response::Applied { generation } => Ok(generation),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Puts an address in a list, for good if there is no timeout.
+    pub async fn list_add(
+        &self,
+        list: String,
+        address: IpAddr,
+        timeout: Option<Duration>,
+    ) -> Result<(), DataplaneError> {
+        self.done(&Request::ListAdd { list, address, timeout }).await
+    }
+
+    /// Takes an address out of a list.
+    pub async fn list_remove(&self, list: String, address: IpAddr) -> Result<(), DataplaneError> {
+        self.done(&Request::ListRemove { list, address }).await
+    }
+
+    async fn done(&self, request: &Request) -> Result<(), DataplaneError> {
+        match self.ask(request).await? {
+            Response::Done => Ok(()),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    async fn ask(&self, request: &Request) -> Result<Response, DataplaneError> {
+        let line = self.line(request)?;
+        let within = if matches!(request, Request::Apply { .. }) { APPLY_WITHIN } else { self.answer_within };
+        match timeout(within, self.converse(&line)).await {
+            Ok(Ok(Response::Refused { error })) => Err(DataplaneError::Refused(error)),
+            Ok(answer) => answer,
+            Err(_) => Err(DataplaneError::Silent(within)),
+        }
+    }
+
+    fn line(&self, request: &Request) -> Result<Vec<u8>, DataplaneError> {
+        let mut line = serde_json::to_vec(request).map_err(|error| self.garbage(&error))?;
+        line.push(b'\n');
+        if line.len() > MAX_LINE { Err(DataplaneError::TooLong(line.len())) } else { Ok(line) }
+    }
+
+    async fn converse(&self, line: &[u8]) -> Result<Response, DataplaneError> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|source| DataplaneError::Unreachable { socket: self.socket.clone(), source })?;
+        let mut stream = BufReader::new(stream);
+        let greeting: Greeting = self.read(&mut stream).await?;
+        if greeting.knockplane != VERSION {
+            return Err(DataplaneError::Version { theirs: greeting.knockplane, version: greeting.version });
+        }
+        stream.get_mut().write_all(line).await.map_err(DataplaneError::Lost)?;
+        self.read(&mut stream).await
+    }
+
+    async fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        stream: &mut BufReader<UnixStream>,
+    ) -> Result<T, DataplaneError> {
+        let mut line = Vec::new();
+        stream.take(MAX_LINE as u64).read_until(b'\n', &mut line).await.map_err(DataplaneError::Lost)?;
+        match line.last() {
+            Some(b'\n') => serde_json::from_slice(&line).map_err(|error| self.garbage(&error)),
+            _ if line.len() == MAX_LINE => Err(self.garbage(&"a line without an end")),
+            _ => Err(DataplaneError::Lost(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    fn unexpected(&self, answer: &Response) -> DataplaneError {
+        let name = match answer {
+            Response::Status(_) => "status",
+            Response::Rules(_) => "rules",
+            Response::Lists(_) => "lists",
+            Response::Metrics(_) => "metrics",
+            Response::Applied { .. } => "applied",
+            Response::Done => "done",
+            Response::Refused { .. } => "refused",
+        };
+        self.garbage(&format_args!("an answer to another question, `{name}`"))
+    }
+
+    fn garbage(&self, reason: &dyn std::fmt::Display) -> DataplaneError {
+        DataplaneError::Garbage { socket: self.socket.clone(), reason: reason.to_string() }
+    }
+}
+
+/// Looks at the dataplane for ever, and logs when it was reached, restarted or went away: once a change, not once a look.
+pub async fn watch(dataplane: Dataplane) {
+    let mut seen = None;
+    loop {
+        let answer = dataplane.status().await;
+        let now = Some(answer.as_ref().map(|status| status.pid).map_err(DataplaneError::kind));
+        if now != seen {
+            log_change(&answer);
+            seen = now;
+        }
+        sleep(WATCH_EVERY).await;
+    }
+}
+
+fn log_change(answer: &Result<Status, DataplaneError>) {
+    match answer {
+        Ok(status) => info!(
+            pid = status.pid,
+            version = status.version,
+            generation = status.generation,
+            rules = status.rules,
+            source = status.rules_source,
+            "dataplane reached"
+        ),
+        Err(error) => warn!("dataplane away: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    const GREETING: &str = "{\"knockplane\":1,\"version\":\"0.1.0\"}\n";
+
+    /// A peer that says these bytes to one client. With `stay` it keeps the connection open in silence.
+    fn peer(says: &[&str], stay: bool) -> (TempDir, Dataplane) {
+        let says = says.concat();
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("dataplane.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(says.as_bytes()).await.unwrap();
+            if stay {
+                std::future::pending::<()>().await;
+            }
+        });
+        let dataplane = Dataplane { answer_within: Duration::from_millis(100), ..Dataplane::new(socket) };
+        (dir, dataplane)
+    }
+
+    async fn failure(says: &[&str], stay: bool) -> DataplaneError {
+        let (_dir, dataplane) = peer(says, stay);
+        dataplane.list_remove("knocked".into(), [192, 0, 2, 1].into()).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn nobody_there_names_the_socket_and_the_remedy() {
+        let error = Dataplane::new("/nonexistent/d.sock").status().await.unwrap_err();
+        assert_eq!(error.kind(), "unreachable");
+        let text = error.to_string();
+        assert!(text.contains("/nonexistent/d.sock") && text.contains("systemctl start"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn another_version_is_refused() {
+        let error = failure(&["{\"knockplane\":2,\"version\":\"9.0.0\"}\n"], true).await;
+        assert!(matches!(&error, DataplaneError::Version { theirs: 2, version } if version == "9.0.0"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_stranger_on_the_socket_is_garbage() {
+        assert_eq!(failure(&["HTTP/1.1 400 Bad Request\r\n"], true).await.kind(), "garbage");
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_another_question_is_garbage() {
+        let says = &[GREETING, "{\"response\":\"applied\",\"generation\":1}\n"];
+        let error = failure(says, true).await;
+        assert!(error.to_string().contains("`applied`"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn silence_before_and_after_the_greeting_ends_in_time() {
+        assert_eq!(failure(&[], true).await.kind(), "silent");
+        assert_eq!(failure(&[GREETING], true).await.kind(), "silent");
+    }
+
+    #[tokio::test]
+    async fn half_an_answer_is_a_lost_connection() {
+        assert_eq!(failure(&[GREETING, "{\"response\":"], false).await.kind(), "lost");
+        assert_eq!(failure(&[], false).await.kind(), "lost");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_keeps_the_dataplanes_words() {
+        let says = &[GREETING, "{\"response\":\"refused\",\"error\":\"it is not in the list\"}\n"];
+        let error = failure(says, true).await;
+        assert!(matches!(&error, DataplaneError::Refused(_)), "{error:?}");
+        assert_eq!(error.to_string(), "it is not in the list");
+    }
+
+    #[tokio::test]
+    async fn done_is_done() {
+        let (_dir, dataplane) = peer(&[GREETING, "{\"response\":\"done\"}\n"], true);
+        dataplane.list_add("knocked".into(), [192, 0, 2, 1].into(), None).await.unwrap();
+    }
+
+    #[test]
+    fn too_long_a_request_is_not_sent() {
+        let source = "x".repeat(MAX_LINE);
+        let request = Request::Apply { rules: RuleSet::default(), source };
+        assert_eq!(Dataplane::new("/x").line(&request).unwrap_err().kind(), "too-long");
+    }
+}

@@ -1,0 +1,48 @@
+//! What people and machines talk to: the control process `knockplane-control` and the operator's tool `knockctl`.
+//!
+//! Neither decides about packets. The control process asks the dataplane and hands rule sets to it; when the control
+//! process is away, the dataplane goes on as it was.
+//!
+//! | module        | owns |
+//! |---------------|------|
+//! | [`daemon`]    | the control process: its start, its two listeners, its stop |
+//! | [`api`]       | HTTP: which path asks what |
+//! | [`ready`]     | whether packets are being decided about right now |
+//! | [`metrics`]   | what Prometheus scrapes |
+//! | [`dataplane`] | the client's end of the messages in `policy::wire` |
+//! | [`settings`]  | the section `[control]` of the configuration |
+//! | [`rules`]     | rules judged offline, before anybody is asked to run them |
+//! | [`cli`]       | `knockctl` |
+
+pub mod api;
+pub mod cli;
+pub mod daemon;
+pub mod dataplane;
+pub mod metrics;
+pub mod ready;
+pub mod rules;
+#[cfg(test)]
+mod sample;
+pub mod settings;
+mod socket;
+
+/// What a process tells its caller when it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// It failed while it ran.
+    Runtime = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// A configuration or rule file is invalid.
+    Invalid = 3,
+    /// The control process or the dataplane does not answer.
+    Unreachable = 4,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        std::process::ExitCode::from(exit as u8)
+    }
+}

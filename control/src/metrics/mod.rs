@@ -1,0 +1,215 @@
+//! What Prometheus scrapes: one question to the dataplane, turned into text.
+//!
+//! Every scrape fills a fresh sheet with the dataplane's numbers as they are, so that nothing is counted twice and
+//! a series that the dataplane no longer has disappears. What the control process counts itself lives in [`Metrics`].
+//! A dataplane that does not answer is a value, `dataplane_up 0`, not a failed scrape.
+//!
+//! | file           | owns |
+//! |----------------|------|
+//! | `mod.rs`       | the control process's own numbers, and rendering |
+//! | `packets.rs`   | the dataplane's numbers: workers, rings, rules, lists |
+//! | `memory.rs`    | what must stay the same from scrape to scrape: which rules have a series, points in time |
+//! | `sheet.rs`     | the thin layer over the library |
+
+mod memory;
+mod packets;
+mod sheet;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use knockplane_policy::wire;
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts};
+
+use self::memory::Memory;
+use self::sheet::Sheet;
+use crate::dataplane::DataplaneError;
+
+/// Content type of the rendered text.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Upper bounds of the buckets for applying rules. From a handful of rules to the time limit of an apply.
+const APPLY_BUCKETS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
+
+/// What the control process counts itself, from its start.
+#[derive(Debug)]
+pub struct Metrics {
+    reloads_invalid: AtomicU64,
+    last_reload_successful: IntGauge,
+    apply_duration: Histogram,
+    failures: IntCounterVec,
+    memory: Mutex<Memory>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let apply = HistogramOpts::new("config_apply_duration_seconds", "Time to have a rule set run, or refused.");
+        let failures = Opts::new("dataplane_request_failures_total", "Questions the dataplane did not answer.");
+        let metrics = Metrics {
+            reloads_invalid: AtomicU64::new(0),
+            last_reload_successful: sheet::valid(IntGauge::new(
+                "config_last_reload_successful",
+                "Whether the last rule set given to this control process runs; 1 before the first.",
+            )),
+            apply_duration: sheet::valid(Histogram::with_opts(apply.buckets(APPLY_BUCKETS.to_vec()))),
+            failures: sheet::valid(IntCounterVec::new(failures, &["reason"])),
+            memory: Mutex::default(),
+        };
+        metrics.last_reload_successful.set(1);
+        for kind in DataplaneError::FAILURES {
+            metrics.failures.with_label_values(&[kind]);
+        }
+        metrics
+    }
+}
+
+impl Metrics {
+    /// A rule set was given and did not get as far as the dataplane.
+    pub fn apply_was_invalid(&self) {
+        self.reloads_invalid.fetch_add(1, Ordering::Relaxed);
+        self.last_reload_successful.set(0);
+    }
+
+    /// A rule set was given to the dataplane, which took this long to run it or not to.
+    pub fn apply_ended(&self, took: Duration, successful: bool) {
+        self.apply_duration.observe(took.as_secs_f64());
+        self.last_reload_successful.set(successful.into());
+    }
+
+    /// A question to the dataplane was not answered, or refused, which is an answer and not counted.
+    pub fn request_failed(&self, error: &DataplaneError) {
+        if DataplaneError::FAILURES.contains(&error.kind()) {
+            self.failures.with_label_values(&[error.kind()]).inc();
+        }
+    }
+
+    /// The text of one scrape; `answer` is the dataplane's, if there is one.
+    pub fn render(&self, answer: Option<&wire::Metrics>, now: SystemTime) -> String {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let sheet = Sheet::default();
+        sheet.register(&self.last_reload_successful);
+        sheet.register(&self.apply_duration);
+        sheet.register(&self.failures);
+        let up = sheet.gauge("dataplane_up", "Whether the dataplane answered this scrape.", &[]);
+        up.with_label_values::<&str>(&[]).set(if answer.is_some() { 1.0 } else { 0.0 });
+        let build =
+            sheet.gauge("build_info", "Versions of the two processes; the value is 1.", &["component", "version"]);
+        build.with_label_values(&["control", env!("CARGO_PKG_VERSION")]).set(1.0);
+        let reloads = sheet.counter("config_reloads_total", "Rule sets given, by what became of them.", &["result"]);
+        reloads.with_label_values(&["invalid"]).inc_by(self.reloads_invalid.load(Ordering::Relaxed));
+        if let Some(answer) = answer {
+            build.with_label_values(&["dataplane", &answer.status.version]).set(1.0);
+            reloads.with_label_values(&["applied"]).inc_by(answer.applied);
+            reloads.with_label_values(&["refused"]).inc_by(answer.refused);
+            let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.look_at(answer, now);
+            packets::fill(&sheet, answer, &memory, now);
+        }
+        sheet.text()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::sample;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    /// Fails if promtool has anything to say. Debian's package `prometheus` has it.
+    fn promtool(text: &str) {
+        let mut child = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("promtool, of Debian's package prometheus");
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success() && said.is_empty(), "{}\n{text}", String::from_utf8_lossy(&said));
+    }
+
+    fn has(text: &str, line: &str) {
+        assert!(text.lines().any(|candidate| candidate == line), "no line `{line}` in:\n{text}");
+    }
+
+    #[test]
+    fn promtool_is_silent_about_a_full_and_an_unreachable_scrape() {
+        let metrics = Metrics::default();
+        promtool(&metrics.render(Some(&sample::metrics()), at(1_000)));
+        promtool(&metrics.render(None, at(1_000)));
+    }
+
+    #[test]
+    fn an_unreachable_dataplane_leaves_our_own_numbers() {
+        let metrics = Metrics::default();
+        metrics.apply_was_invalid();
+        metrics.request_failed(&DataplaneError::Silent(Duration::from_secs(5)));
+        let text = metrics.render(None, at(1_000));
+        has(&text, "knockplane_dataplane_up 0");
+        has(&text, "knockplane_config_reloads_total{result=\"invalid\"} 1");
+        has(&text, "knockplane_config_last_reload_successful 0");
+        has(&text, "knockplane_dataplane_request_failures_total{reason=\"silent\"} 1");
+        has(&text, "knockplane_dataplane_request_failures_total{reason=\"unreachable\"} 0");
+        assert!(!text.contains("rx_packets"), "{text}");
+    }
+
+    #[test]
+    fn a_full_scrape_says_what_the_dataplane_said() {
+        let text = Metrics::default().render(Some(&sample::metrics()), at(1_000));
+        for line in [
+            "knockplane_dataplane_up 1",
+            "knockplane_rx_packets_total{side=\"outside\",worker=\"0\"} 1234567",
+            "knockplane_packets_total{reason=\"chain-default\",verdict=\"drop\",worker=\"1\"} 1233567",
+            "knockplane_packets_total{reason=\"ipv4-malformed\",verdict=\"drop\",worker=\"0\"} 0",
+            "knockplane_rule_packets_total{chain=\"input\",rule=\"0a1b2c3d\"} 3",
+            "knockplane_rule_bytes_total{chain=\"input\",rule=\"0a1b2c3d\"} 144",
+            "knockplane_rule_overflow_packets_total 0",
+            "knockplane_chain_default_packets_total{chain=\"input\"} 7",
+            "knockplane_ring_drops_total{reason=\"rx-ring-full\",side=\"outside\",worker=\"0\"} 9",
+            "knockplane_unbound_queue_drops_total{side=\"outside\"} 6",
+            "knockplane_frames_in_flight{worker=\"0\"} 4",
+            "knockplane_frames_lost{worker=\"0\"} 0",
+            "knockplane_address_list_entries{list=\"trusted\"} 12345",
+            "knockplane_address_list_capacity_entries 1048576",
+            "knockplane_address_list_evictions_total{list=\"knock1\",reason=\"table-full\"} 5",
+            "knockplane_address_list_refusals_total{list=\"trusted\"} 2",
+            "knockplane_config_generation 3",
+            "knockplane_config_reloads_total{result=\"applied\"} 3",
+            "knockplane_config_last_reload_successful 1",
+            "knockplane_config_last_reload_success_timestamp_seconds 970",
+            "knockplane_worker_heartbeat_timestamp_seconds{worker=\"0\"} 999.995",
+            "knockplane_worker_seconds_total{state=\"asleep\",worker=\"1\"} 44.5",
+            "knockplane_xdp_mode_info{mode=\"native\",side=\"inside\",zero_copy=\"false\"} 1",
+            "knockplane_interface_up{interface=\"kp-out\",side=\"outside\"} 1",
+            "knockplane_events_lost_total 2",
+        ] {
+            has(&text, line);
+        }
+    }
+
+    #[test]
+    fn no_address_and_no_text_of_people_is_a_label() {
+        let text = Metrics::default().render(Some(&sample::metrics()), at(1_000));
+        assert!(!text.contains("192.0.2") && !text.contains("first knock") && !text.contains("rules.rsc"), "{text}");
+    }
+
+    #[test]
+    fn rules_beyond_the_cap_share_one_series() {
+        let mut answer = sample::metrics();
+        answer.rules = (0..1_002).map(|number| sample::rule_metrics(&format!("{number:08x}"), 10)).collect();
+        let text = Metrics::default().render(Some(&answer), at(1_000));
+        assert_eq!(text.matches("knockplane_rule_packets_total{").count(), 1_000);
+        has(&text, "knockplane_rule_overflow_packets_total 20");
+        has(&text, "knockplane_rule_overflow_bytes_total 960");
+        has(&text, "knockplane_rules_without_series 2");
+    }
+}

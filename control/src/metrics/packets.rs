@@ -1,0 +1,197 @@
+//! The dataplane's numbers as metric families. Labels are closed sets, worker numbers, interface, chain and list names,
+//! and rule ids: never an address, a port, or anything a packet carries.
+
+use std::time::Duration;
+
+use knockplane_policy::packet::Side;
+use knockplane_policy::rule::BuiltinChain;
+use knockplane_policy::wire::{Counter, ListSummary, Metrics, RuleMetrics, Status, Worker, WorkerMetrics};
+
+use super::memory::Memory;
+use super::sheet::Sheet;
+
+/// A ring statistic that is no loss: the kernel looked for something to send and there was nothing.
+const NO_LOSS: &str = "tx-ring-empty";
+
+/// Fills the sheet with everything the dataplane said.
+pub(super) fn fill(sheet: &Sheet, answer: &Metrics, memory: &Memory, now: Duration) {
+    process(sheet, answer, memory);
+    interfaces(sheet, &answer.status, answer.unbound_queue_drops);
+    traffic(sheet, &answer.status.workers, &answer.workers);
+    rings(sheet, &answer.status.workers, &answer.workers);
+    time(sheet, &answer.status.workers, &answer.workers, now);
+    rules(sheet, &answer.rules, memory);
+    chain_defaults(sheet, &answer.chain_defaults);
+    lists(sheet, &answer.lists, answer.list_capacity);
+}
+
+fn process(sheet: &Sheet, answer: &Metrics, memory: &Memory) {
+    let status = &answer.status;
+    sheet.value(
+        "dataplane_start_time_seconds",
+        "When the dataplane started, in Unix time.",
+        memory.started.as_secs_f64(),
+    );
+    sheet.value("config_generation", "Rule sets the dataplane has run since its start.", status.generation as f64);
+    sheet.value(
+        "config_last_reload_success_timestamp_seconds",
+        "When the rule set that runs was swapped in, in Unix time.",
+        memory.reloaded.as_secs_f64(),
+    );
+    sheet.value("rules", "Rules that run.", status.rules as f64);
+    sheet.count("events_lost_total", "Events of the workers that did not fit the manager's queue.", answer.events_lost);
+}
+
+fn interfaces(sheet: &Sheet, status: &Status, unbound_queue_drops: [u64; 2]) {
+    let up = sheet.gauge("interface_up", "Whether the interface's link is up.", &["side", "interface"]);
+    let mode = sheet.gauge(
+        "xdp_mode_info",
+        "How the interface is bound: native or generic XDP; the value is 1.",
+        &["side", "mode", "zero_copy"],
+    );
+    for interface in &status.interfaces {
+        let side = interface.side.name();
+        up.with_label_values(&[side, &interface.name]).set(if interface.up { 1.0 } else { 0.0 });
+        let zero_copy = if interface.zero_copy { "true" } else { "false" };
+        mode.with_label_values(&[side, &interface.xdp_mode, zero_copy]).set(1.0);
+    }
+    let unbound = sheet.counter(
+        "unbound_queue_drops_total",
+        "Frames that came in on a receive queue which no worker serves.",
+        &["side"],
+    );
+    for side in Side::ALL {
+        unbound.with_label_values(&[side.name()]).inc_by(unbound_queue_drops[side.index()]);
+    }
+}
+
+fn traffic(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics]) {
+    let labels = &["worker", "side"];
+    let rx_packets = sheet.counter("rx_packets_total", "Frames received.", labels);
+    let tx_packets = sheet.counter("tx_packets_total", "Frames sent out of the side.", labels);
+    let rx_bytes = sheet.counter("rx_bytes_total", "Bytes received, with Ethernet.", labels);
+    let tx_bytes = sheet.counter("tx_bytes_total", "Bytes sent out of the side, with Ethernet.", labels);
+    for side in Side::ALL {
+        for worker in workers {
+            let labels = [&worker.worker.to_string(), side.name()];
+            rx_packets.with_label_values(&labels).inc_by(worker.received[side.index()]);
+            tx_packets.with_label_values(&labels).inc_by(worker.sent[side.index()]);
+        }
+        for worker in counted {
+            let labels = [&worker.worker.to_string(), side.name()];
+            rx_bytes.with_label_values(&labels).inc_by(worker.received_bytes[side.index()]);
+            tx_bytes.with_label_values(&labels).inc_by(worker.sent_bytes[side.index()]);
+        }
+    }
+    let packets = sheet.counter(
+        "packets_total",
+        "Frames decided about, by what happened to them and why.",
+        &["worker", "verdict", "reason"],
+    );
+    for worker in counted {
+        for count in &worker.frames {
+            let labels = [&worker.worker.to_string(), count.verdict.name(), count.reason.name()];
+            packets.with_label_values(&labels).inc_by(count.frames);
+        }
+    }
+}
+
+fn rings(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics]) {
+    let drops = sheet.counter("ring_drops_total", "Frames lost at the rings.", &["worker", "side", "reason"]);
+    for worker in counted {
+        for ring in worker.ring_drops.iter().filter(|ring| ring.reason != NO_LOSS) {
+            let labels = [&worker.worker.to_string(), ring.side.name(), &ring.reason];
+            drops.with_label_values(&labels).inc_by(ring.frames);
+        }
+    }
+    let in_flight = sheet.gauge(
+        "frames_in_flight",
+        "Frames handed to the kernel for sending that did not come back yet.",
+        &["worker"],
+    );
+    let lost = sheet.gauge("frames_lost", "Frames of the worker's pool that are nowhere; always 0.", &["worker"]);
+    for worker in workers {
+        in_flight.with_label_values(&[worker.worker.to_string()]).set(worker.in_flight as f64);
+        lost.with_label_values(&[worker.worker.to_string()]).set(worker.lost as f64);
+    }
+}
+
+fn time(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics], now: Duration) {
+    let heartbeat = sheet.gauge(
+        "worker_heartbeat_timestamp_seconds",
+        "When the worker last said that it is alive, in Unix time.",
+        &["worker"],
+    );
+    for worker in workers {
+        let last = now.saturating_sub(worker.heartbeat_age);
+        heartbeat.with_label_values(&[worker.worker.to_string()]).set(last.as_secs_f64());
+    }
+    let spent = sheet.seconds("worker_seconds_total", "Time the worker spent, by what it did.", &["worker", "state"]);
+    for worker in counted {
+        let number = worker.worker.to_string();
+        spent.with_label_values(&[&number, "busy"]).inc_by(worker.busy.as_secs_f64());
+        spent.with_label_values(&[&number, "asleep"]).inc_by(worker.asleep.as_secs_f64());
+    }
+}
+
+fn rules(sheet: &Sheet, rules: &[RuleMetrics], memory: &Memory) {
+    let packets = sheet.counter("rule_packets_total", "Packets the rule matched.", &["chain", "rule"]);
+    let bytes = sheet.counter("rule_bytes_total", "Bytes of IP packets the rule matched.", &["chain", "rule"]);
+    let mut others = Counter::default();
+    let mut without_series = 0_u32;
+    for rule in rules {
+        if memory.has_series(&rule.id) {
+            packets.with_label_values(&[&rule.chain, &rule.id.0]).inc_by(rule.counter.packets);
+            bytes.with_label_values(&[&rule.chain, &rule.id.0]).inc_by(rule.counter.bytes);
+        } else {
+            others.packets += rule.counter.packets;
+            others.bytes += rule.counter.bytes;
+            without_series += 1;
+        }
+    }
+    sheet.count(
+        "rule_overflow_packets_total",
+        "Packets matched by all rules without series of their own.",
+        others.packets,
+    );
+    sheet.count(
+        "rule_overflow_bytes_total",
+        "Bytes of IP packets matched by all rules without series of their own.",
+        others.bytes,
+    );
+    sheet.value("rules_without_series", "Rules counted together because there are too many.", without_series.into());
+}
+
+fn chain_defaults(sheet: &Sheet, defaults: &[Counter; 3]) {
+    let packets =
+        sheet.counter("chain_default_packets_total", "Packets that no rule of the chain decided about.", &["chain"]);
+    let bytes = sheet.counter(
+        "chain_default_bytes_total",
+        "Bytes of IP packets that no rule of the chain decided about.",
+        &["chain"],
+    );
+    for (chain, counter) in BuiltinChain::ALL.into_iter().zip(defaults) {
+        packets.with_label_values(&[chain.name()]).inc_by(counter.packets);
+        bytes.with_label_values(&[chain.name()]).inc_by(counter.bytes);
+    }
+}
+
+fn lists(sheet: &Sheet, lists: &[ListSummary], capacity: u64) {
+    let entries = sheet.gauge("address_list_entries", "Addresses in the list.", &["list"]);
+    let evictions = sheet.counter(
+        "address_list_evictions_total",
+        "Addresses pushed out of the list before their time.",
+        &["list", "reason"],
+    );
+    let refusals = sheet.counter(
+        "address_list_refusals_total",
+        "Addresses not added because the table was full of addresses further along.",
+        &["list"],
+    );
+    for list in lists {
+        entries.with_label_values(&[&list.list]).set(list.entries as f64);
+        evictions.with_label_values(&[list.list.as_str(), "table-full"]).inc_by(list.evicted);
+        refusals.with_label_values(&[&list.list]).inc_by(list.refused);
+    }
+    sheet.value("address_list_capacity_entries", "Entries that all lists together can hold.", capacity as f64);
+}

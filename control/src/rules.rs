@@ -1,0 +1,82 @@
+//! Rules judged offline, before anybody is asked to run them.
+//!
+//! What the language says is `policy::rsc`'s business, whether the rules can run the engine's. The dataplane judges
+//! once more with its own settings, and its word is the last.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use knockplane_engine::lists::Lists;
+use knockplane_engine::table::Table;
+use knockplane_policy::level;
+use knockplane_policy::rule::{Condition, RuleSet};
+use knockplane_policy::settings::Settings;
+use knockplane_policy::time::{LONGEST_TIMEOUT, parse_duration};
+
+/// Whether the engine can run these rules, with the default settings.
+///
+/// # Errors
+/// Everything that keeps them from running, in the engine's words.
+pub fn compile(rules: &RuleSet) -> Result<(), Vec<String>> {
+    let lists = Lists::new(1).map_err(|error| vec![error.to_string()])?;
+    match Table::compile(Arc::new(rules.clone()), &Settings::default(), &lists) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.problems.iter().map(ToString::to_string).collect()),
+    }
+}
+
+/// Every list the rules name, with its level; none for a list that no rule adds to, which only operators fill.
+pub fn lists(rules: &RuleSet) -> BTreeMap<String, Option<u8>> {
+    let read = rules.rules.iter().flat_map(|rule| &rule.matchers).filter_map(|matcher| match &matcher.condition {
+        Condition::SrcAddressList(list) | Condition::DstAddressList(list) => Some((list.clone(), None)),
+        _ => None,
+    });
+    let added = level::levels(rules).into_iter().map(|(list, level)| (list, Some(level)));
+    read.chain(added).collect()
+}
+
+/// A time as RouterOS writes the timeouts of list entries.
+///
+/// # Errors
+/// What could have stood there.
+pub fn timeout(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .filter(|timeout| !timeout.is_zero() && *timeout <= LONGEST_TIMEOUT)
+        .ok_or_else(|| format!("`{text}` is no time: write `10m`, `1d2h` or `00:10:00`, at most `35w3d13h13m56s`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use knockplane_policy::rsc;
+    use knockplane_policy::rule::Action;
+
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn times_are_read_as_in_rules() {
+        for (text, seconds) in [("10m", 600), ("1d2h", 93_600), ("00:10:00", 600), ("1d00:00:00", 86_400), ("5", 5)] {
+            assert_eq!(timeout(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "soon", "0s", "36w", "none-static", "10m comment=x", "10m\nadd", "\"10m\""] {
+            assert!(timeout(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_that_no_rule_fills_have_no_level() {
+        let text = "/ip firewall filter\nadd chain=input src-address-list=friends action=add-src-to-address-list \
+                    address-list=seen\n";
+        let lists = lists(&rsc::read(text.as_bytes()).rules);
+        assert_eq!(lists.into_iter().collect::<Vec<_>>(), [("friends".to_owned(), None), ("seen".to_owned(), Some(0))]);
+    }
+
+    #[test]
+    fn rules_that_cannot_run_are_told_before_the_dataplane_sees_them() {
+        let circle = sample::rule("0a1b2c3d", Action::Jump("input".into()), false, "");
+        let errors = compile(&RuleSet { layer7: Vec::new(), rules: vec![circle] }).unwrap_err();
+        assert!(errors.len() == 1 && errors[0].contains("0a1b2c3d"), "{errors:?}");
+        assert_eq!(compile(&RuleSet::default()), Ok(()));
+    }
+}

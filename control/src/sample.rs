@@ -1,0 +1,147 @@
+//! A dataplane's answers to test with: two workers, two rules, two lists.
+
+use std::time::Duration;
+
+use knockplane_policy::packet::{Family, Side};
+use knockplane_policy::reason::{Reason, Verdict};
+use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSet};
+use knockplane_policy::settings::Settings;
+use knockplane_policy::wire::{
+    Counter, FrameCount, Interface, ListEntry, ListSummary, Lists, Metrics, RingDrops, RuleMetrics, Rules, Status,
+    Worker, WorkerMetrics,
+};
+
+pub(crate) fn status() -> Status {
+    Status {
+        version: "0.1.0".into(),
+        pid: 4242,
+        uptime: Duration::from_secs(90),
+        generation: 3,
+        generation_age: Duration::from_secs(30),
+        rules_source: "/etc/knockplane/rules.rsc".into(),
+        rules: 2,
+        settings: Settings::default(),
+        interfaces: vec![interface(Side::Outside, "kp-out"), interface(Side::Inside, "kp-in")],
+        workers: vec![worker(0), worker(1)],
+        on_exit: "closed".into(),
+    }
+}
+
+fn interface(side: Side, name: &str) -> Interface {
+    Interface { side, name: name.into(), xdp_mode: "native".into(), zero_copy: false, queues: 2, mtu: 1500, up: true }
+}
+
+fn worker(worker: u32) -> Worker {
+    Worker {
+        worker,
+        core: (worker == 0).then_some(2),
+        heartbeat_age: Duration::from_millis(5),
+        generation: 3,
+        received: [1_234_567, 89],
+        sent: [89, 1_000],
+        dropped: 1_233_567,
+        in_flight: 4,
+        lost: 0,
+        busy: Duration::from_secs(45),
+    }
+}
+
+pub(crate) fn rules() -> Rules {
+    let knock = Action::AddSrcToAddressList(ListAdd {
+        list: "knock1".into(),
+        timeout: ListTimeout::After(Duration::from_secs(10)),
+    });
+    Rules {
+        generation: 3,
+        source: "/etc/knockplane/rules.rsc".into(),
+        rules: RuleSet {
+            layer7: Vec::new(),
+            rules: vec![rule("0a1b2c3d", knock, false, "first knock"), rule("0a1b2c3d-2", Action::Drop, true, "")],
+        },
+        counters: vec![Counter { packets: 3, bytes: 144 }, Counter { packets: 1_234_567, bytes: 98_765_432_100 }],
+        chain_defaults: [Counter { packets: 7, bytes: 700 }, Counter::default(), Counter::default()],
+    }
+}
+
+pub(crate) fn rule(id: &str, action: Action, disabled: bool, comment: &str) -> Rule {
+    Rule {
+        id: RuleId(id.into()),
+        family: Family::Ipv4,
+        chain: "input".into(),
+        matchers: Vec::new(),
+        action,
+        disabled,
+        comment: comment.into(),
+        line: 1,
+    }
+}
+
+pub(crate) fn lists() -> Lists {
+    Lists {
+        lists: list_summaries(),
+        entries: vec![
+            ListEntry {
+                list: "knock1".into(),
+                address: [192, 0, 2, 7].into(),
+                time_left: Some(Duration::from_millis(8_200)),
+            },
+            ListEntry { list: "trusted".into(), address: "2001:db8::7".parse().unwrap(), time_left: None },
+        ],
+        truncated: false,
+    }
+}
+
+fn list_summaries() -> Vec<ListSummary> {
+    vec![
+        ListSummary { list: "knock1".into(), level: 0, entries: 1, evicted: 5, refused: 0 },
+        ListSummary { list: "trusted".into(), level: 1, entries: 12_345, evicted: 0, refused: 2 },
+    ]
+}
+
+pub(crate) fn metrics() -> Metrics {
+    let rules = rules();
+    Metrics {
+        status: status(),
+        workers: vec![worker_metrics(0), worker_metrics(1)],
+        rules: rules
+            .rules
+            .rules
+            .iter()
+            .zip(&rules.counters)
+            .map(|(rule, counter)| rule_metrics(&rule.id.0, counter.packets))
+            .collect(),
+        chain_defaults: rules.chain_defaults,
+        lists: list_summaries(),
+        list_capacity: 1 << 20,
+        applied: 3,
+        refused: 1,
+        unbound_queue_drops: [6, 0],
+        events_lost: 2,
+    }
+}
+
+pub(crate) fn rule_metrics(id: &str, packets: u64) -> RuleMetrics {
+    RuleMetrics {
+        id: RuleId(id.into()),
+        family: Family::Ipv4,
+        chain: "input".into(),
+        counter: Counter { packets, bytes: 48 * packets },
+    }
+}
+
+fn worker_metrics(worker: u32) -> WorkerMetrics {
+    let ring = |side, reason: &str, frames| RingDrops { side, reason: reason.into(), frames };
+    WorkerMetrics {
+        worker,
+        frames: vec![
+            FrameCount { verdict: Verdict::Forward, reason: Reason::Rule, frames: 1_000 },
+            FrameCount { verdict: Verdict::Drop, reason: Reason::ChainDefault, frames: 1_233_567 },
+            FrameCount { verdict: Verdict::Drop, reason: Reason::Ipv4Malformed, frames: 0 },
+        ],
+        received_bytes: [74_074_020, 5_340],
+        sent_bytes: [5_340, 60_000],
+        ring_drops: vec![ring(Side::Outside, "rx-ring-full", 9), ring(Side::Inside, "fill-ring-empty", 0)],
+        busy: Duration::from_secs(45),
+        asleep: Duration::from_millis(44_500),
+    }
+}

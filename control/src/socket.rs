@@ -1,0 +1,123 @@
+//! The control process's own unix socket: taken over from a process that died, never from one that lives, and removed
+//! at the end.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use tokio::net::UnixListener;
+
+/// Owner and group may change the firewall, nobody else.
+const MODE: u32 = 0o660;
+
+/// Removes the socket's file when it goes out of scope, if the file is still ours.
+#[derive(Debug)]
+pub(crate) struct Removal {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Listens on `path`. Its directory is created.
+///
+/// # Errors
+/// If somebody else listens there, or something that is no socket has the name, or the system says no.
+pub(crate) fn bind(path: &Path) -> anyhow::Result<(UnixListener, Removal)> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create {}, the directory of the socket", directory.display()))?;
+    }
+    clear(path)?;
+    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let removal = Removal { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() };
+    fs::set_permissions(path, fs::Permissions::from_mode(MODE))
+        .with_context(|| format!("cannot set the mode of {}", path.display()))?;
+    Ok((listener, removal))
+}
+
+/// Removes what a killed process left behind.
+fn clear(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other.with_context(|| format!("cannot look at {shown}"))?,
+    };
+    if !metadata.file_type().is_socket() {
+        bail!("{shown} is in the way and no socket: remove it, or set another `socket` in [control]");
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => bail!(
+            "another control process answers on {shown}: stop it first (systemctl stop knockplane-control), or set \
+             another `socket` in [control]"
+        ),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).with_context(|| format!("cannot remove the stale socket {shown}"))
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot tell whether somebody listens on {shown}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_directory_is_created_the_mode_set_and_the_file_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/knockplane/control.sock");
+        let (listener, removal) = bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        drop((listener, removal));
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        bind(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_answers_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let _bound = bind(&path).unwrap();
+        let error = bind(&path).unwrap_err().to_string();
+        assert!(error.contains("another control process answers"), "{error}");
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_in_the_way_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        fs::write(&path, "precious").unwrap();
+        let error = bind(&path).unwrap_err().to_string();
+        assert!(error.contains("no socket"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_took_our_place_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let bound = bind(&path).unwrap();
+        fs::rename(&path, dir.path().join("aside")).unwrap();
+        fs::write(&path, "another").unwrap();
+        drop(bound);
+        assert!(path.exists());
+    }
+}

@@ -1,0 +1,169 @@
+//! The two programs as an operator meets them, as far as no dataplane is needed: exit codes, sentences, start and stop.
+//! What needs the real dataplane is tested in the workspace's `tests` package.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn knockctl(socket: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_knockctl")).arg("--socket").arg(socket).args(arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A control process in a directory of its own, without a dataplane.
+struct Daemon {
+    dir: TempDir,
+    child: Child,
+}
+
+impl Daemon {
+    /// Started, and answering.
+    fn start() -> Daemon {
+        let dir = tempfile::tempdir().unwrap();
+        let child = spawn(&configuration(&dir));
+        let daemon = Daemon { dir, child };
+        wait_until_it_answers(&daemon.socket());
+        daemon
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("run/control.sock")
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the control process does not end");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Until a control process says that its dataplane is away.
+fn wait_until_it_answers(socket: &Path) {
+    let began = Instant::now();
+    while !stderr(&knockctl(socket, &["show", "status"])).contains("the dataplane cannot be reached") {
+        assert!(began.elapsed() < PATIENCE, "the control process does not answer");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A configuration file with sockets inside `dir` and a TCP port that the system chooses.
+fn configuration(dir: &TempDir) -> PathBuf {
+    let file = dir.path().join("knockplane.toml");
+    let at = dir.path().display();
+    let text = format!(
+        "[dataplane]\nsocket = \"{at}/dataplane.sock\"\n\n[control]\nlisten = \"127.0.0.1:0\"\nsocket = \"{at}/run/control.sock\"\n"
+    );
+    fs::write(&file, text).unwrap();
+    file
+}
+
+fn spawn(configuration: &Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_knockplane-control"))
+        .arg("--config")
+        .arg(configuration)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn without_a_daemon_every_question_ends_with_4_and_one_sentence() {
+    let socket = Path::new("/nonexistent/control.sock");
+    for arguments in [&["show", "rules"][..], &["show", "status"], &["list", "remove", "a", "192.0.2.1"]] {
+        let output = knockctl(socket, arguments);
+        assert_eq!(output.status.code(), Some(4), "{arguments:?}");
+        let text = stderr(&output);
+        assert!(text.lines().count() == 1 && text.contains("systemctl start knockplane-control"), "{text}");
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    for arguments in [&["show"][..], &["frobnicate"], &["list", "add", "a", "not-an-address"], &["check"]] {
+        assert_eq!(knockctl(Path::new("/x"), arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_invalid_rule_file_ends_with_3_before_anybody_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bad.rsc");
+    fs::write(&file, "/ip firewall filter\nadd chain=input protocol=tcp dst-port=XX action=drop\n").unwrap();
+    for command in ["check", "apply"] {
+        let output = knockctl(Path::new("/nonexistent/control.sock"), &[command, file.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(3), "{command}");
+        let text = stderr(&output);
+        assert!(text.contains("bad.rsc") && text.contains("1 problem"), "{text}");
+    }
+}
+
+#[test]
+fn an_invalid_configuration_ends_with_3_and_names_the_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("knockplane.toml");
+    fs::write(&file, "[control]\nlisen = \"127.0.0.1:1\"\n").unwrap();
+    let output = spawn(&file).wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("knockplane.toml:2: "), "{}", stderr(&output));
+}
+
+#[test]
+fn an_absent_dataplane_ends_with_4_through_the_daemon_too() {
+    let daemon = Daemon::start();
+    let output = knockctl(&daemon.socket(), &["show", "rules"]);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(stderr(&output).contains("systemctl start knockplane-dataplane"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_signal_stops_it_cleanly_and_removes_the_socket() {
+    for signal in ["INT", "TERM"] {
+        let mut daemon = Daemon::start();
+        daemon.signal(signal);
+        assert_eq!(daemon.exit_code(), Some(0), "SIG{signal}");
+        assert!(!daemon.socket().exists(), "SIG{signal}");
+    }
+}
+
+#[test]
+fn a_second_daemon_gives_way_to_the_first_and_replaces_a_killed_one() {
+    let mut first = Daemon::start();
+    let configuration = first.dir.path().join("knockplane.toml");
+    let second = spawn(&configuration).wait_with_output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(stderr(&second).contains("another control process answers"), "{}", stderr(&second));
+    assert_eq!(knockctl(&first.socket(), &["show", "rules"]).status.code(), Some(4), "the first still answers");
+
+    first.signal("KILL");
+    first.exit_code();
+    assert!(first.socket().exists());
+    let mut third = spawn(&configuration);
+    wait_until_it_answers(&first.socket());
+    third.kill().unwrap();
+    third.wait().unwrap();
+}
