@@ -1,0 +1,97 @@
+//! From HOST to the one address that everything is sent to.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+
+/// The address family asked for with -4 or -6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    fn holds(self, address: &SocketAddr) -> bool {
+        match self {
+            Family::V4 => address.is_ipv4(),
+            Family::V6 => address.is_ipv6(),
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
+    }
+}
+
+/// Why HOST has no usable address.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResolveError {
+    #[error(
+        "cannot resolve `{host}`: {source}\n  check the spelling and this machine's name server, or give an address"
+    )]
+    Unknown { host: String, source: io::Error },
+    #[error("`{host}` has no {family} address, only {others}\n  leave the -4 or -6 out, or give an address")]
+    NoneOfFamily { host: String, family: Family, others: String },
+    #[error("`{host}` resolves to no address")]
+    Nothing { host: String },
+}
+
+/// Looks `host` up once and takes the resolver's first address, of `family` if one is asked for. The port is 0.
+///
+/// A `SocketAddr` and not an `IpAddr`, because a link-local IPv6 address (`fe80::1%eth0`) needs its interface.
+pub(crate) fn resolve(host: &str, family: Option<Family>) -> Result<SocketAddr, ResolveError> {
+    let addresses: Vec<SocketAddr> = (host, 0)
+        .to_socket_addrs()
+        .map_err(|source| ResolveError::Unknown { host: host.to_owned(), source })?
+        .collect();
+    choose(host, family, &addresses)
+}
+
+fn choose(host: &str, family: Option<Family>, addresses: &[SocketAddr]) -> Result<SocketAddr, ResolveError> {
+    let fitting = addresses.iter().find(|address| family.is_none_or(|family| family.holds(address)));
+    match (fitting, family) {
+        (Some(address), _) => Ok(*address),
+        (None, Some(family)) if !addresses.is_empty() => {
+            let mut others: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
+            others.dedup();
+            Err(ResolveError::NoneOfFamily { host: host.to_owned(), family, others: others.join(", ") })
+        }
+        _ => Err(ResolveError::Nothing { host: host.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(list: &[&str]) -> Vec<SocketAddr> {
+        list.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 0)).collect()
+    }
+
+    #[test]
+    fn first_address_of_the_family() {
+        let list = addresses(&["2001:db8::1", "192.0.2.1", "192.0.2.2"]);
+        assert_eq!(choose("gate", None, &list).unwrap(), list[0]);
+        assert_eq!(choose("gate", Some(Family::V4), &list).unwrap(), list[1]);
+        assert_eq!(choose("gate", Some(Family::V6), &list).unwrap(), list[0]);
+    }
+
+    #[test]
+    fn a_missing_family_is_named_with_what_there_is() {
+        let error = choose("gate", Some(Family::V6), &addresses(&["192.0.2.1"])).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("no IPv6 address, only 192.0.2.1"), "{text}");
+    }
+
+    #[test]
+    fn no_address_at_all() {
+        assert!(matches!(choose("gate", Some(Family::V4), &[]), Err(ResolveError::Nothing { .. })));
+        assert!(matches!(choose("gate", None, &[]), Err(ResolveError::Nothing { .. })));
+    }
+}

@@ -1,0 +1,85 @@
+//! `knocker` knocks at a door, waits until it opens, and runs a command.
+//!
+//! What it promises:
+//! - Every argument is checked before the first packet: half a knock is worse than none, because the door counts it.
+//! - Steps leave in exactly the order given, one packet each, never repeated.
+//! - Exit codes: 0 done, 1 something failed, 2 the command line is wrong. With `--then`, the command's own.
+//!
+//! What happens, in order: read the arguments (`cli`), turn each step into packets to send (`step`, `services`),
+//! find the address (`host`), send (`send`, `echo`), wait and run (`then`).
+
+mod cli;
+mod echo;
+mod host;
+mod plan;
+mod send;
+mod services;
+mod step;
+mod then;
+
+use std::process::ExitCode;
+use std::thread;
+
+use clap::Parser;
+
+use crate::cli::Cli;
+use crate::plan::{Plan, UsageError};
+use crate::send::Sender;
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            // Every error here tells its cause itself, between the sentence and the remedy: not the chain as well.
+            eprintln!("error: {error}");
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let plan = Plan::new(cli)?;
+    for warning in &plan.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let door = host::resolve(&cli.host, cli.family())?;
+    plan.check_family(door)?;
+
+    if cli.dry_run {
+        print!("{}", plan.describe(door));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if cli.verbose {
+        eprintln!("knocking at {}", door.ip());
+    }
+
+    knock(&plan, Sender::open(door, &plan.steps)?, cli.verbose)?;
+
+    if plan.waits() {
+        thread::sleep(plan.grace);
+    }
+    if let Some(port) = plan.wait_port {
+        then::wait_for_port(door, port, plan.wait)?;
+        if cli.verbose {
+            eprintln!("port {port} is open");
+        }
+    }
+    match plan.command.split_first() {
+        Some((program, arguments)) => then::run(program, arguments),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Sends the steps in order, with the delay between them.
+fn knock(plan: &Plan, mut sender: Sender, verbose: bool) -> anyhow::Result<()> {
+    for (index, step) in plan.steps.iter().enumerate() {
+        if index > 0 && !plan.delay.is_zero() {
+            thread::sleep(plan.delay);
+        }
+        sender.send(index, step)?;
+        if verbose {
+            eprintln!("step {}: {}", index + 1, step.describe(sender.door()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! The checked command line: what will be sent, then waited for, then run.
+
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::cli::Cli;
+use crate::services::Services;
+use crate::step::{self, KNOCK_PAYLOAD, Step, Transport};
+
+/// A command line that cannot be carried out as written: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UsageError(String);
+
+/// Everything that happens after the arguments are read. Only the address is missing.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
+    /// Between two steps.
+    pub(crate) delay: Duration,
+    /// Between the last step and what follows it.
+    pub(crate) grace: Duration,
+    pub(crate) wait_port: Option<u16>,
+    /// How long `wait_port` is tried.
+    pub(crate) wait: Duration,
+    /// Program and arguments; empty if nothing is to be run.
+    pub(crate) command: Vec<OsString>,
+    /// What is done, but hardly meant.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Checks the whole command line and reports every fault in it, not the first.
+    pub(crate) fn new(cli: &Cli) -> Result<Self, UsageError> {
+        let services = Services::default();
+        let unnamed = if cli.udp { Transport::Udp } else { Transport::Tcp };
+        let mut faults = Vec::new();
+
+        let mut steps = Vec::with_capacity(cli.steps.len());
+        for (index, argument) in cli.steps.iter().enumerate() {
+            match Step::parse(argument.as_encoded_bytes(), unnamed, &services) {
+                Ok(step) => steps.push(step),
+                Err(fault) => faults.push(format!("step {}: {fault}", index + 1)),
+            }
+        }
+        let wait_port = cli.wait_port.as_deref().and_then(|text| {
+            step::parse_port(text, Transport::Tcp, &services)
+                .map_err(|problem| faults.push(format!("--wait-port: {problem}\n    {}", problem.expected())))
+                .ok()
+        });
+        if !faults.is_empty() {
+            return Err(UsageError(faults.join("\nerror: ")));
+        }
+
+        let warnings = if cli.udp { send_over_udp(&mut steps) } else { Vec::new() };
+        Ok(Self {
+            steps,
+            delay: Duration::from_millis(cli.delay_ms.into()),
+            grace: Duration::from_millis(cli.grace_ms.into()),
+            wait_port,
+            wait: Duration::from_secs(cli.wait_s.into()),
+            command: cli.then.clone(),
+            warnings,
+        })
+    }
+
+    /// Checks what depends on the address family: how small an echo request can be.
+    pub(crate) fn check_family(&self, door: SocketAddr) -> Result<(), UsageError> {
+        for (index, step) in self.steps.iter().enumerate() {
+            if let Step::Echo { packet_len: Some(packet_len) } = step
+                && step::echo_payload_len(Some(*packet_len), door).is_none()
+            {
+                return Err(UsageError(format!(
+                    "step {}: an echo request of {packet_len} bytes does not exist over IPv6\n    \
+                     {} is an IPv6 address, where the minimum is {} (headers of 40 + 8 bytes); or use -4",
+                    index + 1,
+                    door.ip(),
+                    step::echo_overhead_len(door),
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether anything follows the steps, and so the grace.
+    pub(crate) fn waits(&self) -> bool {
+        self.wait_port.is_some() || !self.command.is_empty()
+    }
+
+    /// What would be done, line by line.
+    pub(crate) fn describe(&self, door: SocketAddr) -> String {
+        let mut text = format!("to {}, {} ms between steps\n", door.ip(), self.delay.as_millis());
+        for (index, step) in self.steps.iter().enumerate() {
+            let _ = writeln!(text, "step {}: {}", index + 1, step.describe(door));
+        }
+        if self.waits() {
+            let _ = writeln!(text, "then wait {} ms", self.grace.as_millis());
+        }
+        if let Some(port) = self.wait_port {
+            let _ = writeln!(text, "then wait until tcp {port} answers, at most {} s", self.wait.as_secs());
+        }
+        if !self.command.is_empty() {
+            let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
+            let _ = writeln!(text, "then run: {}", words.join(" "));
+        }
+        text
+    }
+}
+
+/// Turns the TCP steps into UDP ones. `knock -u` does so even where `:tcp` is written, which is worth a word.
+fn send_over_udp(steps: &mut [Step]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (index, step) in steps.iter_mut().enumerate() {
+        if let Step::Tcp { port } = *step {
+            warnings.push(format!("step {}: {port}:tcp goes over UDP, because -u is given", index + 1));
+            *step = Step::Udp { port, payload: KNOCK_PAYLOAD.to_vec() };
+        }
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn plan(line: &str) -> Result<Plan, UsageError> {
+        Plan::new(&Cli::parse_from(std::iter::once("knocker").chain(line.split_whitespace())))
+    }
+
+    #[test]
+    fn every_fault_is_reported() {
+        let text = plan("gate 1:x 2 3:tcp=y --wait-port 0").unwrap_err().to_string();
+        for part in ["step 1: unknown protocol", "step 3: a TCP knock", "--wait-port: `0` is no port"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn u_means_all_of_them() {
+        let plan = plan("-u gate 1 2:tcp 3:udp=word icmp").unwrap();
+        let datagram = |port, payload: &[u8]| Step::Udp { port, payload: payload.to_vec() };
+        assert_eq!(
+            plan.steps,
+            [datagram(1, &[0]), datagram(2, &[0]), datagram(3, b"word"), Step::Echo { packet_len: None }]
+        );
+        assert_eq!(plan.warnings, ["step 2: 2:tcp goes over UDP, because -u is given"]);
+    }
+
+    #[test]
+    fn small_echo_requests_fit_ipv4_only() {
+        let plan = plan("gate icmp=28").unwrap();
+        assert!(plan.check_family("192.0.2.1:0".parse().unwrap()).is_ok());
+        let error = plan.check_family("[2001:db8::1]:0".parse().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("minimum is 48"), "{error}");
+    }
+
+    #[test]
+    fn description_holds_everything_but_the_passphrase() {
+        let plan = plan("-d 5 gate 1 2:udp 3:udp=secret icmp=100 --wait-port 22 --wait 3 --then ssh gate").unwrap();
+        assert_eq!(
+            plan.describe("192.0.2.1:0".parse().unwrap()),
+            "to 192.0.2.1, 5 ms between steps\n\
+             step 1: tcp 1, a SYN\n\
+             step 2: udp 2, a datagram of one zero byte\n\
+             step 3: udp 3, a passphrase of 6 bytes\n\
+             step 4: icmp, an echo request in an IP packet of 100 bytes\n\
+             then wait 200 ms\n\
+             then wait until tcp 22 answers, at most 3 s\n\
+             then run: ssh gate\n"
+        );
+    }
+}

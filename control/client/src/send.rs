@@ -1,0 +1,159 @@
+//! Sends steps: one packet each, from a socket of its own, in the order asked for.
+//!
+//! ```text
+//! TCP   socket ── connect (non-blocking) ── close     one SYN has left; no retransmission follows
+//! UDP   socket ── sendto ── close                     one datagram
+//! ICMP  the echo socket ── sendto                     opened before the first step, see `echo`
+//! ```
+//! A system call here hands the packet to the network before it returns, so that the order of calls is the order of packets.
+
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::echo::{EchoSocket, OpenError};
+use crate::step::{self, Step};
+
+/// Sends steps to one address.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    door: SocketAddr,
+    echo: Option<EchoSocket>,
+}
+
+/// Why a step did not leave.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    #[error("{0}\n  nothing was sent")]
+    Echo(#[from] OpenError),
+    #[error("step {number}, {step}: cannot send to {door}: {source}{remedy}", remedy = remedy(source))]
+    Step { number: usize, step: String, door: std::net::IpAddr, source: io::Error },
+}
+
+impl Sender {
+    /// Gets ready to send `steps` to `door`. Fails if one of them needs a right that this user lacks, so that the door
+    /// never sees the first half of a sequence that cannot be finished.
+    pub(crate) fn open(door: SocketAddr, steps: &[Step]) -> Result<Self, SendError> {
+        let echoes = steps.iter().any(|step| matches!(step, Step::Echo { .. }));
+        let echo = echoes.then(|| EchoSocket::open(door)).transpose()?;
+        Ok(Self { door, echo })
+    }
+
+    pub(crate) fn door(&self) -> SocketAddr {
+        self.door
+    }
+
+    /// Sends the step at `index` of the sequence.
+    pub(crate) fn send(&mut self, index: usize, step: &Step) -> Result<(), SendError> {
+        let sent = match step {
+            Step::Tcp { port } => send_syn(self.at_port(*port)),
+            Step::Udp { port, payload } => send_datagram(self.at_port(*port), payload),
+            Step::Echo { packet_len } => self.send_echo(*packet_len),
+        };
+        sent.map_err(|source| SendError::Step {
+            number: index + 1,
+            step: step.describe(self.door),
+            door: self.door.ip(),
+            source,
+        })
+    }
+
+    fn at_port(&self, port: u16) -> SocketAddr {
+        let mut address = self.door;
+        address.set_port(port);
+        address
+    }
+
+    fn send_echo(&mut self, packet_len: Option<u16>) -> io::Result<()> {
+        let too_small = || io::Error::new(io::ErrorKind::InvalidInput, "the packet size is too small");
+        let payload_len = step::echo_payload_len(packet_len, self.door).ok_or_else(too_small)?;
+        let unopened = || io::Error::other("no socket was opened for echo requests");
+        self.echo.as_mut().ok_or_else(unopened)?.send(payload_len)
+    }
+}
+
+/// Sends one SYN. Closing a socket that still waits for its answer ends the attempt without another packet, so that the SYN
+/// is not retransmitted: a door may count a repeat as a wrong knock.
+fn send_syn(to: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::from(to)) {
+        Err(error) if !syn_has_left(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether connect() failed only after its SYN was sent: no answer yet, or on the own machine already a refusal.
+fn syn_has_left(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, WouldBlock};
+    matches!(error.kind(), WouldBlock | ConnectionRefused | ConnectionReset) || is_in_progress(error)
+}
+
+/// The standard library's own kind for this is not stable yet.
+#[cfg(unix)]
+fn is_in_progress(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINPROGRESS)
+}
+
+/// Windows says WouldBlock.
+#[cfg(not(unix))]
+fn is_in_progress(_: &io::Error) -> bool {
+    false
+}
+
+fn send_datagram(to: SocketAddr, payload: &[u8]) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.send_to(payload, &SockAddr::from(to))?;
+    Ok(())
+}
+
+/// What to do about `error`, on a line of its own; empty if the error says it all.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        // EPERM and EACCES. For TCP, Linux hides EPERM: a SYN that the own filter drops looks like one that was sent.
+        io::ErrorKind::PermissionDenied => {
+            "\n  this machine refuses to send it: look for a rule that drops or rejects outgoing packets \
+             (`nft list ruleset`), and for a `prohibit` route; a broadcast address cannot be knocked at"
+        }
+        io::ErrorKind::NetworkUnreachable => {
+            "\n  this machine has no route there: check the network connection, or try the other family with -4 or -6"
+        }
+        io::ErrorKind::HostUnreachable => {
+            "\n  nobody answers at that address on the local network, or a route says unreachable: \
+             check the address and `ip route get`"
+        }
+        io::ErrorKind::AddrNotAvailable => "\n  this machine has no address of that family to send from: try -4 or -6",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_by_the_door_is_no_failure() {
+        assert!(syn_has_left(&io::ErrorKind::ConnectionRefused.into()));
+        assert!(syn_has_left(&io::ErrorKind::WouldBlock.into()));
+        assert!(!syn_has_left(&io::ErrorKind::NetworkUnreachable.into()));
+        assert!(!syn_has_left(&io::ErrorKind::PermissionDenied.into()));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn errors_of_the_network_have_a_remedy() {
+        for (code, word) in [
+            (libc::EPERM, "nft list ruleset"),
+            (libc::EACCES, "prohibit"),
+            (libc::ENETUNREACH, "no route"),
+            (libc::EHOSTUNREACH, "nobody answers"),
+            (libc::EADDRNOTAVAIL, "-4 or -6"),
+        ] {
+            let text = remedy(&io::Error::from_raw_os_error(code));
+            assert!(text.contains(word), "{code}: {text}");
+        }
+        assert_eq!(remedy(&io::Error::from_raw_os_error(libc::EMSGSIZE)), "");
+        assert!(syn_has_left(&io::Error::from_raw_os_error(libc::EINPROGRESS)));
+    }
+}

@@ -1,0 +1,129 @@
+//! Exit codes and sentences.
+
+use crate::lab::{self, KNOCKER, Lab};
+
+/// Runs `knocker`, expects `code`, that nothing was sent, and all of `parts` on standard error.
+fn refused(lab: &Lab, arguments: &[&str], code: i32, parts: &[&str]) -> String {
+    let mut tap = lab.tap();
+    let output = lab.knocker(arguments);
+    let error = lab::text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+    assert_eq!(tap.finish(), [], "{arguments:?}");
+    for part in parts {
+        assert!(error.contains(part), "{arguments:?}: `{part}` is not in: {error}");
+    }
+    error
+}
+
+#[test]
+fn a_wrong_step_is_shown_with_an_example() {
+    lab::inside(|lab| {
+        refused(
+            lab,
+            &["127.0.0.1", "1", "4321:upd"],
+            2,
+            &[
+                "error: step 2: unknown protocol `upd`\n    4321:upd\n         ^^^ expected `tcp` or `udp`; did you mean `udp`?\n",
+                "example: 4321:udp",
+            ],
+        );
+        refused(lab, &["127.0.0.1", "1", "4321:tcp=secret"], 2, &["one SYN", "example: 4321:udp=passphrase"]);
+        refused(lab, &["127.0.0.1", "icmp=27"], 2, &["minimum is 28"]);
+        refused(lab, &["127.0.0.1", "0", "nosuch", "icmp=x"], 2, &["step 1:", "step 2:", "step 3:"]);
+        refused(lab, &["127.0.0.1", "1", "--wait-port", "nosuch"], 2, &["--wait-port: unknown service"]);
+    });
+}
+
+#[test]
+fn ipv6_echo_requests_have_a_larger_minimum() {
+    lab::inside(|lab| {
+        refused(lab, &["::1", "1", "icmp=47"], 2, &["step 2", "minimum is 48"]);
+    });
+}
+
+#[test]
+fn a_wrong_command_line() {
+    lab::inside(|lab| {
+        refused(lab, &["127.0.0.1"], 2, &["STEP"]);
+        refused(lab, &["-4", "-6", "127.0.0.1", "1"], 2, &["cannot be used with"]);
+        refused(lab, &["-d", "soon", "127.0.0.1", "1"], 2, &["soon"]);
+        refused(lab, &["--wait", "3", "127.0.0.1", "1"], 2, &["--wait-port"]);
+    });
+}
+
+#[test]
+fn help_and_version() {
+    lab::inside(|lab| {
+        for (flag, part) in [("-h", "packet-size"), ("--help", "packet-size"), ("-V", "knocker ")] {
+            let output = lab.knocker(&[flag]);
+            assert_eq!(output.status.code(), Some(0));
+            assert!(lab::text(&output.stdout).contains(part), "{flag}");
+        }
+    });
+}
+
+#[test]
+fn a_host_that_cannot_be_used() {
+    lab::inside(|lab| {
+        // A label is 63 letters at most, so that no name server is asked: its packets would be in the tap.
+        let no_name = "g".repeat(64);
+        refused(lab, &[&no_name, "1"], 1, &["cannot resolve `ggg", "check the spelling"]);
+        refused(lab, &["-6", "127.0.0.1", "1"], 1, &["`127.0.0.1` has no IPv6 address, only 127.0.0.1"]);
+        refused(lab, &["-4", "::1", "1"], 1, &["`::1` has no IPv4 address, only ::1"]);
+    });
+}
+
+#[test]
+fn verbose_says_where_and_what_but_no_secret() {
+    lab::inside(|lab| {
+        let output = lab.knocker(&["-v", "127.0.0.1", "1", "2:udp", "3:udp=secret"]);
+        assert_eq!(
+            lab::text(&output.stderr),
+            "knocking at 127.0.0.1\n\
+             step 1: tcp 1, a SYN\n\
+             step 2: udp 2, a datagram of one zero byte\n\
+             step 3: udp 3, a passphrase of 6 bytes\n"
+        );
+        assert_eq!(output.stdout, b"");
+    });
+}
+
+#[test]
+fn u_outweighs_tcp_with_a_warning() {
+    lab::inside(|lab| {
+        let output = lab.knocker(&["-u", "127.0.0.1", "1:tcp"]);
+        assert!(output.status.success());
+        assert!(lab::text(&output.stderr).contains("warning: step 1: 1:tcp goes over UDP"));
+    });
+}
+
+#[test]
+fn a_network_that_refuses_has_a_remedy() {
+    lab::inside(|lab| {
+        lab.ip("address add 10.9.0.1/32 dev lo");
+        lab.ip("route add unreachable 10.9.1.0/24");
+        lab.ip("route add prohibit 10.9.2.0/24");
+        for step in ["1:udp", "1:tcp", "icmp"] {
+            for (host, remedy) in [("192.0.2.1", "no route"), ("10.9.1.1", "nobody answers"), ("10.9.2.1", "prohibit")]
+            {
+                let error = refused(lab, &[host, step], 1, &["step 1", host, remedy]);
+                assert_eq!(error.matches("os error").count(), 1, "the cause is told once: {error}");
+            }
+        }
+    });
+}
+
+/// The namespace allows nobody a ping socket, and the raw one is taken away. Not even the TCP step before it is sent.
+#[test]
+fn icmp_without_the_right_to_it_sends_nothing() {
+    lab::inside(|lab| {
+        let mut tap = lab.tap();
+        let arguments = ["--bounding-set=-net_raw", "--inh-caps=-net_raw", KNOCKER, "127.0.0.1", "1", "icmp"];
+        let output = lab::run("setpriv", &arguments);
+        let error = lab::text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert_eq!(error.lines().count(), 4, "{error}");
+        assert!(error.contains("net.ipv4.ping_group_range") && error.contains("setcap cap_net_raw+ep"), "{error}");
+        assert_eq!(tap.finish(), []);
+    });
+}
