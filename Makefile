@@ -1,0 +1,25 @@
+# Short names for what people do. CI calls them too.
+.PHONY: demo test build check clean
+
+PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
+
+# The main job, live, on real interfaces that it makes itself. KEEP=1 stays up until Ctrl-C.
+demo:
+	@tests/setup demo
+	@echo "building (release)"
+	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knocker -p knockplane-tests
+	@target/release/demo $(if $(filter-out 0,$(KEEP)),--keep)
+
+# Everything that CI runs: formatting, lints, unit and property tests, end-to-end tests.
+test:
+	@tests/setup test
+	cargo fmt --all --check
+	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+	cargo build --quiet --locked --workspace
+	cargo test --locked --workspace --no-fail-fast
+
+build:
+	cargo build --locked --release --workspace
+
+clean:
+	cargo clean

@@ -1,0 +1,290 @@
+//! The demo: the whole story on real interfaces that it makes itself, told live, with a verdict for each step.
+//!
+//! Exit code 0 if every step went as it should, 1 if one did not, 130 if it was interrupted. Whatever happens,
+//! namespaces, interfaces and processes are gone afterwards. With `--keep` it stays up until Ctrl-C.
+
+use std::io::{IsTerminal as _, Read as _, Write as _, stdout};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Parser;
+use knockplane_tests::{CLIENT, Filter, FilterOptions, SERVER, Topology, binary};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// Walks through what an inline port-knocking firewall does.
+#[derive(Parser)]
+struct Arguments {
+    /// Stay up after the last step, until Ctrl-C.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Longer than the longest timeout in the rules.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(75);
+const TCP_PORT: u16 = 8080;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&interrupted)) {
+            eprintln!("cannot catch signals: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    match tell(&arguments, &interrupted) {
+        Ok(Ending::Told { failed: 0 }) => ExitCode::SUCCESS,
+        Ok(Ending::Told { failed }) => {
+            println!("\n{failed} step(s) failed");
+            ExitCode::FAILURE
+        }
+        Ok(Ending::Interrupted) => {
+            println!("\ninterrupted; everything is cleaned up");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("\ndemo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+enum Ending {
+    Told { failed: usize },
+    Interrupted,
+}
+
+/// The scene, and everything that has to be gone in the end.
+struct Scene<'t> {
+    topology: &'t Topology,
+    filter: Filter<'t>,
+    interrupted: Arc<AtomicBool>,
+}
+
+fn tell(arguments: &Arguments, interrupted: &Arc<AtomicBool>) -> anyhow::Result<Ending> {
+    println!("Three network namespaces in a row, and the filter in the middle drops everything:\n");
+    let topology = Topology::new(1)?;
+    let (client, filter, server) = (topology.client.name(), topology.filter.name(), topology.server.name());
+    println!("   {client}        {filter}        {server}");
+    println!("   {CLIENT}  ═══════════  outside ▓ inside  ═══════════  {SERVER}\n");
+    let filter = Filter::start(&topology, &FilterOptions::from_configs("two-ports.rsc")?)?;
+    println!(
+        "Dataplane (process {}) and control (process {}) run with configs/two-ports.rsc:\n",
+        filter.dataplane.id(),
+        filter.control.id()
+    );
+    print_indented(&std::fs::read_to_string(filter.path("rules.rsc"))?);
+    let scene = Scene { topology: &topology, filter, interrupted: Arc::clone(interrupted) };
+    scene.serve_tcp()?;
+
+    type Step = fn(&Scene<'_>) -> anyhow::Result<String>;
+    let steps: [(&str, Step); 6] = [
+        ("a ping from client to server is dropped", closed_at_first),
+        ("knocks in the wrong order open nothing", wrong_order),
+        ("the real knock opens the door", real_knock),
+        ("after the time in the list the door is closed again", closes_again),
+        ("passphrases, knocked with our own knocker", passphrases),
+        ("what the operator sees", operator),
+    ];
+    let mut failed = 0;
+    for (number, (title, step)) in (1..).zip(steps) {
+        println!("\n━━ {number}. {title}");
+        let outcome = step(&scene);
+        if scene.is_interrupted() {
+            return Ok(Ending::Interrupted);
+        }
+        match outcome {
+            Ok(what) => println!("PASS {number}. {what}"),
+            Err(error) => {
+                failed += 1;
+                println!("FAIL {number}. {error:#}");
+            }
+        }
+    }
+    if arguments.keep {
+        scene.stay();
+    }
+    Ok(Ending::Told { failed })
+}
+
+fn closed_at_first(scene: &Scene<'_>) -> anyhow::Result<String> {
+    ensure!(!scene.ping()?, "the ping was answered");
+    ensure!(scene.connect().is_err(), "a TCP connection was accepted");
+    Ok("neither ping nor TCP passes".to_owned())
+}
+
+fn wrong_order(scene: &Scene<'_>) -> anyhow::Result<String> {
+    scene.client(&format!("knock -v {SERVER} 4321:tcp 1234:tcp"))?;
+    ensure!(!scene.ping()?, "the door is open after 4321, 1234");
+    scene.client(&format!("knock -v {SERVER} 1234:udp 4321:udp"))?;
+    ensure!(!scene.ping()?, "the door is open after UDP knocks");
+    Ok("wrong order and wrong protocol open nothing".to_owned())
+}
+
+fn real_knock(scene: &Scene<'_>) -> anyhow::Result<String> {
+    scene.client(&format!("knock -v {SERVER} 1234:tcp 4321:tcp"))?;
+    ensure!(scene.ping()?, "the door did not open");
+    scene.connect().context("ping passes, but TCP does not")?;
+    Ok("ping and a TCP connection pass".to_owned())
+}
+
+fn closes_again(scene: &Scene<'_>) -> anyhow::Result<String> {
+    let patience = Instant::now() + LONGEST_TIMEOUT;
+    while let Some(seconds) = scene.time_left("secured")? {
+        if Instant::now() > patience || scene.is_interrupted() {
+            bail!("{CLIENT} is still in the list");
+        }
+        scene.say_live(&format!("   {CLIENT} stays in the list secured for another {seconds:.0} s"));
+        scene.pause(Duration::from_secs(if stdout().is_terminal() { 1 } else { 10 }.min(seconds.ceil() as u64)));
+    }
+    scene.say_live("");
+    ensure!(!scene.ping()?, "the door is still open");
+    Ok("the door has closed by itself".to_owned())
+}
+
+fn passphrases(scene: &Scene<'_>) -> anyhow::Result<String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/passphrases.rsc").canonicalize()?;
+    println!("   $ knockctl apply configs/passphrases.rsc");
+    let applied = scene.filter.knockctl(&["apply", &file.display().to_string()])?;
+    ensure!(applied.ok(), "apply: {}", applied.stderr);
+    print_indented(&applied.stdout);
+    let knocker = binary("knocker")?;
+    let knocker = knocker.display();
+    scene.client(&format!("{knocker} {SERVER} 1234:udp=supersecretpassword1 4321:udp=supersecretpassword1"))?;
+    ensure!(!scene.ping()?, "a wrong passphrase opened the door");
+    scene.client(&format!("{knocker} {SERVER} 1234:udp=supersecretpassword1 4321:udp=supersecretpassword2"))?;
+    ensure!(scene.ping()?, "the right passphrases did not open the door");
+    Ok("the wrong passphrase opens nothing, the right ones do".to_owned())
+}
+
+fn operator(scene: &Scene<'_>) -> anyhow::Result<String> {
+    for what in ["rules", "lists"] {
+        println!("   $ knockctl show {what}");
+        let shown = scene.filter.knockctl(&["show", what])?;
+        ensure!(shown.ok(), "knockctl show {what}: {}", shown.stderr);
+        print_indented(&shown.stdout);
+    }
+    let forwarded = scene.filter.metric("knockplane_packets_total", &["verdict=\"forward\""])?;
+    let dropped = scene.filter.metric("knockplane_packets_total", &["verdict=\"drop\""])?;
+    ensure!(forwarded > 0.0 && dropped > 0.0, "/metrics counts {forwarded} forwarded and {dropped} dropped frames");
+    let namespace = scene.topology.filter.name();
+    println!("   metrics: http://127.0.0.1:9479/metrics, inside the namespace {namespace}");
+    Ok(format!("rules, lists and metrics agree: {forwarded} frames forwarded, {dropped} dropped"))
+}
+
+impl Scene<'_> {
+    /// Runs a command line on the client, and shows it.
+    fn client(&self, line: &str) -> anyhow::Result<()> {
+        let shown = line.rsplit_once("/knocker").map_or_else(|| line.to_owned(), |(_, rest)| format!("knocker{rest}"));
+        println!("   client $ {shown}");
+        let output = self.topology.client.run(line)?;
+        print_indented(&output.stdout);
+        ensure!(output.ok(), "{line}: {}", output.stderr);
+        Ok(())
+    }
+
+    /// Whether the server answers the client's ping.
+    fn ping(&self) -> anyhow::Result<bool> {
+        let line = format!("ping -n -c 2 -i 0.2 -W 1 {SERVER}");
+        println!("   client $ {line}");
+        let output = self.topology.client.run(&line)?;
+        let summary = output.stdout.lines().find(|line| line.contains("transmitted")).unwrap_or(&output.stderr);
+        print_indented(summary);
+        Ok(output.ok())
+    }
+
+    /// A TCP connection to the server, with a line there and back.
+    fn connect(&self) -> anyhow::Result<()> {
+        println!("   client $ a TCP connection to {SERVER}:{TCP_PORT}");
+        let address: SocketAddr = format!("{SERVER}:{TCP_PORT}").parse()?;
+        let outcome = self.topology.client.within(|| {
+            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+            stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+            stream.write_all(b"open sesame\n")?;
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer)?;
+            ensure!(&answer == b"open sesame\n", "the answer is not what was sent");
+            Ok(())
+        });
+        print_indented(
+            &outcome.as_ref().map_or_else(|error| format!("{error:#}"), |()| "connected, and echoed".to_owned()),
+        );
+        outcome
+    }
+
+    /// An echo server, for as long as the demo runs.
+    fn serve_tcp(&self) -> anyhow::Result<()> {
+        let listener = self.topology.server.within(|| Ok(TcpListener::bind((SERVER, TCP_PORT))?))?;
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut buffer = [0; 64];
+                if let Ok(count) = stream.read(&mut buffer) {
+                    let _ = stream.write_all(&buffer[..count]);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Seconds the client has left in a list; none if it is not there.
+    fn time_left(&self, list: &str) -> anyhow::Result<Option<f64>> {
+        let lists = self.filter.ask(&["show", "lists", list])?;
+        let entries = lists["entries"].as_array().context("no entries in the answer")?;
+        let Some(entry) = entries.iter().find(|entry| entry["address"] == CLIENT) else { return Ok(None) };
+        let left = &entry["time_left"];
+        let nanos = left["nanos"].as_f64().unwrap_or_default() / 1e9;
+        Ok(Some(left["secs"].as_f64().context("no time left in the answer")? + nanos))
+    }
+
+    /// On a terminal, one line that is written over; elsewhere a line each time.
+    fn say_live(&self, text: &str) {
+        if stdout().is_terminal() {
+            print!("\r\x1b[2K{text}");
+            let _ = stdout().flush();
+        } else if !text.is_empty() {
+            println!("{text}");
+        }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps, unless interrupted.
+    fn pause(&self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end && !self.is_interrupted() {
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn stay(&self) {
+        let (client, filter) = (self.topology.client.name(), self.topology.filter.name());
+        println!("\nStaying up until Ctrl-C. In another terminal, for example:");
+        println!("   ip netns exec {client} ping {SERVER}");
+        println!(
+            "   ip netns exec {client} knock {SERVER} 1234:tcp 4321:tcp     (after: knockctl apply configs/two-ports.rsc)"
+        );
+        println!(
+            "   {} --socket {} show rules",
+            binary("knockctl").unwrap_or_default().display(),
+            self.filter.path("control.sock").display()
+        );
+        println!("   ip netns exec {filter} curl http://127.0.0.1:9479/metrics");
+        while !self.is_interrupted() {
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+fn print_indented(text: &str) {
+    for line in text.lines() {
+        println!("     {line}");
+    }
+}

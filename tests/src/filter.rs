@@ -1,0 +1,229 @@
+//! The two processes, as they are installed: the binaries beside the running one, with a configuration of their own.
+
+use std::env;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+
+use crate::process::{Output, Process, run};
+use crate::topology::Topology;
+
+/// Where `/metrics` is served, in each topology's own filter namespace.
+const METRICS_PORT: u16 = 9479;
+
+/// How long processes may take to be ready.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What differs from one filter to the next.
+#[derive(Clone, Debug)]
+pub struct FilterOptions {
+    /// The rules, as text.
+    pub rules: String,
+    /// Further lines of `[dataplane]`.
+    pub dataplane: String,
+    /// Further sections.
+    pub sections: String,
+}
+
+impl FilterOptions {
+    /// A rule file of `configs/`.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub fn from_configs(file: &str) -> anyhow::Result<Self> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs").join(file);
+        let rules = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self::from_rules(&rules))
+    }
+
+    /// Rules as text.
+    pub fn from_rules(rules: &str) -> Self {
+        FilterOptions { rules: rules.to_owned(), dataplane: String::new(), sections: String::new() }
+    }
+}
+
+/// Dataplane and control process in a topology's filter namespace, ended when dropped.
+#[derive(Debug)]
+pub struct Filter<'t> {
+    /// Declared before `folder`: they end before it is removed.
+    pub control: Process,
+    /// The dataplane.
+    pub dataplane: Process,
+    folder: Folder,
+    topology: &'t Topology,
+}
+
+impl<'t> Filter<'t> {
+    /// Starts both processes and waits until they are ready.
+    ///
+    /// # Errors
+    /// If they do not get ready, with what they said.
+    pub fn start(topology: &'t Topology, options: &FilterOptions) -> anyhow::Result<Self> {
+        let folder = Folder::make(topology.filter.name())?;
+        fs::write(folder.0.join("rules.rsc"), &options.rules)?;
+        fs::write(folder.0.join("knockplane.toml"), configuration(&folder.0, options))?;
+        let dataplane = start(topology, &folder.0, "knockplane-dataplane")?;
+        let control = start(topology, &folder.0, "knockplane-control")?;
+        let mut filter = Filter { control, dataplane, folder, topology };
+        filter.wait_until_ready()?;
+        Ok(filter)
+    }
+
+    /// Starts the dataplane again, after it ended.
+    ///
+    /// # Errors
+    /// If it cannot be started or does not get ready.
+    pub fn restart_dataplane(&mut self) -> anyhow::Result<()> {
+        self.dataplane = start(self.topology, &self.folder.0, "knockplane-dataplane")?;
+        self.wait_until_ready()
+    }
+
+    /// Starts the control process again, after it ended.
+    ///
+    /// # Errors
+    /// If it cannot be started or does not get ready.
+    pub fn restart_control(&mut self) -> anyhow::Result<()> {
+        self.control = start(self.topology, &self.folder.0, "knockplane-control")?;
+        self.wait_until_ready()
+    }
+
+    /// Runs `knockctl`.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn knockctl(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        run(Command::new(binary("knockctl")?).arg("--socket").arg(self.folder.0.join("control.sock")).args(arguments))
+    }
+
+    /// Runs `knockctl --json`, which must succeed.
+    ///
+    /// # Errors
+    /// If it fails, or prints no JSON.
+    pub fn ask(&self, arguments: &[&str]) -> anyhow::Result<Value> {
+        let output = self.knockctl(&[&["--json"], arguments].concat())?;
+        ensure!(output.ok(), "knockctl {arguments:?}: {}", output.stderr);
+        serde_json::from_str(&output.stdout).with_context(|| format!("not JSON: {}", output.stdout))
+    }
+
+    /// Fetches a page of the control process's HTTP listener.
+    ///
+    /// # Errors
+    /// If nothing answers, or not with 200.
+    pub fn http(&self, path: &str) -> anyhow::Result<String> {
+        let answer = self.topology.filter.within(|| {
+            let mut stream = TcpStream::connect(("127.0.0.1", METRICS_PORT))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        })?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("not an HTTP answer")?;
+        ensure!(head.contains(" 200 "), "{path}: {head}: {body}");
+        Ok(body.to_owned())
+    }
+
+    /// One value of `/metrics`: the sum of all series of this name whose labels contain all of `labels`.
+    ///
+    /// # Errors
+    /// If there is no such series.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> anyhow::Result<f64> {
+        let text = self.http("/metrics")?;
+        let mut values = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && labels.iter().all(|label| line.contains(label))
+        });
+        let value = |line: &str| line.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok());
+        let first = values.next().with_context(|| format!("no series {name} with {labels:?} in:\n{text}"))?;
+        Ok(std::iter::once(first).chain(values).filter_map(value).sum())
+    }
+
+    /// A file in the filter's own folder.
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.folder.0.join(file)
+    }
+
+    /// What both processes logged so far.
+    pub fn log(&self) -> String {
+        log(&self.folder.0)
+    }
+
+    /// Waits until `/readyz` says so.
+    ///
+    /// # Errors
+    /// If a process ends, or it takes too long, with what they logged.
+    pub fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let problem = match self.http("/readyz") {
+                Ok(_) => return Ok(()),
+                Err(problem) => problem,
+            };
+            let running = self.dataplane.runs()? && self.control.runs()?;
+            if !running || Instant::now() > patience {
+                bail!("the filter is not ready: {problem:#}\n{}", self.log());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A temporary folder, removed when dropped.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make(name: &str) -> anyhow::Result<Self> {
+        let folder = env::temp_dir().join(name);
+        fs::create_dir_all(&folder)?;
+        Ok(Folder(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The path of one of our binaries, built in the same profile as the running one.
+///
+/// # Errors
+/// If it was not built.
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let own = env::current_exe()?;
+    // target/PROFILE/demo, or target/PROFILE/deps/test-1234.
+    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.with_context(|| format!("{name} is not built beside {}; run: cargo build --workspace", own.display()))
+}
+
+fn start(topology: &Topology, folder: &Path, program: &str) -> anyhow::Result<Process> {
+    let mut command = topology.filter.command(binary(program)?);
+    command.arg("--config").arg(folder.join("knockplane.toml"));
+    Process::start(program, &mut command, &folder.join(format!("{program}.log")))
+}
+
+fn configuration(folder: &Path, options: &FilterOptions) -> String {
+    let folder = folder.display();
+    format!(
+        "[dataplane]\noutside = \"outside\"\ninside = \"inside\"\nrules = \"rules.rsc\"\n\
+         socket = \"{folder}/dataplane.sock\"\nstate-dir = \"{folder}/state\"\nlist-capacity = 10_000\n{}\n\
+         [control]\nlisten = \"127.0.0.1:{METRICS_PORT}\"\nsocket = \"{folder}/control.sock\"\n{}\n",
+        options.dataplane, options.sections
+    )
+}
+
+fn log(folder: &Path) -> String {
+    let read = |program: &str| {
+        let text = fs::read_to_string(folder.join(format!("{program}.log"))).unwrap_or_default();
+        format!("--- {program} ---\n{text}")
+    };
+    read("knockplane-dataplane") + &read("knockplane-control")
+}

@@ -1,0 +1,17 @@
+//! What end-to-end tests, the demo and the benchmarks stand on: real interfaces in network namespaces, the real
+//! processes between them, and real clients.
+//!
+//! ```text
+//!   client namespace          filter namespace           server namespace
+//!   eth0 10.77.0.1  ═══════ outside ▓ inside ═══════  eth0 10.77.0.2
+//! ```
+//! Everything a [`Topology`] or a [`Filter`] made is gone when it is dropped. Names are unique for each run and each
+//! topology, so that runs do not meet.
+
+mod filter;
+mod process;
+mod topology;
+
+pub use filter::{Filter, FilterOptions, binary};
+pub use process::{Output, Process, run};
+pub use topology::{CLIENT, CLIENT6, Namespace, SERVER, SERVER6, Topology, VISITOR};

@@ -1,0 +1,192 @@
+//! Three network namespaces in a row, joined by two veth pairs, and their removal.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd as _;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use anyhow::{Context as _, ensure};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::process::{Output, run};
+
+/// The client's address.
+pub const CLIENT: &str = "10.77.0.1";
+/// The server's address.
+pub const SERVER: &str = "10.77.0.2";
+/// Another address that the client's interface has: somebody else on the outside.
+pub const VISITOR: &str = "10.77.0.3";
+/// The client's IPv6 address.
+pub const CLIENT6: &str = "fd77::1";
+/// The server's IPv6 address.
+pub const SERVER6: &str = "fd77::2";
+
+/// A network namespace, removed when dropped.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    fn make(name: String) -> anyhow::Result<Self> {
+        checked(Command::new("ip").args(["netns", "add", &name]))?;
+        let namespace = Namespace { name };
+        namespace.ip("link set lo up")?;
+        Ok(namespace)
+    }
+
+    /// Its name, for `ip netns exec`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A command that will run inside, and that the kernel kills when the thread that started it dies.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, "setpriv", "--pdeathsig", "KILL"]).arg(program);
+        command
+    }
+
+    /// Runs a command line inside, words separated by spaces.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn run(&self, line: &str) -> anyhow::Result<Output> {
+        let mut words = line.split_whitespace();
+        run(self.command(words.next().context("an empty command line")?).args(words))
+    }
+
+    /// Runs `ip` inside, which must succeed.
+    ///
+    /// # Errors
+    /// If it fails, with what it said.
+    pub fn ip(&self, arguments: &str) -> anyhow::Result<String> {
+        checked(Command::new("ip").args(["-n", &self.name]).args(arguments.split_whitespace()))
+    }
+
+    /// Writes a kernel setting (`/proc/sys`).
+    ///
+    /// # Errors
+    /// If there is no such setting.
+    pub fn set(&self, setting: &str, value: &str) -> anyhow::Result<()> {
+        self.within(|| fs::write(format!("/proc/sys/{setting}"), value).with_context(|| setting.to_owned()))
+    }
+
+    /// Runs code on a thread that is inside. Sockets that it makes stay there.
+    ///
+    /// # Errors
+    /// What the code returns, or if the namespace cannot be entered.
+    pub fn within<T: Send>(&self, code: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+        let path = format!("/run/netns/{}", self.name);
+        thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                let namespace = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+                code()
+            });
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Frames that an interface of it has sent and received, as its driver counts them.
+    ///
+    /// # Errors
+    /// If there is no such interface.
+    pub fn traffic(&self, interface: &str) -> anyhow::Result<(u64, u64)> {
+        let text = self.ip(&format!("-j -s link show dev {interface}"))?;
+        let json: serde_json::Value = serde_json::from_str(&text)?;
+        let count = |direction: &str| json[0]["stats64"][direction]["packets"].as_u64().context("no such counter");
+        Ok((count("tx")?, count("rx")?))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Its interfaces go with it. What is left if this fails is seen by the run that checks for leftovers.
+        let _ = run(Command::new("ip").args(["netns", "del", &self.name]));
+    }
+}
+
+/// Client, filter and server.
+#[derive(Debug)]
+pub struct Topology {
+    /// The outside's far end.
+    pub client: Namespace,
+    /// Has the interfaces `outside` and `inside`, without addresses.
+    pub filter: Namespace,
+    /// The inside's far end.
+    pub server: Namespace,
+    /// Receive queues of each interface.
+    pub queues: u32,
+}
+
+impl Topology {
+    /// Makes the namespaces and interfaces with this many queues each, and waits until the links are up.
+    ///
+    /// # Errors
+    /// Without root, or if a tool is missing; what was made so far is removed.
+    pub fn new(queues: u32) -> anyhow::Result<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        ensure!(rustix::process::geteuid().is_root(), "network namespaces need root; run this as root");
+        let run = format!("kp{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let topology = Topology {
+            client: Namespace::make(format!("{run}-client"))?,
+            filter: Namespace::make(format!("{run}-filter"))?,
+            server: Namespace::make(format!("{run}-server"))?,
+            queues,
+        };
+        topology.silence()?;
+        topology.join(&topology.client, "outside")?;
+        topology.join(&topology.server, "inside")?;
+        topology.client.ip(&format!("addr add {CLIENT}/24 dev eth0"))?;
+        topology.client.ip(&format!("addr add {VISITOR}/24 dev eth0"))?;
+        topology.server.ip(&format!("addr add {SERVER}/24 dev eth0"))?;
+        Ok(topology)
+    }
+
+    /// Gives client and server IPv6 addresses, usable at once.
+    ///
+    /// # Errors
+    /// If the kernel has no IPv6.
+    pub fn add_ipv6(&self) -> anyhow::Result<()> {
+        for (namespace, address) in [(&self.client, CLIENT6), (&self.server, SERVER6)] {
+            namespace.set("net/ipv6/conf/eth0/disable_ipv6", "0")?;
+            namespace.ip(&format!("addr add {address}/64 dev eth0 nodad"))?;
+        }
+        Ok(())
+    }
+
+    /// Without IPv6, hosts say nothing by themselves, so that frames can be counted.
+    fn silence(&self) -> anyhow::Result<()> {
+        for namespace in [&self.client, &self.filter, &self.server] {
+            for scope in ["all", "default"] {
+                namespace.set(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "1")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A veth pair between `eth0` of a host and an interface of the filter.
+    fn join(&self, host: &Namespace, interface: &str) -> anyhow::Result<()> {
+        let queues = format!("numrxqueues {0} numtxqueues {0}", self.queues);
+        let (host_name, filter) = (host.name(), self.filter.name());
+        let add =
+            format!("link add eth0 netns {host_name} {queues} type veth peer {interface} netns {filter} {queues}");
+        checked(Command::new("ip").args(add.split_whitespace()))?;
+        // A veth sender leaves checksums, segmentation and VLAN tags to a receiver that is not there: XDP sees frames as
+        // they were handed over.
+        let off = "ethtool -K eth0 tx off tso off gso off gro off txvlan off";
+        let done = host.run(off)?;
+        ensure!(done.ok(), "{off}: {}", done.stderr);
+        host.ip("link set eth0 up")?;
+        self.filter.ip(&format!("link set {interface} up"))?;
+        Ok(())
+    }
+}
+
+fn checked(command: &mut Command) -> anyhow::Result<String> {
+    let output = run(command)?;
+    ensure!(output.ok(), "{command:?} failed: {}{}", output.stdout, output.stderr);
+    Ok(output.stdout)
+}

@@ -1,0 +1,17 @@
+//! End-to-end tests: the real processes, on real interfaces, with real clients. They need root.
+//!
+//! Where a new test goes:
+//!
+//! | file           | what is tested there |
+//! |----------------|----------------------|
+//! | `knocks.rs`    | which knocks open and which do not |
+//! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
+//! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
+//! | `operator.rs`  | rules applied live, tables, lists, metrics |
+//! | `scene.rs`     | what they share |
+
+mod knocks;
+mod operator;
+mod processes;
+mod scene;
+mod wire;

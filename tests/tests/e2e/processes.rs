@@ -1,0 +1,185 @@
+//! Starting, stopping, killing, restarting; what is refused at start.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use knockplane_tests::{FilterOptions, Topology, binary, run};
+
+use crate::scene::{CLIENT, QUICK, eventually, knock, listed, ping, with};
+
+fn two_ports() -> FilterOptions {
+    FilterOptions::from_configs("two-ports.rsc").expect("configs/two-ports.rsc")
+}
+
+/// Whether an XDP program is attached to either of the filter's interfaces.
+fn xdp_attached(topology: &Topology) -> bool {
+    topology.filter.ip("link show").expect("links").contains("xdp")
+}
+
+#[test]
+fn killing_control_leaves_the_dataplane_forwarding_and_a_new_control_finds_everything() {
+    with(&two_ports(), |topology, filter| {
+        knock(topology, "1234:tcp 4321:tcp");
+        let before = filter.ask(&["show", "rules"]).expect("rules");
+        filter.control.kill().expect("killed");
+        assert!(ping(topology, ""), "the open door stays open");
+        assert_eq!(filter.knockctl(&["show", "status"]).expect("knockctl").code, Some(4), "the daemon is unreachable");
+
+        filter.restart_control().expect("control starts again");
+        assert!(listed(filter, "secured", CLIENT), "the lists are there");
+        let after = filter.ask(&["show", "rules"]).expect("rules");
+        assert_eq!(before["rules"], after["rules"]);
+        let packets = |rules: &serde_json::Value| rules["counters"][2]["packets"].as_u64().expect("a counter");
+        assert!(packets(&after) > packets(&before), "and counted on meanwhile");
+    });
+}
+
+#[test]
+fn killing_the_dataplane_closes_the_wire_leaves_no_program_and_a_restart_works_at_once() {
+    with(&two_ports(), |topology, filter| {
+        knock(topology, "1234:tcp 4321:tcp");
+        assert!(ping(topology, "") && xdp_attached(topology));
+        filter.dataplane.kill().expect("killed");
+        assert!(!ping(topology, ""), "nothing is forwarded");
+        assert!(!xdp_attached(topology), "no program is left");
+        let up = filter.metric("knockplane_dataplane_up", &[]).expect("control still answers");
+        assert_eq!(up, 0.0);
+
+        for _ in 0..3 {
+            filter.restart_dataplane().expect("the dataplane starts again, at once");
+            assert!(!ping(topology, ""), "a restart opens nothing");
+            knock(topology, "1234:tcp 4321:tcp");
+            assert!(ping(topology, ""), "and a knock opens as before");
+            filter.dataplane.kill().expect("killed");
+        }
+    });
+}
+
+#[test]
+fn a_stopped_dataplane_leaves_nothing_behind() {
+    with(&two_ports(), |topology, filter| {
+        for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+            let status = filter.dataplane.stop(signal).expect("it ends");
+            assert!(status.success(), "{signal:?}: {status}");
+            assert!(!xdp_attached(topology) && !filter.path("dataplane.sock").exists());
+            filter.restart_dataplane().expect("started again");
+        }
+    });
+}
+
+#[test]
+fn an_invalid_apply_changes_nothing() {
+    with(&two_ports(), |topology, filter| {
+        knock(topology, "1234:tcp 4321:tcp");
+        let before = filter.ask(&["show", "rules"]).expect("rules");
+        let file = filter.path("wrong.rsc");
+        for wrong in [
+            "/ip firewall filter\nadd chain=input action=acept\n",
+            "/ip firewall filter\nadd chain=input protocol=tcp dst-port=70000\n",
+            "/ip firewall filter\nadd chain=input layer7-protocol=nobody\n",
+            "/ip firewall filter\nadd chain=input connection-state=new\n",
+            "add chain",
+        ] {
+            fs::write(&file, wrong).expect("written");
+            let output = filter.knockctl(&["apply", &file.display().to_string()]).expect("knockctl");
+            assert_eq!(output.code, Some(3), "{wrong:?}: {output:?}");
+            assert!(output.stderr.contains("wrong.rsc"), "{wrong:?} is located: {}", output.stderr);
+        }
+        let after = filter.ask(&["show", "rules"]).expect("rules");
+        assert_eq!((&before["rules"], &before["generation"]), (&after["rules"], &after["generation"]));
+        assert!(ping(topology, ""), "the open door stays open");
+    });
+}
+
+#[test]
+fn what_was_applied_survives_a_restart() {
+    with(&two_ports(), |topology, filter| {
+        let file = filter.path("quick.rsc");
+        fs::write(&file, QUICK).expect("written");
+        assert!(filter.knockctl(&["apply", &file.display().to_string()]).expect("knockctl").ok());
+        filter.dataplane.kill().expect("killed");
+        filter.restart_dataplane().expect("started again");
+        let rules = filter.ask(&["show", "rules"]).expect("rules");
+        assert!(rules["source"].as_str().expect("a source").contains("quick.rsc"), "{rules}");
+        knock(topology, "1234:tcp 4321:tcp");
+        eventually("the applied timeout of 3 s is in force", || !listed(filter, "secured", CLIENT));
+    });
+}
+
+#[test]
+fn a_second_dataplane_is_refused_and_disturbs_nothing() {
+    with(&two_ports(), |topology, filter| {
+        knock(topology, "1234:tcp 4321:tcp");
+        let mut command = topology.filter.command("timeout");
+        command.arg("20").arg(binary("knockplane-dataplane").expect("built"));
+        let output = run(command.arg("--config").arg(filter.path("knockplane.toml"))).expect("started");
+        assert_eq!(output.code, Some(1), "{output:?}");
+        assert!(ping(topology, ""), "the first one goes on");
+    });
+}
+
+/// Starts a dataplane that is expected to refuse, and returns what it said.
+fn refusal(topology: &Topology, dataplane: &str) -> String {
+    let folder = std::env::temp_dir().join(format!("{}-refusal", topology.filter.name()));
+    fs::create_dir_all(&folder).expect("a folder");
+    let config = folder.join("k.toml");
+    let text =
+        format!("[dataplane]\nrules = \"r.rsc\"\nsocket = \"s\"\nstate-dir = \"{}\"\n{dataplane}", folder.display());
+    fs::write(folder.join("r.rsc"), QUICK).expect("written");
+    fs::write(&config, text).expect("written");
+    let mut command = topology.filter.command("timeout");
+    command.arg("20").arg(binary("knockplane-dataplane").expect("built")).arg("--config").arg(&config);
+    let output = run(&mut command).expect("it can be started");
+    let _ = fs::remove_dir_all(&folder);
+    assert!(!output.ok(), "it must refuse: {output:?}");
+    assert!(!xdp_attached(topology), "and leave nothing attached");
+    output.stderr
+}
+
+#[test]
+fn what_is_not_fit_for_a_wire_is_refused_with_the_remedy() {
+    const SIDES: &str = "outside = \"outside\"\ninside = \"inside\"\n";
+    let topology = Topology::new(2).expect("a topology");
+    let said = |dataplane: &str, expected: &[&str]| {
+        let refusal = refusal(&topology, dataplane);
+        for part in expected {
+            assert!(refusal.contains(part), "{part:?} expected in: {refusal}");
+        }
+    };
+    said("outside = \"outside\"\ninside = \"nowhere\"\n", &["interface nowhere", "ip link"]);
+    said(&format!("{SIDES}ring-sise = 64\n"), &["k.toml:7:1", "ring-sise", "ring-size"]);
+    said(&format!("{SIDES}cores = [4711]\n"), &["core 4711"]);
+
+    topology.filter.ip("link set inside mtu 1400").expect("set");
+    said(SIDES, &["1500", "1400", "mtu"]);
+    topology.filter.ip("link set inside mtu 9000").expect("set");
+    topology.filter.ip("link set outside mtu 9000").expect("set");
+    said(SIDES, &["MTU", "9022"]);
+    for interface in ["inside", "outside"] {
+        topology.filter.ip(&format!("link set {interface} mtu 1500")).expect("set");
+    }
+
+    let fewer = topology.filter.run("ethtool -L inside rx 1").expect("ethtool");
+    assert!(fewer.ok(), "{fewer:?}");
+    said(SIDES, &["outside has 2 receive queues and inside has 1", "ethtool -L outside"]);
+    assert!(topology.filter.run("ethtool -L inside rx 2").expect("ethtool").ok());
+
+    topology.filter.run("ethtool -K outside gro on").expect("ethtool");
+    said(&format!("{SIDES}offloads = \"refuse\"\n"), &["gro", "ethtool -K outside gro off"]);
+
+    topology.filter.ip("link set inside down").expect("set");
+    said(SIDES, &["inside", "ip link set dev inside up"]);
+}
+
+#[test]
+fn an_idle_filter_sleeps() {
+    with(&two_ports(), |_, filter| {
+        let asleep = || filter.metric("knockplane_worker_seconds_total", &["state=\"asleep\""]).expect("a counter");
+        let busy = || filter.metric("knockplane_worker_seconds_total", &["state=\"busy\""]).expect("a counter");
+        let before = (busy(), asleep());
+        thread::sleep(Duration::from_secs(1));
+        let (busy, asleep) = (busy() - before.0, asleep() - before.1);
+        assert!(asleep > 10.0 * busy, "busy for {busy} s, asleep for {asleep} s");
+    });
+}
