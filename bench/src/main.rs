@@ -33,6 +33,9 @@ struct Arguments {
 const GENERATOR_CORE: usize = 0;
 const CANDIDATE_CORE: usize = 1;
 
+/// The kernel pauses for tens of milliseconds after each call; this many frames take about a second.
+const FRAMES_A_CALL: u32 = 1 << 22;
+
 const WARM_UP: Duration = Duration::from_millis(500);
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -117,7 +120,7 @@ fn measure(topology: &Topology, frame: &[u8]) -> anyhow::Result<f64> {
                 core_affinity::set_for_current(core_affinity::CoreId { id: GENERATOR_CORE });
                 let frames = LiveFrames::new(&Device::open("eth0")?)?;
                 while !stop.load(Relaxed) {
-                    frames.send(frame, 1 << 14)?;
+                    frames.send(frame, FRAMES_A_CALL)?;
                 }
                 Ok(())
             })
