@@ -5,14 +5,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crossbeam::utils::CachePadded;
 use knockplane_policy::rule::BuiltinChain;
 use knockplane_policy::wire::Counter;
 
 /// See the module.
 pub struct RuleCounters {
-    rules: Box<[Cell]>,
-    chain_defaults: [Cell; BuiltinChain::ALL.len()],
+    /// In lines of their own: another worker's counters must not share them.
+    rules: Box<[CachePadded<[Cell; CELLS]>]>,
+    chain_defaults: CachePadded<[Cell; BuiltinChain::ALL.len()]>,
 }
+
+/// Cells in a padded block, which is 128 bytes.
+const CELLS: usize = 8;
 
 /// Packets and IP bytes.
 #[derive(Default)]
@@ -40,15 +45,15 @@ impl RuleCounters {
     /// Zeros for as many declared rules, disabled ones included.
     pub fn new(rules: usize) -> RuleCounters {
         RuleCounters {
-            rules: std::iter::repeat_with(Cell::default).take(rules).collect(),
+            rules: std::iter::repeat_with(CachePadded::default).take(rules.div_ceil(CELLS)).collect(),
             chain_defaults: Default::default(),
         }
     }
 
     /// A packet of so many IP bytes matched the rule at this position of the declared rules.
     pub fn count_rule(&self, rule: usize, bytes: u32) {
-        if let Some(cell) = self.rules.get(rule) {
-            cell.count(bytes);
+        if let Some(cells) = self.rules.get(rule / CELLS) {
+            cells[rule % CELLS].count(bytes);
         }
     }
 
@@ -59,7 +64,7 @@ impl RuleCounters {
 
     /// Adds the rules' counts to `sums`, in the order of the declared rules.
     pub fn add_rules_to(&self, sums: &mut [Counter]) {
-        for (cell, sum) in self.rules.iter().zip(sums) {
+        for (cell, sum) in self.rules.iter().flat_map(|cells| cells.iter()).zip(sums) {
             cell.add_to(sum);
         }
     }

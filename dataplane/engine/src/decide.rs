@@ -160,8 +160,10 @@ impl<'a> Walk<'a> {
         let Context { lists, events, .. } = self.context;
         let expiry = lists::expiry(timeout, self.now);
         let added = lists.add(list, address, expiry, self.now);
-        if added == Added::New {
-            events.push(Event::Listed { list, level: lists.level(list), address, expiry });
+        let level = lists.level(list);
+        // Anyone can take first steps, and a flood takes millions: they are no news.
+        if added == Added::New && level > 0 {
+            events.push(Event::Listed { list, level, address, expiry });
         }
         for (whose, looked_up) in
             [(self.packet.source, &mut self.source), (self.packet.destination, &mut self.destination)]

@@ -14,7 +14,8 @@ use crate::lists::ListId;
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// An address got into a list that it was not in. Refreshed timeouts are not told.
+    /// An address got into a list that it was not in, and that takes more than a first step. Refreshed timeouts are not
+    /// told.
     Listed {
         /// The list.
         list: ListId,
@@ -51,7 +52,13 @@ impl EventQueue {
         self.events.pop()
     }
 
-    /// How many events did not fit since start.
+    /// Takes the oldest events away unseen, and counts them as lost: `count` of them at most.
+    pub fn discard(&self, count: usize) {
+        let lost = (0..count).take_while(|_| self.events.pop().is_some()).count();
+        self.lost.fetch_add(lost as u64, Ordering::Relaxed);
+    }
+
+    /// How many events did not fit since start, or were discarded.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }

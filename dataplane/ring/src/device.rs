@@ -60,14 +60,17 @@ impl Device {
         if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains('\0') {
             return Err(there_is(io::Error::from_raw_os_error(libc::ENODEV)));
         }
-        let c_name = CString::new(name).expect("checked for NUL above");
-        // SAFETY: the pointer is to a NUL-terminated string that lives across the call.
-        let index = unsafe { libc::if_nametoindex(c_name.as_ptr()) };
+        let index = index_of(name);
         if index == 0 {
             return Err(there_is(io::Error::last_os_error()));
         }
         let control = socket(libc::AF_INET, libc::SOCK_DGRAM).map_err(there_is)?;
         Ok(Device { name: name.to_owned(), index, control, promiscuous: None })
+    }
+
+    /// Whether it is still the interface that was looked up, and not gone, or another one of the same name.
+    pub fn is_there(&self) -> bool {
+        index_of(&self.name) == self.index
     }
 
     /// The interface's name.
@@ -236,6 +239,13 @@ impl Device {
         request.ifr_ifru.ifru_data = structure.as_mut_ptr().cast();
         self.ioctl(SIOCETHTOOL, &mut request)
     }
+}
+
+/// The index of the interface of this name, which has no NUL in it; 0 if there is none.
+fn index_of(name: &str) -> u32 {
+    let name = CString::new(name).unwrap_or_default();
+    // SAFETY: the pointer is to a NUL-terminated string that lives across the call.
+    unsafe { libc::if_nametoindex(name.as_ptr()) }
 }
 
 /// Commands to read and write the flag word that an offload is a bit of, and the bit.

@@ -30,7 +30,7 @@ pub const BATCH: usize = 64;
 /// What the kernel keeps free in front of each frame (`XDP_PACKET_HEADROOM`).
 const HEADROOM: u32 = 256;
 
-/// Kicks without any frame leaving before a turn gives up; the frames stay in the transmit ring for the next one.
+/// Kicks with a frame leaving at most before a turn gives up; the frames stay in the transmit ring for the next one.
 const FRUITLESS_KICKS: u32 = 4;
 
 /// How rings are made.
@@ -87,7 +87,8 @@ pub struct Rings {
     completed: [FrameDesc; BATCH],
 }
 
-/// One side's socket and how many frames the kernel holds of it.
+/// One side's socket and how many frames the kernel holds of it: at most a ring's worth each way, so that the pool is
+/// enough for both sides whatever one of them does.
 struct Port {
     bound: Bound,
     ring_size: u32,
@@ -95,6 +96,12 @@ struct Port {
     receiving: usize,
     /// Handed over for sending and not yet completed.
     in_flight: usize,
+}
+
+impl Port {
+    fn room_in_flight(&self) -> usize {
+        self.ring_size as usize - self.in_flight
+    }
 }
 
 impl Rings {
@@ -110,8 +117,10 @@ impl Rings {
         }
         // Without a flag the kernel takes zero-copy where the driver has it. But then the second socket must be able
         // to do what the first one got, so if that fails, both copy.
-        Self::bind_with(devices, queue, settings, need_wakeup)
-            .or_else(|_| Self::bind_with(devices, queue, settings, need_wakeup | BindFlags::XDP_COPY))
+        Self::bind_with(devices, queue, settings, need_wakeup).or_else(|error| {
+            tracing::info!(queue, %error, "binding again, with copying");
+            Self::bind_with(devices, queue, settings, need_wakeup | BindFlags::XDP_COPY)
+        })
     }
 
     fn bind_with(devices: [&Device; 2], queue: u32, settings: &RingSettings, flags: BindFlags) -> Result<Self, Error> {
@@ -124,7 +133,7 @@ impl Rings {
             .comp_queue_size(ring)
             .build()
             .expect("a power of two that is larger than its headroom");
-        // All four rings full, and a batch in hand: then no ring ever starves another.
+        // A ring's worth each way on both sides, and a batch in hand: then no ring ever starves another.
         let frame_count = 4 * settings.ring_size + BATCH as u32;
         let count = NonZeroU32::new(frame_count).expect("not zero");
         let (umem, free) = Umem::new(umem_config, count, false).map_err(|error| {
@@ -205,7 +214,7 @@ impl Rings {
         for frame in &self.batch[..count] {
             check(frame, self.umem_bytes, self.chunk_bytes);
         }
-        port.receiving -= count;
+        port.receiving = port.receiving.checked_sub(count).expect("corrupt ring: more received than was filled");
         self.batch_count = count;
         self.batch_side = side;
         count
@@ -231,7 +240,7 @@ impl Rings {
         assert_eq!(dispositions.len(), self.batch_count, "one disposition for each frame");
         let port = &mut self.ports[self.batch_side.opposite().index()];
         let wanted = dispositions.iter().filter(|disposition| **disposition == Disposition::Forward).count();
-        let mut room = port.bound.tx.nb_free(wanted as u32) as usize;
+        let mut room = (port.bound.tx.nb_free(wanted as u32) as usize).min(port.room_in_flight());
         let (mut outgoing, mut bytes) = (0, 0);
         for (frame, disposition) in self.batch[..self.batch_count].iter().zip(dispositions) {
             if *disposition == Disposition::Forward && room > 0 {
@@ -275,7 +284,8 @@ impl Rings {
             // What it may answer (EAGAIN, EBUSY, ENOBUFS, ENETDOWN) means "not all, not now", and shows in the ring.
             let _ = port.bound.tx.wakeup();
             let after = port.bound.tx.nb_free_exact();
-            fruitless = if after == before { fruitless + 1 } else { 0 };
+            // A link that is down takes one frame a kick and drops it: that is no way to go on.
+            fruitless = if after <= before + 1 { fruitless + 1 } else { 0 };
             self.reap(side);
             // A driver with zero-copy sends by itself once it is awake.
             if !copy || fruitless == FRUITLESS_KICKS {
@@ -304,7 +314,7 @@ impl Rings {
             for frame in &self.completed[..count] {
                 check(frame, self.umem_bytes, self.chunk_bytes);
             }
-            port.in_flight -= count;
+            port.in_flight = port.in_flight.checked_sub(count).expect("corrupt ring: more completed than was sent");
             self.free.extend_from_slice(&self.completed[..count]);
         }
     }
@@ -312,8 +322,9 @@ impl Rings {
     /// Gives free frames to the kernel to receive into.
     fn refill(&mut self, side: Side) {
         let port = &mut self.ports[side.index()];
-        let count = (port.bound.fill.nb_free(port.ring_size) as usize).min(self.free.len());
-        if count > 0 {
+        let wanted = (port.ring_size as usize - port.receiving).min(self.free.len());
+        if wanted > 0 {
+            let count = wanted.min(port.bound.fill.nb_free(wanted as u32) as usize);
             let rest = self.free.len() - count;
             // SAFETY: free frames are of this UMEM and nobody's; they are removed from `free` below.
             let filled = unsafe { port.bound.fill.produce(&self.free[rest..]) };
