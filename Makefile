@@ -1,5 +1,5 @@
 # Short names for what people do. CI calls them too.
-.PHONY: demo test build check clean
+.PHONY: demo test build clean
 
 PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 

@@ -4,7 +4,8 @@
 //! monotonic, and all of them exact once the worker is idle.
 
 use std::array;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 use knockplane_engine::decide::Decision;
@@ -25,6 +26,15 @@ impl Cell {
 
     pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Relaxed);
+    }
+
+    /// Sets it, and makes everything counted before visible to who reads it with [`Cell::observe`].
+    pub(crate) fn publish(&self, value: u64) {
+        self.0.store(value, Release);
+    }
+
+    pub(crate) fn observe(&self) -> u64 {
+        self.0.load(Acquire)
     }
 
     pub(crate) fn load(&self) -> u64 {

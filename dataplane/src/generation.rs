@@ -3,7 +3,7 @@
 //! A rule keeps its counters as long as its id stays in the rules. A generation's counters are folded into the book
 //! once no worker can write to them any more, so that no packet is counted twice or lost.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use knockplane_engine::counters::RuleCounters;
@@ -36,6 +36,10 @@ impl Generation {
     }
 }
 
+/// Rules remembered at most; beyond it, those that do not run any more are forgotten. Rules that are generated anew every
+/// minute would fill memory otherwise.
+const MAX_PAST: usize = 20_000;
+
 /// What was counted by all generations since start.
 #[derive(Default)]
 pub(crate) struct Book {
@@ -65,6 +69,10 @@ impl Book {
         let left: Vec<Arc<Generation>> = left;
         for generation in left {
             self.past.add(&generation);
+            if self.past.rules.len() > MAX_PAST {
+                let last = generation.rules().rules.iter().map(|rule| &rule.id).collect::<HashSet<_>>();
+                self.past.rules.retain(|id, _| last.contains(id));
+            }
         }
     }
 

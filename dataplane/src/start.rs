@@ -3,6 +3,7 @@
 //! then rings and workers.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -15,7 +16,7 @@ use knockplane_engine::headers;
 use knockplane_engine::lists::Lists;
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::Side;
-use knockplane_ring::{Device, Offload, Program, RingSettings, Rings, raise_memlock_limit};
+use knockplane_ring::{Device, Offload, Program, RingSettings, Rings, XdpMode, raise_memlock_limit};
 
 use crate::clock::Clock;
 use crate::config::{Config, Offloads};
@@ -26,7 +27,7 @@ use crate::store::Store;
 use crate::worker::{Shared, Worker};
 
 /// Events that wait for the manager at most; further ones are counted as lost.
-const EVENT_QUEUE: usize = 4096;
+pub(crate) const EVENT_QUEUE: usize = 4096;
 
 /// Starts the workers and returns the manager, which is to be run.
 ///
@@ -38,26 +39,29 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Manager> {
     let stored = store.load_or_read(&config.rules)?;
     let table = Table::compile(Arc::clone(&stored.rules), &config.settings, &lists)
         .with_context(|| format!("rules of {}", stored.source))?;
-    if stored.source != config.rules.display().to_string() {
-        tracing::info!(
-            source = stored.source,
-            kept_in = %store.path().display(),
-            "running the rules applied last, not those of `rules`"
-        );
-    }
 
-    let mut devices = [prepare(&config.outside, &config)?, prepare(&config.inside, &config)?];
+    let mut devices = [open(&config.outside)?, open(&config.inside)?];
     let (queues, mtu) = agree(&devices)?;
-    warn_if_host_forwards();
+    for device in &devices {
+        prepare(device, config.offloads)?;
+    }
 
     raise_memlock_limit();
     let mut programs = [Program::attach(&devices[0], queues)?, Program::attach(&devices[1], queues)?];
-    for device in &mut devices {
+    for (device, program) in devices.iter_mut().zip(&programs) {
+        if program.mode() == XdpMode::Generic {
+            tracing::warn!(
+                interface = device.name(),
+                "its driver refused native XDP: generic XDP works, at a fraction of the speed"
+            );
+        }
         device.promiscuous()?;
     }
     let clock = Clock::start();
     let generation = Arc::new(Generation::new(1, clock.now(), stored.source, table, queues as usize));
+    let links = [devices[0].is_up()?, devices[1].is_up()?].map(AtomicBool::new);
     let shared = Arc::new(Shared {
+        links,
         clock,
         generation: ArcSwap::new(generation),
         lists,
@@ -86,28 +90,42 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Manager> {
         workers.push(spawn(queue, worker, counters, core)?);
     }
     let mut zero_copy = zero_copy.into_iter();
-    let ports = devices.map(|device| Port {
-        up: device.is_up().unwrap_or(false),
-        device,
-        zero_copy: zero_copy.next().unwrap_or(false),
-        queues,
-        mtu,
-    });
+    let ports = devices.map(|device| Port { device, zero_copy: zero_copy.next().unwrap_or(false), queues, mtu });
     Ok(Manager { config, shared, workers, ports, programs, book: Book::default(), store, applied: 0, refused: 0 })
 }
 
-/// Looks an interface up and makes sure that it shows frames as they are on the wire.
-fn prepare(name: &str, config: &Config) -> anyhow::Result<Device> {
+/// Looks an interface up and makes sure that nothing but us would forward what arrives there: when this process ends,
+/// the wire must be closed.
+fn open(name: &str) -> anyhow::Result<Device> {
     let device = Device::open(name)?;
     if !device.is_enabled()? {
         bail!("{name} is down; run: ip link set dev {name} up");
     }
+    if Path::new("/sys/class/net").join(name).join("master").exists() {
+        bail!(
+            "{name} belongs to a bridge or bond, which would forward past the filter; run: ip link set dev {name} nomaster"
+        );
+    }
+    for (family, setting) in [("ipv4", "net.ipv4.conf"), ("ipv6", "net.ipv6.conf")] {
+        let forwards = fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/forwarding"));
+        if forwards.is_ok_and(|value| value.trim() == "1") {
+            bail!(
+                "this host routes what arrives on {name}, past the filter once it is gone; run: sysctl -w {setting}.{name}.forwarding=0"
+            );
+        }
+    }
+    Ok(device)
+}
+
+/// Makes sure that an interface shows frames as they are on the wire.
+fn prepare(device: &Device, offloads: Offloads) -> anyhow::Result<()> {
+    let name = device.name();
     for offload in Offload::ALL {
         if !device.offload(offload)? {
             continue;
         }
         let command = format!("ethtool -K {name} {} off", offload.name());
-        match config.offloads {
+        match offloads {
             Offloads::TurnOff => {
                 device.turn_off(offload)?;
                 tracing::info!(interface = name, offload = offload.name(), "turned off");
@@ -115,7 +133,7 @@ fn prepare(name: &str, config: &Config) -> anyhow::Result<Device> {
             Offloads::Refuse => bail!("{name} has {} on, which changes frames; run: {command}", offload.name()),
         }
     }
-    Ok(device)
+    Ok(())
 }
 
 /// The number of queues and the MTU that both interfaces have.
@@ -145,17 +163,6 @@ fn agree(devices: &[Device; 2]) -> anyhow::Result<(u32, u32)> {
         );
     }
     Ok((queues.0, mtu.0))
-}
-
-/// A host that routes would forward by itself once the program is gone.
-fn warn_if_host_forwards() {
-    for path in ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"] {
-        if fs::read_to_string(path).is_ok_and(|value| value.trim() == "1") {
-            tracing::warn!(
-                "{path} is 1: if the interfaces have addresses, this host routes past the filter once it is gone"
-            );
-        }
-    }
 }
 
 /// The cores to pin workers to, one after the other.

@@ -1,10 +1,11 @@
 //! The last good rules, kept on disk: what was applied survives a restart of the dataplane.
 //!
-//! At start the stored rules win over the configured file, because they are what ran last. The stored file is
-//! replaced whole (written beside, synced, renamed), so that a crash leaves the old one or the new one.
+//! At start the stored rules win over the configured file, because they are what ran last; if the file says something
+//! else by now, that is said. The stored file holds passphrases, so it is its owner's alone. It is replaced whole (written beside, synced, renamed), so that a crash leaves the old one or the new one.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,11 +39,33 @@ impl Store {
     /// starting.
     pub(crate) fn load_or_read(&self, file: &Path) -> anyhow::Result<Stored> {
         match fs::read(&self.path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
-                format!("{} is damaged; remove it to start with the configured rules", self.path.display())
-            }),
+            Ok(bytes) => {
+                let mut stored: Stored = serde_json::from_slice(&bytes).with_context(|| {
+                    format!("{} is damaged; remove it to start with the configured rules", self.path.display())
+                })?;
+                self.compare(&stored, file);
+                stored.source = format!("{}, kept from the last apply", stored.source);
+                Ok(stored)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => read_rules(file),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", self.path.display())),
+        }
+    }
+
+    /// Says that the stored rules run, and whether the configured file says something else.
+    fn compare(&self, stored: &Stored, file: &Path) {
+        let kept = self.path.display();
+        match read_rules(file) {
+            Ok(configured) if configured.rules == stored.rules => {}
+            Ok(_) => tracing::warn!(
+                "running the rules applied last ({}), kept in {kept}; {} says something else, and is not run: to run \
+                 it, apply it, or remove {kept} and restart",
+                stored.source,
+                file.display()
+            ),
+            Err(error) => {
+                tracing::warn!("running the rules applied last ({}), kept in {kept}: {error:#}", stored.source)
+            }
         }
     }
 
@@ -54,7 +77,7 @@ impl Store {
         let folder = self.path.parent().expect("a file in a folder");
         fs::create_dir_all(folder)?;
         let beside = self.path.with_extension("json.new");
-        let mut file = File::create(&beside)?;
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(&serde_json::to_vec(stored)?)?;
         file.sync_all()?;
         fs::rename(&beside, &self.path)?;
@@ -80,6 +103,8 @@ fn read_rules(path: &Path) -> anyhow::Result<Stored> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -95,7 +120,11 @@ mod tests {
 
         let applied = Stored { source: "applied".to_owned(), rules: Arc::default() };
         store.save(&applied).expect("saved");
-        assert_eq!(store.load_or_read(&file).expect("the applied rules"), applied);
+        let loaded = store.load_or_read(&file).expect("the applied rules");
+        assert_eq!(loaded.rules, applied.rules);
+        assert!(loaded.source.contains("kept from the last apply"));
+        let mode = fs::metadata(store.path()).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "passphrases are nobody else's business");
 
         fs::write(store.path(), "{").expect("damaged");
         let error = store.load_or_read(&file).expect_err("damage is an error").to_string();

@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) generation: ArcSwap<Generation>,
     pub(crate) lists: Lists,
     pub(crate) events: EventQueue,
+    /// Whether each side's link is up, as the manager sees it: what would go out of the other is dropped.
+    pub(crate) links: [AtomicBool; 2],
     pub(crate) stop: AtomicBool,
 }
 
@@ -95,6 +97,8 @@ impl Worker {
             if now >= next_housekeeping {
                 self.keep_house(now);
                 next_housekeeping = now + HOUSEKEEPING;
+                self.counters.busy.add(nanos(now.since(woke)));
+                woke = now;
             }
             if frames == 0 && !self.busy_poll {
                 let fell_asleep = shared.clock.now();
@@ -115,7 +119,7 @@ impl Worker {
             counters: &generation.counters[self.number],
             events: &shared.events,
         };
-        self.counters.generation.set(generation.number);
+        self.counters.generation.publish(generation.number);
         let mut total = 0;
         for side in Side::ALL {
             let count = self.rings.receive(side);
@@ -126,7 +130,7 @@ impl Worker {
             self.counters.received[side.index()].add(count, frames.iter().map(|frame| frame.len()).sum());
             let decisions = self.decider.decide(side, &frames, now, context);
             // Every frame of the batch leaves it here: to the other side's ring, or back to the free frames.
-            let mut dispositions = dispositions(decisions);
+            let mut dispositions = dispositions(decisions, shared.links[side.opposite().index()].load(Relaxed));
             let sent_bytes = self.rings.settle(&mut dispositions[..count]);
             let sent = self.counters.settled(decisions, &dispositions);
             self.counters.sent[side.opposite().index()].add(sent, sent_bytes);
@@ -148,12 +152,14 @@ impl Worker {
     }
 }
 
-/// What the verdicts mean to the rings.
-fn dispositions(decisions: &[Decision]) -> [Disposition; BATCH] {
+/// What the verdicts mean to the rings. Without a link there is no way out: the kernel would take the frames, and drop
+/// them uncounted.
+fn dispositions(decisions: &[Decision], link: bool) -> [Disposition; BATCH] {
+    let forward = if link { Disposition::Forward } else { Disposition::TxFull };
     let mut dispositions = [Disposition::Drop; BATCH];
     for (disposition, decision) in dispositions.iter_mut().zip(decisions) {
         if decision.verdict == Verdict::Forward {
-            *disposition = Disposition::Forward;
+            *disposition = forward;
         }
     }
     dispositions

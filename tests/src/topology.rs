@@ -122,7 +122,7 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// Makes the namespaces and interfaces with this many queues each, and waits until the links are up.
+    /// Makes the namespaces and interfaces with this many queues each, and sets them up.
     ///
     /// # Errors
     /// Without root, or if a tool is missing; what was made so far is removed.
@@ -160,6 +160,8 @@ impl Topology {
     /// Without IPv6, hosts say nothing by themselves, so that frames can be counted.
     fn silence(&self) -> anyhow::Result<()> {
         for namespace in [&self.client, &self.filter, &self.server] {
+            // A namespace may take this over from its host.
+            namespace.set("net/ipv4/ip_forward", "0")?;
             for scope in ["all", "default"] {
                 namespace.set(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "1")?;
             }

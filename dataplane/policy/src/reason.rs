@@ -85,8 +85,8 @@ reasons! {
     FrameTooLong = "frame-too-long", "the frame is longer than the interfaces' MTU allows";
     Ipv4Malformed = "ipv4-malformed", "version, header length or total length of the IPv4 header contradict the frame";
     Ipv6Malformed = "ipv6-malformed", "version or payload length of the IPv6 header contradict the frame";
-    Ipv6Extensions = "ipv6-extensions", "IPv6 extension headers are truncated, too many, or of an unknown kind";
-    FragmentMalformed = "fragment-malformed", "the fragment is tiny, empty, or reaches beyond 65,535 bytes";
+    Ipv6Extensions = "ipv6-extensions", "IPv6 extension headers are truncated, too many, or out of order";
+    FragmentMalformed = "fragment-malformed", "the fragment is tiny, empty, misaligned, overlaps a TCP header, or reaches beyond 65,535 bytes";
     TransportTruncated = "transport-truncated", "the packet is shorter than its TCP, UDP or ICMP header";
     TransportMalformed = "transport-malformed", "a length inside the TCP or UDP header contradicts the packet";
     TxFull = "tx-full", "accepted, but the other side's transmit ring is full or its link is down";

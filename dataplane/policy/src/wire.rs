@@ -46,7 +46,8 @@ pub enum Request {
     /// Answered by [`Response::Metrics`].
     Metrics,
     /// Compile this rule set beside the workers, swap it in whole, keep lists and the counters of rules that stay.
-    /// Answered by [`Response::Applied`] when every worker runs it, or [`Response::Refused`] and nothing changed.
+    /// Answered by [`Response::Applied`] when every worker runs it, or [`Response::Refused`] and nothing changed; but if
+    /// a worker hangs, the refusal says so, and the others run the new rules.
     Apply {
         /// The rules.
         rules: RuleSet,
@@ -289,8 +290,7 @@ pub struct FrameCount {
 pub struct RingDrops {
     /// Which side's socket.
     pub side: Side,
-    /// `rx-dropped`, `rx-invalid-descriptors`, `rx-ring-full`, `fill-ring-empty`, `tx-invalid-descriptors`,
-    /// `tx-ring-empty` (no loss: nothing to send).
+    /// `rx-dropped`, `rx-invalid-descriptors`, `rx-ring-full`, `fill-ring-empty` or `tx-invalid-descriptors`.
     pub reason: String,
     /// How many.
     pub frames: u64,

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,7 @@ impl Manager {
                 }
                 Err(error) => {
                     self.refused += 1;
-                    tracing::warn!(error, "rules refused; the old ones go on");
+                    tracing::warn!(error, "apply failed");
                     Response::Refused { error }
                 }
             },
@@ -52,10 +53,14 @@ impl Manager {
         let table = Table::compile(Arc::clone(&rules), &self.config.settings, &self.shared.lists)
             .map_err(|error| error.to_string())?;
         let stored = Stored { source, rules };
-        self.store
-            .save(&stored)
-            .map_err(|error| format!("cannot keep the rules in {}: {error}", self.store.path().display()))?;
-        let number = self.shared.generation.load().number + 1;
+        let running = self.shared.generation.load_full();
+        if let Err(error) = self.store.save(&stored) {
+            // Compiling has given the lists their new levels: back to those of the rules that go on running.
+            let again = Table::compile(Arc::clone(running.table.rules()), &self.config.settings, &self.shared.lists);
+            debug_assert!(again.is_ok(), "what runs can be compiled");
+            return Err(format!("cannot keep the rules in {}: {error}", self.store.path().display()));
+        }
+        let number = running.number + 1;
         let generation =
             Arc::new(Generation::new(number, self.shared.clock.now(), stored.source, table, self.workers.len()));
         tracing::info!(
@@ -73,10 +78,12 @@ impl Manager {
         while self.oldest_generation() < number && Instant::now() < patience {
             thread::sleep(Duration::from_millis(1));
         }
-        if self.oldest_generation() < number {
-            tracing::error!(generation = number, "a worker hangs and still runs older rules");
-        }
         self.book.settle(self.oldest_generation());
+        if self.oldest_generation() < number {
+            return Err(format!(
+                "generation {number} is in place, but a worker hangs and has not taken it yet: see `knockctl show workers`"
+            ));
+        }
         Ok(number)
     }
 
@@ -135,7 +142,7 @@ impl Manager {
                 zero_copy: port.zero_copy,
                 queues: port.queues,
                 mtu: port.mtu,
-                up: port.up,
+                up: self.shared.links[side.index()].load(Relaxed),
             })
             .collect()
     }

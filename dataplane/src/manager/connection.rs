@@ -13,49 +13,79 @@ const MAX_UNSENT: usize = 2 * MAX_LINE;
 pub(super) struct Connection {
     stream: UnixStream,
     received: Vec<u8>,
+    /// How much of `received` has been searched for the end of a line.
+    searched: usize,
     unsent: Vec<u8>,
+    /// How much of `unsent` is sent.
+    sent: usize,
+    /// The peer has said everything it will say.
+    ended: bool,
 }
 
 impl Connection {
     /// Takes the connection up; none if it is gone already.
     pub(super) fn greet(mut stream: UnixStream, registry: &Registry, token: Token) -> Option<Self> {
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).ok()?;
-        let mut connection = Connection { stream, received: Vec::new(), unsent: Vec::new() };
+        let mut connection =
+            Connection { stream, received: Vec::new(), searched: 0, unsent: Vec::new(), sent: 0, ended: false };
         connection.queue(&Greeting { knockplane: VERSION, version: env!("CARGO_PKG_VERSION").to_owned() });
         connection.flush().then_some(connection)
     }
 
     /// Reads what there is, answers each whole line, sends what the peer takes. False when the connection is over.
     pub(super) fn serve(&mut self, mut answer: impl FnMut(Request) -> Response) -> bool {
-        let open = self.fill();
-        let mut start = 0;
-        while let Some(end) = self.received[start..].iter().position(|byte| *byte == b'\n') {
-            let response = match serde_json::from_slice(&self.received[start..start + end]) {
+        loop {
+            if !self.flush() {
+                return false;
+            }
+            let Some(line) = self.next_line() else {
+                let progress = self.received.len();
+                if !self.fill() {
+                    return false;
+                }
+                if self.received.len() == progress {
+                    return !self.ended || self.sent < self.unsent.len();
+                }
+                continue;
+            };
+            if self.unsent.len() - self.sent > MAX_UNSENT {
+                return false;
+            }
+            let response = match serde_json::from_slice(&line) {
                 Ok(request) => answer(request),
                 Err(error) => Response::Refused { error: format!("not a request of version {VERSION}: {error}") },
             };
-            start += end + 1;
             self.queue(&response);
         }
-        self.received.drain(..start);
-        self.flush() && open && self.received.len() <= MAX_LINE && self.unsent.len() <= MAX_UNSENT
     }
 
-    /// False at the end of the stream.
+    /// Takes the next whole line off what was received.
+    fn next_line(&mut self) -> Option<Vec<u8>> {
+        let Some(end) = self.received[self.searched..].iter().position(|byte| *byte == b'\n') else {
+            self.searched = self.received.len();
+            return None;
+        };
+        let rest = self.received.split_off(self.searched + end + 1);
+        self.searched = 0;
+        Some(std::mem::replace(&mut self.received, rest))
+    }
+
+    /// Reads a piece, if there is one. False if the peer is gone or its line too long.
     fn fill(&mut self) -> bool {
-        let mut buffer = [0; 16 * 1024];
-        loop {
+        let mut buffer = [0; 64 * 1024];
+        let read = loop {
             match self.stream.read(&mut buffer) {
-                Ok(0) => return false,
-                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
+                read => break read,
             }
-            if self.received.len() > MAX_LINE {
-                return false;
-            }
+        };
+        match read {
+            Ok(0) => self.ended = true,
+            Ok(count) => self.received.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return false,
         }
+        self.received.len() <= MAX_LINE
     }
 
     fn queue(&mut self, message: &impl serde::Serialize) {
@@ -65,20 +95,17 @@ impl Connection {
 
     /// False if the peer is gone.
     fn flush(&mut self) -> bool {
-        let mut sent = 0;
-        let alive = loop {
-            if sent == self.unsent.len() {
-                break true;
-            }
-            match self.stream.write(&self.unsent[sent..]) {
-                Ok(0) => break false,
-                Ok(count) => sent += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break true,
+        while self.sent < self.unsent.len() {
+            match self.stream.write(&self.unsent[self.sent..]) {
+                Ok(0) => return false,
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break false,
+                Err(_) => return false,
             }
-        };
-        self.unsent.drain(..sent);
-        alive
+        }
+        self.unsent.clear();
+        self.sent = 0;
+        true
     }
 }

@@ -10,6 +10,9 @@ use anyhow::{Context as _, bail};
 use mio::net::{UnixListener, UnixStream};
 use rustix::process::{Uid, geteuid};
 
+/// Callers looked at in one go.
+const MAX_CALLERS: usize = 8;
+
 /// A unix socket that root, our own user and the configured users may talk to. Its file goes with it.
 pub(super) struct Listener {
     pub(super) socket: UnixListener,
@@ -44,10 +47,12 @@ impl Listener {
         Ok(Listener { socket, path: path.to_owned(), uids: allowed })
     }
 
-    /// Who came, at most `room` of them; the others, and strangers, are turned away.
+    /// Who came, at most `room` of them; the others, and strangers, are turned away. Looks at a few at a time, so that
+    /// strangers cannot keep the manager busy.
     pub(super) fn accept(&self, room: usize) -> Vec<UnixStream> {
         let mut accepted = Vec::new();
-        while let Ok((stream, _)) = self.socket.accept() {
+        for _ in 0..MAX_CALLERS {
+            let Ok((stream, _)) = self.socket.accept() else { break };
             match rustix::net::sockopt::socket_peercred(&stream) {
                 Ok(peer) if !self.uids.contains(&peer.uid) => {
                     tracing::warn!(

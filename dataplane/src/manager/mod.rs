@@ -11,12 +11,13 @@ mod listener;
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use knockplane_engine::events::Event;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::{Time, format_duration};
@@ -30,6 +31,7 @@ use self::listener::Listener;
 use crate::config::Config;
 use crate::counters::WorkerCounters;
 use crate::generation::Book;
+use crate::start::EVENT_QUEUE;
 use crate::store::Store;
 use crate::worker::Shared;
 
@@ -49,7 +51,7 @@ const HUNG: Duration = Duration::from_secs(2);
 /// Connections at once: control, and a few people with tools.
 const MAX_CONNECTIONS: usize = 16;
 
-/// Events logged a tick; the others are only counted.
+/// Events logged a tick; further ones are counted as lost.
 const MAX_LOGGED_EVENTS: usize = 64;
 
 /// A running worker, as the manager sees it.
@@ -67,7 +69,6 @@ pub(crate) struct Port {
     pub(crate) zero_copy: bool,
     pub(crate) queues: u32,
     pub(crate) mtu: u32,
-    pub(crate) up: bool,
 }
 
 /// Everything the manager owns. The programs are detached when it is dropped, after the workers have ended.
@@ -99,6 +100,7 @@ impl Manager {
         let mut connections = HashMap::<Token, Connection>::new();
         let mut next_token = FIRST_CONNECTION;
         let mut next_tick = Instant::now();
+        let mut callers = false;
         on_ready();
         loop {
             match poll.poll(&mut events, Some(next_tick.saturating_duration_since(Instant::now()))) {
@@ -107,15 +109,7 @@ impl Manager {
             }
             for event in &events {
                 match event.token() {
-                    LISTENER => {
-                        for stream in listener.accept(MAX_CONNECTIONS - connections.len()) {
-                            let token = Token(next_token);
-                            next_token += 1;
-                            if let Some(connection) = Connection::greet(stream, poll.registry(), token) {
-                                connections.insert(token, connection);
-                            }
-                        }
-                    }
+                    LISTENER => callers = true,
                     SIGNALS => {
                         tracing::info!("stopping");
                         return self.stop();
@@ -129,41 +123,51 @@ impl Manager {
                     }
                 }
             }
-            if Instant::now() >= next_tick {
+            let tick = Instant::now() >= next_tick;
+            // Who did not get in at once is looked at again: the event comes only once.
+            if callers || tick {
+                callers = false;
+                for stream in listener.accept(MAX_CONNECTIONS - connections.len()) {
+                    let token = Token(next_token);
+                    next_token += 1;
+                    if let Some(connection) = Connection::greet(stream, poll.registry(), token) {
+                        connections.insert(token, connection);
+                    }
+                }
+            }
+            if tick {
                 next_tick = Instant::now() + TICK;
-                self.keep_house();
+                if let Err(error) = self.keep_house() {
+                    self.stop()?;
+                    return Err(error);
+                }
             }
         }
     }
 
-    fn keep_house(&mut self) {
+    fn keep_house(&mut self) -> anyhow::Result<()> {
         let now = self.shared.clock.now();
         let ticks_in_half_a_second = 5;
         self.shared.lists.sweep((self.shared.lists.capacity() + SWEEP_MARGIN) / ticks_in_half_a_second, now);
         self.log_events(now);
         self.book.settle(self.oldest_generation());
         self.watch_workers(now);
-        self.watch_links();
+        self.watch_links()
     }
 
     /// The oldest generation of rules that a worker still runs.
     fn oldest_generation(&self) -> u64 {
-        self.workers.iter().map(|worker| worker.counters.generation.load()).min().unwrap_or_default()
+        self.workers.iter().map(|worker| worker.counters.generation.observe()).min().unwrap_or_default()
     }
 
-    /// First steps are many in a flood, and anyone can send them: they are for the debug log only.
     fn log_events(&self, now: Time) {
         for _ in 0..MAX_LOGGED_EVENTS {
             let Some(Event::Listed { list, level, address, expiry }) = self.shared.events.pop() else { return };
             let list = self.shared.lists.name(list).unwrap_or_default();
             let time = if expiry == Time::NEVER { "no timeout".to_owned() } else { format_duration(expiry.since(now)) };
-            if level == 0 {
-                tracing::debug!(%address, list, time, "listed");
-            } else {
-                tracing::info!(%address, list, time, "listed");
-            }
+            tracing::info!(%address, list, level, time, "listed");
         }
-        while self.shared.events.pop().is_some() {}
+        self.shared.events.discard(EVENT_QUEUE);
     }
 
     fn watch_workers(&mut self, now: Time) {
@@ -178,27 +182,43 @@ impl Manager {
         }
     }
 
-    fn watch_links(&mut self) {
+    /// Notes links that go up and down.
+    ///
+    /// # Errors
+    /// If an interface is gone: program and sockets went with it, and one of the same name would not have them.
+    fn watch_links(&mut self) -> anyhow::Result<()> {
         for (side, port) in Side::ALL.iter().zip(&mut self.ports) {
-            let up = port.device.is_up().unwrap_or(false);
-            match (port.up, up) {
-                (true, false) => tracing::warn!(%side, interface = port.device.name(), "link is down"),
-                (false, true) => tracing::info!(%side, interface = port.device.name(), "link is up"),
-                _ => {}
+            let name = port.device.name();
+            if !port.device.is_there() {
+                bail!(
+                    "interface {name} ({side}) is gone, and the filter's end of the wire with it; start again once it is back"
+                );
             }
-            port.up = up;
+            let link = &self.shared.links[side.index()];
+            match (link.load(Relaxed), port.device.is_up().unwrap_or(false)) {
+                (true, false) => tracing::warn!(%side, interface = name, "link is down"),
+                (false, true) => tracing::info!(%side, interface = name, "link is up"),
+                _ => continue,
+            }
+            link.fetch_xor(true, Relaxed);
         }
+        Ok(())
     }
 
+    /// Stops the workers and waits for them, but not for one that hangs: then the process ends as it stands, and the
+    /// kernel takes everything away.
     fn stop(self) -> anyhow::Result<()> {
         self.shared.stop.store(true, Relaxed);
         for worker in &self.workers {
             worker.waker.wake().context("cannot wake a worker")?;
         }
-        for (number, worker) in self.workers.into_iter().enumerate() {
-            if worker.thread.join().is_err() {
-                tracing::error!(worker = number, "the worker had failed");
+        let patience = Instant::now() + HUNG;
+        while self.workers.iter().any(|worker| !worker.thread.is_finished()) {
+            if Instant::now() > patience {
+                tracing::error!("a worker hangs and does not stop");
+                process::abort();
             }
+            thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }

@@ -168,6 +168,10 @@ fn what_is_not_fit_for_a_wire_is_refused_with_the_remedy() {
     topology.filter.run("ethtool -K outside gro on").expect("ethtool");
     said(&format!("{SIDES}offloads = \"refuse\"\n"), &["gro", "ethtool -K outside gro off"]);
 
+    topology.filter.set("net/ipv4/conf/outside/forwarding", "1").expect("set");
+    said(SIDES, &["outside", "sysctl -w net.ipv4.conf.outside.forwarding=0"]);
+    topology.filter.set("net/ipv4/conf/outside/forwarding", "0").expect("set");
+
     topology.filter.ip("link set inside down").expect("set");
     said(SIDES, &["inside", "ip link set dev inside up"]);
 }
@@ -181,5 +185,45 @@ fn an_idle_filter_sleeps() {
         thread::sleep(Duration::from_secs(1));
         let (busy, asleep) = (busy() - before.0, asleep() - before.1);
         assert!(asleep > 10.0 * busy, "busy for {busy} s, asleep for {asleep} s");
+    });
+}
+
+#[test]
+fn a_link_that_is_down_is_seen_and_what_is_for_it_is_dropped_by_name() {
+    with(&two_ports(), |topology, filter| {
+        knock(topology, "1234:tcp 4321:tcp");
+        assert!(ping(topology, ""));
+        topology.server.ip("link set eth0 down").expect("set");
+        eventually("not ready", || filter.http("/readyz").is_err());
+        let dropped = || filter.metric("knockplane_packets_total", &["reason=\"tx-full\""]).expect("a counter");
+        assert!(!ping(topology, ""));
+        assert!(dropped() > 0.0);
+        topology.server.ip("link set eth0 up").expect("set");
+        eventually("ready again", || filter.http("/readyz").is_ok());
+        assert!(ping(topology, ""), "the wire works as before");
+    });
+}
+
+#[test]
+fn an_interface_that_is_gone_ends_the_dataplane() {
+    with(&two_ports(), |topology, filter| {
+        topology.filter.ip("link del inside").expect("deleted");
+        eventually("it ends", || !filter.dataplane.runs().expect("known"));
+        assert!(filter.log().contains("interface inside"), "{}", filter.log());
+        assert!(!xdp_attached(topology));
+    });
+}
+
+#[test]
+fn a_configured_file_that_was_edited_after_an_apply_is_not_run_silently() {
+    with(&two_ports(), |_, filter| {
+        let file = filter.path("rules.rsc");
+        assert!(filter.knockctl(&["apply", &file.display().to_string()]).expect("knockctl").ok());
+        fs::write(&file, QUICK).expect("edited");
+        filter.dataplane.kill().expect("killed");
+        filter.restart_dataplane().expect("started again");
+        assert!(filter.log().contains("says something else, and is not run"), "{}", filter.log());
+        let rules = filter.ask(&["show", "rules"]).expect("rules");
+        assert!(rules["source"].as_str().expect("a source").contains("kept from the last apply"), "{rules}");
     });
 }
