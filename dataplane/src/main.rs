@@ -7,6 +7,7 @@ mod clock;
 mod config;
 mod counters;
 mod generation;
+mod idle;
 mod manager;
 mod start;
 mod store;

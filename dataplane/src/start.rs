@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Offloads};
 use crate::counters::WorkerCounters;
 use crate::generation::{Book, Generation};
+use crate::idle::Idle;
 use crate::manager::{Manager, Port, WorkerHandle};
 use crate::store::Store;
 use crate::worker::{Shared, Worker};
@@ -84,14 +85,27 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Manager> {
         }
         let core = cores.get(queue as usize % cores.len().max(1)).copied();
         let counters = Arc::new(WorkerCounters::default());
-        let worker =
-            Worker::new(queue as usize, rings, Arc::clone(&shared), Arc::clone(&counters), mtu, config.busy_poll)
-                .with_context(|| format!("worker {queue}"))?;
-        workers.push(spawn(queue, worker, counters, core)?);
+        let own_core = Arc::new(AtomicBool::new(false));
+        let sockets = Side::ALL.map(|side| rings.fd(side));
+        let idle = Idle::on(sockets, config.busy_poll, Arc::clone(&own_core))
+            .with_context(|| format!("cannot make the event queue of worker {queue}"))?;
+        let worker = Worker::new(queue as usize, rings, Arc::clone(&shared), Arc::clone(&counters), mtu, idle);
+        workers.push(spawn(queue, worker, counters, own_core, core)?);
     }
     let mut zero_copy = zero_copy.into_iter();
     let ports = devices.map(|device| Port { device, zero_copy: zero_copy.next().unwrap_or(false), queues, mtu });
-    Ok(Manager { config, shared, workers, ports, programs, book: Book::default(), store, applied: 0, refused: 0 })
+    Ok(Manager {
+        config,
+        shared,
+        workers,
+        ports,
+        programs,
+        book: Book::default(),
+        store,
+        applied: 0,
+        refused: 0,
+        arrived: Vec::new(),
+    })
 }
 
 /// Looks an interface up and makes sure that nothing but us would forward what arrives there: when this process ends,
@@ -184,6 +198,7 @@ fn spawn(
     number: u32,
     worker: Worker,
     counters: Arc<WorkerCounters>,
+    own_core: Arc<AtomicBool>,
     core: Option<CoreId>,
 ) -> anyhow::Result<WorkerHandle> {
     let waker = worker.waker();
@@ -196,5 +211,5 @@ fn spawn(
             worker.run();
         })
         .context("cannot start a worker thread")?;
-    Ok(WorkerHandle { core: core.map(|core| core.id), counters, waker, thread, hung: false })
+    Ok(WorkerHandle { core: core.map(|core| core.id), counters, own_core, waker, thread, hung: false })
 }

@@ -1,11 +1,9 @@
 //! A worker: one thread, one core, one queue of both interfaces. The packet's way, top to bottom, is `Worker::turn`.
 //!
 //! Once a turn: the clock is read, the generation of rules is noticed (a memory read), a batch from each side is
-//! decided and settled, and the kernel is kicked. Now and then, housekeeping. Without frames it sleeps on its two
-//! sockets, unless it was told to poll.
+//! decided and settled, and the kernel is kicked. Now and then, housekeeping. What it does without frames is told in
+//! `idle`.
 
-use std::io;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -20,12 +18,12 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::time::Time;
 use knockplane_ring::{BATCH, Disposition, Rings};
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::Waker;
 
 use crate::clock::Clock;
 use crate::counters::WorkerCounters;
 use crate::generation::Generation;
+use crate::idle::Idle;
 
 /// How often the kernel's counters are read and the heartbeat is renewed under load, and the longest sleep.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
@@ -51,38 +49,25 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     counters: Arc<WorkerCounters>,
     decider: Decider,
-    sleep: Sleep,
-    busy_poll: bool,
+    idle: Idle,
 }
 
 impl Worker {
     /// Prepares a worker on its rings, to be run on its own thread.
-    ///
-    /// # Errors
-    /// If the kernel has no more descriptors.
     pub(crate) fn new(
         number: usize,
         rings: Rings,
         shared: Arc<Shared>,
         counters: Arc<WorkerCounters>,
         mtu: u32,
-        busy_poll: bool,
-    ) -> io::Result<Self> {
-        let sleep = Sleep::on([rings.fd(Side::Outside), rings.fd(Side::Inside)])?;
-        Ok(Worker {
-            number,
-            rings,
-            shared,
-            counters,
-            decider: Decider::new(headers::max_frame(mtu as usize)),
-            sleep,
-            busy_poll,
-        })
+        idle: Idle,
+    ) -> Self {
+        Worker { number, rings, shared, counters, decider: Decider::new(headers::max_frame(mtu as usize)), idle }
     }
 
     /// Wakes the worker from any thread.
     pub(crate) fn waker(&self) -> Arc<Waker> {
-        Arc::clone(&self.sleep.waker)
+        self.idle.waker()
     }
 
     /// Runs until the shared stop flag is set. The sockets close with it.
@@ -100,10 +85,12 @@ impl Worker {
                 self.counters.busy.add(nanos(now.since(woke)));
                 woke = now;
             }
-            if frames == 0 && !self.busy_poll {
+            if frames > 0 {
+                self.idle.worked();
+            } else if self.idle.is_tired(now) {
                 let fell_asleep = shared.clock.now();
                 self.counters.busy.add(nanos(fell_asleep.since(woke)));
-                self.sleep.until_frames(if self.rings.in_flight() > 0 { IMPATIENT } else { HOUSEKEEPING });
+                self.idle.sleep(if self.rings.in_flight() > 0 { IMPATIENT } else { HOUSEKEEPING });
                 woke = shared.clock.now();
                 self.counters.asleep.add(nanos(woke.since(fell_asleep)));
             }
@@ -167,30 +154,4 @@ fn dispositions(decisions: &[Decision], link: bool) -> [Disposition; BATCH] {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// A sleep that frames on either socket, or the manager, end.
-///
-/// Edge-triggered: a worker sleeps only after a turn that found both receive rings empty, and the kernel remembers a
-/// frame that came in between.
-struct Sleep {
-    poll: Poll,
-    events: Events,
-    waker: Arc<Waker>,
-}
-
-impl Sleep {
-    fn on(sockets: [RawFd; 2]) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        for (token, socket) in sockets.iter().enumerate() {
-            poll.registry().register(&mut SourceFd(socket), Token(token), Interest::READABLE)?;
-        }
-        let waker = Arc::new(Waker::new(poll.registry(), Token(sockets.len()))?);
-        Ok(Sleep { poll, events: Events::with_capacity(4), waker })
-    }
-
-    fn until_frames(&mut self, at_most: Duration) {
-        // An interrupted sleep is a short one.
-        let _ = self.poll.poll(&mut self.events, Some(at_most));
-    }
 }

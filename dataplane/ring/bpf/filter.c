@@ -14,26 +14,33 @@ struct {
     __type(value, __u32);
 } sockets SEC(".maps");
 
-// Frames dropped because their queue has no socket.
+// Counts by core: which cores receive tells a worker whether it has its own to itself.
+struct counts {
+    __u64 seen;    // frames that arrived
+    __u64 unbound; // of these, dropped because their queue has no socket
+};
+
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
     __uint(max_entries, 1);
     __type(key, __u32);
-    __type(value, __u64);
-} unbound SEC(".maps");
+    __type(value, struct counts);
+} counts SEC(".maps");
 
 SEC("xdp")
 int knockplane(struct xdp_md *frame)
 {
+    __u32 zero = 0;
+    struct counts *counted = bpf_map_lookup_elem(&counts, &zero);
+    if (!counted)
+        return XDP_DROP; // Cannot be: the map has this entry.
+    counted->seen++;
+
     // The last argument is the verdict for a queue without a socket (kernel, AF_XDP documentation).
     long verdict = bpf_redirect_map(&sockets, frame->rx_queue_index, XDP_DROP);
 
-    if (verdict != XDP_REDIRECT) {
-        __u32 zero = 0;
-        __u64 *count = bpf_map_lookup_elem(&unbound, &zero);
-        if (count)
-            (*count)++;
-    }
+    if (verdict != XDP_REDIRECT)
+        counted->unbound++;
     return verdict;
 }
 

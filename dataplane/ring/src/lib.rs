@@ -18,6 +18,6 @@ mod socket;
 pub use device::{Device, Offload};
 pub use error::Error;
 pub use live::LiveFrames;
-pub use program::{Program, XdpMode};
+pub use program::{CoreCounts, Program, XdpMode};
 pub use rings::{BATCH, Disposition, Frames, RingSettings, Rings};
 pub use socket::{SocketStatistics, raise_memlock_limit};

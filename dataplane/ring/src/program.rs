@@ -36,6 +36,15 @@ impl XdpMode {
     }
 }
 
+/// What the program counted on one core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CoreCounts {
+    /// Frames that arrived.
+    pub seen: u64,
+    /// Of these, dropped because their queue has no socket.
+    pub unbound: u64,
+}
+
 /// The program of `bpf/filter.c` on one interface.
 #[derive(Debug)]
 pub struct Program {
@@ -101,19 +110,20 @@ impl Program {
             .map_err(|error| Error::system(format!("cannot bind queue {queue}"), io::Error::other(error), ""))
     }
 
-    /// Frames dropped so far because their queue had no socket.
+    /// What the program counted so far, by core.
     ///
     /// # Errors
     /// If the kernel refuses to read its own map.
-    pub fn unbound_drops(&mut self) -> Result<u64, Error> {
-        let per_core = map(&mut self.object, "unbound")
+    pub fn counts(&mut self) -> Result<Vec<CoreCounts>, Error> {
+        let per_core = map(&mut self.object, "counts")
             .lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY)
-            .map_err(|error| Error::system("cannot read the program's counter", io::Error::other(error), ""))?;
-        Ok(per_core
-            .into_iter()
-            .flatten()
-            .filter_map(|bytes| Some(u64::from_ne_bytes(bytes.get(..8)?.try_into().ok()?)))
-            .sum())
+            .map_err(|error| Error::system("cannot read the program's counters", io::Error::other(error), ""))?;
+        let word = |bytes: &[u8], index: usize| {
+            let bytes = bytes.get(8 * index..8 * (index + 1)).and_then(|bytes| bytes.try_into().ok());
+            bytes.map(u64::from_ne_bytes).unwrap_or_default()
+        };
+        let counts = |bytes: Vec<u8>| CoreCounts { seen: word(&bytes, 0), unbound: word(&bytes, 1) };
+        Ok(per_core.into_iter().flatten().map(counts).collect())
     }
 }
 

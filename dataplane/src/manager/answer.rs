@@ -196,7 +196,10 @@ impl Manager {
             list_capacity: self.shared.lists.capacity() as u64,
             applied: self.applied,
             refused: self.refused,
-            unbound_queue_drops: Side::ALL.map(|side| self.programs[side.index()].unbound_drops().unwrap_or_default()),
+            unbound_queue_drops: Side::ALL.map(|side| {
+                let counts = self.programs[side.index()].counts().unwrap_or_default();
+                counts.iter().map(|core| core.unbound).sum()
+            }),
             events_lost: self.shared.events.lost(),
         }
     }

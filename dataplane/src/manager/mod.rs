@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,12 @@ const SWEEP_MARGIN: usize = 65_536;
 /// A worker that has not been heard of for so long hangs.
 const HUNG: Duration = Duration::from_secs(2);
 
+/// Frames in a tick below which nothing can be said about cores.
+const FEW_FRAMES: u64 = 20;
+
+/// A core that takes less than this part of all frames is as good as free of them: 1 in 20.
+const SHARE: u64 = 20;
+
 /// Connections at once: control, and a few people with tools.
 const MAX_CONNECTIONS: usize = 16;
 
@@ -58,6 +64,8 @@ const MAX_LOGGED_EVENTS: usize = 64;
 pub(crate) struct WorkerHandle {
     pub(crate) core: Option<usize>,
     pub(crate) counters: Arc<WorkerCounters>,
+    /// Whether nothing arrives on its core, so that it may spin a little.
+    pub(crate) own_core: Arc<AtomicBool>,
     pub(crate) waker: Arc<Waker>,
     pub(crate) thread: JoinHandle<()>,
     pub(crate) hung: bool,
@@ -82,6 +90,8 @@ pub(crate) struct Manager {
     pub(crate) store: Store,
     pub(crate) applied: u64,
     pub(crate) refused: u64,
+    /// Frames that had arrived on each core at the last look.
+    pub(crate) arrived: Vec<u64>,
 }
 
 impl Manager {
@@ -152,6 +162,7 @@ impl Manager {
         self.log_events(now);
         self.book.settle(self.oldest_generation());
         self.watch_workers(now);
+        self.watch_cores();
         self.watch_links()
     }
 
@@ -179,6 +190,28 @@ impl Manager {
                 tracing::info!(worker = number, "the worker goes on");
             }
             worker.hung = hung;
+        }
+    }
+
+    /// Finds out which workers have their core to themselves, by where frames arrive. Without frames nothing changes.
+    fn watch_cores(&mut self) {
+        let mut arrived = Vec::new();
+        for program in &mut self.programs {
+            let counts = program.counts().unwrap_or_default();
+            arrived.resize(counts.len().max(arrived.len()), 0);
+            for (sum, core) in arrived.iter_mut().zip(counts) {
+                *sum += core.seen;
+            }
+        }
+        let before = std::mem::replace(&mut self.arrived, arrived);
+        let new = |core: usize| self.arrived.get(core).zip(before.get(core)).map_or(0, |(now, before)| now - before);
+        let total: u64 = (0..self.arrived.len()).map(new).sum();
+        if total < FEW_FRAMES {
+            return;
+        }
+        for worker in &self.workers {
+            let own = worker.core.is_some_and(|core| new(core) * SHARE < total);
+            worker.own_core.store(own, Relaxed);
         }
     }
 
