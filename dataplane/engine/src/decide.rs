@@ -1,7 +1,6 @@
 //! The walk through the rules, a batch at a time.
 //!
-//! First the headers of all frames of the batch are read, then the packets are decided in their order, so that what one
-//! changes, the next one sees. A packet walks the rules of its chain: headers first, then lists, then layer 7; every
+//! Packets are decided in the order of their frames, so that what one changes, the next one sees. A packet walks the rules of its chain: headers first, then lists, then layer 7; every
 //! rule that matches counts it; the first that accepts or drops decides, or else the chain's default.
 //!
 //! An address is looked up in the lists at most once a packet, when a rule first asks, and an addition is put into what
@@ -20,6 +19,7 @@ use crate::events::{Event, EventQueue};
 use crate::headers;
 use crate::layer7::Scratch;
 use crate::lists::{self, Added, ListId, ListSet, Lists};
+use crate::recent::Recent;
 use crate::table::{Span, StateTest, Step, Table, View};
 
 /// Most frames decided at once. A burst of a ring: more would delay the first of them, fewer would spread the cost of a
@@ -53,24 +53,25 @@ pub struct Context<'a> {
 pub struct Decider {
     max_frame: usize,
     scratch: Box<Scratch>,
+    recent: Recent,
     decisions: [Decision; BATCH],
 }
 
 impl Decider {
-    /// For frames of at most so many bytes, see [`headers::max_frame`].
+    /// For frames of at most so many bytes, see [`headers::max_frame`]. It decides by one set of lists only: it
+    /// remembers lookups.
     pub fn new(max_frame: usize) -> Decider {
         let undecided = Decision { verdict: Verdict::Drop, reason: Reason::ChainDefault };
-        Decider { max_frame, scratch: Box::default(), decisions: [undecided; BATCH] }
+        Decider { max_frame, scratch: Box::default(), recent: Recent::default(), decisions: [undecided; BATCH] }
     }
 
     /// Decides about frames that came in on one side, in their order: one decision for each, of the first [`BATCH`].
     pub fn decide(&mut self, side: Side, frames: &[&[u8]], now: Time, context: Context<'_>) -> &[Decision] {
-        let packets: [Option<Result<Packet<'_>, Reason>>; BATCH] =
-            std::array::from_fn(|index| Some(headers::read(side, frames.get(index)?, self.max_frame)));
         let mut decided = 0;
-        for (packet, decision) in packets.iter().flatten().zip(&mut self.decisions) {
-            *decision = match packet {
-                Ok(packet) => Walk::new(packet, now, context, &mut self.scratch).decide(),
+        for (frame, decision) in frames.iter().zip(&mut self.decisions) {
+            // By reference: to move a packet just written would wait for the writes.
+            *decision = match &headers::read(side, frame, self.max_frame) {
+                Ok(packet) => Walk::new(packet, now, context, &mut self.scratch, &mut self.recent).decide(),
                 Err(reason) => unseen(*reason, context.table),
             };
             decided += 1;
@@ -87,30 +88,37 @@ fn unseen(reason: Reason, table: &Table) -> Decision {
 /// One packet's way through the rules.
 struct Walk<'a> {
     packet: &'a Packet<'a>,
+    view: View,
     now: Time,
     context: Context<'a>,
     scratch: &'a mut Scratch,
+    recent: &'a mut Recent,
     /// The lists that source and destination are in, once a rule has asked.
     source: Option<ListSet>,
     destination: Option<ListSet>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(packet: &'a Packet<'a>, now: Time, context: Context<'a>, scratch: &'a mut Scratch) -> Walk<'a> {
+    fn new(
+        packet: &'a Packet<'a>,
+        now: Time,
+        context: Context<'a>,
+        scratch: &'a mut Scratch,
+        recent: &'a mut Recent,
+    ) -> Walk<'a> {
         scratch.clear();
-        Walk { packet, now, context, scratch, source: None, destination: None }
+        Walk { packet, view: packet.into(), now, context, scratch, recent, source: None, destination: None }
     }
 
     fn decide(&mut self) -> Decision {
         let Context { table, counters, .. } = self.context;
         let program = table.program(self.packet.family());
-        let chain = table.settings().chain(self.packet);
-        let view = View::from(self.packet);
+        let chain = program.entry(self.packet.side, &self.view);
         let mut span = program.chain(chain);
         let mut returns = Returns::default();
         let by_rule = |verdict| Decision { verdict, reason: Reason::Rule };
         loop {
-            let Some(rule) = program.classify(&mut span, &view) else {
+            let Some(rule) = program.classify(&mut span, &self.view) else {
                 match returns.pop() {
                     Some(behind_the_jump) => span = behind_the_jump,
                     None => break,
@@ -144,15 +152,15 @@ impl<'a> Walk<'a> {
 
     fn holds(&mut self, question: StateTest) -> bool {
         let Context { table, lists, .. } = self.context;
-        let (packet, now) = (self.packet, self.now);
+        let (view, now, recent) = (&self.view, self.now, &mut *self.recent);
         match question {
             StateTest::Source(list) => {
-                self.source.get_or_insert_with(|| lists.membership(packet.source, now)).contains(list)
+                self.source.get_or_insert_with(|| recent.membership(lists, view.source, now)).contains(list)
             }
             StateTest::Destination(list) => {
-                self.destination.get_or_insert_with(|| lists.membership(packet.destination, now)).contains(list)
+                self.destination.get_or_insert_with(|| recent.membership(lists, view.destination, now)).contains(list)
             }
-            StateTest::Layer7(pattern) => table.pattern(pattern).matches(self.scratch.buffer(packet.payload)),
+            StateTest::Layer7(pattern) => table.pattern(pattern).matches(self.scratch.buffer(self.packet.payload)),
         }
     }
 

@@ -58,6 +58,7 @@ const BRIDGE_GROUP: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x00];
 /// Why rules cannot see it: its class, if it is not IP ([`FrameClasses::verdict`] decides), or what is wrong with it.
 ///
 /// [`FrameClasses::verdict`]: knockplane_policy::settings::FrameClasses::verdict
+#[inline]
 pub fn read(side: Side, frame: &[u8], max_frame: usize) -> Result<Packet<'_>, Reason> {
     if frame.len() > max_frame {
         return Err(Reason::FrameTooLong);

@@ -16,7 +16,7 @@
 use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use crossbeam::utils::CachePadded;
@@ -108,9 +108,27 @@ pub struct TooManyLists {
     pub name: String,
 }
 
+/// What a lookup found, and how long that counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lookup {
+    pub(crate) set: ListSet,
+    /// From here on an entry of the set is gone.
+    until: Time,
+    shard: usize,
+    /// The shard's when it was looked up.
+    version: u64,
+}
+
+/// A shard behind its lock.
+struct Guarded {
+    /// Changes, under the lock, with every change that a lookup could tell.
+    version: AtomicU64,
+    shard: Mutex<Shard>,
+}
+
 /// See the module.
 pub struct Lists {
-    shards: Box<[CachePadded<Mutex<Shard>>]>,
+    shards: Box<[CachePadded<Guarded>]>,
     secret: Secret,
     /// Slots of all shards.
     capacity: usize,
@@ -154,7 +172,10 @@ impl Lists {
         let secret = Secret(secret);
         let shards = 1 << (capacity / MIN_SHARD).clamp(1, MAX_SHARDS).ilog2();
         let slots = capacity.div_ceil(shards);
-        let shard = || Some(CachePadded::new(Mutex::new(Shard::new(slots as u32, secret)?)));
+        let shard = || {
+            let shard = Mutex::new(Shard::new(slots as u32, secret)?);
+            Some(CachePadded::new(Guarded { version: AtomicU64::new(0), shard }))
+        };
         let shards: Option<Box<[_]>> = (0..shards).map(|_| shard()).collect();
         let shards = shards.ok_or_else(|| refused("there is not so much memory; set a smaller capacity"))?;
         Ok(Lists {
@@ -224,20 +245,44 @@ impl Lists {
 
     /// The lists that the address is in now. An entry is gone at its expiry, not after it.
     pub fn membership(&self, address: IpAddr, now: Time) -> ListSet {
-        let (hash, key) = self.hash(address);
-        self.shard(hash).membership(hash, key, now)
+        self.lookup(address.into(), now).set
+    }
+
+    /// As [`Lists::membership`], with how long it counts.
+    pub(crate) fn lookup(&self, key: Key, now: Time) -> Lookup {
+        let hash = self.secret.hash(key);
+        let index = self.shard_of(hash);
+        let Guarded { version, shard } = &*self.shards[index];
+        let shard = lock(shard);
+        let (set, until) = shard.membership(hash, key, now);
+        Lookup { set, until, shard: index, version: version.load(Ordering::Relaxed) }
+    }
+
+    /// Whether a lookup of these lists says what it would say now.
+    pub(crate) fn is_current(&self, lookup: &Lookup, now: Time) -> bool {
+        let version = self.shards.get(lookup.shard).map(|shard| shard.version.load(Ordering::Acquire));
+        now < lookup.until && version == Some(lookup.version)
     }
 
     /// Puts the address in the list until `expiry`, or sets its expiry anew. An entry that never expires stays so.
     pub fn add(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
-        let (hash, key) = self.hash(address);
-        self.shard(hash).add(hash, key, list, self.level(list), expiry, now)
+        self.change(address.into(), |shard, hash, key| shard.add(hash, key, list, self.level(list), expiry, now))
     }
 
     /// Takes the address out of the list. Whether it was in it.
     pub fn remove(&self, list: ListId, address: IpAddr, now: Time) -> bool {
-        let (hash, key) = self.hash(address);
-        self.shard(hash).remove(hash, key, list, now)
+        self.change(address.into(), |shard, hash, key| shard.remove(hash, key, list, now))
+    }
+
+    /// Changes the shard of an address.
+    fn change<T>(&self, key: Key, change: impl FnOnce(&mut Shard, u64, Key) -> T) -> T {
+        let hash = self.secret.hash(key);
+        let Guarded { version, shard } = &*self.shards[self.shard_of(hash)];
+        let mut shard = lock(shard);
+        let changed = change(&mut shard, hash, key);
+        // Before the lock is given back, so that nobody looks up the new state under the old version.
+        version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        changed
     }
 
     /// Gives back entries that expired, looking at `budget` slots (rounded up to 512) where the last call ended. Returns
@@ -250,7 +295,7 @@ impl Lists {
         visits
             .map(|_| {
                 let next = self.swept.fetch_add(1, Ordering::Relaxed) % self.shards.len();
-                lock(&self.shards[next]).sweep(STEP as usize, now)
+                lock(&self.shards[next].shard).sweep(STEP as usize, now)
             })
             .sum()
     }
@@ -260,7 +305,7 @@ impl Lists {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let mut tallies = vec![Tally::default(); names.names.len()];
         for shard in &self.shards {
-            let shard = lock(shard);
+            let shard = lock(&shard.shard);
             for (index, sum) in tallies.iter_mut().enumerate() {
                 let tally = shard.tally(ListId(index as u8));
                 sum.entries += tally.entries;
@@ -309,7 +354,8 @@ impl Lists {
             let mut next = Some(0);
             while let Some(begin) = next {
                 // Sorted in when the lock is free again.
-                next = lock(shard).visit(begin, STEP, now, |list, address, expiry| seen.push((list, address, expiry)));
+                next = lock(&shard.shard)
+                    .visit(begin, STEP, now, |list, address, expiry| seen.push((list, address, expiry)));
                 seen.drain(..).for_each(&mut keep);
             }
         }
@@ -324,14 +370,9 @@ impl Lists {
         (entries.into_iter().map(entry).collect(), truncated)
     }
 
-    fn hash(&self, address: IpAddr) -> (u64, Key) {
-        let key = Key::from(address);
-        (self.secret.hash(key), key)
-    }
-
-    /// The shard of a hash, by its upper bits.
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        lock(&self.shards[(hash >> 32) as usize % self.shards.len()])
+    /// The shard of a hash, by its upper bits. There is a power of two of shards.
+    fn shard_of(&self, hash: u64) -> usize {
+        (hash >> 32) as usize & (self.shards.len() - 1)
     }
 }
 

@@ -30,15 +30,15 @@ const NIL: u32 = u32::MAX;
 /// with 4 slots and 1.28 µs with 16. Fewer saved nothing.
 const LOOK: usize = 4;
 
-/// An address as it is stored and hashed.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// An address as it is stored and hashed: a number among those of its family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) bits: u128,
     kind: Kind,
 }
 
-/// What a slot holds. An IPv4-mapped IPv6 address on the wire is not the IPv4 address, so the bits alone would not do.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a slot holds. `::198.51.100.7` on the wire is not the IPv4 address, so the bits alone would not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Free,
     V4,
@@ -48,16 +48,18 @@ enum Kind {
 impl From<IpAddr> for Key {
     fn from(address: IpAddr) -> Key {
         match address {
-            IpAddr::V4(v4) => Key { bits: v4.to_ipv6_mapped().to_bits(), kind: Kind::V4 },
+            IpAddr::V4(v4) => Key { bits: v4.to_bits().into(), kind: Kind::V4 },
             IpAddr::V6(v6) => Key { bits: v6.to_bits(), kind: Kind::V6 },
         }
     }
 }
 
 impl Key {
+    /// No address.
+    pub(crate) const NONE: Key = Key { bits: 0, kind: Kind::Free };
+
     fn address(self) -> IpAddr {
         match self.kind {
-            // The lower half of a mapped address is the IPv4 address.
             Kind::V4 => Ipv4Addr::from_bits(self.bits as u32).into(),
             Kind::V6 | Kind::Free => Ipv6Addr::from_bits(self.bits).into(),
         }
@@ -164,15 +166,17 @@ impl Shard {
         })
     }
 
-    /// The lists the address is in. `hash` is the secret's of the key, here and below.
-    pub(crate) fn membership(&self, hash: u64, key: Key, now: Time) -> ListSet {
-        let mut set = ListSet::default();
+    /// The lists the address is in, and until when that is so if nothing is changed. `hash` is the secret's of the key,
+    /// here and below.
+    pub(crate) fn membership(&self, hash: u64, key: Key, now: Time) -> (ListSet, Time) {
+        let (mut set, mut until) = (ListSet::default(), Time::NEVER);
         for (_, entry) in self.bucket(hash) {
             if entry.key() == key && entry.is_live(now) {
                 set.insert(entry.list);
+                until = until.min(entry.expiry);
             }
         }
-        set
+        (set, until)
     }
 
     /// Puts the address in the list until `expiry`, or sets its expiry anew.
@@ -429,7 +433,7 @@ mod tests {
     }
 
     fn holds(shard: &Shard, number: u32, level: u8, now: Time) -> bool {
-        shard.membership(shard.secret.hash(key(number)), key(number), now).contains(ListId(level))
+        shard.membership(shard.secret.hash(key(number)), key(number), now).0.contains(ListId(level))
     }
 
     #[test]

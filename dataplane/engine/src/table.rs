@@ -51,7 +51,7 @@ impl Table {
 
         let [ipv4, ipv6] = {
             let names = Names { lists: bind_lists(&rules, lists)?, patterns: pattern_ids };
-            chains.map(|chains| Program::emit(&chains, &names))
+            chains.map(|chains| Program::emit(&chains, &names, settings))
         };
         Ok(Table { rules, settings: settings.clone(), ipv4, ipv6, patterns })
     }

@@ -20,6 +20,7 @@ use super::transport::{self, Fragment};
 const LENGTH: usize = 20;
 
 /// Reads the packet that an Ethernet frame carries.
+#[inline]
 pub(super) fn read(side: Side, bytes: &[u8]) -> Result<Packet<'_>, Reason> {
     let header = Header(bytes.first_chunk().ok_or(Reason::Ipv4Malformed)?);
     if header.version() != 4 || header.length() < LENGTH {

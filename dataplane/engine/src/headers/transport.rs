@@ -50,6 +50,7 @@ pub(super) struct Transport<'f> {
 }
 
 /// Reads the header of this protocol at the start of `data`, which is everything behind the IP header.
+#[inline]
 pub(super) fn read(protocol: IpNumber, data: &[u8], part: Part) -> Result<Transport<'_>, Reason> {
     match (part, protocol) {
         (Part::Later, _) => Ok(Transport::default()),

@@ -6,13 +6,15 @@
 
 use std::net::IpAddr;
 
-use knockplane_policy::packet::{Family, Packet};
+use knockplane_policy::packet::{Family, Packet, Side};
 use knockplane_policy::rule::{
     Action, AddressSet, BuiltinChain, Condition, ListAdd, ListTimeout, Matcher, PortSet, Rule,
 };
+use knockplane_policy::settings::Settings;
 
 use super::{Chains, Names};
 use crate::lists::ListId;
+use crate::shard::Key;
 
 /// A pattern of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub(crate) struct Span {
 pub(crate) struct Program {
     rules: Box<[CompiledRule]>,
     builtin: [Span; BuiltinChain::ALL.len()],
+    /// First and last addresses of what is protected.
+    protected: Box<[(u128, u128)]>,
 }
 
 /// One rule.
@@ -83,8 +87,8 @@ struct Ports(Box<[(u16, u16)]>);
 
 /// A packet's headers as numbers.
 pub(crate) struct View {
-    source: u128,
-    destination: u128,
+    pub(crate) source: Key,
+    pub(crate) destination: Key,
     protocol: u8,
     length: u32,
     ports: Option<(u16, u16)>,
@@ -92,6 +96,16 @@ pub(crate) struct View {
 }
 
 impl Program {
+    /// The chain that a packet from this side enters. Same as [`Settings::chain`], on numbers.
+    pub(crate) fn entry(&self, side: Side, view: &View) -> BuiltinChain {
+        let protects = |key: Key| self.protected.iter().any(|(first, last)| (*first..=*last).contains(&key.bits));
+        match side {
+            Side::Outside if protects(view.destination) => BuiltinChain::Input,
+            Side::Inside if protects(view.source) => BuiltinChain::Output,
+            _ => BuiltinChain::Forward,
+        }
+    }
+
     /// The rules of a built-in chain.
     pub(crate) fn chain(&self, chain: BuiltinChain) -> Span {
         self.builtin[chain as usize]
@@ -107,7 +121,7 @@ impl Program {
     }
 
     /// Lays the chains out one behind the other and resolves every name.
-    pub(super) fn emit(chains: &Chains<'_>, names: &Names<'_>) -> Program {
+    pub(super) fn emit(chains: &Chains<'_>, names: &Names<'_>, settings: &Settings) -> Program {
         let mut spans = hashbrown::HashMap::<&str, Span>::new();
         let mut next = 0;
         for chain in &chains.order {
@@ -134,7 +148,9 @@ impl Program {
             state: state_tests(&rule.matchers, names),
         };
         let rules = chains.order.iter().flat_map(|chain| chains.rules[chain].iter().map(compile)).collect();
-        Program { rules, builtin: BuiltinChain::ALL.map(|chain| span(chain.name())) }
+        let of_family = settings.protect.iter().filter(|net| Family::of(net.addr()) == chains.family);
+        let protected = of_family.map(|net| (number(net.network()), number(net.broadcast()))).collect();
+        Program { rules, builtin: BuiltinChain::ALL.map(|chain| span(chain.name())), protected }
     }
 }
 
@@ -187,12 +203,8 @@ fn address_range(set: &AddressSet, family: Family) -> (u128, u128) {
     if Family::of(first) == family { (number(first), number(last)) } else { (1, 0) }
 }
 
-/// An address as a number among those of its family.
 fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => v4.to_bits().into(),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
+    Key::from(address).bits
 }
 
 impl From<&PortSet> for Ports {
@@ -210,8 +222,8 @@ impl Ports {
 impl From<&Packet<'_>> for View {
     fn from(packet: &Packet<'_>) -> View {
         View {
-            source: number(packet.source),
-            destination: number(packet.destination),
+            source: packet.source.into(),
+            destination: packet.destination.into(),
             protocol: packet.protocol,
             length: packet.ip_length,
             ports: packet.ports,
@@ -231,8 +243,8 @@ impl HeaderTest {
     /// The answer, if the question applies. See [`Condition::applies`].
     fn asks(&self, view: &View) -> Option<bool> {
         Some(match self {
-            HeaderTest::Source(first, last) => (*first..=*last).contains(&view.source),
-            HeaderTest::Destination(first, last) => (*first..=*last).contains(&view.destination),
+            HeaderTest::Source(first, last) => (*first..=*last).contains(&view.source.bits),
+            HeaderTest::Destination(first, last) => (*first..=*last).contains(&view.destination.bits),
             HeaderTest::Protocol(number) => view.protocol == *number,
             HeaderTest::Length(first, last) => (*first..=*last).contains(&view.length),
             HeaderTest::SourcePort(ports) => ports.contains(view.ports?.0),
