@@ -22,7 +22,7 @@ use crate::api::{self, App};
 use crate::dataplane::{self, Dataplane};
 use crate::metrics::Metrics;
 use crate::settings::{DEFAULT_FILE, Settings};
-use crate::{Exit, socket};
+use crate::{Exit, open, socket};
 
 /// How long requests at work may take after a signal. An apply that takes longer goes on in the dataplane.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -105,8 +105,13 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     tokio::spawn(dataplane::watch(dataplane));
     let (stop, stopped) = watch::channel(false);
     let whole = axum::serve(unix, api::whole(app.clone())).with_graceful_shutdown(until(stopped.clone()));
-    let open = axum::serve(tcp, api::open(app)).with_graceful_shutdown(until(stopped));
-    let servers = async { tokio::try_join!(async { whole.await }, async { open.await }) };
+    let open = open::serve(tcp, api::open(app), until(stopped));
+    let servers = async {
+        tokio::try_join!(async { whole.await }, async {
+            open.await;
+            Ok(())
+        })
+    };
     tokio::pin!(servers);
     tokio::select! {
         ended = &mut servers => return ended.map(drop).context("a listener failed"),

@@ -68,6 +68,9 @@ pub enum DataplaneError {
     /// The dataplane understood and will not do it. Nothing changed.
     #[error("{0}")]
     Refused(String),
+    /// The dataplane understood and could not do it. It says what state things are in.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// What to do about a socket that cannot be connected to.
@@ -89,10 +92,11 @@ impl DataplaneError {
             DataplaneError::Garbage { .. } => "garbage",
             DataplaneError::TooLong(_) => "too-long",
             DataplaneError::Refused(_) => "refused",
+            DataplaneError::Failed(_) => "failed",
         }
     }
 
-    /// The values of [`DataplaneError::kind`] that mean a missing answer; `refused` is one.
+    /// The values of [`DataplaneError::kind`] that mean a missing answer; `refused` and `failed` are one.
     pub const FAILURES: [&'static str; 6] = ["unreachable", "silent", "lost", "version", "garbage", "too-long"];
 }
 
@@ -184,6 +188,7 @@ impl Dataplane {
         let within = if matches!(request, Request::Apply { .. }) { APPLY_WITHIN } else { self.answer_within };
         match timeout(within, self.converse(&line)).await {
             Ok(Ok(Response::Refused { error })) => Err(DataplaneError::Refused(error)),
+            Ok(Ok(Response::Failed { error })) => Err(DataplaneError::Failed(error)),
             Ok(answer) => answer,
             Err(_) => Err(DataplaneError::Silent(within)),
         }
@@ -230,6 +235,7 @@ impl Dataplane {
             Response::Applied { .. } => "applied",
             Response::Done => "done",
             Response::Refused { .. } => "refused",
+            Response::Failed { .. } => "failed",
         };
         self.garbage(&format_args!("an answer to another question, `{name}`"))
     }

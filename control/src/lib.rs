@@ -19,6 +19,7 @@ pub mod cli;
 pub mod daemon;
 pub mod dataplane;
 pub mod metrics;
+mod open;
 pub mod ready;
 pub mod rules;
 #[cfg(test)]

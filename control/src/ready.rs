@@ -21,6 +21,9 @@ pub fn check(status: &Status) -> Result<(), String> {
         if !interface.up {
             return Err(format!("the link of the {side} interface {} is down", interface.name));
         }
+        if let Some(way) = &interface.way_past {
+            return Err(way.clone());
+        }
     }
     if status.workers.is_empty() {
         return Err("no worker runs".to_owned());
@@ -47,6 +50,9 @@ mod tests {
     #[test]
     fn missing_parts_are_named() {
         let mut status = sample::status();
+        status.interfaces[0].way_past = Some("kp-out belongs to a bridge".to_owned());
+        assert_eq!(check(&status).unwrap_err(), "kp-out belongs to a bridge");
+        status.interfaces[0].way_past = None;
         status.interfaces[1].up = false;
         assert_eq!(check(&status).unwrap_err(), "the link of the inside interface kp-in is down");
         status.interfaces.pop();

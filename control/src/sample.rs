@@ -28,7 +28,16 @@ pub(crate) fn status() -> Status {
 }
 
 fn interface(side: Side, name: &str) -> Interface {
-    Interface { side, name: name.into(), xdp_mode: "native".into(), zero_copy: false, queues: 2, mtu: 1500, up: true }
+    Interface {
+        side,
+        name: name.into(),
+        xdp_mode: "native".into(),
+        zero_copy: false,
+        queues: 2,
+        mtu: 1500,
+        up: true,
+        way_past: None,
+    }
 }
 
 fn worker(worker: u32) -> Worker {
@@ -126,6 +135,7 @@ pub(crate) fn rule_metrics(id: &str, packets: u64) -> RuleMetrics {
         family: Family::Ipv4,
         chain: "input".into(),
         counter: Counter { packets, bytes: 48 * packets },
+        runs: true,
     }
 }
 

@@ -123,7 +123,8 @@ impl WorkerCounters {
     /// Notes what the kernel counted at one side's socket.
     pub(crate) fn note_kernel(&self, side: Side, kernel: &SocketStatistics) {
         let values = [
-            kernel.rx_dropped,
+            // The kernel counts an empty fill ring here as well; a loss is to have one name.
+            kernel.rx_dropped.saturating_sub(kernel.fill_ring_empty),
             kernel.rx_invalid_descriptors,
             kernel.rx_ring_full,
             kernel.fill_ring_empty,

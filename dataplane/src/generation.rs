@@ -83,6 +83,9 @@ impl Book {
             totals.add(generation);
         }
         totals.add(current);
+        for rule in &current.rules().rules {
+            totals.rules.entry(rule.id.clone()).and_modify(|rule| rule.runs = true);
+        }
         totals
     }
 }
@@ -107,6 +110,7 @@ impl Totals {
                 family: rule.family,
                 chain: rule.chain.clone(),
                 counter: Counter::default(),
+                runs: false,
             });
             add(&mut counted.counter, counter);
         }

@@ -13,7 +13,7 @@ mod start;
 mod store;
 mod worker;
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::panic;
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
@@ -22,6 +22,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
+use crate::start::Decided;
 
 /// Exit codes, the same for all of the project's programs.
 const RUNTIME: u8 = 1;
@@ -34,7 +35,7 @@ struct Arguments {
     /// Configuration file.
     #[arg(long, default_value = "/etc/knockplane/knockplane.toml")]
     config: PathBuf,
-    /// Check the configuration and end. Touches no interface.
+    /// Check the configuration and the rules that it names, and end. Touches no interface.
     #[arg(long)]
     check: bool,
     /// How to log, to standard error. What to log is said in RUST_LOG, for example `debug`.
@@ -58,23 +59,33 @@ fn main() -> ExitCode {
             return CONFIGURATION.into();
         }
     };
+    let failed = |code: u8, error: anyhow::Error| {
+        eprintln!("knockplane-dataplane: {error:#}");
+        ExitCode::from(code)
+    };
     if arguments.check {
-        println!("{}: valid", arguments.config.display());
-        return ExitCode::SUCCESS;
+        return match start::check(&config) {
+            Ok(()) => {
+                println!("{}: valid, and so are the rules in {}", arguments.config.display(), config.rules.display());
+                ExitCode::SUCCESS
+            }
+            Err(error) => failed(CONFIGURATION, error),
+        };
     }
     die_whole();
-    match run(config) {
+    let decided = match start::decide(&config) {
+        Ok(decided) => decided,
+        Err(error) => return failed(CONFIGURATION, error),
+    };
+    match run(config, decided) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("knockplane-dataplane: {error:#}");
-            RUNTIME.into()
-        }
+        Err(error) => failed(RUNTIME, error),
     }
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
+fn run(config: Config, decided: Decided) -> anyhow::Result<()> {
     let (outside, inside) = (config.outside.clone(), config.inside.clone());
-    let manager = start::start(config)?;
+    let manager = start::start(config, decided)?;
     manager.run(|| {
         tracing::info!(
             "ready: {outside} (outside) to {inside} (inside); closed when this process ends: no process, no forwarding"
@@ -84,7 +95,11 @@ fn run(config: Config) -> anyhow::Result<()> {
 
 fn log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

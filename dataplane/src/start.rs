@@ -23,24 +23,53 @@ use crate::config::{Config, Offloads};
 use crate::counters::WorkerCounters;
 use crate::generation::{Book, Generation};
 use crate::idle::Idle;
-use crate::manager::{Manager, Port, WorkerHandle};
-use crate::store::Store;
+use crate::manager::{Listener, Manager, Port, WorkerHandle};
+use crate::store::{self, Store};
 use crate::worker::{Shared, Worker};
 
 /// Events that wait for the manager at most; further ones are counted as lost.
 pub(crate) const EVENT_QUEUE: usize = 4096;
 
-/// Starts the workers and returns the manager, which is to be run.
+/// What is decided by, before any interface is touched.
+pub(crate) struct Decided {
+    lists: Lists,
+    store: Store,
+    source: String,
+    table: Table,
+}
+
+/// Reads and compiles the rules that are to run: those applied last, or else the configured ones.
 ///
 /// # Errors
-/// What is wrong, and what to do about it.
-pub(crate) fn start(config: Config) -> anyhow::Result<Manager> {
+/// What is wrong with them, and what to do about it.
+pub(crate) fn decide(config: &Config) -> anyhow::Result<Decided> {
     let lists = Lists::new(config.list_capacity)?;
     let store = Store::new(&config.state_dir);
     let stored = store.load_or_read(&config.rules)?;
     let table = Table::compile(Arc::clone(&stored.rules), &config.settings, &lists)
         .with_context(|| format!("rules of {}", stored.source))?;
+    Ok(Decided { lists, store, source: stored.source, table })
+}
 
+/// Checks the configured rules, whatever was applied last.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+    let configured = store::read_rules(&config.rules)?;
+    Table::compile(configured.rules, &config.settings, &Lists::new(1)?)
+        .with_context(|| format!("rules of {}", configured.source))?;
+    Ok(())
+}
+
+/// Starts the workers and returns the manager, which is to be run.
+///
+/// # Errors
+/// What is wrong, and what to do about it.
+pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager> {
+    let Decided { lists, store, source, table } = decided;
+    // A second dataplane ends here, before it touches an interface.
+    let listener = Listener::bind(&config.socket, &config.socket_uids)?;
     let mut devices = [open(&config.outside)?, open(&config.inside)?];
     let (queues, mtu) = agree(&devices)?;
     for device in &devices {
@@ -59,7 +88,7 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Manager> {
         device.promiscuous()?;
     }
     let clock = Clock::start();
-    let generation = Arc::new(Generation::new(1, clock.now(), stored.source, table, queues as usize));
+    let generation = Arc::new(Generation::new(1, clock.now(), source, table, queues as usize));
     let links = [devices[0].is_up()?, devices[1].is_up()?].map(AtomicBool::new);
     let shared = Arc::new(Shared {
         links,
@@ -93,9 +122,16 @@ pub(crate) fn start(config: Config) -> anyhow::Result<Manager> {
         workers.push(spawn(queue, worker, counters, own_core, core)?);
     }
     let mut zero_copy = zero_copy.into_iter();
-    let ports = devices.map(|device| Port { device, zero_copy: zero_copy.next().unwrap_or(false), queues, mtu });
+    let ports = devices.map(|device| Port {
+        device,
+        zero_copy: zero_copy.next().unwrap_or(false),
+        queues,
+        mtu,
+        way_past: None,
+    });
     Ok(Manager {
         config,
+        listener,
         shared,
         workers,
         ports,
@@ -115,20 +151,25 @@ fn open(name: &str) -> anyhow::Result<Device> {
     if !device.is_enabled()? {
         bail!("{name} is down; run: ip link set dev {name} up");
     }
-    if Path::new("/sys/class/net").join(name).join("master").exists() {
-        bail!(
-            "{name} belongs to a bridge or bond, which would forward past the filter; run: ip link set dev {name} nomaster"
-        );
-    }
-    for (family, setting) in [("ipv4", "net.ipv4.conf"), ("ipv6", "net.ipv6.conf")] {
-        let forwards = fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/forwarding"));
-        if forwards.is_ok_and(|value| value.trim() == "1") {
-            bail!(
-                "this host routes what arrives on {name}, past the filter once it is gone; run: sysctl -w {setting}.{name}.forwarding=0"
-            );
-        }
+    if let Some(way) = way_past(name) {
+        bail!("{way}");
     }
     Ok(device)
+}
+
+/// How the host would forward what arrives on an interface once the program is gone, and the remedy; none if it would
+/// not.
+pub(crate) fn way_past(name: &str) -> Option<String> {
+    if Path::new("/sys/class/net").join(name).join("master").exists() {
+        let remedy = format!("ip link set dev {name} nomaster");
+        return Some(format!("{name} belongs to a bridge or bond, which would forward past the filter; run: {remedy}"));
+    }
+    ["ipv4", "ipv6"].into_iter().find_map(|family| {
+        let forwards = fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/forwarding")).ok()?;
+        let remedy = format!("sysctl -w net.{family}.conf.{name}.forwarding=0");
+        (forwards.trim() == "1")
+            .then(|| format!("this host routes what arrives on {name}, past the filter once it is gone; run: {remedy}"))
+    })
 }
 
 /// Makes sure that an interface shows frames as they are on the wire.

@@ -90,7 +90,11 @@ impl Store {
     }
 }
 
-fn read_rules(path: &Path) -> anyhow::Result<Stored> {
+/// The rules in a file.
+///
+/// # Errors
+/// Every line that is wrong.
+pub(crate) fn read_rules(path: &Path) -> anyhow::Result<Stored> {
     let text = fs::read(path).with_context(|| {
         format!("cannot read the rules in {}; `rules` in the configuration names them", path.display())
     })?;

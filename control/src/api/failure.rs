@@ -62,10 +62,11 @@ impl IntoResponse for Failure {
 }
 
 impl From<DataplaneError> for Failure {
-    /// 422 if the dataplane refused, 413 if the request is too long for it, otherwise what a gateway says.
+    /// 422 if the dataplane refused, 500 if it failed, 413 if the request is too long for it, otherwise what a gateway says.
     fn from(error: DataplaneError) -> Self {
         let status = match &error {
             DataplaneError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            DataplaneError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             DataplaneError::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             DataplaneError::Unreachable { .. } | DataplaneError::Lost(_) => StatusCode::SERVICE_UNAVAILABLE,
             DataplaneError::Silent(_) => StatusCode::GATEWAY_TIMEOUT,

@@ -1,8 +1,8 @@
 //! What must stay the same from scrape to scrape, for as long as one dataplane process lives.
 //!
-//! *Which rules have a series.* The first [`MAX_RULE_SERIES`] rules ever seen keep theirs; the others are counted
-//! together. A rule never changes sides, also when a reload reorders the rules, so that every series and the sum of
-//! the others only grow.
+//! *Which rules have a series.* The first [`MAX_RULE_SERIES`] rules seen keep theirs; the others are counted together. A
+//! rule does not change sides when a reload reorders the rules, so that every series and the sum of the others only
+//! grow. Only when there is no room for a rule that runs does one that no longer runs give way.
 //!
 //! *Points in time.* The dataplane says ages, which are a few milliseconds different each time when they are turned
 //! into points in time. The first result is kept, so that `changes()` counts reloads and nothing else.
@@ -40,13 +40,22 @@ impl Memory {
             self.generation = status.generation;
             self.reloaded = now.saturating_sub(status.generation_age);
         }
-        for rule in &answer.rules {
+        let (running, past): (Vec<_>, Vec<_>) = answer.rules.iter().partition(|rule| rule.runs);
+        let told: HashSet<&RuleId> = answer.rules.iter().map(|rule| &rule.id).collect();
+        self.rules.retain(|id| told.contains(id));
+        let mut may_give_way = past.iter().map(|rule| &rule.id);
+        for rule in running.iter().chain(&past) {
+            if self.rules.contains(&rule.id) {
+                continue;
+            }
             if self.rules.len() == MAX_RULE_SERIES {
-                break;
+                let gives_way = may_give_way.find(|id| self.rules.contains(*id));
+                match gives_way.filter(|_| rule.runs) {
+                    Some(id) => self.rules.remove(id),
+                    None => break,
+                };
             }
-            if !self.rules.contains(&rule.id) {
-                self.rules.insert(rule.id.clone());
-            }
+            self.rules.insert(rule.id.clone());
         }
     }
 
@@ -77,6 +86,21 @@ mod tests {
         memory.look_at(&answer((0..MAX_RULE_SERIES + 1).rev()), Duration::ZERO);
         assert!(memory.has_series(&id(0)) && memory.has_series(&id(MAX_RULE_SERIES - 1)));
         assert!(!memory.has_series(&id(MAX_RULE_SERIES)));
+    }
+
+    #[test]
+    fn a_rule_that_runs_gets_the_series_of_one_that_does_not() {
+        let mut memory = Memory::default();
+        memory.look_at(&answer(0..MAX_RULE_SERIES), Duration::ZERO);
+        let mut reloaded = answer(0..MAX_RULE_SERIES + 2);
+        for rule in &mut reloaded.rules[..MAX_RULE_SERIES] {
+            rule.runs = false;
+        }
+        memory.look_at(&reloaded, Duration::ZERO);
+        assert!(memory.has_series(&id(MAX_RULE_SERIES)) && memory.has_series(&id(MAX_RULE_SERIES + 1)));
+        assert_eq!(memory.rules.len(), MAX_RULE_SERIES);
+        memory.look_at(&answer(7_000..7_001), Duration::ZERO);
+        assert!(memory.has_series(&id(7_000)) && memory.rules.len() == 1, "what is told no longer is forgotten");
     }
 
     #[test]

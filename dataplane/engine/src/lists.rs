@@ -266,7 +266,16 @@ impl Lists {
 
     /// Puts the address in the list until `expiry`, or sets its expiry anew. An entry that never expires stays so.
     pub fn add(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
-        self.change(address.into(), |shard, hash, key| shard.add(hash, key, list, self.level(list), expiry, now))
+        self.add_at(self.level(list), list, address, expiry, now)
+    }
+
+    /// As [`Lists::add`], by an operator: such an entry outranks everything that packets do.
+    pub fn add_by_operator(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
+        self.add_at(OPERATOR_LEVEL, list, address, expiry, now)
+    }
+
+    fn add_at(&self, level: u8, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
+        self.change(address.into(), |shard, hash, key| shard.add(hash, key, list, level, expiry, now))
     }
 
     /// Takes the address out of the list. Whether it was in it.

@@ -183,7 +183,7 @@ impl Shard {
     pub(crate) fn add(&mut self, hash: u64, key: Key, list: ListId, level: u8, expiry: Time, now: Time) -> Added {
         if let Some(slot) = self.find(hash, key, list) {
             if self.entry(slot).is_live(now) {
-                self.refresh(slot, expiry);
+                self.refresh(slot, level, expiry);
                 return Added::Refreshed;
             }
             self.release(slot);
@@ -276,13 +276,15 @@ impl Shard {
         self.bucket(hash).find(|(_, entry)| entry.list == list && entry.key() == key).map(|(slot, _)| slot)
     }
 
-    /// Sets a live entry's expiry anew, but what never expires stays so. It becomes the newest of its level.
-    fn refresh(&mut self, slot: u32, expiry: Time) {
+    /// Sets a live entry's expiry anew, but what never expires stays so. It becomes the newest of its level, which only
+    /// ever rises.
+    fn refresh(&mut self, slot: u32, level: u8, expiry: Time) {
+        self.dequeue(slot);
         let entry = self.entry_mut(slot);
         if entry.expiry != Time::NEVER {
             entry.expiry = expiry;
         }
-        self.dequeue(slot);
+        entry.level = entry.level.max(level);
         self.enqueue(slot);
     }
 

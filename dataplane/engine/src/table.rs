@@ -15,13 +15,16 @@ use hashbrown::{HashMap, HashSet};
 use knockplane_policy::eval::MAX_JUMP_DEPTH;
 use knockplane_policy::level;
 use knockplane_policy::packet::Family;
-use knockplane_policy::rule::{Action, AddressSet, Condition, Layer7Pattern, Rule, RuleId, RuleSet};
+use knockplane_policy::rule::{Action, AddressSet, BuiltinChain, Condition, Layer7Pattern, Rule, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 
 use crate::layer7::{Pattern, PatternError};
 use crate::lists::{ListId, Lists, OPERATOR_LEVEL, TooManyLists};
 
 pub(crate) use program::{PatternId, Program, Span, StateTest, Step, View};
+
+/// Rules that one packet may be held against: some milliseconds of a worker, which is far more than anyone wants.
+const MAX_STEPS: u64 = 1_000_000;
 
 /// See the module.
 pub struct Table {
@@ -42,6 +45,9 @@ impl Table {
         let chains = [Family::Ipv4, Family::Ipv6].map(|family| Chains::of(&rules, family));
         for chains in &chains {
             chains.check_jumps(&mut problems);
+            if problems.is_empty() {
+                chains.check_steps(&mut problems);
+            }
         }
         check_addresses(&rules, &mut problems);
         let (patterns, pattern_ids) = compile_patterns(&rules, &mut problems);
@@ -116,6 +122,14 @@ pub enum Problem {
         rule: Place,
         /// Where it jumps.
         target: String,
+    },
+    /// Jumps that multiply.
+    #[error("chain `{chain}`: a packet could be held against {steps} rules, jumps included; {MAX_STEPS} is the most")]
+    TooManySteps {
+        /// The built-in chain.
+        chain: &'static str,
+        /// How many.
+        steps: u64,
     },
     /// An address range whose ends are of different families.
     #[error("{rule}: an address range goes from IPv4 to IPv6 or back")]
@@ -229,6 +243,36 @@ impl<'r> Chains<'r> {
         }
         heights.insert(chain, height);
         height
+    }
+}
+
+impl Chains<'_> {
+    /// Checks that no packet can be held against more rules than a worker has time for: a few chains that each jump to
+    /// the next several times multiply.
+    fn check_steps(&self, problems: &mut Vec<Problem>) {
+        let mut known = HashMap::new();
+        for chain in BuiltinChain::ALL.map(BuiltinChain::name) {
+            let steps = self.steps(chain, &mut known);
+            if steps > MAX_STEPS {
+                problems.push(Problem::TooManySteps { chain, steps });
+            }
+        }
+    }
+
+    /// Rules of a chain and of the chains that it jumps to, as often as it does. There are no circles.
+    fn steps<'s>(&'s self, chain: &'s str, known: &mut HashMap<&'s str, u64>) -> u64 {
+        if let Some(steps) = known.get(chain) {
+            return *steps;
+        }
+        let mut steps = 0_u64;
+        for (_, rule) in self.rules.get(chain).into_iter().flatten() {
+            steps = steps.saturating_add(1);
+            if let Action::Jump(target) = &rule.action {
+                steps = steps.saturating_add(self.steps(target, known));
+            }
+        }
+        known.insert(chain, steps);
+        steps
     }
 }
 

@@ -1,7 +1,8 @@
 //! How far along a source is: the level of each address list, which decides who gives way when the lists are full.
 //!
 //! A list that a packet can get into without being in another one first is level 0: a first knock, which strangers
-//! and forged sources can send at will. A list behind it is level 1, and so on. The fewest proofs count: of several
+//! and forged sources can send at will. A list behind it is level 1, and so on. A passphrase is a proof as well: whoever
+//! does not know it does not get in. The fewest proofs count: of several
 //! rules that add to a list, the easiest one says its level.
 //!
 //! Only what rules ask of lists directly is counted. A proof asked by the jump that leads to a rule, or by a rule that
@@ -47,13 +48,19 @@ fn added(rule: &Rule) -> Option<&str> {
 /// How many proofs a packet has given that matches this rule; none while that is not known of one of its lists.
 fn proofs(rule: &Rule, levels: &BTreeMap<&str, Option<u8>>) -> Option<u8> {
     let mut proofs = 0;
+    let mut passphrase = 0;
     for matcher in rule.matchers.iter().filter(|matcher| !matcher.negated) {
-        let (Condition::SrcAddressList(list) | Condition::DstAddressList(list)) = &matcher.condition else { continue };
-        if let Some(level) = levels.get(list.as_str()) {
-            proofs = proofs.max((*level)?.saturating_add(1));
+        match &matcher.condition {
+            Condition::SrcAddressList(list) | Condition::DstAddressList(list) => {
+                if let Some(level) = levels.get(list.as_str()) {
+                    proofs = proofs.max((*level)?.saturating_add(1));
+                }
+            }
+            Condition::Layer7(_) => passphrase = 1,
+            _ => {}
         }
     }
-    Some(proofs)
+    Some(proofs.saturating_add(passphrase))
 }
 
 #[cfg(test)]
@@ -132,5 +139,17 @@ mod tests {
             _ => add(&format!("{step:03}"), &[&format!("{:03}", step - 1)]),
         });
         assert_eq!(of(rules.collect()).pop(), Some(("299".to_owned(), 255)));
+    }
+
+    #[test]
+    fn a_passphrase_is_a_proof() {
+        let text = "/ip firewall layer7-protocol\nadd name=pw regexp=\"^pw\\$\"\n/ip firewall filter\n\
+                    add chain=input protocol=udp layer7-protocol=pw action=add-src-to-address-list address-list=knows\n\
+                    add chain=input protocol=udp layer7-protocol=!pw action=add-src-to-address-list address-list=not\n\
+                    add chain=input src-address-list=knows action=add-src-to-address-list address-list=second\n";
+        let reading = crate::rsc::read(text.as_bytes());
+        assert!(reading.problems.is_empty(), "{:?}", reading.problems);
+        let levels = levels(&reading.rules);
+        assert_eq!((levels["knows"], levels["not"], levels["second"]), (1, 0, 2));
     }
 }

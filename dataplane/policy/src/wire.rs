@@ -46,8 +46,9 @@ pub enum Request {
     /// Answered by [`Response::Metrics`].
     Metrics,
     /// Compile this rule set beside the workers, swap it in whole, keep lists and the counters of rules that stay.
-    /// Answered by [`Response::Applied`] when every worker runs it, or [`Response::Refused`] and nothing changed; but if
-    /// a worker hangs, the refusal says so, and the others run the new rules.
+    /// Answered by [`Response::Applied`] when every worker runs it, or [`Response::Refused`] and nothing changed.
+    /// [`Response::Failed`] if the rules cannot be kept, and nothing changed; or if a worker hangs, and the others run
+    /// the new rules.
     Apply {
         /// The rules.
         rules: RuleSet,
@@ -91,7 +92,12 @@ pub enum Response {
     },
     /// It was done.
     Done,
-    /// It was not done, and nothing changed.
+    /// It could not be done, through no fault of the request.
+    Failed {
+        /// Why, what state things are in, and what to do.
+        error: String,
+    },
+    /// It was not done, because it makes no sense, and nothing changed.
     Refused {
         /// Why, and what to do.
         error: String,
@@ -142,6 +148,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Whether the link is up.
     pub up: bool,
+    /// How the host would forward past the filter if the dataplane ended now, and the remedy; none if it would not.
+    pub way_past: Option<String>,
 }
 
 /// A worker now.
@@ -307,4 +315,6 @@ pub struct RuleMetrics {
     pub chain: String,
     /// Packets and bytes.
     pub counter: Counter,
+    /// Whether it is among the rules that run now.
+    pub runs: bool,
 }

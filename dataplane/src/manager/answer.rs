@@ -36,10 +36,10 @@ impl Manager {
                     self.applied += 1;
                     Response::Applied { generation }
                 }
-                Err(error) => {
+                Err(response) => {
                     self.refused += 1;
-                    tracing::warn!(error, "apply failed");
-                    Response::Refused { error }
+                    tracing::warn!(?response, "not applied as it should be");
+                    response
                 }
             },
             Request::ListAdd { list, address, timeout } => or_refused(self.list_add(&list, address, timeout)),
@@ -48,17 +48,18 @@ impl Manager {
     }
 
     /// Compiles beside the workers, keeps the rules for the next start, then swaps: a failure changes nothing.
-    fn apply(&mut self, rules: RuleSet, source: String) -> Result<u64, String> {
+    fn apply(&mut self, rules: RuleSet, source: String) -> Result<u64, Response> {
         let rules = Arc::new(rules);
         let table = Table::compile(Arc::clone(&rules), &self.config.settings, &self.shared.lists)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Response::Refused { error: error.to_string() })?;
         let stored = Stored { source, rules };
         let running = self.shared.generation.load_full();
         if let Err(error) = self.store.save(&stored) {
             // Compiling has given the lists their new levels: back to those of the rules that go on running.
             let again = Table::compile(Arc::clone(running.table.rules()), &self.config.settings, &self.shared.lists);
             debug_assert!(again.is_ok(), "what runs can be compiled");
-            return Err(format!("cannot keep the rules in {}: {error}", self.store.path().display()));
+            let error = format!("cannot keep the rules in {}: {error}; nothing changed", self.store.path().display());
+            return Err(Response::Failed { error });
         }
         let number = running.number + 1;
         let generation =
@@ -80,9 +81,10 @@ impl Manager {
         }
         self.book.settle(self.oldest_generation());
         if self.oldest_generation() < number {
-            return Err(format!(
-                "generation {number} is in place, but a worker hangs and has not taken it yet: see `knockctl show workers`"
-            ));
+            let error = format!(
+                "generation {number} is in place, but a worker hangs and has not taken it: see `knockctl show workers`"
+            );
+            return Err(Response::Failed { error });
         }
         Ok(number)
     }
@@ -95,8 +97,8 @@ impl Manager {
         };
         let now = self.shared.clock.now();
         let timeout = timeout.map_or(ListTimeout::NoneDynamic, ListTimeout::After);
-        match lists.add(id, address, lists::expiry(timeout, now), now) {
-            Added::Refused => Err(format!("the lists are full of entries that outrank {list}; raise `list-capacity`")),
+        match lists.add_by_operator(id, address, lists::expiry(timeout, now), now) {
+            Added::Refused => Err(format!("the lists are full of entries of the same rank; raise `list-capacity`")),
             Added::New | Added::Refreshed => {
                 tracing::info!(%address, list, "listed by request");
                 Ok(())
@@ -143,6 +145,7 @@ impl Manager {
                 queues: port.queues,
                 mtu: port.mtu,
                 up: self.shared.links[side.index()].load(Relaxed),
+                way_past: port.way_past.clone(),
             })
             .collect()
     }

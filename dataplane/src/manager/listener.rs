@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 
@@ -14,37 +14,31 @@ use rustix::process::{Uid, geteuid};
 const MAX_CALLERS: usize = 8;
 
 /// A unix socket that root, our own user and the configured users may talk to. Its file goes with it.
-pub(super) struct Listener {
+pub(crate) struct Listener {
     pub(super) socket: UnixListener,
     path: PathBuf,
+    inode: u64,
     uids: Vec<Uid>,
 }
 
 impl Listener {
-    /// Makes the socket, and its folder. The file of a process that was killed is replaced.
+    /// Makes the socket, and its folder. The socket of a process that was killed is replaced.
     ///
     /// # Errors
-    /// If another process serves it, or the file system refuses.
-    pub(super) fn bind(path: &Path, uids: &[u32]) -> anyhow::Result<Self> {
+    /// If another process serves it, something else has its name, or the file system refuses.
+    pub(crate) fn bind(path: &Path, uids: &[u32]) -> anyhow::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
-        if StdUnixStream::connect(path).is_ok() {
-            bail!("{} is served by another process; stop it, or set another `socket`", path.display());
-        }
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot replace {}", path.display()));
-            }
-            _ => {}
-        }
+        clear(path)?;
         let socket = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+        let inode = fs::symlink_metadata(path)?.ino();
         // Whoever may open it is still asked who they are, see `accept`.
         let mode = if uids.is_empty() { 0o600 } else { 0o666 };
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         let mut allowed = vec![Uid::ROOT, geteuid()];
         allowed.extend(uids.iter().map(|uid| Uid::from_raw(*uid)));
-        Ok(Listener { socket, path: path.to_owned(), uids: allowed })
+        Ok(Listener { socket, path: path.to_owned(), inode, uids: allowed })
     }
 
     /// Who came, at most `room` of them; the others, and strangers, are turned away. Looks at a few at a time, so that
@@ -72,7 +66,25 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Nothing depends on it: the next start replaces a file that is left.
-        let _ = fs::remove_file(&self.path);
+        // Nothing depends on it: the next start replaces a socket that is left. What is there by now may be another's.
+        if fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+/// Removes what a killed process left behind, and nothing else.
+fn clear(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        metadata => metadata.with_context(|| format!("cannot look at {shown}"))?,
+    };
+    if !metadata.file_type().is_socket() {
+        bail!("{shown} is in the way and no socket: remove it, or set another `socket`");
+    }
+    if StdUnixStream::connect(path).is_ok() {
+        bail!("another dataplane answers on {shown}: stop it first, or set another `socket`");
+    }
+    fs::remove_file(path).with_context(|| format!("cannot replace {shown}"))
 }

@@ -24,14 +24,14 @@ use knockplane_policy::time::{Time, format_duration};
 use knockplane_ring::{Device, Program};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token, Waker};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::connection::Connection;
-use self::listener::Listener;
+pub(crate) use self::listener::Listener;
 use crate::config::Config;
 use crate::counters::WorkerCounters;
 use crate::generation::Book;
-use crate::start::EVENT_QUEUE;
+use crate::start::{self, EVENT_QUEUE};
 use crate::store::Store;
 use crate::worker::Shared;
 
@@ -77,11 +77,14 @@ pub(crate) struct Port {
     pub(crate) zero_copy: bool,
     pub(crate) queues: u32,
     pub(crate) mtu: u32,
+    /// How the host would forward past the filter if the process ended now.
+    pub(crate) way_past: Option<String>,
 }
 
 /// Everything the manager owns. The programs are detached when it is dropped, after the workers have ended.
 pub(crate) struct Manager {
     pub(crate) config: Config,
+    pub(crate) listener: Listener,
     pub(crate) shared: Arc<Shared>,
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) ports: [Port; 2],
@@ -98,12 +101,13 @@ impl Manager {
     /// Serves until SIGINT or SIGTERM, then stops the workers.
     ///
     /// # Errors
-    /// If the control socket cannot be made.
+    /// If an interface is gone, or the kernel has no more descriptors.
     pub(crate) fn run(mut self, on_ready: impl FnOnce()) -> anyhow::Result<()> {
         let mut poll = Poll::new().context("cannot make an event queue")?;
-        let mut listener = Listener::bind(&self.config.socket, &self.config.socket_uids)?;
-        poll.registry().register(&mut listener.socket, LISTENER, Interest::READABLE)?;
+        poll.registry().register(&mut self.listener.socket, LISTENER, Interest::READABLE)?;
         let mut signals = signals().context("cannot catch signals")?;
+        let hangup = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGHUP, Arc::clone(&hangup)).context("cannot catch signals")?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
 
         let mut events = Events::with_capacity(64);
@@ -137,13 +141,16 @@ impl Manager {
             // Who did not get in at once is looked at again: the event comes only once.
             if callers || tick {
                 callers = false;
-                for stream in listener.accept(MAX_CONNECTIONS - connections.len()) {
+                for stream in self.listener.accept(MAX_CONNECTIONS - connections.len()) {
                     let token = Token(next_token);
                     next_token += 1;
                     if let Some(connection) = Connection::greet(stream, poll.registry(), token) {
                         connections.insert(token, connection);
                     }
                 }
+            }
+            if hangup.swap(false, Relaxed) {
+                tracing::info!("SIGHUP changes nothing; to change the rules: knockctl apply FILE");
             }
             if tick {
                 next_tick = Instant::now() + TICK;
@@ -222,6 +229,11 @@ impl Manager {
     fn watch_links(&mut self) -> anyhow::Result<()> {
         for (side, port) in Side::ALL.iter().zip(&mut self.ports) {
             let name = port.device.name();
+            let way_past = start::way_past(name);
+            if let Some(way) = way_past.as_ref().filter(|_| port.way_past.is_none()) {
+                tracing::error!(%side, "{way}");
+            }
+            port.way_past = way_past;
             if !port.device.is_there() {
                 bail!(
                     "interface {name} ({side}) is gone, and the filter's end of the wire with it; start again once it is back"

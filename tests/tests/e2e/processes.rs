@@ -121,11 +121,20 @@ fn a_second_dataplane_is_refused_and_disturbs_nothing() {
 
 /// Starts a dataplane that is expected to refuse, and returns what it said.
 fn refusal(topology: &Topology, dataplane: &str) -> String {
+    let refused = refusal_with(topology, dataplane, "s");
+    assert!(!xdp_attached(topology), "nothing is left attached");
+    refused
+}
+
+/// The same, with a socket of its own.
+fn refusal_with(topology: &Topology, dataplane: &str, socket: &str) -> String {
     let folder = std::env::temp_dir().join(format!("{}-refusal", topology.filter.name()));
     fs::create_dir_all(&folder).expect("a folder");
     let config = folder.join("k.toml");
-    let text =
-        format!("[dataplane]\nrules = \"r.rsc\"\nsocket = \"s\"\nstate-dir = \"{}\"\n{dataplane}", folder.display());
+    let text = format!(
+        "[dataplane]\nrules = \"r.rsc\"\nsocket = \"{socket}\"\nstate-dir = \"{}\"\n{dataplane}",
+        folder.display()
+    );
     fs::write(folder.join("r.rsc"), QUICK).expect("written");
     fs::write(&config, text).expect("written");
     let mut command = topology.filter.command("timeout");
@@ -133,7 +142,6 @@ fn refusal(topology: &Topology, dataplane: &str) -> String {
     let output = run(&mut command).expect("it can be started");
     let _ = fs::remove_dir_all(&folder);
     assert!(!output.ok(), "it must refuse: {output:?}");
-    assert!(!xdp_attached(topology), "and leave nothing attached");
     output.stderr
 }
 
@@ -225,5 +233,91 @@ fn a_configured_file_that_was_edited_after_an_apply_is_not_run_silently() {
         assert!(filter.log().contains("says something else, and is not run"), "{}", filter.log());
         let rules = filter.ask(&["show", "rules"]).expect("rules");
         assert!(rules["source"].as_str().expect("a source").contains("kept from the last apply"), "{rules}");
+    });
+}
+
+#[test]
+fn a_dataplane_that_will_refuse_touches_no_interface_and_no_file_of_others() {
+    with(&two_ports(), |topology, filter| {
+        // Interfaces of its own, but the socket of the one that runs.
+        topology.filter.ip("link add spare0 type veth peer spare1").expect("a further pair");
+        for interface in ["spare0", "spare1"] {
+            topology.filter.ip(&format!("link set {interface} up")).expect("up");
+        }
+        let socket = filter.path("dataplane.sock");
+        let refused =
+            refusal_with(topology, "outside = \"spare0\"\ninside = \"spare1\"\n", &socket.display().to_string());
+        assert!(refused.contains("another dataplane answers on"), "{refused}");
+        assert!(!refused.contains("xdp off"), "nobody is told to detach the running one: {refused}");
+
+        let precious = filter.path("precious.txt");
+        fs::write(&precious, "precious").expect("written");
+        let refused =
+            refusal_with(topology, "outside = \"spare0\"\ninside = \"spare1\"\n", &precious.display().to_string());
+        assert!(refused.contains("is in the way and no socket"), "{refused}");
+        assert_eq!(fs::read_to_string(&precious).expect("still there"), "precious");
+    });
+}
+
+#[test]
+fn check_reads_the_rules_and_invalid_rules_are_a_configuration_error() {
+    with(&two_ports(), |topology, filter| {
+        let config = filter.path("knockplane.toml").display().to_string();
+        let run_it = |arguments: &[&str]| {
+            let mut command = topology.filter.command("timeout");
+            command.arg("20").arg(binary("knockplane-dataplane").expect("built"));
+            run(command.args(["--config", &config]).args(arguments)).expect("it can be started")
+        };
+        assert_eq!(run_it(&["--check"]).code, Some(0));
+        fs::write(filter.path("rules.rsc"), "/ip firewall filter\nadd chain=input action=acept\n").expect("written");
+        let checked = run_it(&["--check"]);
+        assert_eq!(checked.code, Some(3), "{checked:?}");
+        assert!(checked.stderr.contains("rules.rsc:2"), "{checked:?}");
+        fs::remove_file(filter.path("rules.rsc")).expect("removed");
+        assert_eq!(run_it(&["--check"]).code, Some(3));
+        filter.dataplane.kill().expect("killed");
+        assert_eq!(run_it(&[]).code, Some(3), "started without rules");
+    });
+}
+
+#[test]
+fn a_bridge_made_while_it_runs_is_reported() {
+    with(&two_ports(), |topology, filter| {
+        topology.filter.set("net/ipv4/conf/outside/forwarding", "1").expect("set");
+        eventually("not ready", || filter.http("/readyz").is_err());
+        assert!(filter.log().contains("sysctl -w net.ipv4.conf.outside.forwarding=0"), "{}", filter.log());
+        topology.filter.set("net/ipv4/conf/outside/forwarding", "0").expect("set");
+        eventually("ready again", || filter.http("/readyz").is_ok());
+    });
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_no_fault_of_the_rules() {
+    with(&two_ports(), |topology, filter| {
+        knock(topology, "1234:tcp 4321:tcp");
+        // A file where the folder should be.
+        fs::write(filter.path("state"), "").expect("written");
+        let before = filter.ask(&["show", "rules"]).expect("rules");
+        let file = filter.path("quick.rsc");
+        fs::write(&file, QUICK).expect("written");
+        let applied = filter.knockctl(&["apply", &file.display().to_string()]).expect("knockctl");
+        assert_eq!(applied.code, Some(1), "{applied:?}");
+        assert!(applied.stderr.contains("nothing changed"), "{applied:?}");
+        let after = filter.ask(&["show", "rules"]).expect("rules");
+        assert_eq!((&before["rules"], &before["generation"]), (&after["rules"], &after["generation"]));
+        let levels = filter.ask(&["show", "lists"]).expect("lists");
+        let secured = levels["lists"].as_array().and_then(|lists| lists.iter().find(|list| list["list"] == "secured"));
+        assert_eq!(secured.expect("secured")["level"], 1);
+    });
+}
+
+#[test]
+fn a_hangup_ends_nothing() {
+    with(&two_ports(), |topology, filter| {
+        knock(topology, "1234:tcp 4321:tcp");
+        let pid = rustix::process::Pid::from_raw(filter.dataplane.id() as i32).expect("a process has an id");
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("sent");
+        eventually("it is said what to do", || filter.log().contains("knockctl apply"));
+        assert!(ping(topology, ""), "the open door stays open");
     });
 }

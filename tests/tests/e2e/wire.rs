@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use knockplane_tests::{CLIENT, CLIENT6, FilterOptions, SERVER, SERVER6};
+use knockplane_tests::{CLIENT, CLIENT6, FilterOptions, Process, SERVER, SERVER6};
 
 use crate::scene::{PATIENCE, QUICK, eventually, knock, ping, serve_tcp, tcp_echo, udp_to, with, with_queues};
 
@@ -113,26 +113,17 @@ fn pattern(offset: usize) -> u8 {
 #[test]
 fn iperf3_runs_through_two_queues() {
     with_queues(2, &FilterOptions::from_rules(OPEN), |topology, _| {
-        let server = topology.server.within(|| {
-            let mut command = topology.server.command("iperf3");
-            command.args(["--server", "--one-off", "--bind", SERVER]);
-            Ok(command)
-        });
+        let mut command = topology.server.command("iperf3");
+        command.args(["--server", "--bind", SERVER]);
         let log = std::env::temp_dir().join(format!("{}-iperf3.log", topology.server.name()));
-        let mut server =
-            knockplane_tests::Process::start("iperf3", &mut server.expect("a command"), &log).expect("iperf3 starts");
-        let mut report = None;
-        eventually("iperf3 connects", || {
+        let mut server = Process::start("iperf3", &mut command, &log).expect("iperf3 starts");
+        eventually("iperf3 listens and runs", || {
             let line = format!("iperf3 --json --client {SERVER} --time 2 --parallel 4 --bidir");
             let output = topology.client.run(&line).expect("iperf3 can be run");
-            report = output.ok().then_some(output.stdout);
-            report.is_some()
+            let report: serde_json::Value = serde_json::from_str(&output.stdout).unwrap_or_default();
+            let bytes = |direction: &str| report["end"][direction]["bytes"].as_f64().unwrap_or_default();
+            bytes("sum_received") > 1e6 && bytes("sum_received_bidir_reverse") > 1e6
         });
-        let report: serde_json::Value = serde_json::from_str(&report.expect("a report")).expect("JSON");
-        for direction in ["sum_received", "sum_received_bidir_reverse"] {
-            let bytes = report["end"][direction]["bytes"].as_f64().expect("a sum");
-            assert!(bytes > 1e6, "{direction}: {bytes} bytes");
-        }
         server.kill().expect("ended");
         let _ = std::fs::remove_file(log);
     });
@@ -145,10 +136,14 @@ fn every_frame_is_accounted_for_and_none_leaks_after_a_million() {
         // Half of them at a closed door, half at an open one; nobody answers, and nobody listens.
         topology.server.ip("route add blackhole 10.77.0.1/32").expect("a route");
         let socket = udp_to(topology, 9);
+        let received = || filter.metric("knockplane_rx_packets_total", &[]).expect("a counter");
         let flood = |frames: u64| {
-            for _ in 0..frames {
-                // A full buffer is not an error of the filter; the interface's counter says what went out.
-                let _ = socket.send(b"a frame");
+            let enough = received() + frames as f64;
+            while received() < enough {
+                for _ in 0..frames / 10 {
+                    // A full buffer is not an error of the filter; the interface's counter says what went out.
+                    let _ = socket.send(b"a frame");
+                }
             }
         };
         flood(FRAMES / 2);
@@ -160,7 +155,7 @@ fn every_frame_is_accounted_for_and_none_leaks_after_a_million() {
         eventually("nothing is in flight", || count("knockplane_frames_in_flight", &[]) == 0.0);
         // Housekeeping reads the kernel's counters ten times a second.
         thread::sleep(Duration::from_millis(300));
-        let received = count("knockplane_rx_packets_total", &[]);
+        let received = received();
         let forwarded = count("knockplane_packets_total", &["verdict=\"forward\""]);
         let dropped = count("knockplane_packets_total", &["verdict=\"drop\""]);
         assert_eq!(received, forwarded + dropped, "received = forwarded + dropped");
@@ -172,7 +167,7 @@ fn every_frame_is_accounted_for_and_none_leaks_after_a_million() {
         let (from_client, _) = topology.client.traffic("eth0").expect("counters");
         let (from_server, to_server) = topology.server.traffic("eth0").expect("counters");
         let losses = count("knockplane_ring_drops_total", &[]);
-        assert!(forwarded > FRAMES as f64 / 4.0 && dropped > FRAMES as f64 / 4.0, "{forwarded} and {dropped}");
+        assert!(received >= FRAMES as f64 && forwarded > FRAMES as f64 / 3.0 && dropped > FRAMES as f64 / 3.0);
         let missing = (from_client + from_server) as f64 - received;
         assert!(missing >= 0.0 && missing <= losses, "{missing} frames missing, {losses} counted as lost");
         let outward = count("knockplane_tx_packets_total", &["side=\"inside\""]);

@@ -285,3 +285,19 @@ fn capacities_that_make_no_sense_are_refused_with_their_size() {
     let capacity = Lists::new(1_000_000).unwrap().capacity();
     assert!((1_000_000..1_010_000).contains(&capacity));
 }
+
+#[test]
+fn what_an_operator_adds_outlives_every_flood() {
+    let lists = Lists::new(64).unwrap();
+    let first = lists.bind("first", 0).unwrap();
+    lists.add_by_operator(first, v4(1), Time::NEVER, after(0));
+    // One that got in by itself, and that an operator then made permanent.
+    lists.add(first, v4(2), after(60), after(0));
+    lists.add_by_operator(first, v4(2), Time::NEVER, after(0));
+    for source in 100..10_000 {
+        lists.add(first, v4(source), after(60), after(1));
+    }
+    for kept in [1, 2] {
+        assert!(lists.membership(v4(kept), after(2)).contains(first), "{kept}");
+    }
+}

@@ -131,3 +131,18 @@ fn lists_get_their_levels_and_keep_their_ids() {
     assert!(told[0].to_string().contains("no room for the address list"), "{told:?}");
     assert_eq!(lists.summaries().len(), 3);
 }
+
+#[test]
+fn jumps_that_multiply_are_refused() {
+    // Each chain jumps eight times to the next: a hundred rules, and 8 to the power of 12 steps for one packet.
+    let name = |step: usize| if step == 0 { "input".to_owned() } else { format!("step {step}") };
+    let ladder = |steps: usize| {
+        let mut rules: Vec<Rule> =
+            (0..steps).flat_map(|step| (0..8).map(move |_| jump(&name(step), &name(step + 1)))).collect();
+        rules.push(rule(&name(steps), vec![], Action::Passthrough));
+        rule_set(rules)
+    };
+    let told = problems(ladder(12));
+    assert!(told.len() == 1 && told[0].contains("chain `input`") && told[0].contains("1000000"), "{told:?}");
+    assert_eq!(problems(ladder(5)), [""; 0]);
+}
