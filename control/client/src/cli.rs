@@ -50,8 +50,9 @@ pub(crate) struct Cli {
     #[arg(short = 'u', long)]
     pub(crate) udp: bool,
 
-    /// Milliseconds to wait between steps
-    #[arg(short = 'd', long = "delay", value_name = "MS", default_value_t = 0)]
+    /// Milliseconds to wait between steps. Steps that follow each other at once can be swapped on the way, or be decided
+    /// by workers side by side; `knock` itself waits for none
+    #[arg(short = 'd', long = "delay", value_name = "MS", default_value_t = 10)]
     pub(crate) delay_ms: u32,
 
     /// Use IPv4

@@ -163,7 +163,7 @@ fn a_dry_run_sends_nothing() {
         assert_eq!(output.status.code(), Some(0));
         assert_eq!(
             lab::text(&output.stdout),
-            "to 127.0.0.1, 0 ms between steps\n\
+            "to 127.0.0.1, 10 ms between steps\n\
              step 1: tcp 1, a SYN\n\
              step 2: udp 2, a passphrase of 6 bytes\n\
              step 3: icmp, an echo request in an IP packet of 84 bytes\n\
