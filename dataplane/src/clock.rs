@@ -1,21 +1,31 @@
-//! The dataplane's clock: monotonic, the same zero for every thread, read once a turn.
+//! The dataplane's clock: CLOCK_MONOTONIC, the same for every thread and for the XDP program, read once a turn.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use knockplane_policy::time::Time;
+use rustix::time::{ClockId, clock_gettime};
 
-/// Counts from when the dataplane started.
+/// The clock, and when the dataplane started.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
-    zero: Instant,
+    started: Time,
 }
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Clock { zero: Instant::now() }
+        Clock { started: read() }
     }
 
     pub(crate) fn now(&self) -> Time {
-        Time::from_nanos(u64::try_from(self.zero.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        read()
     }
+
+    pub(crate) fn uptime(&self) -> Duration {
+        read().since(self.started)
+    }
+}
+
+fn read() -> Time {
+    let now = clock_gettime(ClockId::Monotonic);
+    Time::from_nanos(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
 }

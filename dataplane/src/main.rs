@@ -6,6 +6,7 @@
 mod clock;
 mod config;
 mod counters;
+mod early;
 mod generation;
 mod idle;
 mod manager;

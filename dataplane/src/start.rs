@@ -96,6 +96,7 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
         generation: ArcSwap::new(generation),
         lists,
         events: EventQueue::new(EVENT_QUEUE),
+        stamped: AtomicBool::new(queues > 1),
         stop: AtomicBool::new(false),
     });
     let ring_settings = RingSettings {
@@ -118,7 +119,8 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
         let sockets = Side::ALL.map(|side| rings.fd(side));
         let idle = Idle::on(sockets, config.busy_poll, Arc::clone(&own_core))
             .with_context(|| format!("cannot make the event queue of worker {queue}"))?;
-        let worker = Worker::new(queue as usize, rings, Arc::clone(&shared), Arc::clone(&counters), mtu, idle);
+        let worker =
+            Worker::new(queue as usize, rings, Arc::clone(&shared), Arc::clone(&counters), mtu, idle, queues > 1);
         workers.push(spawn(queue, worker, counters, own_core, core)?);
     }
     let mut zero_copy = zero_copy.into_iter();

@@ -22,13 +22,17 @@ use mio::Waker;
 
 use crate::clock::Clock;
 use crate::counters::WorkerCounters;
+use crate::early::Early;
 use crate::generation::Generation;
 use crate::idle::Idle;
 
 /// How often the kernel's counters are read and the heartbeat is renewed under load, and the longest sleep.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 
-/// The longest sleep while frames wait to be sent: their link or the kernel may be ready again at any time.
+/// No frame waits longer in a ring; a stamp that is older is what another frame has left.
+const OLDEST_ARRIVAL: Duration = Duration::from_secs(10);
+
+/// The longest sleep while frames wait to be sent, or to be looked at again.
 const IMPATIENT: Duration = Duration::from_millis(1);
 
 /// What all workers and the manager share.
@@ -39,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) events: EventQueue,
     /// Whether each side's link is up, as the manager sees it: what would go out of the other is dropped.
     pub(crate) links: [AtomicBool; 2],
+    /// Whether there are several queues whose frames carry the time of their arrival.
+    pub(crate) stamped: AtomicBool,
     pub(crate) stop: AtomicBool,
 }
 
@@ -50,6 +56,8 @@ pub(crate) struct Worker {
     counters: Arc<WorkerCounters>,
     decider: Decider,
     idle: Idle,
+    /// With several queues; with one, frames are decided in the order of their arrival.
+    early: Option<Early>,
 }
 
 impl Worker {
@@ -61,8 +69,11 @@ impl Worker {
         counters: Arc<WorkerCounters>,
         mtu: u32,
         idle: Idle,
+        shared_queues: bool,
     ) -> Self {
-        Worker { number, rings, shared, counters, decider: Decider::new(headers::max_frame(mtu as usize)), idle }
+        let max_frame = headers::max_frame(mtu as usize);
+        let early = shared_queues.then(|| Early::new(max_frame));
+        Worker { number, rings, shared, counters, decider: Decider::new(max_frame), idle, early }
     }
 
     /// Wakes the worker from any thread.
@@ -90,7 +101,8 @@ impl Worker {
             } else if self.idle.is_tired(now) {
                 let fell_asleep = shared.clock.now();
                 self.counters.busy.add(nanos(fell_asleep.since(woke)));
-                self.idle.sleep(if self.rings.in_flight() > 0 { IMPATIENT } else { HOUSEKEEPING });
+                let waits = self.rings.in_flight() > 0 || self.early.as_ref().is_some_and(|early| !early.is_empty());
+                self.idle.sleep(if waits { IMPATIENT } else { HOUSEKEEPING });
                 woke = shared.clock.now();
                 self.counters.asleep.add(nanos(woke.since(fell_asleep)));
             }
@@ -115,7 +127,18 @@ impl Worker {
             }
             let frames = self.rings.frames();
             self.counters.received[side.index()].add(count, frames.iter().map(|frame| frame.len()).sum());
-            let decisions = self.decider.decide(side, &frames, now, context);
+            let decisions = match &mut self.early {
+                Some(early) if shared.stamped.load(Relaxed) => {
+                    let arrivals = self.rings.arrivals();
+                    let arrived = |index: usize| arrival(arrivals[index], now);
+                    self.decider.decide_arrived(side, &frames, arrived, context);
+                    for index in bits(self.decider.early()) {
+                        early.keep(side, arrived(index), frames[index]);
+                    }
+                    self.decider.decisions()
+                }
+                _ => self.decider.decide(side, &frames, now, context),
+            };
             // Every frame of the batch leaves it here: to the other side's ring, or back to the free frames.
             let mut dispositions = dispositions(decisions, shared.links[side.opposite().index()].load(Relaxed));
             let sent_bytes = self.rings.settle(&mut dispositions[..count]);
@@ -125,6 +148,9 @@ impl Worker {
         }
         for side in Side::ALL {
             self.rings.kick(side);
+        }
+        if let Some(early) = &mut self.early {
+            early.look(now, |side, frame, arrived| self.decider.look_again(side, frame, arrived, context));
         }
         self.counters.in_flight.set(self.rings.in_flight() as u64);
         total
@@ -137,6 +163,21 @@ impl Worker {
         self.counters.lost.set(self.rings.lost() as u64);
         self.counters.beat(now);
     }
+}
+
+/// A stamp that makes no sense is none: the frame arrived by now.
+fn arrival(stamp: u64, now: Time) -> Time {
+    let stamp = Time::from_nanos(stamp);
+    if stamp <= now && now.since(stamp) < OLDEST_ARRIVAL { stamp } else { now }
+}
+
+/// The positions of the bits that are set.
+fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let index = (mask != 0).then_some(mask.trailing_zeros() as usize)?;
+        mask &= mask - 1;
+        Some(index)
+    })
 }
 
 /// What the verdicts mean to the rings. Without a link there is no way out: the kernel would take the frames, and drop

@@ -55,6 +55,8 @@ pub struct Decider {
     scratch: Box<Scratch>,
     recent: Recent,
     decisions: [Decision; BATCH],
+    decided: usize,
+    early: u64,
 }
 
 impl Decider {
@@ -62,21 +64,70 @@ impl Decider {
     /// remembers lookups.
     pub fn new(max_frame: usize) -> Decider {
         let undecided = Decision { verdict: Verdict::Drop, reason: Reason::ChainDefault };
-        Decider { max_frame, scratch: Box::default(), recent: Recent::default(), decisions: [undecided; BATCH] }
+        Decider {
+            max_frame,
+            scratch: Box::default(),
+            recent: Recent::default(),
+            decisions: [undecided; BATCH],
+            decided: 0,
+            early: 0,
+        }
     }
 
     /// Decides about frames that came in on one side, in their order: one decision for each, of the first [`BATCH`].
     pub fn decide(&mut self, side: Side, frames: &[&[u8]], now: Time, context: Context<'_>) -> &[Decision] {
+        self.decide_arrived(side, frames, |_| now, context)
+    }
+
+    /// As [`Decider::decide`], each frame at the time of its own arrival: for workers that share the queues of a side,
+    /// and so see the frames of one source in an order of their own.
+    pub fn decide_arrived(
+        &mut self,
+        side: Side,
+        frames: &[&[u8]],
+        arrived: impl Fn(usize) -> Time,
+        context: Context<'_>,
+    ) -> &[Decision] {
         let mut decided = 0;
+        self.early = 0;
         for (frame, decision) in frames.iter().zip(&mut self.decisions) {
             // By reference: to move a packet just written would wait for the writes.
             *decision = match &headers::read(side, frame, self.max_frame) {
-                Ok(packet) => Walk::new(packet, now, context, &mut self.scratch, &mut self.recent).decide(),
+                Ok(packet) => {
+                    let now = arrived(decided);
+                    let mut walk = Walk::new(packet, now, context, &mut self.scratch, &mut self.recent);
+                    let decision = walk.decide();
+                    self.early |= u64::from(walk.early) << decided;
+                    decision
+                }
                 Err(reason) => unseen(*reason, context.table),
             };
             decided += 1;
         }
-        &self.decisions[..decided]
+        self.decided = decided;
+        self.decisions()
+    }
+
+    /// What was decided about the last batch.
+    pub fn decisions(&self) -> &[Decision] {
+        &self.decisions[..self.decided]
+    }
+
+    /// The frames of the last batch that would have added to a list, had their source been in the list that the rule
+    /// asks for: one bit each. If the packet that gets it there has arrived before, and is yet to be decided by another
+    /// worker, [`Decider::look_again`] later makes up for it.
+    pub const fn early(&self) -> u64 {
+        self.early
+    }
+
+    /// Lets a frame that was early take its step, if by now it is known that the step before it arrived before it.
+    /// Nothing else: what was decided about the frame, and counted, stays. Whether it took a step.
+    pub fn look_again(&mut self, side: Side, frame: &[u8], arrived: Time, context: Context<'_>) -> bool {
+        let Ok(packet) = &headers::read(side, frame, self.max_frame) else { return false };
+        let mut walk = Walk::new(packet, arrived, context, &mut self.scratch, &mut self.recent);
+        walk.again = true;
+        walk.decide();
+        walk.stepped
     }
 }
 
@@ -96,6 +147,12 @@ struct Walk<'a> {
     /// The lists that source and destination are in, once a rule has asked.
     source: Option<ListSet>,
     destination: Option<ListSet>,
+    /// An addition was left out only because the source is not in a list.
+    early: bool,
+    /// This is a second look: only additions count.
+    again: bool,
+    /// The address got into a list that it was not in.
+    stepped: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -107,7 +164,19 @@ impl<'a> Walk<'a> {
         recent: &'a mut Recent,
     ) -> Walk<'a> {
         scratch.clear();
-        Walk { packet, view: packet.into(), now, context, scratch, recent, source: None, destination: None }
+        Walk {
+            packet,
+            view: packet.into(),
+            now,
+            context,
+            scratch,
+            recent,
+            source: None,
+            destination: None,
+            early: false,
+            again: false,
+            stepped: false,
+        }
     }
 
     fn decide(&mut self) -> Decision {
@@ -125,16 +194,20 @@ impl<'a> Walk<'a> {
                 }
                 continue;
             };
-            if !rule.state.iter().all(|test| self.holds(test.question) != test.negated) {
+            if let Some(missed) = rule.state.iter().find(|test| self.holds(test.question) == test.negated) {
+                let adds = matches!(rule.step, Step::AddSource(..) | Step::AddDestination(..));
+                self.early |= adds && matches!(missed.question, StateTest::Source(_)) && !missed.negated;
                 continue;
             }
-            counters.count_rule(rule.index as usize, self.packet.ip_length);
+            if !self.again {
+                counters.count_rule(rule.index as usize, self.packet.ip_length);
+            }
             match rule.step {
                 Step::Accept => return by_rule(Verdict::Forward),
                 Step::Drop => return by_rule(Verdict::Drop),
                 Step::Passthrough => {}
-                Step::AddSource(list, timeout) => self.add(list, self.packet.source, timeout),
-                Step::AddDestination(list, timeout) => self.add(list, self.packet.destination, timeout),
+                Step::AddSource(list, timeout) => self.add(rule.index, list, self.packet.source, timeout),
+                Step::AddDestination(list, timeout) => self.add(rule.index, list, self.packet.destination, timeout),
                 Step::Jump(target) => {
                     if !returns.push(std::mem::replace(&mut span, target)) {
                         return by_rule(Verdict::Drop);
@@ -146,7 +219,9 @@ impl<'a> Walk<'a> {
                 },
             }
         }
-        counters.count_default(chain, self.packet.ip_length);
+        if !self.again {
+            counters.count_default(chain, self.packet.ip_length);
+        }
         Decision { verdict: table.settings().chain_default.verdict(chain), reason: Reason::ChainDefault }
     }
 
@@ -164,10 +239,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn add(&mut self, list: ListId, address: IpAddr, timeout: ListTimeout) {
-        let Context { lists, events, .. } = self.context;
+    fn add(&mut self, rule: u32, list: ListId, address: IpAddr, timeout: ListTimeout) {
+        let Context { lists, events, counters, .. } = self.context;
         let expiry = lists::expiry(timeout, self.now);
         let added = lists.add(list, address, expiry, self.now);
+        if self.again && added == Added::New {
+            counters.count_rule(rule as usize, self.packet.ip_length);
+        }
+        self.stepped |= added == Added::New;
         let level = lists.level(list);
         // Anyone can take first steps, and a flood takes millions: they are no news.
         if added == Added::New && level > 0 {

@@ -112,7 +112,9 @@ pub struct TooManyLists {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lookup {
     pub(crate) set: ListSet,
-    /// From here on an entry of the set is gone.
+    /// Before it, an entry of the set was not there yet.
+    from: Time,
+    /// From here on an entry of the set is gone, or another one there.
     until: Time,
     shard: usize,
     /// The shard's when it was looked up.
@@ -254,14 +256,14 @@ impl Lists {
         let index = self.shard_of(hash);
         let Guarded { version, shard } = &*self.shards[index];
         let shard = lock(shard);
-        let (set, until) = shard.membership(hash, key, now);
-        Lookup { set, until, shard: index, version: version.load(Ordering::Relaxed) }
+        let (set, time) = shard.membership(hash, key, now);
+        Lookup { set, from: time.start, until: time.end, shard: index, version: version.load(Ordering::Relaxed) }
     }
 
     /// Whether a lookup of these lists says what it would say now.
     pub(crate) fn is_current(&self, lookup: &Lookup, now: Time) -> bool {
         let version = self.shards.get(lookup.shard).map(|shard| shard.version.load(Ordering::Acquire));
-        now < lookup.until && version == Some(lookup.version)
+        (lookup.from..lookup.until).contains(&now) && version == Some(lookup.version)
     }
 
     /// Puts the address in the list until `expiry`, or sets its expiry anew. An entry that never expires stays so.

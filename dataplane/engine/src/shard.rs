@@ -17,6 +17,7 @@
 //! there is none, it is refused.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use knockplane_policy::time::Time;
 
@@ -78,9 +79,11 @@ impl Secret {
     }
 }
 
-/// One address in one list. Eight of its bytes are padding yet.
+/// One address in one list.
 struct Entry {
     bits: u128,
+    /// When the packet arrived that got it in.
+    since: Time,
     expiry: Time,
     /// Next in the bucket, or next free slot.
     chain: u32,
@@ -146,6 +149,7 @@ impl Shard {
     pub(crate) fn new(slots: u32, secret: Secret) -> Option<Shard> {
         let unused = || Entry {
             bits: 0,
+            since: Time::default(),
             expiry: Time::default(),
             chain: NIL,
             older: NIL,
@@ -166,17 +170,25 @@ impl Shard {
         })
     }
 
-    /// The lists the address is in, and until when that is so if nothing is changed. `hash` is the secret's of the key,
-    /// here and below.
-    pub(crate) fn membership(&self, hash: u64, key: Key, now: Time) -> (ListSet, Time) {
-        let (mut set, mut until) = (ListSet::default(), Time::NEVER);
+    /// The lists the address is in, and from when until when that is so if nothing is changed. `hash` is the secret's of
+    /// the key, here and below.
+    pub(crate) fn membership(&self, hash: u64, key: Key, now: Time) -> (ListSet, Range<Time>) {
+        let (mut set, mut from, mut until) = (ListSet::default(), Time::default(), Time::NEVER);
         for (_, entry) in self.bucket(hash) {
-            if entry.key() == key && entry.is_live(now) {
+            if entry.key() != key || !entry.is_live(now) {
+                continue;
+            }
+            // A packet that arrived before the one that got the address in is looked at later than that one only
+            // because another worker was faster.
+            if now < entry.since {
+                until = until.min(entry.since);
+            } else {
                 set.insert(entry.list);
+                from = from.max(entry.since);
                 until = until.min(entry.expiry);
             }
         }
-        (set, until)
+        (set, from..until)
     }
 
     /// Puts the address in the list until `expiry`, or sets its expiry anew.
@@ -195,7 +207,7 @@ impl Shard {
         let bucket = bucket_of(hash, self.buckets.len());
         let chain = std::mem::replace(&mut self.buckets[bucket], slot);
         let Key { bits, kind } = key;
-        *self.entry_mut(slot) = Entry { bits, expiry, chain, older: NIL, newer: NIL, list, level, kind };
+        *self.entry_mut(slot) = Entry { bits, since: now, expiry, chain, older: NIL, newer: NIL, list, level, kind };
         self.enqueue(slot);
         self.tally_mut(list).entries += 1;
         Added::New

@@ -5,6 +5,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include <stdbool.h>
+#include <stddef.h>
 
 // The AF_XDP socket of each receive queue. Sized by the loader to the interface's queues.
 struct {
@@ -14,10 +16,15 @@ struct {
     __type(value, __u32);
 } sockets SEC(".maps");
 
+// Whether frames are to carry the time at which they arrived: set by the loader for interfaces with several queues,
+// whose frames workers see in an order of their own.
+const volatile bool stamp = false;
+
 // Counts by core: which cores receive tells a worker whether it has its own to itself.
 struct counts {
     __u64 seen;    // frames that arrived
     __u64 unbound; // of these, dropped because their queue has no socket
+    __u64 unstamped; // of these, without the time that they should carry: the driver has no metadata
 };
 
 struct {
@@ -35,6 +42,17 @@ int knockplane(struct xdp_md *frame)
     if (!counted)
         return XDP_DROP; // Cannot be: the map has this entry.
     counted->seen++;
+
+    if (stamp) {
+        // Right before the frame, where the socket's reader finds it: CLOCK_MONOTONIC in nanoseconds.
+        __u64 *arrived = NULL;
+        if (!bpf_xdp_adjust_meta(frame, -(int)sizeof(*arrived)))
+            arrived = (void *)(long)frame->data_meta;
+        if (arrived && (void *)(arrived + 1) <= (void *)(long)frame->data)
+            *arrived = bpf_ktime_get_ns();
+        else
+            counted->unstamped++;
+    }
 
     // The last argument is the verdict for a queue without a socket (kernel, AF_XDP documentation).
     long verdict = bpf_redirect_map(&sockets, frame->rx_queue_index, XDP_DROP);

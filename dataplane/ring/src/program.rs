@@ -43,6 +43,8 @@ pub struct CoreCounts {
     pub seen: u64,
     /// Of these, dropped because their queue has no socket.
     pub unbound: u64,
+    /// Of these, without the time of their arrival, though they should carry it: the driver has no metadata.
+    pub unstamped: u64,
 }
 
 /// The program of `bpf/filter.c` on one interface.
@@ -122,7 +124,8 @@ impl Program {
             let bytes = bytes.get(8 * index..8 * (index + 1)).and_then(|bytes| bytes.try_into().ok());
             bytes.map(u64::from_ne_bytes).unwrap_or_default()
         };
-        let counts = |bytes: Vec<u8>| CoreCounts { seen: word(&bytes, 0), unbound: word(&bytes, 1) };
+        let counts =
+            |bytes: Vec<u8>| CoreCounts { seen: word(&bytes, 0), unbound: word(&bytes, 1), unstamped: word(&bytes, 2) };
         Ok(per_core.into_iter().flatten().map(counts).collect())
     }
 }
@@ -132,6 +135,9 @@ fn load(bytes: &[u8], queues: u32) -> Result<libbpf_rs::Object, libbpf_rs::Error
     for mut map in open.maps_mut() {
         if map.name() == "sockets" {
             map.set_max_entries(queues)?;
+        } else if map.name().to_string_lossy().ends_with(".rodata") {
+            // `stamp`, the only constant: the order of arrival can only be lost between queues.
+            map.set_initial_value(&[u8::from(queues > 1)])?;
         }
     }
     open.load()

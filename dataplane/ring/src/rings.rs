@@ -14,6 +14,7 @@
 use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, RawFd};
+use std::ptr;
 
 use knockplane_policy::packet::Side;
 use xsk_rs::config::{BindFlags, FrameSize, QueueSize, UmemConfig, XDP_UMEM_MIN_CHUNK_SIZE};
@@ -29,6 +30,9 @@ pub const BATCH: usize = 64;
 
 /// What the kernel keeps free in front of each frame (`XDP_PACKET_HEADROOM`).
 const HEADROOM: u32 = 256;
+
+/// What the XDP program writes right before a frame, see `bpf/filter.c`.
+const STAMP_BYTES: usize = size_of::<u64>();
 
 /// Kicks with a frame leaving at most before a turn gives up; the frames stay in the transmit ring for the next one.
 const FRUITLESS_KICKS: u32 = 4;
@@ -212,7 +216,7 @@ impl Rings {
         // SAFETY: the descriptors are only written to. What they say is checked below before anyone believes it.
         let count = unsafe { port.bound.rx.consume(&mut self.batch) };
         for frame in &self.batch[..count] {
-            check(frame, self.umem_bytes, self.chunk_bytes);
+            check(frame, self.umem_bytes, self.chunk_bytes, STAMP_BYTES);
         }
         port.receiving = port.receiving.checked_sub(count).expect("corrupt ring: more received than was filled");
         self.batch_count = count;
@@ -229,6 +233,20 @@ impl Rings {
             *slice = unsafe { self.umem.data(frame) }.contents();
         }
         Frames { slices, count: self.batch_count }
+    }
+
+    /// When the frames of the batch arrived, in nanoseconds of CLOCK_MONOTONIC, as the XDP program stamped them. Means
+    /// nothing unless the interfaces have several queues.
+    pub fn arrivals(&self) -> [u64; BATCH] {
+        let mut arrivals = [0; BATCH];
+        for (arrival, frame) in arrivals.iter_mut().zip(&self.batch[..self.batch_count]) {
+            // SAFETY: as in `frames`.
+            let data = unsafe { self.umem.data(frame) }.contents().as_ptr().expose_provenance();
+            // SAFETY: `check` made sure that at least these 8 bytes of headroom lie in front of the frame, in its chunk,
+            // which is ours and which nobody writes to. The UMEM was mapped by the kernel for all of its length.
+            *arrival = unsafe { ptr::with_exposed_provenance::<u64>(data - STAMP_BYTES).read_unaligned() };
+        }
+        arrivals
     }
 
     /// Ends the batch: every frame goes to the other side's transmit ring or is free again. Frames for which there is
@@ -312,7 +330,7 @@ impl Rings {
                 break;
             }
             for frame in &self.completed[..count] {
-                check(frame, self.umem_bytes, self.chunk_bytes);
+                check(frame, self.umem_bytes, self.chunk_bytes, 0);
             }
             port.in_flight = port.in_flight.checked_sub(count).expect("corrupt ring: more completed than was sent");
             self.free.extend_from_slice(&self.completed[..count]);
@@ -350,12 +368,13 @@ fn chunk_size(max_frame: u32) -> Result<u32, Error> {
     })
 }
 
-/// Stops the process if the descriptor does not describe a frame within one chunk of the UMEM.
+/// Stops the process if the descriptor does not describe a frame within one chunk of the UMEM, with so much headroom.
 #[inline]
-fn check(frame: &FrameDesc, umem_bytes: usize, chunk_bytes: usize) {
+fn check(frame: &FrameDesc, umem_bytes: usize, chunk_bytes: usize, headroom: usize) {
     let (start, length) = (frame.addr(), frame.lengths().data());
     // Chunks are a power of two.
-    let within = start < umem_bytes && (start & (chunk_bytes - 1)) + length <= chunk_bytes;
+    let within =
+        start < umem_bytes && (headroom..=chunk_bytes - length.min(chunk_bytes)).contains(&(start & (chunk_bytes - 1)));
     assert!(within, "corrupt ring: a frame of {length} bytes at {start} in a UMEM of {umem_bytes}");
 }
 

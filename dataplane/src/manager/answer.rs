@@ -122,7 +122,7 @@ impl Manager {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            uptime: now.since(Time::default()),
+            uptime: self.shared.clock.uptime(),
             generation: generation.number,
             generation_age: now.since(generation.since),
             rules_source: generation.source.clone(),

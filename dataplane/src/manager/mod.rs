@@ -205,6 +205,12 @@ impl Manager {
         let mut arrived = Vec::new();
         for program in &mut self.programs {
             let counts = program.counts().unwrap_or_default();
+            if counts.iter().any(|core| core.unstamped > 0) && self.shared.stamped.swap(false, Relaxed) {
+                tracing::warn!(
+                    "a driver cannot stamp frames with their arrival: knocks of one source on several queues may be \
+                     decided in another order; let queues be chosen by addresses (ethtool -N … rx-flow-hash … sd)"
+                );
+            }
             arrived.resize(counts.len().max(arrived.len()), 0);
             for (sum, core) in arrived.iter_mut().zip(counts) {
                 *sum += core.seen;

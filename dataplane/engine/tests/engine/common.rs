@@ -15,6 +15,7 @@ use knockplane_policy::packet::{Family, Packet, Side};
 use knockplane_policy::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, PortSet, Rule, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
+use knockplane_policy::wire::Counter;
 use proptest::test_runner::Config;
 
 /// A configuration for this many cases, whatever PROPTEST_CASES says, times KNOCKPLANE_SOAK.
@@ -198,5 +199,18 @@ impl Engine {
     pub(crate) fn decide(&mut self, side: Side, frames: &[&[u8]], now: Time) -> &[Decision] {
         let Engine { table, lists, counters, events, decider } = self;
         decider.decide(side, frames, now, Context { table, lists, counters, events })
+    }
+
+    /// Everything that a worker has.
+    pub(crate) fn with<T>(&mut self, work: impl FnOnce(&mut Decider, Context<'_>) -> T) -> T {
+        let Engine { table, lists, counters, events, decider } = self;
+        work(decider, Context { table, lists, counters, events })
+    }
+
+    /// Packets that each rule counted.
+    pub(crate) fn rule_packets(&self) -> Vec<u64> {
+        let mut counters = vec![Counter::default(); self.table.rules().rules.len()];
+        self.counters.add_rules_to(&mut counters);
+        counters.iter().map(|counter| counter.packets).collect()
     }
 }

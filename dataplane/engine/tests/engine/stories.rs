@@ -1,8 +1,9 @@
 //! The two scripts of `configs/`, in their typed form, and what people do with them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use etherparse::PacketBuilder;
 use knockplane_engine::events::Event;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
@@ -278,5 +279,60 @@ fn a_batch_is_decided_to_its_end_and_no_further() {
     let frame = Spec::new(CLIENT, Transport::Tcp(1, 2), b"").frame();
     for (frames, decisions) in [(0, 0), (1, 1), (64, 64), (65, 64)] {
         assert_eq!(engine.decide(Side::Outside, &vec![&frame[..]; frames], Time::default()).len(), decisions);
+    }
+}
+
+/// Hits of one source that another worker decided first, each with the time of its arrival.
+struct Hit {
+    port: u16,
+    arrived: u64,
+}
+
+impl Hit {
+    fn frame(&self) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let address = |text: &str| text.parse::<Ipv4Addr>().unwrap().octets();
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4(address(CLIENT), address("198.51.100.1"), 64)
+            .tcp(40_000, self.port, 1, 1024)
+            .syn()
+            .write(&mut frame, &[])
+            .unwrap();
+        frame
+    }
+
+    /// Decides about it; whether it was too early.
+    fn decide(&self, engine: &mut Engine) -> bool {
+        let arrived = Time::from_nanos(self.arrived);
+        engine.with(|decider, context| {
+            decider.decide_arrived(Side::Outside, &[&self.frame()], |_| arrived, context);
+            decider.early() == 1
+        })
+    }
+
+    fn look_again(&self, engine: &mut Engine) -> bool {
+        let arrived = Time::from_nanos(self.arrived);
+        engine.with(|decider, context| decider.look_again(Side::Outside, &self.frame(), arrived, context))
+    }
+}
+
+#[test]
+fn a_step_that_was_decided_too_early_is_made_up_for_and_one_that_came_too_early_is_not() {
+    for (first_arrived, second_arrived, opens) in [(100, 200, true), (200, 100, false)] {
+        let mut engine = Engine::new(two_ports(), &Settings::default());
+        let first = Hit { port: 1234, arrived: first_arrived };
+        let second = Hit { port: 4321, arrived: second_arrived };
+        assert!(second.decide(&mut engine), "the second step knows that it may be early");
+        assert!(!second.look_again(&mut engine), "nothing has changed");
+        assert!(!first.decide(&mut engine));
+        let before = engine.rule_packets();
+        assert_eq!(second.look_again(&mut engine), opens);
+        let after = engine.rule_packets();
+        assert_eq!(after[1] - before[1], u64::from(opens), "the step counts once, where it is taken");
+        assert_eq!((after[0], after[2], after[3]), (before[0], before[2], before[3]), "and nothing else does");
+        assert!(!second.look_again(&mut engine), "a step is taken once");
+        let later = Hit { port: 22, arrived: 300 };
+        later.decide(&mut engine);
+        assert_eq!(engine.decider.decisions()[0].verdict == Verdict::Forward, opens);
     }
 }
