@@ -24,6 +24,12 @@ const APPLY_PATIENCE: Duration = Duration::from_secs(2);
 /// Entries in one answer at most, so that it fits a line.
 const MAX_ENTRIES: usize = 500_000;
 
+/// Why rules were not applied as they should be: through their own fault, or not.
+enum Problem {
+    Rules(String),
+    Ours(String),
+}
+
 impl Manager {
     pub(super) fn answer(&mut self, request: Request) -> Response {
         match request {
@@ -36,10 +42,14 @@ impl Manager {
                     self.applied += 1;
                     Response::Applied { generation }
                 }
-                Err(response) => {
+                Err(problem) => {
                     self.refused += 1;
-                    tracing::warn!(?response, "not applied as it should be");
-                    response
+                    let (Problem::Rules(error) | Problem::Ours(error)) = &problem;
+                    tracing::warn!(error, "not applied as it should be");
+                    match problem {
+                        Problem::Rules(error) => Response::Refused { error },
+                        Problem::Ours(error) => Response::Failed { error },
+                    }
                 }
             },
             Request::ListAdd { list, address, timeout } => or_refused(self.list_add(&list, address, timeout)),
@@ -48,18 +58,18 @@ impl Manager {
     }
 
     /// Compiles beside the workers, keeps the rules for the next start, then swaps: a failure changes nothing.
-    fn apply(&mut self, rules: RuleSet, source: String) -> Result<u64, Response> {
+    fn apply(&mut self, rules: RuleSet, source: String) -> Result<u64, Problem> {
         let rules = Arc::new(rules);
         let table = Table::compile(Arc::clone(&rules), &self.config.settings, &self.shared.lists)
-            .map_err(|error| Response::Refused { error: error.to_string() })?;
+            .map_err(|error| Problem::Rules(error.to_string()))?;
         let stored = Stored { source, rules };
         let running = self.shared.generation.load_full();
         if let Err(error) = self.store.save(&stored) {
             // Compiling has given the lists their new levels: back to those of the rules that go on running.
             let again = Table::compile(Arc::clone(running.table.rules()), &self.config.settings, &self.shared.lists);
             debug_assert!(again.is_ok(), "what runs can be compiled");
-            let error = format!("cannot keep the rules in {}: {error}; nothing changed", self.store.path().display());
-            return Err(Response::Failed { error });
+            let kept = self.store.path().display();
+            return Err(Problem::Ours(format!("cannot keep the rules in {kept}: {error}; nothing changed")));
         }
         let number = running.number + 1;
         let generation =
@@ -81,10 +91,9 @@ impl Manager {
         }
         self.book.settle(self.oldest_generation());
         if self.oldest_generation() < number {
-            let error = format!(
+            return Err(Problem::Ours(format!(
                 "generation {number} is in place, but a worker hangs and has not taken it: see `knockctl show workers`"
-            );
-            return Err(Response::Failed { error });
+            )));
         }
         Ok(number)
     }
