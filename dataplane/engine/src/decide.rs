@@ -52,11 +52,18 @@ pub struct Context<'a> {
 /// One worker's memory for deciding.
 pub struct Decider {
     max_frame: usize,
-    scratch: Box<Scratch>,
-    recent: Recent,
+    memory: Memory,
     decisions: [Decision; BATCH],
     decided: usize,
     early: u64,
+}
+
+/// What a walk needs room for, made once: to clear it anew for each packet would cost as much as to decide.
+#[derive(Default)]
+struct Memory {
+    scratch: Box<Scratch>,
+    recent: Recent,
+    returns: Returns,
 }
 
 impl Decider {
@@ -64,14 +71,7 @@ impl Decider {
     /// remembers lookups.
     pub fn new(max_frame: usize) -> Decider {
         let undecided = Decision { verdict: Verdict::Drop, reason: Reason::ChainDefault };
-        Decider {
-            max_frame,
-            scratch: Box::default(),
-            recent: Recent::default(),
-            decisions: [undecided; BATCH],
-            decided: 0,
-            early: 0,
-        }
+        Decider { max_frame, memory: Memory::default(), decisions: [undecided; BATCH], decided: 0, early: 0 }
     }
 
     /// Decides about frames that came in on one side, in their order: one decision for each, of the first [`BATCH`].
@@ -95,7 +95,7 @@ impl Decider {
             *decision = match &headers::read(side, frame, self.max_frame) {
                 Ok(packet) => {
                     let now = arrived(decided);
-                    let mut walk = Walk::new(packet, now, context, &mut self.scratch, &mut self.recent);
+                    let mut walk = Walk::new(packet, now, context, &mut self.memory);
                     let decision = walk.decide();
                     self.early |= u64::from(walk.early) << decided;
                     decision
@@ -124,7 +124,7 @@ impl Decider {
     /// Nothing else: what was decided about the frame, and counted, stays. Whether it took a step.
     pub fn look_again(&mut self, side: Side, frame: &[u8], arrived: Time, context: Context<'_>) -> bool {
         let Ok(packet) = &headers::read(side, frame, self.max_frame) else { return false };
-        let mut walk = Walk::new(packet, arrived, context, &mut self.scratch, &mut self.recent);
+        let mut walk = Walk::new(packet, arrived, context, &mut self.memory);
         walk.again = true;
         walk.decide();
         walk.stepped
@@ -142,8 +142,7 @@ struct Walk<'a> {
     view: View,
     now: Time,
     context: Context<'a>,
-    scratch: &'a mut Scratch,
-    recent: &'a mut Recent,
+    memory: &'a mut Memory,
     /// The lists that source and destination are in, once a rule has asked.
     source: Option<ListSet>,
     destination: Option<ListSet>,
@@ -156,21 +155,15 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(
-        packet: &'a Packet<'a>,
-        now: Time,
-        context: Context<'a>,
-        scratch: &'a mut Scratch,
-        recent: &'a mut Recent,
-    ) -> Walk<'a> {
-        scratch.clear();
+    fn new(packet: &'a Packet<'a>, now: Time, context: Context<'a>, memory: &'a mut Memory) -> Walk<'a> {
+        memory.scratch.clear();
+        memory.returns.depth = 0;
         Walk {
             packet,
             view: packet.into(),
             now,
             context,
-            scratch,
-            recent,
+            memory,
             source: None,
             destination: None,
             early: false,
@@ -184,11 +177,10 @@ impl<'a> Walk<'a> {
         let program = table.program(self.packet.family());
         let chain = program.entry(self.packet.side, &self.view);
         let mut span = program.chain(chain);
-        let mut returns = Returns::default();
         let by_rule = |verdict| Decision { verdict, reason: Reason::Rule };
         loop {
             let Some(rule) = program.classify(&mut span, &self.view) else {
-                match returns.pop() {
+                match self.memory.returns.pop() {
                     Some(behind_the_jump) => span = behind_the_jump,
                     None => break,
                 }
@@ -209,11 +201,11 @@ impl<'a> Walk<'a> {
                 Step::AddSource(list, timeout) => self.add(rule.index, list, self.packet.source, timeout),
                 Step::AddDestination(list, timeout) => self.add(rule.index, list, self.packet.destination, timeout),
                 Step::Jump(target) => {
-                    if !returns.push(std::mem::replace(&mut span, target)) {
+                    if !self.memory.returns.push(std::mem::replace(&mut span, target)) {
                         return by_rule(Verdict::Drop);
                     }
                 }
-                Step::Return => match returns.pop() {
+                Step::Return => match self.memory.returns.pop() {
                     Some(behind_the_jump) => span = behind_the_jump,
                     None => break,
                 },
@@ -227,7 +219,7 @@ impl<'a> Walk<'a> {
 
     fn holds(&mut self, question: StateTest) -> bool {
         let Context { table, lists, .. } = self.context;
-        let (view, now, recent) = (&self.view, self.now, &mut *self.recent);
+        let (view, now, Memory { recent, scratch, .. }) = (&self.view, self.now, &mut *self.memory);
         match question {
             StateTest::Source(list) => {
                 self.source.get_or_insert_with(|| recent.membership(lists, view.source, now)).contains(list)
@@ -235,7 +227,7 @@ impl<'a> Walk<'a> {
             StateTest::Destination(list) => {
                 self.destination.get_or_insert_with(|| recent.membership(lists, view.destination, now)).contains(list)
             }
-            StateTest::Layer7(pattern) => table.pattern(pattern).matches(self.scratch.buffer(self.packet.payload)),
+            StateTest::Layer7(pattern) => table.pattern(pattern).matches(scratch.buffer(self.packet.payload)),
         }
     }
 
