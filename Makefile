@@ -23,3 +23,17 @@ build:
 
 clean:
 	cargo clean
+
+# What the engine takes in memory, in time: docs/benchmarks-memory.md. QUICK=1 takes half a minute and leaves out ten
+# million entries; ONLY=lists looks at what has that in its name.
+.PHONY: bench-memory
+bench-memory:
+	@tests/setup bench-memory
+	@cargo bench --quiet --locked -p knockplane-bench --bench engine -- $(ONLY)
+
+# The same in instructions, compared with bench/baseline/instructions.toml. UPDATE=1 writes that file.
+.PHONY: bench-check
+bench-check:
+	@tests/setup bench-check
+	@cargo run --quiet --locked --release -p knockplane-bench --bin instructions -- \
+	    check $(if $(filter-out 0,$(UPDATE)),--update) $(ONLY)

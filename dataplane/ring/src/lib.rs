@@ -6,6 +6,9 @@
 //! 3. [`Rings`]: one worker's UMEM and its two sockets, one on each side. Frames never leave it: what was received is
 //!    looked at in place, then settled, all of it, by [`Rings::settle`].
 //!
+//! Beside it, for load tests: [`LiveFrames`] and [`LiveSequence`] make frames in the kernel, [`Transmitter`] sends them
+//! from userspace.
+//!
 //! Nothing is pinned and nothing outlives the process: when it dies, the kernel takes program and sockets away.
 
 mod device;
@@ -14,10 +17,12 @@ mod live;
 mod program;
 mod rings;
 mod socket;
+mod transmit;
 
 pub use device::{Device, Offload};
 pub use error::Error;
-pub use live::LiveFrames;
+pub use live::{HEADER_BYTES, Limits, LiveFrames, LiveSequence, PATTERN, Progress, STREAMS, Stream};
 pub use program::{CoreCounts, Program, XdpMode};
 pub use rings::{BATCH, Disposition, Frames, RingSettings, Rings};
 pub use socket::{SocketStatistics, raise_memlock_limit};
+pub use transmit::Transmitter;

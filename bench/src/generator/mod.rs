@@ -1,0 +1,239 @@
+//! A packet generator with the loads that matter to a port-knocking firewall.
+//!
+//! In the order of use:
+//! 1. [`Profile`]: what the frames are. [`Spec`]: from whom to whom, how long, how fast.
+//! 2. [`Generator::new`] checks the two and works out the streams of frames (`streams`).
+//! 3. [`Generator::run`] sends, from its thread, in one of two ways ([`Mode`]), frame for frame the same. It ends at a
+//!    number of frames or a time, or within a second of being told to.
+//! 4. [`Summary`]: what was sent.
+
+mod pace;
+mod profile;
+mod spec;
+mod streams;
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use knockplane_ring::{Device, Limits, LiveSequence, Transmitter, raise_memlock_limit};
+
+use pace::Pace;
+pub use profile::Profile;
+pub use spec::{Mode, Spec, parse_mac, parse_prefix, parse_rate};
+use streams::Streams;
+
+/// How long one call that makes live frames should take: the kernel pauses around each, and none ends before its time.
+const CALL: Duration = Duration::from_millis(500);
+
+/// How often progress is told at most.
+const TELL: Duration = Duration::from_millis(900);
+
+/// How often the first of those calls runs the program. The speed that it shows gives the length of the next ones.
+const FIRST_CALL: u32 = 1 << 18;
+
+/// Frames that are sent by one kick at most: as many as the smallest ring on their way (veth's, of 256) can bear.
+const BURST: usize = 64;
+
+/// How long frames that a link does not take are waited for at the end.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What was sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// What the frames were.
+    pub profile: Profile,
+    /// How they were made.
+    pub mode: Mode,
+    /// Bytes of each, without the checksum of Ethernet.
+    pub frame_bytes: usize,
+    /// Frames handed to the interface.
+    pub frames: u64,
+    /// Frames that the interface counted as sent meanwhile, others' included, if it can be read. Fewer than `frames`
+    /// is what it dropped.
+    pub transmitted: Option<u64>,
+    /// From the first frame to the last.
+    pub elapsed: Duration,
+}
+
+impl Summary {
+    /// Frames handed to the interface per second.
+    pub fn rate(&self) -> f64 {
+        per_second(self.frames, self.elapsed)
+    }
+
+    /// Frames per second that the interface sent, as far as it can be told.
+    pub fn transmitted_rate(&self) -> f64 {
+        per_second(self.transmitted.unwrap_or(self.frames), self.elapsed)
+    }
+}
+
+fn per_second(frames: u64, elapsed: Duration) -> f64 {
+    if elapsed.is_zero() { 0.0 } else { frames as f64 / elapsed.as_secs_f64() }
+}
+
+/// See the module.
+pub struct Generator {
+    spec: Spec,
+    frame_bytes: usize,
+    interface: String,
+    streams: Streams,
+    source: Source,
+}
+
+/// Where frames come from.
+enum Source {
+    Live(LiveSequence),
+    Xsk(Box<Transmitter>),
+}
+
+impl Generator {
+    /// Prepares to send out of this interface. It is of the network namespace of this thread, as that of
+    /// [`Generator::run`] has to be.
+    ///
+    /// # Errors
+    /// If the spec contradicts itself or the interface, or without CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF.
+    pub fn new(device: &Device, spec: &Spec) -> anyhow::Result<Self> {
+        let frame_bytes = spec.checked_frame_bytes()?;
+        let longest = device.mtu()? as usize + 14;
+        ensure!(frame_bytes <= longest, "{} takes frames of {longest} bytes, not {frame_bytes}", device.name());
+        ensure!(device.is_up()?, "{0} is down, or its other end is: ip link set {0} up", device.name());
+        let streams = Streams::new(spec, frame_bytes)?;
+        let source = match spec.mode {
+            Mode::Live => Source::Live(LiveSequence::new(
+                device,
+                frame_bytes,
+                &streams.streams,
+                &streams.pattern,
+                &Limits {
+                    count: spec.count.unwrap_or(u64::MAX),
+                    duration: spec.duration,
+                    interval: spec.rate.map_or(0, pace::interval),
+                },
+            )?),
+            Mode::Xsk => {
+                raise_memlock_limit();
+                Source::Xsk(Box::new(Transmitter::bind(device, 0, frame_bytes)?))
+            }
+        };
+        Ok(Generator { spec: spec.clone(), frame_bytes, interface: device.name().to_owned(), streams, source })
+    }
+
+    /// Sends until the spec's number of frames or time is reached, or `stop` is set.
+    ///
+    /// # Errors
+    /// If the kernel stops taking frames.
+    pub fn run(self, stop: &AtomicBool) -> anyhow::Result<Summary> {
+        self.run_with(stop, |_| ())
+    }
+
+    /// The same, and tells how far it is: every second or so.
+    ///
+    /// # Errors
+    /// If the kernel stops taking frames.
+    pub fn run_with(self, stop: &AtomicBool, mut progress: impl FnMut(&Summary)) -> anyhow::Result<Summary> {
+        let Generator { spec, frame_bytes, interface, streams, source } = self;
+        let before = transmitted(&interface);
+        let summary = |(frames, elapsed)| Summary {
+            profile: spec.profile,
+            mode: spec.mode,
+            frame_bytes,
+            frames,
+            transmitted: before.and_then(|before| Some(transmitted(&interface)?.saturating_sub(before))),
+            elapsed,
+        };
+        let mut told = Instant::now();
+        let mut tell = |sent| {
+            if told.elapsed() >= TELL {
+                told = Instant::now();
+                progress(&summary(sent));
+            }
+        };
+        let sent = match source {
+            Source::Live(sequence) => run_live(sequence, &spec, stop, &mut tell)?,
+            Source::Xsk(transmitter) => run_xsk(*transmitter, &spec, &streams, stop, &mut tell)?,
+        };
+        Ok(summary(sent))
+    }
+}
+
+/// Frames, and the time from the first to the last.
+type Sent = (u64, Duration);
+
+fn run_live(
+    mut sequence: LiveSequence,
+    spec: &Spec,
+    stop: &AtomicBool,
+    tell: &mut impl FnMut(Sent),
+) -> anyhow::Result<Sent> {
+    let mut times = FIRST_CALL;
+    let mut sent: Sent = (0, Duration::ZERO);
+    while !stop.load(Relaxed) {
+        if spec.rate.is_none() {
+            // Each time is a frame, and one that finds that there are enough.
+            let rest = spec.count.unwrap_or(u64::MAX).saturating_sub(sent.0).saturating_add(1);
+            times = times.min(u32::try_from(rest).unwrap_or(u32::MAX));
+        }
+        let begin = Instant::now();
+        let progress = sequence.run(times)?;
+        sent = (progress.sent, progress.elapsed);
+        if progress.done {
+            break;
+        }
+        let took = begin.elapsed().as_secs_f64();
+        // Never much more than before: the first calls are mostly pause, and machines slow down.
+        let next = f64::from(times) * (CALL.as_secs_f64() / took).min(8.0);
+        times = (next as u32).clamp(FIRST_CALL, i32::MAX as u32);
+        tell(sent);
+    }
+    Ok(sent)
+}
+
+fn run_xsk(
+    mut transmitter: Transmitter,
+    spec: &Spec,
+    streams: &Streams,
+    stop: &AtomicBool,
+    tell: &mut impl FnMut(Sent),
+) -> anyhow::Result<Sent> {
+    let most = spec.count.unwrap_or(u64::MAX);
+    let mut pace = Pace::new(spec.rate.map_or(0, pace::interval));
+    let (mut frames, mut last) = (0, Duration::ZERO);
+    let begin = Instant::now();
+    while frames < most && !stop.load(Relaxed) {
+        let now = begin.elapsed();
+        if now >= spec.duration {
+            break;
+        }
+        let room = transmitter.room().min(BURST).min(usize::try_from(most - frames).unwrap_or(usize::MAX));
+        let count = pace.allowance(now, room);
+        if count > 0 {
+            transmitter.send(count, |frame| {
+                streams.write(frames, frame);
+                frames += 1;
+            });
+            last = now;
+            tell((frames, now));
+        } else if transmitter.in_flight() == 0 {
+            pace.wait(now);
+        }
+        transmitter.kick();
+    }
+    let patience = Instant::now() + PATIENCE;
+    while transmitter.in_flight() > 0 && Instant::now() < patience {
+        transmitter.kick();
+        thread::yield_now();
+    }
+    Ok((frames - transmitter.in_flight() as u64, last))
+}
+
+/// Frames that an interface of this thread's network namespace has sent, as its driver counts them.
+fn transmitted(interface: &str) -> Option<u64> {
+    // Not /sys, which shows the namespace of whoever mounted it.
+    let text = fs::read_to_string("/proc/thread-self/net/dev").ok()?;
+    let (_, counters) = text.lines().filter_map(|line| line.split_once(':')).find(|(n, _)| n.trim() == interface)?;
+    // Eight counters of what was received, then bytes and packets that were sent: proc_net(5).
+    counters.split_whitespace().nth(9)?.parse().ok()
+}

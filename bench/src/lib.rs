@@ -1,0 +1,3 @@
+//! What the benchmarks share: the packet generator, in [`generator`].
+
+pub mod generator;

@@ -1,0 +1,184 @@
+//! The whole decision, by batches: headers, rules, lists, counters. The rules are `configs/two-ports.rsc` behind rules
+//! that match nothing here.
+//!
+//! Before each batch every frame gets another source, which is measured with it; `decide/nothing` is that alone.
+
+use std::hint::black_box;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use knockplane_engine::counters::RuleCounters;
+use knockplane_engine::decide::{Context, Decider, Decision};
+use knockplane_engine::events::EventQueue;
+use knockplane_engine::table::Table;
+use knockplane_policy::packet::Side;
+use knockplane_policy::reason::Verdict;
+use knockplane_policy::rsc;
+use knockplane_policy::rule::RuleSet;
+use knockplane_policy::settings::Settings;
+
+use super::headers::{MAX_FRAME, SOURCE, tcp_to};
+use super::lists::{Size, State, client, knocker, stranger};
+use super::{BATCH, RUNS, Random, Work, Workload};
+
+const TWO_PORTS: &str = include_str!("../../../configs/two-ports.rsc");
+const TWO_PORTS_RULES: u32 = 4;
+
+/// One round of all knockers takes longer than their entries live, so each knock is a first one again.
+const ROUND: Duration = Duration::from_secs(62);
+
+/// Packets of one source in a row: what a TCP sender's window lets out at once.
+const TRAIN: usize = 16;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Traffic {
+    /// From clients that have knocked, to a service.
+    Accept,
+    /// The same in trains of packets from one client.
+    Train,
+    /// From strangers, to a service.
+    Unknown,
+    /// First and second knock in turn, which opens.
+    Knock,
+    /// First knocks from strangers, each of which pushes another one out of the lists.
+    Spoofed,
+    /// As [`Traffic::Unknown`], but nothing is decided.
+    Nothing,
+}
+
+/// Workloads on lists with room, and on full ones. With many rules on lists of one size only: the two costs add up.
+pub(super) fn workloads(size: &Size) -> (Vec<Workload<'_>>, Vec<Workload<'_>>) {
+    let counts: &[u32] = if size.is_middle() { &[TWO_PORTS_RULES, 10, 100, 1_000, 10_000] } else { &[TWO_PORTS_RULES] };
+    let of = |traffic, name| counts.iter().map(move |rules| workload(size, traffic, name, *rules));
+    let nothing = size.is_middle().then(|| {
+        let prepare = || Batches::new(size, size.almost_full(), Traffic::Nothing, TWO_PORTS_RULES);
+        Workload::new("decide/nothing".to_owned(), prepare)
+    });
+    let train = workload(size, Traffic::Train, "accept-train", TWO_PORTS_RULES);
+    let open = of(Traffic::Accept, "accept").chain(of(Traffic::Unknown, "unknown")).chain(of(Traffic::Knock, "knock"));
+    (nothing.into_iter().chain([train]).chain(open).collect(), of(Traffic::Spoofed, "spoofed").collect())
+}
+
+fn workload<'a>(size: &'a Size, traffic: Traffic, name: &str, rules: u32) -> Workload<'a> {
+    let prepare = move || {
+        let state = if traffic == Traffic::Spoofed { size.full() } else { size.almost_full() };
+        Batches::new(size, state, traffic, rules)
+    };
+    let name = format!("decide/{name}/{rules}-rules/{}", size.label);
+    Workload { runs: (RUNS * 25 / rules).clamp(4, RUNS), ..Workload::new(name, prepare) }
+}
+
+/// Batches of frames of one kind, and everything that decides about them.
+struct Batches<'a> {
+    traffic: Traffic,
+    frames: [[u8; 60]; BATCH],
+    random: Random,
+    knockers: u32,
+    knocks: u32,
+    state: &'a State,
+    table: Table,
+    counters: RuleCounters,
+    events: EventQueue,
+    decider: Decider,
+}
+
+impl<'a> Batches<'a> {
+    fn new(size: &Size, state: &'a State, traffic: Traffic, rules: u32) -> Batches<'a> {
+        let rules = rule_set(rules);
+        let port = |index| match traffic {
+            Traffic::Accept | Traffic::Train | Traffic::Unknown | Traffic::Nothing => 22,
+            Traffic::Knock => [1234, 4321][index % 2],
+            Traffic::Spoofed => 1234,
+        };
+        let mut batches = Batches {
+            traffic,
+            frames: std::array::from_fn(|index| tcp_to(port(index))),
+            random: Random(6),
+            knockers: size.knockers(),
+            knocks: 0,
+            state,
+            counters: RuleCounters::new(rules.rules.len()),
+            table: Table::compile(Arc::new(rules), &Settings::default(), &state.lists).expect("rules that run"),
+            events: EventQueue::new(BATCH),
+            decider: Decider::new(MAX_FRAME),
+        };
+        // Whoever knocked for another workload is forgotten.
+        state.pass(if traffic == Traffic::Knock { ROUND } else { Duration::ZERO });
+        batches.put_sources();
+        for (index, decision) in batches.decide().iter().enumerate() {
+            let passes = match traffic {
+                Traffic::Accept | Traffic::Train => true,
+                Traffic::Knock => index % 2 == 1,
+                Traffic::Unknown | Traffic::Spoofed | Traffic::Nothing => false,
+            };
+            assert_eq!(decision.verdict, if passes { Verdict::Forward } else { Verdict::Drop });
+        }
+        batches
+    }
+
+    fn put_sources(&mut self) {
+        let mut source = [0; 4];
+        for index in 0..BATCH {
+            if self.traffic != Traffic::Train || index % TRAIN == 0 {
+                source = self.source(index as u32).octets();
+            }
+            self.frames[index][SOURCE].copy_from_slice(&source);
+        }
+    }
+
+    fn source(&mut self, index: u32) -> Ipv4Addr {
+        match self.traffic {
+            Traffic::Accept | Traffic::Train => client(self.random.below(self.state.clients)),
+            Traffic::Unknown | Traffic::Spoofed | Traffic::Nothing => stranger(&mut self.random),
+            Traffic::Knock => knocker((self.knocks + index / 2) % self.knockers),
+        }
+    }
+
+    fn decide(&mut self) -> &[Decision] {
+        let Batches { frames, state, table, counters, events, decider, .. } = self;
+        let frames: [&[u8]; BATCH] = std::array::from_fn(|index| &frames[index][..]);
+        let context = Context { table, lists: &state.lists, counters, events };
+        decider.decide(Side::Outside, &frames, state.now(), context)
+    }
+
+    /// Lets time pass, so that who knocks next has not been here for a while.
+    fn next_knocks(&mut self) {
+        let knocks = BATCH as u32 / 2;
+        self.knocks = (self.knocks + knocks) % self.knockers;
+        self.state.pass(ROUND * knocks / self.knockers);
+        self.events.discard(BATCH);
+    }
+}
+
+impl Work for Batches<'_> {
+    fn run(&mut self) {
+        self.put_sources();
+        if self.traffic == Traffic::Nothing {
+            black_box(&self.frames);
+            return;
+        }
+        black_box(self.decide());
+        if self.traffic == Traffic::Knock {
+            self.next_knocks();
+        }
+    }
+}
+
+/// So many rules; the last are those of the two knocks.
+fn rule_set(count: u32) -> RuleSet {
+    let mut text = "/ip firewall filter\n".to_owned();
+    for number in 0..count.saturating_sub(TWO_PORTS_RULES) {
+        let port = 20_000 + number % 20_000;
+        let matchers = match number % 3 {
+            0 => format!("src-address=198.18.{}.{}", number >> 8, number & 0xff),
+            1 => format!("protocol=udp dst-port={port}"),
+            _ => format!("protocol=tcp dst-port={port}"),
+        };
+        text += &format!("add chain=input action=drop {matchers}\n");
+    }
+    let reading = rsc::read((text + TWO_PORTS).as_bytes());
+    assert!(reading.problems.is_empty(), "{:?}", reading.problems.first());
+    assert_eq!(reading.rules.rules.len(), count as usize);
+    reading.rules
+}

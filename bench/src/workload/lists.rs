@@ -1,0 +1,253 @@
+//! The address lists alone, and the state that decisions are measured on.
+//!
+//! ```text
+//! almost full   [ clients: four fifths, in `secured`, level 1          |             free              ]
+//! full          [ clients                                              | first knocks in `temporary`, 0 ]
+//! ```
+//! Addresses are drawn at random from all, so that large lists are as far away as in earnest. Clients are 10.0.0.0 and
+//! up; strangers are any of 64.0.0.0/2; knockers are 11.0.0.0 and up.
+
+use std::cell::{Cell, OnceCell};
+use std::hint::black_box;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use knockplane_engine::lists::{Added, ListId, Lists};
+use knockplane_policy::time::Time;
+
+use super::{BATCH, RUNS, Random, Work, Workload};
+
+/// Lists of one size, filled when they are first needed.
+pub(crate) struct Size {
+    pub(super) label: &'static str,
+    entries: usize,
+    state: OnceCell<State>,
+}
+
+impl Size {
+    /// One shard; 64 shards, which fit a cache; 520 MB, far more than any cache, which take some ten seconds to fill.
+    pub(crate) fn all() -> [Size; 3] {
+        [("1k", SMALL), ("100k", MIDDLE), ("10M", LARGE)].map(|(label, entries)| Size::new(label, entries))
+    }
+
+    fn new(label: &'static str, entries: usize) -> Size {
+        Size { label, entries, state: OnceCell::new() }
+    }
+
+    /// The lists, with room for an eighth of them.
+    pub(super) fn almost_full(&self) -> &State {
+        let state = self.state.get_or_init(|| State::new(self.entries));
+        assert!(!state.full.get(), "workloads on full lists come last");
+        state
+    }
+
+    /// The lists, without room.
+    pub(super) fn full(&self) -> &State {
+        let state = self.state.get_or_init(|| State::new(self.entries));
+        if !state.full.get() {
+            state.fill();
+        }
+        state.sweep_all();
+        state
+    }
+
+    /// How many sources knock in turn, so that their entries fit.
+    pub(super) fn knockers(&self) -> u32 {
+        self.entries as u32 / 32
+    }
+
+    /// Runs of a batch of new entries that fit.
+    fn additions(&self) -> u32 {
+        RUNS.min((self.entries / 16 / BATCH) as u32)
+    }
+
+    pub(super) fn is_middle(&self) -> bool {
+        self.entries == MIDDLE
+    }
+}
+
+/// Slots that a sweep looks at under one lock. Shards of the sizes are multiples of it, so that a sweep of all slots
+/// looks at each once.
+const STEP: usize = 512;
+
+const SMALL: usize = 2 * STEP;
+const MIDDLE: usize = 192 * STEP;
+const LARGE: usize = 19_520 * STEP;
+
+/// How long first knocks last.
+const FIRST_KNOCK: Duration = Duration::from_secs(10);
+
+/// Later than anything here.
+const FAR: Time = Time::from_nanos(u64::MAX / 2);
+
+/// See the module.
+pub(super) struct State {
+    pub(super) lists: Lists,
+    pub(super) clients: u32,
+    temporary: ListId,
+    secured: ListId,
+    now: Cell<Time>,
+    full: Cell<bool>,
+}
+
+impl State {
+    fn new(entries: usize) -> State {
+        let lists = Lists::with_secret(entries, [1, 2]).expect("memory for the lists");
+        assert_eq!(lists.capacity(), entries, "a size that shards divide");
+        let [temporary, secured] =
+            [("temporary", 0), ("secured", 1)].map(|(name, level)| lists.bind(name, level).expect("room for two"));
+        let (clients, now) = (entries as u32 / 5 * 4, Time::from_nanos(1));
+        for number in 0..clients {
+            lists.add(secured, client(number).into(), FAR, now);
+        }
+        State { lists, clients, temporary, secured, now: Cell::new(now), full: Cell::new(false) }
+    }
+
+    pub(super) fn now(&self) -> Time {
+        self.now.get()
+    }
+
+    pub(super) fn pass(&self, duration: Duration) {
+        self.now.set(self.now() + duration);
+    }
+
+    /// Fills all the room with first knocks, live ones only.
+    fn fill(&self) {
+        self.pass(Duration::from_secs(3600));
+        self.sweep_all();
+        let mut random = Random(self.now().as_nanos());
+        let capacity = self.lists.capacity() as u64;
+        while self.lists.summaries().iter().map(|list| list.entries).sum::<u64>() < capacity {
+            for _ in 0..STEP {
+                let expiry = self.now() + FIRST_KNOCK;
+                self.lists.add(self.temporary, stranger(&mut random).into(), expiry, self.now());
+            }
+        }
+        self.full.set(true);
+    }
+
+    /// Gives back all that expired, wherever sweeps are. Then they are at a multiple of [`STEP`].
+    fn sweep_all(&self) {
+        self.sweep();
+        self.sweep();
+    }
+
+    /// Looks at as many slots as there are: at each once, if sweeps are at a multiple of [`STEP`].
+    fn sweep(&self) -> usize {
+        self.lists.sweep(self.lists.capacity(), self.now())
+    }
+}
+
+pub(super) fn client(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(10 << 24 | number)
+}
+
+pub(super) fn knocker(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(11 << 24 | number)
+}
+
+pub(super) fn stranger(random: &mut Random) -> Ipv4Addr {
+    Ipv4Addr::from_bits(1 << 30 | random.number() as u32 >> 2)
+}
+
+/// Workloads on lists with room, and on full ones.
+pub(super) fn workloads(size: &Size) -> (Vec<Workload<'_>>, Vec<Workload<'_>>) {
+    let name = |what: &str| format!("lists/{what}/{}", size.label);
+
+    let hit = Workload::new(name("lookup-hit"), || {
+        let (state, mut random) = (size.almost_full(), Random(1));
+        assert!(state.lists.membership(client(0).into(), state.now()).contains(state.secured));
+        batch(move || {
+            black_box(state.lists.membership(client(random.below(state.clients)).into(), state.now()));
+        })
+    });
+    let miss = Workload::new(name("lookup-miss"), || {
+        let (state, mut random) = (size.almost_full(), Random(2));
+        batch(move || {
+            black_box(state.lists.membership(stranger(&mut random).into(), state.now()));
+        })
+    });
+    let refresh = Workload::new(name("add-again"), || {
+        let (state, mut random) = (size.almost_full(), Random(3));
+        batch(move || {
+            let added = state.lists.add(state.secured, client(random.below(state.clients)).into(), FAR, state.now());
+            assert_eq!(black_box(added), Added::Refreshed);
+        })
+    });
+    let new = Workload {
+        runs: size.additions(),
+        ..Workload::new(name("add-new"), || {
+            let room = size.additions() as usize * BATCH;
+            NewEntries { state: size.almost_full(), random: Random(4), added: Vec::with_capacity(room) }
+        })
+    };
+
+    let evicting = Workload::new(name("add-evicting"), || {
+        let (state, mut random) = (size.full(), Random(5));
+        batch(move || {
+            let expiry = state.now() + FIRST_KNOCK;
+            black_box(state.lists.add(state.temporary, stranger(&mut random).into(), expiry, state.now()));
+        })
+    });
+    let whole_sweep = Workload {
+        operations: size.entries as u32,
+        runs: 2,
+        ..Workload::new(name("sweep"), || {
+            let state = size.full();
+            move || assert_eq!(state.sweep(), 0)
+        })
+    };
+    let sweep_expired = Workload {
+        operations: size.entries as u32,
+        runs: 1,
+        ..Workload::new(name("sweep-fifth-expired"), || Expiry { state: size.full() })
+    };
+    // To fill the largest lists anew takes seconds.
+    let expiring = (size.entries <= MIDDLE).then_some(sweep_expired);
+    (vec![hit, miss, refresh, new], [evicting, whole_sweep].into_iter().chain(expiring).collect())
+}
+
+fn batch(mut operation: impl FnMut()) -> impl FnMut() {
+    move || (0..BATCH).for_each(|_| operation())
+}
+
+/// Additions of addresses that are in no list, and there is room.
+struct NewEntries<'a> {
+    state: &'a State,
+    random: Random,
+    added: Vec<Ipv4Addr>,
+}
+
+impl Work for NewEntries<'_> {
+    fn run(&mut self) {
+        let NewEntries { state, random, added } = self;
+        for _ in 0..BATCH {
+            let address = stranger(random);
+            black_box(state.lists.add(state.temporary, address.into(), FAR, state.now()));
+            added.push(address);
+        }
+    }
+
+    fn reset(&mut self) {
+        for address in self.added.drain(..) {
+            self.state.lists.remove(self.state.temporary, address.into(), self.state.now());
+        }
+    }
+}
+
+/// A sweep of full lists after all first knocks expired.
+struct Expiry<'a> {
+    state: &'a State,
+}
+
+impl Work for Expiry<'_> {
+    fn run(&mut self) {
+        self.state.pass(FIRST_KNOCK);
+        assert!(black_box(self.state.sweep()) > self.state.lists.capacity() / 6);
+    }
+
+    fn reset(&mut self) {
+        self.state.fill();
+        self.state.sweep_all();
+    }
+}

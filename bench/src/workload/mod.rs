@@ -1,0 +1,93 @@
+//! What the engine is measured with: the same work for the clock (`benches/engine.rs`) and for counted instructions
+//! (`bin/instructions.rs`).
+//!
+//! A workload has a name of parts (`decide/accept/4-rules/100k`) and is prepared only when it is measured. Its work is
+//! the same at every start: secrets and seeds are fixed. One run does many operations (packets, lookups, slots of a
+//! sweep), so that what measures costs little; figures are for one operation.
+//!
+//! | module      | what of the engine |
+//! |-------------|--------------------|
+//! | [`headers`] | reading headers, beside etherparse |
+//! | [`layer7`]  | patterns over payloads |
+//! | [`lists`]   | the address lists alone, almost full and full |
+//! | [`decide`]  | the whole decision, by batches |
+
+mod decide;
+mod headers;
+mod layer7;
+mod lists;
+
+pub(crate) use lists::Size;
+
+/// Operations of a run, where nothing else is said: a batch.
+const BATCH: usize = knockplane_engine::decide::BATCH;
+
+/// Runs in a row, where the state does not ask for fewer: some 0.1 to 1 ms.
+const RUNS: u32 = 400;
+
+/// Something to measure.
+pub(crate) struct Workload<'a> {
+    /// What, how, and on lists of which size.
+    pub(crate) name: String,
+    /// Operations of a run.
+    pub(crate) operations: u32,
+    /// After so many runs at most, the state has to be set back.
+    pub(crate) runs: u32,
+    prepare: Box<dyn Fn() -> Box<dyn Work + 'a> + 'a>,
+}
+
+impl<'a> Workload<'a> {
+    /// One whose runs are a batch each, and repeat as they are.
+    fn new<W: Work + 'a>(name: String, prepare: impl Fn() -> W + 'a) -> Workload<'a> {
+        let prepare = Box::new(move || Box::new(prepare()) as Box<dyn Work + 'a>);
+        Workload { name, operations: BATCH as u32, runs: RUNS, prepare }
+    }
+
+    /// Everything the work needs, ready to run. Changes the state of the lists it works on: prepare and run workloads
+    /// in the order of [`all`].
+    pub(crate) fn prepare(&self) -> Box<dyn Work + 'a> {
+        (self.prepare)()
+    }
+}
+
+/// Work that is measured.
+pub(crate) trait Work {
+    /// Does all operations of a run once.
+    fn run(&mut self);
+
+    /// Sets back what runs used up. Not measured.
+    fn reset(&mut self) {}
+}
+
+impl<F: FnMut()> Work for F {
+    fn run(&mut self) {
+        self();
+    }
+}
+
+/// All workloads, those on lists once for each size.
+pub(crate) fn all(sizes: &[Size]) -> Vec<Workload<'_>> {
+    let on_lists = |size| {
+        let (almost_full, full) = lists::workloads(size);
+        let (on_almost_full, on_full) = decide::workloads(size);
+        [almost_full, on_almost_full, full, on_full].into_iter().flatten()
+    };
+    headers::workloads().into_iter().chain(layer7::workloads()).chain(sizes.iter().flat_map(on_lists)).collect()
+}
+
+/// SplitMix64: the same numbers at every start, at a nanosecond each. Source: Steele, Lea and Flood, "Fast splittable
+/// pseudorandom number generators", OOPSLA 2014.
+struct Random(u64);
+
+impl Random {
+    fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&mut self, limit: u32) -> u32 {
+        (((self.number() >> 32) * u64::from(limit)) >> 32) as u32
+    }
+}
