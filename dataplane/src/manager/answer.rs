@@ -107,7 +107,7 @@ impl Manager {
         let now = self.shared.clock.now();
         let timeout = timeout.map_or(ListTimeout::NoneDynamic, ListTimeout::After);
         match lists.add_by_operator(id, address, lists::expiry(timeout, now), now) {
-            Added::Refused => Err(format!("the lists are full of entries of the same rank; raise `list-capacity`")),
+            Added::Refused => Err("the lists are full of entries of the same rank; raise `list-capacity`".to_owned()),
             Added::New | Added::Refreshed => {
                 tracing::info!(%address, list, "listed by request");
                 Ok(())
