@@ -20,6 +20,15 @@ fn knocker(topology: &Topology, arguments: &str) {
     client(topology, &format!("{} {arguments}", knocker.display()));
 }
 
+/// Knocks, and waits until the filter has decided about every hit: who knocks does not wait for that.
+fn decided(filter: &Filter<'_>, steps: &str, knock: impl FnOnce()) {
+    let hits = steps.split_whitespace().count() as f64;
+    let dropped = || filter.metric("knockplane_packets_total", &["verdict=\"drop\""]).expect("a counter");
+    let before = dropped();
+    knock();
+    eventually(&format!("{steps} is decided"), || dropped() >= before + hits);
+}
+
 #[test]
 fn nothing_passes_until_the_real_knock_opens_the_door() {
     with(&two_ports(), |topology, filter| {
@@ -37,7 +46,7 @@ fn wrong_order_wrong_protocol_and_half_a_knock_open_nothing() {
         for steps in ["4321:tcp 1234:tcp", "1234:udp 4321:udp", "1234:tcp", "1234:tcp 4322:tcp", "4321:tcp"] {
             // What an earlier line left would make the next one right.
             let _ = filter.knockctl(&["list", "remove", "temporary", CLIENT]);
-            knock(topology, steps);
+            decided(filter, steps, || knock(topology, steps));
             assert!(!listed(filter, "secured", CLIENT), "secured after {steps}");
         }
         assert!(!ping(topology, ""));
@@ -87,12 +96,13 @@ fn passphrases_open_only_when_right_and_in_order() {
             "1234:tcp 4321:tcp".to_owned(),
         ] {
             let _ = filter.knockctl(&["list", "remove", "temporary", CLIENT]);
-            knocker(topology, &format!("{SERVER} {steps}"));
+            decided(filter, &steps, || knocker(topology, &format!("{SERVER} {steps}")));
             assert!(!listed(filter, "secured", CLIENT), "secured after {steps}");
         }
         // Case does not matter to a layer-7 pattern.
         knocker(topology, &format!("{SERVER} 1234:udp=SuperSecretPassword1 {second}"));
-        assert!(listed(filter, "secured", CLIENT) && ping(topology, ""));
+        eventually("the right passphrases open", || listed(filter, "secured", CLIENT));
+        assert!(ping(topology, ""));
     });
 }
 
@@ -105,10 +115,11 @@ add action=accept chain=input src-address-list=secured
 add action=drop chain=input
 ";
     with(&FilterOptions::from_rules(rules), |topology, filter| {
-        knocker(topology, &format!("{SERVER} icmp=127 icmp=129 icmp"));
+        let steps = "icmp=127 icmp=129 icmp";
+        decided(filter, steps, || knocker(topology, &format!("{SERVER} {steps}")));
         assert!(!listed(filter, "secured", CLIENT));
         knocker(topology, &format!("{SERVER} icmp=128"));
-        assert!(listed(filter, "secured", CLIENT));
+        eventually("the right size opens", || listed(filter, "secured", CLIENT));
     });
 }
 
@@ -222,7 +233,7 @@ fn hits_of_one_knock_on_different_queues_open_every_time_in_the_right_order_alon
 #[test]
 fn an_expired_entry_is_gone_from_lists_and_gauges_within_a_second() {
     with(&FilterOptions::from_rules(QUICK), |topology, filter| {
-        knock(topology, "1234:tcp");
+        decided(filter, "1234:tcp", || knock(topology, "1234:tcp"));
         let entries = || filter.metric("knockplane_address_list_entries", &["list=\"temporary\""]).expect("a gauge");
         assert!(entries() >= 1.0);
         // One second of the list's timeout, one for the gauge.

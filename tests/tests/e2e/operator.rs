@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use knockplane_tests::{CLIENT, FilterOptions};
 
-use crate::scene::{QUICK, knock, listed, ping, with};
+use crate::scene::{QUICK, eventually, knock, listed, ping, with};
 
 fn two_ports() -> FilterOptions {
     FilterOptions::from_configs("two-ports.rsc").expect("configs/two-ports.rsc")
@@ -16,6 +16,7 @@ fn rules_are_shown_with_the_bytes_and_packets_that_they_matched() {
     with(&two_ports(), |topology, filter| {
         // The real knock sends one SYN a step: 20 bytes IP, 20 bytes TCP, 20 bytes of options.
         knock(topology, "1234:tcp 4321:tcp");
+        eventually("both hits are decided", || listed(filter, "secured", CLIENT));
         let rules = filter.ask(&["show", "rules"]).expect("rules");
         let counter = |rule: usize| {
             let counter = &rules["counters"][rule];
