@@ -165,10 +165,11 @@ impl Worker {
     }
 }
 
-/// A stamp that makes no sense is none: the frame arrived by now.
+/// A stamp that makes no sense is none: the frame arrived by now. It may be a little later than `now`, which was read
+/// before the frame was taken off its ring.
 fn arrival(stamp: u64, now: Time) -> Time {
     let stamp = Time::from_nanos(stamp);
-    if stamp <= now && now.since(stamp) < OLDEST_ARRIVAL { stamp } else { now }
+    if now.since(stamp) < OLDEST_ARRIVAL && stamp.since(now) < OLDEST_ARRIVAL { stamp } else { now }
 }
 
 /// The positions of the bits that are set.
@@ -195,4 +196,21 @@ fn dispositions(decisions: &[Decision], link: bool) -> [Disposition; BATCH] {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_counts_if_it_is_near_now_on_either_side() {
+        let second = 1_000_000_000;
+        let now = Time::from_nanos(100 * second);
+        for stamp in [100 * second - 1, 100 * second, 100 * second + 50_000] {
+            assert_eq!(arrival(stamp, now), Time::from_nanos(stamp));
+        }
+        for stamp in [0, 80 * second, 120 * second, u64::MAX] {
+            assert_eq!(arrival(stamp, now), now);
+        }
+    }
 }
