@@ -1,3 +1,4 @@
-//! What the benchmarks share: the packet generator, in [`generator`].
+//! What the benchmarks share: the packet generator, in [`generator`], and the comparison with others, in [`compare`].
 
+pub mod compare;
 pub mod generator;

@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct FilterOptions {
     /// The rules, as text.
     pub rules: String,
+    /// Entries that the lists have room for.
+    pub list_capacity: usize,
     /// Further lines of `[dataplane]`.
     pub dataplane: String,
     /// Further sections.
@@ -45,7 +47,12 @@ impl FilterOptions {
 
     /// Rules as text.
     pub fn from_rules(rules: &str) -> Self {
-        FilterOptions { rules: rules.to_owned(), dataplane: String::new(), sections: String::new() }
+        FilterOptions {
+            rules: rules.to_owned(),
+            list_capacity: 10_000,
+            dataplane: String::new(),
+            sections: String::new(),
+        }
     }
 }
 
@@ -214,9 +221,9 @@ fn configuration(folder: &Path, options: &FilterOptions) -> String {
     let folder = folder.display();
     format!(
         "[dataplane]\noutside = \"outside\"\ninside = \"inside\"\nrules = \"rules.rsc\"\n\
-         socket = \"{folder}/dataplane.sock\"\nstate-dir = \"{folder}/state\"\nlist-capacity = 10_000\n{}\n\
+         socket = \"{folder}/dataplane.sock\"\nstate-dir = \"{folder}/state\"\nlist-capacity = {}\n{}\n\
          [control]\nlisten = \"127.0.0.1:{METRICS_PORT}\"\nsocket = \"{folder}/control.sock\"\n{}\n",
-        options.dataplane, options.sections
+        options.list_capacity, options.dataplane, options.sections
     )
 }
 

@@ -141,7 +141,7 @@ fn generate(arguments: &Arguments, spec: &Spec) -> anyhow::Result<Summary> {
 }
 
 fn text(summary: &Summary) -> String {
-    let Summary { profile, mode, frame_bytes, frames, transmitted, elapsed } = summary;
+    let Summary { profile, mode, frame_bytes, frames, transmitted, elapsed, runs: _ } = summary;
     let mut text = format!("{profile}, {mode}, frames of {frame_bytes} bytes\n");
     text += &format!("{frames} frames in {:.3} s: {}\n", elapsed.as_secs_f64(), rate(summary.rate()));
     if let Some(transmitted) = transmitted.filter(|transmitted| transmitted < frames) {

@@ -34,6 +34,9 @@ const TELL: Duration = Duration::from_millis(900);
 /// How often the first of those calls runs the program. The speed that it shows gives the length of the next ones.
 const FIRST_CALL: u32 = 1 << 18;
 
+/// As often as the kernel can be told to.
+const MOST_RUNS: u32 = i32::MAX as u32;
+
 /// Frames that are sent by one kick at most: as many as the smallest ring on their way (veth's, of 256) can bear.
 const BURST: usize = 64;
 
@@ -56,6 +59,8 @@ pub struct Summary {
     pub transmitted: Option<u64>,
     /// From the first frame to the last.
     pub elapsed: Duration,
+    /// How often the program that makes live frames ran: see [`Generator::in_one_call`].
+    pub runs: u64,
 }
 
 impl Summary {
@@ -81,6 +86,8 @@ pub struct Generator {
     interface: String,
     streams: Streams,
     source: Source,
+    /// How often the first call that makes live frames runs the program.
+    first_call: u32,
 }
 
 /// Where frames come from.
@@ -118,7 +125,23 @@ impl Generator {
                 Source::Xsk(Box::new(Transmitter::bind(device, 0, frame_bytes)?))
             }
         };
-        Ok(Generator { spec: spec.clone(), frame_bytes, interface: device.name().to_owned(), streams, source })
+        Ok(Generator {
+            spec: spec.clone(),
+            frame_bytes,
+            interface: device.name().to_owned(),
+            streams,
+            source,
+            first_call: FIRST_CALL,
+        })
+    }
+
+    /// Makes live frames in one call to the kernel, which pauses around each: `runs` is that of an earlier run with the
+    /// same spec. Then [`Generator::run`] does not end before so many.
+    #[must_use]
+    pub fn in_one_call(self, runs: u64) -> Self {
+        // The rest, once the time is over, is over in no time; too few would take a second call.
+        let with_margin = runs.saturating_add(runs / 4);
+        Generator { first_call: u32::try_from(with_margin).unwrap_or(u32::MAX).clamp(FIRST_CALL, MOST_RUNS), ..self }
     }
 
     /// Sends until the spec's number of frames or time is reached, or `stop` is set.
@@ -134,15 +157,16 @@ impl Generator {
     /// # Errors
     /// If the kernel stops taking frames.
     pub fn run_with(self, stop: &AtomicBool, mut progress: impl FnMut(&Summary)) -> anyhow::Result<Summary> {
-        let Generator { spec, frame_bytes, interface, streams, source } = self;
+        let Generator { spec, frame_bytes, interface, streams, source, first_call } = self;
         let before = transmitted(&interface);
-        let summary = |(frames, elapsed)| Summary {
+        let summary = |Sent { frames, elapsed, runs }| Summary {
             profile: spec.profile,
             mode: spec.mode,
             frame_bytes,
             frames,
             transmitted: before.and_then(|before| Some(transmitted(&interface)?.saturating_sub(before))),
             elapsed,
+            runs,
         };
         let mut told = Instant::now();
         let mut tell = |sent| {
@@ -152,40 +176,46 @@ impl Generator {
             }
         };
         let sent = match source {
-            Source::Live(sequence) => run_live(sequence, &spec, stop, &mut tell)?,
+            Source::Live(sequence) => run_live(sequence, &spec, first_call, stop, &mut tell)?,
             Source::Xsk(transmitter) => run_xsk(*transmitter, &spec, &streams, stop, &mut tell)?,
         };
         Ok(summary(sent))
     }
 }
 
-/// Frames, and the time from the first to the last.
-type Sent = (u64, Duration);
+/// How far a run is. The fields are those of [`Summary`].
+#[derive(Clone, Copy, Default)]
+struct Sent {
+    frames: u64,
+    elapsed: Duration,
+    runs: u64,
+}
 
 fn run_live(
     mut sequence: LiveSequence,
     spec: &Spec,
+    first_call: u32,
     stop: &AtomicBool,
     tell: &mut impl FnMut(Sent),
 ) -> anyhow::Result<Sent> {
-    let mut times = FIRST_CALL;
-    let mut sent: Sent = (0, Duration::ZERO);
+    let mut times = first_call;
+    let mut sent = Sent::default();
     while !stop.load(Relaxed) {
         if spec.rate.is_none() {
             // Each time is a frame, and one that finds that there are enough.
-            let rest = spec.count.unwrap_or(u64::MAX).saturating_sub(sent.0).saturating_add(1);
+            let rest = spec.count.unwrap_or(u64::MAX).saturating_sub(sent.frames).saturating_add(1);
             times = times.min(u32::try_from(rest).unwrap_or(u32::MAX));
         }
         let begin = Instant::now();
         let progress = sequence.run(times)?;
-        sent = (progress.sent, progress.elapsed);
+        sent = Sent { frames: progress.sent, elapsed: progress.elapsed, runs: progress.runs };
         if progress.done {
             break;
         }
         let took = begin.elapsed().as_secs_f64();
         // Never much more than before: the first calls are mostly pause, and machines slow down.
         let next = f64::from(times) * (CALL.as_secs_f64() / took).min(8.0);
-        times = (next as u32).clamp(FIRST_CALL, i32::MAX as u32);
+        times = (next as u32).clamp(FIRST_CALL, MOST_RUNS);
         tell(sent);
     }
     Ok(sent)
@@ -215,7 +245,7 @@ fn run_xsk(
                 frames += 1;
             });
             last = now;
-            tell((frames, now));
+            tell(Sent { frames, elapsed: now, runs: 0 });
         } else if transmitter.in_flight() == 0 {
             pace.wait(now);
         }
@@ -226,7 +256,7 @@ fn run_xsk(
         transmitter.kick();
         thread::yield_now();
     }
-    Ok((frames - transmitter.in_flight() as u64, last))
+    Ok(Sent { frames: frames - transmitter.in_flight() as u64, elapsed: last, runs: 0 })
 }
 
 /// Frames that an interface of this thread's network namespace has sent, as its driver counts them.

@@ -7,10 +7,11 @@
 //!    looked at in place, then settled, all of it, by [`Rings::settle`].
 //!
 //! Beside it, for load tests: [`LiveFrames`] and [`LiveSequence`] make frames in the kernel, [`Transmitter`] sends them
-//! from userspace.
+//! from userspace. [`Blind`] redirects or drops in the driver, to compare with.
 //!
 //! Nothing is pinned and nothing outlives the process: when it dies, the kernel takes program and sockets away.
 
+mod blind;
 mod device;
 mod error;
 mod live;
@@ -19,6 +20,7 @@ mod rings;
 mod socket;
 mod transmit;
 
+pub use blind::Blind;
 pub use device::{Device, Offload};
 pub use error::Error;
 pub use live::{HEADER_BYTES, Limits, LiveFrames, LiveSequence, PATTERN, Progress, STREAMS, Stream};

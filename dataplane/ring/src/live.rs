@@ -119,6 +119,8 @@ pub struct Limits {
 /// How far a [`LiveSequence`] is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
+    /// Times that the program ran: more than it sent when it waited for the time of a frame.
+    pub runs: u64,
     /// Frames handed to the interface.
     pub sent: u64,
     /// From the first to the last of them.
@@ -190,8 +192,8 @@ impl LiveSequence {
         let word = |index: usize| {
             bytes.get(8 * index..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_ne_bytes(*bytes))
         };
-        let [_, sent, done, _, _, _, _, last, _] = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(word);
-        Ok(Progress { sent, elapsed: Duration::from_nanos(last >> 8), done: done != 0 })
+        let [runs, sent, done, _, _, _, _, last, _] = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(word);
+        Ok(Progress { runs, sent, elapsed: Duration::from_nanos(last >> 8), done: done != 0 })
     }
 
     fn map(&self, name: &str) -> Map<'_> {

@@ -148,7 +148,7 @@ fn map<'a>(object: &'a mut libbpf_rs::Object, name: &str) -> MapMut<'a> {
 }
 
 /// A bpf_link, which libbpf-rs makes only without flags, and so without a say in the mode.
-fn link(program: RawFd, interface: u32, mode: XdpMode) -> io::Result<OwnedFd> {
+pub(crate) fn link(program: RawFd, interface: u32, mode: XdpMode) -> io::Result<OwnedFd> {
     let options = libbpf_sys::bpf_link_create_opts {
         sz: mem::size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
         flags: mode.flags(),

@@ -1,0 +1,43 @@
+//! This project's two processes, as installed, with one worker.
+
+use anyhow::{Result, ensure};
+use knockplane_tests::{Filter, FilterOptions};
+
+use super::candidate::{Candidate, Losses};
+use super::lab::{CANDIDATE_CORE, Lab};
+use super::rules::{CLIENT, Rules};
+
+pub(super) struct Knockplane<'lab>(Filter<'lab>);
+
+impl<'lab> Knockplane<'lab> {
+    pub(super) fn start(lab: &'lab Lab, rules: &Rules) -> Result<Self> {
+        let options = FilterOptions {
+            // One pool holds the entries of both lists.
+            list_capacity: 2 * rules.capacity,
+            dataplane: format!("cores = [{CANDIDATE_CORE}]\n"),
+            ..FilterOptions::from_rules(&rules.routeros())
+        };
+        let filter = Filter::start(&lab.topology, &options)?;
+        let listed = filter.knockctl(&["list", "add", "secured", &CLIENT.to_string()])?;
+        ensure!(listed.ok(), "knockctl: {}", listed.stderr);
+        Ok(Knockplane(filter))
+    }
+}
+
+impl Candidate for Knockplane<'_> {
+    fn losses(&self) -> Result<Losses> {
+        let text = self.0.http("/metrics")?;
+        let mut losses = Losses::new();
+        for line in text.lines() {
+            let is_lost = line.starts_with("knockplane_ring_drops_total{")
+                || line.starts_with("knockplane_unbound_queue_drops_total{")
+                || line.starts_with("knockplane_packets_total{") && line.contains("reason=\"tx-full\"");
+            let Some((labels, value)) = line.rsplit_once(' ').filter(|_| is_lost) else { continue };
+            let name = labels.split_once("reason=\"").and_then(|(_, rest)| rest.split_once('"'));
+            let name = name.map_or("unbound-queue", |(name, _)| name).to_owned();
+            *losses.entry(name).or_default() += value.parse::<f64>()? as u64;
+        }
+        ensure!(losses.len() >= 5, "the counters of losses are missing from /metrics");
+        Ok(losses)
+    }
+}

@@ -1,0 +1,96 @@
+//! Client, filter and server for one candidate, and the cores that what runs on.
+
+use std::fs;
+
+use anyhow::{Context as _, ensure};
+use knockplane_tests::{Namespace, Topology};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use super::results::Arrangement;
+
+/// The generator's core.
+pub const GENERATOR_CORE: usize = 0;
+/// The candidate's core; in [`Arrangement::S`] the kernel's receive side is on the generator's.
+pub const CANDIDATE_CORE: usize = 1;
+
+/// A topology in an arrangement.
+#[derive(Debug)]
+pub struct Lab {
+    /// Where frames go: from the client through the filter to the server.
+    pub topology: Topology,
+    /// Where what runs.
+    pub arrangement: Arrangement,
+}
+
+impl Lab {
+    /// Makes namespaces and interfaces.
+    ///
+    /// # Errors
+    /// Without root or two cores, or if a tool is missing.
+    pub fn new(arrangement: Arrangement) -> anyhow::Result<Self> {
+        let cores = core_affinity::get_core_ids().map_or(0, |cores| cores.len());
+        ensure!(cores > CANDIDATE_CORE, "the comparison needs two cores; this process may use {cores}");
+        let topology = Topology::new(1)?;
+        if arrangement == Arrangement::T {
+            // GRO makes a veth interface take frames by NAPI, which is what is threaded.
+            checked(&topology.filter, "ethtool -K outside gro on")?;
+            let threaded =
+                topology.filter.command("sh").args(["-c", "echo 1 > /sys/class/net/outside/threaded"]).status()?;
+            ensure!(threaded.success(), "the kernel has no threaded NAPI (Linux 5.12 and newer have)");
+        }
+        Ok(Lab { topology, arrangement })
+    }
+
+    /// Puts the threads of the outside's NAPI on the candidate's core. They come and go with programs on the interface,
+    /// so this is done again before each window.
+    ///
+    /// # Errors
+    /// In [`Arrangement::T`], if there is none.
+    pub fn pin(&self) -> anyhow::Result<()> {
+        if self.arrangement == Arrangement::S {
+            return Ok(());
+        }
+        let mut core = CpuSet::new();
+        core.set(CANDIDATE_CORE);
+        let mut pinned = 0;
+        for process in fs::read_dir("/proc")?.filter_map(Result::ok) {
+            let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
+            else {
+                continue;
+            };
+            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            if name.starts_with("napi/outside-") {
+                // One of another lab may be gone by now.
+                pinned += usize::from(sched_setaffinity(Some(pid), &core).is_ok());
+            }
+        }
+        ensure!(pinned > 0, "there is no NAPI thread of the interface outside");
+        Ok(())
+    }
+}
+
+/// Runs a command line in the namespace, which must succeed.
+pub(super) fn checked(namespace: &Namespace, line: &str) -> anyhow::Result<()> {
+    let output = namespace.run(line)?;
+    ensure!(output.ok(), "{line}: {}", output.stderr);
+    Ok(())
+}
+
+/// What an interface of the namespace has counted: frames received and sent, as its driver counts them.
+pub(super) fn traffic(namespace: &Namespace, interface: &str) -> anyhow::Result<Traffic> {
+    // Not /sys, which shows the namespace of whoever mounted it.
+    let text = namespace.within(|| Ok(fs::read_to_string("/proc/thread-self/net/dev")?))?;
+    let counters = text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == interface);
+    let (_, counters) = counters.with_context(|| format!("{} has no interface {interface}", namespace.name()))?;
+    // Eight counters of what was received, then bytes and packets that were sent: proc_net(5).
+    let counters: Vec<u64> = counters.split_whitespace().filter_map(|counter| counter.parse().ok()).collect();
+    let at = |index: usize| counters.get(index).copied().context("a counter of /proc/net/dev is missing");
+    Ok(Traffic { received: at(1)?, sent: at(9)? })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Traffic {
+    pub(super) received: u64,
+    pub(super) sent: u64,
+}

@@ -1,0 +1,265 @@
+//! What a run of the comparison found out. It is written as JSON, and everything that people see is made from it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// How the kernel's receive side is laid on the two cores. The generator is always on core 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Arrangement {
+    /// Two cores: the receive softirq runs where the generator sends, which is what veth does by default. What forwards
+    /// in userspace has core 1 to itself; what forwards in the kernel uses core 0 alone.
+    S,
+    /// One core: threaded NAPI on core 1, so that all of the filter's work is there.
+    T,
+}
+
+impl Arrangement {
+    /// Both.
+    pub const ALL: [Arrangement; 2] = [Arrangement::S, Arrangement::T];
+}
+
+/// What of a window is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Counted {
+    /// Frames that arrived at the server.
+    Forwarded,
+    /// Frames that the candidate decided about.
+    Decided,
+}
+
+/// What a core did during a window, as parts of 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CoreUse {
+    /// In processes.
+    pub user: f64,
+    /// In the kernel on behalf of processes and its own threads.
+    pub system: f64,
+    /// In soft interrupts: what the network stack does on its own.
+    pub softirq: f64,
+    /// The rest: neither of these.
+    pub idle: f64,
+}
+
+/// One window of load.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    /// From the first frame to the last.
+    pub seconds: f64,
+    /// Frames that the generator made.
+    pub offered: u64,
+    /// Of these, those that the candidate decided about.
+    pub decided: u64,
+    /// Of these, those that arrived at the server.
+    pub forwarded: u64,
+    /// Frames that were lost, by where. `nowhere` is what no counter knows of.
+    pub lost: BTreeMap<String, u64>,
+    /// By core.
+    pub cores: Vec<CoreUse>,
+}
+
+impl Window {
+    /// Frames a second.
+    pub fn rate(&self, counted: Counted) -> f64 {
+        let frames = match counted {
+            Counted::Forwarded => self.forwarded,
+            Counted::Decided => self.decided,
+        };
+        if self.seconds > 0.0 { frames as f64 / self.seconds } else { 0.0 }
+    }
+
+    /// The part of the frames offered that was lost.
+    pub fn loss(&self) -> f64 {
+        let lost: u64 = self.lost.values().sum();
+        if self.offered > 0 { lost as f64 / self.offered as f64 } else { 0.0 }
+    }
+}
+
+/// The windows of one candidate under one load.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Throughput {
+    /// The load, such as `forward 64 B`.
+    pub load: String,
+    /// Where what ran.
+    pub arrangement: Arrangement,
+    /// Who.
+    pub candidate: String,
+    /// What is compared.
+    pub counted: Counted,
+    /// In the order of time. Candidates took turns, so the n-th windows of all were taken within seconds.
+    pub windows: Vec<Window>,
+}
+
+impl Throughput {
+    /// Frames a second at this part of the windows, sorted by their rate: 0.5 is the median.
+    pub fn rate(&self, part: f64) -> f64 {
+        let rates: Vec<f64> = self.windows.iter().map(|window| window.rate(self.counted)).collect();
+        quantile(&rates, part)
+    }
+
+    /// The median of a window's figure.
+    pub fn median(&self, figure: impl Fn(&Window) -> f64) -> f64 {
+        quantile(&self.windows.iter().map(figure).collect::<Vec<_>>(), 0.5)
+    }
+}
+
+/// How much of each offered rate was lost on the way through one candidate that forwards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LossCurve {
+    /// Where what ran.
+    pub arrangement: Arrangement,
+    /// Who.
+    pub candidate: String,
+    /// Ascending by rate.
+    pub points: Vec<LossPoint>,
+    /// The highest rate, in frames a second, of which at most a hundredth was lost; 0 if there is none.
+    pub loss_free: f64,
+}
+
+/// A point of a [`LossCurve`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LossPoint {
+    /// Frames a second that were asked for.
+    pub rate: f64,
+    /// The median of what was offered in fact.
+    pub offered: f64,
+    /// Frames a second that were forwarded; median.
+    pub forwarded: f64,
+    /// The part that was lost; median.
+    pub loss: f64,
+}
+
+/// How long frames took from one end to the other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Where what ran.
+    pub arrangement: Arrangement,
+    /// Through what; `wire` is a pair of interfaces with nothing between them.
+    pub candidate: String,
+    /// Which way and at what rate.
+    pub probe: Probe,
+    /// Frames a second that were sent; for round trips, those that there was time for.
+    pub rate: f64,
+    /// The part of the frames that did not arrive.
+    pub loss: f64,
+    /// Microseconds, the median of the windows' medians.
+    pub p50: f64,
+    /// Microseconds, the median of the windows' 99th percentiles.
+    pub p99: f64,
+}
+
+/// What a latency is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Probe {
+    /// One way, at 100,000 frames a second.
+    OneWay,
+    /// One way, at half of the candidate's loss-free rate.
+    OneWayHalfLoad,
+    /// There and back, one frame at a time.
+    RoundTrip,
+}
+
+/// What knockplane takes besides packets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Upkeep {
+    /// Seconds from the start of the dataplane's process to the first frame forwarded.
+    pub start_seconds: f64,
+    /// The part of a core that the idle dataplane takes.
+    pub idle: f64,
+    /// Bytes resident, all told, right after the start.
+    pub resident_bytes: u64,
+    /// Bytes of it that are list entries and their index.
+    pub table_bytes: u64,
+}
+
+/// Whether a real knock is heard while others begin to knock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deafness {
+    /// Who listens.
+    pub candidate: String,
+    /// First knocks a second, each from another source; 0 is silence.
+    pub flood: f64,
+    /// Real knocks tried.
+    pub knocks: u32,
+    /// Of these, those that opened the door.
+    pub heard: u32,
+    /// The part of a core that the listener's processes took; none if the kernel listens.
+    pub cpu: Option<f64>,
+}
+
+/// The machine, as far as results depend on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The model of the processor.
+    pub cpu: String,
+    /// How many of them.
+    pub cores: usize,
+    /// `uname -r`.
+    pub kernel: String,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// The Rust compiler and profile.
+    pub compiler: String,
+    /// `nft --version`.
+    pub nftables: String,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// Where.
+    pub machine: Machine,
+    /// Whether it was the short run.
+    pub quick: bool,
+    /// Seconds that the run took.
+    pub took: f64,
+    /// Rates under loads, in the order in which they are shown.
+    pub throughput: Vec<Throughput>,
+    /// Loss over rate.
+    pub loss: Vec<LossCurve>,
+    /// Latencies.
+    pub latency: Vec<Latency>,
+    /// Floods of first knocks.
+    pub deafness: Vec<Deafness>,
+    /// Start, idleness and memory.
+    pub upkeep: Option<Upkeep>,
+    /// What was left out, and why.
+    pub left_out: Vec<String>,
+}
+
+/// Of these values the one at this part of the way from the smallest to the largest; 0 if there are none.
+pub fn quantile(values: &[f64], part: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().saturating_sub(1) as f64;
+    sorted.get((last * part).round() as usize).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_values_that_were_measured() {
+        assert_eq!(quantile(&[], 0.5), 0.0);
+        assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.5), 2.0);
+        assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.9), 3.0);
+    }
+
+    #[test]
+    fn a_window_knows_its_loss() {
+        let window = Window {
+            seconds: 2.0,
+            offered: 100,
+            decided: 80,
+            forwarded: 60,
+            lost: [("link".to_owned(), 15), ("tx-full".to_owned(), 5)].into(),
+            cores: Vec::new(),
+        };
+        assert_eq!(window.rate(Counted::Decided), 40.0);
+        assert_eq!(window.rate(Counted::Forwarded), 30.0);
+        assert_eq!(window.loss(), 0.2);
+    }
+}

@@ -1,0 +1,129 @@
+//! The smallest possible AF_XDP program, on the same rings as the dataplane: what comes in on one side goes out of the
+//! other, or is dropped, unseen. What the dataplane takes longer than this is what it decides.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context as _, Result};
+use knockplane_policy::packet::Side;
+use knockplane_ring::{
+    BATCH, Device, Disposition, Program, RingSettings, Rings, SocketStatistics, raise_memlock_limit,
+};
+use std::sync::Mutex;
+
+use super::candidate::{Candidate, Losses, Role};
+use super::lab::{CANDIDATE_CORE, Lab};
+
+/// The dataplane's default.
+const RING_SIZE: u32 = 2048;
+
+/// How long it sleeps at most, in milliseconds: until it looks whether it is to end.
+const SLEEP: i32 = 50;
+
+pub(super) struct Smallest {
+    stop: Arc<AtomicBool>,
+    losses: Arc<Mutex<Losses>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Loop {
+    rings: Rings,
+    /// Detached when dropped.
+    _programs: [Program; 2],
+    _devices: [Device; 2],
+    disposition: Disposition,
+    spins: bool,
+    tx_full: u64,
+}
+
+impl Smallest {
+    pub(super) fn start(lab: &Lab, role: Role, spins: bool) -> Result<Self> {
+        raise_memlock_limit();
+        let mut running = lab.topology.filter.within(|| {
+            let mut devices = [Device::open("outside")?, Device::open("inside")?];
+            let mut programs = [Program::attach(&devices[0], 1)?, Program::attach(&devices[1], 1)?];
+            for device in &mut devices {
+                device.promiscuous()?;
+            }
+            let settings = RingSettings { ring_size: RING_SIZE, max_frame: devices[0].mtu()? + 22, copy: false };
+            let rings = Rings::bind([&devices[0], &devices[1]], 0, &settings)?;
+            rings.connect(&mut programs, 0)?;
+            let disposition = match role {
+                Role::Forward => Disposition::Forward,
+                Role::Drop => Disposition::Drop,
+            };
+            Ok(Loop { rings, _programs: programs, _devices: devices, disposition, spins, tx_full: 0 })
+        })?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let losses = Arc::new(Mutex::new(running.losses()));
+        let (its_stop, its_losses) = (Arc::clone(&stop), Arc::clone(&losses));
+        let thread = thread::Builder::new().name("smallest".to_owned()).spawn(move || {
+            core_affinity::set_for_current(core_affinity::CoreId { id: CANDIDATE_CORE });
+            running.run(&its_stop, &its_losses);
+        });
+        Ok(Smallest { stop, losses, thread: Some(thread.context("cannot start a thread")?) })
+    }
+}
+
+impl Loop {
+    fn run(&mut self, stop: &AtomicBool, losses: &Mutex<Losses>) {
+        let mut turns: u32 = 0;
+        while !stop.load(Relaxed) {
+            let mut frames = 0;
+            for side in Side::ALL {
+                let count = self.rings.receive(side);
+                if count > 0 {
+                    let mut dispositions = [self.disposition; BATCH];
+                    self.rings.settle(&mut dispositions[..count]);
+                    self.tx_full += dispositions.iter().filter(|end| **end == Disposition::TxFull).count() as u64;
+                }
+                frames += count;
+            }
+            for side in Side::ALL {
+                self.rings.kick(side);
+            }
+            if frames == 0 && !self.spins {
+                self.rings.wait(SLEEP);
+            }
+            turns = if frames == 0 { turns.wrapping_add(1) } else { 0 };
+            // Once it has slept twice, or spun for a while, it is at rest.
+            if turns == if self.spins { 1 << 16 } else { 2 } {
+                *losses.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = self.losses();
+            }
+        }
+    }
+
+    fn losses(&self) -> Losses {
+        let mut losses = Losses::from([("tx-full".to_owned(), self.tx_full)]);
+        for side in Side::ALL {
+            let SocketStatistics { rx_dropped, rx_ring_full, fill_ring_empty, .. } = self.rings.statistics(side);
+            let named = [
+                // The kernel counts an empty fill ring here as well.
+                ("rx-dropped", rx_dropped.saturating_sub(fill_ring_empty)),
+                ("rx-ring-full", rx_ring_full),
+                ("fill-ring-empty", fill_ring_empty),
+            ];
+            for (name, frames) in named {
+                *losses.entry(name.to_owned()).or_default() += frames;
+            }
+        }
+        losses
+    }
+}
+
+impl Candidate for Smallest {
+    fn losses(&self) -> Result<Losses> {
+        Ok(self.losses.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone())
+    }
+}
+
+impl Drop for Smallest {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic has been printed where it happened.
+            let _ = thread.join();
+        }
+    }
+}
