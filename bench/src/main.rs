@@ -21,6 +21,8 @@ struct Arguments {
     kinds: Vec<String>,
     #[arg(long, default_value = "S")]
     arrangement: String,
+    #[arg(long, value_parser = knockplane_bench::generator::parse_rate)]
+    rate: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -48,7 +50,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         arguments.kinds.iter().map(|name| *all.iter().find(|kind| kind.name() == name).expect("a kind")).collect();
     let arrangement = if arguments.arrangement == "S" { Arrangement::S } else { Arrangement::T };
     let forward = arguments.load == "forward";
-    let mut spec = Spec { frame_bytes: Some(60), ..Spec::new(Profile::Flow) };
+    let mut spec = Spec { rate: arguments.rate, frame_bytes: Some(60), ..Spec::new(Profile::Flow) };
     if !forward {
         spec.source = "198.18.0.2/16".parse()?;
     }

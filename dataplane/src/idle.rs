@@ -5,14 +5,14 @@
 //! is the case is measured: the XDP program counts arrivals by core, see `Manager::watch_cores`.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use knockplane_policy::time::Time;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use knockplane_ring::Rings;
+use rustix::event::{EventfdFlags, eventfd};
 
 /// Bounds of how long a worker spins. The lower one is what a sleep and a wake-up cost; the upper one bridges the gaps
 /// of some 10,000 packets a second, and is what an idle worker wastes once after a burst.
@@ -21,7 +21,7 @@ const LONGEST_SPIN: Duration = Duration::from_micros(200);
 
 /// See the module.
 pub(crate) struct Idle {
-    sleep: Sleep,
+    waker: Arc<Waker>,
     /// Never sleep: configured.
     busy_poll: bool,
     /// Whether the worker has its core to itself; the manager finds out.
@@ -32,13 +32,13 @@ pub(crate) struct Idle {
 }
 
 impl Idle {
-    pub(crate) fn on(sockets: [RawFd; 2], busy_poll: bool, own_core: Arc<AtomicBool>) -> io::Result<Self> {
-        Ok(Idle { sleep: Sleep::on(sockets)?, busy_poll, own_core, spin: SHORTEST_SPIN, idle_since: None })
+    pub(crate) fn new(busy_poll: bool, own_core: Arc<AtomicBool>) -> io::Result<Self> {
+        Ok(Idle { waker: Arc::new(Waker::new()?), busy_poll, own_core, spin: SHORTEST_SPIN, idle_since: None })
     }
 
     /// Ends a sleep from any thread.
     pub(crate) fn waker(&self) -> Arc<Waker> {
-        Arc::clone(&self.sleep.waker)
+        Arc::clone(&self.waker)
     }
 
     /// There were frames in this turn.
@@ -66,49 +66,40 @@ impl Idle {
     }
 
     /// Sleeps until a frame arrives, somebody wakes the worker, or the time is over.
-    pub(crate) fn sleep(&mut self, at_most: Duration) {
-        self.sleep.until_frames(at_most);
-    }
-}
-
-/// A sleep that frames on either socket, or the manager, end.
-///
-/// Edge-triggered: a worker sleeps only after a turn that found both receive rings empty, and the kernel remembers a
-/// frame that came in between.
-struct Sleep {
-    poll: Poll,
-    events: Events,
-    waker: Arc<Waker>,
-}
-
-impl Sleep {
-    fn on(sockets: [RawFd; 2]) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        for (token, socket) in sockets.iter().enumerate() {
-            poll.registry().register(&mut SourceFd(socket), Token(token), Interest::READABLE)?;
+    pub(crate) fn sleep(&mut self, rings: &Rings, at_most: Duration) {
+        if rings.wait(Some(self.waker.0.as_fd()), at_most) {
+            self.waker.clear();
         }
-        let waker = Arc::new(Waker::new(poll.registry(), Token(sockets.len()))?);
-        Ok(Sleep { poll, events: Events::with_capacity(4), waker })
+    }
+}
+
+/// What ends a sleep that has not begun yet, too.
+#[derive(Debug)]
+pub(crate) struct Waker(OwnedFd);
+
+impl Waker {
+    fn new() -> io::Result<Self> {
+        Ok(Waker(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
     }
 
-    fn until_frames(&mut self, at_most: Duration) {
-        // An interrupted sleep is a short one.
-        let _ = self.poll.poll(&mut self.events, Some(at_most));
+    /// Ends the sleep, or the next one.
+    pub(crate) fn wake(&self) {
+        // It fails only if 2^64 - 1 wakes were not heard, and then one is waiting.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+
+    fn clear(&self) {
+        // There is nothing to be read if nobody woke us, which is as well.
+        let _ = rustix::io::read(&self.0, &mut [0; size_of::<u64>()]);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd as _;
-    use std::os::unix::net::UnixStream;
-
     use super::*;
 
-    fn idle(busy_poll: bool, own_core: bool) -> (Idle, [UnixStream; 2]) {
-        let (one, other) = UnixStream::pair().expect("a pair of sockets");
-        let own_core = Arc::new(AtomicBool::new(own_core));
-        let idle = Idle::on([one.as_raw_fd(), other.as_raw_fd()], busy_poll, own_core).expect("an event queue");
-        (idle, [one, other])
+    fn idle(busy_poll: bool, own_core: bool) -> Idle {
+        Idle::new(busy_poll, Arc::new(AtomicBool::new(own_core))).expect("an event descriptor")
     }
 
     fn at(micros: u64) -> Time {
@@ -117,13 +108,13 @@ mod tests {
 
     #[test]
     fn a_worker_that_shares_its_core_sleeps_at_once_and_one_that_is_told_to_poll_never() {
-        assert!(idle(false, false).0.is_tired(at(0)));
-        assert!(!idle(true, false).0.is_tired(at(1_000_000)));
+        assert!(idle(false, false).is_tired(at(0)));
+        assert!(!idle(true, false).is_tired(at(1_000_000)));
     }
 
     #[test]
     fn spinning_gets_longer_while_it_pays_and_shorter_when_it_does_not() {
-        let (mut idle, _sockets) = idle(false, true);
+        let mut idle = idle(false, true);
         assert!(!idle.is_tired(at(0)) && !idle.is_tired(at(9)) && idle.is_tired(at(10)));
         for _ in 0..10 {
             assert!(!idle.is_tired(at(0)));
@@ -131,5 +122,20 @@ mod tests {
         }
         assert!(!idle.is_tired(at(0)) && !idle.is_tired(at(199)) && idle.is_tired(at(200)));
         assert!(!idle.is_tired(at(0)) && !idle.is_tired(at(99)) && idle.is_tired(at(100)));
+    }
+
+    #[test]
+    fn a_wake_is_not_lost_and_not_heard_twice() {
+        let waker = Waker::new().expect("an event descriptor");
+        let readable = || {
+            let mut descriptors = [rustix::event::PollFd::new(&waker.0, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut descriptors, Some(&rustix::event::Timespec::default())).expect("poll") == 1
+        };
+        assert!(!readable());
+        waker.wake();
+        waker.wake();
+        assert!(readable());
+        waker.clear();
+        assert!(!readable());
     }
 }

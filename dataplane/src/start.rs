@@ -116,9 +116,8 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
         let core = cores.get(queue as usize % cores.len().max(1)).copied();
         let counters = Arc::new(WorkerCounters::default());
         let own_core = Arc::new(AtomicBool::new(false));
-        let sockets = Side::ALL.map(|side| rings.fd(side));
-        let idle = Idle::on(sockets, config.busy_poll, Arc::clone(&own_core))
-            .with_context(|| format!("cannot make the event queue of worker {queue}"))?;
+        let idle = Idle::new(config.busy_poll, Arc::clone(&own_core))
+            .with_context(|| format!("cannot make the event descriptor of worker {queue}"))?;
         let worker =
             Worker::new(queue as usize, rings, Arc::clone(&shared), Arc::clone(&counters), mtu, idle, queues > 1);
         workers.push(spawn(queue, worker, counters, own_core, core)?);

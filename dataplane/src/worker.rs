@@ -18,13 +18,12 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::time::Time;
 use knockplane_ring::{BATCH, Disposition, Rings};
-use mio::Waker;
 
 use crate::clock::Clock;
 use crate::counters::WorkerCounters;
 use crate::early::Early;
 use crate::generation::Generation;
-use crate::idle::Idle;
+use crate::idle::{Idle, Waker};
 
 /// How often the kernel's counters are read and the heartbeat is renewed under load, and the longest sleep.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
@@ -102,7 +101,7 @@ impl Worker {
                 let fell_asleep = shared.clock.now();
                 self.counters.busy.add(nanos(fell_asleep.since(woke)));
                 let waits = self.rings.in_flight() > 0 || self.early.as_ref().is_some_and(|early| !early.is_empty());
-                self.idle.sleep(if waits { IMPATIENT } else { HOUSEKEEPING });
+                self.idle.sleep(&self.rings, if waits { IMPATIENT } else { HOUSEKEEPING });
                 woke = shared.clock.now();
                 self.counters.asleep.add(nanos(woke.since(fell_asleep)));
             }

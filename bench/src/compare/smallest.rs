@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use knockplane_policy::packet::Side;
@@ -18,8 +19,8 @@ use super::lab::{CANDIDATE_CORE, Lab};
 /// The dataplane's default.
 const RING_SIZE: u32 = 2048;
 
-/// How long it sleeps at most, in milliseconds: until it looks whether it is to end.
-const SLEEP: i32 = 50;
+/// How long it sleeps at most: until it looks whether it is to end.
+const SLEEP: Duration = Duration::from_millis(50);
 
 pub(super) struct Smallest {
     stop: Arc<AtomicBool>,
@@ -84,7 +85,7 @@ impl Loop {
                 self.rings.kick(side);
             }
             if frames == 0 && !self.spins {
-                self.rings.wait(SLEEP);
+                self.rings.wait(None, SLEEP);
             }
             turns = if frames == 0 { turns.wrapping_add(1) } else { 0 };
             // Once it has slept twice, or spun for a while, it is at rest.

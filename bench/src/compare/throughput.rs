@@ -28,9 +28,11 @@ pub struct Load {
     pub first: Option<Spec>,
 }
 
-/// How long a window is, and the load before the first one.
+/// How long a window is.
 const WINDOW: Duration = Duration::from_secs(1);
-const WARM_UP: Duration = Duration::from_millis(300);
+/// The windows before the first one: so many that the rate at which frames are offered has settled.
+const WARM_UP: Duration = Duration::from_millis(200);
+const WARM_UPS: usize = 3;
 
 /// Starts the candidates, lets them take turns under the load, and ends them.
 ///
@@ -51,7 +53,9 @@ pub fn measure(
         if let Some(first) = &load.first {
             bench.window(first)?;
         }
-        bench.window(&Spec { duration: WARM_UP, ..load.spec.clone() })?;
+        for _ in 0..WARM_UPS {
+            bench.window(&Spec { duration: WARM_UP, ..load.spec.clone() })?;
+        }
         benches.push(bench);
     }
     let mut results: Vec<Throughput> = kinds

@@ -1,4 +1,4 @@
-//! When frames are due. `may_send` in `dataplane/ring/bpf/generate.c` is the same for frames made in the kernel.
+//! When frames are due. `is_due` in `dataplane/ring/bpf/generate.c` is the same for frames made in the kernel.
 
 use std::thread;
 use std::time::Duration;

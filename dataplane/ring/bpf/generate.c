@@ -66,6 +66,7 @@ struct state {
     __u64 now;   // since then
     __u64 last;  // frame sent
     __u64 due;   // the next frame, by the schedule
+    __u64 earliest; // time for it, however late it is
 };
 
 struct {
@@ -84,35 +85,55 @@ struct {
 
 // Without a rate, the clock is read once in so many frames: it costs as much as half a frame.
 #define CLOCK_EVERY 256
-// What was missed is caught up on, a third faster than the rate, so that receivers' rings survive it; but no more of it
-// than a second.
+// At a rate, it is read until the next frame is due, so many times at most: some microseconds. A run that sends nothing
+// gives its page back to the pool, under a lock that receivers on other cores need as well.
+#define READ_AT_MOST 256
+// What was missed is caught up on, but no more of it than a second,
 #define MOST_BEHIND (1000000000ULL << 8)
+// and so that receivers' rings survive it: so many frames at once, then a third faster than the rate.
+#define BUCKET 32
+
+static __always_inline void read_clock(struct state *state)
+{
+    __u64 now = bpf_ktime_get_ns();
+    if (!state->begin)
+        state->begin = now;
+    state->now = (now - state->begin) << 8;
+}
+
+// Whether the time of the next frame has come. The same schedule as `Pace` in the userspace generator.
+static __always_inline int is_due(const struct config *config, struct state *state)
+{
+    __u64 interval = config->interval;
+    __u64 next = state->due > state->earliest ? state->due : state->earliest;
+    for (int i = 0; i < READ_AT_MOST && (!state->begin || state->now < next); i++)
+        read_clock(state);
+    if (state->now < next)
+        return 0;
+    if (state->now > MOST_BEHIND && state->due < state->now - MOST_BEHIND)
+        state->due = state->now - MOST_BEHIND;
+    if (state->now > BUCKET * interval && state->earliest < state->now - BUCKET * interval)
+        state->earliest = state->now - BUCKET * interval;
+    state->due += interval;
+    state->earliest += interval - interval / 4;
+    return 1;
+}
 
 static __always_inline int may_send(const struct config *config, struct state *state)
 {
     if (state->done)
         return 0;
-    if (config->interval || state->runs % CLOCK_EVERY == 0) {
-        __u64 now = bpf_ktime_get_ns();
-        if (!state->begin)
-            state->begin = now;
-        state->now = (now - state->begin) << 8;
-    }
+    if (!config->interval && state->runs % CLOCK_EVERY == 0)
+        read_clock(state);
     state->runs++;
+    int due = !config->interval || is_due(config, state);
     if (state->now >= config->duration || state->sent >= config->count) {
         state->done = 1;
         return 0;
     }
-    if (config->interval) {
-        __u64 shortest = config->interval - config->interval / 4;
-        if (state->now < state->due || (state->sent && state->now < state->last + shortest))
-            return 0;
-        state->due += config->interval;
-        if (state->now > state->due + MOST_BEHIND)
-            state->due = state->now - MOST_BEHIND;
-    }
-    state->last = state->now;
-    return 1;
+    if (due)
+        state->last = state->now;
+    return due;
 }
 
 // SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014. The same in the userspace

@@ -13,8 +13,9 @@
 
 use std::num::NonZeroU32;
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
+use std::time::Duration;
 
 use knockplane_policy::packet::Side;
 use xsk_rs::config::{BindFlags, FrameSize, QueueSize, UmemConfig, XDP_UMEM_MIN_CHUNK_SIZE};
@@ -224,13 +225,15 @@ impl Rings {
         count
     }
 
-    /// The frames of the batch, in order of arrival.
+    /// The frames of the batch, in order of arrival. Their first bytes are on their way to the cache: whoever asks for
+    /// frames reads headers, and to wait for 64 of them at once takes hardly longer than for one.
     pub fn frames(&self) -> Frames<'_> {
         let mut slices: [&[u8]; BATCH] = [&[]; BATCH];
         for (slice, frame) in slices.iter_mut().zip(&self.batch[..self.batch_count]) {
             // SAFETY: `receive` checked that the frame lies within its chunk of this UMEM. The chunk is ours from when
             // it was received until `settle`, which takes `&mut self` and so ends this borrow; nobody writes to it.
             *slice = unsafe { self.umem.data(frame) }.contents();
+            prefetch(slice);
         }
         Frames { slices, count: self.batch_count }
     }
@@ -313,11 +316,23 @@ impl Rings {
         self.refill(side);
     }
 
-    /// Sleeps until a frame has arrived on either side, in the plainest way there is; `at_most` in milliseconds.
-    pub fn wait(&self, at_most: i32) {
-        let mut sockets = Side::ALL.map(|side| libc::pollfd { fd: self.fd(side), events: libc::POLLIN, revents: 0 });
+    /// Sleeps until a frame has arrived on either side, `waker` is readable, or the time, of which only whole
+    /// milliseconds count, is over. Returns whether `waker` is readable.
+    ///
+    /// This is poll(), not epoll: a socket that is registered there makes the kernel look for whom to wake at every
+    /// frame it has sent, also while nobody sleeps, which takes a tenth of the time that forwarding takes.
+    pub fn wait(&self, waker: Option<BorrowedFd<'_>>, at_most: Duration) -> bool {
+        let waker = waker.map_or(-1, |waker| waker.as_raw_fd());
+        let mut descriptors = [self.fd(Side::Outside), self.fd(Side::Inside), waker].map(|fd| libc::pollfd {
+            // One that is negative is passed over.
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        });
+        let at_most = libc::c_int::try_from(at_most.as_millis()).unwrap_or(libc::c_int::MAX);
         // SAFETY: the array lives across the call, which is told its length. However it ends, the caller looks again.
-        unsafe { libc::poll(sockets.as_mut_ptr(), sockets.len() as libc::nfds_t, at_most) };
+        unsafe { libc::poll(descriptors.as_mut_ptr(), descriptors.len() as libc::nfds_t, at_most) };
+        descriptors[2].revents != 0
     }
 
     /// Takes back what the kernel has sent.
@@ -354,6 +369,18 @@ impl Rings {
             socket::wake_receiver(port.bound.rx.fd().as_raw_fd());
         }
     }
+}
+
+/// Has the cache line in which the frame begins fetched, if the processor can be told so.
+#[inline]
+fn prefetch(frame: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which reads nothing as far as the program can see, at any address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(frame.as_ptr().cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = frame;
 }
 
 /// The chunk that a frame of this many bytes fits in, behind its headroom.

@@ -83,7 +83,7 @@ impl Manager {
         self.book.replaced(self.shared.generation.swap(generation));
         for worker in &self.workers {
             // A worker that cannot be woken wakes by itself, a little later.
-            let _ = worker.waker.wake();
+            worker.waker.wake();
         }
         let patience = Instant::now() + APPLY_PATIENCE;
         while self.oldest_generation() < number && Instant::now() < patience {

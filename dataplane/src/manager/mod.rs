@@ -23,7 +23,7 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::time::{Time, format_duration};
 use knockplane_ring::{Device, Program};
 use mio::net::UnixStream;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::connection::Connection;
@@ -31,6 +31,7 @@ pub(crate) use self::listener::Listener;
 use crate::config::Config;
 use crate::counters::WorkerCounters;
 use crate::generation::Book;
+use crate::idle::Waker;
 use crate::start::{self, EVENT_QUEUE};
 use crate::store::Store;
 use crate::worker::Shared;
@@ -261,7 +262,7 @@ impl Manager {
     fn stop(self) -> anyhow::Result<()> {
         self.shared.stop.store(true, Relaxed);
         for worker in &self.workers {
-            worker.waker.wake().context("cannot wake a worker")?;
+            worker.waker.wake();
         }
         let patience = Instant::now() + HUNG;
         while self.workers.iter().any(|worker| !worker.thread.is_finished()) {
