@@ -40,10 +40,25 @@ pub(crate) struct CompiledRule {
     /// Its position among the declared rules.
     pub(crate) index: u32,
     pub(crate) step: Step,
+    /// Most rules are passed over for this alone.
+    glance: Glance,
+    /// All questions about headers but the one that a glance answers.
     header: Box<[Test<HeaderTest>]>,
     /// What is left to ask of a candidate, in this order.
     pub(crate) state: Box<[Test<StateTest>]>,
 }
+
+/// What is seen of a rule without going through its questions.
+struct Glance {
+    /// The only protocol it can match, or [`ANY_PROTOCOL`]. This settles the question.
+    protocol: u16,
+    /// Lowest and highest destination port it can match, both ends included. What lies between is asked for; a packet
+    /// without ports has 0 here, and is refused when it is asked.
+    destination_ports: (u16, u16),
+}
+
+/// No IP protocol: they are numbers of 8 bits.
+const ANY_PROTOCOL: u16 = 256;
 
 /// What a rule does.
 #[derive(Clone, Copy)]
@@ -115,7 +130,8 @@ impl Program {
     /// begins behind it.
     pub(crate) fn classify(&self, span: &mut Span, view: &View) -> Option<&CompiledRule> {
         let rules = self.rules.get(span.next as usize..span.end as usize)?;
-        let found = rules.iter().position(|rule| rule.header.iter().all(|test| test.holds(view)));
+        let found =
+            rules.iter().position(|rule| rule.glance.admits(view) && rule.header.iter().all(|test| test.holds(view)));
         span.next = found.map_or(span.end, |position| span.next + position as u32 + 1);
         rules.get(found?)
     }
@@ -141,16 +157,52 @@ impl Program {
             Action::Jump(target) => Step::Jump(span(target)),
             Action::Return => Step::Return,
         };
-        let compile = |(index, rule): &(usize, &Rule)| CompiledRule {
-            index: *index as u32,
-            step: step(&rule.action),
-            header: rule.matchers.iter().filter_map(|matcher| header_test(matcher, chains.family)).collect(),
-            state: state_tests(&rule.matchers, names),
+        let compile = |(index, rule): &(usize, &Rule)| {
+            let protocol = rule.matchers.iter().position(|matcher| only_protocol(matcher).is_some());
+            // A second one stays a question: a packet cannot have two protocols.
+            let rest = rule.matchers.iter().enumerate().filter(|(index, _)| Some(*index) != protocol);
+            CompiledRule {
+                index: *index as u32,
+                step: step(&rule.action),
+                glance: Glance::at(&rule.matchers),
+                header: rest.filter_map(|(_, matcher)| header_test(matcher, chains.family)).collect(),
+                state: state_tests(&rule.matchers, names),
+            }
         };
         let rules = chains.order.iter().flat_map(|chain| chains.rules[chain].iter().map(compile)).collect();
         let of_family = settings.protect.iter().filter(|net| Family::of(net.addr()) == chains.family);
         let protected = of_family.map(|net| (number(net.network()), number(net.broadcast()))).collect();
         Program { rules, builtin: BuiltinChain::ALL.map(|chain| span(chain.name())), protected }
+    }
+}
+
+impl Glance {
+    fn at(matchers: &[Matcher]) -> Glance {
+        let mut destination_ports = (0, u16::MAX);
+        for matcher in matchers.iter().filter(|matcher| !matcher.negated) {
+            if let Condition::DstPort(set) = &matcher.condition {
+                let lowest = set.0.iter().map(|range| *range.start()).min().unwrap_or(u16::MAX);
+                let highest = set.0.iter().map(|range| *range.end()).max().unwrap_or(0);
+                destination_ports = (lowest.max(destination_ports.0), highest.min(destination_ports.1));
+            }
+        }
+        let protocol = matchers.iter().find_map(only_protocol).map_or(ANY_PROTOCOL, u16::from);
+        Glance { protocol, destination_ports }
+    }
+
+    #[inline]
+    fn admits(&self, view: &View) -> bool {
+        let port = view.ports.map_or(0, |(_, destination)| destination);
+        (self.protocol == ANY_PROTOCOL || self.protocol == u16::from(view.protocol))
+            && (self.destination_ports.0..=self.destination_ports.1).contains(&port)
+    }
+}
+
+/// The protocol that a packet must have for this matcher.
+fn only_protocol(matcher: &Matcher) -> Option<u8> {
+    match matcher.condition {
+        Condition::Protocol(number) if !matcher.negated => Some(number),
+        _ => None,
     }
 }
 
