@@ -33,16 +33,30 @@ impl Lab {
         ensure!(cores > CANDIDATE_CORE, "the comparison needs two cores; this process may use {cores}");
         let topology = Topology::new(1)?;
         if arrangement == Arrangement::T {
-            // GRO makes a veth interface take frames by NAPI, which is what is threaded.
-            checked(&topology.filter, "ethtool -K outside gro on")?;
-            let threaded =
-                topology.filter.command("sh").args(["-c", "echo 1 > /sys/class/net/outside/threaded"]).status()?;
-            ensure!(threaded.success(), "the kernel has no threaded NAPI (Linux 5.12 and newer have)");
+            for interface in ["outside", "inside"] {
+                // GRO makes a veth interface take frames by NAPI, which is what is threaded.
+                checked(&topology.filter, &format!("ethtool -K {interface} gro on"))?;
+                let thread = format!("echo 1 > /sys/class/net/{interface}/threaded");
+                let threaded = topology.filter.command("sh").args(["-c", &thread]).status()?;
+                ensure!(threaded.success(), "the kernel has no threaded NAPI (Linux 5.12 and newer have)");
+            }
         }
         Ok(Lab { topology, arrangement })
     }
 
-    /// Puts the threads of the outside's NAPI on the candidate's core. They come and go with programs on the interface,
+    /// Joins client and server directly: by a pair of interfaces `eth1`, beside the way through the filter.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn add_wire(&self) -> anyhow::Result<()> {
+        let Topology { client, server, .. } = &self.topology;
+        client.ip(&format!("link add eth1 type veth peer eth1 netns {}", server.name()))?;
+        client.ip("link set eth1 up")?;
+        server.ip("link set eth1 up")?;
+        Ok(())
+    }
+
+    /// Puts the threads of the filter's NAPI on the candidate's core. They come and go with programs on its interfaces,
     /// so this is done again before each window.
     ///
     /// # Errors
@@ -60,12 +74,12 @@ impl Lab {
                 continue;
             };
             let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            if name.starts_with("napi/outside-") {
+            if name.starts_with("napi/outside-") || name.starts_with("napi/inside-") {
                 // One of another lab may be gone by now.
                 pinned += usize::from(sched_setaffinity(Some(pid), &core).is_ok());
             }
         }
-        ensure!(pinned > 0, "there is no NAPI thread of the interface outside");
+        ensure!(pinned > 0, "there is no NAPI thread of the filter's interfaces");
         Ok(())
     }
 }

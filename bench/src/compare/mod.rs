@@ -4,13 +4,15 @@
 //! 1. [`lab`]: client, filter and server, in one of two arrangements of cores, for each candidate its own.
 //! 2. [`candidate`]: what stands between the interfaces: `knockplane`, `nftables`, `smallest`, `xdp`; with the same `rules`.
 //! 3. [`window`]: a second of load, and every frame of it accounted for once it is over.
-//! 4. The measurements, which let candidates take turns.
+//! 4. The measurements, which let candidates take turns: [`throughput`]; [`latency`], whose frames a `probe` times.
 //! 5. [`results`]: what came out, and how medians and ratios are taken.
 
 pub mod candidate;
 mod knockplane;
 pub mod lab;
+pub mod latency;
 mod nftables;
+mod probe;
 pub mod results;
 pub mod rules;
 mod smallest;

@@ -17,6 +17,9 @@ const DESTINATION: &str = "198.19.0.1";
 const GATEWAY_MAC: &str = "02:00:00:00:00:01";
 const NOBODY_MAC: &str = "02:00:00:00:00:03";
 
+/// The link address that answers go to.
+pub(super) const INSIDE_MAC: &str = "02:00:00:00:00:04";
+
 pub(super) struct Nftables<'lab> {
     kind: Kind,
     lab: &'lab Lab,
@@ -53,6 +56,7 @@ impl<'lab> Nftables<'lab> {
 fn route(filter: &Namespace) -> Result<()> {
     for command in [
         &format!("link set outside address {GATEWAY_MAC}"),
+        &format!("link set inside address {INSIDE_MAC}"),
         "addr add 192.0.2.1/30 dev outside",
         "addr add 192.0.2.5/30 dev inside",
         &format!("neigh replace 192.0.2.2 lladdr {NOBODY_MAC} dev outside nud permanent"),

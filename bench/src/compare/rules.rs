@@ -18,11 +18,14 @@ pub struct Rules {
     pub capacity: usize,
     /// One knock, not two, puts a source on the list that is let in, for good: to fill it.
     pub one_knock: bool,
+    /// Answers from the inside get out: behind everything else, so that nothing is slower for it but what is dropped.
+    /// Knockplane lets them out without a rule.
+    pub answers: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Rules { in_front: 0, capacity: ENOUGH, one_knock: false }
+        Rules { in_front: 0, capacity: ENOUGH, one_knock: false, answers: false }
     }
 }
 
@@ -82,7 +85,11 @@ impl Rules {
                 "tcp dport 4321 ip saddr @temporary update @secured {{ ip saddr timeout {OPEN} }} counter"
             );
         }
-        text += "ip saddr @secured counter accept\ncounter drop\n}\n}\n";
+        text += "ip saddr @secured counter accept\n";
+        if self.answers {
+            text += "iifname inside accept\n";
+        }
+        text += "counter drop\n}\n}\n";
         text
     }
 

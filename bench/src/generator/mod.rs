@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use knockplane_ring::{Device, Limits, LiveSequence, Transmitter, raise_memlock_limit};
+use knockplane_ring::{Device, Endpoint, Limits, LiveSequence, raise_memlock_limit};
 
 use pace::Pace;
 pub use profile::Profile;
@@ -93,7 +93,7 @@ pub struct Generator {
 /// Where frames come from.
 enum Source {
     Live(LiveSequence),
-    Xsk(Box<Transmitter>),
+    Xsk(Box<Endpoint>),
 }
 
 impl Generator {
@@ -122,7 +122,7 @@ impl Generator {
             )?),
             Mode::Xsk => {
                 raise_memlock_limit();
-                Source::Xsk(Box::new(Transmitter::bind(device, 0, frame_bytes)?))
+                Source::Xsk(Box::new(Endpoint::bind(device, 0, frame_bytes)?))
             }
         };
         Ok(Generator {
@@ -177,7 +177,7 @@ impl Generator {
         };
         let sent = match source {
             Source::Live(sequence) => run_live(sequence, &spec, first_call, stop, &mut tell)?,
-            Source::Xsk(transmitter) => run_xsk(*transmitter, &spec, &streams, stop, &mut tell)?,
+            Source::Xsk(endpoint) => run_xsk(*endpoint, &spec, &streams, stop, &mut tell)?,
         };
         Ok(summary(sent))
     }
@@ -222,7 +222,7 @@ fn run_live(
 }
 
 fn run_xsk(
-    mut transmitter: Transmitter,
+    mut endpoint: Endpoint,
     spec: &Spec,
     streams: &Streams,
     stop: &AtomicBool,
@@ -237,26 +237,26 @@ fn run_xsk(
         if now >= spec.duration {
             break;
         }
-        let room = transmitter.room().min(BURST).min(usize::try_from(most - frames).unwrap_or(usize::MAX));
+        let room = endpoint.room().min(BURST).min(usize::try_from(most - frames).unwrap_or(usize::MAX));
         let count = pace.allowance(now, room);
         if count > 0 {
-            transmitter.send(count, |frame| {
+            endpoint.send(count, |frame| {
                 streams.write(frames, frame);
                 frames += 1;
             });
             last = now;
             tell(Sent { frames, elapsed: now, runs: 0 });
-        } else if transmitter.in_flight() == 0 {
+        } else if endpoint.in_flight() == 0 {
             pace.wait(now);
         }
-        transmitter.kick();
+        endpoint.kick();
     }
     let patience = Instant::now() + PATIENCE;
-    while transmitter.in_flight() > 0 && Instant::now() < patience {
-        transmitter.kick();
+    while endpoint.in_flight() > 0 && Instant::now() < patience {
+        endpoint.kick();
         thread::yield_now();
     }
-    Ok(Sent { frames: frames - transmitter.in_flight() as u64, elapsed: last, runs: 0 })
+    Ok(Sent { frames: frames - endpoint.in_flight() as u64, elapsed: last, runs: 0 })
 }
 
 /// Frames that an interface of this thread's network namespace has sent, as its driver counts them.

@@ -6,25 +6,25 @@
 //! 3. [`Rings`]: one worker's UMEM and its two sockets, one on each side. Frames never leave it: what was received is
 //!    looked at in place, then settled, all of it, by [`Rings::settle`].
 //!
-//! Beside it, for load tests: [`LiveFrames`] and [`LiveSequence`] make frames in the kernel, [`Transmitter`] sends them
-//! from userspace. [`Blind`] redirects or drops in the driver, to compare with.
+//! Beside it, for load tests: [`LiveFrames`] and [`LiveSequence`] make frames in the kernel, [`Endpoint`] sends them
+//! from userspace, and receives. [`Blind`] redirects or drops in the driver, to compare with.
 //!
 //! Nothing is pinned and nothing outlives the process: when it dies, the kernel takes program and sockets away.
 
 mod blind;
 mod device;
+mod endpoint;
 mod error;
 mod live;
 mod program;
 mod rings;
 mod socket;
-mod transmit;
 
 pub use blind::Blind;
 pub use device::{Device, Offload};
+pub use endpoint::Endpoint;
 pub use error::Error;
 pub use live::{HEADER_BYTES, Limits, LiveFrames, LiveSequence, PATTERN, Progress, STREAMS, Stream};
 pub use program::{CoreCounts, Program, XdpMode};
 pub use rings::{BATCH, Disposition, Frames, RingSettings, Rings};
 pub use socket::{SocketStatistics, raise_memlock_limit};
-pub use transmit::Transmitter;
