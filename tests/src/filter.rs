@@ -184,10 +184,14 @@ impl<'t> Filter<'t> {
 
 /// A temporary folder, removed when dropped.
 #[derive(Debug)]
-struct Folder(PathBuf);
+pub struct Folder(pub PathBuf);
 
 impl Folder {
-    fn make(name: &str) -> anyhow::Result<Self> {
+    /// Makes it, if it is not there, under this name.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn make(name: &str) -> anyhow::Result<Self> {
         let folder = env::temp_dir().join(name);
         fs::create_dir_all(&folder)?;
         Ok(Folder(folder))

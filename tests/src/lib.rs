@@ -12,6 +12,6 @@ mod filter;
 mod process;
 mod topology;
 
-pub use filter::{Filter, FilterOptions, binary};
+pub use filter::{Filter, FilterOptions, Folder, binary};
 pub use process::{Output, Process, run};
 pub use topology::{CLIENT, CLIENT6, Namespace, SERVER, SERVER6, Topology, VISITOR};

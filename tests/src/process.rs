@@ -1,6 +1,6 @@
 //! Commands: run to their end, or kept running and ended with the value that holds them.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -77,6 +77,22 @@ impl Process {
     /// If the kernel does not say.
     pub fn runs(&mut self) -> anyhow::Result<bool> {
         Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// How long its threads, those that run now, have been on a core, to the nanosecond.
+    ///
+    /// # Errors
+    /// If it has ended, or the kernel does not count (`CONFIG_SCHED_INFO`).
+    pub fn on_core(&self) -> anyhow::Result<Duration> {
+        let tasks = format!("/proc/{}/task", self.id());
+        let mut total = Duration::ZERO;
+        for task in fs::read_dir(&tasks).with_context(|| format!("{} has ended", self.name))? {
+            // Time on a core, time waited for one, turns: Linux Documentation/scheduler/sched-stats.rst.
+            let text = fs::read_to_string(task?.path().join("schedstat"))?;
+            let nanos = text.split_whitespace().next().and_then(|word| word.parse().ok());
+            total += Duration::from_nanos(nanos.with_context(|| format!("not a schedstat: {text}"))?);
+        }
+        Ok(total)
     }
 
     /// Ends it at once, as pulling the plug would, and waits until it is gone.

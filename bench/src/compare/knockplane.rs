@@ -7,7 +7,7 @@ use super::candidate::{Candidate, Losses};
 use super::lab::{CANDIDATE_CORE, Lab};
 use super::rules::{CLIENT, Rules};
 
-pub(super) struct Knockplane<'lab>(Filter<'lab>);
+pub(super) struct Knockplane<'lab>(pub(super) Filter<'lab>);
 
 impl<'lab> Knockplane<'lab> {
     pub(super) fn start(lab: &'lab Lab, rules: &Rules) -> Result<Self> {

@@ -4,18 +4,22 @@
 //! 1. [`lab`]: client, filter and server, in one of two arrangements of cores, for each candidate its own.
 //! 2. [`candidate`]: what stands between the interfaces: `knockplane`, `nftables`, `smallest`, `xdp`; with the same `rules`.
 //! 3. [`window`]: a second of load, and every frame of it accounted for once it is over.
-//! 4. The measurements, which let candidates take turns: [`throughput`]; [`latency`], whose frames a `probe` times.
+//! 4. The measurements: [`throughput`], [`loss`] and [`latency`], whose frames a `probe` times, for which candidates take
+//!    turns; [`deafness`] of what listens for knocks; and [`upkeep`] of knockplane alone.
 //! 5. [`results`]: what came out, and how medians and ratios are taken.
 
 pub mod candidate;
+pub mod deafness;
 mod knockplane;
 pub mod lab;
 pub mod latency;
+pub mod loss;
 mod nftables;
 mod probe;
 pub mod results;
 pub mod rules;
 mod smallest;
 pub mod throughput;
+pub mod upkeep;
 pub mod window;
 mod xdp;

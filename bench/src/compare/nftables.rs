@@ -14,7 +14,7 @@ const SOURCES: &str = "198.18.0.0/16";
 const DESTINATION: &str = "198.19.0.1";
 
 /// The link address that the generator sends to, and one that is nobody's.
-const GATEWAY_MAC: &str = "02:00:00:00:00:01";
+pub(super) const GATEWAY_MAC: &str = "02:00:00:00:00:01";
 const NOBODY_MAC: &str = "02:00:00:00:00:03";
 
 /// The link address that answers go to.
@@ -22,7 +22,7 @@ pub(super) const INSIDE_MAC: &str = "02:00:00:00:00:04";
 
 pub(super) struct Nftables<'lab> {
     kind: Kind,
-    lab: &'lab Lab,
+    pub(super) lab: &'lab Lab,
 }
 
 impl<'lab> Nftables<'lab> {

@@ -1,0 +1,260 @@
+//! Whether a real knock is heard while others begin to knock.
+//!
+//! A flood of first knocks, each from another source that never knocks on, comes in by the same interface as real
+//! knocks, by the client `knock` of Debian's package knockd. What remembers every source that began fills up, or slows
+//! down. Each listener has time to do so before the first real knock: as long as sources are remembered, or until there
+//! were more of them than any listener remembers.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use ipnet::{IpNet, Ipv4Net};
+use knockplane_ring::Device;
+use knockplane_tests::{Folder, Namespace, Process};
+
+use super::candidate::Kind;
+use super::knockplane::Knockplane;
+use super::lab::{GENERATOR_CORE, Lab, checked};
+use super::nftables::{GATEWAY_MAC, Nftables};
+use super::results::{Arrangement, Deafness};
+use super::rules::Rules;
+use crate::generator::{Generator, Profile, Spec, Summary};
+
+/// What the real knocks go to: where the flood goes.
+const SERVER: &str = "198.19.0.1";
+
+/// Where first knocks come from: more addresses than a flood takes.
+const FLOOD: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8));
+
+/// Where real knocks come from, each from the next address.
+const KNOCKERS: &str = "198.18.1.0/24";
+
+/// How long a source has for the second knock in all three, in seconds.
+const REMEMBERED: f64 = 10.0;
+
+/// Sources that every listener's memory is full of.
+const FULL: f64 = 80_000.0;
+
+/// A dynamic set of nftables has a size, and 65,535 is what recipes and manuals give it, and the default.
+const SET_SIZE: usize = 65_535;
+
+/// For both lists of knockplane together. Far fewer than what a flood brings, so that they are full.
+const LIST_CAPACITY: usize = 20_000;
+
+/// From one real knock to the next.
+const BETWEEN: Duration = Duration::from_millis(100);
+
+/// How late a door may open after the last knock.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// What listens.
+const LISTENERS: [&str; 3] = ["knockd", "nftables", "knockplane"];
+
+/// Floods, in first knocks a second: full takes three minutes, quick forty seconds. A flood that could not be made is
+/// given in the results as it was in fact. Tells about every flood.
+///
+/// # Errors
+/// Without root, nftables or knockd, if a listener does not start, or does not hear a knock in silence.
+pub fn measure(quick: bool, mut progress: impl FnMut(&str)) -> Result<Vec<Deafness>> {
+    let (floods, knocks): (&[u64], u8) = match quick {
+        true => (&[0, 20_000, 1_000_000], 6),
+        false => (&[0, 2_000, 4_000, 8_000, 20_000, 100_000, 1_000_000], 12),
+    };
+    let mut results = Vec::new();
+    for flood in floods {
+        for listener in LISTENERS {
+            let name = format!("{listener} at {flood} first knocks a second");
+            progress(&name);
+            results.push(under_flood(listener, *flood, knocks).context(name)?);
+        }
+    }
+    Ok(results)
+}
+
+fn under_flood(name: &str, flood: u64, knocks: u8) -> Result<Deafness> {
+    let lab = Lab::new(Arrangement::S)?;
+    let listener = Listener::start(name, &lab)?;
+    let client = &lab.topology.client;
+    client.ip(&format!("route add local {KNOCKERS} dev lo"))?;
+    client.ip(&format!("neigh replace {SERVER} lladdr {GATEWAY_MAC} dev eth0 nud permanent"))?;
+    // Otherwise a listener that never heard anything would pass for a deaf one.
+    knock(client, &knocker(0))?;
+    ensure!(listener.heard_all(&[knocker(0)])?, "it hears nothing in silence{}", listener.log());
+
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let generator = (flood > 0).then(|| scope.spawn(|| send(client, flood, &stop)));
+        thread::sleep(fill_time(flood));
+        let knockers: Vec<String> = (1..=knocks).map(knocker).collect();
+        let listened = listen(&listener, client, &knockers);
+        stop.store(true, Relaxed);
+        let sent = generator.map(|generator| generator.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let offered = sent.transpose()?.map_or(0.0, |sent| sent.rate());
+        let (heard, cpu) = listened?;
+        let flood = if offered > 0.9 * flood as f64 { flood as f64 } else { offered };
+        Ok(Deafness { candidate: name.to_owned(), flood, knocks: knocks.into(), heard, cpu })
+    })
+}
+
+/// Knocks from each of these addresses. How many were heard, and the part of a core that this took the listener.
+fn listen(listener: &Listener<'_>, client: &Namespace, knockers: &[String]) -> Result<(u32, Option<f64>)> {
+    let (since, before) = (Instant::now(), listener.on_core()?);
+    for address in knockers {
+        knock(client, address)?;
+        thread::sleep(BETWEEN);
+    }
+    listener.heard_all(knockers)?;
+    let (seconds, after) = (since.elapsed().as_secs_f64(), listener.on_core()?);
+    let cpu = after.zip(before).map(|(after, before)| after.saturating_sub(before).as_secs_f64() / seconds);
+    Ok((listener.heard(knockers)?, cpu))
+}
+
+fn knocker(number: u8) -> String {
+    format!("198.18.1.{}", 1 + number)
+}
+
+/// How long a flood takes until nothing changes any more.
+fn fill_time(flood: u64) -> Duration {
+    if flood == 0 { Duration::ZERO } else { Duration::from_secs_f64((FULL / flood as f64).clamp(1.0, REMEMBERED)) }
+}
+
+/// Both knocks, from this address.
+fn knock(client: &Namespace, address: &str) -> Result<()> {
+    // The client has no option for the address that it knocks from.
+    client.ip(&format!("route replace {SERVER} dev eth0 src {address}"))?;
+    checked(client, &format!("knock {SERVER} 1234:tcp 4321:tcp"))
+}
+
+/// Floods until told to stop.
+fn send(client: &Namespace, flood: u64, stop: &AtomicBool) -> Result<Summary> {
+    let spec =
+        Spec { rate: Some(flood), duration: Duration::from_secs(60), source: FLOOD, ..Spec::new(Profile::FirstKnocks) };
+    client.within(|| {
+        core_affinity::set_for_current(core_affinity::CoreId { id: GENERATOR_CORE });
+        Generator::new(&Device::open("eth0")?, &spec)?.run(stop)
+    })
+}
+
+/// What listens, ended when dropped.
+enum Listener<'lab> {
+    Knockd(Knockd<'lab>),
+    Nftables(Nftables<'lab>),
+    Knockplane(Knockplane<'lab>),
+}
+
+impl<'lab> Listener<'lab> {
+    fn start(name: &str, lab: &'lab Lab) -> Result<Self> {
+        Ok(match name {
+            "knockd" => Listener::Knockd(Knockd::start(lab)?),
+            "nftables" => {
+                let rules = Rules { capacity: SET_SIZE, ..Rules::default() };
+                Listener::Nftables(Nftables::start(Kind::Nftables, lab, &rules)?)
+            }
+            "knockplane" => {
+                let rules = Rules { capacity: LIST_CAPACITY / 2, ..Rules::default() };
+                Listener::Knockplane(Knockplane::start(lab, &rules)?)
+            }
+            _ => bail!("nobody listens by the name of {name}"),
+        })
+    }
+
+    /// How many of these addresses it has let in.
+    fn heard(&self, addresses: &[String]) -> Result<u32> {
+        let listed = match self {
+            Listener::Knockd(knockd) => secured(knockd.filter)?,
+            Listener::Nftables(nftables) => secured(&nftables.lab.topology.filter)?,
+            Listener::Knockplane(knockplane) => knockplane.0.ask(&["show", "lists", "secured"])?.to_string(),
+        };
+        Ok(addresses.iter().filter(|address| listed.contains(&format!("\"{address}\""))).count() as u32)
+    }
+
+    /// Waits until it has let all of them in. Whether it did.
+    fn heard_all(&self, addresses: &[String]) -> Result<bool> {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            if self.heard(addresses)? as usize == addresses.len() {
+                return Ok(true);
+            }
+            if Instant::now() > patience {
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// How long its process has been on a core; none if it has no process.
+    fn on_core(&self) -> Result<Option<Duration>> {
+        match self {
+            Listener::Knockd(knockd) => knockd.process.on_core().map(Some),
+            Listener::Nftables(_) => Ok(None),
+            Listener::Knockplane(knockplane) => knockplane.0.dataplane.on_core().map(Some),
+        }
+    }
+
+    /// What it said, if it says anything.
+    fn log(&self) -> String {
+        match self {
+            Listener::Knockd(knockd) => {
+                format!(": {}", fs::read_to_string(knockd.folder.0.join("knockd.log")).unwrap_or_default())
+            }
+            Listener::Nftables(_) => String::new(),
+            Listener::Knockplane(knockplane) => format!(": {}", knockplane.0.log()),
+        }
+    }
+}
+
+/// The set of those who are let in, as JSON.
+fn secured(filter: &Namespace) -> Result<String> {
+    let output = filter.run("nft -j list set ip knock secured")?;
+    ensure!(output.ok(), "nft: {}", output.stderr);
+    Ok(output.stdout)
+}
+
+/// knockd as it is usually run: on the host that it protects, whose packet filter it opens.
+struct Knockd<'lab> {
+    filter: &'lab Namespace,
+    /// Declared before `folder`: it ends before that is removed.
+    process: Process,
+    folder: Folder,
+}
+
+const KNOCKD_RULES: &str = "table ip knock {
+    set secured { type ipv4_addr; flags timeout; }
+    chain input { type filter hook input priority 0; policy drop; ip saddr @secured accept; }
+}
+";
+
+impl<'lab> Knockd<'lab> {
+    fn start(lab: &'lab Lab) -> Result<Self> {
+        let filter = &lab.topology.filter;
+        // Live frames get into a veth interface by NAPI, which GRO turns on.
+        checked(filter, "ethtool -K outside gro on")?;
+        filter.ip(&format!("link set outside address {GATEWAY_MAC}"))?;
+        filter.ip(&format!("addr add {SERVER}/32 dev outside"))?;
+        let folder = Folder::make(filter.name())?;
+        let file = |name: &str| folder.0.join(name);
+        fs::write(file("rules.nft"), KNOCKD_RULES)?;
+        checked(filter, &format!("nft -f {}", file("rules.nft").display()))?;
+        let open = "nft add element ip knock secured { %IP% timeout 1m }";
+        let configuration = format!(
+            "[options]\nLogFile = {}\nInterface = outside\n[door]\nSequence = 1234,4321\nSeq_Timeout = {REMEMBERED}\n\
+             TCPFlags = syn\nStart_Command = {open}\n",
+            file("knockd.log").display()
+        );
+        fs::write(file("knockd.conf"), configuration)?;
+        let mut command = filter.command("knockd");
+        command.arg("--config").arg(file("knockd.conf"));
+        let process = Process::start("knockd", &mut command, &file("knockd.log"))?;
+        let patience = Instant::now() + Duration::from_secs(5);
+        let log = || fs::read_to_string(file("knockd.log")).unwrap_or_default();
+        while !log().contains("listening") {
+            ensure!(Instant::now() < patience, "knockd does not listen: {}", log());
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Knockd { filter, process, folder })
+    }
+}

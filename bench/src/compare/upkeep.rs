@@ -1,0 +1,158 @@
+//! What knockplane takes besides packets: time to start, an idle core, memory. As installed, with as many list entries as
+//! the default configuration has, and rules that let everything through.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use knockplane_ring::Device;
+use knockplane_tests::{CLIENT, Filter, FilterOptions, SERVER, Topology};
+
+use super::lab::CANDIDATE_CORE;
+use super::lab::GENERATOR_CORE;
+use super::results::{Upkeep, quantile};
+use crate::generator::{Generator, Profile, Spec};
+
+/// Everything passes, so that the first frame after the start shows that there is a way.
+const RULES: &str = "/ip firewall filter\nadd action=accept chain=input\n";
+
+const DEFAULTS: &str = include_str!("../../../configs/default.toml");
+
+/// The server's link address, so that nobody needs to ask for it.
+const SERVER_MAC: &str = "02:00:00:00:00:06";
+
+/// Where frames go.
+const PORT: u16 = 9;
+
+/// From one frame to the next: the start is known to a little more than this.
+const BETWEEN: Duration = Duration::from_micros(200);
+
+/// How long a start may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Before the dataplane is idle, it is busy for so long, and has so long to calm down.
+const BURST: Duration = Duration::from_secs(1);
+const CALM: Duration = Duration::from_millis(500);
+
+/// Full takes a quarter of a minute. Tells what is next.
+///
+/// # Errors
+/// Without root or two cores, or if the dataplane does not start, or does not forward.
+pub fn measure(quick: bool, mut progress: impl FnMut(&str)) -> Result<Upkeep> {
+    let (starts, idle_time) = if quick { (3, Duration::from_secs(3)) } else { (5, Duration::from_secs(10)) };
+    let topology = Topology::new(1)?;
+    topology.server.ip(&format!("link set eth0 address {SERVER_MAC}"))?;
+    topology.client.ip(&format!("neigh replace {SERVER} lladdr {SERVER_MAC} dev eth0 nud permanent"))?;
+    let list_capacity = default_list_capacity()?;
+
+    progress("resident memory");
+    // A filter without room for entries differs from one that has it by just that.
+    let bare_bytes = resident_bytes(&start(&topology, 1)?)?;
+    let mut filter = start(&topology, list_capacity)?;
+    let resident_bytes = resident_bytes(&filter)?;
+
+    progress("idle processor");
+    burst(&topology)?;
+    thread::sleep(CALM);
+    let (since, before) = (Instant::now(), filter.dataplane.on_core()?);
+    thread::sleep(idle_time);
+    let on_core = filter.dataplane.on_core()?.saturating_sub(before);
+    let idle = on_core.as_secs_f64() / since.elapsed().as_secs_f64();
+
+    progress("time to start");
+    let starts: Vec<f64> = (0..starts).map(|_| first_frame(&topology, &mut filter)).collect::<Result<_>>()?;
+    Ok(Upkeep {
+        start_seconds: quantile(&starts, 0.5),
+        idle,
+        resident_bytes,
+        table_bytes: resident_bytes.saturating_sub(bare_bytes),
+    })
+}
+
+fn start(topology: &Topology, list_capacity: usize) -> Result<Filter<'_>> {
+    let options = FilterOptions {
+        list_capacity,
+        dataplane: format!("cores = [{CANDIDATE_CORE}]\n"),
+        ..FilterOptions::from_rules(RULES)
+    };
+    Filter::start(topology, &options)
+}
+
+fn default_list_capacity() -> Result<usize> {
+    let defaults: toml::Table = DEFAULTS.parse()?;
+    let capacity = defaults["dataplane"]["list-capacity"].as_integer().context("no number")?;
+    Ok(usize::try_from(capacity)?)
+}
+
+/// Physical memory of the dataplane. The frames of its rings are in it: the kernel pins them, but they are pages of the
+/// process.
+fn resident_bytes(filter: &Filter<'_>) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{}/status", filter.dataplane.id()))?;
+    resident_in(&text).with_context(|| format!("no resident memory in {text}"))
+}
+
+/// The field of proc_pid_status(5).
+fn resident_in(status: &str) -> Option<u64> {
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
+    Some(kilobytes.parse::<u64>().ok()? * 1024)
+}
+
+/// A load that wakes everything up.
+fn burst(topology: &Topology) -> Result<()> {
+    let spec = Spec { duration: BURST, ..Spec::new(Profile::Flow) };
+    topology.client.within(|| {
+        core_affinity::set_for_current(core_affinity::CoreId { id: GENERATOR_CORE });
+        Generator::new(&Device::open("eth0")?, &spec)?.run(&AtomicBool::new(false))?;
+        Ok(())
+    })
+}
+
+/// Seconds from the start of the dataplane's process to the first frame that the server received.
+fn first_frame(topology: &Topology, filter: &mut Filter<'_>) -> Result<f64> {
+    filter.dataplane.kill()?;
+    // What was on its way has arrived when this is bound.
+    thread::sleep(CALM);
+    let server = topology.server.within(|| Ok(UdpSocket::bind((SERVER, PORT))?))?;
+    server.set_read_timeout(Some(PATIENCE))?;
+    let client = topology.client.within(|| Ok(UdpSocket::bind((CLIENT, 0))?))?;
+    client.connect((SERVER, PORT))?;
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Relaxed) {
+                // Nobody listens at first, which is not an error of the sender's.
+                let _ = client.send(b"first");
+                thread::sleep(BETWEEN);
+            }
+        });
+        let received = scope.spawn(|| {
+            let received = server.recv(&mut [0; 64]).context("no frame was forwarded");
+            stop.store(true, Relaxed);
+            received.map(|_| Instant::now())
+        });
+        let started = Instant::now();
+        let ready = filter.restart_dataplane();
+        let received = received.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        ready?;
+        Ok((received - started).as_secs_f64())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_configuration_says_how_many_entries_there_are() {
+        assert!(default_list_capacity().expect("a number") > 1);
+    }
+
+    #[test]
+    fn resident_memory_is_read_in_bytes() {
+        assert_eq!(resident_in("VmHWM:\t     900 kB\nVmRSS:\t     848 kB\nRssAnon:\t 90 kB\n"), Some(848 * 1024));
+        assert_eq!(resident_in("VmSize: 1 kB\n"), None);
+    }
+}
