@@ -4,15 +4,20 @@
 //! 1. [`lab`]: client, filter and server, in one of two arrangements of cores, for each candidate its own.
 //! 2. [`candidate`]: what stands between the interfaces: `knockplane`, `nftables`, `smallest`, `xdp`; with the same `rules`.
 //! 3. [`window`]: a second of load, and every frame of it accounted for once it is over.
-//! 4. The measurements, which let candidates take turns.
-//! 5. [`results`]: what came out, and how medians and ratios are taken.
+//! 4. The measurements, which let candidates take turns: [`throughput`].
+//! 5. [`plan`]: the loads, who meets which, and how often. [`run`]: all of it, within its time.
+//! 6. [`results`]: what came out, and how medians and ratios are taken. [`report`]: how it is shown.
 
 pub mod candidate;
 mod knockplane;
 pub mod lab;
+mod machine;
 mod nftables;
+pub mod plan;
+pub mod report;
 pub mod results;
 pub mod rules;
+pub mod run;
 mod smallest;
 pub mod throughput;
 pub mod window;
