@@ -24,6 +24,17 @@ build:
 clean:
 	cargo clean
 
+# How fast it is on the wire, compared with the smallest AF_XDP forwarder, nftables, XDP and knockd: docs/benchmarks.md.
+# Half an hour; QUICK=1 takes five minutes; ONLY=drop measures what has that in its name. Tables, results and plots end up
+# in target/bench.
+.PHONY: bench
+bench:
+	@tests/setup bench
+	@echo "building (release)"
+	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
+	@$${CARGO_TARGET_DIR:-target}/release/knockplane-bench $(if $(filter-out 0,$(QUICK)),--quick) \
+	    $(if $(ONLY),--only '$(ONLY)')
+
 # What the engine takes in memory, in time: docs/benchmarks-memory.md. QUICK=1 takes half a minute and leaves out ten
 # million entries; ONLY=lists looks at what has that in its name.
 .PHONY: bench-memory

@@ -1,34 +1,44 @@
 //! How fast the filter is, compared with what one would take instead: see `compare`.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use anyhow::Context as _;
 use clap::Parser;
-use knockplane_bench::compare::candidate::{Kind, Role};
-use knockplane_bench::compare::results::{Arrangement, Counted};
-use knockplane_bench::compare::rules::Rules;
-use knockplane_bench::compare::throughput::{Load, measure};
-use knockplane_bench::generator::{Profile, Spec};
+use knockplane_bench::compare::report;
+use knockplane_bench::compare::results::Results;
+use knockplane_bench::compare::run::{Options, run};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
+/// Compares knockplane with what one would take instead, on real interfaces in network namespaces. As root.
+///
+/// Everything takes half an hour. It ends early at Ctrl-C, and shows what there is.
 #[derive(Parser)]
-#[command(name = "knockplane-bench")]
+#[command(name = "knockplane-bench", version)]
 struct Arguments {
-    /// Windows of a second for each candidate.
-    #[arg(long, default_value_t = 16)]
-    windows: usize,
-    #[arg(long, default_value = "forward")]
-    load: String,
-    #[arg(long, value_delimiter = ',', default_value = "smallest,knockplane")]
-    kinds: Vec<String>,
-    #[arg(long, default_value = "S")]
-    arrangement: String,
-    #[arg(long, value_parser = knockplane_bench::generator::parse_rate)]
-    rate: Option<u64>,
+    /// The most important loads, in five minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Only measurements with this in their name, such as `forward 60 B, S`, `entries` or `latency`.
+    #[arg(long, value_name = "PATTERN")]
+    only: Option<String>,
+    /// So many windows for each candidate under each load, whatever time they take.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    windows: Option<u16>,
+    /// Where results, tables and plots are written.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    out: PathBuf,
+    /// Measures nothing, and shows the results of this file again.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "only", "windows"])]
+    report: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+    match compare(&Arguments::parse()) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("bench: {error:#}");
             ExitCode::FAILURE
@@ -36,51 +46,38 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let all = [
-        Kind::Knockplane,
-        Kind::Smallest,
-        Kind::SmallestSpinning,
-        Kind::Nftables,
-        Kind::NftablesRps,
-        Kind::NftablesBridge,
-        Kind::Xdp,
-    ];
-    let kinds: Vec<Kind> =
-        arguments.kinds.iter().map(|name| *all.iter().find(|kind| kind.name() == name).expect("a kind")).collect();
-    let arrangement = if arguments.arrangement == "S" { Arrangement::S } else { Arrangement::T };
-    let forward = arguments.load == "forward";
-    let mut spec = Spec { rate: arguments.rate, frame_bytes: Some(60), ..Spec::new(Profile::Flow) };
-    if !forward {
-        spec.source = "198.18.0.2/16".parse()?;
+fn compare(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(file) = &arguments.report {
+        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let results = serde_json::from_str(&text).with_context(|| format!("{} has no results", file.display()))?;
+        show(&results, &arguments.out)?;
+        return Ok(ExitCode::SUCCESS);
     }
-    let load = Load {
-        name: arguments.load.clone(),
-        spec,
-        counted: if forward { Counted::Forwarded } else { Counted::Decided },
-        role: if forward { Role::Forward } else { Role::Drop },
-        rules: Rules::default(),
-        first: None,
-    };
-    let results = measure(&load, arrangement, &kinds, arguments.windows, |_, _| ())?;
-    let base = results[0].rate(0.9);
-    for result in &results {
-        let window = &result.windows[result.windows.len() / 2];
-        println!(
-            "{:<18} p90 {:.3} median {:.3} ratio {:.3}  offered {:.2} {:?}",
-            result.candidate,
-            result.rate(0.9) / 1e6,
-            result.rate(0.5) / 1e6,
-            result.rate(0.9) / base,
-            window.offered as f64 / window.seconds / 1e6,
-            window.lost
-        );
-        for core in &window.cores {
-            println!(
-                "     user {:.2} system {:.2} softirq {:.2} idle {:.2}",
-                core.user, core.system, core.softirq, core.idle
-            );
-        }
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let options =
+        Options { quick: arguments.quick, only: arguments.only.clone(), windows: arguments.windows.map(usize::from) };
+    let finished = run(&options, &stop)?;
+    fs::create_dir_all(&arguments.out).with_context(|| format!("cannot make {}", arguments.out.display()))?;
+    let file = arguments.out.join("results.json");
+    fs::write(&file, serde_json::to_string_pretty(&finished.results)? + "\n")
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    show(&finished.results, &arguments.out)?;
+    println!("{}", file.display());
+    for failure in &finished.failed {
+        eprintln!("bench: left out: {failure}");
+    }
+    let done = finished.failed.is_empty() && !finished.interrupted;
+    Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints the tables, and says where the rest is.
+fn show(results: &Results, out: &Path) -> anyhow::Result<()> {
+    print!("{}", report::text(results));
+    for file in report::write(results, out)? {
+        println!("{}", file.display());
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ pub enum Kind {
     Knockplane,
     /// The smallest AF_XDP program on the same rings, which sleeps in poll() without frames.
     Smallest,
-    /// The same, which never sleeps.
+    /// The same, which spins as long as frames come.
     SmallestSpinning,
     /// nftables on a router, with the same rules.
     Nftables,

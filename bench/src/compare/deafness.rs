@@ -59,7 +59,7 @@ const LISTENERS: [&str; 3] = ["knockd", "nftables", "knockplane"];
 ///
 /// # Errors
 /// Without root, nftables or knockd, if a listener does not start, or does not hear a knock in silence.
-pub fn measure(quick: bool, mut progress: impl FnMut(&str)) -> Result<Vec<Deafness>> {
+pub fn measure(quick: bool, mut progress: impl FnMut(&str) -> Result<()>) -> Result<Vec<Deafness>> {
     let (floods, knocks): (&[u64], u8) = match quick {
         true => (&[0, 20_000, 1_000_000], 6),
         false => (&[0, 2_000, 4_000, 8_000, 20_000, 100_000, 1_000_000], 12),
@@ -68,7 +68,7 @@ pub fn measure(quick: bool, mut progress: impl FnMut(&str)) -> Result<Vec<Deafne
     for flood in floods {
         for listener in LISTENERS {
             let name = format!("{listener} at {flood} first knocks a second");
-            progress(&name);
+            progress(&name)?;
             results.push(under_flood(listener, *flood, knocks).context(name)?);
         }
     }

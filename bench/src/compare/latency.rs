@@ -33,7 +33,7 @@ pub fn measure(
     kinds: &[Kind],
     loss_free: &dyn Fn(Kind) -> Option<f64>,
     windows: usize,
-    mut progress: impl FnMut(&str, usize),
+    mut progress: impl FnMut(&str, usize) -> Result<()>,
 ) -> Result<Vec<Latency>> {
     let wire = (arrangement == Arrangement::S).then_some(None);
     let all: Vec<Option<Kind>> = wire.into_iter().chain(kinds.iter().copied().map(Some)).collect();
@@ -44,7 +44,7 @@ pub fn measure(
     }
     for window in 0..windows {
         for way in &mut ways {
-            progress(way.name(), window);
+            progress(way.name(), window)?;
             way.window().with_context(|| format!("latency, {}", way.name()))?;
         }
     }

@@ -65,7 +65,7 @@ pub fn measure(
     arrangement: Arrangement,
     kinds: &[Kind],
     settings: &Settings,
-    mut progress: impl FnMut(&str),
+    mut progress: impl FnMut(&str) -> Result<()>,
 ) -> Result<Vec<LossCurve>> {
     let labs = kinds.iter().map(|_| Lab::new(arrangement)).collect::<Result<Vec<_>>>()?;
     let mut climbers: Vec<Climber<'_>> = kinds.iter().zip(&labs).map(|(kind, lab)| Climber::new(*kind, lab)).collect();
@@ -82,7 +82,7 @@ pub fn measure(
                     continue;
                 }
                 let name = format!("{} at {:.2} M a second", climber.kind, rate / 1e6);
-                progress(&name);
+                progress(&name)?;
                 windows.push(climber.window(rate, settings.window).context(name)?);
             }
         }
@@ -238,7 +238,7 @@ mod tests {
         };
         let windows = [window(100, 100), window(100, 25), window(100, 75)];
         assert_eq!(point(200.0, &windows), LossPoint { rate: 200.0, offered: 200.0, forwarded: 150.0, loss: 0.25 });
-        assert!(is_clear(&[window(100, 100), window(100, 99)]));
+        assert!(is_clear(&[window(1000, 1000), window(1000, 995)]));
         assert!(!is_clear(&windows) && !is_clear(&windows[..1]));
     }
 }

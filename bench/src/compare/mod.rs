@@ -6,7 +6,8 @@
 //! 3. [`window`]: a second of load, and every frame of it accounted for once it is over.
 //! 4. The measurements: [`throughput`], [`loss`] and [`latency`], whose frames a `probe` times, for which candidates take
 //!    turns; [`deafness`] of what listens for knocks; and [`upkeep`] of knockplane alone.
-//! 5. [`results`]: what came out, and how medians and ratios are taken.
+//! 5. [`plan`]: the loads, who meets which, and how often. [`run`]: all of it, within its time.
+//! 6. [`results`]: what came out, and how medians and ratios are taken. [`report`]: how it is shown.
 
 pub mod candidate;
 pub mod deafness;
@@ -14,10 +15,14 @@ mod knockplane;
 pub mod lab;
 pub mod latency;
 pub mod loss;
+mod machine;
 mod nftables;
+pub mod plan;
 mod probe;
+pub mod report;
 pub mod results;
 pub mod rules;
+pub mod run;
 mod smallest;
 pub mod throughput;
 pub mod upkeep;

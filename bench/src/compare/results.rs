@@ -19,6 +19,11 @@ impl Arrangement {
     pub const ALL: [Arrangement; 2] = [Arrangement::S, Arrangement::T];
 }
 
+/// The load that forwarding is judged by: one flow that may pass, in the shortest frames.
+pub const FORWARD: &str = "forward 60 B";
+/// The load that dropping is judged by: one flow that may not.
+pub const DROP: &str = "drop 60 B";
+
 /// What of a window is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -76,11 +81,24 @@ impl Window {
     }
 }
 
+/// A series of loads that differ in one number, and the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Series {
+    /// Rules that match nothing, in front of those of the knocks.
+    Rules(u64),
+    /// Entries of the list of those who may pass, which frames come from in turns.
+    Entries(u64),
+}
+
 /// The windows of one candidate under one load.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Throughput {
-    /// The load, such as `forward 64 B`.
+    /// The load, such as [`FORWARD`].
     pub load: String,
+    /// What the load belongs to, if not shown by itself.
+    #[serde(default)]
+    pub series: Option<Series>,
     /// Where what ran.
     pub arrangement: Arrangement,
     /// Who.
@@ -96,6 +114,25 @@ impl Throughput {
     pub fn rate(&self, part: f64) -> f64 {
         let rates: Vec<f64> = self.windows.iter().map(|window| window.rate(self.counted)).collect();
         quantile(&rates, part)
+    }
+
+    /// How far the windows were apart: nine tenths of them minus a tenth, as a part of the median.
+    pub fn spread(&self) -> f64 {
+        let median = self.rate(0.5);
+        if median > 0.0 { (self.rate(0.9) - self.rate(0.1)) / median } else { 0.0 }
+    }
+
+    /// Of what was offered in all windows, the parts that were lost, by name, the largest first.
+    pub fn lost(&self) -> Vec<(&str, f64)> {
+        let offered: u64 = self.windows.iter().map(|window| window.offered).sum();
+        let mut lost: BTreeMap<&str, u64> = BTreeMap::new();
+        for (name, frames) in self.windows.iter().flat_map(|window| &window.lost) {
+            *lost.entry(name).or_default() += frames;
+        }
+        let mut lost: Vec<(&str, f64)> =
+            lost.into_iter().map(|(name, frames)| (name, frames as f64 / offered.max(1) as f64)).collect();
+        lost.sort_by(|one, other| other.1.total_cmp(&one.1));
+        lost
     }
 
     /// The median of a window's figure.
@@ -229,6 +266,15 @@ pub struct Results {
     pub left_out: Vec<String>,
 }
 
+impl Results {
+    /// Frames a second of a candidate under a load, which nine tenths of its windows did not exceed.
+    pub fn rate(&self, load: &str, arrangement: Arrangement, candidate: &str) -> Option<f64> {
+        let is_it =
+            |row: &&Throughput| row.load == load && row.arrangement == arrangement && row.candidate == candidate;
+        self.throughput.iter().find(is_it).map(|row| row.rate(0.9))
+    }
+}
+
 /// Of these values the one at this part of the way from the smallest to the largest; 0 if there are none.
 pub fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
@@ -246,6 +292,27 @@ mod tests {
         assert_eq!(quantile(&[], 0.5), 0.0);
         assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.5), 2.0);
         assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.9), 3.0);
+    }
+
+    #[test]
+    fn losses_are_of_all_windows() {
+        let window = |link, full| Window {
+            seconds: 1.0,
+            offered: 100,
+            decided: 0,
+            forwarded: 0,
+            lost: [("link".to_owned(), link), ("tx-full".to_owned(), full)].into(),
+            cores: Vec::new(),
+        };
+        let row = Throughput {
+            load: FORWARD.to_owned(),
+            series: None,
+            arrangement: Arrangement::S,
+            candidate: "smallest".to_owned(),
+            counted: Counted::Forwarded,
+            windows: vec![window(5, 20), window(5, 40)],
+        };
+        assert_eq!(row.lost(), [("tx-full", 0.3), ("link", 0.05)]);
     }
 
     #[test]

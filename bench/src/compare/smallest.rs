@@ -84,12 +84,14 @@ impl Loop {
             for side in Side::ALL {
                 self.rings.kick(side);
             }
-            if frames == 0 && !self.spins {
+            // Once it has slept twice, or spun for a while, it is at rest.
+            let at_rest = if self.spins { 1 << 16 } else { 2 };
+            if frames == 0 && (!self.spins || turns > at_rest) {
+                // Also what spins, so that it leaves the core to those whose turn it is.
                 self.rings.wait(None, SLEEP);
             }
-            turns = if frames == 0 { turns.wrapping_add(1) } else { 0 };
-            // Once it has slept twice, or spun for a while, it is at rest.
-            if turns == if self.spins { 1 << 16 } else { 2 } {
+            turns = if frames == 0 { turns.saturating_add(1) } else { 0 };
+            if turns == at_rest {
                 *losses.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = self.losses();
             }
         }

@@ -1,21 +1,25 @@
 //! Rates under load, candidate against candidate, in turns.
 
-use std::time::Duration;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
+use ipnet::{IpNet, Ipv4Net};
 
 use super::candidate::{Kind, Role, start};
 use super::lab::Lab;
-use super::results::{Arrangement, Counted, Throughput};
+use super::results::{Arrangement, Counted, Series, Throughput, Window};
 use super::rules::Rules;
 use super::window::Bench;
-use crate::generator::Spec;
+use crate::generator::{Profile, Spec};
 
 /// A load, and what every candidate has to be for it.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// The name in results.
     pub name: String,
+    /// What it belongs to, if not shown by itself.
+    pub series: Option<Series>,
     /// The frames.
     pub spec: Spec,
     /// What is compared.
@@ -24,56 +28,192 @@ pub struct Load {
     pub role: Role,
     /// What the others run.
     pub rules: Rules,
-    /// Sent once, before anything is measured: fills the lists.
+    /// Sent before anything is measured, from `count` sources in order: fills the lists.
     pub first: Option<Spec>,
 }
 
-/// How long a window is.
-const WINDOW: Duration = Duration::from_secs(1);
+/// How long to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Windows of each candidate.
+    pub windows: usize,
+    /// How long one is.
+    pub window: Duration,
+    /// No round of windows is begun that would end after this, but for the first ones; and lists are not filled further.
+    pub deadline: Instant,
+}
+
+/// What came out.
+#[derive(Debug, Default)]
+pub struct Measured {
+    /// Of those who came through, in the order of the candidates.
+    pub rows: Vec<Throughput>,
+    /// Who did not, and why.
+    pub failed: Vec<String>,
+    /// Windows that had to be taken again, and why.
+    pub repeated: Vec<String>,
+}
+
 /// The windows before the first one: so many that the rate at which frames are offered has settled.
-const WARM_UP: Duration = Duration::from_millis(200);
+const WARM_UP: Duration = Duration::from_millis(300);
 const WARM_UPS: usize = 3;
 
-/// Starts the candidates, lets them take turns under the load, and ends them.
+/// Rounds that are measured whatever time they take.
+const LEAST_ROUNDS: usize = 2;
+
+/// Frames of one go at filling the lists: a second or so, after which one can stop.
+pub(super) const FILL: u64 = 1 << 18;
+/// How often a go is repeated, each time half as fast, until it loses no more than this.
+const GOES: u32 = 4;
+const LOST: f64 = 0.005;
+/// The part of the sources that has to be on the list then, and the rate at which that is looked at: nobody loses.
+const FILLED: f64 = 0.99;
+const LOOK: u64 = 50_000;
+
+/// A candidate and its windows so far.
+struct Turn<'lab> {
+    kind: Kind,
+    bench: Bench<'lab>,
+    windows: Vec<Window>,
+}
+
+/// Starts the candidates, lets them take turns under the load, and ends them. Who fails is left out. `progress` is told
+/// before each step, and can end it all; what was measured so far remains.
 ///
 /// # Errors
-/// If a candidate does not start, or a window cannot be measured.
+/// If there cannot be a lab.
 pub fn measure(
     load: &Load,
     arrangement: Arrangement,
     kinds: &[Kind],
-    windows: usize,
-    mut progress: impl FnMut(Kind, usize),
-) -> Result<Vec<Throughput>> {
+    effort: &Effort,
+    mut progress: impl FnMut(Kind, &str) -> ControlFlow<()>,
+) -> Result<Measured> {
     let labs = kinds.iter().map(|_| Lab::new(arrangement)).collect::<Result<Vec<_>>>()?;
-    let mut benches = Vec::new();
+    let mut measured = Measured::default();
+    let mut turns = Vec::new();
     for (kind, lab) in kinds.iter().zip(&labs) {
-        let candidate = start(*kind, lab, &load.rules, load.role).with_context(|| format!("{kind} does not start"))?;
-        let mut bench = Bench::new(lab, candidate);
-        if let Some(first) = &load.first {
-            bench.window(first)?;
+        if progress(*kind, "start").is_break() {
+            return Ok(measured);
         }
-        for _ in 0..WARM_UPS {
-            bench.window(&Spec { duration: WARM_UP, ..load.spec.clone() })?;
-        }
-        benches.push(bench);
-    }
-    let mut results: Vec<Throughput> = kinds
-        .iter()
-        .map(|kind| Throughput {
-            load: load.name.clone(),
-            arrangement,
-            candidate: kind.to_string(),
-            counted: load.counted,
-            windows: Vec::with_capacity(windows),
-        })
-        .collect();
-    let spec = Spec { duration: WINDOW, ..load.spec.clone() };
-    for window in 0..windows {
-        for ((kind, bench), result) in kinds.iter().zip(&mut benches).zip(&mut results) {
-            progress(*kind, window);
-            result.windows.push(bench.window(&spec).with_context(|| format!("{}, {kind}", load.name))?);
+        match ready(load, *kind, lab, effort.deadline, &mut progress) {
+            Ok(bench) => turns.push(Turn { kind: *kind, bench, windows: Vec::with_capacity(effort.windows) }),
+            Err(error) => measured.failed.push(failure(load, arrangement, *kind, &error)),
         }
     }
-    Ok(results)
+    let begin = Instant::now();
+    let mut ended = false;
+    for round in 0..effort.windows {
+        let a_round = begin.elapsed() / round.max(1) as u32;
+        if ended || round >= LEAST_ROUNDS && Instant::now() + a_round > effort.deadline {
+            break;
+        }
+        turns.retain_mut(|turn| {
+            ended = ended || progress(turn.kind, &format!("window {}/{}", round + 1, effort.windows)).is_break();
+            if ended {
+                return true;
+            }
+            let window = turn.window(load, effort.window).or_else(|error| {
+                // What stalls once is no reason to lose the row; what ended will not come back.
+                let window = turn.window(load, effort.window)?;
+                measured.repeated.push(failure(load, arrangement, turn.kind, &error));
+                Ok(window)
+            });
+            match window {
+                Ok(window) => turn.windows.push(window),
+                Err(error) => measured.failed.push(failure(load, arrangement, turn.kind, &error)),
+            }
+            turn.windows.len() == round + 1
+        });
+    }
+    let row = |turn: Turn| Throughput {
+        load: load.name.clone(),
+        series: load.series,
+        arrangement,
+        candidate: turn.kind.to_string(),
+        counted: load.counted,
+        windows: turn.windows,
+    };
+    measured.rows = turns.into_iter().map(row).filter(|row| !row.windows.is_empty()).collect();
+    Ok(measured)
+}
+
+fn failure(load: &Load, arrangement: Arrangement, kind: Kind, error: &anyhow::Error) -> String {
+    format!("{}, {arrangement:?}, {kind}: {error:#}", load.name)
+}
+
+/// A candidate that has started, whose lists are full if they are to be, and who has seen the load.
+fn ready<'lab>(
+    load: &Load,
+    kind: Kind,
+    lab: &'lab Lab,
+    deadline: Instant,
+    progress: &mut impl FnMut(Kind, &str) -> ControlFlow<()>,
+) -> Result<Bench<'lab>> {
+    let candidate = start(kind, lab, &load.rules, load.role).context("does not start")?;
+    let mut bench = Bench::new(lab, candidate);
+    if let Some(first) = &load.first {
+        fill(load, first, &mut bench, |done| {
+            ensure!(Instant::now() < deadline, "there was no time to fill lists, but for {:.0} %", done * 100.0);
+            Ok(progress(kind, &format!("filling lists, {:.0} %", done * 100.0)))
+        })?;
+    }
+    for _ in 0..WARM_UPS {
+        bench.window(&Spec { duration: WARM_UP, ..load.spec.clone() })?;
+    }
+    Ok(bench)
+}
+
+/// Sends from all sources of `first`, in goes. Who then may pass proves that all are on the list.
+fn fill(
+    load: &Load,
+    first: &Spec,
+    bench: &mut Bench,
+    mut progress: impl FnMut(f64) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    let all = first.count.context("as many as it takes")?;
+    for from in (0..all).step_by(FILL as usize) {
+        let source = later(first.source, from)?;
+        for go in 0..GOES {
+            if progress(from as f64 / all as f64)?.is_break() {
+                return Ok(());
+            }
+            let rate = first.rate.map(|rate| rate >> go);
+            let spec = Spec { source, count: Some(FILL.min(all - from)), rate, ..first.clone() };
+            // Where lists are to be full, and not with somebody, what is lost does not matter.
+            if bench.window(&spec)?.loss() <= LOST || load.counted == Counted::Decided {
+                break;
+            }
+        }
+    }
+    if load.counted == Counted::Decided {
+        return Ok(());
+    }
+    let look = bench.window(&Spec { duration: WARM_UP, rate: Some(LOOK), ..load.spec.clone() })?;
+    let passed = look.forwarded as f64 / look.decided.max(1) as f64;
+    ensure!(passed >= FILLED, "of {all} sources that knocked, only {:.1} % may pass", passed * 100.0);
+    Ok(())
+}
+
+/// The prefix with an address that is so many later.
+fn later(source: IpNet, by: u64) -> Result<IpNet> {
+    let IpNet::V4(source) = source else { bail!("lists are filled from IPv4 addresses") };
+    let address = u32::from(source.addr()) + u32::try_from(by)?;
+    Ok(Ipv4Net::new(address.into(), source.prefix_len())?.into())
+}
+
+impl Turn<'_> {
+    fn window(&mut self, load: &Load, duration: Duration) -> Result<Window> {
+        let mut window = self.bench.window(&Spec { duration, ..load.spec.clone() })?;
+        ensure!(window.rate(load.counted) > 0.0, "nothing got through in {:.1} s", window.seconds);
+        if load.counted == Counted::Forwarded && load.spec.profile == Profile::Flow {
+            // Every frame was to arrive, so that what is missing and was counted by nobody can be told.
+            let named: u64 = window.lost.values().sum();
+            let nowhere = window.offered.saturating_sub(window.forwarded + named);
+            if nowhere > 0 {
+                window.lost.insert("nowhere".to_owned(), nowhere);
+            }
+        }
+        Ok(window)
+    }
 }

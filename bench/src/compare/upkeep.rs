@@ -41,20 +41,20 @@ const CALM: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// Without root or two cores, or if the dataplane does not start, or does not forward.
-pub fn measure(quick: bool, mut progress: impl FnMut(&str)) -> Result<Upkeep> {
+pub fn measure(quick: bool, mut progress: impl FnMut(&str) -> Result<()>) -> Result<Upkeep> {
     let (starts, idle_time) = if quick { (3, Duration::from_secs(3)) } else { (5, Duration::from_secs(10)) };
     let topology = Topology::new(1)?;
     topology.server.ip(&format!("link set eth0 address {SERVER_MAC}"))?;
     topology.client.ip(&format!("neigh replace {SERVER} lladdr {SERVER_MAC} dev eth0 nud permanent"))?;
     let list_capacity = default_list_capacity()?;
 
-    progress("resident memory");
+    progress("resident memory")?;
     // A filter without room for entries differs from one that has it by just that.
     let bare_bytes = resident_bytes(&start(&topology, 1)?)?;
     let mut filter = start(&topology, list_capacity)?;
     let resident_bytes = resident_bytes(&filter)?;
 
-    progress("idle processor");
+    progress("idle processor")?;
     burst(&topology)?;
     thread::sleep(CALM);
     let (since, before) = (Instant::now(), filter.dataplane.on_core()?);
@@ -62,7 +62,7 @@ pub fn measure(quick: bool, mut progress: impl FnMut(&str)) -> Result<Upkeep> {
     let on_core = filter.dataplane.on_core()?.saturating_sub(before);
     let idle = on_core.as_secs_f64() / since.elapsed().as_secs_f64();
 
-    progress("time to start");
+    progress("time to start")?;
     let starts: Vec<f64> = (0..starts).map(|_| first_frame(&topology, &mut filter)).collect::<Result<_>>()?;
     Ok(Upkeep {
         start_seconds: quantile(&starts, 0.5),

@@ -49,6 +49,7 @@ impl<'lab> Bench<'lab> {
         self.lab.pin()?;
         let before = self.counts()?;
         let ticks_before = ticks()?;
+        let unpaced = spec.rate.is_none();
         let mut spec = spec.clone();
         if self.lab.arrangement == Arrangement::T && self.most > 0.0 {
             spec.rate = spec.rate.or(Some((MORE * self.most) as u64));
@@ -68,7 +69,9 @@ impl<'lab> Bench<'lab> {
         lost.insert("link".to_owned(), sent.frames.saturating_sub(arrived));
         lost.retain(|_, frames| *frames > 0);
         let decided = arrived.saturating_sub(lost_before);
-        self.most = self.most.max(decided as f64 / sent.elapsed.as_secs_f64().max(0.001));
+        if unpaced {
+            self.most = self.most.max(decided as f64 / sent.elapsed.as_secs_f64().max(0.001));
+        }
         Ok(Window {
             seconds: sent.elapsed.as_secs_f64(),
             offered: sent.frames,

@@ -1,0 +1,243 @@
+//! The loads, who meets which, and how often.
+//!
+//! Forwarding and dropping of the shortest frames are what candidates are judged by, and get the most windows. The rest
+//! says how that changes with longer frames, with knocks, with rules and with list entries.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::candidate::{Kind, Role};
+use super::results::{Arrangement, Counted, DROP, FORWARD, Series};
+use super::rules::Rules;
+use super::throughput::{FILL, Load};
+use crate::generator::{Profile, Spec};
+
+/// A load in an arrangement.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// What is sent.
+    pub load: Load,
+    /// Where what runs.
+    pub arrangement: Arrangement,
+    /// Who takes turns.
+    pub kinds: Vec<Kind>,
+    /// How often, if there is time.
+    pub windows: usize,
+}
+
+/// What it takes to start a candidate and to end it, and what a window takes besides its load; in seconds, measured.
+const START: f64 = 1.6;
+const WINDOW_EXTRA: f64 = 0.35;
+
+/// Bytes that an entry takes at most, with room for as many again: the largest of all candidates, measured.
+const BYTES_AN_ENTRY: u64 = 400;
+
+/// First knocks a second that fill lists, such that no candidate loses any while its table grows.
+const fn fill_rate(arrangement: Arrangement) -> u64 {
+    match arrangement {
+        Arrangement::S => 300_000,
+        Arrangement::T => 150_000,
+    }
+}
+
+impl Planned {
+    /// The name that a run can be limited by.
+    pub fn name(&self) -> String {
+        format!("{}, {:?}", self.load.name, self.arrangement)
+    }
+
+    /// Seconds that it takes with windows of this length, roughly.
+    pub fn seconds(&self, window: Duration) -> f64 {
+        let windows = self.windows as f64 * (window.as_secs_f64() + WINDOW_EXTRA);
+        let fill = self.load.first.as_ref().map_or(0.0, |first| {
+            let count = first.count.unwrap_or_default() as f64;
+            count / first.rate.map_or(f64::MAX, |rate| rate as f64) + WINDOW_EXTRA * (count / FILL as f64).ceil()
+        });
+        self.kinds.len() as f64 * (START + windows + fill)
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn memory(&self) -> u64 {
+        self.kinds.len() as u64 * self.load.rules.capacity as u64 * BYTES_AN_ENTRY
+    }
+}
+
+/// Everything, in the order in which it is shown. A quick run has fewer loads and fewer windows.
+pub fn plan(quick: bool) -> Vec<Planned> {
+    let often = if quick { 4 } else { 16 };
+    let seldom = if quick { 2 } else { 4 };
+    let some = if quick { 2 } else { 6 };
+    let mut loads = vec![(forward(FORWARD, 60), often), (drop(), often)];
+    if !quick {
+        loads.push((forward("forward 1514 B", 1514), some));
+    }
+    loads.extend([(knock(), some), (first_knocks(), some)]);
+    if !quick {
+        loads.push((mix(), some));
+    }
+    let in_front: &[usize] = if quick { &[1, 1_000] } else { &[1, 100, 1_000, 10_000] };
+    loads.extend(in_front.iter().map(|rules| (rules_in_front(*rules), seldom)));
+    // Powers of two, because sources are those of a prefix.
+    let listed: &[u8] = if quick { &[1, 17] } else { &[1, 13, 20, 23] };
+    loads.extend(listed.iter().map(|bits| (entries(*bits), seldom)));
+
+    let in_both = |(load, windows): (Load, usize)| {
+        Arrangement::ALL.map(|arrangement| {
+            let mut load = load.clone();
+            if let (Some(Series::Entries(_)), Some(first)) = (load.series, &mut load.first) {
+                first.rate = Some(fill_rate(arrangement));
+            }
+            Planned { kinds: kinds(&load, arrangement), load, arrangement, windows }
+        })
+    };
+    loads.into_iter().flat_map(in_both).collect()
+}
+
+/// Who can do something with a load: what looks at no frame hears no knock.
+fn kinds(load: &Load, arrangement: Arrangement) -> Vec<Kind> {
+    let hears = matches!(load.spec.profile, Profile::Knock | Profile::FirstKnocks);
+    let mut kinds = vec![Kind::Knockplane];
+    match load.series {
+        Some(Series::Rules(_)) => kinds.extend([Kind::Nftables, Kind::NftablesBridge]),
+        Some(Series::Entries(_)) => kinds.push(Kind::Nftables),
+        None if hears => kinds.extend([Kind::Nftables, Kind::NftablesRps, Kind::NftablesBridge]),
+        None => kinds.extend([
+            Kind::Smallest,
+            Kind::SmallestSpinning,
+            Kind::Nftables,
+            Kind::NftablesRps,
+            Kind::NftablesBridge,
+            Kind::Xdp,
+        ]),
+    }
+    // In T there is no other core to steer packets to.
+    kinds.retain(|kind| *kind != Kind::NftablesRps || arrangement == Arrangement::S);
+    kinds
+}
+
+/// One flow that may pass.
+fn forward(name: &str, frame_bytes: usize) -> Load {
+    Load {
+        name: name.to_owned(),
+        series: None,
+        spec: Spec { frame_bytes: Some(frame_bytes), ..Spec::new(Profile::Flow) },
+        counted: Counted::Forwarded,
+        role: Role::Forward,
+        rules: Rules::default(),
+        first: None,
+    }
+}
+
+/// One flow of somebody who has not knocked.
+fn drop() -> Load {
+    let mut load = Load { counted: Counted::Decided, role: Role::Drop, ..forward(DROP, 60) };
+    load.spec.source = prefix(Ipv4Addr::new(198, 18, 0, 2), 16);
+    load
+}
+
+/// Everybody knocks twice and gets in; the lists have room for all.
+fn knock() -> Load {
+    sent(Profile::Knock, Load { counted: Counted::Decided, ..forward("knocks", 60) })
+}
+
+/// Nobody goes on, and the lists are full: entries make way, or new ones are turned away.
+fn first_knocks() -> Load {
+    let rules = Rules { capacity: 1 << 16, ..Rules::default() };
+    let mut load = sent(
+        Profile::FirstKnocks,
+        Load { counted: Counted::Decided, rules, ..forward("spoofed first knocks, lists full", 60) },
+    );
+    load.spec.source = prefix(LISTED, 8);
+    // Both lists of one pool.
+    load.first = Some(Spec { count: Some(1 << 18), ..load.spec.clone() });
+    load
+}
+
+/// A flow that may pass, a scan by the same source, and first knocks.
+fn mix() -> Load {
+    sent(Profile::Mix, forward("mix", 60))
+}
+
+/// One flow that may pass, behind rules that match nothing.
+fn rules_in_front(in_front: usize) -> Load {
+    Load {
+        series: Some(Series::Rules(in_front as u64)),
+        rules: Rules { in_front, ..Rules::default() },
+        ..forward(&format!("{} rules in front", grouped(in_front as u64)), 60)
+    }
+}
+
+/// Frames of random sources of 2 to the power of `bits`, all of which may pass.
+fn entries(bits: u8) -> Load {
+    let entries = 1 << bits;
+    let mut load = sent(
+        Profile::SourcesRandom,
+        Load {
+            series: Some(Series::Entries(entries)),
+            // With room for those who may pass besides.
+            rules: Rules { one_knock: true, capacity: entries as usize + 1024, ..Rules::default() },
+            ..forward(&format!("{} entries", grouped(entries)), 60)
+        },
+    );
+    load.spec.source = prefix(LISTED, 32 - bits);
+    load.first = Some(Spec { profile: Profile::FirstKnocks, count: Some(entries), ..load.spec.clone() });
+    load
+}
+
+/// Where the sources of floods and of long lists begin.
+const LISTED: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
+
+fn sent(profile: Profile, load: Load) -> Load {
+    Load { spec: Spec { profile, ..load.spec }, ..load }
+}
+
+/// In groups of three digits.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
+    groups.collect::<Vec<_>>().join(",")
+}
+
+fn prefix(address: Ipv4Addr, length: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(address, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_filled_from_whom_frames_come_from() {
+        for planned in plan(false).into_iter().chain(plan(true)) {
+            let (Some(Series::Entries(entries)), Some(first)) = (planned.load.series, &planned.load.first) else {
+                continue;
+            };
+            let IpNet::V4(sources) = planned.load.spec.source else { panic!("IPv4") };
+            assert_eq!((sources.addr(), first.count), (sources.network(), Some(entries)));
+            assert_eq!(1 << (32 - sources.prefix_len()), entries);
+            assert_eq!(first.source, planned.load.spec.source);
+            assert!(planned.load.rules.one_knock && planned.load.rules.capacity as u64 > entries);
+        }
+    }
+
+    #[test]
+    fn specs_fit_together() {
+        for planned in plan(false).into_iter().chain(plan(true)) {
+            for spec in [Some(&planned.load.spec), planned.load.first.as_ref()].into_iter().flatten() {
+                spec.checked_frame_bytes().expect("frames that can be made");
+            }
+            assert!(planned.windows > 0);
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_one_load() {
+        let mut names: Vec<String> = plan(false).iter().map(Planned::name).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}
