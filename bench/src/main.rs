@@ -28,11 +28,14 @@ struct Arguments {
     /// So many windows for each candidate under each load, whatever time they take.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     windows: Option<u16>,
+    /// Only these candidates, such as `knockplane,smallest`.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    candidates: Option<Vec<String>>,
     /// Where results, tables and plots are written.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
     /// Measures nothing, and shows the results of this file again.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "only", "windows"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "only", "windows", "candidates"])]
     report: Option<PathBuf>,
 }
 
@@ -57,8 +60,12 @@ fn compare(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let options =
-        Options { quick: arguments.quick, only: arguments.only.clone(), windows: arguments.windows.map(usize::from) };
+    let options = Options {
+        quick: arguments.quick,
+        only: arguments.only.clone(),
+        candidates: arguments.candidates.clone(),
+        windows: arguments.windows.map(usize::from),
+    };
     let finished = run(&options, &stop)?;
     fs::create_dir_all(&arguments.out).with_context(|| format!("cannot make {}", arguments.out.display()))?;
     let file = arguments.out.join("results.json");

@@ -24,6 +24,8 @@ pub struct Options {
     pub quick: bool,
     /// Only measurements with this in their name.
     pub only: Option<String>,
+    /// Only candidates of these names, under loads.
+    pub candidates: Option<Vec<String>>,
     /// So many windows under each load, whatever time they take.
     pub windows: Option<usize>,
 }
@@ -87,8 +89,10 @@ fn steps(options: &Options) -> Vec<Step> {
     let mut steps: Vec<Step> = loads(judged).chain(Step::FIXED).chain(loads(others)).collect();
     steps.retain(|step| options.only.as_ref().is_none_or(|only| step.name().contains(only.as_str())));
     for step in &mut steps {
-        if let (Step::Throughput(planned), Some(windows)) = (step, options.windows) {
-            planned.windows = windows;
+        let Step::Throughput(planned) = step else { continue };
+        planned.windows = options.windows.unwrap_or(planned.windows);
+        if let Some(names) = &options.candidates {
+            planned.kinds.retain(|kind| names.iter().any(|name| name == kind.name()));
         }
     }
     steps
