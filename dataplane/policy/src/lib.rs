@@ -15,6 +15,7 @@
 //! | [`rsc`]    | reading RouterOS exports, with every bad line reported |
 //! | [`wire`]   | JSON lines between the dataplane and the control process |
 //! | [`time`]   | points in time and RouterOS durations |
+//! | [`word`]   | words of the language, and sets of them |
 
 pub mod eval;
 pub mod layer7;
@@ -26,3 +27,4 @@ pub mod rule;
 pub mod settings;
 pub mod time;
 pub mod wire;
+pub mod word;

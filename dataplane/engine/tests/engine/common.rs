@@ -141,8 +141,9 @@ impl Spec {
         frame
     }
 
-    /// What rules should see of it.
-    pub(crate) fn packet(&self, side: Side) -> Packet<'_> {
+    /// What rules should see of it in its frame.
+    pub(crate) fn packet<'f>(&'f self, side: Side, frame: &'f [u8]) -> Packet<'f> {
+        let network = (14 + 4 * self.tags) as u16;
         let v4 = self.source.is_ipv4();
         let (protocol, header) = match self.transport {
             Transport::Tcp(..) => (6, 20),
@@ -168,6 +169,9 @@ impl Spec {
             },
             ip_length: (if v4 { 20 } else { 40 } + header + self.payload.len()) as u32,
             payload: &self.payload,
+            frame,
+            network,
+            transport: network + if v4 { 20 } else { 40 },
         }
     }
 }

@@ -179,8 +179,8 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
         let decisions = engine.decide(*side, &frames, now).to_vec();
         assert_eq!(decisions.len(), specs.len());
-        for (spec, decision) in specs.iter().zip(decisions) {
-            let packet = spec.packet(*side);
+        for ((spec, frame), decision) in specs.iter().zip(&frames).zip(decisions) {
+            let packet = spec.packet(*side, frame);
             let expected = evaluate(rules, settings, &mut plain, &packet, now);
             assert_eq!((decision.verdict, decision.reason), (expected.verdict, expected.reason), "{spec:?}");
             let count = |counter: &mut Counter| {
