@@ -12,7 +12,7 @@ use knockplane_engine::headers::max_frame;
 use knockplane_engine::lists::Lists;
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::{Family, Packet, Side};
-use knockplane_policy::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, PortSet, Rule, RuleId, RuleSet};
+use knockplane_policy::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, PortSet, Rule, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Counter;
@@ -29,21 +29,13 @@ pub(crate) fn seconds(seconds: u64) -> Duration {
 }
 
 pub(crate) fn rule(chain: &str, conditions: Vec<Condition>, action: Action) -> Rule {
-    Rule {
-        id: RuleId::default(),
-        family: Family::Ipv4,
-        chain: chain.to_owned(),
-        matchers: conditions.into_iter().map(|condition| Matcher { negated: false, condition }).collect(),
-        action,
-        disabled: false,
-        comment: String::new(),
-        line: 0,
-    }
+    let matchers = conditions.into_iter().map(|condition| Matcher { negated: false, condition }).collect();
+    Rule { matchers, ..Rule::new(Family::Ipv4, chain, action) }
 }
 
 /// A rule set with ids, and lines counted from 1.
 pub(crate) fn rule_set(rules: Vec<Rule>) -> RuleSet {
-    let mut set = RuleSet { layer7: Vec::new(), rules };
+    let mut set = RuleSet { rules, ..RuleSet::default() };
     set.assign_ids();
     for (line, rule) in (1..).zip(&mut set.rules) {
         rule.line = line;
