@@ -155,7 +155,7 @@ impl Dataplane {
 
     /// Has it run these rules; answers with their generation once every worker does.
     pub async fn apply(&self, rules: RuleSet, source: String) -> Result<u64, DataplaneError> {
-        match self.ask(&Request::Apply { rules, source }).await? {
+        match self.ask(&Request::Apply { rules: Box::new(rules), source }).await? {
             Response::Applied { generation } => Ok(generation),
             other => Err(self.unexpected(&other)),
         }
@@ -359,7 +359,7 @@ mod tests {
     #[test]
     fn too_long_a_request_is_not_sent() {
         let source = "x".repeat(MAX_LINE);
-        let request = Request::Apply { rules: RuleSet::default(), source };
+        let request = Request::Apply { rules: Box::default(), source };
         assert_eq!(Dataplane::new("/x").line(&request).unwrap_err().kind(), "too-long");
     }
 }

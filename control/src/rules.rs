@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn rules_that_cannot_run_are_told_before_the_dataplane_sees_them() {
         let circle = sample::rule("0a1b2c3d", Action::Jump("input".into()), false, "");
-        let errors = compile(&RuleSet { layer7: Vec::new(), rules: vec![circle] }).unwrap_err();
+        let errors = compile(&RuleSet { rules: vec![circle], ..RuleSet::default() }).unwrap_err();
         assert!(errors.len() == 1 && errors[0].contains("0a1b2c3d"), "{errors:?}");
         assert_eq!(compile(&RuleSet::default()), Ok(()));
     }

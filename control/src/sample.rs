@@ -64,8 +64,8 @@ pub(crate) fn rules() -> Rules {
         generation: 3,
         source: "/etc/knockplane/rules.rsc".into(),
         rules: RuleSet {
-            layer7: Vec::new(),
             rules: vec![rule("0a1b2c3d", knock, false, "first knock"), rule("0a1b2c3d-2", Action::Drop, true, "")],
+            ..RuleSet::default()
         },
         counters: vec![Counter { packets: 3, bytes: 144 }, Counter { packets: 1_234_567, bytes: 98_765_432_100 }],
         chain_defaults: [Counter { packets: 7, bytes: 700 }, Counter::default(), Counter::default()],
@@ -75,13 +75,10 @@ pub(crate) fn rules() -> Rules {
 pub(crate) fn rule(id: &str, action: Action, disabled: bool, comment: &str) -> Rule {
     Rule {
         id: RuleId(id.into()),
-        family: Family::Ipv4,
-        chain: "input".into(),
-        matchers: Vec::new(),
-        action,
         disabled,
         comment: comment.into(),
         line: 1,
+        ..Rule::new(Family::Ipv4, "input", action)
     }
 }
 

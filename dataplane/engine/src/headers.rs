@@ -67,8 +67,8 @@ pub fn read(side: Side, frame: &[u8], max_frame: usize) -> Result<Packet<'_>, Re
     let [d0, d1, d2, d3, d4, d5, .., t0, t1] = *header;
     let (ethertype, payload) = untag(EtherType(u16::from_be_bytes([t0, t1])), behind)?;
     match ethertype {
-        EtherType::IPV4 => ipv4::read(side, payload),
-        EtherType::IPV6 => ipv6::read(side, payload),
+        EtherType::IPV4 => ipv4::read(side, frame, payload),
+        EtherType::IPV6 => ipv6::read(side, frame, payload),
         // Not before IP: whoever lets bridges talk must not let IP by the rules under the bridges' address.
         _ if [d0, d1, d2, d3, d4, d5] == BRIDGE_GROUP => Err(Reason::SpanningTree),
         EtherType::ARP => Err(Reason::Arp),

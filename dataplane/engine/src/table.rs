@@ -4,10 +4,12 @@
 //! it emits a program per address family, in which nothing can fail any more. So a rule set that does not compile
 //! changes nothing.
 //!
-//! Rules that are disabled are not run, and what only they refer to need not exist. Everything that is counted or shown
+//! Rules that are disabled or invalid are not run, and what only they refer to need not exist. What rules can say and
+//! this engine cannot do is refused, see `unsupported`: a rule without one of its matchers would match more. Everything that is counted or shown
 //! keeps the position in the declared rules. A jump to a chain without rules matches, counts and goes on.
 
 mod program;
+mod unsupported;
 
 use std::sync::Arc;
 
@@ -15,7 +17,9 @@ use hashbrown::{HashMap, HashSet};
 use knockplane_policy::eval::MAX_JUMP_DEPTH;
 use knockplane_policy::level;
 use knockplane_policy::packet::Family;
-use knockplane_policy::rule::{Action, AddressSet, BuiltinChain, Condition, Layer7Pattern, Rule, RuleId, RuleSet};
+use knockplane_policy::rule::{
+    self, Action, AddressSet, BuiltinChain, Condition, Layer7Pattern, Rule, RuleId, RuleSet,
+};
 use knockplane_policy::settings::Settings;
 
 use crate::layer7::{Pattern, PatternError};
@@ -50,6 +54,7 @@ impl Table {
             }
         }
         check_addresses(&rules, &mut problems);
+        unsupported::check(&rules, &mut problems);
         let (patterns, pattern_ids) = compile_patterns(&rules, &mut problems);
         if !problems.is_empty() {
             return Err(CompileError { problems });
@@ -155,6 +160,24 @@ pub enum Problem {
         /// Why not.
         error: PatternError,
     },
+    /// A rule says what cannot be run.
+    #[error("{rule}: the dataplane does not run `{}` yet", what.join("`, `"))]
+    NotYet {
+        /// The rule.
+        rule: Place,
+        /// Names of its matchers, action and so on; at least one.
+        what: Vec<String>,
+    },
+    /// Lists hold addresses from the start.
+    #[error("line {line}: list `{list}`: the dataplane does not run entries of `address-list` yet; {entries} in all")]
+    EntriesNotYet {
+        /// The line of the first one.
+        line: u32,
+        /// Its list.
+        list: String,
+        /// How many there are.
+        entries: usize,
+    },
     /// The rules use more lists than there is room for.
     #[error(transparent)]
     TooManyLists(#[from] TooManyLists),
@@ -177,8 +200,8 @@ impl From<&Rule> for Place {
 }
 
 /// The rules that run, each with its position among the declared ones.
-fn enabled(rules: &RuleSet) -> impl Iterator<Item = (usize, &Rule)> {
-    rules.rules.iter().enumerate().filter(|(_, rule)| !rule.disabled)
+fn running(rules: &RuleSet) -> impl Iterator<Item = (usize, &Rule)> {
+    rules.rules.iter().enumerate().filter(|(_, rule)| rule.runs())
 }
 
 /// The chains of one family.
@@ -192,7 +215,9 @@ struct Chains<'r> {
 impl<'r> Chains<'r> {
     fn of(rules: &'r RuleSet, family: Family) -> Chains<'r> {
         let mut chains = Chains { family, order: Vec::new(), rules: HashMap::new() };
-        for (index, rule) in enabled(rules).filter(|(_, rule)| rule.family == family) {
+        for (index, rule) in
+            running(rules).filter(|(_, rule)| rule.table == rule::Table::Filter && rule.family == family)
+        {
             let of_chain = chains.rules.entry(rule.chain.as_str()).or_default();
             if of_chain.is_empty() {
                 chains.order.push(&rule.chain);
@@ -282,7 +307,7 @@ fn check_addresses(rules: &RuleSet, problems: &mut Vec<Problem>) {
         | Condition::DstAddress(AddressSet::Range(first, last)) => Family::of(*first) != Family::of(*last),
         _ => false,
     };
-    for (_, rule) in enabled(rules) {
+    for (_, rule) in running(rules) {
         if rule.matchers.iter().any(|matcher| mixed(&matcher.condition)) {
             problems.push(Problem::MixedRange { rule: rule.into() });
         }
@@ -295,7 +320,7 @@ fn compile_patterns<'r>(
     problems: &mut Vec<Problem>,
 ) -> (Box<[Pattern]>, HashMap<&'r str, PatternId>) {
     let (mut patterns, mut ids, mut refused) = (Vec::new(), HashMap::new(), HashSet::new());
-    for (_, rule) in enabled(rules) {
+    for (_, rule) in running(rules) {
         for matcher in &rule.matchers {
             let Condition::Layer7(name) = &matcher.condition else { continue };
             if ids.contains_key(name.as_str()) || refused.contains(name.as_str()) {
@@ -324,7 +349,7 @@ fn compile_patterns<'r>(
 /// Makes all lists of the rules known. Lists that no rule fills can be filled by operators alone.
 fn bind_lists<'r>(rules: &'r RuleSet, lists: &Lists) -> Result<HashMap<&'r str, ListId>, TooManyLists> {
     let levels = level::levels(rules);
-    let mut names: Vec<&str> = enabled(rules).flat_map(|(_, rule)| rule_lists(rule)).collect();
+    let mut names: Vec<&str> = running(rules).flat_map(|(_, rule)| rule_lists(rule)).collect();
     names.sort_unstable();
     names.dedup();
     let wanted: Vec<(&str, u8)> =

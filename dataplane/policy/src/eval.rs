@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::layer7;
 use crate::packet::Packet;
 use crate::reason::{Reason, Verdict};
-use crate::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, Rule, RuleSet};
+use crate::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, Rule, RuleSet, Table};
 use crate::settings::Settings;
 use crate::time::Time;
 
@@ -102,14 +102,14 @@ impl Walk<'_> {
     fn chain(&mut self, chain: &str, depth: usize) -> Left {
         let rules = self.rules;
         for (index, rule) in rules.rules.iter().enumerate() {
-            if rule.chain != chain || !self.matches(rule) {
+            if rule.table != Table::Filter || rule.chain != chain || !self.matches(rule) {
                 continue;
             }
             self.matched.push(index);
             match &rule.action {
                 Action::Accept => return Left::Decided(Verdict::Forward),
-                Action::Drop => return Left::Decided(Verdict::Drop),
-                Action::Passthrough => {}
+                Action::Drop | Action::Reject(_) | Action::Tarpit => return Left::Decided(Verdict::Drop),
+                Action::Passthrough | Action::Log | Action::FasttrackConnection | Action::Notrack => {}
                 Action::AddSrcToAddressList(add) => self.add(add, self.packet.source),
                 Action::AddDstToAddressList(add) => self.add(add, self.packet.destination),
                 Action::Jump(_) if depth == MAX_JUMP_DEPTH => return Left::Decided(Verdict::Drop),
@@ -129,18 +129,20 @@ impl Walk<'_> {
     }
 
     fn matches(&self, rule: &Rule) -> bool {
-        !rule.disabled && rule.family == self.packet.family() && rule.matchers.iter().all(|matcher| self.holds(matcher))
+        rule.runs() && rule.family == self.packet.family() && rule.matchers.iter().all(|matcher| self.holds(matcher))
     }
 
     fn holds(&self, matcher: &Matcher) -> bool {
-        matcher.condition.applies(self.packet) && self.asks(&matcher.condition) != matcher.negated
+        matcher.condition.applies(self.packet)
+            && self.asks(&matcher.condition).is_some_and(|answer| answer != matcher.negated)
     }
 
-    /// What the condition says of a packet that it applies to.
-    fn asks(&self, condition: &Condition) -> bool {
+    /// What the condition says of a packet that it applies to; none if that is not evaluated yet, and then the matcher is
+    /// false, negated or not.
+    fn asks(&self, condition: &Condition) -> Option<bool> {
         let packet = self.packet;
         let (src_port, dst_port) = packet.ports.unwrap_or_default();
-        match condition {
+        Some(match condition {
             Condition::SrcAddress(set) => set.contains(packet.source),
             Condition::DstAddress(set) => set.contains(packet.destination),
             Condition::Protocol(number) => packet.protocol == *number,
@@ -156,6 +158,7 @@ impl Walk<'_> {
             Condition::Layer7(name) => {
                 self.rules.pattern(name).is_some_and(|pattern| layer7::matches(&pattern.regexp, packet.payload))
             }
-        }
+            _ => return None,
+        })
     }
 }

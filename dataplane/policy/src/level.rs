@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 
 use crate::rule::{Action, Condition, Rule, RuleSet};
 
-/// The level of every list that some enabled rule adds to. Lists that are only read are absent: packets do not get
+/// The level of every list that some rule that runs adds to. Lists that are only read are absent: packets do not get
 /// into them. Lists that can be reached only by being in one of them already are level 0.
 pub fn levels(rules: &RuleSet) -> BTreeMap<String, u8> {
     let adding: Vec<(&str, &Rule)> =
-        rules.rules.iter().filter(|rule| !rule.disabled).filter_map(|rule| Some((added(rule)?, rule))).collect();
+        rules.rules.iter().filter(|rule| rule.runs()).filter_map(|rule| Some((added(rule)?, rule))).collect();
     let mut levels: BTreeMap<&str, Option<u8>> = adding.iter().map(|(list, _)| (*list, None)).collect();
 
     // Levels are learnt from the easiest lists upwards and only ever sink, so this ends: at the latest after as many
@@ -56,7 +56,7 @@ fn proofs(rule: &Rule, levels: &BTreeMap<&str, Option<u8>>) -> Option<u8> {
                     proofs = proofs.max((*level)?.saturating_add(1));
                 }
             }
-            Condition::Layer7(_) => passphrase = 1,
+            Condition::Layer7(_) | Condition::Content(_) => passphrase = 1,
             _ => {}
         }
     }
@@ -67,7 +67,7 @@ fn proofs(rule: &Rule, levels: &BTreeMap<&str, Option<u8>>) -> Option<u8> {
 mod tests {
     use super::*;
     use crate::packet::Family;
-    use crate::rule::{ListAdd, ListTimeout, Matcher, RuleId};
+    use crate::rule::{ListAdd, ListTimeout, Matcher};
 
     /// A rule that adds to `list` whoever is in all of `needs`; `!` before a name negates.
     fn add(list: &str, needs: &[&str]) -> Rule {
@@ -75,20 +75,12 @@ mod tests {
             negated: name.starts_with('!'),
             condition: Condition::SrcAddressList(name.trim_start_matches('!').to_owned()),
         });
-        Rule {
-            id: RuleId::default(),
-            family: Family::Ipv4,
-            chain: "input".to_owned(),
-            matchers: matchers.collect(),
-            action: Action::AddSrcToAddressList(ListAdd { list: list.to_owned(), timeout: ListTimeout::NoneDynamic }),
-            disabled: false,
-            comment: String::new(),
-            line: 0,
-        }
+        let action = Action::AddSrcToAddressList(ListAdd { list: list.to_owned(), timeout: ListTimeout::NoneDynamic });
+        Rule { matchers: matchers.collect(), ..Rule::new(Family::Ipv4, "input", action) }
     }
 
     fn of(rules: Vec<Rule>) -> Vec<(String, u8)> {
-        levels(&RuleSet { layer7: Vec::new(), rules }).into_iter().collect()
+        levels(&RuleSet { rules, ..RuleSet::default() }).into_iter().collect()
     }
 
     fn expected(levels: &[(&str, u8)]) -> Vec<(String, u8)> {
@@ -126,9 +118,10 @@ mod tests {
     }
 
     #[test]
-    fn negated_read_only_and_disabled_do_not_count() {
+    fn negated_read_only_disabled_and_invalid_do_not_count() {
         let disabled = Rule { disabled: true, ..add("whitelist", &[]) };
-        let rules = vec![add("a", &[]), add("b", &["!a"]), add("c", &["whitelist"]), disabled];
+        let invalid = Rule { invalid: Some("it asks for a mark".to_owned()), ..add("whitelist", &[]) };
+        let rules = vec![add("a", &[]), add("b", &["!a"]), add("c", &["whitelist"]), disabled, invalid];
         assert_eq!(of(rules), expected(&[("a", 0), ("b", 0), ("c", 0)]));
     }
 

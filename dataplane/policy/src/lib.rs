@@ -6,15 +6,16 @@
 //!
 //! | module     | owns |
 //! |------------|------|
-//! | [`packet`] | what rules can see of a packet |
-//! | [`rule`]   | rule, chain, matcher, action, address-list timeout, layer-7 pattern |
+//! | [`packet`] | what rules can see of a packet, and what its bytes say |
+//! | [`rule`]   | what an export says, typed: rules, their matchers and actions, lists, layer-7 patterns, tracking |
 //! | [`reason`] | verdict and reason: one closed set for metrics, CLI and log |
-//! | [`settings`] | what is not in the rules: protected addresses, chain defaults, frames that are not IP |
+//! | [`settings`] | what is not in the rules: protected addresses, interfaces, chain defaults, time zone, frames that are not IP |
 //! | [`level`]  | how many proofs it takes to get into a list |
 //! | [`eval`]   | the reference: rules tried one by one, in order |
 //! | [`rsc`]    | reading RouterOS exports, with every bad line reported |
 //! | [`wire`]   | JSON lines between the dataplane and the control process |
 //! | [`time`]   | points in time and RouterOS durations |
+//! | [`word`]   | words of the language, and sets of them |
 
 pub mod eval;
 pub mod layer7;
@@ -26,3 +27,4 @@ pub mod rule;
 pub mod settings;
 pub mod time;
 pub mod wire;
+pub mod word;

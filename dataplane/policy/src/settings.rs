@@ -1,14 +1,18 @@
-//! What is not in the rules: which addresses are protected, what a chain does when no rule decides, and what happens
-//! to frames that rules cannot see.
+//! What is not in the rules: which addresses are protected, which side an interface is, what a chain does when no rule
+//! decides, what time it is, and what happens to frames that rules cannot see.
+
+mod interfaces;
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use self::interfaces::Interfaces;
 use crate::packet::{Packet, Side};
 use crate::reason::{Reason, Verdict};
 use crate::rule::BuiltinChain;
+use crate::time::UtcOffset;
 
 /// The part of the configuration that takes part in deciding about packets. Both processes know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +20,10 @@ use crate::rule::BuiltinChain;
 pub struct Settings {
     /// The addresses behind the filter, in the role of "the router's own": they decide which chain a packet enters.
     pub protect: Vec<IpNet>,
+    /// Which sides the interfaces in rules are.
+    pub interfaces: Interfaces,
+    /// What the clock of `time` matchers is ahead of UTC. It does not follow summer time.
+    pub time_zone: UtcOffset,
     /// What happens to a packet that no rule of its chain decided about.
     pub chain_default: ChainDefaults,
     /// What happens to frames that rules cannot see.
@@ -23,11 +31,14 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// Everything is protected, only `output` accepts by default, of the frames that are not IP only ARP passes.
+    /// Everything is protected, only `output` accepts by default, of the frames that are not IP only ARP passes; the
+    /// sides have their own names, and the time is UTC.
     fn default() -> Self {
         let everything = ["0.0.0.0/0", "::/0"].map(|net| net.parse().expect("a literal prefix"));
         Settings {
             protect: everything.to_vec(),
+            interfaces: Interfaces::default(),
+            time_zone: UtcOffset::default(),
             chain_default: ChainDefaults::default(),
             frames: FrameClasses::default(),
         }

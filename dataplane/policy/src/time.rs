@@ -1,9 +1,12 @@
 //! Points in time and durations as RouterOS writes them.
 
+use std::fmt;
 use std::ops::Add;
+use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A point in time: nanoseconds on a monotonic clock that the caller chose. Only differences mean anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -35,6 +38,60 @@ impl Add<Duration> for Time {
     /// Saturates at [`Time::NEVER`].
     fn add(self, duration: Duration) -> Time {
         Time(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// How far a clock is ahead of UTC, in whole minutes, at most 14 h. Written `+01:00` or `-03:30`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct UtcOffset {
+    minutes: i16,
+}
+
+impl UtcOffset {
+    const MOST_MINUTES: i16 = 14 * 60;
+
+    /// Seconds that the clock is ahead of UTC; negative if it is behind.
+    pub const fn seconds(self) -> i32 {
+        self.minutes as i32 * 60
+    }
+}
+
+impl fmt::Display for UtcOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.minutes < 0 { '-' } else { '+' };
+        write!(f, "{sign}{:02}:{:02}", self.minutes.abs() / 60, self.minutes.abs() % 60)
+    }
+}
+
+impl FromStr for UtcOffset {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let (sign, clock) = match text.as_bytes().first()? {
+                b'+' => (1, &text[1..]),
+                b'-' => (-1, &text[1..]),
+                _ => return None,
+            };
+            let (hours, minutes) =
+                clock.split_once(':').filter(|(hours, minutes)| hours.len() == 2 && minutes.len() == 2)?;
+            let minutes = i16::try_from(digits(minutes).filter(|minutes| *minutes < 60)?).ok()?;
+            let total = i16::try_from(digits(hours)?).ok()?.checked_mul(60)?.checked_add(minutes)?;
+            (total <= UtcOffset::MOST_MINUTES).then_some(UtcOffset { minutes: sign * total })
+        };
+        read().ok_or("expected an offset from UTC such as `+01:00` or `-03:30`, at most 14 hours")
+    }
+}
+
+impl Serialize for UtcOffset {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for UtcOffset {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -116,6 +173,17 @@ mod tests {
             assert_eq!(format_duration(Duration::from_secs(seconds)), text);
         }
         assert_eq!(format_duration(Duration::from_millis(9_001)), "10s");
+    }
+
+    #[test]
+    fn offsets_from_utc_have_a_sign() {
+        for (text, seconds) in [("+00:00", 0), ("+01:00", 3_600), ("-03:30", -12_600), ("+14:00", 50_400)] {
+            let offset: UtcOffset = text.parse().unwrap();
+            assert_eq!((offset.seconds(), offset.to_string()), (seconds, text.to_owned()));
+        }
+        for text in ["", "01:00", "+1:00", "+1:000", "+01", "+01:60", "+14:01", "++1:00", "+01:00:00", "CET", "ä"] {
+            assert!(text.parse::<UtcOffset>().is_err(), "{text}");
+        }
     }
 
     #[test]

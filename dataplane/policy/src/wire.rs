@@ -51,7 +51,7 @@ pub enum Request {
     /// the new rules.
     Apply {
         /// The rules.
-        rules: RuleSet,
+        rules: Box<RuleSet>,
         /// Where they came from, for people: a file name.
         source: String,
     },

@@ -37,7 +37,7 @@ impl Manager {
             Request::Rules => Response::Rules(self.rules()),
             Request::Lists { list, limit } => Response::Lists(self.lists(list.as_deref(), limit)),
             Request::Metrics => Response::Metrics(self.metrics()),
-            Request::Apply { rules, source } => match self.apply(rules, source) {
+            Request::Apply { rules, source } => match self.apply(*rules, source) {
                 Ok(generation) => {
                     self.applied += 1;
                     Response::Applied { generation }

@@ -19,15 +19,16 @@ use super::transport::{self, Fragment};
 
 const LENGTH: usize = 20;
 
-/// Reads the packet that an Ethernet frame carries.
+/// Reads the packet that an Ethernet frame carries: its last bytes.
 #[inline]
-pub(super) fn read(side: Side, bytes: &[u8]) -> Result<Packet<'_>, Reason> {
+pub(super) fn read<'f>(side: Side, frame: &'f [u8], bytes: &'f [u8]) -> Result<Packet<'f>, Reason> {
     let header = Header(bytes.first_chunk().ok_or(Reason::Ipv4Malformed)?);
     if header.version() != 4 || header.length() < LENGTH {
         return Err(Reason::Ipv4Malformed);
     }
     let data = bytes.get(header.length()..header.total_length()).ok_or(Reason::Ipv4Malformed)?;
     let part = header.fragment().part(header.protocol(), data)?;
+    let network = frame.len() - bytes.len();
     let transport = transport::read(header.protocol(), data, part)?;
     Ok(Packet {
         side,
@@ -38,6 +39,9 @@ pub(super) fn read(side: Side, bytes: &[u8]) -> Result<Packet<'_>, Reason> {
         icmp: transport.icmp,
         ip_length: header.total_length() as u32,
         payload: transport.payload,
+        frame,
+        network: network as u16,
+        transport: (network + header.length()) as u16,
     })
 }
 

@@ -23,14 +23,15 @@ const LENGTH: usize = 40;
 /// practice, and every header more is work that a sender can ask for.
 const MAX_EXTENSIONS: usize = 8;
 
-/// Reads the packet that an Ethernet frame carries.
-pub(super) fn read(side: Side, bytes: &[u8]) -> Result<Packet<'_>, Reason> {
+/// Reads the packet that an Ethernet frame carries: its last bytes.
+pub(super) fn read<'f>(side: Side, frame: &'f [u8], bytes: &'f [u8]) -> Result<Packet<'f>, Reason> {
     let header = Header(bytes.first_chunk().ok_or(Reason::Ipv6Malformed)?);
     if header.version() != 6 {
         return Err(Reason::Ipv6Malformed);
     }
     let data = bytes.get(LENGTH..LENGTH + header.payload_length()).ok_or(Reason::Ipv6Malformed)?;
     let upper = walk(header.next(), data)?;
+    let network = frame.len() - bytes.len();
     let transport = transport::read(upper.protocol, upper.data, upper.part)?;
     let directly_behind = header.next() == IpNumber::IPV6_ICMP;
     if directly_behind && header.hop_limit() == 255 && transport.icmp.is_some_and(is_neighbour_discovery) {
@@ -45,6 +46,9 @@ pub(super) fn read(side: Side, bytes: &[u8]) -> Result<Packet<'_>, Reason> {
         icmp: transport.icmp,
         ip_length: (LENGTH + data.len()) as u32,
         payload: transport.payload,
+        frame,
+        network: network as u16,
+        transport: (network + LENGTH + data.len() - upper.data.len()) as u16,
     })
 }
 

@@ -95,7 +95,13 @@ enum HeaderTest {
     SourcePort(Ports),
     DestinationPort(Ports),
     EitherPort(Ports),
-    Icmp { kind: u8, first: u8, last: u8 },
+    Icmp {
+        kind: u8,
+        first: u8,
+        last: u8,
+    },
+    /// Of no packet.
+    Unsupported,
 }
 
 struct Ports(Box<[(u16, u16)]>);
@@ -148,8 +154,9 @@ impl Program {
         let span = |chain: &str| spans.get(chain).copied().unwrap_or_default();
         let step = |action: &Action| match action {
             Action::Accept => Step::Accept,
-            Action::Drop => Step::Drop,
-            Action::Passthrough => Step::Passthrough,
+            // What is not run yet does not get here, see `unsupported`.
+            Action::Drop | Action::Reject(_) | Action::Tarpit => Step::Drop,
+            Action::Passthrough | Action::Log | Action::FasttrackConnection | Action::Notrack => Step::Passthrough,
             Action::AddSrcToAddressList(ListAdd { list, timeout }) => Step::AddSource(names.lists[&**list], *timeout),
             Action::AddDstToAddressList(ListAdd { list, timeout }) => {
                 Step::AddDestination(names.lists[&**list], *timeout)
@@ -226,6 +233,8 @@ fn header_test(matcher: &Matcher, family: Family) -> Option<Test<HeaderTest>> {
             HeaderTest::Icmp { kind: *kind, first: *codes.start(), last: *codes.end() }
         }
         Condition::SrcAddressList(_) | Condition::DstAddressList(_) | Condition::Layer7(_) => return None,
+        // Does not get here, see `unsupported`.
+        _ => HeaderTest::Unsupported,
     };
     Some(Test { negated: matcher.negated, question })
 }
@@ -309,6 +318,7 @@ impl HeaderTest {
                 let (its_kind, code) = view.icmp?;
                 its_kind == *kind && (*first..=*last).contains(&code)
             }
+            HeaderTest::Unsupported => return None,
         })
     }
 }

@@ -12,7 +12,7 @@ use knockplane_engine::headers::max_frame;
 use knockplane_engine::lists::Lists;
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::{Family, Packet, Side};
-use knockplane_policy::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, PortSet, Rule, RuleId, RuleSet};
+use knockplane_policy::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, PortSet, Rule, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Counter;
@@ -29,21 +29,13 @@ pub(crate) fn seconds(seconds: u64) -> Duration {
 }
 
 pub(crate) fn rule(chain: &str, conditions: Vec<Condition>, action: Action) -> Rule {
-    Rule {
-        id: RuleId::default(),
-        family: Family::Ipv4,
-        chain: chain.to_owned(),
-        matchers: conditions.into_iter().map(|condition| Matcher { negated: false, condition }).collect(),
-        action,
-        disabled: false,
-        comment: String::new(),
-        line: 0,
-    }
+    let matchers = conditions.into_iter().map(|condition| Matcher { negated: false, condition }).collect();
+    Rule { matchers, ..Rule::new(Family::Ipv4, chain, action) }
 }
 
 /// A rule set with ids, and lines counted from 1.
 pub(crate) fn rule_set(rules: Vec<Rule>) -> RuleSet {
-    let mut set = RuleSet { layer7: Vec::new(), rules };
+    let mut set = RuleSet { rules, ..RuleSet::default() };
     set.assign_ids();
     for (line, rule) in (1..).zip(&mut set.rules) {
         rule.line = line;
@@ -141,8 +133,9 @@ impl Spec {
         frame
     }
 
-    /// What rules should see of it.
-    pub(crate) fn packet(&self, side: Side) -> Packet<'_> {
+    /// What rules should see of it in its frame.
+    pub(crate) fn packet<'f>(&'f self, side: Side, frame: &'f [u8]) -> Packet<'f> {
+        let network = (14 + 4 * self.tags) as u16;
         let v4 = self.source.is_ipv4();
         let (protocol, header) = match self.transport {
             Transport::Tcp(..) => (6, 20),
@@ -168,6 +161,9 @@ impl Spec {
             },
             ip_length: (if v4 { 20 } else { 40 } + header + self.payload.len()) as u32,
             payload: &self.payload,
+            frame,
+            network,
+            transport: network + if v4 { 20 } else { 40 },
         }
     }
 }

@@ -7,10 +7,13 @@
 //!   not looked into; etherparse goes on as if extension headers followed.
 //! - MACsec is an unknown ethertype; etherparse looks into what is not encrypted.
 
-use etherparse::{IpNumber, LaxNetSlice, LaxSlicedPacket, SlicedPacket, TcpSlice, TransportSlice, UdpSlice};
+use etherparse::{
+    Ethernet2Slice, IpNumber, LaxNetSlice, LaxSlicedPacket, SlicedPacket, TcpSlice, TransportSlice, UdpSlice,
+};
 use knockplane_engine::headers::read;
-use knockplane_policy::packet::{Packet, Side};
+use knockplane_policy::packet::{FragmentPart, Packet, Side, TcpFlag};
 use knockplane_policy::reason::Reason;
+use knockplane_policy::word::Word;
 use proptest::prelude::*;
 
 use crate::common::{Spec, Transport, cases, ethernet};
@@ -24,12 +27,24 @@ fn assert_seen_alike(frame: &[u8], packet: &Packet<'_>) {
             let fragment = (header.is_fragmenting_payload(), header.fragments_offset().value() > 0);
             assert_eq!(packet.protocol, header.protocol().0);
             assert_eq!(packet.ip_length, u32::from(header.total_len()));
+            assert_eq!((packet.ttl(), packet.dscp()), (Some(header.ttl()), Some(header.dcp().value())));
+            let part = match (header.more_fragments(), header.fragments_offset().value()) {
+                (false, 0) => FragmentPart::Whole,
+                (true, 0) => FragmentPart::First,
+                _ => FragmentPart::Later,
+            };
+            assert_eq!(packet.fragment(), Some(part));
+            assert_eq!(
+                packet.network().unwrap()[20..].strip_suffix(packet.transport().unwrap()),
+                Some(header.options())
+            );
             let sees_more = header.protocol() == IpNumber::AUTHENTICATION_HEADER;
             (header.source_addr().into(), header.destination_addr().into(), fragment, sees_more)
         }
         LaxNetSlice::Ipv6(ip) => {
             let header = ip.header();
             assert_eq!(packet.ip_length, u32::from(header.payload_length()) + 40);
+            assert_eq!((packet.ttl(), packet.tos()), (Some(header.hop_limit()), Some(header.traffic_class())));
             let fragment = (ip.payload().fragmented, packet.ports.is_none() && packet.payload.is_empty());
             let extension = IpNumber(packet.protocol).is_ipv6_ext_header_value();
             let sees_more = header.payload_length() == 0 || fragment.0 && extension;
@@ -38,6 +53,11 @@ fn assert_seen_alike(frame: &[u8], packet: &Packet<'_>) {
         LaxNetSlice::Arp(_) => panic!("ARP was accepted as IP"),
     };
     assert_eq!((packet.source, packet.destination), (source, destination));
+    assert_eq!(
+        packet.source_mac().map(|mac| mac.0),
+        Ethernet2Slice::from_slice_without_fcs(frame).ok().map(|slice| slice.source())
+    );
+    assert_eq!(packet.vlan_priority(), lax.vlan_ids().first().map(|_| frame[14] >> 5));
     if sees_more {
         return;
     }
@@ -47,14 +67,24 @@ fn assert_seen_alike(frame: &[u8], packet: &Packet<'_>) {
     assert_eq!(packet.protocol, ip_payload.ip_number.0);
     let (fragmented, later) = fragment;
     assert_eq!(ip_payload.fragmented, fragmented);
+    assert_eq!(packet.fragment() != Some(FragmentPart::Whole), fragmented);
     if fragmented && later && packet.icmp.is_none() {
         assert_eq!((packet.ports, packet.payload.len()), (None, 0));
         return;
     }
     let behind = ip_payload.payload;
+    assert_eq!(packet.transport(), Some(behind));
     let (ports, icmp, payload) = match ip_payload.ip_number {
         IpNumber::TCP => {
             let tcp = TcpSlice::from_slice(behind).unwrap();
+            let flags = [tcp.fin(), tcp.syn(), tcp.rst(), tcp.psh(), tcp.ack(), tcp.urg(), tcp.ece(), tcp.cwr()];
+            assert_eq!(
+                TcpFlag::ALL.iter().map(|flag| packet.tcp_flags().unwrap().contains(*flag)).collect::<Vec<_>>(),
+                flags
+            );
+            let numbers = (packet.tcp_sequence(), packet.tcp_acknowledgement(), packet.tcp_window());
+            let same = (tcp.sequence_number(), tcp.acknowledgment_number(), tcp.window_size());
+            assert_eq!(numbers, (Some(same.0), Some(same.1), Some(same.2)));
             (Some((tcp.source_port(), tcp.destination_port())), None, tcp.payload())
         }
         IpNumber::UDP => {
@@ -145,7 +175,7 @@ proptest! {
     fn what_was_built_is_read(spec in spec()) {
         let frame = spec.frame();
         let packet = read(Side::Inside, &frame, 1522);
-        prop_assert_eq!(packet, Ok(spec.packet(Side::Inside)));
+        prop_assert_eq!(packet, Ok(spec.packet(Side::Inside, &frame)));
         assert_seen_alike(&frame, &packet.unwrap());
     }
 

@@ -11,7 +11,7 @@ use knockplane_engine::events::Event;
 use knockplane_policy::eval::{PlainLists, evaluate};
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rule::{
-    Action, AddressSet, Condition, Layer7Pattern, ListAdd, ListTimeout, Matcher, PortSet, Rule, RuleId, RuleSet,
+    Action, AddressSet, Condition, Layer7Pattern, ListAdd, ListTimeout, Matcher, PortSet, Rule, RuleSet,
 };
 use knockplane_policy::settings::{ChainDefaults, Choice, Settings};
 use knockplane_policy::time::Time;
@@ -102,15 +102,9 @@ fn rule() -> impl Strategy<Value = Rule> {
     let matchers = prop::collection::vec(matcher, 0..4);
     let rule = chain.prop_flat_map(|chain| (Just(chain), action(chain)));
     (rule, matchers, prop::bool::weighted(0.3), prop::bool::weighted(0.1)).prop_map(
-        |((chain, action), matchers, v6, disabled)| Rule {
-            id: RuleId::default(),
-            family: if v6 { Family::Ipv6 } else { Family::Ipv4 },
-            chain: CHAINS[chain].to_owned(),
-            matchers,
-            action,
-            disabled,
-            comment: String::new(),
-            line: 0,
+        |((chain, action), matchers, v6, disabled)| {
+            let family = if v6 { Family::Ipv6 } else { Family::Ipv4 };
+            Rule { matchers, disabled, ..Rule::new(family, CHAINS[chain], action) }
         },
     )
 }
@@ -123,7 +117,11 @@ fn rules() -> impl Strategy<Value = RuleSet> {
         line: 0,
     };
     let layer7 = vec![pattern("open", "^open$"), pattern("any", "e")];
-    prop::collection::vec(rule(), 0..16).prop_map(move |rules| RuleSet { layer7: layer7.clone(), rules })
+    prop::collection::vec(rule(), 0..16).prop_map(move |rules| RuleSet {
+        layer7: layer7.clone(),
+        rules,
+        ..RuleSet::default()
+    })
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
@@ -179,8 +177,8 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
         let decisions = engine.decide(*side, &frames, now).to_vec();
         assert_eq!(decisions.len(), specs.len());
-        for (spec, decision) in specs.iter().zip(decisions) {
-            let packet = spec.packet(*side);
+        for ((spec, frame), decision) in specs.iter().zip(&frames).zip(decisions) {
+            let packet = spec.packet(*side, frame);
             let expected = evaluate(rules, settings, &mut plain, &packet, now);
             assert_eq!((decision.verdict, decision.reason), (expected.verdict, expected.reason), "{spec:?}");
             let count = |counter: &mut Counter| {

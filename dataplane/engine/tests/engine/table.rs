@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use knockplane_engine::lists::{Lists, OPERATOR_LEVEL};
 use knockplane_engine::table::{Problem, Table};
-use knockplane_policy::rule::{Action, AddressSet, Condition, Layer7Pattern, Rule, RuleSet};
+use knockplane_policy::packet::Family;
+use knockplane_policy::rule::{
+    self, Action, AddressSet, Condition, EntryAddress, Layer7Pattern, ListEntry, Log, RejectWith, Rule, RuleSet,
+};
 use knockplane_policy::settings::Settings;
 
 use crate::common::{add_src, rule, rule_set, src_list};
@@ -145,4 +148,37 @@ fn jumps_that_multiply_are_refused() {
     let told = problems(ladder(12));
     assert!(told.len() == 1 && told[0].contains("chain `input`") && told[0].contains("1000000"), "{told:?}");
     assert_eq!(problems(ladder(5)), [""; 0]);
+}
+
+#[test]
+fn what_cannot_run_yet_is_refused_and_what_does_not_run_is_not_looked_at() {
+    let content = || Condition::Content(rule::Bytes(b"secret".to_vec()));
+    let reject = rule("prerouting", vec![], Action::Reject(RejectWith::TcpReset));
+    let rules = vec![
+        rule("input", vec![content(), src_list("a"), Condition::Random(5)], Action::Accept),
+        Rule { table: rule::Table::Raw, log: Some(Log::default()), ..reject },
+        rule("input", vec![], Action::Log),
+        Rule { disabled: true, ..rule("input", vec![content()], Action::Accept) },
+        Rule { invalid: Some("it asks for a mark".to_owned()), ..rule("input", vec![content()], Action::Tarpit) },
+    ];
+    let mut rules = rule_set(rules);
+    let entry = |address, line| ListEntry {
+        family: Family::Ipv4,
+        list: "a".to_owned(),
+        address,
+        timeout: None,
+        disabled: false,
+        comment: String::new(),
+        line,
+    };
+    let name = || EntryAddress::Name("example.com".to_owned());
+    rules.address_lists = vec![entry(EntryAddress::None, 6), entry(name(), 7), entry(name(), 8)];
+    let place = |rule: usize| format!("line {}: rule {}", rule + 1, rules.rules[rule].id);
+    let expected = [
+        format!("{}: the dataplane does not run `content`, `random` yet", place(0)),
+        format!("{}: the dataplane does not run `raw`, `reject`, `log` yet", place(1)),
+        format!("{}: the dataplane does not run `log` yet", place(2)),
+        "line 7: list `a`: the dataplane does not run entries of `address-list` yet; 2 in all".to_owned(),
+    ];
+    assert_eq!(problems(rules), expected);
 }

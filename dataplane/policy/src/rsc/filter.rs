@@ -9,7 +9,7 @@ use super::problem::{Complaint, Problems, show};
 use super::property::{self, Add, Given, Property};
 use super::value::{self, Parsed};
 use crate::packet::{Family, protocol};
-use crate::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, Rule, RuleId};
+use crate::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, Rule};
 
 /// Every property RouterOS has for these menus. Source: RouterOS manual, Filter, and exports of RouterOS 5 to 7.
 pub(super) const PROPERTIES: &[Property<Draft>] = &[
@@ -257,14 +257,11 @@ fn finish(mut draft: Draft, line: u32) -> Option<Rule> {
     };
     draft.matchers.sort_by_key(|matcher| matcher.condition.rank());
     Some(Rule {
-        id: RuleId::default(),
-        family: draft.family,
-        chain: draft.chain?,
         matchers: draft.matchers,
-        action,
         disabled: draft.disabled.unwrap_or_default(),
         comment: draft.comment.unwrap_or_default(),
         line,
+        ..Rule::new(draft.family, &draft.chain?, action)
     })
 }
 

@@ -217,6 +217,7 @@ impl Reader<'_> {
         let mut rules = RuleSet {
             layer7: self.patterns.into_iter().filter_map(|entry| entry.pattern).collect(),
             rules: self.rules.into_iter().filter_map(|entry| entry.rule).collect(),
+            ..RuleSet::default()
         };
         rules.assign_ids();
         Reading { rules, problems: self.problems.place(text), skipped: self.skipped }

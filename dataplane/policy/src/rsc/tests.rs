@@ -43,7 +43,7 @@ fn places(text: &str) -> Vec<(String, u32, u32)> {
     problems.into_iter().map(|problem| (text[problem.span].to_owned(), problem.line, problem.column)).collect()
 }
 
-fn conditions(rule: &Rule) -> Vec<&'static str> {
+fn conditions(rule: &Rule) -> Vec<&str> {
     rule.matchers.iter().map(|matcher| matcher.condition.name()).collect()
 }
 

@@ -1,9 +1,17 @@
-//! What rules can see of a packet: a small view that borrows the payload from the frame.
+//! What rules can see of a packet: a small view that borrows the frame.
+//!
+//! What nearly every rule asks for is read once and stands in the view. The rest is read from the frame when a rule
+//! asks for it, see `bytes`.
+
+mod bytes;
 
 use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::bytes::{ExtensionHeader, FragmentPart, MacAddress, OptionKind, TcpFlag};
+use crate::word::Word;
 
 /// One of the two interfaces of the filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,6 +46,14 @@ impl Side {
             Side::Outside => "outside",
             Side::Inside => "inside",
         }
+    }
+}
+
+impl Word for Side {
+    const ALL: &'static [Side] = &Side::ALL;
+
+    fn name(self) -> &'static str {
+        self.name()
     }
 }
 
@@ -79,7 +95,8 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
 }
 
-/// An IPv4 or IPv6 packet as rules see it. Everything in it was checked against the frame's length.
+/// An IPv4 or IPv6 packet as rules see it. What stands in it was checked against the frame's length; what its methods
+/// read from the frame is checked again, so that any bytes and offsets are safe: it is none if they do not hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
     /// The side it came in on.
@@ -99,9 +116,33 @@ pub struct Packet<'a> {
     /// What follows the TCP, UDP or ICMP header (8 bytes for ICMP), or the IP header for other protocols.
     /// Empty for fragments behind the first.
     pub payload: &'a [u8],
+    /// The whole frame, from the Ethernet destination on. Behind the packet it may hold Ethernet's padding.
+    pub frame: &'a [u8],
+    /// Where in the frame the IP header begins.
+    pub network: u16,
+    /// Where in the frame begins what is behind the IP header and, in IPv6, its extension headers.
+    pub transport: u16,
 }
 
 impl Packet<'_> {
+    /// A packet without a frame, payload, ports and ICMP header: what only its bytes say is not known. For tests and
+    /// questions; the rest is filled in with `..Packet::bare(…)`.
+    pub const fn bare(side: Side, source: IpAddr, destination: IpAddr, protocol: u8) -> Self {
+        Packet {
+            side,
+            source,
+            destination,
+            protocol,
+            ports: None,
+            icmp: None,
+            ip_length: if source.is_ipv4() { 20 } else { 40 },
+            payload: &[],
+            frame: &[],
+            network: 0,
+            transport: 0,
+        }
+    }
+
     /// The family, as the source's.
     pub const fn family(&self) -> Family {
         Family::of(self.source)

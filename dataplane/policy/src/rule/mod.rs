@@ -1,0 +1,239 @@
+//! Rules in their declared form: what an operator wrote, typed. This is what travels between the processes and what
+//! the engine compiles.
+
+mod action;
+mod condition;
+mod list;
+mod protocol;
+mod tracking;
+mod value;
+
+use std::fmt;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+pub use self::action::{Action, RejectWith};
+pub use self::condition::{Condition, MATCHERS, Matcher};
+pub use self::list::{EntryAddress, ListAdd, ListEntry, ListTimeout};
+pub use self::protocol::{PROTOCOLS, protocol_name, protocol_number};
+pub use self::tracking::{Tracking, TrackingMode};
+pub use self::value::{
+    AddressSet, AddressType, Bytes, ClassifierFields, Comparison, ConnectionState, Direction, InterfaceKind,
+    Ipv4Option, LimitMode, Mark, NatState, PortSet, Rate, RateUnit, Relation, Weekday,
+};
+use crate::packet::Family;
+pub use crate::packet::{ExtensionHeader, MacAddress, TcpFlag};
+use crate::word::words;
+
+/// Everything a rule file says. The order of `rules` is the order of evaluation within each chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleSet {
+    /// `/ip firewall layer7-protocol`.
+    pub layer7: Vec<Layer7Pattern>,
+    /// `/ip firewall filter`, `/ipv6 firewall filter`, and the `raw` menus beside them, in the order of the file.
+    pub rules: Vec<Rule>,
+    /// `/ip firewall address-list` and `/ipv6 firewall address-list`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub address_lists: Vec<ListEntry>,
+    /// `/ip firewall connection tracking`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tracking: Tracking,
+    /// `/interface list` and `/interface list member`. Interface matchers name them; which of their members are sides
+    /// of the filter is a setting.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub interface_lists: Vec<InterfaceList>,
+    /// `/ip address` and `/ipv6 address`: the router's own addresses, each with the length of its network's prefix. What
+    /// is local and what is broadcast follows from them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub local_addresses: Vec<IpNet>,
+}
+
+/// A list of interfaces. RouterOS has `all`, `none`, `dynamic` and `static` besides. Source: RouterOS manual, Interface
+/// lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InterfaceList {
+    /// What matchers name.
+    pub name: String,
+    /// Lists whose interfaces are in it…
+    pub include: Vec<String>,
+    /// …but not those of these lists…
+    pub exclude: Vec<String>,
+    /// …and these interfaces, whatever was excluded. Without those that are disabled.
+    pub members: Vec<String>,
+}
+
+/// One rule of a filter or `raw` menu.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Stable across reloads and reordering: derived from what the rule says, see [`RuleSet::assign_ids`].
+    pub id: RuleId,
+    /// Which menu it stands in, with `family`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub table: Table,
+    /// IPv4 or IPv6: `/ip` or `/ipv6`.
+    pub family: Family,
+    /// The chain it belongs to. Chains are compared exactly.
+    pub chain: String,
+    /// What it must see to act; all of them.
+    pub matchers: Vec<Matcher>,
+    /// What it does.
+    pub action: Action,
+    /// Whether packets that it matches are logged as well: `log=yes`, or the action `log`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub log: Option<Log>,
+    /// Kept and shown, but not run.
+    pub disabled: bool,
+    /// Why it cannot be honoured as it stands, if so. It is then kept and shown, but not run, with all of its matchers: a
+    /// rule without one of them would match more.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub invalid: Option<String>,
+    /// Free text.
+    pub comment: String,
+    /// The line of the rule file the rule began on, counted from 1; 0 if it came from elsewhere.
+    pub line: u32,
+}
+
+impl Rule {
+    /// A filter rule that matches every packet of the family in this chain. The rest is filled in with
+    /// `..Rule::new(…)`.
+    pub fn new(family: Family, chain: &str, action: Action) -> Rule {
+        Rule {
+            id: RuleId::default(),
+            table: Table::Filter,
+            family,
+            chain: chain.to_owned(),
+            matchers: Vec::new(),
+            action,
+            log: None,
+            disabled: false,
+            invalid: None,
+            comment: String::new(),
+            line: 0,
+        }
+    }
+
+    /// Whether packets meet it: it is neither disabled nor invalid.
+    pub const fn runs(&self) -> bool {
+        !self.disabled && self.invalid.is_none()
+    }
+}
+
+words! {
+    /// When rules are met.
+    #[derive(Default)]
+    Table {
+        /// `raw`: before connection tracking.
+        Raw = "raw",
+        /// `filter`: after it.
+        #[default]
+        Filter = "filter",
+    }
+}
+
+impl Table {
+    /// The chains that packets enter by themselves: each packet one of the filter's; in `raw`, `output` if it is from a
+    /// protected address and `prerouting` otherwise.
+    pub const fn builtin_chains(self) -> &'static [&'static str] {
+        match self {
+            Table::Raw => &["prerouting", "output"],
+            Table::Filter => &["input", "forward", "output"],
+        }
+    }
+}
+
+/// A line in the log for each packet that a rule matches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// `log-prefix`: what the line begins with. May be empty.
+    pub prefix: String,
+}
+
+/// The name of a rule in metrics, tables and logs: eight hexadecimal digits, with `-2`, `-3`, … for repeated rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RuleId(pub String);
+
+impl fmt::Display for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The filter's chains that packets enter by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BuiltinChain {
+    /// From outside to a protected address.
+    Input,
+    /// Neither from nor to a protected address.
+    Forward,
+    /// From a protected address to the outside.
+    Output,
+}
+
+impl BuiltinChain {
+    /// All three, in the order of their indexes.
+    pub const ALL: [BuiltinChain; 3] = [BuiltinChain::Input, BuiltinChain::Forward, BuiltinChain::Output];
+
+    /// The name in rules.
+    pub const fn name(self) -> &'static str {
+        match self {
+            BuiltinChain::Input => "input",
+            BuiltinChain::Forward => "forward",
+            BuiltinChain::Output => "output",
+        }
+    }
+}
+
+/// A named regular expression over payloads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layer7Pattern {
+    /// What `layer7-protocol=` refers to.
+    pub name: String,
+    /// The expression, unquoted. Bytes above 0x7f of the file appear as `\xHH`.
+    pub regexp: String,
+    /// Free text.
+    pub comment: String,
+    /// The line of the rule file it began on, counted from 1; 0 if it came from elsewhere.
+    pub line: u32,
+}
+
+impl RuleSet {
+    /// The pattern of this name.
+    pub fn pattern(&self, name: &str) -> Option<&Layer7Pattern> {
+        self.layer7.iter().find(|pattern| pattern.name == name)
+    }
+
+    /// Gives every rule its id: a hash of what it says (table, family, chain, matchers, action, log), not of where it
+    /// stands, its comment, or whether it is disabled or invalid. Rules that say the same are numbered in order.
+    pub fn assign_ids(&mut self) {
+        let mut seen = std::collections::HashMap::<u32, u32>::new();
+        for rule in &mut self.rules {
+            let said = serde_json::json!([rule.table, rule.family, rule.chain, rule.matchers, rule.action, rule.log])
+                .to_string();
+            let hash = fnv1a(said.as_bytes());
+            let times = seen.entry(hash).and_modify(|times| *times += 1).or_insert(1);
+            rule.id = RuleId(if *times == 1 { format!("{hash:08x}") } else { format!("{hash:08x}-{times}") });
+        }
+    }
+}
+
+/// For what JSON leaves out.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// FNV-1a, 64 bits folded to 32: the ids must be the same in every build, which the standard library's hasher does
+/// not promise. Source: draft-eastlake-fnv.
+fn fnv1a(bytes: &[u8]) -> u32 {
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    (hash ^ (hash >> 32)) as u32
+}
