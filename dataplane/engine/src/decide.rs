@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use knockplane_policy::eval::MAX_JUMP_DEPTH;
 use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::reason::{Reason, Verdict};
-use knockplane_policy::rule::ListTimeout;
+use knockplane_policy::rule::{BuiltinChain, ListTimeout};
 use knockplane_policy::time::Time;
 
 use crate::counters::RuleCounters;
@@ -90,15 +90,22 @@ impl Decider {
     ) -> &[Decision] {
         let mut decided = 0;
         self.early = 0;
+        let mut train = None::<Train>;
         for (frame, decision) in frames.iter().zip(&mut self.decisions) {
             // By reference: to move a packet just written would wait for the writes.
             *decision = match &headers::read(side, frame, self.max_frame) {
                 Ok(packet) => {
                     let now = arrived(decided);
-                    let mut walk = Walk::new(packet, now, context, &mut self.memory);
-                    let decision = walk.decide();
-                    self.early |= u64::from(walk.early) << decided;
-                    decision
+                    if let Some(train) = train.as_ref().filter(|train| train.goes_on(packet, now)) {
+                        train.count(context.counters);
+                        train.decision
+                    } else {
+                        let mut walk = Walk::new(packet, now, context, &mut self.memory);
+                        let decision = walk.decide();
+                        self.early |= u64::from(walk.early) << decided;
+                        train = walk.trail.is_plain.then(|| Train::behind(packet, now, walk.trail, decision));
+                        decision
+                    }
                 }
                 Err(reason) => unseen(*reason, context.table),
             };
@@ -136,16 +143,88 @@ fn unseen(reason: Reason, table: &Table) -> Decision {
     Decision { verdict: table.settings().frames.verdict(reason).unwrap_or(Verdict::Drop), reason }
 }
 
+/// Packets of one batch that look the same to the rules, one behind the other, as bursts of a flow and floods are: what
+/// was decided about the first, and why, holds for all.
+///
+/// It holds because a plain walk changes nothing, and asks nothing but what is compared here, the lists, and the time,
+/// which is the same too. What another worker puts into a list meanwhile counts from the next batch on.
+struct Train {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    ports: Option<(u16, u16)>,
+    icmp: Option<(u8, u8)>,
+    ip_length: u32,
+    now: Time,
+    trail: Trail,
+    decision: Decision,
+}
+
+impl Train {
+    fn behind(packet: &Packet<'_>, now: Time, trail: Trail, decision: Decision) -> Train {
+        let Packet { source, destination, protocol, ports, icmp, ip_length, .. } = *packet;
+        Train { source, destination, protocol, ports, icmp, ip_length, now, trail, decision }
+    }
+
+    /// Whether the packet is one more of them. The side is the batch's.
+    fn goes_on(&self, packet: &Packet<'_>, now: Time) -> bool {
+        self.source == packet.source
+            && self.destination == packet.destination
+            && self.ports == packet.ports
+            && self.protocol == packet.protocol
+            && self.ip_length == packet.ip_length
+            && self.icmp == packet.icmp
+            && self.now == now
+    }
+
+    /// Counts the packet where the first one was counted.
+    fn count(&self, counters: &RuleCounters) {
+        for rule in &self.trail.rules[..self.trail.length] {
+            counters.count_rule(*rule as usize, self.ip_length);
+        }
+        if let Some(chain) = self.trail.default_of {
+            counters.count_default(chain, self.ip_length);
+        }
+    }
+}
+
+/// Where a walk was counted, and whether another packet that looks the same would go the same way.
+#[derive(Clone, Copy)]
+struct Trail {
+    rules: [u32; Trail::LONGEST],
+    length: usize,
+    /// The built-in chain whose default decided.
+    default_of: Option<BuiltinChain>,
+    /// Nothing was changed, and nothing asked that packets of a train may differ in.
+    is_plain: bool,
+}
+
+impl Trail {
+    /// Matches that are remembered. Most packets match one or two rules.
+    const LONGEST: usize = 4;
+
+    fn note(&mut self, rule: u32) {
+        match self.rules.get_mut(self.length) {
+            Some(place) => {
+                *place = rule;
+                self.length += 1;
+            }
+            None => self.is_plain = false,
+        }
+    }
+}
+
 /// One packet's way through the rules.
 struct Walk<'a> {
     packet: &'a Packet<'a>,
-    view: View,
+    view: View<'a>,
     now: Time,
     context: Context<'a>,
     memory: &'a mut Memory,
     /// The lists that source and destination are in, once a rule has asked.
     source: Option<ListSet>,
     destination: Option<ListSet>,
+    trail: Trail,
     /// An addition was left out only because the source is not in a list.
     early: bool,
     /// This is a second look: only additions count.
@@ -166,6 +245,7 @@ impl<'a> Walk<'a> {
             memory,
             source: None,
             destination: None,
+            trail: Trail { rules: [0; Trail::LONGEST], length: 0, default_of: None, is_plain: true },
             early: false,
             again: false,
             stepped: false,
@@ -189,8 +269,10 @@ impl<'a> Walk<'a> {
             if let Some(missed) = rule.state.iter().find(|test| self.holds(test.question) == test.negated) {
                 let adds = matches!(rule.step, Step::AddSource(..) | Step::AddDestination(..));
                 self.early |= adds && matches!(missed.question, StateTest::Source(_)) && !missed.negated;
+                self.trail.is_plain &= !self.early;
                 continue;
             }
+            self.trail.note(rule.index);
             if !self.again {
                 counters.count_rule(rule.index as usize, self.packet.ip_length);
             }
@@ -211,6 +293,7 @@ impl<'a> Walk<'a> {
                 },
             }
         }
+        self.trail.default_of = Some(chain);
         if !self.again {
             counters.count_default(chain, self.packet.ip_length);
         }
@@ -227,12 +310,16 @@ impl<'a> Walk<'a> {
             StateTest::Destination(list) => {
                 self.destination.get_or_insert_with(|| recent.membership(lists, view.destination, now)).contains(list)
             }
-            StateTest::Layer7(pattern) => table.pattern(pattern).matches(scratch.buffer(self.packet.payload)),
+            StateTest::Layer7(pattern) => {
+                self.trail.is_plain = false;
+                table.pattern(pattern).matches(scratch.buffer(self.packet.payload))
+            }
         }
     }
 
     fn add(&mut self, rule: u32, list: ListId, address: IpAddr, timeout: ListTimeout) {
         let Context { lists, events, counters, .. } = self.context;
+        self.trail.is_plain = false;
         let expiry = lists::expiry(timeout, self.now);
         let added = lists.add(list, address, expiry, self.now);
         if self.again && added == Added::New {

@@ -107,18 +107,17 @@ enum HeaderTest {
 struct Ports(Box<[(u16, u16)]>);
 
 /// A packet's headers as numbers.
-pub(crate) struct View {
+pub(crate) struct View<'a> {
     pub(crate) source: Key,
     pub(crate) destination: Key,
-    protocol: u8,
-    length: u32,
-    ports: Option<(u16, u16)>,
-    icmp: Option<(u8, u8)>,
+    /// The rest is read where it stands: what was just written in small parts and is copied in large ones has to wait
+    /// for the cache, which takes as long as all else that is done about a port.
+    packet: &'a Packet<'a>,
 }
 
 impl Program {
     /// The chain that a packet from this side enters. Same as [`Settings::chain`], on numbers.
-    pub(crate) fn entry(&self, side: Side, view: &View) -> BuiltinChain {
+    pub(crate) fn entry(&self, side: Side, view: &View<'_>) -> BuiltinChain {
         let protects = |key: Key| self.protected.iter().any(|(first, last)| (*first..=*last).contains(&key.bits));
         match side {
             Side::Outside if protects(view.destination) => BuiltinChain::Input,
@@ -134,7 +133,7 @@ impl Program {
 
     /// The next rule of the span whose questions about headers this packet answers, if there is one; the span then
     /// begins behind it.
-    pub(crate) fn classify(&self, span: &mut Span, view: &View) -> Option<&CompiledRule> {
+    pub(crate) fn classify(&self, span: &mut Span, view: &View<'_>) -> Option<&CompiledRule> {
         let rules = self.rules.get(span.next as usize..span.end as usize)?;
         let found =
             rules.iter().position(|rule| rule.glance.admits(view) && rule.header.iter().all(|test| test.holds(view)));
@@ -198,9 +197,9 @@ impl Glance {
     }
 
     #[inline]
-    fn admits(&self, view: &View) -> bool {
-        let port = view.ports.map_or(0, |(_, destination)| destination);
-        (self.protocol == ANY_PROTOCOL || self.protocol == u16::from(view.protocol))
+    fn admits(&self, view: &View<'_>) -> bool {
+        let port = view.packet.ports.map_or(0, |(_, destination)| destination);
+        (self.protocol == ANY_PROTOCOL || self.protocol == u16::from(view.packet.protocol))
             && (self.destination_ports.0..=self.destination_ports.1).contains(&port)
     }
 }
@@ -280,42 +279,35 @@ impl Ports {
     }
 }
 
-impl From<&Packet<'_>> for View {
-    fn from(packet: &Packet<'_>) -> View {
-        View {
-            source: packet.source.into(),
-            destination: packet.destination.into(),
-            protocol: packet.protocol,
-            length: packet.ip_length,
-            ports: packet.ports,
-            icmp: packet.icmp,
-        }
+impl<'a> From<&'a Packet<'a>> for View<'a> {
+    fn from(packet: &'a Packet<'a>) -> View<'a> {
+        View { source: packet.source.into(), destination: packet.destination.into(), packet }
     }
 }
 
 impl Test<HeaderTest> {
     /// False, negated or not, if the question does not apply to the packet.
-    fn holds(&self, view: &View) -> bool {
+    fn holds(&self, view: &View<'_>) -> bool {
         self.question.asks(view).is_some_and(|answer| answer != self.negated)
     }
 }
 
 impl HeaderTest {
     /// The answer, if the question applies. See [`Condition::applies`].
-    fn asks(&self, view: &View) -> Option<bool> {
+    fn asks(&self, view: &View<'_>) -> Option<bool> {
         Some(match self {
             HeaderTest::Source(first, last) => (*first..=*last).contains(&view.source.bits),
             HeaderTest::Destination(first, last) => (*first..=*last).contains(&view.destination.bits),
-            HeaderTest::Protocol(number) => view.protocol == *number,
-            HeaderTest::Length(first, last) => (*first..=*last).contains(&view.length),
-            HeaderTest::SourcePort(ports) => ports.contains(view.ports?.0),
-            HeaderTest::DestinationPort(ports) => ports.contains(view.ports?.1),
+            HeaderTest::Protocol(number) => view.packet.protocol == *number,
+            HeaderTest::Length(first, last) => (*first..=*last).contains(&view.packet.ip_length),
+            HeaderTest::SourcePort(ports) => ports.contains(view.packet.ports?.0),
+            HeaderTest::DestinationPort(ports) => ports.contains(view.packet.ports?.1),
             HeaderTest::EitherPort(ports) => {
-                let (source, destination) = view.ports?;
+                let (source, destination) = view.packet.ports?;
                 ports.contains(source) || ports.contains(destination)
             }
             HeaderTest::Icmp { kind, first, last } => {
-                let (its_kind, code) = view.icmp?;
+                let (its_kind, code) = view.packet.icmp?;
                 its_kind == *kind && (*first..=*last).contains(&code)
             }
             HeaderTest::Unsupported => return None,
