@@ -153,13 +153,24 @@ fn spec() -> impl Strategy<Value = Spec> {
     )
 }
 
+/// Frames in a row: mostly alike, as in bursts; the last one perhaps in all but what it says.
+fn burst() -> impl Strategy<Value = Vec<Spec>> {
+    (spec(), 1..4_usize, any::<bool>()).prop_map(|(spec, count, says_other)| {
+        let mut burst = vec![spec; count];
+        if let Some(last) = burst.last_mut().filter(|_| says_other) {
+            last.payload.reverse();
+        }
+        burst
+    })
+}
+
 /// Time that passes, then a batch on one side.
 type Turn = (Duration, Side, Vec<Spec>);
 
 fn turns() -> impl Strategy<Value = Vec<Turn>> {
     let pause = select(vec![0, 1, 999_999_999, 1_000_000_000, 2_000_000_000]).prop_map(Duration::from_nanos);
     let side = prop_oneof![3 => Just(Side::Outside), 1 => Just(Side::Inside)];
-    prop::collection::vec((pause, side, prop::collection::vec(spec(), 1..6)), 0..10)
+    prop::collection::vec((pause, side, prop::collection::vec(burst(), 1..6).prop_map(|bursts| bursts.concat())), 0..10)
 }
 
 /// Runs both and compares everything that can be seen.
