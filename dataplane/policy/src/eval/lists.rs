@@ -54,7 +54,7 @@ impl PlainLists {
             ListTimeout::NoneDynamic | ListTimeout::NoneStatic => Time::NEVER,
         };
         match self.expiry(list, address, now) {
-            Some(Time::NEVER) => return Added::Kept,
+            Some(Time::NEVER) => Added::Kept,
             before => {
                 self.entries.insert((list.to_owned(), address), expiry);
                 if before.is_some() { Added::Refreshed } else { Added::New }

@@ -11,22 +11,50 @@
 //! memory, such as a limit, learns of a packet only if everything before it was true. What a rule adds to a list is there
 //! for the next rule on the same packet. Source: RouterOS's kernel modules.
 //!
-//! | module        | owns |
-//! |---------------|------|
-//! | this          | an evaluation's way, and what it yields |
-//! | `walk`        | chains: jumps, returns, actions |
-//! | [`lists`]     | the address lists |
+//! A fragment behind the first has no ports, no ICMP type and no payload, and no rule guesses them: it meets the rules by
+//! its addresses and protocol alone. Where connections are tracked it is of its first fragment's connection.
+//!
+//! Nothing here is bounded but by time: what has expired is forgotten.
+//!
+//! | module         | owns |
+//! |----------------|------|
+//! | this           | an evaluation's way, and what it yields |
+//! | `walk`         | chains: jumps, returns, actions |
+//! | `matchers`     | what each matcher asks; at greater length `address`, `clock`, `connection`, `keyed`, `limits`, `tls` |
+//! | [`lists`]      | the address lists |
+//! | [`tracking`]   | connections |
+//! | [`replies`]    | what `reject` and `tarpit` send back |
+//! | `log`          | the lines of the log |
+//! | `saw`          | what a matcher that was false saw |
 
+pub mod address;
+mod clock;
+mod connection;
+pub mod keyed;
+pub mod limits;
 pub mod lists;
+mod log;
+mod matchers;
+pub mod replies;
+mod saw;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+pub mod tracking;
 mod walk;
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use self::connection::Reached;
+use self::limits::{Bucket, Memory};
 pub use self::lists::PlainLists;
+use self::tracking::{Seen, Tracker};
 use self::walk::Walk;
 use crate::packet::Packet;
 use crate::reason::{Reason, Verdict};
-use crate::rule::{BuiltinChain, RuleSet, Table};
+use crate::rule::{BuiltinChain, ConnectionState, RuleSet, Table};
 use crate::settings::Settings;
 use crate::time::Time;
 
@@ -37,7 +65,18 @@ pub const MAX_JUMP_DEPTH: usize = 32;
 pub struct Evaluator<'r> {
     rules: &'r RuleSet,
     settings: &'r Settings,
+    /// For what is hashed.
+    secret: [u64; 2],
+    tracks: bool,
     lists: PlainLists,
+    tracker: Tracker<'r>,
+    memory: Memory,
+    reached: Reached,
+    icmp_errors: Bucket,
+    /// Until when a tarpit does not acknowledge, by peer.
+    acknowledged: HashMap<IpAddr, Time>,
+    /// When expired things are forgotten next.
+    sweep: Time,
     /// A point in time, and what the clock on the wall said then: time since 1970, UTC.
     wall: (Time, Duration),
 }
@@ -47,7 +86,7 @@ pub struct Evaluator<'r> {
 pub struct Evaluation {
     /// What happens to the packet.
     pub verdict: Verdict,
-    /// [`Reason::Rule`] or [`Reason::ChainDefault`].
+    /// [`Reason::Rule`], [`Reason::ChainDefault`] or [`Reason::Fasttracked`].
     pub reason: Reason,
     /// Indexes of the rules that matched, in the order in which they were met, those in `raw` first; the last one
     /// decided if `reason` is [`Reason::Rule`]. Each of them counts the packet.
@@ -118,8 +157,20 @@ impl<'r> Evaluator<'r> {
     /// Nothing has been seen yet. The rules' entries of address lists are in, those with a timeout from the clock's zero
     /// on, which is also 1970 on the wall: see [`Evaluator::at_wall`]. The seed is for `random` and for what is hashed.
     pub fn new(rules: &'r RuleSet, settings: &'r Settings, seed: u64) -> Self {
-        let _ = seed;
-        let evaluator = Evaluator { rules, settings, lists: PlainLists::default(), wall: Default::default() };
+        let evaluator = Evaluator {
+            rules,
+            settings,
+            secret: [seed, !seed],
+            tracks: tracking::is_needed(rules),
+            lists: PlainLists::default(),
+            tracker: Tracker::new(&rules.tracking),
+            memory: Memory::new(seed),
+            reached: Reached::new(),
+            icmp_errors: Bucket::full(&replies::ICMP_ERRORS, Time::default()),
+            acknowledged: HashMap::new(),
+            sweep: Time::default(),
+            wall: Default::default(),
+        };
         evaluator.at_wall(Time::default(), Duration::ZERO)
     }
 
@@ -156,23 +207,53 @@ impl<'r> Evaluator<'r> {
     }
 
     fn run(&mut self, packet: &Packet<'_>, now: Time, explain: bool) -> Explanation {
+        self.forget(now);
         let chain = self.settings.chain(packet);
-        let default = self.settings.chain_default.verdict(chain);
-        let mut walk = Walk::new(self, packet, now, explain);
+        let (matched, replies, logged) = Default::default();
+        let tried = explain.then(Vec::new);
+        let mut walk =
+            Walk { evaluator: self, packet, now, seen: None, untracked: false, matched, replies, logged, tried };
+        let (verdict, reason) = walk.decide(chain);
+        let Walk { matched, replies, logged, tried, .. } = walk;
+        let evaluation = Evaluation { verdict, reason, matched, replies, logged };
+        Explanation { evaluation, chain, tried: tried.unwrap_or_default() }
+    }
+
+    /// Once a second is enough: whoever asks looks at the time of expiry as well.
+    fn forget(&mut self, now: Time) {
+        if now < self.sweep {
+            return;
+        }
+        self.sweep = now + Duration::from_secs(1);
+        self.lists.sweep(now);
+        self.tracker.sweep(now);
+        self.memory.sweep(now);
+        self.acknowledged.retain(|_, until| now < *until);
+        let tracker = &self.tracker;
+        self.reached.retain(|_, keys| keys.iter().any(|key| tracker.flow(key, now).is_some()));
+    }
+}
+
+impl Walk<'_, '_> {
+    fn decide(&mut self, chain: BuiltinChain) -> (Verdict, Reason) {
         let raw = match chain {
             BuiltinChain::Output => "output",
             BuiltinChain::Input | BuiltinChain::Forward => "prerouting",
         };
-        let (verdict, reason) = if walk.enter(Table::Raw, raw) == Some(Verdict::Drop) {
-            (Verdict::Drop, Reason::Rule)
-        } else {
-            match walk.enter(Table::Filter, chain.name()) {
-                Some(verdict) => (verdict, Reason::Rule),
-                None => (default, Reason::ChainDefault),
-            }
+        if self.enter(Table::Raw, raw) == Some(Verdict::Drop) {
+            return (Verdict::Drop, Reason::Rule);
+        }
+        let seen = match self.evaluator.tracks && !self.untracked {
+            true => self.evaluator.tracker.observe(self.packet, self.now),
+            false => Seen::alone(ConnectionState::Untracked),
         };
-        let Walk { matched, replies, logged, tried, .. } = walk;
-        let evaluation = Evaluation { verdict, reason, matched, replies, logged };
-        Explanation { evaluation, chain, tried }
+        self.seen = Some(seen);
+        if seen.source.is_some() && self.flow().is_some_and(|flow| flow.fasttracked) {
+            return (Verdict::Forward, Reason::Fasttracked);
+        }
+        match self.enter(Table::Filter, chain.name()) {
+            Some(verdict) => (verdict, Reason::Rule),
+            None => (self.evaluator.settings.chain_default.verdict(chain), Reason::ChainDefault),
+        }
     }
 }

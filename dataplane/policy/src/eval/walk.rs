@@ -2,23 +2,28 @@
 
 use std::net::IpAddr;
 
-use super::{Evaluator, Logged, MAX_JUMP_DEPTH, Outcome, Tried};
-use crate::layer7;
-use crate::packet::Packet;
+use super::lists::Added;
+use super::tracking::Seen;
+use super::{Evaluator, Logged, MAX_JUMP_DEPTH, Outcome, Tried, log, replies};
+use crate::packet::{Packet, protocol};
 use crate::reason::Verdict;
-use crate::rule::{Action, Condition, ListAdd, Matcher, Rule, Table};
-use crate::time::Time;
+use crate::rule::{Action, ListAdd, ListTimeout, Rule, Table};
+use crate::time::{Time, format_duration};
 
 /// One packet on its way.
 pub(super) struct Walk<'w, 'r> {
     pub(super) evaluator: &'w mut Evaluator<'r>,
     pub(super) packet: &'w Packet<'w>,
     pub(super) now: Time,
-    explain: bool,
+    /// What tracking made of it; none before that.
+    pub(super) seen: Option<Seen>,
+    /// A `notrack` rule has matched.
+    pub(super) untracked: bool,
     pub(super) matched: Vec<usize>,
     pub(super) replies: Vec<Vec<u8>>,
     pub(super) logged: Vec<Logged>,
-    pub(super) tried: Vec<Tried>,
+    /// What people are told; none if nobody asks.
+    pub(super) tried: Option<Vec<Tried>>,
 }
 
 /// Where a chain was left.
@@ -27,17 +32,7 @@ enum Left {
     Returned,
 }
 
-impl<'w, 'r> Walk<'w, 'r> {
-    pub(super) fn new(
-        evaluator: &'w mut Evaluator<'r>,
-        packet: &'w Packet<'w>,
-        now: Time,
-        explain: bool,
-    ) -> Walk<'w, 'r> {
-        let (matched, replies, logged, tried) = Default::default();
-        Walk { evaluator, packet, now, explain, matched, replies, logged, tried }
-    }
-
+impl Walk<'_, '_> {
     /// The verdict of a built-in chain's rules; none if they came to none. In `raw`, [`Verdict::Forward`] means only
     /// that no more of its rules are tried.
     pub(super) fn enter(&mut self, table: Table, chain: &str) -> Option<Verdict> {
@@ -47,88 +42,126 @@ impl<'w, 'r> Walk<'w, 'r> {
         }
     }
 
+    /// Chains of one name in `raw` and in the filter are two.
     fn chain(&mut self, table: Table, chain: &str, depth: usize) -> Left {
         let rules = self.evaluator.rules;
         for (index, rule) in rules.rules.iter().enumerate() {
             if rule.table != table || rule.chain != chain {
                 continue;
             }
-            let outcome = self.outcome(rule);
-            let matched = matches!(outcome, Outcome::Matched { .. });
-            if self.explain {
-                self.tried.push(Tried { rule: index, chain: chain.to_owned(), depth, outcome });
+            let missed = self.missed(index, rule);
+            let matched = missed.is_none();
+            // Before what a jump leads to.
+            let place = self.tried.as_ref().map(Vec::len);
+            if let Some(tried) = &mut self.tried {
+                let outcome = missed.unwrap_or(Outcome::Matched { effect: None });
+                tried.push(Tried { rule: index, chain: chain.to_owned(), depth, outcome });
             }
             if !matched {
                 continue;
             }
             self.matched.push(index);
-            match &rule.action {
+            self.log(index, rule);
+            let effect = match &rule.action {
                 Action::Accept => return Left::Decided(Verdict::Forward),
-                Action::Drop | Action::Reject(_) | Action::Tarpit => return Left::Decided(Verdict::Drop),
-                Action::Passthrough | Action::Log | Action::FasttrackConnection | Action::Notrack => {}
-                Action::AddSrcToAddressList(add) => self.add(add, self.packet.source),
-                Action::AddDstToAddressList(add) => self.add(add, self.packet.destination),
+                Action::Drop => return Left::Decided(Verdict::Drop),
+                Action::Reject(with) => {
+                    let reply = replies::reject(self.packet, *with).filter(|_| self.may_reject(*with));
+                    self.reply(place, reply);
+                    return Left::Decided(Verdict::Drop);
+                }
+                Action::Tarpit => {
+                    let reply = self.tarpit();
+                    self.reply(place, reply);
+                    return Left::Decided(Verdict::Drop);
+                }
+                Action::Passthrough | Action::Log => None,
+                Action::AddSrcToAddressList(add) => Some(self.add(add, self.packet.source)),
+                Action::AddDstToAddressList(add) => Some(self.add(add, self.packet.destination)),
                 Action::Jump(_) if depth == MAX_JUMP_DEPTH => return Left::Decided(Verdict::Drop),
                 Action::Jump(target) => {
                     if let Left::Decided(verdict) = self.chain(table, target, depth + 1) {
                         return Left::Decided(verdict);
                     }
+                    None
                 }
                 Action::Return => return Left::Returned,
-            }
+                Action::FasttrackConnection => self.fasttrack(),
+                Action::Notrack if table == Table::Raw => {
+                    self.untracked = true;
+                    Some("the packet is not tracked".to_owned())
+                }
+                Action::Notrack => None,
+            };
+            self.tell(place, effect);
         }
         Left::Returned
     }
 
-    fn add(&mut self, add: &ListAdd, address: IpAddr) {
-        self.evaluator.lists.add(&add.list, address, add.timeout, self.now);
-    }
-
-    fn outcome(&mut self, rule: &Rule) -> Outcome {
+    /// Why the rule does not match; none if it does.
+    fn missed(&mut self, index: usize, rule: &Rule) -> Option<Outcome> {
         if rule.family != self.packet.family() {
-            return Outcome::OtherFamily;
-        }
-        if let Some(why) = &rule.invalid {
-            return Outcome::Invalid(why.clone());
+            return Some(Outcome::OtherFamily);
         }
         if rule.disabled {
-            return Outcome::Disabled;
+            return Some(Outcome::Disabled);
         }
-        match rule.matchers.iter().position(|matcher| !self.holds(matcher)) {
-            Some(matcher) => Outcome::Missed { matcher, saw: String::new() },
-            None => Outcome::Matched { effect: None },
+        if let Some(why) = &rule.invalid {
+            return Some(Outcome::Invalid(why.clone()));
+        }
+        // In RouterOS's order, however they are written.
+        let mut order: Vec<usize> = (0..rule.matchers.len()).collect();
+        order.sort_by_key(|matcher| rule.matchers[*matcher].condition.rank());
+        let matcher = order.into_iter().find(|matcher| !self.holds((index, *matcher), &rule.matchers[*matcher]))?;
+        let saw = if self.tried.is_some() { self.saw(&rule.matchers[matcher]) } else { String::new() };
+        Some(Outcome::Missed { matcher, saw })
+    }
+
+    fn add(&mut self, add: &ListAdd, address: IpAddr) -> String {
+        let list = &add.list;
+        let time = match add.timeout {
+            ListTimeout::After(time) => format!(" for {}", format_duration(time)),
+            ListTimeout::NoneDynamic | ListTimeout::NoneStatic => String::new(),
+        };
+        match self.evaluator.lists.add(list, address, add.timeout, self.now) {
+            Added::New => format!("added {address} to {list}{time}"),
+            Added::Refreshed => format!("kept {address} in {list}{time}"),
+            Added::Kept => format!("{address} is in {list} for good, or by a prefix"),
         }
     }
 
-    fn holds(&mut self, matcher: &Matcher) -> bool {
-        matcher.condition.applies(self.packet)
-            && self.asks(&matcher.condition).is_some_and(|answer| answer != matcher.negated)
+    /// Takes the packet's connection past the filter's rules from the next packet on. TCP and UDP only. Source: RouterOS
+    /// manual, FastTrack.
+    fn fasttrack(&mut self) -> Option<String> {
+        let key = self.seen.filter(|seen| seen.source.is_some())?.flow?;
+        if !matches!(self.packet.protocol, protocol::TCP | protocol::UDP) {
+            return None;
+        }
+        self.evaluator.tracker.flow_mut(&key, self.now)?.fasttracked = true;
+        Some("the connection's next packets meet no filter rule".to_owned())
     }
 
-    /// What the condition says of a packet that it applies to; none if that is not evaluated yet, and then the matcher is
-    /// false, negated or not.
-    fn asks(&self, condition: &Condition) -> Option<bool> {
-        let (packet, lists) = (self.packet, &self.evaluator.lists);
-        let (src_port, dst_port) = packet.ports.unwrap_or_default();
-        Some(match condition {
-            Condition::SrcAddress(set) => set.contains(packet.source),
-            Condition::DstAddress(set) => set.contains(packet.destination),
-            Condition::Protocol(number) => packet.protocol == *number,
-            Condition::SrcAddressList(list) => lists.contains(list, packet.source, self.now),
-            Condition::DstAddressList(list) => lists.contains(list, packet.destination, self.now),
-            Condition::PacketSize(range) => u16::try_from(packet.ip_length).is_ok_and(|size| range.contains(&size)),
-            Condition::SrcPort(ports) => ports.contains(src_port),
-            Condition::DstPort(ports) => ports.contains(dst_port),
-            Condition::AnyPort(ports) => ports.contains(src_port) || ports.contains(dst_port),
-            Condition::IcmpOptions { kind, codes } => {
-                packet.icmp.is_some_and(|(its_kind, code)| its_kind == *kind && codes.contains(&code))
-            }
-            Condition::Layer7(name) => self
-                .evaluator
-                .rules
-                .pattern(name)
-                .is_some_and(|pattern| layer7::matches(&pattern.regexp, packet.payload)),
-            _ => return None,
-        })
+    /// `log=yes`, or the action `log`.
+    fn log(&mut self, index: usize, rule: &Rule) {
+        let prefix = match (&rule.log, &rule.action) {
+            (Some(log), _) => &log.prefix,
+            (None, Action::Log) => "",
+            (None, _) => return,
+        };
+        let text = log::line(prefix, &rule.chain, self.packet, self.seen.map(|seen| seen.state));
+        self.logged.push(Logged { rule: index, text });
+    }
+
+    fn reply(&mut self, place: Option<usize>, reply: Option<Vec<u8>>) {
+        let effect = if reply.is_some() { "told the sender" } else { "said nothing" };
+        self.replies.extend(reply);
+        self.tell(place, Some(effect.to_owned()));
+    }
+
+    /// What a rule that matched has changed.
+    fn tell(&mut self, place: Option<usize>, effect: Option<String>) {
+        if let (Some(tried), Some(place)) = (&mut self.tried, place) {
+            tried[place].outcome = Outcome::Matched { effect };
+        }
     }
 }
