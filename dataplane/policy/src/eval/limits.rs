@@ -128,20 +128,20 @@ impl Bucket {
 
     /// The burst, and at least one token: with the 0 that exports of RouterOS 6 hold, packets pass at the rate.
     fn most(rate: &Rate) -> u128 {
-        u128::from(rate.burst.max(1)) * rate.per.as_nanos()
+        u128::from(rate.burst.max(1)).saturating_mul(rate.per.as_nanos())
     }
 
     /// Whether it holds what a packet costs: a token, or one for each bit of the IP packet. If so, takes that.
     pub(super) fn take(&mut self, rate: &Rate, ip_length: u32, now: Time) -> bool {
         let refills = refill(now).saturating_sub(self.refill);
-        let gained = u128::from(refills) * u128::from(rate.count) * REFILL.as_nanos();
+        let gained = (u128::from(refills) * REFILL.as_nanos()).saturating_mul(rate.count.into());
         self.parts = self.parts.saturating_add(gained).min(Bucket::most(rate));
         self.refill = self.refill.max(refill(now));
         let tokens = match rate.unit {
             RateUnit::Packet => 1,
             RateUnit::Bit => u128::from(ip_length) * 8,
         };
-        match self.parts.checked_sub(tokens * rate.per.as_nanos()) {
+        match self.parts.checked_sub(tokens.saturating_mul(rate.per.as_nanos())) {
             Some(rest) => {
                 self.parts = rest;
                 true

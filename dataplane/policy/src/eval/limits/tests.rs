@@ -42,6 +42,8 @@ fn long_pauses_and_large_rates_do_not_overflow() {
     let rate = rate(u64::MAX, 86_400 * 7, u64::MAX, RateUnit::Bit);
     let mut bucket = Bucket::full(&rate, at(0));
     assert!(bucket.take(&rate, u32::MAX, at(0)) && bucket.take(&rate, u32::MAX, Time::from_nanos(u64::MAX - 1)));
+    let rate = Rate { per: Duration::MAX, ..rate };
+    assert!(Bucket::full(&rate, at(0)).take(&rate, u32::MAX, at(0)));
     // A clock that goes back refills nothing.
     assert!(bucket.take(&rate, 40, at(0)));
 }

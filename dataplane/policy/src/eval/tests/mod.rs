@@ -1,5 +1,6 @@
 //! Rules by hand, frames by etherparse.
 
+mod anything;
 mod content;
 mod headers;
 mod memory;
