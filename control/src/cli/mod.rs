@@ -23,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use hyper::{Method, StatusCode};
+use knockplane_policy::settings::Settings;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -206,7 +207,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
 }
 
 async fn apply(client: &Client, file: &Path, json: bool) -> Result<String, Failed> {
-    let rules = check::one(file, json)?;
+    let rules = check::one(file, &Settings::default(), json)?;
     let source = std::path::absolute(file).unwrap_or_else(|_| file.to_owned()).display().to_string();
     let body = as_json(&Apply { source, text: None, rules: Some(rules) })?;
     let answer = match client.send(Method::POST, "/api/v1/apply", Some(body)).await {
