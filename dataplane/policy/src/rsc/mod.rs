@@ -22,6 +22,7 @@ mod lexer;
 mod menu;
 mod problem;
 mod property;
+mod reference;
 mod report;
 mod value;
 
@@ -34,8 +35,9 @@ use self::menu::{Invocation, Line, Menu, Menus, Place};
 pub use self::problem::Problem;
 use self::problem::{Complaint, Cursor, Problems, show};
 use self::property::Add;
+pub use self::reference::{ActionReference, MenuReference, PropertyReference, reference};
 pub use self::report::report;
-use crate::rule::RuleSet;
+use crate::rule::{RuleSet, Table};
 
 /// What a file said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -155,7 +157,7 @@ impl Reader<'_> {
                 let add = Add { words, verb: span, line, intact: command.flaws.is_empty() };
                 match menu {
                     Menu::Filter(family) => {
-                        self.rules.push(filter::read(family, &add, &mut self.problems));
+                        self.rules.push(filter::read(Table::Filter, family, &add, &mut self.problems));
                     }
                     Menu::Layer7 => self.patterns.push(layer7::read(&add, &mut self.problems)),
                 }

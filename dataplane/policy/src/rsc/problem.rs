@@ -62,6 +62,12 @@ impl Complaint {
         self.part = Some(part);
         self
     }
+
+    /// For a text that begins this many bytes behind the one it was found in; the part, if there is one, moves along.
+    pub(super) fn moved(mut self, by: usize) -> Self {
+        self.part = self.part.map(|part| part.start + by..part.end + by);
+        self
+    }
 }
 
 /// The problems of one file, in the order in which they were found.

@@ -221,7 +221,7 @@ fn ten_mistakes_are_told_in_one_go() {
         "/ip firewall layer7-protocol\n",
         "add name=secret regexp=\"^(open\"\n",
         "/ip firewall filter\n",
-        "add action=accept chain=input connection-state=established,related\n",
+        "add action=accept chain=input connection-state=established,relatde\n",
         "add action=add-src-to-address-list address-list=knock1 address-list-timeout=10x \\\n",
         "    chain=input dst-port=1234 protocol=tcp\n",
         "add action=add-src-to-address-list chain=input dst-port=22,XXXXX,80 protocol=tcp \\\n",
@@ -242,7 +242,7 @@ fn more_problems_than_a_screen_holds_are_all_told() {
     let reading = read(text.as_bytes());
     assert_eq!(reading.problems.len(), 1_000);
     let told = report(&reading.problems, "a.rsc", text.as_bytes(), false);
-    assert!(told.contains("a.rsc:2:17") && told.contains("error: a.rsc:1001:17: `limit`"));
+    assert!(told.contains("a.rsc:2:23") && told.contains("error: a.rsc:1001:23: `1` is not a limit"));
     assert_eq!(report(&[], "a.rsc", text.as_bytes(), false), "");
 }
 
