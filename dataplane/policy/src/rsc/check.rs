@@ -9,6 +9,7 @@ use super::problem::{Complaint, Problems, show};
 use super::{filter, layer7};
 use crate::eval::MAX_JUMP_DEPTH;
 use crate::packet::Family;
+use crate::rule::Table;
 
 /// How many names that do not exist are compared with all that do, and with how many of them: what bounds the work
 /// for a file full of wrong names.
@@ -61,22 +62,23 @@ fn jump_targets(rules: &mut [filter::Entry], problems: &mut Problems) {
     let mut known = HashSet::new();
     for entry in rules.iter() {
         if let Some(chain) = &entry.chain
-            && known.insert((entry.family, chain.clone()))
+            && known.insert((entry.table, entry.family, chain.clone()))
         {
-            chains.push((entry.family, chain.clone()));
+            chains.push((entry.table, entry.family, chain.clone()));
         }
     }
     let mut suggestions = 0;
     for entry in rules {
         let Some((target, span)) = &entry.jump else { continue };
-        if known.contains(&(entry.family, target.clone())) {
+        if known.contains(&(entry.table, entry.family, target.clone())) {
             continue;
         }
         let complaint = Complaint::new(format!("the chain `{}` has no rules", show(target.as_bytes())))
             .expected("a chain of the same menu")
             .help("add rules to the chain, or remove the jump; names of chains are compared exactly");
         let of_family: Vec<&str> = if suggestions < MOST_SUGGESTIONS {
-            chains.iter().filter(|(family, _)| *family == entry.family).map(|(_, chain)| chain.as_str()).collect()
+            let same_menu = chains.iter().filter(|(table, family, _)| (*table, *family) == (entry.table, entry.family));
+            same_menu.map(|(.., chain)| chain.as_str()).collect()
         } else {
             Vec::new()
         };
@@ -101,11 +103,11 @@ struct Jump {
 
 /// Jumps do not go in circles, nor deeper than the evaluation follows them. Disabled ones do not count.
 fn jump_depth(rules: &mut [filter::Entry], problems: &mut Problems) {
-    let mut chains: HashMap<(Family, String), usize> = HashMap::new();
+    let mut chains: HashMap<(Table, Family, String), usize> = HashMap::new();
     let mut names: Vec<String> = Vec::new();
     let mut jumps: Vec<Vec<Jump>> = Vec::new();
-    let mut chain = |family: Family, name: &str, jumps: &mut Vec<Vec<Jump>>| {
-        *chains.entry((family, name.to_owned())).or_insert_with(|| {
+    let mut chain = |(table, family): (Table, Family), name: &str, jumps: &mut Vec<Vec<Jump>>| {
+        *chains.entry((table, family, name.to_owned())).or_insert_with(|| {
             names.push(name.to_owned());
             jumps.push(Vec::new());
             names.len() - 1
@@ -113,8 +115,8 @@ fn jump_depth(rules: &mut [filter::Entry], problems: &mut Problems) {
     };
     for (entry, rule) in rules.iter().enumerate() {
         if let (Some(from), Some((to, _)), false) = (&rule.chain, &rule.jump, rule.disabled) {
-            let from = chain(rule.family, from, &mut jumps);
-            let to = chain(rule.family, to, &mut jumps);
+            let from = chain((rule.table, rule.family), from, &mut jumps);
+            let to = chain((rule.table, rule.family), to, &mut jumps);
             jumps[from].push(Jump { to, entry });
         }
     }

@@ -9,7 +9,7 @@ use super::problem::{Complaint, Problems, show};
 use super::property::{self, Add, Given, Property};
 use super::value::{self, Parsed};
 use crate::packet::{Family, protocol};
-use crate::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, Rule};
+use crate::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, Rule, Table};
 
 /// Every property RouterOS has for these menus. Source: RouterOS manual, Filter, and exports of RouterOS 5 to 7.
 pub(super) const PROPERTIES: &[Property<Draft>] = &[
@@ -163,6 +163,7 @@ impl Kind {
 /// A rule while its words are read.
 #[derive(Debug)]
 pub(super) struct Draft {
+    table: Table,
     family: Family,
     action: Option<Kind>,
     chain: Option<String>,
@@ -199,6 +200,7 @@ fn set<T>(place: &mut Option<T>, value: Parsed<T>) -> Parsed<()> {
 pub(super) struct Entry {
     /// The rule, if nothing is wrong with it.
     pub(super) rule: Option<Rule>,
+    pub(super) table: Table,
     pub(super) family: Family,
     pub(super) chain: Option<String>,
     pub(super) disabled: bool,
@@ -209,9 +211,10 @@ pub(super) struct Entry {
 }
 
 /// Reads one `add`.
-pub(super) fn read(family: Family, add: &Add<'_>, problems: &mut Problems) -> Entry {
+pub(super) fn read(table: Table, family: Family, add: &Add<'_>, problems: &mut Problems) -> Entry {
     let before = problems.count();
     let mut draft = Draft {
+        table,
         family,
         action: None,
         chain: None,
@@ -231,6 +234,7 @@ pub(super) fn read(family: Family, add: &Add<'_>, problems: &mut Problems) -> En
     });
     let mut entry = Entry {
         rule: None,
+        table,
         family,
         chain: draft.chain.clone(),
         disabled: draft.disabled.unwrap_or_default(),
@@ -257,6 +261,7 @@ fn finish(mut draft: Draft, line: u32) -> Option<Rule> {
     };
     draft.matchers.sort_by_key(|matcher| matcher.condition.rank());
     Some(Rule {
+        table: draft.table,
         matchers: draft.matchers,
         disabled: draft.disabled.unwrap_or_default(),
         comment: draft.comment.unwrap_or_default(),
