@@ -32,7 +32,7 @@ pub(super) struct Command {
 }
 
 /// `name`, `name=` or `name=value`.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Word {
     pub(super) span: Range<usize>,
     pub(super) name: Text,
@@ -42,7 +42,7 @@ pub(super) struct Word {
 }
 
 /// What a name or a value says, and where each of its bytes came from.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Text {
     pub(super) bytes: Vec<u8>,
     /// Where the first byte stands in the file. The others follow it…
@@ -590,7 +590,21 @@ pub(super) fn string_at(text: &[u8], open: usize) -> (Text, Vec<Flaw>, usize) {
 const fn is_ordinary(byte: u8) -> bool {
     !matches!(
         byte,
-        b' ' | b'\t' | b'\r' | b'\n' | b';' | b'\\' | b'"' | b'[' | b'{' | b'(' | b')' | b'}' | b']' | b'=' | b'#' | b'$'
+        b' ' | b'\t'
+            | b'\r'
+            | b'\n'
+            | b';'
+            | b'\\'
+            | b'"'
+            | b'['
+            | b'{'
+            | b'('
+            | b')'
+            | b'}'
+            | b']'
+            | b'='
+            | b'#'
+            | b'$'
     )
 }
 
