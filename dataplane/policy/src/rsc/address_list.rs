@@ -216,10 +216,7 @@ fn is_host_name(value: &str) -> bool {
     };
     let is_number = |label: &&str| label.bytes().all(|byte| byte.is_ascii_digit());
     let like_address = labels.len() == 4 && labels.iter().all(|label| label.len() <= 3) && is_number(&labels[0]);
-    name.len() <= 253
-        && labels.iter().all(|label| is_label(label))
-        && !is_number(&labels[labels.len() - 1])
-        && !like_address
+    name.len() <= 253 && labels.iter().all(is_label) && !is_number(&labels[labels.len() - 1]) && !like_address
 }
 
 fn bad_address(value: &str, family: Family) -> Complaint {

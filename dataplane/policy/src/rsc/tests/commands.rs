@@ -210,24 +210,19 @@ fn many_entries_are_found_by_list() {
         let [_, b, c, d] = u32::to_be_bytes(entry);
         text.push_str(&format!("add address=10.{b}.{c}.{d} list=list-{} comment=\"no {entry}\"\n", entry % lists));
     }
-    let all = rules(&text);
-    assert_eq!(all.address_lists.len(), 200_000);
-    assert!(all.address_lists.iter().all(|entry| matches!(entry.address, EntryAddress::Set(_))));
     for list in 1..lists {
         text.push_str(&format!("remove [find list=list-{list}]\n"));
     }
-    assert_eq!(rules(&text).address_lists.len(), 100);
+    let left = rules(&text).address_lists;
+    assert!(left.len() == 100 && left.iter().all(|entry| matches!(entry.address, EntryAddress::Set(_))));
 }
 
 #[test]
 fn who_searches_too_much_is_told_once() {
-    let mut text = "/ip firewall address-list\n".to_owned();
-    for entry in 0..20_000 {
-        let [.., c, d] = u32::to_be_bytes(entry);
-        text.push_str(&format!("add address=10.0.{c}.{d} list=a\n"));
-    }
-    text.push_str(&"remove [find comment=x or disabled]\n".repeat(2_000));
+    let long = "x".repeat(1_000_000);
+    let text =
+        format!("/ip firewall address-list\nadd list=a comment={long}\n{}", "remove [find comment=x]\n".repeat(500));
     let problems = read(text.as_bytes()).problems;
     let too_much = problems.iter().filter(|problem| problem.message.contains("too many entries")).count();
-    assert!(too_much == 1 && problems.len() < 2_000, "{}", problems.len());
+    assert!(too_much == 1 && problems.len() < 500, "{}", problems.len());
 }
