@@ -14,13 +14,13 @@ use knockplane_policy::rule::{Condition, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::{LONGEST_TIMEOUT, parse_duration};
 
-/// Whether the engine can run these rules, with the default settings.
+/// Whether the engine can run these rules with these settings.
 ///
 /// # Errors
 /// Everything that keeps them from running, in the engine's words.
-pub fn compile(rules: &RuleSet) -> Result<(), Vec<String>> {
+pub fn compile(rules: &RuleSet, settings: &Settings) -> Result<(), Vec<String>> {
     let lists = Lists::new(1).map_err(|error| vec![error.to_string()])?;
-    match Table::compile(Arc::new(rules.clone()), &Settings::default(), &lists) {
+    match Table::compile(Arc::new(rules.clone()), settings, &lists) {
         Ok(_) => Ok(()),
         Err(error) => Err(error.problems.iter().map(ToString::to_string).collect()),
     }
@@ -75,8 +75,8 @@ mod tests {
     #[test]
     fn rules_that_cannot_run_are_told_before_the_dataplane_sees_them() {
         let circle = sample::rule("0a1b2c3d", Action::Jump("input".into()), false, "");
-        let errors = compile(&RuleSet { rules: vec![circle], ..RuleSet::default() }).unwrap_err();
+        let errors = compile(&RuleSet { rules: vec![circle], ..RuleSet::default() }, &Settings::default()).unwrap_err();
         assert!(errors.len() == 1 && errors[0].contains("0a1b2c3d"), "{errors:?}");
-        assert_eq!(compile(&RuleSet::default()), Ok(()));
+        assert_eq!(compile(&RuleSet::default(), &Settings::default()), Ok(()));
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! The file belongs to both processes. Of the dataplane's sections only `[dataplane] socket` is looked at, so that it
 //! is stated once; whether the rest makes sense is the dataplane's business. Every problem is reported, not the first.
+//! What is tried offline takes `[policy]` from it, see [`policy`].
+
+pub mod policy;
 
 use std::net::SocketAddr;
 use std::ops::Range;

@@ -167,3 +167,27 @@ fn a_second_daemon_gives_way_to_the_first_and_replaces_a_killed_one() {
     third.kill().unwrap();
     third.wait().unwrap();
 }
+
+#[test]
+fn rules_are_tried_without_a_daemon() {
+    let configs = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../configs"));
+    let [rules, tests] = ["two-ports.rsc", "two-ports.test.toml"].map(|name| configs.join(name).display().to_string());
+    let dir = tempfile::tempdir().unwrap();
+    let failing = dir.path().join("failing.test.toml");
+    let step = "{ packet = 'tcp 192.0.2.1 > 192.0.2.2:22', expect = 'forward' }";
+    fs::write(&failing, format!("rules = '{rules}'\n[[test]]\nname = 'open'\nstep = [{step}]\n")).unwrap();
+    let packet = "tcp 198.51.100.7 > 203.0.113.5:22";
+    let cases = [
+        (vec!["test", &tests], 0),
+        (vec!["test", &tests, failing.to_str().unwrap()], 1),
+        (vec!["explain", packet, "--rules", &rules], 0),
+        (vec!["explain", "tcp 198.51.100.7 > nobody", "--rules", &rules], 2),
+        (vec!["explain", packet], 4),
+        (vec!["replay", "--rules", "/nonexistent.rsc", "--pcap", "x"], 3),
+        (vec!["replay", "--rules", &rules, "--pcap", "/nonexistent.pcap"], 1),
+    ];
+    for (arguments, code) in cases {
+        let output = knockctl(Path::new("/nonexistent/control.sock"), &arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
+    }
+}

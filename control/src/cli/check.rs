@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use knockplane_policy::rsc::{self, Problem, SkippedMenu};
 use knockplane_policy::rule::RuleSet;
+use knockplane_policy::settings::Settings;
 use serde::Serialize;
 
 use super::table::{count, printable};
@@ -30,7 +31,7 @@ struct Judgement {
 
 /// Judges all files. Every problem of every file is reported.
 pub(super) fn run(files: &[PathBuf], json: bool) -> Result<String, Failed> {
-    let judgements: Vec<_> = files.iter().map(|file| judge(file, json).0).collect();
+    let judgements: Vec<_> = files.iter().map(|file| judge(file, &Settings::default(), json).0).collect();
     let output = if json { pretty(&judgements)? } else { judgements.iter().filter_map(Judgement::summary).collect() };
     if judgements.iter().all(|judgement| judgement.valid) {
         return Ok(output);
@@ -39,9 +40,9 @@ pub(super) fn run(files: &[PathBuf], json: bool) -> Result<String, Failed> {
     Err(Failed { exit: Exit::Invalid, message, output })
 }
 
-/// The rules of a file that is to be applied, if they are valid.
-pub(super) fn one(file: &Path, json: bool) -> Result<RuleSet, Failed> {
-    let (judgement, rules) = judge(file, json);
+/// The rules of a file that is to be applied or tried, if they are valid with these settings.
+pub(super) fn one(file: &Path, settings: &Settings, json: bool) -> Result<RuleSet, Failed> {
+    let (judgement, rules) = judge(file, settings, json);
     if judgement.valid {
         return Ok(rules);
     }
@@ -51,7 +52,7 @@ pub(super) fn one(file: &Path, json: bool) -> Result<RuleSet, Failed> {
 }
 
 /// Reads and compiles one file, and points at its problems unless they are told as JSON.
-fn judge(file: &Path, json: bool) -> (Judgement, RuleSet) {
+fn judge(file: &Path, settings: &Settings, json: bool) -> (Judgement, RuleSet) {
     let name = file.display().to_string();
     let text = match fs::read(file) {
         Ok(text) => text,
@@ -64,7 +65,7 @@ fn judge(file: &Path, json: bool) -> (Judgement, RuleSet) {
     if !json {
         eprint!("{}", rsc::report(&reading.problems, &name, &text, color()));
     }
-    let compiled = if reading.problems.is_empty() { rules::compile(&reading.rules) } else { Ok(()) };
+    let compiled = if reading.problems.is_empty() { rules::compile(&reading.rules, settings) } else { Ok(()) };
     let judgement = Judgement {
         file: name,
         valid: reading.problems.is_empty() && compiled.is_ok(),
@@ -156,8 +157,8 @@ add chain=input src-address-list=trusted action=accept disabled=yes
         let judged: serde_json::Value = serde_json::from_str(&failed.output).unwrap();
         assert_eq!((&judged[0]["valid"], &judged[1]["valid"]), (&false.into(), &true.into()));
         assert_eq!(judged[0]["problems"][0]["line"], 2);
-        assert!(one(bad.path(), true).is_err());
-        assert_eq!(one(good.path(), true).unwrap().rules.len(), 4);
+        assert!(one(bad.path(), &Settings::default(), true).is_err());
+        assert_eq!(one(good.path(), &Settings::default(), true).unwrap().rules.len(), 4);
     }
 
     #[test]

@@ -1,20 +1,36 @@
 //! `knockctl`, the operator's tool: command line in, text or JSON out, an exit code that scripts can rely on.
 //!
-//! `check` works offline. Everything else asks the control process over its unix socket. Answers go to standard
-//! output, complaints to standard error.
+//! `check`, `replay`, `test` and, with a rule file, `explain` work offline. Everything else asks the control process
+//! over its unix socket. Answers go to standard output, complaints to standard error.
 //!
-//! | file       | owns |
-//! |------------|------|
-//! | `mod.rs`   | the command line, and what each command does |
-//! | `check.rs` | rule files, judged offline |
-//! | `show.rs`  | what runs, as tables |
-//! | `table.rs` | how tables, numbers and foreign text look |
-//! | `http.rs`  | one request to the control process |
+//! | file         | owns |
+//! |--------------|------|
+//! | `mod.rs`     | the command line, and what each command does |
+//! | `check.rs`   | rule files, judged offline |
+//! | `explain.rs` | why a packet's verdict is what it is |
+//! | `replay.rs`  | a capture run through rules |
+//! | `test/`      | tests of rules |
+//! | `bench.rs`   | rules that frames are tried on, and a clock |
+//! | `sources.rs` | where those rules, settings and lists come from |
+//! | `packet/`    | a packet in a line of text |
+//! | `capture/`   | pcap and pcapng files |
+//! | `wording.rs` | matchers and actions as they were written |
+//! | `show.rs`    | what runs, as tables |
+//! | `table.rs`   | how tables, numbers and foreign text look |
+//! | `http.rs`    | one request to the control process |
 
+mod bench;
+mod capture;
 mod check;
+mod explain;
 mod http;
+mod packet;
+mod replay;
 mod show;
+mod sources;
 mod table;
+mod test;
+mod wording;
 
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
@@ -23,6 +39,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use hyper::{Method, StatusCode};
+use knockplane_policy::settings::Settings;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -64,6 +81,16 @@ enum Command {
     Apply {
         /// RouterOS export
         file: PathBuf,
+    },
+    /// Say why a packet's verdict is what it is: every rule it meets; needs no daemon with --rules
+    Explain(Box<explain::Explain>),
+    /// Run a capture through a rule file, with the capture's clock; needs no daemon
+    Replay(replay::Replay),
+    /// Run tests of rules: packets, and what should become of them; needs no daemon
+    Test {
+        /// Test files, such as configs/two-ports.test.toml
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
     },
     /// Show what runs
     #[command(subcommand)]
@@ -193,6 +220,9 @@ async fn run(cli: Cli) -> Result<String, Failed> {
     match command {
         Command::Check { files } => check::run(&files, json),
         Command::Apply { file } => apply(&client, &file, json).await,
+        Command::Explain(command) => explain::run(&client, *command, json).await,
+        Command::Replay(command) => replay::run(&command, json),
+        Command::Test { files } => test::run(&files, json),
         Command::Show(Show::Rules) => show_rules(&client, json).await,
         Command::Show(Show::Lists(what)) => show_lists(&client, what, json).await,
         Command::Show(Show::Workers) => {
@@ -206,7 +236,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
 }
 
 async fn apply(client: &Client, file: &Path, json: bool) -> Result<String, Failed> {
-    let rules = check::one(file, json)?;
+    let rules = check::one(file, &Settings::default(), json)?;
     let source = std::path::absolute(file).unwrap_or_else(|_| file.to_owned()).display().to_string();
     let body = as_json(&Apply { source, text: None, rules: Some(rules) })?;
     let answer = match client.send(Method::POST, "/api/v1/apply", Some(body)).await {
@@ -296,30 +326,4 @@ fn pretty(value: &impl Serialize) -> Result<String, Failed> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
-        let cli = Cli::try_parse_from(["knockctl", "show", "lists", "trusted", "--limit", "5", "--json"]).unwrap();
-        assert!(cli.json && cli.socket == Path::new(DEFAULT_SOCKET));
-    }
-
-    #[test]
-    fn a_bad_timeout_is_wrong_usage() {
-        let parse = |timeout| Cli::try_parse_from(["knockctl", "list", "add", "a", "192.0.2.1", "--timeout", timeout]);
-        assert!(parse("10m").is_ok() && parse("1d00:00:00").is_ok());
-        assert_eq!(parse("soon").unwrap_err().exit_code(), 2);
-    }
-
-    #[test]
-    fn troubles_become_exit_codes() {
-        let refused = |status| Failed::from(Trouble::Refused(status, String::new())).exit;
-        assert_eq!(Failed::from(Trouble::Unreachable(String::new())).exit, Exit::Unreachable);
-        assert_eq!(refused(StatusCode::SERVICE_UNAVAILABLE), Exit::Unreachable);
-        assert_eq!(refused(StatusCode::UNPROCESSABLE_ENTITY), Exit::Runtime);
-    }
-}
+mod tests;

@@ -4,9 +4,9 @@
 //! it emits a program per address family, in which nothing can fail any more. So a rule set that does not compile
 //! changes nothing.
 //!
-//! Rules that are disabled or invalid are not run, and what only they refer to need not exist. What rules can say and
-//! this engine cannot do is refused, see `unsupported`: a rule without one of its matchers would match more. Everything that is counted or shown
-//! keeps the position in the declared rules. A jump to a chain without rules matches, counts and goes on.
+//! Rules that are disabled are not run, and what only they refer to need not exist. What rules can say and this engine
+//! cannot do is refused, see `unsupported`: a rule without one of its matchers would match more. Everything that is
+//! counted or shown keeps the position in the declared rules. A jump to a chain without rules matches, counts and goes on.
 
 mod program;
 mod unsupported;
@@ -159,6 +159,14 @@ pub enum Problem {
         line: u32,
         /// Why not.
         error: PatternError,
+    },
+    /// A rule that can be read and never be run.
+    #[error("{rule}: it can never run: {reason}; disable it, or leave it out")]
+    Invalid {
+        /// The rule.
+        rule: Place,
+        /// Why not.
+        reason: String,
     },
     /// A rule says what cannot be run.
     #[error("{rule}: the dataplane does not run `{}` yet", what.join("`, `"))]

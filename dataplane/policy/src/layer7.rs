@@ -9,6 +9,9 @@ use regex_syntax::hir::Hir;
 /// How much of a payload is looked at, in bytes.
 pub const BUFFER_LIMIT: usize = 2048;
 
+/// How many of a connection's packets are looked at, both ways, where connections are tracked.
+pub const PACKET_LIMIT: u64 = 10;
+
 /// The pattern's parsed form, with RouterOS's meaning. Every matcher in the project is built from this.
 ///
 /// # Errors

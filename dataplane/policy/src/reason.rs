@@ -73,6 +73,7 @@ macro_rules! reasons {
 reasons! {
     Rule = "rule", "a rule decided";
     ChainDefault = "chain-default", "no rule of the chain decided, so the chain's default did";
+    Fasttracked = "fasttracked", "a rule has fasttracked its connection, so no filter rule was tried";
     Arp = "arp", "ARP, decided by its frame class";
     NeighbourDiscovery = "neighbour-discovery", "IPv6 neighbour discovery, decided by its frame class";
     SpanningTree = "spanning-tree", "spanning tree, decided by its frame class";
@@ -98,7 +99,15 @@ impl Reason {
         use Reason::*;
         matches!(
             self,
-            Rule | ChainDefault | Arp | NeighbourDiscovery | SpanningTree | Lldp | Lacp | Eapol | UnknownEthertype
+            Rule | ChainDefault
+                | Fasttracked
+                | Arp
+                | NeighbourDiscovery
+                | SpanningTree
+                | Lldp
+                | Lacp
+                | Eapol
+                | UnknownEthertype
         )
     }
 }

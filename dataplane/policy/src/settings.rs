@@ -2,6 +2,7 @@
 //! decides, what time it is, and what happens to frames that rules cannot see.
 
 mod interfaces;
+mod unmapped;
 
 use std::net::IpAddr;
 
@@ -9,6 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::interfaces::Interfaces;
+pub use self::unmapped::Unmapped;
 use crate::packet::{Packet, Side};
 use crate::reason::{Reason, Verdict};
 use crate::rule::BuiltinChain;

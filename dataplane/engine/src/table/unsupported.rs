@@ -7,7 +7,14 @@ use knockplane_policy::rule::{Action, Condition, EntryAddress, Rule, RuleSet, Ta
 use super::{Problem, running};
 
 /// One problem for each rule that says such a thing, and one for all entries that lists hold from the start.
+///
+/// A rule that nobody can run is refused as well, unless it is disabled: it may be the one that was to drop.
 pub(super) fn check(rules: &RuleSet, problems: &mut Vec<Problem>) {
+    for rule in rules.rules.iter().filter(|rule| !rule.disabled) {
+        if let Some(reason) = &rule.invalid {
+            problems.push(Problem::Invalid { rule: rule.into(), reason: reason.clone() });
+        }
+    }
     for (_, rule) in running(rules) {
         let what = of(rule);
         if !what.is_empty() {

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use knockplane_engine::events::Event;
-use knockplane_policy::eval::{PlainLists, evaluate};
+use knockplane_policy::eval::Evaluator;
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rule::{
     Action, AddressSet, Condition, Layer7Pattern, ListAdd, ListTimeout, Matcher, PortSet, Rule, RuleSet,
@@ -177,20 +177,20 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
 fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
     let mut engine = Engine::new(rules.clone(), settings);
     let levels = knockplane_policy::level::levels(rules);
-    let mut plain = PlainLists::default();
+    let mut plain = Evaluator::new(rules, settings, 0);
     let mut counters = vec![Counter::default(); rules.rules.len()];
     let mut defaults = [Counter::default(); 3];
     let mut now = Time::from_nanos(5);
     for (pause, side, specs) in turns {
         now = now + *pause;
-        let before = plain.live(now);
+        let before = plain.lists().live(now);
         let frames: Vec<Vec<u8>> = specs.iter().map(Spec::frame).collect();
         let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
         let decisions = engine.decide(*side, &frames, now).to_vec();
         assert_eq!(decisions.len(), specs.len());
         for ((spec, frame), decision) in specs.iter().zip(&frames).zip(decisions) {
             let packet = spec.packet(*side, frame);
-            let expected = evaluate(rules, settings, &mut plain, &packet, now);
+            let expected = plain.evaluate(&packet, now);
             assert_eq!((decision.verdict, decision.reason), (expected.verdict, expected.reason), "{spec:?}");
             let count = |counter: &mut Counter| {
                 counter.packets += 1;
@@ -204,7 +204,7 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
 
         let (entries, _) = engine.lists.entries(None, usize::MAX, now);
         let live: Vec<_> = entries.into_iter().map(|entry| (entry.list, entry.address, entry.time_left)).collect();
-        let expected = plain.live(now);
+        let expected = plain.lists().live(now);
         assert_eq!(live, expected);
         let told: Vec<_> = std::iter::from_fn(|| engine.events.pop())
             .map(|Event::Listed { list, address, .. }| (engine.lists.name(list).unwrap(), address))

@@ -175,6 +175,7 @@ fn what_cannot_run_yet_is_refused_and_what_does_not_run_is_not_looked_at() {
     rules.address_lists = vec![entry(EntryAddress::None, 6), entry(name(), 7), entry(name(), 8)];
     let place = |rule: usize| format!("line {}: rule {}", rule + 1, rules.rules[rule].id);
     let expected = [
+        format!("{}: it can never run: it asks for a mark; disable it, or leave it out", place(4)),
         format!("{}: the dataplane does not run `content`, `random` yet", place(0)),
         format!("{}: the dataplane does not run `raw`, `reject`, `log` yet", place(1)),
         format!("{}: the dataplane does not run `log` yet", place(2)),

@@ -9,6 +9,7 @@ use super::problem::{Complaint, Problems, show};
 use super::{filter, layer7};
 use crate::eval::MAX_JUMP_DEPTH;
 use crate::packet::Family;
+use crate::rule::Table;
 
 /// How many names that do not exist are compared with all that do, and with how many of them: what bounds the work
 /// for a file full of wrong names.
@@ -55,32 +56,37 @@ fn pattern_references(rules: &mut [filter::Entry], names: Vec<&str>, problems: &
     }
 }
 
+/// The menu of a rule. Jumps do not lead out of it.
+const fn menu(entry: &filter::Entry) -> (Table, Family) {
+    (entry.table, entry.family)
+}
+
 /// A jump leads to a chain that has rules.
 fn jump_targets(rules: &mut [filter::Entry], problems: &mut Problems) {
     let mut chains = Vec::new();
     let mut known = HashSet::new();
     for entry in rules.iter() {
         if let Some(chain) = &entry.chain
-            && known.insert((entry.family, chain.clone()))
+            && known.insert((menu(entry), chain.clone()))
         {
-            chains.push((entry.family, chain.clone()));
+            chains.push((menu(entry), chain.clone()));
         }
     }
     let mut suggestions = 0;
     for entry in rules {
         let Some((target, span)) = &entry.jump else { continue };
-        if known.contains(&(entry.family, target.clone())) {
+        if known.contains(&(menu(entry), target.clone())) {
             continue;
         }
         let complaint = Complaint::new(format!("the chain `{}` has no rules", show(target.as_bytes())))
             .expected("a chain of the same menu")
             .help("add rules to the chain, or remove the jump; names of chains are compared exactly");
-        let of_family: Vec<&str> = if suggestions < MOST_SUGGESTIONS {
-            chains.iter().filter(|(family, _)| *family == entry.family).map(|(_, chain)| chain.as_str()).collect()
+        let of_menu: Vec<&str> = if suggestions < MOST_SUGGESTIONS {
+            chains.iter().filter(|(of, _)| *of == menu(entry)).map(|(_, chain)| chain.as_str()).collect()
         } else {
             Vec::new()
         };
-        problems.add(span.clone(), suggest(complaint, target, &of_family, &mut suggestions));
+        problems.add(span.clone(), suggest(complaint, target, &of_menu, &mut suggestions));
         entry.rule = None;
     }
 }
@@ -101,11 +107,11 @@ struct Jump {
 
 /// Jumps do not go in circles, nor deeper than the evaluation follows them. Disabled ones do not count.
 fn jump_depth(rules: &mut [filter::Entry], problems: &mut Problems) {
-    let mut chains: HashMap<(Family, String), usize> = HashMap::new();
+    let mut chains: HashMap<((Table, Family), String), usize> = HashMap::new();
     let mut names: Vec<String> = Vec::new();
     let mut jumps: Vec<Vec<Jump>> = Vec::new();
-    let mut chain = |family: Family, name: &str, jumps: &mut Vec<Vec<Jump>>| {
-        *chains.entry((family, name.to_owned())).or_insert_with(|| {
+    let mut chain = |menu: (Table, Family), name: &str, jumps: &mut Vec<Vec<Jump>>| {
+        *chains.entry((menu, name.to_owned())).or_insert_with(|| {
             names.push(name.to_owned());
             jumps.push(Vec::new());
             names.len() - 1
@@ -113,8 +119,8 @@ fn jump_depth(rules: &mut [filter::Entry], problems: &mut Problems) {
     };
     for (entry, rule) in rules.iter().enumerate() {
         if let (Some(from), Some((to, _)), false) = (&rule.chain, &rule.jump, rule.disabled) {
-            let from = chain(rule.family, from, &mut jumps);
-            let to = chain(rule.family, to, &mut jumps);
+            let from = chain(menu(rule), from, &mut jumps);
+            let to = chain(menu(rule), to, &mut jumps);
             jumps[from].push(Jump { to, entry });
         }
     }
@@ -220,11 +226,43 @@ mod tests {
         assert_eq!((reading.rules.rules.len(), reading.rules.layer7.len()), (1, 1));
     }
 
+    /// `raw` and filter, IPv4 and IPv6: four sets of chains.
+    #[test]
+    fn jumps_stay_in_their_menu() {
+        let rule = |table, family, chain: &str, jump: Option<&str>| filter::Entry {
+            rule: None,
+            table,
+            family,
+            chain: Some(chain.to_owned()),
+            disabled: false,
+            jump: jump.map(|target| (target.to_owned(), 0..1)),
+            pattern: None,
+        };
+        let (filter, raw) = (Table::Filter, Table::Raw);
+        let mut rules = [
+            rule(filter, Family::Ipv4, "a", Some("b")),
+            rule(raw, Family::Ipv4, "b", Some("a")),
+            rule(filter, Family::Ipv6, "b", None),
+        ];
+        let mut problems = Problems::default();
+        jump_targets(&mut rules, &mut problems);
+        assert_eq!(problems.count(), 2);
+        let mut rules = [
+            rule(filter, Family::Ipv4, "a", Some("b")),
+            rule(raw, Family::Ipv4, "b", Some("a")),
+            rule(filter, Family::Ipv4, "b", None),
+            rule(raw, Family::Ipv4, "a", None),
+        ];
+        let mut problems = Problems::default();
+        check(&mut rules, &mut [], &mut problems);
+        assert_eq!(problems.count(), 0);
+    }
+
     #[test]
     fn jumps_to_refused_rules_are_not_reported_again() {
         let text = "/ip firewall filter\nadd chain=input action=jump jump-target=k\nadd chain=k limit=1\n\
             add chain=k layer7-protocol=p\n/ip firewall layer7-protocol\nadd name=p regexp=\"(\"\n";
-        assert_eq!(problems(text).iter().map(|(at, _)| at.as_str()).collect::<Vec<_>>(), ["limit", "\"(\""]);
+        assert_eq!(problems(text).iter().map(|(at, _)| at.as_str()).collect::<Vec<_>>(), ["1", "\"(\""]);
     }
 
     #[test]

@@ -6,32 +6,31 @@
 use std::ops::Range;
 
 use super::problem::{Complaint, Problems, show};
-use super::property::{self, Add, Property};
+use super::property::{self, Add, Property, read_text, set};
 use super::value::{self, Parsed};
 use crate::layer7;
 use crate::rule::Layer7Pattern;
 
+type Row = Property<Draft>;
+
 /// Every property RouterOS has for this menu. Source: RouterOS manual, Layer7.
-pub(super) const PROPERTIES: &[Property<Draft>] = &[
-    Property::fixed("comment", |pattern, value| {
-        pattern.comment = value::comment(value);
-        Ok(())
-    }),
-    Property::fixed("name", |pattern, value| {
-        pattern.name = Some(value::name(value::text(value)?, "pattern")?);
-        Ok(())
-    }),
-    Property::fixed("regexp", |pattern, value| {
-        pattern.regexp = Some(regexp(value)?);
-        Ok(())
-    }),
-    Property::unsupported("copy-from"),
+#[rustfmt::skip] // As the table of `filter`.
+pub(super) const PROPERTIES: &[Row] = &[
+    Row::fixed("comment", |pattern, value| set(&mut pattern.comment, Ok(value::comment(value))))
+        .says("Free text.", "text", "the first knock"),
+    Row::fixed("name", |pattern, value| read_text(&mut pattern.name, value, value::pattern_name))
+        .says("What `layer7-protocol` of a rule refers to; no two patterns have the same.", "name", "knock1"),
+    Row::fixed("regexp", |pattern, value| set(&mut pattern.regexp, regexp(value)))
+        .says("The regular expression; it is tried on what the connection begins with, without NULs and in either case.",
+            "expression", "^secret$")
+        .differs("Expressions are those of Rust's `regex`, which takes linear time and has no back-references."),
+    Row::unsupported("copy-from"),
 ];
 
 /// A pattern while its words are read.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
-    comment: String,
+    comment: Option<String>,
     name: Option<String>,
     regexp: Option<String>,
 }
@@ -63,7 +62,7 @@ pub(super) fn read(add: &Add<'_>, problems: &mut Problems) -> Entry {
     let pattern = draft.name.zip(draft.regexp).filter(|_| complete).map(|(name, regexp)| Layer7Pattern {
         name,
         regexp,
-        comment: draft.comment,
+        comment: draft.comment.unwrap_or_default(),
         line: add.line,
     });
     Entry { pattern, name }

@@ -32,7 +32,7 @@ pub(super) struct Command {
 }
 
 /// `name`, `name=` or `name=value`.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Word {
     pub(super) span: Range<usize>,
     pub(super) name: Text,
@@ -42,10 +42,13 @@ pub(super) struct Word {
 }
 
 /// What a name or a value says, and where each of its bytes came from.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Text {
     pub(super) bytes: Vec<u8>,
-    /// Where the file's bytes and these run in step: index here, offset there, of the first byte of each run.
+    /// Where the first byte stands in the file. The others follow it…
+    origin: usize,
+    /// …up to where an escape or a joined line puts them out of step: index here, offset there, of the first byte of
+    /// each further run. Most texts have none.
     runs: Vec<(usize, usize)>,
     /// With the quotes, if there are any.
     pub(super) span: Range<usize>,
@@ -63,6 +66,11 @@ enum Quotes {
 }
 
 impl Text {
+    /// A text that stands in no file, on behalf of what stands at `span`.
+    pub(super) fn made(bytes: &[u8], span: Range<usize>) -> Text {
+        Text { bytes: bytes.to_vec(), origin: usize::MAX, span, quotes: Quotes::Spoiled, ..Text::default() }
+    }
+
     /// Where a part of the bytes stands in the file.
     pub(super) fn part(&self, part: Range<usize>) -> Range<usize> {
         match (self.origin(part.start), part.end.checked_sub(1).and_then(|last| self.origin(last))) {
@@ -72,17 +80,28 @@ impl Text {
     }
 
     fn origin(&self, index: usize) -> Option<usize> {
-        let run = self.runs.partition_point(|(first, _)| *first <= index).checked_sub(1)?;
-        let (first, origin) = self.runs[run];
-        (index < self.bytes.len()).then(|| origin + (index - first))
+        let (first, origin) = match self.runs.partition_point(|(first, _)| *first <= index).checked_sub(1) {
+            Some(run) => self.runs[run],
+            None => (0, self.origin),
+        };
+        // What was made did not come from the file.
+        let known = index < self.bytes.len() && self.span.contains(&origin);
+        known.then(|| origin + (index - first))
     }
 
     fn push(&mut self, byte: u8, origin: usize) {
-        let in_step = self.runs.last().is_some_and(|(first, start)| start + (self.bytes.len() - first) == origin);
-        if !in_step {
+        self.push_all(&[byte], origin);
+    }
+
+    /// Bytes that follow one another in the file as well.
+    fn push_all(&mut self, bytes: &[u8], origin: usize) {
+        let (first, start) = self.runs.last().copied().unwrap_or((0, self.origin));
+        if self.bytes.is_empty() {
+            self.origin = origin;
+        } else if start + (self.bytes.len() - first) != origin {
             self.runs.push((self.bytes.len(), origin));
         }
-        self.bytes.push(byte);
+        self.bytes.extend_from_slice(bytes);
     }
 }
 
@@ -234,6 +253,14 @@ impl<'a> Lexer<'a> {
         self.text.get(self.at).copied()
     }
 
+    /// Passes over the bytes from here on that are of a kind.
+    fn run(&mut self, kind: impl Fn(u8) -> bool) -> &'a [u8] {
+        let rest = &self.text[self.at..];
+        let length = rest.iter().position(|byte| !kind(*byte)).unwrap_or(rest.len());
+        self.at += length;
+        &rest[..length]
+    }
+
     /// Up to, not over, the line end.
     fn skip_line(&mut self) {
         while self.peek().is_some_and(|byte| !is_line_end(byte)) {
@@ -328,6 +355,10 @@ impl<F: Fn(&[Word]) -> bool> CommandReader<'_, '_, F> {
                     end = self.lexer.at;
                     continue;
                 }
+                _ if text.quotes == Quotes::None && is_ordinary(byte) => {
+                    let run = self.lexer.run(is_ordinary);
+                    text.push_all(run, at);
+                }
                 _ => self.plain(byte, text),
             }
             end = self.lexer.at;
@@ -400,13 +431,17 @@ impl<F: Fn(&[Word]) -> bool> CommandReader<'_, '_, F> {
                     self.flaw(open..at, FlawKind::StringOverLines);
                     return;
                 }
-                _ => {
+                b'\r' | b'\n' | b'$' => {
                     may_run_on |= is_line_end(byte);
                     if byte == b'$' {
                         self.flaw(at..at + 1, FlawKind::Variable);
                     }
                     text.push(byte, at);
                     self.lexer.at += 1;
+                }
+                _ => {
+                    let run = self.lexer.run(|byte| !matches!(byte, b'"' | b'\\' | b'\r' | b'\n' | b'$'));
+                    text.push_all(run, at);
                 }
             }
         }
@@ -527,6 +562,50 @@ impl<F: Fn(&[Word]) -> bool> CommandReader<'_, '_, F> {
     fn flaw(&mut self, span: Range<usize>, kind: FlawKind) {
         self.command.flaws.push(Flaw { span, kind });
     }
+}
+
+/// The words of a part of a text that was read before and that a word begins.
+pub(super) fn words_of(text: &[u8], part: Range<usize>) -> Vec<Word> {
+    let text = text.get(..part.end).unwrap_or(text);
+    let mut lexer = Lexer { text, at: part.start, after_line_end: false, cut_off: None };
+    let mut words = Vec::new();
+    while let Some(command) = lexer.next(|_| true) {
+        words.extend(command.words);
+    }
+    words
+}
+
+/// A string whose opening quote stands at `open`: what it says, what is wrong with it, and where it ends.
+pub(super) fn string_at(text: &[u8], open: usize) -> (Text, Vec<Flaw>, usize) {
+    let mut lexer = Lexer { text, at: open, after_line_end: false, cut_off: None };
+    let mut string = Text { span: open..open, ..Text::default() };
+    let mut reader = CommandReader { one_line: |_: &[Word]| true, command: Command::default(), lexer: &mut lexer };
+    reader.string(&mut string);
+    let flaws = reader.command.flaws;
+    string.span.end = lexer.at;
+    (string, flaws, lexer.at)
+}
+
+/// Whether a byte outside strings stands for itself and nothing else, in names as in values.
+const fn is_ordinary(byte: u8) -> bool {
+    !matches!(
+        byte,
+        b' ' | b'\t'
+            | b'\r'
+            | b'\n'
+            | b';'
+            | b'\\'
+            | b'"'
+            | b'['
+            | b'{'
+            | b'('
+            | b')'
+            | b'}'
+            | b']'
+            | b'='
+            | b'#'
+            | b'$'
+    )
 }
 
 const fn is_blank(byte: u8) -> bool {

@@ -5,7 +5,7 @@
 //! path with a command behind it does not.
 //!
 //! RouterOS's full tree of menus is not here. What tells a menu from a command is a list of verbs, and that inside an
-//! understood menu, which has no submenus, every word is a verb. Menus that are not understood are left to be
+//! understood menu every word is a verb that is not the way to another one. Menus that are not understood are left to be
 //! skipped, but a path that is nearly that of an understood menu is a mistake: skipping it would lose its rules.
 
 use std::ops::Range;
@@ -13,31 +13,50 @@ use std::ops::Range;
 use super::lexer::Word;
 use super::problem::{Complaint, distance, show};
 use crate::packet::Family;
+use crate::rule::Table;
 
 /// The menus whose commands are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Menu {
-    /// `/ip firewall filter` or `/ipv6 firewall filter`.
-    Filter(Family),
+    /// `filter` or `raw`.
+    Rules(Table, Family),
     /// `/ip firewall layer7-protocol`.
     Layer7,
+    /// `/ip firewall address-list` or `/ipv6 firewall address-list`.
+    AddressList(Family),
+    /// `/ip firewall connection tracking`.
+    Tracking,
+    /// `/interface list`.
+    InterfaceList,
+    /// `/interface list member`.
+    InterfaceListMember,
+    /// `/ip address` or `/ipv6 address`.
+    LocalAddress(Family),
 }
 
-/// Where each of them is.
-const UNDERSTOOD: &[(&[&str], Menu)] = &[
-    (&["ip", "firewall", "filter"], Menu::Filter(Family::Ipv4)),
-    (&["ipv6", "firewall", "filter"], Menu::Filter(Family::Ipv6)),
-    (&["ip", "firewall", "layer7-protocol"], Menu::Layer7),
+/// Where each of them is: as a path, and as messages and exports write it.
+const UNDERSTOOD: &[(&[&str], &str, Menu)] = &[
+    (&["ip", "firewall", "filter"], "/ip firewall filter", Menu::Rules(Table::Filter, Family::Ipv4)),
+    (&["ip", "firewall", "raw"], "/ip firewall raw", Menu::Rules(Table::Raw, Family::Ipv4)),
+    (&["ip", "firewall", "address-list"], "/ip firewall address-list", Menu::AddressList(Family::Ipv4)),
+    (&["ip", "firewall", "layer7-protocol"], "/ip firewall layer7-protocol", Menu::Layer7),
+    (&["ip", "firewall", "connection", "tracking"], "/ip firewall connection tracking", Menu::Tracking),
+    (&["ip", "address"], "/ip address", Menu::LocalAddress(Family::Ipv4)),
+    (&["ipv6", "firewall", "filter"], "/ipv6 firewall filter", Menu::Rules(Table::Filter, Family::Ipv6)),
+    (&["ipv6", "firewall", "raw"], "/ipv6 firewall raw", Menu::Rules(Table::Raw, Family::Ipv6)),
+    (&["ipv6", "firewall", "address-list"], "/ipv6 firewall address-list", Menu::AddressList(Family::Ipv6)),
+    (&["ipv6", "address"], "/ipv6 address", Menu::LocalAddress(Family::Ipv6)),
+    (&["interface", "list"], "/interface list", Menu::InterfaceList),
+    (&["interface", "list", "member"], "/interface list member", Menu::InterfaceListMember),
 ];
+
+/// Menus that are skipped though their paths look much like those of others.
+const LOOKALIKES: &[&str] = &["/ip firewall nat", "/ipv6 firewall nat"];
 
 impl Menu {
     /// The path as messages and exports write it.
-    pub(super) const fn path(self) -> &'static str {
-        match self {
-            Menu::Filter(Family::Ipv4) => "/ip firewall filter",
-            Menu::Filter(Family::Ipv6) => "/ipv6 firewall filter",
-            Menu::Layer7 => "/ip firewall layer7-protocol",
-        }
+    pub(super) fn path(self) -> &'static str {
+        UNDERSTOOD.iter().find(|(.., menu)| *menu == self).map_or("/", |(_, path, _)| path)
     }
 }
 
@@ -108,6 +127,8 @@ pub(super) struct Menus {
     /// The last command came with the path of another, understood menu. A command without a path would now be
     /// ambiguous to a reader.
     astray: bool,
+    /// The last other menu that was found to be spelt well: files have many commands of the same menu.
+    well_spelt: String,
 }
 
 impl Menus {
@@ -119,7 +140,7 @@ impl Menus {
         };
         let place = place_of(&found.path);
         let enters = found.verb.is_none() && found.arguments == words.len();
-        if let Some((meant, complaint)) = nearly_understood(&found.path, &place) {
+        if let Some((meant, complaint)) = self.misspelt(&found.path, &place) {
             if enters {
                 // So that what is wrong with the rules of this menu is told in the same go.
                 self.current = meant;
@@ -141,6 +162,19 @@ impl Menus {
             return Line::Wrong(found.verb.map_or(found.span, |(_, span)| span), complaint);
         }
         Line::Command(Invocation { place, path_given: found.path_given, verb: found.verb, arguments: found.arguments })
+    }
+
+    /// The complaint about a path that is nearly that of an understood menu, and the path that was meant.
+    fn misspelt(&mut self, path: &[String], place: &Place) -> Option<(Path, Complaint)> {
+        let Place::Other(written) = place else { return None };
+        if *written == self.well_spelt || LOOKALIKES.contains(&written.as_str()) {
+            return None;
+        }
+        let found = nearly_understood(path, written);
+        if found.is_none() {
+            self.well_spelt.clone_from(written);
+        }
+        found
     }
 
     /// Whether a line that begins so is to be carried out in an understood menu.
@@ -171,7 +205,7 @@ impl Menus {
             for segment in text.split('/') {
                 let part = word.name.part(at..at + segment.len());
                 at += segment.len() + 1;
-                let is_leaf = matches!(place_of(&found.path), Place::Understood(_));
+                let is_leaf = is_understood(&found.path) && !leads_on(&found.path, segment);
                 match segment {
                     "" => {}
                     _ if found.verb.is_some() => {
@@ -225,29 +259,34 @@ fn path_text(word: &Word) -> Option<&str> {
 }
 
 fn place_of(path: &[String]) -> Place {
-    match UNDERSTOOD.iter().find(|(understood, _)| path == *understood) {
-        Some((_, menu)) => Place::Understood(*menu),
+    match UNDERSTOOD.iter().find(|(understood, ..)| path == *understood) {
+        Some((.., menu)) => Place::Understood(*menu),
         None if path.is_empty() => Place::Root,
         None => Place::Other(format!("/{}", path.join(" "))),
     }
 }
 
-/// The complaint about a path that is abbreviated or misspelt from an understood one,
-/// and the path that was meant.
-fn nearly_understood(path: &[String], place: &Place) -> Option<(Path, Complaint)> {
-    let Place::Other(written) = place else { return None };
-    let meant = UNDERSTOOD.iter().find(|(understood, menu)| {
-        let pairs = || understood.iter().zip(path);
-        let abbreviated =
-            path.len() == understood.len() && pairs().all(|(full, given)| full.starts_with(given.as_str()));
-        abbreviated
-            || (written.len().abs_diff(menu.path().len()) <= 2
-                && distance(written.as_bytes(), menu.path().as_bytes()) <= 2)
+fn is_understood(path: &[String]) -> bool {
+    UNDERSTOOD.iter().any(|(understood, ..)| path == *understood)
+}
+
+/// Whether an understood menu lies behind this segment.
+fn leads_on(path: &[String], segment: &str) -> bool {
+    let behind = |understood: &[&str]| understood.get(..path.len()).is_some_and(|begin| path == begin);
+    UNDERSTOOD.iter().any(|(understood, ..)| behind(understood) && understood.get(path.len()) == Some(&segment))
+}
+
+/// As above, for a path that is abbreviated or misspelt from an understood one.
+fn nearly_understood(path: &[String], written: &str) -> Option<(Path, Complaint)> {
+    let meant = UNDERSTOOD.iter().find(|(understood, full, _)| {
+        let mut pairs = understood.iter().zip(path);
+        let abbreviated = path.len() == understood.len() && pairs.all(|(full, given)| full.starts_with(given.as_str()));
+        abbreviated || (written.len().abs_diff(full.len()) <= 2 && distance(written.as_bytes(), full.as_bytes()) <= 2)
     });
-    meant.map(|(path, menu)| {
+    meant.map(|(path, full, _)| {
         let complaint = Complaint::new(format!("no such menu: `{}`", show(written.as_bytes())))
             .expected("a menu in full")
-            .help(format!("did you mean `{}`?", menu.path()));
+            .help(format!("did you mean `{full}`?"));
         (path.iter().map(|segment| (*segment).to_owned()).collect(), complaint)
     })
 }
@@ -283,7 +322,7 @@ mod tests {
     fn every_form_of_a_path() {
         let text = "/ip firewall filter\nadd a=b\n/ip/firewall/filter\n/ip/firewall/filter/add a=b\n\
             /ip firewall/filter add a=b\nip firewall filter\n.. nat\nset 0 a=b\n..\nfilter\nadd\n/\nadd\n\
-            /ip firewall nat\n../filter\n/interface list add name=x\nadd a=b\n";
+            /ip firewall nat\n../filter\n/interface bridge add name=x\nadd a=b\n/interface list\nmember\nadd\n";
         assert_eq!(
             follow(text),
             [
@@ -302,8 +341,11 @@ mod tests {
                 "root: add",
                 "> ip firewall nat",
                 "> ip firewall filter",
-                "(/interface list): add",
+                "(/interface bridge): add",
                 "/ip firewall filter: add",
+                "> interface list",
+                "> interface list member",
+                "/interface list member: add",
             ]
         );
     }
@@ -319,11 +361,8 @@ mod tests {
 
     #[test]
     fn commands_of_other_menus_do_not_become_menus() {
-        let text = "/ip address\n/tool frobnicate a=b\nadd a=b\n/system script run x\n";
-        assert_eq!(
-            follow(text),
-            ["> ip address", "(/tool): frobnicate", "(/ip address): add", "(/system script): run"]
-        );
+        let text = "/ip route\n/tool frobnicate a=b\nadd a=b\n/system script run x\n";
+        assert_eq!(follow(text), ["> ip route", "(/tool): frobnicate", "(/ip route): add", "(/system script): run"]);
     }
 
     #[test]
@@ -334,12 +373,16 @@ mod tests {
             let expected = !text.contains("l7");
             assert_eq!(follow(text)[0].starts_with("wrong"), expected, "{text}");
         }
-        assert_eq!(follow("/ip firewall raw")[0], "> ip firewall raw");
+        for text in
+            ["/ip firewall nat", "/ip firewall mangle", "/ip pool", "/ipv6 nd", "/interface lte", "/ip settings"]
+        {
+            assert_eq!(follow(text)[0], format!("> {}", &text[1..]));
+        }
     }
 
     #[test]
     fn a_command_behind_an_inline_path_to_another_menu_is_ambiguous() {
-        let text = "/ip address\n/ip firewall filter add a=b\nadd c=d\n/ip firewall filter\nadd e=f\n";
+        let text = "/ip route\n/ip firewall filter add a=b\nadd c=d\n/ip firewall filter\nadd e=f\n";
         assert_eq!(follow(text)[2], "wrong: add");
         assert_eq!(follow(text)[4], "/ip firewall filter: add");
     }

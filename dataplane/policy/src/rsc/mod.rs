@@ -6,36 +6,54 @@
 //! their number.
 //!
 //! ```text
-//!  bytes ─► lexer ─► commands of words ─► menu ─► filter, layer7 ─► check ─► RuleSet
-//!                                          │        property: one table row a property
-//!                                          │        value: what values mean
+//!  bytes ─► lexer ─► commands of words ─► menu ─► store, one for each menu ─► check ─► RuleSet
+//!                                          │        command, select: which entries a command is for
+//!                                          │        filter, layer7, address_list, …: what an entry's words say
+//!                                          │        property: one table row a property; value: what values mean
 //!                                          └► other menus: skipped and counted
 //!                    whatever is wrong ──► problem ─► report
 //! ```
 //!
-//! The language grows by rows in the tables of `filter` and `layer7`, and by menus in `menu`.
+//! The language grows by rows in the tables of `filter` and its like, and by menus in `menu`.
 
+mod address_list;
 mod check;
+mod command;
 mod filter;
+mod interface;
 mod layer7;
 mod lexer;
+mod local_address;
 mod menu;
 mod problem;
 mod property;
+mod reference;
 mod report;
+mod rules;
+mod select;
+mod store;
+mod tracking;
 mod value;
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use serde::Serialize;
 
-use self::lexer::{Command, Flaw, Lexer, Word};
+use self::address_list::AddressLists;
+use self::command::{Order, Verb};
+use self::lexer::{Command, Flaw, Lexer, Text, Word};
+use self::local_address::LocalAddresses;
 use self::menu::{Invocation, Line, Menu, Menus, Place};
 pub use self::problem::Problem;
 use self::problem::{Complaint, Cursor, Problems, show};
 use self::property::Add;
+pub use self::reference::{ActionReference, MenuReference, PropertyReference, reference};
 pub use self::report::report;
-use crate::rule::RuleSet;
+use self::rules::{Patterns, Rules};
+use self::store::{Kind, Store, Work};
+use crate::packet::Family;
+use crate::rule::{ListEntry, RuleSet, Table, Tracking};
 
 /// What a file said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -59,16 +77,17 @@ pub struct SkippedMenu {
 
 /// Reads the text of a rule file.
 pub fn read(text: &[u8]) -> Reading {
-    let mut reader = Reader { cursor: Cursor::new(text), ..Reader::default() };
+    let mut reader = Reader::new(text);
     let mut lexer = Lexer::new(text);
     let mut upcoming = lexer.next(|words| reader.menus.understands(words));
     while let Some(mut command) = upcoming.take() {
         let line = reader.follow(&command);
         upcoming = lexer.next(|words| reader.menus.understands(words));
         if let Some(menu) = line.as_ref().and_then(adds_to) {
-            while let Some(lost) = upcoming.take_if(|next| continues(menu, next)) {
+            while let Some(lost) = upcoming.take_if(|next| reader.menu(menu).continues(next)) {
                 command.words.extend(lost.words);
                 command.flaws.extend(lost.flaws);
+                command.span.end = lost.span.end;
                 upcoming = lexer.next(|words| reader.menus.understands(words));
             }
         }
@@ -76,7 +95,7 @@ pub fn read(text: &[u8]) -> Reading {
             reader.carry_out(&command, line);
         }
     }
-    reader.finish(text)
+    reader.finish()
 }
 
 /// The understood menu that the command adds to.
@@ -89,40 +108,93 @@ fn adds_to(line: &Line) -> Option<Menu> {
     }
 }
 
-/// Whether an indented line is the rest of the `add` above it, whose `\` was lost: it begins with a property of the
-/// menu, and has nothing but `name=value`. No command of RouterOS looks like that.
-fn continues(menu: Menu, next: &Command) -> bool {
-    let is_known = |word: &Word| match menu {
-        Menu::Filter(_) => property::knows(filter::PROPERTIES, &word.name),
-        Menu::Layer7 => property::knows(layer7::PROPERTIES, &word.name),
-    };
-    next.hangs && next.words.first().is_some_and(is_known) && next.words.iter().all(|word| word.value.is_some())
+/// The entries of any menu.
+trait Entries {
+    /// Whether entries have this property.
+    fn knows(&self, name: &Text) -> bool;
+
+    /// Carries a command out.
+    fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work);
+
+    /// Whether an indented line is the rest of the `add` above it, whose `\` was lost: it begins with a property of the
+    /// menu, and has nothing but `name=value`. No command of RouterOS looks like that.
+    fn continues(&self, next: &Command) -> bool {
+        next.hangs
+            && next.words.first().is_some_and(|word| self.knows(&word.name))
+            && next.words.iter().all(|word| word.value.is_some())
+    }
 }
 
-/// Menus that change what the rules mean, and are not read yet. Skipping them would leave out what they drop.
-const NOT_YET: &[&str] =
-    &["/ip firewall address-list", "/ip firewall raw", "/ipv6 firewall address-list", "/ipv6 firewall raw"];
+impl<K: Kind> Entries for Store<K> {
+    fn knows(&self, name: &Text) -> bool {
+        self.kind.knows(name)
+    }
 
-fn not_yet(menu: &str) -> Complaint {
-    Complaint::new(format!("`{menu}` is not supported yet"))
-        .expected("rules that do not depend on it")
-        .help("leave the menu out if no rule needs it; addresses can be listed with `knockctl list add`")
+    fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work) {
+        Store::carry_out(self, order, problems, work);
+    }
 }
+
+/// What both families have: IPv4's, IPv6's.
+type Both<T> = [T; 2];
 
 /// The state of reading one file.
-#[derive(Default)]
 struct Reader<'a> {
+    text: &'a [u8],
     cursor: Cursor<'a>,
     menus: Menus,
-    rules: Vec<filter::Entry>,
-    patterns: Vec<layer7::Entry>,
+    filter: Both<Store<Rules>>,
+    raw: Both<Store<Rules>>,
+    patterns: Store<Patterns>,
+    address_lists: Both<Store<AddressLists>>,
+    local_addresses: Both<Store<LocalAddresses>>,
+    interface_lists: Store<interface::Lists>,
+    interface_members: Store<interface::Members>,
+    tracking: Tracking,
+    work: Work,
     problems: Problems,
     skipped: Vec<SkippedMenu>,
     /// Where each menu stands in `skipped`.
     skipped_at: HashMap<String, usize>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(text: &'a [u8]) -> Self {
+        let both = [Family::Ipv4, Family::Ipv6];
+        Reader {
+            text,
+            cursor: Cursor::new(text),
+            menus: Menus::default(),
+            filter: both.map(|family| Store::new(Rules(Table::Filter, family))),
+            raw: both.map(|family| Store::new(Rules(Table::Raw, family))),
+            patterns: Store::new(Patterns),
+            address_lists: both.map(|family| Store::new(AddressLists::new(family))),
+            local_addresses: both.map(|family| Store::new(LocalAddresses(family))),
+            interface_lists: Store::new(interface::Lists),
+            interface_members: Store::new(interface::Members),
+            tracking: tracking::defaults(text),
+            work: Work::new(text.len()),
+            problems: Problems::default(),
+            skipped: Vec::new(),
+            skipped_at: HashMap::new(),
+        }
+    }
+
+    /// The entries of a menu.
+    fn menu(&mut self, menu: Menu) -> &mut dyn Entries {
+        let place = |family: Family| usize::from(family == Family::Ipv6);
+        match menu {
+            Menu::Rules(Table::Filter, family) => &mut self.filter[place(family)],
+            Menu::Rules(Table::Raw, family) => &mut self.raw[place(family)],
+            Menu::Layer7 => &mut self.patterns,
+            Menu::AddressList(family) => &mut self.address_lists[place(family)],
+            Menu::LocalAddress(family) => &mut self.local_addresses[place(family)],
+            Menu::InterfaceList => &mut self.interface_lists,
+            Menu::InterfaceListMember => &mut self.interface_members,
+            Menu::Tracking => &mut self.tracking,
+        }
+    }
+
     /// What kind of line it is, or nothing if there is no more to it.
     fn follow(&mut self, command: &Command) -> Option<Line> {
         match command.words.first() {
@@ -135,37 +207,47 @@ impl Reader<'_> {
     }
 
     fn carry_out(&mut self, command: &Command, line: Line) {
-        let is_rule = adds_to(&line).is_some();
-        self.report_flaws(&command.flaws, |flaw| is_rule || flaw.kind.breaks_the_text());
         match line {
-            Line::Enter => {}
-            Line::Wrong(span, complaint) => self.problems.add(span, complaint),
-            Line::Command(invocation) => self.command(command, invocation),
+            Line::Command(Invocation { place: Place::Understood(menu), verb: Some(verb), arguments, .. }) => {
+                self.order(command, menu, verb, arguments);
+            }
+            line => {
+                self.report_flaws(&command.flaws, |flaw| flaw.kind.breaks_the_text());
+                match line {
+                    Line::Enter => {}
+                    Line::Wrong(span, complaint) => self.problems.add(span, complaint),
+                    Line::Command(invocation) => self.other(command, invocation),
+                }
+            }
         }
     }
 
-    fn command(&mut self, command: &Command, invocation: Invocation) {
+    /// A command of a menu that is read.
+    fn order(&mut self, command: &Command, menu: Menu, (name, at): (String, Range<usize>), head: usize) {
+        let Some(verb) = Verb::from_name(&name).filter(|verb| menu != Menu::Tracking || *verb == Verb::Set) else {
+            self.report_flaws(&command.flaws, |flaw| flaw.kind.breaks_the_text());
+            self.problems.add(at, no_such_verb(menu, &name));
+            return;
+        };
+        let (line, _) = self.cursor.advance(command.span.start);
+        let order = Order { text: self.text, command, verb, at, head, line };
+        for flaw in order.flaws() {
+            self.problems.add(flaw.span.clone(), flaw.kind.complaint());
+        }
+        // Each menu has its own entries, so that the borrow of one leaves the rest of the reader free.
+        let (mut problems, work) = (std::mem::take(&mut self.problems), std::mem::take(&mut self.work));
+        self.menu(menu).carry_out(&order, &mut problems, &work);
+        (self.problems, self.work) = (problems, work);
+    }
+
+    /// What is not a command of a menu that is read.
+    fn other(&mut self, command: &Command, invocation: Invocation) {
         let words = command.words.get(invocation.arguments..).unwrap_or_default();
         match (invocation.place, invocation.verb) {
             (_, None) if words.first().is_some_and(is_script) => {
                 self.refuse_script(&words[0]);
             }
-            (Place::Understood(menu), Some((verb, span))) if verb == "add" => {
-                let (line, _) = self.cursor.advance(command.span.start);
-                let add = Add { words, verb: span, line, intact: command.flaws.is_empty() };
-                match menu {
-                    Menu::Filter(family) => {
-                        self.rules.push(filter::read(family, &add, &mut self.problems));
-                    }
-                    Menu::Layer7 => self.patterns.push(layer7::read(&add, &mut self.problems)),
-                }
-            }
-            (Place::Understood(_), Some((verb, span))) => self.problems.add(span, not_add(&verb)),
-            (Place::Understood(_), None) => self.no_verb(command, words),
-            (Place::Other(path), verb) if NOT_YET.contains(&path.as_str()) => {
-                let span = verb.map_or_else(|| command.words[0].span.clone(), |(_, span)| span);
-                self.problems.add(span, not_yet(&path));
-            }
+            (Place::Understood(menu), _) => self.no_verb(menu, command, words),
             (Place::Other(path), _) => self.skip(path),
             (Place::Root, _) if invocation.path_given => self.skip("/".to_owned()),
             (Place::Root, verb) => {
@@ -179,10 +261,10 @@ impl Reader<'_> {
     }
 
     /// A line of an understood menu that begins with something else than a command.
-    fn no_verb(&mut self, command: &Command, words: &[Word]) {
+    fn no_verb(&mut self, menu: Menu, command: &Command, words: &[Word]) {
         let Some(word) = words.first() else { return };
         let complaint = Complaint::new(format!("`{}` stands where a command is expected", show(&word.name.bytes)))
-            .expected("`add`")
+            .expected(expected_verb(menu))
             .help(if word.value.is_some() || command.hangs {
                 "if it continues the line above, end that line with `\\`"
             } else {
@@ -201,7 +283,7 @@ impl Reader<'_> {
 
     fn refuse_script(&mut self, word: &Word) {
         let complaint = Complaint::new(format!("scripting is not read: `{}`", show(&word.name.bytes)))
-            .expected("a menu line or `add`")
+            .expected("a menu line or a command such as `add`")
             .help("write out what the script would do, or export the rules from a router on which it ran");
         self.problems.add(word.span.clone(), complaint);
     }
@@ -212,15 +294,38 @@ impl Reader<'_> {
         }
     }
 
-    fn finish(mut self, text: &[u8]) -> Reading {
-        check::check(&mut self.rules, &mut self.patterns, &mut self.problems);
+    fn finish(mut self) -> Reading {
+        let in_order = [self.filter, self.raw].into_iter().flatten().flat_map(Store::into_ordered);
+        let mut rules: Vec<(usize, filter::Entry)> = in_order.collect();
+        rules.sort_by_key(|(place, _)| *place);
+        let mut rules: Vec<filter::Entry> = rules.into_iter().map(|(_, entry)| entry).collect();
+        let mut patterns: Vec<layer7::Entry> = self.patterns.into_entries().collect();
+        check::check(&mut rules, &mut patterns, &mut self.problems);
+        let [v4, v6] = self.address_lists.map(|store| store.into_entries().flatten());
+        let mut address_lists: Vec<ListEntry> = v4.collect();
+        address_lists.extend(v6);
         let mut rules = RuleSet {
-            layer7: self.patterns.into_iter().filter_map(|entry| entry.pattern).collect(),
-            rules: self.rules.into_iter().filter_map(|entry| entry.rule).collect(),
-            ..RuleSet::default()
+            layer7: patterns.into_iter().filter_map(|entry| entry.pattern).collect(),
+            rules: rules.into_iter().filter_map(|entry| entry.rule).collect(),
+            address_lists,
+            tracking: self.tracking,
+            interface_lists: interface::finish(self.interface_lists, self.interface_members, &mut self.problems),
+            local_addresses: self.local_addresses.into_iter().flat_map(Store::into_entries).flatten().collect(),
         };
         rules.assign_ids();
-        Reading { rules, problems: self.problems.place(text), skipped: self.skipped }
+        Reading { rules, problems: self.problems.place(self.text), skipped: self.skipped }
+    }
+}
+
+impl Entries for Tracking {
+    fn knows(&self, _: &Text) -> bool {
+        false
+    }
+
+    fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, _: &Work) {
+        let intact = order.flaws().next().is_none();
+        let add = Add { words: order.words(), verb: order.at.clone(), line: order.line, intact };
+        tracking::set(self, &add, problems);
     }
 }
 
@@ -229,20 +334,26 @@ fn is_script(first: &Word) -> bool {
     matches!(first.name.bytes.first(), Some(b':' | b'$' | b'{' | b'}' | b'[' | b']' | b'(' | b')'))
 }
 
-fn not_add(verb: &str) -> Complaint {
-    let complaint =
-        Complaint::new(format!("`{}` is not supported in a rule file", show(verb.as_bytes()))).expected("`add`");
+fn expected_verb(menu: Menu) -> &'static str {
+    match menu {
+        Menu::Tracking => "`set`",
+        _ => "`add`, `set` or `remove`",
+    }
+}
+
+fn no_such_verb(menu: Menu, verb: &str) -> Complaint {
+    let complaint = Complaint::new(format!("`{}` is not read in `{}`", show(verb.as_bytes()), menu.path()))
+        .expected(expected_verb(menu));
     match verb {
-        "set" | "move" | "edit" | "comment" | "enable" | "disable" | "unset" | "reset" => {
-            complaint.help("write the rule as it is to be, with `add`, at the place where it is to be")
-        }
-        "remove" => {
-            complaint.help("leave the line out: a rule file begins with no rules; and leave out what it removes")
-        }
-        "print" | "export" | "find" | "get" | "reset-counters" | "reset-counters-all" => {
+        "unset" => complaint.help("write `set`, and the property with a `!` before it"),
+        "edit" => complaint.help("write `set`"),
+        "print" | "export" | "find" | "get" | "reset" | "reset-counters" | "reset-counters-all" => {
             complaint.help("leave the line out")
         }
-        _ => complaint.help("write each rule as a line that begins with `add`").did_you_mean(verb, ["add"]),
+        _ if menu == Menu::Tracking => complaint.help("`set` changes what there is"),
+        _ => complaint
+            .help("write each rule as a line that begins with `add`")
+            .did_you_mean(verb, ["add", "set", "remove", "enable", "disable", "move", "comment"]),
     }
 }
 

@@ -3,6 +3,7 @@
 //! A [`Complaint`] says what; whoever finds it adds the span; [`Problems`] collects them in any order and puts them
 //! in the file's order, with lines and columns, in one pass.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use serde::Serialize;
@@ -25,7 +26,7 @@ pub struct Problem {
 }
 
 /// What is wrong, without where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Complaint {
     message: String,
     expected: Option<String>,
@@ -62,6 +63,12 @@ impl Complaint {
         self.part = Some(part);
         self
     }
+
+    /// For a text that begins this many bytes behind the one it was found in; the part, if there is one, moves along.
+    pub(super) fn moved(mut self, by: usize) -> Self {
+        self.part = self.part.map(|part| part.start + by..part.end + by);
+        self
+    }
 }
 
 /// The problems of one file, in the order in which they were found.
@@ -77,9 +84,12 @@ impl Problems {
         self.0.len()
     }
 
-    /// All of them in the order of the file.
+    /// All of them in the order of the file. What an entry has wrong is found again when the entry is changed; it is
+    /// told once.
     pub(super) fn place(mut self, text: &[u8]) -> Vec<Problem> {
         self.0.sort_by_key(|(span, _)| (span.start, span.end));
+        let mut told = HashSet::new();
+        self.0.retain(|problem| told.insert(problem.clone()));
         let mut cursor = Cursor::new(text);
         self.0
             .into_iter()
@@ -145,7 +155,7 @@ pub(super) fn char_length(text: &[u8]) -> usize {
         Some(0xC2..=0xDF) => 2,
         Some(0xE0..=0xEF) => 3,
         Some(0xF0..=0xF4) => 4,
-        _ => 1,
+        _ => return 1,
     };
     if text.get(..length).is_some_and(|char| std::str::from_utf8(char).is_ok()) { length } else { 1 }
 }

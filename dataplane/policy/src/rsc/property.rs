@@ -1,15 +1,18 @@
 //! Properties: what a menu's `name=value` words may be, as a table with one row for each.
 //!
-//! A table is all that a new matcher or action needs: a row with its name and what reads its value. This file walks
-//! a command's words along a table and promises that nothing is passed over: a name that is not in the table, a
-//! value that is not understood, a word without `=`, a second value for a name are all problems.
+//! A table is all that a new matcher or action needs: a row with its name, what reads its value, and what the language
+//! reference says of it. This file walks a command's words along a table and promises that nothing is passed over: a
+//! name that is not in the table, a value that is not understood, a word without `=`, a second value for a name are
+//! all problems.
 
 use std::ops::Range;
 
 use super::lexer::{Text, Word};
 use super::problem::{Complaint, Problems, show};
-use super::value::Parsed;
+use super::reference::PropertyReference;
+use super::value::{self, Parsed};
 use crate::packet::Family;
+use crate::rule::Table;
 
 /// A file with more problems than this gets no more suggestions, which take longer than reading does.
 const MOST_SUGGESTIONS: usize = 1_000;
@@ -19,53 +22,121 @@ type ReadValue<D> = fn(&mut D, &[u8]) -> Parsed<()>;
 
 /// A row of a menu's table.
 pub(super) struct Property<D: 'static> {
-    name: &'static str,
-    meaning: Meaning<D>,
+    reading: Reading<D>,
     /// Whether verbose exports write `!name` if it is not set.
     unsettable: bool,
-    /// The one family that has it, if only one does.
-    only: Option<Family>,
+    /// Its name, which menus have it, and what the language reference says.
+    about: PropertyReference,
 }
 
-enum Meaning<D: 'static> {
+enum Reading<D: 'static> {
     Read(ReadValue<D>),
-    /// RouterOS knows it; it is not read here, for this reason a rule that has it must be refused.
-    Unsupported(&'static str),
+    /// RouterOS knows it; a rule that has it must be refused, for this reason.
+    Refused(&'static str),
 }
 
 impl<D> Property<D> {
+    const fn new(name: &'static str, reading: Reading<D>, unsettable: bool) -> Self {
+        Property { reading, unsettable, about: PropertyReference::new(name) }
+    }
+
     /// Something every rule has.
     pub(super) const fn fixed(name: &'static str, reader: ReadValue<D>) -> Self {
-        Property { name, meaning: Meaning::Read(reader), unsettable: false, only: None }
+        Property::new(name, Reading::Read(reader), false)
     }
 
-    /// A matcher, or anything else that may be left unset.
+    /// Something that may be left unset.
     pub(super) const fn optional(name: &'static str, reader: ReadValue<D>) -> Self {
-        Property { name, meaning: Meaning::Read(reader), unsettable: true, only: None }
+        Property::new(name, Reading::Read(reader), true)
     }
 
-    /// A matcher that is not read yet.
-    pub(super) const fn unsupported_matcher(name: &'static str) -> Self {
-        let why = "leaving it out would let in more";
-        Property { name, meaning: Meaning::Unsupported(why), unsettable: true, only: None }
+    /// Something that may be left unset, and is asked of packets.
+    pub(super) const fn matcher(name: &'static str, reader: ReadValue<D>) -> Self {
+        let mut property = Property::optional(name, reader);
+        property.about.is_matcher = true;
+        property
     }
 
-    /// Something else that is not read yet.
+    /// Something that is not read yet.
     pub(super) const fn unsupported(name: &'static str) -> Self {
-        let why = "it would not do what it says";
-        Property { name, meaning: Meaning::Unsupported(why), unsettable: true, only: None }
+        Property::new(name, Reading::Refused("is not supported yet; what it does would be missing"), true)
     }
 
-    /// The same row for one family's menu.
-    pub(super) const fn only(mut self, family: Family) -> Self {
-        self.only = Some(family);
+    /// Something that the router prints, and that no command gives.
+    pub(super) const fn printed(name: &'static str) -> Self {
+        Property::new(name, Reading::Refused("is what the router says of a rule, not what a rule says"), true)
+    }
+
+    /// What it means, the grammar of its value, and an example of one.
+    pub(super) const fn says(mut self, meaning: &'static str, grammar: &'static str, example: &'static str) -> Self {
+        self.about.meaning = meaning;
+        self.about.grammar = grammar;
+        self.about.example = example;
         self
+    }
+
+    /// What is different in RouterOS.
+    pub(super) const fn differs(mut self, differs: &'static str) -> Self {
+        self.about.differs = differs;
+        self
+    }
+
+    /// The same row for one family's menus.
+    pub(super) const fn only(mut self, family: Family) -> Self {
+        self.about.family = Some(family);
+        self
+    }
+
+    /// The same row for the filter's menus, not for `raw`.
+    pub(super) const fn filter_only(mut self) -> Self {
+        self.about.table = Some(Table::Filter);
+        self
+    }
+
+    /// Rules that have it are kept, but never run; it says so.
+    pub(super) const fn never_run(mut self, differs: &'static str) -> Self {
+        self.about.is_run = false;
+        self.differs(differs)
+    }
+
+    const fn name(&self) -> &'static str {
+        self.about.name
+    }
+}
+
+/// Puts a value where a draft keeps it.
+pub(super) fn set<T>(place: &mut Option<T>, value: Parsed<T>) -> Parsed<()> {
+    *place = Some(value?);
+    Ok(())
+}
+
+/// The same for a value that is text.
+pub(super) fn read_text<T>(place: &mut Option<T>, value: &[u8], read: fn(&str) -> Parsed<T>) -> Parsed<()> {
+    set(place, read(value::text(value)?))
+}
+
+/// What the language reference says of a table's rows, without those that are refused.
+pub(super) fn describe<D>(table: &[Property<D>]) -> Vec<PropertyReference> {
+    let read = table.iter().filter(|property| matches!(property.reading, Reading::Read(_)));
+    read.map(|property| property.about.clone()).collect()
+}
+
+/// The menu that a command stands in, where several have the same table of properties.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Scope {
+    pub(super) family: Option<Family>,
+    pub(super) table: Option<Table>,
+}
+
+impl From<Option<Family>> for Scope {
+    fn from(family: Option<Family>) -> Self {
+        Scope { family, table: None }
     }
 }
 
 /// Whether the table has a row of this name.
 pub(super) fn knows<D>(table: &[Property<D>], name: &Text) -> bool {
-    table.iter().any(|property| property.name.as_bytes() == name.bytes)
+    table.iter().any(|property| property.name().as_bytes() == name.bytes)
 }
 
 /// What a command gave, by name.
@@ -118,16 +189,16 @@ pub(super) struct Add<'a> {
     pub(super) intact: bool,
 }
 
-/// Reads a command's words into the draft. `family` is the menu's, if it has one.
+/// Reads a command's words into the draft.
 pub(super) fn read<D>(
     table: &[Property<D>],
-    family: Option<Family>,
+    scope: impl Into<Scope>,
     add: &Add<'_>,
     draft: &mut D,
     problems: &mut Problems,
 ) -> Given {
     let given = Given { complete: add.intact, ..Given::default() };
-    let mut sheet = Sheet { table, family, draft, given, problems };
+    let mut sheet = Sheet { table, scope: scope.into(), draft, given, problems };
     for word in add.words {
         match (&word.value, word.name.bytes.strip_prefix(b"!")) {
             (Some(value), _) => sheet.value(word, value),
@@ -142,7 +213,7 @@ pub(super) fn read<D>(
 /// A command being filled in.
 struct Sheet<'a, D: 'static> {
     table: &'a [Property<D>],
-    family: Option<Family>,
+    scope: Scope,
     draft: &'a mut D,
     given: Given,
     problems: &'a mut Problems,
@@ -152,24 +223,22 @@ impl<'a, D> Sheet<'a, D> {
     /// `name=value`.
     fn value(&mut self, word: &Word, value: &Text) {
         let Some(property) = self.find(&word.name.bytes, word.name.span.clone()) else { return };
-        if self.given.has(property.name) {
-            self.problems.add(word.span.clone(), duplicate(property.name));
+        if self.given.has(property.name()) {
+            self.problems.add(word.span.clone(), duplicate(property.name()));
             return;
         }
         let span = if value.span.is_empty() { word.span.clone() } else { value.span.clone() };
-        let problem = match property.meaning {
-            _ if property.only.is_some_and(|only| Some(only) != self.family) => {
-                Some((word.name.span.clone(), wrong_family(property.name, property.only)))
-            }
-            Meaning::Unsupported(why) => Some((word.name.span.clone(), unsupported(property.name, why))),
-            Meaning::Read(_) if word.flawed => None,
-            Meaning::Read(reader) => reader(self.draft, &value.bytes).err().map(|complaint| {
+        let problem = match (elsewhere(&property.about, self.scope), &property.reading) {
+            (Some(complaint), _) => Some((word.name.span.clone(), complaint)),
+            (None, Reading::Refused(why)) => Some((word.name.span.clone(), refused(property.name(), why))),
+            (None, Reading::Read(_)) if word.flawed => None,
+            (None, Reading::Read(reader)) => reader(self.draft, &value.bytes).err().map(|complaint| {
                 let part = complaint.part.clone().filter(|_| !value.bytes.is_empty());
                 (part.map_or_else(|| span.clone(), |part| value.part(part)), complaint)
             }),
         };
         let state = if problem.is_some() || word.flawed { State::Bad } else { State::Read };
-        self.given.values.push((property.name, state, span));
+        self.given.values.push((property.name(), state, span));
         if let Some((span, complaint)) = problem {
             self.problems.add(span, complaint);
         }
@@ -178,15 +247,15 @@ impl<'a, D> Sheet<'a, D> {
     /// `!name`, which verbose exports write for what is not set.
     fn unset(&mut self, word: &Word, name: &[u8]) {
         let Some(property) = self.find(name, word.span.clone()) else { return };
-        if self.given.has(property.name) {
-            self.problems.add(word.span.clone(), duplicate(property.name));
+        if self.given.has(property.name()) {
+            self.problems.add(word.span.clone(), duplicate(property.name()));
             return;
         }
         let state = if property.unsettable { State::Unset } else { State::Bad };
-        self.given.values.push((property.name, state, word.span.clone()));
+        self.given.values.push((property.name(), state, word.span.clone()));
         if !property.unsettable {
-            let complaint = Complaint::new(format!("`{}` cannot be unset", property.name))
-                .expected(format!("`{}=` and a value", property.name));
+            let complaint = Complaint::new(format!("`{}` cannot be unset", property.name()))
+                .expected(format!("`{}=` and a value", property.name()));
             self.problems.add(word.span.clone(), complaint);
         }
     }
@@ -201,14 +270,14 @@ impl<'a, D> Sheet<'a, D> {
     }
 
     fn find(&mut self, name: &[u8], span: Range<usize>) -> Option<&'a Property<D>> {
-        let property = self.table.iter().find(|property| property.name.as_bytes() == name);
+        let property = self.table.iter().find(|property| property.name().as_bytes() == name);
         if property.is_none() {
             self.given.complete = false;
             let mut complaint = Complaint::new(format!("no such property: `{}`", show(name)))
                 .expected("a property of this menu")
                 .help("leave it out only if the rule may match without it");
             if self.problems.count() < MOST_SUGGESTIONS {
-                let names = self.table.iter().map(|property| property.name);
+                let names = self.table.iter().map(Property::name);
                 complaint = complaint.did_you_mean(&String::from_utf8_lossy(name), names);
             }
             self.problems.add(span, complaint);
@@ -217,16 +286,25 @@ impl<'a, D> Sheet<'a, D> {
     }
 }
 
-/// The complaint about something that RouterOS can do and this reader cannot.
-fn unsupported(name: &str, why: &str) -> Complaint {
-    Complaint::new(format!("`{name}` is not supported yet; the rule is refused, because {why}"))
+/// The complaint about something that RouterOS has and a rule file may not.
+fn refused(name: &str, why: &str) -> Complaint {
+    Complaint::new(format!("`{name}` {why}"))
         .help(format!("write the rule without `{name}` if that is what you want, or remove the rule"))
 }
 
-fn wrong_family(name: &str, only: Option<Family>) -> Complaint {
-    let family = if only == Some(Family::Ipv4) { "IPv4" } else { "IPv6" };
-    Complaint::new(format!("`{name}` is for {family} rules only"))
-        .help("leave it out only if the rule may match without it")
+/// The complaint about something that other menus have.
+fn elsewhere(about: &PropertyReference, scope: Scope) -> Option<Complaint> {
+    let name = about.name;
+    let wrong_family = about.family.filter(|_| about.family != scope.family && scope.family.is_some());
+    let wrong_table = about.table.filter(|_| about.table != scope.table && scope.table.is_some());
+    let message = match (wrong_family, wrong_table) {
+        (Some(Family::Ipv4), _) => format!("`{name}` is for IPv4 rules only"),
+        (Some(Family::Ipv6), _) => format!("`{name}` is for IPv6 rules only"),
+        (None, Some(Table::Filter)) => format!("`{name}` is for `filter` rules only"),
+        (None, Some(Table::Raw)) => format!("`{name}` is for `raw` rules only"),
+        (None, None) => return None,
+    };
+    Some(Complaint::new(message).help("leave it out only if the rule may match without it"))
 }
 
 fn duplicate(name: &str) -> Complaint {

@@ -7,6 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::rule::{Action, Condition, ListAdd, ListTimeout, Rule};
 
+mod commands;
+mod menus;
+
 /// A line wrap without `\` in the patterns, `\` behind `=` in the rules.
 const PASSPHRASES: &str = r#"/ip firewall layer7-protocol
 add comment="" name=knock1
@@ -142,12 +145,12 @@ fn scripting_is_refused_at_its_place() {
 }
 
 #[test]
-fn only_add_is_read_in_the_menus_of_rules() {
-    let text = "/ip firewall filter\nset 0 disabled=yes\nremove [find]\nprint\nad chain=input\n/ip firewall layer7-protocol\n\
-        set x regexp=y\n";
+fn what_is_no_command_is_refused() {
+    let text = "/ip firewall filter\nprint\nad chain=input\nunset 0 comment\n/ip firewall layer7-protocol\nexport\n\
+        /ip firewall connection tracking\nadd enabled=yes\n";
     let places = places(text);
     let at: Vec<_> = places.iter().map(|(at, line, _)| (at.as_str(), *line)).collect();
-    assert_eq!(at, [("set", 2), ("remove", 3), ("print", 4), ("ad", 5), ("set", 7)]);
+    assert_eq!(at, [("print", 2), ("ad", 3), ("unset", 4), ("export", 6), ("add", 8)]);
 }
 
 #[test]
@@ -221,7 +224,7 @@ fn ten_mistakes_are_told_in_one_go() {
         "/ip firewall layer7-protocol\n",
         "add name=secret regexp=\"^(open\"\n",
         "/ip firewall filter\n",
-        "add action=accept chain=input connection-state=established,related\n",
+        "add action=accept chain=input connection-state=established,relatde\n",
         "add action=add-src-to-address-list address-list=knock1 address-list-timeout=10x \\\n",
         "    chain=input dst-port=1234 protocol=tcp\n",
         "add action=add-src-to-address-list chain=input dst-port=22,XXXXX,80 protocol=tcp \\\n",
@@ -242,7 +245,7 @@ fn more_problems_than_a_screen_holds_are_all_told() {
     let reading = read(text.as_bytes());
     assert_eq!(reading.problems.len(), 1_000);
     let told = report(&reading.problems, "a.rsc", text.as_bytes(), false);
-    assert!(told.contains("a.rsc:2:17") && told.contains("error: a.rsc:1001:17: `limit`"));
+    assert!(told.contains("a.rsc:2:23") && told.contains("error: a.rsc:1001:23: `1` is not a limit"));
     assert_eq!(report(&[], "a.rsc", text.as_bytes(), false), "");
 }
 
@@ -253,6 +256,30 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
         "/ipv6/firewall/filter\n",
         "/ip firewall layer7-protocol\n",
         "/system script\n",
+        "/ip firewall raw\n",
+        "/ip/firewall/address-list\n",
+        "/ipv6 firewall address-list\n",
+        "/interface list\n",
+        "/interface list member\n",
+        "/ip address\n",
+        "/ip firewall connection tracking set enabled=yes\n",
+        "add list=a address=192.0.2.1 interface=b\n",
+        "add chain=input\n",
+        "set",
+        "remove",
+        "move",
+        "disable",
+        "comment",
+        " 0",
+        " *1",
+        " a",
+        ",",
+        " [find",
+        " where",
+        " list=a",
+        "~\"",
+        " || ",
+        " place-before=",
         "..",
         "add",
         " chain=input",
@@ -370,10 +397,10 @@ proptest! {
 
     #[test]
     fn files_with_changed_bytes_are_read(
-        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..9),
         cut in any::<prop::sample::Index>(),
     ) {
-        let mut text = [PASSPHRASES, PORTS].concat().into_bytes();
+        let mut text = [PASSPHRASES, PORTS, commands::COMMANDS].concat().into_bytes();
         for (place, byte) in changes {
             let place = place.index(text.len());
             text[place] = byte;
@@ -398,17 +425,4 @@ proptest! {
             prop_assert_eq!(rule.matchers.len(), asked);
         }
     }
-}
-
-#[test]
-fn menus_that_change_what_rules_mean_are_refused_and_not_skipped() {
-    for menu in ["/ip firewall address-list", "/ip firewall raw", "/ipv6/firewall/raw"] {
-        let text =
-            format!("{menu}\nadd list=bad address=192.0.2.1\n/ip firewall filter\nadd chain=input action=drop\n");
-        let reading = read(text.as_bytes());
-        assert_eq!(reading.problems.len(), 1, "{menu}: {:?}", reading.problems);
-        assert!(reading.problems[0].message.contains("not supported yet"), "{menu}");
-    }
-    let elsewhere = read(b"/ip firewall nat\nadd chain=srcnat action=masquerade\n");
-    assert!(elsewhere.problems.is_empty() && elsewhere.skipped.len() == 1);
 }

@@ -14,6 +14,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::action::{Action, RejectWith};
+#[cfg(test)]
+pub(crate) use self::condition::tests::one_of_each;
 pub use self::condition::{Condition, MATCHERS, Matcher};
 pub use self::list::{EntryAddress, ListAdd, ListEntry, ListTimeout};
 pub use self::protocol::{PROTOCOLS, protocol_name, protocol_number};

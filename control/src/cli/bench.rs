@@ -1,0 +1,243 @@
+//! Rules on a bench: frames go in one by one, with the clock that the caller keeps, and what happens to them comes out.
+//! Nothing leaves the process.
+//!
+//! Frames are read by the engine's reader and judged by the plain evaluation that defines right and wrong.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use knockplane_engine::headers;
+use knockplane_policy::eval::{Evaluation, Evaluator, Outcome, Tried};
+use knockplane_policy::packet::{Packet, Side};
+use knockplane_policy::reason::{Reason, Verdict};
+use knockplane_policy::rule::{BuiltinChain, InterfaceKind, ListTimeout, RuleId, RuleSet};
+use knockplane_policy::settings::Settings;
+use knockplane_policy::time::{Time, format_duration};
+use serde::Serialize;
+
+use super::{packet, wording};
+
+/// No interface that this is about has an MTU: the longest packet that there is, and its Ethernet header.
+const MAX_FRAME: usize = headers::max_frame(u16::MAX as usize);
+
+/// Where keyed hashes and random numbers begin, so that the same question has the same answer.
+const SEED: u64 = 0;
+
+/// The outcome of rules in the other family's menu, which explanations for people leave out.
+pub(super) const OTHER_FAMILY: &str = "other-family";
+
+/// See the module.
+pub(super) struct Bench<'r> {
+    rules: &'r RuleSet,
+    settings: &'r Settings,
+    evaluator: Evaluator<'r>,
+    now: Time,
+}
+
+/// What happened to a frame.
+pub(super) struct Judged {
+    pub(super) verdict: Verdict,
+    pub(super) reason: Reason,
+    /// Indexes of the rules that matched.
+    pub(super) matched: Vec<usize>,
+    /// The chain it entered; none if rules could not see it.
+    pub(super) chain: Option<BuiltinChain>,
+    /// Bytes of the IP packet; none if rules could not see it.
+    pub(super) ip_length: u32,
+    /// The packet in a line, if rules could see it.
+    pub(super) packet: Option<String>,
+    pub(super) from: Side,
+}
+
+/// What happened to a frame, and why.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Explained {
+    /// The packet in a line; none if rules could not see the frame.
+    pub(super) packet: Option<String>,
+    pub(super) from: Side,
+    /// The chain that it entered.
+    pub(super) chain: Option<&'static str>,
+    /// Every rule that it was held against, in order.
+    pub(super) rules: Vec<Step>,
+    /// What rules log of it.
+    pub(super) logged: Vec<String>,
+    /// What the sender is answered, each packet in a line.
+    pub(super) replies: Vec<String>,
+    pub(super) verdict: Verdict,
+    pub(super) reason: Reason,
+    /// Position in `rules` of the one that decided.
+    pub(super) decided_by: Option<usize>,
+}
+
+/// A packet held against a rule.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Step {
+    pub(super) line: u32,
+    pub(super) id: RuleId,
+    pub(super) chain: String,
+    /// Jumps that led here.
+    pub(super) depth: usize,
+    pub(super) action: String,
+    pub(super) comment: String,
+    pub(super) outcome: &'static str,
+    /// Why it did not match, or what it did to the lists.
+    pub(super) because: Option<String>,
+}
+
+/// An address in a list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct Held {
+    pub(super) list: String,
+    pub(super) address: IpAddr,
+    /// As RouterOS prints it; none if it does not expire.
+    pub(super) time_left: Option<String>,
+}
+
+impl<'r> Bench<'r> {
+    /// Nothing has happened yet, and the rules are applied now: so many nanoseconds after 1970 began.
+    pub(super) fn new(rules: &'r RuleSet, settings: &'r Settings, now: Time) -> Self {
+        let since_1970 = Duration::from_nanos(now.as_nanos());
+        let evaluator = Evaluator::new(rules, settings, SEED).at_wall(now, since_1970);
+        Bench { rules, settings, evaluator, now }
+    }
+
+    /// Puts an address in a list, as an operator does.
+    pub(super) fn put(&mut self, list: &str, address: IpAddr, timeout: Option<Duration>) {
+        let timeout = timeout.map_or(ListTimeout::NoneDynamic, ListTimeout::After);
+        self.evaluator.lists_mut().add(list, address, timeout, self.now);
+    }
+
+    /// Sets the clock; it never goes back.
+    pub(super) fn at(&mut self, now: Time) {
+        self.now = self.now.max(now);
+    }
+
+    /// Lets time pass.
+    pub(super) fn wait(&mut self, time: Duration) {
+        self.now = self.now + time;
+    }
+
+    /// Decides about a frame.
+    pub(super) fn judge(&mut self, frame: &[u8], from: impl Fn(Option<&Packet<'_>>) -> Side) -> Judged {
+        match read(frame, &from) {
+            Ok(packet) => {
+                let Evaluation { verdict, reason, matched, .. } = self.evaluator.evaluate(&packet, self.now);
+                let (ip_length, from) = (packet.ip_length, packet.side);
+                let chain = Some(self.settings.chain(&packet));
+                Judged { verdict, reason, matched, chain, ip_length, packet: Some(packet::summary(&packet)), from }
+            }
+            Err(reason) => {
+                let verdict = self.unseen(reason);
+                let (from, matched) = (from(None), Vec::new());
+                Judged { verdict, reason, matched, chain: None, ip_length: 0, packet: None, from }
+            }
+        }
+    }
+
+    /// Decides about a frame, and says why.
+    pub(super) fn explain(&mut self, frame: &[u8], from: impl Fn(Option<&Packet<'_>>) -> Side) -> Explained {
+        let packet = match read(frame, &from) {
+            Ok(packet) => packet,
+            Err(reason) => {
+                return Explained {
+                    packet: None,
+                    from: from(None),
+                    chain: None,
+                    rules: Vec::new(),
+                    logged: Vec::new(),
+                    replies: Vec::new(),
+                    verdict: self.unseen(reason),
+                    reason,
+                    decided_by: None,
+                };
+            }
+        };
+        let explanation = self.evaluator.explain(&packet, self.now);
+        let Evaluation { verdict, reason, matched, replies, logged } = explanation.evaluation;
+        let last = matched.last().filter(|_| reason == Reason::Rule);
+        let decided_by = last.and_then(|last| explanation.tried.iter().rposition(|tried| tried.rule == *last));
+        Explained {
+            packet: Some(packet::summary(&packet)),
+            from: packet.side,
+            chain: Some(explanation.chain.name()),
+            rules: explanation.tried.into_iter().map(|tried| self.step(tried)).collect(),
+            logged: logged.into_iter().map(|logged| logged.text).collect(),
+            replies: replies.iter().map(|reply| summary_of_ip(reply)).collect(),
+            verdict,
+            reason,
+            decided_by,
+        }
+    }
+
+    /// Who is in which list.
+    pub(super) fn lists(&self) -> Vec<Held> {
+        let live = self.evaluator.lists().live(self.now).into_iter();
+        live.map(|(list, address, left)| Held { list, address, time_left: left.map(format_duration) }).collect()
+    }
+
+    fn unseen(&self, reason: Reason) -> Verdict {
+        self.settings.frames.verdict(reason).unwrap_or(Verdict::Drop)
+    }
+
+    fn step(&self, tried: Tried) -> Step {
+        let rule = &self.rules.rules[tried.rule];
+        let (outcome, because) = match tried.outcome {
+            Outcome::Disabled => ("disabled", None),
+            Outcome::Invalid(why) => ("invalid", Some(why)),
+            Outcome::Missed { matcher, saw } => {
+                let matcher = rule.matchers.get(matcher).map(wording::matcher).unwrap_or_default();
+                ("missed", Some(if saw.is_empty() { matcher } else { format!("{matcher}, but {saw}") }))
+            }
+            Outcome::OtherFamily => (OTHER_FAMILY, None),
+            Outcome::Matched { effect } => ("matched", effect),
+        };
+        Step {
+            line: rule.line,
+            id: rule.id.clone(),
+            chain: rule.chain.clone(),
+            depth: tried.depth,
+            action: wording::action(&rule.action),
+            comment: rule.comment.clone(),
+            outcome,
+            because,
+        }
+    }
+}
+
+fn read<'f>(frame: &'f [u8], from: &impl Fn(Option<&Packet<'_>>) -> Side) -> Result<Packet<'f>, Reason> {
+    let mut packet = headers::read(Side::Outside, frame, MAX_FRAME)?;
+    packet.side = from(Some(&packet));
+    Ok(packet)
+}
+
+/// An IP packet in a line.
+fn summary_of_ip(packet: &[u8]) -> String {
+    let ethertype = if packet.first().is_some_and(|byte| byte >> 4 == 6) { [0x86, 0xdd] } else { [0x08, 0x00] };
+    let frame = [&[0; 12][..], &ethertype, packet].concat();
+    headers::read(Side::Inside, &frame, MAX_FRAME)
+        .map_or_else(|reason| reason.sentence().to_owned(), |packet| packet::summary(&packet))
+}
+
+/// The side that a packet comes from: the one it is said to, or that of the interface its description names; outside if
+/// nothing is said.
+///
+/// # Errors
+/// If the interface is none or both, or the other one.
+pub(super) fn side(said: Option<Side>, interface: Option<&str>, settings: &Settings) -> Result<Side, String> {
+    let Some(interface) = interface else { return Ok(said.unwrap_or(Side::Outside)) };
+    let sides: Vec<_> = settings
+        .interfaces
+        .sides(InterfaceKind::Interface, interface, &[])
+        .map(|sides| sides.iter().collect())
+        .unwrap_or_default();
+    match (said, &sides[..]) {
+        (Some(said), [side]) if said != *side => {
+            Err(format!("the packet is said to come from {said}, but `{interface}` is {side}"))
+        }
+        (_, [side]) => Ok(*side),
+        (_, []) => {
+            Err(format!("`{interface}` is no interface that means a side: `[policy.interfaces]` names those that do"))
+        }
+        _ => Err(format!("`{interface}` means both sides: write `outside` or `inside`")),
+    }
+}

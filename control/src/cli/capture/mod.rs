@@ -1,0 +1,196 @@
+//! Captures: pcap and pcapng files, record by record, with every byte of the file accounted for.
+//!
+//! A record keeps the bytes that it was read from. Who copies the file's [`head`](Capture::head), the records that
+//! are no packets and some of those that are, has a file that differs from the first one in nothing but the packets
+//! left out: byte order, resolution of time, link type and comments stay.
+//!
+//! | file        | owns |
+//! |-------------|------|
+//! | `mod.rs`    | what both formats have in common, and what is wrong with a file |
+//! | `pcap.rs`   | pcap: one header, then packets |
+//! | `pcapng.rs` | pcapng: sections, interfaces, packets, and blocks that are passed on |
+//! | `link.rs`   | from a link type to an Ethernet frame |
+
+mod link;
+mod pcap;
+mod pcapng;
+#[cfg(test)]
+pub(super) mod sample;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::Path;
+use std::rc::Rc;
+
+use knockplane_policy::time::Time;
+use pcap_parser::PcapError;
+use pcap_parser::nom;
+
+/// A capture file, in memory.
+#[derive(Debug)]
+pub(super) struct Capture {
+    bytes: Vec<u8>,
+}
+
+/// A packet of a capture, or something else that its file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Record<'c> {
+    Packet(Captured<'c>),
+    Other(Other<'c>),
+}
+
+/// What a pcapng file holds besides packets: interfaces, names, statistics, …
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Other<'c> {
+    /// The name of the interface that it describes.
+    pub(super) interface: Option<Rc<str>>,
+    /// As it stands in the file.
+    pub(super) record: &'c [u8],
+}
+
+/// A packet of a capture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Captured<'c> {
+    /// Counted from 1, as Wireshark does.
+    pub(super) number: usize,
+    /// When it was captured: nanoseconds since 1970.
+    pub(super) at: Time,
+    /// The name of the interface it was captured on; pcapng only.
+    pub(super) interface: Option<Rc<str>>,
+    /// As an Ethernet frame. Where the link was another one, its header was put in place of the link's.
+    pub(super) frame: Cow<'c, [u8]>,
+    /// The whole record as it stands in the file.
+    pub(super) record: &'c [u8],
+}
+
+/// What is wrong with a capture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Broken {
+    /// The packet it is about, or that would come next; none for the file as a whole.
+    pub(super) packet: Option<usize>,
+    pub(super) message: String,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.packet {
+            Some(number) => write!(f, "packet {number}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl Capture {
+    /// Reads the whole file.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub(super) fn load(file: &Path) -> Result<Capture, Broken> {
+        let bytes = std::fs::read(file)
+            .map_err(|error| Broken { packet: None, message: format!("it cannot be read: {error}") })?;
+        Ok(Capture { bytes })
+    }
+
+    /// When the first packet was captured; 1970 if there is none.
+    pub(super) fn begin(&self) -> Time {
+        let Ok((_, records)) = self.records() else { return Time::default() };
+        let first = records.map_while(Result::ok).find_map(|record| match record {
+            Record::Packet(captured) => Some(captured.at),
+            Record::Other(_) => None,
+        });
+        first.unwrap_or_default()
+    }
+
+    /// What stands before the first record, and the records.
+    ///
+    /// # Errors
+    /// If it is no capture.
+    pub(super) fn records(&self) -> Result<(&[u8], Records<'_>), Broken> {
+        let broken = |message: String| Broken { packet: None, message };
+        if self.bytes.starts_with(&pcap_parser::SHB_MAGIC.to_le_bytes()) {
+            return Ok((
+                &[],
+                Records { rest: &self.bytes, number: 0, format: Format::PcapNg(pcapng::Section::default()) },
+            ));
+        }
+        match pcap_parser::parse_pcap_header(&self.bytes) {
+            Ok((rest, header)) => {
+                let format = Format::Pcap(pcap::File::new(&header).map_err(broken)?);
+                let head = &self.bytes[..self.bytes.len() - rest.len()];
+                Ok((head, Records { rest, number: 0, format }))
+            }
+            Err(nom::Err::Incomplete(_)) => Err(broken("it is no capture: it is too short".to_owned())),
+            Err(_) => Err(broken("it is no capture: neither pcap nor pcapng".to_owned())),
+        }
+    }
+}
+
+/// The records of a capture, in the file's order. Ends behind the first one that is broken.
+pub(super) struct Records<'c> {
+    rest: &'c [u8],
+    /// Packets so far.
+    number: usize,
+    format: Format,
+}
+
+enum Format {
+    Pcap(pcap::File),
+    PcapNg(pcapng::Section),
+}
+
+impl<'c> Iterator for Records<'c> {
+    type Item = Result<Record<'c>, Broken>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let number = self.number + 1;
+        let read = match &mut self.format {
+            Format::Pcap(file) => file.next(self.rest, number),
+            Format::PcapNg(section) => section.next(self.rest, number),
+        };
+        match read {
+            Ok((rest, record)) => {
+                self.rest = rest;
+                self.number += usize::from(matches!(record, Record::Packet(_)));
+                Some(Ok(record))
+            }
+            Err(message) => {
+                self.rest = &[];
+                Some(Err(Broken { packet: Some(number), message }))
+            }
+        }
+    }
+}
+
+/// Nanoseconds of some ticks of a clock, so many of which are a second; and seconds besides.
+fn time(ticks: u64, per_second: u128, offset_seconds: i64) -> Time {
+    let ns = u128::from(ticks) * 1_000_000_000 / per_second;
+    let ns = i128::try_from(ns).unwrap_or(i128::MAX).saturating_add(i128::from(offset_seconds) * 1_000_000_000);
+    // NEVER is no time at which something arrives.
+    Time::from_nanos(u64::try_from(ns.max(0)).unwrap_or(u64::MAX - 1))
+}
+
+/// Whether the packet was captured whole.
+fn check_length(captured: u32, original: u32) -> Result<(), String> {
+    if captured < original {
+        return Err(format!(
+            "it is cut short, {captured} of its {original} bytes were captured: capture whole packets (tcpdump -s 0)"
+        ));
+    }
+    Ok(())
+}
+
+/// What a record that cannot be read means.
+fn in_words<E: fmt::Debug>(error: nom::Err<PcapError<E>>) -> String {
+    match error {
+        nom::Err::Incomplete(_) => "the file ends in the middle of it".to_owned(),
+        nom::Err::Error(PcapError::NomError(_, kind)) | nom::Err::Failure(PcapError::NomError(_, kind)) => {
+            format!("the file is damaged here ({kind:?})")
+        }
+        nom::Err::Error(_) | nom::Err::Failure(_) => "the file is damaged here".to_owned(),
+    }
+}

@@ -1,0 +1,229 @@
+//! `knockctl explain`: every rule that a packet is held against, why it misses, what it does to the lists, and what
+//! becomes of the packet. The packet is described in a line, or those of a capture come one after the other.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use knockplane_policy::packet::Side;
+use knockplane_policy::reason::{Reason, Verdict};
+use knockplane_policy::rule::RuleSet;
+use knockplane_policy::settings::Settings;
+use knockplane_policy::time::Time;
+use serde::Serialize;
+
+use super::bench::{Bench, Explained, Held, OTHER_FAMILY, side};
+use super::capture::{Capture, Record};
+use super::http::Client;
+use super::sources::{self, Given, Inside};
+use super::table::Align::{Left, Right};
+use super::table::{Columns, printable};
+use super::{Failed, packet, pretty};
+use crate::Exit;
+
+/// The command line.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(super) struct Explain {
+    /// The packet, as `tcp 198.51.100.7:4000 > 203.0.113.5:22 syn`
+    #[arg(required_unless_present = "pcap", conflicts_with_all = ["pcap", "inside"])]
+    packet: Option<String>,
+    /// A capture (pcap or pcapng) whose packets are explained in turn, by its clock
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+    /// Rule file; what runs now if left out
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
+    /// Configuration file whose section [policy] holds; the defaults if left out
+    #[arg(long, value_name = "FILE", requires = "rules")]
+    config: Option<PathBuf>,
+    /// The side that the packet comes from: outside or inside
+    #[arg(long, value_name = "SIDE", value_parser = parse_side, conflicts_with = "pcap")]
+    from: Option<Side>,
+    #[command(flatten)]
+    given: Given,
+    #[command(flatten)]
+    inside: Inside,
+}
+
+/// What a packet's description can say.
+const HELP: &str = "\
+A packet is: PROTOCOL SOURCE[:PORT] > DESTINATION[:PORT] [WORDS]
+  PROTOCOL  tcp, udp, icmp, icmpv6, or another name or number of rules; icmp 3:4 says type and code
+  WORDS     syn ack fin rst psh urg ece cwr none (TCP flags; syn if none is named), mss N,
+            payload \"text\" (\\xHH is any byte), length N (of the IP packet), ttl N, tos N, dscp N, fragment,
+            mac 00:11:22:AA:BB:CC (source), vlan N, priority N (of the tag), in INTERFACE";
+
+/// A packet of a capture, for `--json`.
+#[derive(Serialize)]
+struct Numbered {
+    number: usize,
+    /// Seconds since 1970.
+    time: String,
+    #[serde(flatten)]
+    explained: Explained,
+}
+
+/// A packet and what the lists hold afterwards, for `--json`.
+#[derive(Serialize)]
+struct Single {
+    #[serde(flatten)]
+    explained: Explained,
+    lists: Vec<Held>,
+}
+
+/// Explains what the command line says.
+pub(super) async fn run(client: &Client, command: Explain, json: bool) -> Result<String, Failed> {
+    let (rules, settings, lists) = match &command.rules {
+        Some(file) => {
+            let settings = sources::settings_of(command.config.as_deref())?;
+            (sources::rules_of(file, &settings, json)?, settings, None)
+        }
+        None => {
+            let (rules, settings, lists) = sources::running(client).await?;
+            (rules, settings, Some(lists))
+        }
+    };
+    let fill = |bench: &mut Bench<'_>| {
+        if let Some(lists) = &lists {
+            sources::put_all(lists, bench);
+        }
+        command.given.put(bench)
+    };
+    match (&command.packet, &command.pcap) {
+        (Some(text), _) => one(text, command.from, &rules, &settings, fill, json),
+        (None, Some(file)) => {
+            let broken = |why: String| Failed::new(Exit::Runtime, format!("{}: {why}", file.display()));
+            let capture = Capture::load(file).map_err(|error| broken(error.to_string()))?;
+            command.inside.check(&capture).map_err(|why| Failed::new(Exit::Usage, why))?;
+            all(&capture, &command.inside, &rules, &settings, fill, json)
+                .map_err(|failed| Failed { message: format!("{}: {}", file.display(), failed.message), ..failed })
+        }
+        (None, None) => Err(Failed::new(Exit::Usage, "describe a packet, or name a capture with --pcap")),
+    }
+}
+
+/// The packet that a line describes, now.
+fn one(
+    text: &str,
+    from: Option<Side>,
+    rules: &RuleSet,
+    settings: &Settings,
+    fill: impl FnOnce(&mut Bench<'_>) -> Result<(), Failed>,
+    json: bool,
+) -> Result<String, Failed> {
+    let usage = |why: String| Failed::new(Exit::Usage, why);
+    let described = packet::describe(text).map_err(|complaint| usage(complaint.to_string()))?;
+    let from = side(from, described.interface.as_deref(), settings).map_err(usage)?;
+    let mut bench = Bench::new(rules, settings, now());
+    fill(&mut bench)?;
+    let explained = bench.explain(&described.frame, |_| from);
+    if json {
+        return pretty(&Single { explained, lists: bench.lists() });
+    }
+    Ok(explained.text())
+}
+
+/// The packets of a capture, one after the other.
+fn all(
+    capture: &Capture,
+    inside: &Inside,
+    rules: &RuleSet,
+    settings: &Settings,
+    fill: impl FnOnce(&mut Bench<'_>) -> Result<(), Failed>,
+    json: bool,
+) -> Result<String, Failed> {
+    let (mut text, mut numbered) = (String::new(), Vec::new());
+    let finish = |text: String, numbered: Vec<Numbered>| if json { pretty(&numbered) } else { Ok(text) };
+    let mut bench = Bench::new(rules, settings, capture.begin());
+    fill(&mut bench)?;
+    let (_, records) = capture.records().map_err(|broken| Failed::new(Exit::Runtime, broken.to_string()))?;
+    for record in records {
+        let captured = match record {
+            Ok(Record::Packet(captured)) => captured,
+            Ok(Record::Other(_)) => continue,
+            Err(broken) => {
+                let output = finish(text, numbered)?;
+                return Err(Failed { exit: Exit::Runtime, message: broken.to_string(), output });
+            }
+        };
+        bench.at(captured.at);
+        let explained = bench.explain(&captured.frame, |packet| inside.side(&captured, packet));
+        let time = seconds(captured.at);
+        if json {
+            numbered.push(Numbered { number: captured.number, time, explained });
+        } else {
+            text += &format!("packet {}, {time}\n{}\n", captured.number, explained.text());
+        }
+    }
+    finish(text, numbered)
+}
+
+impl Explained {
+    /// For a terminal.
+    pub(super) fn text(&self) -> String {
+        let mut text = match (&self.packet, self.chain) {
+            (Some(packet), Some(chain)) => format!("{packet}, from {}: chain {chain}\n", self.from),
+            _ => format!("a frame that rules cannot see, from {}\n", self.from),
+        };
+        if !self.rules.is_empty() {
+            text += &self.table();
+        }
+        for (what, lines) in [("logs", &self.logged), ("answers", &self.replies)] {
+            for line in lines {
+                text += &format!("{what}: {}\n", printable(line));
+            }
+        }
+        text + &self.conclusion() + "\n"
+    }
+
+    fn table(&self) -> String {
+        let mut table = Columns::new(&[("LINE", Right), ("CHAIN", Left), ("ACTION", Left), ("", Left), ("", Left)]);
+        for step in self.rules.iter().filter(|step| step.outcome != OTHER_FAMILY) {
+            let outcome = match &step.because {
+                Some(because) => format!("{}: {because}", step.outcome),
+                None => step.outcome.to_owned(),
+            };
+            let comment = if step.comment.is_empty() { String::new() } else { format!(";;; {}", step.comment) };
+            table.row([
+                step.line.to_string(),
+                "  ".repeat(step.depth) + &step.chain,
+                step.action.clone(),
+                outcome,
+                comment,
+            ]);
+        }
+        table.text()
+    }
+
+    /// `drop: a rule decided, line 5`.
+    pub(super) fn conclusion(&self) -> String {
+        let rule = self.decided_by.and_then(|position| self.rules.get(position));
+        let place = rule.map(|step| match step.line {
+            0 => format!(", rule {}", step.id),
+            line if step.comment.is_empty() => format!(", line {line}"),
+            line => format!(", line {line} ({})", printable(&step.comment)),
+        });
+        conclude(self.verdict, self.reason) + &place.unwrap_or_default()
+    }
+}
+
+fn conclude(verdict: Verdict, reason: Reason) -> String {
+    format!("{verdict}: {}", reason.sentence())
+}
+
+/// The wall clock. Rules ask it for the time of day.
+fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time::from_nanos(u64::try_from(since.as_nanos()).unwrap_or_default())
+}
+
+/// Seconds since 1970, to the nanosecond.
+pub(super) fn seconds(time: Time) -> String {
+    let ns = time.as_nanos();
+    format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000)
+}
+
+fn parse_side(text: &str) -> Result<Side, &'static str> {
+    Side::ALL.into_iter().find(|side| side.name() == text).ok_or("write `outside` or `inside`")
+}

@@ -1,0 +1,178 @@
+//! From the fields of a packet to its frame, with another library than the one that reads it.
+
+use std::net::IpAddr;
+
+use etherparse::err::packet::BuildVecWriteError;
+use etherparse::{
+    IpFragOffset, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv6Extensions, Ipv6FragmentHeader, Ipv6Header,
+    PacketBuilder, PacketBuilderStep, SingleVlanHeader, TcpHeader, TcpOptionElement, VlanHeader, VlanId, VlanPcp,
+};
+use knockplane_policy::packet::{MacAddress, TcpFlag, protocol};
+use knockplane_policy::word::Set;
+
+/// Locally administered addresses (IEEE 802, 8.2.2), which no real host has.
+const SOURCE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const DESTINATION_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// Where a fragment's data belongs: behind a first one that fills an Ethernet frame, in units of 8 bytes.
+const FRAGMENT_OFFSET: u16 = 1480 / 8;
+
+/// A packet, field by field.
+#[derive(Clone, Debug)]
+pub(super) struct Fields {
+    pub(super) protocol: u8,
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    /// Of TCP and UDP.
+    pub(super) ports: Option<(u16, u16)>,
+    pub(super) flags: Set<TcpFlag>,
+    pub(super) mss: Option<u16>,
+    /// Type and code.
+    pub(super) icmp: (u8, u8),
+    pub(super) payload: Vec<u8>,
+    pub(super) ttl: u8,
+    pub(super) tos: u8,
+    pub(super) mac: MacAddress,
+    pub(super) vlan: Option<Vlan>,
+    /// Not the first of its datagram: no transport header.
+    pub(super) fragment: bool,
+}
+
+/// A VLAN tag.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Vlan {
+    pub(super) id: u16,
+    pub(super) priority: u8,
+}
+
+impl Fields {
+    /// An ordinary packet: a TCP SYN, an ICMP echo request, anything else empty.
+    pub(super) fn new(protocol: u8, source: IpAddr, destination: IpAddr) -> Self {
+        Fields {
+            protocol,
+            source,
+            destination,
+            ports: None,
+            flags: [TcpFlag::Syn].into_iter().collect(),
+            mss: None,
+            icmp: if protocol == protocol::ICMPV6 { (128, 0) } else { (8, 0) },
+            payload: Vec::new(),
+            ttl: 64,
+            tos: 0,
+            mac: MacAddress(SOURCE_MAC),
+            vlan: None,
+            fragment: false,
+        }
+    }
+}
+
+/// The frame; its IP packet is of this length, if it is given, by zeros behind the payload.
+///
+/// # Errors
+/// Why there is no such packet.
+pub(super) fn frame(fields: &Fields, length: Option<u16>) -> Result<Vec<u8>, String> {
+    let frame = build(fields)?;
+    let Some(length) = length else { return Ok(frame) };
+    let link = 14 + if fields.vlan.is_some() { 4 } else { 0 };
+    let least = frame.len() - link;
+    let missing = usize::from(length)
+        .checked_sub(least)
+        .ok_or_else(|| format!("the packet has {least} bytes already, headers and payload"))?;
+    let mut longer = fields.clone();
+    // A fragment without a payload was given some.
+    longer.payload.resize(data(fields).len() + missing, 0);
+    build(&longer)
+}
+
+fn build(fields: &Fields) -> Result<Vec<u8>, String> {
+    let mut frame = Vec::new();
+    let ip = with_ip(fields)?;
+    let payload = data(fields);
+    let built = match (fields.protocol, fields.ports) {
+        _ if fields.fragment => ip.write_to_vec(&mut frame, IpNumber(fields.protocol), payload),
+        (protocol::TCP, Some(ports)) => ip.tcp_header(tcp(fields, ports)?).write_to_vec(&mut frame, payload),
+        (protocol::UDP, Some((source, destination))) => ip.udp(source, destination).write_to_vec(&mut frame, payload),
+        (protocol::ICMP, _) => ip.icmpv4_raw(fields.icmp.0, fields.icmp.1, [0; 4]).write_to_vec(&mut frame, payload),
+        (protocol::ICMPV6, _) => ip.icmpv6_raw(fields.icmp.0, fields.icmp.1, [0; 4]).write_to_vec(&mut frame, payload),
+        (other, _) => ip.write_to_vec(&mut frame, IpNumber(other), payload),
+    };
+    built.map_err(|error| in_words(&error))?;
+    Ok(frame)
+}
+
+/// What is behind the headers. A fragment holds something.
+fn data(fields: &Fields) -> &[u8] {
+    if fields.fragment && fields.payload.is_empty() { &[0; 8] } else { &fields.payload }
+}
+
+/// Ethernet, perhaps a VLAN tag, and IP.
+fn with_ip(fields: &Fields) -> Result<PacketBuilderStep<IpHeaders>, String> {
+    let ethernet = PacketBuilder::ethernet2(fields.mac.0, DESTINATION_MAC);
+    let ip = ip(fields);
+    let Some(vlan) = fields.vlan else { return Ok(ethernet.ip(ip)) };
+    let tag = SingleVlanHeader {
+        pcp: VlanPcp::try_new(vlan.priority).map_err(|error| error.to_string())?,
+        vlan_id: VlanId::try_new(vlan.id).map_err(|error| error.to_string())?,
+        ..SingleVlanHeader::default()
+    };
+    Ok(ethernet.vlan(VlanHeader::Single(tag)).ip(ip))
+}
+
+fn ip(fields: &Fields) -> IpHeaders {
+    let offset = IpFragOffset::try_new(if fields.fragment { FRAGMENT_OFFSET } else { 0 }).unwrap_or_default();
+    match (fields.source, fields.destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let header = Ipv4Header {
+                dscp: etherparse::IpDscp::try_new(fields.tos >> 2).unwrap_or_default(),
+                ecn: etherparse::IpEcn::try_new(fields.tos & 3).unwrap_or_default(),
+                time_to_live: fields.ttl,
+                dont_fragment: false,
+                fragment_offset: offset,
+                source: source.octets(),
+                destination: destination.octets(),
+                ..Ipv4Header::default()
+            };
+            IpHeaders::Ipv4(header, Ipv4Extensions::default())
+        }
+        (source, destination) => {
+            let octets = |address| match address {
+                IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+                IpAddr::V6(address) => address.octets(),
+            };
+            let header = Ipv6Header {
+                traffic_class: fields.tos,
+                hop_limit: fields.ttl,
+                source: octets(source),
+                destination: octets(destination),
+                ..Ipv6Header::default()
+            };
+            let fragment =
+                fields.fragment.then(|| Ipv6FragmentHeader::new(IpNumber(fields.protocol), offset, false, 0));
+            IpHeaders::Ipv6(header, Ipv6Extensions { fragment, ..Ipv6Extensions::default() })
+        }
+    }
+}
+
+fn tcp(fields: &Fields, (source, destination): (u16, u16)) -> Result<TcpHeader, String> {
+    let has = |flag| fields.flags.contains(flag);
+    let mut header = TcpHeader::new(source, destination, 0, u16::MAX);
+    header.fin = has(TcpFlag::Fin);
+    header.syn = has(TcpFlag::Syn);
+    header.rst = has(TcpFlag::Rst);
+    header.psh = has(TcpFlag::Psh);
+    header.ack = has(TcpFlag::Ack);
+    header.urg = has(TcpFlag::Urg);
+    header.ece = has(TcpFlag::Ece);
+    header.cwr = has(TcpFlag::Cwr);
+    if let Some(mss) = fields.mss {
+        header.set_options(&[TcpOptionElement::MaximumSegmentSize(mss)]).map_err(|error| error.to_string())?;
+    }
+    Ok(header)
+}
+
+fn in_words(error: &BuildVecWriteError) -> String {
+    match error {
+        BuildVecWriteError::Icmpv6InIpv4 => "there is no icmpv6 between IPv4 addresses: write icmp".to_owned(),
+        other => format!("there is no such packet: {other}"),
+    }
+}

@@ -1,0 +1,147 @@
+//! Words of a line with their places, and what is wrong with them, pointed at.
+
+use std::fmt;
+use std::iter::Peekable;
+use std::ops::Range;
+use std::vec::IntoIter;
+
+/// A word and where it stands, in bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Word<'t> {
+    pub(super) text: &'t str,
+    pub(super) at: Range<usize>,
+}
+
+impl Word<'_> {
+    pub(super) fn complain(&self, message: &str) -> Complaint {
+        Complaint::new(self.at.clone(), message.to_owned())
+    }
+}
+
+/// The words of a line, one after the other.
+pub(super) struct Words<'t> {
+    words: Peekable<IntoIter<Word<'t>>>,
+    /// Where the line ends.
+    end: usize,
+}
+
+impl<'t> Words<'t> {
+    /// Blanks end words; `>` is a word of its own; a text in quotes is one word, with its quotes.
+    pub(super) fn of(text: &'t str) -> Result<Self, Complaint> {
+        let mut words = Vec::new();
+        let mut at = 0;
+        while let Some(char) = text[at..].chars().next() {
+            let rest = &text[at..];
+            let length = match char {
+                _ if char.is_whitespace() => {
+                    at += char.len_utf8();
+                    continue;
+                }
+                '>' => 1,
+                '"' => quoted_length(rest).ok_or_else(|| {
+                    Complaint::new(at..text.len(), "the closing `\"` is missing".to_owned()).about(text)
+                })?,
+                _ => rest.find(|char: char| char.is_whitespace() || matches!(char, '>' | '"')).unwrap_or(rest.len()),
+            };
+            words.push(Word { text: &rest[..length], at: at..at + length });
+            at += length;
+        }
+        Ok(Words { words: words.into_iter().peekable(), end: text.trim_end().len() })
+    }
+
+    pub(super) fn peek(&mut self) -> Option<Word<'t>> {
+        self.words.peek().cloned()
+    }
+
+    pub(super) fn next(&mut self) -> Option<Word<'t>> {
+        self.words.next()
+    }
+
+    /// The next word, which must be there.
+    pub(super) fn expect(&mut self, what: &str) -> Result<Word<'t>, Complaint> {
+        let end = self.end;
+        self.next().ok_or_else(|| Complaint::new(end..end, format!("something is missing: expected {what}")))
+    }
+}
+
+/// How long the quoted text is that this begins with.
+fn quoted_length(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            b'"' if !escaped => return Some(at + 1),
+            b'\\' => escaped = !escaped,
+            _ => escaped = false,
+        }
+    }
+    None
+}
+
+/// The bytes of a quoted text. `\xHH` is any byte; `\n`, `\r`, `\t`, `\0`, `\\` and `\"` are what they are elsewhere.
+pub(super) fn unquote(word: &Word<'_>) -> Result<Vec<u8>, Complaint> {
+    let inner = word
+        .text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+        .ok_or_else(|| word.complain("a payload stands in quotes, as `payload \"open sesame\"`"))?
+        .as_bytes();
+    let mut bytes = Vec::with_capacity(inner.len());
+    let mut at = 0;
+    while let Some(byte) = inner.get(at) {
+        let (byte, length) = match (byte, inner.get(at + 1)) {
+            (b'\\', Some(b'n')) => (b'\n', 2),
+            (b'\\', Some(b'r')) => (b'\r', 2),
+            (b'\\', Some(b't')) => (b'\t', 2),
+            (b'\\', Some(b'0')) => (0, 2),
+            (b'\\', Some(b'x')) => {
+                let digits = inner.get(at + 2..at + 4).and_then(|digits| std::str::from_utf8(digits).ok());
+                let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+                (byte.ok_or_else(|| escape(word, at))?, 4)
+            }
+            (b'\\', Some(char @ (b'\\' | b'"'))) => (*char, 2),
+            (b'\\', _) => return Err(escape(word, at)),
+            (byte, _) => (*byte, 1),
+        };
+        bytes.push(byte);
+        at += length;
+    }
+    Ok(bytes)
+}
+
+/// An escape that is none, so many bytes behind the opening quote.
+fn escape(word: &Word<'_>, at: usize) -> Complaint {
+    let start = word.at.start + 1 + at;
+    let message = r#"there is no such escape; there are \xHH, \n, \r, \t, \0, \\ and \""#;
+    Complaint::new(start..(start + 2).min(word.at.end), message.to_owned())
+}
+
+/// What is wrong with a line, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Complaint {
+    text: String,
+    at: Range<usize>,
+    message: String,
+}
+
+impl Complaint {
+    pub(super) fn new(at: Range<usize>, message: String) -> Self {
+        Complaint { text: String::new(), at, message }
+    }
+
+    /// With the line that it is about.
+    pub(super) fn about(self, text: &str) -> Self {
+        Complaint { text: text.to_owned(), ..self }
+    }
+}
+
+impl fmt::Display for Complaint {
+    /// The message, the line, and carets under the place.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One column for each character, whatever it is: a tab would move the carets.
+        let line: String = self.text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
+        let columns = |range: Range<usize>| self.text.get(range).map_or(0, |text| text.chars().count());
+        let before = columns(0..self.at.start);
+        let carets = columns(self.at.clone()).max(1);
+        write!(f, "{}\n  {line}\n  {}{}", self.message, " ".repeat(before), "^".repeat(carets))
+    }
+}

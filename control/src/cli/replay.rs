@@ -1,0 +1,290 @@
+//! `knockctl replay`: a capture run through a rule file by the capture's own clock. What became of each packet, what
+//! each rule counted, and who is in which list at the end; and what would have come out of the filter, as a capture.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use knockplane_policy::packet::Side;
+use knockplane_policy::reason::{Reason, Verdict};
+use knockplane_policy::rule::{BuiltinChain, RuleId, RuleSet};
+use knockplane_policy::settings::Settings;
+use knockplane_policy::time::Time;
+use knockplane_policy::wire::Counter;
+use serde::Serialize;
+
+use super::bench::{Bench, Held, Judged};
+use super::capture::{Capture, Captured, Record};
+use super::explain::seconds;
+use super::sources::{self, Given, Inside};
+use super::table::Align::{Left, Right};
+use super::table::{Columns, count, grouped};
+use super::{Failed, pretty, wording};
+use crate::Exit;
+
+/// The command line.
+#[derive(Debug, Args)]
+pub(super) struct Replay {
+    /// Rule file
+    #[arg(long, value_name = "FILE")]
+    rules: PathBuf,
+    /// The capture: pcap or pcapng, of Ethernet, raw IP or Linux's `any`
+    #[arg(long, value_name = "FILE")]
+    pcap: PathBuf,
+    /// Configuration file whose section [policy] holds; the defaults if left out
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    inside: Inside,
+    #[command(flatten)]
+    given: Given,
+    /// Write the packets that are forwarded here: the capture, byte for byte, without the others
+    #[arg(long, value_name = "FILE")]
+    forwarded: Option<PathBuf>,
+    /// Leave out the packets, and show only what was counted and the lists
+    #[arg(long)]
+    summary: bool,
+}
+
+/// What came of a capture.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    forwarded: u64,
+    dropped: u64,
+    /// Every packet; empty if only the summary was asked for.
+    packets: Vec<Decided>,
+    rules: Vec<Counted>,
+    chain_defaults: Vec<DefaultCounted>,
+    /// At the time of the last packet.
+    lists: Vec<Held>,
+}
+
+/// What became of a packet.
+#[derive(Debug, Serialize)]
+struct Decided {
+    number: usize,
+    /// Seconds since 1970.
+    time: String,
+    /// Seconds since the first packet.
+    #[serde(skip)]
+    since_first: String,
+    from: Side,
+    /// None if rules cannot see the frame.
+    packet: Option<String>,
+    verdict: Verdict,
+    reason: Reason,
+    /// The rule that decided.
+    rule: Option<RuleId>,
+    line: Option<u32>,
+}
+
+/// What a rule counted.
+#[derive(Debug, Serialize)]
+struct Counted {
+    rule: RuleId,
+    line: u32,
+    chain: String,
+    action: String,
+    comment: String,
+    #[serde(flatten)]
+    counter: Counter,
+}
+
+/// What a chain's default decided about.
+#[derive(Debug, Serialize)]
+struct DefaultCounted {
+    chain: &'static str,
+    verdict: Verdict,
+    #[serde(flatten)]
+    counter: Counter,
+}
+
+/// Does what the command line says.
+pub(super) fn run(command: &Replay, json: bool) -> Result<String, Failed> {
+    let settings = sources::settings_of(command.config.as_deref())?;
+    let rules = sources::rules_of(&command.rules, &settings, json)?;
+    let name = command.pcap.display();
+    let broken = |why: String| Failed::new(Exit::Runtime, format!("{name}: {why}"));
+    let capture = Capture::load(&command.pcap).map_err(|error| broken(error.to_string()))?;
+    command.inside.check(&capture).map_err(|why| Failed::new(Exit::Usage, why))?;
+    if command.forwarded.as_deref().is_some_and(|file| is_same(file, &command.pcap)) {
+        return Err(Failed::new(Exit::Usage, "--forwarded would overwrite the capture"));
+    }
+
+    let begin = capture.begin();
+    let mut bench = Bench::new(&rules, &settings, begin);
+    command.given.put(&mut bench)?;
+    let mut outcome = Outcome::of(&rules, &settings);
+    let (head, records) = capture.records().map_err(|error| broken(error.to_string()))?;
+    let mut forwarded = head.to_vec();
+    for record in records {
+        match record {
+            Ok(Record::Other(other)) => forwarded.extend(other.record),
+            Ok(Record::Packet(captured)) => {
+                bench.at(captured.at);
+                let judged = bench.judge(&captured.frame, |packet| command.inside.side(&captured, packet));
+                if judged.verdict == Verdict::Forward {
+                    forwarded.extend(captured.record);
+                }
+                outcome.note(&captured, judged, begin, &rules, command.summary);
+            }
+            Err(error) => {
+                outcome.lists = bench.lists();
+                let output = outcome.output(json)?;
+                return Err(Failed { output, ..broken(error.to_string()) });
+            }
+        }
+    }
+    outcome.lists = bench.lists();
+    if let Some(file) = &command.forwarded {
+        let failed = |why: String| Failed::new(Exit::Runtime, format!("{}: {why}", file.display()));
+        fs::write(file, forwarded).map_err(|error| failed(format!("it cannot be written: {error}")))?;
+    }
+    outcome.output(json)
+}
+
+/// Whether both names are one file's.
+fn is_same(a: &Path, b: &Path) -> bool {
+    matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
+}
+
+impl Outcome {
+    /// Nothing happened yet.
+    fn of(rules: &RuleSet, settings: &Settings) -> Outcome {
+        let rules = rules.rules.iter().map(|rule| Counted {
+            rule: rule.id.clone(),
+            line: rule.line,
+            chain: rule.chain.clone(),
+            action: wording::action(&rule.action),
+            comment: rule.comment.clone(),
+            counter: Counter::default(),
+        });
+        let default = |chain: BuiltinChain| DefaultCounted {
+            chain: chain.name(),
+            verdict: settings.chain_default.verdict(chain),
+            counter: Counter::default(),
+        };
+        Outcome {
+            forwarded: 0,
+            dropped: 0,
+            packets: Vec::new(),
+            rules: rules.collect(),
+            chain_defaults: BuiltinChain::ALL.into_iter().map(default).collect(),
+            lists: Vec::new(),
+        }
+    }
+
+    fn note(&mut self, captured: &Captured<'_>, judged: Judged, first: Time, rules: &RuleSet, summary: bool) {
+        match judged.verdict {
+            Verdict::Forward => self.forwarded += 1,
+            Verdict::Drop => self.dropped += 1,
+        }
+        let add = |counter: &mut Counter| {
+            counter.packets += 1;
+            counter.bytes += u64::from(judged.ip_length);
+        };
+        for index in &judged.matched {
+            add(&mut self.rules[*index].counter);
+        }
+        if let (Reason::ChainDefault, Some(chain)) = (judged.reason, judged.chain) {
+            add(&mut self.chain_defaults[chain as usize].counter);
+        }
+        if summary {
+            return;
+        }
+        let rule = judged.matched.last().filter(|_| judged.reason == Reason::Rule).map(|index| &rules.rules[*index]);
+        self.packets.push(Decided {
+            number: captured.number,
+            time: seconds(captured.at),
+            since_first: seconds(Time::from_nanos(captured.at.as_nanos().saturating_sub(first.as_nanos()))),
+            from: judged.from,
+            packet: judged.packet,
+            verdict: judged.verdict,
+            reason: judged.reason,
+            rule: rule.map(|rule| rule.id.clone()),
+            line: rule.map(|rule| rule.line),
+        });
+    }
+
+    fn output(&self, json: bool) -> Result<String, Failed> {
+        if json {
+            return pretty(self);
+        }
+        let mut text = String::new();
+        for table in [self.packet_table(), Some(self.rule_table()), Some(self.default_table()), self.list_table()] {
+            text += &table.map(|table| table + "\n").unwrap_or_default();
+        }
+        let packets = (self.forwarded + self.dropped) as usize;
+        text += &format!("{}: {} forwarded, {} dropped\n", count(packets, "packet"), self.forwarded, self.dropped);
+        Ok(text)
+    }
+
+    fn packet_table(&self) -> Option<String> {
+        let mut table = Columns::new(&[
+            ("NR", Right),
+            ("SECONDS", Right),
+            ("FROM", Left),
+            ("VERDICT", Left),
+            ("REASON", Left),
+            ("LINE", Right),
+            ("PACKET", Left),
+        ]);
+        for packet in &self.packets {
+            table.row([
+                packet.number.to_string(),
+                packet.since_first.clone(),
+                packet.from.to_string(),
+                packet.verdict.to_string(),
+                packet.reason.to_string(),
+                packet.line.map(|line| line.to_string()).unwrap_or_default(),
+                packet.packet.clone().unwrap_or_default(),
+            ]);
+        }
+        (!self.packets.is_empty()).then(|| table.text())
+    }
+
+    fn rule_table(&self) -> String {
+        let mut table = Columns::new(&[
+            ("LINE", Right),
+            ("CHAIN", Left),
+            ("ACTION", Left),
+            ("BYTES", Right),
+            ("PACKETS", Right),
+            ("COMMENT", Left),
+        ]);
+        for rule in &self.rules {
+            table.row([
+                rule.line.to_string(),
+                rule.chain.clone(),
+                rule.action.clone(),
+                grouped(rule.counter.bytes),
+                grouped(rule.counter.packets),
+                rule.comment.clone(),
+            ]);
+        }
+        table.text()
+    }
+
+    fn default_table(&self) -> String {
+        let mut table =
+            Columns::new(&[("NO RULE DECIDED", Left), ("VERDICT", Left), ("BYTES", Right), ("PACKETS", Right)]);
+        for default in &self.chain_defaults {
+            table.row([
+                default.chain.to_owned(),
+                default.verdict.to_string(),
+                grouped(default.counter.bytes),
+                grouped(default.counter.packets),
+            ]);
+        }
+        table.text()
+    }
+
+    fn list_table(&self) -> Option<String> {
+        let mut table = Columns::new(&[("LIST", Left), ("ADDRESS", Left), ("TIME LEFT", Right)]);
+        for held in &self.lists {
+            let left = held.time_left.clone().unwrap_or_else(|| "-".to_owned());
+            table.row([held.list.clone(), held.address.to_string(), left]);
+        }
+        (!self.lists.is_empty()).then(|| table.text())
+    }
+}

@@ -1,0 +1,212 @@
+//! Where rules, settings and lists come from when packets are tried on them: files and the command line, or what runs.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use ipnet::IpNet;
+use knockplane_policy::packet::{Packet, Side};
+use knockplane_policy::rule::{AddressSet, EntryAddress, RuleSet};
+use knockplane_policy::settings::Settings;
+use knockplane_policy::wire;
+
+use super::bench::Bench;
+use super::capture::{Capture, Captured, Other, Record};
+use super::http::Client;
+use super::{Failed, check, decode};
+use crate::api::messages::MAX_LIMIT;
+use crate::settings::policy;
+use crate::{Exit, rules};
+
+/// An address in a list, for some time or for good: `secured=198.51.100.7` or `secured=198.51.100.7,10s`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Membership {
+    list: String,
+    address: IpAddr,
+    timeout: Option<Duration>,
+}
+
+impl FromStr for Membership {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = "write LIST=ADDRESS or LIST=ADDRESS,TIME, as `secured=198.51.100.7,10s`";
+        let (list, entry) = text.split_once('=').ok_or(form)?;
+        let (address, timeout) = match entry.split_once(',') {
+            Some((address, time)) => (address, Some(rules::timeout(time)?)),
+            None => (entry, None),
+        };
+        let address = address.parse().map_err(|_| format!("`{address}` is no address: {form}"))?;
+        Ok(Membership { list: list.to_owned(), address, timeout })
+    }
+}
+
+/// Who is in which list from the start.
+#[derive(Debug, Default, Args)]
+pub(super) struct Given {
+    /// An address that is in a list from the start; can be given several times
+    #[arg(long, value_name = "LIST=ADDRESS[,TIME]")]
+    in_list: Vec<Membership>,
+    /// A file with what `knockctl show lists --json` printed: who is in which list from the start
+    #[arg(long, value_name = "FILE")]
+    lists: Option<PathBuf>,
+}
+
+impl Given {
+    /// Puts them in.
+    pub(super) fn put(&self, bench: &mut Bench<'_>) -> Result<(), Failed> {
+        if let Some(file) = &self.lists {
+            let invalid = |why: String| Failed::new(Exit::Invalid, format!("{}: {why}", file.display()));
+            let text = fs::read(file).map_err(|error| invalid(format!("it cannot be read: {error}")))?;
+            let lists: wire::Lists = serde_json::from_slice(&text)
+                .map_err(|error| invalid(format!("it is not what `knockctl show lists --json` prints: {error}")))?;
+            if lists.truncated {
+                return Err(invalid("it does not hold all entries: print it with a higher --limit".to_owned()));
+            }
+            put_all(&lists, bench);
+        }
+        for Membership { list, address, timeout } in &self.in_list {
+            bench.put(list, *address, *timeout);
+        }
+        Ok(())
+    }
+}
+
+/// Puts what the dataplane answered into a bench's lists.
+pub(super) fn put_all(lists: &wire::Lists, bench: &mut Bench<'_>) {
+    for entry in &lists.entries {
+        bench.put(&entry.list, entry.address, entry.time_left);
+    }
+}
+
+/// What packets from inside are told by; the others came from outside.
+#[derive(Debug, Default, Args)]
+pub(super) struct Inside {
+    /// Packets from these addresses came from inside, or those captured on the interface of this name (pcapng); can be
+    /// given several times. All others came from outside
+    #[arg(long = "inside", value_name = "PREFIX|INTERFACE")]
+    inside: Vec<Origin>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Origin {
+    Net(IpNet),
+    Interface(String),
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        match net {
+            Ok(net) => Ok(Origin::Net(net)),
+            Err(_) if text.contains('/') => Err(format!("`{text}` is no prefix: write one as `203.0.113.0/24`")),
+            Err(_) => Ok(Origin::Interface(text.to_owned())),
+        }
+    }
+}
+
+impl Inside {
+    /// The side that a captured packet came from; without the packet if rules cannot see it.
+    pub(super) fn side(&self, captured: &Captured<'_>, packet: Option<&Packet<'_>>) -> Side {
+        let is_inside = self.inside.iter().any(|origin| match origin {
+            Origin::Net(net) => packet.is_some_and(|packet| net.contains(&packet.source)),
+            Origin::Interface(name) => captured.interface.as_deref() == Some(name),
+        });
+        if is_inside { Side::Inside } else { Side::Outside }
+    }
+
+    /// Whether every interface that was named is one of the capture.
+    pub(super) fn check(&self, capture: &Capture) -> Result<(), String> {
+        let mut missing: Vec<_> = self
+            .inside
+            .iter()
+            .filter_map(|origin| match origin {
+                Origin::Interface(name) => Some(name.as_str()),
+                Origin::Net(_) => None,
+            })
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let records = capture.records().map_err(|broken| broken.to_string())?.1;
+        let known: Vec<_> = records
+            .map_while(Result::ok)
+            .filter_map(|record| match record {
+                Record::Other(Other { interface, .. }) => interface,
+                Record::Packet(_) => None,
+            })
+            .collect();
+        missing.retain(|missing| known.iter().all(|known| **known != **missing));
+        let Some(missing) = missing.first() else { return Ok(()) };
+        let known = match &known[..] {
+            [] => "names no interfaces; write a prefix, as `203.0.113.0/24`".to_owned(),
+            known => format!("has {}", known.join(", ")),
+        };
+        Err(format!("`{missing}` is neither a prefix nor an interface of the capture, which {known}"))
+    }
+}
+
+/// The rules of a file, if they are valid.
+pub(super) fn rules_of(file: &Path, settings: &Settings, json: bool) -> Result<RuleSet, Failed> {
+    check::one(file, settings, json)
+}
+
+/// The section `[policy]` of a configuration file; the defaults without one.
+pub(super) fn settings_of(config: Option<&Path>) -> Result<Settings, Failed> {
+    let Some(file) = config else { return Ok(Settings::default()) };
+    policy::load(file).map_err(|invalid| Failed::new(Exit::Invalid, invalid.to_string()))
+}
+
+/// What runs now: rules, settings, and who is in which list.
+pub(super) async fn running(client: &Client) -> Result<(RuleSet, Settings, wire::Lists), Failed> {
+    let status: wire::Status = decode(&client.get("/api/v1/status").await?)?;
+    let mut rules: wire::Rules = decode(&client.get("/api/v1/rules").await?)?;
+    let lists: wire::Lists = decode(&client.get(&format!("/api/v1/lists?limit={MAX_LIMIT}")).await?)?;
+    if lists.truncated {
+        let message = format!(
+            "the lists hold more than {MAX_LIMIT} entries, too many to fetch: name the rules with --rules, and with \
+             --in-list which of them the packet's addresses are in"
+        );
+        return Err(Failed::new(Exit::Runtime, message));
+    }
+    // Single addresses are among the lists' entries, as far as they still are in.
+    rules.rules.address_lists.retain(|entry| !matches!(&entry.address, EntryAddress::Set(set) if is_single(set)));
+    Ok((rules.rules, status.settings, lists))
+}
+
+fn is_single(set: &AddressSet) -> bool {
+    match set {
+        AddressSet::Prefix(net) => net.prefix_len() == net.max_prefix_len(),
+        AddressSet::Range(first, last) => first == last,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memberships_have_a_list_an_address_and_perhaps_a_time() {
+        let parse = Membership::from_str;
+        let address = "198.51.100.7".parse().unwrap();
+        let expected = Membership { list: "secured".to_owned(), address, timeout: Some(Duration::from_secs(10)) };
+        assert_eq!(parse("secured=198.51.100.7,10s"), Ok(expected.clone()));
+        assert_eq!(parse("secured=198.51.100.7"), Ok(Membership { timeout: None, ..expected }));
+        for text in ["secured", "secured=", "secured=host", "secured=198.51.100.7,soon"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_prefix_is_an_interface() {
+        assert_eq!(Origin::from_str("192.0.2.0/24"), Ok(Origin::Net("192.0.2.0/24".parse().unwrap())));
+        assert_eq!(Origin::from_str("2001:db8::7"), Ok(Origin::Net("2001:db8::7/128".parse().unwrap())));
+        assert_eq!(Origin::from_str("eth0"), Ok(Origin::Interface("eth0".to_owned())));
+        assert!(Origin::from_str("192.0.2.0/33").is_err());
+    }
+}

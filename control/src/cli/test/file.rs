@@ -1,0 +1,336 @@
+//! A test file: TOML, raw text to checked values, once. `docs/rule-tests.md` is its manual.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use knockplane_policy::packet::Side;
+use knockplane_policy::reason::{Reason, Verdict};
+use knockplane_policy::rule::RuleId;
+use knockplane_policy::settings::Settings;
+use knockplane_policy::time::{Time, format_duration, parse_duration};
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::cli::bench::Held;
+use crate::cli::packet::{self, Described};
+use crate::rules;
+
+/// When tests begin that do not say it: 2026-01-01 00:00 UTC, a Thursday.
+const BEGIN: Duration = Duration::from_secs(1_767_225_600);
+
+/// A checked test file.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) rules: PathBuf,
+    /// Whose section `[policy]` holds, in place of the one here.
+    pub(super) config: Option<PathBuf>,
+    pub(super) policy: Settings,
+    pub(super) tests: Vec<Test>,
+}
+
+#[derive(Debug)]
+pub(super) struct Test {
+    pub(super) name: String,
+    /// Of the test file.
+    pub(super) line: usize,
+    pub(super) begin: Time,
+    /// Who is in which list from the start.
+    pub(super) lists: Vec<(String, Entry)>,
+    pub(super) steps: Vec<Step>,
+}
+
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Of the test file.
+    pub(super) line: usize,
+    pub(super) after: Duration,
+    pub(super) packet: Option<Described>,
+    pub(super) from: Option<Side>,
+    pub(super) expect: Option<Verdict>,
+    pub(super) reason: Option<Reason>,
+    pub(super) rule: Option<ExpectedRule>,
+    /// Who is in these lists afterwards, and nobody else.
+    pub(super) lists: BTreeMap<String, Vec<Entry>>,
+}
+
+/// `198.51.100.7` or `198.51.100.7 10s`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct Entry {
+    pub(super) address: IpAddr,
+    pub(super) time: Option<Duration>,
+}
+
+/// The rule that decides: its line, or its comment or id.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected the rule's line, or its comment or id in quotes")]
+pub(super) enum ExpectedRule {
+    Line(u32),
+    Name(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawFile {
+    rules: PathBuf,
+    config: Option<Spanned<PathBuf>>,
+    policy: Option<Settings>,
+    #[serde(default)]
+    test: Vec<RawTest>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawTest {
+    name: Spanned<String>,
+    at: Option<Spanned<toml::value::Datetime>>,
+    #[serde(default)]
+    lists: BTreeMap<String, Vec<Entry>>,
+    #[serde(default)]
+    step: Vec<Spanned<RawStep>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawStep {
+    packet: Option<Spanned<String>>,
+    after: Option<Spanned<String>>,
+    from: Option<Side>,
+    expect: Option<Spanned<Verdict>>,
+    reason: Option<Reason>,
+    rule: Option<ExpectedRule>,
+    #[serde(default)]
+    lists: BTreeMap<String, Vec<Entry>>,
+}
+
+impl File {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it, with file and line.
+    pub(super) fn load(path: &Path) -> Result<File, String> {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| format!("{}: it cannot be read: {error}", path.display()))?;
+        File::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<File, String> {
+        let line = |at: usize| 1 + text[..at.min(text.len())].matches('\n').count();
+        let wrong = |at: Range<usize>, what: &str| format!("{}:{}: {what}", path.display(), line(at.start));
+        let raw: RawFile = toml::from_str(text)
+            .map_err(|error| wrong(error.span().unwrap_or_default(), error.message().trim_end()))?;
+        if let (Some(config), Some(_)) = (&raw.config, &raw.policy) {
+            return Err(wrong(config.span(), "`config` and `[policy]` say the same thing: leave one out"));
+        }
+        if raw.test.is_empty() {
+            return Err(wrong(0..0, "there are no tests: begin one with `[[test]]`"));
+        }
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut tests = Vec::new();
+        for test in raw.test {
+            let begin = match &test.at {
+                None => BEGIN,
+                Some(at) => since_1970(at.get_ref()).ok_or_else(|| {
+                    wrong(at.span(), "write a date and time of UTC since 1970, as 2026-01-31T09:00:00Z")
+                })?,
+            };
+            let steps = test.step.into_iter().map(|step| Step::check(step, line, wrong));
+            tests.push(Test {
+                line: line(test.name.span().start),
+                name: test.name.into_inner(),
+                begin: Time::default() + begin,
+                lists: test.lists.into_iter().flat_map(|(list, entries)| each(list, entries)).collect(),
+                steps: steps.collect::<Result<_, _>>()?,
+            });
+        }
+        Ok(File {
+            rules: folder.join(raw.rules),
+            config: raw.config.map(|config| folder.join(config.into_inner())),
+            policy: raw.policy.unwrap_or_default(),
+            tests,
+        })
+    }
+}
+
+impl File {
+    /// Whether these are all the lists that are named: a misspelt one would be empty, and always as expected.
+    ///
+    /// # Errors
+    /// The first that is not, behind its line.
+    pub(super) fn check_lists(&self, known: &BTreeSet<String>) -> Result<(), String> {
+        for test in &self.tests {
+            let given = test.lists.iter().map(|(list, _)| (test.line, list));
+            let expected = test.steps.iter().flat_map(|step| step.lists.keys().map(|list| (step.line, list)));
+            if let Some((line, list)) = given.chain(expected).find(|(_, list)| !known.contains(*list)) {
+                let known: Vec<_> = known.iter().map(String::as_str).collect();
+                return Err(format!("{line}: no rule names the list `{list}`; there are {}", known.join(", ")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn each(list: String, entries: Vec<Entry>) -> impl Iterator<Item = (String, Entry)> {
+    entries.into_iter().map(move |entry| (list.clone(), entry))
+}
+
+impl Step {
+    fn check(
+        step: Spanned<RawStep>,
+        line: impl Fn(usize) -> usize,
+        wrong: impl Fn(Range<usize>, &str) -> String,
+    ) -> Result<Step, String> {
+        let (span, step) = (step.span(), step.into_inner());
+        let after = match &step.after {
+            None => Duration::ZERO,
+            Some(after) => time(after.get_ref()).ok_or_else(|| {
+                wrong(after.span(), &format!("`{}` is no time: write `3s`, `1m30s` or `250ms`", after.get_ref()))
+            })?,
+        };
+        let asks_of_packet = step.expect.is_some() || step.reason.is_some() || step.rule.is_some();
+        if step.packet.is_none() && (asks_of_packet || step.from.is_some()) {
+            return Err(wrong(span, "this step has no `packet`"));
+        }
+        if !asks_of_packet && step.lists.is_empty() && step.packet.is_none() && after.is_zero() {
+            return Err(wrong(span, "this step is empty: write `packet` and `expect`"));
+        }
+        let packet = step.packet.as_ref().map(|text| {
+            packet::describe(text.get_ref()).map_err(|complaint| wrong(text.span(), &complaint.to_string()))
+        });
+        Ok(Step {
+            // Where the packet stands: a step's own place may be the line above it.
+            line: line(step.packet.as_ref().map_or(span.start, |packet| packet.span().start)),
+            after,
+            packet: packet.transpose()?,
+            from: step.from,
+            expect: step.expect.map(Spanned::into_inner),
+            reason: step.reason,
+            rule: step.rule,
+            lists: step.lists,
+        })
+    }
+}
+
+/// As RouterOS writes times, or milliseconds.
+fn time(text: &str) -> Option<Duration> {
+    match text.strip_suffix("ms") {
+        Some(digits) => digits.parse().ok().map(Duration::from_millis),
+        None => parse_duration(text),
+    }
+}
+
+/// The time since 1970 of a date and time, in UTC unless it says otherwise.
+fn since_1970(at: &toml::value::Datetime) -> Option<Duration> {
+    let (date, time) = (at.date?, at.time?);
+    let offset = match at.offset {
+        None | Some(toml::value::Offset::Z) => 0,
+        Some(toml::value::Offset::Custom { minutes }) => i64::from(minutes),
+    };
+    let seconds = days(i64::from(date.year), i64::from(date.month), i64::from(date.day)) * 86_400
+        + i64::from(time.hour) * 3_600
+        + (i64::from(time.minute) - offset) * 60
+        + i64::from(time.second.unwrap_or_default());
+    Some(Duration::new(u64::try_from(seconds).ok()?, time.nanosecond.unwrap_or_default()))
+}
+
+/// Days from 1970-01-01 to a date of the Gregorian calendar. Years begin in March here, so that the leap day ends one.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + of_year - 719_468
+}
+
+impl FromStr for Entry {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, time) = match text.split_once(' ') {
+            Some((address, time)) => (address, Some(rules::timeout(time.trim())?)),
+            None => (text, None),
+        };
+        let address = address
+            .parse()
+            .map_err(|_| format!("`{text}` is no address: write `198.51.100.7` or `198.51.100.7 10s`"))?;
+        Ok(Entry { address, time })
+    }
+}
+
+impl TryFrom<String> for Entry {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&written(self.address, self.time.map(format_duration).as_deref()))
+    }
+}
+
+/// An address, with its time left if it is given.
+pub(super) fn written(address: IpAddr, time: Option<&str>) -> String {
+    time.map_or_else(|| address.to_string(), |time| format!("{address} {time}"))
+}
+
+/// Who is expected in a list.
+pub(super) struct Expected;
+
+impl Expected {
+    /// Whether these and nobody else are in it. A time that is not written is not asked for.
+    pub(super) fn are(expected: &[Entry], held: &[&Held]) -> bool {
+        let is = |entry: &Entry, held: &Held| {
+            entry.address == held.address
+                && entry.time.is_none_or(|time| held.time_left.as_deref() == Some(&format_duration(time)))
+        };
+        expected.iter().all(|entry| held.iter().any(|held| is(entry, held)))
+            && held.iter().all(|held| expected.iter().any(|entry| entry.address == held.address))
+    }
+}
+
+impl ExpectedRule {
+    pub(super) fn is(&self, line: u32, id: &RuleId, comment: &str) -> bool {
+        match self {
+            ExpectedRule::Line(expected) => *expected == line,
+            ExpectedRule::Name(name) => name == comment || *name == id.0,
+        }
+    }
+}
+
+impl fmt::Display for ExpectedRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExpectedRule::Line(line) => write!(f, "the rule of line {line}"),
+            ExpectedRule::Name(name) => write!(f, "the rule `{name}`"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_days_since_1970() {
+        let cases = [
+            ("1970-01-01T00:00:00Z", 0),
+            ("1970-01-01T01:30:00+01:30", 0),
+            ("2000-02-29T12:00:00", 951_825_600),
+            ("2000-03-01T00:00:00", 951_868_800),
+            ("2026-01-01T00:00:00Z", BEGIN.as_secs()),
+            ("2100-03-01T00:00:01-00:01", 4_107_542_461),
+        ];
+        for (text, seconds) in cases {
+            assert_eq!(since_1970(&text.parse().unwrap()), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["2026-01-01", "09:00:00", "1969-12-31T23:59:59Z"] {
+            assert_eq!(since_1970(&text.parse().unwrap()), None, "{text}");
+        }
+    }
+}

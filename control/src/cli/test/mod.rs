@@ -1,0 +1,184 @@
+//! `knockctl test`: tests of rules, for those who write them. Packets in order, with time between them, and what should
+//! become of each; told as `cargo test` tells it, with the reason why a step came out otherwise.
+//!
+//! | file      | owns |
+//! |-----------|------|
+//! | `mod.rs`  | tests run, and what is said of them |
+//! | `file.rs` | a test file: what can be written, and what is wrong with it |
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use knockplane_policy::rule::RuleSet;
+use knockplane_policy::settings::Settings;
+use serde::Serialize;
+
+use self::file::{Expected, File, Step, Test};
+use super::bench::{Bench, Explained, Held, side};
+use super::table::{count, printable};
+use super::{Failed, pretty, sources};
+use crate::Exit;
+
+/// What came of a file.
+#[derive(Debug, Serialize)]
+struct Report {
+    file: String,
+    passed: usize,
+    failed: usize,
+    tests: Vec<Tested>,
+}
+
+/// What came of a test.
+#[derive(Debug, Serialize)]
+struct Tested {
+    name: String,
+    passed: bool,
+    failure: Option<Failure>,
+}
+
+/// Why a test failed: its first step that came out otherwise. Later ones build on it, so they are not run.
+#[derive(Debug, Serialize)]
+struct Failure {
+    /// Counted from 1.
+    step: usize,
+    line: usize,
+    /// What was expected, and what came; a sentence each.
+    differences: Vec<String>,
+    /// The packet's way through the rules; none for a step that only waits.
+    explained: Option<Explained>,
+    lists: Vec<Held>,
+}
+
+/// Runs all tests of all files.
+pub(super) fn run(files: &[PathBuf], json: bool) -> Result<String, Failed> {
+    let mut reports = Vec::new();
+    for file in files {
+        reports.push(run_file(file, json)?);
+    }
+    let output = if json { pretty(&reports)? } else { reports.iter().map(Report::text).collect() };
+    match reports.iter().map(|report| report.failed).sum() {
+        0 => Ok(output),
+        failed => Err(Failed { exit: Exit::Runtime, message: count(failed, "test") + " failed", output }),
+    }
+}
+
+/// Everything is read first, so that a mistake in the file is not told as a failed test.
+fn run_file(path: &Path, json: bool) -> Result<Report, Failed> {
+    let file = File::load(path).map_err(|why| Failed::new(Exit::Invalid, why))?;
+    let settings = match &file.config {
+        Some(config) => sources::settings_of(Some(config))?,
+        None => file.policy.clone(),
+    };
+    let rules = sources::rules_of(&file.rules, &settings, json)?;
+    let wrong = |why: String| Failed::new(Exit::Invalid, format!("{}:{why}", path.display()));
+    let listed = rules.address_lists.iter().map(|entry| entry.list.clone());
+    file.check_lists(&listed.chain(crate::rules::lists(&rules).into_keys()).collect()).map_err(wrong)?;
+    let mut tests = Vec::new();
+    for test in &file.tests {
+        let failure = run_test(test, &rules, &settings).map_err(wrong)?;
+        tests.push(Tested { name: test.name.clone(), passed: failure.is_none(), failure });
+    }
+    let failed = tests.iter().filter(|test| !test.passed).count();
+    Ok(Report { file: path.display().to_string(), passed: tests.len() - failed, failed, tests })
+}
+
+/// Runs a test up to the first step that comes out otherwise.
+///
+/// # Errors
+/// What is wrong with a step, behind its line.
+fn run_test(test: &Test, rules: &RuleSet, settings: &Settings) -> Result<Option<Failure>, String> {
+    let mut bench = Bench::new(rules, settings, test.begin);
+    for (list, entry) in &test.lists {
+        bench.put(list, entry.address, entry.time);
+    }
+    for (index, step) in test.steps.iter().enumerate() {
+        bench.wait(step.after);
+        let explained = match &step.packet {
+            Some(packet) => {
+                let from = side(step.from, packet.interface.as_deref(), settings)
+                    .map_err(|why| format!("{}: {why}", step.line))?;
+                Some(bench.explain(&packet.frame, |_| from))
+            }
+            None => None,
+        };
+        let lists = bench.lists();
+        let differences = differences(step, explained.as_ref(), &lists);
+        if !differences.is_empty() {
+            return Ok(Some(Failure { step: index + 1, line: step.line, differences, explained, lists }));
+        }
+    }
+    Ok(None)
+}
+
+/// Everything in which a step came out otherwise.
+fn differences(step: &Step, explained: Option<&Explained>, lists: &[Held]) -> Vec<String> {
+    let mut differences = Vec::new();
+    let mut differ = |what: String| differences.push(what);
+    if let Some(explained) = explained {
+        if let Some(expected) = step.expect.filter(|expected| *expected != explained.verdict) {
+            differ(format!("expected {expected}, got {}", explained.conclusion()));
+        }
+        if let Some(expected) = step.reason.filter(|expected| *expected != explained.reason) {
+            differ(format!("expected the reason {expected}, got {}", explained.conclusion()));
+        }
+        let decided_by = explained.decided_by.map(|position| &explained.rules[position]);
+        if let Some(expected) = &step.rule {
+            let is_it = decided_by.is_some_and(|rule| expected.is(rule.line, &rule.id, &rule.comment));
+            if !is_it {
+                differ(format!("expected {expected} to decide, got {}", explained.conclusion()));
+            }
+        }
+    }
+    for (list, expected) in &step.lists {
+        let known = |held: &Held| held.list == *list;
+        let mut held: Vec<&Held> = lists.iter().filter(|held| known(held)).collect();
+        held.sort();
+        if !Expected::are(expected, &held) {
+            let held = held.iter().map(|held| file::written(held.address, held.time_left.as_deref()));
+            let (expected, held) = (enumerate(expected.iter().map(ToString::to_string)), enumerate(held));
+            differ(format!("expected {expected} in list {list}, got {held}"));
+        }
+    }
+    differences
+}
+
+fn enumerate(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<_> = items.collect();
+    if items.is_empty() { "nobody".to_owned() } else { items.join(", ") }
+}
+
+impl Report {
+    /// As `cargo test` prints it.
+    fn text(&self) -> String {
+        let mut text = format!("{}: {}\n", printable(&self.file), count(self.tests.len(), "test"));
+        for test in &self.tests {
+            let _ = writeln!(text, "test {} ... {}", printable(&test.name), if test.passed { "ok" } else { "FAILED" });
+        }
+        for test in &self.tests {
+            if let Some(failure) = &test.failure {
+                text += &failure.text(&self.file, &test.name);
+            }
+        }
+        let result = if self.failed == 0 { "ok" } else { "FAILED" };
+        let _ = writeln!(text, "\ntest result: {result}. {} passed; {} failed\n", self.passed, self.failed);
+        text
+    }
+}
+
+impl Failure {
+    fn text(&self, file: &str, name: &str) -> String {
+        let (file, name) = (printable(file), printable(name));
+        let mut text = format!("\n---- {name}: step {}, {file}:{} ----\n", self.step, self.line);
+        for difference in &self.differences {
+            let _ = writeln!(text, "{difference}");
+        }
+        if let Some(explained) = &self.explained {
+            text += &format!("\n{}", explained.text());
+        }
+        text
+    }
+}

@@ -1,0 +1,256 @@
+use clap::CommandFactory;
+use knockplane_policy::wire::Lists;
+
+use super::capture::sample;
+use super::*;
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+    let cli = Cli::try_parse_from(["knockctl", "show", "lists", "trusted", "--limit", "5", "--json"]).unwrap();
+    assert!(cli.json && cli.socket == Path::new(DEFAULT_SOCKET));
+}
+
+#[test]
+fn a_bad_timeout_is_wrong_usage() {
+    let parse = |timeout| Cli::try_parse_from(["knockctl", "list", "add", "a", "192.0.2.1", "--timeout", timeout]);
+    assert!(parse("10m").is_ok() && parse("1d00:00:00").is_ok());
+    assert_eq!(parse("soon").unwrap_err().exit_code(), 2);
+}
+
+#[test]
+fn troubles_become_exit_codes() {
+    let refused = |status| Failed::from(Trouble::Refused(status, String::new())).exit;
+    assert_eq!(Failed::from(Trouble::Unreachable(String::new())).exit, Exit::Unreachable);
+    assert_eq!(refused(StatusCode::SERVICE_UNAVAILABLE), Exit::Unreachable);
+    assert_eq!(refused(StatusCode::UNPROCESSABLE_ENTITY), Exit::Runtime);
+}
+
+/// Standard output, or what went wrong, of a command that needs no daemon.
+fn knockctl(arguments: &[&str]) -> Result<String, Failed> {
+    let cli = Cli::try_parse_from(["knockctl", "--socket", "/nonexistent"].iter().chain(arguments)).unwrap();
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(cli))
+}
+
+fn config(name: &str) -> String {
+    format!("{}/../configs/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file in a folder of its own.
+struct Kept(tempfile::TempDir);
+
+impl Kept {
+    fn new(content: &[u8]) -> Kept {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), content).unwrap();
+        Kept(dir)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+}
+
+/// The frame of a packet, as a record: seconds, fraction, bytes.
+fn frame(text: &str) -> Vec<u8> {
+    packet::describe(text).unwrap().frame
+}
+
+/// The knocks of `two-ports.rsc`, with ARP, an answer from inside, and a packet behind the door's closing.
+fn knocks() -> Vec<(u32, u32, Vec<u8>)> {
+    let arp = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 0x08, 0x06], &[0; 28]].concat();
+    let at = |seconds: u32, text: &str| (1_700_000_000 + seconds, 7, frame(text));
+    vec![
+        (1_700_000_000, 1, arp),
+        at(1, "tcp 198.51.100.7:4000 > 203.0.113.5:1234"),
+        at(2, "tcp 198.51.100.7:4001 > 203.0.113.5:4321"),
+        at(3, "tcp 198.51.100.7:4002 > 203.0.113.5:22"),
+        at(3, "tcp 203.0.113.5:22 > 198.51.100.7:4002 syn ack"),
+        at(20, "tcp 192.0.2.1:4002 > 203.0.113.5:22"),
+    ]
+}
+
+fn borrowed(packets: &[(u32, u32, Vec<u8>)]) -> Vec<(u32, u32, &[u8])> {
+    packets.iter().map(|(seconds, fraction, frame)| (*seconds, *fraction, &frame[..])).collect()
+}
+
+#[test]
+fn an_explanation_tells_every_rule() {
+    let rules = config("two-ports.rsc");
+    let explain =
+        |packet, more: &[&str]| knockctl(&[&["explain", packet, "--rules", &rules][..], more].concat()).unwrap();
+    insta::assert_snapshot!("explain_closed", explain("tcp 198.51.100.7:4000 > 203.0.113.5:22 syn", &[]));
+    let listed = ["--in-list", "temporary=198.51.100.7,5s"];
+    insta::assert_snapshot!("explain_second_knock", explain("tcp 198.51.100.7 > 203.0.113.5:4321", &listed));
+    let inside = ["--from", "inside"];
+    insta::assert_snapshot!("explain_inside", explain("udp 203.0.113.5:53 > 198.51.100.7:4000", &inside));
+    insta::assert_snapshot!(
+        "explain_json",
+        explain("tcp 198.51.100.7 > 203.0.113.5:4321", &["--json", listed[0], listed[1]])
+    );
+}
+
+#[test]
+fn chains_are_indented_and_comments_told() {
+    let rules = Kept::new(
+        b"/ip firewall filter\n\
+          add chain=input protocol=udp action=jump jump-target=knock comment=\"the knocks\"\n\
+          add chain=input action=accept disabled=yes\n\
+          add chain=knock dst-port=1 protocol=udp action=drop\n\
+          add chain=knock action=return\n\
+          /ipv6 firewall filter\nadd chain=input action=accept\n",
+    );
+    let packet = "udp 198.51.100.7 > 203.0.113.5:2 in outside";
+    insta::assert_snapshot!(knockctl(&["explain", packet, "--rules", &rules.path("file")]).unwrap());
+}
+
+#[test]
+fn what_the_command_line_says_must_make_sense() {
+    let rules = config("two-ports.rsc");
+    let packet = "tcp 198.51.100.7 > 203.0.113.5:22";
+    let exit = |arguments: &[&str]| knockctl(arguments).unwrap_err();
+    let failed = exit(&["explain", "tcp 198.51.100.7 > 203.0.113.5:22 snyc", "--rules", &rules]);
+    assert!(failed.exit == Exit::Usage && failed.message.ends_with("^^^^"), "{failed:?}");
+    let failed = exit(&["explain", &format!("{packet} in outside"), "--from", "inside", "--rules", &rules]);
+    assert_eq!(failed.exit, Exit::Usage, "{failed:?}");
+    let failed = exit(&["explain", &format!("{packet} in ether7"), "--rules", &rules]);
+    assert!(failed.exit == Exit::Usage && failed.message.contains("[policy.interfaces]"), "{failed:?}");
+    assert_eq!(exit(&["explain", packet]).exit, Exit::Unreachable);
+    assert_eq!(exit(&["explain", packet, "--rules", "/nonexistent.rsc"]).exit, Exit::Invalid);
+    let bad = Kept::new(b"/ip firewall filter\nadd chain=input dst-port=X action=drop\n");
+    assert_eq!(exit(&["replay", "--rules", &bad.path("file"), "--pcap", "/x"]).exit, Exit::Invalid);
+    assert_eq!(exit(&["replay", "--rules", &rules, "--pcap", "/nonexistent.pcap"]).exit, Exit::Runtime);
+    for arguments in [&["explain"][..], &["explain", packet, "--pcap", "x"], &["replay"], &["test"]] {
+        let parsed = Cli::try_parse_from([&["knockctl"][..], arguments].concat());
+        assert_eq!(parsed.unwrap_err().exit_code(), 2, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_capture_is_replayed_by_its_own_clock() {
+    let capture = Kept::new(&sample::pcap(false, false, 1, &borrowed(&knocks())));
+    let rules = config("two-ports.rsc");
+    let replay = |more: &[&str]| {
+        let file = capture.path("file");
+        knockctl(&[&["replay", "--rules", &rules, "--pcap", &file][..], more].concat()).unwrap()
+    };
+    insta::assert_snapshot!("replay", replay(&["--inside", "203.0.113.0/24"]));
+    insta::assert_snapshot!("replay_json", replay(&["--json", "--inside", "203.0.113.0/24"]));
+    // Without a word about it, everything comes from outside.
+    assert!(replay(&["--summary"]).ends_with("6 packets: 3 forwarded, 3 dropped\n"), "{}", replay(&[]));
+    let all = ["--in-list", "secured=192.0.2.1", "--summary", "--inside", "203.0.113.0/24"];
+    assert!(replay(&all).ends_with("6 packets: 5 forwarded, 1 dropped\n"), "{}", replay(&all));
+}
+
+#[test]
+fn what_is_forwarded_is_the_capture_byte_for_byte_without_the_rest() {
+    let rules = config("two-ports.rsc");
+    let open = Kept::new(b"/ip firewall filter\nadd chain=input action=accept\n");
+    for (big_endian, nanoseconds) in [(false, false), (false, true), (true, false), (true, true)] {
+        let pcap = |packets: &[_]| sample::pcap(big_endian, nanoseconds, 1, &borrowed(packets));
+        let whole = knocks();
+        let capture = Kept::new(&pcap(&whole));
+        let (file, out) = (capture.path("file"), capture.path("out"));
+        let replay = |rules: &str| {
+            knockctl(&["replay", "--rules", rules, "--pcap", &file, "--forwarded", &out]).unwrap();
+            std::fs::read(&out).unwrap()
+        };
+        assert_eq!(replay(&open.path("file")), pcap(&whole), "all of it");
+        let passed = [&whole[..1], &whole[2..4]].concat();
+        assert_eq!(replay(&rules), pcap(&passed), "ARP, the second knock, and what comes after it");
+    }
+}
+
+#[test]
+fn pcapng_tells_sides_by_interfaces_and_keeps_what_is_no_packet() {
+    let (out, back) = (frame("tcp 198.51.100.7 > 203.0.113.5:22"), frame("udp 203.0.113.5:53 > 198.51.100.7:9"));
+    let head = [sample::section(), sample::interface("wan", 9), sample::interface("lan", 6)].concat();
+    let [first, second] = [(0, &out), (1, &back)].map(|(interface, frame)| {
+        sample::packet(
+            interface,
+            1_700_000_000_000_000 * (1 + 999 * (1 - u64::from(interface))),
+            frame,
+            frame.len() as u32,
+        )
+    });
+    let note = sample::block(0x0bad, b"note");
+    let capture = Kept::new(&[&head[..], &first, &note, &second].concat());
+    let (rules, file, written) = (config("two-ports.rsc"), capture.path("file"), capture.path("out"));
+    let arguments = ["replay", "--rules", &rules, "--pcap", &file, "--forwarded", &written, "--inside"];
+    let text = knockctl(&[&arguments[..], &["lan"]].concat()).unwrap();
+    assert!(text.contains("inside   forward  chain-default"), "{text}");
+    assert_eq!(std::fs::read(&written).unwrap(), [head, note, second].concat());
+    let failed = knockctl(&[&arguments[..], &["eth9"]].concat()).unwrap_err();
+    assert!(failed.exit == Exit::Usage && failed.message.contains("has wan, lan"), "{failed:?}");
+}
+
+#[test]
+fn a_broken_capture_is_told_up_to_the_packet_that_is() {
+    let mut bytes = sample::pcap(false, false, 1, &borrowed(&knocks()));
+    bytes.truncate(bytes.len() - 1);
+    let capture = Kept::new(&bytes);
+    let rules = config("two-ports.rsc");
+    for command in ["replay", "explain"] {
+        let failed = knockctl(&[command, "--rules", &rules, "--pcap", &capture.path("file")]).unwrap_err();
+        assert_eq!(failed.exit, Exit::Runtime);
+        assert!(failed.message.ends_with("file: packet 6: the file ends in the middle of it"), "{}", failed.message);
+        assert!(failed.output.contains("tcp 198.51.100.7:4002"), "{}", failed.output);
+    }
+    let file = capture.path("file");
+    std::fs::write(&file, sample::pcap(false, false, 1, &[])).unwrap();
+    let failed = knockctl(&["replay", "--rules", &rules, "--pcap", &file, "--forwarded", &file]).unwrap_err();
+    assert_eq!(failed.exit, Exit::Usage);
+}
+
+#[test]
+fn a_capture_is_explained_packet_by_packet() {
+    let capture = Kept::new(&sample::pcap(true, true, 1, &borrowed(&knocks()[..3])));
+    let rules = config("two-ports.rsc");
+    insta::assert_snapshot!(knockctl(&["explain", "--rules", &rules, "--pcap", &capture.path("file")]).unwrap());
+}
+
+#[test]
+fn lists_can_come_from_what_show_lists_printed() {
+    let lists = Kept::new(
+        br#"{"lists":[],"entries":[{"list":"secured","address":"198.51.100.7","time_left":{"secs":9,"nanos":0}}],
+            "truncated":false}"#,
+    );
+    let rules = config("two-ports.rsc");
+    let packet = "tcp 198.51.100.7 > 203.0.113.5:22";
+    let text = knockctl(&["explain", packet, "--rules", &rules, "--lists", &lists.path("file")]).unwrap();
+    assert!(text.ends_with("forward: a rule decided, line 4\n"), "{text}");
+}
+
+/// What runs: everything from outside goes to `knock1` and is decided by the chain's default.
+#[test]
+fn without_rules_what_runs_is_explained() {
+    use crate::sample::{lists, rules, status};
+    use axum::Json;
+    use axum::routing::get;
+
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control.sock");
+    let explain = |truncated: bool| {
+        let answers = axum::Router::new()
+            .route("/api/v1/status", get(async || Json(status())))
+            .route("/api/v1/rules", get(async || Json(rules())))
+            .route("/api/v1/lists", get(async move || Json(Lists { truncated, ..lists() })));
+        let arguments =
+            ["knockctl", "--socket", socket.to_str().unwrap(), "explain", "udp 192.0.2.9 > 192.0.2.1:5", "--json"];
+        let cli = Cli::try_parse_from(arguments).unwrap();
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+            let server = tokio::spawn(async { axum::serve(listener, answers).await });
+            let result = run(cli).await;
+            server.abort();
+            std::fs::remove_file(&socket).unwrap();
+            result
+        })
+    };
+    let explained: serde_json::Value = serde_json::from_str(&explain(false).unwrap()).unwrap();
+    let outcomes: Vec<_> = explained["rules"].as_array().unwrap().iter().map(|step| &step["outcome"]).collect();
+    assert_eq!(outcomes, ["matched", "disabled"]);
+    assert_eq!((&explained["reason"], explained["lists"].as_array().unwrap().len()), (&"chain-default".into(), 3));
+    let failed = explain(true).unwrap_err();
+    assert!(failed.exit == Exit::Runtime && failed.message.contains("--rules"), "{failed:?}");
+}

@@ -1,0 +1,56 @@
+//! The section `[policy]` of the configuration file, for packets that are tried offline. The rest of the file is left
+//! to the processes that it is for.
+
+use std::fs;
+use std::path::Path;
+
+use knockplane_policy::settings::Settings;
+use serde::Deserialize;
+
+use super::Invalid;
+
+/// The file, as far as it is looked at.
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    policy: Settings,
+}
+
+/// Reads the section; the defaults if the file has none.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn load(file: &Path) -> Result<Settings, Invalid> {
+    let name = file.display();
+    let text = fs::read_to_string(file)
+        .map_err(|error| Invalid { problems: vec![format!("{name}: cannot be read: {error}")] })?;
+    parse(&text, &name.to_string())
+}
+
+fn parse(text: &str, name: &str) -> Result<Settings, Invalid> {
+    let file: File = toml::from_str(text).map_err(|error| {
+        let line = 1 + text[..error.span().unwrap_or_default().start].matches('\n').count();
+        let remedy = "configs/default.toml explains every key";
+        Invalid { problems: vec![format!("{name}:{line}: {}; {remedy}", error.message().trim_end())] }
+    })?;
+    Ok(file.policy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_policy_is_read() {
+        let text = "[dataplane]\nworkers = 'what'\n[policy]\nprotect = ['192.0.2.0/24']\n[control]\nx = 1\n";
+        let settings = parse(text, "k.toml").unwrap();
+        assert_eq!(settings.protect, ["192.0.2.0/24".parse().unwrap()]);
+        assert_eq!(parse("", "k.toml"), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn what_is_wrong_has_its_line() {
+        let invalid = parse("[policy]\nprotekt = []\n", "k.toml").unwrap_err().to_string();
+        assert!(invalid.starts_with("k.toml:2: unknown field `protekt`"), "{invalid}");
+    }
+}

@@ -1,0 +1,208 @@
+//! Address lists in the plainest form: what is in a list is in it until its expiry.
+//!
+//! Two things are in lists: addresses, which rules add and entries of the file may name one by one, and sets (prefixes
+//! and ranges), which only entries of the file bring.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::rule::{AddressSet, EntryAddress, ListEntry, ListTimeout};
+use crate::time::Time;
+
+/// The address lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlainLists {
+    entries: HashMap<(String, IpAddr), Time>,
+    sets: Vec<ListedSet>,
+}
+
+/// A prefix or range in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ListedSet {
+    list: String,
+    set: AddressSet,
+    expiry: Time,
+}
+
+/// What came of adding an address to a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// It was not in the list, and has an entry of its own now.
+    New,
+    /// It had an entry, whose timeout was set anew.
+    Refreshed,
+    /// Nothing changed: it has an entry that never expires, or a prefix or range in the list covers it.
+    Kept,
+}
+
+impl PlainLists {
+    /// Whether the address is in the list now. An entry is gone at its expiry, not after it.
+    pub fn contains(&self, list: &str, address: IpAddr, now: Time) -> bool {
+        self.expiry(list, address, now).is_some() || self.covered(list, address, now)
+    }
+
+    /// Puts the address in the list, or sets its timeout anew: the rule's timeout from now. An entry that never expires
+    /// stays so: what is static is never downgraded. An address that a prefix or range in the list covers gets no entry
+    /// of its own, however soon that expires. Source: RouterOS's kernel modules.
+    pub fn add(&mut self, list: &str, address: IpAddr, timeout: ListTimeout, now: Time) -> Added {
+        if self.covered(list, address, now) {
+            return Added::Kept;
+        }
+        let expiry = match timeout {
+            ListTimeout::After(duration) => now + duration,
+            ListTimeout::NoneDynamic | ListTimeout::NoneStatic => Time::NEVER,
+        };
+        match self.expiry(list, address, now) {
+            Some(Time::NEVER) => Added::Kept,
+            before => {
+                self.entries.insert((list.to_owned(), address), expiry);
+                if before.is_some() { Added::Refreshed } else { Added::New }
+            }
+        }
+    }
+
+    /// Puts in what an entry of the file says, as of now; nothing if it is disabled. A host name is nothing: whoever
+    /// looks it up adds its addresses. An entry without an address is nothing either, and not every address.
+    pub fn add_entry(&mut self, entry: &ListEntry, now: Time) {
+        let EntryAddress::Set(set) = &entry.address else { return };
+        if entry.disabled {
+            return;
+        }
+        match single(set) {
+            Some(address) => {
+                self.add(&entry.list, address, entry.timeout.map_or(ListTimeout::NoneStatic, ListTimeout::After), now);
+            }
+            None => self.sets.push(ListedSet {
+                list: entry.list.clone(),
+                set: set.clone(),
+                expiry: entry.timeout.map_or(Time::NEVER, |timeout| now + timeout),
+            }),
+        }
+    }
+
+    /// Takes the address's own entry out. Whether there was one.
+    pub fn remove(&mut self, list: &str, address: IpAddr, now: Time) -> bool {
+        self.entries.remove(&(list.to_owned(), address)).is_some_and(|expiry| now < expiry)
+    }
+
+    /// The addresses in the lists now: list, address, time left (none if it never expires), ordered. Without prefixes
+    /// and ranges.
+    pub fn live(&self, now: Time) -> Vec<(String, IpAddr, Option<Duration>)> {
+        let mut live: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(_, expiry)| now < **expiry)
+            .map(|((list, address), expiry)| {
+                (list.clone(), *address, (*expiry != Time::NEVER).then(|| expiry.since(now)))
+            })
+            .collect();
+        live.sort();
+        live
+    }
+
+    /// Forgets what has expired.
+    pub(super) fn sweep(&mut self, now: Time) {
+        self.entries.retain(|_, expiry| now < *expiry);
+        self.sets.retain(|listed| now < listed.expiry);
+    }
+
+    /// When the address's own entry expires, if it has one now.
+    fn expiry(&self, list: &str, address: IpAddr, now: Time) -> Option<Time> {
+        self.entries.get(&(list.to_owned(), address)).copied().filter(|expiry| now < *expiry)
+    }
+
+    /// Whether a prefix or range in the list covers the address now.
+    fn covered(&self, list: &str, address: IpAddr, now: Time) -> bool {
+        let covers = |listed: &ListedSet| listed.list == list && now < listed.expiry && listed.set.contains(address);
+        self.sets.iter().any(covers)
+    }
+}
+
+/// The address of a set that holds just one.
+fn single(set: &AddressSet) -> Option<IpAddr> {
+    match set {
+        AddressSet::Prefix(net) => (net.prefix_len() == net.max_prefix_len()).then(|| net.addr()),
+        AddressSet::Range(first, last) => (first == last).then_some(*first),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Family;
+
+    const NOW: Time = Time::from_nanos(1_000_000_000);
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn seconds(seconds: u64) -> ListTimeout {
+        ListTimeout::After(Duration::from_secs(seconds))
+    }
+
+    fn entry(list: &str, address: EntryAddress, timeout: Option<u64>) -> ListEntry {
+        ListEntry {
+            family: Family::Ipv4,
+            list: list.to_owned(),
+            address,
+            timeout: timeout.map(Duration::from_secs),
+            disabled: false,
+            comment: String::new(),
+            line: 0,
+        }
+    }
+
+    fn prefix(text: &str) -> EntryAddress {
+        EntryAddress::Set(AddressSet::Prefix(text.parse().unwrap()))
+    }
+
+    #[test]
+    fn adding_again_sets_the_timeout_anew_also_to_a_shorter_one() {
+        let (mut lists, knocker) = (PlainLists::default(), address("192.0.2.1"));
+        assert_eq!(lists.add("a", knocker, seconds(10), NOW), Added::New);
+        assert_eq!(lists.add("a", knocker, seconds(3), NOW + Duration::from_secs(1)), Added::Refreshed);
+        assert!(lists.contains("a", knocker, NOW + Duration::from_nanos(3_999_999_999)));
+        assert!(!lists.contains("a", knocker, NOW + Duration::from_secs(4)));
+        assert_eq!(lists.add("a", knocker, seconds(1), NOW + Duration::from_secs(4)), Added::New);
+        assert!(!lists.contains("b", knocker, NOW) && !lists.contains("a", address("192.0.2.2"), NOW));
+    }
+
+    #[test]
+    fn what_never_expires_stays_so() {
+        let (mut lists, server) = (PlainLists::default(), address("192.0.2.1"));
+        lists.add_entry(&entry("a", prefix("192.0.2.1/32"), None), NOW);
+        assert_eq!(lists.add("a", server, seconds(1), NOW), Added::Kept);
+        assert_eq!(lists.live(NOW + Duration::from_secs(100)), [("a".to_owned(), server, None)]);
+        assert!(lists.remove("a", server, NOW) && !lists.remove("a", server, NOW));
+        assert!(!lists.contains("a", server, NOW));
+    }
+
+    #[test]
+    fn an_address_that_a_prefix_or_range_covers_gets_no_entry_of_its_own() {
+        let mut lists = PlainLists::default();
+        lists.add_entry(&entry("a", prefix("192.0.2.128/25"), None), NOW);
+        let range = AddressSet::Range(address("10.0.0.5"), address("10.0.0.7"));
+        lists.add_entry(&entry("a", EntryAddress::Set(range), Some(5)), NOW);
+        for covered in ["192.0.2.200", "10.0.0.6"] {
+            assert_eq!(lists.add("a", address(covered), seconds(60), NOW), Added::Kept);
+            assert!(lists.contains("a", address(covered), NOW));
+        }
+        assert_eq!(lists.live(NOW), []);
+        assert_eq!(lists.add("b", address("192.0.2.200"), seconds(60), NOW), Added::New);
+        let later = NOW + Duration::from_secs(5);
+        assert!(lists.contains("a", address("192.0.2.200"), later) && !lists.contains("a", address("10.0.0.6"), later));
+        lists.sweep(later);
+        assert_eq!(lists.sets.len(), 1);
+    }
+
+    #[test]
+    fn entries_without_an_address_names_and_disabled_ones_are_nothing() {
+        let mut lists = PlainLists::default();
+        lists.add_entry(&entry("a", EntryAddress::None, None), NOW);
+        lists.add_entry(&entry("a", EntryAddress::Name("example.com".to_owned()), None), NOW);
+        lists.add_entry(&ListEntry { disabled: true, ..entry("a", prefix("0.0.0.0/0"), None) }, NOW);
+        assert_eq!(lists, PlainLists::default());
+    }
+}

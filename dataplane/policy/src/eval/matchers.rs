@@ -1,0 +1,141 @@
+//! What each matcher asks, in the order in which they are evaluated. Those that take more than a line are elsewhere.
+
+use super::address::address_type;
+use super::clock;
+use super::keyed;
+use super::walk::Walk;
+use crate::packet::{FragmentPart, OptionKind};
+use crate::rule::{AddressType, Condition, Direction, InterfaceKind, Ipv4Option, Matcher};
+use crate::word::Set;
+
+/// A matcher's place: its rule's index, and its own in the rule. What has a memory has one for each place.
+pub(super) type Place = (usize, usize);
+
+impl Walk<'_, '_> {
+    /// Whether the matcher is true.
+    pub(super) fn holds(&mut self, place: Place, matcher: &Matcher) -> bool {
+        asks_nothing(&matcher.condition)
+            || matcher.condition.applies(self.packet)
+                && self.asks(place, &matcher.condition).is_some_and(|answer| answer != matcher.negated)
+    }
+
+    /// What the condition says of a packet that it applies to. None if the question makes no sense after all; the matcher
+    /// is false then, negated or not.
+    fn asks(&mut self, place: Place, condition: &Condition) -> Option<bool> {
+        let (packet, now) = (self.packet, self.now);
+        let (src_port, dst_port) = packet.ports.unwrap_or_default();
+        Some(match condition {
+            Condition::SrcMacAddress(address) => packet.source_mac()? == *address,
+            Condition::Interface { direction, kind, name } => self.is_on(*direction, *kind, name)?,
+            Condition::SrcAddress(set) => set.contains(packet.source),
+            Condition::DstAddress(set) => set.contains(packet.destination),
+            Condition::Protocol(number) => packet.protocol == *number,
+            Condition::SrcAddressType(types) => types.contains(self.source_type()),
+            Condition::DstAddressType(types) => types.contains(self.destination_type()),
+            Condition::SrcAddressList(list) => self.evaluator.lists.contains(list, packet.source, now),
+            Condition::DstAddressList(list) => self.evaluator.lists.contains(list, packet.destination, now),
+            Condition::Ttl(comparison) | Condition::HopLimit(comparison) => comparison.holds(packet.ttl()?),
+            Condition::Dscp(value) => packet.dscp()? == *value,
+            Condition::Tos { value, mask } => packet.tos()? & mask == *value,
+            Condition::PacketSize(range) => u16::try_from(packet.ip_length).is_ok_and(|size| range.contains(&size)),
+            Condition::TlsHost(pattern) => super::tls::fits(pattern, &self.server_name()?),
+            Condition::Ipv4Options(option) => has_option(packet.ipv4_options()?, *option),
+            Condition::Headers { headers, exact: true } => packet.extension_headers()? == *headers,
+            Condition::Headers { headers, exact: false } => headers.is_subset(packet.extension_headers()?),
+            Condition::Fragment(later) => (packet.fragment()? == FragmentPart::Later) == *later,
+            Condition::SrcPort(ports) => ports.contains(src_port),
+            Condition::DstPort(ports) => ports.contains(dst_port),
+            Condition::AnyPort(ports) => ports.contains(src_port) || ports.contains(dst_port),
+            Condition::TcpFlags { set, clear } => {
+                let flags = packet.tcp_flags()?;
+                set.is_subset(flags) && !clear.intersects(flags)
+            }
+            Condition::TcpMss(range) => range.contains(&packet.tcp_mss()?),
+            Condition::IcmpOptions { kind, codes } => {
+                let (its_kind, code) = packet.icmp?;
+                its_kind == *kind && codes.contains(&code)
+            }
+            Condition::NoMark(_) => true,
+            Condition::Priority(value) | Condition::IngressPriority(value) => {
+                packet.vlan_priority().unwrap_or_default() == *value
+            }
+            Condition::IpsecPolicy { ipsec, .. } => !ipsec,
+            Condition::Time { from, to, days } => clock::holds(self.wall_clock(), *from, *to, *days),
+            Condition::ConnectionState(states) => states.contains(self.seen?.state),
+            Condition::ConnectionNatState(_) => false,
+            Condition::ConnectionBytes { from, to } => {
+                let bytes = self.flow()?.bytes;
+                *from <= bytes && to.is_none_or(|to| bytes <= to)
+            }
+            Condition::ConnectionRate(range) => range.contains(&self.flow()?.last_second(now).saturating_mul(8)),
+            Condition::ConnectionLimit { count, prefix_length } => self.connections(place, *prefix_length)? > *count,
+            Condition::Content(bytes) => is_in(&bytes.0, packet.payload),
+            Condition::Psd { weight, delay, low_weight, high_weight } => {
+                let scan = self.evaluator.memory.scan(place, packet, *delay, [*low_weight, *high_weight], now)?;
+                scan >= u64::from(*weight)
+            }
+            Condition::Layer7(name) => self.speaks(name)?,
+            Condition::Random(percent) => self.evaluator.memory.random.percent() < *percent,
+            Condition::Nth { every, packet } => self.evaluator.memory.nth(place, *every) == *packet,
+            Condition::PerConnectionClassifier { fields, denominator, remainder } => {
+                keyed::classifier(self.evaluator.secret, *fields, packet).checked_rem(*denominator)? == *remainder
+            }
+            Condition::Limit(rate) => self.evaluator.memory.limit(place, rate, packet, now),
+            Condition::DstLimit { rate, mode, expire } => {
+                self.evaluator.memory.dst_limit(place, rate, *mode, *expire, packet, now)
+            }
+            Condition::Other { .. } => return None,
+        })
+    }
+
+    /// Whether the packet came in on, or goes out of, what an interface matcher names. None if nothing says which side
+    /// that is. What comes in on one side always goes out of the other.
+    fn is_on(&self, direction: Direction, kind: InterfaceKind, name: &str) -> Option<bool> {
+        let sides = self.evaluator.settings.interfaces.sides(kind, name, &self.evaluator.rules.interface_lists)?;
+        Some(sides.contains(match direction {
+            Direction::In => self.packet.side,
+            Direction::Out => self.packet.side.opposite(),
+        }))
+    }
+
+    pub(super) fn source_type(&self) -> AddressType {
+        address_type(self.evaluator.rules, self.evaluator.settings, self.packet.source)
+    }
+
+    pub(super) fn destination_type(&self) -> AddressType {
+        address_type(self.evaluator.rules, self.evaluator.settings, self.packet.destination)
+    }
+}
+
+/// An empty set, which exports may hold, is no question: every packet will do, also if it is negated.
+fn asks_nothing(condition: &Condition) -> bool {
+    match condition {
+        Condition::SrcAddressType(types) | Condition::DstAddressType(types) => types.is_empty(),
+        Condition::ConnectionState(states) => states.is_empty(),
+        Condition::ConnectionNatState(states) => states.is_empty(),
+        _ => false,
+    }
+}
+
+fn has_option(options: Set<OptionKind>, asked: Ipv4Option) -> bool {
+    let has = |kind| options.contains(kind);
+    let source_routing = has(OptionKind::StrictSourceRouting) || has(OptionKind::LooseSourceRouting);
+    match asked {
+        Ipv4Option::Any => !options.is_empty(),
+        Ipv4Option::None => options.is_empty(),
+        Ipv4Option::StrictSourceRouting => has(OptionKind::StrictSourceRouting),
+        Ipv4Option::LooseSourceRouting => has(OptionKind::LooseSourceRouting),
+        Ipv4Option::NoSourceRouting => !source_routing,
+        Ipv4Option::RecordRoute => has(OptionKind::RecordRoute),
+        Ipv4Option::NoRecordRoute => !has(OptionKind::RecordRoute),
+        Ipv4Option::Timestamp => has(OptionKind::Timestamp),
+        Ipv4Option::NoTimestamp => !has(OptionKind::Timestamp),
+        Ipv4Option::RouterAlert => has(OptionKind::RouterAlert),
+        Ipv4Option::NoRouterAlert => !has(OptionKind::RouterAlert),
+    }
+}
+
+/// `content`: whether these bytes are somewhere in the payload, as they are.
+fn is_in(content: &[u8], payload: &[u8]) -> bool {
+    content.is_empty() || payload.windows(content.len()).any(|window| window == content)
+}

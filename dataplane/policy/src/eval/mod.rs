@@ -1,0 +1,259 @@
+//! The reference: rules tried one by one, in order, in the plainest way there is.
+//!
+//! It is slow and obviously right. The engine's compiled table is tested against it; explanations use it.
+//!
+//! ```text
+//! packet → raw: prerouting or output → tracking, if a rule needs it → filter: input, forward or output → verdict
+//!            drop, notrack, lists        which connection is it of?     unless its connection is fasttracked
+//! ```
+//!
+//! A rule's matchers are tried in the order of [`MATCHERS`](crate::rule::MATCHERS), until one is false: what has a
+//! memory, such as a limit, learns of a packet only if everything before it was true. What a rule adds to a list is there
+//! for the next rule on the same packet. Source: RouterOS's kernel modules.
+//!
+//! A fragment behind the first has no ports, no ICMP type and no payload, and no rule guesses them: it meets the rules by
+//! its addresses and protocol alone. Where connections are tracked it is of its first fragment's connection.
+//!
+//! Nothing here is bounded but by time: what has expired is forgotten.
+//!
+//! | module         | owns |
+//! |----------------|------|
+//! | this           | an evaluation's way, and what it yields |
+//! | `walk`         | chains: jumps, returns, actions |
+//! | `matchers`     | what each matcher asks; at greater length `address`, `clock`, `connection`, `keyed`, `limits`, `tls` |
+//! | [`lists`]      | the address lists |
+//! | [`tracking`]   | connections |
+//! | [`replies`]    | what `reject` and `tarpit` send back |
+//! | `log`          | the lines of the log |
+//! | `saw`          | what a matcher that was false saw |
+
+pub mod address;
+mod clock;
+mod connection;
+pub mod keyed;
+pub mod limits;
+pub mod lists;
+mod log;
+mod matchers;
+pub mod replies;
+mod saw;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+pub mod tracking;
+mod walk;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use self::connection::Reached;
+use self::limits::{Bucket, Memory};
+pub use self::lists::PlainLists;
+use self::tracking::{Seen, Tracker};
+use self::walk::Walk;
+use crate::packet::Packet;
+use crate::reason::{Reason, Verdict};
+use crate::rule::{BuiltinChain, ConnectionState, RuleSet, Table};
+use crate::settings::Settings;
+use crate::time::Time;
+
+/// How deep jumps may nest; a chain that jumps deeper, or in a circle, is not compiled.
+pub const MAX_JUMP_DEPTH: usize = 32;
+
+/// A firewall in the plainest form: rules, and everything they remember.
+pub struct Evaluator<'r> {
+    rules: &'r RuleSet,
+    settings: &'r Settings,
+    /// For what is hashed.
+    secret: [u64; 2],
+    tracks: bool,
+    lists: PlainLists,
+    tracker: Tracker<'r>,
+    memory: Memory,
+    reached: Reached,
+    icmp_errors: Bucket,
+    /// Until when a tarpit does not acknowledge, by peer.
+    acknowledged: HashMap<IpAddr, Time>,
+    /// When expired things are forgotten next.
+    sweep: Time,
+    /// A point in time, and what the clock on the wall said then: time since 1970, UTC.
+    wall: (Time, Duration),
+}
+
+/// What the rules made of one packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evaluation {
+    /// What happens to the packet.
+    pub verdict: Verdict,
+    /// [`Reason::Rule`], [`Reason::ChainDefault`] or [`Reason::Fasttracked`].
+    pub reason: Reason,
+    /// Indexes of the rules that matched, in the order in which they were met, those in `raw` first; the last one
+    /// decided if `reason` is [`Reason::Rule`]. Each of them counts the packet.
+    pub matched: Vec<usize>,
+    /// What is sent back, out of the side the packet came in on: IP packets. At most one, by `reject` or `tarpit`.
+    pub replies: Vec<Vec<u8>>,
+    /// The lines that the rules log.
+    pub logged: Vec<Logged>,
+}
+
+/// A line in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// Index of the rule that logs it.
+    pub rule: usize,
+    /// What it says.
+    pub text: String,
+}
+
+/// Why a packet's verdict is what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// What came of it.
+    pub evaluation: Evaluation,
+    /// The filter's chain that the packet enters.
+    pub chain: BuiltinChain,
+    /// Every rule the packet met, in order, those in `raw` first.
+    pub tried: Vec<Tried>,
+}
+
+/// A rule that a packet met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// Its index.
+    pub rule: usize,
+    /// The chain it is in.
+    pub chain: String,
+    /// How many jumps led there.
+    pub depth: usize,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a rule that a packet met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is disabled.
+    Disabled,
+    /// It is invalid, for this reason.
+    Invalid(String),
+    /// It stands in the other family's menu.
+    OtherFamily,
+    /// A matcher was false; those behind it in the order of evaluation were not tried.
+    Missed {
+        /// Its index among the rule's matchers.
+        matcher: usize,
+        /// What it saw, for people: "dst-port is 80".
+        saw: String,
+    },
+    /// All matchers were true.
+    Matched {
+        /// What the rule changed, for people: "added 192.0.2.1 to temporary for 10s".
+        effect: Option<String>,
+    },
+}
+
+impl<'r> Evaluator<'r> {
+    /// Nothing has been seen yet. The rules' entries of address lists are in, those with a timeout from the clock's zero
+    /// on, which is also 1970 on the wall: see [`Evaluator::at_wall`]. The seed is for `random` and for what is hashed.
+    pub fn new(rules: &'r RuleSet, settings: &'r Settings, seed: u64) -> Self {
+        let evaluator = Evaluator {
+            rules,
+            settings,
+            secret: [seed, !seed],
+            tracks: tracking::is_needed(rules),
+            lists: PlainLists::default(),
+            tracker: Tracker::new(&rules.tracking),
+            memory: Memory::new(seed),
+            reached: Reached::new(),
+            icmp_errors: Bucket::full(&replies::ICMP_ERRORS, Time::default()),
+            acknowledged: HashMap::new(),
+            sweep: Time::default(),
+            wall: Default::default(),
+        };
+        evaluator.at_wall(Time::default(), Duration::ZERO)
+    }
+
+    /// The rules are applied now: timeouts of their entries of address lists begin, and the clock on the wall says that so
+    /// much time has passed since 1970, UTC. For a new evaluator: what was in the lists is not any more.
+    #[must_use]
+    pub fn at_wall(mut self, now: Time, since_1970: Duration) -> Self {
+        self.wall = (now, since_1970);
+        self.lists = PlainLists::default();
+        for entry in &self.rules.address_lists {
+            self.lists.add_entry(entry, now);
+        }
+        self
+    }
+
+    /// Runs a packet through the rules, and changes state as they say.
+    pub fn evaluate(&mut self, packet: &Packet<'_>, now: Time) -> Evaluation {
+        self.run(packet, now, false).evaluation
+    }
+
+    /// As [`Evaluator::evaluate`], and tells every rule that was tried.
+    pub fn explain(&mut self, packet: &Packet<'_>, now: Time) -> Explanation {
+        self.run(packet, now, true)
+    }
+
+    /// The address lists as they are.
+    pub fn lists(&self) -> &PlainLists {
+        &self.lists
+    }
+
+    /// As above, for whoever fills them from elsewhere.
+    pub fn lists_mut(&mut self) -> &mut PlainLists {
+        &mut self.lists
+    }
+
+    fn run(&mut self, packet: &Packet<'_>, now: Time, explain: bool) -> Explanation {
+        self.forget(now);
+        let chain = self.settings.chain(packet);
+        let (matched, replies, logged) = Default::default();
+        let tried = explain.then(Vec::new);
+        let mut walk =
+            Walk { evaluator: self, packet, now, seen: None, untracked: false, matched, replies, logged, tried };
+        let (verdict, reason) = walk.decide(chain);
+        let Walk { matched, replies, logged, tried, .. } = walk;
+        let evaluation = Evaluation { verdict, reason, matched, replies, logged };
+        Explanation { evaluation, chain, tried: tried.unwrap_or_default() }
+    }
+
+    /// Once a second is enough: whoever asks looks at the time of expiry as well.
+    fn forget(&mut self, now: Time) {
+        if now < self.sweep {
+            return;
+        }
+        self.sweep = now + Duration::from_secs(1);
+        self.lists.sweep(now);
+        self.tracker.sweep(now);
+        self.memory.sweep(now);
+        self.acknowledged.retain(|_, until| now < *until);
+        let tracker = &self.tracker;
+        self.reached.retain(|_, keys| keys.iter().any(|key| tracker.flow(key, now).is_some()));
+    }
+}
+
+impl Walk<'_, '_> {
+    fn decide(&mut self, chain: BuiltinChain) -> (Verdict, Reason) {
+        let raw = match chain {
+            BuiltinChain::Output => "output",
+            BuiltinChain::Input | BuiltinChain::Forward => "prerouting",
+        };
+        if self.enter(Table::Raw, raw) == Some(Verdict::Drop) {
+            return (Verdict::Drop, Reason::Rule);
+        }
+        let seen = match self.evaluator.tracks && !self.untracked {
+            true => self.evaluator.tracker.observe(self.packet, self.now),
+            false => Seen::alone(ConnectionState::Untracked),
+        };
+        self.seen = Some(seen);
+        if seen.source.is_some() && self.flow().is_some_and(|flow| flow.fasttracked) {
+            return (Verdict::Forward, Reason::Fasttracked);
+        }
+        match self.enter(Table::Filter, chain.name()) {
+            Some(verdict) => (verdict, Reason::Rule),
+            None => (self.evaluator.settings.chain_default.verdict(chain), Reason::ChainDefault),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What `reject` and `tarpit` send back: an IP packet, out of the side that the packet came in on.
+//!
+//! It comes from the address the packet was sent to: a filter on a wire has none of its own, and so the sender learns
+//! nothing of it.
+
+mod bytes;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use self::bytes::{Segment, icmp_error, tcp};
+use super::keyed;
+use super::walk::Walk;
+use crate::packet::{Family, FragmentPart, Packet, TcpFlag, protocol};
+use crate::rule::{Rate, RateUnit, RejectWith};
+
+/// How many ICMP errors are sent, to all senders together. Hosts and routers must limit them (RFC 1812, 4.3.2.8; RFC
+/// 4443, 2.4 (f)), so that nobody can have a flood sent to a forged source. One each 10 ms is RouterOS's
+/// `icmp-rate-limit`; the burst lets a second's worth through at once, for sources that try many ports.
+pub const ICMP_ERRORS: Rate = Rate { count: 100, per: Duration::from_secs(1), burst: 100, unit: RateUnit::Packet };
+
+/// How often a peer's ACKs are answered by a tarpit. Source: RouterOS's kernel modules.
+pub const TARPIT_ACK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The window of a tarpit's SYN-ACK: a little, so that the connection is established. All others are 0. Source:
+/// RouterOS's kernel modules.
+const TARPIT_WINDOW: u16 = 5;
+
+impl Walk<'_, '_> {
+    /// Whether an answer is within its limit. Resets have none: they are no larger than what they answer.
+    pub(super) fn may_reject(&mut self, with: RejectWith) -> bool {
+        with == RejectWith::TcpReset || self.evaluator.icmp_errors.take(&ICMP_ERRORS, 0, self.now)
+    }
+
+    /// What a tarpit answers: to a SYN, a SYN-ACK; to an ACK, one without a window, at most once a second for each peer
+    /// address, so that the peer keeps asking; to a SYN-ACK, a reset. To FIN and RST nothing. Nothing of what the peer
+    /// sends is ever acknowledged. Source: RouterOS's kernel modules.
+    pub(super) fn tarpit(&mut self) -> Option<Vec<u8>> {
+        let packet = self.packet;
+        let flags = packet.tcp_flags()?;
+        let (sequence, acknowledgement) = (packet.tcp_sequence()?, packet.tcp_acknowledgement()?);
+        let has = |flag| flags.contains(flag);
+        if has(TcpFlag::Fin) || has(TcpFlag::Rst) || !may_answer(packet) {
+            return None;
+        }
+        let reply = match (has(TcpFlag::Syn), has(TcpFlag::Ack)) {
+            (true, false) => Segment {
+                flags: &[TcpFlag::Syn, TcpFlag::Ack],
+                sequence: keyed::initial_sequence(self.evaluator.secret, packet),
+                acknowledgement: sequence.wrapping_add(1),
+                window: TARPIT_WINDOW,
+            },
+            (true, true) => {
+                Segment { flags: &[TcpFlag::Rst], sequence: acknowledgement, acknowledgement: 0, window: 0 }
+            }
+            (false, true) => {
+                if !self.may_acknowledge() {
+                    return None;
+                }
+                Segment { flags: &[TcpFlag::Ack], sequence: acknowledgement, acknowledgement: sequence, window: 0 }
+            }
+            (false, false) => return None,
+        };
+        tcp(packet, &reply)
+    }
+
+    fn may_acknowledge(&mut self) -> bool {
+        let until = self.evaluator.acknowledged.entry(self.packet.source).or_default();
+        let may = *until <= self.now;
+        if may {
+            *until = self.now + TARPIT_ACK_INTERVAL;
+        }
+        may
+    }
+}
+
+/// What a rejected packet is answered. None if there is no such answer to it: a reset to anything but TCP, another
+/// family's error, and anything to packets that must not be answered.
+pub(super) fn reject(packet: &Packet<'_>, with: RejectWith) -> Option<Vec<u8>> {
+    if !may_answer(packet) {
+        return None;
+    }
+    match with.icmp(packet.family()) {
+        Some((kind, code)) if !is_icmp_error(packet) => icmp_error(packet, kind, code),
+        None if with == RejectWith::TcpReset => reset(packet),
+        _ => None,
+    }
+}
+
+/// Source: RFC 9293, 3.10.7.1, for a connection that does not exist. A reset is not answered.
+fn reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
+    let flags = packet.tcp_flags()?;
+    if flags.contains(TcpFlag::Rst) {
+        return None;
+    }
+    let reset = if flags.contains(TcpFlag::Ack) {
+        let sequence = packet.tcp_acknowledgement()?;
+        Segment { flags: &[TcpFlag::Rst], sequence, acknowledgement: 0, window: 0 }
+    } else {
+        let numbers = flags.iter().filter(|flag| matches!(flag, TcpFlag::Syn | TcpFlag::Fin)).count();
+        let length = (packet.payload.len() + numbers) as u32;
+        let acknowledgement = packet.tcp_sequence()?.wrapping_add(length);
+        Segment { flags: &[TcpFlag::Rst, TcpFlag::Ack], sequence: 0, acknowledgement, window: 0 }
+    };
+    tcp(packet, &reset)
+}
+
+/// Only what one host sent to another may be answered, and of a datagram only the beginning. Source: RFC 1122, 3.2.2;
+/// RFC 4443, 2.4 (e).
+fn may_answer(packet: &Packet<'_>) -> bool {
+    let to_one = match packet.destination {
+        IpAddr::V4(address) => !address.is_broadcast() && !address.is_multicast() && !address.is_unspecified(),
+        IpAddr::V6(address) => !address.is_multicast() && !address.is_unspecified(),
+    };
+    let from_one = match packet.source {
+        // 240.0.0.0/4 is reserved.
+        IpAddr::V4(address) => !address.is_loopback() && address.octets()[0] < 224 && !address.is_unspecified(),
+        IpAddr::V6(address) => !address.is_loopback() && !address.is_multicast() && !address.is_unspecified(),
+    };
+    // An Ethernet group address: to several, whatever IP says.
+    let to_group = packet.frame.first().is_some_and(|first| first & 1 == 1);
+    to_one && from_one && !to_group && packet.fragment().is_some_and(|part| part != FragmentPart::Later)
+}
+
+/// Errors about errors would go on for ever, and so might errors about what ICMP does not define. Source: RFC 1122,
+/// 3.2.2; RFC 4443, 2.4 (e.1), (e.2) with redirects.
+fn is_icmp_error(packet: &Packet<'_>) -> bool {
+    match (packet.family(), packet.protocol, packet.icmp) {
+        (Family::Ipv4, protocol::ICMP, Some((kind, _))) => !matches!(kind, 0 | 8 | 13..=18),
+        (Family::Ipv6, protocol::ICMPV6, Some((kind, _))) => kind < 128 || kind == 137,
+        _ => false,
+    }
+}

@@ -1,0 +1,199 @@
+//! `tls-host`: the name of the server that a TLS client asks for.
+
+use super::tracking::{End, FlowKey};
+use super::walk::Walk;
+use crate::packet::{Packet, TcpFlag, protocol};
+
+/// How much of what one end says over TCP is kept to find a ClientHello in, in bytes. Those of today's browsers are about
+/// 2,000 long, with their post-quantum keys; a smaller limit would miss names at their end, a larger one costs memory for
+/// each connection.
+pub const HELLO_LIMIT: usize = 4096;
+
+/// The beginning of what one end says over TCP. Segments that come again or overlap add only what is new; what comes
+/// before its time is left out, so that a ClientHello whose segments come out of order is seen when they come again.
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    bytes: Vec<u8>,
+    /// The sequence number of the next byte; none before the first segment.
+    next: Option<u32>,
+}
+
+impl Stream {
+    pub(super) fn push(&mut self, packet: &Packet<'_>) {
+        let (Some(flags), Some(sequence)) = (packet.tcp_flags(), packet.tcp_sequence()) else { return };
+        // A SYN has a sequence number of its own.
+        let sequence = sequence.wrapping_add(u32::from(flags.contains(TcpFlag::Syn)));
+        let next = *self.next.get_or_insert(sequence);
+        let known = next.wrapping_sub(sequence) as usize;
+        if let Some(new) = packet.payload.get(known..) {
+            let room = HELLO_LIMIT - self.bytes.len();
+            self.bytes.extend(&new[..new.len().min(room)]);
+            self.next = Some(next.wrapping_add(new.len() as u32));
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Walk<'_, '_> {
+    /// The server's name, as far as it is known when this packet arrives: from what its sender has said over this
+    /// connection, or else in this packet alone. So a packet that completes a ClientHello has it, and those its sender
+    /// sends after it; those before it and those of the server have not.
+    pub(super) fn server_name(&self) -> Option<String> {
+        if self.packet.protocol != protocol::TCP {
+            return None;
+        }
+        let own: Option<(FlowKey, End)> = self.seen.and_then(|seen| Some((seen.flow?, seen.source?)));
+        match own.and_then(|(key, source)| Some((self.evaluator.tracker.flow(&key, self.now)?, source))) {
+            Some((flow, source)) => server_name(flow.said_by(source)),
+            None => server_name(self.packet.payload),
+        }
+    }
+}
+
+/// The name in a TLS ClientHello, lower-cased, if these are the first bytes that a client says, and hold it.
+///
+/// Source: RFC 8446, 4.1.2 and 5.1, for the hello and the records it comes in; RFC 6066, 3, for the name.
+pub fn server_name(bytes: &[u8]) -> Option<String> {
+    let said = handshake(bytes);
+    let mut hello = Reader(&said);
+    if hello.number(1)? != 1 {
+        return None;
+    }
+    let _length = hello.number(3)?;
+    let _version_and_random = hello.take(2 + 32)?;
+    let _session = hello.vector(1)?;
+    let _cipher_suites = hello.vector(2)?;
+    let _compression = hello.vector(1)?;
+    let _extensions_length = hello.number(2)?;
+    // Not cut to its length: the name may be there before the hello's end is.
+    loop {
+        let (kind, content) = (hello.number(2)?, hello.vector(2)?);
+        if kind == 0 {
+            let mut names = Reader(Reader(content).vector(2)?);
+            while names.number(1)? != 0 {
+                names.vector(2)?;
+            }
+            let name = names.vector(2)?;
+            return name.is_ascii().then(|| String::from_utf8_lossy(name).to_ascii_lowercase());
+        }
+    }
+}
+
+/// What is in the handshake records at the beginning.
+fn handshake(bytes: &[u8]) -> Vec<u8> {
+    const HANDSHAKE: u8 = 22;
+    let mut said = Vec::new();
+    let mut rest = bytes;
+    while let [HANDSHAKE, 3, _, high, low, behind @ ..] = rest {
+        let length = usize::from(u16::from_be_bytes([*high, *low])).min(behind.len());
+        let (record, next) = behind.split_at(length);
+        said.extend(record);
+        rest = next;
+    }
+    said
+}
+
+/// Reads from the front.
+struct Reader<'b>(&'b [u8]);
+
+impl<'b> Reader<'b> {
+    fn take(&mut self, length: usize) -> Option<&'b [u8]> {
+        let (front, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(front)
+    }
+
+    /// A number of so many bytes.
+    fn number(&mut self, length: usize) -> Option<usize> {
+        Some(self.take(length)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+    }
+
+    /// Bytes behind their own length, which has so many bytes.
+    fn vector(&mut self, length: usize) -> Option<&'b [u8]> {
+        let length = self.number(length)?;
+        self.take(length)
+    }
+}
+
+/// Whether a name fits a pattern: `*` is anything, also nothing, `?` is one character; in either case. Source: RouterOS
+/// manual, Filter, `tls-host`.
+pub fn fits(pattern: &str, name: &str) -> bool {
+    let (pattern, name) = (pattern.to_ascii_lowercase(), name.to_ascii_lowercase());
+    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
+    // Which beginnings of the name fit the pattern so far.
+    let mut fits = vec![false; name.len() + 1];
+    fits[0] = true;
+    for part in pattern {
+        let mut longer = vec![false; name.len() + 1];
+        for length in 0..=name.len() {
+            longer[length] = match part {
+                b'*' => fits[length] || length > 0 && longer[length - 1],
+                b'?' => length > 0 && fits[length - 1],
+                byte => length > 0 && fits[length - 1] && name[length - 1] == *byte,
+            };
+        }
+        fits = longer;
+    }
+    fits[name.len()]
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A ClientHello in one record, with an extension before the name.
+    pub(in crate::eval) fn client_hello(name: &str) -> Vec<u8> {
+        let sized = |size: usize, bytes: &[u8]| {
+            let length = (bytes.len() as u32).to_be_bytes();
+            [&length[4 - size..], bytes].concat()
+        };
+        let entry = [&[0][..], &sized(2, name.as_bytes())].concat();
+        let extensions =
+            [&[0, 43][..], &sized(2, &[2, 3, 4]), &[0, 0], &sized(2, &sized(2, &entry)), &[0, 21, 0, 0]].concat();
+        let hello =
+            [&[3, 3][..], &[7; 32], &sized(1, &[9; 32]), &sized(2, &[0x13, 1]), &[1, 0], &sized(2, &extensions)];
+        let handshake = [&[1][..], &sized(3, &hello.concat())].concat();
+        [&[22, 3, 1][..], &sized(2, &handshake)].concat()
+    }
+
+    #[test]
+    fn the_name_is_found_in_one_record_or_several_and_before_the_end() {
+        let hello = client_hello("WWW.Example.com");
+        assert_eq!(server_name(&hello).as_deref(), Some("www.example.com"));
+        assert_eq!(server_name(&hello[..hello.len() - 4]).as_deref(), Some("www.example.com"));
+        assert_eq!(server_name(&hello[..hello.len() - 5]), None);
+        let (one, other) = hello[5..].split_at(20);
+        let record = |bytes: &[u8]| [&[22, 3, 1, 0, bytes.len() as u8][..], bytes].concat();
+        assert_eq!(server_name(&[record(one), record(other)].concat()).as_deref(), Some("www.example.com"));
+    }
+
+    #[test]
+    fn what_is_no_hello_has_no_name() {
+        let hello = client_hello("example.com");
+        for place in [0, 1, 5] {
+            let mut other = hello.clone();
+            other[place] ^= 0x40;
+            assert_eq!(server_name(&other), None, "byte {place}");
+        }
+        assert_eq!(server_name(b""), None);
+        assert_eq!(server_name(b"GET / HTTP/1.1\r\n"), None);
+        for length in 0..hello.len() {
+            let _ = server_name(&hello[..length]);
+        }
+    }
+
+    #[test]
+    fn patterns_have_stars_and_question_marks() {
+        for pattern in ["*.example.com", "WWW.*", "*", "w?w.ex*e.com", "www.example.com", "**m", "*e*e*"] {
+            assert!(fits(pattern, "www.Example.com"), "{pattern}");
+        }
+        for pattern in ["example.com", "*.example.com?", "", "www.example.com.*", "?.example.com", "www[.]example.com"]
+        {
+            assert!(!fits(pattern, "www.example.com"), "{pattern}");
+        }
+        assert!(fits("", "") && fits("*", "") && !fits("?", ""));
+    }
+}

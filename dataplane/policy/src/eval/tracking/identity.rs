@@ -1,0 +1,188 @@
+//! Which connection a packet's headers name, and which one an ICMP error is about.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::packet::{Family, Packet, protocol};
+
+/// An end of a connection: its address, and its port or ICMP identifier, or 0.
+pub(in crate::eval) type End = (IpAddr, u16);
+
+/// What names a connection, the same for both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::eval) struct FlowKey {
+    protocol: u8,
+    /// The type of an ICMP query.
+    query: u8,
+    /// In order; for ICMP whoever asks first.
+    ends: [End; 2],
+}
+
+/// What a packet's headers say of its connection.
+pub(super) enum Identity {
+    /// It is of this one, and came from this end. It may begin it.
+    Connection { key: FlowKey, source: End, opens: bool },
+    /// It is an ICMP error, about a packet of this connection if that can be read.
+    Error { about: Option<FlowKey> },
+    /// It has no connection, and needs none.
+    Untracked,
+    /// It could only be of a connection that it does not name.
+    Unknown,
+}
+
+/// The headers of a packet, or of a packet that an error quotes.
+struct Headers {
+    protocol: u8,
+    source: IpAddr,
+    destination: IpAddr,
+    ports: Option<(u16, u16)>,
+    /// ICMP type and identifier.
+    icmp: Option<(u8, u16)>,
+}
+
+impl Identity {
+    /// Of a packet that is no fragment behind the first.
+    pub(super) fn of(packet: &Packet<'_>) -> Identity {
+        let identifier = packet.transport().map_or(0, |bytes| two(bytes, 4).unwrap_or_default());
+        let headers = Headers {
+            protocol: packet.protocol,
+            source: packet.source,
+            destination: packet.destination,
+            ports: packet.ports,
+            icmp: packet.icmp.map(|(kind, _)| (kind, identifier)),
+        };
+        if headers.is_error() {
+            // An error goes to whoever sent what it is about. Source: RFC 1122, 3.2.2.
+            let quoted = Headers::quoted(packet.payload).filter(|quoted| quoted.source == packet.destination);
+            let about = quoted.and_then(|quoted| Some(quoted.connection()?.0));
+            return Identity::Error { about };
+        }
+        match headers.connection() {
+            Some((key, source, opens)) => Identity::Connection { key, source, opens },
+            None if headers.has_no_connection() => Identity::Untracked,
+            None => Identity::Unknown,
+        }
+    }
+}
+
+impl Headers {
+    /// ICMP's type and identifier, if this is the ICMP of the addresses' family.
+    fn icmp(&self) -> Option<(Family, u8, u16)> {
+        let family = Family::of(self.source);
+        let own = match family {
+            Family::Ipv4 => protocol::ICMP,
+            Family::Ipv6 => protocol::ICMPV6,
+        };
+        self.icmp.filter(|_| self.protocol == own).map(|(kind, identifier)| (family, kind, identifier))
+    }
+
+    /// Source: RFC 1122, 3.2.2; RFC 4443, 2.1.
+    fn is_error(&self) -> bool {
+        match self.icmp() {
+            Some((Family::Ipv4, kind, _)) => matches!(kind, 3 | 4 | 5 | 11 | 12),
+            Some((Family::Ipv6, kind, _)) => kind < 128,
+            None => false,
+        }
+    }
+
+    /// Neighbour discovery (RFC 4861) and multicast listeners (RFC 2710, RFC 3810) ask all and are answered by any.
+    fn has_no_connection(&self) -> bool {
+        matches!(self.icmp(), Some((Family::Ipv6, 130..=136 | 143, _)))
+    }
+
+    /// The connection, the end the packet came from, and whether it may begin the connection.
+    fn connection(&self) -> Option<(FlowKey, End, bool)> {
+        let sorted = |source: End, destination: End| {
+            let ends = if source <= destination { [source, destination] } else { [destination, source] };
+            (FlowKey { protocol: self.protocol, query: 0, ends }, source, true)
+        };
+        if let Some((family, kind, identifier)) = self.icmp() {
+            let (query, answers) = query(family, kind)?;
+            let (source, destination) = ((self.source, identifier), (self.destination, identifier));
+            let ends = if answers { [destination, source] } else { [source, destination] };
+            return Some((FlowKey { protocol: self.protocol, query, ends }, source, !answers));
+        }
+        match (self.protocol, self.ports) {
+            (protocol::TCP | protocol::UDP, None) => None,
+            (_, ports) => {
+                let (source, destination) = ports.unwrap_or_default();
+                Some(sorted((self.source, source), (self.destination, destination)))
+            }
+        }
+    }
+
+    /// The headers that an ICMP error quotes: those of the packet it is about, and at least 8 bytes behind them. None for
+    /// a fragment behind the first.
+    fn quoted(bytes: &[u8]) -> Option<Headers> {
+        let (number, source, destination, transport): (u8, IpAddr, IpAddr, &[u8]) = match bytes.first()? >> 4 {
+            4 => {
+                if two(bytes, 6)? & 0x1fff != 0 {
+                    return None;
+                }
+                let address = |at| Some(Ipv4Addr::from(*bytes.get(at..)?.first_chunk::<4>()?).into());
+                let length = usize::from(bytes[0] & 0xf) * 4;
+                (*bytes.get(9)?, address(12)?, address(16)?, bytes.get(length..)?)
+            }
+            6 => {
+                let address = |at| Some(Ipv6Addr::from(*bytes.get(at..)?.first_chunk::<16>()?).into());
+                let (number, transport) = behind_extensions(*bytes.get(6)?, bytes.get(40..)?)?;
+                (number, address(8)?, address(24)?, transport)
+            }
+            _ => return None,
+        };
+        let ports =
+            matches!(number, protocol::TCP | protocol::UDP).then(|| Some((two(transport, 0)?, two(transport, 2)?)));
+        let icmp = matches!(number, protocol::ICMP | protocol::ICMPV6);
+        let icmp = icmp.then(|| Some((*transport.first()?, two(transport, 4)?)));
+        Some(Headers { protocol: number, source, destination, ports: ports.flatten(), icmp: icmp.flatten() })
+    }
+}
+
+/// The query that an ICMP message is, or answers, and whether it answers. Source: RFC 792, RFC 950, RFC 4443.
+const fn query(family: Family, kind: u8) -> Option<(u8, bool)> {
+    Some(match (family, kind) {
+        (Family::Ipv4, 8) => (8, false),
+        (Family::Ipv4, 0) => (8, true),
+        (Family::Ipv4, 13 | 15 | 17) | (Family::Ipv6, 128) => (kind, false),
+        (Family::Ipv4, 14 | 16 | 18) | (Family::Ipv6, 129) => (kind - 1, true),
+        _ => return None,
+    })
+}
+
+/// What IPv6's extension headers lead to. None behind a fragment header of other than the first.
+fn behind_extensions(mut number: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
+    while let 0 | 43 | 44 | 51 | 60 = number {
+        if number == 44 && two(rest, 2)? & !7 != 0 {
+            return None;
+        }
+        let (next, length) = (*rest.first()?, extension_length(number, *rest.get(1)?));
+        (number, rest) = (next, rest.get(length..)?);
+    }
+    Some((number, rest))
+}
+
+/// Source: RFC 8200, 4; RFC 4302, 2.2 for the authentication header.
+fn extension_length(number: u8, units: u8) -> usize {
+    match number {
+        44 => 8,
+        51 => (usize::from(units) + 2) * 4,
+        _ => (usize::from(units) + 1) * 8,
+    }
+}
+
+/// What a fragment's datagram is called by its sender (RFC 791; RFC 8200, 4.5). None for IPv6 without a fragment header.
+pub(super) fn identification(packet: &Packet<'_>) -> Option<u32> {
+    let bytes = packet.network()?;
+    if packet.family() == Family::Ipv4 {
+        return two(bytes, 4).map(u32::from);
+    }
+    let (mut number, mut rest) = (*bytes.get(6)?, bytes.get(40..)?);
+    while let 0 | 43 | 51 | 60 = number {
+        let (next, length) = (*rest.first()?, extension_length(number, *rest.get(1)?));
+        (number, rest) = (next, rest.get(length..)?);
+    }
+    if number == 44 { Some(u32::from_be_bytes(*rest.get(4..)?.first_chunk()?)) } else { None }
+}
+
+fn two(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}

@@ -1,0 +1,294 @@
+//! Connection tracking: which connection a packet is of, and what is known of that.
+//!
+//! A connection is known from its first packet on, whatever becomes of that, until it has been quiet for a timeout. Both
+//! directions are one connection: TCP and UDP by addresses and ports, ICMP queries by addresses, kind and identifier,
+//! everything else by addresses and protocol. VLANs and sides are no part of it.
+//!
+//! | state         | packets |
+//! |---------------|---------|
+//! | `new`         | of a connection that was not seen both ways yet |
+//! | `established` | of one that was; the first packet back already is |
+//! | `related`     | ICMP errors about a packet of a known connection, to its sender |
+//! | `invalid`     | everything else: impossible TCP flags, answers to nothing, errors about nothing, fragments without their first |
+//! | `untracked`   | exempt by `notrack`; and neighbour discovery and multicast listeners, which have no connections |
+//!
+//! With `loose-tcp-tracking`, an ACK of an unknown connection begins one that counts as established for its timeout. The
+//! packet itself is `new`, as no other side has been seen: else every stranger's ACK would pass a rule that accepts
+//! `established`. The connection goes on when the other side speaks.
+//!
+//! Not done: TCP's sequence numbers are not checked against windows; `tcp-max-retrans-timeout` and
+//! `tcp-unacked-timeout` are not used.
+//!
+//! Source: RouterOS manual, Connection tracking; Linux's netfilter, whose tracking RouterOS uses, for what it does not say.
+
+mod identity;
+mod tcp;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+pub(super) use self::identity::{End, FlowKey};
+use self::identity::{Identity, identification};
+use self::tcp::{Segment, Step, TcpState};
+use super::tls::Stream;
+use crate::layer7;
+use crate::packet::{FragmentPart, Packet, protocol};
+use crate::rule::{Action, Condition, ConnectionState, RuleSet, Tracking, TrackingMode};
+use crate::time::Time;
+
+/// How long the fragments behind the first are known as its. Source: RFC 8200, 4.5.
+const FRAGMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Whether connections are tracked: if `enabled` says so, or if it is `auto` and a rule that runs needs it.
+///
+/// `connection-state`, `-bytes`, `-rate`, `-limit` and `fasttrack-connection` do; `tls-host` does, because a ClientHello
+/// may come in several segments. `connection-nat-state` does not: nothing here translates addresses. `layer7-protocol`
+/// does not either: passphrases come in one packet each, and to remember every sender's connection for them would be a
+/// table for floods to fill. Without tracking a pattern sees each packet alone.
+pub fn is_needed(rules: &RuleSet) -> bool {
+    let needs = |condition: &Condition| {
+        matches!(
+            condition,
+            Condition::ConnectionState(_)
+                | Condition::ConnectionBytes { .. }
+                | Condition::ConnectionRate(_)
+                | Condition::ConnectionLimit { .. }
+                | Condition::TlsHost(_)
+        )
+    };
+    match rules.tracking.enabled {
+        TrackingMode::Yes => true,
+        TrackingMode::No => false,
+        TrackingMode::Auto => rules.rules.iter().filter(|rule| rule.runs()).any(|rule| {
+            rule.action == Action::FasttrackConnection || rule.matchers.iter().any(|matcher| needs(&matcher.condition))
+        }),
+    }
+}
+
+/// All connections that are known.
+pub(super) struct Tracker<'r> {
+    settings: &'r Tracking,
+    flows: HashMap<FlowKey, Flow>,
+    /// The connections of fragmented datagrams; each with its source, and until when that is known.
+    fragments: HashMap<Datagram, (FlowKey, End, Time)>,
+}
+
+/// Source, destination, protocol, identification.
+type Datagram = (IpAddr, IpAddr, u8, u32);
+
+/// What is known of a connection.
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// Who sent the first packet.
+    originator: End,
+    both_ways: bool,
+    tcp: Option<TcpState>,
+    expiry: Time,
+    /// Packets and IP bytes so far, both ways.
+    packets: u64,
+    pub(super) bytes: u64,
+    /// A second of the clock, its bytes so far, and those of the second before it.
+    second: (u64, u64, u64),
+    /// Payloads of the first packets, both ways, without NULs.
+    buffer: Vec<u8>,
+    /// Layer-7 patterns that have matched.
+    patterns: HashSet<String>,
+    /// The beginning of what the originator says over TCP, and of what is said back.
+    streams: [Stream; 2],
+    pub(super) fasttracked: bool,
+}
+
+/// What tracking makes of a packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) state: ConnectionState,
+    /// Its connection, or the one it is related to.
+    pub(super) flow: Option<FlowKey>,
+    /// Where the packet came from, if it is of the connection itself.
+    pub(super) source: Option<End>,
+}
+
+impl Seen {
+    pub(super) const fn alone(state: ConnectionState) -> Seen {
+        Seen { state, flow: None, source: None }
+    }
+}
+
+impl<'r> Tracker<'r> {
+    pub(super) fn new(settings: &'r Tracking) -> Tracker<'r> {
+        Tracker { settings, flows: HashMap::new(), fragments: HashMap::new() }
+    }
+
+    /// A connection that is known now.
+    pub(super) fn flow(&self, key: &FlowKey, now: Time) -> Option<&Flow> {
+        self.flows.get(key).filter(|flow| now < flow.expiry)
+    }
+
+    pub(super) fn flow_mut(&mut self, key: &FlowKey, now: Time) -> Option<&mut Flow> {
+        self.flows.get_mut(key).filter(|flow| now < flow.expiry)
+    }
+
+    /// Forgets what has expired.
+    pub(super) fn sweep(&mut self, now: Time) {
+        self.flows.retain(|_, flow| now < flow.expiry);
+        self.fragments.retain(|_, (.., expiry)| now < *expiry);
+    }
+
+    /// Learns of a packet, and says what it is.
+    pub(super) fn observe(&mut self, packet: &Packet<'_>, now: Time) -> Seen {
+        let part = packet.fragment();
+        let datagram = identification(packet).map(|id| (packet.source, packet.destination, packet.protocol, id));
+        let identity = match (part, datagram) {
+            (Some(FragmentPart::Later), Some(datagram)) => match self.fragments.get(&datagram) {
+                Some((key, source, expiry)) if now < *expiry => {
+                    Identity::Connection { key: *key, source: *source, opens: false }
+                }
+                _ => Identity::Unknown,
+            },
+            _ => Identity::of(packet),
+        };
+        match identity {
+            Identity::Untracked => Seen::alone(ConnectionState::Untracked),
+            Identity::Unknown => Seen::alone(ConnectionState::Invalid),
+            Identity::Error { about } => match about.filter(|key| self.flow(key, now).is_some()) {
+                Some(key) => Seen { state: ConnectionState::Related, flow: Some(key), source: None },
+                None => Seen::alone(ConnectionState::Invalid),
+            },
+            Identity::Connection { key, source, opens } => {
+                let later = part == Some(FragmentPart::Later);
+                let Some(state) = self.advance(packet, key, source, opens, later, now) else {
+                    return Seen::alone(ConnectionState::Invalid);
+                };
+                if let (Some(FragmentPart::First), Some(datagram)) = (part, datagram) {
+                    self.fragments.insert(datagram, (key, source, now + FRAGMENT_TIMEOUT));
+                }
+                Seen { state, flow: Some(key), source: Some(source) }
+            }
+        }
+    }
+
+    /// Takes the packet into its connection, which it may begin. None if it cannot be of it.
+    fn advance(
+        &mut self,
+        packet: &Packet<'_>,
+        key: FlowKey,
+        source: End,
+        opens: bool,
+        later: bool,
+        now: Time,
+    ) -> Option<ConnectionState> {
+        let known = self.flow(&key, now);
+        let back = known.is_some_and(|flow| flow.originator != source);
+        let (tcp, anew) = match (packet.protocol, known) {
+            (_, Some(flow)) if later => (flow.tcp, false),
+            (_, None) if later => return None,
+            (protocol::TCP, known) => {
+                let segment = Segment::of(packet.tcp_flags()?)?;
+                match known.and_then(|flow| flow.tcp) {
+                    Some(state) => match state.after(segment, back) {
+                        Step::To(state) => (Some(state), false),
+                        Step::Anew => (Some(TcpState::SynSent), true),
+                        Step::Impossible => return None,
+                    },
+                    None => (Some(TcpState::first(segment, self.settings.loose_tcp)?), true),
+                }
+            }
+            (_, None) if !opens => return None,
+            (_, known) => (None, known.is_none()),
+        };
+        if anew {
+            self.flows.insert(key, Flow::new(source));
+        }
+        let flow = self.flows.get_mut(&key)?;
+        let back = flow.originator != source;
+        flow.tcp = tcp;
+        flow.both_ways |= back;
+        flow.count(packet, back, now);
+        flow.expiry = now + timeout(self.settings, packet.protocol, flow);
+        Some(if flow.both_ways { ConnectionState::Established } else { ConnectionState::New })
+    }
+}
+
+impl Flow {
+    fn new(originator: End) -> Flow {
+        Flow {
+            originator,
+            both_ways: false,
+            tcp: None,
+            expiry: Time::NEVER,
+            packets: 0,
+            bytes: 0,
+            second: (0, 0, 0),
+            buffer: Vec::new(),
+            patterns: HashSet::new(),
+            streams: Default::default(),
+            fasttracked: false,
+        }
+    }
+
+    fn count(&mut self, packet: &Packet<'_>, back: bool, now: Time) {
+        self.packets += 1;
+        self.bytes += u64::from(packet.ip_length);
+        let (last, before) = (self.last_second(now), &mut self.second);
+        let second = now.as_nanos() / 1_000_000_000;
+        if before.0 != second {
+            *before = (second, 0, last);
+        }
+        before.1 += u64::from(packet.ip_length);
+        if self.packets <= layer7::PACKET_LIMIT {
+            let room = layer7::BUFFER_LIMIT - self.buffer.len();
+            self.buffer.extend(packet.payload.iter().filter(|byte| **byte != 0).take(room));
+        }
+        self.streams[usize::from(back)].push(packet);
+    }
+
+    /// IP bytes, both ways, of the whole second of the clock before this one.
+    pub(super) fn last_second(&self, now: Time) -> u64 {
+        let (second, bytes, before) = self.second;
+        match (now.as_nanos() / 1_000_000_000).checked_sub(second) {
+            Some(0) => before,
+            Some(1) => bytes,
+            _ => 0,
+        }
+    }
+
+    /// Whether both sides have closed it, or one has aborted it.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.tcp, Some(TcpState::TimeWait | TcpState::Close))
+    }
+
+    /// Whether the pattern has matched what was said up to now. It is looked at over the first packets; once it has
+    /// matched it stays so, and if it has not by then it never will. Source: RouterOS manual, Layer7.
+    pub(super) fn speaks(&mut self, name: &str, regexp: &str) -> bool {
+        if self.packets <= layer7::PACKET_LIMIT && layer7::matches(regexp, &self.buffer) {
+            self.patterns.insert(name.to_owned());
+        }
+        self.patterns.contains(name)
+    }
+
+    /// What this end has said over TCP, from its beginning.
+    pub(super) fn said_by(&self, source: End) -> &[u8] {
+        self.streams[usize::from(source != self.originator)].bytes()
+    }
+}
+
+/// How long a connection is known after its last packet.
+fn timeout(settings: &Tracking, number: u8, flow: &Flow) -> Duration {
+    match (number, flow.tcp) {
+        (_, Some(TcpState::SynSent)) => settings.tcp_syn_sent,
+        (_, Some(TcpState::SynReceived)) => settings.tcp_syn_received,
+        (_, Some(TcpState::Established)) => settings.tcp_established,
+        (_, Some(TcpState::FinWait)) => settings.tcp_fin_wait,
+        (_, Some(TcpState::CloseWait)) => settings.tcp_close_wait,
+        (_, Some(TcpState::LastAck)) => settings.tcp_last_ack,
+        (_, Some(TcpState::TimeWait)) => settings.tcp_time_wait,
+        (_, Some(TcpState::Close)) => settings.tcp_close,
+        (protocol::UDP, None) if flow.both_ways => settings.udp_stream,
+        (protocol::UDP, None) => settings.udp,
+        (protocol::ICMP | protocol::ICMPV6, None) => settings.icmp,
+        (_, None) => settings.generic,
+    }
+}

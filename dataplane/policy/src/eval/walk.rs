@@ -1,0 +1,167 @@
+//! A packet's way through the chains: rules in order, jumps, returns, and what each action does.
+
+use std::net::IpAddr;
+
+use super::lists::Added;
+use super::tracking::Seen;
+use super::{Evaluator, Logged, MAX_JUMP_DEPTH, Outcome, Tried, log, replies};
+use crate::packet::{Packet, protocol};
+use crate::reason::Verdict;
+use crate::rule::{Action, ListAdd, ListTimeout, Rule, Table};
+use crate::time::{Time, format_duration};
+
+/// One packet on its way.
+pub(super) struct Walk<'w, 'r> {
+    pub(super) evaluator: &'w mut Evaluator<'r>,
+    pub(super) packet: &'w Packet<'w>,
+    pub(super) now: Time,
+    /// What tracking made of it; none before that.
+    pub(super) seen: Option<Seen>,
+    /// A `notrack` rule has matched.
+    pub(super) untracked: bool,
+    pub(super) matched: Vec<usize>,
+    pub(super) replies: Vec<Vec<u8>>,
+    pub(super) logged: Vec<Logged>,
+    /// What people are told; none if nobody asks.
+    pub(super) tried: Option<Vec<Tried>>,
+}
+
+/// Where a chain was left.
+enum Left {
+    Decided(Verdict),
+    Returned,
+}
+
+impl Walk<'_, '_> {
+    /// The verdict of a built-in chain's rules; none if they came to none. In `raw`, [`Verdict::Forward`] means only
+    /// that no more of its rules are tried.
+    pub(super) fn enter(&mut self, table: Table, chain: &str) -> Option<Verdict> {
+        match self.chain(table, chain, 0) {
+            Left::Decided(verdict) => Some(verdict),
+            Left::Returned => None,
+        }
+    }
+
+    /// Chains of one name in `raw` and in the filter are two.
+    fn chain(&mut self, table: Table, chain: &str, depth: usize) -> Left {
+        let rules = self.evaluator.rules;
+        for (index, rule) in rules.rules.iter().enumerate() {
+            if rule.table != table || rule.chain != chain {
+                continue;
+            }
+            let missed = self.missed(index, rule);
+            let matched = missed.is_none();
+            // Before what a jump leads to.
+            let place = self.tried.as_ref().map(Vec::len);
+            if let Some(tried) = &mut self.tried {
+                let outcome = missed.unwrap_or(Outcome::Matched { effect: None });
+                tried.push(Tried { rule: index, chain: chain.to_owned(), depth, outcome });
+            }
+            if !matched {
+                continue;
+            }
+            self.matched.push(index);
+            self.log(index, rule);
+            let effect = match &rule.action {
+                Action::Accept => return Left::Decided(Verdict::Forward),
+                Action::Drop => return Left::Decided(Verdict::Drop),
+                Action::Reject(with) => {
+                    let reply = replies::reject(self.packet, *with).filter(|_| self.may_reject(*with));
+                    self.reply(place, reply);
+                    return Left::Decided(Verdict::Drop);
+                }
+                Action::Tarpit => {
+                    let reply = self.tarpit();
+                    self.reply(place, reply);
+                    return Left::Decided(Verdict::Drop);
+                }
+                Action::Passthrough | Action::Log => None,
+                Action::AddSrcToAddressList(add) => Some(self.add(add, self.packet.source)),
+                Action::AddDstToAddressList(add) => Some(self.add(add, self.packet.destination)),
+                Action::Jump(_) if depth == MAX_JUMP_DEPTH => return Left::Decided(Verdict::Drop),
+                Action::Jump(target) => {
+                    if let Left::Decided(verdict) = self.chain(table, target, depth + 1) {
+                        return Left::Decided(verdict);
+                    }
+                    None
+                }
+                Action::Return => return Left::Returned,
+                Action::FasttrackConnection => self.fasttrack(),
+                Action::Notrack if table == Table::Raw => {
+                    self.untracked = true;
+                    Some("the packet is not tracked".to_owned())
+                }
+                Action::Notrack => None,
+            };
+            self.tell(place, effect);
+        }
+        Left::Returned
+    }
+
+    /// Why the rule does not match; none if it does.
+    fn missed(&mut self, index: usize, rule: &Rule) -> Option<Outcome> {
+        if rule.family != self.packet.family() {
+            return Some(Outcome::OtherFamily);
+        }
+        if rule.disabled {
+            return Some(Outcome::Disabled);
+        }
+        if let Some(why) = &rule.invalid {
+            return Some(Outcome::Invalid(why.clone()));
+        }
+        // In RouterOS's order, however they are written.
+        let mut order: Vec<usize> = (0..rule.matchers.len()).collect();
+        order.sort_by_key(|matcher| rule.matchers[*matcher].condition.rank());
+        let matcher = order.into_iter().find(|matcher| !self.holds((index, *matcher), &rule.matchers[*matcher]))?;
+        let saw = if self.tried.is_some() { self.saw(&rule.matchers[matcher]) } else { String::new() };
+        Some(Outcome::Missed { matcher, saw })
+    }
+
+    fn add(&mut self, add: &ListAdd, address: IpAddr) -> String {
+        let list = &add.list;
+        let time = match add.timeout {
+            ListTimeout::After(time) => format!(" for {}", format_duration(time)),
+            ListTimeout::NoneDynamic | ListTimeout::NoneStatic => String::new(),
+        };
+        match self.evaluator.lists.add(list, address, add.timeout, self.now) {
+            Added::New => format!("added {address} to {list}{time}"),
+            Added::Refreshed => format!("kept {address} in {list}{time}"),
+            Added::Kept => format!("{address} is in {list} for good, or by a prefix"),
+        }
+    }
+
+    /// Takes the packet's connection past the filter's rules from the next packet on. TCP and UDP only. Source: RouterOS
+    /// manual, FastTrack.
+    fn fasttrack(&mut self) -> Option<String> {
+        let key = self.seen.filter(|seen| seen.source.is_some())?.flow?;
+        if !matches!(self.packet.protocol, protocol::TCP | protocol::UDP) {
+            return None;
+        }
+        self.evaluator.tracker.flow_mut(&key, self.now)?.fasttracked = true;
+        Some("the connection's next packets meet no filter rule".to_owned())
+    }
+
+    /// `log=yes`, or the action `log`.
+    fn log(&mut self, index: usize, rule: &Rule) {
+        let prefix = match (&rule.log, &rule.action) {
+            (Some(log), _) => &log.prefix,
+            (None, Action::Log) => "",
+            (None, _) => return,
+        };
+        let text = log::line(prefix, &rule.chain, self.packet, self.seen.map(|seen| seen.state));
+        self.logged.push(Logged { rule: index, text });
+    }
+
+    fn reply(&mut self, place: Option<usize>, reply: Option<Vec<u8>>) {
+        let effect = if reply.is_some() { "told the sender" } else { "said nothing" };
+        self.replies.extend(reply);
+        self.tell(place, Some(effect.to_owned()));
+    }
+
+    /// What a rule that matched has changed.
+    fn tell(&mut self, place: Option<usize>, effect: Option<String>) {
+        if let (Some(tried), Some(place)) = (&mut self.tried, place) {
+            tried[place].outcome = Outcome::Matched { effect };
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Commands of the menus that are read: which there are, and which entries they are given.
+//!
+//! Owns the forms in which entries are named: numbers, `*1` and names with commas between them, `[find …]`, each
+//! as the first thing behind the command or as `numbers=`. What becomes of the entries is the business of `store`.
+
+use std::ops::Range;
+
+use super::lexer::{Command, Flaw, FlawKind, Text, Word};
+use super::problem::{Complaint, show};
+use super::select::{Query, Refusal};
+
+/// What can be done in a menu of entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// A new entry.
+    Add,
+    /// New properties for entries.
+    Set,
+    /// Entries go away.
+    Remove,
+    /// `set disabled=no`.
+    Enable,
+    /// `set disabled=yes`.
+    Disable,
+    /// Entries go before another one.
+    Move,
+    /// `set comment=`.
+    Comment,
+}
+
+/// All of them.
+const VERBS: &[(&str, Verb)] = &[
+    ("add", Verb::Add),
+    ("set", Verb::Set),
+    ("remove", Verb::Remove),
+    ("enable", Verb::Enable),
+    ("disable", Verb::Disable),
+    ("move", Verb::Move),
+    ("comment", Verb::Comment),
+];
+
+impl Verb {
+    /// The command of this name.
+    pub(super) fn from_name(name: &str) -> Option<Verb> {
+        VERBS.iter().find(|(known, _)| *known == name).map(|(_, verb)| *verb)
+    }
+
+    /// The name of the command.
+    pub(super) fn name(self) -> &'static str {
+        VERBS.iter().find(|(_, verb)| *verb == self).map_or("", |(name, _)| name)
+    }
+
+    /// The properties that hold entries, and not values of the entry.
+    const fn selecting(self) -> &'static [&'static str] {
+        match self {
+            Verb::Add => &["place-before"],
+            Verb::Move => &["numbers", "destination"],
+            _ => &["numbers"],
+        }
+    }
+
+    /// How many words without a name stand behind it.
+    const fn positions(self) -> usize {
+        match self {
+            Verb::Add => 0,
+            Verb::Move | Verb::Comment => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// A command with its place.
+pub(super) struct Order<'a> {
+    /// The whole file.
+    pub(super) text: &'a [u8],
+    pub(super) command: &'a Command,
+    pub(super) verb: Verb,
+    /// Where that stands.
+    pub(super) at: Range<usize>,
+    /// How many words there are up to it, itself included.
+    pub(super) head: usize,
+    /// The line on which the command begins.
+    pub(super) line: u32,
+}
+
+impl<'a> Order<'a> {
+    /// What stands behind the verb.
+    pub(super) fn words(&self) -> &'a [Word] {
+        self.command.words.get(self.head..).unwrap_or_default()
+    }
+
+    /// Where that stands.
+    pub(super) fn arguments(&self) -> Range<usize> {
+        let start = self.words().first().map_or(self.command.span.end, |word| word.span.start);
+        start..self.command.span.end
+    }
+
+    /// The flaws that are wrong here: all but the brackets where entries may be looked for.
+    pub(super) fn flaws(&self) -> impl Iterator<Item = &'a Flaw> {
+        let brackets: Vec<Range<usize>> = self.selectors().map(|text| text.span.clone()).collect();
+        let is_wrong = move |flaw: &&Flaw| flaw.kind != FlawKind::Bracket || !brackets.contains(&flaw.span);
+        self.command.flaws.iter().filter(is_wrong)
+    }
+
+    fn selectors(&self) -> impl Iterator<Item = &'a Text> {
+        let named = self.verb.selecting();
+        let by_name = self.words().iter().filter(|word| is_one_of(word, named)).filter_map(|word| word.value.as_ref());
+        self.positional().take(self.verb.positions()).chain(by_name)
+    }
+
+    fn positional(&self) -> impl Iterator<Item = &'a Text> {
+        self.words().iter().filter(|word| is_positional(word)).map(|word| &word.name)
+    }
+
+    /// The value of a property, last one first.
+    pub(super) fn value(&self, name: &str) -> Option<&'a Text> {
+        self.words().iter().rev().find(|word| is_one_of(word, &[name])).and_then(|word| word.value.as_ref())
+    }
+
+    /// The words that are to become properties of entries: no words without a name.
+    pub(super) fn properties(&self) -> impl Iterator<Item = &'a Word> {
+        properties(self.verb, self.words())
+    }
+
+    /// The entries it is given, and the other things without a name.
+    pub(super) fn selected(&self) -> Result<(&'a Text, Vec<&'a Text>), Refusal> {
+        let mut positional: Vec<&Text> = self.positional().collect();
+        let chosen = match self.value("numbers") {
+            Some(numbers) => numbers,
+            None if positional.is_empty() => {
+                let complaint = Complaint::new(format!("`{}` is given no entries", self.verb.name()))
+                    .expected("`[find …]`, numbers or names behind it")
+                    .help("write `[find comment=\"…\"]` with a condition that only the entries meant can meet");
+                return Err((self.at.clone(), complaint));
+            }
+            None => positional.remove(0),
+        };
+        if let Some(stray) = positional.get(self.verb.positions().saturating_sub(1)) {
+            let complaint = Complaint::new(format!("`{}` is one too many", show(&stray.bytes)))
+                .expected("`name=value`")
+                .help("entries are listed with commas and no blanks between them; values with blanks are in quotes");
+            return Err((stray.span.clone(), complaint));
+        }
+        Ok((chosen, positional))
+    }
+}
+
+/// The words among a command's arguments that say something of an entry.
+pub(super) fn properties(verb: Verb, words: &[Word]) -> impl Iterator<Item = &Word> {
+    words.iter().filter(move |word| !is_one_of(word, verb.selecting()) && (verb == Verb::Add || !is_positional(word)))
+}
+
+/// Whether the word says one of these names, with a value or, behind a `!`, without.
+fn is_one_of(word: &Word, names: &[&str]) -> bool {
+    let name = property_name(word);
+    names.iter().any(|known| known.as_bytes() == name)
+}
+
+/// The name of the property that a word is about.
+pub(super) fn property_name(word: &Word) -> &[u8] {
+    word.name.bytes.strip_prefix(b"!").unwrap_or(&word.name.bytes)
+}
+
+fn is_positional(word: &Word) -> bool {
+    word.value.is_none() && !word.name.bytes.starts_with(b"!")
+}
+
+/// How entries are named.
+#[derive(Debug)]
+pub(super) enum Selector {
+    /// One by one, each with its place.
+    Items(Vec<(Item, Range<usize>)>),
+    /// By what they say.
+    Find(Query),
+}
+
+/// One entry.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    /// Counted from 0 as the entries stand.
+    Number(usize),
+    /// `*1`: in hexadecimal digits, counted from 1 as they were added.
+    Id(usize),
+    /// By its name.
+    Name(Vec<u8>),
+}
+
+impl Selector {
+    /// Reads what stands where entries are named.
+    pub(super) fn read(text: &[u8], chosen: &Text, menu: &str) -> Result<Selector, Refusal> {
+        if chosen.bytes == b"[" && text.get(chosen.span.start) == Some(&b'[') {
+            return Query::read(text, &chosen.span, menu).map(Selector::Find);
+        }
+        let mut items = Vec::new();
+        let mut start = 0;
+        for bytes in chosen.bytes.split(|byte| *byte == b',') {
+            let span = chosen.part(start..start + bytes.len());
+            start += bytes.len() + 1;
+            let Some(item) = Item::read(bytes) else {
+                let complaint = Complaint::new(format!("`{}` names no entry", show(bytes)))
+                    .expected("`[find …]`, a number, `*1`, or a name");
+                return Err((span, complaint));
+            };
+            items.push((item, span));
+        }
+        Ok(Selector::Items(items))
+    }
+}
+
+impl Item {
+    fn read(bytes: &[u8]) -> Option<Item> {
+        // What is more than a number can hold is no entry's.
+        let number = |digits, radix| {
+            let digits = std::str::from_utf8(digits).ok()?;
+            Some(usize::from_str_radix(digits, radix).unwrap_or(usize::MAX))
+        };
+        match bytes {
+            [] | [b'*'] => None,
+            [b'*', digits @ ..] if digits.iter().all(u8::is_ascii_hexdigit) => number(digits, 16).map(Item::Id),
+            _ if bytes.iter().all(u8::is_ascii_digit) => number(bytes, 10).map(Item::Number),
+            _ => Some(Item::Name(bytes.to_vec())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_named_in_several_ways() {
+        let items: Vec<_> = [&b"0"[..], b"*1F", b"WAN", b"*x", b"99999999999999999999999"].map(Item::read).into();
+        let name = |name: &[u8]| Some(Item::Name(name.to_vec()));
+        let expected =
+            [Some(Item::Number(0)), Some(Item::Id(31)), name(b"WAN"), name(b"*x"), Some(Item::Number(usize::MAX))];
+        assert_eq!(items, expected);
+        assert_eq!((Item::read(b""), Item::read(b"*")), (None, None));
+    }
+}

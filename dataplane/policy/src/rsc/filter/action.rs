@@ -1,0 +1,204 @@
+//! The actions of rules: which there are, and which menus have them.
+
+use super::super::problem::{Complaint, show};
+use super::super::reference::ActionReference;
+use super::super::value::{self, Parsed};
+use crate::packet::Family;
+use crate::rule::{RejectWith, Table};
+use crate::word::Word;
+
+/// An action without what it needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Kind {
+    #[default]
+    Accept,
+    AddDst,
+    AddSrc,
+    Drop,
+    Fasttrack,
+    Jump,
+    Log,
+    Notrack,
+    Passthrough,
+    Reject,
+    Return,
+    Tarpit,
+}
+
+/// A row of the table of actions.
+struct Row {
+    kind: Kind,
+    about: ActionReference,
+}
+
+impl Row {
+    const fn new(name: &'static str, kind: Kind, meaning: &'static str) -> Self {
+        Row { kind, about: ActionReference { name, meaning, differs: "", family: None, table: None } }
+    }
+
+    const fn only(mut self, family: Family) -> Self {
+        self.about.family = Some(family);
+        self
+    }
+
+    const fn only_in(mut self, table: Table) -> Self {
+        self.about.table = Some(table);
+        self
+    }
+
+    const fn differs(mut self, differs: &'static str) -> Self {
+        self.about.differs = differs;
+        self
+    }
+
+    fn is_for(&self, table: Table, family: Family) -> bool {
+        self.about.table.is_none_or(|only| only == table) && self.about.family.is_none_or(|only| only == family)
+    }
+}
+
+/// Every action RouterOS has for these menus. Source: RouterOS manual, Filter and RAW.
+const ACTIONS: &[Row] = &[
+    Row::new("accept", Kind::Accept, "Forwards the packet; no further rule is tried. In `raw`, the filter comes next."),
+    Row::new("add-dst-to-address-list", Kind::AddDst, "Puts the destination address in `address-list`, and goes on."),
+    Row::new("add-src-to-address-list", Kind::AddSrc, "Puts the source address in `address-list`, and goes on."),
+    Row::new("drop", Kind::Drop, "Drops the packet without a word; no further rule is tried."),
+    Row::new(
+        "fasttrack-connection",
+        Kind::Fasttrack,
+        "Takes the connection's next packets past the rules, and goes on.",
+    )
+    .only_in(Table::Filter),
+    Row::new("jump", Kind::Jump, "Tries the rules of `jump-target`, then goes on."),
+    Row::new("log", Kind::Log, "Writes the packet to the log, and goes on."),
+    Row::new("notrack", Kind::Notrack, "Exempts the packet from connection tracking, and goes on.").only_in(Table::Raw),
+    Row::new("passthrough", Kind::Passthrough, "Counts the packet, and goes on."),
+    Row::new("reject", Kind::Reject, "Drops the packet and tells its sender what `reject-with` says.")
+        .only_in(Table::Filter),
+    Row::new(
+        "return",
+        Kind::Return,
+        "Goes back behind the jump; in a built-in chain, to what the chain does by default.",
+    )
+    .differs("The built-in chains' defaults are settings; RouterOS accepts."),
+    Row::new(
+        "tarpit",
+        Kind::Tarpit,
+        "Drops the packet and holds its sender's TCP connection open without taking data.",
+    )
+    .only_in(Table::Filter)
+    .only(Family::Ipv4),
+];
+
+impl Kind {
+    /// The action of this name, if these menus have it.
+    pub(super) fn parse(text: &str, table: Table, family: Family) -> Parsed<Self> {
+        let complaint = match ACTIONS.iter().find(|row| row.about.name == text) {
+            Some(row) if row.is_for(table, family) => return Ok(row.kind),
+            Some(row) => Complaint::new(format!("`{text}` is no action of {}", menu(table, family))).help(format!(
+                "it belongs in {}; choose another one, or remove the rule",
+                menu(row.about.table.unwrap_or(table), row.about.family.unwrap_or(family))
+            )),
+            None => {
+                let names = ACTIONS.iter().filter(|row| row.is_for(table, family)).map(|row| row.about.name);
+                Complaint::new(format!("no such action: `{}`", show(text.as_bytes()))).did_you_mean(text, names)
+            }
+        };
+        Err(complaint.expected("an action such as `accept`, `drop`, `add-src-to-address-list` or `jump`"))
+    }
+
+    pub(super) const fn adds(self) -> bool {
+        matches!(self, Kind::AddDst | Kind::AddSrc)
+    }
+}
+
+/// The menu's path.
+const fn menu(table: Table, family: Family) -> &'static str {
+    match (table, family) {
+        (Table::Filter, Family::Ipv4) => "`/ip firewall filter`",
+        (Table::Filter, Family::Ipv6) => "`/ipv6 firewall filter`",
+        (Table::Raw, Family::Ipv4) => "`/ip firewall raw`",
+        (Table::Raw, Family::Ipv6) => "`/ipv6 firewall raw`",
+    }
+}
+
+/// What `reject` answers.
+pub(super) fn reject_with(text: &str, family: Family) -> Parsed<RejectWith> {
+    let answers: Vec<RejectWith> = RejectWith::ALL.iter().copied().filter(|answer| answer.exists_for(family)).collect();
+    match RejectWith::from_name(text) {
+        Some(answer) if answer.exists_for(family) => Ok(answer),
+        Some(_) => {
+            let complaint = value::not_a_word(text, "an answer of this family", &answers);
+            Err(complaint.help("IPv4 and IPv6 have answers of their own; both have `icmp-port-unreachable`"))
+        }
+        None => Err(value::not_a_word(text, "an answer to a rejected packet", &answers)),
+    }
+}
+
+/// What the language reference says of all actions.
+pub(in crate::rsc) fn describe_actions() -> Vec<ActionReference> {
+    ACTIONS.iter().map(|row| row.about.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_menu_has_its_actions() {
+        let of = |table: Table, family: Family| -> Vec<&str> {
+            let rows = ACTIONS.iter().filter(|row| Kind::parse(row.about.name, table, family) == Ok(row.kind));
+            rows.map(|row| row.about.name).collect()
+        };
+        let raw = [
+            "accept",
+            "add-dst-to-address-list",
+            "add-src-to-address-list",
+            "drop",
+            "jump",
+            "log",
+            "notrack",
+            "passthrough",
+            "return",
+        ];
+        assert_eq!(of(Table::Raw, Family::Ipv4), raw);
+        assert_eq!(of(Table::Raw, Family::Ipv6), raw);
+        let filter = of(Table::Filter, Family::Ipv4);
+        assert_eq!(filter.len(), 11);
+        assert!(!filter.contains(&"notrack"));
+        assert!(!of(Table::Filter, Family::Ipv6).contains(&"tarpit"));
+    }
+
+    #[test]
+    fn a_wrong_action_is_told_where_it_belongs() {
+        let wrong = Kind::parse("notrack", Table::Filter, Family::Ipv6).unwrap_err();
+        let message = "`notrack` is no action of `/ipv6 firewall filter`";
+        let help = "it belongs in `/ipv6 firewall raw`; choose another one, or remove the rule";
+        let expected = "an action such as `accept`, `drop`, `add-src-to-address-list` or `jump`";
+        assert_eq!(wrong, Complaint::new(message).expected(expected).help(help));
+        let misspelt = Kind::parse("acept", Table::Filter, Family::Ipv4).unwrap_err();
+        assert_eq!(
+            misspelt,
+            Complaint::new("no such action: `acept`").expected(expected).help("did you mean `accept`?")
+        );
+        for text in ["", "Accept", "!accept", "masquerade", "mark-packet"] {
+            assert!(Kind::parse(text, Table::Filter, Family::Ipv4).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_family_has_its_answers() {
+        assert_eq!(reject_with("icmp-port-unreachable", Family::Ipv4), Ok(RejectWith::PortUnreachable));
+        assert_eq!(reject_with("icmp-port-unreachable", Family::Ipv6), Ok(RejectWith::PortUnreachable));
+        assert_eq!(reject_with("tcp-reset", Family::Ipv6), Ok(RejectWith::TcpReset));
+        assert_eq!(reject_with("icmp-no-route", Family::Ipv6), Ok(RejectWith::NoRoute));
+        for (text, family) in [
+            ("icmp-no-route", Family::Ipv4),
+            ("icmp-network-unreachable", Family::Ipv6),
+            ("icmp-host-prohibited", Family::Ipv6),
+            ("", Family::Ipv4),
+            ("tcp-rst", Family::Ipv4),
+        ] {
+            assert!(reject_with(text, family).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The table of properties: every one RouterOS has for the filter and `raw` menus.
+//!
+//! A row says what reads the value, what the language reference says of it (meaning, grammar, example), what differs
+//! from RouterOS, and which menus have it. Source: RouterOS manual, Filter and RAW, and exports of RouterOS 5 to 7.
+
+use std::convert::identity;
+
+use super::super::property::{Property, read_text, set};
+use super::super::value;
+use super::Draft;
+use crate::packet::Family;
+use crate::rule::Direction::{In, Out};
+use crate::rule::{Condition, InterfaceKind, Mark};
+
+type Row = Property<Draft>;
+
+#[rustfmt::skip] // A row is what is looked at, not its arguments.
+pub(in crate::rsc) const PROPERTIES: &[Row] = &[
+    // What every rule has.
+    Row::fixed("action", |rule, value| rule.read_action(value))
+        .says("What is done with a packet that the rule matches; `accept` if nothing is said.", "action", "drop"),
+    Row::fixed("chain", |rule, value| read_text(&mut rule.chain, value, value::chain_name))
+        .says("The chain that the rule belongs to; names are compared exactly.", "name", "input")
+        .differs("Whether a packet enters `input`, `output` or `forward` follows from which addresses are protected."),
+    Row::optional("comment", |rule, value| set(&mut rule.comment, Ok(value::comment(value))))
+        .says("Free text.", "text", "knock1"),
+    Row::fixed("disabled", |rule, value| read_text(&mut rule.disabled, value, value::yes_no))
+        .says("Keeps the rule without running it.", "yes|no", "yes"),
+    Row::optional("log", |rule, value| read_text(&mut rule.log, value, value::yes_no))
+        .says("Also writes every packet that the rule matches to the log.", "yes|no", "yes"),
+    Row::optional("log-prefix", |rule, value| set(&mut rule.log_prefix, value::log_prefix(value)))
+        .says("What the line in the log begins with, for `log=yes` and `action=log`.", "text", "knock1"),
+
+    // What some actions need.
+    Row::optional("address-list", |rule, value| read_text(&mut rule.list, value, value::list_name))
+        .says("The list that `add-src-to-address-list` and `add-dst-to-address-list` add to.", "name", "knock1"),
+    Row::optional("address-list-timeout", |rule, value| read_text(&mut rule.timeout, value, value::list_timeout))
+        .says("How long the address stays in the list; every packet that matches sets it anew.", TIMEOUT, "1m30s"),
+    Row::optional("hw-offload", |_, value| value::yes_no(value::text(value)?).map(drop)).filter_only()
+        .says("Whether hardware may take over the connections of `fasttrack-connection`.", "yes|no", "yes")
+        .differs("It changes nothing: there is no such hardware here."),
+    Row::optional("jump-target", |rule, value| read_text(&mut rule.target, value, value::chain_name))
+        .says("The chain that `jump` leads to; it must have rules.", "name", "knock"),
+    Row::optional("reject-with", |rule, value| rule.read_answer(value))
+        .says("What `reject` answers; that there is no way to the network if nothing is said.", ANSWERS, "tcp-reset")
+        .filter_only(),
+
+    // What is asked of Ethernet and of the way through the filter.
+    Row::matcher("src-mac-address", |rule, value| rule.ask(value, value::mac_address))
+        .says("The source address of the Ethernet header.", "[!]address", "00:11:22:AA:BB:CC"),
+    Row::matcher("in-interface", |rule, value| rule.ask_interface(value, In, InterfaceKind::Interface))
+        .says("The interface that the packet came in on.", "[!]name", "ether1").differs(SIDES),
+    Row::matcher("in-interface-list", |rule, value| rule.ask_interface(value, In, InterfaceKind::List))
+        .says("The interface that the packet came in on is in this list.", "[!]name", "WAN").differs(SIDES),
+    Row::matcher("in-bridge-port", |rule, value| rule.ask_interface(value, In, InterfaceKind::BridgePort))
+        .says("The port of a bridge that the packet came in on.", "[!]name", "ether1").differs(SIDES),
+    Row::matcher("in-bridge-port-list", |rule, value| rule.ask_interface(value, In, InterfaceKind::BridgePortList))
+        .says("The port of a bridge that the packet came in on is in this list.", "[!]name", "WAN").differs(SIDES),
+    Row::matcher("out-interface", |rule, value| rule.ask_interface(value, Out, InterfaceKind::Interface))
+        .says("The interface that the packet goes out on.", "[!]name", "ether2").differs(SIDES),
+    Row::matcher("out-interface-list", |rule, value| rule.ask_interface(value, Out, InterfaceKind::List))
+        .says("The interface that the packet goes out on is in this list.", "[!]name", "LAN").differs(SIDES),
+    Row::matcher("out-bridge-port", |rule, value| rule.ask_interface(value, Out, InterfaceKind::BridgePort))
+        .says("The port of a bridge that the packet goes out on.", "[!]name", "ether2").differs(SIDES),
+    Row::matcher("out-bridge-port-list", |rule, value| rule.ask_interface(value, Out, InterfaceKind::BridgePortList))
+        .says("The port of a bridge that the packet goes out on is in this list.", "[!]name", "LAN").differs(SIDES),
+    Row::matcher("priority", |rule, value| rule.ask_as(value, value::priority, Condition::Priority))
+        .says("The priority of the packet.", "[!]0-63", "5").differs(PRIORITY),
+    Row::matcher("ingress-priority", |rule, value| rule.ask_as(value, value::priority, Condition::IngressPriority))
+        .says("The priority that the packet came in with.", "[!]0-63", "5").differs(PRIORITY),
+
+    // What is asked of the IP header.
+    Row::matcher("src-address", |rule, value| rule.ask_by_family(value, value::addresses, Condition::SrcAddress))
+        .says("The source address is this, or in this prefix or, for IPv4, range.", ADDRESSES, "192.0.2.0/24"),
+    Row::matcher("dst-address", |rule, value| rule.ask_by_family(value, value::addresses, Condition::DstAddress))
+        .says("The destination address is this, or in this prefix or, for IPv4, range.", ADDRESSES, "192.0.2.1"),
+    Row::matcher("src-address-list", |rule, value| rule.ask_as(value, value::list_name, Condition::SrcAddressList))
+        .says("The source address is in this list; a list that nothing fills is empty.", "[!]name", "knock1"),
+    Row::matcher("dst-address-list", |rule, value| rule.ask_as(value, value::list_name, Condition::DstAddressList))
+        .says("The destination address is in this list; a list that nothing fills is empty.", "[!]name", "!servers"),
+    Row::matcher("src-address-type", |rule, value| rule.ask_as(value, value::address_types, Condition::SrcAddressType))
+        .says("What the source address is to the router: one of these.", ADDRESS_TYPES, "local,broadcast")
+        .differs(LOCAL),
+    Row::matcher("dst-address-type", |rule, value| rule.ask_as(value, value::address_types, Condition::DstAddressType))
+        .says("What the destination address is to the router: one of these.", ADDRESS_TYPES, "!multicast")
+        .differs(LOCAL),
+    Row::matcher("protocol", |rule, value| rule.ask_as(value, value::protocol, Condition::Protocol))
+        .says("The protocol behind the IP header and IPv6's extension headers.", "[!]name|0-255", "tcp"),
+    Row::matcher("packet-size", |rule, value| rule.ask(value, value::packet_size))
+        .says("How many bytes the IP packet has, with its header.", "[!]bytes[-bytes]", "128-65535"),
+    Row::matcher("dscp", |rule, value| rule.ask(value, value::dscp))
+        .says("The differentiated services code point.", "[!]0-63", "46"),
+    Row::matcher("tos", |rule, value| rule.ask(value, value::tos))
+        .says("The type of service, or IPv6's traffic class; with a mask, only its bits.", "[!]0-255[/mask]", "16/28"),
+    Row::matcher("ttl", |rule, value| rule.ask_plain(value, value::ttl))
+        .says("The time to live.", COMPARISON, "less-than:5").only(Family::Ipv4),
+    Row::matcher("hop-limit", |rule, value| rule.ask_plain(value, value::hop_limit))
+        .says("The hop limit.", COMPARISON, "equal:1").only(Family::Ipv6),
+    Row::matcher("fragment", |rule, value| rule.ask_plain(value, value::fragment))
+        .says("Whether it is a fragment of a packet other than the first.", "yes|no", "yes").only(Family::Ipv4),
+    Row::matcher("ipv4-options", |rule, value| rule.ask_plain(value, value::ipv4_options))
+        .says("Which options the IPv4 header has, or has not.", "any|none|option|no-option", "no-source-routing")
+        .only(Family::Ipv4),
+    Row::matcher("headers", |rule, value| rule.ask_plain(value, value::headers))
+        .says("Which extension headers there are: exactly these, also if nothing is said, or these and others.",
+            "hop|dst|route|frag|ah|esp|none|proto,…[:exact|:contains]", "frag:contains").only(Family::Ipv6),
+    Row::matcher("ipsec-policy", |rule, value| rule.ask_plain(value, value::ipsec_policy))
+        .says("Whether the packet came in through IPsec, or goes out through it.", "in|out,ipsec|none", "in,none")
+        .differs("Nothing is encrypted here: `none` is true of every packet, `ipsec` of none."),
+
+    // What is asked of TCP, UDP and ICMP.
+    Row::matcher("src-port", |rule, value| rule.ask_as(value, value::ports, Condition::SrcPort))
+        .says("The source port is one of these; needs a protocol that has ports.", PORTS, "1024-65535")
+        .differs(OTHER_PORTS),
+    Row::matcher("dst-port", |rule, value| rule.ask_as(value, value::ports, Condition::DstPort))
+        .says("The destination port is one of these; needs a protocol that has ports.", PORTS, "22,8000-8080")
+        .differs(OTHER_PORTS),
+    Row::matcher("port", |rule, value| rule.ask_as(value, value::ports, Condition::AnyPort))
+        .says("Source or destination port is one of these; needs a protocol that has ports.", PORTS, "!53")
+        .differs(OTHER_PORTS),
+    Row::matcher("tcp-flags", |rule, value| rule.ask_each(value, value::tcp_flags))
+        .says("These flags are set, and those behind a `!` are not; needs `protocol=tcp`.",
+            "[!]fin|syn|rst|psh|ack|urg|ece|cwr,…", "syn,!ack"),
+    Row::matcher("tcp-mss", |rule, value| rule.ask(value, value::tcp_mss))
+        .says("The maximum segment size that a SYN offers; needs `protocol=tcp`.", "[!]bytes[-bytes]", "0-535"),
+    Row::matcher("icmp-options", |rule, value| rule.ask(value, value::icmp_options))
+        .says("ICMP type and code; needs `protocol=icmp`, for IPv6 `protocol=icmpv6`.", "[!]type[:code[-code]]", "8:0"),
+    Row::matcher("tls-host", |rule, value| rule.ask(value, value::tls_host))
+        .says("The server's name in a TLS ClientHello; `*` stands for any characters, `?` for one.",
+            "[!]name", "*.example.com"),
+
+    // What is asked of payloads.
+    Row::matcher("content", |rule, value| rule.ask_bytes(value, value::content))
+        .says("The payload holds these bytes; case matters.", "[!]text", "open sesame"),
+    Row::matcher("layer7-protocol", |rule, value| rule.ask_as(value, value::pattern_name, Condition::Layer7))
+        .says("What the connection began with matches a pattern of `/ip firewall layer7-protocol`.",
+            "[!]name", "secret").filter_only()
+        .differs("RouterOS has it for IPv4 only."),
+
+    // What is asked of connections.
+    Row::matcher("connection-state", |rule, value| rule.ask(value, value::connection_states)).filter_only()
+        .says("What connection tracking knows of the packet: one of these.",
+            "[!]invalid|established|related|new|untracked,…", "established,related"),
+    Row::matcher("connection-nat-state", |rule, value| rule.ask(value, value::nat_states)).filter_only()
+        .says("How the connection's addresses were translated: one of these.", "[!]srcnat|dstnat,…", "!dstnat")
+        .differs("No address is translated here: `!dstnat` is true of every packet, `dstnat` of none."),
+    Row::matcher("connection-bytes", |rule, value| rule.ask_plain(value, value::connection_bytes)).filter_only()
+        .says("How many bytes the connection has carried both ways; up to 0 is without end.", "from-to", "500000-0"),
+    Row::matcher("connection-rate", |rule, value| rule.ask(value, value::connection_rate)).filter_only()
+        .says("How many bits the connection carried both ways in the last whole second.",
+            "[!]from-to; either may end in k, M or G", "0-100k"),
+    Row::matcher("connection-limit", |rule, value| rule.ask_by_family(value, value::connection_limit, identity))
+        .says("The source's prefix has more connections than this, of those that reached the rule.",
+            "[!]count,prefix length", "30,32").filter_only(),
+    Row::matcher("connection-type", |rule, value| rule.keep("connection-type", value, HELPERS)).filter_only()
+        .says("The connection was announced in another one, of this protocol.", "[!]ftp|sip|…", "ftp")
+        .never_run(NEVER_RUN),
+    Row::matcher("connection-mark", |rule, value| rule.ask_mark(value, Mark::Connection)).filter_only()
+        .says("The mark of the packet's connection.", "[!]no-mark|name", "no-mark").differs(MARKS),
+    Row::matcher("packet-mark", |rule, value| rule.ask_mark(value, Mark::Packet))
+        .says("The mark of the packet.", "[!]no-mark|name", "no-mark").differs(MARKS),
+    Row::matcher("routing-mark", |rule, value| rule.ask_mark(value, Mark::Routing))
+        .says("The mark of the packet's route.", "[!]no-mark|name", "no-mark").differs(MARKS),
+
+    // What depends on more than the packet.
+    Row::matcher("time", |rule, value| rule.ask(value, value::time_of_week))
+        .says("The packet arrives between these times of day, beginning on one of these days.",
+            "[!]time-time,sun|mon|tue|wed|thu|fri|sat,…", "8h-17h30m,mon,tue,wed,thu,fri")
+        .differs("The time zone is a setting and does not follow summer time; the days must be named."),
+    Row::matcher("psd", |rule, value| rule.ask_plain(value, value::psd))
+        .says("The ports that the source has tried, each within the delay, weigh as much as the threshold.",
+            "threshold,delay,weight below port 1024,weight of other ports", "21,3s,3,1")
+        .differs("RouterOS has it for IPv4 only."),
+    Row::matcher("random", |rule, value| rule.ask_plain(value, value::random))
+        .says("So many packets of a hundred, at random.", "1-99", "50"),
+    Row::matcher("nth", |rule, value| rule.ask_plain(value, value::nth))
+        .says("Of every so many packets that reach this matcher one, or the first.", "every[,packet]", "3,2"),
+    Row::matcher("per-connection-classifier", |rule, value| rule.ask(value, value::classifier))
+        .says("A hash of these fields, divided by the denominator, leaves the remainder.",
+            "[!]fields:denominator/remainder", "both-addresses:2/0"),
+    Row::matcher("limit", |rule, value| rule.ask(value, value::limit))
+        .says("The rule's bucket, full at first, gives a token for the packet, or one for each of its bits.",
+            "[!]count[/time],burst[:packet|:bit]; counts may end in k, M or G", "10/1m,5:packet"),
+    Row::matcher("dst-limit", |rule, value| rule.ask_plain(value, value::dst_limit))
+        .says("As `limit`, with a bucket for each address or flow; it is forgotten after `expire`, or 10s.",
+            LIMITS, "10/1m,5,src-address/1m40s"),
+
+    // What cannot be asked of anything here.
+    Row::matcher("hotspot", |rule, value| rule.keep("hotspot", value, "there is no hotspot here"))
+        .says("What the hotspot knows of the client.", "[!]auth|from-client|http|local-dst|to-client,…", "auth")
+        .only(Family::Ipv4).never_run(NEVER_RUN),
+    Row::matcher("p2p", |rule, value| rule.keep("p2p", value, "protocols of file sharing are not recognized here"))
+        .says("The packet belongs to a protocol of file sharing.", "[!]all-p2p|bit-torrent|…", "all-p2p")
+        .only(Family::Ipv4).filter_only().never_run(NEVER_RUN),
+    Row::matcher("realm", |rule, value| rule.keep("realm", value, "there are no routes here"))
+        .says("The realm of the packet's route.", "[!]number", "1").only(Family::Ipv4).never_run(NEVER_RUN),
+    Row::matcher("routing-table", |rule, value| rule.keep("routing-table", value, "there are no routes here"))
+        .says("The routing table in which the destination is looked up.", "[!]name", "main").never_run(NEVER_RUN),
+
+    // What no rule file should have.
+    Row::unsupported("copy-from"),
+    Row::unsupported("place-before"),
+    Row::printed("bytes"),
+    Row::printed("dynamic"),
+    Row::printed("invalid"),
+    Row::printed("packets"),
+];
+
+const ADDRESSES: &str = "[!]address[/length]|address-address";
+const ADDRESS_TYPES: &str = "[!]unicast|local|broadcast|multicast|blackhole,…";
+const ANSWERS: &str = "icmp-…|tcp-reset, as the family has them";
+const COMPARISON: &str = "equal|not-equal|less-than|greater-than:0-255";
+const LIMITS: &str = "count[/time],burst,mode[/expire]; mode: dst-address|dst-address-and-port|src-address|\
+    src-and-dst-addresses|addresses-and-dst-port";
+const PORTS: &str = "[!]port[-port],…, at most 16";
+const TIMEOUT: &str = "none-dynamic|none-static|time, up to 35w3d13h13m56s";
+
+const HELPERS: &str = "there are no helpers here that would find such connections";
+const LOCAL: &str =
+    "What is `local` and `broadcast` follows from `/ip address` and `/ipv6 address`; there are no `blackhole` routes.";
+const MARKS: &str =
+    "Nothing sets marks here: `no-mark` is true of every packet, and a rule with another one is kept, but not run.";
+const NEVER_RUN: &str = "It cannot be honoured here: the rule is kept, but not run.";
+const OTHER_PORTS: &str =
+    "Only ports of TCP and UDP are read: a rule for those of DCCP, SCTP or UDP-Lite is kept, but not run.";
+const PRIORITY: &str = "It is the priority of the VLAN tag, 0 without one: nothing sets another one here.";
+const SIDES: &str = "A wire has two sides: `[policy.interfaces]` of the configuration says which one a name means.";

@@ -1,0 +1,191 @@
+//! `/interface list` and `/interface list member`: from the words of an `add` to an [`InterfaceList`].
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::lexer::Text;
+use super::menu::Menu;
+use super::problem::{Complaint, Problems, show};
+use super::property::{self, Add, Property};
+use super::store::{Kind, Store};
+use super::value::{self, Parsed};
+use crate::rule::InterfaceList;
+
+/// Every property RouterOS has for lists. Source: RouterOS manual, Interface lists.
+const LIST_PROPERTIES: &[Property<ListDraft>] = &[
+    Property::fixed("name", |list, value| {
+        list.name = Some(value::list_name(value::text(value)?)?);
+        Ok(())
+    }),
+    Property::optional("include", |list, value| names(&mut list.include, value)),
+    Property::optional("exclude", |list, value| names(&mut list.exclude, value)),
+    Property::optional("comment", |_, _| Ok(())),
+    Property::unsupported("copy-from"),
+];
+
+/// Every property RouterOS has for members.
+const MEMBER_PROPERTIES: &[Property<MemberDraft>] = &[
+    Property::fixed("interface", |member, value| {
+        member.interface = Some(value::name(value::text(value)?, "interface")?);
+        Ok(())
+    }),
+    Property::fixed("list", |member, value| {
+        member.list = Some(value::list_name(value::text(value)?)?);
+        Ok(())
+    }),
+    Property::optional("comment", |_, _| Ok(())),
+    Property::fixed("disabled", |member, value| {
+        member.disabled = value::yes_no(value::text(value)?)?;
+        Ok(())
+    }),
+    Property::unsupported("copy-from"),
+];
+
+#[derive(Debug, Default)]
+struct ListDraft {
+    name: Option<String>,
+    include: Vec<String>,
+    exclude: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct MemberDraft {
+    interface: Option<String>,
+    list: Option<String>,
+    disabled: bool,
+}
+
+/// `/interface list`.
+#[derive(Debug)]
+pub(super) struct Lists;
+
+/// A list, as far as it was understood.
+#[derive(Debug)]
+pub(super) struct ListEntry {
+    list: InterfaceList,
+    /// Where its name stands, and where the lists that it refers to are named. No name: it was not understood.
+    name: Option<Range<usize>>,
+    references: Range<usize>,
+}
+
+impl Kind for Lists {
+    type Entry = ListEntry;
+    const NAMED: bool = true;
+    const BUILTIN: &'static [&'static str] = &["all", "none", "dynamic", "static"];
+
+    fn path(&self) -> &'static str {
+        Menu::InterfaceList.path()
+    }
+
+    fn knows(&self, name: &Text) -> bool {
+        property::knows(LIST_PROPERTIES, name)
+    }
+
+    fn read(&self, add: &Add<'_>, problems: &mut Problems) -> ListEntry {
+        let mut draft = ListDraft::default();
+        let given = property::read(LIST_PROPERTIES, None, add, &mut draft, problems);
+        missing(given.is_missing("name"), "list", "name", add, problems);
+        let references = given.read("include").or(given.read("exclude")).unwrap_or_else(|| add.verb.clone());
+        let name = draft.name.as_ref().and_then(|_| given.read("name"));
+        let list = InterfaceList {
+            name: draft.name.unwrap_or_default(),
+            include: draft.include,
+            exclude: draft.exclude,
+            members: Vec::new(),
+        };
+        ListEntry { list, name, references }
+    }
+}
+
+/// `/interface list member`.
+#[derive(Debug)]
+pub(super) struct Members;
+
+/// A member, if it was understood.
+#[derive(Debug)]
+pub(super) struct Member {
+    interface: String,
+    list: String,
+    /// Where that stands.
+    span: Range<usize>,
+    disabled: bool,
+}
+
+impl Kind for Members {
+    type Entry = Option<Member>;
+
+    fn path(&self) -> &'static str {
+        Menu::InterfaceListMember.path()
+    }
+
+    fn knows(&self, name: &Text) -> bool {
+        property::knows(MEMBER_PROPERTIES, name)
+    }
+
+    fn read(&self, add: &Add<'_>, problems: &mut Problems) -> Option<Member> {
+        let mut draft = MemberDraft::default();
+        let given = property::read(MEMBER_PROPERTIES, None, add, &mut draft, problems);
+        missing(given.is_missing("interface"), "member", "interface", add, problems);
+        missing(given.is_missing("list"), "member", "list", add, problems);
+        let span = given.read("list")?;
+        Some(Member { interface: draft.interface?, list: draft.list?, span, disabled: draft.disabled })
+    }
+}
+
+fn missing(is_missing: bool, what: &str, name: &str, add: &Add<'_>, problems: &mut Problems) {
+    if is_missing {
+        let complaint = Complaint::new(format!("the {what} has no `{name}`"))
+            .expected(format!("`{name}=`"))
+            .help(format!("add `{name}=` and a name"));
+        problems.add(add.verb.clone(), complaint);
+    }
+}
+
+/// Names with commas between them; none at all if empty.
+fn names(place: &mut Vec<String>, value: &[u8]) -> Parsed<()> {
+    let text = value::text(value)?;
+    *place = match text {
+        "" => Vec::new(),
+        _ => text.split(',').map(|name| value::name(name, "list")).collect::<Parsed<_>>()?,
+    };
+    Ok(())
+}
+
+/// Puts the members into their lists. Lists that are referred to must be there.
+pub(super) fn finish(lists: Store<Lists>, members: Store<Members>, problems: &mut Problems) -> Vec<InterfaceList> {
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut found: Vec<ListEntry> = Vec::new();
+    for entry in lists.into_entries() {
+        let Some(span) = entry.name.clone() else { continue };
+        let there = places.insert(entry.list.name.clone(), found.len());
+        if there.is_some() {
+            let complaint =
+                Complaint::new(format!("a list named `{}` exists already", show(entry.list.name.as_bytes())))
+                    .expected("a name of its own")
+                    .help("remove one of the two; RouterOS has `all`, `none`, `dynamic` and `static` from the start");
+            problems.add(span, complaint);
+        }
+        found.push(entry);
+    }
+    for entry in &found {
+        let unknown = entry.list.include.iter().chain(&entry.list.exclude).find(|name| !places.contains_key(*name));
+        if let Some(name) = unknown {
+            problems.add(entry.references.clone(), no_such_list(name));
+        }
+    }
+    for member in members.into_entries().flatten() {
+        match places.get(&member.list) {
+            None => problems.add(member.span, no_such_list(&member.list)),
+            Some(place) if !member.disabled => found[*place].list.members.push(member.interface),
+            Some(_) => {}
+        }
+    }
+    let is_builtin = |list: &InterfaceList| Lists::BUILTIN.contains(&list.name.as_str());
+    found.into_iter().map(|entry| entry.list).filter(|list| !is_builtin(list)).collect()
+}
+
+fn no_such_list(name: &str) -> Complaint {
+    Complaint::new(format!("no interface list is named `{}`", show(name.as_bytes())))
+        .expected("the name of a list of `/interface list`")
+        .help("add the list to this file")
+}

@@ -1,0 +1,400 @@
+//! `[find …]`: which entries of a menu a command is meant for.
+//!
+//! Owns the conditions and how they are combined: `name=value`, `name!=value`, `name~"expression"`, a name alone for
+//! what is set, `!`, `and`, `or`, `&&`, `||`, blanks for `and`, and parentheses. Everything else that RouterOS
+//! has for expressions is refused at its place. What an entry says is asked of its store.
+//!
+//! ```text
+//! set [find where list=guests and comment~"^tmp"] disabled=yes
+//!     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ Query
+//! ```
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use regex::bytes::{Regex, RegexBuilder};
+
+use super::lexer::{FlawKind, Text, string_at};
+use super::problem::{Complaint, show};
+use super::value;
+
+/// How deep parentheses may nest.
+const MAX_DEPTH: usize = 16;
+
+/// The size of a compiled expression, in bytes: those of real files take some kilobytes.
+const MAX_REGEX: usize = 1 << 20;
+
+/// A complaint and where it belongs.
+pub(super) type Refusal = (Range<usize>, Complaint);
+
+/// What is looked for.
+#[derive(Debug)]
+pub(super) enum Query {
+    /// One condition.
+    Test(Test),
+    /// What is not so.
+    Not(Box<Query>),
+    /// All of these; every entry if there are none.
+    All(Vec<Query>),
+    /// One of these.
+    Any(Vec<Query>),
+}
+
+/// A condition on one property.
+#[derive(Debug)]
+pub(super) struct Test {
+    /// The property.
+    pub(super) name: Text,
+    /// What it is asked.
+    pub(super) ask: Ask,
+}
+
+/// What a property is asked.
+#[derive(Debug)]
+pub(super) enum Ask {
+    /// Whether it is set; for those that are `yes` or `no`, whether it is `yes`.
+    Given,
+    /// Whether it has this value.
+    Is(Vec<u8>),
+    /// Whether the expression matches somewhere in it.
+    Like(Regex),
+}
+
+impl Query {
+    /// Reads `[find …]`, brackets included, which stands at `span` in the text. `menu` is the path of the menu it is
+    /// used in.
+    pub(super) fn read(text: &[u8], span: &Range<usize>, menu: &str) -> Result<Query, Refusal> {
+        let inside = text.get(..span.end.saturating_sub(1)).unwrap_or(text);
+        let mut reader = Reader { text: inside, at: span.start + 1, menu };
+        reader.head(span)?;
+        reader.skip_blanks();
+        if reader.peek().is_none() {
+            return Ok(Query::All(Vec::new()));
+        }
+        let query = reader.any(0)?;
+        match reader.peek() {
+            None => Ok(query),
+            Some(_) => Err(reader.unexpected()),
+        }
+    }
+
+    /// Every condition in it.
+    pub(super) fn tests(&mut self) -> Vec<&mut Test> {
+        match self {
+            Query::Test(test) => vec![test],
+            Query::Not(query) => query.tests(),
+            Query::All(queries) | Query::Any(queries) => queries.iter_mut().flat_map(Query::tests).collect(),
+        }
+    }
+
+    /// The value that a property must have for the query to be true, if it says so plainly.
+    pub(super) fn demands(&self, name: &str) -> Option<&[u8]> {
+        match self {
+            Query::Test(Test { name: tested, ask: Ask::Is(value) }) if tested.bytes == name.as_bytes() => Some(value),
+            Query::All(queries) => queries.iter().find_map(|query| query.demands(name)),
+            _ => None,
+        }
+    }
+
+    /// Whether an entry meets it. `field` gives what the entry says, by name.
+    pub(super) fn meets<'a>(&self, field: &mut impl FnMut(&[u8]) -> Cow<'a, [u8]>) -> bool {
+        match self {
+            Query::Test(test) => {
+                let value = field(&test.name.bytes);
+                match &test.ask {
+                    Ask::Given => !value.is_empty() && *value != *b"no",
+                    Ask::Is(wanted) => *value == **wanted,
+                    Ask::Like(regex) => regex.is_match(&value),
+                }
+            }
+            Query::Not(query) => !query.meets(field),
+            Query::All(queries) => queries.iter().all(|query| query.meets(field)),
+            Query::Any(queries) => queries.iter().any(|query| query.meets(field)),
+        }
+    }
+}
+
+struct Reader<'a> {
+    /// The text up to the closing bracket.
+    text: &'a [u8],
+    at: usize,
+    menu: &'a str,
+}
+
+impl Reader<'_> {
+    /// `find`, perhaps behind the menu's path and before `where`.
+    fn head(&mut self, span: &Range<usize>) -> Result<(), Refusal> {
+        self.skip_blanks();
+        let mut path = String::new();
+        while let Some((word, _)) = self.word_if(|byte| matches!(byte, b'/' | b'-') || byte.is_ascii_alphanumeric()) {
+            let word = String::from_utf8_lossy(&word).into_owned();
+            self.skip_blanks();
+            let (parents, last) = word.rsplit_once('/').unwrap_or(("", &word));
+            path = [path.as_str(), parents].join(" ");
+            if last == "find" {
+                let written: Vec<&str> = path.split(['/', ' ']).filter(|segment| !segment.is_empty()).collect();
+                if !written.is_empty() && written.join(" ") != self.menu.trim_start_matches('/') {
+                    return Err((span.clone(), not_find().help("it looks in another menu than the command's")));
+                }
+                let behind_find = self.at;
+                if self.word_if(|byte| byte.is_ascii_alphabetic()).is_none_or(|(word, _)| word != b"where") {
+                    self.at = behind_find;
+                }
+                return Ok(());
+            }
+            path = [path.as_str(), last].join(" ");
+        }
+        Err((span.clone(), not_find()))
+    }
+
+    fn any(&mut self, depth: usize) -> Result<Query, Refusal> {
+        let mut queries = vec![self.all(depth)?];
+        while self.takes("||") || self.takes_word("or") {
+            queries.push(self.all(depth)?);
+        }
+        Ok(one_or(queries, Query::Any))
+    }
+
+    fn all(&mut self, depth: usize) -> Result<Query, Refusal> {
+        let mut queries = Vec::new();
+        loop {
+            self.skip_blanks();
+            match self.peek() {
+                _ if queries.is_empty() => {}
+                None | Some(b')' | b'|') => break,
+                _ if self.is_word("or") => break,
+                // Blanks say `and` as well.
+                _ => _ = self.takes("&&") || self.takes_word("and"),
+            }
+            queries.push(self.term(depth)?);
+        }
+        Ok(one_or(queries, Query::All))
+    }
+
+    fn term(&mut self, depth: usize) -> Result<Query, Refusal> {
+        let mut negated = false;
+        while self.takes("!") {
+            negated = !negated;
+        }
+        self.skip_blanks();
+        let query = if self.peek() == Some(b'(') {
+            if depth == MAX_DEPTH {
+                return Err((self.at..self.at + 1, Complaint::new("parentheses are nested too deep")));
+            }
+            self.at += 1;
+            let query = self.any(depth + 1)?;
+            if !self.takes(")") {
+                return Err(self.unexpected());
+            }
+            query
+        } else {
+            self.test()?
+        };
+        Ok(if negated { Query::Not(Box::new(query)) } else { query })
+    }
+
+    fn test(&mut self) -> Result<Query, Refusal> {
+        let Some((bytes, span)) = self.word_if(|byte| byte == b'-' || byte == b'.' || byte.is_ascii_alphanumeric())
+        else {
+            return Err(self.unexpected());
+        };
+        let name = Text::made(&bytes, span);
+        let behind_name = self.at;
+        self.skip_blanks();
+        if self.takes("!=") {
+            let test = Test { name, ask: Ask::Is(self.value()?.0) };
+            return Ok(Query::Not(Box::new(Query::Test(test))));
+        }
+        if self.takes("=") {
+            return Ok(Query::Test(Test { name, ask: Ask::Is(self.value()?.0) }));
+        }
+        if self.takes("~") {
+            let (value, span) = self.value()?;
+            return Ok(Query::Test(Test { name, ask: Ask::Like(regex(&value, span)?) }));
+        }
+        if self.is_word("in") || self.peek().is_some_and(|byte| matches!(byte, b'<' | b'>')) {
+            return Err(self.unexpected());
+        }
+        self.at = behind_name;
+        Ok(Query::Test(Test { name, ask: Ask::Given }))
+    }
+
+    /// A string, or bytes that stand for themselves.
+    fn value(&mut self) -> Result<(Vec<u8>, Range<usize>), Refusal> {
+        self.skip_blanks();
+        let start = self.at;
+        if self.peek() == Some(b'"') {
+            let (string, flaws, end) = string_at(self.text, start);
+            if let Some(flaw) = flaws.into_iter().next() {
+                return Err((flaw.span, flaw.kind.complaint()));
+            }
+            self.at = end;
+            return Ok((string.bytes, start..end));
+        }
+        let of_value = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/,!*+@%".contains(&byte) || !byte.is_ascii();
+        match self.word_if(of_value) {
+            Some((bytes, span)) if self.peek().is_none_or(|byte| b" \t)&|\r\n\\".contains(&byte)) => Ok((bytes, span)),
+            _ if self.peek() == Some(b'$') => Err((self.at..self.at + 1, FlawKind::Variable.complaint())),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    fn word_if(&mut self, of_word: impl Fn(u8) -> bool) -> Option<(Vec<u8>, Range<usize>)> {
+        let rest = &self.text[self.at..];
+        let length = rest.iter().position(|byte| !of_word(*byte)).unwrap_or(rest.len());
+        let span = self.at..self.at + length;
+        self.at = span.end;
+        (length > 0).then(|| (rest[..length].to_vec(), span))
+    }
+
+    /// Passes over an operator, with the blanks before it.
+    fn takes(&mut self, operator: &str) -> bool {
+        self.skip_blanks();
+        let takes = self.text[self.at..].starts_with(operator.as_bytes());
+        self.at += if takes { operator.len() } else { 0 };
+        takes
+    }
+
+    fn takes_word(&mut self, word: &str) -> bool {
+        let is = self.is_word(word);
+        self.at += if is { word.len() } else { 0 };
+        is
+    }
+
+    /// Whether this word stands here, alone: not the name of a property.
+    fn is_word(&mut self, word: &str) -> bool {
+        self.skip_blanks();
+        let rest = &self.text[self.at..];
+        rest.starts_with(word.as_bytes()) && rest.get(word.len()).is_some_and(|byte| b" \t(!\r\n\\".contains(byte))
+    }
+
+    /// Blanks, and lines that are joined.
+    fn skip_blanks(&mut self) {
+        while let Some(byte) = self.peek() {
+            match byte {
+                b' ' | b'\t' | b'\r' | b'\n' => self.at += 1,
+                b'\\' if matches!(self.text.get(self.at + 1), Some(b'\r' | b'\n')) => self.at += 1,
+                _ => break,
+            }
+        }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    fn unexpected(&self) -> Refusal {
+        let end = (self.at + 1).min(self.text.len().max(self.at));
+        let message = match self.peek() {
+            Some(b'$') => return (self.at..end, FlawKind::Variable.complaint()),
+            Some(byte) => format!("`{}` is not read here", show(&[byte])),
+            None => "a condition is missing".to_owned(),
+        };
+        let complaint = Complaint::new(message)
+            .expected("conditions such as `list=guests`, `comment~\"^tmp\"` or `!disabled`, with `and` or `or` between")
+            .help("put values in quotes; what is more than that is not read: write the entries as they are to be");
+        (self.at..end, complaint)
+    }
+}
+
+fn not_find() -> Complaint {
+    Complaint::new("commands and expressions in brackets are not read, but for `find`")
+        .expected("`[find …]` of the same menu")
+        .help("write `[find comment=\"…\"]` with a condition that only the entries meant can meet")
+}
+
+fn one_or(mut queries: Vec<Query>, several: fn(Vec<Query>) -> Query) -> Query {
+    match queries.pop() {
+        Some(only) if queries.is_empty() => only,
+        last => {
+            queries.extend(last);
+            several(queries)
+        }
+    }
+}
+
+/// POSIX extended expressions mean the same here, but for back references.
+fn regex(bytes: &[u8], span: Range<usize>) -> Result<Regex, Refusal> {
+    let refuse = |complaint: Complaint| (span.clone(), complaint);
+    if bytes.is_empty() {
+        return Err(refuse(Complaint::new("the expression is empty").expected("a regular expression")));
+    }
+    let pattern = value::regexp(bytes).map_err(refuse)?;
+    RegexBuilder::new(&pattern).unicode(false).size_limit(MAX_REGEX).build().map_err(|error| {
+        let error = error.to_string();
+        let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        refuse(
+            Complaint::new(format!("the expression does not parse: {}", show(reason.as_bytes())))
+                .expected("a regular expression such as `\"^tmp\"`"),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether an entry `list=guests`, `comment="tmp 1"`, `disabled=no`, `address=10.0.0.0/8` is found.
+    fn finds(query: &str) -> Result<bool, String> {
+        let text = format!("x {query}");
+        let query = Query::read(text.as_bytes(), &(2..text.len()), "/ip firewall address-list")
+            .map_err(|(span, _)| text[span].to_owned())?;
+        let entry = |name: &[u8]| match name {
+            b"list" => Cow::from(&b"guests"[..]),
+            b"comment" => Cow::from(&b"tmp 1"[..]),
+            b"disabled" | b"dynamic" => Cow::from(&b"no"[..]),
+            b"address" => Cow::from(&b"10.0.0.0/8"[..]),
+            _ => Cow::from(&b""[..]),
+        };
+        Ok(query.meets(&mut { entry }))
+    }
+
+    #[test]
+    fn every_form_of_a_condition() {
+        for found in [
+            "[find]",
+            "[ find where ]",
+            "[find list=guests]",
+            "[find where list=\"guests\" address=10.0.0.0/8]",
+            "[/ip firewall address-list find where list=guests]",
+            "[/ip/firewall/address-list/find list=guests]",
+            "[find !disabled]",
+            "[find !dynamic disabled=no]",
+            "[find comment~\"^tmp\" && list!=x]",
+            "[find list=x or comment=\"tmp 1\"]",
+            "[find list=x and comment=a || list = guests and !disabled]",
+            "[find (list=x || list=guests) && !(comment~\"2\\$\")]",
+            "[find comment~\"[0-9]\\$\"]",
+            "[find list=guests \\\n    comment]",
+            "[find timeout=\"\"]",
+        ] {
+            assert_eq!(finds(found), Ok(true), "{found}");
+        }
+        for lost in ["[find list=x]", "[find disabled]", "[find where !list]", "[find timeout]", "[find !!disabled]"] {
+            assert_eq!(finds(lost), Ok(false), "{lost}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_read_is_shown() {
+        for (query, at) in [
+            ("[get 0 list]", "[get 0 list]"),
+            ("[:len x]", "[:len x]"),
+            ("[/ip firewall nat find]", "[/ip firewall nat find]"),
+            ("[find list=$x]", "$"),
+            ("[find list=\"$x\"]", "$"),
+            ("[find address in 10.0.0.0/8]", "i"),
+            ("[find timeout>10]", ">"),
+            ("[find list=a,comment=b]", "="),
+            ("[find list=[x]]", "["),
+            ("[find list=]", ""),
+            ("[find (list=a]", ""),
+            ("[find list=a)]", ")"),
+            ("[find list=a || ]", ""),
+            ("[find comment~\"(\"]", "\"(\""),
+            ("[find comment~\"\"]", "\"\""),
+        ] {
+            assert_eq!(finds(query).map_err(|at| at.to_owned()), Err(at.to_owned()), "{query}");
+        }
+    }
+}

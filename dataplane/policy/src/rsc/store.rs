@@ -1,0 +1,560 @@
+//! The entries of one menu while a file is read: what was added, changed, moved and removed, in RouterOS's order.
+//!
+//! Owns what commands do to entries, whatever they say; what they say is the business of a [`Kind`]. An entry that is
+//! changed is read again as a whole, with its new words in the place of the old ones, so that what must hold of an
+//! `add` holds of it too. The words themselves are not kept but found in the text again: a file may have a
+//! million entries, of which few are changed.
+//!
+//! Time is bounded: a command that looks through entries pays for it from [`Work`], which a file has in
+//! proportion to its size. Who removes a list by name does not pay, for lists are indexed.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use super::command::{Item, Order, Selector, Verb, properties, property_name};
+use super::lexer::{Text, Word, words_of};
+use super::problem::{Complaint, Problems, show};
+use super::property::Add;
+use super::select::{Ask, Query, Refusal, Test};
+
+/// How many entries with problems one command is told of. They have the same ones.
+const MOST_BAD_CHANGES: usize = 20;
+
+/// What a menu's entries are.
+pub(super) trait Kind {
+    /// What is made of the words of an `add`: also of wrong ones, so that others may refer to it.
+    type Entry;
+
+    /// Whether the order of the entries means something, so that they can be placed and moved.
+    const ORDERED: bool = false;
+
+    /// Whether commands may name entries by their `name`.
+    const NAMED: bool = false;
+
+    /// Names of the entries that are there before the file.
+    const BUILTIN: &'static [&'static str] = &[];
+
+    /// The menu.
+    fn path(&self) -> &'static str;
+
+    /// Whether entries have this property.
+    fn knows(&self, name: &Text) -> bool;
+
+    /// Reads the words of an entry.
+    fn read(&self, add: &Add<'_>, problems: &mut Problems) -> Self::Entry;
+
+    /// What an entry says of a property, if that is known without its words.
+    fn field<'e>(&self, _entry: &'e Self::Entry, _name: &[u8]) -> Option<Cow<'e, [u8]>> {
+        None
+    }
+
+    /// What an entry says of a property that it was not given.
+    fn default(&self, name: &[u8]) -> &'static [u8] {
+        match name {
+            b"disabled" | b"dynamic" => b"no",
+            _ => b"",
+        }
+    }
+
+    /// Brings a value that is looked for into the form in which entries say it.
+    fn normalize(&self, _name: &[u8], _value: &mut Vec<u8>) {}
+
+    /// The only entries that can meet the query, if they can be told at once.
+    fn candidates(&self, _query: &Query) -> Option<Vec<u32>> {
+        None
+    }
+
+    /// An entry is new, or says something new. Gives the entry that is there already and says the same, if there
+    /// may be only one.
+    fn enter(&mut self, _index: u32, _records: &[Record<Self::Entry>]) -> Option<u32> {
+        None
+    }
+
+    /// An entry goes away, or is about to say something else.
+    fn leave(&mut self, _index: u32, _entry: &Self::Entry) {}
+
+    /// An entry that is there already is not to be used.
+    fn refuse(&self, _entry: &mut Self::Entry) {}
+}
+
+/// An entry and where it came from.
+#[derive(Debug)]
+pub(super) struct Record<E> {
+    pub(super) entry: E,
+    /// Its `add`. Empty for those that were there before the file, whose line is their place in [`Kind::BUILTIN`].
+    source: Range<usize>,
+    line: u32,
+    /// How many words the `add` has up to its verb.
+    head: u8,
+    /// The form of the `add` is without flaws.
+    intact: bool,
+    removed: bool,
+}
+
+/// A change to an entry.
+#[derive(Clone, Debug)]
+struct Change {
+    verb: Verb,
+    at: Range<usize>,
+    arguments: Range<usize>,
+}
+
+/// What a file may still cost, beyond being read.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    left: Cell<u64>,
+    told: Cell<bool>,
+}
+
+impl Work {
+    /// For a file of this many bytes. A unit is some nanoseconds: small files get half a second, others a multiple of
+    /// the time in which they are read. Scripts of real routers need a thousandth of it.
+    pub(super) fn new(length: usize) -> Work {
+        Work { left: Cell::new(50_000_000 + 4 * length as u64), told: Cell::default() }
+    }
+
+    /// False if there is no more to spend.
+    fn spend(&self, units: usize) -> bool {
+        let left = self.left.get().saturating_sub(units as u64);
+        self.left.set(left);
+        left > 0
+    }
+}
+
+/// The entries of a menu.
+#[derive(Debug)]
+pub(super) struct Store<K: Kind> {
+    pub(super) kind: K,
+    records: Vec<Record<K::Entry>>,
+    /// The entries as they stand, some of which may have been removed…
+    order: Vec<u32>,
+    /// …so many of them.
+    removed: usize,
+    /// How they stood when an entry was called by its number for the first time.
+    numbers: Option<Vec<u32>>,
+    changes: HashMap<u32, Vec<Change>>,
+}
+
+impl<K: Kind> Store<K> {
+    pub(super) fn new(kind: K) -> Self {
+        let mut store =
+            Store { kind, records: Vec::new(), order: Vec::new(), removed: 0, numbers: None, changes: HashMap::new() };
+        for (line, name) in K::BUILTIN.iter().enumerate() {
+            let words = [builtin_word(name)];
+            let add = Add { words: &words, verb: 0..0, line: 0, intact: true };
+            let entry = store.kind.read(&add, &mut Problems::default());
+            store.push(Record { entry, source: 0..0, line: line as u32, head: 0, intact: true, removed: false });
+        }
+        store
+    }
+
+    /// Carries a command out.
+    pub(super) fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work) {
+        let intact = order.flaws().next().is_none();
+        if order.verb == Verb::Add {
+            self.add(order, intact, problems, work);
+        } else if intact && !work.told.get() {
+            let done = self.change(order, problems, work);
+            if !work.spend(0) {
+                work.told.set(true);
+                problems.add(order.at.clone(), too_much());
+            } else if let Err((span, complaint)) = done {
+                problems.add(span, complaint);
+            }
+        }
+    }
+
+    fn push(&mut self, record: Record<K::Entry>) -> u32 {
+        let index = self.records.len() as u32;
+        self.records.push(record);
+        self.order.push(index);
+        index
+    }
+
+    fn add(&mut self, order: &Order<'_>, intact: bool, problems: &mut Problems, work: &Work) {
+        let place = order.value("place-before").filter(|_| K::ORDERED);
+        let without_place: Vec<Word>;
+        let words = match place {
+            None => order.words(),
+            Some(_) => {
+                without_place = order.properties().cloned().collect();
+                &without_place
+            }
+        };
+        let add = Add { words, verb: order.at.clone(), line: order.line, intact };
+        let entry = self.kind.read(&add, problems);
+        // Found before the new entry is among them.
+        let place = place.filter(|_| intact && !work.told.get()).map(|text| self.one(order, text, work));
+        let index = self.push(Record {
+            entry,
+            source: order.command.span.clone(),
+            line: order.line,
+            head: u8::try_from(order.head).unwrap_or(u8::MAX),
+            intact,
+            removed: false,
+        });
+        self.enter(index, words, &order.at, problems);
+        match place {
+            None => {}
+            Some(Ok(before)) => {
+                self.order.pop();
+                let place = self.place(before, work);
+                self.order.insert(place, index);
+            }
+            Some(Err((span, complaint))) => problems.add(span, complaint),
+        }
+    }
+
+    /// Tells the kind of a new entry, and the reader if there is one already.
+    fn enter(&mut self, index: u32, words: &[Word], at: &Range<usize>, problems: &mut Problems) {
+        let Some(twin) = self.kind.enter(index, &self.records) else { return };
+        let span =
+            words.iter().find(|word| word.name.bytes == b"address").map_or_else(|| at.clone(), |w| w.span.clone());
+        let complaint = Complaint::new("already have such entry").expected("an entry that is not there yet").help(
+            format!("it says the same as the one of line {}: remove one of them", self.records[twin as usize].line),
+        );
+        problems.add(span, complaint);
+        self.kind.refuse(&mut self.records[index as usize].entry);
+    }
+
+    fn change(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work) -> Result<(), Refusal> {
+        self.check_verb(order)?;
+        let (chosen, spare) = order.selected()?;
+        let selected = self.select(order, chosen, work)?;
+        match order.verb {
+            Verb::Add => {}
+            Verb::Remove => self.remove(&selected),
+            Verb::Move => {
+                let before = order.value("destination").or(spare.first().copied());
+                let before = before.map(|text| Ok((self.one(order, text, work)?, text.span.clone()))).transpose()?;
+                self.move_before(&selected, before, work)?;
+            }
+            Verb::Set | Verb::Enable | Verb::Disable | Verb::Comment => {
+                if order.verb == Verb::Comment && spare.is_empty() && order.value("comment").is_none() {
+                    return Err((order.at.clone(), Complaint::new("`comment` is given no comment").expected("a text")));
+                }
+                self.set(order, &selected, problems, work);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the menu has the command at all, and nothing is said to it that it does not know.
+    fn check_verb(&self, order: &Order<'_>) -> Result<(), Refusal> {
+        let has = |property: &str| self.kind.knows(&Text::made(property.as_bytes(), 0..0));
+        let works = match order.verb {
+            Verb::Enable | Verb::Disable => has("disabled"),
+            Verb::Comment => has("comment"),
+            Verb::Move => K::ORDERED,
+            Verb::Add | Verb::Set | Verb::Remove => true,
+        };
+        if !works {
+            let complaint =
+                Complaint::new(format!("entries of `{}` have no `{}`", self.kind.path(), order.verb.name()))
+                    .expected("`add`, `set` or `remove`")
+                    .help("leave the line out");
+            return Err((order.at.clone(), complaint));
+        }
+        let stray = match order.verb {
+            Verb::Set => None,
+            Verb::Comment => order.properties().find(|word| word.name.bytes != b"comment"),
+            _ => order.properties().next(),
+        };
+        stray.map_or(Ok(()), |word| {
+            let message = format!("`{}` means nothing to `{}`", show(&word.name.bytes), order.verb.name());
+            Err((word.span.clone(), Complaint::new(message).expected("entries").help("use `set` to change properties")))
+        })
+    }
+
+    /// The entries a command is given: at least one.
+    fn select(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<Vec<u32>, Refusal> {
+        let selected = match Selector::read(order.text, chosen, self.kind.path())? {
+            Selector::Find(query) => self.find(order.text, query, work)?,
+            Selector::Items(items) => {
+                let mut selected = Vec::new();
+                for (item, span) in items {
+                    selected.push(self.item(&item, order.text, work).map_err(|complaint| (span, complaint))?);
+                }
+                let mut seen = HashSet::new();
+                selected.retain(|index| seen.insert(*index));
+                selected
+            }
+        };
+        if selected.is_empty() {
+            let written = order.text.get(chosen.span.clone()).unwrap_or_default();
+            let complaint = Complaint::new(format!(
+                "no entry of `{}` is found by `{}`",
+                self.kind.path(),
+                show(written)
+            ))
+            .expected("something that entries above this line meet")
+            .help(match order.verb {
+                Verb::Remove => "leave the line out: a file begins with no entries, so there is nothing to remove",
+                _ => "add the entry above this line, or mend the condition: values are compared as they are written",
+            });
+            return Err((chosen.span.clone(), complaint));
+        }
+        Ok(selected)
+    }
+
+    /// The one entry before which something is to stand.
+    fn one(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<u32, Refusal> {
+        let selected = self.select(order, chosen, work)?;
+        match selected[..] {
+            [only] => Ok(only),
+            _ => {
+                let complaint = Complaint::new(format!("these are {} entries", selected.len()))
+                    .expected("one entry")
+                    .help("add conditions that only one entry meets");
+                Err((chosen.span.clone(), complaint))
+            }
+        }
+    }
+
+    fn find(&self, text: &[u8], mut query: Query, work: &Work) -> Result<Vec<u32>, Refusal> {
+        for test in query.tests() {
+            self.check_test(test, work)?;
+        }
+        let all;
+        let candidates: &[u32] = match self.kind.candidates(&query) {
+            Some(candidates) => {
+                all = candidates;
+                &all
+            }
+            None => &self.order,
+        };
+        let mut found = Vec::new();
+        for index in candidates {
+            if !work.spend(2) {
+                break;
+            }
+            if !self.records[*index as usize].removed && self.meets(*index, &query, text, work) {
+                found.push(*index);
+            }
+        }
+        Ok(found)
+    }
+
+    fn check_test(&self, test: &mut Test, work: &Work) -> Result<(), Refusal> {
+        let name = &test.name;
+        if !self.kind.knows(name) && name.bytes != b"dynamic" {
+            let complaint = Complaint::new(format!("`{}` cannot be looked for", show(&name.bytes)))
+                .expected(format!("a property that entries of `{}` are given", self.kind.path()))
+                .help("write a condition on what the entries say, such as `comment=\"…\"`");
+            return Err((name.span.clone(), complaint));
+        }
+        match &mut test.ask {
+            Ask::Is(value) => self.kind.normalize(&test.name.bytes, value),
+            // What it takes to compile it.
+            Ask::Like(_) => _ = work.spend(20_000),
+            Ask::Given => {}
+        }
+        Ok(())
+    }
+
+    fn meets(&self, index: u32, query: &Query, text: &[u8], work: &Work) -> bool {
+        let record = &self.records[index as usize];
+        let mut words = None;
+        query.meets(&mut |name: &[u8]| {
+            let value = self.kind.field(&record.entry, name).unwrap_or_else(|| {
+                let (words, _) = words.get_or_insert_with(|| self.words(index, text, work));
+                match words.iter().rev().find(|word| property_name(word) == name) {
+                    Some(Word { value: Some(value), .. }) => Cow::Owned(value.bytes.clone()),
+                    // Unset.
+                    Some(_) => Cow::Borrowed(b""),
+                    None => Cow::Borrowed(self.kind.default(name)),
+                }
+            });
+            work.spend(value.len() / 4);
+            value
+        })
+    }
+
+    fn item(&mut self, item: &Item, text: &[u8], work: &Work) -> Result<u32, Complaint> {
+        let found = match item {
+            Item::Number(number) => self.numbered(*number, work)?,
+            Item::Id(id) => {
+                let index = id.checked_sub(1).and_then(|id| id.checked_add(K::BUILTIN.len()));
+                index.filter(|index| *index < self.records.len()).map(|index| index as u32)
+            }
+            Item::Name(name) if K::NAMED => {
+                let test = Test { name: Text::made(b"name", 0..0), ask: Ask::Is(name.clone()) };
+                self.find(text, Query::Test(test), work).unwrap_or_default().first().copied()
+            }
+            Item::Name(_) => {
+                let complaint = Complaint::new(format!("entries of `{}` have no names", self.kind.path()));
+                return Err(complaint.expected("`[find …]`, or a number").help("write `[find comment=\"…\"]`"));
+            }
+        };
+        found.filter(|index| !self.records[*index as usize].removed).ok_or_else(|| {
+            let (said, why) = match item {
+                Item::Number(number) => (number.to_string(), "the first entry is `0`"),
+                Item::Id(id) => (format!("*{id:X}"), "the first entry of a file is `*1`"),
+                Item::Name(name) => (show(name), "entries are added before they are changed"),
+            };
+            Complaint::new(format!("`{}` has no entry `{said}` at this point", self.kind.path()))
+                .expected("an entry that was added above")
+                .help(format!("{why}; better write `[find comment=\"…\"]`"))
+        })
+    }
+
+    /// The entry of a number. RouterOS keeps the numbers of the last `print`, or of the first use, until the next one;
+    /// when it forgets them is not documented. So a number counts only if it means the same entry either way.
+    fn numbered(&mut self, number: usize, work: &Work) -> Result<Option<u32>, Complaint> {
+        self.compact(work);
+        let now = self.order.get(number).copied();
+        let numbers = self.numbers.get_or_insert_with(|| {
+            work.spend(self.order.len() / 64);
+            self.order.clone()
+        });
+        let first = numbers.get(number).copied().filter(|index| !self.records[*index as usize].removed);
+        if now == first {
+            return Ok(now);
+        }
+        Err(Complaint::new(format!("it is not clear which entry has the number {number} now"))
+            .expected("`[find …]`")
+            .help("entries were added, moved or removed since a number was first used, and RouterOS may keep the old ones"))
+    }
+
+    fn remove(&mut self, selected: &[u32]) {
+        for index in selected {
+            let record = &mut self.records[*index as usize];
+            record.removed = true;
+            self.kind.leave(*index, &record.entry);
+            self.changes.remove(index);
+        }
+        self.removed += selected.len();
+    }
+
+    /// Takes those that were removed out of the order.
+    fn compact(&mut self, work: &Work) {
+        if self.removed > 0 {
+            work.spend(self.order.len());
+            self.order.retain(|index| !self.records[*index as usize].removed);
+            self.removed = 0;
+        }
+    }
+
+    /// Where an entry stands in the order.
+    fn place(&mut self, index: u32, work: &Work) -> usize {
+        let place = self.order.iter().position(|other| *other == index).unwrap_or(self.order.len());
+        // What is behind it will have to move.
+        work.spend(self.order.len() / 16);
+        place
+    }
+
+    fn move_before(
+        &mut self,
+        selected: &[u32],
+        before: Option<(u32, Range<usize>)>,
+        work: &Work,
+    ) -> Result<(), Refusal> {
+        let moved: HashSet<u32> = selected.iter().copied().collect();
+        if let Some((_, span)) = before.as_ref().filter(|(before, _)| moved.contains(before)) {
+            return Err((span.clone(), Complaint::new("an entry cannot go before itself").expected("another entry")));
+        }
+        work.spend(self.order.len());
+        self.order.retain(|index| !moved.contains(index));
+        let place = before.map_or(self.order.len(), |(before, _)| self.place(before, work));
+        self.order.splice(place..place, selected.iter().copied());
+        Ok(())
+    }
+
+    fn set(&mut self, order: &Order<'_>, selected: &[u32], problems: &mut Problems, work: &Work) {
+        let change = Change { verb: order.verb, at: order.at.clone(), arguments: order.arguments() };
+        let mut bad = 0;
+        for index in selected {
+            let before = problems.count();
+            self.changes.entry(*index).or_default().push(change.clone());
+            self.read_again(*index, order, problems, work);
+            bad += usize::from(problems.count() > before);
+            if bad == MOST_BAD_CHANGES || !work.spend(10) {
+                break;
+            }
+        }
+    }
+
+    fn read_again(&mut self, index: u32, order: &Order<'_>, problems: &mut Problems, work: &Work) {
+        let (words, verb) = self.words(index, order.text, work);
+        let record = &mut self.records[index as usize];
+        self.kind.leave(index, &record.entry);
+        let add = Add { words: &words, verb, line: record.line, intact: record.intact };
+        record.entry = self.kind.read(&add, problems);
+        self.enter(index, &words, &order.at, problems);
+    }
+
+    /// All that was said of an entry: of each property what was said last, and where its verb stands.
+    fn words(&self, index: u32, text: &[u8], work: &Work) -> (Vec<Word>, Range<usize>) {
+        let record = &self.records[index as usize];
+        work.spend(record.source.len());
+        let mut verb = record.source.start..record.source.start;
+        let mut words = if record.source.is_empty() {
+            vec![builtin_word(K::BUILTIN.get(record.line as usize).copied().unwrap_or_default())]
+        } else {
+            let mut words = words_of(text, record.source.clone());
+            let arguments = words.split_off(usize::from(record.head).min(words.len()));
+            verb = words.pop().map_or(verb, |word| word.span);
+            if K::ORDERED { properties(Verb::Add, &arguments).cloned().collect() } else { arguments }
+        };
+        for change in self.changes.get(&index).into_iter().flatten() {
+            work.spend(change.arguments.len());
+            let new = change.words(text);
+            words.retain(|word| !new.iter().any(|new| property_name(new) == property_name(word)));
+            words.extend(new);
+        }
+        (words, verb)
+    }
+
+    /// The entries that are left, in the order in which they were added.
+    pub(super) fn into_entries(self) -> impl Iterator<Item = K::Entry> {
+        self.records.into_iter().filter(|record| !record.removed).map(|record| record.entry)
+    }
+
+    /// The entries that are left, in their order, each with the place in the file of the one whose turn it was: so
+    /// entries that were moved among those of their own menu keep their place among those of others.
+    pub(super) fn into_ordered(mut self) -> Vec<(usize, K::Entry)> {
+        self.compact(&Work::default());
+        let mut places: Vec<u32> = self.order.clone();
+        places.sort_unstable();
+        let places: Vec<usize> = places.iter().map(|index| self.records[*index as usize].source.start).collect();
+        let mut entries: Vec<Option<K::Entry>> = self.records.into_iter().map(|record| Some(record.entry)).collect();
+        let in_order = self.order.iter().map(|index| entries[*index as usize].take());
+        places.into_iter().zip(in_order).filter_map(|(place, entry)| Some((place, entry?))).collect()
+    }
+}
+
+impl Change {
+    /// What it says of an entry.
+    fn words(&self, text: &[u8]) -> Vec<Word> {
+        let words = words_of(text, self.arguments.clone());
+        match self.verb {
+            Verb::Enable => vec![self.word("disabled", Text::made(b"no", self.at.clone()))],
+            Verb::Disable => vec![self.word("disabled", Text::made(b"yes", self.at.clone()))],
+            Verb::Comment => {
+                let named =
+                    words.iter().find(|word| property_name(word) == b"comment").and_then(|word| word.value.clone());
+                let last = words.into_iter().rev().find(|word| word.value.is_none()).map(|word| word.name);
+                named.or(last).map(|comment| self.word("comment", comment)).into_iter().collect()
+            }
+            verb => properties(verb, &words).cloned().collect(),
+        }
+    }
+
+    fn word(&self, name: &str, value: Text) -> Word {
+        let span = value.span.clone();
+        Word { span, name: Text::made(name.as_bytes(), self.at.clone()), value: Some(value), flawed: false }
+    }
+}
+
+fn builtin_word(name: &str) -> Word {
+    let value = Some(Text::made(name.as_bytes(), 0..0));
+    Word { span: 0..0, name: Text::made(b"name", 0..0), value, flawed: false }
+}
+
+fn too_much() -> Complaint {
+    Complaint::new("the commands up to here look through too many entries, too often")
+        .expected("fewer commands that change or look for entries")
+        .help("write the entries as they are to be; what changes entries behind this line was not read")
+}

@@ -1,0 +1,262 @@
+//! What the values of properties mean: durations, ports, addresses, names, and so on.
+//!
+//! Each function takes the unquoted text and gives a typed value or a [`Complaint`] that says what was expected, with
+//! an example, and which part of the text is to blame. Nothing is guessed: `5-3`, `+1`, `010.0.0.1` and an empty
+//! value are refused. Who strips a leading `!` is the caller.
+//!
+//! | module       | owns |
+//! |--------------|------|
+//! | `address`    | addresses of either family, Ethernet addresses |
+//! | `header`     | what is compared with header fields: ports, sizes, flags, options, … |
+//! | `connection` | what is asked of connections, and how packets are shared out |
+//! | `rate`       | buckets of tokens, port scans |
+//! | `time`       | timeouts, times of day |
+//! | `bytes`      | what is looked for in payloads |
+//!
+//! What all of them are made of is here: names, numbers, ranges, words and lists.
+
+mod address;
+mod bytes;
+mod connection;
+mod header;
+mod rate;
+mod time;
+
+use std::ops::{Range, RangeInclusive};
+
+pub(super) use self::address::{address_types, addresses, mac_address};
+pub(super) use self::bytes::{content, regexp, tls_host};
+pub(super) use self::connection::{
+    classifier, connection_bytes, connection_limit, connection_rate, connection_states, ipsec_policy, nat_states, nth,
+    random,
+};
+pub(super) use self::header::{
+    dscp, fragment, headers, hop_limit, icmp_options, ipv4_options, packet_size, ports, priority, protocol, tcp_flags,
+    tcp_mss, tos, ttl,
+};
+pub(super) use self::rate::{dst_limit, limit, psd};
+pub(super) use self::time::{list_timeout, time_of_week};
+use super::problem::{Complaint, show};
+use crate::time::digits;
+use crate::word::{Set, Word};
+
+/// What a value parser gives.
+pub(super) type Parsed<T> = Result<T, Complaint>;
+
+/// Text that must be UTF-8.
+pub(super) fn text(bytes: &[u8]) -> Parsed<&str> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let bad = error.valid_up_to();
+        Complaint::new("this byte is not UTF-8")
+            .expected("UTF-8 text")
+            .help("only free text, contents and patterns may have another encoding; rename it, on the router too")
+            .at(bad..bad + 1)
+    })
+}
+
+/// A comment: anything, what is not UTF-8 replaced.
+pub(super) fn comment(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What log lines begin with: as a comment, but it must not end the line or move the cursor of who reads it.
+pub(super) fn log_prefix(bytes: &[u8]) -> Parsed<String> {
+    match bytes.iter().position(u8::is_ascii_control) {
+        Some(at) => Err(Complaint::new("a control character in the prefix of log lines")
+            .expected("printable characters")
+            .at(at..at + 1)),
+        None => Ok(comment(bytes)),
+    }
+}
+
+/// `yes` or `no`.
+pub(super) fn yes_no(value: &str) -> Parsed<bool> {
+    match value {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(bad(value, "yes or no").expected("`yes` or `no`")),
+    }
+}
+
+/// A name; `what` says of what, for the message.
+pub(super) fn name(value: &str, what: &str) -> Parsed<String> {
+    if value.is_empty() {
+        return Err(Complaint::new(format!("the name of the {what} is empty")).expected("a name"));
+    }
+    if let Some((at, char)) = value.char_indices().find(|(_, char)| char.is_control()) {
+        return Err(Complaint::new(format!("a control character in the name of the {what}"))
+            .expected("a name of printable characters")
+            .at(at..at + char.len_utf8()));
+    }
+    if value.starts_with('!') {
+        return Err(Complaint::new(format!("the name of the {what} begins with `!`"))
+            .expected("a name")
+            .help("`!` means “not”, and means nothing here")
+            .at(0..1));
+    }
+    Ok(value.to_owned())
+}
+
+/// The name of a chain.
+pub(super) fn chain_name(value: &str) -> Parsed<String> {
+    name(value, "chain")
+}
+
+/// The name of a layer-7 pattern.
+pub(super) fn pattern_name(value: &str) -> Parsed<String> {
+    name(value, "pattern")
+}
+
+/// The name of one thing where several could be meant, so no comma.
+fn single_name(value: &str, what: &str) -> Parsed<String> {
+    match value.find(',') {
+        Some(comma) => Err(Complaint::new(format!("more than one {what}"))
+            .expected(format!("the name of one {what}"))
+            .help("write a rule for each of them")
+            .at(comma..comma + 1)),
+        None => name(value, what),
+    }
+}
+
+/// The name of an address list.
+pub(super) fn list_name(value: &str) -> Parsed<String> {
+    single_name(value, "address list")
+}
+
+/// The name of an interface or interface list.
+pub(super) fn interface_name(value: &str) -> Parsed<String> {
+    single_name(value, "interface")
+}
+
+/// One of the words of a kind. `what` says which kind, for the message.
+pub(super) fn word<T: Word>(value: &str, what: &str) -> Parsed<T> {
+    T::from_name(value).ok_or_else(|| not_a_word(value, what, T::ALL))
+}
+
+/// The complaint about a word that is not among these.
+pub(super) fn not_a_word<T: Word>(value: &str, what: &str, words: &[T]) -> Complaint {
+    bad(value, what).expected(one_of(words)).did_you_mean(value, words.iter().map(|word| word.name()))
+}
+
+/// A comma list of words of a kind.
+pub(super) fn words<T: Word>(value: &str, what: &str) -> Parsed<Set<T>> {
+    items(value).map(|(place, item)| word(item, what).map_err(|complaint: Complaint| complaint.at(place))).collect()
+}
+
+/// A comma list of words, or nothing: RouterOS exports `""` where all of a list was taken out again. It asks nothing.
+pub(super) fn words_or_none<T: Word>(value: &str, what: &str) -> Parsed<Set<T>> {
+    if value.is_empty() { Ok(Set::EMPTY) } else { words(value, what) }
+}
+
+/// "`a`, `b` or `c`".
+fn one_of<T: Word>(words: &[T]) -> String {
+    let names: Vec<String> = words.iter().map(|word| format!("`{}`", word.name())).collect();
+    match names.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+/// Digits alone that fit the type.
+fn number<T: TryFrom<u64>>(text: &str) -> Option<T> {
+    digits(text).and_then(|value| T::try_from(value).ok())
+}
+
+/// A number that may end in `k`, `M` or `G`, as RouterOS writes rates: thousands, not 1,024.
+fn scaled(text: &str) -> Option<u64> {
+    let scales = [('k', 1_000), ('M', 1_000_000), ('G', 1_000_000_000)];
+    let scale = scales.into_iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, scale)));
+    let (text, scale) = scale.unwrap_or((text, 1));
+    number::<u64>(text)?.checked_mul(scale)
+}
+
+/// `5` or `5-9`.
+fn range<T: TryFrom<u64> + PartialOrd + Copy>(text: &str) -> Option<RangeInclusive<T>> {
+    let (first, last) = match text.split_once('-') {
+        Some((first, last)) => (number(first)?, number(last)?),
+        None => (number(text)?, number(text)?),
+    };
+    (first <= last).then_some(first..=last)
+}
+
+/// Whether it is `9-5`, which deserves a message of its own.
+fn is_reversed(text: &str) -> bool {
+    text.split_once('-')
+        .is_some_and(|(first, last)| matches!((scaled(first), scaled(last)), (Some(first), Some(last)) if first > last))
+}
+
+/// The items of a comma list and where each stands; at least one, though it be empty.
+fn items(value: &str) -> impl Iterator<Item = (Range<usize>, &str)> {
+    let mut start = 0;
+    value.split(',').map(move |item| {
+        let place = start..start + item.len();
+        start = place.end + 1;
+        (place, item)
+    })
+}
+
+/// The value is not what it should be: empty, a range in reverse, or something else.
+fn bad(value: &str, what: &str) -> Complaint {
+    if value.is_empty() {
+        Complaint::new("the value is empty")
+    } else if is_reversed(value) {
+        reversed(value)
+    } else {
+        Complaint::new(format!("`{}` is not {what}", show(value.as_bytes())))
+    }
+}
+
+fn reversed(value: &str) -> Complaint {
+    Complaint::new(format!("the range `{}` ends before it begins", show(value.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::AddressType;
+
+    #[test]
+    fn names_are_printable_and_not_negated() {
+        assert_eq!(list_name("port scanners"), Ok("port scanners".to_owned()));
+        assert_eq!(interface_name("<pppoe-user>"), Ok("<pppoe-user>".to_owned()));
+        for text in ["", "a,!b", "!a", "a\nb"] {
+            assert!(list_name(text).is_err() && interface_name(text).is_err(), "{text}");
+        }
+        assert_eq!(text(b"ab\xE1").unwrap_err().part, Some(2..3));
+    }
+
+    #[test]
+    fn prefixes_of_log_lines_are_printable() {
+        assert_eq!(log_prefix(b""), Ok(String::new()));
+        assert_eq!(log_prefix(b"PING denegado m\xE1s"), Ok("PING denegado m\u{FFFD}s".to_owned()));
+        assert_eq!(log_prefix(b"a\nb").unwrap_err().part, Some(1..2));
+        assert!(log_prefix(b"\x1b[31m").is_err());
+    }
+
+    #[test]
+    fn words_are_told_when_one_is_wrong() {
+        assert_eq!(words("local,broadcast", "x").map(|set: Set<AddressType>| set.bits()), Ok(0b110));
+        assert_eq!(words_or_none::<AddressType>("", "x"), Ok(Set::EMPTY));
+        let complaint = words::<AddressType>("local,broadcst", "an address type").unwrap_err();
+        assert_eq!(complaint.part, Some(6..14));
+        let expected = "`unicast`, `local`, `broadcast`, `multicast` or `blackhole`";
+        let message = "`broadcst` is not an address type";
+        let told = Complaint::new(message).expected(expected).help("did you mean `broadcast`?").at(6..14);
+        assert_eq!(complaint, told);
+        for text in ["", "local,", ",local", "local, broadcast", "!local", "Local"] {
+            assert!(words::<AddressType>(text, "x").is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_may_be_scaled() {
+        assert_eq!(
+            (scaled("5"), scaled("5k"), scaled("5M"), scaled("5G")),
+            (Some(5), Some(5_000), Some(5_000_000), Some(5_000_000_000))
+        );
+        for text in ["", "k", "5K", "5m", "5kk", "1.5M", "+5", "-5", " 5", "99999999999G"] {
+            assert_eq!(scaled(text), None, "{text}");
+        }
+    }
+}
