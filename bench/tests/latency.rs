@@ -11,6 +11,7 @@ fn frames_arrive_one_way_and_there_and_back() {
     let loss_free = |kind| (kind == Kind::Nftables).then_some(100_000.0);
     let measured = measure(Arrangement::S, &[Kind::Nftables, Kind::SmallestSpinning], &loss_free, 1, |name, window| {
         turns.push((name.to_owned(), window));
+        Ok(())
     });
     let latencies = measured.expect("network namespaces, for which the tests run as root");
     assert_eq!(turns, [("wire", 0), ("nftables", 0), ("smallest-spinning", 0)].map(|(name, n)| (name.to_owned(), n)));

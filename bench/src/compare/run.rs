@@ -14,7 +14,7 @@ use super::candidate::Kind;
 use super::machine::memory_available;
 use super::plan::{Planned, plan};
 use super::results::{Arrangement, DROP, FORWARD, Latency, LossCurve, Machine, Results};
-use super::throughput::{self, Effort};
+use super::throughput::{self, Effort, LEAST_ROUNDS};
 use super::{deafness, latency, loss, upkeep};
 
 /// What of it is wanted.
@@ -126,7 +126,7 @@ impl Step {
     fn seconds(&self, quick: bool) -> f64 {
         let (full, short) = match self {
             Step::Throughput(planned) => return planned.seconds(window(quick)),
-            Step::Loss => (300.0, 50.0),
+            Step::Loss => (400.0, 50.0),
             Step::Latency => (120.0, 25.0),
             Step::Deafness => (120.0, 20.0),
             Step::Upkeep => (20.0, 10.0),
@@ -134,8 +134,14 @@ impl Step {
         if quick { short } else { full }
     }
 
-    fn is_fixed(&self) -> bool {
-        !matches!(self, Step::Throughput(_))
+    /// The same with as few windows as can be.
+    fn least_seconds(&self, quick: bool) -> f64 {
+        match self {
+            Step::Throughput(planned) => {
+                Planned { windows: LEAST_ROUNDS.min(planned.windows), ..(**planned).clone() }.seconds(window(quick))
+            }
+            _ => self.seconds(quick),
+        }
     }
 }
 
@@ -203,15 +209,19 @@ impl Run<'_> {
         (whole(self.options.quick) - self.begin.elapsed().as_secs_f64()).max(0.0)
     }
 
-    /// Of what is left without the fixed steps, as much as the step's part in the others.
+    /// What the step takes at least, and of what is left, without what all others take at least, its part: lists are
+    /// filled first, then there are as many windows as there is time.
     fn share(&self, step: &Step, after: &[Step]) -> Duration {
         if self.options.windows.is_some() {
             return Duration::from_secs(u64::from(u32::MAX));
         }
         let quick = self.options.quick;
-        let fixed = seconds(after.iter().filter(|step| step.is_fixed()), quick);
-        let part = step.seconds(quick) / (step.seconds(quick) + seconds(after, quick) - fixed);
-        Duration::from_secs_f64((self.left() - fixed).max(0.0) * part)
+        let least = |step: &Step| step.least_seconds(quick);
+        let spare = |step: &Step| step.seconds(quick) - step.least_seconds(quick);
+        let others: f64 = after.iter().map(least).sum();
+        let spares = spare(step) + after.iter().map(spare).sum::<f64>();
+        let left = (self.left() - least(step) - others).max(0.0);
+        Duration::from_secs_f64(least(step) + left * spare(step) / spares.max(1.0))
     }
 
     /// When these steps will be over.

@@ -59,7 +59,7 @@ const WARM_UP: Duration = Duration::from_millis(300);
 const WARM_UPS: usize = 3;
 
 /// Rounds that are measured whatever time they take.
-const LEAST_ROUNDS: usize = 2;
+pub(super) const LEAST_ROUNDS: usize = 2;
 
 /// Frames of one go at filling the lists: a second or so, after which one can stop.
 pub(super) const FILL: u64 = 1 << 18;
