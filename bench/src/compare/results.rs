@@ -58,7 +58,7 @@ pub struct Window {
     pub decided: u64,
     /// Of these, those that arrived at the server.
     pub forwarded: u64,
-    /// Frames that were lost, by where. `nowhere` is what no counter knows of.
+    /// Frames that were lost, by where. `nowhere` is what no counter knows of, or what two do.
     pub lost: BTreeMap<String, u64>,
     /// By core.
     pub cores: Vec<CoreUse>,

@@ -61,8 +61,8 @@ const WARM_UPS: usize = 3;
 /// Rounds that are measured whatever time they take.
 pub(super) const LEAST_ROUNDS: usize = 2;
 
-/// Frames of one go at filling the lists: a second or so, after which one can stop.
-pub(super) const FILL: u64 = 1 << 18;
+/// Frames of one go at filling the lists: some seconds, after which one can stop.
+pub(super) const FILL: u64 = 1 << 19;
 /// How often a go is repeated, each time half as fast, until it loses no more than this.
 const GOES: u32 = 4;
 const LOST: f64 = 0.005;
@@ -207,9 +207,9 @@ impl Turn<'_> {
         let mut window = self.bench.window(&Spec { duration, ..load.spec.clone() })?;
         ensure!(window.rate(load.counted) > 0.0, "nothing got through in {:.1} s", window.seconds);
         if load.counted == Counted::Forwarded && load.spec.profile == Profile::Flow {
-            // Every frame was to arrive, so that what is missing and was counted by nobody can be told.
+            // Every frame was to arrive, so that what was counted by nobody, or twice, can be told.
             let named: u64 = window.lost.values().sum();
-            let nowhere = window.offered.saturating_sub(window.forwarded + named);
+            let nowhere = window.offered.abs_diff(window.forwarded + named);
             if nowhere > 0 {
                 window.lost.insert("nowhere".to_owned(), nowhere);
             }

@@ -32,7 +32,7 @@ fn throughput(results: &Results) -> Option<Figure> {
                 mark: row.rate(0.5),
                 label: per_second(row.rate(0.9)),
             };
-            let heading = format!("{load} · {}", arrangement_name(arrangement));
+            let heading = format!("{load} · {arrangement:?}");
             panels.push(Bars { heading, most, bars: its.map(bar).collect() });
         }
     }
@@ -51,7 +51,8 @@ fn throughput(results: &Results) -> Option<Figure> {
         file: "throughput",
         title,
         subtitle: "Frames a second, longer is better: 90th percentile of windows that took turns; white line: median. \
-                   Each row has its own scale."
+                   Each row has its own scale.\nS: the kernel's receive side on the generator's core. T: all of the \
+                   filter on one core. xdp filters nothing: it is the bound, and may be cut."
             .to_owned(),
         panels: Panels::Bars(panels),
     })
@@ -82,7 +83,7 @@ fn entries(results: &Results) -> Option<Figure> {
     let axis = Axis { label: "sources in the list, all of which send", is_logarithmic: true, ..x_axis(&panels, short) };
     let (_, most) = bounds(&panels, |(_, y)| y);
     let y = Axis { label: "frames a second", least: 0.0, most: most * 1.1, is_logarithmic: false, shown: short };
-    let last = axis.most;
+    let (_, last) = bounds(&panels, |(x, _)| x);
     let title = compared(results, entries, last, &format!("{} entries", grouped(last)))
         .unwrap_or_else(|| "Forwarding with long lists".to_owned());
     (!panels.is_empty()).then(|| Figure {
@@ -119,10 +120,10 @@ fn compared(results: &Results, place: fn(Option<Series>) -> Option<f64>, at: f64
         results.throughput.iter().find(its).map(|row| row.rate(0.9)).filter(|rate| *rate > 0.0)
     };
     let (ours, others) = (rate(Kind::Knockplane)?, rate(Kind::Nftables)?);
-    Some(if ours >= others {
-        format!("With {with}, knockplane forwards {:.1} times as many frames as nftables (S)", ours / others)
-    } else {
-        format!("With {with}, nftables forwards {:.1} times as many frames as knockplane (S)", others / ours)
+    Some(match ours / others {
+        0.9..1.1 => format!("With {with}, knockplane and nftables forward about the same (S)"),
+        ratio @ 1.0.. => format!("With {with}, knockplane forwards {ratio:.1} times as many frames as nftables (S)"),
+        ratio => format!("With {with}, nftables forwards {:.1} times as many frames as knockplane (S)", ratio.recip()),
     })
 }
 
@@ -244,13 +245,16 @@ fn deafness(results: &Results) -> Option<Figure> {
 
 fn x_axis(panels: &[Curves], shown: fn(f64) -> String) -> Axis {
     let (least, most) = bounds(panels, |(x, _)| x);
-    Axis { label: "", least, most, is_logarithmic: false, shown }
+    // An axis has a length, also for one point.
+    Axis { label: "", least, most: most.max(least * 2.0), is_logarithmic: false, shown }
 }
 
+/// The least and the most of what is more than nothing.
 fn bounds(panels: &[Curves], coordinate: fn((f64, f64)) -> f64) -> (f64, f64) {
     let points = panels.iter().flat_map(|panel| &panel.curves).flat_map(|(_, points)| points);
     let values = points.map(|point| coordinate(*point)).filter(|value| *value > 0.0);
-    values.fold((f64::MAX, 0.0), |(least, most): (f64, f64), value| (least.min(value), most.max(value)))
+    let bounds = values.map(|value| (value, value));
+    bounds.reduce(|(least, most), (value, _)| (least.min(value), most.max(value))).unwrap_or((1.0, 10.0))
 }
 
 fn arrangement_name(arrangement: Arrangement) -> &'static str {

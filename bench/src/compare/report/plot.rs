@@ -16,7 +16,7 @@ pub(super) struct Figure {
     pub(super) file: &'static str,
     /// What is seen.
     pub(super) title: String,
-    /// What the numbers are.
+    /// What the numbers are, in up to two lines.
     pub(super) subtitle: String,
     pub(super) panels: Panels,
 }
@@ -88,7 +88,7 @@ const FAINT: RGBColor = RGBColor(110, 110, 110);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 
 const WIDTH: u32 = 1120;
-const TITLE: u32 = 76;
+const TITLE: u32 = 88;
 const HEADING: u32 = 30;
 /// Room for names: of candidates, to the left of bars or to the right of curves.
 const NAMES: u32 = 136;
@@ -110,7 +110,9 @@ pub(super) fn svg(figure: &Figure) -> Result<String> {
         let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
         root.fill(&WHITE)?;
         write(&root, &figure.title, (20, 24), 18, &INK, HPos::Left, true)?;
-        write(&root, &figure.subtitle, (20, 50), 14, &FAINT, HPos::Left, false)?;
+        for (number, line) in figure.subtitle.lines().enumerate() {
+            write(&root, line, (20, 48 + 19 * number as i32), 14, &FAINT, HPos::Left, false)?;
+        }
         let mut top = TITLE;
         for (row, height) in heights.iter().enumerate() {
             for column in 0..columns {

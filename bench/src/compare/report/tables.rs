@@ -83,7 +83,7 @@ fn rates<'results>(results: &Results, rows: impl Iterator<Item = &'results Throu
             mpps(row.rate(0.9)),
             mpps(row.rate(0.5)),
             percent(row.spread()),
-            percent(row.lost().iter().map(|(_, part)| part).sum()),
+            percent(row.lost().iter().fold(0.0, |sum, (_, part)| sum + part)),
             lost_where(row),
             core_use(row, 0),
             core_use(row, 1),
