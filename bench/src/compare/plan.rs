@@ -66,9 +66,9 @@ impl Planned {
 
 /// Everything, in the order in which it is shown. A quick run has fewer loads and fewer windows.
 pub fn plan(quick: bool) -> Vec<Planned> {
-    let often = if quick { 4 } else { 16 };
+    let often = if quick { 3 } else { 16 };
     let seldom = if quick { 2 } else { 3 };
-    let some = if quick { 2 } else { 4 };
+    let some = if quick { 2 } else { 3 };
     let mut loads = vec![(forward(FORWARD, 60), often), (drop(), often)];
     if !quick {
         loads.push((forward("forward 1514 B", 1514), some));
@@ -77,7 +77,7 @@ pub fn plan(quick: bool) -> Vec<Planned> {
     if !quick {
         loads.push((mix(), some));
     }
-    let in_front: &[usize] = if quick { &[1, 1_000] } else { &[1, 100, 1_000, 10_000] };
+    let in_front: &[usize] = if quick { &[1_000] } else { &[1, 100, 1_000, 10_000] };
     loads.extend(in_front.iter().map(|rules| (rules_in_front(*rules), seldom)));
     // Powers of two, because sources are those of a prefix.
     let listed: &[u8] = if quick { &[] } else { &[1, 13, 20, 23] };

@@ -126,7 +126,7 @@ impl Step {
     fn seconds(&self, quick: bool) -> f64 {
         let (full, short) = match self {
             Step::Throughput(planned) => return planned.seconds(window(quick)),
-            Step::Loss => (400.0, 50.0),
+            Step::Loss => (330.0, 50.0),
             Step::Latency => (120.0, 25.0),
             Step::Deafness => (120.0, 20.0),
             Step::Upkeep => (20.0, 10.0),

@@ -38,8 +38,15 @@ pub(super) const PROPERTIES: &[Property<Draft>] = &[
         Ok(())
     }),
     Property::optional("timeout", |entry, value| {
-        entry.timeout = match value::list_timeout(value::text(value)?)? {
+        let text = value::text(value)?;
+        entry.timeout = match value::list_timeout(text)? {
             ListTimeout::After(timeout) => Some(timeout),
+            // No time at all is written in words, or left out; a zero could as well be meant to end at once.
+            _ if parse_duration(text).is_some() => {
+                return Err(Complaint::new("a timeout of zero")
+                    .expected("1s to 35w3d13h13m56s")
+                    .help("leave the timeout out if the address is to stay"));
+            }
             ListTimeout::NoneDynamic | ListTimeout::NoneStatic => None,
         };
         Ok(())
