@@ -2,13 +2,14 @@
 //!
 //! A flood of first knocks, each from another source that never knocks on, comes in by the same interface as real
 //! knocks, by the client `knock` of Debian's package knockd. What remembers every source that began fills up, or slows
-//! down. Each listener has time to do so before the first real knock: as long as sources are remembered, or until there
+//! down. Outside, which is the flood and the clients, is one core, and what listens has the other, as far as the kernel
+//! lets it: nftables works where frames come in. Each listener has time to do so before the first real knock: as long as sources are remembered, or until there
 //! were more of them than any listener remembers.
 
 use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -18,7 +19,7 @@ use knockplane_tests::{Folder, Namespace, Process};
 
 use super::candidate::Kind;
 use super::knockplane::Knockplane;
-use super::lab::{GENERATOR_CORE, Lab, checked};
+use super::lab::{CANDIDATE_CORE, GENERATOR_CORE, Lab, checked, traffic};
 use super::nftables::{GATEWAY_MAC, Nftables};
 use super::results::{Arrangement, Deafness};
 use super::rules::Rules;
@@ -34,16 +35,19 @@ const FLOOD: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8
 const KNOCKERS: &str = "198.18.1.0/24";
 
 /// How long a source has for the second knock in all three, in seconds.
-const REMEMBERED: f64 = 10.0;
+const REMEMBERED: u64 = 10;
 
 /// Sources that every listener's memory is full of.
-const FULL: f64 = 80_000.0;
+const FULL: u64 = 80_000;
 
-/// A dynamic set of nftables has a size, and 65,535 is what recipes and manuals give it, and the default.
+/// Even a fast flood has lasted for so long before anyone knocks.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// A dynamic set of nftables has this size if its rules do not say another one, and recipes do not.
 const SET_SIZE: usize = 65_535;
 
-/// For both lists of knockplane together. Far fewer than what a flood brings, so that they are full.
-const LIST_CAPACITY: usize = 20_000;
+/// Entries of both lists of knockplane together: half of what nftables has.
+const LIST_CAPACITY: usize = SET_SIZE;
 
 /// From one real knock to the next.
 const BETWEEN: Duration = Duration::from_millis(100);
@@ -85,23 +89,34 @@ fn under_flood(name: &str, flood: u64, knocks: u8) -> Result<Deafness> {
     knock(client, &knocker(0))?;
     ensure!(listener.heard_all(&[knocker(0)])?, "it hears nothing in silence{}", listener.log());
 
+    let knockers: Vec<String> = (1..=knocks).map(knocker).collect();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let generator = (flood > 0).then(|| scope.spawn(|| send(client, flood, &stop)));
-        thread::sleep(fill_time(flood));
-        let knockers: Vec<String> = (1..=knocks).map(knocker).collect();
-        let listened = listen(&listener, client, &knockers);
+        let filled = if flood > 0 { fill(&lab) } else { Ok(()) };
+        let listened = join(scope.spawn(|| listen(&listener, client, &knockers)));
         stop.store(true, Relaxed);
-        let sent = generator.map(|generator| generator.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        let offered = sent.transpose()?.map_or(0.0, |sent| sent.rate());
-        let (heard, cpu) = listened?;
+        let offered = generator.map(join).transpose()?.map_or(0.0, |sent| sent.rate());
+        let (heard, cpu) = filled.and(listened)?;
         let flood = if offered > 0.9 * flood as f64 { flood as f64 } else { offered };
         Ok(Deafness { candidate: name.to_owned(), flood, knocks: knocks.into(), heard, cpu })
     })
 }
 
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Puts this thread, and what it starts, outside.
+fn go_outside() -> Result<()> {
+    let core = core_affinity::CoreId { id: GENERATOR_CORE };
+    ensure!(core_affinity::set_for_current(core), "cannot run on core {GENERATOR_CORE}");
+    Ok(())
+}
+
 /// Knocks from each of these addresses. How many were heard, and the part of a core that this took the listener.
 fn listen(listener: &Listener<'_>, client: &Namespace, knockers: &[String]) -> Result<(u32, Option<f64>)> {
+    go_outside()?;
     let (since, before) = (Instant::now(), listener.on_core()?);
     for address in knockers {
         knock(client, address)?;
@@ -117,9 +132,17 @@ fn knocker(number: u8) -> String {
     format!("198.18.1.{}", 1 + number)
 }
 
-/// How long a flood takes until nothing changes any more.
-fn fill_time(flood: u64) -> Duration {
-    if flood == 0 { Duration::ZERO } else { Duration::from_secs_f64((FULL / flood as f64).clamp(1.0, REMEMBERED)) }
+/// Waits until a flood that has begun would change nothing any more.
+fn fill(lab: &Lab) -> Result<()> {
+    let begin = Instant::now();
+    while begin.elapsed().as_secs() < REMEMBERED {
+        thread::sleep(Duration::from_millis(100));
+        let received = traffic(&lab.topology.filter, "outside")?.received;
+        if received > FULL && begin.elapsed() > SETTLED {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Both knocks, from this address.
@@ -134,7 +157,7 @@ fn send(client: &Namespace, flood: u64, stop: &AtomicBool) -> Result<Summary> {
     let spec =
         Spec { rate: Some(flood), duration: Duration::from_secs(60), source: FLOOD, ..Spec::new(Profile::FirstKnocks) };
     client.within(|| {
-        core_affinity::set_for_current(core_affinity::CoreId { id: GENERATOR_CORE });
+        go_outside()?;
         Generator::new(&Device::open("eth0")?, &spec)?.run(stop)
     })
 }
@@ -246,8 +269,8 @@ impl<'lab> Knockd<'lab> {
             file("knockd.log").display()
         );
         fs::write(file("knockd.conf"), configuration)?;
-        let mut command = filter.command("knockd");
-        command.arg("--config").arg(file("knockd.conf"));
+        let mut command = filter.command("taskset");
+        command.args(["--cpu-list", &CANDIDATE_CORE.to_string(), "knockd"]).arg("--config").arg(file("knockd.conf"));
         let process = Process::start("knockd", &mut command, &file("knockd.log"))?;
         let patience = Instant::now() + Duration::from_secs(5);
         let log = || fs::read_to_string(file("knockd.log")).unwrap_or_default();
