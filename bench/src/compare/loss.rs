@@ -29,13 +29,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Three minutes an arrangement.
+    /// For four minutes an arrangement.
     pub fn full() -> Self {
         let rates = [0.1e6, 0.2e6, 0.4e6, 0.8e6, 1.6e6, 3.2e6, 6.4e6].into();
         Settings { rates, window: Duration::from_secs(1), windows: 3, finest: 1.1 }
     }
 
-    /// Forty seconds an arrangement.
+    /// For forty seconds an arrangement.
     pub fn quick() -> Self {
         let rates = [0.2e6, 0.6e6, 1.8e6, 5.4e6].into();
         Settings { rates, window: Duration::from_millis(500), windows: 1, finest: 1.4 }
@@ -49,9 +49,9 @@ const LITTLE: f64 = 0.01;
 /// Above this, more rates would show nothing new.
 const HOPELESS: f64 = 0.6;
 
-/// The generator is kept from its rate by what works on its core, such as a candidate that loses nothing. If it makes
-/// less than this part of what was asked for, it makes no more at higher rates.
-const HELD_BACK: f64 = 0.5;
+/// The generator is held back by what works on its core, such as a candidate that loses nothing. A higher rate, of which
+/// it does not make more than so many times as much as of the one before, is the last.
+const MORE: f64 = 1.1;
 
 /// Before the first window.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -157,7 +157,8 @@ fn point(rate: f64, windows: &[Window]) -> LossPoint {
 /// that was loss-free and the first that was not. None if they are as close as asked for.
 fn next_rate(points: &[LossPoint], settings: &Settings) -> Option<f64> {
     let last = points.last();
-    let is_hopeless = last.is_some_and(|point| point.loss > HOPELESS || point.offered < point.rate * HELD_BACK);
+    let is_held_back = matches!(points, [.., before, last] if last.offered < before.offered * MORE);
+    let is_hopeless = last.is_some_and(|point| point.loss > HOPELESS) || is_held_back;
     let next = settings.rates.iter().find(|rate| last.is_none_or(|point| point.rate < **rate));
     if let Some(rate) = next.filter(|_| !is_hopeless) {
         return Some(*rate);
