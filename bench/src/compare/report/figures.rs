@@ -132,8 +132,10 @@ fn loss(results: &Results) -> Option<Figure> {
     let panel = |arrangement| {
         let its = results.loss.iter().filter(|curve| curve.arrangement == arrangement);
         let curve = |curve: &LossCurve| {
-            let points = curve.points.iter().map(|point| (point.offered, point.loss));
-            (curve.candidate.clone(), points.collect())
+            let mut points: Vec<(f64, f64)> = curve.points.iter().map(|point| (point.offered, point.loss)).collect();
+            // Who holds the generator back may be offered less when more was asked for.
+            points.sort_by(|one, other| one.0.total_cmp(&other.0));
+            (curve.candidate.clone(), points)
         };
         Curves { heading: arrangement_name(arrangement).to_owned(), curves: its.map(curve).collect() }
     };

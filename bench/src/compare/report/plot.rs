@@ -221,19 +221,25 @@ where
             ends.push((within(area, chart.backend_coord(last)), name.as_str()));
         }
     }
-    for (at, name) in apart(ends) {
+    let (_, bottom) = within(area, chart.backend_coord(&(axes.x.least, axes.y.least)));
+    for (at, name) in apart(ends, bottom) {
         write(area, name, (at.0 + 8, at.1), 13, &colour(name), HPos::Left, is_ours(name))?;
     }
     Ok(())
 }
 
-/// Moves names up and down until there is a line's height between them.
-fn apart(mut names: Vec<((i32, i32), &str)>) -> Vec<((i32, i32), &str)> {
+/// Moves names down until there is a line's height between them, and up again from below the bottom.
+fn apart(mut names: Vec<((i32, i32), &str)>, bottom: i32) -> Vec<((i32, i32), &str)> {
     const LINE: i32 = 15;
     names.sort_by_key(|((_, y), _)| *y);
     for index in 1..names.len() {
         let least = names[index - 1].0.1 + LINE;
         names[index].0.1 = names[index].0.1.max(least);
+    }
+    let mut most = bottom;
+    for ((_, y), _) in names.iter_mut().rev() {
+        *y = (*y).min(most);
+        most = *y - LINE;
     }
     names
 }
@@ -326,7 +332,9 @@ mod tests {
 
     #[test]
     fn names_keep_a_line_apart() {
-        let placed = apart(vec![((0, 50), "c"), ((0, 10), "a"), ((0, 12), "b")]);
+        let names = || vec![((0, 50), "c"), ((0, 10), "a"), ((0, 12), "b")];
+        let placed = apart(names(), 100);
         assert_eq!(placed, [((0, 10), "a"), ((0, 25), "b"), ((0, 50), "c")]);
+        assert_eq!(apart(names(), 30), [((0, 0), "a"), ((0, 15), "b"), ((0, 30), "c")]);
     }
 }
