@@ -104,14 +104,24 @@ impl WorkerCounters {
     /// Counts each frame of a batch under what became of it. Returns how many were forwarded.
     pub(crate) fn settled(&self, decisions: &[Decision], dispositions: &[Disposition]) -> usize {
         let mut forwarded = 0;
-        for (decision, disposition) in decisions.iter().zip(dispositions) {
-            let (verdict, reason) = match disposition {
-                Disposition::TxFull => (Verdict::Drop, Reason::TxFull),
-                Disposition::Forward | Disposition::Drop => (decision.verdict, decision.reason),
-            };
-            self.frames[verdict.index()][reason.index()].add(1);
-            forwarded += usize::from(verdict == Verdict::Forward);
+        let ends = decisions.iter().zip(dispositions).map(|(decision, disposition)| match disposition {
+            Disposition::TxFull => Decision { verdict: Verdict::Drop, reason: Reason::TxFull },
+            Disposition::Forward | Disposition::Drop => *decision,
+        });
+        let mut count = |end: Option<Decision>, frames: usize| {
+            let Some(Decision { verdict, reason }) = end else { return };
+            self.frames[verdict.index()][reason.index()].add(frames as u64);
+            forwarded += if verdict == Verdict::Forward { frames } else { 0 };
+        };
+        // What ends alike mostly stands side by side. Counted together, no count waits for the one before.
+        let (mut alike, mut frames) = (None, 0);
+        for end in ends {
+            if alike != Some(end) {
+                count(alike.replace(end), std::mem::take(&mut frames));
+            }
+            frames += 1;
         }
+        count(alike, frames);
         forwarded
     }
 

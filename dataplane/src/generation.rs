@@ -165,13 +165,13 @@ mod tests {
         assert_eq!(id(&first, 1), id(&second, 0));
 
         let mut book = Book::default();
-        first.counters[0].count_rule(0, 100);
-        first.counters[1].count_rule(1, 40);
+        first.counters[0].count_rule(0, 1, 100);
+        first.counters[1].count_rule(1, 1, 40);
         book.replaced(Arc::clone(&first));
         book.settle(1);
         // A worker that has not noticed yet.
-        first.counters[1].count_rule(1, 40);
-        second.counters[0].count_rule(0, 40);
+        first.counters[1].count_rule(1, 1, 40);
+        second.counters[0].count_rule(0, 1, 40);
         for _ in 0..2 {
             let totals = book.totals(&second);
             assert_eq!(totals.rule(&id(&second, 0)), Counter { packets: 3, bytes: 120 });

@@ -27,12 +27,12 @@ struct Cell {
 }
 
 impl Cell {
-    fn count(&self, bytes: u32) {
+    fn count(&self, packets: u32, bytes: u32) {
         let add = |cell: &AtomicU64, more: u64| {
             cell.store(cell.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
         };
-        add(&self.packets, 1);
-        add(&self.bytes, bytes.into());
+        add(&self.packets, packets.into());
+        add(&self.bytes, u64::from(packets) * u64::from(bytes));
     }
 
     fn add_to(&self, sum: &mut Counter) {
@@ -50,16 +50,16 @@ impl RuleCounters {
         }
     }
 
-    /// A packet of so many IP bytes matched the rule at this position of the declared rules.
-    pub fn count_rule(&self, rule: usize, bytes: u32) {
+    /// Packets of so many IP bytes each matched the rule at this position of the declared rules.
+    pub fn count_rule(&self, rule: usize, packets: u32, bytes: u32) {
         if let Some(cells) = self.rules.get(rule / CELLS) {
-            cells[rule % CELLS].count(bytes);
+            cells[rule % CELLS].count(packets, bytes);
         }
     }
 
-    /// A packet was left to the chain's default.
-    pub fn count_default(&self, chain: BuiltinChain, bytes: u32) {
-        self.chain_defaults[chain as usize].count(bytes);
+    /// Packets of so many IP bytes each were left to the chain's default.
+    pub fn count_default(&self, chain: BuiltinChain, packets: u32, bytes: u32) {
+        self.chain_defaults[chain as usize].count(packets, bytes);
     }
 
     /// Adds the rules' counts to `sums`, in the order of the declared rules.
@@ -84,16 +84,16 @@ mod tests {
     #[test]
     fn readers_sum_over_workers() {
         let workers = [RuleCounters::new(2), RuleCounters::new(2)];
-        workers[0].count_rule(1, 48);
-        workers[1].count_rule(1, 52);
-        workers[1].count_rule(7, 1);
-        workers[1].count_default(BuiltinChain::Output, 40);
+        workers[0].count_rule(1, 1, 48);
+        workers[1].count_rule(1, 2, 52);
+        workers[1].count_rule(7, 1, 1);
+        workers[1].count_default(BuiltinChain::Output, 1, 40);
         let (mut rules, mut defaults) = ([Counter::default(); 2], [Counter::default(); 3]);
         for worker in &workers {
             worker.add_rules_to(&mut rules);
             worker.add_defaults_to(&mut defaults);
         }
-        assert_eq!(rules, [Counter::default(), Counter { packets: 2, bytes: 100 }]);
+        assert_eq!(rules, [Counter::default(), Counter { packets: 3, bytes: 152 }]);
         assert_eq!(defaults[2], Counter { packets: 1, bytes: 40 });
     }
 }

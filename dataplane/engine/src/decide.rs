@@ -96,10 +96,13 @@ impl Decider {
             *decision = match &headers::read(side, frame, self.max_frame) {
                 Ok(packet) => {
                     let now = arrived(decided);
-                    if let Some(train) = train.as_ref().filter(|train| train.goes_on(packet, now)) {
-                        train.count(context.counters);
+                    if let Some(train) = train.as_mut().filter(|train| train.goes_on(packet, now)) {
+                        train.more += 1;
                         train.decision
                     } else {
+                        if let Some(ended) = &train {
+                            ended.count(context.counters);
+                        }
                         let mut walk = Walk::new(packet, now, context, &mut self.memory);
                         let decision = walk.decide();
                         self.early |= u64::from(walk.early) << decided;
@@ -110,6 +113,9 @@ impl Decider {
                 Err(reason) => unseen(*reason, context.table),
             };
             decided += 1;
+        }
+        if let Some(last) = &train {
+            last.count(context.counters);
         }
         self.decided = decided;
         self.decisions()
@@ -158,12 +164,14 @@ struct Train {
     now: Time,
     trail: Trail,
     decision: Decision,
+    /// Packets behind the first.
+    more: u32,
 }
 
 impl Train {
     fn behind(packet: &Packet<'_>, now: Time, trail: Trail, decision: Decision) -> Train {
         let Packet { source, destination, protocol, ports, icmp, ip_length, .. } = *packet;
-        Train { source, destination, protocol, ports, icmp, ip_length, now, trail, decision }
+        Train { source, destination, protocol, ports, icmp, ip_length, now, trail, decision, more: 0 }
     }
 
     /// Whether the packet is one more of them. The side is the batch's.
@@ -177,13 +185,17 @@ impl Train {
             && self.now == now
     }
 
-    /// Counts the packet where the first one was counted.
+    /// Counts the packets behind the first where that one was counted: once for all, for a counter that is read again
+    /// right after it was written makes its reader wait.
     fn count(&self, counters: &RuleCounters) {
+        if self.more == 0 {
+            return;
+        }
         for rule in &self.trail.rules[..self.trail.length] {
-            counters.count_rule(*rule as usize, self.ip_length);
+            counters.count_rule(*rule as usize, self.more, self.ip_length);
         }
         if let Some(chain) = self.trail.default_of {
-            counters.count_default(chain, self.ip_length);
+            counters.count_default(chain, self.more, self.ip_length);
         }
     }
 }
@@ -274,7 +286,7 @@ impl<'a> Walk<'a> {
             }
             self.trail.note(rule.index);
             if !self.again {
-                counters.count_rule(rule.index as usize, self.packet.ip_length);
+                counters.count_rule(rule.index as usize, 1, self.packet.ip_length);
             }
             match rule.step {
                 Step::Accept => return by_rule(Verdict::Forward),
@@ -295,7 +307,7 @@ impl<'a> Walk<'a> {
         }
         self.trail.default_of = Some(chain);
         if !self.again {
-            counters.count_default(chain, self.packet.ip_length);
+            counters.count_default(chain, 1, self.packet.ip_length);
         }
         Decision { verdict: table.settings().chain_default.verdict(chain), reason: Reason::ChainDefault }
     }
@@ -323,7 +335,7 @@ impl<'a> Walk<'a> {
         let expiry = lists::expiry(timeout, self.now);
         let added = lists.add(list, address, expiry, self.now);
         if self.again && added == Added::New {
-            counters.count_rule(rule as usize, self.packet.ip_length);
+            counters.count_rule(rule as usize, 1, self.packet.ip_length);
         }
         self.stepped |= added == Added::New;
         let level = lists.level(list);

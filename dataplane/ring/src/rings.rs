@@ -263,7 +263,13 @@ impl Rings {
         let wanted = dispositions.iter().filter(|disposition| **disposition == Disposition::Forward).count();
         let mut room = (port.bound.tx.nb_free(wanted as u32) as usize).min(port.room_in_flight());
         let (mut outgoing, mut bytes) = (0, 0);
-        for (frame, disposition) in self.batch[..self.batch_count].iter().zip(dispositions) {
+        let batch = &self.batch[..self.batch_count];
+        if wanted == 0 {
+            self.free.extend_from_slice(batch);
+            self.batch_count = 0;
+            return 0;
+        }
+        for (frame, disposition) in batch.iter().zip(dispositions) {
             if *disposition == Disposition::Forward && room > 0 {
                 room -= 1;
                 self.outgoing[outgoing] = *frame;
