@@ -128,7 +128,7 @@ impl Step {
             Step::Throughput(planned) => return planned.seconds(window(quick)),
             Step::Loss => (330.0, 50.0),
             Step::Latency => (120.0, 25.0),
-            Step::Deafness => (120.0, 20.0),
+            Step::Deafness => (180.0, 20.0),
             Step::Upkeep => (20.0, 10.0),
         };
         if quick { short } else { full }
