@@ -2,16 +2,17 @@
 //!
 //! Takes the text of a `.rsc` file and gives the rules it holds, everything that is wrong with it, and what was
 //! skipped. It promises three things. A command with anything wrong yields no rule: a rule without one of its
-//! matchers would let in more. All problems of a file are found in one go. Any bytes can be read, in time linear in
-//! their number.
+//! matchers would let in more. All problems of a file are found in one go. Any bytes can be read, in time and memory
+//! linear in their number: what commands look for is paid from `work`, and what could be without end (words, flaws,
+//! conditions, problems) ends at a limit, which is told.
 //!
 //! ```text
 //!  bytes ─► lexer ─► commands of words ─► menu ─► store, one for each menu ─► check ─► RuleSet
-//!                                          │        command, select: which entries a command is for
+//!                                          │        command, select, store::find: which entries a command is for
 //!                                          │        filter, layer7, address_list, …: what an entry's words say
 //!                                          │        property: one table row a property; value: what values mean
 //!                                          └► other menus: skipped and counted
-//!                    whatever is wrong ──► problem ─► report
+//!            whatever is wrong ──► flaw, problem ─► report
 //! ```
 //!
 //! The language grows by rows in the tables of `filter` and its like, and by menus in `menu`.
@@ -20,7 +21,9 @@ mod address_list;
 mod check;
 mod command;
 mod filter;
+mod flaw;
 mod interface;
+mod kind;
 mod layer7;
 mod lexer;
 mod local_address;
@@ -34,6 +37,7 @@ mod select;
 mod store;
 mod tracking;
 mod value;
+mod work;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -42,7 +46,9 @@ use serde::Serialize;
 
 use self::address_list::AddressLists;
 use self::command::{Order, Verb};
-use self::lexer::{Command, Flaw, Lexer, Text, Word};
+use self::flaw::Flaw;
+use self::kind::Kind;
+use self::lexer::{Command, Lexer, Text, Word};
 use self::local_address::LocalAddresses;
 use self::menu::{Invocation, Line, Menu, Menus, Place};
 pub use self::problem::Problem;
@@ -51,9 +57,13 @@ use self::property::Add;
 pub use self::reference::{ActionReference, MenuReference, PropertyReference, reference};
 pub use self::report::report;
 use self::rules::{Patterns, Rules};
-use self::store::{Kind, Store, Work};
+use self::store::Store;
+use self::work::Work;
 use crate::packet::Family;
 use crate::rule::{ListEntry, RuleSet, Table, Tracking};
+
+/// How many menus are skipped by name. RouterOS has some hundreds.
+const MOST_SKIPPED: usize = 1_000;
 
 /// What a file said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -62,7 +72,7 @@ pub struct Reading {
     pub rules: RuleSet,
     /// Everything that is wrong, in the order of the file.
     pub problems: Vec<Problem>,
-    /// Menus that are not firewall rules, in the order of their first command.
+    /// Menus that are not firewall rules, in the order of their first command; beyond a thousand all in one, `…`.
     pub skipped: Vec<SkippedMenu>,
 }
 
@@ -80,11 +90,13 @@ pub fn read(text: &[u8]) -> Reading {
     let mut reader = Reader::new(text);
     let mut lexer = Lexer::new(text);
     let mut upcoming = lexer.next(|words| reader.menus.understands(words));
-    while let Some(mut command) = upcoming.take() {
+    while let Some(mut command) = upcoming.take().filter(|_| !reader.problems.are_too_many()) {
         let line = reader.follow(&command);
         upcoming = lexer.next(|words| reader.menus.understands(words));
         if let Some(menu) = line.as_ref().and_then(adds_to) {
-            while let Some(lost) = upcoming.take_if(|next| reader.menu(menu).continues(next)) {
+            while let Some(lost) =
+                upcoming.take_if(|next| command.words.len() < lexer::MOST_WORDS && reader.menu(menu).continues(next))
+            {
                 command.words.extend(lost.words);
                 command.flaws.extend(lost.flaws);
                 command.span.end = lost.span.end;
@@ -274,6 +286,8 @@ impl<'a> Reader<'a> {
     }
 
     fn skip(&mut self, menu: String) {
+        let fits = self.skipped.len() < MOST_SKIPPED || self.skipped_at.contains_key(&menu);
+        let menu = if fits { menu } else { "…".to_owned() };
         let at = *self.skipped_at.entry(menu).or_insert_with_key(|menu| {
             self.skipped.push(SkippedMenu { menu: menu.clone(), commands: 0 });
             self.skipped.len() - 1

@@ -8,6 +8,7 @@ use super::*;
 use crate::rule::{Action, Condition, ListAdd, ListTimeout, Rule};
 
 mod commands;
+mod large;
 mod menus;
 
 /// A line wrap without `\` in the patterns, `\` behind `=` in the rules.
