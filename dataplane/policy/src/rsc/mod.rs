@@ -259,6 +259,16 @@ impl<'a> Reader<'a> {
             (_, None) if words.first().is_some_and(is_script) => {
                 self.refuse_script(&words[0]);
             }
+            // Either may do anything to the menus that are read.
+            (Place::Other(_), Some((verb, _))) if verb == "do" && words.first().is_some_and(is_script) => {
+                self.refuse_script(&words[0]);
+            }
+            (Place::Root, Some((verb, at))) if verb == "import" && invocation.path_given => {
+                let complaint = Complaint::new("other files are not read from here")
+                    .expected("the commands of that file")
+                    .help("put them into this file, or leave the line out if there are none about rules");
+                self.problems.add(at, complaint);
+            }
             (Place::Understood(menu), _) => self.no_verb(menu, command, words),
             (Place::Other(path), _) => self.skip(path),
             (Place::Root, _) if invocation.path_given => self.skip("/".to_owned()),
@@ -275,9 +285,12 @@ impl<'a> Reader<'a> {
     /// A line of an understood menu that begins with something else than a command.
     fn no_verb(&mut self, menu: Menu, command: &Command, words: &[Word]) {
         let Some(word) = words.first() else { return };
-        let complaint = Complaint::new(format!("`{}` stands where a command is expected", show(&word.name.bytes)))
+        let name = &word.name.bytes;
+        let complaint = Complaint::new(format!("`{}` stands where a command is expected", show(name)))
             .expected(expected_verb(menu))
-            .help(if word.value.is_some() || command.hangs {
+            .help(if name == b"Flags:" {
+                PRINTED
+            } else if word.value.is_some() || command.hangs {
                 "if it continues the line above, end that line with `\\`"
             } else {
                 "write each rule as a line that begins with `add`"
@@ -348,6 +361,8 @@ fn is_script(first: &Word) -> bool {
     matches!(first.name.bytes.first(), Some(b':' | b'$' | b'{' | b'}' | b'[' | b']' | b'(' | b')'))
 }
 
+const PRINTED: &str = "this looks like what `print` shows: what `export` writes is read";
+
 fn expected_verb(menu: Menu) -> &'static str {
     match menu {
         Menu::Tracking => "`set`",
@@ -364,6 +379,7 @@ fn no_such_verb(menu: Menu, verb: &str) -> Complaint {
         "print" | "export" | "find" | "get" | "reset" | "reset-counters" | "reset-counters-all" => {
             complaint.help("leave the line out")
         }
+        _ if verb.bytes().all(|byte| byte.is_ascii_digit()) => complaint.help(PRINTED),
         _ if menu == Menu::Tracking => complaint.help("`set` changes what there is"),
         _ => complaint
             .help("write each rule as a line that begins with `add`")

@@ -260,12 +260,24 @@ impl Reader<'_> {
         }
     }
 
+    /// Bytes of a kind, over the ends of lines that are joined.
     fn word_if(&mut self, of_word: impl Fn(u8) -> bool) -> Option<(Vec<u8>, Range<usize>)> {
-        let rest = &self.text[self.at..];
-        let length = rest.iter().position(|byte| !of_word(*byte)).unwrap_or(rest.len());
-        let span = self.at..self.at + length;
-        self.at = span.end;
-        (length > 0).then(|| (rest[..length].to_vec(), span))
+        let start = self.at;
+        let mut word = Vec::new();
+        loop {
+            let rest = &self.text[self.at..];
+            let length = rest.iter().position(|byte| !of_word(*byte)).unwrap_or(rest.len());
+            word.extend_from_slice(&rest[..length]);
+            self.at += length;
+            let end = self.at;
+            if word.is_empty() || !self.joins() {
+                return (!word.is_empty()).then_some((word, start..end));
+            }
+            self.skip_blanks();
+            if !self.peek().is_some_and(&of_word) {
+                return Some((word, start..end));
+            }
+        }
     }
 
     /// Passes over an operator, with the blanks before it.
@@ -294,10 +306,15 @@ impl Reader<'_> {
         while let Some(byte) = self.peek() {
             match byte {
                 b' ' | b'\t' | b'\r' | b'\n' => self.at += 1,
-                b'\\' if matches!(self.text.get(self.at + 1), Some(b'\r' | b'\n')) => self.at += 1,
+                b'\\' if self.joins() => self.at += 1,
                 _ => break,
             }
         }
+    }
+
+    /// Whether a `\` joins this line and the next one.
+    fn joins(&self) -> bool {
+        self.peek() == Some(b'\\') && matches!(self.text.get(self.at + 1), Some(b'\r' | b'\n'))
     }
 
     fn peek(&self) -> Option<u8> {
@@ -391,6 +408,7 @@ mod tests {
             "[find (list=x || list=guests) && !(comment~\"2\\$\")]",
             "[find comment~\"[0-9]\\$\"]",
             "[find list=guests \\\n    comment]",
+            "[fi\\\n    nd li\\\r\n    st=gues\\\n\t ts comment=\\\n    \"tmp \\\n    1\"]",
             "[find timeout=\"\"]",
         ] {
             assert_eq!(finds(found), Ok(true), "{found}");

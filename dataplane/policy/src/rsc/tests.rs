@@ -8,6 +8,7 @@ use super::*;
 use crate::rule::{Action, Condition, ListAdd, ListTimeout, Rule};
 
 mod commands;
+mod exports;
 mod large;
 mod menus;
 

@@ -12,10 +12,17 @@ use super::super::work::Work;
 use super::Store;
 
 impl<K: Kind> Store<K> {
-    /// The entries a command is given: at least one.
+    /// The entries a command is given: at least one, but for `remove [find …]` where there are none at all.
     pub(super) fn select(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<Vec<u32>, Refusal> {
         let selected = match Selector::read(order.text, chosen, self.kind.path())? {
-            Selector::Find(query) => self.find(order.text, query, work)?,
+            Selector::Find(query) => {
+                let found = self.find(order.text, query, work)?;
+                // What installs rules begins by removing those of the last time.
+                if order.verb == Verb::Remove && self.has_none() {
+                    return Ok(found);
+                }
+                found
+            }
             Selector::Items(items) => {
                 let mut selected = Vec::new();
                 for (item, span) in items {
@@ -35,7 +42,7 @@ impl<K: Kind> Store<K> {
             ))
             .expected("something that entries above this line meet")
             .help(match order.verb {
-                Verb::Remove => "leave the line out: a file begins with no entries, so there is nothing to remove",
+                Verb::Remove => "leave the line out, or mend the condition: values are compared as they are written",
                 _ => "add the entry above this line, or mend the condition: values are compared as they are written",
             });
             return Err((chosen.span.clone(), complaint));
@@ -55,6 +62,11 @@ impl<K: Kind> Store<K> {
                 Err((chosen.span.clone(), complaint))
             }
         }
+    }
+
+    /// Whether nothing was added yet, or nothing is left: then no condition finds anything, however it is read.
+    fn has_none(&self) -> bool {
+        self.records.len() == K::BUILTIN.len() || self.removed == self.order.len()
     }
 
     fn find(&self, text: &[u8], mut query: Query, work: &Work) -> Result<Vec<u32>, Refusal> {

@@ -129,8 +129,8 @@ fn what_selects_nothing_is_told() {
         assert_eq!(found, at, "{command}");
         assert!(!help.is_empty() && message.contains("/ip firewall filter"), "{command}: {message}");
     }
-    let (_, message, help) = problem("/ip firewall address-list\nremove [find list=x]\nadd list=x address=192.0.2.1\n");
-    assert_eq!(message, "no entry of `/ip firewall address-list` is found by `[find list=x]`");
+    let (_, message, help) = problem("/ip firewall address-list\nadd list=x address=192.0.2.1\nremove [find list=y]\n");
+    assert_eq!(message, "no entry of `/ip firewall address-list` is found by `[find list=y]`");
     assert!(help.starts_with("leave the line out"));
 }
 
