@@ -11,6 +11,7 @@ mod commands;
 mod exports;
 mod large;
 mod menus;
+mod parseil;
 
 /// A line wrap without `\` in the patterns, `\` behind `=` in the rules.
 const PASSPHRASES: &str = r#"/ip firewall layer7-protocol
