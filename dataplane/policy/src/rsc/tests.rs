@@ -9,6 +9,7 @@ use crate::rule::{Action, Condition, ListAdd, ListTimeout, Rule};
 
 mod commands;
 mod exports;
+mod fuzz;
 mod large;
 mod menus;
 mod parseil;
