@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::kind::Kind;
 use super::lexer::Text;
 use super::menu::Menu;
 use super::problem::{Complaint, Problems, show};
 use super::property::{self, Add, Property};
 use super::select::Query;
-use super::store::{Kind, Record};
+use super::store::Record;
 use super::value::{self, Parsed};
 use crate::packet::Family;
 use crate::rule::{AddressSet, EntryAddress, ListEntry, ListTimeout};

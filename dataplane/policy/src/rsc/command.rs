@@ -3,11 +3,16 @@
 //! Owns the forms in which entries are named: numbers, `*1` and names with commas between them, `[find …]`, each
 //! as the first thing behind the command or as `numbers=`. What becomes of the entries is the business of `store`.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
-use super::lexer::{Command, Flaw, FlawKind, Text, Word};
+use super::flaw::{Flaw, FlawKind};
+use super::lexer::{Command, Text, Word};
 use super::problem::{Complaint, show};
 use super::select::{Query, Refusal};
+
+/// How many entries a command may name one by one.
+const MOST_ITEMS: usize = 10_000;
 
 /// What can be done in a menu of entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +102,9 @@ impl<'a> Order<'a> {
 
     /// The flaws that are wrong here: all but the brackets where entries may be looked for.
     pub(super) fn flaws(&self) -> impl Iterator<Item = &'a Flaw> {
-        let brackets: Vec<Range<usize>> = self.selectors().map(|text| text.span.clone()).collect();
+        // Most commands have no flaws, and need not be looked at.
+        let selectors = self.selectors().filter(|_| !self.command.flaws.is_empty());
+        let brackets: HashSet<Range<usize>> = selectors.map(|text| text.span.clone()).collect();
         let is_wrong = move |flaw: &&Flaw| flaw.kind != FlawKind::Bracket || !brackets.contains(&flaw.span);
         self.command.flaws.iter().filter(is_wrong)
     }
@@ -115,6 +122,19 @@ impl<'a> Order<'a> {
     /// The value of a property, last one first.
     pub(super) fn value(&self, name: &str) -> Option<&'a Text> {
         self.words().iter().rev().find(|word| is_one_of(word, &[name])).and_then(|word| word.value.as_ref())
+    }
+
+    /// The complaint about entries that are given twice.
+    pub(super) fn twice(&self) -> Option<Refusal> {
+        let mut seen = HashSet::new();
+        let named = self.words().iter().filter(|word| is_one_of(word, self.verb.selecting()));
+        let second = named.map(|word| (word, property_name(word))).find(|(_, name)| !seen.insert(*name));
+        second.map(|(word, name)| {
+            let complaint = Complaint::new(format!("`{}` is given twice", show(name)))
+                .expected("one value for each property")
+                .help("remove one of them");
+            (word.span.clone(), complaint)
+        })
     }
 
     /// The words that are to become properties of entries: no words without a name.
@@ -135,7 +155,14 @@ impl<'a> Order<'a> {
             }
             None => positional.remove(0),
         };
-        if let Some(stray) = positional.get(self.verb.positions().saturating_sub(1)) {
+        // What has a name already is not said again without one.
+        let second = match self.verb {
+            Verb::Move => self.value("destination"),
+            Verb::Comment => self.value("comment"),
+            _ => None,
+        };
+        let spare = self.verb.positions().saturating_sub(1 + usize::from(second.is_some()));
+        if let Some(stray) = positional.get(spare) {
             let complaint = Complaint::new(format!("`{}` is one too many", show(&stray.bytes)))
                 .expected("`name=value`")
                 .help("entries are listed with commas and no blanks between them; values with blanks are in quotes");
@@ -196,6 +223,10 @@ impl Selector {
         for bytes in chosen.bytes.split(|byte| *byte == b',') {
             let span = chosen.part(start..start + bytes.len());
             start += bytes.len() + 1;
+            if items.len() == MOST_ITEMS {
+                let complaint = Complaint::new(format!("more than {MOST_ITEMS} entries are named"));
+                return Err((span, complaint.expected("`[find …]` with a condition that they meet")));
+            }
             let Some(item) = Item::read(bytes) else {
                 let complaint = Complaint::new(format!("`{}` names no entry", show(bytes)))
                     .expected("`[find …]`, a number, `*1`, or a name");

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::kind::Kind;
 use super::lexer::Text;
 use super::menu::Menu;
 use super::problem::{Complaint, Problems, show};
 use super::property::{self, Add, Property};
-use super::store::{Kind, Store};
+use super::store::Store;
 use super::value::{self, Parsed};
 use crate::rule::InterfaceList;
 
@@ -55,6 +56,9 @@ struct MemberDraft {
     disabled: bool,
 }
 
+/// How many lists another one may include or exclude.
+const MOST_NAMES: usize = 1_000;
+
 /// `/interface list`.
 #[derive(Debug)]
 pub(super) struct Lists;
@@ -63,6 +67,8 @@ pub(super) struct Lists;
 #[derive(Debug)]
 pub(super) struct ListEntry {
     list: InterfaceList,
+    /// Nothing is wrong with it.
+    intact: bool,
     /// Where its name stands, and where the lists that it refers to are named. No name: it was not understood.
     name: Option<Range<usize>>,
     references: Range<usize>,
@@ -82,6 +88,7 @@ impl Kind for Lists {
     }
 
     fn read(&self, add: &Add<'_>, problems: &mut Problems) -> ListEntry {
+        let before = problems.count();
         let mut draft = ListDraft::default();
         let given = property::read(LIST_PROPERTIES, None, add, &mut draft, problems);
         missing(given.is_missing("name"), "list", "name", add, problems);
@@ -93,7 +100,7 @@ impl Kind for Lists {
             exclude: draft.exclude,
             members: Vec::new(),
         };
-        ListEntry { list, name, references }
+        ListEntry { list, intact: problems.count() == before, name, references }
     }
 }
 
@@ -123,11 +130,12 @@ impl Kind for Members {
     }
 
     fn read(&self, add: &Add<'_>, problems: &mut Problems) -> Option<Member> {
+        let before = problems.count();
         let mut draft = MemberDraft::default();
         let given = property::read(MEMBER_PROPERTIES, None, add, &mut draft, problems);
         missing(given.is_missing("interface"), "member", "interface", add, problems);
         missing(given.is_missing("list"), "member", "list", add, problems);
-        let span = given.read("list")?;
+        let span = given.read("list").filter(|_| problems.count() == before)?;
         Some(Member { interface: draft.interface?, list: draft.list?, span, disabled: draft.disabled })
     }
 }
@@ -144,6 +152,9 @@ fn missing(is_missing: bool, what: &str, name: &str, add: &Add<'_>, problems: &m
 /// Names with commas between them; none at all if empty.
 fn names(place: &mut Vec<String>, value: &[u8]) -> Parsed<()> {
     let text = value::text(value)?;
+    if text.split(',').nth(MOST_NAMES).is_some() {
+        return Err(Complaint::new(format!("more than {MOST_NAMES} lists")).expected("the names of some lists"));
+    }
     *place = match text {
         "" => Vec::new(),
         _ => text.split(',').map(|name| value::name(name, "list")).collect::<Parsed<_>>()?,
@@ -181,7 +192,7 @@ pub(super) fn finish(lists: Store<Lists>, members: Store<Members>, problems: &mu
         }
     }
     let is_builtin = |list: &InterfaceList| Lists::BUILTIN.contains(&list.name.as_str());
-    found.into_iter().map(|entry| entry.list).filter(|list| !is_builtin(list)).collect()
+    found.into_iter().filter(|entry| entry.intact && !is_builtin(&entry.list)).map(|entry| entry.list).collect()
 }
 
 fn no_such_list(name: &str) -> Complaint {

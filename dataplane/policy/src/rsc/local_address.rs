@@ -6,11 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, ip_mask_to_prefix};
 
+use super::kind::Kind;
 use super::lexer::Text;
 use super::menu::Menu;
 use super::problem::{Complaint, Problems, show};
 use super::property::{self, Add, Property};
-use super::store::Kind;
 use super::value::{self, Parsed};
 use crate::packet::Family;
 use crate::time::digits;
@@ -85,6 +85,7 @@ impl Kind for LocalAddresses {
     }
 
     fn read(&self, add: &Add<'_>, problems: &mut Problems) -> Option<IpNet> {
+        let before = problems.count();
         let family = self.0;
         let mut draft = Draft { family, address: None, length: None, netmask: None, disabled: false, made_up: false };
         let given = property::read(PROPERTIES, Some(family), add, &mut draft, problems);
@@ -95,7 +96,8 @@ impl Kind for LocalAddresses {
         }
         let default = if family == Family::Ipv4 { 32 } else { 64 };
         let length = draft.length.or(draft.netmask).unwrap_or(default);
-        draft.address.filter(|_| !draft.disabled && !draft.made_up).and_then(|address| IpNet::new(address, length).ok())
+        let counts = problems.count() == before && !draft.disabled && !draft.made_up;
+        draft.address.filter(|_| counts).and_then(|address| IpNet::new(address, length).ok())
     }
 }
 

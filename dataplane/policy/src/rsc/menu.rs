@@ -281,7 +281,8 @@ fn nearly_understood(path: &[String], written: &str) -> Option<(Path, Complaint)
     let meant = UNDERSTOOD.iter().find(|(understood, full, _)| {
         let mut pairs = understood.iter().zip(path);
         let abbreviated = path.len() == understood.len() && pairs.all(|(full, given)| full.starts_with(given.as_str()));
-        abbreviated || (written.len().abs_diff(full.len()) <= 2 && distance(written.as_bytes(), full.as_bytes()) <= 2)
+        abbreviated
+            || (written.len().abs_diff(full.len()) <= 2 && distance(written.as_bytes(), full.as_bytes(), 2) <= 2)
     });
     meant.map(|(path, full, _)| {
         let complaint = Complaint::new(format!("no such menu: `{}`", show(written.as_bytes())))

@@ -2,16 +2,17 @@
 //!
 //! Takes the text of a `.rsc` file and gives the rules it holds, everything that is wrong with it, and what was
 //! skipped. It promises three things. A command with anything wrong yields no rule: a rule without one of its
-//! matchers would let in more. All problems of a file are found in one go. Any bytes can be read, in time linear in
-//! their number.
+//! matchers would let in more. All problems of a file are found in one go. Any bytes can be read, in time and memory
+//! linear in their number: what commands look for is paid from `work`, and what could be without end (words, flaws,
+//! conditions, problems) ends at a limit, which is told.
 //!
 //! ```text
 //!  bytes ─► lexer ─► commands of words ─► menu ─► store, one for each menu ─► check ─► RuleSet
-//!                                          │        command, select: which entries a command is for
+//!                                          │        command, select, store::find: which entries a command is for
 //!                                          │        filter, layer7, address_list, …: what an entry's words say
 //!                                          │        property: one table row a property; value: what values mean
 //!                                          └► other menus: skipped and counted
-//!                    whatever is wrong ──► problem ─► report
+//!            whatever is wrong ──► flaw, problem ─► report
 //! ```
 //!
 //! The language grows by rows in the tables of `filter` and its like, and by menus in `menu`.
@@ -20,7 +21,9 @@ mod address_list;
 mod check;
 mod command;
 mod filter;
+mod flaw;
 mod interface;
+mod kind;
 mod layer7;
 mod lexer;
 mod local_address;
@@ -34,6 +37,7 @@ mod select;
 mod store;
 mod tracking;
 mod value;
+mod work;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -42,7 +46,9 @@ use serde::Serialize;
 
 use self::address_list::AddressLists;
 use self::command::{Order, Verb};
-use self::lexer::{Command, Flaw, Lexer, Text, Word};
+use self::flaw::Flaw;
+use self::kind::Kind;
+use self::lexer::{Command, Lexer, Text, Word};
 use self::local_address::LocalAddresses;
 use self::menu::{Invocation, Line, Menu, Menus, Place};
 pub use self::problem::Problem;
@@ -51,9 +57,13 @@ use self::property::Add;
 pub use self::reference::{ActionReference, MenuReference, PropertyReference, reference};
 pub use self::report::report;
 use self::rules::{Patterns, Rules};
-use self::store::{Kind, Store, Work};
+use self::store::Store;
+use self::work::Work;
 use crate::packet::Family;
 use crate::rule::{ListEntry, RuleSet, Table, Tracking};
+
+/// How many menus are skipped by name. RouterOS has some hundreds.
+const MOST_SKIPPED: usize = 1_000;
 
 /// What a file said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -62,7 +72,7 @@ pub struct Reading {
     pub rules: RuleSet,
     /// Everything that is wrong, in the order of the file.
     pub problems: Vec<Problem>,
-    /// Menus that are not firewall rules, in the order of their first command.
+    /// Menus that are not firewall rules, in the order of their first command; beyond a thousand all in one, `…`.
     pub skipped: Vec<SkippedMenu>,
 }
 
@@ -80,11 +90,13 @@ pub fn read(text: &[u8]) -> Reading {
     let mut reader = Reader::new(text);
     let mut lexer = Lexer::new(text);
     let mut upcoming = lexer.next(|words| reader.menus.understands(words));
-    while let Some(mut command) = upcoming.take() {
+    while let Some(mut command) = upcoming.take().filter(|_| !reader.problems.are_too_many()) {
         let line = reader.follow(&command);
         upcoming = lexer.next(|words| reader.menus.understands(words));
         if let Some(menu) = line.as_ref().and_then(adds_to) {
-            while let Some(lost) = upcoming.take_if(|next| reader.menu(menu).continues(next)) {
+            while let Some(lost) =
+                upcoming.take_if(|next| command.words.len() < lexer::MOST_WORDS && reader.menu(menu).continues(next))
+            {
                 command.words.extend(lost.words);
                 command.flaws.extend(lost.flaws);
                 command.span.end = lost.span.end;
@@ -247,6 +259,16 @@ impl<'a> Reader<'a> {
             (_, None) if words.first().is_some_and(is_script) => {
                 self.refuse_script(&words[0]);
             }
+            // Either may do anything to the menus that are read.
+            (Place::Other(_), Some((verb, _))) if verb == "do" && words.first().is_some_and(is_script) => {
+                self.refuse_script(&words[0]);
+            }
+            (Place::Root, Some((verb, at))) if verb == "import" && invocation.path_given => {
+                let complaint = Complaint::new("other files are not read from here")
+                    .expected("the commands of that file")
+                    .help("put them into this file, or leave the line out if there are none about rules");
+                self.problems.add(at, complaint);
+            }
             (Place::Understood(menu), _) => self.no_verb(menu, command, words),
             (Place::Other(path), _) => self.skip(path),
             (Place::Root, _) if invocation.path_given => self.skip("/".to_owned()),
@@ -263,9 +285,12 @@ impl<'a> Reader<'a> {
     /// A line of an understood menu that begins with something else than a command.
     fn no_verb(&mut self, menu: Menu, command: &Command, words: &[Word]) {
         let Some(word) = words.first() else { return };
-        let complaint = Complaint::new(format!("`{}` stands where a command is expected", show(&word.name.bytes)))
+        let name = &word.name.bytes;
+        let complaint = Complaint::new(format!("`{}` stands where a command is expected", show(name)))
             .expected(expected_verb(menu))
-            .help(if word.value.is_some() || command.hangs {
+            .help(if name == b"Flags:" {
+                PRINTED
+            } else if word.value.is_some() || command.hangs {
                 "if it continues the line above, end that line with `\\`"
             } else {
                 "write each rule as a line that begins with `add`"
@@ -274,6 +299,8 @@ impl<'a> Reader<'a> {
     }
 
     fn skip(&mut self, menu: String) {
+        let fits = self.skipped.len() < MOST_SKIPPED || self.skipped_at.contains_key(&menu);
+        let menu = if fits { menu } else { "…".to_owned() };
         let at = *self.skipped_at.entry(menu).or_insert_with_key(|menu| {
             self.skipped.push(SkippedMenu { menu: menu.clone(), commands: 0 });
             self.skipped.len() - 1
@@ -334,6 +361,8 @@ fn is_script(first: &Word) -> bool {
     matches!(first.name.bytes.first(), Some(b':' | b'$' | b'{' | b'}' | b'[' | b']' | b'(' | b')'))
 }
 
+const PRINTED: &str = "this looks like what `print` shows: what `export` writes is read";
+
 fn expected_verb(menu: Menu) -> &'static str {
     match menu {
         Menu::Tracking => "`set`",
@@ -350,6 +379,7 @@ fn no_such_verb(menu: Menu, verb: &str) -> Complaint {
         "print" | "export" | "find" | "get" | "reset" | "reset-counters" | "reset-counters-all" => {
             complaint.help("leave the line out")
         }
+        _ if verb.bytes().all(|byte| byte.is_ascii_digit()) => complaint.help(PRINTED),
         _ if menu == Menu::Tracking => complaint.help("`set` changes what there is"),
         _ => complaint
             .help("write each rule as a line that begins with `add`")

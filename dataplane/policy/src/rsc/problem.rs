@@ -8,6 +8,9 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+/// How many problems of a file are told. A file with more is another kind of file, and may be of any size.
+const MOST_PROBLEMS: usize = 10_000;
+
 /// One thing that is wrong with a rule file. A file with any problem is to be refused as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -73,25 +76,42 @@ impl Complaint {
 
 /// The problems of one file, in the order in which they were found.
 #[derive(Debug, Default)]
-pub(super) struct Problems(Vec<(Range<usize>, Complaint)>);
+pub(super) struct Problems {
+    kept: Vec<(Range<usize>, Complaint)>,
+    count: usize,
+    /// The first one that is not kept.
+    more: Option<Range<usize>>,
+}
 
 impl Problems {
     pub(super) fn add(&mut self, span: Range<usize>, complaint: Complaint) {
-        self.0.push((span, complaint));
+        self.count += 1;
+        if self.kept.len() < MOST_PROBLEMS {
+            self.kept.push((span, complaint));
+        } else if self.more.is_none() {
+            self.more = Some(span);
+        }
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.0.len()
+    /// How many were added.
+    pub(super) const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether it is time to give up: there are more than are kept.
+    pub(super) const fn are_too_many(&self) -> bool {
+        self.more.is_some()
     }
 
     /// All of them in the order of the file. What an entry has wrong is found again when the entry is changed; it is
     /// told once.
     pub(super) fn place(mut self, text: &[u8]) -> Vec<Problem> {
-        self.0.sort_by_key(|(span, _)| (span.start, span.end));
+        self.kept.extend(self.more.map(|span| (span, too_many())));
+        self.kept.sort_by_key(|(span, _)| (span.start, span.end));
         let mut told = HashSet::new();
-        self.0.retain(|problem| told.insert(problem.clone()));
+        self.kept.retain(|problem| told.insert(problem.clone()));
         let mut cursor = Cursor::new(text);
-        self.0
+        self.kept
             .into_iter()
             .map(|(span, Complaint { message, expected, help, .. })| {
                 let (line, column) = cursor.advance(span.start);
@@ -99,6 +119,12 @@ impl Problems {
             })
             .collect()
     }
+}
+
+fn too_many() -> Complaint {
+    Complaint::new(format!("more than {MOST_PROBLEMS} problems: what is behind this one was not read"))
+        .expected("RouterOS commands")
+        .help("mend those that are told, and check that this is an export at all")
 }
 
 /// Counts lines and columns. It only goes forward, so that a file of many problems is still read once.
@@ -184,24 +210,34 @@ pub(super) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) 
     names
         .into_iter()
         .filter(|name| name.len().abs_diff(word.len()) <= tolerance)
-        .map(|name| (distance(word.as_bytes(), name.as_bytes()), name))
+        .map(|name| (distance(word.as_bytes(), name.as_bytes(), tolerance), name))
         .filter(|(distance, _)| *distance <= tolerance)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }
 
-/// Edit distance where swapped neighbours count once (optimal string alignment), in bytes.
-pub(super) fn distance(left: &[u8], right: &[u8]) -> usize {
+/// Edit distance where swapped neighbours count once (optimal string alignment), in bytes; something above `most` as soon
+/// as it must be. What both begin and end with costs nothing: the paths of menus have much of it.
+pub(super) fn distance(left: &[u8], right: &[u8], most: usize) -> usize {
+    let begin = left.iter().zip(right).take_while(|(left, right)| left == right).count();
+    let (left, right) = (&left[begin..], &right[begin..]);
+    let end = left.iter().rev().zip(right.iter().rev()).take_while(|(left, right)| left == right).count();
+    let (left, right) = (&left[..left.len() - end], &right[..right.len() - end]);
     let mut before_last: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=right.len()).collect();
     for (i, a) in left.iter().enumerate() {
-        let mut row = vec![i + 1];
+        let mut row = Vec::with_capacity(right.len() + 1);
+        row.push(i + 1);
         for (j, b) in right.iter().enumerate() {
             let mut best = (last[j] + usize::from(a != b)).min(last[j + 1] + 1).min(row[j] + 1);
             if i > 0 && j > 0 && *a == right[j - 1] && left[i - 1] == *b {
                 best = best.min(before_last[j - 1] + 1);
             }
             row.push(best);
+        }
+        // What comes is made of these two rows, and of no less than they hold.
+        if row.iter().chain(&last).all(|distance| *distance > most) {
+            return most + 1;
         }
         before_last = std::mem::replace(&mut last, row);
     }
@@ -228,8 +264,25 @@ mod tests {
         assert_eq!(nearest("src_address_list", names), Some("src-address-list"));
         assert_eq!(nearest("comment", names), None);
         assert_eq!(nearest("", names), None);
-        assert_eq!(distance(b"", b"abc"), 3);
-        assert_eq!(distance(b"ab", b"ba"), 1);
+        for (left, right, apart) in
+            [("", "abc", 3), ("ab", "ba", 1), ("xaby", "xbay", 1), ("aa", "aaa", 1), ("ca", "abc", 3)]
+        {
+            assert_eq!(distance(left.as_bytes(), right.as_bytes(), 9), apart);
+            assert_eq!(distance(left.as_bytes(), right.as_bytes(), apart), apart);
+        }
+        assert!(distance(b"abcdefgh", b"stuvwxyz", 2) > 2);
+    }
+
+    #[test]
+    fn problems_are_counted_and_not_all_kept() {
+        let mut problems = Problems::default();
+        for at in 0..2 * MOST_PROBLEMS {
+            problems.add(at..at + 1, Complaint::new("bad"));
+        }
+        assert_eq!(problems.count(), 2 * MOST_PROBLEMS);
+        let told = problems.place(&vec![b'x'; 2 * MOST_PROBLEMS]);
+        assert_eq!((told.len(), told[MOST_PROBLEMS].span.start), (MOST_PROBLEMS + 1, MOST_PROBLEMS));
+        assert!(told[MOST_PROBLEMS].message.contains("more than"));
     }
 
     #[test]

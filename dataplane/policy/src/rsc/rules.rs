@@ -1,11 +1,11 @@
 //! The entries of the rule menus and of `/ip firewall layer7-protocol`, as commands see them. What their words mean is
 //! in `filter` and `layer7`.
 
+use super::kind::Kind;
 use super::lexer::Text;
 use super::menu::Menu;
 use super::problem::Problems;
 use super::property::{self, Add};
-use super::store::Kind;
 use super::{filter, layer7};
 use crate::packet::Family;
 use crate::rule::Table;

@@ -14,15 +14,21 @@ use std::ops::Range;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::lexer::{FlawKind, Text, string_at};
+use super::flaw::FlawKind;
+use super::lexer::{Text, string_at};
 use super::problem::{Complaint, show};
 use super::value;
 
 /// How deep parentheses may nest.
 const MAX_DEPTH: usize = 16;
 
-/// The size of a compiled expression, in bytes: those of real files take some kilobytes.
-const MAX_REGEX: usize = 1 << 20;
+/// How many conditions there may be. Those of real files can be counted on one hand.
+const MOST_CONDITIONS: usize = 100;
+
+/// The longest expression and its size once compiled, in bytes: those of real files take some kilobytes. Each command
+/// compiles its own, and a file may have a million of them.
+const LONGEST_REGEX: usize = 1_000;
+const MAX_REGEX: usize = 1 << 17;
 
 /// A complaint and where it belongs.
 pub(super) type Refusal = (Range<usize>, Complaint);
@@ -65,7 +71,7 @@ impl Query {
     /// used in.
     pub(super) fn read(text: &[u8], span: &Range<usize>, menu: &str) -> Result<Query, Refusal> {
         let inside = text.get(..span.end.saturating_sub(1)).unwrap_or(text);
-        let mut reader = Reader { text: inside, at: span.start + 1, menu };
+        let mut reader = Reader { text: inside, at: span.start + 1, menu, conditions: 0 };
         reader.head(span)?;
         reader.skip_blanks();
         if reader.peek().is_none() {
@@ -119,6 +125,8 @@ struct Reader<'a> {
     text: &'a [u8],
     at: usize,
     menu: &'a str,
+    /// How many there are so far.
+    conditions: usize,
 }
 
 impl Reader<'_> {
@@ -126,7 +134,12 @@ impl Reader<'_> {
     fn head(&mut self, span: &Range<usize>) -> Result<(), Refusal> {
         self.skip_blanks();
         let mut path = String::new();
-        while let Some((word, _)) = self.word_if(|byte| matches!(byte, b'/' | b'-') || byte.is_ascii_alphanumeric()) {
+        // No path has more words.
+        for _ in 0..2 * MAX_DEPTH {
+            let Some((word, _)) = self.word_if(|byte| matches!(byte, b'/' | b'-') || byte.is_ascii_alphanumeric())
+            else {
+                break;
+            };
             let word = String::from_utf8_lossy(&word).into_owned();
             self.skip_blanks();
             let (parents, last) = word.rsplit_once('/').unwrap_or(("", &word));
@@ -198,6 +211,14 @@ impl Reader<'_> {
         else {
             return Err(self.unexpected());
         };
+        self.conditions += 1;
+        if self.conditions > MOST_CONDITIONS {
+            let complaint = Complaint::new(format!("more than {MOST_CONDITIONS} conditions"));
+            return Err((
+                span,
+                complaint.help("write a command for some of the entries, and another one for the rest"),
+            ));
+        }
         let name = Text::made(&bytes, span);
         let behind_name = self.at;
         self.skip_blanks();
@@ -239,12 +260,24 @@ impl Reader<'_> {
         }
     }
 
+    /// Bytes of a kind, over the ends of lines that are joined.
     fn word_if(&mut self, of_word: impl Fn(u8) -> bool) -> Option<(Vec<u8>, Range<usize>)> {
-        let rest = &self.text[self.at..];
-        let length = rest.iter().position(|byte| !of_word(*byte)).unwrap_or(rest.len());
-        let span = self.at..self.at + length;
-        self.at = span.end;
-        (length > 0).then(|| (rest[..length].to_vec(), span))
+        let start = self.at;
+        let mut word = Vec::new();
+        loop {
+            let rest = &self.text[self.at..];
+            let length = rest.iter().position(|byte| !of_word(*byte)).unwrap_or(rest.len());
+            word.extend_from_slice(&rest[..length]);
+            self.at += length;
+            let end = self.at;
+            if word.is_empty() || !self.joins() {
+                return (!word.is_empty()).then_some((word, start..end));
+            }
+            self.skip_blanks();
+            if !self.peek().is_some_and(&of_word) {
+                return Some((word, start..end));
+            }
+        }
     }
 
     /// Passes over an operator, with the blanks before it.
@@ -273,10 +306,15 @@ impl Reader<'_> {
         while let Some(byte) = self.peek() {
             match byte {
                 b' ' | b'\t' | b'\r' | b'\n' => self.at += 1,
-                b'\\' if matches!(self.text.get(self.at + 1), Some(b'\r' | b'\n')) => self.at += 1,
+                b'\\' if self.joins() => self.at += 1,
                 _ => break,
             }
         }
+    }
+
+    /// Whether a `\` joins this line and the next one.
+    fn joins(&self) -> bool {
+        self.peek() == Some(b'\\') && matches!(self.text.get(self.at + 1), Some(b'\r' | b'\n'))
     }
 
     fn peek(&self) -> Option<u8> {
@@ -318,6 +356,10 @@ fn regex(bytes: &[u8], span: Range<usize>) -> Result<Regex, Refusal> {
     let refuse = |complaint: Complaint| (span.clone(), complaint);
     if bytes.is_empty() {
         return Err(refuse(Complaint::new("the expression is empty").expected("a regular expression")));
+    }
+    if bytes.len() > LONGEST_REGEX {
+        let complaint = Complaint::new(format!("an expression of {} bytes", bytes.len()));
+        return Err(refuse(complaint.expected(format!("at most {LONGEST_REGEX} bytes"))));
     }
     let pattern = value::regexp(bytes).map_err(refuse)?;
     RegexBuilder::new(&pattern).unicode(false).size_limit(MAX_REGEX).build().map_err(|error| {
@@ -366,6 +408,7 @@ mod tests {
             "[find (list=x || list=guests) && !(comment~\"2\\$\")]",
             "[find comment~\"[0-9]\\$\"]",
             "[find list=guests \\\n    comment]",
+            "[fi\\\n    nd li\\\r\n    st=gues\\\n\t ts comment=\\\n    \"tmp \\\n    1\"]",
             "[find timeout=\"\"]",
         ] {
             assert_eq!(finds(found), Ok(true), "{found}");

@@ -8,7 +8,11 @@ use super::*;
 use crate::rule::{Action, Condition, ListAdd, ListTimeout, Rule};
 
 mod commands;
+mod exports;
+mod fuzz;
+mod large;
 mod menus;
+mod parseil;
 
 /// A line wrap without `\` in the patterns, `\` behind `=` in the rules.
 const PASSPHRASES: &str = r#"/ip firewall layer7-protocol

@@ -74,7 +74,12 @@ fn exported_by(text: &[u8]) -> Option<u32> {
 
 /// Reads one `set`.
 pub(super) fn set(tracking: &mut Tracking, set: &Add<'_>, problems: &mut Problems) {
-    property::read(PROPERTIES, None, set, tracking, problems);
+    let before = problems.count();
+    let mut changed = tracking.clone();
+    property::read(PROPERTIES, None, set, &mut changed, problems);
+    if problems.count() == before {
+        *tracking = changed;
+    }
 }
 
 fn timeout(place: &mut Duration, value: &[u8]) -> Parsed<()> {

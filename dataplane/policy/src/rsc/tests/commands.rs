@@ -129,8 +129,8 @@ fn what_selects_nothing_is_told() {
         assert_eq!(found, at, "{command}");
         assert!(!help.is_empty() && message.contains("/ip firewall filter"), "{command}: {message}");
     }
-    let (_, message, help) = problem("/ip firewall address-list\nremove [find list=x]\nadd list=x address=192.0.2.1\n");
-    assert_eq!(message, "no entry of `/ip firewall address-list` is found by `[find list=x]`");
+    let (_, message, help) = problem("/ip firewall address-list\nadd list=x address=192.0.2.1\nremove [find list=y]\n");
+    assert_eq!(message, "no entry of `/ip firewall address-list` is found by `[find list=y]`");
     assert!(help.starts_with("leave the line out"));
 }
 
@@ -144,6 +144,11 @@ fn commands_that_are_not_clear_are_refused() {
         ("remove 0,,1", "0,,1"),
         ("comment 0", "comment"),
         ("comment 0 a b", "b"),
+        ("comment 0 a comment=b", "a"),
+        ("comment 0 comment=b comment=c", "comment=c"),
+        ("set numbers=0 numbers=1 comment=x", "numbers=1"),
+        ("add chain=input place-before=0 place-before=1", "place-before=1"),
+        ("move 0 1 destination=2", "1"),
         ("move 0 0", "0"),
         ("move 0 [find]", "[find]"),
         ("add chain=input place-before=[find]", "[find]"),

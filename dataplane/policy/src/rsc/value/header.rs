@@ -1,7 +1,7 @@
 //! What is compared with fields of headers.
 
 use super::super::problem::Complaint;
-use super::{Parsed, bad, items, number, range, word, words, yes_no};
+use super::{Parsed, bad, items, number, of_item, range, word, words, yes_no};
 use crate::packet::TcpFlag;
 use crate::rule::{Comparison, Condition, PROTOCOLS, PortSet, Relation, protocol_number};
 use crate::word::{Set, Word};
@@ -17,7 +17,7 @@ pub(in crate::rsc) fn ports(value: &str) -> Parsed<PortSet> {
                 .help("split the rule in two")
                 .at(place.start..value.len()));
         }
-        ports.push(range(item).ok_or_else(|| bad(item, "a port").expected(EXPECTED).at(place))?);
+        ports.push(range(item).ok_or_else(|| of_item(item, bad(item, "a port").expected(EXPECTED)).at(place))?);
     }
     Ok(PortSet(ports))
 }

@@ -140,7 +140,9 @@ pub(super) fn not_a_word<T: Word>(value: &str, what: &str, words: &[T]) -> Compl
 
 /// A comma list of words of a kind.
 pub(super) fn words<T: Word>(value: &str, what: &str) -> Parsed<Set<T>> {
-    items(value).map(|(place, item)| word(item, what).map_err(|complaint: Complaint| complaint.at(place))).collect()
+    items(value)
+        .map(|(place, item)| word(item, what).map_err(|complaint: Complaint| of_item(item, complaint).at(place)))
+        .collect()
 }
 
 /// A comma list of words, or nothing: RouterOS exports `""` where all of a list was taken out again. It asks nothing.
@@ -194,6 +196,14 @@ fn items(value: &str) -> impl Iterator<Item = (Range<usize>, &str)> {
         start = place.end + 1;
         (place, item)
     })
+}
+
+/// The complaint about an item of a list, which has no `!` of its own.
+fn of_item(item: &str, complaint: Complaint) -> Complaint {
+    match item.strip_prefix('!') {
+        Some(_) => complaint.help("a `!` stands before the whole list, and negates all of it"),
+        None => complaint,
+    }
 }
 
 /// The value is not what it should be: empty, a range in reverse, or something else.

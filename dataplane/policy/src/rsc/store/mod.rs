@@ -7,77 +7,24 @@
 //!
 //! Time is bounded: a command that looks through entries pays for it from [`Work`], which a file has in
 //! proportion to its size. Who removes a list by name does not pay, for lists are indexed.
+//!
+//! Which entries a command is given is in `find`.
 
-use std::borrow::Cow;
-use std::cell::Cell;
+mod find;
+
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use super::command::{Item, Order, Selector, Verb, properties, property_name};
+use super::command::{Order, Verb, properties, property_name};
+use super::kind::Kind;
 use super::lexer::{Text, Word, words_of};
 use super::problem::{Complaint, Problems, show};
 use super::property::Add;
-use super::select::{Ask, Query, Refusal, Test};
+use super::select::Refusal;
+use super::work::Work;
 
 /// How many entries with problems one command is told of. They have the same ones.
 const MOST_BAD_CHANGES: usize = 20;
-
-/// What a menu's entries are.
-pub(super) trait Kind {
-    /// What is made of the words of an `add`: also of wrong ones, so that others may refer to it.
-    type Entry;
-
-    /// Whether the order of the entries means something, so that they can be placed and moved.
-    const ORDERED: bool = false;
-
-    /// Whether commands may name entries by their `name`.
-    const NAMED: bool = false;
-
-    /// Names of the entries that are there before the file.
-    const BUILTIN: &'static [&'static str] = &[];
-
-    /// The menu.
-    fn path(&self) -> &'static str;
-
-    /// Whether entries have this property.
-    fn knows(&self, name: &Text) -> bool;
-
-    /// Reads the words of an entry.
-    fn read(&self, add: &Add<'_>, problems: &mut Problems) -> Self::Entry;
-
-    /// What an entry says of a property, if that is known without its words.
-    fn field<'e>(&self, _entry: &'e Self::Entry, _name: &[u8]) -> Option<Cow<'e, [u8]>> {
-        None
-    }
-
-    /// What an entry says of a property that it was not given.
-    fn default(&self, name: &[u8]) -> &'static [u8] {
-        match name {
-            b"disabled" | b"dynamic" => b"no",
-            _ => b"",
-        }
-    }
-
-    /// Brings a value that is looked for into the form in which entries say it.
-    fn normalize(&self, _name: &[u8], _value: &mut Vec<u8>) {}
-
-    /// The only entries that can meet the query, if they can be told at once.
-    fn candidates(&self, _query: &Query) -> Option<Vec<u32>> {
-        None
-    }
-
-    /// An entry is new, or says something new. Gives the entry that is there already and says the same, if there
-    /// may be only one.
-    fn enter(&mut self, _index: u32, _records: &[Record<Self::Entry>]) -> Option<u32> {
-        None
-    }
-
-    /// An entry goes away, or is about to say something else.
-    fn leave(&mut self, _index: u32, _entry: &Self::Entry) {}
-
-    /// An entry that is there already is not to be used.
-    fn refuse(&self, _entry: &mut Self::Entry) {}
-}
 
 /// An entry and where it came from.
 #[derive(Debug)]
@@ -99,28 +46,6 @@ struct Change {
     verb: Verb,
     at: Range<usize>,
     arguments: Range<usize>,
-}
-
-/// What a file may still cost, beyond being read.
-#[derive(Debug, Default)]
-pub(super) struct Work {
-    left: Cell<u64>,
-    told: Cell<bool>,
-}
-
-impl Work {
-    /// For a file of this many bytes. A unit is some nanoseconds: small files get half a second, others a multiple of
-    /// the time in which they are read. Scripts of real routers need a thousandth of it.
-    pub(super) fn new(length: usize) -> Work {
-        Work { left: Cell::new(50_000_000 + 4 * length as u64), told: Cell::default() }
-    }
-
-    /// False if there is no more to spend.
-    fn spend(&self, units: usize) -> bool {
-        let left = self.left.get().saturating_sub(units as u64);
-        self.left.set(left);
-        left > 0
-    }
 }
 
 /// The entries of a menu.
@@ -152,17 +77,18 @@ impl<K: Kind> Store<K> {
 
     /// Carries a command out.
     pub(super) fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work) {
-        let intact = order.flaws().next().is_none();
-        if order.verb == Verb::Add {
-            self.add(order, intact, problems, work);
-        } else if intact && !work.told.get() {
-            let done = self.change(order, problems, work);
-            if !work.spend(0) {
-                work.told.set(true);
-                problems.add(order.at.clone(), too_much());
-            } else if let Err((span, complaint)) = done {
-                problems.add(span, complaint);
+        let mut intact = order.flaws().next().is_none();
+        if let Some((span, complaint)) = order.twice() {
+            problems.add(span, complaint);
+            intact = false;
+        }
+        match order.verb {
+            Verb::Add => self.add(order, intact, problems, work),
+            _ if intact && !work.is_over() => {
+                let done = self.change(order, problems, work);
+                work.settle(done, &order.at, problems);
             }
+            _ => {}
         }
     }
 
@@ -186,7 +112,7 @@ impl<K: Kind> Store<K> {
         let add = Add { words, verb: order.at.clone(), line: order.line, intact };
         let entry = self.kind.read(&add, problems);
         // Found before the new entry is among them.
-        let place = place.filter(|_| intact && !work.told.get()).map(|text| self.one(order, text, work));
+        let place = place.filter(|_| intact && !work.is_over()).map(|text| self.one(order, text, work));
         let index = self.push(Record {
             entry,
             source: order.command.span.clone(),
@@ -196,14 +122,13 @@ impl<K: Kind> Store<K> {
             removed: false,
         });
         self.enter(index, words, &order.at, problems);
-        match place {
-            None => {}
-            Some(Ok(before)) => {
+        if let Some(place) = place {
+            let done = place.map(|before| {
                 self.order.pop();
                 let place = self.place(before, work);
                 self.order.insert(place, index);
-            }
-            Some(Err((span, complaint))) => problems.add(span, complaint),
+            });
+            work.settle(done, &order.at, problems);
         }
     }
 
@@ -259,163 +184,16 @@ impl<K: Kind> Store<K> {
         }
         let stray = match order.verb {
             Verb::Set => None,
-            Verb::Comment => order.properties().find(|word| word.name.bytes != b"comment"),
+            Verb::Comment => {
+                let mut first = true;
+                order.properties().find(|word| word.name.bytes != b"comment" || !std::mem::take(&mut first))
+            }
             _ => order.properties().next(),
         };
         stray.map_or(Ok(()), |word| {
             let message = format!("`{}` means nothing to `{}`", show(&word.name.bytes), order.verb.name());
             Err((word.span.clone(), Complaint::new(message).expected("entries").help("use `set` to change properties")))
         })
-    }
-
-    /// The entries a command is given: at least one.
-    fn select(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<Vec<u32>, Refusal> {
-        let selected = match Selector::read(order.text, chosen, self.kind.path())? {
-            Selector::Find(query) => self.find(order.text, query, work)?,
-            Selector::Items(items) => {
-                let mut selected = Vec::new();
-                for (item, span) in items {
-                    selected.push(self.item(&item, order.text, work).map_err(|complaint| (span, complaint))?);
-                }
-                let mut seen = HashSet::new();
-                selected.retain(|index| seen.insert(*index));
-                selected
-            }
-        };
-        if selected.is_empty() {
-            let written = order.text.get(chosen.span.clone()).unwrap_or_default();
-            let complaint = Complaint::new(format!(
-                "no entry of `{}` is found by `{}`",
-                self.kind.path(),
-                show(written)
-            ))
-            .expected("something that entries above this line meet")
-            .help(match order.verb {
-                Verb::Remove => "leave the line out: a file begins with no entries, so there is nothing to remove",
-                _ => "add the entry above this line, or mend the condition: values are compared as they are written",
-            });
-            return Err((chosen.span.clone(), complaint));
-        }
-        Ok(selected)
-    }
-
-    /// The one entry before which something is to stand.
-    fn one(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<u32, Refusal> {
-        let selected = self.select(order, chosen, work)?;
-        match selected[..] {
-            [only] => Ok(only),
-            _ => {
-                let complaint = Complaint::new(format!("these are {} entries", selected.len()))
-                    .expected("one entry")
-                    .help("add conditions that only one entry meets");
-                Err((chosen.span.clone(), complaint))
-            }
-        }
-    }
-
-    fn find(&self, text: &[u8], mut query: Query, work: &Work) -> Result<Vec<u32>, Refusal> {
-        for test in query.tests() {
-            self.check_test(test, work)?;
-        }
-        let all;
-        let candidates: &[u32] = match self.kind.candidates(&query) {
-            Some(candidates) => {
-                all = candidates;
-                &all
-            }
-            None => &self.order,
-        };
-        let mut found = Vec::new();
-        for index in candidates {
-            if !work.spend(2) {
-                break;
-            }
-            if !self.records[*index as usize].removed && self.meets(*index, &query, text, work) {
-                found.push(*index);
-            }
-        }
-        Ok(found)
-    }
-
-    fn check_test(&self, test: &mut Test, work: &Work) -> Result<(), Refusal> {
-        let name = &test.name;
-        if !self.kind.knows(name) && name.bytes != b"dynamic" {
-            let complaint = Complaint::new(format!("`{}` cannot be looked for", show(&name.bytes)))
-                .expected(format!("a property that entries of `{}` are given", self.kind.path()))
-                .help("write a condition on what the entries say, such as `comment=\"…\"`");
-            return Err((name.span.clone(), complaint));
-        }
-        match &mut test.ask {
-            Ask::Is(value) => self.kind.normalize(&test.name.bytes, value),
-            // What it takes to compile it.
-            Ask::Like(_) => _ = work.spend(20_000),
-            Ask::Given => {}
-        }
-        Ok(())
-    }
-
-    fn meets(&self, index: u32, query: &Query, text: &[u8], work: &Work) -> bool {
-        let record = &self.records[index as usize];
-        let mut words = None;
-        query.meets(&mut |name: &[u8]| {
-            let value = self.kind.field(&record.entry, name).unwrap_or_else(|| {
-                let (words, _) = words.get_or_insert_with(|| self.words(index, text, work));
-                match words.iter().rev().find(|word| property_name(word) == name) {
-                    Some(Word { value: Some(value), .. }) => Cow::Owned(value.bytes.clone()),
-                    // Unset.
-                    Some(_) => Cow::Borrowed(b""),
-                    None => Cow::Borrowed(self.kind.default(name)),
-                }
-            });
-            work.spend(value.len() / 4);
-            value
-        })
-    }
-
-    fn item(&mut self, item: &Item, text: &[u8], work: &Work) -> Result<u32, Complaint> {
-        let found = match item {
-            Item::Number(number) => self.numbered(*number, work)?,
-            Item::Id(id) => {
-                let index = id.checked_sub(1).and_then(|id| id.checked_add(K::BUILTIN.len()));
-                index.filter(|index| *index < self.records.len()).map(|index| index as u32)
-            }
-            Item::Name(name) if K::NAMED => {
-                let test = Test { name: Text::made(b"name", 0..0), ask: Ask::Is(name.clone()) };
-                self.find(text, Query::Test(test), work).unwrap_or_default().first().copied()
-            }
-            Item::Name(_) => {
-                let complaint = Complaint::new(format!("entries of `{}` have no names", self.kind.path()));
-                return Err(complaint.expected("`[find …]`, or a number").help("write `[find comment=\"…\"]`"));
-            }
-        };
-        found.filter(|index| !self.records[*index as usize].removed).ok_or_else(|| {
-            let (said, why) = match item {
-                Item::Number(number) => (number.to_string(), "the first entry is `0`"),
-                Item::Id(id) => (format!("*{id:X}"), "the first entry of a file is `*1`"),
-                Item::Name(name) => (show(name), "entries are added before they are changed"),
-            };
-            Complaint::new(format!("`{}` has no entry `{said}` at this point", self.kind.path()))
-                .expected("an entry that was added above")
-                .help(format!("{why}; better write `[find comment=\"…\"]`"))
-        })
-    }
-
-    /// The entry of a number. RouterOS keeps the numbers of the last `print`, or of the first use, until the next one;
-    /// when it forgets them is not documented. So a number counts only if it means the same entry either way.
-    fn numbered(&mut self, number: usize, work: &Work) -> Result<Option<u32>, Complaint> {
-        self.compact(work);
-        let now = self.order.get(number).copied();
-        let numbers = self.numbers.get_or_insert_with(|| {
-            work.spend(self.order.len() / 64);
-            self.order.clone()
-        });
-        let first = numbers.get(number).copied().filter(|index| !self.records[*index as usize].removed);
-        if now == first {
-            return Ok(now);
-        }
-        Err(Complaint::new(format!("it is not clear which entry has the number {number} now"))
-            .expected("`[find …]`")
-            .help("entries were added, moved or removed since a number was first used, and RouterOS may keep the old ones"))
     }
 
     fn remove(&mut self, selected: &[u32]) {
@@ -477,6 +255,7 @@ impl<K: Kind> Store<K> {
     }
 
     fn read_again(&mut self, index: u32, order: &Order<'_>, problems: &mut Problems, work: &Work) {
+        work.spend(100);
         let (words, verb) = self.words(index, order.text, work);
         let record = &mut self.records[index as usize];
         self.kind.leave(index, &record.entry);
@@ -488,7 +267,7 @@ impl<K: Kind> Store<K> {
     /// All that was said of an entry: of each property what was said last, and where its verb stands.
     fn words(&self, index: u32, text: &[u8], work: &Work) -> (Vec<Word>, Range<usize>) {
         let record = &self.records[index as usize];
-        work.spend(record.source.len());
+        work.spend(30 + record.source.len());
         let mut verb = record.source.start..record.source.start;
         let mut words = if record.source.is_empty() {
             vec![builtin_word(K::BUILTIN.get(record.line as usize).copied().unwrap_or_default())]
@@ -499,9 +278,10 @@ impl<K: Kind> Store<K> {
             if K::ORDERED { properties(Verb::Add, &arguments).cloned().collect() } else { arguments }
         };
         for change in self.changes.get(&index).into_iter().flatten() {
-            work.spend(change.arguments.len());
+            work.spend(30 + change.arguments.len());
             let new = change.words(text);
-            words.retain(|word| !new.iter().any(|new| property_name(new) == property_name(word)));
+            let names: HashSet<&[u8]> = new.iter().map(property_name).collect();
+            words.retain(|word| !names.contains(property_name(word)));
             words.extend(new);
         }
         (words, verb)
@@ -551,10 +331,4 @@ impl Change {
 fn builtin_word(name: &str) -> Word {
     let value = Some(Text::made(name.as_bytes(), 0..0));
     Word { span: 0..0, name: Text::made(b"name", 0..0), value, flawed: false }
-}
-
-fn too_much() -> Complaint {
-    Complaint::new("the commands up to here look through too many entries, too often")
-        .expected("fewer commands that change or look for entries")
-        .help("write the entries as they are to be; what changes entries behind this line was not read")
 }
