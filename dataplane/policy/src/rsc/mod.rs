@@ -46,6 +46,7 @@ use self::lexer::{Command, Flaw, Lexer, Text, Word};
 use self::local_address::LocalAddresses;
 use self::menu::{Invocation, Line, Menu, Menus, Place};
 pub use self::problem::Problem;
+pub(crate) use self::problem::nearest;
 use self::problem::{Complaint, Cursor, Problems, show};
 use self::property::Add;
 pub use self::reference::{ActionReference, MenuReference, PropertyReference, reference};
