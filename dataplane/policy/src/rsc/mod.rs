@@ -11,7 +11,7 @@
 //!                                          │        filter, layer7, address_list, …: what an entry's words say
 //!                                          │        property: one table row a property; value: what values mean
 //!                                          └► other menus: skipped and counted
-//!                    whatever is wrong ──► problem ─► report
+//!                    whatever is wrong ──► problem ─► finding ─► report
 //! ```
 //!
 //! The language grows by rows in the tables of `filter` and its like, and by menus in `menu`.
@@ -20,6 +20,7 @@ mod address_list;
 mod check;
 mod command;
 mod filter;
+mod finding;
 mod interface;
 mod layer7;
 mod lexer;
@@ -30,6 +31,7 @@ mod property;
 mod reference;
 mod report;
 mod rules;
+mod said;
 mod select;
 mod store;
 mod tracking;
@@ -42,6 +44,7 @@ use serde::Serialize;
 
 use self::address_list::AddressLists;
 use self::command::{Order, Verb};
+pub use self::finding::{Also, Finding, PROBLEM_CODE, Severity, place};
 use self::lexer::{Command, Flaw, Lexer, Text, Word};
 use self::local_address::LocalAddresses;
 use self::menu::{Invocation, Line, Menu, Menus, Place};
@@ -50,8 +53,9 @@ pub(crate) use self::problem::nearest;
 use self::problem::{Complaint, Cursor, Problems, show};
 use self::property::Add;
 pub use self::reference::{ActionReference, MenuReference, PropertyReference, reference};
-pub use self::report::report;
+pub use self::report::{pictures, report};
 use self::rules::{Patterns, Rules};
+pub use self::said::Said;
 use self::store::{Kind, Store, Work};
 use crate::packet::Family;
 use crate::rule::{ListEntry, RuleSet, Table, Tracking};
@@ -65,6 +69,12 @@ pub struct Reading {
     pub problems: Vec<Problem>,
     /// Menus that are not firewall rules, in the order of their first command.
     pub skipped: Vec<SkippedMenu>,
+    /// Where each of the rules is said, in their order.
+    #[serde(skip)]
+    pub rules_said: Vec<Said>,
+    /// Where each of the patterns is said, in their order.
+    #[serde(skip)]
+    pub patterns_said: Vec<Said>,
 }
 
 /// A menu whose commands were passed over.
@@ -305,16 +315,20 @@ impl<'a> Reader<'a> {
         let [v4, v6] = self.address_lists.map(|store| store.into_entries().flatten());
         let mut address_lists: Vec<ListEntry> = v4.collect();
         address_lists.extend(v6);
+        let (layer7, patterns_said) =
+            patterns.into_iter().filter_map(|entry| Some((entry.pattern?, entry.said))).unzip();
+        let (rules, rules_said) = rules.into_iter().filter_map(|entry| Some((entry.rule?, entry.said))).unzip();
         let mut rules = RuleSet {
-            layer7: patterns.into_iter().filter_map(|entry| entry.pattern).collect(),
-            rules: rules.into_iter().filter_map(|entry| entry.rule).collect(),
+            layer7,
+            rules,
             address_lists,
             tracking: self.tracking,
             interface_lists: interface::finish(self.interface_lists, self.interface_members, &mut self.problems),
             local_addresses: self.local_addresses.into_iter().flat_map(Store::into_entries).flatten().collect(),
         };
         rules.assign_ids();
-        Reading { rules, problems: self.problems.place(self.text), skipped: self.skipped }
+        let problems = self.problems.place(self.text);
+        Reading { rules, problems, skipped: self.skipped, rules_said, patterns_said }
     }
 }
 
