@@ -22,13 +22,15 @@ the tables that read them.
 - **Every bad line is reported**, with line, column, what was expected and a remedy. A file with a problem is not used at
   all: a rule without one of its matchers would let in more.
 - **What cannot be honoured here is kept and never run.** Such a rule is no mistake of the file; it is shown with the reason.
+  A file that has one is refused all the same, unless the rule is disabled or `--allow-invalid` is given.
 - **Menus that are not listed here are skipped** and counted.
 - **Commands**: `add`, `set`, `remove`, `enable`, `disable`, `comment`, and for rules `move` and `place-before=`, for entries
   by number, `*1`, name, or `[find …]`. Scripts (`:if`, `$x`) are refused.
 - **`!name`** unsets a property, as verbose exports do. **`!` before a value** negates all of it.
 - All matchers of a rule must be true. Those that look at ports, flags or ICMP are false for packets that have none, negated
   or not.
-- What the dataplane does not run yet, it refuses by name; `knockctl check` says the same beforehand.
+- What the dataplane does not run yet, it refuses by name; `knockctl check` says the same beforehand. What else it says of
+  rules is in [lints.md](lints.md).
 
 In the tables, `[…]` may be left out, `|` stands between choices, `…` for more of the same. What begins with **Here** is
 different from RouterOS.
