@@ -7,23 +7,31 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knockplane_engine::lists::Lists;
-use knockplane_engine::table::Table;
+use knockplane_engine::lists::{CapacityError, Lists};
+use knockplane_engine::table::{CompileError, Table};
 use knockplane_policy::level;
 use knockplane_policy::rule::{Condition, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::{LONGEST_TIMEOUT, parse_duration};
 
+/// Why rules cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// What is wrong with them.
+    #[error(transparent)]
+    Rules(#[from] CompileError),
+    /// There is no memory to try them.
+    #[error(transparent)]
+    Room(#[from] CapacityError),
+}
+
 /// Whether the engine can run these rules with these settings.
 ///
 /// # Errors
 /// Everything that keeps them from running, in the engine's words.
-pub fn compile(rules: &RuleSet, settings: &Settings) -> Result<(), Vec<String>> {
-    let lists = Lists::new(1).map_err(|error| vec![error.to_string()])?;
-    match Table::compile(Arc::new(rules.clone()), settings, &lists) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.problems.iter().map(ToString::to_string).collect()),
-    }
+pub fn compile(rules: &RuleSet, settings: &Settings) -> Result<(), Refused> {
+    Table::compile(Arc::new(rules.clone()), settings, &Lists::new(1)?)?;
+    Ok(())
 }
 
 /// Every list the rules name, with its level; none for a list that no rule adds to, which only operators fill.
@@ -75,8 +83,11 @@ mod tests {
     #[test]
     fn rules_that_cannot_run_are_told_before_the_dataplane_sees_them() {
         let circle = sample::rule("0a1b2c3d", Action::Jump("input".into()), false, "");
-        let errors = compile(&RuleSet { rules: vec![circle], ..RuleSet::default() }, &Settings::default()).unwrap_err();
-        assert!(errors.len() == 1 && errors[0].contains("0a1b2c3d"), "{errors:?}");
-        assert_eq!(compile(&RuleSet::default(), &Settings::default()), Ok(()));
+        let error = compile(&RuleSet { rules: vec![circle], ..RuleSet::default() }, &Settings::default()).unwrap_err();
+        let Refused::Rules(error) = error else { panic!("{error}") };
+        let [problem] = &error.problems[..] else { panic!("{error}") };
+        assert_eq!(problem.place().map(|place| place.id.0.as_str()), Some("0a1b2c3d"));
+        assert_eq!(problem.sentence(), "the jump to `input` leads back to its own chain");
+        assert!(compile(&RuleSet::default(), &Settings::default()).is_ok());
     }
 }

@@ -2,6 +2,7 @@
 //! What needs the real dataplane is tested in the workspace's `tests` package.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -120,6 +121,27 @@ fn an_invalid_rule_file_ends_with_3_before_anybody_is_asked() {
         let text = stderr(&output);
         assert!(text.contains("bad.rsc") && text.contains("1 problem"), "{text}");
     }
+}
+
+#[test]
+fn rules_come_from_standard_input_as_well() {
+    let check = |text: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_knockctl"))
+            .args(["check", "--deny-lints", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let good = check("/ip firewall filter\nadd chain=input action=drop\n");
+    assert_eq!((good.status.code(), stderr(&good).as_str()), (Some(0), ""));
+    assert_eq!(String::from_utf8_lossy(&good.stdout), "standard input: 1 rule, 0 patterns\n");
+    let odd = check("/ip firewall filter\nadd chain=input action=drop\nadd chain=input action=drop\n");
+    assert_eq!(odd.status.code(), Some(3));
+    assert!(stderr(&odd).starts_with("warning[K001]: ") && stderr(&odd).contains("standard input:3:1"), "{odd:?}");
 }
 
 #[test]

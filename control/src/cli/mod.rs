@@ -6,7 +6,7 @@
 //! | file         | owns |
 //! |--------------|------|
 //! | `mod.rs`     | the command line, and what each command does |
-//! | `check.rs`   | rule files, judged offline |
+//! | `check/`     | rule files, judged offline |
 //! | `explain.rs` | why a packet's verdict is what it is |
 //! | `replay.rs`  | a capture run through rules |
 //! | `test/`      | tests of rules |
@@ -39,11 +39,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use hyper::{Method, StatusCode};
-use knockplane_policy::settings::Settings;
+use knockplane_policy::wire::Status;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::check::How;
 use self::http::{Client, Trouble};
 use crate::api::messages::{Applied, Apply, DEFAULT_LIMIT, ListAdd, Workers};
 use crate::settings::DEFAULT_SOCKET;
@@ -71,16 +72,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Read and compile rule files without running them; needs no daemon
-    Check {
-        /// RouterOS exports
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
-    /// Check a rule file and have it run in place of the present rules
+    /// Say what is wrong with rule files, and what cannot be meant, without running them; needs no daemon
+    Check(check::Check),
+    /// Check a rule file with the dataplane's settings, and have it run in place of the present rules
     Apply {
-        /// RouterOS export
+        /// RouterOS export; `-` is standard input
         file: PathBuf,
+        /// Keep rules that can never run, as disabled ones, instead of refusing the file
+        #[arg(long)]
+        allow_invalid: bool,
     },
     /// Say why a packet's verdict is what it is: every rule it meets; needs no daemon with --rules
     Explain(Box<explain::Explain>),
@@ -218,8 +218,8 @@ async fn run(cli: Cli) -> Result<String, Failed> {
     let Cli { socket, json, command } = cli;
     let client = Client::new(socket);
     match command {
-        Command::Check { files } => check::run(&files, json),
-        Command::Apply { file } => apply(&client, &file, json).await,
+        Command::Check(command) => check::run(&command, json),
+        Command::Apply { file, allow_invalid } => apply(&client, &file, allow_invalid, json).await,
         Command::Explain(command) => explain::run(&client, *command, json).await,
         Command::Replay(command) => replay::run(&command, json),
         Command::Test { files } => test::run(&files, json),
@@ -235,9 +235,15 @@ async fn run(cli: Cli) -> Result<String, Failed> {
     }
 }
 
-async fn apply(client: &Client, file: &Path, json: bool) -> Result<String, Failed> {
-    let rules = check::one(file, &Settings::default(), json)?;
-    let source = std::path::absolute(file).unwrap_or_else(|_| file.to_owned()).display().to_string();
+async fn apply(client: &Client, file: &Path, allow_invalid: bool, json: bool) -> Result<String, Failed> {
+    // What cannot be read is told without asking anybody; the rest depends on the settings that the rules will have.
+    let text = check::read(file, json)?;
+    let status: Status = decode(&client.get("/api/v1/status").await?)?;
+    let rules = text.rules(&How { settings: &status.settings, allow_invalid, lints: true }, json)?;
+    let source = match std::path::absolute(file) {
+        Ok(path) if !text.is_standard_input() => path.display().to_string(),
+        _ => text.name().to_owned(),
+    };
     let body = as_json(&Apply { source, text: None, rules: Some(rules) })?;
     let answer = match client.send(Method::POST, "/api/v1/apply", Some(body)).await {
         Err(Trouble::Refused(StatusCode::UNPROCESSABLE_ENTITY, message)) => {

@@ -1,4 +1,5 @@
 use clap::CommandFactory;
+use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::Lists;
 
 use super::capture::sample;
@@ -219,6 +220,64 @@ fn lists_can_come_from_what_show_lists_printed() {
     let packet = "tcp 198.51.100.7 > 203.0.113.5:22";
     let text = knockctl(&["explain", packet, "--rules", &rules, "--lists", &lists.path("file")]).unwrap();
     assert!(text.ends_with("forward: a rule decided, line 4\n"), "{text}");
+}
+
+/// What `knockctl apply` answers to a dataplane with these settings, and what it sent.
+fn apply(arguments: &[&str], text: &[u8], settings: Settings) -> (Result<String, Failed>, Option<Apply>) {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Json;
+    use axum::routing::{get, post};
+
+    let rules = Kept::new(text);
+    let (socket, file) = (rules.path("control.sock"), rules.path("file"));
+    let sent = Arc::new(Mutex::new(None));
+    let taken = Arc::clone(&sent);
+    let status = Status { settings, ..crate::sample::status() };
+    let answers = axum::Router::new().route("/api/v1/status", get(async move || Json(status))).route(
+        "/api/v1/apply",
+        post(async move |Json(body): Json<Apply>| {
+            *taken.lock().unwrap() = Some(body);
+            Json(Applied { generation: 2, rules: 2, patterns: 0 })
+        }),
+    );
+    let line = [&["knockctl", "--socket", &socket, "apply", &file][..], arguments].concat();
+    let cli = Cli::try_parse_from(line).unwrap();
+    let result = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let server = tokio::spawn(async { axum::serve(listener, answers).await });
+        let result = run(cli).await;
+        server.abort();
+        result
+    });
+    let sent = sent.lock().unwrap().take();
+    (result, sent)
+}
+
+#[test]
+fn rules_that_nobody_can_run_are_applied_as_disabled_ones_or_not_at_all() {
+    let text = b"/ip firewall filter\nadd chain=input packet-mark=video\nadd chain=input action=drop\n";
+    let (refused, sent) = apply(&[], text, Settings::default());
+    assert_eq!((refused.unwrap_err().exit, sent), (Exit::Invalid, None));
+    let (applied, sent) = apply(&["--allow-invalid"], text, Settings::default());
+    assert_eq!(applied.unwrap(), "generation 2 runs, 2 rules\n");
+    let rules = sent.unwrap().rules.unwrap().rules;
+    assert!(rules[0].disabled && rules[0].invalid.is_some() && !rules[1].disabled, "{rules:?}");
+}
+
+#[test]
+fn rules_are_applied_by_the_settings_of_the_dataplane() {
+    let text = b"/ip firewall filter\nadd chain=input in-interface=ether1 action=drop\n";
+    let unmapped = |settings| match apply(&["--json"], text, settings).0 {
+        Ok(_) => false,
+        Err(failed) => failed.output.contains("E004"),
+    };
+    assert!(unmapped(Settings::default()));
+    let mut settings = Settings::default();
+    settings.interfaces.outside.push("ether1".to_owned());
+    assert!(!unmapped(settings));
+    let (unreadable, sent) = apply(&[], b"add chain=input\n", Settings::default());
+    assert_eq!((unreadable.unwrap_err().exit, sent), (Exit::Invalid, None));
 }
 
 /// What runs: everything from outside goes to `knock1` and is decided by the chain's default.

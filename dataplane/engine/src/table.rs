@@ -191,6 +191,28 @@ pub enum Problem {
     TooManyLists(#[from] TooManyLists),
 }
 
+impl Problem {
+    /// The rule that it is about; none if it is about more than one.
+    pub const fn place(&self) -> Option<&Place> {
+        match self {
+            Problem::JumpCircle { rule, .. }
+            | Problem::JumpTooDeep { rule, .. }
+            | Problem::MixedRange { rule }
+            | Problem::PatternMissing { rule, .. }
+            | Problem::Invalid { rule, .. }
+            | Problem::NotYet { rule, .. } => Some(rule),
+            _ => None,
+        }
+    }
+
+    /// What it says of that rule, for whoever shows the rule itself.
+    pub fn sentence(&self) -> String {
+        let text = self.to_string();
+        let prefix = self.place().map(|place| format!("{place}: ")).unwrap_or_default();
+        text.strip_prefix(&prefix).map(str::to_owned).unwrap_or(text)
+    }
+}
+
 /// A rule, for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: rule {id}")]

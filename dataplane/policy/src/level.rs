@@ -8,7 +8,7 @@
 //! Only what rules ask of lists directly is counted. A proof asked by the jump that leads to a rule, or by a rule that
 //! returns before it, is not seen, so a level is never too high.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::rule::{Action, Condition, Rule, RuleSet};
 
@@ -19,19 +19,21 @@ pub fn levels(rules: &RuleSet) -> BTreeMap<String, u8> {
         rules.rules.iter().filter(|rule| rule.runs()).filter_map(|rule| Some((added(rule)?, rule))).collect();
     let mut levels: BTreeMap<&str, Option<u8>> = adding.iter().map(|(list, _)| (*list, None)).collect();
 
-    // Levels are learnt from the easiest lists upwards and only ever sink, so this ends: at the latest after as many
-    // rounds as there are lists.
-    loop {
-        let mut changed = false;
-        for (list, rule) in &adding {
-            let Some(level) = proofs(rule, &levels) else { continue };
-            if levels[list].is_none_or(|known| level < known) {
-                levels.insert(list, Some(level));
-                changed = true;
-            }
+    let mut asking: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (place, (_, rule)) in adding.iter().enumerate() {
+        for list in needed(rule).filter(|list| levels.contains_key(list)) {
+            asking.entry(list).or_default().push(place);
         }
-        if !changed {
-            break;
+    }
+    // Levels are learnt from the easiest lists upwards and only ever sink, so this ends. A rule is looked at again when
+    // a list that it asks for has changed.
+    let mut waiting: VecDeque<usize> = (0..adding.len()).collect();
+    while let Some(place) = waiting.pop_front() {
+        let (list, rule) = adding[place];
+        let Some(level) = proofs(rule, &levels) else { continue };
+        if levels[list].is_none_or(|known| level < known) {
+            levels.insert(list, Some(level));
+            waiting.extend(asking.get(list).into_iter().flatten());
         }
     }
     levels.into_iter().map(|(list, level)| (list.to_owned(), level.unwrap_or(0))).collect()
@@ -43,6 +45,14 @@ fn added(rule: &Rule) -> Option<&str> {
         Action::AddSrcToAddressList(add) | Action::AddDstToAddressList(add) => Some(&add.list),
         _ => None,
     }
+}
+
+/// The lists that the packet's addresses must be in.
+fn needed(rule: &Rule) -> impl Iterator<Item = &str> {
+    rule.matchers.iter().filter(|matcher| !matcher.negated).filter_map(|matcher| match &matcher.condition {
+        Condition::SrcAddressList(list) | Condition::DstAddressList(list) => Some(list.as_str()),
+        _ => None,
+    })
 }
 
 /// How many proofs a packet has given that matches this rule; none while that is not known of one of its lists.
@@ -132,6 +142,13 @@ mod tests {
             _ => add(&format!("{step:03}"), &[&format!("{:03}", step - 1)]),
         });
         assert_eq!(of(rules.collect()).pop(), Some(("299".to_owned(), 255)));
+    }
+
+    #[test]
+    fn a_long_ladder_that_stands_upside_down_is_no_more_work() {
+        let step = |step: usize| add(&format!("{step:05}"), &[&format!("{:05}", step - 1)]);
+        let rules = (1..20_000).rev().map(step).chain([add("00000", &[])]).collect();
+        assert_eq!(of(rules)[3], ("00003".to_owned(), 3));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | [`level`]  | how many proofs it takes to get into a list |
 //! | [`eval`]   | the reference: rules tried one by one, in order |
 //! | [`rsc`]    | reading RouterOS exports, with every bad line reported |
+//! | [`lint`]   | what is right in every line, and still cannot be meant |
 //! | [`wire`]   | JSON lines between the dataplane and the control process |
 //! | [`time`]   | points in time and RouterOS durations |
 //! | [`word`]   | words of the language, and sets of them |
@@ -20,6 +21,7 @@
 pub mod eval;
 pub mod layer7;
 pub mod level;
+pub mod lint;
 pub mod packet;
 pub mod reason;
 pub mod rsc;

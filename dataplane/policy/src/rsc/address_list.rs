@@ -24,21 +24,27 @@ use crate::packet::Family;
 use crate::rule::{AddressSet, EntryAddress, ListEntry, ListTimeout};
 use crate::time::{format_duration, parse_duration};
 
+type Row = Property<Draft>;
+
 /// Every property RouterOS has for these menus. Source: RouterOS manual, Address-lists, and exports of RouterOS 5 to 7.
-pub(super) const PROPERTIES: &[Property<Draft>] = &[
-    Property::optional("address", |entry, value| {
+pub(super) const PROPERTIES: &[Row] = &[
+    Row::optional("address", |entry, value| {
         entry.address = address(value::text(value)?, entry.family)?;
         Ok(())
-    }),
-    Property::fixed("list", |entry, value| {
+    })
+    .says("What is in the list; nothing if it is left out, and not every address.", ADDRESSES, "192.0.2.0/24")
+    .differs("Host names are kept, but nobody looks them up yet."),
+    Row::fixed("list", |entry, value| {
         entry.list = Some(value::list_name(value::text(value)?)?);
         Ok(())
-    }),
-    Property::optional("comment", |entry, value| {
+    })
+    .says("The list that the entry is in.", "name", "friends"),
+    Row::optional("comment", |entry, value| {
         entry.comment = value::comment(value);
         Ok(())
-    }),
-    Property::optional("timeout", |entry, value| {
+    })
+    .says("Free text.", "text", "the office"),
+    Row::optional("timeout", |entry, value| {
         let text = value::text(value)?;
         entry.timeout = match value::list_timeout(text)? {
             ListTimeout::After(timeout) => Some(timeout),
@@ -51,16 +57,29 @@ pub(super) const PROPERTIES: &[Property<Draft>] = &[
             ListTimeout::NoneDynamic | ListTimeout::NoneStatic => None,
         };
         Ok(())
-    }),
-    Property::fixed("disabled", |entry, value| {
+    })
+    .says(
+        "How long the entry stays, from when the rules are applied; for good if nothing is said.",
+        TIMEOUT,
+        "1d",
+    ),
+    Row::fixed("disabled", |entry, value| {
         entry.disabled = value::yes_no(value::text(value)?)?;
         Ok(())
-    }),
+    })
+    .says("Keeps the entry without its being in the list.", "yes|no", "yes"),
     // What the router knows of the entry; nothing here depends on it.
-    Property::optional("creation-time", |_, value| value::text(value).map(|_| ())),
-    Property::fixed("dynamic", |_, value| value::yes_no(value::text(value)?).map(|_| ())),
-    Property::unsupported("copy-from"),
+    Row::optional("creation-time", |_, value| value::text(value).map(|_| ()))
+        .says("When the router made the entry.", "text", "2026-01-02 03:04:05")
+        .differs("It changes nothing here."),
+    Row::fixed("dynamic", |_, value| value::yes_no(value::text(value)?).map(|_| ()))
+        .says("Whether the router forgets the entry when it restarts.", "yes|no", "no")
+        .differs("It changes nothing here: entries are as the file says."),
+    Row::unsupported("copy-from"),
 ];
+
+const ADDRESSES: &str = "address[/length]|address-address|host name; ranges for IPv4 only";
+const TIMEOUT: &str = "none-dynamic|none-static|time, up to 35w3d13h13m56s";
 
 /// An entry while its words are read.
 #[derive(Debug)]

@@ -237,6 +237,7 @@ mod tests {
             disabled: false,
             jump: jump.map(|target| (target.to_owned(), 0..1)),
             pattern: None,
+            said: super::super::Said::default(),
         };
         let (filter, raw) = (Table::Filter, Table::Raw);
         let mut rules = [

@@ -12,45 +12,62 @@ use super::store::Store;
 use super::value::{self, Parsed};
 use crate::rule::InterfaceList;
 
+type ListRow = Property<ListDraft>;
+type MemberRow = Property<MemberDraft>;
+
 /// Every property RouterOS has for lists. Source: RouterOS manual, Interface lists.
-const LIST_PROPERTIES: &[Property<ListDraft>] = &[
-    Property::fixed("name", |list, value| {
+pub(super) const LIST_PROPERTIES: &[ListRow] = &[
+    ListRow::fixed("name", |list, value| {
         list.name = Some(value::list_name(value::text(value)?)?);
         Ok(())
-    }),
-    Property::optional("include", |list, value| names(&mut list.include, value)),
-    Property::optional("exclude", |list, value| names(&mut list.exclude, value)),
-    Property::optional("comment", |_, _| Ok(())),
-    Property::unsupported("copy-from"),
+    })
+    .says("What interface matchers refer to; no two lists have the same.", "name", "WAN")
+    .differs("`[policy.interfaces]` of the configuration may say which side of the filter the list is."),
+    ListRow::optional("include", |list, value| names(&mut list.include, value)).says(
+        "Lists whose interfaces are in this one too; they must be in the file.",
+        "name,…",
+        "all",
+    ),
+    ListRow::optional("exclude", |list, value| names(&mut list.exclude, value)).says(
+        "Lists whose interfaces are not, if they were only included.",
+        "name,…",
+        "none",
+    ),
+    ListRow::optional("comment", |_, _| Ok(())).says("Free text.", "text", "defconf"),
+    ListRow::unsupported("copy-from"),
 ];
 
 /// Every property RouterOS has for members.
-const MEMBER_PROPERTIES: &[Property<MemberDraft>] = &[
-    Property::fixed("interface", |member, value| {
+pub(super) const MEMBER_PROPERTIES: &[MemberRow] = &[
+    MemberRow::fixed("interface", |member, value| {
         member.interface = Some(value::name(value::text(value)?, "interface")?);
         Ok(())
-    }),
-    Property::fixed("list", |member, value| {
+    })
+    .says("The interface.", "name", "ether1")
+    .differs("Interfaces that mean no side of the filter are taken for some on which nothing arrives."),
+    MemberRow::fixed("list", |member, value| {
         member.list = Some(value::list_name(value::text(value)?)?);
         Ok(())
-    }),
-    Property::optional("comment", |_, _| Ok(())),
-    Property::fixed("disabled", |member, value| {
+    })
+    .says("The list that it is in, which must be in the file.", "name", "WAN"),
+    MemberRow::optional("comment", |_, _| Ok(())).says("Free text.", "text", "defconf"),
+    MemberRow::fixed("disabled", |member, value| {
         member.disabled = value::yes_no(value::text(value)?)?;
         Ok(())
-    }),
-    Property::unsupported("copy-from"),
+    })
+    .says("Keeps the member without its being in the list.", "yes|no", "yes"),
+    MemberRow::unsupported("copy-from"),
 ];
 
 #[derive(Debug, Default)]
-struct ListDraft {
+pub(super) struct ListDraft {
     name: Option<String>,
     include: Vec<String>,
     exclude: Vec<String>,
 }
 
 #[derive(Debug, Default)]
-struct MemberDraft {
+pub(super) struct MemberDraft {
     interface: Option<String>,
     list: Option<String>,
     disabled: bool,

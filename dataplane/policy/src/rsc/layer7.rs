@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::problem::{Complaint, Problems, show};
 use super::property::{self, Add, Property, read_text, set};
+use super::said::Said;
 use super::value::{self, Parsed};
 use crate::layer7;
 use crate::rule::Layer7Pattern;
@@ -42,6 +43,8 @@ pub(super) struct Entry {
     pub(super) pattern: Option<Layer7Pattern>,
     /// Its name, and where that stands.
     pub(super) name: Option<(String, Range<usize>)>,
+    /// Where it says all that.
+    pub(super) said: Said,
 }
 
 /// Reads one `add`.
@@ -65,7 +68,7 @@ pub(super) fn read(add: &Add<'_>, problems: &mut Problems) -> Entry {
         comment: draft.comment.unwrap_or_default(),
         line: add.line,
     });
-    Entry { pattern, name }
+    Entry { pattern, name, said: given.said(add.verb.clone()) }
 }
 
 /// The expression, if it parses.

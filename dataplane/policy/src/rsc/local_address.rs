@@ -15,44 +15,74 @@ use super::value::{self, Parsed};
 use crate::packet::Family;
 use crate::time::digits;
 
+type Row = Property<Draft>;
+
 /// Every property RouterOS has for these menus. Source: RouterOS manual, IP Addressing, and exports of RouterOS 5 to 7.
-const PROPERTIES: &[Property<Draft>] = &[
-    Property::fixed("address", |draft, value| {
+pub(super) const PROPERTIES: &[Row] = &[
+    Row::fixed("address", |draft, value| {
         let (address, length) = address(value::text(value)?, draft.family)?;
         (draft.address, draft.length) = (Some(address), length);
         Ok(())
-    }),
-    Property::fixed("disabled", |draft, value| {
+    })
+    .says("The address, with the length of its network's prefix.", "address[/length]", "192.0.2.1/24"),
+    Row::fixed("disabled", |draft, value| {
         draft.disabled = value::yes_no(value::text(value)?)?;
         Ok(())
-    }),
-    Property::optional("netmask", |draft: &mut Draft, value| {
+    })
+    .says("The router does not have the address.", "yes|no", "yes"),
+    Row::optional("netmask", |draft, value| {
         draft.netmask = Some(netmask(value::text(value)?)?);
         Ok(())
     })
+    .says("The length of the prefix, if `address` does not say it.", "mask", "255.255.255.0")
     .only(Family::Ipv4),
-    Property::optional("eui-64", |draft: &mut Draft, value| {
+    Row::optional("eui-64", |draft, value| {
         draft.made_up |= value::yes_no(value::text(value)?)?;
         Ok(())
     })
+    .says("Whether the router makes up the address from its prefix.", "yes|no", "yes")
+    .differs(MADE_UP)
     .only(Family::Ipv6),
-    Property::optional("from-pool", |draft: &mut Draft, value| {
+    Row::optional("from-pool", |draft, value| {
         draft.made_up |= !value.is_empty();
         Ok(())
     })
+    .says("The pool that the address's prefix is from.", "name", "pool6")
+    .differs(MADE_UP)
     .only(Family::Ipv6),
     // They follow from the address, or say nothing of it.
-    Property::optional("network", any).only(Family::Ipv4),
-    Property::optional("broadcast", any).only(Family::Ipv4),
-    Property::optional("interface", any),
-    Property::optional("actual-interface", any),
-    Property::optional("vrf", any),
-    Property::optional("comment", any),
-    Property::optional("advertise", any).only(Family::Ipv6),
-    Property::optional("no-dad", any).only(Family::Ipv6),
-    Property::optional("auto-link-local", any).only(Family::Ipv6),
-    Property::unsupported("copy-from"),
+    Row::optional("network", any)
+        .says("The first address of the network.", "address", "192.0.2.0")
+        .differs(FOLLOWS)
+        .only(Family::Ipv4),
+    Row::optional("broadcast", any)
+        .says("The last address of the network.", "address", "192.0.2.255")
+        .differs(FOLLOWS)
+        .only(Family::Ipv4),
+    Row::optional("interface", any).says("The interface that has the address.", "name", "bridge").differs(NOTHING),
+    Row::optional("actual-interface", any)
+        .says("The same, as the router found out.", "name", "bridge")
+        .differs(NOTHING),
+    Row::optional("vrf", any).says("The routing table that the address is in.", "name", "main").differs(NOTHING),
+    Row::optional("comment", any).says("Free text.", "text", "defconf"),
+    Row::optional("advertise", any)
+        .says("Whether the router announces the prefix.", "yes|no", "no")
+        .differs(NOTHING)
+        .only(Family::Ipv6),
+    Row::optional("no-dad", any)
+        .says("Whether the router asks if somebody else has the address.", "yes|no", "no")
+        .differs(NOTHING)
+        .only(Family::Ipv6),
+    Row::optional("auto-link-local", any)
+        .says("Whether the interface has a link-local address as well.", "yes|no", "yes")
+        .differs(NOTHING)
+        .only(Family::Ipv6),
+    Row::unsupported("copy-from"),
 ];
+
+const MADE_UP: &str = "An address that the router makes up is not in the file, and so not known here.";
+const FOLLOWS: &str = "It follows from the address, whatever it says.";
+const NOTHING: &str = "It changes nothing here.";
 
 fn any(_: &mut Draft, _: &[u8]) -> Parsed<()> {
     Ok(())
@@ -60,7 +90,7 @@ fn any(_: &mut Draft, _: &[u8]) -> Parsed<()> {
 
 /// An address while its words are read.
 #[derive(Debug)]
-struct Draft {
+pub(super) struct Draft {
     family: Family,
     address: Option<IpAddr>,
     length: Option<u8>,

@@ -60,6 +60,12 @@ impl Menu {
     }
 }
 
+/// The paths of all menus whose commands are read.
+#[cfg(test)]
+pub(super) fn paths() -> impl Iterator<Item = &'static str> {
+    UNDERSTOOD.iter().map(|(_, path, _)| *path)
+}
+
 /// Words that are commands wherever they stand. Source: RouterOS manual, Command Line Interface, and the menus of
 /// system, interface and tool.
 #[rustfmt::skip]

@@ -12,7 +12,7 @@
 //!                                          │        filter, layer7, address_list, …: what an entry's words say
 //!                                          │        property: one table row a property; value: what values mean
 //!                                          └► other menus: skipped and counted
-//!            whatever is wrong ──► flaw, problem ─► report
+//!                   whatever is wrong ──► flaw, problem ─► finding ─► report
 //! ```
 //!
 //! The language grows by rows in the tables of `filter` and its like, and by menus in `menu`.
@@ -21,6 +21,7 @@ mod address_list;
 mod check;
 mod command;
 mod filter;
+mod finding;
 mod flaw;
 mod interface;
 mod kind;
@@ -33,6 +34,7 @@ mod property;
 mod reference;
 mod report;
 mod rules;
+mod said;
 mod select;
 mod store;
 mod tracking;
@@ -46,17 +48,20 @@ use serde::Serialize;
 
 use self::address_list::AddressLists;
 use self::command::{Order, Verb};
+pub use self::finding::{Also, Finding, PROBLEM_CODE, Severity, place};
 use self::flaw::Flaw;
 use self::kind::Kind;
 use self::lexer::{Command, Lexer, Text, Word};
 use self::local_address::LocalAddresses;
 use self::menu::{Invocation, Line, Menu, Menus, Place};
 pub use self::problem::Problem;
+pub(crate) use self::problem::nearest;
 use self::problem::{Complaint, Cursor, Problems, show};
 use self::property::Add;
 pub use self::reference::{ActionReference, MenuReference, PropertyReference, reference};
-pub use self::report::report;
+pub use self::report::{pictures, report};
 use self::rules::{Patterns, Rules};
+pub use self::said::Said;
 use self::store::Store;
 use self::work::Work;
 use crate::packet::Family;
@@ -74,6 +79,12 @@ pub struct Reading {
     pub problems: Vec<Problem>,
     /// Menus that are not firewall rules, in the order of their first command; beyond a thousand all in one, `…`.
     pub skipped: Vec<SkippedMenu>,
+    /// Where each of the rules is said, in their order.
+    #[serde(skip)]
+    pub rules_said: Vec<Said>,
+    /// Where each of the patterns is said, in their order.
+    #[serde(skip)]
+    pub patterns_said: Vec<Said>,
 }
 
 /// A menu whose commands were passed over.
@@ -331,16 +342,20 @@ impl<'a> Reader<'a> {
         let [v4, v6] = self.address_lists.map(|store| store.into_entries().flatten());
         let mut address_lists: Vec<ListEntry> = v4.collect();
         address_lists.extend(v6);
+        let (layer7, patterns_said) =
+            patterns.into_iter().filter_map(|entry| Some((entry.pattern?, entry.said))).unzip();
+        let (rules, rules_said) = rules.into_iter().filter_map(|entry| Some((entry.rule?, entry.said))).unzip();
         let mut rules = RuleSet {
-            layer7: patterns.into_iter().filter_map(|entry| entry.pattern).collect(),
-            rules: rules.into_iter().filter_map(|entry| entry.rule).collect(),
+            layer7,
+            rules,
             address_lists,
             tracking: self.tracking,
             interface_lists: interface::finish(self.interface_lists, self.interface_members, &mut self.problems),
             local_addresses: self.local_addresses.into_iter().flat_map(Store::into_entries).flatten().collect(),
         };
         rules.assign_ids();
-        Reading { rules, problems: self.problems.place(self.text), skipped: self.skipped }
+        let problems = self.problems.place(self.text);
+        Reading { rules, problems, skipped: self.skipped, rules_said, patterns_said }
     }
 }
 

@@ -201,7 +201,7 @@ pub(super) fn show(bytes: &[u8]) -> String {
 }
 
 /// The name that was probably meant: at most every third character wrong.
-pub(super) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const LONGEST: usize = 48;
     let tolerance = (word.len() / 3).clamp(1, 4);
     if word.is_empty() || word.len() > LONGEST {

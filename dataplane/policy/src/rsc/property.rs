@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::lexer::{Text, Word};
 use super::problem::{Complaint, Problems, show};
 use super::reference::PropertyReference;
+use super::said::Said;
 use super::value::{self, Parsed};
 use crate::packet::Family;
 use crate::rule::Table;
@@ -170,6 +171,12 @@ impl Given {
     /// Whether it is certain that there is no value.
     pub(super) fn is_missing(&self, name: &str) -> bool {
         self.complete && self.span(name).is_none()
+    }
+
+    /// What was given, and understood, by a command whose verb stands there.
+    pub(super) fn said(self, verb: Range<usize>) -> Said {
+        let understood = self.values.into_iter().filter(|(_, state, _)| *state == State::Read);
+        Said { verb, values: understood.map(|(name, _, span)| (name, span)).collect() }
     }
 
     fn has(&self, name: &str) -> bool {

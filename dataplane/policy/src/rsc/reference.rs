@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::{filter, layer7, property};
+use super::{address_list, filter, interface, layer7, local_address, property, tracking};
 use crate::packet::Family;
 use crate::rule::Table;
 
@@ -14,6 +14,8 @@ use crate::rule::Table;
 pub struct MenuReference {
     /// Their paths, such as `/ip firewall filter`.
     pub menus: &'static [&'static str],
+    /// What they are for, in a sentence or some.
+    pub meaning: &'static str,
     /// In the order of the table.
     pub properties: Vec<PropertyReference>,
     /// What `action=` may be; empty for menus without actions.
@@ -74,19 +76,48 @@ pub struct ActionReference {
     pub table: Option<Table>,
 }
 
-/// Every menu whose rules are read.
+/// Every menu that is read.
 pub fn reference() -> Vec<MenuReference> {
+    let menu = |menus, meaning, properties| MenuReference { menus, meaning, properties, actions: Vec::new() };
     vec![
         MenuReference {
-            menus: &["/ip firewall filter", "/ipv6 firewall filter", "/ip firewall raw", "/ipv6 firewall raw"],
-            properties: property::describe(filter::PROPERTIES),
             actions: filter::describe_actions(),
+            ..menu(
+                &["/ip firewall filter", "/ipv6 firewall filter", "/ip firewall raw", "/ipv6 firewall raw"],
+                "The rules, tried in order. Those of `raw` come before connections are tracked, those of `filter` after.",
+                property::describe(filter::PROPERTIES),
+            )
         },
-        MenuReference {
-            menus: &["/ip firewall layer7-protocol"],
-            properties: property::describe(layer7::PROPERTIES),
-            actions: Vec::new(),
-        },
+        menu(
+            &["/ip firewall layer7-protocol"],
+            "Patterns that `layer7-protocol` of a rule asks for, for both families.",
+            property::describe(layer7::PROPERTIES),
+        ),
+        menu(
+            &["/ip firewall address-list", "/ipv6 firewall address-list"],
+            "What address lists hold from the start. Rules and operators add more.",
+            property::describe(address_list::PROPERTIES),
+        ),
+        menu(
+            &["/interface list"],
+            "Lists of interfaces. `all`, `none`, `dynamic` and `static` are there without being added.",
+            property::describe(interface::LIST_PROPERTIES),
+        ),
+        menu(
+            &["/interface list member"],
+            "The interfaces that are in them.",
+            property::describe(interface::MEMBER_PROPERTIES),
+        ),
+        menu(
+            &["/ip address", "/ipv6 address"],
+            "The router's own addresses: what `local` and `broadcast` mean in rules follows from them.",
+            property::describe(local_address::PROPERTIES),
+        ),
+        menu(
+            &["/ip firewall connection tracking"],
+            "How connections are tracked, for both families. It is the only menu whose command is `set`.",
+            property::describe(tracking::PROPERTIES),
+        ),
     ]
 }
 
@@ -108,6 +139,7 @@ mod tests {
             for action in &menu.actions {
                 assert!(action.meaning.ends_with('.'), "{}", action.name);
             }
+            assert!(menu.meaning.ends_with('.'), "{:?}", menu.menus);
         }
     }
 
@@ -123,15 +155,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_menu_is_there() {
+        let menus: Vec<&str> = reference().iter().flat_map(|menu| menu.menus).copied().collect();
+        let mut paths: Vec<&str> = super::super::menu::paths().collect();
+        assert_eq!(menus.len(), paths.len());
+        paths.retain(|path| !menus.contains(path));
+        assert_eq!(paths, [""; 0]);
+    }
+
     /// Those of rules are read in the tests of `filter`.
     #[test]
-    fn the_examples_of_patterns_are_read() {
-        let words: Vec<String> = reference()[1]
-            .properties
-            .iter()
-            .map(|property| format!("{}=\"{}\"", property.name, property.example.replace('$', "\\$")))
-            .collect();
-        let reading = crate::rsc::read(format!("/ip firewall layer7-protocol add {}", words.join(" ")).as_bytes());
-        assert_eq!((reading.problems, reading.rules.layer7.len()), (vec![], 1));
+    fn every_example_of_the_other_menus_is_read() {
+        for menu in &reference()[1..] {
+            for property in &menu.properties {
+                let (before, needed): (_, &[_]) = match menu.menus[0] {
+                    "/ip firewall layer7-protocol" => ("", &[("name", "a"), ("regexp", "a")]),
+                    "/ip firewall address-list" => ("", &[("list", "a")]),
+                    "/interface list" => ("", &[("name", "a")]),
+                    "/interface list member" => {
+                        ("/interface list add name=WAN\n", &[("interface", "ether1"), ("list", "WAN")])
+                    }
+                    "/ip address" if property.family == Some(Family::Ipv6) => ("", &[("address", "2001:db8::1/64")]),
+                    "/ip address" => ("", &[("address", "192.0.2.1")]),
+                    _ => ("", &[]),
+                };
+                let path = menu.menus[usize::from(property.family == Some(Family::Ipv6))];
+                let verb = if path.ends_with("tracking") { "set" } else { "add" };
+                let example = property.example.replace('$', "\\$");
+                let mut words = format!("{}=\"{example}\"", property.name);
+                for (name, value) in needed.iter().filter(|(name, _)| *name != property.name) {
+                    words += &format!(" {name}={value}");
+                }
+                let text = format!("{before}{path} {verb} {words}\n");
+                assert_eq!(crate::rsc::read(text.as_bytes()).problems, [], "{text}");
+            }
+        }
     }
 }

@@ -1,37 +1,28 @@
-//! Problems as people read them, in the form of the Rust compiler's messages.
+//! Findings as people read them, in the form of the Rust compiler's messages.
 //!
 //! Owns the rendering only. The file may be in any encoding and of any size: what is not UTF-8 is shown as `�`, one
-//! for each byte so that columns stay true, and only the lines that a problem is about are handed to the renderer.
-//! Problems beyond the first [`MOST_PICTURES`], and those on lines that no screen could hold, are told in one line.
+//! for each byte so that columns stay true, and only the lines that a finding is about are handed to the renderer.
+//! Findings beyond the first [`MOST_PICTURES`], and those on lines that no screen could hold, are told in one line.
 
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 
+use super::finding::{Also, Finding, Severity};
 use super::problem::{Problem, char_length, line_end};
 
-/// How many problems are shown with the text they are about. Who has more looks at the first ones first.
+/// How many findings are shown with the text they are about. Who has more looks at the first ones first.
 const MOST_PICTURES: usize = 200;
 
-/// The longest text, in bytes, that is shown for a problem.
+/// The longest text, in bytes, that is shown for a finding.
 const LONGEST_PICTURE: usize = 8 * 1024;
 
 /// The problems of a file, for a terminal: place, text, what was expected, what to do. Empty if there are none.
 pub fn report(problems: &[Problem], file: &str, text: &[u8], color: bool) -> String {
-    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-    let mut lines = Lines { text, line: 0, seen: 0 };
-    let mut report = String::new();
-    for (index, problem) in problems.iter().enumerate() {
-        let picture = (index < MOST_PICTURES).then(|| lines.around(&problem.span)).flatten();
-        match picture {
-            Some(picture) => {
-                report.push_str(&renderer.render(&[group(problem, file, &picture)]));
-                report.push_str("\n\n");
-            }
-            None => one_line(&mut report, problem, file),
-        }
-    }
+    let findings: Vec<Finding> =
+        problems.iter().map(|problem| Finding { file: file.to_owned(), ..problem.clone().into() }).collect();
+    let mut report = pictures(&findings, text, color);
     if !problems.is_empty() {
         let plural = if problems.len() == 1 { "" } else { "s" };
         let _ = writeln!(report, "{file}: {} problem{plural}; nothing of this file is used", problems.len());
@@ -39,31 +30,68 @@ pub fn report(problems: &[Problem], file: &str, text: &[u8], color: bool) -> Str
     report
 }
 
-fn group<'a>(problem: &'a Problem, file: &'a str, picture: &'a Picture) -> Group<'a> {
+/// What was found in a file, for a terminal.
+pub fn pictures(findings: &[Finding], text: &[u8], color: bool) -> String {
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    let mut lines = Lines { text, line: 0, seen: 0 };
+    let mut report = String::new();
+    for (index, finding) in findings.iter().enumerate() {
+        let picture = (index < MOST_PICTURES).then(|| lines.around(&finding.span)).flatten();
+        match picture {
+            Some(picture) => {
+                let also = finding.also.as_ref().and_then(|also| Some((also, lines.around(&also.span)?)));
+                report.push_str(&renderer.render(&[group(finding, &picture, also.as_ref())]));
+                report.push_str("\n\n");
+            }
+            None => one_line(&mut report, finding),
+        }
+    }
+    report
+}
+
+fn group<'a>(finding: &'a Finding, picture: &'a Picture, also: Option<&'a (&Also, Picture)>) -> Group<'a> {
     let annotation = AnnotationKind::Primary.span(picture.span.clone());
-    let annotation = match &problem.expected {
+    let annotation = match &finding.expected {
         Some(expected) => annotation.label(format!("expected {expected}")),
         None => annotation,
     };
-    let snippet = Snippet::source(&picture.source)
-        .path(file)
-        .line_start(problem.line as usize)
-        .fold(false)
-        .annotation(annotation);
-    let group = Level::ERROR.primary_title(&problem.message).element(snippet);
-    match &problem.help {
-        Some(help) => group.element(Level::HELP.message(help)),
+    let level = match finding.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let title = level.primary_title(&finding.message).id(finding.code);
+    let mut group = title.element(snippet(finding, finding.line, picture, annotation));
+    if let Some((also, picture)) = also {
+        let annotation = AnnotationKind::Context.span(picture.span.clone()).label(&also.what);
+        group = group.element(snippet(finding, also.line, picture, annotation));
+    }
+    match &finding.remedy {
+        Some(remedy) => group.element(Level::HELP.message(remedy)),
         None => group,
     }
 }
 
-fn one_line(report: &mut String, problem: &Problem, file: &str) {
-    let _ = write!(report, "error: {file}:{}:{}: {}", problem.line, problem.column, problem.message);
-    if let Some(expected) = &problem.expected {
+fn snippet<'a>(
+    finding: &'a Finding,
+    line: u32,
+    picture: &'a Picture,
+    annotation: Annotation<'a>,
+) -> Snippet<'a, Annotation<'a>> {
+    Snippet::source(&picture.source).path(&finding.file).line_start(line as usize).fold(false).annotation(annotation)
+}
+
+fn one_line(report: &mut String, finding: &Finding) {
+    let severity = match finding.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    let Finding { file, line, column, code, message, .. } = finding;
+    let _ = write!(report, "{severity}[{code}]: {file}:{line}:{column}: {message}");
+    if let Some(expected) = &finding.expected {
         let _ = write!(report, "; expected {expected}");
     }
-    if let Some(help) = &problem.help {
-        let _ = write!(report, "; {help}");
+    if let Some(remedy) = &finding.remedy {
+        let _ = write!(report, "; {remedy}");
     }
     report.push('\n');
 }
@@ -74,7 +102,7 @@ struct Picture {
     span: Range<usize>,
 }
 
-/// Finds lines. Problems come in the file's order, so it goes forward.
+/// Finds lines. Findings come in the file's order, so it goes forward; for other places that they name it begins anew.
 struct Lines<'a> {
     text: &'a [u8],
     /// Where a line begins.

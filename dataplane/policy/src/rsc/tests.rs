@@ -249,7 +249,7 @@ fn more_problems_than_a_screen_holds_are_all_told() {
     let reading = read(text.as_bytes());
     assert_eq!(reading.problems.len(), 1_000);
     let told = report(&reading.problems, "a.rsc", text.as_bytes(), false);
-    assert!(told.contains("a.rsc:2:23") && told.contains("error: a.rsc:1001:23: `1` is not a limit"));
+    assert!(told.contains("a.rsc:2:23") && told.contains("error[E001]: a.rsc:1001:23: `1` is not a limit"));
     assert_eq!(report(&[], "a.rsc", text.as_bytes(), false), "");
 }
 

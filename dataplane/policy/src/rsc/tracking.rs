@@ -9,44 +9,66 @@ use crate::rule::{Tracking, TrackingMode};
 use crate::time::{LONGEST_TIMEOUT, parse_duration};
 use crate::word::Word as _;
 
+type Row = Property<Tracking>;
+
 /// Every property RouterOS has for this menu. Source: RouterOS manual, Connection tracking, and exports of RouterOS
 /// 5 to 7.
-const PROPERTIES: &[Property<Tracking>] = &[
-    Property::fixed("enabled", |tracking, value| {
-        let text = value::text(value)?;
-        tracking.enabled = TrackingMode::from_name(text).ok_or_else(|| {
-            Complaint::new(format!("`{}` is not a mode", show(value))).expected("`auto`, `yes` or `no`")
-        })?;
-        Ok(())
-    }),
-    Property::fixed("loose-tcp-tracking", |tracking, value| {
-        tracking.loose_tcp = value::yes_no(value::text(value)?)?;
-        Ok(())
-    }),
-    Property::fixed("tcp-syn-sent-timeout", |tracking, value| timeout(&mut tracking.tcp_syn_sent, value)),
-    Property::fixed("tcp-syn-received-timeout", |tracking, value| timeout(&mut tracking.tcp_syn_received, value)),
-    Property::fixed("tcp-established-timeout", |tracking, value| timeout(&mut tracking.tcp_established, value)),
-    Property::fixed("tcp-fin-wait-timeout", |tracking, value| timeout(&mut tracking.tcp_fin_wait, value)),
-    Property::fixed("tcp-close-wait-timeout", |tracking, value| timeout(&mut tracking.tcp_close_wait, value)),
-    Property::fixed("tcp-last-ack-timeout", |tracking, value| timeout(&mut tracking.tcp_last_ack, value)),
-    Property::fixed("tcp-time-wait-timeout", |tracking, value| timeout(&mut tracking.tcp_time_wait, value)),
-    Property::fixed("tcp-close-timeout", |tracking, value| timeout(&mut tracking.tcp_close, value)),
-    Property::fixed("tcp-max-retrans-timeout", |tracking, value| timeout(&mut tracking.tcp_max_retrans, value)),
-    Property::fixed("tcp-unacked-timeout", |tracking, value| timeout(&mut tracking.tcp_unacked, value)),
-    Property::fixed("udp-timeout", |tracking, value| timeout(&mut tracking.udp, value)),
-    Property::fixed("udp-stream-timeout", |tracking, value| timeout(&mut tracking.udp_stream, value)),
-    Property::fixed("icmp-timeout", |tracking, value| timeout(&mut tracking.icmp, value)),
-    Property::fixed("generic-timeout", |tracking, value| timeout(&mut tracking.generic, value)),
-    // It makes valid what is outside the window, and nothing here looks at windows.
-    Property::fixed("liberal-tcp-tracking", |_, value| value::yes_no(value::text(value)?).map(|_| ())),
-    // The router's own connections.
-    Property::fixed("tcp-syncookie", |_, value| value::yes_no(value::text(value)?).map(|_| ())),
-    // What the router counts.
-    Property::fixed("max-entries", |_, value| value::text(value).map(|_| ())),
-    Property::fixed("total-entries", |_, value| value::text(value).map(|_| ())),
-    Property::fixed("active-ipv4", |_, value| value::yes_no(value::text(value)?).map(|_| ())),
-    Property::fixed("active-ipv6", |_, value| value::yes_no(value::text(value)?).map(|_| ())),
+#[rustfmt::skip] // As the table of `filter`.
+pub(super) const PROPERTIES: &[Row] = &[
+    Row::fixed("enabled", |tracking, value| mode(&mut tracking.enabled, value))
+        .says("Whether connections are tracked; `auto`: if a rule asks for something of them.", "auto|yes|no", "auto"),
+    Row::fixed("loose-tcp-tracking", |tracking, value| yes_no(&mut tracking.loose_tcp, value))
+        .says("Whether a TCP packet in the middle of an unknown connection makes it known, and is not invalid.",
+            "yes|no", "no"),
+    Row::fixed("tcp-syn-sent-timeout", |tracking, value| timeout(&mut tracking.tcp_syn_sent, value))
+        .says("How long a TCP connection is known of which one side has sent its SYN.", TIME, "5s"),
+    Row::fixed("tcp-syn-received-timeout", |tracking, value| timeout(&mut tracking.tcp_syn_received, value))
+        .says("The same when the other side has answered it.", TIME, "5s"),
+    Row::fixed("tcp-established-timeout", |tracking, value| timeout(&mut tracking.tcp_established, value))
+        .says("The same when that was acknowledged.", TIME, "1d"),
+    Row::fixed("tcp-fin-wait-timeout", |tracking, value| timeout(&mut tracking.tcp_fin_wait, value))
+        .says("The same when one side has closed it.", TIME, "10s"),
+    Row::fixed("tcp-close-wait-timeout", |tracking, value| timeout(&mut tracking.tcp_close_wait, value))
+        .says("The same when that was acknowledged.", TIME, "10s"),
+    Row::fixed("tcp-last-ack-timeout", |tracking, value| timeout(&mut tracking.tcp_last_ack, value))
+        .says("The same when the other side has closed it too.", TIME, "10s"),
+    Row::fixed("tcp-time-wait-timeout", |tracking, value| timeout(&mut tracking.tcp_time_wait, value))
+        .says("The same when that was acknowledged as well.", TIME, "10s"),
+    Row::fixed("tcp-close-timeout", |tracking, value| timeout(&mut tracking.tcp_close, value))
+        .says("The same when one side has aborted it.", TIME, "10s"),
+    Row::fixed("tcp-max-retrans-timeout", |tracking, value| timeout(&mut tracking.tcp_max_retrans, value))
+        .says("The same when a side goes on sending the same.", TIME, "5m")
+        .differs("Sequence numbers are not followed here, so it is kept and changes nothing."),
+    Row::fixed("tcp-unacked-timeout", |tracking, value| timeout(&mut tracking.tcp_unacked, value))
+        .says("The same when what a side sends is not acknowledged.", TIME, "5m")
+        .differs("Sequence numbers are not followed here, so it is kept and changes nothing."),
+    Row::fixed("udp-timeout", |tracking, value| timeout(&mut tracking.udp, value))
+        .says("How long a UDP connection is known that was seen one way.", TIME, "30s")
+        .differs("If nothing is said, it is 10s for exports of RouterOS before 7, as it was there."),
+    Row::fixed("udp-stream-timeout", |tracking, value| timeout(&mut tracking.udp_stream, value))
+        .says("The same when it was seen both ways.", TIME, "3m"),
+    Row::fixed("icmp-timeout", |tracking, value| timeout(&mut tracking.icmp, value))
+        .says("How long a ping is known.", TIME, "10s"),
+    Row::fixed("generic-timeout", |tracking, value| timeout(&mut tracking.generic, value))
+        .says("How long a connection of any other protocol is known.", TIME, "10m"),
+    Row::fixed("liberal-tcp-tracking", |_, value| value::yes_no(value::text(value)?).map(drop))
+        .says("Whether what is outside the window of a TCP connection belongs to it.", "yes|no", "no")
+        .differs("It changes nothing: nothing here looks at windows."),
+    Row::fixed("tcp-syncookie", |_, value| value::yes_no(value::text(value)?).map(drop))
+        .says("Whether the router answers floods of SYNs with cookies.", "yes|no", "no")
+        .differs("It changes nothing: it is about the router's own connections."),
+    Row::fixed("max-entries", |_, value| value::text(value).map(|_| ()))
+        .says("How many connections the router knows at most.", "number", "100000").differs(COUNTED),
+    Row::fixed("total-entries", |_, value| value::text(value).map(|_| ()))
+        .says("How many it knew.", "number", "7").differs(COUNTED),
+    Row::fixed("active-ipv4", |_, value| value::yes_no(value::text(value)?).map(drop))
+        .says("Whether it tracked IPv4.", "yes|no", "yes").differs(COUNTED),
+    Row::fixed("active-ipv6", |_, value| value::yes_no(value::text(value)?).map(drop))
+        .says("Whether it tracked IPv6.", "yes|no", "yes").differs(COUNTED),
 ];
+
+const TIME: &str = "time, up to 35w3d13h13m56s";
+const COUNTED: &str = "It changes nothing: it is what the router found out.";
 
 /// What holds if a file says nothing: RouterOS's defaults, as they were when the file was exported.
 pub(super) fn defaults(text: &[u8]) -> Tracking {
@@ -80,6 +102,17 @@ pub(super) fn set(tracking: &mut Tracking, set: &Add<'_>, problems: &mut Problem
     if problems.count() == before {
         *tracking = changed;
     }
+}
+
+fn mode(place: &mut TrackingMode, value: &[u8]) -> Parsed<()> {
+    *place = TrackingMode::from_name(value::text(value)?)
+        .ok_or_else(|| Complaint::new(format!("`{}` is not a mode", show(value))).expected("`auto`, `yes` or `no`"))?;
+    Ok(())
+}
+
+fn yes_no(place: &mut bool, value: &[u8]) -> Parsed<()> {
+    *place = value::yes_no(value::text(value)?)?;
+    Ok(())
 }
 
 fn timeout(place: &mut Duration, value: &[u8]) -> Parsed<()> {

@@ -8,7 +8,7 @@ use crate::reason::{Reason, Verdict};
 use crate::rule::{Layer7Pattern, Log, RejectWith, Tracking, TrackingMode, one_of_each};
 use crate::word::Word;
 
-fn actions() -> Vec<Action> {
+pub(super) fn actions() -> Vec<Action> {
     let rejects = RejectWith::ALL.iter().map(|with| Action::Reject(*with));
     let others = [
         Action::Accept,

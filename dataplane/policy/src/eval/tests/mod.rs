@@ -3,6 +3,7 @@
 mod anything;
 mod content;
 mod headers;
+mod lints;
 mod memory;
 mod walk;
 

@@ -20,6 +20,7 @@ pub(super) use self::action::describe_actions;
 pub(super) use self::table::PROPERTIES;
 use super::problem::{Complaint, Problems, show};
 use super::property::{self, Add, Scope, set};
+use super::said::Said;
 use super::value::{self, Parsed};
 use crate::packet::Family;
 use crate::rule::{
@@ -40,6 +41,8 @@ pub(super) struct Entry {
     pub(super) jump: Option<(String, Range<usize>)>,
     /// The pattern it asks for, and where it says so.
     pub(super) pattern: Option<(String, Range<usize>)>,
+    /// Where it says all that.
+    pub(super) said: Said,
 }
 
 /// Reads one `add`.
@@ -62,9 +65,11 @@ pub(super) fn read(table: Table, family: Family, add: &Add<'_>, problems: &mut P
         disabled: draft.disabled.unwrap_or_default(),
         jump: draft.target.clone().zip(given.read("jump-target")).filter(|_| draft.action == Some(Kind::Jump)),
         pattern,
+        said: Said::default(),
     };
     if given.complete && problems.count() == before {
         entry.rule = draft.finish(add.line);
+        entry.said = given.said(add.verb.clone());
     }
     entry
 }

@@ -26,7 +26,7 @@ pub(super) const EXPORTS: &[(&str, &[u8])] = &[
 
 /// What a file said, in some lines.
 fn summary(name: &str, text: &[u8]) -> String {
-    let Reading { rules, problems, skipped } = read(text);
+    let Reading { rules, problems, skipped, .. } = read(text);
     let kept: Vec<&Rule> = rules.rules.iter().filter(|rule| rule.invalid.is_some()).collect();
     let mut summary = format!(
         "{name}: {} rules, {} of them kept and not run; {} entries, {} patterns, {} interface lists, {} addresses\n",

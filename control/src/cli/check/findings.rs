@@ -1,0 +1,201 @@
+//! Everything that is to be said of a file, each thing at its place: its problems, rules that nobody can run, what the
+//! dataplane refuses, and lints.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use knockplane_engine::table::Problem;
+use knockplane_policy::lint::{self, Lint, Subject};
+use knockplane_policy::rsc::{self, Also, Finding, Reading, Said, Severity};
+use knockplane_policy::rule::{RuleId, RuleSet};
+use knockplane_policy::settings::Settings;
+use serde::Serialize;
+
+use super::super::table::printable;
+use super::{How, Source};
+use crate::rules::{self, Refused};
+
+/// A rule that nobody can run.
+pub(super) const INVALID: &str = "E002";
+/// A rule that the dataplane does not run.
+pub(super) const REFUSED: &str = "E003";
+/// An interface that is no side.
+pub(super) const UNMAPPED: &str = "E004";
+
+/// See the module. Each list is in the file's order.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Findings {
+    /// What cannot be read.
+    pub(super) problems: Vec<Finding>,
+    /// Rules that nobody can run, without those that are disabled.
+    pub(super) invalid: Vec<Finding>,
+    /// What keeps the rules from running although every line is right.
+    pub(super) refused: Vec<Finding>,
+    /// What runs, and cannot be meant.
+    pub(super) lints: Vec<Finding>,
+    /// What is about no place: it cannot be read at all, or cannot run as a whole.
+    pub(super) errors: Vec<String>,
+    /// The configuration that gives every interface a side, if some have none.
+    pub(super) interfaces: Option<String>,
+}
+
+impl Findings {
+    /// What is found in a file, and its rules as they would run.
+    pub(super) fn of(source: &Source, how: &How<'_>) -> (Findings, RuleSet) {
+        let reading = &source.reading;
+        let mut rules = reading.rules.clone();
+        let mut findings = Findings::default();
+        if reading.problems.is_empty() {
+            let places = Places::new(source);
+            findings.invalid = invalid(&mut rules, how.allow_invalid, &places);
+            findings.refuse(&rules, how.settings, &places);
+            findings.unmapped(&rules, how.settings, &places);
+            if how.lints {
+                findings.lints = lint::lint(&rules, how.settings).iter().map(|lint| places.lint(lint)).collect();
+            }
+        } else {
+            findings.problems = reading.problems.iter().cloned().map(Finding::from).collect();
+        }
+        for found in [&mut findings.problems, &mut findings.invalid, &mut findings.refused, &mut findings.lints] {
+            rsc::place(found, &source.name, &source.text);
+        }
+        (findings, rules)
+    }
+
+    /// What the engine says.
+    fn refuse(&mut self, rules: &RuleSet, settings: &Settings, places: &Places<'_>) {
+        let problems = match rules::compile(rules, settings) {
+            Ok(()) => return,
+            Err(Refused::Rules(error)) => error.problems,
+            Err(other) => return self.errors.push(other.to_string()),
+        };
+        for problem in problems {
+            match problem.place() {
+                // Said already.
+                _ if matches!(problem, Problem::Invalid { .. }) => {}
+                None => self.errors.push(problem.to_string()),
+                Some(place) => {
+                    let span = places.rule(&place.id, property(&problem));
+                    let finding = Finding::new(Severity::Error, REFUSED, span, printable(&problem.sentence()));
+                    self.refused.push(match problem {
+                        Problem::NotYet { .. } => finding.remedy("disable the rule, or leave it out"),
+                        _ => finding,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Interfaces without a side, each name once.
+    fn unmapped(&mut self, rules: &RuleSet, settings: &Settings, places: &Places<'_>) {
+        let unmapped = settings.interfaces.unmapped(rules);
+        if unmapped.is_empty() {
+            return;
+        }
+        self.interfaces = Some(settings.interfaces.mapping(&unmapped));
+        let mut uses: HashMap<&str, usize> = HashMap::new();
+        for unmapped in &unmapped {
+            *uses.entry(&unmapped.name).or_default() += 1;
+        }
+        for it in &unmapped {
+            let Some(uses) = uses.remove(it.name.as_str()) else { continue };
+            let name = printable(&it.name);
+            let more = if uses > 1 { format!(" ({uses} matchers ask for it)") } else { String::new() };
+            let message = format!("nothing says which side of the filter `{name}` is{more}");
+            let remedy = format!(
+                "write `{name}` into `outside` or `inside` of [policy.interfaces], or try `--outside={name}` or \
+                 `--inside={name}`"
+            );
+            let span = places.line(it.line, &it.matcher);
+            self.refused.push(Finding::new(Severity::Error, UNMAPPED, span, message).remedy(remedy));
+        }
+    }
+
+    /// All that has a place, in the file's order.
+    pub(super) fn placed(&self) -> Vec<Finding> {
+        let lists = [&self.problems, &self.invalid, &self.refused, &self.lints];
+        let mut all: Vec<Finding> = lists.into_iter().flatten().cloned().collect();
+        all.sort_by_key(|finding| (finding.span.start, finding.span.end));
+        all
+    }
+}
+
+/// Rules that nobody can run. If that is allowed, they are disabled, so that nothing can come to run them.
+fn invalid(rules: &mut RuleSet, allowed: bool, places: &Places<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for rule in rules.rules.iter_mut().filter(|rule| !rule.disabled) {
+        let Some(reason) = &rule.invalid else { continue };
+        // The reason begins with what the rule says: `property=value` or `property`.
+        let property = reason.trim_start_matches('`').split(['=', '`']).next();
+        let span = places.rule(&rule.id, property);
+        let reason = printable(reason);
+        found.push(if allowed {
+            Finding::new(Severity::Warning, INVALID, span, format!("this rule is kept and never runs: {reason}"))
+        } else {
+            Finding::new(Severity::Error, INVALID, span, format!("this rule can never run: {reason}"))
+                .remedy("disable it, leave it out, or have such rules kept and not run with `--allow-invalid`")
+        });
+        rule.disabled |= allowed;
+    }
+    found
+}
+
+/// The property that a problem is about; none if it is the whole rule.
+fn property(problem: &Problem) -> Option<&str> {
+    match problem {
+        Problem::JumpCircle { .. } | Problem::JumpTooDeep { .. } => Some("jump-target"),
+        Problem::PatternMissing { .. } => Some("layer7-protocol"),
+        Problem::NotYet { what, .. } => what.first().map(String::as_str),
+        _ => None,
+    }
+}
+
+/// Where rules and patterns stand in the file.
+struct Places<'s> {
+    text: &'s [u8],
+    reading: &'s Reading,
+    rules: HashMap<&'s RuleId, usize>,
+}
+
+impl<'s> Places<'s> {
+    fn new(source: &'s Source) -> Places<'s> {
+        let reading = &source.reading;
+        let rules = reading.rules.rules.iter().enumerate().map(|(at, rule)| (&rule.id, at)).collect();
+        Places { text: &source.text, reading, rules }
+    }
+
+    fn span(&self, said: Option<&Said>, property: Option<&str>) -> Range<usize> {
+        let Some(said) = said else { return 0..0 };
+        property.and_then(|property| said.value(property)).unwrap_or_else(|| said.first_line(self.text))
+    }
+
+    fn rule(&self, id: &RuleId, property: Option<&str>) -> Range<usize> {
+        self.span(self.rules.get(id).and_then(|at| self.reading.rules_said.get(*at)), property)
+    }
+
+    /// A rule that begins on this line and has this property.
+    fn line(&self, line: u32, property: &str) -> Range<usize> {
+        let on_line =
+            self.reading.rules.rules.iter().zip(&self.reading.rules_said).filter(|(rule, _)| rule.line == line);
+        let said = on_line.map(|(_, said)| said).find(|said| said.value(property).is_some());
+        self.span(said, Some(property))
+    }
+
+    fn lint(&self, lint: &Lint) -> Finding {
+        let property = lint.property.as_deref();
+        let span = match &lint.subject {
+            Subject::Rule(id) => self.rule(id, property),
+            Subject::Pattern(name) => {
+                let place = self.reading.rules.layer7.iter().position(|pattern| pattern.name == *name);
+                self.span(place.and_then(|at| self.reading.patterns_said.get(at)), property)
+            }
+        };
+        let finding = Finding::new(Severity::Warning, lint.code.number(), span, printable(&lint.sentence));
+        let also = lint.also.as_ref().map(|also| Also {
+            span: self.rule(&also.rule, None),
+            line: also.line,
+            what: printable(&also.what),
+        });
+        Finding { also, ..finding.remedy(printable(&lint.remedy)) }
+    }
+}

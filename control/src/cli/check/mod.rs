@@ -1,0 +1,242 @@
+//! Rule files, judged offline: what is wrong with them and what cannot be meant on standard error, pointed at; what they
+//! hold on standard output.
+//!
+//! | file           | owns |
+//! |----------------|------|
+//! | `mod.rs`       | files in, judgements and an exit code out |
+//! | `findings.rs`  | everything that is said of a file, each thing at its place |
+//! | `settings.rs`  | the settings that files are judged with |
+
+mod findings;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use knockplane_policy::rsc::{self, Finding, Reading, Severity, SkippedMenu};
+use knockplane_policy::rule::RuleSet;
+use knockplane_policy::settings::Settings;
+use serde::Serialize;
+
+use self::findings::Findings;
+use super::table::{count, printable};
+use super::{Failed, color, pretty};
+use crate::{Exit, rules};
+
+/// What the file `-` is called.
+const STANDARD_INPUT: &str = "standard input";
+
+/// `knockctl check`.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// RouterOS exports; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    given: settings::Given,
+    /// Take rules that can never run as warnings: `apply --allow-invalid` keeps them and does not run them
+    #[arg(long)]
+    allow_invalid: bool,
+    /// Fail for lints as well
+    #[arg(long)]
+    deny_lints: bool,
+}
+
+/// How a file is judged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How<'s> {
+    pub(super) settings: &'s Settings,
+    /// Rules that can never run are kept, and disabled.
+    pub(super) allow_invalid: bool,
+    /// Lints are told.
+    pub(super) lints: bool,
+}
+
+/// A file that could be opened.
+pub(super) struct Source {
+    name: String,
+    text: Vec<u8>,
+    reading: Reading,
+}
+
+/// What became of one file; as JSON, what `--json` prints.
+#[derive(Debug, Default, Serialize)]
+struct Judgement {
+    file: String,
+    valid: bool,
+    rules: usize,
+    disabled: usize,
+    patterns: usize,
+    /// The lists that the rules name with their levels; `null` if only operators fill it.
+    lists: BTreeMap<String, Option<u8>>,
+    skipped: Vec<SkippedMenu>,
+    #[serde(flatten)]
+    findings: Findings,
+}
+
+/// Judges all files. Everything that is wrong with every file is reported.
+pub(super) fn run(check: &Check, json: bool) -> Result<String, Failed> {
+    let settings = check.given.settings()?;
+    let how = How { settings: &settings, allow_invalid: check.allow_invalid, lints: true };
+    let mut judgements = Vec::new();
+    for file in &check.files {
+        let judgement = match Source::open(file) {
+            Ok(source) => {
+                let mut judgement = source.judge(&how).0;
+                judgement.valid &= !check.deny_lints || judgement.findings.lints.is_empty();
+                if !json {
+                    eprint!("{}", judgement.report(&source.text, color()));
+                }
+                judgement
+            }
+            Err(judgement) => *judgement,
+        };
+        judgements.push(judgement);
+    }
+    let output = if json { pretty(&judgements)? } else { judgements.iter().filter_map(Judgement::summary).collect() };
+    if judgements.iter().all(|judgement| judgement.valid) {
+        return Ok(output);
+    }
+    let message = judgements.iter().map(Judgement::complaint).collect();
+    Err(Failed { exit: Exit::Invalid, message, output })
+}
+
+/// The rules of a file that packets are to be tried on, if they are valid with these settings.
+pub(super) fn one(file: &Path, settings: &Settings, json: bool) -> Result<RuleSet, Failed> {
+    read(file, json)?.rules(&How { settings, allow_invalid: false, lints: false }, json)
+}
+
+/// A file that can be read without problems.
+pub(super) fn read(file: &Path, json: bool) -> Result<Source, Failed> {
+    let source = Source::open(file).map_err(|judgement| failed(*judgement, json))?;
+    if source.reading.problems.is_empty() {
+        return Ok(source);
+    }
+    // With a problem, nothing depends on the settings.
+    let how = How { settings: &Settings::default(), allow_invalid: false, lints: false };
+    source.rules(&how, json).map(|_| source)
+}
+
+fn failed(judgement: Judgement, json: bool) -> Failed {
+    let message = judgement.complaint();
+    match if json { pretty(&[judgement]) } else { Ok(String::new()) } {
+        Ok(output) => Failed { exit: Exit::Invalid, message, output },
+        Err(failed) => failed,
+    }
+}
+
+impl Source {
+    /// Reads a file, or what standard input has if it is called `-`.
+    fn open(file: &Path) -> Result<Source, Box<Judgement>> {
+        let (name, text) = if file == Path::new("-") {
+            let mut text = Vec::new();
+            (STANDARD_INPUT.to_owned(), io::stdin().lock().read_to_end(&mut text).map(|_| text))
+        } else {
+            (printable(&file.display().to_string()), fs::read(file))
+        };
+        match text {
+            Ok(text) => {
+                let reading = rsc::read(&text);
+                Ok(Source { name, text, reading })
+            }
+            Err(error) => {
+                let findings = Findings { errors: vec![format!("it cannot be read: {error}")], ..Findings::default() };
+                Err(Box::new(Judgement { file: name, findings, ..Judgement::default() }))
+            }
+        }
+    }
+
+    /// As people call it.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn is_standard_input(&self) -> bool {
+        self.name == STANDARD_INPUT
+    }
+
+    /// The rules, if they are valid. What was found is told unless JSON is.
+    pub(super) fn rules(&self, how: &How<'_>, json: bool) -> Result<RuleSet, Failed> {
+        let (judgement, rules) = self.judge(how);
+        if !json {
+            eprint!("{}", judgement.report(&self.text, color()));
+        }
+        if judgement.valid { Ok(rules) } else { Err(failed(judgement, json)) }
+    }
+
+    fn judge(&self, how: &How<'_>) -> (Judgement, RuleSet) {
+        let (findings, rules) = Findings::of(self, how);
+        let is_error = |finding: &Finding| finding.severity == Severity::Error;
+        let judgement = Judgement {
+            file: self.name.clone(),
+            valid: findings.errors.is_empty() && !findings.placed().iter().any(is_error),
+            rules: rules.rules.len(),
+            disabled: self.reading.rules.rules.iter().filter(|rule| rule.disabled).count(),
+            patterns: rules.layer7.len(),
+            lists: rules::lists(&rules),
+            skipped: self.reading.skipped.clone(),
+            findings,
+        };
+        (judgement, rules)
+    }
+}
+
+impl Judgement {
+    /// Everything that has a place, and what follows from it.
+    fn report(&self, text: &[u8], color: bool) -> String {
+        let findings = self.findings.placed();
+        let mut report = rsc::pictures(&findings, text, color);
+        if let Some(interfaces) = &self.findings.interfaces {
+            report += "Write this into the configuration, with those names as `inside` that are:\n\n";
+            report.extend(interfaces.lines().map(|line| format!("    {}\n", printable(line))));
+            report.push('\n');
+        }
+        let warnings = findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
+        let errors = findings.len() - warnings;
+        let told = match (self.findings.problems.len(), errors, warnings) {
+            (0, 0, 0) => return report,
+            (0, 0, _) if self.valid => count(warnings, "warning"),
+            (0, 0, _) => format!("{}, and lints are denied", count(warnings, "warning")),
+            (0, _, 0) => format!("{}; the rules cannot run", count(errors, "error")),
+            (0, _, _) => format!("{}, {}; the rules cannot run", count(errors, "error"), count(warnings, "warning")),
+            (problems, ..) => format!("{}; nothing of this file is used", count(problems, "problem")),
+        };
+        report + &format!("{}: {told}\n", self.file)
+    }
+
+    /// What the file holds, if every line of it is right.
+    fn summary(&self) -> Option<String> {
+        if !self.findings.problems.is_empty() || !self.findings.errors.is_empty() {
+            return None;
+        }
+        let aside = [(self.disabled, "disabled"), (self.findings.invalid.len(), "invalid")];
+        let aside: Vec<_> =
+            aside.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{number} {what}")).collect();
+        let aside = if aside.is_empty() { String::new() } else { format!(" ({})", aside.join(", ")) };
+        let rules = count(self.rules, "rule") + &aside;
+        let mut text = format!("{}: {rules}, {}\n", self.file, count(self.patterns, "pattern"));
+        let lists = self.lists.iter().map(|(list, level)| match level {
+            Some(level) => format!("{} (level {level})", printable(list)),
+            None => format!("{} (filled by hand)", printable(list)),
+        });
+        let skipped = self.skipped.iter().map(|skipped| format!("{} ({})", printable(&skipped.menu), skipped.commands));
+        for (title, items) in [("lists", lists.collect::<Vec<_>>()), ("skipped menus (commands)", skipped.collect())] {
+            if !items.is_empty() {
+                text += &format!("  {title}: {}\n", items.join(", "));
+            }
+        }
+        Some(text)
+    }
+
+    /// Why the file is not valid, as far as the report has not said it; a sentence a line.
+    fn complaint(&self) -> String {
+        let file = &self.file;
+        self.findings.errors.iter().map(|error| format!("{file} is not valid: {}\n", printable(error))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! The settings that files are judged with: those of a configuration, and what the command line says instead.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use ipnet::IpNet;
+use knockplane_policy::settings::Settings;
+
+use super::super::Failed;
+use super::super::sources::settings_of;
+
+/// See the module.
+#[derive(Debug, Default, Args)]
+pub(super) struct Given {
+    /// Configuration file, of which the section [policy] is read; the defaults without one
+    #[arg(long, value_name = "TOML")]
+    config: Option<PathBuf>,
+    /// Interfaces and interface lists of the rules that are the outside, besides those of the configuration
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    outside: Vec<String>,
+    /// Interfaces and interface lists of the rules that are the inside, besides those of the configuration
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    inside: Vec<String>,
+    /// The addresses behind the filter, in place of those of the configuration
+    #[arg(long, value_name = "PREFIXES", value_delimiter = ',', value_parser = prefix)]
+    protect: Vec<IpNet>,
+}
+
+impl Given {
+    pub(super) fn settings(&self) -> Result<Settings, Failed> {
+        let mut settings = settings_of(self.config.as_deref())?;
+        let sides = &mut settings.interfaces;
+        // A name that is given anew is no longer what it was.
+        sides.outside.retain(|name| !self.inside.contains(name));
+        sides.inside.retain(|name| !self.outside.contains(name));
+        sides.outside.extend(self.outside.iter().cloned());
+        sides.inside.extend(self.inside.iter().cloned());
+        if !self.protect.is_empty() {
+            settings.protect.clone_from(&self.protect);
+        }
+        Ok(settings)
+    }
+}
+
+fn prefix(text: &str) -> Result<IpNet, String> {
+    let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    net.map_err(|_| format!("`{text}` is no prefix: write one as `203.0.113.0/24`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_adds_names_and_replaces_prefixes() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let given = Given {
+            outside: names(&["ether1", "both"]),
+            inside: names(&["outside", "both"]),
+            protect: vec![prefix("192.0.2.1").unwrap()],
+            ..Given::default()
+        };
+        let settings = given.settings().unwrap();
+        assert_eq!(settings.interfaces.outside, ["ether1", "both"]);
+        assert_eq!(settings.interfaces.inside, ["inside", "outside", "both"]);
+        assert_eq!(settings.protect, ["192.0.2.1/32".parse().unwrap()]);
+        assert_eq!(Given::default().settings().unwrap(), Settings::default());
+        assert!(prefix("192.0.2.0/33").is_err() && prefix("ether1").is_err());
+    }
+}

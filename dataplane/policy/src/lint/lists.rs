@@ -1,0 +1,96 @@
+//! Lists that rules ask for and nothing fills.
+
+use std::collections::{HashMap, HashSet};
+
+use super::view::{View, adds};
+use super::{Code, Lint};
+use crate::packet::Family;
+use crate::rsc::nearest;
+use crate::rule::{Condition, EntryAddress, Matcher, Rule};
+
+/// For how many lists the one that was meant is looked for, and among how many names: what bounds the work for a file
+/// full of lists that nothing fills.
+const MOST_SUGGESTIONS: usize = 100;
+const MOST_CANDIDATES: usize = 1_000;
+
+pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
+    let fillers = Fillers::new(view);
+    let mut told: HashSet<Key<'_>> = HashSet::new();
+    for (rule, _) in view.live() {
+        for matcher in &rule.matchers {
+            let (Condition::SrcAddressList(list) | Condition::DstAddressList(list)) = &matcher.condition else {
+                continue;
+            };
+            let key = (rule.family, list.as_str());
+            if !fillers.filled.contains(&key) && told.insert(key) {
+                let suggests = told.len() <= MOST_SUGGESTIONS;
+                lints.push(fillers.empty(rule, matcher, list, suggests));
+            }
+        }
+    }
+}
+
+/// A list of a family: an address of the one gets into none by a rule for the other.
+type Key<'r> = (Family, &'r str);
+
+/// What fills lists, and what would.
+struct Fillers<'r> {
+    filled: HashSet<Key<'r>>,
+    /// Rules that do not run.
+    idle: HashMap<Key<'r>, &'r Rule>,
+    /// Entries that are disabled.
+    disabled: HashSet<Key<'r>>,
+    /// What may have been meant.
+    names: Vec<Key<'r>>,
+}
+
+impl<'r> Fillers<'r> {
+    fn new(view: &View<'r>) -> Fillers<'r> {
+        let (mut filled, mut idle, mut disabled) = (HashSet::new(), HashMap::new(), HashSet::new());
+        for rule in &view.rules.rules {
+            let Some(list) = adds(rule) else { continue };
+            if rule.runs() {
+                filled.insert((rule.family, list));
+            } else {
+                idle.entry((rule.family, list)).or_insert(rule);
+            }
+        }
+        for entry in &view.rules.address_lists {
+            // An entry without an address fills nothing, but says that somebody means to.
+            let fills = !entry.disabled || entry.address == EntryAddress::None;
+            if fills { &mut filled } else { &mut disabled }.insert((entry.family, entry.list.as_str()));
+        }
+        let mut names: Vec<Key<'_>> = filled.iter().copied().collect();
+        names.sort_unstable_by_key(|(_, name)| *name);
+        names.truncate(MOST_CANDIDATES);
+        Fillers { filled, idle, disabled, names }
+    }
+
+    fn empty(&self, rule: &Rule, matcher: &Matcher, list: &str, suggests: bool) -> Lint {
+        let key = (rule.family, list);
+        let so = if matcher.negated { "so everybody is taken not to be in it" } else { "so this rule never matches" };
+        let (family, other) = match rule.family {
+            Family::Ipv4 => ("IPv4", Family::Ipv6),
+            Family::Ipv6 => ("IPv6", Family::Ipv4),
+        };
+        let with =
+            if self.filled.contains(&(other, list)) { format!(" with {family} addresses") } else { String::new() };
+        let sentence = format!("nothing in this file fills `{list}`{with}, {so} unless somebody fills it by hand");
+        let names = self.names.iter().filter(|(family, _)| *family == rule.family).map(|(_, name)| *name);
+        let meant = if suggests { nearest(list, names) } else { None };
+        let idle = self.idle.get(&key);
+        let remedy = match (idle, meant) {
+            (Some(idle), _) => format!("enable the rule of line {}, or disable this one", idle.line),
+            (None, Some(name)) => format!("did you mean `{name}`?"),
+            (None, None) if self.disabled.contains(&key) => {
+                "enable its entries in `address-list`, or disable this rule".to_owned()
+            }
+            (None, None) => format!("fill `{list}` by a rule or in `address-list`, or do not ask for it"),
+        };
+        let lint = Lint::new(Code::EmptyList, rule, sentence, remedy).at(matcher.condition.name());
+        match idle {
+            Some(idle) => lint.also(idle, "this would fill it, and does not run"),
+            None => lint,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What is right in every line of a rule file, and still cannot be meant.
+//!
+//! A lint speaks only if it is certain: of every packet, by the meaning that [`eval`](crate::eval) gives to the rules,
+//! with these settings. Where that takes an assumption (how fast a scan is, how long a client needs), the sentence
+//! names it. In doubt there is no lint: who is told nonsense twice stops reading.
+//!
+//! Rules that no packet meets, because they are disabled or invalid or in a chain that none enters, are looked at only
+//! to say just that.
+//!
+//! | module    | owns |
+//! |-----------|------|
+//! | `view`    | the rules as chains: how packets get into them, and from which side |
+//! | `truth`   | what is certain of a single matcher |
+//! | `implies` | what follows from one matcher for another |
+//! | `ranges`  | sets of ports |
+//! | `never`   | rules that ask for what no packet is |
+//! | `shadow`  | rules that an earlier one leaves nothing to, and doors that stand open |
+//! | `chains`  | chains that nothing enters, jumps that lead nowhere, what becomes of the rest |
+//! | `lists`   | lists that nothing fills |
+//! | `knock`   | steps of knocks, and how long they last |
+//! | `scan`    | knocks that a port scan gives by chance |
+//! | `pattern` | expressions that match anything |
+//!
+//! `docs/lints.md` has an example of each, which a test runs.
+
+mod chains;
+mod implies;
+mod knock;
+mod lists;
+mod never;
+mod pattern;
+mod ranges;
+mod scan;
+mod shadow;
+mod truth;
+mod view;
+
+use self::view::View;
+use crate::rule::{Rule, RuleId, RuleSet};
+use crate::settings::Settings;
+use crate::word::words;
+
+words! {
+    /// What a lint is about. `docs/lints.md` explains each. New ones come last, so that the numbers stay.
+    Code {
+        /// An earlier rule decides about all that it could match.
+        UnreachableRule = "unreachable-rule",
+        /// It asks for what no packet is.
+        NeverMatches = "never-matches",
+        /// It jumps to a chain in which no rule runs.
+        EmptyJump = "empty-jump",
+        /// No rule jumps to its chain.
+        UnusedChain = "unused-chain",
+        /// With these settings, no packet enters its chain.
+        DeadChain = "dead-chain",
+        /// It asks for a list that nothing fills.
+        EmptyList = "empty-list",
+        /// A knock counts for so short a time that it can hardly be used.
+        ShortStep = "short-step",
+        /// A knock counts for longer than the door is open.
+        LongStep = "long-step",
+        /// A port scan gives the knocks by chance.
+        ScanOpens = "scan-opens",
+        /// What a knock opens is open to everybody.
+        MootKnock = "moot-knock",
+        /// It depends on addresses being translated.
+        NoNat = "no-nat",
+        /// What no rule of the chain decides about becomes of what RouterOS would not do, or of what is behind a knock.
+        NoFinalDrop = "no-final-drop",
+        /// Its expression matches every payload.
+        MatchesAnything = "matches-anything",
+    }
+}
+
+impl Code {
+    /// Its number, for people and scripts.
+    pub const fn number(self) -> &'static str {
+        match self {
+            Code::UnreachableRule => "K001",
+            Code::NeverMatches => "K002",
+            Code::EmptyJump => "K003",
+            Code::UnusedChain => "K004",
+            Code::DeadChain => "K005",
+            Code::EmptyList => "K006",
+            Code::ShortStep => "K007",
+            Code::LongStep => "K008",
+            Code::ScanOpens => "K009",
+            Code::MootKnock => "K010",
+            Code::NoNat => "K011",
+            Code::NoFinalDrop => "K012",
+            Code::MatchesAnything => "K013",
+        }
+    }
+}
+
+/// Something in a rule file that cannot be meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lint {
+    /// What it is about.
+    pub code: Code,
+    /// The rule or pattern.
+    pub subject: Subject,
+    /// The line of the rule file that the rule or pattern begins on, from 1; 0 if it came from elsewhere.
+    pub line: u32,
+    /// The property that says it; none if all of the rule does.
+    pub property: Option<String>,
+    /// What is so, and what follows.
+    pub sentence: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// Another rule that has to do with it.
+    pub also: Option<Also>,
+}
+
+/// What a lint points at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A rule, by its id.
+    Rule(RuleId),
+    /// A pattern, by its name.
+    Pattern(String),
+}
+
+/// Another rule that has to do with a lint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Also {
+    /// Its id.
+    pub rule: RuleId,
+    /// Its line, as above.
+    pub line: u32,
+    /// What it does, in a few words.
+    pub what: String,
+}
+
+impl Lint {
+    fn new(code: Code, rule: &Rule, sentence: impl Into<String>, remedy: impl Into<String>) -> Lint {
+        let (subject, line) = (Subject::Rule(rule.id.clone()), rule.line);
+        Lint { code, subject, line, property: None, sentence: sentence.into(), remedy: remedy.into(), also: None }
+    }
+
+    fn at(mut self, property: &str) -> Lint {
+        self.property = Some(property.to_owned());
+        self
+    }
+
+    fn also(mut self, rule: &Rule, what: impl Into<String>) -> Lint {
+        self.also = Some(Also { rule: rule.id.clone(), line: rule.line, what: what.into() });
+        self
+    }
+}
+
+/// Everything in the rules that cannot be meant, with these settings, in the order of the file.
+pub fn lint(rules: &RuleSet, settings: &Settings) -> Vec<Lint> {
+    let view = View::new(rules, settings);
+    let mut lints = Vec::new();
+    for find in [never::lints, shadow::lints, chains::lints, lists::lints, knock::lints, scan::lints, pattern::lints] {
+        find(&view, &mut lints);
+    }
+    lints.sort_by_key(|lint| (lint.line, lint.code));
+    lints
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! Rules that ask for what no packet is, and rules that ask for translated addresses.
+
+use super::implies::protocols;
+use super::truth::Truth;
+use super::view::{Chain, View, denies};
+use super::{Code, Lint};
+use crate::rule::{Condition, Matcher, Rule, protocol_name};
+
+pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
+    for (rule, chain) in view.live() {
+        if let Some(reason) = view.never(chain, rule) {
+            // RouterOS's default configuration accepts what IPsec brings: where there is none, nothing is amiss.
+            if reason.matcher != "ipsec-policy" {
+                lints.push(never(rule, &reason));
+            }
+        } else if denies(&rule.action) && rule.matchers.iter().any(asks_for_untranslated) {
+            lints.push(drops_everything(rule));
+        }
+    }
+}
+
+/// Why a rule never matches.
+pub(super) struct Reason {
+    code: Code,
+    /// The matcher that asks for it.
+    matcher: String,
+    text: String,
+}
+
+fn never(rule: &Rule, Reason { code, matcher, text }: &Reason) -> Lint {
+    let sentence = format!("this rule never matches: {text}");
+    let remedy = match code {
+        Code::NoNat => "accept by `dst-address` and `dst-port` what the router let in by translating it",
+        _ => "correct what it asks for, or remove the rule",
+    };
+    Lint::new(*code, rule, sentence, remedy).at(matcher)
+}
+
+/// RouterOS's default configuration ends with such a rule: it lets in what `/ip firewall nat` has sent inside.
+fn drops_everything(rule: &Rule) -> Lint {
+    let others = rule.matchers.iter().any(|matcher| !asks_for_untranslated(matcher));
+    let what = if others { "every packet that its other matchers fit" } else { "every packet" };
+    let sentence = format!(
+        "no address is translated here, so `connection-nat-state` is true of every packet: this rule stops {what}"
+    );
+    Lint::new(Code::NoNat, rule, sentence, "accept what is meant to come in before this rule, or disable it")
+        .at("connection-nat-state")
+}
+
+fn asks_for_untranslated(matcher: &Matcher) -> bool {
+    matches!(&matcher.condition, Condition::ConnectionNatState(states) if matcher.negated && !states.is_empty())
+}
+
+impl View<'_> {
+    /// Why the rule matches no packet; none if it may.
+    pub(super) fn never(&self, chain: &Chain<'_>, rule: &Rule) -> Option<Reason> {
+        let certain: Vec<(&Matcher, Truth)> =
+            rule.matchers.iter().map(|matcher| (matcher, self.truth(chain, matcher))).collect();
+        for (matcher, truth) in &certain {
+            if let Truth::Never(text) = truth {
+                let is_nat = matches!(matcher.condition, Condition::ConnectionNatState(_));
+                let code = if is_nat { Code::NoNat } else { Code::NeverMatches };
+                return Some(Reason { code, matcher: matcher.condition.name().to_owned(), text: text.clone() });
+            }
+        }
+        let asking: Vec<&Matcher> =
+            certain.into_iter().filter(|(_, truth)| *truth == Truth::Depends).map(|(matcher, _)| matcher).collect();
+        let (matcher, text) = self.sides_exclude(chain, &asking).or_else(|| self.pair_excludes(&asking))?;
+        Some(Reason { code: Code::NeverMatches, matcher, text })
+    }
+
+    /// Several interface matchers, each of which could be true.
+    fn sides_exclude(&self, chain: &Chain<'_>, asking: &[&Matcher]) -> Option<(String, String)> {
+        let mut left = chain.sides;
+        for matcher in asking {
+            let Some(allowed) = self.sides(matcher) else { continue };
+            left = left.iter().filter(|side| allowed.contains(*side)).collect();
+            if left.is_empty() {
+                let text = "what comes in on one side goes out of the other, and its interfaces ask for another way";
+                return Some((matcher.condition.name().to_owned(), text.to_owned()));
+            }
+        }
+        None
+    }
+
+    fn pair_excludes(&self, asking: &[&Matcher]) -> Option<(String, String)> {
+        for (place, one) in asking.iter().enumerate() {
+            for other in &asking[place + 1..] {
+                if self.excludes(one, other) || self.excludes(other, one) {
+                    return Some((other.condition.name().to_owned(), contradiction(one, other)));
+                }
+                if let Some(text) = misfit(one, other).or_else(|| misfit(other, one)) {
+                    return Some((other.condition.name().to_owned(), text));
+                }
+            }
+        }
+        None
+    }
+}
+
+fn contradiction(one: &Matcher, other: &Matcher) -> String {
+    let (one, other) = (one.condition.name(), other.condition.name());
+    match one == other {
+        true => format!("its two `{one}` exclude each other"),
+        false => format!("`{one}` and `{other}` exclude each other"),
+    }
+}
+
+/// What one matcher asks for does not have what the other one looks at.
+fn misfit(one: &Matcher, other: &Matcher) -> Option<String> {
+    let looks_at = other.condition.name();
+    match &one.condition {
+        Condition::Protocol(number) => {
+            let has_none = |of: &u8| (of == number) == one.negated;
+            let misfits = protocols(&other.condition)?.iter().all(has_none);
+            let not = if one.negated { "not " } else { "" };
+            misfits.then(|| format!("a packet that is {not}{} has no `{looks_at}`", protocol_name(*number)))
+        }
+        Condition::Fragment(later) if *later != one.negated => {
+            let in_first = protocols(&other.condition).is_some();
+            in_first.then(|| format!("only the first fragment has a `{looks_at}`, and `fragment` asks for the others"))
+        }
+        _ => None,
+    }
+}

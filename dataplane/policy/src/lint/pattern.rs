@@ -1,0 +1,121 @@
+//! Layer-7 patterns that match anything.
+
+use regex_syntax::hir::{Class, Hir, HirKind, Look};
+
+use super::view::View;
+use super::{Code, Lint, Subject};
+use crate::layer7;
+use crate::rule::{Condition, Layer7Pattern, Rule};
+
+pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
+    for pattern in &view.rules.layer7 {
+        let Some(rule) = view.live().map(|(rule, _)| rule).find(|rule| asks_for(rule, &pattern.name)) else { continue };
+        if layer7::parse(&pattern.regexp).is_ok_and(|hir| matches_everything(&hir)) {
+            lints.push(anything(pattern, rule));
+        }
+    }
+}
+
+fn asks_for(rule: &Rule, name: &str) -> bool {
+    rule.matchers.iter().any(|matcher| matches!(&matcher.condition, Condition::Layer7(asked) if asked == name))
+}
+
+fn anything(pattern: &Layer7Pattern, rule: &Rule) -> Lint {
+    let sentence =
+        format!("every payload matches the expression of `{}`, an empty one too, so it asks for nothing", pattern.name);
+    Lint {
+        code: Code::MatchesAnything,
+        subject: Subject::Pattern(pattern.name.clone()),
+        line: pattern.line,
+        property: Some("regexp".to_owned()),
+        sentence,
+        remedy: "write what must be there, between `^` and `\\$` if it is to be all of the payload".to_owned(),
+        also: None,
+    }
+    .also(rule, "this asks for it")
+}
+
+/// Whether it is certain that every text matches: at its beginning or at its end the expression is content with nothing, or
+/// it takes all of the text.
+fn matches_everything(expression: &Hir) -> bool {
+    let nothing_at = |look| is_content_with_nothing(expression, look);
+    nothing_at(Look::Start) || nothing_at(Look::End) || takes_all(expression)
+}
+
+/// Whether it matches nothing at a place where this look-around, and no other one, is sure to be true.
+fn is_content_with_nothing(expression: &Hir, at: Look) -> bool {
+    let content = |part: &Hir| is_content_with_nothing(part, at);
+    match expression.kind() {
+        HirKind::Empty => true,
+        HirKind::Look(look) => *look == at,
+        HirKind::Repetition(repetition) => repetition.min == 0 || content(&repetition.sub),
+        HirKind::Capture(capture) => content(&capture.sub),
+        HirKind::Concat(parts) => parts.iter().all(content),
+        HirKind::Alternation(parts) => parts.iter().any(content),
+        HirKind::Literal(_) | HirKind::Class(_) => false,
+    }
+}
+
+/// Whether it goes from the one end to the other: `^.*$`.
+fn takes_all(expression: &Hir) -> bool {
+    match expression.kind() {
+        HirKind::Capture(capture) => takes_all(&capture.sub),
+        HirKind::Alternation(parts) => parts.iter().any(takes_all),
+        HirKind::Repetition(repetition) => {
+            repetition.min == 0 && repetition.max.is_none() && is_any_byte(&repetition.sub)
+        }
+        HirKind::Concat(parts) => parts.iter().enumerate().any(|(place, part)| {
+            let before = parts[..place].iter().all(|part| is_content_with_nothing(part, Look::Start));
+            let behind = parts[place + 1..].iter().all(|part| is_content_with_nothing(part, Look::End));
+            takes_all(part) && before && behind
+        }),
+        _ => false,
+    }
+}
+
+/// NULs are taken out before.
+fn is_any_byte(expression: &Hir) -> bool {
+    match expression.kind() {
+        HirKind::Class(Class::Bytes(class)) => {
+            class.ranges().iter().any(|range| range.start() <= 1 && range.end() == u8::MAX)
+        }
+        HirKind::Capture(capture) => is_any_byte(&capture.sub),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_matches_everything() {
+        let of = |regexp: &str| matches_everything(&layer7::parse(regexp).unwrap());
+        for regexp in [
+            "",
+            ".*",
+            "^.*$",
+            "^",
+            "$",
+            "a*",
+            "^a*",
+            "(secret)?",
+            "secret|",
+            "^(.*)$",
+            "^(?:a|.*)$",
+            ".*$",
+            "^a?.*b?$",
+            "^[^\\x00]*$",
+        ] {
+            assert!(of(regexp), "{regexp}");
+            for payload in [&b""[..], b"x", b"\r\n\xff"] {
+                assert!(layer7::matches(regexp, payload), "{regexp}");
+            }
+        }
+        for regexp in
+            ["secret", "^secret$", "^$", "^a*$", ".", ".+", "^.*x$", "a.*", "\\b", "^[^\\n]*$", "^.{0,9}$", "$a|b"]
+        {
+            assert!(!of(regexp), "{regexp}");
+        }
+    }
+}

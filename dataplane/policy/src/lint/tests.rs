@@ -1,0 +1,56 @@
+//! Rule sets that have something, and close ones that have not. The examples of `docs/lints.md` are run elsewhere.
+
+mod chains;
+mod knocks;
+mod rules;
+
+use super::*;
+
+/// `[policy]` with these prefixes protected.
+fn protecting(nets: &[&str]) -> Settings {
+    Settings { protect: nets.iter().map(|net| net.parse().unwrap()).collect(), ..Settings::default() }
+}
+
+/// The lints of a rule file: code and line.
+fn found_with(text: &str, settings: &Settings) -> Vec<(&'static str, u32)> {
+    let reading = crate::rsc::read(text.as_bytes());
+    assert_eq!(reading.problems, [], "{text}");
+    lint(&reading.rules, settings).iter().map(|lint| (crate::word::Word::name(lint.code), lint.line)).collect()
+}
+
+/// The lints of rules of `/ip firewall filter`, which ends with a drop.
+fn found(rules: &str) -> Vec<(&'static str, u32)> {
+    found_with(&filter(rules), &Settings::default())
+}
+
+fn filter(rules: &str) -> String {
+    format!("/ip firewall filter\n{rules}add chain=input action=drop\n")
+}
+
+/// What is said of a rule of `input`: of this one alone.
+fn of(rule: &str) -> Vec<&'static str> {
+    found(&format!("add chain=input {rule}\n")).into_iter().map(|(code, _)| code).collect()
+}
+
+/// What would take minutes if every rule were held against every other in full.
+#[test]
+fn many_rules_are_looked_at_in_bounded_time() {
+    const MANY: usize = 2_000;
+    let rules = |rule: &dyn Fn(usize) -> String| found(&(0..MANY).map(|at| rule(at) + "\n").collect::<String>()).len();
+    assert_eq!(rules(&|at| format!("add chain=input protocol=tcp dst-port={},{} action=drop", at + 1, at + 9_000)), 0);
+    assert_eq!(rules(&|at| format!("add chain=input src-address=10.0.{}.{} action=accept", at / 256, at % 256)), 0);
+    let upside_down = |at: usize| {
+        let step = MANY - at;
+        format!(
+            "add chain=input protocol=tcp dst-port={step} src-address-list=s{} action=add-src-to-address-list \
+             address-list=s{step} address-list-timeout=10s",
+            step - 1
+        )
+    };
+    assert_eq!(rules(&upside_down), 1);
+    let grown = |at: usize| match at % 2 {
+        0 => "add chain=input src-address-list=a action=drop".to_owned(),
+        _ => format!("add chain=input protocol=tcp dst-port={at} action=add-src-to-address-list address-list=a"),
+    };
+    assert_eq!(rules(&grown), 0);
+}

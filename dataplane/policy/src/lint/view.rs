@@ -1,0 +1,307 @@
+//! The rules as lints look at them: chains, how packets get into them, and from which side.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use ipnet::IpNet;
+
+use crate::eval::MAX_JUMP_DEPTH;
+use crate::packet::{Family, Side};
+use crate::rule::{Action, Condition, Direction, Matcher, Rule, RuleSet, Table};
+use crate::settings::Settings;
+use crate::word::Set;
+
+/// A chain's name and menu: chains of one name in different menus are different ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key<'r> {
+    pub(super) table: Table,
+    pub(super) family: Family,
+    pub(super) name: &'r str,
+}
+
+impl<'r> Key<'r> {
+    /// The chain that the rule is in.
+    pub(super) fn of(rule: &'r Rule) -> Key<'r> {
+        Key { table: rule.table, family: rule.family, name: &rule.chain }
+    }
+
+    /// The chain that the rule jumps to.
+    pub(super) fn target(rule: &'r Rule) -> Option<Key<'r>> {
+        match &rule.action {
+            Action::Jump(name) => Some(Key { name, ..Key::of(rule) }),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_builtin(self) -> bool {
+        self.table.builtin_chains().contains(&self.name)
+    }
+}
+
+/// How many lists of a chain are told apart.
+const MOST_GROWING: usize = 32;
+
+/// How deep jumps are looked into for whether a chain decides about everything. The reader allows no more.
+const MOST_ROUNDS: usize = MAX_JUMP_DEPTH + 1;
+
+/// The rules of a chain.
+pub(super) struct Chain<'r> {
+    pub(super) key: Key<'r>,
+    /// Those that run, in order.
+    pub(super) rules: Vec<&'r Rule>,
+    /// Those that do not.
+    pub(super) idle: Vec<&'r Rule>,
+    /// Where packets that get here can have come from. Nowhere: none gets here.
+    pub(super) sides: Set<Side>,
+    /// Whether a rule that runs jumps here.
+    pub(super) is_target: bool,
+    /// The lists that a packet may be added to here and in all chains that this one leads to; none if these are many.
+    grows: Option<BTreeSet<&'r str>>,
+    /// Every packet that gets here is decided about: none returns before.
+    always_decides: bool,
+}
+
+impl<'r> Chain<'r> {
+    fn new(key: Key<'r>, sides: Set<Side>) -> Chain<'r> {
+        let (rules, idle, grows) = (Vec::new(), Vec::new(), Some(BTreeSet::new()));
+        Chain { key, rules, idle, sides, is_target: false, grows, always_decides: false }
+    }
+
+    /// Whether a packet may be added to the list here. True if that is not known.
+    pub(super) fn may_grow(&self, list: &str) -> bool {
+        self.grows.as_ref().is_none_or(|lists| lists.contains(list))
+    }
+
+    /// Adds to what grows here. True if that is more than before.
+    fn grow(&mut self, more: Option<&BTreeSet<&'r str>>) -> bool {
+        let Some(lists) = &mut self.grows else { return false };
+        let before = lists.len();
+        match more {
+            Some(more) => lists.extend(more),
+            None => self.grows = None,
+        }
+        let after = self.grows.as_ref().map(BTreeSet::len);
+        if after.is_some_and(|after| after > MOST_GROWING) {
+            self.grows = None;
+        }
+        after != Some(before)
+    }
+}
+
+/// Rules and settings, and what follows from them.
+pub(super) struct View<'r> {
+    pub(super) rules: &'r RuleSet,
+    pub(super) settings: &'r Settings,
+    /// In the order of their first rules.
+    pub(super) chains: Vec<Chain<'r>>,
+    places: HashMap<Key<'r>, usize>,
+    /// The lists that rules that run add a family's sources to.
+    filled: HashSet<(Family, &'r str)>,
+}
+
+impl<'r> View<'r> {
+    pub(super) fn new(rules: &'r RuleSet, settings: &'r Settings) -> View<'r> {
+        let running = rules.rules.iter().filter(|rule| rule.runs());
+        let filled = running.filter_map(|rule| Some((rule.family, adds_source(rule)?))).collect();
+        let mut view = View { rules, settings, chains: Vec::new(), places: HashMap::new(), filled };
+        for rule in &rules.rules {
+            let key = Key::of(rule);
+            let place = *view.places.entry(key).or_insert_with(|| {
+                view.chains.push(Chain::new(key, entering(key, settings)));
+                view.chains.len() - 1
+            });
+            let chain = &mut view.chains[place];
+            if rule.runs() { &mut chain.rules } else { &mut chain.idle }.push(rule);
+        }
+        view.follow_jumps();
+        view.follow_growth();
+        view.follow_decisions();
+        view
+    }
+
+    /// Packets get where jumps lead. What a jump asks of them is left aside: so more seems possible than is.
+    fn follow_jumps(&mut self) {
+        let mut waiting: Vec<usize> = (0..self.chains.len()).collect();
+        while let Some(place) = waiting.pop() {
+            let sides = self.chains[place].sides;
+            let targets = self.chains[place].rules.iter().filter_map(|rule| Key::target(rule));
+            let targets: Vec<usize> = targets.filter_map(|target| self.places.get(&target).copied()).collect();
+            for target in targets {
+                self.chains[target].is_target = true;
+                let before = self.chains[target].sides;
+                if !sides.is_subset(before) {
+                    self.chains[target].sides = before.iter().chain(sides.iter()).collect();
+                    waiting.push(target);
+                }
+            }
+        }
+    }
+
+    /// From the rules that add to lists back along the jumps.
+    fn follow_growth(&mut self) {
+        let mut callers: HashMap<usize, BTreeSet<usize>> = HashMap::new();
+        for place in 0..self.chains.len() {
+            let own: Vec<&str> = self.chains[place].rules.iter().filter_map(|rule| adds(rule)).collect();
+            self.chains[place].grow(Some(&own.into_iter().collect()));
+            for target in self.chains[place].rules.iter().filter_map(|rule| Key::target(rule)) {
+                if let Some(target) = self.places.get(&target) {
+                    callers.entry(*target).or_default().insert(place);
+                }
+            }
+        }
+        let mut waiting: Vec<usize> = callers.keys().copied().collect();
+        while let Some(place) = waiting.pop() {
+            let grows = self.chains[place].grows.clone();
+            let of = callers.get(&place).into_iter().flatten().copied();
+            waiting.extend(of.filter(|caller| self.chains[*caller].grow(grows.as_ref())));
+        }
+    }
+
+    /// A chain always decides if one of its rules does, before any that may return: a verdict that asks for nothing, or
+    /// such a jump to such a chain.
+    fn follow_decisions(&mut self) {
+        for _ in 0..MOST_ROUNDS {
+            let found = |chain: &Chain<'r>| {
+                let mut rules = chain.rules.iter().take_while(|rule| rule.action != Action::Return);
+                !chain.always_decides && rules.any(|rule| self.decides_all(chain, rule))
+            };
+            let found: Vec<usize> = (0..self.chains.len()).filter(|place| found(&self.chains[*place])).collect();
+            if found.is_empty() {
+                break;
+            }
+            for place in found {
+                self.chains[place].always_decides = true;
+            }
+        }
+    }
+
+    /// Whether some rule that runs adds a source of this family to the list.
+    pub(super) fn fills(&self, family: Family, list: &'r str) -> bool {
+        self.filled.contains(&(family, list))
+    }
+
+    pub(super) fn chain(&self, key: Key<'_>) -> Option<&Chain<'r>> {
+        self.places.get(&key).map(|place| &self.chains[*place])
+    }
+
+    /// The chains that packets get into, if they have rules that run.
+    pub(super) fn live_chains(&self) -> impl Iterator<Item = &Chain<'r>> {
+        self.chains.iter().filter(|chain| !chain.sides.is_empty() && !chain.rules.is_empty())
+    }
+
+    /// The rules that packets meet, each with its chain.
+    pub(super) fn live(&self) -> impl Iterator<Item = (&'r Rule, &Chain<'r>)> {
+        self.live_chains().flat_map(|chain| chain.rules.iter().map(move |rule| (*rule, chain)))
+    }
+
+    /// The rules that run in the chain and in all that it leads to.
+    pub(super) fn within(&self, key: Key<'r>) -> Vec<&'r Rule> {
+        let (mut found, mut seen, mut waiting) = (Vec::new(), HashSet::from([key]), vec![key]);
+        while let Some(key) = waiting.pop() {
+            let rules = self.chain(key).map(|chain| chain.rules.clone()).unwrap_or_default();
+            waiting.extend(rules.iter().filter_map(|rule| Key::target(rule)).filter(|target| seen.insert(*target)));
+            found.extend(rules);
+        }
+        found
+    }
+
+    /// Whether every packet that gets into the chain is decided about there.
+    fn always_decides(&self, key: Key<'_>) -> bool {
+        self.chain(key).is_some_and(|chain| chain.always_decides)
+    }
+
+    /// Whether every packet that meets this rule of the chain is decided about there.
+    fn decides_all(&self, chain: &Chain<'r>, rule: &Rule) -> bool {
+        self.decides(rule) && rule.matchers.iter().all(|matcher| self.is_always(chain, matcher))
+    }
+
+    /// As [`decides_all`](Self::decides_all), if interfaces that nothing is known of are taken to be the right ones.
+    pub(super) fn may_decide_all(&self, chain: &Chain<'r>, rule: &Rule) -> bool {
+        let is_unknown = |matcher: &Matcher| {
+            matches!(matcher.condition, Condition::Interface { .. }) && self.sides(matcher).is_none()
+        };
+        let mut matchers = rule.matchers.iter();
+        self.decides(rule) && matchers.all(|matcher| is_unknown(matcher) || self.is_always(chain, matcher))
+    }
+
+    /// Whether every packet that the rule matches is decided about there.
+    pub(super) fn decides(&self, rule: &Rule) -> bool {
+        match &rule.action {
+            Action::Jump(_) => Key::target(rule).is_some_and(|target| self.always_decides(target)),
+            action => is_verdict(action),
+        }
+    }
+
+    /// The sides that packets can have come from for an interface matcher to be true. None if it is not one, or if
+    /// nothing says which sides it means.
+    pub(super) fn sides(&self, matcher: &Matcher) -> Option<Set<Side>> {
+        let Condition::Interface { direction, kind, name } = &matcher.condition else { return None };
+        let meant = self.settings.interfaces.sides(*kind, name, &self.rules.interface_lists)?;
+        let is_true = |side: &Side| {
+            let on = match direction {
+                Direction::In => *side,
+                Direction::Out => side.opposite(),
+            };
+            meant.contains(on) != matcher.negated
+        };
+        Some(Side::ALL.into_iter().filter(is_true).collect())
+    }
+
+    /// Whether an address of the family is protected, and whether all of them are.
+    pub(super) fn protects(&self, family: Family) -> (bool, bool) {
+        protects(self.settings, family)
+    }
+}
+
+/// Where packets come from that enter the chain without a jump.
+fn entering(key: Key<'_>, settings: &Settings) -> Set<Side> {
+    let (some, all) = protects(settings, key.family);
+    let sides = match key.name {
+        _ if !key.is_builtin() => [false, false],
+        "input" => [some, false],
+        "output" => [false, some],
+        // From outside, packets go to `prerouting` whatever is protected.
+        "prerouting" => [true, !all],
+        _ => [!all, !all],
+    };
+    Side::ALL.into_iter().filter(|side| sides[side.index()]).collect()
+}
+
+fn protects(settings: &Settings, family: Family) -> (bool, bool) {
+    let nets: Vec<IpNet> = settings.protect.iter().filter(|net| Family::of(net.addr()) == family).copied().collect();
+    let all = IpNet::aggregate(&nets).iter().any(|net| net.prefix_len() == 0);
+    (!nets.is_empty(), all)
+}
+
+/// Whether it decides what becomes of the packet.
+pub(super) const fn is_verdict(action: &Action) -> bool {
+    matches!(action, Action::Accept) || denies(action)
+}
+
+/// Whether it keeps the packet from passing.
+pub(super) const fn denies(action: &Action) -> bool {
+    matches!(action, Action::Drop | Action::Reject(_) | Action::Tarpit)
+}
+
+/// The list that the rule adds the source to.
+pub(super) fn adds_source(rule: &Rule) -> Option<&str> {
+    match &rule.action {
+        Action::AddSrcToAddressList(add) => Some(&add.list),
+        _ => None,
+    }
+}
+
+/// The list that the rule adds to.
+pub(super) fn adds(rule: &Rule) -> Option<&str> {
+    match &rule.action {
+        Action::AddSrcToAddressList(add) | Action::AddDstToAddressList(add) => Some(&add.list),
+        _ => None,
+    }
+}
+
+/// The lists that the source must be in.
+pub(super) fn needed(rule: &Rule) -> impl Iterator<Item = &str> {
+    rule.matchers.iter().filter(|matcher| !matcher.negated).filter_map(|matcher| match &matcher.condition {
+        Condition::SrcAddressList(list) => Some(list.as_str()),
+        _ => None,
+    })
+}

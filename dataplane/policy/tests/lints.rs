@@ -1,0 +1,328 @@
+//! `docs/lints.md` is what the code says of rules that cannot be meant: this writes the page, and compares it. Every example
+//! is run: it raises its lint and no other one, and what is to be written instead raises none.
+//!
+//! `UPDATE=1 cargo test -p knockplane-policy --test lints` renews it.
+
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use knockplane_policy::lint::{Code, Lint, lint};
+use knockplane_policy::rsc;
+use knockplane_policy::settings::Settings;
+use knockplane_policy::word::Word;
+
+/// What no lint says.
+const INTRODUCTION: &str = "\
+# What `knockctl check` says of rules
+
+Everything is said at its place, with what was expected and a remedy, and all of it in one go; `--json` says the same to
+scripts. `knockctl apply` says it too, with the settings of the dataplane that is to run the rules.
+
+    knockctl check rules.rsc                                   # with the default settings
+    knockctl check --config knockplane.toml rules.rsc          # with those of [policy]
+    knockctl check --outside=ether1,WAN --inside=bridge --protect=203.0.113.0/24 rules.rsc
+    ssh admin@router /export | knockctl check -                # `-` is standard input
+
+It ends with 0 if the rules can run, and with 3 if they cannot.
+
+## Errors
+
+| code | what | remedy |
+|---|---|---|
+| `E001` | A line cannot be read, or refers to what is not there. Nothing of the file is used: a rule without one of its matchers would let in more. | It is said with each; [the language](language.md) has every property. |
+| `E002` | A rule reads well, but nobody can run it here: it asks for a mark that nothing sets, or for a hotspot. | Disable it or leave it out; with `--allow-invalid`, `check` takes it for a warning, and `apply` keeps it as a disabled rule. |
+| `E003` | The dataplane does not run what a rule says, or not together with the others. | Disable the rule, or leave it out. |
+| `E004` | An interface is named, and nothing says which side of the filter it is. A matcher about it would be true of everything or of nothing. | Name it in `[policy.interfaces]`; what to write is said at the end. |
+
+## Lints
+
+Lints are warnings: the rules run, and something of them cannot be meant. `--deny-lints` makes them count: then `check` ends
+with 3. A lint speaks only if it is certain of every packet with these settings; where that takes an assumption, such as how
+fast a scan is, it names it. What is disabled is looked at only to say that it is.
+";
+
+/// What a lint's section says besides the lint itself.
+struct Section {
+    code: Code,
+    meaning: &'static str,
+    /// Prefixes that are protected, if not all.
+    protect: Option<&'static str>,
+    example: &'static str,
+    instead: &'static str,
+}
+
+/// Exhaustive by way of the match.
+fn section(code: Code) -> Section {
+    let section = |meaning, example, instead| Section { code, meaning, protect: None, example, instead };
+    match code {
+        Code::UnreachableRule => section(
+            "An earlier rule of the chain decides about every packet that this one could match. What several rules leave \
+             nothing of together is not seen.",
+            "/ip firewall filter
+add chain=input src-address=192.0.2.0/24 action=drop
+add chain=input src-address=192.0.2.7 protocol=tcp dst-port=22 action=accept
+add chain=input action=drop
+",
+            "/ip firewall filter
+add chain=input src-address=192.0.2.7 protocol=tcp dst-port=22 action=accept
+add chain=input src-address=192.0.2.0/24 action=drop
+add chain=input action=drop
+",
+        ),
+        Code::NeverMatches => section(
+            "It asks for what no packet is: matchers that exclude each other, ports of a protocol that has none, a side \
+             from which no packet comes into the chain, an address that is not protected.",
+            "/ip firewall filter
+add chain=input protocol=tcp dst-port=22 tcp-flags=syn,!syn action=accept
+add chain=input action=drop
+",
+            "/ip firewall filter
+add chain=input protocol=tcp dst-port=22 tcp-flags=syn,!ack action=accept
+add chain=input action=drop
+",
+        ),
+        Code::EmptyJump => section(
+            "It jumps to a chain in which no rule runs. A jump to a chain that is not there at all is an error.",
+            "/ip firewall filter
+add chain=input action=jump jump-target=knock
+add chain=input action=drop
+add chain=knock protocol=tcp dst-port=22 action=accept disabled=yes
+",
+            "/ip firewall filter
+add chain=input action=jump jump-target=knock
+add chain=input action=drop
+add chain=knock protocol=tcp dst-port=22 action=accept
+",
+        ),
+        Code::UnusedChain => section(
+            "No jump leads to its chain, so none of its rules is ever met. Chains whose jump is disabled, and chains that \
+             RouterOS keeps as a place for rules, are left alone.",
+            "/ip firewall filter
+add chain=inptu protocol=tcp dst-port=22 action=accept
+add chain=input action=drop
+",
+            "/ip firewall filter
+add chain=input protocol=tcp dst-port=22 action=accept
+add chain=input action=drop
+",
+        ),
+        Code::DeadChain => section(
+            "With these settings no packet enters its chain. Which chain a packet enters follows from the addresses that \
+             are protected: all of them, unless `protect` says otherwise, and then nothing is `forward`.",
+            "/ip firewall filter
+add chain=forward protocol=tcp dst-port=22 action=accept
+add chain=input action=drop
+",
+            "/ip firewall filter
+add chain=input protocol=tcp dst-port=22 action=accept
+add chain=input action=drop
+",
+        ),
+        Code::EmptyList => section(
+            "It asks for a list that no rule and no entry of the file fills. If people fill it, with `knockctl list add`, \
+             an entry without an address says so: `/ip firewall address-list add list=friends`.",
+            "/ip firewall filter
+add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
+    address-list=secured address-list-timeout=10m
+add chain=input src-address-list=secure action=accept
+add chain=input action=drop
+",
+            "/ip firewall filter
+add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
+    address-list=secured address-list-timeout=10m
+add chain=input src-address-list=secured action=accept
+add chain=input action=drop
+",
+        ),
+        Code::ShortStep => section(
+            "A knock counts for less than two seconds. A packet that is lost is sent again after a second, and then it is \
+             too late.",
+            "/ip firewall filter
+add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
+    address-list=knocked address-list-timeout=1s
+add chain=input protocol=icmp packet-size=256 src-address-list=knocked \\
+    action=add-src-to-address-list address-list=secured address-list-timeout=10m
+add chain=input src-address-list=secured action=accept
+add chain=input action=drop
+",
+            "/ip firewall filter
+add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
+    address-list=knocked address-list-timeout=10s
+add chain=input protocol=icmp packet-size=256 src-address-list=knocked \\
+    action=add-src-to-address-list address-list=secured address-list-timeout=10m
+add chain=input src-address-list=secured action=accept
+add chain=input action=drop
+",
+        ),
+        Code::LongStep => section(
+            "A knock counts for good, or for longer than the door stays open that the next one opens. Once it is shut, the \
+             last knock alone opens it again.",
+            "/ip firewall filter
+add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
+    address-list=knocked
+add chain=input protocol=icmp packet-size=256 src-address-list=knocked \\
+    action=add-src-to-address-list address-list=secured address-list-timeout=10m
+add chain=input src-address-list=secured action=accept
+add chain=input action=drop
+",
+            "/ip firewall filter
+add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
+    address-list=knocked address-list-timeout=10s
+add chain=input protocol=icmp packet-size=256 src-address-list=knocked \\
+    action=add-src-to-address-list address-list=secured address-list-timeout=10m
+add chain=input src-address-list=secured action=accept
+add chain=input action=drop
+",
+        ),
+        Code::ScanOpens => section(
+            "The ports of the knocks only go up, or only go down, and so a port scan gives them by chance. Nothing is said \
+             if a rule notices scans, or keeps out who tries a port in between.",
+            "/ip firewall filter
+add chain=input protocol=tcp dst-port=1234 action=add-src-to-address-list \\
+    address-list=temporary address-list-timeout=10s
+add chain=input protocol=tcp dst-port=4321 src-address-list=temporary \\
+    action=add-src-to-address-list address-list=secured address-list-timeout=1m
+add chain=input src-address-list=secured action=accept
+add chain=input action=drop
+",
+            "/ip firewall filter
+add chain=input src-address-list=scanner action=drop
+add chain=input protocol=tcp dst-port=1235-4320 action=add-src-to-address-list \\
+    address-list=scanner address-list-timeout=1m
+add chain=input protocol=tcp dst-port=1234 action=add-src-to-address-list \\
+    address-list=temporary address-list-timeout=10s
+add chain=input protocol=tcp dst-port=4321 src-address-list=temporary \\
+    action=add-src-to-address-list address-list=secured address-list-timeout=1m
+add chain=input src-address-list=secured action=accept
+add chain=input action=drop
+",
+        ),
+        Code::MootKnock => section(
+            "It accepts from everybody what a knock opens, so that nobody needs to knock.",
+            "/ip firewall filter
+add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
+    address-list=secured address-list-timeout=10m
+add chain=input protocol=tcp dst-port=22 src-address-list=secured action=accept
+add chain=input protocol=tcp dst-port=22,443 action=accept
+add chain=input action=drop
+",
+            "/ip firewall filter
+add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
+    address-list=secured address-list-timeout=10m
+add chain=input protocol=tcp dst-port=22 src-address-list=secured action=accept
+add chain=input protocol=tcp dst-port=443 action=accept
+add chain=input action=drop
+",
+        ),
+        Code::NoNat => Section {
+            protect: Some("192.0.2.0/24"),
+            ..section(
+                "It depends on addresses being translated, and a wire translates none: `connection-nat-state=!dstnat` is \
+                 true of every packet, and `dstnat` of none. So the last rule of RouterOS's default configuration stops \
+                 all that is new, and not only what the router has not sent on.",
+                "/ip firewall filter
+add chain=forward in-interface=outside connection-state=new connection-nat-state=!dstnat \\
+    action=drop comment=\"defconf: drop all from WAN not DSTNATed\"
+add chain=forward action=accept
+",
+                "/ip firewall filter
+add chain=forward in-interface=outside dst-address=198.51.100.80 protocol=tcp dst-port=443 \\
+    action=accept
+add chain=forward in-interface=outside connection-state=new action=drop
+add chain=forward action=accept
+",
+            )
+        },
+        Code::NoFinalDrop => section(
+            "What no rule of the chain decides about is decided by a setting, `[policy.chain-default]`. Where that drops, \
+             RouterOS accepts, and the rules mean something else there; where it accepts, everybody gets in who has not \
+             knocked.",
+            "/ip firewall filter
+add chain=input protocol=tcp dst-port=22 action=accept
+",
+            "/ip firewall filter
+add chain=input protocol=tcp dst-port=22 action=accept
+add chain=input action=drop
+",
+        ),
+        Code::MatchesAnything => section(
+            "Its expression matches every payload, an empty one too, so whoever asks for it asks for nothing.",
+            "/ip firewall layer7-protocol
+add name=secret regexp=\".*\"
+/ip firewall filter
+add chain=input protocol=udp layer7-protocol=secret action=add-src-to-address-list \\
+    address-list=secured address-list-timeout=10m
+add chain=input src-address-list=secured action=accept
+add chain=input action=drop
+",
+            "/ip firewall layer7-protocol
+add name=secret regexp=\"^open sesame\\$\"
+/ip firewall filter
+add chain=input protocol=udp layer7-protocol=secret action=add-src-to-address-list \\
+    address-list=secured address-list-timeout=10m
+add chain=input src-address-list=secured action=accept
+add chain=input action=drop
+",
+        ),
+    }
+}
+
+#[test]
+fn the_page_is_what_the_code_says() {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/lints.md"));
+    let page = page();
+    if env::var_os("UPDATE").is_some() {
+        fs::write(path, &page).expect("docs/lints.md can be written");
+    }
+    let committed = fs::read_to_string(path).unwrap_or_default();
+    let differs = page.lines().zip(committed.lines()).find(|(said, there)| said != there);
+    assert!(
+        page == committed,
+        "docs/lints.md is not what the code says (first at {differs:?}): renew it with\n\
+         UPDATE=1 cargo test -p knockplane-policy --test lints"
+    );
+}
+
+#[test]
+fn examples_raise_their_lint_and_no_other() {
+    for code in Code::ALL {
+        let section = section(*code);
+        let raised: Vec<Code> = lints(section.example, &section).iter().map(|lint| lint.code).collect();
+        assert_eq!(raised, [*code], "{}", section.example);
+        assert_eq!(lints(section.instead, &section), [], "{}", section.instead);
+    }
+}
+
+#[test]
+fn numbers_are_in_order() {
+    let numbers: Vec<&str> = Code::ALL.iter().map(|code| code.number()).collect();
+    assert!(numbers.is_sorted() && numbers.iter().all(|number| number.starts_with('K') && number.len() == 4));
+}
+
+fn lints(text: &str, section: &Section) -> Vec<Lint> {
+    let reading = rsc::read(text.as_bytes());
+    assert_eq!(reading.problems, [], "{text}");
+    let mut settings = Settings::default();
+    if let Some(net) = section.protect {
+        settings.protect = vec![net.parse().expect("a prefix")];
+    }
+    lint(&reading.rules, &settings)
+}
+
+fn page() -> String {
+    let mut page = INTRODUCTION.to_owned();
+    for code in Code::ALL {
+        let section = section(*code);
+        let Section { code, meaning, protect, example, instead } = &section;
+        let _ = write!(page, "\n### `{}` {}\n\n{meaning}\n", code.number(), code.name());
+        let with = protect.map(|net| format!(", with `protect = [\"{net}\"]`")).unwrap_or_default();
+        let _ = write!(page, "\nRaised by{with}:\n\n```\n{example}```\n");
+        for lint in lints(example, &section) {
+            let _ = write!(page, "\n> line {}: {}\n>\n> **Remedy**: {}\n", lint.line, lint.sentence, lint.remedy);
+        }
+        let _ = write!(page, "\nInstead:\n\n```\n{instead}```\n");
+    }
+    page
+}
