@@ -1,6 +1,6 @@
-//! Reading RouterOS exports.
+//! Reading RouterOS exports, and writing them.
 //!
-//! Takes the text of a `.rsc` file and gives the rules it holds, everything that is wrong with it, and what was
+//! [`read`] takes the text of a `.rsc` file and gives the rules it holds, everything that is wrong with it, and what was
 //! skipped. It promises three things. A command with anything wrong yields no rule: a rule without one of its
 //! matchers would let in more. All problems of a file are found in one go. Any bytes can be read, in time linear in
 //! their number.
@@ -14,11 +14,14 @@
 //!                    whatever is wrong ──► problem ─► report
 //! ```
 //!
+//! [`export`] is the way back, and [`wording`] how rules look in it and wherever else people see them.
+//!
 //! The language grows by rows in the tables of `filter` and its like, and by menus in `menu`.
 
 mod address_list;
 mod check;
 mod command;
+mod export;
 mod filter;
 mod interface;
 mod layer7;
@@ -34,6 +37,7 @@ mod select;
 mod store;
 mod tracking;
 mod value;
+pub mod wording;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -42,6 +46,7 @@ use serde::Serialize;
 
 use self::address_list::AddressLists;
 use self::command::{Order, Verb};
+pub use self::export::export;
 use self::lexer::{Command, Flaw, Lexer, Text, Word};
 use self::local_address::LocalAddresses;
 use self::menu::{Invocation, Line, Menu, Menus, Place};
