@@ -31,7 +31,8 @@ struct Judgement {
 
 /// Judges all files. Every problem of every file is reported.
 pub(super) fn run(files: &[PathBuf], json: bool) -> Result<String, Failed> {
-    let judgements: Vec<_> = files.iter().map(|file| judge(file, &Settings::default(), json).0).collect();
+    let settings = Settings::default();
+    let judgements: Vec<_> = files.iter().map(|file| judge(file, Some(&settings), json).0).collect();
     let output = if json { pretty(&judgements)? } else { judgements.iter().filter_map(Judgement::summary).collect() };
     if judgements.iter().all(|judgement| judgement.valid) {
         return Ok(output);
@@ -42,7 +43,20 @@ pub(super) fn run(files: &[PathBuf], json: bool) -> Result<String, Failed> {
 
 /// The rules of a file that is to be applied or tried, if they are valid with these settings.
 pub(super) fn one(file: &Path, settings: &Settings, json: bool) -> Result<RuleSet, Failed> {
-    let (judgement, rules) = judge(file, settings, json);
+    valid(judge(file, Some(settings), json), json)
+}
+
+/// The rules of a file without problems, whether they can run or not. What else the file says is told on standard error.
+pub(super) fn read(file: &Path, json: bool) -> Result<RuleSet, Failed> {
+    let (judgement, rules) = judge(file, None, json);
+    if judgement.valid && !judgement.skipped.is_empty() {
+        let (file, skipped) = (printable(&judgement.file), judgement.skipped().join(", "));
+        eprintln!("knockctl: {file}: skipped menus (commands): {skipped}");
+    }
+    valid((judgement, rules), json)
+}
+
+fn valid((judgement, rules): (Judgement, RuleSet), json: bool) -> Result<RuleSet, Failed> {
     if judgement.valid {
         return Ok(rules);
     }
@@ -51,8 +65,8 @@ pub(super) fn one(file: &Path, settings: &Settings, json: bool) -> Result<RuleSe
     Err(Failed { exit: Exit::Invalid, message, output })
 }
 
-/// Reads and compiles one file, and points at its problems unless they are told as JSON.
-fn judge(file: &Path, settings: &Settings, json: bool) -> (Judgement, RuleSet) {
+/// Reads one file and points at its problems, unless they are told as JSON; and compiles it for these settings.
+fn judge(file: &Path, settings: Option<&Settings>, json: bool) -> (Judgement, RuleSet) {
     let name = file.display().to_string();
     let text = match fs::read(file) {
         Ok(text) => text,
@@ -65,7 +79,8 @@ fn judge(file: &Path, settings: &Settings, json: bool) -> (Judgement, RuleSet) {
     if !json {
         eprint!("{}", rsc::report(&reading.problems, &name, &text, color()));
     }
-    let compiled = if reading.problems.is_empty() { rules::compile(&reading.rules, settings) } else { Ok(()) };
+    let settings = settings.filter(|_| reading.problems.is_empty());
+    let compiled = settings.map_or(Ok(()), |settings| rules::compile(&reading.rules, settings));
     let judgement = Judgement {
         file: name,
         valid: reading.problems.is_empty() && compiled.is_ok(),
@@ -93,13 +108,17 @@ impl Judgement {
             Some(level) => format!("{} (level {level})", printable(list)),
             None => format!("{} (filled by hand)", printable(list)),
         });
-        let skipped = self.skipped.iter().map(|skipped| format!("{} ({})", printable(&skipped.menu), skipped.commands));
-        for (title, items) in [("lists", lists.collect::<Vec<_>>()), ("skipped menus (commands)", skipped.collect())] {
+        for (title, items) in [("lists", lists.collect::<Vec<_>>()), ("skipped menus (commands)", self.skipped())] {
             if !items.is_empty() {
                 text += &format!("  {title}: {}\n", items.join(", "));
             }
         }
         Some(text)
+    }
+
+    /// The menus that were passed over, each with how many commands it had.
+    fn skipped(&self) -> Vec<String> {
+        self.skipped.iter().map(|skipped| format!("{} ({})", printable(&skipped.menu), skipped.commands)).collect()
     }
 
     /// Why the file is not valid, as far as the report of its problems has not said it; a sentence a line.
