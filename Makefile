@@ -48,3 +48,12 @@ bench-check:
 	@tests/setup bench-check
 	@cargo run --quiet --locked --release -p knockplane-bench --bin instructions -- \
 	    check $(if $(filter-out 0,$(UPDATE)),--update) $(ONLY)
+
+# The property tests of rules and packets, fifty times as long as `make test` runs them: 100,000 rule sets are written as an
+# export and read again where it takes 2,000. SOAK=500 is longer, ONLY=export runs what has that in its name.
+SOAK ?= 50
+.PHONY: soak
+soak:
+	@tests/setup soak
+	env -u PROPTEST_CASES KNOCKPLANE_SOAK=$(SOAK) \
+	    cargo test --locked --release -p knockplane-policy -p knockplane-engine $(ONLY)

@@ -10,12 +10,13 @@ use knockplane_engine::headers;
 use knockplane_policy::eval::{Evaluation, Evaluator, Outcome, Tried};
 use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::reason::{Reason, Verdict};
+use knockplane_policy::rsc::wording;
 use knockplane_policy::rule::{BuiltinChain, InterfaceKind, ListTimeout, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::{Time, format_duration};
 use serde::Serialize;
 
-use super::{packet, wording};
+use super::packet;
 
 /// No interface that this is about has an MTU: the longest packet that there is, and its Ethernet header.
 const MAX_FRAME: usize = headers::max_frame(u16::MAX as usize);

@@ -1,7 +1,7 @@
 //! `knockctl`, the operator's tool: command line in, text or JSON out, an exit code that scripts can rely on.
 //!
-//! `check`, `replay`, `test` and, with a rule file, `explain` work offline. Everything else asks the control process
-//! over its unix socket. Answers go to standard output, complaints to standard error.
+//! `check`, `replay`, `test` and, with a rule file, `explain` and `export` work offline. Everything else asks the control
+//! process over its unix socket. Answers go to standard output, complaints to standard error.
 //!
 //! | file         | owns |
 //! |--------------|------|
@@ -14,8 +14,9 @@
 //! | `sources.rs` | where those rules, settings and lists come from |
 //! | `packet/`    | a packet in a line of text |
 //! | `capture/`   | pcap and pcapng files |
-//! | `wording.rs` | matchers and actions as they were written |
-//! | `show.rs`    | what runs, as tables |
+//! | `export.rs`  | rules as RouterOS exports them |
+//! | `print.rs`   | the rules that run, as RouterOS prints them |
+//! | `show.rs`    | the rest of what runs, as tables |
 //! | `table.rs`   | how tables, numbers and foreign text look |
 //! | `http.rs`    | one request to the control process |
 
@@ -23,14 +24,15 @@ mod bench;
 mod capture;
 mod check;
 mod explain;
+mod export;
 mod http;
 mod packet;
+mod print;
 mod replay;
 mod show;
 mod sources;
 mod table;
 mod test;
-mod wording;
 
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
@@ -92,6 +94,8 @@ enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Write rules out as RouterOS exports them; needs no daemon with --rules
+    Export(export::Export),
     /// Show what runs
     #[command(subcommand)]
     Show(Show),
@@ -102,8 +106,12 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Show {
-    /// The rules with their counters, like RouterOS's `print stats`
-    Rules,
+    /// The rules, like RouterOS's `print`
+    Rules {
+        /// Their counters instead, like `print stats`
+        #[arg(long)]
+        stats: bool,
+    },
     /// Address lists and who is in them
     Lists(ShowLists),
     /// The workers with their counters
@@ -223,7 +231,8 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::Explain(command) => explain::run(&client, *command, json).await,
         Command::Replay(command) => replay::run(&command, json),
         Command::Test { files } => test::run(&files, json),
-        Command::Show(Show::Rules) => show_rules(&client, json).await,
+        Command::Export(command) => export::run(&client, &command, json).await,
+        Command::Show(Show::Rules { stats }) => show_rules(&client, stats, json).await,
         Command::Show(Show::Lists(what)) => show_lists(&client, what, json).await,
         Command::Show(Show::Workers) => {
             let workers = client.get("/api/v1/workers").await?;
@@ -258,13 +267,14 @@ async fn apply(client: &Client, file: &Path, allow_invalid: bool, json: bool) ->
     Ok(format!("generation {} runs, {}\n", applied.generation, table::count(applied.rules, "rule")))
 }
 
-async fn show_rules(client: &Client, json: bool) -> Result<String, Failed> {
+async fn show_rules(client: &Client, stats: bool, json: bool) -> Result<String, Failed> {
     let rules = client.get("/api/v1/rules").await?;
     if json {
         return raw(&rules);
     }
     let status = decode(&client.get("/api/v1/status").await?)?;
-    Ok(show::rules(&decode(&rules)?, &status))
+    let rules = decode(&rules)?;
+    Ok(if stats { print::stats(&rules, &status) } else { print::rules(&rules, &status, table::terminal_width()) })
 }
 
 async fn show_lists(client: &Client, what: ShowLists, json: bool) -> Result<String, Failed> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
+use knockplane_policy::rsc::wording;
 use knockplane_policy::rule::{BuiltinChain, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
@@ -19,7 +20,7 @@ use super::explain::seconds;
 use super::sources::{self, Given, Inside};
 use super::table::Align::{Left, Right};
 use super::table::{Columns, count, grouped};
-use super::{Failed, pretty, wording};
+use super::{Failed, pretty};
 use crate::Exit;
 
 /// The command line.

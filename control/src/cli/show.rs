@@ -1,69 +1,16 @@
-//! What runs, as tables for a terminal of a hundred columns. Only formatting: asking is `mod.rs`'s business.
+//! What runs, but for its rules, as tables for a terminal of a hundred columns. Only formatting: asking is `mod.rs`'s
+//! business.
 
 use std::time::Duration;
 
 use knockplane_engine::lists::OPERATOR_LEVEL;
-use knockplane_policy::packet::{Family, Side};
-use knockplane_policy::reason::Verdict;
-use knockplane_policy::rule::{BuiltinChain, Rule};
+use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
-use knockplane_policy::wire::{Counter, Interface, ListEntry, ListSummary, Lists, Rules, Status, Worker};
+use knockplane_policy::wire::{Interface, ListEntry, ListSummary, Lists, Status, Worker};
 
 use super::table::Align::{Left, Right};
 use super::table::{Columns, count, grouped, printable};
 use crate::api::messages::Workers;
-
-/// Like RouterOS's `print stats`, menu by menu, each numbered from 0; then what the chains do by default.
-pub(super) fn rules(rules: &Rules, status: &Status) -> String {
-    let mut text = format!("generation {}, from {}\n", rules.generation, printable(&rules.source));
-    text += "Flags: X - disabled\n";
-    for (family, menu) in [(Family::Ipv4, "/ip firewall filter"), (Family::Ipv6, "/ipv6 firewall filter")] {
-        let counted = rules.rules.rules.iter().zip(&rules.counters);
-        let of_menu: Vec<_> = counted.filter(|(rule, _)| rule.family == family).collect();
-        if !of_menu.is_empty() {
-            text += &format!("\n{menu}\n{}", menu_table(&of_menu));
-        }
-    }
-    text + "\nwhen no rule decides\n" + &defaults_table(&rules.chain_defaults, status)
-}
-
-fn menu_table(rules: &[(&Rule, &Counter)]) -> String {
-    let mut table = Columns::new(&[
-        ("#", Right),
-        ("", Left),
-        ("CHAIN", Left),
-        ("ACTION", Left),
-        ("BYTES", Right),
-        ("PACKETS", Right),
-        ("ID", Left),
-        ("COMMENT", Left),
-    ]);
-    for (number, (rule, counter)) in rules.iter().enumerate() {
-        table.row([
-            number.to_string(),
-            if rule.disabled { "X" } else { "" }.to_owned(),
-            rule.chain.clone(),
-            rule.action.name().to_owned(),
-            grouped(counter.bytes),
-            grouped(counter.packets),
-            rule.id.to_string(),
-            rule.comment.clone(),
-        ]);
-    }
-    table.text()
-}
-
-fn defaults_table(defaults: &[Counter; 3], status: &Status) -> String {
-    let mut table = Columns::new(&[("CHAIN", Left), ("ACTION", Left), ("BYTES", Right), ("PACKETS", Right)]);
-    for (chain, counter) in BuiltinChain::ALL.into_iter().zip(defaults) {
-        let action = match status.settings.chain_default.verdict(chain) {
-            Verdict::Forward => "accept",
-            Verdict::Drop => "drop",
-        };
-        table.row([chain.name().to_owned(), action.to_owned(), grouped(counter.bytes), grouped(counter.packets)]);
-    }
-    table.text()
-}
 
 /// The lists with their counts, then who is in them.
 ///
@@ -224,37 +171,6 @@ mod tests {
     fn assert_text(text: &str, lines: &[&str]) {
         assert_eq!(text.lines().collect::<Vec<_>>(), lines, "\n{text}");
         assert!(text.ends_with('\n') && lines.iter().all(|line| line.len() <= 100));
-    }
-
-    #[test]
-    fn rules_look_like_print_stats() {
-        assert_text(
-            &rules(&sample::rules(), &sample::status()),
-            &[
-                "generation 3, from /etc/knockplane/rules.rsc",
-                "Flags: X - disabled",
-                "",
-                "/ip firewall filter",
-                "#     CHAIN  ACTION                            BYTES    PACKETS  ID          COMMENT",
-                "0     input  add-src-to-address-list             144          3  0a1b2c3d    first knock",
-                "1  X  input  drop                     98 765 432 100  1 234 567  0a1b2c3d-2",
-                "",
-                "when no rule decides",
-                "CHAIN    ACTION  BYTES  PACKETS",
-                "input    drop      700        7",
-                "forward  drop        0        0",
-                "output   accept      0        0",
-            ],
-        );
-    }
-
-    #[test]
-    fn each_menu_is_numbered_from_zero() {
-        let mut both = sample::rules();
-        both.rules.rules[1].family = Family::Ipv6;
-        let text = rules(&both, &sample::status());
-        let numbered = text.lines().filter(|line| line.starts_with("0 ")).count();
-        assert!(text.contains("/ipv6 firewall filter") && numbered == 2, "{text}");
     }
 
     #[test]

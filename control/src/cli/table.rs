@@ -43,6 +43,11 @@ impl Columns {
     }
 }
 
+/// How many columns standard output has, if it is a terminal.
+pub(super) fn terminal_width() -> Option<usize> {
+    Table::new().width().map(usize::from)
+}
+
 /// A number with its thousands separated by spaces, as RouterOS prints counters.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();

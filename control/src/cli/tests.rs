@@ -222,6 +222,21 @@ fn lists_can_come_from_what_show_lists_printed() {
     assert!(text.ends_with("forward: a rule decided, line 4\n"), "{text}");
 }
 
+/// Standard output, or what went wrong, of a command that asks a control process with these answers.
+fn asking(answers: axum::Router, arguments: &[&str]) -> Result<String, Failed> {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("control.sock");
+    let all = [&["knockctl", "--socket", socket.to_str().unwrap()], arguments].concat();
+    let cli = Cli::try_parse_from(all).unwrap();
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let server = tokio::spawn(async { axum::serve(listener, answers).await });
+        let result = run(cli).await;
+        server.abort();
+        result
+    })
+}
+
 /// What `knockctl apply` answers to a dataplane with these settings, and what it sent.
 fn apply(arguments: &[&str], text: &[u8], settings: Settings) -> (Result<String, Failed>, Option<Apply>) {
     use std::sync::{Arc, Mutex};
@@ -230,7 +245,6 @@ fn apply(arguments: &[&str], text: &[u8], settings: Settings) -> (Result<String,
     use axum::routing::{get, post};
 
     let rules = Kept::new(text);
-    let (socket, file) = (rules.path("control.sock"), rules.path("file"));
     let sent = Arc::new(Mutex::new(None));
     let taken = Arc::clone(&sent);
     let status = Status { settings, ..crate::sample::status() };
@@ -241,15 +255,7 @@ fn apply(arguments: &[&str], text: &[u8], settings: Settings) -> (Result<String,
             Json(Applied { generation: 2, rules: 2, patterns: 0 })
         }),
     );
-    let line = [&["knockctl", "--socket", &socket, "apply", &file][..], arguments].concat();
-    let cli = Cli::try_parse_from(line).unwrap();
-    let result = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        let server = tokio::spawn(async { axum::serve(listener, answers).await });
-        let result = run(cli).await;
-        server.abort();
-        result
-    });
+    let result = asking(answers, &[&["apply", &rules.path("file")][..], arguments].concat());
     let sent = sent.lock().unwrap().take();
     (result, sent)
 }
@@ -280,36 +286,81 @@ fn rules_are_applied_by_the_settings_of_the_dataplane() {
     assert_eq!((unreadable.unwrap_err().exit, sent), (Exit::Invalid, None));
 }
 
-/// What runs: everything from outside goes to `knock1` and is decided by the chain's default.
-#[test]
-fn without_rules_what_runs_is_explained() {
+/// A control process with rules that run.
+fn running(truncated: bool) -> axum::Router {
     use crate::sample::{lists, rules, status};
     use axum::Json;
     use axum::routing::get;
 
-    let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("control.sock");
-    let explain = |truncated: bool| {
-        let answers = axum::Router::new()
-            .route("/api/v1/status", get(async || Json(status())))
-            .route("/api/v1/rules", get(async || Json(rules())))
-            .route("/api/v1/lists", get(async move || Json(Lists { truncated, ..lists() })));
-        let arguments =
-            ["knockctl", "--socket", socket.to_str().unwrap(), "explain", "udp 192.0.2.9 > 192.0.2.1:5", "--json"];
-        let cli = Cli::try_parse_from(arguments).unwrap();
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-            let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-            let server = tokio::spawn(async { axum::serve(listener, answers).await });
-            let result = run(cli).await;
-            server.abort();
-            std::fs::remove_file(&socket).unwrap();
-            result
-        })
-    };
+    axum::Router::new()
+        .route("/api/v1/status", get(async || Json(status())))
+        .route("/api/v1/rules", get(async || Json(rules())))
+        .route("/api/v1/lists", get(async move || Json(Lists { truncated, ..lists() })))
+}
+
+/// What runs: everything from outside goes to `knock1` and is decided by the chain's default.
+#[test]
+fn without_rules_what_runs_is_explained() {
+    let explain = |truncated| asking(running(truncated), &["explain", "udp 192.0.2.9 > 192.0.2.1:5", "--json"]);
     let explained: serde_json::Value = serde_json::from_str(&explain(false).unwrap()).unwrap();
     let outcomes: Vec<_> = explained["rules"].as_array().unwrap().iter().map(|step| &step["outcome"]).collect();
     assert_eq!(outcomes, ["matched", "disabled"]);
     assert_eq!((&explained["reason"], explained["lists"].as_array().unwrap().len()), (&"chain-default".into(), 3));
     let failed = explain(true).unwrap_err();
     assert!(failed.exit == Exit::Runtime && failed.message.contains("--rules"), "{failed:?}");
+}
+
+/// The first line of an export.
+const HEADER: &str = concat!("# by knockplane ", env!("CARGO_PKG_VERSION"), "\n");
+
+#[test]
+fn what_runs_is_exported() {
+    let text = HEADER.to_owned()
+        + "/ip firewall filter\n\
+        add action=add-src-to-address-list address-list=knock1 address-list-timeout=\\\n    \
+        10s chain=input comment=\"first knock\"\n\
+        add action=drop chain=input disabled=yes\n";
+    assert_eq!(asking(running(false), &["export"]).unwrap(), text);
+    assert_eq!(knockctl(&["export"]).unwrap_err().exit, Exit::Unreachable);
+    let file = Kept::new(text.as_bytes());
+    assert_eq!(knockctl(&["export", "--rules", &file.path("file")]).unwrap(), text);
+}
+
+/// No file can name a chain so, but what runs need not come from one.
+#[test]
+fn what_routeros_cannot_say_is_not_exported() {
+    let mut odd = crate::sample::rules();
+    odd.rules.rules[1].chain = "!input".to_owned();
+    let answers = axum::Router::new().route("/api/v1/rules", axum::routing::get(async move || axum::Json(odd)));
+    let failed = asking(answers.clone(), &["export"]).unwrap_err();
+    assert!(failed.exit == Exit::Runtime && failed.output.is_empty(), "{failed:?}");
+    assert!(failed.message.contains("chain=\"!input\" action=drop") && failed.message.contains("--json"), "{failed:?}");
+    assert!(asking(answers, &["export", "--json"]).unwrap().contains("!input"));
+}
+
+#[test]
+fn rules_and_their_counters_are_printed() {
+    let show = |arguments: &[&str]| asking(running(false), &[&["show", "rules"], arguments].concat()).unwrap();
+    assert!(show(&[]).contains(" 1 X  chain=input action=drop\n"), "{}", show(&[]));
+    assert!(show(&["--stats"]).contains("98 765 432 100"), "{}", show(&["--stats"]));
+    assert_eq!(show(&["--json"]), show(&["--json", "--stats"]));
+}
+
+/// Names of interfaces mean something only where the rules are to run.
+#[test]
+fn files_are_exported_unless_a_line_is_wrong() {
+    let export = |text: &[u8], more: &[&str]| {
+        let file = Kept::new(text);
+        knockctl(&[&["export", "--rules", &file.path("file")], more].concat())
+    };
+    let good = b"/ip firewall filter\nadd chain=input in-interface=ether1\n";
+    let text = "/ip firewall filter\nadd action=accept chain=input in-interface=ether1\n";
+    assert_eq!(export(good, &[]).unwrap(), HEADER.to_owned() + text);
+    let json: serde_json::Value = serde_json::from_str(&export(good, &["--json"]).unwrap()).unwrap();
+    assert_eq!(json["rules"][0]["chain"], "input");
+    let bad = b"/ip firewall filter\nadd chain=input dst-port=X action=drop\n";
+    let failed = export(bad, &[]).unwrap_err();
+    assert!(failed.exit == Exit::Invalid && failed.output.is_empty(), "{failed:?}");
+    let told: serde_json::Value = serde_json::from_str(&export(bad, &["--json"]).unwrap_err().output).unwrap();
+    assert_eq!(told[0]["problems"][0]["line"], 2);
 }

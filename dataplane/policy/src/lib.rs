@@ -12,12 +12,14 @@
 //! | [`settings`] | what is not in the rules: protected addresses, interfaces, chain defaults, time zone, frames that are not IP |
 //! | [`level`]  | how many proofs it takes to get into a list |
 //! | [`eval`]   | the reference: rules tried one by one, in order |
-//! | [`rsc`]    | reading RouterOS exports, with every bad line reported |
+//! | [`rsc`]    | reading RouterOS exports, with every bad line reported, and writing them |
 //! | [`lint`]   | what is right in every line, and still cannot be meant |
 //! | [`wire`]   | JSON lines between the dataplane and the control process |
 //! | [`time`]   | points in time and RouterOS durations |
 //! | [`word`]   | words of the language, and sets of them |
 
+#[cfg(test)]
+mod cases;
 pub mod eval;
 pub mod layer7;
 pub mod level;

@@ -164,10 +164,10 @@ fn passphrases(scene: &Scene<'_>) -> anyhow::Result<String> {
 }
 
 fn operator(scene: &Scene<'_>) -> anyhow::Result<String> {
-    for what in ["rules", "lists"] {
-        println!("   $ knockctl show {what}");
-        let shown = scene.filter.knockctl(&["show", what])?;
-        ensure!(shown.ok(), "knockctl show {what}: {}", shown.stderr);
+    for what in [&["show", "rules"][..], &["show", "rules", "--stats"], &["show", "lists"]] {
+        println!("   $ knockctl {}", what.join(" "));
+        let shown = scene.filter.knockctl(what)?;
+        ensure!(shown.ok(), "knockctl {}: {}", what.join(" "), shown.stderr);
         print_indented(&shown.stdout);
     }
     let forwarded = scene.filter.metric("knockplane_packets_total", &["verdict=\"forward\""])?;

@@ -26,10 +26,32 @@ fn rules_are_shown_with_the_bytes_and_packets_that_they_matched() {
         // The second knock is in `secured` by its own rule already, so the third rule accepts it.
         assert_eq!(counter(2), (1, 60));
         assert_eq!(counter(3), (1, 60));
-        let table = filter.knockctl(&["show", "rules"]).expect("knockctl").stdout;
+        let table = filter.knockctl(&["show", "rules", "--stats"]).expect("knockctl").stdout;
         for part in ["CHAIN", "ACTION", "BYTES", "PACKETS", "add-src-to-address-list", "accept", "drop"] {
             assert!(table.contains(part), "{part} in:\n{table}");
         }
+    });
+}
+
+#[test]
+fn what_is_exported_can_be_applied() {
+    with(&two_ports(), |_, filter| {
+        let export = || filter.knockctl(&["export"]).expect("knockctl").stdout;
+        let before = filter.ask(&["show", "rules"]).expect("rules");
+        let text = export();
+        let file = filter.path("exported.rsc");
+        fs::write(&file, &text).expect("written");
+        let applied = filter.knockctl(&["apply", &file.display().to_string()]).expect("knockctl");
+        assert!(applied.ok(), "{applied:?}");
+        assert_eq!(export(), text);
+        let after = filter.ask(&["show", "rules"]).expect("rules");
+        let ids = |rules: &serde_json::Value| -> Vec<String> {
+            let rules = rules["rules"]["rules"].as_array().expect("rules");
+            rules.iter().map(|rule| rule["id"].to_string()).collect()
+        };
+        assert_eq!(ids(&after), ids(&before));
+        let shown = filter.knockctl(&["show", "rules"]).expect("knockctl").stdout;
+        assert!(shown.contains("chain=input action=add-src-to-address-list address-list="), "{shown}");
     });
 }
 

@@ -120,6 +120,21 @@ pub(super) fn read(file: &Path, json: bool) -> Result<Source, Failed> {
     source.rules(&how, json).map(|_| source)
 }
 
+/// The rules of a file without problems, whether they can run or not. The menus that were skipped are told on standard
+/// error.
+pub(super) fn as_written(file: &Path, json: bool) -> Result<RuleSet, Failed> {
+    let Source { name, reading, .. } = read(file, json)?;
+    if !reading.skipped.is_empty() {
+        eprintln!("knockctl: {name}: skipped menus (commands): {}", skipped(&reading.skipped).join(", "));
+    }
+    Ok(reading.rules)
+}
+
+/// The menus that were passed over, each with how many commands it had.
+fn skipped(menus: &[SkippedMenu]) -> Vec<String> {
+    menus.iter().map(|skipped| format!("{} ({})", printable(&skipped.menu), skipped.commands)).collect()
+}
+
 fn failed(judgement: Judgement, json: bool) -> Failed {
     let message = judgement.complaint();
     match if json { pretty(&[judgement]) } else { Ok(String::new()) } {
@@ -222,8 +237,8 @@ impl Judgement {
             Some(level) => format!("{} (level {level})", printable(list)),
             None => format!("{} (filled by hand)", printable(list)),
         });
-        let skipped = self.skipped.iter().map(|skipped| format!("{} ({})", printable(&skipped.menu), skipped.commands));
-        for (title, items) in [("lists", lists.collect::<Vec<_>>()), ("skipped menus (commands)", skipped.collect())] {
+        let skipped = skipped(&self.skipped);
+        for (title, items) in [("lists", lists.collect::<Vec<_>>()), ("skipped menus (commands)", skipped)] {
             if !items.is_empty() {
                 text += &format!("  {title}: {}\n", items.join(", "));
             }

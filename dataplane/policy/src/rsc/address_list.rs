@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -20,6 +19,7 @@ use super::property::{self, Add, Property};
 use super::select::Query;
 use super::store::Record;
 use super::value::{self, Parsed};
+use super::wording::entry_address;
 use crate::packet::Family;
 use crate::rule::{AddressSet, EntryAddress, ListEntry, ListTimeout};
 use crate::time::{format_duration, parse_duration};
@@ -160,7 +160,7 @@ impl Kind for AddressLists {
         let yes_no = |yes: bool| Cow::Borrowed(if yes { &b"yes"[..] } else { b"no" });
         match name {
             b"list" => Some(Cow::Borrowed(entry.list.as_bytes())),
-            b"address" => Some(owned(show_address(&entry.address))),
+            b"address" => Some(owned(entry_address(&entry.address))),
             b"comment" => Some(Cow::Borrowed(entry.comment.as_bytes())),
             b"timeout" => Some(owned(entry.timeout.map_or_else(String::new, format_duration))),
             b"disabled" => Some(yes_no(entry.disabled)),
@@ -172,7 +172,7 @@ impl Kind for AddressLists {
     fn normalize(&self, name: &[u8], value: &mut Vec<u8>) {
         let Ok(text) = std::str::from_utf8(value) else { return };
         let normal = match name {
-            b"address" => address(text, self.family).ok().map(|address| show_address(&address)),
+            b"address" => address(text, self.family).ok().map(|address| entry_address(&address)),
             b"timeout" => parse_duration(text).map(format_duration),
             _ => None,
         };
@@ -268,18 +268,5 @@ fn bad_address(value: &str, family: Family) -> Complaint {
         complaint.help("leave `address` out if the list is to stay empty: it never means every address")
     } else {
         complaint
-    }
-}
-
-/// As RouterOS writes it.
-fn show_address(address: &EntryAddress) -> String {
-    match address {
-        EntryAddress::Set(AddressSet::Prefix(net)) => match net.addr() {
-            IpAddr::V4(address) if net.prefix_len() == 32 => address.to_string(),
-            _ => net.to_string(),
-        },
-        EntryAddress::Set(AddressSet::Range(first, last)) => format!("{first}-{last}"),
-        EntryAddress::Name(name) => name.clone(),
-        EntryAddress::None => String::new(),
     }
 }

@@ -1,6 +1,6 @@
-//! Reading RouterOS exports.
+//! Reading RouterOS exports, and writing them.
 //!
-//! Takes the text of a `.rsc` file and gives the rules it holds, everything that is wrong with it, and what was
+//! [`read`] takes the text of a `.rsc` file and gives the rules it holds, everything that is wrong with it, and what was
 //! skipped. It promises three things. A command with anything wrong yields no rule: a rule without one of its
 //! matchers would let in more. All problems of a file are found in one go. Any bytes can be read, in time and memory
 //! linear in their number: what commands look for is paid from `work`, and what could be without end (words, flaws,
@@ -15,11 +15,14 @@
 //!                   whatever is wrong ──► flaw, problem ─► finding ─► report
 //! ```
 //!
+//! [`export`] is the way back, and [`wording`] how rules look in it and wherever else people see them.
+//!
 //! The language grows by rows in the tables of `filter` and its like, and by menus in `menu`.
 
 mod address_list;
 mod check;
 mod command;
+mod export;
 mod filter;
 mod finding;
 mod flaw;
@@ -39,6 +42,7 @@ mod select;
 mod store;
 mod tracking;
 mod value;
+pub mod wording;
 mod work;
 
 use std::collections::HashMap;
@@ -48,6 +52,7 @@ use serde::Serialize;
 
 use self::address_list::AddressLists;
 use self::command::{Order, Verb};
+pub use self::export::export;
 pub use self::finding::{Also, Finding, PROBLEM_CODE, Severity, place};
 use self::flaw::Flaw;
 use self::kind::Kind;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::cases::cases;
 use crate::rule::{Action, Condition, ListAdd, ListTimeout, Rule};
 
 mod commands;
@@ -389,6 +390,8 @@ fn place(text: &[u8], offset: usize) -> (u32, u32) {
 }
 
 proptest! {
+    #![proptest_config(cases(256))]
+
     #[test]
     fn any_bytes_are_read(text in proptest::collection::vec(any::<u8>(), 0..200)) {
         check_reading(&text)?;

@@ -6,7 +6,7 @@ use super::problem::{Complaint, Problems, show};
 use super::property::{self, Add, Property};
 use super::value::{self, Parsed};
 use crate::rule::{Tracking, TrackingMode};
-use crate::time::{LONGEST_TIMEOUT, parse_duration};
+use crate::time::{LONGEST_TIMEOUT, format_duration, parse_duration};
 use crate::word::Word as _;
 
 type Row = Property<Tracking>;
@@ -113,6 +113,36 @@ fn mode(place: &mut TrackingMode, value: &[u8]) -> Parsed<()> {
 fn yes_no(place: &mut bool, value: &[u8]) -> Parsed<()> {
     *place = value::yes_no(value::text(value)?)?;
     Ok(())
+}
+
+/// What is not as RouterOS has it by default, by name: properties and their values as [`set`] takes them.
+pub(super) fn changed(tracking: &Tracking) -> Vec<(&'static str, String)> {
+    let (given, default) = (values(tracking), values(&Tracking::default()));
+    given.into_iter().zip(default).filter(|(given, default)| given != default).map(|(given, _)| given).collect()
+}
+
+/// All of it, by name.
+fn values(tracking: &Tracking) -> [(&'static str, String); 16] {
+    let Tracking { enabled, loose_tcp, .. } = tracking;
+    let timeout = |name, timeout| (name, format_duration(timeout));
+    [
+        ("enabled", enabled.name().to_owned()),
+        timeout("generic-timeout", tracking.generic),
+        timeout("icmp-timeout", tracking.icmp),
+        ("loose-tcp-tracking", if *loose_tcp { "yes" } else { "no" }.to_owned()),
+        timeout("tcp-close-timeout", tracking.tcp_close),
+        timeout("tcp-close-wait-timeout", tracking.tcp_close_wait),
+        timeout("tcp-established-timeout", tracking.tcp_established),
+        timeout("tcp-fin-wait-timeout", tracking.tcp_fin_wait),
+        timeout("tcp-last-ack-timeout", tracking.tcp_last_ack),
+        timeout("tcp-max-retrans-timeout", tracking.tcp_max_retrans),
+        timeout("tcp-syn-received-timeout", tracking.tcp_syn_received),
+        timeout("tcp-syn-sent-timeout", tracking.tcp_syn_sent),
+        timeout("tcp-time-wait-timeout", tracking.tcp_time_wait),
+        timeout("tcp-unacked-timeout", tracking.tcp_unacked),
+        timeout("udp-stream-timeout", tracking.udp_stream),
+        timeout("udp-timeout", tracking.udp),
+    ]
 }
 
 fn timeout(place: &mut Duration, value: &[u8]) -> Parsed<()> {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::*;
+use crate::cases::cases;
 use crate::reason::{Reason, Verdict};
 use crate::rule::{Layer7Pattern, Log, RejectWith, Tracking, TrackingMode, one_of_each};
 use crate::word::Word;
@@ -105,7 +106,7 @@ fn as_it_was<'f>(side: Side, frame: &'f [u8], cut: usize) -> Packet<'f> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(500))]
 
     #[test]
     fn nothing_panics_and_an_explanation_changes_nothing(

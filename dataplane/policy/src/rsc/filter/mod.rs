@@ -133,7 +133,12 @@ impl Draft {
             Kind::Tarpit => Action::Tarpit,
         };
         let logs = self.log == Some(true) || kind == Kind::Log;
-        self.matchers.sort_by_key(|matcher| matcher.condition.rank());
+        // By rank, and then by name: a rule says the same in whatever order its words stand.
+        self.matchers.sort_by(|one, other| {
+            let place = |matcher: &Matcher| matcher.condition.rank();
+            place(one).cmp(&place(other)).then_with(|| one.condition.name().cmp(other.condition.name()))
+        });
+        self.reasons.sort();
         Some(Rule {
             table: self.table,
             matchers: self.matchers,

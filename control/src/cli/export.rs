@@ -1,0 +1,38 @@
+//! `knockctl export`: rules as RouterOS exports them, of what runs or of a file.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use knockplane_policy::rsc;
+use knockplane_policy::wire;
+
+use super::http::Client;
+use super::{Failed, check, decode, pretty};
+use crate::Exit;
+
+/// The first line. It names no time, generation or file, so that the same rules are the same text.
+const HEADER: &str = concat!("# by knockplane ", env!("CARGO_PKG_VERSION"), "\n");
+
+/// The command line.
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    /// Rule file, which is written out in the form of an export; what runs now if left out
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
+}
+
+/// The rules as text of a rule file, or in their declared form as JSON.
+pub(super) async fn run(client: &Client, command: &Export, json: bool) -> Result<String, Failed> {
+    let rules = match &command.rules {
+        Some(file) => check::as_written(file, json)?,
+        None => decode::<wire::Rules>(&client.get("/api/v1/rules").await?)?.rules,
+    };
+    if json {
+        return pretty(&rules);
+    }
+    let text = rsc::export(&rules).map_err(|what| {
+        let remedy = "`knockctl export --json` writes everything as it is";
+        Failed::new(Exit::Runtime, format!("{what} cannot be said in RouterOS's language: {remedy}"))
+    })?;
+    Ok(HEADER.to_owned() + &text)
+}

@@ -1,0 +1,221 @@
+//! Rules as RouterOS's `print` and `print stats` tell them, menu by menu, each numbered from 0. Only formatting: asking
+//! is `mod.rs`'s business.
+//!
+//! On a terminal a rule is wrapped between its properties, as RouterOS does. Elsewhere it is not, so that what it says is
+//! a line for `grep`.
+
+use knockplane_policy::packet::Family;
+use knockplane_policy::reason::Verdict;
+use knockplane_policy::rsc::wording;
+use knockplane_policy::rule::{BuiltinChain, Rule, Table};
+use knockplane_policy::settings::Settings;
+use knockplane_policy::wire::{Counter, Rules, Status};
+
+use super::table::Align::{Left, Right};
+use super::table::{Columns, grouped, printable};
+
+/// RouterOS's menus, in the order of its exports.
+const MENUS: [(Family, Table, &str); 4] = [
+    (Family::Ipv4, Table::Filter, "/ip firewall filter"),
+    (Family::Ipv4, Table::Raw, "/ip firewall raw"),
+    (Family::Ipv6, Table::Filter, "/ipv6 firewall filter"),
+    (Family::Ipv6, Table::Raw, "/ipv6 firewall raw"),
+];
+
+/// What the rules say, for a terminal of this width if it is one; then what the chains do by default.
+pub(super) fn rules(rules: &Rules, status: &Status, width: Option<usize>) -> String {
+    let defaults = BuiltinChain::ALL.map(|chain| format!("{} {}", chain.name(), default_of(chain, &status.settings)));
+    menus(rules, |rules| print(rules, width)) + &format!("\nwhen no rule decides: {}\n", defaults.join(", "))
+}
+
+/// What the rules and the chains' defaults have counted.
+pub(super) fn stats(rules: &Rules, status: &Status) -> String {
+    menus(rules, stats_table) + "\nwhen no rule decides\n" + &defaults_table(&rules.chain_defaults, status)
+}
+
+fn menus(rules: &Rules, print: impl Fn(&[(&Rule, &Counter)]) -> String) -> String {
+    let mut text = format!("generation {}, from {}\n", rules.generation, printable(&rules.source));
+    text += "Flags: X - disabled, I - invalid; D - dynamic\n";
+    for (family, table, menu) in MENUS {
+        let counted = rules.rules.rules.iter().zip(&rules.counters);
+        let of_menu: Vec<_> = counted.filter(|(rule, _)| (rule.family, rule.table) == (family, table)).collect();
+        if !of_menu.is_empty() {
+            text += &format!("\n{menu}\n{}", print(&of_menu));
+        }
+    }
+    text
+}
+
+/// ` 0 X  ;;; comment`, then what the rule says; an empty line between rules. Why a rule is invalid is a comment too, as in
+/// RouterOS.
+fn print(rules: &[(&Rule, &Counter)], width: Option<usize>) -> String {
+    let digits = rules.len().saturating_sub(1).to_string().len().max(2);
+    let entry = |(number, (rule, _)): (usize, &(&Rule, &Counter))| {
+        let mut margin = format!("{number:>digits$} {:<3}", flag(rule));
+        let reason = rule.invalid.as_ref().map(|reason| format!(";;; {reason}"));
+        let comment = (!rule.comment.is_empty()).then(|| format!(";;; {}", rule.comment));
+        let said = wrapped(&wording::rule(rule), width.map(|width| width.saturating_sub(margin.len())));
+        let mut text = String::new();
+        for line in reason.into_iter().chain(comment).chain(said) {
+            text += &format!("{margin}{}\n", printable(&line));
+            margin = " ".repeat(margin.len());
+        }
+        text
+    };
+    rules.iter().enumerate().map(entry).collect::<Vec<_>>().join("\n")
+}
+
+/// Lines of as many words as fit, and one at least.
+fn wrapped(words: &[String], width: Option<usize>) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        let fits = |line: &String| width.is_none_or(|width| line.chars().count() + 1 + word.chars().count() <= width);
+        match lines.last_mut().filter(|line| fits(line)) {
+            Some(line) => *line += &format!(" {word}"),
+            None => lines.push(word.clone()),
+        }
+    }
+    lines
+}
+
+/// Nothing makes rules of its own here, so none is dynamic.
+fn flag(rule: &Rule) -> &'static str {
+    match rule {
+        Rule { disabled: true, .. } => "X",
+        Rule { invalid: Some(_), .. } => "I",
+        _ => "",
+    }
+}
+
+fn stats_table(rules: &[(&Rule, &Counter)]) -> String {
+    let mut table = Columns::new(&[
+        ("#", Right),
+        ("", Left),
+        ("CHAIN", Left),
+        ("ACTION", Left),
+        ("BYTES", Right),
+        ("PACKETS", Right),
+        ("ID", Left),
+        ("COMMENT", Left),
+    ]);
+    for (number, (rule, counter)) in rules.iter().enumerate() {
+        table.row([
+            number.to_string(),
+            flag(rule).to_owned(),
+            rule.chain.clone(),
+            rule.action.name().to_owned(),
+            grouped(counter.bytes),
+            grouped(counter.packets),
+            rule.id.to_string(),
+            rule.comment.clone(),
+        ]);
+    }
+    table.text()
+}
+
+fn defaults_table(defaults: &[Counter; 3], status: &Status) -> String {
+    let mut table = Columns::new(&[("CHAIN", Left), ("ACTION", Left), ("BYTES", Right), ("PACKETS", Right)]);
+    for (chain, counter) in BuiltinChain::ALL.into_iter().zip(defaults) {
+        let action = default_of(chain, &status.settings).to_owned();
+        table.row([chain.name().to_owned(), action, grouped(counter.bytes), grouped(counter.packets)]);
+    }
+    table.text()
+}
+
+fn default_of(chain: BuiltinChain, settings: &Settings) -> &'static str {
+    match settings.chain_default.verdict(chain) {
+        Verdict::Forward => "accept",
+        Verdict::Drop => "drop",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    fn assert_text(text: &str, lines: &[&str]) {
+        assert_eq!(text.lines().collect::<Vec<_>>(), lines, "\n{text}");
+        assert!(text.ends_with('\n'));
+    }
+
+    #[test]
+    fn rules_look_like_print() {
+        let mut rules = sample::rules();
+        let mut invalid = rules.rules.rules[0].clone();
+        invalid.invalid = Some("ports of sctp are not read here".to_owned());
+        rules.rules.rules.push(invalid);
+        rules.counters.push(Counter::default());
+        assert_text(
+            &super::rules(&rules, &sample::status(), None),
+            &[
+                "generation 3, from /etc/knockplane/rules.rsc",
+                "Flags: X - disabled, I - invalid; D - dynamic",
+                "",
+                "/ip firewall filter",
+                " 0    ;;; first knock",
+                "      chain=input action=add-src-to-address-list address-list=knock1 address-list-timeout=10s",
+                "",
+                " 1 X  chain=input action=drop",
+                "",
+                " 2 I  ;;; ports of sctp are not read here",
+                "      ;;; first knock",
+                "      chain=input action=add-src-to-address-list address-list=knock1 address-list-timeout=10s",
+                "",
+                "when no rule decides: input drop, forward drop, output accept",
+            ],
+        );
+    }
+
+    #[test]
+    fn on_a_terminal_rules_are_wrapped_between_their_properties() {
+        let text = super::rules(&sample::rules(), &sample::status(), Some(60));
+        let wrapped = " 0    ;;; first knock\n      chain=input action=add-src-to-address-list\n      \
+            address-list=knock1 address-list-timeout=10s\n\n 1 X  chain=input action=drop\n";
+        assert!(text.contains(wrapped), "{text}");
+        let words = ["a=\"b c\"", "d=e", "f=g"].map(str::to_owned);
+        assert_eq!(super::wrapped(&words, Some(11)), ["a=\"b c\" d=e", "f=g"]);
+        assert_eq!(super::wrapped(&words, Some(1)), words);
+        assert_eq!(super::wrapped(&words, None).len(), 1);
+    }
+
+    #[test]
+    fn counters_look_like_print_stats() {
+        assert_text(
+            &stats(&sample::rules(), &sample::status()),
+            &[
+                "generation 3, from /etc/knockplane/rules.rsc",
+                "Flags: X - disabled, I - invalid; D - dynamic",
+                "",
+                "/ip firewall filter",
+                "#     CHAIN  ACTION                            BYTES    PACKETS  ID          COMMENT",
+                "0     input  add-src-to-address-list             144          3  0a1b2c3d    first knock",
+                "1  X  input  drop                     98 765 432 100  1 234 567  0a1b2c3d-2",
+                "",
+                "when no rule decides",
+                "CHAIN    ACTION  BYTES  PACKETS",
+                "input    drop      700        7",
+                "forward  drop        0        0",
+                "output   accept      0        0",
+            ],
+        );
+    }
+
+    #[test]
+    fn each_menu_is_numbered_from_zero() {
+        let mut both = sample::rules();
+        both.rules.rules[1].family = Family::Ipv6;
+        both.rules.rules[0].table = Table::Raw;
+        let text = super::rules(&both, &sample::status(), None);
+        let numbered = text.lines().filter(|line| line.starts_with(" 0 ")).count();
+        assert!(text.contains("/ip firewall raw") && text.contains("/ipv6 firewall filter") && numbered == 2, "{text}");
+    }
+
+    #[test]
+    fn foreign_text_does_not_command_the_terminal() {
+        let mut rules = sample::rules();
+        rules.rules.rules[0].comment = "a\u{1b}[2J\nb".to_owned();
+        let text = super::rules(&rules, &sample::status(), None);
+        assert!(text.contains(" 0    ;;; a\\u{1b}[2J\\nb\n"), "{text}");
+    }
+}

@@ -1,0 +1,56 @@
+//! Any names, comments and bytes, mostly of what needs quotes or is long.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// Characters, of which half mean something to the language.
+fn char() -> impl Strategy<Value = char> {
+    let special: Vec<char> = " \"\\$?!#;=[]{}(),'~<>%&|^`*@:/+-_.".chars().collect();
+    prop_oneof![
+        4 => select(special),
+        4 => prop::char::range('A', 'z'),
+        1 => prop::char::range('0', '9'),
+        1 => any::<char>(),
+    ]
+}
+
+/// Some are longer than a line.
+fn chars(char: impl Strategy<Value = char> + Clone) -> impl Strategy<Value = String> {
+    prop_oneof![16 => vec(char.clone(), 0..12), 1 => vec(char, 0..260)].prop_map(|chars| chars.into_iter().collect())
+}
+
+/// Anything.
+pub(super) fn comment() -> impl Strategy<Value = String> {
+    prop_oneof![Just(String::new()), chars(char().boxed())]
+}
+
+/// What log lines may begin with.
+pub(super) fn prefix() -> impl Strategy<Value = String> {
+    comment().prop_map(|text| text.replace(|char: char| char.is_ascii_control(), " "))
+}
+
+/// A name of something.
+pub(super) fn name() -> impl Strategy<Value = String> {
+    let named = chars(char().boxed()).prop_map(|text| {
+        let text = text.replace(char::is_control, "\u{e9}");
+        if text.is_empty() || text.starts_with('!') { format!("a{text}") } else { text }
+    });
+    prop_oneof![select(vec!["knock1", "two words", "a"]).prop_map(str::to_owned), named]
+}
+
+/// A name where a comma would mean several.
+pub(super) fn list_name() -> impl Strategy<Value = String> {
+    name().prop_map(|name| name.replace(',', ";"))
+}
+
+/// At least one byte, not a `!` first.
+pub(super) fn content() -> impl Strategy<Value = Vec<u8>> {
+    let bytes = prop_oneof![comment().prop_map(String::into_bytes), vec(any::<u8>(), 0..40)];
+    bytes.prop_map(|mut bytes| {
+        if bytes.first().is_none_or(|first| *first == b'!') {
+            bytes.insert(0, 0);
+        }
+        bytes
+    })
+}

@@ -1,0 +1,151 @@
+//! Lines as a terminal of 80 columns gets them: where RouterOS ends them, and how it goes on.
+//!
+//! ```text
+//! add action=drop chain=input comment="drop invalid" connection-state=\
+//!     invalid                                    the value no longer fits behind its name
+//! add action=accept chain=input comment="accept ospf" in-interface-list=LAN \
+//!     protocol=ospf                              nor does the name
+//! add action=passthrough chain=input comment="A string that would not fit a lin\
+//!     e of its own begins where it stands and goes on from line to line.\
+//!     \_Blanks at a beginning are escaped."
+//! ```
+
+use std::mem::take;
+
+use super::super::wording::{Property, pieces};
+
+/// How many bytes a line may have, with the `\` that says that it goes on; one more where a string ends just there.
+const LONGEST: usize = 79;
+
+/// What a line has less than that unless it ends within a string: room for ` \`.
+const FITTING: usize = LONGEST - 2;
+
+/// What the rest of a command stands behind.
+const INDENT: &str = "    ";
+
+/// The lines of an export.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    done: String,
+    /// The line that is being written.
+    line: String,
+}
+
+impl Lines {
+    /// A menu with its commands, if there are any.
+    pub(super) fn menu(&mut self, path: &str, verb: &str, commands: impl Iterator<Item = Vec<Property>>) {
+        let mut commands = commands.peekable();
+        if commands.peek().is_some() {
+            self.done += path;
+            self.done.push('\n');
+        }
+        for properties in commands {
+            self.line.push_str(verb);
+            properties.iter().for_each(|property| self.property(property));
+            self.done += &take(&mut self.line);
+            self.done.push('\n');
+        }
+    }
+
+    /// Everything that was written.
+    pub(super) fn text(self) -> String {
+        self.done
+    }
+
+    fn property(&mut self, Property { name, value }: &Property) {
+        let with_name = name.len() + 1;
+        let breaks = value.starts_with('"') && INDENT.len() + value.len() > FITTING;
+        if self.line.len() + 1 + with_name > FITTING {
+            self.line.push(' ');
+            self.go_on();
+        } else {
+            self.line.push(' ');
+        }
+        self.line += name;
+        self.line.push('=');
+        if self.line.len() + value.len() <= FITTING {
+            self.line += value;
+        } else if !breaks {
+            self.go_on();
+            self.line += value;
+        } else {
+            self.break_up(value);
+        }
+    }
+
+    /// A string over several lines. The indent is dropped by who reads it, so a blank at the beginning is escaped.
+    fn break_up(&mut self, value: &str) {
+        for piece in pieces(value) {
+            if self.line.len() + piece.len() + 1 > LONGEST {
+                self.go_on();
+                self.line += if piece == " " { "\\_" } else { piece };
+            } else {
+                self.line += piece;
+            }
+        }
+    }
+
+    /// Ends the line within a command.
+    fn go_on(&mut self) {
+        self.done += &take(&mut self.line);
+        self.done += "\\\n";
+        self.line += INDENT;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrapped(properties: &[(&str, &str)]) -> String {
+        let property = |(name, value): &(&str, &str)| Property { name: (*name).to_owned(), value: (*value).to_owned() };
+        let mut lines = Lines::default();
+        lines.menu("/menu", "add", [properties.iter().map(property).collect()].into_iter());
+        lines.text()
+    }
+
+    #[test]
+    fn lines_end_where_a_terminal_of_80_columns_would_be_full() {
+        let text =
+            "/menu\nadd action=drop chain=input comment=\"drop invalid input\" connection-state=\\\n    invalid\n";
+        let comment = ("comment", "\"drop invalid input\"");
+        let start = [("action", "drop"), ("chain", "input"), comment];
+        assert_eq!(wrapped(&[start[0], start[1], start[2], ("connection-state", "invalid")]), text);
+        let full = "/menu\nadd action=drop chain=Virus comment=\"Drop NetBus\" dst-port=12345 protocol=tcp\n";
+        let start = [("action", "drop"), ("chain", "Virus"), ("comment", "\"Drop NetBus\"")];
+        let rest = [("dst-port", "12345"), ("protocol", "tcp")];
+        assert_eq!(
+            wrapped(&[start, [rest[0], rest[1], ("log", "yes")]].concat()),
+            full.replace("tcp\n", "tcp \\\n    log=yes\n")
+        );
+        assert_eq!(wrapped(&[&start[..], &rest].concat()), full);
+        let longer = [start[0], start[1], ("comment", "\"Drop NetBus1\"")];
+        let expected = full.replace("Bus", "Bus1").replace("=tcp", "=\\\n    tcp");
+        assert_eq!(wrapped(&[&longer[..], &rest].concat()), expected);
+    }
+
+    #[test]
+    fn a_string_moves_to_a_line_of_its_own_if_it_fits_there() {
+        let string = format!("\"{}\"", "x".repeat(FITTING - INDENT.len() - 2));
+        assert_eq!(wrapped(&[("comment", &string)]), format!("/menu\nadd comment=\\\n    {string}\n"));
+        let longer = format!("\"{} {}\"", "x".repeat(65), "y".repeat(90));
+        let text = format!(
+            "/menu\nadd comment=\"{}\\\n    \\_{}\\\n    {}\"\n",
+            "x".repeat(65),
+            "y".repeat(72),
+            "y".repeat(18)
+        );
+        assert_eq!(wrapped(&[("comment", &longer)]), text);
+        assert!(text.lines().all(|line| line.len() <= LONGEST));
+    }
+
+    #[test]
+    fn what_is_no_string_is_never_broken_up() {
+        let ports = ["1000-2000"; 16].join(",");
+        let text = format!("/menu\nadd dst-port=\\\n    {ports} protocol=\\\n    tcp\n");
+        assert_eq!(
+            wrapped(&[("dst-port", &ports), ("protocol", "tcp")]),
+            text.replace(" protocol=\\\n    ", " \\\n    protocol=")
+        );
+    }
+}
