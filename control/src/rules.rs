@@ -7,20 +7,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knockplane_engine::lists::Lists;
+use knockplane_engine::state::State;
 use knockplane_engine::table::Table;
 use knockplane_policy::level;
 use knockplane_policy::rule::{Condition, RuleSet};
 use knockplane_policy::settings::Settings;
-use knockplane_policy::time::{LONGEST_TIMEOUT, parse_duration};
+use knockplane_policy::time::{LONGEST_TIMEOUT, Time, parse_duration};
 
 /// Whether the engine can run these rules with these settings.
 ///
 /// # Errors
 /// Everything that keeps them from running, in the engine's words.
 pub fn compile(rules: &RuleSet, settings: &Settings) -> Result<(), Vec<String>> {
-    let lists = Lists::new(1).map_err(|error| vec![error.to_string()])?;
-    match Table::compile(Arc::new(rules.clone()), settings, &lists) {
+    let state = State::new(1, 1).map_err(|error| vec![error.to_string()])?;
+    match Table::compile(Arc::new(rules.clone()), settings, &state, Time::default()) {
         Ok(_) => Ok(()),
         Err(error) => Err(error.problems.iter().map(ToString::to_string).collect()),
     }
