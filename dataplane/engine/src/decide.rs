@@ -114,7 +114,7 @@ impl Decider {
                         if let Some(ended) = &train {
                             ended.count(context.counters);
                         }
-                        let mut walk = Walk::new(packet, now, context, &mut self.memory).answering(reply);
+                        let mut walk = Walk::new(packet, now, context, &mut self.memory, Some(reply));
                         let decision = walk.decide();
                         self.early |= u64::from(walk.early) << decided;
                         self.answered |= u64::from(walk.answered) << decided;
@@ -160,7 +160,7 @@ impl Decider {
     /// Nothing else: what was decided about the frame, and counted, stays. Whether it took a step.
     pub fn look_again(&mut self, side: Side, frame: &[u8], arrived: Time, context: Context<'_>) -> bool {
         let Ok(packet) = &headers::read(side, frame, self.max_frame) else { return false };
-        Walk::new(packet, arrived, context, &mut self.memory).look_again()
+        Walk::new(packet, arrived, context, &mut self.memory, None).look_again()
     }
 }
 

@@ -113,6 +113,12 @@ impl Flows {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// How many connections are known now.
+    pub fn count(&self, now: Time) -> u64 {
+        let known = |set: &Mutex<Set>| lock(set).flows.iter().filter(|flow| flow.is_known(now)).count() as u64;
+        self.sets.iter().map(known).sum()
+    }
+
     /// Connections that are known now, all of them: their keys, and whether they were seen both ways.
     pub fn known(&self, now: Time) -> Vec<(FlowKey, bool)> {
         let known = |set: &Mutex<Set>| {

@@ -109,14 +109,21 @@ pub(crate) fn is_part(packet: &Packet<'_>) -> bool {
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn new(packet: &'a Packet<'a>, now: Time, context: Context<'a>, memory: &'a mut Memory) -> Walk<'a> {
+    /// With room for an answer, if there may be one.
+    pub(crate) fn new(
+        packet: &'a Packet<'a>,
+        now: Time,
+        context: Context<'a>,
+        memory: &'a mut Memory,
+        reply: Option<&'a mut Reply>,
+    ) -> Walk<'a> {
         Walk {
             packet,
             view: packet.into(),
             now,
             context,
             memory,
-            reply: None,
+            reply,
             seen: None,
             untracked: false,
             is_later: false,
@@ -129,11 +136,6 @@ impl<'a> Walk<'a> {
             again: false,
             stepped: false,
         }
-    }
-
-    /// With room for an answer.
-    pub(crate) fn answering(self, reply: &'a mut Reply) -> Walk<'a> {
-        Walk { reply: Some(reply), ..self }
     }
 
     /// Whether another packet that looks the same would go the same way, and change as little.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use knockplane_engine::flows::Flows;
 use knockplane_engine::lists::{self, Added, OPERATOR_LEVEL};
 use knockplane_engine::table::{CompileError, Table};
 use knockplane_policy::packet::Side;
@@ -210,6 +211,8 @@ impl Manager {
             rules: totals.into_rules(),
             lists: self.shared.state.lists.summaries(),
             list_capacity: self.shared.state.lists.capacity() as u64,
+            connections: self.shared.state.flows().map_or(0, |flows| flows.count(self.shared.clock.now())),
+            connections_refused: self.shared.state.flows().map_or(0, Flows::refused),
             applied: self.applied,
             refused: self.refused,
             unbound_queue_drops: Side::ALL.map(|side| {

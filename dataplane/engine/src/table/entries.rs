@@ -39,24 +39,19 @@ struct Timed {
 }
 
 impl Entries {
-    /// All entries that are not disabled, as of now. Single addresses with a timeout are handed back, unless a prefix or
-    /// range covers them: they go where packets put addresses.
+    /// All entries that are not disabled, as of now. Single addresses with a timeout are handed back, unless what
+    /// lasts covers them: they go where packets put addresses.
     pub(super) fn build(
         rules: &RuleSet,
         lists: &HashMap<&str, ListId>,
         now: Time,
     ) -> (Entries, Vec<(ListId, IpAddr, Time)>) {
-        let (mut v4, mut v6, mut timed, mut single_timed) = (Vec::new(), Vec::new(), Vec::<Timed>::new(), Vec::new());
+        let (mut v4, mut v6, mut timed, mut single_timed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for entry in rules.address_lists.iter().filter(|entry| !entry.disabled) {
             let EntryAddress::Set(set) = &entry.address else { continue };
             let list = lists[entry.list.as_str()];
             match entry.timeout {
-                Some(timeout) if single(set).is_some() => {
-                    let covers = |timed: &Timed| timed.list == list && timed.set.contains(first(set));
-                    if !timed.iter().any(covers) {
-                        single_timed.push((list, first(set), now + timeout));
-                    }
-                }
+                Some(timeout) if single(set).is_some() => single_timed.push((list, first(set), now + timeout)),
                 Some(timeout) => timed.push(Timed { set: set.clone(), list, expiry: now + timeout }),
                 None => {
                     let (family, ranges) = match first(set) {
@@ -73,6 +68,8 @@ impl Entries {
         let v4 = Map::build(&v4, u32::MAX.into(), |start| start as u32, &mut known, &mut sets);
         let v6 = Map::build(&v6, u128::MAX, |start| start, &mut known, &mut sets);
         let entries = Entries { v4, v6, sets, timed };
+        // The longest that the file says counts.
+        single_timed.sort_by_key(|(_, _, expiry)| *expiry);
         single_timed.retain(|(list, address, _)| !entries.lasting((*address).into()).contains(*list));
         (entries, single_timed)
     }
