@@ -167,7 +167,7 @@ impl Work for Batches<'_> {
 }
 
 /// So many rules; the last are those of the two knocks.
-fn rule_set(count: u32) -> RuleSet {
+pub(super) fn rule_set(count: u32) -> RuleSet {
     let mut text = "/ip firewall filter\n".to_owned();
     for number in 0..count.saturating_sub(TWO_PORTS_RULES) {
         let port = 20_000 + number % 20_000;

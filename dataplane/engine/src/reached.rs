@@ -77,14 +77,14 @@ impl Reached {
         let key = &flow.key;
         let bit = flow.back.map_or(0, |back| 1 << (2 * matcher + u32::from(back)));
         let (serial, mut is_news) = flows.mark(key, self.table, bit, now)?;
-        let prefix = IpNet::new(source, prefix_length).map_or(source, |net| net.network());
+        let masked = |address: IpAddr| IpNet::new(address, prefix_length).map_or(address, |net| net.network());
         let prefix = tag(self.secret, |hasher| {
-            write_address(hasher, prefix);
+            write_address(hasher, masked(source));
             hasher.write_u32(matcher);
         });
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        if flow.back.is_none() {
-            // An error's source has nothing to do with the connection: it is not among the bits.
+        if flow.back.is_none() || key.ends.iter().all(|(address, _)| masked(*address) == masked(source)) {
+            // The bits do not tell: an error's source is no end of the connection, or both ends have one prefix.
             is_news = !noted.holds(prefix, serial);
         }
         let is_so = |key: &FlowKey, serial| flows.is_open(key, serial, now);
