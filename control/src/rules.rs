@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knockplane_engine::lists::{CapacityError, Lists};
+use knockplane_engine::lists::CapacityError;
+use knockplane_engine::state::State;
 use knockplane_engine::table::{CompileError, Table};
 use knockplane_policy::level;
 use knockplane_policy::rule::{Condition, RuleSet};
 use knockplane_policy::settings::Settings;
-use knockplane_policy::time::{LONGEST_TIMEOUT, parse_duration};
+use knockplane_policy::time::{LONGEST_TIMEOUT, Time, parse_duration};
 
 /// Why rules cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +31,7 @@ pub enum Refused {
 /// # Errors
 /// Everything that keeps them from running, in the engine's words.
 pub fn compile(rules: &RuleSet, settings: &Settings) -> Result<(), Refused> {
-    Table::compile(Arc::new(rules.clone()), settings, &Lists::new(1)?)?;
+    Table::compile(Arc::new(rules.clone()), settings, &State::new(1, 1)?, Time::default())?;
     Ok(())
 }
 

@@ -119,6 +119,8 @@ pub(crate) fn metrics() -> Metrics {
         chain_defaults: rules.chain_defaults,
         lists: list_summaries(),
         list_capacity: 1 << 20,
+        connections: 21,
+        connections_refused: 4,
         applied: 3,
         refused: 1,
         unbound_queue_drops: [6, 0],

@@ -25,6 +25,14 @@ impl Clock {
     }
 }
 
+/// Nanoseconds since 1970, UTC, when the clock said 0, as far as is known now: it moves when somebody sets the clock on
+/// the wall.
+pub(crate) fn wall() -> i64 {
+    let now = clock_gettime(ClockId::Realtime);
+    let since_1970 = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
+    i64::try_from(since_1970 - i128::from(read().as_nanos())).unwrap_or_default()
+}
+
 fn read() -> Time {
     let now = clock_gettime(ClockId::Monotonic);
     Time::from_nanos(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)

@@ -27,8 +27,12 @@ pub(crate) struct Config {
     pub(crate) copy: bool,
     pub(crate) offloads: Offloads,
     pub(crate) list_capacity: usize,
+    pub(crate) connection_capacity: usize,
     pub(crate) settings: Settings,
 }
+
+/// More connections than this are taken for a mistake: they would take some 40 GB.
+const MAX_CONNECTIONS: usize = 100_000_000;
 
 /// What to do about receive offloads that are on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -74,6 +78,8 @@ struct Dataplane {
     offloads: Offloads,
     #[serde(default = "default_list_capacity")]
     list_capacity: Spanned<usize>,
+    #[serde(default = "default_connection_capacity")]
+    connection_capacity: Spanned<usize>,
 }
 
 fn default_socket() -> PathBuf {
@@ -90,6 +96,10 @@ fn default_ring_size() -> Spanned<u32> {
 
 fn default_offloads() -> Offloads {
     Offloads::TurnOff
+}
+
+fn default_connection_capacity() -> Spanned<usize> {
+    Spanned::new(0..0, 100_000)
 }
 
 fn default_list_capacity() -> Spanned<usize> {
@@ -159,6 +169,14 @@ impl Config {
             let message = "`list-capacity` is 0; nobody could knock; write how many addresses all lists may hold";
             return Err(at(Some(raw.list_capacity.span()), message.to_owned()));
         }
+        let connection_capacity = *raw.connection_capacity.get_ref();
+        if !(1..=MAX_CONNECTIONS).contains(&connection_capacity) {
+            let message = format!(
+                "`connection-capacity` is {connection_capacity}; write how many connections may be known at once, from 1 to \
+                 {MAX_CONNECTIONS}"
+            );
+            return Err(at(Some(raw.connection_capacity.span()), message));
+        }
         Ok(Config {
             outside: raw.outside.into_inner(),
             inside: raw.inside.into_inner(),
@@ -172,6 +190,7 @@ impl Config {
             copy: raw.copy,
             offloads: raw.offloads,
             list_capacity: raw.list_capacity.into_inner(),
+            connection_capacity,
             settings: file.policy,
         })
     }

@@ -106,7 +106,7 @@ impl WorkerCounters {
         let mut forwarded = 0;
         let ends = decisions.iter().zip(dispositions).map(|(decision, disposition)| match disposition {
             Disposition::TxFull => Decision { verdict: Verdict::Drop, reason: Reason::TxFull },
-            Disposition::Forward | Disposition::Drop => *decision,
+            Disposition::Forward | Disposition::Drop | Disposition::Reply => *decision,
         });
         let mut count = |end: Option<Decision>, frames: usize| {
             let Some(Decision { verdict, reason }) = end else { return };

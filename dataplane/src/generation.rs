@@ -143,24 +143,24 @@ fn add(total: &mut Counter, counter: Counter) {
 
 #[cfg(test)]
 mod tests {
-    use knockplane_engine::lists::Lists;
+    use knockplane_engine::state::State;
     use knockplane_policy::rsc;
     use knockplane_policy::settings::Settings;
 
     use super::*;
 
-    fn generation(number: u64, lists: &Lists, rules: &str) -> Arc<Generation> {
+    fn generation(number: u64, state: &State, rules: &str) -> Arc<Generation> {
         let rules = rsc::read(format!("/ip firewall filter\n{rules}").as_bytes()).rules;
-        let table = Table::compile(Arc::new(rules), &Settings::default(), lists).expect("valid rules");
+        let table = Table::compile(Arc::new(rules), &Settings::default(), state, Time::default()).expect("valid rules");
         Arc::new(Generation::new(number, Time::default(), String::new(), table, 2))
     }
 
     #[test]
     fn counts_go_with_the_rule_and_none_is_lost_while_a_worker_still_runs_the_old_rules() {
-        let lists = Lists::new(16).expect("small lists");
+        let state = State::new(16, 16).expect("a small state");
         let (accept, drop) = ("add chain=input dst-port=1 protocol=tcp\n", "add chain=input action=drop\n");
-        let first = generation(1, &lists, &format!("{accept}{drop}"));
-        let second = generation(2, &lists, drop);
+        let first = generation(1, &state, &format!("{accept}{drop}"));
+        let second = generation(2, &state, drop);
         let id = |generation: &Generation, rule: usize| generation.rules().rules[rule].id.clone();
         assert_eq!(id(&first, 1), id(&second, 0));
 

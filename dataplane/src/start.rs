@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::thread;
 
 use anyhow::{Context as _, bail};
@@ -13,12 +13,12 @@ use arc_swap::ArcSwap;
 use core_affinity::CoreId;
 use knockplane_engine::events::EventQueue;
 use knockplane_engine::headers;
-use knockplane_engine::lists::Lists;
+use knockplane_engine::state::State;
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::Side;
 use knockplane_ring::{Device, Offload, Program, RingSettings, Rings, XdpMode, raise_memlock_limit};
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::config::{Config, Offloads};
 use crate::counters::WorkerCounters;
 use crate::generation::{Book, Generation};
@@ -32,7 +32,7 @@ pub(crate) const EVENT_QUEUE: usize = 4096;
 
 /// What is decided by, before any interface is touched.
 pub(crate) struct Decided {
-    lists: Lists,
+    state: State,
     store: Store,
     source: String,
     table: Table,
@@ -43,12 +43,12 @@ pub(crate) struct Decided {
 /// # Errors
 /// What is wrong with them, and what to do about it.
 pub(crate) fn decide(config: &Config) -> anyhow::Result<Decided> {
-    let lists = Lists::new(config.list_capacity)?;
+    let state = State::new(config.list_capacity, config.connection_capacity)?;
     let store = Store::new(&config.state_dir);
     let stored = store.load_or_read(&config.rules)?;
-    let table = Table::compile(Arc::clone(&stored.rules), &config.settings, &lists)
+    let table = Table::compile(Arc::clone(&stored.rules), &config.settings, &state, Clock::start().now())
         .with_context(|| format!("rules of {}", stored.source))?;
-    Ok(Decided { lists, store, source: stored.source, table })
+    Ok(Decided { state, store, source: stored.source, table })
 }
 
 /// Checks the configured rules, whatever was applied last.
@@ -57,7 +57,7 @@ pub(crate) fn decide(config: &Config) -> anyhow::Result<Decided> {
 /// What is wrong with them.
 pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
     let configured = store::read_rules(&config.rules)?;
-    Table::compile(configured.rules, &config.settings, &Lists::new(1)?)
+    Table::compile(configured.rules, &config.settings, &State::new(1, 1)?, Clock::start().now())
         .with_context(|| format!("rules of {}", configured.source))?;
     Ok(())
 }
@@ -67,7 +67,7 @@ pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
 /// # Errors
 /// What is wrong, and what to do about it.
 pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager> {
-    let Decided { lists, store, source, table } = decided;
+    let Decided { state, store, source, table } = decided;
     // A second dataplane ends here, before it touches an interface.
     let listener = Listener::bind(&config.socket, &config.socket_uids)?;
     let mut devices = [open(&config.outside)?, open(&config.inside)?];
@@ -94,7 +94,8 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
         links,
         clock,
         generation: ArcSwap::new(generation),
-        lists,
+        state,
+        wall: AtomicI64::new(clock::wall()),
         events: EventQueue::new(EVENT_QUEUE),
         stamped: AtomicBool::new(queues > 1),
         stop: AtomicBool::new(false),

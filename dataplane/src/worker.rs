@@ -4,8 +4,9 @@
 //! decided and settled, and the kernel is kicked. Now and then, housekeeping. What it does without frames is told in
 //! `idle`.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,7 +14,7 @@ use arc_swap::cache::Cache;
 use knockplane_engine::decide::{Context, Decider, Decision};
 use knockplane_engine::events::EventQueue;
 use knockplane_engine::headers;
-use knockplane_engine::lists::Lists;
+use knockplane_engine::state::State;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::time::Time;
@@ -38,7 +39,9 @@ const IMPATIENT: Duration = Duration::from_millis(1);
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) generation: ArcSwap<Generation>,
-    pub(crate) lists: Lists,
+    pub(crate) state: State,
+    /// See [`crate::clock::wall`].
+    pub(crate) wall: AtomicI64,
     pub(crate) events: EventQueue,
     /// Whether each side's link is up, as the manager sees it: what would go out of the other is dropped.
     pub(crate) links: [AtomicBool; 2],
@@ -72,7 +75,15 @@ impl Worker {
     ) -> Self {
         let max_frame = headers::max_frame(mtu as usize);
         let early = shared_queues.then(|| Early::new(max_frame));
-        Worker { number, rings, shared, counters, decider: Decider::new(max_frame), idle, early }
+        Worker {
+            number,
+            rings,
+            shared,
+            counters,
+            decider: Decider::new(max_frame, RandomState::new().hash_one(number)),
+            idle,
+            early,
+        }
     }
 
     /// Wakes the worker from any thread.
@@ -113,9 +124,10 @@ impl Worker {
         let shared = &*self.shared;
         let context = Context {
             table: &generation.table,
-            lists: &shared.lists,
+            state: &shared.state,
             counters: &generation.counters[self.number],
             events: &shared.events,
+            wall: shared.wall.load(Relaxed).into(),
         };
         self.counters.generation.publish(generation.number);
         let mut total = 0;
@@ -126,7 +138,7 @@ impl Worker {
             }
             let frames = self.rings.frames();
             self.counters.received[side.index()].add(count, frames.iter().map(|frame| frame.len()).sum());
-            let decisions = match &mut self.early {
+            match &mut self.early {
                 Some(early) if shared.stamped.load(Relaxed) => {
                     let arrivals = self.rings.arrivals();
                     let arrived = |index: usize| arrival(arrivals[index], now);
@@ -134,14 +146,24 @@ impl Worker {
                     for index in bits(self.decider.early()) {
                         early.keep(side, arrived(index), frames[index]);
                     }
-                    self.decider.decisions()
                 }
-                _ => self.decider.decide(side, &frames, now, context),
-            };
-            // Every frame of the batch leaves it here: to the other side's ring, or back to the free frames.
+                _ => {
+                    self.decider.decide(side, &frames, now, context);
+                }
+            }
+            let decisions = self.decider.decisions();
+            // Every frame of the batch leaves it here: to the other side's ring, with a reply to its own side's, or back to
+            // the free frames.
             let mut dispositions = dispositions(decisions, shared.links[side.opposite().index()].load(Relaxed));
-            let sent_bytes = self.rings.settle(&mut dispositions[..count]);
+            let answered = self.decider.answered();
+            bits(answered).for_each(|index| dispositions[index] = Disposition::Reply);
+            let sent_bytes = self.rings.settle(&mut dispositions[..count], |index| self.decider.reply(index));
             let sent = self.counters.settled(decisions, &dispositions);
+            if answered != 0 {
+                let replies = bits(answered).filter(|index| dispositions[*index] == Disposition::Reply);
+                let bytes = replies.clone().filter_map(|index| self.decider.reply(index)).map(<[u8]>::len);
+                self.counters.sent[side.index()].add(replies.count(), bytes.sum());
+            }
             self.counters.sent[side.opposite().index()].add(sent, sent_bytes);
             total += count;
         }
@@ -172,7 +194,7 @@ fn arrival(stamp: u64, now: Time) -> Time {
 }
 
 /// The positions of the bits that are set.
-fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+fn bits(mut mask: u64) -> impl Iterator<Item = usize> + Clone {
     std::iter::from_fn(move || {
         let index = (mask != 0).then_some(mask.trailing_zeros() as usize)?;
         mask &= mask - 1;

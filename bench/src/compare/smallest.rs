@@ -76,7 +76,7 @@ impl Loop {
                 let count = self.rings.receive(side);
                 if count > 0 {
                     let mut dispositions = [self.disposition; BATCH];
-                    self.rings.settle(&mut dispositions[..count]);
+                    self.rings.settle(&mut dispositions[..count], |_| None);
                     self.tx_full += dispositions.iter().filter(|end| **end == Disposition::TxFull).count() as u64;
                 }
                 frames += count;

@@ -99,9 +99,10 @@ impl<'a> Batches<'a> {
             knocks: 0,
             state,
             counters: RuleCounters::new(rules.rules.len()),
-            table: Table::compile(Arc::new(rules), &Settings::default(), &state.lists).expect("rules that run"),
+            table: Table::compile(Arc::new(rules), &Settings::default(), &state.engine, state.now())
+                .expect("rules that run"),
             events: EventQueue::new(BATCH),
-            decider: Decider::new(MAX_FRAME),
+            decider: Decider::new(MAX_FRAME, 0),
         };
         // Whoever knocked for another workload is forgotten.
         state.pass(if traffic == Traffic::Knock { ROUND } else { Duration::ZERO });
@@ -138,7 +139,7 @@ impl<'a> Batches<'a> {
     fn decide(&mut self) -> &[Decision] {
         let Batches { frames, state, table, counters, events, decider, .. } = self;
         let frames: [&[u8]; BATCH] = std::array::from_fn(|index| &frames[index][..]);
-        let context = Context { table, lists: &state.lists, counters, events };
+        let context = Context { table, state: &state.engine, counters, events, wall: 0 };
         decider.decide(Side::Outside, &frames, state.now(), context)
     }
 
@@ -166,7 +167,7 @@ impl Work for Batches<'_> {
 }
 
 /// So many rules; the last are those of the two knocks.
-fn rule_set(count: u32) -> RuleSet {
+pub(super) fn rule_set(count: u32) -> RuleSet {
     let mut text = "/ip firewall filter\n".to_owned();
     for number in 0..count.saturating_sub(TWO_PORTS_RULES) {
         let port = 20_000 + number % 20_000;

@@ -12,7 +12,8 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use knockplane_engine::lists::{Added, ListId, Lists};
+use knockplane_engine::lists::{Added, ListId};
+use knockplane_engine::state::State as Engine;
 use knockplane_policy::time::Time;
 
 use super::{BATCH, RUNS, Random, Work, Workload};
@@ -74,6 +75,9 @@ const SMALL: usize = 2 * STEP;
 const MIDDLE: usize = 192 * STEP;
 const LARGE: usize = 19_520 * STEP;
 
+/// As in the configuration.
+const CONNECTIONS: usize = 100_000;
+
 /// How long first knocks last.
 const FIRST_KNOCK: Duration = Duration::from_secs(10);
 
@@ -82,7 +86,7 @@ const FAR: Time = Time::from_nanos(u64::MAX / 2);
 
 /// See the module.
 pub(super) struct State {
-    pub(super) lists: Lists,
+    pub(super) engine: Engine,
     pub(super) clients: u32,
     temporary: ListId,
     secured: ListId,
@@ -92,7 +96,8 @@ pub(super) struct State {
 
 impl State {
     fn new(entries: usize) -> State {
-        let lists = Lists::with_secret(entries, [1, 2]).expect("memory for the lists");
+        let engine = Engine::with_secret(entries, CONNECTIONS, [1, 2]).expect("memory for the lists");
+        let lists = &engine.lists;
         assert_eq!(lists.capacity(), entries, "a size that shards divide");
         let [temporary, secured] =
             [("temporary", 0), ("secured", 1)].map(|(name, level)| lists.bind(name, level).expect("room for two"));
@@ -100,7 +105,7 @@ impl State {
         for number in 0..clients {
             lists.add(secured, client(number).into(), FAR, now);
         }
-        State { lists, clients, temporary, secured, now: Cell::new(now), full: Cell::new(false) }
+        State { engine, clients, temporary, secured, now: Cell::new(now), full: Cell::new(false) }
     }
 
     pub(super) fn now(&self) -> Time {
@@ -116,11 +121,11 @@ impl State {
         self.pass(Duration::from_secs(3600));
         self.sweep_all();
         let mut random = Random(self.now().as_nanos());
-        let capacity = self.lists.capacity() as u64;
-        while self.lists.summaries().iter().map(|list| list.entries).sum::<u64>() < capacity {
+        let capacity = self.engine.lists.capacity() as u64;
+        while self.engine.lists.summaries().iter().map(|list| list.entries).sum::<u64>() < capacity {
             for _ in 0..STEP {
                 let expiry = self.now() + FIRST_KNOCK;
-                self.lists.add(self.temporary, stranger(&mut random).into(), expiry, self.now());
+                self.engine.lists.add(self.temporary, stranger(&mut random).into(), expiry, self.now());
             }
         }
         self.full.set(true);
@@ -134,7 +139,7 @@ impl State {
 
     /// Looks at as many slots as there are: at each once, if sweeps are at a multiple of [`STEP`].
     fn sweep(&self) -> usize {
-        self.lists.sweep(self.lists.capacity(), self.now())
+        self.engine.lists.sweep(self.engine.lists.capacity(), self.now())
     }
 }
 
@@ -156,21 +161,22 @@ pub(super) fn workloads(size: &Size) -> (Vec<Workload<'_>>, Vec<Workload<'_>>) {
 
     let hit = Workload::new(name("lookup-hit"), || {
         let (state, mut random) = (size.almost_full(), Random(1));
-        assert!(state.lists.membership(client(0).into(), state.now()).contains(state.secured));
+        assert!(state.engine.lists.membership(client(0).into(), state.now()).contains(state.secured));
         batch(move || {
-            black_box(state.lists.membership(client(random.below(state.clients)).into(), state.now()));
+            black_box(state.engine.lists.membership(client(random.below(state.clients)).into(), state.now()));
         })
     });
     let miss = Workload::new(name("lookup-miss"), || {
         let (state, mut random) = (size.almost_full(), Random(2));
         batch(move || {
-            black_box(state.lists.membership(stranger(&mut random).into(), state.now()));
+            black_box(state.engine.lists.membership(stranger(&mut random).into(), state.now()));
         })
     });
     let refresh = Workload::new(name("add-again"), || {
         let (state, mut random) = (size.almost_full(), Random(3));
         batch(move || {
-            let added = state.lists.add(state.secured, client(random.below(state.clients)).into(), FAR, state.now());
+            let added =
+                state.engine.lists.add(state.secured, client(random.below(state.clients)).into(), FAR, state.now());
             assert_eq!(black_box(added), Added::Refreshed);
         })
     });
@@ -186,7 +192,7 @@ pub(super) fn workloads(size: &Size) -> (Vec<Workload<'_>>, Vec<Workload<'_>>) {
         let (state, mut random) = (size.full(), Random(5));
         batch(move || {
             let expiry = state.now() + FIRST_KNOCK;
-            black_box(state.lists.add(state.temporary, stranger(&mut random).into(), expiry, state.now()));
+            black_box(state.engine.lists.add(state.temporary, stranger(&mut random).into(), expiry, state.now()));
         })
     });
     let whole_sweep = Workload {
@@ -223,14 +229,14 @@ impl Work for NewEntries<'_> {
         let NewEntries { state, random, added } = self;
         for _ in 0..BATCH {
             let address = stranger(random);
-            black_box(state.lists.add(state.temporary, address.into(), FAR, state.now()));
+            black_box(state.engine.lists.add(state.temporary, address.into(), FAR, state.now()));
             added.push(address);
         }
     }
 
     fn reset(&mut self) {
         for address in self.added.drain(..) {
-            self.state.lists.remove(self.state.temporary, address.into(), self.state.now());
+            self.state.engine.lists.remove(self.state.temporary, address.into(), self.state.now());
         }
     }
 }
@@ -243,7 +249,7 @@ struct Expiry<'a> {
 impl Work for Expiry<'_> {
     fn run(&mut self) {
         self.state.pass(FIRST_KNOCK);
-        assert!(black_box(self.state.sweep()) > self.state.lists.capacity() / 6);
+        assert!(black_box(self.state.sweep()) > self.state.engine.lists.capacity() / 6);
     }
 
     fn reset(&mut self) {

@@ -11,11 +11,15 @@
 //! | [`layer7`]  | patterns over payloads |
 //! | [`lists`]   | the address lists alone, almost full and full |
 //! | [`decide`]  | the whole decision, by batches |
+//! | [`tracking`] | the same with connections |
+//! | [`compile`] | rules and lists before they run |
 
+mod compile;
 mod decide;
 mod headers;
 mod layer7;
 mod lists;
+mod tracking;
 
 pub(crate) use lists::Size;
 
@@ -72,7 +76,8 @@ pub(crate) fn all(sizes: &[Size]) -> Vec<Workload<'_>> {
         let (on_almost_full, on_full) = decide::workloads(size);
         [almost_full, on_almost_full, full, on_full].into_iter().flatten()
     };
-    headers::workloads().into_iter().chain(layer7::workloads()).chain(sizes.iter().flat_map(on_lists)).collect()
+    let alone = [headers::workloads(), layer7::workloads(), tracking::workloads(), compile::workloads()];
+    alone.into_iter().flatten().chain(sizes.iter().flat_map(on_lists)).collect()
 }
 
 /// SplitMix64: the same numbers at every start, at a nanosecond each. Source: Steele, Lea and Flood, "Fast splittable

@@ -190,6 +190,9 @@ impl<'r> Bench<'r> {
                 ("missed", Some(if saw.is_empty() { matcher } else { format!("{matcher}, but {saw}") }))
             }
             Outcome::OtherFamily => (OTHER_FAMILY, None),
+            Outcome::NotForFragments => {
+                ("missed", Some("a fragment behind the first meets only rules with fragment=yes".to_owned()))
+            }
             Outcome::Matched { effect } => ("matched", effect),
         };
         Step {

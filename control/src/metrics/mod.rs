@@ -182,6 +182,8 @@ mod tests {
             "knockplane_address_list_capacity_entries 1048576",
             "knockplane_address_list_evictions_total{list=\"knock1\",reason=\"table-full\"} 5",
             "knockplane_address_list_refusals_total{list=\"trusted\"} 2",
+            "knockplane_connections 21",
+            "knockplane_connections_refused_packets_total 4",
             "knockplane_config_generation 3",
             "knockplane_config_reloads_total{result=\"applied\"} 3",
             "knockplane_config_last_reload_successful 1",

@@ -23,6 +23,7 @@ pub(super) fn fill(sheet: &Sheet, answer: &Metrics, memory: &Memory, now: Durati
     rules(sheet, &answer.rules, memory);
     chain_defaults(sheet, &answer.chain_defaults);
     lists(sheet, &answer.lists, answer.list_capacity);
+    connections(sheet, answer);
 }
 
 fn process(sheet: &Sheet, answer: &Metrics, memory: &Memory) {
@@ -174,6 +175,14 @@ fn chain_defaults(sheet: &Sheet, defaults: &[Counter; 3]) {
         packets.with_label_values(&[chain.name()]).inc_by(counter.packets);
         bytes.with_label_values(&[chain.name()]).inc_by(counter.bytes);
     }
+}
+
+fn connections(sheet: &Sheet, answer: &Metrics) {
+    let known = "Connections that are known; 0 if no rule asks for them.";
+    sheet.value("connections", known, answer.connections as f64);
+    let refused = "Packets that were invalid because there was no room for their connection.";
+    let family = sheet.counter("connections_refused_packets_total", refused, &[]);
+    family.with_label_values::<&str>(&[]).inc_by(answer.connections_refused);
 }
 
 fn lists(sheet: &Sheet, lists: &[ListSummary], capacity: u64) {

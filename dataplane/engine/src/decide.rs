@@ -1,26 +1,32 @@
-//! The walk through the rules, a batch at a time.
+//! What happens to a batch of frames.
 //!
-//! Packets are decided in the order of their frames, so that what one changes, the next one sees. A packet walks the rules of its chain: headers first, then lists, then layer 7; every
-//! rule that matches counts it; the first that accepts or drops decides, or else the chain's default.
+//! ```text
+//! frame → headers → raw → tracking, if a rule needs it → filter → verdict, and perhaps a reply
+//!            │       │                    │
+//!        its class  drop            fasttracked: forward
+//! ```
+//! Packets are decided in the order of their frames, so that what one changes, the next one sees. How a packet walks the
+//! rules of a chain is in `walk`.
 //!
-//! An address is looked up in the lists at most once a packet, when a rule first asks, and an addition is put into what
-//! was looked up: **the next rule on the same packet sees it**.
+//! A fragment behind the first meets only rules that ask for `fragment`, and shares the verdict of its first: a rule
+//! about ports could say nothing of it. One whose first fragment was not forwarded is dropped.
 
 use std::net::IpAddr;
 
-use knockplane_policy::eval::MAX_JUMP_DEPTH;
-use knockplane_policy::packet::{Packet, Side};
+use knockplane_policy::eval::limits::Random;
+use knockplane_policy::packet::{FragmentPart, Packet, Side};
 use knockplane_policy::reason::{Reason, Verdict};
-use knockplane_policy::rule::{BuiltinChain, ListTimeout};
+use knockplane_policy::rule::ConnectionState;
 use knockplane_policy::time::Time;
 
 use crate::counters::RuleCounters;
-use crate::events::{Event, EventQueue};
+use crate::events::EventQueue;
+use crate::flows::Seen;
 use crate::headers;
-use crate::layer7::Scratch;
-use crate::lists::{self, Added, ListId, ListSet, Lists};
-use crate::recent::Recent;
-use crate::table::{Span, StateTest, Step, Table, View};
+use crate::reply::Reply;
+use crate::state::State;
+use crate::table::Table;
+use crate::walk::{Memory, Trail, Walk, is_part};
 
 /// Most frames decided at once. A burst of a ring: more would delay the first of them, fewer would spread the cost of a
 /// turn over fewer.
@@ -41,12 +47,14 @@ pub struct Decision {
 pub struct Context<'a> {
     /// The rules.
     pub table: &'a Table,
-    /// The address lists.
-    pub lists: &'a Lists,
+    /// Address lists and connections.
+    pub state: &'a State,
     /// Where matches are counted.
     pub counters: &'a RuleCounters,
     /// Where to tell what happened.
     pub events: &'a EventQueue,
+    /// Nanoseconds since 1970, UTC, when the clock of [`Time`] said 0: for `time` matchers.
+    pub wall: i128,
 }
 
 /// One worker's memory for deciding.
@@ -56,22 +64,25 @@ pub struct Decider {
     decisions: [Decision; BATCH],
     decided: usize,
     early: u64,
-}
-
-/// What a walk needs room for, made once: to clear it anew for each packet would cost as much as to decide.
-#[derive(Default)]
-struct Memory {
-    scratch: Box<Scratch>,
-    recent: Recent,
-    returns: Returns,
+    /// Which frames of the batch are answered.
+    answered: u64,
+    replies: Box<[Reply; BATCH]>,
 }
 
 impl Decider {
-    /// For frames of at most so many bytes, see [`headers::max_frame`]. It decides by one set of lists only: it
-    /// remembers lookups.
-    pub fn new(max_frame: usize) -> Decider {
+    /// For frames of at most so many bytes, see [`headers::max_frame`]. It decides by one state only: it remembers
+    /// lookups. The seed is for `random`.
+    pub fn new(max_frame: usize, seed: u64) -> Decider {
         let undecided = Decision { verdict: Verdict::Drop, reason: Reason::ChainDefault };
-        Decider { max_frame, memory: Memory::default(), decisions: [undecided; BATCH], decided: 0, early: 0 }
+        Decider {
+            max_frame,
+            memory: Memory::new(Random(seed)),
+            decisions: [undecided; BATCH],
+            decided: 0,
+            early: 0,
+            answered: 0,
+            replies: Box::new(std::array::from_fn(|_| Reply::default())),
+        }
     }
 
     /// Decides about frames that came in on one side, in their order: one decision for each, of the first [`BATCH`].
@@ -89,9 +100,9 @@ impl Decider {
         context: Context<'_>,
     ) -> &[Decision] {
         let mut decided = 0;
-        self.early = 0;
+        (self.early, self.answered) = (0, 0);
         let mut train = None::<Train>;
-        for (frame, decision) in frames.iter().zip(&mut self.decisions) {
+        for ((frame, decision), reply) in frames.iter().zip(&mut self.decisions).zip(&mut *self.replies) {
             // By reference: to move a packet just written would wait for the writes.
             *decision = match &headers::read(side, frame, self.max_frame) {
                 Ok(packet) => {
@@ -103,10 +114,11 @@ impl Decider {
                         if let Some(ended) = &train {
                             ended.count(context.counters);
                         }
-                        let mut walk = Walk::new(packet, now, context, &mut self.memory);
+                        let mut walk = Walk::new(packet, now, context, &mut self.memory, Some(reply));
                         let decision = walk.decide();
                         self.early |= u64::from(walk.early) << decided;
-                        train = walk.trail.is_plain.then(|| Train::behind(packet, now, walk.trail, decision));
+                        self.answered |= u64::from(walk.answered) << decided;
+                        train = walk.is_plain().then(|| Train::behind(packet, now, walk.trail, decision));
                         decision
                     }
                 }
@@ -133,14 +145,77 @@ impl Decider {
         self.early
     }
 
+    /// What this frame of the last batch is answered, if it is: a frame to be sent out of the side it came in on.
+    pub fn reply(&self, frame: usize) -> Option<&[u8]> {
+        let is_answered = frame < BATCH && self.answered >> frame & 1 == 1;
+        is_answered.then(|| self.replies[frame].frame())
+    }
+
+    /// The frames of the last batch that are answered: one bit each.
+    pub const fn answered(&self) -> u64 {
+        self.answered
+    }
+
     /// Lets a frame that was early take its step, if by now it is known that the step before it arrived before it.
     /// Nothing else: what was decided about the frame, and counted, stays. Whether it took a step.
     pub fn look_again(&mut self, side: Side, frame: &[u8], arrived: Time, context: Context<'_>) -> bool {
         let Ok(packet) = &headers::read(side, frame, self.max_frame) else { return false };
-        let mut walk = Walk::new(packet, arrived, context, &mut self.memory);
-        walk.again = true;
-        walk.decide();
-        walk.stepped
+        Walk::new(packet, arrived, context, &mut self.memory, None).look_again()
+    }
+}
+
+impl Walk<'_> {
+    /// The packet's way through the menus.
+    fn decide(&mut self) -> Decision {
+        let Context { table, state, .. } = self.context;
+        let packet = self.packet;
+        let filter = table.filter(packet.family());
+        let chain = filter.entry(packet.side, &self.view);
+        let part = if is_part(packet) { packet.fragment() } else { Some(FragmentPart::Whole) };
+        self.is_later = part == Some(FragmentPart::Later);
+        let raw = table.raw(packet.family());
+        if !raw.is_empty() && self.enter(raw, chain) == Some(Verdict::Drop) {
+            return self.end(Verdict::Drop, Reason::Rule, part);
+        }
+        let flows = state.flows().filter(|_| table.tracks() && !self.untracked);
+        self.seen = Some(match flows {
+            Some(flows) => {
+                self.trail.is_plain = false;
+                let seen = flows.observe(packet, part, self.now, &table.rules().tracking, table.listening());
+                if seen.flow.is_some_and(|flow| flow.fasttracked && flow.back.is_some()) {
+                    return self.end(Verdict::Forward, Reason::Fasttracked, part);
+                }
+                seen
+            }
+            None => Seen::alone(ConnectionState::Untracked),
+        });
+        match self.enter(filter, chain) {
+            Some(verdict) => self.end(verdict, Reason::Rule, part),
+            None if self.is_later => self.end(Verdict::Forward, Reason::Fragment, part),
+            None => {
+                self.count_default(chain);
+                self.end(table.settings().chain_default.verdict(chain), Reason::ChainDefault, part)
+            }
+        }
+    }
+
+    /// The verdict, as far as the packet's datagram allows it.
+    fn end(&mut self, verdict: Verdict, reason: Reason, part: Option<FragmentPart>) -> Decision {
+        let state = self.context.state;
+        match part {
+            Some(FragmentPart::Whole) | None => {}
+            Some(FragmentPart::First) => {
+                self.trail.is_plain = false;
+                state.note_first_fragment(self.packet, verdict == Verdict::Forward, self.now);
+            }
+            Some(FragmentPart::Later) => {
+                self.trail.is_plain = false;
+                if verdict == Verdict::Forward && !state.first_was_forwarded(self.packet, self.now) {
+                    return Decision { verdict: Verdict::Drop, reason: Reason::FragmentUnknown };
+                }
+            }
+        }
+        Decision { verdict, reason }
     }
 }
 
@@ -183,6 +258,7 @@ impl Train {
             && self.ip_length == packet.ip_length
             && self.icmp == packet.icmp
             && self.now == now
+            && !is_part(packet)
     }
 
     /// Counts the packets behind the first where that one was counted: once for all, for a counter that is read again
@@ -197,186 +273,5 @@ impl Train {
         if let Some(chain) = self.trail.default_of {
             counters.count_default(chain, self.more, self.ip_length);
         }
-    }
-}
-
-/// Where a walk was counted, and whether another packet that looks the same would go the same way.
-#[derive(Clone, Copy)]
-struct Trail {
-    rules: [u32; Trail::LONGEST],
-    length: usize,
-    /// The built-in chain whose default decided.
-    default_of: Option<BuiltinChain>,
-    /// Nothing was changed, and nothing asked that packets of a train may differ in.
-    is_plain: bool,
-}
-
-impl Trail {
-    /// Matches that are remembered. Most packets match one or two rules.
-    const LONGEST: usize = 4;
-
-    fn note(&mut self, rule: u32) {
-        match self.rules.get_mut(self.length) {
-            Some(place) => {
-                *place = rule;
-                self.length += 1;
-            }
-            None => self.is_plain = false,
-        }
-    }
-}
-
-/// One packet's way through the rules.
-struct Walk<'a> {
-    packet: &'a Packet<'a>,
-    view: View<'a>,
-    now: Time,
-    context: Context<'a>,
-    memory: &'a mut Memory,
-    /// The lists that source and destination are in, once a rule has asked.
-    source: Option<ListSet>,
-    destination: Option<ListSet>,
-    trail: Trail,
-    /// An addition was left out only because the source is not in a list.
-    early: bool,
-    /// This is a second look: only additions count.
-    again: bool,
-    /// The address got into a list that it was not in.
-    stepped: bool,
-}
-
-impl<'a> Walk<'a> {
-    fn new(packet: &'a Packet<'a>, now: Time, context: Context<'a>, memory: &'a mut Memory) -> Walk<'a> {
-        memory.scratch.clear();
-        memory.returns.depth = 0;
-        Walk {
-            packet,
-            view: packet.into(),
-            now,
-            context,
-            memory,
-            source: None,
-            destination: None,
-            trail: Trail { rules: [0; Trail::LONGEST], length: 0, default_of: None, is_plain: true },
-            early: false,
-            again: false,
-            stepped: false,
-        }
-    }
-
-    fn decide(&mut self) -> Decision {
-        let Context { table, counters, .. } = self.context;
-        let program = table.program(self.packet.family());
-        let chain = program.entry(self.packet.side, &self.view);
-        let mut span = program.chain(chain);
-        let by_rule = |verdict| Decision { verdict, reason: Reason::Rule };
-        loop {
-            let Some(rule) = program.classify(&mut span, &self.view) else {
-                match self.memory.returns.pop() {
-                    Some(behind_the_jump) => span = behind_the_jump,
-                    None => break,
-                }
-                continue;
-            };
-            if let Some(missed) = rule.state.iter().find(|test| self.holds(test.question) == test.negated) {
-                let adds = matches!(rule.step, Step::AddSource(..) | Step::AddDestination(..));
-                self.early |= adds && matches!(missed.question, StateTest::Source(_)) && !missed.negated;
-                self.trail.is_plain &= !self.early;
-                continue;
-            }
-            self.trail.note(rule.index);
-            if !self.again {
-                counters.count_rule(rule.index as usize, 1, self.packet.ip_length);
-            }
-            match rule.step {
-                Step::Accept => return by_rule(Verdict::Forward),
-                Step::Drop => return by_rule(Verdict::Drop),
-                Step::Passthrough => {}
-                Step::AddSource(list, timeout) => self.add(rule.index, list, self.packet.source, timeout),
-                Step::AddDestination(list, timeout) => self.add(rule.index, list, self.packet.destination, timeout),
-                Step::Jump(target) => {
-                    if !self.memory.returns.push(std::mem::replace(&mut span, target)) {
-                        return by_rule(Verdict::Drop);
-                    }
-                }
-                Step::Return => match self.memory.returns.pop() {
-                    Some(behind_the_jump) => span = behind_the_jump,
-                    None => break,
-                },
-            }
-        }
-        self.trail.default_of = Some(chain);
-        if !self.again {
-            counters.count_default(chain, 1, self.packet.ip_length);
-        }
-        Decision { verdict: table.settings().chain_default.verdict(chain), reason: Reason::ChainDefault }
-    }
-
-    fn holds(&mut self, question: StateTest) -> bool {
-        let Context { table, lists, .. } = self.context;
-        let (view, now, Memory { recent, scratch, .. }) = (&self.view, self.now, &mut *self.memory);
-        match question {
-            StateTest::Source(list) => {
-                self.source.get_or_insert_with(|| recent.membership(lists, view.source, now)).contains(list)
-            }
-            StateTest::Destination(list) => {
-                self.destination.get_or_insert_with(|| recent.membership(lists, view.destination, now)).contains(list)
-            }
-            StateTest::Layer7(pattern) => {
-                self.trail.is_plain = false;
-                table.pattern(pattern).matches(scratch.buffer(self.packet.payload))
-            }
-        }
-    }
-
-    fn add(&mut self, rule: u32, list: ListId, address: IpAddr, timeout: ListTimeout) {
-        let Context { lists, events, counters, .. } = self.context;
-        self.trail.is_plain = false;
-        let expiry = lists::expiry(timeout, self.now);
-        let added = lists.add(list, address, expiry, self.now);
-        if self.again && added == Added::New {
-            counters.count_rule(rule as usize, 1, self.packet.ip_length);
-        }
-        self.stepped |= added == Added::New;
-        let level = lists.level(list);
-        // Anyone can take first steps, and a flood takes millions: they are no news.
-        if added == Added::New && level > 0 {
-            events.push(Event::Listed { list, level, address, expiry });
-        }
-        for (whose, looked_up) in
-            [(self.packet.source, &mut self.source), (self.packet.destination, &mut self.destination)]
-        {
-            if whose != address {
-                continue;
-            }
-            if expiry <= self.now {
-                // A timeout of nothing ends an entry: look again.
-                *looked_up = None;
-            } else if let (Some(set), Added::New | Added::Refreshed) = (looked_up, added) {
-                set.insert(list);
-            }
-        }
-    }
-}
-
-/// Where jumps lead back to. Bounded by the depth that tables are compiled for.
-#[derive(Default)]
-struct Returns {
-    spans: [Span; MAX_JUMP_DEPTH],
-    depth: usize,
-}
-
-impl Returns {
-    /// Whether there was room.
-    fn push(&mut self, span: Span) -> bool {
-        let Some(place) = self.spans.get_mut(self.depth) else { return false };
-        *place = span;
-        self.depth += 1;
-        true
-    }
-
-    fn pop(&mut self) -> Option<Span> {
-        self.depth = self.depth.checked_sub(1)?;
-        self.spans.get(self.depth).copied()
     }
 }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
+use knockplane_policy::eval::log::Entry;
 use knockplane_policy::time::Time;
 
 use crate::lists::ListId;
@@ -25,6 +26,15 @@ pub enum Event {
         address: IpAddr,
         /// When it leaves the list, if it is not added again.
         expiry: Time,
+    },
+    /// A packet matched a rule that logs.
+    Logged {
+        /// The number of the table that the rule is of, see [`Table::number`](crate::table::Table::number).
+        table: u32,
+        /// The rule's position among the declared ones.
+        rule: u32,
+        /// What is told of the packet.
+        entry: Entry,
     },
 }
 

@@ -6,21 +6,37 @@
 //!
 //! | module       | owns |
 //! |--------------|------|
+//! | [`decide`]   | what happens to a batch of frames |
 //! | [`headers`]  | from a frame's bytes to what rules can see of it |
+//! | [`table`]    | a rule set ready to run, and which of its rules a packet could match |
+//! | `walk`       | a packet's walk through the rules of a chain |
+//! | [`state`]    | what packets leave behind |
 //! | [`lists`]    | the address lists, which are the state of every knock: bounded, shared by all workers |
 //! | `recent`     | what one worker remembers of them |
-//! | [`layer7`]   | patterns over payloads, matched in linear time |
-//! | [`table`]    | a rule set ready to run |
-//! | [`decide`]   | the walk through the rules, a batch at a time |
+//! | [`flows`]    | connections: bounded, shared by all workers |
+//! | `meters`     | what matchers remember: `limit`, `dst-limit`, `nth`, `psd` |
+//! | `reached`    | which connections have reached a `connection-limit` |
+//! | [`layer7`]   | patterns over what is said, matched in linear time |
+//! | `hello`      | the server name in a TLS ClientHello |
+//! | [`reply`]    | what `reject` and `tarpit` send back |
+//! | `keyed`      | a bounded table of what is remembered for each of many keys |
 //! | [`counters`] | what each rule matched, counted by one worker |
 //! | [`events`]   | what must leave the worker |
 
 pub mod counters;
 pub mod decide;
 pub mod events;
+pub mod flows;
 pub mod headers;
+mod hello;
+mod keyed;
 pub mod layer7;
 pub mod lists;
+mod meters;
+mod reached;
 mod recent;
+pub mod reply;
 mod shard;
+pub mod state;
 pub mod table;
+mod walk;

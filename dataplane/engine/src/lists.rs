@@ -59,13 +59,25 @@ impl ListId {
 }
 
 /// A set of lists.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ListSet([u64; MAX_LISTS / 64]);
 
 impl ListSet {
     /// Whether the list is in the set.
     pub const fn contains(&self, list: ListId) -> bool {
         self.0[list.index() / 64] >> (list.index() % 64) & 1 == 1
+    }
+
+    /// Takes the list out of the set.
+    pub(crate) const fn remove(&mut self, list: ListId) {
+        self.0[list.index() / 64] &= !(1 << (list.index() % 64));
+    }
+
+    /// Puts in all lists of another set.
+    pub(crate) fn insert_all(&mut self, others: ListSet) {
+        for (mine, other) in self.0.iter_mut().zip(others.0) {
+            *mine |= other;
+        }
     }
 
     /// Puts the list in the set.
@@ -153,9 +165,12 @@ impl Lists {
     /// # Errors
     /// If the capacity is 0, absurd, or more than there is memory for.
     pub fn new(capacity: usize) -> Result<Lists, CapacityError> {
-        // The standard library's source of secrets for its own hash tables.
-        let draw = || RandomState::new().hash_one(0_u8);
-        Lists::with_secret(capacity, [draw(), draw()])
+        Lists::with_secret(capacity, Lists::draw_secret())
+    }
+
+    /// From the standard library's source of secrets for its own hash tables.
+    pub(crate) fn draw_secret() -> [u64; 2] {
+        [0, 1].map(|part: u8| RandomState::new().hash_one(part))
     }
 
     /// As [`Lists::new`], with a secret that the caller knows: for tests that must repeat.

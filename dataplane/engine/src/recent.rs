@@ -9,6 +9,7 @@ use knockplane_policy::time::Time;
 
 use crate::lists::{ListSet, Lists, Lookup};
 use crate::shard::Key;
+use crate::table::Entries;
 
 /// Enough for the sources of a batch; 12 KiB, so that they stay in the first-level cache beside the batch.
 const SLOTS: usize = 128;
@@ -21,22 +22,32 @@ pub(crate) struct Recent {
 #[derive(Clone, Copy)]
 struct Slot {
     key: Key,
+    /// The number of the table whose entries are in the lookup.
+    table: u32,
     lookup: Lookup,
 }
 
 impl Default for Recent {
     fn default() -> Self {
-        let empty = Slot { key: Key::NONE, lookup: Lookup::default() };
+        let empty = Slot { key: Key::NONE, table: 0, lookup: Lookup::default() };
         Recent { slots: vec![empty; SLOTS].into() }
     }
 }
 
 impl Recent {
-    /// The lists that the address is in now.
-    pub(crate) fn membership(&mut self, lists: &Lists, key: Key, now: Time) -> ListSet {
+    /// The lists that the address is in now, by packets and operators or by the table's entries that last.
+    pub(crate) fn membership(
+        &mut self,
+        lists: &Lists,
+        (table, entries): (u32, &Entries),
+        key: Key,
+        now: Time,
+    ) -> ListSet {
         let slot = &mut self.slots[slot_of(key)];
-        if slot.key != key || !lists.is_current(&slot.lookup, now) {
-            *slot = Slot { key, lookup: lists.lookup(key, now) };
+        if slot.key != key || slot.table != table || !lists.is_current(&slot.lookup, now) {
+            let mut lookup = lists.lookup(key, now);
+            lookup.set.insert_all(entries.lasting(key));
+            *slot = Slot { key, table, lookup };
         }
         slot.lookup.set
     }
@@ -65,7 +76,7 @@ mod tests {
         let address = IpAddr::from([192, 0, 2, 1]);
         let mut recent = Recent::default();
         let mut is_in = |now| {
-            let set = recent.membership(&lists, address.into(), now);
+            let set = recent.membership(&lists, (0, &Entries::default()), address.into(), now);
             assert_eq!(set, lists.membership(address, now), "as the lists say");
             (set.contains(one), set.contains(two))
         };
@@ -93,7 +104,7 @@ mod tests {
             lists.add(one, address(number), Time::NEVER, at(0));
             for earlier in 0..=number {
                 let (remembered, told) = (
-                    recent.membership(&lists, address(earlier).into(), at(0)),
+                    recent.membership(&lists, (0, &Entries::default()), address(earlier).into(), at(0)),
                     lists.membership(address(earlier), at(0)),
                 );
                 assert_eq!(remembered, told, "{earlier} after {number}");

@@ -59,7 +59,7 @@ impl Key {
     /// No address.
     pub(crate) const NONE: Key = Key { bits: 0, kind: Kind::Free };
 
-    fn address(self) -> IpAddr {
+    pub(crate) fn address(self) -> IpAddr {
         match self.kind {
             Kind::V4 => Ipv4Addr::from_bits(self.bits as u32).into(),
             Kind::V6 | Kind::Free => Ipv6Addr::from_bits(self.bits).into(),

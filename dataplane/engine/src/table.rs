@@ -4,28 +4,41 @@
 //! it emits a program per address family, in which nothing can fail any more. So a rule set that does not compile
 //! changes nothing.
 //!
-//! Rules that are disabled are not run, and what only they refer to need not exist. What rules can say and this engine
-//! cannot do is refused, see `unsupported`: a rule without one of its matchers would match more. Everything that is
-//! counted or shown keeps the position in the declared rules. A jump to a chain without rules matches, counts and goes on.
+//! Rules that are disabled are not run, and what only they refer to need not exist. A rule that nobody can run is
+//! refused: it may be the one that was to drop. Everything that is counted or shown keeps the position in the declared
+//! rules. A jump to a chain without rules matches, counts and goes on.
 
+mod entries;
+mod field;
+mod index;
 mod program;
-mod unsupported;
+mod question;
+mod state_test;
 
+use std::hash::Hasher as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use hashbrown::{HashMap, HashSet};
-use knockplane_policy::eval::MAX_JUMP_DEPTH;
+use hashbrown::HashMap;
+use knockplane_policy::eval::{MAX_JUMP_DEPTH, tracking};
 use knockplane_policy::level;
 use knockplane_policy::packet::Family;
-use knockplane_policy::rule::{
-    self, Action, AddressSet, BuiltinChain, Condition, Layer7Pattern, Rule, RuleId, RuleSet,
-};
+use knockplane_policy::rule::{self, Action, AddressSet, Condition, EntryAddress, Rule, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
+use knockplane_policy::time::Time;
+use siphasher::sip::SipHasher13;
 
-use crate::layer7::{Pattern, PatternError};
-use crate::lists::{ListId, Lists, OPERATOR_LEVEL, TooManyLists};
+use crate::hello;
+use crate::layer7::{PatternError, Patterns};
+use crate::lists::{ListId, OPERATOR_LEVEL, TooManyLists};
+use crate::meters::{Meters, ScanWeights, Wanted};
+use crate::reached::{MOST_MATCHERS, MatcherId, Reached};
+use crate::state::State;
 
-pub(crate) use program::{PatternId, Program, Span, StateTest, Step, View};
+pub(crate) use entries::Entries;
+pub(crate) use program::{CompiledRule, Program, Span, Step};
+pub(crate) use question::{About, View};
+pub(crate) use state_test::StateTest;
 
 /// Rules that one packet may be held against: some milliseconds of a worker, which is far more than anyone wants.
 const MAX_STEPS: u64 = 1_000_000;
@@ -34,37 +47,79 @@ const MAX_STEPS: u64 = 1_000_000;
 pub struct Table {
     rules: Arc<RuleSet>,
     settings: Settings,
-    ipv4: Program,
-    ipv6: Program,
-    patterns: Box<[Pattern]>,
+    /// Of each family, by [`family_index`].
+    raw: [Program; 2],
+    filter: [Program; 2],
+    listening: Listening,
+    pub(crate) meters: Meters,
+    /// If rules ask for it.
+    pub(crate) reached: Option<Reached>,
+    entries: Entries,
+    /// Whether connections are tracked.
+    tracks: bool,
+    number: u32,
+}
+
+/// What is listened for in what connections say.
+#[derive(Default)]
+pub(crate) struct Listening {
+    /// The same for the same patterns and names in the same order, and never 0: what was heard for others is of no use.
+    pub(crate) id: u64,
+    pub(crate) patterns: Patterns,
+    pub(crate) names: Patterns,
 }
 
 impl Table {
-    /// Compiles the rules, and makes their lists known.
+    /// Compiles the rules, and makes their lists known. Timeouts of the lists' entries begin now.
     ///
     /// # Errors
     /// Everything that keeps the rules from running; then nothing changed.
-    pub fn compile(rules: Arc<RuleSet>, settings: &Settings, lists: &Lists) -> Result<Table, CompileError> {
+    pub fn compile(rules: Arc<RuleSet>, settings: &Settings, state: &State, now: Time) -> Result<Table, CompileError> {
         let mut problems = Vec::new();
-        let chains = [Family::Ipv4, Family::Ipv6].map(|family| Chains::of(&rules, family));
-        for chains in &chains {
+        check_invalid(&rules, &mut problems);
+        let menus = [rule::Table::Raw, rule::Table::Filter]
+            .map(|table| [Family::Ipv4, Family::Ipv6].map(|family| Chains::of(&rules, table, family)));
+        for chains in menus.iter().flatten() {
             chains.check_jumps(&mut problems);
             if problems.is_empty() {
                 chains.check_steps(&mut problems);
             }
         }
         check_addresses(&rules, &mut problems);
-        unsupported::check(&rules, &mut problems);
-        let (patterns, pattern_ids) = compile_patterns(&rules, &mut problems);
+        check_entries(&rules, &mut problems);
+        check_interfaces(&rules, settings, &mut problems);
+        check_memories(&rules, &mut problems);
+        let (listening, patterns, tls) = compile_patterns(&rules, &mut problems);
         if !problems.is_empty() {
             return Err(CompileError { problems });
         }
 
-        let [ipv4, ipv6] = {
-            let names = Names { lists: bind_lists(&rules, lists)?, patterns: pattern_ids };
-            chains.map(|chains| Program::emit(&chains, &names, settings))
-        };
-        Ok(Table { rules, settings: settings.clone(), ipv4, ipv6, patterns })
+        let lists = bind_lists(&rules, state)?;
+        let mut names = Names { lists, patterns, tls, meters: Wanted::default(), connection_limits: 0 };
+        let about = About { rules: &rules, settings };
+        let [raw, filter] = menus.map(|families| families.map(|chains| Program::emit(&chains, &mut names, about)));
+        let tracks = tracking::is_needed(&rules);
+        if tracks {
+            state.track(listening.id != 0);
+        }
+        let (entries, single_timed) = Entries::build(&rules, &names.lists, now);
+        for (list, address, expiry) in single_timed {
+            state.lists.add(list, address, expiry, now);
+        }
+        static TABLES: AtomicU32 = AtomicU32::new(1);
+        let number = TABLES.fetch_add(1, Ordering::Relaxed);
+        Ok(Table {
+            settings: settings.clone(),
+            raw,
+            filter,
+            listening,
+            meters: Meters::new(&names.meters, state.keys(), state.secret()),
+            reached: (names.connection_limits > 0).then(|| Reached::new(number, state.keys(), state.secret())),
+            entries,
+            tracks,
+            number,
+            rules: Arc::clone(&rules),
+        })
     }
 
     /// The rules as they were declared.
@@ -77,22 +132,70 @@ impl Table {
         &self.settings
     }
 
-    pub(crate) fn program(&self, family: Family) -> &Program {
-        match family {
-            Family::Ipv4 => &self.ipv4,
-            Family::Ipv6 => &self.ipv6,
-        }
+    /// Whether connections are tracked.
+    pub fn tracks(&self) -> bool {
+        self.tracks
     }
 
-    pub(crate) fn pattern(&self, pattern: PatternId) -> &Pattern {
-        &self.patterns[pattern.0]
+    /// No two tables have the same.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// What lists hold from the start.
+    pub(crate) fn entries(&self) -> &Entries {
+        &self.entries
+    }
+
+    /// What answers about headers depend on.
+    pub(crate) fn about(&self) -> About<'_> {
+        About { rules: &self.rules, settings: &self.settings }
+    }
+
+    pub(crate) fn raw(&self, family: Family) -> &Program {
+        &self.raw[family_index(family)]
+    }
+
+    pub(crate) fn filter(&self, family: Family) -> &Program {
+        &self.filter[family_index(family)]
+    }
+
+    /// What is listened for; none if nothing is.
+    pub(crate) fn listening(&self) -> Option<&Listening> {
+        (self.listening.id != 0).then_some(&self.listening)
+    }
+
+    pub(crate) fn patterns(&self) -> &Patterns {
+        &self.listening.patterns
+    }
+
+    pub(crate) fn server_names(&self) -> &Patterns {
+        &self.listening.names
     }
 }
 
-/// What names in rules stand for.
+const fn family_index(family: Family) -> usize {
+    match family {
+        Family::Ipv4 => 0,
+        Family::Ipv6 => 1,
+    }
+}
+
+/// What names in rules stand for, and what matchers need to remember.
 struct Names<'r> {
     lists: HashMap<&'r str, ListId>,
-    patterns: HashMap<&'r str, PatternId>,
+    /// Positions among the patterns.
+    patterns: HashMap<&'r str, usize>,
+    tls: HashMap<&'r str, usize>,
+    meters: Wanted,
+    connection_limits: u32,
+}
+
+impl Names<'_> {
+    fn connection_limit(&mut self) -> MatcherId {
+        self.connection_limits += 1;
+        MatcherId(self.connection_limits - 1)
+    }
 }
 
 /// Everything that keeps a rule set from running.
@@ -168,23 +271,54 @@ pub enum Problem {
         /// Why not.
         reason: String,
     },
-    /// A rule says what cannot be run.
-    #[error("{rule}: the dataplane does not run `{}` yet", what.join("`, `"))]
-    NotYet {
+    /// An interface matcher names what no setting gives a side.
+    #[error(
+        "{rule}: nothing says which side of the filter `{name}` is; write it into `outside` or `inside` of \
+         [policy.interfaces]"
+    )]
+    Unmapped {
         /// The rule.
         rule: Place,
-        /// Names of its matchers, action and so on; at least one.
-        what: Vec<String>,
+        /// What it names.
+        name: String,
     },
-    /// Lists hold addresses from the start.
-    #[error("line {line}: list `{list}`: the dataplane does not run entries of `address-list` yet; {entries} in all")]
-    EntriesNotYet {
-        /// The line of the first one.
+    /// `tls-host` cannot run.
+    #[error("{rule}: tls-host `{name}`: {error}")]
+    TlsHost {
+        /// The rule.
+        rule: Place,
+        /// What it asks for.
+        name: String,
+        /// Why not.
+        error: PatternError,
+    },
+    /// `psd` would have to remember too many ports of each source.
+    #[error(
+        "{rule}: psd would have to remember {ports} ports of each source; lower its threshold or raise its weights"
+    )]
+    TooManyPorts {
+        /// The rule.
+        rule: Place,
+        /// How many.
+        ports: u32,
+    },
+    /// More rules count connections than a connection remembers.
+    #[error("{rule}: at most {MOST_MATCHERS} rules can have a connection-limit, of all chains together")]
+    TooManyConnectionLimits {
+        /// The first one too many.
+        rule: Place,
+    },
+    /// A list's entry is a host name.
+    #[error(
+        "line {line}: list `{list}`: host names are not looked up; write the addresses of `{name}`, or disable the entry"
+    )]
+    HostName {
+        /// Its line.
         line: u32,
         /// Its list.
         list: String,
-        /// How many there are.
-        entries: usize,
+        /// The name.
+        name: String,
     },
     /// The rules use more lists than there is room for.
     #[error(transparent)]
@@ -200,7 +334,10 @@ impl Problem {
             | Problem::MixedRange { rule }
             | Problem::PatternMissing { rule, .. }
             | Problem::Invalid { rule, .. }
-            | Problem::NotYet { rule, .. } => Some(rule),
+            | Problem::Unmapped { rule, .. }
+            | Problem::TlsHost { rule, .. }
+            | Problem::TooManyPorts { rule, .. }
+            | Problem::TooManyConnectionLimits { rule } => Some(rule),
             _ => None,
         }
     }
@@ -234,8 +371,9 @@ fn running(rules: &RuleSet) -> impl Iterator<Item = (usize, &Rule)> {
     rules.rules.iter().enumerate().filter(|(_, rule)| rule.runs())
 }
 
-/// The chains of one family.
+/// The chains of one menu.
 struct Chains<'r> {
+    table: rule::Table,
     family: Family,
     /// Their names in the order of first appearance.
     order: Vec<&'r str>,
@@ -243,11 +381,9 @@ struct Chains<'r> {
 }
 
 impl<'r> Chains<'r> {
-    fn of(rules: &'r RuleSet, family: Family) -> Chains<'r> {
-        let mut chains = Chains { family, order: Vec::new(), rules: HashMap::new() };
-        for (index, rule) in
-            running(rules).filter(|(_, rule)| rule.table == rule::Table::Filter && rule.family == family)
-        {
+    fn of(rules: &'r RuleSet, table: rule::Table, family: Family) -> Chains<'r> {
+        let mut chains = Chains { table, family, order: Vec::new(), rules: HashMap::new() };
+        for (index, rule) in running(rules).filter(|(_, rule)| rule.table == table && rule.family == family) {
             let of_chain = chains.rules.entry(rule.chain.as_str()).or_default();
             if of_chain.is_empty() {
                 chains.order.push(&rule.chain);
@@ -306,7 +442,7 @@ impl Chains<'_> {
     /// the next several times multiply.
     fn check_steps(&self, problems: &mut Vec<Problem>) {
         let mut known = HashMap::new();
-        for chain in BuiltinChain::ALL.map(BuiltinChain::name) {
+        for chain in self.table.builtin_chains() {
             let steps = self.steps(chain, &mut known);
             if steps > MAX_STEPS {
                 problems.push(Problem::TooManySteps { chain, steps });
@@ -344,47 +480,130 @@ fn check_addresses(rules: &RuleSet, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Compiles the patterns that are used, each once.
-fn compile_patterns<'r>(
-    rules: &'r RuleSet,
-    problems: &mut Vec<Problem>,
-) -> (Box<[Pattern]>, HashMap<&'r str, PatternId>) {
-    let (mut patterns, mut ids, mut refused) = (Vec::new(), HashMap::new(), HashSet::new());
+/// A rule that nobody can run is refused, unless it is disabled: it may be the one that was to drop.
+fn check_invalid(rules: &RuleSet, problems: &mut Vec<Problem>) {
+    for rule in rules.rules.iter().filter(|rule| !rule.disabled) {
+        if let Some(reason) = &rule.invalid {
+            problems.push(Problem::Invalid { rule: rule.into(), reason: reason.clone() });
+        }
+    }
+}
+
+/// A host name is an address only to who looks it up: without it, a list that is to keep someone out would let them in.
+fn check_entries(rules: &RuleSet, problems: &mut Vec<Problem>) {
+    for entry in rules.address_lists.iter().filter(|entry| !entry.disabled) {
+        if let EntryAddress::Name(name) = &entry.address {
+            let (line, list, name) = (entry.line, entry.list.clone(), name.clone());
+            problems.push(Problem::HostName { line, list, name });
+        }
+    }
+}
+
+/// A matcher about an interface without a side would be false: also where it is to keep someone out.
+fn check_interfaces(rules: &RuleSet, settings: &Settings, problems: &mut Vec<Problem>) {
     for (_, rule) in running(rules) {
         for matcher in &rule.matchers {
-            let Condition::Layer7(name) = &matcher.condition else { continue };
-            if ids.contains_key(name.as_str()) || refused.contains(name.as_str()) {
-                continue;
-            }
-            let Some(pattern) = rules.pattern(name) else {
-                problems.push(Problem::PatternMissing { rule: rule.into(), pattern: name.clone() });
-                continue;
-            };
-            match Pattern::compile(pattern) {
-                Ok(compiled) => {
-                    ids.insert(name.as_str(), PatternId(patterns.len()));
-                    patterns.push(compiled);
-                }
-                Err(error) => {
-                    let Layer7Pattern { name: pattern, line, .. } = pattern.clone();
-                    problems.push(Problem::Pattern { pattern, line, error });
-                    refused.insert(name.as_str());
-                }
+            if let Condition::Interface { kind, name, .. } = &matcher.condition
+                && settings.interfaces.sides(*kind, name, &rules.interface_lists).is_none()
+            {
+                problems.push(Problem::Unmapped { rule: rule.into(), name: name.clone() });
             }
         }
     }
-    (patterns.into(), ids)
+}
+
+/// What matchers remember has its bounds.
+fn check_memories(rules: &RuleSet, problems: &mut Vec<Problem>) {
+    let mut connection_limits = 0;
+    for (_, rule) in running(rules) {
+        for matcher in &rule.matchers {
+            match matcher.condition {
+                Condition::Psd { weight, delay, low_weight, high_weight } => {
+                    let weights = ScanWeights { threshold: weight, delay, low: low_weight, high: high_weight };
+                    if let Some(ports) = weights.too_many_ports() {
+                        problems.push(Problem::TooManyPorts { rule: rule.into(), ports });
+                    }
+                }
+                Condition::ConnectionLimit { .. } => {
+                    connection_limits += 1;
+                    if connection_limits == MOST_MATCHERS + 1 {
+                        problems.push(Problem::TooManyConnectionLimits { rule: rule.into() });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Positions by name.
+type Positions<'r> = HashMap<&'r str, usize>;
+
+/// Compiles the patterns and server names that are used, each once.
+fn compile_patterns<'r>(rules: &'r RuleSet, problems: &mut Vec<Problem>) -> (Listening, Positions<'r>, Positions<'r>) {
+    let (mut patterns, mut names) = (Positions::new(), Positions::new());
+    let (mut used, mut asked) = (Vec::new(), Vec::new());
+    for (_, rule) in running(rules) {
+        for matcher in &rule.matchers {
+            match &matcher.condition {
+                Condition::Layer7(name) => match rules.pattern(name) {
+                    None => problems.push(Problem::PatternMissing { rule: rule.into(), pattern: name.clone() }),
+                    Some(pattern) => {
+                        patterns.entry(name).or_insert_with(|| {
+                            used.push(pattern);
+                            used.len() - 1
+                        });
+                    }
+                },
+                Condition::TlsHost(name) => {
+                    names.entry(name).or_insert_with(|| {
+                        asked.push((rule, name.as_str()));
+                        asked.len() - 1
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut id = SipHasher13::new();
+    let mut listening = Listening::default();
+    // Without those that cannot run, so that all of them are named.
+    while let Err((position, error)) = {
+        let regexps: Vec<&str> = used.iter().map(|pattern| pattern.regexp.as_str()).collect();
+        Patterns::compile(&regexps).map(|patterns| listening.patterns = patterns)
+    } {
+        let pattern = used.remove(position);
+        problems.push(Problem::Pattern { pattern: pattern.name.clone(), line: pattern.line, error });
+    }
+    while let Err((position, error)) = {
+        let globs: Vec<&str> = asked.iter().map(|(_, name)| *name).collect();
+        hello::compile(&globs).map(|names| listening.names = names)
+    } {
+        let (rule, name) = asked.remove(position);
+        problems.push(Problem::TlsHost { rule: rule.into(), name: name.to_owned(), error });
+    }
+    for text in
+        used.iter().map(|pattern| pattern.regexp.as_str()).chain(["\0"]).chain(asked.iter().map(|(_, name)| *name))
+    {
+        id.write(text.as_bytes());
+        id.write_u8(0xff);
+    }
+    if !used.is_empty() || !asked.is_empty() {
+        listening.id = id.finish() | 1;
+    }
+    (listening, patterns, names)
 }
 
 /// Makes all lists of the rules known. Lists that no rule fills can be filled by operators alone.
-fn bind_lists<'r>(rules: &'r RuleSet, lists: &Lists) -> Result<HashMap<&'r str, ListId>, TooManyLists> {
+fn bind_lists<'r>(rules: &'r RuleSet, state: &State) -> Result<HashMap<&'r str, ListId>, TooManyLists> {
     let levels = level::levels(rules);
-    let mut names: Vec<&str> = running(rules).flat_map(|(_, rule)| rule_lists(rule)).collect();
+    let entries = rules.address_lists.iter().filter(|entry| !entry.disabled).map(|entry| entry.list.as_str());
+    let mut names: Vec<&str> = running(rules).flat_map(|(_, rule)| rule_lists(rule)).chain(entries).collect();
     names.sort_unstable();
     names.dedup();
     let wanted: Vec<(&str, u8)> =
         names.iter().map(|name| (*name, levels.get(*name).copied().unwrap_or(OPERATOR_LEVEL))).collect();
-    Ok(names.into_iter().zip(lists.bind_all(&wanted)?).collect())
+    Ok(names.into_iter().zip(state.lists.bind_all(&wanted)?).collect())
 }
 
 /// The lists that a rule reads and adds to.

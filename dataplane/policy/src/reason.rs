@@ -74,6 +74,8 @@ reasons! {
     Rule = "rule", "a rule decided";
     ChainDefault = "chain-default", "no rule of the chain decided, so the chain's default did";
     Fasttracked = "fasttracked", "a rule has fasttracked its connection, so no filter rule was tried";
+    Fragment = "fragment", "a fragment behind the first, which was forwarded";
+    FragmentUnknown = "fragment-unknown", "a fragment whose first one was dropped, or not seen before it";
     Arp = "arp", "ARP, decided by its frame class";
     NeighbourDiscovery = "neighbour-discovery", "IPv6 neighbour discovery, decided by its frame class";
     SpanningTree = "spanning-tree", "spanning tree, decided by its frame class";
@@ -101,6 +103,7 @@ impl Reason {
             self,
             Rule | ChainDefault
                 | Fasttracked
+                | Fragment
                 | Arp
                 | NeighbourDiscovery
                 | SpanningTree

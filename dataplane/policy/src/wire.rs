@@ -253,6 +253,10 @@ pub struct Metrics {
     pub lists: Vec<ListSummary>,
     /// How many entries all lists together can hold.
     pub list_capacity: u64,
+    /// Connections that are known now, and packets that were invalid for want of room for their connection.
+    pub connections: u64,
+    /// See `connections`.
+    pub connections_refused: u64,
     /// Rule sets applied and refused since start.
     pub applied: u64,
     /// See `applied`.

@@ -11,6 +11,7 @@
 //! What comes off a ring is checked against the UMEM, in release builds too; a descriptor that points elsewhere means
 //! that the ring is corrupt, and stops the process.
 
+use std::io::Write as _;
 use std::num::NonZeroU32;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -56,6 +57,8 @@ pub enum Disposition {
     Forward,
     /// Its memory is free again.
     Drop,
+    /// It is overwritten with a reply, which goes out of the side that it came in on.
+    Reply,
     /// Set by [`Rings::settle`] where the other side had no room: the frame was dropped.
     TxFull,
 }
@@ -256,15 +259,19 @@ impl Rings {
     /// no room are dropped, and their disposition becomes [`Disposition::TxFull`]. Nothing leaves before
     /// [`Rings::kick`]. Returns the bytes that will be sent.
     ///
-    /// `dispositions` has one item for each frame of the batch.
-    pub fn settle(&mut self, dispositions: &mut [Disposition]) -> usize {
+    /// `dispositions` has one item for each frame of the batch. A reply for which there is no room is left out: its frame
+    /// is dropped as if there was none.
+    pub fn settle<'r>(&mut self, dispositions: &mut [Disposition], reply: impl Fn(usize) -> Option<&'r [u8]>) -> usize {
         assert_eq!(dispositions.len(), self.batch_count, "one disposition for each frame");
-        let port = &mut self.ports[self.batch_side.opposite().index()];
         let wanted = dispositions.iter().filter(|disposition| **disposition == Disposition::Forward).count();
+        if dispositions.contains(&Disposition::Reply) {
+            self.reply(dispositions, reply);
+        }
+        let port = &mut self.ports[self.batch_side.opposite().index()];
         let mut room = (port.bound.tx.nb_free(wanted as u32) as usize).min(port.room_in_flight());
         let (mut outgoing, mut bytes) = (0, 0);
         let batch = &self.batch[..self.batch_count];
-        if wanted == 0 {
+        if wanted == 0 && !dispositions.contains(&Disposition::Reply) {
             self.free.extend_from_slice(batch);
             self.batch_count = 0;
             return 0;
@@ -279,8 +286,11 @@ impl Rings {
                 bytes += frame.lengths().data();
                 continue;
             }
-            if *disposition == Disposition::Forward {
-                *disposition = Disposition::TxFull;
+            match disposition {
+                Disposition::Forward => *disposition = Disposition::TxFull,
+                // On its way back already.
+                Disposition::Reply => continue,
+                Disposition::Drop | Disposition::TxFull => {}
             }
             self.free.push(*frame);
         }
@@ -291,6 +301,38 @@ impl Rings {
         port.in_flight += sent;
         self.batch_count = 0;
         bytes
+    }
+
+    /// Sends replies out of the side that the batch came in on. Those that cannot be sent become drops.
+    fn reply<'r>(&mut self, dispositions: &mut [Disposition], reply: impl Fn(usize) -> Option<&'r [u8]>) {
+        let port = &mut self.ports[self.batch_side.index()];
+        let wanted = dispositions.iter().filter(|disposition| **disposition == Disposition::Reply).count();
+        let room = (port.bound.tx.nb_free(wanted as u32) as usize).min(port.room_in_flight());
+        let mut outgoing = 0;
+        for (index, (frame, disposition)) in self.batch[..self.batch_count].iter_mut().zip(dispositions).enumerate() {
+            if *disposition != Disposition::Reply {
+                continue;
+            }
+            // SAFETY: `receive` checked that the frame lies within its chunk of this UMEM, which is ours until it is
+            // handed over below; `&mut self` says that nobody looks at it.
+            let mut data = unsafe { self.umem.data_mut(frame) };
+            let mut cursor = data.cursor();
+            cursor.set_pos(0);
+            let written = reply(index).is_some_and(|bytes| cursor.write_all(bytes).is_ok());
+            if outgoing == room || !written {
+                *disposition = Disposition::Drop;
+                continue;
+            }
+            self.outgoing[outgoing] = *frame;
+            // The receive ring's flags mean other things in the transmit ring.
+            self.outgoing[outgoing].set_options(0);
+            outgoing += 1;
+        }
+        // SAFETY: these frames are of this UMEM, were checked when received, and are from here on the kernel's: what
+        // settles the batch passes them over.
+        let sent = unsafe { port.bound.tx.produce(&self.outgoing[..outgoing]) };
+        assert_eq!(sent, outgoing, "the transmit ring has the room that it said it has");
+        port.in_flight += sent;
     }
 
     /// Makes the kernel send what stands in this side's transmit ring, takes back what it has sent, and refills the

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use knockplane_engine::flows::Flows;
 use knockplane_engine::lists::{self, Added, OPERATOR_LEVEL};
-use knockplane_engine::table::Table;
+use knockplane_engine::table::{CompileError, Table};
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::{ListTimeout, RuleSet};
@@ -60,13 +61,12 @@ impl Manager {
     /// Compiles beside the workers, keeps the rules for the next start, then swaps: a failure changes nothing.
     fn apply(&mut self, rules: RuleSet, source: String) -> Result<u64, Problem> {
         let rules = Arc::new(rules);
-        let table = Table::compile(Arc::clone(&rules), &self.config.settings, &self.shared.lists)
-            .map_err(|error| Problem::Rules(error.to_string()))?;
+        let table = self.compile(Arc::clone(&rules)).map_err(|error| Problem::Rules(error.to_string()))?;
         let stored = Stored { source, rules };
         let running = self.shared.generation.load_full();
         if let Err(error) = self.store.save(&stored) {
             // Compiling has given the lists their new levels: back to those of the rules that go on running.
-            let again = Table::compile(Arc::clone(running.table.rules()), &self.config.settings, &self.shared.lists);
+            let again = self.compile(Arc::clone(running.table.rules()));
             debug_assert!(again.is_ok(), "what runs can be compiled");
             let kept = self.store.path().display();
             return Err(Problem::Ours(format!("cannot keep the rules in {kept}: {error}; nothing changed")));
@@ -98,8 +98,12 @@ impl Manager {
         Ok(number)
     }
 
+    fn compile(&self, rules: Arc<RuleSet>) -> Result<Table, CompileError> {
+        Table::compile(rules, &self.config.settings, &self.shared.state, self.shared.clock.now())
+    }
+
     fn list_add(&self, list: &str, address: IpAddr, timeout: Option<Duration>) -> Result<(), String> {
-        let lists = &self.shared.lists;
+        let lists = &self.shared.state.lists;
         let id = match lists.id(list) {
             Some(id) => id,
             None => lists.bind(list, OPERATOR_LEVEL).map_err(|error| error.to_string())?,
@@ -117,7 +121,8 @@ impl Manager {
 
     fn list_remove(&self, list: &str, address: IpAddr) -> Result<(), String> {
         let now = self.shared.clock.now();
-        let removed = self.shared.lists.id(list).is_some_and(|id| self.shared.lists.remove(id, address, now));
+        let removed =
+            self.shared.state.lists.id(list).is_some_and(|id| self.shared.state.lists.remove(id, address, now));
         if !removed {
             return Err(format!("{address} is not in the list {list}"));
         }
@@ -190,7 +195,7 @@ impl Manager {
     }
 
     fn lists(&self, list: Option<&str>, limit: usize) -> Lists {
-        let lists = &self.shared.lists;
+        let lists = &self.shared.state.lists;
         let (entries, truncated) = lists.entries(list, limit.min(MAX_ENTRIES), self.shared.clock.now());
         Lists { lists: lists.summaries(), entries, truncated }
     }
@@ -204,8 +209,10 @@ impl Manager {
             workers: self.workers.iter().enumerate().map(|(number, worker)| worker_metrics(number, worker)).collect(),
             chain_defaults: totals.chain_defaults,
             rules: totals.into_rules(),
-            lists: self.shared.lists.summaries(),
-            list_capacity: self.shared.lists.capacity() as u64,
+            lists: self.shared.state.lists.summaries(),
+            list_capacity: self.shared.state.lists.capacity() as u64,
+            connections: self.shared.state.flows().map_or(0, |flows| flows.count(self.shared.clock.now())),
+            connections_refused: self.shared.state.flows().map_or(0, Flows::refused),
             applied: self.applied,
             refused: self.refused,
             unbound_queue_drops: Side::ALL.map(|side| {

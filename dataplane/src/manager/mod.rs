@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use knockplane_engine::events::Event;
+use knockplane_policy::eval::log::Entry;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::{Time, format_duration};
 use knockplane_ring::{Device, Program};
@@ -28,6 +29,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::connection::Connection;
 pub(crate) use self::listener::Listener;
+use crate::clock;
 use crate::config::Config;
 use crate::counters::WorkerCounters;
 use crate::generation::Book;
@@ -165,8 +167,12 @@ impl Manager {
 
     fn keep_house(&mut self) -> anyhow::Result<()> {
         let now = self.shared.clock.now();
+        self.shared.wall.store(clock::wall(), Relaxed);
         let ticks_in_half_a_second = 5;
-        self.shared.lists.sweep((self.shared.lists.capacity() + SWEEP_MARGIN) / ticks_in_half_a_second, now);
+        self.shared
+            .state
+            .lists
+            .sweep((self.shared.state.lists.capacity() + SWEEP_MARGIN) / ticks_in_half_a_second, now);
         self.log_events(now);
         self.book.settle(self.oldest_generation());
         self.watch_workers(now);
@@ -181,12 +187,29 @@ impl Manager {
 
     fn log_events(&self, now: Time) {
         for _ in 0..MAX_LOGGED_EVENTS {
-            let Some(Event::Listed { list, level, address, expiry }) = self.shared.events.pop() else { return };
-            let list = self.shared.lists.name(list).unwrap_or_default();
-            let time = if expiry == Time::NEVER { "no timeout".to_owned() } else { format_duration(expiry.since(now)) };
-            tracing::info!(%address, list, level, time, "listed");
+            match self.shared.events.pop() {
+                None => return,
+                Some(Event::Listed { list, level, address, expiry }) => {
+                    let list = self.shared.state.lists.name(list).unwrap_or_default();
+                    let lasts = expiry == Time::NEVER;
+                    let time = if lasts { "no timeout".to_owned() } else { format_duration(expiry.since(now)) };
+                    tracing::info!(%address, list, level, time, "listed");
+                }
+                Some(Event::Logged { table, rule, entry }) => self.log_packet(table, rule, &entry),
+            }
         }
         self.shared.events.discard(EVENT_QUEUE);
+    }
+
+    /// The line of a rule that logs, unless the rule is gone by now.
+    fn log_packet(&self, table: u32, rule: u32, entry: &Entry) {
+        let generation = self.shared.generation.load();
+        let Some(rule) = generation.rules().rules.get(rule as usize).filter(|_| generation.table.number() == table)
+        else {
+            return;
+        };
+        let prefix = rule.log.as_ref().map_or("", |log| &log.prefix);
+        tracing::info!(rule = %rule.id, "{}", entry.line(prefix, &rule.chain));
     }
 
     fn watch_workers(&mut self, now: Time) {

@@ -5,11 +5,13 @@
 //! | file           | what is tested there |
 //! |----------------|----------------------|
 //! | `knocks.rs`    | which knocks open and which do not |
+//! | `answers.rs`   | what rules do besides letting pass and dropping: answers, tarpits, connections, the log |
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
 //! | `scene.rs`     | what they share |
 
+mod answers;
 mod knocks;
 mod operator;
 mod processes;

@@ -72,15 +72,12 @@ impl Findings {
         for problem in problems {
             match problem.place() {
                 // Said already.
-                _ if matches!(problem, Problem::Invalid { .. }) => {}
+                _ if matches!(problem, Problem::Invalid { .. } | Problem::Unmapped { .. }) => {}
                 None => self.errors.push(problem.to_string()),
                 Some(place) => {
                     let span = places.rule(&place.id, property(&problem));
                     let finding = Finding::new(Severity::Error, REFUSED, span, printable(&problem.sentence()));
-                    self.refused.push(match problem {
-                        Problem::NotYet { .. } => finding.remedy("disable the rule, or leave it out"),
-                        _ => finding,
-                    });
+                    self.refused.push(finding);
                 }
             }
         }
@@ -145,7 +142,9 @@ fn property(problem: &Problem) -> Option<&str> {
     match problem {
         Problem::JumpCircle { .. } | Problem::JumpTooDeep { .. } => Some("jump-target"),
         Problem::PatternMissing { .. } => Some("layer7-protocol"),
-        Problem::NotYet { what, .. } => what.first().map(String::as_str),
+        Problem::TlsHost { .. } => Some("tls-host"),
+        Problem::TooManyPorts { .. } => Some("psd"),
+        Problem::TooManyConnectionLimits { .. } => Some("connection-limit"),
         _ => None,
     }
 }

@@ -1,24 +1,21 @@
-//! The rules of one address family, resolved: chains are spans of one array, names are ids, addresses are numbers.
+//! The rules of one menu, resolved: chains are spans of one array, names are ids, addresses are numbers.
 //!
 //! A rule's matchers are of two kinds. What only looks at headers gives the same answer whenever it is asked;
-//! [`Program::classify`] asks it, and is the one place to know how candidates are found. What looks at state (lists) or
-//! is dear (layer 7) is asked by the walk, when the rule's turn has come.
+//! [`Program::classify`] asks it, of the candidates that the index finds. What looks at state or is dear is asked by the
+//! walk, when the rule's turn has come.
 
-use std::net::IpAddr;
-
-use knockplane_policy::packet::{Family, Packet, Side};
+use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rule::{
-    Action, AddressSet, BuiltinChain, Condition, ListAdd, ListTimeout, Matcher, PortSet, Rule,
+    Action, BuiltinChain, Condition, ListAdd, ListTimeout, Matcher, RejectWith, Rule, Table,
 };
 use knockplane_policy::settings::Settings;
 
+use super::index::{Candidates, Index};
+use super::question::{About, HeaderTest, Test, View, number};
+use super::state_test::{StateTest, questions};
 use super::{Chains, Names};
 use crate::lists::ListId;
 use crate::shard::Key;
-
-/// A pattern of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PatternId(pub(super) usize);
 
 /// Rules of a program from the next to the one before `end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +27,7 @@ pub(crate) struct Span {
 /// See the module.
 pub(crate) struct Program {
     rules: Box<[CompiledRule]>,
+    index: Index,
     builtin: [Span; BuiltinChain::ALL.len()],
     /// First and last addresses of what is protected.
     protected: Box<[(u128, u128)]>,
@@ -40,79 +38,30 @@ pub(crate) struct CompiledRule {
     /// Its position among the declared rules.
     pub(crate) index: u32,
     pub(crate) step: Step,
-    /// Most rules are passed over for this alone.
-    glance: Glance,
-    /// All questions about headers but the one that a glance answers.
+    /// Each packet that matches is told to whoever keeps the log.
+    pub(crate) logs: bool,
+    /// It asks for fragments behind the first; other rules do not meet them.
+    pub(crate) is_for_fragments: bool,
+    /// Questions about headers.
     header: Box<[Test<HeaderTest>]>,
     /// What is left to ask of a candidate, in this order.
     pub(crate) state: Box<[Test<StateTest>]>,
 }
-
-/// What is seen of a rule without going through its questions.
-struct Glance {
-    /// The only protocol it can match, or [`ANY_PROTOCOL`]. This settles the question.
-    protocol: u16,
-    /// Lowest and highest destination port it can match, both ends included. What lies between is asked for; a packet
-    /// without ports has 0 here, and is refused when it is asked.
-    destination_ports: (u16, u16),
-}
-
-/// No IP protocol: they are numbers of 8 bits.
-const ANY_PROTOCOL: u16 = 256;
 
 /// What a rule does.
 #[derive(Clone, Copy)]
 pub(crate) enum Step {
     Accept,
     Drop,
+    Reject(RejectWith),
+    Tarpit,
     Passthrough,
+    Fasttrack,
+    Notrack,
     AddSource(ListId, ListTimeout),
     AddDestination(ListId, ListTimeout),
     Jump(Span),
     Return,
-}
-
-/// A question and the answer that is wanted.
-pub(crate) struct Test<Question> {
-    pub(crate) negated: bool,
-    pub(crate) question: Question,
-}
-
-/// What state answers, or what is dear.
-#[derive(Clone, Copy)]
-pub(crate) enum StateTest {
-    Source(ListId),
-    Destination(ListId),
-    Layer7(PatternId),
-}
-
-/// What headers answer. Ranges include both ends.
-enum HeaderTest {
-    Source(u128, u128),
-    Destination(u128, u128),
-    Protocol(u8),
-    Length(u32, u32),
-    SourcePort(Ports),
-    DestinationPort(Ports),
-    EitherPort(Ports),
-    Icmp {
-        kind: u8,
-        first: u8,
-        last: u8,
-    },
-    /// Of no packet.
-    Unsupported,
-}
-
-struct Ports(Box<[(u16, u16)]>);
-
-/// A packet's headers as numbers.
-pub(crate) struct View<'a> {
-    pub(crate) source: Key,
-    pub(crate) destination: Key,
-    /// The rest is read where it stands: what was just written in small parts and is copied in large ones has to wait
-    /// for the cache, which takes as long as all else that is done about a port.
-    packet: &'a Packet<'a>,
 }
 
 impl Program {
@@ -126,23 +75,45 @@ impl Program {
         }
     }
 
+    /// Whether there is no rule at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// The rules of a built-in chain.
     pub(crate) fn chain(&self, chain: BuiltinChain) -> Span {
         self.builtin[chain as usize]
     }
 
+    /// The rules that this packet could match.
+    #[inline]
+    pub(crate) fn candidates(&self, view: &View<'_>) -> Candidates {
+        self.index.candidates(view)
+    }
+
     /// The next rule of the span whose questions about headers this packet answers, if there is one; the span then
     /// begins behind it.
-    pub(crate) fn classify(&self, span: &mut Span, view: &View<'_>) -> Option<&CompiledRule> {
-        let rules = self.rules.get(span.next as usize..span.end as usize)?;
-        let found =
-            rules.iter().position(|rule| rule.glance.admits(view) && rule.header.iter().all(|test| test.holds(view)));
-        span.next = found.map_or(span.end, |position| span.next + position as u32 + 1);
-        rules.get(found?)
+    #[inline]
+    pub(crate) fn classify(
+        &self,
+        candidates: &mut Candidates,
+        span: &mut Span,
+        view: &View<'_>,
+        about: About<'_>,
+    ) -> Option<&CompiledRule> {
+        while let Some(found) = self.index.next(candidates, span.next as usize, span.end as usize) {
+            span.next = found as u32 + 1;
+            let rule = self.rules.get(found)?;
+            if rule.header.iter().all(|test| test.holds(view, about)) {
+                return Some(rule);
+            }
+        }
+        span.next = span.end;
+        None
     }
 
     /// Lays the chains out one behind the other and resolves every name.
-    pub(super) fn emit(chains: &Chains<'_>, names: &Names<'_>, settings: &Settings) -> Program {
+    pub(super) fn emit(chains: &Chains<'_>, names: &mut Names<'_>, about: About<'_>) -> Program {
         let mut spans = hashbrown::HashMap::<&str, Span>::new();
         let mut next = 0;
         for chain in &chains.order {
@@ -153,9 +124,12 @@ impl Program {
         let span = |chain: &str| spans.get(chain).copied().unwrap_or_default();
         let step = |action: &Action| match action {
             Action::Accept => Step::Accept,
-            // What is not run yet does not get here, see `unsupported`.
-            Action::Drop | Action::Reject(_) | Action::Tarpit => Step::Drop,
-            Action::Passthrough | Action::Log | Action::FasttrackConnection | Action::Notrack => Step::Passthrough,
+            Action::Drop => Step::Drop,
+            Action::Reject(with) => Step::Reject(*with),
+            Action::Tarpit => Step::Tarpit,
+            Action::FasttrackConnection => Step::Fasttrack,
+            Action::Notrack if chains.table == Table::Raw => Step::Notrack,
+            Action::Passthrough | Action::Log | Action::Notrack => Step::Passthrough,
             Action::AddSrcToAddressList(ListAdd { list, timeout }) => Step::AddSource(names.lists[&**list], *timeout),
             Action::AddDstToAddressList(ListAdd { list, timeout }) => {
                 Step::AddDestination(names.lists[&**list], *timeout)
@@ -163,154 +137,33 @@ impl Program {
             Action::Jump(target) => Step::Jump(span(target)),
             Action::Return => Step::Return,
         };
-        let compile = |(index, rule): &(usize, &Rule)| {
-            let protocol = rule.matchers.iter().position(|matcher| only_protocol(matcher).is_some());
-            // A second one stays a question: a packet cannot have two protocols.
-            let rest = rule.matchers.iter().enumerate().filter(|(index, _)| Some(*index) != protocol);
+        let rules = chains.order.iter().flat_map(|chain| &chains.rules[chain]);
+        // The lists' ids first: the rest changes what names are given out.
+        let steps: Vec<Step> = rules.clone().map(|(_, rule)| step(&rule.action)).collect();
+        let compile = |((index, rule), step): (&(usize, &Rule), Step)| {
+            let (header, state) = questions(&rule.matchers, chains.family, names, about);
+            let later = |matcher: &Matcher| !matcher.negated && matcher.condition == Condition::Fragment(true);
             CompiledRule {
                 index: *index as u32,
-                step: step(&rule.action),
-                glance: Glance::at(&rule.matchers),
-                header: rest.filter_map(|(_, matcher)| header_test(matcher, chains.family)).collect(),
-                state: state_tests(&rule.matchers, names),
+                step,
+                logs: rule.log.is_some() || rule.action == Action::Log,
+                is_for_fragments: rule.matchers.iter().any(later),
+                header,
+                state,
             }
         };
-        let rules = chains.order.iter().flat_map(|chain| chains.rules[chain].iter().map(compile)).collect();
-        let of_family = settings.protect.iter().filter(|net| Family::of(net.addr()) == chains.family);
-        let protected = of_family.map(|net| (number(net.network()), number(net.broadcast()))).collect();
-        Program { rules, builtin: BuiltinChain::ALL.map(|chain| span(chain.name())), protected }
-    }
-}
-
-impl Glance {
-    fn at(matchers: &[Matcher]) -> Glance {
-        let mut destination_ports = (0, u16::MAX);
-        for matcher in matchers.iter().filter(|matcher| !matcher.negated) {
-            if let Condition::DstPort(set) = &matcher.condition {
-                let lowest = set.0.iter().map(|range| *range.start()).min().unwrap_or(u16::MAX);
-                let highest = set.0.iter().map(|range| *range.end()).max().unwrap_or(0);
-                destination_ports = (lowest.max(destination_ports.0), highest.min(destination_ports.1));
-            }
+        let rules: Box<[CompiledRule]> = rules.zip(steps).map(compile).collect();
+        let headers: Vec<&[Test<HeaderTest>]> = rules.iter().map(|rule| &*rule.header).collect();
+        Program {
+            index: Index::build(chains.family, &headers),
+            rules,
+            builtin: BuiltinChain::ALL.map(|chain| span(chains.table.entry(chain))),
+            protected: protected(about.settings, chains.family),
         }
-        let protocol = matchers.iter().find_map(only_protocol).map_or(ANY_PROTOCOL, u16::from);
-        Glance { protocol, destination_ports }
-    }
-
-    #[inline]
-    fn admits(&self, view: &View<'_>) -> bool {
-        let port = view.packet.ports.map_or(0, |(_, destination)| destination);
-        (self.protocol == ANY_PROTOCOL || self.protocol == u16::from(view.packet.protocol))
-            && (self.destination_ports.0..=self.destination_ports.1).contains(&port)
     }
 }
 
-/// The protocol that a packet must have for this matcher.
-fn only_protocol(matcher: &Matcher) -> Option<u8> {
-    match matcher.condition {
-        Condition::Protocol(number) if !matcher.negated => Some(number),
-        _ => None,
-    }
-}
-
-/// The question about headers that a matcher asks.
-fn header_test(matcher: &Matcher, family: Family) -> Option<Test<HeaderTest>> {
-    let question = match &matcher.condition {
-        Condition::SrcAddress(set) => {
-            let (first, last) = address_range(set, family);
-            HeaderTest::Source(first, last)
-        }
-        Condition::DstAddress(set) => {
-            let (first, last) = address_range(set, family);
-            HeaderTest::Destination(first, last)
-        }
-        Condition::Protocol(number) => HeaderTest::Protocol(*number),
-        Condition::PacketSize(sizes) => HeaderTest::Length((*sizes.start()).into(), (*sizes.end()).into()),
-        Condition::SrcPort(ports) => HeaderTest::SourcePort(ports.into()),
-        Condition::DstPort(ports) => HeaderTest::DestinationPort(ports.into()),
-        Condition::AnyPort(ports) => HeaderTest::EitherPort(ports.into()),
-        Condition::IcmpOptions { kind, codes } => {
-            HeaderTest::Icmp { kind: *kind, first: *codes.start(), last: *codes.end() }
-        }
-        Condition::SrcAddressList(_) | Condition::DstAddressList(_) | Condition::Layer7(_) => return None,
-        // Does not get here, see `unsupported`.
-        _ => HeaderTest::Unsupported,
-    };
-    Some(Test { negated: matcher.negated, question })
-}
-
-/// The questions that are left, layer 7 last.
-fn state_tests(matchers: &[Matcher], names: &Names<'_>) -> Box<[Test<StateTest>]> {
-    let mut ordered: Vec<&Matcher> = matchers.iter().collect();
-    ordered.sort_by_key(|matcher| matcher.condition.rank());
-    let test = |matcher: &&Matcher| {
-        let question = match &matcher.condition {
-            Condition::SrcAddressList(list) => StateTest::Source(names.lists[&**list]),
-            Condition::DstAddressList(list) => StateTest::Destination(names.lists[&**list]),
-            Condition::Layer7(pattern) => StateTest::Layer7(names.patterns[&**pattern]),
-            _ => return None,
-        };
-        Some(Test { negated: matcher.negated, question })
-    };
-    ordered.iter().filter_map(test).collect()
-}
-
-/// First and last address of a set. Sets of the other family hold none of this one: the range is empty.
-fn address_range(set: &AddressSet, family: Family) -> (u128, u128) {
-    let (first, last) = match set {
-        AddressSet::Prefix(net) => (net.network(), net.broadcast()),
-        AddressSet::Range(first, last) => (*first, *last),
-    };
-    if Family::of(first) == family { (number(first), number(last)) } else { (1, 0) }
-}
-
-fn number(address: IpAddr) -> u128 {
-    Key::from(address).bits
-}
-
-impl From<&PortSet> for Ports {
-    fn from(set: &PortSet) -> Ports {
-        Ports(set.0.iter().map(|range| (*range.start(), *range.end())).collect())
-    }
-}
-
-impl Ports {
-    fn contains(&self, port: u16) -> bool {
-        self.0.iter().any(|(first, last)| (*first..=*last).contains(&port))
-    }
-}
-
-impl<'a> From<&'a Packet<'a>> for View<'a> {
-    fn from(packet: &'a Packet<'a>) -> View<'a> {
-        View { source: packet.source.into(), destination: packet.destination.into(), packet }
-    }
-}
-
-impl Test<HeaderTest> {
-    /// False, negated or not, if the question does not apply to the packet.
-    fn holds(&self, view: &View<'_>) -> bool {
-        self.question.asks(view).is_some_and(|answer| answer != self.negated)
-    }
-}
-
-impl HeaderTest {
-    /// The answer, if the question applies. See [`Condition::applies`].
-    fn asks(&self, view: &View<'_>) -> Option<bool> {
-        Some(match self {
-            HeaderTest::Source(first, last) => (*first..=*last).contains(&view.source.bits),
-            HeaderTest::Destination(first, last) => (*first..=*last).contains(&view.destination.bits),
-            HeaderTest::Protocol(number) => view.packet.protocol == *number,
-            HeaderTest::Length(first, last) => (*first..=*last).contains(&view.packet.ip_length),
-            HeaderTest::SourcePort(ports) => ports.contains(view.packet.ports?.0),
-            HeaderTest::DestinationPort(ports) => ports.contains(view.packet.ports?.1),
-            HeaderTest::EitherPort(ports) => {
-                let (source, destination) = view.packet.ports?;
-                ports.contains(source) || ports.contains(destination)
-            }
-            HeaderTest::Icmp { kind, first, last } => {
-                let (its_kind, code) = view.packet.icmp?;
-                its_kind == *kind && (*first..=*last).contains(&code)
-            }
-            HeaderTest::Unsupported => return None,
-        })
-    }
+fn protected(settings: &Settings, family: Family) -> Box<[(u128, u128)]> {
+    let of_family = settings.protect.iter().filter(|net| Family::of(net.addr()) == family);
+    of_family.map(|net| (number(net.network()), number(net.broadcast()))).collect()
 }

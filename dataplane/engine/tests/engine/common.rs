@@ -9,7 +9,7 @@ use knockplane_engine::counters::RuleCounters;
 use knockplane_engine::decide::{Context, Decider, Decision};
 use knockplane_engine::events::EventQueue;
 use knockplane_engine::headers::max_frame;
-use knockplane_engine::lists::Lists;
+use knockplane_engine::state::State;
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::{Family, Packet, Side};
 use knockplane_policy::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, PortSet, Rule, RuleSet};
@@ -66,6 +66,34 @@ pub(crate) struct Spec {
     pub(crate) tags: usize,
     /// Bytes behind the packet that are not part of it.
     pub(crate) padding: usize,
+    pub(crate) details: Details,
+}
+
+/// What is seldom of importance.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Details {
+    /// The last byte of the source's Ethernet address.
+    pub(crate) mac: u8,
+    pub(crate) ttl: u8,
+    /// Type of service; IPv4 only.
+    pub(crate) tos: u8,
+    /// Of TCP: flags and sequence number.
+    pub(crate) flags: u8,
+    pub(crate) sequence: u32,
+    /// Identification, offset in units of 8 bytes, whether more follow; IPv4 only.
+    pub(crate) fragment: Option<(u16, u16, bool)>,
+}
+
+impl Default for Details {
+    fn default() -> Self {
+        Details { mac: 2, ttl: 64, tos: 0, flags: 2, sequence: 1, fragment: None }
+    }
+}
+
+impl Details {
+    fn is_later(&self) -> bool {
+        self.fragment.is_some_and(|(_, offset, _)| offset > 0)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +110,15 @@ impl Spec {
         let source: IpAddr = source.parse().unwrap();
         let inside = if source.is_ipv4() { "203.0.113.1" } else { "2001:db8:ff::1" };
         let destination = inside.parse().unwrap();
-        Spec { source, destination, transport, payload: payload.to_vec(), tags: 0, padding: 0 }
+        Spec {
+            source,
+            destination,
+            transport,
+            payload: payload.to_vec(),
+            tags: 0,
+            padding: 0,
+            details: Details::default(),
+        }
     }
 
     pub(crate) fn frame(&self) -> Vec<u8> {
@@ -112,8 +148,29 @@ impl Spec {
             }
         };
         let mut frame = self.transported(ip);
+        let (network, transport) = self.offsets();
+        frame[11] = self.details.mac;
+        frame[network + if self.source.is_ipv4() { 8 } else { 7 }] = self.details.ttl;
+        if self.source.is_ipv4() {
+            frame[network + 1] = self.details.tos;
+            if let Some((identification, offset, more)) = self.details.fragment {
+                frame[network + 4..network + 6].copy_from_slice(&identification.to_be_bytes());
+                let field = offset | if more { 0x2000 } else { 0 };
+                frame[network + 6..network + 8].copy_from_slice(&field.to_be_bytes());
+            }
+        }
+        if let Transport::Tcp(..) = self.transport {
+            frame[transport + 4..transport + 8].copy_from_slice(&self.details.sequence.to_be_bytes());
+            frame[transport + 13] = self.details.flags;
+        }
         frame.resize(frame.len() + self.padding, 0xee);
         frame
+    }
+
+    /// Where the IP header begins, and where the transport header does.
+    fn offsets(&self) -> (usize, usize) {
+        let network = 14 + 4 * self.tags;
+        (network, network + if self.source.is_ipv4() { 20 } else { 40 })
     }
 
     fn transported(&self, ip: PacketBuilderStep<etherparse::IpHeaders>) -> Vec<u8> {
@@ -135,7 +192,8 @@ impl Spec {
 
     /// What rules should see of it in its frame.
     pub(crate) fn packet<'f>(&'f self, side: Side, frame: &'f [u8]) -> Packet<'f> {
-        let network = (14 + 4 * self.tags) as u16;
+        let (network, transport) = self.offsets();
+        let is_later = self.details.is_later() && self.source.is_ipv4();
         let v4 = self.source.is_ipv4();
         let (protocol, header) = match self.transport {
             Transport::Tcp(..) => (6, 20),
@@ -150,20 +208,20 @@ impl Spec {
             destination: self.destination,
             protocol,
             ports: match self.transport {
-                Transport::Tcp(source, destination) | Transport::Udp(source, destination) => {
+                Transport::Tcp(source, destination) | Transport::Udp(source, destination) if !is_later => {
                     Some((source, destination))
                 }
                 _ => None,
             },
             icmp: match self.transport {
-                Transport::Icmp(kind, code) => Some((kind, code)),
+                Transport::Icmp(kind, code) if !is_later => Some((kind, code)),
                 _ => None,
             },
             ip_length: (if v4 { 20 } else { 40 } + header + self.payload.len()) as u32,
-            payload: &self.payload,
+            payload: if is_later { &[] } else { &self.payload },
             frame,
-            network,
-            transport: network + if v4 { 20 } else { 40 },
+            network: network as u16,
+            transport: transport as u16,
         }
     }
 }
@@ -174,10 +232,13 @@ pub(crate) fn ethernet(packet: &[u8]) -> Vec<u8> {
     [&[2; 12], &ethertype.0.to_be_bytes()[..], packet].concat()
 }
 
+/// What is hashed is hashed with this, as the reference does with its seed.
+pub(crate) const SECRET: [u64; 2] = [7, !7];
+
 /// One worker's engine and the state it works on.
 pub(crate) struct Engine {
     pub(crate) table: Table,
-    pub(crate) lists: Lists,
+    pub(crate) state: State,
     pub(crate) counters: RuleCounters,
     pub(crate) events: EventQueue,
     pub(crate) decider: Decider,
@@ -185,22 +246,24 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(rules: RuleSet, settings: &Settings) -> Engine {
-        let lists = Lists::with_secret(1000, [1, 2]).unwrap();
+        let state = State::with_secret(1000, 1000, SECRET).unwrap();
         let counters = RuleCounters::new(rules.rules.len());
-        let table = Table::compile(Arc::new(rules), settings, &lists).unwrap();
-        let (events, decider) = (EventQueue::new(1000), Decider::new(max_frame(1500)));
-        Engine { table, lists, counters, events, decider }
+        let table = Table::compile(Arc::new(rules), settings, &state, Time::default()).unwrap();
+        let (events, decider) = (EventQueue::new(1000), Decider::new(max_frame(1500), SECRET[0]));
+        Engine { table, state, counters, events, decider }
     }
 
     pub(crate) fn decide(&mut self, side: Side, frames: &[&[u8]], now: Time) -> &[Decision] {
-        let Engine { table, lists, counters, events, decider } = self;
-        decider.decide(side, frames, now, Context { table, lists, counters, events })
+        self.with(|decider, context| {
+            decider.decide(side, frames, now, context);
+        });
+        self.decider.decisions()
     }
 
     /// Everything that a worker has.
     pub(crate) fn with<T>(&mut self, work: impl FnOnce(&mut Decider, Context<'_>) -> T) -> T {
-        let Engine { table, lists, counters, events, decider } = self;
-        work(decider, Context { table, lists, counters, events })
+        let Engine { table, state, counters, events, decider } = self;
+        work(decider, Context { table, state, counters, events, wall: 0 })
     }
 
     /// Packets that each rule counted.

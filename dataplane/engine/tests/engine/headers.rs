@@ -16,7 +16,7 @@ use knockplane_policy::reason::Reason;
 use knockplane_policy::word::Word;
 use proptest::prelude::*;
 
-use crate::common::{Spec, Transport, cases, ethernet};
+use crate::common::{Details, Spec, Transport, cases, ethernet};
 
 /// Checks that etherparse agrees with what was read.
 fn assert_seen_alike(frame: &[u8], packet: &Packet<'_>) {
@@ -124,7 +124,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                 true => ([s0, s1, s2, s3].into(), [d0, d1, d2, d3].into()),
                 false => (octets(0).into(), octets(16).into()),
             };
-            Spec { source, destination, transport, payload, tags, padding }
+            Spec { source, destination, transport, payload, tags, padding, details: Details::default() }
         },
     )
 }

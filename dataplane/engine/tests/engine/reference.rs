@@ -3,6 +3,7 @@
 //! Few addresses, ports, sizes and lists, so that rules meet packets and each other. The reference sees each packet as
 //! it was meant, the engine as a frame that etherparse built.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -11,15 +12,18 @@ use knockplane_engine::events::Event;
 use knockplane_policy::eval::Evaluator;
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rule::{
-    Action, AddressSet, Condition, Layer7Pattern, ListAdd, ListTimeout, Matcher, PortSet, Rule, RuleSet,
+    Action, AddressSet, Bytes, ClassifierFields, Comparison, Condition, Direction, EntryAddress, ExtensionHeader,
+    InterfaceKind, Ipv4Option, Layer7Pattern, LimitMode, ListAdd, ListEntry, ListTimeout, Log, MacAddress, Matcher,
+    PortSet, Rate, RateUnit, RejectWith, Relation, Rule, RuleSet, Table, TcpFlag, Tracking, TrackingMode, Weekday,
 };
 use knockplane_policy::settings::{ChainDefaults, Choice, Settings};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Counter;
+use knockplane_policy::word::{Set, Word};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::common::{Engine, Spec, Transport, cases, seconds};
+use crate::common::{Details, Engine, SECRET, Spec, Transport, cases, seconds};
 
 const LISTS: [&str; 4] = ["one", "two", "three", "only read"];
 
@@ -56,20 +60,94 @@ fn list() -> impl Strategy<Value = String> {
     select(LISTS.to_vec()).prop_map(str::to_owned)
 }
 
-fn condition() -> impl Strategy<Value = Condition> {
+fn set_of<T: Word>() -> impl Strategy<Value = Set<T>> {
+    prop_oneof![
+        1 => Just(Set::EMPTY),
+        6 => prop::collection::vec(select(T::ALL.to_vec()), 1..4).prop_map(|words| words.into_iter().collect()),
+    ]
+}
+
+fn comparison() -> impl Strategy<Value = Comparison> {
+    (select(Relation::ALL.to_vec()), 62..66_u8).prop_map(|(relation, value)| Comparison { relation, value })
+}
+
+fn rate() -> impl Strategy<Value = Rate> {
+    let unit = prop_oneof![3 => Just(RateUnit::Packet), 1 => Just(RateUnit::Bit)];
+    (1..400_u64, 1..3_u64, 0..4_u64, unit).prop_map(|(count, per, burst, unit)| {
+        let burst = if unit == RateUnit::Bit { burst * 400 } else { burst };
+        Rate { count, per: seconds(per), burst, unit }
+    })
+}
+
+/// What only headers answer.
+fn header_condition() -> impl Strategy<Value = Condition> {
+    let side = select(vec!["outside", "inside"]);
+    let flags = (set_of::<TcpFlag>(), set_of::<TcpFlag>());
+    let headers = (set_of::<ExtensionHeader>(), any::<bool>());
     prop_oneof![
         2 => address_set().prop_map(Condition::SrcAddress),
         2 => address_set().prop_map(Condition::DstAddress),
         2 => select(vec![6_u8, 17, 1, 58, 47]).prop_map(Condition::Protocol),
-        4 => list().prop_map(Condition::SrcAddressList),
-        3 => list().prop_map(Condition::DstAddressList),
         1 => sizes().prop_map(Condition::PacketSize),
         1 => ports().prop_map(Condition::SrcPort),
         3 => ports().prop_map(Condition::DstPort),
         1 => ports().prop_map(Condition::AnyPort),
-        1 => (7..9_u8, 0..3_u8, 0..3_u8).prop_map(|(kind, first, last)| Condition::IcmpOptions { kind, codes: first..=last }),
-        1 => select(vec!["open", "any"]).prop_map(|pattern| Condition::Layer7(pattern.to_owned())),
+        1 => (7..9_u8, 0..3_u8, 0..3_u8)
+            .prop_map(|(kind, first, last)| Condition::IcmpOptions { kind, codes: first..=last }),
+        1 => (1..4_u8).prop_map(|last| Condition::SrcMacAddress(MacAddress([2, 0, 0, 0, 0, last]))),
+        1 => (select(Direction::ALL.to_vec()), select(InterfaceKind::ALL.to_vec()), side)
+            .prop_map(|(direction, kind, name)| Condition::Interface { direction, kind, name: name.to_owned() }),
+        1 => set_of().prop_map(Condition::SrcAddressType),
+        1 => set_of().prop_map(Condition::DstAddressType),
+        1 => comparison().prop_map(Condition::Ttl),
+        1 => comparison().prop_map(Condition::HopLimit),
+        1 => (0..3_u8).prop_map(Condition::Dscp),
+        1 => (0..9_u8, 0..9_u8).prop_map(|(value, mask)| Condition::Tos { value, mask }),
+        1 => select(Ipv4Option::ALL.to_vec()).prop_map(Condition::Ipv4Options),
+        1 => headers.prop_map(|(headers, exact)| Condition::Headers { headers, exact }),
+        2 => any::<bool>().prop_map(Condition::Fragment),
+        2 => flags.prop_map(|(set, clear)| Condition::TcpFlags { set, clear }),
+        1 => (0..2_u16).prop_map(|mss| Condition::TcpMss(mss..=1460)),
+        1 => (0..2_u8).prop_map(Condition::Priority),
+        1 => any::<bool>().prop_map(|ipsec| Condition::IpsecPolicy { direction: Direction::In, ipsec }),
+        1 => set_of().prop_map(Condition::ConnectionNatState),
     ]
+}
+
+/// What state answers, or what is dear.
+fn state_condition() -> impl Strategy<Value = Condition> {
+    let mode = select(LimitMode::ALL.to_vec());
+    let classifier = (select(ClassifierFields::ALL.to_vec()), 1..4_u32, 0..3_u32);
+    let time = (0..4_u64, 0..4_u64, set_of::<Weekday>());
+    prop_oneof![
+        4 => list().prop_map(Condition::SrcAddressList),
+        3 => list().prop_map(Condition::DstAddressList),
+        2 => select(vec!["open", "any"]).prop_map(|pattern| Condition::Layer7(pattern.to_owned())),
+        1 => select(vec![&b"open"[..], b"e", b""]).prop_map(|bytes| Condition::Content(Bytes(bytes.to_vec()))),
+        1 => select(vec!["*.example.com", "www.*"]).prop_map(|name| Condition::TlsHost(name.to_owned())),
+        1 => time.prop_map(|(from, to, days)| Condition::Time { from: seconds(from), to: seconds(to), days }),
+        4 => set_of().prop_map(Condition::ConnectionState),
+        1 => (0..200_u64, prop::option::of(0..200_u64)).prop_map(|(from, to)| Condition::ConnectionBytes { from, to }),
+        1 => (0..2000_u64).prop_map(|rate| Condition::ConnectionRate(1..=rate)),
+        1 => (0..3_u32, select(vec![0_u8, 24, 31, 32, 128]))
+            .prop_map(|(count, prefix_length)| Condition::ConnectionLimit { count, prefix_length }),
+        1 => (1..4_u32, 0..3_u64, 0..3_u32, 0..3_u32).prop_map(|(weight, delay, low_weight, high_weight)| {
+            Condition::Psd { weight, delay: seconds(delay), low_weight, high_weight }
+        }),
+        1 => select(vec![0_u8, 50, 100]).prop_map(Condition::Random),
+        1 => (1..4_u32, 1..4_u32).prop_map(|(every, packet)| Condition::Nth { every, packet }),
+        1 => classifier.prop_map(|(fields, denominator, remainder)| {
+            Condition::PerConnectionClassifier { fields, denominator, remainder }
+        }),
+        2 => rate().prop_map(Condition::Limit),
+        1 => (rate(), mode, 1..3_u64).prop_map(|(rate, mode, expire)| {
+            Condition::DstLimit { rate, mode, expire: seconds(expire) }
+        }),
+    ]
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    prop_oneof![3 => header_condition(), 2 => state_condition()]
 }
 
 fn action(chain: usize) -> impl Strategy<Value = Action> {
@@ -87,6 +165,11 @@ fn action(chain: usize) -> impl Strategy<Value = Action> {
         2 => Just(Action::Accept),
         2 => Just(Action::Drop),
         1 => Just(Action::Passthrough),
+        1 => Just(Action::Log),
+        1 => select(RejectWith::ALL.to_vec()).prop_map(Action::Reject),
+        1 => Just(Action::Tarpit),
+        1 => Just(Action::FasttrackConnection),
+        1 => Just(Action::Notrack),
         6 => add.clone().prop_map(Action::AddSrcToAddressList),
         3 => add.prop_map(Action::AddDstToAddressList),
         4 => target.prop_map(Action::Jump),
@@ -101,12 +184,40 @@ fn rule() -> impl Strategy<Value = Rule> {
         (prop::bool::weighted(0.25), condition()).prop_map(|(negated, condition)| Matcher { negated, condition });
     let matchers = prop::collection::vec(matcher, 0..4);
     let rule = chain.prop_flat_map(|chain| (Just(chain), action(chain)));
-    (rule, matchers, prop::bool::weighted(0.3), prop::bool::weighted(0.1)).prop_map(
-        |((chain, action), matchers, v6, disabled)| {
-            let family = if v6 { Family::Ipv6 } else { Family::Ipv4 };
-            Rule { matchers, disabled, ..Rule::new(family, CHAINS[chain], action) }
-        },
-    )
+    let [v6, raw, disabled, logs] = [0.3, 0.2, 0.1, 0.1].map(prop::bool::weighted);
+    (rule, matchers, v6, raw, disabled, logs).prop_map(|((chain, action), matchers, v6, raw, disabled, logs)| {
+        let family = if v6 { Family::Ipv6 } else { Family::Ipv4 };
+        let log = logs.then(|| Log { prefix: "told".to_owned() });
+        let (table, chain) = match CHAINS[chain] {
+            "forward" | "input" if raw => (Table::Raw, "prerouting"),
+            chain if raw => (Table::Raw, chain),
+            chain => (Table::Filter, chain),
+        };
+        Rule { table, matchers, disabled, log, ..Rule::new(family, chain, action) }
+    })
+}
+
+fn entry() -> impl Strategy<Value = ListEntry> {
+    let timeout = prop::option::of((1..4_u64).prop_map(seconds));
+    (address_set(), list(), timeout, prop::bool::weighted(0.2)).prop_map(|(set, list, timeout, disabled)| {
+        let first = match &set {
+            AddressSet::Prefix(net) => net.network(),
+            AddressSet::Range(first, _) => *first,
+        };
+        let (family, address, comment) = (Family::of(first), EntryAddress::Set(set), String::new());
+        ListEntry { family, list, address, timeout, disabled, comment, line: 0 }
+    })
+}
+
+fn tracking() -> impl Strategy<Value = Tracking> {
+    let enabled = select(vec![TrackingMode::Auto, TrackingMode::Auto, TrackingMode::Yes, TrackingMode::No]);
+    (enabled, any::<bool>()).prop_map(|(enabled, loose_tcp)| Tracking {
+        enabled,
+        loose_tcp,
+        tcp_syn_sent: seconds(2),
+        udp: seconds(3),
+        ..Tracking::default()
+    })
 }
 
 fn rules() -> impl Strategy<Value = RuleSet> {
@@ -117,11 +228,18 @@ fn rules() -> impl Strategy<Value = RuleSet> {
         line: 0,
     };
     let layer7 = vec![pattern("open", "^open$"), pattern("any", "e")];
-    prop::collection::vec(rule(), 0..16).prop_map(move |rules| RuleSet {
-        layer7: layer7.clone(),
-        rules,
-        ..RuleSet::default()
-    })
+    let entries = prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(entry(), 1..5)];
+    let local = select(vec![vec![], vec!["10.0.0.1/24".parse().unwrap()]]);
+    (prop::collection::vec(rule(), 0..16), entries, tracking(), local).prop_map(
+        move |(rules, address_lists, tracking, local_addresses)| RuleSet {
+            layer7: layer7.clone(),
+            rules,
+            address_lists,
+            tracking,
+            local_addresses,
+            ..RuleSet::default()
+        },
+    )
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
@@ -135,6 +253,14 @@ fn settings() -> impl Strategy<Value = Settings> {
     })
 }
 
+fn details() -> impl Strategy<Value = Details> {
+    // Mostly what connections consist of: SYN, SYN-ACK, ACK, FIN-ACK, RST; and what nobody sends.
+    let flags = prop_oneof![8 => select(vec![0x02_u8, 0x12, 0x10, 0x11, 0x04]), 1 => any::<u8>()];
+    let fragment = prop::option::weighted(0.2, (0..3_u16, select(vec![0_u16, 3]), any::<bool>()));
+    (1..4_u8, 62..66_u8, select(vec![0_u8, 4, 8, 9]), flags, 0..3_u32, fragment)
+        .prop_map(|(mac, ttl, tos, flags, sequence, fragment)| Details { mac, ttl, tos, flags, sequence, fragment })
+}
+
 fn spec() -> impl Strategy<Value = Spec> {
     let port = || 0..4_u16;
     let transport = prop_oneof![
@@ -143,12 +269,24 @@ fn spec() -> impl Strategy<Value = Spec> {
         1 => (7..9_u8, 0..3_u8).prop_map(|(kind, code)| Transport::Icmp(kind, code)),
         1 => Just(Transport::Other(47)),
     ];
-    let payload = select(vec![&b""[..], b"open", b"O\0PEN", b"opened", b"\0"]);
-    (address(), address(), transport, payload, 0..3_usize, 0..8_usize).prop_map(
-        |(source, other, transport, payload, tags, padding)| {
+    let payload = select(vec![&b""[..], b"open", b"O\0PEN", b"opened", b"\0", b"op", b"en", b"www.example.com"]);
+    (address(), address(), transport, payload, (0..3_usize, 0..8_usize, details())).prop_map(
+        |(source, other, transport, payload, (tags, padding, mut details))| {
+            // Of eight bytes a fragment consists.
+            let payload = match details.fragment {
+                Some(_) if payload.is_empty() => vec![b'e'; 8],
+                Some(_) => payload.repeat(8),
+                None => payload.to_vec(),
+            };
+            let is_tcp = matches!(transport, Transport::Tcp(..));
+            if let Some((_, offset, more)) = &mut details.fragment {
+                // What begins in a TCP header, and what ends with a piece, is refused before rules see it.
+                *more &= !is_tcp;
+                *offset = if *more { *offset } else { 3 };
+            }
             // Sometimes to itself: both its addresses are in the same lists then.
             let destination = if Family::of(other) == Family::of(source) { other } else { source };
-            Spec { source, destination, transport, payload: payload.to_vec(), tags, padding }
+            Spec { source, destination, transport, payload, tags, padding, details }
         },
     )
 }
@@ -177,7 +315,7 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
 fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
     let mut engine = Engine::new(rules.clone(), settings);
     let levels = knockplane_policy::level::levels(rules);
-    let mut plain = Evaluator::new(rules, settings, 0);
+    let mut plain = Evaluator::new(rules, settings, SECRET[0]);
     let mut counters = vec![Counter::default(); rules.rules.len()];
     let mut defaults = [Counter::default(); 3];
     let mut now = Time::from_nanos(5);
@@ -188,10 +326,14 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
         let decisions = engine.decide(*side, &frames, now).to_vec();
         assert_eq!(decisions.len(), specs.len());
-        for ((spec, frame), decision) in specs.iter().zip(&frames).zip(decisions) {
+        let mut logged = Vec::new();
+        for (index, ((spec, frame), decision)) in specs.iter().zip(&frames).zip(decisions).enumerate() {
             let packet = spec.packet(*side, frame);
             let expected = plain.evaluate(&packet, now);
             assert_eq!((decision.verdict, decision.reason), (expected.verdict, expected.reason), "{spec:?}");
+            let network = usize::from(packet.network);
+            let reply = engine.decider.reply(index).map(|reply| reply[network..].to_vec());
+            assert_eq!(reply.as_ref(), expected.replies.first(), "{spec:?}");
             let count = |counter: &mut Counter| {
                 counter.packets += 1;
                 counter.bytes += u64::from(packet.ip_length);
@@ -200,27 +342,54 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
             if expected.reason == knockplane_policy::reason::Reason::ChainDefault {
                 count(&mut defaults[settings.chain(&packet) as usize]);
             }
+            logged.extend(expected.logged.into_iter().map(|logged| (logged.rule, logged.text)));
         }
 
-        let (entries, _) = engine.lists.entries(None, usize::MAX, now);
+        // Entries of the rules that last are no entries of the engine's lists, but of its table.
+        let lasting = |list: &str, address: IpAddr| {
+            let holds = |entry: &ListEntry| match &entry.address {
+                EntryAddress::Set(set) => set.contains(address),
+                EntryAddress::Name(_) | EntryAddress::None => false,
+            };
+            let of_list = rules.address_lists.iter().filter(|entry| entry.list == list && !entry.disabled);
+            of_list.filter(|entry| entry.timeout.is_none()).any(holds)
+        };
+        let (entries, _) = engine.state.lists.entries(None, usize::MAX, now);
         let live: Vec<_> = entries.into_iter().map(|entry| (entry.list, entry.address, entry.time_left)).collect();
-        let expected = plain.lists().live(now);
+        let mut expected = plain.lists().live(now);
+        expected.retain(|(list, address, _)| !lasting(list, *address));
         assert_eq!(live, expected);
-        let told: Vec<_> = std::iter::from_fn(|| engine.events.pop())
-            .map(|Event::Listed { list, address, .. }| (engine.lists.name(list).unwrap(), address))
-            .collect();
+        let (mut told, mut lines) = (Vec::new(), Vec::new());
+        while let Some(event) = engine.events.pop() {
+            match event {
+                Event::Listed { list, address, .. } => told.push((engine.state.lists.name(list).unwrap(), address)),
+                Event::Logged { rule, entry, .. } => {
+                    let rule = rule as usize;
+                    let prefix = rules.rules[rule].log.as_ref().map_or("", |log| &log.prefix);
+                    lines.push((rule, entry.line(prefix, &rules.rules[rule].chain)));
+                }
+            }
+        }
+        assert_eq!(lines, logged);
         for (list, address, _) in &expected {
             let knew = before.iter().any(|entry| (&entry.0, entry.1) == (list, *address));
-            let first_step = levels[list] == 0;
+            let Some(level) = levels.get(list) else { continue };
             let was_told = told.contains(&(list.clone(), *address));
-            assert!(knew || first_step || was_told, "nobody was told of {address} in {list}");
-            assert!(!(first_step && was_told), "a first step is no news: {address} in {list}");
+            assert!(knew || *level == 0 || was_told, "nobody was told of {address} in {list}");
+            assert!(!(*level == 0 && was_told), "a first step is no news: {address} in {list}");
         }
     }
     let (mut counted, mut counted_defaults) = (vec![Counter::default(); rules.rules.len()], [Counter::default(); 3]);
     engine.counters.add_rules_to(&mut counted);
     engine.counters.add_defaults_to(&mut counted_defaults);
     assert_eq!((counted, counted_defaults), (counters, defaults));
+    if let Some(flows) = engine.state.flows() {
+        let known: BTreeMap<String, bool> =
+            flows.known(now).into_iter().map(|(key, both)| (format!("{key:?}"), both)).collect();
+        let expected: BTreeMap<String, bool> =
+            plain.connections(now).into_iter().map(|(key, both)| (format!("{key:?}"), both)).collect();
+        assert_eq!(known, expected);
+    }
 }
 
 proptest! {

@@ -85,7 +85,7 @@ impl Story {
     }
 
     fn listed(&self, list: &str) -> Vec<IpAddr> {
-        self.engine.lists.entries(Some(list), 100, self.now).0.into_iter().map(|entry| entry.address).collect()
+        self.engine.state.lists.entries(Some(list), 100, self.now).0.into_iter().map(|entry| entry.address).collect()
     }
 }
 
@@ -121,7 +121,7 @@ fn knocking_again_sets_the_time_anew_and_only_getting_in_is_an_event() {
     assert_eq!(story.wait(seconds(1)).tcp(CLIENT, 4321), Verdict::Forward);
     let events: Vec<Event> = std::iter::from_fn(|| story.engine.events.pop()).collect();
     let [Event::Listed { list, level: 1, address, expiry }] = events[..] else { panic!("{events:?}") };
-    assert_eq!(story.engine.lists.name(list).as_deref(), Some("secured"));
+    assert_eq!(story.engine.state.lists.name(list).as_deref(), Some("secured"));
     assert_eq!(address, CLIENT.parse::<IpAddr>().unwrap());
     assert_eq!(expiry.since(in_at), seconds(60));
 }

@@ -2,24 +2,24 @@
 
 use std::sync::Arc;
 
-use knockplane_engine::lists::{Lists, OPERATOR_LEVEL};
+use knockplane_engine::lists::OPERATOR_LEVEL;
+use knockplane_engine::state::State;
 use knockplane_engine::table::{Problem, Table};
 use knockplane_policy::packet::Family;
-use knockplane_policy::rule::{
-    self, Action, AddressSet, Condition, EntryAddress, Layer7Pattern, ListEntry, Log, RejectWith, Rule, RuleSet,
-};
+use knockplane_policy::rule::{Action, AddressSet, Condition, EntryAddress, Layer7Pattern, ListEntry, Rule, RuleSet};
 use knockplane_policy::settings::Settings;
+use knockplane_policy::time::Time;
 
-use crate::common::{add_src, rule, rule_set, src_list};
+use crate::common::{add_src, rule, rule_set, seconds, src_list};
 
-fn compile(rules: RuleSet, lists: &Lists) -> Result<Table, Vec<Problem>> {
-    Table::compile(Arc::new(rules), &Settings::default(), lists).map_err(|error| error.problems)
+fn compile(rules: RuleSet, state: &State) -> Result<Table, Vec<Problem>> {
+    Table::compile(Arc::new(rules), &Settings::default(), state, Time::default()).map_err(|error| error.problems)
 }
 
 fn problems(rules: RuleSet) -> Vec<String> {
-    let lists = Lists::new(10).unwrap();
-    let problems = compile(rules, &lists).err().unwrap_or_default();
-    assert!(problems.is_empty() || lists.summaries().is_empty(), "a refused rule set made lists known");
+    let state = State::new(10, 10).unwrap();
+    let problems = compile(rules, &state).err().unwrap_or_default();
+    assert!(problems.is_empty() || state.lists.summaries().is_empty(), "a refused rule set made lists known");
     problems.iter().map(Problem::to_string).collect()
 }
 
@@ -107,32 +107,32 @@ fn disabled_rules_are_not_looked_at() {
     for rule in &mut rules.rules {
         rule.disabled = true;
     }
-    let lists = Lists::new(10).unwrap();
-    let table = compile(rules, &lists).unwrap_or_else(|problems| panic!("{problems:?}"));
-    assert_eq!((table.rules().rules.len(), lists.summaries().len()), (3, 0));
+    let state = State::new(10, 10).unwrap();
+    let table = compile(rules, &state).unwrap_or_else(|problems| panic!("{problems:?}"));
+    assert_eq!((table.rules().rules.len(), state.lists.summaries().len()), (3, 0));
 }
 
 #[test]
 fn lists_get_their_levels_and_keep_their_ids() {
-    let lists = Lists::new(10).unwrap();
-    let level = |name: &str| lists.level(lists.id(name).unwrap());
+    let state = State::new(10, 10).unwrap();
+    let level = |name: &str| state.lists.level(state.lists.id(name).unwrap());
     let ladder = || {
         vec![
             rule("input", vec![src_list("first"), src_list("friends")], add_src("second", 10)),
             rule("input", vec![], add_src("first", 10)),
         ]
     };
-    assert!(compile(rule_set(ladder()), &lists).is_ok());
+    assert!(compile(rule_set(ladder()), &state).is_ok());
     assert_eq!((level("first"), level("second"), level("friends")), (0, 1, OPERATOR_LEVEL));
-    let ids = ["first", "second"].map(|name| lists.id(name));
-    assert!(compile(rule_set(ladder()[1..].to_vec()), &lists).is_ok());
-    assert_eq!(["first", "second"].map(|name| lists.id(name)), ids);
+    let ids = ["first", "second"].map(|name| state.lists.id(name));
+    assert!(compile(rule_set(ladder()[1..].to_vec()), &state).is_ok());
+    assert_eq!(["first", "second"].map(|name| state.lists.id(name)), ids);
 
     // 254 more do not fit, and then none of them is there.
     let many = (0..254).map(|list| rule("input", vec![], add_src(&format!("list {list}"), 1)));
-    let Err(told) = compile(rule_set(many.collect()), &lists) else { panic!("257 lists") };
+    let Err(told) = compile(rule_set(many.collect()), &state) else { panic!("257 lists") };
     assert!(told[0].to_string().contains("no room for the address list"), "{told:?}");
-    assert_eq!(lists.summaries().len(), 3);
+    assert_eq!(state.lists.summaries().len(), 3);
 }
 
 #[test]
@@ -151,35 +151,52 @@ fn jumps_that_multiply_are_refused() {
 }
 
 #[test]
-fn what_cannot_run_yet_is_refused_and_what_does_not_run_is_not_looked_at() {
-    let content = || Condition::Content(rule::Bytes(b"secret".to_vec()));
-    let reject = rule("prerouting", vec![], Action::Reject(RejectWith::TcpReset));
-    let rules = vec![
-        rule("input", vec![content(), src_list("a"), Condition::Random(5)], Action::Accept),
-        Rule { table: rule::Table::Raw, log: Some(Log::default()), ..reject },
-        rule("input", vec![], Action::Log),
-        Rule { disabled: true, ..rule("input", vec![content()], Action::Accept) },
-        Rule { invalid: Some("it asks for a mark".to_owned()), ..rule("input", vec![content()], Action::Tarpit) },
-    ];
-    let mut rules = rule_set(rules);
-    let entry = |address, line| ListEntry {
+fn what_nobody_can_run_is_refused_and_what_does_not_run_is_not_looked_at() {
+    let invalid = |disabled| {
+        let rule = rule("input", vec![Condition::Random(5)], Action::Tarpit);
+        Rule { invalid: Some("it asks for a mark".to_owned()), disabled, ..rule }
+    };
+    let mut rules = rule_set(vec![invalid(false), invalid(true)]);
+    let entry = |address, disabled, line| ListEntry {
         family: Family::Ipv4,
         list: "a".to_owned(),
         address,
         timeout: None,
-        disabled: false,
+        disabled,
         comment: String::new(),
         line,
     };
     let name = || EntryAddress::Name("example.com".to_owned());
-    rules.address_lists = vec![entry(EntryAddress::None, 6), entry(name(), 7), entry(name(), 8)];
-    let place = |rule: usize| format!("line {}: rule {}", rule + 1, rules.rules[rule].id);
+    rules.address_lists = vec![entry(EntryAddress::None, false, 6), entry(name(), false, 7), entry(name(), true, 8)];
     let expected = [
-        format!("{}: it can never run: it asks for a mark; disable it, or leave it out", place(4)),
-        format!("{}: the dataplane does not run `content`, `random` yet", place(0)),
-        format!("{}: the dataplane does not run `raw`, `reject`, `log` yet", place(1)),
-        format!("{}: the dataplane does not run `log` yet", place(2)),
-        "line 7: list `a`: the dataplane does not run entries of `address-list` yet; 2 in all".to_owned(),
+        format!(
+            "line 1: rule {}: it can never run: it asks for a mark; disable it, or leave it out",
+            rules.rules[0].id
+        ),
+        "line 7: list `a`: host names are not looked up; write the addresses of `example.com`, or disable the entry"
+            .to_owned(),
     ];
     assert_eq!(problems(rules), expected);
+}
+
+#[test]
+fn what_matchers_remember_has_its_bounds() {
+    let psd = |weight, low_weight, high_weight| {
+        rule("input", vec![Condition::Psd { weight, delay: seconds(3), low_weight, high_weight }], Action::Drop)
+    };
+    assert_eq!(problems(rule_set(vec![psd(21, 3, 1), psd(64, 1, 1), psd(1_000, 0, 100)])), [""; 0]);
+    let told = problems(rule_set(vec![psd(65, 3, 1)]));
+    assert!(told.len() == 1 && told[0].contains("65 ports of each source"), "{told:?}");
+
+    let limit = || rule("input", vec![Condition::ConnectionLimit { count: 1, prefix_length: 32 }], Action::Drop);
+    assert_eq!(problems(rule_set(vec![limit(); 16])), [""; 0]);
+    let told = problems(rule_set(vec![limit(); 18]));
+    assert!(told.len() == 1 && told[0].starts_with("line 17") && told[0].contains("at most 16"), "{told:?}");
+}
+
+#[test]
+fn server_names_that_cannot_run_are_named() {
+    let name = "*a".repeat(300);
+    let told = problems(rule_set(vec![rule("input", vec![Condition::TlsHost(name.clone())], Action::Drop)]));
+    assert!(told.is_empty() || told[0].contains("tls-host"), "{told:?}");
 }

@@ -20,7 +20,7 @@ impl Walk<'_, '_> {
 
 /// Whether it is one of the days, from one time of day to the other, to the second and with both ends. If the second is
 /// the earlier one, that is the next day's, and the day is the one it began on. No day means every day.
-pub(super) fn holds(clock: i128, from: Duration, to: Duration, days: Set<Weekday>) -> bool {
+pub fn holds(clock: i128, from: Duration, to: Duration, days: Set<Weekday>) -> bool {
     let time = Duration::from_secs(clock.rem_euclid(DAY) as u64);
     let on = |day: i128| days.is_empty() || days.contains(weekday(day));
     let today = clock.div_euclid(DAY);

@@ -115,14 +115,15 @@ struct Scan {
 
 /// Tokens. To reckon without fractions, they are kept in parts, as many a token as the rate's time has nanoseconds.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub struct Bucket {
     parts: u128,
     /// The refill it had last, counted from the clock's zero.
     refill: u64,
 }
 
 impl Bucket {
-    pub(super) fn full(rate: &Rate, now: Time) -> Bucket {
+    /// A bucket with its burst in it.
+    pub fn full(rate: &Rate, now: Time) -> Bucket {
         Bucket { parts: Bucket::most(rate), refill: refill(now) }
     }
 
@@ -132,7 +133,7 @@ impl Bucket {
     }
 
     /// Whether it holds what a packet costs: a token, or one for each bit of the IP packet. If so, takes that.
-    pub(super) fn take(&mut self, rate: &Rate, ip_length: u32, now: Time) -> bool {
+    pub fn take(&mut self, rate: &Rate, ip_length: u32, now: Time) -> bool {
         let refills = refill(now).saturating_sub(self.refill);
         let gained = (u128::from(refills) * REFILL.as_nanos()).saturating_mul(rate.count.into());
         self.parts = self.parts.saturating_add(gained).min(Bucket::most(rate));
@@ -157,11 +158,11 @@ fn refill(now: Time) -> u64 {
 
 /// SplitMix64: the same seed, the same numbers. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number
 /// generators", 2014.
-pub(super) struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     /// `random`: 0 to 99, each as often.
-    pub(super) fn percent(&mut self) -> u8 {
+    pub fn percent(&mut self) -> u8 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -71,7 +71,10 @@ impl PlainLists {
         }
         match single(set) {
             Some(address) => {
-                self.add(&entry.list, address, entry.timeout.map_or(ListTimeout::NoneStatic, ListTimeout::After), now);
+                // Of its own, whatever else covers it, and for as long as the longest that the file says.
+                let expiry = entry.timeout.map_or(Time::NEVER, |timeout| now + timeout);
+                let known = self.entries.entry((entry.list.clone(), address)).or_insert(expiry);
+                *known = expiry.max(*known);
             }
             None => self.sets.push(ListedSet {
                 list: entry.list.clone(),

@@ -7,32 +7,63 @@
 
 use std::net::IpAddr;
 
-use crate::packet::{Packet, protocol};
+use crate::packet::{MacAddress, Packet, Side, TcpFlag, protocol};
 use crate::rule::{ConnectionState, protocol_name};
-use crate::word::Word;
+use crate::word::{Set, Word};
 
-/// The line about a packet.
-pub(super) fn line(prefix: &str, chain: &str, packet: &Packet<'_>, state: Option<ConnectionState>) -> String {
-    let space = if prefix.is_empty() { "" } else { " " };
-    let mut line = format!("{prefix}{space}{chain}: in:{} out:{},", packet.side, packet.side.opposite());
-    if let Some(state) = state {
-        line += &format!(" connection-state:{}", state.name());
+/// What is told of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    side: Side,
+    state: Option<ConnectionState>,
+    source_mac: Option<MacAddress>,
+    protocol: u8,
+    tcp_flags: Option<Set<TcpFlag>>,
+    icmp: Option<(u8, u8)>,
+    source: (IpAddr, Option<u16>),
+    destination: (IpAddr, Option<u16>),
+    ip_length: u32,
+}
+
+impl Entry {
+    /// Of a packet, which tracking has found to be in this state, unless it was not asked yet.
+    pub fn of(packet: &Packet<'_>, state: Option<ConnectionState>) -> Entry {
+        let (source, destination) = packet.ports.unzip();
+        Entry {
+            side: packet.side,
+            state,
+            source_mac: packet.source_mac(),
+            protocol: packet.protocol,
+            tcp_flags: packet.tcp_flags(),
+            icmp: packet.icmp.filter(|_| is_icmp(packet)),
+            source: (packet.source, source),
+            destination: (packet.destination, destination),
+            ip_length: packet.ip_length,
+        }
     }
-    if let Some(address) = packet.source_mac() {
-        line += &format!(" src-mac {address},");
-    } else if state.is_some() {
-        line += ",";
+
+    /// The line of a rule in this chain.
+    pub fn line(&self, prefix: &str, chain: &str) -> String {
+        let space = if prefix.is_empty() { "" } else { " " };
+        let mut line = format!("{prefix}{space}{chain}: in:{} out:{},", self.side, self.side.opposite());
+        if let Some(state) = self.state {
+            line += &format!(" connection-state:{}", state.name());
+        }
+        if let Some(address) = self.source_mac {
+            line += &format!(" src-mac {address},");
+        } else if self.state.is_some() {
+            line += ",";
+        }
+        line += &format!(" proto {}", protocol_name(self.protocol).to_uppercase());
+        if let Some(flags) = self.tcp_flags {
+            let flags: Vec<String> = flags.iter().map(|flag| flag.name().to_uppercase()).collect();
+            line += &format!(" ({})", flags.join(","));
+        } else if let Some((kind, code)) = self.icmp {
+            line += &format!(" (type {kind}, code {code})");
+        }
+        let ends = [self.source, self.destination].map(|(address, port)| end(address, port));
+        line + &format!(", {}, len {}", ends.join("->"), self.ip_length)
     }
-    line += &format!(" proto {}", protocol_name(packet.protocol).to_uppercase());
-    if let Some(flags) = packet.tcp_flags() {
-        let flags: Vec<String> = flags.iter().map(|flag| flag.name().to_uppercase()).collect();
-        line += &format!(" ({})", flags.join(","));
-    } else if let Some((kind, code)) = packet.icmp.filter(|_| is_icmp(packet)) {
-        line += &format!(" (type {kind}, code {code})");
-    }
-    let (source, destination) = packet.ports.unzip();
-    let ends = [end(packet.source, source), end(packet.destination, destination)];
-    line + &format!(", {}, len {}", ends.join("->"), packet.ip_length)
 }
 
 fn is_icmp(packet: &Packet<'_>) -> bool {

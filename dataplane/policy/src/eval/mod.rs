@@ -11,8 +11,9 @@
 //! memory, such as a limit, learns of a packet only if everything before it was true. What a rule adds to a list is there
 //! for the next rule on the same packet. Source: RouterOS's kernel modules.
 //!
-//! A fragment behind the first has no ports, no ICMP type and no payload, and no rule guesses them: it meets the rules by
-//! its addresses and protocol alone. Where connections are tracked it is of its first fragment's connection.
+//! A fragment behind the first has no ports, no ICMP type and no payload, and no rule guesses them: it meets only rules
+//! that ask for `fragment=yes`, which may drop it, and otherwise shares the verdict of its first. One whose first was not
+//! forwarded, or not seen before it, is dropped. Where connections are tracked it is of its first fragment's connection.
 //!
 //! Nothing here is bounded but by time: what has expired is forgotten.
 //!
@@ -28,12 +29,12 @@
 //! | `saw`          | what a matcher that was false saw |
 
 pub mod address;
-mod clock;
+pub mod clock;
 mod connection;
 pub mod keyed;
 pub mod limits;
 pub mod lists;
-mod log;
+pub mod log;
 mod matchers;
 pub mod replies;
 mod saw;
@@ -50,9 +51,9 @@ use std::time::Duration;
 use self::connection::Reached;
 use self::limits::{Bucket, Memory};
 pub use self::lists::PlainLists;
-use self::tracking::{Seen, Tracker};
+use self::tracking::{Datagram, FRAGMENT_TIMEOUT, FlowKey, Seen, Tracker};
 use self::walk::Walk;
-use crate::packet::Packet;
+use crate::packet::{FragmentPart, Packet, Side};
 use crate::reason::{Reason, Verdict};
 use crate::rule::{BuiltinChain, ConnectionState, RuleSet, Table};
 use crate::settings::Settings;
@@ -73,6 +74,8 @@ pub struct Evaluator<'r> {
     memory: Memory,
     reached: Reached,
     icmp_errors: Bucket,
+    /// Datagrams whose first fragment was forwarded, until when.
+    datagrams: HashMap<(Side, Datagram), Time>,
     /// Until when a tarpit does not acknowledge, by peer.
     acknowledged: HashMap<IpAddr, Time>,
     /// When expired things are forgotten next.
@@ -139,6 +142,8 @@ pub enum Outcome {
     Invalid(String),
     /// It stands in the other family's menu.
     OtherFamily,
+    /// It does not ask for `fragment=yes`, and the packet is a fragment behind the first.
+    NotForFragments,
     /// A matcher was false; those behind it in the order of evaluation were not tried.
     Missed {
         /// Its index among the rule's matchers.
@@ -167,6 +172,7 @@ impl<'r> Evaluator<'r> {
             memory: Memory::new(seed),
             reached: Reached::new(),
             icmp_errors: Bucket::full(&replies::ICMP_ERRORS, Time::default()),
+            datagrams: HashMap::new(),
             acknowledged: HashMap::new(),
             sweep: Time::default(),
             wall: Default::default(),
@@ -206,6 +212,11 @@ impl<'r> Evaluator<'r> {
         &mut self.lists
     }
 
+    /// The connections that are known now: what names them, and whether they were seen both ways.
+    pub fn connections(&self, now: Time) -> Vec<(FlowKey, bool)> {
+        self.tracker.known(now)
+    }
+
     fn run(&mut self, packet: &Packet<'_>, now: Time, explain: bool) -> Explanation {
         self.forget(now);
         let chain = self.settings.chain(packet);
@@ -228,19 +239,39 @@ impl<'r> Evaluator<'r> {
         self.lists.sweep(now);
         self.tracker.sweep(now);
         self.memory.sweep(now);
+        self.datagrams.retain(|_, until| now < *until);
         self.acknowledged.retain(|_, until| now < *until);
         let tracker = &self.tracker;
-        self.reached.retain(|_, keys| keys.iter().any(|key| tracker.flow(key, now).is_some()));
+        self.reached.retain(|_, keys| keys.iter().any(|(key, _)| tracker.flow(key, now).is_some()));
     }
 }
 
 impl Walk<'_, '_> {
+    /// What the rules say, as far as the packet's datagram allows it.
     fn decide(&mut self, chain: BuiltinChain) -> (Verdict, Reason) {
-        let raw = match chain {
-            BuiltinChain::Output => "output",
-            BuiltinChain::Input | BuiltinChain::Forward => "prerouting",
-        };
-        if self.enter(Table::Raw, raw) == Some(Verdict::Drop) {
+        let (verdict, reason) = self.by_rules(chain);
+        let datagram = tracking::datagram(self.packet).map(|datagram| (self.packet.side, datagram));
+        let datagrams = &mut self.evaluator.datagrams;
+        match (self.packet.fragment(), datagram) {
+            (Some(FragmentPart::First), Some(datagram)) if verdict == Verdict::Forward => {
+                datagrams.insert(datagram, self.now + FRAGMENT_TIMEOUT);
+            }
+            (Some(FragmentPart::First), Some(datagram)) => {
+                datagrams.remove(&datagram);
+            }
+            (Some(FragmentPart::Later), datagram) if verdict == Verdict::Forward => {
+                let until = datagram.and_then(|datagram| datagrams.get(&datagram));
+                if until.is_none_or(|until| *until <= self.now) {
+                    return (Verdict::Drop, Reason::FragmentUnknown);
+                }
+            }
+            _ => {}
+        }
+        (verdict, reason)
+    }
+
+    fn by_rules(&mut self, chain: BuiltinChain) -> (Verdict, Reason) {
+        if self.enter(Table::Raw, Table::Raw.entry(chain)) == Some(Verdict::Drop) {
             return (Verdict::Drop, Reason::Rule);
         }
         let seen = match self.evaluator.tracks && !self.untracked {
@@ -253,6 +284,7 @@ impl Walk<'_, '_> {
         }
         match self.enter(Table::Filter, chain.name()) {
             Some(verdict) => (verdict, Reason::Rule),
+            None if self.is_later_fragment() => (Verdict::Forward, Reason::Fragment),
             None => (self.evaluator.settings.chain_default.verdict(chain), Reason::ChainDefault),
         }
     }

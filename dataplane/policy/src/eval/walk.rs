@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use super::lists::Added;
+use super::log::Entry;
 use super::tracking::Seen;
-use super::{Evaluator, Logged, MAX_JUMP_DEPTH, Outcome, Tried, log, replies};
-use crate::packet::{Packet, protocol};
+use super::{Evaluator, Logged, MAX_JUMP_DEPTH, Outcome, Tried, replies};
+use crate::packet::{FragmentPart, Packet, protocol};
 use crate::reason::Verdict;
-use crate::rule::{Action, ListAdd, ListTimeout, Rule, Table};
+use crate::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, Rule, Table};
 use crate::time::{Time, format_duration};
 
 /// One packet on its way.
@@ -98,6 +99,10 @@ impl Walk<'_, '_> {
         Left::Returned
     }
 
+    pub(super) fn is_later_fragment(&self) -> bool {
+        self.packet.fragment() == Some(FragmentPart::Later)
+    }
+
     /// Why the rule does not match; none if it does.
     fn missed(&mut self, index: usize, rule: &Rule) -> Option<Outcome> {
         if rule.family != self.packet.family() {
@@ -105,6 +110,10 @@ impl Walk<'_, '_> {
         }
         if rule.disabled {
             return Some(Outcome::Disabled);
+        }
+        let later = |matcher: &Matcher| !matcher.negated && matcher.condition == Condition::Fragment(true);
+        if self.is_later_fragment() && !rule.matchers.iter().any(later) {
+            return Some(Outcome::NotForFragments);
         }
         if let Some(why) = &rule.invalid {
             return Some(Outcome::Invalid(why.clone()));
@@ -148,7 +157,7 @@ impl Walk<'_, '_> {
             (None, Action::Log) => "",
             (None, _) => return,
         };
-        let text = log::line(prefix, &rule.chain, self.packet, self.seen.map(|seen| seen.state));
+        let text = Entry::of(self.packet, self.seen.map(|seen| seen.state)).line(prefix, &rule.chain);
         self.logged.push(Logged { rule: index, text });
     }
 

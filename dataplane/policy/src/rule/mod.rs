@@ -145,6 +145,15 @@ impl Table {
             Table::Filter => &["input", "forward", "output"],
         }
     }
+
+    /// The chain that a packet enters here, which enters this one of the filter's.
+    pub const fn entry(self, chain: BuiltinChain) -> &'static str {
+        match (self, chain) {
+            (Table::Filter, chain) => chain.name(),
+            (Table::Raw, BuiltinChain::Output) => "output",
+            (Table::Raw, BuiltinChain::Input | BuiltinChain::Forward) => "prerouting",
+        }
+    }
 }
 
 /// A line in the log for each packet that a rule matches.

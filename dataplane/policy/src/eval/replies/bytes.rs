@@ -7,8 +7,8 @@
 
 use std::net::IpAddr;
 
-use crate::packet::{Family, Packet, TcpFlag, protocol};
-use crate::word::Set;
+use super::{Answer, Segment};
+use crate::packet::{Family, Packet, protocol};
 
 /// Hops that a reply may take: what hosts use (IANA, IP Option Numbers: default TTL).
 const TTL: u8 = 64;
@@ -19,18 +19,18 @@ const LONGEST_IPV4: usize = 576;
 /// The smallest MTU of IPv6. Source: RFC 4443, 2.4 (c).
 const LONGEST_IPV6: usize = 1280;
 
-/// A TCP header to send, but for what follows from the packet that it answers.
-pub(super) struct Segment<'s> {
-    pub(super) flags: &'s [TcpFlag],
-    pub(super) sequence: u32,
-    pub(super) acknowledgement: u32,
-    pub(super) window: u16,
+/// An answer's bytes. None if the packet's are not known.
+pub(super) fn of(packet: &Packet<'_>, answer: &Answer) -> Option<Vec<u8>> {
+    match answer {
+        Answer::IcmpError { kind, code } => icmp_error(packet, *kind, *code),
+        Answer::Tcp(segment) => tcp(packet, segment),
+    }
 }
 
 /// An ICMP error about the packet, which it quotes. None if the packet's bytes are not known.
 ///
 /// Source: RFC 792, Destination unreachable; RFC 4443, 3.1.
-pub(super) fn icmp_error(packet: &Packet<'_>, kind: u8, code: u8) -> Option<Vec<u8>> {
+fn icmp_error(packet: &Packet<'_>, kind: u8, code: u8) -> Option<Vec<u8>> {
     let quoted = packet.network()?;
     let (number, longest) = match packet.family() {
         Family::Ipv4 => (protocol::ICMP, LONGEST_IPV4 - 20),
@@ -47,15 +47,14 @@ pub(super) fn icmp_error(packet: &Packet<'_>, kind: u8, code: u8) -> Option<Vec<
 }
 
 /// A TCP segment without data back to the packet's sender. None if the packet has no ports.
-pub(super) fn tcp(packet: &Packet<'_>, segment: &Segment<'_>) -> Option<Vec<u8>> {
+fn tcp(packet: &Packet<'_>, segment: &Segment) -> Option<Vec<u8>> {
     let (source, destination) = packet.ports?;
-    let flags: Set<TcpFlag> = segment.flags.iter().copied().collect();
     let mut header = Vec::with_capacity(20);
     header.extend(destination.to_be_bytes());
     header.extend(source.to_be_bytes());
     header.extend(segment.sequence.to_be_bytes());
     header.extend(segment.acknowledgement.to_be_bytes());
-    header.extend([5 << 4, flags.bits() as u8]);
+    header.extend([5 << 4, segment.flags.bits() as u8]);
     header.extend(segment.window.to_be_bytes());
     header.extend([0; 4]);
     put_checksum(&mut header, 16, pseudo_header(packet, protocol::TCP, 20));

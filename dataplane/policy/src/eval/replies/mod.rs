@@ -10,11 +10,11 @@ mod tests;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use self::bytes::{Segment, icmp_error, tcp};
 use super::keyed;
 use super::walk::Walk;
 use crate::packet::{Family, FragmentPart, Packet, TcpFlag, protocol};
 use crate::rule::{Rate, RateUnit, RejectWith};
+use crate::word::Set;
 
 /// How many ICMP errors are sent, to all senders together. Hosts and routers must limit them (RFC 1812, 4.3.2.8; RFC
 /// 4443, 2.4 (f)), so that nobody can have a flood sent to a forged source. One each 10 ms is RouterOS's
@@ -28,42 +28,50 @@ pub const TARPIT_ACK_INTERVAL: Duration = Duration::from_secs(1);
 /// RouterOS's kernel modules.
 const TARPIT_WINDOW: u16 = 5;
 
+/// What a packet's sender is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// An ICMP error about the packet, which it quotes.
+    IcmpError {
+        /// ICMP type.
+        kind: u8,
+        /// ICMP code.
+        code: u8,
+    },
+    /// A TCP segment without data.
+    Tcp(Segment),
+}
+
+/// A TCP header to send, but for what follows from the packet that it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its flags.
+    pub flags: Set<TcpFlag>,
+    /// Sequence number.
+    pub sequence: u32,
+    /// Acknowledgement number.
+    pub acknowledgement: u32,
+    /// Window.
+    pub window: u16,
+}
+
+impl Segment {
+    fn new(flags: &[TcpFlag], sequence: u32, acknowledgement: u32, window: u16) -> Segment {
+        Segment { flags: flags.iter().copied().collect(), sequence, acknowledgement, window }
+    }
+}
+
 impl Walk<'_, '_> {
     /// Whether an answer is within its limit. Resets have none: they are no larger than what they answer.
     pub(super) fn may_reject(&mut self, with: RejectWith) -> bool {
         with == RejectWith::TcpReset || self.evaluator.icmp_errors.take(&ICMP_ERRORS, 0, self.now)
     }
 
-    /// What a tarpit answers: to a SYN, a SYN-ACK; to an ACK, one without a window, at most once a second for each peer
-    /// address, so that the peer keeps asking; to a SYN-ACK, a reset. To FIN and RST nothing. Nothing of what the peer
-    /// sends is ever acknowledged. Source: RouterOS's kernel modules.
+    /// What a tarpit sends back.
     pub(super) fn tarpit(&mut self) -> Option<Vec<u8>> {
-        let packet = self.packet;
-        let flags = packet.tcp_flags()?;
-        let (sequence, acknowledgement) = (packet.tcp_sequence()?, packet.tcp_acknowledgement()?);
-        let has = |flag| flags.contains(flag);
-        if has(TcpFlag::Fin) || has(TcpFlag::Rst) || !may_answer(packet) {
-            return None;
-        }
-        let reply = match (has(TcpFlag::Syn), has(TcpFlag::Ack)) {
-            (true, false) => Segment {
-                flags: &[TcpFlag::Syn, TcpFlag::Ack],
-                sequence: keyed::initial_sequence(self.evaluator.secret, packet),
-                acknowledgement: sequence.wrapping_add(1),
-                window: TARPIT_WINDOW,
-            },
-            (true, true) => {
-                Segment { flags: &[TcpFlag::Rst], sequence: acknowledgement, acknowledgement: 0, window: 0 }
-            }
-            (false, true) => {
-                if !self.may_acknowledge() {
-                    return None;
-                }
-                Segment { flags: &[TcpFlag::Ack], sequence: acknowledgement, acknowledgement: sequence, window: 0 }
-            }
-            (false, false) => return None,
-        };
-        tcp(packet, &reply)
+        let secret = self.evaluator.secret;
+        let answer = tarpit(self.packet, secret, || self.may_acknowledge())?;
+        bytes::of(self.packet, &answer)
     }
 
     fn may_acknowledge(&mut self) -> bool {
@@ -76,35 +84,59 @@ impl Walk<'_, '_> {
     }
 }
 
+/// What a tarpit answers: to a SYN, a SYN-ACK; to an ACK, one without a window, at most once a second for each peer
+/// address, so that the peer keeps asking; to a SYN-ACK, a reset. To FIN and RST nothing. Nothing of what the peer
+/// sends is ever acknowledged. Source: RouterOS's kernel modules.
+pub fn tarpit(packet: &Packet<'_>, secret: [u64; 2], may_acknowledge: impl FnOnce() -> bool) -> Option<Answer> {
+    let flags = packet.tcp_flags()?;
+    let (sequence, acknowledgement) = (packet.tcp_sequence()?, packet.tcp_acknowledgement()?);
+    let has = |flag| flags.contains(flag);
+    if has(TcpFlag::Fin) || has(TcpFlag::Rst) || !may_answer(packet) {
+        return None;
+    }
+    let segment = match (has(TcpFlag::Syn), has(TcpFlag::Ack)) {
+        (true, false) => {
+            let begin = keyed::initial_sequence(secret, packet);
+            Segment::new(&[TcpFlag::Syn, TcpFlag::Ack], begin, sequence.wrapping_add(1), TARPIT_WINDOW)
+        }
+        (true, true) => Segment::new(&[TcpFlag::Rst], acknowledgement, 0, 0),
+        (false, true) if may_acknowledge() => Segment::new(&[TcpFlag::Ack], acknowledgement, sequence, 0),
+        (false, _) => return None,
+    };
+    Some(Answer::Tcp(segment))
+}
+
+/// The bytes that a rejected packet is answered with.
+pub(super) fn reject(packet: &Packet<'_>, with: RejectWith) -> Option<Vec<u8>> {
+    bytes::of(packet, &rejection(packet, with)?)
+}
+
 /// What a rejected packet is answered. None if there is no such answer to it: a reset to anything but TCP, another
 /// family's error, and anything to packets that must not be answered.
-pub(super) fn reject(packet: &Packet<'_>, with: RejectWith) -> Option<Vec<u8>> {
+pub fn rejection(packet: &Packet<'_>, with: RejectWith) -> Option<Answer> {
     if !may_answer(packet) {
         return None;
     }
     match with.icmp(packet.family()) {
-        Some((kind, code)) if !is_icmp_error(packet) => icmp_error(packet, kind, code),
-        None if with == RejectWith::TcpReset => reset(packet),
+        Some((kind, code)) if !is_icmp_error(packet) => Some(Answer::IcmpError { kind, code }),
+        None if with == RejectWith::TcpReset => reset(packet).map(Answer::Tcp),
         _ => None,
     }
 }
 
 /// Source: RFC 9293, 3.10.7.1, for a connection that does not exist. A reset is not answered.
-fn reset(packet: &Packet<'_>) -> Option<Vec<u8>> {
+fn reset(packet: &Packet<'_>) -> Option<Segment> {
     let flags = packet.tcp_flags()?;
     if flags.contains(TcpFlag::Rst) {
         return None;
     }
-    let reset = if flags.contains(TcpFlag::Ack) {
-        let sequence = packet.tcp_acknowledgement()?;
-        Segment { flags: &[TcpFlag::Rst], sequence, acknowledgement: 0, window: 0 }
-    } else {
-        let numbers = flags.iter().filter(|flag| matches!(flag, TcpFlag::Syn | TcpFlag::Fin)).count();
-        let length = (packet.payload.len() + numbers) as u32;
-        let acknowledgement = packet.tcp_sequence()?.wrapping_add(length);
-        Segment { flags: &[TcpFlag::Rst, TcpFlag::Ack], sequence: 0, acknowledgement, window: 0 }
-    };
-    tcp(packet, &reset)
+    if flags.contains(TcpFlag::Ack) {
+        return Some(Segment::new(&[TcpFlag::Rst], packet.tcp_acknowledgement()?, 0, 0));
+    }
+    let numbers = flags.iter().filter(|flag| matches!(flag, TcpFlag::Syn | TcpFlag::Fin)).count();
+    let length = (packet.payload.len() + numbers) as u32;
+    let acknowledgement = packet.tcp_sequence()?.wrapping_add(length);
+    Some(Segment::new(&[TcpFlag::Rst, TcpFlag::Ack], 0, acknowledgement, 0))
 }
 
 /// Only what one host sent to another may be answered, and of a datagram only the beginning. Source: RFC 1122, 3.2.2;

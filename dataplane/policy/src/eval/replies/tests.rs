@@ -4,7 +4,7 @@ use crate::eval::Evaluator;
 use crate::eval::tests::*;
 use crate::packet::Family;
 use crate::reason::Verdict;
-use crate::rule::{Action, RejectWith, Rule, RuleSet};
+use crate::rule::{Action, Condition, Matcher, RejectWith, Rule, RuleSet};
 use crate::settings::Settings;
 
 fn rejecting(with: RejectWith) -> RuleSet {
@@ -125,13 +125,18 @@ fn nobody_is_answered_who_must_not_be() {
         datagram("255.255.255.255", SERVER),
         datagram("::", SERVER6),
         datagram(CLIENT6, "ff02::fb"),
-        fragment(datagram(CLIENT, SERVER), 1, 1, false),
         icmp(CLIENT, SERVER, (3, 3), [0; 4], &datagram(SERVER, CLIENT)[14..]),
         icmp(CLIENT6, SERVER6, (1, 4), [0; 4], &datagram(SERVER6, CLIENT6)[14..]),
         icmp(CLIENT6, SERVER6, (137, 0), [0; 4], &[0; 32]),
     ] {
         assert_eq!(answered(&rules, &frame), None, "{frame:02x?}");
     }
+    // It meets only rules that ask for such.
+    let later = fragment(datagram(CLIENT, SERVER), 1, 1, false);
+    let matchers = vec![Matcher { negated: false, condition: Condition::Fragment(true) }];
+    let of_fragments = |rule: &Rule| Rule { matchers: matchers.clone(), ..rule.clone() };
+    let of_fragments = RuleSet { rules: rules.rules.iter().map(of_fragments).collect(), ..RuleSet::default() };
+    assert_eq!(answered(&of_fragments, &later), None);
     let mut to_group = datagram(CLIENT, SERVER);
     to_group[0] |= 1;
     assert_eq!(answered(&rules, &to_group), None);

@@ -5,24 +5,35 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::packet::{Family, Packet, protocol};
 
 /// An end of a connection: its address, and its port or ICMP identifier, or 0.
-pub(in crate::eval) type End = (IpAddr, u16);
+pub type End = (IpAddr, u16);
 
 /// What names a connection, the same for both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::eval) struct FlowKey {
-    protocol: u8,
+pub struct FlowKey {
+    /// The IP protocol.
+    pub protocol: u8,
     /// The type of an ICMP query.
-    query: u8,
+    pub query: u8,
     /// In order; for ICMP whoever asks first.
-    ends: [End; 2],
+    pub ends: [End; 2],
 }
 
 /// What a packet's headers say of its connection.
-pub(super) enum Identity {
+pub enum Identity {
     /// It is of this one, and came from this end. It may begin it.
-    Connection { key: FlowKey, source: End, opens: bool },
+    Connection {
+        /// What names it.
+        key: FlowKey,
+        /// Where the packet came from.
+        source: End,
+        /// Whether it may begin it.
+        opens: bool,
+    },
     /// It is an ICMP error, about a packet of this connection if that can be read.
-    Error { about: Option<FlowKey> },
+    Error {
+        /// The connection.
+        about: Option<FlowKey>,
+    },
     /// It has no connection, and needs none.
     Untracked,
     /// It could only be of a connection that it does not name.
@@ -41,7 +52,7 @@ struct Headers {
 
 impl Identity {
     /// Of a packet that is no fragment behind the first.
-    pub(super) fn of(packet: &Packet<'_>) -> Identity {
+    pub fn of(packet: &Packet<'_>) -> Identity {
         let identifier = packet.transport().map_or(0, |bytes| two(bytes, 4).unwrap_or_default());
         let headers = Headers {
             protocol: packet.protocol,
@@ -170,7 +181,7 @@ fn extension_length(number: u8, units: u8) -> usize {
 }
 
 /// What a fragment's datagram is called by its sender (RFC 791; RFC 8200, 4.5). None for IPv6 without a fragment header.
-pub(super) fn identification(packet: &Packet<'_>) -> Option<u32> {
+pub fn identification(packet: &Packet<'_>) -> Option<u32> {
     let bytes = packet.network()?;
     if packet.family() == Family::Ipv4 {
         return two(bytes, 4).map(u32::from);

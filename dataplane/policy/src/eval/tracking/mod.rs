@@ -26,13 +26,12 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub(super) use self::identity::{End, FlowKey};
-use self::identity::{Identity, identification};
-use self::tcp::{Segment, Step, TcpState};
+pub use self::identity::{End, FlowKey, Identity, identification};
+pub use self::tcp::{Segment, Step, TcpState};
 use super::tls::Stream;
 use crate::layer7;
 use crate::packet::{FragmentPart, Packet, protocol};
@@ -40,7 +39,7 @@ use crate::rule::{Action, Condition, ConnectionState, RuleSet, Tracking, Trackin
 use crate::time::Time;
 
 /// How long the fragments behind the first are known as its. Source: RFC 8200, 4.5.
-const FRAGMENT_TIMEOUT: Duration = Duration::from_secs(60);
+pub const FRAGMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Whether connections are tracked: if `enabled` says so, or if it is `auto` and a rule that runs needs it.
 ///
@@ -72,16 +71,25 @@ pub fn is_needed(rules: &RuleSet) -> bool {
 pub(super) struct Tracker<'r> {
     settings: &'r Tracking,
     flows: HashMap<FlowKey, Flow>,
+    /// Connections so far.
+    count: u64,
     /// The connections of fragmented datagrams; each with its source, and until when that is known.
     fragments: HashMap<Datagram, (FlowKey, End, Time)>,
 }
 
-/// Source, destination, protocol, identification.
-type Datagram = (IpAddr, IpAddr, u8, u32);
+/// What a datagram's fragments have in common: source, destination, protocol, identification.
+pub(super) type Datagram = (IpAddr, IpAddr, u8, u32);
+
+/// The datagram of a packet that is a fragment, or could be one.
+pub(super) fn datagram(packet: &Packet<'_>) -> Option<Datagram> {
+    Some((packet.source, packet.destination, packet.protocol, identification(packet)?))
+}
 
 /// What is known of a connection.
 #[derive(Debug)]
 pub(super) struct Flow {
+    /// No two connections have the same.
+    pub(super) number: u64,
     /// Who sent the first packet.
     originator: End,
     both_ways: bool,
@@ -94,8 +102,8 @@ pub(super) struct Flow {
     second: (u64, u64, u64),
     /// Payloads of the first packets, both ways, without NULs.
     buffer: Vec<u8>,
-    /// Layer-7 patterns that have matched.
-    patterns: HashSet<String>,
+    /// How long the buffer was after each of them.
+    lengths: Vec<usize>,
     /// The beginning of what the originator says over TCP, and of what is said back.
     streams: [Stream; 2],
     pub(super) fasttracked: bool,
@@ -119,7 +127,7 @@ impl Seen {
 
 impl<'r> Tracker<'r> {
     pub(super) fn new(settings: &'r Tracking) -> Tracker<'r> {
-        Tracker { settings, flows: HashMap::new(), fragments: HashMap::new() }
+        Tracker { settings, flows: HashMap::new(), count: 0, fragments: HashMap::new() }
     }
 
     /// A connection that is known now.
@@ -131,6 +139,12 @@ impl<'r> Tracker<'r> {
         self.flows.get_mut(key).filter(|flow| now < flow.expiry)
     }
 
+    /// All connections that are known now, and whether each was seen both ways.
+    pub(super) fn known(&self, now: Time) -> Vec<(FlowKey, bool)> {
+        let known = self.flows.iter().filter(|(_, flow)| now < flow.expiry);
+        known.map(|(key, flow)| (*key, flow.both_ways)).collect()
+    }
+
     /// Forgets what has expired.
     pub(super) fn sweep(&mut self, now: Time) {
         self.flows.retain(|_, flow| now < flow.expiry);
@@ -140,7 +154,7 @@ impl<'r> Tracker<'r> {
     /// Learns of a packet, and says what it is.
     pub(super) fn observe(&mut self, packet: &Packet<'_>, now: Time) -> Seen {
         let part = packet.fragment();
-        let datagram = identification(packet).map(|id| (packet.source, packet.destination, packet.protocol, id));
+        let datagram = datagram(packet);
         let identity = match (part, datagram) {
             (Some(FragmentPart::Later), Some(datagram)) => match self.fragments.get(&datagram) {
                 Some((key, source, expiry)) if now < *expiry => {
@@ -200,21 +214,23 @@ impl<'r> Tracker<'r> {
             (_, known) => (None, known.is_none()),
         };
         if anew {
-            self.flows.insert(key, Flow::new(source));
+            self.count += 1;
+            self.flows.insert(key, Flow::new(source, self.count));
         }
         let flow = self.flows.get_mut(&key)?;
         let back = flow.originator != source;
         flow.tcp = tcp;
         flow.both_ways |= back;
         flow.count(packet, back, now);
-        flow.expiry = now + timeout(self.settings, packet.protocol, flow);
+        flow.expiry = now + timeout(self.settings, packet.protocol, flow.tcp, flow.both_ways);
         Some(if flow.both_ways { ConnectionState::Established } else { ConnectionState::New })
     }
 }
 
 impl Flow {
-    fn new(originator: End) -> Flow {
+    fn new(originator: End, number: u64) -> Flow {
         Flow {
+            number,
             originator,
             both_ways: false,
             tcp: None,
@@ -223,7 +239,7 @@ impl Flow {
             bytes: 0,
             second: (0, 0, 0),
             buffer: Vec::new(),
-            patterns: HashSet::new(),
+            lengths: Vec::new(),
             streams: Default::default(),
             fasttracked: false,
         }
@@ -241,6 +257,7 @@ impl Flow {
         if self.packets <= layer7::PACKET_LIMIT {
             let room = layer7::BUFFER_LIMIT - self.buffer.len();
             self.buffer.extend(packet.payload.iter().filter(|byte| **byte != 0).take(room));
+            self.lengths.push(self.buffer.len());
         }
         self.streams[usize::from(back)].push(packet);
     }
@@ -260,13 +277,10 @@ impl Flow {
         matches!(self.tcp, Some(TcpState::TimeWait | TcpState::Close))
     }
 
-    /// Whether the pattern has matched what was said up to now. It is looked at over the first packets; once it has
-    /// matched it stays so, and if it has not by then it never will. Source: RouterOS manual, Layer7.
-    pub(super) fn speaks(&mut self, name: &str, regexp: &str) -> bool {
-        if self.packets <= layer7::PACKET_LIMIT && layer7::matches(regexp, &self.buffer) {
-            self.patterns.insert(name.to_owned());
-        }
-        self.patterns.contains(name)
+    /// Whether the pattern has matched what was said up to one of the first packets. Once it has it stays so, and if it
+    /// has not by then it never will, whoever asks and when. Source: RouterOS manual, Layer7.
+    pub(super) fn speaks(&self, regexp: &str) -> bool {
+        self.lengths.iter().any(|length| layer7::matches(regexp, &self.buffer[..*length]))
     }
 
     /// What this end has said over TCP, from its beginning.
@@ -276,8 +290,8 @@ impl Flow {
 }
 
 /// How long a connection is known after its last packet.
-fn timeout(settings: &Tracking, number: u8, flow: &Flow) -> Duration {
-    match (number, flow.tcp) {
+pub fn timeout(settings: &Tracking, number: u8, tcp: Option<TcpState>, both_ways: bool) -> Duration {
+    match (number, tcp) {
         (_, Some(TcpState::SynSent)) => settings.tcp_syn_sent,
         (_, Some(TcpState::SynReceived)) => settings.tcp_syn_received,
         (_, Some(TcpState::Established)) => settings.tcp_established,
@@ -286,7 +300,7 @@ fn timeout(settings: &Tracking, number: u8, flow: &Flow) -> Duration {
         (_, Some(TcpState::LastAck)) => settings.tcp_last_ack,
         (_, Some(TcpState::TimeWait)) => settings.tcp_time_wait,
         (_, Some(TcpState::Close)) => settings.tcp_close,
-        (protocol::UDP, None) if flow.both_ways => settings.udp_stream,
+        (protocol::UDP, None) if both_ways => settings.udp_stream,
         (protocol::UDP, None) => settings.udp,
         (protocol::ICMP | protocol::ICMPV6, None) => settings.icmp,
         (_, None) => settings.generic,

@@ -1,0 +1,124 @@
+//! Connections: packets of those that are known, at random, both ways, and of new ones that find no room but among
+//! themselves. The rules are a router's usual first two.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use knockplane_engine::counters::RuleCounters;
+use knockplane_engine::decide::{Context, Decider, Decision};
+use knockplane_engine::events::EventQueue;
+use knockplane_engine::state::State;
+use knockplane_engine::table::Table;
+use knockplane_policy::packet::Side;
+use knockplane_policy::reason::Verdict;
+use knockplane_policy::rsc;
+use knockplane_policy::settings::Settings;
+use knockplane_policy::time::Time;
+
+use super::headers::{MAX_FRAME, SOURCE, tcp_to};
+use super::{BATCH, Random, Work, Workload};
+
+const RULES: &str = "/ip firewall filter
+add chain=input connection-state=established,related action=accept
+add chain=input connection-state=new protocol=tcp dst-port=22 action=drop
+";
+
+/// Where a frame of [`tcp_to`] has its destination address, its ports, and its TCP flags.
+const DESTINATION: std::ops::Range<usize> = 30..34;
+const PORTS: std::ops::Range<usize> = 34..38;
+const FLAGS: usize = 47;
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+pub(super) fn workloads<'a>() -> Vec<Workload<'a>> {
+    let sizes = [("1k", 1 << 10), ("100k", 1 << 17), ("1M", 1 << 20)];
+    let known = sizes.map(|(label, flows)| {
+        Workload::new(format!("tracking/established/{label}"), move || Connections::new(flows, true))
+    });
+    let new = Workload::new("tracking/new/100k".to_owned(), || Connections::new(1 << 17, false));
+    known.into_iter().chain([new]).collect()
+}
+
+struct Connections {
+    frames: [[u8; 60]; BATCH],
+    random: Random,
+    flows: u32,
+    known: bool,
+    state: State,
+    table: Table,
+    counters: RuleCounters,
+    events: EventQueue,
+    decider: Decider,
+}
+
+impl Connections {
+    fn new(flows: u32, known: bool) -> Connections {
+        let rules = rsc::read(RULES.as_bytes()).rules;
+        let state = State::with_secret(1, flows as usize, [1, 2]).expect("memory for the connections");
+        let counters = RuleCounters::new(rules.rules.len());
+        let table = Table::compile(Arc::new(rules), &Settings::default(), &state, Time::default());
+        let mut connections = Connections {
+            frames: std::array::from_fn(|_| tcp_to(22)),
+            random: Random(6),
+            flows,
+            known,
+            state,
+            table: table.expect("rules that run"),
+            counters,
+            events: EventQueue::new(BATCH),
+            decider: Decider::new(MAX_FRAME, 0),
+        };
+        if known {
+            for first in (0..flows).step_by(BATCH) {
+                for (side, flags) in [(Side::Outside, SYN), (Side::Inside, SYN | ACK), (Side::Outside, ACK)] {
+                    (0..BATCH).for_each(|index| connections.put(index, side, first + index as u32, flags));
+                    connections.decide(side);
+                }
+            }
+        }
+        connections.put_all();
+        let expected = if known { Verdict::Forward } else { Verdict::Drop };
+        assert!(connections.decide(Side::Outside).iter().all(|decision| decision.verdict == expected));
+        connections
+    }
+
+    /// A packet of a connection: there from outside, back from inside.
+    fn put(&mut self, index: usize, side: Side, connection: u32, flags: u8) {
+        let client = (0x0a00_0000 + connection).to_be_bytes();
+        let server = [203, 0, 113, 1];
+        let (source, destination, ports) = match side {
+            Side::Outside => (client, server, [156, 64, 0, 22]),
+            Side::Inside => (server, client, [0, 22, 156, 64]),
+        };
+        let frame = &mut self.frames[index];
+        frame[SOURCE].copy_from_slice(&source);
+        frame[DESTINATION].copy_from_slice(&destination);
+        frame[PORTS].copy_from_slice(&ports);
+        frame[FLAGS] = flags;
+    }
+
+    fn put_all(&mut self) {
+        for index in 0..BATCH {
+            let (connection, flags) = match self.known {
+                true => (self.random.below(self.flows), ACK),
+                false => (self.random.below(1 << 24), SYN),
+            };
+            self.put(index, Side::Outside, connection, flags);
+        }
+    }
+
+    fn decide(&mut self, side: Side) -> &[Decision] {
+        let Connections { frames, state, table, counters, events, decider, .. } = self;
+        let frames: [&[u8]; BATCH] = std::array::from_fn(|index| &frames[index][..]);
+        let context = Context { table, state, counters, events, wall: 0 };
+        decider.decide(side, &frames, Time::from_nanos(1), context)
+    }
+}
+
+impl Work for Connections {
+    fn run(&mut self) {
+        self.put_all();
+        black_box(self.decide(Side::Outside));
+    }
+}

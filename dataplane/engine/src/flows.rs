@@ -1,0 +1,363 @@
+//! Connections, shared by all workers: a packet goes one way on one queue, the answer another way on another.
+//!
+//! A table of sets with a few slots each and a lock of its own; the hash of a connection's key is keyed, so that nobody
+//! can choose connections that meet. All memory is taken when rules first need it. When a set is full, a newcomer takes
+//! the place of what has expired, else of the connection that was quiet for longest among those that are closed or were
+//! not seen both ways, else among those whose TCP handshake is not over. **It never takes that of an established one**:
+//! then the newcomer is not tracked, and its packets are invalid.
+//!
+//! What a connection's states are and how long they last is [`knockplane_policy::eval::tracking`].
+
+mod flow;
+#[cfg(test)]
+mod tests;
+
+use std::hash::Hasher as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use knockplane_policy::eval::tracking::{
+    End, FRAGMENT_TIMEOUT, FlowKey, Identity, Segment, Step, TcpState, identification, timeout,
+};
+use knockplane_policy::packet::{FragmentPart, Packet, protocol};
+use knockplane_policy::rule::{ConnectionState, Tracking};
+use knockplane_policy::time::Time;
+
+use self::flow::{Flow, Talk};
+use crate::hello::ServerName;
+use crate::keyed::{Keyed, Tag, tag};
+use crate::layer7::PatternSet;
+use crate::meters::write_address;
+use crate::table::Listening;
+
+/// Slots of a set. With twice as many slots as connections wanted, a set is full once in some hundred at the limit.
+const WAYS: usize = 16;
+const ROOM: usize = 2;
+
+/// Datagrams whose fragments are known to be of a connection.
+const DATAGRAMS: usize = 16_384;
+
+/// See the module.
+pub struct Flows {
+    sets: Box<[Mutex<Set>]>,
+    secret: [u64; 2],
+    fragments: Keyed<Option<(FlowKey, End)>>,
+    /// Connections there was no room for.
+    refused: AtomicU64,
+    serials: AtomicU64,
+}
+
+struct Set {
+    /// Of the keys' hashes, to find them in one cache line; 0 for a slot that was never used.
+    tags: [u32; WAYS],
+    flows: Box<[Flow; WAYS]>,
+    /// What connections say, if rules listen.
+    talks: Option<Box<[Talk; WAYS]>>,
+}
+
+/// What tracking makes of a packet, as it is when the packet meets the rules.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) state: ConnectionState,
+    /// Its connection, or the one it is related to.
+    pub(crate) flow: Option<FlowSeen>,
+}
+
+/// What rules can ask of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FlowSeen {
+    pub(crate) key: FlowKey,
+    /// Whether the packet goes back to whoever sent the first one. None if it is not of the connection itself, but only
+    /// related to it.
+    pub(crate) back: Option<bool>,
+    pub(crate) bytes: u64,
+    /// IP bytes of the whole second before.
+    pub(crate) last_second: u64,
+    pub(crate) fasttracked: bool,
+    /// Layer-7 patterns that have matched.
+    pub(crate) patterns: PatternSet,
+    /// The server's name, as the packet's sender has said it.
+    pub(crate) name: ServerName,
+}
+
+impl Seen {
+    pub(crate) const fn alone(state: ConnectionState) -> Seen {
+        Seen { state, flow: None }
+    }
+}
+
+impl Flows {
+    /// Room for about so many connections.
+    pub fn new(capacity: usize, secret: [u64; 2]) -> Flows {
+        let sets = (capacity * ROOM).div_ceil(WAYS).next_power_of_two();
+        let set = || Set { tags: [0; WAYS], flows: Box::new([Flow::NONE; WAYS]), talks: None };
+        Flows {
+            sets: (0..sets).map(|_| Mutex::new(set())).collect(),
+            secret,
+            fragments: Keyed::new(DATAGRAMS),
+            refused: AtomicU64::new(0),
+            serials: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes the memory for what connections say, if it is not taken yet. Connections that are known by then are not
+    /// listened to.
+    pub(crate) fn listen(&self) {
+        for set in &self.sets {
+            lock(set).talks.get_or_insert_with(|| Box::new([Talk::default(); WAYS]));
+        }
+    }
+
+    /// Packets that were invalid because there was no room for their connection.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// How many connections are known now.
+    pub fn count(&self, now: Time) -> u64 {
+        let known = |set: &Mutex<Set>| lock(set).flows.iter().filter(|flow| flow.is_known(now)).count() as u64;
+        self.sets.iter().map(known).sum()
+    }
+
+    /// Connections that are known now, all of them: their keys, and whether they were seen both ways.
+    pub fn known(&self, now: Time) -> Vec<(FlowKey, bool)> {
+        let known = |set: &Mutex<Set>| {
+            let set = lock(set);
+            let live = set.flows.iter().filter(|flow| flow.is_known(now));
+            live.map(|flow| (flow.key, flow.both_ways)).collect::<Vec<_>>()
+        };
+        self.sets.iter().flat_map(known).collect()
+    }
+
+    /// Learns of a packet, and says what it is.
+    pub(crate) fn observe(
+        &self,
+        packet: &Packet<'_>,
+        part: Option<FragmentPart>,
+        now: Time,
+        tracking: &Tracking,
+        listening: Option<&Listening>,
+    ) -> Seen {
+        let later = part == Some(FragmentPart::Later);
+        let identity = if later { self.first_fragment(packet, now) } else { Identity::of(packet) };
+        match identity {
+            Identity::Untracked => Seen::alone(ConnectionState::Untracked),
+            Identity::Unknown => Seen::alone(ConnectionState::Invalid),
+            Identity::Error { about } => match about.and_then(|key| self.related(key, now)) {
+                Some(flow) => Seen { state: ConnectionState::Related, flow: Some(flow) },
+                None => Seen::alone(ConnectionState::Invalid),
+            },
+            Identity::Connection { key, source, opens } => {
+                let arrival = Arrival { packet, key, source, opens: opens && !later, later, now };
+                let Some(seen) = self.advance(&arrival, tracking, listening) else {
+                    return Seen::alone(ConnectionState::Invalid);
+                };
+                if part == Some(FragmentPart::First) {
+                    self.remember_fragments(packet, key, source, now);
+                }
+                seen
+            }
+        }
+    }
+
+    /// Takes the connection past the rules from its next packet on.
+    pub(crate) fn fasttrack(&self, key: &FlowKey, now: Time) {
+        let (hash, set) = self.set_of(key);
+        let mut set = lock(set);
+        if let Some(place) = set.find(hash, key, now) {
+            set.flows[place].fasttracked = true;
+        }
+    }
+
+    /// Sets one of the bits that a table has in a connection. The connection's serial number, and whether that is news.
+    pub(crate) fn mark(&self, key: &FlowKey, table: u32, bit: u32, now: Time) -> Option<(u64, bool)> {
+        let (hash, set) = self.set_of(key);
+        let mut set = lock(set);
+        let place = set.find(hash, key, now)?;
+        let flow = &mut set.flows[place];
+        if flow.marks.0 != table {
+            flow.marks = (table, 0);
+        }
+        let is_news = flow.marks.1 & bit == 0;
+        flow.marks.1 |= bit;
+        Some((flow.serial, is_news))
+    }
+
+    /// Whether the connection with this serial number is known, and not closed.
+    pub(crate) fn is_open(&self, key: &FlowKey, serial: u64, now: Time) -> bool {
+        let (hash, set) = self.set_of(key);
+        let set = lock(set);
+        set.find(hash, key, now).is_some_and(|place| {
+            let flow = &set.flows[place];
+            flow.serial == serial && !flow.is_closed()
+        })
+    }
+
+    /// What a packet would be, without learning of it.
+    pub(crate) fn peek(&self, packet: &Packet<'_>, now: Time) -> Seen {
+        let Identity::Connection { key, source, .. } = Identity::of(packet) else {
+            return Seen::alone(ConnectionState::Invalid);
+        };
+        let (hash, set) = self.set_of(&key);
+        let set = lock(set);
+        let Some(place) = set.find(hash, &key, now) else { return Seen::alone(ConnectionState::New) };
+        let state = set.flows[place].state();
+        Seen { state, flow: Some(set.seen(place, Some(source), now)) }
+    }
+
+    fn related(&self, key: FlowKey, now: Time) -> Option<FlowSeen> {
+        let (hash, set) = self.set_of(&key);
+        let set = lock(set);
+        let place = set.find(hash, &key, now)?;
+        Some(set.seen(place, None, now))
+    }
+
+    /// Takes the packet into its connection, which it may begin. None if it cannot be of it, or there is no room.
+    fn advance(&self, arrival: &Arrival<'_>, tracking: &Tracking, listening: Option<&Listening>) -> Option<Seen> {
+        let Arrival { packet, key, source, now, .. } = *arrival;
+        let (hash, set) = self.set_of(&key);
+        let mut set = lock(set);
+        let known = set.find(hash, &key, now);
+        let (tcp, anew) = arrival.next(known.map(|place| &set.flows[place]), tracking)?;
+        let place = match known {
+            Some(place) => place,
+            None => {
+                let Some(place) = set.room(now) else {
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    return None;
+                };
+                place
+            }
+        };
+        if anew {
+            let serial = self.serials.fetch_add(1, Ordering::Relaxed);
+            set.tags[place] = hash;
+            set.flows[place] = Flow::new(key, source, serial);
+            // What the slot's last connection said is no part of this one, whether anyone listens now or not.
+            if let Some(talks) = &mut set.talks {
+                talks[place] = listening.map_or_else(Talk::default, Talk::new);
+            }
+        }
+        let flow = &mut set.flows[place];
+        let back = flow.originator != source;
+        flow.tcp = tcp;
+        flow.both_ways |= back;
+        flow.count(packet.ip_length, now);
+        flow.expiry = now + timeout(tracking, packet.protocol, flow.tcp, flow.both_ways);
+        let state = flow.state();
+        if let (Some(talks), Some(listening)) = (&mut set.talks, listening) {
+            talks[place].hear(packet, back, listening);
+        }
+        Some(Seen { state, flow: Some(set.seen(place, Some(source), now)) })
+    }
+
+    fn first_fragment(&self, packet: &Packet<'_>, now: Time) -> Identity {
+        match self.datagram(packet).and_then(|datagram| self.fragments.get(datagram, now).flatten()) {
+            Some((key, source)) => Identity::Connection { key, source, opens: false },
+            None => Identity::Unknown,
+        }
+    }
+
+    fn remember_fragments(&self, packet: &Packet<'_>, key: FlowKey, source: End, now: Time) {
+        if let Some(datagram) = self.datagram(packet) {
+            self.fragments.with(datagram, now, |known| {
+                *known = Some((key, source));
+                ((), now + FRAGMENT_TIMEOUT)
+            });
+        }
+    }
+
+    fn datagram(&self, packet: &Packet<'_>) -> Option<Tag> {
+        let identification = identification(packet)?;
+        Some(tag(self.secret, |hasher| {
+            write_address(hasher, packet.source);
+            write_address(hasher, packet.destination);
+            hasher.write_u8(packet.protocol);
+            hasher.write_u32(identification);
+        }))
+    }
+
+    /// The connection's set, and what it is found by there.
+    fn set_of(&self, key: &FlowKey) -> (u32, &Mutex<Set>) {
+        let hash = tag(self.secret, |hasher| {
+            for (address, port) in &key.ends {
+                write_address(hasher, *address);
+                hasher.write_u16(*port);
+            }
+            hasher.write(&[key.protocol, key.query]);
+        });
+        // 0 is no tag.
+        ((hash >> 64) as u32 | 1, &self.sets[hash as usize & (self.sets.len() - 1)])
+    }
+}
+
+/// A packet that names its connection.
+struct Arrival<'a> {
+    packet: &'a Packet<'a>,
+    key: FlowKey,
+    source: End,
+    opens: bool,
+    /// It is a fragment behind the first.
+    later: bool,
+    now: Time,
+}
+
+impl Arrival<'_> {
+    /// The TCP state that the packet leads to, and whether a connection begins with it. None if it cannot be of the
+    /// connection.
+    fn next(&self, known: Option<&Flow>, tracking: &Tracking) -> Option<(Option<TcpState>, bool)> {
+        let back = known.is_some_and(|flow| flow.originator != self.source);
+        match (self.packet.protocol, known) {
+            (_, Some(flow)) if self.later => Some((flow.tcp, false)),
+            (_, None) if self.later => None,
+            (protocol::TCP, known) => {
+                let segment = Segment::of(self.packet.tcp_flags()?)?;
+                match known.and_then(|flow| flow.tcp) {
+                    Some(state) => match state.after(segment, back) {
+                        Step::To(state) => Some((Some(state), false)),
+                        Step::Anew => Some((Some(TcpState::SynSent), true)),
+                        Step::Impossible => None,
+                    },
+                    None => Some((Some(TcpState::first(segment, tracking.loose_tcp)?), true)),
+                }
+            }
+            (_, None) if !self.opens => None,
+            (_, known) => Some((None, known.is_none())),
+        }
+    }
+}
+
+impl Set {
+    fn find(&self, tag: u32, key: &FlowKey, now: Time) -> Option<usize> {
+        (0..WAYS).find(|place| {
+            let flow = &self.flows[*place];
+            self.tags[*place] == tag && flow.is_known(now) && flow.key == *key
+        })
+    }
+
+    /// A slot for a newcomer. None if all are of established connections.
+    fn room(&self, now: Time) -> Option<usize> {
+        let rank = |place: &usize| self.flows[*place].rank(now);
+        (0..WAYS).min_by_key(rank).filter(|place| !self.flows[*place].stays(now))
+    }
+
+    /// What rules can ask of it; `source` is where the packet is from, if it is of the connection itself.
+    fn seen(&self, place: usize, source: Option<End>, now: Time) -> FlowSeen {
+        let flow = &self.flows[place];
+        let talk = self.talks.as_ref().map(|talks| &talks[place]);
+        let back = source.map(|source| source != flow.originator);
+        FlowSeen {
+            key: flow.key,
+            back,
+            bytes: flow.bytes,
+            last_second: flow.last_second(now),
+            fasttracked: flow.fasttracked,
+            patterns: talk.map_or_else(PatternSet::default, Talk::patterns),
+            name: talk.zip(back).map_or(ServerName::Unknown, |(talk, back)| talk.name(back)),
+        }
+    }
+}
+
+fn lock(set: &Mutex<Set>) -> MutexGuard<'_, Set> {
+    set.lock().unwrap_or_else(PoisonError::into_inner)
+}

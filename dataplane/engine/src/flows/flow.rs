@@ -1,0 +1,140 @@
+//! One connection.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use knockplane_policy::eval::tracking::{End, FlowKey, TcpState};
+use knockplane_policy::packet::Packet;
+use knockplane_policy::rule::ConnectionState;
+use knockplane_policy::time::Time;
+
+use crate::hello::{ServerName, Stream};
+use crate::layer7::{PatternSet, Progress};
+use crate::table::Listening;
+
+/// What is known of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flow {
+    pub(super) key: FlowKey,
+    /// Who sent the first packet.
+    pub(super) originator: End,
+    pub(super) both_ways: bool,
+    pub(super) fasttracked: bool,
+    pub(super) tcp: Option<TcpState>,
+    /// When its last packet came.
+    last: Time,
+    pub(super) expiry: Time,
+    /// No two connections have the same.
+    pub(super) serial: u64,
+    /// IP bytes so far, both ways.
+    pub(super) bytes: u64,
+    /// A second of the clock, its bytes so far, and those of the second before it.
+    second: (u64, u64, u64),
+    /// A table, and its bits: which of its `connection-limit` matchers the connection has reached.
+    pub(super) marks: (u32, u32),
+}
+
+const NOBODY: End = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+impl Flow {
+    /// A free slot.
+    pub(super) const NONE: Flow = Flow {
+        key: FlowKey { protocol: 0, query: 0, ends: [NOBODY; 2] },
+        originator: NOBODY,
+        both_ways: false,
+        fasttracked: false,
+        tcp: None,
+        last: Time::from_nanos(0),
+        expiry: Time::from_nanos(0),
+        serial: 0,
+        bytes: 0,
+        second: (0, 0, 0),
+        marks: (0, 0),
+    };
+
+    pub(super) fn new(key: FlowKey, originator: End, serial: u64) -> Flow {
+        Flow { key, originator, serial, ..Flow::NONE }
+    }
+
+    pub(super) fn is_known(&self, now: Time) -> bool {
+        now < self.expiry
+    }
+
+    /// Whether both sides have closed it, or one has aborted it.
+    pub(super) const fn is_closed(&self) -> bool {
+        matches!(self.tcp, Some(TcpState::TimeWait | TcpState::Close))
+    }
+
+    pub(super) const fn state(&self) -> ConnectionState {
+        if self.both_ways { ConnectionState::Established } else { ConnectionState::New }
+    }
+
+    /// Whether no newcomer takes its place.
+    pub(super) fn stays(&self, now: Time) -> bool {
+        self.rank(now).0 == 3
+    }
+
+    /// Who gives way first: the lowest.
+    pub(super) fn rank(&self, now: Time) -> (u8, Time) {
+        let rank = match self {
+            flow if !flow.is_known(now) => 0,
+            flow if flow.is_closed() || !flow.both_ways => 1,
+            Flow { tcp: Some(TcpState::SynSent | TcpState::SynReceived), .. } => 2,
+            _ => 3,
+        };
+        (rank, self.last)
+    }
+
+    pub(super) fn count(&mut self, ip_length: u32, now: Time) {
+        self.last = now;
+        self.bytes += u64::from(ip_length);
+        let (last, before) = (self.last_second(now), &mut self.second);
+        let second = now.as_nanos() / 1_000_000_000;
+        if before.0 != second {
+            *before = (second, 0, last);
+        }
+        before.1 += u64::from(ip_length);
+    }
+
+    /// IP bytes, both ways, of the whole second of the clock before this one.
+    pub(super) fn last_second(&self, now: Time) -> u64 {
+        let (second, bytes, before) = self.second;
+        match (now.as_nanos() / 1_000_000_000).checked_sub(second) {
+            Some(0) => before,
+            Some(1) => bytes,
+            _ => 0,
+        }
+    }
+}
+
+/// What a connection says, as far as rules listen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Talk {
+    /// Which patterns and names are listened for; those of other tables mean something else.
+    listening: u64,
+    patterns: Progress,
+    /// What the originator says over TCP, and what is said back.
+    streams: [Stream; 2],
+}
+
+impl Talk {
+    pub(super) fn new(listening: &Listening) -> Talk {
+        Talk { listening: listening.id, patterns: listening.patterns.begin(), streams: Default::default() }
+    }
+
+    /// What was said before other patterns were listened for is gone: such a connection matches none of them.
+    pub(super) fn hear(&mut self, packet: &Packet<'_>, back: bool, listening: &Listening) {
+        if self.listening != listening.id {
+            *self = Talk { listening: listening.id, patterns: Progress::over(), streams: [Stream::over(); 2] };
+        }
+        listening.patterns.go_on(&mut self.patterns, packet.payload);
+        self.streams[usize::from(back)].push(packet, &listening.names);
+    }
+
+    pub(super) const fn patterns(&self) -> PatternSet {
+        self.patterns.found
+    }
+
+    pub(super) fn name(&self, back: bool) -> ServerName {
+        self.streams[usize::from(back)].server_name()
+    }
+}

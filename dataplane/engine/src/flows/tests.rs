@@ -1,0 +1,90 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use knockplane_policy::packet::Side;
+
+use super::*;
+
+fn at(second: u64) -> Time {
+    Time::from_nanos(second * 1_000_000_000)
+}
+
+const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
+
+fn client(number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a00_0000 + number).into()
+}
+
+/// A datagram between a client and the server, there or back.
+fn sees(flows: &Flows, number: u32, back: bool, now: Time) -> ConnectionState {
+    let (source, destination) = if back { (SERVER, client(number)) } else { (client(number), SERVER) };
+    let ports = if back { (53, 4000) } else { (4000, 53) };
+    let packet = Packet { ports: Some(ports), ..Packet::bare(Side::Outside, source, destination, protocol::UDP) };
+    flows.observe(&packet, Some(FragmentPart::Whole), now, &Tracking::default(), None).state
+}
+
+#[test]
+fn a_flood_of_new_connections_pushes_out_none_that_was_seen_both_ways() {
+    let flows = Flows::new(1000, [1, 2]);
+    for number in 0..200 {
+        sees(&flows, number, false, at(0));
+        assert_eq!(sees(&flows, number, true, at(0)), ConnectionState::Established);
+    }
+    for number in 1_000..50_000 {
+        sees(&flows, number, false, at(1));
+    }
+    for number in 0..200 {
+        assert_eq!(sees(&flows, number, false, at(2)), ConnectionState::Established, "{number}");
+    }
+    assert_eq!(flows.refused(), 0);
+}
+
+#[test]
+fn of_those_seen_one_way_the_quiet_ones_give_way() {
+    let flows = Flows::new(8, [1, 2]);
+    assert_eq!(flows.sets.len(), 1);
+    for number in 0..WAYS as u32 {
+        sees(&flows, number, false, at(u64::from(number)));
+    }
+    sees(&flows, 0, false, at(20));
+    sees(&flows, 100, false, at(20));
+    // The next in line is gone, so its answer answers nothing, and begins anew; the first one spoke again.
+    assert_eq!(sees(&flows, 1, true, at(20)), ConnectionState::New);
+    assert_eq!(sees(&flows, 0, true, at(20)), ConnectionState::Established);
+}
+
+#[test]
+fn without_room_a_newcomer_is_invalid_and_counted() {
+    let flows = Flows::new(8, [1, 2]);
+    for number in 0..WAYS as u32 {
+        sees(&flows, number, false, at(0));
+        sees(&flows, number, true, at(0));
+    }
+    assert_eq!(sees(&flows, 100, false, at(1)), ConnectionState::Invalid);
+    assert_eq!(flows.refused(), 1);
+    // Their time is over.
+    assert_eq!(sees(&flows, 100, false, at(181)), ConnectionState::New);
+}
+
+#[test]
+fn workers_share_a_connection_and_lose_no_byte_of_it() {
+    let flows = Flows::new(1000, [1, 2]);
+    std::thread::scope(|scope| {
+        for back in [false, true] {
+            let flows = &flows;
+            scope.spawn(move || {
+                for packet in 0..20_000 {
+                    sees(flows, packet % 7, back, at(1));
+                }
+            });
+        }
+    });
+    for number in 0..7 {
+        let packet =
+            Packet { ports: Some((4000, 53)), ..Packet::bare(Side::Outside, client(number), SERVER, protocol::UDP) };
+        let seen = flows.peek(&packet, at(1));
+        let packets = (0..20_000).filter(|packet| packet % 7 == number).count() as u64;
+        assert_eq!(seen.flow.map(|flow| flow.bytes), Some(2 * packets * 20));
+        assert_eq!(seen.state, ConnectionState::Established);
+    }
+    assert_eq!(flows.known(at(1)).len(), 7);
+}

@@ -1,0 +1,109 @@
+//! What is remembered for each of many keys that strangers choose: bounded, and all memory is taken at the start.
+//!
+//! Keys are known by a hash of 128 bits with a secret, so that nobody can choose two that meet. A hash names a set of a
+//! few slots with a lock of its own. When all slots of a set are taken, what expires first gives way.
+
+use std::sync::{Mutex, PoisonError};
+
+use knockplane_policy::time::Time;
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
+
+/// A key, hashed.
+pub(crate) type Tag = u128;
+
+/// Slots of a set.
+const WAYS: usize = 8;
+
+/// See the module.
+pub(crate) struct Keyed<V> {
+    sets: Box<[Mutex<[Slot<V>; WAYS]>]>,
+}
+
+/// A key, what is remembered for it, and until when. Free if that has passed.
+struct Slot<V> {
+    tag: Tag,
+    expiry: Time,
+    value: V,
+}
+
+/// Hashes the parts of a key, which must be as many and as long for all keys of a kind.
+pub(crate) fn tag(secret: [u64; 2], write: impl FnOnce(&mut SipHasher13)) -> Tag {
+    let mut hasher = SipHasher13::new_with_keys(secret[0], secret[1]);
+    write(&mut hasher);
+    hasher.finish128().as_u128()
+}
+
+impl<V: Default> Keyed<V> {
+    /// Room for about so many keys.
+    pub(crate) fn new(capacity: usize) -> Keyed<V> {
+        let slot = || Slot { tag: 0, expiry: Time::default(), value: V::default() };
+        let sets = capacity.div_ceil(WAYS).next_power_of_two();
+        Keyed { sets: (0..sets).map(|_| Mutex::new(std::array::from_fn(|_| slot()))).collect() }
+    }
+
+    /// Works on what is remembered for a key, which is anew if nothing is, and says until when it counts.
+    pub(crate) fn with<T>(&self, tag: Tag, now: Time, work: impl FnOnce(&mut V) -> (T, Time)) -> T {
+        let mut set = self.sets[tag as usize & (self.sets.len() - 1)].lock().unwrap_or_else(PoisonError::into_inner);
+        let known = set.iter().position(|slot| slot.tag == tag && now < slot.expiry);
+        let place = known.unwrap_or_else(|| {
+            let first = (0..WAYS).min_by_key(|place| set[*place].expiry).unwrap_or_default();
+            set[first].tag = tag;
+            set[first].value = V::default();
+            first
+        });
+        let slot = &mut set[place];
+        let (result, expiry) = work(&mut slot.value);
+        slot.expiry = expiry;
+        result
+    }
+
+    /// What is remembered for a key, if anything is.
+    pub(crate) fn get(&self, tag: Tag, now: Time) -> Option<V>
+    where
+        V: Copy,
+    {
+        let set = self.sets[tag as usize & (self.sets.len() - 1)].lock().unwrap_or_else(PoisonError::into_inner);
+        set.iter().find(|slot| slot.tag == tag && now < slot.expiry).map(|slot| slot.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: u64) -> Time {
+        Time::from_nanos(second * 1_000_000_000)
+    }
+
+    /// Counts how often it was asked for the key, each time for ten seconds.
+    fn count(keyed: &Keyed<u32>, key: u128, now: u64) -> u32 {
+        keyed.with(key, at(now), |count| {
+            *count += 1;
+            (*count, at(now + 10))
+        })
+    }
+
+    #[test]
+    fn each_key_has_its_own_until_it_expires() {
+        let keyed = Keyed::new(100);
+        assert_eq!([count(&keyed, 1, 0), count(&keyed, 2, 0), count(&keyed, 1, 5)], [1, 1, 2]);
+        assert_eq!((keyed.get(1, at(14)), keyed.get(1, at(15)), keyed.get(3, at(0))), (Some(2), None, None));
+        assert_eq!([count(&keyed, 2, 10), count(&keyed, 1, 14)], [1, 3]);
+    }
+
+    #[test]
+    fn what_expires_first_gives_way() {
+        let keyed = Keyed::new(1);
+        for key in 0..WAYS as u128 {
+            count(&keyed, key, key as u64);
+        }
+        count(&keyed, 100, 9);
+        assert_eq!((keyed.get(0, at(9)), keyed.get(1, at(9)), keyed.get(100, at(9))), (None, Some(1), Some(1)));
+    }
+
+    #[test]
+    fn hashes_depend_on_the_secret() {
+        let of = |secret| tag(secret, |hasher| std::hash::Hasher::write_u32(hasher, 7));
+        assert_ne!(of([1, 2]), of([1, 3]));
+    }
+}

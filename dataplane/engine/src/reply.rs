@@ -1,0 +1,155 @@
+//! What `reject` and `tarpit` send back: a frame, out of the side that the packet came in on.
+//!
+//! ```text
+//! the packet's Ethernet header the other way round, with its VLAN tags
+//! IPv4: 20 bytes, no options, don't fragment, identification 0   | ICMP: type, code, checksum, 4 zeros, the packet
+//! IPv6: 40 bytes                                                 | TCP: 20 bytes, no options
+//! ```
+//! It comes from the address the packet was sent to: a filter on a wire has none of its own. To whom nothing may be said
+//! is the reference's to say: [`knockplane_policy::eval::replies`].
+
+use std::net::IpAddr;
+
+use knockplane_policy::eval::replies::{Answer, Segment};
+use knockplane_policy::packet::{Family, Packet, protocol};
+
+use crate::headers::{ETHERNET_LENGTH, MAX_VLAN_TAGS, VLAN_LENGTH};
+
+/// The longest ICMP errors, as IP packets: as much of the packet as possible within them. Source: RFC 1812, 4.3.2.3;
+/// RFC 4443, 2.4 (c).
+const LONGEST_IPV4: usize = 576;
+const LONGEST_IPV6: usize = 1280;
+
+/// The longest reply, in bytes of its frame.
+pub const LONGEST: usize = ETHERNET_LENGTH + MAX_VLAN_TAGS * VLAN_LENGTH + LONGEST_IPV6;
+
+/// Hops that a reply may take: what hosts use (IANA, IP Option Numbers: default TTL).
+const TTL: u8 = 64;
+/// Precedence "internetwork control", which ICMP errors have. Source: RFC 1812, 4.3.2.5.
+const CONTROL: u8 = 0xc0;
+
+/// A reply's frame.
+pub struct Reply {
+    bytes: [u8; LONGEST],
+    length: usize,
+}
+
+impl Default for Reply {
+    fn default() -> Self {
+        Reply { bytes: [0; LONGEST], length: 0 }
+    }
+}
+
+impl Reply {
+    /// The whole frame.
+    pub fn frame(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    /// Becomes the answer to this packet. False if the packet's bytes do not allow one.
+    pub(crate) fn write(&mut self, packet: &Packet<'_>, answer: &Answer) -> bool {
+        self.length = 0;
+        self.try_write(packet, answer).is_some()
+    }
+
+    fn try_write(&mut self, packet: &Packet<'_>, answer: &Answer) -> Option<()> {
+        let network = usize::from(packet.network);
+        let (ethernet, _) = packet.frame.split_at_checked(network)?;
+        let (addresses, tags_and_type) = ethernet.split_at_checked(12)?;
+        let (to, from) = addresses.split_at(6);
+        self.put(&[from, to, tags_and_type])?;
+        match answer {
+            Answer::IcmpError { kind, code } => {
+                let (number, longest, header) = match packet.family() {
+                    Family::Ipv4 => (protocol::ICMP, LONGEST_IPV4, 20),
+                    Family::Ipv6 => (protocol::ICMPV6, LONGEST_IPV6, 40),
+                };
+                let quoted = packet.network()?;
+                let quoted = &quoted[..quoted.len().min(longest - header - 8)];
+                let length = 8 + quoted.len();
+                self.ip(packet, number, CONTROL, length)?;
+                self.put(&[&[*kind, *code, 0, 0, 0, 0, 0, 0], quoted])?;
+                let pseudo = match packet.family() {
+                    Family::Ipv4 => 0,
+                    Family::Ipv6 => pseudo_header(packet, number, length),
+                };
+                self.checksum(length, 2, pseudo)
+            }
+            Answer::Tcp(Segment { flags, sequence, acknowledgement, window }) => {
+                let (source, destination) = packet.ports?;
+                self.ip(packet, protocol::TCP, 0, 20)?;
+                self.put(&[
+                    &destination.to_be_bytes(),
+                    &source.to_be_bytes(),
+                    &sequence.to_be_bytes(),
+                    &acknowledgement.to_be_bytes(),
+                    &[5 << 4, flags.bits() as u8],
+                    &window.to_be_bytes(),
+                    &[0; 4],
+                ])?;
+                self.checksum(20, 16, pseudo_header(packet, protocol::TCP, 20))
+            }
+        }
+    }
+
+    /// The IP header of a packet from the packet's destination to its source. Source: RFC 791; RFC 6864 for the
+    /// identification; RFC 8200.
+    fn ip(&mut self, packet: &Packet<'_>, number: u8, service: u8, content: usize) -> Option<()> {
+        match (packet.source, packet.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let [high, low] = (content as u16 + 20).to_be_bytes();
+                self.put(&[
+                    &[0x45, service, high, low, 0, 0, 0x40, 0, TTL, number, 0, 0],
+                    &destination.octets(),
+                    &source.octets(),
+                ])?;
+                self.checksum(20, 10, 0)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let [high, low] = (content as u16).to_be_bytes();
+                self.put(&[
+                    &[0x60 | service >> 4, service << 4, 0, 0, high, low, number, TTL],
+                    &destination.octets(),
+                    &source.octets(),
+                ])
+            }
+            _ => None,
+        }
+    }
+
+    fn put(&mut self, parts: &[&[u8]]) -> Option<()> {
+        for part in parts {
+            self.bytes.get_mut(self.length..self.length + part.len())?.copy_from_slice(part);
+            self.length += part.len();
+        }
+        Some(())
+    }
+
+    /// Puts the Internet checksum of the last bytes, and of what adds up to `more`, where it belongs in them. Source:
+    /// RFC 1071.
+    fn checksum(&mut self, last: usize, at: usize, more: u32) -> Option<()> {
+        let bytes = self.bytes.get_mut(self.length.checked_sub(last)?..self.length)?;
+        let mut sum = sum(bytes) + more;
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        bytes.get_mut(at..at + 2)?.copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        Some(())
+    }
+}
+
+/// The sum of what transport checksums cover besides their packet; both ends' addresses add up the same either way.
+/// Source: RFC 9293, 3.1; RFC 8200, 8.1.
+fn pseudo_header(packet: &Packet<'_>, number: u8, length: usize) -> u32 {
+    let address = |address| match address {
+        IpAddr::V4(address) => sum(&address.octets()),
+        IpAddr::V6(address) => sum(&address.octets()),
+    };
+    address(packet.source) + address(packet.destination) + u32::from(number) + length as u32
+}
+
+/// 16-bit words; a last odd byte is the upper half of one.
+fn sum(bytes: &[u8]) -> u32 {
+    let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+    bytes.chunks(2).map(word).sum()
+}

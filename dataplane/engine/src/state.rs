@@ -1,0 +1,132 @@
+//! What packets leave behind, and what a new table of rules finds: address lists, connections, and a few limits.
+
+use std::hash::Hasher as _;
+use std::net::IpAddr;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use knockplane_policy::eval::limits::Bucket;
+use knockplane_policy::eval::replies::{ICMP_ERRORS, TARPIT_ACK_INTERVAL};
+use knockplane_policy::eval::tracking::{FRAGMENT_TIMEOUT, identification};
+use knockplane_policy::packet::Packet;
+use knockplane_policy::time::Time;
+
+use crate::flows::Flows;
+use crate::keyed::{Keyed, Tag, tag};
+use crate::lists::{CapacityError, Lists};
+use crate::meters::write_address;
+
+/// See the module.
+pub struct State {
+    /// The address lists.
+    pub lists: Lists,
+    secret: [u64; 2],
+    flow_capacity: usize,
+    /// Once rules need them.
+    flows: OnceLock<Flows>,
+    /// Datagrams whose first fragment was forwarded, until when.
+    datagrams: Keyed<bool>,
+    icmp_errors: Mutex<Bucket>,
+    /// Until when a tarpit does not acknowledge, by peer.
+    acknowledged: Keyed<Time>,
+}
+
+impl State {
+    /// Empty, with room for so many entries of lists and about so many connections, and fresh secrets.
+    ///
+    /// # Errors
+    /// As [`Lists::new`].
+    pub fn new(list_entries: usize, connections: usize) -> Result<State, CapacityError> {
+        Ok(State::with_lists(Lists::new(list_entries)?, connections, Lists::draw_secret()))
+    }
+
+    /// As [`State::new`], with a secret that the caller knows: for tests that must repeat.
+    ///
+    /// # Errors
+    /// As [`Lists::new`].
+    pub fn with_secret(list_entries: usize, connections: usize, secret: [u64; 2]) -> Result<State, CapacityError> {
+        Ok(State::with_lists(Lists::with_secret(list_entries, secret)?, connections, secret))
+    }
+
+    fn with_lists(lists: Lists, flow_capacity: usize, secret: [u64; 2]) -> State {
+        State {
+            lists,
+            secret,
+            flow_capacity,
+            flows: OnceLock::new(),
+            datagrams: Keyed::new(fewer(flow_capacity)),
+            icmp_errors: Mutex::new(Bucket::full(&ICMP_ERRORS, Time::default())),
+            acknowledged: Keyed::new(fewer(flow_capacity)),
+        }
+    }
+
+    /// How many addresses and pairs matchers remember, each kind of them, besides connections.
+    pub(crate) fn keys(&self) -> usize {
+        fewer(self.flow_capacity)
+    }
+
+    pub(crate) const fn secret(&self) -> [u64; 2] {
+        self.secret
+    }
+
+    /// Connections are tracked from now on, and listened to if that is wanted. Takes the memory, once.
+    pub(crate) fn track(&self, listen: bool) {
+        let flows = self.flows.get_or_init(|| Flows::new(self.flow_capacity, self.secret));
+        if listen {
+            flows.listen();
+        }
+    }
+
+    /// The connections, if rules have needed them since start.
+    pub fn flows(&self) -> Option<&Flows> {
+        self.flows.get()
+    }
+
+    /// Whether another ICMP error may be sent.
+    pub(crate) fn may_tell(&self, now: Time) -> bool {
+        self.icmp_errors.lock().unwrap_or_else(PoisonError::into_inner).take(&ICMP_ERRORS, 0, now)
+    }
+
+    /// Whether a tarpit may acknowledge to this peer again.
+    pub(crate) fn may_acknowledge(&self, peer: IpAddr, now: Time) -> bool {
+        let tag = tag(self.secret, |hasher| write_address(hasher, peer));
+        self.acknowledged.with(tag, now, |until| {
+            let may = *until <= now;
+            if may {
+                *until = now + TARPIT_ACK_INTERVAL;
+            }
+            (may, *until)
+        })
+    }
+
+    /// Notes what happened to a datagram's first fragment.
+    pub(crate) fn note_first_fragment(&self, packet: &Packet<'_>, forwarded: bool, now: Time) {
+        if let Some(datagram) = self.datagram(packet)
+            && (forwarded || self.datagrams.get(datagram, now).is_some())
+        {
+            self.datagrams.with(datagram, now, |known| {
+                *known = forwarded;
+                ((), if forwarded { now + FRAGMENT_TIMEOUT } else { now })
+            });
+        }
+    }
+
+    /// Whether the first fragment of this one's datagram was forwarded.
+    pub(crate) fn first_was_forwarded(&self, packet: &Packet<'_>, now: Time) -> bool {
+        self.datagram(packet).and_then(|datagram| self.datagrams.get(datagram, now)).unwrap_or_default()
+    }
+
+    fn datagram(&self, packet: &Packet<'_>) -> Option<Tag> {
+        let identification = identification(packet)?;
+        Some(tag(self.secret, |hasher| {
+            write_address(hasher, packet.source);
+            write_address(hasher, packet.destination);
+            hasher.write(&[packet.side.index() as u8, packet.protocol]);
+            hasher.write_u32(identification);
+        }))
+    }
+}
+
+/// Fragmented datagrams on their way, peers of a tarpit, sources that scan: never as many as connections, and enough.
+fn fewer(connections: usize) -> usize {
+    (connections / 4).clamp(1024, 65_536)
+}

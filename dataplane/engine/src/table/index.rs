@@ -1,0 +1,289 @@
+//! Which rules a packet could match.
+//!
+//! ```text
+//! protocol ──► row  1 1 0 1 …  a bit for each rule that
+//! ports    ──► row  1 0 0 1 …  this value does not rule out
+//! addresses ─► row  1 1 1 1 …
+//!              and  1 0 0 1 …  candidates, in order
+//! ```
+//!
+//! A row begins with a summary, a bit for each of its words that is not zero, so that thousands of rules that cannot
+//! match are passed over 4,096 at a time. What is found is a candidate only: its questions are asked all the same. So
+//! what is negated, or no single field, need not be here, and a field whose rows would take too much memory is left out.
+//!
+//! Source: T. V. Lakshman and D. Stiliadis, "High-speed policy-based packet forwarding", SIGCOMM 1998; F. Baboescu and G.
+//! Varghese, "Scalable packet classification", SIGCOMM 2001, for the summaries.
+
+use hashbrown::HashMap;
+use knockplane_policy::packet::Family;
+
+use super::field::{AddressField, Asked, PortField};
+use super::question::{HeaderTest, Test, View};
+
+/// Where a row begins in the words of the index.
+pub(super) type Row = u32;
+
+/// What rows of one family may take, in words: 64 MiB. More is left to the questions of the rules.
+const MOST_WORDS: usize = 8 << 20;
+
+const BITS: usize = u64::BITS as usize;
+
+/// Fields of a packet that have rows.
+const FIELDS: usize = 5;
+
+/// See the module.
+pub(super) struct Index {
+    words: Box<[u64]>,
+    /// Words of a row's summary, in front of the row's own.
+    summary: usize,
+    rules: usize,
+    protocols: Box<[Row; 256]>,
+    source_ports: Option<PortField>,
+    destination_ports: Option<PortField>,
+    addresses: Addresses,
+    /// Of fields that no rule asks for: every rule.
+    all: Row,
+}
+
+/// The ports that a question asks for.
+type PortsOf = fn(&HeaderTest) -> Option<&[(u16, u16)]>;
+
+/// Both addresses' fields, as the family has them.
+enum Addresses {
+    V4 { source: Option<AddressField<u32>>, destination: Option<AddressField<u32>> },
+    V6 { source: Option<AddressField<u128>>, destination: Option<AddressField<u128>> },
+}
+
+/// The rows of one packet, and the word that was looked at last.
+pub(crate) struct Candidates {
+    rows: [Row; FIELDS],
+    word: usize,
+    bits: u64,
+}
+
+impl Index {
+    /// For rules with these questions, in order.
+    pub(super) fn build(family: Family, rules: &[&[Test<HeaderTest>]]) -> Index {
+        Index::within(MOST_WORDS, family, rules)
+    }
+
+    fn within(most_words: usize, family: Family, rules: &[&[Test<HeaderTest>]]) -> Index {
+        let mut rows = RowBuilder::new(rules.len(), most_words);
+        let all = rows.row(rules.iter().map(|_| true));
+        let asks = |wanted: fn(&HeaderTest) -> bool| {
+            rules.iter().any(|tests| tests.iter().any(|test| !test.negated && wanted(&test.question)))
+        };
+        let protocol: Vec<Option<u8>> = rules.iter().map(|tests| asked(tests, protocol)).collect();
+        let mut protocols = Box::new([all; 256]);
+        for (number, row) in protocols.iter_mut().enumerate() {
+            *row = rows.row(protocol.iter().map(|asked| asked.is_none_or(|asked| usize::from(asked) == number)));
+        }
+        let mut ports = |of: PortsOf| {
+            let asked: Vec<Asked<'_, u16>> = rules.iter().map(|tests| asked(tests, of)).collect();
+            asked.iter().any(Option::is_some).then(|| PortField::build(&asked, &mut rows)).flatten()
+        };
+        let (source_ports, destination_ports) = (ports(source_port), ports(destination_port));
+        let (by_source, by_destination) =
+            (asks(|test| source(test).is_some()), asks(|test| destination(test).is_some()));
+        let addresses = match family {
+            Family::Ipv4 => {
+                let narrow = |(first, last): (u128, u128)| vec![(first as u32, last as u32)];
+                let mut field = |of: fn(&HeaderTest) -> Option<(u128, u128)>| {
+                    let asked: Vec<_> = rules.iter().map(|tests| asked(tests, of).map(narrow)).collect();
+                    AddressField::build(&asked, &mut rows)
+                };
+                Addresses::V4 {
+                    source: by_source.then(|| field(source)).flatten(),
+                    destination: by_destination.then(|| field(destination)).flatten(),
+                }
+            }
+            Family::Ipv6 => {
+                let mut field = |of: fn(&HeaderTest) -> Option<(u128, u128)>| {
+                    let asked: Vec<_> = rules.iter().map(|tests| asked(tests, of).map(|range| vec![range])).collect();
+                    AddressField::build(&asked, &mut rows)
+                };
+                Addresses::V6 {
+                    source: by_source.then(|| field(source)).flatten(),
+                    destination: by_destination.then(|| field(destination)).flatten(),
+                }
+            }
+        };
+        let RowBuilder { words, summary, .. } = rows;
+        Index {
+            words: words.into(),
+            summary,
+            rules: rules.len(),
+            protocols,
+            source_ports,
+            destination_ports,
+            addresses,
+            all,
+        }
+    }
+
+    /// The rules that this packet could match.
+    #[inline]
+    pub(super) fn candidates(&self, view: &View<'_>) -> Candidates {
+        let (all, packet) = (self.all, view.packet);
+        let (source_port, destination_port) = packet.ports.unzip();
+        let (source, destination) = (view.source.bits, view.destination.bits);
+        let [source, destination] = match &self.addresses {
+            Addresses::V4 { source: by_source, destination: by_destination } => [
+                by_source.as_ref().map_or(all, |field| field.row(source as u32)),
+                by_destination.as_ref().map_or(all, |field| field.row(destination as u32)),
+            ],
+            Addresses::V6 { source: by_source, destination: by_destination } => [
+                by_source.as_ref().map_or(all, |field| field.row(source)),
+                by_destination.as_ref().map_or(all, |field| field.row(destination)),
+            ],
+        };
+        let rows = [
+            self.protocols[usize::from(packet.protocol)],
+            self.source_ports.as_ref().map_or(all, |field| field.row(source_port)),
+            self.destination_ports.as_ref().map_or(all, |field| field.row(destination_port)),
+            source,
+            destination,
+        ];
+        Candidates { rows, word: 0, bits: self.common(&rows, self.summary) }
+    }
+
+    /// The first candidate from one rule to the one before another.
+    #[inline]
+    pub(super) fn next(&self, candidates: &mut Candidates, from: usize, end: usize) -> Option<usize> {
+        let mut word = from / BITS;
+        if candidates.word != word {
+            self.look(candidates, word);
+        }
+        let mut bits = candidates.bits & (!0 << (from % BITS));
+        while bits == 0 {
+            word = self.next_word(&candidates.rows, word + 1)?;
+            if word * BITS >= end {
+                return None;
+            }
+            self.look(candidates, word);
+            bits = candidates.bits;
+        }
+        let found = word * BITS + bits.trailing_zeros() as usize;
+        (found < end).then_some(found)
+    }
+
+    #[inline]
+    fn look(&self, candidates: &mut Candidates, word: usize) {
+        candidates.word = word;
+        candidates.bits = if word * BITS < self.rules { self.common(&candidates.rows, self.summary + word) } else { 0 };
+    }
+
+    /// The first word from this one on that may hold a candidate.
+    fn next_word(&self, rows: &[Row; FIELDS], from: usize) -> Option<usize> {
+        let mut place = from / BITS;
+        let mut mask = !0 << (from % BITS);
+        while place < self.summary {
+            let bits = self.common(rows, place) & mask;
+            if bits != 0 {
+                return Some(place * BITS + bits.trailing_zeros() as usize);
+            }
+            place += 1;
+            mask = !0;
+        }
+        None
+    }
+
+    /// What all rows have in common in one word.
+    #[inline]
+    fn common(&self, rows: &[Row; FIELDS], word: usize) -> u64 {
+        rows.iter().fold(!0, |common, row| common & self.words.get(*row as usize + word).copied().unwrap_or_default())
+    }
+}
+
+/// What a rule asks of a field; none if nothing that is not negated. Of several questions the first one counts.
+fn asked<'r, T>(tests: &'r [Test<HeaderTest>], of: impl Fn(&'r HeaderTest) -> Option<T>) -> Option<T> {
+    tests.iter().filter(|test| !test.negated).find_map(|test| of(&test.question))
+}
+
+fn protocol(test: &HeaderTest) -> Option<u8> {
+    if let HeaderTest::Protocol(number) = test { Some(*number) } else { None }
+}
+
+fn source_port(test: &HeaderTest) -> Option<&[(u16, u16)]> {
+    if let HeaderTest::SourcePort(ports) = test { Some(&ports.0) } else { None }
+}
+
+fn destination_port(test: &HeaderTest) -> Option<&[(u16, u16)]> {
+    if let HeaderTest::DestinationPort(ports) = test { Some(&ports.0) } else { None }
+}
+
+fn source(test: &HeaderTest) -> Option<(u128, u128)> {
+    if let HeaderTest::Source(first, last) = test { Some((*first, *last)) } else { None }
+}
+
+fn destination(test: &HeaderTest) -> Option<(u128, u128)> {
+    if let HeaderTest::Destination(first, last) = test { Some((*first, *last)) } else { None }
+}
+
+/// Rows being made; equal ones are one.
+pub(super) struct RowBuilder {
+    words: Vec<u64>,
+    summary: usize,
+    most_words: usize,
+    known: HashMap<Box<[u64]>, Row>,
+}
+
+/// A row's own words, without the summary.
+pub(super) struct Bits(Box<[u64]>);
+
+impl Bits {
+    pub(super) fn set(&mut self, rule: usize, set: bool) {
+        let bit = 1 << (rule % BITS);
+        let word = &mut self.0[rule / BITS];
+        *word = if set { *word | bit } else { *word & !bit };
+    }
+}
+
+impl RowBuilder {
+    fn new(rules: usize, most_words: usize) -> RowBuilder {
+        let words = rules.div_ceil(BITS).max(1);
+        RowBuilder { words: Vec::new(), summary: words.div_ceil(BITS), most_words, known: HashMap::new() }
+    }
+
+    pub(super) fn bits(&self, rules: impl ExactSizeIterator<Item = bool>) -> Bits {
+        let mut bits = Bits(vec![0; rules.len().div_ceil(BITS).max(1)].into());
+        for (rule, set) in rules.enumerate() {
+            bits.set(rule, set);
+        }
+        bits
+    }
+
+    /// The row with these bits. None if there is no more room.
+    pub(super) fn insert(&mut self, bits: &Bits) -> Option<Row> {
+        if let Some(row) = self.known.get(&bits.0) {
+            return Some(*row);
+        }
+        if self.words.len() + self.summary + bits.0.len() > self.most_words {
+            return None;
+        }
+        Some(self.push(bits))
+    }
+
+    /// As above, for the few rows that every index has.
+    pub(super) fn row(&mut self, rules: impl ExactSizeIterator<Item = bool>) -> Row {
+        let bits = self.bits(rules);
+        match self.known.get(&bits.0) {
+            Some(row) => *row,
+            None => self.push(&bits),
+        }
+    }
+
+    fn push(&mut self, bits: &Bits) -> Row {
+        let row = self.words.len() as Row;
+        for words in bits.0.chunks(BITS) {
+            let whole = words.iter().enumerate().filter(|(_, word)| **word != 0);
+            self.words.push(whole.fold(0, |summary, (place, _)| summary | 1 << place));
+        }
+        self.words.extend(&bits.0);
+        self.known.insert(bits.0.clone(), row);
+        row
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,288 @@
+//! What rules ask of a packet's headers, resolved: names are sets, addresses are numbers.
+//!
+//! Each answer is the same whenever it is asked. What [`Condition`] says is what is meant; here it is only made fast.
+
+use std::cell::Cell;
+use std::net::IpAddr;
+
+use knockplane_policy::eval::address::address_type;
+use knockplane_policy::packet::{ExtensionHeader, Family, FragmentPart, MacAddress, OptionKind, Packet, Side, TcpFlag};
+use knockplane_policy::rule::{
+    AddressSet, AddressType, Comparison, Condition, Direction, Ipv4Option, Matcher, PortSet, RuleSet,
+};
+use knockplane_policy::settings::Settings;
+use knockplane_policy::word::Set;
+
+use crate::shard::Key;
+
+/// A question and the answer that is wanted.
+#[derive(Debug)]
+pub(crate) struct Test<Question> {
+    pub(crate) negated: bool,
+    pub(crate) question: Question,
+}
+
+/// What headers answer. Ranges include both ends.
+#[derive(Debug)]
+pub(crate) enum HeaderTest {
+    Source(u128, u128),
+    Destination(u128, u128),
+    Protocol(u8),
+    Length(u32, u32),
+    SourcePort(Ports),
+    DestinationPort(Ports),
+    EitherPort(Ports),
+    Icmp {
+        kind: u8,
+        first: u8,
+        last: u8,
+    },
+    /// Not what a train is compared by, see [`View::looked_closer`].
+    Closer(Closer),
+}
+
+/// What is seldom asked.
+#[derive(Debug)]
+pub(crate) enum Closer {
+    SourceMac(MacAddress),
+    /// Where the packet came in.
+    Side(Set<Side>),
+    SourceType(Set<AddressType>),
+    DestinationType(Set<AddressType>),
+    Ttl(Comparison),
+    Dscp(u8),
+    Tos {
+        value: u8,
+        mask: u8,
+    },
+    Ipv4Options(Ipv4Option),
+    Headers {
+        headers: Set<ExtensionHeader>,
+        exact: bool,
+    },
+    LaterFragment(bool),
+    TcpFlags {
+        set: Set<TcpFlag>,
+        clear: Set<TcpFlag>,
+    },
+    TcpMss(u16, u16),
+    Priority(u8),
+    /// The same answer to every packet.
+    Constant(bool),
+    /// Of no packet, negated or not.
+    Never,
+}
+
+#[derive(Debug)]
+pub(crate) struct Ports(pub(super) Box<[(u16, u16)]>);
+
+/// A packet's headers as numbers.
+pub(crate) struct View<'a> {
+    pub(crate) source: Key,
+    pub(crate) destination: Key,
+    /// The rest is read where it stands: what was just written in small parts and is copied in large ones has to wait
+    /// for the cache, which takes as long as all else that is done about a port.
+    pub(crate) packet: &'a Packet<'a>,
+    /// Something was asked in which packets of a train may differ.
+    looked_closer: Cell<bool>,
+}
+
+impl<'a> From<&'a Packet<'a>> for View<'a> {
+    fn from(packet: &'a Packet<'a>) -> View<'a> {
+        let looked_closer = Cell::new(false);
+        View { source: packet.source.into(), destination: packet.destination.into(), packet, looked_closer }
+    }
+}
+
+impl View<'_> {
+    /// Whether anything was asked but addresses, protocol, ports, ICMP type and code, and length.
+    pub(crate) fn looked_closer(&self) -> bool {
+        self.looked_closer.get()
+    }
+}
+
+impl Test<HeaderTest> {
+    /// False, negated or not, if the question does not apply to the packet.
+    #[inline]
+    pub(crate) fn holds(&self, view: &View<'_>, about: About<'_>) -> bool {
+        self.question.asks(view, about).is_some_and(|answer| answer != self.negated)
+    }
+}
+
+/// What address types depend on.
+#[derive(Clone, Copy)]
+pub(crate) struct About<'t> {
+    pub(crate) rules: &'t RuleSet,
+    pub(crate) settings: &'t Settings,
+}
+
+impl HeaderTest {
+    /// So of no packet, negated or not.
+    pub(super) const NEVER: HeaderTest = HeaderTest::Closer(Closer::Never);
+
+    /// The answer, if the question applies. See [`Condition::applies`].
+    #[inline]
+    pub(crate) fn asks(&self, view: &View<'_>, about: About<'_>) -> Option<bool> {
+        Some(match self {
+            HeaderTest::Source(first, last) => (*first..=*last).contains(&view.source.bits),
+            HeaderTest::Destination(first, last) => (*first..=*last).contains(&view.destination.bits),
+            HeaderTest::Protocol(number) => view.packet.protocol == *number,
+            HeaderTest::Length(first, last) => (*first..=*last).contains(&view.packet.ip_length),
+            HeaderTest::SourcePort(ports) => ports.contains(view.packet.ports?.0),
+            HeaderTest::DestinationPort(ports) => ports.contains(view.packet.ports?.1),
+            HeaderTest::EitherPort(ports) => {
+                let (source, destination) = view.packet.ports?;
+                ports.contains(source) || ports.contains(destination)
+            }
+            HeaderTest::Icmp { kind, first, last } => {
+                let (its_kind, code) = view.packet.icmp?;
+                its_kind == *kind && (*first..=*last).contains(&code)
+            }
+            HeaderTest::Closer(question) => {
+                view.looked_closer.set(true);
+                question.asks(view.packet, about)?
+            }
+        })
+    }
+}
+
+impl Closer {
+    #[inline(never)]
+    fn asks(&self, packet: &Packet<'_>, about: About<'_>) -> Option<bool> {
+        let kind = |address| address_type(about.rules, about.settings, address);
+        Some(match self {
+            Closer::SourceMac(address) => packet.source_mac()? == *address,
+            Closer::Side(sides) => sides.contains(packet.side),
+            Closer::SourceType(types) => types.contains(kind(packet.source)),
+            Closer::DestinationType(types) => types.contains(kind(packet.destination)),
+            Closer::Ttl(comparison) => comparison.holds(packet.ttl()?),
+            Closer::Dscp(value) => packet.dscp()? == *value,
+            Closer::Tos { value, mask } => packet.tos()? & mask == *value,
+            Closer::Ipv4Options(option) => has_option(packet.ipv4_options()?, *option),
+            Closer::Headers { headers, exact: true } => packet.extension_headers()? == *headers,
+            Closer::Headers { headers, exact: false } => headers.is_subset(packet.extension_headers()?),
+            Closer::LaterFragment(later) => (packet.fragment()? == FragmentPart::Later) == *later,
+            Closer::TcpFlags { set, clear } => {
+                let flags = packet.tcp_flags()?;
+                set.is_subset(flags) && !clear.intersects(flags)
+            }
+            Closer::TcpMss(first, last) => (*first..=*last).contains(&packet.tcp_mss()?),
+            Closer::Priority(value) => packet.vlan_priority().unwrap_or_default() == *value,
+            Closer::Constant(answer) => *answer,
+            Closer::Never => return None,
+        })
+    }
+}
+
+/// Whether these options of an IPv4 header are what is asked. Each kind and its `no-` are opposites.
+fn has_option(options: Set<OptionKind>, asked: Ipv4Option) -> bool {
+    let (kinds, wanted): (&[OptionKind], bool) = match asked {
+        Ipv4Option::Any => return !options.is_empty(),
+        Ipv4Option::None => return options.is_empty(),
+        Ipv4Option::StrictSourceRouting => (&[OptionKind::StrictSourceRouting], true),
+        Ipv4Option::LooseSourceRouting => (&[OptionKind::LooseSourceRouting], true),
+        Ipv4Option::NoSourceRouting => (&[OptionKind::StrictSourceRouting, OptionKind::LooseSourceRouting], false),
+        Ipv4Option::RecordRoute => (&[OptionKind::RecordRoute], true),
+        Ipv4Option::NoRecordRoute => (&[OptionKind::RecordRoute], false),
+        Ipv4Option::Timestamp => (&[OptionKind::Timestamp], true),
+        Ipv4Option::NoTimestamp => (&[OptionKind::Timestamp], false),
+        Ipv4Option::RouterAlert => (&[OptionKind::RouterAlert], true),
+        Ipv4Option::NoRouterAlert => (&[OptionKind::RouterAlert], false),
+    };
+    kinds.iter().any(|kind| options.contains(*kind)) == wanted
+}
+
+/// The question about headers that a matcher asks; none if it asks something else.
+pub(super) fn header_test(matcher: &Matcher, family: Family, about: About<'_>) -> Option<Test<HeaderTest>> {
+    let closer = |question| HeaderTest::Closer(question);
+    let question = match &matcher.condition {
+        Condition::SrcAddress(set) => {
+            let (first, last) = address_range(set, family);
+            HeaderTest::Source(first, last)
+        }
+        Condition::DstAddress(set) => {
+            let (first, last) = address_range(set, family);
+            HeaderTest::Destination(first, last)
+        }
+        Condition::Protocol(number) => HeaderTest::Protocol(*number),
+        Condition::PacketSize(sizes) => HeaderTest::Length((*sizes.start()).into(), (*sizes.end()).into()),
+        Condition::SrcPort(ports) => HeaderTest::SourcePort(ports.into()),
+        Condition::DstPort(ports) => HeaderTest::DestinationPort(ports.into()),
+        Condition::AnyPort(ports) => HeaderTest::EitherPort(ports.into()),
+        Condition::IcmpOptions { kind, codes } => {
+            HeaderTest::Icmp { kind: *kind, first: *codes.start(), last: *codes.end() }
+        }
+        Condition::SrcMacAddress(address) => closer(Closer::SourceMac(*address)),
+        Condition::Interface { direction, kind, name } => {
+            let sides = about.settings.interfaces.sides(*kind, name, &about.rules.interface_lists);
+            closer(sides.map_or(Closer::Never, |sides| Closer::Side(came_in(sides, *direction))))
+        }
+        Condition::SrcAddressType(types) => closer(Closer::SourceType(*types)),
+        Condition::DstAddressType(types) => closer(Closer::DestinationType(*types)),
+        Condition::Ttl(comparison) => closer(of_family(family, Family::Ipv4, Closer::Ttl(*comparison))),
+        Condition::HopLimit(comparison) => closer(of_family(family, Family::Ipv6, Closer::Ttl(*comparison))),
+        Condition::Dscp(value) => closer(Closer::Dscp(*value)),
+        Condition::Tos { value, mask } => closer(Closer::Tos { value: *value, mask: *mask }),
+        Condition::Ipv4Options(option) => closer(Closer::Ipv4Options(*option)),
+        Condition::Headers { headers, exact } => closer(Closer::Headers { headers: *headers, exact: *exact }),
+        Condition::Fragment(later) => closer(Closer::LaterFragment(*later)),
+        Condition::TcpFlags { set, clear } => closer(Closer::TcpFlags { set: *set, clear: *clear }),
+        Condition::TcpMss(range) => closer(Closer::TcpMss(*range.start(), *range.end())),
+        Condition::Priority(value) | Condition::IngressPriority(value) => closer(Closer::Priority(*value)),
+        // Nothing here sets marks, encrypts, or translates addresses.
+        Condition::NoMark(_) => closer(Closer::Constant(true)),
+        Condition::IpsecPolicy { ipsec, .. } => closer(Closer::Constant(!ipsec)),
+        Condition::ConnectionNatState(_) => closer(Closer::Constant(false)),
+        Condition::Other { .. } => closer(Closer::Never),
+        _ => return None,
+    };
+    Some(Test { negated: matcher.negated, question })
+}
+
+/// An empty set, which exports may hold, is no question: every packet will do, also if it is negated.
+pub(super) fn asks_nothing(condition: &Condition) -> bool {
+    match condition {
+        Condition::SrcAddressType(types) | Condition::DstAddressType(types) => types.is_empty(),
+        Condition::ConnectionState(states) => states.is_empty(),
+        Condition::ConnectionNatState(states) => states.is_empty(),
+        _ => false,
+    }
+}
+
+/// What goes out of one side came in on the other.
+fn came_in(sides: Set<Side>, direction: Direction) -> Set<Side> {
+    match direction {
+        Direction::In => sides,
+        Direction::Out => sides.iter().map(Side::opposite).collect(),
+    }
+}
+
+fn of_family(family: Family, its: Family, question: Closer) -> Closer {
+    if family == its { question } else { Closer::Never }
+}
+
+/// First and last address of a set. Sets of the other family hold none of this one: the range is empty.
+pub(super) fn address_range(set: &AddressSet, family: Family) -> (u128, u128) {
+    let (first, last) = match set {
+        AddressSet::Prefix(net) => (net.network(), net.broadcast()),
+        AddressSet::Range(first, last) => (*first, *last),
+    };
+    if Family::of(first) == family { (number(first), number(last)) } else { (1, 0) }
+}
+
+/// An address as a number among those of its family.
+pub(super) fn number(address: IpAddr) -> u128 {
+    Key::from(address).bits
+}
+
+impl From<&PortSet> for Ports {
+    fn from(set: &PortSet) -> Ports {
+        Ports(set.0.iter().map(|range| (*range.start(), *range.end())).collect())
+    }
+}
+
+impl Ports {
+    fn contains(&self, port: u16) -> bool {
+        self.0.iter().any(|(first, last)| (*first..=*last).contains(&port))
+    }
+}

@@ -1,0 +1,152 @@
+//! What rules ask that is not in the headers: lists, connections, payloads, the clock, and what matchers remember.
+
+use std::time::Duration;
+
+use knockplane_policy::packet::Family;
+use knockplane_policy::rule::{ClassifierFields, Condition, ConnectionState, LimitMode, Matcher, Rate, Weekday};
+use knockplane_policy::word::Set;
+use memchr::memmem::Finder;
+
+use super::Names;
+use super::question::{About, HeaderTest, Test, asks_nothing, header_test};
+use crate::lists::ListId;
+use crate::meters::{MeterId, ScanWeights};
+use crate::reached::MatcherId;
+
+/// A question about state. Ranges include both ends.
+pub(crate) enum StateTest {
+    /// Asked in its turn, as it stands behind something that has a memory.
+    Header(HeaderTest),
+    Source(ListId),
+    Destination(ListId),
+    /// The position among the names.
+    TlsHost(usize),
+    Time {
+        from: Duration,
+        to: Duration,
+        days: Set<Weekday>,
+    },
+    ConnectionState(Set<ConnectionState>),
+    ConnectionBytes {
+        from: u64,
+        to: u64,
+    },
+    ConnectionRate(u64, u64),
+    ConnectionLimit {
+        matcher: MatcherId,
+        count: u32,
+        prefix_length: u8,
+    },
+    Content(Box<Finder<'static>>),
+    Psd(MeterId, ScanWeights),
+    /// The position among the patterns.
+    Layer7(usize),
+    Random(u8),
+    Nth {
+        meter: MeterId,
+        every: u32,
+        packet: u32,
+    },
+    Classifier {
+        fields: ClassifierFields,
+        denominator: u32,
+        remainder: u32,
+    },
+    Limit(MeterId, Rate),
+    DstLimit {
+        meter: MeterId,
+        rate: Rate,
+        mode: LimitMode,
+        expire: Duration,
+    },
+}
+
+impl StateTest {
+    /// Whether it learns of packets: it must be asked only of those for which everything before it was so, and what
+    /// stands behind it only after it.
+    const fn learns(&self) -> bool {
+        matches!(
+            self,
+            StateTest::ConnectionLimit { .. }
+                | StateTest::Psd(..)
+                | StateTest::Random(_)
+                | StateTest::Nth { .. }
+                | StateTest::Limit(..)
+                | StateTest::DstLimit { .. }
+        )
+    }
+
+    /// What it takes to ask, roughly: what is cheap comes first where the order is free.
+    const fn cost(&self) -> u8 {
+        match self {
+            StateTest::ConnectionState(_) => 0,
+            StateTest::Layer7(_) | StateTest::Content(_) | StateTest::TlsHost(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// A rule's questions: what headers answer, in any order, then the rest in this one. Everything up to the first one that
+/// learns may be asked in any order; from there on it is RouterOS's.
+pub(super) type Questions = (Box<[Test<HeaderTest>]>, Box<[Test<StateTest>]>);
+
+/// Resolves a rule's matchers.
+pub(super) fn questions(matchers: &[Matcher], family: Family, names: &mut Names<'_>, about: About<'_>) -> Questions {
+    let mut ordered: Vec<&Matcher> = matchers.iter().filter(|matcher| !asks_nothing(&matcher.condition)).collect();
+    ordered.sort_by_key(|matcher| matcher.condition.rank());
+    let (mut headers, mut free, mut in_turn) = (Vec::new(), Vec::new(), Vec::new());
+    for matcher in ordered {
+        let negated = matcher.negated;
+        let state = match header_test(matcher, family, about) {
+            Some(test) if in_turn.is_empty() => {
+                headers.push(test);
+                continue;
+            }
+            Some(test) => Test { negated, question: StateTest::Header(test.question) },
+            None => Test { negated, question: state_test(&matcher.condition, names) },
+        };
+        let turn = if in_turn.is_empty() && !state.question.learns() { &mut free } else { &mut in_turn };
+        turn.push(state);
+    }
+    free.sort_by_key(|test| test.question.cost());
+    free.extend(in_turn);
+    (headers.into(), free.into())
+}
+
+fn state_test(condition: &Condition, names: &mut Names<'_>) -> StateTest {
+    match condition {
+        Condition::SrcAddressList(list) => StateTest::Source(names.lists[&**list]),
+        Condition::DstAddressList(list) => StateTest::Destination(names.lists[&**list]),
+        Condition::TlsHost(name) => StateTest::TlsHost(names.tls[&**name]),
+        Condition::Time { from, to, days } => StateTest::Time { from: *from, to: *to, days: *days },
+        Condition::ConnectionState(states) => StateTest::ConnectionState(*states),
+        Condition::ConnectionBytes { from, to } => {
+            StateTest::ConnectionBytes { from: *from, to: to.unwrap_or(u64::MAX) }
+        }
+        Condition::ConnectionRate(range) => StateTest::ConnectionRate(*range.start(), *range.end()),
+        Condition::ConnectionLimit { count, prefix_length } => StateTest::ConnectionLimit {
+            matcher: names.connection_limit(),
+            count: *count,
+            prefix_length: *prefix_length,
+        },
+        Condition::Content(bytes) => StateTest::Content(Box::new(Finder::new(&bytes.0).into_owned())),
+        Condition::Psd { weight, delay, low_weight, high_weight } => StateTest::Psd(
+            names.meters.scan(),
+            ScanWeights { threshold: *weight, delay: *delay, low: *low_weight, high: *high_weight },
+        ),
+        Condition::Layer7(pattern) => StateTest::Layer7(names.patterns[&**pattern]),
+        Condition::Random(percent) => StateTest::Random(*percent),
+        Condition::Nth { every, packet } => {
+            StateTest::Nth { meter: names.meters.count(), every: *every, packet: *packet }
+        }
+        Condition::PerConnectionClassifier { fields, denominator, remainder } => {
+            StateTest::Classifier { fields: *fields, denominator: *denominator, remainder: *remainder }
+        }
+        Condition::Limit(rate) => StateTest::Limit(names.meters.limit(), *rate),
+        Condition::DstLimit { rate, mode, expire } => {
+            StateTest::DstLimit { meter: names.meters.bucket(), rate: *rate, mode: *mode, expire: *expire }
+        }
+        // Everything else is about headers; were it not, it would match nothing.
+        _ => StateTest::Header(HeaderTest::NEVER),
+    }
+}

@@ -1,0 +1,219 @@
+//! What rules do besides letting pass and dropping, as real clients see it: answers, tarpits, connections, the log.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use knockplane_tests::{CLIENT, FilterOptions, SERVER, SERVER6, Topology};
+
+use crate::scene::{eventually, ping, serve_tcp, tcp_echo, udp_to, with};
+
+/// Each way to reject, by port.
+const REJECTING: &str = "/ip firewall filter
+add chain=input protocol=tcp dst-port=81 action=reject reject-with=tcp-reset
+add chain=input protocol=tcp dst-port=82 action=reject reject-with=icmp-host-unreachable
+add chain=input protocol=tcp dst-port=83 action=reject reject-with=icmp-admin-prohibited
+add chain=input protocol=udp dst-port=84 action=reject reject-with=icmp-port-unreachable
+add chain=input protocol=icmp action=reject reject-with=icmp-net-prohibited
+add chain=input action=drop
+/ipv6 firewall filter
+add chain=input protocol=tcp dst-port=81 action=reject reject-with=tcp-reset
+add chain=input protocol=udp action=reject reject-with=icmp-admin-prohibited
+";
+
+fn connect(topology: &Topology, server: &str, port: u16) -> Result<TcpStream, ErrorKind> {
+    let address: SocketAddr = format!("{server}:{port}").parse().expect("an address");
+    let connected = topology.client.within(|| Ok(TcpStream::connect_timeout(&address, Duration::from_secs(2))));
+    connected.expect("the client's namespace").map_err(|error| error.kind())
+}
+
+#[test]
+fn who_is_rejected_is_told_so() {
+    with(&FilterOptions::from_rules(REJECTING), |topology, _| {
+        topology.add_ipv6().expect("IPv6");
+        assert_eq!(connect(topology, SERVER, 81).err(), Some(ErrorKind::ConnectionRefused));
+        assert_eq!(connect(topology, SERVER, 82).err(), Some(ErrorKind::HostUnreachable));
+        assert_eq!(connect(topology, SERVER, 83).err(), Some(ErrorKind::HostUnreachable));
+        assert_eq!(connect(topology, SERVER, 85).err(), Some(ErrorKind::TimedOut));
+        assert_eq!(connect(topology, &format!("[{SERVER6}]"), 81).err(), Some(ErrorKind::ConnectionRefused));
+
+        let socket = udp_to(topology, 84);
+        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        socket.send(b"anyone there?").expect("sent");
+        assert_eq!(socket.recv(&mut [0; 4]).map_err(|error| error.kind()), Err(ErrorKind::ConnectionRefused));
+
+        let pinged = topology.client.run(&format!("ping -n -c 1 -W 2 {SERVER}")).expect("ping");
+        assert!(
+            pinged.stdout.contains("Dest Unreachable, Bad Code: 9") || pinged.stdout.contains("Prohibited"),
+            "{pinged:?}"
+        );
+    });
+}
+
+#[test]
+fn answers_have_right_checksums_and_come_from_whom_was_asked() {
+    with(&FilterOptions::from_rules(REJECTING), |topology, _| {
+        topology.add_ipv6().expect("IPv6");
+        let mut dump = topology.client.command("timeout");
+        dump.args(["20", "tcpdump", "-n", "-vv", "-c", "4", "--immediate-mode", "-i", "any", "-Q", "in"]);
+        dump.arg("icmp or tcp or (icmp6 and ip6[40] == 1) or (ip6 and tcp)");
+        let dump = dump.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("tcpdump");
+        thread::sleep(Duration::from_secs(1));
+        assert_eq!(connect(topology, SERVER, 81).err(), Some(ErrorKind::ConnectionRefused));
+        assert_eq!(connect(topology, SERVER, 82).err(), Some(ErrorKind::HostUnreachable));
+        assert_eq!(connect(topology, &format!("[{SERVER6}]"), 81).err(), Some(ErrorKind::ConnectionRefused));
+        let socket = udp6(topology);
+        socket.send(b"anyone there?").expect("sent");
+        let seen = dump.wait_with_output().expect("tcpdump ends");
+        let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
+        assert!(seen.contains("Flags [R.]") && seen.contains(&format!("{SERVER}.81")), "{seen}");
+        assert!(seen.contains("host") && seen.contains("unreachable"), "{seen}");
+        assert!(!seen.contains("incorrect") && !seen.contains("bad"), "{seen}");
+    });
+}
+
+fn udp6(topology: &Topology) -> UdpSocket {
+    let socket = topology.client.within(|| {
+        let socket = UdpSocket::bind("[::]:0")?;
+        socket.connect((SERVER6, 9))?;
+        Ok(socket)
+    });
+    socket.expect("a socket in the client's namespace")
+}
+
+#[test]
+fn a_tarpit_connects_and_takes_nothing() {
+    let rules = "/ip firewall filter\nadd chain=input protocol=tcp action=tarpit\n";
+    with(&FilterOptions::from_rules(rules), |topology, filter| {
+        let server = topology.server.within(|| Ok(TcpListener::bind((SERVER, 80))?)).expect("the port is free");
+        server.set_nonblocking(true).expect("does not wait");
+        let mut stuck = connect(topology, SERVER, 80).expect("a tarpit lets everybody in");
+        stuck.set_read_timeout(Some(Duration::from_millis(1500))).expect("a timeout");
+        stuck.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("into the socket's own buffer");
+        let answer = stuck.read(&mut [0; 1]).map_err(|error| error.kind());
+        assert_eq!(answer, Err(ErrorKind::WouldBlock), "it neither answers nor closes");
+        assert_eq!(server.accept().err().map(|error| error.kind()), Some(ErrorKind::WouldBlock), "nobody came in");
+        let shown = filter.ask(&["show", "rules"]).expect("rules");
+        assert!(shown["counters"][0]["packets"].as_u64() >= Some(2), "{shown}");
+    });
+}
+
+#[test]
+fn answers_of_the_outside_pass_by_connection_state_and_strangers_do_not() {
+    let rules = "/ip firewall filter
+add chain=input connection-state=established,related action=accept
+add chain=input action=drop
+";
+    with(&FilterOptions::from_rules(rules), |topology, _| {
+        serve_tcp(topology, 8080);
+        assert!(!ping(topology, "") && !tcp_echo(topology, 8080), "nobody begins from outside");
+        let outbound = topology.server.run(&format!("ping -n -c 2 -i 0.2 -W 1 {CLIENT}")).expect("ping");
+        assert!(outbound.ok(), "what the inside begins is answered: {outbound:?}");
+
+        let listener = topology.client.within(|| Ok(TcpListener::bind((CLIENT, 9002))?)).expect("the port is free");
+        let echo = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut word = [0; 5];
+            stream.read_exact(&mut word).expect("a word");
+            stream.write_all(&word).expect("the word back");
+        });
+        let address: SocketAddr = format!("{CLIENT}:9002").parse().expect("an address");
+        let stream = topology.server.within(|| Ok(TcpStream::connect_timeout(&address, Duration::from_secs(5))?));
+        let mut stream = stream.expect("the inside connects");
+        stream.write_all(b"hello").expect("sent");
+        let mut word = [0; 5];
+        stream.read_exact(&mut word).expect("answered");
+        assert_eq!(&word, b"hello");
+        echo.join().expect("the echo");
+
+        // An error about the inside's own datagram is related to it: nobody listens there.
+        let socket = topology.server.within(|| {
+            let socket = UdpSocket::bind((SERVER, 0))?;
+            socket.connect((CLIENT, 9))?;
+            Ok(socket)
+        });
+        let socket = socket.expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        socket.send(b"anyone?").expect("sent");
+        assert_eq!(socket.recv(&mut [0; 1]).map_err(|error| error.kind()), Err(ErrorKind::ConnectionRefused));
+    });
+}
+
+#[test]
+fn a_session_outlives_the_door_that_opened_it() {
+    let rules = "/ip firewall filter
+add chain=input connection-state=established action=accept
+add chain=input protocol=tcp dst-port=1234 action=add-src-to-address-list address-list=open address-list-timeout=1s
+add chain=input src-address-list=open action=accept
+add chain=input action=drop
+";
+    with(&FilterOptions::from_rules(rules), |topology, filter| {
+        serve_tcp(topology, 8080);
+        assert!(connect(topology, SERVER, 8080).is_err());
+        let _ = topology.client.run(&format!("knock {SERVER} 1234:tcp")).expect("knock");
+        let mut session = connect(topology, SERVER, 8080).expect("the door is open");
+        eventually("the door closes", || connect(topology, SERVER, 8080).is_err());
+        assert_eq!(filter.ask(&["show", "lists", "open"]).expect("lists")["entries"].as_array().map(Vec::len), Some(0));
+        session.write_all(b"still here").expect("sent");
+        let mut echo = [0; 10];
+        session.read_exact(&mut echo).expect("answered");
+        assert_eq!(&echo, b"still here");
+    });
+}
+
+#[test]
+fn large_datagrams_pass_in_fragments_by_a_rule_about_ports() {
+    let rules =
+        "/ip firewall filter\nadd chain=input protocol=udp dst-port=9003 action=accept\nadd chain=input action=drop\n";
+    with(&FilterOptions::from_rules(rules), |topology, _| {
+        let server = topology.server.within(|| Ok(UdpSocket::bind((SERVER, 9003))?)).expect("a socket");
+        server.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        let datagram: Vec<u8> = (0..6000_u32).map(|byte| byte as u8).collect();
+        udp_to(topology, 9003).send(&datagram).expect("sent");
+        let mut buffer = vec![0; 9000];
+        let (count, _) = server.recv_from(&mut buffer).expect("all fragments arrive");
+        assert_eq!(buffer[..count], datagram);
+
+        let other = topology.server.within(|| Ok(UdpSocket::bind((SERVER, 9004))?)).expect("a socket");
+        other.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+        udp_to(topology, 9004).send(&datagram).expect("sent");
+        assert!(other.recv_from(&mut buffer).is_err(), "another port's do not");
+    });
+}
+
+#[test]
+fn what_rules_log_is_in_the_log_as_routeros_writes_it() {
+    let rules = "/ip firewall filter
+add chain=input protocol=tcp dst-port=23 action=log log-prefix=telnet
+add chain=input protocol=tcp dst-port=24 action=drop log=yes log-prefix=\"no way\"
+add chain=input action=drop
+";
+    with(&FilterOptions::from_rules(rules), |topology, filter| {
+        let _ = topology.client.run(&format!("knock {SERVER} 23:tcp 24:tcp")).expect("knock");
+        eventually("both lines are logged", || {
+            let log = filter.log();
+            log.contains("telnet input: in:outside out:inside,")
+                && log.contains("no way input: in:outside")
+                && log.contains("proto TCP (SYN),")
+                && log.contains(&format!("->{SERVER}:24, len "))
+        });
+    });
+}
+
+#[test]
+fn raw_drops_before_anything_is_tracked() {
+    let rules = "/ip firewall raw
+add chain=prerouting protocol=udp action=drop
+add chain=prerouting protocol=icmp action=notrack
+/ip firewall filter
+add chain=input connection-state=untracked action=accept
+add chain=input action=drop
+";
+    with(&FilterOptions::from_rules(rules), |topology, _| {
+        assert!(ping(topology, ""), "untracked is accepted");
+        serve_tcp(topology, 8080);
+        assert!(!tcp_echo(topology, 8080), "what is tracked is not");
+    });
+}
