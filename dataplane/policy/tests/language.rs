@@ -29,8 +29,8 @@ the tables that read them.
 - **`!name`** unsets a property, as verbose exports do. **`!` before a value** negates all of it.
 - All matchers of a rule must be true. Those that look at ports, flags or ICMP are false for packets that have none, negated
   or not.
-- What the dataplane does not run yet, it refuses by name; `knockctl check` says the same beforehand. What else it says of
-  rules is in [lints.md](lints.md).
+- A rule that cannot be honoured here is kept and shown, but never run; the dataplane refuses it unless it is disabled.
+  `knockctl check` says the same beforehand. What else it says of rules is in [lints.md](lints.md).
 
 In the tables, `[…]` may be left out, `|` stands between choices, `…` for more of the same. What begins with **Here** is
 different from RouterOS.

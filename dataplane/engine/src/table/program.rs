@@ -5,9 +5,7 @@
 //! walk, when the rule's turn has come.
 
 use knockplane_policy::packet::{Family, Side};
-use knockplane_policy::rule::{
-    Action, BuiltinChain, Condition, ListAdd, ListTimeout, Matcher, RejectWith, Rule, Table,
-};
+use knockplane_policy::rule::{Action, BuiltinChain, ListAdd, ListTimeout, RejectWith, Rule, Table};
 use knockplane_policy::settings::Settings;
 
 use super::index::{Candidates, Index};
@@ -142,12 +140,11 @@ impl Program {
         let steps: Vec<Step> = rules.clone().map(|(_, rule)| step(&rule.action)).collect();
         let compile = |((index, rule), step): (&(usize, &Rule), Step)| {
             let (header, state) = questions(&rule.matchers, chains.family, names, about);
-            let later = |matcher: &Matcher| !matcher.negated && matcher.condition == Condition::Fragment(true);
             CompiledRule {
                 index: *index as u32,
                 step,
                 logs: rule.log.is_some() || rule.action == Action::Log,
-                is_for_fragments: rule.matchers.iter().any(later),
+                is_for_fragments: rule.is_for_fragments(),
                 header,
                 state,
             }

@@ -8,7 +8,7 @@ use super::tracking::Seen;
 use super::{Evaluator, Logged, MAX_JUMP_DEPTH, Outcome, Tried, replies};
 use crate::packet::{FragmentPart, Packet, protocol};
 use crate::reason::Verdict;
-use crate::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, Rule, Table};
+use crate::rule::{Action, ListAdd, ListTimeout, Rule, Table};
 use crate::time::{Time, format_duration};
 
 /// One packet on its way.
@@ -111,8 +111,7 @@ impl Walk<'_, '_> {
         if rule.disabled {
             return Some(Outcome::Disabled);
         }
-        let later = |matcher: &Matcher| !matcher.negated && matcher.condition == Condition::Fragment(true);
-        if self.is_later_fragment() && !rule.matchers.iter().any(later) {
+        if self.is_later_fragment() && !rule.is_for_fragments() {
             return Some(Outcome::NotForFragments);
         }
         if let Some(why) = &rule.invalid {

@@ -112,8 +112,14 @@ impl<'v, 'r: 'v> Sketch<'v, 'r> {
     /// Whether every packet that the other one matches is matched by this one, if no list grows in between.
     fn covers(&self, other: &Sketch<'_, '_>, view: &View<'_>) -> bool {
         self.needs & !other.gives == 0
+            && (!other.rule.is_for_fragments() || self.decides_fragments())
             && self.glance.may_cover(&other.glance)
             && follow(view, &self.asked, &other.asked)
+    }
+
+    /// Whether fragments behind the first meet it, and no rule of another chain decides about them.
+    fn decides_fragments(&self) -> bool {
+        self.rule.is_for_fragments() && Key::target(self.rule).is_none()
     }
 
     /// Whether no packet that it matches meets the rules behind it.

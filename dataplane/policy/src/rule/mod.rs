@@ -118,6 +118,11 @@ impl Rule {
         }
     }
 
+    /// Whether it asks for fragments behind the first; they meet no other rule.
+    pub fn is_for_fragments(&self) -> bool {
+        self.matchers.iter().any(|matcher| !matcher.negated && matcher.condition == Condition::Fragment(true))
+    }
+
     /// Whether packets meet it: it is neither disabled nor invalid.
     pub const fn runs(&self) -> bool {
         !self.disabled && self.invalid.is_none()
