@@ -165,8 +165,19 @@ impl Decider {
 }
 
 impl Walk<'_> {
-    /// The packet's way through the menus.
+    /// The packet's way, at whose end its connection stays or is forgotten.
     fn decide(&mut self) -> Decision {
+        let decision = self.by_rules();
+        let seen = self.seen.as_ref().filter(|seen| !seen.stays.after(decision.verdict));
+        let key = seen.and_then(|seen| Some(seen.flow.as_ref()?.key));
+        if let (Some(key), Some(flows)) = (key, self.context.state.flows()) {
+            flows.forget(&key, self.now);
+        }
+        decision
+    }
+
+    /// The packet's way through the menus.
+    fn by_rules(&mut self) -> Decision {
         let Context { table, state, .. } = self.context;
         let packet = self.packet;
         let filter = table.filter(packet.family());
@@ -182,6 +193,7 @@ impl Walk<'_> {
             Some(flows) => {
                 self.trail.is_plain = false;
                 let seen = flows.observe(packet, part, self.now, &table.rules().tracking, table.listening());
+                self.seen = Some(seen);
                 if seen.flow.is_some_and(|flow| flow.fasttracked && flow.back.is_some()) {
                     return self.end(Verdict::Forward, Reason::Fasttracked, part);
                 }

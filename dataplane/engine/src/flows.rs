@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use knockplane_policy::eval::tracking::{
-    End, FRAGMENT_TIMEOUT, FlowKey, Identity, Segment, Step, TcpState, identification, timeout,
+    End, FRAGMENT_TIMEOUT, FlowKey, Identity, Segment, Stays, Step, TcpState, identification, timeout,
 };
 use knockplane_policy::packet::{FragmentPart, Packet, protocol};
 use knockplane_policy::rule::{ConnectionState, Tracking};
@@ -61,6 +61,7 @@ pub(crate) struct Seen {
     pub(crate) state: ConnectionState,
     /// Its connection, or the one it is related to.
     pub(crate) flow: Option<FlowSeen>,
+    pub(crate) stays: Stays,
 }
 
 /// What rules can ask of a connection.
@@ -82,7 +83,7 @@ pub(crate) struct FlowSeen {
 
 impl Seen {
     pub(crate) const fn alone(state: ConnectionState) -> Seen {
-        Seen { state, flow: None }
+        Seen { state, flow: None, stays: Stays::Yes }
     }
 }
 
@@ -144,7 +145,7 @@ impl Flows {
             Identity::Untracked => Seen::alone(ConnectionState::Untracked),
             Identity::Unknown => Seen::alone(ConnectionState::Invalid),
             Identity::Error { about } => match about.and_then(|key| self.related(key, now)) {
-                Some(flow) => Seen { state: ConnectionState::Related, flow: Some(flow) },
+                Some(flow) => Seen { flow: Some(flow), ..Seen::alone(ConnectionState::Related) },
                 None => Seen::alone(ConnectionState::Invalid),
             },
             Identity::Connection { key, source, opens } => {
@@ -157,6 +158,15 @@ impl Flows {
                 }
                 seen
             }
+        }
+    }
+
+    /// Forgets a connection that does not stay.
+    pub(crate) fn forget(&self, key: &FlowKey, now: Time) {
+        let (hash, set) = self.set_of(key);
+        let mut set = lock(set);
+        if let Some(place) = set.find(hash, key, now) {
+            set.flows[place].expiry = now;
         }
     }
 
@@ -202,7 +212,7 @@ impl Flows {
         let set = lock(set);
         let Some(place) = set.find(hash, &key, now) else { return Seen::alone(ConnectionState::New) };
         let state = set.flows[place].state();
-        Seen { state, flow: Some(set.seen(place, Some(source), now)) }
+        Seen { flow: Some(set.seen(place, Some(source), now)), ..Seen::alone(state) }
     }
 
     fn related(&self, key: FlowKey, now: Time) -> Option<FlowSeen> {
@@ -218,7 +228,7 @@ impl Flows {
         let (hash, set) = self.set_of(&key);
         let mut set = lock(set);
         let known = set.find(hash, &key, now);
-        let (tcp, anew) = arrival.next(known.map(|place| &set.flows[place]), tracking)?;
+        let next = arrival.next(known.map(|place| &set.flows[place]), tracking)?;
         let place = match known {
             Some(place) => place,
             None => {
@@ -229,7 +239,7 @@ impl Flows {
                 place
             }
         };
-        if anew {
+        if next.stays == Stays::IfForwarded {
             let serial = self.serials.fetch_add(1, Ordering::Relaxed);
             set.tags[place] = hash;
             set.flows[place] = Flow::new(key, source, serial);
@@ -240,15 +250,17 @@ impl Flows {
         }
         let flow = &mut set.flows[place];
         let back = flow.originator != source;
-        flow.tcp = tcp;
+        flow.tcp = next.tcp;
         flow.both_ways |= back;
-        flow.count(packet.ip_length, now);
-        flow.expiry = now + timeout(tracking, packet.protocol, flow.tcp, flow.both_ways);
+        if next.counts {
+            flow.count(packet.ip_length, now);
+            flow.expiry = now + timeout(tracking, packet.protocol, flow.tcp, flow.both_ways);
+        }
         let state = flow.state();
-        if let (Some(talks), Some(listening)) = (&mut set.talks, listening) {
+        if let (Some(talks), Some(listening), true) = (&mut set.talks, listening, next.counts) {
             talks[place].hear(packet, back, listening);
         }
-        Some(Seen { state, flow: Some(set.seen(place, Some(source), now)) })
+        Some(Seen { state, flow: Some(set.seen(place, Some(source), now)), stays: next.stays })
     }
 
     fn first_fragment(&self, packet: &Packet<'_>, now: Time) -> Identity {
@@ -284,7 +296,7 @@ impl Flows {
                 write_address(hasher, *address);
                 hasher.write_u16(*port);
             }
-            hasher.write(&[key.protocol, key.query]);
+            hasher.write(&[key.protocol, key.query.0, key.query.1]);
         });
         // 0 is no tag.
         ((hash >> 64) as u32 | 1, &self.sets[hash as usize & (self.sets.len() - 1)])
@@ -302,28 +314,38 @@ struct Arrival<'a> {
     now: Time,
 }
 
+/// Where a packet leads its connection.
+struct Next {
+    tcp: Option<TcpState>,
+    stays: Stays,
+    /// Whether its bytes and its time count.
+    counts: bool,
+}
+
 impl Arrival<'_> {
-    /// The TCP state that the packet leads to, and whether a connection begins with it. None if it cannot be of the
-    /// connection.
-    fn next(&self, known: Option<&Flow>, tracking: &Tracking) -> Option<(Option<TcpState>, bool)> {
-        let back = known.is_some_and(|flow| flow.originator != self.source);
-        match (self.packet.protocol, known) {
-            (_, Some(flow)) if self.later => Some((flow.tcp, false)),
-            (_, None) if self.later => None,
+    /// None if the packet cannot be of the connection.
+    fn next(&self, known: Option<&Flow>, tracking: &Tracking) -> Option<Next> {
+        let to = |tcp, stays| Next { tcp, stays, counts: true };
+        Some(match (self.packet.protocol, known) {
+            (_, Some(flow)) if self.later => to(flow.tcp, Stays::Yes),
+            (_, None) if self.later => return None,
             (protocol::TCP, known) => {
                 let segment = Segment::of(self.packet.tcp_flags()?)?;
-                match known.and_then(|flow| flow.tcp) {
-                    Some(state) => match state.after(segment, back) {
-                        Step::To(state) => Some((Some(state), false)),
-                        Step::Anew => Some((Some(TcpState::SynSent), true)),
-                        Step::Impossible => None,
-                    },
-                    None => Some((Some(TcpState::first(segment, tracking.loose_tcp)?), true)),
+                let Some((flow, state)) = known.and_then(|flow| Some((flow, flow.tcp?))) else {
+                    return Some(to(Some(TcpState::first(segment, tracking.loose_tcp)?), Stays::IfForwarded));
+                };
+                match state.after(segment, flow.originator != self.source, flow.both_ways) {
+                    Step::To(state) => to(Some(state), Stays::Yes),
+                    Step::Aside(state) => Next { tcp: Some(state), stays: Stays::Yes, counts: false },
+                    Step::Anew => to(Some(TcpState::SynSent), Stays::IfForwarded),
+                    Step::Over => to(Some(TcpState::Close), Stays::No),
+                    Step::Impossible => return None,
                 }
             }
-            (_, None) if !self.opens => None,
-            (_, known) => Some((None, known.is_none())),
-        }
+            (_, None) if !self.opens => return None,
+            (_, Some(_)) => to(None, Stays::Yes),
+            (_, None) => to(None, Stays::IfForwarded),
+        })
     }
 }
 

@@ -9,9 +9,11 @@
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
+//! | `judge/`       | the same packets under the same rules, judged by the kernel's nftables |
 //! | `scene.rs`     | what they share |
 
 mod answers;
+mod judge;
 mod knocks;
 mod operator;
 mod processes;

@@ -38,7 +38,7 @@ const NOBODY: End = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 impl Flow {
     /// A free slot.
     pub(super) const NONE: Flow = Flow {
-        key: FlowKey { protocol: 0, query: 0, ends: [NOBODY; 2] },
+        key: FlowKey { protocol: 0, query: (0, 0), ends: [NOBODY; 2] },
         originator: NOBODY,
         both_ways: false,
         fasttracked: false,
@@ -78,7 +78,7 @@ impl Flow {
         let rank = match self {
             flow if !flow.is_known(now) => 0,
             flow if flow.is_closed() || !flow.both_ways => 1,
-            Flow { tcp: Some(TcpState::SynSent | TcpState::SynReceived), .. } => 2,
+            Flow { tcp: Some(TcpState::SynSent | TcpState::BothSyn | TcpState::SynReceived), .. } => 2,
             _ => 3,
         };
         (rank, self.last)

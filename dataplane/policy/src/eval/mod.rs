@@ -225,6 +225,7 @@ impl<'r> Evaluator<'r> {
         let mut walk =
             Walk { evaluator: self, packet, now, seen: None, untracked: false, matched, replies, logged, tried };
         let (verdict, reason) = walk.decide(chain);
+        walk.settle(verdict);
         let Walk { matched, replies, logged, tried, .. } = walk;
         let evaluation = Evaluation { verdict, reason, matched, replies, logged };
         Explanation { evaluation, chain, tried: tried.unwrap_or_default() }
@@ -268,6 +269,15 @@ impl Walk<'_, '_> {
             _ => {}
         }
         (verdict, reason)
+    }
+
+    /// Forgets the packet's connection if it does not stay.
+    fn settle(&mut self, verdict: Verdict) {
+        if let Some(Seen { flow: Some(key), stays, .. }) = self.seen
+            && !stays.after(verdict)
+        {
+            self.evaluator.tracker.forget(&key);
+        }
     }
 
     fn by_rules(&mut self, chain: BuiltinChain) -> (Verdict, Reason) {

@@ -25,7 +25,7 @@ fn layer7() -> RuleSet {
 
 #[test]
 fn a_pattern_sees_both_directions_one_after_the_other() {
-    let (rules, settings) = (layer7(), Settings::default());
+    let (rules, settings) = (layer7(), open());
     let mut evaluator = Evaluator::new(&rules, &settings, 1);
     assert!(evaluator.outside(&there(b"Open\0 "), ms(0)).matched.is_empty());
     evaluator.inside(&back(b"ses"), ms(0));
@@ -37,7 +37,7 @@ fn a_pattern_sees_both_directions_one_after_the_other() {
 
 #[test]
 fn a_wrong_guess_spoils_its_connection_until_the_timeout() {
-    let (rules, settings) = (layer7(), Settings::default());
+    let (rules, settings) = (layer7(), open());
     let mut evaluator = Evaluator::new(&rules, &settings, 1);
     assert!(evaluator.outside(&there(b"open barley"), ms(0)).matched.is_empty());
     assert!(evaluator.outside(&there(b"open sesame"), ms(29_999)).matched.is_empty());
@@ -47,7 +47,7 @@ fn a_wrong_guess_spoils_its_connection_until_the_timeout() {
 
 #[test]
 fn after_ten_packets_it_is_too_late() {
-    let (rules, settings) = (layer7(), Settings::default());
+    let (rules, settings) = (layer7(), open());
     for (empty, expected) in [(9, true), (10, false)] {
         let mut evaluator = Evaluator::new(&rules, &settings, 1);
         for _ in 0..empty {
@@ -79,7 +79,7 @@ fn says(evaluator: &mut Evaluator<'_>, segments: &[(u32, &[u8])]) -> Vec<bool> {
 #[test]
 fn a_server_name_is_found_in_a_hello_that_comes_in_parts() {
     let rules = rules(vec![rule(vec![Condition::TlsHost("*.example.com".to_owned())], Action::Drop)]);
-    let settings = Settings::default();
+    let settings = open();
     let hello = client_hello("www.Example.com");
     let (one, rest) = hello.split_at(50);
     let (two, three) = rest.split_at(30);

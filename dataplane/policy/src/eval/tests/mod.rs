@@ -15,7 +15,7 @@ use etherparse::{NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TcpHe
 use super::{Evaluation, Evaluator};
 use crate::packet::{Family, Packet, Side, protocol};
 use crate::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, Rule, RuleSet, Table};
-use crate::settings::Settings;
+use crate::settings::{ChainDefaults, Choice, Settings};
 use crate::time::Time;
 
 pub(in crate::eval) const CLIENT: &str = "198.51.100.7";
@@ -44,6 +44,12 @@ pub(in crate::eval) fn rules(rules: Vec<Rule>) -> RuleSet {
 pub(in crate::eval) fn add_src(list: &str, seconds: u64) -> Action {
     let timeout = ListTimeout::After(Duration::from_secs(seconds));
     Action::AddSrcToAddressList(ListAdd { list: list.to_owned(), timeout })
+}
+
+/// Settings by which what no rule decides about is forwarded.
+pub(in crate::eval) fn open() -> Settings {
+    let chain_default = ChainDefaults { input: Choice::Accept, ..ChainDefaults::default() };
+    Settings { chain_default, ..Settings::default() }
 }
 
 /// So many milliseconds after the clock's zero.

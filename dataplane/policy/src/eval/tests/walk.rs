@@ -125,13 +125,13 @@ fn notrack_and_fasttrack() {
         raw("prerouting", vec![port(1)], Action::Notrack),
         rule(vec![state(ConnectionState::Untracked)], Action::Accept),
         rule(vec![port(2)], Action::FasttrackConnection),
-        rule(vec![port(2)], Action::Drop),
+        rule(vec![port(2)], Action::Accept),
     ]);
     let settings = Settings::default();
     let mut evaluator = Evaluator::new(&rules, &settings, 1);
     assert_eq!(evaluator.outside(&knock(1), ms(0)).matched, [0, 1]);
     let first = evaluator.outside(&knock(2), ms(0));
-    assert_eq!((first.verdict, first.matched), (Verdict::Drop, vec![2, 3]));
+    assert_eq!((first.verdict, first.matched), (Verdict::Forward, vec![2, 3]));
     let next = evaluator.outside(&knock(2), ms(29_999));
     assert_eq!((next.verdict, next.reason, next.matched), (Verdict::Forward, Reason::Fasttracked, vec![]));
     let back = evaluator.inside(&udp((SERVER, 2), (CLIENT, 40_000), b""), ms(29_999));

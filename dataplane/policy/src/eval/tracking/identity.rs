@@ -12,8 +12,8 @@ pub type End = (IpAddr, u16);
 pub struct FlowKey {
     /// The IP protocol.
     pub protocol: u8,
-    /// The type of an ICMP query.
-    pub query: u8,
+    /// Type and code of an ICMP query.
+    pub query: (u8, u8),
     /// In order; for ICMP whoever asks first.
     pub ends: [End; 2],
 }
@@ -46,8 +46,8 @@ struct Headers {
     source: IpAddr,
     destination: IpAddr,
     ports: Option<(u16, u16)>,
-    /// ICMP type and identifier.
-    icmp: Option<(u8, u16)>,
+    /// ICMP type, code and identifier.
+    icmp: Option<(u8, u8, u16)>,
 }
 
 impl Identity {
@@ -59,7 +59,7 @@ impl Identity {
             source: packet.source,
             destination: packet.destination,
             ports: packet.ports,
-            icmp: packet.icmp.map(|(kind, _)| (kind, identifier)),
+            icmp: packet.icmp.map(|(kind, code)| (kind, code, identifier)),
         };
         if headers.is_error() {
             // An error goes to whoever sent what it is about. Source: RFC 1122, 3.2.2.
@@ -76,41 +76,41 @@ impl Identity {
 }
 
 impl Headers {
-    /// ICMP's type and identifier, if this is the ICMP of the addresses' family.
-    fn icmp(&self) -> Option<(Family, u8, u16)> {
+    /// ICMP's type, code and identifier, if this is the ICMP of the addresses' family.
+    fn icmp(&self) -> Option<(Family, u8, u8, u16)> {
         let family = Family::of(self.source);
         let own = match family {
             Family::Ipv4 => protocol::ICMP,
             Family::Ipv6 => protocol::ICMPV6,
         };
-        self.icmp.filter(|_| self.protocol == own).map(|(kind, identifier)| (family, kind, identifier))
+        self.icmp.filter(|_| self.protocol == own).map(|(kind, code, identifier)| (family, kind, code, identifier))
     }
 
     /// Source: RFC 1122, 3.2.2; RFC 4443, 2.1.
     fn is_error(&self) -> bool {
         match self.icmp() {
-            Some((Family::Ipv4, kind, _)) => matches!(kind, 3 | 4 | 5 | 11 | 12),
-            Some((Family::Ipv6, kind, _)) => kind < 128,
+            Some((Family::Ipv4, kind, ..)) => matches!(kind, 3 | 4 | 5 | 11 | 12),
+            Some((Family::Ipv6, kind, ..)) => kind < 128,
             None => false,
         }
     }
 
     /// Neighbour discovery (RFC 4861) and multicast listeners (RFC 2710, RFC 3810) ask all and are answered by any.
     fn has_no_connection(&self) -> bool {
-        matches!(self.icmp(), Some((Family::Ipv6, 130..=136 | 143, _)))
+        matches!(self.icmp(), Some((Family::Ipv6, 130..=136 | 143, ..)))
     }
 
     /// The connection, the end the packet came from, and whether it may begin the connection.
     fn connection(&self) -> Option<(FlowKey, End, bool)> {
         let sorted = |source: End, destination: End| {
             let ends = if source <= destination { [source, destination] } else { [destination, source] };
-            (FlowKey { protocol: self.protocol, query: 0, ends }, source, true)
+            (FlowKey { protocol: self.protocol, query: (0, 0), ends }, source, true)
         };
-        if let Some((family, kind, identifier)) = self.icmp() {
+        if let Some((family, kind, code, identifier)) = self.icmp() {
             let (query, answers) = query(family, kind)?;
             let (source, destination) = ((self.source, identifier), (self.destination, identifier));
             let ends = if answers { [destination, source] } else { [source, destination] };
-            return Some((FlowKey { protocol: self.protocol, query, ends }, source, !answers));
+            return Some((FlowKey { protocol: self.protocol, query: (query, code), ends }, source, !answers));
         }
         match (self.protocol, self.ports) {
             (protocol::TCP | protocol::UDP, None) => None,
@@ -143,7 +143,7 @@ impl Headers {
         let ports =
             matches!(number, protocol::TCP | protocol::UDP).then(|| Some((two(transport, 0)?, two(transport, 2)?)));
         let icmp = matches!(number, protocol::ICMP | protocol::ICMPV6);
-        let icmp = icmp.then(|| Some((*transport.first()?, two(transport, 4)?)));
+        let icmp = icmp.then(|| Some((*transport.first()?, *transport.get(1)?, two(transport, 4)?)));
         Some(Headers { protocol: number, source, destination, ports: ports.flatten(), icmp: icmp.flatten() })
     }
 }

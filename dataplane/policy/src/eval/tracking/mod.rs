@@ -1,8 +1,9 @@
 //! Connection tracking: which connection a packet is of, and what is known of that.
 //!
-//! A connection is known from its first packet on, whatever becomes of that, until it has been quiet for a timeout. Both
-//! directions are one connection: TCP and UDP by addresses and ports, ICMP queries by addresses, kind and identifier,
-//! everything else by addresses and protocol. VLANs and sides are no part of it.
+//! A connection is known once its first packet was forwarded, until it has been quiet for a timeout: what was dropped
+//! begins nothing that answers or errors could belong to. Both directions are one connection: TCP and UDP by addresses and
+//! ports, ICMP queries by addresses, kind, code and identifier, everything else by addresses and protocol. VLANs and sides
+//! are no part of it.
 //!
 //! | state         | packets |
 //! |---------------|---------|
@@ -35,6 +36,7 @@ pub use self::tcp::{Segment, Step, TcpState};
 use super::tls::Stream;
 use crate::layer7;
 use crate::packet::{FragmentPart, Packet, protocol};
+use crate::reason::Verdict;
 use crate::rule::{Action, Condition, ConnectionState, RuleSet, Tracking, TrackingMode};
 use crate::time::Time;
 
@@ -117,11 +119,34 @@ pub(super) struct Seen {
     pub(super) flow: Option<FlowKey>,
     /// Where the packet came from, if it is of the connection itself.
     pub(super) source: Option<End>,
+    pub(super) stays: Stays,
+}
+
+/// Whether a packet's connection is known beyond it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stays {
+    /// Until its timeout.
+    Yes,
+    /// It begins with this packet, so only if that is forwarded.
+    IfForwarded,
+    /// It ends with this packet.
+    No,
+}
+
+impl Stays {
+    /// Whether it is, after this verdict on the packet.
+    pub fn after(self, verdict: Verdict) -> bool {
+        match self {
+            Stays::Yes => true,
+            Stays::IfForwarded => verdict == Verdict::Forward,
+            Stays::No => false,
+        }
+    }
 }
 
 impl Seen {
     pub(super) const fn alone(state: ConnectionState) -> Seen {
-        Seen { state, flow: None, source: None }
+        Seen { state, flow: None, source: None, stays: Stays::Yes }
     }
 }
 
@@ -151,6 +176,11 @@ impl<'r> Tracker<'r> {
         self.fragments.retain(|_, (.., expiry)| now < *expiry);
     }
 
+    /// Forgets a connection that does not stay.
+    pub(super) fn forget(&mut self, key: &FlowKey) {
+        self.flows.remove(key);
+    }
+
     /// Learns of a packet, and says what it is.
     pub(super) fn observe(&mut self, packet: &Packet<'_>, now: Time) -> Seen {
         let part = packet.fragment();
@@ -168,18 +198,18 @@ impl<'r> Tracker<'r> {
             Identity::Untracked => Seen::alone(ConnectionState::Untracked),
             Identity::Unknown => Seen::alone(ConnectionState::Invalid),
             Identity::Error { about } => match about.filter(|key| self.flow(key, now).is_some()) {
-                Some(key) => Seen { state: ConnectionState::Related, flow: Some(key), source: None },
+                Some(key) => Seen { flow: Some(key), ..Seen::alone(ConnectionState::Related) },
                 None => Seen::alone(ConnectionState::Invalid),
             },
             Identity::Connection { key, source, opens } => {
                 let later = part == Some(FragmentPart::Later);
-                let Some(state) = self.advance(packet, key, source, opens, later, now) else {
+                let Some((state, stays)) = self.advance(packet, key, source, opens, later, now) else {
                     return Seen::alone(ConnectionState::Invalid);
                 };
                 if let (Some(FragmentPart::First), Some(datagram)) = (part, datagram) {
                     self.fragments.insert(datagram, (key, source, now + FRAGMENT_TIMEOUT));
                 }
-                Seen { state, flow: Some(key), source: Some(source) }
+                Seen { state, flow: Some(key), source: Some(source), stays }
             }
         }
     }
@@ -193,27 +223,34 @@ impl<'r> Tracker<'r> {
         opens: bool,
         later: bool,
         now: Time,
-    ) -> Option<ConnectionState> {
+    ) -> Option<(ConnectionState, Stays)> {
         let known = self.flow(&key, now);
         let back = known.is_some_and(|flow| flow.originator != source);
-        let (tcp, anew) = match (packet.protocol, known) {
-            (_, Some(flow)) if later => (flow.tcp, false),
+        let mut counts = true;
+        let (tcp, stays) = match (packet.protocol, known) {
+            (_, Some(flow)) if later => (flow.tcp, Stays::Yes),
             (_, None) if later => return None,
             (protocol::TCP, known) => {
                 let segment = Segment::of(packet.tcp_flags()?)?;
-                match known.and_then(|flow| flow.tcp) {
-                    Some(state) => match state.after(segment, back) {
-                        Step::To(state) => (Some(state), false),
-                        Step::Anew => (Some(TcpState::SynSent), true),
+                match known.and_then(|flow| Some((flow.tcp?, flow.both_ways))) {
+                    Some((state, answered)) => match state.after(segment, back, answered) {
+                        Step::To(state) => (Some(state), Stays::Yes),
+                        Step::Aside(state) => {
+                            counts = false;
+                            (Some(state), Stays::Yes)
+                        }
+                        Step::Anew => (Some(TcpState::SynSent), Stays::IfForwarded),
+                        Step::Over => (Some(TcpState::Close), Stays::No),
                         Step::Impossible => return None,
                     },
-                    None => (Some(TcpState::first(segment, self.settings.loose_tcp)?), true),
+                    None => (Some(TcpState::first(segment, self.settings.loose_tcp)?), Stays::IfForwarded),
                 }
             }
             (_, None) if !opens => return None,
-            (_, known) => (None, known.is_none()),
+            (_, Some(_)) => (None, Stays::Yes),
+            (_, None) => (None, Stays::IfForwarded),
         };
-        if anew {
+        if stays == Stays::IfForwarded {
             self.count += 1;
             self.flows.insert(key, Flow::new(source, self.count));
         }
@@ -221,9 +258,12 @@ impl<'r> Tracker<'r> {
         let back = flow.originator != source;
         flow.tcp = tcp;
         flow.both_ways |= back;
-        flow.count(packet, back, now);
-        flow.expiry = now + timeout(self.settings, packet.protocol, flow.tcp, flow.both_ways);
-        Some(if flow.both_ways { ConnectionState::Established } else { ConnectionState::New })
+        if counts {
+            flow.count(packet, back, now);
+            flow.expiry = now + timeout(self.settings, packet.protocol, flow.tcp, flow.both_ways);
+        }
+        let state = if flow.both_ways { ConnectionState::Established } else { ConnectionState::New };
+        Some((state, stays))
     }
 }
 
@@ -292,7 +332,7 @@ impl Flow {
 /// How long a connection is known after its last packet.
 pub fn timeout(settings: &Tracking, number: u8, tcp: Option<TcpState>, both_ways: bool) -> Duration {
     match (number, tcp) {
-        (_, Some(TcpState::SynSent)) => settings.tcp_syn_sent,
+        (_, Some(TcpState::SynSent | TcpState::BothSyn)) => settings.tcp_syn_sent,
         (_, Some(TcpState::SynReceived)) => settings.tcp_syn_received,
         (_, Some(TcpState::Established)) => settings.tcp_established,
         (_, Some(TcpState::FinWait)) => settings.tcp_fin_wait,

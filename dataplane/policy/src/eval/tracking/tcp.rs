@@ -3,10 +3,13 @@
 //! ```text
 //!            SYN-ACK back          ACK               FIN           ACK              FIN            ACK
 //! SynSent ───────────→ SynReceived ───→ Established ───→ FinWait ───→ CloseWait ───→ LastAck ───→ TimeWait
-//!    RST anywhere: Close; a SYN in TimeWait or Close: anew
+//!    │ SYN back            ↑ SYN-ACK
+//!    └───────→ BothSyn ────┘          RST anywhere: Close; a SYN in TimeWait or Close: anew
 //! ```
+//! What may belong to a connection that its ends see otherwise than we do is passed by: it counts for nothing, and an
+//! end that disagrees says so with a RST.
 //!
-//! Source: RFC 9293, 3.3.2; Linux's netfilter for what is ignored and what is invalid.
+//! Source: RFC 9293, 3.3.2; Linux's netfilter for what is passed by and what is invalid, which docs/nftables.md tests.
 
 use crate::packet::TcpFlag;
 use crate::word::Set;
@@ -16,6 +19,8 @@ use crate::word::Set;
 pub enum TcpState {
     /// A SYN was seen.
     SynSent,
+    /// A SYN was seen from each end: both open at once.
+    BothSyn,
     /// A SYN-ACK was seen as well.
     SynReceived,
     /// And an ACK.
@@ -52,8 +57,12 @@ pub enum Segment {
 pub enum Step {
     /// The connection goes on, in this state.
     To(TcpState),
+    /// It goes on, in this state; the segment does not count for it, nor does its time.
+    Aside(TcpState),
     /// Another connection of the same addresses and ports begins.
     Anew,
+    /// The connection ends with this segment, and is forgotten.
+    Over,
     /// The segment cannot be of the connection.
     Impossible,
 }
@@ -94,27 +103,40 @@ impl TcpState {
         }
     }
 
-    /// Where a segment leads from here; `back` if it is to whoever sent the first one.
-    pub fn after(self, segment: Segment, back: bool) -> Step {
-        use TcpState::{Close, CloseWait, Established, FinWait, LastAck, SynReceived, SynSent, TimeWait};
+    /// Where a segment leads from here: `back` if it is to whoever sent the first one, `answered` if one was before it.
+    pub fn after(self, segment: Segment, back: bool, answered: bool) -> Step {
+        use TcpState::{BothSyn, Close, CloseWait, Established, FinWait, LastAck, SynReceived, SynSent, TimeWait};
         Step::To(match (segment, self) {
-            (Segment::Syn, TimeWait | Close) => return Step::Anew,
-            // Both ends open at once.
-            (Segment::Syn | Segment::SynAck, SynSent) if back => SynReceived,
-            (Segment::Syn, state) => state,
+            (Segment::Syn, TimeWait) => return Step::Anew,
+            (Segment::Syn, Close) if !back => return Step::Anew,
+            // Else who asks again and again would be remembered for good, unanswered.
+            (Segment::Syn, SynSent) if !answered => return Step::Aside(if back { BothSyn } else { SynSent }),
+            (Segment::Syn, SynSent | BothSyn) if back => BothSyn,
+            (Segment::Syn, SynSent | BothSyn) => self,
+            // Who was asked does not ask.
+            (Segment::Syn, _) if back => return Step::Impossible,
+            (Segment::Syn, _) => return Step::Aside(self),
 
-            (Segment::SynAck | Segment::Fin | Segment::Ack, SynSent) => return Step::Impossible,
-            (Segment::SynAck, state) => state,
+            (Segment::SynAck, SynSent) if back => SynReceived,
+            (Segment::SynAck, BothSyn) => SynReceived,
+            (Segment::SynAck, _) if back => return Step::Aside(self),
+            (Segment::SynAck, SynReceived) => SynReceived,
+            // Who asks does not accept.
+            (Segment::SynAck, _) => return Step::Impossible,
+
+            // Half open, at an end that has lost the other.
+            (Segment::Ack, SynSent | BothSyn) if back => return Step::Aside(self),
+            (Segment::Ack | Segment::Fin, SynSent | BothSyn) => return Step::Impossible,
 
             (Segment::Fin, SynReceived | Established) => FinWait,
             (Segment::Fin, FinWait | CloseWait | LastAck) => LastAck,
-            (Segment::Fin, state) => state,
-
             (Segment::Ack, SynReceived) if !back => Established,
             (Segment::Ack, FinWait) => CloseWait,
             (Segment::Ack, LastAck) => TimeWait,
-            (Segment::Ack, state) => state,
+            (Segment::Fin | Segment::Ack, state) => state,
 
+            // Nobody listens there, or whoever asked has thought better of it.
+            (Segment::Rst, _) if !answered => return Step::Over,
             (Segment::Rst, _) => Close,
         })
     }

@@ -145,10 +145,70 @@ fn what_cannot_be_is_invalid_and_changes_nothing() {
         assert!(wire.tracker.flows.is_empty());
     }
     let mut wire = Wire::new(&settings);
-    // An ACK to somebody who only sent a SYN, and data before the answer.
-    assert_eq!(wire.talk(&["S", "a", "A", "SF", "sa"]), [New, Invalid, Invalid, Invalid, Established]);
+    // Data before the answer, and before anything.
+    assert_eq!(wire.talk(&["S", "A", "fa", "SF", "sa"]), [New, Invalid, Invalid, Invalid, Established]);
+    // Who was asked does not ask, and who asks does not accept.
+    assert_eq!(wire.talk(&["A", "s", "SA", "a"]), [Established, Invalid, Invalid, Established]);
     // ECN's flags of a SYN.
     assert_eq!(Wire::new(&settings).talk(&["SEC", "saE", "A"])[0], New);
+}
+
+#[test]
+fn what_may_be_of_a_connection_that_the_ends_see_otherwise_counts_for_nothing() {
+    let settings = Tracking::default();
+    let mut wire = Wire::new(&settings);
+    let bytes = |wire: &Wire<'_>| wire.tracker.flows.values().map(|flow| flow.bytes).collect::<Vec<_>>();
+    wire.talk(&["S"]);
+    wire.wait(4_999);
+    assert_eq!((wire.talk(&["S"]), bytes(&wire)), (vec![New], vec![40]));
+    // Whoever asks again and again is not remembered for that.
+    wire.wait(1);
+    assert_eq!(wire.talk(&["sa"]), [Invalid]);
+    let mut wire = Wire::new(&settings);
+    assert_eq!(
+        wire.talk(&["S", "a", "sa", "A", "S", "sa"]),
+        [New, Established, Established, Established, Established, Established]
+    );
+    assert_eq!(bytes(&wire), [120]);
+    // Both ask at once.
+    assert_eq!(
+        Wire::new(&settings).talk(&["S", "s", "SA", "sa", "A"]),
+        [New, Established, Established, Established, Established]
+    );
+}
+
+#[test]
+fn a_reset_ends_a_connection_at_once_that_was_not_answered() {
+    let settings = Tracking::default();
+    let rules =
+        rules(vec![rule(vec![Condition::ConnectionState([Established].into_iter().collect())], Action::Passthrough)]);
+    let open = open();
+    for (answer, expected) in [("ra", 0), ("sa", 1)] {
+        let mut evaluator = Evaluator::new(&rules, &open, 1);
+        evaluator.outside(&segment("S"), ms(0));
+        evaluator.inside(&segment(answer), ms(0));
+        assert_eq!(evaluator.connections(ms(0)).len(), expected, "{answer}");
+    }
+    // One that was is known for a while, and so is what still comes of it.
+    let mut wire = Wire::new(&settings);
+    assert_eq!(wire.talk(&["S", "sa", "r", "A", "S"]), [New, Established, Established, Established, New]);
+}
+
+#[test]
+fn what_was_dropped_begins_no_connection() {
+    let known = |states: &[ConnectionState]| Condition::ConnectionState(states.iter().copied().collect());
+    let rules = rules(vec![rule(vec![known(&[Established, Related])], Action::Accept)]);
+    let settings = Settings::default();
+    let mut evaluator = Evaluator::new(&rules, &settings, 1);
+    // A stranger speaks, and then tells that the answer has not arrived.
+    evaluator.outside(&there(), ms(0));
+    let error = icmp(CLIENT, SERVER, (3, 3), [0; 4], &back()[14..][..28]);
+    assert!(evaluator.outside(&error, ms(0)).matched.is_empty());
+    assert_eq!(evaluator.connections(ms(0)), []);
+    // Once the server has spoken, both belong to that.
+    evaluator.inside(&back(), ms(0));
+    assert_eq!(evaluator.outside(&error, ms(0)).matched, [0]);
+    assert_eq!(evaluator.outside(&there(), ms(0)).matched, [0]);
 }
 
 #[test]
@@ -164,7 +224,7 @@ fn loose_tracking_takes_up_a_connection_but_a_strangers_ack_is_new() {
 }
 
 #[test]
-fn icmp_queries_are_connections_by_identifier() {
+fn icmp_queries_are_connections_by_code_and_identifier() {
     let settings = Tracking::default();
     let mut wire = Wire::new(&settings);
     let states = [
@@ -178,6 +238,8 @@ fn icmp_queries_are_connections_by_identifier() {
         wire.sees(&icmp(SERVER, CLIENT, (9, 0), [0; 4], b"")),
     ];
     assert_eq!(states, [Invalid, New, Invalid, New, Established, Established, Invalid, Invalid]);
+    // Codes make other connections.
+    assert_eq!(wire.sees(&icmp(CLIENT, SERVER, (8, 1), [0, 1, 0, 1], b"ping")), New);
     wire.wait(10_000);
     assert_eq!(wire.sees(&echo(SERVER, CLIENT, 0, 1)), Invalid);
     let states = [
@@ -263,7 +325,7 @@ fn fragments_are_of_their_firsts_connection() {
 
 #[test]
 fn bytes_and_rate_are_of_both_ways() {
-    let settings = Settings::default();
+    let settings = open();
     let rules = rules(vec![
         rule(vec![Condition::ConnectionBytes { from: 60, to: Some(100) }], Action::Passthrough),
         rule(vec![Condition::ConnectionBytes { from: 80, to: None }], Action::Passthrough),
@@ -282,9 +344,9 @@ fn bytes_and_rate_are_of_both_ways() {
 
 #[test]
 fn a_connection_limit_counts_those_that_reached_the_rule() {
-    let settings = Settings::default();
+    let settings = open();
     let limit = Condition::ConnectionLimit { count: 2, prefix_length: 24 };
-    let rules = rules(vec![rule(vec![Condition::Protocol(6), limit], Action::Drop)]);
+    let rules = rules(vec![rule(vec![Condition::Protocol(6), limit], Action::Passthrough)]);
     let mut evaluator = Evaluator::new(&rules, &settings, 1);
     let mut say = |source: &str, port: u16, flags: &str, now| {
         let frame = tcp((source, port), (SERVER, 22), flags, (1, 0), b"");

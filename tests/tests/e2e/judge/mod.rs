@@ -1,0 +1,187 @@
+//! The second judge: the kernel's nftables is asked about the same packets under the same rules, and must say the same.
+//!
+//! Rules are read from text; the filter gets the text, nftables what [`nft`] makes of the rules that were read. Both stand
+//! between two ends, see [`lanes`]. What they are known to see differently is said in docs/nftables.md; neither rules nor
+//! packets ask for it.
+//!
+//! | file           | what is there |
+//! |----------------|---------------|
+//! | this           | the comparison |
+//! | `sets.rs`      | rule sets by hand |
+//! | `anything.rs`  | rule sets at random |
+//! | `packets.rs`   | conversations |
+//! | `bytes.rs`     | frames, byte by byte |
+//! | `nft.rs`, `condition.rs` | from rules to nftables |
+//! | `lanes.rs`     | what goes in and comes out |
+//! | `dice.rs`      | numbers at random |
+
+mod anything;
+mod bytes;
+mod condition;
+mod dice;
+mod lanes;
+mod nft;
+mod packets;
+mod sets;
+
+use std::env;
+use std::fs;
+
+use anyhow::{Context as _, ensure};
+use knockplane_policy::packet::Side;
+use knockplane_policy::rsc;
+use knockplane_policy::rule::RuleSet;
+use knockplane_tests::{Filter, FilterOptions, Topology};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use self::dice::Dice;
+use self::lanes::{Arrived, Lane};
+use self::packets::Shot;
+use crate::scene::with;
+
+/// Rule sets at random.
+const RANDOM_SETS: usize = 60;
+/// Frames for each set.
+const FRAMES: u32 = 700;
+/// Most frames between two looks at the other end, whose socket holds some hundred.
+const RUN: usize = 64;
+/// Differences that are told.
+const TOLD: usize = 8;
+
+/// The two judges and how much they were asked.
+struct Court<'a> {
+    filter: &'a Filter<'a>,
+    /// Where nftables stands.
+    bridge: &'a Topology,
+    ours: Lane,
+    theirs: Lane,
+    /// Numbers of frames, which are never used again.
+    next: u32,
+    sets: u8,
+    frames: u32,
+    forwarded: u32,
+    differences: Vec<String>,
+}
+
+#[test]
+fn nftables_judges_every_packet_as_the_filter_does() {
+    // Repeats a run: its seed is told when it fails.
+    let seed = env::var("JUDGE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x6b6e_6f63_6b21);
+    with(&FilterOptions::from_rules("/ip firewall filter\nadd chain=input\n"), |topology, filter| {
+        let bridge = Topology::new(1).expect("a second scene");
+        lanes::bridge(&bridge).expect("a bridge");
+        let (ours, theirs) = (Lane::open(topology).expect("sockets"), Lane::open(&bridge).expect("sockets"));
+        stay_on_one_core();
+        let differences = Vec::new();
+        let mut court =
+            Court { filter, bridge: &bridge, ours, theirs, next: 0, sets: 0, frames: 0, forwarded: 0, differences };
+        let mut dice = Dice(seed);
+        for (name, rules) in sets::BY_HAND {
+            court.try_set(name, rules, &mut dice, packets::shots).expect(name);
+        }
+        for (name, rules) in sets::OF_FRAGMENTS {
+            court.try_set(name, rules, &mut dice, packets::fragments).expect(name);
+        }
+        for number in 0..RANDOM_SETS {
+            let rules = anything::rules(&mut dice);
+            court.try_set(&format!("at random, {number}"), &rules, &mut dice, packets::shots).expect(&rules);
+        }
+        let Court { sets, frames, forwarded, differences, .. } = court;
+        println!("seed {seed}: {sets} rule sets, {frames} packets, {forwarded} forwarded");
+        let told = differences.iter().take(TOLD).map(String::as_str).collect::<Vec<_>>().join("\n\n");
+        assert!(differences.is_empty(), "JUDGE_SEED={seed}: {} differences\n{told}", differences.len());
+        assert!(forwarded > frames / 5 && forwarded < frames / 5 * 4, "neither everything nor nothing passes");
+    });
+}
+
+/// Frames that one core sends arrive in the order in which they were sent.
+fn stay_on_one_core() {
+    let mut one = CpuSet::new();
+    one.set(rustix::thread::sched_getcpu());
+    sched_setaffinity(None, &one).expect("a core");
+}
+
+impl Court<'_> {
+    /// Puts the rules to both, and frames after them.
+    fn try_set(
+        &mut self,
+        name: &str,
+        rules: &str,
+        dice: &mut Dice,
+        shots: fn(&mut Dice, u8, u32, u32) -> Vec<Shot>,
+    ) -> anyhow::Result<()> {
+        self.sets += 1;
+        let text = rules.replace("10.K.", &format!("10.{}.", self.sets)).replace(":K:", &format!(":{}:", self.sets));
+        let reading = rsc::read(text.as_bytes());
+        ensure!(reading.problems.is_empty(), "{:?}", reading.problems);
+        self.apply(&text, &reading.rules)?;
+        let shots = shots(dice, self.sets, self.next, FRAMES);
+        self.next += shots.len() as u32;
+        self.frames += shots.len() as u32;
+        let (mut sent, mut ours, mut theirs) = (0, Arrived::new(), Arrived::new());
+        while let Some(first) = shots.get(sent) {
+            let more = shots[sent..].iter().take(RUN).take_while(|shot| shot.from == first.from).count();
+            self.shoot(first.from, &shots[sent..sent + more], &mut ours, &mut theirs)?;
+            sent += more;
+        }
+        // At the end, for the kernel may keep a fragment until it has all of them.
+        let mut wrong = Vec::new();
+        for Shot { number, from, .. } in &shots {
+            let passed = (ours.contains(&(*from, *number)), theirs.contains(&(*from, *number)));
+            self.forwarded += u32::from(passed.0 || passed.1);
+            if passed.0 != passed.1 {
+                wrong.push((*number, passed.0));
+            }
+        }
+        if let Some((number, _)) = wrong.first() {
+            self.differences.push(told(name, &text, &shots, &wrong, *number));
+        }
+        Ok(())
+    }
+
+    fn apply(&self, text: &str, rules: &RuleSet) -> anyhow::Result<()> {
+        let file = self.filter.path("judged.rsc");
+        fs::write(&file, text)?;
+        let applied = self.filter.knockctl(&["apply", &file.display().to_string()])?;
+        ensure!(applied.ok(), "knockctl apply: {}{}", applied.stdout, applied.stderr);
+        let translated = nft::translate(rules)?;
+        lanes::load(self.bridge, &translated, &self.filter.path("judged.nft"))?;
+        let loose = if rules.tracking.loose_tcp { "1" } else { "0" };
+        self.bridge.filter.set("net/netfilter/nf_conntrack_tcp_loose", loose)
+    }
+
+    /// Sends frames of one side to both, and notes which came out: of ours, and of theirs.
+    fn shoot(&mut self, from: Side, run: &[Shot], ours: &mut Arrived, theirs: &mut Arrived) -> anyhow::Result<()> {
+        let last = u32::MAX - run[0].number;
+        let end = bytes::end_mark(packets::mac((from, 0)), packets::mac((from.opposite(), 0)), last);
+        for lane in [&self.ours, &self.theirs] {
+            for shot in run {
+                lane.send(from, &shot.frame).with_context(|| shot.says.clone())?;
+            }
+            lane.send(from, &end)?;
+        }
+        self.ours.arrivals(from, last, ours)?;
+        self.theirs.arrivals(from, last, theirs)?;
+        Ok(())
+    }
+}
+
+/// A difference, for people: the rules, and the conversation up to it.
+fn told(name: &str, text: &str, shots: &[Shot], wrong: &[(u32, bool)], number: u32) -> String {
+    let conversation = shots.iter().find(|shot| shot.number == number).map(|shot| shot.conversation);
+    let before: Vec<String> = shots
+        .iter()
+        .filter(|shot| shot.number <= number && Some(shot.conversation) == conversation)
+        .map(|shot| match wrong.iter().find(|(number, _)| *number == shot.number) {
+            Some((_, true)) => format!("{}  FORWARDED HERE, dropped by nftables", shot.says),
+            Some((_, false)) => format!("{}  DROPPED HERE, forwarded by nftables", shot.says),
+            None => shot.says.clone(),
+        })
+        .collect();
+    let start = before.len().saturating_sub(40);
+    format!(
+        "\"{name}\", {} differences; under\n{text}\nthe first one is the last of\n{}",
+        wrong.len(),
+        before[start..].join("\n")
+    )
+}
