@@ -78,7 +78,7 @@ fn an_invalid_apply_changes_nothing() {
             "/ip firewall filter\nadd chain=input action=acept\n",
             "/ip firewall filter\nadd chain=input protocol=tcp dst-port=70000\n",
             "/ip firewall filter\nadd chain=input layer7-protocol=nobody\n",
-            "/ip firewall filter\nadd chain=input connection-state=new\n",
+            "/ip firewall filter\nadd chain=input packet-mark=video\n",
             "add chain",
         ] {
             fs::write(&file, wrong).expect("written");
