@@ -65,7 +65,7 @@ impl Inner {
                 let length = if mss.is_some() { 24 } else { 20 };
                 let mut bytes = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
                 // Always the same numbers: the filter does not look at them, and nftables is told not to.
-                bytes.extend([0, 0, 16, 0, 0, 0, 16, 0, length / 4 << 4, *flags, 0x20, 0, 0, 0, 0, 0]);
+                bytes.extend([0, 0, 16, 0, 0, 0, 16, 0, (length / 4) << 4, *flags, 0x20, 0, 0, 0, 0, 0]);
                 bytes.extend(mss.iter().flat_map(|mss| [2, 4, (mss >> 8) as u8, *mss as u8]));
                 (bytes, Some(16))
             }
