@@ -1,5 +1,5 @@
-//! Connections: packets of those that are known, at random, both ways, and of new ones that find no room but among
-//! themselves. The rules are a router's usual first two.
+//! Connections: packets of those that are known, at random, and of strangers that would begin one and are dropped. The
+//! rules are a router's usual first two.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -71,7 +71,8 @@ impl Connections {
         };
         if known {
             for first in (0..flows).step_by(BATCH) {
-                for (side, flags) in [(Side::Outside, SYN), (Side::Inside, SYN | ACK), (Side::Outside, ACK)] {
+                // From inside: what is dropped begins none.
+                for (side, flags) in [(Side::Inside, SYN), (Side::Outside, SYN | ACK), (Side::Inside, ACK)] {
                     (0..BATCH).for_each(|index| connections.put(index, side, first + index as u32, flags));
                     connections.decide(side);
                 }
