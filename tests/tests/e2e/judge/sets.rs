@@ -1,5 +1,5 @@
 //! Rule sets by hand, so that each matcher and action that nftables has as well is asked at least once. `K` stands for
-//! the set's number: docs of `packets` say where.
+//! the set's number, see `packets`.
 
 /// What a set is about, and its rules.
 pub(super) type Named = (&'static str, &'static str);
@@ -281,8 +281,10 @@ add chain=output action=drop connection-bytes=3000-0"),
     ("numbers of connections", "/ip firewall filter
 add chain=input action=add-src-to-address-list address-list=greedy address-list-timeout=5m protocol=udp \
     connection-state=new connection-limit=1,32
-add chain=input action=add-src-to-address-list address-list=many protocol=icmp connection-state=new connection-limit=2,24
-add chain=input action=add-src-to-address-list address-list=few protocol=50 connection-state=new connection-limit=!2,30
+add chain=input action=add-src-to-address-list address-list=many protocol=icmp connection-state=new \
+    connection-limit=2,24
+add chain=input action=add-src-to-address-list address-list=few protocol=50 connection-state=new \
+    connection-limit=!2,30
 add chain=input protocol=tcp src-address-list=greedy
 add chain=input protocol=tcp src-address-list=many
 add chain=input protocol=tcp src-address-list=!few
