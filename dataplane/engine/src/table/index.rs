@@ -8,8 +8,10 @@
 //! ```
 //!
 //! A row begins with a summary, a bit for each of its words that is not zero, so that thousands of rules that cannot
-//! match are passed over 4,096 at a time. What is found is a candidate only: its questions are asked all the same. So
-//! what is negated, or no single field, need not be here, and a field whose rows would take too much memory is left out.
+//! match are passed over 4,096 at a time. For that, the bits of many rules stand in groups, by the fields that they ask
+//! for: within a group one row is mostly zero, and its summary too. Each group yields its candidates in order, and the
+//! first of all groups is next. What is found is a candidate only: its questions are asked all the same. So what is
+//! negated, or no single field, need not be here, and a field whose rows would take too much memory is left out.
 //!
 //! Source: T. V. Lakshman and D. Stiliadis, "High-speed policy-based packet forwarding", SIGCOMM 1998; F. Baboescu and G.
 //! Varghese, "Scalable packet classification", SIGCOMM 2001, for the summaries.
@@ -31,12 +33,21 @@ const BITS: usize = u64::BITS as usize;
 /// Fields of a packet that have rows.
 const FIELDS: usize = 5;
 
+/// So few rules are one group: to look at some words costs less than to look into several groups.
+const FEW: usize = 256;
+
+/// Groups at most: by whether ports and addresses are asked for, source and destination each.
+const GROUPS: usize = 16;
+
 /// See the module.
 pub(super) struct Index {
     words: Box<[u64]>,
     /// Words of a row's summary, in front of the row's own.
     summary: usize,
-    rules: usize,
+    /// The rules by their bits.
+    rules: Box<[u32]>,
+    /// Where the bits of each group begin and end.
+    groups: Box<[(u32, u32)]>,
     protocols: Box<[Row; 256]>,
     source_ports: Option<PortField>,
     destination_ports: Option<PortField>,
@@ -54,12 +65,23 @@ enum Addresses {
     V6 { source: Option<AddressField<u128>>, destination: Option<AddressField<u128>> },
 }
 
-/// The rows of one packet, and the word that was looked at last.
+/// The rows of one packet, and the next candidate of each group.
 pub(crate) struct Candidates {
     rows: [Row; FIELDS],
-    word: usize,
-    bits: u64,
+    /// What was asked for last: heads are no earlier rules.
+    from: u32,
+    heads: [Head; GROUPS],
 }
+
+/// The next candidate of a group: its bit and its rule.
+#[derive(Clone, Copy)]
+struct Head {
+    bit: u32,
+    rule: u32,
+}
+
+/// No rule.
+const NONE: u32 = u32::MAX;
 
 impl Index {
     /// For rules with these questions, in order.
@@ -68,6 +90,8 @@ impl Index {
     }
 
     fn within(most_words: usize, family: Family, rules: &[&[Test<HeaderTest>]]) -> Index {
+        let (order, groups) = groups(rules);
+        let rules: Vec<&[Test<HeaderTest>]> = order.iter().map(|rule| rules[*rule as usize]).collect();
         let mut rows = RowBuilder::new(rules.len(), most_words);
         let all = rows.row(rules.iter().map(|_| true));
         let asks = |wanted: fn(&HeaderTest) -> bool| {
@@ -112,7 +136,8 @@ impl Index {
         Index {
             words: words.into(),
             summary,
-            rules: rules.len(),
+            rules: order.into(),
+            groups: groups.into(),
             protocols,
             source_ports,
             destination_ports,
@@ -144,33 +169,60 @@ impl Index {
             source,
             destination,
         ];
-        Candidates { rows, word: 0, bits: self.common(&rows, self.summary) }
+        // Not looked for yet.
+        Candidates { rows, from: NONE, heads: [Head { bit: 0, rule: 0 }; GROUPS] }
     }
 
     /// The first candidate from one rule to the one before another.
     #[inline]
     pub(super) fn next(&self, candidates: &mut Candidates, from: usize, end: usize) -> Option<usize> {
-        let mut word = from / BITS;
-        if candidates.word != word {
-            self.look(candidates, word);
-        }
-        let mut bits = candidates.bits & (!0 << (from % BITS));
-        while bits == 0 {
-            word = self.next_word(&candidates.rows, word + 1)?;
-            if word * BITS >= end {
-                return None;
+        let from = from as u32;
+        // Behind a jump it may go on earlier than where it was.
+        let anew = from < candidates.from;
+        candidates.from = from;
+        let mut first = NONE;
+        for (place, (begin, behind)) in self.groups.iter().enumerate() {
+            let Head { bit, rule } = candidates.heads[place];
+            if anew || rule < from {
+                let next = if !anew && rule + 1 == from { bit + 1 } else { self.bit_of(*begin, *behind, from) };
+                candidates.heads[place] = self.head(&candidates.rows, next, *behind);
             }
-            self.look(candidates, word);
-            bits = candidates.bits;
+            first = first.min(candidates.heads[place].rule);
         }
-        let found = word * BITS + bits.trailing_zeros() as usize;
-        (found < end).then_some(found)
+        (first < end as u32).then_some(first as usize)
     }
 
-    #[inline]
-    fn look(&self, candidates: &mut Candidates, word: usize) {
-        candidates.word = word;
-        candidates.bits = if word * BITS < self.rules { self.common(&candidates.rows, self.summary + word) } else { 0 };
+    /// The bit of the first rule of a group from this one on.
+    fn bit_of(&self, begin: u32, behind: u32, rule: u32) -> u32 {
+        let rules = &self.rules[begin as usize..behind as usize];
+        begin + rules.partition_point(|its| *its < rule) as u32
+    }
+
+    /// The first candidate of a group from this bit on.
+    fn head(&self, rows: &[Row; FIELDS], bit: u32, behind: u32) -> Head {
+        let found = self.next_bit(rows, bit as usize, behind as usize);
+        match found.and_then(|bit| Some((bit, self.rules.get(bit)?))) {
+            Some((bit, rule)) => Head { bit: bit as u32, rule: *rule },
+            None => Head { bit: behind, rule: NONE },
+        }
+    }
+
+    /// The first bit that all rows have in common, from one on and before another.
+    fn next_bit(&self, rows: &[Row; FIELDS], from: usize, behind: usize) -> Option<usize> {
+        if from >= behind {
+            return None;
+        }
+        let mut word = from / BITS;
+        let mut bits = self.common(rows, self.summary + word) & (!0 << (from % BITS));
+        while bits == 0 {
+            word = self.next_word(rows, word + 1)?;
+            if word * BITS >= behind {
+                return None;
+            }
+            bits = self.common(rows, self.summary + word);
+        }
+        let found = word * BITS + bits.trailing_zeros() as usize;
+        (found < behind).then_some(found)
     }
 
     /// The first word from this one on that may hold a candidate.
@@ -193,6 +245,29 @@ impl Index {
     fn common(&self, rows: &[Row; FIELDS], word: usize) -> u64 {
         rows.iter().fold(!0, |common, row| common & self.words.get(*row as usize + word).copied().unwrap_or_default())
     }
+}
+
+/// The rules in the order of their bits, and where groups of them begin and end.
+fn groups(rules: &[&[Test<HeaderTest>]]) -> (Vec<u32>, Vec<(u32, u32)>) {
+    let asks = |rule: &u32| {
+        let tests = rules[*rule as usize];
+        let ports = (asked(tests, source_port).is_some(), asked(tests, destination_port).is_some());
+        (ports, asked(tests, source).is_some(), asked(tests, destination).is_some())
+    };
+    let mut order: Vec<u32> = (0..rules.len() as u32).collect();
+    if order.len() <= FEW {
+        let all = (0, order.len() as u32);
+        return (order, vec![all]);
+    }
+    // Stable: within a group the rules stay in order.
+    order.sort_by_key(asks);
+    let sizes = order.chunk_by(|one, other| asks(one) == asks(other)).map(|group| group.len() as u32);
+    let ends = sizes.scan(0, |begin, size| {
+        *begin += size;
+        Some((*begin - size, *begin))
+    });
+    let groups = ends.collect();
+    (order, groups)
 }
 
 /// What a rule asks of a field; none if nothing that is not negated. Of several questions the first one counts.
