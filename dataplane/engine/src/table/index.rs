@@ -176,6 +176,10 @@ impl Index {
     /// The first candidate from one rule to the one before another.
     #[inline]
     pub(super) fn next(&self, candidates: &mut Candidates, from: usize, end: usize) -> Option<usize> {
+        if self.groups.len() == 1 {
+            // Its bits are the rules, in order.
+            return self.next_bit(&candidates.rows, from, end.min(self.rules.len()));
+        }
         let from = from as u32;
         // Behind a jump it may go on earlier than where it was.
         let anew = from < candidates.from;
@@ -208,6 +212,7 @@ impl Index {
     }
 
     /// The first bit that all rows have in common, from one on and before another.
+    #[inline]
     fn next_bit(&self, rows: &[Row; FIELDS], from: usize, behind: usize) -> Option<usize> {
         if from >= behind {
             return None;
