@@ -22,7 +22,7 @@ pub(super) fn workloads<'a>() -> Vec<Workload<'a>> {
 /// A batch of payloads, each tried with all patterns; which one matches is known.
 fn work(regexps: Vec<String>, payload: Vec<u8>, matches: Option<usize>) -> impl FnMut() {
     let regexps: Vec<&str> = regexps.iter().map(String::as_str).collect();
-    let patterns = Patterns::compile(&regexps).unwrap_or_else(|(place, error)| panic!("{}: {error}", regexps[place]));
+    let patterns = Patterns::compile(&regexps).unwrap_or_else(|errors| panic!("{errors:?}"));
     let found = patterns.alone(&payload);
     assert!((0..regexps.len()).all(|pattern| found.contains(pattern) == (Some(pattern) == matches)));
     move || {

@@ -27,7 +27,7 @@ pub(crate) enum ServerName {
 ///
 /// # Errors
 /// As [`Patterns::compile`].
-pub(crate) fn compile(globs: &[&str]) -> Result<Patterns, (usize, PatternError)> {
+pub(crate) fn compile(globs: &[&str]) -> Result<Patterns, Vec<(usize, PatternError)>> {
     let regexps: Vec<String> = globs.iter().map(|glob| regexp(glob)).collect();
     Patterns::compile(&regexps.iter().map(String::as_str).collect::<Vec<_>>())
 }

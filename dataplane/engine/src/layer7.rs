@@ -92,22 +92,29 @@ impl Patterns {
     /// Builds the automata.
     ///
     /// # Errors
-    /// The position of the first pattern that cannot run, and why.
-    pub fn compile(regexps: &[&str]) -> Result<Patterns, (usize, PatternError)> {
-        let mut parsed = Vec::new();
+    /// The positions of all patterns that cannot run, and why; of those that are too many or too large together, the first.
+    pub fn compile(regexps: &[&str]) -> Result<Patterns, Vec<(usize, PatternError)>> {
+        if regexps.len() > MOST_PATTERNS {
+            return Err(vec![(MOST_PATTERNS, PatternError::TooMany)]);
+        }
+        let (mut parsed, mut errors) = (Vec::new(), Vec::new());
         for (position, regexp) in regexps.iter().enumerate() {
-            let hir = layer7::parse(regexp).map_err(|error| (position, PatternError::Syntax(error)))?;
-            if position == MOST_PATTERNS {
-                return Err((position, PatternError::TooMany));
-            }
             // Each by itself first, so that the error names it.
-            build(std::slice::from_ref(&hir), SIZE_LIMIT).map_err(|error| (position, error))?;
-            parsed.push(hir);
+            match layer7::parse(regexp).map_err(PatternError::Syntax).and_then(|hir| {
+                build(std::slice::from_ref(&hir), SIZE_LIMIT)?;
+                Ok(hir)
+            }) {
+                Ok(hir) => parsed.push(hir),
+                Err(error) => errors.push((position, error)),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
         }
         let mut automata = Vec::new();
-        group(&parsed, 0, TOGETHER_LIMIT, &mut automata)?;
+        group(&parsed, 0, TOGETHER_LIMIT, &mut automata).map_err(|error| vec![error])?;
         if let Some(group) = automata.get(MOST_AUTOMATA) {
-            return Err((group.first, PatternError::TooLargeTogether));
+            return Err(vec![(group.first, PatternError::TooLargeTogether)]);
         }
         let all = parsed.iter().enumerate().fold(0, |all, (position, _)| all | 1 << position);
         Ok(Patterns { automata, all: PatternSet(all) })
@@ -250,7 +257,7 @@ mod tests {
             .prop_map(|(bytes, repeats)| bytes.repeat(repeats))
     }
 
-    fn first_error(regexps: &[&str]) -> (usize, PatternError) {
+    fn errors(regexps: &[&str]) -> Vec<(usize, PatternError)> {
         Patterns::compile(regexps).err().unwrap_or_else(|| panic!("{regexps:?} compiled"))
     }
 
@@ -287,11 +294,12 @@ mod tests {
     #[test]
     fn a_pattern_that_explodes_is_named_and_says_the_limit() {
         for regexp in ["(a|b)*a(a|b){20}", "((a{100}){100}){100}", "x.{1,1000}y"] {
-            let (position, error) = first_error(&["fine", regexp]);
-            assert_eq!((position, &error), (1, &PatternError::TooLarge), "{regexp}");
-            assert!(error.to_string().contains("1048576 bytes"));
+            let told = errors(&["fine", regexp]);
+            assert_eq!(told, [(1, PatternError::TooLarge)], "{regexp}");
+            assert!(told[0].1.to_string().contains("1048576 bytes"));
         }
-        assert!(matches!(first_error(&["("]), (0, PatternError::Syntax(_))));
+        assert!(matches!(errors(&["("])[..], [(0, PatternError::Syntax(_))]));
+        assert!(matches!(errors(&["(", "fine", ")"])[..], [(0, _), (2, _)]), "all are told at once");
     }
 
     #[test]
@@ -301,7 +309,7 @@ mod tests {
         let patterns = Patterns::compile(&passphrases).unwrap();
         assert_eq!(patterns.automata.len(), 1);
         assert_eq!(patterns.alone(b"PASSPHRASE 127"), PatternSet(1 << 127));
-        assert_eq!(first_error(&[passphrases.as_slice(), &["x"]].concat()), (128, PatternError::TooMany));
+        assert_eq!(errors(&[passphrases.as_slice(), &["x"]].concat()), [(128, PatternError::TooMany)]);
 
         // Each multiplies what the others take.
         let gaps = ["a.{8}b", "c.{8}d", "e.{8}f"].map(|regexp| layer7::parse(regexp).unwrap());

@@ -23,7 +23,9 @@ use hashbrown::HashMap;
 use knockplane_policy::eval::{MAX_JUMP_DEPTH, tracking};
 use knockplane_policy::level;
 use knockplane_policy::packet::Family;
-use knockplane_policy::rule::{self, Action, AddressSet, Condition, EntryAddress, Rule, RuleId, RuleSet};
+use knockplane_policy::rule::{
+    self, Action, AddressSet, Condition, EntryAddress, Layer7Pattern, Rule, RuleId, RuleSet,
+};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use siphasher::sip::SipHasher13;
@@ -567,24 +569,23 @@ fn compile_patterns<'r>(rules: &'r RuleSet, problems: &mut Vec<Problem>) -> (Lis
     }
     let mut id = SipHasher13::new();
     let mut listening = Listening::default();
-    // Without those that cannot run, so that all of them are named.
-    while let Err((position, error)) = {
-        let regexps: Vec<&str> = used.iter().map(|pattern| pattern.regexp.as_str()).collect();
-        Patterns::compile(&regexps).map(|patterns| listening.patterns = patterns)
-    } {
-        let pattern = used.remove(position);
-        problems.push(Problem::Pattern { pattern: pattern.name.clone(), line: pattern.line, error });
+    let regexps: Vec<&str> = used.iter().map(|pattern| pattern.regexp.as_str()).collect();
+    match Patterns::compile(&regexps) {
+        Ok(patterns) => listening.patterns = patterns,
+        Err(errors) => problems.extend(errors.into_iter().map(|(position, error)| {
+            let Layer7Pattern { name: pattern, line, .. } = used[position].clone();
+            Problem::Pattern { pattern, line, error }
+        })),
     }
-    while let Err((position, error)) = {
-        let globs: Vec<&str> = asked.iter().map(|(_, name)| *name).collect();
-        hello::compile(&globs).map(|names| listening.names = names)
-    } {
-        let (rule, name) = asked.remove(position);
-        problems.push(Problem::TlsHost { rule: rule.into(), name: name.to_owned(), error });
+    let globs: Vec<&str> = asked.iter().map(|(_, name)| *name).collect();
+    match hello::compile(&globs) {
+        Ok(names) => listening.names = names,
+        Err(errors) => problems.extend(errors.into_iter().map(|(position, error)| {
+            let (rule, name) = asked[position];
+            Problem::TlsHost { rule: rule.into(), name: name.to_owned(), error }
+        })),
     }
-    for text in
-        used.iter().map(|pattern| pattern.regexp.as_str()).chain(["\0"]).chain(asked.iter().map(|(_, name)| *name))
-    {
+    for text in regexps.into_iter().chain(["\0"]).chain(globs) {
         id.write(text.as_bytes());
         id.write_u8(0xff);
     }
