@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use knockplane_policy::eval::tracking::{
-    End, FRAGMENT_TIMEOUT, FlowKey, Identity, Segment, Stays, Step, TcpState, identification, timeout,
+    End, FRAGMENT_TIMEOUT, FlowKey, Identity, Segment, Stays, Step, TcpState, timeout,
 };
 use knockplane_policy::packet::{FragmentPart, Packet, protocol};
 use knockplane_policy::rule::{ConnectionState, Tracking};
@@ -25,9 +25,8 @@ use knockplane_policy::time::Time;
 
 use self::flow::{Flow, Talk};
 use crate::hello::ServerName;
-use crate::keyed::{Keyed, Tag, tag};
+use crate::keyed::{Keyed, Tag, datagram, tag, write_address};
 use crate::layer7::PatternSet;
-use crate::meters::write_address;
 use crate::table::Listening;
 
 /// Slots of a set. With twice as many slots as connections wanted, a set is full once in some hundred at the limit.
@@ -280,13 +279,7 @@ impl Flows {
     }
 
     fn datagram(&self, packet: &Packet<'_>) -> Option<Tag> {
-        let identification = identification(packet)?;
-        Some(tag(self.secret, |hasher| {
-            write_address(hasher, packet.source);
-            write_address(hasher, packet.destination);
-            hasher.write_u8(packet.protocol);
-            hasher.write_u32(identification);
-        }))
+        datagram(self.secret, packet, 0)
     }
 
     /// The connection's set, and what it is found by there.

@@ -3,8 +3,12 @@
 //! Keys are known by a hash of 128 bits with a secret, so that nobody can choose two that meet. A hash names a set of a
 //! few slots with a lock of its own. When all slots of a set are taken, what expires first gives way.
 
-use std::sync::{Mutex, PoisonError};
+use std::hash::Hasher as _;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use knockplane_policy::eval::tracking::identification;
+use knockplane_policy::packet::Packet;
 use knockplane_policy::time::Time;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
@@ -33,6 +37,31 @@ pub(crate) fn tag(secret: [u64; 2], write: impl FnOnce(&mut SipHasher13)) -> Tag
     hasher.finish128().as_u128()
 }
 
+/// Both families, so that neither looks like the other.
+pub(crate) fn write_address(hasher: &mut SipHasher13, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            hasher.write_u8(4);
+            hasher.write(&address.octets());
+        }
+        IpAddr::V6(address) => {
+            hasher.write_u8(6);
+            hasher.write(&address.octets());
+        }
+    }
+}
+
+/// What a packet's datagram is known by, and by something more. None if the packet is no fragment and could be none.
+pub(crate) fn datagram(secret: [u64; 2], packet: &Packet<'_>, more: u8) -> Option<Tag> {
+    let identification = identification(packet)?;
+    Some(tag(secret, |hasher| {
+        write_address(hasher, packet.source);
+        write_address(hasher, packet.destination);
+        hasher.write(&[packet.protocol, more]);
+        hasher.write_u32(identification);
+    }))
+}
+
 impl<V: Default> Keyed<V> {
     /// Room for about so many keys.
     pub(crate) fn new(capacity: usize) -> Keyed<V> {
@@ -41,9 +70,13 @@ impl<V: Default> Keyed<V> {
         Keyed { sets: (0..sets).map(|_| Mutex::new(std::array::from_fn(|_| slot()))).collect() }
     }
 
+    fn set(&self, tag: Tag) -> MutexGuard<'_, [Slot<V>; WAYS]> {
+        self.sets[tag as usize & (self.sets.len() - 1)].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Works on what is remembered for a key, which is anew if nothing is, and says until when it counts.
     pub(crate) fn with<T>(&self, tag: Tag, now: Time, work: impl FnOnce(&mut V) -> (T, Time)) -> T {
-        let mut set = self.sets[tag as usize & (self.sets.len() - 1)].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut set = self.set(tag);
         let known = set.iter().position(|slot| slot.tag == tag && now < slot.expiry);
         let place = known.unwrap_or_else(|| {
             let first = (0..WAYS).min_by_key(|place| set[*place].expiry).unwrap_or_default();
@@ -62,8 +95,7 @@ impl<V: Default> Keyed<V> {
     where
         V: Copy,
     {
-        let set = self.sets[tag as usize & (self.sets.len() - 1)].lock().unwrap_or_else(PoisonError::into_inner);
-        set.iter().find(|slot| slot.tag == tag && now < slot.expiry).map(|slot| slot.value)
+        self.set(tag).iter().find(|slot| slot.tag == tag && now < slot.expiry).map(|slot| slot.value)
     }
 }
 
@@ -103,7 +135,7 @@ mod tests {
 
     #[test]
     fn hashes_depend_on_the_secret() {
-        let of = |secret| tag(secret, |hasher| std::hash::Hasher::write_u32(hasher, 7));
+        let of = |secret| tag(secret, |hasher| hasher.write_u32(7));
         assert_ne!(of([1, 2]), of([1, 3]));
     }
 }

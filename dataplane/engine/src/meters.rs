@@ -3,7 +3,6 @@
 //! Each matcher remembers for itself, and all workers together. It begins anew with its table.
 
 use std::hash::Hasher as _;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use knockplane_policy::rule::{LimitMode, Rate};
 use knockplane_policy::time::Time;
 use siphasher::sip128::SipHasher13;
 
-use crate::keyed::{Keyed, Tag, tag};
+use crate::keyed::{Keyed, Tag, tag, write_address};
 
 /// Ports that are remembered of one source.
 const PORTS: usize = 64;
@@ -175,19 +174,5 @@ impl Meters {
             hasher.write_u32(meter);
             write(hasher);
         })
-    }
-}
-
-/// Both families, so that neither looks like the other.
-pub(crate) fn write_address(hasher: &mut SipHasher13, address: IpAddr) {
-    match address {
-        IpAddr::V4(address) => {
-            hasher.write_u8(4);
-            hasher.write(&address.octets());
-        }
-        IpAddr::V6(address) => {
-            hasher.write_u8(6);
-            hasher.write(&address.octets());
-        }
     }
 }

@@ -14,8 +14,7 @@ use knockplane_policy::eval::tracking::FlowKey;
 use knockplane_policy::time::Time;
 
 use crate::flows::{FlowSeen, Flows};
-use crate::keyed::{Tag, tag};
-use crate::meters::write_address;
+use crate::keyed::{Tag, tag, write_address};
 
 /// How many matchers a table may have: two bits each in a connection, one for each direction.
 pub(crate) const MOST_MATCHERS: u32 = 16;

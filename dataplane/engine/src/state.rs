@@ -1,19 +1,17 @@
 //! What packets leave behind, and what a new table of rules finds: address lists, connections, and a few limits.
 
-use std::hash::Hasher as _;
 use std::net::IpAddr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use knockplane_policy::eval::limits::Bucket;
 use knockplane_policy::eval::replies::{ICMP_ERRORS, TARPIT_ACK_INTERVAL};
-use knockplane_policy::eval::tracking::{FRAGMENT_TIMEOUT, identification};
+use knockplane_policy::eval::tracking::FRAGMENT_TIMEOUT;
 use knockplane_policy::packet::Packet;
 use knockplane_policy::time::Time;
 
 use crate::flows::Flows;
-use crate::keyed::{Keyed, Tag, tag};
+use crate::keyed::{Keyed, Tag, datagram, tag, write_address};
 use crate::lists::{CapacityError, Lists};
-use crate::meters::write_address;
 
 /// See the module.
 pub struct State {
@@ -115,14 +113,9 @@ impl State {
         self.datagram(packet).and_then(|datagram| self.datagrams.get(datagram, now)).unwrap_or_default()
     }
 
+    /// The same datagram on the other side is another one.
     fn datagram(&self, packet: &Packet<'_>) -> Option<Tag> {
-        let identification = identification(packet)?;
-        Some(tag(self.secret, |hasher| {
-            write_address(hasher, packet.source);
-            write_address(hasher, packet.destination);
-            hasher.write(&[packet.side.index() as u8, packet.protocol]);
-            hasher.write_u32(identification);
-        }))
+        datagram(self.secret, packet, packet.side.index() as u8)
     }
 }
 
