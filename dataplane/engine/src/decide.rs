@@ -189,18 +189,14 @@ impl Walk<'_> {
             return self.end(Verdict::Drop, Reason::Rule, part);
         }
         let flows = state.flows().filter(|_| table.tracks() && !self.untracked);
-        self.seen = Some(match flows {
-            Some(flows) => {
-                self.trail.is_plain = false;
-                let seen = flows.observe(packet, part, self.now, &table.rules().tracking, table.listening());
-                self.seen = Some(seen);
-                if seen.flow.is_some_and(|flow| flow.fasttracked && flow.back.is_some()) {
-                    return self.end(Verdict::Forward, Reason::Fasttracked, part);
-                }
-                seen
-            }
-            None => Seen::alone(ConnectionState::Untracked),
-        });
+        self.trail.is_plain &= flows.is_none();
+        let untracked = || Seen::alone(ConnectionState::Untracked);
+        self.seen = Some(flows.map_or_else(untracked, |flows| {
+            flows.observe(packet, part, self.now, &table.rules().tracking, table.listening())
+        }));
+        if self.own_flow().is_some_and(|flow| flow.fasttracked) {
+            return self.end(Verdict::Forward, Reason::Fasttracked, part);
+        }
         match self.enter(filter, chain) {
             Some(verdict) => self.end(verdict, Reason::Rule, part),
             None if self.is_later => self.end(Verdict::Forward, Reason::Fragment, part),

@@ -238,17 +238,12 @@ impl<'a> Walk<'a> {
     fn asks(&mut self, question: &StateTest) -> Option<bool> {
         let Context { table, state, wall, .. } = self.context;
         let (packet, now) = (self.packet, self.now);
-        match question {
-            StateTest::Header(test) => return test.asks(&self.view, table.about()),
-            StateTest::Source(list) => return Some(self.lists_of_source().contains(*list)),
-            StateTest::Destination(list) => return Some(self.lists_of_destination().contains(*list)),
-            StateTest::ConnectionState(states) => return Some(states.contains(self.seen?.state)),
-            _ => self.trail.is_plain = false,
-        }
+        self.trail.is_plain &= question.is_plain();
         Some(match question {
-            StateTest::Header(_) | StateTest::Source(_) | StateTest::Destination(_) | StateTest::ConnectionState(_) => {
-                return None;
-            }
+            StateTest::Header(test) => test.asks(&self.view, table.about())?,
+            StateTest::Source(list) => self.lists_of_source().contains(*list),
+            StateTest::Destination(list) => self.lists_of_destination().contains(*list),
+            StateTest::ConnectionState(states) => states.contains(self.seen?.state),
             StateTest::TlsHost(name) => match self.server_name()? {
                 ServerName::Unknown => return None,
                 ServerName::Fits(names) => names.contains(*name),
@@ -310,7 +305,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The connection that the packet is of.
-    fn own_flow(&self) -> Option<&FlowSeen> {
+    pub(crate) fn own_flow(&self) -> Option<&FlowSeen> {
         self.flow().filter(|flow| flow.back.is_some())
     }
 

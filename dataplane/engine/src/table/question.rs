@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::net::IpAddr;
 
 use knockplane_policy::eval::address::address_type;
-use knockplane_policy::packet::{ExtensionHeader, Family, FragmentPart, MacAddress, OptionKind, Packet, Side, TcpFlag};
+use knockplane_policy::packet::{ExtensionHeader, Family, FragmentPart, MacAddress, Packet, Side, TcpFlag};
 use knockplane_policy::rule::{
     AddressSet, AddressType, Comparison, Condition, Direction, Ipv4Option, Matcher, PortSet, RuleSet,
 };
@@ -158,7 +158,7 @@ impl Closer {
             Closer::Ttl(comparison) => comparison.holds(packet.ttl()?),
             Closer::Dscp(value) => packet.dscp()? == *value,
             Closer::Tos { value, mask } => packet.tos()? & mask == *value,
-            Closer::Ipv4Options(option) => has_option(packet.ipv4_options()?, *option),
+            Closer::Ipv4Options(option) => option.holds(packet.ipv4_options()?),
             Closer::Headers { headers, exact: true } => packet.extension_headers()? == *headers,
             Closer::Headers { headers, exact: false } => headers.is_subset(packet.extension_headers()?),
             Closer::LaterFragment(later) => (packet.fragment()? == FragmentPart::Later) == *later,
@@ -172,24 +172,6 @@ impl Closer {
             Closer::Never => return None,
         })
     }
-}
-
-/// Whether these options of an IPv4 header are what is asked. Each kind and its `no-` are opposites.
-fn has_option(options: Set<OptionKind>, asked: Ipv4Option) -> bool {
-    let (kinds, wanted): (&[OptionKind], bool) = match asked {
-        Ipv4Option::Any => return !options.is_empty(),
-        Ipv4Option::None => return options.is_empty(),
-        Ipv4Option::StrictSourceRouting => (&[OptionKind::StrictSourceRouting], true),
-        Ipv4Option::LooseSourceRouting => (&[OptionKind::LooseSourceRouting], true),
-        Ipv4Option::NoSourceRouting => (&[OptionKind::StrictSourceRouting, OptionKind::LooseSourceRouting], false),
-        Ipv4Option::RecordRoute => (&[OptionKind::RecordRoute], true),
-        Ipv4Option::NoRecordRoute => (&[OptionKind::RecordRoute], false),
-        Ipv4Option::Timestamp => (&[OptionKind::Timestamp], true),
-        Ipv4Option::NoTimestamp => (&[OptionKind::Timestamp], false),
-        Ipv4Option::RouterAlert => (&[OptionKind::RouterAlert], true),
-        Ipv4Option::NoRouterAlert => (&[OptionKind::RouterAlert], false),
-    };
-    kinds.iter().any(|kind| options.contains(*kind)) == wanted
 }
 
 /// The question about headers that a matcher asks; none if it asks something else.
@@ -237,16 +219,6 @@ pub(super) fn header_test(matcher: &Matcher, family: Family, about: About<'_>) -
         _ => return None,
     };
     Some(Test { negated: matcher.negated, question })
-}
-
-/// An empty set, which exports may hold, is no question: every packet will do, also if it is negated.
-pub(super) fn asks_nothing(condition: &Condition) -> bool {
-    match condition {
-        Condition::SrcAddressType(types) | Condition::DstAddressType(types) => types.is_empty(),
-        Condition::ConnectionState(states) => states.is_empty(),
-        Condition::ConnectionNatState(states) => states.is_empty(),
-        _ => false,
-    }
 }
 
 /// What goes out of one side came in on the other.

@@ -8,7 +8,7 @@ use knockplane_policy::word::Set;
 use memchr::memmem::Finder;
 
 use super::Names;
-use super::question::{About, HeaderTest, Test, asks_nothing, header_test};
+use super::question::{About, HeaderTest, Test, header_test};
 use crate::lists::ListId;
 use crate::meters::{MeterId, ScanWeights};
 use crate::reached::MatcherId;
@@ -76,6 +76,15 @@ impl StateTest {
         )
     }
 
+    /// Whether packets that look the same to the headers' questions get the same answer: what else is asked of headers is
+    /// noted by the view, and where connections are tracked no packet is like another.
+    pub(crate) const fn is_plain(&self) -> bool {
+        matches!(
+            self,
+            StateTest::Header(_) | StateTest::Source(_) | StateTest::Destination(_) | StateTest::ConnectionState(_)
+        )
+    }
+
     /// What it takes to ask, roughly: what is cheap comes first where the order is free.
     const fn cost(&self) -> u8 {
         match self {
@@ -92,7 +101,7 @@ pub(super) type Questions = (Box<[Test<HeaderTest>]>, Box<[Test<StateTest>]>);
 
 /// Resolves a rule's matchers.
 pub(super) fn questions(matchers: &[Matcher], family: Family, names: &mut Names<'_>, about: About<'_>) -> Questions {
-    let mut ordered: Vec<&Matcher> = matchers.iter().filter(|matcher| !asks_nothing(&matcher.condition)).collect();
+    let mut ordered: Vec<&Matcher> = matchers.iter().filter(|matcher| !matcher.condition.asks_nothing()).collect();
     ordered.sort_by_key(|matcher| matcher.condition.rank());
     let (mut headers, mut free, mut in_turn) = (Vec::new(), Vec::new(), Vec::new());
     for matcher in ordered {

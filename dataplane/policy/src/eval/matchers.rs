@@ -4,9 +4,8 @@ use super::address::address_type;
 use super::clock;
 use super::keyed;
 use super::walk::Walk;
-use crate::packet::{FragmentPart, OptionKind};
-use crate::rule::{AddressType, Condition, Direction, InterfaceKind, Ipv4Option, Matcher};
-use crate::word::Set;
+use crate::packet::FragmentPart;
+use crate::rule::{AddressType, Condition, Direction, InterfaceKind, Matcher};
 
 /// A matcher's place: its rule's index, and its own in the rule. What has a memory has one for each place.
 pub(super) type Place = (usize, usize);
@@ -14,7 +13,7 @@ pub(super) type Place = (usize, usize);
 impl Walk<'_, '_> {
     /// Whether the matcher is true.
     pub(super) fn holds(&mut self, place: Place, matcher: &Matcher) -> bool {
-        asks_nothing(&matcher.condition)
+        matcher.condition.asks_nothing()
             || matcher.condition.applies(self.packet)
                 && self.asks(place, &matcher.condition).is_some_and(|answer| answer != matcher.negated)
     }
@@ -39,7 +38,7 @@ impl Walk<'_, '_> {
             Condition::Tos { value, mask } => packet.tos()? & mask == *value,
             Condition::PacketSize(range) => u16::try_from(packet.ip_length).is_ok_and(|size| range.contains(&size)),
             Condition::TlsHost(pattern) => super::tls::fits(pattern, &self.server_name()?),
-            Condition::Ipv4Options(option) => has_option(packet.ipv4_options()?, *option),
+            Condition::Ipv4Options(option) => option.holds(packet.ipv4_options()?),
             Condition::Headers { headers, exact: true } => packet.extension_headers()? == *headers,
             Condition::Headers { headers, exact: false } => headers.is_subset(packet.extension_headers()?),
             Condition::Fragment(later) => (packet.fragment()? == FragmentPart::Later) == *later,
@@ -104,34 +103,6 @@ impl Walk<'_, '_> {
 
     pub(super) fn destination_type(&self) -> AddressType {
         address_type(self.evaluator.rules, self.evaluator.settings, self.packet.destination)
-    }
-}
-
-/// An empty set, which exports may hold, is no question: every packet will do, also if it is negated.
-fn asks_nothing(condition: &Condition) -> bool {
-    match condition {
-        Condition::SrcAddressType(types) | Condition::DstAddressType(types) => types.is_empty(),
-        Condition::ConnectionState(states) => states.is_empty(),
-        Condition::ConnectionNatState(states) => states.is_empty(),
-        _ => false,
-    }
-}
-
-fn has_option(options: Set<OptionKind>, asked: Ipv4Option) -> bool {
-    let has = |kind| options.contains(kind);
-    let source_routing = has(OptionKind::StrictSourceRouting) || has(OptionKind::LooseSourceRouting);
-    match asked {
-        Ipv4Option::Any => !options.is_empty(),
-        Ipv4Option::None => options.is_empty(),
-        Ipv4Option::StrictSourceRouting => has(OptionKind::StrictSourceRouting),
-        Ipv4Option::LooseSourceRouting => has(OptionKind::LooseSourceRouting),
-        Ipv4Option::NoSourceRouting => !source_routing,
-        Ipv4Option::RecordRoute => has(OptionKind::RecordRoute),
-        Ipv4Option::NoRecordRoute => !has(OptionKind::RecordRoute),
-        Ipv4Option::Timestamp => has(OptionKind::Timestamp),
-        Ipv4Option::NoTimestamp => !has(OptionKind::Timestamp),
-        Ipv4Option::RouterAlert => has(OptionKind::RouterAlert),
-        Ipv4Option::NoRouterAlert => !has(OptionKind::RouterAlert),
     }
 }
 

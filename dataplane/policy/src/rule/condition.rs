@@ -281,6 +281,17 @@ impl Condition {
         MATCHERS.iter().position(|matcher| *matcher == name).unwrap_or(MATCHERS.len())
     }
 
+    /// Whether it is an empty set, which exports may hold. That is no question: every packet will do, also if it is
+    /// negated.
+    pub fn asks_nothing(&self) -> bool {
+        match self {
+            Condition::SrcAddressType(types) | Condition::DstAddressType(types) => types.is_empty(),
+            Condition::ConnectionState(states) => states.is_empty(),
+            Condition::ConnectionNatState(states) => states.is_empty(),
+            _ => false,
+        }
+    }
+
     /// Whether the question makes sense for this packet. If not, the matcher is false, negated or not: a rule about
     /// ports must not match a packet that has none. (`connection-limit` and untracked packets are not decided here: it
     /// takes the connection to know.)

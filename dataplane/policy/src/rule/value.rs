@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::packet::Family;
-use crate::word::words;
+use crate::packet::{Family, OptionKind};
+use crate::word::{Set, words};
 
 /// Addresses of a rule: a prefix (host bits masked) or a range with both ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,6 +150,27 @@ words! {
         RouterAlert = "router-alert",
         /// No router alert.
         NoRouterAlert = "no-router-alert",
+    }
+}
+
+impl Ipv4Option {
+    /// Whether these options of a header are what is asked. Each `no-` is the opposite of what is without it.
+    pub fn holds(self, options: Set<OptionKind>) -> bool {
+        let has = |kind| options.contains(kind);
+        let source_routing = has(OptionKind::StrictSourceRouting) || has(OptionKind::LooseSourceRouting);
+        match self {
+            Ipv4Option::Any => !options.is_empty(),
+            Ipv4Option::None => options.is_empty(),
+            Ipv4Option::StrictSourceRouting => has(OptionKind::StrictSourceRouting),
+            Ipv4Option::LooseSourceRouting => has(OptionKind::LooseSourceRouting),
+            Ipv4Option::NoSourceRouting => !source_routing,
+            Ipv4Option::RecordRoute => has(OptionKind::RecordRoute),
+            Ipv4Option::NoRecordRoute => !has(OptionKind::RecordRoute),
+            Ipv4Option::Timestamp => has(OptionKind::Timestamp),
+            Ipv4Option::NoTimestamp => !has(OptionKind::Timestamp),
+            Ipv4Option::RouterAlert => has(OptionKind::RouterAlert),
+            Ipv4Option::NoRouterAlert => !has(OptionKind::RouterAlert),
+        }
     }
 }
 
