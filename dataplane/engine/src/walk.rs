@@ -292,7 +292,7 @@ impl<'a> Walk<'a> {
     fn membership(&mut self, key: Key, address: IpAddr) -> ListSet {
         let Context { table, state, .. } = self.context;
         let entries = table.entries();
-        let mut set = self.memory.recent.membership(&state.lists, (table.number(), entries), key, self.now);
+        let mut set = self.memory.recent.membership(&state.lists, (table.number(), entries), key, 0, self.now);
         if !entries.are_lasting() {
             entries.add_timed(&mut set, address, self.now);
         }
