@@ -42,6 +42,9 @@ pub const OPERATOR_LEVEL: u8 = u8::MAX;
 /// More entries than this are taken for a mistake.
 const MAX_CAPACITY: usize = 1 << 30;
 
+/// What an entry takes, all told.
+pub const ENTRY_BYTES: usize = SLOT_BYTES;
+
 /// How many shards: enough that two workers seldom meet at a lock, few enough that each is of a good size. A shard of
 /// fewer entries than `MIN_SHARD` would fill up by chance long before the others.
 const MAX_SHARDS: usize = 64;
