@@ -19,6 +19,7 @@
 use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -181,6 +182,15 @@ pub(crate) struct Lookup {
     shard: usize,
     /// The shard's when it was looked up.
     version: u64,
+}
+
+impl Lookup {
+    /// Puts in lists that the address is in from other sources, from then until then.
+    pub(crate) fn add(&mut self, set: ListSet, time: Range<Time>) {
+        self.set.insert_all(set);
+        self.from = self.from.max(time.start);
+        self.until = self.until.min(time.end);
+    }
 }
 
 /// A shard behind its lock.

@@ -38,7 +38,7 @@ impl Default for Recent {
 
 impl Recent {
     /// The lists that the address is in now for the other end of this tag, by packets and operators or by the table's
-    /// entries that last.
+    /// entries.
     pub(crate) fn membership(
         &mut self,
         lists: &Lists,
@@ -50,7 +50,8 @@ impl Recent {
         let slot = &mut self.slots[slot_of(key, to)];
         if slot.key != key || (slot.table, slot.to) != (table, to) || !lists.is_current(&slot.lookup, now) {
             let mut lookup = lists.lookup(key, to, now);
-            lookup.set.insert_all(entries.lasting(key));
+            let (set, time) = entries.find(key, now);
+            lookup.add(set, time);
             *slot = Slot { key, table, to, lookup };
         }
         slot.lookup.set

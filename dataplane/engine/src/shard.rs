@@ -219,7 +219,11 @@ impl Shard {
     pub(crate) fn membership(&self, hash: u64, key: Key, to: u32, now: Time) -> (ListSet, Range<Time>) {
         let (mut set, mut from, mut until) = (ListSet::default(), Time::default(), Time::NEVER);
         for (_, entry) in self.bucket(hash) {
-            if entry.key() != key || !entry.is_live(now) || !entry.counts_for(to) {
+            if entry.key() != key || !entry.counts_for(to) {
+                continue;
+            }
+            if !entry.is_live(now) {
+                from = from.max(entry.expiry);
                 continue;
             }
             // A packet that arrived before the one that got the address in is looked at later than that one only
