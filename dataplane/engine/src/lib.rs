@@ -13,6 +13,7 @@
 //! | [`state`]    | what packets leave behind |
 //! | [`lists`]    | the address lists, which are the state of every knock: bounded, shared by all workers |
 //! | `recent`     | what one worker remembers of them |
+//! | `quota`      | how many first steps of a source prefix there may be in them |
 //! | [`flows`]    | connections: bounded, shared by all workers |
 //! | `meters`     | what matchers remember: `limit`, `dst-limit`, `nth`, `psd` |
 //! | `reached`    | which connections have reached a `connection-limit` |
@@ -33,6 +34,7 @@ mod keyed;
 pub mod layer7;
 pub mod lists;
 mod meters;
+mod quota;
 mod reached;
 mod recent;
 pub mod reply;

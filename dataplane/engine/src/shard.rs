@@ -20,10 +20,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
+use std::sync::Arc;
 
 use knockplane_policy::time::Time;
 
 use crate::lists::{Added, Change, LEVELS, ListId, ListSet, MAX_LISTS, Stored};
+use crate::quota::Quota;
 
 /// No slot. Slots are counted by `u32` to keep links small.
 const NIL: u32 = u32::MAX;
@@ -49,6 +51,8 @@ enum Kind {
     Free,
     V4,
     V6,
+    /// An IPv6 network of 64 bits.
+    Net,
 }
 
 impl From<IpAddr> for Key {
@@ -67,8 +71,19 @@ impl Key {
     pub(crate) fn address(self) -> IpAddr {
         match self.kind {
             Kind::V4 => Ipv4Addr::from_bits(self.bits as u32).into(),
-            Kind::V6 | Kind::Free => Ipv6Addr::from_bits(self.bits).into(),
+            Kind::V6 | Kind::Net | Kind::Free => Ipv6Addr::from_bits(self.bits).into(),
         }
+    }
+
+    /// The network of 64 bits that an IPv6 address is in.
+    pub(crate) fn net(self) -> Option<Key> {
+        (self.kind == Kind::V6).then(|| Key { kind: Kind::Net, ..self.prefix(32, 64) })
+    }
+
+    /// The address with all bits behind its prefix 0.
+    pub(crate) fn prefix(self, v4_length: u8, v6_length: u8) -> Key {
+        let behind = if self.kind == Kind::V4 { 32_u8.saturating_sub(v4_length) } else { 128 - v6_length.min(128) };
+        Key { bits: self.bits & u128::MAX.checked_shl(behind.into()).unwrap_or_default(), ..self }
     }
 }
 
@@ -167,6 +182,8 @@ pub(crate) struct Tally {
 /// See the module.
 pub(crate) struct Shard {
     secret: Secret,
+    /// Of level 0, if there is one.
+    quota: Option<Arc<Quota>>,
     entries: Box<[Entry]>,
     buckets: Box<[u32]>,
     queues: [Queue; LEVELS],
@@ -204,6 +221,7 @@ impl Shard {
         };
         Some(Shard {
             secret,
+            quota: None,
             entries: boxed(slots as usize, unused)?,
             buckets: boxed(slots as usize, || NIL)?,
             queues: [Queue { oldest: NIL, newest: NIL }; LEVELS],
@@ -212,6 +230,11 @@ impl Shard {
             cursor: 0,
             tallies: Box::new([Tally::default(); MAX_LISTS]),
         })
+    }
+
+    /// From now on; nothing was added before.
+    pub(crate) fn set_quota(&mut self, quota: Arc<Quota>) {
+        self.quota = Some(quota);
     }
 
     /// The lists the address is in for the other end of this tag, and from when until when that is so if nothing is
@@ -275,9 +298,10 @@ impl Shard {
             }
             Change::Set { step, to, begun, level, expiry } => Some(if let Some(slot) = live {
                 self.dequeue(slot);
+                self.set_level(slot, level);
                 let entry = self.entry_mut(slot);
                 entry.since = entry.since.max(now);
-                (entry.to, entry.level, entry.expiry) = (to, level, expiry);
+                (entry.to, entry.expiry) = (to, expiry);
                 self.take_step(slot, step, begun);
                 self.enqueue(slot);
                 Added::Refreshed
@@ -377,7 +401,12 @@ impl Shard {
     /// A new entry's slot, unless everything is full of higher levels.
     fn insert(&mut self, hash: u64, key: Key, Place { list, to }: Place, terms: Terms) -> Option<u32> {
         let Terms { level, expiry, now } = terms;
+        if self.quota_of(level).is_some_and(|quota| !quota.take(key)) {
+            self.tally_mut(list).refused += 1;
+            return None;
+        }
         let Some(slot) = self.make_room(level, now) else {
+            self.quota_of(level).into_iter().for_each(|quota| quota.give_back(key));
             self.tally_mut(list).refused += 1;
             return None;
         };
@@ -441,8 +470,26 @@ impl Shard {
         if entry.expiry != Time::NEVER {
             entry.expiry = expiry;
         }
-        entry.level = entry.level.max(level);
+        let level = entry.level.max(level);
+        self.set_level(slot, level);
         self.enqueue(slot);
+    }
+
+    /// Changes the level of an entry that is in no queue. Who starts over may exceed the quota: its entry is there.
+    fn set_level(&mut self, slot: u32, level: u8) {
+        let before = std::mem::replace(&mut self.entry_mut(slot).level, level);
+        if let Some(quota) = &self.quota {
+            match (before, level) {
+                (0, 1..) => quota.give_back(self.entry(slot).key()),
+                (1.., 0) => quota.overdraw(self.entry(slot).key()),
+                _ => {}
+            }
+        }
+    }
+
+    /// The quota that entries of this level count for, if there is one.
+    fn quota_of(&self, level: u8) -> Option<&Quota> {
+        self.quota.as_deref().filter(|_| level == 0)
     }
 
     /// A slot for a new entry of this level, taken from another if need be.
@@ -478,8 +525,10 @@ impl Shard {
 
     /// Gives a slot back: out of its bucket, its queue and its list's count.
     fn release(&mut self, slot: u32) {
-        let Entry { chain, list, .. } = *self.entry(slot);
-        let bucket = bucket_of(self.secret.hash(self.entry(slot).key()), self.buckets.len());
+        let Entry { chain, list, level, .. } = *self.entry(slot);
+        let key = self.entry(slot).key();
+        self.quota_of(level).into_iter().for_each(|quota| quota.give_back(key));
+        let bucket = bucket_of(self.secret.hash(key), self.buckets.len());
         let mut before = self.buckets[bucket];
         if before == slot {
             self.buckets[bucket] = chain;
@@ -533,7 +582,7 @@ fn bucket_of(hash: u64, buckets: usize) -> usize {
 }
 
 /// A slice of this length, or none if there is no memory for it.
-fn boxed<T>(length: usize, element: impl FnMut() -> T) -> Option<Box<[T]>> {
+pub(crate) fn boxed<T>(length: usize, element: impl FnMut() -> T) -> Option<Box<[T]>> {
     let mut elements = Vec::new();
     elements.try_reserve_exact(length).ok()?;
     elements.extend(std::iter::repeat_with(element).take(length));
