@@ -14,6 +14,7 @@
 //! | [`lists`]    | the address lists, which are the state of every knock: bounded, shared by all workers |
 //! | `recent`     | what one worker remembers of them |
 //! | `quota`      | how many first steps of a source prefix there may be in them |
+//! | `sync`       | what they are shared through |
 //! | [`flows`]    | connections: bounded, shared by all workers |
 //! | `meters`     | what matchers remember: `limit`, `dst-limit`, `nth`, `psd` |
 //! | `reached`    | which connections have reached a `connection-limit` |
@@ -40,5 +41,6 @@ mod recent;
 pub mod reply;
 mod shard;
 pub mod state;
+mod sync;
 pub mod table;
 mod walk;

@@ -22,8 +22,8 @@ use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
@@ -34,6 +34,7 @@ use knockplane_policy::wire::{ListEntry, ListSummary};
 pub use crate::quota::FirstSteps;
 use crate::quota::Quota;
 use crate::shard::{Key, Place, SLOT_BYTES, Secret, Shard, Tally, Terms};
+use crate::sync::{AtomicU64, Mutex, MutexGuard};
 
 /// How many lists there can be. An address's membership is a mask of so many bits.
 pub const MAX_LISTS: usize = 256;

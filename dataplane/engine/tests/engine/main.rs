@@ -9,6 +9,8 @@
 //! | [`stories`]   | do the two knock scripts do what people expect of them? |
 //! | [`reference`] | does the engine decide as `policy::eval` does, whatever the rules and packets? |
 //!
+//! What two workers do at once is in `tests/model`, a binary of its own.
+//!
 //! [`common`] builds rules, and frames with etherparse. Set KNOCKPLANE_SOAK=20 to run the properties 20 times as long.
 
 mod common;
