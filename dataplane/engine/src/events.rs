@@ -10,7 +10,7 @@ use crossbeam::queue::ArrayQueue;
 use knockplane_policy::eval::log::Entry;
 use knockplane_policy::time::Time;
 
-use crate::lists::ListId;
+use crate::lists::{Gone, ListId};
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum Event {
         /// When it leaves the list, if it is not added again.
         expiry: Time,
     },
+    /// An entry that took more than a first step to get is gone, and not by request.
+    Gone(Gone),
     /// A packet matched a rule that logs.
     Logged {
         /// The number of the table that the rule is of, see [`Table::number`](crate::table::Table::number).

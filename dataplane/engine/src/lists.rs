@@ -54,7 +54,7 @@ const MAX_SHARDS: usize = 64;
 const MIN_SHARD: usize = 1024;
 
 /// How many slots a lock is held for when many are looked at: some 3 µs that a worker may have to wait.
-const STEP: u32 = 512;
+pub(crate) const STEP: u32 = 512;
 
 /// A list, by its place in masks and counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,6 +104,30 @@ pub enum Added {
     Refreshed,
     /// It is not in the list: everything is full of higher levels.
     Refused,
+}
+
+/// An entry above level 0 that is in the lists no more, though nobody took it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// The list.
+    pub list: ListId,
+    /// The entry's level.
+    pub level: u8,
+    /// The address.
+    pub address: IpAddr,
+    /// The tag of the only other end that it counted for; 0 if it counted for all.
+    pub to: u32,
+    /// What became of it.
+    pub why: Why,
+}
+
+/// Why an entry went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its time was over.
+    Expired,
+    /// Another one took its place.
+    Evicted,
 }
 
 /// How far a source is in a sequence.
@@ -214,6 +238,8 @@ pub struct Lists {
     names: RwLock<Names>,
     /// The shard the next sweep begins with.
     swept: AtomicUsize,
+    /// Entries that went and that no sweep could tell of.
+    untold: AtomicUsize,
 }
 
 /// Names and ids, each by the other.
@@ -267,6 +293,7 @@ impl Lists {
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
             names: RwLock::default(),
             swept: AtomicUsize::new(0),
+            untold: AtomicUsize::new(0),
         })
     }
 
@@ -466,13 +493,31 @@ impl Lists {
     /// With a budget of [`Lists::capacity`] and 65,536 more in each second, no entry is counted for more than a second
     /// after it expired. That costs 6 ns a used slot: with ten million entries 6 % of a core.
     pub fn sweep(&self, budget: usize, now: Time) -> usize {
-        let visits = 0..budget.div_ceil(STEP as usize);
-        visits
-            .map(|_| {
-                let next = self.swept.fetch_add(1, Ordering::Relaxed) % self.shards.len();
-                lock(&self.shards[next].shard).sweep(STEP as usize, now)
-            })
-            .sum()
+        self.sweep_telling(budget, now, |_| {})
+    }
+
+    /// As [`Lists::sweep`], telling of entries above level 0 that went, by this sweep or since the last one: with the same
+    /// budget, within a second.
+    pub fn sweep_telling(&self, budget: usize, now: Time, mut tell: impl FnMut(Gone)) -> usize {
+        let [mut earlier, mut gone] = [(); 2].map(|()| Vec::with_capacity(STEP as usize));
+        let mut step = |_| {
+            let next = self.swept.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+            let mut shard = lock(&self.shards[next].shard);
+            // First, so that what is found now has room.
+            let mut untold = shard.take_gone(&mut earlier);
+            let expired = shard.sweep(STEP as usize, now);
+            untold += shard.take_gone(&mut gone);
+            drop(shard);
+            earlier.drain(..).chain(gone.drain(..)).for_each(&mut tell);
+            self.untold.fetch_add(untold as usize, Ordering::Relaxed);
+            expired
+        };
+        (0..budget.div_ceil(STEP as usize)).map(&mut step).sum()
+    }
+
+    /// How many entries above level 0 went untold since start, because too many went at once.
+    pub fn untold(&self) -> u64 {
+        self.untold.load(Ordering::Relaxed) as u64
     }
 
     /// Every list that has a name, in the order of names.

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use knockplane_policy::time::Time;
 
-use crate::lists::{Added, Change, LEVELS, ListId, ListSet, MAX_LISTS, Stored};
+use crate::lists::{Added, Change, Gone, LEVELS, ListId, ListSet, MAX_LISTS, STEP, Stored, Why};
 use crate::quota::Quota;
 
 /// No slot. Slots are counted by `u32` to keep links small.
@@ -34,6 +34,10 @@ const NIL: u32 = u32::MAX;
 /// often between two sweeps, but every packet of a flood pays for it: with ten million entries an addition took 0.86 µs
 /// with 4 slots and 1.28 µs with 16. Fewer saved nothing.
 const LOOK: usize = 4;
+
+/// Entries above level 0 that went unasked and were not told of yet, at most; further ones are counted. As many as one step
+/// of a sweep can find.
+const UNTOLD: usize = STEP as usize;
 
 /// For how many other ends an address can be in one list. They share a bucket, which every lookup of the address walks.
 const MOST_ENDS: usize = 8;
@@ -194,6 +198,9 @@ pub(crate) struct Shard {
     /// Where the next sweep begins.
     cursor: u32,
     tallies: Box<[Tally; MAX_LISTS]>,
+    gone: Vec<Gone>,
+    /// Those that did not fit.
+    untold: u64,
 }
 
 /// The queue of a level: levels above the last queue share it.
@@ -229,6 +236,8 @@ impl Shard {
             fresh: 0,
             cursor: 0,
             tallies: Box::new([Tally::default(); MAX_LISTS]),
+            gone: Vec::with_capacity(UNTOLD),
+            untold: 0,
         })
     }
 
@@ -269,7 +278,7 @@ impl Shard {
                 self.refresh(slot, terms.level, terms.expiry);
                 return Added::Refreshed;
             }
-            self.release(slot);
+            self.give_up(slot, Why::Expired);
         }
         if place.to != 0 && !self.leave_room_for_another_end(hash, key, place.list, terms) {
             self.tally_mut(place.list).refused += 1;
@@ -306,7 +315,7 @@ impl Shard {
                 self.enqueue(slot);
                 Added::Refreshed
             } else {
-                found.into_iter().for_each(|slot| self.release(slot));
+                found.into_iter().for_each(|slot| self.give_up(slot, Why::Expired));
                 match self.insert(hash, key, Place { list, to }, Terms { level, expiry, now }) {
                     Some(slot) => {
                         self.take_step(slot, step, begun);
@@ -339,7 +348,7 @@ impl Shard {
         for slot in begin..end {
             let entry = self.entry(slot);
             if entry.kind != Kind::Free && !entry.is_live(now) {
-                self.release(slot);
+                self.give_up(slot, Why::Expired);
                 expired += 1;
             }
         }
@@ -457,8 +466,7 @@ impl Shard {
         if evicts && queue_of(entry.level) > queue_of(terms.level) {
             return false;
         }
-        self.tally_mut(list).evicted += u64::from(evicts);
-        self.release(slot);
+        self.give_up(slot, if evicts { Why::Evicted } else { Why::Expired });
         true
     }
 
@@ -500,11 +508,10 @@ impl Shard {
         let heads = self.queues.map(|queue| queue.oldest);
         let expired = heads.into_iter().find(|slot| *slot != NIL && !self.entry(*slot).is_live(now));
         if let Some(slot) = expired {
-            self.release(slot);
+            self.give_up(slot, Why::Expired);
         } else if self.sweep(LOOK, now) == 0 {
             let slot = heads.into_iter().take(queue_of(level) + 1).find(|slot| *slot != NIL)?;
-            self.tally_mut(self.entry(slot).list).evicted += 1;
-            self.release(slot);
+            self.give_up(slot, Why::Evicted);
         }
         self.unused()
     }
@@ -521,6 +528,27 @@ impl Shard {
         } else {
             None
         }
+    }
+
+    /// Gives back a slot that nobody asked for, and notes that. Anyone can take first steps: they are no news.
+    fn give_up(&mut self, slot: u32, why: Why) {
+        let Entry { list, level, to, .. } = *self.entry(slot);
+        if why == Why::Evicted {
+            self.tally_mut(list).evicted += 1;
+        }
+        let gone = Gone { list, level, address: self.entry(slot).key().address(), to, why };
+        if level > 0 && self.gone.len() < UNTOLD {
+            self.gone.push(gone);
+        } else if level > 0 {
+            self.untold += 1;
+        }
+        self.release(slot);
+    }
+
+    /// What went since the last time, put in the place of an empty list with room; and how many did not fit.
+    pub(crate) fn take_gone(&mut self, gone: &mut Vec<Gone>) -> u64 {
+        std::mem::swap(&mut self.gone, gone);
+        std::mem::take(&mut self.untold)
     }
 
     /// Gives a slot back: out of its bucket, its queue and its list's count.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use knockplane_engine::lists::{Added, Change, FirstSteps, ListId, Lists, OPERATOR_LEVEL, expiry};
+use knockplane_engine::lists::{Added, Change, FirstSteps, Gone, ListId, Lists, OPERATOR_LEVEL, Why, expiry};
 use knockplane_policy::eval::PlainLists;
 use knockplane_policy::rule::ListTimeout;
 use knockplane_policy::time::Time;
@@ -369,4 +369,72 @@ fn first_steps_of_ipv6_can_be_kept_by_the_network() {
     }
     lists.sweep(200_000, after(5));
     assert!(lists.summaries().iter().all(|list| list.entries == 0));
+}
+
+/// What a sweep of everything tells.
+fn told(lists: &Lists, now: u64) -> Vec<(u8, IpAddr, Why)> {
+    let mut told = Vec::new();
+    lists.sweep_telling(200_000, after(now), |Gone { level, address, why, .. }| told.push((level, address, why)));
+    told
+}
+
+#[test]
+fn entries_above_the_lowest_level_are_told_of_when_they_go() {
+    let lists = Lists::with_secret(2, [1, 2]).unwrap();
+    let [first, second, third] = bound(&lists);
+    lists.add(first, v4(1), after(5), after(0));
+    lists.add(second, v4(1), after(5), after(0));
+    assert_eq!(told(&lists, 4), []);
+    assert_eq!(told(&lists, 5), [(1, v4(1), Why::Expired)]);
+    assert_eq!(told(&lists, 6), []);
+    // Also if it is another addition that finds it.
+    lists.add(second, v4(1), after(8), after(7));
+    lists.add(second, v4(1), after(10), after(9));
+    assert_eq!(told(&lists, 9), [(1, v4(1), Why::Expired)]);
+    // By request is no news; by a higher level is.
+    lists.remove(second, v4(1), after(9));
+    for number in 0..3 {
+        lists.add(if number == 0 { second } else { third }, v4(number), after(20), after(10));
+    }
+    assert_eq!(told(&lists, 10), [(1, v4(0), Why::Evicted)]);
+    assert_eq!(lists.untold(), 0);
+}
+
+#[test]
+fn expiry_is_told_of_within_a_second() {
+    let lists = Lists::with_secret(100_000, [1, 2]).unwrap();
+    let [_, second, _] = bound(&lists);
+    let milliseconds = |ms: u32| after(0) + Duration::from_millis(ms.into());
+    for number in 0..20_000 {
+        lists.add(second, v4(number), milliseconds(number / 4), after(0));
+    }
+    // Ten times a second, a fifth of all slots: as the dataplane's manager does.
+    let mut told = 0;
+    for tick in 0..=60 {
+        let now = milliseconds(100 * tick);
+        lists.sweep_telling((lists.capacity() + 65_536) / 5, now, |Gone { address, .. }| {
+            let IpAddr::V4(address) = address else { panic!("{address}") };
+            let expired = milliseconds(address.to_bits() / 4);
+            assert!(expired <= now && now.since(expired) < seconds(1), "{expired:?} told at {now:?}");
+            told += 1;
+        });
+    }
+    assert_eq!(told, 20_000);
+}
+
+#[test]
+fn what_goes_at_once_is_told_of_or_counted() {
+    let lists = Lists::with_secret(100_000, [1, 2]).unwrap();
+    let [_, second, _] = bound(&lists);
+    for number in 0..20_000 {
+        lists.add(second, v4(number), after(5), after(0));
+    }
+    assert_eq!((told(&lists, 5).len(), lists.untold()), (20_000, 0));
+    // One after the other takes the place of the one before, and nobody sweeps.
+    let lists = Lists::with_secret(1, [1, 2]).unwrap();
+    let [_, second, _] = bound(&lists);
+    for number in 0..2_001 {
+        lists.add(second, v4(number), after(5), after(0));
+    }
+    assert_eq!(told(&lists, 0).len() as u64 + lists.untold(), 2_000);
 }
