@@ -13,6 +13,7 @@ mod field;
 mod index;
 mod program;
 mod question;
+mod starts;
 mod state_test;
 
 use std::hash::Hasher as _;
@@ -38,6 +39,7 @@ use crate::reached::{MOST_MATCHERS, MatcherId, Reached};
 use crate::state::State;
 
 pub(crate) use entries::Entries;
+pub(crate) use index::Candidates;
 pub(crate) use program::{CompiledRule, Program, Span, Step};
 pub(crate) use question::{About, View};
 pub(crate) use state_test::StateTest;

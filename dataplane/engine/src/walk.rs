@@ -25,18 +25,19 @@ use crate::recent::Recent;
 use crate::reply::Reply;
 use crate::shard::Key;
 use crate::state::State;
-use crate::table::{CompiledRule, Program, Span, StateTest, Step, View};
+use crate::table::{Candidates, CompiledRule, Program, Span, StateTest, Step, View};
 
 /// What a walk needs room for, made once: to clear it anew for each packet would cost as much as to decide.
 pub(crate) struct Memory {
     recent: Recent,
+    candidates: Candidates,
     returns: Returns,
     random: Random,
 }
 
 impl Memory {
     pub(crate) fn new(random: Random) -> Memory {
-        Memory { recent: Recent::default(), returns: Returns::default(), random }
+        Memory { recent: Recent::default(), candidates: Candidates::default(), returns: Returns::default(), random }
     }
 }
 
@@ -161,10 +162,10 @@ impl<'a> Walk<'a> {
     pub(crate) fn enter(&mut self, program: &'a Program, chain: BuiltinChain) -> Option<Verdict> {
         let Context { table, counters, .. } = self.context;
         let mut span = program.chain(chain);
-        let mut candidates = program.candidates(&self.view);
+        program.candidates(&self.view, &mut self.memory.candidates);
         self.memory.returns.depth = 0;
         loop {
-            let Some(rule) = program.classify(&mut candidates, &mut span, &self.view, table.about()) else {
+            let Some(rule) = program.classify(&mut self.memory.candidates, &mut span, &self.view, table.about()) else {
                 span = self.memory.returns.pop()?;
                 continue;
             };

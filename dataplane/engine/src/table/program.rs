@@ -83,10 +83,10 @@ impl Program {
         self.builtin[chain as usize]
     }
 
-    /// The rules that this packet could match.
+    /// Looks for the rules that this packet could match.
     #[inline]
-    pub(crate) fn candidates(&self, view: &View<'_>) -> Candidates {
-        self.index.candidates(view)
+    pub(crate) fn candidates(&self, view: &View<'_>, candidates: &mut Candidates) {
+        self.index.candidates(view, candidates);
     }
 
     /// The next rule of the span whose questions about headers this packet answers, if there is one; the span then
