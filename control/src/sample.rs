@@ -89,9 +89,10 @@ pub(crate) fn lists() -> Lists {
             ListEntry {
                 list: "knock1".into(),
                 address: [192, 0, 2, 7].into(),
+                to: None,
                 time_left: Some(Duration::from_millis(8_200)),
             },
-            ListEntry { list: "trusted".into(), address: "2001:db8::7".parse().unwrap(), time_left: None },
+            ListEntry { list: "trusted".into(), address: "2001:db8::7".parse().unwrap(), to: None, time_left: None },
         ],
         truncated: false,
     }

@@ -10,6 +10,7 @@ mod early;
 mod generation;
 mod idle;
 mod manager;
+mod memory;
 mod start;
 mod store;
 mod worker;

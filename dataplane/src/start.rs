@@ -24,6 +24,7 @@ use crate::counters::WorkerCounters;
 use crate::generation::{Book, Generation};
 use crate::idle::Idle;
 use crate::manager::{Listener, Manager, Port, WorkerHandle};
+use crate::memory;
 use crate::store::{self, Store};
 use crate::worker::{Shared, Worker};
 
@@ -43,6 +44,7 @@ pub(crate) struct Decided {
 /// # Errors
 /// What is wrong with them, and what to do about it.
 pub(crate) fn decide(config: &Config) -> anyhow::Result<Decided> {
+    memory::check(config.list_capacity)?;
     let state = State::new(config.list_capacity, config.connection_capacity)?;
     let store = Store::new(&config.state_dir);
     let stored = store.load_or_read(&config.rules)?;

@@ -17,6 +17,7 @@ mod starts;
 mod state_test;
 
 use std::hash::Hasher as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -33,7 +34,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::hello;
 use crate::layer7::{PatternError, Patterns};
-use crate::lists::{ListId, OPERATOR_LEVEL, TooManyLists};
+use crate::lists::{ListId, ListSet, OPERATOR_LEVEL, TooManyLists};
 use crate::meters::{Meters, ScanWeights, Wanted};
 use crate::reached::{MOST_MATCHERS, MatcherId, Reached};
 use crate::state::State;
@@ -147,6 +148,11 @@ impl Table {
     }
 
     /// What lists hold from the start.
+    /// The lists that the rules' own entries put an address in.
+    pub fn entries_of(&self, address: IpAddr, now: Time) -> ListSet {
+        self.entries.find(address.into(), now).0
+    }
+
     pub(crate) fn entries(&self) -> &Entries {
         &self.entries
     }

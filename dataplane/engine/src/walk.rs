@@ -278,26 +278,22 @@ impl<'a> Walk<'a> {
 
     fn lists_of_source(&mut self) -> ListSet {
         if self.source.is_none() {
-            self.source = Some(self.membership(self.view.source, self.packet.source));
+            self.source = Some(self.membership(self.view.source));
         }
         self.source.unwrap_or_default()
     }
 
     fn lists_of_destination(&mut self) -> ListSet {
         if self.destination.is_none() {
-            self.destination = Some(self.membership(self.view.destination, self.packet.destination));
+            self.destination = Some(self.membership(self.view.destination));
         }
         self.destination.unwrap_or_default()
     }
 
-    fn membership(&mut self, key: Key, address: IpAddr) -> ListSet {
+    fn membership(&mut self, key: Key) -> ListSet {
         let Context { table, state, .. } = self.context;
-        let entries = table.entries();
-        let mut set = self.memory.recent.membership(&state.lists, (table.number(), entries), key, self.now);
-        if !entries.are_lasting() {
-            entries.add_timed(&mut set, address, self.now);
-        }
-        set
+        let entries = (table.number(), table.entries());
+        self.memory.recent.membership(&state.lists, entries, key, 0, self.now)
     }
 
     /// The packet's connection, or the one it is related to.
@@ -357,9 +353,7 @@ impl<'a> Walk<'a> {
     fn add(&mut self, rule: u32, list: ListId, address: IpAddr, timeout: ListTimeout) {
         let Context { table, state: State { lists, .. }, events, counters, .. } = self.context;
         self.trail.is_plain = false;
-        let mut entries = table.entries().lasting(address.into());
-        table.entries().add_timed(&mut entries, address, self.now);
-        if entries.contains(list) {
+        if table.entries_of(address, self.now).contains(list) {
             // It is in it by an entry of the rules' file, which no packet changes.
             return;
         }

@@ -234,6 +234,10 @@ pub struct ListEntry {
     pub list: String,
     /// The address.
     pub address: IpAddr,
+    /// The only other end that it counts for; none if it counts for all. Of IPv6 ends only a tag is kept, so that `::`
+    /// stands for one that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<IpAddr>,
     /// Time left; none if it does not expire.
     pub time_left: Option<Duration>,
 }
