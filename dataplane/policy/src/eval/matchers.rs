@@ -83,6 +83,7 @@ impl Walk<'_, '_> {
             Condition::DstLimit { rate, mode, expire } => {
                 self.evaluator.memory.dst_limit(place, rate, *mode, *expire, packet, now)
             }
+            Condition::ConnectionDoor(_) => false,
             Condition::Other { .. } => return None,
         })
     }

@@ -93,6 +93,8 @@ impl Walk<'_, '_> {
                     Some("the packet is not tracked".to_owned())
                 }
                 Action::Notrack => None,
+                Action::Knock(_) => None,
+                Action::AcceptDoor(_) => return Left::Decided(Verdict::Forward),
             };
             self.tell(place, effect);
         }
