@@ -106,6 +106,32 @@ words! {
     }
 }
 
+/// What a packet did at a door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The door.
+    pub door: String,
+    /// Who knocks.
+    pub source: IpAddr,
+    /// What is knocked at.
+    pub destination: IpAddr,
+    /// What came of it.
+    pub what: What,
+}
+
+/// What came of a packet at a door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// So many steps are taken now.
+    Stepped(u8),
+    /// It is open.
+    Opened,
+    /// It was open, and is not any more.
+    Closed,
+    /// The knock, or this step of it, came to nothing.
+    Failed(Failure),
+}
+
 impl Door {
     /// The address list of those that it is open for. An entry counts towards one destination.
     pub fn open_list(&self) -> String {
