@@ -134,6 +134,8 @@ impl Program {
             }
             Action::Jump(target) => Step::Jump(span(target)),
             Action::Return => Step::Return,
+            // Refused before.
+            Action::Knock(_) | Action::AcceptDoor(_) => Step::Drop,
         };
         let rules = chains.order.iter().flat_map(|chain| &chains.rules[chain]);
         // The lists' ids first: the rest changes what names are given out.

@@ -320,7 +320,7 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
 /// Runs both and compares everything that can be seen.
 fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
     let mut engine = Engine::new(rules.clone(), settings);
-    let levels = knockplane_policy::level::levels(rules);
+    let levels = knockplane_policy::level::levels(rules, &[]);
     let mut plain = Evaluator::new(rules, settings, SECRET[0]);
     let mut counters = vec![Counter::default(); rules.rules.len()];
     let mut defaults = [Counter::default(); 3];
