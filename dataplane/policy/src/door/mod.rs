@@ -148,6 +148,11 @@ impl Door {
         format!("door-{}-closing", self.name)
     }
 
+    /// The names of all three.
+    pub fn lists(&self) -> [String; 3] {
+        [self.open_list(), self.knocking_list(), self.closing_list()]
+    }
+
     /// What of the knock decides how it goes on.
     pub fn shape(&self) -> Shape {
         Shape { steps: count(&self.knock), strict: self.strict, within: self.within, total: self.total }

@@ -52,9 +52,7 @@ pub fn levels(doors: &[Door]) -> impl Iterator<Item = (String, u8)> {
 
 fn adds_to(rule: &Rule, door: &Door) -> bool {
     match &rule.action {
-        Action::AddSrcToAddressList(add) | Action::AddDstToAddressList(add) => {
-            [door.open_list(), door.knocking_list(), door.closing_list()].contains(&add.list)
-        }
+        Action::AddSrcToAddressList(add) | Action::AddDstToAddressList(add) => door.lists().contains(&add.list),
         _ => false,
     }
 }
