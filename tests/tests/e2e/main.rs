@@ -5,16 +5,24 @@
 //! | file           | what is tested there |
 //! |----------------|----------------------|
 //! | `knocks.rs`    | which knocks open and which do not |
+//! | `doors.rs`     | what opens a door and what does not: real knocks, real scans |
 //! | `answers.rs`   | what rules do besides letting pass and dropping: answers, tarpits, connections, the log |
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
 //! | `judge/`       | the same packets under the same rules, judged by the kernel's nftables |
+//! | `nonsense.rs`  | frames that nobody would build, from both sides |
 //! | `scene.rs`     | what they share |
+//! | `end.rs`       | a wire's far end, past the network stack |
+//! | `dice.rs`      | numbers that look random |
 
 mod answers;
+mod dice;
+mod doors;
+mod end;
 mod judge;
 mod knocks;
+mod nonsense;
 mod operator;
 mod processes;
 mod scene;
