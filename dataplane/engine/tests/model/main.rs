@@ -7,6 +7,8 @@
 
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
+#[path = "../../src/listed.rs"]
+mod listed;
 #[path = "../../src/lists.rs"]
 mod lists;
 #[path = "../../src/quota.rs"]
