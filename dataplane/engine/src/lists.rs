@@ -11,21 +11,24 @@
 //!   to a shard at a time, as soon as the addresses that hash to it fill it. The order is told in full in `shard.rs`.
 //! - [`Lists::membership`] is one lookup, whatever the number of lists.
 //! - Nobody outside can choose addresses that share a shard or a bucket: the secret is drawn at every start.
+//! - What operators put in for good ([`Lists::hold`]) takes none of this room: it is swapped in whole, and no packet
+//!   changes it.
 //! - Lists are known by name. A name keeps its id as long as the process lives, so entries survive new rules.
 
-use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use arc_swap::ArcSwapOption;
 use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
-use knockplane_policy::rule::ListTimeout;
+use knockplane_policy::rule::{AddressSet, ListTimeout};
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{ListEntry, ListSummary};
+use knockplane_policy::wire::ListSummary;
 
 use crate::shard::{Key, SLOT_BYTES, Secret, Shard, Tally};
+use crate::table::Entries;
 
 /// How many lists there can be. An address's membership is a mask of so many bits.
 pub const MAX_LISTS: usize = 256;
@@ -93,6 +96,8 @@ pub enum Added {
     New,
     /// It was in the list; its timeout was set anew.
     Refreshed,
+    /// It is in the list for good, by an operator; nothing changed.
+    Kept,
     /// It is not in the list: everything is full of higher levels.
     Refused,
 }
@@ -148,6 +153,8 @@ pub struct Lists {
     capacity: usize,
     levels: [AtomicU8; MAX_LISTS],
     names: RwLock<Names>,
+    /// What operators put in for good; none while that is nothing.
+    held: ArcSwapOption<Entries>,
     /// The shard the next sweep begins with.
     swept: AtomicUsize,
 }
@@ -201,6 +208,7 @@ impl Lists {
             secret,
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
             names: RwLock::default(),
+            held: ArcSwapOption::empty(),
             swept: AtomicUsize::new(0),
         })
     }
@@ -271,7 +279,9 @@ impl Lists {
         let index = self.shard_of(hash);
         let Guarded { version, shard } = &*self.shards[index];
         let shard = lock(shard);
-        let (set, time) = shard.membership(hash, key, now);
+        let (mut set, time) = shard.membership(hash, key, now);
+        // Under the lock that `hold` takes: whoever sees the version from after it sees what it holds.
+        set.insert_all(self.held(key));
         Lookup { set, from: time.start, until: time.end, shard: index, version: version.load(Ordering::Relaxed) }
     }
 
@@ -281,8 +291,28 @@ impl Lists {
         (lookup.from..lookup.until).contains(&now) && version == Some(lookup.version)
     }
 
+    /// From now on these are in the lists, in place of what was held before: beside what is added, never evicted, and
+    /// changed by no packet.
+    pub fn hold<'e>(&self, entries: impl Iterator<Item = (ListId, &'e AddressSet)>) {
+        let mut entries = entries.peekable();
+        let held = entries.peek().is_some().then(|| Arc::new(Entries::of_lasting(entries)));
+        self.held.store(held);
+        for Guarded { version, shard } in self.shards.iter().map(|shard| &**shard) {
+            let _locked = lock(shard);
+            version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        }
+    }
+
+    /// The lists that hold the address for good.
+    fn held(&self, key: Key) -> ListSet {
+        self.held.load().as_ref().map_or_else(ListSet::default, |held| held.lasting(key))
+    }
+
     /// Puts the address in the list until `expiry`, or sets its expiry anew. An entry that never expires stays so.
     pub fn add(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
+        if self.held(address.into()).contains(list) {
+            return Added::Kept;
+        }
         self.add_at(self.level(list), list, address, expiry, now)
     }
 
@@ -348,52 +378,19 @@ impl Lists {
         summaries
     }
 
-    /// The first `limit` entries by list and address, of one list or of all, and whether there are more. Workers go on
-    /// meanwhile, so this is no snapshot: an entry that comes or goes may be in it or not.
-    pub fn entries(&self, list: Option<&str>, limit: usize, now: Time) -> (Vec<ListEntry>, bool) {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let mut order: Vec<usize> = (0..names.names.len()).collect();
-        order.sort_by_key(|index| &names.names[*index]);
-        let mut ranks = [0; MAX_LISTS];
-        for (rank, index) in order.iter().enumerate() {
-            ranks[*index] = rank;
-        }
-        let only = list.map(|name| names.ids.get(name).copied());
-
-        let mut first = BinaryHeap::new();
-        let mut truncated = false;
-        let mut keep = |(list, address, expiry): (ListId, IpAddr, Time)| {
-            if only.is_none_or(|only| only == Some(list)) {
-                let entry = (ranks[list.index()], address, expiry);
-                if first.len() >= limit {
-                    truncated = true;
-                    if first.peek().is_none_or(|last| *last <= entry) {
-                        return;
-                    }
-                    first.pop();
-                }
-                first.push(entry);
-            }
-        };
+    /// Shows every entry that was added: list, address and expiry, in no order. Workers go on meanwhile: an entry that
+    /// comes or goes may be seen or not, or twice.
+    pub fn visit(&self, now: Time, mut visitor: impl FnMut((ListId, IpAddr, Time))) {
         let mut seen = Vec::with_capacity(STEP as usize);
         for shard in &self.shards {
             let mut next = Some(0);
             while let Some(begin) = next {
-                // Sorted in when the lock is free again.
+                // Shown when the lock is free again.
                 next = lock(&shard.shard)
                     .visit(begin, STEP, now, |list, address, expiry| seen.push((list, address, expiry)));
-                seen.drain(..).for_each(&mut keep);
+                seen.drain(..).for_each(&mut visitor);
             }
         }
-
-        let mut entries = first.into_sorted_vec();
-        entries.dedup_by_key(|(rank, address, _)| (*rank, *address));
-        let entry = |(rank, address, expiry): (usize, IpAddr, Time)| ListEntry {
-            list: names.names[order[rank]].clone(),
-            address,
-            time_left: (expiry != Time::NEVER).then(|| expiry.since(now)),
-        };
-        (entries.into_iter().map(entry).collect(), truncated)
     }
 
     /// The shard of a hash, by its upper bits. There is a power of two of shards.

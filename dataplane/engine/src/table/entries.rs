@@ -53,25 +53,29 @@ impl Entries {
             match entry.timeout {
                 Some(timeout) if single(set).is_some() => single_timed.push((list, first(set), now + timeout)),
                 Some(timeout) => timed.push(Timed { set: set.clone(), list, expiry: now + timeout }),
-                None => {
-                    let (family, ranges) = match first(set) {
-                        IpAddr::V4(_) => (Family::Ipv4, &mut v4),
-                        IpAddr::V6(_) => (Family::Ipv6, &mut v6),
-                    };
-                    let (first, last) = address_range(set, family);
-                    ranges.push((first, last, list));
-                }
+                None => push(&mut v4, &mut v6, set, list),
             }
         }
-        let mut known = HashMap::from([(ListSet::default(), 0)]);
-        let mut sets = vec![ListSet::default()];
-        let v4 = Map::build(&v4, u32::MAX.into(), |start| start as u32, &mut known, &mut sets);
-        let v6 = Map::build(&v6, u128::MAX, |start| start, &mut known, &mut sets);
-        let entries = Entries { v4, v6, sets, timed };
+        let entries = Entries { timed, ..Entries::of_ranges(&v4, &v6) };
         // The longest that the file says counts.
         single_timed.sort_by_key(|(_, _, expiry)| *expiry);
         single_timed.retain(|(list, address, _)| !entries.lasting((*address).into()).contains(*list));
         (entries, single_timed)
+    }
+
+    /// Entries that all last.
+    pub(crate) fn of_lasting<'e>(lasting: impl Iterator<Item = (ListId, &'e AddressSet)>) -> Entries {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        lasting.for_each(|(list, set)| push(&mut v4, &mut v6, set, list));
+        Entries::of_ranges(&v4, &v6)
+    }
+
+    fn of_ranges(v4: &[Range], v6: &[Range]) -> Entries {
+        let mut known = HashMap::from([(ListSet::default(), 0)]);
+        let mut sets = vec![ListSet::default()];
+        let v4 = Map::build(v4, u32::MAX.into(), |start| start as u32, &mut known, &mut sets);
+        let v6 = Map::build(v6, u128::MAX, |start| start, &mut known, &mut sets);
+        Entries { v4, v6, sets, timed: Vec::new() }
     }
 
     /// The lists that the address is in by an entry without a timeout.
@@ -98,6 +102,19 @@ impl Entries {
     }
 }
 
+/// First address, last address, and the list that they and all between are in.
+type Range = (u128, u128, ListId);
+
+/// Puts a set among the ranges of its family.
+fn push(v4: &mut Vec<Range>, v6: &mut Vec<Range>, set: &AddressSet, list: ListId) {
+    let (family, ranges) = match first(set) {
+        IpAddr::V4(_) => (Family::Ipv4, v4),
+        IpAddr::V6(_) => (Family::Ipv6, v6),
+    };
+    let (first, last) = address_range(set, family);
+    ranges.push((first, last, list));
+}
+
 fn first(set: &AddressSet) -> IpAddr {
     match set {
         AddressSet::Prefix(net) => net.network(),
@@ -115,7 +132,7 @@ fn single(set: &AddressSet) -> Option<IpAddr> {
 
 impl<T: Ord + Copy> Map<T> {
     fn build(
-        ranges: &[(u128, u128, ListId)],
+        ranges: &[Range],
         last_address: u128,
         to: impl Fn(u128) -> T,
         known: &mut HashMap<ListSet, u32>,

@@ -23,7 +23,7 @@ use knockplane_policy::word::{Set, Word};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::common::{Details, Engine, SECRET, Spec, Transport, cases, seconds};
+use crate::common::{Details, Engine, SECRET, Spec, Transport, cases, live, seconds};
 
 const LISTS: [&str; 4] = ["one", "two", "three", "only read"];
 
@@ -354,8 +354,7 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
             let of_list = rules.address_lists.iter().filter(|entry| entry.list == list && !entry.disabled);
             of_list.filter(|entry| entry.timeout.is_none()).any(holds)
         };
-        let (entries, _) = engine.state.lists.entries(None, usize::MAX, now);
-        let live: Vec<_> = entries.into_iter().map(|entry| (entry.list, entry.address, entry.time_left)).collect();
+        let live = live(&engine.state.lists, now);
         let mut expected = plain.lists().live(now);
         expected.retain(|(list, address, _)| !lasting(list, *address));
         assert_eq!(live, expected);
