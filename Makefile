@@ -42,6 +42,14 @@ bench-memory:
 	@tests/setup bench-memory
 	@cargo bench --quiet --locked -p knockplane-bench --bench engine -- $(ONLY)
 
+# Ten million entries in the address lists: memory, lookups, additions, and the worst pause in a minute of additions at
+# full rate. SECONDS_LONG=5 looks less long.
+.PHONY: bench-lists
+bench-lists:
+	@tests/setup bench-lists
+	@cargo run --quiet --locked --release -p knockplane-bench --bin lists -- \
+	    $(if $(SECONDS_LONG),--seconds $(SECONDS_LONG))
+
 # The same in instructions, compared with bench/baseline/instructions.toml. UPDATE=1 writes that file.
 .PHONY: bench-check
 bench-check:

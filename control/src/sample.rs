@@ -93,6 +93,7 @@ pub(crate) fn lists() -> Lists {
             ListEntry {
                 list: "knock1".into(),
                 address: "192.0.2.7".parse().unwrap(),
+                to: None,
                 time_left: Some(Duration::from_millis(8_200)),
                 dynamic: true,
                 line: None,
@@ -101,6 +102,7 @@ pub(crate) fn lists() -> Lists {
             ListEntry {
                 list: "trusted".into(),
                 address: "2001:db8::7".parse().unwrap(),
+                to: None,
                 time_left: None,
                 dynamic: false,
                 line: None,
@@ -108,6 +110,7 @@ pub(crate) fn lists() -> Lists {
             },
         ],
         truncated: false,
+        next: None,
     }
 }
 

@@ -8,6 +8,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use knockplane_policy::door::{self, Door};
 use knockplane_policy::settings::Settings;
 use serde::Deserialize;
 use toml::Spanned;
@@ -49,6 +50,8 @@ struct File {
     dataplane: Dataplane,
     #[serde(default)]
     policy: Settings,
+    #[serde(default, rename = "door", deserialize_with = "door::distinct")]
+    doors: Vec<Door>,
     /// The control process's; it checks it.
     #[serde(default, rename = "control")]
     _control: toml::Table,
@@ -191,7 +194,7 @@ impl Config {
             offloads: raw.offloads,
             list_capacity: raw.list_capacity.into_inner(),
             connection_capacity,
-            settings: file.policy,
+            settings: file.policy.with_doors(file.doors).map_err(|error| at(None, error.to_owned()))?,
         })
     }
 }
@@ -272,6 +275,11 @@ mod tests {
             (MINIMAL.replace("inside = \"eth2\"\n", ""), "missing field `inside`"),
             (format!("{MINIMAL}[policy]\nprotect = [\"10.0.0.0/33\"]\n"), "/etc/k.toml:6:12: `protect`: invalid"),
             (format!("{MINIMAL}[polcy]\n"), "/etc/k.toml:5:2: unknown field `polcy`"),
+            (
+                format!("{MINIMAL}[[door]]\nname = \"ssh\"\nknock = [\"tcp/7-9\"]\n"),
+                "/etc/k.toml:5:1: door `ssh`: `knock`: step 1: `7-9` is no port",
+            ),
+            (format!("{MINIMAL}[[policy.doors]]\nname = \"a\"\nknock = [\"tcp/7\"]\n"), "no key of [policy]"),
             (
                 format!("{MINIMAL}[policy.frames]\narp = \"pass\"\n"),
                 "unknown variant `pass`, expected `accept` or `drop`",

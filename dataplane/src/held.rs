@@ -226,7 +226,7 @@ mod tests {
         held.change(vec![change("a", "192.0.2.0/24", Some(5)), change("a", "::/0", Some(9))]).unwrap();
         held.install(&lists).unwrap();
         let list = lists.id("a").unwrap();
-        let is_in = |address: [u8; 4]| lists.membership(address.into(), Time::default()).contains(list);
+        let is_in = |address: [u8; 4]| lists.membership(address.into(), 0, Time::default()).contains(list);
         assert!(is_in([192, 0, 2, 9]) && !held.expire(Time::from_nanos(4)));
         assert!(held.expire(Time::from_nanos(5)) && !held.expire(Time::from_nanos(6)));
         held.install(&lists).unwrap();

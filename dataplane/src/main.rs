@@ -11,6 +11,7 @@ mod generation;
 mod held;
 mod idle;
 mod manager;
+mod memory;
 mod start;
 mod store;
 mod worker;

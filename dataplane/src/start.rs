@@ -25,6 +25,7 @@ use crate::generation::{Book, Generation};
 use crate::held::Held;
 use crate::idle::Idle;
 use crate::manager::{Listener, Manager, Notes, Port, WorkerHandle};
+use crate::memory;
 use crate::store::{self, Store};
 use crate::worker::{Shared, Worker};
 
@@ -45,6 +46,7 @@ pub(crate) struct Decided {
 /// # Errors
 /// What is wrong with them, and what to do about it.
 pub(crate) fn decide(config: &Config) -> anyhow::Result<Decided> {
+    memory::check(config.list_capacity)?;
     let state = State::new(config.list_capacity, config.connection_capacity)?;
     let store = Store::new(&config.state_dir);
     let stored = store.load_or_read(&config.rules)?;

@@ -26,7 +26,7 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// One shard; 64 shards, which fit a cache; 520 MB, far more than any cache, which take some ten seconds to fill.
+    /// One shard; 64 shards, which fit a cache; 600 MB, far more than any cache, which take some ten seconds to fill.
     pub(crate) fn all() -> [Size; 3] {
         [("1k", SMALL), ("100k", MIDDLE), ("10M", LARGE)].map(|(label, entries)| Size::new(label, entries))
     }
@@ -161,15 +161,15 @@ pub(super) fn workloads(size: &Size) -> (Vec<Workload<'_>>, Vec<Workload<'_>>) {
 
     let hit = Workload::new(name("lookup-hit"), || {
         let (state, mut random) = (size.almost_full(), Random(1));
-        assert!(state.engine.lists.membership(client(0).into(), state.now()).contains(state.secured));
+        assert!(state.engine.lists.membership(client(0).into(), 0, state.now()).contains(state.secured));
         batch(move || {
-            black_box(state.engine.lists.membership(client(random.below(state.clients)).into(), state.now()));
+            black_box(state.engine.lists.membership(client(random.below(state.clients)).into(), 0, state.now()));
         })
     });
     let miss = Workload::new(name("lookup-miss"), || {
         let (state, mut random) = (size.almost_full(), Random(2));
         batch(move || {
-            black_box(state.engine.lists.membership(stranger(&mut random).into(), state.now()));
+            black_box(state.engine.lists.membership(stranger(&mut random).into(), 0, state.now()));
         })
     });
     let refresh = Workload::new(name("add-again"), || {

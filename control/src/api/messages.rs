@@ -63,8 +63,11 @@ pub struct ListQuery {
     pub comment: Option<String>,
     /// Only those behind the entry of this list…
     pub after_list: Option<String>,
-    /// … and this address.
+    /// … this address…
     pub after_address: Option<String>,
+    /// … and the tag of this other end.
+    #[serde(default)]
+    pub after_tag: u32,
     /// At most so many.
     #[serde(default = "default_limit")]
     pub limit: usize,

@@ -121,7 +121,7 @@ async fn lists(
 fn asked(query: ListQuery) -> Result<wire::ListQuery, String> {
     let address = |text: Option<String>| text.map(|text| text.parse::<AddressSet>()).transpose();
     let after = match (query.after_list, address(query.after_address)?) {
-        (Some(list), Some(address)) => Some(wire::After { list, address }),
+        (Some(list), Some(address)) => Some(wire::After { list, address, tag: query.after_tag }),
         (None, None) => None,
         _ => return Err("give both `after-list` and `after-address`, or neither".to_owned()),
     };

@@ -186,7 +186,7 @@ impl Explained {
             };
             let comment = if step.comment.is_empty() { String::new() } else { format!(";;; {}", step.comment) };
             table.row([
-                step.line.to_string(),
+                if step.line == 0 { String::new() } else { step.line.to_string() },
                 "  ".repeat(step.depth) + &step.chain,
                 step.action.clone(),
                 outcome,
@@ -200,7 +200,8 @@ impl Explained {
     pub(super) fn conclusion(&self) -> String {
         let rule = self.decided_by.and_then(|position| self.rules.get(position));
         let place = rule.map(|step| match step.line {
-            0 => format!(", rule {}", step.id),
+            0 if step.comment.is_empty() => format!(", rule {}", step.id),
+            0 => format!(", rule {} ({})", step.id, printable(&step.comment)),
             line if step.comment.is_empty() => format!(", line {line}"),
             line => format!(", line {line} ({})", printable(&step.comment)),
         });

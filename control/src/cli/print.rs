@@ -78,9 +78,10 @@ fn wrapped(words: &[String], width: Option<usize>) -> Vec<String> {
     lines
 }
 
-/// Nothing makes rules of its own here, so none is dynamic.
+/// The rules of doors are dynamic: they are no part of the file.
 fn flag(rule: &Rule) -> &'static str {
     match rule {
+        Rule { dynamic: true, .. } => "D",
         Rule { disabled: true, .. } => "X",
         Rule { invalid: Some(_), .. } => "I",
         _ => "",

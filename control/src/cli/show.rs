@@ -82,12 +82,14 @@ fn entry_table(entries: &[ListEntry]) -> String {
     let mut table =
         Columns::new(&[("", Left), ("LIST", Left), ("ADDRESS", Left), ("TIME LEFT", Right), ("COMMENT", Left)]);
     for entry in entries {
-        let of_rules = match entry.line {
-            Some(0) => "(rules)".to_owned(),
-            Some(line) => format!("(rules, line {line})"),
-            None => String::new(),
+        let what = match (entry.line, entry.to) {
+            (Some(0), _) => "(rules)".to_owned(),
+            (Some(line), _) => format!("(rules, line {line})"),
+            (None, Some(to)) if to.is_unspecified() => "(for one other end)".to_owned(),
+            (None, Some(to)) => format!("(for {to})"),
+            (None, None) => String::new(),
         };
-        let comment = format!("{} {of_rules}", entry.comment);
+        let comment = format!("{} {what}", entry.comment);
         table.row([
             if entry.dynamic { "D" } else { "" }.to_owned(),
             entry.list.clone(),

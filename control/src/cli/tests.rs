@@ -294,14 +294,16 @@ fn running() -> axum::Router {
     use axum::Json;
     use axum::extract::Query;
     use axum::routing::get;
+    use knockplane_policy::wire::After;
 
     // An entry an answer, as if a hundred thousand were before and behind it.
     let one = |query: ListQuery| {
         let Lists { lists, mut entries, .. } = lists();
-        let behind = query.after_list.is_some();
+        let behind = query.after_tag == 7;
         entries.swap(0, usize::from(behind));
         entries.truncate(1);
-        Lists { lists, entries, truncated: !behind }
+        let next = (!behind).then(|| After { list: "knock1".into(), address: "::".parse().unwrap(), tag: 7 });
+        Lists { lists, entries, truncated: !behind, next }
     };
 
     axum::Router::new()

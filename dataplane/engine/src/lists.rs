@@ -10,13 +10,17 @@
 //!   a higher level than its own; else it is refused. So a flood of first knocks pushes out first knocks. This happens
 //!   to a shard at a time, as soon as the addresses that hash to it fill it. The order is told in full in `shard.rs`.
 //! - [`Lists::membership`] is one lookup, whatever the number of lists.
+//! - An entry may count for one other end alone, by its tag ([`Lists::tag`]): 0 stands for all. An address can be in a
+//!   list for 8 other ends at once; then the one that would be over first gives way.
+//! - [`Lists::progress`] reads, decides and writes as one step, whoever else works on the address.
 //! - Nobody outside can choose addresses that share a shard or a bucket: the secret is drawn at every start.
 //! - What operators put in for good ([`Lists::hold`]) takes none of this room: it is swapped in whole, and no packet
 //!   changes it.
 //! - Lists are known by name. A name keeps its id as long as the process lives, so entries survive new rules.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -27,7 +31,7 @@ use knockplane_policy::rule::{AddressSet, ListTimeout};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::ListSummary;
 
-use crate::shard::{Key, SLOT_BYTES, Secret, Shard, Tally};
+use crate::shard::{Key, Place, SLOT_BYTES, Secret, Shard, Tally, Terms};
 use crate::table::Entries;
 
 /// How many lists there can be. An address's membership is a mask of so many bits.
@@ -41,6 +45,9 @@ pub const OPERATOR_LEVEL: u8 = u8::MAX;
 
 /// More entries than this are taken for a mistake.
 const MAX_CAPACITY: usize = 1 << 30;
+
+/// What an entry takes, all told.
+pub const ENTRY_BYTES: usize = SLOT_BYTES;
 
 /// How many shards: enough that two workers seldom meet at a lock, few enough that each is of a good size. A shard of
 /// fewer entries than `MIN_SHARD` would fill up by chance long before the others.
@@ -102,6 +109,74 @@ pub enum Added {
     Refused,
 }
 
+/// How far a source is in a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Steps taken.
+    pub step: u8,
+    /// The tag of the other end.
+    pub to: u32,
+    /// When the sequence began. Kept in milliseconds before `since`, and rounded down.
+    pub begun: Time,
+    /// When the packet arrived that took the last step.
+    pub since: Time,
+    /// When all this is over.
+    pub expiry: Time,
+}
+
+impl Stored {
+    /// Whether a packet that arrived now was overtaken, on another queue, by the one that took the last step.
+    pub fn is_ahead_of(&self, now: Time) -> bool {
+        now < self.since
+    }
+}
+
+/// What is to become of a source's progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing.
+    Keep,
+    /// This takes the place of what there was, and is as old as the packet that is looked at now.
+    Set {
+        /// Steps taken.
+        step: u8,
+        /// The tag of the other end, which alone the entry counts for; 0 for all.
+        to: u32,
+        /// When the sequence began.
+        begun: Time,
+        /// The level from now on, lower ones too.
+        level: u8,
+        /// When it is over.
+        expiry: Time,
+    },
+    /// It is forgotten.
+    Clear,
+}
+
+/// An entry that was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The list.
+    pub list: ListId,
+    /// Who is in it.
+    pub address: IpAddr,
+    /// The tag of the only other end that it counts for; 0 if it counts for all.
+    pub to: u32,
+    /// Until when.
+    pub expiry: Time,
+}
+
+impl Seen {
+    /// The only other end that it counts for. Of IPv6 ends only the tag is known, so that `::` stands for one.
+    pub fn end(&self) -> Option<IpAddr> {
+        let end = match self.address {
+            IpAddr::V4(_) => Ipv4Addr::from_bits(self.to).into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        (self.to != 0).then_some(end)
+    }
+}
+
 /// The lists cannot be created with this capacity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("address lists for {capacity} entries need {bytes} bytes: {problem}")]
@@ -136,6 +211,15 @@ pub(crate) struct Lookup {
     shard: usize,
     /// The shard's when it was looked up.
     version: u64,
+}
+
+impl Lookup {
+    /// Puts in lists that the address is in from other sources, from then until then.
+    pub(crate) fn add(&mut self, set: ListSet, time: Range<Time>) {
+        self.set.insert_all(set);
+        self.from = self.from.max(time.start);
+        self.until = self.until.min(time.end);
+    }
 }
 
 /// A shard behind its lock.
@@ -268,18 +352,29 @@ impl Lists {
         self.levels[list.index()].load(Ordering::Relaxed)
     }
 
-    /// The lists that the address is in now. An entry is gone at its expiry, not after it.
-    pub fn membership(&self, address: IpAddr, now: Time) -> ListSet {
-        self.lookup(address.into(), now).set
+    /// What another end is known by in entries that count for it alone; never 0. IPv4 addresses stand for themselves,
+    /// but nothing can be said to 0.0.0.0 that is not said to 0.0.0.1.
+    pub fn tag(&self, end: IpAddr) -> u32 {
+        let bits = match end {
+            IpAddr::V4(address) => address.to_bits(),
+            IpAddr::V6(_) => self.secret.hash(end.into()) as u32,
+        };
+        bits.max(1)
+    }
+
+    /// The lists that the address is in now, for the other end of this tag; with 0, for all others. An entry is gone at
+    /// its expiry, not after it.
+    pub fn membership(&self, address: IpAddr, to: u32, now: Time) -> ListSet {
+        self.lookup(address.into(), to, now).set
     }
 
     /// As [`Lists::membership`], with how long it counts.
-    pub(crate) fn lookup(&self, key: Key, now: Time) -> Lookup {
+    pub(crate) fn lookup(&self, key: Key, to: u32, now: Time) -> Lookup {
         let hash = self.secret.hash(key);
         let index = self.shard_of(hash);
         let Guarded { version, shard } = &*self.shards[index];
         let shard = lock(shard);
-        let (mut set, time) = shard.membership(hash, key, now);
+        let (mut set, time) = shard.membership(hash, key, to, now);
         // Under the lock that `hold` takes: whoever sees the version from after it sees what it holds.
         set.insert_all(self.held(key));
         Lookup { set, from: time.start, until: time.end, shard: index, version: version.load(Ordering::Relaxed) }
@@ -310,35 +405,75 @@ impl Lists {
 
     /// Puts the address in the list until `expiry`, or sets its expiry anew. An entry that never expires stays so.
     pub fn add(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
+        self.add_for(list, address, 0, expiry, now)
+    }
+
+    /// As [`Lists::add`], for the other end of this tag alone.
+    pub fn add_for(&self, list: ListId, address: IpAddr, to: u32, expiry: Time, now: Time) -> Added {
         if self.held(address.into()).contains(list) {
             return Added::Kept;
         }
-        self.add_at(self.level(list), list, address, expiry, now)
+        self.add_at(Place { list, to }, address, Terms { level: self.level(list), expiry, now })
     }
 
     /// As [`Lists::add`], by an operator: such an entry outranks everything that packets do.
     pub fn add_by_operator(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
-        self.add_at(OPERATOR_LEVEL, list, address, expiry, now)
+        self.add_at(Place { list, to: 0 }, address, Terms { level: OPERATOR_LEVEL, expiry, now })
     }
 
-    fn add_at(&self, level: u8, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
-        self.change(address.into(), |shard, hash, key| shard.add(hash, key, list, level, expiry, now))
+    fn add_at(&self, place: Place, address: IpAddr, terms: Terms) -> Added {
+        self.change(address.into(), |shard, hash, key| {
+            let added = shard.add(hash, key, place, terms);
+            (added, added != Added::Refused)
+        })
     }
 
-    /// Takes the address out of the list. Whether it was in it.
+    /// Takes the address out of the list, for whatever other ends it was in it. Whether it was in it.
     pub fn remove(&self, list: ListId, address: IpAddr, now: Time) -> bool {
-        self.change(address.into(), |shard, hash, key| shard.remove(hash, key, list, now))
+        self.change(address.into(), |shard, hash, key| {
+            let removed = shard.remove(hash, key, list, None, now);
+            (removed, removed)
+        })
     }
 
-    /// Changes the shard of an address.
-    fn change<T>(&self, key: Key, change: impl FnOnce(&mut Shard, u64, Key) -> T) -> T {
+    /// Takes the address out of the list for the other end of this tag alone. Whether it was in it for that.
+    pub fn remove_for(&self, list: ListId, address: IpAddr, to: u32, now: Time) -> bool {
+        self.change(address.into(), |shard, hash, key| {
+            let removed = shard.remove(hash, key, list, Some(to), now);
+            (removed, removed)
+        })
+    }
+
+    /// Shows how far the address is in the sequence that the list holds the steps of, and does what is decided about it,
+    /// in one: nobody else looks or changes in between, so no step is lost and none is taken twice. Tells what came of
+    /// [`Change::Set`]; with [`Added::Refused`], nothing is known of the address.
+    ///
+    /// Such a list holds an address once, whatever the other end. `decide` is called once, under a lock that other
+    /// workers may wait for: it must be short, and not ask the lists.
+    pub fn progress(
+        &self,
+        list: ListId,
+        address: IpAddr,
+        now: Time,
+        decide: impl FnOnce(Option<Stored>) -> Change,
+    ) -> Option<Added> {
+        self.change(address.into(), |shard, hash, key| {
+            let (change, added) = shard.progress(hash, key, list, now, decide);
+            (added, change != Change::Keep && added != Some(Added::Refused))
+        })
+    }
+
+    /// Changes the shard of an address, and makes it known if the change can be seen.
+    fn change<T>(&self, key: Key, change: impl FnOnce(&mut Shard, u64, Key) -> (T, bool)) -> T {
         let hash = self.secret.hash(key);
         let Guarded { version, shard } = &*self.shards[self.shard_of(hash)];
         let mut shard = lock(shard);
-        let changed = change(&mut shard, hash, key);
-        // Before the lock is given back, so that nobody looks up the new state under the old version.
-        version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
-        changed
+        let (result, is_seen) = change(&mut shard, hash, key);
+        if is_seen {
+            // Before the lock is given back, so that nobody looks up the new state under the old version.
+            version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        }
+        result
     }
 
     /// Gives back entries that expired, looking at `budget` slots (rounded up to 512) where the last call ended. Returns
@@ -378,16 +513,17 @@ impl Lists {
         summaries
     }
 
-    /// Shows every entry that was added: list, address and expiry, in no order. Workers go on meanwhile: an entry that
-    /// comes or goes may be seen or not, or twice.
-    pub fn visit(&self, now: Time, mut visitor: impl FnMut((ListId, IpAddr, Time))) {
+    /// Shows every entry that was added, in no order. Workers go on meanwhile: an entry that comes or goes may be seen or
+    /// not, or twice.
+    pub fn visit(&self, now: Time, mut visitor: impl FnMut(Seen)) {
         let mut seen = Vec::with_capacity(STEP as usize);
         for shard in &self.shards {
             let mut next = Some(0);
             while let Some(begin) = next {
                 // Shown when the lock is free again.
-                next = lock(&shard.shard)
-                    .visit(begin, STEP, now, |list, address, expiry| seen.push((list, address, expiry)));
+                next = lock(&shard.shard).visit(begin, STEP, now, |Place { list, to }, address, expiry| {
+                    seen.push(Seen { list, address, to, expiry });
+                });
                 seen.drain(..).for_each(&mut visitor);
             }
         }

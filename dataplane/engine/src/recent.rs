@@ -24,38 +24,43 @@ struct Slot {
     key: Key,
     /// The number of the table whose entries are in the lookup.
     table: u32,
+    /// The tag of the other end; 0 for tables that do not ask.
+    to: u32,
     lookup: Lookup,
 }
 
 impl Default for Recent {
     fn default() -> Self {
-        let empty = Slot { key: Key::NONE, table: 0, lookup: Lookup::default() };
+        let empty = Slot { key: Key::NONE, table: 0, to: 0, lookup: Lookup::default() };
         Recent { slots: vec![empty; SLOTS].into() }
     }
 }
 
 impl Recent {
-    /// The lists that the address is in now, by packets and operators or by the table's entries that last.
+    /// The lists that the address is in now for the other end of this tag, by packets and operators or by the table's
+    /// entries.
     pub(crate) fn membership(
         &mut self,
         lists: &Lists,
         (table, entries): (u32, &Entries),
         key: Key,
+        to: u32,
         now: Time,
     ) -> ListSet {
-        let slot = &mut self.slots[slot_of(key)];
-        if slot.key != key || slot.table != table || !lists.is_current(&slot.lookup, now) {
-            let mut lookup = lists.lookup(key, now);
-            lookup.set.insert_all(entries.lasting(key));
-            *slot = Slot { key, table, lookup };
+        let slot = &mut self.slots[slot_of(key, to)];
+        if slot.key != key || (slot.table, slot.to) != (table, to) || !lists.is_current(&slot.lookup, now) {
+            let mut lookup = lists.lookup(key, to, now);
+            let (set, time) = entries.find(key, now);
+            lookup.add(set, time);
+            *slot = Slot { key, table, to, lookup };
         }
         slot.lookup.set
     }
 }
 
 /// Neighbouring addresses go to different slots. Source of the factor: Knuth, TAOCP volume 3, 6.4.
-fn slot_of(key: Key) -> usize {
-    let folded = key.bits as u64 ^ (key.bits >> 64) as u64;
+fn slot_of(key: Key, to: u32) -> usize {
+    let folded = key.bits as u64 ^ (key.bits >> 64) as u64 ^ u64::from(to) << 32;
     (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57) as usize % SLOTS
 }
 
@@ -76,8 +81,8 @@ mod tests {
         let address = IpAddr::from([192, 0, 2, 1]);
         let mut recent = Recent::default();
         let mut is_in = |now| {
-            let set = recent.membership(&lists, (0, &Entries::default()), address.into(), now);
-            assert_eq!(set, lists.membership(address, now), "as the lists say");
+            let set = recent.membership(&lists, (0, &Entries::default()), address.into(), 0, now);
+            assert_eq!(set, lists.membership(address, 0, now), "as the lists say");
             (set.contains(one), set.contains(two))
         };
         assert_eq!(is_in(at(0)), (false, false));
@@ -99,6 +104,19 @@ mod tests {
     }
 
     #[test]
+    fn each_other_end_is_remembered_by_itself() {
+        let lists = Lists::with_secret(16, [1, 2]).unwrap();
+        let list = lists.bind("one", 0).unwrap();
+        let address = IpAddr::from([192, 0, 2, 1]);
+        lists.add_for(list, address, 7, at(5), at(0));
+        let mut recent = Recent::default();
+        for to in [7, 0, 7, 8, 7] {
+            let set = recent.membership(&lists, (0, &Entries::default()), address.into(), to, at(1));
+            assert_eq!(set.contains(list), to == 7, "{to}");
+        }
+    }
+
+    #[test]
     fn an_eviction_is_seen_at_once() {
         let lists = Lists::with_secret(4, [1, 2]).unwrap();
         let one = lists.bind("one", 0).unwrap();
@@ -108,8 +126,8 @@ mod tests {
             lists.add(one, address(number), Time::NEVER, at(0));
             for earlier in 0..=number {
                 let (remembered, told) = (
-                    recent.membership(&lists, (0, &Entries::default()), address(earlier).into(), at(0)),
-                    lists.membership(address(earlier), at(0)),
+                    recent.membership(&lists, (0, &Entries::default()), address(earlier).into(), 0, at(0)),
+                    lists.membership(address(earlier), 0, at(0)),
                 );
                 assert_eq!(remembered, told, "{earlier} after {number}");
             }

@@ -15,13 +15,15 @@
 //! When the slab is full, an addition takes, in this order: an expired entry at the head of a queue; expired entries
 //! among the next [`LOOK`] slots; the oldest entry of the lowest level, unless that level is higher than its own. If
 //! there is none, it is refused.
+//!
+//! An entry may count for one other end alone, by a tag: then an address is in a list up to [`MOST_ENDS`] times.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use knockplane_policy::time::Time;
 
-use crate::lists::{Added, LEVELS, ListId, ListSet, MAX_LISTS};
+use crate::lists::{Added, Change, LEVELS, ListId, ListSet, MAX_LISTS, Stored};
 
 /// No slot. Slots are counted by `u32` to keep links small.
 const NIL: u32 = u32::MAX;
@@ -30,6 +32,9 @@ const NIL: u32 = u32::MAX;
 /// often between two sweeps, but every packet of a flood pays for it: with ten million entries an addition took 0.86 µs
 /// with 4 slots and 1.28 µs with 16. Fewer saved nothing.
 const LOOK: usize = 4;
+
+/// For how many other ends an address can be in one list. They share a bucket, which every lookup of the address walks.
+const MOST_ENDS: usize = 8;
 
 /// An address as it is stored and hashed: a number among those of its family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,10 +86,16 @@ impl Secret {
 
 /// One address in one list.
 struct Entry {
-    bits: u128,
+    /// The address's bits. As one number they would want to be aligned, which would cost 8 bytes an entry.
+    high: u64,
+    low: u64,
     /// When the packet arrived that got it in.
     since: Time,
     expiry: Time,
+    /// The tag of the only other end it counts for; 0 if it counts for all.
+    to: u32,
+    /// When the first step of a sequence was taken: so many milliseconds before `since`.
+    begun_ms: u32,
     /// Next in the bucket, or next free slot.
     chain: u32,
     /// Neighbours in the queue of its level.
@@ -93,21 +104,50 @@ struct Entry {
     list: ListId,
     level: u8,
     kind: Kind,
+    /// Steps of a sequence that were taken.
+    step: u8,
+}
+
+/// What an entry is found by, besides the address.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) list: ListId,
+    pub(crate) to: u32,
+}
+
+/// How an entry is to be added.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) level: u8,
+    pub(crate) expiry: Time,
+    pub(crate) now: Time,
 }
 
 /// Bytes per slot: an entry and its share of the buckets, of which there are as many as slots.
 pub(crate) const SLOT_BYTES: usize = size_of::<Entry>() + size_of::<u32>();
-const _: () = assert!(size_of::<Entry>() <= 48 && SLOT_BYTES <= 64);
+const _: () = assert!(SLOT_BYTES == 60);
 
 impl Entry {
     fn key(&self) -> Key {
-        Key { bits: self.bits, kind: self.kind }
+        Key { bits: u128::from(self.high) << 64 | u128::from(self.low), kind: self.kind }
     }
 
     fn is_live(&self, now: Time) -> bool {
         now < self.expiry
     }
+
+    fn counts_for(&self, to: u32) -> bool {
+        self.to == 0 || self.to == to
+    }
+
+    fn stored(&self) -> Stored {
+        let begun = self.since.as_nanos().saturating_sub(u64::from(self.begun_ms) * NANOS_PER_MS);
+        let Entry { step, to, since, expiry, .. } = *self;
+        Stored { step, to, begun: Time::from_nanos(begun), since, expiry }
+    }
 }
+
+const NANOS_PER_MS: u64 = 1_000_000;
 
 /// The entries of one level, by age since they were last added.
 #[derive(Clone, Copy)]
@@ -148,15 +188,19 @@ impl Shard {
     /// An empty shard, its memory written once so that the kernel has given it; none if there is not enough.
     pub(crate) fn new(slots: u32, secret: Secret) -> Option<Shard> {
         let unused = || Entry {
-            bits: 0,
+            high: 0,
+            low: 0,
             since: Time::default(),
             expiry: Time::default(),
+            to: 0,
+            begun_ms: 0,
             chain: NIL,
             older: NIL,
             newer: NIL,
             list: ListId(0),
             level: 0,
             kind: Kind::Free,
+            step: 0,
         };
         Some(Shard {
             secret,
@@ -170,12 +214,16 @@ impl Shard {
         })
     }
 
-    /// The lists the address is in, and from when until when that is so if nothing is changed. `hash` is the secret's of
-    /// the key, here and below.
-    pub(crate) fn membership(&self, hash: u64, key: Key, now: Time) -> (ListSet, Range<Time>) {
+    /// The lists the address is in for the other end of this tag, and from when until when that is so if nothing is
+    /// changed. `hash` is the secret's of the key, here and below.
+    pub(crate) fn membership(&self, hash: u64, key: Key, to: u32, now: Time) -> (ListSet, Range<Time>) {
         let (mut set, mut from, mut until) = (ListSet::default(), Time::default(), Time::NEVER);
         for (_, entry) in self.bucket(hash) {
-            if entry.key() != key || !entry.is_live(now) {
+            if entry.key() != key || !entry.counts_for(to) {
+                continue;
+            }
+            if !entry.is_live(now) {
+                from = from.max(entry.expiry);
                 continue;
             }
             // A packet that arrived before the one that got the address in is looked at later than that one only
@@ -192,32 +240,69 @@ impl Shard {
     }
 
     /// Puts the address in the list until `expiry`, or sets its expiry anew.
-    pub(crate) fn add(&mut self, hash: u64, key: Key, list: ListId, level: u8, expiry: Time, now: Time) -> Added {
-        if let Some(slot) = self.find(hash, key, list) {
-            if self.entry(slot).is_live(now) {
-                self.refresh(slot, level, expiry);
+    pub(crate) fn add(&mut self, hash: u64, key: Key, place: Place, terms: Terms) -> Added {
+        if let Some(slot) = self.find(hash, key, |entry| (entry.list, entry.to) == (place.list, place.to)) {
+            if self.entry(slot).is_live(terms.now) {
+                self.refresh(slot, terms.level, terms.expiry);
                 return Added::Refreshed;
             }
             self.release(slot);
         }
-        let Some(slot) = self.make_room(level, now) else {
-            self.tally_mut(list).refused += 1;
+        if place.to != 0 && !self.leave_room_for_another_end(hash, key, place.list, terms) {
+            self.tally_mut(place.list).refused += 1;
             return Added::Refused;
-        };
-        let bucket = bucket_of(hash, self.buckets.len());
-        let chain = std::mem::replace(&mut self.buckets[bucket], slot);
-        let Key { bits, kind } = key;
-        *self.entry_mut(slot) = Entry { bits, since: now, expiry, chain, older: NIL, newer: NIL, list, level, kind };
-        self.enqueue(slot);
-        self.tally_mut(list).entries += 1;
-        Added::New
+        }
+        self.insert(hash, key, place, terms).map_or(Added::Refused, |_| Added::New)
     }
 
-    /// Takes the address out of the list; whether it was in it.
-    pub(crate) fn remove(&mut self, hash: u64, key: Key, list: ListId, now: Time) -> bool {
-        let Some(slot) = self.find(hash, key, list) else { return false };
-        let was_in_it = self.entry(slot).is_live(now);
-        self.release(slot);
+    /// Works on the address's one entry in a list that holds the steps of a sequence. What was set, if anything was.
+    pub(crate) fn progress(
+        &mut self,
+        hash: u64,
+        key: Key,
+        list: ListId,
+        now: Time,
+        decide: impl FnOnce(Option<Stored>) -> Change,
+    ) -> (Change, Option<Added>) {
+        let found = self.find(hash, key, |entry| entry.list == list);
+        let live = found.filter(|slot| self.entry(*slot).is_live(now));
+        let change = decide(live.map(|slot| self.entry(slot).stored()));
+        let added = match change {
+            Change::Keep => None,
+            Change::Clear => {
+                found.into_iter().for_each(|slot| self.release(slot));
+                None
+            }
+            Change::Set { step, to, begun, level, expiry } => Some(if let Some(slot) = live {
+                self.dequeue(slot);
+                let entry = self.entry_mut(slot);
+                entry.since = entry.since.max(now);
+                (entry.to, entry.level, entry.expiry) = (to, level, expiry);
+                self.take_step(slot, step, begun);
+                self.enqueue(slot);
+                Added::Refreshed
+            } else {
+                found.into_iter().for_each(|slot| self.release(slot));
+                match self.insert(hash, key, Place { list, to }, Terms { level, expiry, now }) {
+                    Some(slot) => {
+                        self.take_step(slot, step, begun);
+                        Added::New
+                    }
+                    None => Added::Refused,
+                }
+            }),
+        };
+        (change, added)
+    }
+
+    /// Takes the address out of the list, for the other end of this tag or for all. Whether it was in it.
+    pub(crate) fn remove(&mut self, hash: u64, key: Key, list: ListId, to: Option<u32>, now: Time) -> bool {
+        let mut was_in_it = false;
+        let is_meant = |entry: &Entry| entry.list == list && to.is_none_or(|to| to == entry.to);
+        while let Some(slot) = self.find(hash, key, is_meant) {
+            was_in_it |= self.entry(slot).is_live(now);
+            self.release(slot);
+        }
         was_in_it
     }
 
@@ -245,13 +330,13 @@ impl Shard {
         begin: u32,
         slots: u32,
         now: Time,
-        mut visitor: impl FnMut(ListId, IpAddr, Time),
+        mut visitor: impl FnMut(Place, IpAddr, Time),
     ) -> Option<u32> {
         let end = self.fresh.min(begin.saturating_add(slots));
         for slot in begin..end {
             let entry = self.entry(slot);
             if entry.kind != Kind::Free && entry.is_live(now) {
-                visitor(entry.list, entry.key().address(), entry.expiry);
+                visitor(Place { list: entry.list, to: entry.to }, entry.key().address(), entry.expiry);
             }
         }
         (end < self.fresh).then_some(end)
@@ -275,7 +360,7 @@ impl Shard {
     }
 
     /// The entries of an address's bucket with their slots. The secret keeps it short but for entries of one address,
-    /// of which there are at most as many as lists.
+    /// of which there are few for each list.
     fn bucket(&self, hash: u64) -> impl Iterator<Item = (u32, &Entry)> {
         let mut slot = self.buckets[bucket_of(hash, self.buckets.len())];
         std::iter::from_fn(move || {
@@ -284,8 +369,68 @@ impl Shard {
         })
     }
 
-    fn find(&self, hash: u64, key: Key, list: ListId) -> Option<u32> {
-        self.bucket(hash).find(|(_, entry)| entry.list == list && entry.key() == key).map(|(slot, _)| slot)
+    /// The address's entry that is meant, in its bucket.
+    fn find(&self, hash: u64, key: Key, is_meant: impl Fn(&Entry) -> bool) -> Option<u32> {
+        self.bucket(hash).find(|(_, entry)| is_meant(entry) && entry.key() == key).map(|(slot, _)| slot)
+    }
+
+    /// A new entry's slot, unless everything is full of higher levels.
+    fn insert(&mut self, hash: u64, key: Key, Place { list, to }: Place, terms: Terms) -> Option<u32> {
+        let Terms { level, expiry, now } = terms;
+        let Some(slot) = self.make_room(level, now) else {
+            self.tally_mut(list).refused += 1;
+            return None;
+        };
+        let bucket = bucket_of(hash, self.buckets.len());
+        let chain = std::mem::replace(&mut self.buckets[bucket], slot);
+        let Key { bits, kind } = key;
+        *self.entry_mut(slot) = Entry {
+            high: (bits >> 64) as u64,
+            low: bits as u64,
+            since: now,
+            expiry,
+            to,
+            begun_ms: 0,
+            chain,
+            older: NIL,
+            newer: NIL,
+            list,
+            level,
+            kind,
+            step: 0,
+        };
+        self.enqueue(slot);
+        self.tally_mut(list).entries += 1;
+        Some(slot)
+    }
+
+    /// Notes a step. The sequence never began later than it did.
+    fn take_step(&mut self, slot: u32, step: u8, begun: Time) {
+        let entry = self.entry_mut(slot);
+        let ago = entry.since.as_nanos().saturating_sub(begun.as_nanos()).div_ceil(NANOS_PER_MS);
+        entry.begun_ms = u32::try_from(ago).unwrap_or(u32::MAX);
+        entry.step = step;
+    }
+
+    /// Of the entries of an address in a list, for as many other ends as can be, the one that expires first gives way;
+    /// of those the oldest. Whether there is room now: none has a higher level than the newcomer.
+    fn leave_room_for_another_end(&mut self, hash: u64, key: Key, list: ListId, terms: Terms) -> bool {
+        let others = || {
+            let of_list = |entry: &Entry| entry.list == list && entry.to != 0 && entry.key() == key;
+            self.bucket(hash).filter(move |(_, entry)| of_list(entry))
+        };
+        if others().count() < MOST_ENDS {
+            return true;
+        }
+        let rank = |entry: &Entry| (entry.is_live(terms.now), queue_of(entry.level), entry.expiry, entry.since);
+        let Some((slot, entry)) = others().min_by_key(|(_, entry)| rank(entry)) else { return true };
+        let evicts = entry.is_live(terms.now);
+        if evicts && queue_of(entry.level) > queue_of(terms.level) {
+            return false;
+        }
+        self.tally_mut(list).evicted += u64::from(evicts);
+        self.release(slot);
+        true
     }
 
     /// Sets a live entry's expiry anew, but what never expires stays so. It becomes the newest of its level, which only
@@ -441,13 +586,14 @@ mod tests {
     }
 
     fn add(shard: &mut Shard, number: u32, level: u8, expiry: Time, now: Time) -> Added {
-        let added = shard.add(shard.secret.hash(key(number)), key(number), ListId(level), level, expiry, now);
+        let place = Place { list: ListId(level), to: 0 };
+        let added = shard.add(shard.secret.hash(key(number)), key(number), place, Terms { level, expiry, now });
         shard.audit();
         added
     }
 
     fn holds(shard: &Shard, number: u32, level: u8, now: Time) -> bool {
-        shard.membership(shard.secret.hash(key(number)), key(number), now).0.contains(ListId(level))
+        shard.membership(shard.secret.hash(key(number)), key(number), 0, now).0.contains(ListId(level))
     }
 
     #[test]
@@ -527,7 +673,8 @@ mod tests {
         let chain = |secret: Secret| {
             let mut shard = Shard::new(1024, secret).unwrap();
             for key in &colliding {
-                shard.add(secret.hash(*key), *key, ListId(0), 0, Time::NEVER, at(0));
+                let terms = Terms { level: 0, expiry: Time::NEVER, now: at(0) };
+                shard.add(secret.hash(*key), *key, Place { list: ListId(0), to: 0 }, terms);
             }
             shard.longest_chain()
         };

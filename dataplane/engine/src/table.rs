@@ -13,13 +13,16 @@ mod field;
 mod index;
 mod program;
 mod question;
+mod starts;
 mod state_test;
 
 use std::hash::Hasher as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::HashMap;
+use knockplane_policy::door;
 use knockplane_policy::eval::{MAX_JUMP_DEPTH, tracking};
 use knockplane_policy::level;
 use knockplane_policy::packet::Family;
@@ -32,12 +35,13 @@ use siphasher::sip::SipHasher13;
 
 use crate::hello;
 use crate::layer7::{PatternError, Patterns};
-use crate::lists::{ListId, OPERATOR_LEVEL, TooManyLists};
+use crate::lists::{ListId, ListSet, OPERATOR_LEVEL, TooManyLists};
 use crate::meters::{Meters, ScanWeights, Wanted};
 use crate::reached::{MOST_MATCHERS, MatcherId, Reached};
 use crate::state::State;
 
 pub(crate) use entries::Entries;
+pub(crate) use index::Candidates;
 pub(crate) use program::{CompiledRule, Program, Span, Step};
 pub(crate) use question::{About, View};
 pub(crate) use state_test::StateTest;
@@ -77,8 +81,13 @@ impl Table {
     /// # Errors
     /// Everything that keeps the rules from running; then nothing changed.
     pub fn compile(rules: Arc<RuleSet>, settings: &Settings, state: &State, now: Time) -> Result<Table, CompileError> {
+        let rules = match settings.doors.is_empty() {
+            true => rules,
+            false => Arc::new(door::rules(settings, Arc::unwrap_or_clone(rules))),
+        };
         let mut problems = Vec::new();
         check_invalid(&rules, &mut problems);
+        check_doors(&rules, &mut problems);
         let menus = [rule::Table::Raw, rule::Table::Filter]
             .map(|table| [Family::Ipv4, Family::Ipv6].map(|family| Chains::of(&rules, table, family)));
         for chains in menus.iter().flatten() {
@@ -96,7 +105,7 @@ impl Table {
             return Err(CompileError { problems });
         }
 
-        let lists = bind_lists(&rules, state)?;
+        let lists = bind_lists(&rules, settings, state)?;
         let mut names = Names { lists, patterns, tls, meters: Wanted::default(), connection_limits: 0 };
         let about = About { rules: &rules, settings };
         let [raw, filter] = menus.map(|families| families.map(|chains| Program::emit(&chains, &mut names, about)));
@@ -124,7 +133,7 @@ impl Table {
         })
     }
 
-    /// The rules as they were declared.
+    /// The rules as they were declared, behind those of the doors.
     pub fn rules(&self) -> &Arc<RuleSet> {
         &self.rules
     }
@@ -145,6 +154,11 @@ impl Table {
     }
 
     /// What lists hold from the start.
+    /// The lists that the rules' own entries put an address in.
+    pub fn entries_of(&self, address: IpAddr, now: Time) -> ListSet {
+        self.entries.find(address.into(), now).0
+    }
+
     pub(crate) fn entries(&self) -> &Entries {
         &self.entries
     }
@@ -284,6 +298,12 @@ pub enum Problem {
         /// What it names.
         name: String,
     },
+    /// It belongs to a door.
+    #[error("{rule}: doors are read and tried offline, but do not run yet; leave [[door]] out of the configuration")]
+    Door {
+        /// The rule.
+        rule: Place,
+    },
     /// `tls-host` cannot run.
     #[error("{rule}: tls-host `{name}`: {error}")]
     TlsHost {
@@ -337,6 +357,7 @@ impl Problem {
             | Problem::PatternMissing { rule, .. }
             | Problem::Invalid { rule, .. }
             | Problem::Unmapped { rule, .. }
+            | Problem::Door { rule }
             | Problem::TlsHost { rule, .. }
             | Problem::TooManyPorts { rule, .. }
             | Problem::TooManyConnectionLimits { rule } => Some(rule),
@@ -482,6 +503,16 @@ fn check_addresses(rules: &RuleSet, problems: &mut Vec<Problem>) {
     }
 }
 
+/// What doors do does not run yet: a door that is never open is better than one that nobody watches.
+fn check_doors(rules: &RuleSet, problems: &mut Vec<Problem>) {
+    let is_of_door = |rule: &Rule| {
+        matches!(rule.action, Action::Knock(_) | Action::AcceptDoor(_))
+            || rule.matchers.iter().any(|matcher| matches!(matcher.condition, Condition::ConnectionDoor(_)))
+    };
+    let of_doors = running(rules).filter(|(_, rule)| is_of_door(rule));
+    problems.extend(of_doors.take(1).map(|(_, rule)| Problem::Door { rule: rule.into() }));
+}
+
 /// A rule that nobody can run is refused, unless it is disabled: it may be the one that was to drop.
 fn check_invalid(rules: &RuleSet, problems: &mut Vec<Problem>) {
     for rule in rules.rules.iter().filter(|rule| !rule.disabled) {
@@ -596,8 +627,12 @@ fn compile_patterns<'r>(rules: &'r RuleSet, problems: &mut Vec<Problem>) -> (Lis
 }
 
 /// Makes all lists of the rules known. Lists that no rule fills can be filled by operators alone.
-fn bind_lists<'r>(rules: &'r RuleSet, state: &State) -> Result<HashMap<&'r str, ListId>, TooManyLists> {
-    let levels = level::levels(rules);
+fn bind_lists<'r>(
+    rules: &'r RuleSet,
+    settings: &Settings,
+    state: &State,
+) -> Result<HashMap<&'r str, ListId>, TooManyLists> {
+    let levels = level::levels(rules, &settings.doors);
     let entries = rules.address_lists.iter().filter(|entry| !entry.disabled).map(|entry| entry.list.as_str());
     let mut names: Vec<&str> = running(rules).flat_map(|(_, rule)| rule_lists(rule)).chain(entries).collect();
     names.sort_unstable();

@@ -25,18 +25,19 @@ use crate::recent::Recent;
 use crate::reply::Reply;
 use crate::shard::Key;
 use crate::state::State;
-use crate::table::{CompiledRule, Program, Span, StateTest, Step, View};
+use crate::table::{Candidates, CompiledRule, Program, Span, StateTest, Step, View};
 
 /// What a walk needs room for, made once: to clear it anew for each packet would cost as much as to decide.
 pub(crate) struct Memory {
     recent: Recent,
+    candidates: Candidates,
     returns: Returns,
     random: Random,
 }
 
 impl Memory {
     pub(crate) fn new(random: Random) -> Memory {
-        Memory { recent: Recent::default(), returns: Returns::default(), random }
+        Memory { recent: Recent::default(), candidates: Candidates::default(), returns: Returns::default(), random }
     }
 }
 
@@ -161,10 +162,10 @@ impl<'a> Walk<'a> {
     pub(crate) fn enter(&mut self, program: &'a Program, chain: BuiltinChain) -> Option<Verdict> {
         let Context { table, counters, .. } = self.context;
         let mut span = program.chain(chain);
-        let mut candidates = program.candidates(&self.view);
+        program.candidates(&self.view, &mut self.memory.candidates);
         self.memory.returns.depth = 0;
         loop {
-            let Some(rule) = program.classify(&mut candidates, &mut span, &self.view, table.about()) else {
+            let Some(rule) = program.classify(&mut self.memory.candidates, &mut span, &self.view, table.about()) else {
                 span = self.memory.returns.pop()?;
                 continue;
             };
@@ -277,26 +278,22 @@ impl<'a> Walk<'a> {
 
     fn lists_of_source(&mut self) -> ListSet {
         if self.source.is_none() {
-            self.source = Some(self.membership(self.view.source, self.packet.source));
+            self.source = Some(self.membership(self.view.source));
         }
         self.source.unwrap_or_default()
     }
 
     fn lists_of_destination(&mut self) -> ListSet {
         if self.destination.is_none() {
-            self.destination = Some(self.membership(self.view.destination, self.packet.destination));
+            self.destination = Some(self.membership(self.view.destination));
         }
         self.destination.unwrap_or_default()
     }
 
-    fn membership(&mut self, key: Key, address: IpAddr) -> ListSet {
+    fn membership(&mut self, key: Key) -> ListSet {
         let Context { table, state, .. } = self.context;
-        let entries = table.entries();
-        let mut set = self.memory.recent.membership(&state.lists, (table.number(), entries), key, self.now);
-        if !entries.are_lasting() {
-            entries.add_timed(&mut set, address, self.now);
-        }
-        set
+        let entries = (table.number(), table.entries());
+        self.memory.recent.membership(&state.lists, entries, key, 0, self.now)
     }
 
     /// The packet's connection, or the one it is related to.
@@ -356,9 +353,7 @@ impl<'a> Walk<'a> {
     fn add(&mut self, rule: u32, list: ListId, address: IpAddr, timeout: ListTimeout) {
         let Context { table, state: State { lists, .. }, events, counters, .. } = self.context;
         self.trail.is_plain = false;
-        let mut entries = table.entries().lasting(address.into());
-        table.entries().add_timed(&mut entries, address, self.now);
-        if entries.contains(list) {
+        if table.entries_of(address, self.now).contains(list) {
             // It is in it by an entry of the rules' file, which no packet changes.
             return;
         }

@@ -3,6 +3,7 @@
 //! The dataplane greets with [`Greeting`]; then every [`Request`] line is answered by one [`Response`] line, in order.
 //! The dataplane checks the peer's credentials before it greets. A line longer than [`MAX_LINE`] ends the connection.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::de::Error;
@@ -217,6 +218,9 @@ pub struct Lists {
     pub entries: Vec<ListEntry>,
     /// Whether there are more.
     pub truncated: bool,
+    /// The last entry, if there are more: what to ask with for those behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<After>,
 }
 
 /// Which entries to show.
@@ -247,6 +251,9 @@ pub struct After {
     /// Its address.
     #[serde(with = "as_text")]
     pub address: AddressSet,
+    /// The tag of the other end that it counts for.
+    #[serde(default)]
+    pub tag: u32,
 }
 
 /// An entry that an operator puts in a list.
@@ -303,6 +310,10 @@ pub struct ListEntry {
     /// Its address.
     #[serde(with = "as_text")]
     pub address: AddressSet,
+    /// The only other end that it counts for; none if it counts for all. Of IPv6 ends only a tag is kept, so that `::`
+    /// stands for one that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<IpAddr>,
     /// Time left; none if it does not expire.
     pub time_left: Option<Duration>,
     /// Whether a restart forgets it. What is static is of the rules, or an operator put it in for good.

@@ -31,6 +31,7 @@ impl Manager {
             held: &self.held,
             notes: &self.notes,
             rules: generation.rules(),
+            doors: &self.config.settings.doors,
             since: generation.since,
         };
         places.page(query, MAX_ENTRIES, self.shared.clock.now())
@@ -201,9 +202,9 @@ impl Manager {
         self.change_held(changes)?;
         let lists = &self.shared.state.lists;
         let mut addresses = Vec::new();
-        lists.visit(now, |(other, address, _)| {
-            if other == id {
-                addresses.push(address);
+        lists.visit(now, |seen| {
+            if seen.list == id {
+                addresses.push(seen.address);
             }
         });
         removed += addresses.into_iter().filter(|address| lists.remove(id, *address, now)).count() as u64;
@@ -235,6 +236,9 @@ fn check(entry: &NewEntry) -> Result<(), String> {
     let NewEntry { list, address, comment, .. } = entry;
     if list.is_empty() || list.starts_with('!') || list.contains(|char: char| char.is_control() || char == ',') {
         return Err(format!("`{}` is no name of a list: write printable characters without `,`", list.escape_debug()));
+    }
+    if matches!(address, AddressSet::Range(first, _) if first.is_ipv6()) {
+        return Err(format!("{address} is a range, and ranges exist for IPv4 only: write prefixes"));
     }
     if comment.len() > MAX_COMMENT {
         return Err(format!("the comment of {address} has {} bytes: write at most {MAX_COMMENT}", comment.len()));

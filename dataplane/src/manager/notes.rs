@@ -38,7 +38,7 @@ impl Notes {
     /// Forgets what has no entry any more, once a minute.
     pub(super) fn forget(&mut self, lists: &Lists, now: Time) {
         if now >= self.next_look {
-            self.comments.retain(|(list, address), _| lists.membership(*address, now).contains(*list));
+            self.comments.retain(|(list, address), _| lists.membership(*address, 0, now).contains(*list));
             self.next_look = now + EVERY;
         }
     }

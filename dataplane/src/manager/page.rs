@@ -6,11 +6,12 @@
 use std::collections::{BinaryHeap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 
-use knockplane_engine::lists::{ListId, Lists as Engine, MAX_LISTS};
+use knockplane_engine::lists::{Lists as Engine, MAX_LISTS, Seen};
+use knockplane_policy::door::Door;
 use knockplane_policy::level;
 use knockplane_policy::rule::{self, AddressSet, EntryAddress, RuleSet};
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{ListEntry, ListOverview, ListQuery, ListSummary, Lists};
+use knockplane_policy::wire::{After, ListEntry, ListOverview, ListQuery, ListSummary, Lists};
 
 use super::Notes;
 use crate::held::{Bounds, Entry, Held};
@@ -21,6 +22,7 @@ pub(super) struct Places<'m> {
     pub(super) held: &'m Held,
     pub(super) notes: &'m Notes,
     pub(super) rules: &'m RuleSet,
+    pub(super) doors: &'m [Door],
     /// When the timeouts of the rules' entries began.
     pub(super) since: Time,
 }
@@ -34,8 +36,8 @@ enum Found {
     Added(Time),
 }
 
-/// What decides the order: list, first and last address.
-type Key = (usize, IpAddr, IpAddr);
+/// What decides the order: list, first and last address, and the tag of the only other end that it counts for.
+type Key = (usize, IpAddr, IpAddr, u32);
 
 /// The least `limit` of all that it is given.
 struct First {
@@ -97,9 +99,9 @@ impl Places<'_> {
             // A list that is not there any more leaves its neighbours.
             let rank = lists.partition_point(|list| list.summary.list < after.list);
             if ranks.contains_key(after.list.as_str()) {
-                Some((rank, first, last))
+                Some((rank, first, last, after.tag))
             } else {
-                rank.checked_sub(1).map(|rank| (rank, END, END))
+                rank.checked_sub(1).map(|rank| (rank, END, END, u32::MAX))
             }
         });
         let wanted = Wanted { query, by: query.expires_within.map(|time| now + time) };
@@ -109,7 +111,7 @@ impl Places<'_> {
             let Some(rank) = ranks.get(name) else { continue };
             for (bounds, Entry { comment, until, .. }) in entries {
                 if wanted.wants(*bounds, *until, until.is_some(), comment) {
-                    page.offer((*rank, bounds.0, bounds.1), Found::Held);
+                    page.offer((*rank, bounds.0, bounds.1, 0), Found::Held);
                 }
             }
         }
@@ -120,16 +122,16 @@ impl Places<'_> {
                 && is_live
                 && wanted.wants(bounds, expiry, expiry.is_some(), &entry.comment)
             {
-                page.offer((*rank, bounds.0, bounds.1), Found::OfRules(place));
+                page.offer((*rank, bounds.0, bounds.1, 0), Found::OfRules(place));
             }
         }
         if query.dynamic != Some(false) {
-            self.lists.visit(now, |(list, address, expiry)| {
+            self.lists.visit(now, |Seen { list, address, to, expiry }| {
                 let Some(rank) = rank_of[list.index()].filter(|rank| asked_rank[*rank]) else { return };
                 let comment = if query.comment.is_some() { self.notes.comment(list, address) } else { "" };
                 let timeout = Some(expiry).filter(|expiry| *expiry != Time::NEVER);
                 if wanted.wants((address, address), timeout, true, comment) {
-                    page.offer((rank, address, address), Found::Added(expiry));
+                    page.offer((rank, address, address, to), Found::Added(expiry));
                 }
             });
         }
@@ -137,8 +139,13 @@ impl Places<'_> {
         let First { entries, truncated, .. } = page;
         let mut entries = entries.into_sorted_vec();
         entries.dedup_by_key(|(key, _)| *key);
+        let next = entries.last().filter(|_| truncated).map(|((rank, first, last, tag), _)| After {
+            list: lists[*rank].summary.list.clone(),
+            address: AddressSet::Range(*first, *last),
+            tag: *tag,
+        });
         let entries = entries.into_iter().filter_map(|(key, found)| self.entry(&lists, key, found, now)).collect();
-        Lists { lists, entries, truncated }
+        Lists { lists, entries, truncated, next }
     }
 
     /// Every list, and who fills it.
@@ -147,7 +154,7 @@ impl Places<'_> {
         for (_, (entry, _)) in self.of_rules().filter(|(_, (entry, _))| entry.timeout.is_none()) {
             *by_rules.entry(&entry.list).or_default() += 1;
         }
-        let by_packets = level::levels(self.rules);
+        let by_packets = level::levels(self.rules, self.doors);
         let overview = |summary: ListSummary| ListOverview {
             by_packets: by_packets.contains_key(&summary.list),
             by_rules: by_rules.get(summary.list.as_str()).copied().unwrap_or_default(),
@@ -168,26 +175,27 @@ impl Places<'_> {
     }
 
     fn entry(&self, lists: &[ListOverview], key: Key, found: Found, now: Time) -> Option<ListEntry> {
-        let (rank, first, last) = key;
+        let (rank, first, last, to) = key;
         let list = lists.get(rank)?.summary.list.clone();
         Some(match found {
             Found::Held => {
                 let Entry { set, comment, until } = self.held.list(&list)?.get(&(first, last))?.clone();
                 let time_left = until.map(|until| until.since(now));
-                ListEntry { list, address: set, time_left, dynamic: until.is_some(), line: None, comment }
+                ListEntry { list, address: set, to: None, time_left, dynamic: until.is_some(), line: None, comment }
             }
             Found::OfRules(place) => {
                 let entry = self.rules.address_lists.get(place)?;
                 let EntryAddress::Set(address) = entry.address.clone() else { return None };
                 let time_left = entry.timeout.map(|timeout| (self.since + timeout).since(now));
                 let (dynamic, comment) = (time_left.is_some(), entry.comment.clone());
-                ListEntry { list, address, time_left, dynamic, line: Some(entry.line), comment }
+                ListEntry { list, address, to: None, time_left, dynamic, line: Some(entry.line), comment }
             }
             Found::Added(expiry) => {
                 let time_left = (expiry != Time::NEVER).then(|| expiry.since(now));
-                let id: Option<ListId> = self.lists.id(&list);
-                let comment = id.map_or("", |id| self.notes.comment(id, first)).to_owned();
-                ListEntry { list, address: first.into(), time_left, dynamic: true, line: None, comment }
+                let id = self.lists.id(&list)?;
+                let to = Seen { list: id, address: first, to, expiry }.end();
+                let comment = self.notes.comment(id, first).to_owned();
+                ListEntry { list, address: first.into(), to, time_left, dynamic: true, line: None, comment }
             }
         })
     }
@@ -201,7 +209,6 @@ mod tests {
     use std::time::Duration;
 
     use knockplane_policy::rsc;
-    use knockplane_policy::wire::After;
 
     use super::*;
     use crate::held::Change;
@@ -252,7 +259,7 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
     impl House {
         fn page(&self, query: &ListQuery, most: usize) -> Lists {
             let House { lists, held, notes, rules, .. } = self;
-            Places { lists, held, notes, rules, since: at(0) }.page(query, most, at(5))
+            Places { lists, held, notes, rules, doors: &[], since: at(0) }.page(query, most, at(5))
         }
 
         fn told(&self, query: ListQuery) -> Vec<String> {
@@ -296,21 +303,26 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
     #[test]
     fn pages_behind_each_other_are_everything_once() {
         let house = house();
+        let knocked = house.lists.id("knocked").unwrap();
+        for end in [[203, 0, 113, 5], [203, 0, 113, 6]] {
+            let to = house.lists.tag(end.into());
+            house.lists.add_for(knocked, [10, 0, 0, 2].into(), to, at(99), at(0));
+        }
         let all = house.told(ListQuery::default());
         for most in 1..=all.len() + 1 {
             let (mut after, mut seen) = (None, Vec::new());
             loop {
-                let Lists { entries, truncated, .. } =
+                let Lists { entries, next, .. } =
                     house.page(&ListQuery { after, limit: 100, ..ListQuery::default() }, most);
-                after = entries.last().map(|last| After { list: last.list.clone(), address: last.address.clone() });
-                seen.extend(entries.into_iter().map(|entry| (entry.list, entry.address)));
-                if !truncated {
+                seen.extend(entries.into_iter().map(|entry| (entry.list, entry.address, entry.to)));
+                after = next;
+                if after.is_none() {
                     break;
                 }
             }
             assert_eq!(seen.len(), all.len(), "{most} at a time: {seen:?}");
         }
-        let gone = After { list: "g".to_owned(), address: "::".parse().unwrap() };
+        let gone = After { list: "g".to_owned(), address: "::".parse().unwrap(), tag: 0 };
         let behind = house.page(&ListQuery { after: Some(gone), limit: 1, ..ListQuery::default() }, 1);
         assert_eq!(behind.entries[0].list, "knocked", "behind a list that is gone");
     }

@@ -188,10 +188,10 @@ impl Source {
         let judgement = Judgement {
             file: self.name.clone(),
             valid: findings.errors.is_empty() && !findings.placed().iter().any(is_error),
-            rules: rules.rules.len(),
+            rules: self.reading.rules.rules.len(),
             disabled: self.reading.rules.rules.iter().filter(|rule| rule.disabled).count(),
             patterns: rules.layer7.len(),
-            lists: rules::lists(&rules),
+            lists: rules::lists(&rules, how.settings),
             skipped: self.reading.skipped.clone(),
             findings,
         };

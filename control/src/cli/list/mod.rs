@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use hyper::Method;
 use knockplane_policy::rule::AddressSet;
-use knockplane_policy::wire::{ListEntry, Lists};
+use knockplane_policy::wire::{After, Lists};
 
 use super::http::Client;
 use super::table::{count, printable};
@@ -164,16 +164,16 @@ pub(super) async fn entries(client: &Client, mut query: ListQuery, limit: usize)
     loop {
         query.limit = (limit - lists.as_ref().map_or(0, |lists| lists.entries.len())).min(MAX_LIMIT);
         let answer: Lists = decode(&client.get(&format!("/api/v1/lists?{}", words(&query))).await?)?;
-        let last = answer.entries.last().map(|last: &ListEntry| (last.list.clone(), last.address.to_string()));
+        let next = answer.next.clone();
         let all = match lists.take() {
             None => answer,
             Some(mut lists) => {
                 lists.entries.extend(answer.entries);
-                Lists { truncated: answer.truncated, ..lists }
+                Lists { truncated: answer.truncated, next: answer.next, ..lists }
             }
         };
-        let Some((list, address)) = last.filter(|_| all.truncated && all.entries.len() < limit) else { return Ok(all) };
-        (query.after_list, query.after_address) = (Some(list), Some(address));
+        let Some(After { list, address, tag }) = next.filter(|_| all.entries.len() < limit) else { return Ok(all) };
+        (query.after_list, query.after_address, query.after_tag) = (Some(list), Some(address.to_string()), tag);
         lists = Some(all);
     }
 }
@@ -189,6 +189,7 @@ fn words(query: &ListQuery) -> String {
         text("comment", &query.comment),
         text("after-list", &query.after_list),
         text("after-address", &query.after_address),
+        (query.after_tag != 0).then(|| format!("&after-tag={}", query.after_tag)),
     ];
     format!("limit={}", query.limit) + &rest.into_iter().flatten().collect::<String>()
 }

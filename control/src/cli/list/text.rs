@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use knockplane_policy::packet::Family;
 use knockplane_policy::rsc;
-use knockplane_policy::rule::{self, EntryAddress, RuleSet};
+use knockplane_policy::rule::{self, AddressSet, EntryAddress, RuleSet};
 use knockplane_policy::wire::{ListEntry, NewEntry};
 
 use super::super::color;
@@ -50,7 +50,8 @@ pub(super) fn read(file: &str, text: &[u8]) -> Result<Vec<NewEntry>, Bad> {
     if bad.problems == 0 { Ok(entries) } else { Err(bad) }
 }
 
-/// Entries as RouterOS exports them. What has no time left to it is static when it is read again.
+/// Entries as RouterOS exports them. What has no timeout is static when it is read again; what counts for one other end
+/// alone would count for all, and is left out.
 ///
 /// # Errors
 /// What RouterOS's language cannot say.
@@ -65,8 +66,13 @@ pub(super) fn write(entries: &[ListEntry]) -> Result<String, String> {
         comment: entry.comment.clone(),
         line: 0,
     };
-    let rules = RuleSet { address_lists: entries.iter().map(entry).collect(), ..RuleSet::default() };
-    rsc::export(&rules).map_err(|what| {
+    let for_all: Vec<_> = entries.iter().filter(|entry| entry.to.is_none()).map(entry).collect();
+    let left_out = match entries.len() - for_all.len() {
+        0 => String::new(),
+        number => format!("# left out, for they count for one other end alone: {number}\n"),
+    };
+    let rules = RuleSet { address_lists: for_all, ..RuleSet::default() };
+    rsc::export(&rules).map(|text| left_out + &text).map_err(|what| {
         let remedy = "`knockctl list show --json` writes everything as it is";
         format!("{what} cannot be said in RouterOS's language: {remedy}")
     })
@@ -140,7 +146,10 @@ fn entry(line: &str) -> Result<Option<NewEntry>, String> {
     let form = "write `LIST ADDRESS [TIMEOUT] [# comment]`";
     let address =
         words.next().ok_or_else(|| format!("there is no address behind `{}`: {form}", list.escape_debug()))?;
-    let address = address.parse()?;
+    let address: AddressSet = address.parse()?;
+    if matches!(address, AddressSet::Range(first, _) if first.is_ipv6()) {
+        return Err(format!("{address} is a range, and ranges exist for IPv4 only: write prefixes"));
+    }
     let timeout = words.next().map(rules::timeout).transpose()?;
     if let Some(more) = words.next() {
         return Err(format!("`{}` is one word too many: {form}", more.escape_debug()));
@@ -159,6 +168,7 @@ mod tests {
             time_left: left.map(Duration::from_millis),
             dynamic: left.is_some(),
             line: None,
+            to: None,
             comment: comment.to_owned(),
         }
     }
@@ -180,6 +190,8 @@ mod tests {
         let timeouts: Vec<_> = read.iter().map(|entry| entry.timeout.map(|timeout| timeout.as_secs())).collect();
         assert_eq!(timeouts, [None, Some(90), Some(9), None]);
         assert_eq!(write(&[]).unwrap(), "");
+        let granted = ListEntry { to: Some([192, 0, 2, 1].into()), ..shown("door-ssh", "198.51.100.7", Some(1), "") };
+        assert_eq!(write(&[granted]).unwrap(), "# left out, for they count for one other end alone: 1\n");
     }
 
     #[test]

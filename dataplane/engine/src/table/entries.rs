@@ -1,41 +1,80 @@
 //! What address lists hold from the start: the entries of a rule file, compiled with its rules.
 //!
-//! Addresses, prefixes and ranges become one sorted array of where the answer changes, so that a lookup is a binary
-//! search whatever the entries say, and a million of them are swapped in one pointer. What has a timeout is apart.
+//! Addresses, prefixes and ranges become a map of where the answer changes, whose cost is the same whatever the entries
+//! say, and a million of them are swapped in one pointer. Those with a timeout have a map for each list, of when the
+//! address leaves it, which is not looked at any more once all of it has expired.
 
+use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::net::IpAddr;
+use std::ops;
 
 use hashbrown::HashMap;
 use knockplane_policy::packet::Family;
 use knockplane_policy::rule::{AddressSet, EntryAddress, RuleSet};
 use knockplane_policy::time::Time;
 
+use self::map::{Covering, Map, Range};
 use super::question::address_range;
 use crate::lists::{ListId, ListSet, MAX_LISTS};
 use crate::shard::Key;
 
+mod map;
+
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Entries {
-    v4: Map<u32>,
-    v6: Map<u128>,
-    /// The sets that the maps name.
-    sets: Vec<ListSet>,
+    lasting: Both<ListSet>,
     timed: Vec<Timed>,
 }
 
-/// Where the lists of an address change, in order, and the position of their set from there on.
-#[derive(Default)]
-struct Map<T> {
-    starts: Vec<T>,
-    sets: Vec<u32>,
+/// A map for each family.
+struct Both<V> {
+    v4: Map<u32, V>,
+    v6: Map<u128, V>,
 }
 
-/// A prefix or range that is in a list for some time.
+impl<V> Default for Both<V> {
+    fn default() -> Self {
+        Both { v4: Map::default(), v6: Map::default() }
+    }
+}
+
+/// What is in one list for some time.
 struct Timed {
-    set: AddressSet,
     list: ListId,
-    expiry: Time,
+    /// When an address leaves the list; for those that are not in it, long ago.
+    expiries: Both<Time>,
+    /// When the last one does.
+    last: Time,
+}
+
+/// Ranges of both families, while they are collected.
+struct Ranges<I> {
+    v4: Vec<Range<u32, I>>,
+    v6: Vec<Range<u128, I>>,
+}
+
+impl<I> Default for Ranges<I> {
+    fn default() -> Self {
+        Ranges { v4: Vec::new(), v6: Vec::new() }
+    }
+}
+
+impl<I: Copy> Ranges<I> {
+    fn items(&self) -> impl Iterator<Item = I> {
+        self.v4.iter().map(|(_, _, item)| *item).chain(self.v6.iter().map(|(_, _, item)| *item))
+    }
+
+    fn push(&mut self, set: &AddressSet, item: I) {
+        if first(set).is_ipv4() {
+            let (first, last) = address_range(set, Family::Ipv4);
+            self.v4.push((first as u32, last as u32, item));
+        } else {
+            let (first, last) = address_range(set, Family::Ipv6);
+            self.v6.push((first, last, item));
+        }
+    }
 }
 
 impl Entries {
@@ -46,17 +85,22 @@ impl Entries {
         lists: &HashMap<&str, ListId>,
         now: Time,
     ) -> (Entries, Vec<(ListId, IpAddr, Time)>) {
-        let (mut v4, mut v6, mut timed, mut single_timed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut lasting, mut timed_ranges, mut single_timed) = (Ranges::default(), BTreeMap::new(), Vec::new());
         for entry in rules.address_lists.iter().filter(|entry| !entry.disabled) {
             let EntryAddress::Set(set) = &entry.address else { continue };
             let list = lists[entry.list.as_str()];
             match entry.timeout {
                 Some(timeout) if single(set).is_some() => single_timed.push((list, first(set), now + timeout)),
-                Some(timeout) => timed.push(Timed { set: set.clone(), list, expiry: now + timeout }),
-                None => push(&mut v4, &mut v6, set, list),
+                Some(timeout) => timed_ranges.entry(list).or_insert_with(Ranges::default).push(set, now + timeout),
+                None => lasting.push(set, list),
             }
         }
-        let entries = Entries { timed, ..Entries::of_ranges(&v4, &v6) };
+        let timed = |(list, ranges): (ListId, Ranges<Time>)| {
+            let last = ranges.items().max().unwrap_or_default();
+            Timed { list, expiries: Both::build::<Latest>(ranges), last }
+        };
+        let timed = timed_ranges.into_iter().map(timed).collect();
+        let entries = Entries { lasting: Both::build::<InLists>(lasting), timed };
         // The longest that the file says counts.
         single_timed.sort_by_key(|(_, _, expiry)| *expiry);
         single_timed.retain(|(list, address, _)| !entries.lasting((*address).into()).contains(*list));
@@ -64,55 +108,107 @@ impl Entries {
     }
 
     /// Entries that all last.
-    pub(crate) fn of_lasting<'e>(lasting: impl Iterator<Item = (ListId, &'e AddressSet)>) -> Entries {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        lasting.for_each(|(list, set)| push(&mut v4, &mut v6, set, list));
-        Entries::of_ranges(&v4, &v6)
+    pub(crate) fn of_lasting<'e>(entries: impl Iterator<Item = (ListId, &'e AddressSet)>) -> Entries {
+        let mut lasting = Ranges::default();
+        entries.for_each(|(list, set)| lasting.push(set, list));
+        Entries { lasting: Both::build::<InLists>(lasting), timed: Vec::new() }
     }
 
-    fn of_ranges(v4: &[Range], v6: &[Range]) -> Entries {
-        let mut known = HashMap::from([(ListSet::default(), 0)]);
-        let mut sets = vec![ListSet::default()];
-        let v4 = Map::build(v4, u32::MAX.into(), |start| start as u32, &mut known, &mut sets);
-        let v6 = Map::build(v6, u128::MAX, |start| start, &mut known, &mut sets);
-        Entries { v4, v6, sets, timed: Vec::new() }
+    /// The lists that the address is in now, and from when until when that is so.
+    pub(crate) fn find(&self, key: Key, now: Time) -> (ListSet, ops::Range<Time>) {
+        let (mut from, mut until) = (Time::default(), Time::NEVER);
+        let mut set = self.lasting(key);
+        for Timed { list, expiries, last } in &self.timed {
+            let expiry = if now < *last { expiries.find(key) } else { *last };
+            if now < expiry {
+                set.insert(*list);
+                until = until.min(expiry);
+            } else {
+                from = from.max(expiry);
+            }
+        }
+        (set, from..until)
     }
 
     /// The lists that the address is in by an entry without a timeout.
     pub(crate) fn lasting(&self, key: Key) -> ListSet {
-        let set = match key.address() {
-            IpAddr::V4(address) => self.v4.find(address.to_bits()),
-            IpAddr::V6(address) => self.v6.find(address.to_bits()),
-        };
-        self.sets.get(set as usize).copied().unwrap_or_default()
+        self.lasting.find(key)
     }
+}
 
-    /// Adds the lists that the address is in for some time yet.
-    pub(crate) fn add_timed(&self, set: &mut ListSet, address: IpAddr, now: Time) {
-        for timed in &self.timed {
-            if now < timed.expiry && timed.set.contains(address) {
-                set.insert(timed.list);
+/// How many ranges put an address in each list, and so in which it is.
+struct InLists {
+    counts: [u32; MAX_LISTS],
+    set: ListSet,
+}
+
+impl Default for InLists {
+    fn default() -> Self {
+        InLists { counts: [0; MAX_LISTS], set: ListSet::default() }
+    }
+}
+
+impl Covering for InLists {
+    type Item = ListId;
+    type Value = ListSet;
+
+    fn change(&mut self, list: ListId, begins: bool) {
+        let count = &mut self.counts[list.index()];
+        if begins {
+            *count += 1;
+            self.set.insert(list);
+        } else {
+            *count -= 1;
+            if *count == 0 {
+                self.set.remove(list);
             }
         }
     }
 
-    /// Whether there is nothing with a timeout.
-    pub(crate) fn are_lasting(&self) -> bool {
-        self.timed.is_empty()
+    fn value(&self) -> ListSet {
+        self.set
     }
 }
 
-/// First address, last address, and the list that they and all between are in.
-type Range = (u128, u128, ListId);
+/// How many ranges end at each time; the latest counts.
+#[derive(Default)]
+struct Latest(BTreeMap<Time, u32>);
 
-/// Puts a set among the ranges of its family.
-fn push(v4: &mut Vec<Range>, v6: &mut Vec<Range>, set: &AddressSet, list: ListId) {
-    let (family, ranges) = match first(set) {
-        IpAddr::V4(_) => (Family::Ipv4, v4),
-        IpAddr::V6(_) => (Family::Ipv6, v6),
-    };
-    let (first, last) = address_range(set, family);
-    ranges.push((first, last, list));
+impl Covering for Latest {
+    type Item = Time;
+    type Value = Time;
+
+    fn change(&mut self, expiry: Time, begins: bool) {
+        let count = self.0.entry(expiry).or_default();
+        if begins {
+            *count += 1;
+        } else {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&expiry);
+            }
+        }
+    }
+
+    fn value(&self) -> Time {
+        self.0.last_key_value().map_or(Time::default(), |(expiry, _)| *expiry)
+    }
+}
+
+impl<V: Copy + Default + Eq + Hash> Both<V> {
+    fn build<C: Covering<Value = V>>(Ranges { v4, v6 }: Ranges<C::Item>) -> Both<V> {
+        Both {
+            v4: Map::build::<C>(v4, |last| last.checked_add(1)),
+            v6: Map::build::<C>(v6, |last| last.checked_add(1)),
+        }
+    }
+
+    fn find(&self, key: Key) -> V {
+        match key.address() {
+            IpAddr::V4(address) => self.v4.find(address.to_bits()),
+            IpAddr::V6(address) => self.v6.find(address.to_bits()),
+        }
+    }
 }
 
 fn first(set: &AddressSet) -> IpAddr {
@@ -127,55 +223,5 @@ fn single(set: &AddressSet) -> Option<IpAddr> {
     match set {
         AddressSet::Prefix(net) => (net.network() == net.broadcast()).then(|| net.network()),
         AddressSet::Range(first, last) => (first == last).then_some(*first),
-    }
-}
-
-impl<T: Ord + Copy> Map<T> {
-    fn build(
-        ranges: &[Range],
-        last_address: u128,
-        to: impl Fn(u128) -> T,
-        known: &mut HashMap<ListSet, u32>,
-        sets: &mut Vec<ListSet>,
-    ) -> Map<T> {
-        let mut changes: Vec<(u128, ListId, bool)> = Vec::with_capacity(2 * ranges.len());
-        for (first, last, list) in ranges.iter().filter(|(first, last, _)| first <= last) {
-            changes.push((*first, *list, true));
-            if *last < last_address {
-                changes.push((*last + 1, *list, false));
-            }
-        }
-        changes.sort_unstable();
-        let mut map = Map { starts: Vec::new(), sets: Vec::new() };
-        let mut covering = [0_u32; MAX_LISTS];
-        let mut current = ListSet::default();
-        let mut changes = changes.into_iter().peekable();
-        while let Some((at, list, begins)) = changes.next() {
-            let count = &mut covering[list.index()];
-            *count = if begins { *count + 1 } else { *count - 1 };
-            if *count == 0 {
-                current.remove(list)
-            } else {
-                current.insert(list)
-            }
-            if changes.peek().is_some_and(|(next, ..)| *next == at) {
-                continue;
-            }
-            let set = *known.entry(current).or_insert_with(|| {
-                sets.push(current);
-                sets.len() as u32 - 1
-            });
-            if map.sets.last().copied().unwrap_or_default() != set {
-                map.starts.push(to(at));
-                map.sets.push(set);
-            }
-        }
-        map
-    }
-
-    /// The position of the address's set; 0 is the empty one.
-    fn find(&self, address: T) -> u32 {
-        let behind = self.starts.partition_point(|start| *start <= address);
-        behind.checked_sub(1).map_or(0, |place| self.sets[place])
     }
 }

@@ -83,10 +83,10 @@ impl Program {
         self.builtin[chain as usize]
     }
 
-    /// The rules that this packet could match.
+    /// Looks for the rules that this packet could match.
     #[inline]
-    pub(crate) fn candidates(&self, view: &View<'_>) -> Candidates {
-        self.index.candidates(view)
+    pub(crate) fn candidates(&self, view: &View<'_>, candidates: &mut Candidates) {
+        self.index.candidates(view, candidates);
     }
 
     /// The next rule of the span whose questions about headers this packet answers, if there is one; the span then
@@ -134,6 +134,8 @@ impl Program {
             }
             Action::Jump(target) => Step::Jump(span(target)),
             Action::Return => Step::Return,
+            // Refused before.
+            Action::Knock(_) | Action::AcceptDoor(_) => Step::Drop,
         };
         let rules = chains.order.iter().flat_map(|chain| &chains.rules[chain]);
         // The lists' ids first: the rest changes what names are given out.

@@ -9,7 +9,7 @@ use knockplane_engine::counters::RuleCounters;
 use knockplane_engine::decide::{Context, Decider, Decision};
 use knockplane_engine::events::EventQueue;
 use knockplane_engine::headers::max_frame;
-use knockplane_engine::lists::Lists;
+use knockplane_engine::lists::{Lists, Seen};
 use knockplane_engine::state::State;
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::{Family, Packet, Side};
@@ -247,7 +247,12 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(rules: RuleSet, settings: &Settings) -> Engine {
-        let state = State::with_secret(1000, 1000, SECRET).unwrap();
+        Engine::with_room(rules, settings, 1000)
+    }
+
+    /// With room for so many entries of lists, and about so many connections.
+    pub(crate) fn with_room(rules: RuleSet, settings: &Settings, room: usize) -> Engine {
+        let state = State::with_secret(room, room, SECRET).unwrap();
         let counters = RuleCounters::new(rules.rules.len());
         let table = Table::compile(Arc::new(rules), settings, &state, Time::default()).unwrap();
         let (events, decider) = (EventQueue::new(1000), Decider::new(max_frame(1500), SECRET[0]));
@@ -279,7 +284,7 @@ impl Engine {
 pub(crate) fn live(lists: &Lists, now: Time) -> Vec<(String, IpAddr, Option<Duration>)> {
     let names = |list| lists.name(list).unwrap();
     let mut live = Vec::new();
-    lists.visit(now, |(list, address, expiry)| {
+    lists.visit(now, |Seen { list, address, expiry, .. }| {
         live.push((names(list), address, (expiry != Time::NEVER).then(|| expiry.since(now))));
     });
     live.sort();

@@ -4,13 +4,17 @@
 //! |---------------|--------------|
 //! | [`headers`]   | do the readers see what etherparse sees, and refuse what they promise to refuse? |
 //! | [`lists`]     | do the address lists behave like the plain ones, full or not, from many threads? |
+//! | [`ends`]      | what counts for one other end alone, and how do sequences of steps go on? |
 //! | [`table`]     | which rule sets are refused, and how does the refusal read? |
 //! | [`stories`]   | do the two knock scripts do what people expect of them? |
 //! | [`reference`] | does the engine decide as `policy::eval` does, whatever the rules and packets? |
+//! | [`fuzz`]      | the same with frames that nobody would build, and with room for next to nothing |
 //!
 //! [`common`] builds rules, and frames with etherparse. Set KNOCKPLANE_SOAK=20 to run the properties 20 times as long.
 
 mod common;
+mod ends;
+mod fuzz;
 mod headers;
 mod lists;
 mod reference;

@@ -220,7 +220,7 @@ fn tracking() -> impl Strategy<Value = Tracking> {
     })
 }
 
-fn rules() -> impl Strategy<Value = RuleSet> {
+pub(crate) fn rules() -> impl Strategy<Value = RuleSet> {
     let pattern = |name: &str, regexp: &str| Layer7Pattern {
         name: name.to_owned(),
         regexp: regexp.to_owned(),
@@ -242,7 +242,7 @@ fn rules() -> impl Strategy<Value = RuleSet> {
     )
 }
 
-fn settings() -> impl Strategy<Value = Settings> {
+pub(crate) fn settings() -> impl Strategy<Value = Settings> {
     let choice = || select(vec![Choice::Accept, Choice::Drop]);
     let some = ["10.0.0.0/24", "fd00::1/128"].map(|prefix| prefix.parse().unwrap()).to_vec();
     let protect = prop_oneof![Just(Settings::default().protect), Just(some), Just(Vec::new())];
@@ -261,7 +261,7 @@ fn details() -> impl Strategy<Value = Details> {
         .prop_map(|(mac, ttl, tos, flags, sequence, fragment)| Details { mac, ttl, tos, flags, sequence, fragment })
 }
 
-fn spec() -> impl Strategy<Value = Spec> {
+pub(crate) fn spec() -> impl Strategy<Value = Spec> {
     let port = || 0..4_u16;
     let transport = prop_oneof![
         3 => (port(), port()).prop_map(|(source, destination)| Transport::Tcp(source, destination)),
@@ -305,16 +305,22 @@ fn burst() -> impl Strategy<Value = Vec<Spec>> {
 /// Time that passes, then a batch on one side.
 type Turn = (Duration, Side, Vec<Spec>);
 
+pub(crate) fn pause() -> impl Strategy<Value = Duration> {
+    select(vec![0, 1, 999_999_999, 1_000_000_000, 2_000_000_000]).prop_map(Duration::from_nanos)
+}
+
 fn turns() -> impl Strategy<Value = Vec<Turn>> {
-    let pause = select(vec![0, 1, 999_999_999, 1_000_000_000, 2_000_000_000]).prop_map(Duration::from_nanos);
     let side = prop_oneof![3 => Just(Side::Outside), 1 => Just(Side::Inside)];
-    prop::collection::vec((pause, side, prop::collection::vec(burst(), 1..6).prop_map(|bursts| bursts.concat())), 0..10)
+    prop::collection::vec(
+        (pause(), side, prop::collection::vec(burst(), 1..6).prop_map(|bursts| bursts.concat())),
+        0..10,
+    )
 }
 
 /// Runs both and compares everything that can be seen.
 fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
     let mut engine = Engine::new(rules.clone(), settings);
-    let levels = knockplane_policy::level::levels(rules);
+    let levels = knockplane_policy::level::levels(rules, &[]);
     let mut plain = Evaluator::new(rules, settings, SECRET[0]);
     let mut counters = vec![Counter::default(); rules.rules.len()];
     let mut defaults = [Counter::default(); 3];

@@ -1,0 +1,174 @@
+//! Whether there is the memory that the configuration asks for.
+//!
+//! The address lists write all of theirs at start. Without a look before, a capacity that is too large would be granted,
+//! and the kernel would then kill this process, or another one, without a word about why.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use knockplane_engine::lists::ENTRY_BYTES;
+
+/// A sixteenth is left for everything else: rings, rules, connections.
+const SHARE: u64 = 16;
+
+/// What may still be taken, and what sets the limit.
+#[derive(Debug, PartialEq, Eq)]
+struct Free {
+    bytes: u64,
+    limit: String,
+}
+
+/// Refuses lists that would not fit the machine, or the control group that this process is in.
+///
+/// # Errors
+/// How much they take, how much there is, and what would fit.
+pub(crate) fn check(list_capacity: usize) -> anyhow::Result<()> {
+    fits(list_capacity, free(Path::new("/")))
+}
+
+/// Whether the lists fit. Where nothing is known of memory, they do.
+fn fits(list_capacity: usize, free: Option<Free>) -> anyhow::Result<()> {
+    let Some(Free { bytes, limit }) = free else { return Ok(()) };
+    let needed = (list_capacity as u64).saturating_mul(ENTRY_BYTES as u64);
+    let fitting = (bytes - bytes / SHARE) / ENTRY_BYTES as u64;
+    if list_capacity as u64 <= fitting {
+        return Ok(());
+    }
+    bail!(
+        "`list-capacity` is {list_capacity}: that takes {} MB, and {} MB are free ({limit}); set it to at most {fitting}, or \
+         give more memory",
+        megabytes(needed),
+        megabytes(bytes)
+    )
+}
+
+fn megabytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1_000_000)
+}
+
+/// The tightest limit of all there are, by the files below this folder.
+fn free(root: &Path) -> Option<Free> {
+    let machine = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| {
+        let bytes = field(&text, "MemAvailable:")?.saturating_mul(1024);
+        Some(Free { bytes, limit: "MemAvailable in /proc/meminfo".to_owned() })
+    });
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let groups = groups.lines().filter_map(|line| group_folder(root, line)).flat_map(|(top, inner)| {
+        // A group's limit holds for those in it as well. In a container, the path may be one of the host's, and only
+        // the top be there.
+        let folders: Vec<PathBuf> =
+            inner.ancestors().map(|folder| top.join(folder)).take_while(|folder| folder.starts_with(&top)).collect();
+        folders.into_iter().filter_map(|folder| group_free(root, &folder))
+    });
+    machine.into_iter().chain(groups).min_by_key(|free| free.bytes)
+}
+
+/// Where the memory of a control group is told of: the controller's top folder, and the path in it. Source:
+/// cgroups(7), `/proc/[pid]/cgroup`.
+fn group_folder(root: &Path, line: &str) -> Option<(PathBuf, PathBuf)> {
+    let mut parts = line.splitn(3, ':').skip(1);
+    let (controllers, path) = (parts.next()?, parts.next()?);
+    let top = match controllers {
+        "" => {
+            ["sys/fs/cgroup/unified", "sys/fs/cgroup"].map(|top| root.join(top)).into_iter().find(|top| top.exists())?
+        }
+        controllers if controllers.split(',').any(|name| name == "memory") => root.join("sys/fs/cgroup/memory"),
+        _ => return None,
+    };
+    Some((top, path.trim_start_matches('/').into()))
+}
+
+/// What a control group has left, if it has a limit: of version 2 or of version 1. Files that are cached can be given
+/// up, and do not count. Source: Linux, `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
+fn group_free(root: &Path, folder: &Path) -> Option<Free> {
+    let read = |file: &str| fs::read_to_string(folder.join(file)).ok();
+    let versions = [
+        ("memory.max", "memory.current", ["inactive_file", "active_file"]),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", ["total_inactive_file", "total_active_file"]),
+    ];
+    versions.into_iter().find_map(|(limit, usage, cached)| {
+        // Version 2 says `max` for no limit.
+        let allowed: u64 = read(limit)?.trim().parse().ok()?;
+        let used: u64 = read(usage)?.trim().parse().ok()?;
+        let stat = read("memory.stat").unwrap_or_default();
+        let cached: u64 = cached.iter().filter_map(|name| field(&stat, name)).sum();
+        let bytes = allowed.saturating_sub(used.saturating_sub(cached));
+        let file = Path::new("/").join(folder.strip_prefix(root).unwrap_or(folder)).join(limit);
+        Some(Free { bytes, limit: file.display().to_string() })
+    })
+}
+
+/// The number behind a name that begins a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.split_ascii_whitespace().next() == Some(name))?;
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder with these files, while `look` looks.
+    fn with_files<T>(name: &str, files: &[(&str, &str)], look: impl FnOnce(&Path) -> T) -> T {
+        let root = std::env::temp_dir().join(format!("knockplane-memory-{name}-{}", std::process::id()));
+        for (file, text) in files {
+            let file = root.join(file);
+            fs::create_dir_all(file.parent().expect("a folder")).expect("a temporary folder");
+            fs::write(file, text).expect("written");
+        }
+        let seen = look(&root);
+        fs::remove_dir_all(&root).expect("cleaned up");
+        seen
+    }
+
+    const MEMINFO: (&str, &str) = ("proc/meminfo", "MemTotal: 2000000 kB\nMemFree: 9 kB\nMemAvailable:  1000000 kB\n");
+
+    #[test]
+    fn the_machine_and_every_group_above_have_a_say() {
+        let files = [
+            MEMINFO,
+            ("proc/self/cgroup", "0::/system.slice/knockplane.service\n"),
+            ("sys/fs/cgroup/system.slice/memory.max", "300000000\n"),
+            ("sys/fs/cgroup/system.slice/memory.current", "200000000\n"),
+            ("sys/fs/cgroup/system.slice/memory.stat", "anon 5\nactive_file 20000000\ninactive_file 30000000\n"),
+            ("sys/fs/cgroup/system.slice/knockplane.service/memory.max", "max\n"),
+            ("sys/fs/cgroup/system.slice/knockplane.service/memory.current", "1\n"),
+        ];
+        let limit = "/sys/fs/cgroup/system.slice/memory.max".to_owned();
+        assert_eq!(with_files("v2", &files, free), Some(Free { bytes: 150_000_000, limit }));
+        let limit = "MemAvailable in /proc/meminfo".to_owned();
+        assert_eq!(with_files("none", &files[..2], free), Some(Free { bytes: 1_024_000_000, limit }));
+        assert_eq!(with_files("nothing", &[("proc/other", "")], free), None);
+    }
+
+    #[test]
+    fn a_container_sees_its_limit_at_the_top() {
+        let files = [
+            MEMINFO,
+            ("proc/self/cgroup", "7:pids:/\n4:cpu,memory:/docker/123\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "64000000"),
+            ("sys/fs/cgroup/memory/memory.usage_in_bytes", "16000000"),
+        ];
+        let limit = "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned();
+        assert_eq!(with_files("v1", &files, free), Some(Free { bytes: 48_000_000, limit }));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_what_would() {
+        let free = |bytes| Some(Free { bytes, limit: "memory.max".to_owned() });
+        let error = fits(10_000_000, free(320_000_000)).expect_err("too much").to_string();
+        assert_eq!(
+            error,
+            "`list-capacity` is 10000000: that takes 600 MB, and 320 MB are free (memory.max); set it to at most 5000000, \
+             or give more memory"
+        );
+        assert!(fits(5_000_000, free(320_000_000)).is_ok() && fits(usize::MAX, free(u64::MAX)).is_err());
+        assert!(fits(10_000_000, None).is_ok());
+    }
+
+    #[test]
+    fn this_machine_tells_of_its_memory() {
+        assert!(check(1).is_ok() && check(1 << 50).is_err());
+    }
+}
