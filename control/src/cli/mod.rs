@@ -1,6 +1,6 @@
 //! `knockctl`, the operator's tool: command line in, text or JSON out, an exit code that scripts can rely on.
 //!
-//! `check`, `replay`, `test` and, with a rule file, `explain` and `export` work offline. Everything else asks the control
+//! `check`, `replay`, `test`, `import` and, with a rule file, `explain` and `export` work offline. Everything else asks the control
 //! process over its unix socket. Answers go to standard output, complaints to standard error.
 //!
 //! | file         | owns |
@@ -15,6 +15,7 @@
 //! | `packet/`    | a packet in a line of text |
 //! | `capture/`   | pcap and pcapng files |
 //! | `export.rs`  | rules as RouterOS exports them |
+//! | `import/`    | doors from a configuration of knockd |
 //! | `print.rs`   | the rules that run, as RouterOS prints them |
 //! | `show.rs`    | the rest of what runs, as tables |
 //! | `list/`      | entries of lists, shown and changed by hand |
@@ -27,6 +28,7 @@ mod check;
 mod explain;
 mod export;
 mod http;
+mod import;
 mod list;
 mod packet;
 mod print;
@@ -97,6 +99,8 @@ enum Command {
     },
     /// Write rules out as RouterOS exports them; needs no daemon with --rules
     Export(export::Export),
+    /// Write the doors of a configuration of knockd as ours; needs no daemon
+    Import(import::Import),
     /// Show what runs
     #[command(subcommand)]
     Show(Show),
@@ -212,6 +216,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::Replay(command) => replay::run(&command, json),
         Command::Test { files } => test::run(&files, json),
         Command::Export(command) => export::run(&client, &command, json).await,
+        Command::Import(command) => import::run(&command),
         Command::Show(Show::Rules { stats }) => show_rules(&client, stats, json).await,
         Command::Show(Show::Lists(what)) => show_lists(&client, what, json).await,
         Command::Show(Show::Workers) => {
