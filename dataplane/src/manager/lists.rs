@@ -43,6 +43,10 @@ impl Manager {
         for entry in &entries {
             check(entry).map_err(Problem::Theirs)?;
         }
+        match &entries[..] {
+            [NewEntry { list, address, .. }] => tracing::info!(%address, list, "to be listed by request"),
+            entries => tracing::info!(entries = entries.len(), "to be listed by request"),
+        }
         let entries = self.without_what_rules_hold(entries);
         let names: HashSet<&str> = entries.iter().map(|entry| entry.list.as_str()).collect();
         let lists = &self.shared.state.lists;
@@ -66,7 +70,6 @@ impl Manager {
                 }
             }
         }
-        tracing::info!(entries = added.len() + held.len(), "listed by request");
         let held_now: Vec<_> = held.iter().map(|change| (change.list.clone(), change.bounds)).collect();
         self.add_for_a_time(added, now, |manager| manager.change_held(held))?;
         for (list, (first, last)) in &held_now {

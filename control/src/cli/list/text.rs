@@ -20,6 +20,9 @@ use knockplane_policy::wire::{ListEntry, NewEntry};
 use super::super::color;
 use crate::rules;
 
+/// Bad lines that are told; a file of a million is not what it was thought to be, and nobody reads more.
+const MOST_TOLD: usize = 10_000;
+
 /// What is wrong with a file.
 #[derive(Debug)]
 pub(super) struct Bad {
@@ -31,12 +34,18 @@ pub(super) struct Bad {
 impl Bad {
     /// A bad line, counted from 1; 0 is the file as a whole.
     fn add(&mut self, file: &str, line: u32, sentence: &str) {
+        self.problems += 1;
+        if self.problems > MOST_TOLD {
+            return;
+        }
         // Writing to a string cannot fail.
         let _ = match line {
             0 => writeln!(self.report, "error: {file}: {sentence}"),
             _ => writeln!(self.report, "error: {file}:{line}: {sentence}"),
         };
-        self.problems += 1;
+        if self.problems == MOST_TOLD {
+            let _ = writeln!(self.report, "error: {file}: what is wrong beyond this is counted, and not told");
+        }
     }
 }
 
@@ -224,6 +233,8 @@ mod tests {
         let others = read("export.rsc", exported).unwrap_err();
         let reader =
             read("bad.rsc", b"/ip firewall address-list\nadd list=a address=192.0.2.X\nadd adress=::\n").unwrap_err();
+        let many = super::read("x", "a b\n".repeat(20_000).as_bytes()).unwrap_err();
+        assert_eq!((many.problems, many.report.lines().count()), (20_000, MOST_TOLD + 1));
         insta::assert_snapshot!(bad.report + &others.report + &reader.report);
     }
 }
