@@ -256,6 +256,26 @@ mod tests {
     }
 
     #[test]
+    fn the_door_of_the_default_file_has_every_key() {
+        let text = include_str!("../../configs/default.toml");
+        let example: Vec<&str> = text
+            .lines()
+            .skip_while(|line| *line != "# [[door]]")
+            .take_while(|line| !line.is_empty())
+            .map(|line| line.strip_prefix("# ").expect("it is a comment"))
+            .collect();
+        let config = Config::parse(Path::new("k.toml"), &format!("{MINIMAL}{}", example.join("\n"))).expect("a door");
+        let [door] = &config.settings.doors[..] else { panic!("one door") };
+        let written: toml::Table = toml::from_str::<toml::Table>(&example.join("\n")).expect("a door")["door"][0]
+            .as_table()
+            .expect("a door is a table")
+            .clone();
+        let keys = toml::Table::try_from(door).expect("a door can be written");
+        assert_eq!(written.keys().collect::<Vec<_>>(), keys.keys().collect::<Vec<_>>());
+        assert_eq!(written, keys, "what it says is in the form that is written");
+    }
+
+    #[test]
     fn relative_rules_are_found_beside_the_file() {
         let config = Config::parse(Path::new("/etc/knockplane/k.toml"), MINIMAL).expect("valid");
         assert_eq!(config.rules, Path::new("/etc/knockplane/rules.rsc"));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use knockplane_engine::headers;
 use knockplane_policy::eval::{Evaluation, Evaluator, Outcome, Tried};
-use knockplane_policy::packet::{Family, Packet, Side};
+use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rsc::wording;
 use knockplane_policy::rule::{AddressSet, BuiltinChain, EntryAddress, InterfaceKind, ListEntry, RuleId, RuleSet};
@@ -105,7 +105,7 @@ impl<'r> Bench<'r> {
     /// Puts an address, prefix or range in a list, as an operator does.
     pub(super) fn put(&mut self, list: &str, address: &AddressSet, timeout: Option<Duration>) {
         let entry = ListEntry {
-            family: Family::of(address.bounds().0),
+            family: address.family(),
             list: list.to_owned(),
             address: EntryAddress::Set(address.clone()),
             timeout,

@@ -12,7 +12,6 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use knockplane_policy::packet::Family;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{self, AddressSet, EntryAddress, RuleSet};
 use knockplane_policy::wire::{ListEntry, NewEntry};
@@ -66,7 +65,7 @@ pub(super) fn read(file: &str, text: &[u8]) -> Result<Vec<NewEntry>, Bad> {
 /// What RouterOS's language cannot say.
 pub(super) fn write(entries: &[ListEntry]) -> Result<String, String> {
     let entry = |entry: &ListEntry| rule::ListEntry {
-        family: Family::of(entry.address.bounds().0),
+        family: entry.address.family(),
         list: entry.list.clone(),
         address: EntryAddress::Set(entry.address.clone()),
         // In whole seconds, as the text has it.

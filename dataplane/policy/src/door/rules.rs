@@ -11,7 +11,6 @@
 //! a knock at another one, and no packet of a connection that goes on is taken for a knock. With `cut`, the first two
 //! ask for the grant as well.
 
-use super::source::family;
 use super::{Door, Opening, open_list};
 use crate::packet::Family;
 use crate::rule::{Action, Condition, ConnectionState, Matcher, Rule, RuleSet};
@@ -52,16 +51,14 @@ pub fn levels(doors: &[Door]) -> impl Iterator<Item = (String, u8)> {
 
 fn adds_to(rule: &Rule, door: &Door) -> bool {
     match &rule.action {
-        Action::AddSrcToAddressList(add) | Action::AddDstToAddressList(add) => {
-            [door.open_list(), door.knocking_list(), door.closing_list()].contains(&add.list)
-        }
+        Action::AddSrcToAddressList(add) | Action::AddDstToAddressList(add) => door.lists().contains(&add.list),
         _ => false,
     }
 }
 
 /// Those that somebody can knock from.
 fn families(door: &Door) -> Vec<Family> {
-    let can = |of: &Family| door.sources.is_empty() || door.sources.iter().any(|set| family(set) == *of);
+    let can = |of: &Family| door.sources.is_empty() || door.sources.iter().any(|set| set.family() == *of);
     [Family::Ipv4, Family::Ipv6].into_iter().filter(can).collect()
 }
 

@@ -21,6 +21,11 @@ impl AddressSet {
         }
     }
 
+    /// The family of its addresses.
+    pub fn family(&self) -> Family {
+        Family::of(self.bounds().0)
+    }
+
     /// The address, if it is the only one.
     pub fn single(&self) -> Option<IpAddr> {
         let (first, last) = self.bounds();
