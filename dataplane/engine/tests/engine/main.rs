@@ -8,12 +8,14 @@
 //! | [`table`]     | which rule sets are refused, and how does the refusal read? |
 //! | [`stories`]   | do the two knock scripts do what people expect of them? |
 //! | [`reference`] | does the engine decide as `policy::eval` does, whatever the rules and packets? |
+//! | [`flood`]     | who gets in while a flood of first knocks fills the lists? |
 //! | [`fuzz`]      | the same with frames that nobody would build, and with room for next to nothing |
 //!
 //! [`common`] builds rules, and frames with etherparse. Set KNOCKPLANE_SOAK=20 to run the properties 20 times as long.
 
 mod common;
 mod ends;
+mod flood;
 mod fuzz;
 mod headers;
 mod lists;
