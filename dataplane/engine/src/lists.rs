@@ -21,7 +21,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
@@ -247,6 +247,8 @@ pub struct Lists {
     names: RwLock<Names>,
     /// What operators put in for good; none while that is nothing.
     held: ArcSwapOption<Entries>,
+    /// Whether that is anything: seldom, and cheaper to ask at every lookup.
+    holds: AtomicBool,
     /// The shard the next sweep begins with.
     swept: AtomicUsize,
 }
@@ -301,6 +303,7 @@ impl Lists {
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
             names: RwLock::default(),
             held: ArcSwapOption::empty(),
+            holds: AtomicBool::new(false),
             swept: AtomicUsize::new(0),
         })
     }
@@ -399,7 +402,10 @@ impl Lists {
     pub fn hold<'e>(&self, entries: impl Iterator<Item = (ListId, &'e AddressSet)>) {
         let mut entries = entries.peekable();
         let held = entries.peek().is_some().then(|| Arc::new(Entries::of_lasting(entries)));
+        let holds = held.is_some();
         self.held.store(held);
+        self.holds.store(holds, Ordering::Relaxed);
+        // Whoever takes a lock after this sees what is held now, and whoever took it before looks up again.
         for Guarded { version, shard } in self.shards.iter().map(|shard| &**shard) {
             let _locked = lock(shard);
             version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
@@ -408,6 +414,9 @@ impl Lists {
 
     /// The lists that hold the address for good.
     fn held(&self, key: Key) -> ListSet {
+        if !self.holds.load(Ordering::Relaxed) {
+            return ListSet::default();
+        }
         self.held.load().as_ref().map_or_else(ListSet::default, |held| held.lasting(key))
     }
 
