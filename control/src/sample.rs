@@ -7,8 +7,8 @@ use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{
-    Counter, FrameCount, Interface, ListEntry, ListSummary, Lists, Metrics, RingDrops, RuleMetrics, Rules, Status,
-    Worker, WorkerMetrics,
+    Counter, FrameCount, Interface, ListEntry, ListOverview, ListSummary, Lists, Metrics, RingDrops, RuleMetrics,
+    Rules, Status, Worker, WorkerMetrics,
 };
 
 pub(crate) fn status() -> Status {
@@ -83,18 +83,34 @@ pub(crate) fn rule(id: &str, action: Action, disabled: bool, comment: &str) -> R
 }
 
 pub(crate) fn lists() -> Lists {
+    let overview = |summary: ListSummary| {
+        let by_hand = u64::from(summary.level);
+        ListOverview { summary, by_packets: true, by_rules: 2 * by_hand, by_operators: by_hand }
+    };
     Lists {
-        lists: list_summaries(),
+        lists: list_summaries().into_iter().map(overview).collect(),
         entries: vec![
             ListEntry {
                 list: "knock1".into(),
-                address: [192, 0, 2, 7].into(),
+                address: "192.0.2.7".parse().unwrap(),
                 to: None,
                 time_left: Some(Duration::from_millis(8_200)),
+                dynamic: true,
+                line: None,
+                comment: String::new(),
             },
-            ListEntry { list: "trusted".into(), address: "2001:db8::7".parse().unwrap(), to: None, time_left: None },
+            ListEntry {
+                list: "trusted".into(),
+                address: "2001:db8::7".parse().unwrap(),
+                to: None,
+                time_left: None,
+                dynamic: false,
+                line: None,
+                comment: "the office".into(),
+            },
         ],
         truncated: false,
+        next: None,
     }
 }
 

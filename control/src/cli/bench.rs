@@ -11,7 +11,7 @@ use knockplane_policy::eval::{Evaluation, Evaluator, Outcome, Tried};
 use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rsc::wording;
-use knockplane_policy::rule::{BuiltinChain, InterfaceKind, ListTimeout, RuleId, RuleSet};
+use knockplane_policy::rule::{AddressSet, BuiltinChain, EntryAddress, InterfaceKind, ListEntry, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::{Time, format_duration};
 use serde::Serialize;
@@ -102,10 +102,18 @@ impl<'r> Bench<'r> {
         Bench { rules, settings, evaluator, now }
     }
 
-    /// Puts an address in a list, as an operator does.
-    pub(super) fn put(&mut self, list: &str, address: IpAddr, timeout: Option<Duration>) {
-        let timeout = timeout.map_or(ListTimeout::NoneDynamic, ListTimeout::After);
-        self.evaluator.lists_mut().add(list, address, timeout, self.now);
+    /// Puts an address, prefix or range in a list, as an operator does.
+    pub(super) fn put(&mut self, list: &str, address: &AddressSet, timeout: Option<Duration>) {
+        let entry = ListEntry {
+            family: address.family(),
+            list: list.to_owned(),
+            address: EntryAddress::Set(address.clone()),
+            timeout,
+            disabled: false,
+            comment: String::new(),
+            line: 0,
+        };
+        self.evaluator.lists_mut().add_entry(&entry, self.now);
     }
 
     /// Sets the clock; it never goes back.

@@ -2,7 +2,7 @@
 //!
 //! [`crate::lists`] shows all of it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use knockplane_policy::time::Time;
 
@@ -54,6 +54,8 @@ pub enum Added {
     New,
     /// It was in the list; its timeout was set anew.
     Refreshed,
+    /// It is in the list for good, by an operator; nothing changed.
+    Kept,
     /// It is not in the list: everything is full of higher levels.
     Refused,
 }
@@ -124,6 +126,30 @@ pub enum Change {
     },
     /// It is forgotten.
     Clear,
+}
+
+/// An entry that was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The list.
+    pub list: ListId,
+    /// Who is in it.
+    pub address: IpAddr,
+    /// The tag of the only other end that it counts for; 0 if it counts for all.
+    pub to: u32,
+    /// Until when.
+    pub expiry: Time,
+}
+
+impl Seen {
+    /// The only other end that it counts for. Of IPv6 ends only the tag is known, so that `::` stands for one.
+    pub fn end(&self) -> Option<IpAddr> {
+        let end = match self.address {
+            IpAddr::V4(_) => Ipv4Addr::from_bits(self.to).into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        (self.to != 0).then_some(end)
+    }
 }
 
 /// The lists cannot be created with this capacity.

@@ -16,26 +16,29 @@
 //! - Nobody outside can choose addresses that share a shard or a bucket: the secret is drawn at every start. Where first
 //!   steps are kept by the network, the addresses of one IPv6 network share a shard, and nothing more.
 //! - First steps can have a quota for each source prefix: see `quota.rs`.
+//! - What operators put in for good ([`Lists::hold`]) takes none of this room: it is swapped in whole, and no packet
+//!   changes it.
 //! - Lists are known by name. A name keeps its id as long as the process lives, so entries survive new rules.
 
-use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use arc_swap::ArcSwapOption;
 use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
-use knockplane_policy::rule::ListTimeout;
+use knockplane_policy::rule::{AddressSet, ListTimeout};
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{ListEntry, ListSummary};
+use knockplane_policy::wire::ListSummary;
 
 pub use crate::listed::*;
 pub use crate::quota::FirstSteps;
 use crate::quota::Quota;
 use crate::shard::{Key, Place, SLOT_BYTES, Secret, Shard, Tally, Terms};
 use crate::sync::{AtomicU64, Mutex, MutexGuard};
+use crate::table::Entries;
 
 /// How many lists there can be. An address's membership is a mask of so many bits.
 pub const MAX_LISTS: usize = 256;
@@ -96,6 +99,10 @@ pub struct Lists {
     v6_by_prefix: bool,
     levels: [AtomicU8; MAX_LISTS],
     names: RwLock<Names>,
+    /// What operators put in for good; none while that is nothing.
+    held: ArcSwapOption<Entries>,
+    /// Whether that is anything: seldom, and cheaper to ask at every lookup.
+    holds: AtomicBool,
     /// The shard the next sweep begins with.
     swept: AtomicUsize,
     /// Entries that went and that no sweep could tell of.
@@ -152,6 +159,8 @@ impl Lists {
             v6_by_prefix: false,
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
             names: RwLock::default(),
+            held: ArcSwapOption::empty(),
+            holds: AtomicBool::new(false),
             swept: AtomicUsize::new(0),
             untold: AtomicUsize::new(0),
         })
@@ -263,6 +272,8 @@ impl Lists {
             lookup.add(listed.lists, time);
             lookup.listed.elsewhere |= listed.elsewhere;
         }
+        // Under the lock that `hold` takes: whoever sees the version from after it sees what it holds.
+        lookup.listed.lists.insert_all(self.held(key));
         lookup
     }
 
@@ -272,6 +283,29 @@ impl Lists {
         (lookup.from..lookup.until).contains(&now) && version == Some(lookup.version)
     }
 
+    /// From now on these are in the lists, in place of what was held before: beside what is added, never evicted, and
+    /// changed by no packet.
+    pub fn hold<'e>(&self, entries: impl Iterator<Item = (ListId, &'e AddressSet)>) {
+        let mut entries = entries.peekable();
+        let held = entries.peek().is_some().then(|| Arc::new(Entries::of_lasting(entries)));
+        let holds = held.is_some();
+        self.held.store(held);
+        self.holds.store(holds, Ordering::Relaxed);
+        // Whoever takes a lock after this sees what is held now, and whoever took it before looks up again.
+        for Guarded { version, shard } in self.shards.iter().map(|shard| &**shard) {
+            let _locked = lock(shard);
+            version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        }
+    }
+
+    /// The lists that hold the address for good.
+    fn held(&self, key: Key) -> ListSet {
+        if !self.holds.load(Ordering::Relaxed) {
+            return ListSet::default();
+        }
+        self.held.load().as_ref().map_or_else(ListSet::default, |held| held.lasting(key))
+    }
+
     /// Puts the address in the list until `expiry`, or sets its expiry anew. An entry that never expires stays so.
     pub fn add(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
         self.add_for(list, address, 0, expiry, now)
@@ -279,6 +313,9 @@ impl Lists {
 
     /// As [`Lists::add`], for the other end of this tag alone.
     pub fn add_for(&self, list: ListId, address: IpAddr, to: u32, expiry: Time, now: Time) -> Added {
+        if self.held(address.into()).contains(list) {
+            return Added::Kept;
+        }
         self.add_at(Place { list, to }, address, Terms { level: self.level(list), expiry, now })
     }
 
@@ -403,53 +440,20 @@ impl Lists {
         summaries
     }
 
-    /// The first `limit` entries by list and address, of one list or of all, and whether there are more. Workers go on
-    /// meanwhile, so this is no snapshot: an entry that comes or goes may be in it or not.
-    pub fn entries(&self, list: Option<&str>, limit: usize, now: Time) -> (Vec<ListEntry>, bool) {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let mut order: Vec<usize> = (0..names.names.len()).collect();
-        order.sort_by_key(|index| &names.names[*index]);
-        let mut ranks = [0; MAX_LISTS];
-        for (rank, index) in order.iter().enumerate() {
-            ranks[*index] = rank;
-        }
-        let only = list.map(|name| names.ids.get(name).copied());
-
-        let mut first = BinaryHeap::new();
-        let mut truncated = false;
-        let mut keep = |(Place { list, to }, address, expiry): (Place, IpAddr, Time)| {
-            if only.is_none_or(|only| only == Some(list)) {
-                let entry = (ranks[list.index()], address, to, expiry);
-                if first.len() >= limit {
-                    truncated = true;
-                    if first.peek().is_none_or(|last| *last <= entry) {
-                        return;
-                    }
-                    first.pop();
-                }
-                first.push(entry);
-            }
-        };
+    /// Shows every entry that was added, in no order. Workers go on meanwhile: an entry that comes or goes may be seen or
+    /// not, or twice.
+    pub fn visit(&self, now: Time, mut visitor: impl FnMut(Seen)) {
         let mut seen = Vec::with_capacity(STEP as usize);
         for shard in &self.shards {
             let mut next = Some(0);
             while let Some(begin) = next {
-                // Sorted in when the lock is free again.
-                next = lock(&shard.shard)
-                    .visit(begin, STEP, now, |place, address, expiry| seen.push((place, address, expiry)));
-                seen.drain(..).for_each(&mut keep);
+                // Shown when the lock is free again.
+                next = lock(&shard.shard).visit(begin, STEP, now, |Place { list, to }, address, expiry| {
+                    seen.push(Seen { list, address, to, expiry });
+                });
+                seen.drain(..).for_each(&mut visitor);
             }
         }
-
-        let mut entries = first.into_sorted_vec();
-        entries.dedup_by_key(|(rank, address, to, _)| (*rank, *address, *to));
-        let entry = |(rank, address, to, expiry): (usize, IpAddr, u32, Time)| ListEntry {
-            list: names.names[order[rank]].clone(),
-            address,
-            to: (to != 0).then(|| end(address, to)),
-            time_left: (expiry != Time::NEVER).then(|| expiry.since(now)),
-        };
-        (entries.into_iter().map(entry).collect(), truncated)
     }
 
     /// The network that an IPv6 address's first steps are kept by, and its hash. It chooses the shard of all its
@@ -462,14 +466,6 @@ impl Lists {
     /// The shard of a hash, by its upper bits. There is a power of two of shards.
     fn shard_of(&self, hash: u64) -> usize {
         (hash >> 32) as usize & (self.shards.len() - 1)
-    }
-}
-
-/// The other end of this tag, of an address's family.
-fn end(address: IpAddr, to: u32) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => Ipv4Addr::from_bits(to).into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
