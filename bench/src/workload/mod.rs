@@ -12,6 +12,7 @@
 //! | [`lists`]   | the address lists alone, almost full and full |
 //! | [`entries`] | the entries of a rule file |
 //! | [`decide`]  | the whole decision, by batches |
+//! | [`linear`]  | decisions by the plain evaluation, beside it |
 //! | [`tracking`] | the same with connections |
 //! | [`compile`] | rules and lists before they run |
 
@@ -20,6 +21,7 @@ mod decide;
 mod entries;
 mod headers;
 mod layer7;
+mod linear;
 mod lists;
 mod tracking;
 
@@ -78,8 +80,14 @@ pub(crate) fn all(sizes: &[Size]) -> Vec<Workload<'_>> {
         let (on_almost_full, on_full) = decide::workloads(size);
         [almost_full, on_almost_full, full, on_full].into_iter().flatten()
     };
-    let alone =
-        [headers::workloads(), layer7::workloads(), entries::workloads(), tracking::workloads(), compile::workloads()];
+    let alone = [
+        headers::workloads(),
+        layer7::workloads(),
+        entries::workloads(),
+        linear::workloads(),
+        tracking::workloads(),
+        compile::workloads(),
+    ];
     alone.into_iter().flatten().chain(sizes.iter().flat_map(on_lists)).collect()
 }
 
