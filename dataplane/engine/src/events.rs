@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
+use knockplane_policy::door::What;
 use knockplane_policy::eval::log::Entry;
 use knockplane_policy::time::Time;
 
@@ -26,6 +27,17 @@ pub enum Event {
         address: IpAddr,
         /// When it leaves the list, if it is not added again.
         expiry: Time,
+    },
+    /// A door was opened or closed by a knock.
+    Door {
+        /// Its open list.
+        open: ListId,
+        /// Who knocked.
+        source: IpAddr,
+        /// What was knocked at.
+        destination: IpAddr,
+        /// [`What::Opened`] or [`What::Closed`].
+        what: What,
     },
     /// A packet matched a rule that logs.
     Logged {

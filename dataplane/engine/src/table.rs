@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::HashMap;
-use knockplane_policy::door;
+use knockplane_policy::door::{self, Door};
 use knockplane_policy::eval::{MAX_JUMP_DEPTH, tracking};
 use knockplane_policy::level;
 use knockplane_policy::packet::Family;
@@ -33,6 +33,7 @@ use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use siphasher::sip::SipHasher13;
 
+use crate::doors::{CompiledDoor, DoorId, Sequence};
 use crate::hello;
 use crate::layer7::{PatternError, Patterns};
 use crate::lists::{ListId, ListSet, OPERATOR_LEVEL, TooManyLists};
@@ -61,6 +62,7 @@ pub struct Table {
     /// If rules ask for it.
     pub(crate) reached: Option<Reached>,
     entries: Entries,
+    doors: Box<[CompiledDoor]>,
     /// Whether connections are tracked.
     tracks: bool,
     number: u32,
@@ -87,7 +89,6 @@ impl Table {
         };
         let mut problems = Vec::new();
         check_invalid(&rules, &mut problems);
-        check_doors(&rules, &mut problems);
         let menus = [rule::Table::Raw, rule::Table::Filter]
             .map(|table| [Family::Ipv4, Family::Ipv6].map(|family| Chains::of(&rules, table, family)));
         for chains in menus.iter().flatten() {
@@ -106,7 +107,20 @@ impl Table {
         }
 
         let lists = bind_lists(&rules, settings, state)?;
-        let mut names = Names { lists, patterns, tls, meters: Wanted::default(), connection_limits: 0 };
+        let doors = compile_doors(settings, &lists, state);
+        let mut names = Names {
+            doors: settings
+                .doors
+                .iter()
+                .zip((0..).map(DoorId).zip(doors.iter().map(|door| door.open)))
+                .map(|(door, ids)| (&*door.name, ids))
+                .collect(),
+            lists,
+            patterns,
+            tls,
+            meters: Wanted::default(),
+            connection_limits: 0,
+        };
         let about = About { rules: &rules, settings };
         let [raw, filter] = menus.map(|families| families.map(|chains| Program::emit(&chains, &mut names, about)));
         let tracks = tracking::is_needed(&rules);
@@ -127,6 +141,7 @@ impl Table {
             meters: Meters::new(&names.meters, state.keys(), state.secret()),
             reached: (names.connection_limits > 0).then(|| Reached::new(number, state.keys(), state.secret())),
             entries,
+            doors,
             tracks,
             number,
             rules: Arc::clone(&rules),
@@ -153,12 +168,22 @@ impl Table {
         self.number
     }
 
-    /// What lists hold from the start.
     /// The lists that the rules' own entries put an address in.
     pub fn entries_of(&self, address: IpAddr, now: Time) -> ListSet {
         self.entries.find(address.into(), now).0
     }
 
+    /// The door; none if it is another table's.
+    pub(crate) fn door(&self, id: DoorId) -> Option<&CompiledDoor> {
+        self.doors.get(usize::from(id.0))
+    }
+
+    /// Whether there are doors: their lists' entries count for one other end alone.
+    pub(crate) fn has_doors(&self) -> bool {
+        !self.doors.is_empty()
+    }
+
+    /// What lists hold from the start.
     pub(crate) fn entries(&self) -> &Entries {
         &self.entries
     }
@@ -199,10 +224,12 @@ const fn family_index(family: Family) -> usize {
 
 /// What names in rules stand for, and what matchers need to remember.
 struct Names<'r> {
-    lists: HashMap<&'r str, ListId>,
+    lists: HashMap<String, ListId>,
     /// Positions among the patterns.
     patterns: HashMap<&'r str, usize>,
     tls: HashMap<&'r str, usize>,
+    /// Each door, and its open list.
+    doors: HashMap<&'r str, (DoorId, ListId)>,
     meters: Wanted,
     connection_limits: u32,
 }
@@ -298,12 +325,6 @@ pub enum Problem {
         /// What it names.
         name: String,
     },
-    /// It belongs to a door.
-    #[error("{rule}: doors are read and tried offline, but do not run yet; leave [[door]] out of the configuration")]
-    Door {
-        /// The rule.
-        rule: Place,
-    },
     /// `tls-host` cannot run.
     #[error("{rule}: tls-host `{name}`: {error}")]
     TlsHost {
@@ -357,7 +378,6 @@ impl Problem {
             | Problem::PatternMissing { rule, .. }
             | Problem::Invalid { rule, .. }
             | Problem::Unmapped { rule, .. }
-            | Problem::Door { rule }
             | Problem::TlsHost { rule, .. }
             | Problem::TooManyPorts { rule, .. }
             | Problem::TooManyConnectionLimits { rule } => Some(rule),
@@ -503,16 +523,6 @@ fn check_addresses(rules: &RuleSet, problems: &mut Vec<Problem>) {
     }
 }
 
-/// What doors do does not run yet: a door that is never open is better than one that nobody watches.
-fn check_doors(rules: &RuleSet, problems: &mut Vec<Problem>) {
-    let is_of_door = |rule: &Rule| {
-        matches!(rule.action, Action::Knock(_) | Action::AcceptDoor(_))
-            || rule.matchers.iter().any(|matcher| matches!(matcher.condition, Condition::ConnectionDoor(_)))
-    };
-    let of_doors = running(rules).filter(|(_, rule)| is_of_door(rule));
-    problems.extend(of_doors.take(1).map(|(_, rule)| Problem::Door { rule: rule.into() }));
-}
-
 /// A rule that nobody can run is refused, unless it is disabled: it may be the one that was to drop.
 fn check_invalid(rules: &RuleSet, problems: &mut Vec<Problem>) {
     for rule in rules.rules.iter().filter(|rule| !rule.disabled) {
@@ -627,19 +637,18 @@ fn compile_patterns<'r>(rules: &'r RuleSet, problems: &mut Vec<Problem>) -> (Lis
 }
 
 /// Makes all lists of the rules known. Lists that no rule fills can be filled by operators alone.
-fn bind_lists<'r>(
-    rules: &'r RuleSet,
-    settings: &Settings,
-    state: &State,
-) -> Result<HashMap<&'r str, ListId>, TooManyLists> {
+fn bind_lists(rules: &RuleSet, settings: &Settings, state: &State) -> Result<HashMap<String, ListId>, TooManyLists> {
     let levels = level::levels(rules, &settings.doors);
     let entries = rules.address_lists.iter().filter(|entry| !entry.disabled).map(|entry| entry.list.as_str());
-    let mut names: Vec<&str> = running(rules).flat_map(|(_, rule)| rule_lists(rule)).chain(entries).collect();
+    let of_doors: Vec<String> = door::levels(&settings.doors).map(|(list, _)| list).collect();
+    let of_rules = running(rules).flat_map(|(_, rule)| rule_lists(rule));
+    let mut names: Vec<&str> = of_rules.chain(entries).chain(of_doors.iter().map(String::as_str)).collect();
     names.sort_unstable();
     names.dedup();
     let wanted: Vec<(&str, u8)> =
         names.iter().map(|name| (*name, levels.get(*name).copied().unwrap_or(OPERATOR_LEVEL))).collect();
-    Ok(names.into_iter().zip(state.lists.bind_all(&wanted)?).collect())
+    let ids = state.lists.bind_all(&wanted)?;
+    Ok(names.into_iter().map(str::to_owned).zip(ids).collect())
 }
 
 /// The lists that a rule reads and adds to.
@@ -653,4 +662,34 @@ fn rule_lists(rule: &Rule) -> impl Iterator<Item = &str> {
         _ => None,
     };
     read.chain(added)
+}
+
+/// The settings' doors, whose lists are known by now.
+fn compile_doors(settings: &Settings, lists: &HashMap<String, ListId>, state: &State) -> Box<[CompiledDoor]> {
+    let compile = |door: &Door| {
+        let list = |name: String| lists.get(&name).copied();
+        let sequence = |list, shape, steps: &[door::Step], before: u8| {
+            // By steps taken, none first: each is a proof, and so is each passphrase.
+            let passphrases = steps.iter().scan(0, |sum, step| {
+                *sum += u8::from(step.is_secret());
+                Some(*sum)
+            });
+            let levels = (0..).zip(passphrases).map(|(steps, secrets): (u8, u8)| before + steps + secrets);
+            Sequence { list, shape, levels: [before].into_iter().chain(levels).collect() }
+        };
+        let closing = door.closing_shape().zip(list(door.closing_list()));
+        Some(CompiledDoor {
+            open: list(door.open_list())?,
+            opening: sequence(list(door.knocking_list())?, door.shape(), &door.knock, 0),
+            closing: closing.map(|(shape, list)| sequence(list, shape, &door.close, count(&door.knock))),
+            counts: state.open_doors().counts(&door.name),
+            door: door.clone(),
+        })
+    };
+    settings.doors.iter().filter_map(compile).collect()
+}
+
+/// A door has at most [`door::MOST_STEPS`].
+fn count(steps: &[door::Step]) -> u8 {
+    steps.len() as u8
 }

@@ -12,6 +12,7 @@ use super::index::{Candidates, Index};
 use super::question::{About, HeaderTest, Test, View, number};
 use super::state_test::{StateTest, questions};
 use super::{Chains, Names};
+use crate::doors::DoorId;
 use crate::lists::ListId;
 use crate::shard::Key;
 
@@ -50,6 +51,9 @@ pub(crate) struct CompiledRule {
 #[derive(Clone, Copy)]
 pub(crate) enum Step {
     Accept,
+    /// The connection that begins is the door's; its open list.
+    AcceptDoor(ListId),
+    Knock(DoorId),
     Drop,
     Reject(RejectWith),
     Tarpit,
@@ -134,8 +138,11 @@ impl Program {
             }
             Action::Jump(target) => Step::Jump(span(target)),
             Action::Return => Step::Return,
-            // Refused before.
-            Action::Knock(_) | Action::AcceptDoor(_) => Step::Drop,
+            // Doors make such rules, for themselves.
+            Action::Knock(door) => names.doors.get(&**door).map_or(Step::Drop, |(door, _)| Step::Knock(*door)),
+            Action::AcceptDoor(door) => {
+                names.doors.get(&**door).map_or(Step::Drop, |(_, open)| Step::AcceptDoor(*open))
+            }
         };
         let rules = chains.order.iter().flat_map(|chain| &chains.rules[chain]);
         // The lists' ids first: the rest changes what names are given out.

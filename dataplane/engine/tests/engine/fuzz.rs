@@ -8,6 +8,7 @@
 use knockplane_engine::decide::{BATCH, Context, Decider};
 use knockplane_engine::headers;
 use knockplane_engine::state::State;
+use knockplane_policy::door;
 use knockplane_policy::eval::Evaluator;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
@@ -88,6 +89,7 @@ proptest! {
         rules in rules(), settings in settings(), turns in turns(),
     ) {
         let mut engine = Engine::new(rules.clone(), &settings);
+        let rules = door::rules(&settings, rules);
         let mut plain = Evaluator::new(&rules, &settings, SECRET[0]);
         let mut now = Time::from_nanos(5);
         for (pause, side, frames) in &turns {
@@ -130,7 +132,7 @@ fn assert_bounded(rules: &RuleSet, settings: &Settings, turns: &[(std::time::Dur
         assert_eq!(decider.decide(*side, &frames, now, context).len(), frames.len().min(BATCH));
         let early = decider.early();
         for (_, frame) in frames.iter().take(BATCH).enumerate().filter(|(place, _)| early >> place & 1 == 1) {
-            decider.look_again(*side, frame, now, context);
+            decider.look_again(*side, frame, now, true, context);
         }
         assert_within(&state, now);
     }

@@ -74,6 +74,11 @@ impl Step {
         }
     }
 
+    /// Whether it takes more to know than a number.
+    pub const fn is_secret(&self) -> bool {
+        matches!(self, Step::Udp { passphrase: Some(_), .. })
+    }
+
     /// The port that must be known to send it.
     pub const fn port(&self) -> Option<u16> {
         match self {
