@@ -17,7 +17,7 @@ use super::capture::{Capture, Record};
 use super::http::Client;
 use super::sources::{self, Given, Inside};
 use super::table::Align::{Left, Right};
-use super::table::{Columns, printable};
+use super::table::{Columns, line, printable};
 use super::{Failed, packet, pretty};
 use crate::Exit;
 
@@ -185,13 +185,7 @@ impl Explained {
                 None => step.outcome.to_owned(),
             };
             let comment = if step.comment.is_empty() { String::new() } else { format!(";;; {}", step.comment) };
-            table.row([
-                if step.line == 0 { String::new() } else { step.line.to_string() },
-                "  ".repeat(step.depth) + &step.chain,
-                step.action.clone(),
-                outcome,
-                comment,
-            ]);
+            table.row([line(step.line), "  ".repeat(step.depth) + &step.chain, step.action.clone(), outcome, comment]);
         }
         table.text()
     }

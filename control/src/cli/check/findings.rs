@@ -56,7 +56,8 @@ impl Findings {
             if how.lints {
                 let is_of_door = |lint: &Lint| matches!(lint.subject, Subject::Door(_));
                 let (doors, lints) = lint::lint(&rules, how.settings).into_iter().partition::<Vec<_>, _>(is_of_door);
-                findings.doors = doors.iter().map(|lint| places.lint(lint)).collect();
+                let nowhere = |finding| Finding { file: "the configuration".to_owned(), line: 0, column: 0, ..finding };
+                findings.doors = doors.iter().map(|lint| nowhere(places.lint(lint))).collect();
                 findings.lints = lints.iter().map(|lint| places.lint(lint)).collect();
             }
         } else {

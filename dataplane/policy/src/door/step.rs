@@ -208,7 +208,10 @@ fn size(text: &str) -> Result<Option<u16>, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::cases::cases;
     use crate::packet::Side;
 
     fn packet(protocol: u8, port: u16, payload: &'static [u8]) -> Packet<'static> {
@@ -260,6 +263,23 @@ mod tests {
             assert!(error.contains(expected), "{text}: {error}");
         }
         assert!(format!("udp/7 \"{}\"", "a".repeat(513)).parse::<Step>().is_err());
+    }
+
+    proptest! {
+        #![proptest_config(cases(500))]
+
+        #[test]
+        fn any_passphrase_reads_as_it_is_written(port in 1_u16.., text in "[^\\p{Cc}]{1,100}") {
+            let step = Step::Udp { port, passphrase: Some(text) };
+            prop_assert_eq!(step.to_string().parse(), Ok(step));
+        }
+
+        #[test]
+        fn any_text_is_a_step_or_refused(text in "(tcp/|udp/|icmp ?)?[0-9]{0,5}( ?[!-~ ]{0,12})?") {
+            if let Ok(step) = text.parse::<Step>() {
+                prop_assert_eq!(step.to_string().parse(), Ok(step));
+            }
+        }
     }
 
     #[test]

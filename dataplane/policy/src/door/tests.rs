@@ -1,6 +1,7 @@
 //! Doors as they are written, and what is wrong with them.
 
 use super::*;
+use crate::settings::Settings;
 
 /// Doors from JSON, which has them in the form of the configuration.
 pub(crate) fn doors(json: &str) -> Vec<Door> {
@@ -37,6 +38,15 @@ fn doors_read_as_they_are_written() {
     assert_eq!(serde_json::from_str::<Vec<Door>>(&json).unwrap(), doors, "{json}");
     assert!(!doors[0].admits([192, 0, 3, 1].into()) && doors[0].admits("2001:db8::1".parse().unwrap()));
     assert_eq!(doors[0].closing_shape().unwrap().steps, 1);
+}
+
+#[test]
+fn doors_travel_with_the_settings_and_are_no_key_of_the_policy() {
+    let settings = Settings { doors: doors(r#"[{"name":"ssh","knock":["tcp/7"]}]"#), ..Settings::default() };
+    let json = serde_json::to_string(&settings).unwrap();
+    assert_eq!(serde_json::from_str::<Settings>(&json).unwrap(), settings, "{json}");
+    assert!(settings.clone().with_doors(Vec::new()).is_err());
+    assert_eq!(Settings::default().with_doors(settings.doors.clone()), Ok(settings));
 }
 
 #[test]
