@@ -36,12 +36,12 @@ pub fn compile(rules: &RuleSet, settings: &Settings) -> Result<(), Refused> {
 }
 
 /// Every list the rules name, with its level; none for a list that no rule adds to, which only operators fill.
-pub fn lists(rules: &RuleSet) -> BTreeMap<String, Option<u8>> {
+pub fn lists(rules: &RuleSet, settings: &Settings) -> BTreeMap<String, Option<u8>> {
     let read = rules.rules.iter().flat_map(|rule| &rule.matchers).filter_map(|matcher| match &matcher.condition {
         Condition::SrcAddressList(list) | Condition::DstAddressList(list) => Some((list.clone(), None)),
         _ => None,
     });
-    let added = level::levels(rules).into_iter().map(|(list, level)| (list, Some(level)));
+    let added = level::levels(rules, &settings.doors).into_iter().map(|(list, level)| (list, Some(level)));
     read.chain(added).collect()
 }
 
@@ -77,7 +77,7 @@ mod tests {
     fn lists_that_no_rule_fills_have_no_level() {
         let text = "/ip firewall filter\nadd chain=input src-address-list=friends action=add-src-to-address-list \
                     address-list=seen\n";
-        let lists = lists(&rsc::read(text.as_bytes()).rules);
+        let lists = lists(&rsc::read(text.as_bytes()).rules, &Settings::default());
         assert_eq!(lists.into_iter().collect::<Vec<_>>(), [("friends".to_owned(), None), ("seen".to_owned(), Some(0))]);
     }
 

@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use knockplane_engine::lists::FirstSteps;
+use knockplane_policy::door::{self, Door};
 use knockplane_policy::settings::Settings;
 use serde::Deserialize;
 use toml::Spanned;
@@ -59,6 +60,8 @@ struct File {
     dataplane: Dataplane,
     #[serde(default)]
     policy: Settings,
+    #[serde(default, rename = "door", deserialize_with = "door::distinct")]
+    doors: Vec<Door>,
     /// The control process's; it checks it.
     #[serde(default, rename = "control")]
     _control: toml::Table,
@@ -237,7 +240,7 @@ impl Config {
                 v6_by_prefix: raw.ipv6_first_steps == KeptBy::Prefix,
             },
             connection_capacity,
-            settings: file.policy,
+            settings: file.policy.with_doors(file.doors).map_err(|error| at(None, error.to_owned()))?,
         })
     }
 }
@@ -299,6 +302,26 @@ mod tests {
     }
 
     #[test]
+    fn the_door_of_the_default_file_has_every_key() {
+        let text = include_str!("../../configs/default.toml");
+        let example: Vec<&str> = text
+            .lines()
+            .skip_while(|line| *line != "# [[door]]")
+            .take_while(|line| !line.is_empty())
+            .map(|line| line.strip_prefix("# ").expect("it is a comment"))
+            .collect();
+        let config = Config::parse(Path::new("k.toml"), &format!("{MINIMAL}{}", example.join("\n"))).expect("a door");
+        let [door] = &config.settings.doors[..] else { panic!("one door") };
+        let written: toml::Table = toml::from_str::<toml::Table>(&example.join("\n")).expect("a door")["door"][0]
+            .as_table()
+            .expect("a door is a table")
+            .clone();
+        let keys = toml::Table::try_from(door).expect("a door can be written");
+        assert_eq!(written.keys().collect::<Vec<_>>(), keys.keys().collect::<Vec<_>>());
+        assert_eq!(written, keys, "what it says is in the form that is written");
+    }
+
+    #[test]
     fn relative_rules_are_found_beside_the_file() {
         let config = Config::parse(Path::new("/etc/knockplane/k.toml"), MINIMAL).expect("valid");
         assert_eq!(config.rules, Path::new("/etc/knockplane/rules.rsc"));
@@ -323,6 +346,11 @@ mod tests {
             (MINIMAL.replace("inside = \"eth2\"\n", ""), "missing field `inside`"),
             (format!("{MINIMAL}[policy]\nprotect = [\"10.0.0.0/33\"]\n"), "/etc/k.toml:6:12: `protect`: invalid"),
             (format!("{MINIMAL}[polcy]\n"), "/etc/k.toml:5:2: unknown field `polcy`"),
+            (
+                format!("{MINIMAL}[[door]]\nname = \"ssh\"\nknock = [\"tcp/7-9\"]\n"),
+                "/etc/k.toml:5:1: door `ssh`: `knock`: step 1: `7-9` is no port",
+            ),
+            (format!("{MINIMAL}[[policy.doors]]\nname = \"a\"\nknock = [\"tcp/7\"]\n"), "no key of [policy]"),
             (
                 format!("{MINIMAL}[policy.frames]\narp = \"pass\"\n"),
                 "unknown variant `pass`, expected `accept` or `drop`",

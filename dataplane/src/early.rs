@@ -50,25 +50,29 @@ impl Early {
         self.kept.is_empty()
     }
 
-    /// Keeps a frame, if there is room.
-    pub(crate) fn keep(&mut self, side: Side, arrived: Time, frame: &[u8]) {
-        let Some(mut place) = self.spare.pop_if(|place| frame.len() <= place.frame.capacity()) else { return };
+    /// Keeps a frame, if there is room. Whether there is.
+    #[must_use]
+    pub(crate) fn keep(&mut self, side: Side, arrived: Time, frame: &[u8]) -> bool {
+        let Some(mut place) = self.spare.pop_if(|place| frame.len() <= place.frame.capacity()) else { return false };
         place.side = side;
         place.arrived = arrived;
         place.frame.clear();
         place.frame.extend_from_slice(frame);
         self.kept.push(place);
+        true
     }
 
-    /// Looks at the kept frames again, if it is time, and lets go of those that took their step or are too old.
-    pub(crate) fn look(&mut self, now: Time, mut took_step: impl FnMut(Side, &[u8], Time) -> bool) {
+    /// Looks at the kept frames again, if it is time, and lets go of those that took their step or are too old: such a
+    /// look is the last.
+    pub(crate) fn look(&mut self, now: Time, mut took_step: impl FnMut(Side, &[u8], Time, bool) -> bool) {
         if self.kept.is_empty() || now < self.next_look {
             return;
         }
         self.next_look = now + EVERY;
         let mut index = 0;
         while let Some(kept) = self.kept.get(index) {
-            if took_step(kept.side, &kept.frame, kept.arrived) || now.since(kept.arrived) > PATIENCE {
+            let is_last = now.since(kept.arrived) > PATIENCE;
+            if took_step(kept.side, &kept.frame, kept.arrived, is_last) || is_last {
                 let done = self.kept.remove(index);
                 self.spare.push(done);
             } else {

@@ -144,7 +144,9 @@ impl Worker {
                     let arrived = |index: usize| arrival(arrivals[index], now);
                     self.decider.decide_arrived(side, &frames, arrived, context);
                     for index in bits(self.decider.early()) {
-                        early.keep(side, arrived(index), frames[index]);
+                        if !early.keep(side, arrived(index), frames[index]) {
+                            self.decider.look_again(side, frames[index], arrived(index), true, context);
+                        }
                     }
                 }
                 _ => {
@@ -171,7 +173,9 @@ impl Worker {
             self.rings.kick(side);
         }
         if let Some(early) = &mut self.early {
-            early.look(now, |side, frame, arrived| self.decider.look_again(side, frame, arrived, context));
+            early.look(now, |side, frame, arrived, is_last| {
+                self.decider.look_again(side, frame, arrived, is_last, context)
+            });
         }
         self.counters.in_flight.set(self.rings.in_flight() as u64);
         total

@@ -154,7 +154,7 @@ impl<'r> Bench<'r> {
             }
         };
         let explanation = self.evaluator.explain(&packet, self.now);
-        let Evaluation { verdict, reason, matched, replies, logged } = explanation.evaluation;
+        let Evaluation { verdict, reason, matched, replies, logged, .. } = explanation.evaluation;
         let last = matched.last().filter(|_| reason == Reason::Rule);
         let decided_by = last.and_then(|last| explanation.tried.iter().rposition(|tried| tried.rule == *last));
         Explained {
@@ -172,7 +172,7 @@ impl<'r> Bench<'r> {
 
     /// Who is in which list.
     pub(super) fn lists(&self) -> Vec<Held> {
-        let live = self.evaluator.lists().live(self.now).into_iter();
+        let live = self.evaluator.listed(self.now).into_iter();
         live.map(|(list, address, left)| Held { list, address, time_left: left.map(format_duration) }).collect()
     }
 

@@ -17,7 +17,7 @@ use super::capture::{Capture, Record};
 use super::http::Client;
 use super::sources::{self, Given, Inside};
 use super::table::Align::{Left, Right};
-use super::table::{Columns, printable};
+use super::table::{Columns, line, printable};
 use super::{Failed, packet, pretty};
 use crate::Exit;
 
@@ -185,13 +185,7 @@ impl Explained {
                 None => step.outcome.to_owned(),
             };
             let comment = if step.comment.is_empty() { String::new() } else { format!(";;; {}", step.comment) };
-            table.row([
-                step.line.to_string(),
-                "  ".repeat(step.depth) + &step.chain,
-                step.action.clone(),
-                outcome,
-                comment,
-            ]);
+            table.row([line(step.line), "  ".repeat(step.depth) + &step.chain, step.action.clone(), outcome, comment]);
         }
         table.text()
     }
@@ -200,7 +194,8 @@ impl Explained {
     pub(super) fn conclusion(&self) -> String {
         let rule = self.decided_by.and_then(|position| self.rules.get(position));
         let place = rule.map(|step| match step.line {
-            0 => format!(", rule {}", step.id),
+            0 if step.comment.is_empty() => format!(", rule {}", step.id),
+            0 => format!(", rule {} ({})", step.id, printable(&step.comment)),
             line if step.comment.is_empty() => format!(", line {line}"),
             line => format!(", line {line} ({})", printable(&step.comment)),
         });

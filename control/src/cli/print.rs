@@ -78,9 +78,10 @@ fn wrapped(words: &[String], width: Option<usize>) -> Vec<String> {
     lines
 }
 
-/// Nothing makes rules of its own here, so none is dynamic.
+/// The rules of doors are dynamic: they are no part of the file.
 fn flag(rule: &Rule) -> &'static str {
     match rule {
+        Rule { dynamic: true, .. } => "D",
         Rule { disabled: true, .. } => "X",
         Rule { invalid: Some(_), .. } => "I",
         _ => "",
@@ -131,6 +132,8 @@ fn default_of(chain: BuiltinChain, settings: &Settings) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use knockplane_policy::rule::Action;
+
     use super::*;
     use crate::sample;
 
@@ -145,6 +148,9 @@ mod tests {
         let mut invalid = rules.rules.rules[0].clone();
         invalid.invalid = Some("ports of sctp are not read here".to_owned());
         rules.rules.rules.push(invalid);
+        rules.counters.push(Counter::default());
+        let door = Action::Knock("ssh".to_owned());
+        rules.rules.rules.push(Rule { dynamic: true, ..sample::rule("1", door, false, "door ssh") });
         rules.counters.push(Counter::default());
         assert_text(
             &super::rules(&rules, &sample::status(), None),
@@ -161,6 +167,9 @@ mod tests {
                 " 2 I  ;;; ports of sctp are not read here",
                 "      ;;; first knock",
                 "      chain=input action=add-src-to-address-list address-list=knock1 address-list-timeout=10s",
+                "",
+                " 3 D  ;;; door ssh",
+                "      chain=input action=knock door=ssh",
                 "",
                 "when no rule decides: input drop, forward drop, output accept",
             ],

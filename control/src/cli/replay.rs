@@ -19,7 +19,7 @@ use super::capture::{Capture, Captured, Record};
 use super::explain::seconds;
 use super::sources::{self, Given, Inside};
 use super::table::Align::{Left, Right};
-use super::table::{Columns, count, grouped};
+use super::table::{Columns, count, grouped, line};
 use super::{Failed, pretty};
 use crate::Exit;
 
@@ -237,7 +237,10 @@ impl Outcome {
                 packet.from.to_string(),
                 packet.verdict.to_string(),
                 packet.reason.to_string(),
-                packet.line.map(|line| line.to_string()).unwrap_or_default(),
+                match (packet.line, &packet.rule) {
+                    (Some(0), Some(id)) => id.to_string(),
+                    (number, _) => number.map(line).unwrap_or_default(),
+                },
                 packet.packet.clone().unwrap_or_default(),
             ]);
         }
@@ -255,7 +258,7 @@ impl Outcome {
         ]);
         for rule in &self.rules {
             table.row([
-                rule.line.to_string(),
+                line(rule.line),
                 rule.chain.clone(),
                 rule.action.clone(),
                 grouped(rule.counter.bytes),

@@ -73,6 +73,11 @@ pub(super) fn printable(text: &str) -> String {
         .collect()
 }
 
+/// The line of a rule; nothing if it is of no file, as those of doors.
+pub(super) fn line(line: u32) -> String {
+    if line == 0 { String::new() } else { line.to_string() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

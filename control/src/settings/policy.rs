@@ -1,9 +1,10 @@
-//! The section `[policy]` of the configuration file, for packets that are tried offline. The rest of the file is left
-//! to the processes that it is for.
+//! The section `[policy]` of the configuration file and its doors, for packets that are tried offline. The rest of the
+//! file is left to the processes that it is for.
 
 use std::fs;
 use std::path::Path;
 
+use knockplane_policy::door::{self, Door};
 use knockplane_policy::settings::Settings;
 use serde::Deserialize;
 
@@ -14,9 +15,11 @@ use super::Invalid;
 struct File {
     #[serde(default)]
     policy: Settings,
+    #[serde(default, rename = "door", deserialize_with = "door::distinct")]
+    doors: Vec<Door>,
 }
 
-/// Reads the section; the defaults if the file has none.
+/// Reads the section and the doors; the defaults if the file has none.
 ///
 /// # Errors
 /// The first thing that is wrong with it.
@@ -33,7 +36,7 @@ fn parse(text: &str, name: &str) -> Result<Settings, Invalid> {
         let remedy = "configs/default.toml explains every key";
         Invalid { problems: vec![format!("{name}:{line}: {}; {remedy}", error.message().trim_end())] }
     })?;
-    Ok(file.policy)
+    file.policy.with_doors(file.doors).map_err(|error| Invalid { problems: vec![format!("{name}: {error}")] })
 }
 
 #[cfg(test)]
@@ -46,6 +49,16 @@ mod tests {
         let settings = parse(text, "k.toml").unwrap();
         assert_eq!(settings.protect, ["192.0.2.0/24".parse().unwrap()]);
         assert_eq!(parse("", "k.toml"), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn doors_stand_beside_the_policy_and_not_in_it() {
+        let door = "[[door]]\nname = 'ssh'\nknock = ['tcp/7']\n";
+        assert_eq!(parse(door, "k.toml").unwrap().doors[0].name, "ssh");
+        let inside = parse(&door.replace("[[door]]", "[[policy.doors]]"), "k.toml").unwrap_err().to_string();
+        assert!(inside.contains("write each door as a `[[door]]`"), "{inside}");
+        let wrong = parse(&format!("[policy]\n\n{}", door.replace("/7", "/x")), "k.toml").unwrap_err().to_string();
+        assert!(wrong.starts_with("k.toml:3: door `ssh`: `knock`: step 1: `x` is no port"), "{wrong}");
     }
 
     #[test]

@@ -87,12 +87,24 @@ impl Decider {
 
     /// Decides about frames that came in on one side, in their order: one decision for each, of the first [`BATCH`].
     pub fn decide(&mut self, side: Side, frames: &[&[u8]], now: Time, context: Context<'_>) -> &[Decision] {
-        self.decide_arrived(side, frames, |_| now, context)
+        self.memory.waits = false;
+        self.decide_each(side, frames, |_| now, context)
     }
 
     /// As [`Decider::decide`], each frame at the time of its own arrival: for workers that share the queues of a side,
     /// and so see the frames of one source in an order of their own.
     pub fn decide_arrived(
+        &mut self,
+        side: Side,
+        frames: &[&[u8]],
+        arrived: impl Fn(usize) -> Time,
+        context: Context<'_>,
+    ) -> &[Decision] {
+        self.memory.waits = true;
+        self.decide_each(side, frames, arrived, context)
+    }
+
+    fn decide_each(
         &mut self,
         side: Side,
         frames: &[&[u8]],
@@ -156,11 +168,12 @@ impl Decider {
         self.answered
     }
 
-    /// Lets a frame that was early take its step, if by now it is known that the step before it arrived before it.
+    /// Lets a frame that was early take its step, if by now it is known that the step before it arrived before it. At the
+    /// last look, a step at a door that is still too early is held against the knock as it stands.
     /// Nothing else: what was decided about the frame, and counted, stays. Whether it took a step.
-    pub fn look_again(&mut self, side: Side, frame: &[u8], arrived: Time, context: Context<'_>) -> bool {
+    pub fn look_again(&mut self, side: Side, frame: &[u8], arrived: Time, is_last: bool, context: Context<'_>) -> bool {
         let Ok(packet) = &headers::read(side, frame, self.max_frame) else { return false };
-        Walk::new(packet, arrived, context, &mut self.memory, None).look_again()
+        Walk::new(packet, arrived, context, &mut self.memory, None).look_again(is_last)
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
+use knockplane_policy::door::What;
 use knockplane_policy::eval::log::Entry;
 use knockplane_policy::time::Time;
 
@@ -29,6 +30,17 @@ pub enum Event {
     },
     /// An entry that took more than a first step to get is gone, and not by request.
     Gone(Gone),
+    /// A door was opened or closed by a knock.
+    Door {
+        /// Its open list.
+        open: ListId,
+        /// Who knocked.
+        source: IpAddr,
+        /// What was knocked at.
+        destination: IpAddr,
+        /// [`What::Opened`] or [`What::Closed`].
+        what: What,
+    },
     /// A packet matched a rule that logs.
     Logged {
         /// The number of the table that the rule is of, see [`Table::number`](crate::table::Table::number).

@@ -27,6 +27,7 @@ use self::flow::{Flow, Talk};
 use crate::hello::ServerName;
 use crate::keyed::{Keyed, Tag, datagram, tag, write_address};
 use crate::layer7::PatternSet;
+use crate::lists::ListId;
 use crate::table::Listening;
 
 /// Slots of a set. With twice as many slots as connections wanted, a set is full once in some hundred at the limit.
@@ -74,6 +75,8 @@ pub(crate) struct FlowSeen {
     /// IP bytes of the whole second before.
     pub(crate) last_second: u64,
     pub(crate) fasttracked: bool,
+    /// The open list of the door that it began through.
+    pub(crate) door: Option<ListId>,
     /// Layer-7 patterns that have matched.
     pub(crate) patterns: PatternSet,
     /// The server's name, as the packet's sender has said it.
@@ -175,6 +178,15 @@ impl Flows {
         let mut set = lock(set);
         if let Some(place) = set.find(hash, key, now) {
             set.flows[place].fasttracked = true;
+        }
+    }
+
+    /// The connection is one of the door with this open list.
+    pub(crate) fn let_in(&self, key: &FlowKey, door: ListId, now: Time) {
+        let (hash, set) = self.set_of(key);
+        let mut set = lock(set);
+        if let Some(place) = set.find(hash, key, now) {
+            set.flows[place].door = Some(door);
         }
     }
 
@@ -367,6 +379,7 @@ impl Set {
             bytes: flow.bytes,
             last_second: flow.last_second(now),
             fasttracked: flow.fasttracked,
+            door: flow.door,
             patterns: talk.map_or_else(PatternSet::default, Talk::patterns),
             name: talk.zip(back).map_or(ServerName::Unknown, |(talk, back)| talk.name(back)),
         }

@@ -12,6 +12,7 @@
 //! | `walk`       | a packet's walk through the rules of a chain |
 //! | [`state`]    | what packets leave behind |
 //! | [`lists`]    | the address lists, which are the state of every knock: bounded, shared by all workers |
+//! | [`doors`]    | knocks at doors: who has come how far, and what is counted |
 //! | `recent`     | what one worker remembers of them |
 //! | `quota`      | how many first steps of a source prefix there may be in them |
 //! | `sync`       | what they are shared through |
@@ -27,6 +28,7 @@
 
 pub mod counters;
 pub mod decide;
+pub mod doors;
 pub mod events;
 pub mod flows;
 pub mod headers;

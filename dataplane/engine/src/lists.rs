@@ -197,10 +197,18 @@ pub struct TooManyLists {
     pub name: String,
 }
 
+/// Where an address is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) lists: ListSet,
+    /// It has entries that do not count here: for other ends, or of packets that arrived later.
+    pub(crate) elsewhere: bool,
+}
+
 /// What a lookup found, and how long that counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lookup {
-    pub(crate) set: ListSet,
+    pub(crate) listed: Listed,
     /// Before it, an entry of the set was not there yet.
     from: Time,
     /// From here on an entry of the set is gone, or another one there.
@@ -213,7 +221,7 @@ pub(crate) struct Lookup {
 impl Lookup {
     /// Puts in lists that the address is in from other sources, from then until then.
     pub(crate) fn add(&mut self, set: ListSet, time: Range<Time>) {
-        self.set.insert_all(set);
+        self.listed.lists.insert_all(set);
         self.from = self.from.max(time.start);
         self.until = self.until.min(time.end);
     }
@@ -385,7 +393,7 @@ impl Lists {
     /// The lists that the address is in now, for the other end of this tag; with 0, for all others. An entry is gone at
     /// its expiry, not after it.
     pub fn membership(&self, address: IpAddr, to: u32, now: Time) -> ListSet {
-        self.lookup(address.into(), to, now).set
+        self.lookup(address.into(), to, now).listed.lists
     }
 
     /// As [`Lists::membership`], with how long it counts.
@@ -395,12 +403,13 @@ impl Lists {
         let index = self.shard_of(net.map_or(hash, |(_, hash)| hash));
         let Guarded { version, shard } = &*self.shards[index];
         let shard = lock(shard);
-        let (set, time) = shard.membership(hash, key, to, now);
+        let (listed, time) = shard.membership(hash, key, to, now);
         let version = version.load(Ordering::Relaxed);
-        let mut lookup = Lookup { set, from: time.start, until: time.end, shard: index, version };
+        let mut lookup = Lookup { listed, from: time.start, until: time.end, shard: index, version };
         if let Some((net, hash)) = net {
-            let (set, time) = shard.membership(hash, net, to, now);
-            lookup.add(set, time);
+            let (listed, time) = shard.membership(hash, net, to, now);
+            lookup.add(listed.lists, time);
+            lookup.listed.elsewhere |= listed.elsewhere;
         }
         lookup
     }

@@ -7,7 +7,7 @@
 
 use knockplane_policy::time::Time;
 
-use crate::lists::{ListSet, Lists, Lookup};
+use crate::lists::{Listed, Lists, Lookup};
 use crate::shard::Key;
 use crate::table::Entries;
 
@@ -46,7 +46,7 @@ impl Recent {
         key: Key,
         to: u32,
         now: Time,
-    ) -> ListSet {
+    ) -> Listed {
         let slot = &mut self.slots[slot_of(key, to)];
         if slot.key != key || (slot.table, slot.to) != (table, to) || !lists.is_current(&slot.lookup, now) {
             let mut lookup = lists.lookup(key, to, now);
@@ -54,7 +54,7 @@ impl Recent {
             lookup.add(set, time);
             *slot = Slot { key, table, to, lookup };
         }
-        slot.lookup.set
+        slot.lookup.listed
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
         let address = IpAddr::from([192, 0, 2, 1]);
         let mut recent = Recent::default();
         let mut is_in = |now| {
-            let set = recent.membership(&lists, (0, &Entries::default()), address.into(), 0, now);
+            let set = recent.membership(&lists, (0, &Entries::default()), address.into(), 0, now).lists;
             assert_eq!(set, lists.membership(address, 0, now), "as the lists say");
             (set.contains(one), set.contains(two))
         };
@@ -107,7 +107,7 @@ mod tests {
         lists.add_for(list, address, 7, at(5), at(0));
         let mut recent = Recent::default();
         for to in [7, 0, 7, 8, 7] {
-            let set = recent.membership(&lists, (0, &Entries::default()), address.into(), to, at(1));
+            let set = recent.membership(&lists, (0, &Entries::default()), address.into(), to, at(1)).lists;
             assert_eq!(set.contains(list), to == 7, "{to}");
         }
     }
@@ -122,7 +122,7 @@ mod tests {
             lists.add(one, address(number), Time::NEVER, at(0));
             for earlier in 0..=number {
                 let (remembered, told) = (
-                    recent.membership(&lists, (0, &Entries::default()), address(earlier).into(), 0, at(0)),
+                    recent.membership(&lists, (0, &Entries::default()), address(earlier).into(), 0, at(0)).lists,
                     lists.membership(address(earlier), 0, at(0)),
                 );
                 assert_eq!(remembered, told, "{earlier} after {number}");

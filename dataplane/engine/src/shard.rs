@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use knockplane_policy::time::Time;
 
-use crate::lists::{Added, Change, Gone, LEVELS, ListId, ListSet, MAX_LISTS, STEP, Stored, Why};
+use crate::lists::{Added, Change, Gone, LEVELS, ListId, Listed, MAX_LISTS, STEP, Stored, Why};
 use crate::quota::Quota;
 
 /// No slot. Slots are counted by `u32` to keep links small.
@@ -248,27 +248,32 @@ impl Shard {
 
     /// The lists the address is in for the other end of this tag, and from when until when that is so if nothing is
     /// changed. `hash` is the secret's of the key, here and below.
-    pub(crate) fn membership(&self, hash: u64, key: Key, to: u32, now: Time) -> (ListSet, Range<Time>) {
-        let (mut set, mut from, mut until) = (ListSet::default(), Time::default(), Time::NEVER);
+    pub(crate) fn membership(&self, hash: u64, key: Key, to: u32, now: Time) -> (Listed, Range<Time>) {
+        let (mut listed, mut from, mut until) = (Listed::default(), Time::default(), Time::NEVER);
         for (_, entry) in self.bucket(hash) {
-            if entry.key() != key || !entry.counts_for(to) {
+            if entry.key() != key {
                 continue;
             }
             if !entry.is_live(now) {
                 from = from.max(entry.expiry);
                 continue;
             }
+            if !entry.counts_for(to) {
+                listed.elsewhere = true;
+                continue;
+            }
             // A packet that arrived before the one that got the address in is looked at later than that one only
             // because another worker was faster.
             if now < entry.since {
                 until = until.min(entry.since);
+                listed.elsewhere = true;
             } else {
-                set.insert(entry.list);
+                listed.lists.insert(entry.list);
                 from = from.max(entry.since);
                 until = until.min(entry.expiry);
             }
         }
-        (set, from..until)
+        (listed, from..until)
     }
 
     /// Puts the address in the list until `expiry`, or sets its expiry anew.
@@ -670,7 +675,7 @@ mod tests {
     }
 
     fn holds(shard: &Shard, number: u32, level: u8, now: Time) -> bool {
-        shard.membership(shard.secret.hash(key(number)), key(number), 0, now).0.contains(ListId(level))
+        shard.membership(shard.secret.hash(key(number)), key(number), 0, now).0.lists.contains(ListId(level))
     }
 
     #[test]

@@ -9,6 +9,7 @@ use knockplane_policy::eval::tracking::FRAGMENT_TIMEOUT;
 use knockplane_policy::packet::Packet;
 use knockplane_policy::time::Time;
 
+use crate::doors::Visitors;
 use crate::flows::Flows;
 use crate::keyed::{Keyed, Tag, datagram, tag, write_address};
 use crate::lists::{CapacityError, Lists};
@@ -21,6 +22,8 @@ pub struct State {
     flow_capacity: usize,
     /// Once rules need them.
     flows: OnceLock<Flows>,
+    /// Once there are doors.
+    visitors: OnceLock<Visitors>,
     /// Datagrams whose first fragment was forwarded, until when.
     datagrams: Keyed<bool>,
     icmp_errors: Mutex<Bucket>,
@@ -51,6 +54,7 @@ impl State {
             secret,
             flow_capacity,
             flows: OnceLock::new(),
+            visitors: OnceLock::new(),
             datagrams: Keyed::new(fewer(flow_capacity)),
             icmp_errors: Mutex::new(Bucket::full(&ICMP_ERRORS, Time::default())),
             acknowledged: Keyed::new(fewer(flow_capacity)),
@@ -77,6 +81,16 @@ impl State {
     /// The connections, if rules have needed them since start.
     pub fn flows(&self) -> Option<&Flows> {
         self.flows.get()
+    }
+
+    /// There are doors from now on. Takes the memory, once.
+    pub(crate) fn open_doors(&self) -> &Visitors {
+        self.visitors.get_or_init(|| Visitors::new(self.keys(), self.secret))
+    }
+
+    /// What is remembered of those who knock at doors, if there have been doors since start.
+    pub fn visitors(&self) -> Option<&Visitors> {
+        self.visitors.get()
     }
 
     /// Whether another ICMP error may be sent.

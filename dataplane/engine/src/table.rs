@@ -13,6 +13,7 @@ mod field;
 mod index;
 mod program;
 mod question;
+mod starts;
 mod state_test;
 
 use std::hash::Hasher as _;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::HashMap;
+use knockplane_policy::door::{self, Door};
 use knockplane_policy::eval::{MAX_JUMP_DEPTH, tracking};
 use knockplane_policy::level;
 use knockplane_policy::packet::Family;
@@ -31,6 +33,7 @@ use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use siphasher::sip::SipHasher13;
 
+use crate::doors::{CompiledDoor, DoorId, Sequence};
 use crate::hello;
 use crate::layer7::{PatternError, Patterns};
 use crate::lists::{ListId, ListSet, OPERATOR_LEVEL, TooManyLists};
@@ -39,6 +42,7 @@ use crate::reached::{MOST_MATCHERS, MatcherId, Reached};
 use crate::state::State;
 
 pub(crate) use entries::Entries;
+pub(crate) use index::Candidates;
 pub(crate) use program::{CompiledRule, Program, Span, Step};
 pub(crate) use question::{About, View};
 pub(crate) use state_test::StateTest;
@@ -58,6 +62,7 @@ pub struct Table {
     /// If rules ask for it.
     pub(crate) reached: Option<Reached>,
     entries: Entries,
+    doors: Box<[CompiledDoor]>,
     /// Whether connections are tracked.
     tracks: bool,
     number: u32,
@@ -78,6 +83,10 @@ impl Table {
     /// # Errors
     /// Everything that keeps the rules from running; then nothing changed.
     pub fn compile(rules: Arc<RuleSet>, settings: &Settings, state: &State, now: Time) -> Result<Table, CompileError> {
+        let rules = match settings.doors.is_empty() {
+            true => rules,
+            false => Arc::new(door::rules(settings, Arc::unwrap_or_clone(rules))),
+        };
         let mut problems = Vec::new();
         check_invalid(&rules, &mut problems);
         let menus = [rule::Table::Raw, rule::Table::Filter]
@@ -97,8 +106,21 @@ impl Table {
             return Err(CompileError { problems });
         }
 
-        let lists = bind_lists(&rules, state)?;
-        let mut names = Names { lists, patterns, tls, meters: Wanted::default(), connection_limits: 0 };
+        let lists = bind_lists(&rules, settings, state)?;
+        let doors = compile_doors(settings, &lists, state);
+        let mut names = Names {
+            doors: settings
+                .doors
+                .iter()
+                .zip((0..).map(DoorId).zip(doors.iter().map(|door| door.open)))
+                .map(|(door, ids)| (&*door.name, ids))
+                .collect(),
+            lists,
+            patterns,
+            tls,
+            meters: Wanted::default(),
+            connection_limits: 0,
+        };
         let about = About { rules: &rules, settings };
         let [raw, filter] = menus.map(|families| families.map(|chains| Program::emit(&chains, &mut names, about)));
         let tracks = tracking::is_needed(&rules);
@@ -119,13 +141,14 @@ impl Table {
             meters: Meters::new(&names.meters, state.keys(), state.secret()),
             reached: (names.connection_limits > 0).then(|| Reached::new(number, state.keys(), state.secret())),
             entries,
+            doors,
             tracks,
             number,
             rules: Arc::clone(&rules),
         })
     }
 
-    /// The rules as they were declared.
+    /// The rules as they were declared, behind those of the doors.
     pub fn rules(&self) -> &Arc<RuleSet> {
         &self.rules
     }
@@ -145,12 +168,22 @@ impl Table {
         self.number
     }
 
-    /// What lists hold from the start.
     /// The lists that the rules' own entries put an address in.
     pub fn entries_of(&self, address: IpAddr, now: Time) -> ListSet {
         self.entries.find(address.into(), now).0
     }
 
+    /// The door; none if it is another table's.
+    pub(crate) fn door(&self, id: DoorId) -> Option<&CompiledDoor> {
+        self.doors.get(usize::from(id.0))
+    }
+
+    /// Whether there are doors: their lists' entries count for one other end alone.
+    pub(crate) fn has_doors(&self) -> bool {
+        !self.doors.is_empty()
+    }
+
+    /// What lists hold from the start.
     pub(crate) fn entries(&self) -> &Entries {
         &self.entries
     }
@@ -191,10 +224,12 @@ const fn family_index(family: Family) -> usize {
 
 /// What names in rules stand for, and what matchers need to remember.
 struct Names<'r> {
-    lists: HashMap<&'r str, ListId>,
+    lists: HashMap<String, ListId>,
     /// Positions among the patterns.
     patterns: HashMap<&'r str, usize>,
     tls: HashMap<&'r str, usize>,
+    /// Each door, and its open list.
+    doors: HashMap<&'r str, (DoorId, ListId)>,
     meters: Wanted,
     connection_limits: u32,
 }
@@ -602,15 +637,18 @@ fn compile_patterns<'r>(rules: &'r RuleSet, problems: &mut Vec<Problem>) -> (Lis
 }
 
 /// Makes all lists of the rules known. Lists that no rule fills can be filled by operators alone.
-fn bind_lists<'r>(rules: &'r RuleSet, state: &State) -> Result<HashMap<&'r str, ListId>, TooManyLists> {
-    let levels = level::levels(rules);
+fn bind_lists(rules: &RuleSet, settings: &Settings, state: &State) -> Result<HashMap<String, ListId>, TooManyLists> {
+    let levels = level::levels(rules, &settings.doors);
     let entries = rules.address_lists.iter().filter(|entry| !entry.disabled).map(|entry| entry.list.as_str());
-    let mut names: Vec<&str> = running(rules).flat_map(|(_, rule)| rule_lists(rule)).chain(entries).collect();
+    let of_doors: Vec<String> = door::levels(&settings.doors).map(|(list, _)| list).collect();
+    let of_rules = running(rules).flat_map(|(_, rule)| rule_lists(rule));
+    let mut names: Vec<&str> = of_rules.chain(entries).chain(of_doors.iter().map(String::as_str)).collect();
     names.sort_unstable();
     names.dedup();
     let wanted: Vec<(&str, u8)> =
         names.iter().map(|name| (*name, levels.get(*name).copied().unwrap_or(OPERATOR_LEVEL))).collect();
-    Ok(names.into_iter().zip(state.lists.bind_all(&wanted)?).collect())
+    let ids = state.lists.bind_all(&wanted)?;
+    Ok(names.into_iter().map(str::to_owned).zip(ids).collect())
 }
 
 /// The lists that a rule reads and adds to.
@@ -624,4 +662,34 @@ fn rule_lists(rule: &Rule) -> impl Iterator<Item = &str> {
         _ => None,
     };
     read.chain(added)
+}
+
+/// The settings' doors, whose lists are known by now.
+fn compile_doors(settings: &Settings, lists: &HashMap<String, ListId>, state: &State) -> Box<[CompiledDoor]> {
+    let compile = |door: &Door| {
+        let list = |name: String| lists.get(&name).copied();
+        let sequence = |list, shape, steps: &[door::Step], before: u8| {
+            // By steps taken, none first: each is a proof, and so is each passphrase.
+            let passphrases = steps.iter().scan(0, |sum, step| {
+                *sum += u8::from(step.is_secret());
+                Some(*sum)
+            });
+            let levels = (0..).zip(passphrases).map(|(steps, secrets): (u8, u8)| before + steps + secrets);
+            Sequence { list, shape, levels: [before].into_iter().chain(levels).collect() }
+        };
+        let closing = door.closing_shape().zip(list(door.closing_list()));
+        Some(CompiledDoor {
+            open: list(door.open_list())?,
+            opening: sequence(list(door.knocking_list())?, door.shape(), &door.knock, 0),
+            closing: closing.map(|(shape, list)| sequence(list, shape, &door.close, count(&door.knock))),
+            counts: state.open_doors().counts(&door.name),
+            door: door.clone(),
+        })
+    };
+    settings.doors.iter().filter_map(compile).collect()
+}
+
+/// A door has at most [`door::MOST_STEPS`].
+fn count(steps: &[door::Step]) -> u8 {
+    steps.len() as u8
 }

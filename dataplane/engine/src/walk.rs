@@ -4,6 +4,8 @@
 //! An address is looked up in the lists at most once a packet, when a rule first asks, and an addition is put into what
 //! was looked up: **the next rule on the same packet sees it**.
 
+mod knock;
+
 use std::net::IpAddr;
 
 use knockplane_policy::eval::limits::Random;
@@ -20,23 +22,32 @@ use crate::events::Event;
 use crate::flows::{FlowSeen, Seen};
 use crate::hello::{self, ServerName};
 use crate::layer7::PatternSet;
-use crate::lists::{self, Added, ListId, ListSet};
+use crate::lists::{self, Added, ListId, Listed};
 use crate::recent::Recent;
 use crate::reply::Reply;
 use crate::shard::Key;
 use crate::state::State;
-use crate::table::{CompiledRule, Program, Span, StateTest, Step, View};
+use crate::table::{Candidates, CompiledRule, Program, Span, StateTest, Step, View};
 
 /// What a walk needs room for, made once: to clear it anew for each packet would cost as much as to decide.
 pub(crate) struct Memory {
+    /// There can be a second look: a step at a door that came too early waits for it.
+    pub(crate) waits: bool,
     recent: Recent,
+    candidates: Candidates,
     returns: Returns,
     random: Random,
 }
 
 impl Memory {
     pub(crate) fn new(random: Random) -> Memory {
-        Memory { recent: Recent::default(), returns: Returns::default(), random }
+        Memory {
+            waits: false,
+            recent: Recent::default(),
+            candidates: Candidates::default(),
+            returns: Returns::default(),
+            random,
+        }
     }
 }
 
@@ -82,8 +93,10 @@ pub(crate) struct Walk<'a> {
     /// It is a fragment behind the first.
     pub(crate) is_later: bool,
     /// The lists that source and destination are in, once a rule has asked.
-    source: Option<ListSet>,
-    destination: Option<ListSet>,
+    source: Option<Listed>,
+    destination: Option<Listed>,
+    /// Its source has tried too many ports, once a door has asked.
+    scans: Option<bool>,
     /// The patterns that match the packet by itself, once a rule has asked.
     spoken: Option<PatternSet>,
     pub(crate) trail: Trail,
@@ -129,6 +142,7 @@ impl<'a> Walk<'a> {
             is_later: false,
             source: None,
             destination: None,
+            scans: None,
             spoken: None,
             trail: Trail { rules: [0; Trail::LONGEST], length: 0, default_of: None, is_plain: true },
             early: false,
@@ -144,8 +158,9 @@ impl<'a> Walk<'a> {
     }
 
     /// Only additions count: see `Decider::look_again`.
-    pub(crate) fn look_again(mut self) -> bool {
+    pub(crate) fn look_again(mut self, is_last: bool) -> bool {
         self.again = true;
+        self.memory.waits = !is_last;
         let Context { table, state, .. } = self.context;
         let family = self.packet.family();
         let chain = table.filter(family).entry(self.packet.side, &self.view);
@@ -161,10 +176,10 @@ impl<'a> Walk<'a> {
     pub(crate) fn enter(&mut self, program: &'a Program, chain: BuiltinChain) -> Option<Verdict> {
         let Context { table, counters, .. } = self.context;
         let mut span = program.chain(chain);
-        let mut candidates = program.candidates(&self.view);
+        program.candidates(&self.view, &mut self.memory.candidates);
         self.memory.returns.depth = 0;
         loop {
-            let Some(rule) = program.classify(&mut candidates, &mut span, &self.view, table.about()) else {
+            let Some(rule) = program.classify(&mut self.memory.candidates, &mut span, &self.view, table.about()) else {
                 span = self.memory.returns.pop()?;
                 continue;
             };
@@ -183,6 +198,11 @@ impl<'a> Walk<'a> {
             }
             match rule.step {
                 Step::Accept => return Some(Verdict::Forward),
+                Step::AcceptDoor(open) => {
+                    self.let_in(open);
+                    return Some(Verdict::Forward);
+                }
+                Step::Knock(door) => self.knock(door),
                 Step::Drop => return Some(Verdict::Drop),
                 Step::Reject(with) => {
                     let may_tell = || with == RejectWith::TcpReset || self.context.state.may_tell(self.now);
@@ -241,9 +261,10 @@ impl<'a> Walk<'a> {
         self.trail.is_plain &= question.is_plain();
         Some(match question {
             StateTest::Header(test) => test.asks(&self.view, table.about())?,
-            StateTest::Source(list) => self.lists_of_source().contains(*list),
-            StateTest::Destination(list) => self.lists_of_destination().contains(*list),
+            StateTest::Source(list) => self.lists_of_source().lists.contains(*list),
+            StateTest::Destination(list) => self.lists_of_destination().lists.contains(*list),
             StateTest::ConnectionState(states) => states.contains(self.seen?.state),
+            StateTest::ConnectionDoor(open) => self.flow()?.door == Some(*open),
             StateTest::TlsHost(name) => match self.server_name()? {
                 ServerName::Unknown => return None,
                 ServerName::Fits(names) => names.contains(*name),
@@ -275,24 +296,26 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn lists_of_source(&mut self) -> ListSet {
+    fn lists_of_source(&mut self) -> Listed {
         if self.source.is_none() {
-            self.source = Some(self.membership(self.view.source));
+            self.source = Some(self.membership(self.view.source, self.packet.destination));
         }
         self.source.unwrap_or_default()
     }
 
-    fn lists_of_destination(&mut self) -> ListSet {
+    fn lists_of_destination(&mut self) -> Listed {
         if self.destination.is_none() {
-            self.destination = Some(self.membership(self.view.destination));
+            self.destination = Some(self.membership(self.view.destination, self.packet.source));
         }
         self.destination.unwrap_or_default()
     }
 
-    fn membership(&mut self, key: Key) -> ListSet {
+    /// As far as packets from one to the other are concerned.
+    fn membership(&mut self, key: Key, other: IpAddr) -> Listed {
         let Context { table, state, .. } = self.context;
+        let to = if table.has_doors() { state.lists.tag(other) } else { 0 };
         let entries = (table.number(), table.entries());
-        self.memory.recent.membership(&state.lists, entries, key, 0, self.now)
+        self.memory.recent.membership(&state.lists, entries, key, to, self.now)
     }
 
     /// The packet's connection, or the one it is related to.
@@ -376,8 +399,8 @@ impl<'a> Walk<'a> {
             if expiry <= self.now {
                 // A timeout of nothing ends an entry: look again.
                 *looked_up = None;
-            } else if let (Some(set), Added::New | Added::Refreshed) = (looked_up, added) {
-                set.insert(list);
+            } else if let (Some(listed), Added::New | Added::Refreshed) = (looked_up, added) {
+                listed.lists.insert(list);
             }
         }
     }

@@ -7,17 +7,22 @@
 //!
 //! Only what rules ask of lists directly is counted. A proof asked by the jump that leads to a rule, or by a rule that
 //! returns before it, is not seen, so a level is never too high.
+//!
+//! The lists of doors have the levels that the doors give them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use crate::door::{self, Door};
 use crate::rule::{Action, Condition, Rule, RuleSet};
 
 /// The level of every list that some rule that runs adds to. Lists that are only read are absent: packets do not get
-/// into them. Lists that can be reached only by being in one of them already are level 0.
-pub fn levels(rules: &RuleSet) -> BTreeMap<String, u8> {
+/// into them. Lists that can be reached only by being in one of them already are level 0. The doors' lists are among them.
+pub fn levels(rules: &RuleSet, doors: &[Door]) -> BTreeMap<String, u8> {
+    let of_doors: Vec<(String, u8)> = door::levels(doors).collect();
     let adding: Vec<(&str, &Rule)> =
         rules.rules.iter().filter(|rule| rule.runs()).filter_map(|rule| Some((added(rule)?, rule))).collect();
     let mut levels: BTreeMap<&str, Option<u8>> = adding.iter().map(|(list, _)| (*list, None)).collect();
+    levels.extend(of_doors.iter().map(|(list, level)| (list.as_str(), Some(*level))));
 
     let mut asking: HashMap<&str, Vec<usize>> = HashMap::new();
     for (place, (_, rule)) in adding.iter().enumerate() {
@@ -90,7 +95,7 @@ mod tests {
     }
 
     fn of(rules: Vec<Rule>) -> Vec<(String, u8)> {
-        levels(&RuleSet { rules, ..RuleSet::default() }).into_iter().collect()
+        levels(&RuleSet { rules, ..RuleSet::default() }, &[]).into_iter().collect()
     }
 
     fn expected(levels: &[(&str, u8)]) -> Vec<(String, u8)> {
@@ -152,6 +157,14 @@ mod tests {
     }
 
     #[test]
+    fn a_list_behind_a_door_takes_one_proof_more_than_the_door() {
+        let doors = crate::door::tests::doors(r#"[{"name":"ssh","knock":["tcp/7","tcp/9","tcp/8"]}]"#);
+        let rules = RuleSet { rules: vec![add("a", &["door-ssh"])], ..RuleSet::default() };
+        let levels: Vec<_> = levels(&rules, &doors).into_iter().collect();
+        assert_eq!(levels, expected(&[("a", 4), ("door-ssh", 3), ("door-ssh-knocking", 0)]));
+    }
+
+    #[test]
     fn a_passphrase_is_a_proof() {
         let text = "/ip firewall layer7-protocol\nadd name=pw regexp=\"^pw\\$\"\n/ip firewall filter\n\
                     add chain=input protocol=udp layer7-protocol=pw action=add-src-to-address-list address-list=knows\n\
@@ -159,7 +172,7 @@ mod tests {
                     add chain=input src-address-list=knows action=add-src-to-address-list address-list=second\n";
         let reading = crate::rsc::read(text.as_bytes());
         assert!(reading.problems.is_empty(), "{:?}", reading.problems);
-        let levels = levels(&reading.rules);
+        let levels = levels(&reading.rules, &[]);
         assert_eq!((levels["knows"], levels["not"], levels["second"]), (1, 0, 2));
     }
 }

@@ -10,6 +10,7 @@
 //! | [`rule`]   | what an export says, typed: rules, their matchers and actions, lists, layer-7 patterns, tracking |
 //! | [`reason`] | verdict and reason: one closed set for metrics, CLI and log |
 //! | [`settings`] | what is not in the rules: protected addresses, interfaces, chain defaults, time zone, frames that are not IP |
+//! | [`door`]   | knock sequences as objects, and the rules that they are |
 //! | [`level`]  | how many proofs it takes to get into a list |
 //! | [`eval`]   | the reference: rules tried one by one, in order |
 //! | [`rsc`]    | reading RouterOS exports, with every bad line reported, and writing them |
@@ -20,6 +21,7 @@
 
 #[cfg(test)]
 mod cases;
+pub mod door;
 pub mod eval;
 pub mod layer7;
 pub mod level;

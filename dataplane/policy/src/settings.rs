@@ -1,5 +1,5 @@
 //! What is not in the rules: which addresses are protected, which side an interface is, what a chain does when no rule
-//! decides, what time it is, and what happens to frames that rules cannot see.
+//! decides, what time it is, what happens to frames that rules cannot see, and the doors.
 
 mod interfaces;
 mod unmapped;
@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::interfaces::Interfaces;
 pub use self::unmapped::Unmapped;
+use crate::door::ports::PortBudget;
+use crate::door::{self, Door};
 use crate::packet::{Packet, Side};
 use crate::reason::{Reason, Verdict};
 use crate::rule::BuiltinChain;
@@ -30,6 +32,12 @@ pub struct Settings {
     pub chain_default: ChainDefaults,
     /// What happens to frames that rules cannot see.
     pub frames: FrameClasses,
+    /// How many ports a source may try before its knocks are ignored for a while.
+    pub port_budget: PortBudget,
+    /// The knock sequences. In the configuration they are no key of this section but stand beside it, each a `[[door]]`:
+    /// whoever reads that refuses them here, and puts them in.
+    #[serde(deserialize_with = "door::distinct", skip_serializing_if = "Vec::is_empty")]
+    pub doors: Vec<Door>,
 }
 
 impl Default for Settings {
@@ -43,11 +51,24 @@ impl Default for Settings {
             time_zone: UtcOffset::default(),
             chain_default: ChainDefaults::default(),
             frames: FrameClasses::default(),
+            port_budget: PortBudget::default(),
+            doors: Vec::new(),
         }
     }
 }
 
 impl Settings {
+    /// These, with the doors that stand beside them in the configuration.
+    ///
+    /// # Errors
+    /// If doors stand among them as well.
+    pub fn with_doors(self, doors: Vec<Door>) -> Result<Settings, &'static str> {
+        match self.doors.is_empty() {
+            true => Ok(Settings { doors, ..self }),
+            false => Err("`doors` is no key of [policy]; write each door as a `[[door]]` of its own, outside of it"),
+        }
+    }
+
     /// The chain a packet enters: `input` towards a protected address, `output` from one, `forward` otherwise.
     pub fn chain(&self, packet: &Packet<'_>) -> BuiltinChain {
         match packet.side {

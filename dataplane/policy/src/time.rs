@@ -156,6 +156,33 @@ fn part<'a>(text: &'a str, unit: char, length: u64, total: &mut u64) -> Option<&
     }
 }
 
+/// Times in the configuration: in RouterOS's form, at least a second. For `#[serde(with = …)]`.
+pub mod text {
+    use std::time::Duration;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::format_duration(*time))
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What could have stood there.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        super::parse_duration(&text)
+            .filter(|time| !time.is_zero() && *time <= super::LONGEST_TIMEOUT)
+            .ok_or_else(|| D::Error::custom(format!("`{text}` is no time; write `10s`, `1m30s` or `1h`")))
+    }
+}
+
 /// A number of digits alone: no sign, no blanks. Saturates.
 pub(crate) fn digits(text: &str) -> Option<u64> {
     let all = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -12,7 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// One of a few words.
 pub trait Word: Copy + Eq + Hash + fmt::Debug + 'static {
-    /// All of them. A word's place in here is its bit in a [`Set`]; there are at most 16.
+    /// All of them. A word's place in here is its bit in a [`Set`]; of those that are put in sets there are at most
+    /// 16.
     const ALL: &'static [Self];
 
     /// As it is written in rules.

@@ -8,10 +8,13 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use knockplane_policy::door::Door;
 use knockplane_policy::lint::{Code, Lint, lint};
 use knockplane_policy::rsc;
+use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::word::Word;
+use serde::Deserialize;
 
 /// What no lint says.
 const INTRODUCTION: &str = "\
@@ -40,8 +43,15 @@ It ends with 0 if the rules can run, and with 3 if they cannot.
 
 Lints are warnings: the rules run, and something of them cannot be meant. `--deny-lints` makes them count: then `check` ends
 with 3. A lint speaks only if it is certain of every packet with these settings; where that takes an assumption, such as how
-fast a scan is, it names it. What is disabled is looked at only to say that it is.
+fast a scan is, it names it. What is disabled is looked at only to say that it is. Those about [doors](doors.md) are told of
+the configuration.
 ";
+
+/// What an example that is no rule file is: doors of a configuration.
+#[derive(Deserialize)]
+struct Doors {
+    door: Vec<Door>,
+}
 
 /// What a lint's section says besides the lint itself.
 struct Section {
@@ -266,6 +276,81 @@ add chain=input src-address-list=secured action=accept
 add chain=input action=drop
 ",
         ),
+        Code::ShortKnock => section(
+            "The knock of a [door](doors.md) takes few guesses. A port of TCP or UDP is one of 65,535; a ping is none to \
+             guess. A knock with a passphrase is not counted.",
+            "[[door]]
+name = \"ssh\"
+knock = [\"tcp/7000\", \"tcp/4321\"]
+opens = [\"tcp/22\"]
+",
+            "[[door]]
+name = \"ssh\"
+knock = [\"tcp/7000\", \"tcp/4321\", \"udp/9000\"]
+opens = [\"tcp/22\"]
+",
+        ),
+        Code::OrderedKnock => section(
+            "The ports of a door's knock ascend or descend. Scans do so as well, and whoever guesses has far fewer knocks to \
+             try.",
+            "[[door]]
+name = \"ssh\"
+knock = [\"tcp/7000\", \"tcp/8000\", \"tcp/9000\"]
+opens = [\"tcp/22\"]
+",
+            "[[door]]
+name = \"ssh\"
+knock = [\"tcp/8000\", \"tcp/9000\", \"tcp/7000\"]
+opens = [\"tcp/22\"]
+",
+        ),
+        Code::ServiceKnock => section(
+            "A step of a door's knock is to a port of a well-known service. Scans try it first, and programs by themselves: \
+             a browser that tries the address is one step ahead.",
+            "[[door]]
+name = \"ssh\"
+knock = [\"tcp/443\", \"tcp/9000\", \"tcp/7000\"]
+opens = [\"tcp/22\"]
+",
+            "[[door]]
+name = \"ssh\"
+knock = [\"tcp/8444\", \"tcp/9000\", \"tcp/7000\"]
+opens = [\"tcp/22\"]
+",
+        ),
+        Code::OverlappingKnock => section(
+            "Who knocks at one door opens another one as well, on the way or with the same packets.",
+            "[[door]]
+name = \"ssh\"
+knock = [\"tcp/8000\", \"tcp/9000\", \"tcp/7000\"]
+opens = [\"tcp/22\"]
+[[door]]
+name = \"everything\"
+knock = [\"tcp/8000\", \"tcp/9000\", \"tcp/7000\", \"udp/4321\"]
+",
+            "[[door]]
+name = \"ssh\"
+knock = [\"tcp/8000\", \"tcp/9000\", \"tcp/7000\"]
+opens = [\"tcp/22\"]
+[[door]]
+name = \"everything\"
+knock = [\"tcp/8000\", \"tcp/9000\", \"udp/4321\", \"tcp/7000\"]
+",
+        ),
+        Code::LenientDoor => section(
+            "Packets in between do not start a door over, so a scan that comes by its steps in their order opens it.",
+            "[[door]]
+name = \"ssh\"
+knock = [\"tcp/8000\", \"tcp/9000\", \"tcp/7000\"]
+opens = [\"tcp/22\"]
+strict = false
+",
+            "[[door]]
+name = \"ssh\"
+knock = [\"tcp/8000\", \"tcp/9000\", \"tcp/7000\"]
+opens = [\"tcp/22\"]
+",
+        ),
     }
 }
 
@@ -302,9 +387,14 @@ fn numbers_are_in_order() {
 }
 
 fn lints(text: &str, section: &Section) -> Vec<Lint> {
+    let mut settings = Settings::default();
+    if text.starts_with("[[door]]") {
+        let file: Doors = toml::from_str(text).expect("doors of a configuration");
+        settings.doors = file.door;
+        return lint(&RuleSet::default(), &settings);
+    }
     let reading = rsc::read(text.as_bytes());
     assert_eq!(reading.problems, [], "{text}");
-    let mut settings = Settings::default();
     if let Some(net) = section.protect {
         settings.protect = vec![net.parse().expect("a prefix")];
     }
@@ -320,7 +410,8 @@ fn page() -> String {
         let with = protect.map(|net| format!(", with `protect = [\"{net}\"]`")).unwrap_or_default();
         let _ = write!(page, "\nRaised by{with}:\n\n```\n{example}```\n");
         for lint in lints(example, &section) {
-            let _ = write!(page, "\n> line {}: {}\n>\n> **Remedy**: {}\n", lint.line, lint.sentence, lint.remedy);
+            let line = if lint.line == 0 { String::new() } else { format!("line {}: ", lint.line) };
+            let _ = write!(page, "\n> {line}{}\n>\n> **Remedy**: {}\n", lint.sentence, lint.remedy);
         }
         let _ = write!(page, "\nInstead:\n\n```\n{instead}```\n");
     }

@@ -59,7 +59,9 @@ impl Manager {
     }
 
     /// Compiles beside the workers, keeps the rules for the next start, then swaps: a failure changes nothing.
-    fn apply(&mut self, rules: RuleSet, source: String) -> Result<u64, Problem> {
+    fn apply(&mut self, mut rules: RuleSet, source: String) -> Result<u64, Problem> {
+        // The doors' are made anew from the configuration, and are not kept.
+        rules.rules.retain(|rule| !rule.dynamic);
         let rules = Arc::new(rules);
         let table = self.compile(Arc::clone(&rules)).map_err(|error| Problem::Rules(error.to_string()))?;
         let stored = Stored { source, rules };

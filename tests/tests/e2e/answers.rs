@@ -217,3 +217,37 @@ add chain=input action=drop
         assert!(!tcp_echo(topology, 8080), "what is tracked is not");
     });
 }
+
+#[test]
+fn nmap_curl_and_nc_say_refused_unreachable_and_stuck() {
+    let tarpit = "add chain=input protocol=tcp dst-port=86 action=tarpit\nadd chain=input action=drop\n/ipv6";
+    let rules = REJECTING.replacen("add chain=input action=drop\n/ipv6", tarpit, 1);
+    with(&FilterOptions::from_rules(&rules), |topology, _| {
+        let run = |line: &str| topology.client.run(line).expect("the client's programs can be run");
+        let scanned = run(&format!("nmap -n -Pn -sS -p 81,82,83,85,86 --reason --max-retries 1 {SERVER}")).stdout;
+        for (port, state, reason) in [
+            (81, "closed", "reset"),
+            (82, "filtered", "host-unreach"),
+            (83, "filtered", "admin-prohibited"),
+            (85, "filtered", "no-response"),
+            (86, "open", "syn-ack"),
+        ] {
+            let line = scanned.lines().find(|line| line.starts_with(&format!("{port}/tcp"))).unwrap_or_default();
+            let words: Vec<&str> = line.split_whitespace().collect();
+            assert!(words.get(1) == Some(&state) && words.contains(&reason), "{port} is {state}: {scanned}");
+        }
+        let scanned = run(&format!("nmap -n -Pn -sU -p 84 --reason --max-retries 1 {SERVER}")).stdout;
+        assert!(scanned.contains("closed") && scanned.contains("port-unreach"), "{scanned}");
+
+        let curl = |port: u16| run(&format!("curl --silent --verbose --max-time 3 http://{SERVER}:{port}/")).stderr;
+        assert!(curl(81).contains("Connection refused"), "{}", curl(81));
+        assert!(curl(82).contains("No route to host"), "{}", curl(82));
+        let stuck = curl(86);
+        assert!(stuck.contains("Connected to") && stuck.contains("Operation timed out"), "{stuck}");
+        let nc = |port: u16| run(&format!("nc -n -v -z -w 2 {SERVER} {port}")).stderr;
+        assert!(nc(81).contains("refused"), "{}", nc(81));
+        assert!(nc(82).contains("No route to host"), "{}", nc(82));
+        assert!(nc(85).contains("timed out"), "{}", nc(85));
+        assert!(nc(86).contains("succeeded"), "{}", nc(86));
+    });
+}

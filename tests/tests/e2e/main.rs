@@ -10,11 +10,17 @@
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
 //! | `judge/`       | the same packets under the same rules, judged by the kernel's nftables |
+//! | `nonsense.rs`  | frames that nobody would build, from both sides |
 //! | `scene.rs`     | what they share |
+//! | `end.rs`       | a wire's far end, past the network stack |
+//! | `dice.rs`      | numbers that look random |
 
 mod answers;
+mod dice;
+mod end;
 mod judge;
 mod knocks;
+mod nonsense;
 mod operator;
 mod processes;
 mod scene;

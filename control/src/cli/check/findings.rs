@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use knockplane_engine::table::Problem;
+use knockplane_policy::door;
 use knockplane_policy::lint::{self, Lint, Subject};
 use knockplane_policy::rsc::{self, Also, Finding, Reading, Said, Severity};
 use knockplane_policy::rule::{RuleId, RuleSet};
@@ -33,6 +34,8 @@ pub(super) struct Findings {
     pub(super) refused: Vec<Finding>,
     /// What runs, and cannot be meant.
     pub(super) lints: Vec<Finding>,
+    /// What of the configuration's doors cannot be meant. It has no place in the file.
+    pub(super) doors: Vec<Finding>,
     /// What is about no place: it cannot be read at all, or cannot run as a whole.
     pub(super) errors: Vec<String>,
     /// The configuration that gives every interface a side, if some have none.
@@ -43,7 +46,7 @@ impl Findings {
     /// What is found in a file, and its rules as they would run.
     pub(super) fn of(source: &Source, how: &How<'_>) -> (Findings, RuleSet) {
         let reading = &source.reading;
-        let mut rules = reading.rules.clone();
+        let mut rules = door::rules(how.settings, reading.rules.clone());
         let mut findings = Findings::default();
         if reading.problems.is_empty() {
             let places = Places::new(source);
@@ -51,7 +54,11 @@ impl Findings {
             findings.refuse(&rules, how.settings, &places);
             findings.unmapped(&rules, how.settings, &places);
             if how.lints {
-                findings.lints = lint::lint(&rules, how.settings).iter().map(|lint| places.lint(lint)).collect();
+                let is_of_door = |lint: &Lint| matches!(lint.subject, Subject::Door(_));
+                let (doors, lints) = lint::lint(&rules, how.settings).into_iter().partition::<Vec<_>, _>(is_of_door);
+                let nowhere = |finding| Finding { file: "the configuration".to_owned(), line: 0, column: 0, ..finding };
+                findings.doors = doors.iter().map(|lint| nowhere(places.lint(lint))).collect();
+                findings.lints = lints.iter().map(|lint| places.lint(lint)).collect();
             }
         } else {
             findings.problems = reading.problems.iter().cloned().map(Finding::from).collect();
@@ -71,8 +78,8 @@ impl Findings {
         };
         for problem in problems {
             match problem.place() {
-                // Said already.
-                _ if matches!(problem, Problem::Invalid { .. } | Problem::Unmapped { .. }) => {}
+                // Said already; and doors are tried offline, whether the dataplane runs them or not.
+                _ if matches!(problem, Problem::Invalid { .. } | Problem::Unmapped { .. } | Problem::Door { .. }) => {}
                 None => self.errors.push(problem.to_string()),
                 Some(place) => {
                     let span = places.rule(&place.id, property(&problem));
@@ -106,6 +113,11 @@ impl Findings {
             let span = places.line(it.line, &it.matcher);
             self.refused.push(Finding::new(Severity::Error, UNMAPPED, span, message).remedy(remedy));
         }
+    }
+
+    /// Whether anything runs that cannot be meant.
+    pub(super) const fn has_lints(&self) -> bool {
+        !self.lints.is_empty() || !self.doors.is_empty()
     }
 
     /// All that has a place, in the file's order.
@@ -184,6 +196,7 @@ impl<'s> Places<'s> {
         let property = lint.property.as_deref();
         let span = match &lint.subject {
             Subject::Rule(id) => self.rule(id, property),
+            Subject::Door(_) => 0..0,
             Subject::Pattern(name) => {
                 let place = self.reading.rules.layer7.iter().position(|pattern| pattern.name == *name);
                 self.span(place.and_then(|at| self.reading.patterns_said.get(at)), property)

@@ -86,7 +86,7 @@ pub(super) fn run(check: &Check, json: bool) -> Result<String, Failed> {
         let judgement = match Source::open(file) {
             Ok(source) => {
                 let mut judgement = source.judge(&how).0;
-                judgement.valid &= !check.deny_lints || judgement.findings.lints.is_empty();
+                judgement.valid &= !check.deny_lints || !judgement.findings.has_lints();
                 if !json {
                     eprint!("{}", judgement.report(&source.text, color()));
                 }
@@ -128,6 +128,12 @@ pub(super) fn as_written(file: &Path, json: bool) -> Result<RuleSet, Failed> {
         eprintln!("knockctl: {name}: skipped menus (commands): {}", skipped(&reading.skipped).join(", "));
     }
     Ok(reading.rules)
+}
+
+/// A lint about what is not in the file.
+fn without_place(finding: &Finding) -> String {
+    let remedy = finding.remedy.as_deref().unwrap_or_default();
+    format!("warning[{}]: {}\n  help: {remedy}\n\n", finding.code, finding.message)
 }
 
 /// The menus that were passed over, each with how many commands it had.
@@ -188,10 +194,10 @@ impl Source {
         let judgement = Judgement {
             file: self.name.clone(),
             valid: findings.errors.is_empty() && !findings.placed().iter().any(is_error),
-            rules: rules.rules.len(),
+            rules: self.reading.rules.rules.len(),
             disabled: self.reading.rules.rules.iter().filter(|rule| rule.disabled).count(),
             patterns: rules.layer7.len(),
-            lists: rules::lists(&rules),
+            lists: rules::lists(&rules, how.settings),
             skipped: self.reading.skipped.clone(),
             findings,
         };
@@ -203,14 +209,16 @@ impl Judgement {
     /// Everything that has a place, and what follows from it.
     fn report(&self, text: &[u8], color: bool) -> String {
         let findings = self.findings.placed();
-        let mut report = rsc::pictures(&findings, text, color);
+        let mut report: String = self.findings.doors.iter().map(without_place).collect();
+        report += &rsc::pictures(&findings, text, color);
         if let Some(interfaces) = &self.findings.interfaces {
             report += "Write this into the configuration, with those names as `inside` that are:\n\n";
             report.extend(interfaces.lines().map(|line| format!("    {}\n", printable(line))));
             report.push('\n');
         }
-        let warnings = findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
-        let errors = findings.len() - warnings;
+        let placed = findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
+        let errors = findings.len() - placed;
+        let warnings = placed + self.findings.doors.len();
         let told = match (self.findings.problems.len(), errors, warnings) {
             (0, 0, 0) => return report,
             (0, 0, _) if self.valid => count(warnings, "warning"),

@@ -70,6 +70,22 @@ fn a_valid_file_is_summed_up() {
 }
 
 #[test]
+fn doors_are_told_without_a_place_and_rules_must_not_fill_their_lists() {
+    let door = r#"{"name":"ssh","knock":["tcp/7000"],"opens":["tcp/22"]}"#;
+    let settings = Settings { doors: vec![serde_json::from_str(door).unwrap()], ..Settings::default() };
+    let good =
+        "/ip firewall filter\nadd chain=input action=accept src-address-list=door-ssh\nadd chain=input action=drop\n";
+    let (text, valid) = told(good, &settings, false);
+    let lint =
+        "warning[K014]: the knock of door `ssh` takes at most 65,535 guesses of somebody who tries them all\n  help: ";
+    assert!(valid && text.starts_with(lint) && text.ends_with("\n\nrules.rsc: 1 warning\n"), "{text}");
+
+    let bad = good.replace("accept src-address-list=", "add-src-to-address-list address-list=");
+    let (text, valid) = told(&bad, &settings, false);
+    assert!(!valid && text.contains("`address-list` is a list of door `ssh`, which only its knocks fill"), "{text}");
+}
+
+#[test]
 fn skipped_menus_are_named() {
     let text = check(&[], &["/ip dns\nset servers=192.0.2.53\n/ip firewall filter\nadd chain=input action=drop\n"]);
     assert!(text.unwrap().contains("skipped menus (commands): /ip dns (1)\n"));

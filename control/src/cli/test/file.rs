@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use knockplane_policy::door::{self, Door};
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::RuleId;
@@ -27,7 +28,7 @@ const BEGIN: Duration = Duration::from_secs(1_767_225_600);
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) rules: PathBuf,
-    /// Whose section `[policy]` holds, in place of the one here.
+    /// Whose section `[policy]` and doors hold, in place of those here.
     pub(super) config: Option<PathBuf>,
     pub(super) policy: Settings,
     pub(super) tests: Vec<Test>,
@@ -80,6 +81,8 @@ struct RawFile {
     rules: PathBuf,
     config: Option<Spanned<PathBuf>>,
     policy: Option<Settings>,
+    #[serde(default, deserialize_with = "door::distinct")]
+    door: Vec<Door>,
     #[serde(default)]
     test: Vec<RawTest>,
 }
@@ -124,8 +127,9 @@ impl File {
         let wrong = |at: Range<usize>, what: &str| format!("{}:{}: {what}", path.display(), line(at.start));
         let raw: RawFile = toml::from_str(text)
             .map_err(|error| wrong(error.span().unwrap_or_default(), error.message().trim_end()))?;
-        if let (Some(config), Some(_)) = (&raw.config, &raw.policy) {
-            return Err(wrong(config.span(), "`config` and `[policy]` say the same thing: leave one out"));
+        if let Some(config) = raw.config.as_ref().filter(|_| raw.policy.is_some() || !raw.door.is_empty()) {
+            let why = "`config` and `[policy]` say the same thing, `[[door]]` too: leave one out";
+            return Err(wrong(config.span(), why));
         }
         if raw.test.is_empty() {
             return Err(wrong(0..0, "there are no tests: begin one with `[[test]]`"));
@@ -151,7 +155,7 @@ impl File {
         Ok(File {
             rules: folder.join(raw.rules),
             config: raw.config.map(|config| folder.join(config.into_inner())),
-            policy: raw.policy.unwrap_or_default(),
+            policy: raw.policy.unwrap_or_default().with_doors(raw.door).map_err(|why| wrong(0..0, why))?,
             tests,
         })
     }

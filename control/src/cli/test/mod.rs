@@ -76,7 +76,7 @@ fn run_file(path: &Path, json: bool) -> Result<Report, Failed> {
     let rules = sources::rules_of(&file.rules, &settings, json)?;
     let wrong = |why: String| Failed::new(Exit::Invalid, format!("{}:{why}", path.display()));
     let listed = rules.address_lists.iter().map(|entry| entry.list.clone());
-    file.check_lists(&listed.chain(crate::rules::lists(&rules).into_keys()).collect()).map_err(wrong)?;
+    file.check_lists(&listed.chain(crate::rules::lists(&rules, &settings).into_keys()).collect()).map_err(wrong)?;
     let mut tests = Vec::new();
     for test in &file.tests {
         let failure = run_test(test, &rules, &settings).map_err(wrong)?;

@@ -9,6 +9,7 @@ use knockplane_policy::time::Time;
 
 use crate::hello::{ServerName, Stream};
 use crate::layer7::{PatternSet, Progress};
+use crate::lists::ListId;
 use crate::table::Listening;
 
 /// What is known of a connection.
@@ -19,6 +20,8 @@ pub(super) struct Flow {
     pub(super) originator: End,
     pub(super) both_ways: bool,
     pub(super) fasttracked: bool,
+    /// The open list of the door whose rule let its first packet in.
+    pub(super) door: Option<ListId>,
     pub(super) tcp: Option<TcpState>,
     /// When its last packet came.
     last: Time,
@@ -42,6 +45,7 @@ impl Flow {
         originator: NOBODY,
         both_ways: false,
         fasttracked: false,
+        door: None,
         tcp: None,
         last: Time::from_nanos(0),
         expiry: Time::from_nanos(0),

@@ -82,7 +82,7 @@ impl Entries {
     /// lasts covers them: they go where packets put addresses.
     pub(super) fn build(
         rules: &RuleSet,
-        lists: &HashMap<&str, ListId>,
+        lists: &HashMap<String, ListId>,
         now: Time,
     ) -> (Entries, Vec<(ListId, IpAddr, Time)>) {
         let (mut lasting, mut timed_ranges, mut single_timed) = (Ranges::default(), BTreeMap::new(), Vec::new());

@@ -6,6 +6,7 @@
 use hashbrown::HashMap;
 
 use super::index::{Row, RowBuilder};
+use super::starts::{Number, Starts};
 
 /// What a rule asks of a field: ranges, both ends included. None if it does not ask.
 pub(super) type Asked<'r, T> = Option<&'r [(T, T)]>;
@@ -55,39 +56,20 @@ impl PortField {
 
 /// The rows of an address.
 pub(super) struct AddressField<T> {
-    /// Where classes begin, in order; the first at 0.
-    starts: Box<[T]>,
+    /// Where classes begin; the first at 0.
+    starts: Starts<T>,
     rows: Box<[Row]>,
-}
-
-/// A number that addresses are.
-pub(super) trait Number: Copy + Ord + Default {
-    /// The next one, if there is one.
-    fn next(self) -> Option<Self>;
-}
-
-impl Number for u32 {
-    fn next(self) -> Option<u32> {
-        self.checked_add(1)
-    }
-}
-
-impl Number for u128 {
-    fn next(self) -> Option<u128> {
-        self.checked_add(1)
-    }
 }
 
 impl<T: Number> AddressField<T> {
     pub(super) fn build(asked: &[Option<Vec<(T, T)>>], rows: &mut RowBuilder) -> Option<AddressField<T>> {
         let (starts, rows): (Vec<T>, Vec<Row>) = classes(asked, rows)?.into_iter().unzip();
-        Some(AddressField { starts: starts.into(), rows: rows.into() })
+        Some(AddressField { starts: Starts::new(starts.into()), rows: rows.into() })
     }
 
     #[inline]
     pub(super) fn row(&self, address: T) -> Row {
-        let class = self.starts.partition_point(|start| *start <= address) - 1;
-        self.rows[class]
+        self.rows[self.starts.up_to(address) - 1]
     }
 }
 

@@ -46,8 +46,7 @@ pub(super) struct Index {
     summary: usize,
     /// The rules by their bits.
     rules: Box<[u32]>,
-    /// Where the bits of each group begin and end.
-    groups: Box<[(u32, u32)]>,
+    groups: Box<[Group]>,
     protocols: Box<[Row; 256]>,
     source_ports: Option<PortField>,
     destination_ports: Option<PortField>,
@@ -65,7 +64,18 @@ enum Addresses {
     V6 { source: Option<AddressField<u128>>, destination: Option<AddressField<u128>> },
 }
 
-/// The rows of one packet, and the next candidate of each group.
+/// Rules that ask for the same fields.
+struct Group {
+    /// Its bits, from the first to the one before the last.
+    begin: u32,
+    behind: u32,
+    /// The fields that its rules ask for, as positions of rows: in the rows of others all its bits are set.
+    fields: Box<[u8]>,
+}
+
+/// The rows of one packet, and the next candidate of each group. Made once: what is left from the packet before is not
+/// looked at.
+#[derive(Default)]
 pub(crate) struct Candidates {
     rows: [Row; FIELDS],
     /// What was asked for last: heads are no earlier rules.
@@ -73,10 +83,11 @@ pub(crate) struct Candidates {
     heads: [Head; GROUPS],
 }
 
-/// The next candidate of a group: its bit and its rule.
-#[derive(Clone, Copy)]
+/// The next candidate of a group: its rule, and the candidates from it on in its word.
+#[derive(Clone, Copy, Default)]
 struct Head {
-    bit: u32,
+    rest: u64,
+    word: u32,
     rule: u32,
 }
 
@@ -148,7 +159,7 @@ impl Index {
 
     /// The rules that this packet could match.
     #[inline]
-    pub(super) fn candidates(&self, view: &View<'_>) -> Candidates {
+    pub(super) fn candidates(&self, view: &View<'_>, candidates: &mut Candidates) {
         let (all, packet) = (self.all, view.packet);
         let (source_port, destination_port) = packet.ports.unzip();
         let (source, destination) = (view.source.bits, view.destination.bits);
@@ -162,7 +173,7 @@ impl Index {
                 by_destination.as_ref().map_or(all, |field| field.row(destination)),
             ],
         };
-        let rows = [
+        candidates.rows = [
             self.protocols[usize::from(packet.protocol)],
             self.source_ports.as_ref().map_or(all, |field| field.row(source_port)),
             self.destination_ports.as_ref().map_or(all, |field| field.row(destination_port)),
@@ -170,108 +181,136 @@ impl Index {
             destination,
         ];
         // Not looked for yet.
-        Candidates { rows, from: NONE, heads: [Head { bit: 0, rule: 0 }; GROUPS] }
+        candidates.from = NONE;
+        if let Some(group) = self.only_word() {
+            candidates.heads[0].rest = self.common(&candidates.rows, group, self.summary);
+        }
+    }
+
+    /// The group of rules that are so few that one word has a bit for each.
+    #[inline]
+    fn only_word(&self) -> Option<&Group> {
+        self.groups.first().filter(|_| self.rules.len() <= BITS)
     }
 
     /// The first candidate from one rule to the one before another.
     #[inline]
     pub(super) fn next(&self, candidates: &mut Candidates, from: usize, end: usize) -> Option<usize> {
-        if self.groups.len() == 1 {
+        let Candidates { rows, from: before, heads } = candidates;
+        if self.only_word().is_some() {
             // Its bits are the rules, in order.
-            return self.next_bit(&candidates.rows, from, end.min(self.rules.len()));
+            let bits = if from < BITS { heads[0].rest >> from << from } else { 0 };
+            let first = bits.trailing_zeros() as usize;
+            return (first < end.min(self.rules.len())).then_some(first);
         }
         let from = from as u32;
         // Behind a jump it may go on earlier than where it was.
-        let anew = from < candidates.from;
-        candidates.from = from;
+        let anew = from < *before;
+        *before = from;
         let mut first = NONE;
-        for (place, (begin, behind)) in self.groups.iter().enumerate() {
-            let Head { bit, rule } = candidates.heads[place];
-            if anew || rule < from {
-                let next = if !anew && rule + 1 == from { bit + 1 } else { self.bit_of(*begin, *behind, from) };
-                candidates.heads[place] = self.head(&candidates.rows, next, *behind);
+        for (group, head) in self.groups.iter().zip(heads) {
+            if anew || head.rule < from {
+                *head = match *head {
+                    Head { rest, word, rule } if !anew && rule + 1 == from => {
+                        self.head(rows, group, word, rest & (rest - 1))
+                    }
+                    _ => self.seek(rows, group, from),
+                };
             }
-            first = first.min(candidates.heads[place].rule);
+            first = first.min(head.rule);
         }
         (first < end as u32).then_some(first as usize)
     }
 
-    /// The bit of the first rule of a group from this one on.
-    fn bit_of(&self, begin: u32, behind: u32, rule: u32) -> u32 {
-        let rules = &self.rules[begin as usize..behind as usize];
-        begin + rules.partition_point(|its| *its < rule) as u32
-    }
-
-    /// The first candidate of a group from this bit on.
-    fn head(&self, rows: &[Row; FIELDS], bit: u32, behind: u32) -> Head {
-        let found = self.next_bit(rows, bit as usize, behind as usize);
-        match found.and_then(|bit| Some((bit, self.rules.get(bit)?))) {
-            Some((bit, rule)) => Head { bit: bit as u32, rule: *rule },
-            None => Head { bit: behind, rule: NONE },
+    /// The first candidate of a group from this rule on.
+    fn seek(&self, rows: &[Row; FIELDS], group: &Group, rule: u32) -> Head {
+        let rules = &self.rules[group.begin as usize..group.behind as usize];
+        let before = if rules.first().is_some_and(|first| rule <= *first) {
+            0
+        } else {
+            rules.partition_point(|its| *its < rule)
+        };
+        let bit = group.begin as usize + before;
+        if before == rules.len() {
+            return Head { rest: 0, word: 0, rule: NONE };
         }
+        let rest = self.common(rows, group, self.summary + bit / BITS) & (!0 << (bit % BITS));
+        self.head(rows, group, (bit / BITS) as u32, rest)
     }
 
-    /// The first bit that all rows have in common, from one on and before another.
+    /// The first of the rest of a word's candidates, or else of the words behind.
     #[inline]
-    fn next_bit(&self, rows: &[Row; FIELDS], from: usize, behind: usize) -> Option<usize> {
-        if from >= behind {
-            return None;
-        }
-        let mut word = from / BITS;
-        let mut bits = self.common(rows, self.summary + word) & (!0 << (from % BITS));
-        while bits == 0 {
-            word = self.next_word(rows, word + 1)?;
-            if word * BITS >= behind {
-                return None;
+    fn head(&self, rows: &[Row; FIELDS], group: &Group, word: u32, rest: u64) -> Head {
+        let (mut word, mut rest) = (word as usize, rest);
+        while rest == 0 {
+            word = self.next_word(rows, group, word + 1);
+            if word * BITS >= group.behind as usize {
+                break;
             }
-            bits = self.common(rows, self.summary + word);
+            rest = self.common(rows, group, self.summary + word);
         }
-        let found = word * BITS + bits.trailing_zeros() as usize;
-        (found < behind).then_some(found)
+        let bit = word * BITS + rest.trailing_zeros() as usize;
+        let found = if bit < group.behind as usize { self.rules.get(bit) } else { None };
+        Head { rest, word: word as u32, rule: found.copied().unwrap_or(NONE) }
     }
 
-    /// The first word from this one on that may hold a candidate.
-    fn next_word(&self, rows: &[Row; FIELDS], from: usize) -> Option<usize> {
+    /// The first word from this one on that may hold a candidate; behind all if none may.
+    fn next_word(&self, rows: &[Row; FIELDS], group: &Group, from: usize) -> usize {
         let mut place = from / BITS;
         let mut mask = !0 << (from % BITS);
         while place < self.summary {
-            let bits = self.common(rows, place) & mask;
+            let bits = self.common(rows, group, place) & mask;
             if bits != 0 {
-                return Some(place * BITS + bits.trailing_zeros() as usize);
+                return place * BITS + bits.trailing_zeros() as usize;
             }
             place += 1;
             mask = !0;
         }
-        None
+        self.summary * BITS
     }
 
-    /// What all rows have in common in one word.
+    /// What the rows that matter to a group have in common in one word.
     #[inline]
-    fn common(&self, rows: &[Row; FIELDS], word: usize) -> u64 {
-        rows.iter().fold(!0, |common, row| common & self.words.get(*row as usize + word).copied().unwrap_or_default())
+    fn common(&self, rows: &[Row; FIELDS], group: &Group, word: usize) -> u64 {
+        let words = group.fields.iter().filter_map(|field| {
+            let row = rows.get(usize::from(*field))?;
+            self.words.get(*row as usize + word)
+        });
+        words.fold(!0, |common, word| common & word)
     }
 }
 
-/// The rules in the order of their bits, and where groups of them begin and end.
-fn groups(rules: &[&[Test<HeaderTest>]]) -> (Vec<u32>, Vec<(u32, u32)>) {
+/// The rules in the order of their bits, and their groups.
+fn groups(rules: &[&[Test<HeaderTest>]]) -> (Vec<u32>, Vec<Group>) {
     let asks = |rule: &u32| {
         let tests = rules[*rule as usize];
-        let ports = (asked(tests, source_port).is_some(), asked(tests, destination_port).is_some());
-        (ports, asked(tests, source).is_some(), asked(tests, destination).is_some())
+        // In the order of a packet's rows.
+        [
+            asked(tests, protocol).is_some(),
+            asked(tests, source_port).is_some(),
+            asked(tests, destination_port).is_some(),
+            asked(tests, source).is_some(),
+            asked(tests, destination).is_some(),
+        ]
+    };
+    let group = |begin: u32, members: &[u32]| {
+        let fields = (0..FIELDS).filter(|field| members.iter().any(|rule| asks(rule)[*field]));
+        Group { begin, behind: begin + members.len() as u32, fields: fields.map(|field| field as u8).collect() }
     };
     let mut order: Vec<u32> = (0..rules.len() as u32).collect();
     if order.len() <= FEW {
-        let all = (0, order.len() as u32);
+        let all = group(0, &order);
         return (order, vec![all]);
     }
+    let but_protocol = |rule: &u32| <[bool; FIELDS - 1]>::try_from(&asks(rule)[1..]).unwrap_or_default();
     // Stable: within a group the rules stay in order.
-    order.sort_by_key(asks);
-    let sizes = order.chunk_by(|one, other| asks(one) == asks(other)).map(|group| group.len() as u32);
-    let ends = sizes.scan(0, |begin, size| {
-        *begin += size;
-        Some((*begin - size, *begin))
-    });
-    let groups = ends.collect();
+    order.sort_by_key(but_protocol);
+    let mut groups = Vec::new();
+    let mut begin = 0;
+    for members in order.chunk_by(|one, other| but_protocol(one) == but_protocol(other)) {
+        groups.push(group(begin, members));
+        begin += members.len() as u32;
+    }
     (order, groups)
 }
 

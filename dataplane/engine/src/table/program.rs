@@ -12,6 +12,7 @@ use super::index::{Candidates, Index};
 use super::question::{About, HeaderTest, Test, View, number};
 use super::state_test::{StateTest, questions};
 use super::{Chains, Names};
+use crate::doors::DoorId;
 use crate::lists::ListId;
 use crate::shard::Key;
 
@@ -50,6 +51,9 @@ pub(crate) struct CompiledRule {
 #[derive(Clone, Copy)]
 pub(crate) enum Step {
     Accept,
+    /// The connection that begins is the door's; its open list.
+    AcceptDoor(ListId),
+    Knock(DoorId),
     Drop,
     Reject(RejectWith),
     Tarpit,
@@ -83,10 +87,10 @@ impl Program {
         self.builtin[chain as usize]
     }
 
-    /// The rules that this packet could match.
+    /// Looks for the rules that this packet could match.
     #[inline]
-    pub(crate) fn candidates(&self, view: &View<'_>) -> Candidates {
-        self.index.candidates(view)
+    pub(crate) fn candidates(&self, view: &View<'_>, candidates: &mut Candidates) {
+        self.index.candidates(view, candidates);
     }
 
     /// The next rule of the span whose questions about headers this packet answers, if there is one; the span then
@@ -134,6 +138,11 @@ impl Program {
             }
             Action::Jump(target) => Step::Jump(span(target)),
             Action::Return => Step::Return,
+            // Doors make such rules, for themselves.
+            Action::Knock(door) => names.doors.get(&**door).map_or(Step::Drop, |(door, _)| Step::Knock(*door)),
+            Action::AcceptDoor(door) => {
+                names.doors.get(&**door).map_or(Step::Drop, |(_, open)| Step::AcceptDoor(*open))
+            }
         };
         let rules = chains.order.iter().flat_map(|chain| &chains.rules[chain]);
         // The lists' ids first: the rest changes what names are given out.

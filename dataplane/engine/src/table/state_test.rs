@@ -27,6 +27,8 @@ pub(crate) enum StateTest {
         days: Set<Weekday>,
     },
     ConnectionState(Set<ConnectionState>),
+    /// The door's open list.
+    ConnectionDoor(ListId),
     ConnectionBytes {
         from: u64,
         to: u64,
@@ -88,7 +90,7 @@ impl StateTest {
     /// What it takes to ask, roughly: what is cheap comes first where the order is free.
     const fn cost(&self) -> u8 {
         match self {
-            StateTest::ConnectionState(_) => 0,
+            StateTest::ConnectionState(_) | StateTest::ConnectionDoor(_) => 0,
             StateTest::Layer7(_) | StateTest::Content(_) | StateTest::TlsHost(_) => 2,
             _ => 1,
         }
@@ -129,6 +131,10 @@ fn state_test(condition: &Condition, names: &mut Names<'_>) -> StateTest {
         Condition::TlsHost(name) => StateTest::TlsHost(names.tls[&**name]),
         Condition::Time { from, to, days } => StateTest::Time { from: *from, to: *to, days: *days },
         Condition::ConnectionState(states) => StateTest::ConnectionState(*states),
+        Condition::ConnectionDoor(door) => match names.doors.get(&**door) {
+            Some((_, open)) => StateTest::ConnectionDoor(*open),
+            None => StateTest::Header(HeaderTest::NEVER),
+        },
         Condition::ConnectionBytes { from, to } => {
             StateTest::ConnectionBytes { from: *from, to: to.unwrap_or(u64::MAX) }
         }

@@ -246,9 +246,14 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(rules: RuleSet, settings: &Settings) -> Engine {
-        let state = State::with_secret(1000, 1000, SECRET).unwrap();
-        let counters = RuleCounters::new(rules.rules.len());
+        Engine::with_room(rules, settings, 1000)
+    }
+
+    /// With room for so many entries of lists, and about so many connections.
+    pub(crate) fn with_room(rules: RuleSet, settings: &Settings, room: usize) -> Engine {
+        let state = State::with_secret(room, room, SECRET).unwrap();
         let table = Table::compile(Arc::new(rules), settings, &state, Time::default()).unwrap();
+        let counters = RuleCounters::new(table.rules().rules.len());
         let (events, decider) = (EventQueue::new(1000), Decider::new(max_frame(1500), SECRET[0]));
         Engine { table, state, counters, events, decider }
     }

@@ -8,6 +8,7 @@
 //! | [`table`]     | which rule sets are refused, and how does the refusal read? |
 //! | [`stories`]   | do the two knock scripts do what people expect of them? |
 //! | [`reference`] | does the engine decide as `policy::eval` does, whatever the rules and packets? |
+//! | [`fuzz`]      | the same with frames that nobody would build, and with room for next to nothing |
 //!
 //! What two workers do at once is in `tests/model`, a binary of its own.
 //!
@@ -15,6 +16,7 @@
 
 mod common;
 mod ends;
+mod fuzz;
 mod headers;
 mod lists;
 mod reference;

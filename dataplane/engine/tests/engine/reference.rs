@@ -8,7 +8,10 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use knockplane_engine::doors::DoorTally;
 use knockplane_engine::events::Event;
+use knockplane_policy::door::ports::PortBudget;
+use knockplane_policy::door::{self, Attempts, Door, Step, What};
 use knockplane_policy::eval::Evaluator;
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rule::{
@@ -220,7 +223,7 @@ fn tracking() -> impl Strategy<Value = Tracking> {
     })
 }
 
-fn rules() -> impl Strategy<Value = RuleSet> {
+pub(crate) fn rules() -> impl Strategy<Value = RuleSet> {
     let pattern = |name: &str, regexp: &str| Layer7Pattern {
         name: name.to_owned(),
         regexp: regexp.to_owned(),
@@ -242,12 +245,61 @@ fn rules() -> impl Strategy<Value = RuleSet> {
     )
 }
 
-fn settings() -> impl Strategy<Value = Settings> {
+fn door(name: &'static str) -> impl Strategy<Value = Door> {
+    let steps = ["tcp/1", "tcp/2", "tcp/1 syn", "udp/1", "udp/2", "udp/2 \"open\"", "icmp"];
+    let step = select(steps.map(|step| step.parse::<Step>().unwrap()).to_vec());
+    let steps = |most| prop::collection::vec(step.clone(), 1..most);
+    let close = prop_oneof![2 => Just(Vec::new()), 1 => steps(3)];
+    let times = (1..4_u64, 1..6_u64, 1..5_u64, 0..3_u64);
+    let opens = prop_oneof![
+        Just(Vec::new()),
+        Just(vec!["tcp/3,1".parse().unwrap(), "udp/1-9".parse().unwrap()]),
+        Just(vec!["icmp".parse().unwrap()]),
+    ];
+    let sources = prop_oneof![3 => Just(Vec::new()), 1 => prop::collection::vec(address_set(), 1..3)];
+    let attempts = prop::option::weighted(0.3, (1..3_u8, 1..4_u64));
+    let [strict, cut] = [0.6, 0.3].map(prop::bool::weighted);
+    (steps(4), close, times, opens, sources, attempts, strict, cut).prop_map(
+        |(knock, close, (within, total, open_for, hold_off), opens, sources, attempts, strict, cut)| Door {
+            name: name.to_owned(),
+            knock,
+            close,
+            within: seconds(within),
+            total: seconds(total),
+            opens,
+            open_for: seconds(open_for),
+            strict,
+            hold_off: seconds(hold_off),
+            sources,
+            max_attempts: attempts.map(|(count, per)| Attempts { count, per: seconds(per) }),
+            log: true,
+            cut,
+        },
+    )
+}
+
+fn doors() -> impl Strategy<Value = (Vec<Door>, PortBudget)> {
+    let budget = (select(vec![0_u8, 2, 32]), 1..4_u64, 1..4_u64).prop_map(|(ports, within, ignore_for)| PortBudget {
+        ports,
+        within: seconds(within),
+        ignore_for: seconds(ignore_for),
+    });
+    let doors = prop_oneof![
+        1 => Just(Vec::new()),
+        1 => door("a").prop_map(|door| vec![door]),
+        1 => (door("a"), door("b")).prop_map(|(one, other)| vec![one, other]),
+    ];
+    (doors, budget)
+}
+
+pub(crate) fn settings() -> impl Strategy<Value = Settings> {
     let choice = || select(vec![Choice::Accept, Choice::Drop]);
     let some = ["10.0.0.0/24", "fd00::1/128"].map(|prefix| prefix.parse().unwrap()).to_vec();
     let protect = prop_oneof![Just(Settings::default().protect), Just(some), Just(Vec::new())];
-    (protect, choice(), choice(), choice()).prop_map(|(protect, input, forward, output)| Settings {
+    (protect, choice(), choice(), choice(), doors()).prop_map(|(protect, input, forward, output, doors)| Settings {
         protect,
+        doors: doors.0,
+        port_budget: doors.1,
         chain_default: ChainDefaults { input, forward, output },
         ..Settings::default()
     })
@@ -261,7 +313,7 @@ fn details() -> impl Strategy<Value = Details> {
         .prop_map(|(mac, ttl, tos, flags, sequence, fragment)| Details { mac, ttl, tos, flags, sequence, fragment })
 }
 
-fn spec() -> impl Strategy<Value = Spec> {
+pub(crate) fn spec() -> impl Strategy<Value = Spec> {
     let port = || 0..4_u16;
     let transport = prop_oneof![
         3 => (port(), port()).prop_map(|(source, destination)| Transport::Tcp(source, destination)),
@@ -305,16 +357,33 @@ fn burst() -> impl Strategy<Value = Vec<Spec>> {
 /// Time that passes, then a batch on one side.
 type Turn = (Duration, Side, Vec<Spec>);
 
+pub(crate) fn pause() -> impl Strategy<Value = Duration> {
+    select(vec![0, 1, 999_999_999, 1_000_000_000, 2_000_000_000]).prop_map(Duration::from_nanos)
+}
+
 fn turns() -> impl Strategy<Value = Vec<Turn>> {
-    let pause = select(vec![0, 1, 999_999_999, 1_000_000_000, 2_000_000_000]).prop_map(Duration::from_nanos);
     let side = prop_oneof![3 => Just(Side::Outside), 1 => Just(Side::Inside)];
-    prop::collection::vec((pause, side, prop::collection::vec(burst(), 1..6).prop_map(|bursts| bursts.concat())), 0..10)
+    prop::collection::vec(
+        (pause(), side, prop::collection::vec(burst(), 1..6).prop_map(|bursts| bursts.concat())),
+        0..10,
+    )
+}
+
+fn note(tally: &mut DoorTally, what: What) {
+    match what {
+        What::Stepped(step) => tally.steps[usize::from(step) - 1] += 1,
+        What::Opened => tally.opened += 1,
+        What::Closed => tally.closed += 1,
+        What::Failed(failure) => tally.failed[failure as usize] += 1,
+    }
 }
 
 /// Runs both and compares everything that can be seen.
 fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
     let mut engine = Engine::new(rules.clone(), settings);
-    let levels = knockplane_policy::level::levels(rules);
+    let rules = &door::rules(settings, rules.clone());
+    let levels = knockplane_policy::level::levels(rules, &settings.doors);
+    let mut tallies = BTreeMap::<String, DoorTally>::new();
     let mut plain = Evaluator::new(rules, settings, SECRET[0]);
     let mut counters = vec![Counter::default(); rules.rules.len()];
     let mut defaults = [Counter::default(); 3];
@@ -342,6 +411,9 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
             if expected.reason == knockplane_policy::reason::Reason::ChainDefault {
                 count(&mut defaults[settings.chain(&packet) as usize]);
             }
+            for event in expected.doors {
+                note(tallies.entry(event.door).or_default(), event.what);
+            }
             logged.extend(expected.logged.into_iter().map(|logged| (logged.rule, logged.text)));
         }
 
@@ -355,8 +427,13 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
             of_list.filter(|entry| entry.timeout.is_none()).any(holds)
         };
         let (entries, _) = engine.state.lists.entries(None, usize::MAX, now);
-        let live: Vec<_> = entries.into_iter().map(|entry| (entry.list, entry.address, entry.time_left)).collect();
-        let mut expected = plain.lists().live(now);
+        let mut live: Vec<_> = entries.into_iter().map(|entry| (entry.list, entry.address, entry.time_left)).collect();
+        // Of a source that is in a door's list for several destinations, the last to leave.
+        live.sort();
+        live.reverse();
+        live.dedup_by_key(|(list, address, _)| (list.clone(), *address));
+        live.reverse();
+        let mut expected = plain.listed(now);
         expected.retain(|(list, address, _)| !lasting(list, *address));
         assert_eq!(live, expected);
         let (mut told, mut lines) = (Vec::new(), Vec::new());
@@ -364,6 +441,7 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
             match event {
                 Event::Listed { list, address, .. } => told.push((engine.state.lists.name(list).unwrap(), address)),
                 Event::Gone(_) => unreachable!("only sweeps tell of these"),
+                Event::Door { .. } => {}
                 Event::Logged { rule, entry, .. } => {
                     let rule = rule as usize;
                     let prefix = rules.rules[rule].log.as_ref().map_or("", |log| &log.prefix);
@@ -374,7 +452,8 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         assert_eq!(lines, logged);
         for (list, address, _) in &expected {
             let knew = before.iter().any(|entry| (&entry.0, entry.1) == (list, *address));
-            let Some(level) = levels.get(list) else { continue };
+            let of_door = settings.doors.iter().any(|door| list.starts_with(&door.open_list()));
+            let Some(level) = levels.get(list).filter(|_| !of_door) else { continue };
             let was_told = told.contains(&(list.clone(), *address));
             assert!(knew || *level == 0 || was_told, "nobody was told of {address} in {list}");
             assert!(!(*level == 0 && was_told), "a first step is no news: {address} in {list}");
@@ -384,6 +463,10 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
     engine.counters.add_rules_to(&mut counted);
     engine.counters.add_defaults_to(&mut counted_defaults);
     assert_eq!((counted, counted_defaults), (counters, defaults));
+    for door in &settings.doors {
+        let counts = engine.state.visitors().unwrap().counts(&door.name);
+        assert_eq!(counts.tally(), tallies.remove(&door.name).unwrap_or_default(), "{}", door.name);
+    }
     if let Some(flows) = engine.state.flows() {
         let known: BTreeMap<String, bool> =
             flows.known(now).into_iter().map(|(key, both)| (format!("{key:?}"), both)).collect();

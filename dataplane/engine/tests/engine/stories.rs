@@ -312,7 +312,7 @@ impl Hit {
 
     fn look_again(&self, engine: &mut Engine) -> bool {
         let arrived = Time::from_nanos(self.arrived);
-        engine.with(|decider, context| decider.look_again(Side::Outside, &self.frame(), arrived, context))
+        engine.with(|decider, context| decider.look_again(Side::Outside, &self.frame(), arrived, false, context))
     }
 }
 

@@ -167,7 +167,7 @@ fn watch(capacity: usize, before: fn(&Lists, ListId), change: fn(&Lists, ListId)
         let mut recent = Recent::default();
         let mut look = || {
             let knows = done.load(Ordering::Acquire);
-            let set = recent.membership(&lists, (0, &Entries), SOURCE.into(), 0, at(2));
+            let set = recent.membership(&lists, (0, &Entries), SOURCE.into(), 0, at(2)).lists;
             (knows, set.contains(list) == is_in)
         };
         let seen = [look(), look()];

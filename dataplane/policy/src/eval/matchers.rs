@@ -31,8 +31,8 @@ impl Walk<'_, '_> {
             Condition::Protocol(number) => packet.protocol == *number,
             Condition::SrcAddressType(types) => types.contains(self.source_type()),
             Condition::DstAddressType(types) => types.contains(self.destination_type()),
-            Condition::SrcAddressList(list) => self.evaluator.lists.contains(list, packet.source, now),
-            Condition::DstAddressList(list) => self.evaluator.lists.contains(list, packet.destination, now),
+            Condition::SrcAddressList(list) => self.is_listed(list, packet.source, packet.destination),
+            Condition::DstAddressList(list) => self.is_listed(list, packet.destination, packet.source),
             Condition::Ttl(comparison) | Condition::HopLimit(comparison) => comparison.holds(packet.ttl()?),
             Condition::Dscp(value) => packet.dscp()? == *value,
             Condition::Tos { value, mask } => packet.tos()? & mask == *value,
@@ -83,6 +83,7 @@ impl Walk<'_, '_> {
             Condition::DstLimit { rate, mode, expire } => {
                 self.evaluator.memory.dst_limit(place, rate, *mode, *expire, packet, now)
             }
+            Condition::ConnectionDoor(door) => self.flow()?.door.as_ref() == Some(door),
             Condition::Other { .. } => return None,
         })
     }

@@ -23,6 +23,7 @@
 //! | `walk`         | chains: jumps, returns, actions |
 //! | `matchers`     | what each matcher asks; at greater length `address`, `clock`, `connection`, `keyed`, `limits`, `tls` |
 //! | [`lists`]      | the address lists |
+//! | `doors`        | who knocks at doors, and for whom they are open |
 //! | [`tracking`]   | connections |
 //! | [`replies`]    | what `reject` and `tarpit` send back |
 //! | `log`          | the lines of the log |
@@ -31,6 +32,7 @@
 pub mod address;
 pub mod clock;
 mod connection;
+mod doors;
 pub mod keyed;
 pub mod limits;
 pub mod lists;
@@ -49,10 +51,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use self::connection::Reached;
+use self::doors::Doors;
 use self::limits::{Bucket, Memory};
 pub use self::lists::PlainLists;
 use self::tracking::{Datagram, FRAGMENT_TIMEOUT, FlowKey, Seen, Tracker};
 use self::walk::Walk;
+use crate::door;
 use crate::packet::{FragmentPart, Packet, Side};
 use crate::reason::{Reason, Verdict};
 use crate::rule::{BuiltinChain, ConnectionState, RuleSet, Table};
@@ -70,6 +74,7 @@ pub struct Evaluator<'r> {
     secret: [u64; 2],
     tracks: bool,
     lists: PlainLists,
+    doors: Doors,
     tracker: Tracker<'r>,
     memory: Memory,
     reached: Reached,
@@ -98,6 +103,8 @@ pub struct Evaluation {
     pub replies: Vec<Vec<u8>>,
     /// The lines that the rules log.
     pub logged: Vec<Logged>,
+    /// What it did at doors.
+    pub doors: Vec<door::Event>,
 }
 
 /// A line in the log.
@@ -168,6 +175,7 @@ impl<'r> Evaluator<'r> {
             secret: [seed, !seed],
             tracks: tracking::is_needed(rules),
             lists: PlainLists::default(),
+            doors: Doors::default(),
             tracker: Tracker::new(&rules.tracking),
             memory: Memory::new(seed),
             reached: Reached::new(),
@@ -207,7 +215,21 @@ impl<'r> Evaluator<'r> {
         &self.lists
     }
 
-    /// As above, for whoever fills them from elsewhere.
+    /// Who is in which list now, those of the doors too: list, address, time left (none if it never expires), ordered. A
+    /// source is told once, whatever it has knocked at.
+    pub fn listed(&self, now: Time) -> Vec<(String, IpAddr, Option<Duration>)> {
+        let mut of_doors = self.doors.live(now);
+        let mut listed = self.lists.live(now);
+        for (list, address, left) in &mut listed {
+            let of_door = of_doors.remove(&(list.clone(), *address));
+            *left = left.map(|left| of_door.map_or(left, |of_door| of_door.max(left)));
+        }
+        listed.extend(of_doors.into_iter().map(|((list, address), left)| (list, address, Some(left))));
+        listed.sort();
+        listed
+    }
+
+    /// The address lists, for whoever fills them from elsewhere.
     pub fn lists_mut(&mut self) -> &mut PlainLists {
         &mut self.lists
     }
@@ -220,14 +242,14 @@ impl<'r> Evaluator<'r> {
     fn run(&mut self, packet: &Packet<'_>, now: Time, explain: bool) -> Explanation {
         self.forget(now);
         let chain = self.settings.chain(packet);
-        let (matched, replies, logged) = Default::default();
+        let (matched, replies, logged, doors) = Default::default();
         let tried = explain.then(Vec::new);
         let mut walk =
-            Walk { evaluator: self, packet, now, seen: None, untracked: false, matched, replies, logged, tried };
+            Walk { evaluator: self, packet, now, seen: None, untracked: false, matched, replies, logged, doors, tried };
         let (verdict, reason) = walk.decide(chain);
         walk.settle(verdict);
-        let Walk { matched, replies, logged, tried, .. } = walk;
-        let evaluation = Evaluation { verdict, reason, matched, replies, logged };
+        let Walk { matched, replies, logged, doors, tried, .. } = walk;
+        let evaluation = Evaluation { verdict, reason, matched, replies, logged, doors };
         Explanation { evaluation, chain, tried: tried.unwrap_or_default() }
     }
 
@@ -238,6 +260,7 @@ impl<'r> Evaluator<'r> {
         }
         self.sweep = now + Duration::from_secs(1);
         self.lists.sweep(now);
+        self.doors.sweep(now);
         self.tracker.sweep(now);
         self.memory.sweep(now);
         self.datagrams.retain(|_, until| now < *until);

@@ -30,6 +30,11 @@ impl Walk<'_, '_> {
                 Some(_) => either(&format!("{pattern} has matched"), &format!("{pattern} has not matched")),
                 None => format!("there is no pattern {pattern}"),
             },
+            Condition::ConnectionDoor(_) => match self.flow().map(|flow| &flow.door) {
+                Some(Some(door)) => format!("the connection is one of door {door}"),
+                Some(None) => "the connection is of no door".to_owned(),
+                None => "the packet has no connection".to_owned(),
+            },
             Condition::Random(_) => either("the packet was chosen", "the packet was not chosen"),
             Condition::Nth { .. } => either("it was the packet's turn", "it was not the packet's turn"),
             Condition::Limit(_) | Condition::DstLimit { .. } => {

@@ -6,6 +6,7 @@ use super::lists::Added;
 use super::log::Entry;
 use super::tracking::Seen;
 use super::{Evaluator, Logged, MAX_JUMP_DEPTH, Outcome, Tried, replies};
+use crate::door::Event;
 use crate::packet::{FragmentPart, Packet, protocol};
 use crate::reason::Verdict;
 use crate::rule::{Action, ListAdd, ListTimeout, Rule, Table};
@@ -23,6 +24,7 @@ pub(super) struct Walk<'w, 'r> {
     pub(super) matched: Vec<usize>,
     pub(super) replies: Vec<Vec<u8>>,
     pub(super) logged: Vec<Logged>,
+    pub(super) doors: Vec<Event>,
     /// What people are told; none if nobody asks.
     pub(super) tried: Option<Vec<Tried>>,
 }
@@ -93,6 +95,12 @@ impl Walk<'_, '_> {
                     Some("the packet is not tracked".to_owned())
                 }
                 Action::Notrack => None,
+                Action::Knock(door) => self.knock(door),
+                Action::AcceptDoor(door) => {
+                    let effect = self.accept_door(door);
+                    self.tell(place, effect);
+                    return Left::Decided(Verdict::Forward);
+                }
             };
             self.tell(place, effect);
         }

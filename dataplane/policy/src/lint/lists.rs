@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::view::{View, adds};
 use super::{Code, Lint};
+use crate::door::Door;
 use crate::packet::Family;
 use crate::rsc::nearest;
 use crate::rule::{Condition, EntryAddress, Matcher, Rule};
@@ -22,7 +23,7 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
                 continue;
             };
             let key = (rule.family, list.as_str());
-            if !fillers.filled.contains(&key) && told.insert(key) {
+            if !fillers.filled.contains(&key) && !fillers.doors.contains(list) && told.insert(key) {
                 let suggests = told.len() <= MOST_SUGGESTIONS;
                 lints.push(fillers.empty(rule, matcher, list, suggests));
             }
@@ -40,6 +41,8 @@ struct Fillers<'r> {
     idle: HashMap<Key<'r>, &'r Rule>,
     /// Entries that are disabled.
     disabled: HashSet<Key<'r>>,
+    /// Lists of doors, which knocks fill.
+    doors: HashSet<String>,
     /// What may have been meant.
     names: Vec<Key<'r>>,
 }
@@ -60,10 +63,12 @@ impl<'r> Fillers<'r> {
             let fills = !entry.disabled || entry.address == EntryAddress::None;
             if fills { &mut filled } else { &mut disabled }.insert((entry.family, entry.list.as_str()));
         }
+        let of_doors = view.settings.doors.iter().flat_map(Door::lists);
+        let doors: HashSet<String> = of_doors.collect();
         let mut names: Vec<Key<'_>> = filled.iter().copied().collect();
         names.sort_unstable_by_key(|(_, name)| *name);
         names.truncate(MOST_CANDIDATES);
-        Fillers { filled, idle, disabled, names }
+        Fillers { filled, idle, disabled, doors, names }
     }
 
     fn empty(&self, rule: &Rule, matcher: &Matcher, list: &str, suggests: bool) -> Lint {

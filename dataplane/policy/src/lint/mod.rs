@@ -20,10 +20,12 @@
 //! | `knock`   | steps of knocks, and how long they last |
 //! | `scan`    | knocks that a port scan gives by chance |
 //! | `pattern` | expressions that match anything |
+//! | `doors`   | doors of the settings |
 //!
 //! `docs/lints.md` has an example of each, which a test runs.
 
 mod chains;
+mod doors;
 mod implies;
 mod knock;
 mod lists;
@@ -69,6 +71,16 @@ words! {
         NoFinalDrop = "no-final-drop",
         /// Its expression matches every payload.
         MatchesAnything = "matches-anything",
+        /// The knock of a door takes few guesses.
+        ShortKnock = "short-knock",
+        /// The ports of a door's knock ascend or descend.
+        OrderedKnock = "ordered-knock",
+        /// A step of a door's knock is to a port that programs and scans try by themselves.
+        ServiceKnock = "service-knock",
+        /// Who knocks at one door opens another as well.
+        OverlappingKnock = "overlapping-knock",
+        /// Packets in between do not start a door's knock over.
+        LenientDoor = "lenient-door",
     }
 }
 
@@ -89,6 +101,11 @@ impl Code {
             Code::NoNat => "K011",
             Code::NoFinalDrop => "K012",
             Code::MatchesAnything => "K013",
+            Code::ShortKnock => "K014",
+            Code::OrderedKnock => "K015",
+            Code::ServiceKnock => "K016",
+            Code::OverlappingKnock => "K017",
+            Code::LenientDoor => "K018",
         }
     }
 }
@@ -98,7 +115,7 @@ impl Code {
 pub struct Lint {
     /// What it is about.
     pub code: Code,
-    /// The rule or pattern.
+    /// The rule, pattern or door.
     pub subject: Subject,
     /// The line of the rule file that the rule or pattern begins on, from 1; 0 if it came from elsewhere.
     pub line: u32,
@@ -119,6 +136,8 @@ pub enum Subject {
     Rule(RuleId),
     /// A pattern, by its name.
     Pattern(String),
+    /// A door of the settings, by its name. It has no line.
+    Door(String),
 }
 
 /// Another rule that has to do with a lint.
@@ -149,15 +168,21 @@ impl Lint {
     }
 }
 
-/// Everything in the rules that cannot be meant, with these settings, in the order of the file.
+/// Everything in the doors and the rules that cannot be meant, with these settings: doors first, then in the order of the
+/// file. Of the rules that doors put there nothing is said.
 pub fn lint(rules: &RuleSet, settings: &Settings) -> Vec<Lint> {
+    if rules.rules.iter().any(|rule| rule.dynamic) {
+        let mut file = rules.clone();
+        file.rules.retain(|rule| !rule.dynamic);
+        return lint(&file, settings);
+    }
     let view = View::new(rules, settings);
     let mut lints = Vec::new();
     for find in [never::lints, shadow::lints, chains::lints, lists::lints, knock::lints, scan::lints, pattern::lints] {
         find(&view, &mut lints);
     }
     lints.sort_by_key(|lint| (lint.line, lint.code));
-    lints
+    doors::lints(&settings.doors).into_iter().chain(lints).collect()
 }
 
 #[cfg(test)]

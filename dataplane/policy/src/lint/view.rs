@@ -274,7 +274,7 @@ fn protects(settings: &Settings, family: Family) -> (bool, bool) {
 
 /// Whether it decides what becomes of the packet.
 pub(super) const fn is_verdict(action: &Action) -> bool {
-    matches!(action, Action::Accept) || denies(action)
+    matches!(action, Action::Accept | Action::AcceptDoor(_)) || denies(action)
 }
 
 /// Whether it keeps the packet from passing.

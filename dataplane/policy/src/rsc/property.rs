@@ -68,6 +68,12 @@ impl<D> Property<D> {
         Property::new(name, Reading::Refused("is what the router says of a rule, not what a rule says"), true)
     }
 
+    /// Something that only the rules of doors have, which are no part of a file.
+    pub(super) const fn of_doors(name: &'static str) -> Self {
+        let why = "is what doors say, which stand in the configuration: write a `[[door]]` there";
+        Property::new(name, Reading::Refused(why), true)
+    }
+
     /// What it means, the grammar of its value, and an example of one.
     pub(super) const fn says(mut self, meaning: &'static str, grammar: &'static str, example: &'static str) -> Self {
         self.about.meaning = meaning;

@@ -35,13 +35,19 @@ pub enum Action {
     FasttrackConnection,
     /// Do not track the packet, and go on. In `raw` only.
     Notrack,
+    /// `knock`: hold the packet against the knock of the door of this name, and go on. No word of RouterOS's: only doors
+    /// make such rules.
+    Knock(String),
+    /// `accept` with a `door`: as [`Action::Accept`], and the connection that the packet begins is known as the door's. As
+    /// above.
+    AcceptDoor(String),
 }
 
 impl Action {
     /// The name in rules and tables.
     pub const fn name(&self) -> &'static str {
         match self {
-            Action::Accept => "accept",
+            Action::Accept | Action::AcceptDoor(_) => "accept",
             Action::Drop => "drop",
             Action::Reject(_) => "reject",
             Action::Tarpit => "tarpit",
@@ -53,6 +59,7 @@ impl Action {
             Action::Return => "return",
             Action::FasttrackConnection => "fasttrack-connection",
             Action::Notrack => "notrack",
+            Action::Knock(_) => "knock",
         }
     }
 }

@@ -192,6 +192,9 @@ pub enum Condition {
         /// How long a bucket is kept after its last packet.
         expire: Duration,
     },
+    /// `connection-door`: whether the packet's connection began through the door of this name. No word of RouterOS's, so
+    /// not among [`MATCHERS`]: only doors make such rules.
+    ConnectionDoor(String),
     /// Anything that is not honoured here, such as `p2p`, `hotspot`, or a mark other than `no-mark`. It is kept so that
     /// the rule can be shown and exported. The rule is invalid and never run; the matcher is false, also when negated.
     Other {
@@ -202,7 +205,7 @@ pub enum Condition {
     },
 }
 
-/// The names of all matchers in the order in which they are evaluated. It matters for those with a memory: a token is
+/// The names of all of RouterOS's matchers in the order in which they are evaluated. It matters for those with a memory: a token is
 /// taken only if everything before it matched.
 #[rustfmt::skip]
 pub const MATCHERS: &[&str] = &[
@@ -271,6 +274,7 @@ impl Condition {
             Condition::PerConnectionClassifier { .. } => "per-connection-classifier",
             Condition::Limit(_) => "limit",
             Condition::DstLimit { .. } => "dst-limit",
+            Condition::ConnectionDoor(_) => "connection-door",
             Condition::Other { name, .. } => name,
         }
     }

@@ -93,6 +93,9 @@ pub struct Rule {
     /// rule without one of them would match more.
     #[serde(default, skip_serializing_if = "is_default")]
     pub invalid: Option<String>,
+    /// It is no rule of the file: a door of the configuration put it there.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dynamic: bool,
     /// Free text.
     pub comment: String,
     /// The line of the rule file the rule began on, counted from 1; 0 if it came from elsewhere.
@@ -113,6 +116,7 @@ impl Rule {
             log: None,
             disabled: false,
             invalid: None,
+            dynamic: false,
             comment: String::new(),
             line: 0,
         }

@@ -1,7 +1,7 @@
 //! Rule sets at random, of parts that nftables can say.
 
-use super::dice::Dice;
 use super::packets::PORTS;
+use crate::dice::Dice;
 
 const V4: &[&str] = &[
     "src-address=10.K.0.1",

@@ -9,30 +9,19 @@
 //! packets that it forwards, and leaves the packets as they are.
 
 use std::collections::HashSet;
-use std::io::Read as _;
-use std::mem::MaybeUninit;
-use std::net::UdpSocket;
 
 use anyhow::{Context as _, ensure};
 use knockplane_policy::packet::Side;
-use knockplane_tests::{Namespace, Topology};
-use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
+use knockplane_tests::Topology;
 
 use super::bytes;
-use crate::scene::PATIENCE;
+use crate::end::End;
 
 /// Numbers of frames, and the side each came from.
 pub(super) type Arrived = HashSet<(Side, u32)>;
 
 /// The far ends of one wire, by the side they are on.
 pub(super) struct Lane([End; 2]);
-
-/// A host's interface, past its network stack.
-struct End {
-    socket: Socket,
-    /// The interface, as the kernel names it to packet sockets.
-    interface: SockAddr,
-}
 
 impl Lane {
     pub(super) fn open(topology: &Topology) -> anyhow::Result<Lane> {
@@ -41,10 +30,7 @@ impl Lane {
 
     /// Sends a frame from this side.
     pub(super) fn send(&self, from: Side, frame: &[u8]) -> anyhow::Result<()> {
-        let end = &self.0[from.index()];
-        let sent = end.socket.send_to(frame, &end.interface).context("cannot send a frame")?;
-        ensure!(sent == frame.len(), "half a frame was sent");
-        Ok(())
+        self.0[from.index()].send(frame)
     }
 
     /// Notes the numbers of all frames that came out opposite of this side, up to this one.
@@ -53,40 +39,11 @@ impl Lane {
         let end = &mut self.0[from.opposite().index()];
         let mut frame = vec![0; 4096];
         while !arrived.contains(&(from, last)) {
-            let length = end.socket.read(&mut frame).with_context(|| format!("the end mark {last} did not arrive"))?;
-            arrived.extend(bytes::numbers(&frame[..length]).map(|number| (from, number)));
+            let frame = end.next(&mut frame).with_context(|| format!("the end mark {last} did not arrive"))?;
+            arrived.extend(bytes::numbers(frame).map(|number| (from, number)));
         }
         Ok(())
     }
-}
-
-impl End {
-    fn open(host: &Namespace) -> anyhow::Result<End> {
-        host.within(|| {
-            let all = i32::from((libc::ETH_P_ALL as u16).to_be());
-            let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(all)))?;
-            socket.set_read_timeout(Some(PATIENCE))?;
-            socket.set_recv_buffer_size(8 << 20)?;
-            // Whoever receives a frame is told its interface, and may send by what was told.
-            let anyone = UdpSocket::bind("0.0.0.0:0")?;
-            anyone.set_broadcast(true)?;
-            anyone.send_to(b"which interface is this?", "10.77.0.255:9")?;
-            let (_, interface) = socket.recv_from(&mut [MaybeUninit::uninit(); 2048])?;
-            socket.attach_filter(&what_arrives())?;
-            Ok(End { socket, interface })
-        })
-    }
-}
-
-/// A packet socket's filter: not what is sent from its own host. Source: Linux `Documentation/networking/filter.rst`.
-fn what_arrives() -> [SockFilter; 4] {
-    let packet_type = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
-    [
-        SockFilter::new((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0, 0, packet_type),
-        SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 0, 1, libc::PACKET_OUTGOING.into()),
-        SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0),
-        SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, u32::MAX),
-    ]
 }
 
 /// Makes a bridge of the topology's filter, which nftables' rules then decide about.

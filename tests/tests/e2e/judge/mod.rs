@@ -18,7 +18,6 @@
 mod anything;
 mod bytes;
 mod condition;
-mod dice;
 mod lanes;
 mod nft;
 mod packets;
@@ -34,9 +33,9 @@ use knockplane_policy::rule::RuleSet;
 use knockplane_tests::{Filter, FilterOptions, Topology};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use self::dice::Dice;
 use self::lanes::{Arrived, Lane};
 use self::packets::Shot;
+use crate::dice::Dice;
 use crate::scene::with;
 
 /// Rule sets at random.

@@ -113,10 +113,11 @@ fn one(index: usize, rule: &Rule) -> anyhow::Result<Said> {
 
 fn statement(rule: &Rule) -> String {
     match &rule.action {
-        Action::Accept => "accept".to_owned(),
+        // No door is among the rules that are compared.
+        Action::Accept | Action::AcceptDoor(_) => "accept".to_owned(),
         // What the sender is told is not compared.
         Action::Drop | Action::Reject(_) | Action::Tarpit => "drop".to_owned(),
-        Action::Passthrough | Action::Log => "counter".to_owned(),
+        Action::Passthrough | Action::Log | Action::Knock(_) => "counter".to_owned(),
         Action::AddSrcToAddressList(add) => update(add, rule.family, "saddr"),
         Action::AddDstToAddressList(add) => update(add, rule.family, "daddr"),
         Action::Jump(target) => format!("jump {}", chain(rule.table, target)),

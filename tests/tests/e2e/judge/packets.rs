@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use knockplane_policy::packet::Side;
 
 use super::bytes::{self, Envelope, Inner};
-use super::dice::Dice;
+use crate::dice::Dice;
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;

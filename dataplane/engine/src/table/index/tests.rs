@@ -50,7 +50,8 @@ fn packet(family: Family) -> impl Strategy<Value = Packet<'static>> {
 
 /// The candidates between two rules, in order.
 fn found(index: &Index, view: &View<'_>, from: usize, end: usize) -> Vec<usize> {
-    let mut candidates = index.candidates(view);
+    let mut candidates = Candidates::default();
+    index.candidates(view, &mut candidates);
     let mut next = from;
     std::iter::from_fn(|| {
         let found = index.next(&mut candidates, next, end)?;
@@ -70,7 +71,8 @@ fn check(family: Family, rules: &[Vec<Test<HeaderTest>>], packets: &[Packet<'_>]
         let all = found(&index, &view, 0, rules.len());
         let found = found(&index, &view, from, rules.len());
         // There and back, as behind a jump: nothing is found twice or passed over.
-        let mut candidates = index.candidates(&view);
+        let mut candidates = Candidates::default();
+        index.candidates(&view, &mut candidates);
         for from in [from, rules.len(), 0, from] {
             let expected = all.iter().copied().find(|rule| *rule >= from);
             assert_eq!(index.next(&mut candidates, from, rules.len()), expected);

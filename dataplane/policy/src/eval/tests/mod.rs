@@ -2,6 +2,7 @@
 
 mod anything;
 mod content;
+mod doors;
 mod headers;
 mod lints;
 mod memory;

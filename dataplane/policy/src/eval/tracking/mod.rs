@@ -45,7 +45,7 @@ pub const FRAGMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Whether connections are tracked: if `enabled` says so, or if it is `auto` and a rule that runs needs it.
 ///
-/// `connection-state`, `-bytes`, `-rate`, `-limit` and `fasttrack-connection` do; `tls-host` does, because a ClientHello
+/// `connection-state`, `-bytes`, `-rate`, `-limit`, `-door` and `fasttrack-connection` do; `tls-host` does, because a ClientHello
 /// may come in several segments. `connection-nat-state` does not: nothing here translates addresses. `layer7-protocol`
 /// does not either: passphrases come in one packet each, and to remember every sender's connection for them would be a
 /// table for floods to fill. Without tracking a pattern sees each packet alone.
@@ -58,6 +58,7 @@ pub fn is_needed(rules: &RuleSet) -> bool {
                 | Condition::ConnectionRate(_)
                 | Condition::ConnectionLimit { .. }
                 | Condition::TlsHost(_)
+                | Condition::ConnectionDoor(_)
         )
     };
     match rules.tracking.enabled {
@@ -109,6 +110,8 @@ pub(super) struct Flow {
     /// The beginning of what the originator says over TCP, and of what is said back.
     streams: [Stream; 2],
     pub(super) fasttracked: bool,
+    /// The door whose rule let its first packet in.
+    pub(super) door: Option<String>,
 }
 
 /// What tracking makes of a packet.
@@ -282,6 +285,7 @@ impl Flow {
             lengths: Vec::new(),
             streams: Default::default(),
             fasttracked: false,
+            door: None,
         }
     }
 

@@ -8,6 +8,7 @@
 //! Menus come one after the other, so the rules of each keep their order; how they stood between those of other menus
 //! is lost, as it means nothing. So is what was read and says nothing of packets: comments of interface lists and
 //! addresses, interfaces of addresses, members and addresses that are disabled, the prefix of a log that is not kept.
+//! The rules that doors put there are no part of the file: a comment says which doors there are.
 
 mod wrap;
 
@@ -18,7 +19,7 @@ use super::menu::Menu;
 use super::wording::{self, Alphabet, Property, Value, entry_address, properties};
 use super::{read, tracking};
 use crate::packet::Family;
-use crate::rule::{EntryAddress, InterfaceList, Layer7Pattern, ListEntry, Rule, RuleSet, Table};
+use crate::rule::{Action, EntryAddress, InterfaceList, Layer7Pattern, ListEntry, Rule, RuleSet, Table};
 use crate::time::format_duration;
 
 /// The rules as text of a rule file, in ASCII, if reading it gives these rules. Those of a file always can be said again,
@@ -27,7 +28,7 @@ use crate::time::format_duration;
 /// # Errors
 /// What cannot be said, for people.
 pub fn export(rules: &RuleSet) -> Result<String, String> {
-    let text = written(rules);
+    let text = doors(rules) + &written(rules);
     let reading = read(text.as_bytes());
     let (meant, said) = (comparable(rules.clone()), comparable(reading.rules));
     if reading.problems.is_empty() && meant == said {
@@ -44,6 +45,7 @@ pub fn export(rules: &RuleSet) -> Result<String, String> {
 /// In the order in which an export has them, without the lines, and without what readers of other versions may see in
 /// another way: the order of matchers, and why rules are invalid.
 fn comparable(mut rules: RuleSet) -> RuleSet {
+    rules.rules.retain(|rule| !rule.dynamic);
     rules.rules.sort_by_key(|rule| (rule.family == Family::Ipv6, rule.table == Table::Raw));
     rules.address_lists.sort_by_key(|entry| entry.family == Family::Ipv6);
     rules.local_addresses.sort_by_key(|net| matches!(net, IpNet::V6(_)));
@@ -56,6 +58,24 @@ fn comparable(mut rules: RuleSet) -> RuleSet {
     rules.address_lists.iter_mut().for_each(|entry| entry.line = 0);
     rules.assign_ids();
     rules
+}
+
+/// A line for each door: what it is stands in the configuration, and RouterOS has no words for it.
+fn doors(rules: &RuleSet) -> String {
+    let mut names: Vec<_> = rules
+        .rules
+        .iter()
+        .filter_map(|rule| match &rule.action {
+            Action::Knock(door) if rule.dynamic => Some(door),
+            _ => None,
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+        .iter()
+        .map(|door| format!("# door {door}: a [[door]] of the configuration, not part of the rules\n"))
+        .collect()
 }
 
 fn written(rules: &RuleSet) -> String {
@@ -72,7 +92,7 @@ fn written(rules: &RuleSet) -> String {
         let entries = rules.address_lists.iter().filter(|entry| entry.family == family);
         lines.menu(Menu::AddressList(family).path(), "add", entries.map(entry));
         for table in [Table::Filter, Table::Raw] {
-            let of_menu = |rule: &&Rule| rule.family == family && rule.table == table;
+            let of_menu = |rule: &&Rule| rule.family == family && rule.table == table && !rule.dynamic;
             let rules = rules.rules.iter().filter(of_menu);
             lines.menu(Menu::Rules(table, family).path(), "add", rules.map(properties));
         }

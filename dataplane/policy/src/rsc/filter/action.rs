@@ -98,6 +98,8 @@ impl Kind {
                 "it belongs in {}; choose another one, or remove the rule",
                 menu(row.about.table.unwrap_or(table), row.about.family.unwrap_or(family))
             )),
+            None if text == "knock" => Complaint::new("`knock` is no action of a rule file")
+                .help("knocks are doors, which stand in the configuration: write a `[[door]]` there"),
             None => {
                 let names = ACTIONS.iter().filter(|row| row.is_for(table, family)).map(|row| row.about.name);
                 Complaint::new(format!("no such action: `{}`", show(text.as_bytes()))).did_you_mean(text, names)

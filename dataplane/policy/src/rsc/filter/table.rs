@@ -200,6 +200,8 @@ pub(in crate::rsc) const PROPERTIES: &[Row] = &[
     // What no rule file should have.
     Row::unsupported("copy-from"),
     Row::unsupported("place-before"),
+    Row::of_doors("connection-door"),
+    Row::of_doors("door"),
     Row::printed("bytes"),
     Row::printed("dynamic"),
     Row::printed("invalid"),

@@ -35,6 +35,18 @@ fn rule(words: &str) -> Rule {
 }
 
 #[test]
+fn what_doors_say_stands_in_the_configuration() {
+    for (words, said) in [
+        ("chain=input action=knock", "`knock` is no action of a rule file"),
+        ("chain=input action=accept door=ssh", "`door` is what doors say"),
+        ("chain=input connection-door=ssh", "`connection-door` is what doors say"),
+    ] {
+        let messages = messages(words);
+        assert!(messages.len() == 1 && messages[0].contains(said), "{messages:?}");
+    }
+}
+
+#[test]
 fn a_rule_with_everything() {
     let text = "/ip firewall filter\nadd action=add-src-to-address-list address-list=a address-list-timeout=1m \
         chain=knock comment=\"c \\\"d\\\"\" disabled=yes port=5 dst-port=!1,2-3 src-port=4 protocol=udp \

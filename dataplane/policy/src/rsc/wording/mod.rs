@@ -57,6 +57,7 @@ pub fn action(action: &Action) -> String {
         },
         Action::Jump(target) => format!("{name} {target}"),
         Action::Reject(with) => format!("{name} {}", with.name()),
+        Action::Knock(door) | Action::AcceptDoor(door) => format!("{name} door={door}"),
         _ => name.to_owned(),
     }
 }
@@ -106,6 +107,7 @@ fn arguments(action: &Action, alphabet: Alphabet) -> Vec<Property> {
         }
         Action::Jump(target) => vec![text("jump-target", target)],
         Action::Reject(with) => vec![text("reject-with", with.name())],
+        Action::Knock(door) | Action::AcceptDoor(door) => vec![text("door", door)],
         _ => Vec::new(),
     }
 }

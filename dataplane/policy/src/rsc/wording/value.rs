@@ -35,7 +35,8 @@ pub(super) fn of_condition(condition: &Condition) -> Value {
         | Condition::SrcAddressList(name)
         | Condition::DstAddressList(name)
         | Condition::TlsHost(name)
-        | Condition::Layer7(name) => return Value::text(name),
+        | Condition::Layer7(name)
+        | Condition::ConnectionDoor(name) => return Value::text(name),
         Condition::Content(bytes) => return Value::Text(bytes.0.clone()),
         Condition::Other { value, .. } => value.clone(),
         Condition::SrcMacAddress(address) => address.to_string(),

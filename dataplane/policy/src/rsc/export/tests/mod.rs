@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::cases::cases;
 use crate::rule::{Action, Bytes, Condition, Log, Matcher, RuleSet};
+use crate::settings::Settings;
 
 /// The rules of a text that has no problems.
 fn rules_of(text: impl AsRef<[u8]>) -> RuleSet {
@@ -65,6 +66,17 @@ fn everything_has_every_matcher_and_action() {
     for action in &menus[0].actions {
         assert!(rules.rules.iter().any(|rule| rule.action.name() == action.name), "{}", action.name);
     }
+}
+
+#[test]
+fn doors_are_a_line_each_and_their_rules_are_left_out() {
+    let doors = r#"[{"name":"ssh","knock":["tcp/7"]},{"name":"all","knock":["udp/7"]}]"#;
+    let settings = Settings { doors: crate::door::tests::doors(doors), ..Settings::default() };
+    let file = rules_of("/ip firewall filter\nadd chain=input action=drop\n");
+    let text = export(&crate::door::rules(&settings, file.clone())).unwrap();
+    let comment = |door: &str| format!("# door {door}: a [[door]] of the configuration, not part of the rules\n");
+    assert_eq!(text, [&comment("all"), &comment("ssh"), &export(&file).unwrap()[..]].concat());
+    assert_eq!(rules_of(&text), file);
 }
 
 #[test]

@@ -1,0 +1,138 @@
+//! A packet's walk past a door: `knock`, and `accept` for what the door let in. What is asked in which order is
+//! `policy::eval::doors`'s to say.
+
+use knockplane_policy::door::progress::{Outcome, StepSet};
+use knockplane_policy::door::{Failure, What};
+use knockplane_policy::eval::tracking::Stays;
+
+use super::Walk;
+use crate::doors::{CompiledDoor, DoorId, Knock, Knocked, Visitors};
+use crate::events::Event;
+use crate::lists::{Added, ListId};
+
+impl Walk<'_> {
+    /// Holds the packet against the door's knocks.
+    pub(super) fn knock(&mut self, door: DoorId) {
+        let Some(door) = self.context.table.door(door) else { return };
+        let Some(visitors) = self.context.state.visitors() else { return };
+        self.trail.is_plain = false;
+        let packet = self.packet;
+        let fits = StepSet::of(&door.door.knock, packet);
+        let closes = StepSet::of(&door.door.close, packet);
+        if self.scans(visitors) {
+            if fits != StepSet::default() || closes != StepSet::default() {
+                self.tell(door, What::Failed(Failure::Ports));
+            }
+            return;
+        }
+        let is_closed = self.close(door, closes);
+        if !is_closed {
+            self.open(door, visitors, fits);
+        }
+    }
+
+    /// Whether the source has tried too many ports; asked once a packet.
+    fn scans(&mut self, visitors: &Visitors) -> bool {
+        let (budget, packet, now) = (&self.context.table.settings().port_budget, self.packet, self.now);
+        *self.scans.get_or_insert_with(|| visitors.scans(packet, budget, now))
+    }
+
+    /// The knock that closes the door, for a source that it is open for. Whether it did.
+    fn close(&mut self, door: &CompiledDoor, fits: StepSet) -> bool {
+        let Some(sequence) = &door.closing else { return false };
+        if fits == StepSet::default() || !self.lists_of_source().lists.contains(door.open) {
+            return false;
+        }
+        let lists = &self.context.state.lists;
+        let knock = self.held_against(fits);
+        let knocked = knock.at(sequence, lists, || true);
+        self.early |= knocked.early;
+        if knocked.outcome != Outcome::Opened {
+            return false;
+        }
+        lists.remove_for(door.open, self.packet.source, knock.to, self.now);
+        lists.remove(door.opening.list, self.packet.source, self.now);
+        self.source = None;
+        self.stepped = true;
+        self.tell(door, What::Closed);
+        true
+    }
+
+    fn open(&mut self, door: &CompiledDoor, visitors: &Visitors, fits: StepSet) {
+        let (source, now) = (self.packet.source, self.now);
+        if !door.door.admits(source) {
+            if fits.contains(0) {
+                self.tell(door, What::Failed(Failure::Source));
+            }
+            return;
+        }
+        // Most packets are of nobody who knocks, and no first step.
+        let listed = self.lists_of_source();
+        let is_stranger = !listed.elsewhere && !listed.lists.contains(door.opening.list);
+        if fits == StepSet::default() && is_stranger {
+            return;
+        }
+        if visitors.are_held(door, source, now) {
+            if fits != StepSet::default() {
+                self.tell(door, What::Failed(Failure::HeldOff));
+            }
+            return;
+        }
+        let lists = &self.context.state.lists;
+        let knock = self.held_against(fits);
+        let Knocked { outcome, refused, evicted, early } = door.knock(knock, lists, visitors);
+        self.early |= early;
+        self.stepped |= matches!(outcome, Outcome::Stepped(_) | Outcome::Opened);
+        match outcome {
+            Outcome::Nothing | Outcome::Repeated => {}
+            Outcome::Stepped(_) if evicted => {}
+            Outcome::Stepped(progress) => {
+                self.source = None;
+                self.tell(door, What::Stepped(progress.steps));
+            }
+            Outcome::StartedOver(_) => {
+                self.source = None;
+                self.tell(door, What::Failed(Failure::StartedOver));
+            }
+            Outcome::Opened => {
+                self.source = None;
+                let added = lists.add_for(door.open, source, knock.to, now + door.door.open_for, now);
+                if added == Added::Refused {
+                    self.tell(door, What::Failed(Failure::Evicted));
+                } else {
+                    visitors.hold(door, source, now);
+                    self.tell(door, What::Opened);
+                }
+            }
+        }
+        if evicted {
+            self.tell(door, What::Failed(Failure::Evicted));
+        }
+        if refused {
+            self.tell(door, What::Failed(Failure::Attempts));
+        }
+    }
+
+    fn held_against(&self, fits: StepSet) -> Knock {
+        let to = self.context.state.lists.tag(self.packet.destination);
+        Knock { source: self.packet.source, to, fits, now: self.now, waits: self.memory.waits }
+    }
+
+    fn tell(&self, door: &CompiledDoor, what: What) {
+        let (source, destination) = (self.packet.source, self.packet.destination);
+        door.counts.count(source, what);
+        // Anyone can take steps, and fail: they are counted, and no news.
+        if matches!(what, What::Opened | What::Closed) {
+            self.context.events.push(Event::Door { open: door.open, source, destination, what });
+        }
+    }
+
+    /// The connection that begins with this packet, if one does, is the door's.
+    pub(super) fn let_in(&mut self, open: ListId) {
+        self.trail.is_plain = false;
+        let begins = self.seen.is_some_and(|seen| seen.stays == Stays::IfForwarded) && !self.again;
+        if let (Some(flow), Some(flows), true) = (self.own_flow(), self.context.state.flows(), begins) {
+            flows.let_in(&flow.key, open, self.now);
+        }
+    }
+}

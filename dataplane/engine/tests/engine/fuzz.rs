@@ -1,0 +1,147 @@
+//! The engine with frames that nobody would build, in any order, from both sides, under any rules.
+//!
+//! Frames begin as packets between few addresses and are then broken: bytes changed, cut off, repeated, glued to each
+//! other, or made of noise. What the headers' reader makes of them, the plain evaluation is told as well, so that a frame
+//! that is let in by mistake shows. A second engine with room for next to nothing gets the same: there the bounds are
+//! what counts.
+
+use knockplane_engine::decide::{BATCH, Context, Decider};
+use knockplane_engine::headers;
+use knockplane_engine::state::State;
+use knockplane_policy::door;
+use knockplane_policy::eval::Evaluator;
+use knockplane_policy::packet::Side;
+use knockplane_policy::reason::Verdict;
+use knockplane_policy::rule::RuleSet;
+use knockplane_policy::settings::Settings;
+use knockplane_policy::time::Time;
+use proptest::prelude::*;
+
+use crate::common::{Engine, SECRET, cases};
+use crate::reference::{pause, rules, settings, spec};
+
+/// Largest packet, without Ethernet.
+const MTU: usize = 1500;
+
+/// Room of the engine that has next to none.
+const FEW: usize = 8;
+
+/// What becomes of a frame that was built well.
+#[derive(Clone, Debug)]
+enum Damage {
+    None,
+    /// These bytes, counted from the Ethernet type.
+    Bytes(Vec<(usize, u8)>),
+    Cut(usize),
+    /// Its bytes once more behind it.
+    Twice,
+    /// As long as so many bytes.
+    Long(usize),
+}
+
+fn frame() -> impl Strategy<Value = Vec<u8>> {
+    let damage = prop_oneof![
+        3 => Just(Damage::None),
+        4 => prop::collection::vec((12..90_usize, any::<u8>()), 1..4).prop_map(Damage::Bytes),
+        1 => (0..90_usize).prop_map(Damage::Cut),
+        1 => Just(Damage::Twice),
+        1 => (0..2000_usize).prop_map(Damage::Long),
+    ];
+    let broken = (spec(), damage).prop_map(|(spec, damage)| {
+        let mut frame = spec.frame();
+        match damage {
+            Damage::None => {}
+            Damage::Bytes(bytes) => {
+                for (place, byte) in bytes {
+                    let length = frame.len();
+                    frame[place % length] = byte;
+                }
+            }
+            Damage::Cut(length) => frame.truncate(length),
+            Damage::Twice => frame.extend_from_within(..),
+            Damage::Long(length) => frame.resize(length, 0x45),
+        }
+        frame
+    });
+    let noise = (any::<[u8; 12]>(), prop::sample::select(vec![0x0800_u16, 0x86dd, 0x8100, 0x88a8, 0x0806, 5]))
+        .prop_flat_map(|(addresses, kind)| {
+            prop::collection::vec(any::<u8>(), 0..120)
+                .prop_map(move |bytes| [&addresses[..], &kind.to_be_bytes(), &bytes].concat())
+        });
+    prop_oneof![8 => broken, 1 => noise, 1 => prop::collection::vec(any::<u8>(), 0..64)]
+}
+
+/// Frames of one turn: up to more than fit a batch.
+fn turns() -> impl Strategy<Value = Vec<(std::time::Duration, Side, Vec<Vec<u8>>)>> {
+    let side = prop::sample::select(Side::ALL.to_vec());
+    let frames = prop_oneof![
+        9 => prop::collection::vec(frame(), 0..12),
+        1 => prop::collection::vec(frame(), BATCH - 1..BATCH + 2),
+    ];
+    prop::collection::vec((pause(), side, frames), 1..8)
+}
+
+proptest! {
+    #![proptest_config(cases(300))]
+
+    #[test]
+    fn whatever_arrives_is_decided_once_and_as_the_reference_says(
+        rules in rules(), settings in settings(), turns in turns(),
+    ) {
+        let mut engine = Engine::new(rules.clone(), &settings);
+        let rules = door::rules(&settings, rules);
+        let mut plain = Evaluator::new(&rules, &settings, SECRET[0]);
+        let mut now = Time::from_nanos(5);
+        for (pause, side, frames) in &turns {
+            now = now + *pause;
+            let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+            let decisions = engine.decide(*side, &frames, now).to_vec();
+            prop_assert_eq!(decisions.len(), frames.len().min(BATCH), "one decision a frame");
+            for (place, (frame, decision)) in frames.iter().zip(decisions).enumerate() {
+                let reply = engine.decider.reply(place);
+                match headers::read(*side, frame, headers::max_frame(MTU)) {
+                    Ok(packet) => {
+                        let expected = plain.evaluate(&packet, now);
+                        prop_assert_eq!((decision.verdict, decision.reason), (expected.verdict, expected.reason));
+                        let reply = reply.map(|reply| &reply[usize::from(packet.network)..]);
+                        prop_assert_eq!(reply, expected.replies.first().map(Vec::as_slice));
+                    }
+                    Err(reason) => {
+                        prop_assert_eq!(decision.reason, reason);
+                        let verdict = settings.frames.verdict(reason).unwrap_or(Verdict::Drop);
+                        prop_assert_eq!(decision.verdict, verdict, "what rules cannot see passes by its class alone");
+                        prop_assert_eq!(reply, None);
+                    }
+                }
+                prop_assert!(reply.is_none() || decision.verdict == Verdict::Drop, "what is answered is not forwarded");
+            }
+        }
+        assert_bounded(&rules, &settings, &turns);
+    }
+}
+
+/// With room for next to nothing: nothing grows, and no frame is left without a decision.
+fn assert_bounded(rules: &RuleSet, settings: &Settings, turns: &[(std::time::Duration, Side, Vec<Vec<u8>>)]) {
+    let Engine { table, state, counters, events, .. } = Engine::with_room(rules.clone(), settings, FEW);
+    let mut decider = Decider::new(headers::max_frame(MTU), SECRET[0]);
+    let mut now = Time::from_nanos(5);
+    for (pause, side, frames) in turns {
+        now = now + *pause;
+        let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+        let context = Context { table: &table, state: &state, counters: &counters, events: &events, wall: 0 };
+        assert_eq!(decider.decide(*side, &frames, now, context).len(), frames.len().min(BATCH));
+        let early = decider.early();
+        for (_, frame) in frames.iter().take(BATCH).enumerate().filter(|(place, _)| early >> place & 1 == 1) {
+            decider.look_again(*side, frame, now, true, context);
+        }
+        assert_within(&state, now);
+    }
+}
+
+fn assert_within(state: &State, now: Time) {
+    let entries: u64 = state.lists.summaries().iter().map(|list| list.entries).sum();
+    assert!(entries <= state.lists.capacity() as u64, "{entries} entries");
+    if let Some(flows) = state.flows() {
+        assert!(flows.count(now) <= 4 * FEW.next_multiple_of(16) as u64, "{} connections", flows.count(now));
+    }
+}

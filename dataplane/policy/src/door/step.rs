@@ -1,0 +1,314 @@
+//! One packet of a knock: how it is written, and which packets it is.
+//!
+//! | written                    | is |
+//! |----------------------------|----|
+//! | `tcp/7000`                 | any TCP packet to the port |
+//! | `tcp/7000 syn,!ack`        | one with these flags, and without those behind `!`, as in `tcp-flags` |
+//! | `udp/4321`                 | any UDP packet to the port |
+//! | `udp/4321 "open sesame"`   | one whose payload is just this, a line's end behind it aside; `\"` and `\\` are `"` and `\` |
+//! | `icmp`                     | an echo request |
+//! | `icmp size=128`            | one of so many bytes, with its IP header |
+//!
+//! A fragment behind the first is no step.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::packet::{Family, Packet, TcpFlag, protocol};
+use crate::word::{Set, Word};
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A TCP packet.
+    Tcp {
+        /// To this port.
+        port: u16,
+        /// With these flags…
+        set: Set<TcpFlag>,
+        /// …and without these.
+        clear: Set<TcpFlag>,
+    },
+    /// A UDP packet.
+    Udp {
+        /// To this port.
+        port: u16,
+        /// With this payload.
+        passphrase: Option<String>,
+    },
+    /// An echo request of the packet's family.
+    Icmp {
+        /// Bytes of the IP packet.
+        size: Option<u16>,
+    },
+}
+
+/// The longest passphrase, in bytes: it must come in one packet that no network takes apart.
+const LONGEST_PASSPHRASE: usize = 512;
+
+/// An echo request without data: what has fewer bytes is none. Of IPv4, which is the shorter one.
+const SHORTEST_ECHO: u16 = 28;
+
+impl Step {
+    /// Whether the packet is this step.
+    pub fn is(&self, packet: &Packet<'_>) -> bool {
+        let is_to = |number, port| packet.protocol == number && packet.ports.is_some_and(|ports| ports.1 == port);
+        match self {
+            Step::Tcp { port, set, clear } => {
+                let has = |flags: Set<TcpFlag>| set.is_subset(flags) && !clear.intersects(flags);
+                is_to(protocol::TCP, *port)
+                    && (set.is_empty() && clear.is_empty() || packet.tcp_flags().is_some_and(has))
+            }
+            Step::Udp { port, passphrase } => {
+                is_to(protocol::UDP, *port)
+                    && passphrase.as_ref().is_none_or(|text| line(packet.payload) == text.as_bytes())
+            }
+            Step::Icmp { size } => {
+                let echo = match packet.family() {
+                    Family::Ipv4 => (protocol::ICMP, 8),
+                    Family::Ipv6 => (protocol::ICMPV6, 128),
+                };
+                packet.icmp.is_some_and(|(kind, _)| (packet.protocol, kind) == echo)
+                    && size.is_none_or(|size| packet.ip_length == u32::from(size))
+            }
+        }
+    }
+
+    /// Whether it takes more to know than a number.
+    pub const fn is_secret(&self) -> bool {
+        matches!(self, Step::Udp { passphrase: Some(_), .. })
+    }
+
+    /// The port that must be known to send it.
+    pub const fn port(&self) -> Option<u16> {
+        match self {
+            Step::Tcp { port, .. } | Step::Udp { port, .. } => Some(*port),
+            Step::Icmp { .. } => None,
+        }
+    }
+}
+
+/// Without one line's end: programs that send what somebody typed put one behind it.
+fn line(payload: &[u8]) -> &[u8] {
+    let text = payload.strip_suffix(b"\n").unwrap_or(payload);
+    if text.len() == payload.len() { text } else { text.strip_suffix(b"\r").unwrap_or(text) }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Tcp { port, set, clear } => {
+                write!(f, "tcp/{port}")?;
+                let set = set.iter().map(|flag| flag.name().to_owned());
+                let flags: Vec<_> = set.chain(clear.iter().map(|flag| format!("!{}", flag.name()))).collect();
+                if flags.is_empty() { Ok(()) } else { write!(f, " {}", flags.join(",")) }
+            }
+            Step::Udp { port, passphrase: None } => write!(f, "udp/{port}"),
+            Step::Udp { port, passphrase: Some(text) } => {
+                write!(f, "udp/{port} \"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+            }
+            Step::Icmp { size: None } => f.write_str("icmp"),
+            Step::Icmp { size: Some(size) } => write!(f, "icmp size={size}"),
+        }
+    }
+}
+
+impl FromStr for Step {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Step, String> {
+        let (what, rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+        let rest = rest.trim();
+        match what.split_once('/') {
+            Some(("tcp", port)) => tcp(self::port(port)?, rest),
+            Some(("udp", port)) => Ok(Step::Udp { port: self::port(port)?, passphrase: passphrase(rest)? }),
+            None if what == "icmp" => Ok(Step::Icmp { size: size(rest)? }),
+            _ => Err(format!(
+                "`{what}` is no step; write `tcp/1234`, `tcp/7000 syn`, `udp/4321 \"open sesame\"` or `icmp size=128`"
+            )),
+        }
+    }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|port| digits && *port > 0)
+        .ok_or_else(|| format!("`{text}` is no port; a step is one packet to one port, from 1 to 65535, as `tcp/1234`"))
+}
+
+fn tcp(port: u16, flags: &str) -> Result<Step, String> {
+    if flags.starts_with('"') {
+        return Err(format!(
+            "a passphrase cannot come with TCP: what comes first is a SYN, which carries no payload; write `udp/{port} \
+             {flags}`"
+        ));
+    }
+    let (mut set, mut clear) = (Set::EMPTY, Set::EMPTY);
+    for word in flags.split([' ', ',']).filter(|word| !word.is_empty()) {
+        let (flags, name) = match word.strip_prefix('!') {
+            Some(name) => (&mut clear, name),
+            None => (&mut set, word),
+        };
+        let Some(flag) = TcpFlag::from_name(name) else {
+            let known: Vec<_> = TcpFlag::ALL.iter().map(|flag| flag.name()).collect();
+            return Err(format!("`{name}` is no TCP flag; write some of {}, each perhaps with `!`", known.join(", ")));
+        };
+        flags.insert(flag);
+    }
+    if set.intersects(clear) {
+        return Err(format!("`{flags}` asks for a flag that is both set and not; write `syn,!ack`, for example"));
+    }
+    Ok(Step::Tcp { port, set, clear })
+}
+
+/// In quotes, with `\"` and `\\`.
+fn passphrase(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |why: &str| {
+        Err(format!(
+            "{why}; a passphrase stands in quotes, as `udp/4321 \"open sesame\"`, with `\\\"` and `\\\\` in it"
+        ))
+    };
+    let Some(quoted) = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) else {
+        return wrong("what follows the port is no passphrase");
+    };
+    let (mut said, mut chars) = (String::new(), quoted.chars());
+    while let Some(char) = chars.next() {
+        match char {
+            '\\' => match chars.next() {
+                Some(char @ ('"' | '\\')) => said.push(char),
+                _ => return wrong("`\\` stands before something else than `\"` or `\\`"),
+            },
+            '"' => return wrong("there is a `\"` in the middle of the passphrase"),
+            char if char.is_control() => return wrong("there is a control character in the passphrase"),
+            char => said.push(char),
+        }
+    }
+    match said.len() {
+        0 => wrong("the passphrase is empty"),
+        length if length > LONGEST_PASSPHRASE => wrong("the passphrase is longer than 512 bytes"),
+        _ => Ok(Some(said)),
+    }
+}
+
+fn size(text: &str) -> Result<Option<u16>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let size = text.strip_prefix("size=").filter(|size| size.bytes().all(|byte| byte.is_ascii_digit()));
+    let size = size.and_then(|size| size.parse().ok()).filter(|size| *size >= SHORTEST_ECHO);
+    size.map(Some).ok_or_else(|| {
+        format!("`{text}` is no size of a ping; write the bytes of the whole IP packet, from 28, as `icmp size=128`")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cases::cases;
+    use crate::packet::Side;
+
+    fn packet(protocol: u8, port: u16, payload: &'static [u8]) -> Packet<'static> {
+        let (source, destination) = ([192, 0, 2, 1].into(), [203, 0, 113, 1].into());
+        Packet { ports: Some((40_000, port)), payload, ..Packet::bare(Side::Outside, source, destination, protocol) }
+    }
+
+    fn step(text: &str) -> Step {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn steps_read_as_they_are_written() {
+        for text in ["tcp/1", "tcp/7000 syn,!ack", "udp/65535", r#"udp/4321 "a \"b\" \\ c""#, "icmp", "icmp size=128"] {
+            assert_eq!(step(text).to_string(), text);
+        }
+        assert_eq!(step("  tcp/7000   !ack   syn "), step("tcp/7000 syn,!ack"));
+    }
+
+    #[test]
+    fn what_is_no_step_is_told_with_what_to_write() {
+        let cases = [
+            ("", "`` is no step; write `tcp/1234`"),
+            ("sctp/7", "`sctp/7` is no step"),
+            ("TCP/7", "`TCP/7` is no step"),
+            ("tcp", "`tcp` is no step"),
+            ("icmp/8", "`icmp/8` is no step"),
+            ("tcp/0", "`0` is no port"),
+            ("tcp/65536", "`65536` is no port"),
+            ("tcp/+7", "`+7` is no port"),
+            ("tcp/7000-7010", "`7000-7010` is no port; a step is one packet to one port"),
+            ("tcp/7 sin", "`sin` is no TCP flag; write some of fin, syn"),
+            ("tcp/7 syn,!syn", "both set and not"),
+            ("tcp/7 \"a\"", "a SYN, which carries no payload; write `udp/7 \"a\"`"),
+            ("udp/7 a", "what follows the port is no passphrase"),
+            ("udp/7 \"a", "what follows the port is no passphrase"),
+            ("udp/7 \"", "what follows the port is no passphrase"),
+            ("udp/7 \"\"", "the passphrase is empty"),
+            ("udp/7 \"a\\n\"", "`\\` stands before something else"),
+            ("udp/7 \"a\\\"", "`\\` stands before something else"),
+            ("udp/7 \"a\"b\"", "in the middle"),
+            ("udp/7 \"a\nb\"", "a control character"),
+            ("icmp size=27", "is no size of a ping"),
+            ("icmp size=+128", "is no size of a ping"),
+            ("icmp 128", "is no size of a ping"),
+        ];
+        for (text, expected) in cases {
+            let error = text.parse::<Step>().unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        assert!(format!("udp/7 \"{}\"", "a".repeat(513)).parse::<Step>().is_err());
+    }
+
+    proptest! {
+        #![proptest_config(cases(500))]
+
+        #[test]
+        fn any_passphrase_reads_as_it_is_written(port in 1_u16.., text in "[^\\p{Cc}]{1,100}") {
+            let step = Step::Udp { port, passphrase: Some(text) };
+            prop_assert_eq!(step.to_string().parse(), Ok(step));
+        }
+
+        #[test]
+        fn any_text_is_a_step_or_refused(text in "(tcp/|udp/|icmp ?)?[0-9]{0,5}( ?[!-~ ]{0,12})?") {
+            if let Ok(step) = text.parse::<Step>() {
+                prop_assert_eq!(step.to_string().parse(), Ok(step));
+            }
+        }
+    }
+
+    #[test]
+    fn a_passphrase_is_the_whole_payload_but_for_one_end_of_line() {
+        let step = step(r#"udp/7 "sesame""#);
+        for payload in [&b"sesame"[..], b"sesame\n", b"sesame\r\n"] {
+            assert!(step.is(&packet(protocol::UDP, 7, payload)), "{payload:?}");
+        }
+        for payload in [&b""[..], b"sesam", b"sesame ", b"sesame\r", b"sesame\n\n", b"Sesame", b"\nsesame"] {
+            assert!(!step.is(&packet(protocol::UDP, 7, payload)), "{payload:?}");
+        }
+        assert!(!step.is(&packet(protocol::UDP, 8, b"sesame")) && !step.is(&packet(protocol::TCP, 7, b"sesame")));
+    }
+
+    #[test]
+    fn a_ping_is_an_echo_request_of_its_family_and_size() {
+        let ping = |number, kind, ip_length| {
+            let bare = packet(number, 0, b"");
+            let bare = Packet { ports: None, icmp: Some((kind, 0)), ip_length, ..bare };
+            match number {
+                protocol::ICMPV6 => Packet { source: "2001:db8::1".parse().unwrap(), ..bare },
+                _ => bare,
+            }
+        };
+        let (any, sized) = (step("icmp"), step("icmp size=128"));
+        assert!(any.is(&ping(protocol::ICMP, 8, 84)) && any.is(&ping(protocol::ICMPV6, 128, 104)));
+        assert!(sized.is(&ping(protocol::ICMP, 8, 128)) && !sized.is(&ping(protocol::ICMP, 8, 129)));
+        for (number, kind) in [(protocol::ICMP, 0), (protocol::ICMP, 128), (protocol::ICMPV6, 8), (protocol::TCP, 8)] {
+            assert!(!any.is(&ping(number, kind, 84)), "{number} {kind}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Doors in the plainest form: who has begun to knock, and for whom what is open.
+//!
+//! What a packet does to a knock is [`progress::next`]'s to say. Around it stands what may keep the packet from being
+//! looked at, in this order: too many ports, the closing knock, who may knock, hold-off, attempts.
+//!
+//! Time that ran out is not told: who knocks too late begins anew.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::tracking::Stays;
+use super::walk::Walk;
+use crate::door::ports::{self, Ports};
+use crate::door::progress::{self, Outcome, Progress, StepSet};
+use crate::door::{Door, Event, Failure, What};
+use crate::packet::Packet;
+use crate::time::{Time, format_duration};
+use crate::word::Word as _;
+
+/// All that doors remember. Keys are a door's list and a source, or a door and a source.
+#[derive(Debug, Default)]
+pub(super) struct Doors {
+    /// Knocks that have begun, opening and closing ones.
+    knocks: HashMap<(String, IpAddr), Progress>,
+    /// By the list of those that a door is open for, the source and the destination: until when.
+    grants: HashMap<(String, IpAddr, IpAddr), Time>,
+    /// Until when a source's knocks at a door are ignored.
+    held: HashMap<(String, IpAddr), Time>,
+    /// First steps of a source at a door, and until when they count.
+    attempts: HashMap<(String, IpAddr), (u64, Time)>,
+    /// The ports that a source has tried.
+    ports: HashMap<IpAddr, Ports>,
+}
+
+impl Doors {
+    /// Whether the address is in the list of a door, as far as packets to or from the other address are concerned; `to`
+    /// stands for that.
+    pub(super) fn hold(&self, list: &str, address: IpAddr, other: IpAddr, to: u32, now: Time) -> bool {
+        let granted = self.grants.get(&(list.to_owned(), address, other)).is_some_and(|until| now < *until);
+        let knocks = self.knocks.get(&(list.to_owned(), address));
+        granted || knocks.is_some_and(|at| at.to == to && now < at.deadline)
+    }
+
+    /// Who is in which list of a door, and for how long, whatever the destination.
+    pub(super) fn live(&self, now: Time) -> HashMap<(String, IpAddr), Duration> {
+        let mut live = HashMap::<_, Duration>::new();
+        let grants = self.grants.iter().map(|((list, source, _), until)| ((list.clone(), *source), *until));
+        let knocks = self.knocks.iter().map(|(key, at)| (key.clone(), at.deadline));
+        for (key, until) in grants.chain(knocks).filter(|(_, until)| now < *until) {
+            let left = live.entry(key).or_default();
+            *left = until.since(now).max(*left);
+        }
+        live
+    }
+
+    /// Forgets what is over.
+    pub(super) fn sweep(&mut self, now: Time) {
+        self.knocks.retain(|_, at| now < at.deadline);
+        self.grants.retain(|_, until| now < *until);
+        self.held.retain(|_, until| now < *until);
+        self.attempts.retain(|_, (_, until)| now < *until);
+        self.ports.retain(|_, ports| now < ports.until());
+    }
+
+    /// Whether the source has tried too many ports, this packet's included.
+    fn ignore(&mut self, budget: &ports::PortBudget, secret: [u64; 2], packet: &Packet<'_>, now: Time) -> bool {
+        let known = self.ports.entry(packet.source).or_default();
+        match ports::bit(secret, packet) {
+            Some(bit) => known.ignores(bit, budget, now),
+            None => known.are_too_many(now),
+        }
+    }
+
+    /// Whether the source may begin once more.
+    fn attempt(&mut self, door: &Door, source: IpAddr, now: Time) -> bool {
+        let Some(most) = door.max_attempts else { return true };
+        let known = self.attempts.entry((door.name.clone(), source)).or_insert((0, now + most.per));
+        if now >= known.1 {
+            *known = (0, now + most.per);
+        }
+        known.0 += 1;
+        known.0 <= u64::from(most.count)
+    }
+
+    /// Remembers how far the source is; none if nothing has begun.
+    fn remember(&mut self, list: String, source: IpAddr, progress: Option<Progress>) {
+        match progress {
+            Some(progress) => self.knocks.insert((list, source), progress),
+            None => self.knocks.remove(&(list, source)),
+        };
+    }
+}
+
+impl Walk<'_, '_> {
+    /// Whether the address is in the list: by itself, or by a door and then towards the other address only.
+    pub(super) fn is_listed(&self, list: &str, address: IpAddr, other: IpAddr) -> bool {
+        let evaluator = &self.evaluator;
+        let to = progress::tag(evaluator.secret, other);
+        evaluator.lists.contains(list, address, self.now) || evaluator.doors.hold(list, address, other, to, self.now)
+    }
+
+    /// `knock`: holds the packet against the door's knocks. What it changed, for people.
+    pub(super) fn knock(&mut self, name: &str) -> Option<String> {
+        let settings = self.evaluator.settings;
+        let door = settings.doors.iter().find(|door| door.name == name)?;
+        let (secret, now) = (self.evaluator.secret, self.now);
+        let fits = StepSet::of(&door.knock, self.packet);
+        if self.evaluator.doors.ignore(&settings.port_budget, secret, self.packet, now) {
+            let is_step = fits != StepSet(0) || StepSet::of(&door.close, self.packet) != StepSet(0);
+            return is_step.then(|| self.failed(door, Failure::Ports));
+        }
+        self.closing(door).or_else(|| self.opening(door, fits))
+    }
+
+    /// The knock that closes the door, for a source that it is open for.
+    fn closing(&mut self, door: &Door) -> Option<String> {
+        let (shape, now) = (door.closing_shape()?, self.now);
+        let (source, destination) = (self.packet.source, self.packet.destination);
+        let doors = &mut self.evaluator.doors;
+        let grant = (door.open_list(), source, destination);
+        doors.grants.get(&grant).filter(|until| now < **until)?;
+        let list = door.closing_list();
+        let at = doors.knocks.get(&(list.clone(), source)).copied();
+        let fits = StepSet::of(&door.close, self.packet);
+        match progress::next(shape, at, fits, progress::tag(self.evaluator.secret, destination), now) {
+            Outcome::Stepped(progress) => {
+                doors.remember(list, source, Some(progress));
+                None
+            }
+            Outcome::Opened => {
+                doors.grants.remove(&grant);
+                doors.remember(list, source, None);
+                doors.remember(door.knocking_list(), source, None);
+                self.tell_of(door, What::Closed);
+                Some(format!("door {} closed", door.name))
+            }
+            Outcome::Nothing | Outcome::Repeated | Outcome::StartedOver(_) => None,
+        }
+    }
+
+    fn opening(&mut self, door: &Door, fits: StepSet) -> Option<String> {
+        let (source, destination, now) = (self.packet.source, self.packet.destination, self.now);
+        if !door.admits(source) {
+            return fits.contains(0).then(|| self.failed(door, Failure::Source));
+        }
+        let doors = &mut self.evaluator.doors;
+        if doors.held.get(&(door.name.clone(), source)).is_some_and(|until| now < *until) {
+            return (fits != StepSet(0)).then(|| self.failed(door, Failure::HeldOff));
+        }
+        let (list, shape) = (door.knocking_list(), door.shape());
+        let at = doors.knocks.get(&(list.clone(), source)).copied();
+        let mut outcome = progress::next(shape, at, fits, progress::tag(self.evaluator.secret, destination), now);
+        let refused = outcome.begins(shape) && !doors.attempt(door, source, now);
+        if refused {
+            outcome = outcome.without_beginning();
+        }
+        match outcome {
+            Outcome::Nothing | Outcome::Repeated => {}
+            Outcome::Stepped(progress) => doors.remember(list, source, Some(progress)),
+            Outcome::StartedOver(progress) => doors.remember(list, source, progress),
+            Outcome::Opened => {
+                doors.remember(list, source, None);
+                doors.grants.insert((door.open_list(), source, destination), now + door.open_for);
+                doors.held.insert((door.name.clone(), source), now + door.hold_off);
+            }
+        }
+        let said = self.said(door, outcome);
+        if refused {
+            let failed = self.failed(door, Failure::Attempts);
+            return Some(said.into_iter().chain([failed]).collect::<Vec<_>>().join("; "));
+        }
+        said
+    }
+
+    /// What came of it, told and for people.
+    fn said(&mut self, door: &Door, outcome: Outcome) -> Option<String> {
+        let name = &door.name;
+        let step = |progress: Progress| format!("step {} of door {name}", progress.steps);
+        match outcome {
+            Outcome::Nothing => None,
+            Outcome::Repeated => Some(format!("a step of door {name} that was taken already")),
+            Outcome::Stepped(progress) => {
+                self.tell_of(door, What::Stepped(progress.steps));
+                Some(step(progress))
+            }
+            Outcome::Opened => {
+                self.tell_of(door, What::Opened);
+                Some(format!("door {name} opened for {}", format_duration(door.open_for)))
+            }
+            Outcome::StartedOver(progress) => {
+                self.tell_of(door, What::Failed(Failure::StartedOver));
+                let over = format!("starts over at door {name}");
+                Some(progress.map_or(over.clone(), |progress| format!("{over}: {}", step(progress))))
+            }
+        }
+    }
+
+    fn failed(&mut self, door: &Door, why: Failure) -> String {
+        self.tell_of(door, What::Failed(why));
+        format!("a step of door {} that does not count: {}", door.name, why.name())
+    }
+
+    fn tell_of(&mut self, door: &Door, what: What) {
+        let (source, destination) = (self.packet.source, self.packet.destination);
+        self.doors.push(Event { door: door.name.clone(), source, destination, what });
+    }
+
+    /// `accept` with a `door`: the connection that begins with this packet, if one does, is the door's.
+    pub(super) fn accept_door(&mut self, name: &str) -> Option<String> {
+        let seen = self.seen.filter(|seen| seen.source.is_some() && seen.stays == Stays::IfForwarded)?;
+        let flow = self.evaluator.tracker.flow_mut(&seen.flow?, self.now)?;
+        flow.door = Some(name.to_owned());
+        Some(format!("the connection is one of door {name}"))
+    }
+}

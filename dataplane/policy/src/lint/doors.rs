@@ -1,0 +1,248 @@
+//! Doors of the settings: knocks that take few guesses, that scans and programs come close to, or that open more than
+//! they are for.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use super::{Code, Lint, Subject};
+use crate::door::progress::{Outcome, StepSet, next};
+use crate::door::{Door, Step};
+use crate::rule::AddressSet;
+use crate::time::Time;
+
+/// Ports that can stand in a step.
+const PORTS: u128 = 65_535;
+
+/// With fewer ports than this, trying all knocks takes days and not centuries, at a thousand packets a second.
+const FEW: usize = 3;
+
+/// Ports that scans try first, or that programs connect to by themselves. Source: nmap's most frequent ports
+/// (nmap-services), IANA's registry.
+const SERVICES: [u16; 28] = [
+    21, 22, 23, 25, 53, 80, 110, 111, 123, 135, 139, 143, 161, 443, 445, 465, 587, 853, 993, 995, 1723, 3306, 3389,
+    5432, 5900, 8080, 8291, 8443,
+];
+
+pub(super) fn lints(doors: &[Door]) -> Vec<Lint> {
+    let mut lints = Vec::new();
+    for (place, door) in doors.iter().enumerate() {
+        lints.extend([short(door), ordered(door), service(door)].into_iter().flatten());
+        lints.extend(doors.iter().enumerate().filter_map(|(other_place, other)| {
+            let both = opens(door, other);
+            // Of two that open each other, one is told.
+            let told = other_place != place && both && !(other_place < place && opens(other, door));
+            told.then(|| overlapping(other, door))
+        }));
+        lints.extend(lenient(door));
+    }
+    lints
+}
+
+fn lint(code: Code, door: &Door, key: &str, sentence: String, remedy: &str) -> Lint {
+    let subject = Subject::Door(door.name.clone());
+    Lint { code, subject, line: 0, property: Some(key.to_owned()), sentence, remedy: remedy.to_owned(), also: None }
+}
+
+fn short(door: &Door) -> Option<Lint> {
+    let steps = ports(door).len();
+    if steps >= FEW || door.knock.iter().any(has_passphrase) {
+        return None;
+    }
+    let sentence = format!(
+        "the knock of door `{}` takes at most {} of somebody who tries them all",
+        door.name,
+        count(guesses(steps), "guess", "guesses")
+    );
+    let remedy = "knock at three ports or more, or with a passphrase: `udp/4321 \"open sesame\"`";
+    Some(lint(Code::ShortKnock, door, "knock", sentence, remedy))
+}
+
+/// Two ports are always in an order.
+fn ordered(door: &Door) -> Option<Lint> {
+    let ports = ports(door);
+    let how = match ports.is_sorted_by(|one, other| one < other) {
+        true => "ascend",
+        false if ports.is_sorted_by(|one, other| one > other) => "descend",
+        false => return None,
+    };
+    if ports.len() < FEW {
+        return None;
+    }
+    let orders: u64 = (1..=ports.len() as u64).product();
+    let sentence = format!(
+        "the ports of door `{}` {how}, as those of a scan do: who tries only such knocks needs about {} times fewer \
+         guesses than {}",
+        door.name,
+        grouped(orders.into()),
+        guesses(ports.len()).map_or_else(|| "10^38".to_owned(), grouped)
+    );
+    Some(lint(Code::OrderedKnock, door, "knock", sentence, "write its ports in an order that goes up and down"))
+}
+
+fn service(door: &Door) -> Option<Lint> {
+    let known: BTreeSet<u16> = ports(door).into_iter().filter(|port| SERVICES.contains(port)).collect();
+    let ports: Vec<String> = known.iter().map(ToString::to_string).collect();
+    let (what, whose) = match ports.len() {
+        0 => return None,
+        1 => ("port", "a service"),
+        _ => ("ports", "services"),
+    };
+    let sentence = format!(
+        "the knock of door `{}` has {what} {} of {whose} in it, which scans try first and programs by themselves",
+        door.name,
+        ports.join(", ")
+    );
+    let remedy = "knock at ports that nobody else has a reason to try, as 7000 to 49151 outside of the well-known ones";
+    Some(lint(Code::ServiceKnock, door, "knock", sentence, remedy))
+}
+
+fn overlapping(opened: &Door, door: &Door) -> Lint {
+    let sentence = format!("who knocks at door `{}` opens door `{}` as well", door.name, opened.name);
+    let remedy = "give them other steps: what they have in common may stand at the beginning, but not be all of one";
+    lint(Code::OverlappingKnock, door, "knock", sentence, remedy)
+}
+
+fn lenient(door: &Door) -> Option<Lint> {
+    if door.strict || door.knock.len() == 1 {
+        return None;
+    }
+    let sentence = format!(
+        "packets in between do not start door `{}` over: a scan that comes by its steps in their order, whatever else it \
+         tries, opens it",
+        door.name
+    );
+    Some(lint(Code::LenientDoor, door, "strict", sentence, "leave `strict` out: it is on by default"))
+}
+
+/// Whether somebody who knocks at `door`, and sends nothing else, opens `other`.
+fn opens(door: &Door, other: &Door) -> bool {
+    let (shape, now) = (other.shape(), Time::default());
+    let mut progress = None;
+    may_meet(door, other)
+        && door.knock.iter().any(|step| {
+            let is = |(place, of): (usize, &Step)| if covers(of, step) { 1 << place } else { 0 };
+            let fits = StepSet(other.knock.iter().enumerate().map(is).sum());
+            match next(shape, progress, fits, 0, now) {
+                Outcome::Opened => return true,
+                Outcome::Stepped(at) => progress = Some(at),
+                Outcome::StartedOver(at) => progress = at,
+                Outcome::Nothing | Outcome::Repeated => {}
+            }
+            false
+        })
+}
+
+/// Whether every packet that is the second step is the first one too.
+fn covers(one: &Step, other: &Step) -> bool {
+    match (one, other) {
+        (Step::Tcp { port, set, clear }, Step::Tcp { port: other, set: all, clear: none }) => {
+            port == other && set.is_subset(*all) && clear.is_subset(*none)
+        }
+        (Step::Udp { port, passphrase }, Step::Udp { port: other, passphrase: said }) => {
+            port == other && (passphrase.is_none() || passphrase == said)
+        }
+        (Step::Icmp { size }, Step::Icmp { size: other }) => size.is_none() || size == other,
+        _ => false,
+    }
+}
+
+/// Whether somebody may knock at both.
+fn may_meet(one: &Door, other: &Door) -> bool {
+    let first = |set: &AddressSet| match set {
+        AddressSet::Prefix(IpNet::V4(net)) => net.network().into(),
+        AddressSet::Prefix(IpNet::V6(net)) => net.network().into(),
+        AddressSet::Range(first, _) => *first,
+    };
+    let meet = |one: &AddressSet, other: &AddressSet| one.contains(first(other)) || other.contains(first(one));
+    one.sources.is_empty()
+        || other.sources.is_empty()
+        || one.sources.iter().any(|set| other.sources.iter().any(|others| meet(set, others)))
+}
+
+fn ports(door: &Door) -> Vec<u16> {
+    door.knock.iter().filter_map(Step::port).collect()
+}
+
+const fn has_passphrase(step: &Step) -> bool {
+    matches!(step, Step::Udp { passphrase: Some(_), .. })
+}
+
+/// How many knocks there are with so many ports; none if that is more than can be said.
+fn guesses(steps: usize) -> Option<u128> {
+    PORTS.checked_pow(u32::try_from(steps).ok()?)
+}
+
+fn count(number: Option<u128>, one: &str, many: &str) -> String {
+    let number = number.unwrap_or(u128::MAX);
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
+}
+
+/// `4,294,836,225`.
+fn grouped(number: u128) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::door::tests::doors;
+
+    fn found(json: &str) -> Vec<(Code, String)> {
+        lints(&doors(json)).into_iter().map(|lint| (lint.code, lint.sentence)).collect()
+    }
+
+    fn codes(json: &str) -> Vec<Code> {
+        found(json).into_iter().map(|(code, _)| code).collect()
+    }
+
+    #[test]
+    fn short_knocks_are_told_with_how_many_guesses_they_take() {
+        for (knock, guesses) in [
+            (r#""icmp""#, "1 guess "),
+            (r#""tcp/7000""#, "65,535 guesses"),
+            (r#""tcp/7000","icmp","udp/900""#, "4,294,836,225 guesses"),
+        ] {
+            let found = found(&format!(r#"[{{"name":"a","knock":[{knock}]}}]"#));
+            assert!(found.len() == 1 && found[0].1.contains(guesses), "{found:?}");
+        }
+        assert_eq!(codes(r#"[{"name":"a","knock":["udp/7000 \"a\""]}]"#), []);
+    }
+
+    #[test]
+    fn ports_that_only_rise_or_fall_are_told() {
+        let with = |ports: &str| codes(&format!(r#"[{{"name":"a","knock":[{ports}]}}]"#));
+        assert_eq!(with(r#""tcp/7000","tcp/8000","udp/9000""#), [Code::OrderedKnock]);
+        assert_eq!(with(r#""tcp/9000","icmp","udp/8000","tcp/7000""#), [Code::OrderedKnock]);
+        assert_eq!(with(r#""tcp/7000","tcp/9000","udp/8000""#), []);
+        assert_eq!(with(r#""tcp/7000","tcp/7000","udp/8000""#), []);
+        let most: Vec<_> = (7001..7017).map(|port| format!("\"tcp/{port}\"")).collect();
+        let found = found(&format!(r#"[{{"name":"a","knock":[{}]}}]"#, most.join(",")));
+        assert!(found[0].1.ends_with("about 20,922,789,888,000 times fewer guesses than 10^38"), "{found:?}");
+    }
+
+    #[test]
+    fn a_door_that_opens_on_the_way_to_another_is_told_once() {
+        let two = |one: &str, other: &str| {
+            codes(&format!(
+                r#"[{{"name":"a","knock":["tcp/7000","tcp/9000",{one}]}},{{"name":"b","knock":["tcp/7000","tcp/9000",{other}]}}]"#
+            ))
+        };
+        assert_eq!(two(r#""tcp/8000""#, r#""tcp/8000","udp/1""#), [Code::OverlappingKnock]);
+        assert_eq!(two(r#""tcp/8000""#, r#""tcp/8000""#), [Code::OverlappingKnock], "the same");
+        assert_eq!(two(r#""udp/8000""#, r#""udp/8000 \"a\"""#), [Code::OverlappingKnock], "one asks for more");
+        assert_eq!(two(r#""tcp/8000""#, r#""udp/8000""#), [], "a common beginning");
+        let apart = r#"[{"name":"a","knock":["icmp size=99","udp/1 \"a\""],"sources":["192.0.2.0/24"]},
+                        {"name":"b","knock":["icmp size=99","udp/1 \"a\""],"sources":["192.0.3.0/24"]}]"#;
+        assert_eq!(codes(apart), [], "nobody may knock at both");
+        assert_eq!(codes(&apart.replace("0.3.0/24", "0.2.9")), [Code::OverlappingKnock]);
+    }
+}

@@ -1,0 +1,60 @@
+//! A wire's far end as frames see it: a host's interface, past its network stack.
+
+use std::io::Read as _;
+use std::mem::MaybeUninit;
+use std::net::UdpSocket;
+
+use anyhow::{Context as _, ensure};
+use knockplane_tests::Namespace;
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
+
+use crate::scene::PATIENCE;
+
+/// See the module.
+pub(crate) struct End {
+    socket: Socket,
+    /// The interface, as the kernel names it to packet sockets.
+    interface: SockAddr,
+}
+
+impl End {
+    pub(crate) fn open(host: &Namespace) -> anyhow::Result<End> {
+        host.within(|| {
+            let all = i32::from((libc::ETH_P_ALL as u16).to_be());
+            let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(all)))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.set_recv_buffer_size(8 << 20)?;
+            // Whoever receives a frame is told its interface, and may send by what was told.
+            let anyone = UdpSocket::bind("0.0.0.0:0")?;
+            anyone.set_broadcast(true)?;
+            anyone.send_to(b"which interface is this?", "10.77.0.255:9")?;
+            let (_, interface) = socket.recv_from(&mut [MaybeUninit::uninit(); 2048])?;
+            socket.attach_filter(&what_arrives())?;
+            Ok(End { socket, interface })
+        })
+    }
+
+    /// Sends a frame.
+    pub(crate) fn send(&self, frame: &[u8]) -> anyhow::Result<()> {
+        let sent = self.socket.send_to(frame, &self.interface).context("cannot send a frame")?;
+        ensure!(sent == frame.len(), "half a frame was sent");
+        Ok(())
+    }
+
+    /// The next frame that arrived here, in this room. Waits for a while.
+    pub(crate) fn next<'b>(&mut self, room: &'b mut [u8]) -> anyhow::Result<&'b [u8]> {
+        let length = self.socket.read(room)?;
+        Ok(&room[..length])
+    }
+}
+
+/// A packet socket's filter: not what is sent from its own host. Source: Linux `Documentation/networking/filter.rst`.
+fn what_arrives() -> [SockFilter; 4] {
+    let packet_type = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
+    [
+        SockFilter::new((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0, 0, packet_type),
+        SockFilter::new((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 0, 1, libc::PACKET_OUTGOING.into()),
+        SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0),
+        SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, u32::MAX),
+    ]
+}
