@@ -93,31 +93,31 @@ mod tests {
     #[test]
     fn frames_are_looked_at_in_order_until_they_took_their_step_or_are_too_old() {
         let mut early = Early::new(64);
-        early.keep(Side::Outside, at(100), b"first");
-        early.keep(Side::Inside, at(101), b"second");
+        assert!(early.keep(Side::Outside, at(100), b"first") && early.keep(Side::Inside, at(101), b"second"));
         let mut seen = Vec::new();
-        early.look(at(102), |_, frame, arrived| {
-            seen.push((frame.to_vec(), arrived));
+        early.look(at(102), |_, frame, arrived, is_last| {
+            seen.push((frame.to_vec(), arrived, is_last));
             frame == b"first"
         });
-        assert_eq!(seen, [(b"first".to_vec(), at(100)), (b"second".to_vec(), at(101))]);
-        early.look(at(102), |_, _, _| panic!("a millisecond has not passed"));
-        early.look(at(601), |_, frame, _| frame != b"second");
+        assert_eq!(seen, [(b"first".to_vec(), at(100), false), (b"second".to_vec(), at(101), false)]);
+        early.look(at(102), |_, _, _, _| panic!("a millisecond has not passed"));
+        early.look(at(601), |_, frame, _, _| frame != b"second");
         assert!(!early.is_empty());
-        early.look(at(602), |_, _, _| false);
+        early.look(at(602), |_, _, _, is_last| {
+            assert!(is_last);
+            false
+        });
         assert!(early.is_empty());
     }
 
     #[test]
     fn without_room_nothing_is_kept() {
         let mut early = Early::new(4);
-        early.keep(Side::Outside, at(1), b"too long");
-        assert!(early.is_empty());
-        for _ in 0..2 * ROOM {
-            early.keep(Side::Outside, at(1), b"here");
-        }
+        assert!(!early.keep(Side::Outside, at(1), b"too long") && early.is_empty());
+        let kept = (0..2 * ROOM).filter(|_| early.keep(Side::Outside, at(1), b"here")).count();
+        assert_eq!(kept, ROOM);
         let mut count = 0;
-        early.look(at(1), |_, _, _| {
+        early.look(at(1), |_, _, _, _| {
             count += 1;
             true
         });

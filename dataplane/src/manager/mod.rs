@@ -10,6 +10,7 @@ mod listener;
 
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use knockplane_engine::events::Event;
-use knockplane_engine::lists::{Gone, Why};
+use knockplane_engine::lists::{Gone, ListId, Why};
+use knockplane_policy::door::What;
 use knockplane_policy::eval::log::Entry;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::{Time, format_duration};
@@ -203,10 +205,28 @@ impl Manager {
                     };
                     tracing::info!(%address, list, level, "{what}");
                 }
+                Some(Event::Door { open, source, destination, what }) => self.log_door(open, source, destination, what),
                 Some(Event::Logged { table, rule, entry }) => self.log_packet(table, rule, &entry),
             }
         }
         self.shared.events.discard(EVENT_QUEUE);
+    }
+
+    /// That a door was opened or closed by a knock, unless the door is gone by now, or is not to be told of.
+    fn log_door(&self, open: ListId, source: IpAddr, destination: IpAddr, what: What) {
+        let generation = self.shared.generation.load();
+        let list = self.shared.state.lists.name(open).unwrap_or_default();
+        let doors = &generation.table.settings().doors;
+        let Some(door) = doors.iter().find(|door| door.log && door.open_list() == list) else { return };
+        let name = &door.name;
+        match what {
+            What::Opened => {
+                let time = format_duration(door.open_for);
+                tracing::info!(door = name, %source, %destination, time, "door opened");
+            }
+            What::Closed => tracing::info!(door = name, %source, %destination, "door closed"),
+            What::Stepped(_) | What::Failed(_) => {}
+        }
     }
 
     /// The line of a rule that logs, unless the rule is gone by now.

@@ -78,8 +78,8 @@ impl Findings {
         };
         for problem in problems {
             match problem.place() {
-                // Said already; and doors are tried offline, whether the dataplane runs them or not.
-                _ if matches!(problem, Problem::Invalid { .. } | Problem::Unmapped { .. } | Problem::Door { .. }) => {}
+                // Said already.
+                _ if matches!(problem, Problem::Invalid { .. } | Problem::Unmapped { .. }) => {}
                 None => self.errors.push(problem.to_string()),
                 Some(place) => {
                     let span = places.rule(&place.id, property(&problem));
