@@ -8,6 +8,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use knockplane_engine::lists::FirstSteps;
 use knockplane_policy::door::{self, Door};
 use knockplane_policy::settings::Settings;
 use serde::Deserialize;
@@ -28,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) copy: bool,
     pub(crate) offloads: Offloads,
     pub(crate) list_capacity: usize,
+    pub(crate) first_steps: FirstSteps,
     pub(crate) connection_capacity: usize,
     pub(crate) settings: Settings,
 }
@@ -41,6 +43,14 @@ const MAX_CONNECTIONS: usize = 100_000_000;
 pub(crate) enum Offloads {
     TurnOff,
     Refuse,
+}
+
+/// What an IPv6 source's first step is kept by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum KeptBy {
+    Address,
+    Prefix,
 }
 
 /// The file as it is written.
@@ -81,6 +91,14 @@ struct Dataplane {
     offloads: Offloads,
     #[serde(default = "default_list_capacity")]
     list_capacity: Spanned<usize>,
+    #[serde(default)]
+    first_step_quota: u32,
+    #[serde(default = "default_quota_prefix_v4")]
+    quota_prefix_v4: Spanned<u8>,
+    #[serde(default = "default_quota_prefix_v6")]
+    quota_prefix_v6: Spanned<u8>,
+    #[serde(default = "default_ipv6_first_steps")]
+    ipv6_first_steps: KeptBy,
     #[serde(default = "default_connection_capacity")]
     connection_capacity: Spanned<usize>,
 }
@@ -99,6 +117,18 @@ fn default_ring_size() -> Spanned<u32> {
 
 fn default_offloads() -> Offloads {
     Offloads::TurnOff
+}
+
+fn default_quota_prefix_v4() -> Spanned<u8> {
+    Spanned::new(0..0, FirstSteps::default().v4_length)
+}
+
+fn default_quota_prefix_v6() -> Spanned<u8> {
+    Spanned::new(0..0, FirstSteps::default().v6_length)
+}
+
+fn default_ipv6_first_steps() -> KeptBy {
+    KeptBy::Address
 }
 
 fn default_connection_capacity() -> Spanned<usize> {
@@ -172,6 +202,16 @@ impl Config {
             let message = "`list-capacity` is 0; nobody could knock; write how many addresses all lists may hold";
             return Err(at(Some(raw.list_capacity.span()), message.to_owned()));
         }
+        for (key, length, most, default) in
+            [("quota-prefix-v4", &raw.quota_prefix_v4, 32, 24), ("quota-prefix-v6", &raw.quota_prefix_v6, 128, 64)]
+        {
+            if !(1..=most).contains(length.get_ref()) {
+                let length_is = length.get_ref();
+                let message =
+                    format!("`{key}` is {length_is}; write a prefix length from 1 to {most}, such as {default}");
+                return Err(at(Some(length.span()), message));
+            }
+        }
         let connection_capacity = *raw.connection_capacity.get_ref();
         if !(1..=MAX_CONNECTIONS).contains(&connection_capacity) {
             let message = format!(
@@ -193,6 +233,12 @@ impl Config {
             copy: raw.copy,
             offloads: raw.offloads,
             list_capacity: raw.list_capacity.into_inner(),
+            first_steps: FirstSteps {
+                quota: raw.first_step_quota,
+                v4_length: raw.quota_prefix_v4.into_inner(),
+                v6_length: raw.quota_prefix_v6.into_inner(),
+                v6_by_prefix: raw.ipv6_first_steps == KeptBy::Prefix,
+            },
             connection_capacity,
             settings: file.policy.with_doors(file.doors).map_err(|error| at(None, error.to_owned()))?,
         })
@@ -291,6 +337,11 @@ mod tests {
                 "/etc/k.toml:5:13: `ring-size` is 1000; it must be a power of two",
             ),
             (format!("{MINIMAL}list-capacity = 0\n"), "/etc/k.toml:5:17: `list-capacity` is 0"),
+            (
+                format!("{MINIMAL}quota-prefix-v4 = 33\n"),
+                "/etc/k.toml:5:19: `quota-prefix-v4` is 33; write a prefix length from 1 to 32, such as 24",
+            ),
+            (format!("{MINIMAL}ipv6-first-steps = \"net\"\n"), "unknown variant `net`, expected `address` or `prefix`"),
             (MINIMAL.replace("eth2", "eth1"), "/etc/k.toml:3:10: `inside` is the same interface"),
             (MINIMAL.replace("inside = \"eth2\"\n", ""), "missing field `inside`"),
             (format!("{MINIMAL}[policy]\nprotect = [\"10.0.0.0/33\"]\n"), "/etc/k.toml:6:12: `protect`: invalid"),
@@ -309,6 +360,15 @@ mod tests {
             let error = error(&text);
             assert!(error.contains(expected), "expected {expected:?} in {error:?}");
         }
+    }
+
+    #[test]
+    fn first_steps_are_kept_as_the_file_says() {
+        let text = format!(
+            "{MINIMAL}first-step-quota = 9\nquota-prefix-v4 = 16\nquota-prefix-v6 = 48\nipv6-first-steps = \"prefix\"\n"
+        );
+        let config = Config::parse(Path::new("k"), &text).expect("valid");
+        assert_eq!(config.first_steps, FirstSteps { quota: 9, v4_length: 16, v6_length: 48, v6_by_prefix: true });
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use knockplane_engine::lists::ENTRY_BYTES;
+use knockplane_engine::lists::FirstSteps;
 
 /// A sixteenth is left for everything else: rings, rules, connections.
 const SHARE: u64 = 16;
@@ -23,15 +23,16 @@ struct Free {
 ///
 /// # Errors
 /// How much they take, how much there is, and what would fit.
-pub(crate) fn check(list_capacity: usize) -> anyhow::Result<()> {
-    fits(list_capacity, free(Path::new("/")))
+pub(crate) fn check(list_capacity: usize, first_steps: FirstSteps) -> anyhow::Result<()> {
+    fits(list_capacity, first_steps, free(Path::new("/")))
 }
 
 /// Whether the lists fit. Where nothing is known of memory, they do.
-fn fits(list_capacity: usize, free: Option<Free>) -> anyhow::Result<()> {
+fn fits(list_capacity: usize, first_steps: FirstSteps, free: Option<Free>) -> anyhow::Result<()> {
     let Some(Free { bytes, limit }) = free else { return Ok(()) };
-    let needed = (list_capacity as u64).saturating_mul(ENTRY_BYTES as u64);
-    let fitting = (bytes - bytes / SHARE) / ENTRY_BYTES as u64;
+    let each = first_steps.entry_bytes() as u64;
+    let needed = (list_capacity as u64).saturating_mul(each);
+    let fitting = (bytes - bytes / SHARE) / each;
     if list_capacity as u64 <= fitting {
         return Ok(());
     }
@@ -109,6 +110,8 @@ fn field(text: &str, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const DEFAULT: FirstSteps = FirstSteps { quota: 0, v4_length: 24, v6_length: 64, v6_by_prefix: false };
+
     /// A folder with these files, while `look` looks.
     fn with_files<T>(name: &str, files: &[(&str, &str)], look: impl FnOnce(&Path) -> T) -> T {
         let root = std::env::temp_dir().join(format!("knockplane-memory-{name}-{}", std::process::id()));
@@ -157,18 +160,22 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_with_what_would() {
         let free = |bytes| Some(Free { bytes, limit: "memory.max".to_owned() });
-        let error = fits(10_000_000, free(320_000_000)).expect_err("too much").to_string();
+        let error = fits(10_000_000, DEFAULT, free(320_000_000)).expect_err("too much").to_string();
         assert_eq!(
             error,
             "`list-capacity` is 10000000: that takes 600 MB, and 320 MB are free (memory.max); set it to at most 5000000, \
              or give more memory"
         );
-        assert!(fits(5_000_000, free(320_000_000)).is_ok() && fits(usize::MAX, free(u64::MAX)).is_err());
-        assert!(fits(10_000_000, None).is_ok());
+        assert!(
+            fits(5_000_000, DEFAULT, free(320_000_000)).is_ok() && fits(usize::MAX, DEFAULT, free(u64::MAX)).is_err()
+        );
+        assert!(fits(10_000_000, DEFAULT, None).is_ok());
+        let error = fits(5_000_000, FirstSteps { quota: 8, ..DEFAULT }, free(320_000_000)).expect_err("4 bytes more");
+        assert!(error.to_string().contains("at most 4687500"), "{error}");
     }
 
     #[test]
     fn this_machine_tells_of_its_memory() {
-        assert!(check(1).is_ok() && check(1 << 50).is_err());
+        assert!(check(1, DEFAULT).is_ok() && check(1 << 50, DEFAULT).is_err());
     }
 }

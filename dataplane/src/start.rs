@@ -44,8 +44,9 @@ pub(crate) struct Decided {
 /// # Errors
 /// What is wrong with them, and what to do about it.
 pub(crate) fn decide(config: &Config) -> anyhow::Result<Decided> {
-    memory::check(config.list_capacity)?;
-    let state = State::new(config.list_capacity, config.connection_capacity)?;
+    memory::check(config.list_capacity, config.first_steps)?;
+    let mut state = State::new(config.list_capacity, config.connection_capacity)?;
+    state.lists.set_first_steps(config.first_steps)?;
     let store = Store::new(&config.state_dir);
     let stored = store.load_or_read(&config.rules)?;
     let table = Table::compile(Arc::clone(&stored.rules), &config.settings, &state, Clock::start().now())

@@ -11,7 +11,7 @@ use knockplane_policy::door::What;
 use knockplane_policy::eval::log::Entry;
 use knockplane_policy::time::Time;
 
-use crate::lists::ListId;
+use crate::lists::{Gone, ListId};
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum Event {
         /// When it leaves the list, if it is not added again.
         expiry: Time,
     },
+    /// An entry that took more than a first step to get is gone, and not by request.
+    Gone(Gone),
     /// A door was opened or closed by a knock.
     Door {
         /// Its open list.

@@ -14,6 +14,8 @@
 //! | [`lists`]    | the address lists, which are the state of every knock: bounded, shared by all workers |
 //! | [`doors`]    | knocks at doors: who has come how far, and what is counted |
 //! | `recent`     | what one worker remembers of them |
+//! | `quota`      | how many first steps of a source prefix there may be in them |
+//! | `sync`       | what they are shared through |
 //! | [`flows`]    | connections: bounded, shared by all workers |
 //! | `meters`     | what matchers remember: `limit`, `dst-limit`, `nth`, `psd` |
 //! | `reached`    | which connections have reached a `connection-limit` |
@@ -35,10 +37,12 @@ mod keyed;
 pub mod layer7;
 pub mod lists;
 mod meters;
+mod quota;
 mod reached;
 mod recent;
 pub mod reply;
 mod shard;
 pub mod state;
+mod sync;
 pub mod table;
 mod walk;

@@ -13,15 +13,17 @@
 //! - An entry may count for one other end alone, by its tag ([`Lists::tag`]): 0 stands for all. An address can be in a
 //!   list for 8 other ends at once; then the one that would be over first gives way.
 //! - [`Lists::progress`] reads, decides and writes as one step, whoever else works on the address.
-//! - Nobody outside can choose addresses that share a shard or a bucket: the secret is drawn at every start.
+//! - Nobody outside can choose addresses that share a shard or a bucket: the secret is drawn at every start. Where first
+//!   steps are kept by the network, the addresses of one IPv6 network share a shard, and nothing more.
+//! - First steps can have a quota for each source prefix: see `quota.rs`.
 //! - Lists are known by name. A name keeps its id as long as the process lives, so entries survive new rules.
 
 use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
@@ -29,7 +31,10 @@ use knockplane_policy::rule::ListTimeout;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{ListEntry, ListSummary};
 
+pub use crate::quota::FirstSteps;
+use crate::quota::Quota;
 use crate::shard::{Key, Place, SLOT_BYTES, Secret, Shard, Tally, Terms};
+use crate::sync::{AtomicU64, Mutex, MutexGuard};
 
 /// How many lists there can be. An address's membership is a mask of so many bits.
 pub const MAX_LISTS: usize = 256;
@@ -43,16 +48,13 @@ pub const OPERATOR_LEVEL: u8 = u8::MAX;
 /// More entries than this are taken for a mistake.
 const MAX_CAPACITY: usize = 1 << 30;
 
-/// What an entry takes, all told.
-pub const ENTRY_BYTES: usize = SLOT_BYTES;
-
 /// How many shards: enough that two workers seldom meet at a lock, few enough that each is of a good size. A shard of
 /// fewer entries than `MIN_SHARD` would fill up by chance long before the others.
 const MAX_SHARDS: usize = 64;
 const MIN_SHARD: usize = 1024;
 
 /// How many slots a lock is held for when many are looked at: some 3 µs that a worker may have to wait.
-const STEP: u32 = 512;
+pub(crate) const STEP: u32 = 512;
 
 /// A list, by its place in masks and counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,6 +104,30 @@ pub enum Added {
     Refreshed,
     /// It is not in the list: everything is full of higher levels.
     Refused,
+}
+
+/// An entry above level 0 that is in the lists no more, though nobody took it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// The list.
+    pub list: ListId,
+    /// The entry's level.
+    pub level: u8,
+    /// The address.
+    pub address: IpAddr,
+    /// The tag of the only other end that it counted for; 0 if it counted for all.
+    pub to: u32,
+    /// What became of it.
+    pub why: Why,
+}
+
+/// Why an entry went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its time was over.
+    Expired,
+    /// Another one took its place.
+    Evicted,
 }
 
 /// How far a source is in a sequence.
@@ -214,10 +240,14 @@ pub struct Lists {
     secret: Secret,
     /// Slots of all shards.
     capacity: usize,
+    /// An IPv6 address's first step is that of its network.
+    v6_by_prefix: bool,
     levels: [AtomicU8; MAX_LISTS],
     names: RwLock<Names>,
     /// The shard the next sweep begins with.
     swept: AtomicUsize,
+    /// Entries that went and that no sweep could tell of.
+    untold: AtomicUsize,
 }
 
 /// Names and ids, each by the other.
@@ -267,10 +297,32 @@ impl Lists {
             capacity: slots * shards.len(),
             shards,
             secret,
+            v6_by_prefix: false,
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
             names: RwLock::default(),
             swept: AtomicUsize::new(0),
+            untold: AtomicUsize::new(0),
         })
+    }
+
+    /// How first steps are kept from now on; nothing was added before. A quota takes 4 bytes an entry at most.
+    ///
+    /// # Errors
+    /// If there is not so much memory.
+    pub fn set_first_steps(&mut self, settings: FirstSteps) -> Result<(), CapacityError> {
+        self.v6_by_prefix = settings.v6_by_prefix;
+        if settings.quota == 0 {
+            return Ok(());
+        }
+        let capacity = self.capacity;
+        let quota = Quota::new(capacity, settings, self.secret).ok_or_else(|| CapacityError {
+            capacity,
+            bytes: 4 * capacity as u64,
+            problem: "there is no memory left for a quota; set a smaller capacity",
+        })?;
+        let quota = Arc::new(quota);
+        self.shards.iter().for_each(|shard| lock(&shard.shard).set_quota(Arc::clone(&quota)));
+        Ok(())
     }
 
     /// How many entries fit. At most 1 % more than was asked for, so that shards are of one size.
@@ -347,11 +399,19 @@ impl Lists {
     /// As [`Lists::membership`], with how long it counts.
     pub(crate) fn lookup(&self, key: Key, to: u32, now: Time) -> Lookup {
         let hash = self.secret.hash(key);
-        let index = self.shard_of(hash);
+        let net = self.net(key);
+        let index = self.shard_of(net.map_or(hash, |(_, hash)| hash));
         let Guarded { version, shard } = &*self.shards[index];
         let shard = lock(shard);
         let (listed, time) = shard.membership(hash, key, to, now);
-        Lookup { listed, from: time.start, until: time.end, shard: index, version: version.load(Ordering::Relaxed) }
+        let version = version.load(Ordering::Relaxed);
+        let mut lookup = Lookup { listed, from: time.start, until: time.end, shard: index, version };
+        if let Some((net, hash)) = net {
+            let (listed, time) = shard.membership(hash, net, to, now);
+            lookup.add(listed.lists, time);
+            lookup.listed.elsewhere |= listed.elsewhere;
+        }
+        lookup
     }
 
     /// Whether a lookup of these lists says what it would say now.
@@ -376,7 +436,8 @@ impl Lists {
     }
 
     fn add_at(&self, place: Place, address: IpAddr, terms: Terms) -> Added {
-        self.change(address.into(), |shard, hash, key| {
+        self.change(address.into(), |shard, hash, key, net| {
+            let (key, hash) = net.filter(|_| terms.level == 0).unwrap_or((key, hash));
             let added = shard.add(hash, key, place, terms);
             (added, added != Added::Refused)
         })
@@ -384,16 +445,20 @@ impl Lists {
 
     /// Takes the address out of the list, for whatever other ends it was in it. Whether it was in it.
     pub fn remove(&self, list: ListId, address: IpAddr, now: Time) -> bool {
-        self.change(address.into(), |shard, hash, key| {
-            let removed = shard.remove(hash, key, list, None, now);
-            (removed, removed)
-        })
+        self.remove_at(list, address, None, now)
     }
 
     /// Takes the address out of the list for the other end of this tag alone. Whether it was in it for that.
     pub fn remove_for(&self, list: ListId, address: IpAddr, to: u32, now: Time) -> bool {
-        self.change(address.into(), |shard, hash, key| {
-            let removed = shard.remove(hash, key, list, Some(to), now);
+        self.remove_at(list, address, Some(to), now)
+    }
+
+    fn remove_at(&self, list: ListId, address: IpAddr, to: Option<u32>, now: Time) -> bool {
+        self.change(address.into(), |shard, hash, key, net| {
+            let mut removed = shard.remove(hash, key, list, to, now);
+            if let Some((net, hash)) = net {
+                removed |= shard.remove(hash, net, list, to, now);
+            }
             (removed, removed)
         })
     }
@@ -411,18 +476,19 @@ impl Lists {
         now: Time,
         decide: impl FnOnce(Option<Stored>) -> Change,
     ) -> Option<Added> {
-        self.change(address.into(), |shard, hash, key| {
+        self.change(address.into(), |shard, hash, key, _| {
             let (change, added) = shard.progress(hash, key, list, now, decide);
             (added, change != Change::Keep && added != Some(Added::Refused))
         })
     }
 
     /// Changes the shard of an address, and makes it known if the change can be seen.
-    fn change<T>(&self, key: Key, change: impl FnOnce(&mut Shard, u64, Key) -> (T, bool)) -> T {
+    fn change<T>(&self, key: Key, change: impl FnOnce(&mut Shard, u64, Key, Option<(Key, u64)>) -> (T, bool)) -> T {
         let hash = self.secret.hash(key);
-        let Guarded { version, shard } = &*self.shards[self.shard_of(hash)];
+        let net = self.net(key);
+        let Guarded { version, shard } = &*self.shards[self.shard_of(net.map_or(hash, |(_, hash)| hash))];
         let mut shard = lock(shard);
-        let (result, is_seen) = change(&mut shard, hash, key);
+        let (result, is_seen) = change(&mut shard, hash, key, net);
         if is_seen {
             // Before the lock is given back, so that nobody looks up the new state under the old version.
             version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
@@ -436,13 +502,31 @@ impl Lists {
     /// With a budget of [`Lists::capacity`] and 65,536 more in each second, no entry is counted for more than a second
     /// after it expired. That costs 6 ns a used slot: with ten million entries 6 % of a core.
     pub fn sweep(&self, budget: usize, now: Time) -> usize {
-        let visits = 0..budget.div_ceil(STEP as usize);
-        visits
-            .map(|_| {
-                let next = self.swept.fetch_add(1, Ordering::Relaxed) % self.shards.len();
-                lock(&self.shards[next].shard).sweep(STEP as usize, now)
-            })
-            .sum()
+        self.sweep_telling(budget, now, |_| {})
+    }
+
+    /// As [`Lists::sweep`], telling of entries above level 0 that went, by this sweep or since the last one: with the same
+    /// budget, within a second.
+    pub fn sweep_telling(&self, budget: usize, now: Time, mut tell: impl FnMut(Gone)) -> usize {
+        let [mut earlier, mut gone] = [(); 2].map(|()| Vec::with_capacity(STEP as usize));
+        let mut step = |_| {
+            let next = self.swept.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+            let mut shard = lock(&self.shards[next].shard);
+            // First, so that what is found now has room.
+            let mut untold = shard.take_gone(&mut earlier);
+            let expired = shard.sweep(STEP as usize, now);
+            untold += shard.take_gone(&mut gone);
+            drop(shard);
+            earlier.drain(..).chain(gone.drain(..)).for_each(&mut tell);
+            self.untold.fetch_add(untold as usize, Ordering::Relaxed);
+            expired
+        };
+        (0..budget.div_ceil(STEP as usize)).map(&mut step).sum()
+    }
+
+    /// How many entries above level 0 went untold since start, because too many went at once.
+    pub fn untold(&self) -> u64 {
+        self.untold.load(Ordering::Relaxed) as u64
     }
 
     /// Every list that has a name, in the order of names.
@@ -514,6 +598,13 @@ impl Lists {
             time_left: (expiry != Time::NEVER).then(|| expiry.since(now)),
         };
         (entries.into_iter().map(entry).collect(), truncated)
+    }
+
+    /// The network that an IPv6 address's first steps are kept by, and its hash. It chooses the shard of all its
+    /// addresses, so that both are in one, behind one lock and one version; each has its own bucket.
+    fn net(&self, key: Key) -> Option<(Key, u64)> {
+        let net = key.net().filter(|_| self.v6_by_prefix)?;
+        Some((net, self.secret.hash(net)))
     }
 
     /// The shard of a hash, by its upper bits. There is a power of two of shards.

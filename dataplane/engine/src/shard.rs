@@ -20,10 +20,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
+use std::sync::Arc;
 
 use knockplane_policy::time::Time;
 
-use crate::lists::{Added, Change, LEVELS, ListId, Listed, MAX_LISTS, Stored};
+use crate::lists::{Added, Change, Gone, LEVELS, ListId, Listed, MAX_LISTS, STEP, Stored, Why};
+use crate::quota::Quota;
 
 /// No slot. Slots are counted by `u32` to keep links small.
 const NIL: u32 = u32::MAX;
@@ -32,6 +34,10 @@ const NIL: u32 = u32::MAX;
 /// often between two sweeps, but every packet of a flood pays for it: with ten million entries an addition took 0.86 µs
 /// with 4 slots and 1.28 µs with 16. Fewer saved nothing.
 const LOOK: usize = 4;
+
+/// Entries above level 0 that went unasked and were not told of yet, at most; further ones are counted. As many as one step
+/// of a sweep can find.
+const UNTOLD: usize = STEP as usize;
 
 /// For how many other ends an address can be in one list. They share a bucket, which every lookup of the address walks.
 const MOST_ENDS: usize = 8;
@@ -49,6 +55,8 @@ enum Kind {
     Free,
     V4,
     V6,
+    /// An IPv6 network of 64 bits.
+    Net,
 }
 
 impl From<IpAddr> for Key {
@@ -67,8 +75,19 @@ impl Key {
     pub(crate) fn address(self) -> IpAddr {
         match self.kind {
             Kind::V4 => Ipv4Addr::from_bits(self.bits as u32).into(),
-            Kind::V6 | Kind::Free => Ipv6Addr::from_bits(self.bits).into(),
+            Kind::V6 | Kind::Net | Kind::Free => Ipv6Addr::from_bits(self.bits).into(),
         }
+    }
+
+    /// The network of 64 bits that an IPv6 address is in.
+    pub(crate) fn net(self) -> Option<Key> {
+        (self.kind == Kind::V6).then(|| Key { kind: Kind::Net, ..self.prefix(32, 64) })
+    }
+
+    /// The address with all bits behind its prefix 0.
+    pub(crate) fn prefix(self, v4_length: u8, v6_length: u8) -> Key {
+        let behind = if self.kind == Kind::V4 { 32_u8.saturating_sub(v4_length) } else { 128 - v6_length.min(128) };
+        Key { bits: self.bits & u128::MAX.checked_shl(behind.into()).unwrap_or_default(), ..self }
     }
 }
 
@@ -167,6 +186,8 @@ pub(crate) struct Tally {
 /// See the module.
 pub(crate) struct Shard {
     secret: Secret,
+    /// Of level 0, if there is one.
+    quota: Option<Arc<Quota>>,
     entries: Box<[Entry]>,
     buckets: Box<[u32]>,
     queues: [Queue; LEVELS],
@@ -177,6 +198,9 @@ pub(crate) struct Shard {
     /// Where the next sweep begins.
     cursor: u32,
     tallies: Box<[Tally; MAX_LISTS]>,
+    gone: Vec<Gone>,
+    /// Those that did not fit.
+    untold: u64,
 }
 
 /// The queue of a level: levels above the last queue share it.
@@ -204,6 +228,7 @@ impl Shard {
         };
         Some(Shard {
             secret,
+            quota: None,
             entries: boxed(slots as usize, unused)?,
             buckets: boxed(slots as usize, || NIL)?,
             queues: [Queue { oldest: NIL, newest: NIL }; LEVELS],
@@ -211,7 +236,14 @@ impl Shard {
             fresh: 0,
             cursor: 0,
             tallies: Box::new([Tally::default(); MAX_LISTS]),
+            gone: Vec::with_capacity(UNTOLD),
+            untold: 0,
         })
+    }
+
+    /// From now on; nothing was added before.
+    pub(crate) fn set_quota(&mut self, quota: Arc<Quota>) {
+        self.quota = Some(quota);
     }
 
     /// The lists the address is in for the other end of this tag, and from when until when that is so if nothing is
@@ -251,7 +283,7 @@ impl Shard {
                 self.refresh(slot, terms.level, terms.expiry);
                 return Added::Refreshed;
             }
-            self.release(slot);
+            self.give_up(slot, Why::Expired);
         }
         if place.to != 0 && !self.leave_room_for_another_end(hash, key, place.list, terms) {
             self.tally_mut(place.list).refused += 1;
@@ -280,14 +312,15 @@ impl Shard {
             }
             Change::Set { step, to, begun, level, expiry } => Some(if let Some(slot) = live {
                 self.dequeue(slot);
+                self.set_level(slot, level);
                 let entry = self.entry_mut(slot);
                 entry.since = entry.since.max(now);
-                (entry.to, entry.level, entry.expiry) = (to, level, expiry);
+                (entry.to, entry.expiry) = (to, expiry);
                 self.take_step(slot, step, begun);
                 self.enqueue(slot);
                 Added::Refreshed
             } else {
-                found.into_iter().for_each(|slot| self.release(slot));
+                found.into_iter().for_each(|slot| self.give_up(slot, Why::Expired));
                 match self.insert(hash, key, Place { list, to }, Terms { level, expiry, now }) {
                     Some(slot) => {
                         self.take_step(slot, step, begun);
@@ -320,7 +353,7 @@ impl Shard {
         for slot in begin..end {
             let entry = self.entry(slot);
             if entry.kind != Kind::Free && !entry.is_live(now) {
-                self.release(slot);
+                self.give_up(slot, Why::Expired);
                 expired += 1;
             }
         }
@@ -382,7 +415,12 @@ impl Shard {
     /// A new entry's slot, unless everything is full of higher levels.
     fn insert(&mut self, hash: u64, key: Key, Place { list, to }: Place, terms: Terms) -> Option<u32> {
         let Terms { level, expiry, now } = terms;
+        if self.quota_of(level).is_some_and(|quota| !quota.take(key)) {
+            self.tally_mut(list).refused += 1;
+            return None;
+        }
         let Some(slot) = self.make_room(level, now) else {
+            self.quota_of(level).into_iter().for_each(|quota| quota.give_back(key));
             self.tally_mut(list).refused += 1;
             return None;
         };
@@ -433,8 +471,7 @@ impl Shard {
         if evicts && queue_of(entry.level) > queue_of(terms.level) {
             return false;
         }
-        self.tally_mut(list).evicted += u64::from(evicts);
-        self.release(slot);
+        self.give_up(slot, if evicts { Why::Evicted } else { Why::Expired });
         true
     }
 
@@ -446,8 +483,26 @@ impl Shard {
         if entry.expiry != Time::NEVER {
             entry.expiry = expiry;
         }
-        entry.level = entry.level.max(level);
+        let level = entry.level.max(level);
+        self.set_level(slot, level);
         self.enqueue(slot);
+    }
+
+    /// Changes the level of an entry that is in no queue. Who starts over may exceed the quota: its entry is there.
+    fn set_level(&mut self, slot: u32, level: u8) {
+        let before = std::mem::replace(&mut self.entry_mut(slot).level, level);
+        if let Some(quota) = &self.quota {
+            match (before, level) {
+                (0, 1..) => quota.give_back(self.entry(slot).key()),
+                (1.., 0) => quota.overdraw(self.entry(slot).key()),
+                _ => {}
+            }
+        }
+    }
+
+    /// The quota that entries of this level count for, if there is one.
+    fn quota_of(&self, level: u8) -> Option<&Quota> {
+        self.quota.as_deref().filter(|_| level == 0)
     }
 
     /// A slot for a new entry of this level, taken from another if need be.
@@ -458,11 +513,10 @@ impl Shard {
         let heads = self.queues.map(|queue| queue.oldest);
         let expired = heads.into_iter().find(|slot| *slot != NIL && !self.entry(*slot).is_live(now));
         if let Some(slot) = expired {
-            self.release(slot);
+            self.give_up(slot, Why::Expired);
         } else if self.sweep(LOOK, now) == 0 {
             let slot = heads.into_iter().take(queue_of(level) + 1).find(|slot| *slot != NIL)?;
-            self.tally_mut(self.entry(slot).list).evicted += 1;
-            self.release(slot);
+            self.give_up(slot, Why::Evicted);
         }
         self.unused()
     }
@@ -481,10 +535,33 @@ impl Shard {
         }
     }
 
+    /// Gives back a slot that nobody asked for, and notes that. Anyone can take first steps: they are no news.
+    fn give_up(&mut self, slot: u32, why: Why) {
+        let Entry { list, level, to, .. } = *self.entry(slot);
+        if why == Why::Evicted {
+            self.tally_mut(list).evicted += 1;
+        }
+        let gone = Gone { list, level, address: self.entry(slot).key().address(), to, why };
+        if level > 0 && self.gone.len() < UNTOLD {
+            self.gone.push(gone);
+        } else if level > 0 {
+            self.untold += 1;
+        }
+        self.release(slot);
+    }
+
+    /// What went since the last time, put in the place of an empty list with room; and how many did not fit.
+    pub(crate) fn take_gone(&mut self, gone: &mut Vec<Gone>) -> u64 {
+        std::mem::swap(&mut self.gone, gone);
+        std::mem::take(&mut self.untold)
+    }
+
     /// Gives a slot back: out of its bucket, its queue and its list's count.
     fn release(&mut self, slot: u32) {
-        let Entry { chain, list, .. } = *self.entry(slot);
-        let bucket = bucket_of(self.secret.hash(self.entry(slot).key()), self.buckets.len());
+        let Entry { chain, list, level, .. } = *self.entry(slot);
+        let key = self.entry(slot).key();
+        self.quota_of(level).into_iter().for_each(|quota| quota.give_back(key));
+        let bucket = bucket_of(self.secret.hash(key), self.buckets.len());
         let mut before = self.buckets[bucket];
         if before == slot {
             self.buckets[bucket] = chain;
@@ -538,7 +615,7 @@ fn bucket_of(hash: u64, buckets: usize) -> usize {
 }
 
 /// A slice of this length, or none if there is no memory for it.
-fn boxed<T>(length: usize, element: impl FnMut() -> T) -> Option<Box<[T]>> {
+pub(crate) fn boxed<T>(length: usize, element: impl FnMut() -> T) -> Option<Box<[T]>> {
     let mut elements = Vec::new();
     elements.try_reserve_exact(length).ok()?;
     elements.extend(std::iter::repeat_with(element).take(length));

@@ -223,7 +223,7 @@ pub struct ListSummary {
     pub entries: u64,
     /// Entries pushed out before their time since start, because the table was full.
     pub evicted: u64,
-    /// Additions refused since start, because the table was full of higher levels.
+    /// Additions refused since start, because the table was full of higher levels, or a source prefix of first steps.
     pub refused: u64,
 }
 

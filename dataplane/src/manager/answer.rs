@@ -221,7 +221,7 @@ impl Manager {
                 let counts = self.programs[side.index()].counts().unwrap_or_default();
                 counts.iter().map(|core| core.unbound).sum()
             }),
-            events_lost: self.shared.events.lost(),
+            events_lost: self.shared.events.lost() + self.shared.state.lists.untold(),
         }
     }
 }

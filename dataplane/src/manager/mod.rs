@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use knockplane_engine::events::Event;
-use knockplane_engine::lists::ListId;
+use knockplane_engine::lists::{Gone, ListId, Why};
 use knockplane_policy::door::What;
 use knockplane_policy::eval::log::Entry;
 use knockplane_policy::packet::Side;
@@ -172,10 +172,9 @@ impl Manager {
         let now = self.shared.clock.now();
         self.shared.wall.store(clock::wall(), Relaxed);
         let ticks_in_half_a_second = 5;
-        self.shared
-            .state
-            .lists
-            .sweep((self.shared.state.lists.capacity() + SWEEP_MARGIN) / ticks_in_half_a_second, now);
+        let lists = &self.shared.state.lists;
+        let budget = (lists.capacity() + SWEEP_MARGIN) / ticks_in_half_a_second;
+        lists.sweep_telling(budget, now, |gone| self.shared.events.push(Event::Gone(gone)));
         self.log_events(now);
         self.book.settle(self.oldest_generation());
         self.watch_workers(now);
@@ -197,6 +196,14 @@ impl Manager {
                     let lasts = expiry == Time::NEVER;
                     let time = if lasts { "no timeout".to_owned() } else { format_duration(expiry.since(now)) };
                     tracing::info!(%address, list, level, time, "listed");
+                }
+                Some(Event::Gone(Gone { list, level, address, why, .. })) => {
+                    let list = self.shared.state.lists.name(list).unwrap_or_default();
+                    let what = match why {
+                        Why::Expired => "expired",
+                        Why::Evicted => "evicted: the lists are full",
+                    };
+                    tracing::info!(%address, list, level, "{what}");
                 }
                 Some(Event::Door { open, source, destination, what }) => self.log_door(open, source, destination, what),
                 Some(Event::Logged { table, rule, entry }) => self.log_packet(table, rule, &entry),

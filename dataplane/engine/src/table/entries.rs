@@ -190,10 +190,7 @@ impl Covering for Latest {
 
 impl<V: Copy + Default + Eq + Hash> Both<V> {
     fn build<C: Covering<Value = V>>(Ranges { v4, v6 }: Ranges<C::Item>) -> Both<V> {
-        Both {
-            v4: Map::build::<C>(v4, |last| last.checked_add(1)),
-            v6: Map::build::<C>(v6, |last| last.checked_add(1)),
-        }
+        Both { v4: Map::build::<C>(v4), v6: Map::build::<C>(v6) }
     }
 
     fn find(&self, key: Key) -> V {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use knockplane_engine::lists::{Added, ListId, Lists, OPERATOR_LEVEL, expiry};
+use knockplane_engine::lists::{Added, Change, FirstSteps, Gone, ListId, Lists, OPERATOR_LEVEL, Why, expiry};
 use knockplane_policy::eval::PlainLists;
 use knockplane_policy::rule::ListTimeout;
 use knockplane_policy::time::Time;
@@ -300,4 +300,141 @@ fn what_an_operator_adds_outlives_every_flood() {
     for kept in [1, 2] {
         assert!(lists.membership(v4(kept), 0, after(2)).contains(first), "{kept}");
     }
+}
+
+fn with_first_steps(capacity: usize, settings: FirstSteps) -> Lists {
+    let mut lists = Lists::with_secret(capacity, [1, 2]).unwrap();
+    lists.set_first_steps(settings).unwrap();
+    lists
+}
+
+#[test]
+fn first_steps_of_a_prefix_have_a_quota() {
+    let lists = with_first_steps(10_000, FirstSteps { quota: 3, ..FirstSteps::default() });
+    let [first, second, _] = bound(&lists);
+    let neighbour = |number: u32| v4(0xc000_0200 | number);
+    let add = |list, number, now| lists.add(list, neighbour(number), after(now + 5), after(now));
+    let (new, again, refused) = (Added::New, Added::Refreshed, Added::Refused);
+    assert_eq!([1, 2, 3, 4].map(|number| add(first, number, 0)), [new, new, new, refused]);
+    assert_eq!((add(first, 1, 0), add(second, 4, 0)), (again, new));
+    assert_eq!(lists.add(first, v4(0xc000_0301), after(5), after(0)), new, "another prefix");
+    // What is gone makes room: removed, swept, or gone on to a higher level.
+    assert!(lists.remove(first, neighbour(1), after(0)));
+    assert_eq!([4, 5].map(|number| add(first, number, 1)), [new, refused]);
+    lists.sweep(20_000, after(5));
+    assert_eq!([6, 7, 8].map(|number| add(first, number, 5)), [new, new, refused]);
+    lists.add_by_operator(first, neighbour(6), Time::NEVER, after(5));
+    assert_eq!([8, 9].map(|number| add(first, number, 5)), [new, refused]);
+    assert_eq!(lists.summaries()[0].refused, 4);
+}
+
+#[test]
+fn sequences_count_for_the_quota_while_they_begin() {
+    let lists = with_first_steps(10_000, FirstSteps { quota: 1, ..FirstSteps::default() });
+    let [list, ..] = bound(&lists);
+    let step = |number, level| {
+        let set = Change::Set { step: 1, to: 7, begun: after(1), level, expiry: after(9) };
+        lists.progress(list, v4(number), after(1), |_| set)
+    };
+    assert_eq!([step(1, 0), step(2, 0)], [Some(Added::New), Some(Added::Refused)]);
+    assert_eq!([step(1, 1), step(2, 0)], [Some(Added::Refreshed), Some(Added::New)]);
+    // Back to the beginning, both count.
+    assert_eq!([step(1, 0), step(3, 0)], [Some(Added::Refreshed), Some(Added::Refused)]);
+    lists.progress(list, v4(1), after(1), |_| Change::Clear);
+    assert_eq!(step(3, 0), Some(Added::Refused));
+    lists.progress(list, v4(2), after(1), |_| Change::Clear);
+    assert_eq!(step(3, 0), Some(Added::New));
+}
+
+#[test]
+fn first_steps_of_ipv6_can_be_kept_by_the_network() {
+    let settings = FirstSteps { v6_by_prefix: true, ..FirstSteps::default() };
+    let lists = with_first_steps(100_000, settings);
+    let [first, second, _] = bound(&lists);
+    let address = |net: u128, host: u128| IpAddr::from(Ipv6Addr::from_bits(0x2001_0db8 << 96 | net << 64 | host));
+    let is_in = |list, net, host| lists.membership(address(net, host), 0, after(1)).contains(list);
+    let mut added = (0..100).map(|host| lists.add(first, address(1, host), after(5), after(0)));
+    assert!(added.next() == Some(Added::New) && added.all(|added| added == Added::Refreshed));
+    assert!(is_in(first, 1, 7) && is_in(first, 1, 1000) && !is_in(first, 2, 7));
+    // Whoever goes further does so alone.
+    lists.add(second, address(1, 0), after(5), after(0));
+    assert!(is_in(second, 1, 0) && !is_in(second, 1, 1) && !is_in(first, 0, 0));
+    assert_eq!(lists.entries(None, 10, after(1)).0.len(), 2);
+    assert!(lists.remove(first, address(1, 9), after(1)) && !is_in(first, 1, 7) && is_in(second, 1, 0));
+    // IPv4 and higher levels as ever.
+    lists.add(first, v4(1), after(5), after(0));
+    assert!(!lists.membership(v4(2), 0, after(1)).contains(first));
+    for host in 0..1_000 {
+        assert_eq!(lists.add(second, address(3, host), after(5), after(0)), Added::New);
+    }
+    lists.sweep(200_000, after(5));
+    assert!(lists.summaries().iter().all(|list| list.entries == 0));
+}
+
+/// What a sweep of everything tells.
+fn told(lists: &Lists, now: u64) -> Vec<(u8, IpAddr, Why)> {
+    let mut told = Vec::new();
+    lists.sweep_telling(200_000, after(now), |Gone { level, address, why, .. }| told.push((level, address, why)));
+    told
+}
+
+#[test]
+fn entries_above_the_lowest_level_are_told_of_when_they_go() {
+    let lists = Lists::with_secret(2, [1, 2]).unwrap();
+    let [first, second, third] = bound(&lists);
+    lists.add(first, v4(1), after(5), after(0));
+    lists.add(second, v4(1), after(5), after(0));
+    assert_eq!(told(&lists, 4), []);
+    assert_eq!(told(&lists, 5), [(1, v4(1), Why::Expired)]);
+    assert_eq!(told(&lists, 6), []);
+    // Also if it is another addition that finds it.
+    lists.add(second, v4(1), after(8), after(7));
+    lists.add(second, v4(1), after(10), after(9));
+    assert_eq!(told(&lists, 9), [(1, v4(1), Why::Expired)]);
+    // By request is no news; by a higher level is.
+    lists.remove(second, v4(1), after(9));
+    for number in 0..3 {
+        lists.add(if number == 0 { second } else { third }, v4(number), after(20), after(10));
+    }
+    assert_eq!(told(&lists, 10), [(1, v4(0), Why::Evicted)]);
+    assert_eq!(lists.untold(), 0);
+}
+
+#[test]
+fn expiry_is_told_of_within_a_second() {
+    let lists = Lists::with_secret(100_000, [1, 2]).unwrap();
+    let [_, second, _] = bound(&lists);
+    let milliseconds = |ms: u32| after(0) + Duration::from_millis(ms.into());
+    for number in 0..20_000 {
+        lists.add(second, v4(number), milliseconds(number / 4), after(0));
+    }
+    // Ten times a second, a fifth of all slots: as the dataplane's manager does.
+    let mut told = 0;
+    for tick in 0..=60 {
+        let now = milliseconds(100 * tick);
+        lists.sweep_telling((lists.capacity() + 65_536) / 5, now, |Gone { address, .. }| {
+            let IpAddr::V4(address) = address else { panic!("{address}") };
+            let expired = milliseconds(address.to_bits() / 4);
+            assert!(expired <= now && now.since(expired) < seconds(1), "{expired:?} told at {now:?}");
+            told += 1;
+        });
+    }
+    assert_eq!(told, 20_000);
+}
+
+#[test]
+fn what_goes_at_once_is_told_of_or_counted() {
+    let lists = Lists::with_secret(100_000, [1, 2]).unwrap();
+    let [_, second, _] = bound(&lists);
+    for number in 0..20_000 {
+        lists.add(second, v4(number), after(5), after(0));
+    }
+    assert_eq!((told(&lists, 5).len(), lists.untold()), (20_000, 0));
+    // One after the other takes the place of the one before, and nobody sweeps.
+    let lists = Lists::with_secret(1, [1, 2]).unwrap();
+    let [_, second, _] = bound(&lists);
+    for number in 0..2_001 {
+        lists.add(second, v4(number), after(5), after(0));
+    }
+    assert_eq!(told(&lists, 0).len() as u64 + lists.untold(), 2_000);
 }

@@ -10,6 +10,8 @@
 //! | [`reference`] | does the engine decide as `policy::eval` does, whatever the rules and packets? |
 //! | [`fuzz`]      | the same with frames that nobody would build, and with room for next to nothing |
 //!
+//! What two workers do at once is in `tests/model`, a binary of its own.
+//!
 //! [`common`] builds rules, and frames with etherparse. Set KNOCKPLANE_SOAK=20 to run the properties 20 times as long.
 
 mod common;

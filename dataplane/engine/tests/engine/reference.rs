@@ -440,6 +440,7 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         while let Some(event) = engine.events.pop() {
             match event {
                 Event::Listed { list, address, .. } => told.push((engine.state.lists.name(list).unwrap(), address)),
+                Event::Gone(_) => unreachable!("only sweeps tell of these"),
                 Event::Door { .. } => {}
                 Event::Logged { rule, entry, .. } => {
                     let rule = rule as usize;

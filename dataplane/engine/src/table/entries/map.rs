@@ -6,8 +6,9 @@
 //! starts   [ 0 | 7 | … ][ 400 | 512 | … ]   where the answer changes, in order
 //! values   [ 2 | 0 | … ][ 1   | 0   | … ]   what it is from there on, by its place among all that differ
 //! ```
-//! A million ranges are six levels, of which all but the last two stay in the processor's caches; a binary search over
-//! the starts would wait for memory some fifteen times. Nothing about the ranges can make it slower.
+//! A million ranges are six levels, of which all but the last two stay in the processor's caches. For IPv4 that takes half
+//! the time of a binary search over the starts; for IPv6, whose keys are four times as large, hardly less. Nothing about
+//! the ranges can make it slower.
 
 use std::hash::Hash;
 
@@ -16,9 +17,42 @@ use hashbrown::HashMap;
 /// From, to and including, and what that says.
 pub(super) type Range<T, I> = (T, T, I);
 
-/// Keys that are looked at together: as many IPv4 addresses as fill a cache line, all compared at once. Of IPv6 that is
-/// four lines beside each other, which processors fetch together.
+/// Keys that are looked at together: as many IPv4 addresses as fill a cache line. Of IPv6 that is four lines beside each
+/// other; 4 keys and 8 took no less time.
 const WIDTH: usize = 16;
+
+/// An address of one family.
+pub(super) trait Address: Copy + Ord {
+    /// The one behind it.
+    fn next(self) -> Option<Self>;
+
+    /// How many of a few keys, in order, are not behind it.
+    fn keys_before(self, keys: &[Self]) -> usize;
+}
+
+impl Address for u32 {
+    fn next(self) -> Option<u32> {
+        self.checked_add(1)
+    }
+
+    /// All at once, without a branch: half the time of a search.
+    fn keys_before(self, keys: &[u32]) -> usize {
+        let count = |keys: &[u32]| keys.iter().filter(|key| **key <= self).count();
+        // Of a length that is known, they fill vectors.
+        keys.first_chunk::<WIDTH>().map_or_else(|| count(keys), |keys| count(keys))
+    }
+}
+
+impl Address for u128 {
+    fn next(self) -> Option<u128> {
+        self.checked_add(1)
+    }
+
+    /// No vector compares them: a search takes a third of the time of a count.
+    fn keys_before(self, keys: &[u128]) -> usize {
+        keys.partition_point(|key| *key <= self)
+    }
+}
 
 /// What the ranges over a point come to.
 pub(super) trait Covering: Default {
@@ -47,13 +81,13 @@ impl<T, V> Default for Map<T, V> {
     }
 }
 
-impl<T: Copy + Ord, V: Copy + Default + Eq + Hash> Map<T, V> {
-    /// `next` is the address behind one. A range that ends before it begins covers nothing.
-    pub(super) fn build<C: Covering<Value = V>>(ranges: Vec<Range<T, C::Item>>, next: impl Fn(T) -> Option<T>) -> Self {
+impl<T: Address, V: Copy + Default + Eq + Hash> Map<T, V> {
+    /// A range that ends before it begins covers nothing.
+    pub(super) fn build<C: Covering<Value = V>>(ranges: Vec<Range<T, C::Item>>) -> Self {
         let mut changes: Vec<(T, C::Item, bool)> = Vec::with_capacity(2 * ranges.len());
         for (first, last, item) in ranges.into_iter().filter(|(first, last, _)| first <= last) {
             changes.push((first, item, true));
-            changes.extend(next(last).map(|end| (end, item, false)));
+            changes.extend(last.next().map(|end| (end, item, false)));
         }
         changes.sort_unstable();
         let (mut starts, mut values) = (Vec::new(), Vec::new());
@@ -80,13 +114,8 @@ impl<T: Copy + Ord, V: Copy + Default + Eq + Hash> Map<T, V> {
         let mut place = 0;
         for level in &self.levels {
             let first = place * WIDTH;
-            let keys = &level[first..];
-            // Of a length that is known, they are compared without a branch.
-            let behind = match keys.first_chunk::<WIDTH>() {
-                Some(keys) => keys.iter().filter(|key| **key <= address).count(),
-                None => keys.iter().filter(|key| **key <= address).count(),
-            };
-            match behind.checked_sub(1) {
+            let keys = &level[first..level.len().min(first + WIDTH)];
+            match address.keys_before(keys).checked_sub(1) {
                 Some(last) => place = first + last,
                 None => return V::default(),
             }
@@ -129,32 +158,34 @@ mod tests {
         }
     }
 
-    fn map(ranges: &[Range<u16, u64>]) -> Map<u16, u64> {
-        Map::build::<Sum>(ranges.to_vec(), |last| last.checked_add(1))
+    fn map(ranges: &[Range<u32, u64>]) -> Map<u32, u64> {
+        Map::build::<Sum>(ranges.to_vec())
     }
 
     #[test]
     fn the_ends_of_what_there_is_can_be_covered() {
-        let map = map(&[(0, 0, 1), (u16::MAX, u16::MAX, 2), (9, 8, 4)]);
-        let seen = [0, 1, 8, 9, u16::MAX - 1, u16::MAX].map(|address| map.find(address));
+        let map = map(&[(0, 0, 1), (u32::MAX, u32::MAX, 2), (9, 8, 4)]);
+        let seen = [0, 1, 8, 9, u32::MAX - 1, u32::MAX].map(|address| map.find(address));
         assert_eq!(seen, [1, 0, 0, 0, 0, 2]);
-        assert_eq!(Map::<u16, u64>::default().find(7), 0);
+        assert_eq!(Map::<u32, u64>::default().find(7), 0);
     }
 
     proptest! {
-        /// Few ranges and trees of several levels.
+        /// Trees of several levels, of both families.
         #[test]
         fn it_says_what_the_ranges_say(
-            ranges in prop::collection::vec((any::<u16>(), 0..400_u16, 0..5_u64), 0..600),
-            addresses in prop::collection::vec(any::<u16>(), 0..100),
+            ranges in prop::collection::vec((0..60_000_u32, 0..400_u32, 0..5_u64), 0..600),
+            addresses in prop::collection::vec(0..61_000_u32, 0..100),
         ) {
-            let ranges: Vec<_> =
-                ranges.iter().map(|(first, more, item)| (*first, first.saturating_add(*more), *item)).collect();
-            let map = map(&ranges);
-            let edges = ranges.iter().flat_map(|(first, last, _)| [*first, *last, last.wrapping_add(1)]);
+            let ranges: Vec<_> = ranges.iter().map(|(first, more, item)| (*first, *first + *more, *item)).collect();
+            let v4 = map(&ranges);
+            let wide = |(first, last, item): &Range<u32, u64>| (u128::from(*first) << 64, u128::from(*last) << 64, *item);
+            let v6 = Map::build::<Sum>(ranges.iter().map(wide).collect());
+            let edges = ranges.iter().flat_map(|(first, last, _)| [*first, *last, *last + 1]);
             for address in addresses.into_iter().chain(edges) {
                 let covering = ranges.iter().filter(|(first, last, _)| (*first..=*last).contains(&address));
-                prop_assert_eq!(map.find(address), covering.map(|(_, _, item)| item).sum::<u64>());
+                let sum = covering.map(|(_, _, item)| item).sum::<u64>();
+                prop_assert_eq!((v4.find(address), v6.find(u128::from(address) << 64)), (sum, sum));
             }
         }
     }

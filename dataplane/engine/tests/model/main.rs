@@ -1,0 +1,196 @@
+//! Two workers at one source, in every order in which what they do can be interleaved: shuttle runs each model once for
+//! each of them.
+//!
+//! What runs is the engine's own source, included here with shuttle's locks and atomics instead of the standard library's:
+//! hence no test harness, and a `table` without entries. Weaker memory orders than sequential consistency are not tried.
+//! Loom does that, but left out orders here in which a version read outside the lock goes wrong.
+
+#![allow(dead_code, unreachable_pub, unused_imports)]
+
+#[path = "../../src/lists.rs"]
+mod lists;
+#[path = "../../src/quota.rs"]
+mod quota;
+#[path = "../../src/recent.rs"]
+mod recent;
+#[path = "../../src/shard.rs"]
+mod shard;
+
+/// In place of `src/sync.rs`.
+mod sync {
+    pub(crate) use shuttle::sync::atomic::AtomicU64;
+    pub(crate) use shuttle::sync::{Mutex, MutexGuard};
+}
+
+/// In place of `src/table.rs`: no rule file's entries.
+mod table {
+    use std::ops::Range;
+
+    use knockplane_policy::time::Time;
+
+    use crate::lists::ListSet;
+    use crate::shard::Key;
+
+    #[derive(Default)]
+    pub(crate) struct Entries;
+
+    impl Entries {
+        pub(crate) fn find(&self, _: Key, _: Time) -> (ListSet, Range<Time>) {
+            (ListSet::default(), Time::default()..Time::NEVER)
+        }
+    }
+}
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use knockplane_policy::time::Time;
+use shuttle::scheduler::DfsScheduler;
+use shuttle::sync::Arc;
+use shuttle::sync::atomic::{AtomicBool, Ordering};
+use shuttle::{Config, Runner, thread};
+
+use crate::lists::{Added, Change, ListId, Lists, Stored};
+use crate::recent::Recent;
+use crate::table::Entries;
+
+const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+
+/// A name of what must hold, and the model of it.
+type Model = (&'static str, fn());
+
+fn main() {
+    let models: [Model; 7] = [
+        ("a first step that arrives twice is taken once", first_steps_at_once),
+        ("a last step that arrives twice opens once", last_steps_at_once),
+        ("steps on two queues open once, whoever is faster", steps_on_two_queues),
+        ("a list behind a list is entered once, whoever is faster", lists_on_two_queues),
+        ("what was added is seen, also by who has looked before", additions_are_seen),
+        ("what was removed is seen by who has looked before", removals_are_seen),
+        ("what was evicted is seen by who has looked before", evictions_are_seen),
+    ];
+    let mut config = Config::new();
+    config.silence_warnings = true;
+    for (name, model) in models {
+        let orders = Runner::new(DfsScheduler::new(None, false), config.clone()).run(model);
+        println!("{name}: in {orders} orders");
+        assert!(orders > 1, "more than one worker");
+    }
+}
+
+fn at(ns: u64) -> Time {
+    Time::from_nanos(ns)
+}
+
+/// Lists with room for so many, and one of them.
+fn lists(capacity: usize) -> (Arc<Lists>, ListId) {
+    let lists = Lists::with_secret(capacity, [1, 2]).expect("little memory");
+    let list = lists.bind("door", 0).expect("room for one");
+    (Arc::new(lists), list)
+}
+
+/// A door of two steps: what a packet that is this step does to it. Whether it opened.
+fn knock(lists: &Lists, list: ListId, step: u8, arrived: Time) -> (bool, Option<Added>) {
+    let mut opened = false;
+    let decide = |stored: Option<Stored>| match stored {
+        None if step == 1 => Change::Set { step: 1, to: 7, begun: arrived, level: 0, expiry: at(100) },
+        Some(stored) if stored.step == 1 && step == 2 && !stored.is_ahead_of(arrived) => {
+            opened = true;
+            Change::Clear
+        }
+        _ => Change::Keep,
+    };
+    let added = lists.progress(list, SOURCE, arrived, decide);
+    (opened, added)
+}
+
+fn both<T: Send + 'static>(one: impl FnOnce() -> T + Send + 'static, other: impl FnOnce() -> T) -> [T; 2] {
+    let one = thread::spawn(one);
+    let other = other();
+    [one.join().expect("no panic"), other]
+}
+
+fn first_steps_at_once() {
+    let (lists, list) = lists(4);
+    let mine = Arc::clone(&lists);
+    let took = both(move || knock(&mine, list, 1, at(1)).1, || knock(&lists, list, 1, at(2)).1);
+    assert_eq!(took.iter().filter(|added| **added == Some(Added::New)).count(), 1);
+    assert_eq!(lists.summaries()[0].entries, 1);
+}
+
+fn last_steps_at_once() {
+    let (lists, list) = lists(4);
+    knock(&lists, list, 1, at(1));
+    let mine = Arc::clone(&lists);
+    let opened = both(move || knock(&mine, list, 2, at(2)).0, || knock(&lists, list, 2, at(3)).0);
+    assert_eq!(opened.iter().filter(|opened| **opened).count(), 1);
+    assert_eq!(lists.summaries()[0].entries, 0);
+}
+
+fn steps_on_two_queues() {
+    let (lists, list) = lists(4);
+    let mine = Arc::clone(&lists);
+    let [_, opened] = both(move || knock(&mine, list, 1, at(1)).0, || knock(&lists, list, 2, at(2)).0);
+    // Whoever was early is looked at again.
+    let again = knock(&lists, list, 2, at(2)).0;
+    assert!(opened != again, "once, and not twice");
+}
+
+/// Rules: a packet gets the source into the first list, another one from there into the second.
+fn lists_on_two_queues() {
+    let (lists, first) = lists(4);
+    let second = lists.bind("behind", 1).expect("room for two");
+    let knock = move |lists: &Lists| {
+        let is_further = lists.membership(SOURCE, 0, at(2)).contains(first);
+        is_further && lists.add(second, SOURCE, at(100), at(2)) == Added::New
+    };
+    let mine = Arc::clone(&lists);
+    let first_step = move || mine.add(first, SOURCE, at(100), at(1)) == Added::New;
+    let [_, entered] = both(first_step, || knock(&lists));
+    let again = knock(&lists);
+    assert!(entered != again, "once, and not twice");
+    assert!(lists.membership(SOURCE, 0, at(2)).contains(second));
+}
+
+/// Changes the lists on one thread, while another one that remembers what it looked up looks at the source. Once that one
+/// knows of the change, it must see it.
+fn watch(capacity: usize, before: fn(&Lists, ListId), change: fn(&Lists, ListId), is_in: bool) {
+    let (lists, list) = lists(capacity);
+    before(&lists, list);
+    let done = Arc::new(AtomicBool::new(false));
+    let (mine, told) = (Arc::clone(&lists), Arc::clone(&done));
+    let changer = move || {
+        change(&mine, list);
+        told.store(true, Ordering::Release);
+    };
+    let watcher = || {
+        let mut recent = Recent::default();
+        let mut look = || {
+            let knows = done.load(Ordering::Acquire);
+            let set = recent.membership(&lists, (0, &Entries), SOURCE.into(), 0, at(2)).lists;
+            (knows, set.contains(list) == is_in)
+        };
+        let seen = [look(), look()];
+        assert!(seen.iter().all(|(knows, sees)| *sees || !knows), "not what was there before");
+        assert!(!seen[0].1 || seen[1].1, "what was seen stays");
+    };
+    both(changer, watcher);
+}
+
+fn add(lists: &Lists, list: ListId) {
+    assert_eq!(lists.add(list, SOURCE, at(100), at(1)), Added::New);
+}
+
+fn additions_are_seen() {
+    watch(4, |_, _| {}, add, true);
+}
+
+fn removals_are_seen() {
+    let remove = |lists: &Lists, list| assert!(lists.remove(list, SOURCE, at(1)));
+    watch(4, add, remove, false);
+}
+
+fn evictions_are_seen() {
+    let evict = |lists: &Lists, list| assert_eq!(lists.add(list, OTHER, at(100), at(1)), Added::New);
+    watch(1, add, evict, false);
+}
