@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use knockplane_policy::rule::RuleSet;
-use knockplane_policy::wire::{Greeting, Lists, MAX_LINE, Metrics, Request, Response, Rules, Status, VERSION};
+use knockplane_policy::wire::{
+    Doors, Greeting, Lists, MAX_LINE, Metrics, Reloaded, Request, Response, Rules, Status, VERSION,
+};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
@@ -145,6 +147,14 @@ impl Dataplane {
         }
     }
 
+    /// At most `limit` sources at one door or at all.
+    pub async fn doors(&self, door: Option<String>, limit: usize) -> Result<Doors, DataplaneError> {
+        match self.ask(&Request::Doors { door, limit }).await? {
+            Response::Doors(doors) => Ok(doors),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// Everything it counts.
     pub async fn metrics(&self) -> Result<Metrics, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
@@ -157,6 +167,14 @@ impl Dataplane {
     pub async fn apply(&self, rules: RuleSet, source: String) -> Result<u64, DataplaneError> {
         match self.ask(&Request::Apply { rules: Box::new(rules), source }).await? {
             Response::Applied { generation } => Ok(generation),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Has it read its configuration again; answers once every worker runs what it says.
+    pub async fn reload(&self) -> Result<Reloaded, DataplaneError> {
+        match self.ask(&Request::Reload).await? {
+            Response::Reloaded(reloaded) => Ok(reloaded),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -185,7 +203,8 @@ impl Dataplane {
 
     async fn ask(&self, request: &Request) -> Result<Response, DataplaneError> {
         let line = self.line(request)?;
-        let within = if matches!(request, Request::Apply { .. }) { APPLY_WITHIN } else { self.answer_within };
+        let compiles = matches!(request, Request::Apply { .. } | Request::Reload);
+        let within = if compiles { APPLY_WITHIN } else { self.answer_within };
         match timeout(within, self.converse(&line)).await {
             Ok(Ok(Response::Refused { error })) => Err(DataplaneError::Refused(error)),
             Ok(Ok(Response::Failed { error })) => Err(DataplaneError::Failed(error)),
@@ -231,8 +250,10 @@ impl Dataplane {
             Response::Status(_) => "status",
             Response::Rules(_) => "rules",
             Response::Lists(_) => "lists",
+            Response::Doors(_) => "doors",
             Response::Metrics(_) => "metrics",
             Response::Applied { .. } => "applied",
+            Response::Reloaded(_) => "reloaded",
             Response::Done => "done",
             Response::Refused { .. } => "refused",
             Response::Failed { .. } => "failed",

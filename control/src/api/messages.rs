@@ -7,10 +7,10 @@ use knockplane_policy::rule::RuleSet;
 use knockplane_policy::wire::Worker;
 use serde::{Deserialize, Serialize};
 
-/// How many list entries are answered unless asked otherwise.
+/// How many list entries, or sources at doors, are answered unless asked otherwise.
 pub const DEFAULT_LIMIT: usize = 1_000;
 
-/// How many list entries can be asked for at once. As one line they must fit
+/// How many of them can be asked for at once. As one line they must fit
 /// [`MAX_LINE`](knockplane_policy::wire::MAX_LINE) with room to spare.
 pub const MAX_LIMIT: usize = 100_000;
 
@@ -55,6 +55,17 @@ pub struct ListQuery {
     /// Only this list.
     pub list: Option<String>,
     /// At most so many.
+    #[serde(default = "default_limit")]
+    pub limit: usize,
+}
+
+/// Which doors and visitors to show.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DoorQuery {
+    /// Only this door.
+    pub door: Option<String>,
+    /// At most so many who knock, and so many who are in.
     #[serde(default = "default_limit")]
     pub limit: usize,
 }

@@ -14,6 +14,7 @@ use knockplane_policy::rsc::wording;
 use knockplane_policy::rule::{BuiltinChain, InterfaceKind, ListTimeout, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::{Time, format_duration};
+use knockplane_policy::wire::ListEntry;
 use serde::Serialize;
 
 use super::packet;
@@ -106,6 +107,11 @@ impl<'r> Bench<'r> {
     pub(super) fn put(&mut self, list: &str, address: IpAddr, timeout: Option<Duration>) {
         let timeout = timeout.map_or(ListTimeout::NoneDynamic, ListTimeout::After);
         self.evaluator.lists_mut().add(list, address, timeout, self.now);
+    }
+
+    /// Puts in what a dataplane's lists hold.
+    pub(super) fn put_told(&mut self, entry: &ListEntry) {
+        self.evaluator.put(entry, self.now);
     }
 
     /// Sets the clock; it never goes back.

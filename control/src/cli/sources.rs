@@ -77,10 +77,7 @@ impl Given {
 
 /// Puts what the dataplane answered into a bench's lists.
 pub(super) fn put_all(lists: &wire::Lists, bench: &mut Bench<'_>) {
-    // What counts for one other end would count for all here.
-    for entry in lists.entries.iter().filter(|entry| entry.to.is_none()) {
-        bench.put(&entry.list, entry.address, entry.time_left);
-    }
+    lists.entries.iter().for_each(|entry| bench.put_told(entry));
 }
 
 /// What packets from inside are told by; the others came from outside.

@@ -33,7 +33,7 @@ use knockplane_policy::wire::{ListEntry, ListSummary};
 
 pub use crate::quota::FirstSteps;
 use crate::quota::Quota;
-use crate::shard::{Key, Place, SLOT_BYTES, Secret, Shard, Tally, Terms};
+use crate::shard::{Key, Place, SLOT_BYTES, Secret, Seen, Shard, Tally, Terms};
 use crate::sync::{AtomicU64, Mutex, MutexGuard};
 
 /// How many lists there can be. An address's membership is a mask of so many bits.
@@ -538,13 +538,14 @@ impl Lists {
             for (index, sum) in tallies.iter_mut().enumerate() {
                 let tally = shard.tally(ListId(index as u8));
                 sum.entries += tally.entries;
+                sum.expired += tally.expired;
                 sum.evicted += tally.evicted;
                 sum.refused += tally.refused;
             }
         }
-        let summary = |(index, Tally { entries, evicted, refused }): (usize, Tally)| {
+        let summary = |(index, Tally { entries, expired, evicted, refused }): (usize, Tally)| {
             let level = self.level(ListId(index as u8));
-            ListSummary { list: names.names[index].clone(), level, entries, evicted, refused }
+            ListSummary { list: names.names[index].clone(), level, entries, expired, evicted, refused }
         };
         let mut summaries: Vec<_> = tallies.into_iter().enumerate().map(summary).collect();
         summaries.sort_by(|one, other| one.list.cmp(&other.list));
@@ -554,6 +555,25 @@ impl Lists {
     /// The first `limit` entries by list and address, of one list or of all, and whether there are more. Workers go on
     /// meanwhile, so this is no snapshot: an entry that comes or goes may be in it or not.
     pub fn entries(&self, list: Option<&str>, limit: usize, now: Time) -> (Vec<ListEntry>, bool) {
+        match list {
+            Some(list) => self.entries_of([list], limit, now),
+            None => self.entries_where(|_| true, limit, now),
+        }
+    }
+
+    /// As [`Lists::entries`], of these lists.
+    pub fn entries_of<'n>(
+        &self,
+        lists: impl IntoIterator<Item = &'n str>,
+        limit: usize,
+        now: Time,
+    ) -> (Vec<ListEntry>, bool) {
+        let mut wanted = ListSet::default();
+        lists.into_iter().filter_map(|list| self.id(list)).for_each(|list| wanted.insert(list));
+        self.entries_where(|list| wanted.contains(list), limit, now)
+    }
+
+    fn entries_where(&self, is_wanted: impl Fn(ListId) -> bool, limit: usize, now: Time) -> (Vec<ListEntry>, bool) {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let mut order: Vec<usize> = (0..names.names.len()).collect();
         order.sort_by_key(|index| &names.names[*index]);
@@ -561,13 +581,12 @@ impl Lists {
         for (rank, index) in order.iter().enumerate() {
             ranks[*index] = rank;
         }
-        let only = list.map(|name| names.ids.get(name).copied());
 
         let mut first = BinaryHeap::new();
         let mut truncated = false;
-        let mut keep = |(Place { list, to }, address, expiry): (Place, IpAddr, Time)| {
-            if only.is_none_or(|only| only == Some(list)) {
-                let entry = (ranks[list.index()], address, to, expiry);
+        let mut keep = |Seen { list, address, to, step, expiry }: Seen| {
+            if is_wanted(list) {
+                let entry = (ranks[list.index()], address, to, step, expiry);
                 if first.len() >= limit {
                     truncated = true;
                     if first.peek().is_none_or(|last| *last <= entry) {
@@ -583,18 +602,18 @@ impl Lists {
             let mut next = Some(0);
             while let Some(begin) = next {
                 // Sorted in when the lock is free again.
-                next = lock(&shard.shard)
-                    .visit(begin, STEP, now, |place, address, expiry| seen.push((place, address, expiry)));
+                next = lock(&shard.shard).visit(begin, STEP, now, |entry| seen.push(entry));
                 seen.drain(..).for_each(&mut keep);
             }
         }
 
         let mut entries = first.into_sorted_vec();
-        entries.dedup_by_key(|(rank, address, to, _)| (*rank, *address, *to));
-        let entry = |(rank, address, to, expiry): (usize, IpAddr, u32, Time)| ListEntry {
+        entries.dedup_by_key(|(rank, address, to, ..)| (*rank, *address, *to));
+        let entry = |(rank, address, to, steps, expiry): (usize, IpAddr, u32, u8, Time)| ListEntry {
             list: names.names[order[rank]].clone(),
             address,
             to: (to != 0).then(|| end(address, to)),
+            steps,
             time_left: (expiry != Time::NEVER).then(|| expiry.since(now)),
         };
         (entries.into_iter().map(entry).collect(), truncated)

@@ -23,10 +23,10 @@ use crate::store::Stored;
 const APPLY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Entries in one answer at most, so that it fits a line.
-const MAX_ENTRIES: usize = 500_000;
+pub(super) const MAX_ENTRIES: usize = 500_000;
 
-/// Why rules were not applied as they should be: through their own fault, or not.
-enum Problem {
+/// Why rules or a configuration were not applied as they should be: through their own fault, or not.
+pub(super) enum Problem {
     Rules(String),
     Ours(String),
 }
@@ -37,24 +37,36 @@ impl Manager {
             Request::Status => Response::Status(self.status()),
             Request::Rules => Response::Rules(self.rules()),
             Request::Lists { list, limit } => Response::Lists(self.lists(list.as_deref(), limit)),
+            Request::Doors { door, limit } => Response::Doors(self.doors(door.as_deref(), limit)),
             Request::Metrics => Response::Metrics(self.metrics()),
-            Request::Apply { rules, source } => match self.apply(*rules, source) {
-                Ok(generation) => {
-                    self.applied += 1;
-                    Response::Applied { generation }
-                }
-                Err(problem) => {
-                    self.refused += 1;
-                    let (Problem::Rules(error) | Problem::Ours(error)) = &problem;
-                    tracing::warn!(error, "not applied as it should be");
-                    match problem {
-                        Problem::Rules(error) => Response::Refused { error },
-                        Problem::Ours(error) => Response::Failed { error },
-                    }
-                }
-            },
+            Request::Apply { rules, source } => {
+                let applied = self.apply(*rules, source);
+                self.applied(applied, |generation| Response::Applied { generation })
+            }
+            Request::Reload => {
+                let reloaded = self.reload();
+                self.applied(reloaded, Response::Reloaded)
+            }
             Request::ListAdd { list, address, timeout } => or_refused(self.list_add(&list, address, timeout)),
             Request::ListRemove { list, address } => or_refused(self.list_remove(&list, address)),
+        }
+    }
+
+    /// Counts what came of an apply or a reload, and says it.
+    fn applied<T>(&mut self, result: Result<T, Problem>, answer: impl FnOnce(T) -> Response) -> Response {
+        let problem = match result {
+            Ok(applied) => {
+                self.applied += 1;
+                return answer(applied);
+            }
+            Err(problem) => problem,
+        };
+        self.refused += 1;
+        let (Problem::Rules(error) | Problem::Ours(error)) = &problem;
+        tracing::warn!(error, "not applied as it should be");
+        match problem {
+            Problem::Rules(error) => Response::Refused { error },
+            Problem::Ours(error) => Response::Failed { error },
         }
     }
 
@@ -73,15 +85,19 @@ impl Manager {
             let kept = self.store.path().display();
             return Err(Problem::Ours(format!("cannot keep the rules in {kept}: {error}; nothing changed")));
         }
-        let number = running.number + 1;
-        let generation =
-            Arc::new(Generation::new(number, self.shared.clock.now(), stored.source, table, self.workers.len()));
         tracing::info!(
-            generation = number,
-            rules = generation.rules().rules.len(),
-            source = generation.source,
+            generation = running.number + 1,
+            rules = table.rules().rules.len(),
+            source = stored.source,
             "apply"
         );
+        self.swap(table, stored.source)
+    }
+
+    /// Has every worker run this table, and waits until they do.
+    pub(super) fn swap(&mut self, table: Table, source: String) -> Result<u64, Problem> {
+        let number = self.shared.generation.load().number + 1;
+        let generation = Arc::new(Generation::new(number, self.shared.clock.now(), source, table, self.workers.len()));
         self.book.replaced(self.shared.generation.swap(generation));
         for worker in &self.workers {
             // A worker that cannot be woken wakes by itself, a little later.
@@ -206,12 +222,14 @@ impl Manager {
         let status = self.status();
         let generation = self.shared.generation.load();
         let totals = self.book.totals(&generation);
+        let lists = self.shared.state.lists.summaries();
         Metrics {
             status,
             workers: self.workers.iter().enumerate().map(|(number, worker)| worker_metrics(number, worker)).collect(),
             chain_defaults: totals.chain_defaults,
             rules: totals.into_rules(),
-            lists: self.shared.state.lists.summaries(),
+            doors: self.door_summaries(&lists),
+            lists,
             list_capacity: self.shared.state.lists.capacity() as u64,
             connections: self.shared.state.flows().map_or(0, |flows| flows.count(self.shared.clock.now())),
             connections_refused: self.shared.state.flows().map_or(0, Flows::refused),

@@ -9,13 +9,16 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::Evaluator;
 use super::tracking::Stays;
 use super::walk::Walk;
 use crate::door::ports::{self, Ports};
 use crate::door::progress::{self, Outcome, Progress, StepSet};
 use crate::door::{Door, Event, Failure, What};
 use crate::packet::Packet;
+use crate::rule::ListTimeout;
 use crate::time::{Time, format_duration};
+use crate::wire::ListEntry;
 use crate::word::Word as _;
 
 /// All that doors remember. Keys are a door's list and a source, or a door and a source.
@@ -89,6 +92,29 @@ impl Doors {
             Some(progress) => self.knocks.insert((list, source), progress),
             None => self.knocks.remove(&(list, source)),
         };
+    }
+}
+
+impl Evaluator<'_> {
+    /// Puts in what the lists of a dataplane hold. An entry that counts for an IPv6 address alone is left out: which one
+    /// that is was not told.
+    pub fn put(&mut self, entry: &ListEntry, now: Time) {
+        let ListEntry { list, address, to, steps, time_left } = entry;
+        let deadline = time_left.map_or(Time::NEVER, |left| now + left);
+        match *to {
+            None => {
+                let timeout = time_left.map_or(ListTimeout::NoneDynamic, ListTimeout::After);
+                self.lists.add(list, *address, timeout, now);
+            }
+            Some(IpAddr::V6(_)) => {}
+            Some(to) if *steps == 0 => {
+                self.doors.grants.insert((list.clone(), *address, to), deadline);
+            }
+            Some(to) => {
+                let progress = Progress { steps: *steps, to: progress::tag(self.secret, to), begun: now, deadline };
+                self.doors.remember(list.clone(), *address, Some(progress));
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::cases::cases;
 use crate::door::tests::doors;
 use crate::door::{self, Event, Failure, What};
 use crate::reason::{Reason, Verdict};
+use crate::wire::ListEntry;
 
 const OTHER: &str = "203.0.113.2";
 /// Three steps, none of which a scan meets in this order.
@@ -86,6 +87,28 @@ fn the_knock_opens_what_the_door_says_for_its_source_and_the_address_knocked_at(
     assert_eq!(knocker.send_from("198.51.100.8", "tcp/22", SERVER).verdict, Verdict::Drop);
     assert_eq!(knocker.send_from(CLIENT, "tcp/22", OTHER).verdict, Verdict::Drop, "another address");
     assert!(knocker.wait(3_590).gets_in("tcp/22") && !knocker.wait(10).gets_in("tcp/22"));
+}
+
+#[test]
+fn what_a_dataplane_told_counts_for_the_address_that_it_told() {
+    let firewall = with(&[SSH]);
+    let mut knocker = Knocker::at(&firewall);
+    let time_left = Some(Duration::from_secs(9));
+    let entry = |list: &str, to: &str, steps| ListEntry {
+        list: list.to_owned(),
+        address: CLIENT.parse().unwrap(),
+        to: Some(to.parse().unwrap()),
+        steps,
+        time_left,
+    };
+    knocker.evaluator.put(&entry("door-ssh", OTHER, 0), ms(0));
+    knocker.evaluator.put(&entry("door-ssh", "::", 0), ms(0));
+    assert!(!knocker.gets_in("tcp/22"));
+    assert_eq!(knocker.send_from(CLIENT, "tcp/22", OTHER).verdict, Verdict::Forward);
+    knocker.evaluator.put(&entry("door-ssh-knocking", SERVER, 2), ms(300));
+    assert_eq!(knocker.send("tcp/1234"), [What::Opened], "one step was left");
+    assert!(knocker.wait(10).gets_in("tcp/22"));
+    assert_eq!(knocker.send_from(CLIENT, "tcp/22", OTHER).verdict, Verdict::Drop, "its time is over");
 }
 
 #[test]
