@@ -5,13 +5,12 @@
 //! [`watch`] asks once a second, so that the log says when the dataplane went away and when it was reached again.
 
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use knockplane_policy::rule::RuleSet;
+use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::{
-    Doors, Greeting, Lists, MAX_LINE, Metrics, Reloaded, Request, Response, Rules, Status, VERSION,
+    Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NewEntry, Reloaded, Request, Response, Rules, Status, VERSION,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -22,8 +21,9 @@ use tracing::{info, warn};
 /// for this long hangs.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long compiling and swapping in a rule set may take. Ten thousand rules with large patterns take seconds.
-const APPLY_WITHIN: Duration = Duration::from_secs(60);
+/// How long swapping in a rule set or entries of lists may take. Ten thousand rules with large patterns take seconds, as
+/// does a million entries.
+const CHANGE_WITHIN: Duration = Duration::from_secs(60);
 
 /// Pause between two looks at whether the dataplane is there.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -65,7 +65,9 @@ pub enum DataplaneError {
         reason: String,
     },
     /// The question is longer than a line may be.
-    #[error("the request has {0} bytes, more than the {MAX_LINE} that the dataplane takes: shorten the rule file")]
+    #[error(
+        "the request has {0} bytes, more than the {MAX_LINE} that the dataplane takes: shorten the file, or split it"
+    )]
     TooLong(usize),
     /// The dataplane understood and will not do it. Nothing changed.
     #[error("{0}")]
@@ -139,9 +141,9 @@ impl Dataplane {
         }
     }
 
-    /// At most `limit` entries of one list or of all.
-    pub async fn lists(&self, list: Option<String>, limit: usize) -> Result<Lists, DataplaneError> {
-        match self.ask(&Request::Lists { list, limit }).await? {
+    /// The lists, and some of their entries.
+    pub async fn lists(&self, query: ListQuery) -> Result<Lists, DataplaneError> {
+        match self.ask(&Request::Lists(query)).await? {
             Response::Lists(lists) => Ok(lists),
             other => Err(self.unexpected(&other)),
         }
@@ -179,19 +181,22 @@ impl Dataplane {
         }
     }
 
-    /// Puts an address in a list, for good if there is no timeout.
-    pub async fn list_add(
-        &self,
-        list: String,
-        address: IpAddr,
-        timeout: Option<Duration>,
-    ) -> Result<(), DataplaneError> {
-        self.done(&Request::ListAdd { list, address, timeout }).await
+    /// Puts entries in lists, all or none; for good if they have no timeout.
+    pub async fn list_add(&self, entries: Vec<NewEntry>) -> Result<(), DataplaneError> {
+        self.done(&Request::ListAdd { entries }).await
     }
 
-    /// Takes an address out of a list.
-    pub async fn list_remove(&self, list: String, address: IpAddr) -> Result<(), DataplaneError> {
+    /// Takes an entry out of a list.
+    pub async fn list_remove(&self, list: String, address: AddressSet) -> Result<(), DataplaneError> {
         self.done(&Request::ListRemove { list, address }).await
+    }
+
+    /// Takes every entry out of a list but those of the rules, or only dynamic ones; answers with how many.
+    pub async fn list_flush(&self, list: String, dynamic: bool) -> Result<u64, DataplaneError> {
+        match self.ask(&Request::ListFlush { list, dynamic }).await? {
+            Response::Flushed { removed } => Ok(removed),
+            other => Err(self.unexpected(&other)),
+        }
     }
 
     async fn done(&self, request: &Request) -> Result<(), DataplaneError> {
@@ -203,8 +208,12 @@ impl Dataplane {
 
     async fn ask(&self, request: &Request) -> Result<Response, DataplaneError> {
         let line = self.line(request)?;
-        let compiles = matches!(request, Request::Apply { .. } | Request::Reload);
-        let within = if compiles { APPLY_WITHIN } else { self.answer_within };
+        let within = match request {
+            Request::Apply { .. } | Request::Reload | Request::ListAdd { .. } | Request::ListFlush { .. } => {
+                CHANGE_WITHIN
+            }
+            _ => self.answer_within,
+        };
         match timeout(within, self.converse(&line)).await {
             Ok(Ok(Response::Refused { error })) => Err(DataplaneError::Refused(error)),
             Ok(Ok(Response::Failed { error })) => Err(DataplaneError::Failed(error)),
@@ -255,6 +264,7 @@ impl Dataplane {
             Response::Applied { .. } => "applied",
             Response::Reloaded(_) => "reloaded",
             Response::Done => "done",
+            Response::Flushed { .. } => "flushed",
             Response::Refused { .. } => "refused",
             Response::Failed { .. } => "failed",
         };
@@ -296,12 +306,14 @@ fn log_change(answer: &Result<Status, DataplaneError>) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use tempfile::TempDir;
     use tokio::net::UnixListener;
 
     use super::*;
 
-    const GREETING: &str = "{\"knockplane\":1,\"version\":\"0.1.0\"}\n";
+    const GREETING: &str = "{\"knockplane\":2,\"version\":\"0.1.0\"}\n";
 
     /// A peer that says these bytes to one client. With `stay` it keeps the connection open in silence.
     fn peer(says: &[&str], stay: bool) -> (TempDir, Dataplane) {
@@ -322,7 +334,7 @@ mod tests {
 
     async fn failure(says: &[&str], stay: bool) -> DataplaneError {
         let (_dir, dataplane) = peer(says, stay);
-        dataplane.list_remove("knocked".into(), [192, 0, 2, 1].into()).await.unwrap_err()
+        dataplane.list_remove("knocked".into(), AddressSet::from(IpAddr::from([192, 0, 2, 1]))).await.unwrap_err()
     }
 
     #[tokio::test]
@@ -335,8 +347,8 @@ mod tests {
 
     #[tokio::test]
     async fn another_version_is_refused() {
-        let error = failure(&["{\"knockplane\":2,\"version\":\"9.0.0\"}\n"], true).await;
-        assert!(matches!(&error, DataplaneError::Version { theirs: 2, version } if version == "9.0.0"), "{error}");
+        let error = failure(&["{\"knockplane\":9,\"version\":\"9.0.0\"}\n"], true).await;
+        assert!(matches!(&error, DataplaneError::Version { theirs: 9, version } if version == "9.0.0"), "{error}");
     }
 
     #[tokio::test]
@@ -346,7 +358,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_to_another_question_is_garbage() {
-        let says = &[GREETING, "{\"response\":\"applied\",\"generation\":1}\n"];
+        let says = &[GREETING, "{\"response\":\"applied\",\"with\":{\"generation\":1}}\n"];
         let error = failure(says, true).await;
         assert!(error.to_string().contains("`applied`"), "{error}");
     }
@@ -365,7 +377,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_keeps_the_dataplanes_words() {
-        let says = &[GREETING, "{\"response\":\"refused\",\"error\":\"it is not in the list\"}\n"];
+        let says = &[GREETING, "{\"response\":\"refused\",\"with\":{\"error\":\"it is not in the list\"}}\n"];
         let error = failure(says, true).await;
         assert!(matches!(&error, DataplaneError::Refused(_)), "{error:?}");
         assert_eq!(error.to_string(), "it is not in the list");
@@ -374,7 +386,7 @@ mod tests {
     #[tokio::test]
     async fn done_is_done() {
         let (_dir, dataplane) = peer(&[GREETING, "{\"response\":\"done\"}\n"], true);
-        dataplane.list_add("knocked".into(), [192, 0, 2, 1].into(), None).await.unwrap();
+        dataplane.list_add(Vec::new()).await.unwrap();
     }
 
     #[test]

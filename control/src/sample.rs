@@ -8,8 +8,8 @@ use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{
-    Counter, DoorSummary, Doors, FailureCount, FrameCount, Interface, ListEntry, ListSummary, Lists, Metrics,
-    RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
+    Counter, DoorSummary, Doors, FailureCount, FrameCount, Interface, ListEntry, ListOverview, ListSummary, Lists,
+    Metrics, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
 };
 use knockplane_policy::word::Word;
 
@@ -85,15 +85,22 @@ pub(crate) fn rule(id: &str, action: Action, disabled: bool, comment: &str) -> R
 }
 
 pub(crate) fn lists() -> Lists {
+    let overview = |summary: ListSummary| {
+        let by_hand = u64::from(summary.level);
+        ListOverview { summary, by_packets: true, by_rules: 2 * by_hand, by_operators: by_hand }
+    };
     Lists {
-        lists: list_summaries(),
+        lists: list_summaries().into_iter().map(overview).collect(),
         entries: vec![
             ListEntry {
                 list: "knock1".into(),
-                address: [192, 0, 2, 7].into(),
+                address: "192.0.2.7".parse().unwrap(),
                 to: None,
                 steps: 0,
                 time_left: Some(Duration::from_millis(8_200)),
+                dynamic: true,
+                line: None,
+                comment: String::new(),
             },
             ListEntry {
                 list: "trusted".into(),
@@ -101,9 +108,13 @@ pub(crate) fn lists() -> Lists {
                 to: None,
                 steps: 0,
                 time_left: None,
+                dynamic: false,
+                line: None,
+                comment: "the office".into(),
             },
         ],
         truncated: false,
+        next: None,
     }
 }
 

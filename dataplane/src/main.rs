@@ -8,6 +8,7 @@ mod config;
 mod counters;
 mod early;
 mod generation;
+mod held;
 mod idle;
 mod manager;
 mod memory;

@@ -22,8 +22,9 @@ use crate::clock::{self, Clock};
 use crate::config::{Config, Offloads};
 use crate::counters::WorkerCounters;
 use crate::generation::{Book, Generation};
+use crate::held::Held;
 use crate::idle::Idle;
-use crate::manager::{Listener, Manager, Port, WorkerHandle};
+use crate::manager::{Listener, Manager, Notes, Port, WorkerHandle};
 use crate::memory;
 use crate::store::{self, Store};
 use crate::worker::{Shared, Worker};
@@ -35,6 +36,7 @@ pub(crate) const EVENT_QUEUE: usize = 4096;
 pub(crate) struct Decided {
     state: State,
     store: Store,
+    held: Held,
     source: String,
     table: Table,
 }
@@ -51,7 +53,9 @@ pub(crate) fn decide(config: &Config) -> anyhow::Result<Decided> {
     let stored = store.load_or_read(&config.rules)?;
     let table = Table::compile(Arc::clone(&stored.rules), &config.settings, &state, Clock::start().now())
         .with_context(|| format!("rules of {}", stored.source))?;
-    Ok(Decided { state, store, source: stored.source, table })
+    let held = Held::load(&config.state_dir)?;
+    held.install(&state.lists).with_context(|| format!("the entries in {}", held.path().display()))?;
+    Ok(Decided { state, store, held, source: stored.source, table })
 }
 
 /// Checks the configured rules, whatever was applied last.
@@ -70,7 +74,7 @@ pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
 /// # Errors
 /// What is wrong, and what to do about it.
 pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager> {
-    let Decided { state, store, source, table } = decided;
+    let Decided { state, store, held, source, table } = decided;
     // A second dataplane ends here, before it touches an interface.
     let listener = Listener::bind(&config.socket, &config.socket_uids)?;
     let mut devices = [open(&config.outside)?, open(&config.inside)?];
@@ -143,6 +147,8 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
         programs,
         book: Book::default(),
         store,
+        held,
+        notes: Notes::default(),
         applied: 0,
         refused: 0,
         arrived: Vec::new(),

@@ -4,7 +4,7 @@
 //! else by now, that is said. The stored file holds passphrases, so it is its owner's alone. It is replaced whole (written beside, synced, renamed), so that a crash leaves the old one or the new one.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -74,20 +74,30 @@ impl Store {
     /// # Errors
     /// If the disk refuses; what was kept before is still there.
     pub(crate) fn save(&self, stored: &Stored) -> io::Result<()> {
-        let folder = self.path.parent().expect("a file in a folder");
-        fs::create_dir_all(folder)?;
-        let beside = self.path.with_extension("json.new");
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(&serde_json::to_vec(stored)?)?;
-        file.sync_all()?;
-        fs::rename(&beside, &self.path)?;
-        File::open(folder)?.sync_all()
+        write(&self.path, |file| Ok(serde_json::to_writer(file, stored)?))
     }
 
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Writes a file of the state directory anew, whole or not at all: readable for us alone, and on the disk when this
+/// returns.
+///
+/// # Errors
+/// If the disk refuses; what was there before is still there.
+pub(crate) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    fs::create_dir_all(folder)?;
+    let beside = path.with_extension("json.new");
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    let mut file = BufWriter::new(file);
+    content(&mut file)?;
+    file.into_inner()?.sync_all()?;
+    fs::rename(&beside, path)?;
+    File::open(folder)?.sync_all()
 }
 
 /// The rules in a file.

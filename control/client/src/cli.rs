@@ -5,10 +5,12 @@
 //! takes every protocol word other than `udp` as TCP, and `1234:upd` is an error here.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser};
 
 use crate::host::Family;
+use crate::profiles::Profile;
 
 const STEPS: &str = "\
 Steps, sent in the order given, one packet each:
@@ -24,10 +26,20 @@ Steps, sent in the order given, one packet each:
 A port may be a service name (`ssh`, `domain:udp`). A passphrase is seen by this machine's other
 users in the process list, and by everybody on the path.
 
+Profiles: `knocker NAME` does what the section [NAME] of ~/.config/knocker/profiles.toml says:
+  [ssh-home]
+  host = \"gate.example.org\"
+  steps = [\"1234\", \"4321:udp=open sesame\"]  # as above, or as in the server's [[door]]
+  delay = \"10ms\"                             # this and what follows may be left out
+  wait-port = \"22\"
+  then = \"ssh gate.example.org\"
+What the command line says goes before it; what stands behind `--` is added to the command.
+
 Examples:
   knocker gate.example.org 7000 8000:udp 9000
   knocker -d 100 gate.example.org 1234 icmp=128 '4321:udp=open sesame'
   knocker gate.example.org 1234 4321:udp --wait-port ssh --then ssh gate.example.org
+  knocker ssh-home -- -L 8080:localhost:80
 
 Exit codes: 0 done, 1 something failed (no such host, cannot send, port not open in time), 2 wrong usage.
 With --then, the exit code is the command's own.";
@@ -35,25 +47,32 @@ With --then, the exit code is the command's own.";
 /// Knocks at a door: sends each step to HOST, in order, then may wait for a port and run a command
 #[derive(Debug, Parser)]
 #[command(name = "knocker", version, args_override_self = true, after_help = STEPS)]
-#[command(override_usage = "knocker [OPTIONS] HOST STEP... [--then CMD...]")]
+#[command(
+    override_usage = "knocker [OPTIONS] HOST STEP... [--then CMD...]\n       knocker [OPTIONS] PROFILE [-- ARGUMENT...]\n       knocker --list | --share PROFILE | --add LINE"
+)]
 #[command(group(ArgGroup::new("afterwards").multiple(true)))]
+#[command(group(ArgGroup::new("instead").args(["list", "share", "add"])))]
 pub(crate) struct Cli {
-    /// Name or address to knock at; resolved once, the resolver's first address is used
-    #[arg(value_name = "HOST")]
-    pub(crate) host: String,
+    /// Name or address to knock at; resolved once, the resolver's first address is used. Without STEPs, a profile
+    #[arg(value_name = "HOST", required_unless_present_any = ["instead", "rest"], conflicts_with = "instead")]
+    pub(crate) host: Option<String>,
 
     /// Knocks to send, see below
-    #[arg(value_name = "STEP", required = true)]
+    #[arg(value_name = "STEP")]
     pub(crate) steps: Vec<OsString>,
+
+    /// What follows `--`: STEPs, or arguments for a profile's command
+    #[arg(last = true, hide = true, conflicts_with = "instead")]
+    pub(crate) rest: Vec<OsString>,
 
     /// Send every TCP step as UDP, also those that say `:tcp`
     #[arg(short = 'u', long)]
     pub(crate) udp: bool,
 
     /// Milliseconds to wait between steps. Steps that follow each other at once can be swapped on the way, or be decided
-    /// by workers side by side; `knock` itself waits for none
-    #[arg(short = 'd', long = "delay", value_name = "MS", default_value_t = 10)]
-    pub(crate) delay_ms: u32,
+    /// by workers side by side; `knock` itself waits for none [default: 10]
+    #[arg(short = 'd', long = "delay", value_name = "MS")]
+    pub(crate) delay_ms: Option<u32>,
 
     /// Use IPv4
     #[arg(short = '4', long, conflicts_with = "ipv6")]
@@ -89,9 +108,62 @@ pub(crate) struct Cli {
     /// Run CMD once the door is open; everything after --then is CMD and its arguments, no shell
     #[arg(long, value_name = "CMD", num_args = 1.., allow_hyphen_values = true, group = "afterwards")]
     pub(crate) then: Vec<OsString>,
+
+    /// The file with the profiles, in place of ~/.config/knocker/profiles.toml
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profiles: Option<PathBuf>,
+
+    /// Print the names of all profiles
+    #[arg(long)]
+    pub(crate) list: bool,
+
+    /// Print a profile as one line, for somebody else to --add. It holds the whole knock, passphrases too, but no CMD
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) share: Option<String>,
+
+    /// Put a profile that somebody else has shared in the file
+    #[arg(long, value_name = "LINE")]
+    pub(crate) add: Option<String>,
+}
+
+/// Where a knock goes, as the command line says it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// HOST STEP…
+    Host,
+    /// One word: a profile.
+    Profile(String),
 }
 
 impl Cli {
+    /// Whether a host is meant or a profile, given which words are profiles. What stands behind `--` goes where it
+    /// belongs: `knocker gate -- 1234` is a host with steps, as it is for `knock`, unless `gate` is a profile.
+    pub(crate) fn target(&mut self, is_profile: impl FnOnce(&str) -> bool) -> Target {
+        if self.host.is_none() && !self.rest.is_empty() {
+            self.host = Some(self.rest.remove(0).to_string_lossy().into_owned());
+        }
+        let host = self.host.clone().unwrap_or_default();
+        if self.steps.is_empty() && (self.rest.is_empty() || is_profile(&host)) {
+            return Target::Profile(host);
+        }
+        self.steps.append(&mut self.rest);
+        Target::Host
+    }
+
+    /// Takes from a profile what the command line does not say.
+    pub(crate) fn fill(&mut self, profile: &Profile) {
+        self.host = Some(profile.host.clone());
+        self.steps = profile.steps.iter().map(OsString::from).collect();
+        self.delay_ms = self.delay_ms.or(profile.delay.map(|delay| delay.0));
+        self.wait_port = self.wait_port.take().or_else(|| profile.wait_port.clone());
+        if self.then.is_empty() {
+            self.then = profile.then.as_ref().map(|then| then.words()).unwrap_or_default();
+        }
+        if !self.then.is_empty() {
+            self.then.append(&mut self.rest);
+        }
+    }
+
     pub(crate) fn family(&self) -> Option<Family> {
         match (self.ipv4, self.ipv6) {
             (true, _) => Some(Family::V4),
@@ -124,16 +196,16 @@ mod tests {
     #[test]
     fn options_of_knock_stand_anywhere() {
         let cli = parse("-u -d 100 gate 1234 -v 4321:udp -4 9000").unwrap();
-        assert_eq!(cli.host, "gate");
+        assert_eq!(cli.host.as_deref(), Some("gate"));
         assert_eq!(strings(&cli.steps), ["1234", "4321:udp", "9000"]);
         assert!(cli.udp && cli.verbose && cli.ipv4 && !cli.ipv6);
-        assert_eq!(cli.delay_ms, 100);
+        assert_eq!(cli.delay_ms, Some(100));
     }
 
     #[test]
     fn repeated_options_are_no_error() {
         let cli = parse("-v -v -d 1 -d 2 gate 1").unwrap();
-        assert_eq!(cli.delay_ms, 2);
+        assert_eq!(cli.delay_ms, Some(2));
     }
 
     #[test]
@@ -153,8 +225,57 @@ mod tests {
     }
 
     #[test]
+    fn one_word_is_a_profile_and_several_are_a_host_with_steps() {
+        let target = |line: &str, profiles: &[&str]| {
+            let mut cli = parse(line).unwrap();
+            let target = cli.target(|name| profiles.contains(&name));
+            (target, cli)
+        };
+        let profile = |name: &str| Target::Profile(name.to_owned());
+        assert_eq!(target("home", &[]).0, profile("home"));
+        assert_eq!(target("home 1", &["home"]).0, Target::Host);
+        assert_eq!(target("home -- -v", &["home"]).0, profile("home"));
+        for line in ["gate 1 2", "gate -- 1 2", "gate 1 -- 2", "-- gate 1 2"] {
+            let (target, cli) = target(line, &["home"]);
+            assert_eq!((target, cli.host.as_deref()), (Target::Host, Some("gate")), "{line}");
+            assert_eq!(strings(&cli.steps), ["1", "2"], "{line}");
+        }
+    }
+
+    #[test]
+    fn what_the_command_line_says_goes_before_the_profile() {
+        let profile: Profile = toml::from_str(
+            "host = 'gate'\nsteps = ['1', '2:udp']\ndelay = '1s'\nwait-port = 'ssh'\nthen = 'ssh gate'\n",
+        )
+        .unwrap();
+        let filled = |line: &str| {
+            let mut cli = parse(line).unwrap();
+            cli.fill(&profile);
+            cli
+        };
+        let cli = filled("home -- -v x");
+        assert_eq!(
+            (cli.host.as_deref(), cli.delay_ms, cli.wait_port.as_deref()),
+            (Some("gate"), Some(1000), Some("ssh"))
+        );
+        assert_eq!((strings(&cli.steps), strings(&cli.then)), (vec!["1", "2:udp"], vec!["ssh", "gate", "-v", "x"]));
+        let cli = filled("home -d 5 --wait-port 80 --then curl gate");
+        assert_eq!((cli.delay_ms, cli.wait_port.as_deref()), (Some(5), Some("80")));
+        assert_eq!(strings(&cli.then), ["curl", "gate"]);
+    }
+
+    #[test]
     fn contradictions_and_gaps_are_refused() {
-        for line in ["-4 -6 gate 1", "gate", "", "gate 1 --then", "gate 1 --wait-port 22 --wait 0", "-d x gate 1"] {
+        for line in [
+            "-4 -6 gate 1",
+            "",
+            "--list gate",
+            "--list --share a",
+            "--add x -- 1",
+            "gate 1 --then",
+            "gate 1 --wait-port 22 --wait 0",
+            "-d x gate 1",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

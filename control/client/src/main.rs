@@ -5,13 +5,14 @@
 //! - Steps leave in exactly the order given, one packet each, never repeated.
 //! - Exit codes: 0 done, 1 something failed, 2 the command line is wrong. With `--then`, the command's own.
 //!
-//! What happens, in order: read the arguments (`cli`), turn each step into packets to send (`step`, `services`),
+//! What happens, in order: read the arguments (`cli`), and a profile if one is named (`profiles`), turn each step into packets to send (`step`, `services`),
 //! find the address (`host`), send (`send`, `echo`), wait and run (`then`).
 
 mod cli;
 mod echo;
 mod host;
 mod plan;
+mod profiles;
 mod send;
 mod services;
 mod step;
@@ -22,27 +23,43 @@ use std::thread;
 
 use clap::Parser;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Target};
 use crate::plan::{Plan, UsageError};
+use crate::profiles::{ProfileError, Profiles};
 use crate::send::Sender;
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
+    match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
             // Every error here tells its cause itself, between the sentence and the remedy: not the chain as well.
             eprintln!("error: {error}");
-            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+            ExitCode::from(if error.is::<UsageError>() || error.is::<ProfileError>() { 2 } else { 1 })
         }
     }
 }
 
-fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+fn run(mut cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Some(text) = about_profiles(&cli)? {
+        print!("{text}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    // A host with steps needs no profiles, and does not fail because of a file that it does not read.
+    if cli.steps.is_empty() {
+        let profiles = Profiles::load(cli.profiles.as_deref())?;
+        if let Target::Profile(name) = cli.target(|name| profiles.get(name).is_some()) {
+            cli.fill(profiles.find(&name)?);
+            warn(&profiles);
+        }
+    } else {
+        cli.target(|_| false);
+    }
+    let cli = &cli;
     let plan = Plan::new(cli)?;
     for warning in &plan.warnings {
         eprintln!("warning: {warning}");
     }
-    let door = host::resolve(&cli.host, cli.family())?;
+    let door = host::resolve(cli.host.as_deref().unwrap_or_default(), cli.family())?;
     plan.check_family(door)?;
 
     if cli.dry_run {
@@ -67,6 +84,30 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match plan.command.split_first() {
         Some((program, arguments)) => then::run(program, arguments),
         None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// What is asked of the profiles themselves, if that is what the command line is about.
+fn about_profiles(cli: &Cli) -> anyhow::Result<Option<String>> {
+    if !cli.list && cli.share.is_none() && cli.add.is_none() {
+        return Ok(None);
+    }
+    let profiles = Profiles::load(cli.profiles.as_deref())?;
+    warn(&profiles);
+    Ok(Some(match (&cli.share, &cli.add) {
+        (Some(name), _) => {
+            let line = profiles.share(name)?;
+            eprintln!("warning: whoever reads this line can knock; send it where only the one it is for reads it");
+            line + "\n"
+        }
+        (_, Some(line)) => profiles.add(line)?,
+        _ => profiles.list(),
+    }))
+}
+
+fn warn(profiles: &Profiles) {
+    for warning in &profiles.warnings {
+        eprintln!("warning: {warning}");
     }
 }
 

@@ -14,6 +14,9 @@ use crate::step::{self, KNOCK_PAYLOAD, Step, Transport};
 #[error("{0}")]
 pub(crate) struct UsageError(String);
 
+/// Between two steps, if nothing is said: see `--delay`.
+const DEFAULT_DELAY_MS: u32 = 10;
+
 /// Everything that happens after the arguments are read. Only the address is missing.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -50,6 +53,11 @@ impl Plan {
                 .map_err(|problem| faults.push(format!("--wait-port: {problem}\n    {}", problem.expected())))
                 .ok()
         });
+        if !cli.rest.is_empty() && cli.then.is_empty() {
+            faults.push(
+                "what stands behind `--` is for the profile's command, and it has none: give it with --then".to_owned(),
+            );
+        }
         if !faults.is_empty() {
             return Err(UsageError(faults.join("\nerror: ")));
         }
@@ -57,7 +65,7 @@ impl Plan {
         let warnings = if cli.udp { send_over_udp(&mut steps) } else { Vec::new() };
         Ok(Self {
             steps,
-            delay: Duration::from_millis(cli.delay_ms.into()),
+            delay: Duration::from_millis(cli.delay_ms.unwrap_or(DEFAULT_DELAY_MS).into()),
             grace: Duration::from_millis(cli.grace_ms.into()),
             wait_port,
             wait: Duration::from_secs(cli.wait_s.into()),

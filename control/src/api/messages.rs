@@ -1,10 +1,9 @@
 //! Bodies of the API that are not messages of the dataplane already.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use knockplane_policy::rule::RuleSet;
-use knockplane_policy::wire::Worker;
+use knockplane_policy::rule::{AddressSet, RuleSet};
+use knockplane_policy::wire::{NewEntry, Worker, as_text};
 use serde::{Deserialize, Serialize};
 
 /// How many list entries, or sources at doors, are answered unless asked otherwise.
@@ -48,12 +47,27 @@ pub struct Workers {
     pub workers: Vec<Worker>,
 }
 
-/// Which entries to show.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Which entries to show, as words of a query.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ListQuery {
     /// Only this list.
     pub list: Option<String>,
+    /// Only entries that share an address with this one, or with this prefix or range.
+    pub address: Option<String>,
+    /// Only dynamic entries, or only static ones.
+    pub dynamic: Option<bool>,
+    /// Only those that expire within this time, as RouterOS writes it.
+    pub expires_within: Option<String>,
+    /// Only those whose comment holds this.
+    pub comment: Option<String>,
+    /// Only those behind the entry of this list…
+    pub after_list: Option<String>,
+    /// … this address…
+    pub after_address: Option<String>,
+    /// … and the tag of this other end.
+    #[serde(default)]
+    pub after_tag: u32,
     /// At most so many.
     #[serde(default = "default_limit")]
     pub limit: usize,
@@ -70,15 +84,43 @@ pub struct DoorQuery {
     pub limit: usize,
 }
 
-/// An address to put in a list.
+/// An entry for a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListAdd {
-    /// The address.
-    pub address: IpAddr,
+    /// The address, prefix or range.
+    #[serde(with = "as_text")]
+    pub address: AddressSet,
     /// How long, as RouterOS writes it: `10m`; for good if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
+    /// Free text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+}
+
+/// Entries for lists, all or none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListImport {
+    /// The entries.
+    pub entries: Vec<NewEntry>,
+}
+
+/// What a flush leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlushQuery {
+    /// Leave what operators put in for good.
+    #[serde(default)]
+    pub dynamic: bool,
+}
+
+/// A list is flushed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flushed {
+    /// Entries that are gone.
+    pub removed: u64,
 }
 
 const fn default_limit() -> usize {

@@ -12,17 +12,18 @@
 //! | GET `/api/v1/status` | [`Status`] |
 //! | GET `/api/v1/workers` | [`messages::Workers`] |
 //! | GET `/api/v1/rules` | [`Rules`] |
-//! | GET `/api/v1/lists?list=&limit=` | [`Lists`] |
+//! | GET `/api/v1/lists?list=&address=&limit=…` | [`messages::ListQuery`] → [`Lists`] |
 //! | GET `/api/v1/doors?door=&limit=` | [`Doors`] |
 //! | POST `/api/v1/reload` | [`Reloaded`] |
+//! | POST `/api/v1/lists` | [`messages::ListImport`] → 204 |
 //! | POST `/api/v1/apply` | [`messages::Apply`] → [`messages::Applied`] |
 //! | POST `/api/v1/lists/{list}` | [`messages::ListAdd`] → 204 |
+//! | DELETE `/api/v1/lists/{list}?dynamic=` | [`messages::Flushed`] |
 //! | DELETE `/api/v1/lists/{list}/{address}` | 204 |
 
 pub mod failure;
 pub mod messages;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -33,12 +34,14 @@ use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use knockplane_policy::rsc;
-use knockplane_policy::rule::RuleSet;
-use knockplane_policy::wire::{Doors, Lists, MAX_LINE, Reloaded, Rules, Status};
+use knockplane_policy::rule::{AddressSet, RuleSet};
+use knockplane_policy::wire::{self, Doors, Lists, MAX_LINE, NewEntry, Reloaded, Rules, Status};
 use tracing::{info, warn};
 
 use self::failure::Failure;
-use self::messages::{Applied, Apply, DoorQuery, ListAdd, ListQuery, MAX_LIMIT, Workers};
+use self::messages::{
+    Applied, Apply, DoorQuery, FlushQuery, Flushed, ListAdd, ListImport, ListQuery, MAX_LIMIT, Workers,
+};
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
 use crate::{ready, rules};
@@ -63,11 +66,11 @@ pub fn whole(app: Arc<App>) -> Router {
         .route("/api/v1/status", get(status))
         .route("/api/v1/workers", get(workers))
         .route("/api/v1/rules", get(running_rules))
-        .route("/api/v1/lists", get(lists))
+        .route("/api/v1/lists", get(lists).post(list_import))
         .route("/api/v1/doors", get(doors))
         .route("/api/v1/reload", post(reload))
         .route("/api/v1/apply", post(apply))
-        .route("/api/v1/lists/{list}", post(list_add))
+        .route("/api/v1/lists/{list}", post(list_add).delete(list_flush))
         .route("/api/v1/lists/{list}/{address}", delete(list_remove))
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(MAX_LINE))
@@ -114,7 +117,8 @@ async fn lists(
 ) -> Result<Json<Lists>, Failure> {
     let Query(query) = query?;
     let limit = checked(query.limit)?;
-    Ok(Json(app.ask(app.dataplane.lists(query.list, limit)).await?))
+    let query = wire::ListQuery { limit, ..asked(query).map_err(Failure::bad_request)? };
+    Ok(Json(app.ask(app.dataplane.lists(query)).await?))
 }
 
 async fn doors(
@@ -128,6 +132,25 @@ async fn doors(
 
 fn checked(limit: usize) -> Result<usize, Failure> {
     if limit > MAX_LIMIT { Err(Failure::bad_request(format!("`limit` is at most {MAX_LIMIT}"))) } else { Ok(limit) }
+}
+
+/// A query's words as what they mean.
+fn asked(query: ListQuery) -> Result<wire::ListQuery, String> {
+    let address = |text: Option<String>| text.map(|text| text.parse::<AddressSet>()).transpose();
+    let after = match (query.after_list, address(query.after_address)?) {
+        (Some(list), Some(address)) => Some(wire::After { list, address, tag: query.after_tag }),
+        (None, None) => None,
+        _ => return Err("give both `after-list` and `after-address`, or neither".to_owned()),
+    };
+    Ok(wire::ListQuery {
+        list: query.list,
+        address: address(query.address)?,
+        dynamic: query.dynamic,
+        expires_within: query.expires_within.map(|text| rules::timeout(&text)).transpose()?,
+        comment: query.comment,
+        after,
+        limit: query.limit,
+    })
 }
 
 async fn apply(
@@ -189,23 +212,47 @@ async fn list_add(
     path: Result<Path<String>, PathRejection>,
     body: Result<Json<ListAdd>, JsonRejection>,
 ) -> Result<StatusCode, Failure> {
-    let (Path(list), Json(ListAdd { address, timeout })) = (path?, body?);
+    let (Path(list), Json(ListAdd { address, timeout, comment })) = (path?, body?);
     let timeout = match timeout {
         Some(text) => Some(rules::timeout(&text).map_err(Failure::bad_request)?),
         None => None,
     };
-    app.ask(app.dataplane.list_add(list.clone(), address.to_canonical(), timeout)).await?;
-    info!(list, %address, ?timeout, "address added");
+    let entry = NewEntry { list: list.clone(), address: address.clone(), timeout, comment };
+    app.ask(app.dataplane.list_add(vec![entry])).await?;
+    info!(list, %address, ?timeout, "entry added");
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn list_import(
+    State(app): State<Arc<App>>,
+    body: Result<Json<ListImport>, JsonRejection>,
+) -> Result<StatusCode, Failure> {
+    let Json(ListImport { entries }) = body?;
+    let count = entries.len();
+    app.ask(app.dataplane.list_add(entries)).await?;
+    info!(entries = count, "entries added");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn list_flush(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<FlushQuery>, QueryRejection>,
+) -> Result<Json<Flushed>, Failure> {
+    let (Path(list), Query(FlushQuery { dynamic })) = (path?, query?);
+    let removed = app.ask(app.dataplane.list_flush(list.clone(), dynamic)).await?;
+    info!(list, dynamic, removed, "list flushed");
+    Ok(Json(Flushed { removed }))
 }
 
 async fn list_remove(
     State(app): State<Arc<App>>,
-    path: Result<Path<(String, IpAddr)>, PathRejection>,
+    path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<StatusCode, Failure> {
     let Path((list, address)) = path?;
-    app.ask(app.dataplane.list_remove(list.clone(), address.to_canonical())).await?;
-    info!(list, %address, "address removed");
+    let address: AddressSet = address.parse().map_err(Failure::bad_request)?;
+    app.ask(app.dataplane.list_remove(list.clone(), address.clone())).await?;
+    info!(list, %address, "entry removed");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -309,6 +356,10 @@ mod tests {
             (Method::POST, "/api/v1/lists/a", r#"{"address":"nobody"}"#, StatusCode::UNPROCESSABLE_ENTITY),
             (Method::POST, "/api/v1/lists/a", r#"{"address":"::1","timeout":"soon"}"#, StatusCode::BAD_REQUEST),
             (Method::DELETE, "/api/v1/lists/a/nobody", "", StatusCode::BAD_REQUEST),
+            (Method::DELETE, "/api/v1/lists/a?dynamci=true", "", StatusCode::BAD_REQUEST),
+            (Method::GET, "/api/v1/lists?after-list=a", "", StatusCode::BAD_REQUEST),
+            (Method::GET, "/api/v1/lists?expires-within=soon", "", StatusCode::BAD_REQUEST),
+            (Method::POST, "/api/v1/lists", r#"{"entries":[{"list":"a"}]}"#, StatusCode::UNPROCESSABLE_ENTITY),
         ];
         for (method, path, body, expected) in cases {
             let (status, answer) = send(whole(app()), method, path, body).await;

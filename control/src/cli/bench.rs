@@ -11,10 +11,10 @@ use knockplane_policy::eval::{Evaluation, Evaluator, Outcome, Tried};
 use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rsc::wording;
-use knockplane_policy::rule::{BuiltinChain, InterfaceKind, ListTimeout, RuleId, RuleSet};
+use knockplane_policy::rule::{AddressSet, BuiltinChain, EntryAddress, InterfaceKind, ListEntry, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::{Time, format_duration};
-use knockplane_policy::wire::ListEntry;
+use knockplane_policy::wire;
 use serde::Serialize;
 
 use super::packet;
@@ -103,15 +103,25 @@ impl<'r> Bench<'r> {
         Bench { rules, settings, evaluator, now }
     }
 
-    /// Puts an address in a list, as an operator does.
-    pub(super) fn put(&mut self, list: &str, address: IpAddr, timeout: Option<Duration>) {
-        let timeout = timeout.map_or(ListTimeout::NoneDynamic, ListTimeout::After);
-        self.evaluator.lists_mut().add(list, address, timeout, self.now);
+    /// Puts an address, prefix or range in a list, as an operator does.
+    pub(super) fn put(&mut self, list: &str, address: &AddressSet, timeout: Option<Duration>) {
+        let entry = ListEntry {
+            family: address.family(),
+            list: list.to_owned(),
+            address: EntryAddress::Set(address.clone()),
+            timeout,
+            disabled: false,
+            comment: String::new(),
+            line: 0,
+        };
+        self.evaluator.lists_mut().add_entry(&entry, self.now);
     }
 
-    /// Puts in what a dataplane's lists hold.
-    pub(super) fn put_told(&mut self, entry: &ListEntry) {
-        self.evaluator.put(entry, self.now);
+    /// Puts in what a dataplane's lists hold for this other end alone.
+    pub(super) fn put_for(&mut self, entry: &wire::ListEntry, other: IpAddr) {
+        if let Some(address) = entry.address.single() {
+            self.evaluator.put_for(&entry.list, address, other, entry.steps, entry.time_left, self.now);
+        }
     }
 
     /// Sets the clock; it never goes back.

@@ -1,6 +1,6 @@
 //! `knockctl`, the operator's tool: command line in, text or JSON out, an exit code that scripts can rely on.
 //!
-//! `check`, `replay`, `test` and, with a rule file, `explain` and `export` work offline. Everything else asks the control
+//! `check`, `replay`, `test`, `import` and, with a rule file, `explain` and `export` work offline. Everything else asks the control
 //! process over its unix socket. Answers go to standard output, complaints to standard error.
 //!
 //! | file         | owns |
@@ -15,9 +15,11 @@
 //! | `packet/`    | a packet in a line of text |
 //! | `capture/`   | pcap and pcapng files |
 //! | `export.rs`  | rules as RouterOS exports them |
+//! | `import/`    | doors from a configuration of knockd |
 //! | `print.rs`   | the rules that run, as RouterOS prints them |
 //! | `doors.rs`   | the doors and who is at them, as tables |
 //! | `show.rs`    | the rest of what runs, as tables |
+//! | `list/`      | entries of lists, shown and changed by hand |
 //! | `table.rs`   | how tables, numbers and foreign text look |
 //! | `http.rs`    | one request to the control process |
 
@@ -28,6 +30,8 @@ mod doors;
 mod explain;
 mod export;
 mod http;
+mod import;
+mod list;
 mod packet;
 mod print;
 mod replay;
@@ -37,7 +41,6 @@ mod table;
 mod test;
 
 use std::io::{self, IsTerminal, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -45,13 +48,13 @@ use clap::{Args, Parser, Subcommand};
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use knockplane_policy::wire::{Reloaded, Status};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::check::How;
 use self::http::{Client, Trouble};
-use crate::api::messages::{Applied, Apply, DEFAULT_LIMIT, ListAdd, Workers};
+use crate::api::messages::{Applied, Apply, DEFAULT_LIMIT, ListQuery, Workers};
 use crate::settings::DEFAULT_SOCKET;
 use crate::{Exit, rules};
 
@@ -101,12 +104,14 @@ enum Command {
     Reload,
     /// Write rules out as RouterOS exports them; needs no daemon with --rules
     Export(export::Export),
+    /// Write the doors of a configuration of knockd as ours; needs no daemon
+    Import(import::Import),
     /// Show what runs
     #[command(subcommand)]
     Show(Show),
-    /// Change an address list by hand
+    /// Show and change address lists by hand
     #[command(subcommand)]
-    List(Change),
+    List(list::Command),
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,7 +122,7 @@ enum Show {
         #[arg(long)]
         stats: bool,
     },
-    /// Address lists and who is in them
+    /// Address lists, their levels, who fills them and who is in them
     Lists(ShowLists),
     /// Doors, what became of knocks, who knocks and who is in
     Doors(ShowDoors),
@@ -143,27 +148,6 @@ struct ShowDoors {
     /// Show at most so many who knock, and so many who are in
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
     limit: usize,
-}
-
-#[derive(Debug, Subcommand)]
-enum Change {
-    /// Put an address in a list, or set its timeout anew
-    Add {
-        /// Name of the list
-        list: String,
-        /// IPv4 or IPv6 address
-        address: IpAddr,
-        /// How long, as RouterOS writes it: 10m, 1d2h, 00:10:00; for good if left out
-        #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
-        timeout: Option<String>,
-    },
-    /// Take an address out of a list
-    Remove {
-        /// Name of the list
-        list: String,
-        /// IPv4 or IPv6 address
-        address: IpAddr,
-    },
 }
 
 /// Why a command did not do what it should.
@@ -249,6 +233,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::Test { files } => test::run(&files, json),
         Command::Reload => reload(&client, json).await,
         Command::Export(command) => export::run(&client, &command, json).await,
+        Command::Import(command) => import::run(&command),
         Command::Show(Show::Rules { stats }) => show_rules(&client, stats, json).await,
         Command::Show(Show::Lists(what)) => show_lists(&client, what, json).await,
         Command::Show(Show::Doors(what)) => show_doors(&client, what, json).await,
@@ -257,8 +242,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
             if json { raw(&workers) } else { Ok(show::workers(&decode::<Workers>(&workers)?)) }
         }
         Command::Show(Show::Status) => show_status(&client, json).await,
-        Command::List(Change::Add { list, address, timeout }) => list_add(&client, &list, address, timeout).await,
-        Command::List(Change::Remove { list, address }) => list_remove(&client, &list, address).await,
+        Command::List(command) => list::run(&client, command, json).await,
     }
 }
 
@@ -312,17 +296,17 @@ async fn show_rules(client: &Client, stats: bool, json: bool) -> Result<String, 
 }
 
 async fn show_lists(client: &Client, what: ShowLists, json: bool) -> Result<String, Failed> {
-    let only = what.list.as_ref().map(|list| format!("&list={}", utf8_percent_encode(list, SEGMENT)));
-    let path = format!("lists?limit={}{}", what.limit, only.unwrap_or_default());
-    let lists = client.get(&format!("/api/v1/{path}")).await?;
+    let query = ListQuery { list: what.list.clone(), ..ListQuery::default() };
+    let lists = list::entries(client, query, what.limit).await?;
     if json {
-        return raw(&lists);
+        return pretty(&lists);
     }
-    show::lists(&decode(&lists)?, what.list.as_deref()).map_err(|message| Failed::new(Exit::Runtime, message))
+    show::known(&lists, what.list.as_deref())?;
+    Ok(show::lists(&lists, what.list.as_deref()))
 }
 
 async fn show_doors(client: &Client, what: ShowDoors, json: bool) -> Result<String, Failed> {
-    let only = what.door.as_ref().map(|door| format!("&door={}", utf8_percent_encode(door, SEGMENT)));
+    let only = what.door.as_ref().map(|door| format!("&door={}", encoded(door)));
     let path = format!("doors?limit={}{}", what.limit, only.unwrap_or_default());
     let doors = client.get(&format!("/api/v1/{path}")).await?;
     if json {
@@ -344,20 +328,9 @@ async fn show_status(client: &Client, json: bool) -> Result<String, Failed> {
     Ok(show::status(&decode(&status)?, ready))
 }
 
-async fn list_add(client: &Client, list: &str, address: IpAddr, timeout: Option<String>) -> Result<String, Failed> {
-    let path = format!("/api/v1/lists/{}", utf8_percent_encode(list, SEGMENT));
-    let body = as_json(&ListAdd { address, timeout: timeout.clone() })?;
-    client.send(Method::POST, &path, Some(body)).await?;
-    Ok(match timeout {
-        Some(timeout) => format!("{address} is in {list} for {timeout}\n"),
-        None => format!("{address} is in {list} for good\n"),
-    })
-}
-
-async fn list_remove(client: &Client, list: &str, address: IpAddr) -> Result<String, Failed> {
-    let path = format!("/api/v1/lists/{}/{address}", utf8_percent_encode(list, SEGMENT));
-    client.send(Method::DELETE, &path, None).await?;
-    Ok(format!("{address} is no longer in {list}\n"))
+/// Text as it stands in a path or a query.
+fn encoded(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, SEGMENT)
 }
 
 fn parse_timeout(text: &str) -> Result<String, String> {

@@ -6,58 +6,99 @@ use std::time::Duration;
 use knockplane_engine::lists::OPERATOR_LEVEL;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
-use knockplane_policy::wire::{Interface, ListEntry, ListSummary, Lists, Status, Worker};
+use knockplane_policy::wire::{Interface, ListEntry, ListOverview, Lists, Status, Worker};
 
+use super::Failed;
 use super::table::Align::{Left, Right};
 use super::table::{Columns, count, grouped, printable};
+use crate::Exit;
 use crate::api::messages::Workers;
 
-/// The lists with their counts, then who is in them.
+/// Whether the list that was asked for exists.
 ///
 /// # Errors
-/// If there is no list of the name that was asked for.
-pub(super) fn lists(lists: &Lists, only: Option<&str>) -> Result<String, String> {
-    let shown: Vec<_> = lists.lists.iter().filter(|list| only.is_none_or(|name| list.list == name)).collect();
-    if let (true, Some(name)) = (shown.is_empty(), only) {
-        return Err(format!("there is no list `{}`: `knockctl show lists` names them", printable(name)));
+/// If there is no list of the name.
+pub(super) fn known(lists: &Lists, only: Option<&str>) -> Result<(), Failed> {
+    match only {
+        Some(name) if lists.lists.iter().all(|list| list.summary.list != name) => {
+            let message = format!("there is no list `{}`: `knockctl show lists` names them", printable(name));
+            Err(Failed::new(Exit::Runtime, message))
+        }
+        _ => Ok(()),
     }
-    let mut text = summary_table(&shown);
-    if !lists.entries.is_empty() {
-        text += &format!("\n{}", entry_table(&lists.entries, &lists.lists));
-    }
-    if lists.truncated {
-        text += &format!("\nonly the first {}; --limit shows more\n", lists.entries.len());
-    }
-    Ok(text)
 }
 
-fn summary_table(lists: &[&ListSummary]) -> String {
-    let mut table =
-        Columns::new(&[("LIST", Left), ("LEVEL", Right), ("ENTRIES", Right), ("EVICTED", Right), ("REFUSED", Right)]);
+/// The lists with their counts, then who is in them.
+pub(super) fn lists(lists: &Lists, only: Option<&str>) -> String {
+    let shown = lists.lists.iter().filter(|list| only.is_none_or(|name| list.summary.list == name));
+    let summaries = summary_table(shown);
+    if lists.entries.is_empty() { summaries } else { format!("{summaries}\n{}", entries(lists)) }
+}
+
+/// Who is in the lists.
+pub(super) fn entries(lists: &Lists) -> String {
+    let text = entry_table(&lists.entries);
+    let number = lists.entries.len();
+    if lists.truncated { format!("{text}\nonly the first {number}; --limit shows more\n") } else { text }
+}
+
+fn summary_table<'l>(lists: impl Iterator<Item = &'l ListOverview>) -> String {
+    let mut table = Columns::new(&[
+        ("LIST", Left),
+        ("LEVEL", Right),
+        ("DYNAMIC", Right),
+        ("STATIC", Right),
+        ("EVICTED", Right),
+        ("REFUSED", Right),
+        ("FILLED BY", Left),
+    ]);
     for list in lists {
+        let ListOverview { summary, by_rules, by_operators, .. } = list;
         table.row([
-            list.list.clone(),
-            level(list.level),
-            grouped(list.entries),
-            grouped(list.evicted),
-            grouped(list.refused),
+            summary.list.clone(),
+            level(summary.level),
+            grouped(summary.entries),
+            grouped(by_rules + by_operators),
+            grouped(summary.evicted),
+            grouped(summary.refused),
+            filled_by(list),
         ]);
     }
     table.text()
 }
 
-fn entry_table(entries: &[ListEntry], lists: &[ListSummary]) -> String {
-    let mut table = Columns::new(&[("LIST", Left), ("ADDRESS", Left), ("TIME LEFT", Right), ("LEVEL", Right)]);
+/// Who puts addresses in: packets that match a rule, the entries of the rules, operators.
+fn filled_by(list: &ListOverview) -> String {
+    let who = [
+        (list.by_packets, "packets"),
+        (list.by_rules > 0, "rules"),
+        (list.by_operators > 0 || (list.summary.level == OPERATOR_LEVEL && list.summary.entries > 0), "operators"),
+    ];
+    let who: Vec<_> = who.into_iter().filter(|(fills, _)| *fills).map(|(_, who)| who).collect();
+    if who.is_empty() { "nobody".to_owned() } else { who.join(", ") }
+}
+
+fn entry_table(entries: &[ListEntry]) -> String {
+    let mut table =
+        Columns::new(&[("", Left), ("LIST", Left), ("ADDRESS", Left), ("TIME LEFT", Right), ("COMMENT", Left)]);
     for entry in entries {
-        let level = lists.iter().find(|list| list.list == entry.list).map(|list| level(list.level));
+        let what = match (entry.line, entry.to) {
+            (Some(0), _) => "(rules)".to_owned(),
+            (Some(line), _) => format!("(rules, line {line})"),
+            (None, Some(to)) if to.is_unspecified() => "(for one other end)".to_owned(),
+            (None, Some(to)) => format!("(for {to})"),
+            (None, None) => String::new(),
+        };
+        let comment = format!("{} {what}", entry.comment);
         table.row([
+            if entry.dynamic { "D" } else { "" }.to_owned(),
             entry.list.clone(),
             entry.address.to_string(),
             entry.time_left.map_or_else(|| "-".to_owned(), format_duration),
-            level.unwrap_or_default(),
+            comment.trim().to_owned(),
         ]);
     }
-    table.text()
+    format!("Flags: D - dynamic\n{}", table.text())
 }
 
 /// How many proofs it takes to get in; a dash for lists that only operators fill.
@@ -176,15 +217,16 @@ mod tests {
     #[test]
     fn lists_show_counts_and_then_addresses() {
         assert_text(
-            &lists(&sample::lists(), None).unwrap(),
+            &lists(&sample::lists(), None),
             &[
-                "LIST     LEVEL  ENTRIES  EVICTED  REFUSED",
-                "knock1       0        1        5        0",
-                "trusted      1   12 345        0        2",
+                "LIST     LEVEL  DYNAMIC  STATIC  EVICTED  REFUSED  FILLED BY",
+                "knock1       0        1       0        5        0  packets",
+                "trusted      1   12 345       3        0        2  packets, rules, operators",
                 "",
-                "LIST     ADDRESS      TIME LEFT  LEVEL",
-                "knock1   192.0.2.7           9s      0",
-                "trusted  2001:db8::7          -      1",
+                "Flags: D - dynamic",
+                "   LIST     ADDRESS      TIME LEFT  COMMENT",
+                "D  knock1   192.0.2.7           9s",
+                "   trusted  2001:db8::7          -  the office",
             ],
         );
     }
@@ -192,16 +234,21 @@ mod tests {
     #[test]
     fn a_list_that_only_operators_fill_has_no_level() {
         let mut by_hand = sample::lists();
-        by_hand.lists[1].level = OPERATOR_LEVEL;
-        let text = lists(&by_hand, Some("trusted")).unwrap();
-        assert!(text.starts_with("LIST     LEVEL  ENTRIES  EVICTED  REFUSED\ntrusted      -"), "{text}");
+        by_hand.lists[1].summary.level = OPERATOR_LEVEL;
+        let text = lists(&by_hand, Some("trusted"));
+        assert!(text.lines().nth(1).is_some_and(|line| line.starts_with("trusted      -")), "{text}");
+        let nobodys = ListOverview { by_rules: 0, by_operators: 0, by_packets: false, ..by_hand.lists[0].clone() };
+        assert_eq!(
+            (filled_by(&by_hand.lists[1]), filled_by(&nobodys)),
+            ("packets, rules, operators".into(), "nobody".into())
+        );
     }
 
     #[test]
     fn an_unknown_list_is_an_error_and_a_cut_answer_says_so() {
-        assert!(lists(&sample::lists(), Some("knokc1")).unwrap_err().contains("`knokc1`"));
+        assert!(known(&sample::lists(), Some("knokc1")).unwrap_err().message.contains("`knokc1`"));
         let cut = Lists { truncated: true, ..sample::lists() };
-        assert!(lists(&cut, None).unwrap().ends_with("\nonly the first 2; --limit shows more\n"));
+        assert!(lists(&cut, None).ends_with("\nonly the first 2; --limit shows more\n"));
     }
 
     #[test]

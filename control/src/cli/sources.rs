@@ -9,15 +9,15 @@ use std::time::Duration;
 use clap::Args;
 use ipnet::IpNet;
 use knockplane_policy::packet::{Packet, Side};
-use knockplane_policy::rule::{AddressSet, EntryAddress, RuleSet};
+use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire;
 
 use super::bench::Bench;
 use super::capture::{Capture, Captured, Other, Record};
 use super::http::Client;
-use super::{Failed, check, decode};
-use crate::api::messages::MAX_LIMIT;
+use super::{Failed, check, decode, list};
+use crate::api::messages::ListQuery;
 use crate::settings::policy;
 use crate::{Exit, rules};
 
@@ -69,7 +69,7 @@ impl Given {
             put_all(&lists, bench);
         }
         for Membership { list, address, timeout } in &self.in_list {
-            bench.put(list, *address, *timeout);
+            bench.put(list, &(*address).into(), *timeout);
         }
         Ok(())
     }
@@ -77,7 +77,13 @@ impl Given {
 
 /// Puts what the dataplane answered into a bench's lists.
 pub(super) fn put_all(lists: &wire::Lists, bench: &mut Bench<'_>) {
-    lists.entries.iter().for_each(|entry| bench.put_told(entry));
+    // What is static and of the rules comes with them.
+    for entry in lists.entries.iter().filter(|entry| entry.dynamic || entry.line.is_none()) {
+        match entry.to {
+            None => bench.put(&entry.list, &entry.address, entry.time_left),
+            Some(to) => bench.put_for(entry, to),
+        }
+    }
 }
 
 /// What packets from inside are told by; the others came from outside.
@@ -164,24 +170,10 @@ pub(super) fn settings_of(config: Option<&Path>) -> Result<Settings, Failed> {
 pub(super) async fn running(client: &Client) -> Result<(RuleSet, Settings, wire::Lists), Failed> {
     let status: wire::Status = decode(&client.get("/api/v1/status").await?)?;
     let mut rules: wire::Rules = decode(&client.get("/api/v1/rules").await?)?;
-    let lists: wire::Lists = decode(&client.get(&format!("/api/v1/lists?limit={MAX_LIMIT}")).await?)?;
-    if lists.truncated {
-        let message = format!(
-            "the lists hold more than {MAX_LIMIT} entries, too many to fetch: name the rules with --rules, and with \
-             --in-list which of them the packet's addresses are in"
-        );
-        return Err(Failed::new(Exit::Runtime, message));
-    }
-    // Single addresses are among the lists' entries, as far as they still are in.
-    rules.rules.address_lists.retain(|entry| !matches!(&entry.address, EntryAddress::Set(set) if is_single(set)));
+    let lists = list::entries(client, ListQuery::default(), usize::MAX).await?;
+    // What has a timeout is among the lists' entries, as far as it still is in.
+    rules.rules.address_lists.retain(|entry| entry.timeout.is_none());
     Ok((rules.rules, status.settings, lists))
-}
-
-fn is_single(set: &AddressSet) -> bool {
-    match set {
-        AddressSet::Prefix(net) => net.prefix_len() == net.max_prefix_len(),
-        AddressSet::Range(first, last) => first == last,
-    }
 }
 
 #[cfg(test)]

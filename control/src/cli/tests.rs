@@ -213,7 +213,8 @@ fn a_capture_is_explained_packet_by_packet() {
 #[test]
 fn lists_can_come_from_what_show_lists_printed() {
     let lists = Kept::new(
-        br#"{"lists":[],"entries":[{"list":"secured","address":"198.51.100.7","time_left":{"secs":9,"nanos":0}}],
+        br#"{"lists":[],"entries":[{"list":"secured","address":"198.51.100.7","time_left":{"secs":9,"nanos":0},
+            "dynamic":true}],
             "truncated":false}"#,
     );
     let rules = config("two-ports.rsc");
@@ -287,27 +288,38 @@ fn rules_are_applied_by_the_settings_of_the_dataplane() {
 }
 
 /// A control process with rules that run.
-fn running(truncated: bool) -> axum::Router {
+fn running() -> axum::Router {
+    use crate::api::messages::ListQuery;
     use crate::sample::{lists, rules, status};
     use axum::Json;
+    use axum::extract::Query;
     use axum::routing::get;
+    use knockplane_policy::wire::After;
+
+    // An entry an answer, as if a hundred thousand were before and behind it.
+    let one = |query: ListQuery| {
+        let Lists { lists, mut entries, .. } = lists();
+        let behind = query.after_tag == 7;
+        entries.swap(0, usize::from(behind));
+        entries.truncate(1);
+        let next = (!behind).then(|| After { list: "knock1".into(), address: "::".parse().unwrap(), tag: 7 });
+        Lists { lists, entries, truncated: !behind, next }
+    };
 
     axum::Router::new()
         .route("/api/v1/status", get(async || Json(status())))
         .route("/api/v1/rules", get(async || Json(rules())))
-        .route("/api/v1/lists", get(async move || Json(Lists { truncated, ..lists() })))
+        .route("/api/v1/lists", get(async move |Query(query)| Json(one(query))))
 }
 
 /// What runs: everything from outside goes to `knock1` and is decided by the chain's default.
 #[test]
 fn without_rules_what_runs_is_explained() {
-    let explain = |truncated| asking(running(truncated), &["explain", "udp 192.0.2.9 > 192.0.2.1:5", "--json"]);
-    let explained: serde_json::Value = serde_json::from_str(&explain(false).unwrap()).unwrap();
+    let explained = asking(running(), &["explain", "udp 192.0.2.9 > 192.0.2.1:5", "--json"]).unwrap();
+    let explained: serde_json::Value = serde_json::from_str(&explained).unwrap();
     let outcomes: Vec<_> = explained["rules"].as_array().unwrap().iter().map(|step| &step["outcome"]).collect();
     assert_eq!(outcomes, ["matched", "disabled"]);
     assert_eq!((&explained["reason"], explained["lists"].as_array().unwrap().len()), (&"chain-default".into(), 3));
-    let failed = explain(true).unwrap_err();
-    assert!(failed.exit == Exit::Runtime && failed.message.contains("--rules"), "{failed:?}");
 }
 
 /// The first line of an export.
@@ -320,7 +332,7 @@ fn what_runs_is_exported() {
         add action=add-src-to-address-list address-list=knock1 address-list-timeout=\\\n    \
         10s chain=input comment=\"first knock\"\n\
         add action=drop chain=input disabled=yes\n";
-    assert_eq!(asking(running(false), &["export"]).unwrap(), text);
+    assert_eq!(asking(running(), &["export"]).unwrap(), text);
     assert_eq!(knockctl(&["export"]).unwrap_err().exit, Exit::Unreachable);
     let file = Kept::new(text.as_bytes());
     assert_eq!(knockctl(&["export", "--rules", &file.path("file")]).unwrap(), text);
@@ -340,7 +352,7 @@ fn what_routeros_cannot_say_is_not_exported() {
 
 #[test]
 fn rules_and_their_counters_are_printed() {
-    let show = |arguments: &[&str]| asking(running(false), &[&["show", "rules"], arguments].concat()).unwrap();
+    let show = |arguments: &[&str]| asking(running(), &[&["show", "rules"], arguments].concat()).unwrap();
     assert!(show(&[]).contains(" 1 X  chain=input action=drop\n"), "{}", show(&[]));
     assert!(show(&["--stats"]).contains("98 765 432 100"), "{}", show(&["--stats"]));
     assert_eq!(show(&["--json"]), show(&["--json", "--stats"]));
@@ -363,4 +375,57 @@ fn files_are_exported_unless_a_line_is_wrong() {
     assert!(failed.exit == Exit::Invalid && failed.output.is_empty(), "{failed:?}");
     let told: serde_json::Value = serde_json::from_str(&export(bad, &["--json"]).unwrap_err().output).unwrap();
     assert_eq!(told[0]["problems"][0]["line"], 2);
+}
+
+#[test]
+fn entries_of_all_answers_are_shown_or_as_many_as_wanted() {
+    let show = |arguments: &[&str]| asking(running(), &[&["list", "show"], arguments].concat());
+    insta::assert_snapshot!(show(&[]).unwrap());
+    assert!(show(&["--limit", "1"]).unwrap().ends_with("only the first 1; --limit shows more\n"));
+    let export = show(&["--export"]).unwrap();
+    assert!(export.contains("timeout=9s") && export.contains("comment=\"the office\""), "{export}");
+    assert!(show(&["nobody"]).unwrap_err().message.contains("`nobody`"));
+    let json: Lists = serde_json::from_str(&show(&["--json"]).unwrap()).unwrap();
+    assert_eq!((json.entries.len(), json.truncated), (2, false));
+}
+
+/// What a command sent: method, path with query, body.
+fn sent(arguments: &[&str]) -> (Result<String, Failed>, Vec<String>) {
+    use std::sync::{Arc, Mutex};
+
+    use axum::extract::Request;
+    use http_body_util::BodyExt;
+
+    let all = Arc::new(Mutex::new(Vec::new()));
+    let taken = Arc::clone(&all);
+    let answers = axum::Router::new().fallback(async move |request: Request| {
+        let (head, body) = request.into_parts();
+        let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        taken.lock().unwrap().push(format!("{} {} {body}", head.method, head.uri));
+        "{\"removed\":2}"
+    });
+    let result = asking(answers, arguments);
+    let sent = all.lock().unwrap().clone();
+    (result, sent)
+}
+
+#[test]
+fn changes_are_sent_as_they_are_meant() {
+    let (told, asked) = sent(&["list", "add", "a b", "192.0.2.7/24", "--timeout", "1m", "--comment", "x"]);
+    assert_eq!(told.unwrap(), "192.0.2.0/24 is in a b for 1m\n");
+    assert_eq!(asked, [r#"POST /api/v1/lists/a%20b {"address":"192.0.2.0/24","timeout":"1m","comment":"x"}"#]);
+    let (told, asked) = sent(&["list", "remove", "a", "192.0.2.0/24"]);
+    assert_eq!(told.unwrap(), "192.0.2.0/24 is no longer in a\n");
+    assert_eq!(asked, ["DELETE /api/v1/lists/a/192.0.2.0%2F24 "]);
+    let (told, asked) = sent(&["list", "flush", "a", "--dynamic"]);
+    assert_eq!(told.unwrap(), "2 entries are no longer in a\n");
+    assert_eq!(asked, ["DELETE /api/v1/lists/a?dynamic=true "]);
+    let file = Kept::new(b"a 192.0.2.7 1m # x\n");
+    let (told, asked) = sent(&["list", "import", &file.path("file")]);
+    assert!(told.unwrap().ends_with("file: 1 entry of it is in\n"));
+    let entry = r#"{"list":"a","address":"192.0.2.7","timeout":{"secs":60,"nanos":0},"comment":"x"}"#;
+    assert_eq!(asked, [format!("POST /api/v1/lists {{\"entries\":[{entry}]}}")]);
+    let bad = Kept::new(b"a 192.0.2.7\na 192.0.2.X\n");
+    let (told, asked) = sent(&["list", "import", &bad.path("file")]);
+    assert_eq!((told.unwrap_err().exit, asked.len()), (Exit::Invalid, 0), "all or nothing");
 }

@@ -12,6 +12,7 @@
 //! | `walk`       | a packet's walk through the rules of a chain |
 //! | [`state`]    | what packets leave behind |
 //! | [`lists`]    | the address lists, which are the state of every knock: bounded, shared by all workers |
+//! | `listed`     | what is said of them |
 //! | [`doors`]    | knocks at doors: who has come how far, and what is counted |
 //! | `recent`     | what one worker remembers of them |
 //! | `quota`      | how many first steps of a source prefix there may be in them |
@@ -35,6 +36,7 @@ pub mod headers;
 mod hello;
 mod keyed;
 pub mod layer7;
+mod listed;
 pub mod lists;
 mod meters;
 mod quota;

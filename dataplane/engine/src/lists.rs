@@ -16,25 +16,29 @@
 //! - Nobody outside can choose addresses that share a shard or a bucket: the secret is drawn at every start. Where first
 //!   steps are kept by the network, the addresses of one IPv6 network share a shard, and nothing more.
 //! - First steps can have a quota for each source prefix: see `quota.rs`.
+//! - What operators put in for good ([`Lists::hold`]) takes none of this room: it is swapped in whole, and no packet
+//!   changes it.
 //! - Lists are known by name. A name keeps its id as long as the process lives, so entries survive new rules.
 
-use std::collections::BinaryHeap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use arc_swap::ArcSwapOption;
 use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
-use knockplane_policy::rule::ListTimeout;
+use knockplane_policy::rule::{AddressSet, ListTimeout};
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{ListEntry, ListSummary};
+use knockplane_policy::wire::ListSummary;
 
+pub use crate::listed::*;
 pub use crate::quota::FirstSteps;
 use crate::quota::Quota;
-use crate::shard::{Key, Place, SLOT_BYTES, Secret, Seen, Shard, Tally, Terms};
+use crate::shard::{Key, Place, SLOT_BYTES, Secret, Shard, Tally, Terms};
 use crate::sync::{AtomicU64, Mutex, MutexGuard};
+use crate::table::Entries;
 
 /// How many lists there can be. An address's membership is a mask of so many bits.
 pub const MAX_LISTS: usize = 256;
@@ -55,155 +59,6 @@ const MIN_SHARD: usize = 1024;
 
 /// How many slots a lock is held for when many are looked at: some 3 µs that a worker may have to wait.
 pub(crate) const STEP: u32 = 512;
-
-/// A list, by its place in masks and counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ListId(pub(crate) u8);
-
-impl ListId {
-    /// Position among all lists, below [`MAX_LISTS`].
-    pub const fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// A set of lists.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ListSet([u64; MAX_LISTS / 64]);
-
-impl ListSet {
-    /// Whether the list is in the set.
-    pub const fn contains(&self, list: ListId) -> bool {
-        self.0[list.index() / 64] >> (list.index() % 64) & 1 == 1
-    }
-
-    /// Takes the list out of the set.
-    pub(crate) const fn remove(&mut self, list: ListId) {
-        self.0[list.index() / 64] &= !(1 << (list.index() % 64));
-    }
-
-    /// Puts in all lists of another set.
-    pub(crate) fn insert_all(&mut self, others: ListSet) {
-        for (mine, other) in self.0.iter_mut().zip(others.0) {
-            *mine |= other;
-        }
-    }
-
-    /// Puts the list in the set.
-    pub const fn insert(&mut self, list: ListId) {
-        self.0[list.index() / 64] |= 1 << (list.index() % 64);
-    }
-}
-
-/// What came of an addition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Added {
-    /// The address was not in the list, and is now.
-    New,
-    /// It was in the list; its timeout was set anew.
-    Refreshed,
-    /// It is not in the list: everything is full of higher levels.
-    Refused,
-}
-
-/// An entry above level 0 that is in the lists no more, though nobody took it out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone {
-    /// The list.
-    pub list: ListId,
-    /// The entry's level.
-    pub level: u8,
-    /// The address.
-    pub address: IpAddr,
-    /// The tag of the only other end that it counted for; 0 if it counted for all.
-    pub to: u32,
-    /// What became of it.
-    pub why: Why,
-}
-
-/// Why an entry went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// Its time was over.
-    Expired,
-    /// Another one took its place.
-    Evicted,
-}
-
-/// How far a source is in a sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// Steps taken.
-    pub step: u8,
-    /// The tag of the other end.
-    pub to: u32,
-    /// When the sequence began. Kept in milliseconds before `since`, and rounded down.
-    pub begun: Time,
-    /// When the packet arrived that took the last step.
-    pub since: Time,
-    /// When all this is over.
-    pub expiry: Time,
-}
-
-impl Stored {
-    /// Whether a packet that arrived now was overtaken, on another queue, by the one that took the last step.
-    pub fn is_ahead_of(&self, now: Time) -> bool {
-        now < self.since
-    }
-}
-
-/// What is to become of a source's progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Nothing.
-    Keep,
-    /// This takes the place of what there was, and is as old as the packet that is looked at now.
-    Set {
-        /// Steps taken.
-        step: u8,
-        /// The tag of the other end, which alone the entry counts for; 0 for all.
-        to: u32,
-        /// When the sequence began.
-        begun: Time,
-        /// The level from now on, lower ones too.
-        level: u8,
-        /// When it is over.
-        expiry: Time,
-    },
-    /// It is forgotten.
-    Clear,
-}
-
-/// The lists cannot be created with this capacity.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("address lists for {capacity} entries need {bytes} bytes: {problem}")]
-pub struct CapacityError {
-    /// What was asked for.
-    pub capacity: usize,
-    /// What it takes.
-    pub bytes: u64,
-    /// Why not, and what to do.
-    pub problem: &'static str,
-}
-
-/// More list names than there can be lists.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "there is no room for the address list `{name}`: {MAX_LISTS} names were used since start, and a name is kept until \
-     the dataplane restarts; use fewer lists, or restart to forget the old names"
-)]
-pub struct TooManyLists {
-    /// The first list without room.
-    pub name: String,
-}
-
-/// Where an address is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Listed {
-    pub(crate) lists: ListSet,
-    /// It has entries that do not count here: for other ends, or of packets that arrived later.
-    pub(crate) elsewhere: bool,
-}
 
 /// What a lookup found, and how long that counts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -244,6 +99,10 @@ pub struct Lists {
     v6_by_prefix: bool,
     levels: [AtomicU8; MAX_LISTS],
     names: RwLock<Names>,
+    /// What operators put in for good; none while that is nothing.
+    held: ArcSwapOption<Entries>,
+    /// Whether that is anything: seldom, and cheaper to ask at every lookup.
+    holds: AtomicBool,
     /// The shard the next sweep begins with.
     swept: AtomicUsize,
     /// Entries that went and that no sweep could tell of.
@@ -300,6 +159,8 @@ impl Lists {
             v6_by_prefix: false,
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
             names: RwLock::default(),
+            held: ArcSwapOption::empty(),
+            holds: AtomicBool::new(false),
             swept: AtomicUsize::new(0),
             untold: AtomicUsize::new(0),
         })
@@ -411,6 +272,8 @@ impl Lists {
             lookup.add(listed.lists, time);
             lookup.listed.elsewhere |= listed.elsewhere;
         }
+        // Under the lock that `hold` takes: whoever sees the version from after it sees what it holds.
+        lookup.listed.lists.insert_all(self.held(key));
         lookup
     }
 
@@ -420,6 +283,29 @@ impl Lists {
         (lookup.from..lookup.until).contains(&now) && version == Some(lookup.version)
     }
 
+    /// From now on these are in the lists, in place of what was held before: beside what is added, never evicted, and
+    /// changed by no packet.
+    pub fn hold<'e>(&self, entries: impl Iterator<Item = (ListId, &'e AddressSet)>) {
+        let mut entries = entries.peekable();
+        let held = entries.peek().is_some().then(|| Arc::new(Entries::of_lasting(entries)));
+        let holds = held.is_some();
+        self.held.store(held);
+        self.holds.store(holds, Ordering::Relaxed);
+        // Whoever takes a lock after this sees what is held now, and whoever took it before looks up again.
+        for Guarded { version, shard } in self.shards.iter().map(|shard| &**shard) {
+            let _locked = lock(shard);
+            version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        }
+    }
+
+    /// The lists that hold the address for good.
+    fn held(&self, key: Key) -> ListSet {
+        if !self.holds.load(Ordering::Relaxed) {
+            return ListSet::default();
+        }
+        self.held.load().as_ref().map_or_else(ListSet::default, |held| held.lasting(key))
+    }
+
     /// Puts the address in the list until `expiry`, or sets its expiry anew. An entry that never expires stays so.
     pub fn add(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
         self.add_for(list, address, 0, expiry, now)
@@ -427,6 +313,9 @@ impl Lists {
 
     /// As [`Lists::add`], for the other end of this tag alone.
     pub fn add_for(&self, list: ListId, address: IpAddr, to: u32, expiry: Time, now: Time) -> Added {
+        if self.held(address.into()).contains(list) {
+            return Added::Kept;
+        }
         self.add_at(Place { list, to }, address, Terms { level: self.level(list), expiry, now })
     }
 
@@ -552,71 +441,18 @@ impl Lists {
         summaries
     }
 
-    /// The first `limit` entries by list and address, of one list or of all, and whether there are more. Workers go on
-    /// meanwhile, so this is no snapshot: an entry that comes or goes may be in it or not.
-    pub fn entries(&self, list: Option<&str>, limit: usize, now: Time) -> (Vec<ListEntry>, bool) {
-        match list {
-            Some(list) => self.entries_of([list], limit, now),
-            None => self.entries_where(|_| true, limit, now),
-        }
-    }
-
-    /// As [`Lists::entries`], of these lists.
-    pub fn entries_of<'n>(
-        &self,
-        lists: impl IntoIterator<Item = &'n str>,
-        limit: usize,
-        now: Time,
-    ) -> (Vec<ListEntry>, bool) {
-        let mut wanted = ListSet::default();
-        lists.into_iter().filter_map(|list| self.id(list)).for_each(|list| wanted.insert(list));
-        self.entries_where(|list| wanted.contains(list), limit, now)
-    }
-
-    fn entries_where(&self, is_wanted: impl Fn(ListId) -> bool, limit: usize, now: Time) -> (Vec<ListEntry>, bool) {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let mut order: Vec<usize> = (0..names.names.len()).collect();
-        order.sort_by_key(|index| &names.names[*index]);
-        let mut ranks = [0; MAX_LISTS];
-        for (rank, index) in order.iter().enumerate() {
-            ranks[*index] = rank;
-        }
-
-        let mut first = BinaryHeap::new();
-        let mut truncated = false;
-        let mut keep = |Seen { list, address, to, step, expiry }: Seen| {
-            if is_wanted(list) {
-                let entry = (ranks[list.index()], address, to, step, expiry);
-                if first.len() >= limit {
-                    truncated = true;
-                    if first.peek().is_none_or(|last| *last <= entry) {
-                        return;
-                    }
-                    first.pop();
-                }
-                first.push(entry);
-            }
-        };
+    /// Shows every entry that was added, in no order. Workers go on meanwhile: an entry that comes or goes may be seen or
+    /// not, or twice.
+    pub fn visit(&self, now: Time, mut visitor: impl FnMut(Seen)) {
         let mut seen = Vec::with_capacity(STEP as usize);
         for shard in &self.shards {
             let mut next = Some(0);
             while let Some(begin) = next {
-                // Sorted in when the lock is free again.
+                // Shown when the lock is free again.
                 next = lock(&shard.shard).visit(begin, STEP, now, |entry| seen.push(entry));
-                seen.drain(..).for_each(&mut keep);
+                seen.drain(..).for_each(&mut visitor);
             }
         }
-
-        let mut entries = first.into_sorted_vec();
-        entries.dedup_by_key(|(rank, address, to, ..)| (*rank, *address, *to));
-        let entry = |(rank, address, to, steps, expiry): (usize, IpAddr, u32, u8, Time)| ListEntry {
-            list: names.names[order[rank]].clone(),
-            address,
-            to: (to != 0).then(|| end(address, to)),
-            steps,
-            time_left: (expiry != Time::NEVER).then(|| expiry.since(now)),
-        };
-        (entries.into_iter().map(entry).collect(), truncated)
     }
 
     /// The network that an IPv6 address's first steps are kept by, and its hash. It chooses the shard of all its
@@ -629,14 +465,6 @@ impl Lists {
     /// The shard of a hash, by its upper bits. There is a power of two of shards.
     fn shard_of(&self, hash: u64) -> usize {
         (hash >> 32) as usize & (self.shards.len() - 1)
-    }
-}
-
-/// The other end of this tag, of an address's family.
-fn end(address: IpAddr, to: u32) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => Ipv4Addr::from_bits(to).into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 

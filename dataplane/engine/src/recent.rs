@@ -97,6 +97,10 @@ mod tests {
         assert_eq!(is_in(at(8)), (false, true));
         lists.remove(two, address, at(8));
         assert_eq!(is_in(at(8)), (false, false));
+        lists.hold(std::iter::once((one, &address.into())));
+        assert_eq!(is_in(at(8)), (true, false));
+        lists.hold(std::iter::empty());
+        assert_eq!(is_in(at(8)), (false, false));
     }
 
     #[test]

@@ -190,6 +190,11 @@ impl Table {
         self.tracks
     }
 
+    /// When the timeouts of the rules' own entries began.
+    pub fn begun(&self) -> Time {
+        self.begun
+    }
+
     /// No two tables have the same.
     pub fn number(&self) -> u32 {
         self.number

@@ -6,19 +6,20 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::door::Failure;
 use crate::packet::{Family, Side};
 use crate::reason::{Reason, Verdict};
-use crate::rule::{RuleId, RuleSet};
+use crate::rule::{AddressSet, RuleId, RuleSet};
 use crate::settings::Settings;
 
 /// Version of these messages. Both sides refuse another one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
-/// Longest line in bytes.
-pub const MAX_LINE: usize = 64 << 20;
+/// Longest line in bytes: two million entries of lists, each with a comment.
+pub const MAX_LINE: usize = 256 << 20;
 
 /// First line the dataplane sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,20 +31,16 @@ pub struct Greeting {
 }
 
 /// What control asks.
+// The content stands beside the tag: within it, a million entries would be kept a second time while they are read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "request", rename_all = "kebab-case")]
+#[serde(tag = "request", content = "with", rename_all = "kebab-case")]
 pub enum Request {
     /// Answered by [`Response::Status`].
     Status,
     /// Answered by [`Response::Rules`].
     Rules,
     /// Answered by [`Response::Lists`].
-    Lists {
-        /// Only this list.
-        list: Option<String>,
-        /// At most so many entries.
-        limit: usize,
-    },
+    Lists(ListQuery),
     /// Answered by [`Response::Doors`].
     Doors {
         /// Only this door.
@@ -66,27 +63,33 @@ pub enum Request {
     /// Read the configuration file again, and take over its doors and its `[policy]` as [`Request::Apply`] does with rules.
     /// Answered by [`Response::Reloaded`], or else as that.
     Reload,
-    /// Put an address in a list. Answered by [`Response::Done`].
+    /// Put entries in lists, all or none. What the rules hold for good already stays as it is. Answered by
+    /// [`Response::Done`].
     ListAdd {
-        /// The list.
-        list: String,
-        /// The address.
-        address: IpAddr,
-        /// How long; for good if none.
-        timeout: Option<Duration>,
+        /// The entries.
+        entries: Vec<NewEntry>,
     },
-    /// Take an address out of a list. Answered by [`Response::Done`], or [`Response::Refused`] if it was not there.
+    /// Take an entry out of a list. Answered by [`Response::Done`], or [`Response::Refused`] if it was not there, or is
+    /// one of the rules.
     ListRemove {
         /// The list.
         list: String,
-        /// The address.
-        address: IpAddr,
+        /// The address, prefix or range of the entry.
+        #[serde(with = "as_text")]
+        address: AddressSet,
+    },
+    /// Take every entry out of a list but those of the rules. Answered by [`Response::Flushed`].
+    ListFlush {
+        /// The list.
+        list: String,
+        /// Leave what operators put in for good.
+        dynamic: bool,
     },
 }
 
 /// What the dataplane answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "response", rename_all = "kebab-case")]
+#[serde(tag = "response", content = "with", rename_all = "kebab-case")]
 pub enum Response {
     /// To [`Request::Status`].
     Status(Status),
@@ -105,6 +108,11 @@ pub enum Response {
     },
     /// To [`Request::Reload`].
     Reloaded(Reloaded),
+    /// To [`Request::ListFlush`].
+    Flushed {
+        /// Entries that are gone.
+        removed: u64,
+    },
     /// It was done.
     Done,
     /// It could not be done, through no fault of the request.
@@ -220,11 +228,78 @@ pub struct Counter {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lists {
     /// The lists the dataplane knows of, with how many entries each has.
-    pub lists: Vec<ListSummary>,
+    pub lists: Vec<ListOverview>,
     /// Entries, ordered by list and address; at most as many as were asked for.
     pub entries: Vec<ListEntry>,
     /// Whether there are more.
     pub truncated: bool,
+    /// The last entry, if there are more: what to ask with for those behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<After>,
+}
+
+/// Which entries to show.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ListQuery {
+    /// Only this list.
+    pub list: Option<String>,
+    /// Only entries that share an address with this.
+    #[serde(with = "perhaps_as_text")]
+    pub address: Option<AddressSet>,
+    /// Only dynamic ones, or only static ones.
+    pub dynamic: Option<bool>,
+    /// Only those that expire within so long.
+    pub expires_within: Option<Duration>,
+    /// Only those whose comment holds this.
+    pub comment: Option<String>,
+    /// Only those behind this one, in the order of the answer: list and address.
+    pub after: Option<After>,
+    /// At most so many entries.
+    pub limit: usize,
+}
+
+/// Where an answer is to go on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct After {
+    /// List of the last entry.
+    pub list: String,
+    /// Its address.
+    #[serde(with = "as_text")]
+    pub address: AddressSet,
+    /// The tag of the other end that it counts for.
+    #[serde(default)]
+    pub tag: u32,
+}
+
+/// An entry that an operator puts in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewEntry {
+    /// The list.
+    pub list: String,
+    /// Its address.
+    #[serde(with = "as_text")]
+    pub address: AddressSet,
+    /// How long. Without one the entry is static: no packet changes it, and it is kept for the next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Free text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+}
+
+/// A list, and who fills it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListOverview {
+    /// What is counted.
+    #[serde(flatten)]
+    pub summary: ListSummary,
+    /// Whether a rule that runs adds to it.
+    pub by_packets: bool,
+    /// Entries that the rules hold for good.
+    pub by_rules: u64,
+    /// Entries that operators put in for good, and prefixes that they put in for a time.
+    pub by_operators: u64,
 }
 
 /// One list in one line.
@@ -234,7 +309,7 @@ pub struct ListSummary {
     pub list: String,
     /// How many earlier proofs it takes to get in: 0 for a first step.
     pub level: u8,
-    /// Entries now.
+    /// Dynamic entries now.
     pub entries: u64,
     /// Entries whose time was over, since start.
     pub expired: u64,
@@ -244,13 +319,14 @@ pub struct ListSummary {
     pub refused: u64,
 }
 
-/// One address in one list.
+/// One entry of one list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListEntry {
     /// The list.
     pub list: String,
-    /// The address.
-    pub address: IpAddr,
+    /// Its address.
+    #[serde(with = "as_text")]
+    pub address: AddressSet,
     /// The only other end that it counts for; none if it counts for all. Of IPv6 ends only a tag is kept, so that `::`
     /// stands for one that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -260,6 +336,49 @@ pub struct ListEntry {
     pub steps: u8,
     /// Time left; none if it does not expire.
     pub time_left: Option<Duration>,
+    /// Whether a restart forgets it. What is static is of the rules, or an operator put it in for good.
+    pub dynamic: bool,
+    /// The line of the rule file that it stands on, if it is an entry of the rules; 0 if they came from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// Free text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+}
+
+/// Addresses as people write them.
+pub mod as_text {
+    use super::*;
+
+    /// As a string.
+    ///
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(address: &AddressSet, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(address)
+    }
+
+    /// From a string.
+    ///
+    /// # Errors
+    /// If it is no address, prefix or range.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AddressSet, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// As [`as_text`], if there is one.
+mod perhaps_as_text {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(address: &Option<AddressSet>, serializer: S) -> Result<S::Ok, S::Error> {
+        address.as_ref().map(ToString::to_string).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AddressSet>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
 }
 
 fn is_zero(steps: &u8) -> bool {
@@ -294,7 +413,7 @@ pub struct DoorSummary {
     pub failed: Vec<FailureCount>,
     /// How many sources have begun to knock now.
     pub knocking: u64,
-    /// For how many it is open now: sources, each with an address.
+    /// For how many it is open now: sources, each with an address. What operators put in for good is not among them.
     pub open: u64,
 }
 
@@ -312,8 +431,9 @@ pub struct FailureCount {
 pub struct Visitor {
     /// The door.
     pub door: String,
-    /// The source.
-    pub address: IpAddr,
+    /// The source; a prefix or range if an operator let it in.
+    #[serde(with = "as_text")]
+    pub address: AddressSet,
     /// What it knocks at, or may connect to; as in [`ListEntry`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<IpAddr>,

@@ -1,19 +1,17 @@
 //! What control asks, and what it is told.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use knockplane_engine::flows::Flows;
-use knockplane_engine::lists::{self, Added, OPERATOR_LEVEL};
 use knockplane_engine::table::{CompileError, Table};
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
-use knockplane_policy::rule::{ListTimeout, RuleSet};
+use knockplane_policy::rule::RuleSet;
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{Interface, Lists, Metrics, Request, Response, Rules, Status, Worker, WorkerMetrics};
+use knockplane_policy::wire::{Interface, Metrics, Request, Response, Rules, Status, Worker, WorkerMetrics};
 
 use super::Manager;
 use crate::generation::Generation;
@@ -22,13 +20,19 @@ use crate::store::Stored;
 /// How long an apply waits until every worker runs the new rules. They notice within a turn once they are woken.
 const APPLY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Entries in one answer at most, so that it fits a line.
-pub(super) const MAX_ENTRIES: usize = 500_000;
-
-/// Why rules or a configuration were not applied as they should be: through their own fault, or not.
+/// Why something was not done as it should be: because the request makes no sense, or not.
 pub(super) enum Problem {
-    Rules(String),
+    Theirs(String),
     Ours(String),
+}
+
+impl From<Problem> for Response {
+    fn from(problem: Problem) -> Response {
+        match problem {
+            Problem::Theirs(error) => Response::Refused { error },
+            Problem::Ours(error) => Response::Failed { error },
+        }
+    }
 }
 
 impl Manager {
@@ -36,38 +40,37 @@ impl Manager {
         match request {
             Request::Status => Response::Status(self.status()),
             Request::Rules => Response::Rules(self.rules()),
-            Request::Lists { list, limit } => Response::Lists(self.lists(list.as_deref(), limit)),
+            Request::Lists(query) => Response::Lists(self.lists(&query)),
             Request::Doors { door, limit } => Response::Doors(self.doors(door.as_deref(), limit)),
             Request::Metrics => Response::Metrics(self.metrics()),
             Request::Apply { rules, source } => {
                 let applied = self.apply(*rules, source);
-                self.applied(applied, |generation| Response::Applied { generation })
+                self.applied(applied.map(|generation| Response::Applied { generation }))
             }
             Request::Reload => {
                 let reloaded = self.reload();
-                self.applied(reloaded, Response::Reloaded)
+                self.applied(reloaded.map(Response::Reloaded))
             }
-            Request::ListAdd { list, address, timeout } => or_refused(self.list_add(&list, address, timeout)),
-            Request::ListRemove { list, address } => or_refused(self.list_remove(&list, address)),
+            Request::ListAdd { entries } => or_problem(self.list_add(entries).map(|()| Response::Done)),
+            Request::ListRemove { list, address } => {
+                or_problem(self.list_remove(&list, &address).map(|()| Response::Done))
+            }
+            Request::ListFlush { list, dynamic } => {
+                or_problem(self.list_flush(&list, dynamic).map(|removed| Response::Flushed { removed }))
+            }
         }
     }
 
     /// Counts what came of an apply or a reload, and says it.
-    fn applied<T>(&mut self, result: Result<T, Problem>, answer: impl FnOnce(T) -> Response) -> Response {
-        let problem = match result {
-            Ok(applied) => {
-                self.applied += 1;
-                return answer(applied);
+    fn applied(&mut self, result: Result<Response, Problem>) -> Response {
+        match &result {
+            Ok(_) => self.applied += 1,
+            Err(Problem::Theirs(error) | Problem::Ours(error)) => {
+                self.refused += 1;
+                tracing::warn!(error, "not applied as it should be");
             }
-            Err(problem) => problem,
-        };
-        self.refused += 1;
-        let (Problem::Rules(error) | Problem::Ours(error)) = &problem;
-        tracing::warn!(error, "not applied as it should be");
-        match problem {
-            Problem::Rules(error) => Response::Refused { error },
-            Problem::Ours(error) => Response::Failed { error },
         }
+        or_problem(result)
     }
 
     /// Compiles beside the workers, keeps the rules for the next start, then swaps: a failure changes nothing.
@@ -75,7 +78,7 @@ impl Manager {
         // The doors' are made anew from the configuration, and are not kept.
         rules.rules.retain(|rule| !rule.dynamic);
         let rules = Arc::new(rules);
-        let table = self.compile(Arc::clone(&rules)).map_err(|error| Problem::Rules(error.to_string()))?;
+        let table = self.compile(Arc::clone(&rules)).map_err(|error| Problem::Theirs(error.to_string()))?;
         let stored = Stored { source, rules };
         let running = self.shared.generation.load_full();
         if let Err(error) = self.store.save(&stored) {
@@ -118,34 +121,6 @@ impl Manager {
 
     fn compile(&self, rules: Arc<RuleSet>) -> Result<Table, CompileError> {
         Table::compile(rules, &self.config.settings, &self.shared.state, self.shared.clock.now())
-    }
-
-    fn list_add(&self, list: &str, address: IpAddr, timeout: Option<Duration>) -> Result<(), String> {
-        let lists = &self.shared.state.lists;
-        let id = match lists.id(list) {
-            Some(id) => id,
-            None => lists.bind(list, OPERATOR_LEVEL).map_err(|error| error.to_string())?,
-        };
-        let now = self.shared.clock.now();
-        let timeout = timeout.map_or(ListTimeout::NoneDynamic, ListTimeout::After);
-        match lists.add_by_operator(id, address, lists::expiry(timeout, now), now) {
-            Added::Refused => Err("the lists are full of entries of the same rank; raise `list-capacity`".to_owned()),
-            Added::New | Added::Refreshed => {
-                tracing::info!(%address, list, "listed by request");
-                Ok(())
-            }
-        }
-    }
-
-    fn list_remove(&self, list: &str, address: IpAddr) -> Result<(), String> {
-        let now = self.shared.clock.now();
-        let removed =
-            self.shared.state.lists.id(list).is_some_and(|id| self.shared.state.lists.remove(id, address, now));
-        if !removed {
-            return Err(format!("{address} is not in the list {list}"));
-        }
-        tracing::info!(%address, list, "removed by request");
-        Ok(())
     }
 
     fn status(&self) -> Status {
@@ -212,12 +187,6 @@ impl Manager {
         }
     }
 
-    fn lists(&self, list: Option<&str>, limit: usize) -> Lists {
-        let lists = &self.shared.state.lists;
-        let (entries, truncated) = lists.entries(list, limit.min(MAX_ENTRIES), self.shared.clock.now());
-        Lists { lists: lists.summaries(), entries, truncated }
-    }
-
     fn metrics(&mut self) -> Metrics {
         let status = self.status();
         let generation = self.shared.generation.load();
@@ -257,9 +226,6 @@ fn worker_metrics(number: usize, worker: &super::WorkerHandle) -> WorkerMetrics 
     }
 }
 
-fn or_refused(result: Result<(), String>) -> Response {
-    match result {
-        Ok(()) => Response::Done,
-        Err(error) => Response::Refused { error },
-    }
+fn or_problem(result: Result<Response, Problem>) -> Response {
+    result.unwrap_or_else(Response::from)
 }

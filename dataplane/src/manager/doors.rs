@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use knockplane_engine::doors::{DoorTally, Visitors};
 use knockplane_policy::door::{Door, Failure};
-use knockplane_policy::wire::{DoorSummary, Doors, FailureCount, ListEntry, ListSummary, Visitor};
+use knockplane_policy::wire::{DoorSummary, Doors, FailureCount, ListEntry, ListQuery, ListSummary, Lists, Visitor};
 use knockplane_policy::word::Word as _;
 
 use super::Manager;
-use super::answer::MAX_ENTRIES;
+use super::lists::MAX_ENTRIES;
 
 impl Manager {
     /// The doors, or the one of this name, with at most so many of those who knock and of those who are in.
@@ -41,10 +41,12 @@ impl Manager {
     /// Who is in one list of each of these doors, ordered by door and address, and whether there are more.
     fn visitors(&self, doors: &[&Door], list: impl Fn(&Door) -> String, limit: usize) -> (Vec<Visitor>, bool) {
         let names: HashMap<String, &str> = doors.iter().map(|door| (list(door), &*door.name)).collect();
-        let lists = names.keys().map(String::as_str);
-        let (entries, truncated) =
-            self.shared.state.lists.entries_of(lists, limit.min(MAX_ENTRIES), self.shared.clock.now());
-        let visitor = |ListEntry { list, address, to, steps, time_left }: ListEntry| {
+        let query = ListQuery { limit, ..ListQuery::default() };
+        let generation = self.shared.generation.load();
+        let now = self.shared.clock.now();
+        let Lists { entries, truncated, .. } =
+            self.places(&generation).page_of(&query, |list| names.contains_key(list), MAX_ENTRIES, now);
+        let visitor = |ListEntry { list, address, to, steps, time_left, .. }: ListEntry| {
             let door = names.get(&*list).copied().unwrap_or_default().to_owned();
             Visitor { door, address, to, steps, time_left }
         };

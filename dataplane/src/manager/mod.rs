@@ -9,6 +9,9 @@ mod answer;
 mod connection;
 mod doors;
 mod listener;
+mod lists;
+mod notes;
+mod page;
 mod reload;
 
 use std::collections::HashMap;
@@ -36,10 +39,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::connection::Connection;
 pub(crate) use self::listener::Listener;
+pub(crate) use self::notes::Notes;
 use crate::clock;
 use crate::config::Config;
 use crate::counters::WorkerCounters;
 use crate::generation::Book;
+use crate::held::Held;
 use crate::idle::Waker;
 use crate::start::{self, EVENT_QUEUE};
 use crate::store::Store;
@@ -101,6 +106,8 @@ pub(crate) struct Manager {
     pub(crate) programs: [Program; 2],
     pub(crate) book: Book,
     pub(crate) store: Store,
+    pub(crate) held: Held,
+    pub(crate) notes: Notes,
     pub(crate) applied: u64,
     pub(crate) refused: u64,
     /// Frames that had arrived on each core at the last look.
@@ -180,6 +187,7 @@ impl Manager {
         let lists = &self.shared.state.lists;
         let budget = (lists.capacity() + SWEEP_MARGIN) / ticks_in_half_a_second;
         lists.sweep_telling(budget, now, |gone| self.shared.events.push(Event::Gone(gone)));
+        self.expire_held(now);
         self.log_events(now);
         self.book.settle(self.oldest_generation());
         self.watch_workers(now);

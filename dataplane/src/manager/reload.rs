@@ -8,18 +8,18 @@ use knockplane_policy::door::Door;
 use knockplane_policy::wire::Reloaded;
 
 use super::Manager;
-use super::answer::{MAX_ENTRIES, Problem};
+use super::answer::Problem;
 use crate::config::Config;
 
 impl Manager {
     /// Reads the file again. Its keys that wait for a restart are said, here and in the log.
     pub(super) fn reload(&mut self) -> Result<Reloaded, Problem> {
         let file = self.config.file.clone();
-        let config = Config::load(&file).map_err(|error| Problem::Rules(format!("{error}; nothing changed")))?;
+        let config = Config::load(&file).map_err(|error| Problem::Theirs(format!("{error}; nothing changed")))?;
         let running = self.shared.generation.load_full();
         let table = running.table.with_settings(&config.settings, &self.shared.state).map_err(|error| {
             let (file, source) = (file.display(), &running.source);
-            Problem::Rules(format!("{file}: nothing changed: its doors and [policy] do not suit {source}:\n{error}"))
+            Problem::Theirs(format!("{file}: nothing changed: its doors and [policy] do not suit {source}:\n{error}"))
         })?;
         let before = std::mem::take(&mut self.config.settings.doors);
         let waiting: Vec<String> = self.config.waiting(&config).into_iter().map(str::to_owned).collect();
@@ -39,20 +39,17 @@ impl Manager {
         Ok(Reloaded { generation, doors, waiting })
     }
 
-    /// Steps of a knock are none of another one. What is added meanwhile is, and may have to begin again.
+    /// Steps of a knock are none of another one. Who has begun with that one meanwhile may have to begin again.
     fn forget_progress(&self, list: &str) {
-        let lists = &self.shared.state.lists;
+        let (lists, now) = (&self.shared.state.lists, self.shared.clock.now());
         let Some(id) = lists.id(list) else { return };
-        for _ in 0..=lists.capacity() / MAX_ENTRIES {
-            let now = self.shared.clock.now();
-            let (entries, truncated) = lists.entries(Some(list), MAX_ENTRIES, now);
-            for entry in entries {
-                lists.remove(id, entry.address, now);
+        let mut sources = Vec::new();
+        lists.visit(now, |seen| {
+            if seen.list == id {
+                sources.push(seen.address);
             }
-            if !truncated {
-                return;
-            }
-        }
+        });
+        sources.into_iter().for_each(|source| _ = lists.remove(id, source, now));
     }
 }
 

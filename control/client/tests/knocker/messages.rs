@@ -127,3 +127,27 @@ fn icmp_without_the_right_to_it_sends_nothing() {
         assert_eq!(tap.finish(), []);
     });
 }
+
+#[test]
+fn a_profile_is_knocked_at_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (mine, theirs) = (path("mine.toml"), path("theirs.toml"));
+    std::fs::write(&mine, "[home]\nhost = '127.0.0.1'\nsteps = ['1', 'udp/2 \"word\"']\nthen = 'echo a'\n").unwrap();
+    lab::inside(|lab| {
+        let output = lab.knocker(&["--profiles", &mine, "--dry-run", "home", "--", "b"]);
+        assert!(lab::text(&output.stderr).contains("chmod 600"), "{output:?}");
+        let plan = "to 127.0.0.1, 10 ms between steps\nstep 1: tcp 1, a SYN\nstep 2: udp 2, a passphrase of 4 bytes\n\
+                    then wait 200 ms\nthen run: echo a b\n";
+        assert_eq!(lab::text(&output.stdout), plan);
+        refused(lab, &["--profiles", &mine, "hoem"], 2, &["`hoem` is no profile of", "there are home", "STEP"]);
+        refused(lab, &["--profiles", &theirs, "home"], 2, &["there are none"]);
+
+        let line = lab::text(&lab.knocker(&["--profiles", &mine, "--share", "home"]).stdout);
+        refused(lab, &["--profiles", &theirs, "--add", &line[..line.len() - 2]], 2, &["copy all of it again"]);
+        assert!(lab.knocker(&["--profiles", &theirs, "--add", &line]).status.success());
+        let listed = lab.knocker(&["--profiles", &theirs, "--list"]);
+        assert_eq!(lab::text(&listed.stdout), "home  127.0.0.1, 2 steps\n");
+        assert_eq!(lab::text(&listed.stderr), "", "what --add makes is its owner's alone");
+    });
+}

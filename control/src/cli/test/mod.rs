@@ -93,7 +93,7 @@ fn run_file(path: &Path, json: bool) -> Result<Report, Failed> {
 fn run_test(test: &Test, rules: &RuleSet, settings: &Settings) -> Result<Option<Failure>, String> {
     let mut bench = Bench::new(rules, settings, test.begin);
     for (list, entry) in &test.lists {
-        bench.put(list, entry.address, entry.time);
+        bench.put(list, &entry.address.into(), entry.time);
     }
     for (index, step) in test.steps.iter().enumerate() {
         bench.wait(step.after);

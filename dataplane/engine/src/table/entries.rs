@@ -106,6 +106,13 @@ impl Entries {
         (entries, single_timed)
     }
 
+    /// Entries that all last.
+    pub(crate) fn of_lasting<'e>(entries: impl Iterator<Item = (ListId, &'e AddressSet)>) -> Entries {
+        let mut lasting = Ranges::default();
+        entries.for_each(|(list, set)| lasting.push(set, list));
+        Entries { lasting: Both::build::<InLists>(lasting), timed: Vec::new() }
+    }
+
     /// The lists that the address is in now, and from when until when that is so.
     pub(crate) fn find(&self, key: Key, now: Time) -> (ListSet, ops::Range<Time>) {
         let (mut from, mut until) = (Time::default(), Time::NEVER);
@@ -123,7 +130,7 @@ impl Entries {
     }
 
     /// The lists that the address is in by an entry without a timeout.
-    fn lasting(&self, key: Key) -> ListSet {
+    pub(crate) fn lasting(&self, key: Key) -> ListSet {
         self.lasting.find(key)
     }
 }

@@ -9,6 +9,7 @@ use knockplane_engine::counters::RuleCounters;
 use knockplane_engine::decide::{Context, Decider, Decision};
 use knockplane_engine::events::EventQueue;
 use knockplane_engine::headers::max_frame;
+use knockplane_engine::lists::{Lists, Seen};
 use knockplane_engine::state::State;
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::{Family, Packet, Side};
@@ -277,4 +278,15 @@ impl Engine {
         self.counters.add_rules_to(&mut counters);
         counters.iter().map(|counter| counter.packets).collect()
     }
+}
+
+/// What was added, in the form of the plain lists.
+pub(crate) fn live(lists: &Lists, now: Time) -> Vec<(String, IpAddr, Option<Duration>)> {
+    let names = |list| lists.name(list).unwrap();
+    let mut live = Vec::new();
+    lists.visit(now, |Seen { list, address, expiry, .. }| {
+        live.push((names(list), address, (expiry != Time::NEVER).then(|| expiry.since(now))));
+    });
+    live.sort();
+    live
 }

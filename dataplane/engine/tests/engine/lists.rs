@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use knockplane_engine::lists::{Added, Change, FirstSteps, Gone, ListId, Lists, OPERATOR_LEVEL, Why, expiry};
 use knockplane_policy::eval::PlainLists;
-use knockplane_policy::rule::ListTimeout;
+use knockplane_policy::rule::{AddressSet, ListTimeout};
 use knockplane_policy::time::Time;
 use proptest::prelude::*;
 
-use crate::common::{cases, seconds};
+use crate::common::{cases, live, seconds};
 
 const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 
@@ -56,13 +56,6 @@ fn turn() -> impl Strategy<Value = Turn> {
         1 => (0..3_usize, address()).prop_map(|(list, address)| Turn::Remove(list, address)),
         1 => Just(Turn::Sweep),
     ]
-}
-
-/// What operators are shown, in the form of the plain lists.
-fn live(lists: &Lists, now: Time) -> Vec<(String, IpAddr, Option<Duration>)> {
-    let (entries, truncated) = lists.entries(None, usize::MAX, now);
-    assert!(!truncated);
-    entries.into_iter().map(|entry| (entry.list, entry.address, entry.time_left)).collect()
 }
 
 proptest! {
@@ -232,7 +225,7 @@ fn many_threads_see_each_other() {
                     lists.add(list, v4(0x0a00_0000 | (round % 700)), now, now);
                     lists.sweep(64, now);
                     if round % 1_000 == 0 {
-                        lists.entries(None, 10, now);
+                        lists.visit(now, |_| ());
                         lists.summaries();
                     }
                 }
@@ -241,7 +234,7 @@ fn many_threads_see_each_other() {
     });
     let counted = || lists.summaries().iter().map(|list| list.entries).sum::<u64>();
     lists.sweep(1_000_000, now);
-    assert_eq!((lists.entries(None, usize::MAX, now).0.len(), counted()), (4 * 500 * 3, 4 * 500 * 3));
+    assert_eq!((live(&lists, now).len(), counted()), (4 * 500 * 3, 4 * 500 * 3));
     lists.sweep(1_000_000, after(9));
     assert_eq!(counted(), 0);
 }
@@ -266,24 +259,35 @@ fn one_address_can_be_in_every_list() {
 }
 
 #[test]
-fn operators_are_shown_the_first_entries_in_order() {
+fn summaries_are_in_the_order_of_names() {
     let lists = Lists::with_secret(10_000, [7, 8]).unwrap();
     let zebra = lists.bind("zebra", OPERATOR_LEVEL).unwrap();
     let ant = lists.bind("ant", 0).unwrap();
-    for number in (0..2_000).rev() {
+    for number in 0..2_000 {
         lists.add(zebra, v4(number), Time::NEVER, after(0));
     }
     lists.add(ant, v4(9), after(5), after(0));
-    let (entries, truncated) = lists.entries(None, 3, after(1));
-    let shown: Vec<_> = entries.iter().map(|entry| (entry.list.as_str(), entry.address, entry.time_left)).collect();
-    assert_eq!(shown, [("ant", v4(9), Some(seconds(4))), ("zebra", v4(0), None), ("zebra", v4(1), None)]);
-    assert!(truncated);
-    let (entries, truncated) = lists.entries(Some("zebra"), 2_000, after(1));
-    assert_eq!((entries.len(), truncated), (2_000, false));
-    assert_eq!(lists.entries(Some("nobody"), 10, after(1)), (Vec::new(), false));
-    assert_eq!(lists.entries(None, 0, after(1)), (Vec::new(), true));
     let levels: Vec<_> = lists.summaries().into_iter().map(|list| (list.list, list.level, list.entries)).collect();
     assert_eq!(levels, [("ant".to_owned(), 0, 1), ("zebra".to_owned(), 255, 2_000)]);
+}
+
+#[test]
+fn what_is_held_for_good_takes_no_room_and_is_changed_by_no_packet() {
+    let lists = Lists::new(1).unwrap();
+    let [first, second, _] = bound(&lists);
+    let held: [AddressSet; 3] = ["192.0.2.0/24", "198.51.100.7", "2001:db8::/32"].map(|set| set.parse().unwrap());
+    let is_in = |list, address: &str| lists.membership(address.parse().unwrap(), 0, after(0)).contains(list);
+    lists.hold(held.iter().map(|set| (first, set)));
+    for address in ["192.0.2.0", "192.0.2.255", "198.51.100.7", "2001:db8::1"] {
+        assert!(is_in(first, address) && !is_in(second, address), "{address}");
+        assert_eq!(lists.add(first, address.parse().unwrap(), after(1), after(0)), Added::Kept);
+    }
+    assert!(!is_in(first, "192.0.3.0"));
+    assert_eq!(lists.add(second, v4(1), after(9), after(0)), Added::New, "there is room for one");
+    lists.hold(held.iter().skip(1).map(|set| (second, set)));
+    assert!(!is_in(first, "192.0.2.0") && !is_in(first, "198.51.100.7") && is_in(second, "198.51.100.7"));
+    lists.hold(std::iter::empty());
+    assert!(!is_in(second, "198.51.100.7") && lists.membership(v4(1), 0, after(0)).contains(second));
 }
 
 #[test]
@@ -389,7 +393,9 @@ fn first_steps_of_ipv6_can_be_kept_by_the_network() {
     // Whoever goes further does so alone.
     lists.add(second, address(1, 0), after(5), after(0));
     assert!(is_in(second, 1, 0) && !is_in(second, 1, 1) && !is_in(first, 0, 0));
-    assert_eq!(lists.entries(None, 10, after(1)).0.len(), 2);
+    let mut entries = 0;
+    lists.visit(after(1), |_| entries += 1);
+    assert_eq!(entries, 2);
     assert!(lists.remove(first, address(1, 9), after(1)) && !is_in(first, 1, 7) && is_in(second, 1, 0));
     // IPv4 and higher levels as ever.
     lists.add(first, v4(1), after(5), after(0));

@@ -8,6 +8,7 @@
 //! | [`table`]     | which rule sets are refused, and how does the refusal read? |
 //! | [`stories`]   | do the two knock scripts do what people expect of them? |
 //! | [`reference`] | does the engine decide as `policy::eval` does, whatever the rules and packets? |
+//! | [`flood`]     | who gets in while a flood of first knocks fills the lists? |
 //! | [`fuzz`]      | the same with frames that nobody would build, and with room for next to nothing |
 //!
 //! What two workers do at once is in `tests/model`, a binary of its own.
@@ -16,6 +17,7 @@
 
 mod common;
 mod ends;
+mod flood;
 mod fuzz;
 mod headers;
 mod lists;

@@ -26,7 +26,7 @@ use knockplane_policy::word::{Set, Word};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::common::{Details, Engine, SECRET, Spec, Transport, cases, seconds};
+use crate::common::{Details, Engine, SECRET, Spec, Transport, cases, live, seconds};
 
 const LISTS: [&str; 4] = ["one", "two", "three", "only read"];
 
@@ -426,10 +426,8 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
             let of_list = rules.address_lists.iter().filter(|entry| entry.list == list && !entry.disabled);
             of_list.filter(|entry| entry.timeout.is_none()).any(holds)
         };
-        let (entries, _) = engine.state.lists.entries(None, usize::MAX, now);
-        let mut live: Vec<_> = entries.into_iter().map(|entry| (entry.list, entry.address, entry.time_left)).collect();
+        let mut live = live(&engine.state.lists, now);
         // Of a source that is in a door's list for several destinations, the last to leave.
-        live.sort();
         live.reverse();
         live.dedup_by_key(|(list, address, _)| (list.clone(), *address));
         live.reverse();

@@ -12,7 +12,7 @@ use knockplane_policy::settings::{ChainDefaults, Choice, Settings};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Counter;
 
-use crate::common::{Engine, Spec, Transport, add_src, dst_port, rule, rule_set, seconds, src_list};
+use crate::common::{Engine, Spec, Transport, add_src, dst_port, live, rule, rule_set, seconds, src_list};
 
 const CLIENT: &str = "198.51.100.7";
 const STRANGER: &str = "198.51.100.8";
@@ -85,7 +85,8 @@ impl Story {
     }
 
     fn listed(&self, list: &str) -> Vec<IpAddr> {
-        self.engine.state.lists.entries(Some(list), 100, self.now).0.into_iter().map(|entry| entry.address).collect()
+        let live = live(&self.engine.state.lists, self.now).into_iter();
+        live.filter(|(other, ..)| other == list).map(|(_, address, _)| address).collect()
     }
 }
 

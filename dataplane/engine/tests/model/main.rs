@@ -7,6 +7,8 @@
 
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
+#[path = "../../src/listed.rs"]
+mod listed;
 #[path = "../../src/lists.rs"]
 mod lists;
 #[path = "../../src/quota.rs"]
@@ -26,9 +28,10 @@ mod sync {
 mod table {
     use std::ops::Range;
 
+    use knockplane_policy::rule::AddressSet;
     use knockplane_policy::time::Time;
 
-    use crate::lists::ListSet;
+    use crate::lists::{ListId, ListSet};
     use crate::shard::Key;
 
     #[derive(Default)]
@@ -37,6 +40,14 @@ mod table {
     impl Entries {
         pub(crate) fn find(&self, _: Key, _: Time) -> (ListSet, Range<Time>) {
             (ListSet::default(), Time::default()..Time::NEVER)
+        }
+
+        pub(crate) fn of_lasting<'a>(_: impl Iterator<Item = (ListId, &'a AddressSet)>) -> Entries {
+            Entries
+        }
+
+        pub(crate) fn lasting(&self, _: Key) -> ListSet {
+            ListSet::default()
         }
     }
 }

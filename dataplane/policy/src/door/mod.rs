@@ -19,7 +19,6 @@
 //! | [`step`]     | one packet of a knock: how it is written, and which packets it is |
 //! | `opening`    | what a door opens |
 //! | `attempts`   | how many first steps a source has |
-//! | `source`     | who may knock, as it is written |
 //! | `written`    | a door as the configuration has it, and what is wrong with it |
 //! | [`progress`] | what a packet does to a knock: one pure function |
 //! | [`ports`]    | the budget of ports that a source may try |
@@ -32,7 +31,6 @@ mod opening;
 pub mod ports;
 pub mod progress;
 mod rules;
-mod source;
 pub mod step;
 mod written;
 

@@ -11,7 +11,6 @@
 //! a knock at another one, and no packet of a connection that goes on is taken for a knock. With `cut`, the first two
 //! ask for the grant as well.
 
-use super::source::family;
 use super::{Door, Opening, open_list};
 use crate::packet::Family;
 use crate::rule::{Action, Condition, ConnectionState, Matcher, Rule, RuleSet};
@@ -59,7 +58,7 @@ fn adds_to(rule: &Rule, door: &Door) -> bool {
 
 /// Those that somebody can knock from.
 fn families(door: &Door) -> Vec<Family> {
-    let can = |of: &Family| door.sources.is_empty() || door.sources.iter().any(|set| family(set) == *of);
+    let can = |of: &Family| door.sources.is_empty() || door.sources.iter().any(|set| set.family() == *of);
     [Family::Ipv4, Family::Ipv6].into_iter().filter(can).collect()
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Door, MOST_STEPS, source};
+use super::{Door, MOST_STEPS};
 use crate::time::{LONGEST_TIMEOUT, format_duration, parse_duration};
 
 /// See the module.
@@ -96,7 +96,7 @@ impl TryFrom<Written> for Door {
             sources: written
                 .sources
                 .iter()
-                .map(|text| source::read(text).map_err(|error| at("sources", error)))
+                .map(|text| text.parse().map_err(|error| at("sources", error)))
                 .collect::<Result<_, _>>()?,
             max_attempts: match &written.max_attempts {
                 Some(text) => Some(text.parse().map_err(|error| at("max-attempts", error))?),
@@ -121,7 +121,7 @@ impl From<Door> for Written {
             open_for: format_duration(door.open_for),
             strict: door.strict,
             hold_off: format_duration(door.hold_off),
-            sources: door.sources.iter().map(source::written).collect(),
+            sources: door.sources.iter().map(ToString::to_string).collect(),
             max_attempts: door.max_attempts.map(|attempts| attempts.to_string()),
             log: door.log,
             cut: door.cut,

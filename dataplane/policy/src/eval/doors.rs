@@ -16,9 +16,7 @@ use crate::door::ports::{self, Ports};
 use crate::door::progress::{self, Outcome, Progress, StepSet};
 use crate::door::{Door, Event, Failure, What};
 use crate::packet::Packet;
-use crate::rule::ListTimeout;
 use crate::time::{Time, format_duration};
-use crate::wire::ListEntry;
 use crate::word::Word as _;
 
 /// All that doors remember. Keys are a door's list and a source, or a door and a source.
@@ -96,23 +94,24 @@ impl Doors {
 }
 
 impl Evaluator<'_> {
-    /// Puts in what the lists of a dataplane hold. An entry that counts for an IPv6 address alone is left out: which one
-    /// that is was not told.
-    pub fn put(&mut self, entry: &ListEntry, now: Time) {
-        let ListEntry { list, address, to, steps, time_left } = entry;
+    /// Puts in an entry of a door's list that a dataplane holds for one other end alone: a knock of which so many steps
+    /// were taken, or else a grant. Not for an IPv6 end: a dataplane does not tell which one it is.
+    pub fn put_for(
+        &mut self,
+        list: &str,
+        address: IpAddr,
+        other: IpAddr,
+        steps: u8,
+        time_left: Option<Duration>,
+        now: Time,
+    ) {
         let deadline = time_left.map_or(Time::NEVER, |left| now + left);
-        match *to {
-            None => {
-                let timeout = time_left.map_or(ListTimeout::NoneDynamic, ListTimeout::After);
-                self.lists.add(list, *address, timeout, now);
-            }
-            Some(IpAddr::V6(_)) => {}
-            Some(to) if *steps == 0 => {
-                self.doors.grants.insert((list.clone(), *address, to), deadline);
-            }
-            Some(to) => {
-                let progress = Progress { steps: *steps, to: progress::tag(self.secret, to), begun: now, deadline };
-                self.doors.remember(list.clone(), *address, Some(progress));
+        match steps {
+            _ if other.is_ipv6() => {}
+            0 => _ = self.doors.grants.insert((list.to_owned(), address, other), deadline),
+            _ => {
+                let progress = Progress { steps, to: progress::tag(self.secret, other), begun: now, deadline };
+                self.doors.remember(list.to_owned(), address, Some(progress));
             }
         }
     }

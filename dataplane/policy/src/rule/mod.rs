@@ -2,6 +2,7 @@
 //! the engine compiles.
 
 mod action;
+mod addresses;
 mod condition;
 mod list;
 mod protocol;
@@ -14,6 +15,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::action::{Action, RejectWith};
+pub use self::addresses::ADDRESS_FORMS;
 #[cfg(test)]
 pub(crate) use self::condition::tests::one_of_each;
 pub use self::condition::{Condition, MATCHERS, Matcher};

@@ -8,7 +8,6 @@ use crate::cases::cases;
 use crate::door::tests::doors;
 use crate::door::{self, Event, Failure, What};
 use crate::reason::{Reason, Verdict};
-use crate::wire::ListEntry;
 
 const OTHER: &str = "203.0.113.2";
 /// Three steps, none of which a scan meets in this order.
@@ -94,18 +93,14 @@ fn what_a_dataplane_told_counts_for_the_address_that_it_told() {
     let firewall = with(&[SSH]);
     let mut knocker = Knocker::at(&firewall);
     let time_left = Some(Duration::from_secs(9));
-    let entry = |list: &str, to: &str, steps| ListEntry {
-        list: list.to_owned(),
-        address: CLIENT.parse().unwrap(),
-        to: Some(to.parse().unwrap()),
-        steps,
-        time_left,
+    let put = |knocker: &mut Knocker<'_>, list, to: &str, steps, now| {
+        knocker.evaluator.put_for(list, CLIENT.parse().unwrap(), to.parse().unwrap(), steps, time_left, ms(now));
     };
-    knocker.evaluator.put(&entry("door-ssh", OTHER, 0), ms(0));
-    knocker.evaluator.put(&entry("door-ssh", "::", 0), ms(0));
+    put(&mut knocker, "door-ssh", OTHER, 0, 0);
+    put(&mut knocker, "door-ssh", "::", 0, 0);
     assert!(!knocker.gets_in("tcp/22"));
     assert_eq!(knocker.send_from(CLIENT, "tcp/22", OTHER).verdict, Verdict::Forward);
-    knocker.evaluator.put(&entry("door-ssh-knocking", SERVER, 2), ms(300));
+    put(&mut knocker, "door-ssh-knocking", SERVER, 2, 300);
     assert_eq!(knocker.send("tcp/1234"), [What::Opened], "one step was left");
     assert!(knocker.wait(10).gets_in("tcp/22"));
     assert_eq!(knocker.send_from(CLIENT, "tcp/22", OTHER).verdict, Verdict::Drop, "its time is over");

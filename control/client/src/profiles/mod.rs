@@ -1,0 +1,216 @@
+//! Profiles: doors under a name, in a small file of the user's.
+//!
+//! ```toml
+//! [ssh-home]
+//! host = "gate.example.org"
+//! steps = ["1234", "4321:udp=open sesame", "icmp=128"]  # as on the command line, or as in the server's [[door]]
+//! delay = "10ms"
+//! wait-port = "22"
+//! then = "ssh gate.example.org"
+//! ```
+//!
+//! | file       | owns |
+//! |------------|------|
+//! | `mod.rs`   | the file: where it is, what it says, adding to it |
+//! | `door.rs`  | steps as a server's configuration has them |
+//! | `share.rs` | a profile as one line, and back |
+
+mod door;
+mod share;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// What a profile says. Steps are in the form of the command line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Profile {
+    pub(crate) host: String,
+    #[serde(deserialize_with = "door::steps")]
+    pub(crate) steps: Vec<String>,
+    /// `10ms` or `1s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) delay: Option<Delay>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wait_port: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) then: Option<Then>,
+}
+
+/// Between two steps, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Delay(pub(crate) u32);
+
+impl TryFrom<String> for Delay {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let (number, unit) = match text.strip_suffix("ms") {
+            Some(number) => (number, 1),
+            None => (text.strip_suffix('s').unwrap_or_default(), 1000),
+        };
+        let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+        let ms = number.parse::<u32>().ok().filter(|_| digits).and_then(|number| number.checked_mul(unit));
+        ms.map(Delay).ok_or_else(|| format!("`{text}` is no delay: write `10ms` or `1s`"))
+    }
+}
+
+impl From<Delay> for String {
+    fn from(delay: Delay) -> String {
+        format!("{}ms", delay.0)
+    }
+}
+
+/// A command: words, or a line that is words wherever there is a space.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Then {
+    Line(String),
+    Words(Vec<String>),
+}
+
+impl Then {
+    pub(crate) fn words(&self) -> Vec<OsString> {
+        match self {
+            Then::Line(line) => line.split_whitespace().map(OsString::from).collect(),
+            Then::Words(words) => words.iter().map(OsString::from).collect(),
+        }
+    }
+}
+
+/// Why profiles are of no use. Its text says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct ProfileError(String);
+
+/// The file, if there is one.
+#[derive(Debug)]
+pub(crate) struct Profiles {
+    path: PathBuf,
+    profiles: BTreeMap<String, Profile>,
+    /// What is worth a word, though it works.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Profiles {
+    /// Reads the file: the one that was named, or the user's own. There need not be one of the user's own.
+    pub(crate) fn load(named: Option<&Path>) -> Result<Self, ProfileError> {
+        let path = match named {
+            Some(path) => path.to_owned(),
+            None => own_file().ok_or_else(|| {
+                ProfileError("there is no home directory for profiles: name a file with --profiles".to_owned())
+            })?,
+        };
+        let shown = path.display();
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text.map_err(|error| ProfileError(format!("cannot read the profiles in {shown}: {error}")))?,
+        };
+        let profiles: BTreeMap<String, Profile> =
+            toml::from_str(&text).map_err(|error| ProfileError(format!("the profiles in {shown}: {error}")))?;
+        for name in profiles.keys() {
+            check_name(name).map_err(|why| ProfileError(format!("the profiles in {shown}: {why}")))?;
+        }
+        let warnings = readable_by_others(&path)
+            .then(|| format!("{shown} can be read by others, and whoever reads it can knock; run: chmod 600 {shown}"));
+        Ok(Profiles { path, profiles, warnings: warnings.into_iter().collect() })
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Profile> {
+        self.profiles.get(name)
+    }
+
+    /// The profile of this name, or else which there are.
+    pub(crate) fn find(&self, name: &str) -> Result<&Profile, ProfileError> {
+        self.get(name).ok_or_else(|| {
+            let path = self.path.display();
+            let known: Vec<_> = self.profiles.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
+            ProfileError(format!(
+                "`{name}` is no profile of {path} ({known})\n    write `knocker HOST STEP...`, or a section `[{name}]` there"
+            ))
+        })
+    }
+
+    /// Every name with its host, and no secret.
+    pub(crate) fn list(&self) -> String {
+        let width = self.profiles.keys().map(String::len).max().unwrap_or_default();
+        self.profiles.iter().fold(String::new(), |mut text, (name, Profile { host, steps, .. })| {
+            let plural = if steps.len() == 1 { "" } else { "s" };
+            let _ = writeln!(text, "{name:<width$}  {host}, {} step{plural}", steps.len());
+            text
+        })
+    }
+
+    /// The profile as one line for somebody else. The command stays here: nobody should run what he was sent.
+    pub(crate) fn share(&self, name: &str) -> Result<String, ProfileError> {
+        Ok(share::line(name, self.find(name)?))
+    }
+
+    /// Puts a profile that was shared at the end of the file, which is made if need be. Says what it is called.
+    pub(crate) fn add(&self, line: &str) -> Result<String, ProfileError> {
+        let (name, profile) = share::read(line).map_err(ProfileError)?;
+        check_name(&name).map_err(ProfileError)?;
+        let path = self.path.display();
+        if self.profiles.contains_key(&name) {
+            return Err(ProfileError(format!(
+                "there is a profile `{name}` in {path}: give that one another name first"
+            )));
+        }
+        let text = toml::to_string(&BTreeMap::from([(&name, &profile)]))
+            .map_err(|error| ProfileError(format!("the profile cannot be written: {error}")))?;
+        append(&self.path, &text).map_err(|error| ProfileError(format!("cannot write to {path}: {error}")))?;
+        Ok(format!("{name} is in {path}\n"))
+    }
+}
+
+/// What can stand in a section's title, a shell and a chat as it is.
+fn check_name(name: &str) -> Result<(), String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if !name.is_empty() && !name.starts_with('-') && name.bytes().all(fits) {
+        return Ok(());
+    }
+    Err(format!("`{}` is no name of a profile: write letters, digits, `-` and `_`", name.escape_debug()))
+}
+
+/// `~/.config/knocker/profiles.toml`, or where XDG has it.
+fn own_file() -> Option<PathBuf> {
+    let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let config = given("XDG_CONFIG_HOME").or_else(|| given("HOME").map(|home| home.join(".config")));
+    config.map(|config| config.join("knocker").join("profiles.toml"))
+}
+
+#[cfg(unix)]
+fn readable_by_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+
+    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+}
+
+#[cfg(not(unix))]
+fn readable_by_others(_: &Path) -> bool {
+    false
+}
+
+fn append(path: &Path, text: &str) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut options = File::options();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    let between = if file.metadata()?.len() == 0 { "" } else { "\n" };
+    file.write_all(format!("{between}{text}").as_bytes())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! A profile as one line that passes through chats and shells as it is:
+//!
+//! ```text
+//! knocker://NAME@HOST/STEP/STEP/…/+delay=10ms/+wait-port=22/CHECKSUM
+//! ```
+//!
+//! Whatever is not a letter, a digit or one of `-._:=` is written as `%` and two digits. The checksum is over everything
+//! before it, so that half a line, or one that a chat has changed, is noticed: it is no protection against anybody.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use super::{Delay, Profile};
+
+const SCHEME: &str = "knocker://";
+
+/// What stays as it is in a part.
+const PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b':').remove(b'=');
+
+/// The line.
+pub(super) fn line(name: &str, profile: &Profile) -> String {
+    let part = |text: &str| utf8_percent_encode(text, PART).to_string();
+    let mut line = format!("{SCHEME}{name}@{}/", part(&profile.host));
+    for step in &profile.steps {
+        line += &format!("{}/", part(step));
+    }
+    if let Some(delay) = profile.delay {
+        line += &format!("+delay={}/", String::from(delay));
+    }
+    if let Some(port) = &profile.wait_port {
+        line += &format!("+wait-port={}/", part(port));
+    }
+    let sum = crc32(line.as_bytes());
+    line + &format!("{sum:08x}")
+}
+
+/// What a line says: a name and its profile.
+///
+/// # Errors
+/// If it is not whole, or not such a line.
+pub(super) fn read(line: &str) -> Result<(String, Profile), String> {
+    let line = line.trim();
+    let rest = line
+        .strip_prefix(SCHEME)
+        .ok_or("this is no line that `knocker --share` prints: it begins with `knocker://`")?;
+    let cut =
+        "the line is not as it was printed: its end is missing, or something in it was changed; copy all of it again";
+    let (said, sum) = line.rsplit_once('/').ok_or(cut)?;
+    if sum.len() != 8 || u32::from_str_radix(sum, 16) != Ok(crc32(format!("{said}/").as_bytes())) {
+        return Err(cut.to_owned());
+    }
+    let mut parts = rest.split('/').rev().skip(1).collect::<Vec<_>>().into_iter().rev();
+    let (name, host) = parts.next().and_then(|part| part.split_once('@')).ok_or(cut)?;
+    let text = |part: &str| percent_decode_str(part).decode_utf8().map(String::from).map_err(|_| cut.to_owned());
+    let mut profile = Profile { host: text(host)?, steps: Vec::new(), delay: None, wait_port: None, then: None };
+    for part in parts {
+        match part.strip_prefix('+').and_then(|option| option.split_once('=')) {
+            Some(("delay", delay)) => profile.delay = Some(Delay::try_from(text(delay)?)?),
+            Some(("wait-port", port)) => profile.wait_port = Some(text(port)?),
+            // What a later version says may be what makes the knock right.
+            Some((option, _)) => return Err(format!("this version does not know `{option}`: install a newer knocker")),
+            None => profile.steps.push(text(part)?),
+        }
+    }
+    Ok((name.to_owned(), profile))
+}
+
+/// CRC-32 as in Ethernet and zip. Source: ISO 3309, polynomial 0xEDB88320 reflected.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ (0xedb8_8320 & (sum & 1).wrapping_neg()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_the_usual_one() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn a_line_passes_through_a_shell_and_a_chat() {
+        let profile = Profile {
+            host: "fe80::1%eth0".to_owned(),
+            steps: vec!["1234".to_owned(), "4321:udp=open 'sesame' $5/%".to_owned(), "icmp=128".to_owned()],
+            delay: Some(Delay(10)),
+            wait_port: Some("ssh".to_owned()),
+            then: None,
+        };
+        let said = line("home", &profile);
+        assert_eq!(
+            said,
+            "knocker://home@fe80::1%25eth0/1234/4321:udp=open%20%27sesame%27%20%245%2F%25/icmp=128/+delay=10ms/+wait-port=ssh/fc4cc85e"
+        );
+        assert_eq!(read(&format!("  {said}\n")), Ok(("home".to_owned(), profile)));
+        for (wrong, part) in [("ssh gate", "begins with"), (&said[..said.len() - 1], "its end is missing")] {
+            assert!(read(wrong).unwrap_err().contains(part), "{wrong}");
+        }
+        let later = "knocker://a@b/1/+hmac=x/";
+        let later = format!("{later}{:08x}", crc32(later.as_bytes()));
+        assert!(read(&later).unwrap_err().contains("`hmac`: install a newer"));
+    }
+
+    fn profile() -> impl Strategy<Value = Profile> {
+        let steps = prop::collection::vec("\\PC{1,20}", 1..6);
+        let port = prop::option::of("[a-z0-9]{1,6}");
+        ("\\PC{1,20}", steps, prop::option::of(any::<u32>()), port).prop_map(|(host, steps, delay, wait_port)| {
+            Profile { host, steps, delay: delay.map(Delay), wait_port, then: None }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shared_reads_as_it_was(name in "[a-zA-Z0-9_][a-zA-Z0-9_-]{0,20}", profile in profile()) {
+            let said = line(&name, &profile);
+            prop_assert!(said.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:=%/@+".contains(&byte)), "{}", said);
+            prop_assert_eq!(read(&said), Ok((name, profile)));
+        }
+
+        #[test]
+        fn a_line_that_lost_or_changed_something_is_refused(profile in profile(), at: prop::sample::Index, to in "[a-z0-9/%]") {
+            let said = line("a", &profile);
+            let at = at.index(said.len());
+            prop_assert!(read(&said[..at]).is_err());
+            let changed = format!("{}{to}{}", &said[..at], &said[at + 1..]);
+            prop_assert!(changed == said || read(&changed).is_err(), "{}", changed);
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! One command of knockd's: what it opens for the one who knocked, or closes again.
+//!
+//! The usual lines of iptables and ip6tables, ufw, nft and Debian's helper are known. Every word of them must be: a word
+//! that is passed over could be the one that narrows what the line opens.
+
+/// What a command does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// It opens this for the one who knocked: `tcp/22`; nothing in it is everything.
+    Opens(Vec<String>),
+    /// It takes that back.
+    Closes(Vec<String>),
+    /// It takes back something, by a number, say.
+    ClosesSomething,
+    /// So many seconds pass.
+    Waits(u64),
+    /// Nothing that a door does not do as well.
+    Nothing,
+}
+
+/// What could have stood there.
+const USUAL: &str =
+    "write `iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT` for what it opens, or the door by hand";
+
+/// What a command does.
+///
+/// # Errors
+/// What is not understood, and what to write.
+pub(super) fn effect(words: &[String]) -> Result<Effect, String> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let words =
+        if matches!(words.first().map(|word| base(word)), Some("sudo" | "exec")) { &words[1..] } else { &words[..] };
+    let Some((program, rest)) = words.split_first() else { return Err(format!("there is no command: {USUAL}")) };
+    match base(program) {
+        "iptables" | "ip6tables" | "iptables-legacy" | "iptables-nft" | "ip6tables-legacy" | "ip6tables-nft" => {
+            iptables(rest)
+        }
+        "ufw" => ufw(rest),
+        "nft" => nft(rest),
+        "knock_add" | "knock_helper_ipt.sh" => helper(rest),
+        "sleep" => match rest {
+            [time] => time.parse().map(Effect::Waits).map_err(|_| format!("`{time}` is no number of seconds")),
+            _ => Err("write `sleep` and a number of seconds".to_owned()),
+        },
+        "logger" | "echo" | "true" | ":" => Ok(Effect::Nothing),
+        other => Err(format!("no door runs `{other}`: {USUAL}")),
+    }
+}
+
+fn base(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or(program)
+}
+
+/// What a rule lets through, while its words are read.
+#[derive(Default)]
+struct Lets {
+    deletes: bool,
+    knocker: bool,
+    accepts: bool,
+    answers: bool,
+    protocol: Option<&'static str>,
+    ports: Vec<String>,
+}
+
+impl Lets {
+    fn effect(self, what: &str) -> Result<Effect, String> {
+        if self.answers {
+            // Answers of what is open pass by themselves.
+            return Ok(Effect::Nothing);
+        }
+        if !self.knocker {
+            return Err(format!("{what} is not for the one who knocked alone: {USUAL}"));
+        }
+        if !self.accepts {
+            return Err(format!("{what} does not say ACCEPT, and a door only opens: {USUAL}"));
+        }
+        let opens = match (self.protocol, &self.ports[..]) {
+            (None, []) => Vec::new(),
+            (Some(protocol), []) => vec![protocol.to_owned()],
+            (Some(protocol @ ("tcp" | "udp")), ports) => {
+                ports.chunks(16).map(|ports| format!("{protocol}/{}", ports.join(","))).collect()
+            }
+            _ => return Err(format!("{what} has ports without `tcp` or `udp`: {USUAL}")),
+        };
+        Ok(if self.deletes { Effect::Closes(opens) } else { Effect::Opens(opens) })
+    }
+
+    fn from(&mut self, address: &str) -> Result<(), String> {
+        let knocker = ["%IP%", "%IP%/32", "%IP%/128", "%IP%/255.255.255.255"].contains(&address);
+        self.knocker = knocker;
+        if knocker { Ok(()) } else { Err(format!("`{address}` is not the one who knocked: write `%IP%`")) }
+    }
+
+    fn protocol(&mut self, name: &str) -> Result<(), String> {
+        self.protocol = match name.to_ascii_lowercase().as_str() {
+            "tcp" | "6" => Some("tcp"),
+            "udp" | "17" => Some("udp"),
+            "icmp" | "icmpv6" | "ipv6-icmp" | "1" | "58" => Some("icmp"),
+            "all" | "any" | "0" => None,
+            _ => return Err(format!("a door does not open the protocol `{name}`: write tcp, udp or icmp")),
+        };
+        Ok(())
+    }
+
+    fn ports(&mut self, list: &str) -> Result<(), String> {
+        for range in list.split(',').map(str::trim).filter(|range| !range.is_empty()) {
+            let (first, last) = range.split_once([':', '-']).unwrap_or((range, range));
+            let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+            match port(first).zip(port(last)) {
+                Some((first, last)) if first == last => self.ports.push(first.to_string()),
+                Some((first, last)) if first < last => self.ports.push(format!("{first}-{last}")),
+                _ => return Err(format!("`{range}` is no port: write numbers, as 22 or 8000:8010")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Source: iptables(8), iptables-extensions(8).
+fn iptables(words: &[&str]) -> Result<Effect, String> {
+    let mut lets = Lets::default();
+    let mut words = words.iter().copied().peekable();
+    let mut chain = false;
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("nothing stands behind `{word}`: {USUAL}"));
+        match word {
+            "-A" | "--append" | "-I" | "--insert" | "-D" | "--delete" => {
+                lets.deletes = matches!(word, "-D" | "--delete");
+                chain = true;
+                lets.answers = value()? == "OUTPUT";
+                if words.next_if(|place| place.parse::<u32>().is_ok()).is_some() && lets.deletes {
+                    return Ok(Effect::ClosesSomething);
+                }
+            }
+            "-s" | "--source" | "--src" => lets.from(value()?)?,
+            "-p" | "--protocol" | "--proto" => lets.protocol(value()?)?,
+            "--dport" | "--destination-port" | "--dports" | "--destination-ports" => lets.ports(value()?)?,
+            "-j" | "--jump" => lets.accepts = value()? == "ACCEPT",
+            "-m" | "--match" => match value()? {
+                "tcp" | "udp" | "icmp" | "icmp6" | "state" | "conntrack" | "multiport" | "comment" => {}
+                other => {
+                    return Err(format!("`-m {other}` narrows what is open in a way that a door has not: {USUAL}"));
+                }
+            },
+            "--state" | "--ctstate" => {
+                let states = value()?;
+                if !states.split(',').any(|state| state == "NEW") {
+                    return Err(format!("`{states}` opens nothing that begins: write NEW as well, or leave it out"));
+                }
+            }
+            "-t" | "--table" => {
+                let table = value()?;
+                if table != "filter" {
+                    return Err(format!("the table `{table}` is not about what passes: {USUAL}"));
+                }
+            }
+            "-d" | "--destination" | "--dst" if lets.answers => _ = value()?,
+            "-o" | "--out-interface" if lets.answers => _ = value()?,
+            "--sport" | "--sports" | "--source-port" if lets.answers => _ = value()?,
+            "-d" | "--destination" | "--dst" => {
+                return Err(format!(
+                    "`{word}` is for one address, and a door opens the one that was knocked at: leave it out"
+                ));
+            }
+            // Who knocks comes from outside, whatever that is called there.
+            "-i" | "--in-interface" | "--comment" => _ = value()?,
+            "--syn" | "-n" => {}
+            "-w" | "--wait" => _ = words.next_if(|time| time.parse::<u32>().is_ok()),
+            other => return Err(format!("`{other}` of iptables has no counterpart in a door: {USUAL}")),
+        }
+    }
+    if chain { lets.effect("the line") } else { Err(format!("the line adds and deletes nothing: {USUAL}")) }
+}
+
+/// Source: ufw(8).
+fn ufw(words: &[&str]) -> Result<Effect, String> {
+    let mut lets = Lets::default();
+    let mut words = words.iter().copied().peekable();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("nothing stands behind `{word}` of ufw: {USUAL}"));
+        match word {
+            "--force" | "rule" | "in" => {}
+            "insert" | "comment" => _ = value()?,
+            "prepend" => {}
+            "delete" => {
+                lets.deletes = true;
+                if words.peek().is_some_and(|place| place.parse::<u32>().is_ok()) {
+                    return Ok(Effect::ClosesSomething);
+                }
+            }
+            "allow" => lets.accepts = true,
+            "from" => lets.from(value()?)?,
+            "to" => match value()? {
+                "any" => {}
+                address => {
+                    return Err(format!(
+                        "`to {address}` is one address; a door opens the one that was knocked at: write `to any`"
+                    ));
+                }
+            },
+            "port" => lets.ports(value()?)?,
+            "proto" => lets.protocol(value()?)?,
+            other => {
+                return Err(format!(
+                    "`{other}` of ufw has no counterpart in a door: write `ufw allow from %IP% to any port 22 proto tcp`"
+                ));
+            }
+        }
+    }
+    if lets.protocol.is_some() || lets.ports.is_empty() {
+        return lets.effect("the line");
+    }
+    // Without a protocol, ufw means both.
+    let both: Vec<String> = ["tcp", "udp"].iter().map(|name| format!("{name}/{}", lets.ports.join(","))).collect();
+    lets.ports.clear();
+    Ok(match lets.effect("the line")? {
+        Effect::Opens(_) => Effect::Opens(both),
+        _ => Effect::Closes(both),
+    })
+}
+
+/// Source: nft(8).
+fn nft(words: &[&str]) -> Result<Effect, String> {
+    // One word or many: the shell's quotes do not matter to nft.
+    let joined = words.join(" ").replace('{', " { ").replace('}', " } ").replace(',', " , ");
+    let words: Vec<&str> = joined.split_whitespace().collect();
+    let usual = "write `nft add rule inet filter input ip saddr %IP% tcp dport 22 accept`";
+    let rest = match &words[..] {
+        ["delete", ..] => return Ok(Effect::ClosesSomething),
+        ["add" | "insert", "element", ..] => {
+            return Err(format!(
+                "what the set opens stands in rules that are not here: {usual} for each thing it opens"
+            ));
+        }
+        ["add" | "insert", "rule", family, _, _, rest @ ..] if matches!(*family, "inet" | "ip" | "ip6") => rest,
+        ["add" | "insert", "rule", _, _, rest @ ..] => rest,
+        _ => return Err(format!("nft does something else than open: {usual}")),
+    };
+    let mut lets = Lets::default();
+    let mut words = rest.iter().copied().peekable();
+    while let Some(word) = words.next() {
+        match (word, words.peek().copied()) {
+            ("position" | "handle" | "index" | "comment", Some(_)) => _ = words.next(),
+            ("ip" | "ip6", Some("saddr")) => {
+                words.next();
+                lets.from(words.next().unwrap_or_default())?;
+            }
+            ("tcp" | "udp" | "th", Some("dport")) if word != "th" => {
+                words.next();
+                lets.protocol(word)?;
+                let list: String = match words.next() {
+                    Some("{") => words.by_ref().take_while(|word| *word != "}").collect::<Vec<_>>().join(""),
+                    port => port.unwrap_or_default().to_owned(),
+                };
+                lets.ports(&list)?;
+            }
+            ("meta", Some("l4proto")) | ("ip", Some("protocol")) => {
+                words.next();
+                lets.protocol(words.next().unwrap_or_default())?;
+            }
+            ("ct", Some("state")) => {
+                words.next();
+                if words.next() != Some("new") {
+                    return Err(format!("only `ct state new` opens what begins: {usual}"));
+                }
+            }
+            ("counter", _) => {}
+            ("accept", _) => lets.accepts = true,
+            (other, _) => return Err(format!("`{other}` of nft has no counterpart in a door: {usual}")),
+        }
+    }
+    lets.effect("the line")
+}
+
+/// The helper that Debian's package brings, and the name that its configuration has for it. Source: its usage.
+fn helper(words: &[&str]) -> Result<Effect, String> {
+    let mut lets = Lets { accepts: true, protocol: Some("tcp"), ..Lets::default() };
+    let mut words = words.iter().copied();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("nothing stands behind `{word}`: {USUAL}"));
+        match word {
+            "-a" | "--append" | "-i" | "--insert" => {}
+            "-x" | "--delete" => lets.deletes = true,
+            "-f" | "--srcaddr" => lets.from(value()?)?,
+            "-d" | "--dstport" => lets.ports(value()?)?,
+            "-p" | "--proto" => lets.protocol(value()?)?,
+            "-c" | "--chain" | "-m" | "--comment" => _ = value()?,
+            "-v" | "--verbose" => {}
+            other => return Err(format!("`{other}` of the helper has no counterpart in a door: {USUAL}")),
+        }
+    }
+    lets.effect("the line")
+}

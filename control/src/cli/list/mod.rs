@@ -1,0 +1,195 @@
+//! `knockctl list`: who is in which list, shown and changed by hand, one entry or a million.
+//!
+//! | file      | owns |
+//! |-----------|------|
+//! | `mod.rs`  | the command line, and what each command asks |
+//! | `text.rs` | entries as text, in and out |
+
+mod text;
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use hyper::Method;
+use knockplane_policy::rule::AddressSet;
+use knockplane_policy::wire::{After, Lists};
+
+use super::http::Client;
+use super::table::{count, printable};
+use super::{Failed, as_json, decode, encoded, parse_timeout, pretty, show};
+use crate::Exit;
+use crate::api::messages::{DEFAULT_LIMIT, Flushed, ListAdd, ListImport, ListQuery, MAX_LIMIT};
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show who is in the lists
+    Show(Show),
+    /// Put an entry in a list, or set its timeout and comment anew
+    ///
+    /// Without --timeout the entry is static: no packet changes it, no flood pushes it out, and it is there again after
+    /// a restart of the dataplane. With one it is forgotten at a restart, as what packets add is.
+    Add {
+        /// Name of the list
+        list: String,
+        /// Address, prefix or range of IPv4 addresses
+        address: AddressSet,
+        /// How long, as RouterOS writes it: 10m, 1d2h, 00:10:00; for good if left out
+        #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+        timeout: Option<String>,
+        /// Free text, shown with the entry
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        comment: String,
+    },
+    /// Take an entry out of a list
+    Remove {
+        /// Name of the list
+        list: String,
+        /// Its address, prefix or range, as `list show` has it
+        address: AddressSet,
+    },
+    /// Take every entry out of a list but those of the rules
+    Flush {
+        /// Name of the list
+        list: String,
+        /// Leave the static ones
+        #[arg(long)]
+        dynamic: bool,
+    },
+    /// Put all entries of a file in their lists, or none if a line is bad
+    ///
+    /// The file is what `list show --export` writes, or a router's export of its address lists, or lines of
+    /// `LIST ADDRESS [TIMEOUT] [# comment]`.
+    Import {
+        /// The file; `-` is standard input
+        file: PathBuf,
+    },
+}
+
+/// What to show.
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// Only this list
+    list: Option<String>,
+    /// Only entries that are this address, within this prefix or range, or around it
+    #[arg(long, value_name = "PREFIX")]
+    address: Option<AddressSet>,
+    /// Only dynamic entries: those that a restart forgets
+    #[arg(long, conflicts_with = "static")]
+    dynamic: bool,
+    /// Only static entries: those of the rules, and those that operators put in for good
+    #[arg(long = "static", id = "static")]
+    lasting: bool,
+    /// Only entries that expire within this time
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+    expires_within: Option<String>,
+    /// Only entries whose comment holds this
+    #[arg(long, value_name = "TEXT")]
+    comment: Option<String>,
+    /// At most so many entries; 1000 if nothing is said, all with --export
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// As text that `list import` and RouterOS read
+    #[arg(long)]
+    export: bool,
+}
+
+/// Does what the command says.
+pub(super) async fn run(client: &Client, command: Command, json: bool) -> Result<String, Failed> {
+    match command {
+        Command::Show(what) => show(client, what, json).await,
+        Command::Add { list, address, timeout, comment } => {
+            add(client, &list, ListAdd { address, timeout, comment }).await
+        }
+        Command::Remove { list, address } => {
+            let path = format!("/api/v1/lists/{}/{}", encoded(&list), encoded(&address.to_string()));
+            client.send(Method::DELETE, &path, None).await?;
+            Ok(format!("{address} is no longer in {}\n", printable(&list)))
+        }
+        Command::Flush { list, dynamic } => {
+            let path = format!("/api/v1/lists/{}?dynamic={dynamic}", encoded(&list));
+            let Flushed { removed } = decode(&client.send(Method::DELETE, &path, None).await?)?;
+            let entries = if removed == 1 { "entry is" } else { "entries are" };
+            Ok(format!("{removed} {entries} no longer in {}\n", printable(&list)))
+        }
+        Command::Import { file } => import(client, &file).await,
+    }
+}
+
+async fn show(client: &Client, what: Show, json: bool) -> Result<String, Failed> {
+    let Show { list, address, dynamic, lasting, expires_within, comment, limit, export } = what;
+    let limit = limit.unwrap_or(if export { usize::MAX } else { DEFAULT_LIMIT });
+    let dynamic = (dynamic || lasting).then_some(dynamic);
+    let address = address.map(|address| address.to_string());
+    let query = ListQuery { list, address, dynamic, expires_within, comment, ..ListQuery::default() };
+    let only = query.list.clone();
+    let lists = entries(client, query, limit).await?;
+    show::known(&lists, only.as_deref())?;
+    if export {
+        return text::write(&lists.entries).map_err(|what| Failed::new(Exit::Runtime, what));
+    }
+    if json { pretty(&lists) } else { Ok(show::entries(&lists)) }
+}
+
+async fn add(client: &Client, list: &str, entry: ListAdd) -> Result<String, Failed> {
+    let path = format!("/api/v1/lists/{}", encoded(list));
+    client.send(Method::POST, &path, Some(as_json(&entry)?)).await?;
+    let lasts = entry.timeout.map_or_else(|| "for good".to_owned(), |timeout| format!("for {timeout}"));
+    Ok(format!("{} is in {} {lasts}\n", entry.address, printable(list)))
+}
+
+async fn import(client: &Client, file: &Path) -> Result<String, Failed> {
+    let (name, text) = if file == Path::new("-") {
+        let mut text = Vec::new();
+        ("standard input".to_owned(), io::stdin().lock().read_to_end(&mut text).map(|_| text))
+    } else {
+        (printable(&file.display().to_string()), fs::read(file))
+    };
+    let text = text.map_err(|error| Failed::new(Exit::Runtime, format!("{name} cannot be read: {error}")))?;
+    let entries = text::read(&name, &text).map_err(|bad| {
+        eprint!("{}", bad.report);
+        Failed::new(Exit::Invalid, format!("{name}: {}; nothing was added", count(bad.problems, "problem")))
+    })?;
+    let number = entries.len();
+    client.send(Method::POST, "/api/v1/lists", Some(as_json(&ListImport { entries })?)).await?;
+    let entries = if number == 1 { "entry of it is" } else { "entries of it are" };
+    Ok(format!("{name}: {number} {entries} in\n"))
+}
+
+/// The entries that a query is about, at most so many, however many answers that takes.
+pub(super) async fn entries(client: &Client, mut query: ListQuery, limit: usize) -> Result<Lists, Failed> {
+    let mut lists: Option<Lists> = None;
+    loop {
+        query.limit = (limit - lists.as_ref().map_or(0, |lists| lists.entries.len())).min(MAX_LIMIT);
+        let answer: Lists = decode(&client.get(&format!("/api/v1/lists?{}", words(&query))).await?)?;
+        let next = answer.next.clone();
+        let all = match lists.take() {
+            None => answer,
+            Some(mut lists) => {
+                lists.entries.extend(answer.entries);
+                Lists { truncated: answer.truncated, next: answer.next, ..lists }
+            }
+        };
+        let Some(After { list, address, tag }) = next.filter(|_| all.entries.len() < limit) else { return Ok(all) };
+        (query.after_list, query.after_address, query.after_tag) = (Some(list), Some(address.to_string()), tag);
+        lists = Some(all);
+    }
+}
+
+/// A query as it stands in a URI.
+fn words(query: &ListQuery) -> String {
+    let text = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("&{name}={}", encoded(value)));
+    let rest = [
+        text("list", &query.list),
+        text("address", &query.address),
+        query.dynamic.map(|dynamic| format!("&dynamic={dynamic}")),
+        text("expires-within", &query.expires_within),
+        text("comment", &query.comment),
+        text("after-list", &query.after_list),
+        text("after-address", &query.after_address),
+        (query.after_tag != 0).then(|| format!("&after-tag={}", query.after_tag)),
+    ];
+    format!("limit={}", query.limit) + &rest.into_iter().flatten().collect::<String>()
+}

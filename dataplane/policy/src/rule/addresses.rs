@@ -1,0 +1,111 @@
+//! Sets of addresses as text, and where they begin and end.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+use super::value::AddressSet;
+use crate::packet::Family;
+
+/// What a set of addresses may look like, for people.
+pub const ADDRESS_FORMS: &str = "`192.0.2.1`, `192.0.2.0/24`, `192.0.2.1-192.0.2.9`, `2001:db8::1` or `2001:db8::/32`";
+
+impl AddressSet {
+    /// The first and the last address. Sets in their order are in the order of addresses, IPv4 first.
+    pub fn bounds(&self) -> (IpAddr, IpAddr) {
+        match self {
+            AddressSet::Prefix(net) => (net.network(), net.broadcast()),
+            AddressSet::Range(first, last) => (*first, *last),
+        }
+    }
+
+    /// The family of its addresses.
+    pub fn family(&self) -> Family {
+        Family::of(self.bounds().0)
+    }
+
+    /// The address, if it is the only one.
+    pub fn single(&self) -> Option<IpAddr> {
+        let (first, last) = self.bounds();
+        (first == last).then_some(first)
+    }
+
+    /// Whether some address is in both sets.
+    pub fn overlaps(&self, other: &AddressSet) -> bool {
+        let ((first, last), (others_first, others_last)) = (self.bounds(), other.bounds());
+        first <= others_last && others_first <= last
+    }
+}
+
+impl From<IpAddr> for AddressSet {
+    fn from(address: IpAddr) -> Self {
+        AddressSet::Prefix(address.into())
+    }
+}
+
+impl fmt::Display for AddressSet {
+    /// A single address without its length, in both families.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.single(), self) {
+            (Some(address), _) => write!(f, "{address}"),
+            (None, AddressSet::Prefix(net)) => write!(f, "{net}"),
+            (None, AddressSet::Range(first, last)) => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+impl FromStr for AddressSet {
+    type Err = String;
+
+    /// An address, a prefix, whose host bits do not count, or a range. An IPv4 address that is written as IPv6 is IPv4.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || format!("`{text}` is no address, prefix or range: write {ADDRESS_FORMS}");
+        let address = |text: &str| text.parse::<IpAddr>().map(|address| address.to_canonical()).map_err(|_| bad());
+        if let Some((first, last)) = text.split_once('-') {
+            let (first, last) = (address(first)?, address(last)?);
+            if Family::of(first) != Family::of(last) || first > last {
+                return Err(format!("`{text}` does not end behind its beginning: write {ADDRESS_FORMS}"));
+            }
+            return Ok(if first == last { first.into() } else { AddressSet::Range(first, last) });
+        }
+        match text.contains('/') {
+            true => Ok(AddressSet::Prefix(text.parse::<IpNet>().map_err(|_| bad())?.trunc())),
+            false => address(text).map(AddressSet::from),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(text: &str) -> AddressSet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_written_reads_as_it_was() {
+        for text in ["192.0.2.1", "192.0.2.0/24", "0.0.0.0/0", "192.0.2.1-192.0.2.9", "2001:db8::1", "2001:db8::/32"] {
+            assert_eq!(set(text).to_string(), text);
+        }
+        assert_eq!(set("192.0.2.77/24").to_string(), "192.0.2.0/24");
+        assert_eq!(set("192.0.2.1-192.0.2.1"), set("192.0.2.1/32"));
+        assert_eq!(set("::ffff:192.0.2.1"), set("192.0.2.1"));
+    }
+
+    #[test]
+    fn what_is_no_set_is_refused() {
+        for text in ["", "host", "192.0.2.300", "192.0.2.0/33", "192.0.2.9-192.0.2.1", "192.0.2.1-2001:db8::1", "-"] {
+            assert!(AddressSet::from_str(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sets_overlap_if_they_share_an_address() {
+        assert!(set("192.0.2.0/24").overlaps(&set("192.0.2.7")) && set("192.0.2.7").overlaps(&set("192.0.2.0/24")));
+        assert!(set("192.0.2.1-192.0.2.9").overlaps(&set("192.0.2.9-192.0.2.20")));
+        assert!(!set("192.0.2.0/25").overlaps(&set("192.0.2.128/25")) && !set("::/0").overlaps(&set("192.0.2.1")));
+    }
+}
