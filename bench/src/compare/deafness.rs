@@ -6,36 +6,27 @@
 //! lets it: nftables works where frames come in. Each listener has time to do so before the first real knock: as long as sources are remembered, or until there
 //! were more of them than any listener remembers.
 
-use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use ipnet::{IpNet, Ipv4Net};
 use knockplane_ring::Device;
-use knockplane_tests::{Folder, Namespace, Process};
+use knockplane_tests::Namespace;
 
-use super::candidate::Kind;
-use super::knockplane::Knockplane;
-use super::lab::{CANDIDATE_CORE, GENERATOR_CORE, Lab, checked, traffic};
-use super::nftables::{GATEWAY_MAC, Nftables};
+use super::lab::{GENERATOR_CORE, Lab, checked, traffic};
+use super::listener::{Listener, REMEMBERED, SERVER};
+use super::nftables::GATEWAY_MAC;
 use super::results::{Arrangement, Deafness};
-use super::rules::Rules;
 use crate::generator::{Generator, Profile, Spec, Summary};
 
-/// What the real knocks go to: where the flood goes.
-const SERVER: &str = "198.19.0.1";
-
 /// Where first knocks come from: more addresses than a flood takes.
-const FLOOD: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8));
+pub(super) const FLOOD: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8));
 
 /// Where real knocks come from, each from the next address.
-const KNOCKERS: &str = "198.18.1.0/24";
-
-/// How long a source has for the second knock in all three, in seconds.
-const REMEMBERED: u64 = 10;
+pub(super) const KNOCKERS: &str = "198.18.1.0/24";
 
 /// Sources that every listener's memory is full of.
 const FULL: u64 = 80_000;
@@ -51,9 +42,6 @@ const LIST_CAPACITY: usize = SET_SIZE;
 
 /// From one real knock to the next.
 const BETWEEN: Duration = Duration::from_millis(100);
-
-/// How late a door may open after the last knock.
-const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// What listens.
 const LISTENERS: [&str; 3] = ["knockd", "nftables", "knockplane"];
@@ -81,7 +69,7 @@ pub fn measure(quick: bool, mut progress: impl FnMut(&str) -> Result<()>) -> Res
 
 fn under_flood(name: &str, flood: u64, knocks: u8) -> Result<Deafness> {
     let lab = Lab::new(Arrangement::S)?;
-    let listener = Listener::start(name, &lab)?;
+    let listener = Listener::start(name, &lab, SET_SIZE, LIST_CAPACITY)?;
     let client = &lab.topology.client;
     client.ip(&format!("route add local {KNOCKERS} dev lo"))?;
     client.ip(&format!("neigh replace {SERVER} lladdr {GATEWAY_MAC} dev eth0 nud permanent"))?;
@@ -103,12 +91,12 @@ fn under_flood(name: &str, flood: u64, knocks: u8) -> Result<Deafness> {
     })
 }
 
-fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+pub(super) fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Puts this thread, and what it starts, outside.
-fn go_outside() -> Result<()> {
+pub(super) fn go_outside() -> Result<()> {
     let core = core_affinity::CoreId { id: GENERATOR_CORE };
     ensure!(core_affinity::set_for_current(core), "cannot run on core {GENERATOR_CORE}");
     Ok(())
@@ -160,124 +148,4 @@ fn send(client: &Namespace, flood: u64, stop: &AtomicBool) -> Result<Summary> {
         go_outside()?;
         Generator::new(&Device::open("eth0")?, &spec)?.run(stop)
     })
-}
-
-/// What listens, ended when dropped.
-enum Listener<'lab> {
-    Knockd(Knockd<'lab>),
-    Nftables(Nftables<'lab>),
-    Knockplane(Knockplane<'lab>),
-}
-
-impl<'lab> Listener<'lab> {
-    fn start(name: &str, lab: &'lab Lab) -> Result<Self> {
-        Ok(match name {
-            "knockd" => Listener::Knockd(Knockd::start(lab)?),
-            "nftables" => {
-                let rules = Rules { capacity: SET_SIZE, ..Rules::default() };
-                Listener::Nftables(Nftables::start(Kind::Nftables, lab, &rules)?)
-            }
-            "knockplane" => {
-                let rules = Rules { capacity: LIST_CAPACITY / 2, ..Rules::default() };
-                Listener::Knockplane(Knockplane::start(lab, &rules)?)
-            }
-            _ => bail!("nobody listens by the name of {name}"),
-        })
-    }
-
-    /// How many of these addresses it has let in.
-    fn heard(&self, addresses: &[String]) -> Result<u32> {
-        let listed = match self {
-            Listener::Knockd(knockd) => secured(knockd.filter)?,
-            Listener::Nftables(nftables) => secured(&nftables.lab.topology.filter)?,
-            Listener::Knockplane(knockplane) => knockplane.0.ask(&["show", "lists", "secured"])?.to_string(),
-        };
-        Ok(addresses.iter().filter(|address| listed.contains(&format!("\"{address}\""))).count() as u32)
-    }
-
-    /// Waits until it has let all of them in. Whether it did.
-    fn heard_all(&self, addresses: &[String]) -> Result<bool> {
-        let patience = Instant::now() + PATIENCE;
-        loop {
-            if self.heard(addresses)? as usize == addresses.len() {
-                return Ok(true);
-            }
-            if Instant::now() > patience {
-                return Ok(false);
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// How long its process has been on a core; none if it has no process.
-    fn on_core(&self) -> Result<Option<Duration>> {
-        match self {
-            Listener::Knockd(knockd) => knockd.process.on_core().map(Some),
-            Listener::Nftables(_) => Ok(None),
-            Listener::Knockplane(knockplane) => knockplane.0.dataplane.on_core().map(Some),
-        }
-    }
-
-    /// What it said, if it says anything.
-    fn log(&self) -> String {
-        match self {
-            Listener::Knockd(knockd) => {
-                format!(": {}", fs::read_to_string(knockd.folder.0.join("knockd.log")).unwrap_or_default())
-            }
-            Listener::Nftables(_) => String::new(),
-            Listener::Knockplane(knockplane) => format!(": {}", knockplane.0.log()),
-        }
-    }
-}
-
-/// The set of those who are let in, as JSON.
-fn secured(filter: &Namespace) -> Result<String> {
-    let output = filter.run("nft -j list set ip knock secured")?;
-    ensure!(output.ok(), "nft: {}", output.stderr);
-    Ok(output.stdout)
-}
-
-/// knockd as it is usually run: on the host that it protects, whose packet filter it opens.
-struct Knockd<'lab> {
-    filter: &'lab Namespace,
-    /// Declared before `folder`: it ends before that is removed.
-    process: Process,
-    folder: Folder,
-}
-
-const KNOCKD_RULES: &str = "table ip knock {
-    set secured { type ipv4_addr; flags timeout; }
-    chain input { type filter hook input priority 0; policy drop; ip saddr @secured accept; }
-}
-";
-
-impl<'lab> Knockd<'lab> {
-    fn start(lab: &'lab Lab) -> Result<Self> {
-        let filter = &lab.topology.filter;
-        // Live frames get into a veth interface by NAPI, which GRO turns on.
-        checked(filter, "ethtool -K outside gro on")?;
-        filter.ip(&format!("link set outside address {GATEWAY_MAC}"))?;
-        filter.ip(&format!("addr add {SERVER}/32 dev outside"))?;
-        let folder = Folder::make(filter.name())?;
-        let file = |name: &str| folder.0.join(name);
-        fs::write(file("rules.nft"), KNOCKD_RULES)?;
-        checked(filter, &format!("nft -f {}", file("rules.nft").display()))?;
-        let open = "nft add element ip knock secured { %IP% timeout 1m }";
-        let configuration = format!(
-            "[options]\nLogFile = {}\nInterface = outside\n[door]\nSequence = 1234,4321\nSeq_Timeout = {REMEMBERED}\n\
-             TCPFlags = syn\nStart_Command = {open}\n",
-            file("knockd.log").display()
-        );
-        fs::write(file("knockd.conf"), configuration)?;
-        let mut command = filter.command("taskset");
-        command.args(["--cpu-list", &CANDIDATE_CORE.to_string(), "knockd"]).arg("--config").arg(file("knockd.conf"));
-        let process = Process::start("knockd", &mut command, &file("knockd.log"))?;
-        let patience = Instant::now() + Duration::from_secs(5);
-        let log = || fs::read_to_string(file("knockd.log")).unwrap_or_default();
-        while !log().contains("listening") {
-            ensure!(Instant::now() < patience, "knockd does not listen: {}", log());
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(Knockd { filter, process, folder })
-    }
 }

@@ -6,14 +6,17 @@
 //! 3. [`window`]: a second of load, and every frame of it accounted for once it is over.
 //! 4. The measurements: [`throughput`], [`loss`] and [`latency`], whose frames a `probe` times, for which candidates take
 //!    turns; [`deafness`] of what listens for knocks; and [`upkeep`] of knockplane alone.
+//!    [`crowd`], which is a run of its own, is about those who knock during a flood.
 //! 5. [`plan`]: the loads, who meets which, and how often. [`run`]: all of it, within its time.
 //! 6. [`results`]: what came out, and how medians and ratios are taken. [`report`]: how it is shown.
 
 pub mod candidate;
+pub mod crowd;
 pub mod deafness;
 mod knockplane;
 pub mod lab;
 pub mod latency;
+mod listener;
 pub mod loss;
 mod machine;
 mod nftables;
