@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::{
-    Greeting, ListQuery, Lists, MAX_LINE, Metrics, NewEntry, Request, Response, Rules, Status, VERSION,
+    Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NewEntry, Reloaded, Request, Response, Rules, Status, VERSION,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -149,6 +149,14 @@ impl Dataplane {
         }
     }
 
+    /// At most `limit` sources at one door or at all.
+    pub async fn doors(&self, door: Option<String>, limit: usize) -> Result<Doors, DataplaneError> {
+        match self.ask(&Request::Doors { door, limit }).await? {
+            Response::Doors(doors) => Ok(doors),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// Everything it counts.
     pub async fn metrics(&self) -> Result<Metrics, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
@@ -161,6 +169,14 @@ impl Dataplane {
     pub async fn apply(&self, rules: RuleSet, source: String) -> Result<u64, DataplaneError> {
         match self.ask(&Request::Apply { rules: Box::new(rules), source }).await? {
             Response::Applied { generation } => Ok(generation),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Has it read its configuration again; answers once every worker runs what it says.
+    pub async fn reload(&self) -> Result<Reloaded, DataplaneError> {
+        match self.ask(&Request::Reload).await? {
+            Response::Reloaded(reloaded) => Ok(reloaded),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -193,7 +209,9 @@ impl Dataplane {
     async fn ask(&self, request: &Request) -> Result<Response, DataplaneError> {
         let line = self.line(request)?;
         let within = match request {
-            Request::Apply { .. } | Request::ListAdd { .. } | Request::ListFlush { .. } => CHANGE_WITHIN,
+            Request::Apply { .. } | Request::Reload | Request::ListAdd { .. } | Request::ListFlush { .. } => {
+                CHANGE_WITHIN
+            }
             _ => self.answer_within,
         };
         match timeout(within, self.converse(&line)).await {
@@ -241,8 +259,10 @@ impl Dataplane {
             Response::Status(_) => "status",
             Response::Rules(_) => "rules",
             Response::Lists(_) => "lists",
+            Response::Doors(_) => "doors",
             Response::Metrics(_) => "metrics",
             Response::Applied { .. } => "applied",
+            Response::Reloaded(_) => "reloaded",
             Response::Done => "done",
             Response::Flushed { .. } => "flushed",
             Response::Refused { .. } => "refused",

@@ -1,15 +1,17 @@
-//! A dataplane's answers to test with: two workers, two rules, two lists.
+//! A dataplane's answers to test with: two workers, two rules, two lists, two doors.
 
 use std::time::Duration;
 
+use knockplane_policy::door::Failure;
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{
-    Counter, FrameCount, Interface, ListEntry, ListOverview, ListSummary, Lists, Metrics, RingDrops, RuleMetrics,
-    Rules, Status, Worker, WorkerMetrics,
+    Counter, DoorSummary, Doors, FailureCount, FrameCount, Interface, ListEntry, ListOverview, ListSummary, Lists,
+    Metrics, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
 };
+use knockplane_policy::word::Word;
 
 pub(crate) fn status() -> Status {
     Status {
@@ -94,6 +96,7 @@ pub(crate) fn lists() -> Lists {
                 list: "knock1".into(),
                 address: "192.0.2.7".parse().unwrap(),
                 to: None,
+                steps: 0,
                 time_left: Some(Duration::from_millis(8_200)),
                 dynamic: true,
                 line: None,
@@ -103,6 +106,7 @@ pub(crate) fn lists() -> Lists {
                 list: "trusted".into(),
                 address: "2001:db8::7".parse().unwrap(),
                 to: None,
+                steps: 0,
                 time_left: None,
                 dynamic: false,
                 line: None,
@@ -116,9 +120,48 @@ pub(crate) fn lists() -> Lists {
 
 fn list_summaries() -> Vec<ListSummary> {
     vec![
-        ListSummary { list: "knock1".into(), level: 0, entries: 1, evicted: 5, refused: 0 },
-        ListSummary { list: "trusted".into(), level: 1, entries: 12_345, evicted: 0, refused: 2 },
+        ListSummary { list: "knock1".into(), level: 0, entries: 1, expired: 8, evicted: 5, refused: 0 },
+        ListSummary { list: "trusted".into(), level: 1, entries: 12_345, expired: 0, evicted: 0, refused: 2 },
     ]
+}
+
+pub(crate) fn doors() -> Doors {
+    let visitor = |door: &str, address: &str, to: Option<&str>, steps, time_left| Visitor {
+        door: door.into(),
+        address: address.parse().unwrap(),
+        to: to.map(|to| to.parse().unwrap()),
+        steps,
+        time_left,
+    };
+    let soon = Some(Duration::from_millis(8_200));
+    Doors {
+        doors: vec![
+            door("ssh", &[1_204, 37, 12], [340, 21, 5, 0, 0, 1_900, 0]),
+            DoorSummary { closed: 1, knocking: 0, ..door("office", &[3], [0; Failure::ALL.len()]) },
+        ],
+        knocking: vec![
+            visitor("ssh", "192.0.2.7", Some("203.0.113.5"), 2, soon),
+            visitor("ssh", "2001:db8::7", Some("::"), 1, soon),
+        ],
+        open: vec![
+            visitor("office", "198.51.100.7", None, 0, None),
+            visitor("ssh", "198.51.100.7", Some("203.0.113.5"), 0, Some(Duration::from_secs(1_790))),
+        ],
+        truncated: false,
+    }
+}
+
+fn door(name: &str, steps: &[u64], failed: [u64; Failure::ALL.len()]) -> DoorSummary {
+    let failed = Failure::ALL.iter().zip(failed).map(|(reason, times)| FailureCount { reason: *reason, times });
+    DoorSummary {
+        door: name.into(),
+        steps: steps.to_vec(),
+        opened: steps.last().copied().unwrap_or_default(),
+        closed: 0,
+        failed: failed.collect(),
+        knocking: 2,
+        open: 1,
+    }
 }
 
 pub(crate) fn metrics() -> Metrics {
@@ -135,6 +178,7 @@ pub(crate) fn metrics() -> Metrics {
             .collect(),
         chain_defaults: rules.chain_defaults,
         lists: list_summaries(),
+        doors: doors().doors,
         list_capacity: 1 << 20,
         connections: 21,
         connections_refused: 4,

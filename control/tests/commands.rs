@@ -95,7 +95,13 @@ fn spawn(configuration: &Path) -> Child {
 #[test]
 fn without_a_daemon_every_question_ends_with_4_and_one_sentence() {
     let socket = Path::new("/nonexistent/control.sock");
-    for arguments in [&["show", "rules"][..], &["show", "status"], &["list", "remove", "a", "192.0.2.1"]] {
+    for arguments in [
+        &["show", "rules"][..],
+        &["show", "status"],
+        &["show", "doors"],
+        &["reload"],
+        &["list", "remove", "a", "192.0.2.1"],
+    ] {
         let output = knockctl(socket, arguments);
         assert_eq!(output.status.code(), Some(4), "{arguments:?}");
         let text = stderr(&output);

@@ -3,6 +3,8 @@
 //! Unknown keys are refused. Every error names file, line, key and what to write instead. The file is shared with the
 //! control process, whose section is skipped here; `configs/default.toml` is the manual.
 
+mod restart;
+
 use std::fmt;
 use std::fs;
 use std::ops::Range;
@@ -17,6 +19,8 @@ use toml::Spanned;
 /// The checked configuration of the dataplane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
+    /// Where it was read.
+    pub(crate) file: PathBuf,
     pub(crate) outside: String,
     pub(crate) inside: String,
     pub(crate) rules: PathBuf,
@@ -221,6 +225,7 @@ impl Config {
             return Err(at(Some(raw.connection_capacity.span()), message));
         }
         Ok(Config {
+            file: path.to_owned(),
             outside: raw.outside.into_inner(),
             inside: raw.inside.into_inner(),
             rules: relative_to(path, raw.rules),

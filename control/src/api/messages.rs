@@ -6,10 +6,10 @@ use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::{NewEntry, Worker, as_text};
 use serde::{Deserialize, Serialize};
 
-/// How many list entries are answered unless asked otherwise.
+/// How many list entries, or sources at doors, are answered unless asked otherwise.
 pub const DEFAULT_LIMIT: usize = 1_000;
 
-/// How many list entries can be asked for at once. As one line they must fit
+/// How many of them can be asked for at once. As one line they must fit
 /// [`MAX_LINE`](knockplane_policy::wire::MAX_LINE) with room to spare.
 pub const MAX_LIMIT: usize = 100_000;
 
@@ -69,6 +69,17 @@ pub struct ListQuery {
     #[serde(default)]
     pub after_tag: u32,
     /// At most so many.
+    #[serde(default = "default_limit")]
+    pub limit: usize,
+}
+
+/// Which doors and visitors to show.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DoorQuery {
+    /// Only this door.
+    pub door: Option<String>,
+    /// At most so many who knock, and so many who are in.
     #[serde(default = "default_limit")]
     pub limit: usize,
 }

@@ -13,6 +13,8 @@
 //! | GET `/api/v1/workers` | [`messages::Workers`] |
 //! | GET `/api/v1/rules` | [`Rules`] |
 //! | GET `/api/v1/lists?list=&address=&limit=…` | [`messages::ListQuery`] → [`Lists`] |
+//! | GET `/api/v1/doors?door=&limit=` | [`Doors`] |
+//! | POST `/api/v1/reload` | [`Reloaded`] |
 //! | POST `/api/v1/lists` | [`messages::ListImport`] → 204 |
 //! | POST `/api/v1/apply` | [`messages::Apply`] → [`messages::Applied`] |
 //! | POST `/api/v1/lists/{list}` | [`messages::ListAdd`] → 204 |
@@ -33,11 +35,13 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
-use knockplane_policy::wire::{self, Lists, MAX_LINE, NewEntry, Rules, Status};
+use knockplane_policy::wire::{self, Doors, Lists, MAX_LINE, NewEntry, Reloaded, Rules, Status};
 use tracing::{info, warn};
 
 use self::failure::Failure;
-use self::messages::{Applied, Apply, FlushQuery, Flushed, ListAdd, ListImport, ListQuery, MAX_LIMIT, Workers};
+use self::messages::{
+    Applied, Apply, DoorQuery, FlushQuery, Flushed, ListAdd, ListImport, ListQuery, MAX_LIMIT, Workers,
+};
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
 use crate::{ready, rules};
@@ -63,6 +67,8 @@ pub fn whole(app: Arc<App>) -> Router {
         .route("/api/v1/workers", get(workers))
         .route("/api/v1/rules", get(running_rules))
         .route("/api/v1/lists", get(lists).post(list_import))
+        .route("/api/v1/doors", get(doors))
+        .route("/api/v1/reload", post(reload))
         .route("/api/v1/apply", post(apply))
         .route("/api/v1/lists/{list}", post(list_add).delete(list_flush))
         .route("/api/v1/lists/{list}/{address}", delete(list_remove))
@@ -110,11 +116,22 @@ async fn lists(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Lists>, Failure> {
     let Query(query) = query?;
-    if query.limit > MAX_LIMIT {
-        return Err(Failure::bad_request(format!("`limit` is at most {MAX_LIMIT}")));
-    }
-    let query = asked(query).map_err(Failure::bad_request)?;
+    let limit = checked(query.limit)?;
+    let query = wire::ListQuery { limit, ..asked(query).map_err(Failure::bad_request)? };
     Ok(Json(app.ask(app.dataplane.lists(query)).await?))
+}
+
+async fn doors(
+    State(app): State<Arc<App>>,
+    query: Result<Query<DoorQuery>, QueryRejection>,
+) -> Result<Json<Doors>, Failure> {
+    let Query(query) = query?;
+    let limit = checked(query.limit)?;
+    Ok(Json(app.ask(app.dataplane.doors(query.door, limit)).await?))
+}
+
+fn checked(limit: usize) -> Result<usize, Failure> {
+    if limit > MAX_LIMIT { Err(Failure::bad_request(format!("`limit` is at most {MAX_LIMIT}"))) } else { Ok(limit) }
 }
 
 /// A query's words as what they mean.
@@ -166,14 +183,28 @@ fn read(text: &str) -> Result<RuleSet, Failure> {
 
 async fn hand_over(app: Arc<App>, rules: RuleSet, source: String) -> Result<Applied, DataplaneError> {
     let (count, patterns) = (rules.rules.len(), rules.layer7.len());
-    let began = Instant::now();
-    let result = app.ask(app.dataplane.apply(rules, source.clone())).await;
-    app.metrics.apply_ended(began.elapsed(), result.is_ok());
+    let result = app.timed(app.dataplane.apply(rules, source.clone())).await;
     match &result {
         Ok(generation) => info!(generation, rules = count, source, "rules applied"),
         Err(error) => warn!(rules = count, source, "rules not applied: {error}"),
     }
     Ok(Applied { generation: result?, rules: count, patterns })
+}
+
+async fn reload(State(app): State<Arc<App>>) -> Result<Json<Reloaded>, Failure> {
+    // In a task of its own, as an apply.
+    let asked = tokio::spawn(async move {
+        let result = app.timed(app.dataplane.reload()).await;
+        match &result {
+            Ok(Reloaded { generation, doors, .. }) => info!(generation, doors, "configuration reloaded"),
+            Err(error) => warn!("configuration not reloaded: {error}"),
+        }
+        result
+    });
+    match asked.await {
+        Ok(result) => Ok(Json(result?)),
+        Err(error) => Err(Failure::internal(&error)),
+    }
 }
 
 async fn list_add(
@@ -234,6 +265,14 @@ impl App {
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, DataplaneError>>) -> Result<T, DataplaneError> {
         answer.await.inspect_err(|error| self.metrics.request_failed(error))
     }
+
+    /// As [`App::ask`], of rules or a configuration that is to run.
+    async fn timed<T>(&self, answer: impl Future<Output = Result<T, DataplaneError>>) -> Result<T, DataplaneError> {
+        let began = Instant::now();
+        let result = self.ask(answer).await;
+        self.metrics.apply_ended(began.elapsed(), result.is_ok());
+        result
+    }
 }
 
 #[cfg(test)]
@@ -286,15 +325,18 @@ mod tests {
 
     #[tokio::test]
     async fn the_open_router_has_no_api() {
-        for path in ["status", "rules", "lists", "workers"] {
+        for path in ["status", "rules", "lists", "doors", "workers"] {
             assert_eq!(get_of(open(app()), &format!("/api/v1/{path}")).await.0, StatusCode::NOT_FOUND);
         }
-        assert_eq!(send(open(app()), Method::POST, "/api/v1/apply", "{}").await.0, StatusCode::NOT_FOUND);
+        for path in ["apply", "reload"] {
+            let path = format!("/api/v1/{path}");
+            assert_eq!(send(open(app()), Method::POST, &path, "{}").await.0, StatusCode::NOT_FOUND);
+        }
     }
 
     #[tokio::test]
     async fn an_absent_dataplane_is_a_sentence_everywhere() {
-        for path in ["status", "rules", "lists", "workers"] {
+        for path in ["status", "rules", "lists", "doors", "workers"] {
             let (status, body) = get_of(whole(app()), &format!("/api/v1/{path}")).await;
             let body: serde_json::Value = serde_json::from_str(&body).unwrap();
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -307,6 +349,7 @@ mod tests {
         let cases = [
             (Method::GET, "/api/v1/lists?limit=1000000", "", StatusCode::BAD_REQUEST),
             (Method::GET, "/api/v1/lists?limti=1", "", StatusCode::BAD_REQUEST),
+            (Method::GET, "/api/v1/doors?limit=1000000", "", StatusCode::BAD_REQUEST),
             (Method::GET, "/api/v1/nothing", "", StatusCode::NOT_FOUND),
             (Method::POST, "/api/v1/apply", r#"{"source":"x"}"#, StatusCode::BAD_REQUEST),
             (Method::POST, "/api/v1/apply", "not JSON", StatusCode::BAD_REQUEST),

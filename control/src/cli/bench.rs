@@ -14,6 +14,7 @@ use knockplane_policy::rsc::wording;
 use knockplane_policy::rule::{AddressSet, BuiltinChain, EntryAddress, InterfaceKind, ListEntry, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::{Time, format_duration};
+use knockplane_policy::wire;
 use serde::Serialize;
 
 use super::packet;
@@ -114,6 +115,13 @@ impl<'r> Bench<'r> {
             line: 0,
         };
         self.evaluator.lists_mut().add_entry(&entry, self.now);
+    }
+
+    /// Puts in what a dataplane's lists hold for this other end alone.
+    pub(super) fn put_for(&mut self, entry: &wire::ListEntry, other: IpAddr) {
+        if let Some(address) = entry.address.single() {
+            self.evaluator.put_for(&entry.list, address, other, entry.steps, entry.time_left, self.now);
+        }
     }
 
     /// Sets the clock; it never goes back.

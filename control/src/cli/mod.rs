@@ -17,6 +17,7 @@
 //! | `export.rs`  | rules as RouterOS exports them |
 //! | `import/`    | doors from a configuration of knockd |
 //! | `print.rs`   | the rules that run, as RouterOS prints them |
+//! | `doors.rs`   | the doors and who is at them, as tables |
 //! | `show.rs`    | the rest of what runs, as tables |
 //! | `list/`      | entries of lists, shown and changed by hand |
 //! | `table.rs`   | how tables, numbers and foreign text look |
@@ -25,6 +26,7 @@
 mod bench;
 mod capture;
 mod check;
+mod doors;
 mod explain;
 mod export;
 mod http;
@@ -43,8 +45,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
-use knockplane_policy::wire::Status;
+use knockplane_policy::wire::{Reloaded, Status};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -97,6 +100,8 @@ enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Have the dataplane read its configuration again: doors and [policy] change at once, the rest waits for a restart
+    Reload,
     /// Write rules out as RouterOS exports them; needs no daemon with --rules
     Export(export::Export),
     /// Write the doors of a configuration of knockd as ours; needs no daemon
@@ -119,6 +124,8 @@ enum Show {
     },
     /// Address lists, their levels, who fills them and who is in them
     Lists(ShowLists),
+    /// Doors, what became of knocks, who knocks and who is in
+    Doors(ShowDoors),
     /// The workers with their counters
     Workers,
     /// The dataplane in a few lines
@@ -130,6 +137,15 @@ struct ShowLists {
     /// Only this list
     list: Option<String>,
     /// Show at most so many addresses
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
+    limit: usize,
+}
+
+#[derive(Debug, Args)]
+struct ShowDoors {
+    /// Only this door
+    door: Option<String>,
+    /// Show at most so many who knock, and so many who are in
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
     limit: usize,
 }
@@ -215,10 +231,12 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::Explain(command) => explain::run(&client, *command, json).await,
         Command::Replay(command) => replay::run(&command, json),
         Command::Test { files } => test::run(&files, json),
+        Command::Reload => reload(&client, json).await,
         Command::Export(command) => export::run(&client, &command, json).await,
         Command::Import(command) => import::run(&command),
         Command::Show(Show::Rules { stats }) => show_rules(&client, stats, json).await,
         Command::Show(Show::Lists(what)) => show_lists(&client, what, json).await,
+        Command::Show(Show::Doors(what)) => show_doors(&client, what, json).await,
         Command::Show(Show::Workers) => {
             let workers = client.get("/api/v1/workers").await?;
             if json { raw(&workers) } else { Ok(show::workers(&decode::<Workers>(&workers)?)) }
@@ -238,17 +256,33 @@ async fn apply(client: &Client, file: &Path, allow_invalid: bool, json: bool) ->
         _ => text.name().to_owned(),
     };
     let body = as_json(&Apply { source, text: None, rules: Some(rules) })?;
-    let answer = match client.send(Method::POST, "/api/v1/apply", Some(body)).await {
-        Err(Trouble::Refused(StatusCode::UNPROCESSABLE_ENTITY, message)) => {
-            return Err(Failed::new(Exit::Invalid, message));
-        }
-        other => other?,
-    };
+    let answer = change(client, "/api/v1/apply", Some(body)).await?;
     if json {
         return raw(&answer);
     }
     let applied: Applied = decode(&answer)?;
     Ok(format!("generation {} runs, {}\n", applied.generation, table::count(applied.rules, "rule")))
+}
+
+async fn reload(client: &Client, json: bool) -> Result<String, Failed> {
+    let answer = change(client, "/api/v1/reload", None).await?;
+    if json {
+        return raw(&answer);
+    }
+    let Reloaded { generation, doors, waiting } = decode(&answer)?;
+    let mut text = format!("generation {generation} runs, {}\n", table::count(doors, "door"));
+    if !waiting.is_empty() {
+        text += &format!("these wait for a restart of the dataplane: {}\n", waiting.join(", "));
+    }
+    Ok(text)
+}
+
+/// Has other rules or settings run. A refusal is their own fault.
+async fn change(client: &Client, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, Failed> {
+    match client.send(Method::POST, path, body).await {
+        Err(Trouble::Refused(StatusCode::UNPROCESSABLE_ENTITY, message)) => Err(Failed::new(Exit::Invalid, message)),
+        other => Ok(other?),
+    }
 }
 
 async fn show_rules(client: &Client, stats: bool, json: bool) -> Result<String, Failed> {
@@ -269,6 +303,16 @@ async fn show_lists(client: &Client, what: ShowLists, json: bool) -> Result<Stri
     }
     show::known(&lists, what.list.as_deref())?;
     Ok(show::lists(&lists, what.list.as_deref()))
+}
+
+async fn show_doors(client: &Client, what: ShowDoors, json: bool) -> Result<String, Failed> {
+    let only = what.door.as_ref().map(|door| format!("&door={}", encoded(door)));
+    let path = format!("doors?limit={}{}", what.limit, only.unwrap_or_default());
+    let doors = client.get(&format!("/api/v1/{path}")).await?;
+    if json {
+        return raw(&doors);
+    }
+    doors::doors(&decode(&doors)?, what.door.as_deref()).map_err(|message| Failed::new(Exit::Runtime, message))
 }
 
 async fn show_status(client: &Client, json: bool) -> Result<String, Failed> {

@@ -48,6 +48,7 @@ fn summary_table<'l>(lists: impl Iterator<Item = &'l ListOverview>) -> String {
         ("LEVEL", Right),
         ("DYNAMIC", Right),
         ("STATIC", Right),
+        ("EXPIRED", Right),
         ("EVICTED", Right),
         ("REFUSED", Right),
         ("FILLED BY", Left),
@@ -59,6 +60,7 @@ fn summary_table<'l>(lists: impl Iterator<Item = &'l ListOverview>) -> String {
             level(summary.level),
             grouped(summary.entries),
             grouped(by_rules + by_operators),
+            grouped(summary.expired),
             grouped(summary.evicted),
             grouped(summary.refused),
             filled_by(list),
@@ -219,9 +221,9 @@ mod tests {
         assert_text(
             &lists(&sample::lists(), None),
             &[
-                "LIST     LEVEL  DYNAMIC  STATIC  EVICTED  REFUSED  FILLED BY",
-                "knock1       0        1       0        5        0  packets",
-                "trusted      1   12 345       3        0        2  packets, rules, operators",
+                "LIST     LEVEL  DYNAMIC  STATIC  EXPIRED  EVICTED  REFUSED  FILLED BY",
+                "knock1       0        1       0        8        5        0  packets",
+                "trusted      1   12 345       3        0        0        2  packets, rules, operators",
                 "",
                 "Flags: D - dynamic",
                 "   LIST     ADDRESS      TIME LEFT  COMMENT",

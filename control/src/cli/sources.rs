@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
-use knockplane_policy::wire::{self, ListEntry};
+use knockplane_policy::wire;
 
 use super::bench::Bench;
 use super::capture::{Capture, Captured, Other, Record};
@@ -77,10 +77,12 @@ impl Given {
 
 /// Puts what the dataplane answered into a bench's lists.
 pub(super) fn put_all(lists: &wire::Lists, bench: &mut Bench<'_>) {
-    // What is static and of the rules comes with them. What counts for one other end would count for all here.
-    let counts = |entry: &&ListEntry| (entry.dynamic || entry.line.is_none()) && entry.to.is_none();
-    for entry in lists.entries.iter().filter(counts) {
-        bench.put(&entry.list, &entry.address, entry.time_left);
+    // What is static and of the rules comes with them.
+    for entry in lists.entries.iter().filter(|entry| entry.dynamic || entry.line.is_none()) {
+        match entry.to {
+            None => bench.put(&entry.list, &entry.address, entry.time_left),
+            Some(to) => bench.put_for(entry, to),
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 //! | file           | owns |
 //! |----------------|------|
 //! | `mod.rs`       | the control process's own numbers, and rendering |
-//! | `packets.rs`   | the dataplane's numbers: workers, rings, rules, lists |
+//! | `packets.rs`   | the dataplane's numbers: workers, rings, rules, lists, doors |
 //! | `memory.rs`    | what must stay the same from scrape to scrape: which rules have a series, points in time |
 //! | `sheet.rs`     | the thin layer over the library |
 
@@ -50,7 +50,7 @@ impl Default for Metrics {
             reloads_invalid: AtomicU64::new(0),
             last_reload_successful: sheet::valid(IntGauge::new(
                 "config_last_reload_successful",
-                "Whether the last rule set given to this control process runs; 1 before the first.",
+                "Whether the last rule set or configuration given to this control process runs; 1 before the first.",
             )),
             apply_duration: sheet::valid(Histogram::with_opts(apply.buckets(APPLY_BUCKETS.to_vec()))),
             failures: sheet::valid(IntCounterVec::new(failures, &["reason"])),
@@ -96,7 +96,11 @@ impl Metrics {
         let build =
             sheet.gauge("build_info", "Versions of the two processes; the value is 1.", &["component", "version"]);
         build.with_label_values(&["control", env!("CARGO_PKG_VERSION")]).set(1.0);
-        let reloads = sheet.counter("config_reloads_total", "Rule sets given, by what became of them.", &["result"]);
+        let reloads = sheet.counter(
+            "config_reloads_total",
+            "Rule sets and configurations given, by what became of them.",
+            &["result"],
+        );
         reloads.with_label_values(&["invalid"]).inc_by(self.reloads_invalid.load(Ordering::Relaxed));
         if let Some(answer) = answer {
             build.with_label_values(&["dataplane", &answer.status.version]).set(1.0);
@@ -182,6 +186,15 @@ mod tests {
             "knockplane_address_list_capacity_entries 1048576",
             "knockplane_address_list_evictions_total{list=\"knock1\",reason=\"table-full\"} 5",
             "knockplane_address_list_refusals_total{list=\"trusted\"} 2",
+            "knockplane_address_list_expired_total{list=\"knock1\"} 8",
+            "knockplane_door_knocking{door=\"ssh\"} 2",
+            "knockplane_door_open{door=\"office\"} 1",
+            "knockplane_door_steps_total{door=\"ssh\",step=\"1\"} 1204",
+            "knockplane_door_steps_total{door=\"ssh\",step=\"3\"} 12",
+            "knockplane_door_opened_total{door=\"ssh\"} 12",
+            "knockplane_door_closed_total{door=\"office\"} 1",
+            "knockplane_door_failed_total{door=\"ssh\",reason=\"timed-out\"} 21",
+            "knockplane_door_failed_total{door=\"office\",reason=\"source\"} 0",
             "knockplane_connections 21",
             "knockplane_connections_refused_packets_total 4",
             "knockplane_config_generation 3",

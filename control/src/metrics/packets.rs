@@ -1,11 +1,12 @@
-//! The dataplane's numbers as metric families. Labels are closed sets, worker numbers, interface, chain and list names,
-//! and rule ids: never an address, a port, or anything a packet carries.
+//! The dataplane's numbers as metric families. Labels are closed sets, worker numbers, the names of interfaces, chains, lists
+//! and doors, and rule ids: never an address, a port, or anything a packet carries.
 
 use std::time::Duration;
 
 use knockplane_policy::packet::Side;
 use knockplane_policy::rule::BuiltinChain;
-use knockplane_policy::wire::{Counter, ListSummary, Metrics, RuleMetrics, Status, Worker, WorkerMetrics};
+use knockplane_policy::wire::{Counter, DoorSummary, ListSummary, Metrics, RuleMetrics, Status, Worker, WorkerMetrics};
+use knockplane_policy::word::Word;
 
 use super::memory::Memory;
 use super::sheet::Sheet;
@@ -23,6 +24,7 @@ pub(super) fn fill(sheet: &Sheet, answer: &Metrics, memory: &Memory, now: Durati
     rules(sheet, &answer.rules, memory);
     chain_defaults(sheet, &answer.chain_defaults);
     lists(sheet, &answer.lists, answer.list_capacity);
+    doors(sheet, &answer.doors);
     connections(sheet, answer);
 }
 
@@ -187,6 +189,7 @@ fn connections(sheet: &Sheet, answer: &Metrics) {
 
 fn lists(sheet: &Sheet, lists: &[ListSummary], capacity: u64) {
     let entries = sheet.gauge("address_list_entries", "Addresses in the list.", &["list"]);
+    let expired = sheet.counter("address_list_expired_total", "Addresses whose time in the list was over.", &["list"]);
     let evictions = sheet.counter(
         "address_list_evictions_total",
         "Addresses pushed out of the list before their time.",
@@ -199,8 +202,36 @@ fn lists(sheet: &Sheet, lists: &[ListSummary], capacity: u64) {
     );
     for list in lists {
         entries.with_label_values(&[&list.list]).set(list.entries as f64);
+        expired.with_label_values(&[&list.list]).inc_by(list.expired);
         evictions.with_label_values(&[list.list.as_str(), "table-full"]).inc_by(list.evicted);
         refusals.with_label_values(&[&list.list]).inc_by(list.refused);
     }
     sheet.value("address_list_capacity_entries", "Entries that all lists together can hold.", capacity as f64);
+}
+
+fn doors(sheet: &Sheet, doors: &[DoorSummary]) {
+    let knocking = sheet.gauge("door_knocking", "Sources that have begun to knock at the door.", &["door"]);
+    let open = sheet.gauge("door_open", "Sources that the door is open for, each towards one address.", &["door"]);
+    let steps = sheet.counter(
+        "door_steps_total",
+        "Steps of the door's knock that were taken, counted from 1; the last one opens.",
+        &["door", "step"],
+    );
+    let opened = sheet.counter("door_opened_total", "Knocks that opened the door.", &["door"]);
+    let closed = sheet.counter("door_closed_total", "Knocks that closed the door.", &["door"]);
+    let failed =
+        sheet.counter("door_failed_total", "Steps and knocks that came to nothing, by why.", &["door", "reason"]);
+    for door in doors {
+        let name = door.door.as_str();
+        knocking.with_label_values(&[name]).set(door.knocking as f64);
+        open.with_label_values(&[name]).set(door.open as f64);
+        for (step, times) in (1_usize..).zip(&door.steps) {
+            steps.with_label_values(&[name, &step.to_string()]).inc_by(*times);
+        }
+        opened.with_label_values(&[name]).inc_by(door.opened);
+        closed.with_label_values(&[name]).inc_by(door.closed);
+        for failure in &door.failed {
+            failed.with_label_values(&[name, failure.reason.name()]).inc_by(failure.times);
+        }
+    }
 }

@@ -137,6 +137,8 @@ pub struct Seen {
     pub address: IpAddr,
     /// The tag of the only other end that it counts for; 0 if it counts for all.
     pub to: u32,
+    /// Steps of a sequence that were taken.
+    pub step: u8,
     /// Until when.
     pub expiry: Time,
 }

@@ -427,13 +427,14 @@ impl Lists {
             for (index, sum) in tallies.iter_mut().enumerate() {
                 let tally = shard.tally(ListId(index as u8));
                 sum.entries += tally.entries;
+                sum.expired += tally.expired;
                 sum.evicted += tally.evicted;
                 sum.refused += tally.refused;
             }
         }
-        let summary = |(index, Tally { entries, evicted, refused }): (usize, Tally)| {
+        let summary = |(index, Tally { entries, expired, evicted, refused }): (usize, Tally)| {
             let level = self.level(ListId(index as u8));
-            ListSummary { list: names.names[index].clone(), level, entries, evicted, refused }
+            ListSummary { list: names.names[index].clone(), level, entries, expired, evicted, refused }
         };
         let mut summaries: Vec<_> = tallies.into_iter().enumerate().map(summary).collect();
         summaries.sort_by(|one, other| one.list.cmp(&other.list));
@@ -448,9 +449,7 @@ impl Lists {
             let mut next = Some(0);
             while let Some(begin) = next {
                 // Shown when the lock is free again.
-                next = lock(&shard.shard).visit(begin, STEP, now, |Place { list, to }, address, expiry| {
-                    seen.push(Seen { list, address, to, expiry });
-                });
+                next = lock(&shard.shard).visit(begin, STEP, now, |entry| seen.push(entry));
                 seen.drain(..).for_each(&mut visitor);
             }
         }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use knockplane_policy::time::Time;
 
-use crate::lists::{Added, Change, Gone, LEVELS, ListId, Listed, MAX_LISTS, STEP, Stored, Why};
+use crate::lists::{Added, Change, Gone, LEVELS, ListId, Listed, MAX_LISTS, STEP, Seen, Stored, Why};
 use crate::quota::Quota;
 
 /// No slot. Slots are counted by `u32` to keep links small.
@@ -179,6 +179,7 @@ struct Queue {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Tally {
     pub(crate) entries: u64,
+    pub(crate) expired: u64,
     pub(crate) evicted: u64,
     pub(crate) refused: u64,
 }
@@ -307,7 +308,7 @@ impl Shard {
         let added = match change {
             Change::Keep => None,
             Change::Clear => {
-                found.into_iter().for_each(|slot| self.release(slot));
+                found.into_iter().for_each(|slot| self.clear(slot, now));
                 None
             }
             Change::Set { step, to, begun, level, expiry } => Some(if let Some(slot) = live {
@@ -339,7 +340,7 @@ impl Shard {
         let is_meant = |entry: &Entry| entry.list == list && to.is_none_or(|to| to == entry.to);
         while let Some(slot) = self.find(hash, key, is_meant) {
             was_in_it |= self.entry(slot).is_live(now);
-            self.release(slot);
+            self.clear(slot, now);
         }
         was_in_it
     }
@@ -363,18 +364,13 @@ impl Shard {
 
     /// Shows the live entries of the slots from `begin` on, at most `slots` of them. Returns where to go on, or none at
     /// the end.
-    pub(crate) fn visit(
-        &self,
-        begin: u32,
-        slots: u32,
-        now: Time,
-        mut visitor: impl FnMut(Place, IpAddr, Time),
-    ) -> Option<u32> {
+    pub(crate) fn visit(&self, begin: u32, slots: u32, now: Time, mut visitor: impl FnMut(Seen)) -> Option<u32> {
         let end = self.fresh.min(begin.saturating_add(slots));
         for slot in begin..end {
             let entry = self.entry(slot);
             if entry.kind != Kind::Free && entry.is_live(now) {
-                visitor(Place { list: entry.list, to: entry.to }, entry.key().address(), entry.expiry);
+                let Entry { list, to, step, expiry, .. } = *entry;
+                visitor(Seen { list, address: entry.key().address(), to, step, expiry });
             }
         }
         (end < self.fresh).then_some(end)
@@ -535,11 +531,20 @@ impl Shard {
         }
     }
 
+    /// Gives back a slot as asked; if it was over by then, that is what became of it.
+    fn clear(&mut self, slot: u32, now: Time) {
+        match self.entry(slot).is_live(now) {
+            true => self.release(slot),
+            false => self.give_up(slot, Why::Expired),
+        }
+    }
+
     /// Gives back a slot that nobody asked for, and notes that. Anyone can take first steps: they are no news.
     fn give_up(&mut self, slot: u32, why: Why) {
         let Entry { list, level, to, .. } = *self.entry(slot);
-        if why == Why::Evicted {
-            self.tally_mut(list).evicted += 1;
+        match why {
+            Why::Expired => self.tally_mut(list).expired += 1,
+            Why::Evicted => self.tally_mut(list).evicted += 1,
         }
         let gone = Gone { list, level, address: self.entry(slot).key().address(), to, why };
         if level > 0 && self.gone.len() < UNTOLD {

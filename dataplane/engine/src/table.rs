@@ -42,6 +42,7 @@ use crate::reached::{MOST_MATCHERS, MatcherId, Reached};
 use crate::state::State;
 
 pub(crate) use entries::Entries;
+use entries::SingleTimed;
 pub(crate) use index::Candidates;
 pub(crate) use program::{CompiledRule, Program, Span, Step};
 pub(crate) use question::{About, View};
@@ -66,6 +67,8 @@ pub struct Table {
     /// Whether connections are tracked.
     tracks: bool,
     number: u32,
+    /// When the timeouts of the rules' own entries began.
+    begun: Time,
 }
 
 /// What is listened for in what connections say.
@@ -83,6 +86,31 @@ impl Table {
     /// # Errors
     /// Everything that keeps the rules from running; then nothing changed.
     pub fn compile(rules: Arc<RuleSet>, settings: &Settings, state: &State, now: Time) -> Result<Table, CompileError> {
+        let (table, single_timed) = Self::build(rules, settings, state, now)?;
+        for (list, address, expiry) in single_timed {
+            state.lists.add(list, address, expiry, now);
+        }
+        Ok(table)
+    }
+
+    /// The same rules under other settings. The timeouts of the lists' entries go on, and nobody gets back in who was taken
+    /// out of a list.
+    ///
+    /// # Errors
+    /// As [`Table::compile`].
+    pub fn with_settings(&self, settings: &Settings, state: &State) -> Result<Table, CompileError> {
+        let mut rules = RuleSet::clone(&self.rules);
+        rules.rules.retain(|rule| !rule.dynamic);
+        Self::build(Arc::new(rules), settings, state, self.begun).map(|(table, _)| table)
+    }
+
+    /// The table, and what the lists are to hold.
+    fn build(
+        rules: Arc<RuleSet>,
+        settings: &Settings,
+        state: &State,
+        now: Time,
+    ) -> Result<(Table, SingleTimed), CompileError> {
         let rules = match settings.doors.is_empty() {
             true => rules,
             false => Arc::new(door::rules(settings, Arc::unwrap_or_clone(rules))),
@@ -128,12 +156,9 @@ impl Table {
             state.track(listening.id != 0);
         }
         let (entries, single_timed) = Entries::build(&rules, &names.lists, now);
-        for (list, address, expiry) in single_timed {
-            state.lists.add(list, address, expiry, now);
-        }
         static TABLES: AtomicU32 = AtomicU32::new(1);
         let number = TABLES.fetch_add(1, Ordering::Relaxed);
-        Ok(Table {
+        let table = Table {
             settings: settings.clone(),
             raw,
             filter,
@@ -144,8 +169,10 @@ impl Table {
             doors,
             tracks,
             number,
+            begun: now,
             rules: Arc::clone(&rules),
-        })
+        };
+        Ok((table, single_timed))
     }
 
     /// The rules as they were declared, behind those of the doors.
@@ -161,6 +188,11 @@ impl Table {
     /// Whether connections are tracked.
     pub fn tracks(&self) -> bool {
         self.tracks
+    }
+
+    /// When the timeouts of the rules' own entries began.
+    pub fn begun(&self) -> Time {
+        self.begun
     }
 
     /// No two tables have the same.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::door::Failure;
 use crate::packet::{Family, Side};
 use crate::reason::{Reason, Verdict};
 use crate::rule::{AddressSet, RuleId, RuleSet};
@@ -40,6 +41,13 @@ pub enum Request {
     Rules,
     /// Answered by [`Response::Lists`].
     Lists(ListQuery),
+    /// Answered by [`Response::Doors`].
+    Doors {
+        /// Only this door.
+        door: Option<String>,
+        /// At most so many sources that knock, and so many that a door is open for.
+        limit: usize,
+    },
     /// Answered by [`Response::Metrics`].
     Metrics,
     /// Compile this rule set beside the workers, swap it in whole, keep lists and the counters of rules that stay.
@@ -52,6 +60,9 @@ pub enum Request {
         /// Where they came from, for people: a file name.
         source: String,
     },
+    /// Read the configuration file again, and take over its doors and its `[policy]` as [`Request::Apply`] does with rules.
+    /// Answered by [`Response::Reloaded`], or else as that.
+    Reload,
     /// Put entries in lists, all or none. What the rules hold for good already stays as it is. Answered by
     /// [`Response::Done`].
     ListAdd {
@@ -86,6 +97,8 @@ pub enum Response {
     Rules(Rules),
     /// To [`Request::Lists`].
     Lists(Lists),
+    /// To [`Request::Doors`].
+    Doors(Doors),
     /// To [`Request::Metrics`].
     Metrics(Metrics),
     /// To [`Request::Apply`].
@@ -93,6 +106,8 @@ pub enum Response {
         /// The generation that runs now.
         generation: u64,
     },
+    /// To [`Request::Reload`].
+    Reloaded(Reloaded),
     /// To [`Request::ListFlush`].
     Flushed {
         /// Entries that are gone.
@@ -296,6 +311,8 @@ pub struct ListSummary {
     pub level: u8,
     /// Dynamic entries now.
     pub entries: u64,
+    /// Entries whose time was over, since start.
+    pub expired: u64,
     /// Entries pushed out before their time since start, because the table was full.
     pub evicted: u64,
     /// Additions refused since start, because the table was full of higher levels, or a source prefix of first steps.
@@ -314,6 +331,9 @@ pub struct ListEntry {
     /// stands for one that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<IpAddr>,
+    /// Steps of a knock that were taken, in a door's list of those who knock; 0 elsewhere.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub steps: u8,
     /// Time left; none if it does not expire.
     pub time_left: Option<Duration>,
     /// Whether a restart forgets it. What is static is of the rules, or an operator put it in for good.
@@ -361,6 +381,80 @@ mod perhaps_as_text {
     }
 }
 
+fn is_zero(steps: &u8) -> bool {
+    *steps == 0
+}
+
+/// The doors, and who is at them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Doors {
+    /// The doors, in the order of the configuration.
+    pub doors: Vec<DoorSummary>,
+    /// Who has begun to knock, ordered by door and address; at most as many as were asked for.
+    pub knocking: Vec<Visitor>,
+    /// Whom doors are open for, in the same way.
+    pub open: Vec<Visitor>,
+    /// Whether there are more of either.
+    pub truncated: bool,
+}
+
+/// One door in one line. Counts are since start, and stay when the door changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DoorSummary {
+    /// Its name.
+    pub door: String,
+    /// How often each step of its knock was taken, in order. The last one opens.
+    pub steps: Vec<u64>,
+    /// How often it was opened.
+    pub opened: u64,
+    /// How often it was closed by a knock.
+    pub closed: u64,
+    /// Steps and knocks that came to nothing, by every reason that there is.
+    pub failed: Vec<FailureCount>,
+    /// How many sources have begun to knock now.
+    pub knocking: u64,
+    /// For how many it is open now: sources, each with an address. What operators put in for good is not among them.
+    pub open: u64,
+}
+
+/// What came to nothing at a door for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureCount {
+    /// Why.
+    pub reason: Failure,
+    /// How often.
+    pub times: u64,
+}
+
+/// A source at a door.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visitor {
+    /// The door.
+    pub door: String,
+    /// The source; a prefix or range if an operator let it in.
+    #[serde(with = "as_text")]
+    pub address: AddressSet,
+    /// What it knocks at, or may connect to; as in [`ListEntry`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<IpAddr>,
+    /// Steps that it has taken; 0 for those who are in.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub steps: u8,
+    /// Time left, for the next step or in all; none if it does not expire.
+    pub time_left: Option<Duration>,
+}
+
+/// The configuration was taken over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The generation that runs now.
+    pub generation: u64,
+    /// How many doors it has.
+    pub doors: usize,
+    /// Keys of `[dataplane]` that the file has changed and that wait for a restart.
+    pub waiting: Vec<String>,
+}
+
 /// Everything that is counted, in one answer, so that a scrape is one look at the workers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
@@ -374,13 +468,15 @@ pub struct Metrics {
     pub chain_defaults: [Counter; 3],
     /// As in [`Lists`].
     pub lists: Vec<ListSummary>,
+    /// As in [`Doors`].
+    pub doors: Vec<DoorSummary>,
     /// How many entries all lists together can hold.
     pub list_capacity: u64,
     /// Connections that are known now, and packets that were invalid for want of room for their connection.
     pub connections: u64,
     /// See `connections`.
     pub connections_refused: u64,
-    /// Rule sets applied and refused since start.
+    /// Rule sets and configurations applied and refused since start.
     pub applied: u64,
     /// See `applied`.
     pub refused: u64,

@@ -41,19 +41,16 @@ impl Manager {
             Request::Status => Response::Status(self.status()),
             Request::Rules => Response::Rules(self.rules()),
             Request::Lists(query) => Response::Lists(self.lists(&query)),
+            Request::Doors { door, limit } => Response::Doors(self.doors(door.as_deref(), limit)),
             Request::Metrics => Response::Metrics(self.metrics()),
-            Request::Apply { rules, source } => match self.apply(*rules, source) {
-                Ok(generation) => {
-                    self.applied += 1;
-                    Response::Applied { generation }
-                }
-                Err(problem) => {
-                    self.refused += 1;
-                    let (Problem::Theirs(error) | Problem::Ours(error)) = &problem;
-                    tracing::warn!(error, "not applied as it should be");
-                    problem.into()
-                }
-            },
+            Request::Apply { rules, source } => {
+                let applied = self.apply(*rules, source);
+                self.applied(applied.map(|generation| Response::Applied { generation }))
+            }
+            Request::Reload => {
+                let reloaded = self.reload();
+                self.applied(reloaded.map(Response::Reloaded))
+            }
             Request::ListAdd { entries } => or_problem(self.list_add(entries).map(|()| Response::Done)),
             Request::ListRemove { list, address } => {
                 or_problem(self.list_remove(&list, &address).map(|()| Response::Done))
@@ -62,6 +59,18 @@ impl Manager {
                 or_problem(self.list_flush(&list, dynamic).map(|removed| Response::Flushed { removed }))
             }
         }
+    }
+
+    /// Counts what came of an apply or a reload, and says it.
+    fn applied(&mut self, result: Result<Response, Problem>) -> Response {
+        match &result {
+            Ok(_) => self.applied += 1,
+            Err(Problem::Theirs(error) | Problem::Ours(error)) => {
+                self.refused += 1;
+                tracing::warn!(error, "not applied as it should be");
+            }
+        }
+        or_problem(result)
     }
 
     /// Compiles beside the workers, keeps the rules for the next start, then swaps: a failure changes nothing.
@@ -79,15 +88,19 @@ impl Manager {
             let kept = self.store.path().display();
             return Err(Problem::Ours(format!("cannot keep the rules in {kept}: {error}; nothing changed")));
         }
-        let number = running.number + 1;
-        let generation =
-            Arc::new(Generation::new(number, self.shared.clock.now(), stored.source, table, self.workers.len()));
         tracing::info!(
-            generation = number,
-            rules = generation.rules().rules.len(),
-            source = generation.source,
+            generation = running.number + 1,
+            rules = table.rules().rules.len(),
+            source = stored.source,
             "apply"
         );
+        self.swap(table, stored.source)
+    }
+
+    /// Has every worker run this table, and waits until they do.
+    pub(super) fn swap(&mut self, table: Table, source: String) -> Result<u64, Problem> {
+        let number = self.shared.generation.load().number + 1;
+        let generation = Arc::new(Generation::new(number, self.shared.clock.now(), source, table, self.workers.len()));
         self.book.replaced(self.shared.generation.swap(generation));
         for worker in &self.workers {
             // A worker that cannot be woken wakes by itself, a little later.
@@ -178,12 +191,14 @@ impl Manager {
         let status = self.status();
         let generation = self.shared.generation.load();
         let totals = self.book.totals(&generation);
+        let lists = self.shared.state.lists.summaries();
         Metrics {
             status,
             workers: self.workers.iter().enumerate().map(|(number, worker)| worker_metrics(number, worker)).collect(),
             chain_defaults: totals.chain_defaults,
             rules: totals.into_rules(),
-            lists: self.shared.state.lists.summaries(),
+            doors: self.door_summaries(&lists),
+            lists,
             list_capacity: self.shared.state.lists.capacity() as u64,
             connections: self.shared.state.flows().map_or(0, |flows| flows.count(self.shared.clock.now())),
             connections_refused: self.shared.state.flows().map_or(0, Flows::refused),

@@ -15,10 +15,11 @@ use knockplane_policy::wire::{ListQuery, Lists, NewEntry};
 use super::Manager;
 use super::answer::Problem;
 use super::page::Places;
+use crate::generation::Generation;
 use crate::held::{Bounds, Change, Entry};
 
 /// Entries in one answer at most, so that it fits a line, and is found in a fraction of a second.
-const MAX_ENTRIES: usize = 100_000;
+pub(super) const MAX_ENTRIES: usize = 100_000;
 
 /// Bytes of a comment at most, so that an answer of so many entries fits a line.
 const MAX_COMMENT: usize = 1_000;
@@ -26,15 +27,19 @@ const MAX_COMMENT: usize = 1_000;
 impl Manager {
     pub(super) fn lists(&self, query: &ListQuery) -> Lists {
         let generation = self.shared.generation.load();
-        let places = Places {
+        self.places(&generation).page(query, MAX_ENTRIES, self.shared.clock.now())
+    }
+
+    /// Where entries are found while this generation runs.
+    pub(super) fn places<'m>(&'m self, generation: &'m Generation) -> Places<'m> {
+        Places {
             lists: &self.shared.state.lists,
             held: &self.held,
             notes: &self.notes,
             rules: generation.rules(),
             doors: &self.config.settings.doors,
-            since: generation.since,
-        };
-        places.page(query, MAX_ENTRIES, self.shared.clock.now())
+            since: generation.table.begun(),
+        }
     }
 
     /// Puts entries in lists, all or none.

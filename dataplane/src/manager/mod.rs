@@ -2,14 +2,17 @@
 //!
 //! One mio loop over the control socket, its connections and the signals. Every tick: the lists are swept of what
 //! expired, events of the workers are logged, replaced generations are folded into the book, hung workers and links
-//! that went down are said once. When it ends, it stops the workers and waits for them.
+//! that went down are said once. SIGHUP has it read the configuration again. When it ends, it stops the workers and waits
+//! for them.
 
 mod answer;
 mod connection;
+mod doors;
 mod listener;
 mod lists;
 mod notes;
 mod page;
+mod reload;
 
 use std::collections::HashMap;
 use std::io;
@@ -28,6 +31,7 @@ use knockplane_policy::door::What;
 use knockplane_policy::eval::log::Entry;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::{Time, format_duration};
+use knockplane_policy::wire::Request;
 use knockplane_ring::{Device, Program};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token};
@@ -163,7 +167,8 @@ impl Manager {
                 }
             }
             if hangup.swap(false, Relaxed) {
-                tracing::info!("SIGHUP changes nothing; to change the rules: knockctl apply FILE");
+                // What comes of it is in the log.
+                self.answer(Request::Reload);
             }
             if tick {
                 next_tick = Instant::now() + TICK;

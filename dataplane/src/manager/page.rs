@@ -33,7 +33,8 @@ enum Found {
     Held,
     /// By its position in the rules.
     OfRules(usize),
-    Added(Time),
+    /// Until when, and with how many steps of a knock.
+    Added(Time, u8),
 }
 
 /// What decides the order: list, first and last address, and the tag of the only other end that it counts for.
@@ -83,6 +84,11 @@ impl Wanted<'_> {
 impl Places<'_> {
     /// The first entries that are asked for, at most so many.
     pub(super) fn page(&self, query: &ListQuery, most: usize, now: Time) -> Lists {
+        self.page_of(query, |name| query.list.as_ref().is_none_or(|only| only == name), most, now)
+    }
+
+    /// As [`Places::page`], of the lists that are wanted, whichever the query names.
+    pub(super) fn page_of(&self, query: &ListQuery, asked: impl Fn(&str) -> bool, most: usize, now: Time) -> Lists {
         let lists = self.overview();
         let ranks: HashMap<&str, usize> =
             lists.iter().enumerate().map(|(rank, list)| (list.summary.list.as_str(), rank)).collect();
@@ -92,7 +98,6 @@ impl Places<'_> {
                 rank_of[id.index()] = Some(*rank);
             }
         }
-        let asked = |name: &str| query.list.as_ref().is_none_or(|only| only == name);
         let asked_rank: Vec<bool> = lists.iter().map(|list| asked(&list.summary.list)).collect();
         let after = query.after.as_ref().and_then(|after| {
             let (first, last) = after.address.bounds();
@@ -126,12 +131,12 @@ impl Places<'_> {
             }
         }
         if query.dynamic != Some(false) {
-            self.lists.visit(now, |Seen { list, address, to, expiry }| {
+            self.lists.visit(now, |Seen { list, address, to, step, expiry }| {
                 let Some(rank) = rank_of[list.index()].filter(|rank| asked_rank[*rank]) else { return };
                 let comment = if query.comment.is_some() { self.notes.comment(list, address) } else { "" };
                 let timeout = Some(expiry).filter(|expiry| *expiry != Time::NEVER);
                 if wanted.wants((address, address), timeout, true, comment) {
-                    page.offer((rank, address, address, to), Found::Added(expiry));
+                    page.offer((rank, address, address, to), Found::Added(expiry, step));
                 }
             });
         }
@@ -181,21 +186,30 @@ impl Places<'_> {
             Found::Held => {
                 let Entry { set, comment, until } = self.held.list(&list)?.get(&(first, last))?.clone();
                 let time_left = until.map(|until| until.since(now));
-                ListEntry { list, address: set, to: None, time_left, dynamic: until.is_some(), line: None, comment }
+                ListEntry {
+                    list,
+                    address: set,
+                    to: None,
+                    steps: 0,
+                    time_left,
+                    dynamic: until.is_some(),
+                    line: None,
+                    comment,
+                }
             }
             Found::OfRules(place) => {
                 let entry = self.rules.address_lists.get(place)?;
                 let EntryAddress::Set(address) = entry.address.clone() else { return None };
                 let time_left = entry.timeout.map(|timeout| (self.since + timeout).since(now));
                 let (dynamic, comment) = (time_left.is_some(), entry.comment.clone());
-                ListEntry { list, address, to: None, time_left, dynamic, line: Some(entry.line), comment }
+                ListEntry { list, address, to: None, steps: 0, time_left, dynamic, line: Some(entry.line), comment }
             }
-            Found::Added(expiry) => {
+            Found::Added(expiry, steps) => {
                 let time_left = (expiry != Time::NEVER).then(|| expiry.since(now));
                 let id = self.lists.id(&list)?;
-                let to = Seen { list: id, address: first, to, expiry }.end();
+                let to = Seen { list: id, address: first, to, step: steps, expiry }.end();
                 let comment = self.notes.comment(id, first).to_owned();
-                ListEntry { list, address: first.into(), to, time_left, dynamic: true, line: None, comment }
+                ListEntry { list, address: first.into(), to, steps, time_left, dynamic: true, line: None, comment }
             }
         })
     }

@@ -1,10 +1,11 @@
 //! What opens a door of the configuration and what does not, with real knocks and real scans.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use knockplane_tests::{CLIENT, Filter, FilterOptions, SERVER, Topology};
+use knockplane_tests::{CLIENT, Filter, FilterOptions, SERVER, Topology, VISITOR};
 
 use crate::scene::{eventually, knock, listed, ping, serve_tcp, tcp_echo, with, with_queues};
 
@@ -28,6 +29,22 @@ fn is_open(filter: &Filter<'_>) -> bool {
     listed(filter, "door-echo", CLIENT)
 }
 
+/// A connection that has said nothing yet.
+fn session(topology: &Topology, port: u16) -> TcpStream {
+    let address: SocketAddr = format!("{SERVER}:{port}").parse().expect("an address");
+    let session = topology.client.within(|| Ok(TcpStream::connect_timeout(&address, Duration::from_secs(5))?));
+    session.expect("the door is open")
+}
+
+/// The echo server answers a connection once.
+fn goes_on(session: &mut TcpStream) {
+    session.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    session.write_all(b"still here").expect("sent");
+    let mut echo = [0; 10];
+    session.read_exact(&mut echo).expect("whoever is in stays in");
+    assert_eq!(&echo, b"still here");
+}
+
 #[test]
 fn a_door_opens_what_it_says_and_a_session_outlives_it() {
     with(&doors(DOOR), |topology, filter| {
@@ -36,16 +53,11 @@ fn a_door_opens_what_it_says_and_a_session_outlives_it() {
         assert!(!tcp_echo(topology, 8080));
         knock(topology, KNOCK);
         eventually("the door opens", || is_open(filter));
-        let address: SocketAddr = format!("{SERVER}:8080").parse().expect("an address");
-        let session = topology.client.within(|| Ok(TcpStream::connect_timeout(&address, Duration::from_secs(5))?));
-        let mut session = session.expect("the door is open");
+        let mut session = session(topology, 8080);
         assert!(!tcp_echo(topology, 8081) && !ping(topology, ""), "it opens no more than it says");
         eventually("the door closes", || !is_open(filter));
         assert!(!tcp_echo(topology, 8080), "nobody comes in any more");
-        session.write_all(b"still here").expect("sent");
-        let mut echo = [0; 10];
-        session.read_exact(&mut echo).expect("whoever is in stays in");
-        assert_eq!(&echo, b"still here");
+        goes_on(&mut session);
         eventually("the log tells of it", || filter.log().contains("door opened"));
     });
 }
@@ -131,5 +143,110 @@ fn the_budget_of_ports_keeps_a_scan_from_a_knock_of_neighbours() {
         assert!(!is_open(filter) && !filter.log().contains("door opened"), "{}", filter.log());
         filter.knockctl(&["list", "add", "door-echo", CLIENT]).expect("knockctl");
         assert!(ping(topology, ""), "whoever is let in is in, whatever was sent in his name");
+    });
+}
+
+#[test]
+fn what_becomes_of_knocks_is_shown_and_counted() {
+    let door = DOOR.replace("for = \"3s\"", "for = \"1m\"\nwithin = \"1s\"");
+    with(&doors(&door), |topology, filter| {
+        let shown = || filter.ask(&["show", "doors", "echo"]).expect("doors");
+        let failed = |reason: &str| {
+            let failed = &shown()["doors"][0]["failed"];
+            let count = failed.as_array().and_then(|failed| failed.iter().find(|count| count["reason"] == reason));
+            count.expect("every reason is there")["times"].as_u64().expect("a number")
+        };
+        knock(topology, "-d 20 7000:tcp 4321:udp");
+        eventually("two steps are taken", || shown()["knocking"][0]["steps"] == 2);
+        let knocking = &shown()["knocking"][0];
+        assert_eq!((&knocking["address"], &knocking["to"]), (&CLIENT.into(), &SERVER.into()));
+        eventually("the third comes too late", || failed("timed-out") == 1);
+        knock(topology, "-d 20 7000:tcp 80:tcp");
+        eventually("another packet starts over", || failed("started-over") == 1);
+        knock(topology, KNOCK);
+        eventually("the door opens", || is_open(filter));
+        let told = shown();
+        assert_eq!((&told["doors"][0]["steps"], &told["doors"][0]["open"]), (&vec![3, 2, 1].into(), &1.into()));
+        assert_eq!((&told["open"][0]["address"], &told["open"][0]["to"]), (&CLIENT.into(), &SERVER.into()));
+        let table = filter.knockctl(&["show", "doors"]).expect("knockctl").stdout;
+        assert!(table.contains("EACH TAKEN\necho") && table.contains("3, 2, 1"), "{table}");
+        let metric = |name: &str, label: &str| filter.metric(name, &["door=\"echo\"", label]).expect("a series");
+        assert_eq!(metric("knockplane_door_steps_total", "step=\"2\""), 2.0);
+        assert_eq!(metric("knockplane_door_opened_total", ""), 1.0);
+        assert_eq!(metric("knockplane_door_failed_total", "reason=\"timed-out\""), 1.0);
+        assert_eq!(metric("knockplane_door_failed_total", "reason=\"held-off\""), 0.0);
+        let explain =
+            |to: &str| filter.ask(&["explain", &format!("tcp {CLIENT}:4000 > {to}:8080")]).expect("explained");
+        assert_eq!(explain(SERVER)["verdict"], "forward");
+        assert_eq!(explain(VISITOR)["verdict"], "drop", "it is open towards one address");
+    });
+}
+
+#[test]
+fn a_reload_changes_doors_while_sessions_and_grants_go_on() {
+    with(&doors(&DOOR.replace("3s", "5m")), |topology, filter| {
+        serve_tcp(topology, 8080);
+        serve_tcp(topology, 8081);
+        knock(topology, KNOCK);
+        eventually("the door opens", || is_open(filter));
+        let [mut first, mut second, mut third] = [(); 3].map(|()| session(topology, 8080));
+        let file = filter.path("knockplane.toml");
+        let before = fs::read_to_string(&file).expect("the configuration");
+        let write = |text: &str| fs::write(&file, text).expect("written");
+        let reload = || filter.knockctl(&["reload"]).expect("knockctl");
+        let counted = || filter.metric("knockplane_door_steps_total", &["door=\"echo\""]).expect("a series");
+
+        let other = "[[door]]\nname = \"other\"\nknock = [\"udp/7001\"]\nopens = [\"tcp/8081\"]\n";
+        write(&format!("{}{other}", before.replace("list-capacity = 10000", "list-capacity = 20000")));
+        let reloaded = reload();
+        assert!(reloaded.ok() && reloaded.stdout.contains("2 doors"), "{reloaded:?}");
+        assert!(reloaded.stdout.contains("wait for a restart of the dataplane: list-capacity\n"), "{reloaded:?}");
+        assert!(is_open(filter) && counted() == 3.0, "what is open stays open, and is counted on");
+        goes_on(&mut first);
+        knock(topology, "7001:udp");
+        eventually("the new door opens", || tcp_echo(topology, 8081));
+
+        let rules = filter.ask(&["show", "rules"]).expect("rules");
+        let line = before.lines().count() + 1;
+        for (broken, expected) in [
+            ("[[door]]\nname = \"other\"\nknock = [\"tcp/x\"]\n", "door `other`: `knock`: step 1".to_owned()),
+            ("nonsense\n", format!("knockplane.toml:{line}:")),
+            ("[policy]\nprotekt = []\n", format!("knockplane.toml:{}:1: unknown field `protekt`", line + 1)),
+        ] {
+            write(&format!("{before}{broken}"));
+            let refused = reload();
+            assert!(refused.code == Some(3) && refused.stderr.contains(&expected), "{expected} in {refused:?}");
+        }
+        fs::remove_file(&file).expect("removed");
+        assert!(reload().code == Some(3) && filter.log().contains("cannot be read"), "{}", filter.log());
+        let after = filter.ask(&["show", "rules"]).expect("rules");
+        assert_eq!((&rules["rules"], &rules["generation"]), (&after["rules"], &after["generation"]));
+        assert!(is_open(filter) && tcp_echo(topology, 8081));
+        goes_on(&mut second);
+
+        write(&before);
+        let pid = rustix::process::Pid::from_raw(filter.dataplane.id() as i32).expect("a process has an id");
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("sent");
+        eventually("the other door is gone", || {
+            filter.ask(&["show", "doors"]).expect("doors")["doors"].as_array().expect("doors").len() == 1
+        });
+        assert!(!tcp_echo(topology, 8081), "and nobody comes in through it");
+        goes_on(&mut third);
+    });
+}
+
+#[test]
+fn steps_of_a_knock_are_none_of_the_one_that_takes_its_place() {
+    with(&doors(DOOR), |topology, filter| {
+        let knocking = || filter.ask(&["show", "doors"]).expect("doors")["knocking"][0]["steps"].as_u64();
+        let file = filter.path("knockplane.toml");
+        let before = fs::read_to_string(&file).expect("the configuration");
+        knock(topology, "-d 20 7000:tcp 4321:udp");
+        eventually("two steps are taken", || knocking() == Some(2));
+        assert!(filter.knockctl(&["reload"]).expect("knockctl").ok());
+        assert_eq!(knocking(), Some(2), "the same knock goes on");
+        fs::write(&file, before.replace("tcp/7000", "tcp/7007")).expect("written");
+        assert!(filter.knockctl(&["reload"]).expect("knockctl").ok());
+        assert_eq!(knocking(), None);
     });
 }

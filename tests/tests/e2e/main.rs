@@ -5,7 +5,7 @@
 //! | file           | what is tested there |
 //! |----------------|----------------------|
 //! | `knocks.rs`    | which knocks open and which do not |
-//! | `doors.rs`     | what opens a door and what does not: real knocks, real scans |
+//! | `doors.rs`     | what opens a door and what does not: real knocks, real scans; what is told of doors; reloads |
 //! | `answers.rs`   | what rules do besides letting pass and dropping: answers, tarpits, connections, the log |
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |

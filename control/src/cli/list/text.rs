@@ -177,6 +177,7 @@ mod tests {
             dynamic: left.is_some(),
             line: None,
             to: None,
+            steps: 0,
             comment: comment.to_owned(),
         }
     }

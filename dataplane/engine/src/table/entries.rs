@@ -77,14 +77,13 @@ impl<I: Copy> Ranges<I> {
     }
 }
 
+/// Addresses, and until when lists are to hold them.
+pub(super) type SingleTimed = Vec<(ListId, IpAddr, Time)>;
+
 impl Entries {
     /// All entries that are not disabled, as of now. Single addresses with a timeout are handed back, unless what
     /// lasts covers them: they go where packets put addresses.
-    pub(super) fn build(
-        rules: &RuleSet,
-        lists: &HashMap<String, ListId>,
-        now: Time,
-    ) -> (Entries, Vec<(ListId, IpAddr, Time)>) {
+    pub(super) fn build(rules: &RuleSet, lists: &HashMap<String, ListId>, now: Time) -> (Entries, SingleTimed) {
         let (mut lasting, mut timed_ranges, mut single_timed) = (Ranges::default(), BTreeMap::new(), Vec::new());
         for entry in rules.address_lists.iter().filter(|entry| !entry.disabled) {
             let EntryAddress::Set(set) = &entry.address else { continue };

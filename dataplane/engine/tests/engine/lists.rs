@@ -178,6 +178,36 @@ fn a_flood_of_first_knocks_leaves_whoever_is_further_along() {
 }
 
 #[test]
+fn what_expires_is_counted_once_however_it_is_found() {
+    let lists = Lists::with_secret(1, [5, 6]).unwrap();
+    let [first, second, _] = bound(&lists);
+    let expired = || lists.summaries().iter().map(|list| list.expired).sum::<u64>();
+    let add = |list, time: u64| lists.add(list, v4(1), after(time + 1), after(time));
+    add(first, 0);
+    assert!(lists.remove(first, v4(1), after(0)), "taken out in time, it does not expire");
+    add(first, 0);
+    add(first, 0);
+    assert_eq!(expired(), 0);
+    add(first, 1);
+    assert_eq!(expired(), 1, "the same address again");
+    add(second, 2);
+    assert_eq!(expired(), 2, "for want of room");
+    assert!(!lists.remove(second, v4(1), after(3)));
+    assert_eq!(expired(), 3, "taken out too late");
+    let step = |time: u64| Change::Set { step: 1, to: 7, begun: after(time), level: 0, expiry: after(time + 1) };
+    lists.progress(first, v4(1), after(4), |_| step(4));
+    lists.progress(first, v4(1), after(4), |_| step(4));
+    lists.progress(first, v4(1), after(5), |seen| if seen.is_none() { step(5) } else { Change::Keep });
+    assert_eq!(expired(), 4, "a step too late");
+    lists.progress(first, v4(1), after(5), |_| Change::Clear);
+    lists.sweep(1, after(9));
+    assert_eq!(expired(), 4, "what led to the end does not expire");
+    add(first, 9);
+    lists.sweep(1, after(10));
+    assert_eq!((expired(), lists.summaries()[0].entries), (5, 0));
+}
+
+#[test]
 fn many_threads_see_each_other() {
     let lists = Lists::new(20_000).unwrap();
     let ids = bound(&lists);

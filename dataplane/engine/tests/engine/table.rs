@@ -5,6 +5,7 @@ use std::sync::Arc;
 use knockplane_engine::lists::OPERATOR_LEVEL;
 use knockplane_engine::state::State;
 use knockplane_engine::table::{Problem, Table};
+use knockplane_policy::door::Door;
 use knockplane_policy::packet::Family;
 use knockplane_policy::rule::{Action, AddressSet, Condition, EntryAddress, Layer7Pattern, ListEntry, Rule, RuleSet};
 use knockplane_policy::settings::Settings;
@@ -177,6 +178,50 @@ fn what_nobody_can_run_is_refused_and_what_does_not_run_is_not_looked_at() {
             .to_owned(),
     ];
     assert_eq!(problems(rules), expected);
+}
+
+#[test]
+fn other_settings_change_neither_rules_nor_times_nor_lists() {
+    let state = State::new(10, 10).unwrap();
+    let set = |text: &str| EntryAddress::Set(AddressSet::Prefix(text.parse().unwrap()));
+    let entry = |address| ListEntry {
+        family: Family::Ipv4,
+        list: "a".to_owned(),
+        address,
+        timeout: Some(seconds(10)),
+        disabled: false,
+        comment: String::new(),
+        line: 2,
+    };
+    let mut rules = rule_set(vec![rule("input", vec![src_list("a")], Action::Accept)]);
+    rules.address_lists = vec![entry(set("192.0.2.1/32")), entry(set("198.51.100.0/24"))];
+    let table = compile(rules.clone(), &state).unwrap();
+    let (list, [one, many]) =
+        (state.lists.id("a").unwrap(), ["192.0.2.1", "198.51.100.7"].map(|ip| ip.parse().unwrap()));
+    assert!(state.lists.remove(list, one, Time::default()), "an operator has taken it out");
+
+    let door = Door {
+        name: "b".to_owned(),
+        knock: vec!["tcp/7".parse().unwrap()],
+        close: Vec::new(),
+        within: seconds(10),
+        total: seconds(30),
+        opens: Vec::new(),
+        open_for: seconds(60),
+        strict: true,
+        hold_off: seconds(0),
+        sources: Vec::new(),
+        max_attempts: None,
+        log: true,
+        cut: false,
+    };
+    let with_door = table.with_settings(&Settings { doors: vec![door], ..Settings::default() }, &state).unwrap();
+    assert!(with_door.rules().rules.len() > 1);
+    assert!(!state.lists.membership(one, 0, Time::default()).contains(list), "it does not come back");
+    let is_in = |time| with_door.entries_of(many, Time::default() + seconds(time)).contains(list);
+    assert!(is_in(9) && !is_in(10), "and no time begins anew");
+    let without = with_door.with_settings(&Settings::default(), &state).unwrap();
+    assert_eq!(**without.rules(), rules);
 }
 
 #[test]

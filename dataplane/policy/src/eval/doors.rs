@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::Evaluator;
 use super::tracking::Stays;
 use super::walk::Walk;
 use crate::door::ports::{self, Ports};
@@ -89,6 +90,30 @@ impl Doors {
             Some(progress) => self.knocks.insert((list, source), progress),
             None => self.knocks.remove(&(list, source)),
         };
+    }
+}
+
+impl Evaluator<'_> {
+    /// Puts in an entry of a door's list that a dataplane holds for one other end alone: a knock of which so many steps
+    /// were taken, or else a grant. Not for an IPv6 end: a dataplane does not tell which one it is.
+    pub fn put_for(
+        &mut self,
+        list: &str,
+        address: IpAddr,
+        other: IpAddr,
+        steps: u8,
+        time_left: Option<Duration>,
+        now: Time,
+    ) {
+        let deadline = time_left.map_or(Time::NEVER, |left| now + left);
+        match steps {
+            _ if other.is_ipv6() => {}
+            0 => _ = self.doors.grants.insert((list.to_owned(), address, other), deadline),
+            _ => {
+                let progress = Progress { steps, to: progress::tag(self.secret, other), begun: now, deadline };
+                self.doors.remember(list.to_owned(), address, Some(progress));
+            }
+        }
     }
 }
 

@@ -89,6 +89,24 @@ fn the_knock_opens_what_the_door_says_for_its_source_and_the_address_knocked_at(
 }
 
 #[test]
+fn what_a_dataplane_told_counts_for_the_address_that_it_told() {
+    let firewall = with(&[SSH]);
+    let mut knocker = Knocker::at(&firewall);
+    let time_left = Some(Duration::from_secs(9));
+    let put = |knocker: &mut Knocker<'_>, list, to: &str, steps, now| {
+        knocker.evaluator.put_for(list, CLIENT.parse().unwrap(), to.parse().unwrap(), steps, time_left, ms(now));
+    };
+    put(&mut knocker, "door-ssh", OTHER, 0, 0);
+    put(&mut knocker, "door-ssh", "::", 0, 0);
+    assert!(!knocker.gets_in("tcp/22"));
+    assert_eq!(knocker.send_from(CLIENT, "tcp/22", OTHER).verdict, Verdict::Forward);
+    put(&mut knocker, "door-ssh-knocking", SERVER, 2, 300);
+    assert_eq!(knocker.send("tcp/1234"), [What::Opened], "one step was left");
+    assert!(knocker.wait(10).gets_in("tcp/22"));
+    assert_eq!(knocker.send_from(CLIENT, "tcp/22", OTHER).verdict, Verdict::Drop, "its time is over");
+}
+
+#[test]
 fn a_door_without_openings_opens_everything_at_the_address() {
     let firewall = with(&[r#""name":"all","knock":["icmp"]"#]);
     let mut knocker = Knocker::at(&firewall);

@@ -1,0 +1,132 @@
+//! The doors as tables: what each has counted, why knocks came to nothing, who knocks, and who is in. Only formatting:
+//! asking is `mod.rs`'s business.
+
+use std::array;
+use std::net::IpAddr;
+
+use knockplane_policy::door::Failure;
+use knockplane_policy::time::format_duration;
+use knockplane_policy::wire::{DoorSummary, Doors, Visitor};
+use knockplane_policy::word::Word;
+
+use super::table::Align::{Left, Right};
+use super::table::{Columns, grouped, printable};
+
+/// All of it, as far as there is any.
+///
+/// # Errors
+/// If there is no door of the name that was asked for.
+pub(super) fn doors(doors: &Doors, only: Option<&str>) -> Result<String, String> {
+    if doors.doors.is_empty() {
+        return match only {
+            Some(name) => Err(format!("there is no door `{}`: `knockctl show doors` names them", printable(name))),
+            None => Ok("there are no doors: each is a `[[door]]` of the configuration\n".to_owned()),
+        };
+    }
+    let mut text = summary_table(&doors.doors) + "\nwhat came to nothing\n" + &failure_table(&doors.doors);
+    if !doors.knocking.is_empty() {
+        text += &format!("\nwho knocks\n{}", knocking_table(&doors.knocking, &doors.doors));
+    }
+    if !doors.open.is_empty() {
+        text += &format!("\nwho is in\n{}", open_table(&doors.open));
+    }
+    if doors.truncated {
+        let shown = doors.knocking.len().max(doors.open.len());
+        text += &format!("\nonly the first {shown} who knock and who are in; --limit shows more\n");
+    }
+    Ok(text)
+}
+
+fn summary_table(doors: &[DoorSummary]) -> String {
+    let mut table = Columns::new(&[
+        ("DOOR", Left),
+        ("KNOCKING", Right),
+        ("OPEN", Right),
+        ("OPENED", Right),
+        ("CLOSED", Right),
+        ("STEPS", Right),
+        ("EACH TAKEN", Left),
+    ]);
+    for door in doors {
+        table.row([
+            door.door.clone(),
+            grouped(door.knocking),
+            grouped(door.open),
+            grouped(door.opened),
+            grouped(door.closed),
+            door.steps.len().to_string(),
+            door.steps.iter().map(|times| grouped(*times)).collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    table.text()
+}
+
+/// A column for each reason.
+fn failure_table(doors: &[DoorSummary]) -> String {
+    let reasons: Vec<String> = Failure::ALL.iter().map(|reason| reason.name().to_uppercase()).collect();
+    let reasons = reasons.iter().map(|reason| (reason.as_str(), Right));
+    let mut table = Columns::new(&[("DOOR", Left)].into_iter().chain(reasons).collect::<Vec<_>>());
+    for door in doors {
+        let times = |reason: Failure| door.failed.iter().find(|count| count.reason == reason).map(|count| count.times);
+        table.row::<{ 1 + Failure::ALL.len() }>(array::from_fn(|column| match column {
+            0 => door.door.clone(),
+            reason => grouped(times(Failure::ALL[reason - 1]).unwrap_or_default()),
+        }));
+    }
+    table.text()
+}
+
+fn knocking_table(visitors: &[Visitor], doors: &[DoorSummary]) -> String {
+    let mut table =
+        Columns::new(&[("DOOR", Left), ("SOURCE", Left), ("AT", Left), ("STEPS", Left), ("TIME LEFT", Right)]);
+    for visitor in visitors {
+        let of = doors.iter().find(|door| door.door == visitor.door).map_or(0, |door| door.steps.len());
+        let steps = format!("{} of {of}", visitor.steps);
+        table.row([visitor.door.clone(), visitor.address.to_string(), at(visitor), steps, time_left(visitor)]);
+    }
+    table.text()
+}
+
+fn open_table(visitors: &[Visitor]) -> String {
+    let mut table = Columns::new(&[("DOOR", Left), ("SOURCE", Left), ("AT", Left), ("TIME LEFT", Right)]);
+    for visitor in visitors {
+        table.row([visitor.door.clone(), visitor.address.to_string(), at(visitor), time_left(visitor)]);
+    }
+    table.text()
+}
+
+/// What is knocked at, or open. Of an IPv6 address only a hash is kept; what an operator let in is so everywhere.
+fn at(visitor: &Visitor) -> String {
+    match visitor.to {
+        None => "any".to_owned(),
+        Some(IpAddr::V6(_)) => "not kept".to_owned(),
+        Some(to) => to.to_string(),
+    }
+}
+
+fn time_left(visitor: &Visitor) -> String {
+    visitor.time_left.map_or_else(|| "-".to_owned(), format_duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn doors_show_counts_and_then_visitors() {
+        let text = doors(&sample::doors(), None).unwrap();
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn an_unknown_door_is_an_error_and_a_cut_answer_says_so() {
+        let none = Doors { doors: Vec::new(), ..sample::doors() };
+        assert!(doors(&none, Some("shs")).unwrap_err().contains("`shs`"));
+        assert!(doors(&none, None).unwrap().contains("`[[door]]`"));
+        let cut = Doors { truncated: true, ..sample::doors() };
+        let text = doors(&cut, None).unwrap();
+        assert!(text.ends_with("\nonly the first 2 who knock and who are in; --limit shows more\n"), "{text}");
+    }
+}

@@ -1,0 +1,69 @@
+//! Which keys only a restart takes over.
+
+use knockplane_engine::lists::FirstSteps;
+
+use super::Config;
+
+impl Config {
+    /// The keys that another reading of the file has changed and that cannot be taken over while frames are on their way:
+    /// all of `[dataplane]`.
+    pub(crate) fn waiting(&self, new: &Config) -> Vec<&'static str> {
+        // What is added to the configuration is to be thought of here.
+        let Config {
+            file: _,
+            settings: _,
+            outside,
+            inside,
+            rules,
+            socket,
+            socket_uids,
+            state_dir,
+            cores,
+            busy_poll,
+            ring_size,
+            copy,
+            offloads,
+            list_capacity,
+            first_steps: FirstSteps { quota, v4_length, v6_length, v6_by_prefix },
+            connection_capacity,
+        } = self;
+        let keys = [
+            ("outside", *outside != new.outside),
+            ("inside", *inside != new.inside),
+            ("rules", *rules != new.rules),
+            ("socket", *socket != new.socket),
+            ("socket-uids", *socket_uids != new.socket_uids),
+            ("state-dir", *state_dir != new.state_dir),
+            ("cores", *cores != new.cores),
+            ("busy-poll", *busy_poll != new.busy_poll),
+            ("ring-size", *ring_size != new.ring_size),
+            ("copy", *copy != new.copy),
+            ("offloads", *offloads != new.offloads),
+            ("list-capacity", *list_capacity != new.list_capacity),
+            ("first-step-quota", *quota != new.first_steps.quota),
+            ("quota-prefix-v4", *v4_length != new.first_steps.v4_length),
+            ("quota-prefix-v6", *v6_length != new.first_steps.v6_length),
+            ("ipv6-first-steps", *v6_by_prefix != new.first_steps.v6_by_prefix),
+            ("connection-capacity", *connection_capacity != new.connection_capacity),
+        ];
+        keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn doors_and_policy_are_taken_over_and_the_rest_waits_for_a_restart() {
+        let read = |text: &str| Config::parse(Path::new("k.toml"), text).expect("valid");
+        let head = "[dataplane]\noutside = \"eth1\"\ninside = \"eth2\"\nrules = \"a.rsc\"\n";
+        let running = read(head);
+        let door = "[[door]]\nname = \"a\"\nknock = [\"tcp/7\"]\n[policy]\nprotect = [\"192.0.2.0/24\"]\n";
+        assert_eq!(running.waiting(&read(&format!("{head}{door}"))), [""; 0]);
+        let other = head.replace("eth2", "eth3") + "ring-size = 64\nquota-prefix-v6 = 48\n[control]\nlisten = 7\n";
+        assert_eq!(running.waiting(&read(&other)), ["inside", "ring-size", "quota-prefix-v6"]);
+    }
+}

@@ -1,0 +1,96 @@
+//! What control is told of the doors that run: who is at them, and what they have counted.
+
+use std::collections::HashMap;
+
+use knockplane_engine::doors::{DoorTally, Visitors};
+use knockplane_policy::door::{Door, Failure};
+use knockplane_policy::wire::{DoorSummary, Doors, FailureCount, ListEntry, ListQuery, ListSummary, Lists, Visitor};
+use knockplane_policy::word::Word as _;
+
+use super::Manager;
+use super::lists::MAX_ENTRIES;
+
+impl Manager {
+    /// The doors, or the one of this name, with at most so many of those who knock and of those who are in.
+    pub(super) fn doors(&self, only: Option<&str>, limit: usize) -> Doors {
+        let generation = self.shared.generation.load();
+        let doors = generation.table.settings().doors.iter();
+        let doors: Vec<&Door> = doors.filter(|door| only.is_none_or(|only| door.name == only)).collect();
+        let (knocking, more_knock) = self.visitors(&doors, Door::knocking_list, limit);
+        let (open, more_are_in) = self.visitors(&doors, Door::open_list, limit);
+        let doors = self.summaries(&doors, &self.shared.state.lists.summaries());
+        Doors { doors, knocking, open, truncated: more_knock || more_are_in }
+    }
+
+    /// All doors in brief, by what the lists have counted.
+    pub(super) fn door_summaries(&self, lists: &[ListSummary]) -> Vec<DoorSummary> {
+        let generation = self.shared.generation.load();
+        self.summaries(&generation.table.settings().doors.iter().collect::<Vec<_>>(), lists)
+    }
+
+    fn summaries(&self, doors: &[&Door], lists: &[ListSummary]) -> Vec<DoorSummary> {
+        let lists: HashMap<&str, &ListSummary> = lists.iter().map(|list| (&*list.list, list)).collect();
+        let summary = |door: &&Door| {
+            let tally = self.shared.state.visitors().map(|visitors: &Visitors| visitors.counts(&door.name).tally());
+            let list = |name: String| lists.get(&*name).copied();
+            summary(door, &tally.unwrap_or_default(), list(door.knocking_list()), list(door.open_list()))
+        };
+        doors.iter().map(summary).collect()
+    }
+
+    /// Who is in one list of each of these doors, ordered by door and address, and whether there are more.
+    fn visitors(&self, doors: &[&Door], list: impl Fn(&Door) -> String, limit: usize) -> (Vec<Visitor>, bool) {
+        let names: HashMap<String, &str> = doors.iter().map(|door| (list(door), &*door.name)).collect();
+        let query = ListQuery { limit, ..ListQuery::default() };
+        let generation = self.shared.generation.load();
+        let now = self.shared.clock.now();
+        let Lists { entries, truncated, .. } =
+            self.places(&generation).page_of(&query, |list| names.contains_key(list), MAX_ENTRIES, now);
+        let visitor = |ListEntry { list, address, to, steps, time_left, .. }: ListEntry| {
+            let door = names.get(&*list).copied().unwrap_or_default().to_owned();
+            Visitor { door, address, to, steps, time_left }
+        };
+        (entries.into_iter().map(visitor).collect(), truncated)
+    }
+}
+
+/// Who lets time pass, or is pushed out, sends nothing that could be counted: what becomes of those is the list's to say.
+fn summary(door: &Door, tally: &DoorTally, knocking: Option<&ListSummary>, open: Option<&ListSummary>) -> DoorSummary {
+    let of_the_list = |failure| match failure {
+        Failure::TimedOut => knocking.map_or(0, |list| list.expired),
+        Failure::Evicted => knocking.map_or(0, |list| list.evicted),
+        _ => 0,
+    };
+    let failed = Failure::ALL.iter().zip(tally.failed);
+    let steps = tally.steps.into_iter().take(door.knock.len().saturating_sub(1));
+    DoorSummary {
+        door: door.name.clone(),
+        steps: steps.chain([tally.opened]).collect(),
+        opened: tally.opened,
+        closed: tally.closed,
+        failed: failed
+            .map(|(reason, times)| FailureCount { reason: *reason, times: times + of_the_list(*reason) })
+            .collect(),
+        knocking: knocking.map_or(0, |list| list.entries),
+        open: open.map_or(0, |list| list.entries),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_list_loses_is_what_came_to_nothing_at_its_door() {
+        let door = serde_json::from_str(r#"{"name":"ssh","knock":["tcp/1","tcp/2","tcp/3"]}"#).expect("a door");
+        let mut tally = DoorTally { opened: 2, closed: 1, ..DoorTally::default() };
+        (tally.steps[0], tally.steps[1]) = (9, 5);
+        (tally.failed[Failure::StartedOver as usize], tally.failed[Failure::Evicted as usize]) = (4, 10);
+        let list = ListSummary { list: String::new(), level: 0, entries: 3, expired: 6, evicted: 7, refused: 10 };
+        let told = summary(&door, &tally, Some(&list), None);
+        assert_eq!((&told.steps[..], told.knocking, told.open), (&[9, 5, 2][..], 3, 0));
+        let failed: Vec<_> = told.failed.iter().map(|count| (count.reason.name(), count.times)).collect();
+        assert_eq!(failed[..3], [("started-over", 4), ("timed-out", 6), ("evicted", 17)]);
+        assert_eq!(failed.len(), Failure::ALL.len(), "reasons that have not happened are there too");
+    }
+}

@@ -1,0 +1,58 @@
+//! Taking over the configuration file while frames are on their way: its doors and its `[policy]`, under the rules that
+//! run.
+//!
+//! What runs afterwards is a new generation, compiled beside the workers and swapped whole, as with new rules. Whatever is
+//! wrong is found before that, and changes nothing.
+
+use knockplane_policy::door::Door;
+use knockplane_policy::wire::Reloaded;
+
+use super::Manager;
+use super::answer::Problem;
+use crate::config::Config;
+
+impl Manager {
+    /// Reads the file again. Its keys that wait for a restart are said, here and in the log.
+    pub(super) fn reload(&mut self) -> Result<Reloaded, Problem> {
+        let file = self.config.file.clone();
+        let config = Config::load(&file).map_err(|error| Problem::Theirs(format!("{error}; nothing changed")))?;
+        let running = self.shared.generation.load_full();
+        let table = running.table.with_settings(&config.settings, &self.shared.state).map_err(|error| {
+            let (file, source) = (file.display(), &running.source);
+            Problem::Theirs(format!("{file}: nothing changed: its doors and [policy] do not suit {source}:\n{error}"))
+        })?;
+        let before = std::mem::take(&mut self.config.settings.doors);
+        let waiting: Vec<String> = self.config.waiting(&config).into_iter().map(str::to_owned).collect();
+        self.config.settings = config.settings;
+        let generation = self.swap(table, running.source.clone());
+        for door in before.iter().filter(|door| !self.config.settings.doors.iter().any(|new| is_same_knock(door, new)))
+        {
+            self.forget_progress(&door.knocking_list());
+            self.forget_progress(&door.closing_list());
+        }
+        let generation = generation?;
+        let doors = self.config.settings.doors.len();
+        tracing::info!(generation, doors, file = %file.display(), "reload");
+        if !waiting.is_empty() {
+            tracing::warn!(keys = waiting.join(", "), "what the file says of these takes a restart");
+        }
+        Ok(Reloaded { generation, doors, waiting })
+    }
+
+    /// Steps of a knock are none of another one. Who has begun with that one meanwhile may have to begin again.
+    fn forget_progress(&self, list: &str) {
+        let (lists, now) = (&self.shared.state.lists, self.shared.clock.now());
+        let Some(id) = lists.id(list) else { return };
+        let mut sources = Vec::new();
+        lists.visit(now, |seen| {
+            if seen.list == id {
+                sources.push(seen.address);
+            }
+        });
+        sources.into_iter().for_each(|source| _ = lists.remove(id, source, now));
+    }
+}
+
+fn is_same_knock(one: &Door, other: &Door) -> bool {
+    (&one.name, &one.knock, &one.close) == (&other.name, &other.knock, &other.close)
+}
