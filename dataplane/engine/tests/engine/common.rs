@@ -17,12 +17,17 @@ use knockplane_policy::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, 
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Counter;
-use proptest::test_runner::Config;
+use proptest::test_runner::{Config, FailurePersistence, FileFailurePersistence};
+
+/// Seeds of cases that failed once, tried before all others. From the package's folder, where tests run.
+const REGRESSIONS: &str = "tests/regressions.txt";
 
 /// A configuration for this many cases times KNOCKPLANE_SOAK; PROPTEST_CASES, if it is set, goes before.
 pub(crate) fn cases(cases: u32) -> Config {
     let soak = std::env::var("KNOCKPLANE_SOAK").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
-    Config { cases: cases * soak, failure_persistence: None, ..Config::default() }
+    let failure_persistence =
+        Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS)) as Box<dyn FailurePersistence>);
+    Config { cases: cases * soak, failure_persistence, ..Config::default() }
 }
 
 pub(crate) fn seconds(seconds: u64) -> Duration {
