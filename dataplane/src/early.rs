@@ -5,10 +5,12 @@
 //! moment and looked at again. Since every frame carries the time of its arrival, a step that really came too early
 //! stays too early.
 //!
-//! Bounded: when there is no room, or a frame is too old, things are as if it had not been kept. Nothing is allocated.
+//! Bounded: when there is no room the oldest frame gives way, and a frame that is too old is let go, each with a last look.
+//! Nothing is allocated.
 
 use std::time::Duration;
 
+use knockplane_engine::decide::Waiting;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
 
@@ -29,16 +31,23 @@ pub(crate) struct Early {
     next_look: Time,
 }
 
-struct Kept {
-    side: Side,
-    arrived: Time,
-    frame: Vec<u8>,
+/// A frame that waits.
+pub(crate) struct Kept {
+    pub(crate) side: Side,
+    pub(crate) arrived: Time,
+    pub(crate) waiting: Waiting,
+    pub(crate) frame: Vec<u8>,
 }
 
 impl Early {
     /// Room for frames of at most this many bytes.
     pub(crate) fn new(max_frame: usize) -> Self {
-        let place = || Kept { side: Side::Outside, arrived: Time::default(), frame: Vec::with_capacity(max_frame) };
+        let place = || Kept {
+            side: Side::Outside,
+            arrived: Time::default(),
+            waiting: Waiting::default(),
+            frame: Vec::with_capacity(max_frame),
+        };
         Early {
             kept: Vec::with_capacity(ROOM),
             spare: std::iter::repeat_with(place).take(ROOM).collect(),
@@ -50,29 +59,40 @@ impl Early {
         self.kept.is_empty()
     }
 
-    /// Keeps a frame, if there is room. Whether there is.
-    #[must_use]
-    pub(crate) fn keep(&mut self, side: Side, arrived: Time, frame: &[u8]) -> bool {
-        let Some(mut place) = self.spare.pop_if(|place| frame.len() <= place.frame.capacity()) else { return false };
-        place.side = side;
-        place.arrived = arrived;
+    /// Keeps a frame. If there is no room, the oldest one gives way: it is handed over for its last look.
+    pub(crate) fn keep(
+        &mut self,
+        (side, arrived, waiting): (Side, Time, Waiting),
+        frame: &[u8],
+        last_look: impl FnOnce(&Kept),
+    ) {
+        let mut place = match self.spare.pop() {
+            Some(place) => place,
+            None => {
+                let oldest = self.kept.remove(0);
+                last_look(&oldest);
+                oldest
+            }
+        };
+        (place.side, place.arrived, place.waiting) = (side, arrived, waiting);
         place.frame.clear();
-        place.frame.extend_from_slice(frame);
+        // No frame is longer than the places: the rings take none. Were there one, it would be cut, and be no packet.
+        place.frame.extend(frame.iter().take(place.frame.capacity()));
         self.kept.push(place);
-        true
     }
 
-    /// Looks at the kept frames again, if it is time, and lets go of those that took their step or are too old: such a
-    /// look is the last.
-    pub(crate) fn look(&mut self, now: Time, mut took_step: impl FnMut(Side, &[u8], Time, bool) -> bool) {
+    /// Looks at the kept frames again, if it is time, and lets go of those that wait for nothing more or are too old: such
+    /// a look is the last. `look` says what a frame waits for still.
+    pub(crate) fn look(&mut self, now: Time, mut look: impl FnMut(&Kept, bool) -> Waiting) {
         if self.kept.is_empty() || now < self.next_look {
             return;
         }
         self.next_look = now + EVERY;
         let mut index = 0;
-        while let Some(kept) = self.kept.get(index) {
+        while let Some(kept) = self.kept.get_mut(index) {
             let is_last = now.since(kept.arrived) > PATIENCE;
-            if took_step(kept.side, &kept.frame, kept.arrived, is_last) || is_last {
+            kept.waiting = look(kept, is_last);
+            if is_last || !kept.waiting.is_any() {
                 let done = self.kept.remove(index);
                 self.spare.push(done);
             } else {
@@ -90,36 +110,44 @@ mod tests {
         Time::from_nanos(millis * 1_000_000)
     }
 
+    fn keep(early: &mut Early, arrived: Time, frame: &[u8]) {
+        early.keep((Side::Outside, arrived, Waiting::ADDITION), frame, |_| panic!("there is room"));
+    }
+
     #[test]
     fn frames_are_looked_at_in_order_until_they_took_their_step_or_are_too_old() {
         let mut early = Early::new(64);
-        assert!(early.keep(Side::Outside, at(100), b"first") && early.keep(Side::Inside, at(101), b"second"));
+        keep(&mut early, at(100), b"first");
+        keep(&mut early, at(101), b"second");
         let mut seen = Vec::new();
-        early.look(at(102), |_, frame, arrived, is_last| {
-            seen.push((frame.to_vec(), arrived, is_last));
-            frame == b"first"
+        early.look(at(102), |kept, is_last| {
+            seen.push((kept.frame.clone(), kept.arrived, is_last));
+            if kept.frame == b"first" { Waiting::default() } else { kept.waiting }
         });
         assert_eq!(seen, [(b"first".to_vec(), at(100), false), (b"second".to_vec(), at(101), false)]);
-        early.look(at(102), |_, _, _, _| panic!("a millisecond has not passed"));
-        early.look(at(601), |_, frame, _, _| frame != b"second");
+        early.look(at(102), |_, _| panic!("a millisecond has not passed"));
+        early.look(at(601), |kept, _| kept.waiting);
         assert!(!early.is_empty());
-        early.look(at(602), |_, _, _, is_last| {
+        early.look(at(602), |kept, is_last| {
             assert!(is_last);
-            false
+            kept.waiting
         });
         assert!(early.is_empty());
     }
 
     #[test]
-    fn without_room_nothing_is_kept() {
+    fn without_room_the_oldest_gives_way_with_a_last_look() {
         let mut early = Early::new(4);
-        assert!(!early.keep(Side::Outside, at(1), b"too long") && early.is_empty());
-        let kept = (0..2 * ROOM).filter(|_| early.keep(Side::Outside, at(1), b"here")).count();
-        assert_eq!(kept, ROOM);
+        for number in 0..ROOM as u8 {
+            keep(&mut early, at(1), &[number]);
+        }
+        let mut gone = Vec::new();
+        early.keep((Side::Outside, at(1), Waiting::ADDITION), b"new", |oldest| gone.push(oldest.frame.clone()));
+        assert_eq!(gone, [[0]]);
         let mut count = 0;
-        early.look(at(1), |_, _, _, _| {
+        early.look(at(1), |_, _| {
             count += 1;
-            true
+            Waiting::default()
         });
         assert_eq!((count, early.spare.len()), (ROOM, ROOM));
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
-use knockplane_engine::decide::{Context, Decider, Decision};
+use knockplane_engine::decide::{Context, Decider, Decision, Waiting};
 use knockplane_engine::events::EventQueue;
 use knockplane_engine::headers;
 use knockplane_engine::state::State;
@@ -22,7 +22,7 @@ use knockplane_ring::{BATCH, Disposition, Rings};
 
 use crate::clock::Clock;
 use crate::counters::WorkerCounters;
-use crate::early::Early;
+use crate::early::{Early, Kept};
 use crate::generation::Generation;
 use crate::idle::{Idle, Waker};
 
@@ -144,9 +144,10 @@ impl Worker {
                     let arrived = |index: usize| arrival(arrivals[index], now);
                     self.decider.decide_arrived(side, &frames, arrived, context);
                     for index in bits(self.decider.early()) {
-                        if !early.keep(side, arrived(index), frames[index]) {
-                            self.decider.look_again(side, frames[index], arrived(index), true, context);
-                        }
+                        let Some(waiting) = self.decider.waiting(index) else { continue };
+                        early.keep((side, arrived(index), waiting), frames[index], |oldest| {
+                            look_again(&mut self.decider, oldest, true, context);
+                        });
                     }
                 }
                 _ => {
@@ -173,9 +174,7 @@ impl Worker {
             self.rings.kick(side);
         }
         if let Some(early) = &mut self.early {
-            early.look(now, |side, frame, arrived, is_last| {
-                self.decider.look_again(side, frame, arrived, is_last, context)
-            });
+            early.look(now, |kept, is_last| look_again(&mut self.decider, kept, is_last, context));
         }
         self.counters.in_flight.set(self.rings.in_flight() as u64);
         total
@@ -221,6 +220,11 @@ fn dispositions(decisions: &[Decision], link: bool) -> [Disposition; BATCH] {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What a frame that came too early waits for still.
+fn look_again(decider: &mut Decider, kept: &Kept, is_last: bool, context: Context<'_>) -> Waiting {
+    decider.look_again(kept.side, &kept.frame, kept.arrived, (kept.waiting, is_last), context)
 }
 
 #[cfg(test)]

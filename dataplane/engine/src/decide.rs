@@ -26,6 +26,7 @@ use crate::headers;
 use crate::reply::Reply;
 use crate::state::State;
 use crate::table::Table;
+pub use crate::walk::Waiting;
 use crate::walk::{Memory, Trail, Walk, is_part};
 
 /// Most frames decided at once. A burst of a ring: more would delay the first of them, fewer would spread the cost of a
@@ -64,6 +65,8 @@ pub struct Decider {
     decisions: [Decision; BATCH],
     decided: usize,
     early: u64,
+    /// What the early ones wait for.
+    waiting: Box<[Waiting; BATCH]>,
     /// Which frames of the batch are answered.
     answered: u64,
     replies: Box<[Reply; BATCH]>,
@@ -80,6 +83,7 @@ impl Decider {
             decisions: [undecided; BATCH],
             decided: 0,
             early: 0,
+            waiting: Box::new([Waiting::default(); BATCH]),
             answered: 0,
             replies: Box::new(std::array::from_fn(|_| Reply::default())),
         }
@@ -114,7 +118,8 @@ impl Decider {
         let mut decided = 0;
         (self.early, self.answered) = (0, 0);
         let mut train = None::<Train>;
-        for ((frame, decision), reply) in frames.iter().zip(&mut self.decisions).zip(&mut *self.replies) {
+        let places = self.decisions.iter_mut().zip(&mut *self.replies).zip(&mut *self.waiting);
+        for (frame, ((decision, reply), waiting)) in frames.iter().zip(places) {
             // By reference: to move a packet just written would wait for the writes.
             *decision = match &headers::read(side, frame, self.max_frame) {
                 Ok(packet) => {
@@ -128,7 +133,10 @@ impl Decider {
                         }
                         let mut walk = Walk::new(packet, now, context, &mut self.memory, Some(reply));
                         let decision = walk.decide();
-                        self.early |= u64::from(walk.early) << decided;
+                        if walk.waiting.is_any() && !walk.is_later {
+                            *waiting = walk.waiting();
+                            self.early |= 1 << decided;
+                        }
                         self.answered |= u64::from(walk.answered) << decided;
                         train = walk.is_plain().then(|| Train::behind(packet, now, walk.trail, decision));
                         decision
@@ -168,16 +176,34 @@ impl Decider {
         self.answered
     }
 
+    /// What this frame of the last batch waits for, if it is early.
+    pub fn waiting(&self, frame: usize) -> Option<Waiting> {
+        let is_early = frame < BATCH && self.early >> frame & 1 == 1;
+        is_early.then(|| self.waiting[frame])
+    }
+
     /// Lets a frame that was early take its step, if by now it is known that the step before it arrived before it. At the
-    /// last look, a step at a door that is still too early is held against the knock as it stands.
-    /// Nothing else: what was decided about the frame, and counted, stays. Whether it took a step.
-    pub fn look_again(&mut self, side: Side, frame: &[u8], arrived: Time, is_last: bool, context: Context<'_>) -> bool {
-        let Ok(packet) = &headers::read(side, frame, self.max_frame) else { return false };
-        Walk::new(packet, arrived, context, &mut self.memory, None).look_again(is_last)
+    /// last look, a step at a door that is still too early is held against the knock as it stands. Nothing else: what
+    /// was decided about the frame, and counted, stays. What it waits for still.
+    pub fn look_again(
+        &mut self,
+        side: Side,
+        frame: &[u8],
+        arrived: Time,
+        (waiting, is_last): (Waiting, bool),
+        context: Context<'_>,
+    ) -> Waiting {
+        let Ok(packet) = &headers::read(side, frame, self.max_frame) else { return Waiting::default() };
+        Walk::new(packet, arrived, context, &mut self.memory, None).look_again(waiting, is_last)
     }
 }
 
 impl Walk<'_> {
+    /// What the packet waits for, with what is known of it.
+    fn waiting(&self) -> Waiting {
+        Waiting { state: self.seen.map(|seen| seen.state), ..self.waiting }
+    }
+
     /// The packet's way, at whose end its connection stays or is forgotten.
     fn decide(&mut self) -> Decision {
         let decision = self.by_rules();

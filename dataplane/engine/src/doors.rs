@@ -18,7 +18,7 @@ use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
 use knockplane_policy::door::ports::{self, PortBudget, Ports};
 use knockplane_policy::door::progress::{self, Outcome, Progress, Shape, StepSet};
-use knockplane_policy::door::{Attempts, Door, Failure, MOST_STEPS, What};
+use knockplane_policy::door::{self, Attempts, Door, Failure, MOST_STEPS, What};
 use knockplane_policy::packet::Packet;
 use knockplane_policy::time::Time;
 use knockplane_policy::word::Word as _;
@@ -150,7 +150,7 @@ impl Visitors {
         if budget.ports == 0 {
             return false;
         }
-        let source = tag(self.secret, |hasher| write_address(hasher, packet.source));
+        let source = tag(self.secret, |hasher| write_address(hasher, door::visitor(packet.source)));
         match ports::bit(self.secret, packet) {
             Some(bit) => self.ports.with(source, now, |ports| (ports.ignores(bit, budget, now), ports.until())),
             None => self.ports.get(source, now).is_some_and(|ports| ports.are_too_many(now)),
@@ -182,7 +182,7 @@ impl Visitors {
         tag(self.secret, |hasher| {
             use std::hash::Hasher as _;
             hasher.write_u8(door.open.0);
-            write_address(hasher, source);
+            write_address(hasher, door::visitor(source));
         })
     }
 }

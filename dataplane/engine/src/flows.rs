@@ -214,18 +214,6 @@ impl Flows {
         })
     }
 
-    /// What a packet would be, without learning of it.
-    pub(crate) fn peek(&self, packet: &Packet<'_>, now: Time) -> Seen {
-        let Identity::Connection { key, source, .. } = Identity::of(packet) else {
-            return Seen::alone(ConnectionState::Invalid);
-        };
-        let (hash, set) = self.set_of(&key);
-        let set = lock(set);
-        let Some(place) = set.find(hash, &key, now) else { return Seen::alone(ConnectionState::New) };
-        let state = set.flows[place].state();
-        Seen { flow: Some(set.seen(place, Some(source), now)), ..Seen::alone(state) }
-    }
-
     fn related(&self, key: FlowKey, now: Time) -> Option<FlowSeen> {
         let (hash, set) = self.set_of(&key);
         let set = lock(set);

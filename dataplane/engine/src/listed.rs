@@ -24,6 +24,9 @@ impl ListId {
 pub struct ListSet([u64; MAX_LISTS / 64]);
 
 impl ListSet {
+    /// No list.
+    pub const EMPTY: ListSet = ListSet([0; MAX_LISTS / 64]);
+
     /// Whether the list is in the set.
     pub const fn contains(&self, list: ListId) -> bool {
         self.0[list.index() / 64] >> (list.index() % 64) & 1 == 1

@@ -126,7 +126,7 @@ impl Table {
             }
         }
         check_addresses(&rules, &mut problems);
-        check_entries(&rules, &mut problems);
+        check_entries(&rules, settings, &mut problems);
         check_interfaces(&rules, settings, &mut problems);
         check_memories(&rules, &mut problems);
         let (listening, patterns, tls) = compile_patterns(&rules, &mut problems);
@@ -383,6 +383,16 @@ pub enum Problem {
         /// The first one too many.
         rule: Place,
     },
+    /// An entry of a list that only a door's knocks fill.
+    #[error(
+        "line {line}: `{list}` is a list of a door, which only its knocks fill; leave the entry out, or let the address in by a rule"
+    )]
+    DoorsList {
+        /// Where it stands.
+        line: u32,
+        /// The list.
+        list: String,
+    },
     /// A list's entry is a host name.
     #[error(
         "line {line}: list `{list}`: host names are not looked up; write the addresses of `{name}`, or disable the entry"
@@ -565,8 +575,12 @@ fn check_invalid(rules: &RuleSet, problems: &mut Vec<Problem>) {
 }
 
 /// A host name is an address only to who looks it up: without it, a list that is to keep someone out would let them in.
-fn check_entries(rules: &RuleSet, problems: &mut Vec<Problem>) {
+fn check_entries(rules: &RuleSet, settings: &Settings, problems: &mut Vec<Problem>) {
+    let of_doors: Vec<String> = door::levels(&settings.doors).map(|(list, _)| list).collect();
     for entry in rules.address_lists.iter().filter(|entry| !entry.disabled) {
+        if of_doors.contains(&entry.list) {
+            problems.push(Problem::DoorsList { line: entry.line, list: entry.list.clone() });
+        }
         if let EntryAddress::Name(name) = &entry.address {
             let (line, list, name) = (entry.line, entry.list.clone(), name.clone());
             problems.push(Problem::HostName { line, list, name });
@@ -701,27 +715,17 @@ fn compile_doors(settings: &Settings, lists: &HashMap<String, ListId>, state: &S
     let compile = |door: &Door| {
         let list = |name: String| lists.get(&name).copied();
         let sequence = |list, shape, steps: &[door::Step], before: u8| {
-            // By steps taken, none first: each is a proof, and so is each passphrase.
-            let passphrases = steps.iter().scan(0, |sum, step| {
-                *sum += u8::from(step.is_secret());
-                Some(*sum)
-            });
-            let levels = (0..).zip(passphrases).map(|(steps, secrets): (u8, u8)| before + steps + secrets);
-            Sequence { list, shape, levels: [before].into_iter().chain(levels).collect() }
+            let levels = (0..=steps.len()).map(|taken| before + door::proofs(&steps[..taken])).collect();
+            Sequence { list, shape, levels }
         };
         let closing = door.closing_shape().zip(list(door.closing_list()));
         Some(CompiledDoor {
             open: list(door.open_list())?,
             opening: sequence(list(door.knocking_list())?, door.shape(), &door.knock, 0),
-            closing: closing.map(|(shape, list)| sequence(list, shape, &door.close, count(&door.knock))),
+            closing: closing.map(|(shape, list)| sequence(list, shape, &door.close, door::proofs(&door.knock))),
             counts: state.open_doors().counts(&door.name),
             door: door.clone(),
         })
     };
     settings.doors.iter().filter_map(compile).collect()
-}
-
-/// A door has at most [`door::MOST_STEPS`].
-fn count(steps: &[door::Step]) -> u8 {
-    steps.len() as u8
 }

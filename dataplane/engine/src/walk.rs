@@ -14,7 +14,7 @@ use knockplane_policy::eval::replies::{Answer, rejection, tarpit};
 use knockplane_policy::eval::{MAX_JUMP_DEPTH, clock, keyed};
 use knockplane_policy::packet::{FragmentPart, Packet, protocol};
 use knockplane_policy::reason::Verdict;
-use knockplane_policy::rule::{BuiltinChain, ListTimeout, RejectWith};
+use knockplane_policy::rule::{BuiltinChain, ConnectionState, ListTimeout, RejectWith};
 use knockplane_policy::time::Time;
 
 use crate::decide::Context;
@@ -22,7 +22,7 @@ use crate::events::Event;
 use crate::flows::{FlowSeen, Seen};
 use crate::hello::{self, ServerName};
 use crate::layer7::PatternSet;
-use crate::lists::{self, Added, ListId, Listed};
+use crate::lists::{self, Added, ListId, ListSet, Listed};
 use crate::recent::Recent;
 use crate::reply::Reply;
 use crate::shard::Key;
@@ -48,6 +48,27 @@ impl Memory {
             returns: Returns::default(),
             random,
         }
+    }
+}
+
+/// What a packet that came too early waits for, and what else was known of it then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// A rule would have added to a list.
+    pub(crate) addition: bool,
+    /// The lists of the doors' sequences whose later step it is.
+    pub(crate) sequences: ListSet,
+    /// What tracking made of it.
+    pub(crate) state: Option<ConnectionState>,
+}
+
+impl Waiting {
+    /// For an addition to a list: what most frames wait for.
+    pub const ADDITION: Waiting = Waiting { addition: true, sequences: ListSet::EMPTY, state: None };
+
+    /// Whether it waits for anything.
+    pub fn is_any(&self) -> bool {
+        self.addition || self.sequences != ListSet::default()
     }
 }
 
@@ -100,13 +121,14 @@ pub(crate) struct Walk<'a> {
     /// The patterns that match the packet by itself, once a rule has asked.
     spoken: Option<PatternSet>,
     pub(crate) trail: Trail,
-    /// An addition was left out only because the source is not in a list.
-    pub(crate) early: bool,
+    /// What the packet came too early for: additions that were left out only because its source is not in a list, and
+    /// later steps at doors. In a second look, what it still waits for.
+    pub(crate) waiting: Waiting,
     pub(crate) answered: bool,
     /// This is a second look: only additions count.
     again: bool,
-    /// The address got into a list that it was not in.
-    stepped: bool,
+    /// A second look is over: it came to a rule that must not be asked again.
+    ends_here: bool,
 }
 
 /// Whether a packet is a fragment, the first one included. Cheaper than to ask which.
@@ -145,10 +167,10 @@ impl<'a> Walk<'a> {
             scans: None,
             spoken: None,
             trail: Trail { rules: [0; Trail::LONGEST], length: 0, default_of: None, is_plain: true },
-            early: false,
+            waiting: Waiting::default(),
             answered: false,
             again: false,
-            stepped: false,
+            ends_here: false,
         }
     }
 
@@ -157,19 +179,20 @@ impl<'a> Walk<'a> {
         self.trail.is_plain && !self.view.looked_closer()
     }
 
-    /// Only additions count: see `Decider::look_again`.
-    pub(crate) fn look_again(mut self, is_last: bool) -> bool {
+    /// Only what it waits for counts: see `Decider::look_again`. What it waits for still.
+    pub(crate) fn look_again(mut self, waiting: Waiting, is_last: bool) -> Waiting {
         self.again = true;
         self.memory.waits = !is_last;
-        let Context { table, state, .. } = self.context;
+        self.waiting = waiting;
+        let Context { table, .. } = self.context;
         let family = self.packet.family();
         let chain = table.filter(family).entry(self.packet.side, &self.view);
         if self.enter(table.raw(family), chain) != Some(Verdict::Drop) {
-            let flows = state.flows().filter(|_| table.tracks() && !self.untracked);
-            self.seen = flows.map(|flows| flows.peek(self.packet, self.now));
+            // As it was seen then: what the packet itself has done since is not to keep it from its step.
+            self.seen = Some(Seen::alone(waiting.state.unwrap_or(ConnectionState::Untracked)));
             self.enter(table.filter(family), chain);
         }
-        self.stepped
+        self.waiting
     }
 
     /// The verdict of the rules that a packet of this chain meets in this menu; none if they come to none.
@@ -187,6 +210,9 @@ impl<'a> Walk<'a> {
                 continue;
             }
             if !self.matches(rule) {
+                if self.ends_here {
+                    return Some(Verdict::Drop);
+                }
                 continue;
             }
             self.trail.note(rule.index);
@@ -223,6 +249,7 @@ impl<'a> Walk<'a> {
                     self.untracked = true;
                     self.trail.is_plain = false;
                 }
+                Step::AddSource(..) | Step::AddDestination(..) if self.again && !self.waiting.addition => {}
                 Step::AddSource(list, timeout) => self.add(rule.index, list, self.packet.source, timeout),
                 Step::AddDestination(list, timeout) => self.add(rule.index, list, self.packet.destination, timeout),
                 Step::Jump(target) => {
@@ -249,8 +276,13 @@ impl<'a> Walk<'a> {
         });
         let Some(missed) = missed else { return true };
         let adds = matches!(rule.step, Step::AddSource(..) | Step::AddDestination(..));
-        self.early |= adds && matches!(missed.question, StateTest::Source(_)) && !missed.negated;
-        self.trail.is_plain &= !self.early;
+        if self.again {
+            // What learns is not asked twice. It may have been what kept the packet out: nothing behind it counts.
+            self.ends_here |= !adds && missed.question.learns();
+            return false;
+        }
+        self.waiting.addition |= adds && matches!(missed.question, StateTest::Source(_)) && !missed.negated;
+        self.trail.is_plain &= !self.waiting.addition;
         false
     }
 
@@ -384,7 +416,7 @@ impl<'a> Walk<'a> {
         if self.again && added == Added::New {
             counters.count_rule(rule as usize, 1, self.packet.ip_length);
         }
-        self.stepped |= added == Added::New;
+        self.waiting.addition &= !(self.again && added == Added::New);
         let level = lists.level(list);
         // Anyone can take first steps, and a flood takes millions: they are no news.
         if added == Added::New && level > 0 {

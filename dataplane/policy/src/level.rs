@@ -161,7 +161,7 @@ mod tests {
         let doors = crate::door::tests::doors(r#"[{"name":"ssh","knock":["tcp/7","tcp/9","tcp/8"]}]"#);
         let rules = RuleSet { rules: vec![add("a", &["door-ssh"])], ..RuleSet::default() };
         let levels: Vec<_> = levels(&rules, &doors).into_iter().collect();
-        assert_eq!(levels, expected(&[("a", 4), ("door-ssh", 3), ("door-ssh-knocking", 0)]));
+        assert_eq!(levels, expected(&[("a", 3), ("door-ssh", 2), ("door-ssh-knocking", 0)]));
     }
 
     #[test]

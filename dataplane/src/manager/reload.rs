@@ -27,8 +27,12 @@ impl Manager {
         let generation = self.swap(table, running.source.clone());
         for door in before.iter().filter(|door| !self.config.settings.doors.iter().any(|new| is_same_knock(door, new)))
         {
-            self.forget_progress(&door.knocking_list());
-            self.forget_progress(&door.closing_list());
+            self.forget(&door.knocking_list());
+            self.forget(&door.closing_list());
+        }
+        // Were a door of this name to come back, with another knock, those who knew this one would be in.
+        for door in before.iter().filter(|door| !self.config.settings.doors.iter().any(|new| new.name == door.name)) {
+            self.forget(&door.open_list());
         }
         let generation = generation?;
         let doors = self.config.settings.doors.len();
@@ -39,17 +43,18 @@ impl Manager {
         Ok(Reloaded { generation, doors, waiting })
     }
 
-    /// Steps of a knock are none of another one. Who has begun with that one meanwhile may have to begin again.
-    fn forget_progress(&self, list: &str) {
+    /// Forgets who knocked themselves into a door's list: steps of a knock are none of another one. Who has begun with that
+    /// one meanwhile may have to begin again.
+    fn forget(&self, list: &str) {
         let (lists, now) = (&self.shared.state.lists, self.shared.clock.now());
         let Some(id) = lists.id(list) else { return };
         let mut sources = Vec::new();
         lists.visit(now, |seen| {
-            if seen.list == id {
-                sources.push(seen.address);
+            if seen.list == id && seen.to != 0 {
+                sources.push((seen.address, seen.to));
             }
         });
-        sources.into_iter().for_each(|source| _ = lists.remove(id, source, now));
+        sources.into_iter().for_each(|(source, to)| _ = lists.remove_for(id, source, to, now));
     }
 }
 

@@ -81,9 +81,9 @@ fn workers_share_a_connection_and_lose_no_byte_of_it() {
     for number in 0..7 {
         let packet =
             Packet { ports: Some((4000, 53)), ..Packet::bare(Side::Outside, client(number), SERVER, protocol::UDP) };
-        let seen = flows.peek(&packet, at(1));
+        let seen = flows.observe(&packet, None, at(1), &Tracking::default(), None);
         let packets = (0..20_000).filter(|packet| packet % 7 == number).count() as u64;
-        assert_eq!(seen.flow.map(|flow| flow.bytes), Some(2 * packets * 20));
+        assert_eq!(seen.flow.map(|flow| flow.bytes), Some((2 * packets + 1) * 20));
         assert_eq!(seen.state, ConnectionState::Established);
     }
     assert_eq!(flows.known(at(1)).len(), 7);

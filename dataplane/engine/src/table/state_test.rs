@@ -66,7 +66,7 @@ pub(crate) enum StateTest {
 impl StateTest {
     /// Whether it learns of packets: it must be asked only of those for which everything before it was so, and what
     /// stands behind it only after it.
-    const fn learns(&self) -> bool {
+    pub(crate) const fn learns(&self) -> bool {
         matches!(
             self,
             StateTest::ConnectionLimit { .. }

@@ -19,15 +19,32 @@ impl Walk<'_> {
         let packet = self.packet;
         let fits = StepSet::of(&door.door.knock, packet);
         let closes = StepSet::of(&door.door.close, packet);
+        if self.again {
+            self.knock_again(door, visitors, (fits, closes));
+            return;
+        }
         if self.scans(visitors) {
             if fits != StepSet::default() || closes != StepSet::default() {
                 self.tell(door, What::Failed(Failure::Ports));
             }
             return;
         }
-        let is_closed = self.close(door, closes);
+        let is_closed = self.close(door, visitors, closes);
         if !is_closed {
             self.open(door, visitors, fits);
+        }
+    }
+
+    /// The second look at a step that came too early: only the sequences that it waits for see it again.
+    fn knock_again(&mut self, door: &CompiledDoor, visitors: &Visitors, (fits, closes): (StepSet, StepSet)) {
+        let waits = |walk: &Self, list| walk.waiting.sequences.contains(list);
+        if let Some(closing) = door.closing.as_ref().filter(|closing| waits(self, closing.list)) {
+            self.waiting.sequences.remove(closing.list);
+            self.close(door, visitors, closes);
+        }
+        if waits(self, door.opening.list) {
+            self.waiting.sequences.remove(door.opening.list);
+            self.step(door, visitors, fits);
         }
     }
 
@@ -37,25 +54,37 @@ impl Walk<'_> {
         *self.scans.get_or_insert_with(|| visitors.scans(packet, budget, now))
     }
 
-    /// The knock that closes the door, for a source that it is open for. Whether it did.
-    fn close(&mut self, door: &CompiledDoor, fits: StepSet) -> bool {
+    /// The knock that closes the door, for a source that it is open for; not while the source is held off, so that no
+    /// step of the knock that opened it closes it again. Whether it did.
+    fn close(&mut self, door: &CompiledDoor, visitors: &Visitors, fits: StepSet) -> bool {
+        let (source, now) = (self.packet.source, self.now);
         let Some(sequence) = &door.closing else { return false };
-        if fits == StepSet::default() || !self.lists_of_source().lists.contains(door.open) {
+        let is_open = |walk: &mut Self| walk.lists_of_source().lists.contains(door.open);
+        if fits == StepSet::default() || !is_open(self) || visitors.are_held(door, source, now) {
             return false;
         }
         let lists = &self.context.state.lists;
         let knock = self.held_against(fits);
         let knocked = knock.at(sequence, lists, || true);
-        self.early |= knocked.early;
+        self.wait(knocked.early, sequence.list);
         if knocked.outcome != Outcome::Opened {
             return false;
         }
-        lists.remove_for(door.open, self.packet.source, knock.to, self.now);
-        lists.remove(door.opening.list, self.packet.source, self.now);
         self.source = None;
-        self.stepped = true;
+        // What an operator put in stays, and nothing is closed then.
+        if !lists.remove_for(door.open, source, knock.to, now) {
+            return false;
+        }
+        lists.remove(door.opening.list, source, now);
         self.tell(door, What::Closed);
         true
+    }
+
+    /// It came too early for the sequence with this list.
+    fn wait(&mut self, early: bool, list: ListId) {
+        if early && self.memory.waits {
+            self.waiting.sequences.insert(list);
+        }
     }
 
     fn open(&mut self, door: &CompiledDoor, visitors: &Visitors, fits: StepSet) {
@@ -78,11 +107,16 @@ impl Walk<'_> {
             }
             return;
         }
+        self.step(door, visitors, fits);
+    }
+
+    /// Holds the packet against the knock that opens the door.
+    fn step(&mut self, door: &CompiledDoor, visitors: &Visitors, fits: StepSet) {
+        let (source, now) = (self.packet.source, self.now);
         let lists = &self.context.state.lists;
         let knock = self.held_against(fits);
         let Knocked { outcome, refused, evicted, early } = door.knock(knock, lists, visitors);
-        self.early |= early;
-        self.stepped |= matches!(outcome, Outcome::Stepped(_) | Outcome::Opened);
+        self.wait(early, door.opening.list);
         match outcome {
             Outcome::Nothing | Outcome::Repeated => {}
             Outcome::Stepped(_) if evicted => {}

@@ -129,10 +129,12 @@ fn assert_bounded(rules: &RuleSet, settings: &Settings, turns: &[(std::time::Dur
         now = now + *pause;
         let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
         let context = Context { table: &table, state: &state, counters: &counters, events: &events, wall: 0 };
-        assert_eq!(decider.decide(*side, &frames, now, context).len(), frames.len().min(BATCH));
-        let early = decider.early();
-        for (_, frame) in frames.iter().take(BATCH).enumerate().filter(|(place, _)| early >> place & 1 == 1) {
-            decider.look_again(*side, frame, now, true, context);
+        assert_eq!(decider.decide_arrived(*side, &frames, |_| now, context).len(), frames.len().min(BATCH));
+        for (place, frame) in frames.iter().take(BATCH).enumerate() {
+            if let Some(waiting) = decider.waiting(place) {
+                let waiting = decider.look_again(*side, frame, now, (waiting, false), context);
+                decider.look_again(*side, frame, now, (waiting, true), context);
+            }
         }
         assert_within(&state, now);
     }

@@ -6,6 +6,7 @@
 //! | [`lists`]     | do the address lists behave like the plain ones, full or not, from many threads? |
 //! | [`ends`]      | what counts for one other end alone, and how do sequences of steps go on? |
 //! | [`table`]     | which rule sets are refused, and how does the refusal read? |
+//! | [`second_look`] | who is let in by packets that overtook each other, on several queues? |
 //! | [`stories`]   | do the two knock scripts do what people expect of them? |
 //! | [`reference`] | does the engine decide as `policy::eval` does, whatever the rules and packets? |
 //! | [`flood`]     | who gets in while a flood of first knocks fills the lists? |
@@ -22,5 +23,6 @@ mod fuzz;
 mod headers;
 mod lists;
 mod reference;
+mod second_look;
 mod stories;
 mod table;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use etherparse::PacketBuilder;
+use knockplane_engine::decide::Waiting;
 use knockplane_engine::events::Event;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
@@ -313,7 +314,10 @@ impl Hit {
 
     fn look_again(&self, engine: &mut Engine) -> bool {
         let arrived = Time::from_nanos(self.arrived);
-        engine.with(|decider, context| decider.look_again(Side::Outside, &self.frame(), arrived, false, context))
+        let waiting = (Waiting::ADDITION, false);
+        engine.with(|decider, context| {
+            !decider.look_again(Side::Outside, &self.frame(), arrived, waiting, context).is_any()
+        })
     }
 }
 

@@ -34,7 +34,7 @@ mod rules;
 pub mod step;
 mod written;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 pub use self::attempts::Attempts;
 pub use self::opening::{Opening, Opens};
 use self::progress::Shape;
-pub use self::rules::{levels, rules};
+pub use self::rules::{levels, proofs, rules};
 pub use self::step::Step;
 use self::written::Written;
 pub use self::written::distinct;
@@ -165,6 +165,14 @@ impl Door {
     /// Whether this source may knock.
     pub fn admits(&self, source: IpAddr) -> bool {
         self.sources.is_empty() || self.sources.iter().any(|set| set.contains(source))
+    }
+}
+
+/// Whom what is remembered of a source is remembered of: over IPv6 its /64, since whoever has one address there has all.
+pub fn visitor(source: IpAddr) -> IpAddr {
+    match source {
+        IpAddr::V4(_) => source,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 

@@ -9,9 +9,9 @@
 //!
 //! First the connections of all doors, then the knocks at all doors, then what all doors open: an open door does not hide
 //! a knock at another one, and no packet of a connection that goes on is taken for a knock. With `cut`, the first two
-//! ask for the grant as well.
+//! ask for the grant as well, and behind them stand two that drop what began through the door and has no grant any more.
 
-use super::{Door, Opening, open_list};
+use super::{Door, Opening, Step, open_list};
 use crate::packet::Family;
 use crate::rule::{Action, Condition, ConnectionState, Matcher, Rule, RuleSet};
 use crate::settings::Settings;
@@ -43,10 +43,17 @@ pub fn rules(settings: &Settings, mut rules: RuleSet) -> RuleSet {
 /// The doors' lists, each with its level: how many proofs it takes to get in.
 pub fn levels(doors: &[Door]) -> impl Iterator<Item = (String, u8)> {
     doors.iter().flat_map(|door| {
-        let steps = door.shape().steps;
-        let closing = door.closing_shape().map(|_| (door.closing_list(), steps));
-        [(door.open_list(), steps), (door.knocking_list(), 0)].into_iter().chain(closing)
+        let open = proofs(&door.knock);
+        let closing = door.closing_shape().map(|_| (door.closing_list(), open));
+        [(door.open_list(), open), (door.knocking_list(), 0)].into_iter().chain(closing)
     })
+}
+
+/// How many proofs whoever has taken these steps has given, beyond what any stranger can do: one packet to a port.
+pub fn proofs(steps: &[Step]) -> u8 {
+    let secrets = steps.iter().filter(|step| step.is_secret()).count();
+    // There are at most MOST_STEPS.
+    (steps.len().saturating_sub(1) + secrets) as u8
 }
 
 fn adds_to(rule: &Rule, door: &Door) -> bool {
@@ -69,13 +76,15 @@ fn rule(door: &Door, family: Family, chain: &str, conditions: Vec<Condition>, ac
 }
 
 fn connections(door: &Door, family: Family) -> Vec<Rule> {
-    let began = Condition::ConnectionDoor(door.name.clone());
+    let began = || Condition::ConnectionDoor(door.name.clone());
     let both = [("input", Condition::SrcAddressList as fn(String) -> _), ("output", Condition::DstAddressList)];
-    let rule = |(chain, list): (&str, fn(String) -> Condition)| {
+    let accept = |(chain, list): (&str, fn(String) -> Condition)| {
         let grant = door.cut.then(|| list(open_list(&door.name)));
-        rule(door, family, chain, grant.into_iter().chain([began.clone()]).collect(), Action::Accept)
+        rule(door, family, chain, grant.into_iter().chain([began()]).collect(), Action::Accept)
     };
-    both.into_iter().map(rule).collect()
+    // Without the grant, no rule of the file lets them go on.
+    let cut = |(chain, _): (&str, _)| rule(door, family, chain, vec![began()], Action::Drop);
+    both.into_iter().map(accept).chain(both.into_iter().filter(|_| door.cut).map(cut)).collect()
 }
 
 fn knocks(door: &Door, family: Family) -> Vec<Rule> {
@@ -129,6 +138,8 @@ mod tests {
                 "chain=output action=accept connection-door=ssh".to_owned(),
                 "chain=input action=accept src-address-list=door-all connection-door=all".to_owned(),
                 "chain=output action=accept dst-address-list=door-all connection-door=all".to_owned(),
+                "chain=input action=drop connection-door=all".to_owned(),
+                "chain=output action=drop connection-door=all".to_owned(),
                 "chain=input action=knock door=ssh connection-state=invalid,new,untracked".to_owned(),
                 "chain=input action=knock door=all connection-state=invalid,new,untracked".to_owned(),
                 "chain=input action=accept door=ssh protocol=tcp src-address-list=door-ssh dst-port=22".to_owned(),
@@ -174,7 +185,7 @@ mod tests {
     fn it_takes_all_steps_to_get_in_and_none_to_begin() {
         let doors = doors(r#"[{"name":"a","knock":["tcp/7","tcp/9"],"close":["tcp/8"]}]"#);
         let levels: Vec<_> = levels(&doors).collect();
-        let expected = [("door-a", 2), ("door-a-knocking", 0), ("door-a-closing", 2)];
+        let expected = [("door-a", 1), ("door-a-knocking", 0), ("door-a-closing", 1)];
         assert_eq!(levels, expected.map(|(list, level)| (list.to_owned(), level)));
     }
 }

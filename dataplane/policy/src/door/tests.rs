@@ -59,6 +59,7 @@ fn every_complaint_names_the_door_and_the_key() {
         (r#""name":"a","knock":[]"#, "door `a`: `knock`: it has 0 steps; write 1 to 16"),
         (r#""name":"a","knock":["tcp/1","tcp/x"]"#, "door `a`: `knock`: step 2: `x` is no port"),
         (r#""name":"a","knock":["tcp/1"],"close":["x"]"#, "door `a`: `close`: step 1: `x` is no step"),
+        (r#""name":"a","knock":["tcp/1"],"close":["tcp/1"]"#, "door `a`: `close`: it is the knock as well"),
         (r#""name":"a","knock":["tcp/1"],"within":"0s"}"#, "door `a`: `within`: `0s` is no time from 1s to"),
         (r#""name":"a","knock":["tcp/1"],"total":"soon"}"#, "door `a`: `total`: `soon` is no time"),
         (r#""name":"a","knock":["tcp/1"],"for":"36w"}"#, "door `a`: `for`: `36w` is no time"),

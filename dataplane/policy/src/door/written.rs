@@ -80,9 +80,15 @@ impl TryFrom<Written> for Door {
             texts.iter().enumerate().map(step).collect()
         };
         let second = Duration::from_secs(1);
+        let hold_off = time("hold-off", &written.hold_off, Duration::ZERO)?;
+        let (knock, close): (Vec<_>, Vec<_>) = (all("knock", 1, &written.knock)?, all("close", 0, &written.close)?);
+        if knock == close && hold_off.is_zero() {
+            let error = "it is the knock as well: a packet that is sent again would close what it opened; write `hold-off`, as `10s`";
+            return Err(at("close", error.to_owned()));
+        }
         Ok(Door {
-            knock: all("knock", 1, &written.knock)?,
-            close: all("close", 0, &written.close)?,
+            knock,
+            close,
             within: time("within", &written.within, second)?,
             total: time("total", &written.total, second)?,
             opens: written
@@ -92,7 +98,7 @@ impl TryFrom<Written> for Door {
                 .collect::<Result<_, _>>()?,
             open_for: time("for", &written.open_for, second)?,
             strict: written.strict,
-            hold_off: time("hold-off", &written.hold_off, Duration::ZERO)?,
+            hold_off,
             sources: written
                 .sources
                 .iter()

@@ -14,7 +14,7 @@ use super::tracking::Stays;
 use super::walk::Walk;
 use crate::door::ports::{self, Ports};
 use crate::door::progress::{self, Outcome, Progress, StepSet};
-use crate::door::{Door, Event, Failure, What};
+use crate::door::{Door, Event, Failure, What, visitor};
 use crate::packet::Packet;
 use crate::time::{Time, format_duration};
 use crate::word::Word as _;
@@ -66,17 +66,22 @@ impl Doors {
 
     /// Whether the source has tried too many ports, this packet's included.
     fn ignore(&mut self, budget: &ports::PortBudget, secret: [u64; 2], packet: &Packet<'_>, now: Time) -> bool {
-        let known = self.ports.entry(packet.source).or_default();
+        let known = self.ports.entry(visitor(packet.source)).or_default();
         match ports::bit(secret, packet) {
             Some(bit) => known.ignores(bit, budget, now),
             None => known.are_too_many(now),
         }
     }
 
+    /// Whether the source has opened the door a moment ago.
+    fn is_held(&self, door: &Door, source: IpAddr, now: Time) -> bool {
+        self.held.get(&(door.name.clone(), visitor(source))).is_some_and(|until| now < *until)
+    }
+
     /// Whether the source may begin once more.
     fn attempt(&mut self, door: &Door, source: IpAddr, now: Time) -> bool {
         let Some(most) = door.max_attempts else { return true };
-        let known = self.attempts.entry((door.name.clone(), source)).or_insert((0, now + most.per));
+        let known = self.attempts.entry((door.name.clone(), visitor(source))).or_insert((0, now + most.per));
         if now >= known.1 {
             *known = (0, now + most.per);
         }
@@ -145,6 +150,10 @@ impl Walk<'_, '_> {
         let doors = &mut self.evaluator.doors;
         let grant = (door.open_list(), source, destination);
         doors.grants.get(&grant).filter(|until| now < **until)?;
+        if doors.is_held(door, source, now) {
+            // No step of the knock that opened it closes it again.
+            return None;
+        }
         let list = door.closing_list();
         let at = doors.knocks.get(&(list.clone(), source)).copied();
         let fits = StepSet::of(&door.close, self.packet);
@@ -170,7 +179,7 @@ impl Walk<'_, '_> {
             return fits.contains(0).then(|| self.failed(door, Failure::Source));
         }
         let doors = &mut self.evaluator.doors;
-        if doors.held.get(&(door.name.clone(), source)).is_some_and(|until| now < *until) {
+        if doors.is_held(door, source, now) {
             return (fits != StepSet(0)).then(|| self.failed(door, Failure::HeldOff));
         }
         let (list, shape) = (door.knocking_list(), door.shape());
@@ -187,7 +196,7 @@ impl Walk<'_, '_> {
             Outcome::Opened => {
                 doors.remember(list, source, None);
                 doors.grants.insert((door.open_list(), source, destination), now + door.open_for);
-                doors.held.insert((door.name.clone(), source), now + door.hold_off);
+                doors.held.insert((door.name.clone(), visitor(source)), now + door.hold_off);
             }
         }
         let said = self.said(door, outcome);

@@ -128,7 +128,10 @@ fn ipv6_is_the_same() {
 #[test]
 fn an_established_connection_survives_the_closing_unless_it_is_cut() {
     for cut in [false, true] {
-        let firewall = with(&[&format!(r#"{SSH},"for":"10s","cut":{cut}"#)]);
+        let (_, settings) = with(&[&format!(r#"{SSH},"for":"10s","cut":{cut}"#)]);
+        // What most files say lets no connection go on that is cut.
+        let file = b"/ip firewall filter\nadd chain=input connection-state=established,related action=accept\n";
+        let firewall = (door::rules(&settings, crate::rsc::read(file).rules), settings);
         let mut knocker = Knocker::at(&firewall);
         assert_eq!(knocker.knock(&KNOCK), Some(What::Opened));
         let (client, server) = ((CLIENT, 50_000), (SERVER, 22));
@@ -143,7 +146,7 @@ fn an_established_connection_survives_the_closing_unless_it_is_cut() {
         let kept = if cut { Verdict::Drop } else { Verdict::Forward };
         assert_eq!(evaluator.outside(&data, at(11_000)).verdict, kept, "cut: {cut}");
         let answer = evaluator.inside(&tcp(server, client, "A", (2, 3), b"a"), at(11_000));
-        assert_eq!(answer.reason, if cut { Reason::ChainDefault } else { Reason::Rule });
+        assert_eq!((answer.verdict, answer.reason), (kept, Reason::Rule));
         assert_eq!(
             evaluator.outside(&tcp((CLIENT, 50_001), server, "S", (1, 0), b""), at(11_001)).verdict,
             Verdict::Drop
@@ -234,10 +237,15 @@ fn the_closing_knock_closes_for_its_source_alone_and_is_never_strict() {
 #[test]
 fn the_same_knock_may_open_and_close() {
     let knock = r#"["udp/1","udp/2"]"#;
-    let firewall = with(&[&format!(r#""name":"a","knock":{knock},"close":{knock}"#)]);
+    let firewall = with(&[&format!(r#""name":"a","knock":{knock},"close":{knock},"hold-off":"5s""#)]);
     let mut knocker = Knocker::at(&firewall);
     for what in [What::Opened, What::Closed, What::Opened, What::Closed] {
         assert_eq!(knocker.knock(&["udp/1", "udp/2"]), Some(what));
+        if what == What::Opened {
+            // Sent again, they close nothing.
+            assert!(knocker.send("udp/2").iter().all(|what| *what == What::Failed(Failure::HeldOff)));
+            knocker.wait(5);
+        }
     }
     // The last one sent again does not open what it has closed.
     assert_eq!(knocker.send("udp/2"), []);

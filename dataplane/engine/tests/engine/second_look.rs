@@ -1,0 +1,160 @@
+//! Packets that were decided before those that arrived before them, as happens with several queues.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use knockplane_engine::decide::Waiting;
+use knockplane_policy::door::Door;
+use knockplane_policy::packet::Side;
+use knockplane_policy::rsc;
+use knockplane_policy::rule::RuleSet;
+use knockplane_policy::settings::Settings;
+use knockplane_policy::time::Time;
+
+use crate::common::{Engine, Spec, Transport, seconds};
+
+fn door(name: &str, knock: &[&str], close: &[&str]) -> Door {
+    let steps = |steps: &[&str]| steps.iter().map(|step| step.parse().unwrap()).collect();
+    Door {
+        name: name.to_owned(),
+        knock: steps(knock),
+        close: steps(close),
+        within: seconds(10),
+        total: seconds(30),
+        opens: Vec::new(),
+        open_for: seconds(60),
+        strict: true,
+        hold_off: Duration::ZERO,
+        sources: Vec::new(),
+        max_attempts: None,
+        log: true,
+        cut: false,
+    }
+}
+
+fn engine(doors: Vec<Door>, file: &str) -> Engine {
+    let rules: RuleSet = rsc::read(file.as_bytes()).rules;
+    Engine::new(rules, &Settings { doors, ..Settings::default() })
+}
+
+/// A TCP packet to a port, and when it arrived, in milliseconds.
+#[derive(Clone, Copy)]
+struct Hit(u16, u64);
+
+impl Hit {
+    fn frame(self) -> Vec<u8> {
+        Spec::new("198.51.100.1", Transport::Tcp(40_000 + self.1 as u16, self.0), b"").frame()
+    }
+
+    fn arrived(self) -> Time {
+        Time::from_nanos(self.1 * 1_000_000)
+    }
+
+    /// What it waits for.
+    fn decide(self, engine: &mut Engine) -> Option<Waiting> {
+        engine.with(|decider, context| {
+            decider.decide_arrived(Side::Outside, &[&self.frame()], |_| self.arrived(), context);
+            decider.waiting(0)
+        })
+    }
+
+    /// Whether it waits for nothing any more.
+    fn look_again(self, engine: &mut Engine, waiting: Waiting, is_last: bool) -> bool {
+        engine.with(|decider, context| {
+            !decider.look_again(Side::Outside, &self.frame(), self.arrived(), (waiting, is_last), context).is_any()
+        })
+    }
+}
+
+fn tally(engine: &Engine, door: &str) -> (u64, u64, u64) {
+    let tally = engine.state.visitors().unwrap().counts(door).tally();
+    (tally.steps[0], tally.opened, tally.failed.iter().sum())
+}
+
+fn is_in(engine: &Engine, list: &str) -> bool {
+    let source: IpAddr = "198.51.100.1".parse().unwrap();
+    let to = engine.state.lists.tag("203.0.113.1".parse().unwrap());
+    let list = engine.state.lists.id(list).unwrap();
+    engine.state.lists.membership(source, to, Hit(0, 900).arrived()).contains(list)
+}
+
+#[test]
+fn a_step_waits_for_the_one_that_arrived_before_it() {
+    let mut engine = engine(vec![door("a", &["tcp/7000", "tcp/8000"], &[])], "");
+    let (first, second) = (Hit(7000, 100), Hit(8000, 101));
+    let waiting = second.decide(&mut engine).expect("it may be early");
+    assert!(!second.look_again(&mut engine, waiting, false), "its forerunner is not there");
+    assert_eq!(first.decide(&mut engine), None);
+    assert!(second.look_again(&mut engine, waiting, false));
+    assert!(is_in(&engine, "door-a"));
+    assert_eq!(tally(&engine, "a"), (1, 1, 0));
+}
+
+#[test]
+fn a_step_that_really_came_too_early_starts_over_at_its_last_look() {
+    let mut engine = engine(vec![door("a", &["tcp/7000", "tcp/8000", "tcp/9000"], &[])], "");
+    Hit(7000, 100).decide(&mut engine);
+    let third = Hit(9000, 101);
+    let waiting = third.decide(&mut engine).expect("it may be early");
+    assert!(!third.look_again(&mut engine, waiting, false) && is_in(&engine, "door-a-knocking"));
+    assert!(third.look_again(&mut engine, waiting, true) && !is_in(&engine, "door-a-knocking"));
+    assert_eq!(tally(&engine, "a"), (1, 0, 1), "counted once");
+}
+
+#[test]
+fn only_the_door_that_it_waits_for_sees_a_step_again() {
+    // One packet opens the one and is the second step of the other.
+    let doors = vec![door("one", &["tcp/8000"], &[]), door("two", &["tcp/7000", "tcp/8000"], &[])];
+    let mut engine = engine(doors, "");
+    let (first, second) = (Hit(7000, 100), Hit(8000, 101));
+    let waiting = second.decide(&mut engine).expect("it may be early");
+    first.decide(&mut engine);
+    assert!(second.look_again(&mut engine, waiting, false));
+    assert_eq!((tally(&engine, "one").1, tally(&engine, "two").1), (1, 1));
+}
+
+#[test]
+fn a_step_at_an_open_door_waits_for_the_closing_knock_and_repeats_no_other() {
+    let knock = ["tcp/7000", "tcp/8000", "tcp/9000"];
+    let close = ["tcp/9000", "tcp/8000", "tcp/7000"];
+    let mut engine = engine(vec![door("a", &knock, &close)], "");
+    for (port, at) in [(7000, 100), (8000, 101), (9000, 102)] {
+        Hit(port, at).decide(&mut engine);
+    }
+    // Once more while it is open: the first two wait for the closing knock, which the third one begins.
+    let again = [Hit(7000, 200), Hit(8000, 201), Hit(9000, 202)];
+    let waiting = again.map(|hit| hit.decide(&mut engine));
+    assert_eq!(tally(&engine, "a"), (2, 2, 0));
+    for (hit, waiting) in again.iter().zip(waiting) {
+        if let Some(waiting) = waiting {
+            hit.look_again(&mut engine, waiting, false);
+            hit.look_again(&mut engine, waiting, true);
+        }
+    }
+    assert_eq!(tally(&engine, "a"), (2, 2, 0), "no step is taken twice");
+    assert!(!is_in(&engine, "door-a-knocking") && is_in(&engine, "door-a"));
+}
+
+#[test]
+fn without_tracking_it_is_the_same() {
+    let file = "/ip firewall raw\nadd chain=prerouting action=notrack\n";
+    let mut engine = engine(vec![door("a", &["tcp/7000", "tcp/8000"], &[])], file);
+    let (first, second) = (Hit(7000, 100), Hit(8000, 101));
+    let waiting = second.decide(&mut engine).expect("it may be early");
+    first.decide(&mut engine);
+    assert!(second.look_again(&mut engine, waiting, false) && is_in(&engine, "door-a"));
+}
+
+#[test]
+fn who_was_dropped_by_a_rule_that_learns_adds_nothing_behind_it() {
+    let file = "/ip firewall filter\n\
+        add chain=input nth=1,1 action=drop\n\
+        add chain=input protocol=tcp dst-port=8000 action=add-src-to-address-list address-list=trusted \
+        address-list-timeout=1h\n";
+    let mut engine = engine(vec![door("a", &["tcp/7000", "tcp/8000"], &[])], file);
+    let second = Hit(8000, 101);
+    let waiting = second.decide(&mut engine).expect("it may be early at the door");
+    second.look_again(&mut engine, waiting, false);
+    second.look_again(&mut engine, Waiting::ADDITION, true);
+    assert!(!is_in(&engine, "trusted"));
+}
