@@ -51,10 +51,12 @@ pub(crate) fn decide(config: &Config) -> anyhow::Result<Decided> {
     state.lists.set_first_steps(config.first_steps)?;
     let store = Store::new(&config.state_dir);
     let stored = store.load_or_read(&config.rules)?;
-    let table = Table::compile(Arc::clone(&stored.rules), &config.settings, &state, Clock::start().now())
+    let now = Clock::start().now();
+    let mut table = Table::compile(Arc::clone(&stored.rules), &config.settings, &state, now)
         .with_context(|| format!("rules of {}", stored.source))?;
     let held = Held::load(&config.state_dir)?;
     held.install(&state.lists).with_context(|| format!("the entries in {}", held.path().display()))?;
+    table.begin(&state, now);
     Ok(Decided { state, store, held, source: stored.source, table })
 }
 

@@ -63,6 +63,8 @@ pub struct Table {
     /// If rules ask for it.
     pub(crate) reached: Option<Reached>,
     entries: Entries,
+    /// What [`Table::begin`] is still to put in the lists.
+    single_timed: SingleTimed,
     doors: Box<[CompiledDoor]>,
     /// Whether connections are tracked.
     tracks: bool,
@@ -81,16 +83,21 @@ pub(crate) struct Listening {
 }
 
 impl Table {
-    /// Compiles the rules, and makes their lists known. Timeouts of the lists' entries begin now.
+    /// Compiles the rules, and makes their lists known. Timeouts of the lists' entries begin now. Nobody is in a list by
+    /// these rules before they run: see [`Table::begin`].
     ///
     /// # Errors
     /// Everything that keeps the rules from running; then nothing changed.
     pub fn compile(rules: Arc<RuleSet>, settings: &Settings, state: &State, now: Time) -> Result<Table, CompileError> {
-        let (table, single_timed) = Self::build(rules, settings, state, now)?;
-        for (list, address, expiry) in single_timed {
+        Self::build(rules, settings, state, now)
+    }
+
+    /// Puts the rules' single addresses with a timeout in the lists, once: called when nothing keeps the rules from
+    /// running any more.
+    pub fn begin(&mut self, state: &State, now: Time) {
+        for (list, address, expiry) in std::mem::take(&mut self.single_timed) {
             state.lists.add(list, address, expiry, now);
         }
-        Ok(table)
     }
 
     /// The same rules under other settings. The timeouts of the lists' entries go on, and nobody gets back in who was taken
@@ -101,16 +108,11 @@ impl Table {
     pub fn with_settings(&self, settings: &Settings, state: &State) -> Result<Table, CompileError> {
         let mut rules = RuleSet::clone(&self.rules);
         rules.rules.retain(|rule| !rule.dynamic);
-        Self::build(Arc::new(rules), settings, state, self.begun).map(|(table, _)| table)
+        let table = Self::build(Arc::new(rules), settings, state, self.begun)?;
+        Ok(Table { single_timed: SingleTimed::new(), ..table })
     }
 
-    /// The table, and what the lists are to hold.
-    fn build(
-        rules: Arc<RuleSet>,
-        settings: &Settings,
-        state: &State,
-        now: Time,
-    ) -> Result<(Table, SingleTimed), CompileError> {
+    fn build(rules: Arc<RuleSet>, settings: &Settings, state: &State, now: Time) -> Result<Table, CompileError> {
         let rules = match settings.doors.is_empty() {
             true => rules,
             false => Arc::new(door::rules(settings, Arc::unwrap_or_clone(rules))),
@@ -158,7 +160,7 @@ impl Table {
         let (entries, single_timed) = Entries::build(&rules, &names.lists, now);
         static TABLES: AtomicU32 = AtomicU32::new(1);
         let number = TABLES.fetch_add(1, Ordering::Relaxed);
-        let table = Table {
+        Ok(Table {
             settings: settings.clone(),
             raw,
             filter,
@@ -166,13 +168,13 @@ impl Table {
             meters: Meters::new(&names.meters, state.keys(), state.secret()),
             reached: (names.connection_limits > 0).then(|| Reached::new(number, state.keys(), state.secret())),
             entries,
+            single_timed,
             doors,
             tracks,
             number,
             begun: now,
             rules: Arc::clone(&rules),
-        };
-        Ok((table, single_timed))
+        })
     }
 
     /// The rules as they were declared, behind those of the doors.

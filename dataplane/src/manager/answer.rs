@@ -78,12 +78,12 @@ impl Manager {
         // The doors' are made anew from the configuration, and are not kept.
         rules.rules.retain(|rule| !rule.dynamic);
         let rules = Arc::new(rules);
-        let table = self.compile(Arc::clone(&rules)).map_err(|error| Problem::Theirs(error.to_string()))?;
+        let mut table = self.compile(Arc::clone(&rules)).map_err(|error| Problem::Theirs(error.to_string()))?;
         let stored = Stored { source, rules };
         let running = self.shared.generation.load_full();
         if let Err(error) = self.store.save(&stored) {
             // Compiling has given the lists their new levels: back to those of the rules that go on running.
-            let again = self.compile(Arc::clone(running.table.rules()));
+            let again = running.table.with_settings(&self.config.settings, &self.shared.state);
             debug_assert!(again.is_ok(), "what runs can be compiled");
             let kept = self.store.path().display();
             return Err(Problem::Ours(format!("cannot keep the rules in {kept}: {error}; nothing changed")));
@@ -94,6 +94,7 @@ impl Manager {
             source = stored.source,
             "apply"
         );
+        table.begin(&self.shared.state, self.shared.clock.now());
         self.swap(table, stored.source)
     }
 

@@ -258,7 +258,8 @@ impl Engine {
     /// With room for so many entries of lists, and about so many connections.
     pub(crate) fn with_room(rules: RuleSet, settings: &Settings, room: usize) -> Engine {
         let state = State::with_secret(room, room, SECRET).unwrap();
-        let table = Table::compile(Arc::new(rules), settings, &state, Time::default()).unwrap();
+        let mut table = Table::compile(Arc::new(rules), settings, &state, Time::default()).unwrap();
+        table.begin(&state, Time::default());
         let counters = RuleCounters::new(table.rules().rules.len());
         let (events, decider) = (EventQueue::new(1000), Decider::new(max_frame(1500), SECRET[0]));
         Engine { table, state, counters, events, decider }

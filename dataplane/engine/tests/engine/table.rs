@@ -195,9 +195,14 @@ fn other_settings_change_neither_rules_nor_times_nor_lists() {
     };
     let mut rules = rule_set(vec![rule("input", vec![src_list("a")], Action::Accept)]);
     rules.address_lists = vec![entry(set("192.0.2.1/32")), entry(set("198.51.100.0/24"))];
-    let table = compile(rules.clone(), &state).unwrap();
+    let mut table = compile(rules.clone(), &state).unwrap();
     let (list, [one, many]) =
         (state.lists.id("a").unwrap(), ["192.0.2.1", "198.51.100.7"].map(|ip| ip.parse().unwrap()));
+    assert!(
+        !state.lists.membership(one, 0, Time::default()).contains(list),
+        "nobody is in by rules that do not run yet"
+    );
+    table.begin(&state, Time::default());
     assert!(state.lists.remove(list, one, Time::default()), "an operator has taken it out");
 
     let door = Door {
