@@ -181,27 +181,27 @@ impl Dataplane {
         }
     }
 
-    /// Puts entries in lists, all or none; for good if they have no timeout.
-    pub async fn list_add(&self, entries: Vec<NewEntry>) -> Result<(), DataplaneError> {
-        self.done(&Request::ListAdd { entries }).await
+    /// Puts entries in lists, all or none; for good if they have no timeout. Answers with how many were left as they were,
+    /// because they are in for good already.
+    pub async fn list_add(&self, entries: Vec<NewEntry>) -> Result<u64, DataplaneError> {
+        match self.ask(&Request::ListAdd { entries }).await? {
+            Response::Added { left } => Ok(left),
+            other => Err(self.unexpected(&other)),
+        }
     }
 
     /// Takes an entry out of a list.
     pub async fn list_remove(&self, list: String, address: AddressSet) -> Result<(), DataplaneError> {
-        self.done(&Request::ListRemove { list, address }).await
+        match self.ask(&Request::ListRemove { list, address }).await? {
+            Response::Done => Ok(()),
+            other => Err(self.unexpected(&other)),
+        }
     }
 
     /// Takes every entry out of a list but those of the rules, or only dynamic ones; answers with how many.
     pub async fn list_flush(&self, list: String, dynamic: bool) -> Result<u64, DataplaneError> {
         match self.ask(&Request::ListFlush { list, dynamic }).await? {
             Response::Flushed { removed } => Ok(removed),
-            other => Err(self.unexpected(&other)),
-        }
-    }
-
-    async fn done(&self, request: &Request) -> Result<(), DataplaneError> {
-        match self.ask(request).await? {
-            Response::Done => Ok(()),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -263,6 +263,7 @@ impl Dataplane {
             Response::Metrics(_) => "metrics",
             Response::Applied { .. } => "applied",
             Response::Reloaded(_) => "reloaded",
+            Response::Added { .. } => "added",
             Response::Done => "done",
             Response::Flushed { .. } => "flushed",
             Response::Refused { .. } => "refused",
@@ -334,7 +335,7 @@ mod tests {
 
     async fn failure(says: &[&str], stay: bool) -> DataplaneError {
         let (_dir, dataplane) = peer(says, stay);
-        dataplane.list_remove("knocked".into(), AddressSet::from(IpAddr::from([192, 0, 2, 1]))).await.unwrap_err()
+        dataplane.status().await.unwrap_err()
     }
 
     #[tokio::test]
@@ -386,7 +387,9 @@ mod tests {
     #[tokio::test]
     async fn done_is_done() {
         let (_dir, dataplane) = peer(&[GREETING, "{\"response\":\"done\"}\n"], true);
-        dataplane.list_add(Vec::new()).await.unwrap();
+        dataplane.list_remove("knocked".into(), AddressSet::from(IpAddr::from([192, 0, 2, 1]))).await.unwrap();
+        let (_dir, dataplane) = peer(&[GREETING, "{\"response\":\"added\",\"with\":{\"left\":2}}\n"], true);
+        assert_eq!(dataplane.list_add(Vec::new()).await.unwrap(), 2);
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! | GET `/api/v1/lists?list=&address=&limit=…` | [`messages::ListQuery`] → [`Lists`] |
 //! | GET `/api/v1/doors?door=&limit=` | [`Doors`] |
 //! | POST `/api/v1/reload` | [`Reloaded`] |
-//! | POST `/api/v1/lists` | [`messages::ListImport`] → 204 |
+//! | POST `/api/v1/lists` | [`messages::ListImport`] → [`messages::Imported`] |
 //! | POST `/api/v1/apply` | [`messages::Apply`] → [`messages::Applied`] |
 //! | POST `/api/v1/lists/{list}` | [`messages::ListAdd`] → 204 |
 //! | DELETE `/api/v1/lists/{list}?dynamic=` | [`messages::Flushed`] |
@@ -40,7 +40,7 @@ use tracing::{info, warn};
 
 use self::failure::Failure;
 use self::messages::{
-    Applied, Apply, DoorQuery, FlushQuery, Flushed, ListAdd, ListImport, ListQuery, MAX_LIMIT, Workers,
+    Applied, Apply, DoorQuery, FlushQuery, Flushed, Imported, ListAdd, ListImport, ListQuery, MAX_LIMIT, Workers,
 };
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
@@ -226,12 +226,12 @@ async fn list_add(
 async fn list_import(
     State(app): State<Arc<App>>,
     body: Result<Json<ListImport>, JsonRejection>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Json<Imported>, Failure> {
     let Json(ListImport { entries }) = body?;
     let count = entries.len();
-    app.ask(app.dataplane.list_add(entries)).await?;
-    info!(entries = count, "entries added");
-    Ok(StatusCode::NO_CONTENT)
+    let left = app.ask(app.dataplane.list_add(entries)).await?;
+    info!(entries = count, left, "entries added");
+    Ok(Json(Imported { left }))
 }
 
 async fn list_flush(

@@ -402,7 +402,7 @@ fn sent(arguments: &[&str]) -> (Result<String, Failed>, Vec<String>) {
         let (head, body) = request.into_parts();
         let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         taken.lock().unwrap().push(format!("{} {} {body}", head.method, head.uri));
-        "{\"removed\":2}"
+        r#"{"removed":2,"left":0}"#
     });
     let result = asking(answers, arguments);
     let sent = all.lock().unwrap().clone();

@@ -40,6 +40,9 @@ use crate::shard::{Key, Place, SLOT_BYTES, Secret, Shard, Tally, Terms};
 use crate::sync::{AtomicU64, Mutex, MutexGuard};
 use crate::table::Entries;
 
+#[path = "lists/room.rs"]
+mod room;
+
 /// How many lists there can be. An address's membership is a mask of so many bits.
 pub const MAX_LISTS: usize = 256;
 

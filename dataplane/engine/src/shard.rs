@@ -173,6 +173,7 @@ const NANOS_PER_MS: u64 = 1_000_000;
 struct Queue {
     oldest: u32,
     newest: u32,
+    length: u32,
 }
 
 /// What happened to one list in this shard.
@@ -232,7 +233,7 @@ impl Shard {
             quota: None,
             entries: boxed(slots as usize, unused)?,
             buckets: boxed(slots as usize, || NIL)?,
-            queues: [Queue { oldest: NIL, newest: NIL }; LEVELS],
+            queues: [Queue { oldest: NIL, newest: NIL, length: 0 }; LEVELS],
             free: NIL,
             fresh: 0,
             cursor: 0,
@@ -374,6 +375,20 @@ impl Shard {
             }
         }
         (end < self.fresh).then_some(end)
+    }
+
+    /// When the address's entry that counts for all other ends is over, and whether it is of the highest rank; none if
+    /// there is none.
+    pub(crate) fn standing(&self, hash: u64, key: Key, list: ListId, now: Time) -> Option<(Time, bool)> {
+        let slot = self.find(hash, key, |entry| (entry.list, entry.to) == (list, 0))?;
+        let Entry { expiry, level, .. } = *self.entry(slot);
+        self.entry(slot).is_live(now).then_some((expiry, queue_of(level) == LEVELS - 1))
+    }
+
+    /// How many more entries of the highest rank would leave a tenth of the slots to others.
+    pub(crate) fn room_for_highest(&self) -> usize {
+        let slots = self.entries.len();
+        (slots - slots / 10).saturating_sub(self.queues[LEVELS - 1].length as usize)
     }
 
     /// What happened to a list here.
@@ -587,6 +602,7 @@ impl Shard {
     fn enqueue(&mut self, slot: u32) {
         let queue = queue_of(self.entry(slot).level);
         let older = std::mem::replace(&mut self.queues[queue].newest, slot);
+        self.queues[queue].length += 1;
         let entry = self.entry_mut(slot);
         (entry.older, entry.newer) = (older, NIL);
         if older == NIL {
@@ -600,6 +616,7 @@ impl Shard {
     fn dequeue(&mut self, slot: u32) {
         let Entry { older, newer, level, .. } = *self.entry(slot);
         let queue = queue_of(level);
+        self.queues[queue].length -= 1;
         if older == NIL {
             self.queues[queue].oldest = newer;
         } else {

@@ -63,8 +63,9 @@ pub enum Request {
     /// Read the configuration file again, and take over its doors and its `[policy]` as [`Request::Apply`] does with rules.
     /// Answered by [`Response::Reloaded`], or else as that.
     Reload,
-    /// Put entries in lists, all or none. What the rules hold for good already stays as it is. Answered by
-    /// [`Response::Done`].
+    /// Put entries in lists, all or none. What the rules hold for good already stays as it is, and so does what is to get
+    /// a timeout and is in for good already. Answered by [`Response::Added`], or [`Response::Refused`] if a single entry
+    /// was to get a timeout and cannot.
     ListAdd {
         /// The entries.
         entries: Vec<NewEntry>,
@@ -108,6 +109,11 @@ pub enum Response {
     },
     /// To [`Request::Reload`].
     Reloaded(Reloaded),
+    /// To [`Request::ListAdd`].
+    Added {
+        /// Entries that were left as they were: they are in for good already.
+        left: u64,
+    },
     /// To [`Request::ListFlush`].
     Flushed {
         /// Entries that are gone.

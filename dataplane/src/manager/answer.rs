@@ -21,6 +21,7 @@ use crate::store::Stored;
 const APPLY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why something was not done as it should be: because the request makes no sense, or not.
+#[derive(Debug)]
 pub(super) enum Problem {
     Theirs(String),
     Ours(String),
@@ -51,7 +52,7 @@ impl Manager {
                 let reloaded = self.reload();
                 self.applied(reloaded.map(Response::Reloaded))
             }
-            Request::ListAdd { entries } => or_problem(self.list_add(entries).map(|()| Response::Done)),
+            Request::ListAdd { entries } => or_problem(self.list_add(entries).map(|left| Response::Added { left })),
             Request::ListRemove { list, address } => {
                 or_problem(self.list_remove(&list, &address).map(|()| Response::Done))
             }

@@ -4,25 +4,20 @@
 //! [`crate::held`]. An address with a timeout goes where packets put addresses, but outranks them. What the rules hold
 //! is changed by changing the rules.
 
-use std::collections::HashSet;
-use std::net::IpAddr;
-
-use knockplane_engine::lists::{Added, ListId, OPERATOR_LEVEL};
-use knockplane_policy::rule::{self, AddressSet, EntryAddress};
+use knockplane_engine::lists::{ListId, Lists as Engine};
+use knockplane_policy::rule::{AddressSet, EntryAddress};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{ListQuery, Lists, NewEntry};
 
 use super::Manager;
+use super::adding::Adding;
 use super::answer::Problem;
 use super::page::Places;
 use crate::generation::Generation;
-use crate::held::{Bounds, Change, Entry};
+use crate::held::{Change, Held};
 
 /// Entries in one answer at most, so that it fits a line, and is found in a fraction of a second.
 pub(super) const MAX_ENTRIES: usize = 100_000;
-
-/// Bytes of a comment at most, so that an answer of so many entries fits a line.
-const MAX_COMMENT: usize = 1_000;
 
 impl Manager {
     pub(super) fn lists(&self, query: &ListQuery) -> Lists {
@@ -42,110 +37,27 @@ impl Manager {
         }
     }
 
-    /// Puts entries in lists, all or none.
-    pub(super) fn list_add(&mut self, entries: Vec<NewEntry>) -> Result<(), Problem> {
-        let now = self.shared.clock.now();
-        for entry in &entries {
-            check(entry).map_err(Problem::Theirs)?;
-        }
+    /// Puts entries in lists, all or none; says how many are in for good already, and were left as they were.
+    pub(super) fn list_add(&mut self, entries: Vec<NewEntry>) -> Result<u64, Problem> {
         match &entries[..] {
             [NewEntry { list, address, .. }] => tracing::info!(%address, list, "to be listed by request"),
             entries => tracing::info!(entries = entries.len(), "to be listed by request"),
         }
-        let entries = self.without_what_rules_hold(entries);
-        let names: HashSet<&str> = entries.iter().map(|entry| entry.list.as_str()).collect();
-        let lists = &self.shared.state.lists;
-        let unknown: Vec<_> =
-            names.into_iter().filter(|name| lists.id(name).is_none()).map(|name| (name, OPERATOR_LEVEL)).collect();
-        lists.bind_all(&unknown).map_err(|error| Problem::Theirs(error.to_string()))?;
-
-        let (mut added, mut held) = (Vec::new(), Vec::new());
-        for NewEntry { list, address, timeout, comment } in entries {
-            let until = timeout.map(|timeout| now + timeout);
-            let known = self.held.list(&list).and_then(|entries| entries.get(&address.bounds()));
-            if until.is_some() && known.is_some_and(|known| known.until.is_none()) {
-                // What is static stays so.
-                continue;
-            }
-            match (until, address.single()) {
-                (Some(until), Some(single)) => added.push((list, single, until, comment)),
-                _ => {
-                    let entry = Entry { comment, until, set: address };
-                    held.push(Change { bounds: entry.set.bounds(), list, entry: Some(entry) });
-                }
-            }
-        }
-        let held_now: Vec<_> = held.iter().map(|change| (change.list.clone(), change.bounds)).collect();
-        self.add_for_a_time(added, now, |manager| manager.change_held(held))?;
-        for (list, (first, last)) in &held_now {
-            if let (Some(id), true) = (self.shared.state.lists.id(list), first == last) {
-                self.shared.state.lists.remove(id, *first, now);
-            }
-        }
-        Ok(())
-    }
-
-    /// Those that the rules do not hold for good already.
-    fn without_what_rules_hold(&self, mut entries: Vec<NewEntry>) -> Vec<NewEntry> {
+        let now = self.shared.clock.now();
         let generation = self.shared.generation.load();
-        let wanted: HashSet<(&str, Bounds)> =
-            entries.iter().map(|entry| (entry.list.as_str(), entry.address.bounds())).collect();
-        let of_rules = generation.rules().address_lists.iter().filter_map(|entry| {
-            let bounds = bounds_of(entry).filter(|_| entry.timeout.is_none())?;
-            wanted.contains(&(entry.list.as_str(), bounds)).then_some((entry.list.as_str(), bounds))
-        });
-        let of_rules: HashSet<(&str, Bounds)> = of_rules.collect();
-        if !of_rules.is_empty() {
-            entries.retain(|entry| !of_rules.contains(&(entry.list.as_str(), entry.address.bounds())));
-        }
-        entries
-    }
-
-    /// Adds addresses with a timeout, then does the rest; if either fails, neither was done.
-    fn add_for_a_time(
-        &mut self,
-        entries: Vec<(String, IpAddr, Time, String)>,
-        now: Time,
-        rest: impl FnOnce(&mut Manager) -> Result<(), Problem>,
-    ) -> Result<(), Problem> {
-        let mut new = Vec::new();
-        let lists = &self.shared.state.lists;
-        let mut result = Ok(());
-        for (list, address, until, _) in &entries {
-            let Some(id) = lists.id(list) else { continue };
-            match lists.add_by_operator(id, *address, *until, now) {
-                Added::New => new.push((id, *address)),
-                Added::Refreshed | Added::Kept => {}
-                Added::Refused => {
-                    let full = "the lists are full of entries of the same rank; raise `list-capacity`";
-                    result = Err(Problem::Theirs(format!("there is no room for {address}: {full}; nothing was added")));
-                    break;
-                }
-            }
-        }
-        if let Err(problem) = result.and_then(|()| rest(self)) {
-            let lists = &self.shared.state.lists;
-            new.into_iter().for_each(|(id, address)| _ = lists.remove(id, address, now));
-            return Err(problem);
-        }
-        for (list, address, _, comment) in entries {
-            if let Some(id) = self.shared.state.lists.id(&list) {
-                self.notes.set(id, address, comment);
-            }
-        }
-        Ok(())
+        let adding = Adding {
+            lists: &self.shared.state.lists,
+            held: &mut self.held,
+            notes: &mut self.notes,
+            rules: generation.rules(),
+            source: &generation.source,
+        };
+        adding.add(entries, now)
     }
 
     /// Changes what is held, on disk and for the workers.
     fn change_held(&mut self, changes: Vec<Change>) -> Result<(), Problem> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        self.held.change(changes).map_err(|error| {
-            let kept = self.held.path().display();
-            Problem::Ours(format!("cannot keep the entries in {kept}: {error}; nothing changed"))
-        })?;
-        self.held.install(&self.shared.state.lists).map_err(|error| Problem::Ours(error.to_string()))
+        change_held(&mut self.held, &self.shared.state.lists, changes)
     }
 
     /// Takes an entry out of a list, wherever it is held.
@@ -231,25 +143,14 @@ impl Manager {
     }
 }
 
-/// The addresses of an entry of the rules, if it is in its list.
-fn bounds_of(entry: &rule::ListEntry) -> Option<Bounds> {
-    match &entry.address {
-        EntryAddress::Set(set) if !entry.disabled => Some(set.bounds()),
-        _ => None,
+/// Changes what is held, on disk and for the workers; if that fails, nothing changed.
+pub(super) fn change_held(held: &mut Held, lists: &Engine, changes: Vec<Change>) -> Result<(), Problem> {
+    if changes.is_empty() {
+        return Ok(());
     }
-}
-
-/// Whether an entry can be kept and shown.
-fn check(entry: &NewEntry) -> Result<(), String> {
-    let NewEntry { list, address, comment, .. } = entry;
-    if list.is_empty() || list.starts_with('!') || list.contains(|char: char| char.is_control() || char == ',') {
-        return Err(format!("`{}` is no name of a list: write printable characters without `,`", list.escape_debug()));
-    }
-    if matches!(address, AddressSet::Range(first, _) if first.is_ipv6()) {
-        return Err(format!("{address} is a range, and ranges exist for IPv4 only: write prefixes"));
-    }
-    if comment.len() > MAX_COMMENT {
-        return Err(format!("the comment of {address} has {} bytes: write at most {MAX_COMMENT}", comment.len()));
-    }
-    Ok(())
+    held.change(changes).map_err(|error| {
+        let kept = held.path().display();
+        Problem::Ours(format!("cannot keep the entries in {kept}: {error}; nothing changed"))
+    })?;
+    held.install(lists).map_err(|error| Problem::Ours(error.to_string()))
 }

@@ -5,6 +5,7 @@
 //! that went down are said once. SIGHUP has it read the configuration again. When it ends, it stops the workers and waits
 //! for them.
 
+mod adding;
 mod answer;
 mod connection;
 mod doors;

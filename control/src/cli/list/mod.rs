@@ -20,7 +20,7 @@ use super::http::Client;
 use super::table::{count, printable};
 use super::{Failed, as_json, decode, encoded, parse_timeout, pretty, show};
 use crate::Exit;
-use crate::api::messages::{DEFAULT_LIMIT, Flushed, ListAdd, ListImport, ListQuery, MAX_LIMIT};
+use crate::api::messages::{DEFAULT_LIMIT, Flushed, Imported, ListAdd, ListImport, ListQuery, MAX_LIMIT};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -153,9 +153,17 @@ async fn import(client: &Client, file: &Path) -> Result<String, Failed> {
         Failed::new(Exit::Invalid, format!("{name}: {}; nothing was added", count(bad.problems, "problem")))
     })?;
     let number = entries.len();
-    client.send(Method::POST, "/api/v1/lists", Some(as_json(&ListImport { entries })?)).await?;
+    let answer = client.send(Method::POST, "/api/v1/lists", Some(as_json(&ListImport { entries })?)).await?;
+    Ok(imported(&name, number, &decode(&answer)?))
+}
+
+fn imported(name: &str, number: usize, Imported { left }: &Imported) -> String {
     let entries = if number == 1 { "entry of it is" } else { "entries of it are" };
-    Ok(format!("{name}: {number} {entries} in\n"))
+    let left = match left {
+        0 => String::new(),
+        _ => format!("; {left} of them were in for good already, and were left as they were"),
+    };
+    format!("{name}: {number} {entries} in{left}\n")
 }
 
 /// The entries that a query is about, at most so many, however many answers that takes.
@@ -192,4 +200,16 @@ fn words(query: &ListQuery) -> String {
         (query.after_tag != 0).then(|| format!("&after-tag={}", query.after_tag)),
     ];
     format!("limit={}", query.limit) + &rest.into_iter().flatten().collect::<String>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_tells_what_it_left() {
+        assert_eq!(imported("a.rsc", 1, &Imported { left: 0 }), "a.rsc: 1 entry of it is in\n");
+        let told = "a.rsc: 5 entries of it are in; 2 of them were in for good already, and were left as they were\n";
+        assert_eq!(imported("a.rsc", 5, &Imported { left: 2 }), told);
+    }
 }

@@ -291,6 +291,34 @@ fn what_is_held_for_good_takes_no_room_and_is_changed_by_no_packet() {
 }
 
 #[test]
+fn what_an_operator_would_meet_is_known_before() {
+    let lists = Lists::with_secret(10, [1, 2]).unwrap();
+    let [first, second, _] = bound(&lists);
+    let room = |many: u32| lists.has_room_for((0..many).map(|number| (first, v4(number))), after(0));
+    assert!(room(9) && !room(10), "a tenth is left to packets");
+    (0..10).for_each(|number| _ = lists.add(first, v4(number), after(9), after(0)));
+    assert!(room(9) && !room(10), "operators outrank them");
+    (0..5).for_each(|number| _ = lists.add_by_operator(first, v4(number), after(9), after(0)));
+    assert!(room(9) && !room(10), "whoever is in by an operator needs no more room");
+    (0..5).for_each(|number| _ = lists.add_by_operator(second, v4(number), after(9), after(0)));
+    assert!(room(5) && !room(6));
+    (0..5).for_each(|number| _ = lists.remove(second, v4(number), after(0)));
+    assert!(room(9) && Lists::new(1).unwrap().has_room_for([(first, v4(0))].into_iter(), after(0)));
+
+    let mut lists = Lists::new(10).unwrap();
+    lists.set_first_steps(FirstSteps { v6_by_prefix: true, ..FirstSteps::default() }).unwrap();
+    let [first, second, _] = bound(&lists);
+    let address: IpAddr = "2001:db8::1".parse().unwrap();
+    for list in [first, second] {
+        lists.add_for(list, address, 7, Time::NEVER, after(0));
+        lists.add(list, v4(1), after(5), after(0));
+        assert!(!lists.lasts(list, address, after(0)) && !lists.lasts(list, v4(1), after(0)));
+        lists.add(list, address, Time::NEVER, after(0));
+        assert!(lists.lasts(list, address, after(0)), "also where its network is what is in");
+    }
+}
+
+#[test]
 fn the_lowest_levels_gauge_is_true_within_the_budget_of_a_second() {
     let lists = Lists::with_secret(100_000, [9, 9]).unwrap();
     let [first, _, third] = bound(&lists);
