@@ -78,7 +78,7 @@ impl Held {
         lists.bind_all(&unknown)?;
         lists.hold(self.lists.iter().flat_map(|(name, entries)| {
             let list = lists.id(name);
-            entries.values().filter_map(move |entry| Some((list?, &entry.set)))
+            entries.values().filter_map(move |entry| Some((list?, &entry.set, entry.until)))
         }));
         Ok(())
     }
@@ -110,7 +110,8 @@ impl Held {
         Change { list, bounds, entry: before }
     }
 
-    /// Forgets what has expired; whether there was anything.
+    /// Forgets what has expired; whether there was anything. It counts no more from its expiry on: only the room is given
+    /// back here.
     pub(crate) fn expire(&mut self, now: Time) -> bool {
         if now < self.next_expiry {
             return false;
@@ -228,6 +229,8 @@ mod tests {
         let list = lists.id("a").unwrap();
         let is_in = |address: [u8; 4]| lists.membership(address.into(), 0, Time::default()).contains(list);
         assert!(is_in([192, 0, 2, 9]) && !held.expire(Time::from_nanos(4)));
+        let after = lists.membership([192, 0, 2, 9].into(), 0, Time::from_nanos(5));
+        assert!(!after.contains(list), "to the nanosecond, whenever somebody looks after it");
         assert!(held.expire(Time::from_nanos(5)) && !held.expire(Time::from_nanos(6)));
         held.install(&lists).unwrap();
         assert!(!is_in([192, 0, 2, 9]));

@@ -16,7 +16,7 @@
 //! - Nobody outside can choose addresses that share a shard or a bucket: the secret is drawn at every start. Where first
 //!   steps are kept by the network, the addresses of one IPv6 network share a shard, and nothing more.
 //! - First steps can have a quota for each source prefix: see `quota.rs`.
-//! - What operators put in for good ([`Lists::hold`]) takes none of this room: it is swapped in whole, and no packet
+//! - What operators hold, for good or for a time ([`Lists::hold`]), takes none of this room: it is swapped in whole, and no packet
 //!   changes it.
 //! - Lists are known by name. A name keeps its id as long as the process lives, so entries survive new rules.
 
@@ -102,7 +102,7 @@ pub struct Lists {
     v6_by_prefix: bool,
     levels: [AtomicU8; MAX_LISTS],
     names: RwLock<Names>,
-    /// What operators put in for good; none while that is nothing.
+    /// What operators hold; none while that is nothing.
     held: ArcSwapOption<Entries>,
     /// Whether that is anything: seldom, and cheaper to ask at every lookup.
     holds: AtomicBool,
@@ -276,7 +276,12 @@ impl Lists {
             lookup.listed.elsewhere |= listed.elsewhere;
         }
         // Under the lock that `hold` takes: whoever sees the version from after it sees what it holds.
-        lookup.listed.lists.insert_all(self.held(key));
+        if self.holds.load(Ordering::Relaxed)
+            && let Some(held) = &*self.held.load()
+        {
+            let (set, time) = held.find(key, now);
+            lookup.add(set, time);
+        }
         lookup
     }
 
@@ -286,11 +291,11 @@ impl Lists {
         (lookup.from..lookup.until).contains(&now) && version == Some(lookup.version)
     }
 
-    /// From now on these are in the lists, in place of what was held before: beside what is added, never evicted, and
-    /// changed by no packet.
-    pub fn hold<'e>(&self, entries: impl Iterator<Item = (ListId, &'e AddressSet)>) {
+    /// From now on these are in the lists, each until then or for good, in place of what was held before: beside what is
+    /// added, never evicted, and changed by no packet.
+    pub fn hold<'e>(&self, entries: impl Iterator<Item = (ListId, &'e AddressSet, Option<Time>)>) {
         let mut entries = entries.peekable();
-        let held = entries.peek().is_some().then(|| Arc::new(Entries::of_lasting(entries)));
+        let held = entries.peek().is_some().then(|| Arc::new(Entries::of(entries)));
         let holds = held.is_some();
         self.held.store(held);
         self.holds.store(holds, Ordering::Relaxed);
@@ -301,8 +306,8 @@ impl Lists {
         }
     }
 
-    /// The lists that hold the address for good.
-    fn held(&self, key: Key) -> ListSet {
+    /// The lists that operators hold the address in for good.
+    fn held_for_good(&self, key: Key) -> ListSet {
         if !self.holds.load(Ordering::Relaxed) {
             return ListSet::default();
         }
@@ -316,7 +321,7 @@ impl Lists {
 
     /// As [`Lists::add`], for the other end of this tag alone.
     pub fn add_for(&self, list: ListId, address: IpAddr, to: u32, expiry: Time, now: Time) -> Added {
-        if self.held(address.into()).contains(list) {
+        if self.held_for_good(address.into()).contains(list) {
             return Added::Kept;
         }
         self.add_at(Place { list, to }, address, Terms { level: self.level(list), expiry, now })

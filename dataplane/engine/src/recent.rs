@@ -97,8 +97,8 @@ mod tests {
         assert_eq!(is_in(at(8)), (false, true));
         lists.remove(two, address, at(8));
         assert_eq!(is_in(at(8)), (false, false));
-        lists.hold(std::iter::once((one, &address.into())));
-        assert_eq!(is_in(at(8)), (true, false));
+        lists.hold([(one, &address.into(), None), (two, &address.into(), Some(at(10)))].into_iter());
+        assert_eq!((is_in(at(8)), is_in(at(10))), ((true, true), (true, false)), "a time ends without anybody's doing");
         lists.hold(std::iter::empty());
         assert_eq!(is_in(at(8)), (false, false));
     }

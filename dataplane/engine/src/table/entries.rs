@@ -1,4 +1,5 @@
-//! What address lists hold from the start: the entries of a rule file, compiled with its rules.
+//! What address lists hold from the start: the entries of a rule file, compiled with its rules; and, in the same form,
+//! what operators hold.
 //!
 //! Addresses, prefixes and ranges become a map of where the answer changes, whose cost is the same whatever the entries
 //! say, and a million of them are swapped in one pointer. Those with a timeout have a map for each list, of when the
@@ -84,33 +85,39 @@ impl Entries {
     /// All entries that are not disabled, as of now. Single addresses with a timeout are handed back, unless what
     /// lasts covers them: they go where packets put addresses.
     pub(super) fn build(rules: &RuleSet, lists: &HashMap<String, ListId>, now: Time) -> (Entries, SingleTimed) {
-        let (mut lasting, mut timed_ranges, mut single_timed) = (Ranges::default(), BTreeMap::new(), Vec::new());
-        for entry in rules.address_lists.iter().filter(|entry| !entry.disabled) {
-            let EntryAddress::Set(set) = &entry.address else { continue };
-            let list = lists[entry.list.as_str()];
-            match entry.timeout {
-                Some(timeout) if single(set).is_some() => single_timed.push((list, first(set), now + timeout)),
-                Some(timeout) => timed_ranges.entry(list).or_insert_with(Ranges::default).push(set, now + timeout),
-                None => lasting.push(set, list),
+        let mut single_timed = Vec::new();
+        let others = rules.address_lists.iter().filter(|entry| !entry.disabled).filter_map(|entry| {
+            let EntryAddress::Set(set) = &entry.address else { return None };
+            let (list, until) = (lists[entry.list.as_str()], entry.timeout.map(|timeout| now + timeout));
+            match until {
+                Some(until) if single(set).is_some() => {
+                    single_timed.push((list, first(set), until));
+                    None
+                }
+                _ => Some((list, set, until)),
             }
-        }
-        let timed = |(list, ranges): (ListId, Ranges<Time>)| {
-            let last = ranges.items().max().unwrap_or_default();
-            Timed { list, expiries: Both::build::<Latest>(ranges), last }
-        };
-        let timed = timed_ranges.into_iter().map(timed).collect();
-        let entries = Entries { lasting: Both::build::<InLists>(lasting), timed };
+        });
+        let entries = Entries::of(others);
         // The longest that the file says counts.
         single_timed.sort_by_key(|(_, _, expiry)| *expiry);
         single_timed.retain(|(list, address, _)| !entries.lasting((*address).into()).contains(*list));
         (entries, single_timed)
     }
 
-    /// Entries that all last.
-    pub(crate) fn of_lasting<'e>(entries: impl Iterator<Item = (ListId, &'e AddressSet)>) -> Entries {
-        let mut lasting = Ranges::default();
-        entries.for_each(|(list, set)| lasting.push(set, list));
-        Entries { lasting: Both::build::<InLists>(lasting), timed: Vec::new() }
+    /// Entries, each until then; for good if none.
+    pub(crate) fn of<'e>(entries: impl Iterator<Item = (ListId, &'e AddressSet, Option<Time>)>) -> Entries {
+        let (mut lasting, mut timed) = (Ranges::default(), BTreeMap::<ListId, Ranges<Time>>::new());
+        for (list, set, until) in entries {
+            match until {
+                Some(until) => timed.entry(list).or_default().push(set, until),
+                None => lasting.push(set, list),
+            }
+        }
+        let timed = timed.into_iter().map(|(list, ranges)| {
+            let last = ranges.items().max().unwrap_or_default();
+            Timed { list, expiries: Both::build::<Latest>(ranges), last }
+        });
+        Entries { timed: timed.collect(), lasting: Both::build::<InLists>(lasting) }
     }
 
     /// The lists that the address is in now, and from when until when that is so.

@@ -42,7 +42,7 @@ mod table {
             (ListSet::default(), Time::default()..Time::NEVER)
         }
 
-        pub(crate) fn of_lasting<'a>(_: impl Iterator<Item = (ListId, &'a AddressSet)>) -> Entries {
+        pub(crate) fn of<'a>(_: impl Iterator<Item = (ListId, &'a AddressSet, Option<Time>)>) -> Entries {
             Entries
         }
 
