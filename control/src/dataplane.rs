@@ -208,17 +208,26 @@ impl Dataplane {
 
     async fn ask(&self, request: &Request) -> Result<Response, DataplaneError> {
         let line = self.line(request)?;
-        let within = match request {
-            Request::Apply { .. } | Request::Reload | Request::ListAdd { .. } | Request::ListFlush { .. } => {
-                CHANGE_WITHIN
-            }
-            _ => self.answer_within,
-        };
+        let within = self.answer_within(request);
         match timeout(within, self.converse(&line)).await {
             Ok(Ok(Response::Refused { error })) => Err(DataplaneError::Refused(error)),
             Ok(Ok(Response::Failed { error })) => Err(DataplaneError::Failed(error)),
             Ok(answer) => answer,
             Err(_) => Err(DataplaneError::Silent(within)),
+        }
+    }
+
+    /// How long an answer may take: what is kept on disk is written whole with every change.
+    fn answer_within(&self, request: &Request) -> Duration {
+        match request {
+            Request::Apply { .. }
+            | Request::Reload
+            | Request::ListAdd { .. }
+            | Request::ListRemove { .. }
+            | Request::ListFlush { .. } => CHANGE_WITHIN,
+            Request::Status | Request::Rules | Request::Lists(_) | Request::Doors { .. } | Request::Metrics => {
+                self.answer_within
+            }
         }
     }
 
@@ -390,6 +399,14 @@ mod tests {
         dataplane.list_remove("knocked".into(), AddressSet::from(IpAddr::from([192, 0, 2, 1]))).await.unwrap();
         let (_dir, dataplane) = peer(&[GREETING, "{\"response\":\"added\",\"with\":{\"left\":2}}\n"], true);
         assert_eq!(dataplane.list_add(Vec::new()).await.unwrap(), 2);
+    }
+
+    #[test]
+    fn what_is_written_to_disk_has_time() {
+        let dataplane = Dataplane::new("/x");
+        let removal = Request::ListRemove { list: "a".into(), address: IpAddr::from([192, 0, 2, 1]).into() };
+        assert_eq!(dataplane.answer_within(&removal), CHANGE_WITHIN);
+        assert_eq!(dataplane.answer_within(&Request::Status), ANSWER_WITHIN);
     }
 
     #[test]
