@@ -129,6 +129,11 @@ impl Held {
         self.lists.iter().map(|(name, entries)| (name.as_str(), entries))
     }
 
+    /// How many entries are held.
+    pub(crate) fn number(&self) -> usize {
+        self.lists.values().map(BTreeMap::len).sum()
+    }
+
     /// What is held in a list.
     pub(crate) fn list(&self, name: &str) -> Option<&BTreeMap<Bounds, Entry>> {
         self.lists.get(name)

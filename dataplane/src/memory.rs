@@ -1,7 +1,8 @@
 //! Whether there is the memory that the configuration asks for.
 //!
-//! The address lists write all of theirs at start. Without a look before, a capacity that is too large would be granted,
-//! and the kernel would then kill this process, or another one, without a word about why.
+//! The address lists write all of theirs at start, and connections once rules track them. Without a look before, a capacity
+//! that is too large would be granted, and the kernel would then kill this process, or another one, without a word about
+//! why.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,36 +10,75 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use knockplane_engine::lists::FirstSteps;
 
-/// A sixteenth is left for everything else: rings, rules, connections.
+/// A sixteenth is left for everything else: rings, rules.
 const SHARE: u64 = 16;
 
 /// What may still be taken, and what sets the limit.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Free {
     bytes: u64,
     limit: String,
 }
 
-/// Refuses lists that would not fit the machine, or the control group that this process is in.
+/// Refuses lists and connections that would not fit the machine, or the control group that this process is in.
 ///
 /// # Errors
 /// How much they take, how much there is, and what would fit.
-pub(crate) fn check(list_capacity: usize, first_steps: FirstSteps) -> anyhow::Result<()> {
-    fits(list_capacity, first_steps, free(Path::new("/")))
+pub(crate) fn check(list_capacity: usize, first_steps: FirstSteps, connections: Connections) -> anyhow::Result<()> {
+    fits(list_capacity, first_steps, connections, free(Path::new("/")))
 }
 
-/// Whether the lists fit. Where nothing is known of memory, they do.
-fn fits(list_capacity: usize, first_steps: FirstSteps, free: Option<Free>) -> anyhow::Result<()> {
+/// As [`check`], of what connections are still to take, while everything runs.
+///
+/// # Errors
+/// How much they take, and how much there is.
+pub(crate) fn check_connections(connections: Connections) -> anyhow::Result<()> {
+    connections_fit(connections, free(Path::new("/")))
+}
+
+/// So many connections, and the bytes that these rules have them take; none if they track none.
+#[derive(Clone, Copy)]
+pub(crate) struct Connections {
+    pub(crate) capacity: usize,
+    pub(crate) bytes: u64,
+}
+
+/// Whether all of it fits. Where nothing is known of memory, it does.
+fn fits(
+    list_capacity: usize,
+    first_steps: FirstSteps,
+    connections: Connections,
+    free: Option<Free>,
+) -> anyhow::Result<()> {
+    connections_fit(connections, free.clone())?;
     let Some(Free { bytes, limit }) = free else { return Ok(()) };
     let each = first_steps.entry_bytes() as u64;
     let needed = (list_capacity as u64).saturating_mul(each);
-    let fitting = (bytes - bytes / SHARE) / each;
+    let fitting = (bytes - bytes / SHARE - connections.bytes) / each;
     if list_capacity as u64 <= fitting {
         return Ok(());
     }
+    let beside = match connections {
+        Connections { bytes: 0, .. } => String::new(),
+        Connections { capacity, bytes } => {
+            format!(" beside {} MB for the {capacity} of `connection-capacity`", megabytes(bytes))
+        }
+    };
     bail!(
-        "`list-capacity` is {list_capacity}: that takes {} MB, and {} MB are free ({limit}); set it to at most {fitting}, or \
-         give more memory",
+        "`list-capacity` is {list_capacity}: that takes {} MB{beside}, and {} MB are free ({limit}); set it to at most \
+         {fitting}, or give more memory",
+        megabytes(needed),
+        megabytes(bytes)
+    )
+}
+
+fn connections_fit(Connections { capacity, bytes: needed }: Connections, free: Option<Free>) -> anyhow::Result<()> {
+    let Some(Free { bytes, limit }) = free.filter(|free| needed > free.bytes - free.bytes / SHARE) else {
+        return Ok(());
+    };
+    bail!(
+        "the rules track connections, and `connection-capacity` is {capacity}: that takes {} MB, and {} MB are free \
+         ({limit}); set it lower, which takes a restart, or give more memory",
         megabytes(needed),
         megabytes(bytes)
     )
@@ -110,6 +150,7 @@ fn field(text: &str, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const NONE: Connections = Connections { capacity: 100_000, bytes: 0 };
     const DEFAULT: FirstSteps = FirstSteps { quota: 0, v4_length: 24, v6_length: 64, v6_by_prefix: false };
 
     /// A folder with these files, while `look` looks.
@@ -160,22 +201,34 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_with_what_would() {
         let free = |bytes| Some(Free { bytes, limit: "memory.max".to_owned() });
-        let error = fits(10_000_000, DEFAULT, free(320_000_000)).expect_err("too much").to_string();
+        let error = fits(10_000_000, DEFAULT, NONE, free(320_000_000)).expect_err("too much").to_string();
         assert_eq!(
             error,
             "`list-capacity` is 10000000: that takes 600 MB, and 320 MB are free (memory.max); set it to at most 5000000, \
              or give more memory"
         );
         assert!(
-            fits(5_000_000, DEFAULT, free(320_000_000)).is_ok() && fits(usize::MAX, DEFAULT, free(u64::MAX)).is_err()
+            fits(5_000_000, DEFAULT, NONE, free(320_000_000)).is_ok()
+                && fits(usize::MAX, DEFAULT, NONE, free(u64::MAX)).is_err()
         );
-        assert!(fits(10_000_000, DEFAULT, None).is_ok());
-        let error = fits(5_000_000, FirstSteps { quota: 8, ..DEFAULT }, free(320_000_000)).expect_err("4 bytes more");
+        assert!(fits(10_000_000, DEFAULT, NONE, None).is_ok());
+        let error =
+            fits(5_000_000, FirstSteps { quota: 8, ..DEFAULT }, NONE, free(320_000_000)).expect_err("4 bytes more");
         assert!(error.to_string().contains("at most 4687500"), "{error}");
+
+        let connections = |bytes| Connections { capacity: 100_000, bytes };
+        let error = fits(5_000_000, DEFAULT, connections(60_000_000), free(320_000_000)).expect_err("both");
+        let told = "300 MB beside 60 MB for the 100000 of `connection-capacity`, and 320 MB are free (memory.max); set it to \
+                    at most 4000000";
+        assert!(error.to_string().contains(told), "{error}");
+        assert!(fits(4_000_000, DEFAULT, connections(60_000_000), free(320_000_000)).is_ok());
+        let error = connections_fit(connections(301_000_000), free(320_000_000)).expect_err("too many").to_string();
+        assert!(error.contains("`connection-capacity` is 100000: that takes 301 MB, and 320 MB are free"), "{error}");
+        assert!(connections_fit(connections(300_000_000), free(320_000_000)).is_ok());
     }
 
     #[test]
     fn this_machine_tells_of_its_memory() {
-        assert!(check(1, DEFAULT).is_ok() && check(1 << 50, DEFAULT).is_err());
+        assert!(check(1, DEFAULT, NONE).is_ok() && check(1 << 50, DEFAULT, NONE).is_err());
     }
 }

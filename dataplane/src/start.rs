@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use core_affinity::CoreId;
 use knockplane_engine::events::EventQueue;
 use knockplane_engine::headers;
-use knockplane_engine::state::State;
+use knockplane_engine::state::{self, State};
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::Side;
 use knockplane_ring::{Device, Offload, Program, RingSettings, Rings, XdpMode, raise_memlock_limit};
@@ -25,7 +25,7 @@ use crate::generation::{Book, Generation};
 use crate::held::Held;
 use crate::idle::Idle;
 use crate::manager::{Listener, Manager, Notes, Port, WorkerHandle};
-use crate::memory;
+use crate::memory::{self, Connections};
 use crate::store::{self, Store};
 use crate::worker::{Shared, Worker};
 
@@ -46,11 +46,13 @@ pub(crate) struct Decided {
 /// # Errors
 /// What is wrong with them, and what to do about it.
 pub(crate) fn decide(config: &Config) -> anyhow::Result<Decided> {
-    memory::check(config.list_capacity, config.first_steps)?;
-    let mut state = State::new(config.list_capacity, config.connection_capacity)?;
-    state.lists.set_first_steps(config.first_steps)?;
     let store = Store::new(&config.state_dir);
     let stored = store.load_or_read(&config.rules)?;
+    let capacity = config.connection_capacity;
+    let bytes = state::connection_bytes(capacity, &stored.rules, &config.settings);
+    memory::check(config.list_capacity, config.first_steps, Connections { capacity, bytes })?;
+    let mut state = State::new(config.list_capacity, capacity)?;
+    state.lists.set_first_steps(config.first_steps)?;
     let now = Clock::start().now();
     let mut table = Table::compile(Arc::clone(&stored.rules), &config.settings, &state, now)
         .with_context(|| format!("rules of {}", stored.source))?;

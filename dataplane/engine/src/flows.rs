@@ -55,6 +55,11 @@ struct Set {
     talks: Option<Box<[Talk; WAYS]>>,
 }
 
+/// How many sets so many connections want. A power of two, as the hash chooses by its bits.
+fn sets(capacity: usize) -> usize {
+    capacity.saturating_mul(ROOM).div_ceil(WAYS).next_power_of_two()
+}
+
 /// What tracking makes of a packet, as it is when the packet meets the rules.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
@@ -90,9 +95,22 @@ impl Seen {
 }
 
 impl Flows {
+    /// Bytes that room for about so many connections takes, also to listen to them.
+    pub(crate) fn bytes_for(capacity: usize, listens: bool) -> u64 {
+        let set = size_of::<Mutex<Set>>() + WAYS * size_of::<Flow>();
+        let talks = if listens { WAYS * size_of::<Talk>() } else { 0 };
+        (sets(capacity) as u64).saturating_mul((set + talks) as u64)
+    }
+
+    /// Bytes that are taken.
+    pub(crate) fn bytes(&self) -> u64 {
+        let listens = self.sets.first().is_some_and(|set| lock(set).talks.is_some());
+        Flows::bytes_for(self.sets.len() * WAYS / ROOM, listens)
+    }
+
     /// Room for about so many connections.
     pub fn new(capacity: usize, secret: [u64; 2]) -> Flows {
-        let sets = (capacity * ROOM).div_ceil(WAYS).next_power_of_two();
+        let sets = sets(capacity);
         let set = || Set { tags: [0; WAYS], flows: Box::new([Flow::NONE; WAYS]), talks: None };
         Flows {
             sets: (0..sets).map(|_| Mutex::new(set())).collect(),

@@ -3,10 +3,13 @@
 use std::net::IpAddr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use knockplane_policy::door;
 use knockplane_policy::eval::limits::Bucket;
 use knockplane_policy::eval::replies::{ICMP_ERRORS, TARPIT_ACK_INTERVAL};
-use knockplane_policy::eval::tracking::FRAGMENT_TIMEOUT;
+use knockplane_policy::eval::tracking::{self, FRAGMENT_TIMEOUT};
 use knockplane_policy::packet::Packet;
+use knockplane_policy::rule::{Condition, RuleSet};
+use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 
 use crate::doors::Visitors;
@@ -83,6 +86,11 @@ impl State {
         self.flows.get()
     }
 
+    /// Bytes that connections are still to take once these rules run.
+    pub fn connections_to_come(&self, rules: &RuleSet, settings: &Settings) -> u64 {
+        connection_bytes(self.flow_capacity, rules, settings).saturating_sub(self.flows().map_or(0, Flows::bytes))
+    }
+
     /// There are doors from now on. Takes the memory, once.
     pub(crate) fn open_doors(&self) -> &Visitors {
         self.visitors.get_or_init(|| Visitors::new(self.keys(), self.secret))
@@ -131,6 +139,19 @@ impl State {
     fn datagram(&self, packet: &Packet<'_>) -> Option<Tag> {
         datagram(self.secret, packet, packet.side.index() as u8)
     }
+}
+
+/// Bytes that about so many connections take once these rules run; none if they track none.
+pub fn connection_bytes(connections: usize, rules: &RuleSet, settings: &Settings) -> u64 {
+    // The doors' alone: putting them in front of the others would copy these.
+    let of_doors = door::rules(settings, RuleSet { tracking: rules.tracking.clone(), ..RuleSet::default() });
+    if ![rules, &of_doors].into_iter().any(tracking::is_needed) {
+        return 0;
+    }
+    let running = rules.rules.iter().chain(&of_doors.rules).filter(|rule| rule.runs());
+    let listens = |condition: &Condition| matches!(condition, Condition::Layer7(_) | Condition::TlsHost(_));
+    let listens = running.flat_map(|rule| &rule.matchers).any(|matcher| listens(&matcher.condition));
+    Flows::bytes_for(connections, listens)
 }
 
 /// Fragmented datagrams on their way, peers of a tarpit, sources that scan: never as many as connections, and enough.

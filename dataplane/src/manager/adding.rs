@@ -61,6 +61,7 @@ impl Adding<'_> {
         let ids = self.bind(&entries)?;
         let Plan { held, added, replaced, left } = self.plan(entries, &ids, now)?;
         self.check_room(&added, now)?;
+        self.check_number(&held)?;
         change_held(self.held, self.lists, held)?;
         for (list, address) in replaced {
             self.lists.remove(list, address, now);
@@ -159,6 +160,22 @@ impl Adding<'_> {
             "there is no room for {number} more with a timeout: of the {} entries of `list-capacity` a tenth is left to \
              packets, in each part of it; raise it, or leave the timeout out, which takes no room of it; nothing was added",
             self.lists.capacity()
+        )))
+    }
+
+    /// What is held takes no room of the lists, but memory and disk.
+    fn check_number(&self, held: &[Change]) -> Result<(), Problem> {
+        let is_new =
+            |change: &&Change| !self.held.list(&change.list).is_some_and(|list| list.contains_key(&change.bounds));
+        let new: HashSet<_> = held.iter().filter(is_new).map(|change| (&change.list, change.bounds)).collect();
+        let (number, capacity) = (self.held.number() + new.len(), self.lists.capacity());
+        if new.is_empty() || number <= capacity {
+            return Ok(());
+        }
+        Err(Problem::Theirs(format!(
+            "that would make {number} entries without a timeout, or of more than one address: there may be as many beside \
+             what packets add as there is room for that, {capacity}; raise `list-capacity`, or write prefixes; nothing was \
+             added"
         )))
     }
 }

@@ -10,11 +10,13 @@ use knockplane_engine::table::{CompileError, Table};
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::RuleSet;
+use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{Interface, Metrics, Request, Response, Rules, Status, Worker, WorkerMetrics};
 
 use super::Manager;
 use crate::generation::Generation;
+use crate::memory::{self, Connections};
 use crate::store::Stored;
 
 /// How long an apply waits until every worker runs the new rules. They notice within a turn once they are woken.
@@ -78,6 +80,7 @@ impl Manager {
     fn apply(&mut self, mut rules: RuleSet, source: String) -> Result<u64, Problem> {
         // The doors' are made anew from the configuration, and are not kept.
         rules.rules.retain(|rule| !rule.dynamic);
+        self.check_memory(&rules, &self.config.settings)?;
         let rules = Arc::new(rules);
         let mut table = self.compile(Arc::clone(&rules)).map_err(|error| Problem::Theirs(error.to_string()))?;
         let stored = Stored { source, rules };
@@ -119,6 +122,13 @@ impl Manager {
             )));
         }
         Ok(number)
+    }
+
+    /// Whether there is memory for the connections that these rules track.
+    pub(super) fn check_memory(&self, rules: &RuleSet, settings: &Settings) -> Result<(), Problem> {
+        let bytes = self.shared.state.connections_to_come(rules, settings);
+        memory::check_connections(Connections { capacity: self.config.connection_capacity, bytes })
+            .map_err(|error| Problem::Theirs(format!("{error}; nothing changed")))
     }
 
     fn compile(&self, rules: Arc<RuleSet>) -> Result<Table, CompileError> {

@@ -17,6 +17,7 @@ impl Manager {
         let file = self.config.file.clone();
         let config = Config::load(&file).map_err(|error| Problem::Theirs(format!("{error}; nothing changed")))?;
         let running = self.shared.generation.load_full();
+        self.check_memory(running.rules(), &config.settings)?;
         let table = running.table.with_settings(&config.settings, &self.shared.state).map_err(|error| {
             let (file, source) = (file.display(), &running.source);
             Problem::Theirs(format!("{file}: nothing changed: its doors and [policy] do not suit {source}:\n{error}"))

@@ -7,7 +7,9 @@ use knockplane_engine::state::State;
 use knockplane_engine::table::{Problem, Table};
 use knockplane_policy::door::Door;
 use knockplane_policy::packet::Family;
-use knockplane_policy::rule::{Action, AddressSet, Condition, EntryAddress, Layer7Pattern, ListEntry, Rule, RuleSet};
+use knockplane_policy::rule::{
+    Action, AddressSet, Condition, ConnectionState, EntryAddress, Layer7Pattern, ListEntry, Rule, RuleSet,
+};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 
@@ -227,6 +229,27 @@ fn other_settings_change_neither_rules_nor_times_nor_lists() {
     assert!(is_in(9) && !is_in(10), "and no time begins anew");
     let without = with_door.with_settings(&Settings::default(), &state).unwrap();
     assert_eq!(**without.rules(), rules);
+}
+
+#[test]
+fn what_connections_will_take_is_known_before() {
+    let settings = Settings::default();
+    let state = State::new(10, 100_000).unwrap();
+    let tls = rule_set(vec![rule("input", vec![Condition::TlsHost("*.example.org".to_owned())], Action::Accept)]);
+    let states = rule_set(vec![rule(
+        "input",
+        vec![Condition::ConnectionState([ConnectionState::Invalid].into_iter().collect())],
+        Action::Drop,
+    )]);
+    let to_come = |rules: &RuleSet| state.connections_to_come(rules, &settings);
+    assert_eq!(to_come(&rule_set(vec![layer7("a")])), 0, "a pattern alone tracks nothing");
+    let (few, all) = (to_come(&states), to_come(&tls));
+    assert!((300..700).contains(&(few / 100_000)), "some 350 bytes each, up to the next power of two: {few}");
+    assert!((1_000..2_000).contains(&(all / 100_000)), "{all}");
+    compile(states.clone(), &state).unwrap();
+    assert_eq!((to_come(&states), to_come(&tls)), (0, all - few));
+    compile(tls.clone(), &state).unwrap();
+    assert_eq!(to_come(&tls), 0);
 }
 
 #[test]

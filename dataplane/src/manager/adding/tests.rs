@@ -116,3 +116,18 @@ fn an_import_that_is_refused_pushes_nobody_out() {
     assert!(house.lists.remove_for(secured, host(8), grant, at(0)));
     assert!(!house.is_in("secured", "10.0.2.1", 0) && house.is_in("secured", "10.0.0.8", 0));
 }
+
+#[test]
+fn what_is_held_has_a_bound_too() {
+    let mut house = house(3);
+    assert_eq!(house.add(&["a 10.0.0.1", "a 10.1.0.0/16 60"]), Ok(0));
+    let error = house.add(&["a 10.0.0.1", "a 10.0.0.2", "a 10.0.0.3"]).unwrap_err();
+    assert!(error.contains("make 4 entries") && error.contains("raise `list-capacity`"), "{error}");
+    assert!(!house.is_in("a", "10.0.0.2", 0));
+    assert_eq!(
+        house.add(&["a 10.0.0.2", "a 10.0.0.2", "a 10.0.0.1"]),
+        Ok(0),
+        "what is in already is not counted twice"
+    );
+    assert_eq!(house.add(&["a 10.0.0.1"]), Ok(0));
+}
