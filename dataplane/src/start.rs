@@ -41,12 +41,13 @@ pub(crate) struct Decided {
     table: Table,
 }
 
-/// Reads and compiles the rules that are to run: those applied last, or else the configured ones.
+/// Reads and compiles the rules that are to run: those applied last, or else the configured ones. The state directory is
+/// ours from here on.
 ///
 /// # Errors
 /// What is wrong with them, and what to do about it.
 pub(crate) fn decide(config: &Config) -> anyhow::Result<Decided> {
-    let store = Store::new(&config.state_dir);
+    let store = Store::open(&config.state_dir)?;
     let stored = store.load_or_read(&config.rules)?;
     let capacity = config.connection_capacity;
     let bytes = state::connection_bytes(capacity, &stored.rules, &config.settings);

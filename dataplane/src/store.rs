@@ -12,6 +12,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use knockplane_policy::rsc;
 use knockplane_policy::rule::RuleSet;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 /// Rules and where they came from.
@@ -22,14 +24,32 @@ pub(crate) struct Stored {
     pub(crate) rules: Arc<RuleSet>,
 }
 
-/// `applied.json` in the state directory.
+/// `applied.json` in the state directory, which is ours alone as long as this lives.
 pub(crate) struct Store {
     path: PathBuf,
+    /// Locked; the kernel unlocks it when the process ends, however it ends.
+    _lock: File,
 }
 
 impl Store {
-    pub(crate) fn new(state_dir: &Path) -> Self {
-        Store { path: state_dir.join("applied.json") }
+    /// Makes the state directory ours: two dataplanes would replace each other's files, and neither would notice.
+    ///
+    /// # Errors
+    /// If another dataplane keeps its state there, or the file system refuses.
+    pub(crate) fn open(state_dir: &Path) -> anyhow::Result<Self> {
+        let shown = state_dir.display();
+        let lock = fs::create_dir_all(state_dir).and_then(|()| {
+            File::options().write(true).create(true).truncate(false).mode(0o600).open(state_dir.join("lock"))
+        });
+        let lock =
+            lock.with_context(|| format!("cannot keep state in {shown}; `state-dir` in [dataplane] names it"))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Store { path: state_dir.join("applied.json"), _lock: lock }),
+            Err(Errno::WOULDBLOCK) => {
+                bail!("another dataplane keeps its state in {shown}: stop it first, or set another `state-dir`")
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot lock {shown}/lock")),
+        }
     }
 
     /// What was applied last, or else the rules of the configured file.
@@ -127,7 +147,7 @@ mod tests {
         fs::create_dir_all(&folder).expect("a temporary folder");
         let file = folder.join("rules.rsc");
         fs::write(&file, "/ip firewall filter\nadd action=drop chain=input\n").expect("written");
-        let store = Store::new(&folder.join("state"));
+        let store = Store::open(&folder.join("state")).expect("a folder of our own");
 
         let configured = store.load_or_read(&file).expect("the configured rules");
         assert_eq!(configured.rules.rules.len(), 1);
@@ -144,5 +164,18 @@ mod tests {
         let error = store.load_or_read(&file).expect_err("damage is an error").to_string();
         assert!(error.contains("is damaged; remove it"), "{error}");
         fs::remove_dir_all(&folder).expect("cleaned up");
+    }
+
+    #[test]
+    fn two_dataplanes_do_not_share_a_state_directory() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let state = folder.path().join("state");
+        let first = Store::open(&state).expect("the first");
+        let Err(error) = Store::open(&state) else { panic!("the second") };
+        assert!(error.to_string().starts_with("another dataplane keeps its state in "), "{error}");
+        drop(first);
+        assert!(Store::open(&state).is_ok(), "nothing is left that would have to be removed");
+        let Err(error) = Store::open(&state.join("lock")) else { panic!("a file is no folder") };
+        assert!(error.to_string().contains("`state-dir` in [dataplane]"), "{error}");
     }
 }

@@ -296,6 +296,7 @@ fn a_state_directory_that_cannot_be_written_is_no_fault_of_the_rules() {
     with(&two_ports(), |topology, filter| {
         knock(topology, "1234:tcp 4321:tcp");
         // A file where the folder should be.
+        fs::remove_dir_all(filter.path("state")).expect("removed");
         fs::write(filter.path("state"), "").expect("written");
         let before = filter.ask(&["show", "rules"]).expect("rules");
         let file = filter.path("quick.rsc");
