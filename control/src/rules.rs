@@ -13,7 +13,7 @@ use knockplane_engine::table::{CompileError, Table};
 use knockplane_policy::level;
 use knockplane_policy::rule::{Condition, RuleSet};
 use knockplane_policy::settings::Settings;
-use knockplane_policy::time::{LONGEST_TIMEOUT, Time, parse_duration};
+use knockplane_policy::time::{Time, is_timeout, parse_duration};
 
 /// Why rules cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ pub fn lists(rules: &RuleSet, settings: &Settings) -> BTreeMap<String, Option<u8
 /// What could have stood there.
 pub fn timeout(text: &str) -> Result<Duration, String> {
     parse_duration(text)
-        .filter(|timeout| !timeout.is_zero() && *timeout <= LONGEST_TIMEOUT)
+        .filter(|timeout| is_timeout(*timeout))
         .ok_or_else(|| format!("`{text}` is no time: write `10m`, `1d2h` or `00:10:00`, at most `35w3d13h13m56s`"))
 }
 

@@ -10,16 +10,19 @@ use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use knockplane_engine::lists::{Lists, OPERATOR_LEVEL, TooManyLists};
 use knockplane_policy::rule::AddressSet;
-use knockplane_policy::time::Time;
+use knockplane_policy::time::{LONGEST_TIMEOUT, Time, format_duration, is_timeout};
 use knockplane_policy::wire::NewEntry;
 
 use crate::store;
 
 /// First and last address of an entry: no list holds two of the same.
 pub(crate) type Bounds = (IpAddr, IpAddr);
+
+/// Bytes of a comment at most, so that an answer of many entries fits a line.
+const MAX_COMMENT: usize = 1_000;
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +63,15 @@ impl Held {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
         };
+        for entry in &kept {
+            let checked = match entry.timeout {
+                Some(_) => Err(format!("{} has a timeout, which does not outlive a start", entry.address)),
+                None => check(entry),
+            };
+            checked.map_err(|bad| {
+                anyhow!("{shown} is damaged: {bad}; correct it there, or remove the file to start without it")
+            })?;
+        }
         let mut held = Held { path, lists: BTreeMap::new(), next_expiry: Time::NEVER };
         for NewEntry { list, address, comment, .. } in kept {
             let entry = Entry { comment, until: None, set: address };
@@ -164,6 +176,28 @@ impl Held {
     }
 }
 
+/// Whether an entry can be kept and shown.
+///
+/// # Errors
+/// What is wrong with it, and what to write.
+pub(crate) fn check(entry: &NewEntry) -> Result<(), String> {
+    let NewEntry { list, address, timeout, comment } = entry;
+    if list.is_empty() || list.starts_with('!') || list.contains(|char: char| char.is_control() || char == ',') {
+        return Err(format!("`{}` is no name of a list: write printable characters without `,`", list.escape_debug()));
+    }
+    if matches!(address, AddressSet::Range(first, _) if first.is_ipv6()) {
+        return Err(format!("{address} is a range, and ranges exist for IPv4 only: write prefixes"));
+    }
+    if comment.len() > MAX_COMMENT {
+        return Err(format!("the comment of {address} has {} bytes: write at most {MAX_COMMENT}", comment.len()));
+    }
+    if timeout.is_some_and(|timeout| !is_timeout(timeout)) {
+        let longest = format_duration(LONGEST_TIMEOUT);
+        return Err(format!("the timeout of {address} is zero or too long: write at most {longest}, or leave it out"));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use knockplane_engine::lists::Lists;
@@ -221,6 +255,15 @@ mod tests {
             fs::write(folder.path().join("lists.json"), damage).unwrap();
             let Err(error) = Held::load(folder.path()) else { panic!("{damage}") };
             assert!(error.to_string().contains("lists.json is damaged; remove it"), "{error:#}");
+        }
+        let entry =
+            |list: &str, rest: &str| format!("[{{\"list\":\"{list}\",\"address\":\"::1\"{rest},\"comment\":\"\"}}]");
+        let timed = ",\"timeout\":{\"secs\":60,\"nanos\":0}";
+        for (kept, told) in [(entry("a,b", ""), "`a,b` is no name of a list"), (entry("a", timed), "::1 has a timeout")]
+        {
+            fs::write(folder.path().join("lists.json"), kept).unwrap();
+            let Err(error) = Held::load(folder.path()) else { panic!("{told}") };
+            assert!(error.to_string().contains(told), "{error:#}");
         }
     }
 

@@ -115,6 +115,11 @@ pub fn format_duration(duration: Duration) -> String {
 /// `35w3d13h13m56s`, the longest timeout RouterOS takes. Source: RouterOS manual, Filter, `address-list-timeout`.
 pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(21_474_836);
 
+/// Whether this can be a timeout: some time, and not longer than the longest.
+pub fn is_timeout(time: Duration) -> bool {
+    !time.is_zero() && time <= LONGEST_TIMEOUT
+}
+
 /// Reads a duration in the forms of RouterOS: parts from weeks down to seconds, each at most once (`1m30s`), the time
 /// of day perhaps as a clock (`1d00:10:00`), or a bare number of seconds. None if it is not one; saturating if it is
 /// absurd.
@@ -178,7 +183,7 @@ pub mod text {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         super::parse_duration(&text)
-            .filter(|time| !time.is_zero() && *time <= super::LONGEST_TIMEOUT)
+            .filter(|time| super::is_timeout(*time))
             .ok_or_else(|| D::Error::custom(format!("`{text}` is no time; write `10s`, `1m30s` or `1h`")))
     }
 }

@@ -14,10 +14,11 @@ use knockplane_policy::wire::NewEntry;
 use super::Notes;
 use super::answer::Problem;
 use super::lists::change_held;
-use crate::held::{Bounds, Change, Entry, Held};
+use crate::held::{self, Bounds, Change, Entry, Held};
 
-/// Bytes of a comment at most, so that an answer of many entries fits a line.
-const MAX_COMMENT: usize = 1_000;
+/// Bytes at most of the name of a list that nobody has named yet: every entry that is shown has it, and it is remembered
+/// until a restart. Names of the rules are as long as they are.
+const MAX_NAME: usize = 64;
 
 /// What entries are put in, and what they may not change.
 pub(super) struct Adding<'m> {
@@ -56,7 +57,7 @@ impl Adding<'_> {
     /// timeout is refused if it is: whoever asks believes that it would end.
     pub(super) fn add(self, entries: Vec<NewEntry>, now: Time) -> Result<u64, Problem> {
         for entry in &entries {
-            check(entry).map_err(Problem::Theirs)?;
+            held::check(entry).map_err(Problem::Theirs)?;
         }
         let ids = self.bind(&entries)?;
         let Plan { held, added, replaced, left } = self.plan(entries, &ids, now)?;
@@ -82,6 +83,11 @@ impl Adding<'_> {
         let names: HashSet<&str> = entries.iter().map(|entry| entry.list.as_str()).collect();
         let unknown = names.iter().filter(|name| self.lists.id(name).is_none());
         let unknown: Vec<_> = unknown.map(|name| (*name, OPERATOR_LEVEL)).collect();
+        if let Some((name, _)) = unknown.iter().find(|(name, _)| name.len() > MAX_NAME) {
+            let begin = name.chars().take(20).collect::<String>();
+            let told = format!("the name of the list `{begin}…` has {} bytes: write at most {MAX_NAME}", name.len());
+            return Err(Problem::Theirs(told));
+        }
         self.lists.bind_all(&unknown).map_err(|error| Problem::Theirs(error.to_string()))?;
         Ok(names.into_iter().filter_map(|name| Some((name.to_owned(), self.lists.id(name)?))).collect())
     }
@@ -178,21 +184,6 @@ impl Adding<'_> {
              added"
         )))
     }
-}
-
-/// Whether an entry can be kept and shown.
-fn check(entry: &NewEntry) -> Result<(), String> {
-    let NewEntry { list, address, comment, .. } = entry;
-    if list.is_empty() || list.starts_with('!') || list.contains(|char: char| char.is_control() || char == ',') {
-        return Err(format!("`{}` is no name of a list: write printable characters without `,`", list.escape_debug()));
-    }
-    if matches!(address, AddressSet::Range(first, _) if first.is_ipv6()) {
-        return Err(format!("{address} is a range, and ranges exist for IPv4 only: write prefixes"));
-    }
-    if comment.len() > MAX_COMMENT {
-        return Err(format!("the comment of {address} has {} bytes: write at most {MAX_COMMENT}", comment.len()));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

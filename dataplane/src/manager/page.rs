@@ -115,7 +115,8 @@ impl Places<'_> {
         for (name, entries) in self.held.lists().filter(|(name, _)| asked(name)) {
             let Some(rank) = ranks.get(name) else { continue };
             for (bounds, Entry { comment, until, .. }) in entries {
-                if wanted.wants(*bounds, *until, until.is_some(), comment) {
+                let is_live = until.is_none_or(|until| now < until);
+                if is_live && wanted.wants(*bounds, *until, until.is_some(), comment) {
                     page.offer((*rank, bounds.0, bounds.1, 0), Found::Held);
                 }
             }
@@ -262,8 +263,11 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
         notes.set(knocked, [10, 0, 0, 2].into(), "the printer".to_owned());
         let set: AddressSet = "192.0.2.7".parse().unwrap();
         let entry = Entry { comment: "Bob".to_owned(), until: None, set };
-        held.change(vec![Change { list: "friends".to_owned(), bounds: entry.set.bounds(), entry: Some(entry) }])
-            .unwrap();
+        // As if nobody had looked since it was over.
+        let over = Entry { comment: String::new(), until: Some(at(5)), set: "192.0.2.0/25".parse().unwrap() };
+        let change =
+            |entry: Entry| Change { list: "friends".to_owned(), bounds: entry.set.bounds(), entry: Some(entry) };
+        held.change(vec![change(entry), change(over)]).unwrap();
         // As if the rules had come later: it is shown once, as static.
         lists.add(lists.id("friends").unwrap(), [192, 0, 2, 7].into(), at(99), at(0));
         held.install(&lists).unwrap();
@@ -349,7 +353,7 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
             .iter()
             .map(|list| (list.summary.list.as_str(), list.by_packets, list.by_rules, list.by_operators))
             .collect();
-        assert_eq!(told, [("empty", false, 0, 0), ("friends", false, 1, 1), ("knocked", true, 0, 0)]);
+        assert_eq!(told, [("empty", false, 0, 0), ("friends", false, 1, 2), ("knocked", true, 0, 0)]);
         assert!(lists.truncated);
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::time::{LONGEST_TIMEOUT, digits, format_duration, parse_duration};
+use crate::time::{digits, format_duration, is_timeout, parse_duration};
 
 /// See the module. The time begins with the first of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl FromStr for Attempts {
         let read = || {
             let (count, per) = text.split_once('/')?;
             let count = u8::try_from(digits(count)?).ok().filter(|count| *count > 0)?;
-            let per = parse_duration(per).filter(|per| !per.is_zero() && *per <= LONGEST_TIMEOUT)?;
+            let per = parse_duration(per).filter(|per| is_timeout(*per))?;
             Some(Attempts { count, per })
         };
         read().ok_or_else(|| format!("`{text}` is no number of attempts in a time; write 1 to 255 of them, as `5/1m`"))

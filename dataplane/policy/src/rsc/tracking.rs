@@ -6,7 +6,7 @@ use super::problem::{Complaint, Problems, show};
 use super::property::{self, Add, Property};
 use super::value::{self, Parsed};
 use crate::rule::{Tracking, TrackingMode};
-use crate::time::{LONGEST_TIMEOUT, format_duration, parse_duration};
+use crate::time::{format_duration, is_timeout, parse_duration};
 use crate::word::Word as _;
 
 type Row = Property<Tracking>;
@@ -148,7 +148,7 @@ fn values(tracking: &Tracking) -> [(&'static str, String); 16] {
 fn timeout(place: &mut Duration, value: &[u8]) -> Parsed<()> {
     let text = value::text(value)?;
     match parse_duration(text) {
-        Some(timeout) if !timeout.is_zero() && timeout <= LONGEST_TIMEOUT => {
+        Some(timeout) if is_timeout(timeout) => {
             *place = timeout;
             Ok(())
         }

@@ -131,3 +131,21 @@ fn what_is_held_has_a_bound_too() {
     );
     assert_eq!(house.add(&["a 10.0.0.1"]), Ok(0));
 }
+
+#[test]
+fn what_makes_no_sense_is_refused_wherever_it_comes_from() {
+    let mut house = house(10);
+    let long = "x".repeat(65);
+    let of_rules = "of_rules".repeat(20);
+    house.lists.bind(&of_rules, 0).unwrap();
+    let told = [
+        (format!("{long} ::1"), "has 65 bytes: write at most 64"),
+        ("a ::1 0".to_owned(), "the timeout of ::1 "),
+        ("a ::1 21474837".to_owned(), "at most 35w3d13h13m56s"),
+    ];
+    for (line, told) in told {
+        let error = house.add(&[&line]).unwrap_err();
+        assert!(error.contains(told), "{error}");
+    }
+    assert_eq!(house.add(&[&format!("{of_rules} ::1"), "a ::1 21474836"]), Ok(0), "what the rules name has its name");
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::problem::{Complaint, show};
 use super::{Parsed, bad, words};
 use crate::rule::{Condition, ListTimeout};
-use crate::time::{LONGEST_TIMEOUT, parse_duration};
+use crate::time::{LONGEST_TIMEOUT, is_timeout, parse_duration};
 
 /// `none-dynamic`, `none-static`, or a duration. Zero is how RouterOS wrote `none-dynamic` before version 6.36. Source:
 /// RouterOS manual, Filter, `address-list-timeout`.
@@ -32,7 +32,7 @@ pub(in crate::rsc) fn list_timeout(value: &str) -> Parsed<ListTimeout> {
 
 /// A duration that is not zero and not longer than any timeout.
 pub(super) fn duration(value: &str) -> Option<Duration> {
-    parse_duration(value).filter(|duration| !duration.is_zero() && *duration <= LONGEST_TIMEOUT)
+    parse_duration(value).filter(|duration| is_timeout(*duration))
 }
 
 /// `8h-17h,mon,tue`: times of day and the days on which they begin. The days must be named: what RouterOS makes of none
