@@ -65,9 +65,7 @@ pub enum DataplaneError {
         reason: String,
     },
     /// The question is longer than a line may be.
-    #[error(
-        "the request has {0} bytes, more than the {MAX_LINE} that the dataplane takes: shorten the file, or split it"
-    )]
+    #[error("the request has {0} bytes, more than the {MAX_LINE} that the dataplane takes: split the file")]
     TooLong(usize),
     /// The dataplane understood and will not do it. Nothing changed.
     #[error("{0}")]

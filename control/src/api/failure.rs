@@ -7,6 +7,7 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use knockplane_policy::rsc::Problem;
+use knockplane_policy::wire::MAX_LINE;
 use serde::Serialize;
 
 use crate::dataplane::DataplaneError;
@@ -78,7 +79,13 @@ impl From<DataplaneError> for Failure {
 
 impl From<JsonRejection> for Failure {
     fn from(rejection: JsonRejection) -> Self {
-        Failure::new(rejection.status(), rejection.body_text())
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Failure::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the request has more than the {MAX_LINE} bytes that the dataplane takes: split the file"),
+            ),
+            status => Failure::new(status, rejection.body_text()),
+        }
     }
 }
 

@@ -345,6 +345,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn too_long_a_request_says_what_to_do() {
+        let router = Router::new().route("/", post(list_import)).layer(DefaultBodyLimit::max(10)).with_state(app());
+        let (status, body) = send(router, Method::POST, "/", r#"{"entries":[]}"#).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(body.contains("split the file"), "{body}");
+    }
+
+    #[tokio::test]
     async fn requests_that_make_no_sense_are_refused_in_json() {
         let cases = [
             (Method::GET, "/api/v1/lists?limit=1000000", "", StatusCode::BAD_REQUEST),

@@ -8,8 +8,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use knockplane_policy::wire::MAX_LINE;
 use serde::Deserialize;
 use tokio::net::UnixStream;
+
+use crate::dataplane::DataplaneError;
 
 /// How long an answer may take: longer than the control process gives the dataplane for its slowest one, so that the
 /// control process is the one that says what is wrong.
@@ -46,6 +49,11 @@ impl Client {
 
     /// Sends a request, with a JSON body if there is one; answers with the body of a success.
     pub(super) async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, Trouble> {
+        let length = body.as_ref().map_or(0, Vec::len);
+        if length > MAX_LINE {
+            // Who is still sending when it is refused does not see why.
+            return Err(Trouble::Refused(StatusCode::PAYLOAD_TOO_LARGE, DataplaneError::TooLong(length).to_string()));
+        }
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -120,6 +128,14 @@ mod tests {
         for part in ["/nonexistent/control.sock", "systemctl start knockplane-control", "--socket"] {
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_is_told_and_not_sent() {
+        let client = Client::new("/nonexistent/control.sock".into());
+        let trouble = client.send(Method::POST, "/api/v1/lists", Some(vec![0; MAX_LINE + 1])).await.unwrap_err();
+        assert!(matches!(trouble, Trouble::Refused(StatusCode::PAYLOAD_TOO_LARGE, _)));
+        assert!(trouble.to_string().contains("268435457 bytes") && trouble.to_string().contains("split the file"));
     }
 
     #[test]
