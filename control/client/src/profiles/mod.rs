@@ -12,25 +12,28 @@
 //! | file       | owns |
 //! |------------|------|
 //! | `mod.rs`   | the file: where it is, what it says, adding to it |
+//! | `add.rs`   | what is asked of a profile from somebody else, and writing the file |
 //! | `door.rs`  | steps as a server's configuration has them |
 //! | `share.rs` | a profile as one line, and back |
 
+mod add;
 mod door;
 mod share;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What a profile says. Steps are in the form of the command line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Profile {
+    #[serde(deserialize_with = "host")]
     pub(crate) host: String,
     #[serde(deserialize_with = "door::steps")]
     pub(crate) steps: Vec<String>,
@@ -58,7 +61,7 @@ impl TryFrom<String> for Delay {
         };
         let digits = number.bytes().all(|byte| byte.is_ascii_digit());
         let ms = number.parse::<u32>().ok().filter(|_| digits).and_then(|number| number.checked_mul(unit));
-        ms.map(Delay).ok_or_else(|| format!("`{text}` is no delay: write `10ms` or `1s`"))
+        ms.map(Delay).ok_or_else(|| format!("`{}` is no delay: write `10ms` or `1s`", text.escape_debug()))
     }
 }
 
@@ -109,12 +112,8 @@ impl Profiles {
             })?,
         };
         let shown = path.display();
-        let text = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            text => text.map_err(|error| ProfileError(format!("cannot read the profiles in {shown}: {error}")))?,
-        };
-        let profiles: BTreeMap<String, Profile> =
-            toml::from_str(&text).map_err(|error| ProfileError(format!("the profiles in {shown}: {error}")))?;
+        let profiles: BTreeMap<String, Profile> = toml::from_str(&text_of(&path)?)
+            .map_err(|error| ProfileError(format!("the profiles in {shown}: {error}")))?;
         for name in profiles.keys() {
             check_name(name).map_err(|why| ProfileError(format!("the profiles in {shown}: {why}")))?;
         }
@@ -158,15 +157,24 @@ impl Profiles {
     pub(crate) fn add(&self, line: &str) -> Result<String, ProfileError> {
         let (name, profile) = share::read(line).map_err(ProfileError)?;
         check_name(&name).map_err(ProfileError)?;
+        add::check(&profile).map_err(ProfileError)?;
         let path = self.path.display();
         if self.profiles.contains_key(&name) {
             return Err(ProfileError(format!(
                 "there is a profile `{name}` in {path}: give that one another name first"
             )));
         }
-        let text = toml::to_string(&BTreeMap::from([(&name, &profile)]))
-            .map_err(|error| ProfileError(format!("the profile cannot be written: {error}")))?;
-        append(&self.path, &text).map_err(|error| ProfileError(format!("cannot write to {path}: {error}")))?;
+        let wrong = |why: &str| ProfileError(format!("the profile cannot be added to {path}: {why}"));
+        let section =
+            toml::to_string(&BTreeMap::from([(&name, &profile)])).map_err(|error| wrong(&error.to_string()))?;
+        let before = text_of(&self.path)?;
+        let text = if before.is_empty() { section } else { format!("{before}\n{section}") };
+        // The file must stay one that can be read, and say what the line said.
+        let read: BTreeMap<String, Profile> = toml::from_str(&text).map_err(|error| wrong(error.message()))?;
+        if read.get(&name) != Some(&profile) {
+            return Err(wrong("it would not be read there as it was shared"));
+        }
+        add::write(&self.path, &text).map_err(|error| ProfileError(format!("cannot write to {path}: {error}")))?;
         Ok(format!("{name} is in {path}\n"))
     }
 }
@@ -178,6 +186,24 @@ fn check_name(name: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("`{}` is no name of a profile: write letters, digits, `-` and `_`", name.escape_debug()))
+}
+
+/// A host that can be printed as it is: no escape for a terminal, nothing that is not seen.
+fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let host = String::deserialize(deserializer)?;
+    let fits = |char: char| char.is_ascii_graphic() || char.is_alphanumeric();
+    if !host.is_empty() && host.chars().all(fits) {
+        return Ok(host);
+    }
+    Err(D::Error::custom(format!("`{}` is no host: write a name or an address", host.escape_debug())))
+}
+
+/// What the file says; nothing if there is none.
+fn text_of(path: &Path) -> Result<String, ProfileError> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        text => text.map_err(|error| ProfileError(format!("cannot read the profiles in {}: {error}", path.display()))),
+    }
 }
 
 /// `~/.config/knocker/profiles.toml`, or where XDG has it.
@@ -197,19 +223,6 @@ fn readable_by_others(path: &Path) -> bool {
 #[cfg(not(unix))]
 fn readable_by_others(_: &Path) -> bool {
     false
-}
-
-fn append(path: &Path, text: &str) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut options = File::options();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    let between = if file.metadata()?.len() == 0 { "" } else { "\n" };
-    file.write_all(format!("{between}{text}").as_bytes())
 }
 
 #[cfg(test)]

@@ -29,8 +29,12 @@ pub(super) fn line(name: &str, profile: &Profile) -> String {
     if let Some(port) = &profile.wait_port {
         line += &format!("+wait-port={}/", part(port));
     }
-    let sum = crc32(line.as_bytes());
-    line + &format!("{sum:08x}")
+    with_sum(&line)
+}
+
+/// A line that ends in its checksum.
+pub(super) fn with_sum(line: &str) -> String {
+    format!("{line}{:08x}", crc32(line.as_bytes()))
 }
 
 /// What a line says: a name and its profile.
@@ -53,11 +57,16 @@ pub(super) fn read(line: &str) -> Result<(String, Profile), String> {
     let text = |part: &str| percent_decode_str(part).decode_utf8().map(String::from).map_err(|_| cut.to_owned());
     let mut profile = Profile { host: text(host)?, steps: Vec::new(), delay: None, wait_port: None, then: None };
     for part in parts {
-        match part.strip_prefix('+').and_then(|option| option.split_once('=')) {
+        // No step begins with `+` as it is: there it is written in digits.
+        let option = part.strip_prefix('+').map(|option| option.split_once('=').unwrap_or((option, "")));
+        match option {
             Some(("delay", delay)) => profile.delay = Some(Delay::try_from(text(delay)?)?),
             Some(("wait-port", port)) => profile.wait_port = Some(text(port)?),
             // What a later version says may be what makes the knock right.
-            Some((option, _)) => return Err(format!("this version does not know `{option}`: install a newer knocker")),
+            Some((option, _)) => {
+                let option = option.escape_debug();
+                return Err(format!("this version does not know `{option}`: install a newer knocker"));
+            }
             None => profile.steps.push(text(part)?),
         }
     }
@@ -100,9 +109,10 @@ mod tests {
         for (wrong, part) in [("ssh gate", "begins with"), (&said[..said.len() - 1], "its end is missing")] {
             assert!(read(wrong).unwrap_err().contains(part), "{wrong}");
         }
-        let later = "knocker://a@b/1/+hmac=x/";
-        let later = format!("{later}{:08x}", crc32(later.as_bytes()));
-        assert!(read(&later).unwrap_err().contains("`hmac`: install a newer"));
+        for later in ["knocker://a@b/1/+hmac=x/", "knocker://a@b/1/+hmac/"] {
+            let error = read(&with_sum(later)).unwrap_err();
+            assert!(error.contains("`hmac`: install a newer"), "{error}");
+        }
     }
 
     fn profile() -> impl Strategy<Value = Profile> {

@@ -16,7 +16,7 @@ then = [\"echo\", \"a b\"]
 fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("profiles.toml");
-    append(&path, text).unwrap();
+    add::write(&path, text).unwrap();
     (folder, path)
 }
 
@@ -78,4 +78,60 @@ fn what_is_shared_is_added_without_its_command() {
     assert_eq!(theirs().list().lines().count(), 2);
     assert!(theirs().add(&line).unwrap_err().to_string().contains("another name"));
     assert!(mine.share("c").is_err());
+}
+
+/// What is added to a file of one profile; the file is then as it was.
+fn refusal(line: &str) -> String {
+    let (folder, path) = file(FILE);
+    let error = Profiles::load(Some(&path)).unwrap().add(&share::with_sum(line)).unwrap_err().to_string();
+    assert_eq!(fs::read_to_string(&path).unwrap(), FILE, "{line}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{line}");
+    error
+}
+
+#[test]
+fn a_line_that_gives_no_profile_leaves_the_file_as_it_was() {
+    for (line, part) in [
+        ("knocker://a@h/", "the line has no steps"),
+        ("knocker://a@h/x:udp/", "step 1: unknown service name `x`"),
+        ("knocker://a@h/1/tcp%2F7000%20ack/", "step 2: "),
+        ("knocker://a@h/1/4321:upd=secret/", "step 2: unknown protocol `upd`"),
+        ("knocker://a@h%1B%5D0;x%07/1/", "`h\\u{1b}]0;x\\u{7}` is no host"),
+        ("knocker://a@h%0Ax/1/", "`h\\nx` is no host"),
+        ("knocker://a@%E2%80%AEh/1/", "is no host"),
+        ("knocker://a@/1/", "is no host"),
+        ("knocker://a@h/1/+wait-port=%1B[1m/", "wait-port \"\\u{1b}[1m\" is no port"),
+        ("knocker://a@h/1/+wait-port/", "wait-port \"\" is no port"),
+        ("knocker://a@h/1/+delay=%1B/", "is no delay"),
+        ("knocker://a@h/1/+\u{1b}/", "install a newer"),
+        ("knocker://a%5D@h/1/", "is no name of a profile"),
+        ("knocker://b@h/1/", "another name"),
+    ] {
+        let error = refusal(line);
+        assert!(error.contains(part) && !error.contains("secret") && !error.contains('\u{1b}'), "{line}: {error}");
+    }
+}
+
+#[test]
+fn a_host_that_cannot_be_printed_is_told_with_its_line() {
+    let (_folder, path) = file("[a]\nhost = \"h\\u001b[1m\"\nsteps = [\"1\"]\n");
+    let error = Profiles::load(Some(&path)).unwrap_err().to_string();
+    assert!(error.contains("line 2") && error.contains("is no host"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn adding_keeps_what_the_file_is_open_to_and_the_link_to_it() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    let (folder, path) = file(FILE.trim_end());
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let link = folder.path().join("link.toml");
+    symlink(&path, &link).unwrap();
+    Profiles::load(Some(&link)).unwrap().add(&share::with_sum("knocker://c@h/4321:udp=a%0Ab/")).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+    let profiles = Profiles::load(Some(&path)).unwrap();
+    assert_eq!(profiles.get("c").unwrap().steps, ["4321:udp=a\nb"]);
+    assert!(profiles.get("b").is_some());
 }
