@@ -121,7 +121,8 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "PROFILE")]
     pub(crate) share: Option<String>,
 
-    /// Put a profile that somebody else has shared in the file
+    /// Put a profile that somebody else has shared in the file. `-` reads the line from standard input, so that it stands
+    /// in no process list and in no shell's history
     #[arg(long, value_name = "LINE")]
     pub(crate) add: Option<String>,
 }

@@ -18,6 +18,7 @@ mod services;
 mod step;
 mod then;
 
+use std::io::{self, BufRead, Read};
 use std::process::ExitCode;
 use std::thread;
 
@@ -27,6 +28,9 @@ use crate::cli::{Cli, Target};
 use crate::plan::{Plan, UsageError};
 use crate::profiles::{ProfileError, Profiles};
 use crate::send::Sender;
+
+/// Bytes of a line from standard input that are read: a profile of dozens of the longest passphrases.
+const MAX_LINE: u64 = 4 << 20;
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -100,9 +104,18 @@ fn about_profiles(cli: &Cli) -> anyhow::Result<Option<String>> {
             eprintln!("warning: whoever reads this line can knock; send it where only the one it is for reads it");
             line + "\n"
         }
+        (_, Some(line)) if line == "-" => profiles.add(&line_from_input()?)?,
         (_, Some(line)) => profiles.add(line)?,
         _ => profiles.list(),
     }))
+}
+
+/// The first line of standard input, as far as a profile can go.
+fn line_from_input() -> anyhow::Result<String> {
+    let mut line = String::new();
+    let read = io::stdin().lock().take(MAX_LINE).read_line(&mut line);
+    read.map_err(|error| anyhow::anyhow!("cannot read a line from standard input: {error}"))?;
+    Ok(line)
 }
 
 fn warn(profiles: &Profiles) {

@@ -149,5 +149,10 @@ fn a_profile_is_knocked_at_by_its_name() {
         let listed = lab.knocker(&["--profiles", &theirs, "--list"]);
         assert_eq!(lab::text(&listed.stdout), "home  127.0.0.1, 2 steps\n");
         assert_eq!(lab::text(&listed.stderr), "", "what --add makes is its owner's alone");
+
+        let from_input = path("from-input.toml");
+        let script = "printf '%s' \"$1\" | \"$0\" --profiles \"$2\" --add -";
+        assert!(lab::run("sh", &["-c", script, lab::KNOCKER, &line, &from_input]).status.success());
+        assert_eq!(std::fs::read(from_input).unwrap(), std::fs::read(theirs).unwrap());
     });
 }
