@@ -19,6 +19,19 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// `knockctl` with this on standard input.
+fn with_input(arguments: &[&str], text: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_knockctl"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
 /// A control process in a directory of its own, without a dataplane.
 struct Daemon {
     dir: TempDir,
@@ -131,23 +144,24 @@ fn an_invalid_rule_file_ends_with_3_before_anybody_is_asked() {
 
 #[test]
 fn rules_come_from_standard_input_as_well() {
-    let check = |text: &str| {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_knockctl"))
-            .args(["check", "--deny-lints", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
-    };
+    let check = |text: &str| with_input(&["check", "--deny-lints", "-"], text);
     let good = check("/ip firewall filter\nadd chain=input action=drop\n");
     assert_eq!((good.status.code(), stderr(&good).as_str()), (Some(0), ""));
     assert_eq!(String::from_utf8_lossy(&good.stdout), "standard input: 1 rule, 0 patterns\n");
     let odd = check("/ip firewall filter\nadd chain=input action=drop\nadd chain=input action=drop\n");
     assert_eq!(odd.status.code(), Some(3));
     assert!(stderr(&odd).starts_with("warning[K001]: ") && stderr(&odd).contains("standard input:3:1"), "{odd:?}");
+}
+
+#[test]
+fn doors_of_knockd_come_from_standard_input_as_well() {
+    let conf = "[a]\nsequence = 7000\ncommand = iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n";
+    let good = with_input(&["import", "-"], conf);
+    assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
+    assert!(String::from_utf8_lossy(&good.stdout).contains("opens = [\"tcp/22\"]"), "{good:?}");
+    let bad = with_input(&["import", "-"], &conf.replace("-s %IP%", ""));
+    assert_eq!((bad.status.code(), &bad.stdout[..]), (Some(3), &b""[..]));
+    assert!(stderr(&bad).starts_with("error: standard input:3: "), "{}", stderr(&bad));
 }
 
 #[test]

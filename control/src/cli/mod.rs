@@ -31,6 +31,7 @@ mod explain;
 mod export;
 mod http;
 mod import;
+mod input;
 mod list;
 mod packet;
 mod print;

@@ -11,8 +11,6 @@ mod findings;
 mod settings;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -23,11 +21,8 @@ use serde::Serialize;
 
 use self::findings::Findings;
 use super::table::{count, printable};
-use super::{Failed, color, pretty};
+use super::{Failed, color, input, pretty};
 use crate::{Exit, rules};
-
-/// What the file `-` is called.
-const STANDARD_INPUT: &str = "standard input";
 
 /// `knockctl check`.
 #[derive(Debug, Args)]
@@ -152,12 +147,7 @@ fn failed(judgement: Judgement, json: bool) -> Failed {
 impl Source {
     /// Reads a file, or what standard input has if it is called `-`.
     fn open(file: &Path) -> Result<Source, Box<Judgement>> {
-        let (name, text) = if file == Path::new("-") {
-            let mut text = Vec::new();
-            (STANDARD_INPUT.to_owned(), io::stdin().lock().read_to_end(&mut text).map(|_| text))
-        } else {
-            (printable(&file.display().to_string()), fs::read(file))
-        };
+        let (name, text) = input::read(file);
         match text {
             Ok(text) => {
                 let reading = rsc::read(&text);
@@ -176,7 +166,7 @@ impl Source {
     }
 
     pub(super) fn is_standard_input(&self) -> bool {
-        self.name == STANDARD_INPUT
+        self.name == input::STANDARD_INPUT
     }
 
     /// The rules, if they are valid. What was found is told unless JSON is.

@@ -3,11 +3,13 @@
 //! knockd has one time for the whole sequence; a door has one for each step as well, which is made the same. Where knockd
 //! leaves a door open for ever, a time ends it here. A command for one family alone makes a door for that family.
 
-use knockplane_policy::door::{MOST_STEPS, Opening, Step};
+use knockplane_policy::door::{Door, MOST_STEPS, Opening, Step};
+use knockplane_policy::time::LONGEST_TIMEOUT;
+use serde::Deserialize;
 
 use super::Told;
 use super::conf::{Key, Section};
-use super::opening::{Effect, effect};
+use super::opening::{self, Effect, effect};
 use super::shell;
 
 /// How long knockd gives a sequence, and how long it waits for `stop_command`, if nothing is said.
@@ -25,6 +27,14 @@ type Families = [bool; 2];
 enum Doing {
     Opens { what: Vec<String>, for_s: Option<u64> },
     Closes { what: Vec<String> },
+}
+
+/// What a configuration file says with a door in it: what is written is read again before anybody gets it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(rename = "door")]
+    _door: [Door; 1],
 }
 
 /// A section that makes sense.
@@ -45,10 +55,17 @@ pub(super) fn doors(sections: &[Section], told: &mut Told) -> Vec<String> {
         let closes = closing.iter().position(|other| closes(other, part) && is_called_alike(other, part, &opening));
         door(part, closes.map(|place| closing.remove(place)).as_ref(), told)
     });
-    let doors = doors.collect();
+    let doors: Vec<String> = doors.collect();
     for part in closing {
         let name = &part.section.name;
         told.error(part.section.line, format!("`{name}` closes what no section opens: let it take back the same rule"));
+    }
+    if told.errors.is_empty() {
+        for (part, door) in opening.iter().zip(&doors) {
+            if let Err(error) = toml::from_str::<File>(door) {
+                told.error(part.section.line, error.message());
+            }
+        }
     }
     doors
 }
@@ -141,37 +158,39 @@ fn steps(section: &Section, told: &mut Told) -> Vec<String> {
 
 fn seconds(section: &Section, key: Key, told: &mut Told) -> Option<u64> {
     let (line, text) = section.get(key)?;
-    let seconds = text.parse().ok().filter(|seconds| (1..=21_474_836).contains(seconds));
-    if seconds.is_none() {
-        told.error(line, format!("`{text}` is no time: write whole seconds, from 1 on"));
-    }
-    seconds
+    opening::seconds(text).map_err(|why| told.error(line, why)).ok()
 }
 
 /// What the commands for one family do; nothing if there are none, or if they are not understood.
 fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Option<Doing> {
     let (line, started) = section.get(start)?;
     let (mut opens, mut closes) = (Vec::new(), Vec::new());
-    let (mut waits, mut closes_something) = (None, false);
+    // It is open from the first line that opens to the first one behind it that closes.
+    let (mut open_s, mut closes_again) = (0, false);
     for effect in effects(line, started, told)? {
+        let is_open = !opens.is_empty();
         match effect {
             Effect::Opens(what) => opens.push(what),
-            Effect::Closes(what) => closes.push(what),
-            Effect::ClosesSomething => closes_something = true,
-            Effect::Waits(seconds) => waits = Some(seconds),
-            Effect::Nothing => {}
+            Effect::Closes(what) => {
+                closes.push(what);
+                closes_again |= is_open;
+            }
+            Effect::ClosesSomething => closes_again |= is_open,
+            Effect::Waits(seconds) if is_open && !closes_again => open_s += seconds,
+            Effect::Waits(_) | Effect::Nothing => {}
         }
     }
     let stopped = section.get(stop);
-    let for_s = match stopped {
-        Some(_) => Some(seconds(section, Key::CmdTimeout, told).unwrap_or(CMD_TIMEOUT_S)),
-        None => {
-            if let Some((line, _)) = section.get(Key::CmdTimeout) {
-                told.warn(line, "`cmd_timeout` says nothing without `stop_command`: knockd never closes this");
-            }
-            waits.filter(|_| closes_something || !closes.is_empty())
-        }
-    };
+    if let (None, Some((line, _))) = (stopped, section.get(Key::CmdTimeout)) {
+        told.warn(line, "`cmd_timeout` says nothing without `stop_command`: knockd never closes this");
+    }
+    let stopped_after_s = stopped.map(|_| seconds(section, Key::CmdTimeout, told).unwrap_or(CMD_TIMEOUT_S));
+    let for_s = [stopped_after_s, closes_again.then_some(open_s)].into_iter().flatten().min();
+    let longest_s = LONGEST_TIMEOUT.as_secs();
+    if for_s.is_some_and(|seconds| !(1..=longest_s).contains(&seconds)) {
+        told.error(line, format!("it is open for no time, or too long: let all `sleep` between be 1 to {longest_s} s"));
+        return None;
+    }
     if opens.is_empty() {
         if closes.is_empty() {
             told.error(line, "the command opens nothing that can be told: write a line that adds a rule");

@@ -17,13 +17,12 @@ mod door;
 mod opening;
 mod shell;
 
-use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Failed;
 use super::table::{count, printable};
+use super::{Failed, input};
 use crate::Exit;
 
 /// What is not as it was.
@@ -36,7 +35,7 @@ const HEADER: &str = "\
 /// The command line.
 #[derive(Debug, Args)]
 pub(super) struct Import {
-    /// The configuration of knockd, such as /etc/knockd.conf
+    /// The configuration of knockd, such as /etc/knockd.conf; `-` is standard input
     file: PathBuf,
 }
 
@@ -67,9 +66,8 @@ impl Told {
 
 /// The doors as text of a configuration file.
 pub(super) fn run(import: &Import) -> Result<String, Failed> {
-    let file = printable(&import.file.display().to_string());
-    let text = fs::read(&import.file)
-        .map_err(|error| Failed::new(Exit::Invalid, format!("{file} cannot be read: {error}")))?;
+    let (file, text) = input::read(&import.file);
+    let text = text.map_err(|error| Failed::new(Exit::Invalid, format!("{file} cannot be read: {error}")))?;
     let (doors, told) = read(&String::from_utf8_lossy(&text));
     eprint!("{}", told.report(&file));
     match told.errors.len() {

@@ -3,6 +3,8 @@
 //! The usual lines of iptables and ip6tables, ufw, nft and Debian's helper are known. Every word of them must be: a word
 //! that is passed over could be the one that narrows what the line opens.
 
+use knockplane_policy::time::LONGEST_TIMEOUT;
+
 /// What a command does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -39,12 +41,22 @@ pub(super) fn effect(words: &[String]) -> Result<Effect, String> {
         "nft" => nft(rest),
         "knock_add" | "knock_helper_ipt.sh" => helper(rest),
         "sleep" => match rest {
-            [time] => time.parse().map(Effect::Waits).map_err(|_| format!("`{time}` is no number of seconds")),
+            [time] => seconds(time).map(Effect::Waits),
             _ => Err("write `sleep` and a number of seconds".to_owned()),
         },
         "logger" | "echo" | "true" | ":" => Ok(Effect::Nothing),
         other => Err(format!("no door runs `{other}`: {USUAL}")),
     }
+}
+
+/// A time as knockd and `sleep` have it, which a door can be open for.
+///
+/// # Errors
+/// What to write.
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (1..=LONGEST_TIMEOUT.as_secs()).contains(seconds));
+    let longest = LONGEST_TIMEOUT.as_secs();
+    seconds.ok_or_else(|| format!("`{text}` is no time: write whole seconds, from 1 to {longest}"))
 }
 
 fn base(program: &str) -> &str {
@@ -176,6 +188,7 @@ fn iptables(words: &[&str]) -> Result<Effect, String> {
 fn ufw(words: &[&str]) -> Result<Effect, String> {
     let mut lets = Lets::default();
     let mut words = words.iter().copied().peekable();
+    let mut of_destination = false;
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("nothing stands behind `{word}` of ufw: {USUAL}"));
         match word {
@@ -189,16 +202,25 @@ fn ufw(words: &[&str]) -> Result<Effect, String> {
                 }
             }
             "allow" => lets.accepts = true,
-            "from" => lets.from(value()?)?,
+            "from" => {
+                of_destination = false;
+                lets.from(value()?)?;
+            }
             "to" => match value()? {
-                "any" => {}
+                "any" => of_destination = true,
                 address => {
                     return Err(format!(
                         "`to {address}` is one address; a door opens the one that was knocked at: write `to any`"
                     ));
                 }
             },
-            "port" => lets.ports(value()?)?,
+            "port" if of_destination => lets.ports(value()?)?,
+            "port" => {
+                return Err(
+                    "`port` that is not behind `to` is a port of the one who knocked: write `from %IP% to any port 22`"
+                        .to_owned(),
+                );
+            }
             "proto" => lets.protocol(value()?)?,
             other => {
                 return Err(format!(
@@ -232,8 +254,13 @@ fn nft(words: &[&str]) -> Result<Effect, String> {
                 "what the set opens stands in rules that are not here: {usual} for each thing it opens"
             ));
         }
-        ["add" | "insert", "rule", family, _, _, rest @ ..] if matches!(*family, "inet" | "ip" | "ip6") => rest,
-        ["add" | "insert", "rule", _, _, rest @ ..] => rest,
+        ["add" | "insert", "rule", "inet" | "ip" | "ip6", table, chain, rest @ ..]
+        | ["add" | "insert", "rule", table, chain, rest @ ..] => {
+            if !is_for_input(table, chain) {
+                return Err(format!("the chain `{chain}` of `{table}` is not about what arrives here: {usual}"));
+            }
+            rest
+        }
         _ => return Err(format!("nft does something else than open: {usual}")),
     };
     let mut lets = Lets::default();
@@ -270,6 +297,13 @@ fn nft(words: &[&str]) -> Result<Effect, String> {
         }
     }
     lets.effect("the line")
+}
+
+/// Whether a chain of nft decides what may come in. What its hook is stands elsewhere, so its name must say it.
+fn is_for_input(table: &str, chain: &str) -> bool {
+    let (table, chain) = (table.to_ascii_lowercase(), chain.to_ascii_lowercase());
+    let is_of_another_kind = ["nat", "mangle", "raw", "route", "security"].iter().any(|kind| table.contains(kind));
+    chain.contains("input") && !is_of_another_kind
 }
 
 /// The helper that Debian's package brings, and the name that its configuration has for it. Source: its usage.

@@ -111,6 +111,13 @@ fn what_a_line_opens_beyond_that_is_refused() {
         "iptables -t nat -A PREROUTING -s %IP% -p tcp --dport 22 -j DNAT --to 10.0.0.1",
         "iptables -A INPUT -s %IP% -p gre -j ACCEPT",
         "iptables -A",
+        "nft add rule ip nat prerouting ip saddr %IP% tcp dport 22 accept",
+        "nft add rule ip nat input ip saddr %IP% tcp dport 22 accept",
+        "nft add rule inet filter output ip saddr %IP% accept",
+        "nft insert rule mangle PREROUTING ip saddr %IP% accept",
+        "nft add rule netdev filter input ip saddr %IP% accept",
+        "ufw allow from %IP% port 22",
+        "ufw allow to any port 22 from %IP% port 1000 proto tcp",
         "ufw allow 22",
         "ufw allow from %IP% to any app OpenSSH",
         "nft add element inet filter knocked { %IP% timeout 1h }",
@@ -145,10 +152,32 @@ fn times_are_kept_and_never_is_an_hour() {
     let section = |rest: &str| told(&format!("[a]\nsequence = 7000\n{rest}\n"));
     let slept = section(&format!("{command}; sleep 15; iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT"));
     assert!(slept.contains("for = \"15s\"\n") && slept.contains("total = \"25s\"\n"), "{slept}");
+    let twice = section(&format!(
+        "command = iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; sleep 1; {}; sleep 15; sleep 5; \
+         iptables -D INPUT 1; sleep 100",
+        &command["command = ".len()..]
+    ));
+    assert!(twice.contains("for = \"20s\"\n"), "{twice}");
+    let earlier = section(&format!("{command}; sleep 7; iptables -D INPUT 1\ncmd_timeout = 60\nstop_command = true"));
+    assert!(earlier.contains("for = \"7s\"\n"), "{earlier}");
     let waited = section(&format!("{command}\nstop_command = iptables -D INPUT 1"));
     assert!(waited.contains("for = \"10s\"\n"), "{waited}");
     let never = section(&format!("{command}\ncmd_timeout = 5"));
     insta::assert_snapshot!(never);
+}
+
+#[test]
+fn what_is_no_time_is_told() {
+    for (rest, part) in [
+        ("sleep 0; iptables -D INPUT 1", "`0` is no time: write whole seconds, from 1 to 21474836"),
+        ("sleep 99999999; iptables -D INPUT 1", "`99999999` is no time"),
+        ("sleep 20000000; sleep 20000000; iptables -D INPUT 1", "too long"),
+        ("iptables -D INPUT 1", "it is open for no time"),
+    ] {
+        let command = format!("iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; {rest}");
+        let told = told(&format!("[a]\nsequence = 7000\ncommand = {command}\n"));
+        assert!(told.starts_with("error: knockd.conf:3: ") && told.contains(part), "{told}");
+    }
 }
 
 #[test]

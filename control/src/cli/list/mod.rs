@@ -7,8 +7,6 @@
 
 mod text;
 
-use std::fs;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -18,7 +16,7 @@ use knockplane_policy::wire::{After, Lists};
 
 use super::http::Client;
 use super::table::{count, printable};
-use super::{Failed, as_json, decode, encoded, parse_timeout, pretty, show};
+use super::{Failed, as_json, decode, encoded, input, parse_timeout, pretty, show};
 use crate::Exit;
 use crate::api::messages::{DEFAULT_LIMIT, Flushed, Imported, ListAdd, ListImport, ListQuery, MAX_LIMIT};
 
@@ -141,12 +139,7 @@ async fn add(client: &Client, list: &str, entry: ListAdd) -> Result<String, Fail
 }
 
 async fn import(client: &Client, file: &Path) -> Result<String, Failed> {
-    let (name, text) = if file == Path::new("-") {
-        let mut text = Vec::new();
-        ("standard input".to_owned(), io::stdin().lock().read_to_end(&mut text).map(|_| text))
-    } else {
-        (printable(&file.display().to_string()), fs::read(file))
-    };
+    let (name, text) = input::read(file);
     let text = text.map_err(|error| Failed::new(Exit::Runtime, format!("{name} cannot be read: {error}")))?;
     let entries = text::read(&name, &text).map_err(|bad| {
         eprint!("{}", bad.report);
