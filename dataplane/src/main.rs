@@ -20,8 +20,11 @@ use std::io::{self, IsTerminal as _};
 use std::panic;
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
+use signal_hook::consts::SIGHUP;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
@@ -53,18 +56,24 @@ enum LogFormat {
 }
 
 fn main() -> ExitCode {
+    // Before anything else: until it is caught, SIGHUP ends the process. One that comes early waits for the manager.
+    let hangup = Arc::new(AtomicBool::new(false));
+    let caught = signal_hook::flag::register(SIGHUP, Arc::clone(&hangup));
     let arguments = Arguments::parse();
     log(arguments.log_format);
+    let failed = |code: u8, error: anyhow::Error| {
+        eprintln!("knockplane-dataplane: {error:#}");
+        ExitCode::from(code)
+    };
+    if let Err(error) = caught {
+        return failed(RUNTIME, anyhow::Error::new(error).context("cannot catch signals"));
+    }
     let config = match Config::load(&arguments.config) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("knockplane-dataplane: {error}");
             return CONFIGURATION.into();
         }
-    };
-    let failed = |code: u8, error: anyhow::Error| {
-        eprintln!("knockplane-dataplane: {error:#}");
-        ExitCode::from(code)
     };
     if arguments.check {
         return match start::check(&config) {
@@ -80,16 +89,16 @@ fn main() -> ExitCode {
         Ok(decided) => decided,
         Err(error) => return failed(CONFIGURATION, error),
     };
-    match run(config, decided) {
+    match run(config, decided, &hangup) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(RUNTIME, error),
     }
 }
 
-fn run(config: Config, decided: Decided) -> anyhow::Result<()> {
+fn run(config: Config, decided: Decided, hangup: &AtomicBool) -> anyhow::Result<()> {
     let (outside, inside) = (config.outside.clone(), config.inside.clone());
     let manager = start::start(config, decided)?;
-    manager.run(|| {
+    manager.run(hangup, || {
         tracing::info!(
             "ready: {outside} (outside) to {inside} (inside); closed when this process ends: no process, no forwarding"
         );

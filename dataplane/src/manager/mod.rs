@@ -36,7 +36,7 @@ use knockplane_policy::wire::Request;
 use knockplane_ring::{Device, Program};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use self::connection::Connection;
 pub(crate) use self::listener::Listener;
@@ -116,16 +116,14 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    /// Serves until SIGINT or SIGTERM, then stops the workers.
+    /// Serves until SIGINT or SIGTERM, then stops the workers. `hangup` says that SIGHUP came, perhaps before this.
     ///
     /// # Errors
     /// If an interface is gone, or the kernel has no more descriptors.
-    pub(crate) fn run(mut self, on_ready: impl FnOnce()) -> anyhow::Result<()> {
+    pub(crate) fn run(mut self, hangup: &AtomicBool, on_ready: impl FnOnce()) -> anyhow::Result<()> {
         let mut poll = Poll::new().context("cannot make an event queue")?;
         poll.registry().register(&mut self.listener.socket, LISTENER, Interest::READABLE)?;
         let mut signals = signals().context("cannot catch signals")?;
-        let hangup = Arc::new(AtomicBool::new(false));
-        signal_hook::flag::register(SIGHUP, Arc::clone(&hangup)).context("cannot catch signals")?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
 
         let mut events = Events::with_capacity(64);
