@@ -78,7 +78,8 @@ impl Settings {
             }
         }
         if let Some(socket) = dataplane_socket(root.get_ref()) {
-            settings.dataplane_socket = socket.into();
+            // As the dataplane takes it: from where the file is.
+            settings.dataplane_socket = file.parent().unwrap_or(Path::new("")).join(socket);
         }
         reader.into_result(settings)
     }
@@ -208,6 +209,15 @@ mod tests {
             dataplane_socket: "/tmp/d.sock".into(),
         };
         assert_eq!(parse(text), Ok(expected));
+    }
+
+    #[test]
+    fn a_relative_dataplane_socket_is_meant_from_where_the_file_is() {
+        let socket = |text: &str, file: &str| Settings::parse(text, Path::new(file)).unwrap().dataplane_socket;
+        let text = "[dataplane]\nsocket = 'run/d.sock'";
+        assert_eq!(socket(text, "/etc/knockplane/k.toml"), Path::new("/etc/knockplane/run/d.sock"));
+        assert_eq!(socket(text, "k.toml"), Path::new("run/d.sock"));
+        assert_eq!(socket("[dataplane]\nsocket = '/run/d.sock'", "/etc/k.toml"), Path::new("/run/d.sock"));
     }
 
     #[test]
