@@ -28,14 +28,16 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{StatusCode, Uri, header};
-use axum::response::IntoResponse;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::{self, Doors, Lists, MAX_LINE, NewEntry, Reloaded, Rules, Status};
+use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use self::failure::Failure;
@@ -55,14 +57,20 @@ pub struct App {
     pub metrics: Metrics,
 }
 
+/// Questions that everybody can have asked of the dataplane at once. It takes 16 connections: the others are for operators.
+const MAX_TURNS: usize = 4;
+
 /// Metrics and health.
 pub fn open(app: Arc<App>) -> Router {
-    open_routes().fallback(not_found).with_state(app)
+    let turns = Arc::new(Semaphore::new(MAX_TURNS));
+    let asking = asking_routes().route_layer(from_fn_with_state(turns, in_turn));
+    Router::new().merge(asking).merge(healthz_route()).fallback(not_found).with_state(app)
 }
 
 /// Everything.
 pub fn whole(app: Arc<App>) -> Router {
-    open_routes()
+    asking_routes()
+        .merge(healthz_route())
         .route("/api/v1/status", get(status))
         .route("/api/v1/workers", get(workers))
         .route("/api/v1/rules", get(running_rules))
@@ -77,8 +85,20 @@ pub fn whole(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-fn open_routes() -> Router<Arc<App>> {
-    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz)).route("/metrics", get(scrape))
+/// What is open to everybody and asks the dataplane.
+fn asking_routes() -> Router<Arc<App>> {
+    Router::new().route("/readyz", get(readyz)).route("/metrics", get(scrape))
+}
+
+fn healthz_route() -> Router<Arc<App>> {
+    Router::new().route("/healthz", get(async || "ok\n"))
+}
+
+/// Waits until few enough are at it.
+async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    // An error would mean that somebody closed it, which nobody does.
+    let _turn = turns.acquire().await;
+    next.run(request).await
 }
 
 async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, (StatusCode, String)> {
@@ -304,6 +324,29 @@ mod tests {
 
     async fn get_of(router: Router, path: &str) -> (StatusCode, String) {
         send(router, Method::GET, path, "").await
+    }
+
+    #[tokio::test]
+    async fn however_many_ask_for_metrics_the_dataplane_has_room_for_operators() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("dataplane.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let app = Arc::new(App { dataplane: Dataplane::new(socket), metrics: Metrics::default() });
+        let open = open(app.clone());
+        for path in ["/metrics", "/readyz"].repeat(MAX_TURNS) {
+            tokio::spawn(send(open.clone(), Method::GET, path, ""));
+        }
+        let mut held = Vec::new();
+        let mut come = async || {
+            let pause = std::time::Duration::from_millis(300);
+            while let Ok(caller) = tokio::time::timeout(pause, listener.accept()).await {
+                held.push(caller.unwrap());
+            }
+            held.len()
+        };
+        assert_eq!(come().await, MAX_TURNS);
+        tokio::spawn(send(whole(app), Method::GET, "/readyz", ""));
+        assert_eq!(come().await, MAX_TURNS + 1);
     }
 
     #[tokio::test]
