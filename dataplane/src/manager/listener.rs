@@ -83,8 +83,45 @@ fn clear(path: &Path) -> anyhow::Result<()> {
     if !metadata.file_type().is_socket() {
         bail!("{shown} is in the way and no socket: remove it, or set another `socket`");
     }
-    if StdUnixStream::connect(path).is_ok() {
-        bail!("another dataplane answers on {shown}: stop it first, or set another `socket`");
+    match StdUnixStream::connect(path) {
+        Ok(_) => bail!("another dataplane answers on {shown}: stop it first, or set another `socket`"),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).with_context(|| format!("cannot replace {shown}"))
+        }
+        // A socket of another kind, or one that we may not connect to.
+        Err(error) => Err(error).with_context(|| format!("cannot tell whether somebody listens on {shown}")),
     }
-    fs::remove_file(path).with_context(|| format!("cannot replace {shown}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixDatagram, UnixListener as StdUnixListener};
+
+    use super::*;
+
+    fn refusal(path: &Path) -> String {
+        Listener::bind(path, &[]).err().map(|error| format!("{error:#}")).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_socket_of_a_dead_process_is_replaced_and_one_that_answers_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("run/dataplane.sock");
+        fs::create_dir(folder.path().join("run")).expect("a folder");
+        drop(StdUnixListener::bind(&path).expect("a socket"));
+        let listener = Listener::bind(&path, &[]).expect("nobody listens");
+        assert!(refusal(&path).contains("another dataplane answers"));
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_may_be_somebody_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("dataplane.sock");
+        let _other = UnixDatagram::bind(&path).expect("a socket of another kind");
+        let error = refusal(&path);
+        assert!(error.contains("cannot tell whether somebody listens"), "{error}");
+        assert!(path.exists());
+    }
 }
