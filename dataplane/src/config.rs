@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use knockplane_engine::lists::FirstSteps;
-use knockplane_policy::door::{self, Door};
+use knockplane_policy::door;
 use knockplane_policy::settings::Settings;
 use serde::Deserialize;
 use toml::Spanned;
@@ -64,8 +64,8 @@ struct File {
     dataplane: Dataplane,
     #[serde(default)]
     policy: Settings,
-    #[serde(default, rename = "door", deserialize_with = "door::distinct")]
-    doors: Vec<Door>,
+    #[serde(default, rename = "door")]
+    doors: Vec<Spanned<door::Written>>,
     /// The control process's; it checks it.
     #[serde(default, rename = "control")]
     _control: toml::Table,
@@ -185,6 +185,8 @@ impl Config {
             message,
         };
         let file: File = toml::from_str(text).map_err(|error| at(error.span(), in_words(&error, text)))?;
+        let doors = file.doors.into_iter().map(|door| (door.span(), door.into_inner()));
+        let doors = door::placed(doors).map_err(|(span, error)| at(Some(span), with_manual(&error)))?;
         let raw = file.dataplane;
         for (key, interface) in [("outside", &raw.outside), ("inside", &raw.inside)] {
             if interface.get_ref().is_empty() {
@@ -245,7 +247,7 @@ impl Config {
                 v6_by_prefix: raw.ipv6_first_steps == KeptBy::Prefix,
             },
             connection_capacity,
-            settings: file.policy.with_doors(file.doors).map_err(|error| at(None, error.to_owned()))?,
+            settings: file.policy.with_doors(doors).map_err(|error| at(None, error.to_owned()))?,
         })
     }
 }
@@ -268,7 +270,11 @@ fn in_words(error: &toml::de::Error, text: &str) -> String {
         .map(|(key, _)| key.trim().trim_matches('"'))
         .filter(|key| !key.is_empty() && !message.contains(&format!("`{key}`")));
     let key = key.map(|key| format!("`{key}`: ")).unwrap_or_default();
-    format!("{key}{message}; configs/default.toml explains every key")
+    with_manual(&format!("{key}{message}"))
+}
+
+fn with_manual(message: &str) -> String {
+    format!("{message}; configs/default.toml explains every key")
 }
 
 fn line_of(text: &str, offset: usize) -> &str {
@@ -287,6 +293,8 @@ mod tests {
     use super::*;
 
     const MINIMAL: &str = "[dataplane]\noutside = \"eth1\"\ninside = \"eth2\"\nrules = \"rules.rsc\"\n";
+
+    const DOOR: &str = "[[door]]\nname = \"ssh\"\nknock = [\"tcp/7\"]\n";
 
     fn error(text: &str) -> String {
         Config::parse(Path::new("/etc/k.toml"), text).expect_err("must be refused").to_string()
@@ -355,6 +363,11 @@ mod tests {
                 format!("{MINIMAL}[[door]]\nname = \"ssh\"\nknock = [\"tcp/7-9\"]\n"),
                 "/etc/k.toml:5:1: door `ssh`: `knock`: step 1: `7-9` is no port",
             ),
+            (
+                format!("{MINIMAL}{DOOR}{}", DOOR.replace("/7", "/x").replace("ssh", "b")),
+                "/etc/k.toml:8:1: door `b`: `knock`: step 1: `x` is no port",
+            ),
+            (format!("{MINIMAL}{DOOR}\n{DOOR}"), "/etc/k.toml:9:1: door `ssh`: `name`: there are two"),
             (format!("{MINIMAL}[[policy.doors]]\nname = \"a\"\nknock = [\"tcp/7\"]\n"), "no key of [policy]"),
             (
                 format!("{MINIMAL}[policy.frames]\narp = \"pass\"\n"),

@@ -4,9 +4,10 @@
 use std::fs;
 use std::path::Path;
 
-use knockplane_policy::door::{self, Door};
+use knockplane_policy::door;
 use knockplane_policy::settings::Settings;
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::Invalid;
 
@@ -15,8 +16,8 @@ use super::Invalid;
 struct File {
     #[serde(default)]
     policy: Settings,
-    #[serde(default, rename = "door", deserialize_with = "door::distinct")]
-    doors: Vec<Door>,
+    #[serde(default, rename = "door")]
+    doors: Vec<Spanned<door::Written>>,
 }
 
 /// Reads the section and the doors; the defaults if the file has none.
@@ -31,12 +32,16 @@ pub fn load(file: &Path) -> Result<Settings, Invalid> {
 }
 
 fn parse(text: &str, name: &str) -> Result<Settings, Invalid> {
-    let file: File = toml::from_str(text).map_err(|error| {
-        let line = 1 + text[..error.span().unwrap_or_default().start].matches('\n').count();
+    let wrong = |start: usize, message: &str| {
+        let line = 1 + text[..start].matches('\n').count();
         let remedy = "configs/default.toml explains every key";
-        Invalid { problems: vec![format!("{name}:{line}: {}; {remedy}", error.message().trim_end())] }
-    })?;
-    file.policy.with_doors(file.doors).map_err(|error| Invalid { problems: vec![format!("{name}: {error}")] })
+        Invalid { problems: vec![format!("{name}:{line}: {}; {remedy}", message.trim_end())] }
+    };
+    let file: File =
+        toml::from_str(text).map_err(|error| wrong(error.span().unwrap_or_default().start, error.message()))?;
+    let doors = file.doors.into_iter().map(|door| (door.span().start, door.into_inner()));
+    let doors = door::placed(doors).map_err(|(start, error)| wrong(start, &error))?;
+    file.policy.with_doors(doors).map_err(|error| Invalid { problems: vec![format!("{name}: {error}")] })
 }
 
 #[cfg(test)]
@@ -59,6 +64,8 @@ mod tests {
         assert!(inside.contains("write each door as a `[[door]]`"), "{inside}");
         let wrong = parse(&format!("[policy]\n\n{}", door.replace("/7", "/x")), "k.toml").unwrap_err().to_string();
         assert!(wrong.starts_with("k.toml:3: door `ssh`: `knock`: step 1: `x` is no port"), "{wrong}");
+        let second = parse(&format!("{door}{}", door.replace("/7", "/x")), "k.toml").unwrap_err().to_string();
+        assert!(second.starts_with("k.toml:4: door `ssh`: `knock`: step 1: `x` is no port"), "{second}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use knockplane_policy::door::{self, Door};
+use knockplane_policy::door;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::RuleId;
@@ -81,8 +81,8 @@ struct RawFile {
     rules: PathBuf,
     config: Option<Spanned<PathBuf>>,
     policy: Option<Settings>,
-    #[serde(default, deserialize_with = "door::distinct")]
-    door: Vec<Door>,
+    #[serde(default)]
+    door: Vec<Spanned<door::Written>>,
     #[serde(default)]
     test: Vec<RawTest>,
 }
@@ -131,6 +131,8 @@ impl File {
             let why = "`config` and `[policy]` say the same thing, `[[door]]` too: leave one out";
             return Err(wrong(config.span(), why));
         }
+        let doors = raw.door.into_iter().map(|door| (door.span(), door.into_inner()));
+        let doors = door::placed(doors).map_err(|(at, why)| wrong(at, &why))?;
         if raw.test.is_empty() {
             return Err(wrong(0..0, "there are no tests: begin one with `[[test]]`"));
         }
@@ -155,7 +157,7 @@ impl File {
         Ok(File {
             rules: folder.join(raw.rules),
             config: raw.config.map(|config| folder.join(config.into_inner())),
-            policy: raw.policy.unwrap_or_default().with_doors(raw.door).map_err(|why| wrong(0..0, why))?,
+            policy: raw.policy.unwrap_or_default().with_doors(doors).map_err(|why| wrong(0..0, why))?,
             tests,
         })
     }

@@ -142,6 +142,10 @@ fn mistakes_in_a_file_have_their_line_and_are_no_failed_tests() {
             "DIR/r.test.toml:4: no rule names the list `knokced`; there are knocked",
         ),
         ("rules = 'r.rsc'\n".to_owned(), "there are no tests"),
+        (
+            step("") + "[[door]]\nname = 'a'\nknock = ['tcp/7']\n[[door]]\nname = 'b'\nknock = ['x']\n",
+            "DIR/r.test.toml:9: door `b`: `knock`: step 1",
+        ),
         ("[[test]]\nname = 'x'\n".to_owned(), "missing field `rules`"),
         (step(packet).replace("name", "at = 2026-01-01\nname"), "write a date and time"),
         (step(packet).replace("r.rsc", "nothing.rsc"), "DIR/nothing.rsc is not valid: it cannot be read"),

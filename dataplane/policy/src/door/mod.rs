@@ -44,8 +44,7 @@ pub use self::opening::{Opening, Opens};
 use self::progress::Shape;
 pub use self::rules::{levels, proofs, rules};
 pub use self::step::Step;
-use self::written::Written;
-pub use self::written::distinct;
+pub use self::written::{Written, distinct, placed};
 use crate::rule::AddressSet;
 use crate::word::words;
 

@@ -10,10 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{Door, MOST_STEPS};
 use crate::time::{LONGEST_TIMEOUT, format_duration, parse_duration};
 
-/// See the module.
-#[derive(Serialize, Deserialize)]
+/// A door as it is written, each value of the right type and none of them checked: [`placed`] does that.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct Written {
+pub struct Written {
     name: String,
     knock: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -157,17 +157,30 @@ fn time(text: &str, least: Duration) -> Result<Duration, String> {
     })
 }
 
+/// The doors, no two of one name. Whoever reads a text gives each its place in it.
+///
+/// # Errors
+/// The first thing that is wrong with them, with the place of its door.
+pub fn placed<P>(written: impl IntoIterator<Item = (P, Written)>) -> Result<Vec<Door>, (P, String)> {
+    let mut doors: Vec<Door> = Vec::new();
+    for (place, written) in written {
+        match Door::try_from(written) {
+            Ok(door) if doors.iter().any(|other| other.name == door.name) => {
+                let name = door.name;
+                return Err((place, format!("door `{name}`: `name`: there are two of this name; write another one")));
+            }
+            Ok(door) => doors.push(door),
+            Err(error) => return Err((place, error)),
+        }
+    }
+    Ok(doors)
+}
+
 /// Reads doors, no two of one name: `deserialize_with` of whoever holds some.
 ///
 /// # Errors
 /// The first thing that is wrong with them.
 pub fn distinct<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Door>, D::Error> {
-    let doors = Vec::<Door>::deserialize(deserializer)?;
-    for (place, door) in doors.iter().enumerate() {
-        if doors[..place].iter().any(|other| other.name == door.name) {
-            let error = format!("door `{}`: `name`: there are two of this name; write another one", door.name);
-            return Err(D::Error::custom(error));
-        }
-    }
-    Ok(doors)
+    let written = Vec::<Written>::deserialize(deserializer)?;
+    placed(written.into_iter().map(|door| ((), door))).map_err(|((), error)| D::Error::custom(error))
 }
