@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -208,6 +209,23 @@ fn a_second_daemon_gives_way_to_the_first_and_replaces_a_killed_one() {
     wait_until_it_answers(&first.socket());
     third.kill().unwrap();
     third.wait().unwrap();
+}
+
+#[test]
+fn a_passphrase_that_everybody_can_read_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let [config, rules] = ["k.toml", "r.rsc"].map(|name| dir.path().join(name));
+    fs::write(&config, "[[door]]\nname = 'a'\nknock = ['udp/4321 \"open sesame\"']\n").unwrap();
+    fs::write(&rules, "/ip firewall filter\nadd chain=input action=drop\n").unwrap();
+    let told = |mode| {
+        fs::set_permissions(&config, fs::Permissions::from_mode(mode)).unwrap();
+        let [config, rules] = [&config, &rules].map(|path| path.to_str().unwrap());
+        let output = knockctl(Path::new("/x"), &["check", "--config", config, rules]);
+        assert_eq!(output.status.code(), Some(0));
+        stderr(&output)
+    };
+    assert!(told(0o644).contains("can be read by everybody") && told(0o644).contains("chmod 600"), "{}", told(0o644));
+    assert!(!told(0o600).contains("everybody"), "{}", told(0o600));
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod restart;
 use std::fmt;
 use std::fs;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use knockplane_engine::lists::FirstSteps;
@@ -165,7 +166,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Config {
-    /// Reads and checks a file.
+    /// Reads and checks a file. Warns of one that tells everybody a passphrase.
     ///
     /// # Errors
     /// The first thing that is wrong with it.
@@ -175,7 +176,12 @@ impl Config {
             place: None,
             message: format!("cannot be read: {error}; name another one with --config"),
         })?;
-        Self::parse(path, &text)
+        let config = Self::parse(path, &text)?;
+        let mode = fs::metadata(path).map(|metadata| metadata.mode()).unwrap_or_default();
+        if let Some(warning) = door::exposed(&config.settings.doors, path, mode) {
+            tracing::warn!("{warning}");
+        }
+        Ok(config)
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {

@@ -2,7 +2,26 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
+
+#[test]
+fn a_passphrase_that_everybody_can_read_is_warned_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [file, rules] = ["knockplane.toml", "rules.rsc"].map(|name| folder.path().join(name));
+    let door = "[[door]]\nname = 'a'\nknock = ['udp/4321 \"open sesame\"']\n";
+    fs::write(&file, format!("[dataplane]\noutside = 'a'\ninside = 'b'\nrules = 'rules.rsc'\n{door}")).expect("a file");
+    fs::write(rules, "/ip firewall filter\nadd chain=input action=drop\n").expect("the rules");
+    let told = |mode| {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("its owner is asked");
+        let mut check = Command::new(env!("CARGO_BIN_EXE_knockplane-dataplane"));
+        let output = check.arg("--check").arg("--config").arg(&file).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(told(0o644).contains("passphrase of door `a`; run: chmod 600"), "{}", told(0o644));
+    assert_eq!(told(0o600), "");
+}
 
 /// Its rules are a pipe, so that it starts for as long as nobody writes them.
 #[test]

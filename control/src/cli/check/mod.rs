@@ -75,6 +75,9 @@ struct Judgement {
 /// Judges all files. Everything that is wrong with every file is reported.
 pub(super) fn run(check: &Check, json: bool) -> Result<String, Failed> {
     let settings = check.given.settings()?;
+    if let Some(warning) = check.given.warning(&settings) {
+        eprintln!("warning: {}", printable(&warning));
+    }
     let how = How { settings: &settings, allow_invalid: check.allow_invalid, lints: true };
     let mut judgements = Vec::new();
     for file in &check.files {

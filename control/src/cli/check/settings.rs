@@ -1,10 +1,13 @@
 //! The settings that files are judged with: those of a configuration, and what the command line says instead.
 
+use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use clap::Args;
 use ipnet::IpNet;
+use knockplane_policy::door;
 use knockplane_policy::settings::Settings;
 
 use super::super::Failed;
@@ -28,6 +31,12 @@ pub(super) struct Given {
 }
 
 impl Given {
+    /// What to say of the configuration itself, if it tells everybody a passphrase.
+    pub(super) fn warning(&self, settings: &Settings) -> Option<String> {
+        let file = self.config.as_ref()?;
+        door::exposed(&settings.doors, file, fs::metadata(file).ok()?.mode())
+    }
+
     pub(super) fn settings(&self) -> Result<Settings, Failed> {
         let mut settings = settings_of(self.config.as_deref())?;
         let sides = &mut settings.interfaces;

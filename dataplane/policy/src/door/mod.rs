@@ -22,6 +22,7 @@
 //! | `written`    | a door as the configuration has it, and what is wrong with it |
 //! | [`progress`] | what a packet does to a knock: one pure function |
 //! | [`ports`]    | the budget of ports that a source may try |
+//! | `secret`     | passphrases in a file that everybody can read |
 //! | `rules`      | the rules that doors are |
 //!
 //! `docs/doors.md` is the manual.
@@ -31,6 +32,7 @@ mod opening;
 pub mod ports;
 pub mod progress;
 mod rules;
+mod secret;
 pub mod step;
 mod written;
 
@@ -43,6 +45,7 @@ pub use self::attempts::Attempts;
 pub use self::opening::{Opening, Opens};
 use self::progress::Shape;
 pub use self::rules::{levels, proofs, rules};
+pub use self::secret::exposed;
 pub use self::step::Step;
 pub use self::written::{Written, distinct, placed};
 use crate::rule::AddressSet;
