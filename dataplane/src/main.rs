@@ -29,6 +29,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::start::Decided;
+use crate::store::Store;
 
 /// Exit codes, the same for all of the project's programs.
 const RUNTIME: u8 = 1;
@@ -85,7 +86,12 @@ fn main() -> ExitCode {
         };
     }
     die_whole();
-    let decided = match start::decide(&config) {
+    // Another dataplane may have it, which is no fault of the configuration.
+    let store = match Store::open(&config.state_dir) {
+        Ok(store) => store,
+        Err(error) => return failed(RUNTIME, error),
+    };
+    let decided = match start::decide(&config, store) {
         Ok(decided) => decided,
         Err(error) => return failed(CONFIGURATION, error),
     };

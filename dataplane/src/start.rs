@@ -46,8 +46,7 @@ pub(crate) struct Decided {
 ///
 /// # Errors
 /// What is wrong with them, and what to do about it.
-pub(crate) fn decide(config: &Config) -> anyhow::Result<Decided> {
-    let store = Store::open(&config.state_dir)?;
+pub(crate) fn decide(config: &Config, store: Store) -> anyhow::Result<Decided> {
     let stored = store.load_or_read(&config.rules)?;
     let capacity = config.connection_capacity;
     let bytes = state::connection_bytes(capacity, &stored.rules, &config.settings);
