@@ -12,6 +12,7 @@ use knockplane_engine::headers::max_frame;
 use knockplane_engine::lists::{Lists, Seen};
 use knockplane_engine::state::State;
 use knockplane_engine::table::Table;
+use knockplane_policy::door::Door;
 use knockplane_policy::packet::{Family, Packet, Side};
 use knockplane_policy::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, PortSet, Rule, RuleSet};
 use knockplane_policy::settings::Settings;
@@ -37,6 +38,26 @@ pub(crate) fn seconds(seconds: u64) -> Duration {
 pub(crate) fn rule(chain: &str, conditions: Vec<Condition>, action: Action) -> Rule {
     let matchers = conditions.into_iter().map(|condition| Matcher { negated: false, condition }).collect();
     Rule { matchers, ..Rule::new(Family::Ipv4, chain, action) }
+}
+
+/// A strict door that opens everything for a minute, and leaves ten seconds for each step.
+pub(crate) fn door(name: &str, knock: &[&str], close: &[&str]) -> Door {
+    let steps = |steps: &[&str]| steps.iter().map(|step| step.parse().unwrap()).collect();
+    Door {
+        name: name.to_owned(),
+        knock: steps(knock),
+        close: steps(close),
+        within: seconds(10),
+        total: seconds(30),
+        opens: Vec::new(),
+        open_for: seconds(60),
+        strict: true,
+        hold_off: Duration::ZERO,
+        sources: Vec::new(),
+        max_attempts: None,
+        log: true,
+        cut: false,
+    }
 }
 
 /// A rule set with ids, and lines counted from 1.

@@ -4,9 +4,7 @@
 //! within capacity ÷ rate, less what shards differ in. What is behind a first step is not touched at all.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
-use knockplane_policy::door::Door;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rsc;
@@ -14,7 +12,7 @@ use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 
-use crate::common::{Engine, Spec, Transport, seconds};
+use crate::common::{Engine, Spec, Transport, door};
 
 const CAPACITY: usize = 8_192;
 /// Forged first knocks each millisecond, each from a source that was not there before.
@@ -37,22 +35,7 @@ fn two_ports() -> (RuleSet, Settings) {
 }
 
 fn a_door() -> (RuleSet, Settings) {
-    let knock = ["tcp/1234", "tcp/4321"].map(|step| step.parse().unwrap()).to_vec();
-    let door = Door {
-        name: "a".to_owned(),
-        knock,
-        close: Vec::new(),
-        within: seconds(10),
-        total: seconds(30),
-        opens: Vec::new(),
-        open_for: seconds(60),
-        strict: true,
-        hold_off: Duration::ZERO,
-        sources: Vec::new(),
-        max_attempts: None,
-        log: true,
-        cut: false,
-    };
+    let door = door("a", &["tcp/1234", "tcp/4321"], &[]);
     (RuleSet::default(), Settings { doors: vec![door], ..Settings::default() })
 }
 

@@ -1,7 +1,6 @@
 //! Packets that were decided before those that arrived before them, as happens with several queues.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use knockplane_engine::decide::Waiting;
 use knockplane_policy::door::Door;
@@ -11,26 +10,7 @@ use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 
-use crate::common::{Engine, Spec, Transport, seconds};
-
-fn door(name: &str, knock: &[&str], close: &[&str]) -> Door {
-    let steps = |steps: &[&str]| steps.iter().map(|step| step.parse().unwrap()).collect();
-    Door {
-        name: name.to_owned(),
-        knock: steps(knock),
-        close: steps(close),
-        within: seconds(10),
-        total: seconds(30),
-        opens: Vec::new(),
-        open_for: seconds(60),
-        strict: true,
-        hold_off: Duration::ZERO,
-        sources: Vec::new(),
-        max_attempts: None,
-        log: true,
-        cut: false,
-    }
-}
+use crate::common::{Engine, Spec, Transport, door};
 
 fn engine(doors: Vec<Door>, file: &str) -> Engine {
     let rules: RuleSet = rsc::read(file.as_bytes()).rules;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use knockplane_engine::lists::OPERATOR_LEVEL;
 use knockplane_engine::state::State;
 use knockplane_engine::table::{Problem, Table};
-use knockplane_policy::door::Door;
 use knockplane_policy::packet::Family;
 use knockplane_policy::rule::{
     Action, AddressSet, Condition, ConnectionState, EntryAddress, Layer7Pattern, ListEntry, Rule, RuleSet,
@@ -13,7 +12,7 @@ use knockplane_policy::rule::{
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 
-use crate::common::{add_src, rule, rule_set, seconds, src_list};
+use crate::common::{add_src, door, rule, rule_set, seconds, src_list};
 
 fn compile(rules: RuleSet, state: &State) -> Result<Table, Vec<Problem>> {
     Table::compile(Arc::new(rules), &Settings::default(), state, Time::default()).map_err(|error| error.problems)
@@ -207,21 +206,7 @@ fn other_settings_change_neither_rules_nor_times_nor_lists() {
     table.begin(&state, Time::default());
     assert!(state.lists.remove(list, one, Time::default()), "an operator has taken it out");
 
-    let door = Door {
-        name: "b".to_owned(),
-        knock: vec!["tcp/7".parse().unwrap()],
-        close: Vec::new(),
-        within: seconds(10),
-        total: seconds(30),
-        opens: Vec::new(),
-        open_for: seconds(60),
-        strict: true,
-        hold_off: seconds(0),
-        sources: Vec::new(),
-        max_attempts: None,
-        log: true,
-        cut: false,
-    };
+    let door = door("b", &["tcp/7"], &[]);
     let with_door = table.with_settings(&Settings { doors: vec![door], ..Settings::default() }, &state).unwrap();
     assert!(with_door.rules().rules.len() > 1);
     assert!(!state.lists.membership(one, 0, Time::default()).contains(list), "it does not come back");
