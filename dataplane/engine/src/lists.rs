@@ -29,6 +29,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use arc_swap::ArcSwapOption;
 use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
+use knockplane_policy::door::progress;
 use knockplane_policy::rule::{AddressSet, ListTimeout};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::ListSummary;
@@ -247,11 +248,7 @@ impl Lists {
     /// What another end is known by in entries that count for it alone; never 0. IPv4 addresses stand for themselves,
     /// but nothing can be said to 0.0.0.0 that is not said to 0.0.0.1.
     pub fn tag(&self, end: IpAddr) -> u32 {
-        let bits = match end {
-            IpAddr::V4(address) => address.to_bits(),
-            IpAddr::V6(_) => self.secret.hash(end.into()) as u32,
-        };
-        bits.max(1)
+        progress::tag(self.secret.0, end).max(1)
     }
 
     /// The lists that the address is in now, for the other end of this tag; with 0, for all others. An entry is gone at
