@@ -13,8 +13,8 @@ mod field;
 mod index;
 mod program;
 mod question;
-mod starts;
 mod state_test;
+mod tree;
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;

@@ -6,7 +6,7 @@
 use hashbrown::HashMap;
 
 use super::index::{Row, RowBuilder};
-use super::starts::{Number, Starts};
+use super::tree::{Number, Tree};
 
 /// What a rule asks of a field: ranges, both ends included. None if it does not ask.
 pub(super) type Asked<'r, T> = Option<&'r [(T, T)]>;
@@ -57,19 +57,19 @@ impl PortField {
 /// The rows of an address.
 pub(super) struct AddressField<T> {
     /// Where classes begin; the first at 0.
-    starts: Starts<T>,
+    starts: Tree<T>,
     rows: Box<[Row]>,
 }
 
 impl<T: Number> AddressField<T> {
     pub(super) fn build(asked: &[Option<Vec<(T, T)>>], rows: &mut RowBuilder) -> Option<AddressField<T>> {
         let (starts, rows): (Vec<T>, Vec<Row>) = classes(asked, rows)?.into_iter().unzip();
-        Some(AddressField { starts: Starts::new(starts.into()), rows: rows.into() })
+        Some(AddressField { starts: Tree::over(starts), rows: rows.into() })
     }
 
     #[inline]
     pub(super) fn row(&self, address: T) -> Row {
-        self.rows[self.starts.up_to(address) - 1]
+        self.rows[self.starts.find(address).unwrap_or_default()]
     }
 }
 

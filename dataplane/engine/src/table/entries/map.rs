@@ -1,58 +1,18 @@
-//! What is so of each address: ranges laid over each other, as one search tree.
+//! What is so of each address: ranges laid over each other, under one search tree.
 //!
 //! ```text
-//! top      [ 0        400 ]              every 16th key of the level below
-//! …          |          \
-//! starts   [ 0 | 7 | … ][ 400 | 512 | … ]   where the answer changes, in order
-//! values   [ 2 | 0 | … ][ 1   | 0   | … ]   what it is from there on, by its place among all that differ
+//! starts   [ 0 | 7 | … | 400 | 512 | … ]   where the answer changes, in order
+//! values   [ 2 | 0 | … | 1   | 0   | … ]   what it is from there on, by its place among all that differ
 //! ```
-//! A million ranges are six levels, of which all but the last two stay in the processor's caches. For IPv4 that takes half
-//! the time of a binary search over the starts; for IPv6, whose keys are four times as large, hardly less. Nothing about
-//! the ranges can make it slower.
 
 use std::hash::Hash;
 
 use hashbrown::HashMap;
 
+use crate::table::tree::{Number, Tree};
+
 /// From, to and including, and what that says.
 pub(super) type Range<T, I> = (T, T, I);
-
-/// Keys that are looked at together: as many IPv4 addresses as fill a cache line. Of IPv6 that is four lines beside each
-/// other; 4 keys and 8 took no less time.
-const WIDTH: usize = 16;
-
-/// An address of one family.
-pub(super) trait Address: Copy + Ord {
-    /// The one behind it.
-    fn next(self) -> Option<Self>;
-
-    /// How many of a few keys, in order, are not behind it.
-    fn keys_before(self, keys: &[Self]) -> usize;
-}
-
-impl Address for u32 {
-    fn next(self) -> Option<u32> {
-        self.checked_add(1)
-    }
-
-    /// All at once, without a branch: half the time of a search.
-    fn keys_before(self, keys: &[u32]) -> usize {
-        let count = |keys: &[u32]| keys.iter().filter(|key| **key <= self).count();
-        // Of a length that is known, they fill vectors.
-        keys.first_chunk::<WIDTH>().map_or_else(|| count(keys), |keys| count(keys))
-    }
-}
-
-impl Address for u128 {
-    fn next(self) -> Option<u128> {
-        self.checked_add(1)
-    }
-
-    /// No vector compares them: a search takes a third of the time of a count.
-    fn keys_before(self, keys: &[u128]) -> usize {
-        keys.partition_point(|key| *key <= self)
-    }
-}
 
 /// What the ranges over a point come to.
 pub(super) trait Covering: Default {
@@ -69,19 +29,18 @@ pub(super) trait Covering: Default {
 
 /// See the module.
 pub(super) struct Map<T, V> {
-    /// The top first, the starts last.
-    levels: Vec<Box<[T]>>,
+    starts: Tree<T>,
     values: Box<[u32]>,
     different: Vec<V>,
 }
 
 impl<T, V> Default for Map<T, V> {
     fn default() -> Self {
-        Map { levels: Vec::new(), values: Box::default(), different: Vec::new() }
+        Map { starts: Tree::default(), values: Box::default(), different: Vec::new() }
     }
 }
 
-impl<T: Address, V: Copy + Default + Eq + Hash> Map<T, V> {
+impl<T: Number, V: Copy + Default + Eq + Hash> Map<T, V> {
     /// A range that ends before it begins covers nothing.
     pub(super) fn build<C: Covering<Value = V>>(ranges: Vec<Range<T, C::Item>>) -> Self {
         let mut changes: Vec<(T, C::Item, bool)> = Vec::with_capacity(2 * ranges.len());
@@ -106,33 +65,14 @@ impl<T: Address, V: Copy + Default + Eq + Hash> Map<T, V> {
                 values.push(value);
             }
         }
-        Map { levels: levels(starts), values: values.into(), different }
+        Map { starts: Tree::over(starts), values: values.into(), different }
     }
 
     /// What is so of the address.
     pub(super) fn find(&self, address: T) -> V {
-        let mut place = 0;
-        for level in &self.levels {
-            let first = place * WIDTH;
-            let keys = &level[first..level.len().min(first + WIDTH)];
-            match address.keys_before(keys).checked_sub(1) {
-                Some(last) => place = first + last,
-                None => return V::default(),
-            }
-        }
-        let value = self.values.get(place).and_then(|value| self.different.get(*value as usize));
-        value.copied().unwrap_or_default()
+        let value = || self.different.get(*self.values.get(self.starts.find(address)?)? as usize).copied();
+        value().unwrap_or_default()
     }
-}
-
-/// The tree over these keys.
-fn levels<T: Copy>(starts: Vec<T>) -> Vec<Box<[T]>> {
-    let mut levels = vec![starts.into_boxed_slice()];
-    while let Some(below) = levels.last().filter(|level| level.len() > WIDTH) {
-        levels.push(below.iter().step_by(WIDTH).copied().collect());
-    }
-    levels.reverse();
-    levels
 }
 
 #[cfg(test)]
