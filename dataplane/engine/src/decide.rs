@@ -159,7 +159,7 @@ impl Decider {
     }
 
     /// The frames of the last batch that would have added to a list, had their source been in the list that the rule
-    /// asks for: one bit each. If the packet that gets it there has arrived before, and is yet to be decided by another
+    /// asks for, or that are a later step at a door than the next one: one bit each. If the packet that gets it there has arrived before, and is yet to be decided by another
     /// worker, [`Decider::look_again`] later makes up for it.
     pub const fn early(&self) -> u64 {
         self.early

@@ -10,6 +10,7 @@
 //! if it had come in its turn; a later step whose forerunner may be with another worker waits for it, see
 //! [`crate::decide::Decider::look_again`].
 
+use std::hash::Hasher as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -180,7 +181,6 @@ impl Visitors {
 
     fn visitor(&self, door: &CompiledDoor, source: IpAddr) -> Tag {
         tag(self.secret, |hasher| {
-            use std::hash::Hasher as _;
             hasher.write_u8(door.open.0);
             write_address(hasher, door::visitor(source));
         })
@@ -208,7 +208,7 @@ pub(crate) struct Knocked {
     pub(crate) refused: bool,
     /// There was no room for it.
     pub(crate) evicted: bool,
-    /// It is a later step than the next one: that may be with another worker.
+    /// It is a later step than the next one, which may be with another worker: it waits for that.
     pub(crate) early: bool,
 }
 
@@ -246,14 +246,10 @@ impl Knock {
         let taken = stored.filter(|at| at.to == to).map_or(0, |at| at.step);
         let at = stored.map(|at| Progress { steps: at.step, to: at.to, begun: at.begun, deadline: at.expiry });
         let mut knocked = outcome(progress::next(shape, at, fits, to, now));
-        if !matches!(knocked.outcome, Outcome::Stepped(_) | Outcome::Opened | Outcome::Repeated)
-            && (taken + 1..shape.steps).any(|step| fits.contains(step))
-        {
-            knocked.early = true;
-            if self.waits {
-                knocked.outcome = Outcome::Nothing;
-                return knocked;
-            }
+        let goes_on = matches!(knocked.outcome, Outcome::Stepped(_) | Outcome::Opened | Outcome::Repeated);
+        if self.waits && !goes_on && (taken + 1..shape.steps).any(|step| fits.contains(step)) {
+            (knocked.early, knocked.outcome) = (true, Outcome::Nothing);
+            return knocked;
         }
         if knocked.outcome.begins(shape) && !may_begin() {
             knocked.refused = true;

@@ -125,7 +125,7 @@ pub(crate) struct Walk<'a> {
     /// later steps at doors. In a second look, what it still waits for.
     pub(crate) waiting: Waiting,
     pub(crate) answered: bool,
-    /// This is a second look: only additions count.
+    /// This is a second look: only what the packet waits for counts.
     again: bool,
     /// A second look is over: it came to a rule that must not be asked again.
     ends_here: bool,

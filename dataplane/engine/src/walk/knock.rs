@@ -82,7 +82,7 @@ impl Walk<'_> {
 
     /// It came too early for the sequence with this list.
     fn wait(&mut self, early: bool, list: ListId) {
-        if early && self.memory.waits {
+        if early {
             self.waiting.sequences.insert(list);
         }
     }
