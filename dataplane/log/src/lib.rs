@@ -1,0 +1,198 @@
+//! The log of both processes: lines on standard error, for which no thread waits.
+//!
+//! A line is formatted on the thread that logs it, and put in a bounded queue. One thread writes the queue to standard
+//! error. A reader that stalls or goes away, a full disk and a closed descriptor cost log lines, and nothing else: lines
+//! that are lost are counted by kind, and packet lines by rule, and the counts are logged once writing works.
+//!
+//! ```text
+//!  tracing::info!(…) ─► format ─► queue, with room for each kind ─► writer thread ─► standard error
+//!                                       │ no room                       │ error
+//!                                       └──────────► lost lines ◄───────┘
+//! ```
+//!
+//! The log is the process's own, as tracing's subscriber is: [`start`] starts it once.
+//!
+//! | module     | owns |
+//! |------------|------|
+//! | [`kind`]   | the kinds of lines, and how a line tells its kind |
+//! | `losses`   | lost lines by kind and rule |
+//! | `queue`    | the lines that wait |
+//! | `writer`   | the thread that writes them |
+//! | `panics`   | what a panic logs |
+
+pub mod kind;
+mod losses;
+mod panics;
+mod queue;
+mod writer;
+
+use std::cell::RefCell;
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use tracing::Metadata;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::kind::Kind;
+use crate::losses::Loss;
+pub use crate::panics::{abort_on_panic, log_panics};
+pub use crate::queue::Status;
+use crate::queue::{Line, Queue};
+use crate::writer::{Output, Writer};
+
+/// How long a process that ends waits for its last lines. A reader that works takes them in far less; a service manager
+/// that restarts the process does not notice more.
+pub const AT_EXIT: Duration = Duration::from_millis(200);
+
+/// The target of the lines that report losses. The writer writes them itself: they need no room in the queue.
+const REPORT: &str = "knockplane_log::report";
+
+static LOG: OnceLock<Arc<Queue>> = OnceLock::new();
+
+thread_local! {
+    /// The rule whose packet this thread logs.
+    static RULE: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
+    /// On the writer thread, the text of the report that is being formatted.
+    static REPORTED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Starts the log: from here on tracing's events are lines on standard error. `RUST_LOG` chooses them; the default is
+/// `info`.
+///
+/// # Errors
+/// If the writer thread cannot be started, or the log was started before.
+pub fn start(format: Format) -> io::Result<()> {
+    let queue = Arc::new(Queue::default());
+    LOG.set(Arc::clone(&queue)).map_err(|_| io::Error::from(io::ErrorKind::AlreadyExists))?;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        // Otherwise the library prints its own errors to standard error, and panics if that fails.
+        .log_internal_errors(false)
+        .with_writer(Lines(Arc::clone(&queue)));
+    match format {
+        Format::Text => subscriber.try_init(),
+        Format::Json => subscriber.json().try_init(),
+    }
+    .map_err(io::Error::other)?;
+    let writer = Writer::new(queue, Output::standard_error(), report);
+    thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
+    Ok(())
+}
+
+/// Logs a packet: `log` is to log one line whose kind is [`Kind::Packet`], and is not called if there is no room for it.
+/// The line is counted by its rule if it is lost.
+pub fn packet(rule: &str, log: impl FnOnce()) {
+    if let Some(queue) = LOG.get()
+        && !queue.has_room(Kind::Packet)
+    {
+        queue.lose(Kind::Packet, Some(rule), 1);
+        return;
+    }
+    RULE.set(Some(rule.into()));
+    log();
+    RULE.set(None);
+}
+
+/// Counts lines as lost that were not even formatted. Packet lines have a rule.
+pub fn omit(kind: Kind, rule: Option<&str>, lines: u64) {
+    if let Some(queue) = LOG.get()
+        && lines > 0
+    {
+        queue.lose(kind, rule, lines);
+    }
+}
+
+/// Writes text to standard error as it stands, behind the lines that wait. It is never cut or left out for want of room:
+/// for what a process says when it ends.
+pub fn write(text: &str) {
+    match LOG.get() {
+        Some(queue) => queue.push_whole(text),
+        // There is nowhere to report a failure to.
+        None => _ = io::stderr().write_all(text.as_bytes()),
+    }
+}
+
+/// Waits until every line is written or lost, for so long at most; without a limit, for as long as the reader takes.
+/// Whether every line was.
+pub fn flush(within: Option<Duration>) -> bool {
+    LOG.get().is_none_or(|queue| queue.flush(within))
+}
+
+/// What became of the lines so far.
+pub fn status() -> Status {
+    LOG.get().map(|queue| queue.status()).unwrap_or_default()
+}
+
+/// The line that reports a loss, as the subscriber formats it; empty if the filter leaves it out.
+fn report(loss: &Loss<'_>) -> Vec<u8> {
+    let Loss { kind, rule, lines } = *loss;
+    let (noun, kind) = (if lines == 1 { "line" } else { "lines" }, kind.name());
+    match rule {
+        Some(rule) => tracing::warn!(target: REPORT, kind, rule, lines, "{lines} {noun} of rule {rule} not logged"),
+        None => tracing::warn!(target: REPORT, kind, lines, "{lines} {noun} of kind {kind} not logged"),
+    }
+    REPORTED.take()
+}
+
+/// Where the subscriber puts its lines.
+struct Lines(Arc<Queue>);
+
+/// One line while it is formatted. It is queued when this is dropped.
+struct Formatting<'q> {
+    queue: &'q Queue,
+    /// None for a report, which the writer thread waits for.
+    kind: Option<Kind>,
+    text: Vec<u8>,
+}
+
+impl<'q> MakeWriter<'q> for Lines {
+    type Writer = Formatting<'q>;
+
+    fn make_writer(&'q self) -> Formatting<'q> {
+        Formatting { queue: &self.0, kind: Some(Kind::Other), text: Vec::new() }
+    }
+
+    fn make_writer_for(&'q self, metadata: &Metadata<'_>) -> Formatting<'q> {
+        let kind = (metadata.target() != REPORT).then(|| Kind::of(metadata));
+        Formatting { queue: &self.0, kind, text: Vec::new() }
+    }
+}
+
+impl Write for Formatting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Formatting<'_> {
+    fn drop(&mut self) {
+        let text = std::mem::take(&mut self.text);
+        match self.kind {
+            Some(kind) => {
+                let rule = if kind == Kind::Packet { RULE.take() } else { None };
+                self.queue.push(Line { kind, rule, text });
+            }
+            None => REPORTED.set(text),
+        }
+    }
+}

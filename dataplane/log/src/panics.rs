@@ -1,0 +1,35 @@
+//! What a panic logs. The standard library's own hook writes to standard error itself, and so waits for its reader.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::{self, PanicHookInfo};
+use std::process;
+use std::thread;
+
+use crate::{AT_EXIT, LOG};
+
+/// From here on a panic is logged, and ends what panics would end without this: a thread or a task.
+pub fn log_panics() {
+    panic::set_hook(Box::new(|info| log_panic(info)));
+}
+
+/// From here on a panic in any thread is logged, and aborts the process: within [`AT_EXIT`], also if nobody reads the log.
+pub fn abort_on_panic() {
+    panic::set_hook(Box::new(|info| {
+        log_panic(info);
+        if let Some(queue) = LOG.get() {
+            queue.flush(Some(AT_EXIT));
+        }
+        process::abort();
+    }));
+}
+
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let Some(queue) = LOG.get() else { return };
+    let thread = thread::current();
+    let mut text = format!("thread '{}' {info}\n", thread.name().unwrap_or("without a name"));
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        text += &format!("stack backtrace:\n{backtrace}\n");
+    }
+    queue.push_whole_within(AT_EXIT, &text);
+}

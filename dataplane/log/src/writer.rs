@@ -1,0 +1,146 @@
+//! The thread that writes the lines that wait. It alone waits for standard error.
+//!
+//! A line that cannot be written is lost, and counted; the next one is tried a little later. When a line was cut in the
+//! middle by an error, the next write begins with the end of that line, so that no two lines are joined.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fstat, major, minor};
+use rustix::io::Errno;
+
+use crate::losses::Loss;
+use crate::queue::{Queue, Work};
+
+/// Bytes written at once. A pipe takes so many whole or not at all, so that lines of two processes on one pipe do not mix.
+/// Source: `PIPE_BUF`, pipe(7).
+const PIECE: usize = 4096;
+
+/// What is waited after a write that failed. A full disk is tried ten times a second; the lines of the pause wait.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What is waited if a descriptor that does not block says that it takes bytes, and takes none.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Device number of `/dev/null`. Source: Linux Documentation/admin-guide/devices.txt.
+const NULL_DEVICE: (u32, u32) = (1, 3);
+
+/// Where lines go.
+pub(crate) enum Output {
+    StandardError(io::Stderr),
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests write to files and pipes"))]
+    File(File),
+    /// Standard error was closed when the process started: every line is lost.
+    Closed,
+}
+
+impl Output {
+    /// Standard error, as the process got it.
+    ///
+    /// Rust's runtime opens `/dev/null` for reading and writing in the place of a closed descriptor 0, 1 or 2 before
+    /// `main`, so that no file of the process gets the number and receives log lines. `2>/dev/null` opens it for writing
+    /// alone, and is a wish: those lines are not lost.
+    pub(crate) fn standard_error() -> Output {
+        let stderr = io::stderr();
+        if is_replacement(stderr.as_fd()) { Output::Closed } else { Output::StandardError(stderr) }
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Output::StandardError(stderr) => Some(stderr.as_fd()),
+            Output::File(file) => Some(file.as_fd()),
+            Output::Closed => None,
+        }
+    }
+}
+
+fn is_replacement(descriptor: BorrowedFd<'_>) -> bool {
+    let is_null = fstat(descriptor).is_ok_and(|stat| (major(stat.st_rdev), minor(stat.st_rdev)) == NULL_DEVICE);
+    is_null && fcntl_getfl(descriptor).is_ok_and(|flags| flags.contains(OFlags::RDWR))
+}
+
+/// The writer.
+pub(crate) struct Writer<R> {
+    queue: Arc<Queue>,
+    output: Output,
+    /// Formats the line that reports a loss.
+    report: R,
+    /// The last byte that was written ended no line.
+    cut: bool,
+}
+
+impl<R: Fn(&Loss<'_>) -> Vec<u8>> Writer<R> {
+    pub(crate) fn new(queue: Arc<Queue>, output: Output, report: R) -> Writer<R> {
+        Writer { queue, output, report, cut: false }
+    }
+
+    /// Writes until the process ends.
+    pub(crate) fn run(mut self) {
+        loop {
+            self.turn();
+        }
+    }
+
+    /// Waits for something to do, and does it.
+    fn turn(&mut self) {
+        let problem = match self.queue.next() {
+            Work::Line(line) => {
+                let problem = self.write(&line.text);
+                self.queue.written(&line, problem.clone());
+                problem
+            }
+            Work::Report(losses) => losses.iter().find_map(|loss| {
+                let problem = self.write(&(self.report)(&loss));
+                self.queue.reported(loss, problem.clone());
+                problem
+            }),
+        };
+        if problem.is_some() && !matches!(self.output, Output::Closed) {
+            self.queue.pause(PAUSE);
+        }
+    }
+
+    /// Writes text whole. The reason if that fails.
+    fn write(&mut self, text: &[u8]) -> Option<String> {
+        if self.output.descriptor().is_none() {
+            return Some("standard error was closed when the process started".to_owned());
+        }
+        let ended = if self.cut { self.write_pieces(b"\n") } else { Ok(()) };
+        ended.and_then(|()| self.write_pieces(text)).err().map(|error| error.to_string())
+    }
+
+    fn write_pieces(&mut self, text: &[u8]) -> io::Result<()> {
+        let mut rest = text;
+        while !rest.is_empty() {
+            let Some(descriptor) = self.output.descriptor() else { return Ok(()) };
+            match rustix::io::write(descriptor, &rest[..rest.len().min(PIECE)]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.cut = rest[count - 1] != b'\n';
+                    rest = &rest[count..];
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => wait_until_writable(descriptor),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wait_until_writable(descriptor: BorrowedFd<'_>) {
+    let mut descriptors = [PollFd::new(&descriptor, PollFlags::OUT)];
+    // A signal, or an error of the descriptor, which the next write returns.
+    if poll(&mut descriptors, None).is_err() || descriptors[0].revents().contains(PollFlags::OUT) {
+        // It may have room for less than a piece.
+        thread::sleep(RETRY);
+    }
+}
+
+#[cfg(test)]
+mod tests;
