@@ -4,19 +4,18 @@
 //! SIGINT and SIGTERM no new request is taken, those at work get a few seconds, and the socket's file is removed.
 //! The dataplane notices nothing of either.
 
-use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use knockplane_log::{AT_EXIT, Format};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
 
 use crate::api::{self, App};
 use crate::dataplane::{self, Dataplane};
@@ -27,6 +26,9 @@ use crate::{Exit, open, socket};
 /// How long requests at work may take after a signal. An apply that takes longer goes on in the dataplane.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a process that does not start waits until its reasons are read.
+const NOT_STARTED: Duration = Duration::from_secs(2);
+
 /// The control process of knockplane: API, metrics and health for people and machines.
 #[derive(Debug, Parser)]
 #[command(name = "knockplane-control", version)]
@@ -36,49 +38,42 @@ struct Args {
     config: PathBuf,
     /// How log lines look, on standard error; RUST_LOG chooses which
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
+    log_format: Format,
 }
 
 /// The whole process, from command line to exit code.
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    start_log(args.log_format);
+    if let Err(error) = knockplane_log::start(args.log_format) {
+        knockplane_log::write(&format!("knockplane-control: cannot start the log: {error}\n"));
+        return Exit::Runtime.into();
+    }
+    // One task panics, and the others go on.
+    knockplane_log::log_panics();
+    let exit = start(&args);
+    let patience = if exit == Exit::Invalid { NOT_STARTED } else { AT_EXIT };
+    knockplane_log::flush(Some(patience));
+    exit.into()
+}
+
+fn start(args: &Args) -> Exit {
     let settings = match Settings::load(&args.config) {
         Ok(settings) => settings,
         Err(invalid) => {
             for problem in invalid.problems {
                 error!("{problem}");
             }
-            return Exit::Invalid.into();
+            return Exit::Invalid;
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = runtime.context("cannot start the event loop").and_then(|runtime| runtime.block_on(run(&settings)));
     match ended {
-        Ok(()) => Exit::Ok.into(),
+        Ok(()) => Exit::Ok,
         Err(error) => {
             error!("{error:#}");
-            Exit::Runtime.into()
+            Exit::Runtime
         }
-    }
-}
-
-fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
     }
 }
 

@@ -321,7 +321,7 @@ mod tests {
 
     use super::*;
 
-    const GREETING: &str = "{\"knockplane\":2,\"version\":\"0.1.0\"}\n";
+    const GREETING: &str = "{\"knockplane\":3,\"version\":\"0.1.0\"}\n";
 
     /// A peer that says these bytes to one client. With `stay` it keeps the connection open in silence.
     fn peer(says: &[&str], stay: bool) -> (TempDir, Dataplane) {

@@ -14,6 +14,11 @@
 //! | [`rules`]     | rules judged offline, before anybody is asked to run them |
 //! | [`cli`]       | `knockctl` |
 
+// A macro that prints panics if nobody reads: see `cli::output` and `knockplane_log`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
+use knockplane_policy::wire::{LogStatus, LostLines};
+
 pub mod api;
 pub mod cli;
 pub mod daemon;
@@ -26,6 +31,13 @@ pub mod rules;
 mod sample;
 pub mod settings;
 mod socket;
+
+/// What became of the control process's log lines.
+fn log_status() -> LogStatus {
+    let status = knockplane_log::status();
+    let lost = status.lost().map(|(kind, lines)| LostLines { kind: kind.name().to_owned(), lines }).collect();
+    LogStatus { lost, waiting: status.waiting as u64, problem: status.problem }
+}
 
 /// What a process tells its caller when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,13 +28,16 @@ pub fn check(status: &Status) -> Result<(), String> {
     if status.workers.is_empty() {
         return Err("no worker runs".to_owned());
     }
-    match status.workers.iter().find(|worker| worker.heartbeat_age >= HEARTBEAT_WITHIN) {
-        Some(worker) => {
-            let age = worker.heartbeat_age.as_secs_f64();
-            Err(format!("worker {} has been silent for {age:.1} s", worker.worker))
+    for worker in &status.workers {
+        match worker.heartbeat_age {
+            None => return Err(format!("worker {} has not begun yet", worker.worker)),
+            Some(age) if age >= HEARTBEAT_WITHIN => {
+                return Err(format!("worker {} has been silent for {:.1} s", worker.worker, age.as_secs_f64()));
+            }
+            Some(_) => {}
         }
-        None => Ok(()),
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -62,7 +65,9 @@ mod tests {
     #[test]
     fn a_hanging_worker_is_named() {
         let mut status = sample::status();
-        status.workers[1].heartbeat_age = Duration::from_millis(2_000);
+        status.workers[1].heartbeat_age = None;
+        assert_eq!(check(&status).unwrap_err(), "worker 1 has not begun yet");
+        status.workers[1].heartbeat_age = Some(Duration::from_millis(2_000));
         assert_eq!(check(&status).unwrap_err(), "worker 1 has been silent for 2.0 s");
         status.workers.clear();
         assert_eq!(check(&status).unwrap_err(), "no worker runs");

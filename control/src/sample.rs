@@ -9,9 +9,11 @@ use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSe
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{
     Counter, DoorSummary, Doors, FailureCount, FrameCount, Interface, ListEntry, ListOverview, ListSummary, Lists,
-    Metrics, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
+    LogStatus, LostLines, Metrics, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
 };
 use knockplane_policy::word::Word;
+
+use crate::api::messages::{Control, Overview};
 
 pub(crate) fn status() -> Status {
     Status {
@@ -26,7 +28,18 @@ pub(crate) fn status() -> Status {
         interfaces: vec![interface(Side::Outside, "kp-out"), interface(Side::Inside, "kp-in")],
         workers: vec![worker(0), worker(1)],
         on_exit: "closed".into(),
+        log: log(4_310),
     }
+}
+
+/// The log of a process that lost lines about packets.
+pub(crate) fn log(packet_lines: u64) -> LogStatus {
+    let lost = [("door", 0), ("packet", packet_lines)].map(|(kind, lines)| LostLines { kind: kind.into(), lines });
+    LogStatus { lost: lost.into(), waiting: 0, problem: None }
+}
+
+pub(crate) fn overview() -> Overview {
+    Overview { dataplane: status(), control: Control { log: log(0) } }
 }
 
 fn interface(side: Side, name: &str) -> Interface {
@@ -46,7 +59,7 @@ fn worker(worker: u32) -> Worker {
     Worker {
         worker,
         core: (worker == 0).then_some(2),
-        heartbeat_age: Duration::from_millis(5),
+        heartbeat_age: Some(Duration::from_millis(5)),
         generation: 3,
         received: [1_234_567, 89],
         sent: [89, 1_000],

@@ -6,7 +6,6 @@
 use std::array;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::time::Duration;
 
 use knockplane_engine::decide::Decision;
 use knockplane_policy::packet::Side;
@@ -54,7 +53,7 @@ pub(crate) struct WorkerCounters {
     pub(crate) in_flight: Cell,
     /// Frames of the UMEM that are nowhere. A gauge; always 0.
     pub(crate) lost: Cell,
-    /// When the worker last said that it is alive, in nanoseconds of the dataplane's clock.
+    /// When the worker last said that it is alive, in nanoseconds of the dataplane's clock; 0 before the first time.
     heartbeat: Cell,
     /// The generation of rules it runs.
     pub(crate) generation: Cell,
@@ -145,9 +144,9 @@ impl WorkerCounters {
         }
     }
 
-    /// Time since the worker said that it is alive.
-    pub(crate) fn heartbeat_age(&self, now: Time) -> Duration {
-        now.since(Time::from_nanos(self.heartbeat.load()))
+    /// When the worker last said that it is alive; `None` before the first time.
+    pub(crate) fn heartbeat(&self) -> Option<Time> {
+        Some(self.heartbeat.load()).filter(|beat| *beat > 0).map(Time::from_nanos)
     }
 
     /// Frames with this verdict.

@@ -62,6 +62,11 @@ impl Book {
         self.leaving.push(generation);
     }
 
+    /// Generations that were replaced, but that a worker may still run.
+    pub(crate) fn leaving(&self) -> &[Arc<Generation>] {
+        &self.leaving
+    }
+
     /// Folds in what generations counted that every worker has left; `oldest` is the oldest one that still runs.
     pub(crate) fn settle(&mut self, oldest: u64) {
         let (left, leaving) = self.leaving.drain(..).partition(|generation| generation.number < oldest);

@@ -3,6 +3,9 @@
 //!
 //! A packet's way begins in [`worker`]; how the process is put together stands in [`start`].
 
+// A macro that prints panics if nobody reads.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod clock;
 mod config;
 mod counters;
@@ -16,16 +19,16 @@ mod start;
 mod store;
 mod worker;
 
-use std::io::{self, IsTerminal as _};
-use std::panic;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::process::{self, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use clap::Parser;
+use knockplane_log::{AT_EXIT, Format};
 use signal_hook::consts::SIGHUP;
-use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::start::Decided;
@@ -34,6 +37,10 @@ use crate::store::Store;
 /// Exit codes, the same for all of the project's programs.
 const RUNTIME: u8 = 1;
 const CONFIGURATION: u8 = 3;
+
+/// How long a process that could not start waits until its reasons are read. It serves nothing, and its reasons may be
+/// longer than a pipe holds.
+const NOT_STARTED: Duration = Duration::from_secs(2);
 
 /// An inline port-knocking firewall: drops everything between two interfaces, and opens for whoever knocked.
 #[derive(Parser)]
@@ -46,14 +53,8 @@ struct Arguments {
     #[arg(long)]
     check: bool,
     /// How to log, to standard error. What to log is said in RUST_LOG, for example `debug`.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    log_format: Format,
 }
 
 fn main() -> ExitCode {
@@ -61,43 +62,65 @@ fn main() -> ExitCode {
     let hangup = Arc::new(AtomicBool::new(false));
     let caught = signal_hook::flag::register(SIGHUP, Arc::clone(&hangup));
     let arguments = Arguments::parse();
-    log(arguments.log_format);
-    let failed = |code: u8, error: anyhow::Error| {
-        eprintln!("knockplane-dataplane: {error:#}");
-        ExitCode::from(code)
-    };
+    if let Err(error) = knockplane_log::start(arguments.log_format) {
+        knockplane_log::write(&format!("knockplane-dataplane: cannot start the log: {error}\n"));
+        return RUNTIME.into();
+    }
     if let Err(error) = caught {
-        return failed(RUNTIME, anyhow::Error::new(error).context("cannot catch signals"));
+        return failed(RUNTIME, anyhow::Error::new(error).context("cannot catch signals"), Some(NOT_STARTED));
     }
     let config = match Config::load(&arguments.config) {
         Ok(config) => config,
-        Err(error) => {
-            eprintln!("knockplane-dataplane: {error}");
-            return CONFIGURATION.into();
-        }
+        Err(error) => return failed(CONFIGURATION, error.into(), Some(NOT_STARTED).filter(|_| !arguments.check)),
     };
     if arguments.check {
-        return match start::check(&config) {
-            Ok(()) => {
-                println!("{}: valid, and so are the rules in {}", arguments.config.display(), config.rules.display());
-                ExitCode::SUCCESS
-            }
-            Err(error) => failed(CONFIGURATION, error),
-        };
+        return check(&arguments, &config);
     }
-    die_whole();
+    // A dataplane that lost a thread would forward on some queues and not on others. It ends instead, and the kernel
+    // closes the wire.
+    knockplane_log::abort_on_panic();
     // Another dataplane may have it, which is no fault of the configuration.
     let store = match Store::open(&config.state_dir) {
         Ok(store) => store,
-        Err(error) => return failed(RUNTIME, error),
+        Err(error) => return failed(RUNTIME, error, Some(NOT_STARTED)),
     };
     let decided = match start::decide(&config, store) {
         Ok(decided) => decided,
-        Err(error) => return failed(CONFIGURATION, error),
+        Err(error) => return failed(CONFIGURATION, error, Some(NOT_STARTED)),
     };
     match run(config, decided, &hangup) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(RUNTIME, error),
+        Ok(()) => {
+            knockplane_log::flush(Some(AT_EXIT));
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(RUNTIME, error, Some(AT_EXIT)),
+    }
+}
+
+/// What a process that ends says, and how long it waits until that is read; without a limit, as long as the reader takes.
+fn failed(code: u8, error: anyhow::Error, patience: Option<Duration>) -> ExitCode {
+    knockplane_log::write(&format!("knockplane-dataplane: {error:#}\n"));
+    knockplane_log::flush(patience);
+    code.into()
+}
+
+/// `--check`, which people and scripts run: it takes the time that its readers take.
+fn check(arguments: &Arguments, config: &Config) -> ExitCode {
+    if let Err(error) = start::check(config) {
+        return failed(CONFIGURATION, error, None);
+    }
+    let (config, rules) = (arguments.config.display(), config.rules.display());
+    let mut stdout = io::stdout().lock();
+    let said = writeln!(stdout, "{config}: valid, and so are the rules in {rules}").and_then(|()| stdout.flush());
+    match said {
+        // A reader that has seen enough, as `head` has, is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            failed(RUNTIME, anyhow::Error::new(error).context("cannot write to standard output"), None)
+        }
+        _ => {
+            knockplane_log::flush(None);
+            ExitCode::SUCCESS
+        }
     }
 }
 
@@ -109,27 +132,4 @@ fn run(config: Config, decided: Decided, hangup: &AtomicBool) -> anyhow::Result<
             "ready: {outside} (outside) to {inside} (inside); closed when this process ends: no process, no forwarding"
         );
     })
-}
-
-fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr);
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
-}
-
-/// A dataplane that lost a thread would forward on some queues and not on others. It ends instead, and the kernel
-/// closes the wire.
-fn die_whole() {
-    let print = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
-        print(info);
-        process::abort();
-    }));
 }

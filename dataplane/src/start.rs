@@ -11,7 +11,7 @@ use std::thread;
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use core_affinity::CoreId;
-use knockplane_engine::events::EventQueue;
+use knockplane_engine::events::EventQueues;
 use knockplane_engine::headers;
 use knockplane_engine::state::{self, State};
 use knockplane_engine::table::Table;
@@ -24,12 +24,12 @@ use crate::counters::WorkerCounters;
 use crate::generation::{Book, Generation};
 use crate::held::Held;
 use crate::idle::Idle;
-use crate::manager::{Listener, Manager, Notes, Port, WorkerHandle};
+use crate::manager::{HeartbeatWatch, Listener, Manager, Notes, Port, Unlogged, WorkerHandle};
 use crate::memory::{self, Connections};
 use crate::store::{self, Store};
 use crate::worker::{Shared, Worker};
 
-/// Events that wait for the manager at most; further ones are counted as lost.
+/// Events of a kind that wait for the manager at most; further ones are counted as lost.
 pub(crate) const EVENT_QUEUE: usize = 4096;
 
 /// What is decided by, before any interface is touched.
@@ -107,7 +107,7 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
         generation: ArcSwap::new(generation),
         state,
         wall: AtomicI64::new(clock::wall()),
-        events: EventQueue::new(EVENT_QUEUE),
+        events: EventQueues::new(EVENT_QUEUE),
         stamped: AtomicBool::new(queues > 1),
         stop: AtomicBool::new(false),
     });
@@ -156,6 +156,7 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
         applied: 0,
         refused: 0,
         arrived: Vec::new(),
+        unlogged: Unlogged::default(),
     })
 }
 
@@ -267,5 +268,12 @@ fn spawn(
             worker.run();
         })
         .context("cannot start a worker thread")?;
-    Ok(WorkerHandle { core: core.map(|core| core.id), counters, own_core, waker, thread, hung: false })
+    Ok(WorkerHandle {
+        core: core.map(|core| core.id),
+        counters,
+        own_core,
+        waker,
+        thread,
+        heartbeat: HeartbeatWatch::default(),
+    })
 }

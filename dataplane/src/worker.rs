@@ -12,7 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use knockplane_engine::decide::{Context, Decider, Decision, Waiting};
-use knockplane_engine::events::EventQueue;
+use knockplane_engine::events::EventQueues;
 use knockplane_engine::headers;
 use knockplane_engine::state::State;
 use knockplane_policy::packet::Side;
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     pub(crate) state: State,
     /// See [`crate::clock::wall`].
     pub(crate) wall: AtomicI64,
-    pub(crate) events: EventQueue,
+    pub(crate) events: EventQueues,
     /// Whether each side's link is up, as the manager sees it: what would go out of the other is dropped.
     pub(crate) links: [AtomicBool; 2],
     /// Whether there are several queues whose frames carry the time of their arrival.

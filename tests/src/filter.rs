@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -98,6 +98,26 @@ impl<'t> Filter<'t> {
     /// If it cannot be started or does not get ready.
     pub fn restart_control(&mut self) -> anyhow::Result<()> {
         self.control = start(self.topology, &self.folder.0, "knockplane-control")?;
+        self.wait_until_ready()
+    }
+
+    /// Starts both processes again by a shell script that ends in `exec "$@"`, with these as their standard errors:
+    /// dataplane, control. Waits until they are ready.
+    ///
+    /// # Errors
+    /// If they cannot be started or do not get ready.
+    pub fn restart_by(&mut self, script: &str, stderr: [Stdio; 2]) -> anyhow::Result<()> {
+        self.control.kill()?;
+        self.dataplane.kill()?;
+        let [dataplane, control] = stderr;
+        let start = |program: &str, stderr: Stdio| {
+            let mut command = self.topology.filter.command("sh");
+            command.args(["-c", script, "sh"]).arg(binary(program)?);
+            command.arg("--config").arg(self.folder.0.join("knockplane.toml")).stdout(Stdio::null());
+            Process::start_with(program, &mut command, stderr)
+        };
+        let started = (start("knockplane-dataplane", dataplane)?, start("knockplane-control", control)?);
+        (self.dataplane, self.control) = started;
         self.wait_until_ready()
     }
 

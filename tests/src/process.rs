@@ -56,11 +56,19 @@ impl Process {
     /// If it cannot be started.
     pub fn start(name: &str, command: &mut Command, log: &Path) -> anyhow::Result<Self> {
         let log = File::options().create(true).append(true).open(log)?;
+        command.stdout(log.try_clone()?);
+        Self::start_with(name, command, log)
+    }
+
+    /// As [`Process::start`], with this standard error; standard output is the command's to set.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_with(name: &str, command: &mut Command, stderr: impl Into<Stdio>) -> anyhow::Result<Self> {
         let child = command
             .process_group(0)
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
+            .stderr(stderr)
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
         Ok(Process { child, name: name.to_owned() })

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use knockplane_engine::counters::RuleCounters;
 use knockplane_engine::decide::{Context, Decider, Decision};
-use knockplane_engine::events::EventQueue;
+use knockplane_engine::events::EventQueues;
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
@@ -79,7 +79,7 @@ struct Batches<'a> {
     state: &'a State,
     table: Table,
     counters: RuleCounters,
-    events: EventQueue,
+    events: EventQueues,
     decider: Decider,
 }
 
@@ -101,7 +101,7 @@ impl<'a> Batches<'a> {
             counters: RuleCounters::new(rules.rules.len()),
             table: Table::compile(Arc::new(rules), &Settings::default(), &state.engine, state.now())
                 .expect("rules that run"),
-            events: EventQueue::new(BATCH),
+            events: EventQueues::new(BATCH),
             decider: Decider::new(MAX_FRAME, 0),
         };
         // Whoever knocked for another workload is forgotten.

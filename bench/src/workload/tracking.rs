@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use knockplane_engine::counters::RuleCounters;
 use knockplane_engine::decide::{Context, Decider, Decision};
-use knockplane_engine::events::EventQueue;
+use knockplane_engine::events::EventQueues;
 use knockplane_engine::state::State;
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::Side;
@@ -48,7 +48,7 @@ struct Connections {
     state: State,
     table: Table,
     counters: RuleCounters,
-    events: EventQueue,
+    events: EventQueues,
     decider: Decider,
 }
 
@@ -66,7 +66,7 @@ impl Connections {
             state,
             table: table.expect("rules that run"),
             counters,
-            events: EventQueue::new(BATCH),
+            events: EventQueues::new(BATCH),
             decider: Decider::new(MAX_FRAME, 0),
         };
         if known {

@@ -8,9 +8,13 @@
 //! What happens, in order: read the arguments (`cli`), and a profile if one is named (`profiles`), turn each step into packets to send (`step`, `services`),
 //! find the address (`host`), send (`send`, `echo`), wait and run (`then`).
 
+// A macro that prints panics if nobody reads, and half a knock is worse than none.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod cli;
 mod echo;
 mod host;
+mod output;
 mod plan;
 mod profiles;
 mod send;
@@ -25,6 +29,7 @@ use std::thread;
 use clap::Parser;
 
 use crate::cli::{Cli, Target};
+use crate::output::{answer, complain};
 use crate::plan::{Plan, UsageError};
 use crate::profiles::{ProfileError, Profiles};
 use crate::send::Sender;
@@ -37,7 +42,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Every error here tells its cause itself, between the sentence and the remedy: not the chain as well.
-            eprintln!("error: {error}");
+            complain(format_args!("error: {error}"));
             ExitCode::from(if error.is::<UsageError>() || error.is::<ProfileError>() { 2 } else { 1 })
         }
     }
@@ -45,7 +50,7 @@ fn main() -> ExitCode {
 
 fn run(mut cli: Cli) -> anyhow::Result<ExitCode> {
     if let Some(text) = about_profiles(&cli)? {
-        print!("{text}");
+        answer(&text)?;
         return Ok(ExitCode::SUCCESS);
     }
     // A host with steps needs no profiles, and does not fail because of a file that it does not read.
@@ -61,17 +66,17 @@ fn run(mut cli: Cli) -> anyhow::Result<ExitCode> {
     let cli = &cli;
     let plan = Plan::new(cli)?;
     for warning in &plan.warnings {
-        eprintln!("warning: {warning}");
+        complain(format_args!("warning: {warning}"));
     }
     let door = host::resolve(cli.host.as_deref().unwrap_or_default(), cli.family())?;
     plan.check_family(door)?;
 
     if cli.dry_run {
-        print!("{}", plan.describe(door));
+        answer(&plan.describe(door))?;
         return Ok(ExitCode::SUCCESS);
     }
     if cli.verbose {
-        eprintln!("knocking at {}", door.ip());
+        complain(format_args!("knocking at {}", door.ip()));
     }
 
     knock(&plan, Sender::open(door, &plan.steps)?, cli.verbose)?;
@@ -82,7 +87,7 @@ fn run(mut cli: Cli) -> anyhow::Result<ExitCode> {
     if let Some(port) = plan.wait_port {
         then::wait_for_port(door, port, plan.wait)?;
         if cli.verbose {
-            eprintln!("port {port} is open");
+            complain(format_args!("port {port} is open"));
         }
     }
     match plan.command.split_first() {
@@ -101,7 +106,9 @@ fn about_profiles(cli: &Cli) -> anyhow::Result<Option<String>> {
     Ok(Some(match (&cli.share, &cli.add) {
         (Some(name), _) => {
             let line = profiles.share(name)?;
-            eprintln!("warning: whoever reads this line can knock; send it where only the one it is for reads it");
+            complain(format_args!(
+                "warning: whoever reads this line can knock; send it where only the one it is for reads it"
+            ));
             line + "\n"
         }
         (_, Some(line)) if line == "-" => profiles.add(&line_from_input()?)?,
@@ -120,7 +127,7 @@ fn line_from_input() -> anyhow::Result<String> {
 
 fn warn(profiles: &Profiles) {
     for warning in &profiles.warnings {
-        eprintln!("warning: {warning}");
+        complain(format_args!("warning: {warning}"));
     }
 }
 
@@ -132,7 +139,7 @@ fn knock(plan: &Plan, mut sender: Sender, verbose: bool) -> anyhow::Result<()> {
         }
         sender.send(index, step)?;
         if verbose {
-            eprintln!("step {}: {}", index + 1, step.describe(sender.door()));
+            complain(format_args!("step {}: {}", index + 1, step.describe(sender.door())));
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleSet};
-use knockplane_policy::wire::{NewEntry, Worker, as_text};
+use knockplane_policy::wire::{LogStatus, NewEntry, Status, Worker, as_text};
 use serde::{Deserialize, Serialize};
 
 /// How many list entries, or sources at doors, are answered unless asked otherwise.
@@ -36,6 +36,23 @@ pub struct Applied {
     pub rules: usize,
     /// How many layer-7 patterns it has.
     pub patterns: usize,
+}
+
+/// Both processes in a few lines.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Overview {
+    /// The dataplane.
+    #[serde(flatten)]
+    pub dataplane: Status,
+    /// The control process.
+    pub control: Control,
+}
+
+/// The control process in a few lines.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Control {
+    /// What became of its log lines.
+    pub log: LogStatus,
 }
 
 /// The workers now.

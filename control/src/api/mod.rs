@@ -9,7 +9,7 @@
 //! | GET `/healthz` | `ok` |
 //! | GET `/readyz` | `ready`, or 503 and the reason |
 //! | GET `/metrics` | Prometheus text |
-//! | GET `/api/v1/status` | [`Status`] |
+//! | GET `/api/v1/status` | [`messages::Overview`] |
 //! | GET `/api/v1/workers` | [`messages::Workers`] |
 //! | GET `/api/v1/rules` | [`Rules`] |
 //! | GET `/api/v1/lists?list=&address=&limit=…` | [`messages::ListQuery`] → [`Lists`] |
@@ -34,19 +34,21 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use knockplane_log::target;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
-use knockplane_policy::wire::{self, Doors, Lists, MAX_LINE, NewEntry, Reloaded, Rules, Status};
+use knockplane_policy::wire::{self, Doors, Lists, MAX_LINE, NewEntry, Reloaded, Rules};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use self::failure::Failure;
 use self::messages::{
-    Applied, Apply, DoorQuery, FlushQuery, Flushed, Imported, ListAdd, ListImport, ListQuery, MAX_LIMIT, Workers,
+    Applied, Apply, Control, DoorQuery, FlushQuery, Flushed, Imported, ListAdd, ListImport, ListQuery, MAX_LIMIT,
+    Overview, Workers,
 };
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
-use crate::{ready, rules};
+use crate::{log_status, ready, rules};
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -114,12 +116,13 @@ async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, (StatusCode
 
 async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
     let answer = app.ask(app.dataplane.metrics()).await.ok();
-    let text = app.metrics.render(answer.as_ref(), SystemTime::now());
+    let text = app.metrics.render(answer.as_ref(), &log_status(), SystemTime::now());
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }
 
-async fn status(State(app): State<Arc<App>>) -> Result<Json<Status>, Failure> {
-    Ok(Json(app.ask(app.dataplane.status()).await?))
+async fn status(State(app): State<Arc<App>>) -> Result<Json<Overview>, Failure> {
+    let dataplane = app.ask(app.dataplane.status()).await?;
+    Ok(Json(Overview { dataplane, control: Control { log: log_status() } }))
 }
 
 async fn workers(State(app): State<Arc<App>>) -> Result<Json<Workers>, Failure> {
@@ -181,7 +184,7 @@ async fn apply(
     let rules = match (text, rules) {
         (Some(text), None) => read(&text).inspect_err(|_| {
             app.metrics.apply_was_invalid();
-            warn!(source, "rules refused: they cannot be read");
+            warn!(target: target!("operator"), source, "rules refused: they cannot be read");
         })?,
         (None, Some(mut rules)) => {
             rules.assign_ids();
@@ -205,8 +208,8 @@ async fn hand_over(app: Arc<App>, rules: RuleSet, source: String) -> Result<Appl
     let (count, patterns) = (rules.rules.len(), rules.layer7.len());
     let result = app.timed(app.dataplane.apply(rules, source.clone())).await;
     match &result {
-        Ok(generation) => info!(generation, rules = count, source, "rules applied"),
-        Err(error) => warn!(rules = count, source, "rules not applied: {error}"),
+        Ok(generation) => info!(target: target!("operator"), generation, rules = count, source, "rules applied"),
+        Err(error) => warn!(target: target!("operator"), rules = count, source, "rules not applied: {error}"),
     }
     Ok(Applied { generation: result?, rules: count, patterns })
 }
@@ -216,8 +219,10 @@ async fn reload(State(app): State<Arc<App>>) -> Result<Json<Reloaded>, Failure> 
     let asked = tokio::spawn(async move {
         let result = app.timed(app.dataplane.reload()).await;
         match &result {
-            Ok(Reloaded { generation, doors, .. }) => info!(generation, doors, "configuration reloaded"),
-            Err(error) => warn!("configuration not reloaded: {error}"),
+            Ok(Reloaded { generation, doors, .. }) => {
+                info!(target: target!("operator"), generation, doors, "configuration reloaded")
+            }
+            Err(error) => warn!(target: target!("operator"), "configuration not reloaded: {error}"),
         }
         result
     });
@@ -239,7 +244,7 @@ async fn list_add(
     };
     let entry = NewEntry { list: list.clone(), address: address.clone(), timeout, comment };
     app.ask(app.dataplane.list_add(vec![entry])).await?;
-    info!(list, %address, ?timeout, "entry added");
+    info!(target: target!("operator"), list, %address, ?timeout, "entry added");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -250,7 +255,7 @@ async fn list_import(
     let Json(ListImport { entries }) = body?;
     let count = entries.len();
     let left = app.ask(app.dataplane.list_add(entries)).await?;
-    info!(entries = count, left, "entries added");
+    info!(target: target!("operator"), entries = count, left, "entries added");
     Ok(Json(Imported { left }))
 }
 
@@ -261,7 +266,7 @@ async fn list_flush(
 ) -> Result<Json<Flushed>, Failure> {
     let (Path(list), Query(FlushQuery { dynamic })) = (path?, query?);
     let removed = app.ask(app.dataplane.list_flush(list.clone(), dynamic)).await?;
-    info!(list, dynamic, removed, "list flushed");
+    info!(target: target!("operator"), list, dynamic, removed, "list flushed");
     Ok(Json(Flushed { removed }))
 }
 
@@ -272,7 +277,7 @@ async fn list_remove(
     let Path((list, address)) = path?;
     let address: AddressSet = address.parse().map_err(Failure::bad_request)?;
     app.ask(app.dataplane.list_remove(list.clone(), address.clone())).await?;
-    info!(list, %address, "entry removed");
+    info!(target: target!("operator"), list, %address, "entry removed");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -428,7 +433,7 @@ mod tests {
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
         let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
         assert_eq!(answer["problems"][0]["line"], 2, "{answer}");
-        let text = app.metrics.render(None, SystemTime::now());
+        let text = app.metrics.render(None, &log_status(), SystemTime::now());
         assert!(text.contains("reloads_total{result=\"invalid\"} 1\n"), "{text}");
     }
 }

@@ -22,6 +22,7 @@
 //! | `list/`      | entries of lists, shown and changed by hand |
 //! | `table.rs`   | how tables, numbers and foreign text look |
 //! | `http.rs`    | one request to the control process |
+//! | `output.rs`  | standard output and standard error |
 
 mod bench;
 mod capture;
@@ -33,6 +34,7 @@ mod http;
 mod import;
 mod input;
 mod list;
+mod output;
 mod packet;
 mod print;
 mod replay;
@@ -41,7 +43,7 @@ mod sources;
 mod table;
 mod test;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -55,6 +57,7 @@ use serde::de::DeserializeOwned;
 
 use self::check::How;
 use self::http::{Client, Trouble};
+use self::output::{answer, complain};
 use crate::api::messages::{Applied, Apply, DEFAULT_LIMIT, ListQuery, Workers};
 use crate::settings::DEFAULT_SOCKET;
 use crate::{Exit, rules};
@@ -195,25 +198,12 @@ pub fn main() -> ExitCode {
 
 fn end(result: Result<String, Failed>) -> ExitCode {
     match result {
-        Ok(text) => write_out(&text).into(),
+        Ok(text) => answer(&text).into(),
         Err(failed) => {
-            for line in failed.message.lines() {
-                eprintln!("knockctl: {line}");
-            }
-            write_out(&failed.output);
+            complain(failed.message.lines().map(|line| format!("knockctl: {line}\n")).collect::<String>());
+            answer(&failed.output);
             failed.exit.into()
         }
-    }
-}
-
-/// Writes to standard output. A reader that has seen enough, as `head` has, is no failure.
-fn write_out(text: &str) -> Exit {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("knockctl: cannot write the answer: {error}");
-            Exit::Runtime
-        }
-        _ => Exit::Ok,
     }
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 use knockplane_engine::lists::OPERATOR_LEVEL;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
-use knockplane_policy::wire::{Interface, ListEntry, ListOverview, Lists, Status, Worker};
+use knockplane_policy::wire::{Interface, ListEntry, ListOverview, Lists, LogStatus, Worker};
 
 use super::Failed;
 use super::table::Align::{Left, Right};
 use super::table::{Columns, count, grouped, printable};
 use crate::Exit;
-use crate::api::messages::Workers;
+use crate::api::messages::{Overview, Workers};
 
 /// Whether the list that was asked for exists.
 ///
@@ -150,7 +150,7 @@ fn worker_cells(worker: &Worker, uptime: Duration) -> [String; 7] {
         worker.worker.to_string(),
         worker.core.map_or_else(|| "-".to_owned(), |core| core.to_string()),
         worker.generation.to_string(),
-        format!("{:.1} s ago", worker.heartbeat_age.as_secs_f64()),
+        worker.heartbeat_age.map_or_else(|| "-".to_owned(), |age| format!("{:.1} s ago", age.as_secs_f64())),
         format!("{busy:.0} %"),
         grouped(worker.in_flight),
         grouped(worker.dropped),
@@ -158,7 +158,8 @@ fn worker_cells(worker: &Worker, uptime: Duration) -> [String; 7] {
 }
 
 /// The dataplane in a few lines, and its interfaces. `ready` is the reason why it is not.
-pub(super) fn status(status: &Status, ready: Result<(), String>) -> String {
+pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
+    let Overview { dataplane: status, control } = overview;
     let protect: Vec<_> = status.settings.protect.iter().map(ToString::to_string).collect();
     let ready = ready.map_or_else(|reason| format!("no: {}", printable(&reason)), |()| "yes".to_owned());
     let generation = format!(
@@ -176,9 +177,30 @@ pub(super) fn status(status: &Status, ready: Result<(), String>) -> String {
         ("protects", protect.join(", ")),
         ("workers", status.workers.len().to_string()),
         ("on exit", status.on_exit.clone()),
+        ("log", format!("dataplane: {}", log(&status.log))),
+        ("", format!("control: {}", log(&control.log))),
     ];
     let text: String = lines.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
     text + "\n" + &interface_table(&status.interfaces)
+}
+
+/// What became of a process's log lines.
+fn log(log: &LogStatus) -> String {
+    let lost: Vec<_> = log.lost.iter().filter(|lost| lost.lines > 0).collect();
+    let mut text = match lost.iter().map(|lost| lost.lines).sum() {
+        0 => "no line lost".to_owned(),
+        lines => {
+            let kinds: Vec<_> = lost.iter().map(|lost| format!("{} {}", lost.kind, grouped(lost.lines))).collect();
+            format!("{} {} lost ({})", grouped(lines), if lines == 1 { "line" } else { "lines" }, kinds.join(", "))
+        }
+    };
+    if log.waiting > 0 {
+        text += &format!(", {} waiting", grouped(log.waiting));
+    }
+    if let Some(problem) = &log.problem {
+        text += &format!("; {}", printable(problem));
+    }
+    text
 }
 
 fn interface_table(interfaces: &[Interface]) -> String {
@@ -272,7 +294,7 @@ mod tests {
     #[test]
     fn the_status_fits_a_screen() {
         assert_text(
-            &status(&sample::status(), Ok(())),
+            &status(&sample::overview(), Ok(())),
             &[
                 "dataplane   0.1.0, process 4242, up 1m30s",
                 "ready       yes",
@@ -280,13 +302,17 @@ mod tests {
                 "protects    0.0.0.0/0, ::/0",
                 "workers     2",
                 "on exit     closed",
+                "log         dataplane: 4 310 lines lost (packet 4 310)",
+                "            control: no line lost",
                 "",
                 "SIDE     INTERFACE  LINK  XDP     ZERO COPY  QUEUES   MTU",
                 "outside  kp-out     up    native  no              2  1500",
                 "inside   kp-in      up    native  no              2  1500",
             ],
         );
-        let unready = status(&sample::status(), Err("no worker runs".into()));
+        let unready = status(&sample::overview(), Err("no worker runs".into()));
         assert!(unready.contains("ready       no: no worker runs\n"), "{unready}");
+        let stalled = LogStatus { waiting: 1_200, problem: Some("Broken pipe".into()), ..sample::log(1) };
+        assert_eq!(log(&stalled), "1 line lost (packet 1), 1 200 waiting; Broken pipe");
     }
 }

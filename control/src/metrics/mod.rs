@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use knockplane_policy::wire;
+use knockplane_policy::wire::{self, LostLines};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts};
 
 use self::memory::Memory;
@@ -84,8 +84,8 @@ impl Metrics {
         }
     }
 
-    /// The text of one scrape; `answer` is the dataplane's, if there is one.
-    pub fn render(&self, answer: Option<&wire::Metrics>, now: SystemTime) -> String {
+    /// The text of one scrape; `answer` is the dataplane's, if there is one, and `log` the control process's.
+    pub fn render(&self, answer: Option<&wire::Metrics>, log: &wire::LogStatus, now: SystemTime) -> String {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let sheet = Sheet::default();
         sheet.register(&self.last_reload_successful);
@@ -101,8 +101,20 @@ impl Metrics {
             "Rule sets and configurations given, by what became of them.",
             &["result"],
         );
+        let lost = sheet.counter(
+            "log_lines_lost_total",
+            "Log lines that were not written: no room, a write that failed, or a limit.",
+            &["process", "kind"],
+        );
+        let count_lost = |process: &str, log: &wire::LogStatus| {
+            for LostLines { kind, lines } in &log.lost {
+                lost.with_label_values(&[process, kind]).inc_by(*lines);
+            }
+        };
+        count_lost("control", log);
         reloads.with_label_values(&["invalid"]).inc_by(self.reloads_invalid.load(Ordering::Relaxed));
         if let Some(answer) = answer {
+            count_lost("dataplane", &answer.status.log);
             build.with_label_values(&["dataplane", &answer.status.version]).set(1.0);
             reloads.with_label_values(&["applied"]).inc_by(answer.applied);
             reloads.with_label_values(&["refused"]).inc_by(answer.refused);
@@ -148,8 +160,8 @@ mod tests {
     #[test]
     fn promtool_is_silent_about_a_full_and_an_unreachable_scrape() {
         let metrics = Metrics::default();
-        promtool(&metrics.render(Some(&sample::metrics()), at(1_000)));
-        promtool(&metrics.render(None, at(1_000)));
+        promtool(&metrics.render(Some(&sample::metrics()), &sample::log(0), at(1_000)));
+        promtool(&metrics.render(None, &sample::log(0), at(1_000)));
     }
 
     #[test]
@@ -157,7 +169,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.apply_was_invalid();
         metrics.request_failed(&DataplaneError::Silent(Duration::from_secs(5)));
-        let text = metrics.render(None, at(1_000));
+        let text = metrics.render(None, &sample::log(0), at(1_000));
         has(&text, "knockplane_dataplane_up 0");
         has(&text, "knockplane_config_reloads_total{result=\"invalid\"} 1");
         has(&text, "knockplane_config_last_reload_successful 0");
@@ -168,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_full_scrape_says_what_the_dataplane_said() {
-        let text = Metrics::default().render(Some(&sample::metrics()), at(1_000));
+        let text = Metrics::default().render(Some(&sample::metrics()), &sample::log(0), at(1_000));
         for line in [
             "knockplane_dataplane_up 1",
             "knockplane_rx_packets_total{side=\"outside\",worker=\"0\"} 1234567",
@@ -206,6 +218,8 @@ mod tests {
             "knockplane_xdp_mode_info{mode=\"native\",side=\"inside\",zero_copy=\"false\"} 1",
             "knockplane_interface_up{interface=\"kp-out\",side=\"outside\"} 1",
             "knockplane_events_lost_total 2",
+            "knockplane_log_lines_lost_total{kind=\"packet\",process=\"dataplane\"} 4310",
+            "knockplane_log_lines_lost_total{kind=\"door\",process=\"control\"} 0",
         ] {
             has(&text, line);
         }
@@ -213,7 +227,7 @@ mod tests {
 
     #[test]
     fn no_address_and_no_text_of_people_is_a_label() {
-        let text = Metrics::default().render(Some(&sample::metrics()), at(1_000));
+        let text = Metrics::default().render(Some(&sample::metrics()), &sample::log(0), at(1_000));
         assert!(!text.contains("192.0.2") && !text.contains("first knock") && !text.contains("rules.rsc"), "{text}");
     }
 
@@ -221,7 +235,7 @@ mod tests {
     fn rules_beyond_the_cap_share_one_series() {
         let mut answer = sample::metrics();
         answer.rules = (0..1_002).map(|number| sample::rule_metrics(&format!("{number:08x}"), 10)).collect();
-        let text = Metrics::default().render(Some(&answer), at(1_000));
+        let text = Metrics::default().render(Some(&answer), &sample::log(0), at(1_000));
         assert_eq!(text.matches("knockplane_rule_packets_total{").count(), 1_000);
         has(&text, "knockplane_rule_overflow_packets_total 20");
         has(&text, "knockplane_rule_overflow_bytes_total 960");

@@ -126,7 +126,9 @@ fn time(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics], now: Durat
         &["worker"],
     );
     for worker in workers {
-        let last = now.saturating_sub(worker.heartbeat_age);
+        // One that was just started has no series yet.
+        let Some(age) = worker.heartbeat_age else { continue };
+        let last = now.saturating_sub(age);
         heartbeat.with_label_values(&[worker.worker.to_string()]).set(last.as_secs_f64());
     }
     let spent = sheet.seconds("worker_seconds_total", "Time the worker spent, by what it did.", &["worker", "state"]);

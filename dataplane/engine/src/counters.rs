@@ -3,7 +3,7 @@
 //! Only the worker writes, so a count is a load and a store and no locked instruction; readers sum over the workers and
 //! may see one packet more or fewer in `packets` than in `bytes`. A new table gets new counters.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 use knockplane_policy::rule::BuiltinChain;
@@ -14,6 +14,11 @@ pub struct RuleCounters {
     /// In lines of their own: another worker's counters must not share them.
     rules: Box<[CachePadded<[Cell; CELLS]>]>,
     chain_defaults: CachePadded<[Cell; BuiltinChain::ALL.len()]>,
+    /// Packets of each rule that were not logged for want of room, until they are taken. Touched only then, so these need
+    /// no lines of their own.
+    unlogged: Box<[AtomicU64]>,
+    /// Whether there are any.
+    has_unlogged: AtomicBool,
 }
 
 /// Cells in a padded block, which is 128 bytes.
@@ -47,6 +52,8 @@ impl RuleCounters {
         RuleCounters {
             rules: std::iter::repeat_with(CachePadded::default).take(rules.div_ceil(CELLS)).collect(),
             chain_defaults: Default::default(),
+            unlogged: std::iter::repeat_with(AtomicU64::default).take(rules).collect(),
+            has_unlogged: AtomicBool::default(),
         }
     }
 
@@ -55,6 +62,25 @@ impl RuleCounters {
         if let Some(cells) = self.rules.get(rule / CELLS) {
             cells[rule % CELLS].count(packets, bytes);
         }
+    }
+
+    /// A packet that the rule at this position of the declared rules logs found no room in the queue.
+    #[cold]
+    pub fn count_unlogged(&self, rule: usize) {
+        if let Some(unlogged) = self.unlogged.get(rule) {
+            unlogged.fetch_add(1, Ordering::Relaxed);
+            self.has_unlogged.store(true, Ordering::Release);
+        }
+    }
+
+    /// Takes the packets that were not logged since the last time: positions of rules, and how many packets.
+    pub fn take_unlogged(&self) -> impl Iterator<Item = (usize, u64)> {
+        let rules = if self.has_unlogged.swap(false, Ordering::Acquire) { &self.unlogged[..] } else { &[] };
+        rules
+            .iter()
+            .enumerate()
+            .map(|(rule, unlogged)| (rule, unlogged.swap(0, Ordering::Relaxed)))
+            .filter(|(_, packets)| *packets > 0)
     }
 
     /// Packets of so many IP bytes each were left to the chain's default.
@@ -95,5 +121,15 @@ mod tests {
         }
         assert_eq!(rules, [Counter::default(), Counter { packets: 3, bytes: 152 }]);
         assert_eq!(defaults[2], Counter { packets: 1, bytes: 40 });
+    }
+
+    #[test]
+    fn what_was_not_logged_is_taken_once() {
+        let counters = RuleCounters::new(3);
+        for rule in [2, 0, 2, 7] {
+            counters.count_unlogged(rule);
+        }
+        assert_eq!(counters.take_unlogged().collect::<Vec<_>>(), [(0, 1), (2, 2)]);
+        assert_eq!(counters.take_unlogged().count(), 0);
     }
 }

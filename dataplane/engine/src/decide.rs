@@ -20,7 +20,7 @@ use knockplane_policy::rule::ConnectionState;
 use knockplane_policy::time::Time;
 
 use crate::counters::RuleCounters;
-use crate::events::EventQueue;
+use crate::events::EventQueues;
 use crate::flows::Seen;
 use crate::headers;
 use crate::reply::Reply;
@@ -53,7 +53,7 @@ pub struct Context<'a> {
     /// Where matches are counted.
     pub counters: &'a RuleCounters,
     /// Where to tell what happened.
-    pub events: &'a EventQueue,
+    pub events: &'a EventQueues,
     /// Nanoseconds since 1970, UTC, when the clock of [`Time`] said 0: for `time` matchers.
     pub wall: i128,
 }

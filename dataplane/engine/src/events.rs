@@ -1,7 +1,8 @@
-//! What must leave the worker: small events in a bounded queue to the manager.
+//! What must leave the worker: small events in bounded queues to the manager.
 //!
-//! A worker never waits for the manager. When the queue is full, an event is dropped and counted; nothing about
-//! packets depends on events.
+//! A worker never waits for the manager. When a queue is full, an event is dropped and counted; nothing about packets
+//! depends on events. Each kind of event has a queue of its own, so that none displaces another: a flood of packets that
+//! rules log fills its own queue alone.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,53 +53,101 @@ pub enum Event {
     },
 }
 
-/// The queue from workers to the manager. When full, new events are dropped.
-pub struct EventQueue {
-    events: ArrayQueue<Event>,
-    lost: AtomicU64,
+/// A kind of event, which has a queue of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// [`Event::Door`].
+    Door,
+    /// [`Event::Listed`] and [`Event::Gone`].
+    List,
+    /// [`Event::Logged`].
+    Packet,
 }
 
-impl EventQueue {
-    /// An empty queue with room for `capacity` events, at least one.
-    pub fn new(capacity: usize) -> EventQueue {
-        EventQueue { events: ArrayQueue::new(capacity.max(1)), lost: AtomicU64::new(0) }
-    }
+impl EventKind {
+    /// All kinds.
+    pub const ALL: [EventKind; 3] = [EventKind::Door, EventKind::List, EventKind::Packet];
+}
 
-    /// Appends an event, or counts it as lost.
-    pub fn push(&self, event: Event) {
-        if self.events.push(event).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+impl Event {
+    /// The kind of the event.
+    pub const fn kind(&self) -> EventKind {
+        match self {
+            Event::Door { .. } => EventKind::Door,
+            Event::Listed { .. } | Event::Gone(_) => EventKind::List,
+            Event::Logged { .. } => EventKind::Packet,
+        }
+    }
+}
+
+/// The queues from workers to the manager. When one is full, its new events are dropped.
+pub struct EventQueues {
+    queues: [ArrayQueue<Event>; EventKind::ALL.len()],
+    lost: [AtomicU64; EventKind::ALL.len()],
+}
+
+impl EventQueues {
+    /// Empty queues with room for `capacity` events each, at least one.
+    pub fn new(capacity: usize) -> EventQueues {
+        EventQueues {
+            queues: EventKind::ALL.map(|_| ArrayQueue::new(capacity.max(1))),
+            lost: EventKind::ALL.map(|_| AtomicU64::new(0)),
         }
     }
 
-    /// Takes the oldest event.
-    pub fn pop(&self) -> Option<Event> {
-        self.events.pop()
+    /// Appends an event, or counts it as lost. Whether there was room.
+    #[inline]
+    pub fn push(&self, event: Event) -> bool {
+        let kind = event.kind();
+        let fits = self.queues[kind as usize].push(event).is_ok();
+        if !fits {
+            self.count_lost(kind, 1);
+        }
+        fits
     }
 
-    /// Takes the oldest events away unseen, and counts them as lost: `count` of them at most.
-    pub fn discard(&self, count: usize) {
-        let lost = (0..count).take_while(|_| self.events.pop().is_some()).count();
-        self.lost.fetch_add(lost as u64, Ordering::Relaxed);
+    /// Takes the oldest event of this kind.
+    pub fn pop(&self, kind: EventKind) -> Option<Event> {
+        self.queues[kind as usize].pop()
     }
 
-    /// How many events did not fit since start, or were discarded.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+    /// Counts events as lost that were taken and that nobody is told of.
+    pub fn count_lost(&self, kind: EventKind, events: u64) {
+        self.lost[kind as usize].fetch_add(events, Ordering::Relaxed);
+    }
+
+    /// How many events of this kind were lost since start.
+    pub fn lost(&self, kind: EventKind) -> u64 {
+        self.lost[kind as usize].load(Ordering::Relaxed)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use knockplane_policy::door::What;
+
     use super::*;
 
+    fn listed(last: u8) -> Event {
+        let address = IpAddr::from([192, 0, 2, last]);
+        Event::Listed { list: ListId(0), level: 0, address, expiry: Time::NEVER }
+    }
+
+    fn door() -> Event {
+        let [source, destination] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+        Event::Door { open: ListId(0), source, destination, what: What::Opened }
+    }
+
     #[test]
-    fn a_full_queue_loses_the_newest_and_counts_it() {
-        let queue = EventQueue::new(1);
-        let event = |address| Event::Listed { list: ListId(0), level: 0, address, expiry: Time::NEVER };
-        let [first, second] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(|octets| event(IpAddr::from(octets)));
-        queue.push(first);
-        queue.push(second);
-        assert_eq!((queue.pop(), queue.pop(), queue.lost()), (Some(first), None, 1));
+    fn a_full_queue_loses_the_newest_and_counts_it_and_other_kinds_have_room() {
+        let queues = EventQueues::new(1);
+        assert!(queues.push(listed(1)) && !queues.push(listed(2)));
+        assert!(queues.push(door()));
+        assert_eq!(queues.pop(EventKind::List), Some(listed(1)));
+        assert_eq!(queues.pop(EventKind::List), None);
+        assert_eq!(queues.pop(EventKind::Door), Some(door()));
+        assert_eq!(EventKind::ALL.map(|kind| queues.lost(kind)), [0, 1, 0]);
+        queues.count_lost(EventKind::Packet, 3);
+        assert_eq!(queues.lost(EventKind::Packet), 3);
     }
 }

@@ -401,7 +401,9 @@ impl<'a> Walk<'a> {
         self.trail.is_plain = false;
         let state = self.seen.map(|seen| seen.state);
         let table = self.context.table.number();
-        self.context.events.push(Event::Logged { table, rule, entry: Entry::of(self.packet, state) });
+        if !self.context.events.push(Event::Logged { table, rule, entry: Entry::of(self.packet, state) }) {
+            self.context.counters.count_unlogged(rule as usize);
+        }
     }
 
     fn add(&mut self, rule: u32, list: ListId, address: IpAddr, timeout: ListTimeout) {

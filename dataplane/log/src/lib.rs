@@ -20,6 +20,8 @@
 //! | `writer`   | the thread that writes them |
 //! | `panics`   | what a panic logs |
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod kind;
 mod losses;
 mod panics;

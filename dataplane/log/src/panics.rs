@@ -9,7 +9,7 @@ use crate::{AT_EXIT, LOG};
 
 /// From here on a panic is logged, and ends what panics would end without this: a thread or a task.
 pub fn log_panics() {
-    panic::set_hook(Box::new(|info| log_panic(info)));
+    panic::set_hook(Box::new(log_panic));
 }
 
 /// From here on a panic in any thread is logged, and aborts the process: within [`AT_EXIT`], also if nobody reads the log.

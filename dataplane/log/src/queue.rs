@@ -232,19 +232,6 @@ impl Queue {
         state.problem = problem;
     }
 
-    /// For the writer: waits before it tries again, unless somebody flushes.
-    pub(crate) fn pause(&self, pause: Duration) {
-        let until = Instant::now() + pause;
-        let mut state = self.lock();
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || state.flush.is_some() {
-                return;
-            }
-            state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

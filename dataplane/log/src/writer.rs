@@ -1,7 +1,7 @@
 //! The thread that writes the lines that wait. It alone waits for standard error.
 //!
-//! A line that cannot be written is lost, and counted; the next one is tried a little later. When a line was cut in the
-//! middle by an error, the next write begins with the end of that line, so that no two lines are joined.
+//! A line that cannot be written is lost, and counted; the next one is tried. When a line was cut in the middle by an
+//! error, the next write begins with the end of that line, so that no two lines are joined.
 
 use std::fs::File;
 use std::io;
@@ -20,9 +20,6 @@ use crate::queue::{Queue, Work};
 /// Bytes written at once. A pipe takes so many whole or not at all, so that lines of two processes on one pipe do not mix.
 /// Source: `PIPE_BUF`, pipe(7).
 const PIECE: usize = 4096;
-
-/// What is waited after a write that failed. A full disk is tried ten times a second; the lines of the pause wait.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is waited if a descriptor that does not block says that it takes bytes, and takes none.
 const RETRY: Duration = Duration::from_millis(10);
@@ -88,20 +85,21 @@ impl<R: Fn(&Loss<'_>) -> Vec<u8>> Writer<R> {
 
     /// Waits for something to do, and does it.
     fn turn(&mut self) {
-        let problem = match self.queue.next() {
+        match self.queue.next() {
             Work::Line(line) => {
                 let problem = self.write(&line.text);
-                self.queue.written(&line, problem.clone());
-                problem
+                self.queue.written(&line, problem);
             }
-            Work::Report(losses) => losses.iter().find_map(|loss| {
-                let problem = self.write(&(self.report)(&loss));
-                self.queue.reported(loss, problem.clone());
-                problem
-            }),
-        };
-        if problem.is_some() && !matches!(self.output, Output::Closed) {
-            self.queue.pause(PAUSE);
+            Work::Report(losses) => {
+                for loss in losses.iter() {
+                    let problem = self.write(&(self.report)(&loss));
+                    let failed = problem.is_some();
+                    self.queue.reported(loss, problem);
+                    if failed {
+                        break;
+                    }
+                }
+            }
         }
     }
 

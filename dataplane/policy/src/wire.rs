@@ -16,7 +16,7 @@ use crate::rule::{AddressSet, RuleId, RuleSet};
 use crate::settings::Settings;
 
 /// Version of these messages. Both sides refuse another one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Longest line in bytes: two million entries of lists, each with a comment.
 pub const MAX_LINE: usize = 256 << 20;
@@ -158,6 +158,28 @@ pub struct Status {
     pub workers: Vec<Worker>,
     /// What happens to frames when the dataplane is gone: `closed`.
     pub on_exit: String,
+    /// What became of the dataplane's log lines.
+    pub log: LogStatus,
+}
+
+/// What became of a process's log lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogStatus {
+    /// Lines lost since start, by every kind of line that there is.
+    pub lost: Vec<LostLines>,
+    /// Lines that wait to be written.
+    pub waiting: u64,
+    /// Why lines are not written now; `None` if they are.
+    pub problem: Option<String>,
+}
+
+/// Lost lines of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostLines {
+    /// `door`, `list`, `operator`, `packet`, `other` or `debug`.
+    pub kind: String,
+    /// How many.
+    pub lines: u64,
 }
 
 /// An interface as it was bound.
@@ -188,8 +210,8 @@ pub struct Worker {
     pub worker: u32,
     /// The core it is pinned to, if it is.
     pub core: Option<u32>,
-    /// Time since it last said that it is alive.
-    pub heartbeat_age: Duration,
+    /// Time since it last said that it is alive; `None` if it was just started and has not said so yet.
+    pub heartbeat_age: Option<Duration>,
     /// Generation of rules it runs.
     pub generation: u64,
     /// Frames it received on each side, outside first.

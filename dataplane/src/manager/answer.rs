@@ -5,14 +5,18 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use knockplane_engine::events::EventKind;
 use knockplane_engine::flows::Flows;
 use knockplane_engine::table::{CompileError, Table};
+use knockplane_log::target;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{Interface, Metrics, Request, Response, Rules, Status, Worker, WorkerMetrics};
+use knockplane_policy::wire::{
+    Interface, LogStatus, LostLines, Metrics, Request, Response, Rules, Status, Worker, WorkerMetrics,
+};
 
 use super::Manager;
 use crate::generation::Generation;
@@ -70,7 +74,7 @@ impl Manager {
             Ok(_) => self.applied += 1,
             Err(Problem::Theirs(error) | Problem::Ours(error)) => {
                 self.refused += 1;
-                tracing::warn!(error, "not applied as it should be");
+                tracing::warn!(target: target!("operator"), error, "not applied as it should be");
             }
         }
         or_problem(result)
@@ -93,6 +97,7 @@ impl Manager {
             return Err(Problem::Ours(format!("cannot keep the rules in {kept}: {error}; nothing changed")));
         }
         tracing::info!(
+            target: target!("operator"),
             generation = running.number + 1,
             rules = table.rules().rules.len(),
             source = stored.source,
@@ -115,6 +120,8 @@ impl Manager {
         while self.oldest_generation() < number && Instant::now() < patience {
             thread::sleep(Duration::from_millis(1));
         }
+        // What the replaced rules logged is said while it is known what they were.
+        self.log_events(self.shared.clock.now());
         self.book.settle(self.oldest_generation());
         if self.oldest_generation() < number {
             return Err(Problem::Ours(format!(
@@ -150,6 +157,7 @@ impl Manager {
             interfaces: self.interfaces(),
             workers: self.workers(now),
             on_exit: "closed".to_owned(),
+            log: log_status(),
         }
     }
 
@@ -175,7 +183,7 @@ impl Manager {
             .map(|(number, worker)| Worker {
                 worker: number as u32,
                 core: worker.core.map(|core| core as u32),
-                heartbeat_age: worker.counters.heartbeat_age(now),
+                heartbeat_age: worker.counters.heartbeat().map(|beat| now.since(beat)),
                 generation: worker.counters.generation.load(),
                 received: [0, 1].map(|side: usize| worker.counters.received[side].frames.load()),
                 sent: [0, 1].map(|side: usize| worker.counters.sent[side].frames.load()),
@@ -220,9 +228,16 @@ impl Manager {
                 let counts = self.programs[side.index()].counts().unwrap_or_default();
                 counts.iter().map(|core| core.unbound).sum()
             }),
-            events_lost: self.shared.events.lost() + self.shared.state.lists.untold(),
+            events_lost: EventKind::ALL.iter().map(|kind| self.shared.events.lost(*kind)).sum::<u64>()
+                + self.shared.state.lists.untold(),
         }
     }
+}
+
+fn log_status() -> LogStatus {
+    let status = knockplane_log::status();
+    let lost = status.lost().map(|(kind, lines)| LostLines { kind: kind.name().to_owned(), lines }).collect();
+    LogStatus { lost, waiting: status.waiting as u64, problem: status.problem }
 }
 
 fn worker_metrics(number: usize, worker: &super::WorkerHandle) -> WorkerMetrics {

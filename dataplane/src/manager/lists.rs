@@ -5,6 +5,7 @@
 //! is changed by changing the rules.
 
 use knockplane_engine::lists::{ListId, Lists as Engine};
+use knockplane_log::target;
 use knockplane_policy::rule::{AddressSet, EntryAddress};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{ListQuery, Lists, NewEntry};
@@ -40,8 +41,10 @@ impl Manager {
     /// Puts entries in lists, all or none; says how many are in for good already, and were left as they were.
     pub(super) fn list_add(&mut self, entries: Vec<NewEntry>) -> Result<u64, Problem> {
         match &entries[..] {
-            [NewEntry { list, address, .. }] => tracing::info!(%address, list, "to be listed by request"),
-            entries => tracing::info!(entries = entries.len(), "to be listed by request"),
+            [NewEntry { list, address, .. }] => {
+                tracing::info!(target: target!("operator"), %address, list, "to be listed by request")
+            }
+            entries => tracing::info!(target: target!("operator"), entries = entries.len(), "to be listed by request"),
         }
         let now = self.shared.clock.now();
         let generation = self.shared.generation.load();
@@ -71,7 +74,7 @@ impl Manager {
         }
         let added = |id: ListId| set.single().is_some_and(|address| self.shared.state.lists.remove(id, address, now));
         if id.is_some_and(added) || held {
-            tracing::info!(%set, list, "removed by request");
+            tracing::info!(target: target!("operator"), %set, list, "removed by request");
             return Ok(());
         }
         Err(Problem::Theirs(self.why_not_removed(list, set)))
@@ -128,7 +131,7 @@ impl Manager {
             }
         });
         removed += addresses.into_iter().filter(|address| lists.remove(id, *address, now)).count() as u64;
-        tracing::info!(list, removed, "flushed by request");
+        tracing::info!(target: target!("operator"), list, removed, "flushed by request");
         Ok(removed)
     }
 

@@ -9,6 +9,8 @@ mod adding;
 mod answer;
 mod connection;
 mod doors;
+mod events;
+mod heartbeat;
 mod listener;
 mod lists;
 mod notes;
@@ -17,7 +19,6 @@ mod reload;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process;
 use std::sync::Arc;
@@ -27,11 +28,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use knockplane_engine::events::Event;
-use knockplane_engine::lists::{Gone, ListId, Why};
-use knockplane_policy::door::What;
-use knockplane_policy::eval::log::Entry;
 use knockplane_policy::packet::Side;
-use knockplane_policy::time::{Time, format_duration};
+use knockplane_policy::time::Time;
 use knockplane_policy::wire::Request;
 use knockplane_ring::{Device, Program};
 use mio::net::UnixStream;
@@ -39,6 +37,9 @@ use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use self::connection::Connection;
+pub(crate) use self::events::Unlogged;
+use self::heartbeat::HUNG;
+pub(crate) use self::heartbeat::HeartbeatWatch;
 pub(crate) use self::listener::Listener;
 pub(crate) use self::notes::Notes;
 use crate::clock;
@@ -47,7 +48,7 @@ use crate::counters::WorkerCounters;
 use crate::generation::Book;
 use crate::held::Held;
 use crate::idle::Waker;
-use crate::start::{self, EVENT_QUEUE};
+use crate::start;
 use crate::store::Store;
 use crate::worker::Shared;
 
@@ -61,9 +62,6 @@ const TICK: Duration = Duration::from_millis(100);
 /// Slots that a sweep looks at beyond the lists' capacity in each second, see `Lists::sweep`.
 const SWEEP_MARGIN: usize = 65_536;
 
-/// A worker that has not been heard of for so long hangs.
-const HUNG: Duration = Duration::from_secs(2);
-
 /// Frames in a tick below which nothing can be said about cores.
 const FEW_FRAMES: u64 = 20;
 
@@ -73,9 +71,6 @@ const SHARE: u64 = 20;
 /// Connections at once: control, and a few people with tools.
 const MAX_CONNECTIONS: usize = 16;
 
-/// Events logged a tick; further ones are counted as lost.
-const MAX_LOGGED_EVENTS: usize = 64;
-
 /// A running worker, as the manager sees it.
 pub(crate) struct WorkerHandle {
     pub(crate) core: Option<usize>,
@@ -84,7 +79,7 @@ pub(crate) struct WorkerHandle {
     pub(crate) own_core: Arc<AtomicBool>,
     pub(crate) waker: Arc<Waker>,
     pub(crate) thread: JoinHandle<()>,
-    pub(crate) hung: bool,
+    pub(crate) heartbeat: HeartbeatWatch,
 }
 
 /// One of the two interfaces with its program.
@@ -113,6 +108,7 @@ pub(crate) struct Manager {
     pub(crate) refused: u64,
     /// Frames that had arrived on each core at the last look.
     pub(crate) arrived: Vec<u64>,
+    pub(crate) unlogged: Unlogged,
 }
 
 impl Manager {
@@ -185,9 +181,10 @@ impl Manager {
         let ticks_in_half_a_second = 5;
         let lists = &self.shared.state.lists;
         let budget = (lists.capacity() + SWEEP_MARGIN) / ticks_in_half_a_second;
-        lists.sweep_telling(budget, now, |gone| self.shared.events.push(Event::Gone(gone)));
+        lists.sweep_telling(budget, now, |gone| _ = self.shared.events.push(Event::Gone(gone)));
         self.expire_held(now);
         self.log_events(now);
+        // Behind the events: those of a generation that is left for good are counted by its rules.
         self.book.settle(self.oldest_generation());
         self.watch_workers(now);
         self.watch_cores();
@@ -199,68 +196,13 @@ impl Manager {
         self.workers.iter().map(|worker| worker.counters.generation.observe()).min().unwrap_or_default()
     }
 
-    fn log_events(&self, now: Time) {
-        for _ in 0..MAX_LOGGED_EVENTS {
-            match self.shared.events.pop() {
-                None => return,
-                Some(Event::Listed { list, level, address, expiry }) => {
-                    let list = self.shared.state.lists.name(list).unwrap_or_default();
-                    let lasts = expiry == Time::NEVER;
-                    let time = if lasts { "no timeout".to_owned() } else { format_duration(expiry.since(now)) };
-                    tracing::info!(%address, list, level, time, "listed");
-                }
-                Some(Event::Gone(Gone { list, level, address, why, .. })) => {
-                    let list = self.shared.state.lists.name(list).unwrap_or_default();
-                    let what = match why {
-                        Why::Expired => "expired",
-                        Why::Evicted => "evicted: the lists are full",
-                    };
-                    tracing::info!(%address, list, level, "{what}");
-                }
-                Some(Event::Door { open, source, destination, what }) => self.log_door(open, source, destination, what),
-                Some(Event::Logged { table, rule, entry }) => self.log_packet(table, rule, &entry),
-            }
-        }
-        self.shared.events.discard(EVENT_QUEUE);
-    }
-
-    /// That a door was opened or closed by a knock, unless the door is gone by now, or is not to be told of.
-    fn log_door(&self, open: ListId, source: IpAddr, destination: IpAddr, what: What) {
-        let generation = self.shared.generation.load();
-        let list = self.shared.state.lists.name(open).unwrap_or_default();
-        let doors = &generation.table.settings().doors;
-        let Some(door) = doors.iter().find(|door| door.log && door.open_list() == list) else { return };
-        let name = &door.name;
-        match what {
-            What::Opened => {
-                let time = format_duration(door.open_for);
-                tracing::info!(door = name, %source, %destination, time, "door opened");
-            }
-            What::Closed => tracing::info!(door = name, %source, %destination, "door closed"),
-            What::Stepped(_) | What::Failed(_) => {}
-        }
-    }
-
-    /// The line of a rule that logs, unless the rule is gone by now.
-    fn log_packet(&self, table: u32, rule: u32, entry: &Entry) {
-        let generation = self.shared.generation.load();
-        let Some(rule) = generation.rules().rules.get(rule as usize).filter(|_| generation.table.number() == table)
-        else {
-            return;
-        };
-        let prefix = rule.log.as_ref().map_or("", |log| &log.prefix);
-        tracing::info!(rule = %rule.id, "{}", entry.line(prefix, &rule.chain));
-    }
-
     fn watch_workers(&mut self, now: Time) {
         for (number, worker) in self.workers.iter_mut().enumerate() {
-            let hung = worker.counters.heartbeat_age(now) > HUNG;
-            if hung && !worker.hung {
-                tracing::error!(worker = number, "the worker hangs: nothing passes on its queue");
-            } else if !hung && worker.hung {
-                tracing::info!(worker = number, "the worker goes on");
+            match worker.heartbeat.look(worker.counters.heartbeat(), now) {
+                Some(true) => tracing::error!(worker = number, "the worker hangs: nothing passes on its queue"),
+                Some(false) => tracing::info!(worker = number, "the worker goes on"),
+                None => {}
             }
-            worker.hung = hung;
         }
     }
 
@@ -322,7 +264,7 @@ impl Manager {
 
     /// Stops the workers and waits for them, but not for one that hangs: then the process ends as it stands, and the
     /// kernel takes everything away.
-    fn stop(self) -> anyhow::Result<()> {
+    fn stop(mut self) -> anyhow::Result<()> {
         self.shared.stop.store(true, Relaxed);
         for worker in &self.workers {
             worker.waker.wake();
@@ -331,10 +273,13 @@ impl Manager {
         while self.workers.iter().any(|worker| !worker.thread.is_finished()) {
             if Instant::now() > patience {
                 tracing::error!("a worker hangs and does not stop");
+                knockplane_log::flush(Some(knockplane_log::AT_EXIT));
                 process::abort();
             }
             thread::sleep(Duration::from_millis(1));
         }
+        // Doors that opened since the last tick.
+        self.log_events(self.shared.clock.now());
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! What runs afterwards is a new generation, compiled beside the workers and swapped whole, as with new rules. Whatever is
 //! wrong is found before that, and changes nothing.
 
+use knockplane_log::target;
 use knockplane_policy::door::Door;
 use knockplane_policy::wire::Reloaded;
 
@@ -37,9 +38,9 @@ impl Manager {
         }
         let generation = generation?;
         let doors = self.config.settings.doors.len();
-        tracing::info!(generation, doors, file = %file.display(), "reload");
+        tracing::info!(target: target!("operator"), generation, doors, file = %file.display(), "reload");
         if !waiting.is_empty() {
-            tracing::warn!(keys = waiting.join(", "), "what the file says of these takes a restart");
+            tracing::warn!(target: target!("operator"), keys = waiting.join(", "), "what the file says of these takes a restart");
         }
         Ok(Reloaded { generation, doors, waiting })
     }

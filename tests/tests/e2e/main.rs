@@ -9,6 +9,7 @@
 //! | `answers.rs`   | what rules do besides letting pass and dropping: answers, tarpits, connections, the log |
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
+//! | `log.rs`       | the log: what cannot be written costs lines and nothing else, and no kind displaces another |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
 //! | `judge/`       | the same packets under the same rules, judged by the kernel's nftables |
 //! | `nonsense.rs`  | frames that nobody would build, from both sides |
@@ -22,6 +23,7 @@ mod doors;
 mod end;
 mod judge;
 mod knocks;
+mod log;
 mod nonsense;
 mod operator;
 mod processes;

@@ -313,6 +313,18 @@ fn a_state_directory_that_cannot_be_written_is_no_fault_of_the_rules() {
 }
 
 #[test]
+fn no_worker_is_reported_to_hang_at_a_start() {
+    with(&two_ports(), |_, filter| {
+        for _ in 0..5 {
+            filter.dataplane.kill().expect("killed");
+            filter.restart_dataplane().expect("started again");
+        }
+        let log = filter.log();
+        assert!(log.matches("ready: outside").count() == 6 && !log.contains("hangs"), "{log}");
+    });
+}
+
+#[test]
 fn a_hangup_ends_nothing() {
     with(&two_ports(), |topology, filter| {
         knock(topology, "1234:tcp 4321:tcp");

@@ -20,6 +20,7 @@ use knockplane_policy::settings::Settings;
 use serde::Serialize;
 
 use self::findings::Findings;
+use super::output::complain;
 use super::table::{count, printable};
 use super::{Failed, color, input, pretty};
 use crate::{Exit, rules};
@@ -76,7 +77,7 @@ struct Judgement {
 pub(super) fn run(check: &Check, json: bool) -> Result<String, Failed> {
     let settings = check.given.settings()?;
     if let Some(warning) = check.given.warning(&settings) {
-        eprintln!("warning: {}", printable(&warning));
+        complain(format_args!("warning: {}\n", printable(&warning)));
     }
     let how = How { settings: &settings, allow_invalid: check.allow_invalid, lints: true };
     let mut judgements = Vec::new();
@@ -86,7 +87,7 @@ pub(super) fn run(check: &Check, json: bool) -> Result<String, Failed> {
                 let mut judgement = source.judge(&how).0;
                 judgement.valid &= !check.deny_lints || !judgement.findings.has_lints();
                 if !json {
-                    eprint!("{}", judgement.report(&source.text, color()));
+                    complain(judgement.report(&source.text, color()));
                 }
                 judgement
             }
@@ -123,7 +124,10 @@ pub(super) fn read(file: &Path, json: bool) -> Result<Source, Failed> {
 pub(super) fn as_written(file: &Path, json: bool) -> Result<RuleSet, Failed> {
     let Source { name, reading, .. } = read(file, json)?;
     if !reading.skipped.is_empty() {
-        eprintln!("knockctl: {name}: skipped menus (commands): {}", skipped(&reading.skipped).join(", "));
+        complain(format_args!(
+            "knockctl: {name}: skipped menus (commands): {}\n",
+            skipped(&reading.skipped).join(", ")
+        ));
     }
     Ok(reading.rules)
 }
@@ -176,7 +180,7 @@ impl Source {
     pub(super) fn rules(&self, how: &How<'_>, json: bool) -> Result<RuleSet, Failed> {
         let (judgement, rules) = self.judge(how);
         if !json {
-            eprint!("{}", judgement.report(&self.text, color()));
+            complain(judgement.report(&self.text, color()));
         }
         if judgement.valid { Ok(rules) } else { Err(failed(judgement, json)) }
     }

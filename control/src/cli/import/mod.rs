@@ -21,6 +21,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::output::complain;
 use super::table::{count, printable};
 use super::{Failed, input};
 use crate::Exit;
@@ -69,7 +70,7 @@ pub(super) fn run(import: &Import) -> Result<String, Failed> {
     let (file, text) = input::read(&import.file);
     let text = text.map_err(|error| Failed::new(Exit::Invalid, format!("{file} cannot be read: {error}")))?;
     let (doors, told) = read(&String::from_utf8_lossy(&text));
-    eprint!("{}", told.report(&file));
+    complain(told.report(&file));
     match told.errors.len() {
         0 => Ok(doors),
         errors => Err(Failed::new(Exit::Invalid, format!("{file}: {}; no door is written", count(errors, "error")))),

@@ -15,6 +15,7 @@ use knockplane_policy::rule::AddressSet;
 use knockplane_policy::wire::{After, Lists};
 
 use super::http::Client;
+use super::output::complain;
 use super::table::{count, printable};
 use super::{Failed, as_json, decode, encoded, input, parse_timeout, pretty, show};
 use crate::Exit;
@@ -142,7 +143,7 @@ async fn import(client: &Client, file: &Path) -> Result<String, Failed> {
     let (name, text) = input::read(file);
     let text = text.map_err(|error| Failed::new(Exit::Runtime, format!("{name} cannot be read: {error}")))?;
     let entries = text::read(&name, &text).map_err(|bad| {
-        eprint!("{}", bad.report);
+        complain(&bad.report);
         Failed::new(Exit::Invalid, format!("{name}: {}; nothing was added", count(bad.problems, "problem")))
     })?;
     let number = entries.len();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use etherparse::{IpNumber, PacketBuilder, PacketBuilderStep, SingleVlanHeader, VlanHeader, VlanId, ether_type};
 use knockplane_engine::counters::RuleCounters;
 use knockplane_engine::decide::{Context, Decider, Decision};
-use knockplane_engine::events::EventQueue;
+use knockplane_engine::events::EventQueues;
 use knockplane_engine::headers::max_frame;
 use knockplane_engine::lists::{Lists, Seen};
 use knockplane_engine::state::State;
@@ -267,7 +267,7 @@ pub(crate) struct Engine {
     pub(crate) table: Table,
     pub(crate) state: State,
     pub(crate) counters: RuleCounters,
-    pub(crate) events: EventQueue,
+    pub(crate) events: EventQueues,
     pub(crate) decider: Decider,
 }
 
@@ -282,7 +282,7 @@ impl Engine {
         let mut table = Table::compile(Arc::new(rules), settings, &state, Time::default()).unwrap();
         table.begin(&state, Time::default());
         let counters = RuleCounters::new(table.rules().rules.len());
-        let (events, decider) = (EventQueue::new(1000), Decider::new(max_frame(1500), SECRET[0]));
+        let (events, decider) = (EventQueues::new(1000), Decider::new(max_frame(1500), SECRET[0]));
         Engine { table, state, counters, events, decider }
     }
 

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use knockplane_engine::doors::DoorTally;
-use knockplane_engine::events::Event;
+use knockplane_engine::events::{Event, EventKind};
 use knockplane_policy::door::ports::PortBudget;
 use knockplane_policy::door::{self, Attempts, Door, Step, What};
 use knockplane_policy::eval::Evaluator;
@@ -435,15 +435,17 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         expected.retain(|(list, address, _)| !lasting(list, *address));
         assert_eq!(live, expected);
         let (mut told, mut lines) = (Vec::new(), Vec::new());
-        while let Some(event) = engine.events.pop() {
-            match event {
-                Event::Listed { list, address, .. } => told.push((engine.state.lists.name(list).unwrap(), address)),
-                Event::Gone(_) => unreachable!("only sweeps tell of these"),
-                Event::Door { .. } => {}
-                Event::Logged { rule, entry, .. } => {
-                    let rule = rule as usize;
-                    let prefix = rules.rules[rule].log.as_ref().map_or("", |log| &log.prefix);
-                    lines.push((rule, entry.line(prefix, &rules.rules[rule].chain)));
+        for kind in EventKind::ALL {
+            while let Some(event) = engine.events.pop(kind) {
+                match event {
+                    Event::Listed { list, address, .. } => told.push((engine.state.lists.name(list).unwrap(), address)),
+                    Event::Gone(_) => unreachable!("only sweeps tell of these"),
+                    Event::Door { .. } => {}
+                    Event::Logged { rule, entry, .. } => {
+                        let rule = rule as usize;
+                        let prefix = rules.rules[rule].log.as_ref().map_or("", |log| &log.prefix);
+                        lines.push((rule, entry.line(prefix, &rules.rules[rule].chain)));
+                    }
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use etherparse::PacketBuilder;
 use knockplane_engine::decide::Waiting;
-use knockplane_engine::events::Event;
+use knockplane_engine::events::{Event, EventKind};
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, BuiltinChain, Condition, Layer7Pattern, RuleSet};
@@ -121,7 +121,7 @@ fn knocking_again_sets_the_time_anew_and_only_getting_in_is_an_event() {
     assert_eq!(story.wait(seconds(9)).tcp(CLIENT, 4321), Verdict::Forward);
     let in_at = story.now;
     assert_eq!(story.wait(seconds(1)).tcp(CLIENT, 4321), Verdict::Forward);
-    let events: Vec<Event> = std::iter::from_fn(|| story.engine.events.pop()).collect();
+    let events: Vec<Event> = std::iter::from_fn(|| story.engine.events.pop(EventKind::List)).collect();
     let [Event::Listed { list, level: 1, address, expiry }] = events[..] else { panic!("{events:?}") };
     assert_eq!(story.engine.state.lists.name(list).as_deref(), Some("secured"));
     assert_eq!(address, CLIENT.parse::<IpAddr>().unwrap());

@@ -1,0 +1,353 @@
+//! The log: what cannot be written costs lines and nothing else, and no kind of line displaces another.
+//!
+//! The tests are short and slow; `make soak-log` runs them as long and as fast as the environment says.
+
+use std::collections::HashSet;
+use std::env;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use etherparse::PacketBuilder;
+use knockplane_tests::{Filter, FilterOptions, Topology};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::end::End;
+use crate::scene::{eventually, with};
+
+/// A door for anyone, and a list that operators let in. Everything else is dropped.
+const DOOR: &str =
+    "[[door]]\nname = \"ssh\"\nknock = [\"udp/1001\", \"udp/1002\"]\nopens = [\"tcp/22\"]\nfor = \"1h\"\n";
+const RULES: &str = "/ip firewall filter\nadd chain=input src-address-list=staff\nadd chain=input action=drop\n";
+
+const STAFF: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const SCANNER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+
+/// How long, how many frames a second, and whether times are measured.
+struct Load {
+    time: Duration,
+    rate: u64,
+    is_soak: bool,
+}
+
+fn load() -> Load {
+    let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("KNOCKPLANE_LOG_SECONDS") {
+        None => Load { time: Duration::from_secs(3), rate: 2_000, is_soak: false },
+        Some(seconds) => {
+            let rate = number("KNOCKPLANE_LOG_RATE").unwrap_or(50_000);
+            Load { time: Duration::from_secs(seconds), rate, is_soak: true }
+        }
+    }
+}
+
+fn options(rules: &str) -> FilterOptions {
+    FilterOptions { sections: DOOR.to_owned(), ..FilterOptions::from_rules(rules) }
+}
+
+/// A frame for nobody's network stack: only interfaces count it.
+fn frame(source: Ipv4Addr, port: u16, syn: bool) -> Vec<u8> {
+    let [client, nobody] = [1, 9].map(|last| [2, 0, 0, 0, 0, last]);
+    let ip = PacketBuilder::ethernet2(client, nobody).ipv4(source.octets(), SERVER.octets(), 64);
+    let mut frame = Vec::new();
+    let written = match syn {
+        true => ip.tcp(40_000, port, 1, 1_024).syn().write(&mut frame, &[]),
+        false => ip.udp(40_000, port).write(&mut frame, b"payload"),
+    };
+    written.expect("a frame");
+    frame
+}
+
+/// The source of this number, each with an address of its own.
+fn source(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 78, 0, 1)) + number)
+}
+
+fn knock(end: &End, number: u32) {
+    for port in [1001, 1002] {
+        end.send(&frame(source(number), port, false)).expect("sent");
+    }
+}
+
+/// Lost lines of a process of all kinds, and lines that wait.
+fn lost(status: &Value, process: &str) -> (u64, u64) {
+    let log = if process == "control" { &status["control"]["log"] } else { &status["log"] };
+    let lost = log["lost"].as_array().expect("kinds").iter().filter_map(|kind| kind["lines"].as_u64()).sum();
+    (lost, log["waiting"].as_u64().expect("a number"))
+}
+
+fn door(filter: &Filter<'_>) -> Value {
+    filter.ask(&["show", "doors", "--limit", "1000"]).expect("doors")
+}
+
+/// Sends accepted frames at a steady rate until told to stop. How many it sent.
+fn accepted_traffic(topology: &Topology, rate: u64, stop: &AtomicBool) -> u64 {
+    let end = End::open(&topology.client).expect("an end");
+    let frame = frame(STAFF, 9, false);
+    let began = Instant::now();
+    let mut sent = 0;
+    while !stop.load(Relaxed) {
+        while sent < began.elapsed().as_micros() as u64 * rate / 1_000_000 {
+            end.send(&frame).expect("sent");
+            sent += 1;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    sent
+}
+
+/// Both processes, started by the script with these standard errors, under accepted traffic with knocks, operators'
+/// changes and questions. `broken` makes the log fail, once they are ready.
+fn endures(
+    name: &str,
+    script: &str,
+    stderr: [Stdio; 2],
+    broken: impl FnOnce(&Filter<'_>),
+    then: impl FnOnce(&Filter<'_>),
+) {
+    let load = load();
+    with(&options(RULES), |topology, filter| {
+        filter.restart_by(script, stderr).expect("started again");
+        filter.knockctl(&["list", "add", "staff", &STAFF.to_string()]).expect("knockctl");
+        broken(filter);
+        let end = End::open(&topology.client).expect("an end");
+        let arrived = || topology.server.traffic("eth0").expect("counters").1;
+        let (stop, before) = (AtomicBool::new(false), arrived());
+        let (mut slowest, mut knocks, mut questions) = (Duration::ZERO, 0, 0_u32);
+        let sent = thread::scope(|scope| {
+            let traffic = scope.spawn(|| accepted_traffic(topology, load.rate, &stop));
+            let began = Instant::now();
+            while began.elapsed() < load.time {
+                knock(&end, knocks);
+                knocks += 1;
+                if knocks % 4 == 0 {
+                    let change = if knocks % 8 == 0 { "add" } else { "remove" };
+                    let changed = filter.knockctl(&["list", change, "noted", "192.0.2.1"]).expect("knockctl");
+                    assert!(changed.ok() || knocks == 4, "{name}: {changed:?}");
+                    let asked = Instant::now();
+                    let answer = filter.knockctl(&["show", "status"]).expect("knockctl");
+                    slowest = slowest.max(asked.elapsed());
+                    questions += 1;
+                    assert!(answer.ok(), "{name}: {answer:?}");
+                }
+                thread::sleep(Duration::from_millis(25));
+            }
+            stop.store(true, Relaxed);
+            traffic.join().expect("the traffic")
+        });
+        eventually("all frames arrive", || arrived() - before >= sent);
+        let opened = door(filter)["doors"][0]["opened"].as_u64().expect("a counter");
+        assert_eq!(opened, u64::from(knocks), "{name}: every knock opens");
+        let status = filter.ask(&["show", "status"]).expect("status");
+        let (dataplane, control) = (lost(&status, "dataplane"), lost(&status, "control"));
+        println!(
+            "{name}: {sent} frames in {:?}, none lost; {knocks} knocks; slowest of {questions} answers {slowest:?}; \
+             lines lost and waiting: dataplane {dataplane:?}, control {control:?}",
+            load.time
+        );
+        assert!(dataplane.0 + dataplane.1 > 0 && control.0 + control.1 > 0, "{name}: {status}");
+        let metric = filter.metric("knockplane_log_lines_lost_total", &["process=\"dataplane\""]).expect("a counter");
+        assert!(metric as u64 >= dataplane.0, "{name}: {metric}");
+        assert!(!load.is_soak || slowest < Duration::from_millis(100), "{name}: {slowest:?}");
+        then(filter);
+        for process in [&mut filter.dataplane, &mut filter.control] {
+            assert!(process.runs().expect("known"), "{name}: it runs");
+            let ended = process.stop(Signal::TERM).expect("it ends");
+            assert!(ended.success(), "{name}: {ended}");
+        }
+    });
+}
+
+fn everything_is_lost(filter: &Filter<'_>, problem: &str) {
+    let status = filter.ask(&["show", "status"]).expect("status");
+    for log in [&status["log"], &status["control"]["log"]] {
+        assert!(log["problem"].as_str().is_some_and(|said| said.contains(problem)), "{status}");
+        assert_eq!(log["waiting"], 0, "{status}");
+    }
+}
+
+/// Two pipes, whose ends no other child gets: readers and writers.
+fn pipes() -> (Vec<OwnedFd>, Vec<OwnedFd>) {
+    [(); 2].map(|()| pipe_with(PipeFlags::CLOEXEC).expect("a pipe")).into_iter().unzip()
+}
+
+#[test]
+fn a_log_on_a_full_disk_costs_lines_and_nothing_else() {
+    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").expect("/dev/full"));
+    let lost = |filter: &Filter<'_>| {
+        eventually("the lines are counted", || {
+            let status = filter.ask(&["show", "status"]).expect("status");
+            status["log"]["waiting"] == 0 && status["control"]["log"]["waiting"] == 0
+        });
+        everything_is_lost(filter, "No space left");
+    };
+    endures("/dev/full", "exec \"$@\"", [full(), full()], |_| {}, lost);
+}
+
+#[test]
+fn a_log_whose_reader_goes_away_costs_lines_and_nothing_else() {
+    let (readers, writers) = pipes();
+    let stderr: [_; 2] = writers.into_iter().map(Stdio::from).collect::<Vec<_>>().try_into().expect("two");
+    endures("broken pipe", "exec \"$@\"", stderr, |_| drop(readers), |_| {});
+}
+
+#[test]
+fn a_log_whose_reader_stalls_costs_lines_and_nothing_else() {
+    let (readers, writers) = pipes();
+    for writer in &writers {
+        // Full from the start.
+        let size = fcntl_setpipe_size(writer, 4096).expect("a small pipe");
+        rustix::io::write(writer, &vec![b'\n'; size]).expect("all of it");
+    }
+    let stderr: [_; 2] = writers.into_iter().map(Stdio::from).collect::<Vec<_>>().try_into().expect("two");
+    endures(
+        "stalled reader",
+        "exec \"$@\"",
+        stderr,
+        |_| {},
+        |filter| {
+            let status = filter.ask(&["show", "status"]).expect("status");
+            let problem = status["log"]["problem"].as_str().unwrap_or_default();
+            assert!(problem.contains("has not been read for"), "{status}");
+        },
+    );
+    drop(readers);
+}
+
+#[test]
+fn a_log_that_was_closed_costs_lines_and_nothing_else() {
+    // The first files that the process opens would get these numbers.
+    let script = "exec \"$@\" <&- >&- 2>&-";
+    endures(
+        "closed",
+        script,
+        [Stdio::null(), Stdio::null()],
+        |_| {},
+        |filter| {
+            everything_is_lost(filter, "was closed");
+            for process in [&filter.dataplane, &filter.control] {
+                for descriptor in 0..=2 {
+                    let leads = fs::read_link(format!("/proc/{}/fd/{descriptor}", process.id())).expect("a descriptor");
+                    assert_eq!(leads.to_str(), Some("/dev/null"), "descriptor {descriptor}");
+                }
+            }
+        },
+    );
+}
+
+#[test]
+fn a_log_on_a_file_system_that_fills_up_goes_on_once_there_is_room() {
+    let folder = env::temp_dir().join(format!("kp{}-tiny", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    let tiny = folder.display().to_string();
+    // `ip netns exec` gives each process mounts of its own, which go with it. Not 200 bytes are left for the log.
+    let script = format!(
+        "mount -t tmpfs -o size=16k none {tiny} && head -c 12288 /dev/zero > {tiny}/filler && \
+         head -c 3900 /dev/zero | tr '\\000' '\\n' > {tiny}/log && exec \"$@\" 2>> {tiny}/log"
+    );
+    endures(
+        "full tmpfs",
+        &script,
+        [Stdio::null(), Stdio::null()],
+        |_| {},
+        |filter| {
+            for process in [&filter.dataplane, &filter.control] {
+                let seen = format!("/proc/{}/root{tiny}", process.id());
+                let log = || fs::read_to_string(format!("{seen}/log")).expect("the log");
+                let before = log();
+                assert!(before.len() <= 4096 && !before.contains("not logged"), "{before}");
+                fs::remove_file(format!("{seen}/filler")).expect("room");
+                eventually("the losses are reported", || log().contains("not logged"));
+                let whole = |line: &str| line.is_empty() || line.contains(" INFO ") || line.contains(" WARN ");
+                let text = log();
+                let cut =
+                    text.lines().filter(|line| line.matches("Z ").count() > 1 || !whole(line)).collect::<Vec<_>>();
+                assert!(cut.len() <= 1, "a line that was cut ends before the next: {cut:?}");
+                assert!(cut.iter().all(|line| line.matches("Z ").count() <= 1), "{cut:?}");
+            }
+        },
+    );
+    fs::remove_dir_all(&folder).expect("removed");
+}
+
+#[test]
+fn a_scan_that_is_logged_displaces_no_line_about_doors() {
+    const SOURCES: u32 = 100;
+    let load = load();
+    let rules = "/ip firewall filter\nadd chain=input action=drop log=yes log-prefix=scan\n";
+    with(&options(rules), |topology, filter| {
+        let (stop, scanned) = (AtomicBool::new(false), AtomicU64::new(0));
+        let began = Instant::now();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let end = End::open(&topology.client).expect("an end");
+                let frames: Vec<_> = (20_000..21_000).map(|port| frame(SCANNER, port, true)).collect();
+                for frame in frames.iter().cycle() {
+                    if stop.load(Relaxed) {
+                        break;
+                    }
+                    // The kernel's buffers may be full.
+                    scanned.fetch_add(end.send(frame).is_ok().into(), Relaxed);
+                }
+            });
+            let end = End::open(&topology.client).expect("an end");
+            let mut left: HashSet<u32> = (0..SOURCES).collect();
+            while !left.is_empty() || began.elapsed() < load.time {
+                for number in &left {
+                    knock(&end, *number);
+                    thread::sleep(Duration::from_millis(5));
+                }
+                let doors = door(filter);
+                let open =
+                    doors["open"].as_array().expect("sources").iter().filter_map(|open| open["address"].as_str());
+                let open: HashSet<String> = open.map(str::to_owned).collect();
+                left.retain(|number| !open.contains(&source(*number).to_string()));
+                assert!(began.elapsed() < load.time + Duration::from_secs(60), "{} do not get in", left.len());
+            }
+            stop.store(true, Relaxed);
+        });
+        let took = began.elapsed();
+        let opened = door(filter)["doors"][0]["opened"].as_u64().expect("a counter") as usize;
+        let matched = || filter.ask(&["show", "rules"]).expect("rules")["counters"].clone();
+        let log = || fs::read_to_string(filter.path("knockplane-dataplane.log")).expect("the log");
+        let mut told = (0, 0, 0);
+        eventually("every packet is a line or is reported as none", || {
+            let rule = matched().as_array().expect("counters").last().expect("the drop")["packets"].as_u64();
+            let (lines, not_logged) = scan_lines(&log());
+            told = (lines, not_logged, rule.expect("a counter"));
+            told.0 + told.1 == told.2
+        });
+        let log = log();
+        let doors: Vec<_> = log.lines().filter(|line| line.contains("door opened")).collect();
+        println!(
+            "{} frames sent in {took:?}, {:.0} a second; {} matched: {} logged, {} reported as not logged; {} doors \
+             opened, {} lines say so",
+            scanned.load(Relaxed),
+            scanned.load(Relaxed) as f64 / took.as_secs_f64(),
+            told.2,
+            told.0,
+            told.1,
+            opened,
+            doors.len()
+        );
+        assert!(told.1 > 0, "more than can be logged was scanned");
+        assert_eq!(doors.len(), opened, "each opening is logged");
+        let sources: HashSet<_> = (0..SOURCES).map(|number| format!("source={} ", source(number))).collect();
+        assert!(sources.iter().all(|source| doors.iter().any(|line| line.contains(source))), "{doors:?}");
+    });
+}
+
+/// Lines about scanned packets, and packets that lines report as not logged.
+fn scan_lines(log: &str) -> (u64, u64) {
+    let lines = log.lines().filter(|line| line.contains("scan input:")).count() as u64;
+    let reports = log.lines().filter(|line| line.contains("of rule") && line.contains("not logged"));
+    let number = |line: &str| line.rsplit_once("lines=").and_then(|(_, number)| number.parse::<u64>().ok());
+    (lines, reports.filter_map(number).sum())
+}
