@@ -251,3 +251,55 @@ fn rules_are_tried_without_a_daemon() {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
     }
 }
+
+/// A file that takes nothing, and a pipe that nobody reads.
+fn outputs_that_fail() -> [Stdio; 2] {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    [fs::File::options().write(true).open("/dev/full").unwrap().into(), writer.into()]
+}
+
+#[test]
+fn an_output_that_fails_is_an_exit_code_and_no_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let [good, bad, knockd] = ["good.rsc", "bad.rsc", "knockd.conf"].map(|file| dir.path().join(file));
+    fs::write(&good, "/ip firewall filter\nadd chain=input action=drop\n").unwrap();
+    fs::write(&bad, "/ip firewall filter\nadd chain=input dst-port=XX action=drop\n").unwrap();
+    fs::write(&knockd, "[a]\nnonsense\n").unwrap();
+    let run = |arguments: &[&str], file: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_knockctl"));
+        command.args(arguments).arg(file);
+        command
+    };
+    for (arguments, file, code) in [
+        (&["check"][..], &bad, 3),
+        (&["--json", "check"], &bad, 3),
+        (&["export", "--rules"], &bad, 3),
+        (&["import"], &knockd, 3),
+        (&["list", "import"], &bad, 3),
+        (&["--socket", "/nonexistent", "apply"], &good, 4),
+        (&["frobnicate"], &good, 2),
+    ] {
+        for stderr in outputs_that_fail() {
+            let output = run(arguments, file).stdout(Stdio::null()).stderr(stderr).status().unwrap();
+            assert_eq!(output.code(), Some(code), "standard error of {arguments:?}: {output}");
+        }
+    }
+    // A reader that has seen enough is no failure.
+    for (stdout, code) in outputs_that_fail().into_iter().zip([1, 0]) {
+        let output = run(&["check"], &good).stdout(stdout).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert_eq!(stderr(&output).contains("cannot write the answer"), code == 1, "{output:?}");
+    }
+}
+
+#[test]
+fn a_daemon_that_cannot_start_says_so_with_its_exit_code_whatever_standard_error_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("knockplane.toml");
+    fs::write(&file, "[control]\nlisen = \"127.0.0.1:1\"\n").unwrap();
+    for stderr in outputs_that_fail() {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_knockplane-control"));
+        assert_eq!(command.arg("--config").arg(&file).stderr(stderr).status().unwrap().code(), Some(3));
+    }
+}

@@ -49,3 +49,38 @@ fn a_reload_that_comes_while_it_starts_does_not_end_it() {
     assert_eq!(output.status.code(), Some(3), "{told}");
     assert!(told.contains("nonsense"), "{told}");
 }
+
+/// A file that takes nothing, and a pipe that nobody reads.
+fn outputs_that_fail() -> [Stdio; 2] {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    [File::options().write(true).open("/dev/full").expect("/dev/full").into(), writer.into()]
+}
+
+#[test]
+fn an_output_that_fails_is_an_exit_code_and_no_panic() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [good, bad, rules] = ["good.toml", "bad.toml", "rules.rsc"].map(|name| folder.path().join(name));
+    fs::write(&good, "[dataplane]\noutside = 'a'\ninside = 'b'\nrules = 'rules.rsc'\nstate-dir = '.'\n")
+        .expect("a file");
+    fs::write(&bad, "[dataplane]\noutsid = 'a'\n").expect("a file");
+    fs::write(rules, "/ip firewall filter\nadd chain=input action=drop\n").expect("the rules");
+    let run = |file, check: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_knockplane-dataplane"));
+        command.args(check).arg("--config").arg(file);
+        command
+    };
+    // A reader that has seen enough is no failure.
+    for (stdout, code) in outputs_that_fail().into_iter().zip([1, 0]) {
+        let output = run(&good, &["--check"]).stdout(stdout).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let told = String::from_utf8_lossy(&output.stderr).contains("cannot write to standard output");
+        assert_eq!(told, code == 1, "{output:?}");
+    }
+    for check in [&["--check"][..], &[]] {
+        for stderr in outputs_that_fail() {
+            let status = run(&bad, check).stderr(stderr).status().expect("it runs");
+            assert_eq!(status.code(), Some(3), "{check:?}: {status}");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! What `knockctl` writes. A reader that is gone or a disk that is full is an exit code at most, never a panic.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 
 use crate::Exit;
 
@@ -19,6 +19,10 @@ pub(super) fn answer(text: &str) -> Exit {
 
 /// Writes to standard error. If that fails, there is nobody to tell, and the exit code says what became of the command.
 pub(super) fn complain(text: impl Display) {
+    // The test runner keeps what this macro prints for tests that fail.
+    #[cfg(test)]
+    eprint!("{text}");
     // At once, so that lines of several programs do not mix.
+    #[cfg(not(test))]
     let _ = io::stderr().lock().write_all(text.to_string().as_bytes());
 }

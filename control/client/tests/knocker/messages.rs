@@ -1,5 +1,8 @@
 //! Exit codes and sentences.
 
+use std::fs::File;
+use std::process::{Command, Stdio};
+
 use crate::lab::{self, KNOCKER, Lab};
 
 /// Runs `knocker`, expects `code`, that nothing was sent, and all of `parts` on standard error.
@@ -154,5 +157,34 @@ fn a_profile_is_knocked_at_by_its_name() {
         let script = "printf '%s' \"$1\" | \"$0\" --profiles \"$2\" --add -";
         assert!(lab::run("sh", &["-c", script, lab::KNOCKER, &line, &from_input]).status.success());
         assert_eq!(std::fs::read(from_input).unwrap(), std::fs::read(theirs).unwrap());
+    });
+}
+
+/// A file that takes nothing, and a pipe that nobody reads.
+fn outputs_that_fail() -> [Stdio; 2] {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    [File::options().write(true).open("/dev/full").expect("/dev/full").into(), writer.into()]
+}
+
+#[test]
+fn an_output_that_fails_ends_no_knock_in_the_middle() {
+    lab::inside(|lab| {
+        for stderr in outputs_that_fail() {
+            let mut tap = lab.tap();
+            let knock = ["-v", "127.0.0.1", "1", "2:udp", "3"];
+            let status = Command::new(KNOCKER).args(knock).stderr(stderr).status().expect("it runs");
+            assert_eq!((status.code(), tap.finish().len()), (Some(0), 3), "{status}");
+        }
+        for stderr in outputs_that_fail() {
+            let status = Command::new(KNOCKER).args(["127.0.0.1", "0"]).stderr(stderr).status().expect("it runs");
+            assert_eq!(status.code(), Some(2));
+        }
+        // A reader that has seen enough is no failure.
+        for (stdout, code) in outputs_that_fail().into_iter().zip([1, 0]) {
+            let plan = ["--dry-run", "127.0.0.1", "1"];
+            let output = Command::new(KNOCKER).args(plan).stdout(stdout).output().expect("it runs");
+            assert_eq!(output.status.code(), Some(code), "{}", lab::text(&output.stderr));
+        }
     });
 }
