@@ -73,3 +73,14 @@ soak:
 	@tests/setup soak
 	env -u PROPTEST_CASES KNOCKPLANE_SOAK=$(SOAK) \
 	    cargo test --locked --release -p knockplane-policy -p knockplane-engine $(ONLY)
+
+# Both processes under 50,000 accepted packets a second and knocks, for a minute each while standard error is on a full disk,
+# broken, stalled, closed and on a file system that fills up; and a logged scan while 100 doors open. SECONDS_LONG=10 is
+# shorter, RATE=10000 slower.
+.PHONY: soak-log
+soak-log:
+	@tests/setup test
+	@echo "building (release)"
+	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knocker
+	env KNOCKPLANE_LOG_SECONDS=$(or $(SECONDS_LONG),60) KNOCKPLANE_LOG_RATE=$(or $(RATE),50000) \
+	    cargo test --locked --release -p knockplane-tests --test e2e log:: -- --nocapture --test-threads 1

@@ -68,9 +68,15 @@ impl Device {
         Ok(Device { name: name.to_owned(), index, control, promiscuous: None })
     }
 
-    /// Whether it is still the interface that was looked up, and not gone, or another one of the same name.
+    /// Whether it is still the interface that was looked up, and not gone, or another one of the same name. Needs no new
+    /// descriptor: a system that has run out of them has not lost its interfaces.
     pub fn is_there(&self) -> bool {
-        index_of(&self.name) == self.index
+        let mut request = self.request();
+        match self.ioctl(libc::SIOCGIFINDEX, &mut request) {
+            // SAFETY: SIOCGIFINDEX fills this member of the union.
+            Ok(()) => self.index == (unsafe { request.ifr_ifru.ifru_ifindex }) as u32,
+            Err(error) => error.raw_os_error() != Some(libc::ENODEV),
+        }
     }
 
     /// The interface's name.

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use knockplane_tests::{FilterOptions, Topology, binary, run};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::scene::{CLIENT, QUICK, eventually, knock, listed, ping, with};
 
@@ -321,6 +322,28 @@ fn no_worker_is_reported_to_hang_at_a_start() {
         }
         let log = filter.log();
         assert!(log.matches("ready: outside").count() == 6 && !log.contains("hangs"), "{log}");
+    });
+}
+
+#[test]
+fn processes_that_run_out_of_descriptors_go_on() {
+    with(&two_ports(), |topology, filter| {
+        knock(topology, "1234:tcp 4321:tcp");
+        let pids = [&filter.dataplane, &filter.control].map(|process| Pid::from_raw(process.id() as i32));
+        let limit = |descriptors: u64| {
+            for pid in pids {
+                let limit = Rlimit { current: Some(descriptors), maximum: Some(4096) };
+                prlimit(pid, Resource::Nofile, limit).expect("a limit");
+            }
+        };
+        // What is open stays open.
+        limit(0);
+        thread::sleep(Duration::from_millis(500));
+        assert!(ping(topology, ""), "the open door stays open");
+        limit(1024);
+        eventually("questions are answered again", || filter.knockctl(&["show", "status"]).expect("knockctl").ok());
+        eventually("ready again", || filter.http("/readyz").is_ok());
+        assert!(filter.dataplane.runs().expect("known") && filter.control.runs().expect("known"), "{}", filter.log());
     });
 }
 
