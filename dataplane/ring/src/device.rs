@@ -174,11 +174,11 @@ impl Device {
         }
     }
 
-    /// Turns the offload off.
+    /// Turns the offload off, and says what it is then.
     ///
     /// # Errors
     /// If the driver refuses, with the command that would do the same.
-    pub fn turn_off(&self, offload: Offload) -> Result<(), Error> {
+    pub fn turn_off(&self, offload: Offload) -> Result<OffloadState, Error> {
         let (read, write, bit) = legacy_ethtool(offload);
         let refused = |error| {
             Error::system(
@@ -189,10 +189,10 @@ impl Device {
         };
         let value = self.ethtool_value(read, 0).map_err(refused)?;
         self.ethtool_value(write, value & !bit).map_err(refused)?;
-        if self.offload(offload)? != OffloadState::Off {
-            return Err(refused(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
+        match self.offload(offload)? {
+            OffloadState::On => Err(refused(io::Error::from_raw_os_error(libc::EOPNOTSUPP))),
+            state => Ok(state),
         }
-        Ok(())
     }
 
     /// Lets the interface receive frames for all addresses, as a wire must. The kernel counts such requests: others'

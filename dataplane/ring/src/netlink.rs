@@ -39,7 +39,7 @@ pub struct Link {
     /// Its name now.
     pub name: String,
     /// `IFF_` flags, netdevice(7).
-    flags: u32,
+    pub flags: u32,
     /// MTU in bytes.
     pub mtu: u32,
     /// Ids of the XDP programs that are attached to it, in whatever mode, each once.

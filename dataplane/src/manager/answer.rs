@@ -12,7 +12,7 @@ use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{Interface, Metrics, Request, Response, Rules, Status, Worker, WorkerMetrics};
+use knockplane_policy::wire::{Interface, InterfaceCounters, Metrics, Request, Response, Rules, Status, Worker, WorkerMetrics};
 
 use super::Manager;
 use crate::generation::Generation;
@@ -135,7 +135,8 @@ impl Manager {
         Table::compile(rules, &self.config.settings, &self.shared.state, self.shared.clock.now())
     }
 
-    fn status(&self) -> Status {
+    fn status(&mut self) -> Status {
+        let counters = Side::ALL.map(|side| self.interface_counters(side));
         let now = self.shared.clock.now();
         let generation = self.shared.generation.load();
         Status {
@@ -147,13 +148,13 @@ impl Manager {
             rules_source: generation.source.clone(),
             rules: generation.rules().rules.len(),
             settings: self.config.settings.clone(),
-            interfaces: self.interfaces(),
+            interfaces: self.interfaces(counters),
             workers: self.workers(now),
             on_exit: "closed".to_owned(),
         }
     }
 
-    fn interfaces(&self) -> Vec<Interface> {
+    fn interfaces(&self, counters: [InterfaceCounters; 2]) -> Vec<Interface> {
         let sides = Side::ALL.iter().zip(&self.ports).zip(&self.programs);
         sides
             .map(|((side, port), program)| Interface {
@@ -162,9 +163,11 @@ impl Manager {
                 xdp_mode: program.mode().name().to_owned(),
                 zero_copy: port.zero_copy,
                 queues: port.queues,
-                mtu: port.mtu,
+                mtu: self.drift.mtu(*side),
                 up: self.shared.links[side.index()].load(Relaxed),
-                way_past: port.way_past.clone(),
+                drift: self.drift.of(*side),
+                repairs: self.drift.repairs(*side),
+                counters: counters[side.index()],
             })
             .collect()
     }
@@ -216,10 +219,6 @@ impl Manager {
             connections_refused: self.shared.state.flows().map_or(0, Flows::refused),
             applied: self.applied,
             refused: self.refused,
-            unbound_queue_drops: Side::ALL.map(|side| {
-                let counts = self.programs[side.index()].counts().unwrap_or_default();
-                counts.iter().map(|core| core.unbound).sum()
-            }),
             events_lost: self.shared.events.lost() + self.shared.state.lists.untold(),
         }
     }
