@@ -214,7 +214,7 @@ fn counter_table(interfaces: &[Interface]) -> String {
         let counters = &interface.counters;
         table.row([
             interface.side.to_string(),
-            grouped(counters.rx_packets),
+            grouped(counters.arrived + counters.past_program.unwrap_or_default()),
             grouped(counters.no_socket),
             counters.past_program.map_or_else(|| "-".to_owned(), grouped),
             grouped(counters.rx_dropped),

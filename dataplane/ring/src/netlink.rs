@@ -40,6 +40,8 @@ pub struct Link {
     pub name: String,
     /// `IFF_` flags, netdevice(7).
     pub flags: u32,
+    /// How many have asked for promiscuous mode. The flag for it is an operator's request alone.
+    pub promiscuity: u32,
     /// MTU in bytes.
     pub mtu: u32,
     /// Ids of the XDP programs that are attached to it, in whatever mode, each once.
@@ -56,7 +58,7 @@ impl Link {
 
     /// Whether it receives frames for all addresses.
     pub const fn is_promiscuous(&self) -> bool {
-        self.flags & libc::IFF_PROMISC as u32 != 0
+        self.promiscuity > 0
     }
 }
 
@@ -328,6 +330,7 @@ fn parse_link(message: &[u8]) -> Link {
     const IFNAME: u16 = 3;
     const MTU: u16 = 4;
     const STATS64: u16 = 23;
+    const PROMISCUITY: u16 = 30;
     const XDP: u16 = 43;
     /// `IFLA_XDP_PROG_ID`, and the same for each mode if there are several.
     const PROGRAM_IDS: std::ops::RangeInclusive<u16> = 4..=7;
@@ -336,6 +339,7 @@ fn parse_link(message: &[u8]) -> Link {
         match kind {
             IFNAME => link.name = String::from_utf8_lossy(value.strip_suffix(b"\0").unwrap_or(value)).into_owned(),
             MTU => link.mtu = word(value, 0),
+            PROMISCUITY => link.promiscuity = word(value, 0),
             STATS64 => link.counters = LinkCounters::parse(value),
             XDP => {
                 link.programs =
