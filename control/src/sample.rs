@@ -9,7 +9,8 @@ use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSe
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{
     Counter, DoorSummary, Doors, DriftKind, FailureCount, FrameCount, Interface, InterfaceCounters, ListEntry,
-    ListOverview, ListSummary, Lists, Metrics, Repairs, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
+    ListOverview, ListSummary, Lists, Metrics, Repairs, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker,
+    WorkerMetrics,
 };
 use knockplane_policy::word::Word;
 

@@ -27,8 +27,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// What can be mended, in the order of [`Findings::repairs`].
-pub(crate) const MENDED: [DriftKind; 4] =
-    [DriftKind::Gro, DriftKind::Lro, DriftKind::RxVlan, DriftKind::Promiscuous];
+pub(crate) const MENDED: [DriftKind; 4] = [DriftKind::Gro, DriftKind::Lro, DriftKind::RxVlan, DriftKind::Promiscuous];
 
 /// One interface as the filter took it at start.
 #[derive(Clone, Debug)]
@@ -226,7 +225,9 @@ fn by_itself(taken: &Taken, observed: &Observed) -> Vec<Drift> {
     let (name, now) = (taken.device.name(), observed.link.name.as_str());
     let mut drift = requirements::alone(observed);
     if now != name {
-        let problem = format!("{name} is called {now} now, and a restart would not find it; run: ip link set dev {now} name {name}");
+        let problem = format!(
+            "{name} is called {now} now, and a restart would not find it; run: ip link set dev {now} name {name}"
+        );
         drift.push(unmet(DriftKind::Name, problem));
     }
     drift.extend(observed.harmful_offloads(taken.is_native).map(|offload| requirements::offload(observed, offload)));
@@ -286,8 +287,12 @@ mod tests {
     // Loopback's device only lends its name: nothing is asked of the kernel here.
     fn baseline() -> Baseline {
         let device = Arc::new(Device::open("lo").expect("every network namespace has a loopback"));
-        let taken =
-            || Taken { device: Arc::clone(&device), program: 7, is_native: true, addresses: vec!["192.0.2.1/24".into()] };
+        let taken = || Taken {
+            device: Arc::clone(&device),
+            program: 7,
+            is_native: true,
+            addresses: vec!["192.0.2.1/24".into()],
+        };
         Baseline { taken: [taken(), taken()], queues: 2, mtu: 1500, offloads: Offloads::Refuse }
     }
 

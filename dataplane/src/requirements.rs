@@ -37,7 +37,7 @@ impl Observed {
                 queues: device.queues()?,
                 offloads,
                 addresses: reader.addresses(device.index())?,
-                way_past: way_past(&link.name),
+                way_past: way_past(&link),
                 link,
             })
         };
@@ -45,7 +45,13 @@ impl Observed {
         match rest(reader, link) {
             Ok(observed) => Ok(Some(observed)),
             // What went away between two questions is gone, and no error.
-            Err(error) => if reader.link(device.index())?.is_none() { Ok(None) } else { Err(error) },
+            Err(error) => {
+                if reader.link(device.index())?.is_none() {
+                    Ok(None)
+                } else {
+                    Err(error)
+                }
+            }
         }
     }
 
@@ -106,40 +112,54 @@ pub(crate) fn together(observed: [&Observed; 2]) -> Vec<([bool; 2], Drift)> {
     }
     let mtu = observed.map(|side| side.link.mtu);
     if mtu[0] != mtu[1] {
-        problems.push(([true; 2], unmet(DriftKind::Mtu, format!(
-            "{} has an MTU of {} and {} one of {}; a wire has one MTU; run: ip link set dev NAME mtu NUMBER",
-            names[0], mtu[0], names[1], mtu[1],
-        ))));
+        problems.push((
+            [true; 2],
+            unmet(
+                DriftKind::Mtu,
+                format!(
+                    "{} has an MTU of {} and {} one of {}; a wire has one MTU; run: ip link set dev NAME mtu NUMBER",
+                    names[0], mtu[0], names[1], mtu[1],
+                ),
+            ),
+        ));
     }
     problems
 }
 
 /// How the host would forward what arrives on an interface, or on a device on it such as a VLAN, once the program is
 /// gone, and the remedy; empty if it would not.
-fn way_past(name: &str) -> Vec<Drift> {
-    ways_past(name, name, MAX_STACKED)
+fn way_past(link: &Link) -> Vec<Drift> {
+    ways_past(&link.name, &link.name, link.master != 0, MAX_STACKED)
 }
 
 /// How deep devices are stacked on one another at most that are looked at.
 const MAX_STACKED: usize = 4;
 
-fn ways_past(interface: &str, device: &str, depth: usize) -> Vec<Drift> {
+/// The same for one device, which may be the interface itself or stand on it. `has_master` tells what is known already of
+/// its master.
+fn ways_past(interface: &str, device: &str, has_master: bool, depth: usize) -> Vec<Drift> {
     let folder = Path::new("/sys/class/net").join(device);
     let who = if device == interface { device.to_owned() } else { format!("{device}, on {interface},") };
     let mut ways = Vec::new();
-    if folder.join("master").exists() {
-        ways.push(unmet(DriftKind::Master, format!(
-            "{who} belongs to a bridge or bond, which would forward past the filter; run: \
+    if has_master || folder.join("master").exists() {
+        ways.push(unmet(
+            DriftKind::Master,
+            format!(
+                "{who} belongs to a bridge or bond, which would forward past the filter; run: \
              ip link set dev {device} nomaster"
-        )));
+            ),
+        ));
     }
     for family in ["ipv4", "ipv6"] {
         let setting = fs::read_to_string(format!("/proc/sys/net/{family}/conf/{device}/forwarding"));
         if setting.is_ok_and(|setting| setting.trim() == "1") {
-            ways.push(unmet(DriftKind::Forwarding, format!(
-                "this host routes what arrives on {who} past the filter once it is gone; run: \
+            ways.push(unmet(
+                DriftKind::Forwarding,
+                format!(
+                    "this host routes what arrives on {who} past the filter once it is gone; run: \
                  sysctl -w net.{family}.conf.{device}.forwarding=0"
-            )));
+                ),
+            ));
         }
     }
     let master = fs::read_link(folder.join("master")).ok();
@@ -150,7 +170,7 @@ fn ways_past(interface: &str, device: &str, depth: usize) -> Vec<Drift> {
         (master.is_none_or(|master| *master != *name)).then_some(name)
     });
     if depth > 0 {
-        ways.extend(above.flat_map(|above| ways_past(interface, &above, depth - 1)));
+        ways.extend(above.flat_map(|above| ways_past(interface, &above, false, depth - 1)));
     }
     ways
 }

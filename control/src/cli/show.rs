@@ -341,7 +341,10 @@ mod tests {
         let mut drifted = sample::status();
         drifted.interfaces[1].drift.push(Drift { kind: DriftKind::Mtu, problem: "kp-in has an MTU of 9000".into() });
         let text = status(&drifted, Ok(()));
-        assert!(text.contains("on exit     closed\ndrift       inside, mtu: kp-in has an MTU of 9000\n\nSIDE"), "{text}");
+        assert!(
+            text.contains("on exit     closed\ndrift       inside, mtu: kp-in has an MTU of 9000\n\nSIDE"),
+            "{text}"
+        );
         let unready = status(&sample::status(), Err("no worker runs".into()));
         assert!(unready.contains("ready       no: no worker runs\n"), "{unready}");
     }

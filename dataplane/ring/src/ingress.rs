@@ -44,12 +44,7 @@ impl IngressDrop {
         };
         // SAFETY: the program's descriptor is open, and the options live across the call and say their own size.
         let fd = unsafe {
-            libbpf_sys::bpf_link_create(
-                program,
-                device.index() as i32,
-                libbpf_sys::BPF_TCX_INGRESS,
-                &raw const options,
-            )
+            libbpf_sys::bpf_link_create(program, device.index() as i32, libbpf_sys::BPF_TCX_INGRESS, &raw const options)
         };
         match -fd {
             // What a kernel answers that does not know the place, or was built without it.

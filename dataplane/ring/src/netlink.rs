@@ -44,6 +44,8 @@ pub struct Link {
     pub promiscuity: u32,
     /// MTU in bytes.
     pub mtu: u32,
+    /// Index of the bridge, bond or other device that it belongs to; 0 if it belongs to none.
+    pub master: u32,
     /// Ids of the XDP programs that are attached to it, in whatever mode, each once.
     pub programs: Vec<u32>,
     /// What it counted since it was made.
@@ -160,13 +162,7 @@ impl Reader {
     }
 
     /// Sends a request and takes every message of its answer.
-    fn ask(
-        &mut self,
-        kind: u16,
-        flags: u16,
-        payload: &[u8],
-        take: impl FnMut(u16, &[u8]),
-    ) -> io::Result<()> {
+    fn ask(&mut self, kind: u16, flags: u16, payload: &[u8], take: impl FnMut(u16, &[u8])) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         ask(&self.socket, (kind, flags, self.sequence), payload, take)
     }
@@ -219,8 +215,8 @@ impl Changes {
         let mut concerns = false;
         for socket in &self.sockets {
             for _ in 0..MOST {
-                match socket.recv_from_full() {
-                    Ok((bytes, _)) => concerns |= messages(&bytes).any(|(kind, message)| self.concerns(kind, message)),
+                match receive(socket) {
+                    Ok(bytes) => concerns |= messages(&bytes).any(|(kind, message)| self.concerns(kind, message)),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     // Too many came at once (ENOBUFS), and some are lost: anything may have changed.
                     Err(_) => concerns = true,
@@ -290,7 +286,7 @@ fn ask(
     request[16..].copy_from_slice(payload);
     socket.send(&request, 0)?;
     loop {
-        let (bytes, _) = socket.recv_from_full()?;
+        let bytes = receive(socket)?;
         for (kind, message) in messages(&bytes) {
             match kind {
                 DONE => return Ok(()),
@@ -305,6 +301,17 @@ fn ask(
             return Ok(());
         }
     }
+}
+
+/// The next datagram. The kernel makes none that is longer than this for what is asked here.
+fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
+    const LONGEST: usize = 1 << 17;
+    let mut bytes = Vec::with_capacity(LONGEST);
+    let length = socket.recv(&mut bytes, libc::MSG_TRUNC)?;
+    if length > bytes.len() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a netlink message of {length} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// The messages of a datagram: kind and payload. Ends where they make no sense any more.
@@ -329,6 +336,7 @@ fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 fn parse_link(message: &[u8]) -> Link {
     const IFNAME: u16 = 3;
     const MTU: u16 = 4;
+    const MASTER: u16 = 10;
     const STATS64: u16 = 23;
     const PROMISCUITY: u16 = 30;
     const XDP: u16 = 43;
@@ -339,11 +347,14 @@ fn parse_link(message: &[u8]) -> Link {
         match kind {
             IFNAME => link.name = String::from_utf8_lossy(value.strip_suffix(b"\0").unwrap_or(value)).into_owned(),
             MTU => link.mtu = word(value, 0),
+            MASTER => link.master = word(value, 0),
             PROMISCUITY => link.promiscuity = word(value, 0),
             STATS64 => link.counters = LinkCounters::parse(value),
             XDP => {
-                link.programs =
-                    attributes(value).filter(|(kind, _)| PROGRAM_IDS.contains(kind)).map(|(_, id)| word(id, 0)).collect();
+                link.programs = attributes(value)
+                    .filter(|(kind, _)| PROGRAM_IDS.contains(kind))
+                    .map(|(_, id)| word(id, 0))
+                    .collect();
             }
             _ => {}
         }

@@ -133,7 +133,8 @@ impl Manager {
     /// That MTUs were changed in a way that is no harm. What is harm is told as drift.
     fn tell_mtu(&mut self, mtu: [u32; 2]) {
         let was = std::mem::replace(&mut self.drift.mtu, mtu);
-        if mtu != was && mtu[0] == mtu[1] && self.drift.told.iter().flatten().all(|drift| drift.kind != DriftKind::Mtu) {
+        if mtu != was && mtu[0] == mtu[1] && self.drift.told.iter().flatten().all(|drift| drift.kind != DriftKind::Mtu)
+        {
             tracing::info!(mtu = mtu[0], "both interfaces have this MTU now");
         }
     }

@@ -81,7 +81,8 @@ fn what_nobody_changes_is_no_drift_and_every_kind_is_a_series_from_the_start() {
     with(&open(), |topology, filter| {
         assert!(ping(topology, ""));
         let metrics = filter.http("/metrics").expect("metrics");
-        let series: Vec<_> = metrics.lines().filter(|line| line.starts_with("knockplane_configuration_drift{")).collect();
+        let series: Vec<_> =
+            metrics.lines().filter(|line| line.starts_with("knockplane_configuration_drift{")).collect();
         assert_eq!(series.len(), 2 * 14, "{series:?}");
         assert!(series.iter().all(|line| line.ends_with(" 0")), "{series:?}");
         assert_eq!(logged(filter, "ERROR"), 0, "{}", filter.log());
@@ -132,7 +133,12 @@ fn an_offload_that_is_turned_on_is_turned_off_again() {
                 filter.metric("knockplane_configuration_repairs_total", &labels).expect("a counter")
             };
             eventually("it is mended", || repairs() == 1.0);
-            assert_eq!(logged(filter, &format!("{name} was turned on, and was turned off again")), 1, "{}", filter.log());
+            assert_eq!(
+                logged(filter, &format!("{name} was turned on, and was turned off again")),
+                1,
+                "{}",
+                filter.log()
+            );
             let features = topology.filter.run("ethtool -k outside").expect("ethtool").stdout;
             let line = features.lines().find(|line| line.starts_with(feature)).expect("the feature");
             // veth has GRO behind a program whatever is asked for.
@@ -288,6 +294,21 @@ fn detach(topology: &Topology, interface: &str) {
     assert!(output.ok(), "{output:?}");
 }
 
+#[test]
+fn a_change_among_more_notifications_than_the_kernel_keeps_is_not_lost() {
+    with(&open(), |topology, filter| {
+        // Each is told to who listens, in a message of some thousand bytes.
+        let mut batch: String = (0..20_000).map(|number| format!("link set outside alias a{number}\n")).collect();
+        batch += "link set inside mtu 1400\n";
+        let file = filter.path("batch");
+        std::fs::write(&file, batch).expect("written");
+        topology.filter.ip(&format!("-batch {}", file.display())).expect("ip runs all of them");
+        assert_told(filter, "inside", "mtu", "ip link set dev NAME mtu NUMBER");
+        topology.filter.ip("link set inside mtu 1500").expect("set");
+        assert_mended(filter, "inside", "mtu");
+    });
+}
+
 /// Runs a test on interfaces with two queues in use and a third that can be added.
 fn with_a_spare_queue(test: impl FnOnce(&Topology, &mut Filter<'_>)) {
     let topology = Topology::new(3).expect("a topology");
@@ -340,7 +361,9 @@ fn frames_of_an_added_queue_are_counted_whether_its_driver_runs_the_program_or_n
         assert_told(filter, "outside", "queues", "ethtool -L outside combined 2");
         let more = topology.client.run("ethtool -L eth0 rx 3 tx 3").expect("ethtool");
         assert!(more.ok(), "{more:?}");
-        eventually("the link is up", || filter.ask(&["show", "status"]).expect("status")["interfaces"][0]["up"] == true);
+        eventually("the link is up", || {
+            filter.ask(&["show", "status"]).expect("status")["interfaces"][0]["up"] == true
+        });
 
         // veth does not give the program to a queue that is added while it is attached: its frames go past it.
         forty_flows(topology);
@@ -352,7 +375,9 @@ fn frames_of_an_added_queue_are_counted_whether_its_driver_runs_the_program_or_n
         // Set up anew, it does; and there is no socket.
         topology.filter.ip("link set outside down").expect("down");
         topology.filter.ip("link set outside up").expect("up");
-        eventually("the link is up", || filter.ask(&["show", "status"]).expect("status")["interfaces"][0]["up"] == true);
+        eventually("the link is up", || {
+            filter.ask(&["show", "status"]).expect("status")["interfaces"][0]["up"] == true
+        });
         forty_flows(topology);
         assert_told(filter, "outside", "no-socket", "frames arrive on queues of outside that no worker serves");
         assert_balanced(topology, filter);
