@@ -88,6 +88,9 @@ fn drift(sheet: &Sheet, interfaces: &[Interface]) {
     }
 }
 
+/// One of the counters.
+type Count = fn(&InterfaceCounters) -> u64;
+
 /// What the programs and the driver counted at one interface, under the name of the family without its end.
 fn interface_counters(sheet: &Sheet, interfaces: &[Interface]) {
     let family = |name: &str, help: &str, count: &dyn Fn(&InterfaceCounters) -> Option<u64>| {
@@ -103,7 +106,7 @@ fn interface_counters(sheet: &Sheet, interfaces: &[Interface]) {
     family("unbound_queue_drops", unbound, &|counters| Some(counters.no_socket));
     let past = "Frames that got past the XDP program and were dropped behind it; absent before Linux 6.6.";
     family("past_program_drops", past, &|counters| counters.past_program);
-    let driver: [(&str, &str, fn(&InterfaceCounters) -> u64); 7] = [
+    let driver: [(&str, &str, Count); 7] = [
         ("interface_rx_packets", "Frames that arrived, as the driver counts.", |counters| counters.rx_packets),
         ("interface_tx_packets", "Frames sent, as the driver counts.", |counters| counters.tx_packets),
         ("interface_rx_errors", "Frames that arrived damaged, as the driver counts.", |counters| counters.rx_errors),

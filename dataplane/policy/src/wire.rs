@@ -633,3 +633,31 @@ pub struct RuleMetrics {
     /// Whether it is among the rules that run now.
     pub runs: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::word::Word as _;
+
+    #[test]
+    fn every_kind_of_drift_has_its_row_in_the_documentation_and_no_other_has() {
+        let page = include_str!("../../../docs/drift.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
+        let mut rows: Vec<_> =
+            rows.flat_map(|(kinds, _)| kinds.trim_end_matches('`').split("`, `").collect::<Vec<_>>()).collect();
+        rows.dedup();
+        let mut kinds: Vec<_> = DriftKind::ALL.iter().map(|kind| kind.name()).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        kinds.sort_unstable();
+        assert_eq!(rows, kinds);
+    }
+
+    #[test]
+    fn a_status_of_a_dataplane_that_knows_no_drift_is_read() {
+        let text = r#"{"side":"outside","name":"eth1","xdp_mode":"native","zero_copy":false,"queues":1,"mtu":1500,
+            "up":true,"way_past":null}"#;
+        let interface: Interface = serde_json::from_str(text).expect("what an older one says");
+        assert!(interface.drift.is_empty() && interface.counters == InterfaceCounters::default());
+    }
+}

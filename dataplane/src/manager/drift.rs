@@ -93,14 +93,7 @@ impl Manager {
         for side in Side::ALL {
             let mut drift = findings.drift[side.index()].clone();
             drift.extend(self.astray(side, now));
-            if now.since(findings.at) > SILENT {
-                let name = self.ports[side.index()].device.name();
-                let problem = format!(
-                    "it is not known whether {name} is as it should be: the kernel has not answered for {} s",
-                    now.since(findings.at).as_secs()
-                );
-                drift.push(unmet(DriftKind::Unverified, problem));
-            }
+            drift.extend(silence(self.ports[side.index()].device.name(), now.since(findings.at)));
             tell(side, &self.drift.told[side.index()], &drift);
             self.drift.told[side.index()] = drift;
         }
@@ -159,6 +152,14 @@ impl Manager {
     }
 }
 
+/// That nothing is known, if the watcher has waited for the kernel for too long.
+fn silence(name: &str, silent: Duration) -> Option<Drift> {
+    let seconds = silent.as_secs();
+    let problem =
+        format!("it is not known whether {name} is as it should be: the kernel has not answered for {seconds} s");
+    (silent > SILENT).then(|| unmet(DriftKind::Unverified, problem))
+}
+
 /// Logs each thing once when it begins, again when it has changed, and once when it is over.
 fn tell(side: Side, before: &[Drift], now: &[Drift]) {
     for drift in now {
@@ -182,6 +183,14 @@ fn changes(kind: DriftKind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_that_does_not_answer_is_told_of() {
+        assert_eq!(silence("eth1", SILENT), None);
+        let told = silence("eth1", SILENT + Duration::from_secs(1)).expect("it is told");
+        assert!(told.kind == DriftKind::Unverified && told.problem.contains("eth1"), "{told:?}");
+        assert!(told.problem.contains("for 11 s"), "{told:?}");
+    }
 
     #[test]
     fn a_counter_is_told_of_while_it_grows_and_a_while_longer() {
