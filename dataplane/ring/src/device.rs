@@ -125,14 +125,6 @@ impl Device {
         Ok(self.flags()? & up == up)
     }
 
-    /// Whether the interface was set up, with or without a carrier.
-    ///
-    /// # Errors
-    /// If the interface is gone.
-    pub fn is_enabled(&self) -> Result<bool, Error> {
-        Ok(self.flags()? & libc::IFF_UP != 0)
-    }
-
     /// `IFF_` flags, netdevice(7).
     fn flags(&self) -> Result<i32, Error> {
         let mut request = empty_request();

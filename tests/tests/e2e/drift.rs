@@ -69,7 +69,7 @@ fn assert_ends(topology: &Topology, filter: &mut Filter<'_>, parts: &[&str]) {
     let code = filter.dataplane.stop(rustix::process::Signal::TERM).expect("it has ended").code();
     assert_eq!(code, Some(1), "{}", filter.log());
     let log = filter.log();
-    let last = log.lines().filter(|line| line.starts_with("knockplane-dataplane: ")).next_back().unwrap_or_default();
+    let last = log.lines().rfind(|line| line.starts_with("knockplane-dataplane: ")).unwrap_or_default();
     for part in parts {
         assert!(last.contains(part), "{part:?} expected in {last:?} of: {log}");
     }
