@@ -18,11 +18,14 @@ pub fn check(status: &Status) -> Result<(), String> {
         let Some(interface) = status.interfaces.iter().find(|interface| interface.side == side) else {
             return Err(format!("no {side} interface is attached"));
         };
+        if let Some(drift) = interface.drift.first() {
+            let others = status.interfaces.iter().flat_map(|interface| &interface.drift);
+            let others = others.filter(|other| other.problem != drift.problem).count();
+            let more = if others > 0 { format!(" (and {others} more: knockctl show status)") } else { String::new() };
+            return Err(format!("{}{more}", drift.problem));
+        }
         if !interface.up {
             return Err(format!("the link of the {side} interface {} is down", interface.name));
-        }
-        if let Some(way) = &interface.way_past {
-            return Err(way.clone());
         }
     }
     if status.workers.is_empty() {
@@ -42,6 +45,8 @@ pub fn check(status: &Status) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use knockplane_policy::wire::{Drift, DriftKind};
+
     use super::*;
     use crate::sample;
 
@@ -53,9 +58,16 @@ mod tests {
     #[test]
     fn missing_parts_are_named() {
         let mut status = sample::status();
-        status.interfaces[0].way_past = Some("kp-out belongs to a bridge".to_owned());
+        let drift = |kind, problem: &str| Drift { kind, problem: problem.to_owned() };
+        status.interfaces[0].drift.push(drift(DriftKind::Master, "kp-out belongs to a bridge"));
         assert_eq!(check(&status).unwrap_err(), "kp-out belongs to a bridge");
-        status.interfaces[0].way_past = None;
+        // A problem of both sides is one.
+        status.interfaces[1].drift.push(drift(DriftKind::Master, "kp-out belongs to a bridge"));
+        assert_eq!(check(&status).unwrap_err(), "kp-out belongs to a bridge");
+        status.interfaces[1].drift.push(drift(DriftKind::Mtu, "kp-in has an MTU of 9000"));
+        let told = "kp-out belongs to a bridge (and 1 more: knockctl show status)";
+        assert_eq!(check(&status).unwrap_err(), told);
+        status.interfaces.iter_mut().for_each(|interface| interface.drift.clear());
         status.interfaces[1].up = false;
         assert_eq!(check(&status).unwrap_err(), "the link of the inside interface kp-in is down");
         status.interfaces.pop();

@@ -8,8 +8,9 @@ use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{
-    Counter, DoorSummary, Doors, FailureCount, FrameCount, Interface, ListEntry, ListOverview, ListSummary, Lists,
-    LogStatus, LostLines, Metrics, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
+    Counter, DoorSummary, Doors, DriftKind, FailureCount, FrameCount, Interface, InterfaceCounters, ListEntry,
+    ListOverview, ListSummary, Lists, LogStatus, LostLines, Metrics, Repairs, RingDrops, RuleMetrics, Rules, Status,
+    Visitor, Worker, WorkerMetrics,
 };
 use knockplane_policy::word::Word;
 
@@ -51,7 +52,18 @@ fn interface(side: Side, name: &str) -> Interface {
         queues: 2,
         mtu: 1500,
         up: true,
-        way_past: None,
+        drift: Vec::new(),
+        repairs: vec![Repairs { kind: DriftKind::Gro, times: 1 }],
+        counters: InterfaceCounters {
+            arrived: 1_234_600,
+            no_socket: if side == Side::Outside { 6 } else { 0 },
+            past_program: Some(3),
+            rx_packets: 1_234_603,
+            tx_packets: 1_089,
+            rx_dropped: 9,
+            tx_dropped: 2,
+            ..InterfaceCounters::default()
+        },
     }
 }
 
@@ -197,7 +209,6 @@ pub(crate) fn metrics() -> Metrics {
         connections_refused: 4,
         applied: 3,
         refused: 1,
-        unbound_queue_drops: [6, 0],
         events_lost: 2,
     }
 }

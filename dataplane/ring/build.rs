@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs};
 
-const SOURCES: &[&str] = &["blind", "filter", "generate"];
+const SOURCES: &[&str] = &["blind", "filter", "generate", "ingress"];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

@@ -9,12 +9,14 @@
 mod clock;
 mod config;
 mod counters;
+mod drift;
 mod early;
 mod generation;
 mod held;
 mod idle;
 mod manager;
 mod memory;
+mod requirements;
 mod start;
 mod store;
 mod worker;

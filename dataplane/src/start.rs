@@ -2,8 +2,6 @@
 //! nothing; then the interfaces, which are checked before anything is changed; then programs, which drop everything;
 //! then rings and workers.
 
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::thread;
@@ -16,16 +14,21 @@ use knockplane_engine::headers;
 use knockplane_engine::state::{self, State};
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::Side;
-use knockplane_ring::{Device, Offload, Program, RingSettings, Rings, XdpMode, raise_memlock_limit};
+use knockplane_policy::wire::Drift;
+use knockplane_ring::{
+    Device, IngressDrop, OffloadState, Program, Reader, RingSettings, Rings, XdpMode, raise_memlock_limit,
+};
 
 use crate::clock::{self, Clock};
 use crate::config::{Config, Offloads};
 use crate::counters::WorkerCounters;
+use crate::drift::{self, Baseline, Taken};
 use crate::generation::{Book, Generation};
 use crate::held::Held;
 use crate::idle::Idle;
-use crate::manager::{HeartbeatWatch, Listener, Manager, Notes, Port, Unlogged, WorkerHandle};
+use crate::manager::{DriftState, HeartbeatWatch, Listener, Manager, Notes, Port, Unlogged, WorkerHandle};
 use crate::memory::{self, Connections};
+use crate::requirements::{self, Observed};
 use crate::store::{self, Store};
 use crate::worker::{Shared, Worker};
 
@@ -81,15 +84,20 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
     let Decided { state, store, held, source, table } = decided;
     // A second dataplane ends here, before it touches an interface.
     let listener = Listener::bind(&config.socket, &config.socket_uids)?;
-    let mut devices = [open(&config.outside)?, open(&config.inside)?];
-    let (queues, mtu) = agree(&devices)?;
-    for device in &devices {
-        prepare(device, config.offloads)?;
+    let mut reader = Reader::open()?;
+    let (outside, seen_outside) = open(&config.outside, &mut reader)?;
+    let (inside, seen_inside) = open(&config.inside, &mut reader)?;
+    let (devices, observed) = ([outside, inside], [seen_outside, seen_inside]);
+    refuse(requirements::together([&observed[0], &observed[1]]).into_iter().map(|(_, unmet)| unmet))?;
+    for (device, observed) in devices.iter().zip(&observed) {
+        prepare(device, observed, config.offloads)?;
     }
+    let (queues, mtu) = (observed[0].queues.rx, observed[0].link.mtu);
 
     raise_memlock_limit();
     let mut programs = [Program::attach(&devices[0], queues)?, Program::attach(&devices[1], queues)?];
-    for (device, program) in devices.iter_mut().zip(&programs) {
+    let ingress = [drop_behind(&devices[0])?, drop_behind(&devices[1])?];
+    for (device, program) in devices.iter().zip(&programs) {
         if program.mode() == XdpMode::Generic {
             tracing::warn!(
                 interface = device.name(),
@@ -120,7 +128,7 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
     let mut workers = Vec::new();
     let mut zero_copy = [true; 2];
     for queue in 0..queues {
-        let rings = Rings::bind([&devices[0], &devices[1]], queue, &ring_settings)?;
+        let rings = Rings::bind([&*devices[0], &*devices[1]], queue, &ring_settings)?;
         rings.connect(&mut programs, queue)?;
         for side in Side::ALL {
             zero_copy[side.index()] &= rings.zero_copy(side);
@@ -134,14 +142,16 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
             Worker::new(queue as usize, rings, Arc::clone(&shared), Arc::clone(&counters), mtu, idle, queues > 1);
         workers.push(spawn(queue, worker, counters, own_core, core)?);
     }
-    let mut zero_copy = zero_copy.into_iter();
-    let ports = devices.map(|device| Port {
-        device,
-        zero_copy: zero_copy.next().unwrap_or(false),
-        queues,
-        mtu,
-        way_past: None,
+    let ids = [programs[0].id()?, programs[1].id()?];
+    let taken = Side::ALL.map(|side| Taken {
+        device: Arc::clone(&devices[side.index()]),
+        program: ids[side.index()],
+        is_native: programs[side.index()].mode() == XdpMode::Native,
+        addresses: observed[side.index()].addresses.clone(),
     });
+    let findings = drift::watch(Baseline { taken, queues, mtu, offloads: config.offloads }, clock)?;
+    let mut zero_copy = zero_copy.into_iter();
+    let ports = devices.map(|device| Port { device, zero_copy: zero_copy.next().unwrap_or(false), queues });
     Ok(Manager {
         config,
         listener,
@@ -149,6 +159,8 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
         workers,
         ports,
         programs,
+        ingress,
+        drift: DriftState::new(findings),
         book: Book::default(),
         store,
         held,
@@ -162,78 +174,53 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
 
 /// Looks an interface up and makes sure that nothing but us would forward what arrives there: when this process ends,
 /// the wire must be closed.
-fn open(name: &str) -> anyhow::Result<Device> {
+fn open(name: &str, reader: &mut Reader) -> anyhow::Result<(Arc<Device>, Observed)> {
     let device = Device::open(name)?;
-    if !device.is_enabled()? {
-        bail!("{name} is down; run: ip link set dev {name} up");
+    let observed = Observed::read(&device, reader)?.with_context(|| format!("interface {name} went away"))?;
+    refuse(requirements::alone(&observed))?;
+    if !observed.addresses.is_empty() {
+        tracing::warn!(
+            interface = name,
+            "has addresses, by which this host speaks on the wire past the filter: {}; run: ip addr flush dev {name}",
+            observed.addresses.join(", ")
+        );
     }
-    if let Some(way) = way_past(name) {
-        bail!("{way}");
-    }
-    Ok(device)
+    Ok((Arc::new(device), observed))
 }
 
-/// How the host would forward what arrives on an interface once the program is gone, and the remedy; none if it would
-/// not.
-pub(crate) fn way_past(name: &str) -> Option<String> {
-    if Path::new("/sys/class/net").join(name).join("master").exists() {
-        let remedy = format!("ip link set dev {name} nomaster");
-        return Some(format!("{name} belongs to a bridge or bond, which would forward past the filter; run: {remedy}"));
-    }
-    ["ipv4", "ipv6"].into_iter().find_map(|family| {
-        let forwards = fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/forwarding")).ok()?;
-        let remedy = format!("sysctl -w net.{family}.conf.{name}.forwarding=0");
-        (forwards.trim() == "1")
-            .then(|| format!("this host routes what arrives on {name}, past the filter once it is gone; run: {remedy}"))
-    })
+/// Refuses what is not as it must be, with the first of its problems.
+fn refuse(unmet: impl IntoIterator<Item = Drift>) -> anyhow::Result<()> {
+    unmet.into_iter().next().map_or(Ok(()), |unmet| bail!(unmet.problem))
 }
 
 /// Makes sure that an interface shows frames as they are on the wire.
-fn prepare(device: &Device, offloads: Offloads) -> anyhow::Result<()> {
-    let name = device.name();
-    for offload in Offload::ALL {
-        if !device.offload(offload)? {
-            continue;
-        }
-        let command = format!("ethtool -K {name} {} off", offload.name());
+fn prepare(device: &Device, observed: &Observed, offloads: Offloads) -> anyhow::Result<()> {
+    // No program is attached yet, native or not.
+    for offload in observed.harmful_offloads(false) {
+        let unmet = requirements::offload(observed, offload);
         match offloads {
             Offloads::TurnOff => {
-                device.turn_off(offload)?;
-                tracing::info!(interface = name, offload = offload.name(), "turned off");
+                if device.turn_off(offload)? != OffloadState::Off {
+                    bail!("{}; it cannot be turned off: the driver does not do without it", unmet.problem);
+                }
+                tracing::info!(interface = device.name(), offload = offload.name(), "turned off");
             }
-            Offloads::Refuse => bail!("{name} has {} on, which changes frames; run: {command}", offload.name()),
+            Offloads::Refuse => bail!(unmet.problem),
         }
     }
     Ok(())
 }
 
-/// The number of queues and the MTU that both interfaces have.
-fn agree(devices: &[Device; 2]) -> anyhow::Result<(u32, u32)> {
-    let [outside, inside] = devices;
-    let queues = (outside.rx_queues()?, inside.rx_queues()?);
-    if queues.0 != queues.1 {
-        let (more, count) = if queues.0 > queues.1 { (outside, queues.1) } else { (inside, queues.0) };
-        bail!(
-            "{} has {} receive queues and {} has {}; a queue without its counterpart would drop everything; run: \
-             ethtool -L {} combined {count} (or rx {count} tx {count}, as the driver has it)",
-            outside.name(),
-            queues.0,
-            inside.name(),
-            queues.1,
-            more.name()
+/// Drops what gets past the XDP program, where the kernel can do that.
+fn drop_behind(device: &Device) -> anyhow::Result<Option<IngressDrop>> {
+    let ingress = IngressDrop::attach(device)?;
+    if ingress.is_none() {
+        tracing::info!(
+            interface = device.name(),
+            "this kernel cannot drop and count what a driver lets past the XDP program; Linux 6.6 can"
         );
     }
-    let mtu = (outside.mtu()?, inside.mtu()?);
-    if mtu.0 != mtu.1 {
-        bail!(
-            "{} has an MTU of {} and {} one of {}; a wire has one MTU; run: ip link set dev NAME mtu NUMBER",
-            outside.name(),
-            mtu.0,
-            inside.name(),
-            mtu.1
-        );
-    }
-    Ok((queues.0, mtu.0))
+    Ok(ingress)
 }
 
 /// The cores to pin workers to, one after the other.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use knockplane_engine::counters::RuleCounters;
 use knockplane_engine::decide::{Context, Decider, Decision};
-use knockplane_engine::events::EventQueues;
+use knockplane_engine::events::{EventKind, EventQueues};
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
@@ -148,7 +148,7 @@ impl<'a> Batches<'a> {
         let knocks = BATCH as u32 / 2;
         self.knocks = (self.knocks + knocks) % self.knockers;
         self.state.pass(ROUND * knocks / self.knockers);
-        self.events.discard(BATCH);
+        EventKind::ALL.iter().for_each(|kind| while self.events.pop(*kind).is_some() {});
     }
 }
 

@@ -7,6 +7,7 @@ use knockplane_engine::lists::OPERATOR_LEVEL;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::{Interface, ListEntry, ListOverview, Lists, LogStatus, Worker};
+use knockplane_policy::word::Word as _;
 
 use super::Failed;
 use super::table::Align::{Left, Right};
@@ -181,7 +182,52 @@ pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
         ("", format!("control: {}", log(&control.log))),
     ];
     let text: String = lines.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
-    text + "\n" + &interface_table(&status.interfaces)
+    format!(
+        "{text}{}\n{}\n{}",
+        drift_lines(&status.interfaces),
+        interface_table(&status.interfaces),
+        counter_table(&status.interfaces)
+    )
+}
+
+/// A line for everything that is not as it should be.
+fn drift_lines(interfaces: &[Interface]) -> String {
+    let all = interfaces.iter().flat_map(|interface| interface.drift.iter().map(move |drift| (interface, drift)));
+    all.map(|(interface, drift)| {
+        let (side, kind) = (interface.side, drift.kind.name());
+        format!("{:<12}{side}, {kind}: {}\n", "drift", printable(&drift.problem))
+    })
+    .collect()
+}
+
+/// What was counted at the interfaces. What is not known is a dash.
+fn counter_table(interfaces: &[Interface]) -> String {
+    let mut table = Columns::new(&[
+        ("SIDE", Left),
+        ("ARRIVED", Right),
+        ("NO SOCKET", Right),
+        ("PAST XDP", Right),
+        ("RX DROPPED", Right),
+        ("RX ERRORS", Right),
+        ("RX MISSED", Right),
+        ("TX DROPPED", Right),
+        ("TX ERRORS", Right),
+    ]);
+    for interface in interfaces {
+        let counters = &interface.counters;
+        table.row([
+            interface.side.to_string(),
+            grouped(counters.arrived + counters.past_program.unwrap_or_default()),
+            grouped(counters.no_socket),
+            counters.past_program.map_or_else(|| "-".to_owned(), grouped),
+            grouped(counters.rx_dropped),
+            grouped(counters.rx_errors),
+            grouped(counters.rx_missed),
+            grouped(counters.tx_dropped),
+            grouped(counters.tx_errors),
+        ]);
+    }
+    table.text()
 }
 
 /// What became of a process's log lines.
@@ -229,6 +275,8 @@ fn interface_table(interfaces: &[Interface]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use knockplane_policy::wire::{Drift, DriftKind};
+
     use super::*;
     use crate::sample;
 
@@ -308,8 +356,18 @@ mod tests {
                 "SIDE     INTERFACE  LINK  XDP     ZERO COPY  QUEUES   MTU",
                 "outside  kp-out     up    native  no              2  1500",
                 "inside   kp-in      up    native  no              2  1500",
+                "",
+                "SIDE       ARRIVED  NO SOCKET  PAST XDP  RX DROPPED  RX ERRORS  RX MISSED  TX DROPPED  TX ERRORS",
+                "outside  1 234 603          6         3           9          0          0           2          0",
+                "inside   1 234 603          0         3           9          0          0           2          0",
             ],
         );
+        let mut drifted = sample::overview();
+        drifted.dataplane.interfaces[1]
+            .drift
+            .push(Drift { kind: DriftKind::Mtu, problem: "kp-in has an MTU of 9000".into() });
+        let text = status(&drifted, Ok(()));
+        assert!(text.contains("no line lost\ndrift       inside, mtu: kp-in has an MTU of 9000\n\nSIDE"), "{text}");
         let unready = status(&sample::overview(), Err("no worker runs".into()));
         assert!(unready.contains("ready       no: no worker runs\n"), "{unready}");
         let stalled = LogStatus { waiting: 1_200, problem: Some("Broken pipe".into()), ..sample::log(1) };

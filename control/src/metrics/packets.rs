@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use knockplane_policy::packet::Side;
 use knockplane_policy::rule::BuiltinChain;
-use knockplane_policy::wire::{Counter, DoorSummary, ListSummary, Metrics, RuleMetrics, Status, Worker, WorkerMetrics};
+use knockplane_policy::wire::{
+    Counter, DoorSummary, DriftKind, Interface, InterfaceCounters, ListSummary, Metrics, RuleMetrics, Status, Worker,
+    WorkerMetrics,
+};
 use knockplane_policy::word::Word;
 
 use super::memory::Memory;
@@ -17,7 +20,9 @@ const NO_LOSS: &str = "tx-ring-empty";
 /// Fills the sheet with everything the dataplane said.
 pub(super) fn fill(sheet: &Sheet, answer: &Metrics, memory: &Memory, now: Duration) {
     process(sheet, answer, memory);
-    interfaces(sheet, &answer.status, answer.unbound_queue_drops);
+    interfaces(sheet, &answer.status);
+    drift(sheet, &answer.status.interfaces);
+    interface_counters(sheet, &answer.status.interfaces);
     traffic(sheet, &answer.status.workers, &answer.workers);
     rings(sheet, &answer.status.workers, &answer.workers);
     time(sheet, &answer.status.workers, &answer.workers, now);
@@ -45,7 +50,7 @@ fn process(sheet: &Sheet, answer: &Metrics, memory: &Memory) {
     sheet.count("events_lost_total", "Events of the workers that did not fit the manager's queue.", answer.events_lost);
 }
 
-fn interfaces(sheet: &Sheet, status: &Status, unbound_queue_drops: [u64; 2]) {
+fn interfaces(sheet: &Sheet, status: &Status) {
     let up = sheet.gauge("interface_up", "Whether the interface's link is up.", &["side", "interface"]);
     let mode = sheet.gauge(
         "xdp_mode_info",
@@ -58,13 +63,66 @@ fn interfaces(sheet: &Sheet, status: &Status, unbound_queue_drops: [u64; 2]) {
         let zero_copy = if interface.zero_copy { "true" } else { "false" };
         mode.with_label_values(&[side, &interface.xdp_mode, zero_copy]).set(1.0);
     }
-    let unbound = sheet.counter(
-        "unbound_queue_drops_total",
-        "Frames that came in on a receive queue which no worker serves.",
-        &["side"],
+}
+
+fn drift(sheet: &Sheet, interfaces: &[Interface]) {
+    let drift = sheet.gauge(
+        "configuration_drift",
+        "Whether the interface, or the host, is no longer as the filter needs it.",
+        &["side", "kind"],
     );
-    for side in Side::ALL {
-        unbound.with_label_values(&[side.name()]).inc_by(unbound_queue_drops[side.index()]);
+    let repairs = sheet.counter(
+        "configuration_repairs_total",
+        "Changes of the interface that the dataplane has undone.",
+        &["side", "kind"],
+    );
+    for interface in interfaces {
+        let side = interface.side.name();
+        for kind in DriftKind::ALL {
+            let is_so = interface.drift.iter().any(|drift| drift.kind == *kind);
+            drift.with_label_values(&[side, kind.name()]).set(if is_so { 1.0 } else { 0.0 });
+        }
+        for repair in &interface.repairs {
+            repairs.with_label_values(&[side, repair.kind.name()]).inc_by(repair.times);
+        }
+    }
+}
+
+/// One of the counters.
+type Count = fn(&InterfaceCounters) -> u64;
+
+/// What the programs and the driver counted at one interface, under the name of the family without its end.
+fn interface_counters(sheet: &Sheet, interfaces: &[Interface]) {
+    let family = |name: &str, help: &str, count: &dyn Fn(&InterfaceCounters) -> Option<u64>| {
+        let family = sheet.counter(&format!("{name}_total"), help, &["side"]);
+        for interface in interfaces {
+            if let Some(count) = count(&interface.counters) {
+                family.with_label_values(&[interface.side.name()]).inc_by(count);
+            }
+        }
+    };
+    family("xdp_frames", "Frames that the XDP program saw.", &|counters| Some(counters.arrived));
+    let unbound = "Frames that came in on a receive queue which no worker serves.";
+    family("unbound_queue_drops", unbound, &|counters| Some(counters.no_socket));
+    let past = "Frames that got past the XDP program and were dropped behind it; absent before Linux 6.6.";
+    family("past_program_drops", past, &|counters| counters.past_program);
+    let driver: [(&str, &str, Count); 7] = [
+        ("interface_rx_packets", "Frames that arrived, as the driver counts.", |counters| counters.rx_packets),
+        ("interface_tx_packets", "Frames sent, as the driver counts.", |counters| counters.tx_packets),
+        ("interface_rx_errors", "Frames that arrived damaged, as the driver counts.", |counters| counters.rx_errors),
+        ("interface_tx_errors", "Frames that could not be sent, as the driver counts.", |counters| counters.tx_errors),
+        ("interface_rx_dropped", "Frames that arrived and were dropped, as the driver counts.", |counters| {
+            counters.rx_dropped
+        }),
+        ("interface_tx_dropped", "Frames dropped instead of sent, as the driver counts.", |counters| {
+            counters.tx_dropped
+        }),
+        ("interface_rx_missed", "Frames that the device had no room for, as the driver counts.", |counters| {
+            counters.rx_missed
+        }),
+    ];
+    for (name, help, count) in driver {
+        family(name, help, &|counters| Some(count(counters)));
     }
 }
 

@@ -14,6 +14,7 @@ use crate::packet::{Family, Side};
 use crate::reason::{Reason, Verdict};
 use crate::rule::{AddressSet, RuleId, RuleSet};
 use crate::settings::Settings;
+use crate::word::words;
 
 /// Version of these messages. Both sides refuse another one.
 pub const VERSION: u32 = 3;
@@ -199,8 +200,95 @@ pub struct Interface {
     pub mtu: u32,
     /// Whether the link is up.
     pub up: bool,
-    /// How the host would forward past the filter if the dataplane ended now, and the remedy; none if it would not.
-    pub way_past: Option<String>,
+    /// What is not as the filter needs it now; empty if all is well.
+    #[serde(default)]
+    pub drift: Vec<Drift>,
+    /// How often something of it was mended by the dataplane, for each kind that it can mend.
+    #[serde(default)]
+    pub repairs: Vec<Repairs>,
+    /// What was counted at it.
+    #[serde(default)]
+    pub counters: InterfaceCounters,
+}
+
+/// What an interface, or the host, has become since start, and the filter cannot work with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// What kind of thing it is.
+    pub kind: DriftKind,
+    /// What it is now, what it should be, and what to do.
+    pub problem: String,
+}
+
+/// How often the dataplane mended something of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repairs {
+    /// What was mended.
+    pub kind: DriftKind,
+    /// How often since start.
+    pub times: u64,
+}
+
+words! {
+    /// What can drift while the filter runs on. docs/drift.md says what happens then.
+    DriftKind {
+        /// The interface was set down.
+        Down = "down",
+        /// It has another name.
+        Name = "name",
+        /// The MTUs differ, or are larger than the frames that there is room for.
+        Mtu = "mtu",
+        /// The interfaces have different numbers of queues.
+        Queues = "queues",
+        /// Generic receive offload is on.
+        Gro = "gro",
+        /// Large receive offload is on.
+        Lro = "lro",
+        /// VLAN tags are taken out of frames.
+        RxVlan = "rxvlan",
+        /// It does not receive frames for all addresses.
+        Promiscuous = "promiscuous",
+        /// It, or a device on it, belongs to a bridge or bond.
+        Master = "master",
+        /// The host routes what arrives on it, or on a device on it.
+        Forwarding = "forwarding",
+        /// It has an address that it did not have at start.
+        Address = "address",
+        /// Frames arrive on a queue without a socket.
+        NoSocket = "no-socket",
+        /// Frames get past the XDP program.
+        PastProgram = "past-program",
+        /// The kernel does not say what the interface is like.
+        Unverified = "unverified",
+    }
+}
+
+/// What was counted at one interface. Frames that arrive are `rx_packets`; of these the XDP program saw `arrived`, and
+/// `past_program` got past it; of those that it saw, `no_socket` were dropped, and the others are received by a worker
+/// or counted among the losses at its ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceCounters {
+    /// Frames that the XDP program saw, since start.
+    pub arrived: u64,
+    /// Of these, dropped because no worker served their queue.
+    pub no_socket: u64,
+    /// Frames that got past the XDP program and were dropped behind it, since start; none if the kernel cannot drop
+    /// there (before Linux 6.6).
+    pub past_program: Option<u64>,
+    /// The driver's counters, since the interface was made: frames that arrived.
+    pub rx_packets: u64,
+    /// Frames that were sent, by whomever.
+    pub tx_packets: u64,
+    /// Frames that arrived damaged.
+    pub rx_errors: u64,
+    /// Frames that could not be sent.
+    pub tx_errors: u64,
+    /// Frames that arrived and found no room, or no reader.
+    pub rx_dropped: u64,
+    /// Frames that were to be sent and found no room, or no receiver.
+    pub tx_dropped: u64,
+    /// Frames that the device itself had no room for.
+    pub rx_missed: u64,
 }
 
 /// A worker now.
@@ -508,8 +596,6 @@ pub struct Metrics {
     pub applied: u64,
     /// See `applied`.
     pub refused: u64,
-    /// Frames that the XDP program dropped because no worker served their queue: outside, inside.
-    pub unbound_queue_drops: [u64; 2],
     /// Events for the manager that did not fit its queue.
     pub events_lost: u64,
 }
@@ -568,4 +654,32 @@ pub struct RuleMetrics {
     pub counter: Counter,
     /// Whether it is among the rules that run now.
     pub runs: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::word::Word as _;
+
+    #[test]
+    fn every_kind_of_drift_has_its_row_in_the_documentation_and_no_other_has() {
+        let page = include_str!("../../../docs/drift.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
+        let mut rows: Vec<_> =
+            rows.flat_map(|(kinds, _)| kinds.trim_end_matches('`').split("`, `").collect::<Vec<_>>()).collect();
+        rows.dedup();
+        let mut kinds: Vec<_> = DriftKind::ALL.iter().map(|kind| kind.name()).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        kinds.sort_unstable();
+        assert_eq!(rows, kinds);
+    }
+
+    #[test]
+    fn a_status_of_a_dataplane_that_knows_no_drift_is_read() {
+        let text = r#"{"side":"outside","name":"eth1","xdp_mode":"native","zero_copy":false,"queues":1,"mtu":1500,
+            "up":true,"way_past":null}"#;
+        let interface: Interface = serde_json::from_str(text).expect("what an older one says");
+        assert!(interface.drift.is_empty() && interface.counters == InterfaceCounters::default());
+    }
 }

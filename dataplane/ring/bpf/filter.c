@@ -1,7 +1,8 @@
 // The XDP program on each of the two interfaces: every frame goes to the AF_XDP socket of its receive queue.
 //
 // A queue without a socket drops, and counts what it dropped: while the dataplane starts, after it lost a socket, or
-// if someone added a queue. There is no way past userspace, and nothing reaches the host's own stack.
+// if someone added a queue. There is no way past userspace, and nothing reaches the host's own stack: what a driver lets
+// past this program is dropped by ingress.c.
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>

@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::Error;
 
@@ -35,13 +36,36 @@ impl Offload {
     }
 }
 
+/// Whether an offload is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffloadState {
+    /// It is off.
+    Off,
+    /// It is on, as was asked for.
+    On,
+    /// It is on though it was not asked for: the driver cannot do without it, or not now.
+    Forced,
+}
+
+/// Receive and transmit queues that are active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queues {
+    /// Those that frames arrive on.
+    pub rx: u32,
+    /// Those that frames leave by.
+    pub tx: u32,
+}
+
 /// An interface, held in promiscuous mode as long as this value lives if [`Device::promiscuous`] was called.
+/// It is known by its index: it stays the same when it is renamed.
 #[derive(Debug)]
 pub struct Device {
     name: String,
     index: u32,
     control: OwnedFd,
-    promiscuous: Option<OwnedFd>,
+    promiscuous: Mutex<Option<OwnedFd>>,
+    /// Where GRO is among the features that the kernel knows.
+    gro: Option<usize>,
 }
 
 impl Device {
@@ -65,21 +89,13 @@ impl Device {
             return Err(there_is(io::Error::last_os_error()));
         }
         let control = socket(libc::AF_INET, libc::SOCK_DGRAM).map_err(there_is)?;
-        Ok(Device { name: name.to_owned(), index, control, promiscuous: None })
+        let mut device = Device { name: name.to_owned(), index, control, promiscuous: Mutex::new(None), gro: None };
+        // Without it, GRO that is on counts as asked for.
+        device.gro = device.feature("rx-gro").ok().flatten();
+        Ok(device)
     }
 
-    /// Whether it is still the interface that was looked up, and not gone, or another one of the same name. Needs no new
-    /// descriptor: a system that has run out of them has not lost its interfaces.
-    pub fn is_there(&self) -> bool {
-        let mut request = self.request();
-        match self.ioctl(libc::SIOCGIFINDEX, &mut request) {
-            // SAFETY: SIOCGIFINDEX fills this member of the union.
-            Ok(()) => self.index == (unsafe { request.ifr_ifru.ifru_ifindex }) as u32,
-            Err(error) => error.raw_os_error() != Some(libc::ENODEV),
-        }
-    }
-
-    /// The interface's name.
+    /// The name that the interface was looked up by.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -94,7 +110,7 @@ impl Device {
     /// # Errors
     /// If the interface is gone.
     pub fn mtu(&self) -> Result<u32, Error> {
-        let mut request = self.request();
+        let mut request = empty_request();
         self.ioctl(libc::SIOCGIFMTU, &mut request).map_err(|e| Error::system(self.about("MTU"), e, ""))?;
         // SAFETY: SIOCGIFMTU fills this member of the union.
         Ok(unsafe { request.ifr_ifru.ifru_mtu } as u32)
@@ -109,36 +125,28 @@ impl Device {
         Ok(self.flags()? & up == up)
     }
 
-    /// Whether the interface was set up, with or without a carrier.
-    ///
-    /// # Errors
-    /// If the interface is gone.
-    pub fn is_enabled(&self) -> Result<bool, Error> {
-        Ok(self.flags()? & libc::IFF_UP != 0)
-    }
-
     /// `IFF_` flags, netdevice(7).
     fn flags(&self) -> Result<i32, Error> {
-        let mut request = self.request();
+        let mut request = empty_request();
         self.ioctl(libc::SIOCGIFFLAGS, &mut request).map_err(|e| Error::system(self.about("flags"), e, ""))?;
         // SAFETY: SIOCGIFFLAGS fills this member of the union.
         Ok(i32::from(unsafe { request.ifr_ifru.ifru_flags }))
     }
 
-    /// How many receive queues are active.
+    /// How many queues are active.
     ///
     /// # Errors
     /// If the interface is gone.
-    pub fn rx_queues(&self) -> Result<u32, Error> {
+    pub fn queues(&self) -> Result<Queues, Error> {
         const ETHTOOL_GCHANNELS: u32 = 0x3c;
         // struct ethtool_channels: cmd, max_{rx,tx,other,combined}, {rx,tx,other,combined}_count.
         let mut channels = [0_u32; 9];
         channels[0] = ETHTOOL_GCHANNELS;
         match self.ethtool(&mut channels) {
             // A driver without channels has one queue.
-            Ok(()) => Ok((channels[5] + channels[8]).max(1)),
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(1),
-            Err(error) => Err(Error::system(self.about("receive queues"), error, "")),
+            Ok(()) => Ok(Queues { rx: (channels[5] + channels[8]).max(1), tx: (channels[6] + channels[8]).max(1) }),
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Queues { rx: 1, tx: 1 }),
+            Err(error) => Err(Error::system(self.about("queues"), error, "")),
         }
     }
 
@@ -146,20 +154,23 @@ impl Device {
     ///
     /// # Errors
     /// If the interface is gone.
-    pub fn offload(&self, offload: Offload) -> Result<bool, Error> {
+    pub fn offload(&self, offload: Offload) -> Result<OffloadState, Error> {
+        let failed = |error| Error::system(self.about(offload.name()), error, "");
         let (read, _, bit) = legacy_ethtool(offload);
         match self.ethtool_value(read, 0) {
-            Ok(value) => Ok(value & bit != 0),
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
-            Err(error) => Err(Error::system(self.about(offload.name()), error, "")),
+            Ok(value) if value & bit == 0 => Ok(OffloadState::Off),
+            Ok(_) if offload == Offload::Gro && !self.gro_is_requested().map_err(failed)? => Ok(OffloadState::Forced),
+            Ok(_) => Ok(OffloadState::On),
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(OffloadState::Off),
+            Err(error) => Err(failed(error)),
         }
     }
 
-    /// Turns the offload off.
+    /// Turns the offload off, and says what it is then.
     ///
     /// # Errors
     /// If the driver refuses, with the command that would do the same.
-    pub fn turn_off(&self, offload: Offload) -> Result<(), Error> {
+    pub fn turn_off(&self, offload: Offload) -> Result<OffloadState, Error> {
         let (read, write, bit) = legacy_ethtool(offload);
         let refused = |error| {
             Error::system(
@@ -170,10 +181,10 @@ impl Device {
         };
         let value = self.ethtool_value(read, 0).map_err(refused)?;
         self.ethtool_value(write, value & !bit).map_err(refused)?;
-        if self.offload(offload)? {
-            return Err(refused(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
+        match self.offload(offload)? {
+            OffloadState::On => Err(refused(io::Error::from_raw_os_error(libc::EOPNOTSUPP))),
+            state => Ok(state),
         }
-        Ok(())
     }
 
     /// Lets the interface receive frames for all addresses, as a wire must. The kernel counts such requests: others'
@@ -181,7 +192,7 @@ impl Device {
     ///
     /// # Errors
     /// Without CAP_NET_RAW, or if the interface is gone.
-    pub fn promiscuous(&mut self) -> Result<(), Error> {
+    pub fn promiscuous(&self) -> Result<(), Error> {
         let failed = |error| {
             Error::system(format!("promiscuous mode on {}", self.name), error, "run as root or with CAP_NET_RAW")
         };
@@ -206,7 +217,8 @@ impl Device {
         if result != 0 {
             return Err(failed(io::Error::last_os_error()));
         }
-        self.promiscuous = Some(packet);
+        // An earlier request ends after this one has begun.
+        *self.promiscuous.lock().unwrap_or_else(PoisonError::into_inner) = Some(packet);
         Ok(())
     }
 
@@ -214,21 +226,53 @@ impl Device {
         format!("cannot read the {what} of {}", self.name)
     }
 
-    fn request(&self) -> libc::ifreq {
-        // SAFETY: ifreq is plain data, for which all zeros is a valid value.
-        let mut request: libc::ifreq = unsafe { mem::zeroed() };
-        for (to, from) in request.ifr_name.iter_mut().zip(self.name.bytes()) {
-            *to = from as libc::c_char;
-        }
-        request
+    /// Runs an ioctl about this interface, which is known by its index and may have another name now.
+    fn ioctl(&self, number: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+        let mut named = empty_request();
+        named.ifr_ifru.ifru_ifindex = self.index as i32;
+        self.raw_ioctl(libc::SIOCGIFNAME, &mut named)?;
+        request.ifr_name = named.ifr_name;
+        self.raw_ioctl(number, request)
     }
 
-    fn ioctl(&self, number: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+    fn raw_ioctl(&self, number: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
         // SAFETY: all numbers used here read and write an ifreq, which lives across the call.
         match unsafe { libc::ioctl(self.control.as_raw_fd(), number, request) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+
+    /// Where the kernel has a feature among those it knows, if it knows it.
+    fn feature(&self, name: &str) -> io::Result<Option<usize>> {
+        const ETHTOOL_GSSET_INFO: u32 = 0x37;
+        const ETHTOOL_GSTRINGS: u32 = 0x1b;
+        const ETH_SS_FEATURES: u32 = 4;
+        const NAME: usize = 32;
+        // struct ethtool_sset_info: cmd, reserved, 64 bits of mask, the number of strings in each set of the mask.
+        let mask = (1_u64 << ETH_SS_FEATURES).to_ne_bytes();
+        let half = |bytes: &[u8]| bytes.try_into().map(u32::from_ne_bytes).unwrap_or_default();
+        let mut info = [ETHTOOL_GSSET_INFO, 0, half(&mask[..4]), half(&mask[4..]), 0];
+        self.ethtool(&mut info)?;
+        // struct ethtool_gstrings: cmd, string_set, len, then as many names as were announced.
+        let mut strings = vec![0_u32; 3 + info[4] as usize * NAME / 4];
+        strings[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_FEATURES, info[4]]);
+        self.ethtool(&mut strings)?;
+        let bytes: Vec<u8> = strings[3..].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let is_wanted = |found: &[u8]| found.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0));
+        Ok(bytes.chunks(NAME).position(is_wanted))
+    }
+
+    /// Whether GRO was asked for, whatever the driver made of it. In doubt it was.
+    fn gro_is_requested(&self) -> io::Result<bool> {
+        const ETHTOOL_GFEATURES: u32 = 0x3a;
+        let Some(gro) = self.gro else { return Ok(true) };
+        // struct ethtool_gfeatures: cmd, size, then for 32 features each: available, requested, active, never_changed.
+        let blocks = gro / 32 + 1;
+        let mut features = vec![0_u32; 2 + 4 * blocks];
+        features[..2].copy_from_slice(&[ETHTOOL_GFEATURES, blocks as u32]);
+        self.ethtool(&mut features)?;
+        Ok(features[2 + 4 * (gro / 32) + 1] & (1 << (gro % 32)) != 0)
     }
 
     /// Commands on a `struct ethtool_value`: command, data.
@@ -241,10 +285,15 @@ impl Device {
     /// Runs an ethtool command on its structure, all of whose members are 32 bits; the first one is the command.
     fn ethtool(&self, structure: &mut [u32]) -> io::Result<()> {
         const SIOCETHTOOL: libc::Ioctl = 0x8946;
-        let mut request = self.request();
+        let mut request = empty_request();
         request.ifr_ifru.ifru_data = structure.as_mut_ptr().cast();
         self.ioctl(SIOCETHTOOL, &mut request)
     }
+}
+
+fn empty_request() -> libc::ifreq {
+    // SAFETY: ifreq is plain data, for which all zeros is a valid value.
+    unsafe { mem::zeroed() }
 }
 
 /// The index of the interface of this name, which has no NUL in it; 0 if there is none.
@@ -287,8 +336,10 @@ mod tests {
     fn loopback_is_found_and_read() {
         let device = Device::open("lo").expect("every network namespace has a loopback");
         assert!(device.mtu().expect("loopback has an MTU") >= 1280);
-        assert_eq!(device.rx_queues().expect("loopback has queues"), 1);
-        assert!(!device.offload(Offload::Lro).expect("flags can be read"));
+        assert_eq!(device.queues().expect("loopback has queues"), Queues { rx: 1, tx: 1 });
+        assert_eq!(device.offload(Offload::Lro).expect("flags can be read"), OffloadState::Off);
+        // The stack turns GRO on for every interface, as if it was asked for.
+        assert_eq!(device.offload(Offload::Gro).expect("features can be read"), OffloadState::On);
     }
 
     #[test]

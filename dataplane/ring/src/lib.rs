@@ -9,22 +9,29 @@
 //! Beside it, for load tests: [`LiveFrames`] and [`LiveSequence`] make frames in the kernel, [`Endpoint`] sends them
 //! from userspace, and receives. [`Blind`] redirects or drops in the driver, to compare with.
 //!
+//! [`Reader`] asks the kernel how an interface is now, and [`Changes`] hears that it changed. [`IngressDrop`] drops what
+//! gets past the XDP program.
+//!
 //! Nothing is pinned and nothing outlives the process: when it dies, the kernel takes program and sockets away.
 
 mod blind;
 mod device;
 mod endpoint;
 mod error;
+mod ingress;
 mod live;
+mod netlink;
 mod program;
 mod rings;
 mod socket;
 
 pub use blind::Blind;
-pub use device::{Device, Offload};
+pub use device::{Device, Offload, OffloadState, Queues};
 pub use endpoint::Endpoint;
 pub use error::Error;
+pub use ingress::IngressDrop;
 pub use live::{HEADER_BYTES, Limits, LiveFrames, LiveSequence, PATTERN, Progress, STREAMS, Stream};
+pub use netlink::{Changes, Link, LinkCounters, Reader};
 pub use program::{CoreCounts, Program, XdpMode};
 pub use rings::{BATCH, Disposition, Frames, RingSettings, Rings};
 pub use socket::{SocketStatistics, raise_memlock_limit};

@@ -102,6 +102,24 @@ impl Program {
         self.mode
     }
 
+    /// The kernel's id of the program, by which interfaces name what is attached to them.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn id(&self) -> Result<u32, Error> {
+        let mut info = libbpf_sys::bpf_prog_info::default();
+        let mut length = mem::size_of_val(&info) as u32;
+        let program = self.object.progs().next().expect("the object holds one program");
+        // SAFETY: the program's descriptor is open, the structure lives across the call, which is told its size, and all
+        // zeros ask for none of the arrays that it may point to.
+        let result =
+            unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_fd().as_raw_fd(), &raw mut info, &raw mut length) };
+        match result {
+            0 => Ok(info.id),
+            error => Err(Error::system("cannot read the program's id", io::Error::from_raw_os_error(-error), "")),
+        }
+    }
+
     /// Frames of this queue go to this AF_XDP socket from now on.
     ///
     /// # Errors

@@ -15,7 +15,8 @@ use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{
-    Interface, LogStatus, LostLines, Metrics, Request, Response, Rules, Status, Worker, WorkerMetrics,
+    Interface, InterfaceCounters, LogStatus, LostLines, Metrics, Request, Response, Rules, Status, Worker,
+    WorkerMetrics,
 };
 
 use super::Manager;
@@ -142,7 +143,8 @@ impl Manager {
         Table::compile(rules, &self.config.settings, &self.shared.state, self.shared.clock.now())
     }
 
-    fn status(&self) -> Status {
+    fn status(&mut self) -> Status {
+        let counters = Side::ALL.map(|side| self.interface_counters(side));
         let now = self.shared.clock.now();
         let generation = self.shared.generation.load();
         Status {
@@ -154,14 +156,14 @@ impl Manager {
             rules_source: generation.source.clone(),
             rules: generation.rules().rules.len(),
             settings: self.config.settings.clone(),
-            interfaces: self.interfaces(),
+            interfaces: self.interfaces(counters),
             workers: self.workers(now),
             on_exit: "closed".to_owned(),
             log: log_status(),
         }
     }
 
-    fn interfaces(&self) -> Vec<Interface> {
+    fn interfaces(&self, counters: [InterfaceCounters; 2]) -> Vec<Interface> {
         let sides = Side::ALL.iter().zip(&self.ports).zip(&self.programs);
         sides
             .map(|((side, port), program)| Interface {
@@ -170,9 +172,11 @@ impl Manager {
                 xdp_mode: program.mode().name().to_owned(),
                 zero_copy: port.zero_copy,
                 queues: port.queues,
-                mtu: port.mtu,
+                mtu: self.drift.mtu(*side),
                 up: self.shared.links[side.index()].load(Relaxed),
-                way_past: port.way_past.clone(),
+                drift: self.drift.of(*side),
+                repairs: self.drift.repairs(*side),
+                counters: counters[side.index()],
             })
             .collect()
     }
@@ -224,10 +228,6 @@ impl Manager {
             connections_refused: self.shared.state.flows().map_or(0, Flows::refused),
             applied: self.applied,
             refused: self.refused,
-            unbound_queue_drops: Side::ALL.map(|side| {
-                let counts = self.programs[side.index()].counts().unwrap_or_default();
-                counts.iter().map(|core| core.unbound).sum()
-            }),
             events_lost: EventKind::ALL.iter().map(|kind| self.shared.events.lost(*kind)).sum::<u64>()
                 + self.shared.state.lists.untold(),
         }

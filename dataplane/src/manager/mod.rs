@@ -1,14 +1,15 @@
 //! The manager: the one thread that is not on the packets' way. It answers control, and keeps house.
 //!
 //! One mio loop over the control socket, its connections and the signals. Every tick: the lists are swept of what
-//! expired, events of the workers are logged, replaced generations are folded into the book, hung workers and links
-//! that went down are said once. SIGHUP has it read the configuration again. When it ends, it stops the workers and waits
+//! expired, events of the workers are logged, replaced generations are folded into the book, hung workers, links that
+//! went down and interfaces that are no longer as they must be are said once. SIGHUP has it read the configuration again. When it ends, it stops the workers and waits
 //! for them.
 
 mod adding;
 mod answer;
 mod connection;
 mod doors;
+mod drift;
 mod events;
 mod heartbeat;
 mod listener;
@@ -26,17 +27,18 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use knockplane_engine::events::Event;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Request;
-use knockplane_ring::{Device, Program};
+use knockplane_ring::{Device, IngressDrop, Program};
 use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use self::connection::Connection;
+pub(crate) use self::drift::DriftState;
 pub(crate) use self::events::Unlogged;
 use self::heartbeat::HUNG;
 pub(crate) use self::heartbeat::HeartbeatWatch;
@@ -49,6 +51,7 @@ use crate::generation::Book;
 use crate::held::Held;
 use crate::idle::Waker;
 use crate::start;
+use crate::start::EVENT_QUEUE;
 use crate::store::Store;
 use crate::worker::Shared;
 
@@ -84,12 +87,9 @@ pub(crate) struct WorkerHandle {
 
 /// One of the two interfaces with its program.
 pub(crate) struct Port {
-    pub(crate) device: Device,
+    pub(crate) device: Arc<Device>,
     pub(crate) zero_copy: bool,
     pub(crate) queues: u32,
-    pub(crate) mtu: u32,
-    /// How the host would forward past the filter if the process ended now.
-    pub(crate) way_past: Option<String>,
 }
 
 /// Everything the manager owns. The programs are detached when it is dropped, after the workers have ended.
@@ -100,6 +100,9 @@ pub(crate) struct Manager {
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) ports: [Port; 2],
     pub(crate) programs: [Program; 2],
+    /// What stands behind the programs, and goes after them.
+    pub(crate) ingress: [Option<IngressDrop>; 2],
+    pub(crate) drift: DriftState,
     pub(crate) book: Book,
     pub(crate) store: Store,
     pub(crate) held: Held,
@@ -115,7 +118,7 @@ impl Manager {
     /// Serves until SIGINT or SIGTERM, then stops the workers. `hangup` says that SIGHUP came, perhaps before this.
     ///
     /// # Errors
-    /// If an interface is gone, or the kernel has no more descriptors.
+    /// If an interface is gone or has changed so that the filter cannot go on, or the kernel has no more descriptors.
     pub(crate) fn run(mut self, hangup: &AtomicBool, on_ready: impl FnOnce()) -> anyhow::Result<()> {
         let mut poll = Poll::new().context("cannot make an event queue")?;
         poll.registry().register(&mut self.listener.socket, LISTENER, Interest::READABLE)?;
@@ -188,7 +191,8 @@ impl Manager {
         self.book.settle(self.oldest_generation());
         self.watch_workers(now);
         self.watch_cores();
-        self.watch_links()
+        self.watch_links();
+        self.watch_drift(now)
     }
 
     /// The oldest generation of rules that a worker still runs.
@@ -235,22 +239,9 @@ impl Manager {
     }
 
     /// Notes links that go up and down.
-    ///
-    /// # Errors
-    /// If an interface is gone: program and sockets went with it, and one of the same name would not have them.
-    fn watch_links(&mut self) -> anyhow::Result<()> {
-        for (side, port) in Side::ALL.iter().zip(&mut self.ports) {
+    fn watch_links(&self) {
+        for (side, port) in Side::ALL.iter().zip(&self.ports) {
             let name = port.device.name();
-            let way_past = start::way_past(name);
-            if let Some(way) = way_past.as_ref().filter(|_| port.way_past.is_none()) {
-                tracing::error!(%side, "{way}");
-            }
-            port.way_past = way_past;
-            if !port.device.is_there() {
-                bail!(
-                    "interface {name} ({side}) is gone, and the filter's end of the wire with it; start again once it is back"
-                );
-            }
             let link = &self.shared.links[side.index()];
             match (link.load(Relaxed), port.device.is_up().unwrap_or(false)) {
                 (true, false) => tracing::warn!(%side, interface = name, "link is down"),
@@ -259,7 +250,6 @@ impl Manager {
             }
             link.fetch_xor(true, Relaxed);
         }
-        Ok(())
     }
 
     /// Stops the workers and waits for them, but not for one that hangs: then the process ends as it stands, and the

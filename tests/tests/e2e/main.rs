@@ -10,6 +10,7 @@
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
 //! | `log.rs`       | the log: what cannot be written costs lines and nothing else, and no kind displaces another |
+//! | `drift.rs`     | what changes under a running filter: interfaces, their settings, the host's; every frame accounted for |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
 //! | `judge/`       | the same packets under the same rules, judged by the kernel's nftables |
 //! | `nonsense.rs`  | frames that nobody would build, from both sides |
@@ -20,6 +21,7 @@
 mod answers;
 mod dice;
 mod doors;
+mod drift;
 mod end;
 mod judge;
 mod knocks;

@@ -172,7 +172,9 @@ fn what_is_not_fit_for_a_wire_is_refused_with_the_remedy() {
     let fewer = topology.filter.run("ethtool -L inside rx 1").expect("ethtool");
     assert!(fewer.ok(), "{fewer:?}");
     said(SIDES, &["outside has 2 receive queues and inside has 1", "ethtool -L outside"]);
-    assert!(topology.filter.run("ethtool -L inside rx 2").expect("ethtool").ok());
+    assert!(topology.filter.run("ethtool -L inside rx 2 tx 1").expect("ethtool").ok());
+    said(SIDES, &["inside has 2 receive queues and only 1 to send by", "ethtool -L inside combined 2 (or tx 2"]);
+    assert!(topology.filter.run("ethtool -L inside tx 2").expect("ethtool").ok());
 
     topology.filter.run("ethtool -K outside gro on").expect("ethtool");
     said(&format!("{SIDES}offloads = \"refuse\"\n"), &["gro", "ethtool -K outside gro off"]);

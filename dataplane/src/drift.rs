@@ -1,0 +1,385 @@
+//! Watches for changes of the interfaces and of the host that the filter cannot work with, on a thread of its own: the
+//! kernel answers when whoever changes an interface is done, and neither packets nor operators may wait for that.
+//!
+//! A notification of the kernel, or a second without one, has it look at both interfaces; what it mends itself it mends
+//! at once; what it found it leaves for the manager (`manager::drift`), which tells of it and ends the process if
+//! nothing else is left. Notifications can be lost and some changes send none, so that they only make it faster.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use knockplane_policy::packet::Side;
+use knockplane_policy::time::Time;
+use knockplane_policy::wire::{Drift, DriftKind};
+use knockplane_ring::{Changes, Device, LinkCounters, Reader};
+
+use crate::clock::Clock;
+use crate::config::Offloads;
+use crate::requirements::{self, Observed, unmet};
+
+/// How often it looks without being told. With the time that looking takes, a change is known within two seconds.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// How long it waits after it was told, for what comes with it: a reset, or the same change of the other interface.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// What can be mended, in the order of [`Findings::repairs`].
+pub(crate) const MENDED: [DriftKind; 4] = [DriftKind::Gro, DriftKind::Lro, DriftKind::RxVlan, DriftKind::Promiscuous];
+
+/// One interface as the filter took it at start.
+#[derive(Clone, Debug)]
+pub(crate) struct Taken {
+    pub(crate) device: Arc<Device>,
+    /// The kernel's id of the XDP program.
+    pub(crate) program: u32,
+    /// Whether the program runs in the driver.
+    pub(crate) is_native: bool,
+    /// Addresses that it had.
+    pub(crate) addresses: Vec<String>,
+}
+
+/// Both interfaces as the filter took them at start, outside first.
+#[derive(Clone, Debug)]
+pub(crate) struct Baseline {
+    pub(crate) taken: [Taken; 2],
+    /// Receive queues of each, all of them served.
+    pub(crate) queues: u32,
+    pub(crate) mtu: u32,
+    pub(crate) offloads: Offloads,
+}
+
+/// What was found at the last look.
+#[derive(Clone, Debug)]
+pub(crate) struct Findings {
+    /// When it was.
+    pub(crate) at: Time,
+    /// What is not as it should be, by side.
+    pub(crate) drift: [Vec<Drift>; 2],
+    /// Why the filter must end, if it must.
+    pub(crate) end: Option<String>,
+    pub(crate) mtu: [u32; 2],
+    pub(crate) counters: [LinkCounters; 2],
+    /// How often something was mended, by side, in the order of [`MENDED`].
+    pub(crate) repairs: [[u64; MENDED.len()]; 2],
+}
+
+/// Looks for the first time, and from then on from a thread of its own. What is found is in what is returned.
+///
+/// # Errors
+/// If the kernel cannot be asked, or the interfaces have changed since they were taken.
+pub(crate) fn watch(baseline: Baseline, clock: Clock) -> anyhow::Result<Arc<ArcSwap<Findings>>> {
+    let changes = Changes::listen([0, 1].map(|side: usize| baseline.taken[side].device.index()))?;
+    let findings = Findings {
+        at: clock.now(),
+        drift: Default::default(),
+        end: None,
+        mtu: [baseline.mtu; 2],
+        counters: Default::default(),
+        repairs: Default::default(),
+    };
+    let mut watcher = Watcher { reader: Reader::open()?, baseline, clock, findings };
+    watcher.look();
+    if let Some(end) = watcher.findings.end.take() {
+        anyhow::bail!(end);
+    }
+    let shared = Arc::new(ArcSwap::from_pointee(watcher.findings.clone()));
+    let publish = Arc::clone(&shared);
+    let watch = move || {
+        loop {
+            if changes.wait(PERIOD) {
+                thread::sleep(SETTLE);
+                changes.take();
+            }
+            watcher.look();
+            publish.store(Arc::new(watcher.findings.clone()));
+        }
+    };
+    thread::Builder::new().name("drift".to_owned()).spawn(watch).context("cannot start a thread")?;
+    Ok(shared)
+}
+
+struct Watcher {
+    baseline: Baseline,
+    clock: Clock,
+    reader: Reader,
+    findings: Findings,
+}
+
+impl Watcher {
+    /// Looks at both interfaces, mends what can be mended, and notes what is left.
+    fn look(&mut self) {
+        let mut observed = self.observe();
+        if let Ok(both) = &observed
+            && self.mend(both)
+        {
+            observed = self.observe();
+        }
+        self.findings.at = self.clock.now();
+        match observed {
+            Ok(observed) => {
+                for (side, observed) in observed.iter().enumerate() {
+                    let Some(observed) = observed else { continue };
+                    self.findings.mtu[side] = observed.link.mtu;
+                    self.findings.counters[side] = observed.link.counters;
+                }
+                match judge(&self.baseline, [0, 1].map(|side: usize| observed[side].as_ref())) {
+                    Ok(drift) => self.findings.drift = drift,
+                    Err(end) => self.findings.end = Some(end),
+                }
+            }
+            Err((side, error)) => {
+                let name = self.baseline.taken[side].device.name();
+                let problem = format!("it is not known whether {name} is as it should be: {error}");
+                self.findings.drift[side].retain(|drift| drift.kind != DriftKind::Unverified);
+                self.findings.drift[side].push(unmet(DriftKind::Unverified, problem));
+            }
+        }
+    }
+
+    fn observe(&mut self) -> Result<[Option<Observed>; 2], (usize, knockplane_ring::Error)> {
+        let mut observed = [None, None];
+        for (side, observed) in observed.iter_mut().enumerate() {
+            let device = &self.baseline.taken[side].device;
+            *observed = Observed::read(device, &mut self.reader).map_err(|error| (side, error))?;
+        }
+        Ok(observed)
+    }
+
+    /// Mends what the filter may change by itself. Returns whether there was anything to do.
+    fn mend(&mut self, observed: &[Option<Observed>; 2]) -> bool {
+        let mut tried = false;
+        for (side, observed) in Side::ALL.into_iter().zip(observed) {
+            let Some(observed) = observed else { continue };
+            let taken = &self.baseline.taken[side.index()];
+            let mut mended = |kind: DriftKind, what: &str, result: Result<(), knockplane_ring::Error>| {
+                tried = true;
+                match result {
+                    Ok(()) => {
+                        tracing::warn!(%side, interface = observed.link.name, "{what}");
+                        let place = MENDED.iter().position(|mended| *mended == kind);
+                        self.findings.repairs[side.index()][place.expect("it is one of them")] += 1;
+                    }
+                    // That it is as it is will be told.
+                    Err(error) => tracing::debug!(%side, %error, "cannot be mended"),
+                }
+            };
+            if self.baseline.offloads == Offloads::TurnOff {
+                for offload in observed.harmful_offloads(taken.is_native) {
+                    let what = format!("{} was turned on, and was turned off again", offload.name());
+                    let kind = requirements::offload(observed, offload).kind;
+                    mended(kind, &what, taken.device.turn_off(offload).map(drop));
+                }
+            }
+            if !observed.link.is_promiscuous() {
+                let what = "no longer received frames for all addresses, and was set to again";
+                mended(DriftKind::Promiscuous, what, taken.device.promiscuous());
+            }
+        }
+        tried
+    }
+}
+
+/// What is not as it was at start and should be, by side; or why the filter must end.
+fn judge(baseline: &Baseline, observed: [Option<&Observed>; 2]) -> Result<[Vec<Drift>; 2], String> {
+    let mut both = Vec::new();
+    for (side, (observed, taken)) in Side::ALL.into_iter().zip(observed.into_iter().zip(&baseline.taken)) {
+        let observed = observed.ok_or_else(|| gone(side, taken.device.name()))?;
+        check_program(side, taken, observed)?;
+        both.push(observed);
+    }
+    let both = [both[0], both[1]];
+    let mut drift = [0, 1].map(|side: usize| by_itself(&baseline.taken[side], both[side]));
+    let problems = requirements::together(both);
+    let queues = both.map(|observed| observed.queues.rx);
+    if queues != [baseline.queues; 2] && problems.iter().all(|(_, problem)| problem.kind != DriftKind::Queues) {
+        return Err(format!(
+            "{} and {} have {} receive queues now and had {} when the filter started, which serves these alone; start \
+             again, so that all of them are served",
+            both[0].link.name, both[1].link.name, queues[0], baseline.queues
+        ));
+    }
+    for (concerned, problem) in problems {
+        let changed = both.map(|observed| match problem.kind {
+            DriftKind::Queues => observed.queues.rx != baseline.queues || observed.queues.tx < observed.queues.rx,
+            _ => observed.link.mtu != baseline.mtu,
+        });
+        for side in 0..2 {
+            if concerned[side] && changed[side] {
+                drift[side].push(problem.clone());
+            }
+        }
+    }
+    if both.iter().all(|observed| observed.link.mtu == both[0].link.mtu) && both[0].link.mtu > baseline.mtu {
+        for (drift, observed) in drift.iter_mut().zip(both) {
+            drift.push(unmet(DriftKind::Mtu, too_large(&observed.link.name, observed.link.mtu, baseline.mtu)));
+        }
+    }
+    Ok(drift)
+}
+
+/// What is not as it should be at one interface, whatever the other one is like.
+fn by_itself(taken: &Taken, observed: &Observed) -> Vec<Drift> {
+    let (name, now) = (taken.device.name(), observed.link.name.as_str());
+    let mut drift = requirements::alone(observed);
+    if now != name {
+        let problem = format!(
+            "{name} is called {now} now, and a restart would not find it; run: ip link set dev {now} name {name}"
+        );
+        drift.push(unmet(DriftKind::Name, problem));
+    }
+    drift.extend(observed.harmful_offloads(taken.is_native).map(|offload| requirements::offload(observed, offload)));
+    if !observed.link.is_promiscuous() {
+        let problem = format!("{now} receives frames for its own address alone; run: ip link set dev {now} promisc on");
+        drift.push(unmet(DriftKind::Promiscuous, problem));
+    }
+    let new: Vec<_> = observed.addresses.iter().filter(|address| !taken.addresses.contains(address)).collect();
+    if let Some(address) = new.first() {
+        let others = if new.len() > 1 { format!(" and {} more", new.len() - 1) } else { String::new() };
+        let problem = format!(
+            "{now} has the address {address}{others} now, and this host speaks on the wire past the filter; run: \
+             ip addr del {address} dev {now}"
+        );
+        drift.push(unmet(DriftKind::Address, problem));
+    }
+    drift
+}
+
+/// That the filter's program is attached to the interface, and no other.
+fn check_program(side: Side, taken: &Taken, observed: &Observed) -> Result<(), String> {
+    let name = &observed.link.name;
+    let others: Vec<_> = observed.link.programs.iter().filter(|id| **id != taken.program).collect();
+    match (observed.link.programs.contains(&taken.program), others.first()) {
+        (true, None) => Ok(()),
+        (_, Some(other)) => Err(format!(
+            "another XDP program, with id {other}, is attached to {name} ({side}); remove it with \
+             `ip link set dev {name} xdp off`, and start again"
+        )),
+        (false, None) => Err(format!(
+            "the filter's XDP program is no longer attached to {name} ({side}): it was detached, or the interface was made \
+             anew; start again"
+        )),
+    }
+}
+
+fn gone(side: Side, name: &str) -> String {
+    format!(
+        "interface {name} ({side}) is gone: it was deleted, made anew or moved to another network namespace, and the \
+         filter's end of the wire went with it; start again once it is back"
+    )
+}
+
+fn too_large(name: &str, mtu: u32, most: u32) -> String {
+    format!(
+        "{name} has an MTU of {mtu}, and the filter has room for frames of an MTU of {most}, which it had at start; longer \
+         ones may be dropped; run: ip link set dev {name} mtu {most}, or start the dataplane again with the new one"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use knockplane_ring::{Link, OffloadState, Queues};
+
+    use super::*;
+
+    // Loopback's device only lends its name: nothing is asked of the kernel here.
+    fn baseline() -> Baseline {
+        let device = Arc::new(Device::open("lo").expect("every network namespace has a loopback"));
+        let taken = || Taken {
+            device: Arc::clone(&device),
+            program: 7,
+            is_native: true,
+            addresses: vec!["192.0.2.1/24".into()],
+        };
+        Baseline { taken: [taken(), taken()], queues: 2, mtu: 1500, offloads: Offloads::Refuse }
+    }
+
+    fn observed() -> Observed {
+        let mut link = Link { name: "lo".into(), mtu: 1500, programs: vec![7], ..Link::default() };
+        (link.flags, link.promiscuity) = (1, 1);
+        Observed {
+            link,
+            queues: Queues { rx: 2, tx: 2 },
+            offloads: [OffloadState::Off; 3],
+            addresses: vec!["192.0.2.1/24".into()],
+            way_past: Vec::new(),
+        }
+    }
+
+    /// The kinds that are told of each side after `change`, or why the filter ends.
+    fn told(change: impl FnOnce(&mut Observed, &mut Observed)) -> Result<[Vec<DriftKind>; 2], String> {
+        let mut both = [observed(), observed()];
+        let [outside, inside] = &mut both;
+        change(outside, inside);
+        let judged = judge(&baseline(), [Some(&both[0]), Some(&both[1])])?;
+        Ok(judged.map(|drift| drift.into_iter().map(|drift| drift.kind).collect()))
+    }
+
+    #[test]
+    fn what_stays_as_it_was_is_no_drift_and_what_changes_is_told_of_its_side() {
+        use DriftKind::*;
+        assert_eq!(told(|_, _| {}), Ok([vec![], vec![]]));
+        assert_eq!(told(|outside, _| outside.link.flags = 0), Ok([vec![Down], vec![]]));
+        assert_eq!(told(|_, inside| inside.link.promiscuity = 0), Ok([vec![], vec![Promiscuous]]));
+        assert_eq!(told(|_, inside| inside.link.name = "eth7".into()), Ok([vec![], vec![Name]]));
+        assert_eq!(told(|outside, _| outside.addresses.push("fd00::1/64".into())), Ok([vec![Address], vec![]]));
+        assert_eq!(told(|outside, _| outside.addresses.clear()), Ok([vec![], vec![]]), "fewer are no harm");
+        for (place, kind) in [Gro, Lro, RxVlan].into_iter().enumerate() {
+            assert_eq!(told(|outside, _| outside.offloads[place] = OffloadState::On), Ok([vec![kind], vec![]]));
+        }
+        let forced = |outside: &mut Observed, inside: &mut Observed| {
+            outside.offloads[0] = OffloadState::Forced;
+            inside.offloads[2] = OffloadState::Forced;
+        };
+        assert_eq!(told(forced), Ok([vec![], vec![RxVlan]]), "GRO behind a native program changes nothing");
+    }
+
+    #[test]
+    fn mtus_may_shrink_together_and_nothing_else() {
+        use DriftKind::Mtu;
+        let mtus = |outside_mtu, inside_mtu| {
+            told(|outside, inside| {
+                outside.link.mtu = outside_mtu;
+                inside.link.mtu = inside_mtu;
+            })
+        };
+        assert_eq!(mtus(1400, 1400), Ok([vec![], vec![]]));
+        assert_eq!(mtus(1400, 1500), Ok([vec![Mtu], vec![]]));
+        assert_eq!(mtus(1500, 9000), Ok([vec![], vec![Mtu]]));
+        assert_eq!(mtus(1400, 1300), Ok([vec![Mtu], vec![Mtu]]));
+        assert_eq!(mtus(1501, 1501), Ok([vec![Mtu], vec![Mtu]]));
+    }
+
+    #[test]
+    fn queues_that_differ_are_told_and_a_new_number_on_both_sides_ends_the_filter() {
+        use DriftKind::Queues as Kind;
+        let queues = |outside_queues: (u32, u32), inside_queues: (u32, u32)| {
+            let queues = |(rx, tx)| Queues { rx, tx };
+            told(|outside, inside| {
+                outside.queues = queues(outside_queues);
+                inside.queues = queues(inside_queues);
+            })
+        };
+        assert_eq!(queues((3, 3), (2, 2)), Ok([vec![Kind], vec![]]));
+        assert_eq!(queues((2, 2), (1, 2)), Ok([vec![], vec![Kind]]));
+        assert_eq!(queues((2, 1), (2, 2)), Ok([vec![Kind], vec![]]), "a worker could not send");
+        assert_eq!(queues((2, 3), (2, 2)), Ok([vec![], vec![]]), "more to send by are no harm");
+        assert_eq!(queues((3, 3), (3, 2)), Ok([vec![], vec![Kind]]), "which would be refused at start");
+        for number in [1, 3] {
+            let end = queues((number, 3), (number, 3)).expect_err("it ends");
+            assert!(end.contains(&format!("have {number} receive queues now and had 2")), "{end}");
+        }
+    }
+
+    #[test]
+    fn an_interface_without_the_program_ends_the_filter() {
+        let end = |programs: &[u32]| told(|_, inside| inside.link.programs = programs.to_vec()).expect_err("it ends");
+        assert!(end(&[]).contains("no longer attached to lo (inside)"), "{}", end(&[]));
+        assert!(end(&[8]).contains("another XDP program, with id 8"), "{}", end(&[8]));
+        assert!(end(&[7, 8]).contains("another XDP program, with id 8"), "{}", end(&[7, 8]));
+        let gone = judge(&baseline(), [None, Some(&observed())]).expect_err("it ends");
+        assert!(gone.contains("interface lo (outside) is gone"), "{gone}");
+    }
+}
