@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
+use knockplane_limits::descriptors;
 use signal_hook::consts::SIGHUP;
 use tracing_subscriber::EnvFilter;
 
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
     let caught = signal_hook::flag::register(SIGHUP, Arc::clone(&hangup));
     let arguments = Arguments::parse();
     log(arguments.log_format);
+    descriptors::raise();
     let failed = |code: u8, error: anyhow::Error| {
         eprintln!("knockplane-dataplane: {error:#}");
         ExitCode::from(code)

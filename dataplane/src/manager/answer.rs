@@ -12,7 +12,7 @@ use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{Interface, Metrics, Request, Response, Rules, Status, Worker, WorkerMetrics};
+use knockplane_policy::wire::{Interface, Metrics, PeersRefused, Request, Response, Rules, Status, Worker, WorkerMetrics};
 
 use super::Manager;
 use crate::generation::Generation;
@@ -221,6 +221,9 @@ impl Manager {
                 counts.iter().map(|core| core.unbound).sum()
             }),
             events_lost: self.shared.events.lost() + self.shared.state.lists.untold(),
+            peers_refused: (self.listener.refusals.counts())
+                .map(|(refusal, connections)| PeersRefused { reason: refusal.name().to_owned(), connections })
+                .collect(),
         }
     }
 }
