@@ -9,7 +9,7 @@ use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSe
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{
     Counter, DoorSummary, Doors, FailureCount, FrameCount, Interface, ListEntry, ListOverview, ListSummary, Lists,
-    Metrics, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
+    Metrics, PeersRefused, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
 };
 use knockplane_policy::word::Word;
 
@@ -186,6 +186,9 @@ pub(crate) fn metrics() -> Metrics {
         refused: 1,
         unbound_queue_drops: [6, 0],
         events_lost: 2,
+        peers_refused: [("evicted", 3), ("idle", 0)]
+            .map(|(reason, connections)| PeersRefused { reason: reason.into(), connections })
+            .into(),
     }
 }
 

@@ -113,7 +113,7 @@ fn a_configuration_or_rules_that_are_no_file_or_endless_are_refused() {
     for (path, expected) in [
         (Path::new("/dev/zero"), "is no regular file"),
         (&pipe, "is no regular file"),
-        (folder.path(), "is a directory: name a file"),
+        (folder.path(), "cannot be read: it is a directory; name a file"),
         (&folder.path().join("none"), "cannot be read: No such file"),
         (&long, "the limit for"),
     ] {

@@ -108,6 +108,12 @@ impl<P: Clone + Ord> Admission<P> {
         self.evict(0, &anyone, |_| true)
     }
 
+    /// The connections that have this activity.
+    pub fn with(&self, activity: Activity) -> Vec<u64> {
+        let those = self.connections.iter().filter(|(_, connection)| connection.activity == activity);
+        those.map(|(id, _)| *id).collect()
+    }
+
     /// How many connections there are.
     pub fn len(&self) -> usize {
         self.connections.len()

@@ -261,7 +261,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         assert!(told(&pipe).contains("is no regular file"), "{}", told(&pipe));
         assert!(told(Path::new("/dev/zero")).contains("is no regular file"), "{}", told(Path::new("/dev/zero")));
-        assert_eq!(told(folder.path()), "is a directory: name a file");
+        assert_eq!(told(folder.path()), "cannot be read: it is a directory; name a file");
         assert!(told(&folder.path().join("none")).starts_with("cannot be read: "));
     }
 }
