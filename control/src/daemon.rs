@@ -29,6 +29,9 @@ use crate::{Exit, socket};
 /// How long requests at work may take after a signal. An apply that takes longer goes on in the dataplane.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
+/// Connections that the kernel holds until they are accepted; it takes `net.core.somaxconn` if that is less.
+const BACKLOG: i32 = 4096;
+
 /// The control process of knockplane: API, metrics and health for people and machines.
 #[derive(Debug, Parser)]
 #[command(name = "knockplane-control", version)]
@@ -103,6 +106,8 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     let tcp = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("cannot listen on {}; set another `listen` in [control]", settings.listen))?;
+    // The library asks for 128, which a burst of connections fills before the process gets to run.
+    rustix::net::listen(&tcp, BACKLOG).context("cannot lengthen the queue of connections")?;
     let dataplane = Dataplane::new(&settings.dataplane_socket);
     let app = Arc::new(App::new(dataplane.clone(), Metrics::default()));
     info!(

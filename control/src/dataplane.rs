@@ -17,6 +17,8 @@ use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use crate::socket;
+
 /// How long the dataplane may take to answer. Its manager looks at its socket many times a second; one that is silent
 /// for this long hangs.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -241,7 +243,7 @@ impl Dataplane {
     }
 
     async fn converse(&self, line: &[u8]) -> Result<Response, DataplaneError> {
-        let stream = UnixStream::connect(&self.socket)
+        let stream = socket::connect(&self.socket)
             .await
             .map_err(|source| DataplaneError::Unreachable { socket: self.socket.clone(), source })?;
         let mut stream = BufReader::new(stream);

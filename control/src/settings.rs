@@ -55,8 +55,7 @@ impl Settings {
     /// Everything that is wrong with it, or that others can change it.
     pub fn load(file: &Path) -> Result<Settings, Invalid> {
         let text = input::read_trusted_text(file, &input::CONFIGURATION).map_err(|error| {
-            let remedy =
-                if error.is_not_found() { "; write it, or name another file with --config" } else { "" };
+            let remedy = if error.is_not_found() { "; write it, or name another file with --config" } else { "" };
             Invalid { problems: vec![format!("{}: {error}{remedy}", file.display())] }
         })?;
         Settings::parse(&text, file)

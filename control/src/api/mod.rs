@@ -105,10 +105,7 @@ pub fn whole(app: Arc<App>) -> Router {
 
 /// What is open to everybody.
 fn open_routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(scrape))
+    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz)).route("/metrics", get(scrape))
 }
 
 /// Waits until few enough are at it.

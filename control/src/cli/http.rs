@@ -10,9 +10,9 @@ use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use knockplane_policy::wire::MAX_LINE;
 use serde::Deserialize;
-use tokio::net::UnixStream;
 
 use crate::dataplane::DataplaneError;
+use crate::socket;
 
 /// How long an answer may take: longer than the control process gives the dataplane for its slowest one, so that the
 /// control process is the one that says what is wrong.
@@ -75,7 +75,7 @@ impl Client {
     }
 
     async fn converse(&self, request: Request<Full<Bytes>>) -> Result<Bytes, Trouble> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
+        let stream = socket::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.stranger(&error))?;
         let connection = tokio::spawn(connection);

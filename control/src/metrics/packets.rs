@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use knockplane_policy::packet::Side;
 use knockplane_policy::rule::BuiltinChain;
-use knockplane_policy::wire::{Counter, DoorSummary, ListSummary, Metrics, PeersRefused, RuleMetrics, Status, Worker, WorkerMetrics};
+use knockplane_policy::wire::{
+    Counter, DoorSummary, ListSummary, Metrics, PeersRefused, RuleMetrics, Status, Worker, WorkerMetrics,
+};
 use knockplane_policy::word::Word;
 
 use super::memory::Memory;

@@ -38,8 +38,8 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-pub(crate) use self::peer::{Listen, Sizes};
 use self::peer::{Caller, Peer};
+pub(crate) use self::peer::{Listen, Sizes};
 use crate::api::failure::Failure;
 
 /// What is waited before a listener that has just failed is asked again.
@@ -193,13 +193,8 @@ impl Server {
 }
 
 /// One connection, from its first byte to its end.
-async fn serve<S>(
-    stream: S,
-    pages: Router,
-    place: Arc<Place>,
-    times: Times,
-    ended: oneshot::Receiver<Infallible>,
-) where
+async fn serve<S>(stream: S, pages: Router, place: Arc<Place>, times: Times, ended: oneshot::Receiver<Infallible>)
+where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let (phase, phases) = watch::channel(Phase::Head);

@@ -91,16 +91,19 @@ async fn a_request_that_does_not_arrive_and_an_answer_that_is_not_read_end() {
 #[tokio::test]
 async fn when_all_are_at_work_a_newcomer_is_told_so() {
     let slow = Times { head: PATIENCE * 10, answer: PATIENCE * 10 };
-    let pages = Router::new().route("/", get(pending::<&str>));
-    let (address, refusals) = served(slow, pages).await;
+    let (entered, mut at_work) = watch::channel(0);
+    let work = move || {
+        entered.send_modify(|number| *number += 1);
+        pending::<&str>()
+    };
+    let (address, refusals) = served(slow, Router::new().route("/", get(work))).await;
     let mut working = Vec::new();
     for _ in 0..LIMITS.per_peer {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         working.push(stream);
     }
-    // One of those above may not have been read when the next one came, and may have given way to it.
-    sleep(Duration::from_millis(100)).await;
+    timeout(PATIENCE, at_work.wait_for(|number| *number == LIMITS.per_peer)).await.unwrap().unwrap();
     let answer = get_page(address).await;
     assert!(answer.contains(" 503 ") && answer.contains("too many connections of one peer"), "{answer}");
     assert_eq!(count(&refusals, Refusal::PeerLimit), 1);
@@ -110,13 +113,13 @@ async fn when_all_are_at_work_a_newcomer_is_told_so() {
 async fn a_stop_waits_for_answers_and_for_nobody_else() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let pages = Router::new().route(
-        "/",
-        get(|| async {
-            sleep(Duration::from_millis(300)).await;
-            "here"
-        }),
-    );
+    let (entered, mut at_work) = watch::channel(false);
+    let work = async move || {
+        entered.send_replace(true);
+        sleep(Duration::from_millis(300)).await;
+        "here"
+    };
+    let pages = Router::new().route("/", get(work));
     let slow = Times { head: PATIENCE * 10, answer: PATIENCE * 10 };
     let server = Server { name: "test", limits: LIMITS, times: slow, refusals: Arc::default() };
     let (stop, stopped) = oneshot::channel::<()>();
@@ -125,7 +128,7 @@ async fn a_stop_waits_for_answers_and_for_nobody_else() {
     }));
     let _idle = TcpStream::connect(address).await.unwrap();
     let asked = tokio::spawn(get_page(address));
-    sleep(Duration::from_millis(100)).await;
+    timeout(PATIENCE, at_work.wait_for(|is_at_work| *is_at_work)).await.unwrap().unwrap();
     drop(stop);
     timeout(PATIENCE, served).await.unwrap().unwrap();
     assert!(asked.await.unwrap().ends_with("here"));

@@ -178,7 +178,10 @@ mod tests {
     fn a_directory_a_missing_file_and_bytes_that_are_no_text_are_told() {
         let folder = tempfile::tempdir().unwrap();
         #[cfg(unix)]
-        assert_eq!(read(folder.path(), &SMALL).unwrap_err().to_string(), "cannot be read: it is a directory; name a file");
+        assert_eq!(
+            read(folder.path(), &SMALL).unwrap_err().to_string(),
+            "cannot be read: it is a directory; name a file"
+        );
         let file = folder.path().join("file");
         assert!(read(&file, &SMALL).unwrap_err().is_not_found());
         std::fs::write(&file, b"ab\xff").unwrap();

@@ -12,7 +12,9 @@ use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{Interface, Metrics, PeersRefused, Request, Response, Rules, Status, Worker, WorkerMetrics};
+use knockplane_policy::wire::{
+    Interface, Metrics, PeersRefused, Request, Response, Rules, Status, Worker, WorkerMetrics,
+};
 
 use super::Manager;
 use crate::generation::Generation;

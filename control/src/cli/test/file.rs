@@ -118,8 +118,7 @@ impl File {
     /// # Errors
     /// The first thing that is wrong with it, with file and line.
     pub(super) fn load(path: &Path) -> Result<File, String> {
-        let text =
-            input::read_text(path, &input::TESTS).map_err(|error| format!("{}: it {error}", path.display()))?;
+        let text = input::read_text(path, &input::TESTS).map_err(|error| format!("{}: it {error}", path.display()))?;
         File::parse(&text, path)
     }
 
