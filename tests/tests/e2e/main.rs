@@ -10,6 +10,7 @@
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
+//! | `limits.rs`    | peers of the listeners that ask nothing, slowly, too much, or do not read |
 //! | `judge/`       | the same packets under the same rules, judged by the kernel's nftables |
 //! | `nonsense.rs`  | frames that nobody would build, from both sides |
 //! | `scene.rs`     | what they share |
@@ -22,6 +23,7 @@ mod doors;
 mod end;
 mod judge;
 mod knocks;
+mod limits;
 mod nonsense;
 mod operator;
 mod processes;
