@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use knockplane_limits::descriptors;
 use knockplane_log::{AT_EXIT, Format};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,15 +20,18 @@ use tracing::{error, info, warn};
 
 use crate::api::{self, App};
 use crate::dataplane::{self, Dataplane};
-use crate::metrics::Metrics;
+use crate::metrics::{METRICS_LISTENER, Metrics, OPERATORS_LISTENER};
+use crate::server::{Server, Sizes, Times};
 use crate::settings::{DEFAULT_FILE, Settings};
-use crate::{Exit, open, socket};
+use crate::{Exit, socket};
 
 /// How long requests at work may take after a signal. An apply that takes longer goes on in the dataplane.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a process that does not start waits until its reasons are read.
 const NOT_STARTED: Duration = Duration::from_secs(2);
+/// Connections that the kernel holds until they are accepted; it takes `net.core.somaxconn` if that is less.
+const BACKLOG: i32 = 4096;
 
 /// The control process of knockplane: API, metrics and health for people and machines.
 #[derive(Debug, Parser)]
@@ -82,12 +86,24 @@ fn start(args: &Args) -> Exit {
 /// # Errors
 /// If an address cannot be listened on.
 pub async fn run(settings: &Settings) -> anyhow::Result<()> {
+    let descriptors = descriptors::raise();
+    let sizes = Sizes::within(descriptors);
+    if sizes.are_reduced() {
+        warn!(
+            descriptors,
+            metrics = sizes.metrics.total,
+            operators = sizes.operators.total,
+            "few files may be open, and few connections for it: raise the limit (LimitNOFILE=, ulimit -n) to 1024"
+        );
+    }
     let (unix, _removal) = socket::bind(&settings.socket)?;
     let tcp = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("cannot listen on {}; set another `listen` in [control]", settings.listen))?;
+    // The library asks for 128, which a burst of connections fills before the process gets to run.
+    rustix::net::listen(&tcp, BACKLOG).context("cannot lengthen the queue of connections")?;
     let dataplane = Dataplane::new(&settings.dataplane_socket);
-    let app = Arc::new(App { dataplane: dataplane.clone(), metrics: Metrics::default() });
+    let app = Arc::new(App::new(dataplane.clone(), Metrics::default()));
     info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = %settings.listen,
@@ -99,17 +115,18 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     tokio::spawn(dataplane::watch(dataplane));
     let (stop, stopped) = watch::channel(false);
-    let whole = axum::serve(unix, api::whole(app.clone())).with_graceful_shutdown(until(stopped.clone()));
-    let open = open::serve(tcp, api::open(app), until(stopped));
+    let server = |name, limits, times| Server { name, limits, times, refusals: app.metrics.refusals(name) };
+    let operators = server(OPERATORS_LISTENER, sizes.operators, Times::OPERATORS);
+    let metrics = server(METRICS_LISTENER, sizes.metrics, Times::METRICS);
     let servers = async {
-        tokio::try_join!(async { whole.await }, async {
-            open.await;
-            Ok(())
-        })
+        tokio::join!(
+            operators.run(unix, api::whole(app.clone()), until(stopped.clone())),
+            metrics.run(tcp, api::open(app.clone()), until(stopped)),
+        )
     };
     tokio::pin!(servers);
     tokio::select! {
-        ended = &mut servers => return ended.map(drop).context("a listener failed"),
+        _ = &mut servers => return Ok(()),
         signal = signals.next() => info!(signal, "stopping"),
     }
     let _ = stop.send(true);

@@ -17,6 +17,8 @@ use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use crate::socket;
+
 /// How long the dataplane may take to answer. Its manager looks at its socket many times a second; one that is silent
 /// for this long hangs.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -40,11 +42,14 @@ pub enum DataplaneError {
         source: io::Error,
     },
     /// It listens but does not answer in time.
-    #[error("the dataplane did not answer within {} s; its log says what it is doing", .0.as_secs())]
+    #[error("the dataplane did not answer within {} s; its log says what it is doing", .0.as_secs_f64())]
     Silent(Duration),
     /// It went away in the middle.
     #[error("the dataplane ended the connection before it answered ({0}); its log says why")]
     Lost(io::Error),
+    /// It listens, and does not take this connection.
+    #[error("the dataplane turned the connection away: {0}")]
+    TurnedAway(String),
     /// It speaks another version of the messages.
     #[error(
         "the dataplane (version {version}) speaks version {theirs} of the messages, this control process version \
@@ -90,6 +95,7 @@ impl DataplaneError {
             DataplaneError::Unreachable { .. } => "unreachable",
             DataplaneError::Silent(_) => "silent",
             DataplaneError::Lost(_) => "lost",
+            DataplaneError::TurnedAway(_) => "turned-away",
             DataplaneError::Version { .. } => "version",
             DataplaneError::Garbage { .. } => "garbage",
             DataplaneError::TooLong(_) => "too-long",
@@ -99,7 +105,8 @@ impl DataplaneError {
     }
 
     /// The values of [`DataplaneError::kind`] that mean a missing answer; `refused` and `failed` are one.
-    pub const FAILURES: [&'static str; 6] = ["unreachable", "silent", "lost", "version", "garbage", "too-long"];
+    pub const FAILURES: [&'static str; 7] =
+        ["unreachable", "silent", "lost", "turned-away", "version", "garbage", "too-long"];
 }
 
 /// Where the dataplane is, and how to ask it.
@@ -236,7 +243,7 @@ impl Dataplane {
     }
 
     async fn converse(&self, line: &[u8]) -> Result<Response, DataplaneError> {
-        let stream = UnixStream::connect(&self.socket)
+        let stream = socket::connect(&self.socket)
             .await
             .map_err(|source| DataplaneError::Unreachable { socket: self.socket.clone(), source })?;
         let mut stream = BufReader::new(stream);
@@ -244,8 +251,14 @@ impl Dataplane {
         if greeting.knockplane != VERSION {
             return Err(DataplaneError::Version { theirs: greeting.knockplane, version: greeting.version });
         }
-        stream.get_mut().write_all(line).await.map_err(DataplaneError::Lost)?;
-        self.read(&mut stream).await
+        if let Some(reason) = greeting.refused {
+            return Err(DataplaneError::TurnedAway(reason));
+        }
+        match stream.get_mut().write_all(line).await {
+            Ok(()) => self.read(&mut stream).await,
+            // It may have said why before it ended the connection.
+            Err(error) => self.read(&mut stream).await.map_err(|_| DataplaneError::Lost(error)),
+        }
     }
 
     async fn read<T: serde::de::DeserializeOwned>(
@@ -389,6 +402,28 @@ mod tests {
         let error = failure(says, true).await;
         assert!(matches!(&error, DataplaneError::Refused(_)), "{error:?}");
         assert_eq!(error.to_string(), "it is not in the list");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_turned_away_is_told_why() {
+        let says = &["{\"knockplane\":2,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
+        let error = failure(says, false).await;
+        assert_eq!(error.kind(), "turned-away");
+        assert_eq!(error.to_string(), "the dataplane turned the connection away: too many connections: try again");
+    }
+
+    #[tokio::test]
+    async fn what_is_said_before_the_request_was_taken_whole_is_told() {
+        let says = &[GREETING, "{\"response\":\"failed\",\"with\":{\"error\":\"it takes too much memory\"}}\n"];
+        let (_dir, dataplane) = peer(says, false);
+        let entry = NewEntry {
+            list: "a".into(),
+            address: AddressSet::from(IpAddr::from([192, 0, 2, 1])),
+            timeout: None,
+            comment: "x".repeat(8 << 20),
+        };
+        let error = dataplane.list_add(vec![entry]).await.unwrap_err();
+        assert_eq!(error.to_string(), "it takes too much memory", "{error:?}");
     }
 
     #[tokio::test]

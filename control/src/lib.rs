@@ -24,11 +24,11 @@ pub mod cli;
 pub mod daemon;
 pub mod dataplane;
 pub mod metrics;
-mod open;
 pub mod ready;
 pub mod rules;
 #[cfg(test)]
 mod sample;
+mod server;
 pub mod settings;
 mod socket;
 

@@ -9,8 +9,8 @@ use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSe
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{
     Counter, DoorSummary, Doors, DriftKind, FailureCount, FrameCount, Interface, InterfaceCounters, ListEntry,
-    ListOverview, ListSummary, Lists, LogStatus, LostLines, Metrics, Repairs, RingDrops, RuleMetrics, Rules, Status,
-    Visitor, Worker, WorkerMetrics,
+    ListOverview, ListSummary, Lists, LogStatus, LostLines, Metrics, PeersRefused, Repairs, RingDrops, RuleMetrics,
+    Rules, Status, Visitor, Worker, WorkerMetrics,
 };
 use knockplane_policy::word::Word;
 
@@ -210,6 +210,9 @@ pub(crate) fn metrics() -> Metrics {
         applied: 3,
         refused: 1,
         events_lost: 2,
+        peers_refused: [("evicted", 3), ("idle", 0)]
+            .map(|(reason, connections)| PeersRefused { reason: reason.into(), connections })
+            .into(),
     }
 }
 

@@ -6,11 +6,12 @@
 
 pub mod policy;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::{fmt, fs};
 
+use knockplane_limits::input;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -51,11 +52,11 @@ impl Settings {
     /// Reads the file.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// Everything that is wrong with it, or that others can change it.
     pub fn load(file: &Path) -> Result<Settings, Invalid> {
-        let text = fs::read_to_string(file).map_err(|error| {
-            let remedy = "write it, or name another file with --config";
-            Invalid { problems: vec![format!("{}: cannot be read: {error}; {remedy}", file.display())] }
+        let text = input::read_trusted_text(file, &input::CONFIGURATION).map_err(|error| {
+            let remedy = if error.is_not_found() { "; write it, or name another file with --config" } else { "" };
+            Invalid { problems: vec![format!("{}: {error}{remedy}", file.display())] }
         })?;
         Settings::parse(&text, file)
     }

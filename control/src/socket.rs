@@ -2,16 +2,20 @@
 //! at the end.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 
 /// Owner and group may change the firewall, nobody else.
 const MODE: u32 = 0o660;
+
+/// What is waited before a socket whose queue is full is tried again.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Removes the socket's file when it goes out of scope, if the file is still ours.
 #[derive(Debug)]
@@ -45,6 +49,20 @@ pub(crate) fn bind(path: &Path) -> anyhow::Result<(UnixListener, Removal)> {
     Ok((listener, removal))
 }
 
+/// Connects to a unix socket. If its queue of connections is full, as it is for a moment when many connect at once, tries
+/// again until the caller's patience ends.
+///
+/// # Errors
+/// If nobody listens, or not to us.
+pub(crate) async fn connect(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => tokio::time::sleep(AGAIN).await,
+            other => return other,
+        }
+    }
+}
+
 /// Removes what a killed process left behind.
 fn clear(path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
@@ -55,7 +73,7 @@ fn clear(path: &Path) -> anyhow::Result<()> {
     if !metadata.file_type().is_socket() {
         bail!("{shown} is in the way and no socket: remove it, or set another `socket` in [control]");
     }
-    match UnixStream::connect(path) {
+    match StdUnixStream::connect(path) {
         Ok(_) => bail!(
             "another control process answers on {shown}: stop it first (systemctl stop knockplane-control), or set \
              another `socket` in [control]"

@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use knockplane_engine::lists::FirstSteps;
+use knockplane_limits::input;
 use knockplane_policy::door;
 use knockplane_policy::settings::Settings;
 use serde::Deserialize;
@@ -169,12 +170,11 @@ impl Config {
     /// Reads and checks a file. Warns of one that tells everybody a passphrase.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first thing that is wrong with it, or that others can change it.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|error| ConfigError {
-            file: path.to_owned(),
-            place: None,
-            message: format!("cannot be read: {error}; name another one with --config"),
+        let text = input::read_trusted_text(path, &input::CONFIGURATION).map_err(|error| {
+            let remedy = if error.is_not_found() { "; name another one with --config" } else { "" };
+            ConfigError { file: path.to_owned(), place: None, message: format!("{error}{remedy}") }
         })?;
         let config = Self::parse(path, &text)?;
         let mode = fs::metadata(path).map(|metadata| metadata.mode()).unwrap_or_default();

@@ -29,6 +29,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Parser;
+use knockplane_limits::descriptors;
 use knockplane_log::{AT_EXIT, Format};
 use signal_hook::consts::SIGHUP;
 
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         knockplane_log::write(&format!("knockplane-dataplane: cannot start the log: {error}\n"));
         return RUNTIME.into();
     }
+    descriptors::raise();
     if let Err(error) = caught {
         return failed(RUNTIME, anyhow::Error::new(error).context("cannot catch signals"), Some(NOT_STARTED));
     }

@@ -9,7 +9,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
+use knockplane_limits::input;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::RuleSet;
 use rustix::fs::{FlockOperation, flock};
@@ -123,11 +124,10 @@ pub(crate) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> i
 /// The rules in a file.
 ///
 /// # Errors
-/// Every line that is wrong.
+/// Every line that is wrong, or that the file cannot be read or be changed by others.
 pub(crate) fn read_rules(path: &Path) -> anyhow::Result<Stored> {
-    let text = fs::read(path).with_context(|| {
-        format!("cannot read the rules in {}; `rules` in the configuration names them", path.display())
-    })?;
+    let text = input::read_trusted(path, &input::RULES)
+        .map_err(|error| anyhow!("{} (`rules` in the configuration) {error}", path.display()))?;
     let reading = rsc::read(&text);
     if !reading.problems.is_empty() {
         bail!("{}", rsc::report(&reading.problems, &path.display().to_string(), &text, false));

@@ -1,8 +1,8 @@
 //! The dataplane as a service manager meets it while it starts, before it touches an interface.
 
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 #[test]
@@ -23,27 +23,36 @@ fn a_passphrase_that_everybody_can_read_is_warned_of() {
     assert_eq!(told(0o600), "");
 }
 
-/// Its rules are a pipe, so that it starts for as long as nobody writes them.
+/// Its rules are long, so that it reads them for a while.
 #[test]
 fn a_reload_that_comes_while_it_starts_does_not_end_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let [file, rules] = ["knockplane.toml", "rules.rsc"].map(|name| folder.path().join(name));
     let text = "[dataplane]\noutside = 'a'\ninside = 'b'\nrules = 'rules.rsc'\nstate-dir = '.'\nsocket = 'd.sock'\n\
                 list-capacity = 1000\n";
-    fs::write(&file, text).expect("the configuration");
-    assert!(Command::new("mkfifo").arg(&rules).status().expect("mkfifo").success());
-    let dataplane = Command::new(env!("CARGO_BIN_EXE_knockplane-dataplane"))
+    write(&file, text);
+    let address = |number: u32| std::net::Ipv4Addr::from_bits(0x0a00_0000 + number);
+    let entries: String = (0..200_000).map(|number| format!("add list=a address={}\n", address(number))).collect();
+    write(&rules, &format!("/ip firewall address-list\n{entries}/ip firewall filter\nadd chain=input nonsense=1\n"));
+    let mut dataplane = Command::new(env!("CARGO_BIN_EXE_knockplane-dataplane"))
         .arg("--config")
         .arg(&file)
         .stderr(Stdio::piped())
         .spawn()
         .expect("it starts");
-    // Opens once the dataplane reads.
-    let mut rules = File::options().write(true).open(&rules).expect("the pipe");
+    // SigCgt is the mask of caught signals (proc_pid_status(5)); the lowest bit is SIGHUP's.
+    let status = format!("/proc/{}/status", dataplane.id());
+    let catches_hangup = || {
+        let status = fs::read_to_string(&status).expect("it runs");
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask").trim();
+        u64::from_str_radix(mask, 16).expect("a mask") & 1 == 1
+    };
+    while !catches_hangup() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
     let kill = Command::new("kill").args(["-s", "HUP", &dataplane.id().to_string()]).status().expect("kill");
     assert!(kill.success());
-    rules.write_all(b"/ip firewall filter\nadd chain=input nonsense=1\n").expect("somebody reads");
-    drop(rules);
+    assert_eq!(dataplane.try_wait().expect("known"), None, "it is still reading its rules");
     let output = dataplane.wait_with_output().expect("it ends");
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{told}");
@@ -82,5 +91,73 @@ fn an_output_that_fails_is_an_exit_code_and_no_panic() {
             let status = run(&bad, check).stderr(stderr).status().expect("it runs");
             assert_eq!(status.code(), Some(3), "{check:?}: {status}");
         }
+    }
+}
+
+/// What a dataplane says that is to check a configuration with these rules beside it.
+fn check(file: &Path) -> (Option<i32>, String) {
+    let mut check = Command::new("timeout");
+    check.arg("60").arg(env!("CARGO_BIN_EXE_knockplane-dataplane")).arg("--check").arg("--config").arg(file);
+    let output = check.output().expect("it runs");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Writes a file that only its owner can change, whatever the umask is.
+fn write(file: &Path, text: &str) {
+    fs::write(file, text).expect("written");
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("its owner is asked");
+}
+
+#[test]
+fn a_configuration_or_rules_that_others_can_change_are_refused_with_the_remedy() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [file, rules] = ["knockplane.toml", "rules.rsc"].map(|name| folder.path().join(name));
+    write(&file, "[dataplane]\noutside = 'a'\ninside = 'b'\nrules = 'rules.rsc'\n");
+    write(&rules, "/ip firewall filter\nadd chain=input action=drop\n");
+    let refused = |expected: &str| {
+        let (code, told) = check(&file);
+        assert_eq!(code, Some(3), "{told}");
+        assert!(told.contains(expected), "{expected:?} in: {told}");
+    };
+    assert_eq!(check(&file).0, Some(0));
+    for path in [&file, &rules] {
+        for mode in [0o666, 0o620, 0o602] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set");
+            refused(&format!("run: chmod go-w {}", path.display()));
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(0o640)).expect("set");
+        std::os::unix::fs::chown(path, Some(4711), None).expect("the tests run as root");
+        refused(&format!("belongs to user 4711, who could change it; run: chown 0 {}", path.display()));
+        std::os::unix::fs::chown(path, Some(0), None).expect("given back");
+    }
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("set");
+    refused(&format!("run: chmod go-w {}", folder.path().display()));
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).expect("set");
+    assert_eq!(check(&file).0, Some(0));
+}
+
+#[test]
+fn a_configuration_or_rules_that_are_no_file_or_endless_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("knockplane.toml");
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    let long = folder.path().join("long");
+    write(&long, "");
+    File::options().write(true).open(&long).and_then(|file| file.set_len((64 << 20) + 1)).expect("a sparse file");
+    for (path, expected) in [
+        (Path::new("/dev/zero"), "is no regular file"),
+        (&pipe, "is no regular file"),
+        (folder.path(), "cannot be read: it is a directory; name a file"),
+        (&folder.path().join("none"), "cannot be read: No such file"),
+        (&long, "the limit for"),
+    ] {
+        let (code, told) = check(path);
+        assert_eq!(code, Some(3), "{path:?}: {told}");
+        assert!(told.contains(expected), "{expected:?} in: {told}");
+        write(&file, &format!("[dataplane]\noutside = 'a'\ninside = 'b'\nrules = '{}'\n", path.display()));
+        let (code, told) = check(&file);
+        assert_eq!(code, Some(3), "{path:?}: {told}");
+        assert!(told.contains(expected), "{expected:?} in: {told}");
     }
 }

@@ -4,6 +4,7 @@ use std::env;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -74,8 +75,8 @@ impl<'t> Filter<'t> {
     /// If they do not get ready, with what they said.
     pub fn start(topology: &'t Topology, options: &FilterOptions) -> anyhow::Result<Self> {
         let folder = Folder::make(topology.filter.name())?;
-        fs::write(folder.0.join("rules.rsc"), &options.rules)?;
-        fs::write(folder.0.join("knockplane.toml"), configuration(&folder.0, options))?;
+        write(&folder.0.join("rules.rsc"), &options.rules)?;
+        write(&folder.0.join("knockplane.toml"), &configuration(&folder.0, options))?;
         let dataplane = start(topology, &folder.0, "knockplane-dataplane")?;
         let control = start(topology, &folder.0, "knockplane-control")?;
         let mut filter = Filter { control, dataplane, folder, topology };
@@ -214,6 +215,7 @@ impl Folder {
     pub fn make(name: &str) -> anyhow::Result<Self> {
         let folder = env::temp_dir().join(name);
         fs::create_dir_all(&folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
         Ok(Folder(folder))
     }
 }
@@ -233,6 +235,12 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     // target/PROFILE/demo, or target/PROFILE/deps/test-1234.
     let found = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
     found.with_context(|| format!("{name} is not built beside {}; run: cargo build --workspace", own.display()))
+}
+
+/// Writes a file that only its owner can change, whatever the umask is: the processes read no other.
+fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(file, text)?;
+    Ok(fs::set_permissions(file, fs::Permissions::from_mode(0o644))?)
 }
 
 fn start(topology: &Topology, folder: &Path, program: &str) -> anyhow::Result<Process> {

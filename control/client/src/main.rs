@@ -27,15 +27,13 @@ use std::process::ExitCode;
 use std::thread;
 
 use clap::Parser;
+use knockplane_limits::input::{InputError, SHARED_PROFILE};
 
 use crate::cli::{Cli, Target};
 use crate::output::{answer, complain};
 use crate::plan::{Plan, UsageError};
 use crate::profiles::{ProfileError, Profiles};
 use crate::send::Sender;
-
-/// Bytes of a line from standard input that are read: a profile of dozens of the longest passphrases.
-const MAX_LINE: u64 = 4 << 20;
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -117,11 +115,15 @@ fn about_profiles(cli: &Cli) -> anyhow::Result<Option<String>> {
     }))
 }
 
-/// The first line of standard input, as far as a profile can go.
+/// The first line of standard input, if it is no longer than a profile can be.
 fn line_from_input() -> anyhow::Result<String> {
+    let limit = SHARED_PROFILE;
     let mut line = String::new();
-    let read = io::stdin().lock().take(MAX_LINE).read_line(&mut line);
+    let read = io::stdin().lock().take(limit.bytes + 1).read_line(&mut line);
     read.map_err(|error| anyhow::anyhow!("cannot read a line from standard input: {error}"))?;
+    if line.len() as u64 > limit.bytes {
+        anyhow::bail!("the line from standard input {}", InputError::TooLong(limit));
+    }
     Ok(line)
 }
 

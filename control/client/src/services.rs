@@ -4,8 +4,10 @@
 //! A reader of our own, because the standard library has no getservbyname and calling libc's needs `unsafe`.
 
 use std::cell::OnceCell;
+use std::env;
 use std::path::PathBuf;
-use std::{env, fs};
+
+use knockplane_limits::input;
 
 use crate::step::Transport;
 
@@ -26,7 +28,9 @@ impl Services {
     pub(crate) fn port(&self, name: &str, transport: Transport) -> Option<u16> {
         // An unreadable file is an empty one: the caller reports an unknown name, and a number always works.
         let text = self.text.get_or_init(|| {
-            fs::read(path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+            input::read(&path(), &input::SERVICES)
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+                .unwrap_or_default()
         });
         let mut other = None;
         for (port, protocol) in text.lines().filter_map(|line| entry_named(line, name)) {

@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use knockplane_limits::refusal::Refusal;
 use knockplane_policy::rsc::Problem;
-use knockplane_policy::wire::MAX_LINE;
 use serde::Serialize;
 
 use crate::dataplane::DataplaneError;
@@ -46,6 +46,21 @@ impl Failure {
         Failure { status: StatusCode::UNPROCESSABLE_ENTITY, body: Body { error, problems } }
     }
 
+    /// 413: the body is longer than its path allows.
+    pub fn too_long(longest: usize) -> Self {
+        let remedy = "only rules and entries may be long: split the file";
+        Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the request has more than {longest} bytes: {remedy}"))
+    }
+
+    /// 408 or 503: a limit on time, connections or memory.
+    pub fn refused(refusal: Refusal) -> Self {
+        let status = match refusal {
+            Refusal::SlowRequest => StatusCode::REQUEST_TIMEOUT,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Failure::new(status, refusal.sentence())
+    }
+
     /// 500: a defect of this process.
     pub fn internal(error: &dyn Display) -> Self {
         Failure::new(StatusCode::INTERNAL_SERVER_ERROR, format!("this is a defect of knockplane-control: {error}"))
@@ -69,7 +84,9 @@ impl From<DataplaneError> for Failure {
             DataplaneError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
             DataplaneError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             DataplaneError::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            DataplaneError::Unreachable { .. } | DataplaneError::Lost(_) => StatusCode::SERVICE_UNAVAILABLE,
+            DataplaneError::Unreachable { .. } | DataplaneError::Lost(_) | DataplaneError::TurnedAway(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             DataplaneError::Silent(_) => StatusCode::GATEWAY_TIMEOUT,
             DataplaneError::Version { .. } | DataplaneError::Garbage { .. } => StatusCode::BAD_GATEWAY,
         };
@@ -79,13 +96,7 @@ impl From<DataplaneError> for Failure {
 
 impl From<JsonRejection> for Failure {
     fn from(rejection: JsonRejection) -> Self {
-        match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Failure::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the request has more than the {MAX_LINE} bytes that the dataplane takes: split the file"),
-            ),
-            status => Failure::new(status, rejection.body_text()),
-        }
+        Failure::new(rejection.status(), rejection.body_text())
     }
 }
 

@@ -25,8 +25,9 @@ pub mod failure;
 pub mod messages;
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{StatusCode, Uri, header};
@@ -37,8 +38,9 @@ use axum::{Json, Router};
 use knockplane_log::target;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
-use knockplane_policy::wire::{self, Doors, Lists, MAX_LINE, NewEntry, Reloaded, Rules};
+use knockplane_policy::wire::{self, Doors, Lists, NewEntry, Reloaded, Rules};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::failure::Failure;
@@ -48,6 +50,8 @@ use self::messages::{
 };
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
+use crate::server::body::{self, Bodies};
+use crate::server::latest::Latest;
 use crate::{log_status, ready, rules};
 
 /// What the handlers share.
@@ -57,22 +61,32 @@ pub struct App {
     pub dataplane: Dataplane,
     /// What the control process counts.
     pub metrics: Metrics,
+    /// The page of those who ask for metrics at the same time.
+    page: Latest<Bytes>,
+    /// What those who ask for readiness at the same time are told.
+    ready: Latest<Result<(), String>>,
 }
 
-/// Questions that everybody can have asked of the dataplane at once. It takes 16 connections: the others are for operators.
-const MAX_TURNS: usize = 4;
+/// Questions of operators that are with the dataplane at once; others wait. The dataplane takes 32 connections of one
+/// user, and metrics, health and the watch take one each.
+const MAX_TURNS: usize = 16;
+
+/// How long a readiness probe may take; probes commonly give up after a second.
+const READY_WITHIN: Duration = Duration::from_millis(800);
+
+/// How long the dataplane may take for metrics. Prometheus gives up after 10 s by default.
+const METRICS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Metrics and health.
 pub fn open(app: Arc<App>) -> Router {
-    let turns = Arc::new(Semaphore::new(MAX_TURNS));
-    let asking = asking_routes().route_layer(from_fn_with_state(turns, in_turn));
-    Router::new().merge(asking).merge(healthz_route()).fallback(not_found).with_state(app)
+    open_routes().fallback(not_found).with_state(app)
 }
 
 /// Everything.
 pub fn whole(app: Arc<App>) -> Router {
-    asking_routes()
-        .merge(healthz_route())
+    let turns = Arc::new(Semaphore::new(MAX_TURNS));
+    let bodies = Arc::new(Bodies::default());
+    Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/workers", get(workers))
         .route("/api/v1/rules", get(running_rules))
@@ -82,18 +96,18 @@ pub fn whole(app: Arc<App>) -> Router {
         .route("/api/v1/apply", post(apply))
         .route("/api/v1/lists/{list}", post(list_add).delete(list_flush))
         .route("/api/v1/lists/{list}/{address}", delete(list_remove))
+        // From the last to the first: the body is read before the turn is waited for.
+        .route_layer(from_fn_with_state(turns, in_turn))
+        .route_layer(from_fn_with_state(bodies, body::bounded))
+        .merge(open_routes())
         .fallback(not_found)
-        .layer(DefaultBodyLimit::max(MAX_LINE))
+        .layer(DefaultBodyLimit::disable())
         .with_state(app)
 }
 
-/// What is open to everybody and asks the dataplane.
-fn asking_routes() -> Router<Arc<App>> {
-    Router::new().route("/readyz", get(readyz)).route("/metrics", get(scrape))
-}
-
-fn healthz_route() -> Router<Arc<App>> {
-    Router::new().route("/healthz", get(async || "ok\n"))
+/// What is open to everybody.
+fn open_routes() -> Router<Arc<App>> {
+    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz)).route("/metrics", get(scrape))
 }
 
 /// Waits until few enough are at it.
@@ -104,19 +118,22 @@ async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Ne
 }
 
 async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, (StatusCode, String)> {
-    let reason = match app.ask(app.dataplane.status()).await {
-        Ok(status) => ready::check(&status).err(),
-        Err(error) => Some(error.to_string()),
-    };
-    match reason {
-        None => Ok("ready\n"),
-        Some(reason) => Err((StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"))),
-    }
+    let asked = app.ready.get(async || match app.ask(app.dataplane.status()).await {
+        Ok(status) => ready::check(&status),
+        Err(error) => Err(error.to_string()),
+    });
+    let ready = timeout(READY_WITHIN, asked).await.unwrap_or_else(|_| Err(app.silent(READY_WITHIN).to_string()));
+    ready.map(|()| "ready\n").map_err(|reason| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")))
 }
 
 async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let answer = app.ask(app.dataplane.metrics()).await.ok();
-    let text = app.metrics.render(answer.as_ref(), &log_status(), SystemTime::now());
+    let page =
+        |answer: Option<&wire::Metrics>| Bytes::from(app.metrics.render(answer, &log_status(), SystemTime::now()));
+    let asked = app.page.get(async || page(app.ask(app.dataplane.metrics()).await.ok().as_ref()));
+    let text = timeout(METRICS_WITHIN, asked).await.unwrap_or_else(|_| {
+        app.silent(METRICS_WITHIN);
+        page(None)
+    });
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }
 
@@ -286,6 +303,18 @@ async fn not_found(uri: Uri) -> Failure {
 }
 
 impl App {
+    /// Over this dataplane.
+    pub fn new(dataplane: Dataplane, metrics: Metrics) -> Self {
+        App { dataplane, metrics, page: Latest::default(), ready: Latest::default() }
+    }
+
+    /// Counts a question that was given up after so long.
+    fn silent(&self, within: Duration) -> DataplaneError {
+        let error = DataplaneError::Silent(within);
+        self.metrics.request_failed(&error);
+        error
+    }
+
     /// Waits for the dataplane's answer and counts a missing one.
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, DataplaneError>>) -> Result<T, DataplaneError> {
         answer.await.inspect_err(|error| self.metrics.request_failed(error))
@@ -302,7 +331,7 @@ impl App {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::{Body, Bytes};
+    use axum::body::Body;
     use axum::http::{Method, Request};
     use http_body_util::BodyExt;
     use tower::ServiceExt;
@@ -311,7 +340,7 @@ mod tests {
 
     /// A control process whose dataplane is away.
     fn app() -> Arc<App> {
-        Arc::new(App { dataplane: Dataplane::new("/nonexistent/dataplane.sock"), metrics: Metrics::default() })
+        Arc::new(App::new(Dataplane::new("/nonexistent/dataplane.sock"), Metrics::default()))
     }
 
     async fn send(router: Router, method: Method, path: &str, body: &str) -> (StatusCode, String) {
@@ -331,27 +360,53 @@ mod tests {
         send(router, Method::GET, path, "").await
     }
 
-    #[tokio::test]
-    async fn however_many_ask_for_metrics_the_dataplane_has_room_for_operators() {
+    /// A dataplane that takes connections and never says a word.
+    fn silent() -> (tempfile::TempDir, tokio::net::UnixListener, Arc<App>) {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("dataplane.sock");
         let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        let app = Arc::new(App { dataplane: Dataplane::new(socket), metrics: Metrics::default() });
-        let open = open(app.clone());
-        for path in ["/metrics", "/readyz"].repeat(MAX_TURNS) {
-            tokio::spawn(send(open.clone(), Method::GET, path, ""));
+        (dir, listener, Arc::new(App::new(Dataplane::new(socket), Metrics::default())))
+    }
+
+    #[tokio::test]
+    async fn however_many_ask_at_once_the_dataplane_is_asked_once() {
+        let (_dir, listener, app) = silent();
+        for path in ["/metrics", "/readyz"].repeat(100) {
+            tokio::spawn(send(open(app.clone()), Method::GET, path, ""));
         }
         let mut held = Vec::new();
-        let mut come = async || {
-            let pause = std::time::Duration::from_millis(300);
-            while let Ok(caller) = tokio::time::timeout(pause, listener.accept()).await {
-                held.push(caller.unwrap());
-            }
-            held.len()
-        };
-        assert_eq!(come().await, MAX_TURNS);
-        tokio::spawn(send(whole(app), Method::GET, "/readyz", ""));
-        assert_eq!(come().await, MAX_TURNS + 1);
+        let pause = Duration::from_millis(300);
+        while let Ok(caller) = timeout(pause, listener.accept()).await {
+            held.push(caller.unwrap());
+        }
+        assert_eq!(held.len(), 2, "once for each page");
+    }
+
+    #[tokio::test]
+    async fn operators_ask_a_bounded_number_of_questions_at_once() {
+        let (_dir, listener, app) = silent();
+        let whole = whole(app);
+        for _ in 0..3 * MAX_TURNS {
+            tokio::spawn(send(whole.clone(), Method::GET, "/api/v1/status", ""));
+        }
+        let mut held = Vec::new();
+        let pause = Duration::from_millis(300);
+        while let Ok(caller) = timeout(pause, listener.accept()).await {
+            held.push(caller.unwrap());
+        }
+        assert_eq!(held.len(), MAX_TURNS);
+    }
+
+    #[tokio::test]
+    async fn readiness_does_not_wait_for_a_dataplane_that_hangs() {
+        let (_dir, _listener, app) = silent();
+        let began = Instant::now();
+        let (status, reason) = get_of(open(app.clone()), "/readyz").await;
+        assert!(began.elapsed() < METRICS_WITHIN, "{:?}", began.elapsed());
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(reason.starts_with("the dataplane did not answer within 0.8 s"), "{reason}");
+        let text = app.metrics.render(None, &log_status(), SystemTime::now());
+        assert!(text.contains("failures_total{reason=\"silent\"} 1\n"), "{text}");
     }
 
     #[tokio::test]
@@ -394,10 +449,14 @@ mod tests {
 
     #[tokio::test]
     async fn too_long_a_request_says_what_to_do() {
-        let router = Router::new().route("/", post(list_import)).layer(DefaultBodyLimit::max(10)).with_state(app());
-        let (status, body) = send(router, Method::POST, "/", r#"{"entries":[]}"#).await;
-        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
-        assert!(body.contains("split the file"), "{body}");
+        let body = " ".repeat(wire::MAX_SHORT_LINE + 1);
+        for path in ["/api/v1/lists/a", "/api/v1/reload"] {
+            let (status, answer) = send(whole(app()), Method::POST, path, &body).await;
+            assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+            assert!(answer.contains("more than 65536 bytes") && answer.contains("split the file"), "{answer}");
+        }
+        let (status, answer) = send(whole(app()), Method::POST, "/api/v1/lists", &body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "entries may be long: {answer}");
     }
 
     #[tokio::test]

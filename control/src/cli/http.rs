@@ -4,19 +4,22 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use knockplane_policy::wire::MAX_LINE;
 use serde::Deserialize;
-use tokio::net::UnixStream;
 
 use crate::dataplane::DataplaneError;
+use crate::socket;
 
 /// How long an answer may take: longer than the control process gives the dataplane for its slowest one, so that the
 /// control process is the one that says what is wrong.
 const ANSWER_WITHIN: Duration = Duration::from_secs(70);
+
+/// Bytes of an answer at most: one line of the dataplane's, and what the control process adds.
+const MAX_ANSWER: usize = MAX_LINE + (1 << 20);
 
 /// Why there is no answer to work with.
 #[derive(Debug, thiserror::Error)]
@@ -72,13 +75,14 @@ impl Client {
     }
 
     async fn converse(&self, request: Request<Full<Bytes>>) -> Result<Bytes, Trouble> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
+        let stream = socket::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.stranger(&error))?;
         let connection = tokio::spawn(connection);
-        let answer = sender.send_request(request).await.map_err(|error| self.stranger(&error))?;
+        let answer = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
         let status = answer.status();
-        let body = answer.into_body().collect().await.map_err(|error| self.stranger(&error))?.to_bytes();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| self.stranger(&*error))?.to_bytes();
         connection.abort();
         if status.is_success() { Ok(body) } else { Err(Trouble::Refused(status, reason(status, &body))) }
     }
@@ -92,6 +96,18 @@ impl Client {
             "cannot reach knockplane-control at {} ({error}): {remedy}",
             self.socket.display()
         ))
+    }
+
+    /// What became of a request that was sent, and not answered.
+    fn broken(&self, error: &hyper::Error) -> Trouble {
+        match error.is_parse() {
+            true => self.stranger(error),
+            false => Trouble::Unreachable(format!(
+                "knockplane-control at {} ended the connection before it answered ({error}): it has too many connections, or \
+                 stops; try again, its log says why",
+                self.socket.display()
+            )),
+        }
     }
 
     fn stranger(&self, error: &dyn std::fmt::Display) -> Trouble {

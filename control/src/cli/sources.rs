@@ -1,6 +1,5 @@
 //! Where rules, settings and lists come from when packets are tried on them: files and the command line, or what runs.
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ipnet::IpNet;
+use knockplane_limits::input;
 use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
@@ -60,7 +60,7 @@ impl Given {
     pub(super) fn put(&self, bench: &mut Bench<'_>) -> Result<(), Failed> {
         if let Some(file) = &self.lists {
             let invalid = |why: String| Failed::new(Exit::Invalid, format!("{}: {why}", file.display()));
-            let text = fs::read(file).map_err(|error| invalid(format!("it cannot be read: {error}")))?;
+            let text = input::read(file, &input::SAVED_LISTS).map_err(|error| invalid(format!("it {error}")))?;
             let lists: wire::Lists = serde_json::from_slice(&text)
                 .map_err(|error| invalid(format!("it is not what `knockctl show lists --json` prints: {error}")))?;
             if lists.truncated {

@@ -16,9 +16,10 @@ mod packets;
 mod sheet;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use knockplane_limits::refusal::Refusals;
 use knockplane_policy::wire::{self, LostLines};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts};
 
@@ -39,8 +40,15 @@ pub struct Metrics {
     last_reload_successful: IntGauge,
     apply_duration: Histogram,
     failures: IntCounterVec,
+    listeners: [(&'static str, Arc<Refusals>); 2],
     memory: Mutex<Memory>,
 }
+
+/// The listener for metrics and health, as a label.
+pub const METRICS_LISTENER: &str = "metrics";
+
+/// The operators' listener, as a label.
+pub const OPERATORS_LISTENER: &str = "operators";
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -54,6 +62,7 @@ impl Default for Metrics {
             )),
             apply_duration: sheet::valid(Histogram::with_opts(apply.buckets(APPLY_BUCKETS.to_vec()))),
             failures: sheet::valid(IntCounterVec::new(failures, &["reason"])),
+            listeners: [METRICS_LISTENER, OPERATORS_LISTENER].map(|listener| (listener, Arc::default())),
             memory: Mutex::default(),
         };
         metrics.last_reload_successful.set(1);
@@ -82,6 +91,12 @@ impl Metrics {
         if DataplaneError::FAILURES.contains(&error.kind()) {
             self.failures.with_label_values(&[error.kind()]).inc();
         }
+    }
+
+    /// Where a listener counts the connections that a limit refused or closed.
+    pub(crate) fn refusals(&self, listener: &str) -> Arc<Refusals> {
+        let counted = self.listeners.iter().find(|(name, _)| *name == listener);
+        counted.map(|(_, refusals)| Arc::clone(refusals)).unwrap_or_default()
     }
 
     /// The text of one scrape; `answer` is the dataplane's, if there is one, and `log` the control process's.
@@ -113,6 +128,16 @@ impl Metrics {
         };
         count_lost("control", log);
         reloads.with_label_values(&["invalid"]).inc_by(self.reloads_invalid.load(Ordering::Relaxed));
+        let refused = sheet.counter(
+            "control_connections_refused_total",
+            "Connections to the control process that a limit refused or closed.",
+            &["listener", "reason"],
+        );
+        for (listener, refusals) in &self.listeners {
+            for (refusal, connections) in refusals.counts() {
+                refused.with_label_values(&[listener, refusal.name()]).inc_by(connections);
+            }
+        }
         if let Some(answer) = answer {
             count_lost("dataplane", &answer.status.log);
             build.with_label_values(&["dataplane", &answer.status.version]).set(1.0);
@@ -130,6 +155,8 @@ impl Metrics {
 mod tests {
     use std::io::Write;
     use std::process::{Command, Stdio};
+
+    use knockplane_limits::refusal::Refusal;
 
     use super::*;
     use crate::sample;
@@ -175,6 +202,12 @@ mod tests {
         has(&text, "knockplane_config_last_reload_successful 0");
         has(&text, "knockplane_dataplane_request_failures_total{reason=\"silent\"} 1");
         has(&text, "knockplane_dataplane_request_failures_total{reason=\"unreachable\"} 0");
+        for listener in ["metrics", "operators"] {
+            for refusal in Refusal::ALL {
+                let labels = format!("listener=\"{listener}\",reason=\"{}\"", refusal.name());
+                has(&text, &format!("knockplane_control_connections_refused_total{{{labels}}} 0"));
+            }
+        }
         assert!(!text.contains("rx_packets"), "{text}");
     }
 
@@ -228,6 +261,8 @@ mod tests {
             "knockplane_events_lost_total 2",
             "knockplane_log_lines_lost_total{kind=\"packet\",process=\"dataplane\"} 4310",
             "knockplane_log_lines_lost_total{kind=\"door\",process=\"control\"} 0",
+            "knockplane_dataplane_connections_refused_total{reason=\"evicted\"} 3",
+            "knockplane_dataplane_connections_refused_total{reason=\"idle\"} 0",
         ] {
             has(&text, line);
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use knockplane_policy::packet::Side;
 use knockplane_policy::rule::BuiltinChain;
 use knockplane_policy::wire::{
-    Counter, DoorSummary, DriftKind, Interface, InterfaceCounters, ListSummary, Metrics, RuleMetrics, Status, Worker,
-    WorkerMetrics,
+    Counter, DoorSummary, DriftKind, Interface, InterfaceCounters, ListSummary, Metrics, PeersRefused, RuleMetrics,
+    Status, Worker, WorkerMetrics,
 };
 use knockplane_policy::word::Word;
 
@@ -48,6 +48,14 @@ fn process(sheet: &Sheet, answer: &Metrics, memory: &Memory) {
     );
     sheet.value("rules", "Rules that run.", status.rules as f64);
     sheet.count("events_lost_total", "Events of the workers that did not fit the manager's queue.", answer.events_lost);
+    let refused = sheet.counter(
+        "dataplane_connections_refused_total",
+        "Connections to the dataplane's socket that a limit refused or closed.",
+        &["reason"],
+    );
+    for PeersRefused { reason, connections } in &answer.peers_refused {
+        refused.with_label_values(&[reason]).inc_by(*connections);
+    }
 }
 
 fn interfaces(sheet: &Sheet, status: &Status) {

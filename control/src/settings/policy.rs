@@ -1,9 +1,9 @@
 //! The section `[policy]` of the configuration file and its doors, for packets that are tried offline. The rest of the
 //! file is left to the processes that it is for.
 
-use std::fs;
 use std::path::Path;
 
+use knockplane_limits::input;
 use knockplane_policy::door;
 use knockplane_policy::settings::Settings;
 use serde::Deserialize;
@@ -26,8 +26,8 @@ struct File {
 /// The first thing that is wrong with it.
 pub fn load(file: &Path) -> Result<Settings, Invalid> {
     let name = file.display();
-    let text = fs::read_to_string(file)
-        .map_err(|error| Invalid { problems: vec![format!("{name}: cannot be read: {error}")] })?;
+    let text = input::read_text(file, &input::CONFIGURATION)
+        .map_err(|error| Invalid { problems: vec![format!("{name}: {error}")] })?;
     parse(&text, &name.to_string())
 }
 

@@ -1,7 +1,9 @@
 //! The messages between the dataplane and the control process: one JSON value a line over a unix stream socket.
 //!
 //! The dataplane greets with [`Greeting`]; then every [`Request`] line is answered by one [`Response`] line, in order.
-//! The dataplane checks the peer's credentials before it greets. A line longer than [`MAX_LINE`] ends the connection.
+//! The dataplane checks the peer's credentials before it greets. A peer that it turns away gets a greeting that says why,
+//! and the connection ends. A line longer than [`longest_line`] is answered with [`Response::Refused`], and the connection
+//! ends too. `docs/limits.md` has the other limits.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -22,6 +24,24 @@ pub const VERSION: u32 = 3;
 /// Longest line in bytes: two million entries of lists, each with a comment.
 pub const MAX_LINE: usize = 256 << 20;
 
+/// Longest line in bytes of a request that carries neither rules nor entries of lists.
+pub const MAX_SHORT_LINE: usize = 64 << 10;
+
+/// The longest line in bytes that a request may be, by its first bytes: [`MAX_LINE`] for rules and entries of lists, which
+/// begin with their tag, [`MAX_SHORT_LINE`] for all others.
+pub fn longest_line(begin: &[u8]) -> usize {
+    let mut rest = begin;
+    for token in [&b"{"[..], b"\"request\"", b":"] {
+        match rest.trim_ascii_start().strip_prefix(token) {
+            Some(behind) => rest = behind,
+            None => return MAX_SHORT_LINE,
+        }
+    }
+    let rest = rest.trim_ascii_start();
+    let long = [&b"\"apply\""[..], b"\"list-add\""].iter().any(|tag| rest.starts_with(tag));
+    if long { MAX_LINE } else { MAX_SHORT_LINE }
+}
+
 /// First line the dataplane sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Greeting {
@@ -29,6 +49,9 @@ pub struct Greeting {
     pub knockplane: u32,
     /// Version of the dataplane's package.
     pub version: String,
+    /// Why the peer is turned away; the connection ends behind this line. `None` if requests are answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// What control asks.
@@ -598,6 +621,18 @@ pub struct Metrics {
     pub refused: u64,
     /// Events for the manager that did not fit its queue.
     pub events_lost: u64,
+    /// Connections to the dataplane's socket that a limit refused or closed since start, by every reason that there is.
+    #[serde(default)]
+    pub peers_refused: Vec<PeersRefused>,
+}
+
+/// Connections that a limit refused or closed for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeersRefused {
+    /// The reason, as `docs/limits.md` has it.
+    pub reason: String,
+    /// How many.
+    pub connections: u64,
 }
 
 /// What one worker counted.
@@ -681,5 +716,30 @@ mod tests {
             "up":true,"way_past":null}"#;
         let interface: Interface = serde_json::from_str(text).expect("what an older one says");
         assert!(interface.drift.is_empty() && interface.counters == InterfaceCounters::default());
+    }
+
+    #[test]
+    fn only_rules_and_entries_may_be_long() {
+        let long = [
+            "{\"request\":\"apply\",\"with\":{",
+            " { \"request\" :\t\"list-add\" }",
+            &serde_json::to_string(&Request::ListAdd { entries: Vec::new() }).unwrap(),
+            &serde_json::to_string(&Request::Apply { rules: Box::default(), source: String::new() }).unwrap(),
+        ];
+        for begin in long {
+            assert_eq!(longest_line(begin.as_bytes()), MAX_LINE, "{begin}");
+        }
+        let short = [
+            "",
+            "{",
+            "aaaa",
+            "{\"request\":\"status\"}",
+            "{\"request\":\"list-flush\"",
+            "{\"with\":{},\"request\":\"apply\"}",
+            "{\"request\":\"apply",
+        ];
+        for begin in short {
+            assert_eq!(longest_line(begin.as_bytes()), MAX_SHORT_LINE, "{begin}");
+        }
     }
 }

@@ -15,8 +15,8 @@ use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{
-    Interface, InterfaceCounters, LogStatus, LostLines, Metrics, Request, Response, Rules, Status, Worker,
-    WorkerMetrics,
+    Interface, InterfaceCounters, LogStatus, LostLines, Metrics, PeersRefused, Request, Response, Rules, Status,
+    Worker, WorkerMetrics,
 };
 
 use super::Manager;
@@ -230,6 +230,9 @@ impl Manager {
             refused: self.refused,
             events_lost: EventKind::ALL.iter().map(|kind| self.shared.events.lost(*kind)).sum::<u64>()
                 + self.shared.state.lists.untold(),
+            peers_refused: (self.listener.refusals.counts())
+                .map(|(refusal, connections)| PeersRefused { reason: refusal.name().to_owned(), connections })
+                .collect(),
         }
     }
 }

@@ -1,13 +1,30 @@
-//! One connection on the control socket: lines in, lines out, never blocking.
+//! One connection on the control socket: lines in, lines out, never blocking, in bounded memory.
+//!
+//! A request is read only after the answer before it has been taken, so that at most one answer waits in a connection. A
+//! turn ends after a few pieces or when its time is over, so that no peer keeps the manager to itself.
 
 use std::io::{self, Read as _, Write as _};
+use std::time::{Duration, Instant};
 
-use knockplane_policy::wire::{Greeting, MAX_LINE, Request, Response, VERSION};
+use knockplane_limits::admission::Activity;
+use knockplane_limits::refusal::Refusal;
+use knockplane_policy::wire::{Greeting, MAX_LINE, MAX_SHORT_LINE, Request, Response, VERSION, longest_line};
 use mio::net::UnixStream;
-use mio::{Interest, Registry, Token};
 
-/// Answers not yet taken by a peer that asks and does not read; beyond this it is closed.
-const MAX_UNSENT: usize = 2 * MAX_LINE;
+/// Pieces read and requests answered in one turn. Sixteen pieces are a mebibyte.
+const STEPS_A_TURN: usize = 16;
+
+/// Bytes read at once.
+const PIECE: usize = 64 << 10;
+
+/// How long a peer may ask for nothing. A person who types requests needs a while; control sends its one at once.
+const IDLE_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a short request may take to arrive. It fits the socket's buffer: only who sends it in parts needs any time.
+const SHORT_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long rules or entries may take to arrive, and any answer to be read: 256 MiB at 4 MiB/s. Control waits as long.
+const TRANSFER_WITHIN: Duration = Duration::from_secs(60);
 
 /// A peer that was greeted.
 pub(super) struct Connection {
@@ -18,45 +35,179 @@ pub(super) struct Connection {
     unsent: Vec<u8>,
     /// How much of `unsent` is sent.
     sent: usize,
-    /// The peer has said everything it will say.
-    ended: bool,
+    /// Nothing is read any more, and the connection ends once everything is sent.
+    refused: Option<Refusal>,
+    /// Requests answered.
+    answered: u64,
+    wait: Wait,
+    /// When it began to wait for that, and requests answered then.
+    since: (Duration, u64),
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// A request.
+    Request,
+    /// The rest of a request, which may be as long as this.
+    Rest(usize),
+    /// The peer, which has not read its answer.
+    Reader,
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// There is more to do.
+    More,
+    /// The peer is waited for.
+    Waiting,
+    /// The connection is over, perhaps because of a limit.
+    Over(Option<Refusal>),
+}
+
+/// Memory that a connection may take now, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// For a request, beyond [`MAX_SHORT_LINE`].
+    pub(super) request: usize,
+    /// Whether there is any for long answers.
+    pub(super) answer: bool,
+}
+
+/// What came of reading.
+enum Fill {
+    Some,
+    Nothing,
+    End,
+    Refused(Refusal),
 }
 
 impl Connection {
-    /// Takes the connection up; none if it is gone already.
-    pub(super) fn greet(mut stream: UnixStream, registry: &Registry, token: Token) -> Option<Self> {
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).ok()?;
-        let mut connection =
-            Connection { stream, received: Vec::new(), searched: 0, unsent: Vec::new(), sent: 0, ended: false };
-        connection.queue(&Greeting { knockplane: VERSION, version: env!("CARGO_PKG_VERSION").to_owned() });
-        connection.flush().then_some(connection)
+    /// Greets a peer whose requests will be answered.
+    pub(super) fn greet(stream: UnixStream, now: Duration) -> Self {
+        let mut connection = Connection {
+            stream,
+            received: Vec::new(),
+            searched: 0,
+            unsent: Vec::new(),
+            sent: 0,
+            refused: None,
+            answered: 0,
+            wait: Wait::Request,
+            since: (now, 0),
+        };
+        connection.queue(&greeting(None));
+        connection
     }
 
-    /// Reads what there is, answers each whole line, sends what the peer takes. False when the connection is over.
-    pub(super) fn serve(&mut self, mut answer: impl FnMut(Request) -> Response) -> bool {
-        loop {
+    pub(super) fn stream(&mut self) -> &mut UnixStream {
+        &mut self.stream
+    }
+
+    /// Sends what the peer takes, reads what there is, answers whole lines. `limit_hit` is told of a limit that does not
+    /// end the connection.
+    pub(super) fn turn(
+        &mut self,
+        room: Room,
+        until: Instant,
+        mut limit_hit: impl FnMut(Refusal),
+        mut answer: impl FnMut(Request) -> Response,
+    ) -> Turn {
+        for _ in 0..STEPS_A_TURN {
             if !self.flush() {
-                return false;
+                return Turn::Over(self.refused);
+            }
+            if self.sent < self.unsent.len() {
+                return Turn::Waiting;
+            }
+            if self.refused.is_some() {
+                return Turn::Over(self.refused);
+            }
+            if Instant::now() >= until {
+                return Turn::More;
             }
             let Some(line) = self.next_line() else {
-                let progress = self.received.len();
-                if !self.fill() {
-                    return false;
+                match self.fill(room) {
+                    Fill::Some => continue,
+                    Fill::Nothing => return Turn::Waiting,
+                    Fill::End => return Turn::Over(None),
+                    Fill::Refused(refusal) => {
+                        self.refuse(refusal);
+                        continue;
+                    }
                 }
-                if self.received.len() == progress {
-                    return !self.ended || self.sent < self.unsent.len();
-                }
-                continue;
             };
-            if self.unsent.len() - self.sent > MAX_UNSENT {
-                return false;
-            }
             let response = match serde_json::from_slice(&line) {
-                Ok(request) => answer(request),
+                Ok(request) if !room.answer && is_long(&request) => {
+                    limit_hit(Refusal::Memory);
+                    Response::Failed { error: Refusal::Memory.sentence().to_owned() }
+                }
+                Ok(request) => {
+                    drop(line);
+                    answer(request)
+                }
                 Err(error) => Response::Refused { error: format!("not a request of version {VERSION}: {error}") },
             };
+            self.answered += 1;
             self.queue(&response);
         }
+        Turn::More
+    }
+
+    /// Notes what the connection waits for, at a time of the manager's clock.
+    pub(super) fn note(&mut self, now: Duration) -> Activity {
+        let wait = match (self.sent < self.unsent.len(), self.received.is_empty()) {
+            (true, _) => Wait::Reader,
+            (false, false) => Wait::Rest(longest_line(&self.received)),
+            (false, true) => Wait::Request,
+        };
+        if wait != self.wait || self.answered != self.since.1 {
+            (self.wait, self.since) = (wait, (now, self.answered));
+        }
+        if wait == Wait::Request { Activity::Idle } else { Activity::Transfer }
+    }
+
+    /// The limit on time that the peer has exceeded, if it has.
+    pub(super) fn expired(&self, now: Duration) -> Option<Refusal> {
+        let (within, refusal) = match self.wait {
+            Wait::Request => (IDLE_WITHIN, Refusal::Idle),
+            Wait::Rest(MAX_SHORT_LINE) => (SHORT_WITHIN, Refusal::SlowRequest),
+            Wait::Rest(_) => (TRANSFER_WITHIN, Refusal::SlowRequest),
+            Wait::Reader => (TRANSFER_WITHIN, Refusal::SlowReader),
+        };
+        (now.saturating_sub(self.since.0) > within).then_some(refusal)
+    }
+
+    /// Tells the peer why the connection ends now, if it reads at all.
+    pub(super) fn farewell(mut self, refusal: Refusal) {
+        if self.sent == self.unsent.len() {
+            self.refuse(refusal);
+            self.flush();
+        }
+    }
+
+    /// Bytes of memory that it takes: requests, answers.
+    pub(super) fn memory(&self) -> [usize; 2] {
+        [self.received.len(), self.unsent.len()]
+    }
+
+    /// Answers with the limit that the peer has hit. What it has sent is forgotten.
+    fn refuse(&mut self, refusal: Refusal) {
+        let error = match (refusal, longest_line(&self.received)) {
+            (Refusal::TooLong, MAX_LINE) => format!("the request has more than {MAX_LINE} bytes: split the file"),
+            (Refusal::TooLong, longest) => format!(
+                "the request has more than {longest} bytes: only rules and entries may have more, in requests that begin \
+                 with {{\"request\":\"apply\" or {{\"request\":\"list-add\""
+            ),
+            _ => refusal.sentence().to_owned(),
+        };
+        (self.received, self.searched, self.refused) = (Vec::new(), 0, Some(refusal));
+        let response = match refusal {
+            Refusal::TooLong => Response::Refused { error },
+            _ => Response::Failed { error },
+        };
+        self.queue(&response);
     }
 
     /// Takes the next whole line off what was received.
@@ -70,22 +221,31 @@ impl Connection {
         Some(std::mem::replace(&mut self.received, rest))
     }
 
-    /// Reads a piece, if there is one. False if the peer is gone or its line too long.
-    fn fill(&mut self) -> bool {
-        let mut buffer = [0; 64 * 1024];
+    /// Reads a piece, if there is one and it may be kept.
+    fn fill(&mut self, room: Room) -> Fill {
+        let mut buffer = [0; PIECE];
         let read = loop {
             match self.stream.read(&mut buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 read => break read,
             }
         };
-        match read {
-            Ok(0) => self.ended = true,
-            Ok(count) => self.received.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return false,
+        let piece = match read {
+            Ok(0) => return Fill::End,
+            Ok(count) => &buffer[..count],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Fill::Nothing,
+            Err(_) => return Fill::End,
+        };
+        // The end of the line may be in this piece: only what stands before it is one request.
+        let line = self.received.len() + piece.iter().position(|byte| *byte == b'\n').unwrap_or(piece.len());
+        self.received.extend_from_slice(piece);
+        if line > longest_line(&self.received) {
+            return Fill::Refused(Refusal::TooLong);
         }
-        self.received.len() <= MAX_LINE
+        if line > MAX_SHORT_LINE && line - MAX_SHORT_LINE > room.request {
+            return Fill::Refused(Refusal::Memory);
+        }
+        Fill::Some
     }
 
     fn queue(&mut self, message: &impl serde::Serialize) {
@@ -104,8 +264,26 @@ impl Connection {
                 Err(_) => return false,
             }
         }
-        self.unsent.clear();
-        self.sent = 0;
+        // Frees the memory of a long answer.
+        (self.unsent, self.sent) = (Vec::new(), 0);
         true
     }
+}
+
+/// Tells a peer that it is turned away.
+pub(super) fn turn_away(mut stream: UnixStream, refusal: Refusal) {
+    if let Ok(mut line) = serde_json::to_vec(&greeting(Some(refusal.sentence().to_owned()))) {
+        line.push(b'\n');
+        // A new socket has room for a line; a peer that is gone does not read it.
+        let _ = stream.write(&line);
+    }
+}
+
+fn greeting(refused: Option<String>) -> Greeting {
+    Greeting { knockplane: VERSION, version: env!("CARGO_PKG_VERSION").to_owned(), refused }
+}
+
+/// Whether the answer may be long: it grows with what is known.
+fn is_long(request: &Request) -> bool {
+    matches!(request, Request::Rules | Request::Lists(_) | Request::Doors { .. } | Request::Metrics)
 }

@@ -5,20 +5,32 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use knockplane_limits::refusal::Refusals;
 use mio::net::{UnixListener, UnixStream};
 use rustix::process::{Uid, geteuid};
-
-/// Callers looked at in one go.
-const MAX_CALLERS: usize = 8;
 
 /// A unix socket that root, our own user and the configured users may talk to. Its file goes with it.
 pub(crate) struct Listener {
     pub(super) socket: UnixListener,
+    /// Connections that a limit refused or closed.
+    pub(super) refusals: Arc<Refusals>,
     path: PathBuf,
     inode: u64,
     uids: Vec<Uid>,
+}
+
+/// Who connects.
+pub(super) struct Caller {
+    pub(super) stream: UnixStream,
+    /// The peer's effective user id when it connected (unix(7), SO_PEERCRED).
+    pub(super) uid: Uid,
+    pub(super) pid: i32,
+    pub(super) allowed: bool,
+    /// Root and the dataplane's own user have connections reserved.
+    pub(super) privileged: bool,
 }
 
 impl Listener {
@@ -38,29 +50,27 @@ impl Listener {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         let mut allowed = vec![Uid::ROOT, geteuid()];
         allowed.extend(uids.iter().map(|uid| Uid::from_raw(*uid)));
-        Ok(Listener { socket, path: path.to_owned(), inode, uids: allowed })
+        Ok(Listener { socket, refusals: Arc::default(), path: path.to_owned(), inode, uids: allowed })
     }
 
-    /// Who came, at most `room` of them; the others, and strangers, are turned away. Looks at a few at a time, so that
-    /// strangers cannot keep the manager busy.
-    pub(super) fn accept(&self, room: usize) -> Vec<UnixStream> {
-        let mut accepted = Vec::new();
-        for _ in 0..MAX_CALLERS {
-            let Ok((stream, _)) = self.socket.accept() else { break };
-            match rustix::net::sockopt::socket_peercred(&stream) {
-                Ok(peer) if !self.uids.contains(&peer.uid) => {
-                    tracing::warn!(
-                        uid = peer.uid.as_raw(),
-                        pid = peer.pid.as_raw_nonzero(),
-                        "a stranger was turned away from the control socket"
-                    );
-                }
-                Ok(_) if accepted.len() == room => tracing::warn!("too many connections on the control socket"),
-                Ok(_) => accepted.push(stream),
-                Err(error) => tracing::warn!(%error, "a peer of the control socket cannot be identified"),
-            }
-        }
-        accepted
+    /// The next peer that connects; `None` if none waits.
+    ///
+    /// # Errors
+    /// If the system has no descriptor or memory for it, or does not say who it is.
+    pub(super) fn accept(&self) -> io::Result<Option<Caller>> {
+        let stream = match self.socket.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let peer = rustix::net::sockopt::socket_peercred(&stream)?;
+        Ok(Some(Caller {
+            stream,
+            uid: peer.uid,
+            pid: peer.pid.as_raw_nonzero().get(),
+            allowed: self.uids.contains(&peer.uid),
+            privileged: peer.uid == Uid::ROOT || peer.uid == geteuid(),
+        }))
     }
 }
 

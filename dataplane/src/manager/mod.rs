@@ -8,6 +8,7 @@
 mod adding;
 mod answer;
 mod connection;
+mod connections;
 mod doors;
 mod drift;
 mod events;
@@ -18,7 +19,6 @@ mod notes;
 mod page;
 mod reload;
 
-use std::collections::HashMap;
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process;
@@ -37,7 +37,7 @@ use mio::net::UnixStream;
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use self::connection::Connection;
+use self::connections::Connections;
 pub(crate) use self::drift::DriftState;
 pub(crate) use self::events::Unlogged;
 use self::heartbeat::HUNG;
@@ -50,8 +50,6 @@ use crate::counters::WorkerCounters;
 use crate::generation::Book;
 use crate::held::Held;
 use crate::idle::Waker;
-use crate::start;
-use crate::start::EVENT_QUEUE;
 use crate::store::Store;
 use crate::worker::Shared;
 
@@ -70,9 +68,6 @@ const FEW_FRAMES: u64 = 20;
 
 /// A core that takes less than this part of all frames is as good as free of them: 1 in 20.
 const SHARE: u64 = 20;
-
-/// Connections at once: control, and a few people with tools.
-const MAX_CONNECTIONS: usize = 16;
 
 /// A running worker, as the manager sees it.
 pub(crate) struct WorkerHandle {
@@ -125,51 +120,37 @@ impl Manager {
         let mut signals = signals().context("cannot catch signals")?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
 
-        let mut events = Events::with_capacity(64);
-        let mut connections = HashMap::<Token, Connection>::new();
-        let mut next_token = FIRST_CONNECTION;
+        let mut events = Events::with_capacity(128);
+        let mut connections = Connections::new(FIRST_CONNECTION, Arc::clone(&self.listener.refusals));
         let mut next_tick = Instant::now();
-        let mut callers = false;
         on_ready();
         loop {
-            match poll.poll(&mut events, Some(next_tick.saturating_duration_since(Instant::now()))) {
+            let pause = next_tick.saturating_duration_since(Instant::now());
+            match poll.poll(&mut events, Some(if connections.has_work() { Duration::ZERO } else { pause })) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
                 _ => {}
             }
             for event in &events {
                 match event.token() {
-                    LISTENER => callers = true,
+                    LISTENER => connections.callers_wait(),
                     SIGNALS => {
                         tracing::info!("stopping");
                         return self.stop();
                     }
-                    token => {
-                        if let Some(connection) = connections.get_mut(&token)
-                            && !connection.serve(|request| self.answer(request))
-                        {
-                            connections.remove(&token);
-                        }
-                    }
+                    token => connections.wake(token),
                 }
             }
             let tick = Instant::now() >= next_tick;
-            // Who did not get in at once is looked at again: the event comes only once.
-            if callers || tick {
-                callers = false;
-                for stream in self.listener.accept(MAX_CONNECTIONS - connections.len()) {
-                    let token = Token(next_token);
-                    next_token += 1;
-                    if let Some(connection) = Connection::greet(stream, poll.registry(), token) {
-                        connections.insert(token, connection);
-                    }
-                }
-            }
+            // Requests before newcomers: a connection whose request waits must not give way as an idle one.
+            connections.serve(|request| self.answer(request));
+            connections.accept(&self.listener, poll.registry(), tick);
             if hangup.swap(false, Relaxed) {
                 // What comes of it is in the log.
                 self.answer(Request::Reload);
             }
             if tick {
                 next_tick = Instant::now() + TICK;
+                connections.expire();
                 if let Err(error) = self.keep_house() {
                     self.stop()?;
                     return Err(error);

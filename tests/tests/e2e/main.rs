@@ -12,6 +12,7 @@
 //! | `log.rs`       | the log: what cannot be written costs lines and nothing else, and no kind displaces another |
 //! | `drift.rs`     | what changes under a running filter: interfaces, their settings, the host's; every frame accounted for |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
+//! | `limits.rs`    | peers of the listeners that ask nothing, slowly, too much, or do not read |
 //! | `judge/`       | the same packets under the same rules, judged by the kernel's nftables |
 //! | `nonsense.rs`  | frames that nobody would build, from both sides |
 //! | `scene.rs`     | what they share |
@@ -25,6 +26,7 @@ mod drift;
 mod end;
 mod judge;
 mod knocks;
+mod limits;
 mod log;
 mod nonsense;
 mod operator;

@@ -37,33 +37,33 @@ pub(super) fn check(profile: &Profile) -> Result<(), String> {
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\nerror: ")) }
 }
 
-/// Writes the file whole, or leaves it as it was. It is made if need be, for its owner alone; otherwise it stays open to
-/// whom it was.
+/// Writes the file whole, or leaves it as it was. It is its owner's alone afterwards, for it holds passphrases; so are
+/// the directories that are made for it.
 pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     // A link stays one: what it leads to is replaced.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.recursive(true).create(folder)?;
     }
     let mut beside = path.clone().into_os_string();
     beside.push(format!(".{}", process::id()));
     let beside = PathBuf::from(beside);
-    let written = write_beside(&beside, &path, text).and_then(|()| fs::rename(&beside, &path));
+    let written = write_beside(&beside, text).and_then(|()| fs::rename(&beside, &path));
     if written.is_err() {
         let _ = fs::remove_file(&beside);
     }
     written
 }
 
-fn write_beside(beside: &Path, path: &Path, text: &str) -> io::Result<()> {
+fn write_beside(beside: &Path, text: &str) -> io::Result<()> {
     let mut options = File::options();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(beside)?;
-    if let Ok(metadata) = fs::metadata(path) {
-        file.set_permissions(metadata.permissions())?;
-    }
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }

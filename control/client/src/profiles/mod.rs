@@ -26,6 +26,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use knockplane_limits::input;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -198,12 +199,15 @@ fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
     Err(D::Error::custom(format!("`{}` is no host: write a name or an address", host.escape_debug())))
 }
 
-/// What the file says; nothing if there is none.
+/// What the file says; nothing if there is none. It names a command that the user runs, and where the user's passphrases
+/// go: one that others can change is refused.
 fn text_of(path: &Path) -> Result<String, ProfileError> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        text => text.map_err(|error| ProfileError(format!("cannot read the profiles in {}: {error}", path.display()))),
+    // Without a file, nothing depends on who could make one.
+    if fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(String::new());
     }
+    let text = input::read_trusted_text(path, &input::PROFILES);
+    text.map_err(|error| ProfileError(format!("the file of profiles {} {error}", path.display())))
 }
 
 /// `~/.config/knocker/profiles.toml`, or where XDG has it.

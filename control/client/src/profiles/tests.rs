@@ -75,6 +75,11 @@ fn what_is_shared_is_added_without_its_command() {
     theirs().add(&mine.share("b").unwrap()).unwrap();
     let expected = Profile { then: None, ..mine.get("ssh-home").unwrap().clone() };
     assert_eq!(theirs().get("ssh-home"), Some(&expected));
+    #[cfg(unix)]
+    for (made, mode) in [(&*path, 0o600), (path.parent().unwrap(), 0o700)] {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(fs::metadata(made).unwrap().permissions().mode() & 0o777, mode, "{}", made.display());
+    }
     assert_eq!(theirs().list().lines().count(), 2);
     assert!(theirs().add(&line).unwrap_err().to_string().contains("another name"));
     assert!(mine.share("c").is_err());
@@ -121,7 +126,7 @@ fn a_host_that_cannot_be_printed_is_told_with_its_line() {
 
 #[cfg(unix)]
 #[test]
-fn adding_keeps_what_the_file_is_open_to_and_the_link_to_it() {
+fn adding_closes_the_file_to_others_and_keeps_the_link_to_it() {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     let (folder, path) = file(FILE.trim_end());
@@ -130,7 +135,7 @@ fn adding_keeps_what_the_file_is_open_to_and_the_link_to_it() {
     symlink(&path, &link).unwrap();
     Profiles::load(Some(&link)).unwrap().add(&share::with_sum("knocker://c@h/4321:udp=a%0Ab/")).unwrap();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let profiles = Profiles::load(Some(&path)).unwrap();
     assert_eq!(profiles.get("c").unwrap().steps, ["4321:udp=a\nb"]);
     assert!(profiles.get("b").is_some());

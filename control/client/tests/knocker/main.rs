@@ -2,6 +2,7 @@
 //! - `packets`, if it asserts what leaves: bytes, lengths, order, number;
 //! - `real_knock`, if it compares with Debian's `knock` client (package knockd);
 //! - `messages`, if it asserts an exit code or a sentence;
+//! - `profiles`, if it is about whose profiles are used;
 //! - `afterwards`, if it is about waiting for the port and running the command.
 //!
 //! The tests run as root on Linux: each has a network namespace of its own (`lab`), which vanishes with it.
@@ -11,4 +12,5 @@ mod afterwards;
 mod lab;
 mod messages;
 mod packets;
+mod profiles;
 mod real_knock;

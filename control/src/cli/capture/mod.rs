@@ -21,12 +21,18 @@ mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::rc::Rc;
 
+use knockplane_limits::input::{self, InputError};
 use knockplane_policy::time::Time;
 use pcap_parser::PcapError;
 use pcap_parser::nom;
+
+/// Bytes that tell whether a file is a capture; the longest header has fewer.
+const HEAD: u64 = 4096;
 
 /// A capture file, in memory.
 #[derive(Debug)]
@@ -83,13 +89,18 @@ impl fmt::Display for Broken {
 }
 
 impl Capture {
-    /// Reads the whole file.
+    /// Reads the whole file. What does not begin as a capture is not read further.
     ///
     /// # Errors
-    /// Why it cannot be read.
+    /// Why it cannot be read, or that it is no capture.
     pub(super) fn load(file: &Path) -> Result<Capture, Broken> {
-        let bytes = std::fs::read(file)
-            .map_err(|error| Broken { packet: None, message: format!("it cannot be read: {error}") })?;
+        let broken = |error: InputError| Broken { packet: None, message: format!("it {error}") };
+        let mut reader = File::open(file).map_err(|error| broken(error.into()))?;
+        let mut bytes = Vec::new();
+        reader.by_ref().take(HEAD).read_to_end(&mut bytes).map_err(|error| broken(error.into()))?;
+        let head = Capture { bytes };
+        head.records()?;
+        let bytes = input::read_from(head.bytes.chain(reader), &input::CAPTURE).map_err(broken)?;
         Ok(Capture { bytes })
     }
 

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use knockplane_limits::input::RULES;
 use knockplane_policy::rsc::{self, Finding, Reading, Severity, SkippedMenu};
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
@@ -154,14 +155,14 @@ fn failed(judgement: Judgement, json: bool) -> Failed {
 impl Source {
     /// Reads a file, or what standard input has if it is called `-`.
     fn open(file: &Path) -> Result<Source, Box<Judgement>> {
-        let (name, text) = input::read(file);
+        let (name, text) = input::read(file, &RULES);
         match text {
             Ok(text) => {
                 let reading = rsc::read(&text);
                 Ok(Source { name, text, reading })
             }
             Err(error) => {
-                let findings = Findings { errors: vec![format!("it cannot be read: {error}")], ..Findings::default() };
+                let findings = Findings { errors: vec![format!("it {error}")], ..Findings::default() };
                 Err(Box::new(Judgement { file: name, findings, ..Judgement::default() }))
             }
         }

@@ -20,6 +20,7 @@ mod shell;
 use std::path::PathBuf;
 
 use clap::Args;
+use knockplane_limits::input::KNOCKD;
 
 use super::output::complain;
 use super::table::{count, printable};
@@ -67,8 +68,8 @@ impl Told {
 
 /// The doors as text of a configuration file.
 pub(super) fn run(import: &Import) -> Result<String, Failed> {
-    let (file, text) = input::read(&import.file);
-    let text = text.map_err(|error| Failed::new(Exit::Invalid, format!("{file} cannot be read: {error}")))?;
+    let (file, text) = input::read(&import.file, &KNOCKD);
+    let text = text.map_err(|error| Failed::new(Exit::Invalid, format!("{file} {error}")))?;
     let (doors, told) = read(&String::from_utf8_lossy(&text));
     complain(told.report(&file));
     match told.errors.len() {

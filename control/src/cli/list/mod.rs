@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use hyper::Method;
+use knockplane_limits::input::LIST_ENTRIES;
 use knockplane_policy::rule::AddressSet;
 use knockplane_policy::wire::{After, Lists};
 
@@ -140,8 +141,8 @@ async fn add(client: &Client, list: &str, entry: ListAdd) -> Result<String, Fail
 }
 
 async fn import(client: &Client, file: &Path) -> Result<String, Failed> {
-    let (name, text) = input::read(file);
-    let text = text.map_err(|error| Failed::new(Exit::Runtime, format!("{name} cannot be read: {error}")))?;
+    let (name, text) = input::read(file, &LIST_ENTRIES);
+    let text = text.map_err(|error| Failed::new(Exit::Runtime, format!("{name} {error}")))?;
     let entries = text::read(&name, &text).map_err(|bad| {
         complain(&bad.report);
         Failed::new(Exit::Invalid, format!("{name}: {}; nothing was added", count(bad.problems, "problem")))

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use knockplane_limits::input;
 use knockplane_policy::door;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
@@ -117,8 +118,7 @@ impl File {
     /// # Errors
     /// The first thing that is wrong with it, with file and line.
     pub(super) fn load(path: &Path) -> Result<File, String> {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| format!("{}: it cannot be read: {error}", path.display()))?;
+        let text = input::read_text(path, &input::TESTS).map_err(|error| format!("{}: it {error}", path.display()))?;
         File::parse(&text, path)
     }
 

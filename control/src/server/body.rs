@@ -1,0 +1,111 @@
+//! Bodies of requests: as long as their path allows, in memory that is bounded over all requests, in time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use knockplane_limits::admission::Activity;
+use knockplane_limits::refusal::Refusal;
+use knockplane_policy::wire::{MAX_LINE, MAX_SHORT_LINE};
+use tokio::time::timeout;
+
+use super::Place;
+use crate::api::failure::Failure;
+
+/// How long a body may take to arrive: 256 MiB at 4 MiB/s.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Bytes of bodies at once: of root and the process's own user together, and of all others together. One body of the
+/// longest.
+const MEMORY: usize = MAX_LINE;
+
+/// The memory that bodies take.
+#[derive(Debug, Default)]
+pub(crate) struct Bodies {
+    privileged: AtomicUsize,
+    others: AtomicUsize,
+}
+
+/// Memory of one body, given back when dropped.
+struct Held<'b> {
+    pool: &'b AtomicUsize,
+    bytes: usize,
+}
+
+impl Held<'_> {
+    fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.bytes += bytes;
+        match self.pool.fetch_add(bytes, Relaxed) + bytes > MEMORY {
+            true => Err(Refusal::Memory),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.pool.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// The longest body in bytes that a path takes: rules and entries of lists may be long.
+fn longest(path: &str) -> usize {
+    match path {
+        "/api/v1/apply" | "/api/v1/lists" => MAX_LINE,
+        _ => MAX_SHORT_LINE,
+    }
+}
+
+/// Reads the body before the request is handled.
+pub(crate) async fn bounded(State(bodies): State<Arc<Bodies>>, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let place = parts.extensions.get::<Arc<Place>>().cloned();
+    let privileged = place.as_ref().is_none_or(|place| place.is_privileged());
+    let pool = if privileged { &bodies.privileged } else { &bodies.others };
+    let mut held = Held { pool, bytes: 0 };
+    let note = |activity| {
+        if let Some(place) = &place {
+            place.set(activity);
+        }
+    };
+    note(Activity::Transfer);
+    let longest = longest(parts.uri.path());
+    let body = timeout(WITHIN, collect(body, longest, &mut held)).await.unwrap_or(Err(Refusal::SlowRequest));
+    note(Activity::Work);
+    match body {
+        // The memory is held until the request has been handled.
+        Ok(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
+        Err(refusal) => {
+            if let Some(place) = &place {
+                place.refuse(refusal);
+            }
+            match refusal {
+                Refusal::TooLong => Failure::too_long(longest).into_response(),
+                _ => Failure::refused(refusal).into_response(),
+            }
+        }
+    }
+}
+
+async fn collect(mut body: Body, longest: usize, held: &mut Held<'_>) -> Result<Bytes, Refusal> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        // A body that breaks off is no JSON, which the handler says.
+        let Ok(data) = frame.map(|frame| frame.into_data().unwrap_or_default()) else { break };
+        if bytes.len() + data.len() > longest {
+            return Err(Refusal::TooLong);
+        }
+        held.add(data.len())?;
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.into())
+}

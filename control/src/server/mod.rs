@@ -1,0 +1,309 @@
+//! The two listeners' connections: who is let in, how long each may take, who gives way.
+//!
+//! - **A connection is for one request.** It has so long to arrive, and its answer so long to be read.
+//! - **Connections are bounded**, in all and for each peer: an address (an IPv6 /64) over TCP, a user on the unix socket.
+//!   Without room, one that has not asked anything gives way to a newcomer; some room is kept for loopback, and for root
+//!   and the process's own user ([`knockplane_limits::admission`]).
+//! - **Every connection is accepted at once**, so that nobody waits in the kernel's queue behind those who ask nothing.
+//!
+//! | file        | owns |
+//! |-------------|------|
+//! | `mod.rs`    | accepting, and one connection from its begin to its end |
+//! | `peer.rs`   | who connects, and how many connections there may be |
+//! | `body.rs`   | bodies of requests, in bounded memory and time |
+//! | `latest.rs` | one answer for all who ask at the same time |
+
+pub(crate) mod body;
+pub(crate) mod latest;
+mod peer;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::{Future, pending};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::response::IntoResponse;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use knockplane_limits::admission::{Activity, Admission, Admitted};
+use knockplane_limits::refusal::{Refusal, Refusals};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
+use self::peer::{Caller, Peer};
+pub(crate) use self::peer::{Listen, Sizes};
+use crate::api::failure::Failure;
+
+/// What is waited before a listener that has just failed is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes of a request's head at most, and of what hyper buffers.
+const MAX_HEAD: usize = 64 << 10;
+
+/// Newcomers without room that are told so at once; further ones are closed without a word.
+const MAX_TOLD: usize = 32;
+
+/// How long telling one may take.
+const TELL_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a connection may take for its parts. What happens in between has times of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// For the request to arrive, without its body.
+    pub(crate) head: Duration,
+    /// For the answer to be read.
+    pub(crate) answer: Duration,
+}
+
+impl Times {
+    /// Of metrics and health. Prometheus gives up after 10 s by default.
+    pub(crate) const METRICS: Times = Times { head: Duration::from_secs(5), answer: Duration::from_secs(15) };
+
+    /// Of operators, who may ask for long answers.
+    pub(crate) const OPERATORS: Times = Times { head: Duration::from_secs(10), answer: Duration::from_secs(60) };
+}
+
+/// A listener's limits.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    /// The listener, for the log.
+    pub(crate) name: &'static str,
+    pub(crate) limits: knockplane_limits::admission::Limits,
+    pub(crate) times: Times,
+    pub(crate) refusals: Arc<Refusals>,
+}
+
+/// The connections of a listener.
+struct Table {
+    admission: Admission<Peer>,
+    /// Dropped to end a connection.
+    holds: HashMap<u64, oneshot::Sender<Infallible>>,
+}
+
+impl Table {
+    /// Ends the connections that have not asked anything. Whether no connection is left.
+    fn end_idle(&mut self) -> bool {
+        for id in self.admission.with(Activity::Idle) {
+            self.holds.remove(&id);
+        }
+        self.admission.is_empty()
+    }
+}
+
+/// A connection's place in the table, given back when dropped.
+pub(crate) struct Place {
+    id: u64,
+    privileged: bool,
+    table: Arc<Mutex<Table>>,
+    refusals: Arc<Refusals>,
+    listener: &'static str,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Head,
+    Work,
+    Answer,
+}
+
+impl Server {
+    /// Serves until `stop` comes, and then until those whose request is being answered have their answer.
+    pub(crate) async fn run(self, listener: impl Listen, pages: Router, stop: impl Future<Output = ()>) {
+        let table = Arc::new(Mutex::new(Table { admission: Admission::new(self.limits), holds: HashMap::new() }));
+        let told = Arc::new(Semaphore::new(MAX_TOLD));
+        let accept = async {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, caller)) => self.admit(&table, &told, stream, caller, &pages),
+                    Err(error) => self.accept_failed(&table, &error).await,
+                }
+                // The newcomer's request may be there already: it is read before the next one can push it out.
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = accept => {}
+            () = stop => {}
+        }
+        while !lock(&table).end_idle() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn admit<S>(&self, table: &Arc<Mutex<Table>>, told: &Arc<Semaphore>, stream: S, caller: Caller, pages: &Router)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let Caller { peer, privileged } = caller;
+        let mut locked = lock(table);
+        let Admitted { id, evicted } = match locked.admission.admit(peer, privileged) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                drop(locked);
+                tell(self.name, &self.refusals, refusal);
+                // Without a permit the stream is dropped, which closes it.
+                if let Ok(permit) = Arc::clone(told).try_acquire_owned() {
+                    tokio::spawn(async move {
+                        let _ = timeout(TELL_WITHIN, refuse(stream, refusal)).await;
+                        drop(permit);
+                    });
+                }
+                return;
+            }
+        };
+        if let Some(evicted) = evicted {
+            locked.holds.remove(&evicted);
+        }
+        let (hold, ended) = oneshot::channel();
+        locked.holds.insert(id, hold);
+        drop(locked);
+        if evicted.is_some() {
+            tell(self.name, &self.refusals, Refusal::Evicted);
+        }
+        let place = Place {
+            id,
+            privileged,
+            table: Arc::clone(table),
+            refusals: Arc::clone(&self.refusals),
+            listener: self.name,
+        };
+        tokio::spawn(serve(stream, pages.clone(), Arc::new(place), self.times, ended));
+    }
+
+    /// Out of descriptors or memory, or the peer is gone again.
+    async fn accept_failed(&self, table: &Arc<Mutex<Table>>, error: &io::Error) {
+        tell(self.name, &self.refusals, Refusal::Accept);
+        if peer::is_exhausted(error) {
+            let mut table = lock(table);
+            if let Some(id) = table.admission.evict_any() {
+                table.holds.remove(&id);
+            }
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// One connection, from its first byte to its end.
+async fn serve<S>(stream: S, pages: Router, place: Arc<Place>, times: Times, ended: oneshot::Receiver<Infallible>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (phase, phases) = watch::channel(Phase::Head);
+    let phase = Arc::new(phase);
+    let pages = TowerToHyperService::new(pages);
+    let service = {
+        let place = Arc::clone(&place);
+        service_fn(move |mut request: Request<Incoming>| {
+            let (place, phase) = (Arc::clone(&place), Arc::clone(&phase));
+            place.set(Activity::Work);
+            phase.send_replace(Phase::Work);
+            request.extensions_mut().insert(Arc::clone(&place));
+            let answer = pages.call(request);
+            async move {
+                let answer = answer.await;
+                place.set(Activity::Transfer);
+                phase.send_replace(Phase::Answer);
+                answer
+            }
+        })
+    };
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(times.head)
+        .max_buf_size(MAX_HEAD)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    let refusal = tokio::select! {
+        done = connection => match done {
+            Err(error) if error.is_timeout() => Refusal::SlowRequest,
+            // How a stranger's connection ends otherwise is no news.
+            _ => return,
+        },
+        // It gave way, which was counted there.
+        _ = ended => return,
+        refusal = times.exceeded(phases) => refusal,
+    };
+    place.refuse(refusal);
+}
+
+impl Times {
+    /// Waits until a connection has taken too long.
+    async fn exceeded(self, mut phases: watch::Receiver<Phase>) -> Refusal {
+        let arrived = async { phases.wait_for(|phase| *phase != Phase::Head).await.is_ok() };
+        match timeout(self.head, arrived).await {
+            Err(_) => return Refusal::SlowRequest,
+            // The connection is over.
+            Ok(false) => pending().await,
+            Ok(true) => {}
+        }
+        let answered = phases.wait_for(|phase| *phase == Phase::Answer).await.is_ok();
+        match answered {
+            true => sleep(self.answer).await,
+            false => pending().await,
+        }
+        Refusal::SlowReader
+    }
+}
+
+/// Tells a newcomer that there is no room.
+async fn refuse<S>(stream: S, refusal: Refusal)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |_: Request<Incoming>| async move {
+        Ok::<_, Infallible>(Failure::refused(refusal).into_response())
+    });
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(TELL_WITHIN)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+impl Place {
+    /// Whether its peer is one that room is kept for.
+    pub(crate) fn is_privileged(&self) -> bool {
+        self.privileged
+    }
+
+    /// Notes what the connection does from now on.
+    pub(crate) fn set(&self, activity: Activity) {
+        lock(&self.table).admission.set(self.id, activity);
+    }
+
+    /// Counts and logs a limit that the connection has hit.
+    pub(crate) fn refuse(&self, refusal: Refusal) {
+        tell(self.listener, &self.refusals, refusal);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = lock(&self.table);
+        table.admission.remove(self.id);
+        table.holds.remove(&self.id);
+    }
+}
+
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tell(listener: &str, refusals: &Refusals, refusal: Refusal) {
+    if let Some(connections) = refusals.count(refusal, Instant::now()) {
+        warn!(listener, connections, reason = refusal.name(), "connections refused or closed: {}", refusal.sentence());
+    }
+}
+
+#[cfg(test)]
+mod tests;

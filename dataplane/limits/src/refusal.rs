@@ -1,0 +1,120 @@
+//! Why a connection was refused, or closed by a limit: one closed set for answers, metrics and the log.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Between two log lines about refusals: whoever opens connections must not fill the log with them.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+macro_rules! refusals {
+    ($($(#[$about:meta])* $variant:ident = $name:literal, $sentence:literal;)+) => {
+        /// The reason.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Refusal {
+            $($(#[$about])* $variant,)+
+        }
+
+        impl Refusal {
+            /// All reasons.
+            pub const ALL: &'static [Refusal] = &[$(Refusal::$variant),+];
+
+            /// The reason as a label.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Refusal::$variant => $name,)+
+                }
+            }
+
+            /// The reason for people, with the remedy.
+            pub const fn sentence(self) -> &'static str {
+                match self {
+                    $(Refusal::$variant => $sentence,)+
+                }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// The peer's user may not connect.
+    NotAllowed = "not-allowed", "this user may not connect: add its id to `socket-uids` in [dataplane]";
+    /// The peer has as many connections as it may have, and all are at work.
+    PeerLimit = "peer-limit", "too many connections of one peer: close some of them, or try again";
+    /// There are as many connections as there may be, and all are at work.
+    TotalLimit = "total-limit", "too many connections: try again";
+    /// It gave way to a newer connection.
+    Evicted = "evicted", "too many connections: this one asked for nothing, and gave way to a newer one";
+    /// It asked for nothing.
+    Idle = "idle", "the connection asked for nothing for too long";
+    /// Its request did not arrive in time.
+    SlowRequest = "slow-request", "the request did not arrive in time";
+    /// Its answer was not read in time.
+    SlowReader = "slow-reader", "the answer was not read in time";
+    /// Its request is too long.
+    TooLong = "too-long", "the request is too long";
+    /// Other requests or answers take the memory.
+    Memory = "memory", "requests and answers of other connections take the memory that there is for them: try again";
+    /// The system has no descriptor or memory for it.
+    Accept = "accept", "the system cannot accept a connection: raise the limit of open files (LimitNOFILE=)";
+}
+
+/// How often each reason came up since start.
+#[derive(Debug)]
+pub struct Refusals {
+    counts: [AtomicU64; Refusal::ALL.len()],
+    log: Mutex<Log>,
+}
+
+/// What the log has been told.
+#[derive(Debug)]
+struct Log {
+    last: Option<Instant>,
+    untold: u64,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        let log = Mutex::new(Log { last: None, untold: 0 });
+        Refusals { counts: std::array::from_fn(|_| AtomicU64::new(0)), log }
+    }
+}
+
+impl Refusals {
+    /// Counts one. Returns how many there were since the last log line, this one included, if another line is due.
+    pub fn count(&self, refusal: Refusal, now: Instant) -> Option<u64> {
+        self.counts[refusal as usize].fetch_add(1, Relaxed);
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.untold += 1;
+        if log.last.is_some_and(|last| now.saturating_duration_since(last) < LOG_EVERY) {
+            return None;
+        }
+        log.last = Some(now);
+        Some(std::mem::take(&mut log.untold))
+    }
+
+    /// Every reason, and how often it came up.
+    pub fn counts(&self) -> impl Iterator<Item = (Refusal, u64)> {
+        Refusal::ALL.iter().map(|refusal| (*refusal, self.counts[*refusal as usize].load(Relaxed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refusals_is_a_line_every_ten_seconds() {
+        let refusals = Refusals::default();
+        let begin = Instant::now();
+        assert_eq!(refusals.count(Refusal::Evicted, begin), Some(1));
+        for _ in 0..2_000 {
+            assert_eq!(refusals.count(Refusal::Evicted, begin + LOG_EVERY / 2), None);
+        }
+        assert_eq!(refusals.count(Refusal::Idle, begin + LOG_EVERY), Some(2_001));
+        let counts: Vec<_> = refusals.counts().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counts, [(Refusal::Evicted, 2_001), (Refusal::Idle, 1)]);
+        assert_eq!(refusals.counts().count(), Refusal::ALL.len(), "those that never came up are among them");
+    }
+}

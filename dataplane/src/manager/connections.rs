@@ -1,0 +1,234 @@
+//! The connections on the control socket: who is let in, who is served, who is closed.
+//!
+//! - **Connections are bounded**, in all and for each user; some are kept for root and the dataplane's own user. One that
+//!   asks for nothing gives way to a newcomer ([`knockplane_limits::admission`]).
+//! - **Memory is bounded** over all connections: requests in pieces and answers that nobody reads, apart for root and the
+//!   dataplane's own user, and for all others.
+//! - **Time is bounded**: each pass of the manager serves requests for a while at most, and each peer has so long to say
+//!   what it wants and to read what it is told. Time that the manager took for another request does not count.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use knockplane_limits::admission::{Activity, Admission, Admitted, Limits};
+use knockplane_limits::refusal::{Refusal, Refusals};
+use knockplane_policy::wire::{MAX_LINE, Request, Response};
+use mio::{Interest, Registry, Token};
+
+use super::connection::{Connection, Room, Turn, turn_away};
+use super::listener::{Caller, Listener};
+
+/// Connections at once: control has 20 at most, one for each question, and people have tools.
+const LIMITS: Limits = Limits { total: 64, per_peer: 32, reserved: 16 };
+
+/// Peers let in or turned away in one pass. Half of what one user may have, so that each was served once before it can
+/// be the oldest.
+const CALLERS_A_PASS: usize = 16;
+
+/// How long one pass serves requests. Housekeeping is due ten times a second.
+const PASS: Duration = Duration::from_millis(50);
+
+/// The longest time between two passes that counts for a peer. What is beyond, the manager took for something else.
+const COUNTED_PASS: Duration = Duration::from_millis(250);
+
+/// Bytes of requests that have not arrived whole, in each of the two classes of peers: as long as the longest.
+const REQUEST_MEMORY: usize = MAX_LINE;
+
+/// Bytes of answers that have not been read, in each of the two classes. Beyond them no long answer is begun, so that one
+/// more may be held.
+const ANSWER_MEMORY: usize = 64 << 20;
+
+/// See the module.
+pub(super) struct Connections {
+    open: HashMap<u64, Peer>,
+    admission: Admission<u32>,
+    refusals: Arc<Refusals>,
+    /// Those that have something to do, in order.
+    ready: VecDeque<u64>,
+    /// Whether somebody waits to be accepted.
+    callers: bool,
+    /// The token of the connection with the number 0.
+    first_token: usize,
+    /// The manager's clock: time in which peers were looked at.
+    clock: Duration,
+    last_pass: Instant,
+}
+
+struct Peer {
+    connection: Connection,
+    privileged: bool,
+    is_ready: bool,
+}
+
+impl Connections {
+    /// None; the first one's token will be behind `first_token`.
+    pub(super) fn new(first_token: usize, refusals: Arc<Refusals>) -> Self {
+        Connections {
+            open: HashMap::new(),
+            admission: Admission::new(LIMITS),
+            refusals,
+            ready: VecDeque::new(),
+            callers: false,
+            first_token,
+            clock: Duration::ZERO,
+            last_pass: Instant::now(),
+        }
+    }
+
+    /// Whether there is something to do without an event.
+    pub(super) fn has_work(&self) -> bool {
+        self.callers || !self.ready.is_empty()
+    }
+
+    /// Somebody connects.
+    pub(super) fn callers_wait(&mut self) {
+        self.callers = true;
+    }
+
+    /// Something happened on a connection.
+    pub(super) fn wake(&mut self, token: Token) {
+        self.make_ready((token.0 - self.first_token) as u64);
+    }
+
+    fn make_ready(&mut self, id: u64) {
+        if let Some(peer) = self.open.get_mut(&id).filter(|peer| !peer.is_ready) {
+            peer.is_ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Serves those that have something to do, each once, for as long as a pass may take.
+    pub(super) fn serve(&mut self, mut answer: impl FnMut(Request) -> Response) {
+        let now = Instant::now();
+        self.clock += now.saturating_duration_since(self.last_pass).min(COUNTED_PASS);
+        self.last_pass = now;
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop_front() else { return };
+            let Some(room) = self.room(id) else { continue };
+            let Some(peer) = self.open.get_mut(&id) else { continue };
+            peer.is_ready = false;
+            let refusals = &self.refusals;
+            let turn = peer.connection.turn(room, now + PASS, |refusal| tell(refusals, refusal, None), &mut answer);
+            match turn {
+                Turn::Over(refusal) => {
+                    self.close(id);
+                    refusal.into_iter().for_each(|refusal| tell(&self.refusals, refusal, None));
+                    continue;
+                }
+                Turn::More => self.make_ready(id),
+                Turn::Waiting => {}
+            }
+            if let Some(peer) = self.open.get_mut(&id) {
+                let activity = peer.connection.note(self.clock);
+                self.admission.set(id, if turn == Turn::More { Activity::Transfer } else { activity });
+            }
+        }
+    }
+
+    /// Lets in who waits, or turns them away: a few, so that callers cannot keep the manager busy. Looks again at every
+    /// tick, for an event comes only once.
+    pub(super) fn accept(&mut self, listener: &Listener, registry: &Registry, tick: bool) {
+        self.callers |= tick;
+        for _ in 0..CALLERS_A_PASS {
+            if !self.callers {
+                return;
+            }
+            match listener.accept() {
+                Ok(Some(caller)) => self.admit(caller, registry),
+                Ok(None) => self.callers = false,
+                Err(error) => {
+                    // Without a descriptor for the newcomer, the connection that may give way does.
+                    tell(&self.refusals, Refusal::Accept, Some(&error));
+                    self.callers = false;
+                    if is_exhausted(&error)
+                        && let Some(id) = self.admission.evict_any()
+                    {
+                        self.evict(id);
+                        self.callers = true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, caller: Caller, registry: &Registry) {
+        let Caller { stream, uid, pid, allowed, privileged } = caller;
+        let admitted = match allowed {
+            true => self.admission.admit(uid.as_raw(), privileged),
+            false => Err(Refusal::NotAllowed),
+        };
+        let Admitted { id, evicted } = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                if let Some(connections) = self.refusals.count(refusal, Instant::now()) {
+                    let (uid, reason) = (uid.as_raw(), refusal.name());
+                    tracing::warn!(uid, pid, connections, reason, "turned away from the control socket");
+                }
+                return turn_away(stream, refusal);
+            }
+        };
+        evicted.into_iter().for_each(|id| self.evict(id));
+        let mut connection = Connection::greet(stream, self.clock);
+        let token = Token(self.first_token + id as usize);
+        if registry.register(connection.stream(), token, Interest::READABLE | Interest::WRITABLE).is_err() {
+            self.admission.remove(id);
+            return;
+        }
+        self.open.insert(id, Peer { connection, privileged, is_ready: false });
+        self.make_ready(id);
+    }
+
+    /// Closes those that took too long.
+    pub(super) fn expire(&mut self) {
+        let expired = self.open.iter().filter(|(_, peer)| !peer.is_ready);
+        let expired = expired.filter_map(|(id, peer)| Some((*id, peer.connection.expired(self.clock)?)));
+        for (id, refusal) in expired.collect::<Vec<_>>() {
+            tell(&self.refusals, refusal, None);
+            if let Some(peer) = self.close(id) {
+                peer.connection.farewell(refusal);
+            }
+        }
+    }
+
+    /// Closes a connection that the admission has forgotten already.
+    fn evict(&mut self, id: u64) {
+        tell(&self.refusals, Refusal::Evicted, None);
+        if let Some(peer) = self.open.remove(&id) {
+            peer.connection.farewell(Refusal::Evicted);
+        }
+    }
+
+    fn close(&mut self, id: u64) -> Option<Peer> {
+        self.admission.remove(id);
+        self.open.remove(&id)
+    }
+
+    /// What is left of the memory for peers of a connection's class by all others of it; `None` if there is no such
+    /// connection.
+    fn room(&self, id: u64) -> Option<Room> {
+        let privileged = self.open.get(&id)?.privileged;
+        let others = self.open.iter().filter(|(other, peer)| **other != id && peer.privileged == privileged);
+        let [requests, answers] = others
+            .map(|(_, peer)| peer.connection.memory())
+            .fold([0, 0], |sum, memory| [sum[0] + memory[0], sum[1] + memory[1]]);
+        Some(Room { request: REQUEST_MEMORY.saturating_sub(requests), answer: answers < ANSWER_MEMORY })
+    }
+}
+
+/// Counts a connection that a limit refused or closed, and logs it now and then.
+fn tell(refusals: &Refusals, refusal: Refusal, error: Option<&io::Error>) {
+    if let Some(connections) = refusals.count(refusal, Instant::now()) {
+        let (reason, error) = (refusal.name(), error.map(tracing::field::display));
+        tracing::warn!(connections, reason, error, "control socket: {}", refusal.sentence());
+    }
+}
+
+/// Whether the system has no descriptor or memory left.
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
