@@ -77,6 +77,9 @@ pub enum Format {
 /// If the writer thread cannot be started, or the log was started before.
 pub fn start(format: Format) -> io::Result<()> {
     let queue = Arc::new(Queue::default());
+    // First: without it, nothing that is queued would be written.
+    let writer = Writer::new(Arc::clone(&queue), Output::standard_error(), report);
+    thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
     LOG.set(Arc::clone(&queue)).map_err(|_| io::Error::from(io::ErrorKind::AlreadyExists))?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
@@ -85,15 +88,12 @@ pub fn start(format: Format) -> io::Result<()> {
         .with_ansi(io::stderr().is_terminal())
         // Otherwise the library prints its own errors to standard error, and panics if that fails.
         .log_internal_errors(false)
-        .with_writer(Lines(Arc::clone(&queue)));
+        .with_writer(Lines(queue));
     match format {
         Format::Text => subscriber.try_init(),
         Format::Json => subscriber.json().try_init(),
     }
-    .map_err(io::Error::other)?;
-    let writer = Writer::new(queue, Output::standard_error(), report);
-    thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
-    Ok(())
+    .map_err(io::Error::other)
 }
 
 /// Logs a packet: `log` is to log one line whose kind is [`Kind::Packet`], and is not called if there is no room for it.

@@ -23,8 +23,9 @@ use crate::start::EVENT_QUEUE;
 /// Lines about packets in a tick, 640 a second: as many as people and disks bear.
 const MAX_PACKET_LINES: usize = 64;
 
-/// Lines about lists in a tick. Several times what knocks cause; a flood of forged knocks causes more.
-const MAX_LIST_LINES: usize = 1024;
+/// Lines about lists in a tick, 2,560 a second: what a hundred clients cause that knock at once. A flood of forged knocks
+/// causes more.
+const MAX_LIST_LINES: usize = 256;
 
 /// Events that were lost before the manager saw them, as far as they are among the lines not logged already.
 #[derive(Default)]

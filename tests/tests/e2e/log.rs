@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::end::End;
-use crate::scene::{eventually, with};
+use crate::scene::{PATIENCE, eventually, with};
 
 /// A door for anyone, and a list that operators let in. Everything else is dropped.
 const DOOR: &str =
@@ -103,7 +103,7 @@ fn accepted_traffic(topology: &Topology, rate: u64, stop: &AtomicBool) -> u64 {
     let began = Instant::now();
     let mut sent = 0;
     while !stop.load(Relaxed) {
-        while sent < began.elapsed().as_micros() as u64 * rate / 1_000_000 {
+        while sent < began.elapsed().as_micros() as u64 * rate / 1_000_000 && !stop.load(Relaxed) {
             end.send(&frame).expect("sent");
             sent += 1;
         }
@@ -152,7 +152,19 @@ fn endures(
             drop(stops);
             traffic.join().expect("the traffic")
         });
-        eventually("all frames arrive", || arrived() - before >= sent);
+        let received = || filter.metric("knockplane_rx_packets_total", &["side=\"outside\""]).unwrap_or_default();
+        let until = Instant::now() + PATIENCE;
+        while arrived() - before < sent {
+            let (there, drops) = (arrived() - before, filter.http("/metrics").unwrap_or_default());
+            let drops: Vec<_> =
+                drops.lines().filter(|line| line.contains("_drops_total{") && !line.ends_with(" 0")).collect();
+            let taken = received();
+            assert!(
+                Instant::now() < until,
+                "{name}: {there} of {sent} frames arrived; the filter got {taken}: {drops:?}"
+            );
+            thread::sleep(Duration::from_millis(100));
+        }
         let opened = door(filter)["doors"][0]["opened"].as_u64().expect("a counter");
         assert_eq!(opened, u64::from(knocks), "{name}: every knock opens");
         let status = filter.ask(&["show", "status"]).expect("status");
