@@ -154,28 +154,34 @@ impl Watcher {
         for (side, observed) in Side::ALL.into_iter().zip(observed) {
             let Some(observed) = observed else { continue };
             let taken = &self.baseline.taken[side.index()];
-            let mut mended = |kind: DriftKind, what: &str, result: Result<(), knockplane_ring::Error>| {
+            let mut mended = |kind: DriftKind, what: &str, result: Result<bool, knockplane_ring::Error>| {
                 tried = true;
                 match result {
-                    Ok(()) => {
-                        tracing::warn!(%side, interface = observed.link.name, "{what}");
-                        let place = MENDED.iter().position(|mended| *mended == kind);
-                        self.findings.repairs[side.index()][place.expect("it is one of them")] += 1;
+                    Ok(true) => {
+                        let place = MENDED.iter().position(|mended| *mended == kind).expect("it is one of them");
+                        let times = &mut self.findings.repairs[side.index()][place];
+                        *times += 1;
+                        // Whatever turns it on again and again must not fill the log.
+                        if times.is_power_of_two() {
+                            tracing::warn!(%side, interface = observed.link.name, times, "{what}");
+                        }
                     }
                     // That it is as it is will be told.
+                    Ok(false) => {}
                     Err(error) => tracing::debug!(%side, %error, "cannot be mended"),
                 }
             };
             if self.baseline.offloads == Offloads::TurnOff {
                 for offload in observed.harmful_offloads(taken.is_native) {
                     let what = format!("{} was turned on, and was turned off again", offload.name());
+                    let is_mended = |state| !requirements::is_harmful(offload, state, taken.is_native);
                     let kind = requirements::offload(observed, offload).kind;
-                    mended(kind, &what, taken.device.turn_off(offload).map(drop));
+                    mended(kind, &what, taken.device.turn_off(offload).map(is_mended));
                 }
             }
             if !observed.link.is_promiscuous() {
                 let what = "no longer received frames for all addresses, and was set to again";
-                mended(DriftKind::Promiscuous, what, taken.device.promiscuous());
+                mended(DriftKind::Promiscuous, what, taken.device.promiscuous().map(|()| true));
             }
         }
         tried

@@ -55,14 +55,20 @@ impl Observed {
         }
     }
 
-    /// Offloads that are on and must not be. A driver may turn GRO on by itself for a native XDP program: there it comes
-    /// behind the program, which sees frames as they arrived.
+    /// Offloads that are on and must not be.
     pub(crate) fn harmful_offloads(&self, is_native: bool) -> impl Iterator<Item = Offload> {
-        self.offloads.into_iter().zip(Offload::ALL).filter_map(move |(state, offload)| match state {
-            OffloadState::Off => None,
-            OffloadState::Forced if is_native && offload == Offload::Gro => None,
-            OffloadState::Forced | OffloadState::On => Some(offload),
-        })
+        let states = self.offloads.into_iter().zip(Offload::ALL);
+        states.filter_map(move |(state, offload)| is_harmful(offload, state, is_native).then_some(offload))
+    }
+}
+
+/// Whether an offload in this state changes frames. A driver may turn GRO on by itself for a native XDP program: there it
+/// comes behind the program, which sees frames as they arrived.
+pub(crate) fn is_harmful(offload: Offload, state: OffloadState, is_native: bool) -> bool {
+    match state {
+        OffloadState::Off => false,
+        OffloadState::Forced => !is_native || offload != Offload::Gro,
+        OffloadState::On => true,
     }
 }
 
