@@ -34,6 +34,7 @@ Profiles: `knocker NAME` does what the section [NAME] of ~/.config/knocker/profi
   wait-port = \"22\"
   then = \"ssh gate.example.org\"
 What the command line says goes before it; what stands behind `--` is added to the command.
+A file that others can write, or a directory on the way to it, is refused: it names a command.
 
 Examples:
   knocker gate.example.org 7000 8000:udp 9000

@@ -109,3 +109,64 @@ async fn collect(mut body: Body, longest: usize, held: &mut Held<'_>) -> Result<
     }
     Ok(bytes.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::post;
+    use hyper::body::Frame;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    /// A body whose next byte never comes.
+    struct Stalled;
+
+    impl hyper::body::Body for Stalled {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    async fn send(bodies: &Arc<Bodies>, path: &str, body: Body) -> (StatusCode, String) {
+        let length = async |body: Bytes| body.len().to_string();
+        let pages = Router::new().route("/api/v1/apply", post(length)).route("/api/v1/reload", post(length));
+        let pages = pages.layer(axum::extract::DefaultBodyLimit::disable());
+        let pages = pages.layer(from_fn_with_state(Arc::clone(bodies), bounded));
+        let request = Request::builder().method(Method::POST).uri(path).body(body).unwrap();
+        let answer = pages.oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_arrive_ends_in_time() {
+        let began = tokio::time::Instant::now();
+        let (status, answer) = send(&Arc::default(), "/api/v1/apply", Body::new(Stalled)).await;
+        assert_eq!((status, began.elapsed().as_secs()), (StatusCode::REQUEST_TIMEOUT, WITHIN.as_secs()), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn memory_is_shared_and_given_back() {
+        let bodies = Arc::<Bodies>::default();
+        let others = 8 << 20;
+        bodies.privileged.store(MEMORY - others, Relaxed);
+        for (length, expected) in [(others, StatusCode::OK), (others + 1, StatusCode::SERVICE_UNAVAILABLE)] {
+            let (status, answer) = send(&bodies, "/api/v1/apply", Body::from(vec![b' '; length])).await;
+            assert_eq!(status, expected, "{answer}");
+            assert_eq!(bodies.privileged.load(Relaxed), MEMORY - others, "{length}");
+        }
+        let (status, answer) = send(&bodies, "/api/v1/reload", Body::from(vec![b' '; MAX_SHORT_LINE + 1])).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{answer}");
+    }
+}

@@ -64,6 +64,10 @@ pub const SHARED_PROFILE: Limit =
 /// `/etc/services`.
 pub const SERVICES: Limit = Limit { bytes: 16 * MIB, of: "lists of services", remedy: "write the port's number" };
 
+/// All of these, for the manual.
+pub const ALL: [Limit; 10] =
+    [RULES, LIST_ENTRIES, SAVED_LISTS, CONFIGURATION, KNOCKD, TESTS, CAPTURE, PROFILES, SHARED_PROFILE, SERVICES];
+
 /// Why input is not read. The text continues a sentence that begins with the name of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {

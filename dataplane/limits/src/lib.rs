@@ -16,3 +16,23 @@ pub mod descriptors;
 pub mod input;
 pub mod refusal;
 pub mod trust;
+
+#[cfg(test)]
+mod tests {
+    use super::input;
+    use super::refusal::Refusal;
+
+    #[test]
+    fn the_manual_has_every_limit_and_every_reason() {
+        let manual = include_str!("../../../docs/limits.md");
+        for limit in input::ALL {
+            let row = manual.lines().find(|line| line.starts_with(&format!("| {}", limit.of)));
+            let most = limit.to_string();
+            let most = most.split(',').next().unwrap_or_default();
+            assert!(row.is_some_and(|row| row.contains(&format!("| {most}"))), "{limit}: {row:?}");
+        }
+        for refusal in Refusal::ALL {
+            assert!(manual.contains(&format!("| `{}` | ", refusal.name())), "{refusal:?}");
+        }
+    }
+}

@@ -287,3 +287,106 @@ fn greeting(refused: Option<String>) -> Greeting {
 fn is_long(request: &Request) -> bool {
     matches!(request, Request::Rules | Request::Lists(_) | Request::Doors { .. } | Request::Metrics)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream as StdUnixStream;
+
+    use super::*;
+
+    const ROOM: Room = Room { request: usize::MAX, answer: true };
+
+    /// A connection and its peer.
+    fn pair() -> (Connection, StdUnixStream) {
+        let (ours, theirs) = StdUnixStream::pair().expect("a pair of sockets");
+        ours.set_nonblocking(true).expect("set");
+        theirs.set_nonblocking(true).expect("set");
+        (Connection::greet(UnixStream::from_std(ours), Duration::ZERO), theirs)
+    }
+
+    fn turn(connection: &mut Connection, room: Room) -> Turn {
+        let until = Instant::now() + Duration::from_secs(60);
+        connection.turn(room, until, |_| {}, |_| Response::Failed { error: "x".repeat(8 << 20) })
+    }
+
+    /// When a connection that had its turn at this time has taken too long, in seconds, and for what.
+    fn limit(connection: &mut Connection, now: Duration) -> (u64, Option<Refusal>) {
+        connection.note(now);
+        let expired = |seconds| connection.expired(now + Duration::from_secs(seconds));
+        (0..1_000).find_map(|seconds| expired(seconds).map(|refusal| (seconds, Some(refusal)))).unwrap_or_default()
+    }
+
+    fn told(mut peer: StdUnixStream) -> String {
+        let mut told = Vec::new();
+        // It ends, or has nothing more to say.
+        let _ = peer.read_to_end(&mut told);
+        String::from_utf8(told).expect("text").lines().last().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn a_peer_has_so_long_for_what_it_does_and_a_byte_now_and_then_gains_nothing() {
+        let now = Duration::from_secs(100);
+        let (mut connection, mut peer) = pair();
+        assert_eq!(turn(&mut connection, ROOM), Turn::Waiting);
+        assert_eq!(limit(&mut connection, Duration::ZERO), (31, Some(Refusal::Idle)));
+
+        peer.write_all(b"{\"request\":").expect("taken");
+        assert_eq!(turn(&mut connection, ROOM), Turn::Waiting);
+        assert_eq!(limit(&mut connection, now), (11, Some(Refusal::SlowRequest)));
+        for second in 1..=11 {
+            peer.write_all(b" ").expect("taken");
+            assert_eq!(turn(&mut connection, ROOM), Turn::Waiting);
+            connection.note(now + Duration::from_secs(second));
+        }
+        assert_eq!(connection.expired(now + Duration::from_secs(11)), Some(Refusal::SlowRequest));
+
+        let (mut connection, mut peer) = pair();
+        peer.write_all(b"{\"request\":\"apply\",").expect("taken");
+        assert_eq!(turn(&mut connection, ROOM), Turn::Waiting);
+        assert_eq!(limit(&mut connection, now), (61, Some(Refusal::SlowRequest)), "rules have longer");
+
+        let (mut connection, mut peer) = pair();
+        peer.write_all(b"{\"request\":\"status\"}\n{\"request\":\"status\"}\n").expect("taken");
+        assert_eq!(turn(&mut connection, ROOM), Turn::Waiting, "the answer does not fit the socket");
+        assert_eq!(connection.answered, 1, "the second waits for the first answer to be read");
+        assert_eq!(limit(&mut connection, now), (61, Some(Refusal::SlowReader)));
+    }
+
+    #[test]
+    fn a_limit_is_told_before_the_connection_ends() {
+        let (mut connection, peer) = pair();
+        assert_eq!(turn(&mut connection, ROOM), Turn::Waiting);
+        connection.farewell(Refusal::Idle);
+        assert!(told(peer).contains("the connection asked for nothing for too long"));
+
+        let (mut connection, mut peer) = pair();
+        peer.write_all(&[b'a'; MAX_SHORT_LINE + 1]).expect("taken");
+        assert_eq!(turn(&mut connection, ROOM), Turn::Over(Some(Refusal::TooLong)));
+        drop(connection);
+        assert!(told(peer).contains("has more than 65536 bytes"));
+
+        let (mut connection, mut peer) = pair();
+        peer.write_all(b"{\"request\":\"apply\",").and_then(|()| peer.write_all(&[b'a'; 2 * PIECE])).expect("taken");
+        let room = Room { request: MAX_SHORT_LINE / 2, answer: true };
+        assert_eq!(turn(&mut connection, room), Turn::Over(Some(Refusal::Memory)));
+
+        let (mut connection, mut peer) = pair();
+        peer.write_all(b"{\"request\":\"rules\"}\n").expect("taken");
+        assert_eq!(turn(&mut connection, Room { request: 0, answer: false }), Turn::Waiting);
+        drop(connection);
+        assert!(told(peer).contains("take the memory"), "no long answer is begun");
+    }
+
+    #[test]
+    fn a_request_of_the_longest_is_read() {
+        let (mut connection, mut peer) = pair();
+        let mut line = vec![b' '; MAX_SHORT_LINE];
+        let request = b"{\"request\":\"status\"}";
+        line[..request.len()].copy_from_slice(request);
+        line.push(b'\n');
+        peer.write_all(&line).expect("taken");
+        turn(&mut connection, ROOM);
+        assert_eq!(connection.answered, 1);
+    }
+}
