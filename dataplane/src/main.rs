@@ -9,10 +9,12 @@ mod counters;
 mod early;
 mod generation;
 mod held;
+mod holder;
 mod idle;
 mod manager;
 mod memory;
 mod start;
+mod state_dir;
 mod store;
 mod worker;
 
@@ -28,8 +30,9 @@ use signal_hook::consts::SIGHUP;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
-use crate::start::Decided;
-use crate::store::Store;
+use crate::holder::Deadline;
+use crate::start::StartError;
+use crate::state_dir::StateDir;
 
 /// Exit codes, the same for all of the project's programs.
 const RUNTIME: u8 = 1;
@@ -45,6 +48,10 @@ struct Arguments {
     /// Check the configuration and the rules that it names, and end. Touches no interface.
     #[arg(long)]
     check: bool,
+    /// Start without the stored rules and entries, for once: their files are set aside under other names, the rules of
+    /// the configured file run, and lists begin without operators' entries.
+    #[arg(long, conflicts_with = "check")]
+    without_state: bool,
     /// How to log, to standard error. What to log is said in RUST_LOG, for example `debug`.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -86,29 +93,35 @@ fn main() -> ExitCode {
         };
     }
     die_whole();
+    let deadline = Deadline::start();
     // Another dataplane may have it, which is no fault of the configuration.
-    let store = match Store::open(&config.state_dir) {
-        Ok(store) => store,
+    let state = StateDir::open(&config.state_dir, deadline).and_then(|state| {
+        let aside = if arguments.without_state { state.set_aside()? } else { Vec::new() };
+        for file in aside {
+            tracing::warn!(file = %file.display(), "set aside: starting without the stored rules and entries");
+        }
+        Ok(state)
+    });
+    let state = match state {
+        Ok(state) => state,
         Err(error) => return failed(RUNTIME, error),
     };
-    let decided = match start::decide(&config, store) {
-        Ok(decided) => decided,
-        Err(error) => return failed(CONFIGURATION, error),
-    };
-    match run(config, decided, &hangup) {
+    match run(config, state, deadline, &hangup) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(RUNTIME, error),
+        Err(StartError::Rules(error)) => failed(CONFIGURATION, error),
+        Err(StartError::Other(error)) => failed(RUNTIME, error),
     }
 }
 
-fn run(config: Config, decided: Decided, hangup: &AtomicBool) -> anyhow::Result<()> {
+fn run(config: Config, state: StateDir, deadline: Deadline, hangup: &AtomicBool) -> Result<(), StartError> {
     let (outside, inside) = (config.outside.clone(), config.inside.clone());
-    let manager = start::start(config, decided)?;
+    let manager = start::start(config, state, deadline)?;
     manager.run(hangup, || {
         tracing::info!(
             "ready: {outside} (outside) to {inside} (inside); closed when this process ends: no process, no forwarding"
         );
-    })
+    })?;
+    Ok(())
 }
 
 fn log(format: LogFormat) {
