@@ -5,12 +5,13 @@
 //! The dataplane notices nothing of either.
 
 use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::api::{self, App};
 use crate::dataplane::{self, Dataplane};
+use crate::holder::{self, Deadline};
 use crate::metrics::Metrics;
 use crate::settings::{DEFAULT_FILE, Settings};
 use crate::{Exit, open, socket};
@@ -87,10 +89,9 @@ fn start_log(format: LogFormat) {
 /// # Errors
 /// If an address cannot be listened on.
 pub async fn run(settings: &Settings) -> anyhow::Result<()> {
-    let (unix, _removal) = socket::bind(&settings.socket)?;
-    let tcp = TcpListener::bind(settings.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}; set another `listen` in [control]", settings.listen))?;
+    let deadline = Deadline::start();
+    let (unix, _removal) = socket::bind(&settings.socket, deadline).await?;
+    let tcp = listen(settings.listen, deadline).await?;
     let dataplane = Dataplane::new(&settings.dataplane_socket);
     let app = Arc::new(App { dataplane: dataplane.clone(), metrics: Metrics::default() });
     info!(
@@ -122,6 +123,26 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
         warn!("stopped with requests unanswered after {} s", STOP_WITHIN.as_secs());
     }
     Ok(())
+}
+
+/// Listens on a TCP port. Waits for a process that is exiting.
+async fn listen(address: SocketAddr, deadline: Deadline) -> anyhow::Result<TcpListener> {
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                if !deadline.wait().await {
+                    let holder = holder::describe(holder::of_port(address));
+                    bail!(
+                        "another process listens on {address}{holder}: stop it first, or set another `listen` in [control]"
+                    );
+                }
+            }
+            listener => {
+                return listener
+                    .with_context(|| format!("cannot listen on {address}; set another `listen` in [control]"));
+            }
+        }
+    }
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {

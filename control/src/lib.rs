@@ -18,6 +18,7 @@ pub mod api;
 pub mod cli;
 pub mod daemon;
 pub mod dataplane;
+mod holder;
 pub mod metrics;
 mod open;
 pub mod ready;

@@ -1,6 +1,6 @@
-//! Putting the dataplane together, in an order in which every failure leaves nothing behind: rules first, which touch
-//! nothing; then the interfaces, which are checked before anything is changed; then programs, which drop everything;
-//! then rings and workers.
+//! Putting the dataplane together, in an order in which every failure leaves nothing behind: first rules and state, and
+//! beside them what touches no interface; then the interfaces, which are checked before anything is changed; then
+//! programs, which drop everything; then rings and workers.
 
 use std::fs;
 use std::path::Path;
@@ -40,7 +40,7 @@ pub(crate) const EVENT_QUEUE: usize = 4096;
 struct Decided {
     state: State,
     store: Store,
-    stored: StoredEntries,
+    entries: StoredEntries,
     source: String,
     table: Table,
 }
@@ -63,21 +63,25 @@ impl<E: Into<anyhow::Error>> From<E> for StartError {
 ///
 /// # Errors
 /// What is wrong with them, and what to do about it.
-fn decide(config: &Config, state_dir: Arc<StateDir>) -> anyhow::Result<Decided> {
-    let stored_entries = StoredEntries::load(&state_dir)?;
-    let store = Store::new(state_dir);
-    let stored = store.load_or_read(&config.rules)?;
-    let capacity = config.connection_capacity;
-    let bytes = state::connection_bytes(capacity, &stored.rules, &config.settings);
-    memory::check(config.list_capacity, config.first_steps, Connections { capacity, bytes })?;
-    let mut state = State::new(config.list_capacity, capacity)?;
-    state.lists.set_first_steps(config.first_steps)?;
-    let now = Clock::start().now();
-    let mut table = Table::compile(Arc::clone(&stored.rules), &config.settings, &state, now)
-        .with_context(|| format!("rules of {}", stored.source))?;
-    stored_entries.install(&state.lists)?;
-    table.begin(&state, now);
-    Ok(Decided { state, store, stored: stored_entries, source: stored.source, table })
+fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided> {
+    thread::scope(|scope| {
+        let entries = scope.spawn(|| StoredEntries::load(&state_dir));
+        let store = Store::new(Arc::clone(&state_dir));
+        let stored = store.load_or_read(&config.rules)?;
+        let capacity = config.connection_capacity;
+        let bytes = state::connection_bytes(capacity, &stored.rules, &config.settings);
+        memory::check(config.list_capacity, config.first_steps, Connections { capacity, bytes })?;
+        let mut state = State::new(config.list_capacity, capacity)?;
+        state.lists.set_first_steps(config.first_steps)?;
+        let now = Clock::start().now();
+        let mut table = Table::compile(Arc::clone(&stored.rules), &config.settings, &state, now)
+            .with_context(|| format!("rules of {}", stored.source))?;
+        // A panic ends the process.
+        let entries = entries.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        entries.install(&state.lists)?;
+        table.begin(&state, now);
+        Ok(Decided { state, store, entries, source: stored.source, table })
+    })
 }
 
 /// Checks the configured rules, whatever was applied last.
@@ -108,7 +112,10 @@ struct Prepared {
 /// # Errors
 /// What is wrong, and what to do about it.
 fn prepare(config: &Config, deadline: Deadline) -> anyhow::Result<Prepared> {
-    let devices = [open(&config.outside)?, open(&config.inside)?];
+    let mut devices = [open(&config.outside)?, open(&config.inside)?];
+    for device in &mut devices {
+        device.open_packet_socket()?;
+    }
     let (queues, mtu) = agree(&devices)?;
     // A second dataplane ends here, before it touches an interface.
     let listener = Listener::bind(&config.socket, &config.socket_uids, deadline)?;
@@ -134,7 +141,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     let (decided, prepared) = thread::scope(|scope| {
         let decided = thread::Builder::new()
             .name("state".to_owned())
-            .spawn_scoped(scope, || decide(&config, Arc::clone(&state_dir)))
+            .spawn_scoped(scope, || decide(&config, &state_dir))
             .context("cannot start a thread")?;
         let prepared = prepare(&config, deadline);
         // A panic ends the process.
@@ -142,7 +149,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         let decided = decided.map_err(StartError::Rules)?;
         Ok::<_, StartError>((decided, prepared?))
     })?;
-    let Decided { state, store, stored, source, table } = decided;
+    let Decided { state, store, entries, source, table } = decided;
     let Prepared { listener, mut devices, queues, mtu, ring_settings, program, memory } = prepared;
     for device in &devices {
         turn_off_offloads(device, config.offloads)?;
@@ -183,7 +190,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         workers.push(spawn(queue, worker, counters, own_core, core)?);
     }
     // Frames are forwarded by now.
-    let held = stored.into_held()?;
+    let held = entries.into_held()?;
     let mut zero_copy = zero_copy.into_iter();
     let ports = devices.map(|device| Port {
         device,

@@ -41,7 +41,8 @@ pub struct Device {
     name: String,
     index: u32,
     control: OwnedFd,
-    promiscuous: Option<OwnedFd>,
+    /// A packet socket that receives nothing, for promiscuous mode.
+    packet: Option<OwnedFd>,
 }
 
 impl Device {
@@ -65,7 +66,7 @@ impl Device {
             return Err(there_is(io::Error::last_os_error()));
         }
         let control = socket(libc::AF_INET, libc::SOCK_DGRAM).map_err(there_is)?;
-        Ok(Device { name: name.to_owned(), index, control, promiscuous: None })
+        Ok(Device { name: name.to_owned(), index, control, packet: None })
     }
 
     /// Whether it is still the interface that was looked up, and not gone, or another one of the same name.
@@ -170,17 +171,32 @@ impl Device {
         Ok(())
     }
 
+    /// Makes the socket that [`Device::promiscuous`] needs, and changes nothing yet. The kernel closes the descriptors of a
+    /// killed process from the last one that was opened to the first, and waits for a grace period of RCU at each packet
+    /// socket: opened before what a restart waits for, these two do not delay it.
+    ///
+    /// # Errors
+    /// Without CAP_NET_RAW.
+    pub fn open_packet_socket(&mut self) -> Result<(), Error> {
+        // Protocol 0: the socket itself receives nothing.
+        self.packet = Some(socket(libc::AF_PACKET, libc::SOCK_RAW).map_err(|error| self.not_promiscuous(error))?);
+        Ok(())
+    }
+
+    fn not_promiscuous(&self, error: io::Error) -> Error {
+        Error::system(format!("promiscuous mode on {}", self.name), error, "run as root or with CAP_NET_RAW")
+    }
+
     /// Lets the interface receive frames for all addresses, as a wire must. The kernel counts such requests: others'
     /// are not disturbed, and this one ends with the value or the process.
     ///
     /// # Errors
     /// Without CAP_NET_RAW, or if the interface is gone.
     pub fn promiscuous(&mut self) -> Result<(), Error> {
-        let failed = |error| {
-            Error::system(format!("promiscuous mode on {}", self.name), error, "run as root or with CAP_NET_RAW")
-        };
-        // Protocol 0: the socket itself receives nothing.
-        let packet = socket(libc::AF_PACKET, libc::SOCK_RAW).map_err(failed)?;
+        if self.packet.is_none() {
+            self.open_packet_socket()?;
+        }
+        let packet = self.packet.as_ref().expect("it was opened");
         let membership = libc::packet_mreq {
             mr_ifindex: self.index as i32,
             mr_type: libc::PACKET_MR_PROMISC as u16,
@@ -198,9 +214,8 @@ impl Device {
             )
         };
         if result != 0 {
-            return Err(failed(io::Error::last_os_error()));
+            return Err(self.not_promiscuous(io::Error::last_os_error()));
         }
-        self.promiscuous = Some(packet);
         Ok(())
     }
 

@@ -9,6 +9,7 @@
 //! | `answers.rs`   | what rules do besides letting pass and dropping: answers, tarpits, connections, the log |
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
+//! | `restart.rs`   | restarts right after a kill, a second dataplane, state files that are damaged or cannot be written |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
 //! | `judge/`       | the same packets under the same rules, judged by the kernel's nftables |
 //! | `nonsense.rs`  | frames that nobody would build, from both sides |
@@ -25,5 +26,6 @@ mod knocks;
 mod nonsense;
 mod operator;
 mod processes;
+mod restart;
 mod scene;
 mod wire;
