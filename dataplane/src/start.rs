@@ -65,8 +65,8 @@ impl<E: Into<anyhow::Error>> From<E> for StartError {
 /// What is wrong with them, and what to do about it.
 fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided> {
     thread::scope(|scope| {
-        let entries = scope.spawn(|| StoredEntries::load(&state_dir));
-        let store = Store::new(Arc::clone(&state_dir));
+        let entries = scope.spawn(|| StoredEntries::load(state_dir));
+        let store = Store::new(Arc::clone(state_dir));
         let stored = store.load_or_read(&config.rules)?;
         let capacity = config.connection_capacity;
         let bytes = state::connection_bytes(capacity, &stored.rules, &config.settings);

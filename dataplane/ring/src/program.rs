@@ -133,8 +133,12 @@ impl Program {
     /// Frames of this queue go to this AF_XDP socket from now on.
     ///
     /// # Errors
-    /// If the socket is not bound to this queue of this interface.
+    /// If the socket is not bound to this queue of this interface, or the program was loaded for fewer queues.
     pub fn set_socket(&mut self, queue: u32, socket: RawFd) -> Result<(), Error> {
+        if queue >= self.queues {
+            let problem = format!("queue {queue} is none of the {} that the program was loaded for", self.queues);
+            return Err(Error::unfit(problem, ""));
+        }
         let key = self.side * self.queues + queue;
         map(&self.object, "sockets")
             .update(&key.to_ne_bytes(), &socket.to_ne_bytes(), MapFlags::ANY)

@@ -157,14 +157,19 @@ impl StateDir {
     /// Writes a file anew, whole or not at all: readable for this user alone, and on the disk when this returns.
     ///
     /// # Errors
-    /// If the disk refuses; what was there before is still there, and nothing beside it.
+    /// If the disk refuses; what was there before is still there, and nothing beside it. If only the directory cannot be
+    /// synced, either file may be there after a power failure, which the error says.
     pub(crate) fn write(&self, name: &str, format: Format, content: &[u8]) -> io::Result<()> {
         let new = format!("{name}{NEW}");
         let (header, sums) = format.around(content);
         let written = self.write_new(&new, [header.as_bytes(), content, sums.as_bytes()]);
         let replaced = written.and_then(|()| Ok(renameat(&self.directory, &new, &self.directory, name)?));
         replaced.inspect_err(|_| _ = self.remove(&new))?;
-        Ok(fsync(&self.directory)?)
+        let unsynced = |error: Errno| {
+            let what = format!("the file is replaced, but its directory cannot be synced: {error}");
+            io::Error::new(io::Error::from(error).kind(), what)
+        };
+        fsync(&self.directory).map_err(unsynced)
     }
 
     fn write_new(&self, name: &str, parts: [&[u8]; 3]) -> io::Result<()> {

@@ -178,7 +178,7 @@ fn what_was_set_aside_is_not_replaced() {
     for (content, number) in [("one", 1), ("two", 2)] {
         fs::write(state.file(LISTS), content).unwrap();
         let aside = state.file(&format!("lists.state.aside-{number}"));
-        assert_eq!(state.set_aside().unwrap(), [aside.clone()]);
+        assert_eq!(state.set_aside().unwrap(), std::slice::from_ref(&aside));
         assert_eq!(fs::read_to_string(aside).unwrap(), content);
     }
     assert_eq!(names(&state.path), ["lists.state.aside-1", "lists.state.aside-2", "lock"]);
