@@ -58,6 +58,14 @@ bench-crowd:
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
 	@$${CARGO_TARGET_DIR:-target}/release/crowd $(if $(SECONDS),--seconds $(SECONDS))
 
+# How long nothing passes when the dataplane is killed and started again, with 0, 10,000 and 1,000,000 static entries:
+# docs/benchmarks.md. ROUNDS (20) restarts with each.
+.PHONY: bench-restart
+bench-restart:
+	@tests/setup bench
+	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
+	@$${CARGO_TARGET_DIR:-target}/release/restart $(if $(ROUNDS),--rounds $(ROUNDS))
+
 # The same in instructions, compared with bench/baseline/instructions.toml. UPDATE=1 writes that file.
 .PHONY: bench-check
 bench-check:

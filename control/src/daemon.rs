@@ -4,12 +4,14 @@
 //! SIGINT and SIGTERM no new request is taken, those at work get a few seconds, and the socket's file is removed.
 //! The dataplane notices nothing of either.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Parser;
 use knockplane_limits::descriptors;
 use knockplane_log::{AT_EXIT, Format};
@@ -20,6 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::api::{self, App};
 use crate::dataplane::{self, Dataplane};
+use crate::holder::{self, Deadline};
 use crate::metrics::{METRICS_LISTENER, Metrics, OPERATORS_LISTENER};
 use crate::server::{Server, Sizes, Times};
 use crate::settings::{DEFAULT_FILE, Settings};
@@ -96,10 +99,9 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
             "few files may be open, and few connections for it: raise the limit (LimitNOFILE=, ulimit -n) to 1024"
         );
     }
-    let (unix, _removal) = socket::bind(&settings.socket)?;
-    let tcp = TcpListener::bind(settings.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}; set another `listen` in [control]", settings.listen))?;
+    let deadline = Deadline::start();
+    let (unix, _removal) = socket::bind(&settings.socket, deadline).await?;
+    let tcp = listen(settings.listen, deadline).await?;
     // The library asks for 128, which a burst of connections fills before the process gets to run.
     rustix::net::listen(&tcp, BACKLOG).context("cannot lengthen the queue of connections")?;
     let dataplane = Dataplane::new(&settings.dataplane_socket);
@@ -134,6 +136,26 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
         warn!("stopped with requests unanswered after {} s", STOP_WITHIN.as_secs());
     }
     Ok(())
+}
+
+/// Listens on a TCP port. Waits for a process that is exiting.
+async fn listen(address: SocketAddr, deadline: Deadline) -> anyhow::Result<TcpListener> {
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                if !deadline.wait().await {
+                    let holder = holder::describe(holder::of_port(address));
+                    bail!(
+                        "another process listens on {address}{holder}: stop it first, or set another `listen` in [control]"
+                    );
+                }
+            }
+            listener => {
+                return listener
+                    .with_context(|| format!("cannot listen on {address}; set another `listen` in [control]"));
+            }
+        }
+    }
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {

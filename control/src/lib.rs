@@ -23,6 +23,7 @@ pub mod api;
 pub mod cli;
 pub mod daemon;
 pub mod dataplane;
+mod holder;
 pub mod metrics;
 pub mod ready;
 pub mod rules;

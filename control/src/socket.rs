@@ -4,12 +4,13 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::net::{UnixListener, UnixStream};
+
+use crate::holder::{self, Deadline};
 
 /// Owner and group may change the firewall, nobody else.
 const MODE: u32 = 0o660;
@@ -32,16 +33,16 @@ impl Drop for Removal {
     }
 }
 
-/// Listens on `path`. Its directory is created.
+/// Listens on `path`. Its directory is created. Waits for a process that is exiting.
 ///
 /// # Errors
 /// If somebody else listens there, or something that is no socket has the name, or the system says no.
-pub(crate) fn bind(path: &Path) -> anyhow::Result<(UnixListener, Removal)> {
+pub(crate) async fn bind(path: &Path, deadline: Deadline) -> anyhow::Result<(UnixListener, Removal)> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}, the directory of the socket", directory.display()))?;
     }
-    clear(path)?;
+    clear(path, deadline).await?;
     let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
     let removal = Removal { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() };
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))
@@ -64,24 +65,34 @@ pub(crate) async fn connect(path: &Path) -> io::Result<UnixStream> {
 }
 
 /// Removes what a killed process left behind.
-fn clear(path: &Path) -> anyhow::Result<()> {
+async fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
     let shown = path.display();
-    let metadata = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        other => other.with_context(|| format!("cannot look at {shown}"))?,
-    };
-    if !metadata.file_type().is_socket() {
-        bail!("{shown} is in the way and no socket: remove it, or set another `socket` in [control]");
-    }
-    match StdUnixStream::connect(path) {
-        Ok(_) => bail!(
-            "another control process answers on {shown}: stop it first (systemctl stop knockplane-control), or set \
-             another `socket` in [control]"
-        ),
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).with_context(|| format!("cannot remove the stale socket {shown}"))
+    loop {
+        let metadata = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            other => other.with_context(|| format!("cannot look at {shown}"))?,
+        };
+        if !metadata.file_type().is_socket() {
+            bail!("{shown} is in the way and no socket: remove it, or set another `socket` in [control]");
         }
-        Err(error) => Err(error).with_context(|| format!("cannot tell whether somebody listens on {shown}")),
+        let holder = match UnixStream::connect(path).await {
+            Ok(stream) => stream.peer_cred().ok().and_then(|peer| peer.pid()),
+            // Its queue is full.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                return fs::remove_file(path).with_context(|| format!("cannot remove the stale socket {shown}"));
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot tell whether somebody listens on {shown}"));
+            }
+        };
+        if !deadline.wait().await {
+            bail!(
+                "another control process answers on {shown}{}: stop it first (systemctl stop knockplane-control), or set \
+                 another `socket` in [control]",
+                holder::describe(holder)
+            );
+        }
     }
 }
 
@@ -93,7 +104,7 @@ mod tests {
     async fn the_directory_is_created_the_mode_set_and_the_file_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/knockplane/control.sock");
-        let (listener, removal) = bind(&path).unwrap();
+        let (listener, removal) = bind(&path, Deadline::over()).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
         drop((listener, removal));
         assert!(!path.exists());
@@ -105,16 +116,17 @@ mod tests {
         let path = dir.path().join("control.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        bind(&path).unwrap();
+        bind(&path, Deadline::over()).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_socket_that_answers_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
-        let _bound = bind(&path).unwrap();
-        let error = bind(&path).unwrap_err().to_string();
-        assert!(error.contains("another control process answers"), "{error}");
+        let _bound = bind(&path, Deadline::over()).await.unwrap();
+        let error = bind(&path, Deadline::over()).await.unwrap_err().to_string();
+        let told = format!("another control process answers on {} (process {}", path.display(), std::process::id());
+        assert!(error.contains(&told), "{error}");
         assert!(path.exists());
     }
 
@@ -123,7 +135,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         fs::write(&path, "precious").unwrap();
-        let error = bind(&path).unwrap_err().to_string();
+        let error = bind(&path, Deadline::over()).await.unwrap_err().to_string();
         assert!(error.contains("no socket"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
@@ -132,7 +144,7 @@ mod tests {
     async fn a_file_that_took_our_place_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
-        let bound = bind(&path).unwrap();
+        let bound = bind(&path, Deadline::over()).await.unwrap();
         fs::rename(&path, dir.path().join("aside")).unwrap();
         fs::write(&path, "another").unwrap();
         drop(bound);

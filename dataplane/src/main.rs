@@ -13,11 +13,13 @@ mod drift;
 mod early;
 mod generation;
 mod held;
+mod holder;
 mod idle;
 mod manager;
 mod memory;
 mod requirements;
 mod start;
+mod state_dir;
 mod store;
 mod worker;
 
@@ -34,8 +36,9 @@ use knockplane_log::{AT_EXIT, Format};
 use signal_hook::consts::SIGHUP;
 
 use crate::config::Config;
-use crate::start::Decided;
-use crate::store::Store;
+use crate::holder::Deadline;
+use crate::start::StartError;
+use crate::state_dir::StateDir;
 
 /// Exit codes, the same for all of the project's programs.
 const RUNTIME: u8 = 1;
@@ -55,6 +58,10 @@ struct Arguments {
     /// Check the configuration and the rules that it names, and end. Touches no interface.
     #[arg(long)]
     check: bool,
+    /// Start without the stored rules and entries, for once: their files are set aside under other names, the rules of
+    /// the configured file run, and lists begin without operators' entries.
+    #[arg(long, conflicts_with = "check")]
+    without_state: bool,
     /// How to log, to standard error. What to log is said in RUST_LOG, for example `debug`.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     log_format: Format,
@@ -83,16 +90,29 @@ fn main() -> ExitCode {
     // A dataplane that lost a thread would forward on some queues and not on others. It ends instead, and the kernel
     // closes the wire.
     knockplane_log::abort_on_panic();
+    let deadline = Deadline::start();
     // Another dataplane may have it, which is no fault of the configuration.
-    let store = match Store::open(&config.state_dir) {
-        Ok(store) => store,
+    let state = StateDir::open(&config.state_dir, deadline).and_then(|state| {
+        let aside = if arguments.without_state { state.set_aside()? } else { Vec::new() };
+        for file in aside {
+            tracing::warn!(file = %file.display(), "set aside: starting without the stored rules and entries");
+        }
+        Ok(state)
+    });
+    let state = match state {
+        Ok(state) => state,
         Err(error) => return failed(RUNTIME, error, Some(NOT_STARTED)),
     };
-    let decided = match start::decide(&config, store) {
-        Ok(decided) => decided,
-        Err(error) => return failed(CONFIGURATION, error, Some(NOT_STARTED)),
+    let ready = format!(
+        "ready: {} (outside) to {} (inside); closed when this process ends: no process, no forwarding",
+        config.outside, config.inside
+    );
+    let manager = match start::start(config, state, deadline) {
+        Ok(manager) => manager,
+        Err(StartError::Rules(error)) => return failed(CONFIGURATION, error, Some(NOT_STARTED)),
+        Err(StartError::Other(error)) => return failed(RUNTIME, error, Some(NOT_STARTED)),
     };
-    match run(config, decided, &hangup) {
+    match manager.run(&hangup, || tracing::info!("{ready}")) {
         Ok(()) => {
             knockplane_log::flush(Some(AT_EXIT));
             ExitCode::SUCCESS
@@ -126,14 +146,4 @@ fn check(arguments: &Arguments, config: &Config) -> ExitCode {
             ExitCode::SUCCESS
         }
     }
-}
-
-fn run(config: Config, decided: Decided, hangup: &AtomicBool) -> anyhow::Result<()> {
-    let (outside, inside) = (config.outside.clone(), config.inside.clone());
-    let manager = start::start(config, decided)?;
-    manager.run(hangup, || {
-        tracing::info!(
-            "ready: {outside} (outside) to {inside} (inside); closed when this process ends: no process, no forwarding"
-        );
-    })
 }

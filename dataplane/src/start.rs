@@ -1,6 +1,6 @@
-//! Putting the dataplane together, in an order in which every failure leaves nothing behind: rules first, which touch
-//! nothing; then the interfaces, which are checked before anything is changed; then programs, which drop everything;
-//! then rings and workers.
+//! Putting the dataplane together, in an order in which every failure leaves nothing behind: first rules and state, and
+//! beside them what touches no interface; then the interfaces, which are checked before anything is changed; then
+//! programs, which drop everything; then rings and workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64};
@@ -16,7 +16,8 @@ use knockplane_engine::table::Table;
 use knockplane_policy::packet::Side;
 use knockplane_policy::wire::Drift;
 use knockplane_ring::{
-    Device, IngressDrop, OffloadState, Program, Reader, RingSettings, Rings, XdpMode, raise_memlock_limit,
+    Device, IngressDrop, LoadedProgram, Memory, OffloadState, Program, Reader, RingSettings, Rings, XdpMode,
+    raise_memlock_limit,
 };
 
 use crate::clock::{self, Clock};
@@ -24,11 +25,13 @@ use crate::config::{Config, Offloads};
 use crate::counters::WorkerCounters;
 use crate::drift::{self, Baseline, Taken};
 use crate::generation::{Book, Generation};
-use crate::held::Held;
+use crate::held::StoredEntries;
+use crate::holder::{self, Deadline};
 use crate::idle::Idle;
 use crate::manager::{DriftState, HeartbeatWatch, Listener, Manager, Notes, Port, Unlogged, WorkerHandle};
 use crate::memory::{self, Connections};
 use crate::requirements::{self, Observed};
+use crate::state_dir::StateDir;
 use crate::store::{self, Store};
 use crate::worker::{Shared, Worker};
 
@@ -36,33 +39,51 @@ use crate::worker::{Shared, Worker};
 pub(crate) const EVENT_QUEUE: usize = 4096;
 
 /// What is decided by, before any interface is touched.
-pub(crate) struct Decided {
+struct Decided {
     state: State,
     store: Store,
-    held: Held,
+    entries: StoredEntries,
     source: String,
     table: Table,
 }
 
-/// Reads and compiles the rules that are to run: those applied last, or else the configured ones. The state directory is
-/// ours from here on.
+/// Why a start failed.
+pub(crate) enum StartError {
+    /// The rules or the state files are not fit to run.
+    Rules(anyhow::Error),
+    /// Something else, which may be over by the next start.
+    Other(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for StartError {
+    fn from(error: E) -> StartError {
+        StartError::Other(error.into())
+    }
+}
+
+/// Reads and compiles the rules that are to run: those applied last, or else the configured ones.
 ///
 /// # Errors
 /// What is wrong with them, and what to do about it.
-pub(crate) fn decide(config: &Config, store: Store) -> anyhow::Result<Decided> {
-    let stored = store.load_or_read(&config.rules)?;
-    let capacity = config.connection_capacity;
-    let bytes = state::connection_bytes(capacity, &stored.rules, &config.settings);
-    memory::check(config.list_capacity, config.first_steps, Connections { capacity, bytes })?;
-    let mut state = State::new(config.list_capacity, capacity)?;
-    state.lists.set_first_steps(config.first_steps)?;
-    let now = Clock::start().now();
-    let mut table = Table::compile(Arc::clone(&stored.rules), &config.settings, &state, now)
-        .with_context(|| format!("rules of {}", stored.source))?;
-    let held = Held::load(&config.state_dir)?;
-    held.install(&state.lists).with_context(|| format!("the entries in {}", held.path().display()))?;
-    table.begin(&state, now);
-    Ok(Decided { state, store, held, source: stored.source, table })
+fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided> {
+    thread::scope(|scope| {
+        let entries = scope.spawn(|| StoredEntries::load(state_dir));
+        let store = Store::new(Arc::clone(state_dir));
+        let stored = store.load_or_read(&config.rules)?;
+        let capacity = config.connection_capacity;
+        let bytes = state::connection_bytes(capacity, &stored.rules, &config.settings);
+        memory::check(config.list_capacity, config.first_steps, Connections { capacity, bytes })?;
+        let mut state = State::new(config.list_capacity, capacity)?;
+        state.lists.set_first_steps(config.first_steps)?;
+        let now = Clock::start().now();
+        let mut table = Table::compile(Arc::clone(&stored.rules), &config.settings, &state, now)
+            .with_context(|| format!("rules of {}", stored.source))?;
+        // A panic ends the process.
+        let entries = entries.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        entries.install(&state.lists)?;
+        table.begin(&state, now);
+        Ok(Decided { state, store, entries, source: stored.source, table })
+    })
 }
 
 /// Checks the configured rules, whatever was applied last.
@@ -76,36 +97,73 @@ pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts the workers and returns the manager, which is to be run.
+/// What a start needs of the interfaces, none of which is changed yet.
+struct Prepared {
+    listener: Listener,
+    devices: [Arc<Device>; 2],
+    observed: [Observed; 2],
+    queues: u32,
+    mtu: u32,
+    ring_settings: RingSettings,
+    program: LoadedProgram,
+    /// One for each queue.
+    memory: Vec<Memory>,
+}
+
+/// Looks at socket and interfaces and takes what touches neither.
 ///
 /// # Errors
 /// What is wrong, and what to do about it.
-pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager> {
-    let Decided { state, store, held, source, table } = decided;
-    // A second dataplane ends here, before it touches an interface.
-    let listener = Listener::bind(&config.socket, &config.socket_uids)?;
+fn prepare(config: &Config, deadline: Deadline) -> anyhow::Result<Prepared> {
     let mut reader = Reader::open()?;
     let (outside, seen_outside) = open(&config.outside, &mut reader)?;
     let (inside, seen_inside) = open(&config.inside, &mut reader)?;
     let (devices, observed) = ([outside, inside], [seen_outside, seen_inside]);
-    refuse(requirements::together([&observed[0], &observed[1]]).into_iter().map(|(_, unmet)| unmet))?;
-    for (device, observed) in devices.iter().zip(&observed) {
-        prepare(device, observed, config.offloads)?;
+    for device in &devices {
+        device.open_packet_socket()?;
     }
+    refuse(requirements::together([&observed[0], &observed[1]]).into_iter().map(|(_, unmet)| unmet))?;
     let (queues, mtu) = (observed[0].queues.rx, observed[0].link.mtu);
-
+    // A second dataplane ends here, before it touches an interface.
+    let listener = Listener::bind(&config.socket, &config.socket_uids, deadline)?;
     raise_memlock_limit();
-    let mut programs = [Program::attach(&devices[0], queues)?, Program::attach(&devices[1], queues)?];
-    let ingress = [drop_behind(&devices[0])?, drop_behind(&devices[1])?];
-    for (device, program) in devices.iter().zip(&programs) {
-        if program.mode() == XdpMode::Generic {
-            tracing::warn!(
-                interface = device.name(),
-                "its driver refused native XDP: generic XDP works, at a fraction of the speed"
-            );
-        }
+    let program = LoadedProgram::load([&*devices[0], &*devices[1]], queues)?;
+    let ring_settings = RingSettings {
+        ring_size: config.ring_size,
+        max_frame: headers::max_frame(mtu as usize) as u32,
+        copy: config.copy,
+    };
+    let memory = (0..queues).map(|_| Memory::take(&ring_settings)).collect::<Result<_, _>>()?;
+    Ok(Prepared { listener, devices, observed, queues, mtu, ring_settings, program, memory })
+}
+
+/// Starts the workers and returns the manager, which is to be run. State is read while everything is prepared that
+/// touches no interface, and while a process that is exiting frees them; no interface is changed before state is in
+/// force.
+///
+/// # Errors
+/// What is wrong, and what to do about it.
+pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> Result<Manager, StartError> {
+    let state_dir = Arc::new(state_dir);
+    let (decided, prepared) = thread::scope(|scope| {
+        let decided = thread::Builder::new()
+            .name("state".to_owned())
+            .spawn_scoped(scope, || decide(&config, &state_dir))
+            .context("cannot start a thread")?;
+        let prepared = prepare(&config, deadline);
+        // A panic ends the process.
+        let decided = decided.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let decided = decided.map_err(StartError::Rules)?;
+        Ok::<_, StartError>((decided, prepared?))
+    })?;
+    let Decided { state, store, entries, source, table } = decided;
+    let Prepared { listener, devices, observed, queues, mtu, ring_settings, program, memory } = prepared;
+    for (device, observed) in devices.iter().zip(&observed) {
+        turn_off_offloads(device, observed, config.offloads)?;
         device.promiscuous()?;
     }
+    let mut programs = attach(program, &devices)?;
+    let ingress = [drop_behind(&devices[0])?, drop_behind(&devices[1])?];
     let clock = Clock::start();
     let generation = Arc::new(Generation::new(1, clock.now(), source, table, queues as usize));
     let links = [devices[0].is_up()?, devices[1].is_up()?].map(AtomicBool::new);
@@ -119,16 +177,11 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
         stamped: AtomicBool::new(queues > 1),
         stop: AtomicBool::new(false),
     });
-    let ring_settings = RingSettings {
-        ring_size: config.ring_size,
-        max_frame: headers::max_frame(mtu as usize) as u32,
-        copy: config.copy,
-    };
     let cores = cores(&config)?;
     let mut workers = Vec::new();
     let mut zero_copy = [true; 2];
-    for queue in 0..queues {
-        let rings = Rings::bind([&*devices[0], &*devices[1]], queue, &ring_settings)?;
+    for (queue, memory) in (0..queues).zip(memory) {
+        let rings = Rings::bind_in(memory, [&*devices[0], &*devices[1]], queue, &ring_settings)?;
         rings.connect(&mut programs, queue)?;
         for side in Side::ALL {
             zero_copy[side.index()] &= rings.zero_copy(side);
@@ -142,6 +195,8 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
             Worker::new(queue as usize, rings, Arc::clone(&shared), Arc::clone(&counters), mtu, idle, queues > 1);
         workers.push(spawn(queue, worker, counters, own_core, core)?);
     }
+    // Frames are forwarded by now.
+    let held = entries.into_held()?;
     let ids = [programs[0].id()?, programs[1].id()?];
     let taken = Side::ALL.map(|side| Taken {
         device: Arc::clone(&devices[side.index()]),
@@ -172,6 +227,27 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
     })
 }
 
+/// Attaches the program to both interfaces.
+fn attach(program: LoadedProgram, devices: &[Arc<Device>; 2]) -> anyhow::Result<[Program; 2]> {
+    let programs = program.attach([&*devices[0], &*devices[1]]).map_err(|error| {
+        let holder = devices.iter().find_map(|device| holder::of_xdp_link(device.index())).filter(|_| error.is_busy());
+        let error = anyhow::Error::new(error);
+        match holder {
+            Some(pid) => error.context(format!("{} holds an interface", holder::describe(Some(pid)))),
+            None => error,
+        }
+    })?;
+    for (device, program) in devices.iter().zip(&programs) {
+        if program.mode() == XdpMode::Generic {
+            tracing::warn!(
+                interface = device.name(),
+                "its driver refused native XDP: generic XDP works, at a fraction of the speed"
+            );
+        }
+    }
+    Ok(programs)
+}
+
 /// Looks an interface up and makes sure that nothing but us would forward what arrives there: when this process ends,
 /// the wire must be closed.
 fn open(name: &str, reader: &mut Reader) -> anyhow::Result<(Arc<Device>, Observed)> {
@@ -194,7 +270,7 @@ fn refuse(unmet: impl IntoIterator<Item = Drift>) -> anyhow::Result<()> {
 }
 
 /// Makes sure that an interface shows frames as they are on the wire.
-fn prepare(device: &Device, observed: &Observed, offloads: Offloads) -> anyhow::Result<()> {
+fn turn_off_offloads(device: &Device, observed: &Observed, offloads: Offloads) -> anyhow::Result<()> {
     // No program is attached yet, native or not.
     for offload in observed.harmful_offloads(false) {
         let unmet = requirements::offload(observed, offload);

@@ -1,21 +1,25 @@
 //! The last good rules, kept on disk: what was applied survives a restart of the dataplane.
 //!
 //! At start the stored rules win over the configured file, because they are what ran last; if the file says something
-//! else by now, that is said. The stored file holds passphrases, so it is its owner's alone. It is replaced whole (written beside, synced, renamed), so that a crash leaves the old one or the new one.
+//! else by now, that is said. The stored file holds passphrases, so it is its owner's alone.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use knockplane_limits::input;
+use knockplane_policy::packet::Family;
 use knockplane_policy::rsc;
-use knockplane_policy::rule::RuleSet;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use knockplane_policy::rule::{Action, EntryAddress, ListTimeout, RuleSet};
+use knockplane_policy::time::is_timeout;
 use serde::{Deserialize, Serialize};
+
+use crate::state_dir::{Format, OLD_RULES, RULES, StateDir, damage};
+
+/// The format of `rules.state`: JSON, a [`Stored`]. A change of what rules look like in JSON changes their ids, and so
+/// takes another version.
+const FORMAT: Format = Format { kind: "rules", version: 1 };
 
 /// Rules and where they came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,32 +29,15 @@ pub(crate) struct Stored {
     pub(crate) rules: Arc<RuleSet>,
 }
 
-/// `applied.json` in the state directory, which is ours alone as long as this lives.
+/// The rules in the state directory.
 pub(crate) struct Store {
-    path: PathBuf,
-    /// Locked; the kernel unlocks it when the process ends, however it ends.
-    _lock: File,
+    state: Arc<StateDir>,
 }
 
 impl Store {
-    /// Makes the state directory ours: two dataplanes would replace each other's files, and neither would notice.
-    ///
-    /// # Errors
-    /// If another dataplane keeps its state there, or the file system refuses.
-    pub(crate) fn open(state_dir: &Path) -> anyhow::Result<Self> {
-        let shown = state_dir.display();
-        let lock = fs::create_dir_all(state_dir).and_then(|()| {
-            File::options().write(true).create(true).truncate(false).mode(0o600).open(state_dir.join("lock"))
-        });
-        let lock =
-            lock.with_context(|| format!("cannot keep state in {shown}; `state-dir` in [dataplane] names it"))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Store { path: state_dir.join("applied.json"), _lock: lock }),
-            Err(Errno::WOULDBLOCK) => {
-                bail!("another dataplane keeps its state in {shown}: stop it first, or set another `state-dir`")
-            }
-            Err(error) => Err(error).with_context(|| format!("cannot lock {shown}/lock")),
-        }
+    /// Rules in this state directory.
+    pub(crate) fn new(state: Arc<StateDir>) -> Self {
+        Store { state }
     }
 
     /// What was applied last, or else the rules of the configured file.
@@ -59,23 +46,36 @@ impl Store {
     /// If either is there but cannot be read or is not valid: starting with other rules than meant is worse than not
     /// starting.
     pub(crate) fn load_or_read(&self, file: &Path) -> anyhow::Result<Stored> {
-        match fs::read(&self.path) {
-            Ok(bytes) => {
-                let mut stored: Stored = serde_json::from_slice(&bytes).with_context(|| {
-                    format!("{} is damaged; remove it to start with the configured rules", self.path.display())
-                })?;
-                self.compare(&stored, file);
-                stored.source = format!("{}, kept from the last apply", stored.source);
-                Ok(stored)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => read_rules(file),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", self.path.display())),
+        let Some(mut stored) = self.load()? else { return read_rules(file) };
+        self.compare(&stored, file);
+        stored.source = format!("{}, kept from the last apply", stored.source);
+        Ok(stored)
+    }
+
+    /// What was applied last. A file of an earlier version is replaced.
+    fn load(&self) -> anyhow::Result<Option<Stored>> {
+        let stored = self.state.read(RULES, FORMAT)?.map(|content| self.parse(&content, RULES)).transpose()?;
+        let old = self.state.read_old(OLD_RULES)?.map(|content| self.parse(&content, OLD_RULES)).transpose()?;
+        let Some(old) = old else { return Ok(stored) };
+        if stored.is_some_and(|stored| stored != old) {
+            let [new, old] = [RULES, OLD_RULES].map(|name| self.state.file(name).display().to_string());
+            bail!("{new} and {old}, which an earlier version wrote, hold different rules: remove one of them");
         }
+        self.state.take_over(OLD_RULES, RULES, FORMAT, &serde_json::to_vec(&old)?);
+        Ok(Some(old))
+    }
+
+    fn parse(&self, content: &[u8], name: &str) -> anyhow::Result<Stored> {
+        let context = || damage(&self.state.file(name).display().to_string());
+        let stored: Stored = serde_json::from_slice(content).with_context(context)?;
+        check(&stored.rules).map_err(|wrong| anyhow!(wrong)).with_context(context)?;
+        Ok(stored)
     }
 
     /// Says that the stored rules run, and whether the configured file says something else.
     fn compare(&self, stored: &Stored, file: &Path) {
-        let kept = self.path.display();
+        let path = self.path();
+        let kept = path.display();
         match read_rules(file) {
             Ok(configured) if configured.rules == stored.rules => {}
             Ok(_) => tracing::warn!(
@@ -95,30 +95,58 @@ impl Store {
     /// # Errors
     /// If the disk refuses; what was kept before is still there.
     pub(crate) fn save(&self, stored: &Stored) -> io::Result<()> {
-        write(&self.path, |file| Ok(serde_json::to_writer(file, stored)?))
+        self.state.write(RULES, FORMAT, &serde_json::to_vec(stored)?)?;
+        self.state.forget_old(OLD_RULES);
+        Ok(())
     }
 
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// The path of the file, for people.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.state.file(RULES)
     }
 }
 
-/// Writes a file of the state directory anew, whole or not at all: readable for us alone, and on the disk when this
-/// returns.
-///
-/// # Errors
-/// If the disk refuses; what was there before is still there.
-pub(crate) fn write(path: &Path, content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    fs::create_dir_all(folder)?;
-    let beside = path.with_extension("json.new");
-    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    let mut file = BufWriter::new(file);
-    content(&mut file)?;
-    file.into_inner()?.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(folder)?.sync_all()
+/// Whether rules are as they were when they were stored: with the ids that follow from what they say, and with values
+/// that the reader of rule files lets pass. What keeps rules from running is found when they are compiled.
+fn check(rules: &RuleSet) -> Result<(), String> {
+    let mut again = rules.clone();
+    again.assign_ids();
+    for (rule, again) in rules.rules.iter().zip(&again.rules) {
+        if rule.id != again.id {
+            return Err(format!("the rule {} (line {}) says what {} would say", rule.id, rule.line, again.id));
+        }
+        if rule.dynamic {
+            return Err(format!("the rule {} is one of a door, which are not stored", rule.id));
+        }
+        let added = match &rule.action {
+            Action::AddSrcToAddressList(added) | Action::AddDstToAddressList(added) => Some(added),
+            _ => None,
+        };
+        if let Some(added) = added
+            && let ListTimeout::After(timeout) = added.timeout
+            && !is_timeout(timeout)
+        {
+            return Err(format!("the rule {} has a timeout of {timeout:?}", rule.id));
+        }
+    }
+    for entry in &rules.address_lists {
+        let wrong = |what: &str| {
+            Err(format!("the entry of line {} in the list {}: {what}", entry.line, entry.list.escape_debug()))
+        };
+        if entry.list.is_empty() {
+            return wrong("the list has no name");
+        }
+        if entry.timeout.is_some_and(|timeout| !is_timeout(timeout)) {
+            return wrong("its timeout is zero or too long");
+        }
+        if let EntryAddress::Set(set) = &entry.address {
+            let (first, last) = set.bounds();
+            if Family::of(first) != entry.family || Family::of(last) != entry.family || first > last {
+                return wrong("its address is of another family, or a range that ends before it begins");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The rules in a file.
@@ -137,45 +165,119 @@ pub(crate) fn read_rules(path: &Path) -> anyhow::Result<Stored> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
+    use tempfile::TempDir;
+
     use super::*;
+    use crate::holder::Deadline;
 
-    #[test]
-    fn what_was_applied_last_wins_and_damage_is_said() {
-        let folder = std::env::temp_dir().join(format!("knockplane-store-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a temporary folder");
-        let file = folder.join("rules.rsc");
-        fs::write(&file, "/ip firewall filter\nadd action=drop chain=input\n").expect("written");
-        let store = Store::open(&folder.join("state")).expect("a folder of our own");
+    const TEXT: &str = "/ip firewall filter
+add action=add-src-to-address-list address-list=a address-list-timeout=9s chain=input
+add action=drop chain=input
+/ip firewall address-list
+add list=a address=192.0.2.0/24 timeout=1m
+";
 
-        let configured = store.load_or_read(&file).expect("the configured rules");
-        assert_eq!(configured.rules.rules.len(), 1);
+    /// A store, the configured file, and their folder.
+    fn house() -> (Store, PathBuf, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("rules.rsc");
+        fs::write(&file, "/ip firewall filter\nadd action=drop chain=input\n").unwrap();
+        let state = StateDir::open(&folder.path().join("state"), Deadline::over()).unwrap();
+        (Store::new(Arc::new(state)), file, folder)
+    }
 
-        let applied = Stored { source: "applied".to_owned(), rules: Arc::default() };
-        store.save(&applied).expect("saved");
-        let loaded = store.load_or_read(&file).expect("the applied rules");
-        assert_eq!(loaded.rules, applied.rules);
-        assert!(loaded.source.contains("kept from the last apply"));
-        let mode = fs::metadata(store.path()).expect("it is there").permissions().mode();
-        assert_eq!(mode & 0o777, 0o600, "passphrases are nobody else's business");
-
-        fs::write(store.path(), "{").expect("damaged");
-        let error = store.load_or_read(&file).expect_err("damage is an error").to_string();
-        assert!(error.contains("is damaged; remove it"), "{error}");
-        fs::remove_dir_all(&folder).expect("cleaned up");
+    fn stored() -> Stored {
+        Stored { source: "applied".to_owned(), rules: Arc::new(rsc::read(TEXT.as_bytes()).rules) }
     }
 
     #[test]
-    fn two_dataplanes_do_not_share_a_state_directory() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let state = folder.path().join("state");
-        let first = Store::open(&state).expect("the first");
-        let Err(error) = Store::open(&state) else { panic!("the second") };
-        assert!(error.to_string().starts_with("another dataplane keeps its state in "), "{error}");
-        drop(first);
-        assert!(Store::open(&state).is_ok(), "nothing is left that would have to be removed");
-        let Err(error) = Store::open(&state.join("lock")) else { panic!("a file is no folder") };
-        assert!(error.to_string().contains("`state-dir` in [dataplane]"), "{error}");
+    fn what_was_applied_last_wins() {
+        let (store, file, _folder) = house();
+        assert_eq!(store.load_or_read(&file).unwrap().rules.rules.len(), 1, "the configured rules");
+        store.save(&stored()).unwrap();
+        let loaded = store.load_or_read(&file).unwrap();
+        assert_eq!(loaded.rules, stored().rules);
+        assert!(loaded.source.contains("kept from the last apply"));
+        let mode = fs::metadata(store.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "passphrases are nobody else's business");
+    }
+
+    /// Every bit of a real file, every length, and bytes behind it.
+    #[test]
+    fn a_damaged_file_is_refused_with_its_name_the_place_and_what_to_do() {
+        let (store, file, _folder) = house();
+        store.save(&stored()).unwrap();
+        let bytes = fs::read(store.path()).unwrap();
+        let refused = |bytes: &[u8], what: &str| {
+            fs::write(store.path(), bytes).unwrap();
+            let Err(error) = store.load_or_read(&file) else { panic!("{what} is accepted") };
+            let error = format!("{error:#}");
+            assert!(error.starts_with(&format!("{} is damaged; ", store.path().display())), "{what}: {error}");
+            assert!(error.contains("--without-state"), "{what}: {error}");
+            assert!(
+                error.contains("byte ") || error.contains("bytes ") || error.contains("line 1 "),
+                "{what}: {error}"
+            );
+        };
+        let mut damaged = bytes.clone();
+        for bit in 0..8 * bytes.len() {
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            refused(&damaged, &format!("bit {bit}"));
+            damaged[bit / 8] ^= 1 << (bit % 8);
+        }
+        (0..bytes.len()).for_each(|length| refused(&bytes[..length], &format!("{length} bytes")));
+        [&b"\n"[..], b"\0", b" ", &bytes].iter().for_each(|more| refused(&[&bytes, *more].concat(), "more"));
+        fs::write(store.path(), &bytes).unwrap();
+        assert!(store.load_or_read(&file).is_ok(), "undamaged, it is accepted");
+    }
+
+    #[test]
+    fn rules_that_do_not_say_what_their_ids_say_are_refused() {
+        let (store, file, _folder) = house();
+        let json = serde_json::to_string(&stored()).unwrap();
+        let cases = [
+            ("\"chain\":\"input\"", "\"chain\":\"output\"", "says what"),
+            ("\"secs\":9", "\"secs\":0", "says what"),
+            ("\"secs\":60", "\"secs\":0", "the entry of line 5 in the list a: its timeout is zero"),
+            ("\"secs\":60", "\"secs\":99999999", "its timeout is zero or too long"),
+            ("\"family\":\"ipv4\",\"list\"", "\"family\":\"ipv6\",\"list\"", "another family"),
+            ("\"list\":\"a\",\"address\"", "\"list\":\"\",\"address\"", "the list has no name"),
+        ];
+        for (from, to, told) in cases {
+            let changed = json.replacen(from, to, 1);
+            assert_ne!(changed, json, "{from}");
+            for (name, other) in [(OLD_RULES, RULES), (RULES, OLD_RULES)] {
+                store.state.remove(other).unwrap();
+                match name {
+                    RULES => store.state.write(RULES, FORMAT, changed.as_bytes()).unwrap(),
+                    _ => fs::write(store.state.file(OLD_RULES), &changed).unwrap(),
+                }
+                let error = format!("{:#}", store.load_or_read(&file).expect_err(told));
+                assert!(error.contains(told) && error.contains(&format!("{name} is damaged")), "{told}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_version_is_taken_over_once() {
+        let (store, file, _folder) = house();
+        let old = store.state.file(OLD_RULES);
+        fs::write(&old, serde_json::to_vec(&stored()).unwrap()).unwrap();
+        for _ in 0..2 {
+            assert_eq!(store.load_or_read(&file).unwrap().rules, stored().rules);
+            assert!(store.path().exists() && !old.exists());
+        }
+        fs::write(&old, serde_json::to_vec(&stored()).unwrap()).unwrap();
+        assert_eq!(store.load_or_read(&file).unwrap().rules, stored().rules, "a start was interrupted");
+        assert!(!old.exists());
+        let other = Stored { rules: Arc::default(), ..stored() };
+        fs::write(&old, serde_json::to_vec(&other).unwrap()).unwrap();
+        let error = store.load_or_read(&file).unwrap_err().to_string();
+        assert!(error.contains("hold different rules: remove one of them"), "{error}");
+        store.save(&stored()).unwrap();
+        assert!(!old.exists(), "a save replaces both");
     }
 }

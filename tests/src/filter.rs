@@ -93,6 +93,15 @@ impl<'t> Filter<'t> {
         self.wait_until_ready()
     }
 
+    /// As [`Filter::restart_dataplane`], with further arguments.
+    ///
+    /// # Errors
+    /// As [`Filter::restart_dataplane`].
+    pub fn restart_dataplane_with(&mut self, arguments: &[&str]) -> anyhow::Result<()> {
+        self.dataplane = start_with(self.topology, &self.folder.0, "knockplane-dataplane", arguments)?;
+        self.wait_until_ready()
+    }
+
     /// Starts the control process again, after it ended.
     ///
     /// # Errors
@@ -244,8 +253,12 @@ fn write(file: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 fn start(topology: &Topology, folder: &Path, program: &str) -> anyhow::Result<Process> {
+    start_with(topology, folder, program, &[])
+}
+
+fn start_with(topology: &Topology, folder: &Path, program: &str, arguments: &[&str]) -> anyhow::Result<Process> {
     let mut command = topology.filter.command(binary(program)?);
-    command.arg("--config").arg(folder.join("knockplane.toml"));
+    command.arg("--config").arg(folder.join("knockplane.toml")).args(arguments);
     Process::start(program, &mut command, &folder.join(format!("{program}.log")))
 }
 

@@ -6,7 +6,8 @@
 //! 3. [`window`]: a second of load, and every frame of it accounted for once it is over.
 //! 4. The measurements: [`throughput`], [`loss`] and [`latency`], whose frames a `probe` times, for which candidates take
 //!    turns; [`deafness`] of what listens for knocks; and [`upkeep`] of knockplane alone.
-//!    [`crowd`], which is a run of its own, is about those who knock during a flood.
+//!    [`crowd`], which is a run of its own, is about those who knock during a flood; [`restart`], another one, about
+//!    the outage of a restart.
 //! 5. [`plan`]: the loads, who meets which, and how often. [`run`]: all of it, within its time.
 //! 6. [`results`]: what came out, and how medians and ratios are taken. [`report`]: how it is shown.
 
@@ -23,6 +24,7 @@ mod nftables;
 pub mod plan;
 mod probe;
 pub mod report;
+pub mod restart;
 pub mod results;
 pub mod rules;
 pub mod run;

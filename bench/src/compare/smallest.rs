@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
-    BATCH, Device, Disposition, Program, RingSettings, Rings, SocketStatistics, raise_memlock_limit,
+    BATCH, Device, Disposition, LoadedProgram, Program, RingSettings, Rings, SocketStatistics, raise_memlock_limit,
 };
 use std::sync::Mutex;
 
@@ -43,7 +43,8 @@ impl Smallest {
         raise_memlock_limit();
         let mut running = lab.topology.filter.within(|| {
             let mut devices = [Device::open("outside")?, Device::open("inside")?];
-            let mut programs = [Program::attach(&devices[0], 1)?, Program::attach(&devices[1], 1)?];
+            let both = [&devices[0], &devices[1]];
+            let mut programs = LoadedProgram::load(both, 1)?.attach(both)?;
             for device in &mut devices {
                 device.promiscuous()?;
             }

@@ -30,7 +30,7 @@ use arc_swap::ArcSwapOption;
 use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
 use knockplane_policy::door::progress;
-use knockplane_policy::rule::{AddressSet, ListTimeout};
+use knockplane_policy::rule::ListTimeout;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::ListSummary;
 
@@ -288,9 +288,9 @@ impl Lists {
         (lookup.from..lookup.until).contains(&now) && version == Some(lookup.version)
     }
 
-    /// From now on these are in the lists, each until then or for good, in place of what was held before: beside what is
-    /// added, never evicted, and changed by no packet.
-    pub fn hold<'e>(&self, entries: impl Iterator<Item = (ListId, &'e AddressSet, Option<Time>)>) {
+    /// From now on these are in the lists, from the first address to the last, each until then or for good, in place of
+    /// what was held before: beside what is added, never evicted, and changed by no packet.
+    pub fn hold(&self, entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) {
         let mut entries = entries.peekable();
         let held = entries.peek().is_some().then(|| Arc::new(Entries::of(entries)));
         let holds = held.is_some();

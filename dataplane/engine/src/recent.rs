@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(is_in(at(8)), (false, true));
         lists.remove(two, address, at(8));
         assert_eq!(is_in(at(8)), (false, false));
-        lists.hold([(one, &address.into(), None), (two, &address.into(), Some(at(10)))].into_iter());
+        lists.hold([(one, (address, address), None), (two, (address, address), Some(at(10)))].into_iter());
         assert_eq!((is_in(at(8)), is_in(at(10))), ((true, true), (true, false)), "a time ends without anybody's doing");
         lists.hold(std::iter::empty());
         assert_eq!(is_in(at(8)), (false, false));

@@ -1,4 +1,7 @@
-// The XDP program on each of the two interfaces: every frame goes to the AF_XDP socket of its receive queue.
+// The XDP program on both interfaces: every frame goes to the AF_XDP socket of its receive queue.
+//
+// It is one program, attached twice: attaching the first of its kind and detaching the last one makes the kernel wait for
+// a grace period of RCU, some 15 ms, which a restart would take twice as often with two programs.
 //
 // A queue without a socket drops, and counts what it dropped: while the dataplane starts, after it lost a socket, or
 // if someone added a queue. There is no way past userspace, and nothing reaches the host's own stack: what a driver lets
@@ -9,7 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-// The AF_XDP socket of each receive queue. Sized by the loader to the interface's queues.
+// The AF_XDP socket of each receive queue: first those of outside, then those of inside. Sized by the loader.
 struct {
     __uint(type, BPF_MAP_TYPE_XSKMAP);
     __uint(max_entries, 1);
@@ -17,9 +20,16 @@ struct {
     __type(value, __u32);
 } sockets SEC(".maps");
 
-// Whether frames are to carry the time at which they arrived: set by the loader for interfaces with several queues,
-// whose frames workers see in an order of their own.
-const volatile bool stamp = false;
+// Set by the loader.
+struct settings {
+    __u32 inside; // index of the inside interface; 0 if there is only one
+    __u32 queues; // receive queues of each interface
+    // Whether frames are to carry the time at which they arrived: for interfaces with several queues, whose frames
+    // workers see in an order of their own.
+    __u32 stamp;
+};
+
+const volatile struct settings settings = {};
 
 // Counts by core: which cores receive tells a worker whether it has its own to itself.
 struct counts {
@@ -30,7 +40,7 @@ struct counts {
 
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 1);
+    __uint(max_entries, 2); // outside, inside
     __type(key, __u32);
     __type(value, struct counts);
 } counts SEC(".maps");
@@ -38,13 +48,13 @@ struct {
 SEC("xdp")
 int knockplane(struct xdp_md *frame)
 {
-    __u32 zero = 0;
-    struct counts *counted = bpf_map_lookup_elem(&counts, &zero);
+    __u32 side = frame->ingress_ifindex == settings.inside;
+    struct counts *counted = bpf_map_lookup_elem(&counts, &side);
     if (!counted)
         return XDP_DROP; // Cannot be: the map has this entry.
     counted->seen++;
 
-    if (stamp) {
+    if (settings.stamp) {
         // Right before the frame, where the socket's reader finds it: CLOCK_MONOTONIC in nanoseconds.
         __u64 *arrived = NULL;
         if (!bpf_xdp_adjust_meta(frame, -(int)sizeof(*arrived)))
@@ -55,8 +65,11 @@ int knockplane(struct xdp_md *frame)
             counted->unstamped++;
     }
 
-    // The last argument is the verdict for a queue without a socket (kernel, AF_XDP documentation).
-    long verdict = bpf_redirect_map(&sockets, frame->rx_queue_index, XDP_DROP);
+    // The last argument is the verdict for a queue without a socket (kernel, AF_XDP documentation). A queue that was added
+    // has none, and no place in the map.
+    long verdict = XDP_DROP;
+    if (frame->rx_queue_index < settings.queues)
+        verdict = bpf_redirect_map(&sockets, side * settings.queues + frame->rx_queue_index, XDP_DROP);
 
     if (verdict != XDP_REDIRECT)
         counted->unbound++;

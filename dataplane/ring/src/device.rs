@@ -63,6 +63,9 @@ pub struct Device {
     name: String,
     index: u32,
     control: OwnedFd,
+    /// A packet socket that receives nothing, opened ahead for promiscuous mode.
+    spare: Mutex<Option<OwnedFd>>,
+    /// Holds the request for promiscuous mode.
     promiscuous: Mutex<Option<OwnedFd>>,
     /// Where GRO is among the features that the kernel knows.
     gro: Option<usize>,
@@ -89,7 +92,8 @@ impl Device {
             return Err(there_is(io::Error::last_os_error()));
         }
         let control = socket(libc::AF_INET, libc::SOCK_DGRAM).map_err(there_is)?;
-        let mut device = Device { name: name.to_owned(), index, control, promiscuous: Mutex::new(None), gro: None };
+        let (spare, promiscuous) = (Mutex::new(None), Mutex::new(None));
+        let mut device = Device { name: name.to_owned(), index, control, spare, promiscuous, gro: None };
         // Without it, GRO that is on counts as asked for.
         device.gro = device.feature("rx-gro").ok().flatten();
         Ok(device)
@@ -187,17 +191,34 @@ impl Device {
         }
     }
 
+    /// Makes the socket that [`Device::promiscuous`] needs, and changes nothing yet. The kernel closes the descriptors of a
+    /// killed process from the last one that was opened to the first, and waits for a grace period of RCU at each packet
+    /// socket: opened before what a restart waits for, these two do not delay it.
+    ///
+    /// # Errors
+    /// Without CAP_NET_RAW.
+    pub fn open_packet_socket(&self) -> Result<(), Error> {
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.packet_socket()?);
+        Ok(())
+    }
+
+    fn packet_socket(&self) -> Result<OwnedFd, Error> {
+        // Protocol 0: the socket itself receives nothing.
+        socket(libc::AF_PACKET, libc::SOCK_RAW).map_err(|error| self.not_promiscuous(error))
+    }
+
+    fn not_promiscuous(&self, error: io::Error) -> Error {
+        Error::system(format!("promiscuous mode on {}", self.name), error, "run as root or with CAP_NET_RAW")
+    }
+
     /// Lets the interface receive frames for all addresses, as a wire must. The kernel counts such requests: others'
     /// are not disturbed, and this one ends with the value or the process.
     ///
     /// # Errors
     /// Without CAP_NET_RAW, or if the interface is gone.
     pub fn promiscuous(&self) -> Result<(), Error> {
-        let failed = |error| {
-            Error::system(format!("promiscuous mode on {}", self.name), error, "run as root or with CAP_NET_RAW")
-        };
-        // Protocol 0: the socket itself receives nothing.
-        let packet = socket(libc::AF_PACKET, libc::SOCK_RAW).map_err(failed)?;
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let packet = spare.map_or_else(|| self.packet_socket(), Ok)?;
         let membership = libc::packet_mreq {
             mr_ifindex: self.index as i32,
             mr_type: libc::PACKET_MR_PROMISC as u16,
@@ -215,7 +236,7 @@ impl Device {
             )
         };
         if result != 0 {
-            return Err(failed(io::Error::last_os_error()));
+            return Err(self.not_promiscuous(io::Error::last_os_error()));
         }
         // An earlier request ends after this one has begun.
         *self.promiscuous.lock().unwrap_or_else(PoisonError::into_inner) = Some(packet);

@@ -1,6 +1,19 @@
 //! What can go wrong while the rings are set up. Traffic is never an error.
 
 use std::io;
+use std::time::Duration;
+
+/// How long to wait for a process that is exiting: the kernel frees its interfaces and queues one after the other, each
+/// within tens of milliseconds, and on a busy machine later.
+pub(crate) const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often to look again.
+pub(crate) const RELEASE_RETRY: Duration = Duration::from_millis(1);
+
+/// Whether the kernel says that something belongs to another process.
+pub(crate) fn is_busy(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
+}
 
 /// A set-up failure: what was tried, what the kernel said, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +43,11 @@ fn help(remedy: &str) -> String {
 }
 
 impl Error {
+    /// Whether another process holds the interface or the queue.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Error::System { source, .. } if is_busy(source))
+    }
+
     pub(crate) fn system(action: impl Into<String>, source: io::Error, remedy: impl Into<String>) -> Self {
         Error::System { action: action.into(), source, remedy: remedy.into() }
     }

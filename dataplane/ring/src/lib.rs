@@ -2,7 +2,7 @@
 //!
 //! In the order of use:
 //! 1. [`Device`]: an interface is looked up, checked and prepared (MTU, offloads, queues, promiscuous mode).
-//! 2. [`Program`]: the XDP program is loaded and attached; every queue drops until its socket is there.
+//! 2. [`LoadedProgram`], [`Program`]: the XDP program is loaded and attached; every queue drops until its socket is there.
 //! 3. [`Rings`]: one worker's UMEM and its two sockets, one on each side. Frames never leave it: what was received is
 //!    looked at in place, then settled, all of it, by [`Rings::settle`].
 //!
@@ -32,6 +32,6 @@ pub use error::Error;
 pub use ingress::IngressDrop;
 pub use live::{HEADER_BYTES, Limits, LiveFrames, LiveSequence, PATTERN, Progress, STREAMS, Stream};
 pub use netlink::{Changes, Link, LinkCounters, Reader};
-pub use program::{CoreCounts, Program, XdpMode};
-pub use rings::{BATCH, Disposition, Frames, RingSettings, Rings};
+pub use program::{CoreCounts, LoadedProgram, Program, XdpMode};
+pub use rings::{BATCH, Disposition, Frames, Memory, RingSettings, Rings};
 pub use socket::{SocketStatistics, raise_memlock_limit};

@@ -1,13 +1,18 @@
-//! The XDP program on one interface: loaded, attached, and gone when this value or the process is.
+//! The XDP program on the interfaces: loaded, attached, and gone when this value or the process is.
+//!
+//! One program serves both interfaces of a wire, see `bpf/filter.c`.
 
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
 
-use libbpf_rs::{MapCore, MapFlags, MapMut, ObjectBuilder, PrintLevel};
+use libbpf_rs::{Map, MapCore, MapFlags, ObjectBuilder, PrintLevel};
 
 use crate::device::Device;
-use crate::error::Error;
+use crate::error::{Error, RELEASE_PATIENCE, RELEASE_RETRY, is_busy};
 
 /// Where the program runs. Native, in the driver; or generic, behind it, at a fraction of the speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,54 +52,77 @@ pub struct CoreCounts {
     pub unstamped: u64,
 }
 
+/// The program of `bpf/filter.c`, in the kernel and not attached yet.
+#[derive(Debug)]
+pub struct LoadedProgram {
+    object: libbpf_rs::Object,
+    queues: u32,
+}
+
 /// The program of `bpf/filter.c` on one interface.
 #[derive(Debug)]
 pub struct Program {
-    object: libbpf_rs::Object,
+    /// Shared by the interfaces that it is attached to.
+    object: Arc<libbpf_rs::Object>,
+    /// 0 is outside, or the only one; 1 is inside.
+    side: u32,
+    /// Receive queues of each interface.
+    queues: u32,
     mode: XdpMode,
     /// The attachment. It is not pinned: closing it detaches the program, and the kernel closes it for a dead process.
     _link: OwnedFd,
 }
 
-impl Program {
-    /// Loads the program and attaches it, native if the driver can, else generic. From here on the interface drops
-    /// everything until [`Program::set_socket`].
+impl LoadedProgram {
+    /// Loads the program for outside and inside, with so many receive queues each.
     ///
     /// # Errors
-    /// Without CAP_BPF and CAP_NET_ADMIN, or if another program holds the interface.
-    pub fn attach(device: &Device, queues: u32) -> Result<Self, Error> {
+    /// Without CAP_BPF and CAP_NET_ADMIN.
+    pub fn load(devices: [&Device; 2], queues: u32) -> Result<Self, Error> {
+        Self::load_for(devices[0], Some(devices[1]), queues)
+    }
+
+    fn load_for(outside: &Device, inside: Option<&Device>, queues: u32) -> Result<Self, Error> {
         static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
         libbpf_rs::set_print(Some((
             PrintLevel::Warn,
             |_, text| tracing::debug!(target: "libbpf", "{}", text.trim_end()),
         )));
-        let object = load(OBJECT, queues).map_err(|error| {
+        // `struct settings`: the order of arrival can only be lost between queues.
+        let settings = [inside.map_or(0, Device::index), queues, u32::from(queues > 1)];
+        let sides = 1 + u32::from(inside.is_some());
+        let object = load(OBJECT, sides * queues, settings).map_err(|error| {
+            let names = inside.map_or_else(String::new, |inside| format!(" and {}", inside.name()));
             Error::system(
-                format!("cannot load the XDP program for {}", device.name()),
+                format!("cannot load the XDP program for {}{names}", outside.name()),
                 io::Error::other(error),
                 "run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
             )
         })?;
-        let program = object.progs().next().expect("the object holds one program").as_fd().as_raw_fd();
-        let (link, mode) = match link(program, device.index(), XdpMode::Native) {
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                (link(program, device.index(), XdpMode::Generic), XdpMode::Generic)
-            }
-            result => (result, XdpMode::Native),
-        };
-        let link = link.map_err(|error| {
-            let remedy = match error.raw_os_error() {
-                Some(libc::EBUSY | libc::EEXIST) => format!(
-                    "another XDP program is attached there: find it with `ip link show dev {0}`, remove it with \
-                     `ip link set dev {0} xdp off`",
-                    device.name()
-                ),
-                Some(libc::EINVAL | libc::ERANGE) => "the driver may need a smaller MTU for XDP".to_owned(),
-                _ => String::new(),
-            };
-            Error::system(format!("cannot attach the XDP program to {}", device.name()), error, remedy)
-        })?;
-        Ok(Program { object, mode, _link: link })
+        Ok(LoadedProgram { object, queues })
+    }
+
+    /// Attaches the program to both interfaces, native where the driver can, else generic. From here on they drop
+    /// everything until [`Program::set_socket`]. Waits for a process that is exiting to be detached.
+    ///
+    /// # Errors
+    /// If another program holds an interface; see [`Error::is_busy`].
+    pub fn attach(self, devices: [&Device; 2]) -> Result<[Program; 2], Error> {
+        let (object, queues) = (Arc::new(self.object), self.queues);
+        let attach = |side: u32| attach(Arc::clone(&object), devices[side as usize], side, queues);
+        Ok([attach(0)?, attach(1)?])
+    }
+}
+
+impl Program {
+    /// Loads the program for this interface alone, and attaches it, native if the driver can, else generic. From here on
+    /// the interface drops everything until [`Program::set_socket`].
+    ///
+    /// # Errors
+    /// Without CAP_BPF and CAP_NET_ADMIN, or if another program holds the interface.
+    pub fn attach(device: &Device, queues: u32) -> Result<Self, Error> {
+        let LoadedProgram { object, queues } = LoadedProgram::load_for(device, None, queues)?;
+        attach(Arc::new(object), device, 0, queues)
     }
 
     /// Where the program runs.
@@ -123,10 +151,15 @@ impl Program {
     /// Frames of this queue go to this AF_XDP socket from now on.
     ///
     /// # Errors
-    /// If the socket is not bound to this queue of this interface.
+    /// If the socket is not bound to this queue of this interface, or the program was loaded for fewer queues.
     pub fn set_socket(&mut self, queue: u32, socket: RawFd) -> Result<(), Error> {
-        map(&mut self.object, "sockets")
-            .update(&queue.to_ne_bytes(), &socket.to_ne_bytes(), MapFlags::ANY)
+        if queue >= self.queues {
+            let problem = format!("queue {queue} is none of the {} that the program was loaded for", self.queues);
+            return Err(Error::unfit(problem, ""));
+        }
+        let key = self.side * self.queues + queue;
+        map(&self.object, "sockets")
+            .update(&key.to_ne_bytes(), &socket.to_ne_bytes(), MapFlags::ANY)
             .map_err(|error| Error::system(format!("cannot bind queue {queue}"), io::Error::other(error), ""))
     }
 
@@ -135,8 +168,8 @@ impl Program {
     /// # Errors
     /// If the kernel refuses to read its own map.
     pub fn counts(&mut self) -> Result<Vec<CoreCounts>, Error> {
-        let per_core = map(&mut self.object, "counts")
-            .lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY)
+        let per_core = map(&self.object, "counts")
+            .lookup_percpu(&self.side.to_ne_bytes(), MapFlags::ANY)
             .map_err(|error| Error::system("cannot read the program's counters", io::Error::other(error), ""))?;
         let word = |bytes: &[u8], index: usize| {
             let bytes = bytes.get(8 * index..8 * (index + 1)).and_then(|bytes| bytes.try_into().ok());
@@ -148,21 +181,65 @@ impl Program {
     }
 }
 
-fn load(bytes: &[u8], queues: u32) -> Result<libbpf_rs::Object, libbpf_rs::Error> {
+/// Attaches the program to one interface.
+fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u32) -> Result<Program, Error> {
+    let program = object.progs().next().expect("the object holds one program").as_fd().as_raw_fd();
+    let patience = Instant::now() + RELEASE_PATIENCE;
+    let (link, mode) = loop {
+        let (link, mode) = match link(program, device.index(), XdpMode::Native) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                (link(program, device.index(), XdpMode::Generic), XdpMode::Generic)
+            }
+            result => (result, XdpMode::Native),
+        };
+        match link {
+            Err(error) if is_busy(&error) && Instant::now() < patience => thread::sleep(RELEASE_RETRY),
+            link => break (link, mode),
+        }
+    };
+    let link = link.map_err(|error| {
+        let remedy = match error.raw_os_error() {
+            _ if is_busy(&error) => format!(
+                "another XDP program is attached there: `bpftool net` and `ip link show dev {0}` name it; stop the process \
+                 that attached it, or, if none did, run `ip link set dev {0} xdp off`",
+                device.name()
+            ),
+            Some(libc::EINVAL | libc::ERANGE) => "the driver may need a smaller MTU for XDP".to_owned(),
+            _ => String::new(),
+        };
+        Error::system(format!("cannot attach the XDP program to {}", device.name()), error, remedy)
+    })?;
+    Ok(Program { object, side, queues, mode, _link: above_others(link) })
+}
+
+fn load(bytes: &[u8], sockets: u32, settings: [u32; 3]) -> Result<libbpf_rs::Object, libbpf_rs::Error> {
     let mut open = ObjectBuilder::default().open_memory(bytes)?;
     for mut map in open.maps_mut() {
         if map.name() == "sockets" {
-            map.set_max_entries(queues)?;
+            map.set_max_entries(sockets)?;
         } else if map.name().to_string_lossy().ends_with(".rodata") {
-            // `stamp`, the only constant: the order of arrival can only be lost between queues.
-            map.set_initial_value(&[u8::from(queues > 1)])?;
+            map.set_initial_value(&settings.map(u32::to_ne_bytes).concat())?;
         }
     }
     open.load()
 }
 
-fn map<'a>(object: &'a mut libbpf_rs::Object, name: &str) -> MapMut<'a> {
-    object.maps_mut().find(|map| map.name() == name).expect("the program declares its maps")
+fn map<'o>(object: &'o libbpf_rs::Object, name: &str) -> Map<'o> {
+    object.maps().find(|map| map.name() == name).expect("the program declares its maps")
+}
+
+/// The same descriptor, with a number above those of sockets. The kernel closes the descriptors of a killed process from
+/// the highest number down, and detaching takes longest: the next process can attach while the sockets are closed.
+fn above_others(link: OwnedFd) -> OwnedFd {
+    const FIRST: libc::c_int = 512;
+    // SAFETY: no pointers; the result is checked before use.
+    let above = unsafe { libc::fcntl(link.as_raw_fd(), libc::F_DUPFD_CLOEXEC, FIRST) };
+    if above < 0 {
+        // The process may have fewer descriptors: a restart takes a little longer.
+        return link;
+    }
+    // SAFETY: the descriptor is new, valid, and owned by nobody else.
+    unsafe { OwnedFd::from_raw_fd(above) }
 }
 
 /// A bpf_link, which libbpf-rs makes only without flags, and so without a say in the mode.

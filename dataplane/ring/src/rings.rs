@@ -77,6 +77,48 @@ impl<'a> Deref for Frames<'a> {
     }
 }
 
+/// The memory of one worker's frames, before its sockets are bound.
+pub struct Memory {
+    umem: Umem,
+    free: Vec<FrameDesc>,
+    chunk_bytes: u32,
+    frame_count: u32,
+}
+
+impl Memory {
+    /// Takes the memory. It takes milliseconds, and touches no interface.
+    ///
+    /// # Errors
+    /// If frames of `max_frame` bytes do not fit, or memory does not suffice.
+    pub fn take(settings: &RingSettings) -> Result<Self, Error> {
+        let chunk_bytes = chunk_size(settings.max_frame)?;
+        let ring = queue_size(settings)?;
+        let umem_config = UmemConfig::builder()
+            .frame_size(FrameSize::new(chunk_bytes).expect("at least the smallest chunk"))
+            .fill_queue_size(ring)
+            .comp_queue_size(ring)
+            .build()
+            .expect("a power of two that is larger than its headroom");
+        // A ring's worth each way on both sides, and a batch in hand: then no ring ever starves another.
+        let frame_count = 4 * settings.ring_size + BATCH as u32;
+        let count = NonZeroU32::new(frame_count).expect("not zero");
+        let (umem, free) = Umem::new(umem_config, count, false).map_err(|error| {
+            let source = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            Error::system(
+                format!("cannot make a UMEM of {frame_count} frames of {chunk_bytes} bytes"),
+                std::io::Error::other(source),
+                "lower ring-size, or raise RLIMIT_MEMLOCK",
+            )
+        })?;
+        Ok(Memory { umem, free, chunk_bytes, frame_count })
+    }
+}
+
+fn queue_size(settings: &RingSettings) -> Result<QueueSize, Error> {
+    QueueSize::new(settings.ring_size)
+        .map_err(|_| Error::unfit(format!("ring size {} is not a power of two", settings.ring_size), ""))
+}
+
 /// See the module.
 pub struct Rings {
     /// Outside and inside. Declared before the UMEM, so that the sockets go first.
@@ -119,39 +161,39 @@ impl Rings {
     /// # Errors
     /// If frames of `max_frame` bytes do not fit, memory does not suffice, or the kernel refuses to bind.
     pub fn bind(devices: [&Device; 2], queue: u32, settings: &RingSettings) -> Result<Self, Error> {
+        Self::bind_in(Memory::take(settings)?, devices, queue, settings)
+    }
+
+    /// As [`Rings::bind`], with memory that was taken before. Waits for a process that is exiting to leave the queue.
+    ///
+    /// # Errors
+    /// As [`Rings::bind`].
+    pub fn bind_in(memory: Memory, devices: [&Device; 2], queue: u32, settings: &RingSettings) -> Result<Self, Error> {
         let need_wakeup = BindFlags::XDP_USE_NEED_WAKEUP;
         if settings.copy {
-            return Self::bind_with(devices, queue, settings, need_wakeup | BindFlags::XDP_COPY);
+            return Self::bind_with(memory, devices, queue, settings, need_wakeup | BindFlags::XDP_COPY);
         }
         // Without a flag the kernel takes zero-copy where the driver has it. But then the second socket must be able
         // to do what the first one got, so if that fails, both copy.
-        Self::bind_with(devices, queue, settings, need_wakeup).or_else(|error| {
+        Self::bind_with(memory, devices, queue, settings, need_wakeup).or_else(|error| {
+            if error.is_busy() {
+                return Err(error);
+            }
             tracing::info!(queue, %error, "binding again, with copying");
-            Self::bind_with(devices, queue, settings, need_wakeup | BindFlags::XDP_COPY)
+            // A UMEM serves the first sockets that it is bound with.
+            Self::bind_with(Memory::take(settings)?, devices, queue, settings, need_wakeup | BindFlags::XDP_COPY)
         })
     }
 
-    fn bind_with(devices: [&Device; 2], queue: u32, settings: &RingSettings, flags: BindFlags) -> Result<Self, Error> {
-        let chunk_bytes = chunk_size(settings.max_frame)?;
-        let ring = QueueSize::new(settings.ring_size)
-            .map_err(|_| Error::unfit(format!("ring size {} is not a power of two", settings.ring_size), ""))?;
-        let umem_config = UmemConfig::builder()
-            .frame_size(FrameSize::new(chunk_bytes).expect("at least the smallest chunk"))
-            .fill_queue_size(ring)
-            .comp_queue_size(ring)
-            .build()
-            .expect("a power of two that is larger than its headroom");
-        // A ring's worth each way on both sides, and a batch in hand: then no ring ever starves another.
-        let frame_count = 4 * settings.ring_size + BATCH as u32;
-        let count = NonZeroU32::new(frame_count).expect("not zero");
-        let (umem, free) = Umem::new(umem_config, count, false).map_err(|error| {
-            let source = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            Error::system(
-                format!("cannot make a UMEM of {frame_count} frames of {chunk_bytes} bytes"),
-                std::io::Error::other(source),
-                "lower ring-size, or raise RLIMIT_MEMLOCK",
-            )
-        })?;
+    fn bind_with(
+        memory: Memory,
+        devices: [&Device; 2],
+        queue: u32,
+        settings: &RingSettings,
+        flags: BindFlags,
+    ) -> Result<Self, Error> {
+        let Memory { umem, free, chunk_bytes, frame_count } = memory;
+        let ring = queue_size(settings)?;
         let port = |device| -> Result<Port, Error> {
             let bound = socket::bind(&umem, device, queue, ring, flags)?;
             Ok(Port { bound, ring_size: settings.ring_size, receiving: 0, in_flight: 0 })

@@ -5,13 +5,13 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig};
 use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
 
 use crate::device::Device;
-use crate::error::Error;
+use crate::error::{Error, RELEASE_PATIENCE, RELEASE_RETRY};
 
 /// `SOL_XDP` and its options, of Linux `include/uapi/linux/if_xdp.h`.
 const SOL_XDP: i32 = 283;
@@ -21,10 +21,6 @@ const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
 
 /// Frames that one kick may send in copy mode. The kernel's own default of 32 would cost two kicks a batch.
 const TX_BUDGET: u32 = 256;
-
-/// A queue that its last owner has just left is free again within milliseconds; this is how long to try.
-const BIND_PATIENCE: Duration = Duration::from_secs(2);
-const BIND_RETRY: Duration = Duration::from_millis(2);
 
 /// Losses that the kernel counts at one socket since it was bound.
 /// Source: `struct xdp_statistics`, Linux `Documentation/networking/af_xdp.rst`.
@@ -66,7 +62,7 @@ pub(crate) fn bind(
         .bind_flags(flags)
         .build();
     let interface: Interface = device.name().parse().expect("an interface that was found has no NUL in its name");
-    let patience = Instant::now() + BIND_PATIENCE;
+    let patience = Instant::now() + RELEASE_PATIENCE;
     let (tx, rx, fill_and_completion) = loop {
         // SAFETY: every queue of an interface is bound once, in one UMEM, by the one `Rings` that serves it, so no
         // other handle on the fill and completion ring of this queue exists.
@@ -78,7 +74,7 @@ pub(crate) fn bind(
         if error != Some(libc::EBUSY) || Instant::now() > patience {
             return Err(bind_error(device, queue, error));
         }
-        thread::sleep(BIND_RETRY);
+        thread::sleep(RELEASE_RETRY);
     };
     let (fill, completion) = fill_and_completion.ok_or_else(|| {
         Error::unfit(format!("queue {queue} of {} is bound twice", device.name()), "outside and inside must differ")
@@ -92,7 +88,9 @@ pub(crate) fn bind(
 
 fn bind_error(device: &Device, queue: u32, errno: Option<i32>) -> Error {
     let remedy = match errno {
-        Some(libc::EBUSY) => "another process has an AF_XDP socket on it; stop that one first",
+        Some(libc::EBUSY) => {
+            "another process has an AF_XDP socket on it (`ss --xdp --all --processes` names it); stop that one first"
+        }
         Some(libc::EPERM) => "run as root or with CAP_NET_RAW and CAP_NET_ADMIN",
         Some(libc::EINVAL) => "the interface has no such receive queue",
         Some(libc::ENOMEM | libc::ENOBUFS) => "raise RLIMIT_MEMLOCK, or lower ring-size",

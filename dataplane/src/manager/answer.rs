@@ -85,6 +85,8 @@ impl Manager {
     fn apply(&mut self, mut rules: RuleSet, source: String) -> Result<u64, Problem> {
         // The doors' are made anew from the configuration, and are not kept.
         rules.rules.retain(|rule| !rule.dynamic);
+        // A start refuses stored rules with other ids.
+        rules.assign_ids();
         self.check_memory(&rules, &self.config.settings)?;
         let rules = Arc::new(rules);
         let mut table = self.compile(Arc::clone(&rules)).map_err(|error| Problem::Theirs(error.to_string()))?;
@@ -94,8 +96,11 @@ impl Manager {
             // Compiling has given the lists their new levels: back to those of the rules that go on running.
             let again = running.table.with_settings(&self.config.settings, &self.shared.state);
             debug_assert!(again.is_ok(), "what runs can be compiled");
-            let kept = self.store.path().display();
-            return Err(Problem::Ours(format!("cannot keep the rules in {kept}: {error}; nothing changed")));
+            let kept = self.store.path();
+            return Err(Problem::Ours(format!(
+                "cannot keep the rules in {}: {error}; nothing changed",
+                kept.display()
+            )));
         }
         tracing::info!(
             target: target!("operator"),

@@ -3,14 +3,16 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use knockplane_limits::refusal::Refusals;
 use mio::net::{UnixListener, UnixStream};
+use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Uid, geteuid};
+
+use crate::holder::{self, Deadline};
 
 /// A unix socket that root, our own user and the configured users may talk to. Its file goes with it.
 pub(crate) struct Listener {
@@ -34,15 +36,16 @@ pub(super) struct Caller {
 }
 
 impl Listener {
-    /// Makes the socket, and its folder. The socket of a process that was killed is replaced.
+    /// Makes the socket, and its folder. The socket of a process that was killed is replaced. Waits for a process that is
+    /// exiting.
     ///
     /// # Errors
     /// If another process serves it, something else has its name, or the file system refuses.
-    pub(crate) fn bind(path: &Path, uids: &[u32]) -> anyhow::Result<Self> {
+    pub(crate) fn bind(path: &Path, uids: &[u32], deadline: Deadline) -> anyhow::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
-        clear(path)?;
+        clear(path, deadline)?;
         let socket = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
         let inode = fs::symlink_metadata(path)?.ino();
         // Whoever may open it is still asked who they are, see `accept`.
@@ -63,7 +66,7 @@ impl Listener {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
         };
-        let peer = rustix::net::sockopt::socket_peercred(&stream)?;
+        let peer = socket_peercred(&stream)?;
         Ok(Some(Caller {
             stream,
             uid: peer.uid,
@@ -84,33 +87,45 @@ impl Drop for Listener {
 }
 
 /// Removes what a killed process left behind, and nothing else.
-fn clear(path: &Path) -> anyhow::Result<()> {
+fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
     let shown = path.display();
-    let metadata = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        metadata => metadata.with_context(|| format!("cannot look at {shown}"))?,
-    };
-    if !metadata.file_type().is_socket() {
-        bail!("{shown} is in the way and no socket: remove it, or set another `socket`");
-    }
-    match StdUnixStream::connect(path) {
-        Ok(_) => bail!("another dataplane answers on {shown}: stop it first, or set another `socket`"),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).with_context(|| format!("cannot replace {shown}"))
+    loop {
+        let metadata = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            metadata => metadata.with_context(|| format!("cannot look at {shown}"))?,
+        };
+        if !metadata.file_type().is_socket() {
+            bail!("{shown} is in the way and no socket: remove it, or set another `socket`");
         }
-        // A socket of another kind, or one that we may not connect to.
-        Err(error) => Err(error).with_context(|| format!("cannot tell whether somebody listens on {shown}")),
+        // Without waiting: a process that is stopped, or whose queue is full, would keep this one for ever.
+        let holder = match UnixStream::connect(path) {
+            Ok(stream) => socket_peercred(&stream).ok().map(|peer| peer.pid.as_raw_pid()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return fs::remove_file(path).with_context(|| format!("cannot replace {shown}"));
+            }
+            // A socket of another kind, or one that we may not connect to.
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot tell whether somebody listens on {shown}"));
+            }
+        };
+        if !deadline.wait() {
+            let holder = holder.map_or_else(String::new, |pid| format!(" ({})", holder::describe(Some(pid))));
+            bail!("another dataplane answers on {shown}{holder}: stop it first, or set another `socket`");
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::{UnixDatagram, UnixListener as StdUnixListener};
+    use std::thread;
+    use std::time::Duration;
 
     use super::*;
 
     fn refusal(path: &Path) -> String {
-        Listener::bind(path, &[]).err().map(|error| format!("{error:#}")).unwrap_or_default()
+        Listener::bind(path, &[], Deadline::over()).err().map(|error| format!("{error:#}")).unwrap_or_default()
     }
 
     #[test]
@@ -119,10 +134,38 @@ mod tests {
         let path = folder.path().join("run/dataplane.sock");
         fs::create_dir(folder.path().join("run")).expect("a folder");
         drop(StdUnixListener::bind(&path).expect("a socket"));
-        let listener = Listener::bind(&path, &[]).expect("nobody listens");
-        assert!(refusal(&path).contains("another dataplane answers"));
+        let listener = Listener::bind(&path, &[], Deadline::over()).expect("nobody listens");
+        let told = format!("another dataplane answers on {} (process {} (", path.display(), std::process::id());
+        assert!(refusal(&path).contains(&told), "{}", refusal(&path));
         drop(listener);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_process_that_is_exiting_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("dataplane.sock");
+        let dying = StdUnixListener::bind(&path).expect("a socket");
+        let ends = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            drop(dying);
+        });
+        assert!(Listener::bind(&path, &[], Deadline::start()).is_ok());
+        ends.join().expect("it ended");
+    }
+
+    #[test]
+    fn a_process_that_takes_no_connection_is_not_waited_for_without_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("dataplane.sock");
+        let stuck = StdUnixListener::bind(&path).expect("a socket");
+        rustix::net::listen(&stuck, 1).expect("with a short queue");
+        let mut waiting = Vec::new();
+        while let Ok(stream) = UnixStream::connect(&path) {
+            waiting.push(stream);
+            assert!(waiting.len() < 10, "its queue is full at some point");
+        }
+        assert!(refusal(&path).contains("another dataplane answers"));
     }
 
     #[test]

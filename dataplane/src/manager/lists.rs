@@ -152,8 +152,8 @@ pub(super) fn change_held(held: &mut Held, lists: &Engine, changes: Vec<Change>)
         return Ok(());
     }
     held.change(changes).map_err(|error| {
-        let kept = held.path().display();
-        Problem::Ours(format!("cannot keep the entries in {kept}: {error}; nothing changed"))
+        let kept = held.path();
+        Problem::Ours(format!("cannot keep the entries in {}: {error}; nothing changed", kept.display()))
     })?;
     held.install(lists).map_err(|error| Problem::Ours(error.to_string()))
 }

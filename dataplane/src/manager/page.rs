@@ -221,12 +221,15 @@ const END: IpAddr = IpAddr::V6(Ipv6Addr::from_bits(u128::MAX));
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use knockplane_policy::rsc;
 
     use super::*;
     use crate::held::Change;
+    use crate::holder::Deadline;
+    use crate::state_dir::StateDir;
 
     const RULES: &str = "\
 /ip firewall address-list
@@ -252,9 +255,10 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
     /// Rules and operators fill `friends`, packets and an operator `knocked`.
     fn house() -> House {
         let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&folder.path().join("state"), Deadline::over()).unwrap();
         let rules = rsc::read(RULES.as_bytes()).rules;
         let (lists, mut held, mut notes) =
-            (Engine::new(100).unwrap(), Held::load(folder.path()).unwrap(), Notes::default());
+            (Engine::new(100).unwrap(), Held::load(&Arc::new(state)).unwrap(), Notes::default());
         lists.bind_all(&[("friends", u8::MAX), ("knocked", 0), ("empty", u8::MAX)]).unwrap();
         let knocked = lists.id("knocked").unwrap();
         for host in 1..=3 {

@@ -11,6 +11,7 @@
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
 //! | `log.rs`       | the log: what cannot be written costs lines and nothing else, and no kind displaces another |
 //! | `drift.rs`     | what changes under a running filter: interfaces, their settings, the host's; every frame accounted for |
+//! | `restart.rs`   | restarts right after a kill, a second dataplane, state files that are damaged or cannot be written |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
 //! | `limits.rs`    | peers of the listeners that ask nothing, slowly, too much, or do not read |
 //! | `judge/`       | the same packets under the same rules, judged by the kernel's nftables |
@@ -31,5 +32,6 @@ mod log;
 mod nonsense;
 mod operator;
 mod processes;
+mod restart;
 mod scene;
 mod wire;

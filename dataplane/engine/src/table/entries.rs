@@ -11,12 +11,10 @@ use std::net::IpAddr;
 use std::ops;
 
 use hashbrown::HashMap;
-use knockplane_policy::packet::Family;
-use knockplane_policy::rule::{AddressSet, EntryAddress, RuleSet};
+use knockplane_policy::rule::{EntryAddress, RuleSet};
 use knockplane_policy::time::Time;
 
 use self::map::{Covering, Map, Range};
-use super::question::address_range;
 use crate::lists::{ListId, ListSet, MAX_LISTS};
 use crate::shard::Key;
 
@@ -67,13 +65,12 @@ impl<I: Copy> Ranges<I> {
         self.v4.iter().map(|(_, _, item)| *item).chain(self.v6.iter().map(|(_, _, item)| *item))
     }
 
-    fn push(&mut self, set: &AddressSet, item: I) {
-        if first(set).is_ipv4() {
-            let (first, last) = address_range(set, Family::Ipv4);
-            self.v4.push((first as u32, last as u32, item));
-        } else {
-            let (first, last) = address_range(set, Family::Ipv6);
-            self.v6.push((first, last, item));
+    /// A range that goes from one family to the other has no address in it.
+    fn push(&mut self, bounds: (IpAddr, IpAddr), item: I) {
+        match bounds {
+            (IpAddr::V4(first), IpAddr::V4(last)) => self.v4.push((first.to_bits(), last.to_bits(), item)),
+            (IpAddr::V6(first), IpAddr::V6(last)) => self.v6.push((first.to_bits(), last.to_bits(), item)),
+            _ => {}
         }
     }
 }
@@ -90,11 +87,11 @@ impl Entries {
             let EntryAddress::Set(set) = &entry.address else { return None };
             let (list, until) = (lists[entry.list.as_str()], entry.timeout.map(|timeout| now + timeout));
             match until {
-                Some(until) if single(set).is_some() => {
-                    single_timed.push((list, first(set), until));
+                Some(until) if set.single().is_some() => {
+                    single_timed.extend(set.single().map(|address| (list, address, until)));
                     None
                 }
-                _ => Some((list, set, until)),
+                _ => Some((list, set.bounds(), until)),
             }
         });
         let entries = Entries::of(others);
@@ -104,13 +101,13 @@ impl Entries {
         (entries, single_timed)
     }
 
-    /// Entries, each until then; for good if none.
-    pub(crate) fn of<'e>(entries: impl Iterator<Item = (ListId, &'e AddressSet, Option<Time>)>) -> Entries {
+    /// Entries, from the first address to the last, each until then; for good if none.
+    pub(crate) fn of(entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) -> Entries {
         let (mut lasting, mut timed) = (Ranges::default(), BTreeMap::<ListId, Ranges<Time>>::new());
-        for (list, set, until) in entries {
+        for (list, bounds, until) in entries {
             match until {
-                Some(until) => timed.entry(list).or_default().push(set, until),
-                None => lasting.push(set, list),
+                Some(until) => timed.entry(list).or_default().push(bounds, until),
+                None => lasting.push(bounds, list),
             }
         }
         let timed = timed.into_iter().map(|(list, ranges)| {
@@ -211,20 +208,5 @@ impl<V: Copy + Default + Eq + Hash> Both<V> {
             IpAddr::V4(address) => self.v4.find(address.to_bits()),
             IpAddr::V6(address) => self.v6.find(address.to_bits()),
         }
-    }
-}
-
-fn first(set: &AddressSet) -> IpAddr {
-    match set {
-        AddressSet::Prefix(net) => net.network(),
-        AddressSet::Range(first, _) => *first,
-    }
-}
-
-/// The address, if it is the only one.
-fn single(set: &AddressSet) -> Option<IpAddr> {
-    match set {
-        AddressSet::Prefix(net) => (net.network() == net.broadcast()).then(|| net.network()),
-        AddressSet::Range(first, last) => (first == last).then_some(*first),
     }
 }

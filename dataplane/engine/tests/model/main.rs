@@ -26,9 +26,9 @@ mod sync {
 
 /// In place of `src/table.rs`: no rule file's entries.
 mod table {
+    use std::net::IpAddr;
     use std::ops::Range;
 
-    use knockplane_policy::rule::AddressSet;
     use knockplane_policy::time::Time;
 
     use crate::lists::{ListId, ListSet};
@@ -42,7 +42,7 @@ mod table {
             (ListSet::default(), Time::default()..Time::NEVER)
         }
 
-        pub(crate) fn of<'a>(_: impl Iterator<Item = (ListId, &'a AddressSet, Option<Time>)>) -> Entries {
+        pub(crate) fn of(_: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) -> Entries {
             Entries
         }
 

@@ -1,9 +1,12 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use knockplane_policy::rsc;
 use tempfile::TempDir;
 
 use super::*;
+use crate::holder::Deadline;
+use crate::state_dir::StateDir;
 
 const RULES: &str = "\
 /ip firewall address-list
@@ -25,7 +28,8 @@ struct House {
 
 fn house(room: usize) -> House {
     let folder = tempfile::tempdir().unwrap();
-    let held = Held::load(&folder.path().join("state")).unwrap();
+    let state = StateDir::open(&folder.path().join("state"), Deadline::over()).unwrap();
+    let held = Held::load(&Arc::new(state)).unwrap();
     let lists = Lists::new(room).unwrap();
     lists.bind_all(&[("friends", u8::MAX), ("secured", 1)]).unwrap();
     House { lists, held, notes: Notes::default(), rules: rsc::read(RULES.as_bytes()).rules, folder }
@@ -109,7 +113,7 @@ fn an_import_that_is_refused_pushes_nobody_out() {
     assert_eq!(house.lists.summaries(), summaries);
 
     // Nor does one that the disk refuses.
-    std::fs::write(house.folder.path().join("state"), "in the way").unwrap();
+    std::fs::remove_dir_all(house.folder.path().join("state")).unwrap();
     let error = house.add(&["secured 10.0.0.8 60", "secured 10.0.2.1 60", "secured 10.0.3.0/24"]).unwrap_err();
     assert!(error.contains("nothing changed"), "{error}");
     assert_eq!(house.lists.summaries(), summaries);

@@ -48,18 +48,29 @@ impl<T: Number, V: Copy + Default + Eq + Hash> Map<T, V> {
             changes.push((first, item, true));
             changes.extend(last.next().map(|end| (end, item, false)));
         }
-        changes.sort_unstable();
+        // Not the unstable sort: it would not profit from the order that stored entries come in, one run for each list.
+        changes.sort();
         let (mut starts, mut values) = (Vec::new(), Vec::new());
         let mut known: HashMap<V, u32> = HashMap::from([(V::default(), 0)]);
         let mut different = vec![V::default()];
+        let mut recent = [(V::default(), 0); 2];
         let mut covering = C::default();
         for at_once in changes.chunk_by(|one, other| one.0 == other.0) {
             // An end of one range and the beginning of the next: what it comes to in between is nowhere.
             at_once.iter().for_each(|(_, item, begins)| covering.change(*item, *begins));
-            let value = *known.entry(covering.value()).or_insert_with_key(|value| {
-                different.push(*value);
-                different.len() as u32 - 1
-            });
+            let covered = covering.value();
+            // Addresses that are apart take turns with what is between them.
+            let value = match recent.iter().find(|(value, _)| *value == covered) {
+                Some((_, place)) => *place,
+                None => {
+                    let place = *known.entry(covered).or_insert_with_key(|value| {
+                        different.push(*value);
+                        different.len() as u32 - 1
+                    });
+                    recent = [(covered, place), recent[0]];
+                    place
+                }
+            };
             if values.last().copied().unwrap_or_default() != value {
                 starts.push(at_once[0].0);
                 values.push(value);

@@ -1,0 +1,338 @@
+//! The state directory: what survives a restart of the dataplane, and nobody else's.
+//!
+//! | file          | what it holds |
+//! |---------------|---------------|
+//! | `lock`        | nothing; one dataplane at a time locks it |
+//! | `rules.state` | the rules that were applied last, see [`crate::store`] |
+//! | `lists.state` | the static entries of operators, see [`crate::held`] |
+//! | `*.new`       | a file while it is written; removed at start |
+//! | `*.aside-N`   | a file that a start with `--without-state` set aside |
+//!
+//! Promises:
+//! - The directory is root's or this process's user's, and nobody else can write it. It may be reached by a symbolic
+//!   link of the same owners, which is followed once, at start: everything else happens relative to the open directory.
+//! - A state file is a regular file with the same owners. No symbolic link is followed to it, and a FIFO or a device in
+//!   its place is neither opened nor read.
+//! - A file has checksums ([`checksum`]) and is replaced whole: a power failure leaves the old one or the new one. A save
+//!   that fails leaves the old one and nothing beside it.
+
+mod checksum;
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read as _, Write as _};
+use std::ops::{Deref, Range};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use rustix::fs::{
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, fcntl_lock, fstat, fsync, openat,
+    renameat, renameat_with, statat, unlinkat,
+};
+use rustix::io::Errno;
+use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, geteuid};
+
+pub(crate) use self::checksum::Format;
+use crate::holder::{self, Deadline};
+
+/// The rules that were applied last.
+pub(crate) const RULES: &str = "rules.state";
+/// The same as versions before wrote it, without checksums.
+pub(crate) const OLD_RULES: &str = "applied.json";
+/// The static entries of operators.
+pub(crate) const LISTS: &str = "lists.state";
+/// The same as versions before wrote it, without checksums.
+pub(crate) const OLD_LISTS: &str = "lists.json";
+
+/// Everything that holds state.
+const FILES: [&str; 4] = [RULES, LISTS, OLD_RULES, OLD_LISTS];
+
+/// What a file is called while it is written, behind its name.
+const NEW: &str = ".new";
+
+/// Bytes at most of a file without checksums, which versions before wrote. Two lines of the control socket.
+const MAX_OLD: u64 = 512 << 20;
+
+/// The open state directory, this process's alone as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    path: PathBuf,
+    directory: OwnedFd,
+    /// Locked. The kernel unlocks it when the process ends, however it ends. A second descriptor of this file must not be
+    /// opened: closing it would unlock the file.
+    _lock: OwnedFd,
+}
+
+/// The content of a state file, whose checksums were right.
+#[derive(Debug)]
+pub(crate) struct Content {
+    file: Vec<u8>,
+    range: Range<usize>,
+}
+
+impl Deref for Content {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.file[self.range.clone()]
+    }
+}
+
+impl StateDir {
+    /// Opens and locks the directory, which is made if it is not there, and removes what an interrupted save left. Waits
+    /// for a dataplane that is exiting.
+    ///
+    /// # Errors
+    /// If another dataplane keeps its state there, if others can write the directory, or if the file system refuses.
+    pub(crate) fn open(path: &Path, deadline: Deadline) -> anyhow::Result<StateDir> {
+        // Without a `/` at its end, so that a link is seen.
+        let path: PathBuf = path.components().collect();
+        let shown = path.display();
+        let open = || -> io::Result<OwnedFd> {
+            DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+            Ok(openat(CWD, &path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+        };
+        let directory =
+            open().with_context(|| format!("cannot keep state in {shown}; `state-dir` in [dataplane] names it"))?;
+        let link = fs::symlink_metadata(&path).with_context(|| format!("cannot look at {shown}"))?;
+        if link.is_symlink() && !is_trusted(link.uid()) {
+            bail!(
+                "{shown} is a symbolic link of user {}: make it one of root, or name the directory itself",
+                link.uid()
+            );
+        }
+        check_access(&fstat(&directory)?, &path, "go-w")?;
+        let lock = lock(&directory, &path, deadline)?;
+        let state = StateDir { path, directory, _lock: lock };
+        for name in FILES {
+            let name = format!("{name}{NEW}");
+            if state.remove(&name).with_context(|| format!("cannot remove {}", state.file(&name).display()))? {
+                tracing::info!(file = %state.file(&name).display(), "removed what an interrupted save left");
+            }
+        }
+        Ok(state)
+    }
+
+    /// The path of a file, for people.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The content of a file; none if it is not there.
+    ///
+    /// # Errors
+    /// If it is damaged or cannot be read, with the place and what to do.
+    pub(crate) fn read(&self, name: &str, format: Format) -> anyhow::Result<Option<Content>> {
+        let Some((mut file, length)) = self.open_file(name)? else { return Ok(None) };
+        let shown = self.file(name).display().to_string();
+        let cannot = || format!("cannot read {shown}");
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(checksum::MAX_HEADER)];
+        file.read_exact(&mut bytes).with_context(cannot)?;
+        let damaged = |error| anyhow::Error::new(error).context(damage(&shown));
+        // Before it is read: a file is as long as its first line says.
+        let range = format.content(&bytes, length).map_err(damaged)?;
+        bytes.reserve_exact(length as usize - bytes.len());
+        file.take(length - bytes.len() as u64).read_to_end(&mut bytes).with_context(cannot)?;
+        format.content(&bytes[..bytes.len().min(checksum::MAX_HEADER)], bytes.len() as u64).map_err(damaged)?;
+        format.verify(&bytes, range.clone()).map_err(damaged)?;
+        Ok(Some(Content { file: bytes, range }))
+    }
+
+    /// A whole file as versions before wrote it, without checksums; none if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is larger than those versions wrote.
+    pub(crate) fn read_old(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        let Some((file, length)) = self.open_file(name)? else { return Ok(None) };
+        let shown = self.file(name).display().to_string();
+        if length > MAX_OLD {
+            bail!("{}: it has {length} bytes, and no version wrote more than {MAX_OLD}", damage(&shown));
+        }
+        let mut bytes = Vec::new();
+        file.take(MAX_OLD).read_to_end(&mut bytes).with_context(|| format!("cannot read {shown}"))?;
+        Ok(Some(bytes))
+    }
+
+    /// Writes a file anew, whole or not at all: readable for this user alone, and on the disk when this returns.
+    ///
+    /// # Errors
+    /// If the disk refuses; what was there before is still there, and nothing beside it. If only the directory cannot be
+    /// synced, either file may be there after a power failure, which the error says.
+    pub(crate) fn write(&self, name: &str, format: Format, content: &[u8]) -> io::Result<()> {
+        let new = format!("{name}{NEW}");
+        let (header, sums) = format.around(content);
+        let written = self.write_new(&new, [header.as_bytes(), content, sums.as_bytes()]);
+        let replaced = written.and_then(|()| Ok(renameat(&self.directory, &new, &self.directory, name)?));
+        replaced.inspect_err(|_| _ = self.remove(&new))?;
+        let unsynced = |error: Errno| {
+            let what = format!("the file is replaced, but its directory cannot be synced: {error}");
+            io::Error::new(io::Error::from(error).kind(), what)
+        };
+        fsync(&self.directory).map_err(unsynced)
+    }
+
+    fn write_new(&self, name: &str, parts: [&[u8]; 3]) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR);
+        let file = match open() {
+            // A save failed, and so did the removal after it.
+            Err(Errno::EXIST) => self.remove(name).and_then(|_| Ok(open()?)),
+            file => Ok(file?),
+        };
+        let mut file = File::from(file?);
+        for part in parts {
+            file.write_all(part)?;
+        }
+        file.sync_all()
+    }
+
+    /// Removes a file; whether it was there.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<bool> {
+        match unlinkat(&self.directory, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Replaces a file of an earlier version by one with checksums. If that fails, it is said, and the old one is left.
+    pub(crate) fn take_over(&self, old: &str, new: &str, format: Format, content: &[u8]) {
+        let [from, to] = [old, new].map(|name| self.file(name).display().to_string());
+        match self.write(new, format, content) {
+            Ok(()) => {
+                tracing::warn!("{from} is of an earlier version and has no checksums: replaced by {to}");
+                self.forget_old(old);
+            }
+            Err(error) => tracing::warn!("{from} is of an earlier version and cannot be replaced by {to}: {error}"),
+        }
+    }
+
+    /// Removes a file of an earlier version, if there is one.
+    pub(crate) fn forget_old(&self, name: &str) {
+        if let Err(error) = self.remove(name) {
+            tracing::warn!("{} is replaced and cannot be removed: {error}", self.file(name).display());
+        }
+    }
+
+    /// Renames all state files, whatever they are, so that a start finds none and no save replaces them. Returns the new
+    /// paths.
+    ///
+    /// # Errors
+    /// If the file system refuses; some may be renamed by then.
+    pub(crate) fn set_aside(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let mut aside = Vec::new();
+        for name in FILES {
+            if matches!(statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT)) {
+                continue;
+            }
+            let cannot = || format!("cannot set {} aside", self.file(name).display());
+            aside.push(self.set_one_aside(name).with_context(cannot)?);
+        }
+        fsync(&self.directory)?;
+        Ok(aside)
+    }
+
+    fn set_one_aside(&self, name: &str) -> io::Result<PathBuf> {
+        for number in 1.. {
+            let aside = format!("{name}.aside-{number}");
+            match renameat_with(&self.directory, name, &self.directory, &aside, RenameFlags::NOREPLACE) {
+                Ok(()) => return Ok(self.file(&aside)),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Errno::EXIST.into())
+    }
+
+    /// Opens a file for reading, and its length; none if it is not there.
+    fn open_file(&self, name: &str) -> anyhow::Result<Option<(File, u64)>> {
+        let path = self.file(name);
+        let cannot = || format!("cannot read {}", path.display());
+        // What is no file is not even opened: a device may act on that.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let there = match statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(None),
+            there => there.with_context(cannot)?,
+        };
+        check_file(&there, &path)?;
+        let file = openat(&self.directory, name, flags, Mode::empty()).with_context(cannot)?;
+        let opened = fstat(&file).with_context(cannot)?;
+        check_file(&opened, &path)?;
+        Ok(Some((File::from(file), opened.st_size as u64)))
+    }
+}
+
+/// That a file is damaged, and what to do. What is wrong follows.
+pub(crate) fn damage(shown: &str) -> String {
+    format!(
+        "{shown} is damaged; restore it from a backup, or start once with --without-state, which sets the stored rules and \
+         entries aside and starts without them"
+    )
+}
+
+/// Locks the directory's lock file.
+fn lock(directory: &OwnedFd, path: &Path, deadline: Deadline) -> anyhow::Result<OwnedFd> {
+    let (file, shown) = (path.join("lock"), path.display());
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let cannot = || format!("cannot lock {}", file.display());
+    match statat(directory, "lock", AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => {}
+        there => check_file(&there.with_context(cannot)?, &file)?,
+    }
+    let lock = openat(directory, "lock", flags, Mode::RUSR | Mode::WUSR).with_context(cannot)?;
+    check_file(&fstat(&lock).with_context(cannot)?, &file)?;
+    loop {
+        // A lock of the process (fcntl), not of the open file (flock): it says who holds it, and the kernel takes it from
+        // a dying process before it takes sockets and interfaces away, which is what takes longest.
+        match fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(lock),
+            Err(Errno::AGAIN | Errno::ACCESS) if deadline.wait() => {}
+            Err(Errno::AGAIN | Errno::ACCESS) => break,
+            Err(error) => return Err(error).with_context(cannot),
+        }
+    }
+    let holder = fcntl_getlk(&lock, &Flock::from(FlockType::WriteLock)).with_context(cannot)?;
+    let holder = holder.and_then(|lock| lock.pid).map(Pid::as_raw_pid);
+    bail!(
+        "another dataplane keeps its state in {shown}: {}; stop it first, or set another `state-dir`",
+        holder::describe(holder)
+    )
+}
+
+/// Root, and the user that this process runs as.
+fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == geteuid().as_raw()
+}
+
+/// Refuses what is no regular file of a trusted owner.
+fn check_file(stat: &Stat, path: &Path) -> anyhow::Result<()> {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => return check_access(stat, path, "600"),
+        FileType::Symlink => "a symbolic link, which is not followed",
+        FileType::Directory => "a directory",
+        FileType::Fifo => "a FIFO",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        FileType::Unknown => "no file",
+    };
+    bail!("{} is {kind}, and must be a regular file: remove it, or start once with --without-state", path.display())
+}
+
+/// Refuses what others own or can write.
+fn check_access(stat: &Stat, path: &Path, mode: &str) -> anyhow::Result<()> {
+    let shown = path.display();
+    if !is_trusted(stat.st_uid) {
+        bail!("{shown} belongs to user {}, who could change it; run: chown root {shown}", stat.st_uid);
+    }
+    if stat.st_mode & 0o022 != 0 {
+        bail!("{shown} can be written by others (mode {:o}); run: chmod {mode} {shown}", stat.st_mode & 0o7777);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

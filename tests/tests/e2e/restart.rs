@@ -1,0 +1,203 @@
+//! Restarts right after a kill, what a second dataplane is told, and state files that are damaged or cannot be written.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use knockplane_tests::{Filter, FilterOptions, Output, Topology, binary, run};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::scene::{CLIENT, QUICK, ping, with};
+
+/// Lets those in `friends` pass, and nobody knock.
+const FRIENDS: &str = "/ip firewall filter
+add action=accept chain=input src-address-list=friends
+add action=drop chain=input
+";
+
+fn friends() -> FilterOptions {
+    FilterOptions::from_rules(FRIENDS)
+}
+
+fn knockctl(filter: &Filter<'_>, arguments: &[&str]) -> Output {
+    filter.knockctl(arguments).expect("knockctl")
+}
+
+/// Kills without waiting for the kernel to take everything away.
+fn kill_and_go_on(id: u32) {
+    let pid = Pid::from_raw(id as i32).expect("a process has an id");
+    kill_process(pid, Signal::KILL).expect("killed");
+}
+
+#[test]
+fn twenty_restarts_right_after_a_kill_succeed() {
+    with(&friends(), |topology, filter| {
+        assert!(knockctl(filter, &["list", "add", "friends", CLIENT]).ok());
+        for round in 0..20 {
+            kill_and_go_on(filter.dataplane.id());
+            thread::sleep(Duration::from_millis(if round % 2 == 0 { 0 } else { 100 }));
+            filter.restart_dataplane().unwrap_or_else(|error| panic!("restart {round}: {error:#}"));
+            assert!(ping(topology, ""), "who is in for good passes after restart {round}");
+        }
+        let log = filter.log();
+        assert_eq!(log.matches("ready: outside").count(), 21, "{log}");
+    });
+}
+
+#[test]
+fn control_restarts_right_after_a_kill() {
+    with(&friends(), |_, filter| {
+        for round in 0..5 {
+            kill_and_go_on(filter.control.id());
+            filter.restart_control().unwrap_or_else(|error| panic!("restart {round}: {error:#}"));
+        }
+        let mut command = Command::new("ip");
+        let netns = filter_netns(filter);
+        command.args(["netns", "exec", &netns]).arg(binary("knockplane-control").expect("built"));
+        let second = filter.path("second.toml");
+        let text = fs::read_to_string(filter.path("knockplane.toml")).expect("the configuration");
+        fs::write(&second, text.replace("control.sock", "second.sock")).expect("written");
+        let refused = run(command.arg("--config").arg(&second)).expect("started");
+        let holder = format!("another process listens on 127.0.0.1:9479 (process {}, ", filter.control.id());
+        assert!(refused.code == Some(1) && (refused.stdout + &refused.stderr).contains(&holder), "{holder}");
+    });
+}
+
+/// The namespace that the filter runs in, by the name of its folder.
+fn filter_netns(filter: &Filter<'_>) -> String {
+    let folder = filter.path("x");
+    folder.parent().and_then(|folder| folder.file_name()).expect("a folder").to_string_lossy().into_owned()
+}
+
+/// Starts a second dataplane with these changes of the configuration; it must refuse within some seconds.
+fn second(topology: &Topology, filter: &Filter<'_>, changes: &[(&str, &str)]) -> String {
+    let mut text = fs::read_to_string(filter.path("knockplane.toml")).expect("the configuration");
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    let file = filter.path("second.toml");
+    fs::write(&file, text).expect("written");
+    let mut command = topology.filter.command("timeout");
+    command.arg("20").arg(binary("knockplane-dataplane").expect("built")).arg("--config").arg(&file);
+    let began = Instant::now();
+    let output = run(&mut command).expect("started");
+    assert_eq!(output.code, Some(1), "after {:?}: {output:?}", began.elapsed());
+    output.stderr
+}
+
+#[test]
+fn a_second_dataplane_is_told_which_process_is_in_its_way() {
+    with(&friends(), |topology, filter| {
+        assert!(knockctl(filter, &["list", "add", "friends", CLIENT]).ok());
+        let holder = format!("process {} (knockplane-dataplane)", filter.dataplane.id());
+        let (state, socket) = (("/state\"", "/second\""), ("dataplane.sock", "second.sock"));
+        for (changes, what) in [
+            (&[][..], "another dataplane keeps its state in "),
+            (&[state][..], "another dataplane answers on "),
+            (&[state, socket][..], " holds an interface"),
+        ] {
+            let told = second(topology, filter, changes);
+            assert!(told.contains(&holder) && told.contains(what), "{what}: {told}");
+            assert!(ping(topology, ""), "the first one goes on");
+        }
+    });
+}
+
+/// The exit code and the words of a dataplane that does not start.
+fn refusal(topology: &Topology, filter: &Filter<'_>) -> (Option<i32>, String) {
+    let mut command = topology.filter.command("timeout");
+    command.arg("20").arg(binary("knockplane-dataplane").expect("built"));
+    let output = run(command.arg("--config").arg(filter.path("knockplane.toml"))).expect("started");
+    (output.code, output.stderr)
+}
+
+#[test]
+fn a_damaged_state_file_is_refused_and_can_be_started_without() {
+    with(&friends(), |topology, filter| {
+        assert!(knockctl(filter, &["list", "add", "friends", CLIENT]).ok());
+        let file = filter.path("quick.rsc");
+        fs::write(&file, QUICK).expect("written");
+        assert!(knockctl(filter, &["apply", &file.display().to_string()]).ok());
+        filter.dataplane.kill().expect("killed");
+        for name in ["lists.state", "rules.state"] {
+            let path = filter.path("state").join(name);
+            let intact = fs::read(&path).expect("a state file");
+            let mut damaged = intact.clone();
+            let middle = damaged.len() / 2;
+            damaged[middle] ^= 1;
+            fs::write(&path, &damaged).expect("written");
+            let (code, told) = refusal(topology, filter);
+            assert_eq!(code, Some(3), "{told}");
+            for part in [&format!("{} is damaged", path.display()), "--without-state", "do not match their checksum"] {
+                assert!(told.contains(part), "{part}: {told}");
+            }
+            fs::write(&path, if name == "rules.state" { damaged } else { intact }).expect("written");
+        }
+        filter.restart_dataplane_with(&["--without-state"]).expect("started");
+        let rules = filter.ask(&["show", "rules"]).expect("rules");
+        assert!(rules["source"].as_str().expect("a source").ends_with("rules.rsc"), "the configured rules: {rules}");
+        assert!(!ping(topology, ""), "nobody is in a list");
+        assert!(filter.log().contains("set aside"), "{}", filter.log());
+        assert!(knockctl(filter, &["list", "add", "friends", "192.0.2.1"]).ok());
+        let aside = filter.path("state").join("lists.state.aside-1");
+        assert!(aside.exists() && filter.path("state").join("rules.state.aside-1").exists());
+
+        filter.dataplane.kill().expect("killed");
+        fs::rename(aside, filter.path("state").join("lists.state")).expect("put back");
+        filter.restart_dataplane().expect("started");
+        assert!(ping(topology, ""), "what was set aside can be put back");
+    });
+}
+
+/// A small file system, unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: PathBuf, size: &str) -> SmallDisk {
+        fs::create_dir_all(&path).expect("a folder");
+        let options = format!("size={size},mode=0700");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).status();
+        assert!(mounted.expect("mount").success());
+        SmallDisk(path)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_changes_nothing_and_leaves_nothing() {
+    let topology = Topology::new(1).expect("a topology");
+    let folder = std::env::temp_dir().join(topology.filter.name());
+    let disk = SmallDisk::mount(folder.join("state"), "64k");
+    let mut filter = Filter::start(&topology, &friends()).expect("the filter starts");
+    assert!(knockctl(&filter, &["list", "add", "friends", CLIENT]).ok());
+    let names = || {
+        let entries = fs::read_dir(&disk.0).expect("the state directory").flatten();
+        let mut names: Vec<_> = entries.map(|entry| entry.file_name().into_string().expect("a name")).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), ["lists.state", "lock"]);
+    let many = filter.path("many.txt");
+    let lines: String = (0..9_000).map(|host| format!("many 10.9.{}.{}\n", host / 250, host % 250)).collect();
+    fs::write(&many, lines).expect("written");
+    let refused = knockctl(&filter, &["list", "import", &many.display().to_string()]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    let path = disk.0.join("lists.state").display().to_string();
+    for part in [&path, "No space left on device (os error 28)", "nothing changed"] {
+        assert!(refused.stderr.contains(part), "{part}: {refused:?}");
+    }
+    assert_eq!(names(), ["lists.state", "lock"], "no half file is left");
+    let shown = knockctl(&filter, &["list", "show", "many"]);
+    assert!(!shown.stdout.contains("10.9."), "{shown:?}");
+    filter.dataplane.kill().expect("killed");
+    filter.restart_dataplane().expect("started again");
+    assert!(ping(&topology, ""), "what was kept before is there");
+}
