@@ -22,7 +22,7 @@ use knockplane_ring::{
 use crate::clock::{self, Clock};
 use crate::config::{Config, Offloads};
 use crate::counters::WorkerCounters;
-use crate::drift::{self, Baseline, Taken};
+use crate::drift::{self, Attached, Baseline};
 use crate::generation::{Book, Generation};
 use crate::held::Held;
 use crate::idle::Idle;
@@ -88,7 +88,7 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
     let (outside, seen_outside) = open(&config.outside, &mut reader)?;
     let (inside, seen_inside) = open(&config.inside, &mut reader)?;
     let (devices, observed) = ([outside, inside], [seen_outside, seen_inside]);
-    refuse(requirements::together([&observed[0], &observed[1]]).into_iter().map(|(_, unmet)| unmet))?;
+    refuse(requirements::of_both([&observed[0], &observed[1]]).into_iter().map(|(_, unmet)| unmet))?;
     for (device, observed) in devices.iter().zip(&observed) {
         prepare(device, observed, config.offloads)?;
     }
@@ -143,13 +143,13 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
         workers.push(spawn(queue, worker, counters, own_core, core)?);
     }
     let ids = [programs[0].id()?, programs[1].id()?];
-    let taken = Side::ALL.map(|side| Taken {
+    let interfaces = Side::ALL.map(|side| Attached {
         device: Arc::clone(&devices[side.index()]),
         program: ids[side.index()],
         is_native: programs[side.index()].mode() == XdpMode::Native,
         addresses: observed[side.index()].addresses.clone(),
     });
-    let findings = drift::watch(Baseline { taken, queues, mtu, offloads: config.offloads }, clock)?;
+    let findings = drift::watch(Baseline { interfaces, queues, mtu, offloads: config.offloads }, clock)?;
     let mut zero_copy = zero_copy.into_iter();
     let ports = devices.map(|device| Port { device, zero_copy: zero_copy.next().unwrap_or(false), queues });
     Ok(Manager {
@@ -176,7 +176,7 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
 fn open(name: &str, reader: &mut Reader) -> anyhow::Result<(Arc<Device>, Observed)> {
     let device = Device::open(name)?;
     let observed = Observed::read(&device, reader)?.with_context(|| format!("interface {name} went away"))?;
-    refuse(requirements::alone(&observed))?;
+    refuse(requirements::of_each(&observed))?;
     if !observed.addresses.is_empty() {
         tracing::warn!(
             interface = name,
@@ -196,7 +196,7 @@ fn refuse(unmet: impl IntoIterator<Item = Drift>) -> anyhow::Result<()> {
 fn prepare(device: &Device, observed: &Observed, offloads: Offloads) -> anyhow::Result<()> {
     // No program is attached yet, native or not.
     for offload in observed.harmful_offloads(false) {
-        let unmet = requirements::offload(observed, offload);
+        let unmet = requirements::offload_is_on(observed, offload);
         match offloads {
             Offloads::TurnOff => {
                 if device.turn_off(offload)? != OffloadState::Off {
