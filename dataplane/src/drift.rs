@@ -1,9 +1,9 @@
-//! Watches for changes of the interfaces and of the host that the filter cannot work with, on a thread of its own: the
-//! kernel answers when whoever changes an interface is done, and neither packets nor operators may wait for that.
+//! Watches the interfaces and the host for changes that the filter cannot work with, on a thread of its own: the kernel
+//! does not answer while an interface is being changed, and neither packets nor operators may wait for that.
 //!
-//! A notification of the kernel, or a second without one, has it look at both interfaces; what it mends itself it mends
-//! at once; what it found it leaves for the manager (`manager::drift`), which tells of it and ends the process if
-//! nothing else is left. Notifications can be lost and some changes send none, so that they only make it faster.
+//! After a notification of the kernel, or a second without one, the watcher checks both interfaces. It repairs what it
+//! may change, and publishes what is left. The manager (`manager::drift`) reports the result, and ends the process if
+//! the filter cannot go on. Notifications only make a check earlier: some are lost, and some changes send none.
 
 use std::sync::Arc;
 use std::thread;
@@ -20,18 +20,19 @@ use crate::clock::Clock;
 use crate::config::Offloads;
 use crate::requirements::{self, Observed, unmet};
 
-/// How often it looks without being told. With the time that looking takes, a change is known within two seconds.
+/// Time between checks without a notification. A change is known within two seconds, the check itself included.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// How long it waits after it was told, for what comes with it: a reset, or the same change of the other interface.
+/// Time between a notification and the check, for related changes: a reset, or the same change of the other interface.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// What can be mended, in the order of [`Findings::repairs`].
-pub(crate) const MENDED: [DriftKind; 4] = [DriftKind::Gro, DriftKind::Lro, DriftKind::RxVlan, DriftKind::Promiscuous];
+/// What can be repaired, in the order of [`Findings::repairs`].
+pub(crate) const REPAIRABLE: [DriftKind; 4] =
+    [DriftKind::Gro, DriftKind::Lro, DriftKind::RxVlan, DriftKind::Promiscuous];
 
-/// One interface as the filter took it at start.
+/// One interface as it was at start.
 #[derive(Clone, Debug)]
-pub(crate) struct Taken {
+pub(crate) struct Attached {
     pub(crate) device: Arc<Device>,
     /// The kernel's id of the XDP program.
     pub(crate) program: u32,
@@ -41,37 +42,37 @@ pub(crate) struct Taken {
     pub(crate) addresses: Vec<String>,
 }
 
-/// Both interfaces as the filter took them at start, outside first.
+/// Both interfaces as they were at start, outside first.
 #[derive(Clone, Debug)]
 pub(crate) struct Baseline {
-    pub(crate) taken: [Taken; 2],
-    /// Receive queues of each, all of them served.
+    pub(crate) interfaces: [Attached; 2],
+    /// Receive queues of each; every one has a worker.
     pub(crate) queues: u32,
     pub(crate) mtu: u32,
     pub(crate) offloads: Offloads,
 }
 
-/// What was found at the last look.
+/// The result of the last check.
 #[derive(Clone, Debug)]
 pub(crate) struct Findings {
-    /// When it was.
+    /// Time of the check.
     pub(crate) at: Time,
-    /// What is not as it should be, by side.
+    /// Requirements that are not met, by side.
     pub(crate) drift: [Vec<Drift>; 2],
     /// Why the filter must end, if it must.
     pub(crate) end: Option<String>,
     pub(crate) mtu: [u32; 2],
     pub(crate) counters: [LinkCounters; 2],
-    /// How often something was mended, by side, in the order of [`MENDED`].
-    pub(crate) repairs: [[u64; MENDED.len()]; 2],
+    /// Repairs since start, by side, in the order of [`REPAIRABLE`].
+    pub(crate) repairs: [[u64; REPAIRABLE.len()]; 2],
 }
 
-/// Looks for the first time, and from then on from a thread of its own. What is found is in what is returned.
+/// Checks the interfaces once, then on a thread of its own, which publishes its findings in the returned pointer.
 ///
 /// # Errors
-/// If the kernel cannot be asked, or the interfaces have changed since they were taken.
+/// If the kernel cannot be asked, or the interfaces have changed since they were read.
 pub(crate) fn watch(baseline: Baseline, clock: Clock) -> anyhow::Result<Arc<ArcSwap<Findings>>> {
-    let changes = Changes::listen([0, 1].map(|side: usize| baseline.taken[side].device.index()))?;
+    let changes = Changes::listen([0, 1].map(|side: usize| baseline.interfaces[side].device.index()))?;
     let findings = Findings {
         at: clock.now(),
         drift: Default::default(),
@@ -81,7 +82,7 @@ pub(crate) fn watch(baseline: Baseline, clock: Clock) -> anyhow::Result<Arc<ArcS
         repairs: Default::default(),
     };
     let mut watcher = Watcher { reader: Reader::open()?, baseline, clock, findings };
-    watcher.look();
+    watcher.check();
     if let Some(end) = watcher.findings.end.take() {
         anyhow::bail!(end);
     }
@@ -93,7 +94,7 @@ pub(crate) fn watch(baseline: Baseline, clock: Clock) -> anyhow::Result<Arc<ArcS
                 thread::sleep(SETTLE);
                 changes.take();
             }
-            watcher.look();
+            watcher.check();
             publish.store(Arc::new(watcher.findings.clone()));
         }
     };
@@ -109,11 +110,11 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// Looks at both interfaces, mends what can be mended, and notes what is left.
-    fn look(&mut self) {
+    /// Reads both interfaces, repairs what can be repaired, and notes what is left.
+    fn check(&mut self) {
         let mut observed = self.observe();
         if let Ok(both) = &observed
-            && self.mend(both)
+            && self.repair(both)
         {
             observed = self.observe();
         }
@@ -125,13 +126,13 @@ impl Watcher {
                     self.findings.mtu[side] = observed.link.mtu;
                     self.findings.counters[side] = observed.link.counters;
                 }
-                match judge(&self.baseline, [0, 1].map(|side: usize| observed[side].as_ref())) {
+                match compare(&self.baseline, [0, 1].map(|side: usize| observed[side].as_ref())) {
                     Ok(drift) => self.findings.drift = drift,
                     Err(end) => self.findings.end = Some(end),
                 }
             }
             Err((side, error)) => {
-                let name = self.baseline.taken[side].device.name();
+                let name = self.baseline.interfaces[side].device.name();
                 let problem = format!("it is not known whether {name} is as it should be: {error}");
                 self.findings.drift[side].retain(|drift| drift.kind != DriftKind::Unverified);
                 self.findings.drift[side].push(unmet(DriftKind::Unverified, problem));
@@ -142,63 +143,64 @@ impl Watcher {
     fn observe(&mut self) -> Result<[Option<Observed>; 2], (usize, knockplane_ring::Error)> {
         let mut observed = [None, None];
         for (side, observed) in observed.iter_mut().enumerate() {
-            let device = &self.baseline.taken[side].device;
+            let device = &self.baseline.interfaces[side].device;
             *observed = Observed::read(device, &mut self.reader).map_err(|error| (side, error))?;
         }
         Ok(observed)
     }
 
-    /// Mends what the filter may change by itself. Returns whether there was anything to do.
-    fn mend(&mut self, observed: &[Option<Observed>; 2]) -> bool {
+    /// Repairs what the filter may change. Returns whether there was anything to repair.
+    fn repair(&mut self, observed: &[Option<Observed>; 2]) -> bool {
         let mut tried = false;
         for (side, observed) in Side::ALL.into_iter().zip(observed) {
             let Some(observed) = observed else { continue };
-            let taken = &self.baseline.taken[side.index()];
-            let mut mended = |kind: DriftKind, what: &str, result: Result<bool, knockplane_ring::Error>| {
+            let attached = &self.baseline.interfaces[side.index()];
+            let mut repaired = |kind: DriftKind, what: &str, result: Result<bool, knockplane_ring::Error>| {
                 tried = true;
                 match result {
                     Ok(true) => {
-                        let place = MENDED.iter().position(|mended| *mended == kind).expect("it is one of them");
+                        let place =
+                            REPAIRABLE.iter().position(|repairable| *repairable == kind).expect("it is one of them");
                         let times = &mut self.findings.repairs[side.index()][place];
                         *times += 1;
-                        // Whatever turns it on again and again must not fill the log.
+                        // A program that turns it on again and again must not fill the log.
                         if times.is_power_of_two() {
                             tracing::warn!(%side, interface = observed.link.name, times, "{what}");
                         }
                     }
-                    // That it is as it is will be told.
+                    // The check that follows reports it.
                     Ok(false) => {}
-                    Err(error) => tracing::debug!(%side, %error, "cannot be mended"),
+                    Err(error) => tracing::debug!(%side, %error, "cannot be repaired"),
                 }
             };
             if self.baseline.offloads == Offloads::TurnOff {
-                for offload in observed.harmful_offloads(taken.is_native) {
+                for offload in observed.harmful_offloads(attached.is_native) {
                     let what = format!("{} was turned on, and was turned off again", offload.name());
-                    let is_mended = |state| !requirements::is_harmful(offload, state, taken.is_native);
-                    let kind = requirements::offload(observed, offload).kind;
-                    mended(kind, &what, taken.device.turn_off(offload).map(is_mended));
+                    let is_repaired = |state| !requirements::is_harmful(offload, state, attached.is_native);
+                    let kind = requirements::offload_is_on(observed, offload).kind;
+                    repaired(kind, &what, attached.device.turn_off(offload).map(is_repaired));
                 }
             }
             if !observed.link.is_promiscuous() {
                 let what = "no longer received frames for all addresses, and was set to again";
-                mended(DriftKind::Promiscuous, what, taken.device.promiscuous().map(|()| true));
+                repaired(DriftKind::Promiscuous, what, attached.device.promiscuous().map(|()| true));
             }
         }
         tried
     }
 }
 
-/// What is not as it was at start and should be, by side; or why the filter must end.
-fn judge(baseline: &Baseline, observed: [Option<&Observed>; 2]) -> Result<[Vec<Drift>; 2], String> {
+/// Compares the interfaces with those at start: the requirements that are not met, by side, or why the filter must end.
+fn compare(baseline: &Baseline, observed: [Option<&Observed>; 2]) -> Result<[Vec<Drift>; 2], String> {
     let mut both = Vec::new();
-    for (side, (observed, taken)) in Side::ALL.into_iter().zip(observed.into_iter().zip(&baseline.taken)) {
-        let observed = observed.ok_or_else(|| gone(side, taken.device.name()))?;
-        check_program(side, taken, observed)?;
+    for (side, (observed, attached)) in Side::ALL.into_iter().zip(observed.into_iter().zip(&baseline.interfaces)) {
+        let observed = observed.ok_or_else(|| gone(side, attached.device.name()))?;
+        check_program(side, attached, observed)?;
         both.push(observed);
     }
     let both = [both[0], both[1]];
-    let mut drift = [0, 1].map(|side: usize| by_itself(&baseline.taken[side], both[side]));
-    let problems = requirements::together(both);
+    let mut drift = [0, 1].map(|side: usize| by_itself(&baseline.interfaces[side], both[side]));
+    let problems = requirements::of_both(both);
     let queues = both.map(|observed| observed.queues.rx);
     if queues != [baseline.queues; 2] && problems.iter().all(|(_, problem)| problem.kind != DriftKind::Queues) {
         return Err(format!(
@@ -226,22 +228,24 @@ fn judge(baseline: &Baseline, observed: [Option<&Observed>; 2]) -> Result<[Vec<D
     Ok(drift)
 }
 
-/// What is not as it should be at one interface, whatever the other one is like.
-fn by_itself(taken: &Taken, observed: &Observed) -> Vec<Drift> {
-    let (name, now) = (taken.device.name(), observed.link.name.as_str());
-    let mut drift = requirements::alone(observed);
+/// The requirements that one interface does not meet, without regard to the other one.
+fn by_itself(attached: &Attached, observed: &Observed) -> Vec<Drift> {
+    let (name, now) = (attached.device.name(), observed.link.name.as_str());
+    let mut drift = requirements::of_each(observed);
     if now != name {
         let problem = format!(
             "{name} is called {now} now, and a restart would not find it; run: ip link set dev {now} name {name}"
         );
         drift.push(unmet(DriftKind::Name, problem));
     }
-    drift.extend(observed.harmful_offloads(taken.is_native).map(|offload| requirements::offload(observed, offload)));
+    drift.extend(
+        observed.harmful_offloads(attached.is_native).map(|offload| requirements::offload_is_on(observed, offload)),
+    );
     if !observed.link.is_promiscuous() {
         let problem = format!("{now} receives frames for its own address alone; run: ip link set dev {now} promisc on");
         drift.push(unmet(DriftKind::Promiscuous, problem));
     }
-    let new: Vec<_> = observed.addresses.iter().filter(|address| !taken.addresses.contains(address)).collect();
+    let new: Vec<_> = observed.addresses.iter().filter(|address| !attached.addresses.contains(address)).collect();
     if let Some(address) = new.first() {
         let others = if new.len() > 1 { format!(" and {} more", new.len() - 1) } else { String::new() };
         let problem = format!(
@@ -254,10 +258,10 @@ fn by_itself(taken: &Taken, observed: &Observed) -> Vec<Drift> {
 }
 
 /// That the filter's program is attached to the interface, and no other.
-fn check_program(side: Side, taken: &Taken, observed: &Observed) -> Result<(), String> {
+fn check_program(side: Side, attached: &Attached, observed: &Observed) -> Result<(), String> {
     let name = &observed.link.name;
-    let others: Vec<_> = observed.link.programs.iter().filter(|id| **id != taken.program).collect();
-    match (observed.link.programs.contains(&taken.program), others.first()) {
+    let others: Vec<_> = observed.link.programs.iter().filter(|id| **id != attached.program).collect();
+    match (observed.link.programs.contains(&attached.program), others.first()) {
         (true, None) => Ok(()),
         (_, Some(other)) => Err(format!(
             "another XDP program, with id {other}, is attached to {name} ({side}); remove it with \
@@ -290,16 +294,16 @@ mod tests {
 
     use super::*;
 
-    // Loopback's device only lends its name: nothing is asked of the kernel here.
+    // Loopback only lends its name: these tests ask the kernel nothing.
     fn baseline() -> Baseline {
         let device = Arc::new(Device::open("lo").expect("every network namespace has a loopback"));
-        let taken = || Taken {
+        let attached = || Attached {
             device: Arc::clone(&device),
             program: 7,
             is_native: true,
             addresses: vec!["192.0.2.1/24".into()],
         };
-        Baseline { taken: [taken(), taken()], queues: 2, mtu: 1500, offloads: Offloads::Refuse }
+        Baseline { interfaces: [attached(), attached()], queues: 2, mtu: 1500, offloads: Offloads::Refuse }
     }
 
     fn observed() -> Observed {
@@ -314,39 +318,39 @@ mod tests {
         }
     }
 
-    /// The kinds that are told of each side after `change`, or why the filter ends.
-    fn told(change: impl FnOnce(&mut Observed, &mut Observed)) -> Result<[Vec<DriftKind>; 2], String> {
+    /// The kinds that are reported of each side after `change`, or why the filter ends.
+    fn reported(change: impl FnOnce(&mut Observed, &mut Observed)) -> Result<[Vec<DriftKind>; 2], String> {
         let mut both = [observed(), observed()];
         let [outside, inside] = &mut both;
         change(outside, inside);
-        let judged = judge(&baseline(), [Some(&both[0]), Some(&both[1])])?;
-        Ok(judged.map(|drift| drift.into_iter().map(|drift| drift.kind).collect()))
+        let found = compare(&baseline(), [Some(&both[0]), Some(&both[1])])?;
+        Ok(found.map(|drift| drift.into_iter().map(|drift| drift.kind).collect()))
     }
 
     #[test]
-    fn what_stays_as_it_was_is_no_drift_and_what_changes_is_told_of_its_side() {
+    fn each_change_is_reported_of_its_side_and_no_change_is_no_drift() {
         use DriftKind::*;
-        assert_eq!(told(|_, _| {}), Ok([vec![], vec![]]));
-        assert_eq!(told(|outside, _| outside.link.flags = 0), Ok([vec![Down], vec![]]));
-        assert_eq!(told(|_, inside| inside.link.promiscuity = 0), Ok([vec![], vec![Promiscuous]]));
-        assert_eq!(told(|_, inside| inside.link.name = "eth7".into()), Ok([vec![], vec![Name]]));
-        assert_eq!(told(|outside, _| outside.addresses.push("fd00::1/64".into())), Ok([vec![Address], vec![]]));
-        assert_eq!(told(|outside, _| outside.addresses.clear()), Ok([vec![], vec![]]), "fewer are no harm");
+        assert_eq!(reported(|_, _| {}), Ok([vec![], vec![]]));
+        assert_eq!(reported(|outside, _| outside.link.flags = 0), Ok([vec![Down], vec![]]));
+        assert_eq!(reported(|_, inside| inside.link.promiscuity = 0), Ok([vec![], vec![Promiscuous]]));
+        assert_eq!(reported(|_, inside| inside.link.name = "eth7".into()), Ok([vec![], vec![Name]]));
+        assert_eq!(reported(|outside, _| outside.addresses.push("fd00::1/64".into())), Ok([vec![Address], vec![]]));
+        assert_eq!(reported(|outside, _| outside.addresses.clear()), Ok([vec![], vec![]]), "fewer are no harm");
         for (place, kind) in [Gro, Lro, RxVlan].into_iter().enumerate() {
-            assert_eq!(told(|outside, _| outside.offloads[place] = OffloadState::On), Ok([vec![kind], vec![]]));
+            assert_eq!(reported(|outside, _| outside.offloads[place] = OffloadState::On), Ok([vec![kind], vec![]]));
         }
         let forced = |outside: &mut Observed, inside: &mut Observed| {
             outside.offloads[0] = OffloadState::Forced;
             inside.offloads[2] = OffloadState::Forced;
         };
-        assert_eq!(told(forced), Ok([vec![], vec![RxVlan]]), "GRO behind a native program changes nothing");
+        assert_eq!(reported(forced), Ok([vec![], vec![RxVlan]]), "GRO behind a native program changes nothing");
     }
 
     #[test]
-    fn mtus_may_shrink_together_and_nothing_else() {
+    fn mtus_may_only_shrink_together() {
         use DriftKind::Mtu;
         let mtus = |outside_mtu, inside_mtu| {
-            told(|outside, inside| {
+            reported(|outside, inside| {
                 outside.link.mtu = outside_mtu;
                 inside.link.mtu = inside_mtu;
             })
@@ -359,11 +363,11 @@ mod tests {
     }
 
     #[test]
-    fn queues_that_differ_are_told_and_a_new_number_on_both_sides_ends_the_filter() {
+    fn different_queues_are_reported_and_a_new_number_on_both_sides_ends_the_filter() {
         use DriftKind::Queues as Kind;
         let queues = |outside_queues: (u32, u32), inside_queues: (u32, u32)| {
             let queues = |(rx, tx)| Queues { rx, tx };
-            told(|outside, inside| {
+            reported(|outside, inside| {
                 outside.queues = queues(outside_queues);
                 inside.queues = queues(inside_queues);
             })
@@ -381,11 +385,12 @@ mod tests {
 
     #[test]
     fn an_interface_without_the_program_ends_the_filter() {
-        let end = |programs: &[u32]| told(|_, inside| inside.link.programs = programs.to_vec()).expect_err("it ends");
+        let end =
+            |programs: &[u32]| reported(|_, inside| inside.link.programs = programs.to_vec()).expect_err("it ends");
         assert!(end(&[]).contains("no longer attached to lo (inside)"), "{}", end(&[]));
         assert!(end(&[8]).contains("another XDP program, with id 8"), "{}", end(&[8]));
         assert!(end(&[7, 8]).contains("another XDP program, with id 8"), "{}", end(&[7, 8]));
-        let gone = judge(&baseline(), [None, Some(&observed())]).expect_err("it ends");
+        let gone = compare(&baseline(), [None, Some(&observed())]).expect_err("it ends");
         assert!(gone.contains("interface lo (outside) is gone"), "{gone}");
     }
 }

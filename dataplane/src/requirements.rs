@@ -1,6 +1,6 @@
 //! What the filter needs of its two interfaces and of the host, each requirement stated once. `start` refuses what does
-//! not meet them; `drift` holds them against the kernel while the filter runs. What is done about each that is not met
-//! is told in docs/drift.md.
+//! not meet them; `drift` compares them with the kernel's state while the filter runs. docs/drift.md has the reaction to
+//! each one that is not met.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::wire::{Drift, DriftKind};
 use knockplane_ring::{Device, Error, Link, Offload, OffloadState, Queues, Reader};
 
-/// An interface as the kernel describes it at one moment, with what the host would do with its frames.
+/// The state of an interface at one moment, and what the host would do with its frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Observed {
     pub(crate) link: Link,
@@ -18,7 +18,7 @@ pub(crate) struct Observed {
     pub(crate) offloads: [OffloadState; Offload::ALL.len()],
     /// With their prefix lengths, in order.
     pub(crate) addresses: Vec<String>,
-    /// How the host would forward past the filter.
+    /// Ways in which the host would forward past the filter.
     pub(crate) way_past: Vec<Drift>,
 }
 
@@ -44,7 +44,7 @@ impl Observed {
         let Some(link) = reader.link(device.index())? else { return Ok(None) };
         match rest(reader, link) {
             Ok(observed) => Ok(Some(observed)),
-            // What went away between two questions is gone, and no error.
+            // An interface that is deleted between two questions is no error.
             Err(error) => {
                 if reader.link(device.index())?.is_none() {
                     Ok(None)
@@ -72,16 +72,16 @@ pub(crate) fn is_harmful(offload: Offload, state: OffloadState, is_native: bool)
     }
 }
 
-/// What each interface must be by itself: up, and with nothing but the filter to forward what arrives on it.
-pub(crate) fn alone(observed: &Observed) -> Vec<Drift> {
+/// Problems of one interface: it must be up, and nothing but the filter may forward what arrives on it.
+pub(crate) fn of_each(observed: &Observed) -> Vec<Drift> {
     let name = &observed.link.name;
     let down = (!observed.link.is_enabled())
         .then(|| unmet(DriftKind::Down, format!("{name} is down; run: ip link set dev {name} up")));
     down.into_iter().chain(observed.way_past.iter().cloned()).collect()
 }
 
-/// That an offload is off.
-pub(crate) fn offload(observed: &Observed, offload: Offload) -> Drift {
+/// The problem of an offload that is on.
+pub(crate) fn offload_is_on(observed: &Observed, offload: Offload) -> Drift {
     let kind = match offload {
         Offload::Gro => DriftKind::Gro,
         Offload::Lro => DriftKind::Lro,
@@ -91,9 +91,9 @@ pub(crate) fn offload(observed: &Observed, offload: Offload) -> Drift {
     unmet(kind, format!("{name} has {offload} on, which changes frames; run: ethtool -K {name} {offload} off"))
 }
 
-/// What both must have in common: the number of receive queues, transmit queues for each worker, and the MTU. Of what
-/// is not so, each problem is told of the sides that are concerned.
-pub(crate) fn together(observed: [&Observed; 2]) -> Vec<([bool; 2], Drift)> {
+/// Problems of both interfaces together, each with the sides that it concerns: they must have the same number of receive
+/// queues, a transmit queue for each, and the same MTU.
+pub(crate) fn of_both(observed: [&Observed; 2]) -> Vec<([bool; 2], Drift)> {
     let [outside, inside] = observed;
     let mut problems = Vec::new();
     let names = observed.map(|side| side.link.name.as_str());
@@ -138,11 +138,10 @@ fn way_past(link: &Link) -> Vec<Drift> {
     ways_past(&link.name, &link.name, link.master != 0, MAX_STACKED)
 }
 
-/// How deep devices are stacked on one another at most that are looked at.
+/// Devices stacked on one another that are followed at most.
 const MAX_STACKED: usize = 4;
 
-/// The same for one device, which may be the interface itself or stand on it. `has_master` tells what is known already of
-/// its master.
+/// The same for one device, which is the interface itself or stands on it. `has_master` is what rtnetlink says of it.
 fn ways_past(interface: &str, device: &str, has_master: bool, depth: usize) -> Vec<Drift> {
     let folder = Path::new("/sys/class/net").join(device);
     let who = if device == interface { device.to_owned() } else { format!("{device}, on {interface},") };
@@ -181,7 +180,7 @@ fn ways_past(interface: &str, device: &str, has_master: bool, depth: usize) -> V
     ways
 }
 
-/// Sides of which only this one is concerned.
+/// Concerns this side alone.
 fn only(side: usize) -> [bool; 2] {
     Side::ALL.map(|other| other.index() == side)
 }

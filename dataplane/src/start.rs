@@ -23,7 +23,7 @@ use knockplane_ring::{
 use crate::clock::{self, Clock};
 use crate::config::{Config, Offloads};
 use crate::counters::WorkerCounters;
-use crate::drift::{self, Baseline, Taken};
+use crate::drift::{self, Attached, Baseline};
 use crate::generation::{Book, Generation};
 use crate::held::StoredEntries;
 use crate::holder::{self, Deadline};
@@ -122,7 +122,7 @@ fn prepare(config: &Config, deadline: Deadline) -> anyhow::Result<Prepared> {
     for device in &devices {
         device.open_packet_socket()?;
     }
-    refuse(requirements::together([&observed[0], &observed[1]]).into_iter().map(|(_, unmet)| unmet))?;
+    refuse(requirements::of_both([&observed[0], &observed[1]]).into_iter().map(|(_, unmet)| unmet))?;
     let (queues, mtu) = (observed[0].queues.rx, observed[0].link.mtu);
     // A second dataplane ends here, before it touches an interface.
     let listener = Listener::bind(&config.socket, &config.socket_uids, deadline)?;
@@ -198,13 +198,13 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     // Frames are forwarded by now.
     let held = entries.into_held()?;
     let ids = [programs[0].id()?, programs[1].id()?];
-    let taken = Side::ALL.map(|side| Taken {
+    let interfaces = Side::ALL.map(|side| Attached {
         device: Arc::clone(&devices[side.index()]),
         program: ids[side.index()],
         is_native: programs[side.index()].mode() == XdpMode::Native,
         addresses: observed[side.index()].addresses.clone(),
     });
-    let findings = drift::watch(Baseline { taken, queues, mtu, offloads: config.offloads }, clock)?;
+    let findings = drift::watch(Baseline { interfaces, queues, mtu, offloads: config.offloads }, clock)?;
     let mut zero_copy = zero_copy.into_iter();
     let ports = devices.map(|device| Port { device, zero_copy: zero_copy.next().unwrap_or(false), queues });
     Ok(Manager {
@@ -253,7 +253,7 @@ fn attach(program: LoadedProgram, devices: &[Arc<Device>; 2]) -> anyhow::Result<
 fn open(name: &str, reader: &mut Reader) -> anyhow::Result<(Arc<Device>, Observed)> {
     let device = Device::open(name)?;
     let observed = Observed::read(&device, reader)?.with_context(|| format!("interface {name} went away"))?;
-    refuse(requirements::alone(&observed))?;
+    refuse(requirements::of_each(&observed))?;
     if !observed.addresses.is_empty() {
         tracing::warn!(
             interface = name,
@@ -273,7 +273,7 @@ fn refuse(unmet: impl IntoIterator<Item = Drift>) -> anyhow::Result<()> {
 fn turn_off_offloads(device: &Device, observed: &Observed, offloads: Offloads) -> anyhow::Result<()> {
     // No program is attached yet, native or not.
     for offload in observed.harmful_offloads(false) {
-        let unmet = requirements::offload(observed, offload);
+        let unmet = requirements::offload_is_on(observed, offload);
         match offloads {
             Offloads::TurnOff => {
                 if device.turn_off(offload)? != OffloadState::Off {

@@ -223,37 +223,37 @@ pub struct Interface {
     pub mtu: u32,
     /// Whether the link is up.
     pub up: bool,
-    /// What is not as the filter needs it now; empty if all is well.
+    /// Requirements that are not met now.
     #[serde(default)]
     pub drift: Vec<Drift>,
-    /// How often something of it was mended by the dataplane, for each kind that it can mend.
+    /// Repairs since start, for each kind that the dataplane can repair.
     #[serde(default)]
     pub repairs: Vec<Repairs>,
-    /// What was counted at it.
+    /// Frames that were counted at the interface.
     #[serde(default)]
     pub counters: InterfaceCounters,
 }
 
-/// What an interface, or the host, has become since start, and the filter cannot work with.
+/// A requirement of the filter that an interface or the host does not meet any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
-    /// What kind of thing it is.
+    /// The kind.
     pub kind: DriftKind,
-    /// What it is now, what it should be, and what to do.
+    /// The present state, the required one, and the remedy.
     pub problem: String,
 }
 
-/// How often the dataplane mended something of one kind.
+/// Repairs of one kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repairs {
-    /// What was mended.
+    /// What was repaired.
     pub kind: DriftKind,
     /// How often since start.
     pub times: u64,
 }
 
 words! {
-    /// What can drift while the filter runs on. docs/drift.md says what happens then.
+    /// Kinds of drift that the filter survives. docs/drift.md has the reaction to each.
     DriftKind {
         /// The interface was set down.
         Down = "down",
@@ -286,7 +286,7 @@ words! {
     }
 }
 
-/// What was counted at one interface. Frames that arrive are `rx_packets`; of these the XDP program saw `arrived`, and
+/// Frames counted at one interface. Frames that arrive are `rx_packets`; of these the XDP program saw `arrived`, and
 /// `past_program` got past it; of those that it saw, `no_socket` were dropped, and the others are received by a worker
 /// or counted among the losses at its ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -300,7 +300,7 @@ pub struct InterfaceCounters {
     pub past_program: Option<u64>,
     /// The driver's counters, since the interface was made: frames that arrived.
     pub rx_packets: u64,
-    /// Frames that were sent, by whomever.
+    /// Frames that were sent, those of the host included.
     pub tx_packets: u64,
     /// Frames that arrived damaged.
     pub rx_errors: u64,

@@ -1,8 +1,8 @@
-//! What the manager makes of what the watcher found (`crate::drift`): it tells of it in the log and to control, and
-//! ends the filter if it must. It only reads memory: the watcher asks the kernel.
+//! Reports the findings of the watcher (`crate::drift`) in the log and to control, and ends the filter if it cannot go
+//! on. The manager only reads memory here, and the programs' counters: the watcher asks the kernel.
 //!
-//! To that it adds what only counters show: frames that arrive where nobody serves them, and frames that get past the
-//! XDP program.
+//! Two kinds of drift show in counters alone, and are added here: frames that arrive on a queue without a worker, and
+//! frames that get past the XDP program.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,26 +15,26 @@ use knockplane_policy::wire::{Drift, DriftKind, InterfaceCounters, Repairs};
 use knockplane_policy::word::Word as _;
 
 use super::Manager;
-use crate::drift::{Findings, MENDED};
+use crate::drift::{Findings, REPAIRABLE};
 use crate::requirements::unmet;
 
-/// How long frames that went astray are told of after the last one.
-const ASTRAY: Duration = Duration::from_secs(10);
+/// Time for which frames without a worker are reported after the last one.
+const LINGER: Duration = Duration::from_secs(10);
 
-/// A watcher that has found nothing new for so long waits for the kernel.
+/// A watcher that has published nothing for this long waits for the kernel.
 const SILENT: Duration = Duration::from_secs(10);
 
-/// What the watcher found, and what was told of it.
+/// The findings of the watcher, and what was reported of them.
 pub(crate) struct DriftState {
     findings: Arc<ArcSwap<Findings>>,
-    /// What is not as it should be, by side, as it was told last.
-    told: [Vec<Drift>; 2],
+    /// Requirements that are not met, by side, as they were reported last.
+    reported: [Vec<Drift>; 2],
     mtu: [u32; 2],
     no_socket: [Growth; 2],
     past_program: [Growth; 2],
 }
 
-/// A counter that should stand still, and when it last did not.
+/// A counter that should not grow, and the time at which it last did.
 #[derive(Clone, Copy, Default)]
 struct Growth {
     last: Option<u64>,
@@ -42,12 +42,12 @@ struct Growth {
 }
 
 impl Growth {
-    /// Notes what it is now, and says whether it has grown lately. What it was at the first look does not count.
+    /// Notes the current value. Returns whether the counter has grown lately; the first value is the baseline.
     fn is_growing(&mut self, count: u64, now: Time) -> bool {
         if self.last.replace(count).is_some_and(|last| count > last) {
             self.grew = Some(now);
         }
-        self.grew.is_some_and(|grew| now.since(grew) < ASTRAY)
+        self.grew.is_some_and(|grew| now.since(grew) < LINGER)
     }
 }
 
@@ -56,32 +56,32 @@ impl DriftState {
         let mtu = findings.load().mtu;
         DriftState {
             findings,
-            told: Default::default(),
+            reported: Default::default(),
             mtu,
             no_socket: Default::default(),
             past_program: Default::default(),
         }
     }
 
-    /// What is not as it should be on this side.
+    /// Requirements that are not met on this side.
     pub(crate) fn of(&self, side: Side) -> Vec<Drift> {
-        self.told[side.index()].clone()
+        self.reported[side.index()].clone()
     }
 
-    /// MTU in bytes, as of the last look.
+    /// MTU in bytes, as of the last check.
     pub(crate) fn mtu(&self, side: Side) -> u32 {
         self.mtu[side.index()]
     }
 
-    /// How often something was mended on this side.
+    /// Repairs on this side since start.
     pub(crate) fn repairs(&self, side: Side) -> Vec<Repairs> {
         let times = self.findings.load().repairs[side.index()];
-        MENDED.into_iter().zip(times).map(|(kind, times)| Repairs { kind, times }).collect()
+        REPAIRABLE.into_iter().zip(times).map(|(kind, times)| Repairs { kind, times }).collect()
     }
 }
 
 impl Manager {
-    /// Tells of what has changed since the last time.
+    /// Reports what has changed since the last call.
     ///
     /// # Errors
     /// If the filter must end, with why and what to do.
@@ -92,17 +92,17 @@ impl Manager {
         }
         for side in Side::ALL {
             let mut drift = findings.drift[side.index()].clone();
-            drift.extend(self.astray(side, now));
+            drift.extend(self.unserved(side, now));
             drift.extend(silence(self.ports[side.index()].device.name(), now.since(findings.at)));
-            tell(side, &self.drift.told[side.index()], &drift);
-            self.drift.told[side.index()] = drift;
+            log_changes(side, &self.drift.reported[side.index()], &drift);
+            self.drift.reported[side.index()] = drift;
         }
-        self.tell_mtu(findings.mtu);
+        self.log_mtu(findings.mtu);
         Ok(())
     }
 
-    /// Frames that arrive and that no worker receives, if there were any lately.
-    fn astray(&mut self, side: Side, now: Time) -> Vec<Drift> {
+    /// The problems of frames that arrived lately and that no worker received.
+    fn unserved(&mut self, side: Side, now: Time) -> Vec<Drift> {
         let name = self.ports[side.index()].device.name().to_owned();
         let counters = self.interface_counters(side);
         let mut drift = Vec::new();
@@ -123,16 +123,18 @@ impl Manager {
         drift
     }
 
-    /// That MTUs were changed in a way that is no harm. What is harm is told as drift.
-    fn tell_mtu(&mut self, mtu: [u32; 2]) {
+    /// Logs a change of both MTUs that is no drift.
+    fn log_mtu(&mut self, mtu: [u32; 2]) {
         let was = std::mem::replace(&mut self.drift.mtu, mtu);
-        if mtu != was && mtu[0] == mtu[1] && self.drift.told.iter().flatten().all(|drift| drift.kind != DriftKind::Mtu)
+        if mtu != was
+            && mtu[0] == mtu[1]
+            && self.drift.reported.iter().flatten().all(|drift| drift.kind != DriftKind::Mtu)
         {
             tracing::info!(mtu = mtu[0], "both interfaces have this MTU now");
         }
     }
 
-    /// What was counted at an interface: by the programs now, by the driver at the last look.
+    /// Counters of an interface: of the programs as they are now, of the driver as of the last check.
     pub(super) fn interface_counters(&mut self, side: Side) -> InterfaceCounters {
         let cores = self.programs[side.index()].counts().unwrap_or_default();
         let past_program = self.ingress[side.index()].as_mut().and_then(|ingress| ingress.count().ok());
@@ -152,7 +154,7 @@ impl Manager {
     }
 }
 
-/// That nothing is known, if the watcher has waited for the kernel for too long.
+/// The problem of a watcher that has waited for the kernel for too long.
 fn silence(name: &str, silent: Duration) -> Option<Drift> {
     let seconds = silent.as_secs();
     let problem =
@@ -160,10 +162,12 @@ fn silence(name: &str, silent: Duration) -> Option<Drift> {
     (silent > SILENT).then(|| unmet(DriftKind::Unverified, problem))
 }
 
-/// Logs each thing once when it begins, again when it has changed, and once when it is over.
-fn tell(side: Side, before: &[Drift], now: &[Drift]) {
+/// Logs each problem when it begins, when its text changes, and when it is over.
+fn log_changes(side: Side, before: &[Drift], now: &[Drift]) {
     for drift in now {
-        let same = |told: &&Drift| told.kind == drift.kind && (told.problem == drift.problem || !changes(drift.kind));
+        let same = |reported: &&Drift| {
+            reported.kind == drift.kind && (reported.problem == drift.problem || !is_new_by_text(drift.kind))
+        };
         if before.iter().find(same).is_none() {
             tracing::error!(%side, kind = drift.kind.name(), "{}", drift.problem);
         }
@@ -175,8 +179,8 @@ fn tell(side: Side, before: &[Drift], now: &[Drift]) {
     }
 }
 
-/// Whether another text about this means that something else has happened.
-fn changes(kind: DriftKind) -> bool {
+/// Whether a new text of this kind is a new problem. The other kinds have a time in their text.
+fn is_new_by_text(kind: DriftKind) -> bool {
     kind != DriftKind::Unverified
 }
 
@@ -185,18 +189,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_that_does_not_answer_is_told_of() {
+    fn a_kernel_that_does_not_answer_is_reported() {
         assert_eq!(silence("eth1", SILENT), None);
-        let told = silence("eth1", SILENT + Duration::from_secs(1)).expect("it is told");
-        assert!(told.kind == DriftKind::Unverified && told.problem.contains("eth1"), "{told:?}");
-        assert!(told.problem.contains("for 11 s"), "{told:?}");
+        let reported = silence("eth1", SILENT + Duration::from_secs(1)).expect("a problem");
+        assert!(reported.kind == DriftKind::Unverified && reported.problem.contains("eth1"), "{reported:?}");
+        assert!(reported.problem.contains("for 11 s"), "{reported:?}");
     }
 
     #[test]
-    fn a_counter_is_told_of_while_it_grows_and_a_while_longer() {
+    fn a_counter_is_growing_until_a_while_after_it_last_grew() {
         let at = |seconds: u64| Time::from_nanos(seconds * 1_000_000_000);
         let mut growth = Growth::default();
-        assert!(!growth.is_growing(5, at(1)), "what was counted while the filter started");
+        assert!(!growth.is_growing(5, at(1)), "counted while the filter started");
         assert!(!growth.is_growing(5, at(2)));
         assert!(growth.is_growing(6, at(3)) && growth.is_growing(6, at(12)));
         assert!(!growth.is_growing(6, at(13)));
