@@ -24,7 +24,7 @@ use crate::counters::WorkerCounters;
 use crate::generation::{Book, Generation};
 use crate::held::Held;
 use crate::idle::Idle;
-use crate::manager::{Listener, Manager, Notes, Port, WorkerHandle};
+use crate::manager::{Listener, Manager, Notes, Port, Watch, WorkerHandle};
 use crate::memory::{self, Connections};
 use crate::store::{self, Store};
 use crate::worker::{Shared, Worker};
@@ -153,6 +153,7 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
         store,
         held,
         notes: Notes::default(),
+        watch: Watch::default(),
         applied: 0,
         refused: 0,
         arrived: Vec::new(),
@@ -257,7 +258,7 @@ fn spawn(
     own_core: Arc<AtomicBool>,
     core: Option<CoreId>,
 ) -> anyhow::Result<WorkerHandle> {
-    let waker = worker.waker();
+    let (waker, history) = (worker.waker(), worker.history());
     let thread = thread::Builder::new()
         .name(format!("worker-{number}"))
         .spawn(move || {
@@ -267,5 +268,5 @@ fn spawn(
             worker.run();
         })
         .context("cannot start a worker thread")?;
-    Ok(WorkerHandle { core: core.map(|core| core.id), counters, own_core, waker, thread, hung: false })
+    Ok(WorkerHandle { core: core.map(|core| core.id), counters, history, own_core, waker, thread, hung: false })
 }

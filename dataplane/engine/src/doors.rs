@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 mod ignored;
 
+pub use self::ignored::Ignored;
+
 use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
 use knockplane_policy::door::ports::{self, PortBudget, Ports};

@@ -14,6 +14,7 @@ mod lists;
 mod notes;
 mod page;
 mod reload;
+mod source;
 
 use std::collections::HashMap;
 use std::io;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use knockplane_engine::events::Event;
+use knockplane_engine::history::History;
 use knockplane_engine::lists::{Gone, ListId, Why};
 use knockplane_policy::door::What;
 use knockplane_policy::eval::log::Entry;
@@ -41,6 +43,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use self::connection::Connection;
 pub(crate) use self::listener::Listener;
 pub(crate) use self::notes::Notes;
+pub(crate) use self::source::Watch;
 use crate::clock;
 use crate::config::Config;
 use crate::counters::WorkerCounters;
@@ -80,6 +83,7 @@ const MAX_LOGGED_EVENTS: usize = 64;
 pub(crate) struct WorkerHandle {
     pub(crate) core: Option<usize>,
     pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) history: Arc<History>,
     /// Whether nothing arrives on its core, so that it may spin a little.
     pub(crate) own_core: Arc<AtomicBool>,
     pub(crate) waker: Arc<Waker>,
@@ -109,6 +113,7 @@ pub(crate) struct Manager {
     pub(crate) store: Store,
     pub(crate) held: Held,
     pub(crate) notes: Notes,
+    pub(crate) watch: Watch,
     pub(crate) applied: u64,
     pub(crate) refused: u64,
     /// Frames that had arrived on each core at the last look.

@@ -66,7 +66,10 @@ pub struct Source {
     pub matchers: Vec<SourceMatcher>,
     /// Its packets that were dropped.
     pub drops: SourceDrops,
-    /// Since the dataplane started.
+    /// Hold-off, attempts and tried ports are remembered of at most so many sources, those that end first give way; 0 if
+    /// there was no door since start.
+    pub doors_remember: u64,
+    /// Time since the dataplane started.
     pub uptime: Duration,
 }
 
