@@ -11,9 +11,11 @@
 //! | [`metrics`]   | what Prometheus scrapes |
 //! | [`dataplane`] | the client's end of the messages in `policy::wire` |
 //! | [`settings`]  | the section `[control]` of the configuration |
+//! | [`address`]   | one address, as people write it |
 //! | [`rules`]     | rules judged offline, before anybody is asked to run them |
 //! | [`cli`]       | `knockctl` |
 
+pub mod address;
 pub mod api;
 pub mod cli;
 pub mod daemon;
