@@ -224,7 +224,7 @@ fn the_quota_of_a_prefix_is_told_to_newcomers_of_it() {
 #[test]
 fn an_ipv6_source_is_told_with_its_network() {
     let options = FilterOptions {
-        dataplane: "ipv6-first-steps = \"by-64\"\n".to_owned(),
+        dataplane: "ipv6-first-steps = \"prefix\"\n".to_owned(),
         ..doors("[[door]]\nname = \"echo\"\nknock = [\"udp/7001\", \"udp/7002\"]\nmax-attempts = \"1/1h\"\nwithin = \"5m\"\ntotal = \"5m\"\n")
     };
     with(&options, |topology, filter| {

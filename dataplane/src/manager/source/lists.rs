@@ -37,12 +37,12 @@ impl Manager {
         let lists = &self.shared.state.lists;
         let entry = |AddressEntry { seen, level, by_network }: AddressEntry| {
             let list = lists.name(seen.list)?;
-            let line = single_of_rules(address, &list, generation);
-            let origin = match () {
-                () if level == OPERATOR_LEVEL => Origin::Operator,
-                () if seen.to != 0 => Origin::Door,
-                () if line.is_some() => Origin::Rules,
-                () => Origin::Packet,
+            let line = single_of_rules(address, &list, seen.expiry, generation);
+            let origin = match level {
+                _ if seen.to != 0 => Origin::Door,
+                _ if line.is_some() => Origin::Rules,
+                OPERATOR_LEVEL => Origin::Operator,
+                _ => Origin::Packet,
             };
             let set = match network(address).filter(|_| by_network) {
                 Some(network) => AddressSet::Prefix(network),
@@ -55,7 +55,7 @@ impl Manager {
                 steps: seen.step,
                 time_left: (seen.expiry != Time::NEVER).then(|| seen.expiry.since(now)),
                 dynamic: true,
-                line: line.filter(|_| origin == Origin::Rules),
+                line,
                 comment: self.notes.comment(seen.list, seen.address).to_owned(),
             };
             Some(found(entry, origin))
@@ -112,12 +112,14 @@ fn of_rules(address: IpAddr, generation: &Generation, now: Time) -> impl Iterato
     })
 }
 
-/// The line of the rules' entry that put a single address in a list for a time, if one did.
-fn single_of_rules(address: IpAddr, list: &str, generation: &Generation) -> Option<u32> {
+/// The line of the rules' entry that put a single address in a list until then, if one did: packets and operators set
+/// another expiry.
+fn single_of_rules(address: IpAddr, list: &str, expiry: Time, generation: &Generation) -> Option<u32> {
+    let since = generation.table.begun();
     let mut entries = generation.rules().address_lists.iter().filter(|entry| !entry.disabled && entry.list == list);
     let entry = entries.find(|entry| {
         let is_it = matches!(&entry.address, EntryAddress::Set(set) if set.single() == Some(address));
-        is_it && entry.timeout.is_some()
+        is_it && entry.timeout.is_some_and(|timeout| since + timeout == expiry)
     });
     entry.map(|entry| entry.line)
 }
