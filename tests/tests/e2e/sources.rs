@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use knockplane_tests::{CLIENT, CLIENT6, Filter, FilterOptions, SERVER, SERVER6, Topology, VISITOR};
 use serde_json::Value;
 
-use crate::scene::{client, eventually, knock, ping, serve_tcp, tcp_echo, udp_to, with};
+use crate::scene::{client, eventually, knock, listed, ping, serve_tcp, tcp_echo, udp_to, with};
 
 /// Three steps, of which the second needs a passphrase.
 const DOOR: &str = r#"
@@ -290,4 +292,53 @@ fn what_is_no_single_address_is_answered_with_the_remedy() {
         assert!(mapped.ok() && mapped.stdout.starts_with(first) && mapped.stdout.contains("icmp"), "{mapped:?}");
         assert!(text(filter, SERVER).contains("It is a protected address (10.77.0.2/32 in `protect`)"));
     });
+}
+
+/// A scan from the client's address, until it is dropped.
+struct Scan<'s>(&'s AtomicBool);
+
+impl Drop for Scan<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// How often the door opens of twenty knocks, while the same address tries another port every millisecond.
+fn opened_of_twenty(doors: &FilterOptions, knock: impl Fn(&Topology)) -> usize {
+    let mut opened = 0;
+    with(doors, |topology, filter| {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let _scan = Scan(&over);
+            scope.spawn(|| {
+                let socket = topology.client.within(|| Ok(UdpSocket::bind((CLIENT, 0))?)).expect("a socket");
+                for port in (20_000..21_000).cycle().take_while(|_| !over.load(Relaxed)) {
+                    let _ = socket.send_to(b"", (SERVER, port));
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            eventually("the scan has arrived", || {
+                told(filter, CLIENT)["drops"]["recent"][0]["packets"].as_u64().is_some_and(|packets| packets > 100)
+            });
+            for _ in 0..20 {
+                knock(topology);
+                std::thread::sleep(Duration::from_millis(100));
+                opened += usize::from(listed(filter, "door-echo", CLIENT));
+                assert!(filter.knockctl(&["list", "flush", "door-echo"]).expect("knockctl").ok());
+            }
+        });
+    });
+    opened
+}
+
+#[test]
+fn a_passphrase_opens_beside_a_scan_from_the_same_address_and_ports_do_not() {
+    let ports = "[[door]]\nname = \"echo\"\nknock = [\"tcp/7000\", \"tcp/4321\", \"tcp/1234\"]\n";
+    let knocks = |topology: &Topology| knock(topology, "-d 10 7000:tcp 4321:tcp 1234:tcp");
+    assert_eq!(opened_of_twenty(&doors(ports), knocks), 0, "the defaults");
+    let no_budget = "[policy.port-budget]\nports = 0\n";
+    assert_eq!(opened_of_twenty(&doors(&format!("{ports}{no_budget}")), knocks), 0, "a strict door without the budget");
+    let passphrase = "[[door]]\nname = \"echo\"\nknock = [\"udp/4321 \\\"open sesame\\\"\"]\n";
+    let says = |topology: &Topology| datagram(topology, CLIENT, 4321, b"open sesame");
+    assert_eq!(opened_of_twenty(&doors(&format!("{passphrase}{no_budget}")), says), 20, "what docs/doors.md recommends");
 }
