@@ -27,7 +27,10 @@ mod tests {
     #[test]
     fn one_address_is_one_however_it_is_written() {
         let address = |text: &str| single(text).unwrap().to_string();
-        assert_eq!((address("198.51.100.7"), address("198.51.100.7/32")), ("198.51.100.7".into(), "198.51.100.7".into()));
+        assert_eq!(
+            (address("198.51.100.7"), address("198.51.100.7/32")),
+            ("198.51.100.7".into(), "198.51.100.7".into())
+        );
         for mapped in ["::ffff:198.51.100.7", "::ffff:c633:6407", "::ffff:198.51.100.7/128"] {
             assert_eq!(address(mapped), "198.51.100.7", "{mapped}");
         }

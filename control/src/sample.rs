@@ -8,8 +8,8 @@ use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{
-    Counter, DoorSummary, Doors, FailureCount, FrameCount, IgnoredSource, Interface, ListEntry, ListOverview, ListSummary, Lists,
-    Metrics, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
+    Counter, DoorSummary, Doors, FailureCount, FrameCount, IgnoredSource, Interface, ListEntry, ListOverview,
+    ListSummary, Lists, Metrics, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
 };
 use knockplane_policy::word::Word;
 

@@ -437,10 +437,9 @@ fn a_source_is_one_address_however_it_is_written() {
     let (_, asked) = sent(&["explain-source", "2001:db8::7", "--watch", "1s"]);
     let watch = r#"POST /api/v1/sources/2001:db8::7/watch {"time":"1s"}"#;
     assert_eq!(asked, [watch, "GET /api/v1/sources/2001:db8::7?limit=10 "]);
-    for (wrong, remedy) in [
-        ("198.51.100.0/24", "knockctl list show --address 198.51.100.0/24"),
-        ("gate.example.net", "write one, as"),
-    ] {
+    for (wrong, remedy) in
+        [("198.51.100.0/24", "knockctl list show --address 198.51.100.0/24"), ("gate.example.net", "write one, as")]
+    {
         let error = Cli::try_parse_from(["knockctl", "explain-source", wrong]).unwrap_err();
         assert!(error.exit_code() == 2 && error.to_string().contains(remedy), "{error}");
     }

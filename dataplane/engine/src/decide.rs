@@ -139,7 +139,8 @@ impl Decider {
                         train.decision
                     } else {
                         if let Some(ended) = &train {
-                            ended.end(context, &mut self.memory.recorder, side);
+                            ended.count(context.counters);
+                            ended.record(context.table, &mut self.memory.recorder, side);
                         }
                         let mut walk = Walk::new(packet, now, context, &mut self.memory, Some(reply));
                         let decision = walk.decide();
@@ -148,14 +149,12 @@ impl Decider {
                             self.early |= 1 << decided;
                         }
                         self.answered |= u64::from(walk.answered) << decided;
-                        let trail = walk.trail;
-                        train = walk.is_plain().then(|| Train::behind(packet, now, trail, decision));
+                        train = walk.is_plain().then(|| Train::behind(packet, now, walk.trail, decision));
                         if train.is_none() && decision.verdict == Verdict::Drop {
-                            Train::behind(packet, now, trail, decision).record(
-                                context,
-                                &mut self.memory.recorder,
-                                side,
-                            );
+                            let last = walk.trail.last;
+                            if self.memory.recorder.takes() {
+                                record_drop(&mut self.memory.recorder, context.table, (packet, now), (decision, last));
+                            }
                         }
                         decision
                     }
@@ -169,7 +168,8 @@ impl Decider {
             decided += 1;
         }
         if let Some(last) = &train {
-            last.end(context, &mut self.memory.recorder, side);
+            last.count(context.counters);
+            last.record(context.table, &mut self.memory.recorder, side);
         }
         if let Some(last) = decided.checked_sub(1) {
             self.memory.recorder.end(arrived(last));
@@ -296,6 +296,24 @@ fn unseen(reason: Reason, table: &Table) -> Decision {
     Decision { verdict: table.settings().frames.verdict(reason).unwrap_or(Verdict::Drop), reason }
 }
 
+/// Records a packet that was dropped and is of no run; `last` is the last rule that matched.
+#[inline(never)]
+fn record_drop(
+    recorder: &mut Recorder,
+    table: &Table,
+    (packet, now): (&Packet<'_>, Time),
+    (decision, last): (Decision, u32),
+) {
+    let Packet { source, side, protocol, ports, .. } = *packet;
+    let told = LastPacket { side, protocol: Some(protocol), port: ports.map(|(_, port)| port) };
+    recorder.record(source, dropped(decision, last, table), told, 1, now);
+}
+
+/// What is recorded of a drop; `last` is the last rule that matched.
+fn dropped(Decision { reason, .. }: Decision, last: u32, table: &Table) -> Refusal {
+    Refusal::Dropped { reason, rule: (reason == Reason::Rule).then(|| (table.number(), last)) }
+}
+
 /// Records a frame that rules cannot see and that was dropped, if it says which IP source it is of.
 fn record_unseen(
     recorder: &mut Recorder,
@@ -305,10 +323,11 @@ fn record_unseen(
     now: impl FnOnce() -> Time,
 ) {
     if verdict == Verdict::Drop
+        && recorder.takes()
         && let Some(source) = headers::source(frame)
     {
         let packet = LastPacket { side, protocol: None, port: None };
-        recorder.note(source, Refusal::Dropped { reason, rule: None }, packet, 1, now());
+        recorder.record(source, Refusal::Dropped { reason, rule: None }, packet, 1, now());
     }
 }
 
@@ -349,21 +368,19 @@ impl Train {
             && !is_part(packet)
     }
 
-    /// Counts and records all of them.
-    fn end(&self, context: Context<'_>, recorder: &mut Recorder, side: Side) {
-        self.count(context.counters);
-        self.record(context, recorder, side);
+    /// Records them, if they were dropped.
+    #[inline]
+    fn record(&self, table: &Table, recorder: &mut Recorder, side: Side) {
+        if self.decision.verdict == Verdict::Drop && recorder.takes() {
+            self.record_drops(table, recorder, side);
+        }
     }
 
-    /// Records them, if they were dropped.
-    fn record(&self, context: Context<'_>, recorder: &mut Recorder, side: Side) {
-        if self.decision.verdict == Verdict::Drop {
-            let rule = (self.decision.reason == Reason::Rule).then(|| (context.table.number(), self.trail.last));
-            let refusal = Refusal::Dropped { reason: self.decision.reason, rule };
-            let port = self.ports.map(|(_, port)| port);
-            let packet = LastPacket { side, protocol: Some(self.protocol), port };
-            recorder.note(self.source, refusal, packet, 1 + self.more, self.now);
-        }
+    #[inline(never)]
+    fn record_drops(&self, table: &Table, recorder: &mut Recorder, side: Side) {
+        let packet = LastPacket { side, protocol: Some(self.protocol), port: self.ports.map(|(_, port)| port) };
+        let refusal = dropped(self.decision, self.trail.last, table);
+        recorder.record(self.source, refusal, packet, 1 + self.more, self.now);
     }
 
     /// Counts the packets behind the first where that one was counted: once for all, for a counter that is read again

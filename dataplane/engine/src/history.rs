@@ -283,6 +283,8 @@ pub(crate) struct Recorder {
     history: Arc<History>,
     /// Records that this batch may still write.
     left: u32,
+    /// Whether there are any, or a source is watched.
+    open: bool,
     /// Whether this batch had more.
     left_out: bool,
     /// The source to watch, and until when; seen at the beginning of a batch.
@@ -297,6 +299,7 @@ impl Recorder {
         Recorder {
             history: Arc::new(History::new(secret)),
             left: 0,
+            open: false,
             left_out: false,
             watch: 0,
             watched: Ipv4Addr::UNSPECIFIED.into(),
@@ -312,7 +315,7 @@ impl Recorder {
 
     /// A batch begins, whose first frame arrived then.
     pub(crate) fn begin(&mut self, now: Time) {
-        self.left = RECORDS_A_BATCH;
+        (self.left, self.open) = (RECORDS_A_BATCH, true);
         if self.history.watch.id.load(Acquire) != self.watch {
             self.begin_watch();
         }
@@ -327,17 +330,16 @@ impl Recorder {
         }
     }
 
-    /// Something kept so many packets of the source out, the last of which is this one.
+    /// Whether something can be recorded now. If not, it is noted that something was left out.
     #[inline]
-    pub(crate) fn note(&mut self, source: IpAddr, refusal: Refusal, packet: LastPacket, count: u32, now: Time) {
-        if self.left == 0 && !self.watches {
-            self.left_out = true;
-            return;
-        }
-        self.record(source, refusal, packet, count, now);
+    pub(crate) fn takes(&mut self) -> bool {
+        self.left_out |= !self.open;
+        self.open
     }
 
-    fn record(&mut self, source: IpAddr, refusal: Refusal, packet: LastPacket, count: u32, now: Time) {
+    /// Something kept so many packets of the source out, the last of which is this one. Asked for only if it
+    /// [`takes`](Recorder::takes) it.
+    pub(crate) fn record(&mut self, source: IpAddr, refusal: Refusal, packet: LastPacket, count: u32, now: Time) {
         let (subject, table) = refusal.words();
         let mut subject = subject;
         if packet.side == Side::Inside {
@@ -356,6 +358,7 @@ impl Recorder {
             &self.history.watch.sets[(tag >> 8) as usize % WATCH_SETS]
         } else if self.left > 0 {
             self.left -= 1;
+            self.open = self.left > 0 || self.watches;
             &self.history.sets[self.history.set_of(words)]
         } else {
             self.left_out = true;
@@ -382,14 +385,7 @@ impl Recorder {
 }
 
 /// Adds to the record, or makes it. Only the worker does so.
-fn write(
-    set: &Set,
-    tag: u64,
-    ((high, low), subject, table): ((u64, u64), u64, u32),
-    told: u64,
-    count: u32,
-    now: Time,
-) {
+fn write(set: &Set, tag: u64, ((high, low), subject, table): ((u64, u64), u64, u32), told: u64, count: u32, now: Time) {
     let (tags, lines) = set.split_first().expect("a set has a first line");
     let known = (0..WAYS).find(|way| tags.0[*way].load(Relaxed) == tag);
     let horizon = tags.0[HORIZON].load(Relaxed);

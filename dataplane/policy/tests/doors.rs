@@ -63,7 +63,13 @@ const SHARED: &[(&str, &[u16], bool, bool, &str)] = &[
     ("`strict = false`", &[7001, 5002, 9003], false, false, ""),
     ("`ports = 0`", &[7001, 5002, 9003], false, true, "ports = 0"),
     ("`ports = 0`, `strict = false`", &[7001, 5002, 9003], false, false, "ports = 0"),
-    ("a passphrase in one of three steps, `ports = 0`, `strict = false`", &[7001, 5002, 9003], true, false, "ports = 0"),
+    (
+        "a passphrase in one of three steps, `ports = 0`, `strict = false`",
+        &[7001, 5002, 9003],
+        true,
+        false,
+        "ports = 0",
+    ),
     ("one step, with a passphrase", &[9003], true, true, ""),
     ("one step, with a passphrase, `ignore-for = \"1s\"`", &[9003], true, true, "ignore-for = '1s'"),
     ("one step, with a passphrase, `ports = 0`", &[9003], true, true, "ports = 0"),
@@ -149,7 +155,10 @@ impl Shared<'_> {
                 false => format!("'udp/{port}'"),
             })
             .collect();
-        let door = format!("[[door]]\nname = 'd'\nknock = [{}]\nopens = ['tcp/22']\nfor = '1s'\nstrict = {strict}", steps.join(", "));
+        let door = format!(
+            "[[door]]\nname = 'd'\nknock = [{}]\nopens = ['tcp/22']\nfor = '1s'\nstrict = {strict}",
+            steps.join(", ")
+        );
         let Budget { budget } = toml::from_str(&format!("[budget]\n{budget}")).expect("a budget");
         let settings = Settings { doors: doors(&door), port_budget: budget, ..Settings::default() };
         let rules = door::rules(&settings, RuleSet::default());
@@ -207,7 +216,8 @@ fn opens_to_a_scan(shape: (&str, &[u16], bool, bool, &str)) -> bool {
 
 fn shared_table() -> String {
     let heads = SCANS.map(|scans| format!("{scans} a second |"));
-    let mut table = format!("| door and settings | {} a scan opens it |\n|---|{}---|\n", heads.join(" "), "---|".repeat(3));
+    let mut table =
+        format!("| door and settings | {} a scan opens it |\n|---|{}---|\n", heads.join(" "), "---|".repeat(3));
     for shape in SHARED {
         let opened = SCANS.map(|scans| opened_beside_a_scan(*shape, scans).to_string());
         let scan = if opens_to_a_scan(*shape) { "yes" } else { "no" };

@@ -35,8 +35,11 @@ impl Manager {
         let Some(visitors) = state.visitors() else { return (Vec::new(), false) };
         let (now, limit) = (self.shared.clock.now(), limit.min(MAX_ENTRIES));
         let budget = self.config.settings.port_budget;
-        let places: HashMap<ListId, usize> =
-            doors.iter().enumerate().filter_map(|(place, door)| Some((state.lists.id(&door.open_list())?, place))).collect();
+        let places: HashMap<ListId, usize> = doors
+            .iter()
+            .enumerate()
+            .filter_map(|(place, door)| Some((state.lists.id(&door.open_list())?, place)))
+            .collect();
         let most_attempts = |open: ListId| doors[*places.get(&open)?].max_attempts.map(|most| most.count);
         let mut first = BinaryHeap::new();
         let mut truncated = false;

@@ -168,7 +168,10 @@ mod tests {
             protected(&settings(nets), [203, 0, 113, 5].into()).map(|net| net.to_string()).unwrap_or_default()
         };
         assert_eq!(of(&["203.0.113.0/24", "::/0"]), "203.0.113.0/24");
-        assert_eq!((of(&["0.0.0.0/0"]), of(&["203.0.113.0/24", "0.0.0.0/0"]), of(&["192.0.2.0/24"])), Default::default());
+        assert_eq!(
+            (of(&["0.0.0.0/0"]), of(&["203.0.113.0/24", "0.0.0.0/0"]), of(&["192.0.2.0/24"])),
+            Default::default()
+        );
     }
 
     #[test]

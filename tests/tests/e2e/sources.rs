@@ -125,8 +125,14 @@ fn progress_grants_connections_and_restarts_are_told_without_the_passphrase() {
         eventually("another packet starts over", || door(filter)["failures"][0]["reason"] == "started-over");
         assert_eq!((&door(filter)["failures"][0]["port"], &door(filter)["progress"]), (&80.into(), &Value::Null));
         let shown = text(filter, CLIENT);
-        assert!(shown.contains("its knock started over once, last") && shown.contains("by a packet to tcp/80"), "{shown}");
-        assert!(shown.contains("With `strict = false` at this door, a port scan still lacks the passphrase"), "{shown}");
+        assert!(
+            shown.contains("its knock started over once, last") && shown.contains("by a packet to tcp/80"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("With `strict = false` at this door, a port scan still lacks the passphrase"),
+            "{shown}"
+        );
 
         knock(topology, "7000:tcp");
         udp_to(topology, 4321).send(b"open sesame").expect("sent");
@@ -146,7 +152,10 @@ fn progress_grants_connections_and_restarts_are_told_without_the_passphrase() {
         let source = told(filter, CLIENT);
         let connections = source["connections"]["oldest"].as_array().expect("connections");
         let through = connections.iter().find(|connection| connection["to"][1] == 8080).expect("the session");
-        assert_eq!((&through["door"], &through["to"][0], &through["protocol"]), (&"echo".into(), &SERVER.into(), &6.into()));
+        assert_eq!(
+            (&through["door"], &through["to"][0], &through["protocol"]),
+            (&"echo".into(), &SERVER.into(), &6.into())
+        );
         let lists: Vec<_> = source["lists"].as_array().expect("lists").iter().map(|list| &list["list"]).collect();
         assert_eq!((&lists[..], &source["lists"][0]["origin"]), (&[&"door-echo".into()][..], &"door".into()));
     });
@@ -169,7 +178,9 @@ add chain=input src-address-list=knocked protocol=udp dst-port=7002 action=drop 
         }
         datagram(topology, CLIENT, 7001, b"");
         datagram(topology, CLIENT, 7002, b"");
-        eventually("everything is told", || told(filter, CLIENT)["drops"]["recent"].as_array().map(Vec::len) == Some(2));
+        eventually("everything is told", || {
+            told(filter, CLIENT)["drops"]["recent"].as_array().map(Vec::len) == Some(2)
+        });
         let source = told(filter, CLIENT);
         let lists: Vec<_> = source["lists"]
             .as_array()
@@ -177,7 +188,12 @@ add chain=input src-address-list=knocked protocol=udp dst-port=7002 action=drop 
             .iter()
             .map(|list| {
                 let line = list["line"].as_u64().unwrap_or_default();
-                format!("{} {} {} {line}", list["list"].as_str().unwrap(), list["address"].as_str().unwrap(), list["origin"])
+                format!(
+                    "{} {} {} {line}",
+                    list["list"].as_str().unwrap(),
+                    list["address"].as_str().unwrap(),
+                    list["origin"]
+                )
             })
             .collect();
         assert_eq!(
@@ -196,10 +212,15 @@ add chain=input src-address-list=knocked protocol=udp dst-port=7002 action=drop 
         assert_eq!((&dropped["reason"], &dropped["port"]), (&"rule".into(), &7002.into()));
         assert_eq!((&dropped["rule"]["line"], &dropped["rule"]["comment"]), (&6.into(), &"too early".into()));
         let shown = text(filter, CLIENT);
-        assert!(shown.contains("D knocked packets, line 5") && shown.contains("office 10.77.0.0/28 line 2 of the rules"));
+        assert!(
+            shown.contains("D knocked packets, line 5") && shown.contains("office 10.77.0.0/28 line 2 of the rules")
+        );
         let one = filter.ask(&["explain-source", CLIENT, "--limit", "1"]).expect("explained");
         assert_eq!((one["lists"].as_array().map(Vec::len), &one["lists_truncated"]), (Some(1), &true.into()));
-        assert_eq!((one["drops"]["recent"].as_array().map(Vec::len), &one["drops"]["truncated"]), (Some(1), &true.into()));
+        assert_eq!(
+            (one["drops"]["recent"].as_array().map(Vec::len), &one["drops"]["truncated"]),
+            (Some(1), &true.into())
+        );
     });
 }
 
@@ -227,7 +248,9 @@ fn the_quota_of_a_prefix_is_told_to_newcomers_of_it() {
 fn an_ipv6_source_is_told_with_its_network() {
     let options = FilterOptions {
         dataplane: "ipv6-first-steps = \"prefix\"\n".to_owned(),
-        ..doors("[[door]]\nname = \"echo\"\nknock = [\"udp/7001\", \"udp/7002\"]\nmax-attempts = \"1/1h\"\nwithin = \"5m\"\ntotal = \"5m\"\n")
+        ..doors(
+            "[[door]]\nname = \"echo\"\nknock = [\"udp/7001\", \"udp/7002\"]\nmax-attempts = \"1/1h\"\nwithin = \"5m\"\ntotal = \"5m\"\n",
+        )
     };
     with(&options, |topology, filter| {
         topology.add_ipv6().expect("IPv6");
@@ -250,7 +273,8 @@ fn a_watch_counts_every_drop_of_one_source_and_one_at_a_time() {
         let filter: &Filter<'_> = filter;
         std::thread::scope(|scope| {
             let watching = |time: &'static str| {
-                let asked = scope.spawn(move || filter.knockctl(&["--json", "explain-source", CLIENT, "--watch", time]));
+                let asked =
+                    scope.spawn(move || filter.knockctl(&["--json", "explain-source", CLIENT, "--watch", time]));
                 eventually("the watch begins", || !told(filter, CLIENT)["drops"]["watch"].is_null());
                 asked
             };
@@ -263,7 +287,10 @@ fn a_watch_counts_every_drop_of_one_source_and_one_at_a_time() {
             let source: Value = serde_json::from_str(&output.stdout).expect("JSON");
             let watch = &source["drops"]["watch"];
             let dropped = watch["drops"].as_array().expect("drops");
-            assert_eq!((dropped.len(), &dropped[0]["packets"], &dropped[0]["rule"]["line"]), (1, &200.into(), &2.into()));
+            assert_eq!(
+                (dropped.len(), &dropped[0]["packets"], &dropped[0]["rule"]["line"]),
+                (1, &200.into(), &2.into())
+            );
             assert_eq!((&watch["truncated"], &dropped[0]["port"]), (&false.into(), &9.into()), "{watch}");
             assert!(told(filter, VISITOR)["drops"]["watch"].is_null());
 
@@ -282,7 +309,9 @@ fn what_is_no_single_address_is_answered_with_the_remedy() {
         ..FilterOptions::from_rules("/ip firewall filter\n")
     };
     with(&options, |topology, filter| {
-        for (several, remedy) in [("10.77.0.0/24", "knockctl list show --address 10.77.0.0/24"), ("nobody", "write one")] {
+        for (several, remedy) in
+            [("10.77.0.0/24", "knockctl list show --address 10.77.0.0/24"), ("nobody", "write one")]
+        {
             let output = filter.knockctl(&["explain-source", several]).expect("knockctl");
             assert!(output.code == Some(2) && output.stderr.contains(remedy), "{output:?}");
         }
@@ -340,5 +369,9 @@ fn a_passphrase_opens_beside_a_scan_from_the_same_address_and_ports_do_not() {
     assert_eq!(opened_of_twenty(&doors(&format!("{ports}{no_budget}")), knocks), 0, "a strict door without the budget");
     let passphrase = "[[door]]\nname = \"echo\"\nknock = [\"udp/4321 \\\"open sesame\\\"\"]\n";
     let says = |topology: &Topology| datagram(topology, CLIENT, 4321, b"open sesame");
-    assert_eq!(opened_of_twenty(&doors(&format!("{passphrase}{no_budget}")), says), 20, "what docs/doors.md recommends");
+    assert_eq!(
+        opened_of_twenty(&doors(&format!("{passphrase}{no_budget}")), says),
+        20,
+        "what docs/doors.md recommends"
+    );
 }

@@ -176,7 +176,10 @@ fn client() -> Source {
     client.ports = Some(ports(5, false, 8));
     client.lists = vec![
         SourceList { door: Some("office".into()), ..list("door-office", "198.51.100.7", Origin::Door, Some(1_790)) },
-        SourceList { added_by: vec![rule(2, ""), rule(3, "")], ..list("knock1", "198.51.100.7", Origin::Packet, Some(9)) },
+        SourceList {
+            added_by: vec![rule(2, ""), rule(3, "")],
+            ..list("knock1", "198.51.100.7", Origin::Packet, Some(9))
+        },
         list("trusted", "198.51.100.0/24", Origin::Operator, None),
     ];
     client.lists[2].entry.comment = "the branch office".into();
@@ -239,7 +242,10 @@ fn steps_that_failed_long_ago_or_before_the_door_opened_keep_nobody_out() {
         findings(&source).len()
     };
     let grant = || vec![SourceGrant { to: None, time_left: None }];
-    assert_eq!((failed(Vec::new(), seconds(600)), failed(Vec::new(), seconds(601)), failed(grant(), seconds(1))), (1, 0, 0));
+    assert_eq!(
+        (failed(Vec::new(), seconds(600)), failed(Vec::new(), seconds(601)), failed(grant(), seconds(1))),
+        (1, 0, 0)
+    );
 }
 
 #[test]

@@ -127,7 +127,8 @@ fn lists(source: &Source) -> String {
     ]);
     for list in &source.lists {
         let SourceList { entry, used_by, .. } = list;
-        let covered = if entry.address.single() == Some(source.address) { String::new() } else { entry.address.to_string() };
+        let covered =
+            if entry.address.single() == Some(source.address) { String::new() } else { entry.address.to_string() };
         table.row([
             if entry.dynamic { "D" } else { "" }.to_owned(),
             entry.list.clone(),
@@ -233,9 +234,11 @@ fn matchers(matchers: &[SourceMatcher]) -> String {
             MatcherMemory::DstLimit { tokens, burst, time_left } => {
                 ("dst-limit", format!("{} of {} tokens left", grouped(*tokens), grouped(*burst)), short(*time_left))
             }
-            MatcherMemory::ConnectionLimit { connections, limit, prefix_length } => {
-                ("connection-limit", format!("{connections} connections of its /{prefix_length}, limit {limit}"), "-".to_owned())
-            }
+            MatcherMemory::ConnectionLimit { connections, limit, prefix_length } => (
+                "connection-limit",
+                format!("{connections} connections of its /{prefix_length}, limit {limit}"),
+                "-".to_owned(),
+            ),
         };
         table.row([rule_name(rule), matcher.to_owned(), state, left]);
     }

@@ -103,10 +103,9 @@ fn at_door(door: &SourceDoor, IgnoredFor { reason, time_left }: &IgnoredFor) -> 
                 "The door's `max-attempts` sets how many count, of all hosts that share the address.",
             )
         }
-        Failure::Source => Finding::new(
-            format!("At door {name}, it may not knock ({why}): the door's `sources` leave it out."),
-            "",
-        ),
+        Failure::Source => {
+            Finding::new(format!("At door {name}, it may not knock ({why}): the door's `sources` leave it out."), "")
+        }
         Failure::StartedOver | Failure::TimedOut | Failure::Evicted | Failure::Ports => return None,
     })
 }

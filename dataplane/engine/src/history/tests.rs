@@ -21,6 +21,15 @@ fn stranger(number: u32) -> IpAddr {
     Ipv4Addr::from_bits(0x0a00_0000 | number).into()
 }
 
+impl Recorder {
+    /// Records an event if there is room for it, as a batch does.
+    fn note(&mut self, source: IpAddr, refusal: Refusal, packet: LastPacket, count: u32, now: Time) {
+        if self.takes() {
+            self.record(source, refusal, packet, count, now);
+        }
+    }
+}
+
 /// One event, in a batch of its own.
 fn note(recorder: &mut Recorder, source: IpAddr, refusal: Refusal, port: u16, now: Time) {
     recorder.begin(now);

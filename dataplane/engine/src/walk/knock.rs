@@ -157,11 +157,13 @@ impl Walk<'_> {
     fn tell(&mut self, door: &CompiledDoor, what: What) {
         let (source, destination) = (self.packet.source, self.packet.destination);
         door.counts.count(source, what);
-        if let What::Failed(failure) = what {
+        if let What::Failed(failure) = what
+            && self.memory.recorder.takes()
+        {
             let Packet { side, protocol, ports, .. } = *self.packet;
             let packet = LastPacket { side, protocol: Some(protocol), port: ports.map(|(_, port)| port) };
             let refusal = Refusal::Failed { open: door.open, failure };
-            self.memory.recorder.note(source, refusal, packet, 1, self.now);
+            self.memory.recorder.record(source, refusal, packet, 1, self.now);
         }
         // Anyone can take steps, and fail: they are counted, and no news.
         if matches!(what, What::Opened | What::Closed) {

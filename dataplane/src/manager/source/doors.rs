@@ -28,7 +28,8 @@ impl Manager {
         let doors = generation.table.settings().doors.iter();
         doors
             .map(|door| {
-                let entries = |list: String| lists.iter().map(|list| &list.entry).filter(move |entry| entry.list == list);
+                let entries =
+                    |list: String| lists.iter().map(|list| &list.entry).filter(move |entry| entry.list == list);
                 let held_off = self.held_off(door, address, now);
                 let attempts = self.attempts(door, address, now);
                 let admitted = door.admits(address);
@@ -39,11 +40,8 @@ impl Manager {
                     held_off.map(|time| (Failure::HeldOff, Some(time))),
                     refused.map(|attempts| (Failure::Attempts, Some(attempts.time_left))),
                 ];
-                let mut ignored: Vec<IgnoredFor> = ignored
-                    .into_iter()
-                    .flatten()
-                    .map(|(reason, time_left)| IgnoredFor { reason, time_left })
-                    .collect();
+                let mut ignored: Vec<IgnoredFor> =
+                    ignored.into_iter().flatten().map(|(reason, time_left)| IgnoredFor { reason, time_left }).collect();
                 ignored.sort_by_key(|ignored| std::cmp::Reverse(ignored.time_left.unwrap_or(Duration::MAX)));
                 let grant = |entry: &ListEntry| SourceGrant { to: entry.to, time_left: entry.time_left };
                 SourceDoor {

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 
 use knockplane_engine::history::{History, LastPacket, Record, Records, Refusal};
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::source::{
-    DoorFailure, SourceDrop, SourceDrops, SourceFailure, SourcePacket, SourceWatch,
-};
+use knockplane_policy::wire::source::{DoorFailure, SourceDrop, SourceDrops, SourceFailure, SourcePacket, SourceWatch};
 
 use super::rule_ref;
 use crate::generation::Generation;
@@ -93,9 +91,8 @@ fn merged(workers: impl Iterator<Item = Records>) -> Records {
     for Records { records, complete_since } in workers {
         all.complete_since = all.complete_since.max(complete_since);
         for record in records {
-            let is_same = |known: &&mut Record| {
-                known.refusal == record.refusal && known.packet.side == record.packet.side
-            };
+            let is_same =
+                |known: &&mut Record| known.refusal == record.refusal && known.packet.side == record.packet.side;
             match all.records.iter_mut().find(is_same) {
                 Some(known) => {
                     known.count = known.count.saturating_add(record.count);
