@@ -73,7 +73,7 @@ impl Table {
             }
             StateTest::DstLimit { meter, rate, mode: LimitMode::SrcAddress, .. } => {
                 let (tokens, until) = self.meters.tokens_of(*meter, rate, source, now)?;
-                Some(MatcherMemory::DstLimit { tokens, burst: u64::from(rate.burst).max(1), until })
+                Some(MatcherMemory::DstLimit { tokens, burst: rate.burst.max(1), until })
             }
             StateTest::ConnectionLimit { matcher, count, prefix_length } => {
                 let connections = self.reached.as_ref()?.count(*matcher, source, *prefix_length);
