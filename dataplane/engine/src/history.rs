@@ -38,9 +38,10 @@ const WATCH_SETS: usize = 4;
 /// Records of a set.
 const WAYS: usize = 7;
 
-/// Records that a batch of 64 frames writes at most. A record takes about 80 instructions and two cache lines; a drop
-/// takes 1,300 instructions. With 8, a flood pays less than one percent for it; with all 64, six percent.
-const RECORDS_A_BATCH: u32 = 8;
+/// Records that a batch of 64 frames writes at most. A record takes about 120 instructions and two cache lines, a drop
+/// 1,350 instructions. With 8 records, a packet of a flood took 53 instructions more than without any, of which 15 were the
+/// records; with 64 these would be 120.
+const RECORDS_A_BATCH: u32 = 4;
 
 /// How often a record is read again that the worker changes meanwhile. It changes within some nanoseconds.
 const ATTEMPTS: usize = 64;
