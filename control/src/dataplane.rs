@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleSet};
+use knockplane_policy::wire::source::{Source, SourceQuery};
 use knockplane_policy::wire::{
     Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NewEntry, Reloaded, Request, Response, Rules, Status, VERSION,
 };
@@ -162,6 +163,14 @@ impl Dataplane {
         }
     }
 
+    /// Everything that it knows of one source; watches it from now on, if that is wanted.
+    pub async fn source(&self, query: SourceQuery) -> Result<Source, DataplaneError> {
+        match self.ask(&Request::Source(query)).await? {
+            Response::Source(source) => Ok(*source),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// Everything it counts.
     pub async fn metrics(&self) -> Result<Metrics, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
@@ -230,9 +239,12 @@ impl Dataplane {
             | Request::ListAdd { .. }
             | Request::ListRemove { .. }
             | Request::ListFlush { .. } => CHANGE_WITHIN,
-            Request::Status | Request::Rules | Request::Lists(_) | Request::Doors { .. } | Request::Metrics => {
-                self.answer_within
-            }
+            Request::Status
+            | Request::Rules
+            | Request::Lists(_)
+            | Request::Doors { .. }
+            | Request::Source(_)
+            | Request::Metrics => self.answer_within,
         }
     }
 
@@ -280,6 +292,7 @@ impl Dataplane {
             Response::Rules(_) => "rules",
             Response::Lists(_) => "lists",
             Response::Doors(_) => "doors",
+            Response::Source(_) => "source",
             Response::Metrics(_) => "metrics",
             Response::Applied { .. } => "applied",
             Response::Reloaded(_) => "reloaded",

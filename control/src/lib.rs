@@ -11,6 +11,7 @@
 //! | [`metrics`]   | what Prometheus scrapes |
 //! | [`dataplane`] | the client's end of the messages in `policy::wire` |
 //! | [`settings`]  | the section `[control]` of the configuration |
+//! | [`address`]   | one address, as people write it |
 //! | [`rules`]     | rules judged offline, before anybody is asked to run them |
 //! | [`cli`]       | `knockctl` |
 
@@ -19,6 +20,7 @@
 
 use knockplane_policy::wire::{LogStatus, LostLines};
 
+pub mod address;
 pub mod api;
 pub mod cli;
 pub mod daemon;

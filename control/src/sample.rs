@@ -8,9 +8,9 @@ use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{
-    Counter, DoorSummary, Doors, DriftKind, FailureCount, FrameCount, Interface, InterfaceCounters, ListEntry,
-    ListOverview, ListSummary, Lists, LogStatus, LostLines, Metrics, PeersRefused, Repairs, RingDrops, RuleMetrics,
-    Rules, Status, Visitor, Worker, WorkerMetrics,
+    Counter, DoorSummary, Doors, DriftKind, FailureCount, FrameCount, IgnoredSource, Interface, InterfaceCounters,
+    ListEntry, ListOverview, ListSummary, Lists, LogStatus, LostLines, Metrics, PeersRefused, Repairs, RingDrops,
+    RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
 };
 use knockplane_policy::word::Word;
 
@@ -172,8 +172,18 @@ pub(crate) fn doors() -> Doors {
             visitor("office", "198.51.100.7", None, 0, None),
             visitor("ssh", "198.51.100.7", Some("203.0.113.5"), 0, Some(Duration::from_secs(1_790))),
         ],
+        ignored: vec![
+            ignored(None, "192.0.2.9", Failure::Ports, 41),
+            ignored(Some("office"), "2001:db8::/64", Failure::Attempts, 7),
+            ignored(Some("ssh"), "198.51.100.7", Failure::HeldOff, 4),
+        ],
         truncated: false,
     }
+}
+
+fn ignored(door: Option<&str>, address: &str, reason: Failure, seconds: u64) -> IgnoredSource {
+    let address = address.parse().unwrap();
+    IgnoredSource { door: door.map(str::to_owned), address, reason, time_left: Duration::from_secs(seconds) }
 }
 
 fn door(name: &str, steps: &[u64], failed: [u64; Failure::ALL.len()]) -> DoorSummary {

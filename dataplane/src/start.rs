@@ -28,7 +28,7 @@ use crate::generation::{Book, Generation};
 use crate::held::StoredEntries;
 use crate::holder::{self, Deadline};
 use crate::idle::Idle;
-use crate::manager::{DriftState, HeartbeatWatch, Listener, Manager, Notes, Port, Unlogged, WorkerHandle};
+use crate::manager::{DriftState, HeartbeatWatch, Listener, Manager, Notes, Port, Unlogged, Watch, WorkerHandle};
 use crate::memory::{self, Connections};
 use crate::requirements::{self, Observed};
 use crate::state_dir::StateDir;
@@ -220,6 +220,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         store,
         held,
         notes: Notes::default(),
+        watch: Watch::default(),
         applied: 0,
         refused: 0,
         arrived: Vec::new(),
@@ -321,7 +322,7 @@ fn spawn(
     own_core: Arc<AtomicBool>,
     core: Option<CoreId>,
 ) -> anyhow::Result<WorkerHandle> {
-    let waker = worker.waker();
+    let (waker, history) = (worker.waker(), worker.history());
     let thread = thread::Builder::new()
         .name(format!("worker-{number}"))
         .spawn(move || {
@@ -334,6 +335,7 @@ fn spawn(
     Ok(WorkerHandle {
         core: core.map(|core| core.id),
         counters,
+        history,
         own_core,
         waker,
         thread,

@@ -14,6 +14,7 @@ use arc_swap::cache::Cache;
 use knockplane_engine::decide::{Context, Decider, Decision, Waiting};
 use knockplane_engine::events::EventQueues;
 use knockplane_engine::headers;
+use knockplane_engine::history::History;
 use knockplane_engine::state::State;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
@@ -89,6 +90,11 @@ impl Worker {
     /// Wakes the worker from any thread.
     pub(crate) fn waker(&self) -> Arc<Waker> {
         self.idle.waker()
+    }
+
+    /// What it keeps out, for whoever reads it.
+    pub(crate) fn history(&self) -> Arc<History> {
+        self.decider.history()
     }
 
     /// Runs until the shared stop flag is set. The sockets close with it.

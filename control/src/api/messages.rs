@@ -13,6 +13,9 @@ pub const DEFAULT_LIMIT: usize = 1_000;
 /// [`MAX_LINE`](knockplane_policy::wire::MAX_LINE) with room to spare.
 pub const MAX_LIMIT: usize = 100_000;
 
+/// How many of each kind are answered of one source unless asked otherwise.
+pub const DEFAULT_SOURCE_LIMIT: usize = 10;
+
 /// Rules to run, as text of a rule file or as what was read from one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,9 +99,26 @@ pub struct ListQuery {
 pub struct DoorQuery {
     /// Only this door.
     pub door: Option<String>,
-    /// At most so many who knock, and so many who are in.
+    /// At most so many who knock, so many who are in, and so many who are ignored.
     #[serde(default = "default_limit")]
     pub limit: usize,
+}
+
+/// How much of one source to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceLimit {
+    /// At most so many of each kind.
+    #[serde(default = "default_source_limit")]
+    pub limit: usize,
+}
+
+/// For how long a source is to be watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watch {
+    /// The time, as RouterOS writes it: `30s`; at most an hour.
+    pub time: String,
 }
 
 /// An entry for a list.
@@ -149,4 +169,8 @@ pub struct Flushed {
 
 const fn default_limit() -> usize {
     DEFAULT_LIMIT
+}
+
+const fn default_source_limit() -> usize {
+    DEFAULT_SOURCE_LIMIT
 }

@@ -14,6 +14,8 @@
 //! | GET `/api/v1/rules` | [`Rules`] |
 //! | GET `/api/v1/lists?list=&address=&limit=…` | [`messages::ListQuery`] → [`Lists`] |
 //! | GET `/api/v1/doors?door=&limit=` | [`Doors`] |
+//! | GET `/api/v1/sources/{address}?limit=` | [`Source`] |
+//! | POST `/api/v1/sources/{address}/watch` | [`messages::Watch`] → [`Source`] |
 //! | POST `/api/v1/reload` | [`Reloaded`] |
 //! | POST `/api/v1/lists` | [`messages::ListImport`] → [`messages::Imported`] |
 //! | POST `/api/v1/apply` | [`messages::Apply`] → [`messages::Applied`] |
@@ -38,6 +40,7 @@ use axum::{Json, Router};
 use knockplane_log::target;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
+use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, Source, SourceQuery};
 use knockplane_policy::wire::{self, Doors, Lists, NewEntry, Reloaded, Rules};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -45,14 +48,14 @@ use tracing::{info, warn};
 
 use self::failure::Failure;
 use self::messages::{
-    Applied, Apply, Control, DoorQuery, FlushQuery, Flushed, Imported, ListAdd, ListImport, ListQuery, MAX_LIMIT,
-    Overview, Workers,
+    Applied, Apply, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed, Imported, ListAdd, ListImport,
+    ListQuery, MAX_LIMIT, Overview, SourceLimit, Watch, Workers,
 };
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
 use crate::server::body::{self, Bodies};
 use crate::server::latest::Latest;
-use crate::{log_status, ready, rules};
+use crate::{address, log_status, ready, rules};
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -92,6 +95,8 @@ pub fn whole(app: Arc<App>) -> Router {
         .route("/api/v1/rules", get(running_rules))
         .route("/api/v1/lists", get(lists).post(list_import))
         .route("/api/v1/doors", get(doors))
+        .route("/api/v1/sources/{address}", get(source))
+        .route("/api/v1/sources/{address}/watch", post(watch_source))
         .route("/api/v1/reload", post(reload))
         .route("/api/v1/apply", post(apply))
         .route("/api/v1/lists/{list}", post(list_add).delete(list_flush))
@@ -168,6 +173,33 @@ async fn doors(
     let Query(query) = query?;
     let limit = checked(query.limit)?;
     Ok(Json(app.ask(app.dataplane.doors(query.door, limit)).await?))
+}
+
+async fn source(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<SourceLimit>, QueryRejection>,
+) -> Result<Json<Source>, Failure> {
+    let (Path(address), Query(SourceLimit { limit })) = (path?, query?);
+    if limit > MAX_SOURCE_ITEMS {
+        return Err(Failure::bad_request(format!("`limit` is at most {MAX_SOURCE_ITEMS}")));
+    }
+    let address = address::single(&address).map_err(Failure::bad_request)?;
+    Ok(Json(app.ask(app.dataplane.source(SourceQuery { address, limit, watch: None })).await?))
+}
+
+async fn watch_source(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+    body: Result<Json<Watch>, JsonRejection>,
+) -> Result<Json<Source>, Failure> {
+    let (Path(address), Json(Watch { time })) = (path?, body?);
+    let address = address::single(&address).map_err(Failure::bad_request)?;
+    let watch = Some(rules::timeout(&time).map_err(Failure::bad_request)?);
+    let query = SourceQuery { address, limit: DEFAULT_SOURCE_LIMIT, watch };
+    let source = app.ask(app.dataplane.source(query)).await?;
+    info!(%address, time, "source watched");
+    Ok(Json(source))
 }
 
 fn checked(limit: usize) -> Result<usize, Failure> {
@@ -428,10 +460,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_open_router_has_no_api() {
-        for path in ["status", "rules", "lists", "doors", "workers"] {
+        for path in ["status", "rules", "lists", "doors", "workers", "sources/192.0.2.1"] {
             assert_eq!(get_of(open(app()), &format!("/api/v1/{path}")).await.0, StatusCode::NOT_FOUND);
         }
-        for path in ["apply", "reload"] {
+        for path in ["apply", "reload", "sources/192.0.2.1/watch"] {
             let path = format!("/api/v1/{path}");
             assert_eq!(send(open(app()), Method::POST, &path, "{}").await.0, StatusCode::NOT_FOUND);
         }
@@ -439,7 +471,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_absent_dataplane_is_a_sentence_everywhere() {
-        for path in ["status", "rules", "lists", "doors", "workers"] {
+        for path in ["status", "rules", "lists", "doors", "workers", "sources/192.0.2.1"] {
             let (status, body) = get_of(whole(app()), &format!("/api/v1/{path}")).await;
             let body: serde_json::Value = serde_json::from_str(&body).unwrap();
             assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -465,6 +497,11 @@ mod tests {
             (Method::GET, "/api/v1/lists?limit=1000000", "", StatusCode::BAD_REQUEST),
             (Method::GET, "/api/v1/lists?limti=1", "", StatusCode::BAD_REQUEST),
             (Method::GET, "/api/v1/doors?limit=1000000", "", StatusCode::BAD_REQUEST),
+            (Method::GET, "/api/v1/sources/192.0.2.1?limit=1000000", "", StatusCode::BAD_REQUEST),
+            (Method::GET, "/api/v1/sources/nobody", "", StatusCode::BAD_REQUEST),
+            (Method::GET, "/api/v1/sources/192.0.2.0%2F24", "", StatusCode::BAD_REQUEST),
+            (Method::POST, "/api/v1/sources/192.0.2.1/watch", r#"{"time":"soon"}"#, StatusCode::BAD_REQUEST),
+            (Method::POST, "/api/v1/sources/192.0.2.1/watch", "{}", StatusCode::UNPROCESSABLE_ENTITY),
             (Method::GET, "/api/v1/nothing", "", StatusCode::NOT_FOUND),
             (Method::POST, "/api/v1/apply", r#"{"source":"x"}"#, StatusCode::BAD_REQUEST),
             (Method::POST, "/api/v1/apply", "not JSON", StatusCode::BAD_REQUEST),

@@ -1,4 +1,5 @@
-//! The doors as tables: what each has counted, why knocks came to nothing, who knocks, and who is in. Only formatting:
+//! The doors as tables: what each has counted, why knocks came to nothing, who knocks, who is in, and whose knocks are
+//! ignored. Only formatting:
 //! asking is `mod.rs`'s business.
 
 use std::array;
@@ -6,7 +7,7 @@ use std::net::IpAddr;
 
 use knockplane_policy::door::Failure;
 use knockplane_policy::time::format_duration;
-use knockplane_policy::wire::{DoorSummary, Doors, Visitor};
+use knockplane_policy::wire::{DoorSummary, Doors, IgnoredSource, Visitor};
 use knockplane_policy::word::Word;
 
 use super::table::Align::{Left, Right};
@@ -30,9 +31,13 @@ pub(super) fn doors(doors: &Doors, only: Option<&str>) -> Result<String, String>
     if !doors.open.is_empty() {
         text += &format!("\nwho is in\n{}", open_table(&doors.open));
     }
+    if !doors.ignored.is_empty() {
+        text += &format!("\nwhose knocks are ignored\n{}", ignored_table(&doors.ignored));
+        text += "`knockctl explain-source ADDRESS` says what to do about it\n";
+    }
     if doors.truncated {
-        let shown = doors.knocking.len().max(doors.open.len());
-        text += &format!("\nonly the first {shown} who knock and who are in; --limit shows more\n");
+        let shown = doors.knocking.len().max(doors.open.len()).max(doors.ignored.len());
+        text += &format!("\nonly the first {shown} who knock, are in or are ignored; --limit shows more\n");
     }
     Ok(text)
 }
@@ -95,6 +100,21 @@ fn open_table(visitors: &[Visitor]) -> String {
     table.text()
 }
 
+fn ignored_table(ignored: &[IgnoredSource]) -> String {
+    let mut table = Columns::new(&[("DOOR", Left), ("SOURCE", Left), ("BECAUSE", Left), ("TIME LEFT", Right)]);
+    for IgnoredSource { door, address, reason, time_left } in ignored {
+        let door = door.clone().unwrap_or_else(|| "all".to_owned());
+        let because = match reason {
+            Failure::Ports => "ports: it has tried too many ports",
+            Failure::HeldOff => "held-off: it has just opened the door",
+            Failure::Attempts => "attempts: it has begun too often",
+            other => other.name(),
+        };
+        table.row([door, address.to_string(), because.to_owned(), format_duration(*time_left)]);
+    }
+    table.text()
+}
+
 /// What is knocked at, or open. Of an IPv6 address only a hash is kept; what an operator let in is so everywhere.
 fn at(visitor: &Visitor) -> String {
     match visitor.to {
@@ -127,6 +147,6 @@ mod tests {
         assert!(doors(&none, None).unwrap().contains("`[[door]]`"));
         let cut = Doors { truncated: true, ..sample::doors() };
         let text = doors(&cut, None).unwrap();
-        assert!(text.ends_with("\nonly the first 2 who knock and who are in; --limit shows more\n"), "{text}");
+        assert!(text.ends_with("\nonly the first 3 who knock, are in or are ignored; --limit shows more\n"), "{text}");
     }
 }

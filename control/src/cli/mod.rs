@@ -18,6 +18,7 @@
 //! | `import/`    | doors from a configuration of knockd |
 //! | `print.rs`   | the rules that run, as RouterOS prints them |
 //! | `doors.rs`   | the doors and who is at them, as tables |
+//! | `source/`    | everything that is known of one source |
 //! | `show.rs`    | the rest of what runs, as tables |
 //! | `list/`      | entries of lists, shown and changed by hand |
 //! | `table.rs`   | how tables, numbers and foreign text look |
@@ -39,6 +40,7 @@ mod packet;
 mod print;
 mod replay;
 mod show;
+mod source;
 mod sources;
 mod table;
 mod test;
@@ -96,6 +98,11 @@ enum Command {
     },
     /// Say why a packet's verdict is what it is: every rule it meets; needs no daemon with --rules
     Explain(Box<explain::Explain>),
+    /// Show everything that the dataplane knows of one source address, and why its knocks do not count
+    ///
+    /// Lists with what put it in, doors with progress and grants, whether its knocks are ignored, why and until when,
+    /// quota, connections, and its last dropped packets by reason.
+    ExplainSource(source::ExplainSource),
     /// Run a capture through a rule file, with the capture's clock; needs no daemon
     Replay(replay::Replay),
     /// Run tests of rules: packets, and what should become of them; needs no daemon
@@ -128,7 +135,7 @@ enum Show {
     },
     /// Address lists, their levels, who fills them and who is in them
     Lists(ShowLists),
-    /// Doors, what became of knocks, who knocks and who is in
+    /// Doors, what became of knocks, who knocks, who is in, and whose knocks are ignored
     Doors(ShowDoors),
     /// The workers with their counters
     Workers,
@@ -149,7 +156,7 @@ struct ShowLists {
 struct ShowDoors {
     /// Only this door
     door: Option<String>,
-    /// Show at most so many who knock, and so many who are in
+    /// Show at most so many who knock, so many who are in, and so many who are ignored
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
     limit: usize,
 }
@@ -220,6 +227,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::Check(command) => check::run(&command, json),
         Command::Apply { file, allow_invalid } => apply(&client, &file, allow_invalid, json).await,
         Command::Explain(command) => explain::run(&client, *command, json).await,
+        Command::ExplainSource(command) => source::run(&client, command, json).await,
         Command::Replay(command) => replay::run(&command, json),
         Command::Test { files } => test::run(&files, json),
         Command::Reload => reload(&client, json).await,

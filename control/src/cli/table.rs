@@ -61,6 +61,30 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
+/// Columns of a line of running text at most.
+const WIDTH: usize = 100;
+
+/// Running text in lines of at most a hundred columns, broken at blanks. Lines behind the first begin with `indent`.
+pub(super) fn wrapped(text: &str, indent: &str) -> String {
+    let start = text.len() - text.trim_start().len();
+    let (mut lines, mut line) = (String::new(), text[..start].to_owned());
+    let mut is_empty = true;
+    for word in text.split_whitespace() {
+        let blank = usize::from(!is_empty);
+        if !is_empty && line.chars().count() + blank + word.chars().count() > WIDTH {
+            lines += &line;
+            lines.push('\n');
+            (line, is_empty) = (indent.to_owned(), true);
+        }
+        if !is_empty {
+            line.push(' ');
+        }
+        line += word;
+        is_empty = false;
+    }
+    lines + &line + "\n"
+}
+
 /// `1 rule`, `2 rules`.
 pub(super) fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
@@ -89,6 +113,15 @@ mod tests {
             assert_eq!(grouped(number), text);
         }
         assert_eq!(grouped(u64::MAX), "18 446 744 073 709 551 615");
+    }
+
+    #[test]
+    fn running_text_is_broken_at_blanks() {
+        assert_eq!(wrapped("- short", "  "), "- short\n");
+        let text = format!("  {} b", "a".repeat(97));
+        assert_eq!(wrapped(&text, "    "), format!("  {}\n    b\n", "a".repeat(97)));
+        let long = "c".repeat(120);
+        assert_eq!(wrapped(&format!("{long} {long}"), ""), format!("{long}\n{long}\n"), "a word stays whole");
     }
 
     #[test]

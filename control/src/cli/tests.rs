@@ -429,3 +429,22 @@ fn changes_are_sent_as_they_are_meant() {
     let (told, asked) = sent(&["list", "import", &bad.path("file")]);
     assert_eq!((told.unwrap_err().exit, asked.len()), (Exit::Invalid, 0), "all or nothing");
 }
+
+#[test]
+fn a_source_is_one_address_however_it_is_written() {
+    let (_, asked) = sent(&["explain-source", "::ffff:198.51.100.7", "--limit", "5"]);
+    assert_eq!(asked, ["GET /api/v1/sources/198.51.100.7?limit=5 "]);
+    let (_, asked) = sent(&["explain-source", "2001:db8::7", "--watch", "1s"]);
+    let watch = r#"POST /api/v1/sources/2001:db8::7/watch {"time":"1s"}"#;
+    assert_eq!(asked, [watch, "GET /api/v1/sources/2001:db8::7?limit=10 "]);
+    for (wrong, remedy) in
+        [("198.51.100.0/24", "knockctl list show --address 198.51.100.0/24"), ("gate.example.net", "write one, as")]
+    {
+        let error = Cli::try_parse_from(["knockctl", "explain-source", wrong]).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains(remedy), "{error}");
+    }
+    for time in ["0s", "2h", "soon"] {
+        let error = Cli::try_parse_from(["knockctl", "explain-source", "192.0.2.1", "--watch", time]).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{time}");
+    }
+}

@@ -12,6 +12,7 @@
 //! about ports could say nothing of it. One whose first fragment was not forwarded is dropped.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use knockplane_policy::eval::limits::Random;
 use knockplane_policy::packet::{FragmentPart, Packet, Side};
@@ -23,6 +24,7 @@ use crate::counters::RuleCounters;
 use crate::events::EventQueues;
 use crate::flows::Seen;
 use crate::headers;
+use crate::history::{History, LastPacket, Recorder, Refusal};
 use crate::reply::Reply;
 use crate::state::State;
 use crate::table::Table;
@@ -79,7 +81,7 @@ impl Decider {
         let undecided = Decision { verdict: Verdict::Drop, reason: Reason::ChainDefault };
         Decider {
             max_frame,
-            memory: Memory::new(Random(seed)),
+            memory: Memory::new(Random(seed), Recorder::new(seed.rotate_left(29))),
             decisions: [undecided; BATCH],
             decided: 0,
             early: 0,
@@ -87,6 +89,11 @@ impl Decider {
             answered: 0,
             replies: Box::new(std::array::from_fn(|_| Reply::default())),
         }
+    }
+
+    /// What this worker has kept out recently, for whoever reads it.
+    pub fn history(&self) -> Arc<History> {
+        self.memory.recorder.history()
     }
 
     /// Decides about frames that came in on one side, in their order: one decision for each, of the first [`BATCH`].
@@ -118,6 +125,9 @@ impl Decider {
         let mut decided = 0;
         (self.early, self.answered) = (0, 0);
         let mut train = None::<Train>;
+        if !frames.is_empty() {
+            self.memory.recorder.begin(arrived(0));
+        }
         let places = self.decisions.iter_mut().zip(&mut *self.replies).zip(&mut *self.waiting);
         for (frame, ((decision, reply), waiting)) in frames.iter().zip(places) {
             // By reference: to move a packet just written would wait for the writes.
@@ -130,6 +140,7 @@ impl Decider {
                     } else {
                         if let Some(ended) = &train {
                             ended.count(context.counters);
+                            ended.record(context.table, &mut self.memory.recorder, side);
                         }
                         let mut walk = Walk::new(packet, now, context, &mut self.memory, Some(reply));
                         let decision = walk.decide();
@@ -139,15 +150,29 @@ impl Decider {
                         }
                         self.answered |= u64::from(walk.answered) << decided;
                         train = walk.is_plain().then(|| Train::behind(packet, now, walk.trail, decision));
+                        if train.is_none() && decision.verdict == Verdict::Drop {
+                            let last = walk.trail.last;
+                            if self.memory.recorder.takes() {
+                                record_drop(&mut self.memory.recorder, context.table, (packet, now), (decision, last));
+                            }
+                        }
                         decision
                     }
                 }
-                Err(reason) => unseen(*reason, context.table),
+                Err(reason) => {
+                    let decision = unseen(*reason, context.table);
+                    record_unseen(&mut self.memory.recorder, side, frame, decision, || arrived(decided));
+                    decision
+                }
             };
             decided += 1;
         }
         if let Some(last) = &train {
             last.count(context.counters);
+            last.record(context.table, &mut self.memory.recorder, side);
+        }
+        if let Some(last) = decided.checked_sub(1) {
+            self.memory.recorder.end(arrived(last));
         }
         self.decided = decided;
         self.decisions()
@@ -271,6 +296,41 @@ fn unseen(reason: Reason, table: &Table) -> Decision {
     Decision { verdict: table.settings().frames.verdict(reason).unwrap_or(Verdict::Drop), reason }
 }
 
+/// Records a packet that was dropped and is of no run; `last` is the last rule that matched.
+#[inline(never)]
+fn record_drop(
+    recorder: &mut Recorder,
+    table: &Table,
+    (packet, now): (&Packet<'_>, Time),
+    (decision, last): (Decision, u32),
+) {
+    let Packet { source, side, protocol, ports, .. } = *packet;
+    let told = LastPacket { side, protocol: Some(protocol), port: ports.map(|(_, port)| port) };
+    recorder.record(source, dropped(decision, last, table), told, 1, now);
+}
+
+/// What is recorded of a drop; `last` is the last rule that matched.
+fn dropped(Decision { reason, .. }: Decision, last: u32, table: &Table) -> Refusal {
+    Refusal::Dropped { reason, rule: (reason == Reason::Rule).then(|| (table.number(), last)) }
+}
+
+/// Records a frame that rules cannot see and that was dropped, if it says which IP source it is of.
+fn record_unseen(
+    recorder: &mut Recorder,
+    side: Side,
+    frame: &[u8],
+    Decision { verdict, reason }: Decision,
+    now: impl FnOnce() -> Time,
+) {
+    if verdict == Verdict::Drop
+        && recorder.takes()
+        && let Some(source) = headers::source(frame)
+    {
+        let packet = LastPacket { side, protocol: None, port: None };
+        recorder.record(source, Refusal::Dropped { reason, rule: None }, packet, 1, now());
+    }
+}
+
 /// Packets of one batch that look the same to the rules, one behind the other, as bursts of a flow and floods are: what
 /// was decided about the first, and why, holds for all.
 ///
@@ -306,6 +366,21 @@ impl Train {
             && self.icmp == packet.icmp
             && self.now == now
             && !is_part(packet)
+    }
+
+    /// Records them, if they were dropped.
+    #[inline]
+    fn record(&self, table: &Table, recorder: &mut Recorder, side: Side) {
+        if self.decision.verdict == Verdict::Drop && recorder.takes() {
+            self.record_drops(table, recorder, side);
+        }
+    }
+
+    #[inline(never)]
+    fn record_drops(&self, table: &Table, recorder: &mut Recorder, side: Side) {
+        let packet = LastPacket { side, protocol: Some(self.protocol), port: self.ports.map(|(_, port)| port) };
+        let refusal = dropped(self.decision, self.trail.last, table);
+        recorder.record(self.source, refusal, packet, 1 + self.more, self.now);
     }
 
     /// Counts the packets behind the first where that one was counted: once for all, for a counter that is read again

@@ -15,6 +15,10 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+mod ignored;
+
+pub use self::ignored::Ignored;
+
 use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
 use knockplane_policy::door::ports::{self, PortBudget, Ports};
@@ -121,13 +125,17 @@ impl DoorCounts {
 pub struct Visitors {
     secret: [u64; 2],
     /// Until when a source's knocks at a door are ignored.
-    held: Keyed<()>,
+    held: Keyed<Whom>,
     /// How often a source has begun at a door.
-    attempts: Keyed<(u64, Time)>,
-    ports: Keyed<Ports>,
+    attempts: Keyed<(Whom, u64, Time)>,
+    ports: Keyed<(Option<IpAddr>, Ports)>,
     /// By the name of the door: they outlive tables.
     counts: Mutex<HashMap<String, Arc<DoorCounts>>>,
 }
+
+/// A source and the open list of a door, for operators: what is remembered is found by their hash. None in a slot that is
+/// new.
+type Whom = Option<(IpAddr, ListId)>;
 
 impl Visitors {
     pub(crate) fn new(keys: usize, secret: [u64; 2]) -> Visitors {
@@ -151,26 +159,33 @@ impl Visitors {
         if budget.ports == 0 {
             return false;
         }
-        let source = tag(self.secret, |hasher| write_address(hasher, door::visitor(packet.source)));
+        let tag = self.source(packet.source);
         match ports::bit(self.secret, packet) {
-            Some(bit) => self.ports.with(source, now, |ports| (ports.ignores(bit, budget, now), ports.until())),
-            None => self.ports.get(source, now).is_some_and(|ports| ports.are_too_many(now)),
+            Some(bit) => self.ports.with(tag, now, |(source, ports)| {
+                source.get_or_insert_with(|| door::visitor(packet.source));
+                (ports.ignores(bit, budget, now), ports.until())
+            }),
+            None => self.ports.get(tag, now).is_some_and(|(_, ports)| ports.are_too_many(now)),
         }
     }
 
     pub(crate) fn are_held(&self, door: &CompiledDoor, source: IpAddr, now: Time) -> bool {
-        !door.door.hold_off.is_zero() && self.held.get(self.visitor(door, source), now).is_some()
+        !door.door.hold_off.is_zero() && self.held.get(self.visitor(door.open, source), now).is_some()
     }
 
     pub(crate) fn hold(&self, door: &CompiledDoor, source: IpAddr, now: Time) {
         if !door.door.hold_off.is_zero() {
-            self.held.with(self.visitor(door, source), now, |()| ((), now + door.door.hold_off));
+            self.held.with(self.visitor(door.open, source), now, |whom| {
+                *whom = Some((door::visitor(source), door.open));
+                ((), now + door.door.hold_off)
+            });
         }
     }
 
     /// Whether the source may begin once more.
     fn attempt(&self, door: &CompiledDoor, source: IpAddr, most: Attempts, now: Time) -> bool {
-        self.attempts.with(self.visitor(door, source), now, |(begun, until)| {
+        self.attempts.with(self.visitor(door.open, source), now, |(whom, begun, until)| {
+            *whom = Some((door::visitor(source), door.open));
             if now >= *until {
                 (*begun, *until) = (0, now + most.per);
             }
@@ -179,9 +194,15 @@ impl Visitors {
         })
     }
 
-    fn visitor(&self, door: &CompiledDoor, source: IpAddr) -> Tag {
+    /// What a source is known by at all doors.
+    fn source(&self, source: IpAddr) -> Tag {
+        tag(self.secret, |hasher| write_address(hasher, door::visitor(source)))
+    }
+
+    /// And at the door with this open list.
+    fn visitor(&self, open: ListId, source: IpAddr) -> Tag {
         tag(self.secret, |hasher| {
-            hasher.write_u8(door.open.0);
+            hasher.write_u8(open.0);
             write_address(hasher, door::visitor(source));
         })
     }

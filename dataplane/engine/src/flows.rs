@@ -9,6 +9,7 @@
 //! What a connection's states are and how long they last is [`knockplane_policy::eval::tracking`].
 
 mod flow;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
 use self::flow::{Flow, Talk};
+pub use self::source::{AddressFlow, AddressFlows};
 use crate::hello::ServerName;
 use crate::keyed::{Keyed, Tag, datagram, tag, write_address};
 use crate::layer7::PatternSet;

@@ -22,6 +22,8 @@ mod ipv4;
 mod ipv6;
 mod transport;
 
+use std::net::IpAddr;
+
 use etherparse::EtherType;
 use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::reason::Reason;
@@ -77,6 +79,18 @@ pub fn read(side: Side, frame: &[u8], max_frame: usize) -> Result<Packet<'_>, Re
         ethertype::LLDP => Err(Reason::Lldp),
         EtherType(length) if length <= ethertype::MAX_LENGTH => Err(logical_link(payload)),
         _ => Err(Reason::UnknownEthertype),
+    }
+}
+
+/// The IP source of a frame that [`read`] refuses, if it has got one that far. What it says has not been checked.
+#[cold]
+pub fn source(frame: &[u8]) -> Option<IpAddr> {
+    let (header, behind) = frame.split_first_chunk::<ETHERNET_LENGTH>()?;
+    let (ethertype, payload) = untag(EtherType(u16::from_be_bytes([header[12], header[13]])), behind).ok()?;
+    match ethertype {
+        EtherType::IPV4 => Some(IpAddr::from(*payload.get(12..16)?.first_chunk::<4>()?)),
+        EtherType::IPV6 => Some(IpAddr::from(*payload.get(8..24)?.first_chunk::<16>()?)),
+        _ => None,
     }
 }
 
@@ -144,6 +158,16 @@ mod tests {
         assert_eq!(class(BRIDGE_GROUP, &[0x12, 0x34]), Reason::SpanningTree);
         assert_eq!(class(BRIDGE_GROUP, &[0x08, 0x00]), Reason::Ipv4Malformed);
         assert_eq!(class(BRIDGE_GROUP, &[0x86, 0xdd]), Reason::Ipv6Malformed);
+    }
+
+    #[test]
+    fn a_frame_that_is_refused_may_still_have_a_source() {
+        let v4 = [&[2; 12][..], &[0x08, 0x00, 0x4f], &[0; 11], &[192, 0, 2, 7], &[203, 0, 113, 5]].concat();
+        assert_eq!(source(&v4), Some([192, 0, 2, 7].into()));
+        assert_eq!(read(Side::Outside, &v4, 1522), Err(Reason::Ipv4Malformed));
+        let tagged = [&[2; 12][..], &[0x81, 0, 0, 1, 0x86, 0xdd], &[0; 8], &[0x20; 16]].concat();
+        assert_eq!(source(&tagged), Some([0x20; 16].into()));
+        assert_eq!((source(&v4[..29]), source(&tagged[..33]), source(&[8; 60])), (None, None, None));
     }
 
     #[test]

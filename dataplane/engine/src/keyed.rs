@@ -70,6 +70,11 @@ impl<V: Default> Keyed<V> {
         Keyed { sets: (0..sets).map(|_| Mutex::new(std::array::from_fn(|_| slot()))).collect() }
     }
 
+    /// How many keys there is room for.
+    pub(crate) fn capacity(&self) -> usize {
+        self.sets.len() * WAYS
+    }
+
     fn set(&self, tag: Tag) -> MutexGuard<'_, [Slot<V>; WAYS]> {
         self.sets[tag as usize & (self.sets.len() - 1)].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,7 +100,30 @@ impl<V: Default> Keyed<V> {
     where
         V: Copy,
     {
-        self.set(tag).iter().find(|slot| slot.tag == tag && now < slot.expiry).map(|slot| slot.value)
+        self.get_until(tag, now).map(|(value, _)| value)
+    }
+
+    /// As [`Keyed::get`], with its expiry.
+    pub(crate) fn get_until(&self, tag: Tag, now: Time) -> Option<(V, Time)>
+    where
+        V: Copy,
+    {
+        let set = self.set(tag);
+        set.iter().find(|slot| slot.tag == tag && now < slot.expiry).map(|slot| (slot.value, slot.expiry))
+    }
+
+    /// Shows everything that is remembered now, with its expiry, in no order. Each lock is held for one set.
+    pub(crate) fn visit(&self, now: Time, mut visitor: impl FnMut(V, Time))
+    where
+        V: Copy,
+    {
+        for set in &self.sets {
+            let live = {
+                let set = set.lock().unwrap_or_else(PoisonError::into_inner);
+                set.each_ref().map(|slot| (now < slot.expiry).then_some((slot.value, slot.expiry)))
+            };
+            live.into_iter().flatten().for_each(|(value, expiry)| visitor(value, expiry));
+        }
     }
 }
 
@@ -121,6 +149,18 @@ mod tests {
         assert_eq!([count(&keyed, 1, 0), count(&keyed, 2, 0), count(&keyed, 1, 5)], [1, 1, 2]);
         assert_eq!((keyed.get(1, at(14)), keyed.get(1, at(15)), keyed.get(3, at(0))), (Some(2), None, None));
         assert_eq!([count(&keyed, 2, 10), count(&keyed, 1, 14)], [1, 3]);
+    }
+
+    #[test]
+    fn everything_that_is_remembered_is_shown_once() {
+        let keyed = Keyed::new(100);
+        for key in 1..=50 {
+            count(&keyed, key, (key % 2) as u64);
+        }
+        let mut seen = Vec::new();
+        keyed.visit(at(10), |count, expiry| seen.push((count, expiry)));
+        assert_eq!(seen, vec![(1, at(11)); 25]);
+        assert_eq!((keyed.get_until(1, at(10)), keyed.get_until(2, at(10))), (Some((1, at(11))), None));
     }
 
     #[test]

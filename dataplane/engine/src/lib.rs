@@ -26,6 +26,7 @@
 //! | `keyed`      | a bounded table of what is remembered for each of many keys |
 //! | [`counters`] | what each rule matched, counted by one worker |
 //! | [`events`]   | what must leave the worker |
+//! | [`history`]  | what was kept out recently, by source |
 
 pub mod counters;
 pub mod decide;
@@ -34,6 +35,7 @@ pub mod events;
 pub mod flows;
 pub mod headers;
 mod hello;
+pub mod history;
 mod keyed;
 pub mod layer7;
 mod listed;

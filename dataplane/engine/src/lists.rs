@@ -43,6 +43,9 @@ use crate::table::Entries;
 
 #[path = "lists/room.rs"]
 mod room;
+#[path = "lists/source.rs"]
+mod source;
+pub use self::source::{AddressEntry, QuotaUse};
 
 /// How many lists there can be. An address's membership is a mask of so many bits.
 pub const MAX_LISTS: usize = 256;
@@ -101,6 +104,8 @@ pub struct Lists {
     capacity: usize,
     /// An IPv6 address's first step is that of its network.
     v6_by_prefix: bool,
+    /// The one of all shards, if there is one.
+    quota: Option<Arc<Quota>>,
     levels: [AtomicU8; MAX_LISTS],
     names: RwLock<Names>,
     /// What operators hold; none while that is nothing.
@@ -161,6 +166,7 @@ impl Lists {
             shards,
             secret,
             v6_by_prefix: false,
+            quota: None,
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
             names: RwLock::default(),
             held: ArcSwapOption::empty(),
@@ -187,6 +193,7 @@ impl Lists {
         })?;
         let quota = Arc::new(quota);
         self.shards.iter().for_each(|shard| lock(&shard.shard).set_quota(Arc::clone(&quota)));
+        self.quota = Some(quota);
         Ok(())
     }
 

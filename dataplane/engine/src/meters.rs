@@ -3,6 +3,7 @@
 //! Each matcher remembers for itself, and all workers together. It begins anew with its table.
 
 use std::hash::Hasher as _;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -167,6 +168,19 @@ impl Meters {
             let until = now + weights.delay + Duration::from_nanos(1);
             (scan.weight >= u64::from(weights.threshold), until)
         }))
+    }
+
+    /// `psd`: the weight of the ports that the source has tried, and until when they are remembered.
+    pub(crate) fn scan_of(&self, meter: MeterId, source: IpAddr, now: Time) -> Option<(u64, Time)> {
+        let tag = self.tag(meter, |hasher| write_address(hasher, source));
+        self.scans.as_ref()?.get_until(tag, now).map(|(scan, until)| (scan.weight, until))
+    }
+
+    /// `dst-limit` by source addresses alone: the tokens that the source has left, and until when they are remembered.
+    pub(crate) fn tokens_of(&self, meter: MeterId, rate: &Rate, source: IpAddr, now: Time) -> Option<(u64, Time)> {
+        let tag = self.tag(meter, |hasher| write_address(hasher, source));
+        let (bucket, until) = self.buckets.as_ref()?.get_until(tag, now)?;
+        Some((bucket?.tokens(rate, now), until))
     }
 
     fn tag(&self, MeterId(meter): MeterId, write: impl FnOnce(&mut SipHasher13)) -> Tag {

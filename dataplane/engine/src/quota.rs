@@ -8,8 +8,12 @@
 //! may share a quota, by chance alone: there are so many counters that one is an eighth full on average when the lists
 //! are, for quotas of 8 and more. And what expired counts until it is swept, which is within a second.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use ipnet::IpNet;
+
+use crate::lists::QuotaUse;
 use crate::shard::{Key, SLOT_BYTES, Secret, boxed};
 
 /// How the lists keep first steps: entries of level 0, which any stranger can make.
@@ -71,6 +75,14 @@ impl Quota {
         self.counter(key).fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// What the address's prefix has used. None if the configured prefix length is none.
+    pub(crate) fn used(&self, address: IpAddr) -> Option<QuotaUse> {
+        let FirstSteps { quota, v4_length, v6_length, .. } = self.settings;
+        let length = if address.is_ipv4() { v4_length } else { v6_length };
+        let prefix = IpNet::new(address, length).ok()?.trunc();
+        Some(QuotaUse { prefix, used: self.counter(address.into()).load(Ordering::Relaxed), quota })
+    }
+
     fn counter(&self, key: Key) -> &AtomicU32 {
         let prefix = key.prefix(self.settings.v4_length, self.settings.v6_length);
         &self.counters[((u128::from(self.secret.hash(prefix)) * self.counters.len() as u128) >> 64) as usize]
@@ -98,6 +110,9 @@ mod tests {
             assert_eq!([third, one].map(|key| quota.take(key)), [true, false], "{prefix}");
         }
         assert!(quota.take(key("192.0.3.1")) && quota.take(key("2001:db8:0:1::1")));
+        let used = quota.used("192.0.2.200".parse().unwrap()).unwrap();
+        assert_eq!((used.prefix.to_string().as_str(), used.used, used.quota), ("192.0.2.0/24", 2, 2));
+        assert_eq!(quota.used("198.51.100.1".parse().unwrap()).unwrap().used, 0);
     }
 
     #[test]

@@ -76,11 +76,8 @@ impl Reached {
         let key = &flow.key;
         let bit = flow.back.map_or(0, |back| 1 << (2 * matcher + u32::from(back)));
         let (serial, mut is_news) = flows.mark(key, self.table, bit, now)?;
-        let masked = |address: IpAddr| IpNet::new(address, prefix_length).map_or(address, |net| net.network());
-        let prefix = tag(self.secret, |hasher| {
-            write_address(hasher, masked(source));
-            hasher.write_u32(matcher);
-        });
+        let masked = |address: IpAddr| masked(address, prefix_length);
+        let prefix = self.prefix(MatcherId(matcher), masked(source));
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         if flow.back.is_none() || key.ends.iter().all(|(address, _)| masked(*address) == masked(source)) {
             // The bits do not tell: an error's source is no end of the connection, or both ends have one prefix.
@@ -97,6 +94,24 @@ impl Reached {
         noted.forget(prefix, is_so);
         Some(!has_room || noted.length(prefix) > count)
     }
+
+    /// How many connections of the source's prefix have reached the matcher, with some that are closed since.
+    pub(crate) fn count(&self, matcher: MatcherId, source: IpAddr, prefix_length: u8) -> u32 {
+        let prefix = self.prefix(matcher, masked(source, prefix_length));
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).length(prefix)
+    }
+
+    fn prefix(&self, MatcherId(matcher): MatcherId, first: IpAddr) -> Tag {
+        tag(self.secret, |hasher| {
+            write_address(hasher, first);
+            hasher.write_u32(matcher);
+        })
+    }
+}
+
+/// The first address of the prefix.
+fn masked(address: IpAddr, prefix_length: u8) -> IpAddr {
+    IpNet::new(address, prefix_length).map_or(address, |net| net.network())
 }
 
 impl Noted {

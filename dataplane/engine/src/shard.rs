@@ -377,6 +377,14 @@ impl Shard {
         (end < self.fresh).then_some(end)
     }
 
+    /// Shows the address's live entries, with their levels.
+    pub(crate) fn show(&self, hash: u64, key: Key, now: Time, mut visitor: impl FnMut(Seen, u8)) {
+        for (_, entry) in self.bucket(hash).filter(|(_, entry)| entry.key() == key && entry.is_live(now)) {
+            let Entry { list, to, step, expiry, level, .. } = *entry;
+            visitor(Seen { list, address: key.address(), to, step, expiry }, level);
+        }
+    }
+
     /// When the address's entry that counts for all other ends is over, and whether it is of the highest rank; none if
     /// there is none.
     pub(crate) fn standing(&self, hash: u64, key: Key, list: ListId, now: Time) -> Option<(Time, bool)> {

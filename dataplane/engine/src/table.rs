@@ -13,6 +13,7 @@ mod field;
 mod index;
 mod program;
 mod question;
+mod source;
 mod state_test;
 mod tree;
 
@@ -46,6 +47,7 @@ use entries::SingleTimed;
 pub(crate) use index::Candidates;
 pub(crate) use program::{CompiledRule, Program, Span, Step};
 pub(crate) use question::{About, View};
+pub use source::{AddressMatcher, MatcherMemory};
 pub(crate) use state_test::StateTest;
 
 /// Rules that one packet may be held against: some milliseconds of a worker, which is far more than anyone wants.

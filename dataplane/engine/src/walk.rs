@@ -21,6 +21,7 @@ use crate::decide::Context;
 use crate::events::Event;
 use crate::flows::{FlowSeen, Seen};
 use crate::hello::{self, ServerName};
+use crate::history::Recorder;
 use crate::layer7::PatternSet;
 use crate::lists::{self, Added, ListId, ListSet, Listed};
 use crate::recent::Recent;
@@ -33,6 +34,7 @@ use crate::table::{Candidates, CompiledRule, Program, Span, StateTest, Step, Vie
 pub(crate) struct Memory {
     /// There can be a second look: a step at a door that came too early waits for it.
     pub(crate) waits: bool,
+    pub(crate) recorder: Recorder,
     recent: Recent,
     candidates: Candidates,
     returns: Returns,
@@ -40,9 +42,10 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new(random: Random) -> Memory {
+    pub(crate) fn new(random: Random, recorder: Recorder) -> Memory {
         Memory {
             waits: false,
+            recorder,
             recent: Recent::default(),
             candidates: Candidates::default(),
             returns: Returns::default(),
@@ -77,6 +80,8 @@ impl Waiting {
 pub(crate) struct Trail {
     pub(crate) rules: [u32; Trail::LONGEST],
     pub(crate) length: usize,
+    /// The last rule that matched: the one that decided, if a rule did.
+    pub(crate) last: u32,
     /// The built-in chain whose default decided.
     pub(crate) default_of: Option<BuiltinChain>,
     /// Nothing was changed, and nothing asked that packets of a train may differ in.
@@ -88,6 +93,7 @@ impl Trail {
     const LONGEST: usize = 4;
 
     fn note(&mut self, rule: u32) {
+        self.last = rule;
         match self.rules.get_mut(self.length) {
             Some(place) => {
                 *place = rule;
@@ -166,7 +172,7 @@ impl<'a> Walk<'a> {
             destination: None,
             scans: None,
             spoken: None,
-            trail: Trail { rules: [0; Trail::LONGEST], length: 0, default_of: None, is_plain: true },
+            trail: Trail { rules: [0; Trail::LONGEST], length: 0, last: 0, default_of: None, is_plain: true },
             waiting: Waiting::default(),
             answered: false,
             again: false,

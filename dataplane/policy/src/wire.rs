@@ -18,6 +18,8 @@ use crate::rule::{AddressSet, RuleId, RuleSet};
 use crate::settings::Settings;
 use crate::word::words;
 
+pub mod source;
+
 /// Version of these messages. Both sides refuse another one.
 pub const VERSION: u32 = 3;
 
@@ -69,9 +71,11 @@ pub enum Request {
     Doors {
         /// Only this door.
         door: Option<String>,
-        /// At most so many sources that knock, and so many that a door is open for.
+        /// At most so many sources that knock, so many that a door is open for, and so many that are ignored.
         limit: usize,
     },
+    /// Everything that is known of one source. Answered by [`Response::Source`].
+    Source(source::SourceQuery),
     /// Answered by [`Response::Metrics`].
     Metrics,
     /// Compile this rule set beside the workers, swap it in whole, keep lists and the counters of rules that stay.
@@ -124,6 +128,8 @@ pub enum Response {
     Lists(Lists),
     /// To [`Request::Doors`].
     Doors(Doors),
+    /// To [`Request::Source`].
+    Source(Box<source::Source>),
     /// To [`Request::Metrics`].
     Metrics(Metrics),
     /// To [`Request::Apply`].
@@ -533,8 +539,26 @@ pub struct Doors {
     pub knocking: Vec<Visitor>,
     /// Whom doors are open for, in the same way.
     pub open: Vec<Visitor>,
-    /// Whether there are more of either.
+    /// Whose knocks are ignored, in the same way; those that are ignored at all doors first.
+    #[serde(default)]
+    pub ignored: Vec<IgnoredSource>,
+    /// Whether there are more of any of them.
     pub truncated: bool,
+}
+
+/// A source whose knocks are ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IgnoredSource {
+    /// The door; none for all doors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub door: Option<String>,
+    /// The source; over IPv6 its /64.
+    #[serde(with = "as_text")]
+    pub address: AddressSet,
+    /// `ports`, `held-off` or `attempts`.
+    pub reason: Failure,
+    /// Time left.
+    pub time_left: Duration,
 }
 
 /// One door in one line. Counts are since start, and stay when the door changes.

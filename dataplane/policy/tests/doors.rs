@@ -1,7 +1,7 @@
-//! `docs/doors.md` says what becomes of knocks that networks have changed: the table is made here, from what the plain
-//! evaluation does, and compared. Its examples are read.
+//! `docs/doors.md` says what becomes of knocks that networks have changed, and of those of a client that shares its address
+//! with a scanner: the tables are made here, from what the plain evaluation does, and compared. Its examples are read.
 //!
-//! `UPDATE=1 cargo test -p knockplane-policy --test doors` renews the table.
+//! `UPDATE=1 cargo test -p knockplane-policy --test doors` renews the tables.
 
 use std::env;
 use std::fmt::Write as _;
@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use knockplane_policy::door::ports::PortBudget;
 use knockplane_policy::door::{self, Door};
 use knockplane_policy::eval::Evaluator;
 use knockplane_policy::packet::{Packet, Side, protocol};
@@ -45,10 +46,44 @@ const KNOCKS: &[(&str, &str)] = &[
     ("the knock, begun at another address", "A a b c d"),
 ];
 
+/// The table of a client that shares its address.
+const SHARED_BEGIN: &str = "<!-- shared address: made by a test -->\n";
+const SHARED_END: &str = "<!-- shared address end -->\n";
+
+/// How often the client knocks.
+const KNOCKS_TRIED: usize = 20;
+
+/// Different ports that the scanner tries in a second.
+const SCANS: [u32; 3] = [1, 10, 100];
+
+/// A door and settings: what the page calls them, the ports of the knock, whether the last of its steps has a passphrase,
+/// `strict`, and `[policy.port-budget]`.
+const SHARED: &[(&str, &[u16], bool, bool, &str)] = &[
+    ("the defaults", &[7001, 5002, 9003], false, true, ""),
+    ("`strict = false`", &[7001, 5002, 9003], false, false, ""),
+    ("`ports = 0`", &[7001, 5002, 9003], false, true, "ports = 0"),
+    ("`ports = 0`, `strict = false`", &[7001, 5002, 9003], false, false, "ports = 0"),
+    (
+        "a passphrase in one of three steps, `ports = 0`, `strict = false`",
+        &[7001, 5002, 9003],
+        true,
+        false,
+        "ports = 0",
+    ),
+    ("one step, with a passphrase", &[9003], true, true, ""),
+    ("one step, with a passphrase, `ignore-for = \"1s\"`", &[9003], true, true, "ignore-for = '1s'"),
+    ("one step, with a passphrase, `ports = 0`", &[9003], true, true, "ports = 0"),
+];
+
 #[derive(Deserialize)]
 struct File {
     #[serde(deserialize_with = "door::distinct")]
     door: Vec<Door>,
+}
+
+#[derive(Deserialize)]
+struct Budget {
+    budget: PortBudget,
 }
 
 fn doors(toml: &str) -> Vec<Door> {
@@ -102,25 +137,116 @@ fn table() -> String {
     table
 }
 
+/// A door of the second table, with its evaluation, to send packets of one address to.
+struct Shared<'s> {
+    evaluator: Evaluator<'s>,
+}
+
+impl Shared<'_> {
+    fn with<T>(
+        (_, ports, has_passphrase, strict, budget): (&str, &[u16], bool, bool, &str),
+        test: impl FnOnce(&mut Shared<'_>) -> T,
+    ) -> T {
+        let steps: Vec<String> = ports
+            .iter()
+            .enumerate()
+            .map(|(place, port)| match has_passphrase && place + 1 == ports.len() {
+                true => format!("'udp/{port} \"open sesame\"'"),
+                false => format!("'udp/{port}'"),
+            })
+            .collect();
+        let door = format!(
+            "[[door]]\nname = 'd'\nknock = [{}]\nopens = ['tcp/22']\nfor = '1s'\nstrict = {strict}",
+            steps.join(", ")
+        );
+        let Budget { budget } = toml::from_str(&format!("[budget]\n{budget}")).expect("a budget");
+        let settings = Settings { doors: doors(&door), port_budget: budget, ..Settings::default() };
+        let rules = door::rules(&settings, RuleSet::default());
+        test(&mut Shared { evaluator: Evaluator::new(&rules, &settings, 1) })
+    }
+
+    fn send(&mut self, source_port: u16, port: u16, payload: &[u8], now: Time) {
+        let packet = Packet::bare(Side::Outside, [198, 51, 100, 7].into(), [203, 0, 113, 1].into(), protocol::UDP);
+        self.evaluator.evaluate(&Packet { ports: Some((source_port, port)), payload, ..packet }, now);
+    }
+
+    fn is_open(&self, now: Time) -> bool {
+        self.evaluator.listed(now).iter().any(|(list, ..)| list == "door-d")
+    }
+}
+
+/// How often the door opens for a client that knocks beside a scan from its own address, 10 ms from step to step as
+/// `knocker` does, and the passphrase where it belongs.
+fn opened_beside_a_scan(shape: (&str, &[u16], bool, bool, &str), scans: u32) -> usize {
+    let ms = |ms: u64| Time::from_nanos(ms * 1_000_000);
+    let every = 1_000 / u64::from(scans);
+    let mut scanned = 0;
+    Shared::with(shape, |shared| {
+        let mut opened = 0;
+        for attempt in 0..KNOCKS_TRIED as u64 {
+            // Spread over the time for which the budget ignores knocks, and over the scan's pauses.
+            let begin = 12_000 + attempt * 3_173;
+            let mut now = begin;
+            for (place, port) in (0..).zip(shape.1) {
+                now = begin + 10 * place;
+                // Ports that are no steps, so that it is the scan's number alone that counts.
+                for number in scanned..now.div_ceil(every) {
+                    shared.send(40_000, 10_000 + (number % 1_000) as u16, b"", ms(number * every));
+                }
+                scanned = now.div_ceil(every);
+                shared.send(50_000, *port, b"open sesame", ms(now));
+            }
+            opened += usize::from(shared.is_open(ms(now)));
+        }
+        opened
+    })
+}
+
+/// Whether a scan opens the door that comes by its ports in their order, with others in between.
+fn opens_to_a_scan(shape: (&str, &[u16], bool, bool, &str)) -> bool {
+    Shared::with(shape, |shared| {
+        let mut now = Time::default();
+        for port in shape.1.iter().flat_map(|port| [port - 1, *port, port + 1]) {
+            shared.send(40_000, port, b"", now);
+            now = now + Duration::from_millis(10);
+        }
+        shared.is_open(now)
+    })
+}
+
+fn shared_table() -> String {
+    let heads = SCANS.map(|scans| format!("{scans} a second |"));
+    let mut table =
+        format!("| door and settings | {} a scan opens it |\n|---|{}---|\n", heads.join(" "), "---|".repeat(3));
+    for shape in SHARED {
+        let opened = SCANS.map(|scans| opened_beside_a_scan(*shape, scans).to_string());
+        let scan = if opens_to_a_scan(*shape) { "yes" } else { "no" };
+        let _ = writeln!(table, "| {} | {} | {scan} |", shape.0, opened.join(" | "));
+    }
+    table
+}
+
 fn page() -> (std::path::PathBuf, String) {
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/doors.md"));
     (path.to_owned(), fs::read_to_string(path).expect("docs/doors.md is there"))
 }
 
 #[test]
-fn the_table_of_knocks_is_what_comes_of_them() {
-    let (path, page) = page();
-    let (before, rest) = page.split_once(BEGIN).expect("the table begins");
-    let (committed, behind) = rest.split_once(END).expect("the table ends");
-    if env::var_os("UPDATE").is_some() {
-        fs::write(path, [before, BEGIN, &table(), END, behind].concat()).expect("docs/doors.md can be written");
-        return;
+fn the_tables_of_knocks_are_what_comes_of_them() {
+    let (path, mut page) = page();
+    for (begin, end, table) in [(BEGIN, END, table()), (SHARED_BEGIN, SHARED_END, shared_table())] {
+        let (before, rest) = page.split_once(begin).expect("the table begins");
+        let (committed, behind) = rest.split_once(end).expect("the table ends");
+        if env::var_os("UPDATE").is_some() {
+            page = [before, begin, &table, end, behind].concat();
+            fs::write(&path, &page).expect("docs/doors.md can be written");
+            continue;
+        }
+        assert_eq!(
+            committed, table,
+            "docs/doors.md is not what comes of knocks: renew it with\nUPDATE=1 cargo test -p knockplane-policy --test doors"
+        );
     }
-    assert_eq!(
-        committed,
-        table(),
-        "docs/doors.md is not what comes of knocks: renew it with\nUPDATE=1 cargo test -p knockplane-policy --test doors"
-    );
 }
 
 #[test]

@@ -50,6 +50,7 @@ impl Manager {
             Request::Rules => Response::Rules(self.rules()),
             Request::Lists(query) => Response::Lists(self.lists(&query)),
             Request::Doors { door, limit } => Response::Doors(self.doors(door.as_deref(), limit)),
+            Request::Source(query) => or_problem(self.source(&query).map(|source| Response::Source(Box::new(source)))),
             Request::Metrics => Response::Metrics(self.metrics()),
             Request::Apply { rules, source } => {
                 let applied = self.apply(*rules, source);

@@ -1,14 +1,20 @@
 //! What control is told of the doors that run: who is at them, and what they have counted.
 
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::IpAddr;
 
-use knockplane_engine::doors::{DoorTally, Visitors};
+use knockplane_engine::doors::{DoorTally, Ignored, Visitors};
+use knockplane_engine::lists::ListId;
 use knockplane_policy::door::{Door, Failure};
-use knockplane_policy::wire::{DoorSummary, Doors, FailureCount, ListEntry, ListQuery, ListSummary, Lists, Visitor};
+use knockplane_policy::rule::AddressSet;
+use knockplane_policy::wire::{
+    DoorSummary, Doors, FailureCount, IgnoredSource, ListEntry, ListQuery, ListSummary, Lists, Visitor,
+};
 use knockplane_policy::word::Word as _;
 
 use super::Manager;
 use super::lists::MAX_ENTRIES;
+use super::source::network;
 
 impl Manager {
     /// The doors, or the one of this name, with at most so many of those who knock and of those who are in.
@@ -18,8 +24,48 @@ impl Manager {
         let doors: Vec<&Door> = doors.filter(|door| only.is_none_or(|only| door.name == only)).collect();
         let (knocking, more_knock) = self.visitors(&doors, Door::knocking_list, limit);
         let (open, more_are_in) = self.visitors(&doors, Door::open_list, limit);
+        let (ignored, more_are_ignored) = self.ignored(&doors, limit);
         let doors = self.summaries(&doors, &self.shared.state.lists.summaries());
-        Doors { doors, knocking, open, truncated: more_knock || more_are_in }
+        Doors { doors, knocking, open, ignored, truncated: more_knock || more_are_in || more_are_ignored }
+    }
+
+    /// Whose knocks are ignored at these doors, at most so many, and whether there are more.
+    fn ignored(&self, doors: &[&Door], limit: usize) -> (Vec<IgnoredSource>, bool) {
+        let state = &self.shared.state;
+        let Some(visitors) = state.visitors() else { return (Vec::new(), false) };
+        let (now, limit) = (self.shared.clock.now(), limit.min(MAX_ENTRIES));
+        let budget = self.config.settings.port_budget;
+        let places: HashMap<ListId, usize> = doors
+            .iter()
+            .enumerate()
+            .filter_map(|(place, door)| Some((state.lists.id(&door.open_list())?, place)))
+            .collect();
+        let most_attempts = |open: ListId| doors[*places.get(&open)?].max_attempts.map(|most| most.count);
+        let mut first = BinaryHeap::new();
+        let mut truncated = false;
+        visitors.visit_ignored(now, most_attempts, |Ignored { source, open, why, until }| {
+            let place = open.map(|open| places.get(&open).copied());
+            let counts = match (place, why) {
+                (None, _) => budget.ports > 0,
+                (Some(None), _) => false,
+                (Some(Some(place)), Failure::HeldOff) => !doors[place].hold_off.is_zero(),
+                (Some(Some(_)), _) => true,
+            };
+            if counts {
+                first.push((place.flatten(), source, why, until));
+                if first.len() > limit {
+                    first.pop();
+                    truncated = true;
+                }
+            }
+        });
+        let ignored = first.into_sorted_vec().into_iter().map(|(place, source, reason, until)| IgnoredSource {
+            door: place.map(|place| doors[place].name.clone()),
+            address: whole(source),
+            reason,
+            time_left: until.since(now),
+        });
+        (ignored.collect(), truncated)
     }
 
     /// All doors in brief, by what the lists have counted.
@@ -52,6 +98,11 @@ impl Manager {
         };
         (entries.into_iter().map(visitor).collect(), truncated)
     }
+}
+
+/// A source as doors remember it: over IPv6 its /64.
+fn whole(source: IpAddr) -> AddressSet {
+    network(source).map_or_else(|| source.into(), AddressSet::Prefix)
 }
 
 /// Who lets time pass, or is pushed out, sends nothing that could be counted: what becomes of those is the list's to say.

@@ -18,6 +18,7 @@ mod lists;
 mod notes;
 mod page;
 mod reload;
+mod source;
 
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use knockplane_engine::events::Event;
+use knockplane_engine::history::History;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Request;
@@ -44,6 +46,7 @@ use self::heartbeat::HUNG;
 pub(crate) use self::heartbeat::HeartbeatWatch;
 pub(crate) use self::listener::Listener;
 pub(crate) use self::notes::Notes;
+pub(crate) use self::source::Watch;
 use crate::clock;
 use crate::config::Config;
 use crate::counters::WorkerCounters;
@@ -73,6 +76,7 @@ const SHARE: u64 = 20;
 pub(crate) struct WorkerHandle {
     pub(crate) core: Option<usize>,
     pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) history: Arc<History>,
     /// Whether nothing arrives on its core, so that it may spin a little.
     pub(crate) own_core: Arc<AtomicBool>,
     pub(crate) waker: Arc<Waker>,
@@ -102,6 +106,7 @@ pub(crate) struct Manager {
     pub(crate) store: Store,
     pub(crate) held: Held,
     pub(crate) notes: Notes,
+    pub(crate) watch: Watch,
     pub(crate) applied: u64,
     pub(crate) refused: u64,
     /// Frames that had arrived on each core at the last look.

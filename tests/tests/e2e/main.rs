@@ -6,6 +6,7 @@
 //! |----------------|----------------------|
 //! | `knocks.rs`    | which knocks open and which do not |
 //! | `doors.rs`     | what opens a door and what does not: real knocks, real scans; what is told of doors; reloads |
+//! | `sources.rs`   | what is told of one source, and why its knocks do not count |
 //! | `answers.rs`   | what rules do besides letting pass and dropping: answers, tarpits, connections, the log |
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
@@ -34,4 +35,5 @@ mod operator;
 mod processes;
 mod restart;
 mod scene;
+mod sources;
 mod wire;

@@ -82,6 +82,11 @@ impl Program {
         self.rules.is_empty()
     }
 
+    /// All rules, chain by chain.
+    pub(super) fn rules(&self) -> &[CompiledRule] {
+        &self.rules
+    }
+
     /// The rules of a built-in chain.
     pub(crate) fn chain(&self, chain: BuiltinChain) -> Span {
         self.builtin[chain as usize]

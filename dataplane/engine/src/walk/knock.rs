@@ -4,10 +4,12 @@
 use knockplane_policy::door::progress::{Outcome, StepSet};
 use knockplane_policy::door::{Failure, What};
 use knockplane_policy::eval::tracking::Stays;
+use knockplane_policy::packet::Packet;
 
 use super::Walk;
 use crate::doors::{CompiledDoor, DoorId, Knock, Knocked, Visitors};
 use crate::events::Event;
+use crate::history::{LastPacket, Refusal};
 use crate::lists::{Added, ListId};
 
 impl Walk<'_> {
@@ -152,9 +154,17 @@ impl Walk<'_> {
         Knock { source: self.packet.source, to, fits, now: self.now, waits: self.memory.waits }
     }
 
-    fn tell(&self, door: &CompiledDoor, what: What) {
+    fn tell(&mut self, door: &CompiledDoor, what: What) {
         let (source, destination) = (self.packet.source, self.packet.destination);
         door.counts.count(source, what);
+        if let What::Failed(failure) = what
+            && self.memory.recorder.takes()
+        {
+            let Packet { side, protocol, ports, .. } = *self.packet;
+            let packet = LastPacket { side, protocol: Some(protocol), port: ports.map(|(_, port)| port) };
+            let refusal = Refusal::Failed { open: door.open, failure };
+            self.memory.recorder.record(source, refusal, packet, 1, self.now);
+        }
         // Anyone can take steps, and fail: they are counted, and no news.
         if matches!(what, What::Opened | What::Closed) {
             self.context.events.push(Event::Door { open: door.open, source, destination, what });

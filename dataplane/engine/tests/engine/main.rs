@@ -10,6 +10,7 @@
 //! | [`stories`]   | do the two knock scripts do what people expect of them? |
 //! | [`reference`] | does the engine decide as `policy::eval` does, whatever the rules and packets? |
 //! | [`flood`]     | who gets in while a flood of first knocks fills the lists? |
+//! | [`sources`]   | what is kept of one source, and what was dropped of it? |
 //! | [`fuzz`]      | the same with frames that nobody would build, and with room for next to nothing |
 //!
 //! What two workers do at once is in `tests/model`, a binary of its own.
@@ -24,5 +25,6 @@ mod headers;
 mod lists;
 mod reference;
 mod second_look;
+mod sources;
 mod stories;
 mod table;

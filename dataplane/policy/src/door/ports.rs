@@ -78,6 +78,11 @@ impl Ports {
         self.ignored && now < self.until
     }
 
+    /// About how many different ports that are: some share a bit.
+    pub const fn count(&self) -> u32 {
+        self.map.count_ones()
+    }
+
     /// When this can be forgotten.
     pub const fn until(&self) -> Time {
         self.until

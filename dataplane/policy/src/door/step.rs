@@ -79,6 +79,14 @@ impl Step {
         matches!(self, Step::Udp { passphrase: Some(_), .. })
     }
 
+    /// As it is written, without its passphrase: for output that people pass on.
+    pub fn without_passphrase(&self) -> String {
+        match self {
+            Step::Udp { port, passphrase: Some(_) } => format!("udp/{port} with its passphrase"),
+            other => other.to_string(),
+        }
+    }
+
     /// The port that must be known to send it.
     pub const fn port(&self) -> Option<u16> {
         match self {

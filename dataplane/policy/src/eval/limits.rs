@@ -114,7 +114,7 @@ struct Scan {
 }
 
 /// Tokens. To reckon without fractions, they are kept in parts, as many a token as the rate's time has nanoseconds.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Bucket {
     parts: u128,
     /// The refill it had last, counted from the clock's zero.
@@ -132,11 +132,21 @@ impl Bucket {
         u128::from(rate.burst.max(1)).saturating_mul(rate.per.as_nanos())
     }
 
-    /// Whether it holds what a packet costs: a token, or one for each bit of the IP packet. If so, takes that.
-    pub fn take(&mut self, rate: &Rate, ip_length: u32, now: Time) -> bool {
+    /// The whole tokens that it holds now.
+    pub fn tokens(&self, rate: &Rate, now: Time) -> u64 {
+        let tokens = self.refilled(rate, now).checked_div(rate.per.as_nanos()).unwrap_or_default();
+        u64::try_from(tokens).unwrap_or(u64::MAX)
+    }
+
+    fn refilled(&self, rate: &Rate, now: Time) -> u128 {
         let refills = refill(now).saturating_sub(self.refill);
         let gained = (u128::from(refills) * REFILL.as_nanos()).saturating_mul(rate.count.into());
-        self.parts = self.parts.saturating_add(gained).min(Bucket::most(rate));
+        self.parts.saturating_add(gained).min(Bucket::most(rate))
+    }
+
+    /// Whether it holds what a packet costs: a token, or one for each bit of the IP packet. If so, takes that.
+    pub fn take(&mut self, rate: &Rate, ip_length: u32, now: Time) -> bool {
+        self.parts = self.refilled(rate, now);
         self.refill = self.refill.max(refill(now));
         let tokens = match rate.unit {
             RateUnit::Packet => 1,

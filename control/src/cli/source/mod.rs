@@ -1,0 +1,86 @@
+//! `knockctl explain-source`: everything that the dataplane keeps of one address, and why its knocks do not count.
+//!
+//! | file      | owns |
+//! |-----------|------|
+//! | `mod.rs`  | the command line, and what is asked |
+//! | `why.rs`  | what keeps the source out, with the remedy |
+//! | `text.rs` | the answer as text |
+
+mod text;
+mod why;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::Args;
+use hyper::Method;
+use knockplane_policy::time::format_duration;
+use knockplane_policy::wire::source::{LONGEST_WATCH, Source};
+
+use super::http::Client;
+use super::{Failed, as_json, decode, raw};
+use crate::api::messages::{DEFAULT_SOURCE_LIMIT, Watch};
+use crate::{Exit, address, rules};
+
+/// The command line.
+#[derive(Debug, Args)]
+pub(super) struct ExplainSource {
+    /// The address: `198.51.100.7` or `2001:db8::7`
+    #[arg(value_parser = Asked::parse)]
+    address: Asked,
+    /// Watch the address for so long first, at most 1h, and count every packet of it that is dropped meanwhile
+    #[arg(long, value_name = "TIME", value_parser = watch_time)]
+    watch: Option<Duration>,
+    /// Show at most so many lists, connections and reasons
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_SOURCE_LIMIT)]
+    limit: usize,
+}
+
+/// An address, and how it was written.
+#[derive(Clone, Debug)]
+struct Asked {
+    text: String,
+    address: IpAddr,
+}
+
+impl Asked {
+    fn parse(text: &str) -> Result<Asked, String> {
+        Ok(Asked { text: text.to_owned(), address: address::single(text)? })
+    }
+
+    /// The first line of the answer, if the address was written as one of another family.
+    fn note(&self) -> String {
+        match (self.text.contains(':'), self.address) {
+            (true, IpAddr::V4(address)) => format!("{} is the IPv4 address {address}, written as IPv6\n", self.text),
+            _ => String::new(),
+        }
+    }
+}
+
+fn watch_time(text: &str) -> Result<Duration, String> {
+    let time = rules::timeout(text)?;
+    if time > LONGEST_WATCH {
+        return Err(format!("a source can be watched for {} at most", format_duration(LONGEST_WATCH)));
+    }
+    Ok(time)
+}
+
+/// Asks, and watches before if that is wanted.
+pub(super) async fn run(client: &Client, command: ExplainSource, json: bool) -> Result<String, Failed> {
+    let ExplainSource { address: asked, watch, limit } = command;
+    let path = format!("/api/v1/sources/{}", asked.address);
+    if let Some(time) = watch {
+        let body = as_json(&Watch { time: format_duration(time) })?;
+        client.send(Method::POST, &format!("{path}/watch"), Some(body)).await?;
+        eprintln!("knockctl: watching {} for {}", asked.address, format_duration(time));
+        tokio::time::sleep(time).await;
+    }
+    let answer = client.get(&format!("{path}?limit={limit}")).await?;
+    let source: Source = decode(&answer)?;
+    let output = if json { raw(&answer)? } else { asked.note() + &text::text(&source) };
+    if watch.is_some() && source.drops.watch.is_none() {
+        let message = "the watch was cut short: another source was watched meanwhile, and only one can be at a time";
+        return Err(Failed { exit: Exit::Runtime, message: message.to_owned(), output });
+    }
+    Ok(output)
+}
