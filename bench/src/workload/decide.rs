@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use knockplane_engine::counters::RuleCounters;
 use knockplane_engine::decide::{Context, Decider, Decision};
-use knockplane_engine::events::EventQueues;
+use knockplane_engine::events::{EventKind, EventQueues};
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
@@ -148,7 +148,8 @@ impl<'a> Batches<'a> {
         let knocks = BATCH as u32 / 2;
         self.knocks = (self.knocks + knocks) % self.knockers;
         self.state.pass(ROUND * knocks / self.knockers);
-        self.events.discard(BATCH);
+        let events = (0..BATCH).take_while(|_| self.events.pop(EventKind::List).is_some()).count();
+        self.events.count_lost(EventKind::List, events as u64);
     }
 }
 
