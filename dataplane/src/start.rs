@@ -73,7 +73,7 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
         let capacity = config.connection_capacity;
         let bytes = state::connection_bytes(capacity, &stored.rules, &config.settings);
         memory::check(config.list_capacity, config.first_steps, Connections { capacity, bytes })?;
-        let mut state = State::new(config.list_capacity, capacity)?;
+        let mut state = State::reserve(config.list_capacity, capacity)?;
         state.lists.set_first_steps(config.first_steps)?;
         let now = Clock::start().now();
         let mut table = Table::compile(Arc::clone(&stored.rules), &config.settings, &state, now)
@@ -195,7 +195,8 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
             Worker::new(queue as usize, rings, Arc::clone(&shared), Arc::clone(&counters), mtu, idle, queues > 1);
         workers.push(spawn(queue, worker, counters, own_core, core)?);
     }
-    // Frames are forwarded by now.
+    // Frames are forwarded by now. Memory was checked for, and is taken before anything else can take it.
+    shared.state.lists.populate();
     let held = entries.into_held()?;
     let ids = [programs[0].id()?, programs[1].id()?];
     let interfaces = Side::ALL.map(|side| Attached {

@@ -5,7 +5,8 @@
 //! or one addition.
 //!
 //! Promises:
-//! - Memory is fixed: [`Lists::new`] takes all of it, nothing grows later.
+//! - Memory is fixed: [`Lists::new`] takes all of it, nothing grows later. A start may take it a moment later, by
+//!   [`Lists::populate`].
 //! - When full, an addition takes the place of an expired entry, or of the oldest of the lowest level, never of one of
 //!   a higher level than its own; else it is refused. So a flood of first knocks pushes out first knocks. This happens
 //!   to a shard at a time, as soon as the addresses that hash to it fill it. The order is told in full in `shard.rs`.
@@ -144,6 +145,17 @@ impl Lists {
     /// # Errors
     /// As [`Lists::new`].
     pub fn with_secret(capacity: usize, secret: [u64; 2]) -> Result<Lists, CapacityError> {
+        let lists = Lists::reserve(capacity, secret)?;
+        lists.populate();
+        Ok(lists)
+    }
+
+    /// As [`Lists::new`], but the memory of entries is only reserved: the kernel gives a page of it when the first entry of
+    /// the page is used, or with [`Lists::populate`]. That spares a start the time that the kernel takes for the pages.
+    ///
+    /// # Errors
+    /// As [`Lists::new`].
+    pub(crate) fn reserve(capacity: usize, secret: [u64; 2]) -> Result<Lists, CapacityError> {
         let refused =
             |problem| CapacityError { capacity, bytes: (capacity as u64).saturating_mul(SLOT_BYTES as u64), problem };
         if capacity == 0 {
@@ -174,6 +186,13 @@ impl Lists {
             swept: AtomicUsize::new(0),
             untold: AtomicUsize::new(0),
         })
+    }
+
+    /// Has the kernel give all memory that is reserved. Workers go on meanwhile.
+    pub fn populate(&self) {
+        for shard in &self.shards {
+            while lock(&shard.shard).populate(STEP) {}
+        }
     }
 
     /// How first steps are kept from now on; nothing was added before. A quota takes 4 bytes an entry at most.

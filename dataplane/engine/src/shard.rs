@@ -1,5 +1,6 @@
 //! One shard of the address lists: a slab of entries, a hash table over it, and a queue per level from oldest to
-//! newest. Everything is allocated by [`Shard::new`]; from then on links change and nothing grows.
+//! newest. Everything is allocated by [`Shard::new`]; from then on links change and nothing grows. Memory of slots is
+//! written by [`Shard::populate`], or when a slot is used before that.
 //!
 //! ```text
 //! buckets   [ 2 | - | 0 | - | … ]        an address's bucket, by its keyed hash; entries of a bucket are chained
@@ -147,6 +148,23 @@ pub(crate) const SLOT_BYTES: usize = size_of::<Entry>() + size_of::<u32>();
 const _: () = assert!(SLOT_BYTES == 60);
 
 impl Entry {
+    /// In a slot that is free.
+    const UNUSED: Entry = Entry {
+        high: 0,
+        low: 0,
+        since: Time::from_nanos(0),
+        expiry: Time::from_nanos(0),
+        to: 0,
+        begun_ms: 0,
+        chain: NIL,
+        older: NIL,
+        newer: NIL,
+        list: ListId(0),
+        level: 0,
+        kind: Kind::Free,
+        step: 0,
+    };
+
     fn key(&self) -> Key {
         Key { bits: u128::from(self.high) << 64 | u128::from(self.low), kind: self.kind }
     }
@@ -190,7 +208,11 @@ pub(crate) struct Shard {
     secret: Secret,
     /// Of level 0, if there is one.
     quota: Option<Arc<Quota>>,
-    entries: Box<[Entry]>,
+    /// Room for all slots. Those that were written once, so that the kernel has given their memory, at least those that
+    /// are used.
+    entries: Vec<Entry>,
+    /// How many slots there are.
+    slots: u32,
     buckets: Box<[u32]>,
     queues: [Queue; LEVELS],
     /// First slot given back.
@@ -211,27 +233,15 @@ fn queue_of(level: u8) -> usize {
 }
 
 impl Shard {
-    /// An empty shard, its memory written once so that the kernel has given it; none if there is not enough.
+    /// An empty shard, its memory reserved; none if there is not enough. [`Shard::populate`] has the kernel give it.
     pub(crate) fn new(slots: u32, secret: Secret) -> Option<Shard> {
-        let unused = || Entry {
-            high: 0,
-            low: 0,
-            since: Time::default(),
-            expiry: Time::default(),
-            to: 0,
-            begun_ms: 0,
-            chain: NIL,
-            older: NIL,
-            newer: NIL,
-            list: ListId(0),
-            level: 0,
-            kind: Kind::Free,
-            step: 0,
-        };
+        let mut entries = Vec::new();
+        entries.try_reserve_exact(slots as usize).ok()?;
         Some(Shard {
             secret,
             quota: None,
-            entries: boxed(slots as usize, unused)?,
+            entries,
+            slots,
             buckets: boxed(slots as usize, || NIL)?,
             queues: [Queue { oldest: NIL, newest: NIL, length: 0 }; LEVELS],
             free: NIL,
@@ -241,6 +251,14 @@ impl Shard {
             gone: Vec::with_capacity(UNTOLD),
             untold: 0,
         })
+    }
+
+    /// Writes at most `slots` slots that were never written. Returns whether there are more.
+    pub(crate) fn populate(&mut self, slots: u32) -> bool {
+        for _ in 0..slots.min(self.slots - self.entries.len() as u32) {
+            self.entries.push(Entry::UNUSED);
+        }
+        self.entries.len() < self.slots as usize
     }
 
     /// From now on; nothing was added before.
@@ -395,7 +413,7 @@ impl Shard {
 
     /// How many more entries of the highest rank would leave a tenth of the slots to others.
     pub(crate) fn room_for_highest(&self) -> usize {
-        let slots = self.entries.len();
+        let slots = self.slots as usize;
         (slots - slots / 10).saturating_sub(self.queues[LEVELS - 1].length as usize)
     }
 
@@ -546,7 +564,11 @@ impl Shard {
             let slot = self.free;
             self.free = self.entry(slot).chain;
             Some(slot)
-        } else if (self.fresh as usize) < self.entries.len() {
+        } else if self.fresh < self.slots {
+            if self.fresh as usize == self.entries.len() {
+                // There is room: nothing moves.
+                self.entries.push(Entry::UNUSED);
+            }
             self.fresh += 1;
             Some(self.fresh - 1)
         } else {

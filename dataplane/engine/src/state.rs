@@ -43,6 +43,15 @@ impl State {
         Ok(State::with_lists(Lists::new(list_entries)?, connections, Lists::draw_secret()))
     }
 
+    /// As [`State::new`], but memory of the lists' entries is only reserved until [`Lists::populate`].
+    ///
+    /// # Errors
+    /// As [`Lists::new`].
+    pub fn reserve(list_entries: usize, connections: usize) -> Result<State, CapacityError> {
+        let lists = Lists::reserve(list_entries, Lists::draw_secret())?;
+        Ok(State::with_lists(lists, connections, Lists::draw_secret()))
+    }
+
     /// As [`State::new`], with a secret that the caller knows: for tests that must repeat.
     ///
     /// # Errors

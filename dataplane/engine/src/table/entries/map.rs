@@ -43,6 +43,20 @@ impl<T, V> Default for Map<T, V> {
 impl<T: Number, V: Copy + Default + Eq + Hash> Map<T, V> {
     /// A range that ends before it begins covers nothing.
     pub(super) fn build<C: Covering<Value = V>>(ranges: Vec<Range<T, C::Item>>) -> Self {
+        let mut answers = Answers::<T, C>::with_room_for(2 * ranges.len());
+        // Stored entries of one list are so. Then no list of changes is needed, which a start would wait for.
+        if ranges.iter().all(|(first, last, _)| first <= last) && ranges.is_sorted_by(|one, next| one.1 < next.0) {
+            let mut ranges = ranges.into_iter().peekable();
+            while let Some((first, last, item)) = ranges.next() {
+                answers.covering.change(item, true);
+                answers.begin(first);
+                answers.covering.change(item, false);
+                if let Some(end) = last.next().filter(|end| ranges.peek().is_none_or(|(next, ..)| next != end)) {
+                    answers.begin(end);
+                }
+            }
+            return answers.map();
+        }
         let mut changes: Vec<(T, C::Item, bool)> = Vec::with_capacity(2 * ranges.len());
         for (first, last, item) in ranges.into_iter().filter(|(first, last, _)| first <= last) {
             changes.push((first, item, true));
@@ -50,39 +64,67 @@ impl<T: Number, V: Copy + Default + Eq + Hash> Map<T, V> {
         }
         // Not the unstable sort: it would not profit from the order that stored entries come in, one run for each list.
         changes.sort();
-        let (mut starts, mut values) = (Vec::new(), Vec::new());
-        let mut known: HashMap<V, u32> = HashMap::from([(V::default(), 0)]);
-        let mut different = vec![V::default()];
-        let mut recent = [(V::default(), 0); 2];
-        let mut covering = C::default();
         for at_once in changes.chunk_by(|one, other| one.0 == other.0) {
             // An end of one range and the beginning of the next: what it comes to in between is nowhere.
-            at_once.iter().for_each(|(_, item, begins)| covering.change(*item, *begins));
-            let covered = covering.value();
-            // Addresses that are apart take turns with what is between them.
-            let value = match recent.iter().find(|(value, _)| *value == covered) {
-                Some((_, place)) => *place,
-                None => {
-                    let place = *known.entry(covered).or_insert_with_key(|value| {
-                        different.push(*value);
-                        different.len() as u32 - 1
-                    });
-                    recent = [(covered, place), recent[0]];
-                    place
-                }
-            };
-            if values.last().copied().unwrap_or_default() != value {
-                starts.push(at_once[0].0);
-                values.push(value);
-            }
+            at_once.iter().for_each(|(_, item, begins)| answers.covering.change(*item, *begins));
+            answers.begin(at_once[0].0);
         }
-        Map { starts: Tree::over(starts), values: values.into(), different }
+        answers.map()
     }
 
     /// What is so of the address.
     pub(super) fn find(&self, address: T) -> V {
         let value = || self.different.get(*self.values.get(self.starts.find(address)?)? as usize).copied();
         value().unwrap_or_default()
+    }
+}
+
+/// A map while it is built, in the order of addresses.
+struct Answers<T, C: Covering> {
+    covering: C,
+    starts: Vec<T>,
+    values: Vec<u32>,
+    known: HashMap<C::Value, u32>,
+    different: Vec<C::Value>,
+    /// The last two values that were looked up: addresses that are apart take turns with what is between them.
+    recent: [(C::Value, u32); 2],
+}
+
+impl<T: Number, C: Covering> Answers<T, C> {
+    fn with_room_for(starts: usize) -> Self {
+        let none = C::Value::default();
+        Answers {
+            covering: C::default(),
+            starts: Vec::with_capacity(starts),
+            values: Vec::with_capacity(starts),
+            known: HashMap::from([(none, 0)]),
+            different: vec![none],
+            recent: [(none, 0); 2],
+        }
+    }
+
+    /// From this address on the ranges come to what they come to now.
+    fn begin(&mut self, start: T) {
+        let covered = self.covering.value();
+        let value = match self.recent.iter().find(|(value, _)| *value == covered) {
+            Some((_, place)) => *place,
+            None => {
+                let place = *self.known.entry(covered).or_insert_with_key(|value| {
+                    self.different.push(*value);
+                    self.different.len() as u32 - 1
+                });
+                self.recent = [(covered, place), self.recent[0]];
+                place
+            }
+        };
+        if self.values.last().copied().unwrap_or_default() != value {
+            self.starts.push(start);
+            self.values.push(value);
+        }
+    }
+
+    fn map(self) -> Map<T, C::Value> {
+        Map { starts: Tree::over(self.starts), values: self.values.into(), different: self.different }
     }
 }
 
@@ -122,6 +164,29 @@ mod tests {
     }
 
     proptest! {
+        /// Ranges apart from each other, in order, some of them next to each other, up to the last address.
+        #[test]
+        fn ranges_that_are_apart_are_what_they_say(
+            gaps in prop::collection::vec((0..3_u32, 0..3_u32, 0..4_u64), 0..100),
+            to_the_end in any::<bool>(),
+        ) {
+            let (mut ranges, mut next) = (Vec::new(), 0);
+            for (gap, more, item) in gaps {
+                ranges.push((next + gap, next + gap + more, item));
+                next += gap + more + 1;
+            }
+            if to_the_end {
+                ranges.push((u32::MAX - 1, u32::MAX, 9));
+            }
+            let (apart, mut reversed) = (map(&ranges), ranges.clone());
+            reversed.reverse();
+            let changed = map(&reversed);
+            for address in (0..next + 2).chain([u32::MAX - 2, u32::MAX - 1, u32::MAX]) {
+                let sum: u64 = ranges.iter().filter(|(first, last, _)| (*first..=*last).contains(&address)).map(|range| range.2).sum();
+                prop_assert_eq!((apart.find(address), changed.find(address)), (sum, sum));
+            }
+        }
+
         /// Trees of several levels, of both families.
         #[test]
         fn it_says_what_the_ranges_say(
