@@ -96,6 +96,14 @@ impl<P: Clone + Ord> Admission<P> {
         }
     }
 
+    /// Makes a connection the youngest of its activity: it has got on.
+    pub fn renew(&mut self, id: u64) {
+        let since = self.number();
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.since = since;
+        }
+    }
+
     /// Forgets a connection that has ended.
     pub fn remove(&mut self, id: u64) {
         self.connections.remove(&id);

@@ -8,8 +8,7 @@
 //! The file itself is judged by its open descriptor. The way to it is judged from the root on: as long as nobody else can
 //! change what was judged so far, nobody can lead the rest elsewhere.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::input::InputError;
@@ -81,6 +80,8 @@ pub fn open(file: &Path) -> Result<File, InputError> {
 #[cfg(unix)]
 mod unix {
     use std::ffi::OsString;
+    use std::fs;
+    use std::io;
     use std::os::unix::fs::MetadataExt as _;
     use std::path::Component;
 
@@ -160,6 +161,7 @@ mod unix {
 
 #[cfg(all(test, unix))]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 
     use super::*;

@@ -20,6 +20,9 @@ const PIECE: usize = 64 << 10;
 /// How long a peer may ask for nothing. A person who types requests needs a while; control sends its one at once.
 const IDLE_WITHIN: Duration = Duration::from_secs(30);
 
+/// From when on a peer that asks for nothing is idle, and the first to give way.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+
 /// How long a short request may take to arrive. It fits the socket's buffer: only who sends it in parts needs any time.
 const SHORT_WITHIN: Duration = Duration::from_secs(10);
 
@@ -39,6 +42,8 @@ pub(super) struct Connection {
     refused: Option<Refusal>,
     /// Requests answered.
     answered: u64,
+    /// Bytes read and sent.
+    passed: u64,
     wait: Wait,
     /// When it began to wait for that, and requests answered then.
     since: (Duration, u64),
@@ -94,10 +99,13 @@ impl Connection {
             sent: 0,
             refused: None,
             answered: 0,
+            passed: 0,
             wait: Wait::Request,
             since: (now, 0),
         };
         connection.queue(&greeting(None));
+        // At once, so that the peer can ask. A peer that is gone is noticed in its first turn.
+        connection.flush();
         connection
     }
 
@@ -165,7 +173,18 @@ impl Connection {
         if wait != self.wait || self.answered != self.since.1 {
             (self.wait, self.since) = (wait, (now, self.answered));
         }
-        if wait == Wait::Request { Activity::Idle } else { Activity::Transfer }
+        self.activity(now)
+    }
+
+    /// What the connection does. One that has just been let in, or answered, is not idle yet: its peer needs a moment to ask.
+    pub(super) fn activity(&self, now: Duration) -> Activity {
+        let is_idle = self.wait == Wait::Request && now.saturating_sub(self.since.0) > IDLE_AFTER;
+        if is_idle { Activity::Idle } else { Activity::Transfer }
+    }
+
+    /// Bytes that went through the connection: whether it gets on.
+    pub(super) fn progress(&self) -> u64 {
+        self.passed
     }
 
     /// The limit on time that the peer has exceeded, if it has.
@@ -239,6 +258,7 @@ impl Connection {
         // The end of the line may be in this piece: only what stands before it is one request.
         let line = self.received.len() + piece.iter().position(|byte| *byte == b'\n').unwrap_or(piece.len());
         self.received.extend_from_slice(piece);
+        self.passed += piece.len() as u64;
         if line > longest_line(&self.received) {
             return Fill::Refused(Refusal::TooLong);
         }
@@ -258,7 +278,10 @@ impl Connection {
         while self.sent < self.unsent.len() {
             match self.stream.write(&self.unsent[self.sent..]) {
                 Ok(0) => return false,
-                Ok(count) => self.sent += count,
+                Ok(count) => {
+                    self.sent += count;
+                    self.passed += count as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return false,

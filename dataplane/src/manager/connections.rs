@@ -23,9 +23,9 @@ use super::listener::{Caller, Listener};
 /// Connections at once: control has 20 at most, one for each question, and people have tools.
 const LIMITS: Limits = Limits { total: 64, per_peer: 32, reserved: 16 };
 
-/// Peers let in or turned away in one pass. Half of what one user may have, so that each was served once before it can
-/// be the oldest.
-const CALLERS_A_PASS: usize = 16;
+/// Peers let in or turned away in one pass. A quarter of what one user may have, so that each has some passes to ask
+/// before it can be the oldest.
+const CALLERS_A_PASS: usize = 8;
 
 /// How long one pass serves requests. Housekeeping is due ten times a second.
 const PASS: Duration = Duration::from_millis(50);
@@ -109,6 +109,7 @@ impl Connections {
             let Some(room) = self.room(id) else { continue };
             let Some(peer) = self.open.get_mut(&id) else { continue };
             peer.is_ready = false;
+            let before = peer.connection.progress();
             let refusals = &self.refusals;
             let turn = peer.connection.turn(room, now + PASS, |refusal| tell(refusals, refusal, None), &mut answer);
             match turn {
@@ -123,6 +124,9 @@ impl Connections {
             if let Some(peer) = self.open.get_mut(&id) {
                 let activity = peer.connection.note(self.clock);
                 self.admission.set(id, if turn == Turn::More { Activity::Transfer } else { activity });
+                if peer.connection.progress() > before {
+                    self.admission.renew(id);
+                }
             }
         }
     }
@@ -177,11 +181,15 @@ impl Connections {
             return;
         }
         self.open.insert(id, Peer { connection, privileged, is_ready: false });
+        self.admission.set(id, Activity::Transfer);
         self.make_ready(id);
     }
 
-    /// Closes those that took too long.
+    /// Closes those that took too long, and notes who is idle by now.
     pub(super) fn expire(&mut self) {
+        for (id, peer) in &self.open {
+            self.admission.set(*id, peer.connection.activity(self.clock));
+        }
         let expired = self.open.iter().filter(|(_, peer)| !peer.is_ready);
         let expired = expired.filter_map(|(id, peer)| Some((*id, peer.connection.expired(self.clock)?)));
         for (id, refusal) in expired.collect::<Vec<_>>() {
