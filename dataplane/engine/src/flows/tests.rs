@@ -93,12 +93,13 @@ fn workers_share_a_connection_and_lose_no_byte_of_it() {
 fn the_connections_of_an_address_are_counted_and_its_oldest_and_newest_shown() {
     let flows = Flows::new(1000, [1, 2]);
     for number in 0..20 {
-        sees(&flows, number, false, at(u64::from(number)));
+        sees(&flows, number, false, at(3 * u64::from(number)));
     }
-    sees(&flows, 19, true, at(19));
+    let now = at(57);
+    sees(&flows, 19, true, now);
     let ends = |flows: &[AddressFlow]| flows.iter().map(|flow| flow.originator.0).collect::<Vec<_>>();
-    let of_server = flows.of(SERVER, 3, at(19));
-    // Those of the first ten seconds were not answered, and are forgotten.
+    let of_server = flows.of(SERVER, 3, now);
+    // The first ones were not answered, and are forgotten.
     let known = of_server.count;
     assert!((10..20).contains(&known), "{known}");
     let first = 20 - known as u32;
@@ -106,8 +107,8 @@ fn the_connections_of_an_address_are_counted_and_its_oldest_and_newest_shown() {
     assert_eq!(ends(&of_server.newest), [client(19), client(18), client(17)]);
     let AddressFlow { responder, state, protocol, expiry, .. } = of_server.newest[0];
     assert_eq!((responder, state, protocol), ((SERVER, 53), ConnectionState::Established, protocol::UDP));
-    assert!(expiry > at(19));
-    let of_client = flows.of(client(19), 3, at(19));
+    assert!(expiry > now);
+    let of_client = flows.of(client(19), 3, now);
     assert_eq!((of_client.count, of_client.oldest.len(), of_client.newest.len()), (1, 1, 0), "each is shown once");
-    assert_eq!(flows.of(client(50), 3, at(19)), AddressFlows::default());
+    assert_eq!(flows.of(client(50), 3, now), AddressFlows::default());
 }
