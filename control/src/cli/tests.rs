@@ -59,7 +59,9 @@ fn frame(text: &str) -> Vec<u8> {
 
 /// The knocks of `two-ports.rsc`, with ARP, an answer from inside, and a packet behind the door's closing.
 fn knocks() -> Vec<(u32, u32, Vec<u8>)> {
-    let arp = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 0x08, 0x06], &[0; 28]].concat();
+    let mac = [2, 0, 0, 0, 0, 1];
+    let (request, ends) = ([0, 1, 8, 0, 6, 4, 0, 1], [198, 51, 100, 7, 0, 0, 0, 0, 0, 0, 203, 0, 113, 5]);
+    let arp = [&[0xff; 6][..], &mac, &[0x08, 0x06], &request, &mac, &ends].concat();
     let at = |seconds: u32, text: &str| (1_700_000_000 + seconds, 7, frame(text));
     vec![
         (1_700_000_000, 1, arp),

@@ -14,6 +14,7 @@
 use std::net::IpAddr;
 
 use knockplane_policy::eval::limits::Random;
+use knockplane_policy::frames::FrameClass;
 use knockplane_policy::packet::{FragmentPart, Packet, Side};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::ConnectionState;
@@ -142,7 +143,7 @@ impl Decider {
                         decision
                     }
                 }
-                Err(reason) => unseen(*reason, context.table),
+                Err(reason) => unseen(*reason, side, frame, || arrived(decided), context),
             };
             decided += 1;
         }
@@ -267,8 +268,14 @@ impl Walk<'_> {
 }
 
 /// What happens to a frame that rules cannot see.
-fn unseen(reason: Reason, table: &Table) -> Decision {
-    Decision { verdict: table.settings().frames.verdict(reason).unwrap_or(Verdict::Drop), reason }
+#[cold]
+fn unseen(reason: Reason, side: Side, frame: &[u8], now: impl FnOnce() -> Time, context: Context<'_>) -> Decision {
+    let Some(class) = FrameClass::of(reason) else { return Decision { verdict: Verdict::Drop, reason } };
+    let Context { table, state, .. } = context;
+    let frame = headers::class_frame(side, class, frame);
+    let admits = || state.admits_frame(class, side, table.settings().frames.rate, now());
+    let (verdict, reason) = table.settings().judge_frame(&frame, admits);
+    Decision { verdict, reason }
 }
 
 /// Packets of one batch that look the same to the rules, one behind the other, as bursts of a flow and floods are: what
