@@ -8,6 +8,7 @@
 //! | `doors.rs`     | what opens a door and what does not: real knocks, real scans; what is told of doors; reloads |
 //! | `answers.rs`   | what rules do besides letting pass and dropping: answers, tarpits, connections, the log |
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
+//! | `frames.rs`    | what passes without a rule: ARP, neighbour discovery, router advertisements |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
 //! | `judge/`       | the same packets under the same rules, judged by the kernel's nftables |
@@ -20,6 +21,7 @@ mod answers;
 mod dice;
 mod doors;
 mod end;
+mod frames;
 mod judge;
 mod knocks;
 mod nonsense;
