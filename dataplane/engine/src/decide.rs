@@ -269,6 +269,7 @@ impl Walk<'_> {
 
 /// What happens to a frame that rules cannot see.
 #[cold]
+#[inline(never)]
 fn unseen(reason: Reason, side: Side, frame: &[u8], now: impl FnOnce() -> Time, context: Context<'_>) -> Decision {
     let Some(class) = FrameClass::of(reason) else { return Decision { verdict: Verdict::Drop, reason } };
     let Context { table, state, .. } = context;

@@ -81,8 +81,7 @@ pub fn read(side: Side, frame: &[u8], max_frame: usize) -> Result<Packet<'_>, Re
         EtherType::IPV6 => ipv6::read(side, frame, payload),
         // Not before IP: whoever lets bridges talk must not let IP by the rules under the bridges' address.
         _ if [d0, d1, d2, d3, d4, d5] == BRIDGE_GROUP => Err(Reason::SpanningTree),
-        EtherType::ARP if arp::is_well_formed(header, payload) => Err(Reason::Arp),
-        EtherType::ARP => Err(Reason::ArpMalformed),
+        EtherType::ARP => Err(arp::reason(header, payload)),
         ethertype::SLOW_PROTOCOLS => Err(Reason::Lacp),
         ethertype::EAPOL => Err(Reason::Eapol),
         ethertype::LLDP => Err(Reason::Lldp),

@@ -17,6 +17,8 @@
 
 use std::net::Ipv4Addr;
 
+use knockplane_policy::reason::Reason;
+
 use super::{BROADCAST, ETHERNET_LENGTH, Mac, is_group, is_station};
 
 /// Bytes of the packet.
@@ -28,8 +30,17 @@ const MAX_PADDED: usize = 46;
 const REQUEST: u16 = 1;
 const REPLY: u16 = 2;
 
-/// Whether this is a request or reply as hosts send them. `payload` is everything behind the type.
-pub(super) fn is_well_formed(ethernet: &[u8; ETHERNET_LENGTH], payload: &[u8]) -> bool {
+/// The reason of the frame's class, or that it is malformed. `payload` is everything behind the type.
+///
+/// Not in line: packets would pay for its registers.
+#[cold]
+#[inline(never)]
+pub(super) fn reason(ethernet: &[u8; ETHERNET_LENGTH], payload: &[u8]) -> Reason {
+    if is_well_formed(ethernet, payload) { Reason::Arp } else { Reason::ArpMalformed }
+}
+
+/// Whether this is a request or reply as hosts send them.
+fn is_well_formed(ethernet: &[u8; ETHERNET_LENGTH], payload: &[u8]) -> bool {
     let Some(packet) = payload.first_chunk().map(Packet) else { return false };
     let (destination, source) = super::macs(ethernet);
     payload.len() <= MAX_PADDED

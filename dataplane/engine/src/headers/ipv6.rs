@@ -61,6 +61,7 @@ fn is_neighbour_discovery((kind, _): (u8, u8)) -> bool {
 /// The reason of the message's class. One that is not well-formed, or stands behind extension headers, or in front of
 /// anything, is refused here and not left to the rules: no sender has a good reason for it.
 #[cold]
+#[inline(never)]
 fn neighbour_discovery(frame: &[u8], bytes: &[u8], message: &[u8]) -> Reason {
     let class = || {
         let header = Header(bytes.first_chunk()?);
