@@ -120,9 +120,8 @@ impl Settings {
     /// `protect` that cannot tell inside from outside does not count: the whole address space, and link-local networks,
     /// which both sides share.
     fn is_inside_alone(&self, address: IpAddr) -> bool {
-        let covers = |nets: &[IpNet], counts: fn(&IpNet) -> bool| {
-            nets.iter().any(|net| counts(net) && net.contains(&address))
-        };
+        let covers =
+            |nets: &[IpNet], counts: fn(&IpNet) -> bool| nets.iter().any(|net| counts(net) && net.contains(&address));
         covers(&self.protect, tells_sides_apart) && !covers(&self.frames.outside_addresses, |_| true)
     }
 }

@@ -220,7 +220,8 @@ fn what_no_neighbour_sends_does_not_arrive_and_what_neighbours_send_does() {
 
 #[test]
 fn a_claim_from_outside_changes_no_neighbour_of_the_inside() {
-    let protect = format!("[policy]\nprotect = [\"{SERVER}/32\", \"10.77.0.9/32\", \"{SERVER6}/128\", \"fd77::9/128\"]\n");
+    let protect =
+        format!("[policy]\nprotect = [\"{SERVER}/32\", \"10.77.0.9/32\", \"{SERVER6}/128\", \"fd77::9/128\"]\n");
     with(&closed(&protect), |topology, filter| {
         topology.add_ipv6().expect("IPv6");
         // The kernel would otherwise believe nobody for a second after a change.

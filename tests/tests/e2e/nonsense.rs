@@ -6,7 +6,7 @@ use knockplane_policy::packet::Side;
 use knockplane_tests::{CLIENT, FilterOptions, Topology};
 
 use crate::dice::Dice;
-use crate::end::{End, EXPERIMENTS_PASS, LOCAL_EXPERIMENT};
+use crate::end::{EXPERIMENTS_PASS, End, LOCAL_EXPERIMENT};
 use crate::scene::{eventually, with_queues};
 
 /// Every kind of answer, memory and way through.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use etherparse::EtherType;
-use knockplane_policy::frames::{ClassFrame, Claims, FrameClass};
+use knockplane_policy::frames::{Claims, ClassFrame, FrameClass};
 use knockplane_policy::packet::Side;
 
 use super::{ETHERNET_LENGTH, arp, discovery, untag};
@@ -46,5 +46,8 @@ fn claims_of_discovery(packet: &[u8]) -> Option<Claims> {
         == Some(discovery::Kind::NeighbourSolicitation)
         && !source.is_unspecified();
     let target = target.filter(|_| !is_question);
-    Some([Some(source).filter(|source| !source.is_unspecified()), target, destination].map(|claim| claim.map(IpAddr::V6)))
+    Some(
+        [Some(source).filter(|source| !source.is_unspecified()), target, destination]
+            .map(|claim| claim.map(IpAddr::V6)),
+    )
 }

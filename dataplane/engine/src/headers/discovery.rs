@@ -216,7 +216,9 @@ pub(super) fn targets(message: &[u8]) -> [Option<Ipv6Addr>; 2] {
     let kind = message.first().and_then(|kind| Kind::of(*kind));
     let fixed = kind.and_then(|kind| message.get(..kind.fixed_length()));
     match (kind, fixed) {
-        (Some(Kind::NeighbourSolicitation | Kind::NeighbourAdvertisement), Some(fixed)) => [Some(address(fixed, 8)), None],
+        (Some(Kind::NeighbourSolicitation | Kind::NeighbourAdvertisement), Some(fixed)) => {
+            [Some(address(fixed, 8)), None]
+        }
         (Some(Kind::Redirect), Some(fixed)) => [Some(address(fixed, 8)), Some(address(fixed, 24))],
         _ => [None; 2],
     }

@@ -131,7 +131,9 @@ impl<'de> Deserialize<'de> for SideChoice {
             type Value = SideChoice;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"accept\", \"drop\" or a choice for each side, as { outside = \"drop\", inside = \"accept\" }")
+                f.write_str(
+                    "\"accept\", \"drop\" or a choice for each side, as { outside = \"drop\", inside = \"accept\" }",
+                )
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<SideChoice, E> {
@@ -272,7 +274,10 @@ mod tests {
         assert_eq!(classes.arp, SideChoice::both(Choice::Drop));
         assert_eq!(classes.choice(FrameClass::Lldp, Side::Inside), Choice::Accept);
         assert_eq!(classes.choice(FrameClass::Lldp, Side::Outside), Choice::Drop);
-        assert_eq!(FrameClasses { arp: FrameClasses::default().arp, lldp: classes.eapol, ..classes }, read("").unwrap());
+        assert_eq!(
+            FrameClasses { arp: FrameClasses::default().arp, lldp: classes.eapol, ..classes },
+            read("").unwrap()
+        );
     }
 
     #[test]
@@ -290,7 +295,10 @@ mod tests {
                     outside-addresses = [\"192.0.2.1/32\"]";
         for classes in [FrameClasses::default(), read(text).unwrap()] {
             assert_eq!(read(&toml::to_string(&classes).unwrap()).unwrap(), classes);
-            assert_eq!(serde_json::from_str::<FrameClasses>(&serde_json::to_string(&classes).unwrap()).unwrap(), classes);
+            assert_eq!(
+                serde_json::from_str::<FrameClasses>(&serde_json::to_string(&classes).unwrap()).unwrap(),
+                classes
+            );
         }
     }
 

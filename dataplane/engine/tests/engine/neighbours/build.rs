@@ -52,7 +52,8 @@ impl Arp {
 
     pub(crate) fn frame(&self) -> Vec<u8> {
         let tags = self.tags.concat();
-        let head = [&self.to[..], &self.from, &tags, &[0x08, 0x06], &self.types, &self.operation.to_be_bytes()].concat();
+        let head =
+            [&self.to[..], &self.from, &tags, &[0x08, 0x06], &self.types, &self.operation.to_be_bytes()].concat();
         let [sender, target] = [self.sender, self.target].map(|(mac, address)| [&mac[..], &address.octets()].concat());
         [head, sender, target, self.padding.clone()].concat()
     }
@@ -108,7 +109,8 @@ impl Discovery {
 
     /// A default router for half an hour, and a prefix.
     pub(crate) fn router_advertisement(source: &str) -> Discovery {
-        let prefix = [&[3, 4, 64, 0xc0][..], &[0, 0, 7, 8, 0, 0, 7, 8, 0, 0, 0, 0], &v6("2001:db8::").octets()].concat();
+        let prefix =
+            [&[3, 4, 64, 0xc0][..], &[0, 0, 7, 8, 0, 0, 7, 8, 0, 0, 0, 0], &v6("2001:db8::").octets()].concat();
         let options = [link_layer(1, OUTSIDE_MAC), vec![5, 1, 0, 0, 0, 0, 5, 0xdc], prefix].concat();
         Discovery::new(source, v6("ff02::1"), 134, &[&[64, 0, 7, 8], &[0; 8]], &options)
     }

@@ -8,7 +8,7 @@ use knockplane_policy::frames::FrameClass;
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, Condition, Rule, RuleSet};
-use knockplane_policy::settings::{Choice, ChainDefaults, FrameClasses, FrameRate, Settings, SideChoice};
+use knockplane_policy::settings::{ChainDefaults, Choice, FrameClasses, FrameRate, Settings, SideChoice};
 use knockplane_policy::time::Time;
 
 use super::build::{Arp, Discovery, v6};
@@ -59,7 +59,8 @@ fn router_advertisements_and_redirects_pass_from_inside_alone_unless_settings_sa
 fn no_rule_lets_malformed_neighbour_discovery_in() {
     let accept = |family, conditions| Rule { family, ..rule("input", conditions, Action::Accept) };
     let icmpv6 = vec![Condition::Protocol(58)];
-    let rules = rule_set(vec![accept(Family::Ipv6, icmpv6), accept(Family::Ipv6, vec![]), accept(Family::Ipv4, vec![])]);
+    let rules =
+        rule_set(vec![accept(Family::Ipv6, icmpv6), accept(Family::Ipv6, vec![]), accept(Family::Ipv4, vec![])]);
     let open = ChainDefaults { input: Choice::Accept, forward: Choice::Accept, output: Choice::Accept };
     let mut engine = Engine::new(rules, &Settings { chain_default: open, ..Settings::default() });
     let solicitation = Discovery::solicitation(CLIENT, SERVER);
@@ -116,7 +117,11 @@ fn the_outside_claims_no_protected_address() {
     for (frame, reason) in &claims {
         assert_eq!(decide(&settings, Side::Outside, frame), (Verdict::Drop, *reason), "{frame:02x?}");
         assert_eq!(decide(&settings, Side::Inside, frame).0, Verdict::Forward, "{frame:02x?}");
-        assert_eq!(decide(&Settings::default(), Side::Outside, frame).0, Verdict::Forward, "nothing is known to be inside");
+        assert_eq!(
+            decide(&Settings::default(), Side::Outside, frame).0,
+            Verdict::Forward,
+            "nothing is known to be inside"
+        );
     }
     let mut open = settings.clone();
     open.frames.router_advertisement = SideChoice::both(Choice::Accept);

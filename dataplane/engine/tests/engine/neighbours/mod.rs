@@ -114,7 +114,9 @@ fn messages() -> Vec<(Discovery, Reason)> {
         Discovery::solicitation(CLIENT, SERVER),
         Discovery::solicitation("::", CLIENT),
         // Whether a neighbour is still there.
-        with(&Discovery::solicitation(CLIENT, SERVER), |message| (message.to, message.destination) = (INSIDE_MAC, v6(SERVER))),
+        with(&Discovery::solicitation(CLIENT, SERVER), |message| {
+            (message.to, message.destination) = (INSIDE_MAC, v6(SERVER))
+        }),
         Discovery::advertisement(CLIENT, SERVER, CLIENT),
         Discovery::advertisement(CLIENT, "ff02::1", CLIENT),
         // Tells routers of a new address.
@@ -154,7 +156,8 @@ fn neighbour_discovery_that_hosts_send_has_its_class() {
 fn what_no_message_has_is_malformed_in_each_of_them() {
     for (message, _) in messages() {
         let option = |bytes: &[u8]| with(&message, |message| message.options.extend(bytes));
-        let extension = |number: u8, bytes: &[u8]| with(&message, |message| message.extensions = (number, bytes.to_vec()));
+        let extension =
+            |number: u8, bytes: &[u8]| with(&message, |message| message.extensions = (number, bytes.to_vec()));
         let changed = [
             with(&message, |message| message.hop_limit = 254),
             with(&message, |message| message.hop_limit = 64),
@@ -280,10 +283,19 @@ fn fragments_and_other_messages_of_icmpv6() {
         message.extensions = (44, vec![60, 0, 0, 1, 0, 0, 0, 1]);
         (message.kind, message.code) = (58, 5);
     });
-    assert!(reason(&hidden.frame()).is_some_and(|reason| !reason.may_forward()), "the header chain ends in the fragment");
+    assert!(
+        reason(&hidden.frame()).is_some_and(|reason| !reason.may_forward()),
+        "the header chain ends in the fragment"
+    );
     // Multicast listeners, echo, inverse discovery: packets for rules.
     for kind in [128, 130, 131, 132, 138, 141, 143] {
         assert_eq!(reason(&with(&solicitation, |message| message.kind = kind).frame()), None, "type {kind}");
     }
-    assert_eq!(reason(&with(&solicitation, |message| (message.kind, message.fixed, message.options) = (135, vec![], vec![])).frame()), Some(Reason::TransportTruncated));
+    assert_eq!(
+        reason(
+            &with(&solicitation, |message| (message.kind, message.fixed, message.options) = (135, vec![], vec![]))
+                .frame()
+        ),
+        Some(Reason::TransportTruncated)
+    );
 }

@@ -46,7 +46,8 @@ fn mac() -> impl Strategy<Value = Mac> {
 }
 
 pub(crate) fn arp() -> impl Strategy<Value = Arp> {
-    let ends = (mostly(BROADCAST, vec![INSIDE_MAC, [1, 0, 0x5e, 0, 0, 1]]), mostly(OUTSIDE_MAC, vec![[0; 6], BROADCAST]));
+    let ends =
+        (mostly(BROADCAST, vec![INSIDE_MAC, [1, 0, 0x5e, 0, 0, 1]]), mostly(OUTSIDE_MAC, vec![[0; 6], BROADCAST]));
     let types = mostly([0, 1, 8, 0, 6, 4], vec![[0, 6, 8, 0, 6, 4], [0, 1, 0x86, 0xdd, 6, 4], [0, 1, 8, 0, 8, 4]]);
     let operation = prop_oneof![12 => 1..=2_u16, 1 => any::<u16>()];
     let sender_mac = prop_oneof![12 => Just(None), 1 => mac().prop_map(Some)];
@@ -89,17 +90,29 @@ pub(crate) fn discovery() -> impl Strategy<Value = Discovery> {
     ]);
     let rarely = |strategy: BoxedStrategy<Ipv6Addr>| prop_oneof![10 => Just(None), 1 => strategy.prop_map(Some)];
     let addresses = (rarely(ipv6().boxed()), rarely(ipv6().boxed()), rarely(ipv6().boxed()));
-    let ethernet = (prop_oneof![10 => Just(None), 1 => mac().prop_map(Some)], mostly(OUTSIDE_MAC, vec![[0; 6], BROADCAST]));
+    let ethernet =
+        (prop_oneof![10 => Just(None), 1 => mac().prop_map(Some)], mostly(OUTSIDE_MAC, vec![[0; 6], BROADCAST]));
     let fields = (mostly(255, vec![0_u8, 64, 254]), mostly(0, vec![1_u8, 255]), mostly(0, vec![1_u16, 0x100, 0xffff]));
     let reserved = prop_oneof![10 => Just(None), 1 => (0..4_usize, any::<u8>()).prop_map(Some)];
     let options = prop_oneof![3 => Just(None), 4 => prop::collection::vec(option(), 0..4).prop_map(Some)];
     let extensions = mostly(
         (58, vec![]),
-        vec![(0, vec![58, 0, 5, 2, 0, 0, 1, 0]), (44, vec![58, 0, 0, 0, 0, 0, 0, 1]), (60, vec![58, 0, 1, 4, 0, 0, 0, 0])],
+        vec![
+            (0, vec![58, 0, 5, 2, 0, 0, 1, 0]),
+            (44, vec![58, 0, 0, 0, 0, 0, 0, 1]),
+            (60, vec![58, 0, 1, 4, 0, 0, 0, 0]),
+        ],
     );
     let behind = mostly(0_usize, vec![1, 2, 18, 300]);
     ((message, tags(), addresses, ethernet), fields, reserved, options, extensions, behind).prop_map(
-        |((message, tags, (source, destination, target), (to, from)), fields, reserved, options, extensions, behind)| {
+        |(
+            (message, tags, (source, destination, target), (to, from)),
+            fields,
+            reserved,
+            options,
+            extensions,
+            behind,
+        )| {
             let mut changed = Discovery { tags, from, extensions, behind: vec![0; behind], ..message };
             (changed.hop_limit, changed.code, changed.checksum_error) = fields;
             changed.source = source.unwrap_or(changed.source);
@@ -169,9 +182,7 @@ fn mac_at(frame: &[u8], at: usize) -> Mac {
 /// What a frame that is certainly ARP or neighbour discovery should be; none if it is anything else.
 fn expected(frame: &[u8]) -> Option<Reason> {
     match layers(frame)? {
-        (0x0806, at) => {
-            Some(if arp_is_valid(frame, &frame[at..]) { Reason::Arp } else { Reason::ArpMalformed })
-        }
+        (0x0806, at) => Some(if arp_is_valid(frame, &frame[at..]) { Reason::Arp } else { Reason::ArpMalformed }),
         (0x86dd, at) => discovery_class(frame, &frame[at..]),
         _ => None,
     }
@@ -254,7 +265,8 @@ fn discovery_is_valid(frame: &[u8], ip: &Ipv6Packet<&[u8]>, message: &[u8]) -> b
             as_it_should && to_it && unicast(target_addr) && zero(4, 0xff)
         }
         NdiscRepr::NeighborAdvert { flags, target_addr, .. } => {
-            let groups: &[&str] = if flags.contains(NdiscNeighborFlags::SOLICITED) { &[] } else { &["ff02::1", "ff02::2"] };
+            let groups: &[&str] =
+                if flags.contains(NdiscNeighborFlags::SOLICITED) { &[] } else { &["ff02::1", "ff02::2"] };
             unicast(source) && unicast(target_addr) && to_all(groups) && zero(4, 0x1f)
         }
         NdiscRepr::Redirect { target_addr, dest_addr, .. } => {
@@ -316,7 +328,10 @@ fn compare(name: &str, times: u32, frames: impl Strategy<Value = Vec<u8>>) {
     println!("{name}: {well_formed} well-formed, {refused} refused, in {:?}", begin.elapsed());
     outcome.unwrap_or_else(|error| panic!("{name}: {error}"));
     let least = u64::from(times / 20);
-    assert!(well_formed > least && refused > least, "{name}: {well_formed} well-formed, {refused} refused: too one-sided");
+    assert!(
+        well_formed > least && refused > least,
+        "{name}: {well_formed} well-formed, {refused} refused: too one-sided"
+    );
 }
 
 #[test]
