@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use knockplane_engine::headers;
 use knockplane_policy::eval::{Evaluation, Evaluator, Outcome, Tried};
+use knockplane_policy::frames::FrameClass;
 use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rsc::wording;
@@ -144,8 +145,8 @@ impl<'r> Bench<'r> {
                 Judged { verdict, reason, matched, chain, ip_length, packet: Some(packet::summary(&packet)), from }
             }
             Err(reason) => {
-                let verdict = self.unseen(reason);
                 let (from, matched) = (from(None), Vec::new());
+                let (verdict, reason) = self.unseen(from, reason, frame);
                 Judged { verdict, reason, matched, chain: None, ip_length: 0, packet: None, from }
             }
         }
@@ -156,14 +157,16 @@ impl<'r> Bench<'r> {
         let packet = match read(frame, &from) {
             Ok(packet) => packet,
             Err(reason) => {
+                let from = from(None);
+                let (verdict, reason) = self.unseen(from, reason, frame);
                 return Explained {
                     packet: None,
-                    from: from(None),
+                    from,
                     chain: None,
                     rules: Vec::new(),
                     logged: Vec::new(),
                     replies: Vec::new(),
-                    verdict: self.unseen(reason),
+                    verdict,
                     reason,
                     decided_by: None,
                 };
@@ -192,8 +195,12 @@ impl<'r> Bench<'r> {
         live.map(|(list, address, left)| Held { list, address, time_left: left.map(format_duration) }).collect()
     }
 
-    fn unseen(&self, reason: Reason) -> Verdict {
-        self.settings.frames.verdict(reason).unwrap_or(Verdict::Drop)
+    /// Decides about a frame that rules cannot see, for this reason.
+    fn unseen(&mut self, side: Side, reason: Reason, frame: &[u8]) -> (Verdict, Reason) {
+        match FrameClass::of(reason) {
+            Some(class) => self.evaluator.evaluate_frame(&headers::class_frame(side, class, frame), self.now),
+            None => (Verdict::Drop, reason),
+        }
     }
 
     fn step(&self, tried: Tried) -> Step {

@@ -59,7 +59,9 @@ fn frame(text: &str) -> Vec<u8> {
 
 /// The knocks of `two-ports.rsc`, with ARP, an answer from inside, and a packet behind the door's closing.
 fn knocks() -> Vec<(u32, u32, Vec<u8>)> {
-    let arp = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 0x08, 0x06], &[0; 28]].concat();
+    let mac = [2, 0, 0, 0, 0, 1];
+    let (request, ends) = ([0, 1, 8, 0, 6, 4, 0, 1], [198, 51, 100, 7, 0, 0, 0, 0, 0, 0, 203, 0, 113, 5]);
+    let arp = [&[0xff; 6][..], &mac, &[0x08, 0x06], &request, &mac, &ends].concat();
     let at = |seconds: u32, text: &str| (1_700_000_000 + seconds, 7, frame(text));
     vec![
         (1_700_000_000, 1, arp),
@@ -141,6 +143,32 @@ fn a_capture_is_replayed_by_its_own_clock() {
     assert!(replay(&["--summary"]).ends_with("6 packets: 3 forwarded, 3 dropped\n"), "{}", replay(&[]));
     let all = ["--in-list", "secured=192.0.2.1", "--summary", "--inside", "203.0.113.0/24"];
     assert!(replay(&all).ends_with("6 packets: 5 forwarded, 1 dropped\n"), "{}", replay(&all));
+}
+
+#[test]
+fn frames_of_a_class_are_replayed_with_their_settings() {
+    let (_, _, arp) = knocks().swap_remove(0);
+    let padded = [&arp[..], b"a message inwards!"].concat();
+    let hop_limit = frame("icmpv6 135 fe80::7 > 2001:db8::5");
+    let capture = [arp.clone(), arp.clone(), arp, padded, hop_limit];
+    let capture: Vec<_> = (0..).zip(capture).map(|(fraction, frame)| (1_700_000_000, fraction, frame)).collect();
+    let capture = Kept::new(&sample::pcap(false, false, 1, &borrowed(&capture)));
+    let dataplane = "[dataplane]\noutside = \"a\"\ninside = \"b\"\nrules = \"r\"\n";
+    let reasons = |settings: &str| -> Vec<String> {
+        let kept = Kept::new(format!("{dataplane}{settings}").as_bytes());
+        let (file, settings) = (capture.path("file"), kept.path("file"));
+        let rules = config("two-ports.rsc");
+        let text = knockctl(&["--json", "replay", "--rules", &rules, "--config", &settings, "--pcap", &file]).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let packets = report["packets"].as_array().unwrap();
+        packets.iter().map(|packet| format!("{} {}", packet["verdict"], packet["reason"]).replace('"', "")).collect()
+    };
+    let malformed = ["drop arp-malformed", "drop neighbour-discovery-malformed"];
+    assert_eq!(reasons(""), [["forward arp"; 3].as_slice(), &malformed].concat());
+    let limited = reasons("[policy.frames]\nrate = 2\n");
+    assert_eq!(limited[..3], ["forward arp", "forward arp", "drop frame-class-rate"]);
+    let claims = reasons("[policy]\nprotect = [\"198.51.100.0/24\"]\n");
+    assert_eq!(claims[..3], ["drop arp-claim"; 3]);
 }
 
 #[test]

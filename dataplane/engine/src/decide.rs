@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use knockplane_policy::eval::limits::Random;
+use knockplane_policy::frames::FrameClass;
 use knockplane_policy::packet::{FragmentPart, Packet, Side};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::ConnectionState;
@@ -160,7 +161,7 @@ impl Decider {
                     }
                 }
                 Err(reason) => {
-                    let decision = unseen(*reason, context.table);
+                    let decision = unseen(*reason, side, frame, || arrived(decided), context);
                     record_unseen(&mut self.memory.recorder, side, frame, decision, || arrived(decided));
                     decision
                 }
@@ -292,8 +293,15 @@ impl Walk<'_> {
 }
 
 /// What happens to a frame that rules cannot see.
-fn unseen(reason: Reason, table: &Table) -> Decision {
-    Decision { verdict: table.settings().frames.verdict(reason).unwrap_or(Verdict::Drop), reason }
+#[cold]
+#[inline(never)]
+fn unseen(reason: Reason, side: Side, frame: &[u8], now: impl FnOnce() -> Time, context: Context<'_>) -> Decision {
+    let Some(class) = FrameClass::of(reason) else { return Decision { verdict: Verdict::Drop, reason } };
+    let Context { table, state, .. } = context;
+    let frame = headers::class_frame(side, class, frame);
+    let admits = || state.admits_frame(class, side, table.settings().frames.rate, now());
+    let (verdict, reason) = table.settings().judge_frame(&frame, admits);
+    Decision { verdict, reason }
 }
 
 /// Records a packet that was dropped and is of no run; `last` is the last rule that matched.

@@ -11,6 +11,9 @@
 //! Order: the frame's length, Ethernet and at most two VLAN tags; then IP, its fragments and extension headers; then
 //! TCP, UDP or ICMP. Each header's length is checked once, after that its fields are read by name. Nothing is copied.
 //!
+//! Two protocols that rules do not see are read to their end, because they pass without a rule: ARP and IPv6 neighbour
+//! discovery. What is not well-formed of them has no class, and neither a setting nor a rule lets it pass.
+//!
 //! Promise: a packet is returned only if every length in its headers agrees with the frame, so that a host behind the
 //! filter cannot read other ports or another payload out of it than the rules did. Whatever is in doubt is refused with
 //! a reason. Any bytes give an answer; none panics.
@@ -18,6 +21,9 @@
 //! Hand-written, because the slices of etherparse keep what rules never ask for; measured: see bench. Etherparse is the
 //! oracle these readers are tested against.
 
+mod arp;
+mod classes;
+mod discovery;
 mod ipv4;
 mod ipv6;
 mod transport;
@@ -27,6 +33,8 @@ use std::net::IpAddr;
 use etherparse::EtherType;
 use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::reason::Reason;
+
+pub use self::classes::class_frame;
 
 /// Bytes of an Ethernet header without tags.
 pub const ETHERNET_LENGTH: usize = 14;
@@ -57,9 +65,11 @@ const BRIDGE_GROUP: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x00];
 /// What rules can see of a frame that came in on this side.
 ///
 /// # Errors
-/// Why rules cannot see it: its class, if it is not IP ([`FrameClasses::verdict`] decides), or what is wrong with it.
+/// Why rules cannot see it: the reason of its [`FrameClass`], about which [`Settings::judge_frame`] decides, or what is
+/// wrong with it.
 ///
-/// [`FrameClasses::verdict`]: knockplane_policy::settings::FrameClasses::verdict
+/// [`FrameClass`]: knockplane_policy::frames::FrameClass
+/// [`Settings::judge_frame`]: knockplane_policy::settings::Settings::judge_frame
 #[inline]
 pub fn read(side: Side, frame: &[u8], max_frame: usize) -> Result<Packet<'_>, Reason> {
     if frame.len() > max_frame {
@@ -73,7 +83,7 @@ pub fn read(side: Side, frame: &[u8], max_frame: usize) -> Result<Packet<'_>, Re
         EtherType::IPV6 => ipv6::read(side, frame, payload),
         // Not before IP: whoever lets bridges talk must not let IP by the rules under the bridges' address.
         _ if [d0, d1, d2, d3, d4, d5] == BRIDGE_GROUP => Err(Reason::SpanningTree),
-        EtherType::ARP => Err(Reason::Arp),
+        EtherType::ARP => Err(arp::reason(header, payload)),
         ethertype::SLOW_PROTOCOLS => Err(Reason::Lacp),
         ethertype::EAPOL => Err(Reason::Eapol),
         ethertype::LLDP => Err(Reason::Lldp),
@@ -92,6 +102,27 @@ pub fn source(frame: &[u8]) -> Option<IpAddr> {
         EtherType::IPV6 => Some(IpAddr::from(*payload.get(8..24)?.first_chunk::<16>()?)),
         _ => None,
     }
+}
+
+/// An Ethernet address.
+type Mac = [u8; 6];
+
+const BROADCAST: Mac = [0xff; 6];
+
+/// Destination and source.
+fn macs(header: &[u8; ETHERNET_LENGTH]) -> (Mac, Mac) {
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, ..] = *header;
+    ([d0, d1, d2, d3, d4, d5], [s0, s1, s2, s3, s4, s5])
+}
+
+/// Whether the address is of a group of stations. Source: IEEE 802.3, 3.2.3.
+fn is_group(mac: Mac) -> bool {
+    mac[0] & 1 == 1
+}
+
+/// Whether a station can have this address.
+fn is_station(mac: Mac) -> bool {
+    !is_group(mac) && mac != [0; 6]
 }
 
 /// What is behind the VLAN tags: the ethertype and its payload.
@@ -134,7 +165,7 @@ mod tests {
     fn frames_that_are_not_ip_have_their_class() {
         let host = [2, 0, 0, 0, 0, 1];
         let cases: [(&[u8], Reason); 12] = [
-            (&[0x08, 0x06], Reason::Arp),
+            (&[0x08, 0x06], Reason::ArpMalformed),
             (&[0x88, 0xcc], Reason::Lldp),
             (&[0x88, 0x09], Reason::Lacp),
             (&[0x88, 0x8e], Reason::Eapol),
@@ -143,7 +174,7 @@ mod tests {
             (&[0x00, 0x26, 0x42, 0x42, 0x03], Reason::SpanningTree),
             (&[0x00, 0x26, 0xaa, 0xaa, 0x03, 0x00, 0x00, 0x0c, 0x01, 0x0b], Reason::SpanningTree),
             (&[0x00, 0x26, 0xaa, 0xaa, 0x03, 0x00, 0x00, 0x00, 0x08, 0x00], Reason::UnknownEthertype),
-            (&[0x81, 0x00, 0, 1, 0x08, 0x06], Reason::Arp),
+            (&[0x81, 0x00, 0, 1, 0x08, 0x06], Reason::ArpMalformed),
             (&[0x88, 0xa8, 0, 1, 0x91, 0x00, 0, 1, 0x88, 0xcc], Reason::Lldp),
             (&[0x81, 0x00, 0, 1, 0x81, 0x00, 0, 1, 0x81, 0x00, 0, 1, 0x08, 0x06], Reason::VlanTooDeep),
         ];

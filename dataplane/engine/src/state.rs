@@ -1,15 +1,19 @@
 //! What packets leave behind, and what a new table of rules finds: address lists, connections, and a few limits.
 
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use crossbeam::utils::CachePadded;
 use knockplane_policy::door;
 use knockplane_policy::eval::limits::Bucket;
 use knockplane_policy::eval::replies::{ICMP_ERRORS, TARPIT_ACK_INTERVAL};
 use knockplane_policy::eval::tracking::{self, FRAGMENT_TIMEOUT};
-use knockplane_policy::packet::Packet;
+use knockplane_policy::frames::FrameClass;
+use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::rule::{Condition, RuleSet};
-use knockplane_policy::settings::Settings;
+use knockplane_policy::settings::{FrameRate, Settings};
 use knockplane_policy::time::Time;
 
 use crate::doors::Visitors;
@@ -30,6 +34,8 @@ pub struct State {
     /// Datagrams whose first fragment was forwarded, until when.
     datagrams: Keyed<bool>,
     icmp_errors: Mutex<Bucket>,
+    /// Until when the frames of each class and side have used up its rate, in nanoseconds of the clock.
+    frame_rates: [[CachePadded<AtomicU64>; 2]; FrameClass::COUNT],
     /// Until when a tarpit does not acknowledge, by peer.
     acknowledged: Keyed<Time>,
 }
@@ -69,6 +75,7 @@ impl State {
             visitors: OnceLock::new(),
             datagrams: Keyed::new(fewer(flow_capacity)),
             icmp_errors: Mutex::new(Bucket::full(&ICMP_ERRORS, Time::default())),
+            frame_rates: Default::default(),
             acknowledged: Keyed::new(fewer(flow_capacity)),
         }
     }
@@ -108,6 +115,14 @@ impl State {
     /// What is remembered of those who knock at doors, if there have been doors since start.
     pub fn visitors(&self) -> Option<&Visitors> {
         self.visitors.get()
+    }
+
+    /// Whether the rate still admits a frame of this class from this side; if so, takes it into account. Workers share the
+    /// number without a lock, and above the rate nobody writes it: a flood makes no worker wait for another.
+    pub(crate) fn admits_frame(&self, class: FrameClass, side: Side, rate: FrameRate, now: Time) -> bool {
+        let paid_until = &self.frame_rates[class.index()][side.index()];
+        let admit = |paid_until| rate.admit(Time::from_nanos(paid_until), now).map(Time::as_nanos);
+        rate.is_off() || paid_until.fetch_update(Relaxed, Relaxed, admit).is_ok()
     }
 
     /// Whether another ICMP error may be sent.

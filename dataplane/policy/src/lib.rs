@@ -9,7 +9,8 @@
 //! | [`packet`] | what rules can see of a packet, and what its bytes say |
 //! | [`rule`]   | what an export says, typed: rules, their matchers and actions, lists, layer-7 patterns, tracking |
 //! | [`reason`] | verdict and reason: one closed set for metrics, CLI and log |
-//! | [`settings`] | what is not in the rules: protected addresses, interfaces, chain defaults, time zone, frames that are not IP |
+//! | [`settings`] | what is not in the rules: protected addresses, interfaces, chain defaults, time zone, what passes without a rule |
+//! | [`frames`] | frames that rules do not see: their classes, and the verdict on each |
 //! | [`door`]   | knock sequences as objects, and the rules that they are |
 //! | [`level`]  | how many proofs it takes to get into a list |
 //! | [`eval`]   | the reference: rules tried one by one, in order |
@@ -23,6 +24,7 @@
 mod cases;
 pub mod door;
 pub mod eval;
+pub mod frames;
 pub mod layer7;
 pub mod level;
 pub mod lint;

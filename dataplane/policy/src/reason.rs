@@ -78,11 +78,18 @@ reasons! {
     FragmentUnknown = "fragment-unknown", "a fragment whose first one was dropped, or not seen before it";
     Arp = "arp", "ARP, decided by its frame class";
     NeighbourDiscovery = "neighbour-discovery", "IPv6 neighbour discovery, decided by its frame class";
+    RouterAdvertisement = "router-advertisement", "an IPv6 router advertisement, decided by its frame class";
+    Redirect = "redirect", "an IPv6 redirect, decided by its frame class";
     SpanningTree = "spanning-tree", "spanning tree, decided by its frame class";
     Lldp = "lldp", "LLDP, decided by its frame class";
     Lacp = "lacp", "LACP and other slow protocols, decided by their frame class";
     Eapol = "eapol", "802.1X, decided by its frame class";
     UnknownEthertype = "unknown-ethertype", "not IP and no known control protocol, decided by its frame class";
+    FrameClassRate = "frame-class-rate", "its frame class passes, but not at this rate";
+    ArpMalformed = "arp-malformed", "no ARP request or reply for IPv4 over Ethernet, or it carries what no such packet carries";
+    ArpClaim = "arp-claim", "ARP from outside that claims a protected address";
+    NeighbourDiscoveryMalformed = "neighbour-discovery-malformed", "IPv6 neighbour discovery that its receivers must not accept, or that carries what no such message carries";
+    NeighbourDiscoveryClaim = "neighbour-discovery-claim", "IPv6 neighbour discovery from outside that claims a protected address";
     EthernetTruncated = "ethernet-truncated", "the frame is shorter than its Ethernet and VLAN headers";
     VlanTooDeep = "vlan-too-deep", "more than two VLAN tags";
     FrameTooLong = "frame-too-long", "the frame is longer than the interfaces' MTU allows";
@@ -106,6 +113,8 @@ impl Reason {
                 | Fragment
                 | Arp
                 | NeighbourDiscovery
+                | RouterAdvertisement
+                | Redirect
                 | SpanningTree
                 | Lldp
                 | Lacp

@@ -1,6 +1,7 @@
 //! What is not in the rules: which addresses are protected, which side an interface is, what a chain does when no rule
 //! decides, what time it is, what happens to frames that rules cannot see, and the doors.
 
+mod frames;
 mod interfaces;
 mod unmapped;
 
@@ -9,12 +10,13 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use self::frames::{FrameClasses, FrameRate, Padding, SideChoice};
 pub use self::interfaces::Interfaces;
 pub use self::unmapped::Unmapped;
 use crate::door::ports::PortBudget;
 use crate::door::{self, Door};
 use crate::packet::{Packet, Side};
-use crate::reason::{Reason, Verdict};
+use crate::reason::Verdict;
 use crate::rule::BuiltinChain;
 use crate::time::UtcOffset;
 
@@ -41,8 +43,8 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// Everything is protected, only `output` accepts by default, of the frames that are not IP only ARP passes; the
-    /// sides have their own names, and the time is UTC.
+    /// Everything is protected, only `output` accepts by default, of the frames that rules do not see only those pass that
+    /// resolve addresses; the sides have their own names, and the time is UTC.
     fn default() -> Self {
         let everything = ["0.0.0.0/0", "::/0"].map(|net| net.parse().expect("a literal prefix"));
         Settings {
@@ -131,57 +133,5 @@ impl ChainDefaults {
             BuiltinChain::Output => self.output,
         }
         .into()
-    }
-}
-
-/// What happens to frames that rules cannot see, by class.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct FrameClasses {
-    /// ARP (RFC 826), ethertype 0x0806. Without it no IPv4 neighbour finds the other.
-    pub arp: Choice,
-    /// Neighbour and router solicitations and advertisements (RFC 4861) with the hop limit of 255 that proves them
-    /// local, not fragmented, directly behind the IPv6 header. Redirects are left to the rules.
-    pub neighbour_discovery: Choice,
-    /// Spanning tree (IEEE 802.1D): 802.2 frames, and what is not IP to 01:80:c2:00:00:00.
-    pub spanning_tree: Choice,
-    /// LLDP (IEEE 802.1AB), ethertype 0x88cc.
-    pub lldp: Choice,
-    /// LACP and the other slow protocols (IEEE 802.3 annex 57A), ethertype 0x8809.
-    pub lacp: Choice,
-    /// 802.1X, ethertype 0x888e.
-    pub eapol: Choice,
-    /// Every other ethertype.
-    pub unknown: Choice,
-}
-
-impl Default for FrameClasses {
-    fn default() -> Self {
-        FrameClasses {
-            arp: Choice::Accept,
-            neighbour_discovery: Choice::Accept,
-            spanning_tree: Choice::Drop,
-            lldp: Choice::Drop,
-            lacp: Choice::Drop,
-            eapol: Choice::Drop,
-            unknown: Choice::Drop,
-        }
-    }
-}
-
-impl FrameClasses {
-    /// The verdict on a frame of this class; none if the reason is not a frame class.
-    pub fn verdict(&self, class: Reason) -> Option<Verdict> {
-        let choice = match class {
-            Reason::Arp => self.arp,
-            Reason::NeighbourDiscovery => self.neighbour_discovery,
-            Reason::SpanningTree => self.spanning_tree,
-            Reason::Lldp => self.lldp,
-            Reason::Lacp => self.lacp,
-            Reason::Eapol => self.eapol,
-            Reason::UnknownEthertype => self.unknown,
-            _ => return None,
-        };
-        Some(choice.into())
     }
 }

@@ -10,6 +10,12 @@ use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
 use crate::scene::PATIENCE;
 
+/// An ethertype that no host answers. Source: IEEE 802, 9.2.4: local experimental ethertype 1.
+pub(crate) const LOCAL_EXPERIMENT: [u8; 2] = [0x88, 0xb5];
+
+/// Settings under which frames of [`LOCAL_EXPERIMENT`] pass, however many.
+pub(crate) const EXPERIMENTS_PASS: &str = "[policy.frames]\nunknown = \"accept\"\nrate = \"off\"\n";
+
 /// See the module.
 pub(crate) struct End {
     socket: Socket,

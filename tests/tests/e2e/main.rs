@@ -9,6 +9,7 @@
 //! | `sources.rs`   | what is told of one source, and why its knocks do not count |
 //! | `answers.rs`   | what rules do besides letting pass and dropping: answers, tarpits, connections, the log |
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
+//! | `frames.rs`    | what passes without a rule: ARP, neighbour discovery, router advertisements |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
 //! | `log.rs`       | the log: what cannot be written costs lines and nothing else, and no kind displaces another |
 //! | `drift.rs`     | what changes under a running filter: interfaces, their settings, the host's; every frame accounted for |
@@ -26,6 +27,7 @@ mod dice;
 mod doors;
 mod drift;
 mod end;
+mod frames;
 mod judge;
 mod knocks;
 mod limits;

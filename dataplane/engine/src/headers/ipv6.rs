@@ -12,9 +12,11 @@
 use std::net::Ipv6Addr;
 
 use etherparse::IpNumber;
+use knockplane_policy::frames::FrameClass;
 use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::reason::Reason;
 
+use super::discovery::{self, Message};
 use super::transport::{self, Fragment, Part};
 
 const LENGTH: usize = 40;
@@ -33,9 +35,8 @@ pub(super) fn read<'f>(side: Side, frame: &'f [u8], bytes: &'f [u8]) -> Result<P
     let upper = walk(header.next(), data)?;
     let network = frame.len() - bytes.len();
     let transport = transport::read(upper.protocol, upper.data, upper.part)?;
-    let directly_behind = header.next() == IpNumber::IPV6_ICMP;
-    if directly_behind && header.hop_limit() == 255 && transport.icmp.is_some_and(is_neighbour_discovery) {
-        return Err(Reason::NeighbourDiscovery);
+    if upper.protocol == IpNumber::IPV6_ICMP && transport.icmp.is_some_and(is_neighbour_discovery) {
+        return Err(neighbour_discovery(frame, bytes, data));
     }
     Ok(Packet {
         side,
@@ -52,9 +53,29 @@ pub(super) fn read<'f>(side: Side, frame: &'f [u8], bytes: &'f [u8]) -> Result<P
     })
 }
 
-/// Router and neighbour solicitations and advertisements, by type and code (RFC 4861). Redirects are not among them.
-fn is_neighbour_discovery((kind, code): (u8, u8)) -> bool {
-    matches!(kind, 133..=136) && code == 0
+/// Whether hosts take messages of this type, whatever the code, for neighbour discovery.
+fn is_neighbour_discovery((kind, _): (u8, u8)) -> bool {
+    discovery::Kind::of(kind).is_some()
+}
+
+/// The reason of the message's class. One that is not well-formed, or stands behind extension headers, or in front of
+/// anything, is refused here and not left to the rules: no sender has a good reason for it.
+#[cold]
+#[inline(never)]
+fn neighbour_discovery(frame: &[u8], bytes: &[u8], message: &[u8]) -> Reason {
+    let class = || {
+        let header = Header(bytes.first_chunk()?);
+        let is_alone = header.next() == IpNumber::IPV6_ICMP && bytes.len() == LENGTH + message.len();
+        let message = Message {
+            ethernet: frame.first_chunk()?,
+            hop_limit: header.hop_limit(),
+            source: header.source(),
+            destination: header.destination(),
+            bytes: message,
+        };
+        message.class().filter(|_| is_alone)
+    };
+    class().map_or(Reason::NeighbourDiscoveryMalformed, FrameClass::reason)
 }
 
 /// What the extension headers lead to.

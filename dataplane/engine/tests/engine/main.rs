@@ -3,6 +3,7 @@
 //! | module        | what it asks |
 //! |---------------|--------------|
 //! | [`headers`]   | do the readers see what etherparse sees, and refuse what they promise to refuse? |
+//! | [`neighbours`] | what of ARP and neighbour discovery is well-formed, and what happens to it? |
 //! | [`lists`]     | do the address lists behave like the plain ones, full or not, from many threads? |
 //! | [`ends`]      | what counts for one other end alone, and how do sequences of steps go on? |
 //! | [`table`]     | which rule sets are refused, and how does the refusal read? |
@@ -23,6 +24,7 @@ mod flood;
 mod fuzz;
 mod headers;
 mod lists;
+mod neighbours;
 mod reference;
 mod second_look;
 mod sources;

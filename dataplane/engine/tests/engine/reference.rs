@@ -19,7 +19,7 @@ use knockplane_policy::rule::{
     InterfaceKind, Ipv4Option, Layer7Pattern, LimitMode, ListAdd, ListEntry, ListTimeout, Log, MacAddress, Matcher,
     PortSet, Rate, RateUnit, RejectWith, Relation, Rule, RuleSet, Table, TcpFlag, Tracking, TrackingMode, Weekday,
 };
-use knockplane_policy::settings::{ChainDefaults, Choice, Settings};
+use knockplane_policy::settings::{ChainDefaults, Choice, FrameClasses, FrameRate, Padding, Settings, SideChoice};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Counter;
 use knockplane_policy::word::{Set, Word};
@@ -292,12 +292,37 @@ fn doors() -> impl Strategy<Value = (Vec<Door>, PortBudget)> {
     (doors, budget)
 }
 
+fn frames() -> impl Strategy<Value = FrameClasses> {
+    let choice = || {
+        let choices = vec![Choice::Accept, Choice::Accept, Choice::Drop];
+        (select(choices.clone()), select(choices)).prop_map(|(outside, inside)| SideChoice { outside, inside })
+    };
+    let rate = select(vec![FrameRate::OFF, FrameRate::default(), FrameRate::per_second(1).unwrap()]);
+    let outside = select(vec![vec![], vec!["10.0.0.2/32".parse().unwrap()]]);
+    let more = (rate, select(vec![Padding::Zero, Padding::Any]), outside);
+    (choice(), choice(), choice(), choice(), more).prop_map(
+        |(arp, neighbour_discovery, router_advertisement, unknown, (rate, padding, outside_addresses))| FrameClasses {
+            arp,
+            neighbour_discovery,
+            router_advertisement,
+            redirect: router_advertisement,
+            unknown,
+            rate,
+            padding,
+            outside_addresses,
+            ..FrameClasses::default()
+        },
+    )
+}
+
 pub(crate) fn settings() -> impl Strategy<Value = Settings> {
     let choice = || select(vec![Choice::Accept, Choice::Drop]);
     let some = ["10.0.0.0/24", "fd00::1/128"].map(|prefix| prefix.parse().unwrap()).to_vec();
     let protect = prop_oneof![Just(Settings::default().protect), Just(some), Just(Vec::new())];
-    (protect, choice(), choice(), choice(), doors()).prop_map(|(protect, input, forward, output, doors)| Settings {
+    let choices = (choice(), choice(), choice());
+    (protect, choices, frames(), doors()).prop_map(|(protect, (input, forward, output), frames, doors)| Settings {
         protect,
+        frames,
         doors: doors.0,
         port_budget: doors.1,
         chain_default: ChainDefaults { input, forward, output },

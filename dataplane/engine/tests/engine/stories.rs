@@ -9,7 +9,7 @@ use knockplane_engine::events::{Event, EventKind};
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, BuiltinChain, Condition, Layer7Pattern, RuleSet};
-use knockplane_policy::settings::{ChainDefaults, Choice, Settings};
+use knockplane_policy::settings::{ChainDefaults, Choice, Settings, SideChoice};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Counter;
 
@@ -233,7 +233,7 @@ fn a_timeout_of_nothing_ends_an_entry_for_the_next_rule_too() {
 #[test]
 fn frames_that_rules_cannot_see_are_decided_by_the_settings() {
     let mut settings = Settings::default();
-    settings.frames.lldp = Choice::Accept;
+    settings.frames.lldp = SideChoice::both(Choice::Accept);
     let mut engine = Engine::new(two_ports(), &settings);
     let frame = |ethertype: u16| [&[2; 12], &ethertype.to_be_bytes()[..], &[0; 46]].concat();
     let frames = [frame(0x0806), frame(0x88cc), frame(0x8809), frame(0x0800), vec![1, 2, 3]];
@@ -243,7 +243,7 @@ fn frames_that_rules_cannot_see_are_decided_by_the_settings() {
     assert_eq!(
         told,
         [
-            (Verdict::Forward, Reason::Arp),
+            (Verdict::Drop, Reason::ArpMalformed),
             (Verdict::Forward, Reason::Lldp),
             (Verdict::Drop, Reason::Lacp),
             (Verdict::Drop, Reason::Ipv4Malformed),

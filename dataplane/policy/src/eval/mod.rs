@@ -24,6 +24,7 @@
 //! | `matchers`     | what each matcher asks; at greater length `address`, `clock`, `connection`, `keyed`, `limits`, `tls` |
 //! | [`lists`]      | the address lists |
 //! | `doors`        | who knocks at doors, and for whom they are open |
+//! | `frames`       | frames that rules do not see |
 //! | [`tracking`]   | connections |
 //! | [`replies`]    | what `reject` and `tarpit` send back |
 //! | `log`          | the lines of the log |
@@ -33,6 +34,7 @@ pub mod address;
 pub mod clock;
 mod connection;
 mod doors;
+mod frames;
 pub mod keyed;
 pub mod limits;
 pub mod lists;
@@ -57,6 +59,7 @@ pub use self::lists::PlainLists;
 use self::tracking::{Datagram, FRAGMENT_TIMEOUT, FlowKey, Seen, Tracker};
 use self::walk::Walk;
 use crate::door;
+use crate::frames::FrameClass;
 use crate::packet::{FragmentPart, Packet, Side};
 use crate::reason::{Reason, Verdict};
 use crate::rule::{BuiltinChain, ConnectionState, RuleSet, Table};
@@ -79,6 +82,8 @@ pub struct Evaluator<'r> {
     memory: Memory,
     reached: Reached,
     icmp_errors: Bucket,
+    /// Until when the frames of each class and side have used up its rate.
+    frame_rates: HashMap<(FrameClass, Side), Time>,
     /// Datagrams whose first fragment was forwarded, until when.
     datagrams: HashMap<(Side, Datagram), Time>,
     /// Until when a tarpit does not acknowledge, by peer.
@@ -180,6 +185,7 @@ impl<'r> Evaluator<'r> {
             memory: Memory::new(seed),
             reached: Reached::new(),
             icmp_errors: Bucket::full(&replies::ICMP_ERRORS, Time::default()),
+            frame_rates: HashMap::new(),
             datagrams: HashMap::new(),
             acknowledged: HashMap::new(),
             sweep: Time::default(),

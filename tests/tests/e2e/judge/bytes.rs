@@ -7,6 +7,8 @@
 
 use std::net::IpAddr;
 
+use crate::end::LOCAL_EXPERIMENT;
+
 const MARK: [u8; 4] = *b"KPJ!";
 
 /// What an IP header and an Ethernet header say.
@@ -162,14 +164,9 @@ pub(super) fn transport(envelope: &Envelope, inner: &Inner, payload: &[u8]) -> V
     bytes
 }
 
-/// An ARP frame that nobody answers, and that passes every filter: what was sent before it has been decided when it
-/// arrives.
+/// A frame that nobody answers, and that passes both filters: what was sent before it has been decided when it arrives.
 pub(super) fn end_mark(source_mac: [u8; 6], destination_mac: [u8; 6], number: u32) -> Vec<u8> {
-    let mut frame = [&destination_mac[..], &source_mac, &[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 2]].concat();
-    frame.extend(source_mac);
-    frame.extend([0; 4]);
-    frame.extend(destination_mac);
-    frame.extend([0; 4]);
+    let mut frame = [&destination_mac[..], &source_mac, &LOCAL_EXPERIMENT].concat();
     frame.extend(marked(number));
     frame.resize(60, 0);
     frame

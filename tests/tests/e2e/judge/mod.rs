@@ -36,6 +36,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use self::lanes::{Arrived, Lane};
 use self::packets::Shot;
 use crate::dice::Dice;
+use crate::end::EXPERIMENTS_PASS;
 use crate::scene::with;
 
 /// Rule sets at random.
@@ -66,7 +67,9 @@ struct Court<'a> {
 fn nftables_judges_every_packet_as_the_filter_does() {
     // Repeats a run: its seed is told when it fails.
     let seed = env::var("JUDGE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x6b6e_6f63_6b21);
-    with(&FilterOptions::from_rules("/ip firewall filter\nadd chain=input\n"), |topology, filter| {
+    let mut options = FilterOptions::from_rules("/ip firewall filter\nadd chain=input\n");
+    options.sections = EXPERIMENTS_PASS.to_owned();
+    with(&options, |topology, filter| {
         let bridge = Topology::new(1).expect("a second scene");
         lanes::bridge(&bridge).expect("a bridge");
         let (ours, theirs) = (Lane::open(topology).expect("sockets"), Lane::open(&bridge).expect("sockets"));

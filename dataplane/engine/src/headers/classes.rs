@@ -1,0 +1,53 @@
+//! What the settings ask of a frame of a class: which addresses it claims, and what pads it.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use etherparse::EtherType;
+use knockplane_policy::frames::{Claims, ClassFrame, FrameClass};
+use knockplane_policy::packet::Side;
+
+use super::{ETHERNET_LENGTH, arp, discovery, untag};
+
+/// A frame that [`read`](super::read) found to be of this class. It is read once more, because few frames are of a class,
+/// and those that are not need not carry what is found here.
+pub fn class_frame(side: Side, class: FrameClass, frame: &[u8]) -> ClassFrame {
+    let nothing = ClassFrame { side, class, claims: [None; 3], is_padded_with_zeros: true };
+    let Some(payload) = payload(frame) else { return nothing };
+    match class {
+        FrameClass::Arp => {
+            let Some((packet, padding)) = payload.split_first_chunk() else { return nothing };
+            let packet = arp::Packet(packet);
+            let claimed = if packet.sender().is_unspecified() { packet.target() } else { packet.sender() };
+            let is_padded_with_zeros = padding.iter().all(|byte| *byte == 0);
+            ClassFrame { claims: [Some(claimed.into()), None, None], is_padded_with_zeros, ..nothing }
+        }
+        FrameClass::NeighbourDiscovery | FrameClass::RouterAdvertisement | FrameClass::Redirect => {
+            ClassFrame { claims: claims_of_discovery(payload).unwrap_or_default(), ..nothing }
+        }
+        _ => nothing,
+    }
+}
+
+/// What is behind the frame's type.
+fn payload(frame: &[u8]) -> Option<&[u8]> {
+    let (header, behind) = frame.split_first_chunk::<ETHERNET_LENGTH>()?;
+    let [.., t0, t1] = *header;
+    untag(EtherType(u16::from_be_bytes([t0, t1])), behind).ok().map(|(_, payload)| payload)
+}
+
+/// The claims of a neighbour discovery message directly behind its IPv6 header.
+fn claims_of_discovery(packet: &[u8]) -> Option<Claims> {
+    let (header, message) = packet.split_first_chunk::<40>()?;
+    let mut source = [0; 16];
+    source.copy_from_slice(&header[8..24]);
+    let source = Ipv6Addr::from(source);
+    let [target, destination] = discovery::targets(message);
+    let is_question = message.first().and_then(|kind| discovery::Kind::of(*kind))
+        == Some(discovery::Kind::NeighbourSolicitation)
+        && !source.is_unspecified();
+    let target = target.filter(|_| !is_question);
+    Some(
+        [Some(source).filter(|source| !source.is_unspecified()), target, destination]
+            .map(|claim| claim.map(IpAddr::V6)),
+    )
+}
