@@ -7,6 +7,7 @@
 //! | `knocks.rs`    | which knocks open and which do not |
 //! | `doors.rs`     | what opens a door and what does not: real knocks, real scans; what is told of doors; reloads |
 //! | `answers.rs`   | what rules do besides letting pass and dropping: answers, tarpits, connections, the log |
+//! | `forged.rs`    | what forged segments do to sessions of others: nothing |
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
@@ -20,6 +21,7 @@ mod answers;
 mod dice;
 mod doors;
 mod end;
+mod forged;
 mod judge;
 mod knocks;
 mod nonsense;

@@ -68,7 +68,8 @@ fn saying() -> impl Strategy<Value = Saying> {
     let payload = select(vec![&b""[..], b"", b"open", b"www.example.com"]);
     let [broken, is_quoted, is_elsewhere] = [0.1, 0.1, 0.05].map(prop::bool::weighted);
     let pause = prop_oneof![6 => Just(Duration::ZERO), 1 => pause()];
-    let header = (prop::option::weighted(0.5, select(vec![0_u8, 2, 7, 14, 99])), select(vec![1024_u16, 0, 1, u16::MAX]));
+    let header =
+        (prop::option::weighted(0.5, select(vec![0_u8, 2, 7, 14, 99])), select(vec![1024_u16, 0, 1, u16::MAX]));
     (pause, instead, (off(), off()), 1..3_usize, payload, (broken, is_quoted, is_elsewhere), header).prop_map(
         |(pause, instead, off, times, payload, (broken, is_quoted, is_elsewhere), (scale, window))| Saying {
             pause,
@@ -149,5 +150,12 @@ fn spec(saying: &Saying, from: (IpAddr, u16, Side), to: (IpAddr, u16, Side), fla
     let frame = said.frame();
     let (kind, header) = if from.0.is_ipv4() { (3, 20) } else { (1, 40) };
     let payload = frame[14..][..header + 8].to_vec();
-    Spec { source: to.0, destination: from.0, transport: Transport::Icmp(kind, 1), payload, details: Details::default(), ..said }
+    Spec {
+        source: to.0,
+        destination: from.0,
+        transport: Transport::Icmp(kind, 1),
+        payload,
+        details: Details::default(),
+        ..said
+    }
 }

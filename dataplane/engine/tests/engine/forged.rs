@@ -133,7 +133,8 @@ fn begun(engine: &mut Engine, random: &mut Random) -> Vec<Session> {
         .map(|number| {
             let mut session = Session::new(number, random);
             let (client, server) = (session.ends[0].0, session.ends[1].0);
-            let knock = Spec { source: client, destination: server, ..Spec::new("10.0.0.1", Transport::Tcp(1, 7), b"") };
+            let knock =
+                Spec { source: client, destination: server, ..Spec::new("10.0.0.1", Transport::Tcp(1, 7), b"") };
             verdicts(engine, Side::Outside, &[knock], 0);
             for (from, flags) in [(0, SYN), (1, SYN | ACK), (0, ACK), (1, ACK), (0, ACK)] {
                 let payload: &[u8] = if flags == ACK { b"hello" } else { b"" };
@@ -174,9 +175,11 @@ fn a_million_forged_segments_end_none_of_a_thousand_idle_sessions() {
         let verdicts = verdicts(&mut engine, from, &forged, now);
         // SYNs and SYN-ACKs pass by, for those who might have lost the connection.
         let is_syn = |spec: &Spec| matches!(spec.transport, Transport::Tcp(..)) && spec.details.flags & SYN != 0;
-        passed += verdicts.iter().zip(&forged).filter(|(verdict, spec)| {
-            **verdict == Verdict::Forward && !is_syn(spec)
-        }).count();
+        passed += verdicts
+            .iter()
+            .zip(&forged)
+            .filter(|(verdict, spec)| **verdict == Verdict::Forward && !is_syn(spec))
+            .count();
     }
 
     let now = CLOSED + MINUTES;

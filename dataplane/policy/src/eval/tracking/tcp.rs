@@ -142,7 +142,7 @@ impl TcpConnection {
             Step::Over | Step::Anew | Step::Reopen => true,
             Step::To(_) if matches!(segment.kind, SegmentKind::Rst | SegmentKind::Fin) => true,
             Step::To(state) => now + timeout(settings, protocol::TCP, Some(state), true) < expiry,
-            Step::Learn => now + timeout(settings, protocol::TCP, Some(self.state), true) < expiry,
+            Step::Learn => now + timeout(settings, protocol::TCP, Some(TcpState::Established), true) < expiry,
             _ => false,
         };
         if shortens { verified(packet, step) } else { step }
@@ -169,7 +169,7 @@ impl TcpConnection {
             (SegmentKind::Ack | SegmentKind::Fin, _) if self.windows.holds(from, segment) => {
                 self.after_text(segment, from)
             }
-            (SegmentKind::Ack, TcpState::Established) if !answered => Step::Learn,
+            (SegmentKind::Ack, _) if !answered => Step::Learn,
             (SegmentKind::Ack | SegmentKind::Fin, _) => Step::Impossible,
         }
     }
@@ -272,7 +272,10 @@ impl TcpConnection {
                 self.windows.cross(segment);
                 self.state = TcpState::BothSyn;
             }
-            (Step::Learn, _) => (self.windows, self.side) = (Windows::learned(segment), segment.side),
+            (Step::Learn, _) => {
+                (self.windows, self.side, self.state) =
+                    (Windows::learned(segment), segment.side, TcpState::Established);
+            }
             (Step::Remember, _) => {
                 let (options, window, side) = (segment.syn_options(), segment.window, segment.side);
                 self.remembered = Some(Remembered { sequence: segment.sequence, window, options, back, side });
