@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use knockplane_policy::eval::tracking::{
-    End, FRAGMENT_TIMEOUT, FlowKey, Identity, Segment, Stays, Step, TcpState, timeout,
+    End, FRAGMENT_TIMEOUT, FirstFragment, FlowKey, Identity, Quoted, Segment, Stays, Step, TcpConnection,
 };
 use knockplane_policy::packet::{FragmentPart, Packet, protocol};
 use knockplane_policy::rule::{ConnectionState, Tracking};
@@ -43,7 +43,7 @@ const DATAGRAMS: usize = 16_384;
 pub struct Flows {
     sets: Box<[Mutex<Set>]>,
     secret: [u64; 2],
-    fragments: Keyed<Option<(FlowKey, End)>>,
+    fragments: Keyed<Option<FirstFragment>>,
     /// Connections there was no room for.
     refused: AtomicU64,
     serials: AtomicU64,
@@ -161,22 +161,29 @@ impl Flows {
         tracking: &Tracking,
         listening: Option<&Listening>,
     ) -> Seen {
-        let later = part == Some(FragmentPart::Later);
-        let identity = if later { self.first_fragment(packet, now) } else { Identity::of(packet) };
-        match identity {
+        if part == Some(FragmentPart::Later) {
+            let seen = self.later_fragment(packet, now, tracking, listening);
+            return seen.unwrap_or(Seen::alone(ConnectionState::Invalid));
+        }
+        match Identity::of(packet) {
             Identity::Untracked => Seen::alone(ConnectionState::Untracked),
             Identity::Unknown => Seen::alone(ConnectionState::Invalid),
-            Identity::Error { about } => match about.and_then(|key| self.related(key, now)) {
+            Identity::Error { about } => match about.and_then(|quoted| self.related(&quoted, now)) {
                 Some(flow) => Seen { flow: Some(flow), ..Seen::alone(ConnectionState::Related) },
                 None => Seen::alone(ConnectionState::Invalid),
             },
             Identity::Connection { key, source, opens } => {
-                let arrival = Arrival { packet, key, source, opens: opens && !later, later, now };
-                let Some(seen) = self.advance(&arrival, tracking, listening) else {
-                    return Seen::alone(ConnectionState::Invalid);
+                let is_fragment = part == Some(FragmentPart::First);
+                let arrival = Arrival { packet, key, source, now };
+                let advanced = match packet.protocol {
+                    protocol::TCP => Segment::of(packet, is_fragment)
+                        .and_then(|segment| self.advance_tcp(&arrival, &segment, tracking, listening)),
+                    _ => self.advance(&arrival, opens, tracking, listening),
                 };
-                if part == Some(FragmentPart::First) {
-                    self.remember_fragments(packet, key, source, now);
+                let Some((seen, counts)) = advanced else { return Seen::alone(ConnectionState::Invalid) };
+                if is_fragment {
+                    let base = Segment::of(packet, is_fragment).map(|segment| segment.base());
+                    self.remember_fragments(packet, FirstFragment { key, source, counts, base }, now);
                 }
                 seen
             }
@@ -234,65 +241,139 @@ impl Flows {
         })
     }
 
-    fn related(&self, key: FlowKey, now: Time) -> Option<FlowSeen> {
-        let (hash, set) = self.set_of(&key);
+    /// The connection of a packet that an ICMP error quotes, if that can be of it.
+    fn related(&self, quoted: &Quoted, now: Time) -> Option<FlowSeen> {
+        let (hash, set) = self.set_of(&quoted.key);
         let set = lock(set);
-        let place = set.find(hash, &key, now)?;
-        Some(set.seen(place, None, now))
+        let place = set.find(hash, &quoted.key, now)?;
+        let flow = &set.flows[place];
+        let fits = flow.tcp.as_ref().is_none_or(|tcp| {
+            quoted.sequence.is_some_and(|sequence| tcp.may_have_sent(flow.is_back(&quoted.source), sequence))
+        });
+        fits.then(|| set.seen(place, None, now))
     }
 
-    /// Takes the packet into its connection, which it may begin. None if it cannot be of it, or there is no room.
-    fn advance(&self, arrival: &Arrival<'_>, tracking: &Tracking, listening: Option<&Listening>) -> Option<Seen> {
-        let Arrival { packet, key, source, now, .. } = *arrival;
-        let (hash, set) = self.set_of(&key);
+    /// Takes a packet that is not TCP into its connection, which it may begin, and says whether it counts for that. None if
+    /// it cannot be of it, or there is no room.
+    fn advance(
+        &self,
+        arrival: &Arrival<'_>,
+        opens: bool,
+        tracking: &Tracking,
+        listening: Option<&Listening>,
+    ) -> Option<(Seen, bool)> {
+        let (hash, set) = self.set_of(&arrival.key);
         let mut set = lock(set);
-        let known = set.find(hash, &key, now);
-        let next = arrival.next(known.map(|place| &set.flows[place]), tracking)?;
-        let place = match known {
-            Some(place) => place,
-            None => {
-                let Some(place) = set.room(now) else {
-                    self.refused.fetch_add(1, Ordering::Relaxed);
-                    return None;
-                };
-                place
+        let (place, stays) = match set.find(hash, &arrival.key, arrival.now) {
+            Some(place) => (place, Stays::Yes),
+            None if opens => (self.begin(&mut set, hash, arrival, None, listening)?, Stays::IfForwarded),
+            None => return None,
+        };
+        Some((set.count(place, arrival, tracking, listening, stays), true))
+    }
+
+    /// The same for a TCP segment.
+    fn advance_tcp(
+        &self,
+        arrival: &Arrival<'_>,
+        segment: &Segment<'_>,
+        tracking: &Tracking,
+        listening: Option<&Listening>,
+    ) -> Option<(Seen, bool)> {
+        let Arrival { packet, key, source, now } = arrival;
+        let (hash, set) = self.set_of(key);
+        let mut set = lock(set);
+        let known = set.find(hash, key, *now);
+        let step = known.map_or(Step::Anew, |place| {
+            let flow = &set.flows[place];
+            let ends = (flow.is_back(source), flow.both_ways);
+            let step = |tcp: &TcpConnection| tcp.step((packet, segment), ends, (*now, flow.expiry), tracking);
+            flow.tcp.as_ref().map_or(Step::Impossible, step)
+        });
+        let (place, stays) = match (step, known) {
+            (Step::Anew, _) | (_, None) => {
+                let tcp = TcpConnection::begin(segment, tracking.loose_tcp)?;
+                // In place of the one that is over, if there is one.
+                let place = self.begin(&mut set, hash, arrival, Some(tcp), listening)?;
+                (place, Stays::IfForwarded)
+            }
+            (Step::Impossible, _) => return None,
+            (_, Some(place)) => {
+                let flow = &mut set.flows[place];
+                let back = flow.is_back(source);
+                if flow.tcp.as_mut().is_some_and(|tcp| tcp.take(segment, back, step)) {
+                    flow.turn();
+                }
+                flow.both_ways |= step == Step::Cross;
+                match step {
+                    Step::Aside | Step::Remember | Step::Challenge | Step::Cross => {
+                        // The answer to a SYN passes as one, though it accepts nothing.
+                        let state = if step == Step::Challenge { ConnectionState::Established } else { flow.state() };
+                        let flow = Some(set.seen(place, Some(source), *now));
+                        return Some((Seen { state, flow, stays: Stays::Yes }, false));
+                    }
+                    Step::Reopen => set.restart(place, listening),
+                    _ => {}
+                }
+                (place, if step == Step::Over { Stays::No } else { Stays::Yes })
             }
         };
-        if next.stays == Stays::IfForwarded {
-            let serial = self.serials.fetch_add(1, Ordering::Relaxed);
-            set.tags[place] = hash;
-            set.flows[place] = Flow::new(key, source, serial);
-            // What the slot's last connection said is no part of this one, whether anyone listens now or not.
-            if let Some(talks) = &mut set.talks {
-                talks[place] = listening.map_or_else(Talk::default, Talk::new);
-            }
+        Some((set.count(place, arrival, tracking, listening, stays), true))
+    }
+
+    /// Begins a connection, in place of one with this key if there is one. None without room.
+    fn begin(
+        &self,
+        set: &mut Set,
+        hash: u32,
+        arrival: &Arrival<'_>,
+        tcp: Option<TcpConnection>,
+        listening: Option<&Listening>,
+    ) -> Option<usize> {
+        let Some(place) = set.find(hash, &arrival.key, arrival.now).or_else(|| set.room(arrival.now)) else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        let serial = self.serials.fetch_add(1, Ordering::Relaxed);
+        set.tags[place] = hash;
+        set.flows[place] = Flow::new(arrival.key, arrival.source, serial, tcp);
+        set.restart(place, listening);
+        Some(place)
+    }
+
+    /// What a fragment behind the first is. None if nothing is known of that, or of its connection.
+    fn later_fragment(
+        &self,
+        packet: &Packet<'_>,
+        now: Time,
+        tracking: &Tracking,
+        listening: Option<&Listening>,
+    ) -> Option<Seen> {
+        let first = self.datagram(packet).and_then(|datagram| self.fragments.get(datagram, now).flatten())?;
+        let FirstFragment { key, source, counts, base } = first;
+        let (hash, set) = self.set_of(&key);
+        let mut set = lock(set);
+        let place = set.find(hash, &key, now)?;
+        if !counts {
+            let (state, flow) = (set.flows[place].state(), Some(set.seen(place, Some(&source), now)));
+            return Some(Seen { state, flow, stays: Stays::Yes });
         }
         let flow = &mut set.flows[place];
-        let back = flow.originator != source;
-        flow.tcp = next.tcp;
-        flow.both_ways |= back;
-        if next.counts {
-            flow.count(packet.ip_length, now);
-            flow.expiry = now + timeout(tracking, packet.protocol, flow.tcp, flow.both_ways);
+        let (back, expiry) = (flow.is_back(&source), flow.expiry);
+        if let (Some(tcp), Some(base), Some(end)) = (&mut flow.tcp, base, packet.fragment_end()) {
+            tcp.extend(back, base.wrapping_add(end));
         }
-        let state = flow.state();
-        if let (Some(talks), Some(listening), true) = (&mut set.talks, listening, next.counts) {
-            talks[place].hear(packet, back, listening);
-        }
-        Some(Seen { state, flow: Some(set.seen(place, Some(source), now)), stays: next.stays })
+        let seen = set.count(place, &Arrival { packet, key, source, now }, tracking, listening, Stays::Yes);
+        // A fragment shortens nothing, as its checksum cannot be known.
+        let flow = &mut set.flows[place];
+        flow.expiry = flow.expiry.max(expiry);
+        Some(seen)
     }
 
-    fn first_fragment(&self, packet: &Packet<'_>, now: Time) -> Identity {
-        match self.datagram(packet).and_then(|datagram| self.fragments.get(datagram, now).flatten()) {
-            Some((key, source)) => Identity::Connection { key, source, opens: false },
-            None => Identity::Unknown,
-        }
-    }
-
-    fn remember_fragments(&self, packet: &Packet<'_>, key: FlowKey, source: End, now: Time) {
+    fn remember_fragments(&self, packet: &Packet<'_>, first: FirstFragment, now: Time) {
         if let Some(datagram) = self.datagram(packet) {
             self.fragments.with(datagram, now, |known| {
-                *known = Some((key, source));
+                *known = Some(first);
                 ((), now + FRAGMENT_TIMEOUT)
             });
         }
@@ -321,45 +402,7 @@ struct Arrival<'a> {
     packet: &'a Packet<'a>,
     key: FlowKey,
     source: End,
-    opens: bool,
-    /// It is a fragment behind the first.
-    later: bool,
     now: Time,
-}
-
-/// Where a packet leads its connection.
-struct Next {
-    tcp: Option<TcpState>,
-    stays: Stays,
-    /// Whether its bytes and its time count.
-    counts: bool,
-}
-
-impl Arrival<'_> {
-    /// None if the packet cannot be of the connection.
-    fn next(&self, known: Option<&Flow>, tracking: &Tracking) -> Option<Next> {
-        let to = |tcp, stays| Next { tcp, stays, counts: true };
-        Some(match (self.packet.protocol, known) {
-            (_, Some(flow)) if self.later => to(flow.tcp, Stays::Yes),
-            (_, None) if self.later => return None,
-            (protocol::TCP, known) => {
-                let segment = Segment::of(self.packet.tcp_flags()?)?;
-                let Some((flow, state)) = known.and_then(|flow| Some((flow, flow.tcp?))) else {
-                    return Some(to(Some(TcpState::first(segment, tracking.loose_tcp)?), Stays::IfForwarded));
-                };
-                match state.after(segment, flow.originator != self.source, flow.both_ways) {
-                    Step::To(state) => to(Some(state), Stays::Yes),
-                    Step::Aside(state) => Next { tcp: Some(state), stays: Stays::Yes, counts: false },
-                    Step::Anew => to(Some(TcpState::SynSent), Stays::IfForwarded),
-                    Step::Over => to(Some(TcpState::Close), Stays::No),
-                    Step::Impossible => return None,
-                }
-            }
-            (_, None) if !self.opens => return None,
-            (_, Some(_)) => to(None, Stays::Yes),
-            (_, None) => to(None, Stays::IfForwarded),
-        })
-    }
 }
 
 impl Set {
@@ -376,11 +419,42 @@ impl Set {
         (0..WAYS).min_by_key(rank).filter(|place| !self.flows[*place].stays(now))
     }
 
+    /// The connection begins, and what it says with it.
+    fn restart(&mut self, place: usize, listening: Option<&Listening>) {
+        // What the slot's last connection said is no part of this one, whether anyone listens now or not.
+        if let Some(talks) = &mut self.talks {
+            talks[place] = listening.map_or_else(Talk::default, Talk::new);
+        }
+    }
+
+    /// The packet counts for its connection. What it is then.
+    #[inline]
+    fn count(
+        &mut self,
+        place: usize,
+        arrival: &Arrival<'_>,
+        tracking: &Tracking,
+        listening: Option<&Listening>,
+        stays: Stays,
+    ) -> Seen {
+        let Arrival { packet, source, now, .. } = arrival;
+        let flow = &mut self.flows[place];
+        let back = flow.is_back(source);
+        flow.both_ways |= back;
+        flow.count(packet.ip_length, *now);
+        flow.expiry = *now + flow.timeout(tracking);
+        let state = flow.state();
+        if let (Some(talks), Some(listening)) = (&mut self.talks, listening) {
+            talks[place].hear(packet, back, listening);
+        }
+        Seen { state, flow: Some(self.seen(place, Some(source), *now)), stays }
+    }
+
     /// What rules can ask of it; `source` is where the packet is from, if it is of the connection itself.
-    fn seen(&self, place: usize, source: Option<End>, now: Time) -> FlowSeen {
+    fn seen(&self, place: usize, source: Option<&End>, now: Time) -> FlowSeen {
         let flow = &self.flows[place];
         let talk = self.talks.as_ref().map(|talks| &talks[place]);
-        let back = source.map(|source| source != flow.originator);
+        let back = source.map(|source| flow.is_back(source));
         FlowSeen {
             key: flow.key,
             back,

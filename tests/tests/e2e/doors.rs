@@ -30,14 +30,14 @@ fn is_open(filter: &Filter<'_>) -> bool {
 }
 
 /// A connection that has said nothing yet.
-fn session(topology: &Topology, port: u16) -> TcpStream {
+pub(crate) fn session(topology: &Topology, port: u16) -> TcpStream {
     let address: SocketAddr = format!("{SERVER}:{port}").parse().expect("an address");
     let session = topology.client.within(|| Ok(TcpStream::connect_timeout(&address, Duration::from_secs(5))?));
     session.expect("the door is open")
 }
 
 /// The echo server answers a connection once.
-fn goes_on(session: &mut TcpStream) {
+pub(crate) fn goes_on(session: &mut TcpStream) {
     session.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
     session.write_all(b"still here").expect("sent");
     let mut echo = [0; 10];

@@ -8,6 +8,7 @@
 //! | `doors.rs`     | what opens a door and what does not: real knocks, real scans; what is told of doors; reloads |
 //! | `sources.rs`   | what is told of one source, and why its knocks do not count |
 //! | `answers.rs`   | what rules do besides letting pass and dropping: answers, tarpits, connections, the log |
+//! | `forged.rs`    | what forged segments do to sessions of others: nothing |
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
 //! | `frames.rs`    | what passes without a rule: ARP, neighbour discovery, router advertisements |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
@@ -27,6 +28,7 @@ mod dice;
 mod doors;
 mod drift;
 mod end;
+mod forged;
 mod frames;
 mod judge;
 mod knocks;

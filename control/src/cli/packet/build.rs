@@ -155,7 +155,10 @@ fn ip(fields: &Fields) -> IpHeaders {
 
 fn tcp(fields: &Fields, (source, destination): (u16, u16)) -> Result<TcpHeader, String> {
     let has = |flag| fields.flags.contains(flag);
-    let mut header = TcpHeader::new(source, destination, 0, u16::MAX);
+    // The numbers of a connection in which both ends have sent nothing but their SYN, so that packets that make one by
+    // their flags do so by their numbers.
+    let mut header = TcpHeader::new(source, destination, u32::from(!has(TcpFlag::Syn)), u16::MAX);
+    header.acknowledgment_number = u32::from(has(TcpFlag::Ack));
     header.fin = has(TcpFlag::Fin);
     header.syn = has(TcpFlag::Syn);
     header.rst = has(TcpFlag::Rst);

@@ -1,10 +1,11 @@
 //! One connection.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
-use knockplane_policy::eval::tracking::{End, FlowKey, TcpState};
+use knockplane_policy::eval::tracking::{End, FlowKey, TcpConnection, timeout};
 use knockplane_policy::packet::Packet;
-use knockplane_policy::rule::ConnectionState;
+use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
 use crate::hello::{ServerName, Stream};
@@ -16,13 +17,13 @@ use crate::table::Listening;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flow {
     pub(super) key: FlowKey,
-    /// Who sent the first packet.
-    pub(super) originator: End,
+    /// Which of the key's ends sent the first packet.
+    originator: u8,
     pub(super) both_ways: bool,
     pub(super) fasttracked: bool,
     /// The open list of the door whose rule let its first packet in.
     pub(super) door: Option<ListId>,
-    pub(super) tcp: Option<TcpState>,
+    pub(super) tcp: Option<TcpConnection>,
     /// When its last packet came.
     last: Time,
     pub(super) expiry: Time,
@@ -42,7 +43,7 @@ impl Flow {
     /// A free slot.
     pub(super) const NONE: Flow = Flow {
         key: FlowKey { protocol: 0, query: (0, 0), ends: [NOBODY; 2] },
-        originator: NOBODY,
+        originator: 0,
         both_ways: false,
         fasttracked: false,
         door: None,
@@ -55,8 +56,31 @@ impl Flow {
         marks: (0, 0),
     };
 
-    pub(super) fn new(key: FlowKey, originator: End, serial: u64) -> Flow {
-        Flow { key, originator, serial, ..Flow::NONE }
+    pub(super) fn new(key: FlowKey, originator: End, serial: u64, tcp: Option<TcpConnection>) -> Flow {
+        Flow { key, originator: u8::from(key.ends[0] != originator), serial, tcp, ..Flow::NONE }
+    }
+
+    /// Whether what comes from this end goes back to whoever sent the first packet.
+    #[inline]
+    pub(super) fn is_back(&self, source: &End) -> bool {
+        self.key.ends[usize::from(self.originator & 1)] != *source
+    }
+
+    /// Who sent the first packet, and the other end.
+    pub(super) fn originator_and_responder(&self) -> (End, End) {
+        let first = usize::from(self.originator & 1);
+        (self.key.ends[first], self.key.ends[1 - first])
+    }
+
+    /// The other end has begun.
+    pub(super) fn turn(&mut self) {
+        self.originator ^= 1;
+    }
+
+    /// How long it is known from its last packet on.
+    #[inline]
+    pub(super) fn timeout(&self, tracking: &Tracking) -> Duration {
+        timeout(tracking, self.key.protocol, self.tcp.as_ref().map(TcpConnection::state), self.both_ways)
     }
 
     pub(super) fn is_known(&self, now: Time) -> bool {
@@ -64,8 +88,8 @@ impl Flow {
     }
 
     /// Whether both sides have closed it, or one has aborted it.
-    pub(super) const fn is_closed(&self) -> bool {
-        matches!(self.tcp, Some(TcpState::TimeWait | TcpState::Close))
+    pub(super) fn is_closed(&self) -> bool {
+        self.tcp.as_ref().is_some_and(TcpConnection::is_closed)
     }
 
     pub(super) const fn state(&self) -> ConnectionState {
@@ -82,7 +106,7 @@ impl Flow {
         let rank = match self {
             flow if !flow.is_known(now) => 0,
             flow if flow.is_closed() || !flow.both_ways => 1,
-            Flow { tcp: Some(TcpState::SynSent | TcpState::BothSyn | TcpState::SynReceived), .. } => 2,
+            flow if flow.tcp.as_ref().is_some_and(TcpConnection::is_opening) => 2,
             _ => 3,
         };
         (rank, self.last)

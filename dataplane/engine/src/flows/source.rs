@@ -78,11 +78,11 @@ fn keep(kept: &mut Vec<AddressFlow>, flow: AddressFlow, most: usize, order: impl
 
 impl AddressFlow {
     fn of(flow: &Flow) -> AddressFlow {
-        let [one, other] = flow.key.ends;
+        let (originator, responder) = flow.originator_and_responder();
         AddressFlow {
             protocol: flow.key.protocol,
-            originator: flow.originator,
-            responder: if flow.originator == one { other } else { one },
+            originator,
+            responder,
             state: flow.state(),
             is_closed: flow.is_closed(),
             fasttracked: flow.fasttracked,

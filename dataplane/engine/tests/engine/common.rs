@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etherparse::{IpNumber, PacketBuilder, PacketBuilderStep, SingleVlanHeader, VlanHeader, VlanId, ether_type};
+use etherparse::{
+    IpNumber, PacketBuilder, PacketBuilderStep, SingleVlanHeader, TcpHeader, VlanHeader, VlanId, ether_type,
+};
 use knockplane_engine::counters::RuleCounters;
 use knockplane_engine::decide::{Context, Decider, Decision};
 use knockplane_engine::events::EventQueues;
@@ -104,16 +106,32 @@ pub(crate) struct Details {
     pub(crate) ttl: u8,
     /// Type of service; IPv4 only.
     pub(crate) tos: u8,
-    /// Of TCP: flags and sequence number.
+    /// Of TCP: flags, sequence number, acknowledgement number, window, and the option that scales that.
     pub(crate) flags: u8,
     pub(crate) sequence: u32,
+    pub(crate) acknowledgement: u32,
+    pub(crate) window: u16,
+    pub(crate) scale: Option<u8>,
+    /// The checksum of TCP is wrong.
+    pub(crate) broken: bool,
     /// Identification, offset in units of 8 bytes, whether more follow; IPv4 only.
     pub(crate) fragment: Option<(u16, u16, bool)>,
 }
 
 impl Default for Details {
     fn default() -> Self {
-        Details { mac: 2, ttl: 64, tos: 0, flags: 2, sequence: 1, fragment: None }
+        Details {
+            mac: 2,
+            ttl: 64,
+            tos: 0,
+            flags: 2,
+            sequence: 1,
+            acknowledgement: 0,
+            window: 1024,
+            scale: None,
+            broken: false,
+            fragment: None,
+        }
     }
 }
 
@@ -186,9 +204,8 @@ impl Spec {
                 frame[network + 6..network + 8].copy_from_slice(&field.to_be_bytes());
             }
         }
-        if let Transport::Tcp(..) = self.transport {
-            frame[transport + 4..transport + 8].copy_from_slice(&self.details.sequence.to_be_bytes());
-            frame[transport + 13] = self.details.flags;
+        if let (Transport::Tcp(..), true) = (self.transport, self.details.broken) {
+            frame[transport + 16] ^= 1;
         }
         frame.resize(frame.len() + self.padding, 0xee);
         frame
@@ -203,9 +220,7 @@ impl Spec {
     fn transported(&self, ip: PacketBuilderStep<etherparse::IpHeaders>) -> Vec<u8> {
         let mut frame = Vec::new();
         match self.transport {
-            Transport::Tcp(source, destination) => {
-                ip.tcp(source, destination, 1, 1024).syn().write(&mut frame, &self.payload)
-            }
+            Transport::Tcp(..) => ip.tcp_header(self.tcp_header()).write(&mut frame, &self.payload),
             Transport::Udp(source, destination) => ip.udp(source, destination).write(&mut frame, &self.payload),
             Transport::Icmp(kind, code) if self.source.is_ipv4() => {
                 ip.icmpv4_raw(kind, code, [0; 4]).write(&mut frame, &self.payload)
@@ -217,13 +232,27 @@ impl Spec {
         frame
     }
 
+    fn tcp_header(&self) -> TcpHeader {
+        let Transport::Tcp(source, destination) = self.transport else { panic!("not TCP") };
+        let Details { flags, sequence, acknowledgement, window, scale, .. } = self.details;
+        let has = |bit: u8| flags >> bit & 1 == 1;
+        let mut header = TcpHeader::new(source, destination, sequence, window);
+        header.acknowledgment_number = acknowledgement;
+        (header.fin, header.syn, header.rst, header.psh) = (has(0), has(1), has(2), has(3));
+        (header.ack, header.urg, header.ece, header.cwr) = (has(4), has(5), has(6), has(7));
+        if let Some(scale) = scale {
+            header.set_options_raw(&[1, 3, 3, scale]).unwrap();
+        }
+        header
+    }
+
     /// What rules should see of it in its frame.
     pub(crate) fn packet<'f>(&'f self, side: Side, frame: &'f [u8]) -> Packet<'f> {
         let (network, transport) = self.offsets();
         let is_later = self.details.is_later() && self.source.is_ipv4();
         let v4 = self.source.is_ipv4();
         let (protocol, header) = match self.transport {
-            Transport::Tcp(..) => (6, 20),
+            Transport::Tcp(..) => (6, self.tcp_header().header_len()),
             Transport::Udp(..) => (17, 8),
             Transport::Icmp(..) if v4 => (1, 8),
             Transport::Icmp(..) => (58, 8),

@@ -12,15 +12,18 @@
 //! | [`reference`] | does the engine decide as `policy::eval` does, whatever the rules and packets? |
 //! | [`flood`]     | who gets in while a flood of first knocks fills the lists? |
 //! | [`sources`]   | what is kept of one source, and what was dropped of it? |
+//! | [`forged`]    | do idle sessions outlive whoever forges segments of theirs? |
 //! | [`fuzz`]      | the same with frames that nobody would build, and with room for next to nothing |
 //!
 //! What two workers do at once is in `tests/model`, a binary of its own.
 //!
-//! [`common`] builds rules, and frames with etherparse. Set KNOCKPLANE_SOAK=20 to run the properties 20 times as long.
+//! [`common`] builds rules, and frames with etherparse; [`conversation`] makes up what the two ends of a TCP connection say. Set KNOCKPLANE_SOAK=20 to run the properties 20 times as long.
 
 mod common;
+mod conversation;
 mod ends;
 mod flood;
+mod forged;
 mod fuzz;
 mod headers;
 mod lists;

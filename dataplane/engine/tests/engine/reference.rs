@@ -27,6 +27,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::common::{Details, Engine, SECRET, Spec, Transport, cases, live, seconds};
+use crate::conversation::conversation;
 
 const LISTS: [&str; 4] = ["one", "two", "three", "only read"];
 
@@ -334,8 +335,21 @@ fn details() -> impl Strategy<Value = Details> {
     // Mostly what connections consist of: SYN, SYN-ACK, ACK, FIN-ACK, RST; and what nobody sends.
     let flags = prop_oneof![8 => select(vec![0x02_u8, 0x12, 0x10, 0x11, 0x04]), 1 => any::<u8>()];
     let fragment = prop::option::weighted(0.2, (0..3_u16, select(vec![0_u16, 3]), any::<bool>()));
-    (1..4_u8, 62..66_u8, select(vec![0_u8, 4, 8, 9]), flags, 0..3_u32, fragment)
-        .prop_map(|(mac, ttl, tos, flags, sequence, fragment)| Details { mac, ttl, tos, flags, sequence, fragment })
+    // Few and small, so that they are in windows, answer each other, and are exactly the next ones.
+    let numbers = (0..9_u32, prop_oneof![8 => 0..9_u32, 1 => any::<u32>()], prop::bool::weighted(0.1));
+    (1..4_u8, 62..66_u8, select(vec![0_u8, 4, 8, 9]), flags, numbers, fragment).prop_map(
+        |(mac, ttl, tos, flags, (sequence, acknowledgement, broken), fragment)| Details {
+            mac,
+            ttl,
+            tos,
+            flags,
+            sequence,
+            acknowledgement,
+            broken,
+            fragment,
+            ..Details::default()
+        },
+    )
 }
 
 pub(crate) fn spec() -> impl Strategy<Value = Spec> {
@@ -380,7 +394,7 @@ fn burst() -> impl Strategy<Value = Vec<Spec>> {
 }
 
 /// Time that passes, then a batch on one side.
-type Turn = (Duration, Side, Vec<Spec>);
+pub(crate) type Turn = (Duration, Side, Vec<Spec>);
 
 pub(crate) fn pause() -> impl Strategy<Value = Duration> {
     select(vec![0, 1, 999_999_999, 1_000_000_000, 2_000_000_000]).prop_map(Duration::from_nanos)
@@ -388,10 +402,9 @@ pub(crate) fn pause() -> impl Strategy<Value = Duration> {
 
 fn turns() -> impl Strategy<Value = Vec<Turn>> {
     let side = prop_oneof![3 => Just(Side::Outside), 1 => Just(Side::Inside)];
-    prop::collection::vec(
-        (pause(), side, prop::collection::vec(burst(), 1..6).prop_map(|bursts| bursts.concat())),
-        0..10,
-    )
+    let any = (pause(), side, prop::collection::vec(burst(), 1..6).prop_map(|bursts| bursts.concat()));
+    let turns = prop_oneof![4 => any.prop_map(|turn| vec![turn]), 1 => conversation()];
+    prop::collection::vec(turns, 0..10).prop_map(|turns| turns.concat())
 }
 
 fn note(tally: &mut DoorTally, what: What) {

@@ -231,8 +231,31 @@ impl<'a> Packet<'a> {
         Some(u16::from_be_bytes(value.try_into().ok()?))
     }
 
+    /// The fixed part of the TCP header (RFC 9293, 3.1).
+    pub fn tcp_header(&self) -> Option<&'a [u8; 20]> {
+        self.tcp()?.first_chunk()
+    }
+
+    /// The options of the TCP header, padding included.
+    pub fn tcp_options(&self) -> Option<&'a [u8]> {
+        let tcp = self.tcp()?;
+        tcp.get(20..usize::from(*tcp.get(12)? >> 4) * 4)
+    }
+
+    /// Of a fragment, where its data ends in its datagram's data: offset and length, in bytes.
+    pub fn fragment_end(&self) -> Option<u32> {
+        let units = match self.family() {
+            Family::Ipv4 => u16::from_be_bytes(array(self.network()?, 6)?) & 0x1fff,
+            Family::Ipv6 => {
+                let (_, header) = self.extensions()?.find(|(header, _)| *header == FRAGMENT)?;
+                u16::from_be_bytes(array(header, 2)?) >> 3
+            }
+        };
+        Some(u32::from(units) * 8 + self.transport()?.len() as u32)
+    }
+
     /// From the TCP header on. Fragments behind the first have none.
-    fn tcp(&self) -> Option<&'a [u8]> {
+    pub(super) fn tcp(&self) -> Option<&'a [u8]> {
         self.ports?;
         if self.protocol == protocol::TCP { self.transport() } else { None }
     }
@@ -243,7 +266,7 @@ impl<'a> Packet<'a> {
     }
 
     /// The extension headers of an IPv6 packet: each one's number, and its bytes.
-    fn extensions(&self) -> Option<impl Iterator<Item = (u8, &'a [u8])>> {
+    pub(super) fn extensions(&self) -> Option<impl Iterator<Item = (u8, &'a [u8])>> {
         if self.family() != Family::Ipv6 {
             return None;
         }
@@ -276,7 +299,7 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 
 /// The options of an IPv4 or TCP header: each one's kind and value, padding left out. One whose length cannot be is
 /// none, and the last.
-fn options_of(mut rest: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
+pub(crate) fn options_of(mut rest: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
     std::iter::from_fn(move || {
         while let [1, behind @ ..] = rest {
             rest = behind;

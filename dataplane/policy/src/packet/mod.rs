@@ -4,12 +4,14 @@
 //! asks for it, see `bytes`.
 
 mod bytes;
+mod checksum;
 
 use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::bytes::options_of;
 pub use self::bytes::{ExtensionHeader, FragmentPart, MacAddress, OptionKind, TcpFlag};
 use crate::word::Word;
 

@@ -34,7 +34,12 @@ pub(super) enum Inner {
     Tcp {
         ports: (u16, u16),
         flags: u8,
+        sequence: u32,
+        acknowledgement: u32,
+        window: u16,
         mss: Option<u16>,
+        /// The window scale.
+        scale: Option<u8>,
     },
     Udp {
         ports: (u16, u16),
@@ -63,12 +68,15 @@ impl Inner {
     /// The header, its checksum still zero, and where that is.
     fn header(&self) -> (Vec<u8>, Option<usize>) {
         match self {
-            Inner::Tcp { ports, flags, mss } => {
-                let length = if mss.is_some() { 24 } else { 20 };
+            Inner::Tcp { ports, flags, sequence, acknowledgement, window, mss, scale } => {
+                let length = 20 + 4 * (u8::from(mss.is_some()) + u8::from(scale.is_some()));
                 let mut bytes = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
-                // Always the same numbers: the filter does not look at them, and nftables is told not to.
-                bytes.extend([0, 0, 16, 0, 0, 0, 16, 0, (length / 4) << 4, *flags, 0x20, 0, 0, 0, 0, 0]);
+                bytes.extend([sequence.to_be_bytes(), acknowledgement.to_be_bytes()].concat());
+                bytes.extend([(length / 4) << 4, *flags]);
+                bytes.extend(window.to_be_bytes());
+                bytes.extend([0; 4]);
                 bytes.extend(mss.iter().flat_map(|mss| [2, 4, (mss >> 8) as u8, *mss as u8]));
+                bytes.extend(scale.iter().flat_map(|scale| [1, 3, 3, *scale]));
                 (bytes, Some(16))
             }
             Inner::Udp { ports } => {

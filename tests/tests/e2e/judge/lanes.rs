@@ -57,8 +57,9 @@ pub(super) fn bridge(topology: &Topology) -> anyhow::Result<()> {
     for (setting, value) in [
         ("bridge/bridge-nf-call-iptables", "1"),
         ("bridge/bridge-nf-call-ip6tables", "1"),
-        // What the filter does as well: docs/nftables.md.
-        ("netfilter/nf_conntrack_tcp_be_liberal", "1"),
+        // Sequence numbers are held against windows.
+        ("netfilter/nf_conntrack_tcp_be_liberal", "0"),
+        ("netfilter/nf_conntrack_tcp_ignore_invalid_rst", "0"),
         ("netfilter/nf_conntrack_tcp_loose", "1"),
         ("netfilter/nf_conntrack_acct", "1"),
     ] {

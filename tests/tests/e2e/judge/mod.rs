@@ -10,6 +10,7 @@
 //! | `sets.rs`      | rule sets by hand |
 //! | `anything.rs`  | rule sets at random |
 //! | `packets.rs`   | conversations |
+//! | `tcp.rs`       | what the ends of a TCP connection say, and with which numbers |
 //! | `bytes.rs`     | frames, byte by byte |
 //! | `nft.rs`, `condition.rs` | from rules to nftables |
 //! | `lanes.rs`     | what goes in and comes out |
@@ -22,6 +23,7 @@ mod lanes;
 mod nft;
 mod packets;
 mod sets;
+mod tcp;
 
 use std::env;
 use std::fs;
@@ -34,13 +36,16 @@ use knockplane_tests::{Filter, FilterOptions, Topology};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use self::lanes::{Arrived, Lane};
-use self::packets::Shot;
+use self::packets::{Plan, Shot};
+use self::tcp::Manners;
 use crate::dice::Dice;
 use crate::end::EXPERIMENTS_PASS;
 use crate::scene::with;
 
 /// Rule sets at random.
 const RANDOM_SETS: usize = 60;
+/// How often each set about windows is put to both.
+const WINDOW_ROUNDS: usize = 4;
 /// Frames for each set.
 const FRAMES: u32 = 700;
 /// Most frames between two looks at the other end, whose socket holds some hundred.
@@ -84,6 +89,9 @@ fn nftables_judges_every_packet_as_the_filter_does() {
         for (name, rules) in sets::OF_FRAGMENTS {
             court.try_set(name, rules, &mut dice, packets::fragments).expect(name);
         }
+        for (name, rules) in sets::OF_WINDOWS.iter().cycle().take(sets::OF_WINDOWS.len() * WINDOW_ROUNDS) {
+            court.try_set(name, rules, &mut dice, packets::shots).expect(name);
+        }
         for number in 0..RANDOM_SETS {
             let rules = anything::rules(&mut dice);
             court.try_set(&format!("at random, {number}"), &rules, &mut dice, packets::shots).expect(&rules);
@@ -110,14 +118,17 @@ impl Court<'_> {
         name: &str,
         rules: &str,
         dice: &mut Dice,
-        shots: fn(&mut Dice, u8, u32, u32) -> Vec<Shot>,
+        shots: fn(&mut Dice, Plan) -> Vec<Shot>,
     ) -> anyhow::Result<()> {
         self.sets += 1;
         let text = rules.replace("10.K.", &format!("10.{}.", self.sets)).replace(":K:", &format!(":{}:", self.sets));
         let reading = rsc::read(text.as_bytes());
         ensure!(reading.problems.is_empty(), "{:?}", reading.problems);
         self.apply(&text, &reading.rules)?;
-        let shots = shots(dice, self.sets, self.next, FRAMES);
+        let is_known = sets::OF_WINDOWS.iter().any(|(of_windows, _)| name == *of_windows);
+        let reuses = !text.contains("action=notrack");
+        let tcp = Manners { is_known, reuses, strays: is_known && !reading.rules.tracking.loose_tcp };
+        let shots = shots(dice, Plan { set: self.sets, first: self.next, count: FRAMES, tcp });
         self.next += shots.len() as u32;
         self.frames += shots.len() as u32;
         let (mut sent, mut ours, mut theirs) = (0, Arrived::new(), Arrived::new());

@@ -313,3 +313,68 @@ add chain=input protocol=udp dst-port=53,80,443 connection-state=new
 add chain=input src-address=10.K.0.1 connection-state=!invalid",
     ),
 ];
+
+/// Sets that let every first SYN pass, so that the ends know which connections there are.
+pub(super) const OF_WINDOWS: &[Named] = &[
+    (
+        "windows: what is invalid does not pass",
+        "/ip firewall connection tracking
+set loose-tcp-tracking=no
+/ip firewall filter
+add chain=input action=drop connection-state=invalid
+add chain=input
+add chain=output action=drop connection-state=invalid
+/ipv6 firewall filter
+add chain=input action=drop connection-state=invalid
+add chain=input
+add chain=output action=drop connection-state=invalid",
+    ),
+    (
+        "windows: only what is invalid, or new, passes",
+        "/ip firewall connection tracking
+set loose-tcp-tracking=no
+/ip firewall filter
+add chain=input connection-state=invalid,new
+add chain=output connection-state=invalid,new
+add chain=output action=drop
+/ipv6 firewall filter
+add chain=input connection-state=invalid,new
+add chain=output connection-state=invalid,new
+add chain=output action=drop",
+    ),
+    (
+        "windows: new and related",
+        "/ip firewall connection tracking
+set loose-tcp-tracking=no
+/ip firewall filter
+add chain=input connection-state=new,related
+add chain=output action=drop connection-state=established
+/ipv6 firewall filter
+add chain=input connection-state=new,related
+add chain=output action=drop connection-state=established",
+    ),
+    (
+        "windows: past the rules",
+        "/ip firewall connection tracking
+set loose-tcp-tracking=no
+/ip firewall filter
+add chain=input action=fasttrack-connection connection-state=established,related
+add chain=input action=drop connection-state=invalid
+add chain=input
+add chain=output action=drop connection-state=invalid
+/ipv6 firewall filter
+add chain=input action=fasttrack-connection connection-state=established
+add chain=input connection-state=new,related
+add chain=output action=drop connection-state=established,invalid",
+    ),
+    (
+        "windows: what is invalid does not pass, but a connection may be taken up",
+        "/ip firewall filter
+add chain=input action=drop connection-state=invalid
+add chain=input
+add chain=output action=drop connection-state=invalid
+/ipv6 firewall filter
+add chain=input connection-state=new,related
+add chain=output action=drop connection-state=established",
+    ),
+];

@@ -29,15 +29,26 @@ pub enum Identity {
         /// Whether it may begin it.
         opens: bool,
     },
-    /// It is an ICMP error, about a packet of this connection if that can be read.
+    /// It is an ICMP error, about this packet if that can be read.
     Error {
-        /// The connection.
-        about: Option<FlowKey>,
+        /// What it quotes.
+        about: Option<Quoted>,
     },
     /// It has no connection, and needs none.
     Untracked,
     /// It could only be of a connection that it does not name.
     Unknown,
+}
+
+/// A packet that an ICMP error is about, by the headers that it quotes.
+#[derive(Clone, Copy, Debug)]
+pub struct Quoted {
+    /// What names its connection.
+    pub key: FlowKey,
+    /// Where it came from.
+    pub source: End,
+    /// The sequence number; only of TCP.
+    pub sequence: Option<u32>,
 }
 
 /// The headers of a packet, or of a packet that an error quotes.
@@ -48,6 +59,8 @@ struct Headers {
     ports: Option<(u16, u16)>,
     /// ICMP type, code and identifier.
     icmp: Option<(u8, u8, u16)>,
+    /// Of a quoted TCP segment.
+    sequence: Option<u32>,
 }
 
 impl Identity {
@@ -60,11 +73,15 @@ impl Identity {
             destination: packet.destination,
             ports: packet.ports,
             icmp: packet.icmp.map(|(kind, code)| (kind, code, identifier)),
+            sequence: None,
         };
         if headers.is_error() {
             // An error goes to whoever sent what it is about. Source: RFC 1122, 3.2.2.
             let quoted = Headers::quoted(packet.payload).filter(|quoted| quoted.source == packet.destination);
-            let about = quoted.and_then(|quoted| Some(quoted.connection()?.0));
+            let about = quoted.and_then(|quoted| {
+                let (key, source, _) = quoted.connection()?;
+                Some(Quoted { key, source, sequence: quoted.sequence })
+            });
             return Identity::Error { about };
         }
         match headers.connection() {
@@ -121,8 +138,8 @@ impl Headers {
         }
     }
 
-    /// The headers that an ICMP error quotes: those of the packet it is about, and at least 8 bytes behind them. None for
-    /// a fragment behind the first.
+    /// The headers that an ICMP error quotes: those of the packet it is about, and at least 8 bytes behind them, which of
+    /// TCP hold ports and sequence number. None for a fragment behind the first.
     fn quoted(bytes: &[u8]) -> Option<Headers> {
         let (number, source, destination, transport): (u8, IpAddr, IpAddr, &[u8]) = match bytes.first()? >> 4 {
             4 => {
@@ -144,7 +161,9 @@ impl Headers {
             matches!(number, protocol::TCP | protocol::UDP).then(|| Some((two(transport, 0)?, two(transport, 2)?)));
         let icmp = matches!(number, protocol::ICMP | protocol::ICMPV6);
         let icmp = icmp.then(|| Some((*transport.first()?, *transport.get(1)?, two(transport, 4)?)));
-        Some(Headers { protocol: number, source, destination, ports: ports.flatten(), icmp: icmp.flatten() })
+        let sequence = transport.get(4..).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_be_bytes(*bytes));
+        let sequence = sequence.filter(|_| number == protocol::TCP);
+        Some(Headers { protocol: number, source, destination, ports: ports.flatten(), icmp: icmp.flatten(), sequence })
     }
 }
 

@@ -9,30 +9,35 @@
 //! |---------------|---------|
 //! | `new`         | of a connection that was not seen both ways yet |
 //! | `established` | of one that was; the first packet back already is |
-//! | `related`     | ICMP errors about a packet of a known connection, to its sender |
-//! | `invalid`     | everything else: impossible TCP flags, answers to nothing, errors about nothing, fragments without their first |
+//! | `related`     | ICMP errors about a packet of a known connection, to its sender; of TCP, about a number that can be on its way |
+//! | `invalid`     | everything else: impossible TCP flags, numbers out of the window, answers to nothing, errors about nothing, fragments without their first |
 //! | `untracked`   | exempt by `notrack`; and neighbour discovery and multicast listeners, which have no connections |
 //!
 //! With `loose-tcp-tracking`, an ACK of an unknown connection begins one that counts as established for its timeout. The
 //! packet itself is `new`, as no other side has been seen: else every stranger's ACK would pass a rule that accepts
 //! `established`. The connection goes on when the other side speaks.
 //!
-//! Not done: TCP's sequence numbers are not checked against windows; `tcp-max-retrans-timeout` and
-//! `tcp-unacked-timeout` are not used.
+//! What is invalid changes nothing of a connection, and nothing that may be forged shortens the time for which one is
+//! known, see [`tcp`].
+//!
+//! Not done: `tcp-max-retrans-timeout` and `tcp-unacked-timeout` are not used.
 //!
 //! Source: RouterOS manual, Connection tracking; Linux's netfilter, whose tracking RouterOS uses, for what it does not say.
 
 mod identity;
+mod segment;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use self::identity::{End, FlowKey, Identity, identification};
-pub use self::tcp::{Segment, Step, TcpState};
+pub use self::identity::{End, FlowKey, Identity, Quoted, identification};
+pub use self::segment::{Segment, SegmentKind};
+pub use self::tcp::{Step, TcpConnection, TcpState};
 use super::tls::Stream;
 use crate::layer7;
 use crate::packet::{FragmentPart, Packet, protocol};
@@ -76,8 +81,21 @@ pub(super) struct Tracker<'r> {
     flows: HashMap<FlowKey, Flow>,
     /// Connections so far.
     count: u64,
-    /// The connections of fragmented datagrams; each with its source, and until when that is known.
-    fragments: HashMap<Datagram, (FlowKey, End, Time)>,
+    /// The first fragments of datagrams, and until when each is known.
+    fragments: HashMap<Datagram, (FirstFragment, Time)>,
+}
+
+/// What is known of a datagram from its first fragment.
+#[derive(Clone, Copy, Debug)]
+pub struct FirstFragment {
+    /// Its connection.
+    pub key: FlowKey,
+    /// Where it came from.
+    pub source: End,
+    /// Whether it counts for its connection.
+    pub counts: bool,
+    /// Of TCP, the sequence number that its first byte would have.
+    pub base: Option<u32>,
 }
 
 /// What a datagram's fragments have in common: source, destination, protocol, identification.
@@ -96,7 +114,7 @@ pub(super) struct Flow {
     /// Who sent the first packet.
     originator: End,
     both_ways: bool,
-    tcp: Option<TcpState>,
+    tcp: Option<TcpConnection>,
     expiry: Time,
     /// Packets and IP bytes so far, both ways.
     packets: u64,
@@ -188,86 +206,148 @@ impl<'r> Tracker<'r> {
     pub(super) fn observe(&mut self, packet: &Packet<'_>, now: Time) -> Seen {
         let part = packet.fragment();
         let datagram = datagram(packet);
-        let identity = match (part, datagram) {
-            (Some(FragmentPart::Later), Some(datagram)) => match self.fragments.get(&datagram) {
-                Some((key, source, expiry)) if now < *expiry => {
-                    Identity::Connection { key: *key, source: *source, opens: false }
-                }
-                _ => Identity::Unknown,
-            },
+        let later = part == Some(FragmentPart::Later);
+        let first = datagram.filter(|_| later).and_then(|datagram| self.fragments.get(&datagram));
+        let identity = match first {
+            Some((first, expiry)) if now < *expiry => return self.later_fragment(packet, *first, now),
+            _ if later => Identity::Unknown,
             _ => Identity::of(packet),
         };
         match identity {
             Identity::Untracked => Seen::alone(ConnectionState::Untracked),
             Identity::Unknown => Seen::alone(ConnectionState::Invalid),
-            Identity::Error { about } => match about.filter(|key| self.flow(key, now).is_some()) {
-                Some(key) => Seen { flow: Some(key), ..Seen::alone(ConnectionState::Related) },
+            Identity::Error { about } => match about.filter(|quoted| self.may_have_sent(quoted, now)) {
+                Some(quoted) => Seen { flow: Some(quoted.key), ..Seen::alone(ConnectionState::Related) },
                 None => Seen::alone(ConnectionState::Invalid),
             },
             Identity::Connection { key, source, opens } => {
-                let later = part == Some(FragmentPart::Later);
-                let Some((state, stays)) = self.advance(packet, key, source, opens, later, now) else {
+                let is_fragment = part == Some(FragmentPart::First);
+                let segment = Segment::of(packet, is_fragment);
+                let advanced = match packet.protocol {
+                    protocol::TCP => segment.and_then(|segment| self.advance_tcp(packet, &segment, key, source, now)),
+                    _ => self.advance(packet, key, source, opens, now),
+                };
+                let Some(Advanced { state, stays, counts }) = advanced else {
                     return Seen::alone(ConnectionState::Invalid);
                 };
-                if let (Some(FragmentPart::First), Some(datagram)) = (part, datagram) {
-                    self.fragments.insert(datagram, (key, source, now + FRAGMENT_TIMEOUT));
+                if let (true, Some(datagram)) = (is_fragment, datagram) {
+                    let first = FirstFragment { key, source, counts, base: segment.map(|segment| segment.base()) };
+                    self.fragments.insert(datagram, (first, now + FRAGMENT_TIMEOUT));
                 }
                 Seen { state, flow: Some(key), source: Some(source), stays }
             }
         }
     }
 
-    /// Takes the packet into its connection, which it may begin. None if it cannot be of it.
-    fn advance(
-        &mut self,
-        packet: &Packet<'_>,
-        key: FlowKey,
-        source: End,
-        opens: bool,
-        later: bool,
-        now: Time,
-    ) -> Option<(ConnectionState, Stays)> {
-        let known = self.flow(&key, now);
-        let back = known.is_some_and(|flow| flow.originator != source);
-        let mut counts = true;
-        let (tcp, stays) = match (packet.protocol, known) {
-            (_, Some(flow)) if later => (flow.tcp, Stays::Yes),
-            (_, None) if later => return None,
-            (protocol::TCP, known) => {
-                let segment = Segment::of(packet.tcp_flags()?)?;
-                match known.and_then(|flow| Some((flow.tcp?, flow.both_ways))) {
-                    Some((state, answered)) => match state.after(segment, back, answered) {
-                        Step::To(state) => (Some(state), Stays::Yes),
-                        Step::Aside(state) => {
-                            counts = false;
-                            (Some(state), Stays::Yes)
-                        }
-                        Step::Anew => (Some(TcpState::SynSent), Stays::IfForwarded),
-                        Step::Over => (Some(TcpState::Close), Stays::No),
-                        Step::Impossible => return None,
-                    },
-                    None => (Some(TcpState::first(segment, self.settings.loose_tcp)?), Stays::IfForwarded),
-                }
+    /// Whether a packet that an ICMP error quotes is of a known connection.
+    fn may_have_sent(&self, quoted: &Quoted, now: Time) -> bool {
+        self.flow(&quoted.key, now).is_some_and(|flow| match &flow.tcp {
+            Some(tcp) => {
+                let back = flow.originator != quoted.source;
+                quoted.sequence.is_some_and(|sequence| tcp.may_have_sent(back, sequence))
             }
-            (_, None) if !opens => return None,
-            (_, Some(_)) => (None, Stays::Yes),
-            (_, None) => (None, Stays::IfForwarded),
-        };
-        if stays == Stays::IfForwarded {
-            self.count += 1;
-            self.flows.insert(key, Flow::new(source, self.count));
+            None => true,
+        })
+    }
+
+    /// A fragment behind the first is of its connection.
+    fn later_fragment(&mut self, packet: &Packet<'_>, first: FirstFragment, now: Time) -> Seen {
+        let FirstFragment { key, source, counts, base } = first;
+        let settings = self.settings;
+        let Some(flow) = self.flow_mut(&key, now) else { return Seen::alone(ConnectionState::Invalid) };
+        let back = flow.originator != source;
+        if counts {
+            flow.both_ways |= back;
+            if let (Some(tcp), Some(base), Some(end)) = (&mut flow.tcp, base, packet.fragment_end()) {
+                tcp.extend(back, base.wrapping_add(end));
+            }
+            flow.count(packet, back, now);
+            // A fragment shortens nothing, as its checksum cannot be known.
+            flow.expiry = flow.expiry.max(now + flow.timeout(settings, packet.protocol));
         }
+        Seen { state: flow.state(), flow: Some(key), source: Some(source), stays: Stays::Yes }
+    }
+
+    /// Takes a packet that is not TCP into its connection, which it may begin. None if it cannot be of it.
+    fn advance(&mut self, packet: &Packet<'_>, key: FlowKey, source: End, opens: bool, now: Time) -> Option<Advanced> {
+        let is_known = self.flow(&key, now).is_some();
+        if !is_known && !opens {
+            return None;
+        }
+        if !is_known {
+            self.insert(key, source, None);
+        }
+        let settings = self.settings;
         let flow = self.flows.get_mut(&key)?;
         let back = flow.originator != source;
-        flow.tcp = tcp;
         flow.both_ways |= back;
-        if counts {
-            flow.count(packet, back, now);
-            flow.expiry = now + timeout(self.settings, packet.protocol, flow.tcp, flow.both_ways);
-        }
-        let state = if flow.both_ways { ConnectionState::Established } else { ConnectionState::New };
-        Some((state, stays))
+        flow.count(packet, back, now);
+        flow.expiry = now + flow.timeout(settings, packet.protocol);
+        let stays = if is_known { Stays::Yes } else { Stays::IfForwarded };
+        Some(Advanced { state: flow.state(), stays, counts: true })
     }
+
+    /// The same for a TCP segment.
+    fn advance_tcp(
+        &mut self,
+        packet: &Packet<'_>,
+        segment: &Segment<'_>,
+        key: FlowKey,
+        source: End,
+        now: Time,
+    ) -> Option<Advanced> {
+        let settings = self.settings;
+        let known = self.flow_mut(&key, now).and_then(|flow| {
+            let (tcp, back) = (flow.tcp?, flow.originator != source);
+            Some((tcp.step((packet, segment), (back, flow.both_ways), (now, flow.expiry), settings), flow, back))
+        });
+        let stays = match known {
+            None | Some((Step::Anew, ..)) => {
+                let tcp = TcpConnection::begin(segment, settings.loose_tcp)?;
+                self.insert(key, source, Some(tcp));
+                Stays::IfForwarded
+            }
+            Some((Step::Impossible, ..)) => return None,
+            Some((step @ (Step::Aside | Step::Remember | Step::Challenge), flow, back)) => {
+                flow.tcp.as_mut()?.take(segment, back, step);
+                // The answer to a SYN passes as one, though it accepts nothing.
+                let state = if step == Step::Challenge { ConnectionState::Established } else { flow.state() };
+                return Some(Advanced { state, stays: Stays::Yes, counts: false });
+            }
+            Some((step, flow, back)) => {
+                if step == Step::Reopen {
+                    flow.restart();
+                }
+                if flow.tcp.as_mut()?.take(segment, back, step) {
+                    flow.originator = if flow.originator == key.ends[0] { key.ends[1] } else { key.ends[0] };
+                }
+                if step == Step::Cross {
+                    flow.both_ways = true;
+                    return Some(Advanced { state: flow.state(), stays: Stays::Yes, counts: false });
+                }
+                if step == Step::Over { Stays::No } else { Stays::Yes }
+            }
+        };
+        let flow = self.flows.get_mut(&key)?;
+        let back = flow.originator != source;
+        flow.both_ways |= back;
+        flow.count(packet, back, now);
+        flow.expiry = now + flow.timeout(settings, protocol::TCP);
+        Some(Advanced { state: flow.state(), stays, counts: true })
+    }
+
+    fn insert(&mut self, key: FlowKey, originator: End, tcp: Option<TcpConnection>) {
+        self.count += 1;
+        self.flows.insert(key, Flow { tcp, ..Flow::new(originator, self.count) });
+    }
+}
+
+/// What a packet made of its connection.
+struct Advanced {
+    state: ConnectionState,
+    stays: Stays,
+    /// Whether its bytes and its time count.
+    counts: bool,
 }
 
 impl Flow {
@@ -316,9 +396,22 @@ impl Flow {
         }
     }
 
+    /// Forgets what its ends have said: they begin anew.
+    fn restart(&mut self) {
+        (self.packets, self.buffer, self.lengths, self.streams) = Default::default();
+    }
+
+    fn state(&self) -> ConnectionState {
+        if self.both_ways { ConnectionState::Established } else { ConnectionState::New }
+    }
+
+    fn timeout(&self, settings: &Tracking, number: u8) -> Duration {
+        timeout(settings, number, self.tcp.map(|tcp| tcp.state()), self.both_ways)
+    }
+
     /// Whether both sides have closed it, or one has aborted it.
     pub(super) fn is_closed(&self) -> bool {
-        matches!(self.tcp, Some(TcpState::TimeWait | TcpState::Close))
+        self.tcp.is_some_and(|tcp| tcp.is_closed())
     }
 
     /// Whether the pattern has matched what was said up to one of the first packets. Once it has it stays so, and if it

@@ -1,18 +1,35 @@
-//! The states of a TCP connection, as somebody sees them who stands between its ends.
+//! A TCP connection, as somebody sees it who stands between its ends.
 //!
 //! ```text
-//!            SYN-ACK back          ACK               FIN           ACK              FIN            ACK
+//!            SYN-ACK back          ACK               FIN         it is known          FIN         both known
 //! SynSent ───────────→ SynReceived ───→ Established ───→ FinWait ───→ CloseWait ───→ LastAck ───→ TimeWait
 //!    │ SYN back            ↑ SYN-ACK
 //!    └───────→ BothSyn ────┘          RST anywhere: Close; a SYN in TimeWait or Close: anew
 //! ```
-//! What may belong to a connection that its ends see otherwise than we do is passed by: it counts for nothing, and an
-//! end that disagrees says so with a RST.
+//! A segment leads on only if its numbers are in the window ([`window`](super::window)), else it is invalid and **changes
+//! nothing**. By its flags and numbers:
 //!
-//! Source: RFC 9293, 3.3.2; Linux's netfilter for what is passed by and what is invalid, which docs/nftables.md tests.
+//! | segment | counts if | else |
+//! |---|---|---|
+//! | SYN-ACK, RST that answers a SYN | it acknowledges that SYN | invalid |
+//! | RST | it has exactly the number that its receiver expects | in the window passed by, for the receiver to challenge it (RFC 5961); invalid outside |
+//! | FIN | nothing before it is missing, or it is acknowledged | as data until then |
+//! | SYN in a connection | the connection is over | passed by, and remembered |
+//!
+//! What may be of a connection that its ends see otherwise than we do is passed by: it counts for nothing, and an end that
+//! disagrees says so with a RST. Of a SYN in a connection the number is kept: the SYN-ACK that acknowledges it, from the
+//! other side of the filter, begins the connection anew. So whoever sends segments from one side alone can neither end a
+//! connection nor keep its place: neither before the connection begins nor while it lasts.
+//!
+//! Source: RFC 9293, 3.3.2 and 3.10; RFC 5961, 3 and 4; Linux's netfilter for what is passed by, which docs/nftables.md
+//! tests, and says where this is stricter.
 
-use crate::packet::TcpFlag;
-use crate::word::Set;
+use super::segment::{Segment, SegmentKind, SynOptions};
+use super::timeout;
+use super::window::{Closing, Windows};
+use crate::packet::{Packet, Side, protocol};
+use crate::rule::Tracking;
+use crate::time::Time;
 
 /// A connection's state. The names are those of the timeouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,28 +54,23 @@ pub enum TcpState {
     Close,
 }
 
-/// What a segment's flags say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Segment {
-    /// A connection begins.
-    Syn,
-    /// It is accepted.
-    SynAck,
-    /// The sender has no more to say.
-    Fin,
-    /// Everything else within a connection.
-    Ack,
-    /// There is no such connection, or not any more.
-    Rst,
-}
-
 /// Where a segment leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The connection goes on, in this state.
     To(TcpState),
-    /// It goes on, in this state; the segment does not count for it, nor does its time.
-    Aside(TcpState),
+    /// The other end begins as well; the connection's time does not go on.
+    Cross,
+    /// The segment is passed by.
+    Aside,
+    /// It is passed by, as an answer: an end that remembers another connection challenges a SYN.
+    Challenge,
+    /// It is passed by, but its number is remembered: the connection might begin anew.
+    Remember,
+    /// It says other numbers of a connection that nobody has answered.
+    Learn,
+    /// It acknowledges the SYN that is remembered: the connection begins anew.
+    Reopen,
     /// Another connection of the same addresses and ports begins.
     Anew,
     /// The connection ends with this segment, and is forgotten.
@@ -67,77 +79,240 @@ pub enum Step {
     Impossible,
 }
 
-impl Segment {
-    /// None for flags that no segment has: no flag at all, SYN with FIN or RST, FIN without ACK, and so on. PSH and ECN's
-    /// two may always be set, URG with what carries data.
-    pub fn of(flags: Set<TcpFlag>) -> Option<Segment> {
-        use TcpFlag::{Ack, Cwr, Ece, Fin, Psh, Rst, Syn, Urg};
-        let is = |said: &[TcpFlag]| {
-            let said: Set<TcpFlag> = said.iter().copied().collect();
-            let always = [Psh, Ece, Cwr].into_iter().collect::<Set<TcpFlag>>().bits();
-            flags.bits() & !always == said.bits()
-        };
-        Some(if is(&[Ack]) || is(&[Ack, Urg]) {
-            Segment::Ack
-        } else if is(&[Syn]) || is(&[Syn, Urg]) {
-            Segment::Syn
-        } else if is(&[Syn, Ack]) {
-            Segment::SynAck
-        } else if is(&[Fin, Ack]) || is(&[Fin, Ack, Urg]) {
-            Segment::Fin
-        } else if is(&[Rst]) || is(&[Rst, Ack]) {
-            Segment::Rst
-        } else {
-            return None;
-        })
-    }
+/// What is known of a TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpConnection {
+    state: TcpState,
+    /// Where the segment came from that its numbers were learned from.
+    side: Side,
+    windows: Windows,
+    remembered: Option<Remembered>,
 }
 
-impl TcpState {
-    /// The state of a connection that begins with this segment. In the middle of one, only an ACK says that there is one.
-    pub fn first(segment: Segment, loose: bool) -> Option<TcpState> {
-        match segment {
-            Segment::Syn => Some(TcpState::SynSent),
-            Segment::Ack if loose => Some(TcpState::Established),
-            _ => None,
+/// A SYN that was passed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Remembered {
+    sequence: u32,
+    window: u16,
+    options: SynOptions,
+    /// It came from the end that was to answer.
+    back: bool,
+    side: Side,
+}
+
+impl TcpConnection {
+    /// The connection that begins with this segment. In the middle of one, only an ACK says that there is one.
+    pub fn begin(segment: &Segment<'_>, loose: bool) -> Option<TcpConnection> {
+        let (state, windows) = match segment.kind {
+            SegmentKind::Syn => (TcpState::SynSent, Windows::opened(segment)),
+            SegmentKind::Ack if loose => (TcpState::Established, Windows::learned(segment)),
+            _ => return None,
+        };
+        Some(TcpConnection { state, side: segment.side, windows, remembered: None })
+    }
+
+    /// The state.
+    pub const fn state(&self) -> TcpState {
+        self.state
+    }
+
+    /// Whether both sides have closed it, or one has aborted it.
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.state, TcpState::TimeWait | TcpState::Close)
+    }
+
+    /// Whether it is not known yet that there is one.
+    pub const fn is_opening(&self) -> bool {
+        matches!(self.state, TcpState::SynSent | TcpState::BothSyn | TcpState::SynReceived)
+    }
+
+    /// Where a segment leads that may be forged: `back` if it is to whoever sent the first one, `answered` if one was before
+    /// it. What shortens the time for which the connection is known must have the right checksum: if it is wrong, the
+    /// segment is impossible, and if it cannot be known, the segment is passed by. Others are not summed up.
+    #[inline]
+    pub fn step(
+        &self,
+        (packet, segment): (&Packet<'_>, &Segment<'_>),
+        (back, answered): (bool, bool),
+        (now, expiry): (Time, Time),
+        settings: &Tracking,
+    ) -> Step {
+        let step = self.unverified(segment, back, answered);
+        let shortens = match step {
+            Step::Over | Step::Anew | Step::Reopen => true,
+            Step::To(_) if matches!(segment.kind, SegmentKind::Rst | SegmentKind::Fin) => true,
+            Step::To(state) => now + timeout(settings, protocol::TCP, Some(state), true) < expiry,
+            Step::Learn => now + timeout(settings, protocol::TCP, Some(TcpState::Established), true) < expiry,
+            _ => false,
+        };
+        if shortens { verified(packet, step) } else { step }
+    }
+
+    #[inline]
+    fn unverified(&self, segment: &Segment<'_>, back: bool, answered: bool) -> Step {
+        let from = usize::from(back);
+        match (segment.kind, self.state) {
+            (SegmentKind::Ack, TcpState::Established) if answered && self.windows.is_open() => {
+                if self.windows.holds(from, segment) { Step::To(TcpState::Established) } else { Step::Impossible }
+            }
+            (SegmentKind::Syn, _) => self.after_syn(segment, back, answered),
+            (SegmentKind::SynAck, _) => self.after_syn_ack(segment, back),
+            (SegmentKind::Rst, _) => self.after_rst(segment, back, answered),
+            // Half open, at an end that has lost the other.
+            (SegmentKind::Ack, TcpState::SynSent | TcpState::BothSyn) if back => Step::Challenge,
+            (SegmentKind::Ack | SegmentKind::Fin, TcpState::SynSent | TcpState::BothSyn) => Step::Impossible,
+            (SegmentKind::Ack | SegmentKind::Fin, _) if back && !answered => {
+                // Whoever sends from one side alone does not answer itself.
+                let answers = segment.side != self.side && self.windows.answers(from, segment);
+                if answers { self.after_text(segment, from) } else { Step::Aside }
+            }
+            (SegmentKind::Ack | SegmentKind::Fin, _) if self.windows.holds(from, segment) => {
+                self.after_text(segment, from)
+            }
+            (SegmentKind::Ack, _) if !answered => Step::Learn,
+            (SegmentKind::Ack | SegmentKind::Fin, _) => Step::Impossible,
         }
     }
 
-    /// Where a segment leads from here: `back` if it is to whoever sent the first one, `answered` if one was before it.
-    pub fn after(self, segment: Segment, back: bool, answered: bool) -> Step {
-        use TcpState::{BothSyn, Close, CloseWait, Established, FinWait, LastAck, SynReceived, SynSent, TimeWait};
-        Step::To(match (segment, self) {
-            (Segment::Syn, TimeWait) => return Step::Anew,
-            (Segment::Syn, Close) if !back => return Step::Anew,
-            // Else who asks again and again would be remembered for good, unanswered.
-            (Segment::Syn, SynSent) if !answered => return Step::Aside(if back { BothSyn } else { SynSent }),
-            (Segment::Syn, SynSent | BothSyn) if back => BothSyn,
-            (Segment::Syn, SynSent | BothSyn) => self,
+    fn after_syn(&self, segment: &Segment<'_>, back: bool, answered: bool) -> Step {
+        match self.state {
+            TcpState::TimeWait => Step::Anew,
+            TcpState::Close if !back => Step::Anew,
+            TcpState::SynSent | TcpState::BothSyn if back => Step::Cross,
             // Who was asked does not ask.
-            (Segment::Syn, _) if back => return Step::Impossible,
-            (Segment::Syn, _) => return Step::Aside(self),
+            _ if back && answered => Step::Impossible,
+            // One that comes again keeps no connection that is not answered, else it would be kept for good.
+            _ if self.windows.has_used(usize::from(back), segment.sequence) => Step::Aside,
+            _ => Step::Remember,
+        }
+    }
 
-            (Segment::SynAck, SynSent) if back => SynReceived,
-            (Segment::SynAck, BothSyn) => SynReceived,
-            (Segment::SynAck, _) if back => return Step::Aside(self),
-            (Segment::SynAck, SynReceived) => SynReceived,
+    fn after_syn_ack(&self, segment: &Segment<'_>, back: bool) -> Step {
+        let from = usize::from(back);
+        match self.state {
+            TcpState::SynSent | TcpState::BothSyn | TcpState::SynReceived
+                if (back || self.state != TcpState::SynSent) && self.windows.acknowledges_syn(from, segment) =>
+            {
+                Step::To(TcpState::SynReceived)
+            }
+            TcpState::SynReceived if back && self.windows.accepts_anew(from, segment) => {
+                Step::To(TcpState::SynReceived)
+            }
+            _ if self.acknowledges_remembered(segment, back) => Step::Reopen,
+            TcpState::SynReceived => Step::Aside,
+            TcpState::SynSent | TcpState::BothSyn => Step::Impossible,
+            _ if back => Step::Aside,
             // Who asks does not accept.
-            (Segment::SynAck, _) => return Step::Impossible,
+            _ => Step::Impossible,
+        }
+    }
 
-            // Half open, at an end that has lost the other.
-            (Segment::Ack, SynSent | BothSyn) if back => return Step::Aside(self),
-            (Segment::Ack | Segment::Fin, SynSent | BothSyn) => return Step::Impossible,
+    fn after_rst(&self, segment: &Segment<'_>, back: bool, answered: bool) -> Step {
+        let from = usize::from(back);
+        let refuses = || self.windows.acknowledges_syn(from, segment) || self.acknowledges_remembered(segment, back);
+        let (counts, is_aside) = match self.state {
+            // Nobody listens there.
+            TcpState::SynSent if back => (refuses(), false),
+            // Whoever asked has thought better of it; or was challenged, and clears that away.
+            TcpState::SynSent => (self.windows.takes_back(segment), true),
+            TcpState::BothSyn => (refuses() || self.windows.resets(from, segment), false),
+            _ => (
+                self.windows.resets(from, segment) || self.acknowledges_remembered(segment, back),
+                self.windows.challenges(from, segment),
+            ),
+        };
+        match counts {
+            true if answered => Step::To(TcpState::Close),
+            true => Step::Over,
+            false if is_aside => Step::Aside,
+            false => Step::Impossible,
+        }
+    }
 
-            (Segment::Fin, SynReceived | Established) => FinWait,
-            (Segment::Fin, FinWait | CloseWait | LastAck) => LastAck,
-            (Segment::Ack, SynReceived) if !back => Established,
-            (Segment::Ack, FinWait) => CloseWait,
-            (Segment::Ack, LastAck) => TimeWait,
-            (Segment::Fin | Segment::Ack, state) => state,
-
-            // Nobody listens there, or whoever asked has thought better of it.
-            (Segment::Rst, _) if !answered => return Step::Over,
-            (Segment::Rst, _) => Close,
+    /// After a segment in the window that is no SYN and no RST.
+    fn after_text(&self, segment: &Segment<'_>, from: usize) -> Step {
+        let mut windows = self.windows;
+        windows.take(from, segment);
+        Step::To(match (self.state, windows.closing()) {
+            (TcpState::Close | TcpState::TimeWait, _) => self.state,
+            (_, Some(Closing::One)) => TcpState::FinWait,
+            (_, Some(Closing::OneKnown)) => TcpState::CloseWait,
+            (_, Some(Closing::Both)) => TcpState::LastAck,
+            (_, Some(Closing::BothKnown)) => TcpState::TimeWait,
+            (TcpState::SynReceived, None) if from == 0 => TcpState::Established,
+            (state, None) => state,
         })
+    }
+
+    /// Whether it answers the SYN that is remembered, and came from the other side than that.
+    fn acknowledges_remembered(&self, segment: &Segment<'_>, back: bool) -> bool {
+        self.remembered.is_some_and(|syn| {
+            segment.acknowledges
+                && syn.back != back
+                && syn.side != segment.side
+                && segment.acknowledgement == syn.sequence.wrapping_add(1)
+        })
+    }
+
+    /// Takes a step. Whether the ends have changed places: the one that was to answer has begun.
+    #[inline]
+    pub fn take(&mut self, segment: &Segment<'_>, back: bool, step: Step) -> bool {
+        let from = usize::from(back);
+        match (step, segment.kind) {
+            (Step::To(state), SegmentKind::Ack | SegmentKind::Fin) => {
+                self.windows.take(from, segment);
+                self.state = state;
+            }
+            (Step::To(state), SegmentKind::SynAck) => {
+                self.windows.accept(from, segment);
+                self.state = state;
+            }
+            (Step::To(state), _) => self.state = state,
+            (Step::Cross, _) => {
+                self.windows.cross(segment);
+                self.state = TcpState::BothSyn;
+            }
+            (Step::Learn, _) => {
+                (self.windows, self.side, self.state) =
+                    (Windows::learned(segment), segment.side, TcpState::Established);
+            }
+            (Step::Remember, _) => {
+                let (options, window, side) = (segment.syn_options(), segment.window, segment.side);
+                self.remembered = Some(Remembered { sequence: segment.sequence, window, options, back, side });
+            }
+            (Step::Reopen, _) => return self.reopen(segment, from),
+            (Step::Over, _) => self.state = TcpState::Close,
+            (Step::Aside | Step::Challenge | Step::Anew | Step::Impossible, _) => {}
+        }
+        false
+    }
+
+    fn reopen(&mut self, segment: &Segment<'_>, from: usize) -> bool {
+        let Some(syn) = self.remembered.take() else { return false };
+        self.windows = Windows::reopened(syn.sequence, syn.window, syn.options);
+        self.windows.accept(1, segment);
+        self.state = TcpState::SynReceived;
+        from == 0
+    }
+
+    /// Whether an ICMP error may be about a segment with this number: to the end that began, if `back`.
+    pub fn may_have_sent(&self, back: bool, sequence: u32) -> bool {
+        let remembered = self.remembered.is_some_and(|syn| syn.back == back && syn.sequence == sequence);
+        remembered || self.windows.is_on_its_way(usize::from(back), sequence)
+    }
+
+    /// A later fragment of a segment reaches to this number.
+    pub fn extend(&mut self, back: bool, end: u32) {
+        self.windows.extend(usize::from(back), end);
+    }
+}
+
+/// A step that shortens the time for which a connection is known, or what becomes of it by the checksum.
+#[cold]
+fn verified(packet: &Packet<'_>, step: Step) -> Step {
+    match packet.tcp_checksum() {
+        Some(true) => step,
+        Some(false) => Step::Impossible,
+        None => Step::Aside,
     }
 }

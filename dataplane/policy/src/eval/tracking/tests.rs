@@ -1,3 +1,5 @@
+mod forged;
+
 use super::*;
 use crate::eval::Evaluator;
 use crate::eval::tests::*;
@@ -10,20 +12,43 @@ use ConnectionState::{Established, Invalid, New, Related, Untracked};
 struct Wire<'r> {
     tracker: Tracker<'r>,
     now: u64,
+    /// What client and server say next.
+    next: [u32; 2],
 }
+
+const CLIENT_ISN: u32 = 1_000;
+/// Soon beyond 2³².
+const SERVER_ISN: u32 = u32::MAX - 1;
 
 impl<'r> Wire<'r> {
     fn new(settings: &'r Tracking) -> Wire<'r> {
-        Wire { tracker: Tracker::new(settings), now: 0 }
+        Wire { tracker: Tracker::new(settings), now: 0, next: [CLIENT_ISN, SERVER_ISN] }
     }
 
     fn sees(&mut self, frame: &[u8]) -> ConnectionState {
-        self.tracker.observe(&view(Side::Outside, frame), ms(self.now)).state
+        self.sees_from(Side::Outside, frame)
     }
 
-    /// Segments of one connection, each by its flags: those in lower case come back from the server.
+    fn sees_from(&mut self, side: Side, frame: &[u8]) -> ConnectionState {
+        self.tracker.observe(&view(side, frame), ms(self.now)).state
+    }
+
+    /// Segments of one connection, each by its flags: those in lower case come back from the server. Numbers go on.
     fn talk(&mut self, segments: &[&str]) -> Vec<ConnectionState> {
-        segments.iter().map(|flags| self.sees(&segment(flags))).collect()
+        segments.iter().map(|flags| self.say(flags)).collect()
+    }
+
+    fn say(&mut self, flags: &str) -> ConnectionState {
+        let from = usize::from(flags.chars().any(char::is_lowercase));
+        let flags = flags.to_uppercase();
+        if flags.contains('S') {
+            self.next[from] = [CLIENT_ISN, SERVER_ISN][from];
+        }
+        let numbers = (self.next[from], if flags.contains('A') { self.next[1 - from] } else { 0 });
+        if flags.contains(['S', 'F']) {
+            self.next[from] = self.next[from].wrapping_add(1);
+        }
+        self.sees_from([Side::Outside, Side::Inside][from], &segment(from, &flags, numbers))
     }
 
     fn wait(&mut self, ms: u64) {
@@ -31,12 +56,10 @@ impl<'r> Wire<'r> {
     }
 }
 
-fn segment(flags: &str) -> Vec<u8> {
-    let (client, server) = ((CLIENT, 40_000), (SERVER, 22));
-    match flags.chars().any(char::is_lowercase) {
-        true => tcp(server, client, &flags.to_uppercase(), (1, 1), b""),
-        false => tcp(client, server, flags, (1, 1), b""),
-    }
+/// From the client (0) or the server (1).
+fn segment(from: usize, flags: &str, numbers: (u32, u32)) -> Vec<u8> {
+    let ends = [(CLIENT, 40_000), (SERVER, 22)];
+    tcp(ends[from], ends[1 - from], flags, numbers, b"")
 }
 
 fn there() -> Vec<u8> {
@@ -146,9 +169,12 @@ fn what_cannot_be_is_invalid_and_changes_nothing() {
     }
     let mut wire = Wire::new(&settings);
     // Data before the answer, and before anything.
-    assert_eq!(wire.talk(&["S", "A", "fa", "SF", "sa"]), [New, Invalid, Invalid, Invalid, Established]);
+    assert_eq!(wire.talk(&["S", "A", "fa", "SF", "sa", "A"])[..5], [New, Invalid, Invalid, Invalid, Established]);
     // Who was asked does not ask, and who asks does not accept.
-    assert_eq!(wire.talk(&["A", "s", "SA", "a"]), [Established, Invalid, Invalid, Established]);
+    let next = wire.next;
+    assert_eq!(wire.talk(&["s", "SA"]), [Invalid; 2]);
+    wire.next = next;
+    assert_eq!(wire.talk(&["a", "A"]), [Established; 2]);
     // ECN's flags of a SYN.
     assert_eq!(Wire::new(&settings).talk(&["SEC", "saE", "A"])[0], New);
 }
@@ -183,10 +209,10 @@ fn a_reset_ends_a_connection_at_once_that_was_not_answered() {
     let rules =
         rules(vec![rule(vec![Condition::ConnectionState([Established].into_iter().collect())], Action::Passthrough)]);
     let open = open();
-    for (answer, expected) in [("ra", 0), ("sa", 1)] {
+    for (answer, expected) in [("RA", 0), ("SA", 1)] {
         let mut evaluator = Evaluator::new(&rules, &open, 1);
-        evaluator.outside(&segment("S"), ms(0));
-        evaluator.inside(&segment(answer), ms(0));
+        evaluator.outside(&segment(0, "S", (1, 0)), ms(0));
+        evaluator.inside(&segment(1, answer, (0, 2)), ms(0));
         assert_eq!(evaluator.connections(ms(0)).len(), expected, "{answer}");
     }
     // One that was is known for a while, and so is what still comes of it.
@@ -349,7 +375,7 @@ fn a_connection_limit_counts_those_that_reached_the_rule() {
     let rules = rules(vec![rule(vec![Condition::Protocol(6), limit], Action::Passthrough)]);
     let mut evaluator = Evaluator::new(&rules, &settings, 1);
     let mut say = |source: &str, port: u16, flags: &str, now| {
-        let frame = tcp((source, port), (SERVER, 22), flags, (1, 0), b"");
+        let frame = tcp((source, port), (SERVER, 22), flags, (u32::from(flags == "R") + 1, 0), b"");
         evaluator.outside(&frame, ms(now)).matched == [0]
     };
     assert_eq!([say(CLIENT, 1, "S", 0), say(CLIENT, 1, "S", 0), say("198.51.100.8", 2, "S", 0)], [false; 3]);

@@ -1,0 +1,155 @@
+//! What a TCP segment says.
+
+use super::window::is_after;
+use crate::packet::{Packet, Side, TcpFlag, options_of};
+use crate::word::Set;
+
+/// Kinds of TCP options. Source: IANA, TCP Option Kind Numbers.
+const WINDOW_SCALE: u8 = 3;
+const SACK_PERMITTED: u8 = 4;
+const SACK: u8 = 5;
+
+/// The options of nearly every segment that has any: two of padding, then timestamps. Source: RFC 7323, appendix A.
+const TIMESTAMPS_ALONE: [u8; 4] = [1, 1, 8, 10];
+
+/// What a segment's flags say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentKind {
+    /// A connection begins.
+    Syn,
+    /// It is accepted.
+    SynAck,
+    /// The sender has no more to say.
+    Fin,
+    /// Everything else within a connection.
+    Ack,
+    /// There is no such connection, or not any more.
+    Rst,
+}
+
+/// What tracking looks at in a segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'p> {
+    pub(super) kind: SegmentKind,
+    /// The side it came in on.
+    pub(super) side: Side,
+    pub(super) sequence: u32,
+    /// The number behind what it carries. A SYN and a FIN take one each; of a first fragment only what is in that counts.
+    pub(super) end: u32,
+    /// 0 without the ACK flag.
+    pub(super) acknowledgement: u32,
+    pub(super) acknowledges: bool,
+    /// Not scaled.
+    pub(super) window: u16,
+    options: &'p [u8],
+    /// Bytes of the header, options included.
+    header: u32,
+}
+
+/// What a SYN's options say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SynOptions {
+    /// The window scale, if its sender wants scaled windows. Source: RFC 7323, 2.2.
+    pub(super) scale: Option<u8>,
+    /// Its sender reads SACK. Source: RFC 2018, 2.
+    pub(super) reads_sack: bool,
+}
+
+impl SegmentKind {
+    /// None for flags that no segment has: no flag at all, SYN with FIN or RST, FIN without ACK, and so on. PSH and ECN's
+    /// two may always be set, URG with what carries data.
+    pub fn of(flags: Set<TcpFlag>) -> Option<SegmentKind> {
+        use TcpFlag::{Ack, Cwr, Ece, Fin, Psh, Rst, Syn, Urg};
+        let is = |said: &[TcpFlag]| {
+            let said: Set<TcpFlag> = said.iter().copied().collect();
+            let always = [Psh, Ece, Cwr].into_iter().collect::<Set<TcpFlag>>().bits();
+            flags.bits() & !always == said.bits()
+        };
+        Some(if is(&[Ack]) || is(&[Ack, Urg]) {
+            SegmentKind::Ack
+        } else if is(&[Syn]) || is(&[Syn, Urg]) {
+            SegmentKind::Syn
+        } else if is(&[Syn, Ack]) {
+            SegmentKind::SynAck
+        } else if is(&[Fin, Ack]) || is(&[Fin, Ack, Urg]) {
+            SegmentKind::Fin
+        } else if is(&[Rst]) || is(&[Rst, Ack]) {
+            SegmentKind::Rst
+        } else {
+            return None;
+        })
+    }
+}
+
+impl<'p> Segment<'p> {
+    /// Reads the TCP header of a packet, whole or the first fragment of its datagram. None if there is none, or its flags
+    /// are impossible.
+    pub fn of(packet: &Packet<'p>, is_fragment: bool) -> Option<Segment<'p>> {
+        let header = packet.tcp_header()?;
+        let flags = Set::from_bits(header[13].into());
+        let kind = match SegmentKind::of(flags)? {
+            // Where the FIN is, only the last fragment tells.
+            SegmentKind::Fin if is_fragment => SegmentKind::Ack,
+            kind => kind,
+        };
+        let four = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let marks = matches!(kind, SegmentKind::Syn | SegmentKind::SynAck | SegmentKind::Fin);
+        let acknowledges = flags.contains(TcpFlag::Ack);
+        let sequence = four(4);
+        let length = u32::from(header[12] >> 4) * 4;
+        Some(Segment {
+            kind,
+            side: packet.side,
+            sequence,
+            end: sequence.wrapping_add(packet.payload.len() as u32 + u32::from(marks)),
+            acknowledgement: if acknowledges { four(8) } else { 0 },
+            acknowledges,
+            window: u16::from_be_bytes([header[14], header[15]]),
+            options: if length > 20 { packet.tcp_options().unwrap_or_default() } else { &[] },
+            header: length,
+        })
+    }
+
+    /// The number that the first byte of the datagram would have: with it, the end of a later fragment's data is known.
+    pub fn base(&self) -> u32 {
+        let syn = matches!(self.kind, SegmentKind::Syn | SegmentKind::SynAck);
+        self.sequence.wrapping_add(u32::from(syn)).wrapping_sub(self.header)
+    }
+
+    /// Whether it carries data, or a FIN.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.sequence == self.end
+    }
+
+    /// The highest number that its sender says it has: what it acknowledges, or a later right edge of a SACK block.
+    /// Source: RFC 2018, 3.
+    pub(super) fn highest(&self) -> u32 {
+        if self.options.is_empty() || self.options.len() == 12 && self.options.starts_with(&TIMESTAMPS_ALONE) {
+            return self.acknowledgement;
+        }
+        let mut options = options_of(self.options);
+        let blocks = options.find_map(|option| option.filter(|(kind, _)| *kind == SACK));
+        let (edges, rest) = blocks.map_or_else(Default::default, |(_, value)| value.as_chunks::<8>());
+        if !rest.is_empty() {
+            return self.acknowledgement;
+        }
+        edges.iter().fold(self.acknowledgement, |highest, [_, _, _, _, a, b, c, d]| {
+            let edge = u32::from_be_bytes([*a, *b, *c, *d]);
+            if is_after(edge, highest) { edge } else { highest }
+        })
+    }
+
+    /// What a SYN's options say.
+    pub(super) fn syn_options(&self) -> SynOptions {
+        let mut said = SynOptions::default();
+        for (kind, value) in options_of(self.options).flatten() {
+            match (kind, value) {
+                // Source: RFC 7323, 2.3: more than 14 means 14.
+                (WINDOW_SCALE, [scale]) => said.scale = Some((*scale).min(14)),
+                (SACK_PERMITTED, []) => said.reads_sack = true,
+                _ => {}
+            }
+        }
+        said
+    }
+}
