@@ -226,7 +226,7 @@ fn a_claim_from_outside_changes_no_neighbour_of_the_inside() {
         topology.add_ipv6().expect("IPv6");
         // The kernel would otherwise believe nobody for a second after a change.
         topology.server.set("net/ipv4/neigh/eth0/locktime", "0").expect("a setting");
-        let known = "lladdr 02:00:00:00:00:09 dev eth0 nud stale";
+        let known = "lladdr 02:00:00:00:00:09 dev eth0 nud reachable";
         for address in ["10.77.0.9", "fd77::9", "10.77.0.8", "fd77::8"] {
             topology.server.ip(&format!("neigh replace {address} {known}")).expect("a neighbour");
         }
@@ -234,10 +234,12 @@ fn a_claim_from_outside_changes_no_neighbour_of_the_inside() {
         let is_strangers = |address: &str| neighbour(address).contains("02:00:00:00:00:66");
         let outside = End::open(&topology.client).expect("an end");
         // Announcements of an address outside are believed…
-        for frame in [arp(2, "10.77.0.8", SERVER), neighbour_advertisement(255, "fd77::8")] {
-            outside.send(&frame).expect("sent");
-        }
-        eventually("the server believes announcements", || is_strangers("10.77.0.8") && is_strangers("fd77::8"));
+        eventually("the server believes announcements", || {
+            for frame in [arp(2, "10.77.0.8", SERVER), neighbour_advertisement(255, "fd77::8")] {
+                outside.send(&frame).expect("sent");
+            }
+            is_strangers("10.77.0.8") && is_strangers("fd77::8")
+        });
         // …those of an address inside do not arrive, in whatever form.
         let solicitation = icmpv6(255, ("fd77::9", "ff02::1:ff00:2"), 135, [0; 4], &[&v6(SERVER6), &[1, 1], &STRANGER]);
         let claims = [
