@@ -35,6 +35,8 @@ fn interface(side: Side, name: &str) -> Interface {
         name: name.into(),
         xdp_mode: "native".into(),
         zero_copy: false,
+        driver: "igb".into(),
+        copy_reason: Some("zero-copy is off in the configuration".into()),
         queues: 2,
         mtu: 1500,
         up: true,
@@ -185,6 +187,7 @@ pub(crate) fn metrics() -> Metrics {
         applied: 3,
         refused: 1,
         unbound_queue_drops: [6, 0],
+        tail_drops: [11, 0],
         events_lost: 2,
     }
 }

@@ -125,6 +125,12 @@ impl WorkerCounters {
         forwarded
     }
 
+    /// Counts frames that were received on this side and dropped for this reason without a decision.
+    pub(crate) fn undecided(&self, side: Side, reason: Reason, frames: usize, bytes: usize) {
+        self.received[side.index()].add(frames, bytes);
+        self.frames[Verdict::Drop.index()][reason.index()].add(frames as u64);
+    }
+
     /// Notes that the worker is alive.
     pub(crate) fn beat(&self, now: Time) {
         self.heartbeat.set(now.as_nanos());

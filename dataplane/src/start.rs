@@ -16,7 +16,9 @@ use knockplane_engine::headers;
 use knockplane_engine::state::{self, State};
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::Side;
-use knockplane_ring::{Device, Offload, Program, RingSettings, Rings, XdpMode, raise_memlock_limit};
+use knockplane_ring::{
+    Buffers, CopyReason, Device, Offload, Program, RingSettings, Rings, XdpMode, raise_memlock_limit,
+};
 
 use crate::clock::{self, Clock};
 use crate::config::{Config, Offloads};
@@ -87,8 +89,14 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
         prepare(device, config.offloads)?;
     }
 
+    let max_frame = headers::max_frame(mtu as usize) as u32;
+    let drivers = [devices[0].driver(), devices[1].driver()];
+    let buffers = Buffers::choose(drivers, max_frame, config.zero_copy)?;
+    say_buffers(&buffers, drivers);
+
     raise_memlock_limit();
-    let mut programs = [Program::attach(&devices[0], queues)?, Program::attach(&devices[1], queues)?];
+    let mut programs =
+        [Program::attach(&devices[0], queues, max_frame)?, Program::attach(&devices[1], queues, max_frame)?];
     for (device, program) in devices.iter_mut().zip(&programs) {
         if program.mode() == XdpMode::Generic {
             tracing::warn!(
@@ -111,11 +119,7 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
         stamped: AtomicBool::new(queues > 1),
         stop: AtomicBool::new(false),
     });
-    let ring_settings = RingSettings {
-        ring_size: config.ring_size,
-        max_frame: headers::max_frame(mtu as usize) as u32,
-        copy: config.copy,
-    };
+    let ring_settings = RingSettings { ring_size: config.ring_size, buffers };
     let cores = cores(&config)?;
     let mut workers = Vec::new();
     let mut zero_copy = [true; 2];
@@ -135,12 +139,13 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
         workers.push(spawn(queue, worker, counters, own_core, core)?);
     }
     let mut zero_copy = zero_copy.into_iter();
-    let ports = devices.map(|device| Port {
-        device,
-        zero_copy: zero_copy.next().unwrap_or(false),
-        queues,
-        mtu,
-        way_past: None,
+    let copy_reason = ring_settings.buffers.copy_reason().map_or_else(
+        || "the kernel gave none: one of the two drivers has no zero-copy, or not with these settings".to_owned(),
+        ToString::to_string,
+    );
+    let ports = devices.map(|device| {
+        let zero_copy = zero_copy.next().unwrap_or(false);
+        Port { device, zero_copy, copy_reason: (!zero_copy).then(|| copy_reason.clone()), queues, mtu, way_past: None }
     });
     Ok(Manager {
         config,
@@ -157,6 +162,23 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
         refused: 0,
         arrived: Vec::new(),
     })
+}
+
+/// Logs why zero-copy is not asked for, or asked for on demand alone.
+fn say_buffers(buffers: &Buffers, drivers: [&str; 2]) {
+    match buffers.copy_reason() {
+        // The driver could, and its buffers cannot: somebody will want to know.
+        Some(reason @ CopyReason::BufferTooSmall { .. }) => tracing::warn!("copy mode: {reason}"),
+        Some(reason) => tracing::info!("copy mode: {reason}"),
+        None => {}
+    }
+    if let Some(driver) = buffers.unlisted(drivers) {
+        tracing::warn!(
+            driver,
+            "zero-copy = \"force\": it is not known whether this driver keeps long frames whole in zero-copy mode; if \
+             it does not, parts of strangers' frames pass as frames; see docs/hardware.md"
+        );
+    }
 }
 
 /// Looks an interface up and makes sure that nothing but us would forward what arrives there: when this process ends,

@@ -186,6 +186,7 @@ fn interface_table(interfaces: &[Interface]) -> String {
         ("SIDE", Left),
         ("INTERFACE", Left),
         ("LINK", Left),
+        ("DRIVER", Left),
         ("XDP", Left),
         ("ZERO COPY", Left),
         ("QUEUES", Right),
@@ -196,13 +197,21 @@ fn interface_table(interfaces: &[Interface]) -> String {
             interface.side.to_string(),
             interface.name.clone(),
             if interface.up { "up" } else { "down" }.to_owned(),
+            if interface.driver.is_empty() { "-" } else { &interface.driver }.to_owned(),
             interface.xdp_mode.clone(),
             if interface.zero_copy { "yes" } else { "no" }.to_owned(),
             interface.queues.to_string(),
             interface.mtu.to_string(),
         ]);
     }
-    table.text()
+    table.text() + &copy_reasons(interfaces)
+}
+
+/// Why frames are copied, once if it is the same for both interfaces.
+fn copy_reasons(interfaces: &[Interface]) -> String {
+    let mut reasons: Vec<&str> = interfaces.iter().filter_map(|interface| interface.copy_reason.as_deref()).collect();
+    reasons.dedup();
+    reasons.into_iter().map(|reason| format!("copied: {}\n", printable(reason))).collect()
 }
 
 #[cfg(test)]
@@ -281,9 +290,10 @@ mod tests {
                 "workers     2",
                 "on exit     closed",
                 "",
-                "SIDE     INTERFACE  LINK  XDP     ZERO COPY  QUEUES   MTU",
-                "outside  kp-out     up    native  no              2  1500",
-                "inside   kp-in      up    native  no              2  1500",
+                "SIDE     INTERFACE  LINK  DRIVER  XDP     ZERO COPY  QUEUES   MTU",
+                "outside  kp-out     up    igb     native  no              2  1500",
+                "inside   kp-in      up    igb     native  no              2  1500",
+                "copied: zero-copy is off in the configuration",
             ],
         );
         let unready = status(&sample::status(), Err("no worker runs".into()));

@@ -180,6 +180,7 @@ mod tests {
             "knockplane_chain_default_packets_total{chain=\"input\"} 7",
             "knockplane_ring_drops_total{reason=\"rx-ring-full\",side=\"outside\",worker=\"0\"} 9",
             "knockplane_unbound_queue_drops_total{side=\"outside\"} 6",
+            "knockplane_tail_drops_total{side=\"outside\"} 11",
             "knockplane_frames_in_flight{worker=\"0\"} 4",
             "knockplane_frames_lost{worker=\"0\"} 0",
             "knockplane_address_list_entries{list=\"trusted\"} 12345",

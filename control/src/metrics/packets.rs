@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use knockplane_policy::packet::Side;
 use knockplane_policy::rule::BuiltinChain;
-use knockplane_policy::wire::{Counter, DoorSummary, ListSummary, Metrics, RuleMetrics, Status, Worker, WorkerMetrics};
+use knockplane_policy::wire::{Counter, DoorSummary, ListSummary, Metrics, RuleMetrics, Worker, WorkerMetrics};
 use knockplane_policy::word::Word;
 
 use super::memory::Memory;
@@ -17,7 +17,7 @@ const NO_LOSS: &str = "tx-ring-empty";
 /// Fills the sheet with everything the dataplane said.
 pub(super) fn fill(sheet: &Sheet, answer: &Metrics, memory: &Memory, now: Duration) {
     process(sheet, answer, memory);
-    interfaces(sheet, &answer.status, answer.unbound_queue_drops);
+    interfaces(sheet, answer);
     traffic(sheet, &answer.status.workers, &answer.workers);
     rings(sheet, &answer.status.workers, &answer.workers);
     time(sheet, &answer.status.workers, &answer.workers, now);
@@ -45,14 +45,14 @@ fn process(sheet: &Sheet, answer: &Metrics, memory: &Memory) {
     sheet.count("events_lost_total", "Events of the workers that did not fit the manager's queue.", answer.events_lost);
 }
 
-fn interfaces(sheet: &Sheet, status: &Status, unbound_queue_drops: [u64; 2]) {
+fn interfaces(sheet: &Sheet, answer: &Metrics) {
     let up = sheet.gauge("interface_up", "Whether the interface's link is up.", &["side", "interface"]);
     let mode = sheet.gauge(
         "xdp_mode_info",
         "How the interface is bound: native or generic XDP; the value is 1.",
         &["side", "mode", "zero_copy"],
     );
-    for interface in &status.interfaces {
+    for interface in &answer.status.interfaces {
         let side = interface.side.name();
         up.with_label_values(&[side, &interface.name]).set(if interface.up { 1.0 } else { 0.0 });
         let zero_copy = if interface.zero_copy { "true" } else { "false" };
@@ -63,8 +63,14 @@ fn interfaces(sheet: &Sheet, status: &Status, unbound_queue_drops: [u64; 2]) {
         "Frames that came in on a receive queue which no worker serves.",
         &["side"],
     );
+    let tails = sheet.counter(
+        "tail_drops_total",
+        "Frames that may be the rest of a frame which was too long and which the driver has split.",
+        &["side"],
+    );
     for side in Side::ALL {
-        unbound.with_label_values(&[side.name()]).inc_by(unbound_queue_drops[side.index()]);
+        unbound.with_label_values(&[side.name()]).inc_by(answer.unbound_queue_drops[side.index()]);
+        tails.with_label_values(&[side.name()]).inc_by(answer.tail_drops[side.index()]);
     }
 }
 

@@ -171,6 +171,10 @@ pub struct Interface {
     pub xdp_mode: String,
     /// Whether frames are received and sent without a copy by the kernel.
     pub zero_copy: bool,
+    /// The driver, as `ethtool -i` shows it; empty if it has none.
+    pub driver: String,
+    /// Why frames are copied, if they are.
+    pub copy_reason: Option<String>,
     /// Receive queues, all of them bound.
     pub queues: u32,
     /// MTU in bytes.
@@ -488,6 +492,8 @@ pub struct Metrics {
     pub refused: u64,
     /// Frames that the XDP program dropped because no worker served their queue: outside, inside.
     pub unbound_queue_drops: [u64; 2],
+    /// Frames dropped on each side because they may be the rest of a frame that was too long, outside first.
+    pub tail_drops: [u64; 2],
     /// Events for the manager that did not fit its queue.
     pub events_lost: u64,
 }

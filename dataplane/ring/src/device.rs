@@ -40,6 +40,8 @@ impl Offload {
 pub struct Device {
     name: String,
     index: u32,
+    /// Empty if the interface has none that says its name.
+    driver: String,
     control: OwnedFd,
     promiscuous: Option<OwnedFd>,
 }
@@ -65,7 +67,9 @@ impl Device {
             return Err(there_is(io::Error::last_os_error()));
         }
         let control = socket(libc::AF_INET, libc::SOCK_DGRAM).map_err(there_is)?;
-        Ok(Device { name: name.to_owned(), index, control, promiscuous: None })
+        let mut device = Device { name: name.to_owned(), index, driver: String::new(), control, promiscuous: None };
+        device.driver = device.driver_name();
+        Ok(device)
     }
 
     /// Whether it is still the interface that was looked up, and not gone, or another one of the same name.
@@ -81,6 +85,11 @@ impl Device {
     /// The interface's index.
     pub const fn index(&self) -> u32 {
         self.index
+    }
+
+    /// The name of its driver, as `ethtool -i` shows it; empty if it has none.
+    pub fn driver(&self) -> &str {
+        &self.driver
     }
 
     /// MTU in bytes.
@@ -109,6 +118,20 @@ impl Device {
     /// If the interface is gone.
     pub fn is_enabled(&self) -> Result<bool, Error> {
         Ok(self.flags()? & libc::IFF_UP != 0)
+    }
+
+    /// A driver that does not say its name is treated as an unknown one.
+    fn driver_name(&self) -> String {
+        const ETHTOOL_GDRVINFO: u32 = 0x3;
+        // struct ethtool_drvinfo: cmd, driver[32], version[32], fw_version[32], bus_info[32], erom_version[32],
+        // reserved2[12], and five numbers.
+        let mut information = [0_u32; 49];
+        information[0] = ETHTOOL_GDRVINFO;
+        if self.ethtool(&mut information).is_err() {
+            return String::new();
+        }
+        let name = information[1..9].iter().flat_map(|word| word.to_ne_bytes()).take_while(|byte| *byte != 0);
+        String::from_utf8_lossy(&name.collect::<Vec<_>>()).into_owned()
     }
 
     /// `IFF_` flags, netdevice(7).
@@ -232,7 +255,7 @@ impl Device {
         Ok(value[1])
     }
 
-    /// Runs an ethtool command on its structure, all of whose members are 32 bits; the first one is the command.
+    /// Runs an ethtool command on its structure, whose size is a multiple of 32 bits; the first one is the command.
     fn ethtool(&self, structure: &mut [u32]) -> io::Result<()> {
         const SIOCETHTOOL: libc::Ioctl = 0x8946;
         let mut request = self.request();

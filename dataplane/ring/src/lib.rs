@@ -3,7 +3,8 @@
 //! In the order of use:
 //! 1. [`Device`]: an interface is looked up, checked and prepared (MTU, offloads, queues, promiscuous mode).
 //! 2. [`Program`]: the XDP program is loaded and attached; every queue drops until its socket is there.
-//! 3. [`Rings`]: one worker's UMEM and its two sockets, one on each side. Frames never leave it: what was received is
+//! 3. [`Buffers`]: whether zero-copy is asked for, and how large chunks must be for that.
+//! 4. [`Rings`]: one worker's UMEM and its two sockets, one on each side. Frames never leave it: what was received is
 //!    looked at in place, then settled, all of it, by [`Rings::settle`].
 //!
 //! Beside it, for load tests: [`LiveFrames`] and [`LiveSequence`] make frames in the kernel, [`Endpoint`] sends them
@@ -12,19 +13,23 @@
 //! Nothing is pinned and nothing outlives the process: when it dies, the kernel takes program and sockets away.
 
 mod blind;
+mod buffers;
 mod device;
 mod endpoint;
 mod error;
 mod live;
+mod multi_buffer;
 mod program;
 mod rings;
 mod socket;
 
 pub use blind::Blind;
+pub use buffers::{Buffers, CopyReason, ZeroCopy};
 pub use device::{Device, Offload};
 pub use endpoint::Endpoint;
 pub use error::Error;
 pub use live::{HEADER_BYTES, Limits, LiveFrames, LiveSequence, PATTERN, Progress, STREAMS, Stream};
+pub use multi_buffer::MultiBufferDrops;
 pub use program::{CoreCounts, Program, XdpMode};
 pub use rings::{BATCH, Disposition, Frames, RingSettings, Rings};
 pub use socket::{SocketStatistics, raise_memlock_limit};

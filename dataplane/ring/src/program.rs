@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libbpf_rs::{MapCore, MapFlags, MapMut, ObjectBuilder, PrintLevel};
 
+use crate::buffers::may_split;
 use crate::device::Device;
 use crate::error::Error;
 
@@ -45,6 +46,8 @@ pub struct CoreCounts {
     pub unbound: u64,
     /// Of these, without the time of their arrival, though they should carry it: the driver has no metadata.
     pub unstamped: u64,
+    /// Of these, dropped because they may be the rest of a frame that was too long.
+    pub tails: u64,
 }
 
 /// The program of `bpf/filter.c` on one interface.
@@ -58,30 +61,40 @@ pub struct Program {
 
 impl Program {
     /// Loads the program and attaches it, native if the driver can, else generic. From here on the interface drops
-    /// everything until [`Program::set_socket`].
+    /// everything until [`Program::set_socket`]. `max_frame` is the longest frame in bytes, with Ethernet header and VLAN
+    /// tags: what may be the rest of a longer one is dropped.
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, or if another program holds the interface.
-    pub fn attach(device: &Device, queues: u32) -> Result<Self, Error> {
+    pub fn attach(device: &Device, queues: u32, max_frame: u32) -> Result<Self, Error> {
         static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
         libbpf_rs::set_print(Some((
             PrintLevel::Warn,
             |_, text| tracing::debug!(target: "libbpf", "{}", text.trim_end()),
         )));
-        let object = load(OBJECT, queues).map_err(|error| {
-            Error::system(
-                format!("cannot load the XDP program for {}", device.name()),
-                io::Error::other(error),
-                "run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
-            )
-        })?;
-        let program = object.progs().next().expect("the object holds one program").as_fd().as_raw_fd();
-        let (link, mode) = match link(program, device.index(), XdpMode::Native) {
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                (link(program, device.index(), XdpMode::Generic), XdpMode::Generic)
-            }
-            result => (result, XdpMode::Native),
+        let load = |settings: Settings| {
+            load(OBJECT, queues, settings).map_err(|error| {
+                Error::system(
+                    format!("cannot load the XDP program for {}", device.name()),
+                    io::Error::other(error),
+                    "run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+                )
+            })
         };
+        let attach = |object: &libbpf_rs::Object, mode| {
+            let program = object.progs().next().expect("the object holds one program").as_fd().as_raw_fd();
+            link(program, device.index(), mode)
+        };
+        // The order of arrival can only be lost between queues.
+        let settings = Settings { stamp: queues > 1, split_above: 0 };
+        let split_above = if may_split(device.driver()) { max_frame } else { 0 };
+        let (mut object, mut mode) = (load(Settings { split_above, ..settings })?, XdpMode::Native);
+        let mut link = attach(&object, mode);
+        if link.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EOPNOTSUPP)) {
+            // The stack puts frames together before the program sees them.
+            (object, mode) = (load(settings)?, XdpMode::Generic);
+            link = attach(&object, mode);
+        }
         let link = link.map_err(|error| {
             let remedy = match error.raw_os_error() {
                 Some(libc::EBUSY | libc::EEXIST) => format!(
@@ -124,20 +137,37 @@ impl Program {
             let bytes = bytes.get(8 * index..8 * (index + 1)).and_then(|bytes| bytes.try_into().ok());
             bytes.map(u64::from_ne_bytes).unwrap_or_default()
         };
-        let counts =
-            |bytes: Vec<u8>| CoreCounts { seen: word(&bytes, 0), unbound: word(&bytes, 1), unstamped: word(&bytes, 2) };
+        let counts = |bytes: Vec<u8>| CoreCounts {
+            seen: word(&bytes, 0),
+            unbound: word(&bytes, 1),
+            unstamped: word(&bytes, 2),
+            tails: word(&bytes, 3),
+        };
         Ok(per_core.into_iter().flatten().map(counts).collect())
     }
 }
 
-fn load(bytes: &[u8], queues: u32) -> Result<libbpf_rs::Object, libbpf_rs::Error> {
+/// `struct settings` of `bpf/filter.c`.
+#[derive(Clone, Copy)]
+struct Settings {
+    stamp: bool,
+    split_above: u32,
+}
+
+impl Settings {
+    fn encode(self) -> [u8; 8] {
+        let words = [u32::from(self.stamp), self.split_above].map(u32::to_ne_bytes);
+        *words.as_flattened().first_chunk().expect("two words")
+    }
+}
+
+fn load(bytes: &[u8], queues: u32, settings: Settings) -> Result<libbpf_rs::Object, libbpf_rs::Error> {
     let mut open = ObjectBuilder::default().open_memory(bytes)?;
     for mut map in open.maps_mut() {
-        if map.name() == "sockets" {
+        if map.name() == "sockets" || map.name() == "splits" {
             map.set_max_entries(queues)?;
         } else if map.name().to_string_lossy().ends_with(".rodata") {
-            // `stamp`, the only constant: the order of arrival can only be lost between queues.
-            map.set_initial_value(&[u8::from(queues > 1)])?;
+            map.set_initial_value(&settings.encode())?;
         }
     }
     open.load()

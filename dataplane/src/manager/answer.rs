@@ -161,6 +161,8 @@ impl Manager {
                 name: port.device.name().to_owned(),
                 xdp_mode: program.mode().name().to_owned(),
                 zero_copy: port.zero_copy,
+                driver: port.device.driver().to_owned(),
+                copy_reason: port.copy_reason.clone(),
                 queues: port.queues,
                 mtu: port.mtu,
                 up: self.shared.links[side.index()].load(Relaxed),
@@ -204,6 +206,7 @@ impl Manager {
         let generation = self.shared.generation.load();
         let totals = self.book.totals(&generation);
         let lists = self.shared.state.lists.summaries();
+        let kernel = Side::ALL.map(|side| self.programs[side.index()].counts().unwrap_or_default());
         Metrics {
             status,
             workers: self.workers.iter().enumerate().map(|(number, worker)| worker_metrics(number, worker)).collect(),
@@ -216,10 +219,8 @@ impl Manager {
             connections_refused: self.shared.state.flows().map_or(0, Flows::refused),
             applied: self.applied,
             refused: self.refused,
-            unbound_queue_drops: Side::ALL.map(|side| {
-                let counts = self.programs[side.index()].counts().unwrap_or_default();
-                counts.iter().map(|core| core.unbound).sum()
-            }),
+            unbound_queue_drops: [0, 1].map(|side: usize| kernel[side].iter().map(|core| core.unbound).sum()),
+            tail_drops: [0, 1].map(|side: usize| kernel[side].iter().map(|core| core.tails).sum()),
             events_lost: self.shared.events.lost() + self.shared.state.lists.untold(),
         }
     }

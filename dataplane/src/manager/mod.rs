@@ -91,6 +91,8 @@ pub(crate) struct WorkerHandle {
 pub(crate) struct Port {
     pub(crate) device: Device,
     pub(crate) zero_copy: bool,
+    /// Why frames are copied, if they are.
+    pub(crate) copy_reason: Option<String>,
     pub(crate) queues: u32,
     pub(crate) mtu: u32,
     /// How the host would forward past the filter if the process ended now.

@@ -3,6 +3,7 @@
 //! | module        | what it asks |
 //! |---------------|--------------|
 //! | [`headers`]   | do the readers see what etherparse sees, and refuse what they promise to refuse? |
+//! | [`tails`]     | what passes of the parts of a frame that a driver has split? |
 //! | [`lists`]     | do the address lists behave like the plain ones, full or not, from many threads? |
 //! | [`ends`]      | what counts for one other end alone, and how do sequences of steps go on? |
 //! | [`table`]     | which rule sets are refused, and how does the refusal read? |
@@ -26,3 +27,4 @@ mod reference;
 mod second_look;
 mod stories;
 mod table;
+mod tails;
