@@ -192,3 +192,71 @@ pub(crate) fn link(program: RawFd, interface: u32, mode: XdpMode) -> io::Result<
     // SAFETY: the descriptor is new, valid, and owned by nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX_FRAME: u32 = 1522;
+
+    /// Runs the program on frames of these lengths, one after the other, as they would arrive on the loopback's only queue.
+    /// No queue has a socket: what is not a tail is unbound.
+    fn run(split_above: u32, lengths: &[usize]) -> Vec<&'static str> {
+        static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
+        let object = load(OBJECT, 1, Settings { stamp: false, split_above }).expect("programs can be loaded, as root");
+        let fd = object.progs().next().expect("the object holds one program").as_fd().as_raw_fd();
+        let mut program =
+            Program { object, mode: XdpMode::Generic, _link: OwnedFd::from(std::fs::File::open("/").unwrap()) };
+        let mut before = CoreCounts::default();
+        let outcome = |length: &usize| {
+            let frame = vec![0x45_u8; *length];
+            // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+            let context = [0, frame.len() as u32, 0, 1, 0, 0];
+            let mut options = libbpf_sys::bpf_test_run_opts {
+                sz: mem::size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+                data_in: frame.as_ptr().cast(),
+                data_size_in: frame.len() as u32,
+                ctx_in: (&raw const context).cast(),
+                ctx_size_in: mem::size_of_val(&context) as u32,
+                repeat: 1,
+                ..Default::default()
+            };
+            // SAFETY: the program's descriptor is open; frame and context live across the call, and the options say their
+            // lengths and their own.
+            let result = unsafe { libbpf_sys::bpf_prog_test_run_opts(fd, &raw mut options) };
+            assert_eq!(result, 0, "a frame of {length} bytes: {}", io::Error::from_raw_os_error(-result));
+            let after =
+                program.counts().expect("counters").into_iter().fold(CoreCounts::default(), |sum, core| CoreCounts {
+                    seen: sum.seen + core.seen,
+                    unbound: sum.unbound + core.unbound,
+                    tails: sum.tails + core.tails,
+                    ..sum
+                });
+            let new = (after.seen - before.seen, after.unbound - before.unbound, after.tails - before.tails);
+            before = after;
+            match new {
+                (1, 1, 0) => "frame",
+                (1, 0, 1) => "tail",
+                other => panic!("a frame of {length} bytes was counted as {other:?}"),
+            }
+        };
+        lengths.iter().map(outcome).collect()
+    }
+
+    #[test]
+    fn what_follows_a_frame_that_is_too_long_is_dropped() {
+        // A frame of the greatest length that is allowed is followed by nothing.
+        assert_eq!(run(MAX_FRAME, &[60, 1522, 60, 1522]), ["frame"; 4]);
+        // Two parts; three; parts that fill their buffers, and the end of the last one.
+        assert_eq!(run(MAX_FRAME, &[3072, 490, 60]), ["frame", "tail", "frame"]);
+        assert_eq!(run(MAX_FRAME, &[3072, 3072, 490, 60]), ["frame", "tail", "tail", "frame"]);
+        assert_eq!(run(MAX_FRAME, &[1523, 1523, 1522, 1522]), ["frame", "tail", "tail", "frame"]);
+        // Two such frames behind each other.
+        assert_eq!(run(MAX_FRAME, &[3072, 490, 3072, 60, 60]), ["frame", "tail", "frame", "tail", "frame"]);
+    }
+
+    #[test]
+    fn a_driver_that_keeps_frames_whole_loses_no_frame() {
+        assert_eq!(run(0, &[3072, 490, 3072, 3072, 60]), ["frame"; 5]);
+    }
+}

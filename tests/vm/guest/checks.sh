@@ -98,3 +98,19 @@ knock() {
 
 # Frames that the server's NIC has received.
 server_frames() { in_server cat /sys/class/net/server/statistics/rx_packets; }
+
+# passes ADDRESS [ping's options]: whether the server answers there.
+passes() {
+    address=$1
+    shift
+    in_client ping -c 2 -W 2 "$@" "$address" >/dev/null 2>&1
+}
+stranger_passes() { passes "$SERVER" -I "$STRANGER"; }
+
+# Waits until the door's source gets through, as after a link was away.
+passes_again() {
+    for _ in $(seq 15); do
+        ping_passes && return 0
+    done
+    return 1
+}
