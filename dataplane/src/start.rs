@@ -91,19 +91,22 @@ pub(crate) fn start(config: Config, decided: Decided) -> anyhow::Result<Manager>
 
     let max_frame = headers::max_frame(mtu as usize) as u32;
     let drivers = [devices[0].driver(), devices[1].driver()];
-    let buffers = Buffers::choose(drivers, max_frame, config.zero_copy)?;
-    say_buffers(&buffers, drivers);
+    let mut buffers = Buffers::choose(drivers, max_frame, config.zero_copy)?;
 
     raise_memlock_limit();
     let mut programs =
         [Program::attach(&devices[0], queues, max_frame)?, Program::attach(&devices[1], queues, max_frame)?];
-    for (device, program) in devices.iter_mut().zip(&programs) {
+    for (device, program) in devices.iter().zip(&programs) {
         if program.mode() == XdpMode::Generic {
+            buffers = buffers.for_generic(device.name())?;
             tracing::warn!(
                 interface = device.name(),
                 "its driver refused native XDP: generic XDP works, at a fraction of the speed"
             );
         }
+    }
+    say_buffers(&buffers, drivers);
+    for device in &mut devices {
         device.promiscuous()?;
     }
     let clock = Clock::start();

@@ -86,6 +86,18 @@ pub(crate) fn may_split(driver: &str) -> bool {
     !WHOLE.contains(&driver)
 }
 
+/// The largest MTU with which a driver takes an XDP program that is not made for frames of several buffers, where pages have
+/// 4,096 bytes. `None` if it is not known.
+pub(crate) fn largest_native_mtu(driver: &str) -> Option<u32> {
+    match driver {
+        // `igb_xdp_setup`: a buffer of 3,072, less Ethernet, two VLAN tags and a checksum.
+        "igb" => Some(3046),
+        // `virtnet_xdp_set`: a page, less headroom, `skb_shared_info` and Ethernet.
+        "virtio_net" => Some(3506),
+        _ => None,
+    }
+}
+
 impl Driver {
     fn find(name: &str) -> Option<Self> {
         DRIVERS.iter().copied().find(|driver| driver.name == name)
@@ -129,6 +141,8 @@ pub enum CopyReason {
     Configured,
     /// This driver is not known to keep long frames whole.
     UnknownDriver(String),
+    /// The program runs behind the driver of this interface, which then has no part in AF_XDP.
+    GenericXdp(String),
     /// A chunk does not hold the longest frame as this driver uses it.
     BufferTooSmall {
         /// The driver.
@@ -146,8 +160,9 @@ impl std::fmt::Display for CopyReason {
             CopyReason::Configured => write!(f, "zero-copy is off in the configuration"),
             CopyReason::UnknownDriver(driver) => {
                 let driver = if driver.is_empty() { "the driver" } else { driver };
-                write!(f, "{driver} is not known to keep long frames whole in zero-copy mode; docs/hardware.md")
+                write!(f, "{driver} is not known to keep long frames whole in zero-copy mode (docs/hardware.md)")
             }
+            CopyReason::GenericXdp(interface) => write!(f, "XDP is generic on {interface}"),
             CopyReason::BufferTooSmall { driver, holds, max_frame } => write!(
                 f,
                 "{driver} receives at most {holds} bytes into a buffer in zero-copy mode, and frames have up to {max_frame}; \
@@ -194,6 +209,22 @@ impl Buffers {
         }
         let request = if wanted == ZeroCopy::Force { Request::Required(chunk) } else { Request::IfPossible(chunk) };
         Ok(Buffers { copy_chunk, request, reason: None })
+    }
+
+    /// The same without zero-copy, because XDP is generic on this interface: its driver might accept the socket all the same,
+    /// and then send nothing.
+    ///
+    /// # Errors
+    /// If zero-copy is demanded.
+    pub fn for_generic(self, interface: &str) -> Result<Self, Error> {
+        let reason = CopyReason::GenericXdp(interface.to_owned());
+        match self.request {
+            Request::Required(_) => Err(Error::unfit(
+                format!("zero-copy = \"force\", and {reason}"),
+                "lower its MTU if the driver has native XDP, or set zero-copy = \"auto\"",
+            )),
+            _ => Ok(Buffers { request: Request::Copy, reason: Some(reason), ..self }),
+        }
     }
 
     /// Why zero-copy is not asked for; `None` if it is.
@@ -279,6 +310,16 @@ mod tests {
         assert!(reason.contains("up to 3056") && reason.contains("to 3033 at most"), "{reason}");
         let error = Buffers::choose(["virtio_net", "igb"], 3056, ZeroCopy::Force).expect_err("refused").to_string();
         assert!(error.contains("igb receives at most 3055 bytes") && error.contains("zero-copy = \"auto\""), "{error}");
+    }
+
+    #[test]
+    fn generic_xdp_is_copied_or_refused() {
+        let choose = |wanted| Buffers::choose(["igc", "igc"], 1822, wanted).expect("frames fit").for_generic("eth1");
+        let buffers = choose(ZeroCopy::Auto).expect("copied");
+        assert_eq!(buffers.request, Request::Copy);
+        assert_eq!(buffers.copy_reason().map(ToString::to_string).as_deref(), Some("XDP is generic on eth1"));
+        let error = choose(ZeroCopy::Force).expect_err("refused").to_string();
+        assert!(error.contains("XDP is generic on eth1; lower its MTU"), "{error}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libbpf_rs::{MapCore, MapFlags, MapMut, ObjectBuilder, PrintLevel};
 
-use crate::buffers::may_split;
+use crate::buffers::{largest_native_mtu, may_split};
 use crate::device::Device;
 use crate::error::Error;
 
@@ -102,7 +102,10 @@ impl Program {
                      `ip link set dev {0} xdp off`",
                     device.name()
                 ),
-                Some(libc::EINVAL | libc::ERANGE) => "the driver may need a smaller MTU for XDP".to_owned(),
+                Some(libc::EINVAL | libc::ERANGE) => match largest_native_mtu(device.driver()) {
+                    Some(mtu) => format!("{} takes an MTU of {mtu} at most with XDP", device.driver()),
+                    None => "the driver may need a smaller MTU for XDP".to_owned(),
+                },
                 _ => String::new(),
             };
             Error::system(format!("cannot attach the XDP program to {}", device.name()), error, remedy)
