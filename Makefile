@@ -79,5 +79,7 @@ soak:
 # those. VERBOSE=1 prints every assertion. No release without the whole of it.
 .PHONY: vm
 vm:
+	@tests/setup vm
+	@echo "building"
 	@cargo build --quiet --locked -p knockplane-dataplane -p knockplane-control -p knocker -p knockplane-tests
 	@tests/vm/run $(if $(ONLY),$(ONLY),$(if $(filter-out 0,$(QUICK)),quick,all))

@@ -3,7 +3,7 @@
 //! It runs inside the guests that `tests/vm` boots, where there is no tcpdump and no Python.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -13,6 +13,9 @@ const HEADERS: usize = 14 + 20 + 8;
 
 /// What the payload of an inner frame begins with.
 const MARK: &[u8] = b"NESTED\n";
+
+/// What ends a count.
+const STOP: &[u8] = b"STOP\n";
 
 /// How long an echo may take before it is asked for again.
 const ECHO_PATIENCE: Duration = Duration::from_secs(1);
@@ -38,12 +41,10 @@ enum Task {
     },
     /// Sends every UDP datagram back.
     Echo { listen: SocketAddr },
-    /// Counts datagrams that begin as inner frames do, for some time, and prints the number.
-    Count {
-        listen: SocketAddr,
-        #[arg(long, default_value_t = 3)]
-        seconds: u64,
-    },
+    /// Counts datagrams that begin as inner frames do until `stop` says so, and prints the number.
+    Count { listen: SocketAddr },
+    /// Ends a `count` that listens there.
+    Stop { at: SocketAddr },
     /// Has each frame size from 60 bytes to that of the MTU echoed, and fails if one does not come back.
     Sizes {
         bind: SocketAddr,
@@ -94,7 +95,8 @@ fn main() -> anyhow::Result<()> {
         Task::Nested(nested) => send_nested(&nested),
         Task::Marked { from, to, count } => send_marked(from, to, count),
         Task::Echo { listen } => echo(listen),
-        Task::Count { listen, seconds } => count(listen, Duration::from_secs(seconds)),
+        Task::Count { listen } => count(listen),
+        Task::Stop { at } => stop(at),
         Task::Sizes { bind, to, mtu, step } => sizes(bind, to, mtu, step),
     }
 }
@@ -184,18 +186,21 @@ fn echo(listen: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
-fn count(listen: SocketAddr, time: Duration) -> anyhow::Result<()> {
+fn count(listen: SocketAddr) -> anyhow::Result<()> {
     let socket = UdpSocket::bind(listen)?;
-    let end = Instant::now() + time;
     let (mut buffer, mut frames) = (vec![0; 65_536], 0);
-    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-        socket.set_read_timeout(Some(left))?;
-        match socket.recv_from(&mut buffer) {
-            Ok((length, _)) => frames += usize::from(buffer[..length].starts_with(MARK)),
-            Err(_) => break,
+    loop {
+        let (length, _) = socket.recv_from(&mut buffer)?;
+        if &buffer[..length] == STOP {
+            println!("{frames}");
+            return Ok(());
         }
+        frames += usize::from(buffer[..length].starts_with(MARK));
     }
-    println!("{frames}");
+}
+
+fn stop(at: SocketAddr) -> anyhow::Result<()> {
+    UdpSocket::bind("0.0.0.0:0")?.send_to(STOP, at)?;
     Ok(())
 }
 

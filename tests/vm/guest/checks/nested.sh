@@ -10,28 +10,38 @@ nested() {
     in_client guest-probe nested --from $STRANGER --to $SERVER --inner-from $CLIENT \
         --server-mac "$(echo $SERVER_MAC | tr -d :)" "$@" || result FAIL nested-send "$*"
 }
-# The datagrams at the server's port 9 that begin as the inner frames do, for so many seconds.
-counting() {
-    in_server guest-probe count 0.0.0.0:9 --seconds "$1" >/tmp/counted &
-    counter=$!
-    sleep 0.5
+# Counts the datagrams at the server's port 9 that begin as the inner frames do.
+count() {
+    in_server guest-probe count 0.0.0.0:9 >/tmp/counted &
+    sleep 1
+}
+counted() {
+    in_server guest-probe stop 127.0.0.1:9
+    for _ in $(seq 50); do
+        [ -s /tmp/counted ] && break
+        sleep 0.1
+    done
+    cat /tmp/counted
 }
 # That they would be seen: the inner frame is one that passes by itself.
-counting 2
+count
 in_client guest-probe marked --from $CLIENT --to $SERVER
-wait $counter
-equal nested-control "5 datagrams" "$(cat /tmp/counted) datagrams"
+sleep 1
+equal nested-control "5 datagrams" "$(counted) datagrams"
 
 # At 6,144 the inner frame is the third part of what buffers of 3,072 bytes hold.
 for kind in udp arp; do
-    counting 9
+    count
+    before=$(server_frames)
     for offset in 512 1024 1536 2048 3072 6144; do
-        before=$(server_frames)
+        frames=$(server_frames)
         nested --offset $offset --kind $kind
-        sleep 0.3
-        equal "nested-$kind-$offset" "0 frames at the server" "$(($(server_frames) - before)) frames at the server"
+        sleep 0.5
+        equal "nested-$kind-$offset" "0 frames at the server" "$(($(server_frames) - frames)) frames at the server"
     done
-    wait $counter
-    equal nested-$kind-datagrams 0 "$(cat /tmp/counted)"
+    # What came late.
+    sleep 1
+    equal nested-$kind-all "0 frames at the server" "$(($(server_frames) - before)) frames at the server"
+    equal nested-$kind-datagrams 0 "$(counted)"
 done
 echo "NOTE tails dropped by the XDP program: $(wget -qO- http://127.0.0.1:9479/metrics | grep '^knockplane_tail_drops_total{side="outside"}')"
