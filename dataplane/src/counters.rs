@@ -188,3 +188,21 @@ impl WorkerCounters {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_dropped_without_a_decision_are_in_the_balance() {
+        let counters = WorkerCounters::default();
+        counters.undecided(Side::Inside, Reason::MultiBuffer, 2, 6000);
+        // A part of a frame whose end is yet to come.
+        counters.undecided(Side::Inside, Reason::MultiBuffer, 0, 3000);
+        let received = &counters.received[Side::Inside.index()];
+        assert_eq!((received.frames.load(), received.bytes.load()), (2, 9000));
+        assert_eq!(counters.total(Verdict::Drop), received.frames.load());
+        let counted: Vec<_> = counters.frame_counts().into_iter().filter(|count| count.frames > 0).collect();
+        assert_eq!(counted, [FrameCount { verdict: Verdict::Drop, reason: Reason::MultiBuffer, frames: 2 }]);
+    }
+}
