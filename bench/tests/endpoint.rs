@@ -68,7 +68,7 @@ fn end(namespace: &Namespace, interface: &str, frame_bytes: usize) -> End {
 fn bound(namespace: &Namespace, interface: &str, frame_bytes: usize) -> (Endpoint, Program) {
     let bind = || {
         let device = Device::open(interface)?;
-        let program = Program::attach(&device, 1)?;
+        let program = Program::attach(&device, 1, device.mtu()? + 22)?;
         Ok((Endpoint::bind(&device, 0, frame_bytes)?, program))
     };
     namespace.within(bind).expect("an AF_XDP socket")

@@ -49,6 +49,8 @@ fn interface(side: Side, name: &str) -> Interface {
         name: name.into(),
         xdp_mode: "native".into(),
         zero_copy: false,
+        driver: "igb".into(),
+        copy_reason: Some("zero-copy is off in the configuration".into()),
         queues: 2,
         mtu: 1500,
         up: true,
@@ -57,6 +59,7 @@ fn interface(side: Side, name: &str) -> Interface {
         counters: InterfaceCounters {
             arrived: 1_234_600,
             no_socket: if side == Side::Outside { 6 } else { 0 },
+            tails: if side == Side::Outside { 11 } else { 0 },
             past_program: Some(3),
             rx_packets: 1_234_603,
             tx_packets: 1_089,

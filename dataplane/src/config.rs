@@ -15,6 +15,7 @@ use knockplane_engine::lists::FirstSteps;
 use knockplane_limits::input;
 use knockplane_policy::door;
 use knockplane_policy::settings::Settings;
+use knockplane_ring::ZeroCopy;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -32,7 +33,7 @@ pub(crate) struct Config {
     pub(crate) cores: Vec<usize>,
     pub(crate) busy_poll: bool,
     pub(crate) ring_size: u32,
-    pub(crate) copy: bool,
+    pub(crate) zero_copy: ZeroCopy,
     pub(crate) offloads: Offloads,
     pub(crate) list_capacity: usize,
     pub(crate) first_steps: FirstSteps,
@@ -49,6 +50,25 @@ const MAX_CONNECTIONS: usize = 100_000_000;
 pub(crate) enum Offloads {
     TurnOff,
     Refuse,
+}
+
+/// Whether the drivers are asked for zero-copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ZeroCopyOption {
+    Auto,
+    Off,
+    Force,
+}
+
+impl From<ZeroCopyOption> for ZeroCopy {
+    fn from(option: ZeroCopyOption) -> Self {
+        match option {
+            ZeroCopyOption::Auto => ZeroCopy::Auto,
+            ZeroCopyOption::Off => ZeroCopy::Off,
+            ZeroCopyOption::Force => ZeroCopy::Force,
+        }
+    }
 }
 
 /// What an IPv6 source's first step is kept by.
@@ -91,8 +111,9 @@ struct Dataplane {
     busy_poll: bool,
     #[serde(default = "default_ring_size")]
     ring_size: Spanned<u32>,
-    #[serde(default)]
-    copy: bool,
+    /// An older name of `zero-copy = "off"`.
+    copy: Option<Spanned<bool>>,
+    zero_copy: Option<ZeroCopyOption>,
     #[serde(default = "default_offloads")]
     offloads: Offloads,
     #[serde(default = "default_list_capacity")]
@@ -224,6 +245,14 @@ impl Config {
                 return Err(at(Some(length.span()), message));
             }
         }
+        let zero_copy = match (&raw.copy, raw.zero_copy) {
+            (Some(copy), Some(_)) => {
+                let message = "`copy` is an older name of `zero-copy = \"off\"`; leave `zero-copy` alone".to_owned();
+                return Err(at(Some(copy.span()), message));
+            }
+            (Some(copy), None) if *copy.get_ref() => ZeroCopy::Off,
+            (_, option) => option.map_or(ZeroCopy::Auto, ZeroCopy::from),
+        };
         let connection_capacity = *raw.connection_capacity.get_ref();
         if !(1..=MAX_CONNECTIONS).contains(&connection_capacity) {
             let message = format!(
@@ -243,7 +272,7 @@ impl Config {
             cores: raw.cores,
             busy_poll: raw.busy_poll,
             ring_size,
-            copy: raw.copy,
+            zero_copy,
             offloads: raw.offloads,
             list_capacity: raw.list_capacity.into_inner(),
             first_steps: FirstSteps {
@@ -341,6 +370,17 @@ mod tests {
     }
 
     #[test]
+    fn the_older_name_of_zero_copy_is_understood() {
+        let zero_copy =
+            |line: &str| Config::parse(Path::new("k.toml"), &format!("{MINIMAL}{line}\n")).expect("valid").zero_copy;
+        assert_eq!(zero_copy(""), ZeroCopy::Auto);
+        assert_eq!(zero_copy("copy = false"), ZeroCopy::Auto);
+        assert_eq!(zero_copy("copy = true"), ZeroCopy::Off);
+        assert_eq!(zero_copy("zero-copy = \"off\""), ZeroCopy::Off);
+        assert_eq!(zero_copy("zero-copy = \"force\""), ZeroCopy::Force);
+    }
+
+    #[test]
     fn relative_rules_are_found_beside_the_file() {
         let config = Config::parse(Path::new("/etc/knockplane/k.toml"), MINIMAL).expect("valid");
         assert_eq!(config.rules, Path::new("/etc/knockplane/rules.rsc"));
@@ -355,6 +395,11 @@ mod tests {
                 format!("{MINIMAL}ring-size = 1000\n"),
                 "/etc/k.toml:5:13: `ring-size` is 1000; it must be a power of two",
             ),
+            (
+                format!("{MINIMAL}copy = true\nzero-copy = \"auto\"\n"),
+                "/etc/k.toml:5:8: `copy` is an older name of `zero-copy = \"off\"`",
+            ),
+            (format!("{MINIMAL}zero-copy = \"on\"\n"), "unknown variant `on`, expected one of `auto`, `off`, `force`"),
             (format!("{MINIMAL}list-capacity = 0\n"), "/etc/k.toml:5:17: `list-capacity` is 0"),
             (
                 format!("{MINIMAL}quota-prefix-v4 = 33\n"),

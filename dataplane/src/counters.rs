@@ -124,6 +124,12 @@ impl WorkerCounters {
         forwarded
     }
 
+    /// Counts frames that were received on this side and dropped for this reason without a decision.
+    pub(crate) fn undecided(&self, side: Side, reason: Reason, frames: usize, bytes: usize) {
+        self.received[side.index()].add(frames, bytes);
+        self.frames[Verdict::Drop.index()][reason.index()].add(frames as u64);
+    }
+
     /// Notes that the worker is alive.
     pub(crate) fn beat(&self, now: Time) {
         self.heartbeat.set(now.as_nanos());
@@ -179,5 +185,23 @@ impl WorkerCounters {
                 })
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_dropped_without_a_decision_are_in_the_balance() {
+        let counters = WorkerCounters::default();
+        counters.undecided(Side::Inside, Reason::MultiBuffer, 2, 6000);
+        // A part of a frame whose end is yet to come.
+        counters.undecided(Side::Inside, Reason::MultiBuffer, 0, 3000);
+        let received = &counters.received[Side::Inside.index()];
+        assert_eq!((received.frames.load(), received.bytes.load()), (2, 9000));
+        assert_eq!(counters.total(Verdict::Drop), received.frames.load());
+        let counted: Vec<_> = counters.frame_counts().into_iter().filter(|count| count.frames > 0).collect();
+        assert_eq!(counted, [FrameCount { verdict: Verdict::Drop, reason: Reason::MultiBuffer, frames: 2 }]);
     }
 }

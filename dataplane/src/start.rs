@@ -16,8 +16,8 @@ use knockplane_engine::table::Table;
 use knockplane_policy::packet::Side;
 use knockplane_policy::wire::Drift;
 use knockplane_ring::{
-    Device, IngressDrop, LoadedProgram, Memory, OffloadState, Program, Reader, RingSettings, Rings, XdpMode,
-    raise_memlock_limit,
+    Buffers, CopyReason, Device, IngressDrop, LoadedProgram, Memory, OffloadState, Program, Reader, RingSettings,
+    Rings, XdpMode, raise_memlock_limit,
 };
 
 use crate::clock::{self, Clock};
@@ -124,15 +124,13 @@ fn prepare(config: &Config, deadline: Deadline) -> anyhow::Result<Prepared> {
     }
     refuse(requirements::of_both([&observed[0], &observed[1]]).into_iter().map(|(_, unmet)| unmet))?;
     let (queues, mtu) = (observed[0].queues.rx, observed[0].link.mtu);
+    let max_frame = headers::max_frame(mtu as usize) as u32;
+    let buffers = Buffers::choose([devices[0].driver(), devices[1].driver()], max_frame, config.zero_copy)?;
     // A second dataplane ends here, before it touches an interface.
     let listener = Listener::bind(&config.socket, &config.socket_uids, deadline)?;
     raise_memlock_limit();
-    let program = LoadedProgram::load([&*devices[0], &*devices[1]], queues)?;
-    let ring_settings = RingSettings {
-        ring_size: config.ring_size,
-        max_frame: headers::max_frame(mtu as usize) as u32,
-        copy: config.copy,
-    };
+    let program = LoadedProgram::load([&*devices[0], &*devices[1]], queues, max_frame)?;
+    let ring_settings = RingSettings { ring_size: config.ring_size, buffers };
     let memory = (0..queues).map(|_| Memory::take(&ring_settings)).collect::<Result<_, _>>()?;
     Ok(Prepared { listener, devices, observed, queues, mtu, ring_settings, program, memory })
 }
@@ -157,12 +155,18 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         Ok::<_, StartError>((decided, prepared?))
     })?;
     let Decided { state, store, entries, source, table } = decided;
-    let Prepared { listener, devices, observed, queues, mtu, ring_settings, program, memory } = prepared;
+    let Prepared { listener, devices, observed, queues, mtu, mut ring_settings, program, memory } = prepared;
     for (device, observed) in devices.iter().zip(&observed) {
         turn_off_offloads(device, observed, config.offloads)?;
         device.promiscuous()?;
     }
     let mut programs = attach(program, &devices)?;
+    for (device, program) in devices.iter().zip(&programs) {
+        if program.mode() == XdpMode::Generic {
+            ring_settings.buffers = ring_settings.buffers.for_generic(device.name())?;
+        }
+    }
+    say_buffers(&ring_settings.buffers, [devices[0].driver(), devices[1].driver()]);
     let ingress = [drop_behind(&devices[0])?, drop_behind(&devices[1])?];
     let clock = Clock::start();
     let generation = Arc::new(Generation::new(1, clock.now(), source, table, queues as usize));
@@ -207,7 +211,14 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     });
     let findings = drift::watch(Baseline { interfaces, queues, mtu, offloads: config.offloads }, clock)?;
     let mut zero_copy = zero_copy.into_iter();
-    let ports = devices.map(|device| Port { device, zero_copy: zero_copy.next().unwrap_or(false), queues });
+    let copy_reason = ring_settings.buffers.copy_reason().map_or_else(
+        || "the kernel gave none: one of the two drivers has no zero-copy, or not with these settings".to_owned(),
+        ToString::to_string,
+    );
+    let ports = devices.map(|device| {
+        let zero_copy = zero_copy.next().unwrap_or(false);
+        Port { device, zero_copy, copy_reason: (!zero_copy).then(|| copy_reason.clone()), queues }
+    });
     Ok(Manager {
         config,
         listener,
@@ -248,6 +259,23 @@ fn attach(program: LoadedProgram, devices: &[Arc<Device>; 2]) -> anyhow::Result<
         }
     }
     Ok(programs)
+}
+
+/// Logs why zero-copy is not asked for, or asked for on demand alone.
+fn say_buffers(buffers: &Buffers, drivers: [&str; 2]) {
+    match buffers.copy_reason() {
+        // The driver could, and its buffers cannot: somebody will want to know.
+        Some(reason @ CopyReason::BufferTooSmall { .. }) => tracing::warn!("copy mode: {reason}"),
+        Some(reason) => tracing::info!("copy mode: {reason}"),
+        None => {}
+    }
+    if let Some(driver) = buffers.unlisted(drivers) {
+        tracing::warn!(
+            driver,
+            "zero-copy = \"force\": it is not known whether this driver keeps long frames whole in zero-copy mode; if \
+             it does not, parts of strangers' frames pass as frames; see docs/hardware.md"
+        );
+    }
 }
 
 /// Looks an interface up and makes sure that nothing but us would forward what arrives there: when this process ends,

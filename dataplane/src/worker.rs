@@ -17,7 +17,7 @@ use knockplane_engine::headers;
 use knockplane_engine::history::History;
 use knockplane_engine::state::State;
 use knockplane_policy::packet::Side;
-use knockplane_policy::reason::Verdict;
+use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::time::Time;
 use knockplane_ring::{BATCH, Disposition, Rings};
 
@@ -139,6 +139,11 @@ impl Worker {
         let mut total = 0;
         for side in Side::ALL {
             let count = self.rings.receive(side);
+            let parts = self.rings.multi_buffer_drops();
+            if parts.bytes > 0 {
+                self.counters.undecided(side, Reason::MultiBuffer, parts.frames, parts.bytes);
+                total += parts.frames;
+            }
             if count == 0 {
                 continue;
             }

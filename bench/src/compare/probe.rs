@@ -179,7 +179,7 @@ impl End {
         let (endpoint, program) = namespace
             .within(|| {
                 let device = Device::open(interface)?;
-                let mut program = Program::attach(&device, 1)?;
+                let mut program = Program::attach(&device, 1, device.mtu()? + 22)?;
                 let endpoint = Endpoint::bind(&device, 0, FRAME_BYTES)?;
                 endpoint.connect(&mut program, 0)?;
                 Ok((endpoint, program))

@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
-    BATCH, Device, Disposition, LoadedProgram, Program, RingSettings, Rings, SocketStatistics, raise_memlock_limit,
+    BATCH, Buffers, Device, Disposition, LoadedProgram, Program, RingSettings, Rings, SocketStatistics, ZeroCopy,
+    raise_memlock_limit,
 };
 use std::sync::Mutex;
 
@@ -43,12 +44,15 @@ impl Smallest {
         raise_memlock_limit();
         let mut running = lab.topology.filter.within(|| {
             let mut devices = [Device::open("outside")?, Device::open("inside")?];
+            let max_frame = devices[0].mtu()? + 22;
             let both = [&devices[0], &devices[1]];
-            let mut programs = LoadedProgram::load(both, 1)?.attach(both)?;
+            let mut programs = LoadedProgram::load(both, 1, max_frame)?.attach(both)?;
             for device in &mut devices {
                 device.promiscuous()?;
             }
-            let settings = RingSettings { ring_size: RING_SIZE, max_frame: devices[0].mtu()? + 22, copy: false };
+            let drivers = [devices[0].driver(), devices[1].driver()];
+            let buffers = Buffers::choose(drivers, max_frame, ZeroCopy::Auto)?;
+            let settings = RingSettings { ring_size: RING_SIZE, buffers };
             let rings = Rings::bind([&devices[0], &devices[1]], 0, &settings)?;
             rings.connect(&mut programs, 0)?;
             let disposition = match role {

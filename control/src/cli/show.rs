@@ -206,6 +206,7 @@ fn counter_table(interfaces: &[Interface]) -> String {
         ("SIDE", Left),
         ("ARRIVED", Right),
         ("NO SOCKET", Right),
+        ("TAILS", Right),
         ("PAST XDP", Right),
         ("RX DROPPED", Right),
         ("RX ERRORS", Right),
@@ -219,6 +220,7 @@ fn counter_table(interfaces: &[Interface]) -> String {
             interface.side.to_string(),
             grouped(counters.arrived + counters.past_program.unwrap_or_default()),
             grouped(counters.no_socket),
+            grouped(counters.tails),
             counters.past_program.map_or_else(|| "-".to_owned(), grouped),
             grouped(counters.rx_dropped),
             grouped(counters.rx_errors),
@@ -254,6 +256,7 @@ fn interface_table(interfaces: &[Interface]) -> String {
         ("SIDE", Left),
         ("INTERFACE", Left),
         ("LINK", Left),
+        ("DRIVER", Left),
         ("XDP", Left),
         ("ZERO COPY", Left),
         ("QUEUES", Right),
@@ -264,13 +267,21 @@ fn interface_table(interfaces: &[Interface]) -> String {
             interface.side.to_string(),
             interface.name.clone(),
             if interface.up { "up" } else { "down" }.to_owned(),
+            if interface.driver.is_empty() { "-" } else { &interface.driver }.to_owned(),
             interface.xdp_mode.clone(),
             if interface.zero_copy { "yes" } else { "no" }.to_owned(),
             interface.queues.to_string(),
             interface.mtu.to_string(),
         ]);
     }
-    table.text()
+    table.text() + &copy_reasons(interfaces)
+}
+
+/// Why frames are copied, once if it is the same for both interfaces.
+fn copy_reasons(interfaces: &[Interface]) -> String {
+    let mut reasons: Vec<&str> = interfaces.iter().filter_map(|interface| interface.copy_reason.as_deref()).collect();
+    reasons.dedup();
+    reasons.into_iter().map(|reason| format!("copied: {}\n", printable(reason))).collect()
 }
 
 #[cfg(test)]
@@ -353,13 +364,14 @@ mod tests {
                 "log         dataplane: 4 310 lines lost (packet 4 310)",
                 "            control: no line lost",
                 "",
-                "SIDE     INTERFACE  LINK  XDP     ZERO COPY  QUEUES   MTU",
-                "outside  kp-out     up    native  no              2  1500",
-                "inside   kp-in      up    native  no              2  1500",
+                "SIDE     INTERFACE  LINK  DRIVER  XDP     ZERO COPY  QUEUES   MTU",
+                "outside  kp-out     up    igb     native  no              2  1500",
+                "inside   kp-in      up    igb     native  no              2  1500",
+                "copied: zero-copy is off in the configuration",
                 "",
-                "SIDE       ARRIVED  NO SOCKET  PAST XDP  RX DROPPED  RX ERRORS  RX MISSED  TX DROPPED  TX ERRORS",
-                "outside  1 234 603          6         3           9          0          0           2          0",
-                "inside   1 234 603          0         3           9          0          0           2          0",
+                "SIDE       ARRIVED  NO SOCKET  TAILS  PAST XDP  RX DROPPED  RX ERRORS  RX MISSED  TX DROPPED  TX ERRORS",
+                "outside  1 234 603          6     11         3           9          0          0           2          0",
+                "inside   1 234 603          0      0         3           9          0          0           2          0",
             ],
         );
         let mut drifted = sample::overview();

@@ -233,6 +233,7 @@ mod tests {
             "knockplane_configuration_drift{kind=\"queues\",side=\"outside\"} 0",
             "knockplane_configuration_drift{kind=\"past-program\",side=\"inside\"} 0",
             "knockplane_configuration_repairs_total{kind=\"gro\",side=\"outside\"} 1",
+            "knockplane_tail_drops_total{side=\"outside\"} 11",
             "knockplane_frames_in_flight{worker=\"0\"} 4",
             "knockplane_frames_lost{worker=\"0\"} 0",
             "knockplane_address_list_entries{list=\"trusted\"} 12345",

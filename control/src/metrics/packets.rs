@@ -112,6 +112,8 @@ fn interface_counters(sheet: &Sheet, interfaces: &[Interface]) {
     family("xdp_frames", "Frames that the XDP program saw.", &|counters| Some(counters.arrived));
     let unbound = "Frames that came in on a receive queue which no worker serves.";
     family("unbound_queue_drops", unbound, &|counters| Some(counters.no_socket));
+    let tails = "Frames that may be the rest of a frame which was too long and which the driver has split.";
+    family("tail_drops", tails, &|counters| Some(counters.tails));
     let past = "Frames that got past the XDP program and were dropped behind it; absent before Linux 6.6.";
     family("past_program_drops", past, &|counters| counters.past_program);
     let driver: [(&str, &str, Count); 7] = [

@@ -93,6 +93,7 @@ reasons! {
     EthernetTruncated = "ethernet-truncated", "the frame is shorter than its Ethernet and VLAN headers";
     VlanTooDeep = "vlan-too-deep", "more than two VLAN tags";
     FrameTooLong = "frame-too-long", "the frame is longer than the interfaces' MTU allows";
+    MultiBuffer = "multi-buffer", "the kernel delivered the frame in several buffers, of which none may be taken for a frame";
     Ipv4Malformed = "ipv4-malformed", "version, header length or total length of the IPv4 header contradict the frame";
     Ipv6Malformed = "ipv6-malformed", "version or payload length of the IPv6 header contradict the frame";
     Ipv6Extensions = "ipv6-extensions", "IPv6 extension headers are truncated, too many, or out of order";

@@ -223,6 +223,10 @@ pub struct Interface {
     pub xdp_mode: String,
     /// Whether frames are received and sent without a copy by the kernel.
     pub zero_copy: bool,
+    /// The driver, as `ethtool -i` shows it; empty if it has none.
+    pub driver: String,
+    /// Why frames are copied, if they are.
+    pub copy_reason: Option<String>,
     /// Receive queues, all of them bound.
     pub queues: u32,
     /// MTU in bytes.
@@ -293,7 +297,7 @@ words! {
 }
 
 /// Frames counted at one interface. Frames that arrive are `rx_packets`; of these the XDP program saw `arrived`, and
-/// `past_program` got past it; of those that it saw, `no_socket` were dropped, and the others are received by a worker
+/// `past_program` got past it; of those that it saw, `no_socket` and `tails` were dropped, and the others are received by a worker
 /// or counted among the losses at its ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceCounters {
@@ -301,6 +305,8 @@ pub struct InterfaceCounters {
     pub arrived: u64,
     /// Of these, dropped because no worker served their queue.
     pub no_socket: u64,
+    /// Of these, dropped because they may be the rest of a frame that was too long and that the driver has split.
+    pub tails: u64,
     /// Frames that got past the XDP program and were dropped behind it, since start; none if the kernel cannot drop
     /// there (before Linux 6.6).
     pub past_program: Option<u64>,

@@ -6,6 +6,10 @@
 // A queue without a socket drops, and counts what it dropped: while the dataplane starts, after it lost a socket, or
 // if someone added a queue. There is no way past userspace, and nothing reaches the host's own stack: what a driver lets
 // past this program is dropped by ingress.c.
+//
+// A driver may deliver a frame that is longer than its receive buffer in parts, each as a frame of its own. The first part
+// fills a buffer, and so is too long for the filter; what follows it is dropped here, up to and with the part that is not
+// too long. Userspace could not do that: it does not see the first part if a ring is full.
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -20,22 +24,41 @@ struct {
     __type(value, __u32);
 } sockets SEC(".maps");
 
-// Set by the loader.
+// Set by the loader, see `Settings` in `src/program.rs`.
 struct settings {
     __u32 inside; // index of the inside interface; 0 if there is only one
     __u32 queues; // receive queues of each interface
     // Whether frames are to carry the time at which they arrived: for interfaces with several queues, whose frames
     // workers see in an order of their own.
     __u32 stamp;
+    // The longest frame in bytes, with Ethernet header and VLAN tags, if a driver may split longer ones; 0 if both drivers
+    // keep all frames whole.
+    __u32 split_above;
 };
 
 const volatile struct settings settings = {};
+
+// What is known of the last frame of a receive queue.
+enum split {
+    WHOLE,       // it was a frame
+    SPLIT,       // it was too long: the next one may be its rest
+    NEVER_SPLIT, // nothing: the driver keeps frames whole. Set by the loader
+};
+
+// By receive queue, in the order of `sockets`. A queue is served by one core at a time.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u32);
+} splits SEC(".maps");
 
 // Counts by core: which cores receive tells a worker whether it has its own to itself.
 struct counts {
     __u64 seen;    // frames that arrived
     __u64 unbound; // of these, dropped because their queue has no socket
     __u64 unstamped; // of these, without the time that they should carry: the driver has no metadata
+    __u64 tails; // of these, dropped because they may be the rest of a frame that was too long
 };
 
 struct {
@@ -54,6 +77,28 @@ int knockplane(struct xdp_md *frame)
         return XDP_DROP; // Cannot be: the map has this entry.
     counted->seen++;
 
+    // A queue that was added has no socket, and no place in the maps.
+    __u32 queue = side * settings.queues + frame->rx_queue_index;
+    if (frame->rx_queue_index >= settings.queues) {
+        counted->unbound++;
+        return XDP_DROP;
+    }
+
+    if (settings.split_above) {
+        __u32 *split = bpf_map_lookup_elem(&splits, &queue);
+        if (!split)
+            return XDP_DROP; // Cannot be: the map has this entry.
+        if (*split != NEVER_SPLIT) {
+            bool was_split = *split == SPLIT;
+            *split = frame->data_end - frame->data > settings.split_above ? SPLIT : WHOLE;
+            if (was_split) {
+                counted->tails++;
+                return XDP_DROP;
+            }
+            // A frame that is too long goes up to userspace, which counts it.
+        }
+    }
+
     if (settings.stamp) {
         // Right before the frame, where the socket's reader finds it: CLOCK_MONOTONIC in nanoseconds.
         __u64 *arrived = NULL;
@@ -65,12 +110,8 @@ int knockplane(struct xdp_md *frame)
             counted->unstamped++;
     }
 
-    // The last argument is the verdict for a queue without a socket (kernel, AF_XDP documentation). A queue that was added
-    // has none, and no place in the map.
-    long verdict = XDP_DROP;
-    if (frame->rx_queue_index < settings.queues)
-        verdict = bpf_redirect_map(&sockets, side * settings.queues + frame->rx_queue_index, XDP_DROP);
-
+    // The last argument is the verdict for a queue without a socket (kernel, AF_XDP documentation).
+    long verdict = bpf_redirect_map(&sockets, queue, XDP_DROP);
     if (verdict != XDP_REDIRECT)
         counted->unbound++;
     return verdict;

@@ -62,6 +62,8 @@ pub struct Queues {
 pub struct Device {
     name: String,
     index: u32,
+    /// Empty if the interface has none that says its name.
+    driver: String,
     control: OwnedFd,
     /// A packet socket that receives nothing, opened ahead for promiscuous mode.
     spare: Mutex<Option<OwnedFd>>,
@@ -93,7 +95,9 @@ impl Device {
         }
         let control = socket(libc::AF_INET, libc::SOCK_DGRAM).map_err(there_is)?;
         let (spare, promiscuous) = (Mutex::new(None), Mutex::new(None));
-        let mut device = Device { name: name.to_owned(), index, control, spare, promiscuous, gro: None };
+        let (name, driver) = (name.to_owned(), String::new());
+        let mut device = Device { name, index, driver, control, spare, promiscuous, gro: None };
+        device.driver = device.driver_name();
         // Without it, GRO that is on counts as asked for.
         device.gro = device.feature("rx-gro").ok().flatten();
         Ok(device)
@@ -107,6 +111,11 @@ impl Device {
     /// The interface's index.
     pub const fn index(&self) -> u32 {
         self.index
+    }
+
+    /// The name of its driver, as `ethtool -i` shows it; empty if it has none.
+    pub fn driver(&self) -> &str {
+        &self.driver
     }
 
     /// MTU in bytes.
@@ -127,6 +136,20 @@ impl Device {
     pub fn is_up(&self) -> Result<bool, Error> {
         let up = libc::IFF_UP | libc::IFF_RUNNING;
         Ok(self.flags()? & up == up)
+    }
+
+    /// A driver that does not say its name is treated as an unknown one.
+    fn driver_name(&self) -> String {
+        const ETHTOOL_GDRVINFO: u32 = 0x3;
+        // struct ethtool_drvinfo: cmd, driver[32], version[32], fw_version[32], bus_info[32], erom_version[32],
+        // reserved2[12], and five numbers.
+        let mut information = [0_u32; 49];
+        information[0] = ETHTOOL_GDRVINFO;
+        if self.ethtool(&mut information).is_err() {
+            return String::new();
+        }
+        let name = information[1..9].iter().flat_map(|word| word.to_ne_bytes()).take_while(|byte| *byte != 0);
+        String::from_utf8_lossy(&name.collect::<Vec<_>>()).into_owned()
     }
 
     /// `IFF_` flags, netdevice(7).
@@ -303,7 +326,7 @@ impl Device {
         Ok(value[1])
     }
 
-    /// Runs an ethtool command on its structure, all of whose members are 32 bits; the first one is the command.
+    /// Runs an ethtool command on its structure, whose size is a multiple of 32 bits; the first one is the command.
     fn ethtool(&self, structure: &mut [u32]) -> io::Result<()> {
         const SIOCETHTOOL: libc::Ioctl = 0x8946;
         let mut request = empty_request();

@@ -3,7 +3,8 @@
 //! In the order of use:
 //! 1. [`Device`]: an interface is looked up, checked and prepared (MTU, offloads, queues, promiscuous mode).
 //! 2. [`LoadedProgram`], [`Program`]: the XDP program is loaded and attached; every queue drops until its socket is there.
-//! 3. [`Rings`]: one worker's UMEM and its two sockets, one on each side. Frames never leave it: what was received is
+//! 3. [`Buffers`]: whether zero-copy is asked for, and how large chunks must be for that.
+//! 4. [`Rings`]: one worker's UMEM and its two sockets, one on each side. Frames never leave it: what was received is
 //!    looked at in place, then settled, all of it, by [`Rings::settle`].
 //!
 //! Beside it, for load tests: [`LiveFrames`] and [`LiveSequence`] make frames in the kernel, [`Endpoint`] sends them
@@ -15,22 +16,26 @@
 //! Nothing is pinned and nothing outlives the process: when it dies, the kernel takes program and sockets away.
 
 mod blind;
+mod buffers;
 mod device;
 mod endpoint;
 mod error;
 mod ingress;
 mod live;
+mod multi_buffer;
 mod netlink;
 mod program;
 mod rings;
 mod socket;
 
 pub use blind::Blind;
+pub use buffers::{Buffers, CopyReason, ZeroCopy};
 pub use device::{Device, Offload, OffloadState, Queues};
 pub use endpoint::Endpoint;
 pub use error::Error;
 pub use ingress::IngressDrop;
 pub use live::{HEADER_BYTES, Limits, LiveFrames, LiveSequence, PATTERN, Progress, STREAMS, Stream};
+pub use multi_buffer::MultiBufferDrops;
 pub use netlink::{Changes, Link, LinkCounters, Reader};
 pub use program::{CoreCounts, LoadedProgram, Program, XdpMode};
 pub use rings::{BATCH, Disposition, Frames, Memory, RingSettings, Rings};

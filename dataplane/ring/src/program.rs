@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use libbpf_rs::{Map, MapCore, MapFlags, ObjectBuilder, PrintLevel};
 
+use crate::buffers::{largest_native_mtu, may_split};
 use crate::device::Device;
 use crate::error::{Error, RELEASE_PATIENCE, RELEASE_RETRY, is_busy};
 
@@ -50,6 +51,8 @@ pub struct CoreCounts {
     pub unbound: u64,
     /// Of these, without the time of their arrival, though they should carry it: the driver has no metadata.
     pub unstamped: u64,
+    /// Of these, dropped because they may be the rest of a frame that was too long.
+    pub tails: u64,
 }
 
 /// The program of `bpf/filter.c`, in the kernel and not attached yet.
@@ -74,31 +77,42 @@ pub struct Program {
 }
 
 impl LoadedProgram {
-    /// Loads the program for outside and inside, with so many receive queues each.
+    /// Loads the program for outside and inside, with so many receive queues each. `max_frame` is the longest frame in bytes,
+    /// with Ethernet header and VLAN tags: what may be the rest of a longer one is dropped.
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN.
-    pub fn load(devices: [&Device; 2], queues: u32) -> Result<Self, Error> {
-        Self::load_for(devices[0], Some(devices[1]), queues)
+    pub fn load(devices: [&Device; 2], queues: u32, max_frame: u32) -> Result<Self, Error> {
+        Self::load_for(devices[0], Some(devices[1]), queues, max_frame)
     }
 
-    fn load_for(outside: &Device, inside: Option<&Device>, queues: u32) -> Result<Self, Error> {
+    fn load_for(outside: &Device, inside: Option<&Device>, queues: u32, max_frame: u32) -> Result<Self, Error> {
         static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
         libbpf_rs::set_print(Some((
             PrintLevel::Warn,
             |_, text| tracing::debug!(target: "libbpf", "{}", text.trim_end()),
         )));
-        // `struct settings`: the order of arrival can only be lost between queues.
-        let settings = [inside.map_or(0, Device::index), queues, u32::from(queues > 1)];
-        let sides = 1 + u32::from(inside.is_some());
-        let object = load(OBJECT, sides * queues, settings).map_err(|error| {
-            let names = inside.map_or_else(String::new, |inside| format!(" and {}", inside.name()));
+        let devices = || [Some(outside), inside].into_iter().flatten();
+        let settings = Settings {
+            inside: inside.map_or(0, Device::index),
+            queues,
+            // The order of arrival can only be lost between queues.
+            stamp: queues > 1,
+            split_above: if devices().any(|device| may_split(device.driver())) { max_frame } else { 0 },
+        };
+        let object = load(OBJECT, devices().count() as u32, settings).map_err(|error| {
+            let names: Vec<_> = devices().map(Device::name).collect();
             Error::system(
-                format!("cannot load the XDP program for {}{names}", outside.name()),
+                format!("cannot load the XDP program for {}", names.join(" and ")),
                 io::Error::other(error),
                 "run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
             )
         })?;
+        for (side, device) in (0..).zip(devices()) {
+            if !may_split(device.driver()) {
+                keeps_frames_whole(&object, side, queues)?;
+            }
+        }
         Ok(LoadedProgram { object, queues })
     }
 
@@ -116,12 +130,12 @@ impl LoadedProgram {
 
 impl Program {
     /// Loads the program for this interface alone, and attaches it, native if the driver can, else generic. From here on
-    /// the interface drops everything until [`Program::set_socket`].
+    /// the interface drops everything until [`Program::set_socket`]. `max_frame` is as for [`LoadedProgram::load`].
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, or if another program holds the interface.
-    pub fn attach(device: &Device, queues: u32) -> Result<Self, Error> {
-        let LoadedProgram { object, queues } = LoadedProgram::load_for(device, None, queues)?;
+    pub fn attach(device: &Device, queues: u32, max_frame: u32) -> Result<Self, Error> {
+        let LoadedProgram { object, queues } = LoadedProgram::load_for(device, None, queues, max_frame)?;
         attach(Arc::new(object), device, 0, queues)
     }
 
@@ -175,8 +189,12 @@ impl Program {
             let bytes = bytes.get(8 * index..8 * (index + 1)).and_then(|bytes| bytes.try_into().ok());
             bytes.map(u64::from_ne_bytes).unwrap_or_default()
         };
-        let counts =
-            |bytes: Vec<u8>| CoreCounts { seen: word(&bytes, 0), unbound: word(&bytes, 1), unstamped: word(&bytes, 2) };
+        let counts = |bytes: Vec<u8>| CoreCounts {
+            seen: word(&bytes, 0),
+            unbound: word(&bytes, 1),
+            unstamped: word(&bytes, 2),
+            tails: word(&bytes, 3),
+        };
         Ok(per_core.into_iter().flatten().map(counts).collect())
     }
 }
@@ -188,6 +206,8 @@ fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u3
     let (link, mode) = loop {
         let (link, mode) = match link(program, device.index(), XdpMode::Native) {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                // The stack puts frames together before the program sees them.
+                keeps_frames_whole(&object, side, queues)?;
                 (link(program, device.index(), XdpMode::Generic), XdpMode::Generic)
             }
             result => (result, XdpMode::Native),
@@ -204,7 +224,10 @@ fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u3
                  that attached it, or, if none did, run `ip link set dev {0} xdp off`",
                 device.name()
             ),
-            Some(libc::EINVAL | libc::ERANGE) => "the driver may need a smaller MTU for XDP".to_owned(),
+            Some(libc::EINVAL | libc::ERANGE) => match largest_native_mtu(device.driver()) {
+                Some(mtu) => format!("{} takes an MTU of {mtu} at most with XDP", device.driver()),
+                None => "the driver may need a smaller MTU for XDP".to_owned(),
+            },
             _ => String::new(),
         };
         Error::system(format!("cannot attach the XDP program to {}", device.name()), error, remedy)
@@ -212,16 +235,45 @@ fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u3
     Ok(Program { object, side, queues, mode, _link: above_others(link) })
 }
 
-fn load(bytes: &[u8], sockets: u32, settings: [u32; 3]) -> Result<libbpf_rs::Object, libbpf_rs::Error> {
+/// `struct settings` of `bpf/filter.c`.
+#[derive(Clone, Copy)]
+struct Settings {
+    inside: u32,
+    queues: u32,
+    stamp: bool,
+    split_above: u32,
+}
+
+impl Settings {
+    fn encode(self) -> Vec<u8> {
+        let words = [self.inside, self.queues, u32::from(self.stamp), self.split_above];
+        words.map(u32::to_ne_bytes).concat()
+    }
+}
+
+fn load(bytes: &[u8], sides: u32, settings: Settings) -> Result<libbpf_rs::Object, libbpf_rs::Error> {
     let mut open = ObjectBuilder::default().open_memory(bytes)?;
     for mut map in open.maps_mut() {
-        if map.name() == "sockets" {
-            map.set_max_entries(sockets)?;
+        if map.name() == "sockets" || map.name() == "splits" {
+            map.set_max_entries(sides * settings.queues)?;
         } else if map.name().to_string_lossy().ends_with(".rodata") {
-            map.set_initial_value(&settings.map(u32::to_ne_bytes).concat())?;
+            map.set_initial_value(&settings.encode())?;
         }
     }
     open.load()
+}
+
+/// Tells the program that no frame of this side is a part of one.
+fn keeps_frames_whole(object: &libbpf_rs::Object, side: u32, queues: u32) -> Result<(), Error> {
+    /// `NEVER_SPLIT` of `bpf/filter.c`.
+    const NEVER_SPLIT: u32 = 2;
+    for queue in 0..queues {
+        let key = side * queues + queue;
+        map(object, "splits")
+            .update(&key.to_ne_bytes(), &NEVER_SPLIT.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|error| Error::system("cannot write the program's settings", io::Error::other(error), ""))?;
+    }
+    Ok(())
 }
 
 fn map<'o>(object: &'o libbpf_rs::Object, name: &str) -> Map<'o> {
@@ -256,4 +308,78 @@ pub(crate) fn link(program: RawFd, interface: u32, mode: XdpMode) -> io::Result<
     }
     // SAFETY: the descriptor is new, valid, and owned by nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX_FRAME: u32 = 1522;
+
+    /// Runs the program on frames of these lengths, one after the other, as they would arrive on the loopback's only queue.
+    /// No queue has a socket: what is not a tail is unbound.
+    fn run(split_above: u32, keeps_whole: bool, lengths: &[usize]) -> Vec<&'static str> {
+        static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
+        let settings = Settings { inside: 0, queues: 1, stamp: false, split_above };
+        let object = load(OBJECT, 1, settings).expect("programs can be loaded, as root");
+        if keeps_whole {
+            keeps_frames_whole(&object, 0, 1).expect("the map has the entry");
+        }
+        let fd = object.progs().next().expect("the object holds one program").as_fd().as_raw_fd();
+        let link = OwnedFd::from(std::fs::File::open("/").unwrap());
+        let mut program = Program { object: Arc::new(object), side: 0, queues: 1, mode: XdpMode::Generic, _link: link };
+        let mut before = CoreCounts::default();
+        let outcome = |length: &usize| {
+            let frame = vec![0x45_u8; *length];
+            // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+            let context = [0, frame.len() as u32, 0, 1, 0, 0];
+            let mut options = libbpf_sys::bpf_test_run_opts {
+                sz: mem::size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+                data_in: frame.as_ptr().cast(),
+                data_size_in: frame.len() as u32,
+                ctx_in: (&raw const context).cast(),
+                ctx_size_in: mem::size_of_val(&context) as u32,
+                repeat: 1,
+                ..Default::default()
+            };
+            // SAFETY: the program's descriptor is open; frame and context live across the call, and the options say their
+            // lengths and their own.
+            let result = unsafe { libbpf_sys::bpf_prog_test_run_opts(fd, &raw mut options) };
+            assert_eq!(result, 0, "a frame of {length} bytes: {}", io::Error::from_raw_os_error(-result));
+            let after =
+                program.counts().expect("counters").into_iter().fold(CoreCounts::default(), |sum, core| CoreCounts {
+                    seen: sum.seen + core.seen,
+                    unbound: sum.unbound + core.unbound,
+                    tails: sum.tails + core.tails,
+                    ..sum
+                });
+            let new = (after.seen - before.seen, after.unbound - before.unbound, after.tails - before.tails);
+            before = after;
+            match new {
+                (1, 1, 0) => "frame",
+                (1, 0, 1) => "tail",
+                other => panic!("a frame of {length} bytes was counted as {other:?}"),
+            }
+        };
+        lengths.iter().map(outcome).collect()
+    }
+
+    #[test]
+    fn what_follows_a_frame_that_is_too_long_is_dropped() {
+        // A frame of the greatest length that is allowed is followed by nothing.
+        assert_eq!(run(MAX_FRAME, false, &[60, 1522, 60, 1522]), ["frame"; 4]);
+        // Two parts; three; parts that fill their buffers, and the end of the last one.
+        assert_eq!(run(MAX_FRAME, false, &[3072, 490, 60]), ["frame", "tail", "frame"]);
+        assert_eq!(run(MAX_FRAME, false, &[3072, 3072, 490, 60]), ["frame", "tail", "tail", "frame"]);
+        assert_eq!(run(MAX_FRAME, false, &[1523, 1523, 1522, 1522]), ["frame", "tail", "tail", "frame"]);
+        // Two such frames behind each other.
+        assert_eq!(run(MAX_FRAME, false, &[3072, 490, 3072, 60, 60]), ["frame", "tail", "frame", "tail", "frame"]);
+    }
+
+    #[test]
+    fn a_driver_that_keeps_frames_whole_loses_no_frame() {
+        assert_eq!(run(0, false, &[3072, 490, 3072, 3072, 60]), ["frame"; 5]);
+        // The other side's driver may split frames.
+        assert_eq!(run(MAX_FRAME, true, &[3072, 490, 3072, 3072, 60]), ["frame"; 5]);
+    }
 }

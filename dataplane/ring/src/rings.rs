@@ -19,19 +19,18 @@ use std::ptr;
 use std::time::Duration;
 
 use knockplane_policy::packet::Side;
-use xsk_rs::config::{BindFlags, FrameSize, QueueSize, UmemConfig, XDP_UMEM_MIN_CHUNK_SIZE};
+use xsk_rs::config::{BindFlags, FrameSize, QueueSize, UmemConfig};
 use xsk_rs::{FrameDesc, Umem};
 
+use crate::buffers::{Buffers, Request};
 use crate::device::Device;
 use crate::error::Error;
+use crate::multi_buffer::{MultiBuffer, MultiBufferDrops};
 use crate::program::Program;
 use crate::socket::{self, Bound, SocketStatistics};
 
 /// Frames in a batch at most. Large enough to share the cost of a kick, small enough to stay in the first-level cache.
 pub const BATCH: usize = 64;
-
-/// What the kernel keeps free in front of each frame (`XDP_PACKET_HEADROOM`).
-const HEADROOM: u32 = 256;
 
 /// What the XDP program writes right before a frame, see `bpf/filter.c`.
 const STAMP_BYTES: usize = size_of::<u64>();
@@ -40,14 +39,12 @@ const STAMP_BYTES: usize = size_of::<u64>();
 const FRUITLESS_KICKS: u32 = 4;
 
 /// How rings are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RingSettings {
     /// Descriptors in each ring; a power of two.
     pub ring_size: u32,
-    /// Longest frame in bytes, with Ethernet header and VLAN tags.
-    pub max_frame: u32,
-    /// Do not ask the driver for zero-copy.
-    pub copy: bool,
+    /// The chunks that frames are received into, and whether drivers are asked for zero-copy.
+    pub buffers: Buffers,
 }
 
 /// What happens to a frame of the batch.
@@ -89,10 +86,13 @@ impl Memory {
     /// Takes the memory. It takes milliseconds, and touches no interface.
     ///
     /// # Errors
-    /// If frames of `max_frame` bytes do not fit, or memory does not suffice.
+    /// If the ring size is no power of two, or memory does not suffice.
     pub fn take(settings: &RingSettings) -> Result<Self, Error> {
-        let chunk_bytes = chunk_size(settings.max_frame)?;
-        let ring = queue_size(settings)?;
+        Self::of(settings.ring_size, settings.buffers.chunk())
+    }
+
+    fn of(ring_size: u32, chunk_bytes: u32) -> Result<Self, Error> {
+        let ring = queue_size(ring_size)?;
         let umem_config = UmemConfig::builder()
             .frame_size(FrameSize::new(chunk_bytes).expect("at least the smallest chunk"))
             .fill_queue_size(ring)
@@ -100,7 +100,7 @@ impl Memory {
             .build()
             .expect("a power of two that is larger than its headroom");
         // A ring's worth each way on both sides, and a batch in hand: then no ring ever starves another.
-        let frame_count = 4 * settings.ring_size + BATCH as u32;
+        let frame_count = 4 * ring_size + BATCH as u32;
         let count = NonZeroU32::new(frame_count).expect("not zero");
         let (umem, free) = Umem::new(umem_config, count, false).map_err(|error| {
             let source = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
@@ -114,9 +114,8 @@ impl Memory {
     }
 }
 
-fn queue_size(settings: &RingSettings) -> Result<QueueSize, Error> {
-    QueueSize::new(settings.ring_size)
-        .map_err(|_| Error::unfit(format!("ring size {} is not a power of two", settings.ring_size), ""))
+fn queue_size(ring_size: u32) -> Result<QueueSize, Error> {
+    QueueSize::new(ring_size).map_err(|_| Error::unfit(format!("ring size {ring_size} is not a power of two"), ""))
 }
 
 /// See the module.
@@ -132,6 +131,8 @@ pub struct Rings {
     batch: [FrameDesc; BATCH],
     batch_count: usize,
     batch_side: Side,
+    /// What was dropped in front of the batch.
+    multi_buffer_drops: MultiBufferDrops,
     outgoing: [FrameDesc; BATCH],
     /// What is read from completion rings, on its way to `free`.
     completed: [FrameDesc; BATCH],
@@ -146,6 +147,8 @@ struct Port {
     receiving: usize,
     /// Handed over for sending and not yet completed.
     in_flight: usize,
+    /// How far the receive ring is in a frame of several descriptors.
+    multi_buffer: MultiBuffer,
 }
 
 impl Port {
@@ -155,11 +158,11 @@ impl Port {
 }
 
 impl Rings {
-    /// Makes the UMEM and binds its two sockets to this queue of both interfaces, zero-copy if both drivers can.
-    /// Frames arrive once the programs know the sockets, which [`Rings::connect`] sees to.
+    /// Makes the UMEM and binds its two sockets to this queue of both interfaces, zero-copy if the settings ask for it and
+    /// both drivers can. Frames arrive once the programs know the sockets, which [`Rings::connect`] sees to.
     ///
     /// # Errors
-    /// If frames of `max_frame` bytes do not fit, memory does not suffice, or the kernel refuses to bind.
+    /// If memory does not suffice, the kernel refuses to bind, or a driver refuses the zero-copy that is demanded.
     pub fn bind(devices: [&Device; 2], queue: u32, settings: &RingSettings) -> Result<Self, Error> {
         Self::bind_in(Memory::take(settings)?, devices, queue, settings)
     }
@@ -169,34 +172,45 @@ impl Rings {
     /// # Errors
     /// As [`Rings::bind`].
     pub fn bind_in(memory: Memory, devices: [&Device; 2], queue: u32, settings: &RingSettings) -> Result<Self, Error> {
+        let RingSettings { ring_size, ref buffers } = *settings;
         let need_wakeup = BindFlags::XDP_USE_NEED_WAKEUP;
-        if settings.copy {
-            return Self::bind_with(memory, devices, queue, settings, need_wakeup | BindFlags::XDP_COPY);
+        // What is known of the drivers since may ask for other chunks.
+        let memory = if memory.chunk_bytes == buffers.chunk() { memory } else { Memory::take(settings)? };
+        let bind = |memory, flags| Self::bind_with(memory, devices, queue, ring_size, need_wakeup | flags);
+        let copy = || bind(Memory::of(ring_size, buffers.copy_chunk)?, BindFlags::XDP_COPY);
+        match buffers.request {
+            Request::Copy => bind(memory, BindFlags::XDP_COPY),
+            Request::Required(_) => bind(memory, BindFlags::XDP_ZEROCOPY),
+            // Without a flag the kernel takes zero-copy where the driver has it. But then the second socket must be able
+            // to do what the first one got, so if that fails, both copy.
+            Request::IfPossible(chunk) => match bind(memory, BindFlags::empty()) {
+                // Larger chunks than copying needs would only take memory.
+                Ok(rings) if chunk > buffers.copy_chunk && !rings.zero_copy(Side::Outside) => {
+                    drop(rings);
+                    copy()
+                }
+                Err(error) if !error.is_busy() => {
+                    tracing::info!(queue, %error, "binding again, with copying");
+                    // A UMEM serves the first sockets that it is bound with.
+                    copy()
+                }
+                bound => bound,
+            },
         }
-        // Without a flag the kernel takes zero-copy where the driver has it. But then the second socket must be able
-        // to do what the first one got, so if that fails, both copy.
-        Self::bind_with(memory, devices, queue, settings, need_wakeup).or_else(|error| {
-            if error.is_busy() {
-                return Err(error);
-            }
-            tracing::info!(queue, %error, "binding again, with copying");
-            // A UMEM serves the first sockets that it is bound with.
-            Self::bind_with(Memory::take(settings)?, devices, queue, settings, need_wakeup | BindFlags::XDP_COPY)
-        })
     }
 
     fn bind_with(
         memory: Memory,
         devices: [&Device; 2],
         queue: u32,
-        settings: &RingSettings,
+        ring_size: u32,
         flags: BindFlags,
     ) -> Result<Self, Error> {
         let Memory { umem, free, chunk_bytes, frame_count } = memory;
-        let ring = queue_size(settings)?;
+        let ring = queue_size(ring_size)?;
         let port = |device| -> Result<Port, Error> {
             let bound = socket::bind(&umem, device, queue, ring, flags)?;
-            Ok(Port { bound, ring_size: settings.ring_size, receiving: 0, in_flight: 0 })
+            Ok(Port { bound, ring_size, receiving: 0, in_flight: 0, multi_buffer: MultiBuffer::default() })
         };
         let ports = [port(devices[0])?, port(devices[1])?];
         let mut rings = Rings {
@@ -209,6 +223,7 @@ impl Rings {
             batch: [FrameDesc::default(); BATCH],
             batch_count: 0,
             batch_side: Side::Outside,
+            multi_buffer_drops: MultiBufferDrops::default(),
             outgoing: [FrameDesc::default(); BATCH],
             completed: [FrameDesc::default(); BATCH],
         };
@@ -255,19 +270,34 @@ impl Rings {
         self.frame_count - self.free.len() - with_kernel - self.batch_count
     }
 
-    /// Receives a batch from this side, and says how many frames there are. The batch before must be settled.
+    /// Receives a batch from this side, and says how many frames there are. The batch before must be settled. Frames of
+    /// several descriptors are dropped, see [`Rings::multi_buffer_drops`].
     pub fn receive(&mut self, side: Side) -> usize {
         assert_eq!(self.batch_count, 0, "the batch before was not settled");
         let port = &mut self.ports[side.index()];
         // SAFETY: the descriptors are only written to. What they say is checked below before anyone believes it.
         let count = unsafe { port.bound.rx.consume(&mut self.batch) };
-        for frame in &self.batch[..count] {
+        let mut continued = 0_u64;
+        for (index, frame) in self.batch[..count].iter().enumerate() {
             check(frame, self.umem_bytes, self.chunk_bytes, STAMP_BYTES);
+            continued |= u64::from(frame.has_more_frames()) << index;
         }
         port.receiving = port.receiving.checked_sub(count).expect("corrupt ring: more received than was filled");
         self.batch_count = count;
+        self.multi_buffer_drops = MultiBufferDrops::default();
+        if !port.multi_buffer.is_idle(continued) {
+            let length = |frame: &FrameDesc| frame.lengths().data();
+            let free = |frame| self.free.push(frame);
+            (self.batch_count, self.multi_buffer_drops) =
+                port.multi_buffer.drop_parts(&mut self.batch[..count], continued, length, free);
+        }
         self.batch_side = side;
-        count
+        self.batch_count
+    }
+
+    /// The frames of several descriptors that the last [`Rings::receive`] dropped. No part of them is in the batch.
+    pub const fn multi_buffer_drops(&self) -> MultiBufferDrops {
+        self.multi_buffer_drops
     }
 
     /// The frames of the batch, in order of arrival. Their first bytes are on their way to the cache: whoever asks for
@@ -473,18 +503,6 @@ fn prefetch(frame: &[u8]) {
     let _ = frame;
 }
 
-/// The chunk that a frame of this many bytes fits in, behind its headroom.
-fn chunk_size(max_frame: u32) -> Result<u32, Error> {
-    let smallest: u32 = XDP_UMEM_MIN_CHUNK_SIZE;
-    [smallest, 2 * smallest].into_iter().find(|size| max_frame <= size - HEADROOM).ok_or_else(|| {
-        let (limit, overhead) = (2 * smallest - HEADROOM, 22);
-        Error::unfit(
-            format!("frames of {max_frame} bytes do not fit a chunk of {} bytes with its headroom", 2 * smallest),
-            format!("lower the MTU of both interfaces to {} at most", limit - overhead),
-        )
-    })
-}
-
 /// Stops the process if the descriptor does not describe a frame within one chunk of the UMEM, with so much headroom.
 #[inline]
 fn check(frame: &FrameDesc, umem_bytes: usize, chunk_bytes: usize, headroom: usize) {
@@ -493,18 +511,4 @@ fn check(frame: &FrameDesc, umem_bytes: usize, chunk_bytes: usize, headroom: usi
     let within =
         start < umem_bytes && (headroom..=chunk_bytes - length.min(chunk_bytes)).contains(&(start & (chunk_bytes - 1)));
     assert!(within, "corrupt ring: a frame of {length} bytes at {start} in a UMEM of {umem_bytes}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunks_fit_the_frames() {
-        assert_eq!(chunk_size(1522).expect("an ordinary MTU"), 2048);
-        assert_eq!(chunk_size(1792).expect("the most that fits"), 2048);
-        assert_eq!(chunk_size(1793).expect("the next size"), 4096);
-        let error = chunk_size(9022).expect_err("a jumbo frame").to_string();
-        assert!(error.contains("9022") && error.contains("MTU"), "{error}");
-    }
 }

@@ -92,6 +92,7 @@ fn bind_error(device: &Device, queue: u32, errno: Option<i32>) -> Error {
             "another process has an AF_XDP socket on it (`ss --xdp --all --processes` names it); stop that one first"
         }
         Some(libc::EPERM) => "run as root or with CAP_NET_RAW and CAP_NET_ADMIN",
+        Some(libc::EOPNOTSUPP) => "its driver has no zero-copy; set zero-copy = \"auto\"",
         Some(libc::EINVAL) => "the interface has no such receive queue",
         Some(libc::ENOMEM | libc::ENOBUFS) => "raise RLIMIT_MEMLOCK, or lower ring-size",
         _ => "",

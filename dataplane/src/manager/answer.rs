@@ -177,6 +177,8 @@ impl Manager {
                 name: port.device.name().to_owned(),
                 xdp_mode: program.mode().name().to_owned(),
                 zero_copy: port.zero_copy,
+                driver: port.device.driver().to_owned(),
+                copy_reason: port.copy_reason.clone(),
                 queues: port.queues,
                 mtu: self.drift.mtu(*side),
                 up: self.shared.links[side.index()].load(Relaxed),

@@ -142,6 +142,7 @@ impl Manager {
         InterfaceCounters {
             arrived: cores.iter().map(|core| core.seen).sum(),
             no_socket: cores.iter().map(|core| core.unbound).sum(),
+            tails: cores.iter().map(|core| core.tails).sum(),
             past_program,
             rx_packets: driver.rx_packets,
             tx_packets: driver.tx_packets,

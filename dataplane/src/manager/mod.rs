@@ -88,6 +88,8 @@ pub(crate) struct WorkerHandle {
 pub(crate) struct Port {
     pub(crate) device: Arc<Device>,
     pub(crate) zero_copy: bool,
+    /// Why frames are copied, if they are.
+    pub(crate) copy_reason: Option<String>,
     pub(crate) queues: u32,
 }
 

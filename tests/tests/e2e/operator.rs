@@ -127,6 +127,11 @@ fn show_tells_what_runs() {
         for part in ["\"outside\"", "\"inside\"", "native", "rules.rsc", "closed"] {
             assert!(text.contains(part), "{part} in {text}");
         }
+        for interface in status["interfaces"].as_array().expect("interfaces") {
+            assert_eq!((&interface["driver"], &interface["zero_copy"]), (&"veth".into(), &false.into()));
+            let reason = interface["copy_reason"].as_str().expect("why frames are copied");
+            assert!(reason.contains("veth is not known to keep long frames whole"), "{reason}");
+        }
         for what in ["status", "workers", "lists", "rules"] {
             let shown = filter.knockctl(&["show", what]).expect("knockctl");
             assert!(shown.ok() && !shown.stdout.is_empty(), "show {what}: {shown:?}");

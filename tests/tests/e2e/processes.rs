@@ -159,6 +159,7 @@ fn what_is_not_fit_for_a_wire_is_refused_with_the_remedy() {
     said("outside = \"outside\"\ninside = \"nowhere\"\n", &["interface nowhere", "ip link"]);
     said(&format!("{SIDES}ring-sise = 64\n"), &["k.toml:7:1", "ring-sise", "ring-size"]);
     said(&format!("{SIDES}cores = [4711]\n"), &["core 4711"]);
+    said(&format!("{SIDES}zero-copy = \"force\"\n"), &["cannot bind", "no zero-copy", "zero-copy = \"auto\""]);
 
     topology.filter.ip("link set inside mtu 1400").expect("set");
     said(SIDES, &["1500", "1400", "mtu"]);

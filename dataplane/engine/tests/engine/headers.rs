@@ -108,7 +108,7 @@ fn assert_seen_alike(frame: &[u8], packet: &Packet<'_>) {
 }
 
 /// Ordinary packets of all kinds.
-fn spec() -> impl Strategy<Value = Spec> {
+pub(crate) fn spec() -> impl Strategy<Value = Spec> {
     let transport = prop_oneof![
         any::<(u16, u16)>().prop_map(|(source, destination)| Transport::Tcp(source, destination)),
         any::<(u16, u16)>().prop_map(|(source, destination)| Transport::Udp(source, destination)),

@@ -4,6 +4,7 @@
 //! |---------------|--------------|
 //! | [`headers`]   | do the readers see what etherparse sees, and refuse what they promise to refuse? |
 //! | [`neighbours`] | what of ARP and neighbour discovery is well-formed, and what happens to it? |
+//! | [`tails`]     | what passes of the parts of a frame that a driver has split? |
 //! | [`lists`]     | do the address lists behave like the plain ones, full or not, from many threads? |
 //! | [`ends`]      | what counts for one other end alone, and how do sequences of steps go on? |
 //! | [`table`]     | which rule sets are refused, and how does the refusal read? |
@@ -33,3 +34,4 @@ mod second_look;
 mod sources;
 mod stories;
 mod table;
+mod tails;

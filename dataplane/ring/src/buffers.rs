@@ -1,0 +1,345 @@
+//! Which receive buffers are safe: how long a buffer a driver makes of a UMEM chunk, and what it does with a frame that
+//! does not fit.
+//!
+//! ```text
+//!  chunk   | headroom 256 | buffer                                        |
+//!  driver                 | usable: rounded down to the driver's unit |   |
+//!  frame                  | time stamp | frame, shorter than the rest |
+//! ```
+//! In zero-copy mode the NIC writes into the chunks itself. A driver tells it the length of a buffer in units of its own,
+//! rounded down. Some drivers let the NIC write a longer frame into several buffers, and deliver each part as a frame of
+//! its own. The sender of the frame then chooses every byte of the tail: its addresses, its ports. So zero-copy is only
+//! asked for where the usable buffer is longer than the longest frame, and only of drivers that this table lists.
+//!
+//! In copy mode the kernel copies a whole frame into a chunk, or drops it (`xsk_rcv_check`, Linux `net/xdp/xsk.c`). But
+//! the driver has buffers of its own in front of that, and some NICs accept frames that are longer than these: igb with an
+//! MTU above 1,510 accepts 9,728 bytes into buffers of 3,072. So the XDP program of a driver that is not known to keep
+//! frames whole drops what follows a frame that is too long (`bpf/filter.c`). That works in both modes, because a buffer is
+//! always longer than the longest frame: the first part of a split frame is too long.
+
+use crate::error::Error;
+
+/// What the kernel keeps free in front of each frame (`XDP_PACKET_HEADROOM`).
+pub(crate) const HEADROOM: u32 = 256;
+
+/// The sizes of chunks that are used. The kernel takes no chunk larger than a page.
+const CHUNKS: [u32; 2] = [2048, 4096];
+
+/// Ethernet header and two VLAN tags: what a frame is longer than its MTU.
+const FRAME_OVERHEAD: u32 = 22;
+
+/// Whether the drivers are asked for zero-copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ZeroCopy {
+    /// Yes, if both drivers are listed here and their buffers hold the longest frame; otherwise copy mode is used.
+    #[default]
+    Auto,
+    /// No.
+    Off,
+    /// Yes, of any driver. If its buffers cannot hold the longest frame, or the kernel refuses, binding fails.
+    Force,
+}
+
+/// How a driver receives in zero-copy mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Driver {
+    /// As `ethtool -i` shows it.
+    name: &'static str,
+    /// The unit of the buffer's length, in bytes: the rest of a chunk is not used.
+    unit: u32,
+    /// What the NIC may write in front of a frame, in bytes.
+    prefix: u32,
+    /// The NIC accepts frames of this length, in bytes, with any MTU; 0 if the MTU limits them.
+    accepts: u32,
+}
+
+/// The drivers whose zero-copy mode is known. docs/hardware.md says which ones `make vm` tests, and which ones were read.
+/// Paths are below `drivers/net` of Linux 7.2. `xsk_pool_get_rx_frame_size` itself rounds down to 128 bytes there.
+const DRIVERS: &[Driver] = &[
+    // `virtnet_add_recvbuf_xsk`: exact. A frame of several buffers is dropped (`virtnet_receive_xsk_merge`).
+    Driver { name: "virtio_net", unit: 128, prefix: 0, accepts: 0 },
+    // `igb_setup_srrctl`: whole KiB. `igb_clean_rx_irq_zc` does not look for the end of a frame. `igb_set_rx_mode` has the
+    // NIC accept 1,536 bytes up to an MTU of 1,510. A time stamp of 16 bytes can precede a frame.
+    Driver { name: "igb", unit: 1024, prefix: 16, accepts: 1536 },
+    // `igc_configure_rx_ring`, `igc_clean_rx_irq_zc`, `igc_set_rx_mode`: as igb, with 1,648 bytes.
+    Driver { name: "igc", unit: 1024, prefix: 16, accepts: 1648 },
+    // `ixgbe_configure_srrctl`: whole KiB on 82599. A frame of several buffers is dropped (`ixgbe_clean_rx_irq_zc`).
+    Driver { name: "ixgbe", unit: 1024, prefix: 0, accepts: 0 },
+    // `i40e_configure_rx_ring`: 128 bytes. Frames of several buffers are put together (`i40e_clean_rx_irq_zc`).
+    Driver { name: "i40e", unit: 128, prefix: 0, accepts: 0 },
+    // `ice_setup_rx_ctx`, `ice_clean_rx_irq_zc`: as i40e.
+    Driver { name: "ice", unit: 128, prefix: 0, accepts: 0 },
+    // `mlx5e_validate_xsk_param` refuses a chunk that does not hold the MTU; a longer frame is dropped by the NIC, or by
+    // `mlx5e_xsk_skb_from_cqe_mpwrq_linear`.
+    Driver { name: "mlx5_core", unit: 128, prefix: 0, accepts: 0 },
+];
+
+/// What is assumed of a driver that is not listed: the worst of each.
+const UNLISTED: Driver = Driver { name: "", unit: 1024, prefix: 16, accepts: 1648 };
+
+/// Drivers that never deliver a part of a frame as a frame: virtio_net drops or joins (`receive_mergeable`), veth joins
+/// (`veth_convert_skb_to_xdp_buff`).
+const WHOLE: &[&str] = &["virtio_net", "veth"];
+
+/// Whether a frame that is too long may be the first part of one that the driver has split.
+pub(crate) fn may_split(driver: &str) -> bool {
+    !WHOLE.contains(&driver)
+}
+
+/// The largest MTU with which a driver takes an XDP program that is not made for frames of several buffers, where pages have
+/// 4,096 bytes. `None` if it is not known.
+pub(crate) fn largest_native_mtu(driver: &str) -> Option<u32> {
+    match driver {
+        // `igb_xdp_setup`: a buffer of 3,072, less Ethernet, two VLAN tags and a checksum.
+        "igb" => Some(3046),
+        // `virtnet_xdp_set`: a page, less headroom, `skb_shared_info` and Ethernet.
+        "virtio_net" => Some(3506),
+        _ => None,
+    }
+}
+
+impl Driver {
+    fn find(name: &str) -> Option<Self> {
+        DRIVERS.iter().copied().find(|driver| driver.name == name)
+    }
+
+    /// The longest frame that a chunk of this size holds in zero-copy mode with a byte to spare, so that the first part of a
+    /// frame that was split is known by its length.
+    const fn holds(&self, chunk: u32) -> u32 {
+        let buffer = chunk - HEADROOM;
+        (buffer - buffer % self.unit).saturating_sub(self.prefix + 1)
+    }
+
+    /// The smallest chunk that holds every frame that is not too long, and every one that the NIC always accepts.
+    fn chunk(&self, max_frame: u32) -> Option<u32> {
+        CHUNKS.into_iter().find(|chunk| max_frame.max(self.accepts) <= self.holds(*chunk))
+    }
+}
+
+/// How a worker's UMEM is cut into chunks, and how its sockets are bound. Chosen once, for both interfaces together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    pub(crate) copy_chunk: u32,
+    pub(crate) request: Request,
+    reason: Option<CopyReason>,
+}
+
+/// What is asked of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    Copy,
+    /// Zero-copy with chunks of this size if both drivers have it, else copy mode.
+    IfPossible(u32),
+    /// Zero-copy with chunks of this size, or none at all.
+    Required(u32),
+}
+
+/// Why zero-copy is not asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyReason {
+    /// The configuration says so.
+    Configured,
+    /// This driver is not known to keep long frames whole.
+    UnknownDriver(String),
+    /// The program runs behind the driver of this interface, which then has no part in AF_XDP.
+    GenericXdp(String),
+    /// A chunk does not hold the longest frame as this driver uses it.
+    BufferTooSmall {
+        /// The driver.
+        driver: String,
+        /// The longest frame that it holds, in bytes.
+        holds: u32,
+        /// The longest frame of the interfaces, in bytes.
+        max_frame: u32,
+    },
+}
+
+impl std::fmt::Display for CopyReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            CopyReason::Configured => write!(f, "zero-copy is off in the configuration"),
+            CopyReason::UnknownDriver(driver) => {
+                let driver = if driver.is_empty() { "the driver" } else { driver };
+                write!(f, "{driver} is not known to keep long frames whole in zero-copy mode (docs/hardware.md)")
+            }
+            CopyReason::GenericXdp(interface) => write!(f, "XDP is generic on {interface}"),
+            CopyReason::BufferTooSmall { driver, holds, max_frame } => write!(
+                f,
+                "{driver} receives at most {holds} bytes into a buffer in zero-copy mode, and frames have up to {max_frame}; \
+                 for zero-copy, lower the MTU of both interfaces to {} at most",
+                holds.saturating_sub(FRAME_OVERHEAD)
+            ),
+        }
+    }
+}
+
+impl Buffers {
+    /// Chooses for two interfaces with these drivers (`ethtool -i`), whose frames have at most `max_frame` bytes, with
+    /// Ethernet header and VLAN tags.
+    ///
+    /// # Errors
+    /// If no chunk holds `max_frame` bytes, or zero-copy is demanded and a driver's buffer may not hold them.
+    pub fn choose(drivers: [&str; 2], max_frame: u32, wanted: ZeroCopy) -> Result<Self, Error> {
+        let copy_chunk = chunk_size(max_frame)?;
+        let copy = |reason| Buffers { copy_chunk, request: Request::Copy, reason: Some(reason) };
+        if wanted == ZeroCopy::Off {
+            return Ok(copy(CopyReason::Configured));
+        }
+        let mut chunk = copy_chunk;
+        for name in drivers {
+            let driver = match (Driver::find(name), wanted) {
+                (Some(driver), _) => driver,
+                (None, ZeroCopy::Force) => UNLISTED,
+                (None, _) => return Ok(copy(CopyReason::UnknownDriver(name.to_owned()))),
+            };
+            match driver.chunk(max_frame) {
+                Some(smallest) => chunk = chunk.max(smallest),
+                None => {
+                    let holds = driver.holds(CHUNKS[CHUNKS.len() - 1]);
+                    let reason = CopyReason::BufferTooSmall { driver: name.to_owned(), holds, max_frame };
+                    if wanted == ZeroCopy::Force {
+                        return Err(Error::unfit(
+                            format!("zero-copy = \"force\": {reason}"),
+                            "or set zero-copy = \"auto\"",
+                        ));
+                    }
+                    return Ok(copy(reason));
+                }
+            }
+        }
+        let request = if wanted == ZeroCopy::Force { Request::Required(chunk) } else { Request::IfPossible(chunk) };
+        Ok(Buffers { copy_chunk, request, reason: None })
+    }
+
+    /// The same without zero-copy, because XDP is generic on this interface: its driver might accept the socket all the same,
+    /// and then send nothing.
+    ///
+    /// # Errors
+    /// If zero-copy is demanded.
+    pub fn for_generic(self, interface: &str) -> Result<Self, Error> {
+        let reason = CopyReason::GenericXdp(interface.to_owned());
+        match self.request {
+            Request::Required(_) => Err(Error::unfit(
+                format!("zero-copy = \"force\", and {reason}"),
+                "lower its MTU if the driver has native XDP, or set zero-copy = \"auto\"",
+            )),
+            _ => Ok(Buffers { request: Request::Copy, reason: Some(reason), ..self }),
+        }
+    }
+
+    /// The size of the chunks that are tried first, in bytes.
+    pub(crate) const fn chunk(&self) -> u32 {
+        match self.request {
+            Request::Copy => self.copy_chunk,
+            Request::IfPossible(chunk) | Request::Required(chunk) => chunk,
+        }
+    }
+
+    /// Why zero-copy is not asked for; `None` if it is.
+    pub const fn copy_reason(&self) -> Option<&CopyReason> {
+        self.reason.as_ref()
+    }
+
+    /// Of these drivers, the first one that is used in zero-copy mode on demand alone, without being listed.
+    pub fn unlisted<'d>(&self, drivers: [&'d str; 2]) -> Option<&'d str> {
+        let asked = self.request != Request::Copy;
+        drivers.into_iter().find(|name| asked && Driver::find(name).is_none())
+    }
+}
+
+/// The chunk that a frame of this many bytes fits in, behind its headroom, if the kernel copies it there.
+fn chunk_size(max_frame: u32) -> Result<u32, Error> {
+    let largest = CHUNKS[CHUNKS.len() - 1];
+    CHUNKS.into_iter().find(|size| max_frame <= size - HEADROOM).ok_or_else(|| {
+        Error::unfit(
+            format!("frames of {max_frame} bytes do not fit a chunk of {largest} bytes with its headroom"),
+            format!("lower the MTU of both interfaces to {} at most", largest - HEADROOM - FRAME_OVERHEAD),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(drivers: [&str; 2], max_frame: u32, wanted: ZeroCopy) -> Request {
+        Buffers::choose(drivers, max_frame, wanted).expect("frames fit").request
+    }
+
+    #[test]
+    fn copied_frames_need_their_headroom_alone() {
+        assert_eq!(chunk_size(1522).expect("an ordinary MTU"), 2048);
+        assert_eq!(chunk_size(1792).expect("the most that fits"), 2048);
+        assert_eq!(chunk_size(1793).expect("the next size"), 4096);
+        let error = chunk_size(9022).expect_err("a jumbo frame").to_string();
+        assert!(error.contains("9022") && error.contains("MTU of both interfaces to 3818"), "{error}");
+    }
+
+    #[test]
+    fn a_driver_that_counts_in_kibibytes_gets_larger_chunks() {
+        // 2,048 - 256 is 1,792, of which igb uses 1,024.
+        assert_eq!(chosen(["igb", "igb"], 1522, ZeroCopy::Auto), Request::IfPossible(4096));
+        assert_eq!(chosen(["ixgbe", "ixgbe"], 1023, ZeroCopy::Auto), Request::IfPossible(2048));
+        assert_eq!(chosen(["ixgbe", "ixgbe"], 1024, ZeroCopy::Auto), Request::IfPossible(4096));
+        // Whatever its MTU, the NIC accepts 1,536 bytes.
+        assert_eq!(chosen(["igb", "igb"], 600, ZeroCopy::Auto), Request::IfPossible(4096));
+        assert_eq!(chosen(["virtio_net", "virtio_net"], 1522, ZeroCopy::Auto), Request::IfPossible(2048));
+        assert_eq!(chosen(["i40e", "ice"], 1522, ZeroCopy::Auto), Request::IfPossible(2048));
+        // Both sides share the chunks.
+        assert_eq!(chosen(["virtio_net", "igb"], 1522, ZeroCopy::Auto), Request::IfPossible(4096));
+        assert_eq!(chosen(["igb", "virtio_net"], 1522, ZeroCopy::Auto), Request::IfPossible(4096));
+    }
+
+    #[test]
+    fn no_listed_driver_ever_gets_a_frame_longer_than_its_buffer() {
+        for driver in DRIVERS {
+            for max_frame in 60..=3840 {
+                let buffers = Buffers::choose([driver.name; 2], max_frame, ZeroCopy::Auto).expect("frames fit");
+                match buffers.request {
+                    Request::IfPossible(chunk) => {
+                        let used = (chunk - 256) / driver.unit * driver.unit;
+                        let longest = max_frame.max(driver.accepts);
+                        assert!(longest + driver.prefix < used, "{}: {max_frame} in {used}", driver.name);
+                    }
+                    Request::Copy => assert!(max_frame > driver.holds(4096), "{}: {max_frame}", driver.name),
+                    Request::Required(_) => panic!("nobody demanded zero-copy"),
+                }
+                assert!(max_frame <= buffers.copy_chunk - HEADROOM);
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_no_buffer_holds_is_copied_or_refused() {
+        let buffers = Buffers::choose(["virtio_net", "igb"], 3056, ZeroCopy::Auto).expect("copied");
+        assert_eq!(buffers.request, Request::Copy);
+        let reason = buffers.copy_reason().expect("a reason").to_string();
+        assert!(reason.starts_with("igb receives at most 3055 bytes"), "{reason}");
+        assert!(reason.contains("up to 3056") && reason.contains("to 3033 at most"), "{reason}");
+        let error = Buffers::choose(["virtio_net", "igb"], 3056, ZeroCopy::Force).expect_err("refused").to_string();
+        assert!(error.contains("igb receives at most 3055 bytes") && error.contains("zero-copy = \"auto\""), "{error}");
+    }
+
+    #[test]
+    fn generic_xdp_is_copied_or_refused() {
+        let choose = |wanted| Buffers::choose(["igc", "igc"], 1822, wanted).expect("frames fit").for_generic("eth1");
+        let buffers = choose(ZeroCopy::Auto).expect("copied");
+        assert_eq!(buffers.request, Request::Copy);
+        assert_eq!(buffers.copy_reason().map(ToString::to_string).as_deref(), Some("XDP is generic on eth1"));
+        let error = choose(ZeroCopy::Force).expect_err("refused").to_string();
+        assert!(error.contains("XDP is generic on eth1; lower its MTU"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_driver_is_copied_unless_zero_copy_is_demanded() {
+        let buffers = Buffers::choose(["igb", "dpaa2-eth"], 1522, ZeroCopy::Auto).expect("frames fit");
+        assert_eq!(buffers.request, Request::Copy);
+        let reason = buffers.copy_reason().expect("a reason").to_string();
+        assert!(reason.contains("dpaa2-eth is not known"), "{reason}");
+        let demanded = Buffers::choose(["igb", "dpaa2-eth"], 1522, ZeroCopy::Force).expect("frames fit");
+        assert_eq!(demanded.request, Request::Required(4096));
+        assert_eq!(demanded.unlisted(["igb", "dpaa2-eth"]), Some("dpaa2-eth"));
+        assert_eq!(demanded.unlisted(["igb", "igb"]), None);
+        assert_eq!(chosen(["igb", "igb"], 1522, ZeroCopy::Off), Request::Copy);
+    }
+}

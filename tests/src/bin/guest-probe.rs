@@ -1,0 +1,247 @@
+//! The guests' own client and server of `make vm`: frames within frames, and an echo of every frame size.
+//!
+//! It runs inside the guests that `tests/vm` boots, where there is no tcpdump and no Python.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Ethernet, IPv4 and UDP headers.
+const HEADERS: usize = 14 + 20 + 8;
+
+/// What the payload of an inner frame begins with.
+const MARK: &[u8] = b"NESTED\n";
+
+/// What ends a count.
+const STOP: &[u8] = b"STOP\n";
+
+/// How long an echo may take before it is asked for again.
+const ECHO_PATIENCE: Duration = Duration::from_secs(1);
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Sends UDP datagrams to port 5555 whose frames hold another frame.
+    Nested(Nested),
+    /// Sends datagrams that begin as inner frames do to port 9: what `count` counts.
+    Marked {
+        #[arg(long)]
+        from: Ipv4Addr,
+        #[arg(long)]
+        to: Ipv4Addr,
+        #[arg(long, default_value_t = 5)]
+        count: usize,
+    },
+    /// Sends every UDP datagram back.
+    Echo { listen: SocketAddr },
+    /// Counts datagrams that begin as inner frames do until `stop` says so, and prints the number.
+    Count { listen: SocketAddr },
+    /// Ends a `count` that listens there.
+    Stop { at: SocketAddr },
+    /// Has each frame size from 60 bytes to that of the MTU echoed, and fails if one does not come back.
+    Sizes {
+        bind: SocketAddr,
+        to: SocketAddr,
+        #[arg(long, default_value_t = 1500)]
+        mtu: usize,
+        #[arg(long, default_value_t = 1)]
+        step: usize,
+    },
+}
+
+#[derive(clap::Args)]
+struct Nested {
+    /// The address that is sent from: a stranger's.
+    #[arg(long)]
+    from: Ipv4Addr,
+    /// The server.
+    #[arg(long)]
+    to: Ipv4Addr,
+    /// The address that the inner frame says it is from: one that a door is open for.
+    #[arg(long)]
+    inner_from: Ipv4Addr,
+    /// Hardware address of the server, as 12 hexadecimal digits.
+    #[arg(long, value_parser = hardware)]
+    server_mac: [u8; 6],
+    /// The byte of the outer frame at which the inner one begins.
+    #[arg(long)]
+    offset: usize,
+    /// Bytes of the inner frame.
+    #[arg(long, default_value_t = 490)]
+    inner_bytes: usize,
+    #[arg(long, value_enum, default_value = "udp")]
+    kind: Kind,
+    #[arg(long, default_value_t = 5)]
+    count: usize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    /// UDP to port 9 of the server.
+    Udp,
+    /// An ARP reply that gives the inner address to another machine.
+    Arp,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().task {
+        Task::Nested(nested) => send_nested(&nested),
+        Task::Marked { from, to, count } => send_marked(from, to, count),
+        Task::Echo { listen } => echo(listen),
+        Task::Count { listen } => count(listen),
+        Task::Stop { at } => stop(at),
+        Task::Sizes { bind, to, mtu, step } => sizes(bind, to, mtu, step),
+    }
+}
+
+fn hardware(text: &str) -> Result<[u8; 6], String> {
+    let number = u64::from_str_radix(text, 16).map_err(|error| error.to_string())?;
+    let bytes = number.to_be_bytes();
+    Ok([bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]])
+}
+
+fn send_nested(nested: &Nested) -> anyhow::Result<()> {
+    let inner = match nested.kind {
+        Kind::Udp => inner_udp(nested),
+        Kind::Arp => inner_arp(nested),
+    };
+    let before = nested.offset.checked_sub(HEADERS).context("the inner frame begins behind the outer headers")?;
+    let mut payload = vec![b'x'; before];
+    payload.extend_from_slice(&inner);
+    let socket = UdpSocket::bind((nested.from, 0))?;
+    for _ in 0..nested.count {
+        socket.send_to(&payload, (nested.to, 5555)).with_context(|| format!("{} bytes", payload.len()))?;
+        // Apart, so that no part of one is taken for a part of the next.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn send_marked(from: Ipv4Addr, to: Ipv4Addr, count: usize) -> anyhow::Result<()> {
+    let socket = UdpSocket::bind((from, 0))?;
+    for _ in 0..count {
+        socket.send_to(MARK, (to, 9))?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn inner_udp(nested: &Nested) -> Vec<u8> {
+    let ip_bytes = nested.inner_bytes - 14;
+    let mut frame = Vec::with_capacity(nested.inner_bytes);
+    frame.extend_from_slice(&nested.server_mac);
+    frame.extend_from_slice(&[0x52, 0x54, 0, 0, 0, 3, 8, 0]);
+    let mut ip = [0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    ip[2..4].copy_from_slice(&(ip_bytes as u16).to_be_bytes());
+    ip[12..16].copy_from_slice(&nested.inner_from.octets());
+    ip[16..20].copy_from_slice(&nested.to.octets());
+    let sum = checksum(&ip);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    frame.extend_from_slice(&ip);
+    // Ports 1025 and 9, and no checksum (RFC 768).
+    frame.extend_from_slice(&[4, 1, 0, 9]);
+    frame.extend_from_slice(&((ip_bytes - 20) as u16).to_be_bytes());
+    frame.extend_from_slice(&[0, 0]);
+    frame.extend_from_slice(MARK);
+    frame.resize(nested.inner_bytes, b'y');
+    frame
+}
+
+fn inner_arp(nested: &Nested) -> Vec<u8> {
+    let other = [0x52, 0x54, 0, 0, 0, 0x99];
+    let mut frame = nested.server_mac.to_vec();
+    frame.extend_from_slice(&other);
+    frame.extend_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
+    frame.extend_from_slice(&other);
+    frame.extend_from_slice(&nested.inner_from.octets());
+    frame.extend_from_slice(&nested.server_mac);
+    frame.extend_from_slice(&nested.to.octets());
+    frame.resize(nested.inner_bytes, 0);
+    frame
+}
+
+/// RFC 1071.
+fn checksum(header: &[u8]) -> u16 {
+    let mut sum: u32 = header.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+fn echo(listen: SocketAddr) -> anyhow::Result<()> {
+    let socket = UdpSocket::bind(listen)?;
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer)?;
+        // A client that is gone is no reason to stop.
+        let _ = socket.send_to(&buffer[..length], from);
+    }
+}
+
+fn count(listen: SocketAddr) -> anyhow::Result<()> {
+    let socket = UdpSocket::bind(listen)?;
+    let (mut buffer, mut frames) = (vec![0; 65_536], 0);
+    loop {
+        let (length, _) = socket.recv_from(&mut buffer)?;
+        if &buffer[..length] == STOP {
+            println!("{frames}");
+            return Ok(());
+        }
+        frames += usize::from(buffer[..length].starts_with(MARK));
+    }
+}
+
+fn stop(at: SocketAddr) -> anyhow::Result<()> {
+    UdpSocket::bind("0.0.0.0:0")?.send_to(STOP, at)?;
+    Ok(())
+}
+
+fn sizes(bind: SocketAddr, to: SocketAddr, mtu: usize, step: usize) -> anyhow::Result<()> {
+    let socket = UdpSocket::bind(bind)?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(ECHO_PATIENCE))?;
+    let headers = if to.is_ipv6() { HEADERS + 20 } else { HEADERS };
+    let (mut lost, mut tried) = (Vec::new(), 0);
+    let largest = mtu + 14;
+    for size in (60.max(headers + 1)..=largest).step_by(step).chain([largest]) {
+        tried += 1;
+        if !echoed(&socket, size - headers) {
+            lost.push(size);
+        }
+        // Enough to see the pattern; each one costs seconds.
+        if lost.len() == 8 {
+            break;
+        }
+    }
+    if lost.is_empty() {
+        println!("{tried} sizes up to {largest} bytes");
+        return Ok(());
+    }
+    bail!("{} of {tried} sizes did not come back: {lost:?}", lost.len());
+}
+
+/// Whether a datagram of this length comes back as it was. Three attempts: emulated NICs lose one now and then.
+fn echoed(socket: &UdpSocket, length: usize) -> bool {
+    (0..3).any(|attempt: u8| {
+        let sent: Vec<u8> = (0..length).map(|index| (index + length) as u8 ^ attempt).collect();
+        let mut received = [0; 65_536];
+        if socket.send(&sent).is_err() {
+            return false;
+        }
+        // Late answers to earlier ones are passed over.
+        while let Ok(count) = socket.recv(&mut received) {
+            if received[..count] == sent {
+                return true;
+            }
+        }
+        false
+    })
+}

@@ -1,0 +1,116 @@
+# What the checks of a guest share. Sourced by init.
+# shellcheck shell=dash
+
+OUTSIDE_MAC=52:54:00:00:00:01
+INSIDE_MAC=52:54:00:00:00:02
+CLIENT_MAC=52:54:00:00:00:03
+SERVER_MAC=52:54:00:00:00:04
+CLIENT=10.9.0.1
+SERVER=10.9.0.2
+# Another address of the client, for which no door is ever open.
+STRANGER=10.9.0.77
+failed=0
+dataplane=''
+control=''
+
+# busybox's shell would take its own `ip`, which knows no network namespaces.
+ip() { /usr/sbin/ip "$@"; }
+
+# The value of vm.NAME= on the kernel's command line, or else $2.
+argument() {
+    value=$(sed -n "s/.*\bvm\.$1=\([^ ]*\).*/\1/p" /proc/cmdline)
+    echo "${value:-${2:-}}"
+}
+
+result() {
+    [ "$1" = PASS ] || failed=$((failed + 1))
+    printf 'CHECK %s %s: ' "$1" "$2"
+    shift 2
+    echo "$*"
+}
+
+# equal NAME EXPECTED FOUND
+equal() {
+    if [ "$2" = "$3" ]; then result PASS "$1" "$3"; else result FAIL "$1" "expected $2, found $3"; fi
+}
+
+in_client() { ip netns exec client "$@"; }
+in_server() { ip netns exec server "$@"; }
+
+# A namespace with one NIC of its name, which does by itself what offloads would leave to others.
+far_end() {
+    ip netns add "$1"
+    ip link set "$1" netns "$1"
+    ip -n "$1" link set lo up
+    ip -n "$1" addr add "$2/24" dev "$1"
+    ip -n "$1" link set "$1" up mtu 9000
+    ip netns exec "$1" ethtool -K "$1" tx off tso off gso off gro off txvlan off >/dev/null 2>&1
+}
+
+carriers() {
+    for _ in $(seq 50); do
+        [ "$(cat /sys/class/net/outside/carrier /sys/class/net/inside/carrier 2>/dev/null | tr -d '\n')" = 11 ] && return 0
+        sleep 0.2
+    done
+    return 1
+}
+
+# Starts both processes with a configuration, by default the one of /etc, and waits until they answer.
+start() {
+    knockplane-dataplane --config "${1:-/etc/knockplane/knockplane.toml}" >>/tmp/dataplane.log 2>&1 &
+    dataplane=$!
+    for _ in $(seq 100); do
+        [ -S /run/knockplane/dataplane.sock ] && break
+        kill -0 "$dataplane" 2>/dev/null || return 1
+        sleep 0.1
+    done
+    [ -n "$control" ] || {
+        knockplane-control --config /etc/knockplane/knockplane.toml >/tmp/control.log 2>&1 &
+        control=$!
+    }
+    for _ in $(seq 100); do
+        knockctl show status >/dev/null 2>&1 && carriers && return 0
+        kill -0 "$dataplane" 2>/dev/null || return 1
+        sleep 0.1
+    done
+    return 1
+}
+
+stop() {
+    kill "$dataplane" && wait "$dataplane"
+}
+
+# The values of a key in `knockctl show status`, one after the other.
+status() {
+    knockctl --json show status | tr ',{}[]' '\n' | sed -n "s/^ *\"$1\": *\"\{0,1\}\([^\"]*\)\"\{0,1\} *$/\1/p" | tr '\n' ' ' |
+        sed 's/ $//'
+}
+
+ping_passes() { in_client ping -c 2 -W 2 "$SERVER" >/dev/null 2>&1; }
+tcp_passes() { in_client timeout 4 nc -w 3 "$SERVER" 22 </dev/null 2>/dev/null | grep -q hello-from-server; }
+yes_or_no() { if "$@"; then echo yes; else echo no; fi; }
+
+# knock PASSPHRASE
+knock() {
+    in_client knocker -d 100 "$SERVER" 7000 "4321:udp=$1" 1234
+    sleep 1
+}
+
+# Frames that the server's NIC has received.
+server_frames() { in_server cat /sys/class/net/server/statistics/rx_packets; }
+
+# passes ADDRESS [ping's options]: whether the server answers there.
+passes() {
+    address=$1
+    shift
+    in_client ping -c 2 -W 2 "$@" "$address" >/dev/null 2>&1
+}
+stranger_passes() { passes "$SERVER" -I "$STRANGER"; }
+
+# Waits until the door's source gets through, as after a link was away.
+passes_again() {
+    for _ in $(seq 15); do
+        ping_passes && return 0
+    done
+    return 1
+}

@@ -1,0 +1,11 @@
+# What must be so at the end of every cell: nothing lost, nothing wrong in the log, and closed when the process ends.
+# shellcheck shell=dash
+equal still-open yes "$(yes_or_no ping_passes)"
+sleep 0.5
+equal frames-lost 0 "$(knockctl --json show workers | tr ',{}[]' '\n' | sed -n 's/^ *"lost": *//p' | sort -u | tr '\n' ' ' | sed 's/ *$//')"
+equal log-errors 0 "$(grep -c ERROR /tmp/dataplane.log)"
+stop
+equal exit-status 0 $?
+equal ended-ping no "$(yes_or_no ping_passes)"
+equal ended-tcp no "$(yes_or_no tcp_passes)"
+equal kernel-complaints 0 "$(dmesg | grep -cE 'WARNING:|BUG:|Oops|Call Trace|blocked for more')"

@@ -1,0 +1,47 @@
+# Frames within frames: what a driver that splits long frames would deliver as a frame of its own. The outer ones are from
+# a source without a grant, the inner ones say that they are from the client, whose door is open. Nothing may pass.
+# shellcheck shell=dash
+ip -n client addr add "$STRANGER/24" dev client 2>/dev/null
+# No frame but these is to be on the wire: neighbours are known for good.
+ip -n client neigh replace "$SERVER" lladdr "$SERVER_MAC" dev client nud permanent
+ip -n server neigh replace "$CLIENT" lladdr "$CLIENT_MAC" dev server nud permanent
+ip -n server neigh replace "$STRANGER" lladdr "$CLIENT_MAC" dev server nud permanent
+nested() {
+    in_client guest-probe nested --from $STRANGER --to $SERVER --inner-from $CLIENT \
+        --server-mac "$(echo $SERVER_MAC | tr -d :)" "$@" || result FAIL nested-send "$*"
+}
+# Counts the datagrams at the server's port 9 that begin as the inner frames do.
+count() {
+    in_server guest-probe count 0.0.0.0:9 >/tmp/counted &
+    sleep 1
+}
+counted() {
+    in_server guest-probe stop 127.0.0.1:9
+    for _ in $(seq 50); do
+        [ -s /tmp/counted ] && break
+        sleep 0.1
+    done
+    cat /tmp/counted
+}
+# That they would be seen: the inner frame is one that passes by itself.
+count
+in_client guest-probe marked --from $CLIENT --to $SERVER
+sleep 1
+equal nested-control "5 datagrams" "$(counted) datagrams"
+
+# At 6,144 the inner frame is the third part of what buffers of 3,072 bytes hold.
+for kind in udp arp; do
+    count
+    before=$(server_frames)
+    for offset in 512 1024 1536 2048 3072 6144; do
+        frames=$(server_frames)
+        nested --offset $offset --kind $kind
+        sleep 0.5
+        equal "nested-$kind-$offset" "0 frames at the server" "$(($(server_frames) - frames)) frames at the server"
+    done
+    # What came late.
+    sleep 1
+    equal nested-$kind-all "0 frames at the server" "$(($(server_frames) - before)) frames at the server"
+    equal nested-$kind-datagrams 0 "$(counted)"
+done
+echo "NOTE tails dropped by the XDP program: $(wget -qO- http://127.0.0.1:9479/metrics | grep '^knockplane_tail_drops_total{side="outside"}')"

@@ -1,0 +1,14 @@
+# The NIC is taken out of its slot: nothing passes, and the filter says so or ends.
+# shellcheck shell=dash
+kill -0 "$dataplane" 2>/dev/null || start
+device=$(readlink -f /sys/class/net/outside/device)
+case $device in */virtio*) device=${device%/*} ;; esac
+echo 1 >"$device/remove"
+sleep 3
+equal removed-ping no "$(yes_or_no ping_passes)"
+if kill -0 "$dataplane" 2>/dev/null; then
+    ready=$(knockctl show status 2>/dev/null | sed -n 's/^ready *//p')
+    case $ready in no*) result PASS removed "$ready" ;; *) result FAIL removed "ready is: $ready" ;; esac
+else
+    result PASS removed "the dataplane ended: $(tail -n 1 /tmp/dataplane.log | cut -c 1-120)"
+fi

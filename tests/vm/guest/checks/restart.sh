@@ -1,0 +1,9 @@
+# Killed and started again: closed while it is gone and until the next knock.
+# shellcheck shell=dash
+kill -0 "$dataplane" 2>/dev/null && kill -9 "$dataplane"
+wait "$dataplane" 2>/dev/null
+equal killed-ping no "$(yes_or_no ping_passes)"
+if start; then result PASS restart started; else result FAIL restart "$(tail -n 1 /tmp/dataplane.log)"; fi
+equal restarted-ping no "$(yes_or_no ping_passes)"
+knock 'open sesame'
+equal restarted-open yes "$(yes_or_no passes_again)"
