@@ -26,7 +26,8 @@ add chain=input connection-state=new protocol=tcp dst-port=22 action=drop
 /// Where a frame of [`tcp_to`] has its destination address, its ports, its numbers, and its TCP flags.
 const DESTINATION: std::ops::Range<usize> = 30..34;
 const PORTS: std::ops::Range<usize> = 34..38;
-const NUMBERS: std::ops::Range<usize> = 38..46;
+const SEQUENCE: std::ops::Range<usize> = 38..42;
+const ACKNOWLEDGEMENT: std::ops::Range<usize> = 42..46;
 const FLAGS: usize = 47;
 
 const SYN: u8 = 0x02;
@@ -99,7 +100,8 @@ impl Connections {
         frame[PORTS].copy_from_slice(&ports);
         // Both ends have sent nothing but their SYN.
         let (sequence, acknowledgement) = (u32::from(flags & SYN == 0), u32::from(flags & ACK != 0));
-        frame[NUMBERS].copy_from_slice(&[sequence.to_be_bytes(), acknowledgement.to_be_bytes()].concat());
+        frame[SEQUENCE].copy_from_slice(&sequence.to_be_bytes());
+        frame[ACKNOWLEDGEMENT].copy_from_slice(&acknowledgement.to_be_bytes());
         frame[FLAGS] = flags;
     }
 

@@ -191,11 +191,8 @@ fn a_segment_in_fragments_shortens_nothing() {
         let mut session = Session::begun(&settings);
         let whole = session.frame(0, flags, (0, 0), &[b'x'; 12]);
         let first = fragment(whole[..14 + 20 + 24].to_vec(), 7, 0, true);
-        let first = {
-            let mut first = first;
-            first[16..18].copy_from_slice(&44_u16.to_be_bytes());
-            first
-        };
+        let mut first = first;
+        first[16..18].copy_from_slice(&44_u16.to_be_bytes());
         assert_eq!(session.sees(0, &first), Established, "{flags}");
         assert_eq!(session.state(), TcpState::Established, "{flags}");
         assert!(session.flow().expiry >= ms(86_400_000));
@@ -258,7 +255,8 @@ fn an_answer_to_a_syn_in_a_connection_begins_it_anew_if_it_comes_from_the_other_
 #[test]
 fn a_connection_of_forged_segments_gives_way_to_the_real_one() {
     let settings = Tracking::default();
-    let forged: [&[(usize, &str, (u32, u32))]; 5] = [
+    type Forged = (usize, &'static str, (u32, u32));
+    let forged: [&[Forged]; 5] = [
         // Before the client speaks: its SYN, its ACK, a server's; a whole handshake.
         &[(0, "S", (7, 0))],
         &[(0, "A", (7, 7))],
@@ -360,10 +358,8 @@ fn a_connection_is_over_when_both_fins_are_acknowledged() {
     assert_eq!(session.state(), TcpState::TimeWait);
     // Ports may be used again, above the old numbers or not; a wrong checksum begins nothing.
     for isn in [500_000, 1] {
-        let mut again = segment(0, "S", (isn, 0));
-        assert_eq!(session.sees(0, &broken(again.clone())), Invalid);
+        assert_eq!(session.sees(0, &broken(segment(0, "S", (isn, 0)))), Invalid);
         assert_eq!(session.state(), TcpState::TimeWait);
-        again[0] = 2;
     }
     assert_eq!(session.sees(0, &segment(0, "S", (500_000, 0))), New);
 }
