@@ -43,7 +43,7 @@ struct Load {
 fn load() -> Load {
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match number("KNOCKPLANE_LOG_SECONDS") {
-        None => Load { time: Duration::from_secs(3), rate: 2_000, is_soak: false },
+        None => Load { time: Duration::from_secs(3), rate: 1_000, is_soak: false },
         Some(seconds) => {
             let rate = number("KNOCKPLANE_LOG_RATE").unwrap_or(50_000);
             Load { time: Duration::from_secs(seconds), rate, is_soak: true }
