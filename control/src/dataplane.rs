@@ -419,7 +419,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_is_turned_away_is_told_why() {
-        let says = &["{\"knockplane\":2,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
+        let says = &["{\"knockplane\":3,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
         let error = failure(says, false).await;
         assert_eq!(error.kind(), "turned-away");
         assert_eq!(error.to_string(), "the dataplane turned the connection away: too many connections: try again");

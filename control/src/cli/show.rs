@@ -208,10 +208,10 @@ fn counter_table(interfaces: &[Interface]) -> String {
         ("NO SOCKET", Right),
         ("TAILS", Right),
         ("PAST XDP", Right),
-        ("RX DROPPED", Right),
+        ("RX DROP", Right),
         ("RX ERRORS", Right),
         ("RX MISSED", Right),
-        ("TX DROPPED", Right),
+        ("TX DROP", Right),
         ("TX ERRORS", Right),
     ]);
     for interface in interfaces {
@@ -369,9 +369,9 @@ mod tests {
                 "inside   kp-in      up    igb     native  no              2  1500",
                 "copied: zero-copy is off in the configuration",
                 "",
-                "SIDE       ARRIVED  NO SOCKET  TAILS  PAST XDP  RX DROPPED  RX ERRORS  RX MISSED  TX DROPPED  TX ERRORS",
-                "outside  1 234 603          6     11         3           9          0          0           2          0",
-                "inside   1 234 603          0      0         3           9          0          0           2          0",
+                "SIDE       ARRIVED  NO SOCKET  TAILS  PAST XDP  RX DROP  RX ERRORS  RX MISSED  TX DROP  TX ERRORS",
+                "outside  1 234 603          6     11         3        9          0          0        2          0",
+                "inside   1 234 603          0      0         3        9          0          0        2          0",
             ],
         );
         let mut drifted = sample::overview();

@@ -224,8 +224,10 @@ pub struct Interface {
     /// Whether frames are received and sent without a copy by the kernel.
     pub zero_copy: bool,
     /// The driver, as `ethtool -i` shows it; empty if it has none.
+    #[serde(default)]
     pub driver: String,
     /// Why frames are copied, if they are.
+    #[serde(default)]
     pub copy_reason: Option<String>,
     /// Receive queues, all of them bound.
     pub queues: u32,

@@ -392,7 +392,7 @@ fn frames_of_an_added_queue_are_counted_whether_its_driver_runs_the_program_or_n
         assert_reported(filter, "outside", "no-socket", "frames arrive on queues of outside that no worker serves");
         assert_balanced(topology, filter);
         let status = filter.knockctl(&["show", "status"]).expect("knockctl").stdout;
-        assert!(status.contains("NO SOCKET  PAST XDP"), "{status}");
+        assert!(status.contains("NO SOCKET  TAILS  PAST XDP"), "{status}");
 
         let fewer = topology.client.run("ethtool -L eth0 rx 2 tx 2").expect("ethtool");
         assert!(fewer.ok(), "{fewer:?}");

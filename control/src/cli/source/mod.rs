@@ -18,6 +18,7 @@ use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::source::{LONGEST_WATCH, Source};
 
 use super::http::Client;
+use super::output::complain;
 use super::{Failed, as_json, decode, raw};
 use crate::api::messages::{DEFAULT_SOURCE_LIMIT, Watch};
 use crate::{Exit, address, rules};
@@ -72,7 +73,7 @@ pub(super) async fn run(client: &Client, command: ExplainSource, json: bool) -> 
     if let Some(time) = watch {
         let body = as_json(&Watch { time: format_duration(time) })?;
         client.send(Method::POST, &format!("{path}/watch"), Some(body)).await?;
-        eprintln!("knockctl: watching {} for {}", asked.address, format_duration(time));
+        complain(format_args!("knockctl: watching {} for {}\n", asked.address, format_duration(time)));
         tokio::time::sleep(time).await;
     }
     let answer = client.get(&format!("{path}?limit={limit}")).await?;

@@ -62,7 +62,9 @@ fn a_tail_that_is_no_frame_is_refused_or_of_a_class_that_is_dropped() {
 #[test]
 fn a_tail_that_is_a_frame_cannot_be_told_from_a_frame() {
     let inner = Spec::new("192.0.2.1", Transport::Udp(1025, 9), b"NESTED").frame();
-    let arp = [&[2; 12][..], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &[0; 20]].concat();
+    // The answer of 192.0.2.1 to 192.0.2.9.
+    let arp: Vec<u8> =
+        [&[2; 12][..], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &[2; 6], &[192, 0, 2, 1], &[2; 6], &[192, 0, 2, 9]].concat();
     for cut in CUTS {
         for more in [0, 1, 400] {
             let padded = [&inner[..], &vec![b'y'; more]].concat();
