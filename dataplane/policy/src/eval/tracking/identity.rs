@@ -66,13 +66,13 @@ struct Headers {
 impl Identity {
     /// Of a packet that is no fragment behind the first.
     pub fn of(packet: &Packet<'_>) -> Identity {
-        let identifier = packet.transport().map_or(0, |bytes| two(bytes, 4).unwrap_or_default());
+        let identifier = || packet.transport().map_or(0, |bytes| two(bytes, 4).unwrap_or_default());
         let headers = Headers {
             protocol: packet.protocol,
             source: packet.source,
             destination: packet.destination,
             ports: packet.ports,
-            icmp: packet.icmp.map(|(kind, code)| (kind, code, identifier)),
+            icmp: packet.icmp.map(|(kind, code)| (kind, code, identifier())),
             sequence: None,
         };
         if headers.is_error() {

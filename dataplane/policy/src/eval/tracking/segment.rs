@@ -59,26 +59,33 @@ impl SegmentKind {
     /// None for flags that no segment has: no flag at all, SYN with FIN or RST, FIN without ACK, and so on. PSH and ECN's
     /// two may always be set, URG with what carries data.
     pub fn of(flags: Set<TcpFlag>) -> Option<SegmentKind> {
-        use TcpFlag::{Ack, Cwr, Ece, Fin, Psh, Rst, Syn, Urg};
-        let is = |said: &[TcpFlag]| {
-            let said: Set<TcpFlag> = said.iter().copied().collect();
-            let always = [Psh, Ece, Cwr].into_iter().collect::<Set<TcpFlag>>().bits();
-            flags.bits() & !always == said.bits()
-        };
-        Some(if is(&[Ack]) || is(&[Ack, Urg]) {
+        const FIN: u16 = bit(TcpFlag::Fin);
+        const SYN: u16 = bit(TcpFlag::Syn);
+        const RST: u16 = bit(TcpFlag::Rst);
+        const ACK: u16 = bit(TcpFlag::Ack);
+        const URG: u16 = bit(TcpFlag::Urg);
+        const ALWAYS: u16 = bit(TcpFlag::Psh) | bit(TcpFlag::Ece) | bit(TcpFlag::Cwr);
+        // Numbers, and no sets: every segment of every connection comes by here.
+        let said = flags.bits() & !ALWAYS;
+        Some(if said & !URG == ACK {
             SegmentKind::Ack
-        } else if is(&[Syn]) || is(&[Syn, Urg]) {
+        } else if said & !URG == SYN {
             SegmentKind::Syn
-        } else if is(&[Syn, Ack]) {
+        } else if said == SYN | ACK {
             SegmentKind::SynAck
-        } else if is(&[Fin, Ack]) || is(&[Fin, Ack, Urg]) {
+        } else if said & !URG == FIN | ACK {
             SegmentKind::Fin
-        } else if is(&[Rst]) || is(&[Rst, Ack]) {
+        } else if said & !ACK == RST {
             SegmentKind::Rst
         } else {
             return None;
         })
     }
+}
+
+/// A flag's bit in a set.
+const fn bit(flag: TcpFlag) -> u16 {
+    1 << flag as u16
 }
 
 impl<'p> Segment<'p> {
