@@ -19,7 +19,9 @@
 //! What may be of a connection that its ends see otherwise than we do is passed by: it counts for nothing, and an end that
 //! disagrees says so with a RST. Of a SYN in a connection the number is kept: the SYN-ACK that acknowledges it, from the
 //! other side of the filter, begins the connection anew. So whoever sends segments from one side alone can neither end a
-//! connection nor keep its place: neither before the connection begins nor while it lasts.
+//! connection nor keep its place: neither before the connection begins nor while it lasts. One thing is left to the outside:
+//! of SYNs from there only the last one is remembered, so forged ones can delay that a client from there begins a connection
+//! anew which is known still, from the same port.
 //!
 //! Source: RFC 9293, 3.3.2 and 3.10; RFC 5961, 3 and 4; Linux's netfilter for what is passed by, which docs/nftables.md
 //! tests, and says where this is stricter.
@@ -83,8 +85,9 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpConnection {
     state: TcpState,
-    /// Where the segment came from that its numbers were learned from.
-    side: Side,
+    /// The sides, a bit each, that segments of the end that began came in on. A packet that a router sends back over the
+    /// same wire comes in on both.
+    sides: u8,
     windows: Windows,
     remembered: Option<Remembered>,
 }
@@ -108,7 +111,7 @@ impl TcpConnection {
             SegmentKind::Ack if loose => (TcpState::Established, Windows::learned(segment)),
             _ => return None,
         };
-        Some(TcpConnection { state, side: segment.side, windows, remembered: None })
+        Some(TcpConnection { state, sides: bit(segment.side), windows, remembered: None })
     }
 
     /// The state.
@@ -163,7 +166,7 @@ impl TcpConnection {
             (SegmentKind::Ack | SegmentKind::Fin, TcpState::SynSent | TcpState::BothSyn) => Step::Impossible,
             (SegmentKind::Ack | SegmentKind::Fin, _) if back && !answered => {
                 // Whoever sends from one side alone does not answer itself.
-                let answers = segment.side != self.side && self.windows.answers(from, segment);
+                let answers = self.may_send(segment, back) && self.windows.answers(from, segment);
                 if answers { self.after_text(segment, from) } else { Step::Aside }
             }
             (SegmentKind::Ack | SegmentKind::Fin, _) if self.windows.holds(from, segment) => {
@@ -178,7 +181,8 @@ impl TcpConnection {
         match self.state {
             TcpState::TimeWait => Step::Anew,
             TcpState::Close if !back => Step::Anew,
-            TcpState::SynSent | TcpState::BothSyn if back => Step::Cross,
+            TcpState::SynSent | TcpState::BothSyn if back && self.may_send(segment, back) => Step::Cross,
+            TcpState::SynSent | TcpState::BothSyn if back => Step::Aside,
             // Who was asked does not ask.
             _ if back && answered => Step::Impossible,
             // One that comes again keeps no connection that is not answered, else it would be kept for good.
@@ -191,11 +195,15 @@ impl TcpConnection {
         let from = usize::from(back);
         match self.state {
             TcpState::SynSent | TcpState::BothSyn | TcpState::SynReceived
-                if (back || self.state != TcpState::SynSent) && self.windows.acknowledges_syn(from, segment) =>
+                if (back || self.state != TcpState::SynSent)
+                    && self.may_send(segment, back)
+                    && self.windows.acknowledges_syn(from, segment) =>
             {
                 Step::To(TcpState::SynReceived)
             }
-            TcpState::SynReceived if back && self.windows.accepts_anew(from, segment) => {
+            TcpState::SynReceived
+                if back && self.may_send(segment, back) && self.windows.accepts_anew(from, segment) =>
+            {
                 Step::To(TcpState::SynReceived)
             }
             _ if self.acknowledges_remembered(segment, back) => Step::Reopen,
@@ -215,7 +223,8 @@ impl TcpConnection {
             TcpState::SynSent if back => (refuses(), false),
             // Whoever asked has thought better of it; or was challenged, and clears that away.
             TcpState::SynSent => (self.windows.takes_back(segment), true),
-            TcpState::BothSyn => (refuses() || self.windows.resets(from, segment), false),
+            // The SYN of the end that was to answer may be forged, and its number with it.
+            TcpState::BothSyn => (refuses() || !back && self.windows.resets(from, segment), false),
             _ => (
                 self.windows.resets(from, segment) || self.acknowledges_remembered(segment, back),
                 self.windows.challenges(from, segment),
@@ -242,6 +251,13 @@ impl TcpConnection {
             (TcpState::SynReceived, None) if from == 0 => TcpState::Established,
             (state, None) => state,
         })
+    }
+
+    /// Whether an end may send a segment from the side that it came in on: the end that began, where it was seen before; the
+    /// other one, from another side. Whoever sends from one side alone does not answer itself.
+    fn may_send(&self, segment: &Segment<'_>, back: bool) -> bool {
+        let here = bit(segment.side);
+        if back { self.sides & !here != 0 } else { self.sides & here != 0 }
     }
 
     /// Whether it answers the SYN that is remembered, and came from the other side than that.
@@ -273,15 +289,20 @@ impl TcpConnection {
                 self.state = TcpState::BothSyn;
             }
             (Step::Learn, _) => {
-                (self.windows, self.side, self.state) =
-                    (Windows::learned(segment), segment.side, TcpState::Established);
+                (self.windows, self.sides, self.state) =
+                    (Windows::learned(segment), bit(segment.side), TcpState::Established);
             }
+            // The outside does not take the place of a SYN from inside.
+            (Step::Remember, _)
+                if segment.side == Side::Outside && self.remembered.is_some_and(|syn| syn.side == Side::Inside) => {}
             (Step::Remember, _) => {
                 let (options, window, side) = (segment.syn_options(), segment.window, segment.side);
                 self.remembered = Some(Remembered { sequence: segment.sequence, window, options, back, side });
             }
             (Step::Reopen, _) => return self.reopen(segment, from),
             (Step::Over, _) => self.state = TcpState::Close,
+            // The same SYN on its way back.
+            (Step::Aside, SegmentKind::Syn) if !back => self.sides |= bit(segment.side),
             (Step::Aside | Step::Challenge | Step::Anew | Step::Impossible, _) => {}
         }
         false
@@ -291,6 +312,7 @@ impl TcpConnection {
         let Some(syn) = self.remembered.take() else { return false };
         self.windows = Windows::reopened(syn.sequence, syn.window, syn.options);
         self.windows.accept(1, segment);
+        self.sides = bit(syn.side);
         self.state = TcpState::SynReceived;
         from == 0
     }
@@ -305,6 +327,11 @@ impl TcpConnection {
     pub fn extend(&mut self, back: bool, end: u32) {
         self.windows.extend(usize::from(back), end);
     }
+}
+
+/// The bit of a side.
+const fn bit(side: Side) -> u8 {
+    1 << side.index()
 }
 
 /// A step that shortens the time for which a connection is known, or what becomes of it by the checksum.

@@ -222,7 +222,9 @@ fn a_syn_or_a_syn_ack_in_a_connection_is_passed_by() {
         let state = format!("{:?}", (session.flow().expiry, session.flow().packets, session.state()));
         assert_eq!(session.ahead(0, "S", (ahead, 0)), Established);
         assert_eq!(session.ahead(1, "S", (ahead, 0)), Invalid);
-        assert_eq!(session.ahead(1, "SA", (ahead, ahead)), Established);
+        // What is forged comes from outside.
+        let answer = session.frame(1, "SA", (ahead, ahead), b"");
+        assert_eq!(session.wire.sees_from(Side::Outside, &answer), Established);
         assert_eq!(session.ahead(0, "SA", (ahead, ahead)), Invalid);
         assert_eq!(format!("{:?}", (session.flow().expiry, session.flow().packets, session.state())), state);
         session.works();
@@ -241,7 +243,7 @@ fn an_answer_to_a_syn_in_a_connection_begins_it_anew_if_it_comes_from_the_other_
     // Whoever forged the SYN forges its answer.
     assert_eq!(session.wire.sees_from(Side::Outside, &answer), Established);
     session.works();
-    assert_eq!(session.sees(1, &segment(1, "SA", (900_000, 500_002))), Established);
+    assert_eq!(session.wire.sees_from(Side::Outside, &segment(1, "SA", (900_000, 500_002))), Established);
     session.works();
     assert_eq!(session.sees(1, &broken(answer.clone())), Invalid);
     session.works();
@@ -275,6 +277,72 @@ fn a_connection_of_forged_segments_gives_way_to_the_real_one() {
         let mut session = Session { wire, scale: 0 };
         session.works();
     }
+}
+
+#[test]
+fn whoever_sends_from_one_side_alone_answers_no_syn() {
+    let settings = Tracking::default();
+    let mut wire = Wire::new(&settings);
+    // A whole handshake from outside, and a byte that it acknowledges.
+    wire.sees(&segment(0, "S", (7, 0)));
+    assert_eq!(wire.sees(&segment(1, "SA", (70, 8))), Invalid);
+    assert_eq!(wire.sees(&segment(0, "A", (8, 71))), Invalid);
+    let state = |wire: &Wire<'_>| wire.tracker.flows.values().next().unwrap().tcp.unwrap().state();
+    assert_eq!(state(&wire), TcpState::SynSent);
+    // Neither does it begin at once as the other end.
+    wire.sees(&segment(1, "S", (70, 0)));
+    assert_eq!(state(&wire), TcpState::SynSent);
+    assert_eq!(wire.tracker.count, 1);
+    assert_eq!(wire.sees_from(Side::Inside, &segment(1, "SA", (900, 8))), Established);
+    assert_eq!(wire.sees(&segment(0, "A", (8, 901))), Established);
+}
+
+#[test]
+fn an_answer_comes_from_where_a_router_has_sent_the_syn_back_to() {
+    let settings = Tracking::default();
+    let mut wire = Wire::new(&settings);
+    // The same packets come in twice: from the client, and from the router behind the filter.
+    for (from, flags, numbers) in [(0, "S", (7, 0)), (1, "SA", (70, 8)), (0, "A", (8, 71))] {
+        for side in [Side::Outside, Side::Inside] {
+            assert_ne!(wire.sees_from(side, &segment(from, flags, numbers)), Invalid, "{flags} from {side}");
+        }
+    }
+    let flow = wire.tracker.flows.values().next().unwrap();
+    assert_eq!(flow.tcp.unwrap().state(), TcpState::Established);
+}
+
+#[test]
+fn a_forged_syn_and_its_reset_end_no_connection_that_opens() {
+    let settings = Tracking::default();
+    let mut wire = Wire::new(&settings);
+    // The client is inside here.
+    wire.sees_from(Side::Inside, &segment(0, "S", (CLIENT_ISN, 0)));
+    wire.sees(&segment(1, "S", (70, 0)));
+    for flags in ["R", "RA"] {
+        wire.sees(&segment(1, flags, (71, 0)));
+    }
+    // Nor does the client accept what it has not got.
+    assert_eq!(wire.sees(&segment(0, "SA", (5, 71))), Invalid);
+    assert_eq!(wire.sees(&segment(1, "SA", (SERVER_ISN, CLIENT_ISN + 1))), Established);
+    let ack = segment(0, "A", (CLIENT_ISN + 1, SERVER_ISN.wrapping_add(1)));
+    assert_eq!(wire.sees_from(Side::Inside, &ack), Established);
+    let flow = wire.tracker.flows.values().next().unwrap();
+    assert_eq!(flow.tcp.unwrap().state(), TcpState::Established);
+}
+
+#[test]
+fn a_forged_syn_from_outside_takes_no_place_of_one_from_inside() {
+    let settings = Tracking::default();
+    // The client is inside. It and the server have lost the connection.
+    let mut wire = Wire::new(&settings);
+    for (from, flags, numbers) in [(0, "S", (7, 0)), (1, "SA", (70, 8)), (0, "A", (8, 71))] {
+        wire.sees_from([Side::Inside, Side::Outside][from], &segment(from, flags, numbers));
+    }
+    wire.sees_from(Side::Inside, &segment(0, "S", (500_000, 0)));
+    wire.sees(&segment(0, "S", (600_000, 0)));
+    assert_eq!(wire.sees(&segment(1, "SA", (900_000, 500_001))), Established);
+    let flow = wire.tracker.flows.values().next().unwrap();
+    assert_eq!(flow.tcp.unwrap().state(), TcpState::SynReceived);
 }
 
 #[test]
