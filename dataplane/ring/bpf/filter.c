@@ -31,12 +31,18 @@ struct settings {
     // Whether frames are to carry the time at which they arrived: for interfaces with several queues, whose frames
     // workers see in an order of their own.
     __u32 stamp;
-    // The longest frame in bytes, with Ethernet header and VLAN tags, if a driver may split longer ones; 0 if both drivers
-    // keep all frames whole.
-    __u32 split_above;
+    __u32 may_split; // whether one of the two drivers may deliver a frame in parts
 };
 
 const volatile struct settings settings = {};
+
+// The longest frame in bytes, with Ethernet header and VLAN tags: set by the loader, and when the MTU changes.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u32);
+} longest SEC(".maps");
 
 // What is known of the last frame of a receive queue.
 enum split {
@@ -84,13 +90,15 @@ int knockplane(struct xdp_md *frame)
         return XDP_DROP;
     }
 
-    if (settings.split_above) {
+    if (settings.may_split) {
+        __u32 first = 0;
         __u32 *split = bpf_map_lookup_elem(&splits, &queue);
-        if (!split)
-            return XDP_DROP; // Cannot be: the map has this entry.
+        __u32 *limit = bpf_map_lookup_elem(&longest, &first);
+        if (!split || !limit)
+            return XDP_DROP; // Cannot be: the maps have these entries.
         if (*split != NEVER_SPLIT) {
             bool was_split = *split == SPLIT;
-            *split = frame->data_end - frame->data > settings.split_above ? SPLIT : WHOLE;
+            *split = frame->data_end - frame->data > *limit ? SPLIT : WHOLE;
             if (was_split) {
                 counted->tails++;
                 return XDP_DROP;

@@ -223,7 +223,11 @@ impl Buffers {
                 format!("zero-copy = \"force\", and {reason}"),
                 "lower its MTU if the driver has native XDP, or set zero-copy = \"auto\"",
             )),
-            _ => Ok(Buffers { request: Request::Copy, reason: Some(reason), ..self }),
+            _ => Ok(Buffers {
+                request: Request::Copy,
+                reason: self.reason.or(Some(reason)),
+                copy_chunk: self.copy_chunk,
+            }),
         }
     }
 

@@ -287,7 +287,9 @@ fn ask(
     socket.send(&request, 0)?;
     loop {
         let bytes = receive(socket)?;
-        for (kind, message) in messages(&bytes) {
+        let mut answered = false;
+        for (kind, message) in messages_to(&bytes, sequence) {
+            answered = true;
             match kind {
                 DONE => return Ok(()),
                 ERROR => match word(message, 0).cast_signed() {
@@ -297,7 +299,8 @@ fn ask(
                 _ => take(kind, message),
             }
         }
-        if flags & NLM_F_DUMP == 0 {
+        // What is left of an answer that was given up is passed over.
+        if answered && flags & NLM_F_DUMP == 0 {
             return Ok(());
         }
     }
@@ -314,11 +317,21 @@ fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The messages of a datagram: kind and payload. Ends where they make no sense any more.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+/// The messages of a datagram: kind and payload.
+fn messages(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    numbered(bytes).map(|(_, kind, message)| (kind, message))
+}
+
+/// Of these the ones that answer the request with this sequence number.
+fn messages_to(bytes: &[u8], sequence: u32) -> impl Iterator<Item = (u16, &[u8])> {
+    numbered(bytes).filter(move |(number, ..)| *number == sequence).map(|(_, kind, message)| (kind, message))
+}
+
+/// Sequence number, kind and payload. Ends where the messages make no sense any more.
+fn numbered(mut bytes: &[u8]) -> impl Iterator<Item = (u32, u16, &[u8])> {
     std::iter::from_fn(move || {
         let message = NetlinkBuffer::new_checked(bytes).ok()?;
-        let found = (message.message_type(), message.payload());
+        let found = (message.sequence_number(), message.message_type(), message.payload());
         let next = (message.length() as usize).next_multiple_of(4);
         bytes = bytes.get(next..).unwrap_or_default();
         Some(found)
@@ -403,6 +416,20 @@ mod tests {
         assert!(!lo.is_enabled() || addresses.contains(&"127.0.0.1/8".to_owned()), "{addresses:?}");
         assert_eq!(reader.link(u32::MAX >> 1).expect("the kernel answers"), None);
         assert_eq!(reader.addresses(u32::MAX >> 1).expect("the kernel answers"), [""; 0]);
+    }
+
+    #[test]
+    fn the_rest_of_an_answer_that_was_given_up_is_no_answer() {
+        let mut reader = Reader::open().expect("a socket");
+        let mut request = vec![0; 16 + IFADDRMSG];
+        let mut header = NetlinkBuffer::new(&mut request);
+        header.set_length((16 + IFADDRMSG) as u32);
+        header.set_message_type(RTM_GETADDR);
+        header.set_flags(NLM_F_REQUEST | NLM_F_DUMP);
+        header.set_sequence_number(4711);
+        reader.socket.send(&request, 0).expect("the kernel takes it");
+        let lo = reader.link(1).expect("the kernel answers");
+        assert!(lo.is_some_and(|lo| lo.name == "lo"));
     }
 
     #[test]

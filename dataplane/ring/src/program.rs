@@ -98,7 +98,7 @@ impl LoadedProgram {
             queues,
             // The order of arrival can only be lost between queues.
             stamp: queues > 1,
-            split_above: if devices().any(|device| may_split(device.driver())) { max_frame } else { 0 },
+            may_split: devices().any(|device| may_split(device.driver())),
         };
         let object = load(OBJECT, devices().count() as u32, settings).map_err(|error| {
             let names: Vec<_> = devices().map(Device::name).collect();
@@ -108,6 +108,7 @@ impl LoadedProgram {
                 "run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
             )
         })?;
+        set_longest(&object, max_frame)?;
         for (side, device) in (0..).zip(devices()) {
             if !may_split(device.driver()) {
                 keeps_frames_whole(&object, side, queues)?;
@@ -177,6 +178,15 @@ impl Program {
             .map_err(|error| Error::system(format!("cannot bind queue {queue}"), io::Error::other(error), ""))
     }
 
+    /// Frames have at most so many bytes from now on, with Ethernet header and VLAN tags: what may be the rest of a longer one
+    /// is dropped, on both interfaces of a wire.
+    ///
+    /// # Errors
+    /// If the kernel refuses to write its own map.
+    pub fn set_longest(&self, max_frame: u32) -> Result<(), Error> {
+        set_longest(&self.object, max_frame)
+    }
+
     /// What the program counted so far, by core.
     ///
     /// # Errors
@@ -206,8 +216,6 @@ fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u3
     let (link, mode) = loop {
         let (link, mode) = match link(program, device.index(), XdpMode::Native) {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                // The stack puts frames together before the program sees them.
-                keeps_frames_whole(&object, side, queues)?;
                 (link(program, device.index(), XdpMode::Generic), XdpMode::Generic)
             }
             result => (result, XdpMode::Native),
@@ -232,6 +240,10 @@ fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u3
         };
         Error::system(format!("cannot attach the XDP program to {}", device.name()), error, remedy)
     })?;
+    if mode == XdpMode::Generic {
+        // The stack puts frames together before the program sees them.
+        keeps_frames_whole(&object, side, queues)?;
+    }
     Ok(Program { object, side, queues, mode, _link: above_others(link) })
 }
 
@@ -241,12 +253,12 @@ struct Settings {
     inside: u32,
     queues: u32,
     stamp: bool,
-    split_above: u32,
+    may_split: bool,
 }
 
 impl Settings {
     fn encode(self) -> Vec<u8> {
-        let words = [self.inside, self.queues, u32::from(self.stamp), self.split_above];
+        let words = [self.inside, self.queues, u32::from(self.stamp), u32::from(self.may_split)];
         words.map(u32::to_ne_bytes).concat()
     }
 }
@@ -261,6 +273,12 @@ fn load(bytes: &[u8], sides: u32, settings: Settings) -> Result<libbpf_rs::Objec
         }
     }
     open.load()
+}
+
+fn set_longest(object: &libbpf_rs::Object, max_frame: u32) -> Result<(), Error> {
+    map(object, "longest")
+        .update(&0_u32.to_ne_bytes(), &max_frame.to_ne_bytes(), MapFlags::ANY)
+        .map_err(|error| Error::system("cannot write the program's settings", io::Error::other(error), ""))
 }
 
 /// Tells the program that no frame of this side is a part of one.
@@ -318,10 +336,11 @@ mod tests {
 
     /// Runs the program on frames of these lengths, one after the other, as they would arrive on the loopback's only queue.
     /// No queue has a socket: what is not a tail is unbound.
-    fn run(split_above: u32, keeps_whole: bool, lengths: &[usize]) -> Vec<&'static str> {
+    fn run(may_split: bool, keeps_whole: bool, lengths: &[usize]) -> Vec<&'static str> {
         static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
-        let settings = Settings { inside: 0, queues: 1, stamp: false, split_above };
+        let settings = Settings { inside: 0, queues: 1, stamp: false, may_split };
         let object = load(OBJECT, 1, settings).expect("programs can be loaded, as root");
+        set_longest(&object, MAX_FRAME).expect("the map has the entry");
         if keeps_whole {
             keeps_frames_whole(&object, 0, 1).expect("the map has the entry");
         }
@@ -367,19 +386,19 @@ mod tests {
     #[test]
     fn what_follows_a_frame_that_is_too_long_is_dropped() {
         // A frame of the greatest length that is allowed is followed by nothing.
-        assert_eq!(run(MAX_FRAME, false, &[60, 1522, 60, 1522]), ["frame"; 4]);
+        assert_eq!(run(true, false, &[60, 1522, 60, 1522]), ["frame"; 4]);
         // Two parts; three; parts that fill their buffers, and the end of the last one.
-        assert_eq!(run(MAX_FRAME, false, &[3072, 490, 60]), ["frame", "tail", "frame"]);
-        assert_eq!(run(MAX_FRAME, false, &[3072, 3072, 490, 60]), ["frame", "tail", "tail", "frame"]);
-        assert_eq!(run(MAX_FRAME, false, &[1523, 1523, 1522, 1522]), ["frame", "tail", "tail", "frame"]);
+        assert_eq!(run(true, false, &[3072, 490, 60]), ["frame", "tail", "frame"]);
+        assert_eq!(run(true, false, &[3072, 3072, 490, 60]), ["frame", "tail", "tail", "frame"]);
+        assert_eq!(run(true, false, &[1523, 1523, 1522, 1522]), ["frame", "tail", "tail", "frame"]);
         // Two such frames behind each other.
-        assert_eq!(run(MAX_FRAME, false, &[3072, 490, 3072, 60, 60]), ["frame", "tail", "frame", "tail", "frame"]);
+        assert_eq!(run(true, false, &[3072, 490, 3072, 60, 60]), ["frame", "tail", "frame", "tail", "frame"]);
     }
 
     #[test]
     fn a_driver_that_keeps_frames_whole_loses_no_frame() {
-        assert_eq!(run(0, false, &[3072, 490, 3072, 3072, 60]), ["frame"; 5]);
+        assert_eq!(run(false, false, &[3072, 490, 3072, 3072, 60]), ["frame"; 5]);
         // The other side's driver may split frames.
-        assert_eq!(run(MAX_FRAME, true, &[3072, 490, 3072, 3072, 60]), ["frame"; 5]);
+        assert_eq!(run(true, true, &[3072, 490, 3072, 3072, 60]), ["frame"; 5]);
     }
 }

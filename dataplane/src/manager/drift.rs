@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use arc_swap::ArcSwap;
+use knockplane_engine::headers;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{Drift, DriftKind, InterfaceCounters, Repairs};
@@ -131,6 +132,11 @@ impl Manager {
             && self.drift.reported.iter().flatten().all(|drift| drift.kind != DriftKind::Mtu)
         {
             tracing::info!(mtu = mtu[0], "both interfaces have this MTU now");
+            // What the driver may split is shorter now.
+            let longest = headers::max_frame(mtu[0] as usize) as u32;
+            if let Err(error) = self.programs[0].set_longest(longest) {
+                tracing::error!(%error, "parts of frames that are too long may pass");
+            }
         }
     }
 

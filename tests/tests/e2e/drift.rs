@@ -349,7 +349,9 @@ fn assert_balanced(topology: &Topology, filter: &Filter<'_>) {
         count("knockplane_interface_rx_packets_total") == sent as f64
             && count("knockplane_xdp_frames_total") + count("knockplane_past_program_drops_total") == sent as f64
     });
-    let lost = count("knockplane_unbound_queue_drops_total") + count("knockplane_ring_drops_total");
+    let lost = count("knockplane_unbound_queue_drops_total")
+        + count("knockplane_tail_drops_total")
+        + count("knockplane_ring_drops_total");
     eventually("what the program saw was received, or is a named loss", || {
         count("knockplane_rx_packets_total") + lost == count("knockplane_xdp_frames_total")
     });
