@@ -123,6 +123,12 @@ fn prepare(config: &Config, deadline: Deadline) -> anyhow::Result<Prepared> {
         device.open_packet_socket()?;
     }
     refuse(requirements::of_both([&observed[0], &observed[1]]).into_iter().map(|(_, unmet)| unmet))?;
+    if config.offloads == Offloads::Refuse {
+        for observed in &observed {
+            let harmful = observed.harmful_offloads(false);
+            refuse(harmful.map(|offload| requirements::offload_is_on(observed, offload)))?;
+        }
+    }
     let (queues, mtu) = (observed[0].queues.rx, observed[0].link.mtu);
     let max_frame = headers::max_frame(mtu as usize) as u32;
     let buffers = Buffers::choose([devices[0].driver(), devices[1].driver()], max_frame, config.zero_copy)?;
@@ -157,7 +163,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     let Decided { state, store, entries, source, table } = decided;
     let Prepared { listener, devices, observed, queues, mtu, mut ring_settings, program, memory } = prepared;
     for (device, observed) in devices.iter().zip(&observed) {
-        turn_off_offloads(device, observed, config.offloads)?;
+        turn_off_offloads(device, observed)?;
         device.promiscuous()?;
     }
     let mut programs = attach(program, &devices)?;
@@ -299,20 +305,16 @@ fn refuse(unmet: impl IntoIterator<Item = Drift>) -> anyhow::Result<()> {
     unmet.into_iter().next().map_or(Ok(()), |unmet| bail!(unmet.problem))
 }
 
-/// Makes sure that an interface shows frames as they are on the wire.
-fn turn_off_offloads(device: &Device, observed: &Observed, offloads: Offloads) -> anyhow::Result<()> {
+/// Makes sure that an interface shows frames as they are on the wire. An offload stays off if the start fails later: every
+/// start turns it off.
+fn turn_off_offloads(device: &Device, observed: &Observed) -> anyhow::Result<()> {
     // No program is attached yet, native or not.
     for offload in observed.harmful_offloads(false) {
-        let unmet = requirements::offload_is_on(observed, offload);
-        match offloads {
-            Offloads::TurnOff => {
-                if device.turn_off(offload)? != OffloadState::Off {
-                    bail!("{}; it cannot be turned off: the driver does not do without it", unmet.problem);
-                }
-                tracing::info!(interface = device.name(), offload = offload.name(), "turned off");
-            }
-            Offloads::Refuse => bail!(unmet.problem),
+        if device.turn_off(offload)? != OffloadState::Off {
+            let unmet = requirements::offload_is_on(observed, offload);
+            bail!("{}; it cannot be turned off: the driver does not do without it", unmet.problem);
         }
+        tracing::info!(interface = device.name(), offload = offload.name(), "turned off");
     }
     Ok(())
 }
