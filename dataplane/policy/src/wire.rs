@@ -299,8 +299,8 @@ words! {
 }
 
 /// Frames counted at one interface. Frames that arrive are `rx_packets`; of these the XDP program saw `arrived`, and
-/// `past_program` got past it; of those that it saw, `no_socket` and `tails` were dropped, and the others are received by a worker
-/// or counted among the losses at its ring.
+/// `past_program` got past it; of those that it saw, `no_socket` and `tails` were dropped, and the others are received
+/// by a worker or counted among the losses at its ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceCounters {
     /// Frames that the XDP program saw, since start.
