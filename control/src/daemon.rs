@@ -33,6 +33,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a process that does not start waits until its reasons are read.
 const NOT_STARTED: Duration = Duration::from_secs(2);
+
 /// Connections that the kernel holds until they are accepted; it takes `net.core.somaxconn` if that is less.
 const BACKLOG: i32 = 4096;
 
@@ -58,7 +59,8 @@ pub fn main() -> ExitCode {
     // One task panics, and the others go on.
     knockplane_log::log_panics();
     let exit = start(&args);
-    let patience = if exit == Exit::Invalid { NOT_STARTED } else { AT_EXIT };
+    // It fails before it serves, or not at all.
+    let patience = if exit == Exit::Ok { AT_EXIT } else { NOT_STARTED };
     knockplane_log::flush(Some(patience));
     exit.into()
 }
@@ -87,7 +89,7 @@ fn start(args: &Args) -> Exit {
 /// Serves until a signal comes.
 ///
 /// # Errors
-/// If an address cannot be listened on.
+/// If an address cannot be listened on, or signals cannot be caught; before it serves.
 pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     let descriptors = descriptors::raise();
     let sizes = Sizes::within(descriptors);
@@ -105,6 +107,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     // The library asks for 128, which a burst of connections fills before the process gets to run.
     rustix::net::listen(&tcp, BACKLOG).context("cannot lengthen the queue of connections")?;
     let dataplane = Dataplane::new(&settings.dataplane_socket);
+    let mut signals = Signals::new()?;
     let app = Arc::new(App::new(dataplane.clone(), Metrics::default()));
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -114,7 +117,6 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
         "control process started"
     );
 
-    let mut signals = Signals::new()?;
     tokio::spawn(dataplane::watch(dataplane));
     let (stop, stopped) = watch::channel(false);
     let server = |name, limits, times| Server { name, limits, times, refusals: app.metrics.refusals(name) };
@@ -146,7 +148,8 @@ async fn listen(address: SocketAddr, deadline: Deadline) -> anyhow::Result<TcpLi
                 if !deadline.wait().await {
                     let holder = holder::describe(holder::of_port(address));
                     bail!(
-                        "another process listens on {address}{holder}: stop it first, or set another `listen` in [control]"
+                        "another process listens on {address}{holder}: stop it first, or set another `listen` in \
+                         [control]"
                     );
                 }
             }

@@ -40,9 +40,10 @@ impl Deadline {
     }
 }
 
-/// A process for people: ` (process 4711, knockplane-control)`. Empty if nothing is known of it.
+/// A process for people: ` (process 4711, knockplane-control)`. Empty if nothing is known of it, as of one outside this
+/// PID namespace, whose number is 0 here.
 pub(crate) fn describe(pid: Option<i32>) -> String {
-    let Some(pid) = pid else { return String::new() };
+    let Some(pid) = pid.filter(|pid| *pid > 0) else { return String::new() };
     let process = Process::new(pid).ok();
     let command = process.as_ref().and_then(|process| process.cmdline().ok()?.into_iter().next());
     let command = command.map(|command| command.rsplit('/').next().unwrap_or_default().to_owned());
@@ -72,6 +73,12 @@ pub(crate) fn of_port(address: SocketAddr) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_is_not_known_is_not_named() {
+        assert_eq!([None, Some(0)].map(describe), ["", ""]);
+        assert_eq!(describe(Some(i32::MAX)), format!(" (process {})", i32::MAX));
+    }
 
     #[test]
     fn the_process_behind_a_port_is_named() {

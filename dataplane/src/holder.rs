@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often to look again.
-const RETRY: Duration = Duration::from_millis(1);
+pub(crate) const RETRY: Duration = Duration::from_millis(1);
 
 /// When waiting for another process ends. One value is shared by all that a start waits for.
 #[derive(Clone, Copy, Debug)]
@@ -33,10 +33,15 @@ impl Deadline {
 
     /// Waits a moment. False if the time is over.
     pub(crate) fn wait(self) -> bool {
+        self.wait_for(RETRY)
+    }
+
+    /// Waits this long. False if the time is over.
+    pub(crate) fn wait_for(self, pause: Duration) -> bool {
         if Instant::now() >= self.0 {
             return false;
         }
-        thread::sleep(RETRY);
+        thread::sleep(pause);
         true
     }
 }

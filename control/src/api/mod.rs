@@ -198,7 +198,7 @@ async fn watch_source(
     let watch = Some(rules::timeout(&time).map_err(Failure::bad_request)?);
     let query = SourceQuery { address, limit: DEFAULT_SOURCE_LIMIT, watch };
     let source = app.ask(app.dataplane.source(query)).await?;
-    info!(%address, time, "source watched");
+    info!(target: target!("operator"), %address, time, "source watched");
     Ok(Json(source))
 }
 

@@ -71,27 +71,28 @@ pub struct Refusals {
 #[derive(Debug)]
 struct Log {
     last: Option<Instant>,
-    untold: u64,
+    /// By reason: a line names one.
+    untold: [u64; Refusal::ALL.len()],
 }
 
 impl Default for Refusals {
     fn default() -> Self {
-        let log = Mutex::new(Log { last: None, untold: 0 });
+        let log = Mutex::new(Log { last: None, untold: Default::default() });
         Refusals { counts: std::array::from_fn(|_| AtomicU64::new(0)), log }
     }
 }
 
 impl Refusals {
-    /// Counts one. Returns how many there were since the last log line, this one included, if another line is due.
+    /// Counts one. If another log line is due, returns how many of this reason no line has told yet, this one included.
     pub fn count(&self, refusal: Refusal, now: Instant) -> Option<u64> {
         self.counts[refusal as usize].fetch_add(1, Relaxed);
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.untold += 1;
+        log.untold[refusal as usize] += 1;
         if log.last.is_some_and(|last| now.saturating_duration_since(last) < LOG_EVERY) {
             return None;
         }
         log.last = Some(now);
-        Some(std::mem::take(&mut log.untold))
+        Some(std::mem::take(&mut log.untold[refusal as usize]))
     }
 
     /// Every reason, and how often it came up.
@@ -112,9 +113,10 @@ mod tests {
         for _ in 0..2_000 {
             assert_eq!(refusals.count(Refusal::Evicted, begin + LOG_EVERY / 2), None);
         }
-        assert_eq!(refusals.count(Refusal::Idle, begin + LOG_EVERY), Some(2_001));
+        assert_eq!(refusals.count(Refusal::Idle, begin + LOG_EVERY), Some(1), "of this reason");
+        assert_eq!(refusals.count(Refusal::Evicted, begin + LOG_EVERY * 2), Some(2_001));
         let counts: Vec<_> = refusals.counts().filter(|(_, count)| *count > 0).collect();
-        assert_eq!(counts, [(Refusal::Evicted, 2_001), (Refusal::Idle, 1)]);
+        assert_eq!(counts, [(Refusal::Evicted, 2_002), (Refusal::Idle, 1)]);
         assert_eq!(refusals.counts().count(), Refusal::ALL.len(), "those that never came up are among them");
     }
 }

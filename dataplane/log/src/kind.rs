@@ -9,7 +9,7 @@ pub enum Kind {
     Door,
     /// An address got into a list or left it.
     List,
-    /// An operator changed something.
+    /// An operator changed something, or has a source watched.
     Operator,
     /// A packet matched a rule that logs.
     Packet,

@@ -1,9 +1,9 @@
 //! The messages between the dataplane and the control process: one JSON value a line over a unix stream socket.
 //!
 //! The dataplane greets with [`Greeting`]; then every [`Request`] line is answered by one [`Response`] line, in order.
-//! The dataplane checks the peer's credentials before it greets. A peer that it turns away gets a greeting that says why,
-//! and the connection ends. A line longer than [`longest_line`] is answered with [`Response::Refused`], and the connection
-//! ends too. `docs/limits.md` has the other limits.
+//! The dataplane checks the peer's credentials before it greets. A peer that it turns away gets a greeting that says
+//! why, and the connection ends. A line longer than [`longest_line`] is answered with [`Response::Refused`], and the
+//! connection ends too. `docs/limits.md` has the other limits.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -29,8 +29,8 @@ pub const MAX_LINE: usize = 256 << 20;
 /// Longest line in bytes of a request that carries neither rules nor entries of lists.
 pub const MAX_SHORT_LINE: usize = 64 << 10;
 
-/// The longest line in bytes that a request may be, by its first bytes: [`MAX_LINE`] for rules and entries of lists, which
-/// begin with their tag, [`MAX_SHORT_LINE`] for all others.
+/// The longest line in bytes that a request may be, by its first bytes: [`MAX_LINE`] for rules and entries of lists,
+/// which begin with their tag, [`MAX_SHORT_LINE`] for all others.
 pub fn longest_line(begin: &[u8]) -> usize {
     let mut rest = begin;
     for token in [&b"{"[..], b"\"request\"", b":"] {
@@ -88,12 +88,12 @@ pub enum Request {
         /// Where they came from, for people: a file name.
         source: String,
     },
-    /// Read the configuration file again, and take over its doors and its `[policy]` as [`Request::Apply`] does with rules.
-    /// Answered by [`Response::Reloaded`], or else as that.
+    /// Read the configuration file again, and take over its doors and its `[policy]` as [`Request::Apply`] does with
+    /// rules. Answered by [`Response::Reloaded`], or else as that.
     Reload,
-    /// Put entries in lists, all or none. What the rules hold for good already stays as it is, and so does what is to get
-    /// a timeout and is in for good already. Answered by [`Response::Added`], or [`Response::Refused`] if a single entry
-    /// was to get a timeout and cannot.
+    /// Put entries in lists, all or none. What the rules hold for good already stays as it is, and so does what is to
+    /// get a timeout and is in for good already. Answered by [`Response::Added`], or [`Response::Refused`] if a single
+    /// entry was to get a timeout and cannot.
     ListAdd {
         /// The entries.
         entries: Vec<NewEntry>,
@@ -299,8 +299,8 @@ words! {
 }
 
 /// Frames counted at one interface. Frames that arrive are `rx_packets`; of these the XDP program saw `arrived`, and
-/// `past_program` got past it; of those that it saw, `no_socket` and `tails` were dropped, and the others are received by a worker
-/// or counted among the losses at its ring.
+/// `past_program` got past it; of those that it saw, `no_socket` and `tails` were dropped, and the others are received
+/// by a worker or counted among the losses at its ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceCounters {
     /// Frames that the XDP program saw, since start.

@@ -124,13 +124,16 @@ impl Manager {
             worker.waker.wake();
         }
         let patience = Instant::now() + APPLY_PATIENCE;
-        while self.oldest_generation() < number && Instant::now() < patience {
+        let mut oldest = self.oldest_generation();
+        while oldest < number && Instant::now() < patience {
             thread::sleep(Duration::from_millis(1));
+            oldest = self.oldest_generation();
         }
-        // What the replaced rules logged is said while it is known what they were.
+        // What the replaced rules logged is said while it is known what they were. A worker that leaves them only now may
+        // log in between: they are settled later.
         self.log_events(self.shared.clock.now());
-        self.book.settle(self.oldest_generation());
-        if self.oldest_generation() < number {
+        self.book.settle(oldest);
+        if oldest < number {
             return Err(Problem::Ours(format!(
                 "generation {number} is in place, but a worker hangs and has not taken it: see `knockctl show workers`"
             )));

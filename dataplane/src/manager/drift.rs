@@ -25,14 +25,43 @@ const LINGER: Duration = Duration::from_secs(10);
 /// A watcher that has published nothing for this long waits for the kernel.
 const SILENT: Duration = Duration::from_secs(10);
 
+/// What a look adds to the silence at most. The manager looks every 100 ms; if it did not, the watcher may have been
+/// paused as well.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The findings of the watcher, and what was reported of them.
 pub(crate) struct DriftState {
     findings: Arc<ArcSwap<Findings>>,
+    silence: Silence,
     /// Requirements that are not met, by side, as they were reported last.
     reported: [Vec<Drift>; 2],
     mtu: [u32; 2],
     no_socket: [Growth; 2],
     past_program: [Growth; 2],
+}
+
+/// For how long the watcher has published nothing.
+///
+/// It is measured from the manager's own looks, as with a worker's heartbeat: after a pause of the whole process
+/// (SIGSTOP, a suspended virtual machine) the last check is old, though the kernel answers.
+#[derive(Debug, Default)]
+struct Silence {
+    looked: Time,
+    /// The last check, as of that look; `None` before the first.
+    checked: Option<Time>,
+    silent: Duration,
+}
+
+impl Silence {
+    /// Looks at the time of the last check.
+    fn look(&mut self, checked: Time, now: Time) -> Duration {
+        self.silent = match self.checked == Some(checked) {
+            true => self.silent + now.since(self.looked).min(PAUSE),
+            false => Duration::ZERO,
+        };
+        (self.looked, self.checked) = (now, Some(checked));
+        self.silent
+    }
 }
 
 /// A counter that should not grow, and the time at which it last did.
@@ -43,9 +72,12 @@ struct Growth {
 }
 
 impl Growth {
-    /// Notes the current value. Returns whether the counter has grown lately; the first value is the baseline.
-    fn is_growing(&mut self, count: u64, now: Time) -> bool {
-        if self.last.replace(count).is_some_and(|last| count > last) {
+    /// Notes the current value, if it could be read. Returns whether the counter has grown lately; the first value is the
+    /// baseline.
+    fn is_growing(&mut self, count: Option<u64>, now: Time) -> bool {
+        if let Some(count) = count
+            && self.last.replace(count).is_some_and(|last| count > last)
+        {
             self.grew = Some(now);
         }
         self.grew.is_some_and(|grew| now.since(grew) < LINGER)
@@ -57,6 +89,7 @@ impl DriftState {
         let mtu = findings.load().mtu;
         DriftState {
             findings,
+            silence: Silence::default(),
             reported: Default::default(),
             mtu,
             no_socket: Default::default(),
@@ -91,10 +124,11 @@ impl Manager {
         if let Some(end) = &findings.end {
             bail!("{end}");
         }
+        let silent = self.drift.silence.look(findings.at, now);
         for side in Side::ALL {
             let mut drift = findings.drift[side.index()].clone();
             drift.extend(self.unserved(side, now));
-            drift.extend(silence(self.ports[side.index()].device.name(), now.since(findings.at)));
+            drift.extend(silence(self.ports[side.index()].device.name(), silent));
             log_changes(side, &self.drift.reported[side.index()], &drift);
             self.drift.reported[side.index()] = drift;
         }
@@ -105,16 +139,18 @@ impl Manager {
     /// The problems of frames that arrived lately and that no worker received.
     fn unserved(&mut self, side: Side, now: Time) -> Vec<Drift> {
         let name = self.ports[side.index()].device.name().to_owned();
-        let counters = self.interface_counters(side);
+        let counts = self.programs[side.index()].counts().ok();
+        let no_socket = counts.map(|cores| cores.iter().map(|core| core.unbound).sum());
+        let past_program = self.past_program(side);
         let mut drift = Vec::new();
-        if self.drift.no_socket[side.index()].is_growing(counters.no_socket, now) {
+        if self.drift.no_socket[side.index()].is_growing(no_socket, now) {
             let problem = format!(
                 "frames arrive on queues of {name} that no worker serves, and are dropped; compare `ethtool -l {name}` with \
                  the queues in `knockctl show status`, or start the dataplane again"
             );
             drift.push(unmet(DriftKind::NoSocket, problem));
         }
-        if self.drift.past_program[side.index()].is_growing(counters.past_program.unwrap_or_default(), now) {
+        if self.drift.past_program[side.index()].is_growing(past_program, now) {
             let problem = format!(
                 "frames get past the XDP program on {name}, and are dropped: its driver does not run the program on all \
                  queues; compare `ethtool -l {name}` with the queues in `knockctl show status`, or start the dataplane again"
@@ -143,7 +179,7 @@ impl Manager {
     /// Counters of an interface: of the programs as they are now, of the driver as of the last check.
     pub(super) fn interface_counters(&mut self, side: Side) -> InterfaceCounters {
         let cores = self.programs[side.index()].counts().unwrap_or_default();
-        let past_program = self.ingress[side.index()].as_mut().and_then(|ingress| ingress.count().ok());
+        let past_program = self.past_program(side);
         let driver = self.drift.findings.load().counters[side.index()];
         InterfaceCounters {
             arrived: cores.iter().map(|core| core.seen).sum(),
@@ -158,6 +194,11 @@ impl Manager {
             tx_dropped: driver.tx_dropped,
             rx_missed: driver.rx_missed,
         }
+    }
+
+    /// Frames that got past the XDP program; `None` if the kernel cannot tell.
+    fn past_program(&mut self, side: Side) -> Option<u64> {
+        self.ingress[side.index()].as_mut().and_then(|ingress| ingress.count().ok())
     }
 }
 
@@ -204,12 +245,37 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_of_the_whole_process_is_no_silence_of_the_kernel() {
+        let at = |millis: u64| Time::from_nanos((3_600_000 + millis) * 1_000_000);
+        let mut silence = Silence::default();
+        assert_eq!(silence.look(at(0), at(500)), Duration::ZERO, "however old the first one is");
+        assert_eq!(silence.look(at(0), at(600)), Duration::from_millis(100));
+        // The manager runs again before the watcher does.
+        assert!(silence.look(at(0), at(60_000)) < SILENT);
+        assert_eq!(silence.look(at(60_050), at(60_100)), Duration::ZERO);
+        // A watcher that waited before the pause still does.
+        let waits = (60_200..=70_200).step_by(100).map(|millis| silence.look(at(60_050), at(millis))).last();
+        assert!(waits > Some(SILENT), "{waits:?}");
+        assert!(silence.look(at(60_050), at(130_000)) > SILENT);
+    }
+
+    #[test]
     fn a_counter_is_growing_until_a_while_after_it_last_grew() {
         let at = |seconds: u64| Time::from_nanos(seconds * 1_000_000_000);
         let mut growth = Growth::default();
-        assert!(!growth.is_growing(5, at(1)), "counted while the filter started");
-        assert!(!growth.is_growing(5, at(2)));
-        assert!(growth.is_growing(6, at(3)) && growth.is_growing(6, at(12)));
-        assert!(!growth.is_growing(6, at(13)));
+        assert!(!growth.is_growing(Some(5), at(1)), "counted while the filter started");
+        assert!(!growth.is_growing(Some(5), at(2)));
+        assert!(growth.is_growing(Some(6), at(3)) && growth.is_growing(Some(6), at(12)));
+        assert!(!growth.is_growing(Some(6), at(13)));
+    }
+
+    #[test]
+    fn a_counter_that_cannot_be_read_for_a_while_has_not_grown() {
+        let at = |seconds: u64| Time::from_nanos(seconds * 1_000_000_000);
+        let mut growth = Growth::default();
+        for (second, count) in [None, Some(5), None, Some(5)].into_iter().enumerate() {
+            assert!(!growth.is_growing(count, at(second as u64)), "{second}");
+        }
+        assert!(growth.is_growing(Some(6), at(4)) && growth.is_growing(None, at(5)));
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use knockplane_limits::refusal::Refusals;
@@ -13,6 +14,10 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Uid, geteuid};
 
 use crate::holder::{self, Deadline};
+
+/// What is waited before a socket that answered is tried again: its process is more likely to live than to exit, and each
+/// try is a connection to it.
+const ANSWERED: Duration = Duration::from_millis(20);
 
 /// A unix socket that root, our own user and the configured users may talk to. Its file goes with it.
 pub(crate) struct Listener {
@@ -98,9 +103,9 @@ fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
             bail!("{shown} is in the way and no socket: remove it, or set another `socket`");
         }
         // Without waiting: a process that is stopped, or whose queue is full, would keep this one for ever.
-        let holder = match UnixStream::connect(path) {
-            Ok(stream) => socket_peercred(&stream).ok().map(|peer| peer.pid.as_raw_pid()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        let (holder, pause) = match UnixStream::connect(path) {
+            Ok(stream) => (socket_peercred(&stream).ok().map(|peer| peer.pid.as_raw_pid()), ANSWERED),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (None, holder::RETRY),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 return fs::remove_file(path).with_context(|| format!("cannot replace {shown}"));
             }
@@ -109,7 +114,7 @@ fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
                 return Err(error).with_context(|| format!("cannot tell whether somebody listens on {shown}"));
             }
         };
-        if !deadline.wait() {
+        if !deadline.wait_for(pause) {
             let holder = holder.map_or_else(String::new, |pid| format!(" ({})", holder::describe(Some(pid))));
             bail!("another dataplane answers on {shown}{holder}: stop it first, or set another `socket`");
         }
@@ -120,7 +125,6 @@ fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
 mod tests {
     use std::os::unix::net::{UnixDatagram, UnixListener as StdUnixListener};
     use std::thread;
-    use std::time::Duration;
 
     use super::*;
 

@@ -2,8 +2,8 @@
 //!
 //! One mio loop over the control socket, its connections and the signals. Every tick: the lists are swept of what
 //! expired, events of the workers are logged, replaced generations are folded into the book, hung workers, links that
-//! went down and interfaces that are no longer as they must be are said once. SIGHUP has it read the configuration again. When it ends, it stops the workers and waits
-//! for them.
+//! went down and interfaces that are no longer as they must be are said once. SIGHUP has it read the configuration
+//! again. When it ends, it stops the workers and waits for them.
 
 mod adding;
 mod answer;
@@ -174,9 +174,11 @@ impl Manager {
         let budget = (lists.capacity() + SWEEP_MARGIN) / ticks_in_half_a_second;
         lists.sweep_telling(budget, now, |gone| _ = self.shared.events.push(Event::Gone(gone)));
         self.expire_held(now);
+        // Before the events: of a generation that a worker leaves only now, some may come behind them.
+        let oldest = self.oldest_generation();
         self.log_events(now);
         // Behind the events: those of a generation that is left for good are counted by its rules.
-        self.book.settle(self.oldest_generation());
+        self.book.settle(oldest);
         self.watch_workers(now);
         self.watch_cores();
         self.watch_links();

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::net::IpAddr;
 
 use knockplane_engine::history::{History, LastPacket, Record, Records, Refusal};
+use knockplane_log::target;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::source::{DoorFailure, SourceDrop, SourceDrops, SourceFailure, SourcePacket, SourceWatch};
 
@@ -28,7 +29,8 @@ impl Watch {
         for worker in workers {
             worker.history.watch(self.id, source, until);
         }
-        tracing::info!(%source, seconds = until.since(now).as_secs(), "watched by request");
+        let seconds = until.since(now).as_secs();
+        tracing::info!(target: target!("operator"), %source, seconds, "watched by request");
     }
 }
 

@@ -145,6 +145,9 @@ fn an_established_connection_survives_the_closing_unless_it_is_cut() {
         assert_eq!(evaluator.outside(&data, at(4)).verdict, Verdict::Forward);
         let kept = if cut { Verdict::Drop } else { Verdict::Forward };
         assert_eq!(evaluator.outside(&data, at(11_000)).verdict, kept, "cut: {cut}");
+        // Its client begins it anew.
+        let again = tcp(client, server, "S", (900, 0), b"");
+        assert_eq!(evaluator.outside(&again, at(11_000)).verdict, kept, "cut: {cut}");
         let answer = evaluator.inside(&tcp(server, client, "A", (2, 3), b"a"), at(11_000));
         assert_eq!((answer.verdict, answer.reason), (kept, Reason::Rule));
         assert_eq!(
