@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use knockplane_limits::refusal::Refusals;
 use mio::net::{UnixListener, UnixStream};
-use rustix::net::sockopt::socket_peercred;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::process::{Uid, geteuid};
 
 use crate::holder::{self, Deadline};
@@ -34,6 +35,7 @@ pub(super) struct Caller {
     pub(super) stream: UnixStream,
     /// The peer's effective user id when it connected (unix(7), SO_PEERCRED).
     pub(super) uid: Uid,
+    /// 0 if the process is outside this PID namespace.
     pub(super) pid: i32,
     pub(super) allowed: bool,
     /// Root and the dataplane's own user have connections reserved.
@@ -71,13 +73,14 @@ impl Listener {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
         };
-        let peer = socket_peercred(&stream)?;
+        let peer = getsockopt(&stream, PeerCredentials)?;
+        let uid = Uid::from_raw(peer.uid());
         Ok(Some(Caller {
             stream,
-            uid: peer.uid,
-            pid: peer.pid.as_raw_nonzero().get(),
-            allowed: self.uids.contains(&peer.uid),
-            privileged: peer.uid == Uid::ROOT || peer.uid == geteuid(),
+            uid,
+            pid: peer.pid(),
+            allowed: self.uids.contains(&uid),
+            privileged: uid == Uid::ROOT || uid == geteuid(),
         }))
     }
 }
@@ -104,7 +107,11 @@ fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
         }
         // Without waiting: a process that is stopped, or whose queue is full, would keep this one for ever.
         let (holder, pause) = match UnixStream::connect(path) {
-            Ok(stream) => (socket_peercred(&stream).ok().map(|peer| peer.pid.as_raw_pid()), ANSWERED),
+            Ok(stream) => {
+                // 0 is a process outside this PID namespace.
+                let holder = getsockopt(&stream, PeerCredentials).ok().map(|peer| peer.pid()).filter(|pid| *pid != 0);
+                (holder, ANSWERED)
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => (None, holder::RETRY),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 return fs::remove_file(path).with_context(|| format!("cannot replace {shown}"));

@@ -217,7 +217,9 @@ impl Manager {
             }
         }
         let before = std::mem::replace(&mut self.arrived, arrived);
-        let new = |core: usize| self.arrived.get(core).zip(before.get(core)).map_or(0, |(now, before)| now - before);
+        let new = |core: usize| {
+            self.arrived.get(core).zip(before.get(core)).map_or(0, |(now, before)| now.saturating_sub(*before))
+        };
         let total: u64 = (0..self.arrived.len()).map(new).sum();
         if total < FEW_FRAMES {
             return;
