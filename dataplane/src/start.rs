@@ -173,7 +173,6 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         }
     }
     say_buffers(&ring_settings.buffers, [devices[0].driver(), devices[1].driver()]);
-    let ingress = [drop_behind(&devices[0])?, drop_behind(&devices[1])?];
     let clock = Clock::start();
     let generation = Arc::new(Generation::new(1, clock.now(), source, table, queues as usize));
     let links = [devices[0].is_up()?, devices[1].is_up()?].map(AtomicBool::new);
@@ -205,7 +204,9 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
             Worker::new(queue as usize, rings, Arc::clone(&shared), Arc::clone(&counters), mtu, idle, queues > 1);
         workers.push(spawn(queue, worker, counters, own_core, core)?);
     }
-    // Frames are forwarded by now. Memory was checked for, and is taken before anything else can take it.
+    // Frames are forwarded by now. Each of these takes a grace period of RCU, which a restart need not wait for.
+    let ingress = [drop_behind(&devices[0])?, drop_behind(&devices[1])?];
+    // Memory was checked for, and is taken before anything else can take it.
     shared.state.lists.populate();
     let held = entries.into_held()?;
     let ids = [programs[0].id()?, programs[1].id()?];
