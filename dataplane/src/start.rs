@@ -1,6 +1,7 @@
-//! Putting the dataplane together, in an order in which every failure leaves nothing behind: first rules and state, and
-//! beside them what touches no interface; then the interfaces, which are checked before anything is changed; then
-//! programs, which drop everything; then rings and workers.
+//! Putting the dataplane together, in an order in which a failure leaves nothing behind but offloads that are off: first
+//! rules and state, and beside them what touches no interface; then the interfaces, which are checked before anything is
+//! changed; then programs, which drop everything; then rings and workers; and once frames are forwarded, what drops behind
+//! the programs, the lists' memory and the watcher.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64};
