@@ -21,7 +21,7 @@ use crate::word::words;
 pub mod source;
 
 /// Version of these messages. Both sides refuse another one.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Longest line in bytes: two million entries of lists, each with a comment.
 pub const MAX_LINE: usize = 256 << 20;
