@@ -199,7 +199,9 @@ impl Menus {
         if *written == self.well_spelt {
             return None;
         }
-        let is_known = known::standing(written) != Standing::Unknown;
+        // In lower case, too: what is written so is not nearly another one.
+        let is_known =
+            matches!(place_of_lower(path), Place::Other(lower) if known::standing(&lower) != Standing::Unknown);
         let found = if is_known { None } else { nearly_understood(path, written) };
         if found.is_none() {
             self.well_spelt.clone_from(written);
@@ -294,6 +296,11 @@ fn place_of(path: &[String]) -> Place {
         None if path.is_empty() => Place::Root,
         None => Place::Other(format!("/{}", path.join(" "))),
     }
+}
+
+/// As above, for a path that was perhaps written in capitals.
+fn place_of_lower(path: &[String]) -> Place {
+    place_of(&path.iter().map(|segment| segment.to_ascii_lowercase()).collect::<Path>())
 }
 
 fn is_understood(path: &[String]) -> bool {

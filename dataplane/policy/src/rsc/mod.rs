@@ -464,8 +464,9 @@ impl<'a> Reader<'a> {
                 Standing::Unknown => format!("RouterOS has no menu `{}`", show(path.as_bytes())),
             };
             let meant = known::meant(&path).filter(|_| standing == Standing::Unknown);
+            let meant = meant.map(|meant| format!("/{meant}")).filter(|meant| may_have(meant));
             let help = match meant {
-                Some(meant) => format!("did you mean `/{meant}`?"),
+                Some(meant) => format!("did you mean `{meant}`?"),
                 None => "put the menu before it, for rules `/ip firewall filter`".to_owned(),
             };
             self.problems.add(span, Complaint::new(what).expected("a menu that has such commands").help(help));
@@ -577,6 +578,11 @@ const CHANGES_NOTHING: &[&str] = &["export", "find", "print", "reset-counters", 
 /// Properties that only rules have, of the firewall's menus that are read.
 fn is_of_rules(name: &[u8]) -> bool {
     matches!(name, b"chain" | b"action" | b"jump-target")
+}
+
+/// Whether people write rules or entries of lists for this menu.
+fn may_have(path: &str) -> bool {
+    Menu::all().any(|menu| menu.path() == path) || ["nat", "mangle"].iter().any(|name| path.ends_with(name))
 }
 
 /// Whether a command looks like one of the firewall's menus.
