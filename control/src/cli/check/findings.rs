@@ -80,7 +80,7 @@ impl Findings {
             Err(other) => return self.errors.push(other.to_string()),
         };
         for problem in problems {
-            if let Problem::HostName { line, .. } = problem {
+            if let Problem::DoorsList { line, .. } | Problem::TooManyNames { line, .. } = problem {
                 let sentence = problem.to_string();
                 let sentence = sentence.split_once(": ").map_or(&*sentence, |(_, sentence)| sentence);
                 let finding = Finding::new(Severity::Error, REFUSED, places.entry(line), printable(sentence));
