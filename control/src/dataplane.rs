@@ -174,7 +174,7 @@ impl Dataplane {
     /// Everything it counts.
     pub async fn metrics(&self) -> Result<Metrics, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
-            Response::Metrics(metrics) => Ok(metrics),
+            Response::Metrics(metrics) => Ok(*metrics),
             other => Err(self.unexpected(&other)),
         }
     }

@@ -21,7 +21,7 @@ use crate::word::words;
 pub mod source;
 
 /// Version of these messages. Both sides refuse another one.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Longest line in bytes: two million entries of lists, each with a comment.
 pub const MAX_LINE: usize = 256 << 20;
@@ -131,7 +131,7 @@ pub enum Response {
     /// To [`Request::Source`].
     Source(Box<source::Source>),
     /// To [`Request::Metrics`].
-    Metrics(Metrics),
+    Metrics(Box<Metrics>),
     /// To [`Request::Apply`].
     Applied {
         /// The generation that runs now.

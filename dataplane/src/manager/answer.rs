@@ -51,7 +51,7 @@ impl Manager {
             Request::Lists(query) => Response::Lists(self.lists(&query)),
             Request::Doors { door, limit } => Response::Doors(self.doors(door.as_deref(), limit)),
             Request::Source(query) => or_problem(self.source(&query).map(|source| Response::Source(Box::new(source)))),
-            Request::Metrics => Response::Metrics(self.metrics()),
+            Request::Metrics => Response::Metrics(Box::new(self.metrics())),
             Request::Apply { rules, source } => {
                 let applied = self.apply(*rules, source);
                 self.applied(applied.map(|generation| Response::Applied { generation }))
