@@ -19,7 +19,7 @@ use super::output::complain;
 use super::table::{count, printable};
 use super::{Failed, as_json, change, decode, raw};
 use crate::Exit;
-use crate::api::messages::{Applied, Apply};
+use crate::api::messages::{Applied, Apply, Unresolved};
 
 /// How many ways in are named that would be gone.
 const MOST_NAMED: usize = 5;
@@ -40,10 +40,10 @@ pub(super) struct Command {
 pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Result<String, Failed> {
     let Command { file, allow_invalid, force } = command;
     // What cannot be read is told without asking anybody; the rest depends on the settings that the rules will have.
-    let text = check::read(file, json)?;
+    let source = check::read(file, json)?;
     let status: Status = decode(&client.get("/api/v1/status").await?)?;
     let how = How { settings: &status.settings, allow_invalid: *allow_invalid, lints: true };
-    let rules = text.rules(&how, json)?;
+    let rules = source.rules(&how, json)?;
     if !force {
         let running: Rules = decode(&client.get("/api/v1/rules").await?)?;
         if let Some(loss) = loss(&running, &rules, &status.settings) {
@@ -51,8 +51,8 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
         }
     }
     let source = match std::path::absolute(file) {
-        Ok(path) if !text.is_standard_input() => path.display().to_string(),
-        _ => text.name().to_owned(),
+        Ok(path) if !source.is_standard_input() => path.display().to_string(),
+        _ => source.name().to_owned(),
     };
     let body = as_json(&Apply { source, text: None, rules: Some(rules) })?;
     let answer = change(client, "/api/v1/apply", Some(body)).await?;
@@ -60,7 +60,13 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
         return raw(&answer);
     }
     let applied: Applied = decode(&answer)?;
-    Ok(format!("generation {} runs, {}\n", applied.generation, count(applied.rules, "rule")))
+    let mut text = format!("generation {} runs, {}\n", applied.generation, count(applied.rules, "rule"));
+    for Unresolved { name, reason } in &applied.unresolved {
+        let (name, reason) = (printable(&name.name), printable(reason));
+        text +=
+            &format!("warning: `{name}` cannot be resolved ({reason}): its lists go by its last addresses, if any\n");
+    }
+    Ok(text)
 }
 
 /// What an apply would take away that somebody must confirm; none if that is nothing.
@@ -153,7 +159,7 @@ mod tests {
             "add chain=input in-interface=inside\nadd chain=input action=drop\n",
             "add chain=input action=drop\nadd chain=input protocol=tcp dst-port=22\n",
             "add chain=output action=accept\nadd chain=inptu action=accept\n",
-            "add chain=input protocol=udp tcp-flags=syn\nadd chain=input action=drop\n",
+            "add chain=input protocol=tcp tcp-flags=syn,!syn\nadd chain=input action=drop\n",
         ] {
             assert!(loss(after).unwrap().starts_with("these rules let nobody in; "), "{after}");
         }

@@ -54,7 +54,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
-use knockplane_policy::wire::{Reloaded, Status};
+use knockplane_policy::wire::Reloaded;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;

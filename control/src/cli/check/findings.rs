@@ -42,7 +42,7 @@ pub(super) struct Findings {
     pub(super) interfaces: Option<String>,
     /// Some lint is more than what the configuration itself says.
     #[serde(skip)]
-    denied_lints: bool,
+    pub(super) denied_lints: bool,
 }
 
 impl Findings {
@@ -119,11 +119,6 @@ impl Findings {
             let span = places.line(it.line, &it.matcher);
             self.refused.push(Finding::new(Severity::Error, UNMAPPED, span, message).remedy(remedy));
         }
-    }
-
-    /// Whether there are lints that `--deny-lints` counts.
-    pub(super) const fn has_denied_lints(&self) -> bool {
-        self.denied_lints
     }
 
     /// All that has a place, in the file's order.

@@ -86,7 +86,7 @@ pub(super) fn run(check: &Check, json: bool) -> Result<String, Failed> {
         let judgement = match Source::open(file) {
             Ok(source) => {
                 let mut judgement = source.judge(&how).0;
-                judgement.valid &= !check.deny_lints || !judgement.findings.has_denied_lints();
+                judgement.valid &= !check.deny_lints || !judgement.findings.denied_lints;
                 if !json {
                     complain(judgement.report(&source.text, color()));
                 }

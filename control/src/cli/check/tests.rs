@@ -74,7 +74,7 @@ fn doors_are_told_without_a_place_and_rules_must_not_fill_their_lists() {
     let door = r#"{"name":"ssh","knock":["tcp/7000"],"opens":["tcp/22"]}"#;
     let settings = Settings { doors: vec![serde_json::from_str(door).unwrap()], ..Settings::default() };
     let good =
-        "/ip firewall filter\nadd chain=input action=accept src-address-list=door-ssh\nadd chain=input action=drop\n";
+        "/ip firewall filter\nadd chain=input protocol=icmp action=accept src-address-list=door-ssh\nadd chain=input action=drop\n";
     let (text, valid) = told(good, &settings, false);
     let lint =
         "warning[K014]: the knock of door `ssh` takes at most 65,535 guesses of somebody who tries them all\n  help: ";
@@ -231,7 +231,7 @@ fn a_configuration_that_is_pasted_as_printed_answers_nothing() {
         add chain=input connection-state=established,related action=accept\n\
         add chain=input in-interface=zerotier1 action=accept comment=\"office\"\n\
         add chain=input in-interface-list=!LAN action=drop\n\
-        add chain=input in-interface=\"a \\\"b\\\", # c\" action=accept\n\
+        add chain=input in-interface=\"a \\\"b\\\" # c\" action=accept\n\
         add chain=input in-interface=all-ppp protocol=tcp dst-port=22 action=accept\n\
         add chain=input in-interface=all-ethernet protocol=icmp action=accept\n\
         add chain=input action=drop\n";
@@ -244,7 +244,7 @@ fn a_configuration_that_is_pasted_as_printed_answers_nothing() {
     let settings = super::super::sources::settings_of(Some(config.path())).unwrap();
     assert_eq!(settings, Settings::default(), "{section}");
 
-    let answered = section.replace("elsewhere = []", "elsewhere = [\"zerotier1\", \"LAN\", \"a \\\"b\\\", # c\"]");
+    let answered = section.replace("elsewhere = []", "elsewhere = [\"zerotier1\", \"LAN\", \"a \\\"b\\\" # c\"]");
     let config = file(answered);
     let config = config.path().to_str().unwrap();
     let lints = json(&["--config", config, "--deny-lints"], text);
