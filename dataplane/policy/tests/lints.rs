@@ -428,7 +428,6 @@ add chain=input action=drop
              stalls at the first download over such a link (PPPoE, tunnels, VPNs). `related` is what belongs to a connection \
              in this way.",
             "/ip firewall filter
-add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
     address-list=secured address-list-timeout=10m
 add chain=input src-address-list=secured action=accept

@@ -73,8 +73,7 @@ fn a_valid_file_is_summed_up() {
 fn doors_are_told_without_a_place_and_rules_must_not_fill_their_lists() {
     let door = r#"{"name":"ssh","knock":["tcp/7000"],"opens":["tcp/22"]}"#;
     let settings = Settings { doors: vec![serde_json::from_str(door).unwrap()], ..Settings::default() };
-    let good =
-        "/ip firewall filter\nadd chain=input protocol=icmp action=accept src-address-list=door-ssh\nadd chain=input action=drop\n";
+    let good = "/ip firewall filter\nadd chain=input protocol=icmp action=accept src-address-list=door-ssh\nadd chain=input action=drop\n";
     let (text, valid) = told(good, &settings, false);
     let lint =
         "warning[K014]: the knock of door `ssh` takes at most 65,535 guesses of somebody who tries them all\n  help: ";
