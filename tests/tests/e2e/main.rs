@@ -10,6 +10,7 @@
 //! | `answers.rs`   | what rules do besides letting pass and dropping: answers, tarpits, connections, the log |
 //! | `forged.rs`    | what forged segments do to sessions of others: nothing |
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
+//! | `mtu.rs`       | path MTU discovery through the filter |
 //! | `frames.rs`    | what passes without a rule: ARP, neighbour discovery, router advertisements |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
 //! | `log.rs`       | the log: what cannot be written costs lines and nothing else, and no kind displaces another |
@@ -35,6 +36,7 @@ mod judge;
 mod knocks;
 mod limits;
 mod log;
+mod mtu;
 mod names;
 mod nonsense;
 mod operator;
