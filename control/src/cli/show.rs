@@ -11,7 +11,7 @@ use knockplane_policy::word::Word as _;
 
 use super::Failed;
 use super::table::Align::{Left, Right};
-use super::table::{Columns, count, grouped, printable};
+use super::table::{Columns, count, grouped, printable, wrapped};
 use crate::Exit;
 use crate::api::messages::{Overview, Workers};
 
@@ -277,11 +277,17 @@ fn interface_table(interfaces: &[Interface]) -> String {
     table.text() + &copy_reasons(interfaces)
 }
 
-/// Why frames are copied, once if it is the same for both interfaces.
+/// Why frames are copied, and what that or generic XDP costs, once if it is the same for both interfaces.
 fn copy_reasons(interfaces: &[Interface]) -> String {
-    let mut reasons: Vec<&str> = interfaces.iter().filter_map(|interface| interface.copy_reason.as_deref()).collect();
-    reasons.dedup();
-    reasons.into_iter().map(|reason| format!("copied: {}\n", printable(reason))).collect()
+    let parts: [(&str, fn(&Interface) -> Option<&str>); 2] =
+        [("copied", |interface| interface.copy_reason.as_deref()), ("cost", |interface| interface.cost.as_deref())];
+    let told = parts.into_iter().map(|(title, part)| {
+        let mut texts: Vec<&str> = interfaces.iter().filter_map(part).collect();
+        texts.dedup();
+        let lines = texts.into_iter().map(|text| wrapped(&format!("{title}: {}", printable(text)), "  "));
+        lines.map(|line| line.trim_end().to_owned() + "\n").collect::<String>()
+    });
+    told.collect()
 }
 
 #[cfg(test)]
@@ -368,6 +374,7 @@ mod tests {
                 "outside  kp-out     up    igb     native  no              2  1500",
                 "inside   kp-in      up    igb     native  no              2  1500",
                 "copied: zero-copy is off in the configuration",
+                "cost: copy mode: the kernel copies every frame",
                 "",
                 "SIDE       ARRIVED  NO SOCKET  TAILS  PAST XDP  RX DROP  RX ERRORS  RX MISSED  TX DROP  TX ERRORS",
                 "outside  1 234 603          6     11         3        9          0          0        2          0",

@@ -21,7 +21,7 @@ use crate::word::words;
 pub mod source;
 
 /// Version of these messages. Both sides refuse another one.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Longest line in bytes: two million entries of lists, each with a comment.
 pub const MAX_LINE: usize = 256 << 20;
@@ -229,6 +229,9 @@ pub struct Interface {
     /// Why frames are copied, if they are.
     #[serde(default)]
     pub copy_reason: Option<String>,
+    /// What the mode costs, compared with native XDP and zero-copy; none if it is both.
+    #[serde(default)]
+    pub cost: Option<String>,
     /// Receive queues, all of them bound.
     pub queues: u32,
     /// MTU in bytes.
@@ -287,8 +290,10 @@ words! {
         Master = "master",
         /// The host routes what arrives on it, or on a device on it.
         Forwarding = "forwarding",
-        /// It has an address that it did not have at start.
+        /// The host has an address on it, or on a device on it.
         Address = "address",
+        /// The host's default route goes out by it, or by a device on it.
+        DefaultRoute = "default-route",
         /// Frames arrive on a queue without a socket.
         NoSocket = "no-socket",
         /// Frames get past the XDP program.
