@@ -12,7 +12,7 @@ fn dataplane() -> Command {
         echo 0 > /proc/sys/net/ipv4/ip_forward
         echo 0 > /proc/sys/net/ipv6/conf/all/forwarding
         for name in a b; do
-            ip link add $name type veth peer $name-peer
+            ip link add name $name type veth peer name $name-peer
             ip link set $name up
             ip link set $name-peer up
         done
@@ -251,4 +251,10 @@ fn a_host_that_is_not_ready_is_no_fault_of_the_configuration() {
         assert!(told.matches("os error").count() <= 1, "{told}");
     }
     assert!(!folder.path().join("s").exists(), "a check makes nothing");
+}
+
+#[test]
+fn the_service_is_not_restarted_for_what_no_restart_mends() {
+    let unit = include_str!("../../configs/systemd/knockplane-dataplane.service");
+    assert!(unit.contains("\nRestart=always\n") && unit.contains("\nRestartPreventExitStatus=2 3\n"), "{unit}");
 }

@@ -117,8 +117,8 @@ fn called(interface: &str, device: &str) -> String {
 
 /// The addresses and the default route that the host has on the interface. The filter takes every frame that arrives there.
 fn host_uses(interface: &str, stack: &[Stacked], reader: &mut Reader) -> Result<Vec<Unmet>, Error> {
-    const ONE_NIC: &str = "if it is the host's only NIC, see configs/one-nic; if the host does not need it, set \
-                           dedicated = true, or";
+    const ONE_NIC: &str = "move it to another interface (a host with one NIC: see configs/one-nic), or set dedicated = true if \
+                           the host does not need it";
     let mut uses = Vec::new();
     let default_routes = reader.default_routes()?;
     for device in stack.iter().filter(|device| device.index != 0) {

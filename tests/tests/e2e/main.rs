@@ -12,6 +12,8 @@
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
 //! | `frames.rs`    | what passes without a rule: ARP, neighbour discovery, router advertisements |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
+//! | `doctor.rs`    | `knockctl doctor` and `--check`, which agree with a start |
+//! | `one_nic.rs`   | the arrangement of configs/one-nic |
 //! | `log.rs`       | the log: what cannot be written costs lines and nothing else, and no kind displaces another |
 //! | `drift.rs`     | what changes under a running filter: interfaces, their settings, the host's; every frame accounted for |
 //! | `restart.rs`   | restarts right after a kill, a second dataplane, state files that are damaged or cannot be written |
@@ -25,6 +27,7 @@
 
 mod answers;
 mod dice;
+mod doctor;
 mod doors;
 mod drift;
 mod end;
@@ -35,6 +38,7 @@ mod knocks;
 mod limits;
 mod log;
 mod nonsense;
+mod one_nic;
 mod operator;
 mod processes;
 mod restart;
