@@ -13,8 +13,8 @@ fn dataplane() -> Command {
         echo 0 > /proc/sys/net/ipv6/conf/all/forwarding
         for name in a b; do
             ip link add name $name type veth peer name $name-peer
-            ip link set $name up
-            ip link set $name-peer up
+            ip link set dev $name up
+            ip link set dev $name-peer up
         done
         exec \"$@\"";
     let mut command = Command::new("unshare");

@@ -34,7 +34,9 @@ impl StateDir {
         let cannot = || format!("cannot look at {shown}; `state-dir` in [dataplane] names it");
         match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Examined::Denied),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return can_be_made(&path),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return can_be_made(&path);
+            }
             link => link.with_context(cannot)?,
         };
         let directory = match openat(CWD, &path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {

@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use knockplane_tests::{FilterOptions, Topology, binary, run};
+use knockplane_tests::{Filter, FilterOptions, Topology, binary, run};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::scene::{CLIENT, QUICK, eventually, knock, listed, ping, with};
@@ -327,12 +327,15 @@ fn a_state_directory_that_cannot_be_written_is_no_fault_of_the_rules() {
 #[test]
 fn no_worker_is_reported_to_hang_at_a_start() {
     with(&two_ports(), |_, filter| {
-        for _ in 0..5 {
+        // The log is written beside the rest: a process that is killed may have lines that are not written yet.
+        let are_ready = |filter: &Filter<'_>, times: usize| filter.log().matches("ready: outside").count() == times;
+        eventually("the start is logged", || are_ready(filter, 1));
+        for restarts in 1..=5 {
             filter.dataplane.kill().expect("killed");
             filter.restart_dataplane().expect("started again");
+            eventually("the start is logged", || are_ready(filter, 1 + restarts));
         }
-        let log = filter.log();
-        assert!(log.matches("ready: outside").count() == 6 && !log.contains("hangs"), "{log}");
+        assert!(!filter.log().contains("hangs"), "{}", filter.log());
     });
 }
 
