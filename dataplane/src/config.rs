@@ -235,7 +235,7 @@ impl Config {
         Ok(config)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let at = |span: Option<Range<usize>>, message: String| ConfigError {
             file: path.to_owned(),
             place: span.map(|span| line_and_column(text, span.start)),

@@ -81,7 +81,10 @@ impl Host {
             let change = "give them to the container, or to the service (configs/systemd)";
             return finding.because(Level::Error, why).change(change);
         }
-        finding.because(Level::Unknown, "what needs them was not looked at").change("run this as root")
+        finding
+            .because(Level::Unknown, "what needs them was not looked at")
+            .change("run this as root")
+            .run("sudo knockctl doctor")
     }
 
     fn sockets(&self) -> Finding {
@@ -89,7 +92,10 @@ impl Host {
             Ok(()) => ok("xdp-sockets", "the kernel makes AF_XDP sockets"),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !self.is_root => {
                 let finding = ok("xdp-sockets", "this process may not make an AF_XDP socket");
-                finding.because(Level::Unknown, "it was not looked at").change("run this as root")
+                finding
+                    .because(Level::Unknown, "it was not looked at")
+                    .change("run this as root")
+                    .run("sudo knockctl doctor")
             }
             Err(error) => ok("xdp-sockets", format!("the kernel makes no AF_XDP socket: {error}"))
                 .because(Level::Error, "the filter receives frames by them")
@@ -114,7 +120,8 @@ impl Host {
         if !self.is_root {
             return finding
                 .because(Level::Unknown, format!("{why} to a dataplane with this limit"))
-                .change("run this as root");
+                .change("run this as root")
+                .run("sudo knockctl doctor");
         }
         finding
             .because(Level::Error, why)

@@ -128,7 +128,7 @@ pub(crate) fn program(side: Side, device: &Device, observed: &Observed, running:
         }
         None if !geteuid().is_root() || !fs::exists("/proc/1").unwrap_or(false) => {
             let found = format!("the XDP program {id} is attached to {name}; whose it is, this user cannot see");
-            ok(found).because(Level::Unknown, why).change("run this as root")
+            ok(found).because(Level::Unknown, why).change("run this as root").run("sudo knockctl doctor")
         }
         None => {
             let found = format!(

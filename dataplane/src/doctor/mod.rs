@@ -44,7 +44,7 @@ fn of_file(file: &Path, host: &host::Host) -> Vec<Finding> {
     if File::open(file).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
         let found = format!("{} cannot be read by this user", file.display());
         let finding = Finding { found, ..shown }.because(Level::Unknown, "nothing can be said of a start with it");
-        return vec![finding.change("run this as root")];
+        return vec![finding.change("run this as root").run("sudo knockctl doctor")];
     }
     let config = match Config::load(file) {
         Ok(config) => config,
@@ -121,11 +121,12 @@ impl Wire {
 
     /// What is as it should be, and what costs speed.
     fn facts(&self, config: &Config, early: &Early, host: &host::Host) -> Vec<Finding> {
-        let mut facts = self.programs(early);
+        let mut facts = Vec::new();
         for (side, device, observed) in self.each() {
             let features = self.at_start.as_ref().and_then(|at_start| at_start.features[side.index()]);
             let examined = Examined { config, side, device, observed, features };
             facts.extend(examined.findings());
+            facts.push(interface::program(side, device, observed, early.running));
             facts.extend(placement::findings(&examined));
         }
         facts.extend(self.both());
@@ -168,7 +169,8 @@ impl Wire {
         let finding = |found: String| Finding::ok(Scope::Wire, "program-load", found);
         if !host.may_load() {
             let finding = finding("the XDP program was not tried: this process may not load it".to_owned());
-            return Some(finding.because(Level::Unknown, "an old kernel may refuse it").change("run this as root"));
+            let finding = finding.because(Level::Unknown, "an old kernel may refuse it");
+            return Some(finding.change("run this as root").run("sudo knockctl doctor"));
         }
         raise_memlock_limit();
         let max_frame = headers::max_frame(observed.link.mtu as usize) as u32;
@@ -191,7 +193,10 @@ fn open(config: &Config, side: Side) -> Result<(Device, Observed), Finding> {
         Side::Outside => &config.outside,
         Side::Inside => &config.inside,
     };
-    let missing = |found: String| Finding::ok(scope(side), "interface", found).because(Level::Error, "");
+    let missing = |found: String| {
+        let finding = Finding::ok(scope(side), "interface", found);
+        finding.because(Level::Error, "the filter forwards between two interfaces").run("ip link")
+    };
     let device = Device::open(name).map_err(|error| missing(error.to_string()))?;
     let mut reader = Reader::open().map_err(|error| missing(error.to_string()))?;
     match Observed::read(&device, &mut reader) {

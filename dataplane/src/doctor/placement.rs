@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use knockplane_policy::doctor::{Finding, Level};
+use knockplane_ring::Rss;
 
 use super::interface::Examined;
 use crate::requirements::configured;
@@ -17,16 +18,16 @@ pub(crate) fn findings(examined: &Examined<'_>) -> Vec<Finding> {
     let all: BTreeSet<usize> =
         core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
     let interrupts = interrupts(examined.device.name());
-    vec![rss(examined), of_interrupts(examined, &interrupts, &workers, &all)]
+    vec![of_rss(examined, examined.device.rss()), of_interrupts(examined, &interrupts, &workers, &all)]
 }
 
 /// Packets of one source should arrive on one queue, and every queue should get its part.
-fn rss(examined: &Examined<'_>) -> Finding {
+fn of_rss(examined: &Examined<'_>, rss: Option<Rss>) -> Finding {
     let (name, queues) = (examined.device.name(), examined.observed.queues.rx);
     if queues == 1 {
         return examined.ok("rss", "one queue: there is nothing to spread");
     }
-    let Some(rss) = examined.device.rss() else {
+    let Some(rss) = rss else {
         return examined.ok("rss", "the driver does not tell how it spreads frames");
     };
     let used: BTreeSet<u32> = rss.indirection.iter().copied().filter(|queue| *queue < queues).collect();
@@ -123,7 +124,59 @@ fn of_interrupts(
 
 #[cfg(test)]
 mod tests {
+    use knockplane_policy::packet::Side;
+    use knockplane_ring::{Device, HashFields, Queues, Reader};
+
     use super::*;
+    use crate::config::Config;
+    use crate::requirements::Observed;
+
+    /// What is said of an interface with this many queues. Loopback only lends its name.
+    fn examined(queues: u32, say: impl FnOnce(&Examined<'_>) -> Finding) -> Finding {
+        let config = include_str!("../../../configs/default.toml");
+        let config = Config::parse(Path::new("k.toml"), config).expect("the default configuration");
+        let device = Device::open("lo").expect("every network namespace has a loopback");
+        let mut reader = Reader::open().expect("a socket");
+        let mut observed = Observed::read(&device, &mut reader).expect("the kernel answers").expect("a loopback");
+        observed.queues = Queues { rx: queues, tx: queues, combined: true };
+        let side = Side::Inside;
+        say(&Examined { config: &config, side, device: &device, observed: &observed, features: None })
+    }
+
+    #[test]
+    fn frames_are_to_reach_every_queue_and_those_of_a_source_one() {
+        let rss = |indirection: &[u32], ports: bool| {
+            let fields = ["tcp4", "udp4"].map(|flow| HashFields { flow, ports }).to_vec();
+            Some(Rss { indirection: indirection.to_vec(), fields })
+        };
+        let said = |queues, rss| examined(queues, |examined| of_rss(examined, rss));
+        assert_eq!(said(4, rss(&[0, 1, 2, 3, 0, 1], false)).level, Level::Ok);
+        assert_eq!(said(1, rss(&[0, 0], true)).level, Level::Ok, "with one queue nothing is spread");
+        assert_eq!(said(4, None).level, Level::Ok, "a driver without hardware does not tell");
+        let uneven = said(4, rss(&[0, 1, 0, 1, 7], false));
+        assert_eq!((uneven.level, &uneven.run[..]), (Level::Warning, &["ethtool -X lo equal 4".to_owned()][..]));
+        assert!(uneven.found.contains("over 2 of its 4 queues"), "{uneven}");
+        let by_ports = said(2, rss(&[0, 1], true));
+        let commands = ["tcp4", "udp4"].map(|flow| format!("ethtool -N lo rx-flow-hash {flow} sd"));
+        assert_eq!((by_ports.level, &by_ports.run[..]), (Level::Warning, &commands[..]));
+    }
+
+    #[test]
+    fn interrupts_are_to_leave_workers_alone_where_there_are_other_cores() {
+        let cores = |cores: &[usize]| cores.iter().copied().collect::<BTreeSet<_>>();
+        let interrupts =
+            [(40, &[0, 1][..]), (41, &[2]), (42, &[1])].map(|(number, on)| Interrupt { number, cores: cores(on) });
+        let said = |workers: &[usize], all: &[usize]| {
+            examined(2, |examined| of_interrupts(examined, &interrupts, &cores(workers), &cores(all)))
+        };
+        assert_eq!(said(&[3], &[0, 1, 2, 3]).level, Level::Ok);
+        assert_eq!(said(&[0, 1, 2], &[0, 1, 2]).level, Level::Ok, "there is no other core");
+        let shared = said(&[0, 1], &[0, 1, 2, 3]);
+        assert_eq!(shared.level, Level::Warning);
+        assert!(shared.found.starts_with("2 of 3 interrupts"), "{shared}");
+        let commands = ["echo 2 > /proc/irq/40/smp_affinity_list", "echo 3 > /proc/irq/42/smp_affinity_list"];
+        assert_eq!(shared.run[1..], commands);
+    }
 
     #[test]
     fn lists_of_cores_are_read_as_the_kernel_writes_them() {

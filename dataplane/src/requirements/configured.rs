@@ -59,7 +59,10 @@ pub(crate) fn cores(config: &Config) -> Result<Vec<CoreId>, Finding> {
             let there: Vec<_> = there.iter().map(|core| core.id).collect();
             let found = format!("`cores` names core {wanted}, but this process may run on {there:?}");
             let why = "a worker cannot be pinned to a core that is not there";
-            ok("cores", found).because(Level::Invalid, why).change("name cores of these, or none")
+            ok("cores", found)
+                .because(Level::Invalid, why)
+                .change("name cores of these, or none")
+                .run("lscpu --extended=CPU,NODE,ONLINE")
         })
     });
     wanted.collect()
@@ -157,7 +160,8 @@ fn memory(config: &Config, stored: &Stored, running: Option<i32>) -> Finding {
 /// That there is too little memory: now, or ever.
 pub(crate) fn lacks_memory(error: MemoryError) -> Finding {
     let level = if error.is_permanent { Level::Invalid } else { Level::Error };
-    ok("memory", error.to_string()).because(level, "")
+    let why = "the kernel would end this process, or another one, once memory is used up";
+    ok("memory", error.to_string()).because(level, why).run("free -m")
 }
 
 fn ok(check: &str, found: impl Into<String>) -> Finding {

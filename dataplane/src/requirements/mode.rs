@@ -38,7 +38,8 @@ pub(crate) fn before(
             findings.push(generic(config.require, side, device));
         } else if !features.has_zero_copy() && config.zero_copy == ZeroCopy::Force {
             let found = format!("cannot bind with zero-copy: {} has no zero-copy on this kernel", device.driver());
-            let finding = Finding::ok(scope(side), "zero-copy", found).because(Level::Error, "");
+            let finding = Finding::ok(scope(side), "zero-copy", found);
+            let finding = finding.because(Level::Error, "the configuration has zero-copy = \"force\"");
             findings.push(finding.change("set zero-copy = \"auto\""));
         } else if !features.has_zero_copy() && config.require == Require::ZeroCopy {
             findings.push(copied(device, side, &format!("{} has no zero-copy on this kernel", device.driver())));

@@ -76,8 +76,10 @@ fn of_kind(side: Side, device: &Device, features: Option<XdpFeatures>) -> Vec<Fi
 /// Problems of one interface: it must be up, and nothing but the filter may forward what arrives on it.
 pub(crate) fn of_each(observed: &Observed) -> Vec<Unmet> {
     let name = &observed.link.name;
-    let down = (!observed.link.is_enabled())
-        .then(|| Unmet::new(DriftKind::Down, format!("{name} is down"), "").run(format!("ip link set dev {name} up")));
+    let down = (!observed.link.is_enabled()).then(|| {
+        Unmet::new(DriftKind::Down, format!("{name} is down"), "no frame arrives on it")
+            .run(format!("ip link set dev {name} up"))
+    });
     down.into_iter().chain(observed.way_past.iter().cloned()).collect()
 }
 

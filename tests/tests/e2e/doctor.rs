@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use knockplane_tests::{Filter, FilterOptions, Folder, Output, Topology, binary, run};
+use knockplane_tests::{Filter, FilterOptions, Folder, Output, Process, Topology, binary, run};
 use serde_json::Value;
 
-use crate::scene::{QUICK, ping, with};
+use crate::scene::{QUICK, eventually, ping, with};
 
 /// A configuration for a topology's filter, in a folder of its own.
 struct Site<'t> {
@@ -334,4 +334,46 @@ fn generic_xdp_is_told_with_its_cost_and_refused_where_native_is_required() {
     let log = filter.log();
     assert!(log.contains("WARN generic XDP: ") && log.contains("interface=\"outside\""), "{log}");
     filter.dataplane.kill().expect("killed");
+}
+
+/// Holds a program on an interface by a link, as a load balancer does, until it is killed. The scripting language that every
+/// Debian has needs no tool for that.
+const FOREIGN: &str = r#"
+    my ($call, $index) = @ARGV;
+    my $pointer = sub { unpack("Q", pack("P", $_[0])) };
+    # bpf(2): 5 loads a program of type 6, XDP. It passes everything: r0 = 2, exit.
+    my $code = pack("H*", "b7000000020000009500000000000000");
+    my $licence = "GPL\0";
+    my $load = pack("LLQQx96", 6, 2, $pointer->($code), $pointer->($licence));
+    my $program = syscall($call, 5, $load, length($load));
+    # 28 makes a link of attach type 37, XDP.
+    my $attach = pack("LLLLx48", $program, $index, 37, 0);
+    die "no link: $!" if $program < 0 || syscall($call, 28, $attach, length($attach)) < 0;
+    print "attached\n";
+    sleep 60;
+"#;
+
+#[test]
+fn the_process_of_a_foreign_program_is_named_and_ending_it_is_enough() {
+    let topology = Topology::new(1).expect("a topology");
+    let site = Site::new(&topology);
+    site.write("outside", "");
+    let links = topology.filter.ip("-j link show dev inside").expect("links");
+    let index = serde_json::from_str::<Value>(&links).expect("JSON")[0]["ifindex"].to_string();
+    let mut perl = topology.filter.command("perl");
+    perl.args(["-e", &format!("$| = 1; {FOREIGN}"), &libc::SYS_bpf.to_string(), &index]);
+    let log = site.folder.0.join("perl.log");
+    let mut foreign = Process::start("perl", &mut perl, &log).expect("perl can be started");
+    eventually("it is attached", || fs::read_to_string(&log).is_ok_and(|text| text.contains("attached\n")));
+    let report = site.doctor();
+    let finding = report.find("inside", "program");
+    assert!(finding.level == "error" && finding.found.contains("(perl)"), "{finding:?}");
+    assert!(finding.text.contains(&format!("ps -o pid,args -p {}", foreign.id())), "{finding:?}");
+    assert_eq!((report.code, &*report.find("outside", "program").level), (3, "ok"));
+    for arguments in [&["--check"][..], &[]] {
+        let output = site.run("knockplane-dataplane", arguments);
+        assert!(output.code == Some(1) && output.stderr.contains("(perl)"), "{arguments:?}: {output:?}");
+    }
+    foreign.kill().expect("killed");
+    site.assert_works();
 }
