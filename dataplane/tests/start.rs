@@ -222,7 +222,7 @@ fn a_damaged_state_file_is_found_by_a_check_and_nothing_is_changed() {
     let folder = tempfile::tempdir().expect("a folder");
     let state = folder.path().join("state");
     fs::create_dir(&state).expect("a folder");
-    for name in ["rules.state", "lists.state"] {
+    for name in ["rules.state", "lists.state", "names.state"] {
         write(&state.join(name), "damaged");
         for (code, told) in checked_and_started(folder.path(), "") {
             assert_eq!(code, Some(3), "{told}");

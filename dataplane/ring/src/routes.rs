@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(interfaces(&route), [3, 5]);
         assert_eq!(interfaces(&attribute(4, &7_u32.to_ne_bytes())), [7]);
         for length in 0..64_u8 {
-            interfaces(&attribute(9, &vec![length; 37]));
+            interfaces(&attribute(9, &[length; 37]));
         }
     }
 }

@@ -92,7 +92,7 @@ impl Wire {
         let sides = Side::ALL.map(|side| match open(config, side) {
             Ok(opened) => Some(opened),
             Err(finding) => {
-                problems.push(finding);
+                problems.push(*finding);
                 None
             }
         });
@@ -188,14 +188,14 @@ impl Wire {
     }
 }
 
-fn open(config: &Config, side: Side) -> Result<(Device, Observed), Finding> {
+fn open(config: &Config, side: Side) -> Result<(Device, Observed), Box<Finding>> {
     let name = match side {
         Side::Outside => &config.outside,
         Side::Inside => &config.inside,
     };
     let missing = |found: String| {
         let finding = Finding::ok(scope(side), "interface", found);
-        finding.because(Level::Error, "the filter forwards between two interfaces").run("ip link")
+        Box::new(finding.because(Level::Error, "the filter forwards between two interfaces").run("ip link"))
     };
     let device = Device::open(name).map_err(|error| missing(error.to_string()))?;
     let mut reader = Reader::open().map_err(|error| missing(error.to_string()))?;

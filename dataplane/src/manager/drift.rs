@@ -206,7 +206,7 @@ fn silence(name: &str, silent: Duration) -> Option<Drift> {
     let seconds = silent.as_secs();
     let problem =
         format!("it is not known whether {name} is as it should be: the kernel has not answered for {seconds} s");
-    (silent > SILENT).then(|| Drift { kind: DriftKind::Unverified, problem })
+    (silent > SILENT).then_some(Drift { kind: DriftKind::Unverified, problem })
 }
 
 /// Logs each problem when it begins, when its text changes, and when it is over.

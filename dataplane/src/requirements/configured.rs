@@ -14,6 +14,7 @@ use crate::held::StoredEntries;
 use crate::holder;
 use crate::manager::Listener;
 use crate::memory::{self, Connections, MemoryError};
+use crate::names::Names;
 use crate::state_dir::{Examined, StateDir};
 use crate::store::{self, Store, Stored};
 
@@ -34,7 +35,7 @@ pub(crate) fn early(config: &Config) -> Early {
             let whose = if config.cores.is_empty() { "all that this process may use" } else { "as configured" };
             ok("cores", format!("workers are pinned to {} ({whose})", cores.join(", ")))
         }
-        Err(finding) => finding,
+        Err(finding) => *finding,
     }];
     let (finding, state, running) = state_dir(config);
     findings.push(finding);
@@ -49,7 +50,7 @@ pub(crate) fn early(config: &Config) -> Early {
 ///
 /// # Errors
 /// If the configuration names one that this process may not use.
-pub(crate) fn cores(config: &Config) -> Result<Vec<CoreId>, Finding> {
+pub(crate) fn cores(config: &Config) -> Result<Vec<CoreId>, Box<Finding>> {
     let there = core_affinity::get_core_ids().unwrap_or_default();
     if config.cores.is_empty() {
         return Ok(there);
@@ -59,10 +60,12 @@ pub(crate) fn cores(config: &Config) -> Result<Vec<CoreId>, Finding> {
             let there: Vec<_> = there.iter().map(|core| core.id).collect();
             let found = format!("`cores` names core {wanted}, but this process may run on {there:?}");
             let why = "a worker cannot be pinned to a core that is not there";
-            ok("cores", found)
-                .because(Level::Invalid, why)
-                .change("name cores of these, or none")
-                .run("lscpu --extended=CPU,NODE,ONLINE")
+            Box::new(
+                ok("cores", found)
+                    .because(Level::Invalid, why)
+                    .change("name cores of these, or none")
+                    .run("lscpu --extended=CPU,NODE,ONLINE"),
+            )
         })
     });
     wanted.collect()
@@ -100,7 +103,10 @@ fn state_dir(config: &Config) -> (Finding, Option<Arc<StateDir>>, Option<i32>) {
         Ok(Examined::Denied) => {
             let finding = ok("state-dir", format!("{shown} cannot be read by this user"));
             (
-                finding.because(Level::Unknown, "what is stored there runs at a start").change("run this as root"),
+                finding
+                    .because(Level::Unknown, "what is stored there runs at a start")
+                    .change("run this as root")
+                    .run("sudo knockctl doctor"),
                 None,
                 None,
             )
@@ -130,7 +136,8 @@ pub(crate) fn rules(config: &Config, early: &Early) -> Vec<Finding> {
             }
             Err(error) => findings.push(invalid("stored-rules", &error)),
         }
-        let entries = StoredEntries::peek(state).and_then(|entries| entries.install(&State::new(1, 1)?.lists));
+        let entries = StoredEntries::peek(state).and_then(|entries| entries.install(&State::new(1, 1)?.lists, &[]));
+        findings.extend(Names::load(state).err().map(|error| invalid("stored-names", &error)));
         findings.extend(entries.err().map(|error| invalid("stored-entries", &error)));
     }
     findings.extend(runs.map(|stored| memory(config, &stored, early.running)));
