@@ -11,7 +11,8 @@ use std::time::Duration;
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::source::{Source, SourceQuery};
 use knockplane_policy::wire::{
-    Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NewEntry, Reloaded, Request, Response, Rules, Status, VERSION,
+    Added, Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NewEntry, Reloaded, Request, Response, Rules, Status,
+    VERSION,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -43,7 +44,11 @@ pub enum DataplaneError {
         source: io::Error,
     },
     /// It listens but does not answer in time.
-    #[error("the dataplane did not answer within {} s; its log says what it is doing", .0.as_secs_f64())]
+    #[error(
+        "the dataplane did not answer within {} s: it is stopped, hangs, or is at work on a large change; see its log and \
+         `systemctl status knockplane-dataplane`",
+        .0.as_secs_f64()
+    )]
     Silent(Duration),
     /// It went away in the middle.
     #[error("the dataplane ended the connection before it answered ({0}); its log says why")]
@@ -174,7 +179,7 @@ impl Dataplane {
     /// Everything it counts.
     pub async fn metrics(&self) -> Result<Metrics, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
-            Response::Metrics(metrics) => Ok(metrics),
+            Response::Metrics(metrics) => Ok(*metrics),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -196,10 +201,10 @@ impl Dataplane {
     }
 
     /// Puts entries in lists, all or none; for good if they have no timeout. Answers with how many were left as they were,
-    /// because they are in for good already.
-    pub async fn list_add(&self, entries: Vec<NewEntry>) -> Result<u64, DataplaneError> {
+    /// because they are in for good already, and which lists no rule matches.
+    pub async fn list_add(&self, entries: Vec<NewEntry>) -> Result<Added, DataplaneError> {
         match self.ask(&Request::ListAdd { entries }).await? {
-            Response::Added { left } => Ok(left),
+            Response::Added(added) => Ok(added),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -259,7 +264,9 @@ impl Dataplane {
             .await
             .map_err(|source| DataplaneError::Unreachable { socket: self.socket.clone(), source })?;
         let mut stream = BufReader::new(stream);
-        let greeting: Greeting = self.read(&mut stream).await?;
+        // A dataplane that hangs is noticed here, also by a request that may take long.
+        let greeting = timeout(self.answer_within, self.read(&mut stream)).await;
+        let greeting: Greeting = greeting.map_err(|_| DataplaneError::Silent(self.answer_within))??;
         if greeting.knockplane != VERSION {
             return Err(DataplaneError::Version { theirs: greeting.knockplane, version: greeting.version });
         }
@@ -296,7 +303,7 @@ impl Dataplane {
             Response::Metrics(_) => "metrics",
             Response::Applied { .. } => "applied",
             Response::Reloaded(_) => "reloaded",
-            Response::Added { .. } => "added",
+            Response::Added(_) => "added",
             Response::Done => "done",
             Response::Flushed { .. } => "flushed",
             Response::Refused { .. } => "refused",
@@ -347,7 +354,7 @@ mod tests {
 
     use super::*;
 
-    const GREETING: &str = "{\"knockplane\":3,\"version\":\"0.1.0\"}\n";
+    const GREETING: &str = "{\"knockplane\":4,\"version\":\"0.1.0\"}\n";
 
     /// A peer that says these bytes to one client. With `stay` it keeps the connection open in silence.
     fn peer(says: &[&str], stay: bool) -> (TempDir, Dataplane) {
@@ -404,6 +411,13 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_change_is_not_waited_for_if_nobody_greets() {
+        let (_dir, dataplane) = peer(&[], true);
+        let changed = timeout(CHANGE_WITHIN / 2, dataplane.reload()).await.expect("it ends long before a change may");
+        assert_eq!(changed.unwrap_err().kind(), "silent");
+    }
+
+    #[tokio::test]
     async fn half_an_answer_is_a_lost_connection() {
         assert_eq!(failure(&[GREETING, "{\"response\":"], false).await.kind(), "lost");
         assert_eq!(failure(&[], false).await.kind(), "lost");
@@ -419,7 +433,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_is_turned_away_is_told_why() {
-        let says = &["{\"knockplane\":3,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
+        let says = &["{\"knockplane\":4,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
         let error = failure(says, false).await;
         assert_eq!(error.kind(), "turned-away");
         assert_eq!(error.to_string(), "the dataplane turned the connection away: too many connections: try again");
@@ -443,8 +457,10 @@ mod tests {
     async fn done_is_done() {
         let (_dir, dataplane) = peer(&[GREETING, "{\"response\":\"done\"}\n"], true);
         dataplane.list_remove("knocked".into(), AddressSet::from(IpAddr::from([192, 0, 2, 1]))).await.unwrap();
-        let (_dir, dataplane) = peer(&[GREETING, "{\"response\":\"added\",\"with\":{\"left\":2}}\n"], true);
-        assert_eq!(dataplane.list_add(Vec::new()).await.unwrap(), 2);
+        let (_dir, dataplane) =
+            peer(&[GREETING, "{\"response\":\"added\",\"with\":{\"left\":2,\"unused\":[\"a\"]}}\n"], true);
+        let added = Added { left: 2, unused: vec!["a".into()] };
+        assert_eq!(dataplane.list_add(Vec::new()).await.unwrap(), added);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod idle;
 mod manager;
 mod memory;
 mod requirements;
+mod series;
 mod start;
 mod state_dir;
 mod store;

@@ -227,6 +227,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         let zero_copy = zero_copy.next().unwrap_or(false);
         Port { device, zero_copy, copy_reason: (!zero_copy).then(|| copy_reason.clone()), queues }
     });
+    let book = Book::new(&shared.generation.load(), &config.metrics);
     Ok(Manager {
         config,
         listener,
@@ -236,7 +237,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         programs,
         ingress,
         drift: DriftState::new(findings),
-        book: Book::default(),
+        book,
         store,
         held,
         notes: Notes::default(),

@@ -10,7 +10,8 @@
 //!
 //! The lists of doors have the levels that the doors give them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use crate::door::{self, Door};
 use crate::rule::{Action, Condition, Rule, RuleSet};
@@ -42,6 +43,28 @@ pub fn levels(rules: &RuleSet, doors: &[Door]) -> BTreeMap<String, u8> {
         }
     }
     levels.into_iter().map(|(list, level)| (list.to_owned(), level.unwrap_or(0))).collect()
+}
+
+/// The lists that there are by these rules: those that a rule adds to or matches, those with entries in the rules, and
+/// those of doors.
+pub fn named<'r>(rules: &'r RuleSet, doors: &[Door]) -> HashSet<Cow<'r, str>> {
+    let by_rules = rules.rules.iter().flat_map(|rule| added(rule).into_iter().chain(asked(rule)));
+    let entries = rules.address_lists.iter().map(|entry| entry.list.as_str());
+    let of_doors = door::levels(doors).map(|(list, _)| Cow::Owned(list));
+    by_rules.chain(entries).map(Cow::Borrowed).chain(of_doors).collect()
+}
+
+/// The lists that a rule that runs matches, negated or not. In any other list, an entry has no effect.
+pub fn matched(rules: &RuleSet) -> impl Iterator<Item = &str> {
+    rules.rules.iter().filter(|rule| rule.runs()).flat_map(asked)
+}
+
+/// The lists that a rule matches.
+fn asked(rule: &Rule) -> impl Iterator<Item = &str> {
+    rule.matchers.iter().filter_map(|matcher| match &matcher.condition {
+        Condition::SrcAddressList(list) | Condition::DstAddressList(list) => Some(list.as_str()),
+        _ => None,
+    })
 }
 
 /// The list a rule adds to.
