@@ -299,6 +299,24 @@ mod tests {
     }
 
     #[test]
+    fn the_last_rule_of_each_chain_has_series_whatever_is_chosen() {
+        let state = State::new(16, 16).expect("a small state");
+        let mut rules = String::from("add chain=input action=jump jump-target=knocks\nadd chain=knocks action=drop\n");
+        rules.extend((0..1_200).map(|port| of_port(1 + port)));
+        rules += "add chain=input action=drop comment=end\nadd chain=input action=accept disabled=yes\n\
+                  add chain=forward action=drop comment=end\n";
+        let metrics = Metrics { rules: RuleSeries::Some(Vec::new()), ..Metrics::default() };
+        for metrics in [metrics, Metrics::default()] {
+            let current = generation(1, &state, &rules);
+            let book = Book::new(&current, &metrics);
+            let series = book.series(&current, &book.totals(&current), &metrics);
+            let ends = series.iter().filter(|rule| rule.action == "drop").map(|rule| &*rule.chain);
+            assert_eq!(ends.collect::<Vec<_>>(), ["knocks", "input", "forward"]);
+            assert!([3, MAX_RULE_SERIES + 3].contains(&series.len()), "{}", series.len());
+        }
+    }
+
+    #[test]
     fn what_the_choice_leaves_out_is_in_the_overflow_from_then_on() {
         let state = State::new(16, 16).expect("a small state");
         let rules = format!("{}{}add chain=input action=drop\n", of_port(1), of_port(2));

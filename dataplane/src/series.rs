@@ -4,7 +4,7 @@
 //! control process restarts. A rule without series adds to one overflow counter. What it has added stays there when it gets
 //! series of its own or is removed, so that the overflow never sinks.
 //!
-//! The last rule of each built-in chain always has series: it commonly is the one that drops. Of the others, those that
+//! The last rule of each chain always has series: it commonly is the one that drops. Of the others, those that
 //! `[metrics] rules` chooses have series, at most [`MAX_RULE_SERIES`]; a rule that has them keeps them while it is among the
 //! rules.
 
@@ -19,6 +19,9 @@ use crate::generation::Totals;
 /// How many rules get series of their own, besides the last rules of chains. Enough for a rule set that people read; ten
 /// thousand rules in three series each would be most of what a small Prometheus holds.
 pub(crate) const MAX_RULE_SERIES: usize = 1_000;
+
+/// Chains whose last rule has series in any case, at most: built-in ones first, then in the order of the rules.
+const MAX_CHAINS: usize = 256;
 
 /// See the top of this file.
 #[derive(Default)]
@@ -81,10 +84,14 @@ fn add_since(sum: &mut Counter, now: Counter, before: Counter) {
     sum.bytes += now.bytes.saturating_sub(before.bytes);
 }
 
-/// The last rule of each built-in chain that runs, of each menu.
+/// The last rule of each chain that runs, of each menu.
 fn last_rules(rules: &[Rule]) -> Vec<&Rule> {
     let mut seen = HashSet::new();
     let run = rules.iter().rev().filter(|rule| rule.runs());
-    let in_built_in = run.filter(|rule| rule.table.builtin_chains().contains(&&*rule.chain));
-    in_built_in.filter(|rule| seen.insert((rule.family, rule.table, rule.chain.as_str()))).collect()
+    let last = run.filter(|rule| seen.insert((rule.family, rule.table, rule.chain.as_str())));
+    let (mut last, others): (Vec<_>, Vec<_>) =
+        last.partition(|rule| rule.table.builtin_chains().contains(&&*rule.chain));
+    last.extend(others.into_iter().rev());
+    last.truncate(MAX_CHAINS);
+    last
 }

@@ -42,7 +42,7 @@ question to the dataplane. This page is generated from the code, and a test comp
       rate(knockplane_rule_packets_total[5m]) * on (rule) group_left (number, action, comment) knockplane_rule_info
 
 - **Which rules have series** is `rules` in `[metrics]` of the configuration: all, or those with these chains or comments; at
-  most 1,000. The last rule of each built-in chain has series in any case. What the others count is in
+  most 1,000. The last rule of each chain has series in any case, of at most 256 chains. What the others count is in
   `knockplane_rule_overflow_packets_total`. What a rule has counted there stays there when it gets series of its own.
 - **Labels are no addresses, ports or users**. Comments of rules are cut to 80 characters; `comments = false` in `[metrics]`
   leaves them out. Whoever can scrape can read them.

@@ -21,7 +21,7 @@ impl Default for Metrics {
     }
 }
 
-/// The rules that have series, besides the last one of each built-in chain.
+/// The rules that have series, besides the last one of each chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum RuleSeries {
     /// All of them.

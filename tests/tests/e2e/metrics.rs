@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::thread;
 
-use knockplane_tests::{Filter, FilterOptions, SERVER, Topology};
+use knockplane_tests::{CLIENT, Filter, FilterOptions, SERVER, Topology};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::dice::Dice;
-use crate::scene::{client, with};
+use crate::scene::{client, eventually, knock, with};
 
 /// One scrape: values by series, as they are written.
 type Scrape = BTreeMap<String, f64>;
@@ -173,5 +175,125 @@ fn no_counter_sinks_and_nothing_that_is_gone_has_series_over_random_applies_relo
         filter.restart_dataplane().expect("the dataplane starts again");
         let now = scrape(filter);
         assert!(now["knockplane_dataplane_start_time_seconds"] > started, "what counts from 0 says since when");
+    });
+}
+
+#[test]
+fn a_dataplane_that_hangs_leaves_health_and_metrics_that_say_so_and_commands_that_end() {
+    with(&FilterOptions::from_rules("/ip firewall filter\nadd chain=input action=drop\n"), |_, filter| {
+        assert_eq!(scrape(filter)["knockplane_dataplane_up"], 1.0);
+        let rules = filter.path("rules.rsc").display().to_string();
+        let pid = Pid::from_raw(filter.dataplane.id() as i32).expect("a process has an id");
+        kill_process(pid, Signal::STOP).expect("stopped");
+        let commands: [&[&str]; 7] = [
+            &["show", "status"],
+            &["show", "rules"],
+            &["list", "add", "friends", CLIENT],
+            &["list", "remove", "friends", CLIENT],
+            &["reload"],
+            &["apply", &rules],
+            &["explain", "tcp 198.51.100.7 > 203.0.113.5:22"],
+        ];
+        let filter = &*filter;
+        thread::scope(|scope| {
+            for command in commands {
+                scope.spawn(move || {
+                    let output = filter.knockctl(command).expect("knockctl");
+                    assert_eq!(output.code, Some(4), "{command:?}: {output:?}");
+                    assert!(
+                        output.stderr.contains("the dataplane did not answer within 5 s: it is stopped"),
+                        "{output:?}"
+                    );
+                });
+            }
+            assert!(filter.http("/healthz").is_ok());
+            let unready = filter.http("/readyz").expect_err("it is not ready").to_string();
+            assert!(unready.contains(" 503 ") && unready.contains("did not answer within 0.8 s"), "{unready}");
+            let now = scrape(filter);
+            assert_eq!(now["knockplane_dataplane_up"], 0.0);
+            // The scrape itself waited for longer.
+            assert!(now["knockplane_dataplane_answer_age_seconds"] > 1.0, "{now:?}");
+            assert!(now["process_cpu_seconds_total"] > 0.0 && !now.contains_key("knockplane_rules"), "{now:?}");
+        });
+        kill_process(pid, Signal::CONT).expect("continued");
+        eventually("ready again", || filter.http("/readyz").is_ok());
+        assert_eq!(scrape(filter)["knockplane_dataplane_up"], 1.0);
+    });
+}
+
+/// Rules of several menus, one of them disabled, that are told apart by their comments.
+const NUMBERED: &str = "/ip firewall filter
+add chain=input protocol=tcp dst-port=1 comment=first disabled=yes
+add chain=input protocol=tcp dst-port=2 action=passthrough comment=second
+add chain=input protocol=tcp dst-port=80 action=accept log=yes comment=web
+/ipv6 firewall filter
+add chain=input action=drop comment=six
+/ip firewall raw
+add chain=prerouting protocol=tcp dst-port=3 action=drop comment=raw
+/ip firewall filter
+add chain=input action=drop comment=last
+";
+
+/// The number of each rule by its comment, as `show rules` prints it: under the name of its menu.
+fn shown(text: &str) -> BTreeMap<String, String> {
+    let (mut menu, mut number) = (String::new(), String::new());
+    let mut numbers = BTreeMap::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('/') {
+            menu = name.replace(" firewall", "");
+        }
+        let first = line.split_whitespace().next().unwrap_or_default();
+        if first.bytes().all(|byte| byte.is_ascii_digit()) && !first.is_empty() {
+            number = format!("{menu} {first}");
+        }
+        if let Some((_, comment)) = line.split_once(";;; ") {
+            numbers.insert(comment.to_owned(), number.clone());
+        }
+    }
+    numbers
+}
+
+#[test]
+fn a_rule_has_one_number_everywhere() {
+    let door = "[[door]]\nname = \"ssh\"\nknock = [\"tcp/7001\", \"tcp/7002\"]\nopens = [\"tcp/22\"]\n";
+    let options = FilterOptions { sections: door.to_owned(), ..FilterOptions::from_rules(NUMBERED) };
+    with(&options, |topology, filter| {
+        let said = |arguments: &[&str]| filter.knockctl(arguments).expect("knockctl").stdout;
+        let numbers = shown(&said(&["show", "rules"]));
+        let number = |comment: &str| numbers[comment].as_str();
+        assert_eq!((number("six").split(' ').next(), number("raw")), (Some("ipv6"), "ip raw 0"));
+        assert!(
+            !["ip filter 0", "ip filter 1"].contains(&number("first")),
+            "the door's rules stand before it: {numbers:?}"
+        );
+
+        let info: Vec<String> = scrape(filter).into_keys().filter(|series| series.contains("rule_info{")).collect();
+        for (comment, number) in numbers.iter().filter(|(comment, _)| !comment.starts_with("door ")) {
+            let told = info.iter().find(|series| label(series, "comment") == Some(comment));
+            assert_eq!(told.and_then(|series| label(series, "number")), Some(&**number), "{info:?}");
+        }
+
+        let web = format!("tcp {CLIENT} > {SERVER}:80");
+        let decided = format!("a rule decided, {}", number("web"));
+        let [rules, config] = ["rules.rsc", "knockplane.toml"].map(|file| filter.path(file).display().to_string());
+        for offline in [&[][..], &["--rules", &rules, "--config", &config]] {
+            let told = said(&[&["explain", &web], offline].concat());
+            assert!(told.contains(&decided) && told.contains(&format!("{} ", number("second"))), "{told}");
+        }
+        let test = filter.path("number.test.toml");
+        let text = format!(
+            "rules = \"rules.rsc\"\nconfig = \"knockplane.toml\"\n[[test]]\nname = \"a\"\n[[test.step]]\npacket = \"{web}\"\n\
+             rule = \"{}\"\n",
+            number("web")
+        );
+        fs::write(&test, text).expect("written");
+        let tested = filter.knockctl(&["test", &test.display().to_string()]).expect("knockctl");
+        assert!(tested.ok(), "{tested:?}");
+
+        knock(topology, "80:tcp 9:tcp");
+        let in_log = format!("number={}", number("web"));
+        eventually("the packet is logged", || filter.log().contains(&in_log));
+        let source = said(&["explain-source", CLIENT]);
+        assert!(source.contains(&format!("{}, line 10 (last)", number("last"))), "{source}");
     });
 }
