@@ -8,6 +8,7 @@
 //! |----------------|------|
 //! | `mod.rs`       | the control process's own numbers, and rendering |
 //! | `packets.rs`   | the dataplane's numbers: workers, rings, rules, lists, doors |
+//! | `names.rs`     | host names in address lists |
 //! | `usage.rs`     | resources of the two processes |
 //! | `sheet.rs`     | the thin layer over the library |
 //! | `page.rs`      | `docs/metrics.md`, from all of them |
@@ -15,6 +16,7 @@
 //! Which rules have series is the dataplane's choice, so that no counter sinks while it lives: the control process remembers
 //! nothing of one scrape for the next.
 
+mod names;
 mod packets;
 #[cfg(test)]
 mod page;
@@ -172,6 +174,7 @@ impl Metrics {
             reloads.with_label_values(&["applied"]).inc_by(answer.applied);
             reloads.with_label_values(&["refused"]).inc_by(answer.refused);
             packets::fill(&sheet, answer, now);
+            names::fill(&sheet, &answer.names);
         }
         sheet
     }

@@ -44,7 +44,7 @@ question to the dataplane. This page is generated from the code, and a test comp
 - **Which rules have series** is `rules` in `[metrics]` of the configuration: all, or those with these chains or comments; at
   most 1,000. The last rule of each chain has series in any case, of at most 256 chains. What the others count is in
   `knockplane_rule_overflow_packets_total`. What a rule has counted there stays there when it gets series of its own.
-- **Labels are no addresses, ports or users**. Comments of rules are cut to 80 characters; `comments = false` in `[metrics]`
+- **Labels are no addresses, ports or users**, but host names in address lists are. Comments of rules are cut to 80 characters; `comments = false` in `[metrics]`
   leaves them out. Whoever can scrape can read them.
 ";
 
@@ -177,6 +177,8 @@ const GROUPS: [(&str, &[(&str, &str)]); 8] = [
             ),
             ("knockplane_address_list_expired_total", "rate(knockplane_address_list_expired_total[5m])"),
             ("knockplane_address_list_evictions_total", "rate(knockplane_address_list_evictions_total[5m]) > 0"),
+            ("knockplane_list_name_resolved", "knockplane_list_name_resolved == 0"),
+            ("knockplane_list_name_addresses", "knockplane_list_name_addresses"),
             ("knockplane_address_list_refusals_total", "rate(knockplane_address_list_refusals_total[5m]) > 0"),
         ],
     ),
