@@ -5,12 +5,12 @@ use std::time::Duration;
 use knockplane_policy::door::Failure;
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::reason::{Reason, Verdict};
-use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSet};
+use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSet, numbers};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{
-    Counter, DoorSummary, Doors, DriftKind, FailureCount, FrameCount, HostName, IgnoredSource, Interface,
+    Counter, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FrameCount, HostName, IgnoredSource, Interface,
     InterfaceCounters, ListEntry, ListOverview, ListSummary, Lists, LogStatus, LostLines, Metrics, NameState,
-    PeersRefused, Repairs, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
+    PeersRefused, ProcessUsage, Repairs, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
 };
 use knockplane_policy::word::Word;
 
@@ -30,6 +30,9 @@ pub(crate) fn status() -> Status {
         workers: vec![worker(0), worker(1)],
         on_exit: "closed".into(),
         log: log(4_310),
+        drops: [("chain-default", 1_233_567), ("ipv4-malformed", 31), ("rx-ring-full", 9)]
+            .map(|(reason, frames)| DropCount { reason: reason.into(), frames })
+            .into(),
     }
 }
 
@@ -211,13 +214,19 @@ pub(crate) fn metrics() -> Metrics {
     Metrics {
         status: status(),
         workers: vec![worker_metrics(0), worker_metrics(1)],
-        rules: rules
-            .rules
-            .rules
-            .iter()
-            .zip(&rules.counters)
-            .map(|(rule, counter)| rule_metrics(&rule.id.0, counter.packets))
-            .collect(),
+        started: Duration::from_secs(910),
+        reloaded: Duration::from_secs(970),
+        process: Some(ProcessUsage {
+            cpu: Duration::from_millis(12_500),
+            resident_bytes: 100 << 20,
+            virtual_bytes: 300 << 20,
+            open_fds: 40,
+            max_fds: Some(1_024),
+            threads: 4,
+        }),
+        rules: rule_metrics(&rules),
+        rule_overflow: Counter { packets: 20, bytes: 960 },
+        rules_without_series: 2,
         chain_defaults: rules.chain_defaults,
         lists: list_summaries(),
         names: vec![name_state()],
@@ -246,14 +255,18 @@ pub(crate) fn name_state() -> NameState {
     }
 }
 
-pub(crate) fn rule_metrics(id: &str, packets: u64) -> RuleMetrics {
-    RuleMetrics {
-        id: RuleId(id.into()),
-        family: Family::Ipv4,
-        chain: "input".into(),
-        counter: Counter { packets, bytes: 48 * packets },
-        runs: true,
-    }
+fn rule_metrics(rules: &Rules) -> Vec<RuleMetrics> {
+    let declared = &rules.rules.rules;
+    let numbered = declared.iter().zip(numbers(declared)).zip(&rules.counters);
+    let series = numbered.map(|((rule, number), counter)| RuleMetrics {
+        id: rule.id.clone(),
+        number,
+        chain: rule.chain.clone(),
+        action: rule.action.name().to_owned(),
+        comment: rule.comment.clone(),
+        counter: *counter,
+    });
+    series.collect()
 }
 
 fn worker_metrics(worker: u32) -> WorkerMetrics {

@@ -3,6 +3,7 @@
 //! Unknown keys are refused. Every error names file, line, key and what to write instead. The file is shared with the
 //! control process, whose section is skipped here; `configs/default.toml` is the manual.
 
+mod metrics;
 mod restart;
 
 use std::fmt;
@@ -18,6 +19,8 @@ use knockplane_policy::settings::Settings;
 use knockplane_ring::ZeroCopy;
 use serde::Deserialize;
 use toml::Spanned;
+
+pub(crate) use self::metrics::{Metrics, RuleSeries};
 
 /// The checked configuration of the dataplane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,7 @@ pub(crate) struct Config {
     pub(crate) first_steps: FirstSteps,
     pub(crate) connection_capacity: usize,
     pub(crate) settings: Settings,
+    pub(crate) metrics: Metrics,
 }
 
 /// More connections than this are taken for a mistake: they would take some 40 GB.
@@ -110,6 +114,8 @@ struct File {
     policy: Settings,
     #[serde(default, rename = "door")]
     doors: Vec<Spanned<door::Written>>,
+    #[serde(default)]
+    metrics: Metrics,
     /// The control process's; it checks it.
     #[serde(default, rename = "control")]
     _control: toml::Table,
@@ -347,6 +353,7 @@ impl Config {
             },
             connection_capacity,
             settings: file.policy.with_doors(doors).map_err(|error| at(None, error.to_owned()))?,
+            metrics: file.metrics,
         })
     }
 }
@@ -514,6 +521,14 @@ mod tests {
             (
                 format!("{MINIMAL}[policy.frames]\narp = \"pass\"\n"),
                 "unknown variant `pass`, expected `accept` or `drop`",
+            ),
+            (
+                format!("{MINIMAL}[metrics]\nrules = \"some\"\n"),
+                "/etc/k.toml:6:9: `rules`: `some` is no choice of rules",
+            ),
+            (
+                format!("{MINIMAL}[metrics]\nrules = [\"port=7\"]\n"),
+                "/etc/k.toml:6:9: `rules`: `port=7` chooses no rules",
             ),
         ];
         for (text, expected) in cases {

@@ -20,6 +20,7 @@ mod manager;
 mod memory;
 mod names;
 mod requirements;
+mod series;
 mod start;
 mod state_dir;
 mod store;

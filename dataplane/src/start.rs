@@ -255,6 +255,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         copy_reason: (!zero_copy[side.index()]).then(|| copy_reason.clone()),
         queues,
     });
+    let book = Book::new(&shared.generation.load(), &config.metrics);
     Ok(Manager {
         config,
         listener,
@@ -264,7 +265,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         programs,
         ingress,
         drift: DriftState::new(findings),
-        book: Book::default(),
+        book,
         store,
         held,
         names,

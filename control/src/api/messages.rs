@@ -167,13 +167,6 @@ pub struct ListImport {
     pub entries: Vec<NewEntry>,
 }
 
-/// All entries are in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Imported {
-    /// How many were left as they were: they were in for good already.
-    pub left: u64,
-}
-
 /// What a flush leaves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -17,9 +17,9 @@
 //! | GET `/api/v1/sources/{address}?limit=` | [`Source`] |
 //! | POST `/api/v1/sources/{address}/watch` | [`messages::Watch`] → [`Source`] |
 //! | POST `/api/v1/reload` | [`Reloaded`] |
-//! | POST `/api/v1/lists` | [`messages::ListImport`] → [`messages::Imported`] |
+//! | POST `/api/v1/lists` | [`messages::ListImport`] → [`Added`] |
 //! | POST `/api/v1/apply` | [`messages::Apply`] → [`messages::Applied`] |
-//! | POST `/api/v1/lists/{list}` | [`messages::ListAdd`] → 204 |
+//! | POST `/api/v1/lists/{list}` | [`messages::ListAdd`] → [`Added`] |
 //! | DELETE `/api/v1/lists/{list}?dynamic=` | [`messages::Flushed`] |
 //! | DELETE `/api/v1/lists/{list}/{address}` | 204 |
 
@@ -41,15 +41,15 @@ use knockplane_log::target;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, Source, SourceQuery};
-use knockplane_policy::wire::{self, Doors, Lists, NewEntry, Reloaded, Rules};
+use knockplane_policy::wire::{self, Added, Doors, Lists, NewEntry, Reloaded, Rules};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::failure::Failure;
 use self::messages::{
-    Applied, Apply, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed, Imported, ListAdd, ListImport,
-    ListQuery, MAX_LIMIT, Overview, SourceLimit, Unresolved, Watch, Workers,
+    Applied, Apply, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed, ListAdd, ListImport, ListQuery,
+    MAX_LIMIT, Overview, SourceLimit, Unresolved, Watch, Workers,
 };
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
@@ -80,8 +80,9 @@ const MAX_TURNS: usize = 16;
 /// How long a readiness probe may take; probes commonly give up after a second.
 const READY_WITHIN: Duration = Duration::from_millis(800);
 
-/// How long the dataplane may take for metrics. Prometheus gives up after 10 s by default.
-const METRICS_WITHIN: Duration = Duration::from_secs(5);
+/// How long the dataplane may take for metrics. Prometheus gives up after 10 s by default, and with a shorter scrape interval
+/// after that.
+const METRICS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Metrics and health.
 pub fn open(app: Arc<App>) -> Router {
@@ -290,27 +291,27 @@ async fn list_add(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
     body: Result<Json<ListAdd>, JsonRejection>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Json<Added>, Failure> {
     let (Path(list), Json(ListAdd { address, timeout, comment })) = (path?, body?);
     let timeout = match timeout {
         Some(text) => Some(rules::timeout(&text).map_err(Failure::bad_request)?),
         None => None,
     };
     let entry = NewEntry { list: list.clone(), address: address.clone(), timeout, comment };
-    app.ask(app.dataplane.list_add(vec![entry])).await?;
+    let added = app.ask(app.dataplane.list_add(vec![entry])).await?;
     info!(target: target!("operator"), list, %address, ?timeout, "entry added");
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Json(added))
 }
 
 async fn list_import(
     State(app): State<Arc<App>>,
     body: Result<Json<ListImport>, JsonRejection>,
-) -> Result<Json<Imported>, Failure> {
+) -> Result<Json<Added>, Failure> {
     let Json(ListImport { entries }) = body?;
     let count = entries.len();
-    let left = app.ask(app.dataplane.list_add(entries)).await?;
-    info!(target: target!("operator"), entries = count, left, "entries added");
-    Ok(Json(Imported { left }))
+    let added = app.ask(app.dataplane.list_add(entries)).await?;
+    info!(target: target!("operator"), entries = count, left = added.left, "entries added");
+    Ok(Json(added))
 }
 
 async fn list_flush(
@@ -354,7 +355,12 @@ impl App {
 
     /// Waits for the dataplane's answer and counts a missing one.
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, DataplaneError>>) -> Result<T, DataplaneError> {
-        answer.await.inspect_err(|error| self.metrics.request_failed(error))
+        let result = answer.await;
+        match &result {
+            Ok(_) | Err(DataplaneError::Refused(_) | DataplaneError::Failed(_)) => self.metrics.answered(),
+            Err(error) => self.metrics.request_failed(error),
+        }
+        result
     }
 
     /// As [`App::ask`], of rules or a configuration that is to run.

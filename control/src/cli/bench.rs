@@ -12,7 +12,9 @@ use knockplane_policy::frames::FrameClass;
 use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rsc::wording;
-use knockplane_policy::rule::{AddressSet, BuiltinChain, EntryAddress, InterfaceKind, ListEntry, RuleId, RuleSet};
+use knockplane_policy::rule::{
+    AddressSet, BuiltinChain, EntryAddress, InterfaceKind, ListEntry, RuleId, RuleNumber, RuleSet, numbers,
+};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::{Time, format_duration};
 use knockplane_policy::wire;
@@ -32,6 +34,7 @@ pub(super) const OTHER_FAMILY: &str = "other-family";
 /// See the module.
 pub(super) struct Bench<'r> {
     rules: &'r RuleSet,
+    numbers: Vec<RuleNumber>,
     settings: &'r Settings,
     evaluator: Evaluator<'r>,
     now: Time,
@@ -75,6 +78,8 @@ pub(super) struct Explained {
 /// A packet held against a rule.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Step {
+    /// As in `show rules`.
+    pub(super) number: RuleNumber,
     pub(super) line: u32,
     pub(super) id: RuleId,
     pub(super) chain: String,
@@ -101,7 +106,7 @@ impl<'r> Bench<'r> {
     pub(super) fn new(rules: &'r RuleSet, settings: &'r Settings, now: Time) -> Self {
         let since_1970 = Duration::from_nanos(now.as_nanos());
         let evaluator = Evaluator::new(rules, settings, SEED).at_wall(now, since_1970);
-        Bench { rules, settings, evaluator, now }
+        Bench { rules, numbers: numbers(&rules.rules), settings, evaluator, now }
     }
 
     /// Puts an address, prefix or range in a list, as an operator does.
@@ -219,6 +224,7 @@ impl<'r> Bench<'r> {
             Outcome::Matched { effect } => ("matched", effect),
         };
         Step {
+            number: self.numbers[tried.rule],
             line: rule.line,
             id: rule.id.clone(),
             chain: rule.chain.clone(),

@@ -17,7 +17,7 @@ use super::capture::{Capture, Record};
 use super::http::Client;
 use super::sources::{self, Given, Inside};
 use super::table::Align::{Left, Right};
-use super::table::{Columns, line, printable};
+use super::table::{Columns, line, named, printable};
 use super::{Failed, packet, pretty};
 use crate::Exit;
 
@@ -178,27 +178,31 @@ impl Explained {
     }
 
     fn table(&self) -> String {
-        let mut table = Columns::new(&[("LINE", Right), ("CHAIN", Left), ("ACTION", Left), ("", Left), ("", Left)]);
+        let mut table =
+            Columns::new(&[("RULE", Left), ("LINE", Right), ("CHAIN", Left), ("ACTION", Left), ("", Left), ("", Left)]);
         for step in self.rules.iter().filter(|step| step.outcome != OTHER_FAMILY) {
             let outcome = match &step.because {
                 Some(because) => format!("{}: {because}", step.outcome),
                 None => step.outcome.to_owned(),
             };
             let comment = if step.comment.is_empty() { String::new() } else { format!(";;; {}", step.comment) };
-            table.row([line(step.line), "  ".repeat(step.depth) + &step.chain, step.action.clone(), outcome, comment]);
+            let number = step.number.to_string();
+            table.row([
+                number,
+                line(step.line),
+                "  ".repeat(step.depth) + &step.chain,
+                step.action.clone(),
+                outcome,
+                comment,
+            ]);
         }
         table.text()
     }
 
-    /// `drop: a rule decided, line 5`.
+    /// `drop: a rule decided, ip filter 4, line 5 (comment)`.
     pub(super) fn conclusion(&self) -> String {
         let rule = self.decided_by.and_then(|position| self.rules.get(position));
-        let place = rule.map(|step| match step.line {
-            0 if step.comment.is_empty() => format!(", rule {}", step.id),
-            0 => format!(", rule {} ({})", step.id, printable(&step.comment)),
-            line if step.comment.is_empty() => format!(", line {line}"),
-            line => format!(", line {line} ({})", printable(&step.comment)),
-        });
+        let place = rule.map(|step| format!(", {}", named(step.number, step.line, &step.comment)));
         conclude(self.verdict, self.reason) + &place.unwrap_or_default()
     }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rsc::wording;
-use knockplane_policy::rule::{BuiltinChain, RuleId, RuleSet};
+use knockplane_policy::rule::{BuiltinChain, RuleId, RuleNumber, RuleSet, numbers};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Counter;
@@ -76,12 +76,16 @@ struct Decided {
     reason: Reason,
     /// The rule that decided.
     rule: Option<RuleId>,
+    /// Its number in `show rules`.
+    rule_number: Option<RuleNumber>,
     line: Option<u32>,
 }
 
 /// What a rule counted.
 #[derive(Debug, Serialize)]
 struct Counted {
+    /// As in `show rules`.
+    number: RuleNumber,
     rule: RuleId,
     line: u32,
     chain: String,
@@ -152,7 +156,9 @@ fn is_same(a: &Path, b: &Path) -> bool {
 impl Outcome {
     /// Nothing happened yet.
     fn of(rules: &RuleSet, settings: &Settings) -> Outcome {
-        let rules = rules.rules.iter().map(|rule| Counted {
+        let numbered = rules.rules.iter().zip(numbers(&rules.rules));
+        let rules = numbered.map(|(rule, number)| Counted {
+            number,
             rule: rule.id.clone(),
             line: rule.line,
             chain: rule.chain.clone(),
@@ -193,7 +199,9 @@ impl Outcome {
         if summary {
             return;
         }
-        let rule = judged.matched.last().filter(|_| judged.reason == Reason::Rule).map(|index| &rules.rules[*index]);
+        let decided = judged.matched.last().filter(|_| judged.reason == Reason::Rule);
+        let rule = decided.map(|index| &rules.rules[*index]);
+        let rule_number = decided.map(|index| self.rules[*index].number);
         self.packets.push(Decided {
             number: captured.number,
             time: seconds(captured.at),
@@ -203,6 +211,7 @@ impl Outcome {
             verdict: judged.verdict,
             reason: judged.reason,
             rule: rule.map(|rule| rule.id.clone()),
+            rule_number,
             line: rule.map(|rule| rule.line),
         });
     }
@@ -227,6 +236,7 @@ impl Outcome {
             ("FROM", Left),
             ("VERDICT", Left),
             ("REASON", Left),
+            ("RULE", Left),
             ("LINE", Right),
             ("PACKET", Left),
         ]);
@@ -237,10 +247,8 @@ impl Outcome {
                 packet.from.to_string(),
                 packet.verdict.to_string(),
                 packet.reason.to_string(),
-                match (packet.line, &packet.rule) {
-                    (Some(0), Some(id)) => id.to_string(),
-                    (number, _) => number.map(line).unwrap_or_default(),
-                },
+                packet.rule_number.map(|number| number.to_string()).unwrap_or_default(),
+                packet.line.map(line).unwrap_or_default(),
                 packet.packet.clone().unwrap_or_default(),
             ]);
         }
@@ -249,6 +257,7 @@ impl Outcome {
 
     fn rule_table(&self) -> String {
         let mut table = Columns::new(&[
+            ("RULE", Left),
             ("LINE", Right),
             ("CHAIN", Left),
             ("ACTION", Left),
@@ -258,6 +267,7 @@ impl Outcome {
         ]);
         for rule in &self.rules {
             table.row([
+                rule.number.to_string(),
                 line(rule.line),
                 rule.chain.clone(),
                 rule.action.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use knockplane_engine::lists::OPERATOR_LEVEL;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
-use knockplane_policy::wire::{Interface, ListEntry, ListOverview, Lists, LogStatus, NameState, Worker};
+use knockplane_policy::wire::{DropCount, Interface, ListEntry, ListOverview, Lists, LogStatus, NameState, Worker};
 use knockplane_policy::word::Word as _;
 
 use super::Failed;
@@ -210,11 +210,24 @@ pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
     ];
     let text: String = lines.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
     format!(
-        "{text}{}\n{}\n{}",
+        "{text}{}\n{}\n{}\n{}",
         drift_lines(&status.interfaces),
         interface_table(&status.interfaces),
-        counter_table(&status.interfaces)
+        counter_table(&status.interfaces),
+        drop_table(&status.drops)
     )
+}
+
+/// Frames dropped, by reason.
+fn drop_table(drops: &[DropCount]) -> String {
+    if drops.is_empty() {
+        return "no frame was dropped\n".to_owned();
+    }
+    let mut table = Columns::new(&[("DROPPED", Right), ("REASON", Left)]);
+    for DropCount { reason, frames } in drops {
+        table.row([grouped(*frames), reason.clone()]);
+    }
+    table.text()
 }
 
 /// A line for everything that is not as it should be.
@@ -423,6 +436,11 @@ mod tests {
                 "SIDE       ARRIVED  NO SOCKET  TAILS  PAST XDP  RX DROP  RX ERRORS  RX MISSED  TX DROP  TX ERRORS",
                 "outside  1 234 603          6     11         3        9          0          0        2          0",
                 "inside   1 234 603          0      0         3        9          0          0        2          0",
+                "",
+                "  DROPPED  REASON",
+                "1 233 567  chain-default",
+                "       31  ipv4-malformed",
+                "        9  rx-ring-full",
             ],
         );
         let mut drifted = sample::overview();

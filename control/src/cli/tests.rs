@@ -251,7 +251,7 @@ fn lists_can_come_from_what_show_lists_printed() {
     let rules = config("two-ports.rsc");
     let packet = "tcp 198.51.100.7 > 203.0.113.5:22";
     let text = knockctl(&["explain", packet, "--rules", &rules, "--lists", &lists.path("file")]).unwrap();
-    assert!(text.ends_with("forward: a rule decided, line 4\n"), "{text}");
+    assert!(text.ends_with("forward: a rule decided, ip filter 2, line 4\n"), "{text}");
 }
 
 /// Standard output, or what went wrong, of a command that asks a control process with these answers.
@@ -450,7 +450,7 @@ fn sent(arguments: &[&str]) -> (Result<String, Failed>, Vec<String>) {
         let (head, body) = request.into_parts();
         let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         taken.lock().unwrap().push(format!("{} {} {body}", head.method, head.uri));
-        r#"{"removed":2,"left":0}"#
+        r#"{"removed":2,"left":0,"unused":[]}"#
     });
     let result = asking(answers, arguments);
     let sent = all.lock().unwrap().clone();

@@ -77,7 +77,7 @@ struct Counts {
 /// [`DoorCounts`] at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DoorTally {
-    /// How often each step was taken; the last of them opens, and is not among them.
+    /// How often each step was taken, the last one of the knock included, which opens.
     pub steps: [u64; MOST_STEPS],
     /// How often it was opened.
     pub opened: u64,
@@ -88,19 +88,22 @@ pub struct DoorTally {
 }
 
 impl DoorCounts {
-    pub(crate) fn count(&self, source: IpAddr, what: What) {
+    /// Counts what a source did at the door, whose knock has so many steps. The last step is counted as one too, so that
+    /// no step's count sinks when a knock gets longer or shorter.
+    pub(crate) fn count(&self, source: IpAddr, what: What, steps: u8) {
         let stripe = match source {
             IpAddr::V4(address) => address.to_bits() as usize,
             IpAddr::V6(address) => address.to_bits() as usize,
         };
         let counts = &self.stripes[stripe % self.stripes.len()];
-        let counter = match what {
-            What::Stepped(step) => counts.steps.get(usize::from(step).saturating_sub(1)),
-            What::Opened => Some(&counts.opened),
-            What::Closed => Some(&counts.closed),
-            What::Failed(failure) => counts.failed.get(failure as usize),
+        let step = |step: u8| counts.steps.get(usize::from(step).saturating_sub(1));
+        let (counter, step) = match what {
+            What::Stepped(number) => (None, step(number)),
+            What::Opened => (Some(&counts.opened), step(steps)),
+            What::Closed => (Some(&counts.closed), None),
+            What::Failed(failure) => (counts.failed.get(failure as usize), None),
         };
-        if let Some(counter) = counter {
+        for counter in [counter, step].into_iter().flatten() {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -13,6 +13,7 @@
 //! | [`frames`] | frames that rules do not see: their classes, and the verdict on each |
 //! | [`door`]   | knock sequences as objects, and the rules that they are |
 //! | [`level`]  | how many proofs it takes to get into a list |
+//! | [`list_names`] | which lists there are, and which rules match |
 //! | [`eval`]   | the reference: rules tried one by one, in order |
 //! | [`rsc`]    | reading RouterOS exports, with every bad line reported, and writing them |
 //! | [`lint`]   | what is right in every line, and still cannot be meant |
@@ -30,6 +31,7 @@ pub mod frames;
 pub mod layer7;
 pub mod level;
 pub mod lint;
+pub mod list_names;
 pub mod packet;
 pub mod reason;
 pub mod rsc;

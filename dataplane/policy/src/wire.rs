@@ -12,9 +12,9 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::door::Failure;
-use crate::packet::{Family, Side};
+use crate::packet::Side;
 use crate::reason::{Reason, Verdict};
-use crate::rule::{AddressSet, RuleId, RuleSet};
+use crate::rule::{AddressSet, RuleId, RuleNumber, RuleSet};
 use crate::settings::Settings;
 use crate::word::words;
 
@@ -152,10 +152,7 @@ pub enum Response {
     /// To [`Request::Reload`].
     Reloaded(Reloaded),
     /// To [`Request::ListAdd`].
-    Added {
-        /// Entries that were left as they were: they are in for good already.
-        left: u64,
-    },
+    Added(Added),
     /// To [`Request::ListFlush`].
     Flushed {
         /// Entries that are gone.
@@ -202,6 +199,18 @@ pub struct Status {
     pub on_exit: String,
     /// What became of the dataplane's log lines.
     pub log: LogStatus,
+    /// Frames dropped since start, by every reason that has dropped one, the most frequent first.
+    #[serde(default)]
+    pub drops: Vec<DropCount>,
+}
+
+/// Frames dropped for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropCount {
+    /// The name of a [`Reason`], or of a loss at the rings as in [`RingDrops`].
+    pub reason: String,
+    /// How many.
+    pub frames: u64,
 }
 
 /// What became of a process's log lines.
@@ -638,6 +647,15 @@ pub struct Visitor {
     pub time_left: Option<Duration>,
 }
 
+/// Entries were put in lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// Entries that were left as they were: they are in for good already.
+    pub left: u64,
+    /// The lists among them that no rule that runs matches, in the order of names: entries have no effect there.
+    pub unused: Vec<String>,
+}
+
 /// The configuration was taken over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
@@ -656,8 +674,18 @@ pub struct Metrics {
     pub status: Status,
     /// Per worker, in order.
     pub workers: Vec<WorkerMetrics>,
-    /// Per rule that runs or ran since start.
+    /// When the dataplane started, since the Unix epoch. The same in every answer of one process.
+    pub started: Duration,
+    /// When the rules that run were swapped in, since the Unix epoch. The same in every answer about one generation.
+    pub reloaded: Duration,
+    /// What the dataplane's process uses; `None` if /proc does not say.
+    pub process: Option<ProcessUsage>,
+    /// Rules that run and have series of their own, in their order.
     pub rules: Vec<RuleMetrics>,
+    /// What rules have counted while they had no series of their own, since start. Never less than before.
+    pub rule_overflow: Counter,
+    /// How many rules run and have no series of their own.
+    pub rules_without_series: u64,
     /// As in [`Rules`].
     pub chain_defaults: [Counter; 3],
     /// As in [`Lists`].
@@ -734,19 +762,41 @@ pub struct RingDrops {
     pub frames: u64,
 }
 
-/// What one rule counted.
+/// What one rule counted, and what it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuleMetrics {
     /// Its id.
     pub id: RuleId,
-    /// Its family.
-    pub family: Family,
+    /// Its number in `show rules`.
+    pub number: RuleNumber,
     /// Its chain.
     pub chain: String,
+    /// The name of its action.
+    pub action: String,
+    /// Its comment, cut to [`MAX_COMMENT`] characters; empty if the configuration keeps comments out of metrics.
+    pub comment: String,
     /// Packets and bytes.
     pub counter: Counter,
-    /// Whether it is among the rules that run now.
-    pub runs: bool,
+}
+
+/// Characters of a rule's comment in metrics at most. A label is part of each series' identity.
+pub const MAX_COMMENT: usize = 80;
+
+/// Resources that a process uses now, and its limits. Source: proc(5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessUsage {
+    /// Time on a processor, in user and system mode, since the process started.
+    pub cpu: Duration,
+    /// Resident memory in bytes.
+    pub resident_bytes: u64,
+    /// Virtual memory in bytes.
+    pub virtual_bytes: u64,
+    /// Open file descriptors.
+    pub open_fds: u64,
+    /// Soft limit of open file descriptors; `None` if there is none.
+    pub max_fds: Option<u64>,
+    /// Threads.
+    pub threads: u64,
 }
 
 #[cfg(test)]

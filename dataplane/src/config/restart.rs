@@ -12,6 +12,7 @@ impl Config {
         let Config {
             file: _,
             settings: _,
+            metrics: _,
             outside,
             inside,
             rules,
@@ -65,7 +66,7 @@ mod tests {
         let read = |text: &str| Config::parse(Path::new("k.toml"), text).expect("valid");
         let head = "[dataplane]\noutside = \"eth1\"\ninside = \"eth2\"\nrules = \"a.rsc\"\n";
         let running = read(head);
-        let door = "[[door]]\nname = \"a\"\nknock = [\"tcp/7\"]\n[policy]\nprotect = [\"192.0.2.0/24\"]\n";
+        let door = "[[door]]\nname = \"a\"\nknock = [\"tcp/7\"]\n[metrics]\ncomments = false\n[policy]\nprotect = [\"192.0.2.0/24\"]\n";
         assert_eq!(running.waiting(&read(&format!("{head}{door}"))), [""; 0]);
         let other = head.replace("eth2", "eth3") + "ring-size = 64\nquota-prefix-v6 = 48\n[control]\nlisten = 7\n";
         assert_eq!(running.waiting(&read(&other)), ["inside", "ring-size", "quota-prefix-v6"]);

@@ -113,10 +113,9 @@ fn summary(door: &Door, tally: &DoorTally, knocking: Option<&ListSummary>, open:
         _ => 0,
     };
     let failed = Failure::ALL.iter().zip(tally.failed);
-    let steps = tally.steps.into_iter().take(door.knock.len().saturating_sub(1));
     DoorSummary {
         door: door.name.clone(),
-        steps: steps.chain([tally.opened]).collect(),
+        steps: tally.steps.into_iter().take(door.knock.len()).collect(),
         opened: tally.opened,
         closed: tally.closed,
         failed: failed
@@ -135,7 +134,7 @@ mod tests {
     fn what_a_list_loses_is_what_came_to_nothing_at_its_door() {
         let door = serde_json::from_str(r#"{"name":"ssh","knock":["tcp/1","tcp/2","tcp/3"]}"#).expect("a door");
         let mut tally = DoorTally { opened: 2, closed: 1, ..DoorTally::default() };
-        (tally.steps[0], tally.steps[1]) = (9, 5);
+        (tally.steps[0], tally.steps[1], tally.steps[2]) = (9, 5, 2);
         (tally.failed[Failure::StartedOver as usize], tally.failed[Failure::Evicted as usize]) = (4, 10);
         let list = ListSummary { list: String::new(), level: 0, entries: 3, expired: 6, evicted: 7, refused: 10 };
         let told = summary(&door, &tally, Some(&list), None);

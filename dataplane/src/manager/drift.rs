@@ -14,6 +14,7 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{Drift, DriftKind, InterfaceCounters, Repairs};
 use knockplane_policy::word::Word as _;
+use knockplane_ring::CoreCounts;
 
 use super::Manager;
 use crate::drift::{Findings, REPAIRABLE};
@@ -37,6 +38,8 @@ pub(crate) struct DriftState {
     mtu: [u32; 2],
     no_socket: [Growth; 2],
     past_program: [Growth; 2],
+    /// What the programs had counted at the last look, by side.
+    counted: [CoreCounts; 2],
 }
 
 /// For how long the watcher has published nothing.
@@ -93,6 +96,7 @@ impl DriftState {
             mtu,
             no_socket: Default::default(),
             past_program: Default::default(),
+            counted: Default::default(),
         }
     }
 
@@ -177,13 +181,23 @@ impl Manager {
 
     /// Counters of an interface: of the programs as they are now, of the driver as of the last check.
     pub(super) fn interface_counters(&mut self, side: Side) -> InterfaceCounters {
-        let cores = self.programs[side.index()].counts().unwrap_or_default();
+        let counted = &mut self.drift.counted[side.index()];
+        // A look that fails must not make counters sink.
+        if let Ok(cores) = self.programs[side.index()].counts() {
+            *counted = cores.into_iter().fold(CoreCounts::default(), |sum, core| CoreCounts {
+                seen: sum.seen + core.seen,
+                unbound: sum.unbound + core.unbound,
+                unstamped: sum.unstamped + core.unstamped,
+                tails: sum.tails + core.tails,
+            });
+        }
+        let counted = *counted;
         let past_program = self.past_program(side);
         let driver = self.drift.findings.load().counters[side.index()];
         InterfaceCounters {
-            arrived: cores.iter().map(|core| core.seen).sum(),
-            no_socket: cores.iter().map(|core| core.unbound).sum(),
-            tails: cores.iter().map(|core| core.tails).sum(),
+            arrived: counted.seen,
+            no_socket: counted.unbound,
+            tails: counted.tails,
             past_program,
             rx_packets: driver.rx_packets,
             tx_packets: driver.tx_packets,

@@ -13,7 +13,7 @@ use knockplane_log::kind::Kind;
 use knockplane_log::target;
 use knockplane_policy::door::What;
 use knockplane_policy::eval::log::Entry;
-use knockplane_policy::rule::Rule;
+use knockplane_policy::rule::{Rule, RuleNumber};
 use knockplane_policy::time::{Time, format_duration};
 
 use super::Manager;
@@ -63,7 +63,7 @@ impl Manager {
             let Some(Event::Logged { table, rule, entry }) = self.shared.events.pop(EventKind::Packet) else { break };
             if number < MAX_PACKET_LINES {
                 match self.rule_of(&current, table, rule) {
-                    Some(rule) => log_packet(&rule, &entry),
+                    Some((rule, number)) => log_packet(&rule, number, &entry),
                     None => knockplane_log::omit(Kind::Packet, None, 1),
                 }
             } else {
@@ -73,14 +73,15 @@ impl Manager {
         for ((table, rule), packets) in beyond {
             self.shared.events.count_lost(EventKind::Packet, packets);
             let rule = self.rule_of(&current, table, rule);
-            knockplane_log::omit(Kind::Packet, rule.as_ref().map(|rule| &*rule.id.0), packets);
+            knockplane_log::omit(Kind::Packet, rule.as_ref().map(|(rule, _)| &*rule.id.0), packets);
         }
     }
 
-    /// A rule of the generation with this table: the one that runs, or one that workers may not have left yet.
-    fn rule_of(&self, current: &Generation, table: u32, rule: u32) -> Option<Rule> {
+    /// A rule of the generation with this table, and its number: the one that runs, or one that workers may not have left yet.
+    fn rule_of(&self, current: &Generation, table: u32, rule: u32) -> Option<(Rule, RuleNumber)> {
         let find = |generation: &Generation| {
-            (generation.table.number() == table).then(|| generation.rules().rules.get(rule as usize).cloned())?
+            let number = generation.numbers.get(rule as usize).filter(|_| generation.table.number() == table)?;
+            Some((generation.rules().rules.get(rule as usize)?.clone(), *number))
         };
         find(current).or_else(|| self.book.leaving().iter().find_map(|generation| find(generation)))
     }
@@ -146,9 +147,9 @@ impl Manager {
 }
 
 /// The line of a rule that logs.
-fn log_packet(rule: &Rule, entry: &Entry) {
+fn log_packet(rule: &Rule, number: RuleNumber, entry: &Entry) {
     let prefix = rule.log.as_ref().map_or("", |log| &log.prefix);
     knockplane_log::packet(&rule.id.0, || {
-        tracing::info!(target: target!("packet"), rule = %rule.id, "{}", entry.line(prefix, &rule.chain));
+        tracing::info!(target: target!("packet"), rule = %rule.id, %number, "{}", entry.line(prefix, &rule.chain));
     });
 }

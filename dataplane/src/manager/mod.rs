@@ -181,7 +181,7 @@ impl Manager {
         let oldest = self.oldest_generation();
         self.log_events(now);
         // Behind the events: those of a generation that is left for good are counted by its rules.
-        self.book.settle(oldest);
+        self.book.settle(oldest, &self.shared.generation.load());
         self.watch_workers(now);
         self.watch_cores();
         self.watch_links();

@@ -3,15 +3,15 @@
 //! Entries come from three places: what was added, by packets or with a timeout by operators; what operators hold; and
 //! the rules. Whoever wants more than one answer holds asks again for what is behind its last entry.
 
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use knockplane_engine::lists::{Lists as Engine, MAX_LISTS, Seen};
 use knockplane_policy::door::Door;
-use knockplane_policy::level;
 use knockplane_policy::rule::{self, AddressSet, EntryAddress, RuleSet};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{After, ListEntry, ListOverview, ListQuery, ListSummary, Lists};
+use knockplane_policy::level;
 
 use super::Notes;
 use crate::held::{Bounds, Entry, Held};
@@ -24,6 +24,8 @@ pub(super) struct Places<'m> {
     pub(super) names: &'m Names,
     pub(super) notes: &'m Notes,
     pub(super) rules: &'m RuleSet,
+    /// The lists that rules and doors name.
+    pub(super) named: &'m HashSet<String>,
     pub(super) doors: &'m [Door],
     /// When the timeouts of the rules' entries began.
     pub(super) since: Time,
@@ -188,7 +190,14 @@ impl Places<'_> {
             by_operators: self.held.list(&summary.list).map_or(0, |entries| entries.len() as u64),
             summary,
         };
-        self.lists.summaries().into_iter().map(overview).collect()
+        self.lists.summaries().into_iter().filter(|list| self.exists(list)).map(overview).collect()
+    }
+
+    /// Whether there is the list now: rules or doors name it, or something is in it. The engine knows every list that there
+    /// was since start.
+    pub(super) fn exists(&self, list: &ListSummary) -> bool {
+        let is_held = || self.held.list(&list.list).is_some_and(|entries| !entries.is_empty());
+        list.entries > 0 || self.named.contains(&list.list) || is_held()
     }
 
     /// The entries of the rules that are not among what was added: those without a timeout, and prefixes with one.
@@ -328,7 +337,12 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
     impl House {
         fn page(&self, query: &ListQuery, most: usize) -> Lists {
             let House { lists, held, names, notes, rules, .. } = self;
-            Places { lists, held, names, notes, rules, doors: &[], since: at(0) }.page(query, most, at(5))
+            let named = knockplane_policy::list_names::named(rules, &[]).into_iter().map(|list| list.into_owned()).collect();
+            Places { lists, held, names, notes, rules, named: &named, doors: &[], since: at(0) }.page(
+                query,
+                most,
+                at(5),
+            )
         }
 
         fn told(&self, query: ListQuery) -> Vec<String> {
@@ -397,14 +411,14 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
     }
 
     #[test]
-    fn it_is_said_who_fills_a_list() {
+    fn it_is_said_who_fills_a_list_and_one_that_nothing_names_and_nobody_is_in_is_not_told() {
         let lists = house().page(&ListQuery::default(), 0);
         let told: Vec<_> = lists
             .lists
             .iter()
             .map(|list| (list.summary.list.as_str(), list.by_packets, list.by_rules, list.by_operators))
             .collect();
-        assert_eq!(told, [("empty", false, 0, 0), ("friends", false, 1, 2), ("knocked", true, 0, 0)]);
+        assert_eq!(told, [("friends", false, 1, 2), ("knocked", true, 0, 0)]);
         assert!(lists.truncated);
     }
 }

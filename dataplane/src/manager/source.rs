@@ -17,7 +17,6 @@ use ipnet::IpNet;
 use knockplane_engine::flows::{AddressFlow, AddressFlows};
 use knockplane_engine::lists::ListId;
 use knockplane_engine::table;
-use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::source::{
@@ -130,10 +129,11 @@ pub(super) fn network(address: IpAddr) -> Option<IpNet> {
 }
 
 /// A rule by its position among the declared ones.
-fn rule_ref(rules: &RuleSet, position: usize) -> Option<RuleRef> {
-    let rule = rules.rules.get(position)?;
+fn rule_ref(generation: &Generation, position: usize) -> Option<RuleRef> {
+    let rule = generation.rules().rules.get(position)?;
+    let number = *generation.numbers.get(position)?;
     let (id, chain, comment) = (rule.id.clone(), rule.chain.clone(), rule.comment.clone());
-    Some(RuleRef { id, line: rule.line, chain, comment })
+    Some(RuleRef { id, number, line: rule.line, chain, comment })
 }
 
 fn matchers(address: IpAddr, generation: &Generation, now: Time) -> Vec<SourceMatcher> {
@@ -149,7 +149,7 @@ fn matchers(address: IpAddr, generation: &Generation, now: Time) -> Vec<SourceMa
                 MatcherMemory::ConnectionLimit { connections, limit, prefix_length }
             }
         };
-        Some(SourceMatcher { rule: rule_ref(generation.rules(), matcher.rule)?, memory })
+        Some(SourceMatcher { rule: rule_ref(generation, matcher.rule)?, memory })
     };
     generation.table.matchers_of(address, now).into_iter().filter_map(matcher).collect()
 }

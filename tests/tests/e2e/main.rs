@@ -20,6 +20,7 @@
 //! | `drift.rs`     | what changes under a running filter: interfaces, their settings, the host's; every frame accounted for |
 //! | `restart.rs`   | restarts right after a kill, a second dataplane, state files that are damaged or cannot be written |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
+//! | `metrics.rs`   | what a scrape says over applies, reloads and restarts; of a dataplane that hangs |
 //! | `limits.rs`    | peers of the listeners that ask nothing, slowly, too much, or do not read |
 //! | `judge/`       | the same packets under the same rules, judged by the kernel's nftables |
 //! | `nonsense.rs`  | frames that nobody would build, from both sides |
@@ -39,6 +40,7 @@ mod judge;
 mod knocks;
 mod limits;
 mod log;
+mod metrics;
 mod mtu;
 mod names;
 mod nonsense;

@@ -1,9 +1,11 @@
 //! Rules applied live, tables, lists, metrics.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
-use knockplane_tests::{CLIENT, FilterOptions};
+use knockplane_tests::{CLIENT, FilterOptions, binary, run};
 
 use crate::scene::{QUICK, eventually, knock, listed, ping, with};
 
@@ -128,6 +130,53 @@ fn entries_are_added_and_removed_by_hand() {
 }
 
 #[test]
+fn a_list_that_no_rule_matches_is_warned_of() {
+    let door = "[[door]]\nname = \"ssh\"\nknock = [\"tcp/7001\", \"tcp/7002\"]\nopens = [\"tcp/22\"]\n";
+    with(&FilterOptions { sections: door.to_owned(), ..two_ports() }, |_, filter| {
+        let add =
+            |list: &str| filter.knockctl(&["list", "add", list, "192.0.2.9", "--timeout", "1m"]).expect("knockctl");
+        for used in ["secured", "temporary", "door-ssh"] {
+            let output = add(used);
+            assert!(output.ok() && output.stderr.is_empty(), "{output:?}");
+        }
+        let output = add("secued");
+        assert!(output.ok() && output.stdout.contains("is in secued for 1m"), "it is added all the same: {output:?}");
+        assert!(output.stderr.contains("warning: no rule that runs matches the list secued,"), "{output:?}");
+        let file = filter.path("entries");
+        fs::write(&file, "secured 192.0.2.1\nfreinds 192.0.2.2\nfreinds 192.0.2.3\n").expect("written");
+        let output = filter.knockctl(&["list", "import", &file.display().to_string()]).expect("knockctl");
+        assert!(output.ok() && output.stderr.matches("warning: ").count() == 1, "{output:?}");
+        assert!(output.stderr.contains("the list freinds,"), "{output:?}");
+    });
+}
+
+#[test]
+fn members_of_the_sockets_group_use_knockctl_and_nobody_else_does() {
+    const GROUP: u32 = 4_711;
+    let mut options = two_ports();
+    options.sections = format!("socket-group = {GROUP}\n");
+    with(&options, |_, filter| {
+        // The user may not enter the folder that it is built in.
+        let knockctl = filter.path("knockctl");
+        fs::copy(binary("knockctl").expect("built"), &knockctl).expect("copied");
+        let status = |group: u32| {
+            let mut command = Command::new(&knockctl);
+            command.arg("--socket").arg(filter.path("control.sock")).args(["show", "status"]);
+            run(command.uid(65_534).gid(group)).expect("started")
+        };
+        let member = status(GROUP);
+        assert!(member.ok(), "{member:?}");
+        let stranger = status(65_534);
+        assert!(stranger.code == Some(4) && stranger.stderr.contains("member of the socket's group"), "{stranger:?}");
+        let control = fs::metadata(filter.path("control.sock")).expect("a socket");
+        assert_eq!((control.gid(), control.mode() & 0o777), (GROUP, 0o660));
+        // The dataplane's is not the group's.
+        let dataplane = fs::metadata(filter.path("dataplane.sock")).expect("a socket");
+        assert_eq!((dataplane.gid(), dataplane.mode() & 0o777), (0, 0o600));
+    });
+}
+
+#[test]
 fn promtool_has_nothing_to_say_about_the_metrics() {
     with(&FilterOptions::from_rules(QUICK), |topology, filter| {
         knock(topology, "1234:tcp 4321:tcp");
@@ -152,9 +201,18 @@ fn promtool_has_nothing_to_say_about_the_metrics() {
 
 #[test]
 fn show_tells_what_runs() {
-    with(&two_ports(), |_, filter| {
+    with(&two_ports(), |topology, filter| {
         let status = filter.ask(&["show", "status"]).expect("status");
         let text = status.to_string();
+        let dropped = |status: &serde_json::Value| {
+            let drops = status["drops"].as_array().expect("drops");
+            drops.iter().find(|drop| drop["reason"] == "rule").and_then(|drop| drop["frames"].as_u64()).unwrap_or(0)
+        };
+        let before = dropped(&status);
+        knock(topology, "99:tcp");
+        eventually("the drop is told", || dropped(&filter.ask(&["show", "status"]).expect("status")) > before);
+        let shown = filter.knockctl(&["show", "status"]).expect("knockctl").stdout;
+        assert!(shown.contains("DROPPED  REASON") && shown.lines().any(|line| line.ends_with("  rule")), "{shown}");
         for part in ["\"outside\"", "\"inside\"", "native", "rules.rsc", "closed"] {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -215,7 +215,8 @@ add chain=input src-address-list=knocked protocol=udp dst-port=7002 action=drop 
         assert_eq!((&dropped["rule"]["line"], &dropped["rule"]["comment"]), (&6.into(), &"too early".into()));
         let shown = text(filter, CLIENT);
         assert!(
-            shown.contains("D knocked packets, line 5") && shown.contains("office 10.77.0.0/28 line 2 of the rules")
+            shown.contains("D knocked packets, ip filter 0")
+                && shown.contains("office 10.77.0.0/28 line 2 of the rules")
         );
         let one = filter.ask(&["explain-source", CLIENT, "--limit", "1"]).expect("explained");
         assert_eq!((one["lists"].as_array().map(Vec::len), &one["lists_truncated"]), (Some(1), &true.into()));

@@ -8,7 +8,7 @@ use knockplane_engine::table::Problem;
 use knockplane_policy::door;
 use knockplane_policy::lint::{self, Lint, Subject};
 use knockplane_policy::rsc::{self, Also, Finding, Reading, Said, Severity};
-use knockplane_policy::rule::{RuleId, RuleSet};
+use knockplane_policy::rule::{RuleId, RuleNumber, RuleSet, numbers};
 use knockplane_policy::settings::Settings;
 use serde::Serialize;
 
@@ -54,7 +54,7 @@ impl Findings {
         let mut rules = door::rules(how.settings, reading.rules.clone());
         let mut findings = Findings { warnings: warnings(reading), ..Findings::default() };
         if reading.problems.is_empty() {
-            let places = Places::new(source);
+            let places = Places::new(source, &rules);
             findings.invalid = invalid(&mut rules, how.allow_invalid, &places);
             findings.refuse(&rules, how.settings, &places);
             findings.unmapped(&rules, how.settings, &places);
@@ -99,7 +99,7 @@ impl Findings {
                 Some(place) => {
                     let span = places.rule(&place.id, property(&problem));
                     let finding = Finding::new(Severity::Error, REFUSED, span, printable(&problem.sentence()));
-                    self.refused.push(finding);
+                    self.refused.push(Finding { rule: places.number(&place.id), ..finding });
                 }
             }
         }
@@ -159,12 +159,13 @@ fn invalid(rules: &mut RuleSet, allowed: bool, places: &Places<'_>) -> Vec<Findi
         let property = reason.trim_start_matches('`').split(['=', '`']).next();
         let span = places.rule(&rule.id, property);
         let reason = printable(reason);
-        found.push(if allowed {
+        let finding = if allowed {
             Finding::new(Severity::Warning, INVALID, span, format!("this rule is kept and never runs: {reason}"))
         } else {
             Finding::new(Severity::Error, INVALID, span, format!("this rule can never run: {reason}"))
                 .remedy("disable it, leave it out, or have such rules kept and not run with `--allow-invalid`")
-        });
+        };
+        found.push(Finding { rule: places.number(&rule.id), ..finding });
         rule.disabled |= allowed;
     }
     found
@@ -187,13 +188,17 @@ struct Places<'s> {
     text: &'s [u8],
     reading: &'s Reading,
     rules: HashMap<&'s RuleId, usize>,
+    /// With the rules of doors, which come first.
+    numbers: HashMap<RuleId, RuleNumber>,
 }
 
 impl<'s> Places<'s> {
-    fn new(source: &'s Source) -> Places<'s> {
+    fn new(source: &'s Source, with_doors: &RuleSet) -> Places<'s> {
         let reading = &source.reading;
         let rules = reading.rules.rules.iter().enumerate().map(|(at, rule)| (&rule.id, at)).collect();
-        Places { text: &source.text, reading, rules }
+        let ids = with_doors.rules.iter().map(|rule| rule.id.clone());
+        let numbers = ids.zip(numbers(&with_doors.rules)).collect();
+        Places { text: &source.text, reading, rules, numbers }
     }
 
     fn span(&self, said: Option<&Said>, property: Option<&str>) -> Range<usize> {
@@ -203,6 +208,10 @@ impl<'s> Places<'s> {
 
     fn rule(&self, id: &RuleId, property: Option<&str>) -> Range<usize> {
         self.span(self.rules.get(id).and_then(|at| self.reading.rules_said.get(*at)), property)
+    }
+
+    fn number(&self, id: &RuleId) -> Option<RuleNumber> {
+        self.numbers.get(id).copied()
     }
 
     /// A rule that begins on this line and has this property.
@@ -244,6 +253,10 @@ impl<'s> Places<'s> {
             line: also.line,
             what: printable(&also.what),
         });
-        Finding { also, ..finding.remedy(printable(&lint.remedy)) }
+        let rule = match &lint.subject {
+            Subject::Rule(id) => self.number(id),
+            Subject::Door(_) | Subject::Pattern(_) => None,
+        };
+        Finding { rule, also, ..finding.remedy(printable(&lint.remedy)) }
     }
 }

@@ -13,14 +13,14 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use knockplane_limits::input::LIST_ENTRIES;
 use knockplane_policy::rule::AddressSet;
-use knockplane_policy::wire::{After, Lists};
+use knockplane_policy::wire::{Added, After, Lists};
 
 use super::http::Client;
 use super::output::complain;
 use super::table::{count, printable};
 use super::{Failed, as_json, decode, encoded, input, parse_timeout, pretty, show};
 use crate::Exit;
-use crate::api::messages::{DEFAULT_LIMIT, Flushed, Imported, ListAdd, ListImport, ListQuery, MAX_LIMIT};
+use crate::api::messages::{DEFAULT_LIMIT, Flushed, ListAdd, ListImport, ListQuery, MAX_LIMIT};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -135,7 +135,8 @@ async fn show(client: &Client, what: Show, json: bool) -> Result<String, Failed>
 
 async fn add(client: &Client, list: &str, entry: ListAdd) -> Result<String, Failed> {
     let path = format!("/api/v1/lists/{}", encoded(list));
-    client.send(Method::POST, &path, Some(as_json(&entry)?)).await?;
+    let added: Added = decode(&client.send(Method::POST, &path, Some(as_json(&entry)?)).await?)?;
+    warn_of_unused(&added);
     let lasts = entry.timeout.map_or_else(|| "for good".to_owned(), |timeout| format!("for {timeout}"));
     Ok(format!("{} is in {} {lasts}\n", entry.address, printable(list)))
 }
@@ -149,10 +150,28 @@ async fn import(client: &Client, file: &Path) -> Result<String, Failed> {
     })?;
     let number = entries.len();
     let answer = client.send(Method::POST, "/api/v1/lists", Some(as_json(&ListImport { entries })?)).await?;
-    Ok(imported(&name, number, &decode(&answer)?))
+    let added = decode(&answer)?;
+    warn_of_unused(&added);
+    Ok(imported(&name, number, &added))
 }
 
-fn imported(name: &str, number: usize, Imported { left }: &Imported) -> String {
+/// Warns of lists in which entries have no effect: their names may be misspelt.
+fn warn_of_unused(added: &Added) {
+    complain(unused(added));
+}
+
+fn unused(Added { unused, .. }: &Added) -> String {
+    let warning = |list: &String| {
+        let list = printable(list);
+        format!(
+            "knockctl: warning: no rule that runs matches the list {list}, so entries in it have no effect: check the name; \
+             `knockctl show lists` names the lists\n"
+        )
+    };
+    unused.iter().map(warning).collect()
+}
+
+fn imported(name: &str, number: usize, Added { left, .. }: &Added) -> String {
     let entries = if number == 1 { "entry of it is" } else { "entries of it are" };
     let left = match left {
         0 => String::new(),
@@ -201,10 +220,23 @@ fn words(query: &ListQuery) -> String {
 mod tests {
     use super::*;
 
+    fn added(left: u64, unused: &[&str]) -> Added {
+        Added { left, unused: unused.iter().map(|list| (*list).to_owned()).collect() }
+    }
+
+    #[test]
+    fn each_list_without_effect_is_a_warning() {
+        assert_eq!(unused(&added(0, &[])), "");
+        let told = unused(&added(0, &["secued", "a\u{1b}[2J"]));
+        let lines: Vec<_> = told.lines().collect();
+        assert!(lines[0].starts_with("knockctl: warning: no rule that runs matches the list secued, "), "{told}");
+        assert!(lines.len() == 2 && lines[1].contains("the list a\\u{1b}[2J,"), "{told}");
+    }
+
     #[test]
     fn an_import_tells_what_it_left() {
-        assert_eq!(imported("a.rsc", 1, &Imported { left: 0 }), "a.rsc: 1 entry of it is in\n");
+        assert_eq!(imported("a.rsc", 1, &added(0, &[])), "a.rsc: 1 entry of it is in\n");
         let told = "a.rsc: 5 entries of it are in; 2 of them were in for good already, and were left as they were\n";
-        assert_eq!(imported("a.rsc", 5, &Imported { left: 2 }), told);
+        assert_eq!(imported("a.rsc", 5, &added(2, &[])), told);
     }
 }

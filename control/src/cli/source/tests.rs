@@ -66,7 +66,8 @@ fn failure(reason: Failure, times: u64, port: u16) -> SourceFailure {
 }
 
 fn rule(line: u32, comment: &str) -> RuleRef {
-    RuleRef { id: RuleId("0a1b2c3d".into()), line, chain: "input".into(), comment: comment.into() }
+    let number = serde_json::from_str(&format!("\"ip filter {}\"", line.saturating_sub(1))).unwrap();
+    RuleRef { id: RuleId("0a1b2c3d".into()), number, line, chain: "input".into(), comment: comment.into() }
 }
 
 fn list(name: &str, set: &str, origin: Origin, left: Option<u64>) -> SourceList {

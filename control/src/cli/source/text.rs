@@ -13,7 +13,7 @@ use knockplane_policy::word::Word;
 
 use super::why::{Finding, findings};
 use crate::cli::table::Align::{Left, Right};
-use crate::cli::table::{Columns, grouped, wrapped};
+use crate::cli::table::{Columns, grouped, named, wrapped};
 
 /// All of it.
 pub(super) fn text(source: &Source) -> String {
@@ -135,7 +135,7 @@ fn lists(source: &Source) -> String {
             covered,
             added_by(list),
             entry.time_left.map_or_else(|| "-".to_owned(), short),
-            lines(used_by),
+            numbered(used_by),
             entry.comment.clone(),
         ]);
     }
@@ -153,20 +153,19 @@ fn added_by(list: &SourceList) -> String {
             Some(line) => format!("line {line} of the rules"),
         },
         Origin::Packet if list.added_by.is_empty() => "rules that are gone".to_owned(),
-        Origin::Packet => format!("packets, {}", lines(&list.added_by)),
+        Origin::Packet => format!("packets, {}", numbered(&list.added_by)),
     }
 }
 
-/// `line 3`, `lines 3, 7`; a door's rules are on none.
-fn lines(rules: &[RuleRef]) -> String {
-    let lines: Vec<String> = rules.iter().filter(|rule| rule.line > 0).map(|rule| rule.line.to_string()).collect();
-    let without = rules.iter().find(|rule| rule.line == 0);
-    match (&lines[..], without) {
-        ([], None) => "-".to_owned(),
-        ([], Some(rule)) => format!("rule {}", rule.id),
-        ([line], _) => format!("line {line}"),
-        _ => format!("lines {}", lines.join(", ")),
-    }
+/// `ip filter 3, 7, ipv6 filter 2`: the menu stands before its first number.
+fn numbered(rules: &[RuleRef]) -> String {
+    let mut menu = "";
+    let number = |rule: &RuleRef| match rule.number.menu() == std::mem::replace(&mut menu, rule.number.menu()) {
+        true => rule.number.number().to_string(),
+        false => rule.number.to_string(),
+    };
+    let numbers: Vec<String> = rules.iter().map(number).collect();
+    if numbers.is_empty() { "-".to_owned() } else { numbers.join(", ") }
 }
 
 fn quota(source: &Source) -> String {
@@ -245,10 +244,9 @@ fn matchers(matchers: &[SourceMatcher]) -> String {
     format!("what matchers remember\n{}", table.text())
 }
 
-/// `line 3 (comment)`.
+/// `ip filter 2, line 3 (comment)`.
 fn rule_name(rule: &RuleRef) -> String {
-    let name = if rule.line == 0 { format!("rule {}", rule.id) } else { format!("line {}", rule.line) };
-    if rule.comment.is_empty() { name } else { format!("{name} ({})", rule.comment) }
+    named(rule.number, rule.line, &rule.comment)
 }
 
 fn failures(doors: &[SourceDoor]) -> String {

@@ -156,7 +156,7 @@ impl Walk<'_> {
 
     fn tell(&mut self, door: &CompiledDoor, what: What) {
         let (source, destination) = (self.packet.source, self.packet.destination);
-        door.counts.count(source, what);
+        door.counts.count(source, what, door.opening.shape.steps);
         if let What::Failed(failure) = what
             && self.memory.recorder.takes()
         {

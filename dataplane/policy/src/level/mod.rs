@@ -17,7 +17,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use self::pass::Passes;
 use crate::door::{self, Door};
-use crate::rule::{Action, Condition, Rule, RuleSet};
+use crate::list_names::added;
+use crate::rule::{Condition, Rule, RuleSet};
 
 /// How many rules that fill a list each rule that asks for it is compared with. If there are more, any of them may be the
 /// one that the same packet matches.
@@ -136,14 +137,6 @@ impl Step<'_> {
     }
 }
 
-/// The list a rule adds to.
-fn added(rule: &Rule) -> Option<&str> {
-    match &rule.action {
-        Action::AddSrcToAddressList(add) | Action::AddDstToAddressList(add) => Some(&add.list),
-        _ => None,
-    }
-}
-
 /// The lists that the packet's addresses must be in.
 fn needed(rule: &Rule) -> impl Iterator<Item = &str> {
     rule.matchers.iter().filter(|matcher| !matcher.negated).filter_map(|matcher| match &matcher.condition {
@@ -161,7 +154,7 @@ fn asks_for_passphrase(rule: &Rule) -> bool {
 mod tests {
     use super::*;
     use crate::packet::Family;
-    use crate::rule::{ListAdd, ListTimeout, Matcher};
+    use crate::rule::{Action, ListAdd, ListTimeout, Matcher};
 
     /// A rule that adds to `list` whoever is in all of `needs`; `!` before a name negates. Each list has a packet size of its
     /// own, so that no packet matches the rules of two lists.

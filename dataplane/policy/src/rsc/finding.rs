@@ -5,6 +5,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::problem::{Cursor, Problem};
+use crate::rule::RuleNumber;
 
 /// The code of a [`Problem`] of the file.
 pub const PROBLEM_CODE: &str = "E001";
@@ -38,6 +39,8 @@ pub struct Finding {
     pub line: u32,
     /// The character of that line at which they begin, from 1.
     pub column: u32,
+    /// The rule that it is about, by its number in `show rules`; `None` if it is about no rule, or rules cannot be read.
+    pub rule: Option<RuleNumber>,
     /// What is wrong.
     pub message: String,
     /// What could have stood there.
@@ -64,7 +67,19 @@ impl Finding {
     /// A finding about these bytes. [`place`] adds line and column.
     pub fn new(severity: Severity, code: &'static str, span: Range<usize>, message: impl Into<String>) -> Finding {
         let (file, message) = (String::new(), message.into());
-        Finding { file, severity, code, span, line: 1, column: 1, message, expected: None, remedy: None, also: None }
+        Finding {
+            file,
+            severity,
+            code,
+            span,
+            line: 1,
+            column: 1,
+            rule: None,
+            message,
+            expected: None,
+            remedy: None,
+            also: None,
+        }
     }
 
     /// With what to do about it.

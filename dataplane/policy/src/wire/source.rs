@@ -12,7 +12,7 @@ use super::ListEntry;
 use crate::door::Failure;
 use crate::packet::Side;
 use crate::reason::Reason;
-use crate::rule::{ConnectionState, RuleId};
+use crate::rule::{ConnectionState, RuleId, RuleNumber};
 
 /// Entries, connections, records of each kind in one answer at most, unless fewer are asked for.
 pub const MAX_SOURCE_ITEMS: usize = 1_000;
@@ -130,6 +130,8 @@ pub enum Origin {
 pub struct RuleRef {
     /// Its id.
     pub id: RuleId,
+    /// Its number in `show rules`.
+    pub number: RuleNumber,
     /// Its line in the rule file; 0 if it is of none, as a door's.
     pub line: u32,
     /// Its chain.

@@ -117,7 +117,7 @@ fn drops(records: &[Record], generation: &Generation, now: Time) -> Vec<SourceDr
         let running = rule.filter(|(table, _)| *table == generation.table.number());
         Some(SourceDrop {
             reason,
-            rule: running.and_then(|(_, position)| rule_ref(generation.rules(), position as usize)),
+            rule: running.and_then(|(_, position)| rule_ref(generation, position as usize)),
             rule_is_gone: rule.is_some() && running.is_none(),
             packets: record.count.into(),
             first_ago: now.since(record.first),

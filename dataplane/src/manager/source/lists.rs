@@ -136,9 +136,8 @@ fn single_of_rules(address: IpAddr, list: &str, expiry: Time, generation: &Gener
 
 /// The first few rules that run and are so.
 fn rules(generation: &Generation, is_so: impl Fn(&Rule) -> bool) -> Vec<RuleRef> {
-    let all = generation.rules();
-    let wanted = all.rules.iter().enumerate().filter(|(_, rule)| rule.runs() && is_so(rule));
-    wanted.filter_map(|(position, _)| rule_ref(all, position)).take(RULES).collect()
+    let wanted = generation.rules().rules.iter().enumerate().filter(|(_, rule)| rule.runs() && is_so(rule));
+    wanted.filter_map(|(position, _)| rule_ref(generation, position)).take(RULES).collect()
 }
 
 fn adds_to(rule: &Rule) -> Option<&str> {
