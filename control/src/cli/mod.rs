@@ -1,6 +1,6 @@
 //! `knockctl`, the operator's tool: command line in, text or JSON out, an exit code that scripts can rely on.
 //!
-//! `check`, `replay`, `test`, `import` and, with a rule file, `explain` and `export` work offline. Everything else asks the control
+//! `check`, `doctor`, `replay`, `test`, `import` and, with a rule file, `explain` and `export` work without a daemon. Everything else asks the control
 //! process over its unix socket. Answers go to standard output, complaints to standard error.
 //!
 //! | file         | owns |
@@ -18,6 +18,7 @@
 //! | `export.rs`  | rules as RouterOS exports them |
 //! | `import/`    | doors from a configuration of knockd |
 //! | `print.rs`   | the rules that run, as RouterOS prints them |
+//! | `doctor.rs`  | whether the dataplane can work on this host |
 //! | `doors.rs`   | the doors and who is at them, as tables |
 //! | `source/`    | everything that is known of one source |
 //! | `show.rs`    | the rest of what runs, as tables |
@@ -30,6 +31,7 @@ mod apply;
 mod bench;
 mod capture;
 mod check;
+mod doctor;
 mod doors;
 mod explain;
 mod export;
@@ -111,6 +113,10 @@ enum Command {
     },
     /// Have the dataplane read its configuration again: doors and [policy] change at once, the rest waits for a restart
     Reload,
+    /// Look at this host, and with --config at a start with that file: what is there, why it matters, what to change
+    ///
+    /// Needs no daemon, and disturbs none. Exit codes: 0 all is well, 1 the filter works, with warnings, 3 it cannot work.
+    Doctor(doctor::Doctor),
     /// Write rules out as RouterOS exports them; needs no daemon with --rules
     Export(export::Export),
     /// Write the doors of a configuration of knockd as ours; needs no daemon
@@ -229,6 +235,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::Replay(command) => replay::run(&command, json),
         Command::Test { files } => test::run(&files, json),
         Command::Reload => reload(&client, json).await,
+        Command::Doctor(command) => doctor::run(&command, json),
         Command::Export(command) => export::run(&client, &command, json).await,
         Command::Import(command) => import::run(&command),
         Command::Show(Show::Rules { stats }) => show_rules(&client, stats, json).await,

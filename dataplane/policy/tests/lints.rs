@@ -35,6 +35,7 @@ It ends with 0 if the rules can run, and with 3 if they cannot.
 | code | what | remedy |
 |---|---|---|
 | `E001` | A line cannot be read, or refers to what is not there. Nothing of the file is used: a rule without one of its matchers would let in more. | It is said with each; [the language](language.md) has every property. |
+| `W001` | A warning of what is not wrong: the router says that a menu is missing on which no rule depends, a menu is not known, or a statement of a script changes no rule. | It is said with each. |
 | `E002` | A rule reads well, but nobody can run it here: it asks for a mark that nothing sets, or for a hotspot. | Disable it or leave it out; with `--allow-invalid`, `check` takes it for a warning, and `apply` keeps it as a disabled rule. |
 | `E003` | The dataplane does not run what a rule says, or not together with the others. | Disable the rule, or leave it out. |
 | `E004` | An interface is named, and nothing says which side of the filter it is. A matcher about it would be true of everything or of nothing. | Write its name into one of the lists of `[policy.interfaces]`: `outside` or `inside` if packets of this filter come from there, `elsewhere` if it is another interface of the router, such as a tunnel. The section is printed at the end, with the open names as comments: no answer is safe for every rule, so none is given. |
@@ -101,7 +102,8 @@ add chain=input action=drop
 ",
         ),
         Code::EmptyJump => section(
-            "It jumps to a chain in which no rule runs. A jump to a chain that is not there at all is an error.",
+            "It jumps to a chain in which no rule runs, or that is not there at all: RouterOS comes back from it at once, unless \
+             something on the router adds rules to it.",
             "/ip firewall filter
 add chain=input connection-state=established,related action=accept
 add chain=input action=jump jump-target=knock
@@ -367,6 +369,23 @@ opens = [\"tcp/22\"]
 [[door]]
 name = \"everything\"
 knock = [\"tcp/8000\", \"tcp/9000\", \"udp/4321\", \"tcp/7000\"]
+",
+        ),
+        Code::FragmentedSize => section(
+            "RouterOS puts fragments together before its rules; here each fragment is decided about by itself. So a \
+             `packet-size` above the MTU matches nothing, and the MTU itself matches the first fragment of every longer \
+             packet. An MTU of 1500 is assumed.",
+            "/ip firewall filter
+add chain=input connection-state=established,related action=accept
+add chain=input protocol=icmp packet-size=2028 action=add-src-to-address-list address-list=open address-list-timeout=1m
+add chain=input src-address-list=open action=accept
+add chain=input action=drop
+",
+            "/ip firewall filter
+add chain=input connection-state=established,related action=accept
+add chain=input protocol=icmp packet-size=1028 action=add-src-to-address-list address-list=open address-list-timeout=1m
+add chain=input src-address-list=open action=accept
+add chain=input action=drop
 ",
         ),
         Code::LenientDoor => section(

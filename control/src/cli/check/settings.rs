@@ -17,7 +17,7 @@ use crate::Exit;
 /// See the module.
 #[derive(Debug, Default, Args)]
 pub(super) struct Given {
-    /// Configuration file, of which the section [policy] is read; the defaults without one
+    /// Configuration file, of which [policy] and the doors are read; the defaults without one. `knockctl doctor` checks the rest
     #[arg(long, value_name = "TOML")]
     config: Option<PathBuf>,
     /// Interfaces and interface lists of the rules that are the outside, besides those of the configuration

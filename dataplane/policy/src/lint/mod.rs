@@ -23,6 +23,7 @@
 //! | `mtu`     | rules that break path MTU discovery |
 //! | `probe`   | packets that lints try on the rules |
 //! | `pattern` | expressions that match anything |
+//! | `size`    | sizes that only packets in fragments have |
 //! | `doors`   | doors of the settings |
 //! | `ways`    | no lint: what lets strangers in at all |
 //!
@@ -40,6 +41,7 @@ mod probe;
 mod ranges;
 mod scan;
 mod shadow;
+mod size;
 mod together;
 mod truth;
 mod view;
@@ -96,6 +98,8 @@ words! {
         StepsTogether = "steps-together",
         /// It drops the ICMP errors that path MTU discovery needs.
         NoPathMtu = "no-path-mtu",
+        /// It asks for a size that only packets in fragments have, or that first fragments have too.
+        FragmentedSize = "fragmented-size",
     }
 }
 
@@ -124,6 +128,7 @@ impl Code {
             Code::Elsewhere => "K019",
             Code::StepsTogether => "K020",
             Code::NoPathMtu => "K021",
+            Code::FragmentedSize => "K022",
         }
     }
 
@@ -201,7 +206,7 @@ pub fn lint(rules: &RuleSet, settings: &Settings) -> Vec<Lint> {
     }
     let view = View::new(rules, settings);
     let mut lints = Vec::new();
-    let rules = [never::lints, shadow::lints, chains::lints, lists::lints, pattern::lints];
+    let rules = [never::lints, shadow::lints, chains::lints, lists::lints, pattern::lints, size::lints];
     let knocks = [knock::lints, together::lints, scan::lints, mtu::lints];
     for find in rules.into_iter().chain(knocks) {
         find(&view, &mut lints);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::*;
-use crate::rule::{Direction, InterfaceKind, InterfaceList};
+use crate::rule::{Direction, InterfaceKind, InterfaceList, InterfaceMember};
 use crate::settings::Interfaces;
 
 /// Names that routers have, RouterOS's own among them, and some that have to be quoted.
@@ -51,7 +51,11 @@ fn some_lists() -> impl Strategy<Value = Vec<InterfaceList>> {
         name: name.to_owned(),
         include,
         exclude,
-        members,
+        members: members
+            .into_iter()
+            .map(|interface| InterfaceMember { interface, ..InterfaceMember::default() })
+            .collect(),
+        comment: String::new(),
     });
     prop::collection::vec(list, 0..3)
 }
