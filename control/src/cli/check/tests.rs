@@ -229,7 +229,7 @@ fn a_configuration_that_is_pasted_as_printed_answers_nothing() {
     let text = "/ip firewall filter\n\
         add chain=input connection-state=established,related action=accept\n\
         add chain=input in-interface=zerotier1 action=accept comment=\"office\"\n\
-        add chain=input in-interface-list=!LAN action=drop\n\
+        add chain=input in-interface-list=!LAN action=log\n\
         add chain=input in-interface=\"a \\\"b\\\" # c\" action=accept\n\
         add chain=input in-interface=all-ppp protocol=tcp dst-port=22 action=accept\n\
         add chain=input in-interface=all-ethernet protocol=icmp action=accept\n\
