@@ -30,7 +30,7 @@ use crate::held::StoredEntries;
 use crate::holder::{self, Deadline};
 use crate::idle::Idle;
 use crate::manager::{
-    DriftState, HeartbeatWatch, Listener, Manager, Notes, Port, TableWatch, Unlogged, Watch, WorkerHandle,
+    Destinations, DriftState, HeartbeatWatch, Listener, Manager, Notes, Port, TableWatch, Unlogged, Watch, WorkerHandle,
 };
 use crate::memory::{self, Connections};
 use crate::requirements::{self, Observed};
@@ -247,6 +247,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         refused: 0,
         arrived: Vec::new(),
         unlogged: Unlogged::default(),
+        destinations: Destinations::default(),
         table_watch: TableWatch::default(),
     })
 }

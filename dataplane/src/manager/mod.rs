@@ -12,6 +12,7 @@ mod connections;
 mod doors;
 mod drift;
 mod events;
+mod grants;
 mod heartbeat;
 mod listener;
 mod lists;
@@ -43,6 +44,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use self::connections::Connections;
 pub(crate) use self::drift::DriftState;
 pub(crate) use self::events::Unlogged;
+pub(crate) use self::grants::Destinations;
 use self::heartbeat::HUNG;
 pub(crate) use self::heartbeat::HeartbeatWatch;
 pub(crate) use self::listener::Listener;
@@ -116,6 +118,7 @@ pub(crate) struct Manager {
     /// Frames that had arrived on each core at the last look.
     pub(crate) arrived: Vec<u64>,
     pub(crate) unlogged: Unlogged,
+    pub(crate) destinations: Destinations,
     pub(crate) table_watch: TableWatch,
 }
 
