@@ -9,6 +9,7 @@ mod adding;
 mod answer;
 mod connection;
 mod connections;
+mod cut;
 mod doors;
 mod drift;
 mod events;
@@ -42,6 +43,7 @@ use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use self::connections::Connections;
+pub(crate) use self::cut::ROOM_FOR_RESETS;
 pub(crate) use self::drift::DriftState;
 pub(crate) use self::events::Unlogged;
 pub(crate) use self::grants::Destinations;
@@ -120,6 +122,8 @@ pub(crate) struct Manager {
     pub(crate) unlogged: Unlogged,
     pub(crate) destinations: Destinations,
     pub(crate) table_watch: TableWatch,
+    /// The slot of the table of connections that the search for connections to cut goes on at.
+    pub(crate) cut_next: u64,
 }
 
 impl Manager {
@@ -186,6 +190,7 @@ impl Manager {
         // Behind the events: those of a generation that is left for good are counted by its rules.
         self.book.settle(oldest);
         self.watch_connections(now);
+        self.cut_connections(now);
         self.watch_workers(now);
         self.watch_cores();
         self.watch_links();

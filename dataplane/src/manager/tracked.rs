@@ -14,7 +14,7 @@ use knockplane_policy::wire::connections::{
 use super::Manager;
 
 /// Sets that are counted in a tick: 65,536 slots, a few milliseconds. The default table is counted in half a second.
-const SETS_IN_A_TICK: usize = 4_096;
+pub(super) const SETS_IN_A_TICK: usize = 4_096;
 
 /// Sets that one answer looks at.
 const SETS_IN_AN_ANSWER: usize = 16_384;
