@@ -281,7 +281,7 @@ fn apply(arguments: &[&str], text: &[u8], settings: Settings) -> (Result<String,
         "/api/v1/apply",
         post(async move |Json(body): Json<Apply>| {
             *taken.lock().unwrap() = Some(body);
-            Json(Applied { generation: 2, rules: 2, patterns: 0 })
+            Json(Applied { generation: 2, rules: 2, patterns: 0, unresolved: Vec::new() })
         }),
     );
     let result = asking(answers, &[&["apply", &rules.path("file")][..], arguments].concat());
@@ -331,7 +331,7 @@ fn running() -> axum::Router {
         entries.swap(0, usize::from(behind));
         entries.truncate(1);
         let next = (!behind).then(|| After { list: "knock1".into(), address: "::".parse().unwrap(), tag: 7 });
-        Lists { lists, entries, truncated: !behind, next }
+        Lists { lists, entries, names: Vec::new(), truncated: !behind, next }
     };
 
     axum::Router::new()
