@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use knockplane_engine::flows::{AddressFlow, Flows};
+use knockplane_engine::lists::Seen;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::connections::{
     Connection, ConnectionQuery, ConnectionTable, Connections, MAX_CONNECTIONS,
@@ -112,7 +113,8 @@ impl Manager {
         let grant = flow.door.and_then(|open| {
             let to = lists.tag(destination.0);
             let entries = lists.entries_of(source.0, now).into_iter();
-            entries.map(|entry| entry.seen).filter(|seen| seen.list == open && (seen.to == 0 || seen.to == to)).last()
+            let counts = |seen: &Seen| seen.list == open && (seen.to == 0 || seen.to == to);
+            entries.map(|entry| entry.seen).filter(counts).max_by_key(|seen| seen.expiry)
         });
         Connection {
             protocol: flow.protocol,
