@@ -28,6 +28,8 @@ pub(super) const UNMAPPED: &str = "E004";
 pub(super) struct Findings {
     /// What cannot be read.
     pub(super) problems: Vec<Finding>,
+    /// What is not wrong, and worth a look: what the export itself says is missing, menus that nobody knows.
+    pub(super) warnings: Vec<Finding>,
     /// Rules that nobody can run, without those that are disabled.
     pub(super) invalid: Vec<Finding>,
     /// What keeps the rules from running although every line is right.
@@ -38,8 +40,11 @@ pub(super) struct Findings {
     pub(super) doors: Vec<Finding>,
     /// What is about no place: it cannot be read at all, or cannot run as a whole.
     pub(super) errors: Vec<String>,
-    /// The configuration that gives every interface a side, if some have none.
+    /// The section of the configuration about interfaces, with the names that are in none of its lists as comments.
     pub(super) interfaces: Option<String>,
+    /// Some lint is more than what the configuration itself says.
+    #[serde(skip)]
+    pub(super) denied_lints: bool,
 }
 
 impl Findings {
@@ -47,7 +52,7 @@ impl Findings {
     pub(super) fn of(source: &Source, how: &How<'_>) -> (Findings, RuleSet) {
         let reading = &source.reading;
         let mut rules = door::rules(how.settings, reading.rules.clone());
-        let mut findings = Findings::default();
+        let mut findings = Findings { warnings: warnings(reading), ..Findings::default() };
         if reading.problems.is_empty() {
             let places = Places::new(source);
             findings.invalid = invalid(&mut rules, how.allow_invalid, &places);
@@ -55,7 +60,9 @@ impl Findings {
             findings.unmapped(&rules, how.settings, &places);
             if how.lints {
                 let is_of_door = |lint: &Lint| matches!(lint.subject, Subject::Door(_));
-                let (doors, lints) = lint::lint(&rules, how.settings).into_iter().partition::<Vec<_>, _>(is_of_door);
+                let all = lint::lint(&rules, how.settings);
+                findings.denied_lints = all.iter().any(|lint| lint.code.is_denied());
+                let (doors, lints) = all.into_iter().partition::<Vec<_>, _>(is_of_door);
                 let nowhere = |finding| Finding { file: "the configuration".to_owned(), line: 0, column: 0, ..finding };
                 findings.doors = doors.iter().map(|lint| nowhere(places.lint(lint))).collect();
                 findings.lints = lints.iter().map(|lint| places.lint(lint)).collect();
@@ -63,7 +70,8 @@ impl Findings {
         } else {
             findings.problems = reading.problems.iter().cloned().map(Finding::from).collect();
         }
-        for found in [&mut findings.problems, &mut findings.invalid, &mut findings.refused, &mut findings.lints] {
+        let Findings { problems, warnings, invalid, refused, lints, .. } = &mut findings;
+        for found in [problems, warnings, invalid, refused, lints] {
             rsc::place(found, &source.name, &source.text);
         }
         (findings, rules)
@@ -77,6 +85,13 @@ impl Findings {
             Err(other) => return self.errors.push(other.to_string()),
         };
         for problem in problems {
+            if let Problem::DoorsList { line, .. } | Problem::TooManyNames { line, .. } = problem {
+                let sentence = problem.to_string();
+                let sentence = sentence.split_once(": ").map_or(&*sentence, |(_, sentence)| sentence);
+                let finding = Finding::new(Severity::Error, REFUSED, places.entry(line), printable(sentence));
+                self.refused.push(finding);
+                continue;
+            }
             match problem.place() {
                 // Said already.
                 _ if matches!(problem, Problem::Invalid { .. } | Problem::Unmapped { .. }) => {}
@@ -107,26 +122,32 @@ impl Findings {
             let more = if uses > 1 { format!(" ({uses} matchers ask for it)") } else { String::new() };
             let message = format!("nothing says which side of the filter `{name}` is{more}");
             let remedy = format!(
-                "write `{name}` into `outside` or `inside` of [policy.interfaces], or try `--outside={name}` or \
-                 `--inside={name}`"
+                "write `{name}` into a list of [policy.interfaces]: `outside` (where strangers are) or `inside` if packets \
+                 of this filter come from there, `elsewhere` if it is another interface of the router, such as a tunnel; \
+                 or try `--outside={name}`, `--inside={name}` or `--elsewhere={name}`"
             );
             let span = places.line(it.line, &it.matcher);
             self.refused.push(Finding::new(Severity::Error, UNMAPPED, span, message).remedy(remedy));
         }
     }
 
-    /// Whether anything runs that cannot be meant.
-    pub(super) const fn has_lints(&self) -> bool {
-        !self.lints.is_empty() || !self.doors.is_empty()
-    }
-
     /// All that has a place, in the file's order.
     pub(super) fn placed(&self) -> Vec<Finding> {
-        let lists = [&self.problems, &self.invalid, &self.refused, &self.lints];
+        let lists = [&self.problems, &self.warnings, &self.invalid, &self.refused, &self.lints];
         let mut all: Vec<Finding> = lists.into_iter().flatten().cloned().collect();
         all.sort_by_key(|finding| (finding.span.start, finding.span.end));
         all
     }
+}
+
+/// What the reader warns of.
+pub(super) fn warnings(reading: &Reading) -> Vec<Finding> {
+    let warning = |problem: &rsc::Problem| Finding {
+        severity: Severity::Warning,
+        code: rsc::WARNING_CODE,
+        ..Finding::from(problem.clone())
+    };
+    reading.warnings.iter().map(warning).collect()
 }
 
 /// Rules that nobody can run. If that is allowed, they are disabled, so that nothing can come to run them.
@@ -190,6 +211,21 @@ impl<'s> Places<'s> {
             self.reading.rules.rules.iter().zip(&self.reading.rules_said).filter(|(rule, _)| rule.line == line);
         let said = on_line.map(|(_, said)| said).find(|said| said.value(property).is_some());
         self.span(said, Some(property))
+    }
+
+    /// The address of the entry of a list that begins on this line; all of the line if it says that further down.
+    fn entry(&self, line: u32) -> Range<usize> {
+        let mut lines = self.text.split_inclusive(|byte| *byte == b'\n');
+        let before = (&mut lines).take(line.saturating_sub(1) as usize).map(<[u8]>::len).sum::<usize>();
+        let text = lines.next().unwrap_or_default();
+        let text = text.trim_ascii_end();
+        let named = text.windows(9).position(|window| window == b" address=").map(|at| at + 9);
+        let named = named.filter(|at| text.get(*at) != Some(&b'\\'));
+        let length = |at: usize| text[at..].iter().position(u8::is_ascii_whitespace).unwrap_or(text.len() - at);
+        match named {
+            Some(at) => before + at..before + at + length(at),
+            None => before..before + text.len(),
+        }
     }
 
     fn lint(&self, lint: &Lint) -> Finding {

@@ -64,6 +64,9 @@ pub(super) struct Source {
 struct Judgement {
     file: String,
     valid: bool,
+    /// It is not valid for its lints alone.
+    #[serde(skip)]
+    denied: bool,
     rules: usize,
     disabled: usize,
     patterns: usize,
@@ -86,7 +89,8 @@ pub(super) fn run(check: &Check, json: bool) -> Result<String, Failed> {
         let judgement = match Source::open(file) {
             Ok(source) => {
                 let mut judgement = source.judge(&how).0;
-                judgement.valid &= !check.deny_lints || !judgement.findings.has_lints();
+                judgement.denied = judgement.valid && check.deny_lints && judgement.findings.denied_lints;
+                judgement.valid &= !judgement.denied;
                 if !json {
                     complain(judgement.report(&source.text, color()));
                 }
@@ -123,7 +127,10 @@ pub(super) fn read(file: &Path, json: bool) -> Result<Source, Failed> {
 /// The rules of a file without problems, whether they can run or not. The menus that were skipped are told on standard
 /// error.
 pub(super) fn as_written(file: &Path, json: bool) -> Result<RuleSet, Failed> {
-    let Source { name, reading, .. } = read(file, json)?;
+    let Source { name, text, reading } = read(file, json)?;
+    let mut warnings = findings::warnings(&reading);
+    rsc::place(&mut warnings, &name, &text);
+    complain(rsc::pictures(&warnings, &text, color()));
     if !reading.skipped.is_empty() {
         complain(format_args!(
             "knockctl: {name}: skipped menus (commands): {}\n",
@@ -158,6 +165,7 @@ impl Source {
         let (name, text) = input::read(file, &RULES);
         match text {
             Ok(text) => {
+                let text = rsc::utf8(&text).into_owned();
                 let reading = rsc::read(&text);
                 Ok(Source { name, text, reading })
             }
@@ -191,6 +199,7 @@ impl Source {
         let is_error = |finding: &Finding| finding.severity == Severity::Error;
         let judgement = Judgement {
             file: self.name.clone(),
+            denied: false,
             valid: findings.errors.is_empty() && !findings.placed().iter().any(is_error),
             rules: self.reading.rules.rules.len(),
             disabled: self.reading.rules.rules.iter().filter(|rule| rule.disabled).count(),
@@ -210,17 +219,17 @@ impl Judgement {
         let mut report: String = self.findings.doors.iter().map(without_place).collect();
         report += &rsc::pictures(&findings, text, color);
         if let Some(interfaces) = &self.findings.interfaces {
-            report += "Write this into the configuration, with those names as `inside` that are:\n\n";
+            report += "Say in the configuration where these interfaces are. This is its section, with nothing answered yet:\n\n";
             report.extend(interfaces.lines().map(|line| format!("    {}\n", printable(line))));
             report.push('\n');
         }
         let placed = findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
-        let errors = findings.len() - placed;
+        let errors = findings.len() - placed + self.findings.errors.len();
         let warnings = placed + self.findings.doors.len();
         let told = match (self.findings.problems.len(), errors, warnings) {
             (0, 0, 0) => return report,
-            (0, 0, _) if self.valid => count(warnings, "warning"),
-            (0, 0, _) => format!("{}, and lints are denied", count(warnings, "warning")),
+            (0, 0, _) if self.denied => format!("{}, and lints are denied", count(warnings, "warning")),
+            (0, 0, _) => count(warnings, "warning"),
             (0, _, 0) => format!("{}; the rules cannot run", count(errors, "error")),
             (0, _, _) => format!("{}, {}; the rules cannot run", count(errors, "error"), count(warnings, "warning")),
             (problems, ..) => format!("{}; nothing of this file is used", count(problems, "problem")),

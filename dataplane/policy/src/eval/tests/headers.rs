@@ -69,11 +69,12 @@ fn interfaces_are_sides() {
         interfaces: crate::settings::Interfaces {
             outside: vec!["ether1".to_owned()],
             inside: vec!["bridge".to_owned()],
+            elsewhere: vec!["wg0".to_owned()],
         },
         ..Settings::default()
     };
     let lists =
-        vec![InterfaceList { name: "LAN".to_owned(), members: vec!["bridge".to_owned()], ..Default::default() }];
+        vec![InterfaceList { name: "LAN".to_owned(), members: vec!["bridge".to_owned().into()], ..Default::default() }];
     let rules = RuleSet { interface_lists: lists, ..RuleSet::default() };
     let of = |direction, kind, name: &str| {
         answer_with(&rules, &settings, Condition::Interface { direction, kind, name: name.to_owned() }, &syn())
