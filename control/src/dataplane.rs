@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleSet};
+use knockplane_policy::wire::connections::{ConnectionQuery, Connections};
 use knockplane_policy::wire::source::{Source, SourceQuery};
 use knockplane_policy::wire::{
     Added, Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NameAnswer, NameState, NewEntry, Reloaded, Request,
@@ -176,6 +177,14 @@ impl Dataplane {
         }
     }
 
+    /// A part of its connections.
+    pub async fn connections(&self, query: ConnectionQuery) -> Result<Connections, DataplaneError> {
+        match self.ask(&Request::Connections(query)).await? {
+            Response::Connections(connections) => Ok(connections),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// Everything it counts.
     pub async fn metrics(&self) -> Result<Metrics, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
@@ -267,6 +276,7 @@ impl Dataplane {
             | Request::Doors { .. }
             | Request::Names
             | Request::Source(_)
+            | Request::Connections(_)
             | Request::Metrics => self.answer_within,
         }
     }
@@ -319,6 +329,7 @@ impl Dataplane {
             Response::Names(_) => "names",
             Response::Doors(_) => "doors",
             Response::Source(_) => "source",
+            Response::Connections(_) => "connections",
             Response::Metrics(_) => "metrics",
             Response::Applied { .. } => "applied",
             Response::Reloaded(_) => "reloaded",

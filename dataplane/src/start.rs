@@ -10,6 +10,7 @@ use std::thread;
 use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
 use core_affinity::CoreId;
+use crossbeam::queue::ArrayQueue;
 use knockplane_engine::events::EventQueues;
 use knockplane_engine::headers;
 use knockplane_engine::state::{self, State};
@@ -30,7 +31,10 @@ use crate::generation::{Book, Generation};
 use crate::held::StoredEntries;
 use crate::holder::{self, Deadline};
 use crate::idle::Idle;
-use crate::manager::{DriftState, HeartbeatWatch, Listener, Manager, Notes, Port, Unlogged, Watch, WorkerHandle};
+use crate::manager::{
+    Destinations, DriftState, HeartbeatWatch, Listener, Manager, Notes, Port, ROOM_FOR_RESETS, TableWatch, Unlogged,
+    Watch, WorkerHandle,
+};
 use crate::memory::{self, Connections, MemoryError};
 use crate::names::Names;
 use crate::requirements::{Observed, Unmet, configured, mode, wire};
@@ -194,6 +198,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         wall: AtomicI64::new(clock::wall()),
         events: EventQueues::new(EVENT_QUEUE),
         stamped: AtomicBool::new(queues > 1),
+        resets: ArrayQueue::new(ROOM_FOR_RESETS),
         stop: AtomicBool::new(false),
     });
     let cores = configured::cores(&config).map_err(|finding| StartError::Configuration(anyhow!("{finding}")))?;
@@ -275,6 +280,9 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         refused: 0,
         arrived: Vec::new(),
         unlogged: Unlogged::default(),
+        destinations: Destinations::default(),
+        table_watch: TableWatch::default(),
+        cut_next: 0,
     })
 }
 

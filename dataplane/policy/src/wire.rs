@@ -18,6 +18,7 @@ use crate::rule::{AddressSet, RuleId, RuleNumber, RuleSet};
 use crate::settings::Settings;
 use crate::word::words;
 
+pub mod connections;
 pub mod names;
 pub mod source;
 
@@ -79,6 +80,8 @@ pub enum Request {
     },
     /// Everything that is known of one source. Answered by [`Response::Source`].
     Source(source::SourceQuery),
+    /// A part of the table of connections. Answered by [`Response::Connections`].
+    Connections(connections::ConnectionQuery),
     /// Answered by [`Response::Metrics`].
     Metrics,
     /// Compile this rule set beside the workers, swap it in whole, keep lists and the counters of rules that stay.
@@ -142,6 +145,8 @@ pub enum Response {
     Doors(Doors),
     /// To [`Request::Source`].
     Source(Box<source::Source>),
+    /// To [`Request::Connections`].
+    Connections(connections::Connections),
     /// To [`Request::Metrics`].
     Metrics(Box<Metrics>),
     /// To [`Request::Apply`].
@@ -202,6 +207,9 @@ pub struct Status {
     /// Frames dropped since start, by every reason that has dropped one, the most frequent first.
     #[serde(default)]
     pub drops: Vec<DropCount>,
+    /// How full the table of connections is; `None` if no rule needs it.
+    #[serde(default)]
+    pub connections: Option<connections::ConnectionTable>,
 }
 
 /// Frames dropped for one reason.

@@ -54,6 +54,7 @@ impl Manager {
             Request::Lists(query) => Response::Lists(self.lists(&query)),
             Request::Doors { door, limit } => Response::Doors(self.doors(door.as_deref(), limit)),
             Request::Source(query) => or_problem(self.source(&query).map(|source| Response::Source(Box::new(source)))),
+            Request::Connections(query) => Response::Connections(self.tracked(&query)),
             Request::Metrics => Response::Metrics(Box::new(self.metrics())),
             Request::Names => Response::Names(self.names()),
             Request::NameAnswers(answers) => or_problem(self.take_names(answers).map(|()| Response::Done)),
@@ -183,6 +184,7 @@ impl Manager {
             on_exit: "closed".to_owned(),
             log: log_status(),
             drops: self.drops(),
+            connections: self.connection_table(now),
         }
     }
 
@@ -281,7 +283,7 @@ impl Manager {
             applied: self.applied,
             refused: self.refused,
             events_lost: EventKind::ALL.iter().map(|kind| self.shared.events.lost(*kind)).sum::<u64>()
-                + self.shared.state.lists.untold(),
+                + self.shared.state.lists.untold().iter().sum::<u64>(),
             peers_refused: (self.listener.refusals.counts())
                 .map(|(refusal, connections)| PeersRefused { reason: refusal.name().to_owned(), connections })
                 .collect(),

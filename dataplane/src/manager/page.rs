@@ -8,10 +8,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use knockplane_engine::lists::{Lists as Engine, MAX_LISTS, Seen};
 use knockplane_policy::door::Door;
+use knockplane_policy::level;
 use knockplane_policy::rule::{self, AddressSet, EntryAddress, RuleSet};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{After, ListEntry, ListOverview, ListQuery, ListSummary, Lists};
-use knockplane_policy::level;
 
 use super::Notes;
 use crate::held::{Bounds, Entry, Held};
@@ -337,7 +337,8 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
     impl House {
         fn page(&self, query: &ListQuery, most: usize) -> Lists {
             let House { lists, held, names, notes, rules, .. } = self;
-            let named = knockplane_policy::list_names::named(rules, &[]).into_iter().map(|list| list.into_owned()).collect();
+            let named =
+                knockplane_policy::list_names::named(rules, &[]).into_iter().map(|list| list.into_owned()).collect();
             Places { lists, held, names, notes, rules, named: &named, doors: &[], since: at(0) }.page(
                 query,
                 most,

@@ -100,7 +100,7 @@ impl Walk<'_> {
         // Most packets are of nobody who knocks, and no first step.
         let listed = self.lists_of_source();
         let is_stranger = !listed.elsewhere && !listed.lists.contains(door.opening.list);
-        if fits == StepSet::default() && is_stranger {
+        if fits == StepSet::default() && (is_stranger || door.exempt.covers(self.packet, listed.lists)) {
             return;
         }
         if visitors.are_held(door, source, now) {
@@ -176,7 +176,7 @@ impl Walk<'_> {
         self.trail.is_plain = false;
         let begins = self.seen.is_some_and(|seen| seen.stays == Stays::IfForwarded) && !self.again;
         if let (Some(flow), Some(flows), true) = (self.own_flow(), self.context.state.flows(), begins) {
-            flows.let_in(&flow.key, open, self.now);
+            flows.let_in(self.packet, &flow.key, open, self.now);
         }
     }
 }
