@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use knockplane_policy::door::Failure;
-use knockplane_policy::packet::{Family, Side};
+use knockplane_policy::packet::{Family, Side, Vlan};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
@@ -123,6 +123,7 @@ pub(crate) fn lists() -> Lists {
             ListEntry {
                 list: "knock1".into(),
                 address: "192.0.2.7".parse().unwrap(),
+                vlan: Vlan::NONE,
                 to: None,
                 steps: 0,
                 time_left: Some(Duration::from_millis(8_200)),
@@ -133,6 +134,7 @@ pub(crate) fn lists() -> Lists {
             ListEntry {
                 list: "trusted".into(),
                 address: "2001:db8::7".parse().unwrap(),
+                vlan: Vlan::NONE,
                 to: None,
                 steps: 0,
                 time_left: None,
@@ -157,6 +159,7 @@ pub(crate) fn doors() -> Doors {
     let visitor = |door: &str, address: &str, to: Option<&str>, steps, time_left| Visitor {
         door: door.into(),
         address: address.parse().unwrap(),
+        vlan: Vlan::NONE,
         to: to.map(|to| to.parse().unwrap()),
         steps,
         time_left,
@@ -174,6 +177,10 @@ pub(crate) fn doors() -> Doors {
         open: vec![
             visitor("office", "198.51.100.7", None, 0, None),
             visitor("ssh", "198.51.100.7", Some("203.0.113.5"), 0, Some(Duration::from_secs(1_790))),
+            Visitor {
+                vlan: "10/20".parse().unwrap(),
+                ..visitor("ssh", "198.51.100.7", Some("203.0.113.5"), 0, Some(Duration::from_secs(30)))
+            },
         ],
         ignored: vec![
             ignored(None, "192.0.2.9", Failure::Ports, 41),
@@ -186,7 +193,8 @@ pub(crate) fn doors() -> Doors {
 
 fn ignored(door: Option<&str>, address: &str, reason: Failure, seconds: u64) -> IgnoredSource {
     let address = address.parse().unwrap();
-    IgnoredSource { door: door.map(str::to_owned), address, reason, time_left: Duration::from_secs(seconds) }
+    let (door, time_left) = (door.map(str::to_owned), Duration::from_secs(seconds));
+    IgnoredSource { door, address, vlan: Vlan::NONE, reason, time_left }
 }
 
 fn door(name: &str, steps: &[u64], failed: [u64; Failure::ALL.len()]) -> DoorSummary {

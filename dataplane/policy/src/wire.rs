@@ -12,7 +12,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::door::Failure;
-use crate::packet::{Family, Side};
+use crate::packet::{Family, Side, Vlan};
 use crate::reason::{Reason, Verdict};
 use crate::rule::{AddressSet, RuleId, RuleSet};
 use crate::settings::Settings;
@@ -21,7 +21,7 @@ use crate::word::words;
 pub mod source;
 
 /// Version of these messages. Both sides refuse another one.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Longest line in bytes: two million entries of lists, each with a comment.
 pub const MAX_LINE: usize = 256 << 20;
@@ -419,6 +419,9 @@ pub struct After {
     /// Its address.
     #[serde(with = "as_text")]
     pub address: AddressSet,
+    /// The VLAN that it counts in.
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// The tag of the other end that it counts for.
     #[serde(default)]
     pub tag: u32,
@@ -480,6 +483,10 @@ pub struct ListEntry {
     /// Its address.
     #[serde(with = "as_text")]
     pub address: AddressSet,
+    /// The only VLAN that it counts in, in `vlan` and `pppoe`. Neither is there if it counts in all VLANs, or, of a door's
+    /// entries, in none; where packets without a VLAN are to be told from all others, `vlan` is `untagged`.
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// The only other end that it counts for; none if it counts for all. Of IPv6 ends only a tag is kept, so that `::`
     /// stands for one that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -563,6 +570,9 @@ pub struct IgnoredSource {
     /// The source; over IPv6 its /64.
     #[serde(with = "as_text")]
     pub address: AddressSet,
+    /// Its VLAN, as in [`ListEntry`].
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// `ports`, `held-off` or `attempts`.
     pub reason: Failure,
     /// Time left.
@@ -605,6 +615,9 @@ pub struct Visitor {
     /// The source; a prefix or range if an operator let it in.
     #[serde(with = "as_text")]
     pub address: AddressSet,
+    /// Its VLAN, as in [`ListEntry`].
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// What it knocks at, or may connect to; as in [`ListEntry`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<IpAddr>,

@@ -13,6 +13,7 @@ use knockplane_log::kind::Kind;
 use knockplane_log::target;
 use knockplane_policy::door::What;
 use knockplane_policy::eval::log::Entry;
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::Rule;
 use knockplane_policy::time::{Time, format_duration};
 
@@ -39,7 +40,9 @@ impl Manager {
     pub(super) fn log_events(&mut self, now: Time) {
         for _ in 0..EVENT_QUEUE {
             match self.shared.events.pop(EventKind::Door) {
-                Some(Event::Door { open, source, destination, what }) => self.log_door(open, source, destination, what),
+                Some(Event::Door { open, vlan, source, destination, what }) => {
+                    self.log_door(open, vlan, (source, destination), what);
+                }
                 _ => break,
             }
         }
@@ -107,38 +110,40 @@ impl Manager {
     fn log_list(&self, event: &Event, now: Time) {
         let name = |list| self.shared.state.lists.name(list).unwrap_or_default();
         match *event {
-            Event::Listed { list, level, address, expiry } => {
+            Event::Listed { list, level, vlan, address, expiry } => {
+                let (vlan, pppoe) = (vlan.tags(), vlan.session());
                 let list = name(list);
                 let lasts = expiry == Time::NEVER;
                 let time = if lasts { "no timeout".to_owned() } else { format_duration(expiry.since(now)) };
-                tracing::info!(target: target!("list"), %address, list, level, time, "listed");
+                tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, time, "listed");
             }
-            Event::Gone(Gone { list, level, address, why, .. }) => {
+            Event::Gone(Gone { list, level, address, vlan, why, .. }) => {
+                let (vlan, pppoe) = (vlan.tags(), vlan.session());
                 let list = name(list);
                 let what = match why {
                     Why::Expired => "expired",
                     Why::Evicted => "evicted: the lists are full",
                 };
-                tracing::info!(target: target!("list"), %address, list, level, "{what}");
+                tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, "{what}");
             }
             Event::Door { .. } | Event::Logged { .. } => {}
         }
     }
 
     /// That a door was opened or closed by a knock, unless the door is gone by now, or is not to be told of.
-    fn log_door(&self, open: ListId, source: IpAddr, destination: IpAddr, what: What) {
+    fn log_door(&self, open: ListId, vlan: Vlan, (source, destination): (IpAddr, IpAddr), what: What) {
         let generation = self.shared.generation.load();
         let list = self.shared.state.lists.name(open).unwrap_or_default();
         let doors = &generation.table.settings().doors;
         let Some(door) = doors.iter().find(|door| door.log && door.open_list() == list) else { return };
-        let name = &door.name;
+        let (name, vlan, pppoe) = (&door.name, vlan.tags(), vlan.session());
         match what {
             What::Opened => {
                 let time = format_duration(door.open_for);
-                tracing::info!(target: target!("door"), door = name, %source, %destination, time, "door opened");
+                tracing::info!(target: target!("door"), door = name, %source, %destination, vlan, pppoe, time, "door opened");
             }
             What::Closed => {
-                tracing::info!(target: target!("door"), door = name, %source, %destination, "door closed");
+                tracing::info!(target: target!("door"), door = name, %source, %destination, vlan, pppoe, "door closed");
             }
             What::Stepped(_) | What::Failed(_) => {}
         }

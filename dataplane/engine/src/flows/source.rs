@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use knockplane_policy::eval::tracking::End;
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::ConnectionState;
 use knockplane_policy::time::Time;
 
@@ -13,6 +14,8 @@ use crate::lists::ListId;
 /// A connection that has the address at one of its ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressFlow {
+    /// The VLAN that it is in.
+    pub vlan: Vlan,
     /// Its IP protocol.
     pub protocol: u8,
     /// Who sent the first packet.
@@ -80,6 +83,7 @@ impl AddressFlow {
     fn of(flow: &Flow) -> AddressFlow {
         let (originator, responder) = flow.originator_and_responder();
         AddressFlow {
+            vlan: flow.key.vlan,
             protocol: flow.key.protocol,
             originator,
             responder,

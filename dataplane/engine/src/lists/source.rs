@@ -32,7 +32,7 @@ pub struct QuotaUse {
 }
 
 impl Lists {
-    /// The entries that were added and count for the address now, in the order of lists.
+    /// The entries that were added and count for the address now, in all VLANs, in the order of lists.
     pub fn entries_of(&self, address: IpAddr, now: Time) -> Vec<AddressEntry> {
         let key = Key::from(address);
         let (hash, net) = (self.secret.hash(key), self.net(key));
@@ -43,7 +43,10 @@ impl Lists {
             shard.show(hash, net, now, |seen, level| entries.push(AddressEntry { seen, level, by_network: true }));
         }
         drop(shard);
-        entries.sort_by_key(|entry| (entry.seen.list, entry.seen.to));
+        self.visit_in_vlans(address, now, |seen, level, by_network| {
+            entries.push(AddressEntry { seen, level, by_network });
+        });
+        entries.sort_by_key(|entry| (entry.seen.list, entry.seen.vlan, entry.seen.to));
         entries
     }
 

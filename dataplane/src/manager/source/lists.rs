@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use knockplane_engine::lists::{AddressEntry, OPERATOR_LEVEL};
 use knockplane_policy::door::Door;
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::{Action, AddressSet, Condition, EntryAddress, Rule};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::ListEntry;
@@ -51,6 +52,7 @@ impl Manager {
             let entry = ListEntry {
                 list,
                 address: set,
+                vlan: seen.vlan,
                 to: seen.end(),
                 steps: seen.step,
                 time_left: (seen.expiry != Time::NEVER).then(|| seen.expiry.since(now)),
@@ -72,6 +74,7 @@ impl Manager {
             let entry = ListEntry {
                 list: list.to_owned(),
                 address: entry.set.clone(),
+                vlan: Vlan::NONE,
                 to: None,
                 steps: 0,
                 time_left: entry.until.map(|until| until.since(now)),
@@ -101,6 +104,7 @@ fn of_rules(address: IpAddr, generation: &Generation, now: Time) -> impl Iterato
         let entry = ListEntry {
             list: entry.list.clone(),
             address: set.clone(),
+            vlan: Vlan::NONE,
             to: None,
             steps: 0,
             time_left: until.map(|until| until.since(now)),
