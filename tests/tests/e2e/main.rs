@@ -11,6 +11,7 @@
 //! | `forged.rs`    | what forged segments do to sessions of others: nothing |
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
 //! | `frames.rs`    | what passes without a rule: ARP, neighbour discovery, router advertisements |
+//! | `vlans.rs`     | what a knock and a session in one VLAN or PPPoE session are in another: nothing |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
 //! | `log.rs`       | the log: what cannot be written costs lines and nothing else, and no kind displaces another |
 //! | `drift.rs`     | what changes under a running filter: interfaces, their settings, the host's; every frame accounted for |
@@ -21,6 +22,7 @@
 //! | `nonsense.rs`  | frames that nobody would build, from both sides |
 //! | `scene.rs`     | what they share |
 //! | `end.rs`       | a wire's far end, past the network stack |
+//! | `tags.rs`      | hosts that speak in VLANs, or in a PPPoE session |
 //! | `dice.rs`      | numbers that look random |
 
 mod answers;
@@ -40,4 +42,6 @@ mod processes;
 mod restart;
 mod scene;
 mod sources;
+mod tags;
+mod vlans;
 mod wire;
