@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleSet};
+use knockplane_policy::wire::connections::{ConnectionQuery, Connections};
 use knockplane_policy::wire::source::{Source, SourceQuery};
 use knockplane_policy::wire::{
     Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NewEntry, Reloaded, Request, Response, Rules, Status, VERSION,
@@ -171,6 +172,14 @@ impl Dataplane {
         }
     }
 
+    /// A part of its connections.
+    pub async fn connections(&self, query: ConnectionQuery) -> Result<Connections, DataplaneError> {
+        match self.ask(&Request::Connections(query)).await? {
+            Response::Connections(connections) => Ok(connections),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// Everything it counts.
     pub async fn metrics(&self) -> Result<Metrics, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
@@ -244,6 +253,7 @@ impl Dataplane {
             | Request::Lists(_)
             | Request::Doors { .. }
             | Request::Source(_)
+            | Request::Connections(_)
             | Request::Metrics => self.answer_within,
         }
     }
@@ -293,6 +303,7 @@ impl Dataplane {
             Response::Lists(_) => "lists",
             Response::Doors(_) => "doors",
             Response::Source(_) => "source",
+            Response::Connections(_) => "connections",
             Response::Metrics(_) => "metrics",
             Response::Applied { .. } => "applied",
             Response::Reloaded(_) => "reloaded",
@@ -347,7 +358,7 @@ mod tests {
 
     use super::*;
 
-    const GREETING: &str = "{\"knockplane\":3,\"version\":\"0.1.0\"}\n";
+    const GREETING: &str = "{\"knockplane\":4,\"version\":\"0.1.0\"}\n";
 
     /// A peer that says these bytes to one client. With `stay` it keeps the connection open in silence.
     fn peer(says: &[&str], stay: bool) -> (TempDir, Dataplane) {
@@ -419,7 +430,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_is_turned_away_is_told_why() {
-        let says = &["{\"knockplane\":3,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
+        let says = &["{\"knockplane\":4,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
         let error = failure(says, false).await;
         assert_eq!(error.kind(), "turned-away");
         assert_eq!(error.to_string(), "the dataplane turned the connection away: too many connections: try again");

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use knockplane_policy::door::Failure;
-use knockplane_policy::packet::{Family, Side, Vlan};
+use knockplane_policy::eval::tracking::TcpState;
+use knockplane_policy::packet::{Family, Side, Vlan, protocol};
 use knockplane_policy::reason::{Reason, Verdict};
-use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSet};
+use knockplane_policy::rule::{Action, ConnectionState, ListAdd, ListTimeout, Rule, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
+use knockplane_policy::wire::connections::{Connection, ConnectionTable};
 use knockplane_policy::wire::{
     Counter, DoorSummary, Doors, DriftKind, FailureCount, FrameCount, IgnoredSource, Interface, InterfaceCounters,
     ListEntry, ListOverview, ListSummary, Lists, LogStatus, LostLines, Metrics, PeersRefused, Repairs, RingDrops,
@@ -14,7 +16,7 @@ use knockplane_policy::wire::{
 };
 use knockplane_policy::word::Word;
 
-use crate::api::messages::{Control, Overview};
+use crate::api::messages::{Control, Overview, Tracked};
 
 pub(crate) fn status() -> Status {
     Status {
@@ -30,7 +32,49 @@ pub(crate) fn status() -> Status {
         workers: vec![worker(0), worker(1)],
         on_exit: "closed".into(),
         log: log(4_310),
+        connections: Some(ConnectionTable { known: 21, capacity: 100_000, refused: 0, last_refused: None }),
     }
+}
+
+/// A full table of connections, and some of them.
+pub(crate) fn tracked() -> Tracked {
+    let seconds = Duration::from_secs;
+    let table = ConnectionTable { known: 2_040, capacity: 1_024, refused: 191, last_refused: Some(seconds(3)) };
+    let of = |source: &str, port, destination: &str, to| Connection {
+        vlan: Vlan::NONE,
+        protocol: protocol::TCP,
+        source: (source.parse().expect("an address"), port),
+        destination: (destination.parse().expect("an address"), to),
+        side: Side::Outside,
+        state: ConnectionState::Established,
+        tcp: Some(TcpState::Established),
+        fasttracked: false,
+        door: Some("ssh".into()),
+        grant_left: Some(seconds(90)),
+        bytes: 4_096,
+        time_left: seconds(86_399),
+    };
+    let connections = vec![
+        of("192.0.2.7", 50_000, "203.0.113.5", 22),
+        Connection {
+            vlan: "10/20".parse().expect("VLANs"),
+            tcp: Some(TcpState::FinWait),
+            grant_left: None,
+            ..of("2001:db8::7", 50_001, "2001:db8:1::5", 22)
+        },
+        Connection {
+            protocol: protocol::ICMP,
+            side: Side::Inside,
+            state: ConnectionState::New,
+            tcp: None,
+            door: None,
+            grant_left: None,
+            time_left: seconds(9),
+            fasttracked: true,
+            ..of("203.0.113.5", 7, "192.0.2.9", 7)
+        },
+    ];
+    Tracked { table: Some(table), connections, truncated: true }
 }
 
 /// The log of a process that lost lines about packets.

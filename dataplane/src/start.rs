@@ -29,7 +29,9 @@ use crate::generation::{Book, Generation};
 use crate::held::StoredEntries;
 use crate::holder::{self, Deadline};
 use crate::idle::Idle;
-use crate::manager::{DriftState, HeartbeatWatch, Listener, Manager, Notes, Port, Unlogged, Watch, WorkerHandle};
+use crate::manager::{
+    DriftState, HeartbeatWatch, Listener, Manager, Notes, Port, TableWatch, Unlogged, Watch, WorkerHandle,
+};
 use crate::memory::{self, Connections};
 use crate::requirements::{self, Observed};
 use crate::state_dir::StateDir;
@@ -245,6 +247,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         refused: 0,
         arrived: Vec::new(),
         unlogged: Unlogged::default(),
+        table_watch: TableWatch::default(),
     })
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleSet};
+use knockplane_policy::wire::connections::{Connection, ConnectionTable};
 use knockplane_policy::wire::{LogStatus, NewEntry, Status, Worker, as_text};
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +106,28 @@ pub struct DoorQuery {
     /// At most so many who knock, so many who are in, and so many who are ignored.
     #[serde(default = "default_limit")]
     pub limit: usize,
+}
+
+/// Which connections to show, as words of a query.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionQuery {
+    /// Only those that this address, or one of this prefix or range, began.
+    pub source: Option<String>,
+    /// At most so many.
+    #[serde(default = "default_limit")]
+    pub limit: usize,
+}
+
+/// Connections that are tracked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tracked {
+    /// How full their table is; `None` if no rule needs it.
+    pub table: Option<ConnectionTable>,
+    /// The connections, ordered by source, destination and protocol.
+    pub connections: Vec<Connection>,
+    /// Whether there are more.
+    pub truncated: bool,
 }
 
 /// How much of one source to show.

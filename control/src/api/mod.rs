@@ -7,13 +7,14 @@
 //! | method, path | answer |
 //! |---|---|
 //! | GET `/healthz` | `ok` |
-//! | GET `/readyz` | `ready`, or 503 and the reason |
+//! | GET `/readyz` | `ready` with a line for each warning, or 503 and the reason |
 //! | GET `/metrics` | Prometheus text |
 //! | GET `/api/v1/status` | [`messages::Overview`] |
 //! | GET `/api/v1/workers` | [`messages::Workers`] |
 //! | GET `/api/v1/rules` | [`Rules`] |
 //! | GET `/api/v1/lists?list=&address=&limit=…` | [`messages::ListQuery`] → [`Lists`] |
 //! | GET `/api/v1/doors?door=&limit=` | [`Doors`] |
+//! | GET `/api/v1/connections?source=&limit=` | [`messages::Tracked`] |
 //! | GET `/api/v1/sources/{address}?limit=` | [`Source`] |
 //! | POST `/api/v1/sources/{address}/watch` | [`messages::Watch`] → [`Source`] |
 //! | POST `/api/v1/reload` | [`Reloaded`] |
@@ -49,8 +50,8 @@ use tracing::{info, warn};
 
 use self::failure::Failure;
 use self::messages::{
-    Applied, Apply, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed, Imported, ListAdd, ListImport,
-    ListQuery, MAX_LIMIT, Overview, SourceLimit, Watch, Workers,
+    Applied, Apply, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed, Imported, ListAdd,
+    ListImport, ListQuery, MAX_LIMIT, Overview, SourceLimit, Tracked, Watch, Workers,
 };
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
@@ -68,7 +69,7 @@ pub struct App {
     /// The page of those who ask for metrics at the same time.
     page: Latest<Bytes>,
     /// What those who ask for readiness at the same time are told.
-    ready: Latest<Result<(), String>>,
+    ready: Latest<Result<String, String>>,
 }
 
 /// Questions of operators that are with the dataplane at once; others wait. The dataplane takes 32 connections of one
@@ -96,6 +97,7 @@ pub fn whole(app: Arc<App>) -> Router {
         .route("/api/v1/rules", get(running_rules))
         .route("/api/v1/lists", get(lists).post(list_import))
         .route("/api/v1/doors", get(doors))
+        .route("/api/v1/connections", get(connections))
         .route("/api/v1/sources/{address}", get(source))
         .route("/api/v1/sources/{address}/watch", post(watch_source))
         .route("/api/v1/reload", post(reload))
@@ -123,13 +125,13 @@ async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Ne
     next.run(request).await
 }
 
-async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, (StatusCode, String)> {
+async fn readyz(State(app): State<Arc<App>>) -> Result<String, (StatusCode, String)> {
     let asked = app.ready.get(async || match app.ask(app.dataplane.status()).await {
-        Ok(status) => ready::check(&status),
+        Ok(status) => ready::check(&status).map(|()| ready::text(&status)),
         Err(error) => Err(error.to_string()),
     });
     let ready = timeout(READY_WITHIN, asked).await.unwrap_or_else(|_| Err(app.silent(READY_WITHIN).to_string()));
-    ready.map(|()| "ready\n").map_err(|reason| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")))
+    ready.map_err(|reason| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")))
 }
 
 async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
@@ -174,6 +176,28 @@ async fn doors(
     let Query(query) = query?;
     let limit = checked(query.limit)?;
     Ok(Json(app.ask(app.dataplane.doors(query.door, limit)).await?))
+}
+
+/// Asks the dataplane for one part of its table after the other.
+async fn connections(
+    State(app): State<Arc<App>>,
+    query: Result<Query<ConnectionQuery>, QueryRejection>,
+) -> Result<Json<Tracked>, Failure> {
+    let Query(ConnectionQuery { source, limit }) = query?;
+    let limit = checked(limit)?;
+    let source = source.map(|text| text.parse::<AddressSet>()).transpose().map_err(Failure::bad_request)?;
+    let table = app.ask(app.dataplane.status()).await?.connections;
+    let (mut connections, mut next) = (Vec::new(), table.is_some().then_some(0));
+    while let Some(from) = next.filter(|_| connections.len() < limit) {
+        let wanted =
+            wire::connections::ConnectionQuery { source: source.clone(), from, limit: limit - connections.len() };
+        let part = app.ask(app.dataplane.connections(wanted)).await?;
+        connections.extend(part.connections);
+        // Whatever a dataplane says, this ends.
+        next = part.next.filter(|next| *next > from);
+    }
+    connections.sort_by_key(|one| (one.source, one.destination, one.protocol));
+    Ok(Json(Tracked { table, connections, truncated: next.is_some() }))
 }
 
 async fn source(

@@ -17,6 +17,7 @@
 //! | `export.rs`  | rules as RouterOS exports them |
 //! | `import/`    | doors from a configuration of knockd |
 //! | `print.rs`   | the rules that run, as RouterOS prints them |
+//! | `connections.rs` | connections that are tracked, as a table |
 //! | `doors.rs`   | the doors and who is at them, as tables |
 //! | `source/`    | everything that is known of one source |
 //! | `show.rs`    | the rest of what runs, as tables |
@@ -28,6 +29,7 @@
 mod bench;
 mod capture;
 mod check;
+mod connections;
 mod doors;
 mod explain;
 mod export;
@@ -137,6 +139,8 @@ enum Show {
     Lists(ShowLists),
     /// Doors, what became of knocks, who knocks, who is in, and whose knocks are ignored
     Doors(ShowDoors),
+    /// Connections that are tracked, with their state, door and time left
+    Connections(connections::ShowConnections),
     /// The workers with their counters
     Workers,
     /// The dataplane in a few lines
@@ -236,6 +240,7 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::Show(Show::Rules { stats }) => show_rules(&client, stats, json).await,
         Command::Show(Show::Lists(what)) => show_lists(&client, what, json).await,
         Command::Show(Show::Doors(what)) => show_doors(&client, what, json).await,
+        Command::Show(Show::Connections(what)) => connections::run(&client, what, json).await,
         Command::Show(Show::Workers) => {
             let workers = client.get("/api/v1/workers").await?;
             if json { raw(&workers) } else { Ok(show::workers(&decode::<Workers>(&workers)?)) }

@@ -6,14 +6,15 @@ use std::time::Duration;
 use knockplane_engine::lists::OPERATOR_LEVEL;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
+use knockplane_policy::wire::connections::ConnectionTable;
 use knockplane_policy::wire::{Interface, ListEntry, ListOverview, Lists, LogStatus, Worker};
 use knockplane_policy::word::Word as _;
 
 use super::Failed;
 use super::table::Align::{Left, Right};
-use super::table::{Columns, count, grouped, printable};
-use crate::Exit;
+use super::table::{Columns, count, grouped, printable, wrapped};
 use crate::api::messages::{Overview, Workers};
+use crate::{Exit, ready};
 
 /// Whether the list that was asked for exists.
 ///
@@ -177,17 +178,28 @@ pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
         ("generation", generation),
         ("protects", protect.join(", ")),
         ("workers", status.workers.len().to_string()),
+        ("connections", connections(status.connections.as_ref())),
         ("on exit", status.on_exit.clone()),
         ("log", format!("dataplane: {}", log(&status.log))),
         ("", format!("control: {}", log(&control.log))),
     ];
     let text: String = lines.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
+    let margin = " ".repeat(12);
+    let warnings = ready::warnings(status).into_iter().map(|it| wrapped(&format!("{margin}{it}"), &margin));
+    let warnings: String = warnings.map(|text| format!("{:<12}{}", "warning", text.trim_start())).collect();
     format!(
-        "{text}{}\n{}\n{}",
+        "{text}{warnings}{}\n{}\n{}",
         drift_lines(&status.interfaces),
         interface_table(&status.interfaces),
         counter_table(&status.interfaces)
     )
+}
+
+/// How full the table of connections is.
+fn connections(table: Option<&ConnectionTable>) -> String {
+    let Some(ConnectionTable { known, capacity, refused, .. }) = table else { return "not tracked".to_owned() };
+    let refused = if *refused > 0 { format!("; {} packets found no room", grouped(*refused)) } else { String::new() };
+    format!("{}, room for {}{refused}", grouped(*known), grouped(*capacity))
 }
 
 /// A line for everything that is not as it should be.
@@ -360,6 +372,7 @@ mod tests {
                 "generation  3, for 30s, 2 rules from /etc/knockplane/rules.rsc",
                 "protects    0.0.0.0/0, ::/0",
                 "workers     2",
+                "connections 21, room for 100 000",
                 "on exit     closed",
                 "log         dataplane: 4 310 lines lost (packet 4 310)",
                 "            control: no line lost",
@@ -380,6 +393,12 @@ mod tests {
             .push(Drift { kind: DriftKind::Mtu, problem: "kp-in has an MTU of 9000".into() });
         let text = status(&drifted, Ok(()));
         assert!(text.contains("no line lost\ndrift       inside, mtu: kp-in has an MTU of 9000\n\nSIDE"), "{text}");
+        let mut full = sample::overview();
+        full.dataplane.connections = sample::tracked().table;
+        let text = status(&full, Ok(()));
+        assert!(text.contains("connections 2 040, room for 1 024; 191 packets found no room\n"), "{text}");
+        assert!(text.contains("\nwarning     the table of connections is full: 191 packets"), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
         let unready = status(&sample::overview(), Err("no worker runs".into()));
         assert!(unready.contains("ready       no: no worker runs\n"), "{unready}");
         let stalled = LogStatus { waiting: 1_200, problem: Some("Broken pipe".into()), ..sample::log(1) };

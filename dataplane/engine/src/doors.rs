@@ -21,15 +21,16 @@ pub use self::ignored::Ignored;
 
 use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
+use knockplane_policy::door::exempt::{self, Exempt};
 use knockplane_policy::door::ports::{self, PortBudget, Ports};
 use knockplane_policy::door::progress::{self, Outcome, Progress, Shape, StepSet};
-use knockplane_policy::door::{self, Attempts, Door, Failure, MOST_STEPS, What};
+use knockplane_policy::door::{self, Attempts, Door, Failure, MOST_STEPS, Opening, What};
 use knockplane_policy::packet::{Packet, Vlan};
 use knockplane_policy::time::Time;
 use knockplane_policy::word::Word as _;
 
 use crate::keyed::{Keyed, Tag, tag, write_address, write_vlan};
-use crate::lists::{Added, Change, ListId, Lists, Stored};
+use crate::lists::{Added, Change, ListId, ListSet, Lists, Stored};
 
 /// A door of a table, by its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,32 @@ pub(crate) struct CompiledDoor {
     pub(crate) open: ListId,
     pub(crate) opening: Sequence,
     pub(crate) closing: Option<Sequence>,
+    pub(crate) exempt: CompiledExempt,
     pub(crate) counts: Arc<DoorCounts>,
+}
+
+/// [`Exempt`], resolved.
+pub(crate) struct CompiledExempt {
+    always: Box<[Opening]>,
+    granted: Box<[(ListId, Box<[Opening]>)]>,
+}
+
+impl CompiledExempt {
+    /// With the lists by their names.
+    pub(crate) fn new(exempt: Exempt, list: impl Fn(&str) -> Option<ListId>) -> CompiledExempt {
+        let granted = exempt.granted.into_iter();
+        CompiledExempt {
+            always: exempt.always.into(),
+            granted: granted.filter_map(|(name, openings)| Some((list(&name)?, openings.into()))).collect(),
+        }
+    }
+
+    /// Whether a packet that is no step is exempt, if its source is in these lists.
+    pub(crate) fn covers(&self, packet: &Packet<'_>, lists: ListSet) -> bool {
+        let granted =
+            |(list, openings): &(ListId, Box<[Opening]>)| lists.contains(*list) && exempt::include(openings, packet);
+        self.always.iter().any(|opening| opening.is(packet)) || self.granted.iter().any(granted)
+    }
 }
 
 /// A knock that opens or closes, and where its progress is kept.

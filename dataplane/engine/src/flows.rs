@@ -12,6 +12,7 @@ mod flow;
 mod source;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::hash::Hasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -336,7 +337,7 @@ impl Flows {
         };
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         set.tags[place] = hash;
-        set.flows[place] = Flow::new(arrival.key, arrival.source, serial, tcp);
+        set.flows[place] = Flow::new(arrival.key, (arrival.source, arrival.packet.side), serial, tcp);
         set.restart(place, listening);
         Some(place)
     }

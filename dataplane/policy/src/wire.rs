@@ -18,6 +18,7 @@ use crate::rule::{AddressSet, RuleId, RuleSet};
 use crate::settings::Settings;
 use crate::word::words;
 
+pub mod connections;
 pub mod source;
 
 /// Version of these messages. Both sides refuse another one.
@@ -76,6 +77,8 @@ pub enum Request {
     },
     /// Everything that is known of one source. Answered by [`Response::Source`].
     Source(source::SourceQuery),
+    /// A part of the table of connections. Answered by [`Response::Connections`].
+    Connections(connections::ConnectionQuery),
     /// Answered by [`Response::Metrics`].
     Metrics,
     /// Compile this rule set beside the workers, swap it in whole, keep lists and the counters of rules that stay.
@@ -130,6 +133,8 @@ pub enum Response {
     Doors(Doors),
     /// To [`Request::Source`].
     Source(Box<source::Source>),
+    /// To [`Request::Connections`].
+    Connections(connections::Connections),
     /// To [`Request::Metrics`].
     Metrics(Metrics),
     /// To [`Request::Apply`].
@@ -190,6 +195,9 @@ pub struct Status {
     pub on_exit: String,
     /// What became of the dataplane's log lines.
     pub log: LogStatus,
+    /// How full the table of connections is; `None` if no rule needs it.
+    #[serde(default)]
+    pub connections: Option<connections::ConnectionTable>,
 }
 
 /// What became of a process's log lines.

@@ -51,6 +51,7 @@ impl Manager {
             Request::Lists(query) => Response::Lists(self.lists(&query)),
             Request::Doors { door, limit } => Response::Doors(self.doors(door.as_deref(), limit)),
             Request::Source(query) => or_problem(self.source(&query).map(|source| Response::Source(Box::new(source)))),
+            Request::Connections(query) => Response::Connections(self.tracked(&query)),
             Request::Metrics => Response::Metrics(self.metrics()),
             Request::Apply { rules, source } => {
                 let applied = self.apply(*rules, source);
@@ -169,6 +170,7 @@ impl Manager {
             workers: self.workers(now),
             on_exit: "closed".to_owned(),
             log: log_status(),
+            connections: self.connection_table(now),
         }
     }
 

@@ -19,6 +19,7 @@ mod notes;
 mod page;
 mod reload;
 mod source;
+mod tracked;
 
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -47,6 +48,7 @@ pub(crate) use self::heartbeat::HeartbeatWatch;
 pub(crate) use self::listener::Listener;
 pub(crate) use self::notes::Notes;
 pub(crate) use self::source::Watch;
+pub(crate) use self::tracked::TableWatch;
 use crate::clock;
 use crate::config::Config;
 use crate::counters::WorkerCounters;
@@ -114,6 +116,7 @@ pub(crate) struct Manager {
     /// Frames that had arrived on each core at the last look.
     pub(crate) arrived: Vec<u64>,
     pub(crate) unlogged: Unlogged,
+    pub(crate) table_watch: TableWatch,
 }
 
 impl Manager {
@@ -179,6 +182,7 @@ impl Manager {
         self.log_events(now);
         // Behind the events: those of a generation that is left for good are counted by its rules.
         self.book.settle(oldest);
+        self.watch_connections(now);
         self.watch_workers(now);
         self.watch_cores();
         self.watch_links();

@@ -132,7 +132,7 @@ impl Manager {
     }
 
     /// The name of the door with this open list, also of one that does not run any more.
-    fn door_name(&self, open: ListId) -> Option<String> {
+    pub(super) fn door_name(&self, open: ListId) -> Option<String> {
         let list = self.shared.state.lists.name(open)?;
         Some(list.strip_prefix("door-").unwrap_or(&list).to_owned())
     }

@@ -3,11 +3,14 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
 use knockplane_tests::{CLIENT, Filter, FilterOptions, SERVER, Topology, VISITOR};
 
-use crate::scene::{eventually, knock, listed, ping, serve_tcp, tcp_echo, with, with_queues};
+use crate::scene::{client, eventually, knock, listed, ping, serve_tcp, tcp_echo, udp_to, with, with_queues};
 
 /// Three steps that no scan meets in this order.
 const DOOR: &str = r#"
@@ -90,6 +93,60 @@ fn knocks_without_a_pause_open_on_two_queues() {
         std::thread::sleep(Duration::from_secs(1));
         assert!(!is_open(filter), "backwards never opens");
     });
+}
+
+/// Does something while datagrams go to the server's port every 20 ms, as a mosh client sends them.
+fn beside_datagrams<T>(topology: &Topology, port: u16, act: impl FnOnce() -> T) -> T {
+    let (socket, over) = (udp_to(topology, port), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                // The port may be refused.
+                let _ = socket.send(b"mosh");
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        // What fails must end the datagrams too.
+        let done = panic::catch_unwind(panic::AssertUnwindSafe(act));
+        over.store(true, Relaxed);
+        done.unwrap_or_else(|failure| panic::resume_unwind(failure))
+    })
+}
+
+#[test]
+fn a_service_that_sends_all_the_time_keeps_no_knock_of_its_client_from_its_door() {
+    let door = DOOR.replace("[\"tcp/8080\"]", "[\"tcp/22\", \"udp/60000-61000\"]").replace("3s", "1s");
+    let other = "[[door]]\nname = \"other\"\nknock = [\"udp/7001\"]\nopens = [\"udp/9999\"]\nfor = \"1h\"\n";
+    with(&doors(&format!("{door}{other}")), |topology, filter| {
+        let knock = || knock(topology, "-d 100 7000:tcp 4321:udp 1234:tcp");
+        beside_datagrams(topology, 60_001, || {
+            for round in 0..3 {
+                knock();
+                eventually(&format!("knock {round} opens"), || is_open(filter));
+                eventually("the door closes", || !is_open(filter));
+            }
+        });
+        // What another door opens, before and after it is open.
+        beside_datagrams(topology, 9_999, || {
+            knock();
+            thread::sleep(Duration::from_millis(200));
+            assert!(!is_open(filter), "datagrams that no door lets in start a knock over");
+            client(topology, &format!("knock {SERVER} 7001:udp"));
+            eventually("the other door opens", || listed(filter, "door-other", CLIENT));
+            knock();
+            eventually("what it lets in starts no knock over", || is_open(filter));
+        });
+        // A scan of what the door opens, as every other scan, opens nothing.
+        eventually("the door closes", || !is_open(filter));
+        knock_beside_a_scan(topology);
+        thread::sleep(Duration::from_millis(200));
+        assert!(!is_open(filter), "a scan starts a knock over");
+    });
+}
+
+/// The knock, with a port between its steps that no door opens.
+fn knock_beside_a_scan(topology: &Topology) {
+    knock(topology, "-d 20 60002:udp 7000:tcp 60003:udp 61001:udp 4321:udp 1234:tcp");
 }
 
 /// What nmap says of ports, one in a line; closed ones of a large number are summed up by it.

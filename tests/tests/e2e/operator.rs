@@ -3,9 +3,10 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use knockplane_tests::{CLIENT, FilterOptions};
+use knockplane_tests::{CLIENT, FilterOptions, SERVER};
 
-use crate::scene::{QUICK, eventually, knock, listed, ping, with};
+use crate::doors::session;
+use crate::scene::{QUICK, eventually, knock, listed, ping, serve_tcp, with};
 
 fn two_ports() -> FilterOptions {
     FilterOptions::from_configs("two-ports.rsc").expect("configs/two-ports.rsc")
@@ -136,5 +137,46 @@ fn show_tells_what_runs() {
             let shown = filter.knockctl(&["show", what]).expect("knockctl");
             assert!(shown.ok() && !shown.stdout.is_empty(), "show {what}: {shown:?}");
         }
+    });
+}
+
+#[test]
+fn a_full_table_of_connections_is_logged_shown_and_warned_of() {
+    // Room for 32 at most, and 60 sessions through a door.
+    let sections = "[[door]]\nname = \"echo\"\nknock = [\"udp/7001\"]\nopens = [\"tcp/8080\"]\n".to_owned();
+    let dataplane = "connection-capacity = 16".to_owned();
+    let rules = "/ip firewall filter\n";
+    with(&FilterOptions { sections, dataplane, ..FilterOptions::from_rules(rules) }, |topology, filter| {
+        serve_tcp(topology, 8080);
+        knock(topology, "7001:udp");
+        eventually("the door opens", || listed(filter, "door-echo", CLIENT));
+        let first = session(topology, 8080);
+        let shown = |more: &[&str]| filter.ask(&[&["show", "connections"], more].concat()).expect("connections");
+        eventually("it is counted", || shown(&[])["table"]["known"] == 1);
+        let alone = shown(&["--source", CLIENT]);
+        let (port, row) = (first.local_addr().expect("an address").port(), &alone["connections"][0]);
+        assert_eq!((&row["source"], &row["source_port"]), (&CLIENT.into(), &port.into()));
+        assert_eq!((&row["destination"], &row["destination_port"]), (&SERVER.into(), &8080.into()));
+        assert_eq!(
+            (&row["side"], &row["tcp_state"], &row["door"]),
+            (&"outside".into(), &"established".into(), &"echo".into())
+        );
+        assert!(row["grant_left_seconds"].as_f64().is_some_and(|left| left > 3_000.0), "{row}");
+        assert_eq!(shown(&["--source", SERVER])["connections"].as_array().map(Vec::len), Some(0));
+        assert_eq!(filter.http("/readyz").expect("ready"), "ready\n");
+
+        let sessions: Vec<_> = (0..60).map(|_| session(topology, 8080)).collect();
+        eventually("the warning", || !shown(&[])["table"]["warning"].is_null());
+        let full = shown(&["--limit", "5"]);
+        assert!(full["table"]["refused_packets"].as_u64().is_some_and(|packets| packets >= 29), "{full}");
+        assert_eq!((full["connections"].as_array().map(Vec::len), &full["truncated"]), (Some(5), &true.into()));
+        assert!(shown(&[])["connections"].as_array().is_some_and(|all| all.len() <= 32), "{full}");
+        assert!(filter.http("/readyz").expect("ready").starts_with("ready\nwarning: the table of connections is full"));
+        let status = filter.knockctl(&["show", "status"]).expect("knockctl").stdout;
+        assert!(status.contains("room for 16; ") && status.contains("\nwarning     the table of"), "{status}");
+        let said = |log: &str| log.matches("the table of connections is full").count();
+        eventually("the log says so", || said(&filter.log()) >= 1);
+        assert!(said(&filter.log()) <= 3, "not for each packet");
+        drop(sessions);
     });
 }

@@ -214,7 +214,7 @@ fn state(connection: &SourceConnection) -> String {
 }
 
 /// An address and a port.
-fn end((address, port): (IpAddr, u16)) -> String {
+pub(in crate::cli) fn end((address, port): (IpAddr, u16)) -> String {
     match address {
         IpAddr::V4(address) => format!("{address}:{port}"),
         IpAddr::V6(address) => format!("[{address}]:{port}"),
@@ -354,7 +354,7 @@ fn ago(time: Duration) -> String {
 }
 
 /// `4.2s`, `41s`, `29m50s`: tenths of a second while that matters.
-pub(super) fn short(time: Duration) -> String {
+pub(in crate::cli) fn short(time: Duration) -> String {
     if time < Duration::from_secs(10) { format!("{:.1}s", time.as_secs_f64()) } else { format_duration(time) }
 }
 

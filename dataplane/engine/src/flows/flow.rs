@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use knockplane_policy::eval::tracking::{End, FlowKey, TcpConnection, timeout};
-use knockplane_policy::packet::{Packet, Vlan};
+use knockplane_policy::packet::{Packet, Side, Vlan};
 use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
@@ -19,6 +19,8 @@ pub(super) struct Flow {
     pub(super) key: FlowKey,
     /// Which of the key's ends sent the first packet.
     originator: u8,
+    /// The side that its packets come from.
+    pub(super) side: Side,
     pub(super) both_ways: bool,
     pub(super) fasttracked: bool,
     /// The open list of the door whose rule let its first packet in.
@@ -44,6 +46,7 @@ impl Flow {
     pub(super) const NONE: Flow = Flow {
         key: FlowKey { vlan: Vlan::NONE, protocol: 0, query: (0, 0), ends: [NOBODY; 2] },
         originator: 0,
+        side: Side::Outside,
         both_ways: false,
         fasttracked: false,
         door: None,
@@ -56,8 +59,8 @@ impl Flow {
         marks: (0, 0),
     };
 
-    pub(super) fn new(key: FlowKey, originator: End, serial: u64, tcp: Option<TcpConnection>) -> Flow {
-        Flow { key, originator: u8::from(key.ends[0] != originator), serial, tcp, ..Flow::NONE }
+    pub(super) fn new(key: FlowKey, (originator, side): (End, Side), serial: u64, tcp: Option<TcpConnection>) -> Flow {
+        Flow { key, originator: u8::from(key.ends[0] != originator), side, serial, tcp, ..Flow::NONE }
     }
 
     /// Whether what comes from this end goes back to whoever sent the first packet.
@@ -75,6 +78,7 @@ impl Flow {
     /// The other end has begun.
     pub(super) fn turn(&mut self) {
         self.originator ^= 1;
+        self.side = self.side.opposite();
     }
 
     /// How long it is known from its last packet on.

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use knockplane_policy::eval::tracking::End;
-use knockplane_policy::packet::Vlan;
+use knockplane_policy::eval::tracking::{End, TcpConnection, TcpState};
+use knockplane_policy::packet::{Side, Vlan};
 use knockplane_policy::rule::ConnectionState;
 use knockplane_policy::time::Time;
 
@@ -22,6 +22,10 @@ pub struct AddressFlow {
     pub originator: End,
     /// The other end.
     pub responder: End,
+    /// The side that the first packet came from.
+    pub side: Side,
+    /// Its state, if it is of TCP.
+    pub tcp: Option<TcpState>,
     /// `new` until the other end has answered, then `established`.
     pub state: ConnectionState,
     /// Whether both sides have closed it, or one has aborted it.
@@ -80,13 +84,15 @@ fn keep(kept: &mut Vec<AddressFlow>, flow: AddressFlow, most: usize, order: impl
 }
 
 impl AddressFlow {
-    fn of(flow: &Flow) -> AddressFlow {
+    pub(super) fn of(flow: &Flow) -> AddressFlow {
         let (originator, responder) = flow.originator_and_responder();
         AddressFlow {
             vlan: flow.key.vlan,
             protocol: flow.key.protocol,
             originator,
             responder,
+            side: flow.side,
+            tcp: flow.tcp.as_ref().map(TcpConnection::state),
             state: flow.state(),
             is_closed: flow.is_closed(),
             fasttracked: flow.fasttracked,

@@ -112,3 +112,27 @@ fn the_connections_of_an_address_are_counted_and_its_oldest_and_newest_shown() {
     assert_eq!((of_client.count, of_client.oldest.len(), of_client.newest.len()), (1, 1, 0), "each is shown once");
     assert_eq!(flows.of(client(50), 3, now), AddressFlows::default());
 }
+
+#[test]
+fn a_walk_in_parts_visits_each_connection_once() {
+    use std::ops::ControlFlow;
+
+    let flows = Flows::new(1000, [1, 2]);
+    for number in 0..500 {
+        sees(&flows, number, false, at(0));
+    }
+    for (sets, most) in [(1, 1), (3, 7), (7, 1_000), (usize::MAX, usize::MAX)] {
+        let (mut visited, mut next) = (Vec::new(), Some(0));
+        while let Some(from) = next {
+            let mut left = most;
+            next = flows.walk(from, sets, at(1), |flow| {
+                visited.push(flow.originator.0);
+                left -= 1;
+                if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+        }
+        visited.sort_unstable();
+        assert_eq!(visited, (0..500).map(client).collect::<Vec<_>>(), "{sets} sets, {most} connections");
+    }
+    assert_eq!(flows.walk(u64::MAX, 1, at(1), |_| panic!("there is nothing")), None);
+}

@@ -15,7 +15,7 @@ use crate::shard::{Key, Place, Terms};
 /// The lists as one VLAN sees and changes them.
 #[derive(Clone, Copy)]
 pub struct Within<'l> {
-    lists: &'l Lists,
+    pub(super) lists: &'l Lists,
     vlan: Vlan,
 }
 
@@ -62,7 +62,7 @@ impl Lists {
 }
 
 impl Within<'_> {
-    fn key(&self, address: IpAddr) -> Key {
+    pub(super) fn key(&self, address: IpAddr) -> Key {
         Key::from(address).within(self.vlan)
     }
 

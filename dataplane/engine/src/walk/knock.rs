@@ -101,7 +101,7 @@ impl Walk<'_> {
         // Most packets are of nobody who knocks, and no first step.
         let listed = self.lists_of_source();
         let is_stranger = !listed.elsewhere && !listed.lists.contains(door.opening.list);
-        if fits == StepSet::default() && is_stranger {
+        if fits == StepSet::default() && (is_stranger || door.exempt.covers(self.packet, listed.lists)) {
             return;
         }
         if visitors.are_held(door, (source, self.vlan), now) {

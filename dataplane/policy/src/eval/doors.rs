@@ -1,7 +1,7 @@
 //! Doors in the plainest form: who has begun to knock, and for whom what is open.
 //!
 //! What a packet does to a knock is [`progress::next`]'s to say. Around it stands what may keep the packet from being
-//! looked at, in this order: too many ports, the closing knock, who may knock, hold-off, attempts.
+//! looked at, in this order: too many ports, the closing knock, who may knock, what is exempt, hold-off, attempts.
 //!
 //! Time that ran out is not told: who knocks too late begins anew.
 
@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::Evaluator;
 use super::tracking::Stays;
 use super::walk::Walk;
+use crate::door::exempt::Exempt;
 use crate::door::ports::{self, Ports};
 use crate::door::progress::{self, Outcome, Progress, StepSet};
 use crate::door::{Door, Event, Failure, What, visitor};
@@ -25,6 +26,8 @@ type Source = (Vlan, IpAddr);
 /// All that doors remember. Keys are a door's list and a source, or a door and a source.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
+    /// By the name of the door.
+    exempt: HashMap<String, Exempt>,
     /// Knocks that have begun, opening and closing ones.
     knocks: HashMap<(String, Source), Progress>,
     /// By the list of those that a door is open for, the source and the destination: until when.
@@ -43,6 +46,12 @@ fn visitor_of((vlan, source): Source) -> Source {
 }
 
 impl Doors {
+    /// Nobody has knocked yet.
+    pub(super) fn new(doors: &[Door]) -> Doors {
+        let exempt = doors.iter().map(|door| (door.name.clone(), Exempt::at(door, doors))).collect();
+        Doors { exempt, ..Doors::default() }
+    }
+
     /// Whether the address is in the list of a door, as far as packets to or from the other address are concerned; `to`
     /// stands for that.
     pub(super) fn hold(&self, list: &str, address: Source, other: IpAddr, to: u32, now: Time) -> bool {
@@ -195,6 +204,10 @@ impl Walk<'_, '_> {
         if !door.admits(source.1) {
             return fits.contains(0).then(|| self.failed(door, Failure::Source));
         }
+        if fits == StepSet(0) && self.is_exempt(door) {
+            let progress = self.evaluator.doors.knocks.get(&(door.knocking_list(), source));
+            return progress.map(|_| format!("nothing at door {}: a packet to what a door opens", door.name));
+        }
         let doors = &mut self.evaluator.doors;
         if doors.is_held(door, source, now) {
             return (fits != StepSet(0)).then(|| self.failed(door, Failure::HeldOff));
@@ -222,6 +235,13 @@ impl Walk<'_, '_> {
             return Some(said.into_iter().chain([failed]).collect::<Vec<_>>().join("; "));
         }
         said
+    }
+
+    /// Whether the packet, which is no step, does not start a knock at the door over.
+    fn is_exempt(&self, door: &Door) -> bool {
+        let Packet { source, destination, .. } = *self.packet;
+        let exempt = self.evaluator.doors.exempt.get(&door.name);
+        exempt.is_some_and(|it| it.covers(self.packet, |list| self.is_listed(list, source, destination)))
     }
 
     /// What came of it, told and for people.

@@ -180,7 +180,7 @@ impl<'r> Evaluator<'r> {
             secret: [seed, !seed],
             tracks: tracking::is_needed(rules),
             lists: PlainLists::default(),
-            doors: Doors::default(),
+            doors: Doors::new(&settings.doors),
             tracker: Tracker::new(&rules.tracking),
             memory: Memory::new(seed),
             reached: Reached::new(),

@@ -181,6 +181,45 @@ fn scans_open_nothing() {
 }
 
 #[test]
+fn what_a_door_opens_or_another_lets_in_starts_no_knock_over() {
+    let firewall = with(&[
+        r#""name":"a","knock":["tcp/7000","udp/4321","tcp/1234"],"opens":["tcp/22","udp/60000-61000"]"#,
+        r#""name":"b","knock":["udp/1"],"opens":["tcp/443"]"#,
+        r#""name":"all","knock":["udp/2"],"sources":["198.51.100.0/24"]"#,
+    ]);
+    let knock_around = |knocker: &mut Knocker<'_>, other: &str| {
+        let steps = ["tcp/7000", other, other, "udp/4321", other, "tcp/1234"];
+        steps.iter().flat_map(|step| knocker.send(step)).any(|what| what == What::Opened)
+    };
+    for exempt in ["tcp/22", "udp/60001", "udp/61000"] {
+        assert!(knock_around(&mut Knocker::at(&firewall), exempt), "{exempt}");
+    }
+    for other in ["tcp/443", "udp/22", "udp/61001", "icmp"] {
+        assert!(!knock_around(&mut Knocker::at(&firewall), other), "{other}");
+    }
+    let mut knocker = Knocker::at(&firewall);
+    assert_eq!(knocker.send("udp/1"), [What::Opened]);
+    assert!(knock_around(&mut knocker, "tcp/443"), "it is open");
+    let mut knocker = Knocker::at(&firewall);
+    assert_eq!(knocker.send("udp/2"), [What::Opened]);
+    assert!(!knock_around(&mut knocker, "udp/61001"), "who has everything by one door does not scan another one open");
+    // A step is a step, whatever opens its port.
+    let firewall = with(&[r#""name":"a","knock":["tcp/7","tcp/22","tcp/9"],"opens":["tcp/22"]"#]);
+    let mut knocker = Knocker::at(&firewall);
+    assert_eq!(knocker.knock(&["tcp/7", "tcp/22", "tcp/9"]), Some(What::Opened));
+}
+
+#[test]
+fn a_door_that_opens_everything_is_knocked_at_again_beside_other_packets_while_it_is_open() {
+    let firewall = with(&[r#""name":"a","knock":["tcp/7","tcp/5"],"for":"10s""#]);
+    let mut knocker = Knocker::at(&firewall);
+    assert_eq!(knocker.knock(&["tcp/7", "tcp/6", "tcp/5"]), Some(What::Failed(Failure::StartedOver)));
+    assert_eq!(knocker.knock(&["tcp/7", "tcp/5"]), Some(What::Opened));
+    assert_eq!(knocker.knock(&["tcp/7", "tcp/6", "tcp/5"]), Some(What::Opened));
+    assert_eq!(knocker.wait(10).knock(&["tcp/7", "tcp/6", "tcp/5"]), Some(What::Failed(Failure::StartedOver)));
+}
+
+#[test]
 fn doors_with_a_common_beginning_go_on_side_by_side() {
     let firewall = with(&[
         r#""name":"a","knock":["tcp/1","tcp/2","tcp/3"]"#,
@@ -364,7 +403,7 @@ proptest! {
         sent in prop::collection::vec((1_u16..6, select(vec![SERVER, OTHER])), 0..40),
     ) {
         let steps: Vec<_> = knock.iter().map(|port| format!("\"udp/{port}\"")).collect();
-        let firewall = with(&[&format!(r#""name":"a","knock":[{}]"#, steps.join(","))]);
+        let firewall = with(&[&format!(r#""name":"a","knock":[{}],"opens":["tcp/9"]"#, steps.join(","))]);
         let mut knocker = Knocker::at(&firewall);
         for (place, (port, to)) in sent.iter().enumerate() {
             let told = knocker.send_from(CLIENT, &format!("udp/{port}"), to).doors;
