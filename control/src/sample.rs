@@ -9,6 +9,7 @@ use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, ConnectionState, ListAdd, ListTimeout, Rule, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::connections::{Connection, ConnectionTable};
+use knockplane_policy::wire::offload::Offload;
 use knockplane_policy::wire::{
     Counter, DoorSummary, Doors, DriftKind, FailureCount, FrameCount, IgnoredSource, Interface, InterfaceCounters,
     ListEntry, ListOverview, ListSummary, Lists, LogStatus, LostLines, Metrics, PeersRefused, Repairs, RingDrops,
@@ -33,6 +34,7 @@ pub(crate) fn status() -> Status {
         on_exit: "closed".into(),
         log: log(4_310),
         connections: Some(ConnectionTable { known: 21, capacity: 100_000, refused: 0, last_refused: None }),
+        offload: Offload::default(),
     }
 }
 

@@ -30,7 +30,7 @@ use crate::held::StoredEntries;
 use crate::holder::{self, Deadline};
 use crate::idle::Idle;
 use crate::manager::{
-    DriftState, HeartbeatWatch, Listener, Manager, Notes, Port, TableWatch, Unlogged, Watch, WorkerHandle,
+    DriftState, HeartbeatWatch, Listener, Manager, Notes, OffloadWatch, Port, TableWatch, Unlogged, Watch, WorkerHandle,
 };
 use crate::memory::{self, Connections};
 use crate::requirements::{self, Observed};
@@ -248,6 +248,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         arrived: Vec::new(),
         unlogged: Unlogged::default(),
         table_watch: TableWatch::default(),
+        offload_watch: OffloadWatch::default(),
     })
 }
 

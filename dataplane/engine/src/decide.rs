@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use knockplane_policy::eval::limits::Random;
+use knockplane_policy::eval::tracking::Stays;
 use knockplane_policy::frames::FrameClass;
 use knockplane_policy::packet::{FragmentPart, Packet, Side, Vlan, vlan};
 use knockplane_policy::reason::{Reason, Verdict};
@@ -233,6 +234,9 @@ impl Walk<'_> {
     /// The packet's way, at whose end its connection stays or is forgotten.
     fn decide(&mut self) -> Decision {
         let decision = self.by_rules();
+        if decision.verdict == Verdict::Forward && self.seen.is_some_and(|seen| seen.stays == Stays::IfForwarded) {
+            self.context.state.look_at_checksum(self.packet);
+        }
         let seen = self.seen.as_ref().filter(|seen| !seen.stays.after(decision.verdict));
         let key = seen.and_then(|seen| Some(seen.flow.as_ref()?.key));
         if let (Some(key), Some(flows)) = (key, self.context.state.flows()) {

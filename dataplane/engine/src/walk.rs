@@ -433,6 +433,7 @@ impl<'a> Walk<'a> {
         // Anyone can take first steps, and a flood takes millions: they are no news.
         if added == Added::New && level > 0 {
             events.push(Event::Listed { list, level, vlan, address, expiry });
+            self.context.state.look_at_checksum(self.packet);
         }
         for (whose, looked_up) in
             [(self.packet.source, &mut self.source), (self.packet.destination, &mut self.destination)]

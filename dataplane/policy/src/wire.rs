@@ -19,6 +19,7 @@ use crate::settings::Settings;
 use crate::word::words;
 
 pub mod connections;
+pub mod offload;
 pub mod source;
 
 /// Version of these messages. Both sides refuse another one.
@@ -198,6 +199,9 @@ pub struct Status {
     /// How full the table of connections is; `None` if no rule needs it.
     #[serde(default)]
     pub connections: Option<connections::ConnectionTable>,
+    /// What senders have left to their interface, and no interface has done.
+    #[serde(default)]
+    pub offload: offload::Offload,
 }
 
 /// What became of a process's log lines.

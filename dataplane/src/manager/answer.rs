@@ -171,6 +171,7 @@ impl Manager {
             on_exit: "closed".to_owned(),
             log: log_status(),
             connections: self.connection_table(now),
+            offload: self.offload(now),
         }
     }
 

@@ -16,6 +16,7 @@ mod heartbeat;
 mod listener;
 mod lists;
 mod notes;
+mod offload;
 mod page;
 mod reload;
 mod source;
@@ -47,6 +48,7 @@ use self::heartbeat::HUNG;
 pub(crate) use self::heartbeat::HeartbeatWatch;
 pub(crate) use self::listener::Listener;
 pub(crate) use self::notes::Notes;
+pub(crate) use self::offload::OffloadWatch;
 pub(crate) use self::source::Watch;
 pub(crate) use self::tracked::TableWatch;
 use crate::clock;
@@ -117,6 +119,7 @@ pub(crate) struct Manager {
     pub(crate) arrived: Vec<u64>,
     pub(crate) unlogged: Unlogged,
     pub(crate) table_watch: TableWatch,
+    pub(crate) offload_watch: OffloadWatch,
 }
 
 impl Manager {
@@ -183,6 +186,7 @@ impl Manager {
         // Behind the events: those of a generation that is left for good are counted by its rules.
         self.book.settle(oldest);
         self.watch_connections(now);
+        self.watch_offload(now);
         self.watch_workers(now);
         self.watch_cores();
         self.watch_links();

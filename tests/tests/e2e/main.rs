@@ -11,6 +11,7 @@
 //! | `forged.rs`    | what forged segments do to sessions of others: nothing |
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
 //! | `frames.rs`    | what passes without a rule: ARP, neighbour discovery, router advertisements |
+//! | `offload.rs`   | senders that leave checksums to their interface are told of |
 //! | `vlans.rs`     | what a knock and a session in one VLAN or PPPoE session are in another: nothing |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
 //! | `log.rs`       | the log: what cannot be written costs lines and nothing else, and no kind displaces another |
@@ -37,6 +38,7 @@ mod knocks;
 mod limits;
 mod log;
 mod nonsense;
+mod offload;
 mod operator;
 mod processes;
 mod restart;

@@ -139,6 +139,7 @@ impl Walk<'_> {
                     self.tell(door, What::Failed(Failure::Evicted));
                 } else {
                     visitors.hold(door, (source, self.vlan), now);
+                    self.context.state.look_at_checksum(self.packet);
                     self.tell(door, What::Opened);
                 }
             }
