@@ -12,7 +12,8 @@ use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::connections::{ConnectionQuery, Connections};
 use knockplane_policy::wire::source::{Source, SourceQuery};
 use knockplane_policy::wire::{
-    Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NewEntry, Reloaded, Request, Response, Rules, Status, VERSION,
+    Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NameAnswer, NameState, NewEntry, Reloaded, Request, Response,
+    Rules, Status, VERSION,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -183,15 +184,31 @@ impl Dataplane {
     /// Everything it counts.
     pub async fn metrics(&self) -> Result<Metrics, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
-            Response::Metrics(metrics) => Ok(metrics),
+            Response::Metrics(metrics) => Ok(*metrics),
             other => Err(self.unexpected(&other)),
         }
     }
 
     /// Has it run these rules; answers with their generation once every worker does.
-    pub async fn apply(&self, rules: RuleSet, source: String) -> Result<u64, DataplaneError> {
-        match self.ask(&Request::Apply { rules: Box::new(rules), source }).await? {
+    pub async fn apply(&self, rules: RuleSet, source: String, names: Vec<NameAnswer>) -> Result<u64, DataplaneError> {
+        match self.ask(&Request::Apply { rules: Box::new(rules), source, names }).await? {
             Response::Applied { generation } => Ok(generation),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The host names in the address lists of the rules that run.
+    pub async fn names(&self) -> Result<Vec<NameState>, DataplaneError> {
+        match self.ask(&Request::Names).await? {
+            Response::Names(names) => Ok(names),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Tells it what host names resolve to.
+    pub async fn answer_names(&self, answers: Vec<NameAnswer>) -> Result<(), DataplaneError> {
+        match self.ask(&Request::NameAnswers(answers)).await? {
+            Response::Done => Ok(()),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -244,6 +261,7 @@ impl Dataplane {
     fn answer_within(&self, request: &Request) -> Duration {
         match request {
             Request::Apply { .. }
+            | Request::NameAnswers(_)
             | Request::Reload
             | Request::ListAdd { .. }
             | Request::ListRemove { .. }
@@ -252,6 +270,7 @@ impl Dataplane {
             | Request::Rules
             | Request::Lists(_)
             | Request::Doors { .. }
+            | Request::Names
             | Request::Source(_)
             | Request::Connections(_)
             | Request::Metrics => self.answer_within,
@@ -301,6 +320,7 @@ impl Dataplane {
             Response::Status(_) => "status",
             Response::Rules(_) => "rules",
             Response::Lists(_) => "lists",
+            Response::Names(_) => "names",
             Response::Doors(_) => "doors",
             Response::Source(_) => "source",
             Response::Connections(_) => "connections",
@@ -469,7 +489,7 @@ mod tests {
     #[test]
     fn too_long_a_request_is_not_sent() {
         let source = "x".repeat(MAX_LINE);
-        let request = Request::Apply { rules: Box::default(), source };
+        let request = Request::Apply { rules: Box::default(), source, names: Vec::new() };
         assert_eq!(Dataplane::new("/x").line(&request).unwrap_err().kind(), "too-long");
     }
 }

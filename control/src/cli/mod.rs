@@ -62,7 +62,7 @@ use serde::de::DeserializeOwned;
 use self::check::How;
 use self::http::{Client, Trouble};
 use self::output::{answer, complain};
-use crate::api::messages::{Applied, Apply, DEFAULT_LIMIT, ListQuery, Workers};
+use crate::api::messages::{Applied, Apply, DEFAULT_LIMIT, ListQuery, Unresolved, Workers};
 use crate::settings::DEFAULT_SOCKET;
 use crate::{Exit, rules};
 
@@ -265,7 +265,13 @@ async fn apply(client: &Client, file: &Path, allow_invalid: bool, json: bool) ->
         return raw(&answer);
     }
     let applied: Applied = decode(&answer)?;
-    Ok(format!("generation {} runs, {}\n", applied.generation, table::count(applied.rules, "rule")))
+    let mut text = format!("generation {} runs, {}\n", applied.generation, table::count(applied.rules, "rule"));
+    for Unresolved { name, reason } in &applied.unresolved {
+        let (name, reason) = (table::printable(&name.name), table::printable(reason));
+        text +=
+            &format!("warning: `{name}` cannot be resolved ({reason}): its lists go by its last addresses, if any\n");
+    }
+    Ok(text)
 }
 
 async fn reload(client: &Client, json: bool) -> Result<String, Failed> {

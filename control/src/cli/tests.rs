@@ -281,7 +281,7 @@ fn apply(arguments: &[&str], text: &[u8], settings: Settings) -> (Result<String,
         "/api/v1/apply",
         post(async move |Json(body): Json<Apply>| {
             *taken.lock().unwrap() = Some(body);
-            Json(Applied { generation: 2, rules: 2, patterns: 0 })
+            Json(Applied { generation: 2, rules: 2, patterns: 0, unresolved: Vec::new() })
         }),
     );
     let result = asking(answers, &[&["apply", &rules.path("file")][..], arguments].concat());
@@ -337,7 +337,7 @@ fn running() -> axum::Router {
             vlan: Vlan::NONE,
             tag: 7,
         });
-        Lists { lists, entries, truncated: !behind, next }
+        Lists { lists, entries, names: Vec::new(), truncated: !behind, next }
     };
 
     axum::Router::new()

@@ -15,6 +15,7 @@ mod events;
 mod heartbeat;
 mod listener;
 mod lists;
+mod names;
 mod notes;
 mod offload;
 mod page;
@@ -57,6 +58,7 @@ use crate::counters::WorkerCounters;
 use crate::generation::Book;
 use crate::held::Held;
 use crate::idle::Waker;
+use crate::names::Names;
 use crate::store::Store;
 use crate::worker::Shared;
 
@@ -111,6 +113,7 @@ pub(crate) struct Manager {
     pub(crate) book: Book,
     pub(crate) store: Store,
     pub(crate) held: Held,
+    pub(crate) names: Names,
     pub(crate) notes: Notes,
     pub(crate) watch: Watch,
     pub(crate) applied: u64,

@@ -112,7 +112,10 @@ impl Manager {
         let grant = flow.door.and_then(|open| {
             let to = lists.tag(destination.0);
             let entries = lists.within(flow.vlan).entries_of(source.0, now).into_iter();
-            entries.map(|entry| entry.seen).filter(|seen| seen.list == open && (seen.to == 0 || seen.to == to)).last()
+            entries
+                .map(|entry| entry.seen)
+                .filter(|seen| seen.list == open && (seen.to == 0 || seen.to == to))
+                .max_by_key(|seen| seen.expiry)
         });
         Connection {
             vlan: flow.vlan,

@@ -177,6 +177,7 @@ mod tests {
             list: list.to_owned(),
             address: address.parse().unwrap(),
             vlan: Vlan::NONE,
+            name: None,
             time_left: left.map(Duration::from_millis),
             dynamic: left.is_some(),
             line: None,

@@ -75,6 +75,7 @@ fn list(name: &str, set: &str, origin: Origin, left: Option<u64>) -> SourceList 
         list: name.into(),
         address: set.parse().unwrap(),
         vlan: Vlan::NONE,
+        name: None,
         to: None,
         steps: 0,
         time_left: left.map(seconds),
