@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use knockplane_engine::counters::RuleCounters;
 use knockplane_engine::table::Table;
-use knockplane_policy::rule::{RuleId, RuleSet};
+use knockplane_policy::rule::{RuleId, RuleNumber, RuleSet, numbers};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{Counter, RuleMetrics};
 
@@ -23,12 +23,15 @@ pub(crate) struct Generation {
     pub(crate) table: Table,
     /// One for each worker.
     pub(crate) counters: Vec<RuleCounters>,
+    /// The number of each rule, in their order.
+    pub(crate) numbers: Vec<RuleNumber>,
 }
 
 impl Generation {
     pub(crate) fn new(number: u64, since: Time, source: String, table: Table, workers: usize) -> Self {
         let counters = (0..workers).map(|_| RuleCounters::new(table.rules().rules.len())).collect();
-        Generation { number, since, source, table, counters }
+        let numbers = numbers(&table.rules().rules);
+        Generation { number, since, source, table, counters, numbers }
     }
 
     pub(crate) fn rules(&self) -> &RuleSet {

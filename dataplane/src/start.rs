@@ -10,6 +10,7 @@ use std::thread;
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use core_affinity::CoreId;
+use crossbeam::queue::ArrayQueue;
 use knockplane_engine::events::EventQueues;
 use knockplane_engine::headers;
 use knockplane_engine::state::{self, State};
@@ -30,7 +31,8 @@ use crate::held::StoredEntries;
 use crate::holder::{self, Deadline};
 use crate::idle::Idle;
 use crate::manager::{
-    DriftState, HeartbeatWatch, Listener, Manager, Notes, OffloadWatch, Port, TableWatch, Unlogged, Watch, WorkerHandle,
+    Destinations, DriftState, HeartbeatWatch, Listener, Manager, Notes, OffloadWatch, Port, ROOM_FOR_RESETS,
+    TableWatch, Unlogged, Watch, WorkerHandle,
 };
 use crate::memory::{self, Connections};
 use crate::names::Names;
@@ -192,6 +194,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         wall: AtomicI64::new(clock::wall()),
         events: EventQueues::new(EVENT_QUEUE),
         stamped: AtomicBool::new(queues > 1),
+        resets: ArrayQueue::new(ROOM_FOR_RESETS),
         stop: AtomicBool::new(false),
     });
     let cores = cores(&config)?;
@@ -256,8 +259,10 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         refused: 0,
         arrived: Vec::new(),
         unlogged: Unlogged::default(),
+        destinations: Destinations::default(),
         table_watch: TableWatch::default(),
         offload_watch: OffloadWatch::default(),
+        cut_next: 0,
     })
 }
 

@@ -32,7 +32,7 @@ pub enum Event {
         /// When it leaves the list, if it is not added again.
         expiry: Time,
     },
-    /// An entry that took more than a first step to get is gone, and not by request.
+    /// A grant, or another entry that took more than a first step to get, is gone, and not by request.
     Gone(Gone),
     /// A door was opened or closed by a knock.
     Door {
@@ -61,9 +61,9 @@ pub enum Event {
 /// A kind of event, which has a queue of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// [`Event::Door`].
+    /// [`Event::Door`], and [`Event::Gone`] of a grant.
     Door,
-    /// [`Event::Listed`] and [`Event::Gone`].
+    /// [`Event::Listed`], and [`Event::Gone`] of other entries.
     List,
     /// [`Event::Logged`].
     Packet,
@@ -79,6 +79,7 @@ impl Event {
     pub const fn kind(&self) -> EventKind {
         match self {
             Event::Door { .. } => EventKind::Door,
+            Event::Gone(gone) if gone.is_grant => EventKind::Door,
             Event::Listed { .. } | Event::Gone(_) => EventKind::List,
             Event::Logged { .. } => EventKind::Packet,
         }

@@ -8,6 +8,7 @@
 //!
 //! What a connection's states are and how long they last is [`knockplane_policy::eval::tracking`].
 
+mod cut;
 mod flow;
 mod source;
 #[cfg(test)]
@@ -25,6 +26,8 @@ use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
 use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
+use self::cut::Link;
+pub use self::cut::Reset;
 use self::flow::{Flow, Talk};
 pub use self::source::{AddressFlow, AddressFlows};
 use crate::hello::ServerName;
@@ -209,12 +212,13 @@ impl Flows {
         }
     }
 
-    /// The connection is one of the door with this open list.
-    pub(crate) fn let_in(&self, key: &FlowKey, door: ListId, now: Time) {
+    /// The connection, which this packet begins, is one of the door with this open list.
+    pub(crate) fn let_in(&self, packet: &Packet<'_>, key: &FlowKey, door: ListId, now: Time) {
         let (hash, set) = self.set_of(key);
         let mut set = lock(set);
         if let Some(place) = set.find(hash, key, now) {
-            set.flows[place].door = Some(door);
+            let flow = &mut set.flows[place];
+            (flow.door, flow.link) = (Some(door), Link::of(packet));
         }
     }
 
@@ -309,7 +313,8 @@ impl Flows {
                 match step {
                     Step::Aside | Step::Remember | Step::Challenge | Step::Cross => {
                         // The answer to a SYN passes as one, though it accepts nothing.
-                        let state = if step == Step::Challenge { ConnectionState::Established } else { flow.state() };
+                        let challenged = step == Step::Challenge && flow.cut.is_none();
+                        let state = if challenged { ConnectionState::Established } else { flow.state() };
                         let flow = Some(set.seen(place, Some(source), *now));
                         return Some((Seen { state, flow, stays: Stays::Yes }, false));
                     }

@@ -127,7 +127,7 @@ pub struct Lists {
     /// The shard the next sweep begins with.
     swept: AtomicUsize,
     /// Entries that went and that no sweep could tell of.
-    untold: AtomicUsize,
+    untold: [AtomicUsize; 2],
 }
 
 /// Names and ids, each by the other.
@@ -195,7 +195,7 @@ impl Lists {
             held: ArcSwapOption::empty(),
             holds: AtomicBool::new(false),
             swept: AtomicUsize::new(0),
-            untold: AtomicUsize::new(0),
+            untold: Default::default(),
         })
     }
 
@@ -434,7 +434,7 @@ impl Lists {
         self.sweep_telling(budget, now, |_| {})
     }
 
-    /// As [`Lists::sweep`], telling of entries above level 0 that went, by this sweep or since the last one: with the same
+    /// As [`Lists::sweep`], telling of grants and other entries above level 0 that went, by this sweep or since the last one: with the same
     /// budget, within a second.
     pub fn sweep_telling(&self, budget: usize, now: Time, mut tell: impl FnMut(Gone)) -> usize {
         let [mut earlier, mut gone] = [(); 2].map(|()| Vec::with_capacity(STEP as usize));
@@ -442,20 +442,23 @@ impl Lists {
             let next = self.swept.fetch_add(1, Ordering::Relaxed) % self.shards.len();
             let mut shard = lock(&self.shards[next].shard);
             // First, so that what is found now has room.
-            let mut untold = shard.take_gone(&mut earlier);
+            let before = shard.take_gone(&mut earlier);
             let expired = shard.sweep(STEP as usize, now);
-            untold += shard.take_gone(&mut gone);
+            let after = shard.take_gone(&mut gone);
             drop(shard);
             earlier.drain(..).chain(gone.drain(..)).for_each(&mut tell);
-            self.untold.fetch_add(untold as usize, Ordering::Relaxed);
+            for (untold, (before, after)) in self.untold.iter().zip(before.into_iter().zip(after)) {
+                untold.fetch_add((before + after) as usize, Ordering::Relaxed);
+            }
             expired
         };
         (0..budget.div_ceil(STEP as usize)).map(&mut step).sum()
     }
 
-    /// How many entries above level 0 went untold since start, because too many went at once.
-    pub fn untold(&self) -> u64 {
-        self.untold.load(Ordering::Relaxed) as u64
+    /// How many entries went untold since start, because too many went at once: those above level 0 that were no grants, and
+    /// grants.
+    pub fn untold(&self) -> [u64; 2] {
+        [0, 1].map(|kind: usize| self.untold[kind].load(Ordering::Relaxed) as u64)
     }
 
     /// Every list that has a name, in the order of names.

@@ -309,8 +309,8 @@ pub(crate) struct Shard {
     cursor: u32,
     tallies: Box<[Tally; MAX_LISTS]>,
     gone: Vec<Gone>,
-    /// Those that did not fit.
-    untold: u64,
+    /// Those that did not fit: others and grants.
+    untold: [u64; 2],
 }
 
 /// The queue of a level: levels above the last queue share it.
@@ -337,7 +337,7 @@ impl Shard {
             cursor: 0,
             tallies: Box::new([Tally::default(); MAX_LISTS]),
             gone: Vec::with_capacity(UNTOLD),
-            untold: 0,
+            untold: [0; 2],
         })
     }
 
@@ -752,25 +752,26 @@ impl Shard {
         }
     }
 
-    /// Gives back a slot that nobody asked for, and notes that. Anyone can take first steps: they are no news.
+    /// Gives back a slot that nobody asked for, and notes that. Anyone can take first steps: they are no news. A grant is, also
+    /// where one packet opens.
     fn give_up(&mut self, slot: u32, why: Why) {
-        let Entry { list, level, to, .. } = *self.entry(slot);
+        let Entry { list, level, to, step, .. } = *self.entry(slot);
         match why {
             Why::Expired => self.tally_mut(list).expired += 1,
             Why::Evicted => self.tally_mut(list).evicted += 1,
         }
-        let key = self.key(slot);
-        let gone = Gone { list, level, address: key.address(), vlan: key.vlan(), to, why };
-        if level > 0 && self.gone.len() < UNTOLD {
+        let (is_grant, key) = (to != 0 && step == 0, self.key(slot));
+        let gone = Gone { list, level, address: key.address(), vlan: key.vlan(), to, is_grant, why };
+        if (level > 0 || is_grant) && self.gone.len() < UNTOLD {
             self.gone.push(gone);
-        } else if level > 0 {
-            self.untold += 1;
+        } else if level > 0 || is_grant {
+            self.untold[usize::from(is_grant)] += 1;
         }
         self.release(slot);
     }
 
     /// What went since the last time, put in the place of an empty list with room; and how many did not fit.
-    pub(crate) fn take_gone(&mut self, gone: &mut Vec<Gone>) -> u64 {
+    pub(crate) fn take_gone(&mut self, gone: &mut Vec<Gone>) -> [u64; 2] {
         std::mem::swap(&mut self.gone, gone);
         std::mem::take(&mut self.untold)
     }

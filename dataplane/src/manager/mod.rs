@@ -9,9 +9,11 @@ mod adding;
 mod answer;
 mod connection;
 mod connections;
+mod cut;
 mod doors;
 mod drift;
 mod events;
+mod grants;
 mod heartbeat;
 mod listener;
 mod lists;
@@ -43,8 +45,10 @@ use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use self::connections::Connections;
+pub(crate) use self::cut::ROOM_FOR_RESETS;
 pub(crate) use self::drift::DriftState;
 pub(crate) use self::events::Unlogged;
+pub(crate) use self::grants::Destinations;
 use self::heartbeat::HUNG;
 pub(crate) use self::heartbeat::HeartbeatWatch;
 pub(crate) use self::listener::Listener;
@@ -121,8 +125,11 @@ pub(crate) struct Manager {
     /// Frames that had arrived on each core at the last look.
     pub(crate) arrived: Vec<u64>,
     pub(crate) unlogged: Unlogged,
+    pub(crate) destinations: Destinations,
     pub(crate) table_watch: TableWatch,
     pub(crate) offload_watch: OffloadWatch,
+    /// The slot of the table of connections that the search for connections to cut goes on at.
+    pub(crate) cut_next: u64,
 }
 
 impl Manager {
@@ -190,6 +197,7 @@ impl Manager {
         self.book.settle(oldest);
         self.watch_connections(now);
         self.watch_offload(now);
+        self.cut_connections(now);
         self.watch_workers(now);
         self.watch_cores();
         self.watch_links();

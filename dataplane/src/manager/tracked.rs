@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use knockplane_engine::flows::{AddressFlow, Flows};
+use knockplane_engine::lists::Seen;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::connections::{
     Connection, ConnectionQuery, ConnectionTable, Connections, MAX_CONNECTIONS,
@@ -14,7 +15,7 @@ use knockplane_policy::wire::connections::{
 use super::Manager;
 
 /// Sets that are counted in a tick: 65,536 slots, a few milliseconds. The default table is counted in half a second.
-const SETS_IN_A_TICK: usize = 4_096;
+pub(super) const SETS_IN_A_TICK: usize = 4_096;
 
 /// Sets that one answer looks at.
 const SETS_IN_AN_ANSWER: usize = 16_384;
@@ -112,10 +113,8 @@ impl Manager {
         let grant = flow.door.and_then(|open| {
             let to = lists.tag(destination.0);
             let entries = lists.within(flow.vlan).entries_of(source.0, now).into_iter();
-            entries
-                .map(|entry| entry.seen)
-                .filter(|seen| seen.list == open && (seen.to == 0 || seen.to == to))
-                .max_by_key(|seen| seen.expiry)
+            let counts = |seen: &Seen| seen.list == open && (seen.to == 0 || seen.to == to);
+            entries.map(|entry| entry.seen).filter(counts).max_by_key(|seen| seen.expiry)
         });
         Connection {
             vlan: flow.vlan,

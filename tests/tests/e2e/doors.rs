@@ -1,8 +1,8 @@
 //! What opens a door of the configuration and what does not, with real knocks and real scans.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -305,5 +305,37 @@ fn steps_of_a_knock_are_none_of_the_one_that_takes_its_place() {
         fs::write(&file, before.replace("tcp/7000", "tcp/7007")).expect("written");
         assert!(filter.knockctl(&["reload"]).expect("knockctl").ok());
         assert_eq!(knocking(), None);
+    });
+}
+
+/// What becomes of a session's end whose peer says nothing any more: the kind of the error, or of none.
+fn end_of(mut stream: TcpStream) -> Option<ErrorKind> {
+    stream.set_read_timeout(Some(Duration::from_secs(8))).expect("a timeout");
+    stream.read(&mut [0; 64]).err().map(|error| error.kind())
+}
+
+#[test]
+fn a_door_that_cuts_resets_both_ends_and_no_later_knock_revives_the_connection() {
+    let door = DOOR.replace("for = \"3s\"", "for = \"2s\"\ncut = true");
+    with(&doors(&door), |topology, filter| {
+        let listener = topology.server.within(|| Ok(TcpListener::bind((SERVER, 8080))?)).expect("the port is free");
+        knock(topology, KNOCK);
+        eventually("the door opens", || is_open(filter));
+        let mut client = session(topology, 8080);
+        let (server, _) = listener.accept().expect("the session");
+        client.write_all(b"hello").expect("sent");
+        let mut server_reads = server.try_clone().expect("a clone");
+        server_reads.read_exact(&mut [0; 5]).expect("arrived");
+        let ends = [client.try_clone().expect("a clone"), server].map(|end| thread::spawn(|| end_of(end)));
+        let ends = ends.map(|end| end.join().expect("it ends"));
+        assert_eq!(ends, [Some(ErrorKind::ConnectionReset); 2], "the client's and the server's");
+        assert!(!is_open(filter));
+        let lost = filter.metric("knockplane_frames_lost", &[]).expect("a gauge");
+        assert_eq!(lost, 0.0, "every frame is accounted for");
+        knock(topology, KNOCK);
+        eventually("the door opens again", || is_open(filter));
+        assert!(client.write_all(b"revived").is_err(), "the connection is over");
+        let mut another = session(topology, 8080);
+        another.write_all(b"hello").expect("a new one is let in");
     });
 }

@@ -8,6 +8,7 @@ use knockplane_policy::packet::{Packet, Side, Vlan};
 use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
+use super::cut::Link;
 use crate::hello::{ServerName, Stream};
 use crate::layer7::{PatternSet, Progress};
 use crate::lists::ListId;
@@ -26,8 +27,12 @@ pub(super) struct Flow {
     /// The open list of the door whose rule let its first packet in.
     pub(super) door: Option<ListId>,
     pub(super) tcp: Option<TcpConnection>,
+    /// Of the packet that a door's rule let in.
+    pub(super) link: Link,
+    /// When its door cut it, and its ends were last told.
+    pub(super) cut: Option<Time>,
     /// When its last packet came.
-    last: Time,
+    pub(super) last: Time,
     pub(super) expiry: Time,
     /// No two connections have the same.
     pub(super) serial: u64,
@@ -51,6 +56,8 @@ impl Flow {
         fasttracked: false,
         door: None,
         tcp: None,
+        link: Link::NONE,
+        cut: None,
         last: Time::from_nanos(0),
         expiry: Time::from_nanos(0),
         serial: 0,
@@ -97,7 +104,11 @@ impl Flow {
     }
 
     pub(super) const fn state(&self) -> ConnectionState {
-        if self.both_ways { ConnectionState::Established } else { ConnectionState::New }
+        match (self.cut, self.both_ways) {
+            (Some(_), _) => ConnectionState::Invalid,
+            (None, true) => ConnectionState::Established,
+            (None, false) => ConnectionState::New,
+        }
     }
 
     /// Whether no newcomer takes its place.

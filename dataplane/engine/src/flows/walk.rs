@@ -24,7 +24,7 @@ impl Flows {
         for number in first..last {
             let set = lock(&self.sets[number]);
             for (place, flow) in set.flows.iter().enumerate().skip(begin) {
-                if flow.is_known(now) && visit(AddressFlow::of(flow)).is_break() {
+                if flow.is_known(now) && visit(AddressFlow::of(flow, now)).is_break() {
                     return Some(number as u64 * ways + place as u64 + 1);
                 }
             }

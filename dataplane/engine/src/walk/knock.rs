@@ -179,7 +179,7 @@ impl Walk<'_> {
         self.trail.is_plain = false;
         let begins = self.seen.is_some_and(|seen| seen.stays == Stays::IfForwarded) && !self.again;
         if let (Some(flow), Some(flows), true) = (self.own_flow(), self.context.state.flows(), begins) {
-            flows.let_in(&flow.key, open, self.now);
+            flows.let_in(self.packet, &flow.key, open, self.now);
         }
     }
 }

@@ -45,6 +45,26 @@ impl Entry {
         }
     }
 
+    /// The side that the packet came in on.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// The IP protocol's name or number.
+    pub fn protocol(&self) -> String {
+        protocol_name(self.protocol)
+    }
+
+    /// The source's address, and its port if the packet has ports.
+    pub fn source(&self) -> (IpAddr, Option<u16>) {
+        self.source
+    }
+
+    /// As [`Entry::source`], of the destination.
+    pub fn destination(&self) -> (IpAddr, Option<u16>) {
+        self.destination
+    }
+
     /// The line of a rule in this chain.
     pub fn line(&self, prefix: &str, chain: &str) -> String {
         let space = if prefix.is_empty() { "" } else { " " };

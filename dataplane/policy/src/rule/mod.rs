@@ -5,6 +5,7 @@ mod action;
 mod addresses;
 mod condition;
 mod list;
+mod number;
 mod protocol;
 mod tracking;
 mod value;
@@ -20,6 +21,7 @@ pub use self::addresses::ADDRESS_FORMS;
 pub(crate) use self::condition::tests::one_of_each;
 pub use self::condition::{Condition, MATCHERS, Matcher};
 pub use self::list::{EntryAddress, ListAdd, ListEntry, ListTimeout};
+pub use self::number::{MENUS, RuleNumber, numbers};
 pub use self::protocol::{PROTOCOLS, protocol_name, protocol_number};
 pub use self::tracking::{Tracking, TrackingMode};
 pub use self::value::{

@@ -325,6 +325,17 @@ impl TcpConnection {
         remembered || self.windows.is_on_its_way(usize::from(back), sequence)
     }
 
+    /// The connection is over, whatever its ends think.
+    pub fn close(&mut self) {
+        self.state = TcpState::Close;
+    }
+
+    /// The numbers of which one is what the peer of this end expects next: what the peer has acknowledged, and what was sent to
+    /// it without a gap.
+    pub fn reset_numbers(&self, back: bool) -> [u32; 2] {
+        self.windows.expected(usize::from(back))
+    }
+
     /// A later fragment of a segment reaches to this number.
     pub fn extend(&mut self, back: bool, end: u32) {
         self.windows.extend(usize::from(back), end);
