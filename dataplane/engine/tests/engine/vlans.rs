@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use knockplane_engine::flows::AddressFlows;
 use knockplane_engine::history::Refusal;
 use knockplane_engine::lists::{Added, FirstSteps, Lists};
 use knockplane_policy::door::{Door, Failure};
 use knockplane_policy::packet::{Side, Vlan};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rsc;
-use knockplane_policy::rule::{Action, ConnectionState, RuleSet};
+use knockplane_policy::rule::{Action, ConnectionState, RuleSet, Tracking};
 use knockplane_policy::settings::{Settings, Vlans};
 use knockplane_policy::time::Time;
 
@@ -385,4 +386,27 @@ fn connections_are_known_with_their_network() {
     assert_eq!(flows.count, NETWORKS.len() as u64);
     let seen: Vec<_> = flows.oldest.iter().map(|flow| (flow.vlan, flow.state)).collect();
     assert_eq!(seen, NETWORKS.map(|name| (network(name), ConnectionState::New)));
+}
+
+#[test]
+fn a_connection_that_is_cut_is_reset_in_its_own_network() {
+    let resets = |name: &str| {
+        let door = Door { opens: vec!["tcp/22".parse().unwrap()], cut: true, ..two_steps() };
+        let mut wire = Wire::with_door(door, Vlans::Separate);
+        wire.knock(name);
+        wire.send(name, Side::Outside, &tcp(false, 0x02, (100, 0)));
+        wire.send(name, Side::Inside, &tcp(true, 0x12, (500, 101)));
+        wire.send(name, Side::Outside, &tcp(false, 0x10, (101, 501)));
+        let flows = wire.engine.state.flows().unwrap();
+        let AddressFlows { oldest, .. } = flows.of(CLIENT.parse().unwrap(), 9, wire.now);
+        let flow = oldest.iter().find(|flow| flow.door.is_some()).expect("the connection is the door's");
+        let resets = flows.cut(flow, wire.now, &Tracking::default());
+        resets.iter().map(|reset| (reset.side, reset.frame().to_vec())).collect::<Vec<_>>()
+    };
+    let plain = resets("");
+    assert!(!plain.is_empty());
+    for name in NETWORKS {
+        let expected: Vec<_> = plain.iter().map(|(side, frame)| (*side, within(name, 0, frame))).collect();
+        assert_eq!(resets(name), expected, "{name}");
+    }
 }
