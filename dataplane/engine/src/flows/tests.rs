@@ -137,11 +137,11 @@ fn a_walk_in_parts_visits_each_connection_once() {
     assert_eq!(flows.walk(u64::MAX, 1, at(1), |_| panic!("there is nothing")), None);
 }
 
+/// Link header, source, destination, number and flags of a segment.
+type SegmentRead = (Vec<u8>, End, End, u32, Vec<knockplane_policy::packet::TcpFlag>);
+
 /// What a TCP segment's frame is: tags, addresses, ports, sequence number, flags; its checksums must be right.
-fn read(
-    side: Side,
-    frame: &[u8],
-) -> (Vec<u8>, (IpAddr, u16), (IpAddr, u16), u32, Vec<knockplane_policy::packet::TcpFlag>) {
+fn read(side: Side, frame: &[u8]) -> SegmentRead {
     let packet = crate::headers::read(side, frame, 1_600).expect("a packet");
     assert_eq!(packet.tcp_checksum(), Some(true));
     let (source, destination) = packet.ports.expect("ports");
@@ -203,7 +203,7 @@ fn a_connection_that_is_cut_tells_both_ends_with_the_numbers_that_they_expect_an
         let sees = |frame: &[u8], back: bool, now| {
             let side = if back { Side::Inside } else { Side::Outside };
             let packet = crate::headers::read(side, frame, 1_600).unwrap();
-            let seen = flows.observe(&packet, Some(FragmentPart::Whole), now, &Tracking::default(), None);
+            let seen = flows.observe((&packet, Vlan::NONE), Some(FragmentPart::Whole), now, &Tracking::default(), None);
             if seen.state == ConnectionState::New && !back {
                 flows.let_in(&packet, &seen.flow.unwrap().key, ListId(3), now);
             }
