@@ -47,7 +47,8 @@ pub fn check(status: &Status) -> Result<(), String> {
 
 /// What does not keep packets from being decided about, but needs an operator.
 pub fn warnings(status: &Status) -> Vec<String> {
-    status.connections.iter().filter_map(ConnectionTable::warning).collect()
+    let table = status.connections.iter().filter_map(ConnectionTable::warning);
+    table.chain(status.offload.warnings()).collect()
 }
 
 /// What a dataplane that is ready is told as.
@@ -58,6 +59,7 @@ pub fn text(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    use knockplane_policy::wire::offload::Offload;
     use knockplane_policy::wire::{Drift, DriftKind};
 
     use super::*;
@@ -78,6 +80,15 @@ mod tests {
         assert!(text.starts_with("ready\nwarning: the table of connections is full: 1 packet of new"), "{text}");
         assert!(text.lines().count() == 2 && check(&status).is_ok(), "{text}");
         status.connections = Some(table(Duration::from_secs(60)));
+        assert_eq!(warnings(&status), Vec::<String>::new());
+        status.offload = Offload { checksums: [0, 4], too_long: 2, last: Some(Duration::from_secs(599)) };
+        let text = self::text(&status);
+        assert!(
+            text.contains("warning: 4 packets have no checksum among first packets and knocks from inside"),
+            "{text}"
+        );
+        assert!(text.contains("warning: 2 frames were dropped") && text.contains("`ethtool -K INTERFACE"), "{text}");
+        status.offload.last = Some(Duration::from_secs(600));
         assert_eq!(warnings(&status), Vec::<String>::new());
     }
 

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use knockplane_policy::door::Failure;
 use knockplane_policy::eval::tracking::TcpState;
-use knockplane_policy::packet::{Family, Side, protocol};
+use knockplane_policy::packet::{Family, Side, Vlan, protocol};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, ConnectionState, ListAdd, ListTimeout, Rule, RuleId, RuleSet, numbers};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::connections::{Connection, ConnectionTable};
+use knockplane_policy::wire::offload::Offload;
 use knockplane_policy::wire::{
     Counter, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FrameCount, HostName, IgnoredSource, Interface,
     InterfaceCounters, ListEntry, ListOverview, ListSummary, Lists, LogStatus, LostLines, Metrics, NameState,
@@ -36,6 +37,7 @@ pub(crate) fn status() -> Status {
             .map(|(reason, frames)| DropCount { reason: reason.into(), frames })
             .into(),
         connections: Some(ConnectionTable { known: 21, capacity: 100_000, refused: 0, last_refused: None }),
+        offload: Offload::default(),
     }
 }
 
@@ -44,6 +46,7 @@ pub(crate) fn tracked() -> Tracked {
     let seconds = Duration::from_secs;
     let table = ConnectionTable { known: 2_040, capacity: 1_024, refused: 191, last_refused: Some(seconds(3)) };
     let of = |source: &str, port, destination: &str, to| Connection {
+        vlan: Vlan::NONE,
         protocol: protocol::TCP,
         source: (source.parse().expect("an address"), port),
         destination: (destination.parse().expect("an address"), to),
@@ -58,7 +61,12 @@ pub(crate) fn tracked() -> Tracked {
     };
     let connections = vec![
         of("192.0.2.7", 50_000, "203.0.113.5", 22),
-        Connection { tcp: Some(TcpState::FinWait), grant_left: None, ..of("2001:db8::7", 50_001, "2001:db8:1::5", 22) },
+        Connection {
+            vlan: "10/20".parse().expect("VLANs"),
+            tcp: Some(TcpState::FinWait),
+            grant_left: None,
+            ..of("2001:db8::7", 50_001, "2001:db8:1::5", 22)
+        },
         Connection {
             protocol: protocol::ICMP,
             side: Side::Inside,
@@ -165,6 +173,7 @@ pub(crate) fn lists() -> Lists {
             ListEntry {
                 list: "knock1".into(),
                 address: "192.0.2.7".parse().unwrap(),
+                vlan: Vlan::NONE,
                 name: None,
                 to: None,
                 steps: 0,
@@ -176,6 +185,7 @@ pub(crate) fn lists() -> Lists {
             ListEntry {
                 list: "trusted".into(),
                 address: "2001:db8::7".parse().unwrap(),
+                vlan: Vlan::NONE,
                 name: None,
                 to: None,
                 steps: 0,
@@ -202,6 +212,7 @@ pub(crate) fn doors() -> Doors {
     let visitor = |door: &str, address: &str, to: Option<&str>, steps, time_left| Visitor {
         door: door.into(),
         address: address.parse().unwrap(),
+        vlan: Vlan::NONE,
         to: to.map(|to| to.parse().unwrap()),
         steps,
         time_left,
@@ -219,6 +230,10 @@ pub(crate) fn doors() -> Doors {
         open: vec![
             visitor("office", "198.51.100.7", None, 0, None),
             visitor("ssh", "198.51.100.7", Some("203.0.113.5"), 0, Some(Duration::from_secs(1_790))),
+            Visitor {
+                vlan: "10/20".parse().unwrap(),
+                ..visitor("ssh", "198.51.100.7", Some("203.0.113.5"), 0, Some(Duration::from_secs(30)))
+            },
         ],
         ignored: vec![
             ignored(None, "192.0.2.9", Failure::Ports, 41),
@@ -231,7 +246,8 @@ pub(crate) fn doors() -> Doors {
 
 fn ignored(door: Option<&str>, address: &str, reason: Failure, seconds: u64) -> IgnoredSource {
     let address = address.parse().unwrap();
-    IgnoredSource { door: door.map(str::to_owned), address, reason, time_left: Duration::from_secs(seconds) }
+    let (door, time_left) = (door.map(str::to_owned), Duration::from_secs(seconds));
+    IgnoredSource { door, address, vlan: Vlan::NONE, reason, time_left }
 }
 
 fn door(name: &str, steps: &[u64], failed: [u64; Failure::ALL.len()]) -> DoorSummary {

@@ -157,6 +157,11 @@ impl WorkerCounters {
         Some(self.heartbeat.load()).filter(|beat| *beat > 0).map(Time::from_nanos)
     }
 
+    /// Frames with this verdict for this reason.
+    pub(crate) fn frames(&self, verdict: Verdict, reason: Reason) -> u64 {
+        self.frames[verdict.index()][reason.index()].load()
+    }
+
     /// Frames with this verdict.
     pub(crate) fn total(&self, verdict: Verdict) -> u64 {
         self.frames[verdict.index()].iter().map(Cell::load).sum()

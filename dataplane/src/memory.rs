@@ -253,24 +253,24 @@ mod tests {
         let error = fits(10_000_000, DEFAULT, NONE, free(320_000_000)).expect_err("too much").to_string();
         assert_eq!(
             error,
-            "`list-capacity` is 10000000: that takes 600 MB, and 320 MB are free (memory.max); set it to at most 5000000, \
+            "`list-capacity` is 10000000: that takes 660 MB, and 320 MB are free (memory.max); set it to at most 4545454, \
              or give more memory"
         );
         assert!(
-            fits(5_000_000, DEFAULT, NONE, free(320_000_000)).is_ok()
+            fits(4_545_454, DEFAULT, NONE, free(320_000_000)).is_ok()
                 && fits(usize::MAX, DEFAULT, NONE, free(u64::MAX)).is_err()
         );
         assert!(fits(10_000_000, DEFAULT, NONE, None).is_ok());
         let error =
             fits(5_000_000, FirstSteps { quota: 8, ..DEFAULT }, NONE, free(320_000_000)).expect_err("4 bytes more");
-        assert!(error.to_string().contains("at most 4687500"), "{error}");
+        assert!(error.to_string().contains("at most 4285714"), "{error}");
 
         let connections = |bytes| Connections { capacity: 100_000, bytes };
         let error = fits(5_000_000, DEFAULT, connections(60_000_000), free(320_000_000)).expect_err("both");
-        let told = "300 MB beside 60 MB for the 100000 of `connection-capacity`, and 320 MB are free (memory.max); set it to \
-                    at most 4000000";
+        let told = "330 MB beside 60 MB for the 100000 of `connection-capacity`, and 320 MB are free (memory.max); set it to \
+                    at most 3636363";
         assert!(error.to_string().contains(told), "{error}");
-        assert!(fits(4_000_000, DEFAULT, connections(60_000_000), free(320_000_000)).is_ok());
+        assert!(fits(3_636_363, DEFAULT, connections(60_000_000), free(320_000_000)).is_ok());
         let error = connections_fit(connections(301_000_000), free(320_000_000)).expect_err("too many").to_string();
         assert!(error.contains("`connection-capacity` is 100000: that takes 301 MB, and 320 MB are free"), "{error}");
         assert!(connections_fit(connections(300_000_000), free(320_000_000)).is_ok());

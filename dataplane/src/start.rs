@@ -32,8 +32,8 @@ use crate::held::StoredEntries;
 use crate::holder::{self, Deadline};
 use crate::idle::Idle;
 use crate::manager::{
-    Destinations, DriftState, HeartbeatWatch, Listener, Manager, Notes, Port, ROOM_FOR_RESETS, TableWatch, Unlogged,
-    Watch, WorkerHandle,
+    Destinations, DriftState, HeartbeatWatch, Listener, Manager, Notes, OffloadWatch, Port, ROOM_FOR_RESETS,
+    TableWatch, Unlogged, Watch, WorkerHandle,
 };
 use crate::memory::{self, Connections, MemoryError};
 use crate::names::Names;
@@ -282,6 +282,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         unlogged: Unlogged::default(),
         destinations: Destinations::default(),
         table_watch: TableWatch::default(),
+        offload_watch: OffloadWatch::default(),
         cut_next: 0,
     })
 }

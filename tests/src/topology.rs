@@ -207,7 +207,7 @@ impl Topology {
         checked(Command::new("ip").args(add.split_whitespace()))?;
         // A veth sender leaves checksums, segmentation and VLAN tags to a receiver that is not there: XDP sees frames as
         // they were handed over.
-        let off = "ethtool -K eth0 tx off tso off gso off gro off txvlan off";
+        let off = "ethtool -K eth0 tx off tso off gso off gro off txvlan off tx-vlan-stag-hw-insert off";
         let done = host.run(off)?;
         ensure!(done.ok(), "{off}: {}", done.stderr);
         host.ip("link set eth0 up")?;

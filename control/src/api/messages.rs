@@ -109,6 +109,9 @@ pub struct ListQuery {
     pub after_list: Option<String>,
     /// … this address…
     pub after_address: Option<String>,
+    /// … this VLAN, as a number that stands for it…
+    #[serde(default)]
+    pub after_vlan: u64,
     /// … and the tag of this other end.
     #[serde(default)]
     pub after_tag: u32,

@@ -39,6 +39,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use knockplane_log::target;
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, Source, SourceQuery};
@@ -238,7 +239,10 @@ fn checked(limit: usize) -> Result<usize, Failure> {
 fn asked(query: ListQuery) -> Result<wire::ListQuery, String> {
     let address = |text: Option<String>| text.map(|text| text.parse::<AddressSet>()).transpose();
     let after = match (query.after_list, address(query.after_address)?) {
-        (Some(list), Some(address)) => Some(wire::After { list, address, tag: query.after_tag }),
+        (Some(list), Some(address)) => {
+            let vlan = Vlan::from_bits(query.after_vlan);
+            Some(wire::After { list, address, vlan, tag: query.after_tag })
+        }
         (None, None) => None,
         _ => return Err("give both `after-list` and `after-address`, or neither".to_owned()),
     };

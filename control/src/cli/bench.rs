@@ -9,11 +9,11 @@ use std::time::Duration;
 use knockplane_engine::headers;
 use knockplane_policy::eval::{Evaluation, Evaluator, Outcome, Tried};
 use knockplane_policy::frames::FrameClass;
-use knockplane_policy::packet::{Packet, Side};
+use knockplane_policy::packet::{Packet, Side, Vlan};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rsc::wording;
 use knockplane_policy::rule::{
-    AddressSet, BuiltinChain, EntryAddress, InterfaceKind, ListEntry, RuleId, RuleNumber, RuleSet, numbers,
+    AddressSet, BuiltinChain, EntryAddress, InterfaceKind, ListEntry, ListTimeout, RuleId, RuleNumber, RuleSet, numbers,
 };
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::{Time, format_duration};
@@ -97,6 +97,9 @@ pub(super) struct Step {
 pub(super) struct Held {
     pub(super) list: String,
     pub(super) address: IpAddr,
+    /// The only VLAN that it counts in, in `vlan` and `pppoe`; neither if it counts in all.
+    #[serde(flatten)]
+    pub(super) vlan: Vlan,
     /// As RouterOS prints it; none if it does not expire.
     pub(super) time_left: Option<String>,
 }
@@ -123,10 +126,18 @@ impl<'r> Bench<'r> {
         self.evaluator.lists_mut().add_entry(&entry, self.now);
     }
 
-    /// Puts in what a dataplane's lists hold for this other end alone.
-    pub(super) fn put_for(&mut self, entry: &wire::ListEntry, other: IpAddr) {
-        if let Some(address) = entry.address.single() {
-            self.evaluator.put_for(&entry.list, address, other, entry.steps, entry.time_left, self.now);
+    /// Puts in what a dataplane's lists hold for one VLAN or for this other end alone.
+    pub(super) fn put_for(&mut self, entry: &wire::ListEntry, other: Option<IpAddr>) {
+        let wire::ListEntry { list, vlan, steps, time_left, .. } = entry;
+        match (entry.address.single(), other) {
+            (None, _) => {}
+            (Some(address), Some(other)) => {
+                self.evaluator.put_for(list, (*vlan, address), other, *steps, *time_left, self.now);
+            }
+            (Some(address), None) => {
+                let timeout = time_left.map_or(ListTimeout::NoneDynamic, ListTimeout::After);
+                self.evaluator.lists_mut().add_within(*vlan, list, address, timeout, self.now);
+            }
         }
     }
 
@@ -197,7 +208,8 @@ impl<'r> Bench<'r> {
     /// Who is in which list.
     pub(super) fn lists(&self) -> Vec<Held> {
         let live = self.evaluator.listed(self.now).into_iter();
-        live.map(|(list, address, left)| Held { list, address, time_left: left.map(format_duration) }).collect()
+        live.map(|(list, address, vlan, left)| Held { list, address, vlan, time_left: left.map(format_duration) })
+            .collect()
     }
 
     /// Decides about a frame that rules cannot see, for this reason.

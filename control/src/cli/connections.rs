@@ -70,7 +70,7 @@ fn rows(connections: &[Connection]) -> String {
     for connection in connections {
         table.row([
             protocol_name(connection.protocol),
-            end(connection.source),
+            connection.vlan.behind(end(connection.source)),
             end(connection.destination),
             connection.side.to_string(),
             state(connection),
@@ -112,6 +112,10 @@ struct Table {
 
 #[derive(Debug, Serialize)]
 struct Row<'t> {
+    /// `null` without a VLAN tag; two VLANs as `10/20`.
+    vlan: Option<String>,
+    /// `null` if it is in no PPPoE session.
+    pppoe: Option<u16>,
     protocol: String,
     source: IpAddr,
     /// `null` if the protocol has no ports; so too the other one.
@@ -160,6 +164,8 @@ impl<'t> From<&'t Connection> for Row<'t> {
             !matches!(connection.protocol, protocol::ICMP | protocol::ICMPV6) && source.1 | destination.1 > 0;
         let is_icmp = matches!(connection.protocol, protocol::ICMP | protocol::ICMPV6);
         Row {
+            vlan: connection.vlan.tags(),
+            pppoe: connection.vlan.session(),
             protocol: protocol_name(connection.protocol),
             source: source.0,
             source_port: has_ports.then_some(source.1),

@@ -52,7 +52,7 @@ A packet is: PROTOCOL SOURCE[:PORT] > DESTINATION[:PORT] [WORDS]
   PROTOCOL  tcp, udp, icmp, icmpv6, or another name or number of rules; icmp 3:4 says type and code
   WORDS     syn ack fin rst psh urg ece cwr none (TCP flags; syn if none is named), mss N,
             payload \"text\" (\\xHH is any byte), length N (of the IP packet), ttl N, tos N, dscp N, fragment,
-            mac 00:11:22:AA:BB:CC (source), vlan N, priority N (of the tag), in INTERFACE";
+            mac 00:11:22:AA:BB:CC (source), vlan N or N/M (two tags), pppoe N (session), priority N (of the tag), in INTERFACE";
 
 /// A packet of a capture, for `--json`.
 #[derive(Serialize)]

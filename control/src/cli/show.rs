@@ -124,7 +124,7 @@ fn entry_table(entries: &[ListEntry]) -> String {
         table.row([
             if entry.dynamic { "D" } else { "" }.to_owned(),
             entry.list.clone(),
-            entry.address.to_string(),
+            entry.vlan.behind(&entry.address),
             entry.time_left.map_or_else(|| "-".to_owned(), format_duration),
             comment.trim().to_owned(),
         ]);

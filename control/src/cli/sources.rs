@@ -83,8 +83,8 @@ pub(super) fn put_all(lists: &wire::Lists, bench: &mut Bench<'_>) {
     // What is static and of the rules comes with them, but for the addresses of host names.
     for entry in lists.entries.iter().filter(|entry| entry.dynamic || entry.line.is_none() || entry.name.is_some()) {
         match entry.to {
-            None => bench.put(&entry.list, &entry.address, entry.time_left),
-            Some(to) => bench.put_for(entry, to),
+            None if entry.vlan.is_none() => bench.put(&entry.list, &entry.address, entry.time_left),
+            to => bench.put_for(entry, to),
         }
     }
 }

@@ -342,6 +342,7 @@ fn running() -> axum::Router {
     use axum::Json;
     use axum::extract::Query;
     use axum::routing::get;
+    use knockplane_policy::packet::Vlan;
     use knockplane_policy::wire::After;
 
     // An entry an answer, as if a hundred thousand were before and behind it.
@@ -350,7 +351,12 @@ fn running() -> axum::Router {
         let behind = query.after_tag == 7;
         entries.swap(0, usize::from(behind));
         entries.truncate(1);
-        let next = (!behind).then(|| After { list: "knock1".into(), address: "::".parse().unwrap(), tag: 7 });
+        let next = (!behind).then(|| After {
+            list: "knock1".into(),
+            address: "::".parse().unwrap(),
+            vlan: Vlan::NONE,
+            tag: 7,
+        });
         Lists { lists, entries, names: Vec::new(), truncated: !behind, next }
     };
 

@@ -260,6 +260,11 @@ fn chain_defaults(sheet: &Sheet, defaults: &[Counter; 3]) {
 }
 
 fn connections(sheet: &Sheet, answer: &Metrics) {
+    let unfinished = "Packets that began something and have no checksum: their sender has left it to its interface.";
+    let family = sheet.counter("packets_without_checksum_total", unfinished, &["side"]);
+    for side in Side::ALL {
+        family.with_label_values(&[side.name()]).inc_by(answer.status.offload.checksums[side.index()]);
+    }
     let known = "Connections that are known; 0 if no rule asks for them.";
     sheet.value("connections", known, answer.connections as f64);
     let refused = "Packets that were invalid because there was no room for their connection.";

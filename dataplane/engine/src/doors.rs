@@ -25,11 +25,11 @@ use knockplane_policy::door::exempt::{self, Exempt};
 use knockplane_policy::door::ports::{self, PortBudget, Ports};
 use knockplane_policy::door::progress::{self, Outcome, Progress, Shape, StepSet};
 use knockplane_policy::door::{self, Attempts, Door, Failure, MOST_STEPS, Opening, What};
-use knockplane_policy::packet::Packet;
+use knockplane_policy::packet::{Packet, Vlan};
 use knockplane_policy::time::Time;
 use knockplane_policy::word::Word as _;
 
-use crate::keyed::{Keyed, Tag, tag, write_address};
+use crate::keyed::{Keyed, Tag, tag, write_address, write_vlan};
 use crate::lists::{Added, Change, ListId, ListSet, Lists, Stored};
 
 /// A door of a table, by its position.
@@ -157,14 +157,17 @@ pub struct Visitors {
     held: Keyed<Whom>,
     /// How often a source has begun at a door.
     attempts: Keyed<(Whom, u64, Time)>,
-    ports: Keyed<(Option<IpAddr>, Ports)>,
+    ports: Keyed<(Option<Source>, Ports)>,
     /// By the name of the door: they outlive tables.
     counts: Mutex<HashMap<String, Arc<DoorCounts>>>,
 }
 
+/// A source: its address, over IPv6 its /64, and its network.
+pub type Source = (IpAddr, Vlan);
+
 /// A source and the open list of a door, for operators: what is remembered is found by their hash. None in a slot that is
 /// new.
-type Whom = Option<(IpAddr, ListId)>;
+type Whom = Option<(Source, ListId)>;
 
 impl Visitors {
     pub(crate) fn new(keys: usize, secret: [u64; 2]) -> Visitors {
@@ -183,38 +186,38 @@ impl Visitors {
         Arc::clone(counts.entry_ref(door).or_default())
     }
 
-    /// Takes in the packet's port, and says whether its source has tried too many.
-    pub(crate) fn scans(&self, packet: &Packet<'_>, budget: &PortBudget, now: Time) -> bool {
+    /// Takes in the packet's port, and says whether its source in this network has tried too many.
+    pub(crate) fn scans(&self, packet: &Packet<'_>, vlan: Vlan, budget: &PortBudget, now: Time) -> bool {
         if budget.ports == 0 {
             return false;
         }
-        let tag = self.source(packet.source);
+        let tag = self.source((packet.source, vlan));
         match ports::bit(self.secret, packet) {
             Some(bit) => self.ports.with(tag, now, |(source, ports)| {
-                source.get_or_insert_with(|| door::visitor(packet.source));
+                source.get_or_insert_with(|| visitor_of((packet.source, vlan)));
                 (ports.ignores(bit, budget, now), ports.until())
             }),
             None => self.ports.get(tag, now).is_some_and(|(_, ports)| ports.are_too_many(now)),
         }
     }
 
-    pub(crate) fn are_held(&self, door: &CompiledDoor, source: IpAddr, now: Time) -> bool {
+    pub(crate) fn are_held(&self, door: &CompiledDoor, source: Source, now: Time) -> bool {
         !door.door.hold_off.is_zero() && self.held.get(self.visitor(door.open, source), now).is_some()
     }
 
-    pub(crate) fn hold(&self, door: &CompiledDoor, source: IpAddr, now: Time) {
+    pub(crate) fn hold(&self, door: &CompiledDoor, source: Source, now: Time) {
         if !door.door.hold_off.is_zero() {
             self.held.with(self.visitor(door.open, source), now, |whom| {
-                *whom = Some((door::visitor(source), door.open));
+                *whom = Some((visitor_of(source), door.open));
                 ((), now + door.door.hold_off)
             });
         }
     }
 
     /// Whether the source may begin once more.
-    fn attempt(&self, door: &CompiledDoor, source: IpAddr, most: Attempts, now: Time) -> bool {
+    fn attempt(&self, door: &CompiledDoor, source: Source, most: Attempts, now: Time) -> bool {
         self.attempts.with(self.visitor(door.open, source), now, |(whom, begun, until)| {
-            *whom = Some((door::visitor(source), door.open));
+            *whom = Some((visitor_of(source), door.open));
             if now >= *until {
                 (*begun, *until) = (0, now + most.per);
             }
@@ -224,23 +227,32 @@ impl Visitors {
     }
 
     /// What a source is known by at all doors.
-    fn source(&self, source: IpAddr) -> Tag {
-        tag(self.secret, |hasher| write_address(hasher, door::visitor(source)))
+    fn source(&self, (source, vlan): Source) -> Tag {
+        tag(self.secret, |hasher| {
+            write_address(hasher, door::visitor(source));
+            write_vlan(hasher, vlan);
+        })
     }
 
     /// And at the door with this open list.
-    fn visitor(&self, open: ListId, source: IpAddr) -> Tag {
+    fn visitor(&self, open: ListId, (source, vlan): Source) -> Tag {
         tag(self.secret, |hasher| {
             hasher.write_u8(open.0);
             write_address(hasher, door::visitor(source));
+            write_vlan(hasher, vlan);
         })
     }
+}
+
+/// What a source is remembered by.
+fn visitor_of((source, vlan): Source) -> Source {
+    (door::visitor(source), vlan)
 }
 
 /// A packet at a door.
 #[derive(Clone, Copy)]
 pub(crate) struct Knock {
-    pub(crate) source: IpAddr,
+    pub(crate) source: Source,
     /// The tag of its destination.
     pub(crate) to: u32,
     /// The steps that it is.
@@ -266,7 +278,8 @@ impl Knock {
     /// Holds the packet against a sequence, and does what comes of it, all under one lock.
     pub(crate) fn at(self, sequence: &Sequence, lists: &Lists, may_begin: impl FnOnce() -> bool) -> Knocked {
         let mut knocked = Knocked { outcome: Outcome::Nothing, refused: false, evicted: false, early: false };
-        let added = lists.progress(sequence.list, self.source, self.now, |stored| {
+        let (address, vlan) = self.source;
+        let added = lists.within(vlan).progress(sequence.list, address, self.now, |stored| {
             knocked = self.decide(sequence.shape, stored, may_begin);
             match knocked.outcome {
                 Outcome::Stepped(progress) | Outcome::StartedOver(Some(progress)) => Change::Set {

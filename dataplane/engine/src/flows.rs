@@ -22,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use knockplane_policy::eval::tracking::{
     End, FRAGMENT_TIMEOUT, FirstFragment, FlowKey, Identity, Quoted, Segment, Stays, Step, TcpConnection,
 };
-use knockplane_policy::packet::{FragmentPart, Packet, protocol};
+use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
 use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
@@ -31,7 +31,7 @@ pub use self::cut::Reset;
 use self::flow::{Flow, Talk};
 pub use self::source::{AddressFlow, AddressFlows};
 use crate::hello::ServerName;
-use crate::keyed::{Keyed, Tag, datagram, tag, write_address};
+use crate::keyed::{Keyed, Tag, datagram, tag, write_address, write_vlan};
 use crate::layer7::PatternSet;
 use crate::lists::ListId;
 use crate::table::Listening;
@@ -156,10 +156,10 @@ impl Flows {
         self.sets.iter().flat_map(known).collect()
     }
 
-    /// Learns of a packet, and says what it is.
+    /// Learns of a packet of this network, and says what it is.
     pub(crate) fn observe(
         &self,
-        packet: &Packet<'_>,
+        (packet, vlan): (&Packet<'_>, Vlan),
         part: Option<FragmentPart>,
         now: Time,
         tracking: &Tracking,
@@ -169,7 +169,7 @@ impl Flows {
             let seen = self.later_fragment(packet, now, tracking, listening);
             return seen.unwrap_or(Seen::alone(ConnectionState::Invalid));
         }
-        match Identity::of(packet) {
+        match Identity::of(packet, vlan) {
             Identity::Untracked => Seen::alone(ConnectionState::Untracked),
             Identity::Unknown => Seen::alone(ConnectionState::Invalid),
             Identity::Error { about } => match about.and_then(|quoted| self.related(&quoted, now)) {
@@ -397,6 +397,7 @@ impl Flows {
                 hasher.write_u16(*port);
             }
             hasher.write(&[key.protocol, key.query.0, key.query.1]);
+            write_vlan(hasher, key.vlan);
         });
         // 0 is no tag.
         ((hash >> 64) as u32 | 1, &self.sets[hash as usize & (self.sets.len() - 1)])

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
 use crate::lists::MAX_LISTS;
@@ -72,6 +73,8 @@ pub struct Gone {
     pub level: u8,
     /// The address.
     pub address: IpAddr,
+    /// The only VLAN that it counted in; [`Vlan::NONE`] if it counted in all.
+    pub vlan: Vlan,
     /// The tag of the only other end that it counted for; 0 if it counted for all.
     pub to: u32,
     /// It was a grant: an entry for one other end that is no progress of a knock.
@@ -140,6 +143,8 @@ pub struct Seen {
     pub list: ListId,
     /// Who is in it.
     pub address: IpAddr,
+    /// The only VLAN that it counts in; [`Vlan::NONE`] if it counts in all.
+    pub vlan: Vlan,
     /// The tag of the only other end that it counts for; 0 if it counts for all.
     pub to: u32,
     /// Steps of a sequence that were taken.

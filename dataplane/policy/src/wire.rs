@@ -12,7 +12,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::door::Failure;
-use crate::packet::Side;
+use crate::packet::{Side, Vlan};
 use crate::reason::{Reason, Verdict};
 use crate::rule::{AddressSet, RuleId, RuleNumber, RuleSet};
 use crate::settings::Settings;
@@ -20,6 +20,7 @@ use crate::word::words;
 
 pub mod connections;
 pub mod names;
+pub mod offload;
 pub mod source;
 
 pub use names::{HostName, MAX_NAME_ADDRESSES, MAX_NAMES, NameAnswer, NameOutcome, NameState};
@@ -210,6 +211,9 @@ pub struct Status {
     /// How full the table of connections is; `None` if no rule needs it.
     #[serde(default)]
     pub connections: Option<connections::ConnectionTable>,
+    /// What senders have left to their interface, and no interface has done.
+    #[serde(default)]
+    pub offload: offload::Offload,
 }
 
 /// Frames dropped for one reason.
@@ -456,6 +460,9 @@ pub struct After {
     /// Its address.
     #[serde(with = "as_text")]
     pub address: AddressSet,
+    /// The VLAN that it counts in.
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// The tag of the other end that it counts for.
     #[serde(default)]
     pub tag: u32,
@@ -517,6 +524,10 @@ pub struct ListEntry {
     /// Its address.
     #[serde(with = "as_text")]
     pub address: AddressSet,
+    /// The only VLAN that it counts in, in `vlan` and `pppoe`. Neither is there if it counts in all VLANs, or, of a door's
+    /// entries, in none; where packets without a VLAN are to be told from all others, `vlan` is `untagged`.
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// The host name that resolves to the address, if that put it in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -603,6 +614,9 @@ pub struct IgnoredSource {
     /// The source; over IPv6 its /64.
     #[serde(with = "as_text")]
     pub address: AddressSet,
+    /// Its VLAN, as in [`ListEntry`].
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// `ports`, `held-off` or `attempts`.
     pub reason: Failure,
     /// Time left.
@@ -645,6 +659,9 @@ pub struct Visitor {
     /// The source; a prefix or range if an operator let it in.
     #[serde(with = "as_text")]
     pub address: AddressSet,
+    /// Its VLAN, as in [`ListEntry`].
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// What it knocks at, or may connect to; as in [`ListEntry`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<IpAddr>,

@@ -185,6 +185,7 @@ impl Manager {
             log: log_status(),
             drops: self.drops(),
             connections: self.connection_table(now),
+            offload: self.offload(now),
         }
     }
 

@@ -32,7 +32,7 @@ impl Manager {
         let is_over = |flow: &AddressFlow| {
             let (source, to) = (flow.originator.0, lists.tag(flow.responder.0));
             flow.door.filter(|_| flow.wants_reset).filter(|door| open.contains(door)).is_some_and(|door| {
-                let granted = lists.membership(source, to, now).contains(door);
+                let granted = lists.within(flow.vlan).membership(source, to, now).contains(door);
                 !granted && !generation.table.entries_of(source, now).contains(door)
             })
         };

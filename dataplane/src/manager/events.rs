@@ -37,8 +37,8 @@ impl Manager {
     pub(super) fn log_events(&mut self, now: Time) {
         for _ in 0..EVENT_QUEUE {
             match self.shared.events.pop(EventKind::Door) {
-                Some(Event::Door { open, source, destination, what }) => {
-                    self.log_knock(open, source, destination, what, now);
+                Some(Event::Door { open, vlan, source, destination, what }) => {
+                    self.log_knock(open, (source, vlan), destination, what, now);
                 }
                 Some(Event::Gone(gone)) => self.log_gone(&gone),
                 Some(Event::Listed { .. } | Event::Logged { .. }) | None => break,
@@ -107,11 +107,12 @@ impl Manager {
 
     fn log_list(&mut self, event: &Event, now: Time) {
         match *event {
-            Event::Listed { list, level, address, expiry } => {
+            Event::Listed { list, level, vlan, address, expiry } => {
+                let (vlan, pppoe) = (vlan.tags(), vlan.session());
                 let list = self.shared.state.lists.name(list).unwrap_or_default();
                 let lasts = expiry == Time::NEVER;
                 let time = if lasts { "no timeout".to_owned() } else { format_duration(expiry.since(now)) };
-                tracing::info!(target: target!("list"), %address, list, level, time, "listed");
+                tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, time, "listed");
             }
             Event::Gone(ref gone) => self.log_gone(gone),
             Event::Door { .. } | Event::Logged { .. } => {}
@@ -123,13 +124,14 @@ impl Manager {
         if self.log_end(gone) {
             return;
         }
-        let Gone { list, level, address, why, .. } = *gone;
+        let Gone { list, level, address, vlan, why, .. } = *gone;
+        let (vlan, pppoe) = (vlan.tags(), vlan.session());
         let list = self.shared.state.lists.name(list).unwrap_or_default();
         let what = match why {
             Why::Expired => "expired",
             Why::Evicted => "evicted: the lists are full",
         };
-        tracing::info!(target: target!("list"), %address, list, level, "{what}");
+        tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, "{what}");
     }
 }
 

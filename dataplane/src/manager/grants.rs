@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use knockplane_engine::lists::{Gone, ListId, Lists, Why};
 use knockplane_log::target;
 use knockplane_policy::door::{Door, What};
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::{Time, format_duration};
 
 use super::Manager;
@@ -20,47 +21,61 @@ const MOST: usize = 65_536;
 const UNKNOWN: &str = "unknown";
 const ANY: &str = "any";
 
+/// A source, and the network that it is in as doors know it.
+type Source = (IpAddr, Vlan);
+
 /// The destinations of IPv6 grants: by open list, source and tag.
 #[derive(Default)]
-pub(crate) struct Destinations(HashMap<(ListId, IpAddr, u32), IpAddr>);
+pub(crate) struct Destinations(HashMap<(ListId, Source, u32), IpAddr>);
 
 impl Destinations {
     /// A door was opened. Without room, those are forgotten whose grant is gone.
-    fn remember(&mut self, open: ListId, source: IpAddr, destination: IpAddr, lists: &Lists, now: Time) {
-        if source.is_ipv4() {
+    fn remember(&mut self, open: ListId, source: Source, destination: IpAddr, lists: &Lists, now: Time) {
+        if source.0.is_ipv4() {
             return;
         }
         if self.0.len() >= MOST {
-            self.0.retain(|(open, source, tag), _| lists.membership(*source, *tag, now).contains(*open));
+            self.0.retain(|(open, (source, vlan), tag), _| {
+                lists.within(*vlan).membership(*source, *tag, now).contains(*open)
+            });
         }
         if self.0.len() < MOST {
             self.0.insert((open, source, lists.tag(destination)), destination);
         }
     }
 
-    fn forget(&mut self, open: ListId, source: IpAddr, tag: u32) -> Option<IpAddr> {
+    fn forget(&mut self, open: ListId, source: Source, tag: u32) -> Option<IpAddr> {
         self.0.remove(&(open, source, tag))
     }
 }
 
 impl Manager {
     /// That a knock opened or closed a door.
-    pub(super) fn log_knock(&mut self, open: ListId, source: IpAddr, destination: IpAddr, what: What, now: Time) {
+    pub(super) fn log_knock(
+        &mut self,
+        open: ListId,
+        (source, vlan): Source,
+        destination: IpAddr,
+        what: What,
+        now: Time,
+    ) {
+        let by = (source, self.shared.generation.load().table.settings().vlans.of(vlan));
         let lists = &self.shared.state.lists;
         match what {
-            What::Opened => self.destinations.remember(open, source, destination, lists, now),
-            What::Closed => _ = self.destinations.forget(open, source, lists.tag(destination)),
+            What::Opened => self.destinations.remember(open, by, destination, lists, now),
+            What::Closed => _ = self.destinations.forget(open, by, lists.tag(destination)),
             What::Stepped(_) | What::Failed(_) => return,
         }
-        self.log_door(open, |door| line(door, what == What::Opened, source, &destination.to_string(), "knock"));
+        self.log_door(open, |door| line(door, what == What::Opened, (source, vlan), &destination.to_string(), "knock"));
     }
 
     /// That a grant is gone by itself. False if its list is no door's.
     pub(super) fn log_end(&mut self, gone: &Gone) -> bool {
-        let Gone { list, address, to, why, .. } = *gone;
+        let Gone { list, address, vlan, to, why, .. } = *gone;
+        let source = (address, vlan);
         let known = gone
             .end()
-            .map(|end| if end.is_unspecified() { self.destinations.forget(list, address, to) } else { Some(end) });
+            .map(|end| if end.is_unspecified() { self.destinations.forget(list, source, to) } else { Some(end) });
         let destination = match known {
             None => ANY.to_owned(),
             Some(None) => UNKNOWN.to_owned(),
@@ -70,7 +85,7 @@ impl Manager {
             Why::Expired => "expired",
             Why::Evicted => "evicted",
         };
-        self.log_door(list, |door| line(door, false, address, &destination, reason))
+        self.log_door(list, |door| line(door, false, source, &destination, reason))
     }
 
     /// Logs of the door with this open list, unless it is not to be logged. False if there is no such door, or no more.
@@ -86,10 +101,11 @@ impl Manager {
 }
 
 /// One line. `open_for` is how long a grant of the door lasts.
-fn line(door: &Door, opened: bool, source: IpAddr, destination: &str, reason: &str) {
+fn line(door: &Door, opened: bool, (source, vlan): Source, destination: &str, reason: &str) {
+    let (vlan, pppoe) = (vlan.tags(), vlan.session());
     let (name, open_for) = (&door.name, format_duration(door.open_for));
     let what = if opened { "door opened" } else { "door closed" };
-    tracing::info!(target: target!("door"), door = name, %source, %destination, reason, open_for, "{what}");
+    tracing::info!(target: target!("door"), door = name, %source, %destination, vlan, pppoe, reason, open_for, "{what}");
 }
 
 #[cfg(test)]
@@ -106,17 +122,17 @@ mod tests {
             ["2001:db8::1", "2001:db8::2"].map(|text| text.parse().expect("an address"));
         let (now, later) = (Time::default(), Time::default() + Duration::from_secs(9));
         let mut destinations = Destinations::default();
-        destinations.remember(open, [192, 0, 2, 1].into(), [192, 0, 2, 2].into(), &lists, now);
+        destinations.remember(open, ([192, 0, 2, 1].into(), Vlan::NONE), [192, 0, 2, 2].into(), &lists, now);
         assert!(destinations.0.is_empty(), "an IPv4 tag is the address");
         lists.add_for(open, source, lists.tag(destination), later, now);
-        destinations.remember(open, source, destination, &lists, now);
+        destinations.remember(open, (source, Vlan::NONE), destination, &lists, now);
         for tag in 1..MOST as u32 {
-            destinations.0.insert((open, source, tag), destination);
+            destinations.0.insert((open, (source, Vlan::NONE), tag), destination);
         }
         let another = "2001:db8::3".parse().expect("an address");
-        destinations.remember(open, source, another, &lists, now);
+        destinations.remember(open, (source, Vlan::NONE), another, &lists, now);
         assert_eq!(destinations.0.len(), 2, "those that are open, and the new one");
-        assert_eq!(destinations.forget(open, source, lists.tag(destination)), Some(destination));
-        assert_eq!(destinations.forget(open, source, lists.tag(destination)), None);
+        assert_eq!(destinations.forget(open, (source, Vlan::NONE), lists.tag(destination)), Some(destination));
+        assert_eq!(destinations.forget(open, (source, Vlan::NONE), lists.tag(destination)), None);
     }
 }

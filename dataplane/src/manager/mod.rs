@@ -19,6 +19,7 @@ mod listener;
 mod lists;
 mod names;
 mod notes;
+mod offload;
 mod page;
 mod reload;
 mod source;
@@ -52,6 +53,7 @@ use self::heartbeat::HUNG;
 pub(crate) use self::heartbeat::HeartbeatWatch;
 pub(crate) use self::listener::Listener;
 pub(crate) use self::notes::Notes;
+pub(crate) use self::offload::OffloadWatch;
 pub(crate) use self::source::Watch;
 pub(crate) use self::tracked::TableWatch;
 use crate::clock;
@@ -125,6 +127,7 @@ pub(crate) struct Manager {
     pub(crate) unlogged: Unlogged,
     pub(crate) destinations: Destinations,
     pub(crate) table_watch: TableWatch,
+    pub(crate) offload_watch: OffloadWatch,
     /// The slot of the table of connections that the search for connections to cut goes on at.
     pub(crate) cut_next: u64,
 }
@@ -193,6 +196,7 @@ impl Manager {
         // Behind the events: those of a generation that is left for good are counted by its rules.
         self.book.settle(oldest, &self.shared.generation.load());
         self.watch_connections(now);
+        self.watch_offload(now);
         self.cut_connections(now);
         self.watch_workers(now);
         self.watch_cores();

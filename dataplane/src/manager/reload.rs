@@ -54,10 +54,12 @@ impl Manager {
         let mut sources = Vec::new();
         lists.visit(now, |seen| {
             if seen.list == id && seen.to != 0 {
-                sources.push((seen.address, seen.to));
+                sources.push((seen.vlan, seen.address, seen.to));
             }
         });
-        sources.into_iter().for_each(|(source, to)| _ = lists.remove_for(id, source, to, now));
+        for (vlan, source, to) in sources {
+            lists.within(vlan).remove_for(id, source, to, now);
+        }
     }
 }
 

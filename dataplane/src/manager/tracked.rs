@@ -112,11 +112,12 @@ impl Manager {
         let (source, destination) = (flow.originator, flow.responder);
         let grant = flow.door.and_then(|open| {
             let to = lists.tag(destination.0);
-            let entries = lists.entries_of(source.0, now).into_iter();
+            let entries = lists.within(flow.vlan).entries_of(source.0, now).into_iter();
             let counts = |seen: &Seen| seen.list == open && (seen.to == 0 || seen.to == to);
             entries.map(|entry| entry.seen).filter(counts).max_by_key(|seen| seen.expiry)
         });
         Connection {
+            vlan: flow.vlan,
             protocol: flow.protocol,
             source,
             destination,

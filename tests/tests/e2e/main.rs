@@ -12,6 +12,8 @@
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
 //! | `mtu.rs`       | path MTU discovery through the filter |
 //! | `frames.rs`    | what passes without a rule: ARP, neighbour discovery, router advertisements |
+//! | `offload.rs`   | senders that leave checksums to their interface are told of |
+//! | `vlans.rs`     | what a knock and a session in one VLAN or PPPoE session are in another: nothing |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
 //! | `doctor.rs`    | `knockctl doctor` and `--check`, which agree with a start |
 //! | `one_nic.rs`   | the arrangement of configs/one-nic |
@@ -26,6 +28,7 @@
 //! | `nonsense.rs`  | frames that nobody would build, from both sides |
 //! | `scene.rs`     | what they share |
 //! | `end.rs`       | a wire's far end, past the network stack |
+//! | `tags.rs`      | hosts that speak in VLANs, or in a PPPoE session |
 //! | `dice.rs`      | numbers that look random |
 
 mod answers;
@@ -44,10 +47,13 @@ mod metrics;
 mod mtu;
 mod names;
 mod nonsense;
+mod offload;
 mod one_nic;
 mod operator;
 mod processes;
 mod restart;
 mod scene;
 mod sources;
+mod tags;
+mod vlans;
 mod wire;

@@ -194,8 +194,11 @@ pub(super) async fn entries(client: &Client, mut query: ListQuery, limit: usize)
                 Lists { truncated: answer.truncated, next: answer.next, ..lists }
             }
         };
-        let Some(After { list, address, tag }) = next.filter(|_| all.entries.len() < limit) else { return Ok(all) };
-        (query.after_list, query.after_address, query.after_tag) = (Some(list), Some(address.to_string()), tag);
+        let Some(After { list, address, vlan, tag }) = next.filter(|_| all.entries.len() < limit) else {
+            return Ok(all);
+        };
+        (query.after_list, query.after_address) = (Some(list), Some(address.to_string()));
+        (query.after_vlan, query.after_tag) = (vlan.bits(), tag);
         lists = Some(all);
     }
 }
@@ -211,6 +214,7 @@ fn words(query: &ListQuery) -> String {
         text("comment", &query.comment),
         text("after-list", &query.after_list),
         text("after-address", &query.after_address),
+        (query.after_vlan != 0).then(|| format!("&after-vlan={}", query.after_vlan)),
         (query.after_tag != 0).then(|| format!("&after-tag={}", query.after_tag)),
     ];
     format!("limit={}", query.limit) + &rest.into_iter().flatten().collect::<String>()

@@ -65,19 +65,20 @@ fn doors(source: &Source) -> String {
         let nothing = ("no knock has begun".to_owned(), String::new(), String::new());
         let is_empty = rows.is_empty();
         for (state, at, left) in rows.into_iter().chain(is_empty.then_some(nothing)) {
-            table.row([door.door.clone(), state, at, left]);
+            table.row([door.vlan.behind(&door.door), state, at, left]);
         }
     }
-    let ports = source.ports.filter(|ports| ports.tried > 0 && !ports.ignored);
+    let ports = source.ports.iter().filter(|ports| ports.tried > 0 && !ports.ignored);
     let ports = ports.map(|ports| {
         let (left, budget) = (short(ports.time_left), ports.budget);
-        format!("{} of {budget} ports tried, forgotten in {left}\n", ports.tried)
+        let tried = ports.vlan.behind(format!("{} of {budget} ports tried", ports.tried));
+        format!("{tried}, forgotten in {left}\n")
     });
     let remembered = format!(
         "hold-off, attempts and tried ports are remembered of {} sources at most\n",
         grouped(source.doors_remember)
     );
-    format!("doors\n{}{}{remembered}", table.text(), ports.unwrap_or_default())
+    format!("doors\n{}{}{remembered}", table.text(), ports.collect::<String>())
 }
 
 /// State, at which address, time left.
@@ -131,7 +132,7 @@ fn lists(source: &Source) -> String {
             if entry.address.single() == Some(source.address) { String::new() } else { entry.address.to_string() };
         table.row([
             if entry.dynamic { "D" } else { "" }.to_owned(),
-            entry.list.clone(),
+            entry.vlan.behind(&entry.list),
             covered,
             added_by(list),
             entry.time_left.map_or_else(|| "-".to_owned(), short),
@@ -195,7 +196,7 @@ fn connections(connections: &SourceConnections) -> String {
     for connection in oldest.iter().chain(newest.iter().rev()) {
         table.row([
             protocol_name(connection.protocol),
-            end(connection.from),
+            connection.vlan.behind(end(connection.from)),
             end(connection.to),
             state(connection),
             connection.door.clone().unwrap_or_default(),
@@ -265,7 +266,7 @@ fn failure_table<'s>(title: &str, failures: impl Iterator<Item = (&'s str, &'s S
             grouped(failure.times),
             door.to_owned(),
             failure.reason.name().to_owned(),
-            last_packet(&failure.packet),
+            failure.packet.vlan.behind(last_packet(&failure.packet)),
         ]);
     }
     if is_empty { String::new() } else { format!("{title}\n{}", table.text()) }
@@ -329,7 +330,7 @@ fn drop_table(drops: &[SourceDrop]) -> String {
             ago(drop.last_ago),
             grouped(drop.packets),
             drop.packet.side.to_string(),
-            last_packet(&drop.packet),
+            drop.packet.vlan.behind(last_packet(&drop.packet)),
             drop.reason.name().to_owned(),
             rule,
         ]);

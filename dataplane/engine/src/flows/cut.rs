@@ -18,15 +18,15 @@ use knockplane_policy::time::Time;
 use super::flow::Flow;
 use super::source::AddressFlow;
 use super::{Flows, lock};
-use crate::headers::{ETHERNET_LENGTH, MAX_VLAN_TAGS, VLAN_LENGTH};
+use crate::headers::{ETHERNET_LENGTH, MAX_VLAN_TAGS, PPPOE_LENGTH, VLAN_LENGTH};
 use crate::reply::Reply;
 
 /// Between two resets to the same end.
 const EVERY: Duration = Duration::from_secs(1);
 
-const LONGEST_LINK: usize = ETHERNET_LENGTH + MAX_VLAN_TAGS * VLAN_LENGTH;
+const LONGEST_LINK: usize = ETHERNET_LENGTH + MAX_VLAN_TAGS * VLAN_LENGTH + PPPOE_LENGTH;
 
-/// The Ethernet header of a connection's first packet, with its VLAN tags.
+/// The Ethernet header of a connection's first packet, with its VLAN tags and its PPPoE header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Link {
     bytes: [u8; LONGEST_LINK],

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use knockplane_policy::eval::tracking::{End, FlowKey, TcpConnection, timeout};
-use knockplane_policy::packet::{Packet, Side};
+use knockplane_policy::packet::{Packet, Side, Vlan};
 use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
@@ -49,7 +49,7 @@ const NOBODY: End = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 impl Flow {
     /// A free slot.
     pub(super) const NONE: Flow = Flow {
-        key: FlowKey { protocol: 0, query: (0, 0), ends: [NOBODY; 2] },
+        key: FlowKey { vlan: Vlan::NONE, protocol: 0, query: (0, 0), ends: [NOBODY; 2] },
         originator: 0,
         side: Side::Outside,
         both_ways: false,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use knockplane_policy::eval::tracking::{End, FlowKey, TcpConnection, TcpState};
-use knockplane_policy::packet::Side;
+use knockplane_policy::packet::{Side, Vlan};
 use knockplane_policy::rule::ConnectionState;
 use knockplane_policy::time::Time;
 
@@ -14,6 +14,8 @@ use crate::lists::ListId;
 /// A connection that has the address at one of its ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressFlow {
+    /// The VLAN that it is in.
+    pub vlan: Vlan,
     /// What names it.
     pub(super) key: FlowKey,
     /// Its IP protocol.
@@ -89,6 +91,7 @@ impl AddressFlow {
     pub(super) fn of(flow: &Flow, now: Time) -> AddressFlow {
         let (originator, responder) = flow.originator_and_responder();
         AddressFlow {
+            vlan: flow.key.vlan,
             key: flow.key,
             wants_reset: flow.wants_reset(now),
             protocol: flow.key.protocol,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use knockplane_engine::lists::{Added, Change, FirstSteps, Gone, ListId, Lists, OPERATOR_LEVEL, Why, expiry};
 use knockplane_policy::eval::PlainLists;
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::{AddressSet, ListTimeout};
 use knockplane_policy::time::Time;
 use proptest::prelude::*;
@@ -93,11 +94,11 @@ proptest! {
                 Turn::Sweep => { lists.sweep(1_000_000, now); }
             }
             let mut expected = plain.live(now);
-            expected.retain(|(name, address, _)| {
+            expected.retain(|(name, address, ..)| {
                 !removed.contains(&(NAMES.iter().position(|known| known == name).unwrap(), *address))
             });
             prop_assert_eq!(&live(&lists, now), &expected);
-            for (name, address, _) in &expected {
+            for (name, address, ..) in &expected {
                 let list = NAMES.iter().position(|known| known == name).unwrap();
                 prop_assert!(lists.membership(*address, 0, now).contains(ids[list]));
             }
@@ -148,7 +149,7 @@ proptest! {
             prop_assert_eq!(lists.add(ids[list], address, until, now), expected);
             let mut expected: Vec<_> = model
                 .iter()
-                .map(|(list, address, expiry)| (NAMES[*list].to_owned(), *address, Some(expiry.since(now))))
+                .map(|(list, address, expiry)| (NAMES[*list].to_owned(), *address, Vlan::NONE, Some(expiry.since(now))))
                 .collect();
             expected.sort();
             prop_assert_eq!(live(&lists, now), expected);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::perhaps_as_text;
 use crate::eval::tracking::TcpState;
-use crate::packet::Side;
+use crate::packet::{Side, Vlan};
 use crate::rule::{AddressSet, ConnectionState};
 
 /// Connections in one answer at most: some 400 KB. Another request goes on behind them.
@@ -70,6 +70,9 @@ pub struct Connections {
 /// A connection. Addresses and ports are not translated, so those of packets are those of the ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
+    /// The VLAN that it is in.
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// Its IP protocol.
     pub protocol: u8,
     /// Who sent the first packet, and its port or ICMP identifier.

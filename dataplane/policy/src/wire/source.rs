@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ListEntry;
 use crate::door::Failure;
-use crate::packet::Side;
+use crate::packet::{Side, Vlan};
 use crate::reason::Reason;
 use crate::rule::{ConnectionState, RuleId, RuleNumber};
 
@@ -51,11 +51,12 @@ pub struct Source {
     pub lists: Vec<SourceList>,
     /// Whether there are more.
     pub lists_truncated: bool,
-    /// All doors, in the order of the configuration.
+    /// All doors, in the order of the configuration, without a VLAN; then the same for each VLAN that the source is known
+    /// in, if VLANs are separate.
     pub doors: Vec<SourceDoor>,
-    /// The ports that it has tried; none if there is no budget, or no door.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ports: Option<SourcePorts>,
+    /// The ports that it has tried, in the same networks; none if there is no budget, or no door.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<SourcePorts>,
     /// First steps of its prefix; none if there is no quota.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<SourceQuota>,
@@ -86,7 +87,7 @@ impl Source {
         };
         !self.lists.is_empty()
             || self.doors.iter().any(at_door)
-            || self.ports.is_some_and(|ports| ports.tried > 0)
+            || self.ports.iter().any(|ports| ports.tried > 0)
             || self.connections.as_ref().is_some_and(|connections| connections.count > 0)
             || !self.matchers.is_empty()
             || !self.drops.recent.is_empty()
@@ -146,6 +147,9 @@ pub struct RuleRef {
 pub struct SourceDoor {
     /// The door.
     pub door: String,
+    /// The VLAN that the rest of this is of, as in [`ListEntry`].
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// Whether other packets of the source start its knock over.
     pub strict: bool,
     /// Steps of the knock.
@@ -242,6 +246,9 @@ pub struct SourceFailure {
 pub struct SourcePacket {
     /// The side that it came from.
     pub side: Side,
+    /// Its VLAN.
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// Its IP protocol; none if the frame could not be read so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<u8>,
@@ -253,6 +260,9 @@ pub struct SourcePacket {
 /// The ports that a source has tried: `[policy.port-budget]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourcePorts {
+    /// The VLAN that they were tried in, as in [`ListEntry`].
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// About so many different ones.
     pub tried: u32,
     /// Beyond so many its knocks are ignored…
@@ -299,6 +309,9 @@ pub struct SourceConnections {
 /// A connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceConnection {
+    /// The VLAN that it is in.
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// Its IP protocol.
     pub protocol: u8,
     /// Who sent the first packet, and its port or ICMP identifier.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use knockplane_engine::lists::{AddressEntry, OPERATOR_LEVEL};
 use knockplane_policy::door::Door;
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::{Action, AddressSet, Condition, EntryAddress, Rule};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::ListEntry;
@@ -52,6 +53,7 @@ impl Manager {
             let entry = ListEntry {
                 list,
                 address: set,
+                vlan: seen.vlan,
                 name: None,
                 to: seen.end(),
                 steps: seen.step,
@@ -74,6 +76,7 @@ impl Manager {
             let entry = ListEntry {
                 list: list.to_owned(),
                 address: entry.set.clone(),
+                vlan: Vlan::NONE,
                 name: None,
                 to: None,
                 steps: 0,
@@ -110,6 +113,7 @@ fn of_rules(address: IpAddr, names: &Names, generation: &Generation, now: Time) 
         let entry = ListEntry {
             list: entry.list.clone(),
             address: set,
+            vlan: Vlan::NONE,
             name,
             to: None,
             steps: 0,

@@ -7,6 +7,7 @@ use super::*;
 use crate::cases::cases;
 use crate::door::tests::doors;
 use crate::door::{self, Event, Failure, What};
+use crate::packet::Vlan;
 use crate::reason::{Reason, Verdict};
 
 const OTHER: &str = "203.0.113.2";
@@ -94,7 +95,8 @@ fn what_a_dataplane_told_counts_for_the_address_that_it_told() {
     let mut knocker = Knocker::at(&firewall);
     let time_left = Some(Duration::from_secs(9));
     let put = |knocker: &mut Knocker<'_>, list, to: &str, steps, now| {
-        knocker.evaluator.put_for(list, CLIENT.parse().unwrap(), to.parse().unwrap(), steps, time_left, ms(now));
+        let client = (Vlan::NONE, CLIENT.parse().unwrap());
+        knocker.evaluator.put_for(list, client, to.parse().unwrap(), steps, time_left, ms(now));
     };
     put(&mut knocker, "door-ssh", OTHER, 0, 0);
     put(&mut knocker, "door-ssh", "::", 0, 0);
@@ -349,9 +351,9 @@ fn lists_hold_who_knocks_and_who_is_in_and_rules_may_ask() {
     let listed = |knocker: &Knocker<'_>| knocker.evaluator.listed(ms(knocker.now));
     let client: IpAddr = CLIENT.parse().unwrap();
     knocker.send("tcp/7000");
-    assert_eq!(listed(&knocker), [("door-ssh-knocking".to_owned(), client, Some(Duration::from_secs(10)))]);
+    assert_eq!(listed(&knocker), [("door-ssh-knocking".to_owned(), client, Vlan::NONE, Some(Duration::from_secs(10)))]);
     knocker.knock(&KNOCK[1..]);
-    assert_eq!(listed(&knocker), [("door-ssh".to_owned(), client, Some(Duration::from_secs(3_600)))]);
+    assert_eq!(listed(&knocker), [("door-ssh".to_owned(), client, Vlan::NONE, Some(Duration::from_secs(3_600)))]);
     assert!(knocker.send_from(CLIENT, "tcp/80", SERVER).matched.contains(&last));
     assert!(!knocker.send_from(CLIENT, "tcp/80", OTHER).matched.contains(&last));
     // Put there by hand, it is for every destination.

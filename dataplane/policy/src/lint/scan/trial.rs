@@ -264,8 +264,8 @@ impl<'k, 'r> Trial<'k, 'r> {
             return Duration::ZERO;
         }
         let live = evaluator.lists().live(now);
-        let traps = live.into_iter().filter(|(list, address, _)| *address == self.source && self.traps.contains(list));
-        let longest = traps.filter_map(|(_, _, left)| left).max();
+        let traps = live.into_iter().filter(|(list, address, ..)| *address == self.source && self.traps.contains(list));
+        let longest = traps.filter_map(|(.., left)| left).max();
         longest.map_or(Duration::ZERO, |left| left + Duration::from_millis(1))
     }
 
