@@ -51,6 +51,7 @@ fn interface(side: Side, name: &str) -> Interface {
         zero_copy: false,
         driver: "igb".into(),
         copy_reason: Some("zero-copy is off in the configuration".into()),
+        cost: Some("copy mode: the kernel copies every frame".into()),
         queues: 2,
         mtu: 1500,
         up: true,

@@ -11,7 +11,7 @@ use knockplane_policy::word::Word as _;
 
 use super::Failed;
 use super::table::Align::{Left, Right};
-use super::table::{Columns, count, grouped, printable};
+use super::table::{Columns, count, grouped, printable, wrapped};
 use crate::Exit;
 use crate::api::messages::{Overview, Workers};
 
@@ -304,11 +304,18 @@ fn interface_table(interfaces: &[Interface]) -> String {
     table.text() + &copy_reasons(interfaces)
 }
 
-/// Why frames are copied, once if it is the same for both interfaces.
+/// Why frames are copied, and what that or generic XDP costs.
 fn copy_reasons(interfaces: &[Interface]) -> String {
-    let mut reasons: Vec<&str> = interfaces.iter().filter_map(|interface| interface.copy_reason.as_deref()).collect();
-    reasons.dedup();
-    reasons.into_iter().map(|reason| format!("copied: {}\n", printable(reason))).collect()
+    let reasons = interfaces.iter().filter_map(|interface| interface.copy_reason.as_deref());
+    let costs = interfaces.iter().filter_map(|interface| interface.cost.as_deref());
+    notes("copied", reasons) + &notes("cost", costs)
+}
+
+/// Notes on interfaces, once if they are the same for both.
+fn notes<'n>(title: &str, notes: impl Iterator<Item = &'n str>) -> String {
+    let mut notes: Vec<&str> = notes.collect();
+    notes.dedup();
+    notes.into_iter().map(|note| wrapped(&format!("{title}: {}", printable(note)), "  ")).collect()
 }
 
 #[cfg(test)]
@@ -411,6 +418,7 @@ mod tests {
                 "outside  kp-out     up    igb     native  no              2  1500",
                 "inside   kp-in      up    igb     native  no              2  1500",
                 "copied: zero-copy is off in the configuration",
+                "cost: copy mode: the kernel copies every frame",
                 "",
                 "SIDE       ARRIVED  NO SOCKET  TAILS  PAST XDP  RX DROP  RX ERRORS  RX MISSED  TX DROP  TX ERRORS",
                 "outside  1 234 603          6     11         3        9          0          0        2          0",

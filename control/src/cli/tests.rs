@@ -1,9 +1,12 @@
+use std::path::Path;
+
 use clap::CommandFactory;
 use knockplane_policy::settings::Settings;
-use knockplane_policy::wire::Lists;
+use knockplane_policy::wire::{Lists, Status};
 
 use super::capture::sample;
 use super::*;
+use crate::api::messages::{Applied, Apply};
 
 #[test]
 fn the_command_line_is_sound() {
@@ -277,7 +280,11 @@ fn apply(arguments: &[&str], text: &[u8], settings: Settings) -> (Result<String,
     let sent = Arc::new(Mutex::new(None));
     let taken = Arc::clone(&sent);
     let status = Status { settings, ..crate::sample::status() };
-    let answers = axum::Router::new().route("/api/v1/status", get(async move || Json(status))).route(
+    let mut running = crate::sample::rules();
+    running.rules =
+        knockplane_policy::rsc::read(b"/ip firewall filter\nadd chain=input protocol=tcp dst-port=22\n").rules;
+    let answers = axum::Router::new().route("/api/v1/status", get(async move || Json(status)));
+    let answers = answers.route("/api/v1/rules", get(async move || Json(running))).route(
         "/api/v1/apply",
         post(async move |Json(body): Json<Apply>| {
             *taken.lock().unwrap() = Some(body);
@@ -294,10 +301,23 @@ fn rules_that_nobody_can_run_are_applied_as_disabled_ones_or_not_at_all() {
     let text = b"/ip firewall filter\nadd chain=input packet-mark=video\nadd chain=input action=drop\n";
     let (refused, sent) = apply(&[], text, Settings::default());
     assert_eq!((refused.unwrap_err().exit, sent), (Exit::Invalid, None));
-    let (applied, sent) = apply(&["--allow-invalid"], text, Settings::default());
+    let (applied, sent) = apply(&["--allow-invalid", "--force"], text, Settings::default());
     assert_eq!(applied.unwrap(), "generation 2 runs, 2 rules\n");
     let rules = sent.unwrap().rules.unwrap().rules;
     assert!(rules[0].disabled && rules[0].invalid.is_some() && !rules[1].disabled, "{rules:?}");
+}
+
+#[test]
+fn what_closes_the_last_way_in_is_forced_or_not_applied() {
+    let text = b"/ip firewall filter\nadd chain=input action=drop\n";
+    let (refused, sent) = apply(&[], text, Settings::default());
+    let refused = refused.unwrap_err();
+    assert_eq!((refused.exit, sent), (Exit::Unconfirmed, None));
+    for said in ["not applied: these rules let nobody in; ", "dst-port=22", "give `--force` if that is meant"] {
+        assert!(refused.message.contains(said), "{}", refused.message);
+    }
+    let (applied, sent) = apply(&["--force"], text, Settings::default());
+    assert!(applied.is_ok() && sent.is_some());
 }
 
 #[test]

@@ -353,8 +353,8 @@ pub enum Problem {
     },
     /// An interface matcher names what no setting gives a side.
     #[error(
-        "{rule}: nothing says which side of the filter `{name}` is; write it into `outside` or `inside` of \
-         [policy.interfaces]"
+        "{rule}: nothing says which side of the filter `{name}` is; write it into `outside`, `inside` or, if it is \
+         neither, `elsewhere` of [policy.interfaces]"
     )]
     Unmapped {
         /// The rule.
@@ -593,8 +593,8 @@ fn check_entries(rules: &RuleSet, settings: &Settings, problems: &mut Vec<Proble
 fn check_interfaces(rules: &RuleSet, settings: &Settings, problems: &mut Vec<Problem>) {
     for (_, rule) in running(rules) {
         for matcher in &rule.matchers {
-            if let Condition::Interface { kind, name, .. } = &matcher.condition
-                && settings.interfaces.sides(*kind, name, &rules.interface_lists).is_none()
+            if let Condition::Interface { name, .. } = &matcher.condition
+                && settings.interfaces.leave_open(matcher, &rules.interface_lists)
             {
                 problems.push(Problem::Unmapped { rule: rule.into(), name: name.clone() });
             }

@@ -16,12 +16,14 @@
 //! | [`eval`]   | the reference: rules tried one by one, in order |
 //! | [`rsc`]    | reading RouterOS exports, with every bad line reported, and writing them |
 //! | [`lint`]   | what is right in every line, and still cannot be meant |
+//! | [`doctor`] | what the dataplane found out about its host and configuration |
 //! | [`wire`]   | JSON lines between the dataplane and the control process |
 //! | [`time`]   | points in time and RouterOS durations |
 //! | [`word`]   | words of the language, and sets of them |
 
 #[cfg(test)]
 mod cases;
+pub mod doctor;
 pub mod door;
 pub mod eval;
 pub mod frames;

@@ -241,6 +241,9 @@ pub struct Interface {
     /// Why frames are copied, if they are.
     #[serde(default)]
     pub copy_reason: Option<String>,
+    /// What the mode costs, compared with native XDP and zero-copy; none if it is both.
+    #[serde(default)]
+    pub cost: Option<String>,
     /// Receive queues, all of them bound.
     pub queues: u32,
     /// MTU in bytes.
@@ -299,8 +302,10 @@ words! {
         Master = "master",
         /// The host routes what arrives on it, or on a device on it.
         Forwarding = "forwarding",
-        /// It has an address that it did not have at start.
+        /// The host has an address on it, or on a device on it.
         Address = "address",
+        /// The host's default route goes out by it, or by a device on it.
+        DefaultRoute = "default-route",
         /// Frames arrive on a queue without a socket.
         NoSocket = "no-socket",
         /// Frames get past the XDP program.

@@ -92,13 +92,16 @@ pub(crate) fn may_split(driver: &str) -> bool {
 }
 
 /// The largest MTU with which a driver takes an XDP program that is not made for frames of several buffers, where pages have
-/// 4,096 bytes. `None` if it is not known.
-pub(crate) fn largest_native_mtu(driver: &str) -> Option<u32> {
+/// 4,096 bytes. With a larger one it refuses the program in native mode. `None` if it is not known. Of veth, the MTU of the
+/// pair's other end counts.
+pub fn largest_native_mtu(driver: &str) -> Option<u32> {
     match driver {
         // `igb_xdp_setup`: a buffer of 3,072, less Ethernet, two VLAN tags and a checksum.
         "igb" => Some(3046),
         // `virtnet_xdp_set`: a page, less headroom, `skb_shared_info` and Ethernet.
         "virtio_net" => Some(3506),
+        // `veth_xdp_set`: a page, less headroom, `skb_shared_info` and Ethernet.
+        "veth" => Some(3506),
         "vmxnet3" => Some(VMXNET3_MTU),
         _ => None,
     }
@@ -212,7 +215,7 @@ impl Buffers {
     /// hold them.
     pub fn choose(drivers: [&str; 2], max_frame: u32, wanted: ZeroCopy) -> Result<Self, Error> {
         check_losses(drivers, max_frame)?;
-        let copy_chunk = chunk_size(max_frame)?;
+        let copy_chunk = chunk_size(max_frame, drivers)?;
         let copy = |reason| Buffers { copy_chunk, request: Request::Copy, reason: Some(reason) };
         if wanted == ZeroCopy::Off {
             return Ok(copy(CopyReason::Configured));
@@ -279,6 +282,11 @@ impl Buffers {
         self.reason.as_ref()
     }
 
+    /// The size of the frames' memory of one worker with rings of this many descriptors, in bytes.
+    pub fn memory(&self, ring_size: u32) -> u64 {
+        u64::from(crate::rings::frames(ring_size)) * u64::from(self.chunk())
+    }
+
     /// Of these drivers, the first one that is used in zero-copy mode on demand alone, without being listed.
     pub fn unlisted<'d>(&self, drivers: [&'d str; 2]) -> Option<&'d str> {
         let asked = self.request != Request::Copy;
@@ -292,13 +300,20 @@ impl Buffers {
     }
 }
 
+/// The largest MTU of two interfaces with these drivers, as far as it is known: frames must fit a chunk, and both drivers must
+/// take the XDP program.
+pub fn largest_mtu(drivers: [&str; 2]) -> u32 {
+    let copied = CHUNKS[CHUNKS.len() - 1] - HEADROOM - FRAME_OVERHEAD;
+    drivers.into_iter().filter_map(largest_native_mtu).fold(copied, u32::min)
+}
+
 /// The chunk that a frame of this many bytes fits in, behind its headroom, if the kernel copies it there.
-fn chunk_size(max_frame: u32) -> Result<u32, Error> {
+fn chunk_size(max_frame: u32, drivers: [&str; 2]) -> Result<u32, Error> {
     let largest = CHUNKS[CHUNKS.len() - 1];
     CHUNKS.into_iter().find(|size| max_frame <= size - HEADROOM).ok_or_else(|| {
         Error::unfit(
             format!("frames of {max_frame} bytes do not fit a chunk of {largest} bytes with its headroom"),
-            format!("lower the MTU of both interfaces to {} at most", largest - HEADROOM - FRAME_OVERHEAD),
+            format!("lower the MTU of both interfaces to {} at most", largest_mtu(drivers)),
         )
     })
 }
@@ -313,11 +328,21 @@ mod tests {
 
     #[test]
     fn copied_frames_need_their_headroom_alone() {
+        let chunk_size = |max_frame| chunk_size(max_frame, ["e1000e", "e1000e"]);
         assert_eq!(chunk_size(1522).expect("an ordinary MTU"), 2048);
         assert_eq!(chunk_size(1792).expect("the most that fits"), 2048);
         assert_eq!(chunk_size(1793).expect("the next size"), 4096);
         let error = chunk_size(9022).expect_err("a jumbo frame").to_string();
         assert!(error.contains("9022") && error.contains("MTU of both interfaces to 3818"), "{error}");
+    }
+
+    #[test]
+    fn the_largest_mtu_is_the_one_that_both_drivers_take() {
+        assert_eq!(largest_mtu(["e1000e", "e1000e"]), 3818);
+        assert_eq!(largest_mtu(["e1000e", "vmxnet3"]), 3050);
+        assert_eq!(largest_mtu(["virtio_net", "igb"]), 3046);
+        let error = Buffers::choose(["virtio_net", "e1000e"], 9022, ZeroCopy::Off).expect_err("too long").to_string();
+        assert!(error.contains("MTU of both interfaces to 3506 at most"), "{error}");
     }
 
     #[test]

@@ -99,8 +99,7 @@ impl Memory {
             .comp_queue_size(ring)
             .build()
             .expect("a power of two that is larger than its headroom");
-        // A ring's worth each way on both sides, and a batch in hand: then no ring ever starves another.
-        let frame_count = 4 * ring_size + BATCH as u32;
+        let frame_count = frames(ring_size);
         let count = NonZeroU32::new(frame_count).expect("not zero");
         let (umem, free) = Umem::new(umem_config, count, false).map_err(|error| {
             let source = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
@@ -112,6 +111,11 @@ impl Memory {
         })?;
         Ok(Memory { umem, free, chunk_bytes, frame_count })
     }
+}
+
+/// The frames of one worker: a ring's worth each way on both sides, and a batch in hand. Then no ring ever starves another.
+pub(crate) const fn frames(ring_size: u32) -> u32 {
+    4 * ring_size + BATCH as u32
 }
 
 fn queue_size(ring_size: u32) -> Result<QueueSize, Error> {

@@ -22,6 +22,7 @@ use knockplane_policy::wire::{
 use super::Manager;
 use crate::generation::Generation;
 use crate::memory::{self, Connections};
+use crate::requirements::mode;
 use crate::store::Stored;
 
 /// How long an apply waits until every worker runs the new rules. They notice within a turn once they are woken.
@@ -191,6 +192,7 @@ impl Manager {
                 zero_copy: port.zero_copy,
                 driver: port.device.driver().to_owned(),
                 copy_reason: port.copy_reason.clone(),
+                cost: mode::cost(program.mode(), port.zero_copy).map(ToOwned::to_owned),
                 queues: port.queues,
                 mtu: self.drift.mtu(*side),
                 up: self.shared.links[side.index()].load(Relaxed),

@@ -17,7 +17,6 @@ use knockplane_policy::word::Word as _;
 
 use super::Manager;
 use crate::drift::{Findings, REPAIRABLE};
-use crate::requirements::unmet;
 
 /// Time for which frames without a worker are reported after the last one.
 const LINGER: Duration = Duration::from_secs(10);
@@ -148,14 +147,14 @@ impl Manager {
                 "frames arrive on queues of {name} that no worker serves, and are dropped; compare `ethtool -l {name}` with \
                  the queues in `knockctl show status`, or start the dataplane again"
             );
-            drift.push(unmet(DriftKind::NoSocket, problem));
+            drift.push(Drift { kind: DriftKind::NoSocket, problem });
         }
         if self.drift.past_program[side.index()].is_growing(past_program, now) {
             let problem = format!(
                 "frames get past the XDP program on {name}, and are dropped: its driver does not run the program on all \
                  queues; compare `ethtool -l {name}` with the queues in `knockctl show status`, or start the dataplane again"
             );
-            drift.push(unmet(DriftKind::PastProgram, problem));
+            drift.push(Drift { kind: DriftKind::PastProgram, problem });
         }
         drift
     }
@@ -207,7 +206,7 @@ fn silence(name: &str, silent: Duration) -> Option<Drift> {
     let seconds = silent.as_secs();
     let problem =
         format!("it is not known whether {name} is as it should be: the kernel has not answered for {seconds} s");
-    (silent > SILENT).then(|| unmet(DriftKind::Unverified, problem))
+    (silent > SILENT).then_some(Drift { kind: DriftKind::Unverified, problem })
 }
 
 /// Logs each problem when it begins, when its text changes, and when it is over.

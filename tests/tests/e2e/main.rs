@@ -10,8 +10,11 @@
 //! | `answers.rs`   | what rules do besides letting pass and dropping: answers, tarpits, connections, the log |
 //! | `forged.rs`    | what forged segments do to sessions of others: nothing |
 //! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
+//! | `mtu.rs`       | path MTU discovery through the filter |
 //! | `frames.rs`    | what passes without a rule: ARP, neighbour discovery, router advertisements |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
+//! | `doctor.rs`    | `knockctl doctor` and `--check`, which agree with a start |
+//! | `one_nic.rs`   | the arrangement of configs/one-nic |
 //! | `log.rs`       | the log: what cannot be written costs lines and nothing else, and no kind displaces another |
 //! | `names.rs`     | host names in address lists, with a real name server |
 //! | `drift.rs`     | what changes under a running filter: interfaces, their settings, the host's; every frame accounted for |
@@ -26,6 +29,7 @@
 
 mod answers;
 mod dice;
+mod doctor;
 mod doors;
 mod drift;
 mod end;
@@ -35,8 +39,10 @@ mod judge;
 mod knocks;
 mod limits;
 mod log;
+mod mtu;
 mod names;
 mod nonsense;
+mod one_nic;
 mod operator;
 mod processes;
 mod restart;

@@ -55,6 +55,37 @@ fn what_is_exported_can_be_applied() {
     });
 }
 
+/// On a terminal, somebody is asked; without one, it takes `--force`.
+#[test]
+fn an_apply_that_shuts_everybody_out_is_confirmed_first() {
+    with(&two_ports(), |_, filter| {
+        let generation = || filter.ask(&["show", "rules"]).expect("rules")["generation"].as_u64().expect("a number");
+        let before = generation();
+        let file = filter.path("closed.rsc");
+        fs::write(&file, "/ip firewall filter\nadd chain=input action=drop\n").expect("written");
+        let file = file.display().to_string();
+        let refused = filter.knockctl(&["apply", &file]).expect("knockctl");
+        assert_eq!((refused.code, generation()), (Some(5), before), "{refused:?}");
+        for said in ["these rules let nobody in", "src-address-list=secured", "--force"] {
+            assert!(refused.stderr.contains(said), "{said} in {refused:?}");
+        }
+        // The answer, and an open terminal until it is read.
+        let answered = |answer: &str| {
+            let knockctl = filter.knockctl_line(&["apply", &file]).expect("knockctl");
+            let line = format!("(echo {answer}; sleep 3) | script --quiet --return --command '{knockctl}' /dev/null");
+            let output = Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).output().expect("script");
+            (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let (code, said) = answered("n");
+        assert_eq!((code, generation()), (Some(5), before), "{said}");
+        assert!(said.contains("Apply them? [y/N]") && said.contains("the old rules keep running"), "{said}");
+        let (code, said) = answered("y");
+        assert_eq!((code, generation()), (Some(0), before + 1), "{said}");
+        // Nothing is lost any more.
+        assert!(filter.knockctl(&["apply", &file]).expect("knockctl").ok());
+    });
+}
+
 #[test]
 fn a_new_rule_set_keeps_lists_and_the_counters_of_rules_that_stay() {
     with(&two_ports(), |topology, filter| {

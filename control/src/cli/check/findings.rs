@@ -40,8 +40,11 @@ pub(super) struct Findings {
     pub(super) doors: Vec<Finding>,
     /// What is about no place: it cannot be read at all, or cannot run as a whole.
     pub(super) errors: Vec<String>,
-    /// The configuration that gives every interface a side, if some have none.
+    /// The section of the configuration about interfaces, with the names that are in none of its lists as comments.
     pub(super) interfaces: Option<String>,
+    /// Some lint is more than what the configuration itself says.
+    #[serde(skip)]
+    pub(super) denied_lints: bool,
 }
 
 impl Findings {
@@ -57,7 +60,9 @@ impl Findings {
             findings.unmapped(&rules, how.settings, &places);
             if how.lints {
                 let is_of_door = |lint: &Lint| matches!(lint.subject, Subject::Door(_));
-                let (doors, lints) = lint::lint(&rules, how.settings).into_iter().partition::<Vec<_>, _>(is_of_door);
+                let all = lint::lint(&rules, how.settings);
+                findings.denied_lints = all.iter().any(|lint| lint.code.is_denied());
+                let (doors, lints) = all.into_iter().partition::<Vec<_>, _>(is_of_door);
                 let nowhere = |finding| Finding { file: "the configuration".to_owned(), line: 0, column: 0, ..finding };
                 findings.doors = doors.iter().map(|lint| nowhere(places.lint(lint))).collect();
                 findings.lints = lints.iter().map(|lint| places.lint(lint)).collect();
@@ -117,17 +122,13 @@ impl Findings {
             let more = if uses > 1 { format!(" ({uses} matchers ask for it)") } else { String::new() };
             let message = format!("nothing says which side of the filter `{name}` is{more}");
             let remedy = format!(
-                "write `{name}` into `outside` or `inside` of [policy.interfaces], or try `--outside={name}` or \
-                 `--inside={name}`"
+                "write `{name}` into a list of [policy.interfaces]: `outside` (where strangers are) or `inside` if packets \
+                 of this filter come from there, `elsewhere` if it is another interface of the router, such as a tunnel; \
+                 or try `--outside={name}`, `--inside={name}` or `--elsewhere={name}`"
             );
             let span = places.line(it.line, &it.matcher);
             self.refused.push(Finding::new(Severity::Error, UNMAPPED, span, message).remedy(remedy));
         }
-    }
-
-    /// Whether anything runs that cannot be meant.
-    pub(super) const fn has_lints(&self) -> bool {
-        !self.lints.is_empty() || !self.doors.is_empty()
     }
 
     /// All that has a place, in the file's order.

@@ -62,7 +62,7 @@ use crate::door;
 use crate::frames::FrameClass;
 use crate::packet::{FragmentPart, Packet, Side};
 use crate::reason::{Reason, Verdict};
-use crate::rule::{BuiltinChain, ConnectionState, RuleSet, Table};
+use crate::rule::{BuiltinChain, ConnectionState, Rule, RuleSet, Table};
 use crate::settings::Settings;
 use crate::time::Time;
 
@@ -73,6 +73,8 @@ pub const MAX_JUMP_DEPTH: usize = 32;
 pub struct Evaluator<'r> {
     rules: &'r RuleSet,
     settings: &'r Settings,
+    /// By rule: its matchers in the order in which they are evaluated, however they are written.
+    orders: Vec<Vec<usize>>,
     /// For what is hashed.
     secret: [u64; 2],
     tracks: bool,
@@ -177,6 +179,7 @@ impl<'r> Evaluator<'r> {
         let evaluator = Evaluator {
             rules,
             settings,
+            orders: rules.rules.iter().map(in_order).collect(),
             secret: [seed, !seed],
             tracks: tracking::is_needed(rules),
             lists: PlainLists::default(),
@@ -274,6 +277,15 @@ impl<'r> Evaluator<'r> {
         let tracker = &self.tracker;
         self.reached.retain(|_, keys| keys.iter().any(|(key, _)| tracker.flow(key, now).is_some()));
     }
+}
+
+/// RouterOS's order.
+fn in_order(rule: &Rule) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rule.matchers.len()).collect();
+    if order.len() > 1 {
+        order.sort_by_cached_key(|matcher| rule.matchers[*matcher].condition.rank());
+    }
+    order
 }
 
 impl Walk<'_, '_> {

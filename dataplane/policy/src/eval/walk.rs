@@ -125,10 +125,10 @@ impl Walk<'_, '_> {
         if let Some(why) = &rule.invalid {
             return Some(Outcome::Invalid(why.clone()));
         }
-        // In RouterOS's order, however they are written.
-        let mut order: Vec<usize> = (0..rule.matchers.len()).collect();
-        order.sort_by_key(|matcher| rule.matchers[*matcher].condition.rank());
-        let matcher = order.into_iter().find(|matcher| !self.holds((index, *matcher), &rule.matchers[*matcher]))?;
+        let matcher = (0..rule.matchers.len()).find_map(|place| {
+            let matcher = self.evaluator.orders[index][place];
+            (!self.holds((index, matcher), &rule.matchers[matcher])).then_some(matcher)
+        })?;
         let saw = if self.tried.is_some() { self.saw(&rule.matchers[matcher]) } else { String::new() };
         Some(Outcome::Missed { matcher, saw })
     }
