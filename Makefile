@@ -112,3 +112,10 @@ vm:
 	@echo "building"
 	@cargo build --quiet --locked -p knockplane-dataplane -p knockplane-control -p knocker -p knockplane-tests
 	@tests/vm/run $(if $(ONLY),$(ONLY),$(if $(filter-out 0,$(QUICK)),quick,all))
+
+# Whether a cell fails when the safeguards against split frames are taken out: docs/hardware.md.
+.PHONY: vm-revert
+vm-revert:
+	@tests/setup vm
+	@cargo build --quiet --locked -p knockplane-control -p knocker -p knockplane-tests
+	@tests/vm/revert

@@ -318,6 +318,13 @@ fn say_buffers(buffers: &Buffers, drivers: [&str; 2]) {
              it does not, parts of strangers' frames pass as frames; see docs/hardware.md"
         );
     }
+    if let Some(driver) = buffers.repeating(drivers) {
+        tracing::warn!(
+            driver,
+            "zero-copy = \"force\": when this driver runs out of buffers, it delivers frames twice, and a frame can change \
+             after it was decided about; see docs/hardware.md"
+        );
+    }
 }
 
 /// Looks an interface up.
