@@ -280,7 +280,7 @@ mod tests {
     fn what_never_fits_is_permanent_and_what_does_not_fit_now_is_not() {
         let free = || Some(Free { bytes: 320_000_000, most: 640_000_000, limit: "memory.max".to_owned() });
         let judged = |capacity| judge(free(), |free| fits(capacity, DEFAULT, NONE, free)).map_err(|e| e.is_permanent);
-        assert_eq!([5_000_000, 10_000_000, 10_000_001].map(judged), [Ok(()), Err(false), Err(true)]);
+        assert_eq!([4_500_000, 9_000_000, 9_100_000].map(judged), [Ok(()), Err(false), Err(true)]);
         let rings = |workers| judge(free(), |free| rings_fit(workers, 100_000_000, 32_768, free));
         assert!(rings(3).is_ok() && !rings(6).expect_err("later").is_permanent);
         let error = rings(7).expect_err("never");
