@@ -91,35 +91,43 @@ pub(crate) fn may_split(driver: &str) -> bool {
     !WHOLE.contains(&driver)
 }
 
-/// The largest MTU with which a driver takes an XDP program that is not made for frames of several buffers, where pages have
-/// 4,096 bytes. With a larger one it refuses the program in native mode. `None` if it is not known. Of veth, the MTU of the
+/// The largest MTU with which a driver takes an XDP program that is not made for frames of several buffers, and shows it every
+/// frame, where pages have 4,096 bytes. With a larger one it refuses the program in native mode, or loses frames. `None` if it
+/// is not known. Of veth, the MTU of the
 /// pair's other end counts.
 pub fn largest_native_mtu(driver: &str) -> Option<u32> {
     match driver {
         // `igb_xdp_setup`: a buffer of 3,072, less Ethernet, two VLAN tags and a checksum.
         "igb" => Some(3046),
-        // `virtnet_xdp_set`: a page, less headroom, `skb_shared_info` and Ethernet.
-        "virtio_net" => Some(3506),
         // `veth_xdp_set`: a page, less headroom, `skb_shared_info` and Ethernet.
         "veth" => Some(3506),
-        "vmxnet3" => Some(VMXNET3_MTU),
-        _ => None,
+        _ => longest_shown(driver).map(|longest| longest - FRAME_OVERHEAD),
     }
 }
 
-/// `vmxnet3_adjust_rx_ring_size`: a frame that is longer than 3,072 bytes, with Ethernet header and two VLAN tags, arrives in
-/// two buffers, and `vmxnet3_rq_rx_complete` shows only those in one to the XDP program. The driver attaches it all the same.
-const VMXNET3_MTU: u32 = 3072 - FRAME_OVERHEAD;
+/// The longest frame that a driver shows to the XDP program, with Ethernet header and VLAN tags. It takes the program with a
+/// larger MTU too, and longer frames are lost.
+const LONGEST_SHOWN: &[(&str, u32)] = &[
+    // `vmxnet3_adjust_rx_ring_size`: a longer frame arrives in two buffers, and `vmxnet3_rq_rx_complete` shows only those in
+    // one.
+    ("vmxnet3", 3072),
+    // `xdp_linearize_page` of Linux 6.1 and later: a page, less headroom, `skb_shared_info` and its own header of 12 bytes.
+    ("virtio_net", 4096 - 256 - 320 - 12),
+];
+
+fn longest_shown(driver: &str) -> Option<u32> {
+    LONGEST_SHOWN.iter().find(|(name, _)| *name == driver).map(|(_, longest)| *longest)
+}
 
 /// Refuses an MTU with which a driver would take the program and lose frames.
 fn check_losses(drivers: [&str; 2], max_frame: u32) -> Result<(), Error> {
-    let longest = VMXNET3_MTU + FRAME_OVERHEAD;
-    if max_frame <= longest || !drivers.contains(&"vmxnet3") {
-        return Ok(());
-    }
+    let lossy = drivers
+        .iter()
+        .find_map(|driver| Some((driver, longest_shown(driver)?)).filter(|(_, longest)| max_frame > *longest));
+    let Some((driver, longest)) = lossy else { return Ok(()) };
     Err(Error::unfit(
-        format!("vmxnet3 does not show frames of more than {longest} bytes to XDP, and they would be lost"),
-        format!("lower the MTU of both interfaces to {VMXNET3_MTU} at most"),
+        format!("{driver} does not show frames of more than {longest} bytes to XDP, and they would be lost"),
+        format!("lower the MTU of both interfaces to {} at most", longest - FRAME_OVERHEAD),
     ))
 }
 
@@ -342,7 +350,7 @@ mod tests {
         assert_eq!(largest_mtu(["e1000e", "vmxnet3"]), 3050);
         assert_eq!(largest_mtu(["virtio_net", "igb"]), 3046);
         let error = Buffers::choose(["virtio_net", "e1000e"], 9022, ZeroCopy::Off).expect_err("too long").to_string();
-        assert!(error.contains("MTU of both interfaces to 3506 at most"), "{error}");
+        assert!(error.contains("MTU of both interfaces to 3486 at most"), "{error}");
     }
 
     #[test]
@@ -363,7 +371,7 @@ mod tests {
     #[test]
     fn no_listed_driver_ever_gets_a_frame_longer_than_its_buffer() {
         for driver in DRIVERS {
-            for max_frame in 60..=3840 {
+            for max_frame in 60..=longest_shown(driver.name).unwrap_or(3840) {
                 let buffers = Buffers::choose([driver.name; 2], max_frame, ZeroCopy::Auto).expect("frames fit");
                 match buffers.request {
                     Request::IfPossible(chunk) => {
@@ -414,7 +422,10 @@ mod tests {
             let error = Buffers::choose(drivers, 3051 + 22, ZeroCopy::Auto).expect_err("refused").to_string();
             assert!(error.contains("more than 3072 bytes") && error.contains("interfaces to 3050 at most"), "{error}");
         }
-        Buffers::choose(["e1000e", "virtio_net"], 3051 + 22, ZeroCopy::Auto).expect("no such driver");
+        Buffers::choose(["e1000e", "virtio_net"], 3486 + 22, ZeroCopy::Auto).expect("frames arrive in one page");
+        let error =
+            Buffers::choose(["e1000e", "virtio_net"], 3487 + 22, ZeroCopy::Auto).expect_err("refused").to_string();
+        assert!(error.contains("more than 3508 bytes") && error.contains("interfaces to 3486 at most"), "{error}");
     }
 
     #[test]

@@ -151,7 +151,8 @@ fn no_counter_sinks_and_nothing_that_is_gone_has_series_over_random_applies_relo
                 _ => {
                     let (text, named) = rules(&mut dice, if round % 3 == 0 { 1_300 } else { 40 });
                     fs::write(&file, text).expect("written");
-                    let applied = filter.knockctl(&["apply", &file.display().to_string()]).expect("knockctl");
+                    let applied =
+                        filter.knockctl(&["apply", "--force", &file.display().to_string()]).expect("knockctl");
                     assert!(applied.ok(), "{applied:?}");
                     lists = named;
                     "an apply"

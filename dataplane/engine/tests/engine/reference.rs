@@ -430,10 +430,14 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
     prop::collection::vec(turns, 0..10).prop_map(|turns| turns.concat())
 }
 
-fn note(tally: &mut DoorTally, what: What) {
+/// `steps` is the number of steps of the knock.
+fn note(tally: &mut DoorTally, what: What, steps: usize) {
     match what {
         What::Stepped(step) => tally.steps[usize::from(step) - 1] += 1,
-        What::Opened => tally.opened += 1,
+        What::Opened => {
+            tally.opened += 1;
+            tally.steps[steps - 1] += 1;
+        }
         What::Closed => tally.closed += 1,
         What::Failed(failure) => tally.failed[failure as usize] += 1,
     }
@@ -473,7 +477,9 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
                 count(&mut defaults[settings.chain(&packet) as usize]);
             }
             for event in expected.doors {
-                note(tallies.entry(event.door).or_default(), event.what);
+                let steps =
+                    settings.doors.iter().find(|door| door.name == event.door).map_or(0, |door| door.knock.len());
+                note(tallies.entry(event.door).or_default(), event.what, steps);
             }
             logged.extend(expected.logged.into_iter().map(|logged| (logged.rule, logged.text)));
         }

@@ -15,7 +15,7 @@ limits() {
     *igb*/native/true) echo 3033:native:true ;;
     *igb*/native/false) echo 3046:native:false ;;
     *igb*/*) echo 3046:generic:false ;;
-    virtio_net*/native/*) echo "3506:native:$(argument zc)" ;;
+    virtio_net*/native/*) echo "3486:native:$(argument zc)" ;;
     *vmxnet3*) echo "3050:${xdp%+*}:false" ;;
     *) echo 3818:generic:false ;;
     esac
