@@ -23,6 +23,17 @@ counted_frames() {
     received=${received% *}
 }
 
+# accounted NAME LEAST: at least so many frames were seen, and each of them was received or dropped for want of a worker. Some
+# frames are not ours: hosts ask for addresses at times of their own.
+accounted() {
+    seen=${counted%% *}
+    if [ "$seen" -ge "$2" ] && [ "$seen" = $((received + unbound)) ]; then
+        result PASS "$1" "$seen seen, $received received, $unbound dropped"
+    else
+        result FAIL "$1" "at least $2 expected: $seen seen, $received received, $unbound dropped"
+    fi
+}
+
 # Waits for a problem of outside in `show status`.
 drift() {
     for _ in $(seq 20); do
@@ -60,14 +71,14 @@ if [ "$(argument queues 1)" -gt 1 ]; then
         # 24 sources: with one in three, chance misses the third queue once in 17,000 times.
         # shellcheck disable=SC2046
         counted_frames $(seq 80 103)
-        equal queues-unbound "24 frames seen, 24 received or dropped" \
-            "${counted%% *} frames seen, $((received + unbound)) received or dropped"
+        accounted queues-unbound 24
         if [ "$unbound" -gt 0 ]; then result PASS queues-third "$unbound"; else result FAIL queues-third "no frame on the third queue"; fi
         ethtool -L outside combined 2
         carriers
         sleep 2
         counted_frames 80 81 82
-        equal queues-again "3 3 0" "$counted"
+        accounted queues-again 3
+        equal queues-again-unbound 0 "$unbound"
         equal queues-lost 0 "$(lost_frames)"
         stop
     else
