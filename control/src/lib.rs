@@ -26,6 +26,7 @@ pub mod cli;
 pub mod daemon;
 pub mod dataplane;
 mod holder;
+mod json;
 pub mod metrics;
 pub mod ready;
 pub mod rules;

@@ -14,11 +14,13 @@ use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rsc::wording;
 use knockplane_policy::rule::{AddressSet, BuiltinChain, EntryAddress, InterfaceKind, ListEntry, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
-use knockplane_policy::time::{Time, format_duration};
+use knockplane_policy::time::Time;
 use knockplane_policy::wire;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
 
 use super::packet;
+use crate::json;
 
 /// No interface that this is about has an MTU: the longest packet that there is, and its Ethernet header.
 const MAX_FRAME: usize = headers::max_frame(u16::MAX as usize);
@@ -53,7 +55,7 @@ pub(super) struct Judged {
 }
 
 /// What happened to a frame, and why.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct Explained {
     /// The packet in a line; none if rules could not see the frame.
     pub(super) packet: Option<String>,
@@ -73,8 +75,11 @@ pub(super) struct Explained {
 }
 
 /// A packet held against a rule.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct Step {
+    /// The rule's line in its file; `null` if it is in none.
+    #[serde(serialize_with = "line_of_file")]
+    #[schemars(with = "Option<u32>")]
     pub(super) line: u32,
     pub(super) id: RuleId,
     pub(super) chain: String,
@@ -88,12 +93,22 @@ pub(super) struct Step {
 }
 
 /// An address in a list.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub(super) struct Held {
     pub(super) list: String,
     pub(super) address: IpAddr,
-    /// As RouterOS prints it; none if it does not expire.
-    pub(super) time_left: Option<String>,
+    /// `null` if it does not expire.
+    #[serde(rename = "time_left_seconds", serialize_with = "in_seconds")]
+    #[schemars(with = "Option<f64>")]
+    pub(super) time_left: Option<Duration>,
+}
+
+fn line_of_file<S: Serializer>(line: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    json::line(*line).serialize(serializer)
+}
+
+fn in_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(json::seconds).serialize(serializer)
 }
 
 impl<'r> Bench<'r> {
@@ -192,7 +207,7 @@ impl<'r> Bench<'r> {
     /// Who is in which list.
     pub(super) fn lists(&self) -> Vec<Held> {
         let live = self.evaluator.listed(self.now).into_iter();
-        live.map(|(list, address, left)| Held { list, address, time_left: left.map(format_duration) }).collect()
+        live.map(|(list, address, left)| Held { list, address, time_left: left }).collect()
     }
 
     /// Decides about a frame that rules cannot see, for this reason.

@@ -11,7 +11,7 @@ use knockplane_policy::word::Word as _;
 
 use super::Failed;
 use super::table::Align::{Left, Right};
-use super::table::{Columns, count, grouped, printable};
+use super::table::{Columns, count, grouped, printable, wrapped};
 use crate::Exit;
 use crate::api::messages::{Overview, Workers};
 
@@ -181,7 +181,7 @@ pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
         ("log", format!("dataplane: {}", log(&status.log))),
         ("", format!("control: {}", log(&control.log))),
     ];
-    let text: String = lines.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
+    let text: String = lines.iter().map(|(name, value)| named(name, value)).collect();
     format!(
         "{text}{}\n{}\n{}",
         drift_lines(&status.interfaces),
@@ -190,12 +190,20 @@ pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
     )
 }
 
+/// A value behind its name.
+fn named(name: &str, value: &str) -> String {
+    let indent = " ".repeat(12);
+    // Blanks in front of the value are its place in the line, and not wrapped.
+    let text = wrapped(&format!("{indent}{value}"), &indent);
+    format!("{name:<12}{}", &text[indent.len()..])
+}
+
 /// A line for everything that is not as it should be.
 fn drift_lines(interfaces: &[Interface]) -> String {
     let all = interfaces.iter().flat_map(|interface| interface.drift.iter().map(move |drift| (interface, drift)));
     all.map(|(interface, drift)| {
         let (side, kind) = (interface.side, drift.kind.name());
-        format!("{:<12}{side}, {kind}: {}\n", "drift", printable(&drift.problem))
+        named("drift", &format!("{side}, {kind}: {}", printable(&drift.problem)))
     })
     .collect()
 }
@@ -281,7 +289,7 @@ fn interface_table(interfaces: &[Interface]) -> String {
 fn copy_reasons(interfaces: &[Interface]) -> String {
     let mut reasons: Vec<&str> = interfaces.iter().filter_map(|interface| interface.copy_reason.as_deref()).collect();
     reasons.dedup();
-    reasons.into_iter().map(|reason| format!("copied: {}\n", printable(reason))).collect()
+    reasons.into_iter().map(|reason| wrapped(&format!("copied: {}", printable(reason)), "    ")).collect()
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ use super::capture::{Capture, Captured, Other, Record};
 use super::http::Client;
 use super::{Failed, check, decode, list};
 use crate::api::messages::ListQuery;
+use crate::json::Document;
+use crate::json::lists::Lists;
 use crate::settings::policy;
 use crate::{Exit, rules};
 
@@ -61,12 +63,14 @@ impl Given {
         if let Some(file) = &self.lists {
             let invalid = |why: String| Failed::new(Exit::Invalid, format!("{}: {why}", file.display()));
             let text = input::read(file, &input::SAVED_LISTS).map_err(|error| invalid(format!("it {error}")))?;
-            let lists: wire::Lists = serde_json::from_slice(&text)
+            let Document { content, .. } = serde_json::from_slice::<Document<Lists>>(&text)
                 .map_err(|error| invalid(format!("it is not what `knockctl show lists --json` prints: {error}")))?;
-            if lists.truncated {
+            if content.truncated {
                 return Err(invalid("it does not hold all entries: print it with a higher --limit".to_owned()));
             }
-            put_all(&lists, bench);
+            for entry in content.entries {
+                put(&entry.try_into().map_err(invalid)?, bench);
+            }
         }
         for Membership { list, address, timeout } in &self.in_list {
             bench.put(list, &(*address).into(), *timeout);
@@ -77,12 +81,17 @@ impl Given {
 
 /// Puts what the dataplane answered into a bench's lists.
 pub(super) fn put_all(lists: &wire::Lists, bench: &mut Bench<'_>) {
-    // What is static and of the rules comes with them.
-    for entry in lists.entries.iter().filter(|entry| entry.dynamic || entry.line.is_none()) {
-        match entry.to {
-            None => bench.put(&entry.list, &entry.address, entry.time_left),
-            Some(to) => bench.put_for(entry, to),
-        }
+    for entry in &lists.entries {
+        put(entry, bench);
+    }
+}
+
+/// Puts in an entry that does not come with the rules.
+fn put(entry: &wire::ListEntry, bench: &mut Bench<'_>) {
+    match entry.to {
+        _ if !entry.dynamic && entry.line.is_some() => {}
+        None => bench.put(&entry.list, &entry.address, entry.time_left),
+        Some(to) => bench.put_for(entry, to),
     }
 }
 

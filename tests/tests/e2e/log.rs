@@ -372,10 +372,10 @@ fn a_scan_that_is_logged_displaces_no_line_about_doors() {
         assert_eq!(doors.len(), opened, "each opening is logged");
         let sources: HashSet<_> = (0..SOURCES).map(|number| format!("source={} ", source(number))).collect();
         assert!(sources.iter().all(|source| doors.iter().any(|line| line.contains(source))), "{doors:?}");
-        let matched = || filter.ask(&["show", "rules"]).expect("rules")["counters"].clone();
+        let matched = || filter.ask(&["show", "rules"]).expect("rules")["rules"].clone();
         let mut told = (0, 0, 0);
         eventually("every packet is a line or is reported as none", || {
-            let rule = matched().as_array().expect("counters").last().expect("the drop")["packets"].as_u64();
+            let rule = matched().as_array().expect("rules").last().expect("the drop")["counter"]["packets"].as_u64();
             let (lines, not_logged) = scan_lines(&log());
             told = (lines, not_logged, rule.expect("a counter"));
             told.0 + told.1 == told.2

@@ -16,6 +16,7 @@
 //! | `drift.rs`     | what changes under a running filter: interfaces, their settings, the host's; every frame accounted for |
 //! | `restart.rs`   | restarts right after a kill, a second dataplane, state files that are damaged or cannot be written |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
+//! | `json.rs`      | what `knockctl --json` prints, held against its schemas; what is shown again and again |
 //! | `limits.rs`    | peers of the listeners that ask nothing, slowly, too much, or do not read |
 //! | `judge/`       | the same packets under the same rules, judged by the kernel's nftables |
 //! | `nonsense.rs`  | frames that nobody would build, from both sides |
@@ -30,6 +31,7 @@ mod drift;
 mod end;
 mod forged;
 mod frames;
+mod json;
 mod judge;
 mod knocks;
 mod limits;

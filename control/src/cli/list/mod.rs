@@ -13,14 +13,16 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use knockplane_limits::input::LIST_ENTRIES;
 use knockplane_policy::rule::AddressSet;
-use knockplane_policy::wire::{After, Lists};
+use knockplane_policy::wire::{self, After};
 
 use super::http::Client;
 use super::output::complain;
 use super::table::{count, printable};
-use super::{Failed, as_json, decode, encoded, input, parse_timeout, pretty, show};
-use crate::Exit;
-use crate::api::messages::{DEFAULT_LIMIT, Flushed, Imported, ListAdd, ListImport, ListQuery, MAX_LIMIT};
+use super::{Failed, as_json, decode, document, encoded, input, parse_timeout, show};
+use crate::api::messages::{self, DEFAULT_LIMIT, ListAdd, ListImport, ListQuery, MAX_LIMIT};
+use crate::json::changes::{Added, Flushed, Imported, Removed};
+use crate::json::lists::Lists;
+use crate::{Exit, rules};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -101,20 +103,26 @@ pub(super) async fn run(client: &Client, command: Command, json: bool) -> Result
     match command {
         Command::Show(what) => show(client, what, json).await,
         Command::Add { list, address, timeout, comment } => {
-            add(client, &list, ListAdd { address, timeout, comment }).await
+            add(client, list, ListAdd { address, timeout, comment }, json).await
         }
         Command::Remove { list, address } => {
             let path = format!("/api/v1/lists/{}/{}", encoded(&list), encoded(&address.to_string()));
             client.send(Method::DELETE, &path, None).await?;
+            if json {
+                return document(Removed { list, address: address.to_string() });
+            }
             Ok(format!("{address} is no longer in {}\n", printable(&list)))
         }
         Command::Flush { list, dynamic } => {
             let path = format!("/api/v1/lists/{}?dynamic={dynamic}", encoded(&list));
-            let Flushed { removed } = decode(&client.send(Method::DELETE, &path, None).await?)?;
+            let messages::Flushed { removed } = decode(&client.send(Method::DELETE, &path, None).await?)?;
+            if json {
+                return document(Flushed { list, removed });
+            }
             let entries = if removed == 1 { "entry is" } else { "entries are" };
             Ok(format!("{removed} {entries} no longer in {}\n", printable(&list)))
         }
-        Command::Import { file } => import(client, &file).await,
+        Command::Import { file } => import(client, &file, json).await,
     }
 }
 
@@ -130,17 +138,22 @@ async fn show(client: &Client, what: Show, json: bool) -> Result<String, Failed>
     if export {
         return text::write(&lists.entries).map_err(|what| Failed::new(Exit::Runtime, what));
     }
-    if json { pretty(&lists) } else { Ok(show::entries(&lists)) }
+    if json { document(Lists::from(lists)) } else { Ok(show::entries(&lists)) }
 }
 
-async fn add(client: &Client, list: &str, entry: ListAdd) -> Result<String, Failed> {
-    let path = format!("/api/v1/lists/{}", encoded(list));
+async fn add(client: &Client, list: String, entry: ListAdd, json: bool) -> Result<String, Failed> {
+    let path = format!("/api/v1/lists/{}", encoded(&list));
     client.send(Method::POST, &path, Some(as_json(&entry)?)).await?;
+    if json {
+        let timeout = entry.timeout.as_deref().and_then(|timeout| rules::timeout(timeout).ok());
+        let address = entry.address.to_string();
+        return document(Added { list, address, timeout_seconds: timeout.map(crate::json::seconds) });
+    }
     let lasts = entry.timeout.map_or_else(|| "for good".to_owned(), |timeout| format!("for {timeout}"));
-    Ok(format!("{} is in {} {lasts}\n", entry.address, printable(list)))
+    Ok(format!("{} is in {} {lasts}\n", entry.address, printable(&list)))
 }
 
-async fn import(client: &Client, file: &Path) -> Result<String, Failed> {
+async fn import(client: &Client, file: &Path, json: bool) -> Result<String, Failed> {
     let (name, text) = input::read(file, &LIST_ENTRIES);
     let text = text.map_err(|error| Failed::new(Exit::Runtime, format!("{name} {error}")))?;
     let entries = text::read(&name, &text).map_err(|bad| {
@@ -149,10 +162,14 @@ async fn import(client: &Client, file: &Path) -> Result<String, Failed> {
     })?;
     let number = entries.len();
     let answer = client.send(Method::POST, "/api/v1/lists", Some(as_json(&ListImport { entries })?)).await?;
-    Ok(imported(&name, number, &decode(&answer)?))
+    let answer: messages::Imported = decode(&answer)?;
+    if json {
+        return document(Imported { entries: number, unchanged: answer.left });
+    }
+    Ok(imported(&name, number, &answer))
 }
 
-fn imported(name: &str, number: usize, Imported { left }: &Imported) -> String {
+fn imported(name: &str, number: usize, messages::Imported { left }: &messages::Imported) -> String {
     let entries = if number == 1 { "entry of it is" } else { "entries of it are" };
     let left = match left {
         0 => String::new(),
@@ -162,17 +179,17 @@ fn imported(name: &str, number: usize, Imported { left }: &Imported) -> String {
 }
 
 /// The entries that a query is about, at most so many, however many answers that takes.
-pub(super) async fn entries(client: &Client, mut query: ListQuery, limit: usize) -> Result<Lists, Failed> {
-    let mut lists: Option<Lists> = None;
+pub(super) async fn entries(client: &Client, mut query: ListQuery, limit: usize) -> Result<wire::Lists, Failed> {
+    let mut lists: Option<wire::Lists> = None;
     loop {
         query.limit = (limit - lists.as_ref().map_or(0, |lists| lists.entries.len())).min(MAX_LIMIT);
-        let answer: Lists = decode(&client.get(&format!("/api/v1/lists?{}", words(&query))).await?)?;
+        let answer: wire::Lists = decode(&client.get(&format!("/api/v1/lists?{}", words(&query))).await?)?;
         let next = answer.next.clone();
         let all = match lists.take() {
             None => answer,
             Some(mut lists) => {
                 lists.entries.extend(answer.entries);
-                Lists { truncated: answer.truncated, next: answer.next, ..lists }
+                wire::Lists { truncated: answer.truncated, next: answer.next, ..lists }
             }
         };
         let Some(After { list, address, tag }) = next.filter(|_| all.entries.len() < limit) else { return Ok(all) };
@@ -203,8 +220,8 @@ mod tests {
 
     #[test]
     fn an_import_tells_what_it_left() {
-        assert_eq!(imported("a.rsc", 1, &Imported { left: 0 }), "a.rsc: 1 entry of it is in\n");
+        assert_eq!(imported("a.rsc", 1, &messages::Imported { left: 0 }), "a.rsc: 1 entry of it is in\n");
         let told = "a.rsc: 5 entries of it are in; 2 of them were in for good already, and were left as they were\n";
-        assert_eq!(imported("a.rsc", 5, &Imported { left: 2 }), told);
+        assert_eq!(imported("a.rsc", 5, &messages::Imported { left: 2 }), told);
     }
 }

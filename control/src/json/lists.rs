@@ -1,0 +1,147 @@
+//! `show lists` and `list show`. `explain --lists` and `replay --lists` read it again.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use knockplane_engine::lists::OPERATOR_LEVEL;
+use knockplane_policy::wire;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Peer, line, seconds};
+
+/// Address lists, or a part of them.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Lists {
+    /// The lists.
+    pub(crate) lists: Vec<List>,
+    /// Entries, ordered by list and address, at most `--limit`.
+    pub(crate) entries: Vec<Entry>,
+    /// Whether there are more entries.
+    pub(crate) truncated: bool,
+}
+
+/// One list.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct List {
+    pub(crate) list: String,
+    /// The number of packets that it takes to get in, less one; `null` if only operators fill the list.
+    pub(crate) level: Option<u8>,
+    /// Dynamic entries now.
+    pub(crate) entries: u64,
+    /// Entries that have expired since the dataplane started.
+    pub(crate) expired: u64,
+    /// Entries that were evicted before they expired since the dataplane started, because the table was full.
+    pub(crate) evicted: u64,
+    /// Additions that were refused since the dataplane started, because the table or a quota was full.
+    pub(crate) refused: u64,
+    /// Whether a rule that runs adds to the list.
+    pub(crate) by_packets: bool,
+    /// Static entries of the rules.
+    pub(crate) by_rules: u64,
+    /// Static entries, and prefixes with a timeout, of operators.
+    pub(crate) by_operators: u64,
+}
+
+impl From<wire::ListOverview> for List {
+    fn from(overview: wire::ListOverview) -> Self {
+        let wire::ListOverview { summary, by_packets, by_rules, by_operators } = overview;
+        let wire::ListSummary { list, level, entries, expired, evicted, refused } = summary;
+        let level = Some(level).filter(|level| *level != OPERATOR_LEVEL);
+        List { list, level, entries, expired, evicted, refused, by_packets, by_rules, by_operators }
+    }
+}
+
+/// One entry of one list.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Entry {
+    pub(crate) list: String,
+    /// The address, prefix or range.
+    pub(crate) address: String,
+    /// The one address behind the filter that the entry counts for; `null` if it counts for all.
+    pub(crate) to: Option<Peer>,
+    /// Steps of a knock that were taken; `null` if the list is not the one of a door's knocks.
+    pub(crate) steps: Option<u8>,
+    /// `null` if the entry does not expire.
+    pub(crate) time_left_seconds: Option<f64>,
+    /// Whether a restart of the dataplane forgets the entry.
+    pub(crate) dynamic: bool,
+    /// Whether it is an entry of the rule file.
+    pub(crate) of_rules: bool,
+    /// Its line in the rule file, if it is known.
+    pub(crate) line: Option<u32>,
+    pub(crate) comment: String,
+}
+
+impl From<wire::ListEntry> for Entry {
+    fn from(entry: wire::ListEntry) -> Self {
+        let wire::ListEntry { list, address, to, steps, time_left, dynamic, line: of_line, comment } = entry;
+        Entry {
+            list,
+            address: address.to_string(),
+            to: to.map(Peer::from),
+            steps: Some(steps).filter(|steps| *steps > 0),
+            time_left_seconds: time_left.map(seconds),
+            dynamic,
+            of_rules: of_line.is_some(),
+            line: of_line.and_then(line),
+            comment,
+        }
+    }
+}
+
+impl From<wire::Lists> for Lists {
+    fn from(wire::Lists { lists, entries, truncated, next: _ }: wire::Lists) -> Self {
+        let lists = lists.into_iter().map(List::from).collect();
+        Lists { lists, entries: entries.into_iter().map(Entry::from).collect(), truncated }
+    }
+}
+
+impl TryFrom<Entry> for wire::ListEntry {
+    type Error = String;
+
+    fn try_from(entry: Entry) -> Result<Self, String> {
+        let Entry { list, address, to, steps, time_left_seconds, dynamic, of_rules, line, comment } = entry;
+        let unknown = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let time_left = time_left_seconds.map(Duration::try_from_secs_f64).transpose();
+        Ok(wire::ListEntry {
+            list,
+            address: address.parse()?,
+            to: to.map(|to| to.address.unwrap_or(unknown)),
+            steps: steps.unwrap_or_default(),
+            time_left: time_left.map_err(|error| format!("`time_left_seconds` of {address}: {error}"))?,
+            dynamic,
+            line: of_rules.then(|| line.unwrap_or_default()),
+            comment,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn entries_are_read_as_what_they_were() {
+        let mut entries = sample::lists().entries;
+        entries[0].to = Some("203.0.113.5".parse().unwrap());
+        entries[0].steps = 2;
+        entries[1].to = Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        entries[1].line = Some(0);
+        for entry in entries {
+            let text = serde_json::to_string(&Entry::from(entry.clone())).unwrap();
+            let read: Entry = serde_json::from_str(&text).unwrap();
+            assert_eq!(wire::ListEntry::try_from(read).unwrap(), entry, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_none_is_refused() {
+        for time in [-1.0, f64::NAN, 1e300] {
+            let mut entry = Entry::from(sample::lists().entries[0].clone());
+            entry.time_left_seconds = Some(time);
+            assert!(wire::ListEntry::try_from(entry).unwrap_err().contains("192.0.2.7"));
+        }
+    }
+}
