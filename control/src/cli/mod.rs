@@ -53,7 +53,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ContextKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use knockplane_policy::wire::{self, Reloaded, Status};
@@ -268,6 +268,11 @@ impl From<clap::Error> for Failed {
 /// What a gateway says when the one behind it does not answer.
 fn is_about_the_dataplane(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
+/// The command line, for its manual.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// The whole process, from command line to exit code.

@@ -26,7 +26,7 @@ use std::io::{self, BufRead, Read};
 use std::process::ExitCode;
 use std::thread;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use knockplane_limits::input::{InputError, SHARED_PROFILE};
 
 use crate::cli::{Cli, Target};
@@ -35,7 +35,13 @@ use crate::plan::{Plan, UsageError};
 use crate::profiles::{ProfileError, Profiles};
 use crate::send::Sender;
 
-fn main() -> ExitCode {
+/// The command line, for its manual.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The whole process, from command line to exit code.
+pub fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
