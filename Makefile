@@ -113,7 +113,15 @@ bench-restart:
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
 	@$${CARGO_TARGET_DIR:-target}/release/restart $(if $(ROUNDS),--rounds $(ROUNDS))
 
-# The same in instructions, compared with bench/baseline/instructions.toml. UPDATE=1 writes that file.
+# What larger rings cost in rate and gain in TCP retransmissions: docs/benchmarks.md. ROUNDS (5) with each size; SIZES=2048,8192
+# measures these.
+.PHONY: bench-rings
+bench-rings:
+	@tests/setup bench-rings
+	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
+	@$${CARGO_TARGET_DIR:-target}/release/rings $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SIZES),--sizes $(SIZES))
+
+# The benchmark in memory, in instructions, compared with bench/baseline/instructions.toml. UPDATE=1 writes that file.
 .PHONY: bench-check
 bench-check:
 	@tests/setup bench-check

@@ -24,6 +24,7 @@ use crate::api::{self, App};
 use crate::dataplane::{self, Dataplane};
 use crate::holder::{self, Deadline};
 use crate::metrics::{METRICS_LISTENER, Metrics, OPERATORS_LISTENER};
+use crate::names::{self, Resolver};
 use crate::server::{Server, Sizes, Times};
 use crate::settings::{DEFAULT_FILE, Settings};
 use crate::{Exit, socket};
@@ -113,7 +114,8 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     rustix::net::listen(&tcp, BACKLOG).context("cannot lengthen the queue of connections")?;
     let dataplane = Dataplane::new(&settings.dataplane_socket);
     let mut signals = Signals::new()?;
-    let app = Arc::new(App::new(dataplane.clone(), Metrics::default()));
+    let resolver = Resolver::new(settings.name_servers.clone());
+    let app = Arc::new(App::new(dataplane.clone(), resolver.clone(), Metrics::default()));
     info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = %settings.listen,
@@ -122,6 +124,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
         "control process started"
     );
 
+    tokio::spawn(names::watch(dataplane.clone(), resolver));
     tokio::spawn(dataplane::watch(dataplane));
     let (stop, stopped) = watch::channel(false);
     let server = |name, limits, times| Server { name, limits, times, refusals: app.metrics.refusals(name) };

@@ -11,7 +11,8 @@ use std::time::Duration;
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::source::{Source, SourceQuery};
 use knockplane_policy::wire::{
-    Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NewEntry, Reloaded, Request, Response, Rules, Status, VERSION,
+    Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NameAnswer, NameState, NewEntry, Reloaded, Request, Response,
+    Rules, Status, VERSION,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -188,15 +189,31 @@ impl Dataplane {
     /// Everything it counts.
     pub async fn metrics(&self) -> Result<Metrics, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
-            Response::Metrics(metrics) => Ok(metrics),
+            Response::Metrics(metrics) => Ok(*metrics),
             other => Err(self.unexpected(&other)),
         }
     }
 
     /// Has it run these rules; answers with their generation once every worker does.
-    pub async fn apply(&self, rules: RuleSet, source: String) -> Result<u64, DataplaneError> {
-        match self.ask(&Request::Apply { rules: Box::new(rules), source }).await? {
+    pub async fn apply(&self, rules: RuleSet, source: String, names: Vec<NameAnswer>) -> Result<u64, DataplaneError> {
+        match self.ask(&Request::Apply { rules: Box::new(rules), source, names }).await? {
             Response::Applied { generation } => Ok(generation),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The host names in the address lists of the rules that run.
+    pub async fn names(&self) -> Result<Vec<NameState>, DataplaneError> {
+        match self.ask(&Request::Names).await? {
+            Response::Names(names) => Ok(names),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Tells it what host names resolve to.
+    pub async fn answer_names(&self, answers: Vec<NameAnswer>) -> Result<(), DataplaneError> {
+        match self.ask(&Request::NameAnswers(answers)).await? {
+            Response::Done => Ok(()),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -249,6 +266,7 @@ impl Dataplane {
     fn answer_within(&self, request: &Request) -> Duration {
         match request {
             Request::Apply { .. }
+            | Request::NameAnswers(_)
             | Request::Reload
             | Request::ListAdd { .. }
             | Request::ListRemove { .. }
@@ -257,6 +275,7 @@ impl Dataplane {
             | Request::Rules
             | Request::Lists(_)
             | Request::Doors { .. }
+            | Request::Names
             | Request::Source(_)
             | Request::Metrics => self.answer_within,
         }
@@ -305,6 +324,7 @@ impl Dataplane {
             Response::Status(_) => "status",
             Response::Rules(_) => "rules",
             Response::Lists(_) => "lists",
+            Response::Names(_) => "names",
             Response::Doors(_) => "doors",
             Response::Source(_) => "source",
             Response::Metrics(_) => "metrics",
@@ -361,7 +381,7 @@ mod tests {
 
     use super::*;
 
-    const GREETING: &str = "{\"knockplane\":3,\"version\":\"0.1.0\"}\n";
+    const GREETING: &str = "{\"knockplane\":4,\"version\":\"0.1.0\"}\n";
 
     /// A peer that says these bytes to one client. With `stay` it keeps the connection open in silence.
     fn peer(says: &[&str], stay: bool) -> (TempDir, Dataplane) {
@@ -433,7 +453,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_is_turned_away_is_told_why() {
-        let says = &["{\"knockplane\":3,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
+        let says = &["{\"knockplane\":4,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
         let error = failure(says, false).await;
         assert_eq!(error.kind(), "turned-away");
         assert_eq!(error.to_string(), "the dataplane turned the connection away: too many connections: try again");
@@ -472,7 +492,7 @@ mod tests {
     #[test]
     fn too_long_a_request_is_not_sent() {
         let source = "x".repeat(MAX_LINE);
-        let request = Request::Apply { rules: Box::default(), source };
+        let request = Request::Apply { rules: Box::default(), source, names: Vec::new() };
         assert_eq!(Dataplane::new("/x").line(&request).unwrap_err().kind(), "too-long");
     }
 }

@@ -10,6 +10,7 @@
 //! | [`ready`]     | whether packets are being decided about right now |
 //! | [`metrics`]   | what Prometheus scrapes |
 //! | [`dataplane`] | the client's end of the messages in `policy::wire` |
+//! | [`names`]     | host names in address lists, resolved |
 //! | [`settings`]  | the section `[control]` of the configuration |
 //! | [`address`]   | one address, as people write it |
 //! | [`rules`]     | rules judged offline, before anybody is asked to run them |
@@ -28,6 +29,7 @@ pub mod dataplane;
 mod holder;
 mod json;
 pub mod metrics;
+pub mod names;
 pub mod ready;
 pub mod rules;
 #[cfg(test)]

@@ -8,9 +8,9 @@ use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{
-    Counter, DoorSummary, Doors, DriftKind, FailureCount, FrameCount, IgnoredSource, Interface, InterfaceCounters,
-    ListEntry, ListOverview, ListSummary, Lists, LogStatus, LostLines, Metrics, PeersRefused, Repairs, RingDrops,
-    RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
+    Counter, DoorSummary, Doors, DriftKind, FailureCount, FrameCount, HostName, IgnoredSource, Interface,
+    InterfaceCounters, ListEntry, ListOverview, ListSummary, Lists, LogStatus, LostLines, Metrics, NameState,
+    PeersRefused, Repairs, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
 };
 use knockplane_policy::word::Word;
 
@@ -123,6 +123,7 @@ pub(crate) fn lists() -> Lists {
             ListEntry {
                 list: "knock1".into(),
                 address: "192.0.2.7".parse().unwrap(),
+                name: None,
                 to: None,
                 steps: 0,
                 time_left: Some(Duration::from_millis(8_200)),
@@ -133,6 +134,7 @@ pub(crate) fn lists() -> Lists {
             ListEntry {
                 list: "trusted".into(),
                 address: "2001:db8::7".parse().unwrap(),
+                name: None,
                 to: None,
                 steps: 0,
                 time_left: None,
@@ -141,6 +143,7 @@ pub(crate) fn lists() -> Lists {
                 comment: "the office".into(),
             },
         ],
+        names: Vec::new(),
         truncated: false,
         next: None,
     }
@@ -216,6 +219,7 @@ pub(crate) fn metrics() -> Metrics {
             .collect(),
         chain_defaults: rules.chain_defaults,
         lists: list_summaries(),
+        names: vec![name_state()],
         doors: doors().doors,
         list_capacity: 1 << 20,
         connections: 21,
@@ -226,6 +230,18 @@ pub(crate) fn metrics() -> Metrics {
         peers_refused: [("evicted", 3), ("idle", 0)]
             .map(|(reason, connections)| PeersRefused { reason: reason.into(), connections })
             .into(),
+    }
+}
+
+/// A host name whose last answer is two minutes old, and whose name server fails since.
+pub(crate) fn name_state() -> NameState {
+    NameState {
+        list: "trusted".into(),
+        line: 7,
+        name: HostName { family: Family::Ipv4, name: "dyn.example.net".into() },
+        addresses: vec![[192, 0, 2, 7].into(), [192, 0, 2, 9].into()],
+        failure: Some("no answer within 5 s".into()),
+        answer_age: Some(Duration::from_secs(120)),
     }
 }
 

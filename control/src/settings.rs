@@ -25,7 +25,7 @@ pub const DEFAULT_SOCKET: &str = "/run/knockplane/control.sock";
 pub const DEFAULT_DATAPLANE_SOCKET: &str = "/run/knockplane/dataplane.sock";
 
 /// Keys of `[control]`.
-const KEYS: [&str; 2] = ["listen", "socket"];
+const KEYS: [&str; 3] = ["listen", "name-servers", "socket"];
 
 /// What the control process needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Unix socket for the whole API.
     pub socket: PathBuf,
+    /// Name servers for host names in address lists; the system's if empty.
+    pub name_servers: Vec<SocketAddr>,
     /// Unix socket of the dataplane.
     pub dataplane_socket: PathBuf,
 }
@@ -43,6 +45,7 @@ impl Default for Settings {
         Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 9479)),
             socket: DEFAULT_SOCKET.into(),
+            name_servers: Vec::new(),
             dataplane_socket: DEFAULT_DATAPLANE_SOCKET.into(),
         }
     }
@@ -129,6 +132,14 @@ impl Reader<'_> {
                         format_args!("`socket` is an absolute path in quotes, as \"{DEFAULT_SOCKET}\""),
                     ),
                 },
+                "name-servers" => match name_servers(value.get_ref()) {
+                    Some(servers) => settings.name_servers = servers,
+                    None => self.problem(
+                        value.span(),
+                        "`name-servers` are addresses in quotes, each with a port or without, as [\"192.0.2.53\", \
+                         \"[2001:db8::53]:5353\"]",
+                    ),
+                },
                 unknown => self.problem(key.span(), unknown_key(unknown)),
             }
         }
@@ -160,9 +171,16 @@ fn unknown_key(key: &str) -> String {
         .min();
     let remedy = match similar {
         Some((_, known)) => format!("did you mean `{known}`?"),
-        None => format!("remove it; the keys are {}", KEYS.map(|known| format!("`{known}`")).join(" and ")),
+        None => format!("remove it; the keys are {}", KEYS.map(|known| format!("`{known}`")).join(", ")),
     };
     format!("[control] has no key `{key}`: {remedy}")
+}
+
+/// Addresses of name servers; port 53 if none is written. `None` if it is anything else.
+fn name_servers(value: &DeValue<'_>) -> Option<Vec<SocketAddr>> {
+    const DNS: u16 = 53;
+    let server = |text: &str| text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, DNS)));
+    value.as_array()?.iter().map(|server_text| server(server_text.get_ref().as_str()?)).collect()
 }
 
 /// `[dataplane] socket`, if the file has it.
@@ -202,11 +220,13 @@ mod tests {
             anything = { at = "all" }
             [control]
             listen = "[::1]:80"
+            name-servers = ["192.0.2.53", "[2001:db8::53]:5353"]
             socket = "/tmp/c.sock"
         "#;
         let expected = Settings {
             listen: "[::1]:80".parse().unwrap(),
             socket: "/tmp/c.sock".into(),
+            name_servers: ["192.0.2.53:53", "[2001:db8::53]:5353"].map(|server| server.parse().unwrap()).into(),
             dataplane_socket: "/tmp/d.sock".into(),
         };
         assert_eq!(parse(text), Ok(expected));
@@ -236,7 +256,7 @@ mod tests {
                 "knockplane.toml:2: `listen` is an address and a port in quotes, as \"127.0.0.1:9479\"",
                 "knockplane.toml:4: [control] has no key `lisen`: did you mean `listen`?",
                 "knockplane.toml:5: `socket` is an absolute path in quotes, as \"/run/knockplane/control.sock\"",
-                "knockplane.toml:6: [control] has no key `colour`: remove it; the keys are `listen` and `socket`",
+                "knockplane.toml:6: [control] has no key `colour`: remove it; the keys are `listen`, `name-servers`, `socket`",
             ]
             .map(str::to_owned)
             .to_vec()

@@ -22,6 +22,7 @@ use knockplane_policy::time::{LONGEST_TIMEOUT, Time, format_duration, is_timeout
 use knockplane_policy::wire::NewEntry;
 
 use self::file::{ContentError, Entries, FORMAT, encode};
+use crate::names::NameEntry;
 use crate::state_dir::{Content, LISTS, OLD_LISTS, StateDir, damage};
 
 /// First and last address of an entry: no list holds two of the same.
@@ -98,11 +99,11 @@ impl StoredEntries {
         self.state.file(LISTS)
     }
 
-    /// Has the engine go by these entries.
+    /// Has the engine go by these entries, and by those of host names.
     ///
     /// # Errors
     /// If an entry is not as it would be written here, or there are more entries or names of lists than may be.
-    pub(crate) fn install(&self, lists: &Lists) -> anyhow::Result<()> {
+    pub(crate) fn install(&self, lists: &Lists, names: &[NameEntry]) -> anyhow::Result<()> {
         let mut failed = None;
         let mut number = 0;
         let mut list = None;
@@ -118,7 +119,7 @@ impl StoredEntries {
             });
             entry.map_err(|error| failed = Some(error)).ok()
         });
-        lists.hold(entries);
+        lists.hold(entries.chain(of_names(lists, names)));
         if let Some(error) = failed {
             return Err(error);
         }
@@ -138,7 +139,7 @@ impl StoredEntries {
     ///
     /// # Errors
     /// If an entry is not as it would be written here.
-    pub(crate) fn into_held(self) -> anyhow::Result<Held> {
+    pub(crate) fn into_held(self, names: Vec<NameEntry>) -> anyhow::Result<Held> {
         let mut lists = BTreeMap::new();
         // A map that is made of entries in order takes half the memory of one that they are added to.
         let mut list: (&str, Vec<(Bounds, Entry)>) = ("", Vec::new());
@@ -153,12 +154,17 @@ impl StoredEntries {
         }
         lists.insert(list.0.to_owned(), list.1.into_iter().collect());
         lists.retain(|_, entries| !entries.is_empty());
-        Ok(Held { state: self.state, lists, next_expiry: Time::NEVER })
+        Ok(Held { state: self.state, lists, names, next_expiry: Time::NEVER })
     }
 
     fn damaged(&self, error: ContentError) -> anyhow::Error {
         anyhow::Error::new(error).context(damage(&self.path().display().to_string()))
     }
+}
+
+/// Entries of host names as the engine takes them. Their lists are known: rules hold them.
+fn of_names<'n>(lists: &'n Lists, names: &'n [NameEntry]) -> impl Iterator<Item = (ListId, Bounds, Option<Time>)> + 'n {
+    names.iter().filter_map(|entry| Some((lists.id(&entry.list)?, entry.bounds, entry.until)))
 }
 
 /// The id of a list that operators fill, made known if no rule has named it.
@@ -188,6 +194,8 @@ fn read_old(state: &StateDir) -> anyhow::Result<Option<Vec<u8>>> {
 pub(crate) struct Held {
     state: Arc<StateDir>,
     lists: BTreeMap<String, BTreeMap<Bounds, Entry>>,
+    /// Entries of host names, which the engine takes with those of operators.
+    names: Vec<NameEntry>,
     /// No entry expires before it.
     next_expiry: Time,
 }
@@ -199,7 +207,7 @@ impl Held {
     /// As [`StoredEntries::load`] and [`StoredEntries::into_held`].
     #[cfg(test)]
     pub(crate) fn load(state: &Arc<StateDir>) -> anyhow::Result<Held> {
-        StoredEntries::load(state)?.into_held()
+        StoredEntries::load(state)?.into_held(Vec::new())
     }
 
     /// Has the engine go by what is held now.
@@ -210,11 +218,17 @@ impl Held {
         let unknown = self.lists.keys().filter(|name| lists.id(name).is_none());
         let unknown: Vec<_> = unknown.map(|name| (name.as_str(), OPERATOR_LEVEL)).collect();
         lists.bind_all(&unknown)?;
-        lists.hold(self.lists.iter().flat_map(|(name, entries)| {
+        let of_operators = self.lists.iter().flat_map(|(name, entries)| {
             let list = lists.id(name);
             entries.values().filter_map(move |entry| Some((list?, entry.set.bounds(), entry.until)))
-        }));
+        });
+        lists.hold(of_operators.chain(of_names(lists, &self.names)));
         Ok(())
+    }
+
+    /// Replaces the entries of host names. The engine goes by them after the next [`Held::install`].
+    pub(crate) fn set_names(&mut self, names: Vec<NameEntry>) {
+        self.names = names;
     }
 
     /// Changes entries, all or none. The engine goes by them after the next [`Held::install`].
@@ -361,10 +375,10 @@ mod tests {
         assert_eq!(all(&again), ["a 192.0.2.1-192.0.2.9", "a 2001:db8::7", "b 192.0.2.0/24"]);
         assert_eq!(again.list("b").unwrap(), held.list("b").unwrap(), "comments too");
 
-        let told = StoredEntries::load(&state).unwrap().install(&Lists::new(2).unwrap()).unwrap_err().to_string();
+        let told = StoredEntries::load(&state).unwrap().install(&Lists::new(2).unwrap(), &[]).unwrap_err().to_string();
         assert!(told.contains("holds 3 entries") && told.contains("raise `list-capacity`"), "{told}");
         let lists = Lists::new(3).unwrap();
-        StoredEntries::load(&state).unwrap().install(&lists).unwrap();
+        StoredEntries::load(&state).unwrap().install(&lists, &[]).unwrap();
         let is_in = |list, address: [u8; 4]| {
             lists.membership(address.into(), 0, Time::default()).contains(lists.id(list).unwrap())
         };
@@ -421,9 +435,9 @@ mod tests {
         let two = [b"\0\0\0\x01a\0\0\0\x02", &[32, 192, 0, 2, 1, 0, 0, 32, 192, 0, 2, 1, 0, 0][..]].concat();
         state.write(LISTS, FORMAT, &two).unwrap();
         let stored = StoredEntries::load(&state).unwrap();
-        let error = format!("{:#}", stored.install(&Lists::new(1).unwrap()).unwrap_err());
+        let error = format!("{:#}", stored.install(&Lists::new(1).unwrap(), &[]).unwrap_err());
         assert!(error.contains("lists.state is damaged") && error.contains("192.0.2.1 is not in order"), "{error}");
-        assert!(stored.into_held().is_err());
+        assert!(stored.into_held(Vec::new()).is_err());
     }
 
     fn old(rest: &str) -> String {

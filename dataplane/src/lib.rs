@@ -17,6 +17,7 @@ mod holder;
 mod idle;
 mod manager;
 mod memory;
+mod names;
 mod requirements;
 mod start;
 mod state_dir;

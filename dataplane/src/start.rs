@@ -31,6 +31,7 @@ use crate::holder::{self, Deadline};
 use crate::idle::Idle;
 use crate::manager::{DriftState, HeartbeatWatch, Listener, Manager, Notes, Port, Unlogged, Watch, WorkerHandle};
 use crate::memory::{self, Connections};
+use crate::names::Names;
 use crate::requirements::{self, Observed};
 use crate::state_dir::StateDir;
 use crate::store::{self, Store};
@@ -44,6 +45,7 @@ struct Decided {
     state: State,
     store: Store,
     entries: StoredEntries,
+    names: Names,
     source: String,
     table: Table,
 }
@@ -77,13 +79,16 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
         let mut state = State::reserve(config.list_capacity, capacity)?;
         state.lists.set_first_steps(config.first_steps)?;
         let now = Clock::start().now();
+        let mut names = Names::load(state_dir)?;
+        names.run(&stored.rules);
+        let of_names = names.entries(&stored.rules, now);
         let mut table = Table::compile(Arc::clone(&stored.rules), &config.settings, &state, now)
             .with_context(|| format!("rules of {}", stored.source))?;
         // A panic ends the process.
         let entries = entries.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        entries.install(&state.lists)?;
+        entries.install(&state.lists, &of_names)?;
         table.begin(&state, now);
-        Ok(Decided { state, store, entries, source: stored.source, table })
+        Ok(Decided { state, store, entries, names, source: stored.source, table })
     })
 }
 
@@ -161,7 +166,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         let decided = decided.map_err(StartError::Rules)?;
         Ok::<_, StartError>((decided, prepared?))
     })?;
-    let Decided { state, store, entries, source, table } = decided;
+    let Decided { state, store, entries, names, source, table } = decided;
     let Prepared { listener, devices, observed, queues, mtu, mut ring_settings, program, memory } = prepared;
     for (device, observed) in devices.iter().zip(&observed) {
         turn_off_offloads(device, observed)?;
@@ -209,7 +214,10 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     let ingress = [drop_behind(&devices[0])?, drop_behind(&devices[1])?];
     // Memory was checked for, and is taken before anything else can take it.
     shared.state.lists.populate();
-    let held = entries.into_held()?;
+    let held = {
+        let running = shared.generation.load();
+        entries.into_held(names.entries(running.rules(), running.table.begun()))?
+    };
     let ids = [programs[0].id()?, programs[1].id()?];
     let interfaces = Side::ALL.map(|side| Attached {
         device: Arc::clone(&devices[side.index()]),
@@ -239,6 +247,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         book: Book::default(),
         store,
         held,
+        names,
         notes: Notes::default(),
         watch: Watch::default(),
         applied: 0,

@@ -6,8 +6,8 @@
 //! 3. [`window`]: a second of load, and every frame of it accounted for once it is over.
 //! 4. The measurements: [`throughput`], [`loss`] and [`latency`], whose frames a `probe` times, for which candidates take
 //!    turns; [`deafness`] of what listens for knocks; and [`upkeep`] of knockplane alone.
-//!    [`crowd`], which is a run of its own, is about those who knock during a flood; [`restart`], another one, about
-//!    the outage of a restart.
+//!    [`crowd`], which is a run of its own, is about those who knock during a flood; [`restart`] and [`rings`] are others, about
+//!    the outage of a restart and about the size of the rings.
 //! 5. [`plan`]: the loads, who meets which, and how often. [`run`]: all of it, within its time.
 //! 6. [`results`]: what came out, and how medians and ratios are taken. [`report`]: how it is shown.
 
@@ -26,6 +26,7 @@ mod probe;
 pub mod report;
 pub mod restart;
 pub mod results;
+pub mod rings;
 pub mod rules;
 pub mod run;
 mod smallest;

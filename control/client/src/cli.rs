@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser};
 
-use crate::host::Family;
+use crate::host::{Families, Family};
 use crate::profiles::Profile;
 
 const STEPS: &str = "\
@@ -23,8 +23,10 @@ Steps, sent in the order given, one packet each:
                        28 to 65535 over IPv4, 48 to 65535 over IPv6. This is the length that
                        `packet-size` matches; `ping -s N` makes it N+28. Keep it below the
                        path's MTU (often 1500): a fragment does not open a door.
-A port may be a service name (`ssh`, `domain:udp`). A passphrase is seen by this machine's other
-users in the process list, and by everybody on the path.
+  4321:udp=            with --passphrase-stdin: its passphrase is the next line of standard input
+A port may be a service name (`ssh`, `domain:udp`). A passphrase on the command line is seen by this
+machine's other users in the process list; one of a profile or of --passphrase-stdin is not. Everybody
+on the path sees it.
 
 Profiles: `knocker NAME` does what the section [NAME] of ~/.config/knocker/profiles.toml says:
   [ssh-home]
@@ -33,6 +35,7 @@ Profiles: `knocker NAME` does what the section [NAME] of ~/.config/knocker/profi
   delay = \"10ms\"                             # this and what follows may be left out
   wait-port = \"22\"
   then = \"ssh gate.example.org\"
+  both = true                                # as --both
 What the command line says goes before it; what stands behind `--` is added to the command.
 A file that others can write, or a directory on the way to it, is refused: it names a command.
 
@@ -82,6 +85,16 @@ pub(crate) struct Cli {
     /// Use IPv6
     #[arg(short = '6', long)]
     pub(crate) ipv6: bool,
+
+    /// Knock over IPv4 and IPv6, each step over both, as far as HOST has addresses of both: what connects afterwards may use
+    /// either. It is enough if the whole sequence leaves over one of them
+    #[arg(long, conflicts_with_all = ["ipv4", "ipv6"])]
+    pub(crate) both: bool,
+
+    /// Read the passphrases of steps that end in `=` from standard input, a line each, so that they are in no process list
+    /// and in no shell's history. A terminal is asked for them, and does not show them
+    #[arg(long)]
+    pub(crate) passphrase_stdin: bool,
 
     /// Say on standard error which address is used and what is sent (never a passphrase)
     #[arg(short = 'v', long)]
@@ -164,14 +177,21 @@ impl Cli {
         if !self.then.is_empty() {
             self.then.append(&mut self.rest);
         }
+        self.both |= profile.both && !self.ipv4 && !self.ipv6;
     }
 
-    pub(crate) fn family(&self) -> Option<Family> {
-        match (self.ipv4, self.ipv6) {
-            (true, _) => Some(Family::V4),
-            (_, true) => Some(Family::V6),
-            _ => None,
+    pub(crate) fn families(&self) -> Families {
+        match (self.both, self.ipv4, self.ipv6) {
+            (true, _, _) => Families::Both,
+            (_, true, _) => Families::Only(Family::V4),
+            (_, _, true) => Families::Only(Family::V6),
+            _ => Families::First,
         }
+    }
+
+    /// The steps as bytes, as they were given.
+    pub(crate) fn arguments(&self) -> Vec<Vec<u8>> {
+        self.steps.iter().map(|step| step.as_encoded_bytes().to_vec()).collect()
     }
 }
 
@@ -267,9 +287,26 @@ mod tests {
     }
 
     #[test]
+    fn both_families_of_a_profile_give_way_to_one_of_the_command_line() {
+        let profile: Profile = toml::from_str("host = 'gate'\nsteps = ['1']\nboth = true\n").unwrap();
+        for (line, families) in [
+            ("home", Families::Both),
+            ("home --both", Families::Both),
+            ("home -4", Families::Only(Family::V4)),
+            ("home -6", Families::Only(Family::V6)),
+        ] {
+            let mut cli = parse(line).unwrap();
+            cli.fill(&profile);
+            assert_eq!(cli.families(), families, "{line}");
+        }
+    }
+
+    #[test]
     fn contradictions_and_gaps_are_refused() {
         for line in [
             "-4 -6 gate 1",
+            "--both -4 gate 1",
+            "--both -6 gate 1",
             "",
             "--list gate",
             "--list --share a",

@@ -7,10 +7,13 @@
 //! └────────┴────────┴─────────────────┴─────────────────┴─────────────────┴──────────
 //! ```
 //! Source: RFC 792 (type 8), RFC 4443 section 4.1 (type 128).
+//!
+//! Each request has an identifier of its own. Connection tracking takes the identifier for what ports are to UDP: requests
+//! that share one are one connection, whose second request is `established` and meets other rules than a knock.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
-use std::process;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -18,12 +21,16 @@ const HEADER_LEN: usize = 8;
 const ICMP_ECHO: u8 = 8;
 const ICMPV6_ECHO: u8 = 128;
 
-/// A socket that sends echo requests to one address.
+/// A socket that sends one echo request to one address.
+///
+/// A ping socket's identifier is the kernel's choice, one for each socket; sockets that are open side by side have different
+/// ones. So there is a socket for each request, and it stays open until the last one has left.
 #[derive(Debug)]
 pub(crate) struct EchoSocket {
     socket: Socket,
     door: SocketAddr,
-    sequence: u16,
+    /// What a raw socket sends. A ping socket puts its own in its place.
+    identifier: u16,
 }
 
 /// Neither kind of socket may be opened.
@@ -36,26 +43,30 @@ pub(crate) struct OpenError {
 
 impl EchoSocket {
     /// Opens a ping socket, which on Linux a sysctl gives to whole groups; or else a raw one, which needs a privilege.
-    pub(crate) fn open(door: SocketAddr) -> Result<Self, OpenError> {
+    pub(crate) fn open(door: SocketAddr, identifier: u16) -> Result<Self, OpenError> {
         let protocol = if door.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
         let open = |kind| Socket::new(Domain::for_address(door), kind, Some(protocol));
         let socket = match open(Type::DGRAM) {
             Ok(socket) => socket,
             Err(ping) => open(Type::RAW).map_err(|raw| OpenError { ping, raw })?,
         };
-        Ok(Self { socket, door, sequence: 0 })
+        Ok(Self { socket, door, identifier })
     }
 
-    /// Sends one echo request with `payload_len` bytes behind its header.
-    pub(crate) fn send(&mut self, payload_len: usize) -> io::Result<()> {
-        self.sequence = self.sequence.wrapping_add(1);
-        // The low half of the process id, as `ping` has it. A ping socket puts its own identifier in its place.
-        let identifier = process::id() as u16;
-        let request = echo_request(self.door.is_ipv4(), identifier, self.sequence, payload_len);
+    /// Sends the echo request, with `payload_len` bytes behind its header.
+    pub(crate) fn send(&self, payload_len: usize) -> io::Result<()> {
+        let request = echo_request(self.door.is_ipv4(), self.identifier, 1, payload_len);
         // The port stays 0: for a raw IPv6 socket it would be a protocol number.
         self.socket.send_to(&request, &SockAddr::from(self.door))?;
         Ok(())
     }
+}
+
+/// Identifiers for the requests of one run: consecutive, from a random one. Two runs soon after one another would share
+/// some if they began at the process id.
+pub(crate) fn identifiers() -> impl Iterator<Item = u16> {
+    let first = RandomState::new().build_hasher().finish() as u16;
+    std::iter::successors(Some(first), |identifier| Some(identifier.wrapping_add(1)))
 }
 
 /// The bytes of an echo request. The checksum is that of ICMP; for ICMPv6 it covers addresses that only the kernel knows,

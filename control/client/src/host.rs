@@ -1,14 +1,34 @@
-//! From HOST to the one address that everything is sent to.
+//! From HOST to the address that everything is sent to, or to one of each family.
 
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-/// The address family asked for with -4 or -6.
+/// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
     V4,
     V6,
+}
+
+/// The families that are knocked over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Families {
+    /// That of the resolver's first address.
+    First,
+    /// The one of -4 or -6.
+    Only(Family),
+    /// Those of the two that HOST has an address of.
+    Both,
+}
+
+/// Where to knock.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Resolved {
+    /// One address of each family, at least one. The port is 0.
+    pub(crate) doors: Vec<SocketAddr>,
+    /// The family that both were asked of, and that HOST has no address of.
+    pub(crate) missing: Option<Family>,
 }
 
 impl Family {
@@ -42,15 +62,31 @@ pub(crate) enum ResolveError {
     Nothing { host: String },
 }
 
-/// Looks `host` up once and takes the resolver's first address, of `family` if one is asked for. The port is 0.
+/// Looks `host` up once and takes the resolver's first address of each of these families.
 ///
 /// A `SocketAddr` and not an `IpAddr`, because a link-local IPv6 address (`fe80::1%eth0`) needs its interface.
-pub(crate) fn resolve(host: &str, family: Option<Family>) -> Result<SocketAddr, ResolveError> {
+pub(crate) fn resolve(host: &str, families: Families) -> Result<Resolved, ResolveError> {
     let addresses: Vec<SocketAddr> = (host, 0)
         .to_socket_addrs()
         .map_err(|source| ResolveError::Unknown { host: host.to_owned(), source })?
         .collect();
-    choose(host, family, &addresses)
+    match families {
+        Families::First => choose(host, None, &addresses).map(|door| Resolved { doors: vec![door], missing: None }),
+        Families::Only(family) => {
+            choose(host, Some(family), &addresses).map(|door| Resolved { doors: vec![door], missing: None })
+        }
+        Families::Both => choose_both(host, &addresses),
+    }
+}
+
+fn choose_both(host: &str, addresses: &[SocketAddr]) -> Result<Resolved, ResolveError> {
+    let of = |family| addresses.iter().copied().find(|address: &SocketAddr| Family::holds(family, address));
+    match (of(Family::V4), of(Family::V6)) {
+        (Some(v4), Some(v6)) => Ok(Resolved { doors: vec![v4, v6], missing: None }),
+        (Some(v4), None) => Ok(Resolved { doors: vec![v4], missing: Some(Family::V6) }),
+        (None, Some(v6)) => Ok(Resolved { doors: vec![v6], missing: Some(Family::V4) }),
+        (None, None) => Err(ResolveError::Nothing { host: host.to_owned() }),
+    }
 }
 
 fn choose(host: &str, family: Option<Family>, addresses: &[SocketAddr]) -> Result<SocketAddr, ResolveError> {
@@ -87,6 +123,16 @@ mod tests {
         let error = choose("gate", Some(Family::V6), &addresses(&["192.0.2.1"])).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("no IPv6 address, only 192.0.2.1"), "{text}");
+    }
+
+    #[test]
+    fn both_families_as_far_as_there_are_any() {
+        let both = |list: &[&str]| choose_both("gate", &addresses(list)).unwrap();
+        let resolved = both(&["2001:db8::1", "2001:db8::2", "192.0.2.1"]);
+        assert_eq!(resolved, Resolved { doors: addresses(&["192.0.2.1", "2001:db8::1"]), missing: None });
+        assert_eq!(both(&["192.0.2.1"]).missing, Some(Family::V6));
+        assert_eq!(both(&["2001:db8::1"]).missing, Some(Family::V4));
+        assert!(matches!(choose_both("gate", &[]), Err(ResolveError::Nothing { .. })));
     }
 
     #[test]

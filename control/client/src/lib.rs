@@ -6,7 +6,7 @@
 //! - Exit codes: 0 done, 1 something failed, 2 the command line is wrong. With `--then`, the command's own.
 //!
 //! What happens, in order: read the arguments (`cli`), and a profile if one is named (`profiles`), turn each step into packets to send (`step`, `services`),
-//! find the address (`host`), send (`send`, `echo`), wait and run (`then`).
+//! add what standard input says (`passphrase`), find the addresses (`host`), send (`send`, `echo`), wait and run (`then`).
 
 // A macro that prints panics if nobody reads, and half a knock is worse than none.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
@@ -15,6 +15,7 @@ mod cli;
 mod echo;
 mod host;
 mod output;
+mod passphrase;
 mod plan;
 mod profiles;
 mod send;
@@ -23,6 +24,7 @@ mod step;
 mod then;
 
 use std::io::{self, BufRead, Read};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
 
@@ -30,10 +32,11 @@ use clap::{CommandFactory, Parser};
 use knockplane_limits::input::{InputError, SHARED_PROFILE};
 
 use crate::cli::{Cli, Target};
+use crate::host::Resolved;
 use crate::output::{answer, complain};
 use crate::plan::{Plan, UsageError};
 use crate::profiles::{ProfileError, Profiles};
-use crate::send::Sender;
+use crate::send::{SendError, Sender};
 
 /// The command line, for its manual.
 pub fn command() -> clap::Command {
@@ -68,28 +71,36 @@ fn run(mut cli: Cli) -> anyhow::Result<ExitCode> {
         cli.target(|_| false);
     }
     let cli = &cli;
-    let plan = Plan::new(cli)?;
+    let mut arguments = cli.arguments();
+    if cli.passphrase_stdin {
+        passphrase::complete(&mut arguments)?;
+    }
+    let plan = Plan::new(cli, &arguments)?;
     for warning in &plan.warnings {
         complain(format_args!("warning: {warning}"));
     }
-    let door = host::resolve(cli.host.as_deref().unwrap_or_default(), cli.family())?;
-    plan.check_family(door)?;
+    let host = cli.host.as_deref().unwrap_or_default();
+    let Resolved { doors, missing } = host::resolve(host, cli.families())?;
+    if let Some(family) = missing {
+        complain(format_args!("warning: `{host}` has no {family} address: knocking over the other family alone"));
+    }
+    plan.check_families(&doors)?;
 
     if cli.dry_run {
-        answer(&plan.describe(door))?;
+        answer(&plan.describe(&doors))?;
         return Ok(ExitCode::SUCCESS);
     }
     if cli.verbose {
-        complain(format_args!("knocking at {}", door.ip()));
+        doors.iter().for_each(|door| complain(format_args!("knocking at {}", door.ip())));
     }
 
-    knock(&plan, Sender::open(door, &plan.steps)?, cli.verbose)?;
+    let doors = knock(&plan, &doors, cli.verbose)?;
 
     if plan.waits() {
         thread::sleep(plan.grace);
     }
     if let Some(port) = plan.wait_port {
-        then::wait_for_port(door, port, plan.wait)?;
+        then::wait_for_port(&doors, port, plan.wait)?;
         if cli.verbose {
             complain(format_args!("port {port} is open"));
         }
@@ -139,16 +150,41 @@ fn warn(profiles: &Profiles) {
     }
 }
 
-/// Sends the steps in order, with the delay between them.
-fn knock(plan: &Plan, mut sender: Sender, verbose: bool) -> anyhow::Result<()> {
+/// Sends the steps in order to every address, with the delay between them. Returns the addresses that all steps left for:
+/// at least one. Another one that fails is a warning, because a host can have an IPv6 address and this network no IPv6.
+fn knock(plan: &Plan, doors: &[SocketAddr], verbose: bool) -> Result<Vec<SocketAddr>, SendError> {
+    let mut senders = some_of(doors, |door| Sender::open(*door, &plan.steps))?;
     for (index, step) in plan.steps.iter().enumerate() {
         if index > 0 && !plan.delay.is_zero() {
             thread::sleep(plan.delay);
         }
-        sender.send(index, step)?;
+        senders = some_of(senders, |sender| sender.send(index, step).map(|()| sender))?;
         if verbose {
-            complain(format_args!("step {}: {}", index + 1, step.describe(sender.door())));
+            for sender in &senders {
+                complain(format_args!("step {}: {}", index + 1, step.describe(sender.door())));
+            }
         }
     }
-    Ok(())
+    Ok(senders.iter().map(Sender::door).collect())
+}
+
+/// What succeeds, if anything does; the others' errors become warnings. Otherwise the last error.
+fn some_of<T, U>(
+    of: impl IntoIterator<Item = T>,
+    mut attempt: impl FnMut(T) -> Result<U, SendError>,
+) -> Result<Vec<U>, SendError> {
+    let (mut done, mut errors) = (Vec::new(), Vec::new());
+    for one in of {
+        match attempt(one) {
+            Ok(result) => done.push(result),
+            Err(error) => errors.push(error),
+        }
+    }
+    if done.is_empty()
+        && let Some(error) = errors.pop()
+    {
+        return Err(error);
+    }
+    errors.iter().for_each(|error| complain(format_args!("warning: {error}")));
+    Ok(done)
 }

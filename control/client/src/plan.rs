@@ -14,6 +14,12 @@ use crate::step::{self, KNOCK_PAYLOAD, Step, Transport};
 #[error("{0}")]
 pub(crate) struct UsageError(String);
 
+impl UsageError {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 /// Between two steps, if nothing is said: see `--delay`.
 const DEFAULT_DELAY_MS: u32 = 10;
 
@@ -35,15 +41,16 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Checks the whole command line and reports every fault in it, not the first.
-    pub(crate) fn new(cli: &Cli) -> Result<Self, UsageError> {
+    /// Checks the whole command line and reports every fault in it, not the first. `arguments` are its steps, with
+    /// their passphrases.
+    pub(crate) fn new(cli: &Cli, arguments: &[Vec<u8>]) -> Result<Self, UsageError> {
         let services = Services::default();
         let unnamed = if cli.udp { Transport::Udp } else { Transport::Tcp };
         let mut faults = Vec::new();
 
-        let mut steps = Vec::with_capacity(cli.steps.len());
-        for (index, argument) in cli.steps.iter().enumerate() {
-            match Step::parse(argument.as_encoded_bytes(), unnamed, &services) {
+        let mut steps = Vec::with_capacity(arguments.len());
+        for (index, argument) in arguments.iter().enumerate() {
+            match Step::parse(argument, unnamed, &services) {
                 Ok(step) => steps.push(step),
                 Err(fault) => faults.push(format!("step {}: {fault}", index + 1)),
             }
@@ -75,17 +82,19 @@ impl Plan {
     }
 
     /// Checks what depends on the address family: how small an echo request can be.
-    pub(crate) fn check_family(&self, door: SocketAddr) -> Result<(), UsageError> {
-        for (index, step) in self.steps.iter().enumerate() {
+    pub(crate) fn check_families(&self, doors: &[SocketAddr]) -> Result<(), UsageError> {
+        for (door, (index, step)) in
+            doors.iter().flat_map(|door| self.steps.iter().enumerate().map(move |step| (door, step)))
+        {
             if let Step::Echo { packet_len: Some(packet_len) } = step
-                && step::echo_payload_len(Some(*packet_len), door).is_none()
+                && step::echo_payload_len(Some(*packet_len), *door).is_none()
             {
                 return Err(UsageError(format!(
                     "step {}: an echo request of {packet_len} bytes does not exist over IPv6\n    \
                      {} is an IPv6 address, where the minimum is {} (headers of 40 + 8 bytes); or use -4",
                     index + 1,
                     door.ip(),
-                    step::echo_overhead_len(door),
+                    step::echo_overhead_len(*door),
                 )));
             }
         }
@@ -98,10 +107,14 @@ impl Plan {
     }
 
     /// What would be done, line by line.
-    pub(crate) fn describe(&self, door: SocketAddr) -> String {
-        let mut text = format!("to {}, {} ms between steps\n", door.ip(), self.delay.as_millis());
+    pub(crate) fn describe(&self, doors: &[SocketAddr]) -> String {
+        let addresses: Vec<_> = doors.iter().map(|door| door.ip().to_string()).collect();
+        let mut text = format!("to {}, {} ms between steps\n", addresses.join(" and "), self.delay.as_millis());
         for (index, step) in self.steps.iter().enumerate() {
-            let _ = writeln!(text, "step {}: {}", index + 1, step.describe(door));
+            // An echo request without a size is longer over IPv6.
+            let mut words: Vec<_> = doors.iter().map(|door| step.describe(*door)).collect();
+            words.dedup();
+            let _ = writeln!(text, "step {}: {}", index + 1, words.join("; "));
         }
         if self.waits() {
             let _ = writeln!(text, "then wait {} ms", self.grace.as_millis());
@@ -136,7 +149,8 @@ mod tests {
     use super::*;
 
     fn plan(line: &str) -> Result<Plan, UsageError> {
-        Plan::new(&Cli::parse_from(std::iter::once("knocker").chain(line.split_whitespace())))
+        let cli = Cli::parse_from(std::iter::once("knocker").chain(line.split_whitespace()));
+        Plan::new(&cli, &cli.arguments())
     }
 
     #[test]
@@ -161,8 +175,9 @@ mod tests {
     #[test]
     fn small_echo_requests_fit_ipv4_only() {
         let plan = plan("gate icmp=28").unwrap();
-        assert!(plan.check_family("192.0.2.1:0".parse().unwrap()).is_ok());
-        let error = plan.check_family("[2001:db8::1]:0".parse().unwrap()).unwrap_err();
+        let (v4, v6) = ("192.0.2.1:0".parse().unwrap(), "[2001:db8::1]:0".parse().unwrap());
+        assert!(plan.check_families(&[v4]).is_ok());
+        let error = plan.check_families(&[v4, v6]).unwrap_err();
         assert!(error.to_string().contains("minimum is 48"), "{error}");
     }
 
@@ -170,7 +185,7 @@ mod tests {
     fn description_holds_everything_but_the_passphrase() {
         let plan = plan("-d 5 gate 1 2:udp 3:udp=secret icmp=100 --wait-port 22 --wait 3 --then ssh gate").unwrap();
         assert_eq!(
-            plan.describe("192.0.2.1:0".parse().unwrap()),
+            plan.describe(&["192.0.2.1:0".parse().unwrap()]),
             "to 192.0.2.1, 5 ms between steps\n\
              step 1: tcp 1, a SYN\n\
              step 2: udp 2, a datagram of one zero byte\n\

@@ -3,7 +3,7 @@
 //! ```text
 //! TCP   socket ── connect (non-blocking) ── close     one SYN has left; no retransmission follows
 //! UDP   socket ── sendto ── close                     one datagram
-//! ICMP  the echo socket ── sendto                     opened before the first step, see `echo`
+//! ICMP  an echo socket ── sendto                      opened before the first step, see `echo`
 //! ```
 //! A system call here hands the packet to the network before it returns, so that the order of calls is the order of packets.
 
@@ -12,21 +12,22 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::echo::{EchoSocket, OpenError};
+use crate::echo::{self, EchoSocket, OpenError};
 use crate::step::{self, Step};
 
 /// Sends steps to one address.
 #[derive(Debug)]
 pub(crate) struct Sender {
     door: SocketAddr,
-    echo: Option<EchoSocket>,
+    /// One for each step; `None` for steps that are no echo request.
+    echoes: Vec<Option<EchoSocket>>,
 }
 
 /// Why a step did not leave.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
-    #[error("{0}\n  nothing was sent")]
-    Echo(#[from] OpenError),
+    #[error("{0}\n  nothing was sent to {1}")]
+    Echo(OpenError, std::net::IpAddr),
     #[error("step {number}, {step}: cannot send to {door}: {source}{remedy}", remedy = remedy(source))]
     Step { number: usize, step: String, door: std::net::IpAddr, source: io::Error },
 }
@@ -35,9 +36,11 @@ impl Sender {
     /// Gets ready to send `steps` to `door`. Fails if one of them needs a right that this user lacks, so that the door
     /// never sees the first half of a sequence that cannot be finished.
     pub(crate) fn open(door: SocketAddr, steps: &[Step]) -> Result<Self, SendError> {
-        let echoes = steps.iter().any(|step| matches!(step, Step::Echo { .. }));
-        let echo = echoes.then(|| EchoSocket::open(door)).transpose()?;
-        Ok(Self { door, echo })
+        let echo_socket = |(step, identifier): (&Step, u16)| {
+            matches!(step, Step::Echo { .. }).then(|| EchoSocket::open(door, identifier)).transpose()
+        };
+        let echoes = steps.iter().zip(echo::identifiers()).map(echo_socket).collect::<Result<_, _>>();
+        Ok(Self { door, echoes: echoes.map_err(|error| SendError::Echo(error, door.ip()))? })
     }
 
     pub(crate) fn door(&self) -> SocketAddr {
@@ -45,11 +48,11 @@ impl Sender {
     }
 
     /// Sends the step at `index` of the sequence.
-    pub(crate) fn send(&mut self, index: usize, step: &Step) -> Result<(), SendError> {
+    pub(crate) fn send(&self, index: usize, step: &Step) -> Result<(), SendError> {
         let sent = match step {
             Step::Tcp { port } => send_syn(self.at_port(*port)),
             Step::Udp { port, payload } => send_datagram(self.at_port(*port), payload),
-            Step::Echo { packet_len } => self.send_echo(*packet_len),
+            Step::Echo { packet_len } => self.send_echo(index, *packet_len),
         };
         sent.map_err(|source| SendError::Step {
             number: index + 1,
@@ -65,11 +68,11 @@ impl Sender {
         address
     }
 
-    fn send_echo(&mut self, packet_len: Option<u16>) -> io::Result<()> {
+    fn send_echo(&self, index: usize, packet_len: Option<u16>) -> io::Result<()> {
         let too_small = || io::Error::new(io::ErrorKind::InvalidInput, "the packet size is too small");
         let payload_len = step::echo_payload_len(packet_len, self.door).ok_or_else(too_small)?;
         let unopened = || io::Error::other("no socket was opened for echo requests");
-        self.echo.as_mut().ok_or_else(unopened)?.send(payload_len)
+        self.echoes.get(index).and_then(Option::as_ref).ok_or_else(unopened)?.send(payload_len)
     }
 }
 

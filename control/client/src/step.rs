@@ -27,7 +27,7 @@ const ECHO_HEADER_LEN: usize = 8;
 const IPV4_HEADER_LEN: usize = 20;
 const IPV6_HEADER_LEN: usize = 40;
 /// Bytes that fit into one UDP datagram over IPv4: 65535, less the IP and UDP headers.
-const MAX_PASSPHRASE_LEN: usize = 65535 - 20 - 8;
+pub(crate) const MAX_PASSPHRASE_LEN: usize = 65535 - 20 - 8;
 
 /// A knock, and everything needed to send it except the address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -265,7 +265,7 @@ impl Problem {
             }
             Problem::TcpPassphrase { .. } => "send a passphrase over UDP, or leave it out".to_owned(),
             Problem::EmptyPassphrase { .. } => {
-                "expected at least one byte; without the `=`, one zero byte is sent".to_owned()
+                "expected at least one byte, or --passphrase-stdin; without the `=`, one zero byte is sent".to_owned()
             }
             Problem::LongPassphrase(_) => format!("expected at most {MAX_PASSPHRASE_LEN} bytes"),
             Problem::EchoWithProtocol => "expected nothing, or `=` and the packet's size".to_owned(),

@@ -20,38 +20,43 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The port did not answer in time.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "port {port} of {door} did not open within {limit_s} s (last try: {last})\n  \
+    "port {port} of {doors} did not open within {limit_s} s (last try: {last})\n  \
      the knock may be wrong, lost or too slow: check the steps, their order and --delay, or raise --wait; \
      no command was run"
 )]
 pub(crate) struct StillClosed {
-    door: std::net::IpAddr,
+    doors: String,
     port: u16,
     limit_s: u64,
     last: io::Error,
 }
 
-/// Connects to `port` of `door` until it succeeds, for at most `limit`. The connection is closed at once.
-pub(crate) fn wait_for_port(door: SocketAddr, port: u16, limit: Duration) -> Result<(), StillClosed> {
-    let mut address = door;
-    address.set_port(port);
+/// Connects to `port` of each of `doors` in turn until one answers, for at most `limit`. The connection is closed at once.
+pub(crate) fn wait_for_port(doors: &[SocketAddr], port: u16, limit: Duration) -> Result<(), StillClosed> {
     let start = Instant::now();
     let mut patience = FIRST_TRY;
-    loop {
+    for (number, door) in doors.iter().cycle().enumerate() {
+        let mut address = *door;
+        address.set_port(port);
         // Never zero, which connect_timeout refuses.
         let left = limit.saturating_sub(start.elapsed()).max(Duration::from_millis(1));
         let Err(last) = TcpStream::connect_timeout(&address, patience.min(left)) else {
             return Ok(());
         };
-        if last.kind() == io::ErrorKind::TimedOut {
-            patience = patience.saturating_mul(2);
-        } else {
-            thread::sleep(PAUSE.min(limit.saturating_sub(start.elapsed())));
+        // After a turn of all addresses.
+        if (number + 1) % doors.len() == 0 {
+            if last.kind() == io::ErrorKind::TimedOut {
+                patience = patience.saturating_mul(2);
+            } else {
+                thread::sleep(PAUSE.min(limit.saturating_sub(start.elapsed())));
+            }
         }
         if start.elapsed() >= limit {
-            return Err(StillClosed { door: door.ip(), port, limit_s: limit.as_secs(), last });
+            let doors: Vec<_> = doors.iter().map(|door| door.ip().to_string()).collect();
+            return Err(StillClosed { doors: doors.join(" and "), port, limit_s: limit.as_secs(), last });
         }
     }
+    Ok(())
 }
 
 /// Becomes the command: signals, terminal and exit code are its own, as if it had been typed. Returns only on failure.

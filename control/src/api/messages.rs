@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleSet};
-use knockplane_policy::wire::{LogStatus, NewEntry, Status, Worker, as_text};
+use knockplane_policy::wire::{HostName, LogStatus, NameAnswer, NameOutcome, NewEntry, Status, Worker, as_text};
 use serde::{Deserialize, Serialize};
 
 /// How many list entries, or sources at doors, are answered unless asked otherwise.
@@ -39,6 +39,29 @@ pub struct Applied {
     pub rules: usize,
     /// How many layer-7 patterns it has.
     pub patterns: usize,
+    /// The host names of its lists that could not be resolved before it ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unresolved: Vec<Unresolved>,
+}
+
+/// A host name that could not be resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unresolved {
+    /// The name.
+    #[serde(flatten)]
+    pub name: HostName,
+    /// Why.
+    pub reason: String,
+}
+
+impl Unresolved {
+    /// The name of an answer that is a failure.
+    pub fn of(answer: &NameAnswer) -> Option<Self> {
+        match &answer.outcome {
+            NameOutcome::Failed(reason) => Some(Unresolved { name: answer.name.clone(), reason: reason.clone() }),
+            NameOutcome::Addresses(_) => None,
+        }
+    }
 }
 
 /// Both processes in a few lines.

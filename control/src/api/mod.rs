@@ -49,10 +49,11 @@ use tracing::{info, warn};
 use self::failure::Failure;
 use self::messages::{
     Applied, Apply, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed, Imported, ListAdd, ListImport,
-    ListQuery, MAX_LIMIT, Overview, SourceLimit, Watch, Workers,
+    ListQuery, MAX_LIMIT, Overview, SourceLimit, Unresolved, Watch, Workers,
 };
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
+use crate::names::Resolver;
 use crate::server::body::{self, Bodies};
 use crate::server::latest::Latest;
 use crate::{address, log_status, ready, rules};
@@ -62,6 +63,8 @@ use crate::{address, log_status, ready, rules};
 pub struct App {
     /// Who knows.
     pub dataplane: Dataplane,
+    /// Resolves host names.
+    resolver: Resolver,
     /// What the control process counts.
     pub metrics: Metrics,
     /// The page of those who ask for metrics at the same time.
@@ -255,12 +258,14 @@ fn read(text: &str) -> Result<RuleSet, Failure> {
 
 async fn hand_over(app: Arc<App>, rules: RuleSet, source: String) -> Result<Applied, DataplaneError> {
     let (count, patterns) = (rules.rules.len(), rules.layer7.len());
-    let result = app.timed(app.dataplane.apply(rules, source.clone())).await;
+    let names = app.resolver.resolve_rules(&rules).await;
+    let unresolved = names.iter().filter_map(Unresolved::of).collect();
+    let result = app.timed(app.dataplane.apply(rules, source.clone(), names)).await;
     match &result {
         Ok(generation) => info!(target: target!("operator"), generation, rules = count, source, "rules applied"),
         Err(error) => warn!(target: target!("operator"), rules = count, source, "rules not applied: {error}"),
     }
-    Ok(Applied { generation: result?, rules: count, patterns })
+    Ok(Applied { generation: result?, rules: count, patterns, unresolved })
 }
 
 async fn reload(State(app): State<Arc<App>>) -> Result<Json<Reloaded>, Failure> {
@@ -336,8 +341,8 @@ async fn not_found(uri: Uri) -> Failure {
 
 impl App {
     /// Over this dataplane.
-    pub fn new(dataplane: Dataplane, metrics: Metrics) -> Self {
-        App { dataplane, metrics, page: Latest::default(), ready: Latest::default() }
+    pub fn new(dataplane: Dataplane, resolver: Resolver, metrics: Metrics) -> Self {
+        App { dataplane, resolver, metrics, page: Latest::default(), ready: Latest::default() }
     }
 
     /// Counts a question that was given up after so long.
@@ -372,7 +377,7 @@ mod tests {
 
     /// A control process whose dataplane is away.
     fn app() -> Arc<App> {
-        Arc::new(App::new(Dataplane::new("/nonexistent/dataplane.sock"), Metrics::default()))
+        Arc::new(App::new(Dataplane::new("/nonexistent/dataplane.sock"), Resolver::default(), Metrics::default()))
     }
 
     async fn send(router: Router, method: Method, path: &str, body: &str) -> (StatusCode, String) {
@@ -397,7 +402,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("dataplane.sock");
         let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        (dir, listener, Arc::new(App::new(Dataplane::new(socket), Metrics::default())))
+        (dir, listener, Arc::new(App::new(Dataplane::new(socket), Resolver::default(), Metrics::default())))
     }
 
     #[tokio::test]

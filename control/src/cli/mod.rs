@@ -74,7 +74,7 @@ use self::output::{answer, complain};
 pub(crate) use self::replay::Outcome;
 #[cfg(test)]
 pub(crate) use self::test::Reports;
-use crate::api::messages::{Applied, Apply, DEFAULT_LIMIT, ListQuery, Overview, Workers};
+use crate::api::messages::{Applied, Apply, DEFAULT_LIMIT, ListQuery, Overview, Unresolved, Workers};
 use crate::json::{Document, Failure, Problem, Version};
 use crate::settings::DEFAULT_SOCKET;
 use crate::{Exit, json, rules};
@@ -368,7 +368,13 @@ async fn apply(client: &Client, file: &Path, allow_invalid: bool, json: bool) ->
     if json {
         return document(json::changes::Applied::from(applied));
     }
-    Ok(format!("generation {} runs, {}\n", applied.generation, table::count(applied.rules, "rule")))
+    let mut text = format!("generation {} runs, {}\n", applied.generation, table::count(applied.rules, "rule"));
+    for Unresolved { name, reason } in &applied.unresolved {
+        let (name, reason) = (table::printable(&name.name), table::printable(reason));
+        text +=
+            &format!("warning: `{name}` cannot be resolved ({reason}): its lists go by its last addresses, if any\n");
+    }
+    Ok(text)
 }
 
 async fn reload(client: &Client, json: bool) -> Result<String, Failed> {

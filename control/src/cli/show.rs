@@ -6,7 +6,7 @@ use std::time::Duration;
 use knockplane_engine::lists::OPERATOR_LEVEL;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
-use knockplane_policy::wire::{Interface, ListEntry, ListOverview, Lists, LogStatus, Worker};
+use knockplane_policy::wire::{Interface, ListEntry, ListOverview, Lists, LogStatus, NameState, Worker};
 use knockplane_policy::word::Word as _;
 
 use super::Failed;
@@ -32,7 +32,7 @@ pub(super) fn known(lists: &Lists, only: Option<&str>) -> Result<(), Failed> {
 /// The lists with their counts, then who is in them.
 pub(super) fn lists(lists: &Lists, only: Option<&str>) -> String {
     let shown = lists.lists.iter().filter(|list| only.is_none_or(|name| list.summary.list == name));
-    let summaries = summary_table(shown);
+    let summaries = summary_table(shown) + &name_table(&lists.names);
     if lists.entries.is_empty() { summaries } else { format!("{summaries}\n{}", entries(lists)) }
 }
 
@@ -70,6 +70,32 @@ fn summary_table<'l>(lists: impl Iterator<Item = &'l ListOverview>) -> String {
     table.text()
 }
 
+/// The host names in the lists, if there are any, with how resolving them went.
+fn name_table(names: &[NameState]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let mut table =
+        Columns::new(&[("LIST", Left), ("HOST NAME", Left), ("STATE", Left), ("AGE", Right), ("ADDRESSES", Left)]);
+    for name in names {
+        let addresses: Vec<_> = name.addresses.iter().map(ToString::to_string).collect();
+        let addresses = if addresses.is_empty() { "-".to_owned() } else { addresses.join(", ") };
+        table.row([
+            name.list.clone(),
+            name.name.name.clone(),
+            name.state().to_owned(),
+            name.answer_age.map_or_else(|| "-".to_owned(), format_duration),
+            addresses,
+        ]);
+    }
+    let failures: String = (names.iter())
+        .filter_map(|name| {
+            Some(wrapped(&format!("{}: {}", printable(&name.name.name), printable(name.failure.as_ref()?)), "    "))
+        })
+        .collect();
+    format!("\n{}{failures}", table.text())
+}
+
 /// Who puts addresses in: packets that match a rule, the entries of the rules, operators.
 fn filled_by(list: &ListOverview) -> String {
     let who = [
@@ -86,6 +112,9 @@ fn entry_table(entries: &[ListEntry]) -> String {
         Columns::new(&[("", Left), ("LIST", Left), ("ADDRESS", Left), ("TIME LEFT", Right), ("COMMENT", Left)]);
     for entry in entries {
         let what = match (entry.line, entry.to) {
+            (Some(line), _) if entry.name.is_some() => {
+                format!("({}, rules, line {line})", entry.name.as_deref().unwrap_or_default())
+            }
             (Some(0), _) => "(rules)".to_owned(),
             (Some(line), _) => format!("(rules, line {line})"),
             (None, Some(to)) if to.is_unspecified() => "(for one other end)".to_owned(),
@@ -320,6 +349,22 @@ mod tests {
                 "   trusted  2001:db8::7          -  the office",
             ],
         );
+    }
+
+    #[test]
+    fn host_names_are_shown_with_their_state() {
+        let never = NameState { addresses: Vec::new(), failure: None, answer_age: None, ..sample::name_state() };
+        assert_text(
+            &name_table(&[sample::name_state(), never]),
+            &[
+                "",
+                "LIST     HOST NAME        STATE       AGE  ADDRESSES",
+                "trusted  dyn.example.net  failing      2m  192.0.2.7, 192.0.2.9",
+                "trusted  dyn.example.net  unresolved    -  -",
+                "dyn.example.net: no answer within 5 s",
+            ],
+        );
+        assert_eq!(name_table(&[]), "");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Where rules, settings and lists come from when packets are tried on them: files and the command line, or what runs.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -9,13 +10,15 @@ use clap::Args;
 use ipnet::IpNet;
 use knockplane_limits::input;
 use knockplane_policy::packet::{Packet, Side};
-use knockplane_policy::rule::RuleSet;
+use knockplane_policy::rule::{EntryAddress, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire;
 
 use super::bench::Bench;
 use super::capture::{Capture, Captured, Other, Record};
 use super::http::Client;
+use super::output::complain;
+use super::table::printable;
 use super::{Failed, check, decode, list};
 use crate::api::messages::ListQuery;
 use crate::json::Document;
@@ -86,10 +89,10 @@ pub(super) fn put_all(lists: &wire::Lists, bench: &mut Bench<'_>) {
     }
 }
 
-/// Puts in an entry that does not come with the rules.
+/// Puts in an entry that does not come with the rules: none that is static and of them, but for addresses of host names.
 fn put(entry: &wire::ListEntry, bench: &mut Bench<'_>) {
     match entry.to {
-        _ if !entry.dynamic && entry.line.is_some() => {}
+        _ if !entry.dynamic && entry.line.is_some() && entry.name.is_none() => {}
         None => bench.put(&entry.list, &entry.address, entry.time_left),
         Some(to) => bench.put_for(entry, to),
     }
@@ -166,7 +169,33 @@ impl Inside {
 
 /// The rules of a file, if they are valid.
 pub(super) fn rules_of(file: &Path, settings: &Settings, json: bool) -> Result<RuleSet, Failed> {
-    check::one(file, settings, json)
+    let rules = check::one(file, settings, json)?;
+    if let Some(note) = unknown_lists(&rules) {
+        complain(note);
+    }
+    Ok(rules)
+}
+
+/// That lists hold host names, whose addresses nobody resolves offline; `None` if no list does.
+fn unknown_lists(rules: &RuleSet) -> Option<String> {
+    let mut lists = BTreeMap::<&str, Vec<&str>>::new();
+    for entry in rules.address_lists.iter().filter(|entry| !entry.disabled) {
+        if let EntryAddress::Name(name) = &entry.address {
+            lists.entry(&entry.list).or_default().push(name);
+        }
+    }
+    let lists: Vec<_> = lists
+        .into_iter()
+        .map(|(list, names)| format!("`{}` ({})", printable(list), printable(&names.join(", "))))
+        .collect();
+    (!lists.is_empty()).then(|| {
+        format!(
+            "note: who is in these lists is not fully known offline, because host names are in them: {}\n  \
+             their addresses count as not in the list; give some with --in-list LIST=ADDRESS, or ask the running \
+             dataplane\n",
+            lists.join(", ")
+        )
+    })
 }
 
 /// The section `[policy]` of a configuration file; the defaults without one.
@@ -187,7 +216,18 @@ pub(super) async fn running(client: &Client) -> Result<(RuleSet, Settings, wire:
 
 #[cfg(test)]
 mod tests {
+    use knockplane_policy::rsc;
+
     use super::*;
+
+    #[test]
+    fn lists_with_host_names_are_said_to_be_unknown_offline() {
+        let note = |text: &str| unknown_lists(&rsc::read(text.as_bytes()).rules);
+        let menu = "/ip firewall address-list\nadd list=a address=one.example.net\nadd list=a address=192.0.2.1\n";
+        let told = note(&format!("{menu}add list=b address=two.example.net disabled=yes\n")).expect("a note");
+        assert!(told.contains("`a` (one.example.net)") && !told.contains("two"), "{told}");
+        assert_eq!(note("/ip firewall address-list\nadd list=a address=192.0.2.1\n"), None);
+    }
 
     #[test]
     fn memberships_have_a_list_an_address_and_perhaps_a_time() {

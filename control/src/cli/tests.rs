@@ -345,8 +345,8 @@ fn nothing_is_wider_than_a_terminal() {
 #[test]
 fn lists_can_come_from_what_show_lists_printed() {
     let lists = Kept::new(
-        br#"{"version":1,"lists":[],"entries":[{"list":"secured","address":"198.51.100.7","to":null,"steps":null,
-            "time_left_seconds":9,"dynamic":true,"of_rules":false,"line":null,"comment":""}],"truncated":false}"#,
+        br#"{"version":1,"lists":[],"names":[],"entries":[{"list":"secured","address":"198.51.100.7","to":null,"steps":null,
+            "time_left_seconds":9,"dynamic":true,"of_rules":false,"line":null,"name":null,"comment":""}],"truncated":false}"#,
     );
     let rules = config("two-ports.rsc");
     let packet = "tcp 198.51.100.7 > 203.0.113.5:22";
@@ -384,7 +384,7 @@ fn apply(arguments: &[&str], text: &[u8], settings: Settings) -> (Result<String,
         "/api/v1/apply",
         post(async move |Json(body): Json<Apply>| {
             *taken.lock().unwrap() = Some(body);
-            Json(Applied { generation: 2, rules: 2, patterns: 0 })
+            Json(Applied { generation: 2, rules: 2, patterns: 0, unresolved: Vec::new() })
         }),
     );
     let result = asking(answers, &[&["apply", &rules.path("file")][..], arguments].concat());
@@ -434,7 +434,7 @@ fn running() -> axum::Router {
         entries.swap(0, usize::from(behind));
         entries.truncate(1);
         let next = (!behind).then(|| After { list: "knock1".into(), address: "::".parse().unwrap(), tag: 7 });
-        wire::Lists { lists, entries, truncated: !behind, next }
+        wire::Lists { lists, entries, names: Vec::new(), truncated: !behind, next }
     };
 
     axum::Router::new()

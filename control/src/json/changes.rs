@@ -1,5 +1,6 @@
 //! Answers of commands that change something.
 
+use knockplane_policy::packet::Family;
 use knockplane_policy::wire;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -15,11 +16,27 @@ pub(crate) struct Applied {
     pub(crate) rules: usize,
     /// How many layer-7 patterns it has.
     pub(crate) patterns: usize,
+    /// Host names of its lists that could not be resolved before it ran.
+    pub(crate) unresolved: Vec<Unresolved>,
+}
+
+/// A host name that could not be resolved.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Unresolved {
+    /// Which addresses of it are meant.
+    pub(crate) family: Family,
+    pub(crate) name: String,
+    /// Why.
+    pub(crate) reason: String,
 }
 
 impl From<messages::Applied> for Applied {
-    fn from(messages::Applied { generation, rules, patterns }: messages::Applied) -> Self {
-        Applied { generation, rules, patterns }
+    fn from(messages::Applied { generation, rules, patterns, unresolved }: messages::Applied) -> Self {
+        let unresolved = unresolved.into_iter().map(|messages::Unresolved { name, reason }| {
+            let wire::HostName { family, name } = name;
+            Unresolved { family, name, reason }
+        });
+        Applied { generation, rules, patterns, unresolved: unresolved.collect() }
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use knockplane_engine::lists::OPERATOR_LEVEL;
+use knockplane_policy::packet::Family;
 use knockplane_policy::wire;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,8 +18,40 @@ pub(crate) struct Lists {
     pub(crate) lists: Vec<List>,
     /// Entries, ordered by list and address, at most `--limit`.
     pub(crate) entries: Vec<Entry>,
+    /// The host names in the lists.
+    pub(crate) names: Vec<HostName>,
     /// Whether there are more entries.
     pub(crate) truncated: bool,
+}
+
+/// A host name in a list.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct HostName {
+    pub(crate) list: String,
+    /// Its line in the rule file; `null` if it is in none.
+    pub(crate) line: Option<u32>,
+    /// Which addresses of it are meant.
+    pub(crate) family: Family,
+    pub(crate) name: String,
+    /// `resolved`, `failing` (the last attempt failed, the addresses are from before), `stored` (the addresses are from
+    /// before the start) or `unresolved`.
+    pub(crate) state: String,
+    /// Its addresses by the last answer.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Why the last attempt failed; `null` if it did not.
+    pub(crate) failure: Option<String>,
+    /// Time since the last answer; `null` if there was none since the dataplane started.
+    pub(crate) answer_age_seconds: Option<f64>,
+}
+
+impl From<wire::NameState> for HostName {
+    fn from(state: wire::NameState) -> Self {
+        let word = state.state().to_owned();
+        let wire::NameState { list, line: at, name, addresses, failure, answer_age } = state;
+        let wire::HostName { family, name } = name;
+        let answer_age_seconds = answer_age.map(seconds);
+        HostName { list, line: line(at), family, name, state: word, addresses, failure, answer_age_seconds }
+    }
 }
 
 /// One list.
@@ -70,12 +103,14 @@ pub(crate) struct Entry {
     pub(crate) of_rules: bool,
     /// Its line in the rule file, if it is known.
     pub(crate) line: Option<u32>,
+    /// The host name that resolves to the address; `null` if the address was put in as such.
+    pub(crate) name: Option<String>,
     pub(crate) comment: String,
 }
 
 impl From<wire::ListEntry> for Entry {
     fn from(entry: wire::ListEntry) -> Self {
-        let wire::ListEntry { list, address, to, steps, time_left, dynamic, line: of_line, comment } = entry;
+        let wire::ListEntry { list, address, to, steps, time_left, dynamic, line: of_line, name, comment } = entry;
         Entry {
             list,
             address: address.to_string(),
@@ -85,15 +120,20 @@ impl From<wire::ListEntry> for Entry {
             dynamic,
             of_rules: of_line.is_some(),
             line: of_line.and_then(line),
+            name,
             comment,
         }
     }
 }
 
 impl From<wire::Lists> for Lists {
-    fn from(wire::Lists { lists, entries, truncated, next: _ }: wire::Lists) -> Self {
-        let lists = lists.into_iter().map(List::from).collect();
-        Lists { lists, entries: entries.into_iter().map(Entry::from).collect(), truncated }
+    fn from(wire::Lists { lists, entries, names, truncated, next: _ }: wire::Lists) -> Self {
+        Lists {
+            lists: lists.into_iter().map(List::from).collect(),
+            entries: entries.into_iter().map(Entry::from).collect(),
+            names: names.into_iter().map(HostName::from).collect(),
+            truncated,
+        }
     }
 }
 
@@ -101,7 +141,7 @@ impl TryFrom<Entry> for wire::ListEntry {
     type Error = String;
 
     fn try_from(entry: Entry) -> Result<Self, String> {
-        let Entry { list, address, to, steps, time_left_seconds, dynamic, of_rules, line, comment } = entry;
+        let Entry { list, address, to, steps, time_left_seconds, dynamic, of_rules, line, name, comment } = entry;
         let unknown = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         let time_left = time_left_seconds.map(Duration::try_from_secs_f64).transpose();
         Ok(wire::ListEntry {
@@ -112,6 +152,7 @@ impl TryFrom<Entry> for wire::ListEntry {
             time_left: time_left.map_err(|error| format!("`time_left_seconds` of {address}: {error}"))?,
             dynamic,
             line: of_rules.then(|| line.unwrap_or_default()),
+            name,
             comment,
         })
     }

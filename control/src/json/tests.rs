@@ -53,6 +53,7 @@ fn lists_have_no_number_for_what_is_not_known() {
     lists.lists[1].summary.level = knockplane_engine::lists::OPERATOR_LEVEL;
     lists.entries[0].to = Some("::".parse().unwrap());
     lists.entries[1].line = Some(0);
+    lists.names.push(sample::name_state());
     insta::assert_snapshot!(printed("show-lists", lists::Lists::from(lists)));
 }
 
@@ -76,7 +77,7 @@ fn an_export_has_every_menu() {
 
 #[test]
 fn changes_say_what_they_did() {
-    let applied = messages::Applied { generation: 3, rules: 2, patterns: 1 };
+    let applied = messages::Applied { generation: 3, rules: 2, patterns: 1, unresolved: Vec::new() };
     printed("apply", changes::Applied::from(applied));
     let reloaded = knockplane_policy::wire::Reloaded { generation: 3, doors: 1, waiting: vec!["mtu".into()] };
     printed("reload", changes::Reloaded::from(reloaded));
@@ -99,7 +100,7 @@ fn points_in_time_are_rfc_3339() {
 
 #[test]
 fn a_document_of_another_version_is_refused() {
-    let text = r#"{"version":2,"lists":[],"entries":[],"truncated":false}"#;
+    let text = r#"{"version":2,"lists":[],"entries":[],"names":[],"truncated":false}"#;
     let error = serde_json::from_str::<Document<lists::Lists>>(text).unwrap_err();
     assert!(error.to_string().contains("version 2 of it is not known"), "{error}");
 }

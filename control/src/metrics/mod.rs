@@ -8,10 +8,12 @@
 //! |----------------|------|
 //! | `mod.rs`       | the control process's own numbers, and rendering |
 //! | `packets.rs`   | the dataplane's numbers: workers, rings, rules, lists, doors |
+//! | `names.rs`     | host names in address lists |
 //! | `memory.rs`    | what must stay the same from scrape to scrape: which rules have a series, points in time |
 //! | `sheet.rs`     | the thin layer over the library |
 
 mod memory;
+mod names;
 mod packets;
 mod sheet;
 
@@ -146,6 +148,7 @@ impl Metrics {
             let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
             memory.look_at(answer, now);
             packets::fill(&sheet, answer, &memory, now);
+            names::fill(&sheet, &answer.names);
         }
         sheet.text()
     }

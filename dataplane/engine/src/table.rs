@@ -28,10 +28,11 @@ use knockplane_policy::eval::{MAX_JUMP_DEPTH, tracking};
 use knockplane_policy::level;
 use knockplane_policy::packet::Family;
 use knockplane_policy::rule::{
-    self, Action, AddressSet, Condition, EntryAddress, Layer7Pattern, Rule, RuleId, RuleSet,
+    self, Action, AddressSet, Condition, EntryAddress, Layer7Pattern, ListEntry, Rule, RuleId, RuleSet,
 };
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
+use knockplane_policy::wire::MAX_NAMES;
 use siphasher::sip::SipHasher13;
 
 use crate::doors::{CompiledDoor, DoorId, Sequence};
@@ -397,17 +398,13 @@ pub enum Problem {
         /// The list.
         list: String,
     },
-    /// A list's entry is a host name.
+    /// The lists hold more host names than are resolved.
     #[error(
-        "line {line}: list `{list}`: host names are not looked up; write the addresses of `{name}`, or disable the entry"
+        "line {line}: the lists hold more than {MAX_NAMES} host names: write addresses or prefixes for some of them"
     )]
-    HostName {
-        /// Its line.
+    TooManyNames {
+        /// The line of the first one too many.
         line: u32,
-        /// Its list.
-        list: String,
-        /// The name.
-        name: String,
     },
     /// The rules use more lists than there is room for.
     #[error(transparent)]
@@ -578,17 +575,17 @@ fn check_invalid(rules: &RuleSet, problems: &mut Vec<Problem>) {
     }
 }
 
-/// A host name is an address only to who looks it up: without it, a list that is to keep someone out would let them in.
+/// Lists of doors are filled by knocks alone, and the control process resolves a limited number of host names.
 fn check_entries(rules: &RuleSet, settings: &Settings, problems: &mut Vec<Problem>) {
     let of_doors: Vec<String> = door::levels(&settings.doors).map(|(list, _)| list).collect();
     for entry in rules.address_lists.iter().filter(|entry| !entry.disabled) {
         if of_doors.contains(&entry.list) {
             problems.push(Problem::DoorsList { line: entry.line, list: entry.list.clone() });
         }
-        if let EntryAddress::Name(name) = &entry.address {
-            let (line, list, name) = (entry.line, entry.list.clone(), name.clone());
-            problems.push(Problem::HostName { line, list, name });
-        }
+    }
+    let is_name = |entry: &&ListEntry| !entry.disabled && matches!(entry.address, EntryAddress::Name(_));
+    if let Some(entry) = rules.address_lists.iter().filter(is_name).nth(MAX_NAMES) {
+        problems.push(Problem::TooManyNames { line: entry.line });
     }
 }
 

@@ -18,10 +18,13 @@ use crate::rule::{AddressSet, RuleId, RuleSet};
 use crate::settings::Settings;
 use crate::word::words;
 
+pub mod names;
 pub mod source;
 
+pub use names::{HostName, MAX_NAME_ADDRESSES, MAX_NAMES, NameAnswer, NameOutcome, NameState};
+
 /// Version of these messages. Both sides refuse another one.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Longest line in bytes: two million entries of lists, each with a comment.
 pub const MAX_LINE: usize = 256 << 20;
@@ -29,8 +32,8 @@ pub const MAX_LINE: usize = 256 << 20;
 /// Longest line in bytes of a request that carries neither rules nor entries of lists.
 pub const MAX_SHORT_LINE: usize = 64 << 10;
 
-/// The longest line in bytes that a request may be, by its first bytes: [`MAX_LINE`] for rules and entries of lists,
-/// which begin with their tag, [`MAX_SHORT_LINE`] for all others.
+/// The longest line in bytes that a request may be, by its first bytes: [`MAX_LINE`] for rules, entries of lists and answers
+/// for host names, which begin with their tag, [`MAX_SHORT_LINE`] for all others.
 pub fn longest_line(begin: &[u8]) -> usize {
     let mut rest = begin;
     for token in [&b"{"[..], b"\"request\"", b":"] {
@@ -40,7 +43,7 @@ pub fn longest_line(begin: &[u8]) -> usize {
         }
     }
     let rest = rest.trim_ascii_start();
-    let long = [&b"\"apply\""[..], b"\"list-add\""].iter().any(|tag| rest.starts_with(tag));
+    let long = [&b"\"apply\""[..], b"\"list-add\"", b"\"name-answers\""].iter().any(|tag| rest.starts_with(tag));
     if long { MAX_LINE } else { MAX_SHORT_LINE }
 }
 
@@ -87,7 +90,14 @@ pub enum Request {
         rules: Box<RuleSet>,
         /// Where they came from, for people: a file name.
         source: String,
+        /// What the host names of their address lists resolve to.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        names: Vec<NameAnswer>,
     },
+    /// The host names in the address lists of the rules that run. Answered by [`Response::Names`].
+    Names,
+    /// What host names resolve to now. Names that no list holds are passed over. Answered by [`Response::Done`].
+    NameAnswers(Vec<NameAnswer>),
     /// Read the configuration file again, and take over its doors and its `[policy]` as [`Request::Apply`] does with
     /// rules. Answered by [`Response::Reloaded`], or else as that.
     Reload,
@@ -126,12 +136,14 @@ pub enum Response {
     Rules(Rules),
     /// To [`Request::Lists`].
     Lists(Lists),
+    /// The host names in the address lists of the rules that run.
+    Names(Vec<NameState>),
     /// To [`Request::Doors`].
     Doors(Doors),
     /// To [`Request::Source`].
     Source(Box<source::Source>),
     /// To [`Request::Metrics`].
-    Metrics(Metrics),
+    Metrics(Box<Metrics>),
     /// To [`Request::Apply`].
     Applied {
         /// The generation that runs now.
@@ -390,6 +402,9 @@ pub struct Lists {
     pub lists: Vec<ListOverview>,
     /// Entries, ordered by list and address; at most as many as were asked for.
     pub entries: Vec<ListEntry>,
+    /// The host names of these lists, in the first answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NameState>,
     /// Whether there are more.
     pub truncated: bool,
     /// The last entry, if there are more: what to ask with for those behind it.
@@ -486,6 +501,9 @@ pub struct ListEntry {
     /// Its address.
     #[serde(with = "as_text")]
     pub address: AddressSet,
+    /// The host name that resolves to the address, if that put it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The only other end that it counts for; none if it counts for all. Of IPv6 ends only a tag is kept, so that `::`
     /// stands for one that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -646,6 +664,9 @@ pub struct Metrics {
     pub chain_defaults: [Counter; 3],
     /// As in [`Lists`].
     pub lists: Vec<ListSummary>,
+    /// The host names of all lists.
+    #[serde(default)]
+    pub names: Vec<NameState>,
     /// As in [`Doors`].
     pub doors: Vec<DoorSummary>,
     /// How many entries all lists together can hold.
@@ -763,7 +784,8 @@ mod tests {
             "{\"request\":\"apply\",\"with\":{",
             " { \"request\" :\t\"list-add\" }",
             &serde_json::to_string(&Request::ListAdd { entries: Vec::new() }).unwrap(),
-            &serde_json::to_string(&Request::Apply { rules: Box::default(), source: String::new() }).unwrap(),
+            &serde_json::to_string(&Request::Apply { rules: Box::default(), source: String::new(), names: Vec::new() })
+                .unwrap(),
         ];
         for begin in long {
             assert_eq!(longest_line(begin.as_bytes()), MAX_LINE, "{begin}");

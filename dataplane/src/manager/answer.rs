@@ -15,8 +15,8 @@ use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{
-    Interface, InterfaceCounters, LogStatus, LostLines, Metrics, PeersRefused, Request, Response, Rules, Status,
-    Worker, WorkerMetrics,
+    Interface, InterfaceCounters, LogStatus, LostLines, Metrics, NameAnswer, PeersRefused, Request, Response, Rules,
+    Status, Worker, WorkerMetrics,
 };
 
 use super::Manager;
@@ -51,9 +51,11 @@ impl Manager {
             Request::Lists(query) => Response::Lists(self.lists(&query)),
             Request::Doors { door, limit } => Response::Doors(self.doors(door.as_deref(), limit)),
             Request::Source(query) => or_problem(self.source(&query).map(|source| Response::Source(Box::new(source)))),
-            Request::Metrics => Response::Metrics(self.metrics()),
-            Request::Apply { rules, source } => {
-                let applied = self.apply(*rules, source);
+            Request::Metrics => Response::Metrics(Box::new(self.metrics())),
+            Request::Names => Response::Names(self.names()),
+            Request::NameAnswers(answers) => or_problem(self.take_names(answers).map(|()| Response::Done)),
+            Request::Apply { rules, source, names } => {
+                let applied = self.apply(*rules, source, names);
                 self.applied(applied.map(|generation| Response::Applied { generation }))
             }
             Request::Reload => {
@@ -83,7 +85,7 @@ impl Manager {
     }
 
     /// Compiles beside the workers, keeps the rules for the next start, then swaps: a failure changes nothing.
-    fn apply(&mut self, mut rules: RuleSet, source: String) -> Result<u64, Problem> {
+    fn apply(&mut self, mut rules: RuleSet, source: String, names: Vec<NameAnswer>) -> Result<u64, Problem> {
         // The doors' are made anew from the configuration, and are not kept.
         rules.rules.retain(|rule| !rule.dynamic);
         // A start refuses stored rules with other ids.
@@ -110,8 +112,15 @@ impl Manager {
             source = stored.source,
             "apply"
         );
-        table.begin(&self.shared.state, self.shared.clock.now());
-        self.swap(table, stored.source)
+        let now = self.shared.clock.now();
+        self.names.take_for(names, &stored.rules, now);
+        // Until every worker has left the old rules, the names of both count.
+        self.install_names(&[(running.rules(), running.table.begun()), (&stored.rules, now)])?;
+        table.begin(&self.shared.state, now);
+        let generation = self.swap(table, stored.source)?;
+        self.names.run(&stored.rules);
+        self.install_names(&[(&stored.rules, now)])?;
+        Ok(generation)
     }
 
     /// Has every worker run this table, and waits until they do.
@@ -234,6 +243,7 @@ impl Manager {
             rules: totals.into_rules(),
             doors: self.door_summaries(&lists),
             lists,
+            names: self.names(),
             list_capacity: self.shared.state.lists.capacity() as u64,
             connections: self.shared.state.flows().map_or(0, |flows| flows.count(self.shared.clock.now())),
             connections_refused: self.shared.state.flows().map_or(0, Flows::refused),

@@ -8,7 +8,7 @@ use knockplane_engine::lists::{ListId, Lists as Engine};
 use knockplane_log::target;
 use knockplane_policy::rule::{AddressSet, EntryAddress};
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{ListQuery, Lists, NewEntry};
+use knockplane_policy::wire::{ListQuery, Lists, NameState, NewEntry};
 
 use super::Manager;
 use super::adding::Adding;
@@ -23,7 +23,12 @@ pub(super) const MAX_ENTRIES: usize = 100_000;
 impl Manager {
     pub(super) fn lists(&self, query: &ListQuery) -> Lists {
         let generation = self.shared.generation.load();
-        self.places(&generation).page(query, MAX_ENTRIES, self.shared.clock.now())
+        let mut lists = self.places(&generation).page(query, MAX_ENTRIES, self.shared.clock.now());
+        if query.after.is_none() {
+            lists.names = self.names();
+            lists.names.retain(|name| query.list.as_ref().is_none_or(|only| *only == name.list));
+        }
+        lists
     }
 
     /// Where entries are found while this generation runs.
@@ -31,6 +36,7 @@ impl Manager {
         Places {
             lists: &self.shared.state.lists,
             held: &self.held,
+            names: &self.names,
             notes: &self.notes,
             rules: generation.rules(),
             doors: &self.config.settings.doors,
@@ -106,10 +112,22 @@ impl Manager {
                 format!("which is line {line} of the rules ({}): change it there, and apply them", generation.source),
             )
         });
+        if let Some(name) = self.name_of(list, set) {
+            return format!(
+                "{set} is in {list} as an address of {name}: remove the name from the rules, and apply them"
+            );
+        }
         match by_hand.or(by_rules) {
             Some((other, remedy)) => format!("{set} is no entry of {list}, but within {other}: {remedy}"),
             None => format!("{set} is not in the list {list}"),
         }
+    }
+
+    /// A host name that puts this address in this list.
+    fn name_of(&self, list: &str, set: &AddressSet) -> Option<String> {
+        let is_this =
+            |name: &NameState| name.list == list && name.addresses.iter().any(|address| set.single() == Some(*address));
+        self.names().into_iter().find(is_this).map(|state| state.name.name)
     }
 
     /// Takes everything out of a list that the rules do not hold; says how many entries that were.

@@ -15,6 +15,7 @@ mod events;
 mod heartbeat;
 mod listener;
 mod lists;
+mod names;
 mod notes;
 mod page;
 mod reload;
@@ -53,6 +54,7 @@ use crate::counters::WorkerCounters;
 use crate::generation::Book;
 use crate::held::Held;
 use crate::idle::Waker;
+use crate::names::Names;
 use crate::store::Store;
 use crate::worker::Shared;
 
@@ -107,6 +109,7 @@ pub(crate) struct Manager {
     pub(crate) book: Book,
     pub(crate) store: Store,
     pub(crate) held: Held,
+    pub(crate) names: Names,
     pub(crate) notes: Notes,
     pub(crate) watch: Watch,
     pub(crate) applied: u64,

@@ -15,11 +15,13 @@ use knockplane_policy::wire::{After, ListEntry, ListOverview, ListQuery, ListSum
 
 use super::Notes;
 use crate::held::{Bounds, Entry, Held};
+use crate::names::Names;
 
 /// Where entries are found.
 pub(super) struct Places<'m> {
     pub(super) lists: &'m Engine,
     pub(super) held: &'m Held,
+    pub(super) names: &'m Names,
     pub(super) notes: &'m Notes,
     pub(super) rules: &'m RuleSet,
     pub(super) doors: &'m [Door],
@@ -33,6 +35,8 @@ enum Found {
     Held,
     /// By its position in the rules.
     OfRules(usize),
+    /// An address of a host name, by the name's position in the rules.
+    OfName(usize),
     /// Until when, and with how many steps of a knock.
     Added(Time, u8),
 }
@@ -131,6 +135,17 @@ impl Places<'_> {
                 page.offer((*rank, bounds.0, bounds.1, 0), Found::OfRules(place));
             }
         }
+        for (place, entry) in self.rules.address_lists.iter().enumerate().filter(|(_, entry)| asked(&entry.list)) {
+            let expiry = entry.timeout.map(|timeout| self.since + timeout);
+            let Some(rank) = ranks.get(entry.list.as_str()).filter(|_| expiry.is_none_or(|expiry| now < expiry)) else {
+                continue;
+            };
+            for address in self.names.addresses(entry) {
+                if wanted.wants((*address, *address), expiry, expiry.is_some(), &entry.comment) {
+                    page.offer((*rank, *address, *address, 0), Found::OfName(place));
+                }
+            }
+        }
         if query.dynamic != Some(false) {
             self.lists.visit(now, |Seen { list, address, to, step, expiry }| {
                 let Some(rank) = rank_of[list.index()].filter(|rank| asked_rank[*rank]) else { return };
@@ -151,7 +166,7 @@ impl Places<'_> {
             tag: *tag,
         });
         let entries = entries.into_iter().filter_map(|(key, found)| self.entry(&lists, key, found, now)).collect();
-        Lists { lists, entries, truncated, next }
+        Lists { lists, entries, names: Vec::new(), truncated, next }
     }
 
     /// Every list, and who fills it.
@@ -159,6 +174,12 @@ impl Places<'_> {
         let mut by_rules = HashMap::<&str, u64>::new();
         for (_, (entry, _)) in self.of_rules().filter(|(_, (entry, _))| entry.timeout.is_none()) {
             *by_rules.entry(&entry.list).or_default() += 1;
+        }
+        for entry in self.rules.address_lists.iter().filter(|entry| entry.timeout.is_none()) {
+            let addresses = self.names.addresses(entry).len() as u64;
+            if addresses > 0 {
+                *by_rules.entry(&entry.list).or_default() += addresses;
+            }
         }
         let by_packets = level::levels(self.rules, self.doors);
         let overview = |summary: ListSummary| ListOverview {
@@ -190,6 +211,7 @@ impl Places<'_> {
                 ListEntry {
                     list,
                     address: set,
+                    name: None,
                     to: None,
                     steps: 0,
                     time_left,
@@ -198,19 +220,43 @@ impl Places<'_> {
                     comment,
                 }
             }
-            Found::OfRules(place) => {
+            Found::OfRules(place) | Found::OfName(place) => {
                 let entry = self.rules.address_lists.get(place)?;
-                let EntryAddress::Set(address) = entry.address.clone() else { return None };
+                let (address, name) = match &entry.address {
+                    EntryAddress::Set(set) => (set.clone(), None),
+                    EntryAddress::Name(name) => (first.into(), Some(name.clone())),
+                    EntryAddress::None => return None,
+                };
                 let time_left = entry.timeout.map(|timeout| (self.since + timeout).since(now));
                 let (dynamic, comment) = (time_left.is_some(), entry.comment.clone());
-                ListEntry { list, address, to: None, steps: 0, time_left, dynamic, line: Some(entry.line), comment }
+                ListEntry {
+                    list,
+                    address,
+                    name,
+                    to: None,
+                    steps: 0,
+                    time_left,
+                    dynamic,
+                    line: Some(entry.line),
+                    comment,
+                }
             }
             Found::Added(expiry, steps) => {
                 let time_left = (expiry != Time::NEVER).then(|| expiry.since(now));
                 let id = self.lists.id(&list)?;
                 let to = Seen { list: id, address: first, to, step: steps, expiry }.end();
                 let comment = self.notes.comment(id, first).to_owned();
-                ListEntry { list, address: first.into(), to, steps, time_left, dynamic: true, line: None, comment }
+                ListEntry {
+                    list,
+                    address: first.into(),
+                    name: None,
+                    to,
+                    steps,
+                    time_left,
+                    dynamic: true,
+                    line: None,
+                    comment,
+                }
             }
         })
     }
@@ -243,6 +289,7 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
     struct House {
         lists: Engine,
         held: Held,
+        names: Names,
         notes: Notes,
         rules: RuleSet,
         _folder: tempfile::TempDir,
@@ -255,10 +302,10 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
     /// Rules and operators fill `friends`, packets and an operator `knocked`.
     fn house() -> House {
         let folder = tempfile::tempdir().unwrap();
-        let state = StateDir::open(&folder.path().join("state"), Deadline::over()).unwrap();
+        let state = Arc::new(StateDir::open(&folder.path().join("state"), Deadline::over()).unwrap());
+        let names = Names::load(&state).unwrap();
         let rules = rsc::read(RULES.as_bytes()).rules;
-        let (lists, mut held, mut notes) =
-            (Engine::new(100).unwrap(), Held::load(&Arc::new(state)).unwrap(), Notes::default());
+        let (lists, mut held, mut notes) = (Engine::new(100).unwrap(), Held::load(&state).unwrap(), Notes::default());
         lists.bind_all(&[("friends", u8::MAX), ("knocked", 0), ("empty", u8::MAX)]).unwrap();
         let knocked = lists.id("knocked").unwrap();
         for host in 1..=3 {
@@ -275,13 +322,13 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
         // As if the rules had come later: it is shown once, as static.
         lists.add(lists.id("friends").unwrap(), [192, 0, 2, 7].into(), at(99), at(0));
         held.install(&lists).unwrap();
-        House { lists, held, notes, rules, _folder: folder }
+        House { lists, held, names, notes, rules, _folder: folder }
     }
 
     impl House {
         fn page(&self, query: &ListQuery, most: usize) -> Lists {
-            let House { lists, held, notes, rules, .. } = self;
-            Places { lists, held, notes, rules, doors: &[], since: at(0) }.page(query, most, at(5))
+            let House { lists, held, names, notes, rules, .. } = self;
+            Places { lists, held, names, notes, rules, doors: &[], since: at(0) }.page(query, most, at(5))
         }
 
         fn told(&self, query: ListQuery) -> Vec<String> {

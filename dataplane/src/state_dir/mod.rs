@@ -5,6 +5,7 @@
 //! | `lock`        | nothing; one dataplane at a time locks it |
 //! | `rules.state` | the rules that were applied last, see [`crate::store`] |
 //! | `lists.state` | the static entries of operators, see [`crate::held`] |
+//! | `names.state` | the addresses of host names, see [`crate::names`] |
 //! | `*.new`       | a file while it is written; removed at start |
 //! | `*.aside-N`   | a file that a start with `--without-state` set aside |
 //!
@@ -45,8 +46,11 @@ pub(crate) const LISTS: &str = "lists.state";
 /// The same as versions before wrote it, without checksums.
 pub(crate) const OLD_LISTS: &str = "lists.json";
 
+/// The addresses that host names had at the last answer.
+pub(crate) const NAMES: &str = "names.state";
+
 /// Everything that holds state.
-const FILES: [&str; 4] = [RULES, LISTS, OLD_RULES, OLD_LISTS];
+const FILES: [&str; 5] = [RULES, LISTS, NAMES, OLD_RULES, OLD_LISTS];
 
 /// What a file is called while it is written, behind its name.
 const NEW: &str = ".new";

@@ -123,6 +123,26 @@ add action=drop chain=input
     });
 }
 
+/// Rules that answer pings, as RouterOS's own do: requests that shared an identifier would be one connection, of which
+/// only the first is a knock.
+#[test]
+fn a_knock_of_several_pings_opens_although_pings_are_answered() {
+    let rules = "/ip firewall filter
+add action=accept chain=input connection-state=established,related
+add action=add-src-to-address-list address-list=one address-list-timeout=30s chain=input packet-size=140 protocol=icmp
+add action=add-src-to-address-list address-list=two address-list-timeout=30s chain=input packet-size=240 protocol=icmp \
+    src-address-list=one
+add action=add-src-to-address-list address-list=secured address-list-timeout=1m chain=input packet-size=340 \
+    protocol=icmp src-address-list=two
+add action=accept chain=input protocol=icmp
+add action=drop chain=input
+";
+    with(&FilterOptions::from_rules(rules), |topology, filter| {
+        knocker(topology, &format!("{SERVER} icmp=140 icmp=240 icmp=340"));
+        eventually("three pings open", || listed(filter, "secured", CLIENT));
+    });
+}
+
 #[test]
 fn knocker_runs_a_command_once_the_door_is_open() {
     with(&two_ports(), |topology, _| {

@@ -13,6 +13,7 @@
 //! | `frames.rs`    | what passes without a rule: ARP, neighbour discovery, router advertisements |
 //! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
 //! | `log.rs`       | the log: what cannot be written costs lines and nothing else, and no kind displaces another |
+//! | `names.rs`     | host names in address lists, with a real name server |
 //! | `drift.rs`     | what changes under a running filter: interfaces, their settings, the host's; every frame accounted for |
 //! | `restart.rs`   | restarts right after a kill, a second dataplane, state files that are damaged or cannot be written |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
@@ -38,6 +39,7 @@ mod judge;
 mod knocks;
 mod limits;
 mod log;
+mod names;
 mod nonsense;
 mod operator;
 mod processes;

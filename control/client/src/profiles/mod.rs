@@ -7,6 +7,7 @@
 //! delay = "10ms"
 //! wait-port = "22"
 //! then = "ssh gate.example.org"
+//! both = true
 //! ```
 //!
 //! | file       | owns |
@@ -45,6 +46,9 @@ pub(crate) struct Profile {
     pub(crate) wait_port: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) then: Option<Then>,
+    /// Knock over IPv4 and IPv6.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) both: bool,
 }
 
 /// Between two steps, in milliseconds.

@@ -1,7 +1,7 @@
 //! A profile as one line that passes through chats and shells as it is:
 //!
 //! ```text
-//! knocker://NAME@HOST/STEP/STEP/…/+delay=10ms/+wait-port=22/CHECKSUM
+//! knocker://NAME@HOST/STEP/STEP/…/+delay=10ms/+wait-port=22/+both/CHECKSUM
 //! ```
 //!
 //! Whatever is not a letter, a digit or one of `-._:=` is written as `%` and two digits. The checksum is over everything
@@ -29,6 +29,9 @@ pub(super) fn line(name: &str, profile: &Profile) -> String {
     if let Some(port) = &profile.wait_port {
         line += &format!("+wait-port={}/", part(port));
     }
+    if profile.both {
+        line += "+both/";
+    }
     with_sum(&line)
 }
 
@@ -55,13 +58,15 @@ pub(super) fn read(line: &str) -> Result<(String, Profile), String> {
     let mut parts = rest.split('/').rev().skip(1).collect::<Vec<_>>().into_iter().rev();
     let (name, host) = parts.next().and_then(|part| part.split_once('@')).ok_or(cut)?;
     let text = |part: &str| percent_decode_str(part).decode_utf8().map(String::from).map_err(|_| cut.to_owned());
-    let mut profile = Profile { host: text(host)?, steps: Vec::new(), delay: None, wait_port: None, then: None };
+    let mut profile =
+        Profile { host: text(host)?, steps: Vec::new(), delay: None, wait_port: None, then: None, both: false };
     for part in parts {
         // No step begins with `+` as it is: there it is written in digits.
         let option = part.strip_prefix('+').map(|option| option.split_once('=').unwrap_or((option, "")));
         match option {
             Some(("delay", delay)) => profile.delay = Some(Delay::try_from(text(delay)?)?),
             Some(("wait-port", port)) => profile.wait_port = Some(text(port)?),
+            Some(("both", "")) => profile.both = true,
             // What a later version says may be what makes the knock right.
             Some((option, _)) => {
                 let option = option.escape_debug();
@@ -99,11 +104,12 @@ mod tests {
             delay: Some(Delay(10)),
             wait_port: Some("ssh".to_owned()),
             then: None,
+            both: true,
         };
         let said = line("home", &profile);
         assert_eq!(
             said,
-            "knocker://home@fe80::1%25eth0/1234/4321:udp=open%20%27sesame%27%20%245%2F%25/icmp=128/+delay=10ms/+wait-port=ssh/fc4cc85e"
+            "knocker://home@fe80::1%25eth0/1234/4321:udp=open%20%27sesame%27%20%245%2F%25/icmp=128/+delay=10ms/+wait-port=ssh/+both/8bee2cf8"
         );
         assert_eq!(read(&format!("  {said}\n")), Ok(("home".to_owned(), profile)));
         for (wrong, part) in [("ssh gate", "begins with"), (&said[..said.len() - 1], "its end is missing")] {
@@ -118,9 +124,17 @@ mod tests {
     fn profile() -> impl Strategy<Value = Profile> {
         let steps = prop::collection::vec("\\PC{1,20}", 1..6);
         let port = prop::option::of("[a-z0-9]{1,6}");
-        ("\\PC{1,20}", steps, prop::option::of(any::<u32>()), port).prop_map(|(host, steps, delay, wait_port)| {
-            Profile { host, steps, delay: delay.map(Delay), wait_port, then: None }
-        })
+        let both = any::<bool>();
+        ("\\PC{1,20}", steps, prop::option::of(any::<u32>()), port, both).prop_map(
+            |(host, steps, delay, wait_port, both)| Profile {
+                host,
+                steps,
+                delay: delay.map(Delay),
+                wait_port,
+                then: None,
+                both,
+            },
+        )
     }
 
     proptest! {

@@ -30,6 +30,8 @@ pub(crate) struct Knock {
     pub(crate) to: IpAddr,
     /// Of the whole IP packet.
     pub(crate) packet_len: usize,
+    /// Of an echo request.
+    pub(crate) identifier: Option<u16>,
     pub(crate) what: What,
 }
 
@@ -41,6 +43,21 @@ pub(crate) enum What {
     Echo {
         checksum_is_right: bool,
     },
+}
+
+/// The identifier of an echo request, in an IP packet behind an Ethernet header. `None` of anything else.
+fn echo_identifier(packet: &SlicedPacket<'_>) -> Option<u16> {
+    match packet.transport.as_ref()? {
+        TransportSlice::Icmpv4(icmp) => match icmp.icmp_type() {
+            Icmpv4Type::EchoRequest(IcmpEchoHeader { id, .. }) => Some(id),
+            _ => None,
+        },
+        TransportSlice::Icmpv6(icmp) => match icmp.icmp_type() {
+            Icmpv6Type::EchoRequest(IcmpEchoHeader { id, .. }) => Some(id),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// Runs `test` in a network namespace of its own. In a thread, because a namespace belongs to a thread and is gone with it;
@@ -156,6 +173,7 @@ fn read_knock(frame: &[u8]) -> Option<Knock> {
         }
         NetSlice::Arp(_) => return None,
     };
+    let identifier = echo_identifier(&packet);
     let what = match packet.transport? {
         TransportSlice::Tcp(tcp) if tcp.syn() && !tcp.ack() => What::Syn(tcp.destination_port()),
         TransportSlice::Udp(udp) => What::Datagram(udp.destination_port(), udp.payload().to_vec()),
@@ -174,5 +192,5 @@ fn read_knock(frame: &[u8]) -> Option<Knock> {
         },
         _ => return None,
     };
-    Some(Knock { to, packet_len, what })
+    Some(Knock { to, packet_len, identifier, what })
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::net::UdpSocket;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
@@ -140,6 +141,88 @@ fn each_family_when_asked_for() {
             assert_eq!(knocks.len(), 1, "{arguments:?}");
             assert_eq!(knocks[0].to, to.parse::<std::net::IpAddr>().unwrap());
         }
+    });
+}
+
+/// Connection tracking takes requests with one identifier for one connection.
+#[test]
+fn each_echo_request_has_an_identifier_of_its_own() {
+    lab::inside(|lab| {
+        fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").expect("the namespace's own setting");
+        let raw = [KNOCKER];
+        let ping = ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", KNOCKER];
+        for program in [&raw[..], &ping[..]] {
+            for host in ["127.0.0.1", "::1"] {
+                let mut seen = Vec::new();
+                for _ in 0..2 {
+                    let arguments = [&program[1..], &[host, "icmp=128", "icmp=228", "7000", "icmp=328"]].concat();
+                    seen.extend(lab.knocks_of(program[0], &arguments).into_iter().filter_map(|knock| knock.identifier));
+                }
+                assert_eq!(seen.len(), 6, "{program:?} {host}");
+                seen.sort_unstable();
+                seen.dedup();
+                // Two runs begin at random: they share an identifier once in ten thousand times.
+                assert!(seen.len() >= 5, "{program:?} {host}: {seen:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn both_families_are_knocked_over_step_by_step() {
+    lab::inside(|lab| {
+        // A name with an address of each family, for the programs of this test alone.
+        let hosts = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&hosts, "127.0.0.1 gate\n::1 gate\n").unwrap();
+        let script = format!("mount --bind {} /etc/hosts && exec {KNOCKER} \"$@\"", hosts.path().display());
+        let with_hosts =
+            |arguments: &[&'static str]| [&["--mount", "sh", "-c", &script, "knocker"], arguments].concat();
+        let knocks = |arguments: &[&'static str]| -> Vec<(String, What)> {
+            let knocks = lab.knocks_of("unshare", &with_hosts(arguments));
+            knocks.into_iter().map(|knock| (knock.to.to_string(), knock.what)).collect()
+        };
+        let at = |to: &str, what: &What| (to.to_owned(), what.clone());
+        let (one, two) = (What::Syn(1), datagram(2, b"word"));
+        assert_eq!(
+            knocks(&["--both", "gate", "1", "2:udp=word"]),
+            [at("127.0.0.1", &one), at("::1", &one), at("127.0.0.1", &two), at("::1", &two)]
+        );
+        // A host with one address.
+        assert_eq!(knocks(&["--both", "::1", "1"]), [at("::1", &one)]);
+        // A network without IPv6: the sequence over IPv4 still leaves, whole.
+        fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").expect("the namespace's own setting");
+        let mut tap = lab.tap();
+        let output = lab::run("unshare", &with_hosts(&["--both", "gate", "1", "2:udp=word"]));
+        let error = lab::text(&output.stderr);
+        assert!(output.status.success() && error.contains("warning: step 1"), "{error}");
+        let sent: Vec<_> = tap.finish().into_iter().map(|knock| knock.what).collect();
+        assert_eq!(sent, [one, two]);
+    });
+}
+
+#[test]
+fn passphrases_come_from_standard_input() {
+    lab::inside(|lab| {
+        let mut tap = lab.tap();
+        let mut child = Command::new(KNOCKER)
+            .args(["--passphrase-stdin", "127.0.0.1", "1:udp=", "2", "3:udp="])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(b"a=\xff\nopen sesame\n").unwrap();
+        assert!(child.wait().unwrap().success());
+        let sent: Vec<_> = tap.finish().into_iter().map(|knock| knock.what).collect();
+        assert_eq!(sent, [datagram(1, b"a=\xff"), What::Syn(2), datagram(3, b"open sesame")]);
+
+        // Without a line for each, nothing leaves.
+        let mut tap = lab.tap();
+        let output = Command::new(KNOCKER)
+            .args(["--passphrase-stdin", "127.0.0.1", "1:udp=", "3:udp="])
+            .stdin(fs::File::open("/dev/null").unwrap())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", lab::text(&output.stderr));
+        assert_eq!(tap.finish(), []);
     });
 }
 

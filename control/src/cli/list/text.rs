@@ -173,6 +173,7 @@ mod tests {
         ListEntry {
             list: list.to_owned(),
             address: address.parse().unwrap(),
+            name: None,
             time_left: left.map(Duration::from_millis),
             dynamic: left.is_some(),
             line: None,

@@ -73,6 +73,7 @@ fn list(name: &str, set: &str, origin: Origin, left: Option<u64>) -> SourceList 
     let entry = ListEntry {
         list: name.into(),
         address: set.parse().unwrap(),
+        name: None,
         to: None,
         steps: 0,
         time_left: left.map(seconds),

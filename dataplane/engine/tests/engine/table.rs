@@ -170,15 +170,16 @@ fn what_nobody_can_run_is_refused_and_what_does_not_run_is_not_looked_at() {
     };
     let name = || EntryAddress::Name("example.com".to_owned());
     rules.address_lists = vec![entry(EntryAddress::None, false, 6), entry(name(), false, 7), entry(name(), true, 8)];
-    let expected = [
-        format!(
-            "line 1: rule {}: it can never run: it asks for a mark; disable it, or leave it out",
-            rules.rules[0].id
-        ),
-        "line 7: list `a`: host names are not looked up; write the addresses of `example.com`, or disable the entry"
-            .to_owned(),
-    ];
-    assert_eq!(problems(rules), expected);
+    let expected = [format!(
+        "line 1: rule {}: it can never run: it asks for a mark; disable it, or leave it out",
+        rules.rules[0].id
+    )];
+    assert_eq!(problems(rules.clone()), expected);
+    rules.rules.clear();
+    rules.address_lists = (0..=1_000).map(|line| entry(name(), false, line)).collect();
+    let expected =
+        "line 1000: the lists hold more than 1000 host names: write addresses or prefixes for some of them".to_owned();
+    assert_eq!(problems(rules), [expected]);
 }
 
 #[test]

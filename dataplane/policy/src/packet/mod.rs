@@ -67,7 +67,7 @@ impl fmt::Display for Side {
 }
 
 /// IPv4 or IPv6. Rules under `/ip firewall` see only the first, rules under `/ipv6 firewall` only the second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, PartialOrd, Ord)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Family {

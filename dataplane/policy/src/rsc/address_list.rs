@@ -33,7 +33,10 @@ pub(super) const PROPERTIES: &[Row] = &[
         Ok(())
     })
     .says("What is in the list; nothing if it is left out, and not every address.", ADDRESSES, "192.0.2.0/24")
-    .differs("Host names are kept, but nobody looks them up yet."),
+    .differs(
+        "The control process resolves host names: A records for `/ip`, AAAA records for `/ipv6`. Offline, nothing is \
+         known of their addresses.",
+    ),
     Row::fixed("list", |entry, value| {
         entry.list = Some(value::list_name(value::text(value)?)?);
         Ok(())

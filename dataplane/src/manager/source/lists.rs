@@ -12,6 +12,7 @@ use knockplane_policy::wire::source::{Origin, RuleRef, SourceList};
 use super::{network, rule_ref};
 use crate::generation::Generation;
 use crate::manager::Manager;
+use crate::names::Names;
 
 /// Rules that are named beside a list, of each kind.
 const RULES: usize = 5;
@@ -21,7 +22,7 @@ impl Manager {
     pub(super) fn lists_of(&self, address: IpAddr, generation: &Generation, now: Time) -> Vec<SourceList> {
         let mut lists = self.added(address, generation, now);
         lists.extend(self.held(address, now));
-        lists.extend(of_rules(address, generation, now));
+        lists.extend(of_rules(address, &self.names, generation, now));
         lists.sort_by(|one, other| one.entry.list.cmp(&other.entry.list));
         for list in &mut lists {
             let name = &list.entry.list;
@@ -51,6 +52,7 @@ impl Manager {
             let entry = ListEntry {
                 list,
                 address: set,
+                name: None,
                 to: seen.end(),
                 steps: seen.step,
                 time_left: (seen.expiry != Time::NEVER).then(|| seen.expiry.since(now)),
@@ -72,6 +74,7 @@ impl Manager {
             let entry = ListEntry {
                 list: list.to_owned(),
                 address: entry.set.clone(),
+                name: None,
                 to: None,
                 steps: 0,
                 time_left: entry.until.map(|until| until.since(now)),
@@ -88,19 +91,26 @@ fn found(entry: ListEntry, origin: Origin) -> SourceList {
     SourceList { entry, origin, door: None, added_by: Vec::new(), used_by: Vec::new() }
 }
 
-/// The entries of the rules that stay with the rules: those without a timeout, and prefixes and ranges with one.
-fn of_rules(address: IpAddr, generation: &Generation, now: Time) -> impl Iterator<Item = SourceList> {
+/// The entries of the rules that stay with the rules: those without a timeout, prefixes and ranges with one, and host names.
+fn of_rules(address: IpAddr, names: &Names, generation: &Generation, now: Time) -> impl Iterator<Item = SourceList> {
     let since = generation.table.begun();
     generation.rules().address_lists.iter().filter(|entry| !entry.disabled).filter_map(move |entry| {
-        let EntryAddress::Set(set) = &entry.address else { return None };
+        let (set, name) = match &entry.address {
+            EntryAddress::Set(set) => (set.clone(), None),
+            EntryAddress::Name(name) if names.addresses(entry).contains(&address) => {
+                (address.into(), Some(name.clone()))
+            }
+            EntryAddress::Name(_) | EntryAddress::None => return None,
+        };
         let until = entry.timeout.map(|timeout| since + timeout);
-        let stays = until.is_none() || set.single().is_none();
+        let stays = until.is_none() || set.single().is_none() || name.is_some();
         if !stays || !set.contains(address) || until.is_some_and(|until| until <= now) {
             return None;
         }
         let entry = ListEntry {
             list: entry.list.clone(),
-            address: set.clone(),
+            address: set,
+            name,
             to: None,
             steps: 0,
             time_left: until.map(|until| until.since(now)),

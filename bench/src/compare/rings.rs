@@ -1,0 +1,143 @@
+//! What the size of the AF_XDP rings costs and gains.
+//!
+//! A larger ring holds a longer burst: TCP senders whose windows together exceed the ring lose frames while the worker does
+//! not run. A smaller ring reuses frames that are still in the processor's cache. Both are measured with each size, in turns:
+//! retransmissions of parallel TCP streams (iperf3), and the rate of the smallest frames at full load.
+
+use std::fmt;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use knockplane_tests::{CLIENT, Filter, FilterOptions, Process, SERVER, binary, run};
+use serde_json::Value;
+
+use super::lab::{CANDIDATE_CORE, GENERATOR_CORE, Lab, traffic};
+use super::results::{Arrangement, quantile};
+
+/// Time of one measurement.
+const SECONDS: u64 = 5;
+
+/// How long the generator runs before and after the part that is counted.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// TCP streams side by side.
+const STREAMS: u32 = 8;
+
+/// How long iperf3's server may take to listen.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What came out with one size.
+#[derive(Debug)]
+pub struct Sized {
+    /// Descriptors in each ring.
+    pub ring_size: u32,
+    /// Frames of 60 bytes forwarded in a second, of each round.
+    pub rates: Vec<f64>,
+    /// TCP throughput in bits a second, of each round.
+    pub throughputs: Vec<f64>,
+    /// TCP segments that were sent again, of each round.
+    pub retransmissions: Vec<f64>,
+}
+
+/// The head of the table whose rows are [`Sized`].
+pub const HEAD: &str = "| ring size | forwarded, Mpps (least–most) | TCP, Gbit/s | retransmitted (least–most) |\n\
+     |---:|---:|---:|---:|";
+
+impl fmt::Display for Sized {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = |values: &[f64], scale: f64| [0.5, 0.0, 1.0].map(|part| quantile(values, part) / scale);
+        let [rate, slowest, fastest] = at(&self.rates, 1e6);
+        let [throughput, ..] = at(&self.throughputs, 1e9);
+        let [sent_again, least, most] = at(&self.retransmissions, 1.0);
+        write!(
+            f,
+            "| {} | {rate:.3} ({slowest:.3}–{fastest:.3}) | {throughput:.2} | {sent_again:.0} ({least:.0}–{most:.0}) |",
+            self.ring_size
+        )
+    }
+}
+
+/// Measures each size in so many rounds, the sizes in turns.
+///
+/// # Errors
+/// Without root or two cores, or if a process does not start.
+pub fn measure(sizes: &[u32], rounds: u32) -> Result<Vec<Sized>> {
+    let mut measured: Vec<Sized> = sizes
+        .iter()
+        .map(|size| Sized { ring_size: *size, rates: vec![], throughputs: vec![], retransmissions: vec![] })
+        .collect();
+    for _ in 0..rounds {
+        for sized in &mut measured {
+            let (rate, throughput, sent_again) =
+                one_round(sized.ring_size).with_context(|| format!("ring size {}", sized.ring_size))?;
+            sized.rates.push(rate);
+            sized.throughputs.push(throughput);
+            sized.retransmissions.push(sent_again);
+        }
+    }
+    Ok(measured)
+}
+
+/// Forwarded frames a second, TCP bits a second, and segments sent again.
+fn one_round(ring_size: u32) -> Result<(f64, f64, f64)> {
+    let lab = Lab::new(Arrangement::T)?;
+    let options = FilterOptions {
+        dataplane: format!("cores = [{CANDIDATE_CORE}]\nring-size = {ring_size}\n"),
+        ..FilterOptions::from_rules(
+            "/ip firewall filter\nadd action=accept chain=input\nadd action=accept chain=output\n",
+        )
+    };
+    let filter = Filter::start(&lab.topology, &options)?;
+    lab.pin()?;
+    let (throughput, sent_again) = tcp(&lab, &filter)?;
+    Ok((forwarded(&lab, &filter)?, throughput, sent_again))
+}
+
+fn tcp(lab: &Lab, filter: &Filter<'_>) -> Result<(f64, f64)> {
+    let mut command = lab.topology.server.command("iperf3");
+    command.args(["--server", "--bind", SERVER]);
+    let _server = Process::start("iperf3", &mut command, &filter.path("iperf3.log"))?;
+    let line = format!("iperf3 --json --client {SERVER} --time {SECONDS} --parallel {STREAMS}");
+    let begun = Instant::now();
+    loop {
+        let output = lab.topology.client.run(&line)?;
+        let report: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
+        let sent = &report["end"]["sum_sent"];
+        if let (Some(rate), Some(sent_again)) = (sent["bits_per_second"].as_f64(), sent["retransmits"].as_f64()) {
+            return Ok((rate, sent_again));
+        }
+        // Its server does not listen yet.
+        ensure!(begun.elapsed() < PATIENCE, "iperf3: {}", output.stdout);
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn forwarded(lab: &Lab, filter: &Filter<'_>) -> Result<f64> {
+    let mut command = lab.topology.client.command(binary("knockplane-generate")?);
+    let seconds = (SECONDS + 2 * MARGIN.as_secs()).to_string();
+    command.args(["--profile", "flow", "--frame-bytes", "60", "--from", CLIENT, "--to", SERVER, "--seconds", &seconds]);
+    command.args(["--core", &GENERATOR_CORE.to_string(), "eth0"]);
+    let _generator = Process::start("knockplane-generate", &mut command, &filter.path("generate.log"))?;
+    thread::sleep(MARGIN);
+    let before = traffic(&lab.topology.server, "eth0")?.received;
+    let begun = Instant::now();
+    thread::sleep(Duration::from_secs(SECONDS));
+    let frames = traffic(&lab.topology.server, "eth0")?.received - before;
+    let rate = frames as f64 / begun.elapsed().as_secs_f64();
+    ensure!(rate > 1_000.0, "nothing is forwarded: {}", filter.log());
+    Ok(rate)
+}
+
+/// The processor's caches as the kernel tells them, because the result depends on them.
+pub fn caches() -> String {
+    let sizes = run(Command::new("getconf").arg("-a")).map(|output| output.stdout).unwrap_or_default();
+    let size = |name: &str| {
+        let line = sizes.lines().find(|line| line.starts_with(name));
+        let bytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        bytes.map_or_else(|| "unknown".to_owned(), |bytes| format!("{} KiB", bytes / 1024))
+    };
+    let [l1, l2, l3] = ["LEVEL1_DCACHE_SIZE", "LEVEL2_CACHE_SIZE", "LEVEL3_CACHE_SIZE"].map(size);
+    format!("caches: L1d {l1}, L2 {l2}, L3 {l3}")
+}

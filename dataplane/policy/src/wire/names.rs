@@ -1,0 +1,75 @@
+//! Host names in address lists: the control process resolves them, the dataplane goes by the answers.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::packet::Family;
+
+/// Host names in the address lists of one rule set at most. Each is asked for as often as its time to live says.
+pub const MAX_NAMES: usize = 1_000;
+
+/// Addresses of one name at most; further ones are left out.
+pub const MAX_NAME_ADDRESSES: usize = 64;
+
+/// A host name as an address list holds it: for addresses of the menu's family.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostName {
+    /// The family of its addresses: A records, or AAAA records.
+    pub family: Family,
+    /// The name.
+    pub name: String,
+}
+
+/// What came of resolving a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameAnswer {
+    /// The name.
+    pub name: HostName,
+    /// Its addresses, or why there are none.
+    pub outcome: NameOutcome,
+}
+
+/// The outcome of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NameOutcome {
+    /// These addresses take the place of the earlier ones.
+    Addresses(Vec<IpAddr>),
+    /// The earlier addresses stay.
+    Failed(String),
+}
+
+/// A host name in a list, and what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameState {
+    /// The list.
+    pub list: String,
+    /// The line of the rule file; 0 if it came from elsewhere.
+    pub line: u32,
+    /// The name.
+    #[serde(flatten)]
+    pub name: HostName,
+    /// Its addresses by the last answer.
+    pub addresses: Vec<IpAddr>,
+    /// Why the last attempt failed; `None` if it succeeded, or if there was none since the dataplane started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// Time since the last answer; `None` if there was none since the dataplane started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_age: Option<Duration>,
+}
+
+impl NameState {
+    /// The state in one word: `resolved`, `failing`, `stored` (from before the start) or `unresolved`.
+    pub fn state(&self) -> &'static str {
+        match (&self.failure, self.answer_age, self.addresses.is_empty()) {
+            (Some(_), _, false) => "failing",
+            (_, None, false) => "stored",
+            (None, Some(_), _) => "resolved",
+            _ => "unresolved",
+        }
+    }
+}
