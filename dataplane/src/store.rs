@@ -158,7 +158,7 @@ pub(crate) fn read_rules(path: &Path) -> anyhow::Result<Stored> {
         .map_err(|error| anyhow!("{} (`rules` in the configuration) {error}", path.display()))?;
     let reading = rsc::read(&text);
     if !reading.problems.is_empty() {
-        bail!("{}", rsc::report(&reading.problems, &path.display().to_string(), &text, false));
+        bail!("{}", rsc::report(&reading.problems, &path.display().to_string(), &rsc::utf8(&text), false));
     }
     Ok(Stored { source: path.display().to_string(), rules: Arc::new(reading.rules) })
 }

@@ -72,7 +72,10 @@ impl From<&rule::Rule> for Rule {
             menu: menu(rule.family, rule.table).to_owned(),
             chain: rule.chain.clone(),
             action: rule.action.name().to_owned(),
-            properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            properties: properties
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .chain(rule.inert.clone())
+                .collect(),
             comment: rule.comment.clone(),
             disabled: rule.disabled,
             invalid: rule.invalid.clone(),
@@ -142,9 +145,8 @@ pub(crate) struct Exported {
     pub(crate) tracking: Tracking,
     /// Interface lists.
     pub(crate) interface_lists: Vec<InterfaceList>,
-    /// The router's own addresses, each with the length of its network's prefix.
-    #[schemars(with = "Vec<String>")]
-    pub(crate) local_addresses: Vec<IpNet>,
+    /// The router's own addresses.
+    pub(crate) local_addresses: Vec<LocalAddress>,
 }
 
 /// An entry of an address list in a rule file.
@@ -203,7 +205,29 @@ pub(crate) struct InterfaceList {
     pub(crate) include: Vec<String>,
     /// Lists whose members do not belong to it, unless they are among `members`.
     pub(crate) exclude: Vec<String>,
-    pub(crate) members: Vec<String>,
+    pub(crate) members: Vec<InterfaceMember>,
+    pub(crate) comment: String,
+}
+
+/// A member of an interface list.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct InterfaceMember {
+    pub(crate) interface: String,
+    pub(crate) disabled: bool,
+    pub(crate) comment: String,
+    /// Its line in the rule file; `null` if it is in none.
+    pub(crate) line: Option<u32>,
+}
+
+/// One of the router's own addresses.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct LocalAddress {
+    /// With the length of its network's prefix; `null` if the router makes up all of it.
+    #[schemars(with = "Option<String>")]
+    pub(crate) address: Option<IpNet>,
+    pub(crate) disabled: bool,
+    /// `interface`, `comment`, `network` and others, as they stand in the file.
+    pub(crate) properties: BTreeMap<String, String>,
 }
 
 impl From<&RuleSet> for Exported {
@@ -220,9 +244,17 @@ impl From<&RuleSet> for Exported {
             comment: entry.comment.clone(),
             line: line(entry.line),
         };
+        let local_address = |local: &rule::LocalAddress| {
+            let rule::LocalAddress { address, disabled, inert } = local.clone();
+            LocalAddress { address, disabled, properties: inert.into_iter().collect() }
+        };
         let interface_list = |list: &rule::InterfaceList| {
-            let rule::InterfaceList { name, include, exclude, members } = list.clone();
-            InterfaceList { name, include, exclude, members }
+            let rule::InterfaceList { name, include, exclude, members, comment } = list.clone();
+            let members = members.into_iter().map(|member| {
+                let rule::InterfaceMember { interface, disabled, comment, line: at } = member;
+                InterfaceMember { interface, disabled, comment, line: line(at) }
+            });
+            InterfaceList { name, include, exclude, members: members.collect(), comment }
         };
         Exported {
             rules: rules.rules.iter().map(Rule::from).collect(),
@@ -230,7 +262,7 @@ impl From<&RuleSet> for Exported {
             patterns: rules.layer7.iter().map(Pattern::from).collect(),
             tracking: (&rules.tracking).into(),
             interface_lists: rules.interface_lists.iter().map(interface_list).collect(),
-            local_addresses: rules.local_addresses.clone(),
+            local_addresses: rules.local_addresses.iter().map(local_address).collect(),
         }
     }
 }

@@ -23,9 +23,20 @@ the tables that read them.
   all: a rule without one of its matchers would let in more.
 - **What cannot be honoured here is kept and never run.** Such a rule is no mistake of the file; it is shown with the reason.
   A file that has one is refused all the same, unless the rule is disabled or `--allow-invalid` is given.
-- **Menus that are not listed here are skipped** and counted.
+- **Menus that are not listed here are skipped** and counted, if RouterOS has them. A menu that is not known is warned of, and a
+  command that looks like one of the firewall's is refused there: no rule vanishes.
+- **An export that says of itself that it is incomplete** (`#error exporting …`, `#interrupted`) is refused if its rules depend on
+  what is missing.
 - **Commands**: `add`, `set`, `remove`, `enable`, `disable`, `comment`, and for rules `move` and `place-before=`, for entries
-  by number, `*1`, name, or `[find …]`. Scripts (`:if`, `$x`) are refused.
+  by number, `*1`, name, `[find …]`, or one of what that finds: `([find …]->0)`. `remove [find …]` may find nothing; `print`
+  and the like change nothing.
+- **Scripts** run if what they do follows from the file alone: `:local`, `:global`, `:set`, `$name`, `.` and other operators, `:if`,
+  `:for`, `:foreach` over arrays such as `{7001;7002}`, `:do {…} on-error={…}`, `[:len …]`, `[:pick …]`, `[:tostr …]`, `[:tonum …]`,
+  `[:toarray …]` and `[:typeof …]`. `:put`, `:log`, `:delay` and `:beep` are passed over. All else is refused by its name, and so
+  is what only a router knows, such as `[/system clock get time]`. What goes wrong on the router within `:do … on-error` is
+  refused here.
+- **Names and comments** may have any encoding: a byte that is not UTF-8 is shown, and written in commands, as `\\E1`. Files may
+  be UTF-16 with a byte order mark.
 - **`!name`** unsets a property, as verbose exports do. **`!` before a value** negates all of it.
 - All matchers of a rule must be true. Those that look at ports, flags or ICMP are false for packets that have none, negated
   or not.

@@ -35,8 +35,9 @@ It ends with 0 if the rules can run, and with 3 if they cannot.
 | code | what | remedy |
 |---|---|---|
 | `E001` | A line cannot be read, or refers to what is not there. Nothing of the file is used: a rule without one of its matchers would let in more. | It is said with each; [the language](language.md) has every property. |
+| `W001` | A warning of what is not wrong: the router says that a menu is missing on which no rule depends, a menu is not known, or a statement of a script changes no rule. | It is said with each. |
 | `E002` | A rule reads well, but nobody can run it here: it asks for a mark that nothing sets, or for a hotspot. | Disable it or leave it out; with `--allow-invalid`, `check` takes it for a warning, and `apply` keeps it as a disabled rule. |
-| `E003` | The dataplane does not run what a rule says, or not together with the others. | Disable the rule, or leave it out. |
+| `E003` | The dataplane does not run what a rule or an entry of a list says, or not together with the others. | Disable it, or leave it out. |
 | `E004` | An interface is named, and nothing says which side of the filter it is. A matcher about it would be true of everything or of nothing. | Name it in `[policy.interfaces]`; what to write is said at the end. |
 
 ## Lints
@@ -94,7 +95,8 @@ add chain=input action=drop
 ",
         ),
         Code::EmptyJump => section(
-            "It jumps to a chain in which no rule runs. A jump to a chain that is not there at all is an error.",
+            "It jumps to a chain in which no rule runs, or that is not there at all: RouterOS comes back from it at once, unless \
+             something on the router adds rules to it.",
             "/ip firewall filter
 add chain=input action=jump jump-target=knock
 add chain=input action=drop
@@ -335,6 +337,21 @@ opens = [\"tcp/22\"]
 [[door]]
 name = \"everything\"
 knock = [\"tcp/8000\", \"tcp/9000\", \"udp/4321\", \"tcp/7000\"]
+",
+        ),
+        Code::FragmentedSize => section(
+            "RouterOS puts fragments together before its rules; here each fragment is decided about by itself. So a \
+             `packet-size` above the MTU matches nothing, and the MTU itself matches the first fragment of every longer \
+             packet. An MTU of 1500 is assumed.",
+            "/ip firewall filter
+add chain=input protocol=icmp packet-size=2028 action=add-src-to-address-list address-list=open address-list-timeout=1m
+add chain=input src-address-list=open action=accept
+add chain=input action=drop
+",
+            "/ip firewall filter
+add chain=input protocol=icmp packet-size=1028 action=add-src-to-address-list address-list=open address-list-timeout=1m
+add chain=input src-address-list=open action=accept
+add chain=input action=drop
 ",
         ),
         Code::LenientDoor => section(

@@ -29,6 +29,8 @@ pub(super) const UNMAPPED: &str = "E004";
 pub(super) struct Findings {
     /// What cannot be read.
     pub(super) problems: Vec<Finding>,
+    /// What is not wrong, and worth a look: what the export itself says is missing, menus that nobody knows.
+    pub(super) warnings: Vec<Finding>,
     /// Rules that nobody can run, without those that are disabled.
     pub(super) invalid: Vec<Finding>,
     /// What keeps the rules from running although every line is right.
@@ -48,7 +50,7 @@ impl Findings {
     pub(super) fn of(source: &Source, how: &How<'_>) -> (Findings, RuleSet) {
         let reading = &source.reading;
         let mut rules = door::rules(how.settings, reading.rules.clone());
-        let mut findings = Findings::default();
+        let mut findings = Findings { warnings: warnings(reading), ..Findings::default() };
         if reading.problems.is_empty() {
             let places = Places::new(source);
             findings.invalid = invalid(&mut rules, how.allow_invalid, &places);
@@ -64,7 +66,8 @@ impl Findings {
         } else {
             findings.problems = reading.problems.iter().cloned().map(Finding::from).collect();
         }
-        for found in [&mut findings.problems, &mut findings.invalid, &mut findings.refused, &mut findings.lints] {
+        let Findings { problems, warnings, invalid, refused, lints, .. } = &mut findings;
+        for found in [problems, warnings, invalid, refused, lints] {
             rsc::place(found, &source.name, &source.text);
         }
         (findings, rules)
@@ -123,11 +126,21 @@ impl Findings {
 
     /// All that has a place, in the file's order.
     pub(super) fn placed(&self) -> Vec<Finding> {
-        let lists = [&self.problems, &self.invalid, &self.refused, &self.lints];
+        let lists = [&self.problems, &self.warnings, &self.invalid, &self.refused, &self.lints];
         let mut all: Vec<Finding> = lists.into_iter().flatten().cloned().collect();
         all.sort_by_key(|finding| (finding.span.start, finding.span.end));
         all
     }
+}
+
+/// What the reader warns of.
+pub(super) fn warnings(reading: &Reading) -> Vec<Finding> {
+    let warning = |problem: &rsc::Problem| Finding {
+        severity: Severity::Warning,
+        code: rsc::WARNING_CODE,
+        ..Finding::from(problem.clone())
+    };
+    reading.warnings.iter().map(warning).collect()
 }
 
 /// Rules that nobody can run. If that is allowed, they are disabled, so that nothing can come to run them.

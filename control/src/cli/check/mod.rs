@@ -71,6 +71,9 @@ pub(crate) struct Checked {
 struct Judgement {
     file: String,
     valid: bool,
+    /// It is not valid for its lints alone.
+    #[serde(skip)]
+    denied: bool,
     rules: usize,
     disabled: usize,
     patterns: usize,
@@ -93,7 +96,8 @@ pub(super) fn run(check: &Check, json: bool) -> Result<String, Failed> {
         let judgement = match Source::open(file) {
             Ok(source) => {
                 let mut judgement = source.judge(&how).0;
-                judgement.valid &= !check.deny_lints || !judgement.findings.has_lints();
+                judgement.denied = judgement.valid && check.deny_lints && judgement.findings.has_lints();
+                judgement.valid &= !judgement.denied;
                 if !json {
                     complain(judgement.report(&source.text, color()));
                 }
@@ -134,7 +138,10 @@ pub(super) fn read(file: &Path, json: bool) -> Result<Source, Failed> {
 /// The rules of a file without problems, whether they can run or not. The menus that were skipped are told on standard
 /// error.
 pub(super) fn as_written(file: &Path, json: bool) -> Result<RuleSet, Failed> {
-    let Source { name, reading, .. } = read(file, json)?;
+    let Source { name, text, reading } = read(file, json)?;
+    let mut warnings = findings::warnings(&reading);
+    rsc::place(&mut warnings, &name, &text);
+    complain(rsc::pictures(&warnings, &text, color()));
     if !reading.skipped.is_empty() {
         complain(format_args!(
             "knockctl: {name}: skipped menus (commands): {}\n",
@@ -173,6 +180,7 @@ impl Source {
         let (name, text) = input::read(file, &RULES);
         match text {
             Ok(text) => {
+                let text = rsc::utf8(&text).into_owned();
                 let reading = rsc::read(&text);
                 Ok(Source { name, text, reading })
             }
@@ -206,6 +214,7 @@ impl Source {
         let is_error = |finding: &Finding| finding.severity == Severity::Error;
         let judgement = Judgement {
             file: self.name.clone(),
+            denied: false,
             valid: findings.errors.is_empty() && !findings.placed().iter().any(is_error),
             rules: self.reading.rules.rules.len(),
             disabled: self.reading.rules.rules.iter().filter(|rule| rule.disabled).count(),
@@ -229,19 +238,20 @@ impl Judgement {
             report.extend(interfaces.lines().map(|line| format!("    {}\n", printable(line))));
             report.push('\n');
         }
-        if findings.is_empty() && self.findings.doors.is_empty() { report } else { report + &self.result() + "\n" }
+        let has_none = findings.is_empty() && self.findings.doors.is_empty() && self.findings.errors.is_empty();
+        if has_none { report } else { report + &self.result() + "\n" }
     }
 
     /// How many findings there are, and what follows from them.
     fn result(&self) -> String {
         let findings = self.findings.placed();
         let placed = findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
-        let errors = findings.len() - placed;
+        let errors = findings.len() - placed + self.findings.errors.len();
         let warnings = placed + self.findings.doors.len();
         let told = match (self.findings.problems.len(), errors, warnings) {
             (0, 0, 0) => "no finding".to_owned(),
-            (0, 0, _) if self.valid => count(warnings, "warning"),
-            (0, 0, _) => format!("{}, and lints are denied", count(warnings, "warning")),
+            (0, 0, _) if self.denied => format!("{}, and lints are denied", count(warnings, "warning")),
+            (0, 0, _) => count(warnings, "warning"),
             (0, _, 0) => format!("{}; the rules cannot run", count(errors, "error")),
             (0, _, _) => format!("{}, {}; the rules cannot run", count(errors, "error"), count(warnings, "warning")),
             (problems, ..) => format!("{}; nothing of this file is used", count(problems, "problem")),

@@ -231,7 +231,7 @@ fn an_interface_without_a_side_is_refused_with_what_to_write() {
 #[test]
 fn every_code_of_an_error_is_explained() {
     let page = include_str!("../../../../docs/lints.md");
-    for code in [rsc::PROBLEM_CODE, findings::INVALID, findings::REFUSED, findings::UNMAPPED] {
+    for code in [rsc::PROBLEM_CODE, rsc::WARNING_CODE, findings::INVALID, findings::REFUSED, findings::UNMAPPED] {
         assert!(page.contains(&format!("\n| `{code}` | ")), "{code}");
     }
 }
@@ -247,4 +247,45 @@ fn files_of_any_form_are_judged() {
     let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(10_000).collect();
     let binary = file(bytes);
     assert_eq!(one(binary.path(), &Settings::default(), false).unwrap_err().exit, Exit::Invalid);
+}
+
+#[test]
+fn a_host_name_in_a_list_is_valid() {
+    let text = "/ip firewall address-list\nadd list=a address=gate.example.net\n";
+    let (text, valid) = told(text, &Settings::default(), false);
+    assert!(valid && !text.contains("error"), "{text}");
+}
+
+#[test]
+fn what_is_worth_a_look_is_a_warning_and_no_lint() {
+    let text = "#error exporting \"/interface/wifi\" (timeout)\n/ip firewal\nset 0 x=y\n:put done\n/ip firewall filter\n\
+                add chain=input action=drop\n";
+    let (told, valid) = told(text, &Settings::default(), false);
+    assert!(valid && told.ends_with("rules.rsc: 3 warnings\n"), "{told}");
+    assert_eq!(told.matches("warning[W001]").count(), 3, "{told}");
+    assert!(check(&["--deny-lints"], &[text]).is_ok());
+    assert_eq!(json(&[], text)["warnings"].as_array().map(Vec::len), Some(3));
+    let missing = format!("{text}#error exporting \"/ip/firewall/filter\"\n");
+    assert_eq!(check(&[], &[&missing]).unwrap_err().exit, Exit::Invalid);
+}
+
+#[test]
+fn files_of_utf16_are_shown_as_what_they_say() {
+    let text = "/ip firewall filter\r\nadd chain=input comment=\"\u{e9}\" actoin=drop\r\n";
+    let units = [0xFEFF].into_iter().chain(text.encode_utf16());
+    let file = file(units.flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
+    let Ok(source) = Source::open(file.path()) else { panic!("it is there") };
+    let (judgement, _) = source.judge(&How { settings: &Settings::default(), allow_invalid: false, lints: true });
+    let told = judgement.report(&source.text, false);
+    assert!(told.contains("2 | add chain=input comment=\"\u{e9}\" actoin=drop") && told.contains(":2:29"), "{told}");
+}
+
+#[test]
+fn problems_of_a_script_are_shown_where_it_says_them() {
+    let text = "/ip firewall filter\n:foreach p in={1;70000} do={\n  add chain=input protocol=tcp dst-port=$p\n}\n";
+    let (told, _) = told(text, &Settings::default(), false);
+    assert!(
+        told.contains("(`$p` is `70000`)") && told.contains("3 |   add chain=input protocol=tcp dst-port=$p"),
+        "{told}"
+    );
 }

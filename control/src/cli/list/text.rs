@@ -111,6 +111,10 @@ fn exported(file: &str, text: &[u8], bad: &mut Bad) -> Vec<NewEntry> {
     if let Some(line) = first_rule {
         bad.add(file, line, "the file holds rules as well: `knockctl apply` runs those; leave them out here");
     }
+    // A list that is not whole lets in, or keeps out, others than its own.
+    for warning in reading.warnings {
+        bad.add(file, warning.line, &warning.message);
+    }
     for menu in reading.skipped {
         let why = "holds no entries of lists: leave it out";
         bad.add(file, 0, &format!("the menu `{}` (commands: {}) {why}", menu.menu.escape_debug(), menu.commands));

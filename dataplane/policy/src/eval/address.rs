@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use crate::packet::Family;
-use crate::rule::{AddressType, RuleSet};
+use crate::rule::{AddressType, LocalAddress, RuleSet};
 use crate::settings::Settings;
 
 /// The address's one type. Source: RouterOS manual, Filter; Linux's routing, which RouterOS asks, for the order.
@@ -16,7 +16,8 @@ use crate::settings::Settings;
 /// Nothing here has routes, so none is blackhole.
 pub fn address_type(rules: &RuleSet, settings: &Settings, address: IpAddr) -> AddressType {
     let family = Family::of(address);
-    let own: Vec<&IpNet> = rules.local_addresses.iter().filter(|net| Family::of(net.addr()) == family).collect();
+    let known = rules.local_addresses.iter().filter_map(LocalAddress::known);
+    let own: Vec<&IpNet> = known.filter(|net| Family::of(net.addr()) == family).collect();
     let local = if own.is_empty() {
         settings.protect.iter().any(|net| net.prefix_len() > 0 && net.contains(&address))
     } else {
@@ -46,9 +47,10 @@ mod tests {
     use super::*;
 
     fn of(local: &[&str], protect: &[&str], address: &str) -> AddressType {
-        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-        let rules = RuleSet { local_addresses: nets(local), ..RuleSet::default() };
-        let settings = Settings { protect: nets(protect), ..Settings::default() };
+        let local_addresses = local.iter().map(|text| text.parse().unwrap()).collect();
+        let rules = RuleSet { local_addresses, ..RuleSet::default() };
+        let protect = protect.iter().map(|text| text.parse().unwrap()).collect();
+        let settings = Settings { protect, ..Settings::default() };
         address_type(&rules, &settings, address.parse().unwrap())
     }
 

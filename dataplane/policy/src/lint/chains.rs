@@ -39,7 +39,13 @@ fn empty_jump(view: &View<'_>, rule: &Rule, target: Key<'_>) -> Option<Lint> {
         (disabled, invalid) => format!("has none that runs ({disabled} disabled, {invalid} invalid)"),
     };
     let sentence = format!("this jump does nothing: the chain `{name}` {why}");
-    let remedy = "enable or write the chain's rules, or disable the jump";
+    let others = view.chains.iter().map(|chain| chain.key);
+    let others =
+        others.filter(|other| (other.table, other.family) == (target.table, target.family) && *other != target);
+    let remedy = match nearest(name, others.map(|other| other.name)).filter(|_| chain.is_none()) {
+        Some(other) => format!("did you mean `{other}`?"),
+        None => "enable or write the chain's rules, or disable the jump".to_owned(),
+    };
     let lint = Lint::new(Code::EmptyJump, rule, sentence, remedy).at("jump-target");
     Some(match idle.first() {
         Some(idle) => lint.also(idle, format!("the first rule of `{name}`")),

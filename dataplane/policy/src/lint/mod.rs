@@ -20,6 +20,7 @@
 //! | `knock`   | steps of knocks, and how long they last |
 //! | `scan`    | knocks that a port scan gives by chance |
 //! | `pattern` | expressions that match anything |
+//! | `size`    | sizes that only packets in fragments have |
 //! | `doors`   | doors of the settings |
 //!
 //! `docs/lints.md` has an example of each, which a test runs.
@@ -34,6 +35,7 @@ mod pattern;
 mod ranges;
 mod scan;
 mod shadow;
+mod size;
 mod truth;
 mod view;
 
@@ -81,6 +83,8 @@ words! {
         OverlappingKnock = "overlapping-knock",
         /// Packets in between do not start a door's knock over.
         LenientDoor = "lenient-door",
+        /// It asks for a size that only packets in fragments have, or that first fragments have too.
+        FragmentedSize = "fragmented-size",
     }
 }
 
@@ -106,6 +110,7 @@ impl Code {
             Code::ServiceKnock => "K016",
             Code::OverlappingKnock => "K017",
             Code::LenientDoor => "K018",
+            Code::FragmentedSize => "K040",
         }
     }
 }
@@ -178,7 +183,16 @@ pub fn lint(rules: &RuleSet, settings: &Settings) -> Vec<Lint> {
     }
     let view = View::new(rules, settings);
     let mut lints = Vec::new();
-    for find in [never::lints, shadow::lints, chains::lints, lists::lints, knock::lints, scan::lints, pattern::lints] {
+    for find in [
+        never::lints,
+        shadow::lints,
+        chains::lints,
+        lists::lints,
+        knock::lints,
+        scan::lints,
+        pattern::lints,
+        size::lints,
+    ] {
         find(&view, &mut lints);
     }
     lints.sort_by_key(|lint| (lint.line, lint.code));

@@ -5,7 +5,9 @@ use std::ops::RangeInclusive;
 use super::ranges::Ranges;
 use super::view::{Chain, View};
 use crate::packet::{Family, Side};
-use crate::rule::{AddressSet, AddressType, Condition, ConnectionState, Matcher, PortSet, Table, TrackingMode};
+use crate::rule::{
+    AddressSet, AddressType, Condition, ConnectionState, LocalAddress, Matcher, PortSet, Table, TrackingMode,
+};
 use crate::word::{Set, Word};
 
 /// What is certain of a matcher in a chain.
@@ -100,7 +102,7 @@ impl View<'_> {
     /// As `eval::address` has it: the file's own addresses, or what is protected if that is not everything.
     fn has_local(&self, family: Family) -> bool {
         let of_family = |net: &&ipnet::IpNet| Family::of(net.addr()) == family;
-        self.rules.local_addresses.iter().any(|net| of_family(&net))
+        self.rules.local_addresses.iter().filter_map(LocalAddress::known).any(|net| of_family(&net))
             || self.settings.protect.iter().filter(of_family).any(|net| net.prefix_len() > 0)
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::encoding;
 use super::kind::Kind;
 use super::lexer::Text;
 use super::menu::Menu;
@@ -29,7 +30,7 @@ type Row = Property<Draft>;
 /// Every property RouterOS has for these menus. Source: RouterOS manual, Address-lists, and exports of RouterOS 5 to 7.
 pub(super) const PROPERTIES: &[Row] = &[
     Row::optional("address", |entry, value| {
-        entry.address = address(value::text(value)?, entry.family)?;
+        entry.address = address(&value::text(value), entry.family)?;
         Ok(())
     })
     .says("What is in the list; nothing if it is left out, and not every address.", ADDRESSES, "192.0.2.0/24")
@@ -38,7 +39,7 @@ pub(super) const PROPERTIES: &[Row] = &[
          known of their addresses.",
     ),
     Row::fixed("list", |entry, value| {
-        entry.list = Some(value::list_name(value::text(value)?)?);
+        entry.list = Some(value::list_name(&value::text(value))?);
         Ok(())
     })
     .says("The list that the entry is in.", "name", "friends"),
@@ -48,7 +49,7 @@ pub(super) const PROPERTIES: &[Row] = &[
     })
     .says("Free text.", "text", "the office"),
     Row::optional("timeout", |entry, value| {
-        let text = value::text(value)?;
+        let text = &value::text(value);
         entry.timeout = match value::list_timeout(text)? {
             ListTimeout::After(timeout) => Some(timeout),
             // No time at all is written in words, or left out; a zero could as well be meant to end at once.
@@ -67,15 +68,15 @@ pub(super) const PROPERTIES: &[Row] = &[
         "1d",
     ),
     Row::fixed("disabled", |entry, value| {
-        entry.disabled = value::yes_no(value::text(value)?)?;
+        entry.disabled = value::yes_no(&value::text(value))?;
         Ok(())
     })
     .says("Keeps the entry without its being in the list.", "yes|no", "yes"),
     // What the router knows of the entry; nothing here depends on it.
-    Row::optional("creation-time", |_, value| value::text(value).map(|_| ()))
+    Row::optional("creation-time", |_, _| Ok(()))
         .says("When the router made the entry.", "text", "2026-01-02 03:04:05")
         .differs("It changes nothing here."),
-    Row::fixed("dynamic", |_, value| value::yes_no(value::text(value)?).map(|_| ()))
+    Row::fixed("dynamic", |_, value| value::yes_no(&value::text(value)).map(|_| ()))
         .says("Whether the router forgets the entry when it restarts.", "yes|no", "no")
         .differs("It changes nothing here: entries are as the file says."),
     Row::unsupported("copy-from"),
@@ -162,9 +163,9 @@ impl Kind for AddressLists {
         let owned = |text: String| Cow::Owned(text.into_bytes());
         let yes_no = |yes: bool| Cow::Borrowed(if yes { &b"yes"[..] } else { b"no" });
         match name {
-            b"list" => Some(Cow::Borrowed(entry.list.as_bytes())),
+            b"list" => Some(encoding::bytes(&entry.list)),
             b"address" => Some(owned(entry_address(&entry.address))),
-            b"comment" => Some(Cow::Borrowed(entry.comment.as_bytes())),
+            b"comment" => Some(encoding::bytes(&entry.comment)),
             b"timeout" => Some(owned(entry.timeout.map_or_else(String::new, format_duration))),
             b"disabled" => Some(yes_no(entry.disabled)),
             b"dynamic" => Some(yes_no(entry.timeout.is_some())),
@@ -185,7 +186,7 @@ impl Kind for AddressLists {
     }
 
     fn candidates(&self, query: &Query) -> Option<Vec<u32>> {
-        let list = std::str::from_utf8(query.demands("list")?).ok()?;
+        let list = &*encoding::readable(query.demands("list")?);
         let address =
             query.demands("address").and_then(|text| address(std::str::from_utf8(text).ok()?, self.family).ok());
         match address.and_then(|address| self.hash(list, &address)) {

@@ -1,4 +1,5 @@
-//! What must hold between the commands of a file: names that are referred to exist, and jumps do not go in circles.
+//! What must hold between the commands of a file: patterns that are referred to exist, and jumps do not go in circles. A
+//! chain without rules may be jumped to, as on a router where others add them: a lint tells it.
 //!
 //! Commands that were refused still count as existing, so that one mistake is not reported twice. A rule that refers
 //! to nothing is refused too. Every name, and every jump, is looked at once.
@@ -21,7 +22,6 @@ pub(super) fn check(rules: &mut [filter::Entry], patterns: &mut [layer7::Entry],
     pattern_names(patterns, problems);
     let names = patterns.iter().filter_map(|entry| entry.name.as_ref()).map(|(name, _)| name.as_str());
     pattern_references(rules, names.collect(), problems);
-    jump_targets(rules, problems);
     jump_depth(rules, problems);
 }
 
@@ -59,36 +59,6 @@ fn pattern_references(rules: &mut [filter::Entry], names: Vec<&str>, problems: &
 /// The menu of a rule. Jumps do not lead out of it.
 const fn menu(entry: &filter::Entry) -> (Table, Family) {
     (entry.table, entry.family)
-}
-
-/// A jump leads to a chain that has rules.
-fn jump_targets(rules: &mut [filter::Entry], problems: &mut Problems) {
-    let mut chains = Vec::new();
-    let mut known = HashSet::new();
-    for entry in rules.iter() {
-        if let Some(chain) = &entry.chain
-            && known.insert((menu(entry), chain.clone()))
-        {
-            chains.push((menu(entry), chain.clone()));
-        }
-    }
-    let mut suggestions = 0;
-    for entry in rules {
-        let Some((target, span)) = &entry.jump else { continue };
-        if known.contains(&(menu(entry), target.clone())) {
-            continue;
-        }
-        let complaint = Complaint::new(format!("the chain `{}` has no rules", show(target.as_bytes())))
-            .expected("a chain of the same menu")
-            .help("add rules to the chain, or remove the jump; names of chains are compared exactly");
-        let of_menu: Vec<&str> = if suggestions < MOST_SUGGESTIONS {
-            chains.iter().filter(|(of, _)| *of == menu(entry)).map(|(_, chain)| chain.as_str()).collect()
-        } else {
-            Vec::new()
-        };
-        problems.add(span.clone(), suggest(complaint, target, &of_menu, &mut suggestions));
-        entry.rule = None;
-    }
 }
 
 fn suggest(complaint: Complaint, name: &str, names: &[&str], suggestions: &mut usize) -> Complaint {
@@ -220,10 +190,10 @@ mod tests {
             /ip firewall layer7-protocol\nadd name=knock1 regexp=a\nadd name=knock1 regexp=b\n";
         let found = problems(text);
         let (at, help): (Vec<_>, Vec<_>) = found.iter().map(|(at, help)| (at.as_str(), help.as_str())).unzip();
-        assert_eq!(at, ["knok", "knock2", "knock", "knock1"]);
-        assert_eq!(help[..2], ["did you mean `knock`?", "did you mean `knock1`?"]);
+        assert_eq!(at, ["knock2", "knock1"]);
+        assert_eq!(help[..1], ["did you mean `knock1`?"]);
         let reading = read(text.as_bytes());
-        assert_eq!((reading.rules.rules.len(), reading.rules.layer7.len()), (1, 1));
+        assert_eq!((reading.rules.rules.len(), reading.rules.layer7.len()), (3, 1));
     }
 
     /// `raw` and filter, IPv4 and IPv6: four sets of chains.
@@ -246,8 +216,8 @@ mod tests {
             rule(filter, Family::Ipv6, "b", None),
         ];
         let mut problems = Problems::default();
-        jump_targets(&mut rules, &mut problems);
-        assert_eq!(problems.count(), 2);
+        check(&mut rules, &mut [], &mut problems);
+        assert_eq!(problems.count(), 0);
         let mut rules = [
             rule(filter, Family::Ipv4, "a", Some("b")),
             rule(raw, Family::Ipv4, "b", Some("a")),

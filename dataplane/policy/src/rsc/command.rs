@@ -199,6 +199,8 @@ pub(super) enum Selector {
     Items(Vec<(Item, Range<usize>)>),
     /// By what they say.
     Find(Query),
+    /// One of those, counted from 0: `([find …]->0)` or `[:pick [find …] 0]`.
+    OneOf(Query, usize),
 }
 
 /// One entry.
@@ -215,8 +217,13 @@ pub(super) enum Item {
 impl Selector {
     /// Reads what stands where entries are named.
     pub(super) fn read(text: &[u8], chosen: &Text, menu: &str) -> Result<Selector, Refusal> {
-        if chosen.bytes == b"[" && text.get(chosen.span.start) == Some(&b'[') {
-            return Query::read(text, &chosen.span, menu).map(Selector::Find);
+        let is_bracket = text.get(chosen.span.start).is_some_and(|byte| chosen.bytes == [*byte]);
+        if is_bracket && matches!(chosen.bytes[..], [b'[' | b'(']) {
+            let (query, number) = Query::read(text, &chosen.span, menu)?;
+            return Ok(match number {
+                Some(number) => Selector::OneOf(query, number),
+                None => Selector::Find(query),
+            });
         }
         let mut items = Vec::new();
         let mut start = 0;

@@ -9,6 +9,9 @@ use super::problem::{Cursor, Problem};
 /// The code of a [`Problem`] of the file.
 pub const PROBLEM_CODE: &str = "E001";
 
+/// The code of a warning of a [`Reading`](super::Reading).
+pub const WARNING_CODE: &str = "W001";
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -10,7 +10,7 @@ use super::problem::{Complaint, Problems, show};
 use super::property::{self, Add, Property};
 use super::store::Store;
 use super::value::{self, Parsed};
-use crate::rule::InterfaceList;
+use crate::rule::{InterfaceList, InterfaceMember};
 
 type ListRow = Property<ListDraft>;
 type MemberRow = Property<MemberDraft>;
@@ -18,7 +18,7 @@ type MemberRow = Property<MemberDraft>;
 /// Every property RouterOS has for lists. Source: RouterOS manual, Interface lists.
 pub(super) const LIST_PROPERTIES: &[ListRow] = &[
     ListRow::fixed("name", |list, value| {
-        list.name = Some(value::list_name(value::text(value)?)?);
+        list.name = Some(value::list_name(&value::text(value))?);
         Ok(())
     })
     .says("What interface matchers refer to; no two lists have the same.", "name", "WAN")
@@ -33,26 +33,34 @@ pub(super) const LIST_PROPERTIES: &[ListRow] = &[
         "name,…",
         "none",
     ),
-    ListRow::optional("comment", |_, _| Ok(())).says("Free text.", "text", "defconf"),
+    ListRow::optional("comment", |list, value| {
+        list.comment = value::comment(value);
+        Ok(())
+    })
+    .says("Free text.", "text", "defconf"),
     ListRow::unsupported("copy-from"),
 ];
 
 /// Every property RouterOS has for members.
 pub(super) const MEMBER_PROPERTIES: &[MemberRow] = &[
     MemberRow::fixed("interface", |member, value| {
-        member.interface = Some(value::name(value::text(value)?, "interface")?);
+        member.interface = Some(value::name(&value::text(value), "interface")?);
         Ok(())
     })
     .says("The interface.", "name", "ether1")
     .differs("Interfaces that mean no side of the filter are taken for some on which nothing arrives."),
     MemberRow::fixed("list", |member, value| {
-        member.list = Some(value::list_name(value::text(value)?)?);
+        member.list = Some(value::list_name(&value::text(value))?);
         Ok(())
     })
     .says("The list that it is in, which must be in the file.", "name", "WAN"),
-    MemberRow::optional("comment", |_, _| Ok(())).says("Free text.", "text", "defconf"),
+    MemberRow::optional("comment", |member, value| {
+        member.comment = value::comment(value);
+        Ok(())
+    })
+    .says("Free text.", "text", "defconf"),
     MemberRow::fixed("disabled", |member, value| {
-        member.disabled = value::yes_no(value::text(value)?)?;
+        member.disabled = value::yes_no(&value::text(value))?;
         Ok(())
     })
     .says("Keeps the member without its being in the list.", "yes|no", "yes"),
@@ -64,6 +72,7 @@ pub(super) struct ListDraft {
     name: Option<String>,
     include: Vec<String>,
     exclude: Vec<String>,
+    comment: String,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +80,7 @@ pub(super) struct MemberDraft {
     interface: Option<String>,
     list: Option<String>,
     disabled: bool,
+    comment: String,
 }
 
 /// How many lists another one may include or exclude.
@@ -116,6 +126,7 @@ impl Kind for Lists {
             include: draft.include,
             exclude: draft.exclude,
             members: Vec::new(),
+            comment: draft.comment,
         };
         ListEntry { list, intact: problems.count() == before, name, references }
     }
@@ -128,11 +139,10 @@ pub(super) struct Members;
 /// A member, if it was understood.
 #[derive(Debug)]
 pub(super) struct Member {
-    interface: String,
+    member: InterfaceMember,
     list: String,
     /// Where that stands.
     span: Range<usize>,
-    disabled: bool,
 }
 
 impl Kind for Members {
@@ -153,7 +163,9 @@ impl Kind for Members {
         missing(given.is_missing("interface"), "member", "interface", add, problems);
         missing(given.is_missing("list"), "member", "list", add, problems);
         let span = given.read("list").filter(|_| problems.count() == before)?;
-        Some(Member { interface: draft.interface?, list: draft.list?, span, disabled: draft.disabled })
+        let MemberDraft { interface, list, disabled, comment } = draft;
+        let member = InterfaceMember { interface: interface?, disabled, comment, line: add.line };
+        Some(Member { member, list: list?, span })
     }
 }
 
@@ -168,7 +180,7 @@ fn missing(is_missing: bool, what: &str, name: &str, add: &Add<'_>, problems: &m
 
 /// Names with commas between them; none at all if empty.
 fn names(place: &mut Vec<String>, value: &[u8]) -> Parsed<()> {
-    let text = value::text(value)?;
+    let text = &*value::text(value);
     if text.split(',').nth(MOST_NAMES).is_some() {
         return Err(Complaint::new(format!("more than {MOST_NAMES} lists")).expected("the names of some lists"));
     }
@@ -204,12 +216,16 @@ pub(super) fn finish(lists: Store<Lists>, members: Store<Members>, problems: &mu
     for member in members.into_entries().flatten() {
         match places.get(&member.list) {
             None => problems.add(member.span, no_such_list(&member.list)),
-            Some(place) if !member.disabled => found[*place].list.members.push(member.interface),
-            Some(_) => {}
+            Some(place) => found[*place].list.members.push(member.member),
         }
     }
-    let is_builtin = |list: &InterfaceList| Lists::BUILTIN.contains(&list.name.as_str());
-    found.into_iter().filter(|entry| entry.intact && !is_builtin(&entry.list)).map(|entry| entry.list).collect()
+    let says_something = |list: &InterfaceList| !list.comment.is_empty() || !is_builtin(&list.name);
+    found.into_iter().filter(|entry| entry.intact && says_something(&entry.list)).map(|entry| entry.list).collect()
+}
+
+/// Whether RouterOS has the list from the start.
+pub(super) fn is_builtin(name: &str) -> bool {
+    Lists::BUILTIN.contains(&name)
 }
 
 fn no_such_list(name: &str) -> Complaint {

@@ -101,7 +101,7 @@ mod tests {
         let reading = read(text);
         let patterns: Vec<_> = reading.rules.layer7.iter().map(|pattern| (&*pattern.name, &*pattern.regexp)).collect();
         assert_eq!(patterns, [("a", "^supersecretpassword1$"), ("b", "^\\x13.\\?\\xE1$"), ("d", "plain")]);
-        assert_eq!(reading.rules.layer7[1].comment, "caf\u{FFFD}");
+        assert_eq!(reading.rules.layer7[1].comment, "caf\\E9");
         assert_eq!(reading.problems.len(), 1);
     }
 

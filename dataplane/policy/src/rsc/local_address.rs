@@ -13,6 +13,7 @@ use super::problem::{Complaint, Problems, show};
 use super::property::{self, Add, Property};
 use super::value::{self, Parsed};
 use crate::packet::Family;
+use crate::rule::{Inert, LocalAddress};
 use crate::time::digits;
 
 type Row = Property<Draft>;
@@ -20,60 +21,64 @@ type Row = Property<Draft>;
 /// Every property RouterOS has for these menus. Source: RouterOS manual, IP Addressing, and exports of RouterOS 5 to 7.
 pub(super) const PROPERTIES: &[Row] = &[
     Row::fixed("address", |draft, value| {
-        let (address, length) = address(value::text(value)?, draft.family)?;
+        let (address, length) = address(&value::text(value), draft.family)?;
         (draft.address, draft.length) = (Some(address), length);
         Ok(())
     })
     .says("The address, with the length of its network's prefix.", "address[/length]", "192.0.2.1/24"),
     Row::fixed("disabled", |draft, value| {
-        draft.disabled = value::yes_no(value::text(value)?)?;
+        draft.disabled = value::yes_no(&value::text(value))?;
         Ok(())
     })
     .says("The router does not have the address.", "yes|no", "yes"),
     Row::optional("netmask", |draft, value| {
-        draft.netmask = Some(netmask(value::text(value)?)?);
+        draft.netmask = Some(netmask(&value::text(value))?);
         Ok(())
     })
     .says("The length of the prefix, if `address` does not say it.", "mask", "255.255.255.0")
     .only(Family::Ipv4),
     Row::optional("eui-64", |draft, value| {
-        draft.made_up |= value::yes_no(value::text(value)?)?;
-        Ok(())
+        draft.made_up |= value::yes_no(&value::text(value))?;
+        draft.keep("eui-64", value)
     })
     .says("Whether the router makes up the address from its prefix.", "yes|no", "yes")
     .differs(MADE_UP)
     .only(Family::Ipv6),
     Row::optional("from-pool", |draft, value| {
         draft.made_up |= !value.is_empty();
-        Ok(())
+        draft.keep("from-pool", value)
     })
     .says("The pool that the address's prefix is from.", "name", "pool6")
     .differs(MADE_UP)
     .only(Family::Ipv6),
     // They follow from the address, or say nothing of it.
-    Row::optional("network", any)
+    Row::optional("network", |draft, value| draft.keep("network", value))
         .says("The first address of the network.", "address", "192.0.2.0")
         .differs(FOLLOWS)
         .only(Family::Ipv4),
-    Row::optional("broadcast", any)
+    Row::optional("broadcast", |draft, value| draft.keep("broadcast", value))
         .says("The last address of the network.", "address", "192.0.2.255")
         .differs(FOLLOWS)
         .only(Family::Ipv4),
-    Row::optional("interface", any).says("The interface that has the address.", "name", "bridge").differs(NOTHING),
-    Row::optional("actual-interface", any)
+    Row::optional("interface", |draft, value| draft.keep("interface", value))
+        .says("The interface that has the address.", "name", "bridge")
+        .differs(NOTHING),
+    Row::optional("actual-interface", |draft, value| draft.keep("actual-interface", value))
         .says("The same, as the router found out.", "name", "bridge")
         .differs(NOTHING),
-    Row::optional("vrf", any).says("The routing table that the address is in.", "name", "main").differs(NOTHING),
-    Row::optional("comment", any).says("Free text.", "text", "defconf"),
-    Row::optional("advertise", any)
+    Row::optional("vrf", |draft, value| draft.keep("vrf", value))
+        .says("The routing table that the address is in.", "name", "main")
+        .differs(NOTHING),
+    Row::optional("comment", |draft, value| draft.keep("comment", value)).says("Free text.", "text", "defconf"),
+    Row::optional("advertise", |draft, value| draft.keep("advertise", value))
         .says("Whether the router announces the prefix.", "yes|no", "no")
         .differs(NOTHING)
         .only(Family::Ipv6),
-    Row::optional("no-dad", any)
+    Row::optional("no-dad", |draft, value| draft.keep("no-dad", value))
         .says("Whether the router asks if somebody else has the address.", "yes|no", "no")
         .differs(NOTHING)
         .only(Family::Ipv6),
-    Row::optional("auto-link-local", any)
+    Row::optional("auto-link-local", |draft, value| draft.keep("auto-link-local", value))
         .says("Whether the interface has a link-local address as well.", "yes|no", "yes")
         .differs(NOTHING)
         .only(Family::Ipv6),
@@ -84,10 +89,6 @@ const MADE_UP: &str = "An address that the router makes up is not in the file, a
 const FOLLOWS: &str = "It follows from the address, whatever it says.";
 const NOTHING: &str = "It changes nothing here.";
 
-fn any(_: &mut Draft, _: &[u8]) -> Parsed<()> {
-    Ok(())
-}
-
 /// An address while its words are read.
 #[derive(Debug)]
 pub(super) struct Draft {
@@ -97,6 +98,17 @@ pub(super) struct Draft {
     netmask: Option<u8>,
     disabled: bool,
     made_up: bool,
+    inert: Inert,
+}
+
+impl Draft {
+    /// Keeps what changes nothing here; an empty value is as good as none.
+    fn keep(&mut self, name: &str, value: &[u8]) -> Parsed<()> {
+        if !value.is_empty() {
+            self.inert.insert(name.to_owned(), value::text(value).into_owned());
+        }
+        Ok(())
+    }
 }
 
 /// One of the two menus.
@@ -104,7 +116,7 @@ pub(super) struct Draft {
 pub(super) struct LocalAddresses(pub(super) Family);
 
 impl Kind for LocalAddresses {
-    type Entry = Option<IpNet>;
+    type Entry = Option<LocalAddress>;
 
     fn path(&self) -> &'static str {
         Menu::LocalAddress(self.0).path()
@@ -114,10 +126,18 @@ impl Kind for LocalAddresses {
         property::knows(PROPERTIES, name)
     }
 
-    fn read(&self, add: &Add<'_>, problems: &mut Problems) -> Option<IpNet> {
+    fn read(&self, add: &Add<'_>, problems: &mut Problems) -> Option<LocalAddress> {
         let before = problems.count();
         let family = self.0;
-        let mut draft = Draft { family, address: None, length: None, netmask: None, disabled: false, made_up: false };
+        let mut draft = Draft {
+            family,
+            address: None,
+            length: None,
+            netmask: None,
+            disabled: false,
+            made_up: false,
+            inert: Inert::new(),
+        };
         let given = property::read(PROPERTIES, Some(family), add, &mut draft, problems);
         if given.is_missing("address") && !draft.made_up {
             let complaint =
@@ -126,8 +146,11 @@ impl Kind for LocalAddresses {
         }
         let default = if family == Family::Ipv4 { 32 } else { 64 };
         let length = draft.length.or(draft.netmask).unwrap_or(default);
-        let counts = problems.count() == before && !draft.disabled && !draft.made_up;
-        draft.address.filter(|_| counts).and_then(|address| IpNet::new(address, length).ok())
+        if problems.count() > before {
+            return None;
+        }
+        let address = draft.address.and_then(|address| IpNet::new(address, length).ok());
+        Some(LocalAddress { address, disabled: draft.disabled, inert: draft.inert })
     }
 }
 

@@ -4,12 +4,15 @@
 //! the command on the same line, `..`, and no `/` in front. A line that is only a path changes the current menu; a
 //! path with a command behind it does not.
 //!
-//! RouterOS's full tree of menus is not here. What tells a menu from a command is a list of verbs, and that inside an
-//! understood menu every word is a verb that is not the way to another one. Menus that are not understood are left to be
-//! skipped, but a path that is nearly that of an understood menu is a mistake: skipping it would lose its rules.
+//! What tells a menu from a command is a list of verbs, and that inside an understood menu every word is a verb that is
+//! not the way to another one. Menus that are not understood are left to be skipped, if RouterOS has them: `known` is the
+//! list of those. A path that is nearly that of an understood menu is a mistake: skipping it would lose its rules.
+
+pub(super) mod known;
 
 use std::ops::Range;
 
+use self::known::Standing;
 use super::lexer::Word;
 use super::problem::{Complaint, distance, show};
 use crate::packet::Family;
@@ -50,14 +53,29 @@ const UNDERSTOOD: &[(&[&str], &str, Menu)] = &[
     (&["interface", "list", "member"], "/interface list member", Menu::InterfaceListMember),
 ];
 
-/// Menus that are skipped though their paths look much like those of others.
-const LOOKALIKES: &[&str] = &["/ip firewall nat", "/ipv6 firewall nat"];
-
 impl Menu {
     /// The path as messages and exports write it.
     pub(super) fn path(self) -> &'static str {
         UNDERSTOOD.iter().find(|(.., menu)| *menu == self).map_or("/", |(_, path, _)| path)
     }
+
+    /// The family whose menu it is, if not of both.
+    pub(super) const fn family(self) -> Option<Family> {
+        match self {
+            Menu::Rules(_, family) | Menu::AddressList(family) | Menu::LocalAddress(family) => Some(family),
+            Menu::Layer7 | Menu::Tracking | Menu::InterfaceList | Menu::InterfaceListMember => None,
+        }
+    }
+
+    /// All of them.
+    pub(super) fn all() -> impl Iterator<Item = Menu> {
+        UNDERSTOOD.iter().map(|(.., menu)| *menu)
+    }
+}
+
+/// The menu of this path, and those below it.
+pub(super) fn menus_below(path: &[&str]) -> Vec<Menu> {
+    UNDERSTOOD.iter().filter(|(understood, ..)| understood.starts_with(path)).map(|(.., menu)| *menu).collect()
 }
 
 /// The paths of all menus whose commands are read.
@@ -170,13 +188,21 @@ impl Menus {
         Line::Command(Invocation { place, path_given: found.path_given, verb: found.verb, arguments: found.arguments })
     }
 
+    /// Where commands without a path are carried out.
+    pub(super) fn place(&self) -> Place {
+        place_of(&self.current)
+    }
+
     /// The complaint about a path that is nearly that of an understood menu, and the path that was meant.
     fn misspelt(&mut self, path: &[String], place: &Place) -> Option<(Path, Complaint)> {
         let Place::Other(written) = place else { return None };
-        if *written == self.well_spelt || LOOKALIKES.contains(&written.as_str()) {
+        if *written == self.well_spelt {
             return None;
         }
-        let found = nearly_understood(path, written);
+        // In lower case, too: what is written so is not nearly another one.
+        let is_known =
+            matches!(place_of_lower(path), Place::Other(lower) if known::standing(&lower) != Standing::Unknown);
+        let found = if is_known { None } else { nearly_understood(path, written) };
         if found.is_none() {
             self.well_spelt.clone_from(written);
         }
@@ -185,8 +211,8 @@ impl Menus {
 
     /// Whether a line that begins so is to be carried out in an understood menu.
     pub(super) fn understands(&self, words: &[Word]) -> bool {
-        let is_script = words.first().is_some_and(|word| word.name.bytes.starts_with(b":"));
-        !is_script && self.locate(words).is_ok_and(|found| matches!(place_of(&found.path), Place::Understood(_)))
+        !super::script::begins(words)
+            && self.locate(words).is_ok_and(|found| matches!(place_of(&found.path), Place::Understood(_)))
     }
 
     /// Splits the line into path, verb and the rest.
@@ -272,6 +298,11 @@ fn place_of(path: &[String]) -> Place {
     }
 }
 
+/// As above, for a path that was perhaps written in capitals.
+fn place_of_lower(path: &[String]) -> Place {
+    place_of(&path.iter().map(|segment| segment.to_ascii_lowercase()).collect::<Path>())
+}
+
 fn is_understood(path: &[String]) -> bool {
     UNDERSTOOD.iter().any(|(understood, ..)| path == *understood)
 }
@@ -282,14 +313,23 @@ fn leads_on(path: &[String], segment: &str) -> bool {
     UNDERSTOOD.iter().any(|(understood, ..)| behind(understood) && understood.get(path.len()) == Some(&segment))
 }
 
+/// How many letters of a path may be wrong for it to be taken for another one.
+const MOST_TYPOS: usize = 2;
+
 /// As above, for a path that is abbreviated or misspelt from an understood one.
 fn nearly_understood(path: &[String], written: &str) -> Option<(Path, Complaint)> {
-    let meant = UNDERSTOOD.iter().find(|(understood, full, _)| {
+    let lower = written.to_ascii_lowercase();
+    let nearness = |(understood, full, _): &(&[&str], &str, Menu)| {
         let mut pairs = understood.iter().zip(path);
         let abbreviated = path.len() == understood.len() && pairs.all(|(full, given)| full.starts_with(given.as_str()));
-        abbreviated
-            || (written.len().abs_diff(full.len()) <= 2 && distance(written.as_bytes(), full.as_bytes(), 2) <= 2)
-    });
+        match written.len().abs_diff(full.len()) {
+            _ if abbreviated => 0,
+            0..=MOST_TYPOS => distance(lower.as_bytes(), full.as_bytes(), MOST_TYPOS),
+            apart => apart,
+        }
+    };
+    let near = UNDERSTOOD.iter().map(|row| (nearness(row), row)).filter(|(distance, _)| *distance <= MOST_TYPOS);
+    let meant = near.min_by_key(|(distance, _)| *distance).map(|(_, row)| row);
     meant.map(|(path, full, _)| {
         let complaint = Complaint::new(format!("no such menu: `{}`", show(written.as_bytes())))
             .expected("a menu in full")

@@ -7,11 +7,11 @@
 //! conditions, problems) ends at a limit, which is told.
 //!
 //! ```text
-//!  bytes ─► lexer ─► commands of words ─► menu ─► store, one for each menu ─► check ─► RuleSet
+//!  bytes ─► encoding ─► script, if there is one ─► lexer ─► commands of words ─► menu ─► store, one for each menu ─► check ─► RuleSet
 //!                                          │        command, select, store::find: which entries a command is for
 //!                                          │        filter, layer7, address_list, …: what an entry's words say
 //!                                          │        property: one table row a property; value: what values mean
-//!                                          └► other menus: skipped and counted
+//!                                          └► other menus that RouterOS has: skipped and counted
 //!                   whatever is wrong ──► flaw, problem ─► finding ─► report
 //! ```
 //!
@@ -22,10 +22,12 @@
 mod address_list;
 mod check;
 mod command;
+mod encoding;
 mod export;
 mod filter;
 mod finding;
 mod flaw;
+mod incomplete;
 mod interface;
 mod kind;
 mod layer7;
@@ -38,6 +40,7 @@ mod reference;
 mod report;
 mod rules;
 mod said;
+mod script;
 mod select;
 mod store;
 mod tracking;
@@ -52,12 +55,15 @@ use serde::Serialize;
 
 use self::address_list::AddressLists;
 use self::command::{Order, Verb};
+pub use self::encoding::utf8;
 pub use self::export::export;
-pub use self::finding::{Also, Finding, PROBLEM_CODE, Severity, place};
+pub use self::finding::{Also, Finding, PROBLEM_CODE, Severity, WARNING_CODE, place};
 use self::flaw::Flaw;
+use self::incomplete::{Gap, Progress};
 use self::kind::Kind;
 use self::lexer::{Command, Lexer, Text, Word};
 use self::local_address::LocalAddresses;
+use self::menu::known::{self, Standing};
 use self::menu::{Invocation, Line, Menu, Menus, Place};
 pub use self::problem::Problem;
 pub(crate) use self::problem::nearest;
@@ -67,6 +73,7 @@ pub use self::reference::{ActionReference, MenuReference, PropertyReference, ref
 pub use self::report::{pictures, report};
 use self::rules::{Patterns, Rules};
 pub use self::said::Said;
+use self::script::Expansion;
 use self::store::Store;
 use self::work::Work;
 use crate::packet::Family;
@@ -75,6 +82,9 @@ use crate::rule::{ListEntry, RuleSet, Table, Tracking};
 /// How many menus are skipped by name. RouterOS has some hundreds.
 const MOST_SKIPPED: usize = 1_000;
 
+/// How many comments of the router about missing menus are kept. It has fewer menus that rules depend on.
+const MOST_GAPS: usize = 100;
+
 /// What a file said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reading {
@@ -82,6 +92,9 @@ pub struct Reading {
     pub rules: RuleSet,
     /// Everything that is wrong, in the order of the file.
     pub problems: Vec<Problem>,
+    /// What is not wrong, and worth a look: what the export itself says is missing, menus that RouterOS does not have, and
+    /// statements of scripts that were passed over. In the order of the file.
+    pub warnings: Vec<Problem>,
     /// Menus that are not firewall rules, in the order of their first command; beyond a thousand all in one, `…`.
     pub skipped: Vec<SkippedMenu>,
     /// Where each of the rules is said, in their order.
@@ -102,30 +115,27 @@ pub struct SkippedMenu {
     pub commands: u32,
 }
 
-/// Reads the text of a rule file.
-pub fn read(text: &[u8]) -> Reading {
-    let mut reader = Reader::new(text);
-    let mut lexer = Lexer::new(text);
-    let mut upcoming = lexer.next(|words| reader.menus.understands(words));
-    while let Some(mut command) = upcoming.take().filter(|_| !reader.problems.are_too_many()) {
-        let line = reader.follow(&command);
-        upcoming = lexer.next(|words| reader.menus.understands(words));
-        if let Some(menu) = line.as_ref().and_then(adds_to) {
-            while let Some(lost) =
-                upcoming.take_if(|next| command.words.len() < lexer::MOST_WORDS && reader.menu(menu).continues(next))
-            {
-                command.words.extend(lost.words);
-                command.flaws.extend(lost.flaws);
-                command.span.end = lost.span.end;
-                upcoming = lexer.next(|words| reader.menus.understands(words));
-            }
-        }
-        if let Some(line) = line {
-            reader.carry_out(&command, line);
-        }
+/// Reads the text of a rule file. Places in it are those in [`utf8`] of it.
+pub fn read(file: &[u8]) -> Reading {
+    let text = utf8(file);
+    if encoding::is_unmarked_utf16(&text) {
+        let complaint = Complaint::new("the file is UTF-16, without the mark that says so")
+            .expected("UTF-8, or a byte order mark")
+            .help("save it as UTF-8");
+        let mut problems = Problems::default();
+        problems.add(0..text.len().min(2), complaint);
+        return Reading { problems: problems.place(&text), ..Reading::default() };
     }
-    reader.finish()
+    Reader::new(&text, None).read().unwrap_or_else(|_| {
+        let expansion = script::expand(&text);
+        let reader = Reader::new(&expansion.text, Some((&text, &expansion)));
+        reader.read().unwrap_or_default()
+    })
 }
+
+/// The file is a script, which must be run before it can be read.
+#[derive(Clone, Copy, Debug)]
+struct IsScript;
 
 /// The understood menu that the command adds to.
 fn adds_to(line: &Line) -> Option<Menu> {
@@ -145,6 +155,9 @@ trait Entries {
     /// Carries a command out.
     fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work);
 
+    /// Shows the entries to nobody; they get numbers by it.
+    fn print(&mut self, _: &Work) {}
+
     /// Whether an indented line is the rest of the `add` above it, whose `\` was lost: it begins with a property of the
     /// menu, and has nothing but `name=value`. No command of RouterOS looks like that.
     fn continues(&self, next: &Command) -> bool {
@@ -162,6 +175,10 @@ impl<K: Kind> Entries for Store<K> {
     fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work) {
         Store::carry_out(self, order, problems, work);
     }
+
+    fn print(&mut self, work: &Work) {
+        Store::print(self, work);
+    }
 }
 
 /// What both families have: IPv4's, IPv6's.
@@ -170,6 +187,8 @@ type Both<T> = [T; 2];
 /// The state of reading one file.
 struct Reader<'a> {
     text: &'a [u8],
+    /// The file, if it is a script and the text what is left of it.
+    script: Option<(&'a [u8], &'a Expansion)>,
     cursor: Cursor<'a>,
     menus: Menus,
     filter: Both<Store<Rules>>,
@@ -182,16 +201,21 @@ struct Reader<'a> {
     tracking: Tracking,
     work: Work,
     problems: Problems,
+    warnings: Problems,
+    /// What the export says is missing, and how far it has come.
+    gaps: Vec<Gap>,
+    progress: Progress,
     skipped: Vec<SkippedMenu>,
     /// Where each menu stands in `skipped`.
     skipped_at: HashMap<String, usize>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(text: &'a [u8]) -> Self {
+    fn new(text: &'a [u8], script: Option<(&'a [u8], &'a Expansion)>) -> Self {
         let both = [Family::Ipv4, Family::Ipv6];
         Reader {
             text,
+            script,
             cursor: Cursor::new(text),
             menus: Menus::default(),
             filter: both.map(|family| Store::new(Rules(Table::Filter, family))),
@@ -201,12 +225,52 @@ impl<'a> Reader<'a> {
             local_addresses: both.map(|family| Store::new(LocalAddresses(family))),
             interface_lists: Store::new(interface::Lists),
             interface_members: Store::new(interface::Members),
-            tracking: tracking::defaults(text),
+            tracking: tracking::defaults(script.map_or(text, |(file, _)| file)),
             work: Work::new(text.len()),
             problems: Problems::default(),
+            warnings: Problems::default(),
+            gaps: Vec::new(),
+            progress: Progress::default(),
             skipped: Vec::new(),
             skipped_at: HashMap::new(),
         }
+    }
+
+    /// Reads the text to its end, unless it is a script that was not run.
+    fn read(mut self) -> Result<Reading, IsScript> {
+        let mut lexer = Lexer::new(self.text);
+        let mut upcoming = self.next(&mut lexer);
+        while let Some(mut command) = upcoming.take().filter(|_| !self.problems.are_too_many()) {
+            if self.script.is_none() && script::begins(&command.words) {
+                return Err(IsScript);
+            }
+            let line = self.follow(&command);
+            upcoming = self.next(&mut lexer);
+            if let Some(menu) = line.as_ref().and_then(adds_to) {
+                while let Some(lost) =
+                    upcoming.take_if(|next| command.words.len() < lexer::MOST_WORDS && self.menu(menu).continues(next))
+                {
+                    command.words.extend(lost.words);
+                    command.flaws.extend(lost.flaws);
+                    command.span.end = lost.span.end;
+                    upcoming = self.next(&mut lexer);
+                }
+            }
+            if let Some(line) = line {
+                self.carry_out(&command, line);
+            }
+        }
+        Ok(self.finish())
+    }
+
+    /// The next command, and what comments before it say is missing.
+    fn next(&mut self, lexer: &mut Lexer<'_>) -> Option<Command> {
+        let next = lexer.next(|words| self.menus.understands(words));
+        let marks = std::mem::take(&mut lexer.marks).into_iter();
+        let gaps = marks.filter_map(|mark| Gap::read(self.text, mark, &self.progress));
+        self.gaps.extend(gaps);
+        self.gaps.truncate(MOST_GAPS);
+        next
     }
 
     /// The entries of a menu.
@@ -227,7 +291,15 @@ impl<'a> Reader<'a> {
     /// What kind of line it is, or nothing if there is no more to it.
     fn follow(&mut self, command: &Command) -> Option<Line> {
         match command.words.first() {
-            Some(first) if !is_script(first) => return Some(self.menus.follow(&command.words)),
+            Some(_) if !script::begins(&command.words) => {
+                let line = self.menus.follow(&command.words);
+                match &line {
+                    Line::Enter => self.progress.reach(&self.menus.place()),
+                    Line::Command(invocation) => self.progress.reach(&invocation.place),
+                    Line::Wrong(..) => {}
+                }
+                return Some(line);
+            }
             Some(first) => self.refuse_script(first),
             None => {}
         }
@@ -255,18 +327,74 @@ impl<'a> Reader<'a> {
     fn order(&mut self, command: &Command, menu: Menu, (name, at): (String, Range<usize>), head: usize) {
         let Some(verb) = Verb::from_name(&name).filter(|verb| menu != Menu::Tracking || *verb == Verb::Set) else {
             self.report_flaws(&command.flaws, |flaw| flaw.kind.breaks_the_text());
-            self.problems.add(at, no_such_verb(menu, &name));
+            match &*name {
+                "print" => {
+                    let work = std::mem::take(&mut self.work);
+                    self.menu(menu).print(&work);
+                    self.work = work;
+                }
+                _ if CHANGES_NOTHING.contains(&&*name) => {}
+                _ => self.problems.add(at, no_such_verb(menu, &name)),
+            }
             return;
         };
-        let (line, _) = self.cursor.advance(command.span.start);
-        let order = Order { text: self.text, command, verb, at, head, line };
-        for flaw in order.flaws() {
-            self.problems.add(flaw.span.clone(), flaw.kind.complaint());
+        let words = command.words.get(head..).unwrap_or_default();
+        if verb == Verb::Add
+            && let Some(complaint) = self.misplaced(menu, words)
+        {
+            self.report_flaws(&command.flaws, |flaw| flaw.kind.breaks_the_text());
+            self.problems.add(at, complaint);
+            return;
         }
+        let line = self.line(command.span.start);
+        let order = Order { text: self.text, command, verb, at, head, line };
+        let told: Vec<_> = order.flaws().filter_map(|flaw| self.said_of(flaw)).collect();
+        told.into_iter().for_each(|(span, complaint)| self.problems.add(span, complaint));
         // Each menu has its own entries, so that the borrow of one leaves the rest of the reader free.
         let (mut problems, work) = (std::mem::take(&mut self.problems), std::mem::take(&mut self.work));
         self.menu(menu).carry_out(&order, &mut problems, &work);
         (self.problems, self.work) = (problems, work);
+    }
+
+    /// The line on which a command begins.
+    fn line(&mut self, start: usize) -> u32 {
+        match self.script {
+            Some((_, expansion)) => expansion.line(start),
+            None => self.cursor.advance(start).0,
+        }
+    }
+
+    /// What to say of a flaw: why there is no value, if there should be one; nothing if that was said already.
+    fn said_of(&self, flaw: &Flaw) -> Option<(Range<usize>, Complaint)> {
+        match self.script.and_then(|(_, expansion)| expansion.why(flaw.span.start)) {
+            Some((span, complaint)) => Some((span, complaint?)),
+            None => Some((flaw.span.clone(), flaw.kind.complaint())),
+        }
+    }
+
+    /// The complaint about an `add` that belongs in another menu, told once and not for each of its properties.
+    fn misplaced(&mut self, menu: Menu, words: &[Word]) -> Option<Complaint> {
+        let given = || words.iter().filter(|word| word.value.is_some());
+        if given().all(|word| self.menu(menu).knows(&word.name) || word.name.bytes == b"place-before") {
+            return None;
+        }
+        let is_rule = !matches!(menu, Menu::Rules(..)) && given().any(|word| is_of_rules(&word.name.bytes));
+        let meant = if is_rule {
+            menu_of_rule(menu, words)
+        } else {
+            let same_family =
+                |other: &Menu| menu.family().is_none_or(|family| other.family().is_none_or(|of| of == family));
+            let (near, far): (Vec<Menu>, Vec<Menu>) = Menu::all().filter(|other| *other != menu).partition(same_family);
+            let mut others = near.into_iter().chain(far);
+            others.find(|other| given().all(|word| self.menu(*other).knows(&word.name)))?
+        };
+        let what = if matches!(meant, Menu::Rules(..)) { "this is a rule" } else { "this belongs in another menu" };
+        let complaint = Complaint::new(format!("{what}; the menu here is `{}`", menu.path()));
+        Some(
+            complaint
+                .expected(format!("properties of `{}`", menu.path()))
+                .help(format!("put `{}` before it", meant.path())),
+        )
     }
 
     /// What is not a command of a menu that is read.
@@ -287,7 +415,13 @@ impl<'a> Reader<'a> {
                 self.problems.add(at, complaint);
             }
             (Place::Understood(menu), _) => self.no_verb(menu, command, words),
-            (Place::Other(path), _) => self.skip(path),
+            (Place::Other(path), verb) => self.pass_over(path, verb, command),
+            (Place::Root, Some((_, at))) if invocation.path_given && is_firewalls(&command.words) => {
+                let complaint = Complaint::new("the root menu has no rules and no lists")
+                    .expected("a command of a menu such as `/ip firewall filter`")
+                    .help("leave out the `/`, or write the menu in full before the command");
+                self.problems.add(at, complaint);
+            }
             (Place::Root, _) if invocation.path_given => self.skip("/".to_owned()),
             (Place::Root, verb) => {
                 let span = verb.map_or_else(|| command.words[0].span.clone(), |(_, span)| span);
@@ -315,6 +449,43 @@ impl<'a> Reader<'a> {
         self.problems.add(word.span.clone(), complaint);
     }
 
+    /// A command of a menu that is not read. It must not be one that was to be: a rule that vanishes may be the one that
+    /// was to drop.
+    fn pass_over(&mut self, path: String, verb: Option<(String, Range<usize>)>, command: &Command) {
+        let span = verb.map_or_else(|| command.words[0].span.clone(), |(_, span)| span);
+        let standing = known::standing(&path);
+        let words = &command.words;
+        let has_chain = words.iter().any(|word| word.value.is_some() && word.name.bytes == b"chain");
+        let is_lost =
+            if standing == Standing::Menu { has_chain && !known::has_chains(&path) } else { is_firewalls(words) };
+        if is_lost {
+            let what = match standing {
+                Standing::Menu => format!("this is a rule; the menu here is `{}`", show(path.as_bytes())),
+                Standing::Directory => format!("`{}` has no such command", show(path.as_bytes())),
+                Standing::Unknown => format!("RouterOS has no menu `{}`", show(path.as_bytes())),
+            };
+            let meant = known::meant(&path).filter(|_| standing == Standing::Unknown);
+            let meant = meant.map(|meant| format!("/{meant}")).filter(|meant| may_have(meant));
+            let help = match meant {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => "put the menu before it, for rules `/ip firewall filter`".to_owned(),
+            };
+            self.problems.add(span, Complaint::new(what).expected("a menu that has such commands").help(help));
+            return;
+        }
+        if standing == Standing::Unknown && !self.skipped_at.contains_key(&path) && self.skipped.len() < MOST_SKIPPED {
+            let complaint =
+                Complaint::new(format!("this program knows no menu `{}` of RouterOS", show(path.as_bytes())))
+                    .expected("a menu of RouterOS")
+                    .help(match known::meant(&path) {
+                        Some(meant) => format!("did you mean `/{meant}`? its commands were skipped"),
+                        None => "its commands were skipped".to_owned(),
+                    });
+            self.warnings.add(span, complaint);
+        }
+        self.skip(path);
+    }
+
     fn skip(&mut self, menu: String) {
         let fits = self.skipped.len() < MOST_SKIPPED || self.skipped_at.contains_key(&menu);
         let menu = if fits { menu } else { "…".to_owned() };
@@ -334,7 +505,9 @@ impl<'a> Reader<'a> {
 
     fn report_flaws(&mut self, flaws: &[Flaw], matters: impl Fn(&Flaw) -> bool) {
         for flaw in flaws.iter().filter(|flaw| matters(flaw)) {
-            self.problems.add(flaw.span.clone(), flaw.kind.complaint());
+            if let Some((span, complaint)) = self.said_of(flaw) {
+                self.problems.add(span, complaint);
+            }
         }
     }
 
@@ -360,8 +533,26 @@ impl<'a> Reader<'a> {
             local_addresses: self.local_addresses.into_iter().flat_map(Store::into_entries).flatten().collect(),
         };
         rules.assign_ids();
-        let problems = self.problems.place(self.text);
-        Reading { rules, problems, skipped: self.skipped, rules_said, patterns_said }
+        for gap in self.gaps {
+            gap.tell(&rules, &mut self.problems, &mut self.warnings);
+        }
+        let mut reading = Reading { rules, skipped: self.skipped, rules_said, patterns_said, ..Reading::default() };
+        let Some((file, expansion)) = self.script else {
+            reading.problems = self.problems.place(self.text);
+            reading.warnings = self.warnings.place(self.text);
+            return reading;
+        };
+        let place = |found: Problems, of_script: &Problems| {
+            let mut all = expansion.locate(found);
+            all.extend(of_script.clone());
+            all.place(file)
+        };
+        reading.problems = place(self.problems, &expansion.problems);
+        reading.warnings = place(self.warnings, &expansion.warnings);
+        for said in reading.rules_said.iter_mut().chain(&mut reading.patterns_said) {
+            said.relocate(|span| expansion.source(span));
+        }
+        reading
     }
 }
 
@@ -377,9 +568,43 @@ impl Entries for Tracking {
     }
 }
 
-/// Whether a command that begins so is a script's: `:if`, `$x`, a block, or the end of one.
+/// Whether a word behind a menu or a command begins something of a script.
 fn is_script(first: &Word) -> bool {
-    matches!(first.name.bytes.first(), Some(b':' | b'$' | b'{' | b'}' | b'[' | b']' | b'(' | b')'))
+    script::begins(std::slice::from_ref(first))
+}
+
+/// Commands of the menus that are read which show something, or count, and change no entry.
+const CHANGES_NOTHING: &[&str] = &["export", "find", "print", "reset-counters", "reset-counters-all"];
+
+/// Properties that only rules have, of the firewall's menus that are read.
+fn is_of_rules(name: &[u8]) -> bool {
+    matches!(name, b"chain" | b"action" | b"jump-target")
+}
+
+/// Whether people write rules or entries of lists for this menu.
+fn may_have(path: &str) -> bool {
+    Menu::all().any(|menu| menu.path() == path) || ["nat", "mangle"].iter().any(|name| path.ends_with(name))
+}
+
+/// Whether a command looks like one of the firewall's menus.
+fn is_firewalls(words: &[Word]) -> bool {
+    let has = |name: &[u8]| words.iter().any(|word| word.value.is_some() && word.name.bytes == name);
+    let is_entry = has(b"list") && (has(b"address") || has(b"interface"));
+    let asks: [&[u8]; 5] = [b"address-list", b"src-address-list", b"dst-address-list", b"layer7-protocol", b"regexp"];
+    is_entry
+        || words.iter().any(|word| word.value.is_some() && is_of_rules(&word.name.bytes))
+        || asks.into_iter().any(has)
+}
+
+/// The menu that a rule belongs in, which stands in another one.
+fn menu_of_rule(here: Menu, words: &[Word]) -> Menu {
+    let value = |name: &[u8]| words.iter().find(|word| word.name.bytes == name).and_then(|word| word.value.as_ref());
+    let is = |name: &[u8], wanted: &[u8]| value(name).is_some_and(|value| value.bytes == wanted);
+    let is_raw = is(b"chain", b"prerouting") || is(b"action", b"notrack");
+    let addresses: [&[u8]; 2] = [b"src-address", b"dst-address"];
+    let is_ipv6 = addresses.into_iter().filter_map(value).any(|address| address.bytes.contains(&b':'));
+    let family = here.family().unwrap_or(if is_ipv6 { Family::Ipv6 } else { Family::Ipv4 });
+    Menu::Rules(if is_raw { Table::Raw } else { Table::Filter }, family)
 }
 
 const PRINTED: &str = "this looks like what `print` shows: what `export` writes is read";
@@ -397,9 +622,7 @@ fn no_such_verb(menu: Menu, verb: &str) -> Complaint {
     match verb {
         "unset" => complaint.help("write `set`, and the property with a `!` before it"),
         "edit" => complaint.help("write `set`"),
-        "print" | "export" | "find" | "get" | "reset" | "reset-counters" | "reset-counters-all" => {
-            complaint.help("leave the line out")
-        }
+        "get" | "reset" => complaint.help("leave the line out"),
         _ if verb.bytes().all(|byte| byte.is_ascii_digit()) => complaint.help(PRINTED),
         _ if menu == Menu::Tracking => complaint.help("`set` changes what there is"),
         _ => complaint

@@ -61,6 +61,14 @@ impl Complaint {
         self
     }
 
+    /// With the circumstances, if there are any.
+    pub(super) fn with_note(mut self, note: &str) -> Self {
+        if !note.is_empty() {
+            self.message += &format!(" ({note})");
+        }
+        self
+    }
+
     /// Narrows it down to these bytes of the value.
     pub(super) fn at(mut self, part: Range<usize>) -> Self {
         self.part = Some(part);
@@ -75,7 +83,7 @@ impl Complaint {
 }
 
 /// The problems of one file, in the order in which they were found.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Problems {
     kept: Vec<(Range<usize>, Complaint)>,
     count: usize,
@@ -96,6 +104,21 @@ impl Problems {
     /// How many were added.
     pub(super) const fn count(&self) -> usize {
         self.count
+    }
+
+    /// The problems as something else, or without some of them.
+    pub(super) fn map(
+        self,
+        mut to: impl FnMut((Range<usize>, Complaint)) -> Option<(Range<usize>, Complaint)>,
+    ) -> Problems {
+        let more = self.more.map(|span| to((span, too_many())).map_or(0..0, |(span, _)| span));
+        Problems { kept: self.kept.into_iter().filter_map(to).collect(), count: self.count, more }
+    }
+
+    /// Adds others to these.
+    pub(super) fn extend(&mut self, others: Problems) {
+        others.kept.into_iter().for_each(|(span, complaint)| self.add(span, complaint));
+        self.more = self.more.take().or(others.more);
     }
 
     /// Whether it is time to give up: there are more than are kept.

@@ -119,7 +119,7 @@ pub(super) fn set<T>(place: &mut Option<T>, value: Parsed<T>) -> Parsed<()> {
 
 /// The same for a value that is text.
 pub(super) fn read_text<T>(place: &mut Option<T>, value: &[u8], read: fn(&str) -> Parsed<T>) -> Parsed<()> {
-    set(place, read(value::text(value)?))
+    set(place, read(&value::text(value)))
 }
 
 /// What the language reference says of a table's rows, without those that are refused.

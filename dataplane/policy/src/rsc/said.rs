@@ -12,6 +12,12 @@ pub struct Said {
 }
 
 impl Said {
+    /// Moves every place.
+    pub(super) fn relocate(&mut self, to: impl Fn(&Range<usize>) -> Range<usize>) {
+        self.verb = to(&self.verb);
+        self.values.iter_mut().for_each(|(_, span)| *span = to(span));
+    }
+
     /// The bytes of a property's value.
     pub fn value(&self, property: &str) -> Option<Range<usize>> {
         self.values.iter().find(|(name, _)| *name == property).map(|(_, span)| span.clone())

@@ -1,5 +1,7 @@
 //! `[find …]`: which entries of a menu a command is meant for.
 //!
+//! One of the entries that are found may be taken by its number: `([find …]->0)`, `[:pick [find …] 0]`.
+//!
 //! Owns the conditions and how they are combined: `name=value`, `name!=value`, `name~"expression"`, a name alone for
 //! what is set, `!`, `and`, `or`, `&&`, `||`, blanks for `and`, and parentheses. Everything else that RouterOS
 //! has for expressions is refused at its place. What an entry says is asked of its store.
@@ -67,9 +69,16 @@ pub(super) enum Ask {
 }
 
 impl Query {
-    /// Reads `[find …]`, brackets included, which stands at `span` in the text. `menu` is the path of the menu it is
-    /// used in.
-    pub(super) fn read(text: &[u8], span: &Range<usize>, menu: &str) -> Result<Query, Refusal> {
+    /// Reads `[find …]`, or one of what that finds, brackets included, which stands at `span` in the text. `menu` is the
+    /// path of the menu it is used in.
+    pub(super) fn read(text: &[u8], span: &Range<usize>, menu: &str) -> Result<(Query, Option<usize>), Refusal> {
+        match taken(text, span) {
+            Some((find, number)) => Ok((Query::find(text, &find, menu)?, Some(number))),
+            None => Ok((Query::find(text, span, menu)?, None)),
+        }
+    }
+
+    fn find(text: &[u8], span: &Range<usize>, menu: &str) -> Result<Query, Refusal> {
         let inside = text.get(..span.end.saturating_sub(1)).unwrap_or(text);
         let mut reader = Reader { text: inside, at: span.start + 1, menu, conditions: 0 };
         reader.head(span)?;
@@ -118,6 +127,22 @@ impl Query {
             Query::Any(queries) => queries.iter().any(|query| query.meets(field)),
         }
     }
+}
+
+/// The `[find …]` in `([find …]->0)` or `[:pick [find …] 0]`, and which of the entries is meant.
+fn taken(text: &[u8], span: &Range<usize>) -> Option<(Range<usize>, usize)> {
+    let inside = text.get(span.start + 1..span.end.checked_sub(1)?)?;
+    let (before, behind): (&[u8], &[u8]) = match text.get(span.start)? {
+        b'(' => (b"", b"->"),
+        _ => (b":pick", b""),
+    };
+    let open = inside.iter().position(|byte| *byte == b'[')?;
+    let close = inside.iter().rposition(|byte| *byte == b']').filter(|close| *close > open)?;
+    let number = inside[close + 1..].trim_ascii().strip_prefix(behind)?.trim_ascii();
+    let number = std::str::from_utf8(number).ok().filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let number = number.parse().ok()?;
+    let start = span.start + 1;
+    (inside[..open].trim_ascii() == before).then(|| (start + open..start + close + 1, number))
 }
 
 struct Reader<'a> {
@@ -379,7 +404,7 @@ mod tests {
     /// Whether an entry `list=guests`, `comment="tmp 1"`, `disabled=no`, `address=10.0.0.0/8` is found.
     fn finds(query: &str) -> Result<bool, String> {
         let text = format!("x {query}");
-        let query = Query::read(text.as_bytes(), &(2..text.len()), "/ip firewall address-list")
+        let (query, _) = Query::read(text.as_bytes(), &(2..text.len()), "/ip firewall address-list")
             .map_err(|(span, _)| text[span].to_owned())?;
         let entry = |name: &[u8]| match name {
             b"list" => Cow::from(&b"guests"[..]),
@@ -415,6 +440,24 @@ mod tests {
         }
         for lost in ["[find list=x]", "[find disabled]", "[find where !list]", "[find timeout]", "[find !!disabled]"] {
             assert_eq!(finds(lost), Ok(false), "{lost}");
+        }
+    }
+
+    #[test]
+    fn one_of_what_is_found_is_taken_by_its_number() {
+        let number = |query: &str| {
+            let text = format!("x {query}");
+            let read = Query::read(text.as_bytes(), &(2..text.len()), "/ip firewall address-list");
+            read.map(|(_, number)| number).map_err(|_| ())
+        };
+        for taken in ["([find list=a]->1)", "( [find list=a] -> 1 )", "[:pick [find list=a] 1]", "[ :pick [find] 1 ]"] {
+            assert_eq!(number(taken), Ok(Some(1)), "{taken}");
+        }
+        assert_eq!(number("[find list=a]"), Ok(None));
+        for other in
+            ["([find])", "([find]->x)", "([find]->)", "[:pick [find] 0 1]", "[:len [find] 1]", "(1)", "([]->0)"]
+        {
+            assert_eq!(number(other), Err(()), "{other}");
         }
     }
 

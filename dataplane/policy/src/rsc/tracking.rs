@@ -51,19 +51,19 @@ pub(super) const PROPERTIES: &[Row] = &[
         .says("How long a ping is known.", TIME, "10s"),
     Row::fixed("generic-timeout", |tracking, value| timeout(&mut tracking.generic, value))
         .says("How long a connection of any other protocol is known.", TIME, "10m"),
-    Row::fixed("liberal-tcp-tracking", |_, value| value::yes_no(value::text(value)?).map(drop))
+    Row::fixed("liberal-tcp-tracking", |tracking, value| yes_no_inert(tracking, "liberal-tcp-tracking", value))
         .says("Whether what is outside the window of a TCP connection belongs to it.", "yes|no", "no")
         .differs("It changes nothing: nothing here looks at windows."),
-    Row::fixed("tcp-syncookie", |_, value| value::yes_no(value::text(value)?).map(drop))
+    Row::fixed("tcp-syncookie", |tracking, value| yes_no_inert(tracking, "tcp-syncookie", value))
         .says("Whether the router answers floods of SYNs with cookies.", "yes|no", "no")
         .differs("It changes nothing: it is about the router's own connections."),
-    Row::fixed("max-entries", |_, value| value::text(value).map(|_| ()))
+    Row::fixed("max-entries", |tracking, value| inert(tracking, "max-entries", value))
         .says("How many connections the router knows at most.", "number", "100000").differs(COUNTED),
-    Row::fixed("total-entries", |_, value| value::text(value).map(|_| ()))
+    Row::fixed("total-entries", |tracking, value| inert(tracking, "total-entries", value))
         .says("How many it knew.", "number", "7").differs(COUNTED),
-    Row::fixed("active-ipv4", |_, value| value::yes_no(value::text(value)?).map(drop))
+    Row::fixed("active-ipv4", |tracking, value| yes_no_inert(tracking, "active-ipv4", value))
         .says("Whether it tracked IPv4.", "yes|no", "yes").differs(COUNTED),
-    Row::fixed("active-ipv6", |_, value| value::yes_no(value::text(value)?).map(drop))
+    Row::fixed("active-ipv6", |tracking, value| yes_no_inert(tracking, "active-ipv6", value))
         .says("Whether it tracked IPv6.", "yes|no", "yes").differs(COUNTED),
 ];
 
@@ -104,21 +104,36 @@ pub(super) fn set(tracking: &mut Tracking, set: &Add<'_>, problems: &mut Problem
     }
 }
 
+/// What changes nothing is kept for exports.
+fn inert(tracking: &mut Tracking, name: &str, value: &[u8]) -> Parsed<()> {
+    tracking.inert.insert(name.to_owned(), value::text(value).into_owned());
+    Ok(())
+}
+
+fn yes_no_inert(tracking: &mut Tracking, name: &str, value: &[u8]) -> Parsed<()> {
+    value::yes_no(&value::text(value))?;
+    inert(tracking, name, value)
+}
+
 fn mode(place: &mut TrackingMode, value: &[u8]) -> Parsed<()> {
-    *place = TrackingMode::from_name(value::text(value)?)
+    *place = TrackingMode::from_name(&value::text(value))
         .ok_or_else(|| Complaint::new(format!("`{}` is not a mode", show(value))).expected("`auto`, `yes` or `no`"))?;
     Ok(())
 }
 
 fn yes_no(place: &mut bool, value: &[u8]) -> Parsed<()> {
-    *place = value::yes_no(value::text(value)?)?;
+    *place = value::yes_no(&value::text(value))?;
     Ok(())
 }
 
 /// What is not as RouterOS has it by default, by name: properties and their values as [`set`] takes them.
-pub(super) fn changed(tracking: &Tracking) -> Vec<(&'static str, String)> {
+pub(super) fn changed(tracking: &Tracking) -> Vec<(&str, String)> {
     let (given, default) = (values(tracking), values(&Tracking::default()));
-    given.into_iter().zip(default).filter(|(given, default)| given != default).map(|(given, _)| given).collect()
+    let given = given.into_iter().zip(default).filter(|(given, default)| given != default).map(|(given, _)| given);
+    let inert = tracking.inert.iter().map(|(name, value)| (name.as_str(), value.clone()));
+    let mut changed: Vec<_> = given.chain(inert).collect();
+    changed.sort();
+    changed
 }
 
 /// All of it, by name.
@@ -146,7 +161,7 @@ fn values(tracking: &Tracking) -> [(&'static str, String); 16] {
 }
 
 fn timeout(place: &mut Duration, value: &[u8]) -> Parsed<()> {
-    let text = value::text(value)?;
+    let text = &*value::text(value);
     match parse_duration(text) {
         Some(timeout) if is_timeout(timeout) => {
             *place = timeout;

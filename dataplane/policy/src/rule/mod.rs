@@ -6,12 +6,12 @@ mod addresses;
 mod condition;
 mod list;
 mod protocol;
+mod router;
 mod tracking;
 mod value;
 
 use std::fmt;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::action::{Action, RejectWith};
@@ -21,6 +21,7 @@ pub(crate) use self::condition::tests::one_of_each;
 pub use self::condition::{Condition, MATCHERS, Matcher};
 pub use self::list::{EntryAddress, ListAdd, ListEntry, ListTimeout};
 pub use self::protocol::{PROTOCOLS, protocol_name, protocol_number};
+pub use self::router::{Inert, InterfaceMember, LocalAddress};
 pub use self::tracking::{Tracking, TrackingMode};
 pub use self::value::{
     AddressSet, AddressType, Bytes, ClassifierFields, Comparison, ConnectionState, Direction, InterfaceKind,
@@ -48,10 +49,10 @@ pub struct RuleSet {
     /// of the filter is a setting.
     #[serde(default, skip_serializing_if = "is_default")]
     pub interface_lists: Vec<InterfaceList>,
-    /// `/ip address` and `/ipv6 address`: the router's own addresses, each with the length of its network's prefix. What
-    /// is local and what is broadcast follows from them.
+    /// `/ip address` and `/ipv6 address`: the router's own addresses. What is local and what is broadcast follows from
+    /// them.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub local_addresses: Vec<IpNet>,
+    pub local_addresses: Vec<LocalAddress>,
 }
 
 /// A list of interfaces. RouterOS has `all`, `none`, `dynamic` and `static` besides. Source: RouterOS manual, Interface
@@ -65,8 +66,11 @@ pub struct InterfaceList {
     pub include: Vec<String>,
     /// …but not those of these lists…
     pub exclude: Vec<String>,
-    /// …and these interfaces, whatever was excluded. Without those that are disabled.
-    pub members: Vec<String>,
+    /// …and these interfaces, whatever was excluded, but for those that are disabled.
+    pub members: Vec<InterfaceMember>,
+    /// Free text. RouterOS's own lists are here only if they have some.
+    #[serde(skip_serializing_if = "is_default")]
+    pub comment: String,
 }
 
 /// One rule of a filter or `raw` menu.
@@ -100,6 +104,9 @@ pub struct Rule {
     pub dynamic: bool,
     /// Free text.
     pub comment: String,
+    /// `hw-offload`, and the `log-prefix` of a rule that does not log.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub inert: Inert,
     /// The line of the rule file the rule began on, counted from 1; 0 if it came from elsewhere.
     pub line: u32,
 }
@@ -120,6 +127,7 @@ impl Rule {
             invalid: None,
             dynamic: false,
             comment: String::new(),
+            inert: Inert::new(),
             line: 0,
         }
     }

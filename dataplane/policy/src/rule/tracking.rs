@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Inert;
 use crate::word::words;
 
 words! {
@@ -56,6 +57,9 @@ pub struct Tracking {
     pub icmp: Duration,
     /// `generic-timeout`: every other protocol. 10m.
     pub generic: Duration,
+    /// What the router found out, or does with its own connections.
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub inert: Inert,
 }
 
 impl Default for Tracking {
@@ -78,6 +82,7 @@ impl Default for Tracking {
             udp_stream: seconds(180),
             icmp: seconds(10),
             generic: seconds(600),
+            inert: Inert::new(),
         }
     }
 }

@@ -88,8 +88,8 @@ impl Interfaces {
             }
             found.sides = found.sides.iter().filter(|side| !excluded.sides.contains(*side)).collect();
         }
-        for member in &list.members {
-            match self.named(member) {
+        for member in list.members.iter().filter(|member| !member.disabled) {
+            match self.named(&member.interface) {
                 Some(sides) => found.sides = found.sides.iter().chain(sides.iter()).collect(),
                 None => found.others = true,
             }
@@ -128,14 +128,16 @@ impl Contents {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rule::InterfaceMember;
 
     fn list(name: &str, include: &[&str], exclude: &[&str], members: &[&str]) -> InterfaceList {
-        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
         InterfaceList {
             name: name.to_owned(),
             include: owned(include),
             exclude: owned(exclude),
-            members: owned(members),
+            members: owned(members).into_iter().map(InterfaceMember::from).collect(),
+            comment: String::new(),
         }
     }
 

@@ -73,7 +73,7 @@ fn interfaces_are_sides() {
         ..Settings::default()
     };
     let lists =
-        vec![InterfaceList { name: "LAN".to_owned(), members: vec!["bridge".to_owned()], ..Default::default() }];
+        vec![InterfaceList { name: "LAN".to_owned(), members: vec!["bridge".to_owned().into()], ..Default::default() }];
     let rules = RuleSet { interface_lists: lists, ..RuleSet::default() };
     let of = |direction, kind, name: &str| {
         answer_with(&rules, &settings, Condition::Interface { direction, kind, name: name.to_owned() }, &syn())

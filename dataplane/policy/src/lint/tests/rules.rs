@@ -225,3 +225,29 @@ fn patterns_that_match_anything() {
     assert_eq!(with(".*", ""), []);
     assert_eq!(with(".*", "layer7-protocol=p disabled=yes"), []);
 }
+
+#[test]
+fn sizes_that_only_fragments_make_up() {
+    for words in [
+        "packet-size=1501",
+        "packet-size=2000-3000",
+        "packet-size=1500",
+        "packet-size=1500-65535",
+        "packet-size=!0-1500",
+    ] {
+        assert_eq!(of(words), ["fragmented-size"], "{words}");
+    }
+    for words in [
+        "packet-size=1499",
+        "packet-size=100-1500",
+        "packet-size=128-65535",
+        "packet-size=!0-1499",
+        "packet-size=!1500",
+        "packet-size=9000 disabled=yes",
+    ] {
+        assert_eq!(of(words), [""; 0], "{words}");
+    }
+    // A first fragment of IPv6 is smaller.
+    let v6 = "/ipv6 firewall filter\nadd chain=input packet-size=1500 action=accept\nadd chain=input action=drop\n";
+    assert_eq!(found_with(v6, &Settings::default()), []);
+}

@@ -2,12 +2,13 @@
 //!
 //! Reading the text gives the same rules, but for the lines they stand on. Rules that are invalid are written with all
 //! of their matchers. The form is that of RouterOS 6.43 and later: the order of menus and properties, quotes, and where
-//! lines end; a router takes it, except for a property that needs what is not among the rules, the interface of an
-//! address.
+//! lines end; a router takes it.
 //!
 //! Menus come one after the other, so the rules of each keep their order; how they stood between those of other menus
-//! is lost, as it means nothing. So is what was read and says nothing of packets: comments of interface lists and
-//! addresses, interfaces of addresses, members and addresses that are disabled, the prefix of a log that is not kept.
+//! is lost, as it means nothing. Of what RouterOS itself writes, an export differs in this: the comments at its head and
+//! menus that are not read are not there; values have one form (`10.0.0.0/8` of `10.1.2.3/8`, `15m` of `900s`, addresses
+//! in lower case, `\\xE1` of `\E1` in patterns); and what is so by default is left out (`log-prefix=""`, `disabled=no`,
+//! `dynamic=no`, a `netmask` beside its address), as is `creation-time`.
 //! The rules that doors put there are no part of the file: a comment says which doors there are.
 
 mod wrap;
@@ -15,11 +16,14 @@ mod wrap;
 use ipnet::IpNet;
 
 use self::wrap::Lines;
+use super::interface::is_builtin;
 use super::menu::Menu;
 use super::wording::{self, Alphabet, Property, Value, entry_address, properties};
 use super::{read, tracking};
 use crate::packet::Family;
-use crate::rule::{Action, EntryAddress, InterfaceList, Layer7Pattern, ListEntry, Rule, RuleSet, Table};
+use crate::rule::{
+    Action, EntryAddress, InterfaceList, InterfaceMember, Layer7Pattern, ListEntry, LocalAddress, Rule, RuleSet, Table,
+};
 use crate::time::format_duration;
 
 /// The rules as text of a rule file, in ASCII, if reading it gives these rules. Those of a file always can be said again,
@@ -48,12 +52,14 @@ fn comparable(mut rules: RuleSet) -> RuleSet {
     rules.rules.retain(|rule| !rule.dynamic);
     rules.rules.sort_by_key(|rule| (rule.family == Family::Ipv6, rule.table == Table::Raw));
     rules.address_lists.sort_by_key(|entry| entry.family == Family::Ipv6);
-    rules.local_addresses.sort_by_key(|net| matches!(net, IpNet::V6(_)));
+    rules.local_addresses.sort_by_key(|address| address.family() == Family::Ipv6);
     for rule in &mut rules.rules {
         rule.line = 0;
         rule.invalid = rule.invalid.take().map(|_| String::new());
         rule.matchers.sort_by_key(|matcher| (matcher.condition.rank(), matcher.condition.name().to_owned()));
     }
+    let members = rules.interface_lists.iter_mut().flat_map(|list| &mut list.members);
+    members.for_each(|member| member.line = 0);
     rules.layer7.iter_mut().for_each(|pattern| pattern.line = 0);
     rules.address_lists.iter_mut().for_each(|entry| entry.line = 0);
     rules.assign_ids();
@@ -80,14 +86,14 @@ fn doors(rules: &RuleSet) -> String {
 
 fn written(rules: &RuleSet) -> String {
     let mut lines = Lines::default();
-    lines.menu(Menu::InterfaceList.path(), "add", rules.interface_lists.iter().map(interface_list));
+    lines.commands(Menu::InterfaceList.path(), rules.interface_lists.iter().map(interface_list));
     lines.menu(Menu::Layer7.path(), "add", rules.layer7.iter().map(pattern));
     let changed = Some(tracking::changed(&rules.tracking)).filter(|changed| !changed.is_empty());
     let changed = changed.map(|changed| changed.into_iter().map(|(name, value)| code(name, value)).collect());
     lines.menu(Menu::Tracking.path(), "set", changed.into_iter());
-    lines.menu(Menu::InterfaceListMember.path(), "add", rules.interface_lists.iter().flat_map(members));
+    lines.menu(Menu::InterfaceListMember.path(), "add", members(rules).into_iter());
     for family in [Family::Ipv4, Family::Ipv6] {
-        let addresses = rules.local_addresses.iter().filter(|net| Family::of(net.addr()) == family);
+        let addresses = rules.local_addresses.iter().filter(|address| address.family() == family);
         lines.menu(Menu::LocalAddress(family).path(), "add", addresses.map(local_address));
         let entries = rules.address_lists.iter().filter(|entry| entry.family == family);
         lines.menu(Menu::AddressList(family).path(), "add", entries.map(entry));
@@ -113,14 +119,29 @@ fn comment(value: &str) -> Option<Property> {
     (!value.is_empty()).then(|| text("comment", value))
 }
 
-fn interface_list(list: &InterfaceList) -> Vec<Property> {
+/// RouterOS's own lists are there already, and may have comments.
+fn interface_list(list: &InterfaceList) -> (String, Vec<Property>) {
+    if is_builtin(&list.name) {
+        return (format!("set [ find name={} ]", list.name), comment(&list.comment).into_iter().collect());
+    }
     let names = |name: &str, names: &[String]| (!names.is_empty()).then(|| code(name, names.join(",")));
-    let others = [names("exclude", &list.exclude), names("include", &list.include)];
-    others.into_iter().flatten().chain([text("name", &list.name)]).collect()
+    let others = [comment(&list.comment), names("exclude", &list.exclude), names("include", &list.include)];
+    ("add".to_owned(), others.into_iter().flatten().chain([text("name", &list.name)]).collect())
 }
 
-fn members(list: &InterfaceList) -> impl Iterator<Item = Vec<Property>> {
-    list.members.iter().map(|member| vec![text("interface", member), text("list", &list.name)])
+/// The members of all lists, as they stood in the file.
+fn members(rules: &RuleSet) -> Vec<Vec<Property>> {
+    let of_list = |list| move |member| (list, member);
+    let lists = rules.interface_lists.iter();
+    let mut members: Vec<(&InterfaceList, &InterfaceMember)> =
+        lists.flat_map(|list| list.members.iter().map(of_list(list))).collect();
+    members.sort_by_key(|(_, member)| member.line);
+    let properties = |(list, member): (&InterfaceList, &InterfaceMember)| {
+        let disabled = member.disabled.then(|| code("disabled", "yes"));
+        let rest = [text("interface", &member.interface), text("list", &list.name)];
+        comment(&member.comment).into_iter().chain(disabled).chain(rest).collect()
+    };
+    members.into_iter().map(properties).collect()
 }
 
 fn pattern(pattern: &Layer7Pattern) -> Vec<Property> {
@@ -128,15 +149,18 @@ fn pattern(pattern: &Layer7Pattern) -> Vec<Property> {
     comment(&pattern.comment).into_iter().chain(rest).collect()
 }
 
-/// RouterOS leaves out the length of a single address, and of a prefix of 64 bits, and says which network an IPv4 address
-/// is in.
-fn local_address(net: &IpNet) -> Vec<Property> {
-    let address = match (net, net.prefix_len()) {
+/// RouterOS leaves out the length of a single address, and of a prefix of 64 bits.
+fn local_address(local: &LocalAddress) -> Vec<Property> {
+    let address = local.address.map(|net| match (net, net.prefix_len()) {
         (IpNet::V4(_), 32) | (IpNet::V6(_), 64) => net.addr().to_string(),
         _ => net.to_string(),
-    };
-    let network = matches!(net, IpNet::V4(_)).then(|| code("network", net.network().to_string()));
-    [code("address", address)].into_iter().chain(network).collect()
+    });
+    let disabled = local.disabled.then(|| code("disabled", "yes"));
+    let inert = local.inert.iter().map(|(name, value)| text(name, value));
+    let address = address.map(|address| code("address", address));
+    let mut properties: Vec<Property> = inert.chain(address).chain(disabled).collect();
+    properties.sort_by(|one, other| one.name.cmp(&other.name));
+    properties
 }
 
 fn entry(entry: &ListEntry) -> Vec<Property> {

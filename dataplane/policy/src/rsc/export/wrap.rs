@@ -34,13 +34,18 @@ pub(super) struct Lines {
 impl Lines {
     /// A menu with its commands, if there are any.
     pub(super) fn menu(&mut self, path: &str, verb: &str, commands: impl Iterator<Item = Vec<Property>>) {
+        self.commands(path, commands.map(|properties| (verb.to_owned(), properties)));
+    }
+
+    /// The same for commands that are not all of a kind.
+    pub(super) fn commands(&mut self, path: &str, commands: impl Iterator<Item = (String, Vec<Property>)>) {
         let mut commands = commands.peekable();
         if commands.peek().is_some() {
             self.done += path;
             self.done.push('\n');
         }
-        for properties in commands {
-            self.line.push_str(verb);
+        for (verb, properties) in commands {
+            self.line.push_str(&verb);
             properties.iter().for_each(|property| self.property(property));
             self.done += &take(&mut self.line);
             self.done.push('\n');

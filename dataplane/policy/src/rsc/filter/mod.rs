@@ -24,7 +24,8 @@ use super::said::Said;
 use super::value::{self, Parsed};
 use crate::packet::Family;
 use crate::rule::{
-    Action, Condition, Direction, InterfaceKind, ListAdd, ListTimeout, Log, Mark, Matcher, RejectWith, Rule, Table,
+    Action, Condition, Direction, Inert, InterfaceKind, ListAdd, ListTimeout, Log, Mark, Matcher, RejectWith, Rule,
+    Table,
 };
 use crate::word::Word;
 
@@ -90,6 +91,7 @@ pub(super) struct Draft {
     target: Option<String>,
     answer: Option<RejectWith>,
     matchers: Vec<Matcher>,
+    inert: Inert,
     /// Why it cannot be honoured, if so.
     reasons: Vec<String>,
 }
@@ -110,6 +112,7 @@ impl Draft {
             target: None,
             answer: None,
             matchers: Vec::new(),
+            inert: Inert::new(),
             reasons: Vec::new(),
         }
     }
@@ -139,10 +142,15 @@ impl Draft {
             place(one).cmp(&place(other)).then_with(|| one.condition.name().cmp(other.condition.name()))
         });
         self.reasons.sort();
+        let prefix = self.log_prefix.unwrap_or_default();
+        if !logs && !prefix.is_empty() {
+            self.inert.insert("log-prefix".to_owned(), prefix.clone());
+        }
         Some(Rule {
             table: self.table,
             matchers: self.matchers,
-            log: logs.then(|| Log { prefix: self.log_prefix.unwrap_or_default() }),
+            log: logs.then_some(Log { prefix }),
+            inert: self.inert,
             disabled: self.disabled.unwrap_or_default(),
             invalid: (!self.reasons.is_empty()).then(|| self.reasons.join("; ")),
             comment: self.comment.unwrap_or_default(),
@@ -153,12 +161,12 @@ impl Draft {
 
     /// What to do, of what this menu has.
     fn read_action(&mut self, value: &[u8]) -> Parsed<()> {
-        set(&mut self.action, Kind::parse(value::text(value)?, self.table, self.family))
+        set(&mut self.action, Kind::parse(&value::text(value), self.table, self.family))
     }
 
     /// What to answer, of what the family has.
     fn read_answer(&mut self, value: &[u8]) -> Parsed<()> {
-        set(&mut self.answer, action::reject_with(value::text(value)?, self.family))
+        set(&mut self.answer, action::reject_with(&value::text(value), self.family))
     }
 
     /// Adds a matcher: the value, perhaps behind a `!`.
@@ -175,7 +183,7 @@ impl Draft {
 
     /// The same for text.
     fn ask(&mut self, value: &[u8], parse: impl FnOnce(&str) -> Parsed<Condition>) -> Parsed<()> {
-        self.ask_bytes(value, |plain| parse(value::text(plain)?))
+        self.ask_bytes(value, |plain| parse(&value::text(plain)))
     }
 
     /// The same where several matchers have such a value.
@@ -207,7 +215,7 @@ impl Draft {
 
     /// A matcher in which each item has a `!` of its own.
     fn ask_each(&mut self, value: &[u8], parse: fn(&str) -> Parsed<Condition>) -> Parsed<()> {
-        let condition = parse(value::text(value)?)?;
+        let condition = parse(&value::text(value))?;
         self.matchers.push(Matcher { negated: false, condition });
         Ok(())
     }
@@ -229,6 +237,14 @@ impl Draft {
     fn keep(&mut self, name: &str, value: &[u8], why: &str) -> Parsed<()> {
         self.ask(value, |text| Ok(Condition::Other { name: name.to_owned(), value: text.to_owned() }))?;
         self.refuse(format!("`{name}={}` cannot be honoured: {why}", show(value)));
+        Ok(())
+    }
+
+    /// A property that changes nothing, if it is well-formed.
+    fn keep_inert<T>(&mut self, name: &str, value: &[u8], parse: fn(&str) -> Parsed<T>) -> Parsed<()> {
+        let text = value::text(value);
+        parse(&text)?;
+        self.inert.insert(name.to_owned(), text.into_owned());
         Ok(())
     }
 

@@ -36,11 +36,11 @@ pub(in crate::rsc) const PROPERTIES: &[Row] = &[
         .says("The list that `add-src-to-address-list` and `add-dst-to-address-list` add to.", "name", "knock1"),
     Row::optional("address-list-timeout", |rule, value| read_text(&mut rule.timeout, value, value::list_timeout))
         .says("How long the address stays in the list; every packet that matches sets it anew.", TIMEOUT, "1m30s"),
-    Row::optional("hw-offload", |_, value| value::yes_no(value::text(value)?).map(drop)).filter_only()
+    Row::optional("hw-offload", |rule, value| rule.keep_inert("hw-offload", value, value::yes_no)).filter_only()
         .says("Whether hardware may take over the connections of `fasttrack-connection`.", "yes|no", "yes")
         .differs("It changes nothing: there is no such hardware here."),
     Row::optional("jump-target", |rule, value| read_text(&mut rule.target, value, value::chain_name))
-        .says("The chain that `jump` leads to; it must have rules.", "name", "knock"),
+        .says("The chain that `jump` leads to; a jump to a chain without rules does nothing.", "name", "knock"),
     Row::optional("reject-with", |rule, value| rule.read_answer(value))
         .says("What `reject` answers; that there is no way to the network if nothing is said.", ANSWERS, "tcp-reset")
         .filter_only(),
@@ -87,7 +87,7 @@ pub(in crate::rsc) const PROPERTIES: &[Row] = &[
     Row::matcher("protocol", |rule, value| rule.ask_as(value, value::protocol, Condition::Protocol))
         .says("The protocol behind the IP header and IPv6's extension headers.", "[!]name|0-255", "tcp"),
     Row::matcher("packet-size", |rule, value| rule.ask(value, value::packet_size))
-        .says("How many bytes the IP packet has, with its header.", "[!]bytes[-bytes]", "128-65535"),
+        .says("How many bytes the IP packet has, with its header.", "[!]bytes[-bytes]", "128-65535").differs(FRAGMENTS),
     Row::matcher("dscp", |rule, value| rule.ask(value, value::dscp))
         .says("The differentiated services code point.", "[!]0-63", "46"),
     Row::matcher("tos", |rule, value| rule.ask(value, value::tos))
@@ -217,6 +217,8 @@ const LIMITS: &str = "count[/time],burst,mode[/expire]; mode: dst-address|dst-ad
 const PORTS: &str = "[!]port[-port],…, at most 16";
 const TIMEOUT: &str = "none-dynamic|none-static|time, up to 35w3d13h13m56s";
 
+const FRAGMENTS: &str = "RouterOS puts fragments together before it compares. Here each fragment is decided about by itself: a \
+    size above the MTU matches nothing, and the MTU itself the first fragment of every longer packet.";
 const HELPERS: &str = "there are no helpers here that would find such connections";
 const LOCAL: &str =
     "What is `local` and `broadcast` follows from `/ip address` and `/ipv6 address`; there are no `blackhole` routes.";

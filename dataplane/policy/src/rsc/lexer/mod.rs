@@ -26,6 +26,7 @@ use std::ops::Range;
 use self::reader::CommandReader;
 pub(super) use self::text::Text;
 use super::flaw::Flaw;
+use super::incomplete::is_mark;
 
 /// How many words of a command are kept. Rules of verbose exports have under a hundred.
 pub(super) const MOST_WORDS: usize = 1_000;
@@ -59,13 +60,25 @@ pub(super) struct Lexer<'a> {
     after_line_end: bool,
     /// A `\` at the end of the last line, which announces a line that is not there.
     cut_off: Option<usize>,
+    /// Comments in which an export says that something is missing, up to here; whoever reads takes them out.
+    pub(super) marks: Vec<Range<usize>>,
 }
 
 impl<'a> Lexer<'a> {
     /// A UTF-8 byte order mark at the start is passed over.
     pub(super) fn new(text: &'a [u8]) -> Self {
         let at = if text.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
-        Lexer { text, at, after_line_end: false, cut_off: None }
+        Lexer::from(text, at)
+    }
+
+    /// From a place where a command or a string begins.
+    pub(super) fn from(text: &'a [u8], at: usize) -> Self {
+        Lexer { text, at, after_line_end: false, cut_off: None, marks: Vec::new() }
+    }
+
+    /// Where the next command, or what stands before it, begins.
+    pub(super) const fn place(&self) -> usize {
+        self.at
     }
 
     /// The next command. `one_line` is asked, with the words read so far, when a string or bracket runs over a line
@@ -83,7 +96,11 @@ impl<'a> Lexer<'a> {
             match byte {
                 b' ' | b'\t' => self.at += 1,
                 b'#' => {
+                    let start = self.at;
                     self.skip_line();
+                    if is_mark(&self.text[start..self.at]) {
+                        self.marks.push(start..self.at);
+                    }
                     hangs = false;
                 }
                 b'\r' | b'\n' | b';' => {
@@ -140,7 +157,7 @@ impl<'a> Lexer<'a> {
 /// The words of a part of a text that was read before and that a word begins.
 pub(super) fn words_of(text: &[u8], part: Range<usize>) -> Vec<Word> {
     let text = text.get(..part.end).unwrap_or(text);
-    let mut lexer = Lexer { text, at: part.start, after_line_end: false, cut_off: None };
+    let mut lexer = Lexer::from(text, part.start);
     let mut words = Vec::new();
     while let Some(command) = lexer.next(|_| true) {
         words.extend(command.words);
@@ -150,7 +167,7 @@ pub(super) fn words_of(text: &[u8], part: Range<usize>) -> Vec<Word> {
 
 /// A string whose opening quote stands at `open`: what it says, what is wrong with it, and where it ends.
 pub(super) fn string_at(text: &[u8], open: usize) -> (Text, Vec<Flaw>, usize) {
-    let mut lexer = Lexer { text, at: open, after_line_end: false, cut_off: None };
+    let mut lexer = Lexer::from(text, open);
     let mut string = Text::at(open);
     let flaws = CommandReader::new(|_: &[Word]| true, &mut lexer, false).only_string(&mut string);
     string.span.end = lexer.at;

@@ -12,16 +12,21 @@ use super::super::work::Work;
 use super::Store;
 
 impl<K: Kind> Store<K> {
-    /// The entries a command is given: at least one, but for `remove [find …]` where there are none at all.
+    /// The entries a command is given: at least one, but for `remove [find …]`.
     pub(super) fn select(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<Vec<u32>, Refusal> {
         let selected = match Selector::read(order.text, chosen, self.kind.path())? {
             Selector::Find(query) => {
                 let found = self.find(order.text, query, work)?;
                 // What installs rules begins by removing those of the last time.
-                if order.verb == Verb::Remove && self.has_none() {
+                if order.verb == Verb::Remove {
                     return Ok(found);
                 }
                 found
+            }
+            Selector::OneOf(query, number) => {
+                self.compact(work);
+                let found = self.find(order.text, query, work)?;
+                found.get(number).copied().into_iter().collect()
             }
             Selector::Items(items) => {
                 let mut selected = Vec::new();
@@ -35,16 +40,12 @@ impl<K: Kind> Store<K> {
         };
         if selected.is_empty() {
             let written = order.text.get(chosen.span.clone()).unwrap_or_default();
-            let complaint = Complaint::new(format!(
-                "no entry of `{}` is found by `{}`",
-                self.kind.path(),
-                show(written)
-            ))
-            .expected("something that entries above this line meet")
-            .help(match order.verb {
-                Verb::Remove => "leave the line out, or mend the condition: values are compared as they are written",
-                _ => "add the entry above this line, or mend the condition: values are compared as they are written",
-            });
+            let complaint =
+                Complaint::new(format!("no entry of `{}` is found by `{}`", self.kind.path(), show(written)))
+                    .expected("something that entries above this line meet")
+                    .help(
+                        "add the entry above this line, or mend the condition: values are compared as they are written",
+                    );
             return Err((chosen.span.clone(), complaint));
         }
         Ok(selected)
@@ -58,15 +59,10 @@ impl<K: Kind> Store<K> {
             _ => {
                 let complaint = Complaint::new(format!("these are {} entries", selected.len()))
                     .expected("one entry")
-                    .help("add conditions that only one entry meets");
+                    .help("add conditions that only one entry meets, or take the first one: `([find …]->0)`");
                 Err((chosen.span.clone(), complaint))
             }
         }
-    }
-
-    /// Whether nothing was added yet, or nothing is left: then no condition finds anything, however it is read.
-    fn has_none(&self) -> bool {
-        self.records.len() == K::BUILTIN.len() || self.removed == self.order.len()
     }
 
     fn find(&self, text: &[u8], mut query: Query, work: &Work) -> Result<Vec<u32>, Refusal> {

@@ -92,6 +92,14 @@ impl<K: Kind> Store<K> {
         }
     }
 
+    /// Gives the entries their numbers.
+    pub(super) fn print(&mut self, work: &Work) {
+        self.compact(work);
+        if work.spend(self.order.len() / 64) {
+            self.numbers = Some(self.order.clone());
+        }
+    }
+
     fn push(&mut self, record: Record<K::Entry>) -> u32 {
         let index = self.records.len() as u32;
         self.records.push(record);

@@ -112,7 +112,6 @@ fn a_set_reads_the_entry_again() {
 #[test]
 fn what_selects_nothing_is_told() {
     for (command, at) in [
-        ("remove [find comment=x]", "[find comment=x]"),
         ("set [find where comment~\"x\"] disabled=yes", "[find where comment~\"x\"]"),
         ("disable [find disabled]", "[find disabled]"),
         ("remove 4", "4"),
@@ -129,9 +128,49 @@ fn what_selects_nothing_is_told() {
         assert_eq!(found, at, "{command}");
         assert!(!help.is_empty() && message.contains("/ip firewall filter"), "{command}: {message}");
     }
-    let (_, message, help) = problem("/ip firewall address-list\nadd list=x address=192.0.2.1\nremove [find list=y]\n");
+    let (_, message, _) =
+        problem("/ip firewall address-list\nadd list=x address=192.0.2.1\nset [find list=y] list=z\n");
     assert_eq!(message, "no entry of `/ip firewall address-list` is found by `[find list=y]`");
-    assert!(help.starts_with("leave the line out"));
+}
+
+/// Scripts that may run again remove what they are about to add, be it there or not.
+#[test]
+fn nothing_is_removed_where_nothing_is_found() {
+    for command in [
+        "remove [find comment=x]",
+        "remove [find where dynamic]",
+        "remove numbers=[find comment~\"^PK-\"]",
+        "remove [find chain=output or disabled]",
+    ] {
+        assert_eq!(comments(&four(command)), "a b c d", "{command}");
+    }
+}
+
+#[test]
+fn one_of_several_entries_is_taken_by_its_number() {
+    let place = |place: &str| comments(&four(&format!("add chain=input comment=e place-before={place}")));
+    assert_eq!(place("([find chain=input]->0)"), "e a b c d");
+    assert_eq!(place("([find where comment~\"[cd]\"]->1)"), "a b c e d");
+    assert_eq!(place("[:pick [find chain=input] 2]"), "a b e c d");
+    assert_eq!(place("[find comment=b]"), "a e b c d");
+    assert_eq!(place("3"), "a b c e d");
+    assert_eq!(comments(&four("remove ([find]->1)\nmove [find comment=d] ([find]->0)")), "d a c");
+    let (at, ..) = problem(&four("add chain=input place-before=([find]->4)"));
+    assert_eq!(at, "([find]->4)");
+    let (.., help) = problem(&four("add chain=input place-before=[find]"));
+    assert!(help.contains("->0"), "{help}");
+}
+
+#[test]
+fn what_shows_entries_changes_none() {
+    let shows = "print\nprint where chain=input\nexport\nfind chain=input\nreset-counters [find]\n";
+    assert_eq!(comments(&four(shows)), "a b c d");
+    let others = "/ip/firewall/address-list/print\n/ip firewall connection tracking print\n/interface list member print\n\
+        /ip firewall raw print stats\n/system/resource/print\n";
+    assert_eq!(comments(&four(others)), "a b c d");
+    // Numbers are those of the last print.
+    assert_eq!(comments(&four("remove 0\nprint\nremove 0")), "c d");
+    assert_eq!(problem(&four("print\nremove 0\nremove 0")).0, "0");
 }
 
 #[test]
@@ -178,7 +217,8 @@ fn entries_with_names_are_called_by_them() {
         /interface list\nadd name=WAN\nset WAN comment=x\nset [ find name=all ] comment=\"contains all interfaces\"\n";
     let said = rules(text);
     assert_eq!(said.layer7.iter().map(|pattern| &*pattern.regexp).collect::<Vec<_>>(), ["z"]);
-    assert_eq!(said.interface_lists.len(), 1);
+    let lists: Vec<_> = said.interface_lists.iter().map(|list| (&*list.name, &*list.comment)).collect();
+    assert_eq!(lists, [("all", "contains all interfaces"), ("WAN", "x")]);
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn what_old_exports_say_is_kept_byte_by_byte() {
     let comments: Vec<&str> = said.rules.iter().map(|rule| &*rule.comment).skip(3).take(2).collect();
     let [broken, escaped] = comments[..] else { panic!("{comments:?}") };
     assert_eq!(broken, "the word, and a comment that is broken where it should not be");
-    assert_eq!(escaped, "\u{FFFD} café, \"quoted\"; #   and \\ \n\ta second line");
+    assert_eq!(escaped, "\\E1 café, \"quoted\"; #   and \\ \n\ta second line");
     assert_eq!(said.layer7[0].regexp, "^open sesame\\?$");
     assert_eq!(said.tracking.udp, Duration::from_secs(10));
 }
@@ -73,6 +73,7 @@ fn said(text: &[u8]) -> (RuleSet, usize) {
     let Reading { mut rules, problems, .. } = read(text);
     rules.rules.iter_mut().for_each(|rule| rule.line = 0);
     rules.layer7.iter_mut().for_each(|pattern| pattern.line = 0);
+    rules.interface_lists.iter_mut().flat_map(|list| &mut list.members).for_each(|member| member.line = 0);
     rules.address_lists.iter_mut().for_each(|entry| entry.line = 0);
     (rules, problems.len())
 }
@@ -101,7 +102,8 @@ fn wrapped(text: &[u8], every: usize, line_end: &str) -> Vec<u8> {
 
 #[test]
 fn broken_lines_say_the_same_wherever_they_are_broken() {
-    for (name, text) in EXPORTS {
+    // What a script is made of is not joined again within its words.
+    for (name, text) in EXPORTS.iter().filter(|(name, _)| *name != "script.rsc") {
         for every in [1, 2, 7, 60] {
             assert_eq!(said(&wrapped(text, every, "\n")), said(text), "{name}, every {every}");
             assert_eq!(said(&wrapped(text, every, "\r\n")), said(text), "{name}, every {every}");
@@ -135,8 +137,7 @@ fn what_installs_rules_may_first_remove_those_of_the_last_time() {
     let adds = "/ip firewall address-list\nadd list=x address=192.0.2.1\n";
     assert_eq!(rules(&format!("{removes}{adds}")).address_lists.len(), 1);
     assert_eq!(rules(&format!("{adds}remove [find]\nremove [find list=x]\n{adds}")).address_lists.len(), 1);
-    // Only where there is nothing to be missed.
-    assert_eq!(places(&format!("{adds}remove [find list=y]\n")), [("[find list=y]".to_owned(), 3, 8)]);
+    assert_eq!(rules(&format!("{adds}remove [find list=y]\n")).address_lists.len(), 1);
     assert_eq!(places("/ip firewall filter remove 0\n"), [("0".to_owned(), 1, 28)]);
     assert_eq!(places("/ip firewall filter set [find] disabled=yes\n"), [("[find]".to_owned(), 1, 25)]);
     assert_eq!(places("/ip firewall filter remove [find color=x]\n"), [("color".to_owned(), 1, 34)]);

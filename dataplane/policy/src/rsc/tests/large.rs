@@ -33,7 +33,7 @@ fn words_without_end_are_no_command() {
     assert_eq!(messages(&filter(&format!("add{words}"))), ["`chain` is given twice", too_long]);
     assert!(messages(&filter(&format!("add{}", " a".repeat(100_000)))).contains(&too_long.to_owned()));
     // Where nothing depends on them they are passed over.
-    assert_eq!(messages(format!("/system script\nadd{words}").as_bytes()), [""; 0]);
+    assert_eq!(messages(format!("/ip firewall nat\nadd{words}").as_bytes()), [""; 0]);
     // Lines whose `\` was lost are no way around it.
     let lines = "\n  dst-port=1".repeat(100_000);
     let told = read(&filter(&format!("add chain=input{lines}"))).problems;

@@ -22,6 +22,7 @@ mod header;
 mod rate;
 mod time;
 
+use std::borrow::Cow;
 use std::ops::{Range, RangeInclusive};
 
 pub(super) use self::address::{address_types, addresses, mac_address};
@@ -36,6 +37,7 @@ pub(super) use self::header::{
 };
 pub(super) use self::rate::{dst_limit, limit, psd};
 pub(super) use self::time::{list_timeout, time_of_week};
+use super::encoding::readable;
 use super::problem::{Complaint, show};
 use crate::time::digits;
 use crate::word::{Set, Word};
@@ -43,20 +45,14 @@ use crate::word::{Set, Word};
 /// What a value parser gives.
 pub(super) type Parsed<T> = Result<T, Complaint>;
 
-/// Text that must be UTF-8.
-pub(super) fn text(bytes: &[u8]) -> Parsed<&str> {
-    std::str::from_utf8(bytes).map_err(|error| {
-        let bad = error.valid_up_to();
-        Complaint::new("this byte is not UTF-8")
-            .expected("UTF-8 text")
-            .help("only free text, contents and patterns may have another encoding; rename it, on the router too")
-            .at(bad..bad + 1)
-    })
+/// Bytes as text, those that are not UTF-8 as `encoding` writes them.
+pub(super) fn text(bytes: &[u8]) -> Cow<'_, str> {
+    readable(bytes)
 }
 
-/// A comment: anything, what is not UTF-8 replaced.
+/// A comment: anything.
 pub(super) fn comment(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    readable(bytes).into_owned()
 }
 
 /// What log lines begin with: as a comment, but it must not end the line or move the cursor of who reads it.
@@ -233,13 +229,13 @@ mod tests {
         for text in ["", "a,!b", "!a", "a\nb"] {
             assert!(list_name(text).is_err() && interface_name(text).is_err(), "{text}");
         }
-        assert_eq!(text(b"ab\xE1").unwrap_err().part, Some(2..3));
+        assert_eq!(text(b"ab\xE1"), "ab\\E1");
     }
 
     #[test]
     fn prefixes_of_log_lines_are_printable() {
         assert_eq!(log_prefix(b""), Ok(String::new()));
-        assert_eq!(log_prefix(b"PING denegado m\xE1s"), Ok("PING denegado m\u{FFFD}s".to_owned()));
+        assert_eq!(log_prefix(b"PING denegado m\xE1s"), Ok("PING denegado m\\E1s".to_owned()));
         assert_eq!(log_prefix(b"a\nb").unwrap_err().part, Some(1..2));
         assert!(log_prefix(b"\x1b[31m").is_err());
     }

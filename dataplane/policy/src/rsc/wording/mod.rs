@@ -41,6 +41,11 @@ impl Property {
     }
 }
 
+/// A text as the value of a property.
+pub(super) fn quoted(text: &[u8]) -> String {
+    quote::written(false, &Value::Text(text.to_vec()), Alphabet::Ascii)
+}
+
 /// A matcher, for people: `dst-port=!22`.
 pub fn matcher(matcher: &Matcher) -> String {
     Property::matcher(matcher, Alphabet::Any).text()
@@ -88,6 +93,7 @@ pub(super) fn properties(rule: &Rule) -> Vec<Property> {
     properties.extend(arguments(&rule.action, alphabet));
     properties.extend(matchers(rule, alphabet));
     properties.extend(log(rule, alphabet));
+    properties.extend(rule.inert.iter().map(|(name, value)| text(name, value)));
     properties.sort_by(|one, other| one.name.cmp(&other.name));
     properties.insert(0, text("action", rule.action.name()));
     properties

@@ -30,17 +30,15 @@ pub(super) fn written(negated: bool, value: &Value, alphabet: Alphabet) -> Strin
 /// As it is written between quotes.
 fn escaped(bytes: &[u8], alphabet: Alphabet) -> String {
     let mut text = String::with_capacity(bytes.len());
-    match std::str::from_utf8(bytes).ok().filter(|_| alphabet == Alphabet::Any) {
-        Some(chars) => {
-            for char in chars.chars() {
-                if char.is_ascii() || char.is_control() {
-                    char.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| escape(byte, &mut text));
-                } else {
-                    text.push(char);
-                }
+    for chunk in bytes.utf8_chunks() {
+        for char in chunk.valid().chars() {
+            if char.is_ascii() || char.is_control() || alphabet == Alphabet::Ascii {
+                char.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| escape(byte, &mut text));
+            } else {
+                text.push(char);
             }
         }
-        None => bytes.iter().for_each(|byte| escape(*byte, &mut text)),
+        chunk.invalid().iter().for_each(|byte| escape(*byte, &mut text));
     }
     text
 }

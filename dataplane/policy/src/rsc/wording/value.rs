@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
+use super::super::encoding;
+
 use crate::rule::{AddressSet, Condition, EntryAddress, ListTimeout, PortSet, Rate, RateUnit, protocol_name};
 use crate::time::format_duration;
 use crate::word::{Set, Word};
@@ -20,11 +22,11 @@ pub(in crate::rsc) enum Value {
 
 impl Value {
     pub(in crate::rsc) fn text(text: &str) -> Self {
-        Value::Text(text.as_bytes().to_vec())
+        Value::Text(encoding::bytes(text).into_owned())
     }
 
     pub(in crate::rsc) fn code(text: impl Into<String>) -> Self {
-        Value::Code(text.into().into_bytes())
+        Value::Code(encoding::bytes(&text.into()).into_owned())
     }
 }
 

@@ -19,8 +19,8 @@ use crate::rsc::PropertyReference;
 use crate::rsc::filter::PROPERTIES;
 use crate::rsc::property::describe;
 use crate::rule::{
-    Action, Condition, EntryAddress, InterfaceList, Layer7Pattern, ListAdd, ListEntry, ListTimeout, Log, Matcher,
-    RejectWith, Rule, RuleSet, Table, Tracking, TrackingMode,
+    Action, Condition, EntryAddress, Inert, InterfaceList, InterfaceMember, Layer7Pattern, ListAdd, ListEntry,
+    ListTimeout, LocalAddress, Log, Matcher, RejectWith, Rule, RuleSet, Table, Tracking, TrackingMode,
 };
 use crate::time::LONGEST_TIMEOUT;
 use crate::word::Word;
@@ -84,10 +84,10 @@ fn rule_of(family: Family) -> impl Strategy<Value = Rule> {
     let place = (select(vec![Table::Filter, Table::Filter, Table::Raw]), 0..CHAINS.len());
     let protocol = option::weighted(0.8, (select(vec![6, 17, 1, 58, 132, 47]), prop::bool::weighted(0.1)));
     let conditions = vec((prop::bool::weighted(0.3), condition(family)), 0..8);
-    let log = option::weighted(0.3, prefix());
-    let free = (comment(), prop::bool::weighted(0.2));
+    let log = (option::weighted(0.3, prefix()), prefix());
+    let free = (comment(), prop::bool::weighted(0.2), prop::bool::weighted(0.1));
     (place, action(), protocol, conditions, log, free).prop_map(
-        move |((table, chain), action, protocol, conditions, log, (comment, disabled))| {
+        move |((table, chain), action, protocol, conditions, (log, kept), (comment, disabled, offload))| {
             let is_ahead = |target: &String| CHAINS[chain + 1..].contains(&target.as_str());
             let action = match action {
                 Action::Jump(target) if !is_ahead(&target) => Action::Return,
@@ -95,7 +95,14 @@ fn rule_of(family: Family) -> impl Strategy<Value = Rule> {
             };
             let log = log.or((action == Action::Log).then(String::new));
             let log = log.map(|prefix| Log { prefix });
-            let rule = Rule { table, comment, disabled, log, ..Rule::new(family, CHAINS[chain], action) };
+            let mut inert = Inert::new();
+            if log.is_none() && !kept.is_empty() {
+                inert.insert("log-prefix".to_owned(), kept);
+            }
+            if offload && table == Table::Filter {
+                inert.insert("hw-offload".to_owned(), "yes".to_owned());
+            }
+            let rule = Rule { table, comment, disabled, log, inert, ..Rule::new(family, CHAINS[chain], action) };
             fitted(rule, protocol, conditions)
         },
     )
@@ -209,7 +216,8 @@ fn entries() -> impl Strategy<Value = Vec<ListEntry>> {
 }
 
 fn interface_lists() -> impl Strategy<Value = Vec<InterfaceList>> {
-    let list = (list_name(), vec(name(), 0..3), vec(0..8_usize, 0..3), vec(0..8_usize, 0..2));
+    let member = (name(), prop::bool::weighted(0.2), comment());
+    let list = (list_name(), vec(member, 0..3), vec(0..8_usize, 0..3), vec(0..8_usize, 0..2), comment());
     vec(list, 0..4).prop_map(|lists| {
         let mut names: Vec<String> = ["all", "none", "dynamic", "static"].map(str::to_owned).to_vec();
         let lists: Vec<_> = lists
@@ -223,11 +231,15 @@ fn interface_lists() -> impl Strategy<Value = Vec<InterfaceList>> {
         let of = |places: Vec<usize>| places.into_iter().map(|place| names[place % names.len()].clone()).collect();
         lists
             .into_iter()
-            .map(|(name, members, include, exclude)| InterfaceList {
+            .map(|(name, members, include, exclude, comment)| InterfaceList {
                 name,
-                members,
+                members: members
+                    .into_iter()
+                    .map(|(interface, disabled, comment)| InterfaceMember { interface, disabled, comment, line: 0 })
+                    .collect(),
                 include: of(include),
                 exclude: of(exclude),
+                comment,
             })
             .collect()
     })
@@ -261,13 +273,22 @@ fn tracking() -> impl Strategy<Value = Tracking> {
     )
 }
 
+fn local(address: impl Strategy<Value = ipnet::IpNet>) -> impl Strategy<Value = LocalAddress> {
+    let inert = vec((select(vec!["interface", "comment", "vrf"]), name()), 0..3);
+    (address, prop::bool::weighted(0.2), inert).prop_map(|(address, disabled, inert)| LocalAddress {
+        address: Some(address),
+        disabled,
+        inert: inert.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+    })
+}
+
 /// Any rule set, with ids. Why rules are invalid is not in it.
 pub(super) fn rule_set() -> impl Strategy<Value = RuleSet> {
     let v4 =
         (any::<[u8; 4]>(), 0..=32_u8).prop_map(|(address, length)| ipnet::IpNet::new(address.into(), length).unwrap());
     let v6 = (any::<[u8; 16]>(), 0..=128_u8)
         .prop_map(|(address, length)| ipnet::IpNet::new(address.into(), length).unwrap());
-    let local_addresses = (vec(v4, 0..3), vec(v6, 0..3)).prop_map(|(v4, v6)| [v4, v6].concat());
+    let local_addresses = (vec(local(v4), 0..3), vec(local(v6), 0..3)).prop_map(|(v4, v6)| [v4, v6].concat());
     let tracking = prop_oneof![Just(Tracking::default()), tracking()];
     (vec(rule(), 0..7), patterns(), entries(), interface_lists(), tracking, local_addresses).prop_map(
         |(rules, layer7, address_lists, interface_lists, tracking, local_addresses)| {

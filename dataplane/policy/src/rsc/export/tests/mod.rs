@@ -88,7 +88,7 @@ fn nothing_is_written_of_no_rules() {
 #[test]
 fn a_text_has_one_form() {
     let one = "/ip firewall filter add chain=input routing-table=x p2p=all-p2p src-address=192.0.2.7/24 action=accept \
-        disabled=no log=no log-prefix=a protocol=17 limit=1/00:01:00,5 realm=1\n";
+        disabled=no log=no log-prefix=\"\" protocol=17 limit=1/00:01:00,5 realm=1\n";
     let other = "/ip firewall filter\n\
         add limit=1/1m,5:packet realm=1 p2p=all-p2p protocol=udp routing-table=x src-address=192.0.2.0/24 chain=input\n";
     assert_eq!(rules_of(one), rules_of(other));
@@ -189,8 +189,10 @@ fn what_cannot_be_said_is_not_exported() {
 /// It has the form of an export already.
 #[test]
 fn an_export_stays_the_same_text() {
-    let text = include_str!("files/gateway.rsc");
-    assert_eq!(written(&rules_of(text)), text);
+    for text in [include_str!("files/gateway.rsc"), include_str!("files/router.rsc")] {
+        let reading = read(text.as_bytes());
+        assert_eq!((written(&reading.rules), reading.problems), (text.to_owned(), Vec::new()));
+    }
 }
 
 /// Files as they come, and those that come with us.
@@ -198,11 +200,17 @@ fn an_export_stays_the_same_text() {
 fn rules_of_files_stay_what_they_are() {
     let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs");
     let of_tests = concat!(env!("CARGO_MANIFEST_DIR"), "/src/rsc/export/tests/files");
-    let files = [ours, of_tests].map(|folder| std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()));
+    let exports = concat!(env!("CARGO_MANIFEST_DIR"), "/src/rsc/tests/exports");
+    let files =
+        [ours, of_tests, exports].map(|folder| std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()));
     let files = files.into_iter().flatten().filter(|file| file.extension().is_some_and(|extension| extension == "rsc"));
     let mut rules_in_all = 0;
     for file in files {
-        let rules = rules_of(std::fs::read(&file).unwrap());
+        let reading = read(&std::fs::read(&file).unwrap());
+        if file.starts_with(exports) && !reading.problems.is_empty() {
+            continue;
+        }
+        let rules = comparable(reading.rules);
         let text = written(&rules);
         let back = rules_of(&text);
         assert_eq!(back, rules, "{}", file.display());

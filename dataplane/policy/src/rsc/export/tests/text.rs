@@ -4,6 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::rsc::encoding::{bytes, readable};
+
 /// Characters, of which half mean something to the language.
 fn char() -> impl Strategy<Value = char> {
     let special: Vec<char> = " \"\\$?!#;=[]{}(),'~<>%&|^`*@:/+-_.".chars().collect();
@@ -22,7 +24,18 @@ fn chars(char: impl Strategy<Value = char> + Clone) -> impl Strategy<Value = Str
 
 /// Anything.
 pub(super) fn comment() -> impl Strategy<Value = String> {
-    prop_oneof![Just(String::new()), chars(char().boxed())]
+    prop_oneof![Just(String::new()), chars(char().boxed()), raw()].prop_map(|text| canonical(&text))
+}
+
+/// Bytes of another encoding.
+fn raw() -> impl Strategy<Value = String> {
+    let bytes = vec(prop_oneof![Just(b'\\'), Just(b'E'), Just(b'5'), 0x80..=u8::MAX, b'a'..b'd'], 1..12);
+    bytes.prop_map(|bytes| readable(&bytes).into_owned())
+}
+
+/// As the reader says it: a text that was made up may hold what looks like an escape.
+fn canonical(text: &str) -> String {
+    readable(&bytes(text)).into_owned()
 }
 
 /// What log lines may begin with.
@@ -32,9 +45,9 @@ pub(super) fn prefix() -> impl Strategy<Value = String> {
 
 /// A name of something.
 pub(super) fn name() -> impl Strategy<Value = String> {
-    let named = chars(char().boxed()).prop_map(|text| {
+    let named = prop_oneof![4 => chars(char().boxed()).boxed(), 1 => raw().boxed()].prop_map(|text| {
         let text = text.replace(char::is_control, "\u{e9}");
-        if text.is_empty() || text.starts_with('!') { format!("a{text}") } else { text }
+        canonical(&if text.is_empty() || text.starts_with('!') { format!("a{text}") } else { text })
     });
     prop_oneof![select(vec!["knock1", "two words", "a"]).prop_map(str::to_owned), named]
 }

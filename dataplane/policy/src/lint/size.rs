@@ -1,0 +1,52 @@
+//! Sizes that packets have only once their fragments are put together, which RouterOS does before its rules and nobody
+//! does here.
+
+use super::view::View;
+use super::{Code, Lint};
+use crate::packet::Family;
+use crate::rule::{Condition, Matcher, Rule};
+
+/// What links carry unless they are set up for more. Source: RFC 894; jumbo frames are the exception.
+const MTU: u32 = 1_500;
+
+/// What an IPv4 packet has at least and at most. Source: RFC 791.
+const SMALLEST: u32 = 20;
+const LARGEST: u32 = 65_535;
+
+pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
+    for (rule, _) in view.live() {
+        let sizes = rule.matchers.iter().find_map(|matcher| match &matcher.condition {
+            Condition::PacketSize(sizes) => Some((matcher, *sizes.start()..=*sizes.end())),
+            _ => None,
+        });
+        if let Some((matcher, sizes)) = sizes {
+            let (from, to) = (u32::from(*sizes.start()), u32::from(*sizes.end()));
+            lints.extend(size(rule, matcher, from, to));
+        }
+    }
+}
+
+fn size(rule: &Rule, matcher: &Matcher, from: u32, to: u32) -> Option<Lint> {
+    let is_above = if matcher.negated { from <= SMALLEST && (MTU..LARGEST).contains(&to) } else { from > MTU };
+    let is_first_fragment = !matcher.negated && from == MTU && rule.family == Family::Ipv4;
+    let (sentence, remedy) = if is_above {
+        (
+            format!(
+                "this rule asks for packets of more than {MTU} bytes, which come as fragments over a link with an MTU of \
+                 {MTU}: fragments are not put together here, so it matches none of them"
+            ),
+            format!("ask for a size of at most {MTU}, and send packets of that size"),
+        )
+    } else if is_first_fragment {
+        (
+            format!(
+                "{MTU} bytes is also the size of the first fragment of every longer packet over a link with an MTU of \
+                 {MTU}: fragments are not put together here, so it matches those too"
+            ),
+            format!("ask for a size below {MTU}, and send packets of that size"),
+        )
+    } else {
+        return None;
+    };
+    Some(Lint::new(Code::FragmentedSize, rule, sentence, remedy).at("packet-size"))
+}

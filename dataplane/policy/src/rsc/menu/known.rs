@@ -1,0 +1,95 @@
+//! The menus that RouterOS has, of versions 6 and 7 with all packages: `known.txt`, a path a line, in order.
+//!
+//! A menu that is not among them is misspelt, or newer than this list. Sources: the command trees that RouterOS 7.10 to
+//! 7.24 give of themselves (`/console inspect`), and the manual of version 6.
+
+use std::sync::LazyLock;
+
+use super::super::problem::nearest;
+
+/// What RouterOS has at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::rsc) enum Standing {
+    /// A menu with commands.
+    Menu,
+    /// Nothing but menus below it.
+    Directory,
+    /// Nothing.
+    Unknown,
+}
+
+static MENUS: LazyLock<Vec<&str>> = LazyLock::new(|| include_str!("known.txt").lines().collect());
+
+/// Menus that are not read and whose commands have a `chain=` of their own.
+const WITH_CHAINS: &[&str] = &[
+    "/interface bridge calea",
+    "/interface bridge filter",
+    "/interface bridge nat",
+    "/ip firewall calea",
+    "/ip firewall mangle",
+    "/ip firewall nat",
+    "/ipv6 firewall mangle",
+    "/ipv6 firewall nat",
+    "/mpls mangle",
+    "/routing filter",
+    "/routing filter rule",
+    "/routing filter select-rule",
+    "/routing rip keys",
+    "/routing rule",
+    "/tool calea",
+];
+
+/// What RouterOS has at a path such as `/ip firewall nat`.
+pub(in crate::rsc) fn standing(path: &str) -> Standing {
+    let name = path.trim_start_matches('/');
+    let at = MENUS.partition_point(|menu| *menu < name);
+    let below = |menu: &&&str| menu.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
+    match MENUS.get(at) {
+        Some(menu) if *menu == name => Standing::Menu,
+        // What is below it comes directly behind it, but for names that go on with a `-`.
+        _ if MENUS[at..].iter().take_while(|menu| menu.starts_with(name)).any(|menu| below(&menu)) => {
+            Standing::Directory
+        }
+        _ => Standing::Unknown,
+    }
+}
+
+/// Whether commands of this menu, which is not read, may have a `chain=`.
+pub(in crate::rsc) fn has_chains(path: &str) -> bool {
+    WITH_CHAINS.contains(&path)
+}
+
+/// The menu that was probably meant, if there is one: names of menus are lower case.
+pub(in crate::rsc) fn meant(path: &str) -> Option<&'static str> {
+    let name = path.trim_start_matches('/').to_lowercase();
+    nearest(&name, MENUS.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn menus_are_in_order_and_those_that_are_read_are_among_them() {
+        assert!(MENUS.is_sorted() && MENUS.len() > 700);
+        let read = super::super::paths().chain(WITH_CHAINS.iter().copied());
+        for path in read {
+            assert_eq!(standing(path), Standing::Menu, "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_are_menus_or_lead_to_some_or_are_unknown() {
+        for path in ["/ip route", "/interface bridge port", "/queue simple", "/system script", "/routing bgp peer"] {
+            assert_eq!(standing(path), Standing::Menu, "{path}");
+        }
+        for path in ["/ip firewall", "/ip", "/ipv6 firewall", "/routing", "/ipv6"] {
+            assert_eq!(standing(path), Standing::Directory, "{path}");
+        }
+        for path in ["/ip firewal", "/IP route", "/ip firewall rule", "/ip rout", "/i", "/frobnicate", "/ip route x"] {
+            assert_eq!(standing(path), Standing::Unknown, "{path}");
+        }
+        assert_eq!(meant("/IP Route"), Some("ip route"));
+        assert_eq!(meant("/interface brigde port"), Some("interface bridge port"));
+    }
+}

@@ -1,0 +1,148 @@
+//! The text that a script leaves, and where its bytes stand in the file.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use super::super::problem::{Complaint, Problems, line_end};
+
+/// Bytes of the text that came from one place.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    /// Where they begin in the text.
+    at: usize,
+    /// Where they stand in the file, and how many bytes it has there.
+    source: usize,
+    length: usize,
+    /// They are those of the file, not a value.
+    copied: bool,
+    /// Which of the notes tells the values of the loops around it.
+    note: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::rsc) struct Expansion {
+    /// Commands.
+    pub(in crate::rsc) text: Vec<u8>,
+    pieces: Vec<Piece>,
+    notes: Vec<String>,
+    /// Why parts of the text are as in the file, with variables: each with its place in the text and in the file. No
+    /// complaint: it was told where the variable was set.
+    reasons: Vec<(Range<usize>, Range<usize>, Option<Complaint>)>,
+    /// Where the lines of the file begin.
+    lines: Vec<usize>,
+    /// What is wrong with the script, by places of the file.
+    pub(in crate::rsc) problems: Problems,
+    /// What of the script was passed over.
+    pub(in crate::rsc) warnings: Problems,
+}
+
+impl Expansion {
+    pub(super) fn new(file: &[u8]) -> Expansion {
+        let mut lines = vec![0];
+        let mut at = 0;
+        while at < file.len() {
+            let ends = line_end(&file[at..]);
+            at += ends.max(1);
+            if ends > 0 {
+                lines.push(at);
+            }
+        }
+        Expansion {
+            text: Vec::new(),
+            pieces: Vec::new(),
+            notes: vec![String::new()],
+            reasons: Vec::new(),
+            lines,
+            problems: Problems::default(),
+            warnings: Problems::default(),
+        }
+    }
+
+    /// From now on, these are the values of the loops.
+    pub(super) fn note(&mut self, note: String) {
+        if self.notes.last() != Some(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    /// Adds bytes of the file.
+    pub(super) fn copy(&mut self, file: &[u8], span: Range<usize>) {
+        self.piece(span.start, span.len(), true);
+        self.text.extend_from_slice(&file[span]);
+    }
+
+    /// Adds bytes that stand for those of the file.
+    pub(super) fn put(&mut self, bytes: &[u8], span: Range<usize>) {
+        self.piece(span.start, span.len(), false);
+        self.text.extend_from_slice(bytes);
+    }
+
+    fn piece(&mut self, source: usize, length: usize, copied: bool) {
+        self.pieces.push(Piece { at: self.text.len(), source, length, copied, note: self.notes.len() - 1 });
+    }
+
+    /// Adds bytes of the file in the place of everything from here on, which could not be evaluated, and keeps why.
+    pub(super) fn give_up(
+        &mut self,
+        start: usize,
+        file: &[u8],
+        span: Range<usize>,
+        why: Option<(Range<usize>, Complaint)>,
+    ) {
+        self.text.truncate(start);
+        self.pieces.truncate(self.pieces.partition_point(|piece| piece.at < start));
+        self.copy(file, span.clone());
+        let (place, complaint) = why.map_or((span, None), |(place, complaint)| (place, Some(complaint)));
+        self.reasons.push((start..self.text.len(), place, complaint));
+    }
+
+    fn piece_of(&self, at: usize) -> Option<&Piece> {
+        self.pieces.partition_point(|piece| piece.at <= at).checked_sub(1).map(|index| &self.pieces[index])
+    }
+
+    /// Where a part of the text stands in the file.
+    pub(in crate::rsc) fn source(&self, span: &Range<usize>) -> Range<usize> {
+        let Some(first) = self.piece_of(span.start) else { return 0..0 };
+        let place = |piece: &Piece, at: usize| if piece.copied { (at - piece.at).min(piece.length) } else { 0 };
+        let start = first.source + place(first, span.start);
+        if span.is_empty() {
+            return start..start;
+        }
+        let last = self.piece_of(span.end - 1).unwrap_or(first);
+        let end = if last.copied { place(last, span.end - 1) + 1 } else { last.length };
+        let end = last.source + end.min(last.length);
+        start..end.max(start)
+    }
+
+    /// The line of the file on which a place of the text stands, from 1.
+    pub(in crate::rsc) fn line(&self, at: usize) -> u32 {
+        let source = self.source(&(at..at)).start;
+        u32::try_from(self.lines.partition_point(|line| *line <= source)).unwrap_or(u32::MAX)
+    }
+
+    /// Why the text is at this place as it is in the file, if a value should stand there: its place in the text, and the
+    /// complaint, if that was not told elsewhere.
+    pub(in crate::rsc) fn why(&self, at: usize) -> Option<(Range<usize>, Option<Complaint>)> {
+        let after = self.reasons.partition_point(|(text, ..)| text.start <= at);
+        let (text, _, complaint) = self.reasons[..after].last().filter(|(text, ..)| text.contains(&at))?;
+        Some((text.clone(), complaint.clone()))
+    }
+
+    /// Moves problems from the text to the file, each with the values of the loops around it; one of many that say the
+    /// same of the same place.
+    pub(in crate::rsc) fn locate(&self, problems: Problems) -> Problems {
+        let mut told = HashSet::new();
+        problems.map(|(span, complaint)| {
+            let after = self.reasons.partition_point(|(text, ..)| text.start <= span.start);
+            let reason =
+                self.reasons[..after].last().filter(|(text, _, why)| *text == span && why.as_ref() == Some(&complaint));
+            let source = reason.map_or_else(|| self.source(&span), |(_, source, _)| source.clone());
+            if !told.insert((source.clone(), complaint.clone())) {
+                return None;
+            }
+            let note = self.piece_of(span.start).map_or("", |piece| &self.notes[piece.note]);
+            Some((source, complaint.with_note(note)))
+        })
+    }
+}

@@ -1,0 +1,73 @@
+//! Values of a script.
+
+use std::rc::Rc;
+
+use super::super::problem::show;
+
+/// The longest text, in bytes, and the most items of an array.
+pub(super) const LONGEST_TEXT: usize = 64 * 1024;
+pub(super) const MOST_ITEMS: usize = 10_000;
+
+/// A value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    /// A variable that was declared and not set.
+    Nothing,
+    /// Why it is not known was told already.
+    Unknown,
+    Truth(bool),
+    Number(i64),
+    Text(Rc<[u8]>),
+    Array(Rc<[Value]>),
+}
+
+impl Value {
+    pub(super) fn text(bytes: &[u8]) -> Value {
+        Value::Text(Rc::from(bytes))
+    }
+
+    /// What bytes outside quotes stand for.
+    pub(super) fn bare(bytes: &[u8]) -> Value {
+        let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
+        // What RouterOS makes of zeros in front is not documented.
+        let is_number = digits == b"0" || (digits.iter().all(u8::is_ascii_digit) && !digits.starts_with(b"0"));
+        match bytes {
+            b"true" => Value::Truth(true),
+            b"false" => Value::Truth(false),
+            _ if is_number && !digits.is_empty() => match String::from_utf8_lossy(bytes).parse() {
+                Ok(number) => Value::Number(number),
+                Err(_) => Value::text(bytes),
+            },
+            _ => Value::text(bytes),
+        }
+    }
+
+    /// As it stands in a text; nothing if it is not one value.
+    pub(super) fn written(&self) -> Option<Vec<u8>> {
+        match self {
+            Value::Text(bytes) => Some(bytes.to_vec()),
+            Value::Number(number) => Some(number.to_string().into_bytes()),
+            Value::Truth(truth) => Some(if *truth { b"true".to_vec() } else { b"false".to_vec() }),
+            Value::Nothing | Value::Unknown | Value::Array(_) => None,
+        }
+    }
+
+    /// What kind of value it is, for messages.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Value::Nothing | Value::Unknown => "nothing",
+            Value::Truth(_) => "true or false",
+            Value::Number(_) => "a number",
+            Value::Text(_) => "a text",
+            Value::Array(_) => "an array",
+        }
+    }
+
+    /// For messages.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Value::Array(items) => format!("an array of {}", items.len()),
+            value => show(&value.written().unwrap_or_default()),
+        }
+    }
+}
