@@ -108,7 +108,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
         );
     }
     let deadline = Deadline::start();
-    let (unix, _removal) = socket::bind(&settings.socket, deadline).await?;
+    let (unix, _removal) = socket::bind(&settings.socket, settings.socket_group, deadline).await?;
     let tcp = listen(settings.listen, deadline).await?;
     // The library asks for 128, which a burst of connections fills before the process gets to run.
     rustix::net::listen(&tcp, BACKLOG).context("cannot lengthen the queue of connections")?;

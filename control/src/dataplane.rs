@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleSet};
+use knockplane_policy::wire::connections::{ConnectionQuery, Connections};
 use knockplane_policy::wire::source::{Source, SourceQuery};
 use knockplane_policy::wire::{
-    Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NameAnswer, NameState, NewEntry, Reloaded, Request, Response,
-    Rules, Status, VERSION,
+    Added, Doors, Greeting, ListQuery, Lists, MAX_LINE, Metrics, NameAnswer, NameState, NewEntry, Reloaded, Request,
+    Response, Rules, Status, VERSION,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -44,7 +45,11 @@ pub enum DataplaneError {
         source: io::Error,
     },
     /// It listens but does not answer in time.
-    #[error("the dataplane did not answer within {} s; its log says what it is doing", .0.as_secs_f64())]
+    #[error(
+        "the dataplane did not answer within {} s: it is stopped, hangs, or is at work on a large change; see its log and \
+         `systemctl status knockplane-dataplane`",
+        .0.as_secs_f64()
+    )]
     Silent(Duration),
     /// It went away in the middle.
     #[error("the dataplane ended the connection before it answered ({0}); its log says why")]
@@ -186,6 +191,14 @@ impl Dataplane {
         }
     }
 
+    /// A part of its connections.
+    pub async fn connections(&self, query: ConnectionQuery) -> Result<Connections, DataplaneError> {
+        match self.ask(&Request::Connections(query)).await? {
+            Response::Connections(connections) => Ok(connections),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
     /// Everything it counts.
     pub async fn metrics(&self) -> Result<Metrics, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
@@ -227,10 +240,10 @@ impl Dataplane {
     }
 
     /// Puts entries in lists, all or none; for good if they have no timeout. Answers with how many were left as they were,
-    /// because they are in for good already.
-    pub async fn list_add(&self, entries: Vec<NewEntry>) -> Result<u64, DataplaneError> {
+    /// because they are in for good already, and which lists no rule matches.
+    pub async fn list_add(&self, entries: Vec<NewEntry>) -> Result<Added, DataplaneError> {
         match self.ask(&Request::ListAdd { entries }).await? {
-            Response::Added { left } => Ok(left),
+            Response::Added(added) => Ok(added),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -277,6 +290,7 @@ impl Dataplane {
             | Request::Doors { .. }
             | Request::Names
             | Request::Source(_)
+            | Request::Connections(_)
             | Request::Metrics => self.answer_within,
         }
     }
@@ -292,7 +306,9 @@ impl Dataplane {
             .await
             .map_err(|source| DataplaneError::Unreachable { socket: self.socket.clone(), source })?;
         let mut stream = BufReader::new(stream);
-        let greeting: Greeting = self.read(&mut stream).await?;
+        // A dataplane that hangs is noticed here, also by a request that may take long.
+        let greeting = timeout(self.answer_within, self.read(&mut stream)).await;
+        let greeting: Greeting = greeting.map_err(|_| DataplaneError::Silent(self.answer_within))??;
         if greeting.knockplane != VERSION {
             return Err(DataplaneError::Version { theirs: greeting.knockplane, version: greeting.version });
         }
@@ -327,10 +343,11 @@ impl Dataplane {
             Response::Names(_) => "names",
             Response::Doors(_) => "doors",
             Response::Source(_) => "source",
+            Response::Connections(_) => "connections",
             Response::Metrics(_) => "metrics",
             Response::Applied { .. } => "applied",
             Response::Reloaded(_) => "reloaded",
-            Response::Added { .. } => "added",
+            Response::Added(_) => "added",
             Response::Done => "done",
             Response::Flushed { .. } => "flushed",
             Response::Refused { .. } => "refused",
@@ -438,6 +455,13 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_change_is_not_waited_for_if_nobody_greets() {
+        let (_dir, dataplane) = peer(&[], true);
+        let changed = timeout(CHANGE_WITHIN / 2, dataplane.reload()).await.expect("it ends long before a change may");
+        assert_eq!(changed.unwrap_err().kind(), "silent");
+    }
+
+    #[tokio::test]
     async fn half_an_answer_is_a_lost_connection() {
         assert_eq!(failure(&[GREETING, "{\"response\":"], false).await.kind(), "lost");
         assert_eq!(failure(&[], false).await.kind(), "lost");
@@ -477,8 +501,10 @@ mod tests {
     async fn done_is_done() {
         let (_dir, dataplane) = peer(&[GREETING, "{\"response\":\"done\"}\n"], true);
         dataplane.list_remove("knocked".into(), AddressSet::from(IpAddr::from([192, 0, 2, 1]))).await.unwrap();
-        let (_dir, dataplane) = peer(&[GREETING, "{\"response\":\"added\",\"with\":{\"left\":2}}\n"], true);
-        assert_eq!(dataplane.list_add(Vec::new()).await.unwrap(), 2);
+        let (_dir, dataplane) =
+            peer(&[GREETING, "{\"response\":\"added\",\"with\":{\"left\":2,\"unused\":[\"a\"]}}\n"], true);
+        let added = Added { left: 2, unused: vec!["a".into()] };
+        assert_eq!(dataplane.list_add(Vec::new()).await.unwrap(), added);
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub enum Exit {
     Invalid = 3,
     /// The control process or the dataplane does not answer.
     Unreachable = 4,
+    /// It would close the last way in, and nobody confirmed that.
+    Unconfirmed = 5,
 }
 
 impl From<Exit> for std::process::ExitCode {

@@ -1,9 +1,11 @@
-//! Whether packets are being decided about right now, as `/readyz` says it: one line of reason if not.
+//! Whether packets are being decided about right now, as `/readyz` says it: one line of reason if not, and one for each
+//! warning if they are.
 
 use std::time::Duration;
 
 use knockplane_policy::packet::Side;
 use knockplane_policy::wire::Status;
+use knockplane_policy::wire::connections::ConnectionTable;
 
 /// A worker that has not said for this long that it is alive, hangs. Workers say so many times a second even when no
 /// packet comes; much less would report a busy machine's scheduler, much more would leave people waiting.
@@ -43,8 +45,21 @@ pub fn check(status: &Status) -> Result<(), String> {
     Ok(())
 }
 
+/// What does not keep packets from being decided about, but needs an operator.
+pub fn warnings(status: &Status) -> Vec<String> {
+    let table = status.connections.iter().filter_map(ConnectionTable::warning);
+    table.chain(status.offload.warnings()).collect()
+}
+
+/// What a dataplane that is ready is told as.
+pub fn text(status: &Status) -> String {
+    let warnings = warnings(status).into_iter().map(|warning| format!("warning: {warning}\n"));
+    ["ready\n".to_owned()].into_iter().chain(warnings).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use knockplane_policy::wire::offload::Offload;
     use knockplane_policy::wire::{Drift, DriftKind};
 
     use super::*;
@@ -53,6 +68,28 @@ mod tests {
     #[test]
     fn a_dataplane_at_work_is_ready() {
         assert_eq!(check(&sample::status()), Ok(()));
+    }
+
+    #[test]
+    fn a_full_table_of_connections_is_a_warning_for_a_minute() {
+        let mut status = sample::status();
+        assert_eq!(text(&status), "ready\n");
+        let table = |age| ConnectionTable { known: 9, capacity: 8, refused: 1, last_refused: Some(age) };
+        status.connections = Some(table(Duration::from_secs(59)));
+        let text = text(&status);
+        assert!(text.starts_with("ready\nwarning: the table of connections is full: 1 packet of new"), "{text}");
+        assert!(text.lines().count() == 2 && check(&status).is_ok(), "{text}");
+        status.connections = Some(table(Duration::from_secs(60)));
+        assert_eq!(warnings(&status), Vec::<String>::new());
+        status.offload = Offload { checksums: [0, 4], too_long: 2, last: Some(Duration::from_secs(599)) };
+        let text = self::text(&status);
+        assert!(
+            text.contains("warning: 4 packets have no checksum among first packets and knocks from inside"),
+            "{text}"
+        );
+        assert!(text.contains("warning: 2 frames were dropped") && text.contains("`ethtool -K INTERFACE"), "{text}");
+        status.offload.last = Some(Duration::from_secs(600));
+        assert_eq!(warnings(&status), Vec::<String>::new());
     }
 
     #[test]

@@ -3,18 +3,21 @@
 use std::time::Duration;
 
 use knockplane_policy::door::Failure;
-use knockplane_policy::packet::{Family, Side};
+use knockplane_policy::eval::tracking::TcpState;
+use knockplane_policy::packet::{Family, Side, Vlan, protocol};
 use knockplane_policy::reason::{Reason, Verdict};
-use knockplane_policy::rule::{Action, ListAdd, ListTimeout, Rule, RuleId, RuleSet};
+use knockplane_policy::rule::{Action, ConnectionState, ListAdd, ListTimeout, Rule, RuleId, RuleSet, numbers};
 use knockplane_policy::settings::Settings;
+use knockplane_policy::wire::connections::{Connection, ConnectionTable};
+use knockplane_policy::wire::offload::Offload;
 use knockplane_policy::wire::{
-    Counter, DoorSummary, Doors, DriftKind, FailureCount, FrameCount, HostName, IgnoredSource, Interface,
+    Counter, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FrameCount, HostName, IgnoredSource, Interface,
     InterfaceCounters, ListEntry, ListOverview, ListSummary, Lists, LogStatus, LostLines, Metrics, NameState,
-    PeersRefused, Repairs, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
+    PeersRefused, ProcessUsage, Repairs, RingDrops, RuleMetrics, Rules, Status, Visitor, Worker, WorkerMetrics,
 };
 use knockplane_policy::word::Word;
 
-use crate::api::messages::{Control, Overview};
+use crate::api::messages::{Control, Overview, Tracked};
 
 pub(crate) fn status() -> Status {
     Status {
@@ -30,7 +33,53 @@ pub(crate) fn status() -> Status {
         workers: vec![worker(0), worker(1)],
         on_exit: "closed".into(),
         log: log(4_310),
+        drops: [("chain-default", 1_233_567), ("ipv4-malformed", 31), ("rx-ring-full", 9)]
+            .map(|(reason, frames)| DropCount { reason: reason.into(), frames })
+            .into(),
+        connections: Some(ConnectionTable { known: 21, capacity: 100_000, refused: 0, last_refused: None }),
+        offload: Offload::default(),
     }
+}
+
+/// A full table of connections, and some of them.
+pub(crate) fn tracked() -> Tracked {
+    let seconds = Duration::from_secs;
+    let table = ConnectionTable { known: 2_040, capacity: 1_024, refused: 191, last_refused: Some(seconds(3)) };
+    let of = |source: &str, port, destination: &str, to| Connection {
+        vlan: Vlan::NONE,
+        protocol: protocol::TCP,
+        source: (source.parse().expect("an address"), port),
+        destination: (destination.parse().expect("an address"), to),
+        side: Side::Outside,
+        state: ConnectionState::Established,
+        tcp: Some(TcpState::Established),
+        fasttracked: false,
+        door: Some("ssh".into()),
+        grant_left: Some(seconds(90)),
+        bytes: 4_096,
+        time_left: seconds(86_399),
+    };
+    let connections = vec![
+        of("192.0.2.7", 50_000, "203.0.113.5", 22),
+        Connection {
+            vlan: "10/20".parse().expect("VLANs"),
+            tcp: Some(TcpState::FinWait),
+            grant_left: None,
+            ..of("2001:db8::7", 50_001, "2001:db8:1::5", 22)
+        },
+        Connection {
+            protocol: protocol::ICMP,
+            side: Side::Inside,
+            state: ConnectionState::New,
+            tcp: None,
+            door: None,
+            grant_left: None,
+            time_left: seconds(9),
+            fasttracked: true,
+            ..of("203.0.113.5", 7, "192.0.2.9", 7)
+        },
+    ];
+    Tracked { table: Some(table), connections, truncated: true }
 }
 
 /// The log of a process that lost lines about packets.
@@ -51,6 +100,7 @@ fn interface(side: Side, name: &str) -> Interface {
         zero_copy: false,
         driver: "igb".into(),
         copy_reason: Some("zero-copy is off in the configuration".into()),
+        cost: Some("copy mode: the kernel copies every frame".into()),
         queues: 2,
         mtu: 1500,
         up: true,
@@ -123,6 +173,7 @@ pub(crate) fn lists() -> Lists {
             ListEntry {
                 list: "knock1".into(),
                 address: "192.0.2.7".parse().unwrap(),
+                vlan: Vlan::NONE,
                 name: None,
                 to: None,
                 steps: 0,
@@ -134,6 +185,7 @@ pub(crate) fn lists() -> Lists {
             ListEntry {
                 list: "trusted".into(),
                 address: "2001:db8::7".parse().unwrap(),
+                vlan: Vlan::NONE,
                 name: None,
                 to: None,
                 steps: 0,
@@ -160,6 +212,7 @@ pub(crate) fn doors() -> Doors {
     let visitor = |door: &str, address: &str, to: Option<&str>, steps, time_left| Visitor {
         door: door.into(),
         address: address.parse().unwrap(),
+        vlan: Vlan::NONE,
         to: to.map(|to| to.parse().unwrap()),
         steps,
         time_left,
@@ -177,6 +230,10 @@ pub(crate) fn doors() -> Doors {
         open: vec![
             visitor("office", "198.51.100.7", None, 0, None),
             visitor("ssh", "198.51.100.7", Some("203.0.113.5"), 0, Some(Duration::from_secs(1_790))),
+            Visitor {
+                vlan: "10/20".parse().unwrap(),
+                ..visitor("ssh", "198.51.100.7", Some("203.0.113.5"), 0, Some(Duration::from_secs(30)))
+            },
         ],
         ignored: vec![
             ignored(None, "192.0.2.9", Failure::Ports, 41),
@@ -189,7 +246,8 @@ pub(crate) fn doors() -> Doors {
 
 fn ignored(door: Option<&str>, address: &str, reason: Failure, seconds: u64) -> IgnoredSource {
     let address = address.parse().unwrap();
-    IgnoredSource { door: door.map(str::to_owned), address, reason, time_left: Duration::from_secs(seconds) }
+    let (door, time_left) = (door.map(str::to_owned), Duration::from_secs(seconds));
+    IgnoredSource { door, address, vlan: Vlan::NONE, reason, time_left }
 }
 
 fn door(name: &str, steps: &[u64], failed: [u64; Failure::ALL.len()]) -> DoorSummary {
@@ -210,13 +268,19 @@ pub(crate) fn metrics() -> Metrics {
     Metrics {
         status: status(),
         workers: vec![worker_metrics(0), worker_metrics(1)],
-        rules: rules
-            .rules
-            .rules
-            .iter()
-            .zip(&rules.counters)
-            .map(|(rule, counter)| rule_metrics(&rule.id.0, counter.packets))
-            .collect(),
+        started: Duration::from_secs(910),
+        reloaded: Duration::from_secs(970),
+        process: Some(ProcessUsage {
+            cpu: Duration::from_millis(12_500),
+            resident_bytes: 100 << 20,
+            virtual_bytes: 300 << 20,
+            open_fds: 40,
+            max_fds: Some(1_024),
+            threads: 4,
+        }),
+        rules: rule_metrics(&rules),
+        rule_overflow: Counter { packets: 20, bytes: 960 },
+        rules_without_series: 2,
         chain_defaults: rules.chain_defaults,
         lists: list_summaries(),
         names: vec![name_state()],
@@ -245,14 +309,18 @@ pub(crate) fn name_state() -> NameState {
     }
 }
 
-pub(crate) fn rule_metrics(id: &str, packets: u64) -> RuleMetrics {
-    RuleMetrics {
-        id: RuleId(id.into()),
-        family: Family::Ipv4,
-        chain: "input".into(),
-        counter: Counter { packets, bytes: 48 * packets },
-        runs: true,
-    }
+fn rule_metrics(rules: &Rules) -> Vec<RuleMetrics> {
+    let declared = &rules.rules.rules;
+    let numbered = declared.iter().zip(numbers(declared)).zip(&rules.counters);
+    let series = numbered.map(|((rule, number), counter)| RuleMetrics {
+        id: rule.id.clone(),
+        number,
+        chain: rule.chain.clone(),
+        action: rule.action.name().to_owned(),
+        comment: rule.comment.clone(),
+        counter: *counter,
+    });
+    series.collect()
 }
 
 fn worker_metrics(worker: u32) -> WorkerMetrics {

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use knockplane_limits::input;
+use nix::unistd::{Gid, Group};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -25,7 +26,7 @@ pub const DEFAULT_SOCKET: &str = "/run/knockplane/control.sock";
 pub const DEFAULT_DATAPLANE_SOCKET: &str = "/run/knockplane/dataplane.sock";
 
 /// Keys of `[control]`.
-const KEYS: [&str; 3] = ["listen", "name-servers", "socket"];
+const KEYS: [&str; 4] = ["listen", "name-servers", "socket", "socket-group"];
 
 /// What the control process needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Unix socket for the whole API.
     pub socket: PathBuf,
+    /// The group whose members may connect to it; the process's own if `None`.
+    pub socket_group: Option<Gid>,
     /// Name servers for host names in address lists; the system's if empty.
     pub name_servers: Vec<SocketAddr>,
     /// Unix socket of the dataplane.
@@ -45,6 +48,7 @@ impl Default for Settings {
         Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 9479)),
             socket: DEFAULT_SOCKET.into(),
+            socket_group: None,
             name_servers: Vec::new(),
             dataplane_socket: DEFAULT_DATAPLANE_SOCKET.into(),
         }
@@ -132,6 +136,10 @@ impl Reader<'_> {
                         format_args!("`socket` is an absolute path in quotes, as \"{DEFAULT_SOCKET}\""),
                     ),
                 },
+                "socket-group" => match group(value.get_ref()) {
+                    Ok(group) => settings.socket_group = Some(group),
+                    Err(problem) => self.problem(value.span(), problem),
+                },
                 "name-servers" => match name_servers(value.get_ref()) {
                     Some(servers) => settings.name_servers = servers,
                     None => self.problem(
@@ -156,6 +164,24 @@ impl Reader<'_> {
         }
         self.problems.sort_by_key(|(line, _)| *line);
         Err(Invalid { problems: self.problems.into_iter().map(|(_, problem)| problem).collect() })
+    }
+}
+
+/// A group by its name or its number.
+///
+/// # Errors
+/// What is wrong with it, and what to do.
+fn group(value: &DeValue<'_>) -> Result<Gid, String> {
+    if let Some(number) = value.as_integer() {
+        let number = u32::from_str_radix(number.as_str(), number.radix()).ok().filter(|number| *number != u32::MAX);
+        return number.map(Gid::from_raw).ok_or_else(|| "`socket-group` is no number of a group".to_owned());
+    }
+    let form = "`socket-group` is the name of a group in quotes, as \"knockplane\", or its number";
+    let name = value.as_str().filter(|name| !name.is_empty()).ok_or(form)?;
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(group.gid),
+        Ok(None) => Err(format!("`socket-group`: there is no group `{name}`: make it (groupadd --system {name})")),
+        Err(error) => Err(format!("`socket-group`: the group `{name}` cannot be looked up: {error}")),
     }
 }
 
@@ -226,10 +252,30 @@ mod tests {
         let expected = Settings {
             listen: "[::1]:80".parse().unwrap(),
             socket: "/tmp/c.sock".into(),
+            socket_group: None,
             name_servers: ["192.0.2.53:53", "[2001:db8::53]:5353"].map(|server| server.parse().unwrap()).into(),
             dataplane_socket: "/tmp/d.sock".into(),
         };
         assert_eq!(parse(text), Ok(expected));
+    }
+
+    #[test]
+    fn a_group_is_named_or_numbered_and_must_exist() {
+        let group = |value: &str| parse(&format!("[control]\nsocket-group = {value}\n")).map(|read| read.socket_group);
+        // Debian and everybody else have this one.
+        assert_eq!(group("\"root\""), Ok(Some(Gid::from_raw(0))));
+        assert_eq!(group("4711"), Ok(Some(Gid::from_raw(4711))));
+        for (value, said) in [
+            ("\"no-such-group\"", "there is no group `no-such-group`: make it (groupadd --system no-such-group)"),
+            ("\"\"", "is the name of a group in quotes"),
+            ("[1]", "is the name of a group in quotes"),
+            ("-1", "is no number of a group"),
+            ("4294967295", "is no number of a group"),
+        ] {
+            let Err(Invalid { problems }) = group(value) else { panic!("{value} is taken") };
+            assert!(problems[0].starts_with("knockplane.toml:2: `socket-group`"), "{problems:?}");
+            assert!(problems[0].contains(said), "{problems:?}");
+        }
     }
 
     #[test]
@@ -256,7 +302,8 @@ mod tests {
                 "knockplane.toml:2: `listen` is an address and a port in quotes, as \"127.0.0.1:9479\"",
                 "knockplane.toml:4: [control] has no key `lisen`: did you mean `listen`?",
                 "knockplane.toml:5: `socket` is an absolute path in quotes, as \"/run/knockplane/control.sock\"",
-                "knockplane.toml:6: [control] has no key `colour`: remove it; the keys are `listen`, `name-servers`, `socket`",
+                "knockplane.toml:6: [control] has no key `colour`: remove it; the keys are `listen`, `name-servers`, `socket`, \
+                 `socket-group`",
             ]
             .map(str::to_owned)
             .to_vec()

@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use nix::unistd::Gid;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::holder::{self, Deadline};
@@ -33,11 +34,16 @@ impl Drop for Removal {
     }
 }
 
-/// Listens on `path`. Its directory is created. Waits for a process that is exiting.
+/// Listens on `path`. Its directory is created. Waits for a process that is exiting. Members of the group may connect, if one
+/// is given; otherwise those of the process's own.
 ///
 /// # Errors
 /// If somebody else listens there, or something that is no socket has the name, or the system says no.
-pub(crate) async fn bind(path: &Path, deadline: Deadline) -> anyhow::Result<(UnixListener, Removal)> {
+pub(crate) async fn bind(
+    path: &Path,
+    group: Option<Gid>,
+    deadline: Deadline,
+) -> anyhow::Result<(UnixListener, Removal)> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}, the directory of the socket", directory.display()))?;
@@ -45,9 +51,22 @@ pub(crate) async fn bind(path: &Path, deadline: Deadline) -> anyhow::Result<(Uni
     clear(path, deadline).await?;
     let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
     let removal = Removal { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() };
+    // Before the group may connect, so that no other group ever may.
+    if let Some(group) = group {
+        chown(path, None, Some(group.as_raw())).with_context(|| not_given(path, group))?;
+    }
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))
         .with_context(|| format!("cannot set the mode of {}", path.display()))?;
     Ok((listener, removal))
+}
+
+/// Why the socket's group cannot be set, most likely. Who has no CAP_CHOWN can set those it is a member of: chown(2).
+fn not_given(path: &Path, group: Gid) -> String {
+    format!(
+        "cannot give {} to the group {group}, as `socket-group` in [control] says: the process must be a member of it \
+         (SupplementaryGroups= in knockplane-control.service, or usermod -a -G)",
+        path.display()
+    )
 }
 
 /// Connects to a unix socket. If its queue of connections is full, as it is for a moment when many connect at once, tries
@@ -104,7 +123,7 @@ mod tests {
     async fn the_directory_is_created_the_mode_set_and_the_file_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/knockplane/control.sock");
-        let (listener, removal) = bind(&path, Deadline::over()).await.unwrap();
+        let (listener, removal) = bind(&path, None, Deadline::over()).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
         drop((listener, removal));
         assert!(!path.exists());
@@ -116,15 +135,15 @@ mod tests {
         let path = dir.path().join("control.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        bind(&path, Deadline::over()).await.unwrap();
+        bind(&path, None, Deadline::over()).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_socket_that_answers_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
-        let _bound = bind(&path, Deadline::over()).await.unwrap();
-        let error = bind(&path, Deadline::over()).await.unwrap_err().to_string();
+        let _bound = bind(&path, None, Deadline::over()).await.unwrap();
+        let error = bind(&path, None, Deadline::over()).await.unwrap_err().to_string();
         let told = format!("another control process answers on {} (process {}", path.display(), std::process::id());
         assert!(error.contains(&told), "{error}");
         assert!(path.exists());
@@ -135,7 +154,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         fs::write(&path, "precious").unwrap();
-        let error = bind(&path, Deadline::over()).await.unwrap_err().to_string();
+        let error = bind(&path, None, Deadline::over()).await.unwrap_err().to_string();
         assert!(error.contains("no socket"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
@@ -144,7 +163,7 @@ mod tests {
     async fn a_file_that_took_our_place_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
-        let bound = bind(&path, Deadline::over()).await.unwrap();
+        let bound = bind(&path, None, Deadline::over()).await.unwrap();
         fs::rename(&path, dir.path().join("aside")).unwrap();
         fs::write(&path, "another").unwrap();
         drop(bound);

@@ -1,6 +1,6 @@
 //! The dataplane's clock: CLOCK_MONOTONIC, the same for every thread and for the XDP program, read once a turn.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use knockplane_policy::time::Time;
 use rustix::time::{ClockId, clock_gettime};
@@ -9,15 +9,23 @@ use rustix::time::{ClockId, clock_gettime};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     started: Time,
+    /// When that was, since the Unix epoch.
+    started_since_epoch: Duration,
 }
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Clock { started: read() }
+        let started_since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Clock { started: read(), started_since_epoch }
     }
 
     pub(crate) fn now(&self) -> Time {
         read()
+    }
+
+    /// When the dataplane started, since the Unix epoch. It does not move when somebody sets the clock on the wall.
+    pub(crate) fn started_since_epoch(&self) -> Duration {
+        self.started_since_epoch
     }
 
     pub(crate) fn uptime(&self) -> Duration {

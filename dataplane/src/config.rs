@@ -3,6 +3,7 @@
 //! Unknown keys are refused. Every error names file, line, key and what to write instead. The file is shared with the
 //! control process, whose section is skipped here; `configs/default.toml` is the manual.
 
+mod metrics;
 mod restart;
 
 use std::fmt;
@@ -19,6 +20,8 @@ use knockplane_ring::ZeroCopy;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub(crate) use self::metrics::{Metrics, RuleSeries};
+
 /// The checked configuration of the dataplane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
@@ -34,15 +37,25 @@ pub(crate) struct Config {
     pub(crate) busy_poll: bool,
     pub(crate) ring_size: u32,
     pub(crate) zero_copy: ZeroCopy,
+    pub(crate) require: Require,
+    /// Whether the interfaces may have addresses of the host, which it cannot be reached by.
+    pub(crate) dedicated: bool,
     pub(crate) offloads: Offloads,
     pub(crate) list_capacity: usize,
     pub(crate) first_steps: FirstSteps,
     pub(crate) connection_capacity: usize,
     pub(crate) settings: Settings,
+    pub(crate) metrics: Metrics,
 }
 
 /// More connections than this are taken for a mistake: they would take some 40 GB.
 const MAX_CONNECTIONS: usize = 100_000_000;
+
+/// Bytes of an interface's name at most: `IFNAMSIZ` less the NUL at its end (netdevice(7)).
+const LONGEST_INTERFACE: usize = 15;
+
+/// Bytes of a socket's path at most: `sun_path` less the NUL at its end (unix(7)).
+const LONGEST_SOCKET: usize = 107;
 
 /// What to do about receive offloads that are on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -50,6 +63,19 @@ const MAX_CONNECTIONS: usize = 100_000_000;
 pub(crate) enum Offloads {
     TurnOff,
     Refuse,
+}
+
+/// The slowest way of receiving that the filter may start with, the fastest last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Require {
+    /// Generic XDP, which every interface has.
+    #[default]
+    Any,
+    /// Native XDP on both interfaces.
+    Native,
+    /// Native XDP and zero-copy on both interfaces.
+    ZeroCopy,
 }
 
 /// Whether the drivers are asked for zero-copy.
@@ -88,6 +114,8 @@ struct File {
     policy: Settings,
     #[serde(default, rename = "door")]
     doors: Vec<Spanned<door::Written>>,
+    #[serde(default)]
+    metrics: Metrics,
     /// The control process's; it checks it.
     #[serde(default, rename = "control")]
     _control: toml::Table,
@@ -100,13 +128,13 @@ struct Dataplane {
     inside: Spanned<String>,
     rules: PathBuf,
     #[serde(default = "default_socket")]
-    socket: PathBuf,
+    socket: Spanned<PathBuf>,
     #[serde(default)]
-    socket_uids: Vec<u32>,
+    socket_uids: Vec<Spanned<u32>>,
     #[serde(default = "default_state_dir")]
     state_dir: PathBuf,
     #[serde(default)]
-    cores: Vec<usize>,
+    cores: Vec<Spanned<usize>>,
     #[serde(default)]
     busy_poll: bool,
     #[serde(default = "default_ring_size")]
@@ -114,6 +142,10 @@ struct Dataplane {
     /// An older name of `zero-copy = "off"`.
     copy: Option<Spanned<bool>>,
     zero_copy: Option<ZeroCopyOption>,
+    #[serde(default = "default_require")]
+    require: Spanned<Require>,
+    #[serde(default)]
+    dedicated: bool,
     #[serde(default = "default_offloads")]
     offloads: Offloads,
     #[serde(default = "default_list_capacity")]
@@ -130,8 +162,8 @@ struct Dataplane {
     connection_capacity: Spanned<usize>,
 }
 
-fn default_socket() -> PathBuf {
-    "/run/knockplane/dataplane.sock".into()
+fn default_socket() -> Spanned<PathBuf> {
+    Spanned::new(0..0, "/run/knockplane/dataplane.sock".into())
 }
 
 fn default_state_dir() -> PathBuf {
@@ -140,6 +172,10 @@ fn default_state_dir() -> PathBuf {
 
 fn default_ring_size() -> Spanned<u32> {
     Spanned::new(0..0, 2048)
+}
+
+fn default_require() -> Spanned<Require> {
+    Spanned::new(0..0, Require::Any)
 }
 
 fn default_offloads() -> Offloads {
@@ -205,7 +241,7 @@ impl Config {
         Ok(config)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let at = |span: Option<Range<usize>>, message: String| ConfigError {
             file: path.to_owned(),
             place: span.map(|span| line_and_column(text, span.start)),
@@ -220,10 +256,37 @@ impl Config {
                 let message = format!("`{key}` is empty; write the name of an interface (ip link)");
                 return Err(at(Some(interface.span()), message));
             }
+            if interface.get_ref().len() > LONGEST_INTERFACE {
+                let message = format!(
+                    "`{key}` has {} bytes, and no interface has a name of more than {LONGEST_INTERFACE}",
+                    interface.get_ref().len()
+                );
+                return Err(at(Some(interface.span()), message));
+            }
         }
         if raw.outside.get_ref() == raw.inside.get_ref() {
             let message = "`inside` is the same interface as `outside`; a wire has two ends".to_owned();
             return Err(at(Some(raw.inside.span()), message));
+        }
+        if let Some((core, span)) = first_repeated(&raw.cores) {
+            let message = format!(
+                "`cores` names core {core} twice; name each core once: with fewer cores than queues, workers share them in \
+                 turn"
+            );
+            return Err(at(Some(span), message));
+        }
+        if let Some(uid) = raw.socket_uids.iter().find(|uid| *uid.get_ref() == u32::MAX) {
+            let message = format!("`socket-uids` names {}, which is no user (chown(2))", u32::MAX);
+            return Err(at(Some(uid.span()), message));
+        }
+        let socket = relative_to(path, raw.socket.get_ref().clone());
+        if socket.as_os_str().len() > LONGEST_SOCKET || socket.file_name().is_none() {
+            let message = format!(
+                "`socket` is {}, of {} bytes; write the path of a file, of {LONGEST_SOCKET} bytes at most (unix(7))",
+                socket.display(),
+                socket.as_os_str().len()
+            );
+            return Err(at(Some(raw.socket.span()), message));
         }
         let ring_size = *raw.ring_size.get_ref();
         if !ring_size.is_power_of_two() || !(64..=32_768).contains(&ring_size) {
@@ -253,6 +316,11 @@ impl Config {
             (Some(copy), None) if *copy.get_ref() => ZeroCopy::Off,
             (_, option) => option.map_or(ZeroCopy::Auto, ZeroCopy::from),
         };
+        let require = *raw.require.get_ref();
+        if require == Require::ZeroCopy && zero_copy == ZeroCopy::Off {
+            let message = "`require` asks for zero-copy, and `zero-copy` is off; set one of them otherwise".to_owned();
+            return Err(at(Some(raw.require.span()), message));
+        }
         let connection_capacity = *raw.connection_capacity.get_ref();
         if !(1..=MAX_CONNECTIONS).contains(&connection_capacity) {
             let message = format!(
@@ -266,13 +334,15 @@ impl Config {
             outside: raw.outside.into_inner(),
             inside: raw.inside.into_inner(),
             rules: relative_to(path, raw.rules),
-            socket: relative_to(path, raw.socket),
-            socket_uids: raw.socket_uids,
+            socket,
+            socket_uids: raw.socket_uids.into_iter().map(Spanned::into_inner).collect(),
             state_dir: relative_to(path, raw.state_dir),
-            cores: raw.cores,
+            cores: raw.cores.into_iter().map(Spanned::into_inner).collect(),
             busy_poll: raw.busy_poll,
             ring_size,
             zero_copy,
+            require,
+            dedicated: raw.dedicated,
             offloads: raw.offloads,
             list_capacity: raw.list_capacity.into_inner(),
             first_steps: FirstSteps {
@@ -283,8 +353,17 @@ impl Config {
             },
             connection_capacity,
             settings: file.policy.with_doors(doors).map_err(|error| at(None, error.to_owned()))?,
+            metrics: file.metrics,
         })
     }
+}
+
+/// The first core that is named a second time, and where.
+fn first_repeated(cores: &[Spanned<usize>]) -> Option<(usize, Range<usize>)> {
+    let is_repeated = |(place, core): &(usize, &Spanned<usize>)| {
+        cores[..*place].iter().any(|earlier| earlier.get_ref() == core.get_ref())
+    };
+    cores.iter().enumerate().find(is_repeated).map(|(_, core)| (*core.get_ref(), core.span()))
 }
 
 /// A path in the file that is not absolute is meant from where the file is.
@@ -400,6 +479,25 @@ mod tests {
                 "/etc/k.toml:5:8: `copy` is an older name of `zero-copy = \"off\"`",
             ),
             (format!("{MINIMAL}zero-copy = \"on\"\n"), "unknown variant `on`, expected one of `auto`, `off`, `force`"),
+            (
+                format!("{MINIMAL}cores = [3, 1, 3]\n"),
+                "/etc/k.toml:5:16: `cores` names core 3 twice; name each core once",
+            ),
+            (format!("{MINIMAL}socket-uids = [0, 4294967295]\n"), "/etc/k.toml:5:19: `socket-uids` names 4294967295"),
+            (format!("{MINIMAL}socket = \"/{}\"\n", "s".repeat(107)), "/etc/k.toml:5:10: `socket` is /sss"),
+            (
+                format!("{MINIMAL}socket = \"..\"\n"),
+                "/etc/k.toml:5:10: `socket` is /etc/.., of 7 bytes; write the path",
+            ),
+            (MINIMAL.replace("eth1", "wan-interface-of-the-site"), "/etc/k.toml:2:11: `outside` has 25 bytes"),
+            (
+                format!("{MINIMAL}zero-copy = \"off\"\nrequire = \"zero-copy\"\n"),
+                "/etc/k.toml:6:11: `require` asks for zero-copy, and `zero-copy` is off",
+            ),
+            (
+                format!("{MINIMAL}require = \"generic\"\n"),
+                "unknown variant `generic`, expected one of `any`, `native`, `zero-copy`",
+            ),
             (format!("{MINIMAL}list-capacity = 0\n"), "/etc/k.toml:5:17: `list-capacity` is 0"),
             (
                 format!("{MINIMAL}quota-prefix-v4 = 33\n"),
@@ -423,6 +521,14 @@ mod tests {
             (
                 format!("{MINIMAL}[policy.frames]\narp = \"pass\"\n"),
                 "unknown variant `pass`, expected `accept` or `drop`",
+            ),
+            (
+                format!("{MINIMAL}[metrics]\nrules = \"some\"\n"),
+                "/etc/k.toml:6:9: `rules`: `some` is no choice of rules",
+            ),
+            (
+                format!("{MINIMAL}[metrics]\nrules = [\"port=7\"]\n"),
+                "/etc/k.toml:6:9: `rules`: `port=7` chooses no rules",
             ),
         ];
         for (text, expected) in cases {

@@ -18,7 +18,7 @@ use knockplane_ring::{Changes, Device, LinkCounters, Reader};
 
 use crate::clock::Clock;
 use crate::config::Offloads;
-use crate::requirements::{self, Observed, unmet};
+use crate::requirements::{self, Observed, Unmet, wire};
 
 /// Time between checks without a notification. A change is known within two seconds, the check itself included.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -38,8 +38,6 @@ pub(crate) struct Attached {
     pub(crate) program: u32,
     /// Whether the program runs in the driver.
     pub(crate) is_native: bool,
-    /// Addresses that it had.
-    pub(crate) addresses: Vec<String>,
 }
 
 /// Both interfaces as they were at start, outside first.
@@ -50,6 +48,8 @@ pub(crate) struct Baseline {
     pub(crate) queues: u32,
     pub(crate) mtu: u32,
     pub(crate) offloads: Offloads,
+    /// Whether the host may have addresses and its default route there.
+    pub(crate) dedicated: bool,
 }
 
 /// The result of the last check.
@@ -135,7 +135,7 @@ impl Watcher {
                 let name = self.baseline.interfaces[side].device.name();
                 let problem = format!("it is not known whether {name} is as it should be: {error}");
                 self.findings.drift[side].retain(|drift| drift.kind != DriftKind::Unverified);
-                self.findings.drift[side].push(unmet(DriftKind::Unverified, problem));
+                self.findings.drift[side].push(Drift { kind: DriftKind::Unverified, problem });
             }
         }
     }
@@ -177,7 +177,7 @@ impl Watcher {
                 for offload in observed.harmful_offloads(attached.is_native) {
                     let what = format!("{} was turned on, and was turned off again", offload.name());
                     let is_repaired = |state| !requirements::is_harmful(offload, state, attached.is_native);
-                    let kind = requirements::offload_is_on(observed, offload).kind;
+                    let kind = wire::offload_is_on(observed, offload).kind;
                     repaired(kind, &what, attached.device.turn_off(offload).map(is_repaired));
                 }
             }
@@ -199,8 +199,8 @@ fn compare(baseline: &Baseline, observed: [Option<&Observed>; 2]) -> Result<[Vec
         both.push(observed);
     }
     let both = [both[0], both[1]];
-    let mut drift = [0, 1].map(|side: usize| by_itself(&baseline.interfaces[side], both[side]));
-    let problems = requirements::of_both(both);
+    let mut drift = [0, 1].map(|side: usize| by_itself(baseline, side, both[side]));
+    let problems = wire::of_both(both);
     let queues = both.map(|observed| observed.queues.rx);
     if queues != [baseline.queues; 2] && problems.iter().all(|(_, problem)| problem.kind != DriftKind::Queues) {
         return Err(format!(
@@ -216,45 +216,37 @@ fn compare(baseline: &Baseline, observed: [Option<&Observed>; 2]) -> Result<[Vec
         });
         for side in 0..2 {
             if concerned[side] && changed[side] {
-                drift[side].push(problem.clone());
+                drift[side].push(problem.clone().into());
             }
         }
     }
     if both.iter().all(|observed| observed.link.mtu == both[0].link.mtu) && both[0].link.mtu > baseline.mtu {
         for (drift, observed) in drift.iter_mut().zip(both) {
-            drift.push(unmet(DriftKind::Mtu, too_large(&observed.link.name, observed.link.mtu, baseline.mtu)));
+            drift.push(too_large(&observed.link.name, observed.link.mtu, baseline.mtu).into());
         }
     }
     Ok(drift)
 }
 
 /// The requirements that one interface does not meet, without regard to the other one.
-fn by_itself(attached: &Attached, observed: &Observed) -> Vec<Drift> {
+fn by_itself(baseline: &Baseline, side: usize, observed: &Observed) -> Vec<Drift> {
+    let attached = &baseline.interfaces[side];
     let (name, now) = (attached.device.name(), observed.link.name.as_str());
-    let mut drift = requirements::of_each(observed);
+    let mut drift = wire::of_each(observed);
     if now != name {
-        let problem = format!(
-            "{name} is called {now} now, and a restart would not find it; run: ip link set dev {now} name {name}"
-        );
-        drift.push(unmet(DriftKind::Name, problem));
+        let found = format!("{name} is called {now} now");
+        let unmet = Unmet::new(DriftKind::Name, found, "a restart would not find it");
+        drift.push(unmet.run(format!("ip link set dev {now} name {name}")));
     }
-    drift.extend(
-        observed.harmful_offloads(attached.is_native).map(|offload| requirements::offload_is_on(observed, offload)),
-    );
+    drift.extend(observed.harmful_offloads(attached.is_native).map(|offload| wire::offload_is_on(observed, offload)));
     if !observed.link.is_promiscuous() {
-        let problem = format!("{now} receives frames for its own address alone; run: ip link set dev {now} promisc on");
-        drift.push(unmet(DriftKind::Promiscuous, problem));
+        let unmet = Unmet::new(DriftKind::Promiscuous, format!("{now} receives frames for its own address alone"), "");
+        drift.push(unmet.run(format!("ip link set dev {now} promisc on")));
     }
-    let new: Vec<_> = observed.addresses.iter().filter(|address| !attached.addresses.contains(address)).collect();
-    if let Some(address) = new.first() {
-        let others = if new.len() > 1 { format!(" and {} more", new.len() - 1) } else { String::new() };
-        let problem = format!(
-            "{now} has the address {address}{others} now, and this host speaks on the wire past the filter; run: \
-             ip addr del {address} dev {now}"
-        );
-        drift.push(unmet(DriftKind::Address, problem));
+    if !baseline.dedicated {
+        drift.extend(observed.host_uses.iter().cloned());
     }
-    drift
+    drift.into_iter().map(Drift::from).collect()
 }
 
 /// That the filter's program is attached to the interface, and no other.
@@ -281,11 +273,13 @@ fn gone(side: Side, name: &str) -> String {
     )
 }
 
-fn too_large(name: &str, mtu: u32, most: u32) -> String {
-    format!(
-        "{name} has an MTU of {mtu}, and the filter has room for frames of an MTU of {most}, which it had at start; longer \
-         ones may be dropped; run: ip link set dev {name} mtu {most}, or start the dataplane again with the new one"
-    )
+fn too_large(name: &str, mtu: u32, most: u32) -> Unmet {
+    let found = format!(
+        "{name} has an MTU of {mtu}, and the filter has room for frames of an MTU of {most}, which it had at start"
+    );
+    Unmet::new(DriftKind::Mtu, found, "longer ones may be dropped")
+        .change("start the dataplane again with the new one, or set the old one")
+        .run(format!("ip link set dev {name} mtu {most}"))
 }
 
 #[cfg(test)]
@@ -297,13 +291,9 @@ mod tests {
     // Loopback only lends its name: these tests ask the kernel nothing.
     fn baseline() -> Baseline {
         let device = Arc::new(Device::open("lo").expect("every network namespace has a loopback"));
-        let attached = || Attached {
-            device: Arc::clone(&device),
-            program: 7,
-            is_native: true,
-            addresses: vec!["192.0.2.1/24".into()],
-        };
-        Baseline { interfaces: [attached(), attached()], queues: 2, mtu: 1500, offloads: Offloads::Refuse }
+        let attached = || Attached { device: Arc::clone(&device), program: 7, is_native: true };
+        let offloads = Offloads::Refuse;
+        Baseline { interfaces: [attached(), attached()], queues: 2, mtu: 1500, offloads, dedicated: false }
     }
 
     fn observed() -> Observed {
@@ -311,9 +301,9 @@ mod tests {
         (link.flags, link.promiscuity) = (1, 1);
         Observed {
             link,
-            queues: Queues { rx: 2, tx: 2 },
+            queues: Queues { rx: 2, tx: 2, combined: false },
             offloads: [OffloadState::Off; 3],
-            addresses: vec!["192.0.2.1/24".into()],
+            host_uses: Vec::new(),
             way_past: Vec::new(),
         }
     }
@@ -334,8 +324,14 @@ mod tests {
         assert_eq!(reported(|outside, _| outside.link.flags = 0), Ok([vec![Down], vec![]]));
         assert_eq!(reported(|_, inside| inside.link.promiscuity = 0), Ok([vec![], vec![Promiscuous]]));
         assert_eq!(reported(|_, inside| inside.link.name = "eth7".into()), Ok([vec![], vec![Name]]));
-        assert_eq!(reported(|outside, _| outside.addresses.push("fd00::1/64".into())), Ok([vec![Address], vec![]]));
-        assert_eq!(reported(|outside, _| outside.addresses.clear()), Ok([vec![], vec![]]), "fewer are no harm");
+        for kind in [Address, DefaultRoute] {
+            let used = |outside: &mut Observed, _: &mut Observed| outside.host_uses.push(Unmet::new(kind, "lo", ""));
+            assert_eq!(reported(used), Ok([vec![kind], vec![]]));
+            let mut both = [observed(), observed()];
+            both[1].host_uses.push(Unmet::new(kind, "lo", ""));
+            let dedicated = Baseline { dedicated: true, ..baseline() };
+            assert_eq!(compare(&dedicated, [Some(&both[0]), Some(&both[1])]), Ok([vec![], vec![]]));
+        }
         for (place, kind) in [Gro, Lro, RxVlan].into_iter().enumerate() {
             assert_eq!(reported(|outside, _| outside.offloads[place] = OffloadState::On), Ok([vec![kind], vec![]]));
         }
@@ -366,7 +362,7 @@ mod tests {
     fn different_queues_are_reported_and_a_new_number_on_both_sides_ends_the_filter() {
         use DriftKind::Queues as Kind;
         let queues = |outside_queues: (u32, u32), inside_queues: (u32, u32)| {
-            let queues = |(rx, tx)| Queues { rx, tx };
+            let queues = |(rx, tx)| Queues { rx, tx, combined: false };
             reported(|outside, inside| {
                 outside.queues = queues(outside_queues);
                 inside.queues = queues(inside_queues);

@@ -87,6 +87,18 @@ impl StoredEntries {
         Ok(StoredEntries { state: Arc::clone(state), content })
     }
 
+    /// What was kept, without changing a file.
+    ///
+    /// # Errors
+    /// As [`StoredEntries::load`].
+    pub(crate) fn peek(state: &Arc<StateDir>) -> anyhow::Result<StoredEntries> {
+        let content = match state.read(LISTS, FORMAT)? {
+            Some(content) => StoredContent::File(content),
+            None => StoredContent::Memory(read_old(state)?.unwrap_or_default()),
+        };
+        Ok(StoredEntries { state: Arc::clone(state), content })
+    }
+
     fn bytes(&self) -> &[u8] {
         match &self.content {
             StoredContent::File(content) => content,

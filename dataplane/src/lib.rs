@@ -9,6 +9,7 @@
 mod clock;
 mod config;
 mod counters;
+mod doctor;
 mod drift;
 mod early;
 mod generation;
@@ -19,13 +20,14 @@ mod manager;
 mod memory;
 mod names;
 mod requirements;
+mod series;
 mod start;
 mod state_dir;
 mod store;
 mod worker;
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -34,16 +36,21 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 use knockplane_limits::descriptors;
 use knockplane_log::{AT_EXIT, Format};
+use knockplane_policy::doctor::{Finding, Level};
 use signal_hook::consts::SIGHUP;
 
 use crate::config::Config;
 use crate::holder::Deadline;
+use crate::requirements::configured;
 use crate::start::StartError;
 use crate::state_dir::StateDir;
 
 /// Exit codes, the same for all of the project's programs.
 const RUNTIME: u8 = 1;
 const CONFIGURATION: u8 = 3;
+
+/// The configuration file if none is named.
+const DEFAULT_CONFIG: &str = "/etc/knockplane/knockplane.toml";
 
 /// How long a process that could not start waits until its reasons are read. It serves nothing, and its reasons may be
 /// longer than a pipe holds.
@@ -53,12 +60,20 @@ const NOT_STARTED: Duration = Duration::from_secs(2);
 #[derive(Parser)]
 #[command(name = "knockplane-dataplane", version)]
 struct Arguments {
-    /// Configuration file.
-    #[arg(long, default_value = "/etc/knockplane/knockplane.toml")]
-    config: PathBuf,
-    /// Check the configuration and the rules that it names, and end. Touches no interface.
+    /// Configuration file; /etc/knockplane/knockplane.toml without one.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Check what a start would: the configuration, the rules, what is stored, the interfaces. Changes nothing.
+    ///
+    /// Exit codes: 0 a start works, 1 it would be refused on this host as it is now, 3 whatever happens to the host.
     #[arg(long)]
     check: bool,
+    /// Write a report on this host, and with --config on a start with that file, as JSON to standard output. Changes nothing.
+    /// `knockctl doctor` shows it.
+    ///
+    /// Exit codes: 0 all is well, 1 the filter works, with warnings, 3 it cannot work.
+    #[arg(long, conflicts_with_all = ["check", "without_state"])]
+    doctor: bool,
     /// Start without the stored rules and entries, for once: their files are set aside under other names, the rules of
     /// the configured file run, and lists begin without operators' entries.
     #[arg(long, conflicts_with = "check")]
@@ -87,12 +102,20 @@ pub fn main() -> ExitCode {
     if let Err(error) = caught {
         return failed(RUNTIME, anyhow::Error::new(error).context("cannot catch signals"), Some(NOT_STARTED));
     }
-    let config = match Config::load(&arguments.config) {
+    if arguments.doctor {
+        return examine(arguments.config.as_deref());
+    }
+    let file = arguments.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
+    let config = match Config::load(file) {
         Ok(config) => config,
         Err(error) => return failed(CONFIGURATION, error.into(), Some(NOT_STARTED).filter(|_| !arguments.check)),
     };
     if arguments.check {
-        return check(&arguments, &config);
+        return check(&config);
+    }
+    let wrong: Vec<_> = configured::early(&config).findings.into_iter().filter(Finding::is_refused).collect();
+    if let Some(error) = doctor::as_error(&wrong) {
+        return failed(CONFIGURATION, error, Some(NOT_STARTED));
     }
     // A dataplane that lost a thread would forward on some queues and not on others. It ends instead, and the kernel
     // closes the wire.
@@ -116,7 +139,7 @@ pub fn main() -> ExitCode {
     );
     let manager = match start::start(config, state, deadline) {
         Ok(manager) => manager,
-        Err(StartError::Rules(error)) => return failed(CONFIGURATION, error, Some(NOT_STARTED)),
+        Err(StartError::Configuration(error)) => return failed(CONFIGURATION, error, Some(NOT_STARTED)),
         Err(StartError::Other(error)) => return failed(RUNTIME, error, Some(NOT_STARTED)),
     };
     match manager.run(&hangup, || tracing::info!("{ready}")) {
@@ -136,21 +159,44 @@ fn failed(code: u8, error: anyhow::Error, patience: Option<Duration>) -> ExitCod
 }
 
 /// `--check`, which people and scripts run: it takes the time that its readers take.
-fn check(arguments: &Arguments, config: &Config) -> ExitCode {
-    if let Err(error) = start::check(config) {
-        return failed(CONFIGURATION, error, None);
+fn check(config: &Config) -> ExitCode {
+    let (wrong, warnings): (Vec<_>, Vec<_>) =
+        doctor::of_start(config).into_iter().filter(|finding| finding.level > Level::Ok).partition(Finding::is_refused);
+    for warning in &warnings {
+        knockplane_log::write(&format!("warning: {warning}\n"));
     }
-    let (config, rules) = (arguments.config.display(), config.rules.display());
+    let (file, rules) = (config.file.display(), config.rules.display());
+    if let Some(error) = doctor::as_error(&wrong) {
+        if wrong.iter().any(|finding| finding.level == Level::Invalid) {
+            return failed(CONFIGURATION, error, None);
+        }
+        knockplane_log::write(&format!("{file} is valid, but a start on this host would be refused now:\n"));
+        return failed(RUNTIME, error, None);
+    }
+    print(&format!("{file}: valid, and so are the rules in {rules}\n"), ExitCode::SUCCESS)
+}
+
+/// `--doctor`.
+fn examine(file: Option<&Path>) -> ExitCode {
+    let report = doctor::report(file);
+    let code = ExitCode::from(report.exit_code());
+    match serde_json::to_string_pretty(&report) {
+        Ok(text) => print(&(text + "\n"), code),
+        Err(error) => failed(RUNTIME, error.into(), None),
+    }
+}
+
+/// Writes to standard output, and ends with this code.
+fn print(text: &str, code: ExitCode) -> ExitCode {
     let mut stdout = io::stdout().lock();
-    let said = writeln!(stdout, "{config}: valid, and so are the rules in {rules}").and_then(|()| stdout.flush());
-    match said {
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         // A reader that has seen enough, as `head` has, is no failure.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             failed(RUNTIME, anyhow::Error::new(error).context("cannot write to standard output"), None)
         }
         _ => {
             knockplane_log::flush(None);
-            ExitCode::SUCCESS
+            code
         }
     }
 }

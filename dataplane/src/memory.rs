@@ -7,7 +7,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
 use knockplane_engine::lists::FirstSteps;
 
 /// A sixteenth is left for everything else: rings, rules.
@@ -17,23 +16,59 @@ const SHARE: u64 = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Free {
     bytes: u64,
+    /// What there would be if nobody else took any.
+    most: u64,
     limit: String,
+}
+
+impl Free {
+    /// What the filter may take of it: a part is left for everything else.
+    const fn usable(&self) -> u64 {
+        self.bytes - self.bytes / SHARE
+    }
+}
+
+/// There is less memory than the configuration asks for.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct MemoryError {
+    message: String,
+    /// There never is as much: waiting does not help.
+    pub(crate) is_permanent: bool,
+}
+
+/// Judges by what is free now, and if that does not suffice, by what there is at most.
+fn judge(free: Option<Free>, fits: impl Fn(Option<Free>) -> Result<(), String>) -> Result<(), MemoryError> {
+    let most = free.clone().map(|free| Free { bytes: free.most, ..free });
+    fits(free).map_err(|message| MemoryError { message, is_permanent: fits(most).is_err() })
 }
 
 /// Refuses lists and connections that would not fit the machine, or the control group that this process is in.
 ///
 /// # Errors
 /// How much they take, how much there is, and what would fit.
-pub(crate) fn check(list_capacity: usize, first_steps: FirstSteps, connections: Connections) -> anyhow::Result<()> {
-    fits(list_capacity, first_steps, connections, free(Path::new("/")))
+pub(crate) fn check(
+    list_capacity: usize,
+    first_steps: FirstSteps,
+    connections: Connections,
+) -> Result<(), MemoryError> {
+    judge(free(Path::new("/")), |free| fits(list_capacity, first_steps, connections, free))
+}
+
+/// Refuses rings that would not fit: the frames' memory of so many workers, in bytes each.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn check_rings(workers: u32, each: u64, ring_size: u32) -> Result<(), MemoryError> {
+    judge(free(Path::new("/")), |free| rings_fit(workers, each, ring_size, free))
 }
 
 /// As [`check`], of what connections are still to take, while everything runs.
 ///
 /// # Errors
 /// How much they take, and how much there is.
-pub(crate) fn check_connections(connections: Connections) -> anyhow::Result<()> {
-    connections_fit(connections, free(Path::new("/")))
+pub(crate) fn check_connections(connections: Connections) -> Result<(), MemoryError> {
+    judge(free(Path::new("/")), |free| connections_fit(connections, free))
 }
 
 /// So many connections, and the bytes that these rules have them take; none if they track none.
@@ -49,12 +84,13 @@ fn fits(
     first_steps: FirstSteps,
     connections: Connections,
     free: Option<Free>,
-) -> anyhow::Result<()> {
+) -> Result<(), String> {
     connections_fit(connections, free.clone())?;
-    let Some(Free { bytes, limit }) = free else { return Ok(()) };
+    let Some(free) = free else { return Ok(()) };
+    let (usable, Free { bytes, limit, .. }) = (free.usable(), free);
     let each = first_steps.entry_bytes() as u64;
     let needed = (list_capacity as u64).saturating_mul(each);
-    let fitting = (bytes - bytes / SHARE - connections.bytes) / each;
+    let fitting = (usable - connections.bytes) / each;
     if list_capacity as u64 <= fitting {
         return Ok(());
     }
@@ -64,24 +100,33 @@ fn fits(
             format!(" beside {} MB for the {capacity} of `connection-capacity`", megabytes(bytes))
         }
     };
-    bail!(
+    Err(format!(
         "`list-capacity` is {list_capacity}: that takes {} MB{beside}, and {} MB are free ({limit}); set it to at most \
          {fitting}, or give more memory",
         megabytes(needed),
         megabytes(bytes)
-    )
+    ))
 }
 
-fn connections_fit(Connections { capacity, bytes: needed }: Connections, free: Option<Free>) -> anyhow::Result<()> {
-    let Some(Free { bytes, limit }) = free.filter(|free| needed > free.bytes - free.bytes / SHARE) else {
-        return Ok(());
-    };
-    bail!(
+fn rings_fit(workers: u32, each: u64, ring_size: u32, free: Option<Free>) -> Result<(), String> {
+    let needed = u64::from(workers).saturating_mul(each);
+    let Some(Free { bytes, limit, .. }) = free.filter(|free| needed > free.usable()) else { return Ok(()) };
+    Err(format!(
+        "`ring-size` is {ring_size}: the frames of {workers} workers take {} MB, and {} MB are free ({limit}); set it lower, \
+         use fewer queues, or give more memory",
+        megabytes(needed),
+        megabytes(bytes)
+    ))
+}
+
+fn connections_fit(Connections { capacity, bytes: needed }: Connections, free: Option<Free>) -> Result<(), String> {
+    let Some(Free { bytes, limit, .. }) = free.filter(|free| needed > free.usable()) else { return Ok(()) };
+    Err(format!(
         "the rules track connections, and `connection-capacity` is {capacity}: that takes {} MB, and {} MB are free \
          ({limit}); set it lower, which takes a restart, or give more memory",
         megabytes(needed),
         megabytes(bytes)
-    )
+    ))
 }
 
 fn megabytes(bytes: u64) -> u64 {
@@ -92,7 +137,8 @@ fn megabytes(bytes: u64) -> u64 {
 fn free(root: &Path) -> Option<Free> {
     let machine = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| {
         let bytes = field(&text, "MemAvailable:")?.saturating_mul(1024);
-        Some(Free { bytes, limit: "MemAvailable in /proc/meminfo".to_owned() })
+        let most = field(&text, "MemTotal:").map_or(bytes, |total| total.saturating_mul(1024));
+        Some(Free { bytes, most, limit: "MemAvailable in /proc/meminfo".to_owned() })
     });
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let groups = groups.lines().filter_map(|line| group_folder(root, line)).flat_map(|(top, inner)| {
@@ -136,7 +182,7 @@ fn group_free(root: &Path, folder: &Path) -> Option<Free> {
         let cached: u64 = cached.iter().filter_map(|name| field(&stat, name)).sum();
         let bytes = allowed.saturating_sub(used.saturating_sub(cached));
         let file = Path::new("/").join(folder.strip_prefix(root).unwrap_or(folder)).join(limit);
-        Some(Free { bytes, limit: file.display().to_string() })
+        Some(Free { bytes, most: allowed, limit: file.display().to_string() })
     })
 }
 
@@ -180,9 +226,12 @@ mod tests {
             ("sys/fs/cgroup/system.slice/knockplane.service/memory.current", "1\n"),
         ];
         let limit = "/sys/fs/cgroup/system.slice/memory.max".to_owned();
-        assert_eq!(with_files("v2", &files, free), Some(Free { bytes: 150_000_000, limit }));
+        assert_eq!(with_files("v2", &files, free), Some(Free { bytes: 150_000_000, most: 300_000_000, limit }));
         let limit = "MemAvailable in /proc/meminfo".to_owned();
-        assert_eq!(with_files("none", &files[..2], free), Some(Free { bytes: 1_024_000_000, limit }));
+        assert_eq!(
+            with_files("none", &files[..2], free),
+            Some(Free { bytes: 1_024_000_000, most: 2_048_000_000, limit })
+        );
         assert_eq!(with_files("nothing", &[("proc/other", "")], free), None);
     }
 
@@ -195,36 +244,47 @@ mod tests {
             ("sys/fs/cgroup/memory/memory.usage_in_bytes", "16000000"),
         ];
         let limit = "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned();
-        assert_eq!(with_files("v1", &files, free), Some(Free { bytes: 48_000_000, limit }));
+        assert_eq!(with_files("v1", &files, free), Some(Free { bytes: 48_000_000, most: 64_000_000, limit }));
     }
 
     #[test]
     fn what_does_not_fit_is_refused_with_what_would() {
-        let free = |bytes| Some(Free { bytes, limit: "memory.max".to_owned() });
+        let free = |bytes| Some(Free { bytes, most: bytes, limit: "memory.max".to_owned() });
         let error = fits(10_000_000, DEFAULT, NONE, free(320_000_000)).expect_err("too much").to_string();
         assert_eq!(
             error,
-            "`list-capacity` is 10000000: that takes 600 MB, and 320 MB are free (memory.max); set it to at most 5000000, \
+            "`list-capacity` is 10000000: that takes 660 MB, and 320 MB are free (memory.max); set it to at most 4545454, \
              or give more memory"
         );
         assert!(
-            fits(5_000_000, DEFAULT, NONE, free(320_000_000)).is_ok()
+            fits(4_545_454, DEFAULT, NONE, free(320_000_000)).is_ok()
                 && fits(usize::MAX, DEFAULT, NONE, free(u64::MAX)).is_err()
         );
         assert!(fits(10_000_000, DEFAULT, NONE, None).is_ok());
         let error =
             fits(5_000_000, FirstSteps { quota: 8, ..DEFAULT }, NONE, free(320_000_000)).expect_err("4 bytes more");
-        assert!(error.to_string().contains("at most 4687500"), "{error}");
+        assert!(error.to_string().contains("at most 4285714"), "{error}");
 
         let connections = |bytes| Connections { capacity: 100_000, bytes };
         let error = fits(5_000_000, DEFAULT, connections(60_000_000), free(320_000_000)).expect_err("both");
-        let told = "300 MB beside 60 MB for the 100000 of `connection-capacity`, and 320 MB are free (memory.max); set it to \
-                    at most 4000000";
+        let told = "330 MB beside 60 MB for the 100000 of `connection-capacity`, and 320 MB are free (memory.max); set it to \
+                    at most 3636363";
         assert!(error.to_string().contains(told), "{error}");
-        assert!(fits(4_000_000, DEFAULT, connections(60_000_000), free(320_000_000)).is_ok());
+        assert!(fits(3_636_363, DEFAULT, connections(60_000_000), free(320_000_000)).is_ok());
         let error = connections_fit(connections(301_000_000), free(320_000_000)).expect_err("too many").to_string();
         assert!(error.contains("`connection-capacity` is 100000: that takes 301 MB, and 320 MB are free"), "{error}");
         assert!(connections_fit(connections(300_000_000), free(320_000_000)).is_ok());
+    }
+
+    #[test]
+    fn what_never_fits_is_permanent_and_what_does_not_fit_now_is_not() {
+        let free = || Some(Free { bytes: 320_000_000, most: 640_000_000, limit: "memory.max".to_owned() });
+        let judged = |capacity| judge(free(), |free| fits(capacity, DEFAULT, NONE, free)).map_err(|e| e.is_permanent);
+        assert_eq!([5_000_000, 10_000_000, 10_000_001].map(judged), [Ok(()), Err(false), Err(true)]);
+        let rings = |workers| judge(free(), |free| rings_fit(workers, 100_000_000, 32_768, free));
+        assert!(rings(3).is_ok() && !rings(6).expect_err("later").is_permanent);
+        let error = rings(7).expect_err("never");
+        assert!(error.is_permanent && error.to_string().contains("the frames of 7 workers take 700 MB"), "{error}");
     }
 
     #[test]

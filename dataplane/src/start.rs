@@ -7,34 +7,39 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::thread;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
 use core_affinity::CoreId;
+use crossbeam::queue::ArrayQueue;
 use knockplane_engine::events::EventQueues;
 use knockplane_engine::headers;
 use knockplane_engine::state::{self, State};
 use knockplane_engine::table::Table;
+use knockplane_policy::doctor::{Finding, Level};
 use knockplane_policy::packet::Side;
-use knockplane_policy::wire::Drift;
 use knockplane_ring::{
     Buffers, CopyReason, Device, IngressDrop, LoadedProgram, Memory, OffloadState, Program, Reader, RingSettings,
     Rings, XdpMode, raise_memlock_limit,
 };
 
 use crate::clock::{self, Clock};
-use crate::config::{Config, Offloads};
+use crate::config::Config;
 use crate::counters::WorkerCounters;
+use crate::doctor;
 use crate::drift::{self, Attached, Baseline};
 use crate::generation::{Book, Generation};
 use crate::held::StoredEntries;
 use crate::holder::{self, Deadline};
 use crate::idle::Idle;
-use crate::manager::{DriftState, HeartbeatWatch, Listener, Manager, Notes, Port, Unlogged, Watch, WorkerHandle};
-use crate::memory::{self, Connections};
+use crate::manager::{
+    Destinations, DriftState, HeartbeatWatch, Listener, Manager, Notes, OffloadWatch, Port, ROOM_FOR_RESETS,
+    TableWatch, Unlogged, Watch, WorkerHandle,
+};
+use crate::memory::{self, Connections, MemoryError};
 use crate::names::Names;
-use crate::requirements::{self, Observed};
+use crate::requirements::{Observed, Unmet, configured, mode, wire};
 use crate::state_dir::StateDir;
-use crate::store::{self, Store};
+use crate::store::Store;
 use crate::worker::{Shared, Worker};
 
 /// Events of a kind that wait for the manager at most; further ones are counted as lost.
@@ -52,10 +57,20 @@ struct Decided {
 
 /// Why a start failed.
 pub(crate) enum StartError {
-    /// The rules or the state files are not fit to run.
-    Rules(anyhow::Error),
+    /// The configuration, the rules or the state files are not fit to run, however often it is tried.
+    Configuration(anyhow::Error),
     /// Something else, which may be over by the next start.
     Other(anyhow::Error),
+}
+
+impl StartError {
+    /// Why the rules cannot run. A lack of memory may be over by the next start.
+    fn of_rules(error: anyhow::Error) -> StartError {
+        match error.downcast_ref::<MemoryError>() {
+            Some(lack) if !lack.is_permanent => StartError::Other(error),
+            _ => StartError::Configuration(error),
+        }
+    }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for StartError {
@@ -92,17 +107,6 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
     })
 }
 
-/// Checks the configured rules, whatever was applied last.
-///
-/// # Errors
-/// What is wrong with them.
-pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
-    let configured = store::read_rules(&config.rules)?;
-    Table::compile(configured.rules, &config.settings, &State::new(1, 1)?, Clock::start().now())
-        .with_context(|| format!("rules of {}", configured.source))?;
-    Ok(())
-}
-
 /// What a start needs of the interfaces, none of which is changed yet.
 struct Prepared {
     listener: Listener,
@@ -120,7 +124,7 @@ struct Prepared {
 ///
 /// # Errors
 /// What is wrong, and what to do about it.
-fn prepare(config: &Config, deadline: Deadline) -> anyhow::Result<Prepared> {
+fn prepare(config: &Config, deadline: Deadline) -> Result<Prepared, StartError> {
     let mut reader = Reader::open()?;
     let (outside, seen_outside) = open(&config.outside, &mut reader)?;
     let (inside, seen_inside) = open(&config.inside, &mut reader)?;
@@ -128,16 +132,18 @@ fn prepare(config: &Config, deadline: Deadline) -> anyhow::Result<Prepared> {
     for device in &devices {
         device.open_packet_socket()?;
     }
-    refuse(requirements::of_both([&observed[0], &observed[1]]).into_iter().map(|(_, unmet)| unmet))?;
-    if config.offloads == Offloads::Refuse {
-        for observed in &observed {
-            let harmful = observed.harmful_offloads(false);
-            refuse(harmful.map(|offload| requirements::offload_is_on(observed, offload)))?;
-        }
-    }
     let (queues, mtu) = (observed[0].queues.rx, observed[0].link.mtu);
     let max_frame = headers::max_frame(mtu as usize) as u32;
-    let buffers = Buffers::choose([devices[0].driver(), devices[1].driver()], max_frame, config.zero_copy)?;
+    let checked = wire::at_start(config, [&devices[0], &devices[1]], [&observed[0], &observed[1]], max_frame);
+    let (refused, warnings): (Vec<_>, Vec<_>) = checked.findings.into_iter().partition(Finding::is_refused);
+    if let Some(error) = doctor::as_error(&refused) {
+        let is_invalid = refused.iter().any(|finding| finding.level == Level::Invalid);
+        return Err(if is_invalid { StartError::Configuration(error) } else { StartError::Other(error) });
+    }
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let buffers = checked.buffers.context("no buffers suit the two drivers")?;
     // A second dataplane ends here, before it touches an interface.
     let listener = Listener::bind(&config.socket, &config.socket_uids, deadline)?;
     raise_memlock_limit();
@@ -163,7 +169,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         let prepared = prepare(&config, deadline);
         // A panic ends the process.
         let decided = decided.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let decided = decided.map_err(StartError::Rules)?;
+        let decided = decided.map_err(StartError::of_rules)?;
         Ok::<_, StartError>((decided, prepared?))
     })?;
     let Decided { state, store, entries, names, source, table } = decided;
@@ -173,10 +179,12 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         device.promiscuous()?;
     }
     let mut programs = attach(program, &devices)?;
-    for (device, program) in devices.iter().zip(&programs) {
-        if program.mode() == XdpMode::Generic {
+    for (side, device) in Side::ALL.into_iter().zip(&devices) {
+        let mode = programs[side.index()].mode();
+        if mode == XdpMode::Generic {
             ring_settings.buffers = ring_settings.buffers.for_generic(device.name())?;
         }
+        require(mode::is_required(config.require, side, device, mode, None))?;
     }
     say_buffers(&ring_settings.buffers, [devices[0].driver(), devices[1].driver()]);
     let clock = Clock::start();
@@ -190,17 +198,35 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         wall: AtomicI64::new(clock::wall()),
         events: EventQueues::new(EVENT_QUEUE),
         stamped: AtomicBool::new(queues > 1),
+        resets: ArrayQueue::new(ROOM_FOR_RESETS),
         stop: AtomicBool::new(false),
     });
-    let cores = cores(&config)?;
+    let cores = configured::cores(&config).map_err(|finding| StartError::Configuration(anyhow!("{finding}")))?;
     let mut workers = Vec::new();
     let mut zero_copy = [true; 2];
+    let mut all_rings = Vec::new();
     for (queue, memory) in (0..queues).zip(memory) {
         let rings = Rings::bind_in(memory, [&*devices[0], &*devices[1]], queue, &ring_settings)?;
-        rings.connect(&mut programs, queue)?;
         for side in Side::ALL {
             zero_copy[side.index()] &= rings.zero_copy(side);
         }
+        all_rings.push(rings);
+    }
+    let copy_reason = ring_settings.buffers.copy_reason().map_or_else(
+        || "the kernel gave none: one of the two drivers has no zero-copy, or not with these settings".to_owned(),
+        ToString::to_string,
+    );
+    for side in Side::ALL {
+        let (device, mode) = (&devices[side.index()], programs[side.index()].mode());
+        let reason = (!zero_copy[side.index()]).then_some(&*copy_reason);
+        require(mode::is_required(config.require, side, device, mode, reason))?;
+        match mode::cost(mode, zero_copy[side.index()]) {
+            Some(cost) => tracing::warn!(interface = device.name(), "{cost}"),
+            None => tracing::info!(interface = device.name(), "native XDP, zero-copy"),
+        }
+    }
+    for (queue, rings) in (0..queues).zip(all_rings) {
+        rings.connect(&mut programs, queue)?;
         let core = cores.get(queue as usize % cores.len().max(1)).copied();
         let counters = Arc::new(WorkerCounters::default());
         let own_core = Arc::new(AtomicBool::new(false));
@@ -223,18 +249,18 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         device: Arc::clone(&devices[side.index()]),
         program: ids[side.index()],
         is_native: programs[side.index()].mode() == XdpMode::Native,
-        addresses: observed[side.index()].addresses.clone(),
     });
-    let findings = drift::watch(Baseline { interfaces, queues, mtu, offloads: config.offloads }, clock)?;
-    let mut zero_copy = zero_copy.into_iter();
-    let copy_reason = ring_settings.buffers.copy_reason().map_or_else(
-        || "the kernel gave none: one of the two drivers has no zero-copy, or not with these settings".to_owned(),
-        ToString::to_string,
-    );
-    let ports = devices.map(|device| {
-        let zero_copy = zero_copy.next().unwrap_or(false);
-        Port { device, zero_copy, copy_reason: (!zero_copy).then(|| copy_reason.clone()), queues }
+    let findings = drift::watch(
+        Baseline { interfaces, queues, mtu, offloads: config.offloads, dedicated: config.dedicated },
+        clock,
+    )?;
+    let ports = Side::ALL.map(|side| Port {
+        device: Arc::clone(&devices[side.index()]),
+        zero_copy: zero_copy[side.index()],
+        copy_reason: (!zero_copy[side.index()]).then(|| copy_reason.clone()),
+        queues,
     });
+    let book = Book::new(&shared.generation.load(), &config.metrics);
     Ok(Manager {
         config,
         listener,
@@ -244,7 +270,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         programs,
         ingress,
         drift: DriftState::new(findings),
-        book: Book::default(),
+        book,
         store,
         held,
         names,
@@ -254,37 +280,36 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         refused: 0,
         arrived: Vec::new(),
         unlogged: Unlogged::default(),
+        destinations: Destinations::default(),
+        table_watch: TableWatch::default(),
+        offload_watch: OffloadWatch::default(),
+        cut_next: 0,
     })
 }
 
 /// Attaches the program to both interfaces.
 fn attach(program: LoadedProgram, devices: &[Arc<Device>; 2]) -> anyhow::Result<[Program; 2]> {
-    let programs = program.attach([&*devices[0], &*devices[1]]).map_err(|error| {
+    program.attach([&*devices[0], &*devices[1]]).map_err(|error| {
         let holder = devices.iter().find_map(|device| holder::of_xdp_link(device.index())).filter(|_| error.is_busy());
         let error = anyhow::Error::new(error);
         match holder {
             Some(pid) => error.context(format!("{} holds an interface", holder::describe(Some(pid)))),
             None => error,
         }
-    })?;
-    for (device, program) in devices.iter().zip(&programs) {
-        if program.mode() == XdpMode::Generic {
-            tracing::warn!(
-                interface = device.name(),
-                "its driver refused native XDP: generic XDP works, at a fraction of the speed"
-            );
-        }
-    }
-    Ok(programs)
+    })
+}
+
+/// Refuses a mode that is less than what the configuration requires.
+fn require(finding: Option<Finding>) -> anyhow::Result<()> {
+    finding.map_or(Ok(()), |finding| bail!("{finding}"))
 }
 
 /// Logs why zero-copy is not asked for, or asked for on demand alone.
 fn say_buffers(buffers: &Buffers, drivers: [&str; 2]) {
     match buffers.copy_reason() {
-        // The driver could, and its buffers cannot: somebody will want to know.
-        Some(reason @ CopyReason::BufferTooSmall { .. }) => tracing::warn!("copy mode: {reason}"),
+        // The checks before the start warn of it.
+        Some(CopyReason::BufferTooSmall { .. }) | None => {}
         Some(reason) => tracing::info!("copy mode: {reason}"),
-        None => {}
     }
     if let Some(driver) = buffers.unlisted(drivers) {
         tracing::warn!(
@@ -293,27 +318,20 @@ fn say_buffers(buffers: &Buffers, drivers: [&str; 2]) {
              it does not, parts of strangers' frames pass as frames; see docs/hardware.md"
         );
     }
+    if let Some(driver) = buffers.repeating(drivers) {
+        tracing::warn!(
+            driver,
+            "zero-copy = \"force\": when this driver runs out of buffers, it delivers frames twice, and a frame can change \
+             after it was decided about; see docs/hardware.md"
+        );
+    }
 }
 
-/// Looks an interface up and makes sure that nothing but us would forward what arrives there: when this process ends,
-/// the wire must be closed.
+/// Looks an interface up.
 fn open(name: &str, reader: &mut Reader) -> anyhow::Result<(Arc<Device>, Observed)> {
     let device = Device::open(name)?;
     let observed = Observed::read(&device, reader)?.with_context(|| format!("interface {name} went away"))?;
-    refuse(requirements::of_each(&observed))?;
-    if !observed.addresses.is_empty() {
-        tracing::warn!(
-            interface = name,
-            "has addresses, by which this host speaks on the wire past the filter: {}; run: ip addr flush dev {name}",
-            observed.addresses.join(", ")
-        );
-    }
     Ok((Arc::new(device), observed))
-}
-
-/// Refuses what is not as it must be, with the first of its problems.
-fn refuse(unmet: impl IntoIterator<Item = Drift>) -> anyhow::Result<()> {
-    unmet.into_iter().next().map_or(Ok(()), |unmet| bail!(unmet.problem))
 }
 
 /// Makes sure that an interface shows frames as they are on the wire. An offload stays off if the start fails later: every
@@ -322,8 +340,8 @@ fn turn_off_offloads(device: &Device, observed: &Observed) -> anyhow::Result<()>
     // No program is attached yet, native or not.
     for offload in observed.harmful_offloads(false) {
         if device.turn_off(offload)? != OffloadState::Off {
-            let unmet = requirements::offload_is_on(observed, offload);
-            bail!("{}; it cannot be turned off: the driver does not do without it", unmet.problem);
+            let Unmet { finding, .. } = wire::offload_is_on(observed, offload);
+            bail!("{}; it cannot be turned off: the driver does not do without it", finding.found);
         }
         tracing::info!(interface = device.name(), offload = offload.name(), "turned off");
     }
@@ -340,21 +358,6 @@ fn drop_behind(device: &Device) -> anyhow::Result<Option<IngressDrop>> {
         );
     }
     Ok(ingress)
-}
-
-/// The cores to pin workers to, one after the other.
-fn cores(config: &Config) -> anyhow::Result<Vec<CoreId>> {
-    let there = core_affinity::get_core_ids().unwrap_or_default();
-    if config.cores.is_empty() {
-        return Ok(there);
-    }
-    let wanted = config.cores.iter().map(|wanted| {
-        there.iter().copied().find(|core| core.id == *wanted).with_context(|| {
-            let there: Vec<_> = there.iter().map(|core| core.id).collect();
-            format!("`cores` names core {wanted}, but this process may run on {there:?}")
-        })
-    });
-    wanted.collect()
 }
 
 fn spawn(

@@ -52,10 +52,25 @@ impl Store {
         Ok(stored)
     }
 
-    /// What was applied last. A file of an earlier version is replaced.
-    fn load(&self) -> anyhow::Result<Option<Stored>> {
+    /// What was applied last, without changing a file.
+    ///
+    /// # Errors
+    /// As [`Store::load_or_read`].
+    pub(crate) fn peek(&self) -> anyhow::Result<Option<Stored>> {
+        let (stored, old) = self.read()?;
+        Ok(stored.or(old))
+    }
+
+    /// The rules of `rules.state`, and those that an earlier version kept.
+    fn read(&self) -> anyhow::Result<(Option<Stored>, Option<Stored>)> {
         let stored = self.state.read(RULES, FORMAT)?.map(|content| self.parse(&content, RULES)).transpose()?;
         let old = self.state.read_old(OLD_RULES)?.map(|content| self.parse(&content, OLD_RULES)).transpose()?;
+        Ok((stored, old))
+    }
+
+    /// What was applied last. A file of an earlier version is replaced.
+    fn load(&self) -> anyhow::Result<Option<Stored>> {
+        let (stored, old) = self.read()?;
         let Some(old) = old else { return Ok(stored) };
         if stored.is_some_and(|stored| stored != old) {
             let [new, old] = [RULES, OLD_RULES].map(|name| self.state.file(name).display().to_string());

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
+use crossbeam::queue::ArrayQueue;
 use knockplane_engine::decide::{Context, Decider, Decision, Waiting};
 use knockplane_engine::events::EventQueues;
+use knockplane_engine::flows::Reset;
 use knockplane_engine::headers;
 use knockplane_engine::history::History;
 use knockplane_engine::state::State;
@@ -33,6 +35,9 @@ const HOUSEKEEPING: Duration = Duration::from_millis(100);
 /// No frame waits longer in a ring; a stamp that is older is what another frame has left.
 const OLDEST_ARRIVAL: Duration = Duration::from_secs(10);
 
+/// Resets that a worker sends in a housekeeping turn at most: 640 a second, so that they delay no packet.
+const RESETS: usize = 64;
+
 /// The longest sleep while frames wait to be sent, or to be looked at again.
 const IMPATIENT: Duration = Duration::from_millis(1);
 
@@ -48,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) links: [AtomicBool; 2],
     /// Whether there are several queues whose frames carry the time of their arrival.
     pub(crate) stamped: AtomicBool,
+    /// Resets that end connections, for any worker to send.
+    pub(crate) resets: ArrayQueue<Reset>,
     pub(crate) stop: AtomicBool,
 }
 
@@ -195,8 +202,22 @@ impl Worker {
         for side in Side::ALL {
             self.counters.note_kernel(side, &self.rings.statistics(side));
         }
+        self.send_resets();
         self.counters.lost.set(self.rings.lost() as u64);
         self.counters.beat(now);
+    }
+}
+
+impl Worker {
+    /// Sends resets that wait. What finds no room is left out: an end that goes on to send is told again.
+    fn send_resets(&mut self) {
+        for _ in 0..RESETS {
+            let Some(reset) = self.shared.resets.pop() else { return };
+            if self.rings.send(reset.side, reset.frame()) {
+                self.counters.sent[reset.side.index()].add(1, reset.frame().len());
+                self.rings.kick(reset.side);
+            }
+        }
     }
 }
 

@@ -5,6 +5,23 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+/// The dataplane in a network namespace of its own, which ends with it, with two pairs of interfaces that are up: `a` and `b`
+/// are what its configurations name.
+fn dataplane() -> Command {
+    const SCRIPT: &str = "set -e
+        echo 0 > /proc/sys/net/ipv4/ip_forward
+        echo 0 > /proc/sys/net/ipv6/conf/all/forwarding
+        for name in a b; do
+            ip link add name $name type veth peer name $name-peer
+            ip link set dev $name up
+            ip link set dev $name-peer up
+        done
+        exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--net", "timeout", "60", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_knockplane-dataplane")]);
+    command
+}
+
 #[test]
 fn a_passphrase_that_everybody_can_read_is_warned_of() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -14,8 +31,7 @@ fn a_passphrase_that_everybody_can_read_is_warned_of() {
     fs::write(rules, "/ip firewall filter\nadd chain=input action=drop\n").expect("the rules");
     let told = |mode| {
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("its owner is asked");
-        let mut check = Command::new(env!("CARGO_BIN_EXE_knockplane-dataplane"));
-        let output = check.arg("--check").arg("--config").arg(&file).output().expect("it runs");
+        let output = dataplane().arg("--check").arg("--config").arg(&file).output().expect("it runs");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
@@ -75,7 +91,7 @@ fn an_output_that_fails_is_an_exit_code_and_no_panic() {
     fs::write(&bad, "[dataplane]\noutsid = 'a'\n").expect("a file");
     fs::write(rules, "/ip firewall filter\nadd chain=input action=drop\n").expect("the rules");
     let run = |file, check: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_knockplane-dataplane"));
+        let mut command = dataplane();
         command.args(check).arg("--config").arg(file);
         command
     };
@@ -96,9 +112,7 @@ fn an_output_that_fails_is_an_exit_code_and_no_panic() {
 
 /// What a dataplane says that is to check a configuration with these rules beside it.
 fn check(file: &Path) -> (Option<i32>, String) {
-    let mut check = Command::new("timeout");
-    check.arg("60").arg(env!("CARGO_BIN_EXE_knockplane-dataplane")).arg("--check").arg("--config").arg(file);
-    let output = check.output().expect("it runs");
+    let output = dataplane().arg("--check").arg("--config").arg(file).output().expect("it runs");
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -160,4 +174,87 @@ fn a_configuration_or_rules_that_are_no_file_or_endless_are_refused() {
         assert_eq!(code, Some(3), "{path:?}: {told}");
         assert!(told.contains(expected), "{expected:?} in: {told}");
     }
+}
+
+/// What `--check` says of further lines of `[dataplane]`, and what a start says, which is given two seconds: none for one that
+/// would go on.
+fn checked_and_started(folder: &Path, further: &str) -> [(Option<i32>, String); 2] {
+    let [file, rules] = ["knockplane.toml", "rules.rsc"].map(|name| folder.join(name));
+    let head = "[dataplane]\noutside = 'a'\ninside = 'b'\nrules = 'rules.rsc'\n";
+    let defaults = [("state-dir", "'state'"), ("socket", "'d.sock'"), ("list-capacity", "1000")];
+    let defaults = defaults.into_iter().filter(|(key, _)| !further.contains(key));
+    let defaults: String = defaults.map(|(key, value)| format!("{key} = {value}\n")).collect();
+    write(&file, &format!("{head}{defaults}{further}\n"));
+    write(&rules, "/ip firewall filter\nadd chain=input action=drop connection-state=new\n");
+    let start = dataplane().arg("--config").arg(&file).stderr(Stdio::piped()).spawn().expect("it starts");
+    let started = start.wait_with_output().expect("it ends");
+    [check(&file), (started.status.code(), String::from_utf8_lossy(&started.stderr).into_owned())]
+}
+
+#[test]
+fn what_no_restart_mends_ends_check_and_start_with_the_same_words_and_code_3() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [open, plain] = ["open", "plain"].map(|name| folder.path().join(name));
+    fs::create_dir(&open).expect("a folder");
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).expect("set");
+    write(&plain, "");
+    for (further, expected) in [
+        ("cores = [0, 4711]", "`cores` names core 4711, but this process may run on"),
+        ("cores = [0, 0]", "`cores` names core 0 twice"),
+        ("list-capacity = 1_000_000_000_000", "`list-capacity` is 1000000000000: that takes 60000000 MB"),
+        ("list-capacity = 1000\nconnection-capacity = 100_000_000\nring-size = 63", "`ring-size` is 63"),
+        ("state-dir = 'open'", "open can be written by others (mode 777); run: chmod go-w"),
+        ("state-dir = 'plain'", "Not a directory"),
+        ("state-dir = 'plain/state'", "plain is no directory"),
+        ("socket = 'plain'", "plain is in the way and no socket"),
+        ("socket = 'plain/d.sock'", "plain is no directory"),
+        ("socket-uids = [4294967295]", "which is no user"),
+    ] {
+        for (code, told) in checked_and_started(folder.path(), further) {
+            assert_eq!(code, Some(3), "{further}: {told}");
+            assert!(told.contains(expected), "{expected:?} in: {told}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_state_file_is_found_by_a_check_and_nothing_is_changed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = folder.path().join("state");
+    fs::create_dir(&state).expect("a folder");
+    for name in ["rules.state", "lists.state", "names.state"] {
+        write(&state.join(name), "damaged");
+        for (code, told) in checked_and_started(folder.path(), "") {
+            assert_eq!(code, Some(3), "{told}");
+            assert!(told.contains(&format!("{name} is damaged")), "{told}");
+        }
+        assert_eq!(fs::read_to_string(state.join(name)).expect("it is there"), "damaged");
+        fs::remove_file(state.join(name)).expect("removed");
+    }
+}
+
+#[test]
+fn a_host_that_is_not_ready_is_no_fault_of_the_configuration() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("knockplane.toml");
+    for (outside, expected) in [("none", "interface none: No such device"), ("lo", "lo is no Ethernet interface")] {
+        let text = format!("[dataplane]\noutside = '{outside}'\ninside = 'b'\nrules = 'rules.rsc'\nsocket = 's'\n");
+        write(&file, &format!("{text}state-dir = 'state'\nlist-capacity = 1000\n"));
+        write(&folder.path().join("rules.rsc"), "/ip firewall filter\nadd chain=input action=drop\n");
+        let (code, told) = check(&file);
+        assert!(code == Some(1) && told.contains(expected), "{told}");
+        assert!(told.contains("is valid, but a start on this host would be refused now"), "{told}");
+        let output = dataplane().arg("--config").arg(&file).output().expect("it runs");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && told.contains(expected), "{told}");
+        // What the kernel said is told once.
+        assert!(told.matches("os error").count() <= 1, "{told}");
+    }
+    assert!(!folder.path().join("s").exists(), "a check makes nothing");
+}
+
+#[test]
+fn the_service_is_not_restarted_for_what_no_restart_mends() {
+    let unit = include_str!("../../configs/systemd/knockplane-dataplane.service");
+    assert!(unit.contains("\nRestart=always\n") && unit.contains("\nRestartPreventExitStatus=2 3\n"), "{unit}");
 }

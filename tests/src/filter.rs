@@ -131,6 +131,15 @@ impl<'t> Filter<'t> {
         self.wait_until_ready()
     }
 
+    /// The command line that runs `knockctl`, for a shell. The arguments must need no quotes.
+    ///
+    /// # Errors
+    /// If there is no such program.
+    pub fn knockctl_line(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let (program, socket) = (binary("knockctl")?, self.folder.0.join("control.sock"));
+        Ok(format!("{} --socket {} {}", program.display(), socket.display(), arguments.join(" ")))
+    }
+
     /// Runs `knockctl`.
     ///
     /// # Errors

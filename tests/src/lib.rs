@@ -14,4 +14,4 @@ mod topology;
 
 pub use filter::{Filter, FilterOptions, Folder, binary};
 pub use process::{Output, Process, run};
-pub use topology::{CLIENT, CLIENT6, Namespace, SERVER, SERVER6, Topology, VISITOR};
+pub use topology::{CLIENT, CLIENT6, FAR, FAR6, Namespace, SERVER, SERVER6, Topology, VISITOR};

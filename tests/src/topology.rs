@@ -17,6 +17,10 @@ pub const CLIENT: &str = "10.77.0.1";
 pub const SERVER: &str = "10.77.0.2";
 /// Another address that the client's interface has: somebody else on the outside.
 pub const VISITOR: &str = "10.77.0.3";
+/// The addresses of a host behind the client.
+pub const FAR: &str = "10.88.0.2";
+/// As above.
+pub const FAR6: &str = "fd88::2";
 /// The client's IPv6 address.
 pub const CLIENT6: &str = "fd77::1";
 /// The server's IPv6 address.
@@ -157,6 +161,31 @@ impl Topology {
         Ok(())
     }
 
+    /// A host with 1,500-byte links behind the client, which forwards to it over a link of this MTU; IPv4 and IPv6.
+    ///
+    /// # Errors
+    /// If something of it cannot be made.
+    pub fn add_far_host(&self, mtu: u32) -> anyhow::Result<Namespace> {
+        let far = Namespace::make(self.client.name().replace("-client", "-far"))?;
+        let (client, name) = (&self.client, far.name());
+        client.ip(&format!("link add eth1 type veth peer eth0 netns {name}"))?;
+        self.add_ipv6()?;
+        for (namespace, interface, last) in [(client, "eth1", 1), (&far, "eth0", 2)] {
+            namespace.set(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "0")?;
+            namespace.ip(&format!("addr add 10.88.0.{last}/24 dev {interface}"))?;
+            namespace.ip(&format!("addr add fd88::{last}/64 dev {interface} nodad"))?;
+            namespace.ip(&format!("link set {interface} up"))?;
+        }
+        client.ip(&format!("link set eth1 mtu {mtu}"))?;
+        client.set("net/ipv4/ip_forward", "1")?;
+        client.set("net/ipv6/conf/all/forwarding", "1")?;
+        far.ip("route add default via 10.88.0.1")?;
+        far.ip("-6 route add default via fd88::1")?;
+        self.server.ip(&format!("route add 10.88.0.0/24 via {CLIENT}"))?;
+        self.server.ip(&format!("-6 route add fd88::/64 via {CLIENT6}"))?;
+        Ok(far)
+    }
+
     /// Without IPv6, hosts say nothing by themselves, so that frames can be counted.
     fn silence(&self) -> anyhow::Result<()> {
         for namespace in [&self.client, &self.filter, &self.server] {
@@ -178,7 +207,7 @@ impl Topology {
         checked(Command::new("ip").args(add.split_whitespace()))?;
         // A veth sender leaves checksums, segmentation and VLAN tags to a receiver that is not there: XDP sees frames as
         // they were handed over.
-        let off = "ethtool -K eth0 tx off tso off gso off gro off txvlan off";
+        let off = "ethtool -K eth0 tx off tso off gso off gro off txvlan off tx-vlan-stag-hw-insert off";
         let done = host.run(off)?;
         ensure!(done.ok(), "{off}: {}", done.stderr);
         host.ip("link set eth0 up")?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleSet};
+use knockplane_policy::wire::connections::{Connection, ConnectionTable};
 use knockplane_policy::wire::{HostName, LogStatus, NameAnswer, NameOutcome, NewEntry, Status, Worker, as_text};
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +109,9 @@ pub struct ListQuery {
     pub after_list: Option<String>,
     /// … this address…
     pub after_address: Option<String>,
+    /// … this VLAN, as a number that stands for it…
+    #[serde(default)]
+    pub after_vlan: u64,
     /// … and the tag of this other end.
     #[serde(default)]
     pub after_tag: u32,
@@ -125,6 +129,28 @@ pub struct DoorQuery {
     /// At most so many who knock, so many who are in, and so many who are ignored.
     #[serde(default = "default_limit")]
     pub limit: usize,
+}
+
+/// Which connections to show, as words of a query.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionQuery {
+    /// Only those that this address, or one of this prefix or range, began.
+    pub source: Option<String>,
+    /// At most so many.
+    #[serde(default = "default_limit")]
+    pub limit: usize,
+}
+
+/// Connections that are tracked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tracked {
+    /// How full their table is; `None` if no rule needs it.
+    pub table: Option<ConnectionTable>,
+    /// The connections, ordered by source, destination and protocol.
+    pub connections: Vec<Connection>,
+    /// Whether there are more.
+    pub truncated: bool,
 }
 
 /// How much of one source to show.
@@ -165,13 +191,6 @@ pub struct ListAdd {
 pub struct ListImport {
     /// The entries.
     pub entries: Vec<NewEntry>,
-}
-
-/// All entries are in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Imported {
-    /// How many were left as they were: they were in for good already.
-    pub left: u64,
 }
 
 /// What a flush leaves.

@@ -7,19 +7,20 @@
 //! | method, path | answer |
 //! |---|---|
 //! | GET `/healthz` | `ok` |
-//! | GET `/readyz` | `ready`, or 503 and the reason |
+//! | GET `/readyz` | `ready` with a line for each warning, or 503 and the reason |
 //! | GET `/metrics` | Prometheus text |
 //! | GET `/api/v1/status` | [`messages::Overview`] |
 //! | GET `/api/v1/workers` | [`messages::Workers`] |
 //! | GET `/api/v1/rules` | [`Rules`] |
 //! | GET `/api/v1/lists?list=&address=&limit=…` | [`messages::ListQuery`] → [`Lists`] |
 //! | GET `/api/v1/doors?door=&limit=` | [`Doors`] |
+//! | GET `/api/v1/connections?source=&limit=` | [`messages::Tracked`] |
 //! | GET `/api/v1/sources/{address}?limit=` | [`Source`] |
 //! | POST `/api/v1/sources/{address}/watch` | [`messages::Watch`] → [`Source`] |
 //! | POST `/api/v1/reload` | [`Reloaded`] |
-//! | POST `/api/v1/lists` | [`messages::ListImport`] → [`messages::Imported`] |
+//! | POST `/api/v1/lists` | [`messages::ListImport`] → [`Added`] |
 //! | POST `/api/v1/apply` | [`messages::Apply`] → [`messages::Applied`] |
-//! | POST `/api/v1/lists/{list}` | [`messages::ListAdd`] → 204 |
+//! | POST `/api/v1/lists/{list}` | [`messages::ListAdd`] → [`Added`] |
 //! | DELETE `/api/v1/lists/{list}?dynamic=` | [`messages::Flushed`] |
 //! | DELETE `/api/v1/lists/{list}/{address}` | 204 |
 
@@ -38,18 +39,19 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use knockplane_log::target;
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, Source, SourceQuery};
-use knockplane_policy::wire::{self, Doors, Lists, NewEntry, Reloaded, Rules};
+use knockplane_policy::wire::{self, Added, Doors, Lists, NewEntry, Reloaded, Rules};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::failure::Failure;
 use self::messages::{
-    Applied, Apply, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed, Imported, ListAdd, ListImport,
-    ListQuery, MAX_LIMIT, Overview, SourceLimit, Unresolved, Watch, Workers,
+    Applied, Apply, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed, ListAdd,
+    ListImport, ListQuery, MAX_LIMIT, Overview, SourceLimit, Tracked, Unresolved, Watch, Workers,
 };
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
@@ -70,7 +72,7 @@ pub struct App {
     /// The page of those who ask for metrics at the same time.
     page: Latest<Bytes>,
     /// What those who ask for readiness at the same time are told.
-    ready: Latest<Result<(), String>>,
+    ready: Latest<Result<String, String>>,
 }
 
 /// Questions of operators that are with the dataplane at once; others wait. The dataplane takes 32 connections of one
@@ -80,8 +82,9 @@ const MAX_TURNS: usize = 16;
 /// How long a readiness probe may take; probes commonly give up after a second.
 const READY_WITHIN: Duration = Duration::from_millis(800);
 
-/// How long the dataplane may take for metrics. Prometheus gives up after 10 s by default.
-const METRICS_WITHIN: Duration = Duration::from_secs(5);
+/// How long the dataplane may take for metrics. Prometheus gives up after 10 s by default, and with a shorter scrape interval
+/// after that.
+const METRICS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Metrics and health.
 pub fn open(app: Arc<App>) -> Router {
@@ -98,6 +101,7 @@ pub fn whole(app: Arc<App>) -> Router {
         .route("/api/v1/rules", get(running_rules))
         .route("/api/v1/lists", get(lists).post(list_import))
         .route("/api/v1/doors", get(doors))
+        .route("/api/v1/connections", get(connections))
         .route("/api/v1/sources/{address}", get(source))
         .route("/api/v1/sources/{address}/watch", post(watch_source))
         .route("/api/v1/reload", post(reload))
@@ -125,13 +129,13 @@ async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Ne
     next.run(request).await
 }
 
-async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, (StatusCode, String)> {
+async fn readyz(State(app): State<Arc<App>>) -> Result<String, (StatusCode, String)> {
     let asked = app.ready.get(async || match app.ask(app.dataplane.status()).await {
-        Ok(status) => ready::check(&status),
+        Ok(status) => ready::check(&status).map(|()| ready::text(&status)),
         Err(error) => Err(error.to_string()),
     });
     let ready = timeout(READY_WITHIN, asked).await.unwrap_or_else(|_| Err(app.silent(READY_WITHIN).to_string()));
-    ready.map(|()| "ready\n").map_err(|reason| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")))
+    ready.map_err(|reason| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")))
 }
 
 async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
@@ -178,6 +182,28 @@ async fn doors(
     Ok(Json(app.ask(app.dataplane.doors(query.door, limit)).await?))
 }
 
+/// Asks the dataplane for one part of its table after the other.
+async fn connections(
+    State(app): State<Arc<App>>,
+    query: Result<Query<ConnectionQuery>, QueryRejection>,
+) -> Result<Json<Tracked>, Failure> {
+    let Query(ConnectionQuery { source, limit }) = query?;
+    let limit = checked(limit)?;
+    let source = source.map(|text| text.parse::<AddressSet>()).transpose().map_err(Failure::bad_request)?;
+    let table = app.ask(app.dataplane.status()).await?.connections;
+    let (mut connections, mut next) = (Vec::new(), table.is_some().then_some(0));
+    while let Some(from) = next.filter(|_| connections.len() < limit) {
+        let wanted =
+            wire::connections::ConnectionQuery { source: source.clone(), from, limit: limit - connections.len() };
+        let part = app.ask(app.dataplane.connections(wanted)).await?;
+        connections.extend(part.connections);
+        // Whatever a dataplane says, this ends.
+        next = part.next.filter(|next| *next > from);
+    }
+    connections.sort_by_key(|one| (one.source, one.destination, one.protocol));
+    Ok(Json(Tracked { table, connections, truncated: next.is_some() }))
+}
+
 async fn source(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
@@ -213,7 +239,10 @@ fn checked(limit: usize) -> Result<usize, Failure> {
 fn asked(query: ListQuery) -> Result<wire::ListQuery, String> {
     let address = |text: Option<String>| text.map(|text| text.parse::<AddressSet>()).transpose();
     let after = match (query.after_list, address(query.after_address)?) {
-        (Some(list), Some(address)) => Some(wire::After { list, address, tag: query.after_tag }),
+        (Some(list), Some(address)) => {
+            let vlan = Vlan::from_bits(query.after_vlan);
+            Some(wire::After { list, address, vlan, tag: query.after_tag })
+        }
         (None, None) => None,
         _ => return Err("give both `after-list` and `after-address`, or neither".to_owned()),
     };
@@ -290,27 +319,27 @@ async fn list_add(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
     body: Result<Json<ListAdd>, JsonRejection>,
-) -> Result<StatusCode, Failure> {
+) -> Result<Json<Added>, Failure> {
     let (Path(list), Json(ListAdd { address, timeout, comment })) = (path?, body?);
     let timeout = match timeout {
         Some(text) => Some(rules::timeout(&text).map_err(Failure::bad_request)?),
         None => None,
     };
     let entry = NewEntry { list: list.clone(), address: address.clone(), timeout, comment };
-    app.ask(app.dataplane.list_add(vec![entry])).await?;
+    let added = app.ask(app.dataplane.list_add(vec![entry])).await?;
     info!(target: target!("operator"), list, %address, ?timeout, "entry added");
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Json(added))
 }
 
 async fn list_import(
     State(app): State<Arc<App>>,
     body: Result<Json<ListImport>, JsonRejection>,
-) -> Result<Json<Imported>, Failure> {
+) -> Result<Json<Added>, Failure> {
     let Json(ListImport { entries }) = body?;
     let count = entries.len();
-    let left = app.ask(app.dataplane.list_add(entries)).await?;
-    info!(target: target!("operator"), entries = count, left, "entries added");
-    Ok(Json(Imported { left }))
+    let added = app.ask(app.dataplane.list_add(entries)).await?;
+    info!(target: target!("operator"), entries = count, left = added.left, "entries added");
+    Ok(Json(added))
 }
 
 async fn list_flush(
@@ -354,7 +383,12 @@ impl App {
 
     /// Waits for the dataplane's answer and counts a missing one.
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, DataplaneError>>) -> Result<T, DataplaneError> {
-        answer.await.inspect_err(|error| self.metrics.request_failed(error))
+        let result = answer.await;
+        match &result {
+            Ok(_) | Err(DataplaneError::Refused(_) | DataplaneError::Failed(_)) => self.metrics.answered(),
+            Err(error) => self.metrics.request_failed(error),
+        }
+        result
     }
 
     /// As [`App::ask`], of rules or a configuration that is to run.

@@ -9,10 +9,12 @@ use std::time::Duration;
 use knockplane_engine::headers;
 use knockplane_policy::eval::{Evaluation, Evaluator, Outcome, Tried};
 use knockplane_policy::frames::FrameClass;
-use knockplane_policy::packet::{Packet, Side};
+use knockplane_policy::packet::{Packet, Side, Vlan};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rsc::wording;
-use knockplane_policy::rule::{AddressSet, BuiltinChain, EntryAddress, InterfaceKind, ListEntry, RuleId, RuleSet};
+use knockplane_policy::rule::{
+    AddressSet, BuiltinChain, EntryAddress, InterfaceKind, ListEntry, ListTimeout, RuleId, RuleNumber, RuleSet, numbers,
+};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire;
@@ -34,6 +36,7 @@ pub(super) const OTHER_FAMILY: &str = "other-family";
 /// See the module.
 pub(super) struct Bench<'r> {
     rules: &'r RuleSet,
+    numbers: Vec<RuleNumber>,
     settings: &'r Settings,
     evaluator: Evaluator<'r>,
     now: Time,
@@ -77,6 +80,8 @@ pub(super) struct Explained {
 /// A packet held against a rule.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct Step {
+    /// As in `show rules`.
+    pub(super) number: RuleNumber,
     /// The rule's line in its file; `null` if it is in none.
     #[serde(serialize_with = "line_of_file")]
     #[schemars(with = "Option<u32>")]
@@ -97,6 +102,10 @@ pub(super) struct Step {
 pub(super) struct Held {
     pub(super) list: String,
     pub(super) address: IpAddr,
+    /// The only network that it counts in; `null` if it counts in all.
+    #[serde(flatten, serialize_with = "network")]
+    #[schemars(with = "json::Network")]
+    pub(super) vlan: Vlan,
     /// `null` if it does not expire.
     #[serde(rename = "time_left_seconds", serialize_with = "in_seconds")]
     #[schemars(with = "Option<f64>")]
@@ -105,6 +114,10 @@ pub(super) struct Held {
 
 fn line_of_file<S: Serializer>(line: &u32, serializer: S) -> Result<S::Ok, S::Error> {
     json::line(*line).serialize(serializer)
+}
+
+fn network<S: Serializer>(vlan: &Vlan, serializer: S) -> Result<S::Ok, S::Error> {
+    json::Network::from(*vlan).serialize(serializer)
 }
 
 fn in_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -116,7 +129,7 @@ impl<'r> Bench<'r> {
     pub(super) fn new(rules: &'r RuleSet, settings: &'r Settings, now: Time) -> Self {
         let since_1970 = Duration::from_nanos(now.as_nanos());
         let evaluator = Evaluator::new(rules, settings, SEED).at_wall(now, since_1970);
-        Bench { rules, settings, evaluator, now }
+        Bench { rules, numbers: numbers(&rules.rules), settings, evaluator, now }
     }
 
     /// Puts an address, prefix or range in a list, as an operator does.
@@ -133,10 +146,18 @@ impl<'r> Bench<'r> {
         self.evaluator.lists_mut().add_entry(&entry, self.now);
     }
 
-    /// Puts in what a dataplane's lists hold for this other end alone.
-    pub(super) fn put_for(&mut self, entry: &wire::ListEntry, other: IpAddr) {
-        if let Some(address) = entry.address.single() {
-            self.evaluator.put_for(&entry.list, address, other, entry.steps, entry.time_left, self.now);
+    /// Puts in what a dataplane's lists hold for one VLAN or for this other end alone.
+    pub(super) fn put_for(&mut self, entry: &wire::ListEntry, other: Option<IpAddr>) {
+        let wire::ListEntry { list, vlan, steps, time_left, .. } = entry;
+        match (entry.address.single(), other) {
+            (None, _) => {}
+            (Some(address), Some(other)) => {
+                self.evaluator.put_for(list, (*vlan, address), other, *steps, *time_left, self.now);
+            }
+            (Some(address), None) => {
+                let timeout = time_left.map_or(ListTimeout::NoneDynamic, ListTimeout::After);
+                self.evaluator.lists_mut().add_within(*vlan, list, address, timeout, self.now);
+            }
         }
     }
 
@@ -207,7 +228,7 @@ impl<'r> Bench<'r> {
     /// Who is in which list.
     pub(super) fn lists(&self) -> Vec<Held> {
         let live = self.evaluator.listed(self.now).into_iter();
-        live.map(|(list, address, left)| Held { list, address, time_left: left }).collect()
+        live.map(|(list, address, vlan, time_left)| Held { list, address, vlan, time_left }).collect()
     }
 
     /// Decides about a frame that rules cannot see, for this reason.
@@ -234,6 +255,7 @@ impl<'r> Bench<'r> {
             Outcome::Matched { effect } => ("matched", effect),
         };
         Step {
+            number: self.numbers[tried.rule],
             line: rule.line,
             id: rule.id.clone(),
             chain: rule.chain.clone(),

@@ -94,7 +94,13 @@ fn knocking_table(visitors: &[Visitor], doors: &[DoorSummary]) -> String {
     for visitor in visitors {
         let of = doors.iter().find(|door| door.door == visitor.door).map_or(0, |door| door.steps.len());
         let steps = format!("{} of {of}", visitor.steps);
-        table.row([visitor.door.clone(), visitor.address.to_string(), at(visitor), steps, time_left(visitor)]);
+        table.row([
+            visitor.door.clone(),
+            visitor.vlan.behind(&visitor.address),
+            at(visitor),
+            steps,
+            time_left(visitor),
+        ]);
     }
     table.text()
 }
@@ -102,14 +108,14 @@ fn knocking_table(visitors: &[Visitor], doors: &[DoorSummary]) -> String {
 fn open_table(visitors: &[Visitor]) -> String {
     let mut table = Columns::new(&[("DOOR", Left), ("SOURCE", Left), ("AT", Left), ("TIME LEFT", Right)]);
     for visitor in visitors {
-        table.row([visitor.door.clone(), visitor.address.to_string(), at(visitor), time_left(visitor)]);
+        table.row([visitor.door.clone(), visitor.vlan.behind(&visitor.address), at(visitor), time_left(visitor)]);
     }
     table.text()
 }
 
 fn ignored_table(ignored: &[IgnoredSource]) -> String {
     let mut table = Columns::new(&[("DOOR", Left), ("SOURCE", Left), ("BECAUSE", Left), ("TIME LEFT", Right)]);
-    for IgnoredSource { door, address, reason, time_left } in ignored {
+    for IgnoredSource { door, address, vlan, reason, time_left } in ignored {
         let door = door.clone().unwrap_or_else(|| "all".to_owned());
         let because = match reason {
             Failure::Ports => "ports: it has tried too many ports",
@@ -117,7 +123,7 @@ fn ignored_table(ignored: &[IgnoredSource]) -> String {
             Failure::Attempts => "attempts: it has begun too often",
             other => other.name(),
         };
-        table.row([door, address.to_string(), because.to_owned(), format_duration(*time_left)]);
+        table.row([door, vlan.behind(address), because.to_owned(), format_duration(*time_left)]);
     }
     table.text()
 }

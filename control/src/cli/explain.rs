@@ -18,7 +18,7 @@ use super::capture::{Capture, Record};
 use super::http::Client;
 use super::sources::{self, Given, Inside};
 use super::table::Align::{Left, Right};
-use super::table::{Columns, line, printable, wrapped};
+use super::table::{Columns, line, named, printable, wrapped};
 use super::{Failed, document, packet};
 use crate::Exit;
 use crate::json::rfc_3339;
@@ -54,7 +54,7 @@ A packet is: PROTOCOL SOURCE[:PORT] > DESTINATION[:PORT] [WORDS]
   PROTOCOL  tcp, udp, icmp, icmpv6, or another name or number of rules; icmp 3:4 says type and code
   WORDS     syn ack fin rst psh urg ece cwr none (TCP flags; syn if none is named), mss N,
             payload \"text\" (\\xHH is any byte), length N (of the IP packet), ttl N, tos N, dscp N, fragment,
-            mac 00:11:22:AA:BB:CC (source), vlan N, priority N (of the tag), in INTERFACE";
+            mac 00:11:22:AA:BB:CC (source), vlan N or N/M (two tags), pppoe N (session), priority N (of the tag), in INTERFACE";
 
 /// Before lines that go on with the one above.
 const INDENT: &str = "    ";
@@ -191,7 +191,7 @@ impl Explained {
     }
 
     fn table(&self) -> String {
-        let mut table = Columns::new(&[("LINE", Right), ("CHAIN", Left), ("ACTION", Left), ("", Left)]);
+        let mut table = Columns::new(&[("RULE", Left), ("LINE", Right), ("CHAIN", Left), ("ACTION", Left), ("", Left)]);
         for step in self.rules.iter().filter(|step| step.outcome != OTHER_FAMILY) {
             let outcome = match &step.because {
                 Some(because) => format!("{}: {because}", step.outcome),
@@ -199,6 +199,7 @@ impl Explained {
             };
             let comment = if step.comment.is_empty() { String::new() } else { format!(" ;;; {}", step.comment) };
             table.row([
+                step.number.to_string(),
                 line(step.line),
                 "  ".repeat(step.depth) + &step.chain,
                 step.action.clone(),
@@ -208,15 +209,10 @@ impl Explained {
         table.text()
     }
 
-    /// `drop: a rule decided, line 5`.
+    /// `drop: a rule decided, ip filter 4, line 5 (comment)`.
     pub(super) fn conclusion(&self) -> String {
         let rule = self.decided_by.and_then(|position| self.rules.get(position));
-        let place = rule.map(|step| match step.line {
-            0 if step.comment.is_empty() => format!(", rule {}", step.id),
-            0 => format!(", rule {} ({})", step.id, printable(&step.comment)),
-            line if step.comment.is_empty() => format!(", line {line}"),
-            line => format!(", line {line} ({})", printable(&step.comment)),
-        });
+        let place = rule.map(|step| format!(", {}", named(step.number, step.line, &step.comment)));
         conclude(self.verdict, self.reason) + &place.unwrap_or_default()
     }
 }

@@ -1,12 +1,13 @@
 //! `knockctl`, the operator's tool: command line in, text or JSON out, an exit code that scripts can rely on.
 //!
-//! `check`, `replay`, `test`, `import` and, with a rule file, `explain` and `export` work offline. Everything else asks the control
+//! `check`, `doctor`, `replay`, `test`, `import` and, with a rule file, `explain` and `export` work without a daemon. Everything else asks the control
 //! process over its unix socket. Answers go to standard output, complaints to standard error.
 //!
 //! | file         | owns |
 //! |--------------|------|
 //! | `mod.rs`     | the command line, and what each command does |
 //! | `check/`     | rule files, judged offline |
+//! | `apply.rs`   | rules that run in place of others, and what must be confirmed before |
 //! | `explain.rs` | why a packet's verdict is what it is |
 //! | `replay.rs`  | a capture run through rules |
 //! | `test/`      | tests of rules |
@@ -17,6 +18,8 @@
 //! | `export.rs`  | rules as RouterOS exports them |
 //! | `import/`    | doors from a configuration of knockd |
 //! | `print.rs`   | the rules that run, as RouterOS prints them |
+//! | `connections.rs` | connections that are tracked, as a table |
+//! | `doctor.rs`  | whether the dataplane can work on this host |
 //! | `doors.rs`   | the doors and who is at them, as tables |
 //! | `source/`    | everything that is known of one source |
 //! | `show.rs`    | the rest of what runs, as tables |
@@ -26,9 +29,12 @@
 //! | `http.rs`    | one request to the control process |
 //! | `output.rs`  | standard output and standard error |
 
+mod apply;
 mod bench;
 mod capture;
 mod check;
+mod connections;
+mod doctor;
 mod doors;
 mod explain;
 mod export;
@@ -48,7 +54,7 @@ mod test;
 mod watch;
 
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -63,7 +69,6 @@ use serde::de::DeserializeOwned;
 
 #[cfg(test)]
 pub(crate) use self::check::Checked;
-use self::check::How;
 #[cfg(test)]
 pub(crate) use self::explain::{All, Single};
 use self::http::{Client, Reason, Trouble};
@@ -74,7 +79,7 @@ use self::output::{answer, complain};
 pub(crate) use self::replay::Outcome;
 #[cfg(test)]
 pub(crate) use self::test::Reports;
-use crate::api::messages::{Applied, Apply, DEFAULT_LIMIT, ListQuery, Overview, Unresolved, Workers};
+use crate::api::messages::{DEFAULT_LIMIT, ListQuery, Overview, Workers};
 use crate::json::{Document, Failure, Problem, Version};
 use crate::settings::DEFAULT_SOCKET;
 use crate::{Exit, json, rules};
@@ -85,7 +90,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// The operator's tool of knockplane.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 configuration or rules invalid, 4 control process or dataplane
-/// unreachable.
+/// unreachable, 5 not confirmed (see `apply --force`).
 #[derive(Debug, Parser)]
 #[command(name = "knockctl", version)]
 struct Cli {
@@ -104,13 +109,10 @@ enum Command {
     /// Say what is wrong with rule files, and what cannot be meant, without running them; needs no daemon
     Check(check::Check),
     /// Check a rule file with the dataplane's settings, and have it run in place of the present rules
-    Apply {
-        /// RouterOS export; `-` is standard input
-        file: PathBuf,
-        /// Keep rules that can never run, as disabled ones, instead of refusing the file
-        #[arg(long)]
-        allow_invalid: bool,
-    },
+    ///
+    /// If no rule would be left, or nothing that lets anybody in from outside, it asks on a terminal, and elsewhere ends
+    /// with 5 without --force.
+    Apply(apply::Command),
     /// Say why a packet's verdict is what it is: every rule it meets; needs no daemon with --rules
     Explain(Box<explain::Explain>),
     /// Show everything that the dataplane knows of one source address, and why its knocks do not count
@@ -128,6 +130,10 @@ enum Command {
     },
     /// Have the dataplane read its configuration again: doors and [policy] change at once, the rest waits for a restart
     Reload,
+    /// Look at this host, and with --config at a start with that file: what is there, why it matters, what to change
+    ///
+    /// Needs no daemon, and disturbs none. Exit codes: 0 all is well, 1 the filter works, with warnings, 3 it cannot work.
+    Doctor(doctor::Doctor),
     /// Write rules out as RouterOS exports them; needs no daemon with --rules
     Export(export::Export),
     /// Write the doors of a configuration of knockd as ours; needs no daemon
@@ -164,6 +170,8 @@ enum Show {
     Lists(ShowLists),
     /// Doors, what became of knocks, who knocks, who is in, and whose knocks are ignored
     Doors(ShowDoors),
+    /// Connections that are tracked, with their state, door and time left
+    Connections(connections::ShowConnections),
     /// The workers with their counters
     Workers,
     /// The dataplane in a few lines
@@ -325,12 +333,13 @@ async fn run(cli: Cli) -> Result<String, Failed> {
     let client = Client::new(socket);
     match command {
         Command::Check(command) => check::run(&command, json),
-        Command::Apply { file, allow_invalid } => apply(&client, &file, allow_invalid, json).await,
+        Command::Apply(command) => apply::run(&client, &command, json).await,
         Command::Explain(command) => explain::run(&client, *command, json).await,
         Command::ExplainSource(command) => source::run(&client, command, json).await,
         Command::Replay(command) => replay::run(&command, json),
         Command::Test { files } => test::run(&files, json),
         Command::Reload => reload(&client, json).await,
+        Command::Doctor(command) => doctor::run(&command, json),
         Command::Export(command) => export::run(&client, &command, json).await,
         Command::Import(command) => import::run(&command, json),
         Command::Show(ShowArguments { watch: None, what }) => show_once(&client, &what, json).await,
@@ -346,35 +355,13 @@ async fn show_once(client: &Client, what: &Show, json: bool) -> Result<String, F
         Show::Rules { stats } => show_rules(client, *stats, json).await,
         Show::Lists(what) => show_lists(client, what, json).await,
         Show::Doors(what) => show_doors(client, what, json).await,
+        Show::Connections(what) => connections::run(client, what, json).await,
         Show::Workers => {
             let workers: Workers = decode(&client.get("/api/v1/workers").await?)?;
             if json { document(json::status::Workers::from(workers)) } else { Ok(show::workers(&workers)) }
         }
         Show::Status => show_status(client, json).await,
     }
-}
-
-async fn apply(client: &Client, file: &Path, allow_invalid: bool, json: bool) -> Result<String, Failed> {
-    // What cannot be read is told without asking anybody; the rest depends on the settings that the rules will have.
-    let text = check::read(file, json)?;
-    let status: Status = decode(&client.get("/api/v1/status").await?)?;
-    let rules = text.rules(&How { settings: &status.settings, allow_invalid, lints: true }, json)?;
-    let source = match std::path::absolute(file) {
-        Ok(path) if !text.is_standard_input() => path.display().to_string(),
-        _ => text.name().to_owned(),
-    };
-    let body = as_json(&Apply { source, text: None, rules: Some(rules) })?;
-    let applied: Applied = decode(&change(client, "/api/v1/apply", Some(body)).await?)?;
-    if json {
-        return document(json::changes::Applied::from(applied));
-    }
-    let mut text = format!("generation {} runs, {}\n", applied.generation, table::count(applied.rules, "rule"));
-    for Unresolved { name, reason } in &applied.unresolved {
-        let (name, reason) = (table::printable(&name.name), table::printable(reason));
-        text +=
-            &format!("warning: `{name}` cannot be resolved ({reason}): its lists go by its last addresses, if any\n");
-    }
-    Ok(text)
 }
 
 async fn reload(client: &Client, json: bool) -> Result<String, Failed> {

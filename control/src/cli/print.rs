@@ -3,24 +3,14 @@
 //!
 //! A rule is wrapped between its properties, as RouterOS does. An export has what a rule says in one piece.
 
-use knockplane_policy::packet::Family;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rsc::wording;
-use knockplane_policy::rule::{BuiltinChain, Rule, Table};
+use knockplane_policy::rule::{BuiltinChain, MENUS, Rule, numbers};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{Counter, Rules, Status};
 
 use super::table::Align::{Left, Right};
 use super::table::{Columns, filled, grouped, printable};
-use crate::json::rules::menu;
-
-/// RouterOS's menus, in the order of its exports.
-const MENUS: [(Family, Table); 4] = [
-    (Family::Ipv4, Table::Filter),
-    (Family::Ipv4, Table::Raw),
-    (Family::Ipv6, Table::Filter),
-    (Family::Ipv6, Table::Raw),
-];
 
 /// What the rules say, in lines of at most `width` columns; then what the chains do by default.
 pub(super) fn rules(rules: &Rules, status: &Status, width: usize) -> String {
@@ -33,14 +23,19 @@ pub(super) fn stats(rules: &Rules, status: &Status) -> String {
     menus(rules, stats_table) + "\nwhen no rule decides\n" + &defaults_table(&rules.chain_defaults, status)
 }
 
-fn menus(rules: &Rules, print: impl Fn(&[(&Rule, &Counter)]) -> String) -> String {
+/// A rule with its number and its counter.
+type Counted<'r> = (u32, &'r Rule, &'r Counter);
+
+fn menus(rules: &Rules, print: impl Fn(&[Counted<'_>]) -> String) -> String {
     let mut text = format!("generation {}, from {}\n", rules.generation, printable(&rules.source));
     text += "Flags: X - disabled, I - invalid; D - dynamic\n";
-    for (family, table) in MENUS {
-        let counted = rules.rules.rules.iter().zip(&rules.counters);
-        let of_menu: Vec<_> = counted.filter(|(rule, _)| (rule.family, rule.table) == (family, table)).collect();
+    let numbers = numbers(&rules.rules.rules);
+    for (_, _, menu, short) in MENUS {
+        let counted = numbers.iter().zip(&rules.rules.rules).zip(&rules.counters);
+        let of_menu = counted.filter(|((number, _), _)| number.menu() == short);
+        let of_menu: Vec<_> = of_menu.map(|((number, rule), counter)| (number.number(), rule, counter)).collect();
         if !of_menu.is_empty() {
-            text += &format!("\n{}\n{}", menu(family, table), print(&of_menu));
+            text += &format!("\n{menu}\n{}", print(&of_menu));
         }
     }
     text
@@ -48,9 +43,9 @@ fn menus(rules: &Rules, print: impl Fn(&[(&Rule, &Counter)]) -> String) -> Strin
 
 /// ` 0 X  ;;; comment`, then what the rule says; an empty line between rules. Why a rule is invalid is a comment too, as in
 /// RouterOS.
-fn print(rules: &[(&Rule, &Counter)], width: usize) -> String {
+fn print(rules: &[Counted<'_>], width: usize) -> String {
     let digits = rules.len().saturating_sub(1).to_string().len().max(2);
-    let entry = |(number, (rule, _)): (usize, &(&Rule, &Counter))| {
+    let entry = |(number, rule, _): &Counted<'_>| {
         let mut margin = format!("{number:>digits$} {:<3}", flag(rule));
         let reason = rule.invalid.as_ref().map(|reason| format!(";;; {reason}"));
         let comment = (!rule.comment.is_empty()).then(|| format!(";;; {}", rule.comment));
@@ -76,7 +71,7 @@ fn print(rules: &[(&Rule, &Counter)], width: usize) -> String {
         }
         text
     };
-    rules.iter().enumerate().map(entry).collect::<Vec<_>>().join("\n")
+    rules.iter().map(entry).collect::<Vec<_>>().join("\n")
 }
 
 /// The rules of doors are dynamic: they are no part of the file.
@@ -89,7 +84,7 @@ fn flag(rule: &Rule) -> &'static str {
     }
 }
 
-fn stats_table(rules: &[(&Rule, &Counter)]) -> String {
+fn stats_table(rules: &[Counted<'_>]) -> String {
     let mut table = Columns::new(&[
         ("#", Right),
         ("", Left),
@@ -100,7 +95,7 @@ fn stats_table(rules: &[(&Rule, &Counter)]) -> String {
         ("ID", Left),
         ("COMMENT", Left),
     ]);
-    for (number, (rule, counter)) in rules.iter().enumerate() {
+    for (number, rule, counter) in rules {
         table.row([
             number.to_string(),
             flag(rule).to_owned(),
@@ -133,7 +128,8 @@ fn default_of(chain: BuiltinChain, settings: &Settings) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use knockplane_policy::rule::Action;
+    use knockplane_policy::packet::Family;
+    use knockplane_policy::rule::{Action, Table};
 
     use super::*;
     use crate::cli::table::WIDTH;

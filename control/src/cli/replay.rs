@@ -8,7 +8,7 @@ use clap::Args;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rsc::wording;
-use knockplane_policy::rule::{RuleId, RuleSet};
+use knockplane_policy::rule::{RuleId, RuleNumber, RuleSet, numbers};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::{Time, format_duration};
 use knockplane_policy::wire::Counter;
@@ -79,6 +79,8 @@ struct Decided {
     reason: Reason,
     /// The rule that decided.
     rule: Option<RuleId>,
+    /// Its number in `show rules`.
+    rule_number: Option<RuleNumber>,
     /// Its line in the rule file; `null` if it is in none.
     line: Option<u32>,
 }
@@ -86,6 +88,8 @@ struct Decided {
 /// What a rule counted.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Counted {
+    /// As in `show rules`.
+    number: RuleNumber,
     rule: RuleId,
     /// Its line in the rule file; `null` if it is in none.
     line: Option<u32>,
@@ -147,7 +151,9 @@ fn is_same(a: &Path, b: &Path) -> bool {
 impl Outcome {
     /// Nothing happened yet.
     fn of(rules: &RuleSet, settings: &Settings) -> Outcome {
-        let rules = rules.rules.iter().map(|rule| Counted {
+        let numbered = rules.rules.iter().zip(numbers(&rules.rules));
+        let rules = numbered.map(|(rule, number)| Counted {
+            number,
             rule: rule.id.clone(),
             line: json::line(rule.line),
             chain: rule.chain.clone(),
@@ -183,7 +189,9 @@ impl Outcome {
         if summary {
             return;
         }
-        let rule = judged.matched.last().filter(|_| judged.reason == Reason::Rule).map(|index| &rules.rules[*index]);
+        let decided = judged.matched.last().filter(|_| judged.reason == Reason::Rule);
+        let rule = decided.map(|index| &rules.rules[*index]);
+        let rule_number = decided.map(|index| self.rules[*index].number);
         self.packets.push(Decided {
             number: captured.number,
             time: rfc_3339(captured.at),
@@ -193,6 +201,7 @@ impl Outcome {
             verdict: judged.verdict,
             reason: judged.reason,
             rule: rule.map(|rule| rule.id.clone()),
+            rule_number,
             line: rule.and_then(|rule| json::line(rule.line)),
         });
     }
@@ -213,6 +222,7 @@ impl Outcome {
             ("FROM", Left),
             ("VERDICT", Left),
             ("REASON", Left),
+            ("RULE", Left),
             ("LINE", Right),
             ("PACKET", Left),
         ]);
@@ -223,10 +233,8 @@ impl Outcome {
                 packet.from.to_string(),
                 packet.verdict.to_string(),
                 packet.reason.to_string(),
-                match (packet.line, &packet.rule) {
-                    (None, Some(id)) => id.to_string(),
-                    (number, _) => number.map(line).unwrap_or_default(),
-                },
+                packet.rule_number.map(|number| number.to_string()).unwrap_or_default(),
+                packet.line.map(line).unwrap_or_default(),
                 packet.packet.clone().unwrap_or_default(),
             ]);
         }
@@ -235,6 +243,7 @@ impl Outcome {
 
     fn rule_table(&self) -> String {
         let mut table = Columns::new(&[
+            ("RULE", Left),
             ("LINE", Right),
             ("CHAIN", Left),
             ("ACTION", Left),
@@ -244,6 +253,7 @@ impl Outcome {
         ]);
         for rule in &self.rules {
             table.row([
+                rule.number.to_string(),
                 rule.line.map(line).unwrap_or_default(),
                 rule.chain.clone(),
                 rule.action.clone(),
@@ -273,7 +283,7 @@ impl Outcome {
         let mut table = Columns::new(&[("LIST", Left), ("ADDRESS", Left), ("TIME LEFT", Right)]);
         for held in &self.lists {
             let left = held.time_left.map_or_else(|| "-".to_owned(), format_duration);
-            table.row([held.list.clone(), held.address.to_string(), left]);
+            table.row([held.list.clone(), held.vlan.behind(held.address), left]);
         }
         (!self.lists.is_empty()).then(|| table.text())
     }

@@ -6,14 +6,15 @@ use std::time::Duration;
 use knockplane_engine::lists::OPERATOR_LEVEL;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
-use knockplane_policy::wire::{Interface, ListEntry, ListOverview, Lists, LogStatus, NameState, Worker};
+use knockplane_policy::wire::connections::ConnectionTable;
+use knockplane_policy::wire::{DropCount, Interface, ListEntry, ListOverview, Lists, LogStatus, NameState, Worker};
 use knockplane_policy::word::Word as _;
 
 use super::Failed;
 use super::table::Align::{Left, Right};
 use super::table::{Columns, count, grouped, printable, wrapped};
-use crate::Exit;
 use crate::api::messages::{Overview, Workers};
+use crate::{Exit, ready};
 
 /// Whether the list that was asked for exists.
 ///
@@ -125,7 +126,7 @@ fn entry_table(entries: &[ListEntry]) -> String {
         table.row([
             if entry.dynamic { "D" } else { "" }.to_owned(),
             entry.list.clone(),
-            entry.address.to_string(),
+            entry.vlan.behind(&entry.address),
             entry.time_left.map_or_else(|| "-".to_owned(), format_duration),
             comment.trim().to_owned(),
         ]);
@@ -206,16 +207,19 @@ pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
         ("generation", generation),
         ("protects", protect.join(", ")),
         ("workers", status.workers.len().to_string()),
+        ("connections", connections(status.connections.as_ref())),
         ("on exit", status.on_exit.clone()),
         ("log", format!("dataplane: {}", log(&status.log))),
         ("", format!("control: {}", log(&control.log))),
     ];
     let text: String = lines.iter().map(|(name, value)| named(name, value)).collect();
+    let warnings: String = ready::warnings(status).iter().map(|warning| named("warning", warning)).collect();
     format!(
-        "{text}{}\n{}\n{}",
+        "{text}{warnings}{}\n{}\n{}\n{}",
         drift_lines(&status.interfaces),
         interface_table(&status.interfaces),
-        counter_table(&status.interfaces)
+        counter_table(&status.interfaces),
+        drop_table(&status.drops)
     )
 }
 
@@ -225,6 +229,25 @@ fn named(name: &str, value: &str) -> String {
     // Blanks in front of the value are its place in the line, and not wrapped.
     let text = wrapped(&format!("{indent}{value}"), &indent);
     format!("{name:<12}{}", &text[indent.len()..])
+}
+
+/// Frames dropped, by reason.
+fn drop_table(drops: &[DropCount]) -> String {
+    if drops.is_empty() {
+        return "no frame was dropped\n".to_owned();
+    }
+    let mut table = Columns::new(&[("DROPPED", Right), ("REASON", Left)]);
+    for DropCount { reason, frames } in drops {
+        table.row([grouped(*frames), reason.clone()]);
+    }
+    table.text()
+}
+
+/// How full the table of connections is.
+fn connections(table: Option<&ConnectionTable>) -> String {
+    let Some(ConnectionTable { known, capacity, refused, .. }) = table else { return "not tracked".to_owned() };
+    let refused = if *refused > 0 { format!("; {} packets found no room", grouped(*refused)) } else { String::new() };
+    format!("{}, room for {}{refused}", grouped(*known), grouped(*capacity))
 }
 
 /// A line for everything that is not as it should be.
@@ -314,11 +337,18 @@ fn interface_table(interfaces: &[Interface]) -> String {
     table.text() + &copy_reasons(interfaces)
 }
 
-/// Why frames are copied, once if it is the same for both interfaces.
+/// Why frames are copied, and what that or generic XDP costs.
 fn copy_reasons(interfaces: &[Interface]) -> String {
-    let mut reasons: Vec<&str> = interfaces.iter().filter_map(|interface| interface.copy_reason.as_deref()).collect();
-    reasons.dedup();
-    reasons.into_iter().map(|reason| wrapped(&format!("copied: {}", printable(reason)), "    ")).collect()
+    let reasons = interfaces.iter().filter_map(|interface| interface.copy_reason.as_deref());
+    let costs = interfaces.iter().filter_map(|interface| interface.cost.as_deref());
+    notes("copied", reasons) + &notes("cost", costs)
+}
+
+/// Notes on interfaces, once if they are the same for both.
+fn notes<'n>(title: &str, notes: impl Iterator<Item = &'n str>) -> String {
+    let mut notes: Vec<&str> = notes.collect();
+    notes.dedup();
+    notes.into_iter().map(|note| wrapped(&format!("{title}: {}", printable(note)), "  ")).collect()
 }
 
 #[cfg(test)]
@@ -413,6 +443,7 @@ mod tests {
                 "generation  3, for 30s, 2 rules from /etc/knockplane/rules.rsc",
                 "protects    0.0.0.0/0, ::/0",
                 "workers     2",
+                "connections 21, room for 100 000",
                 "on exit     closed",
                 "log         dataplane: 4 310 lines lost (packet 4 310)",
                 "            control: no line lost",
@@ -421,10 +452,16 @@ mod tests {
                 "outside  kp-out     up    igb     native  no              2  1500",
                 "inside   kp-in      up    igb     native  no              2  1500",
                 "copied: zero-copy is off in the configuration",
+                "cost: copy mode: the kernel copies every frame",
                 "",
                 "SIDE       ARRIVED  NO SOCKET  TAILS  PAST XDP  RX DROP  RX ERRORS  RX MISSED  TX DROP  TX ERRORS",
                 "outside  1 234 603          6     11         3        9          0          0        2          0",
                 "inside   1 234 603          0      0         3        9          0          0        2          0",
+                "",
+                "  DROPPED  REASON",
+                "1 233 567  chain-default",
+                "       31  ipv4-malformed",
+                "        9  rx-ring-full",
             ],
         );
         let mut drifted = sample::overview();
@@ -433,6 +470,12 @@ mod tests {
             .push(Drift { kind: DriftKind::Mtu, problem: "kp-in has an MTU of 9000".into() });
         let text = status(&drifted, Ok(()));
         assert!(text.contains("no line lost\ndrift       inside, mtu: kp-in has an MTU of 9000\n\nSIDE"), "{text}");
+        let mut full = sample::overview();
+        full.dataplane.connections = sample::tracked().table;
+        let text = status(&full, Ok(()));
+        assert!(text.contains("connections 2 040, room for 1 024; 191 packets found no room\n"), "{text}");
+        assert!(text.contains("\nwarning     the table of connections is full: 191 packets"), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
         let unready = status(&sample::overview(), Err("no worker runs".into()));
         assert!(unready.contains("ready       no: no worker runs\n"), "{unready}");
         let stalled = LogStatus { waiting: 1_200, problem: Some("Broken pipe".into()), ..sample::log(1) };

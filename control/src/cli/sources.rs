@@ -93,8 +93,8 @@ pub(super) fn put_all(lists: &wire::Lists, bench: &mut Bench<'_>) {
 fn put(entry: &wire::ListEntry, bench: &mut Bench<'_>) {
     match entry.to {
         _ if !entry.dynamic && entry.line.is_some() && entry.name.is_none() => {}
-        None => bench.put(&entry.list, &entry.address, entry.time_left),
-        Some(to) => bench.put_for(entry, to),
+        None if entry.vlan.is_none() => bench.put(&entry.list, &entry.address, entry.time_left),
+        to => bench.put_for(entry, to),
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::mem;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use knockplane_policy::rule::RuleNumber;
 use unicode_width::UnicodeWidthStr as _;
 
 /// Columns of a terminal that a line takes at most.
@@ -204,6 +205,13 @@ pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|char| if char.is_control() { char.escape_default().to_string() } else { char.to_string() })
         .collect()
+}
+
+/// A rule for people: `ip filter 4, line 5 (comment)`, without what it has not.
+pub(super) fn named(number: RuleNumber, line: u32, comment: &str) -> String {
+    let line = if line == 0 { String::new() } else { format!(", line {line}") };
+    let comment = if comment.is_empty() { String::new() } else { format!(" ({})", printable(comment)) };
+    format!("{number}{line}{comment}")
 }
 
 /// The line of a rule; nothing if it is of no file, as those of doors.

@@ -1,8 +1,12 @@
+use std::path::Path;
+
 use clap::CommandFactory;
 use knockplane_policy::settings::Settings;
+use knockplane_policy::wire::{self, Status};
 
 use super::capture::sample;
 use super::*;
+use crate::api::messages::{Applied, Apply};
 use crate::json::schema::assert_valid;
 
 #[test]
@@ -331,12 +335,23 @@ fn nothing_is_wider_than_a_terminal() {
     let mut doors = crate::sample::doors();
     doors.doors[0].steps = vec![1_000_000; 16];
     doors.doors[0].door = "d".repeat(32);
+    let mut tracked = crate::sample::tracked();
+    tracked.truncated = true;
+    for connection in &mut tracked.connections {
+        connection.door = Some("d".repeat(32));
+        connection.source.0 = "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap();
+        connection.destination.0 = "2001:db8:1111:2222:3333:4444:5555:7777".parse().unwrap();
+    }
+    overview.dataplane.connections = tracked.table;
+    overview.dataplane.offload.checksums = [u64::MAX; 2];
+    overview.dataplane.offload.last = Some(Duration::from_secs(1));
     for text in [
         print::rules(&running, &status, 100),
         print::stats(&running, &status),
         show::status(&overview, Err("a reason with words ".repeat(12))),
         show::lists(&lists, None),
         doors::doors(&doors),
+        connections::text(&tracked),
     ] {
         assert_fits(&text);
     }
@@ -351,7 +366,7 @@ fn lists_can_come_from_what_show_lists_printed() {
     let rules = config("two-ports.rsc");
     let packet = "tcp 198.51.100.7 > 203.0.113.5:22";
     let text = knockctl(&["explain", packet, "--rules", &rules, "--lists", &lists.path("file")]).unwrap();
-    assert!(text.ends_with("forward: a rule decided, line 4\n"), "{text}");
+    assert!(text.ends_with("forward: a rule decided, ip filter 2, line 4\n"), "{text}");
 }
 
 /// Standard output, or what went wrong, of a command that asks a control process with these answers.
@@ -380,7 +395,11 @@ fn apply(arguments: &[&str], text: &[u8], settings: Settings) -> (Result<String,
     let sent = Arc::new(Mutex::new(None));
     let taken = Arc::clone(&sent);
     let status = Status { settings, ..crate::sample::status() };
-    let answers = axum::Router::new().route("/api/v1/status", get(async move || Json(status))).route(
+    let mut running = crate::sample::rules();
+    running.rules =
+        knockplane_policy::rsc::read(b"/ip firewall filter\nadd chain=input protocol=tcp dst-port=22\n").rules;
+    let answers = axum::Router::new().route("/api/v1/status", get(async move || Json(status)));
+    let answers = answers.route("/api/v1/rules", get(async move || Json(running))).route(
         "/api/v1/apply",
         post(async move |Json(body): Json<Apply>| {
             *taken.lock().unwrap() = Some(body);
@@ -397,10 +416,23 @@ fn rules_that_nobody_can_run_are_applied_as_disabled_ones_or_not_at_all() {
     let text = b"/ip firewall filter\nadd chain=input packet-mark=video\nadd chain=input action=drop\n";
     let (refused, sent) = apply(&[], text, Settings::default());
     assert_eq!((refused.unwrap_err().exit, sent), (Exit::Invalid, None));
-    let (applied, sent) = apply(&["--allow-invalid"], text, Settings::default());
+    let (applied, sent) = apply(&["--allow-invalid", "--force"], text, Settings::default());
     assert_eq!(applied.unwrap(), "generation 2 runs, 2 rules\n");
     let rules = sent.unwrap().rules.unwrap().rules;
     assert!(rules[0].disabled && rules[0].invalid.is_some() && !rules[1].disabled, "{rules:?}");
+}
+
+#[test]
+fn what_closes_the_last_way_in_is_forced_or_not_applied() {
+    let text = b"/ip firewall filter\nadd chain=input action=drop\n";
+    let (refused, sent) = apply(&[], text, Settings::default());
+    let refused = refused.unwrap_err();
+    assert_eq!((refused.exit, sent), (Exit::Unconfirmed, None));
+    for said in ["not applied: these rules let nobody in; ", "dst-port=22", "give `--force` if that is meant"] {
+        assert!(refused.message.contains(said), "{}", refused.message);
+    }
+    let (applied, sent) = apply(&["--force"], text, Settings::default());
+    assert!(applied.is_ok() && sent.is_some());
 }
 
 #[test]
@@ -425,6 +457,7 @@ fn running() -> axum::Router {
     use axum::Json;
     use axum::extract::Query;
     use axum::routing::get;
+    use knockplane_policy::packet::Vlan;
     use knockplane_policy::wire::After;
 
     // An entry an answer, as if a hundred thousand were before and behind it.
@@ -433,7 +466,12 @@ fn running() -> axum::Router {
         let behind = query.after_tag == 7;
         entries.swap(0, usize::from(behind));
         entries.truncate(1);
-        let next = (!behind).then(|| After { list: "knock1".into(), address: "::".parse().unwrap(), tag: 7 });
+        let next = (!behind).then(|| After {
+            list: "knock1".into(),
+            address: "::".parse().unwrap(),
+            vlan: Vlan::NONE,
+            tag: 7,
+        });
         wire::Lists { lists, entries, names: Vec::new(), truncated: !behind, next }
     };
 
@@ -536,7 +574,7 @@ fn sent(arguments: &[&str]) -> (Result<String, Failed>, Vec<String>) {
         let (head, body) = request.into_parts();
         let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         taken.lock().unwrap().push(format!("{} {} {body}", head.method, head.uri));
-        r#"{"removed":2,"left":0}"#
+        r#"{"removed":2,"left":0,"unused":[]}"#
     });
     let result = asking(answers, arguments);
     let sent = all.lock().unwrap().clone();

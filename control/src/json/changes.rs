@@ -65,6 +65,8 @@ pub(crate) struct Added {
     pub(crate) address: String,
     /// How long it stays; `null` if it is static.
     pub(crate) timeout_seconds: Option<f64>,
+    /// The list, if no rule that runs matches it: the entry has no effect.
+    pub(crate) unused_lists: Vec<String>,
 }
 
 /// `list remove`: the entry is not in the list any more.
@@ -90,4 +92,6 @@ pub(crate) struct Imported {
     pub(crate) entries: usize,
     /// How many of them were static entries already and stay as they were.
     pub(crate) unchanged: u64,
+    /// Lists that no rule that runs matches: entries in them have no effect.
+    pub(crate) unused_lists: Vec<String>,
 }

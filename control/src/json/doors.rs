@@ -5,7 +5,7 @@ use knockplane_policy::wire::{self, FailureCount};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Peer, seconds};
+use super::{Network, Peer, seconds};
 
 /// The doors and the sources at them.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -46,6 +46,8 @@ pub(crate) struct Visitor {
     pub(crate) door: String,
     /// The source; a prefix or range if an operator let it in.
     pub(crate) address: String,
+    #[serde(flatten)]
+    pub(crate) network: Network,
     /// What it knocks at, or may connect to; `null` if that is every address.
     pub(crate) to: Option<Peer>,
     /// Steps that it has taken; `null` if the door is open for it.
@@ -61,6 +63,8 @@ pub(crate) struct Ignored {
     pub(crate) door: Option<String>,
     /// The source; the /64 of an IPv6 address.
     pub(crate) address: String,
+    #[serde(flatten)]
+    pub(crate) network: Network,
     pub(crate) reason: Failure,
     pub(crate) time_left_seconds: f64,
 }
@@ -74,10 +78,11 @@ impl From<wire::DoorSummary> for Door {
 
 impl From<wire::Visitor> for Visitor {
     fn from(visitor: wire::Visitor) -> Self {
-        let wire::Visitor { door, address, to, steps, time_left } = visitor;
+        let wire::Visitor { door, address, vlan, to, steps, time_left } = visitor;
         Visitor {
             door,
             address: address.to_string(),
+            network: vlan.into(),
             to: to.map(Peer::from),
             steps: Some(steps).filter(|steps| *steps > 0),
             time_left_seconds: time_left.map(seconds),
@@ -87,8 +92,9 @@ impl From<wire::Visitor> for Visitor {
 
 impl From<wire::IgnoredSource> for Ignored {
     fn from(ignored: wire::IgnoredSource) -> Self {
-        let wire::IgnoredSource { door, address, reason, time_left } = ignored;
-        Ignored { door, address: address.to_string(), reason, time_left_seconds: seconds(time_left) }
+        let wire::IgnoredSource { door, address, vlan, reason, time_left } = ignored;
+        let (address, network) = (address.to_string(), vlan.into());
+        Ignored { door, address, network, reason, time_left_seconds: seconds(time_left) }
     }
 }
 

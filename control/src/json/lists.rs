@@ -9,7 +9,7 @@ use knockplane_policy::wire;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Peer, line, seconds};
+use super::{Network, Peer, line, seconds};
 
 /// Address lists, or a part of them.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -91,6 +91,9 @@ pub(crate) struct Entry {
     pub(crate) list: String,
     /// The address, prefix or range.
     pub(crate) address: String,
+    /// The only network that the entry counts in; `null` if it counts in all, or, of a door's entries, if it is of none.
+    #[serde(flatten)]
+    pub(crate) network: Network,
     /// The one address behind the filter that the entry counts for; `null` if it counts for all.
     pub(crate) to: Option<Peer>,
     /// Steps of a knock that were taken; `null` if the list is not the one of a door's knocks.
@@ -110,10 +113,12 @@ pub(crate) struct Entry {
 
 impl From<wire::ListEntry> for Entry {
     fn from(entry: wire::ListEntry) -> Self {
-        let wire::ListEntry { list, address, to, steps, time_left, dynamic, line: of_line, name, comment } = entry;
+        let wire::ListEntry { list, address, vlan, to, steps, time_left, dynamic, line: of_line, name, comment } =
+            entry;
         Entry {
             list,
             address: address.to_string(),
+            network: vlan.into(),
             to: to.map(Peer::from),
             steps: Some(steps).filter(|steps| *steps > 0),
             time_left_seconds: time_left.map(seconds),
@@ -141,12 +146,14 @@ impl TryFrom<Entry> for wire::ListEntry {
     type Error = String;
 
     fn try_from(entry: Entry) -> Result<Self, String> {
-        let Entry { list, address, to, steps, time_left_seconds, dynamic, of_rules, line, name, comment } = entry;
+        let Entry { list, address, network, to, steps, time_left_seconds, dynamic, of_rules, line, name, comment } =
+            entry;
         let unknown = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         let time_left = time_left_seconds.map(Duration::try_from_secs_f64).transpose();
         Ok(wire::ListEntry {
             list,
             address: address.parse()?,
+            vlan: network.try_into().map_err(|error| format!("`vlan` of {address}: {error}"))?,
             to: to.map(|to| to.address.unwrap_or(unknown)),
             steps: steps.unwrap_or_default(),
             time_left: time_left.map_err(|error| format!("`time_left_seconds` of {address}: {error}"))?,
@@ -160,6 +167,8 @@ impl TryFrom<Entry> for wire::ListEntry {
 
 #[cfg(test)]
 mod tests {
+    use knockplane_policy::packet::Vlan;
+
     use super::*;
     use crate::sample;
 
@@ -170,11 +179,21 @@ mod tests {
         entries[0].steps = 2;
         entries[1].to = Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         entries[1].line = Some(0);
+        entries[1].vlan = Vlan::UNTAGGED;
+        let tagged = wire::ListEntry { vlan: Vlan::labelled(Some("10/20"), Some(7)).unwrap(), ..entries[0].clone() };
+        entries.push(tagged);
         for entry in entries {
             let text = serde_json::to_string(&Entry::from(entry.clone())).unwrap();
             let read: Entry = serde_json::from_str(&text).unwrap();
             assert_eq!(wire::ListEntry::try_from(read).unwrap(), entry, "{text}");
         }
+    }
+
+    #[test]
+    fn a_network_that_is_none_is_refused() {
+        let mut entry = Entry::from(sample::lists().entries[0].clone());
+        entry.network.vlan = Some("4096".to_owned());
+        assert!(wire::ListEntry::try_from(entry).unwrap_err().starts_with("`vlan` of 192.0.2.7: expected a VLAN"));
     }
 
     #[test]

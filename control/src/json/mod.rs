@@ -8,6 +8,8 @@
 //! |--------------|------|
 //! | `mod.rs`     | the document around every answer, errors, and how times and sides are written |
 //! | `changes.rs` | answers of commands that change something |
+//! | `connections.rs` | connections that are tracked |
+//! | `doctor.rs`  | findings about the host |
 //! | `doors.rs`   | doors and the sources at them |
 //! | `lists.rs`   | address lists and their entries |
 //! | `rules.rs`   | rules, with and without counters |
@@ -16,6 +18,8 @@
 //! | `schema.rs`  | the schemas, and the test that they are those in `docs/schema/` |
 
 pub(crate) mod changes;
+pub(crate) mod connections;
+pub(crate) mod doctor;
 pub(crate) mod doors;
 pub(crate) mod lists;
 pub(crate) mod rules;
@@ -29,7 +33,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use knockplane_policy::packet::Side;
+use knockplane_policy::packet::{Side, Vlan};
 use knockplane_policy::time::Time;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
@@ -125,6 +129,8 @@ pub(crate) enum Code {
     Invalid,
     /// Exit code 4: the control process or the dataplane does not answer.
     Unreachable,
+    /// Exit code 5: nobody has confirmed what was asked for.
+    Unconfirmed,
 }
 
 impl From<Exit> for Code {
@@ -133,6 +139,7 @@ impl From<Exit> for Code {
             Exit::Usage => Code::Usage,
             Exit::Invalid => Code::Invalid,
             Exit::Unreachable => Code::Unreachable,
+            Exit::Unconfirmed => Code::Unconfirmed,
             _ => Code::Failed,
         }
     }
@@ -162,6 +169,32 @@ pub(crate) struct Peer {
 impl From<IpAddr> for Peer {
     fn from(address: IpAddr) -> Self {
         Peer { address: Some(address).filter(|address| !address.is_unspecified()) }
+    }
+}
+
+/// The virtual network that something is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Network {
+    /// Its VLAN: `10`, or `10/20` for two tags, the outer one first; a tag of another type than usual as `10@88a8`.
+    /// `untagged` for frames without a tag, where those are told from all others. `null` if there is none, or if it is all.
+    #[serde(default)]
+    pub(crate) vlan: Option<String>,
+    /// Its PPPoE session; `null` if there is none, or if it is all.
+    #[serde(default)]
+    pub(crate) pppoe: Option<u16>,
+}
+
+impl From<Vlan> for Network {
+    fn from(vlan: Vlan) -> Self {
+        Network { vlan: vlan.label(), pppoe: vlan.session() }
+    }
+}
+
+impl TryFrom<Network> for Vlan {
+    type Error = &'static str;
+
+    fn try_from(Network { vlan, pppoe }: Network) -> Result<Self, Self::Error> {
+        Vlan::labelled(vlan.as_deref(), pppoe)
     }
 }
 

@@ -6,7 +6,9 @@ use ipnet::IpNet;
 use knockplane_policy::packet::Family;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rsc::wording;
-use knockplane_policy::rule::{self, BuiltinChain, EntryAddress, RuleId, RuleSet, Table, TrackingMode};
+use knockplane_policy::rule::{
+    self, BuiltinChain, EntryAddress, MENUS, RuleId, RuleNumber, RuleSet, Table, TrackingMode,
+};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{self, Counter};
 use schemars::JsonSchema;
@@ -32,6 +34,8 @@ pub(crate) struct Rules {
 /// A rule that runs.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct CountedRule {
+    /// Its number now. `id` stays the same when other rules come or go, and this does not.
+    pub(crate) number: RuleNumber,
     #[serde(flatten)]
     pub(crate) rule: Rule,
     /// What it has matched.
@@ -86,13 +90,8 @@ impl From<&rule::Rule> for Rule {
 }
 
 /// The menu of RouterOS that has such rules.
-pub(crate) const fn menu(family: Family, table: Table) -> &'static str {
-    match (family, table) {
-        (Family::Ipv4, Table::Filter) => "/ip firewall filter",
-        (Family::Ipv4, Table::Raw) => "/ip firewall raw",
-        (Family::Ipv6, Table::Filter) => "/ipv6 firewall filter",
-        (Family::Ipv6, Table::Raw) => "/ipv6 firewall raw",
-    }
+fn menu(family: Family, table: Table) -> &'static str {
+    MENUS.iter().find(|menu| (menu.0, menu.1) == (family, table)).map_or("", |menu| menu.2)
 }
 
 /// What a chain does with packets that none of its rules decides about.
@@ -271,11 +270,13 @@ impl Rules {
     /// The rules that run with these settings.
     pub(crate) fn new(rules: wire::Rules, settings: &Settings) -> Rules {
         let wire::Rules { generation, source, rules, counters, chain_defaults: defaults } = rules;
-        let counted = rules.rules.iter().zip(counters);
+        let numbered = rule::numbers(&rules.rules).into_iter().zip(&rules.rules);
+        let counted = numbered.zip(counters);
+        let counted = counted.map(|((number, rule), counter)| CountedRule { number, rule: rule.into(), counter });
         Rules {
             generation,
             source,
-            rules: counted.map(|(rule, counter)| CountedRule { rule: rule.into(), counter }).collect(),
+            rules: counted.collect(),
             chain_defaults: chain_defaults(&defaults, settings),
             patterns: rules.layer7.iter().map(Pattern::from).collect(),
         }

@@ -7,7 +7,7 @@ use std::{env, fs};
 
 use schemars::{JsonSchema, Schema, schema_for};
 
-use super::{Document, Failure, changes, doors, lists, rules, source, status};
+use super::{Document, Failure, changes, connections, doctor, doors, lists, rules, source, status};
 use crate::cli;
 
 /// The schema of each file in `docs/schema/`, without `.json`.
@@ -20,6 +20,7 @@ fn schemas() -> BTreeMap<&'static str, Schema> {
     let mut schemas = BTreeMap::from([
         ("apply", of::<changes::Applied>("knockctl --json apply")),
         ("check", of::<cli::Checked>("knockctl --json check")),
+        ("doctor", of::<doctor::Doctor>("knockctl --json doctor")),
         ("explain", of::<cli::Single>("knockctl --json explain PACKET")),
         ("explain-pcap", of::<cli::All>("knockctl --json explain --pcap FILE")),
         ("explain-source", of::<source::Source>("knockctl --json explain-source")),
@@ -31,6 +32,7 @@ fn schemas() -> BTreeMap<&'static str, Schema> {
         ("list-remove", of::<changes::Removed>("knockctl --json list remove")),
         ("reload", of::<changes::Reloaded>("knockctl --json reload")),
         ("replay", of::<cli::Outcome>("knockctl --json replay")),
+        ("show-connections", of::<connections::Connections>("knockctl --json show connections")),
         ("show-doors", of::<doors::Doors>("knockctl --json show doors")),
         ("show-lists", of::<lists::Lists>("knockctl --json show lists, knockctl --json list show")),
         ("show-rules", of::<rules::Rules>("knockctl --json show rules")),

@@ -6,13 +6,13 @@ use ipnet::IpNet;
 use knockplane_policy::door;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Reason;
-use knockplane_policy::rule::{ConnectionState, RuleId};
+use knockplane_policy::rule::{ConnectionState, RuleId, RuleNumber, protocol_name};
 use knockplane_policy::wire::source::{self as wire, Origin};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::lists::Entry;
-use super::{Peer, line, seconds};
+use super::{Network, Peer, line, seconds};
 
 /// Everything that the dataplane knows of one address.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -31,10 +31,11 @@ pub(crate) struct Source {
     pub(crate) lists: Vec<List>,
     /// Whether there are more lists.
     pub(crate) lists_truncated: bool,
-    /// All doors, in the order of the configuration.
+    /// All doors, in the order of the configuration, without a VLAN; then the same for each VLAN that the source is known
+    /// in, if VLANs are separate.
     pub(crate) doors: Vec<Door>,
-    /// The ports that it has tried; `null` if there is no budget or no door.
-    pub(crate) ports: Option<Ports>,
+    /// The ports that it has tried, in the same networks; empty if there is no budget or no door.
+    pub(crate) ports: Vec<Ports>,
     /// First steps of its prefix; `null` if there is no quota.
     pub(crate) quota: Option<Quota>,
     /// Its connections; `null` if connections are not tracked.
@@ -68,6 +69,8 @@ pub(crate) struct List {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RuleRef {
     pub(crate) id: RuleId,
+    /// Its number in `show rules`.
+    pub(crate) number: RuleNumber,
     /// Its line in the rule file; `null` if it is in none.
     pub(crate) line: Option<u32>,
     pub(crate) chain: String,
@@ -75,8 +78,8 @@ pub(crate) struct RuleRef {
 }
 
 impl From<wire::RuleRef> for RuleRef {
-    fn from(wire::RuleRef { id, line: at, chain, comment }: wire::RuleRef) -> Self {
-        RuleRef { id, line: line(at), chain, comment }
+    fn from(wire::RuleRef { id, number, line: at, chain, comment }: wire::RuleRef) -> Self {
+        RuleRef { id, number, line: line(at), chain, comment }
     }
 }
 
@@ -84,6 +87,8 @@ impl From<wire::RuleRef> for RuleRef {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Door {
     pub(crate) door: String,
+    #[serde(flatten)]
+    pub(crate) network: Network,
     /// Whether other packets of the source start its knock over.
     pub(crate) strict: bool,
     /// Steps of the knock.
@@ -169,8 +174,10 @@ pub(crate) struct Failure {
 pub(crate) struct Packet {
     /// The side that it came from.
     pub(crate) side: Side,
-    /// Its IP protocol number; `null` if the frame could not be read so far.
-    pub(crate) protocol: Option<u8>,
+    #[serde(flatten)]
+    pub(crate) network: Network,
+    /// Its IP protocol, by name or number, as rules write it; `null` if the frame could not be read so far.
+    pub(crate) protocol: Option<String>,
     /// Its destination port; `null` if it has none.
     pub(crate) port: Option<u16>,
 }
@@ -178,6 +185,8 @@ pub(crate) struct Packet {
 /// The ports that a source has tried.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Ports {
+    #[serde(flatten)]
+    pub(crate) network: Network,
     /// About so many different ones.
     pub(crate) tried: u32,
     /// Beyond so many in `within_seconds` its knocks are ignored.
@@ -214,8 +223,10 @@ pub(crate) struct Connections {
 /// A connection.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Connection {
-    /// Its IP protocol number.
-    pub(crate) protocol: u8,
+    #[serde(flatten)]
+    pub(crate) network: Network,
+    /// Its IP protocol, by name or number, as rules write it.
+    pub(crate) protocol: String,
     /// The sender of the first packet.
     pub(crate) from: Endpoint,
     /// Its receiver.
@@ -376,8 +387,8 @@ impl From<wire::IgnoredFor> for Ignored {
 }
 
 impl From<wire::SourcePacket> for Packet {
-    fn from(wire::SourcePacket { side, protocol, port }: wire::SourcePacket) -> Self {
-        Packet { side, protocol, port }
+    fn from(wire::SourcePacket { side, vlan, protocol, port }: wire::SourcePacket) -> Self {
+        Packet { side, network: vlan.into(), protocol: protocol.map(protocol_name), port }
     }
 }
 
@@ -391,6 +402,7 @@ impl From<wire::SourceDoor> for Door {
     fn from(door: wire::SourceDoor) -> Self {
         let wire::SourceDoor {
             door,
+            vlan,
             strict,
             steps,
             has_passphrase,
@@ -405,6 +417,7 @@ impl From<wire::SourceDoor> for Door {
         } = door;
         Door {
             door,
+            network: vlan.into(),
             strict,
             steps,
             has_passphrase,
@@ -422,8 +435,9 @@ impl From<wire::SourceDoor> for Door {
 
 impl From<wire::SourcePorts> for Ports {
     fn from(ports: wire::SourcePorts) -> Self {
-        let wire::SourcePorts { tried, budget, within, ignore_for, ignored, time_left } = ports;
+        let wire::SourcePorts { vlan, tried, budget, within, ignore_for, ignored, time_left } = ports;
         Ports {
+            network: vlan.into(),
             tried,
             budget,
             within_seconds: seconds(within),
@@ -448,11 +462,12 @@ impl From<wire::SourceConnections> for Connections {
 
 impl From<wire::SourceConnection> for Connection {
     fn from(connection: wire::SourceConnection) -> Self {
-        let wire::SourceConnection { protocol, from, to, state, closed, fasttracked, door, bytes, time_left } =
+        let wire::SourceConnection { vlan, protocol, from, to, state, closed, fasttracked, door, bytes, time_left } =
             connection;
         let endpoint = |(address, port)| Endpoint { address, port };
         Connection {
-            protocol,
+            network: vlan.into(),
+            protocol: protocol_name(protocol),
             from: endpoint(from),
             to: endpoint(to),
             state,
@@ -555,7 +570,7 @@ impl From<wire::Source> for Source {
             lists: all(lists),
             lists_truncated,
             doors: all(doors),
-            ports: ports.map(Into::into),
+            ports: all(ports),
             quota: quota.map(Into::into),
             connections: connections.map(Into::into),
             matchers: all(matchers),

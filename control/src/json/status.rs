@@ -5,12 +5,15 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::BuiltinChain;
 use knockplane_policy::settings::Settings;
-use knockplane_policy::wire::{self, Drift, InterfaceCounters, LogStatus, Repairs};
+use knockplane_policy::wire::offload;
+use knockplane_policy::wire::{self, Drift, DropCount, InterfaceCounters, LogStatus, Repairs};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::connections::Table;
 use super::{Sides, seconds};
 use crate::api::messages;
+use crate::ready;
 
 /// Both processes.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -25,6 +28,8 @@ pub(crate) struct Status {
     pub(crate) ready: bool,
     /// Why not; `null` if they are.
     pub(crate) not_ready_because: Option<String>,
+    /// What needs an operator although packets are decided about, for people.
+    pub(crate) warnings: Vec<String>,
     /// Rule sets applied since the start, counted from 1.
     pub(crate) generation: u64,
     /// Time since the generation began to run.
@@ -39,6 +44,12 @@ pub(crate) struct Status {
     pub(crate) interfaces: Vec<Interface>,
     /// The workers, in order.
     pub(crate) workers: Vec<Worker>,
+    /// Frames dropped since the dataplane started, by every reason that has dropped one, the most frequent first.
+    pub(crate) drops: Vec<DropCount>,
+    /// The table of connections; `null` if connections are not tracked.
+    pub(crate) connections: Option<Table>,
+    /// What senders have left to their interface, and no interface has done.
+    pub(crate) offload: Offload,
     /// What happens to frames when the dataplane is not running: `closed`.
     pub(crate) on_exit: String,
     /// The dataplane's log.
@@ -73,6 +84,24 @@ impl From<&Settings> for ChainVerdicts {
     }
 }
 
+/// Packets and frames since the dataplane started that a sender has left to its interface.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Offload {
+    /// Packets from each side whose TCP or UDP checksum is not computed. Only first packets of accepted connections, knocks
+    /// that opened a door, and packets that put an address into a list are looked at.
+    pub(crate) checksums: Sides,
+    /// Frames that were dropped because they are longer than the MTU allows.
+    pub(crate) too_long: u64,
+    /// Time since the last of any of them; `null` if there was none.
+    pub(crate) last_ago_seconds: Option<f64>,
+}
+
+impl From<offload::Offload> for Offload {
+    fn from(offload::Offload { checksums, too_long, last }: offload::Offload) -> Self {
+        Offload { checksums: checksums.into(), too_long, last_ago_seconds: last.map(seconds) }
+    }
+}
+
 /// The control process.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Control {
@@ -91,6 +120,8 @@ pub(crate) struct Interface {
     pub(crate) zero_copy: bool,
     /// Why frames are copied; `null` if they are not, or if that is not known.
     pub(crate) copy_reason: Option<String>,
+    /// What copying or generic XDP costs, for people; `null` if the interface has neither.
+    pub(crate) cost: Option<String>,
     /// The driver, as `ethtool -i` shows it; `null` if there is none.
     pub(crate) driver: Option<String>,
     /// Receive queues.
@@ -115,6 +146,7 @@ impl From<wire::Interface> for Interface {
             zero_copy,
             driver,
             copy_reason,
+            cost,
             queues,
             mtu,
             up,
@@ -123,7 +155,21 @@ impl From<wire::Interface> for Interface {
             counters,
         } = interface;
         let driver = Some(driver).filter(|driver| !driver.is_empty());
-        Interface { side, name, xdp_mode, zero_copy, copy_reason, driver, queues, mtu, up, drift, repairs, counters }
+        Interface {
+            side,
+            name,
+            xdp_mode,
+            zero_copy,
+            copy_reason,
+            cost,
+            driver,
+            queues,
+            mtu,
+            up,
+            drift,
+            repairs,
+            counters,
+        }
     }
 }
 
@@ -190,6 +236,7 @@ impl Status {
     /// Both processes; `ready` has the reason why no packets are decided about.
     pub(crate) fn new(overview: messages::Overview, ready: Result<(), String>) -> Status {
         let messages::Overview { dataplane, control: messages::Control { log: control } } = overview;
+        let warnings = ready::warnings(&dataplane);
         let wire::Status {
             version,
             pid,
@@ -203,6 +250,9 @@ impl Status {
             workers,
             on_exit,
             log,
+            drops,
+            connections,
+            offload,
         } = dataplane;
         Status {
             dataplane_version: version,
@@ -210,6 +260,7 @@ impl Status {
             uptime_seconds: seconds(uptime),
             ready: ready.is_ok(),
             not_ready_because: ready.err(),
+            warnings,
             generation,
             generation_age_seconds: seconds(generation_age),
             rules_source,
@@ -217,6 +268,9 @@ impl Status {
             settings: ShownSettings { chain_default: (&settings).into(), protect: settings.protect },
             interfaces: interfaces.into_iter().map(Interface::from).collect(),
             workers: workers.into_iter().map(Worker::from).collect(),
+            drops,
+            connections: connections.map(Table::from),
+            offload: offload.into(),
             on_exit,
             log,
             control: Control { log: control },

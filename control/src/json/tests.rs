@@ -63,6 +63,26 @@ fn doors_have_their_visitors() {
 }
 
 #[test]
+fn connections_have_addresses_and_ports_apart() {
+    insta::assert_snapshot!(printed("show-connections", connections::Connections::from(sample::tracked())));
+    let none = messages::Tracked { table: None, connections: Vec::new(), truncated: false };
+    assert!(printed("show-connections", connections::Connections::from(none)).contains("\"table\": null"));
+}
+
+#[test]
+fn a_report_of_the_host_has_no_empty_text() {
+    use knockplane_policy::doctor::{Finding, Level, Report, Scope};
+
+    let findings = vec![
+        Finding::ok(Scope::Host, "kernel", "Linux 6.1.0 on x86_64"),
+        Finding::ok(Scope::Outside, "rss", "eth1 spreads by ports")
+            .because(Level::Warning, "why")
+            .run("ethtool -N eth1"),
+    ];
+    insta::assert_snapshot!(printed("doctor", doctor::Doctor::from(Report::new("0.1.0", findings))));
+}
+
+#[test]
 fn an_export_has_every_menu() {
     let text = "/interface list\nadd name=WAN\n/ip firewall address-list\nadd list=a address=192.0.2.0/24 timeout=1h\n\
         add list=b address=host.example.com comment=x disabled=yes\n/ip firewall layer7-protocol\n\
@@ -84,12 +104,18 @@ fn changes_say_what_they_did() {
     let (list, address) = (|| "a".to_owned(), || "192.0.2.1".to_owned());
     insta::assert_snapshot!(printed(
         "list-add",
-        changes::Added { list: list(), address: address(), timeout_seconds: Some(seconds(Duration::from_secs(600))) }
+        changes::Added {
+            list: list(),
+            address: address(),
+            timeout_seconds: Some(seconds(Duration::from_secs(600))),
+            unused_lists: vec![list()],
+        }
     ));
-    printed("list-add", changes::Added { list: list(), address: address(), timeout_seconds: None });
+    let added = changes::Added { list: list(), address: address(), timeout_seconds: None, unused_lists: Vec::new() };
+    printed("list-add", added);
     printed("list-remove", changes::Removed { list: list(), address: address() });
     printed("list-flush", changes::Flushed { list: list(), removed: 3 });
-    printed("list-import", changes::Imported { entries: 5, unchanged: 2 });
+    printed("list-import", changes::Imported { entries: 5, unchanged: 2, unused_lists: Vec::new() });
 }
 
 #[test]

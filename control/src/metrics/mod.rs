@@ -9,23 +9,29 @@
 //! | `mod.rs`       | the control process's own numbers, and rendering |
 //! | `packets.rs`   | the dataplane's numbers: workers, rings, rules, lists, doors |
 //! | `names.rs`     | host names in address lists |
-//! | `memory.rs`    | what must stay the same from scrape to scrape: which rules have a series, points in time |
+//! | `usage.rs`     | resources of the two processes |
 //! | `sheet.rs`     | the thin layer over the library |
+//! | `page.rs`      | `docs/metrics.md`, from all of them |
+//!
+//! Which rules have series is the dataplane's choice, so that no counter sinks while it lives: the control process remembers
+//! nothing of one scrape for the next.
 
-mod memory;
 mod names;
 mod packets;
+#[cfg(test)]
+mod page;
 mod sheet;
+mod usage;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use knockplane_limits::refusal::Refusals;
+use knockplane_limits::usage as resources;
 use knockplane_policy::wire::{self, LostLines};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts};
 
-use self::memory::Memory;
 use self::sheet::Sheet;
 use crate::dataplane::DataplaneError;
 
@@ -43,7 +49,10 @@ pub struct Metrics {
     apply_duration: Histogram,
     failures: IntCounterVec,
     listeners: [(&'static str, Arc<Refusals>); 2],
-    memory: Mutex<Memory>,
+    /// Since the Unix epoch.
+    started: Duration,
+    /// When the dataplane last answered.
+    last_answer: Mutex<Option<Instant>>,
 }
 
 /// The listener for metrics and health, as a label.
@@ -65,7 +74,8 @@ impl Default for Metrics {
             apply_duration: sheet::valid(Histogram::with_opts(apply.buckets(APPLY_BUCKETS.to_vec()))),
             failures: sheet::valid(IntCounterVec::new(failures, &["reason"])),
             listeners: [METRICS_LISTENER, OPERATORS_LISTENER].map(|listener| (listener, Arc::default())),
-            memory: Mutex::default(),
+            started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            last_answer: Mutex::default(),
         };
         metrics.last_reload_successful.set(1);
         for kind in DataplaneError::FAILURES {
@@ -95,6 +105,11 @@ impl Metrics {
         }
     }
 
+    /// The dataplane has answered a question, or refused it.
+    pub fn answered(&self) {
+        *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
     /// Where a listener counts the connections that a limit refused or closed.
     pub(crate) fn refusals(&self, listener: &str) -> Arc<Refusals> {
         let counted = self.listeners.iter().find(|(name, _)| *name == listener);
@@ -103,6 +118,10 @@ impl Metrics {
 
     /// The text of one scrape; `answer` is the dataplane's, if there is one, and `log` the control process's.
     pub fn render(&self, answer: Option<&wire::Metrics>, log: &wire::LogStatus, now: SystemTime) -> String {
+        self.sheet(answer, log, now).text()
+    }
+
+    fn sheet(&self, answer: Option<&wire::Metrics>, log: &wire::LogStatus, now: SystemTime) -> Sheet {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let sheet = Sheet::default();
         sheet.register(&self.last_reload_successful);
@@ -110,6 +129,15 @@ impl Metrics {
         sheet.register(&self.failures);
         let up = sheet.gauge("dataplane_up", "Whether the dataplane answered this scrape.", &[]);
         up.with_label_values::<&str>(&[]).set(if answer.is_some() { 1.0 } else { 0.0 });
+        if let Some(last) = *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) {
+            let help = "Time since the dataplane last answered the control process; absent before the first answer.";
+            sheet.value("dataplane_answer_age_seconds", help, last.elapsed().as_secs_f64());
+        }
+        let help = "When the control process started, in Unix time.";
+        sheet.bare().value("process_start_time_seconds", help, self.started.as_secs_f64());
+        if let Some(usage) = resources::read() {
+            usage::fill(&usage::CONTROL, &sheet, &usage);
+        }
         let build =
             sheet.gauge("build_info", "Versions of the two processes; the value is 1.", &["component", "version"]);
         build.with_label_values(&["control", env!("CARGO_PKG_VERSION")]).set(1.0);
@@ -145,12 +173,10 @@ impl Metrics {
             build.with_label_values(&["dataplane", &answer.status.version]).set(1.0);
             reloads.with_label_values(&["applied"]).inc_by(answer.applied);
             reloads.with_label_values(&["refused"]).inc_by(answer.refused);
-            let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            memory.look_at(answer, now);
-            packets::fill(&sheet, answer, &memory, now);
+            packets::fill(&sheet, answer, now);
             names::fill(&sheet, &answer.names);
         }
-        sheet.text()
+        sheet
     }
 }
 
@@ -224,7 +250,6 @@ mod tests {
             "knockplane_packets_total{reason=\"ipv4-malformed\",verdict=\"drop\",worker=\"0\"} 0",
             "knockplane_rule_packets_total{chain=\"input\",rule=\"0a1b2c3d\"} 3",
             "knockplane_rule_bytes_total{chain=\"input\",rule=\"0a1b2c3d\"} 144",
-            "knockplane_rule_overflow_packets_total 0",
             "knockplane_chain_default_packets_total{chain=\"input\"} 7",
             "knockplane_ring_drops_total{reason=\"rx-ring-full\",side=\"outside\",worker=\"0\"} 9",
             "knockplane_unbound_queue_drops_total{side=\"outside\"} 6",
@@ -267,25 +292,42 @@ mod tests {
             "knockplane_log_lines_lost_total{kind=\"door\",process=\"control\"} 0",
             "knockplane_dataplane_connections_refused_total{reason=\"evicted\"} 3",
             "knockplane_dataplane_connections_refused_total{reason=\"idle\"} 0",
+            "knockplane_dataplane_start_time_seconds 910",
+            "knockplane_dataplane_process_cpu_seconds_total 12.5",
+            "knockplane_dataplane_process_resident_memory_bytes 104857600",
+            "knockplane_dataplane_process_open_fds 40",
+            "knockplane_rule_overflow_packets_total 20",
+            "knockplane_rule_overflow_bytes_total 960",
+            "knockplane_rules_without_series 2",
+            "knockplane_rule_info{action=\"add-src-to-address-list\",chain=\"input\",comment=\"first knock\",\
+             number=\"ip filter 0\",rule=\"0a1b2c3d\"} 1",
         ] {
             has(&text, line);
         }
     }
 
     #[test]
-    fn no_address_and_no_text_of_people_is_a_label() {
-        let text = Metrics::default().render(Some(&sample::metrics()), &sample::log(0), at(1_000));
-        assert!(!text.contains("192.0.2") && !text.contains("first knock") && !text.contains("rules.rsc"), "{text}");
+    fn no_address_and_no_file_name_is_a_label_and_of_what_people_write_only_comments_of_rules() {
+        let mut answer = sample::metrics();
+        let text = Metrics::default().render(Some(&answer), &sample::log(0), at(1_000));
+        assert!(!text.contains("192.0.2") && !text.contains("the office") && !text.contains("rules.rsc"), "{text}");
+        assert_eq!(text.matches("first knock").count(), 1, "{text}");
+        answer.rules[0].comment = "say \"hi\" \\ \n\u{1b}[2J é".to_owned();
+        let text = Metrics::default().render(Some(&answer), &sample::log(0), at(1_000));
+        assert!(text.contains(r#"comment="say \"hi\" \\ \\n\\u{1b}[2J é","#), "{text}");
+        promtool(&text);
     }
 
     #[test]
-    fn rules_beyond_the_cap_share_one_series() {
-        let mut answer = sample::metrics();
-        answer.rules = (0..1_002).map(|number| sample::rule_metrics(&format!("{number:08x}"), 10)).collect();
-        let text = Metrics::default().render(Some(&answer), &sample::log(0), at(1_000));
-        assert_eq!(text.matches("knockplane_rule_packets_total{").count(), 1_000);
-        has(&text, "knockplane_rule_overflow_packets_total 20");
-        has(&text, "knockplane_rule_overflow_bytes_total 960");
-        has(&text, "knockplane_rules_without_series 2");
+    fn the_age_of_the_last_answer_tells_how_stale_the_numbers_are() {
+        let metrics = Metrics::default();
+        let age = |metrics: &Metrics| {
+            let text = metrics.render(None, &sample::log(0), at(1_000));
+            let line = text.lines().find_map(|line| line.strip_prefix("knockplane_dataplane_answer_age_seconds "));
+            line.and_then(|age| age.parse::<f64>().ok())
+        };
+        assert_eq!(age(&metrics), None);
+        metrics.answered();
+        assert!(age(&metrics).is_some_and(|age| (0.0..60.0).contains(&age)));
     }
 }

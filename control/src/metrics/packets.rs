@@ -11,40 +11,40 @@ use knockplane_policy::wire::{
 };
 use knockplane_policy::word::Word;
 
-use super::memory::Memory;
 use super::sheet::Sheet;
+use super::usage;
 
 /// A ring statistic that is no loss: the kernel looked for something to send and there was nothing.
 const NO_LOSS: &str = "tx-ring-empty";
 
 /// Fills the sheet with everything the dataplane said.
-pub(super) fn fill(sheet: &Sheet, answer: &Metrics, memory: &Memory, now: Duration) {
-    process(sheet, answer, memory);
+pub(super) fn fill(sheet: &Sheet, answer: &Metrics, now: Duration) {
+    process(sheet, answer);
     interfaces(sheet, &answer.status);
     drift(sheet, &answer.status.interfaces);
     interface_counters(sheet, &answer.status.interfaces);
     traffic(sheet, &answer.status.workers, &answer.workers);
     rings(sheet, &answer.status.workers, &answer.workers);
     time(sheet, &answer.status.workers, &answer.workers, now);
-    rules(sheet, &answer.rules, memory);
+    rules(sheet, answer);
     chain_defaults(sheet, &answer.chain_defaults);
     lists(sheet, &answer.lists, answer.list_capacity);
     doors(sheet, &answer.doors);
     connections(sheet, answer);
 }
 
-fn process(sheet: &Sheet, answer: &Metrics, memory: &Memory) {
+fn process(sheet: &Sheet, answer: &Metrics) {
     let status = &answer.status;
     sheet.value(
         "dataplane_start_time_seconds",
         "When the dataplane started, in Unix time.",
-        memory.started.as_secs_f64(),
+        answer.started.as_secs_f64(),
     );
     sheet.value("config_generation", "Rule sets the dataplane has run since its start.", status.generation as f64);
     sheet.value(
         "config_last_reload_success_timestamp_seconds",
         "When the rule set that runs was swapped in, in Unix time.",
-        memory.reloaded.as_secs_f64(),
+        answer.reloaded.as_secs_f64(),
     );
     sheet.value("rules", "Rules that run.", status.rules as f64);
     sheet.count("events_lost_total", "Events of the workers that did not fit the manager's queue.", answer.events_lost);
@@ -55,6 +55,9 @@ fn process(sheet: &Sheet, answer: &Metrics, memory: &Memory) {
     );
     for PeersRefused { reason, connections } in &answer.peers_refused {
         refused.with_label_values(&[reason]).inc_by(*connections);
+    }
+    if let Some(usage) = &answer.process {
+        usage::fill(&usage::DATAPLANE, sheet, usage);
     }
 }
 
@@ -207,32 +210,39 @@ fn time(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics], now: Durat
     }
 }
 
-fn rules(sheet: &Sheet, rules: &[RuleMetrics], memory: &Memory) {
+fn rules(sheet: &Sheet, answer: &Metrics) {
     let packets = sheet.counter("rule_packets_total", "Packets the rule matched.", &["chain", "rule"]);
     let bytes = sheet.counter("rule_bytes_total", "Bytes of IP packets the rule matched.", &["chain", "rule"]);
-    let mut others = Counter::default();
-    let mut without_series = 0_u32;
-    for rule in rules {
-        if memory.has_series(&rule.id) {
-            packets.with_label_values(&[&rule.chain, &rule.id.0]).inc_by(rule.counter.packets);
-            bytes.with_label_values(&[&rule.chain, &rule.id.0]).inc_by(rule.counter.bytes);
-        } else {
-            others.packets += rule.counter.packets;
-            others.bytes += rule.counter.bytes;
-            without_series += 1;
-        }
+    let info = sheet.gauge(
+        "rule_info",
+        "What a rule is: its number in `show rules`, its action and its comment; the value is 1.",
+        &["rule", "number", "chain", "action", "comment"],
+    );
+    for RuleMetrics { id, number, chain, action, comment, counter } in &answer.rules {
+        packets.with_label_values(&[chain, &id.0]).inc_by(counter.packets);
+        bytes.with_label_values(&[chain, &id.0]).inc_by(counter.bytes);
+        let number = number.to_string();
+        info.with_label_values(&[&id.0, &number, chain, action, &printable(comment)]).set(1.0);
     }
     sheet.count(
         "rule_overflow_packets_total",
-        "Packets matched by all rules without series of their own.",
-        others.packets,
+        "Packets that rules matched while they had no series of their own.",
+        answer.rule_overflow.packets,
     );
     sheet.count(
         "rule_overflow_bytes_total",
-        "Bytes of IP packets matched by all rules without series of their own.",
-        others.bytes,
+        "Bytes of IP packets that rules matched while they had no series of their own.",
+        answer.rule_overflow.bytes,
     );
-    sheet.value("rules_without_series", "Rules counted together because there are too many.", without_series.into());
+    let without_series = answer.rules_without_series as f64;
+    sheet.value("rules_without_series", "Rules that run and have no series of their own.", without_series);
+}
+
+/// A comment as the value of a label: control characters are escaped, so that no tool that shows it is confused. The
+/// text format escapes the rest.
+fn printable(comment: &str) -> String {
+    let escape = |char: char| if char.is_control() { char.escape_default().to_string() } else { char.to_string() };
+    comment.chars().map(escape).collect()
 }
 
 fn chain_defaults(sheet: &Sheet, defaults: &[Counter; 3]) {
@@ -250,6 +260,11 @@ fn chain_defaults(sheet: &Sheet, defaults: &[Counter; 3]) {
 }
 
 fn connections(sheet: &Sheet, answer: &Metrics) {
+    let unfinished = "Packets that began something and have no checksum: their sender has left it to its interface.";
+    let family = sheet.counter("packets_without_checksum_total", unfinished, &["side"]);
+    for side in Side::ALL {
+        family.with_label_values(&[side.name()]).inc_by(answer.status.offload.checksums[side.index()]);
+    }
     let known = "Connections that are known; 0 if no rule asks for them.";
     sheet.value("connections", known, answer.connections as f64);
     let refused = "Packets that were invalid because there was no room for their connection.";

@@ -1,18 +1,61 @@
-//! One scrape's worth of metric families, over the library's registry. All names get the prefix `knockplane_`.
+//! One scrape's worth of metric families, over the library's registry. Names get the prefix `knockplane_`, but for the
+//! standard ones of the process that is scraped.
+
+use std::ops::Deref;
 
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
-/// A registry that is filled once, rendered and thrown away.
-pub(super) struct Sheet(Registry);
+/// Two registries that are filled once, rendered and thrown away.
+pub(super) struct Sheet {
+    ours: Part,
+    bare: Part,
+}
+
+/// The families that have a prefix, or those that have none.
+pub(super) struct Part(Registry);
 
 impl Default for Sheet {
     fn default() -> Self {
-        Sheet(valid(Registry::new_custom(Some("knockplane".to_owned()), None)))
+        let ours = Part(valid(Registry::new_custom(Some("knockplane".to_owned()), None)));
+        Sheet { ours, bare: Part(Registry::new()) }
     }
 }
 
 impl Sheet {
+    /// Where names get our prefix.
+    pub(super) fn ours(&self) -> &Part {
+        &self.ours
+    }
+
+    /// Where names stay as they are.
+    pub(super) fn bare(&self) -> &Part {
+        &self.bare
+    }
+
+    /// All families, in the order of their names, ours first.
+    pub(super) fn families(&self) -> Vec<MetricFamily> {
+        let mut families = self.ours.0.gather();
+        families.extend(self.bare.0.gather());
+        families
+    }
+
+    /// The text format.
+    pub(super) fn text(&self) -> String {
+        valid(TextEncoder::new().encode_to_string(&self.families()))
+    }
+}
+
+impl Deref for Sheet {
+    type Target = Part;
+
+    fn deref(&self) -> &Part {
+        &self.ours
+    }
+}
+
+impl Part {
     /// A counter of whole things.
     pub(super) fn counter(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         let family = valid(IntCounterVec::new(Opts::new(name, help), labels));
@@ -47,11 +90,6 @@ impl Sheet {
     /// A family that outlives this sheet.
     pub(super) fn register<C: Collector + Clone + 'static>(&self, family: &C) {
         valid(self.0.register(Box::new(family.clone())));
-    }
-
-    /// The text format.
-    pub(super) fn text(&self) -> String {
-        valid(TextEncoder::new().encode_to_string(&self.0.gather()))
     }
 }
 

@@ -15,8 +15,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use knockplane_policy::eval::limits::Random;
+use knockplane_policy::eval::tracking::Stays;
 use knockplane_policy::frames::FrameClass;
-use knockplane_policy::packet::{FragmentPart, Packet, Side};
+use knockplane_policy::packet::{FragmentPart, Packet, Side, Vlan, vlan};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::ConnectionState;
 use knockplane_policy::time::Time;
@@ -233,6 +234,9 @@ impl Walk<'_> {
     /// The packet's way, at whose end its connection stays or is forgotten.
     fn decide(&mut self) -> Decision {
         let decision = self.by_rules();
+        if decision.verdict == Verdict::Forward && self.seen.is_some_and(|seen| seen.stays == Stays::IfForwarded) {
+            self.context.state.look_at_checksum(self.packet);
+        }
         let seen = self.seen.as_ref().filter(|seen| !seen.stays.after(decision.verdict));
         let key = seen.and_then(|seen| Some(seen.flow.as_ref()?.key));
         if let (Some(key), Some(flows)) = (key, self.context.state.flows()) {
@@ -257,7 +261,7 @@ impl Walk<'_> {
         self.trail.is_plain &= flows.is_none();
         let untracked = || Seen::alone(ConnectionState::Untracked);
         self.seen = Some(flows.map_or_else(untracked, |flows| {
-            flows.observe(packet, part, self.now, &table.rules().tracking, table.listening())
+            flows.observe((packet, self.vlan), part, self.now, &table.rules().tracking, table.listening())
         }));
         if self.own_flow().is_some_and(|flow| flow.fasttracked) {
             return self.end(Verdict::Forward, Reason::Fasttracked, part);
@@ -312,9 +316,7 @@ fn record_drop(
     (packet, now): (&Packet<'_>, Time),
     (decision, last): (Decision, u32),
 ) {
-    let Packet { source, side, protocol, ports, .. } = *packet;
-    let told = LastPacket { side, protocol: Some(protocol), port: ports.map(|(_, port)| port) };
-    recorder.record(source, dropped(decision, last, table), told, 1, now);
+    recorder.record(packet.source, dropped(decision, last, table), LastPacket::of(packet), 1, now);
 }
 
 /// What is recorded of a drop; `last` is the last rule that matched.
@@ -334,7 +336,7 @@ fn record_unseen(
         && recorder.takes()
         && let Some(source) = headers::source(frame)
     {
-        let packet = LastPacket { side, protocol: None, port: None };
+        let packet = LastPacket { side, vlan: vlan::of_frame(frame), protocol: None, port: None };
         recorder.record(source, Refusal::Dropped { reason, rule: None }, packet, 1, now());
     }
 }
@@ -345,6 +347,7 @@ fn record_unseen(
 /// It holds because a plain walk changes nothing, and asks nothing but what is compared here, the lists, and the time,
 /// which is the same too. What another worker puts into a list meanwhile counts from the next batch on.
 struct Train {
+    vlan: Vlan,
     source: IpAddr,
     destination: IpAddr,
     protocol: u8,
@@ -361,7 +364,8 @@ struct Train {
 impl Train {
     fn behind(packet: &Packet<'_>, now: Time, trail: Trail, decision: Decision) -> Train {
         let Packet { source, destination, protocol, ports, icmp, ip_length, .. } = *packet;
-        Train { source, destination, protocol, ports, icmp, ip_length, now, trail, decision, more: 0 }
+        let vlan = packet.vlan();
+        Train { vlan, source, destination, protocol, ports, icmp, ip_length, now, trail, decision, more: 0 }
     }
 
     /// Whether the packet is one more of them. The side is the batch's.
@@ -373,6 +377,7 @@ impl Train {
             && self.ip_length == packet.ip_length
             && self.icmp == packet.icmp
             && self.now == now
+            && self.vlan == packet.vlan()
             && !is_part(packet)
     }
 
@@ -386,7 +391,8 @@ impl Train {
 
     #[inline(never)]
     fn record_drops(&self, table: &Table, recorder: &mut Recorder, side: Side) {
-        let packet = LastPacket { side, protocol: Some(self.protocol), port: self.ports.map(|(_, port)| port) };
+        let (vlan, port) = (self.vlan, self.ports.map(|(_, port)| port));
+        let packet = LastPacket { side, vlan, protocol: Some(self.protocol), port };
         let refusal = dropped(self.decision, self.trail.last, table);
         recorder.record(self.source, refusal, packet, 1 + self.more, self.now);
     }

@@ -21,15 +21,16 @@ pub use self::ignored::Ignored;
 
 use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
+use knockplane_policy::door::exempt::{self, Exempt};
 use knockplane_policy::door::ports::{self, PortBudget, Ports};
 use knockplane_policy::door::progress::{self, Outcome, Progress, Shape, StepSet};
-use knockplane_policy::door::{self, Attempts, Door, Failure, MOST_STEPS, What};
-use knockplane_policy::packet::Packet;
+use knockplane_policy::door::{self, Attempts, Door, Failure, MOST_STEPS, Opening, What};
+use knockplane_policy::packet::{Packet, Vlan};
 use knockplane_policy::time::Time;
 use knockplane_policy::word::Word as _;
 
-use crate::keyed::{Keyed, Tag, tag, write_address};
-use crate::lists::{Added, Change, ListId, Lists, Stored};
+use crate::keyed::{Keyed, Tag, tag, write_address, write_vlan};
+use crate::lists::{Added, Change, ListId, ListSet, Lists, Stored};
 
 /// A door of a table, by its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,32 @@ pub(crate) struct CompiledDoor {
     pub(crate) open: ListId,
     pub(crate) opening: Sequence,
     pub(crate) closing: Option<Sequence>,
+    pub(crate) exempt: CompiledExempt,
     pub(crate) counts: Arc<DoorCounts>,
+}
+
+/// [`Exempt`], resolved.
+pub(crate) struct CompiledExempt {
+    always: Box<[Opening]>,
+    granted: Box<[(ListId, Box<[Opening]>)]>,
+}
+
+impl CompiledExempt {
+    /// With the lists by their names.
+    pub(crate) fn new(exempt: Exempt, list: impl Fn(&str) -> Option<ListId>) -> CompiledExempt {
+        let granted = exempt.granted.into_iter();
+        CompiledExempt {
+            always: exempt.always.into(),
+            granted: granted.filter_map(|(name, openings)| Some((list(&name)?, openings.into()))).collect(),
+        }
+    }
+
+    /// Whether a packet that is no step is exempt, if its source is in these lists.
+    pub(crate) fn covers(&self, packet: &Packet<'_>, lists: ListSet) -> bool {
+        let granted =
+            |(list, openings): &(ListId, Box<[Opening]>)| lists.contains(*list) && exempt::include(openings, packet);
+        self.always.iter().any(|opening| opening.is(packet)) || self.granted.iter().any(granted)
+    }
 }
 
 /// A knock that opens or closes, and where its progress is kept.
@@ -77,7 +103,7 @@ struct Counts {
 /// [`DoorCounts`] at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DoorTally {
-    /// How often each step was taken; the last of them opens, and is not among them.
+    /// How often each step was taken, the last one of the knock included, which opens.
     pub steps: [u64; MOST_STEPS],
     /// How often it was opened.
     pub opened: u64,
@@ -88,19 +114,22 @@ pub struct DoorTally {
 }
 
 impl DoorCounts {
-    pub(crate) fn count(&self, source: IpAddr, what: What) {
+    /// Counts what a source did at the door, whose knock has so many steps. The last step is counted as one too, so that
+    /// no step's count sinks when a knock gets longer or shorter.
+    pub(crate) fn count(&self, source: IpAddr, what: What, steps: u8) {
         let stripe = match source {
             IpAddr::V4(address) => address.to_bits() as usize,
             IpAddr::V6(address) => address.to_bits() as usize,
         };
         let counts = &self.stripes[stripe % self.stripes.len()];
-        let counter = match what {
-            What::Stepped(step) => counts.steps.get(usize::from(step).saturating_sub(1)),
-            What::Opened => Some(&counts.opened),
-            What::Closed => Some(&counts.closed),
-            What::Failed(failure) => counts.failed.get(failure as usize),
+        let step = |step: u8| counts.steps.get(usize::from(step).saturating_sub(1));
+        let (counter, step) = match what {
+            What::Stepped(number) => (None, step(number)),
+            What::Opened => (Some(&counts.opened), step(steps)),
+            What::Closed => (Some(&counts.closed), None),
+            What::Failed(failure) => (counts.failed.get(failure as usize), None),
         };
-        if let Some(counter) = counter {
+        for counter in [counter, step].into_iter().flatten() {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -128,14 +157,17 @@ pub struct Visitors {
     held: Keyed<Whom>,
     /// How often a source has begun at a door.
     attempts: Keyed<(Whom, u64, Time)>,
-    ports: Keyed<(Option<IpAddr>, Ports)>,
+    ports: Keyed<(Option<Source>, Ports)>,
     /// By the name of the door: they outlive tables.
     counts: Mutex<HashMap<String, Arc<DoorCounts>>>,
 }
 
+/// A source: its address, over IPv6 its /64, and its network.
+pub type Source = (IpAddr, Vlan);
+
 /// A source and the open list of a door, for operators: what is remembered is found by their hash. None in a slot that is
 /// new.
-type Whom = Option<(IpAddr, ListId)>;
+type Whom = Option<(Source, ListId)>;
 
 impl Visitors {
     pub(crate) fn new(keys: usize, secret: [u64; 2]) -> Visitors {
@@ -154,38 +186,38 @@ impl Visitors {
         Arc::clone(counts.entry_ref(door).or_default())
     }
 
-    /// Takes in the packet's port, and says whether its source has tried too many.
-    pub(crate) fn scans(&self, packet: &Packet<'_>, budget: &PortBudget, now: Time) -> bool {
+    /// Takes in the packet's port, and says whether its source in this network has tried too many.
+    pub(crate) fn scans(&self, packet: &Packet<'_>, vlan: Vlan, budget: &PortBudget, now: Time) -> bool {
         if budget.ports == 0 {
             return false;
         }
-        let tag = self.source(packet.source);
+        let tag = self.source((packet.source, vlan));
         match ports::bit(self.secret, packet) {
             Some(bit) => self.ports.with(tag, now, |(source, ports)| {
-                source.get_or_insert_with(|| door::visitor(packet.source));
+                source.get_or_insert_with(|| visitor_of((packet.source, vlan)));
                 (ports.ignores(bit, budget, now), ports.until())
             }),
             None => self.ports.get(tag, now).is_some_and(|(_, ports)| ports.are_too_many(now)),
         }
     }
 
-    pub(crate) fn are_held(&self, door: &CompiledDoor, source: IpAddr, now: Time) -> bool {
+    pub(crate) fn are_held(&self, door: &CompiledDoor, source: Source, now: Time) -> bool {
         !door.door.hold_off.is_zero() && self.held.get(self.visitor(door.open, source), now).is_some()
     }
 
-    pub(crate) fn hold(&self, door: &CompiledDoor, source: IpAddr, now: Time) {
+    pub(crate) fn hold(&self, door: &CompiledDoor, source: Source, now: Time) {
         if !door.door.hold_off.is_zero() {
             self.held.with(self.visitor(door.open, source), now, |whom| {
-                *whom = Some((door::visitor(source), door.open));
+                *whom = Some((visitor_of(source), door.open));
                 ((), now + door.door.hold_off)
             });
         }
     }
 
     /// Whether the source may begin once more.
-    fn attempt(&self, door: &CompiledDoor, source: IpAddr, most: Attempts, now: Time) -> bool {
+    fn attempt(&self, door: &CompiledDoor, source: Source, most: Attempts, now: Time) -> bool {
         self.attempts.with(self.visitor(door.open, source), now, |(whom, begun, until)| {
-            *whom = Some((door::visitor(source), door.open));
+            *whom = Some((visitor_of(source), door.open));
             if now >= *until {
                 (*begun, *until) = (0, now + most.per);
             }
@@ -195,23 +227,32 @@ impl Visitors {
     }
 
     /// What a source is known by at all doors.
-    fn source(&self, source: IpAddr) -> Tag {
-        tag(self.secret, |hasher| write_address(hasher, door::visitor(source)))
+    fn source(&self, (source, vlan): Source) -> Tag {
+        tag(self.secret, |hasher| {
+            write_address(hasher, door::visitor(source));
+            write_vlan(hasher, vlan);
+        })
     }
 
     /// And at the door with this open list.
-    fn visitor(&self, open: ListId, source: IpAddr) -> Tag {
+    fn visitor(&self, open: ListId, (source, vlan): Source) -> Tag {
         tag(self.secret, |hasher| {
             hasher.write_u8(open.0);
             write_address(hasher, door::visitor(source));
+            write_vlan(hasher, vlan);
         })
     }
+}
+
+/// What a source is remembered by.
+fn visitor_of((source, vlan): Source) -> Source {
+    (door::visitor(source), vlan)
 }
 
 /// A packet at a door.
 #[derive(Clone, Copy)]
 pub(crate) struct Knock {
-    pub(crate) source: IpAddr,
+    pub(crate) source: Source,
     /// The tag of its destination.
     pub(crate) to: u32,
     /// The steps that it is.
@@ -237,7 +278,8 @@ impl Knock {
     /// Holds the packet against a sequence, and does what comes of it, all under one lock.
     pub(crate) fn at(self, sequence: &Sequence, lists: &Lists, may_begin: impl FnOnce() -> bool) -> Knocked {
         let mut knocked = Knocked { outcome: Outcome::Nothing, refused: false, evicted: false, early: false };
-        let added = lists.progress(sequence.list, self.source, self.now, |stored| {
+        let (address, vlan) = self.source;
+        let added = lists.within(vlan).progress(sequence.list, address, self.now, |stored| {
             knocked = self.decide(sequence.shape, stored, may_begin);
             match knocked.outcome {
                 Outcome::Stepped(progress) | Outcome::StartedOver(Some(progress)) => Change::Set {

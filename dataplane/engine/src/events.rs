@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 use knockplane_policy::door::What;
 use knockplane_policy::eval::log::Entry;
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
 use crate::lists::{Gone, ListId};
@@ -24,17 +25,21 @@ pub enum Event {
         list: ListId,
         /// The list's level: how many earlier proofs it takes to get in.
         level: u8,
+        /// The only VLAN that it counts in; [`Vlan::NONE`] if it counts in all.
+        vlan: Vlan,
         /// The address.
         address: IpAddr,
         /// When it leaves the list, if it is not added again.
         expiry: Time,
     },
-    /// An entry that took more than a first step to get is gone, and not by request.
+    /// A grant, or another entry that took more than a first step to get, is gone, and not by request.
     Gone(Gone),
     /// A door was opened or closed by a knock.
     Door {
         /// Its open list.
         open: ListId,
+        /// The VLAN of the packet, whatever the settings say of VLANs.
+        vlan: Vlan,
         /// Who knocked.
         source: IpAddr,
         /// What was knocked at.
@@ -56,9 +61,9 @@ pub enum Event {
 /// A kind of event, which has a queue of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// [`Event::Door`].
+    /// [`Event::Door`], and [`Event::Gone`] of a grant.
     Door,
-    /// [`Event::Listed`] and [`Event::Gone`].
+    /// [`Event::Listed`], and [`Event::Gone`] of other entries.
     List,
     /// [`Event::Logged`].
     Packet,
@@ -74,6 +79,7 @@ impl Event {
     pub const fn kind(&self) -> EventKind {
         match self {
             Event::Door { .. } => EventKind::Door,
+            Event::Gone(gone) if gone.is_grant => EventKind::Door,
             Event::Listed { .. } | Event::Gone(_) => EventKind::List,
             Event::Logged { .. } => EventKind::Packet,
         }
@@ -130,12 +136,12 @@ mod tests {
 
     fn listed(last: u8) -> Event {
         let address = IpAddr::from([192, 0, 2, last]);
-        Event::Listed { list: ListId(0), level: 0, address, expiry: Time::NEVER }
+        Event::Listed { list: ListId(0), level: 0, vlan: Vlan::NONE, address, expiry: Time::NEVER }
     }
 
     fn door() -> Event {
         let [source, destination] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
-        Event::Door { open: ListId(0), source, destination, what: What::Opened }
+        Event::Door { open: ListId(0), vlan: Vlan::NONE, source, destination, what: What::Opened }
     }
 
     #[test]

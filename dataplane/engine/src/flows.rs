@@ -8,10 +8,12 @@
 //!
 //! What a connection's states are and how long they last is [`knockplane_policy::eval::tracking`].
 
+mod cut;
 mod flow;
 mod source;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::hash::Hasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,14 +22,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use knockplane_policy::eval::tracking::{
     End, FRAGMENT_TIMEOUT, FirstFragment, FlowKey, Identity, Quoted, Segment, Stays, Step, TcpConnection,
 };
-use knockplane_policy::packet::{FragmentPart, Packet, protocol};
+use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
 use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
+use self::cut::Link;
+pub use self::cut::Reset;
 use self::flow::{Flow, Talk};
 pub use self::source::{AddressFlow, AddressFlows};
 use crate::hello::ServerName;
-use crate::keyed::{Keyed, Tag, datagram, tag, write_address};
+use crate::keyed::{Keyed, Tag, datagram, tag, write_address, write_vlan};
 use crate::layer7::PatternSet;
 use crate::lists::ListId;
 use crate::table::Listening;
@@ -152,10 +156,10 @@ impl Flows {
         self.sets.iter().flat_map(known).collect()
     }
 
-    /// Learns of a packet, and says what it is.
+    /// Learns of a packet of this network, and says what it is.
     pub(crate) fn observe(
         &self,
-        packet: &Packet<'_>,
+        (packet, vlan): (&Packet<'_>, Vlan),
         part: Option<FragmentPart>,
         now: Time,
         tracking: &Tracking,
@@ -165,7 +169,7 @@ impl Flows {
             let seen = self.later_fragment(packet, now, tracking, listening);
             return seen.unwrap_or(Seen::alone(ConnectionState::Invalid));
         }
-        match Identity::of(packet) {
+        match Identity::of(packet, vlan) {
             Identity::Untracked => Seen::alone(ConnectionState::Untracked),
             Identity::Unknown => Seen::alone(ConnectionState::Invalid),
             Identity::Error { about } => match about.and_then(|quoted| self.related(&quoted, now)) {
@@ -208,12 +212,13 @@ impl Flows {
         }
     }
 
-    /// The connection is one of the door with this open list.
-    pub(crate) fn let_in(&self, key: &FlowKey, door: ListId, now: Time) {
+    /// The connection, which this packet begins, is one of the door with this open list.
+    pub(crate) fn let_in(&self, packet: &Packet<'_>, key: &FlowKey, door: ListId, now: Time) {
         let (hash, set) = self.set_of(key);
         let mut set = lock(set);
         if let Some(place) = set.find(hash, key, now) {
-            set.flows[place].door = Some(door);
+            let flow = &mut set.flows[place];
+            (flow.door, flow.link) = (Some(door), Link::of(packet));
         }
     }
 
@@ -308,7 +313,8 @@ impl Flows {
                 match step {
                     Step::Aside | Step::Remember | Step::Challenge | Step::Cross => {
                         // The answer to a SYN passes as one, though it accepts nothing.
-                        let state = if step == Step::Challenge { ConnectionState::Established } else { flow.state() };
+                        let challenged = step == Step::Challenge && flow.cut.is_none();
+                        let state = if challenged { ConnectionState::Established } else { flow.state() };
                         let flow = Some(set.seen(place, Some(source), *now));
                         return Some((Seen { state, flow, stays: Stays::Yes }, false));
                     }
@@ -336,7 +342,7 @@ impl Flows {
         };
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         set.tags[place] = hash;
-        set.flows[place] = Flow::new(arrival.key, arrival.source, serial, tcp);
+        set.flows[place] = Flow::new(arrival.key, (arrival.source, arrival.packet.side), serial, tcp);
         set.restart(place, listening);
         Some(place)
     }
@@ -391,6 +397,7 @@ impl Flows {
                 hasher.write_u16(*port);
             }
             hasher.write(&[key.protocol, key.query.0, key.query.1]);
+            write_vlan(hasher, key.vlan);
         });
         // 0 is no tag.
         ((hash >> 64) as u32 | 1, &self.sets[hash as usize & (self.sets.len() - 1)])

@@ -5,10 +5,11 @@
 //! +-------------+-------------+------+--------------------------------------
 //! | destination | source      | type | IPv4, IPv6, or a class of frames
 //! +-------------+-------------+------+--------------------------------------
-//!                             ^ each VLAN tag puts 4 bytes in here: its type, then priority and VLAN number
+//!                             ^ each VLAN tag puts 4 bytes in here: its type, then priority and VLAN number;
+//!                               then a PPPoE session 8 bytes, see `pppoe`
 //! ```
 //!
-//! Order: the frame's length, Ethernet and at most two VLAN tags; then IP, its fragments and extension headers; then
+//! Order: the frame's length, Ethernet, at most two VLAN tags and a PPPoE session; then IP, its fragments and extension headers; then
 //! TCP, UDP or ICMP. Each header's length is checked once, after that its fields are read by name. Nothing is copied.
 //!
 //! Two protocols that rules do not see are read to their end, because they pass without a rule: ARP and IPv6 neighbour
@@ -26,6 +27,7 @@ mod classes;
 mod discovery;
 mod ipv4;
 mod ipv6;
+mod pppoe;
 mod transport;
 
 use std::net::IpAddr;
@@ -42,8 +44,11 @@ pub const ETHERNET_LENGTH: usize = 14;
 pub const VLAN_LENGTH: usize = 4;
 /// How many VLAN tags a frame may have: QinQ.
 pub const MAX_VLAN_TAGS: usize = 2;
+/// Bytes of a PPPoE session's header, with PPP's protocol.
+pub const PPPOE_LENGTH: usize = 8;
 
-/// The longest frame interfaces of this MTU pass on.
+/// The longest frame interfaces of this MTU pass on. A PPPoE header is within the MTU: hosts in a session have one of
+/// 1,492 bytes (RFC 2516, 7).
 pub const fn max_frame(mtu: usize) -> usize {
     mtu + ETHERNET_LENGTH + MAX_VLAN_TAGS * VLAN_LENGTH
 }
@@ -55,6 +60,8 @@ mod ethertype {
     pub(super) const SLOW_PROTOCOLS: EtherType = EtherType(0x8809);
     pub(super) const EAPOL: EtherType = EtherType(0x888e);
     pub(super) const LLDP: EtherType = EtherType(0x88cc);
+    pub(super) const PPPOE_DISCOVERY: EtherType = EtherType(0x8863);
+    pub(super) const PPPOE_SESSION: EtherType = EtherType(0x8864);
     /// Up to here the field is a length and the frame is IEEE 802.2. Source: IEEE 802.3, 3.2.6.
     pub(super) const MAX_LENGTH: u16 = 1500;
 }
@@ -81,22 +88,44 @@ pub fn read(side: Side, frame: &[u8], max_frame: usize) -> Result<Packet<'_>, Re
     match ethertype {
         EtherType::IPV4 => ipv4::read(side, frame, payload),
         EtherType::IPV6 => ipv6::read(side, frame, payload),
+        ethertype::PPPOE_SESSION => in_session(side, frame, payload),
         // Not before IP: whoever lets bridges talk must not let IP by the rules under the bridges' address.
         _ if [d0, d1, d2, d3, d4, d5] == BRIDGE_GROUP => Err(Reason::SpanningTree),
         EtherType::ARP => Err(arp::reason(header, payload)),
         ethertype::SLOW_PROTOCOLS => Err(Reason::Lacp),
         ethertype::EAPOL => Err(Reason::Eapol),
         ethertype::LLDP => Err(Reason::Lldp),
+        ethertype::PPPOE_DISCOVERY => Err(pppoe::discovery(payload)),
         EtherType(length) if length <= ethertype::MAX_LENGTH => Err(logical_link(payload)),
         _ => Err(Reason::UnknownEthertype),
     }
 }
 
+/// The packet in a PPPoE session. What the frame holds behind the session's length is no part of it.
+///
+/// Not in line: other packets would pay for its registers.
+#[cold]
+#[inline(never)]
+fn in_session<'f>(side: Side, frame: &'f [u8], payload: &'f [u8]) -> Result<Packet<'f>, Reason> {
+    let (ethertype, packet) = pppoe::session(payload)?;
+    let until = frame.len() - payload.len() + PPPOE_LENGTH + packet.len();
+    match ethertype {
+        EtherType::IPV4 => ipv4::read(side, &frame[..until], packet),
+        _ => ipv6::read(side, &frame[..until], packet),
+    }
+}
+
+/// What the frame carries, behind tags and in a PPPoE session as well: its type and its bytes.
+fn network(frame: &[u8]) -> Option<(EtherType, &[u8])> {
+    let (header, behind) = frame.split_first_chunk::<ETHERNET_LENGTH>()?;
+    let (ethertype, payload) = untag(EtherType(u16::from_be_bytes([header[12], header[13]])), behind).ok()?;
+    if ethertype == ethertype::PPPOE_SESSION { pppoe::session(payload).ok() } else { Some((ethertype, payload)) }
+}
+
 /// The IP source of a frame that [`read`] refuses, if it has got one that far. What it says has not been checked.
 #[cold]
 pub fn source(frame: &[u8]) -> Option<IpAddr> {
-    let (header, behind) = frame.split_first_chunk::<ETHERNET_LENGTH>()?;
-    let (ethertype, payload) = untag(EtherType(u16::from_be_bytes([header[12], header[13]])), behind).ok()?;
+    let (ethertype, payload) = network(frame)?;
     match ethertype {
         EtherType::IPV4 => Some(IpAddr::from(*payload.get(12..16)?.first_chunk::<4>()?)),
         EtherType::IPV6 => Some(IpAddr::from(*payload.get(8..24)?.first_chunk::<16>()?)),
@@ -169,7 +198,7 @@ mod tests {
             (&[0x88, 0xcc], Reason::Lldp),
             (&[0x88, 0x09], Reason::Lacp),
             (&[0x88, 0x8e], Reason::Eapol),
-            (&[0x88, 0x64], Reason::UnknownEthertype),
+            (&[0x88, 0x64], Reason::PppoeMalformed),
             (&[0x05, 0xdd], Reason::UnknownEthertype),
             (&[0x00, 0x26, 0x42, 0x42, 0x03], Reason::SpanningTree),
             (&[0x00, 0x26, 0xaa, 0xaa, 0x03, 0x00, 0x00, 0x0c, 0x01, 0x0b], Reason::SpanningTree),

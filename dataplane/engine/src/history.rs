@@ -7,8 +7,8 @@
 //! set      [ 7 tags, horizon ] [ record ] [ record ] … 7 of them      512 bytes, a cache line each
 //! record   [ version | source, 2 words | subject | table, count | packet | first | last ]
 //! ```
-//! The address of a source chooses its set, by a keyed hash. A record is of one source and one subject: the reason and
-//! the rule of a drop, or the door and the reason of a failed step. A new record takes the place of the one that was
+//! The address of a source chooses its set, by a keyed hash. A record is of one source, one VLAN and one subject: the
+//! reason and the rule of a drop, or the door and the reason of a failed step. A new record takes the place of the one that was
 //! made first in its set; the set's *horizon* is the latest event that went with such a record. So the set says since
 //! when it is complete, also under a flood of forged sources.
 //!
@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 
 use knockplane_policy::door::Failure;
-use knockplane_policy::packet::Side;
+use knockplane_policy::packet::{Packet, Side, Vlan};
 use knockplane_policy::reason::Reason;
 use knockplane_policy::time::Time;
 use knockplane_policy::word::Word as _;
@@ -68,10 +68,14 @@ const LAST: usize = 7;
 const HORIZON: usize = WAYS;
 const CURSOR: u64 = 7;
 
-/// Bits of a subject, below the rule or list in its upper half.
+/// Bits of a subject, below the rule or list in its upper half. The lowest 16 bits of the VLAN are above them.
 const IS_FAILURE: u64 = 1 << 7;
 const IS_INSIDE: u64 = 1 << 8;
 const IS_V6: u64 = 1 << 9;
+
+/// Where the VLAN is in a subject, and the rest of it in the word that tells of a packet.
+const VLAN_LOW: u32 = 16;
+const VLAN_HIGH: u32 = 32;
 
 /// Bits of the word that tells of a packet, above its protocol and below its destination port.
 const HAS_PROTOCOL: u64 = 1 << 8;
@@ -101,13 +105,23 @@ pub enum Refusal {
 pub struct LastPacket {
     /// The side that it came from.
     pub side: Side,
+    /// Its VLAN, whatever the settings say of VLANs. All packets of a record are of one.
+    pub vlan: Vlan,
     /// Its IP protocol; none if the frame could not be read so far.
     pub protocol: Option<u8>,
     /// Its destination port, if it has one.
     pub port: Option<u16>,
 }
 
-/// Events of one source with one subject.
+impl LastPacket {
+    /// What is told of this packet.
+    pub(crate) fn of(packet: &Packet<'_>) -> LastPacket {
+        let Packet { side, protocol, ports, .. } = *packet;
+        LastPacket { side, vlan: packet.vlan(), protocol: Some(protocol), port: ports.map(|(_, port)| port) }
+    }
+}
+
+/// Events of one source with one subject in one VLAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     /// What happened.
@@ -255,7 +269,9 @@ impl Line {
             Refusal::Dropped { reason: *Reason::ALL.get(place)?, rule }
         };
         let told = words[PACKET];
+        let vlan = Vlan::from_bits((told >> VLAN_HIGH) << 16 | subject >> VLAN_LOW & 0xffff);
         let packet = LastPacket {
+            vlan,
             side: if subject & IS_INSIDE != 0 { Side::Inside } else { Side::Outside },
             protocol: (told & HAS_PROTOCOL != 0).then_some(told as u8),
             port: (told & HAS_PORT != 0).then_some((told >> 16) as u16),
@@ -348,12 +364,16 @@ impl Recorder {
         if source.is_ipv6() {
             subject |= IS_V6;
         }
-        let told = u64::from(packet.protocol.unwrap_or_default())
+        // All of it 0 without VLANs.
+        let vlan = packet.vlan.bits();
+        subject |= (vlan & 0xffff) << VLAN_LOW;
+        let told = (vlan >> 16) << VLAN_HIGH
+            | u64::from(packet.protocol.unwrap_or_default())
             | if packet.protocol.is_some() { HAS_PROTOCOL } else { 0 }
             | if packet.port.is_some() { HAS_PORT } else { 0 }
             | u64::from(packet.port.unwrap_or_default()) << 16;
         let words = words(source);
-        let tag = folded(words.1 ^ subject, words.0 ^ self.history.secret ^ u64::from(table)) | 1;
+        let tag = folded(words.1 ^ subject ^ vlan >> 16, words.0 ^ self.history.secret ^ u64::from(table)) | 1;
         let set = if self.watches && source == self.watched {
             &self.history.watch.sets[(tag >> 8) as usize % WATCH_SETS]
         } else if self.left > 0 {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use knockplane_policy::eval::tracking::identification;
-use knockplane_policy::packet::Packet;
+use knockplane_policy::packet::{Packet, Vlan};
 use knockplane_policy::time::Time;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
@@ -30,7 +30,7 @@ struct Slot<V> {
     value: V,
 }
 
-/// Hashes the parts of a key, which must be as many and as long for all keys of a kind.
+/// Hashes the parts of a key. No key of a kind may begin with all of another one of the same length.
 pub(crate) fn tag(secret: [u64; 2], write: impl FnOnce(&mut SipHasher13)) -> Tag {
     let mut hasher = SipHasher13::new_with_keys(secret[0], secret[1]);
     write(&mut hasher);
@@ -51,7 +51,16 @@ pub(crate) fn write_address(hasher: &mut SipHasher13, address: IpAddr) {
     }
 }
 
-/// What a packet's datagram is known by, and by something more. None if the packet is no fragment and could be none.
+/// The network, last in a key; nothing if there is none. Keys of a kind differ in length then, which the hash tells.
+#[inline]
+pub(crate) fn write_vlan(hasher: &mut SipHasher13, vlan: Vlan) {
+    if !vlan.is_none() {
+        hasher.write_u64(vlan.bits());
+    }
+}
+
+/// What a packet's datagram is known by, and by something more. None if the packet is no fragment and could be none. It is
+/// of one VLAN, whatever the settings say.
 pub(crate) fn datagram(secret: [u64; 2], packet: &Packet<'_>, more: u8) -> Option<Tag> {
     let identification = identification(packet)?;
     Some(tag(secret, |hasher| {
@@ -59,6 +68,7 @@ pub(crate) fn datagram(secret: [u64; 2], packet: &Packet<'_>, more: u8) -> Optio
         write_address(hasher, packet.destination);
         hasher.write(&[packet.protocol, more]);
         hasher.write_u32(identification);
+        write_vlan(hasher, packet.vlan());
     }))
 }
 

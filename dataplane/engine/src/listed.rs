@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
 use crate::lists::MAX_LISTS;
@@ -63,7 +64,7 @@ pub enum Added {
     Refused,
 }
 
-/// An entry above level 0 that is in the lists no more, though nobody took it out.
+/// A grant, or another entry above level 0, that is in the lists no more, though nobody took it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone {
     /// The list.
@@ -72,8 +73,12 @@ pub struct Gone {
     pub level: u8,
     /// The address.
     pub address: IpAddr,
+    /// The only VLAN that it counted in; [`Vlan::NONE`] if it counted in all.
+    pub vlan: Vlan,
     /// The tag of the only other end that it counted for; 0 if it counted for all.
     pub to: u32,
+    /// It was a grant: an entry for one other end that is no progress of a knock.
+    pub is_grant: bool,
     /// What became of it.
     pub why: Why,
 }
@@ -138,6 +143,8 @@ pub struct Seen {
     pub list: ListId,
     /// Who is in it.
     pub address: IpAddr,
+    /// The only VLAN that it counts in; [`Vlan::NONE`] if it counts in all.
+    pub vlan: Vlan,
     /// The tag of the only other end that it counts for; 0 if it counts for all.
     pub to: u32,
     /// Steps of a sequence that were taken.
@@ -149,12 +156,23 @@ pub struct Seen {
 impl Seen {
     /// The only other end that it counts for. Of IPv6 ends only the tag is known, so that `::` stands for one.
     pub fn end(&self) -> Option<IpAddr> {
-        let end = match self.address {
-            IpAddr::V4(_) => Ipv4Addr::from_bits(self.to).into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        (self.to != 0).then_some(end)
+        end(self.address, self.to)
     }
+}
+
+impl Gone {
+    /// As [`Seen::end`].
+    pub fn end(&self) -> Option<IpAddr> {
+        end(self.address, self.to)
+    }
+}
+
+fn end(address: IpAddr, tag: u32) -> Option<IpAddr> {
+    let end = match address {
+        IpAddr::V4(_) => Ipv4Addr::from_bits(tag).into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    (tag != 0).then_some(end)
 }
 
 /// The lists cannot be created with this capacity.

@@ -13,7 +13,9 @@
 //! - [`Lists::membership`] is one lookup, whatever the number of lists.
 //! - An entry may count for one other end alone, by its tag ([`Lists::tag`]): 0 stands for all. An address can be in a
 //!   list for 8 other ends at once; then the one that would be over first gives way.
-//! - [`Lists::progress`] reads, decides and writes as one step, whoever else works on the address.
+//! - An entry may count in one VLAN alone ([`Lists::within`]). A lookup for a VLAN yields its own entries and those that
+//!   count in all; both are in one shard, by the hash of the address alone.
+//! - [`Within::progress`] reads, decides and writes as one step, whoever else works on the address.
 //! - Nobody outside can choose addresses that share a shard or a bucket: the secret is drawn at every start. Where first
 //!   steps are kept by the network, the addresses of one IPv6 network share a shard, and nothing more.
 //! - First steps can have a quota for each source prefix: see `quota.rs`.
@@ -31,6 +33,7 @@ use arc_swap::ArcSwapOption;
 use crossbeam::utils::CachePadded;
 use hashbrown::HashMap;
 use knockplane_policy::door::progress;
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::ListTimeout;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::ListSummary;
@@ -46,7 +49,10 @@ use crate::table::Entries;
 mod room;
 #[path = "lists/source.rs"]
 mod source;
+#[path = "lists/within.rs"]
+mod within;
 pub use self::source::{AddressEntry, QuotaUse};
+pub use self::within::Within;
 
 /// How many lists there can be. An address's membership is a mask of so many bits.
 pub const MAX_LISTS: usize = 256;
@@ -88,6 +94,11 @@ impl Lookup {
         self.from = self.from.max(time.start);
         self.until = self.until.min(time.end);
     }
+
+    fn add_all(&mut self, (listed, time): (Listed, Range<Time>)) {
+        self.add(listed.lists, time);
+        self.listed.elsewhere |= listed.elsewhere;
+    }
 }
 
 /// A shard behind its lock.
@@ -116,7 +127,7 @@ pub struct Lists {
     /// The shard the next sweep begins with.
     swept: AtomicUsize,
     /// Entries that went and that no sweep could tell of.
-    untold: AtomicUsize,
+    untold: [AtomicUsize; 2],
 }
 
 /// Names and ids, each by the other.
@@ -184,7 +195,7 @@ impl Lists {
             held: ArcSwapOption::empty(),
             holds: AtomicBool::new(false),
             swept: AtomicUsize::new(0),
-            untold: AtomicUsize::new(0),
+            untold: Default::default(),
         })
     }
 
@@ -283,20 +294,26 @@ impl Lists {
         self.lookup(address.into(), to, now).listed.lists
     }
 
-    /// As [`Lists::membership`], with how long it counts.
-    pub(crate) fn lookup(&self, key: Key, to: u32, now: Time) -> Lookup {
+    /// As [`Lists::membership`], with how long it counts. For a key in a VLAN: the VLAN's own entries for the other end of
+    /// this tag, and those that count in all VLANs for all other ends.
+    pub(crate) fn lookup(&self, within: Key, to: u32, now: Time) -> Lookup {
+        let (key, to_all) = if within.is_in_vlan() { (within.without_vlan(), 0) } else { (within, to) };
         let hash = self.secret.hash(key);
         let net = self.net(key);
         let index = self.shard_of(net.map_or(hash, |(_, hash)| hash));
         let Guarded { version, shard } = &*self.shards[index];
         let shard = lock(shard);
-        let (listed, time) = shard.membership(hash, key, to, now);
+        let (listed, time) = shard.membership(hash, key, to_all, now);
         let version = version.load(Ordering::Relaxed);
         let mut lookup = Lookup { listed, from: time.start, until: time.end, shard: index, version };
         if let Some((net, hash)) = net {
-            let (listed, time) = shard.membership(hash, net, to, now);
-            lookup.add(listed.lists, time);
-            lookup.listed.elsewhere |= listed.elsewhere;
+            lookup.add_all(shard.membership(hash, net, to_all, now));
+        }
+        if within.is_in_vlan() {
+            lookup.add_all(shard.membership(self.secret.hash(within), within, to, now));
+            if let Some((net, hash)) = self.net(within) {
+                lookup.add_all(shard.membership(hash, net, to, now));
+            }
         }
         // Under the lock that `hold` takes: whoever sees the version from after it sees what it holds.
         if self.holds.load(Ordering::Relaxed)
@@ -344,37 +361,46 @@ impl Lists {
 
     /// As [`Lists::add`], for the other end of this tag alone.
     pub fn add_for(&self, list: ListId, address: IpAddr, to: u32, expiry: Time, now: Time) -> Added {
-        if self.held_for_good(address.into()).contains(list) {
-            return Added::Kept;
-        }
-        self.add_at(Place { list, to }, address, Terms { level: self.level(list), expiry, now })
+        self.within(Vlan::NONE).add_for(list, address, to, expiry, now)
     }
 
     /// As [`Lists::add`], by an operator: such an entry outranks everything that packets do.
     pub fn add_by_operator(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
-        self.add_at(Place { list, to: 0 }, address, Terms { level: OPERATOR_LEVEL, expiry, now })
+        self.add_at(Place { list, to: 0 }, address.into(), Terms { level: OPERATOR_LEVEL, expiry, now })
     }
 
-    fn add_at(&self, place: Place, address: IpAddr, terms: Terms) -> Added {
-        self.change(address.into(), |shard, hash, key, net| {
+    fn add_at(&self, place: Place, key: Key, terms: Terms) -> Added {
+        self.change(key, |shard, hash, key, net| {
             let (key, hash) = net.filter(|_| terms.level == 0).unwrap_or((key, hash));
             let added = shard.add(hash, key, place, terms);
             (added, added != Added::Refused)
         })
     }
 
-    /// Takes the address out of the list, for whatever other ends it was in it. Whether it was in it.
+    /// Takes the address out of the list, for whatever other ends and VLANs it was in it. Whether it was in it.
     pub fn remove(&self, list: ListId, address: IpAddr, now: Time) -> bool {
-        self.remove_at(list, address, None, now)
+        self.remove_at(list, address.into(), None, now) | self.remove_in_vlans(list, address, now)
     }
 
-    /// Takes the address out of the list for the other end of this tag alone. Whether it was in it for that.
+    /// Takes the address out of the list for the other end of this tag alone, in all VLANs together. Whether it was in it
+    /// for that.
     pub fn remove_for(&self, list: ListId, address: IpAddr, to: u32, now: Time) -> bool {
-        self.remove_at(list, address, Some(to), now)
+        self.within(Vlan::NONE).remove_for(list, address, to, now)
     }
 
-    fn remove_at(&self, list: ListId, address: IpAddr, to: Option<u32>, now: Time) -> bool {
-        self.change(address.into(), |shard, hash, key, net| {
+    /// [`Within::progress`], in all VLANs together.
+    pub fn progress(
+        &self,
+        list: ListId,
+        address: IpAddr,
+        now: Time,
+        decide: impl FnOnce(Option<Stored>) -> Change,
+    ) -> Option<Added> {
+        self.within(Vlan::NONE).progress(list, address, now, decide)
+    }
+
+    fn remove_at(&self, list: ListId, key: Key, to: Option<u32>, now: Time) -> bool {
+        self.change(key, |shard, hash, key, net| {
             let mut removed = shard.remove(hash, key, list, to, now);
             if let Some((net, hash)) = net {
                 removed |= shard.remove(hash, net, list, to, now);
@@ -383,30 +409,13 @@ impl Lists {
         })
     }
 
-    /// Shows how far the address is in the sequence that the list holds the steps of, and does what is decided about it,
-    /// in one: nobody else looks or changes in between, so no step is lost and none is taken twice. Tells what came of
-    /// [`Change::Set`]; with [`Added::Refused`], nothing is known of the address.
-    ///
-    /// Such a list holds an address once, whatever the other end. `decide` is called once, under a lock that other
-    /// workers may wait for: it must be short, and not ask the lists.
-    pub fn progress(
-        &self,
-        list: ListId,
-        address: IpAddr,
-        now: Time,
-        decide: impl FnOnce(Option<Stored>) -> Change,
-    ) -> Option<Added> {
-        self.change(address.into(), |shard, hash, key, _| {
-            let (change, added) = shard.progress(hash, key, list, now, decide);
-            (added, change != Change::Keep && added != Some(Added::Refused))
-        })
-    }
-
     /// Changes the shard of an address, and makes it known if the change can be seen.
     fn change<T>(&self, key: Key, change: impl FnOnce(&mut Shard, u64, Key, Option<(Key, u64)>) -> (T, bool)) -> T {
         let hash = self.secret.hash(key);
         let net = self.net(key);
-        let Guarded { version, shard } = &*self.shards[self.shard_of(net.map_or(hash, |(_, hash)| hash))];
+        let place = net.map_or(hash, |(_, hash)| hash);
+        let index = if key.is_in_vlan() { self.shard_of_key(key.without_vlan()) } else { self.shard_of(place) };
+        let Guarded { version, shard } = &*self.shards[index];
         let mut shard = lock(shard);
         let (result, is_seen) = change(&mut shard, hash, key, net);
         if is_seen {
@@ -425,7 +434,7 @@ impl Lists {
         self.sweep_telling(budget, now, |_| {})
     }
 
-    /// As [`Lists::sweep`], telling of entries above level 0 that went, by this sweep or since the last one: with the same
+    /// As [`Lists::sweep`], telling of grants and other entries above level 0 that went, by this sweep or since the last one: with the same
     /// budget, within a second.
     pub fn sweep_telling(&self, budget: usize, now: Time, mut tell: impl FnMut(Gone)) -> usize {
         let [mut earlier, mut gone] = [(); 2].map(|()| Vec::with_capacity(STEP as usize));
@@ -433,20 +442,23 @@ impl Lists {
             let next = self.swept.fetch_add(1, Ordering::Relaxed) % self.shards.len();
             let mut shard = lock(&self.shards[next].shard);
             // First, so that what is found now has room.
-            let mut untold = shard.take_gone(&mut earlier);
+            let before = shard.take_gone(&mut earlier);
             let expired = shard.sweep(STEP as usize, now);
-            untold += shard.take_gone(&mut gone);
+            let after = shard.take_gone(&mut gone);
             drop(shard);
             earlier.drain(..).chain(gone.drain(..)).for_each(&mut tell);
-            self.untold.fetch_add(untold as usize, Ordering::Relaxed);
+            for (untold, (before, after)) in self.untold.iter().zip(before.into_iter().zip(after)) {
+                untold.fetch_add((before + after) as usize, Ordering::Relaxed);
+            }
             expired
         };
         (0..budget.div_ceil(STEP as usize)).map(&mut step).sum()
     }
 
-    /// How many entries above level 0 went untold since start, because too many went at once.
-    pub fn untold(&self) -> u64 {
-        self.untold.load(Ordering::Relaxed) as u64
+    /// How many entries went untold since start, because too many went at once: those above level 0 that were no grants, and
+    /// grants.
+    pub fn untold(&self) -> [u64; 2] {
+        [0, 1].map(|kind: usize| self.untold[kind].load(Ordering::Relaxed) as u64)
     }
 
     /// Every list that has a name, in the order of names.
@@ -491,6 +503,11 @@ impl Lists {
     fn net(&self, key: Key) -> Option<(Key, u64)> {
         let net = key.net().filter(|_| self.v6_by_prefix)?;
         Some((net, self.secret.hash(net)))
+    }
+
+    /// The shard of an address that is in no VLAN.
+    fn shard_of_key(&self, key: Key) -> usize {
+        self.shard_of(self.net(key).map_or_else(|| self.secret.hash(key), |(_, hash)| hash))
     }
 
     /// The shard of a hash, by its upper bits. There is a power of two of shards.

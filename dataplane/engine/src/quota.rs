@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ipnet::IpNet;
 
 use crate::lists::QuotaUse;
-use crate::shard::{Key, SLOT_BYTES, Secret, boxed};
+use crate::shard::{Key, SLOT_BYTES, Secret, VLAN_BYTES, boxed};
 
 /// How the lists keep first steps: entries of level 0, which any stranger can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Default for FirstSteps {
 impl FirstSteps {
     /// What an entry of lists with these settings takes at most, all told.
     pub const fn entry_bytes(self) -> usize {
-        SLOT_BYTES + if self.quota == 0 { 0 } else { size_of::<AtomicU32>() }
+        SLOT_BYTES + VLAN_BYTES + if self.quota == 0 { 0 } else { size_of::<AtomicU32>() }
     }
 }
 

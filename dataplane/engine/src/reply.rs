@@ -1,7 +1,7 @@
 //! What `reject` and `tarpit` send back: a frame, out of the side that the packet came in on.
 //!
 //! ```text
-//! the packet's Ethernet header the other way round, with its VLAN tags
+//! the packet's Ethernet header the other way round, with its VLAN tags and its PPPoE header
 //! IPv4: 20 bytes, no options, don't fragment, identification 0   | ICMP: type, code, checksum, 4 zeros, the packet
 //! IPv6: 40 bytes                                                 | TCP: 20 bytes, no options
 //! ```
@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use knockplane_policy::eval::replies::{Answer, Segment};
 use knockplane_policy::packet::{Family, Packet, protocol};
 
-use crate::headers::{ETHERNET_LENGTH, MAX_VLAN_TAGS, VLAN_LENGTH};
+use crate::headers::{ETHERNET_LENGTH, MAX_VLAN_TAGS, PPPOE_LENGTH, VLAN_LENGTH};
 
 /// The longest ICMP errors, as IP packets: as much of the packet as possible within them. Source: RFC 1812, 4.3.2.3;
 /// RFC 4443, 2.4 (c).
@@ -21,7 +21,7 @@ const LONGEST_IPV4: usize = 576;
 const LONGEST_IPV6: usize = 1280;
 
 /// The longest reply, in bytes of its frame.
-pub const LONGEST: usize = ETHERNET_LENGTH + MAX_VLAN_TAGS * VLAN_LENGTH + LONGEST_IPV6;
+pub const LONGEST: usize = ETHERNET_LENGTH + MAX_VLAN_TAGS * VLAN_LENGTH + PPPOE_LENGTH + LONGEST_IPV6;
 
 /// Hops that a reply may take: what hosts use (IANA, IP Option Numbers: default TTL).
 const TTL: u8 = 64;
@@ -58,6 +58,17 @@ impl Reply {
         let (addresses, tags_and_type) = ethernet.split_at_checked(12)?;
         let (to, from) = addresses.split_at(6);
         self.put(&[from, to, tags_and_type])?;
+        self.put_packet(packet, answer)?;
+        if packet.vlan().session().is_some() {
+            // PPP's protocol counts as well.
+            let length = (self.length - network + 2) as u16;
+            self.bytes.get_mut(network - 4..network - 2)?.copy_from_slice(&length.to_be_bytes());
+        }
+        Some(())
+    }
+
+    /// The IP packet.
+    fn put_packet(&mut self, packet: &Packet<'_>, answer: &Answer) -> Option<()> {
         match answer {
             Answer::IcmpError { kind, code } => {
                 let (number, longest, header) = match packet.family() {

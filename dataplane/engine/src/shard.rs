@@ -18,11 +18,15 @@
 //! there is none, it is refused.
 //!
 //! An entry may count for one other end alone, by a tag: then an address is in a list up to [`MOST_ENDS`] times.
+//!
+//! An address in a VLAN is another key than the address by itself. Which VLAN an entry is of stands beside the slab, in
+//! memory that takes no page until such an entry comes: networks without VLANs pay nothing for it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::sync::Arc;
 
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
 use crate::lists::{Added, Change, Gone, LEVELS, ListId, Listed, MAX_LISTS, STEP, Seen, Stored, Why};
@@ -43,11 +47,13 @@ const UNTOLD: usize = STEP as usize;
 /// For how many other ends an address can be in one list. They share a bucket, which every lookup of the address walks.
 const MOST_ENDS: usize = 8;
 
-/// An address as it is stored and hashed: a number among those of its family.
+/// An address as it is stored and hashed: a number among those of its family, and the VLAN that it is in, if VLANs are
+/// separate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) bits: u128,
     kind: Kind,
+    vlan: Vlan,
 }
 
 /// What a slot holds. `::198.51.100.7` on the wire is not the IPv4 address, so the bits alone would not do.
@@ -58,36 +64,93 @@ enum Kind {
     V6,
     /// An IPv6 network of 64 bits.
     Net,
+    /// The same in a VLAN.
+    V4InVlan,
+    V6InVlan,
+    NetInVlan,
+}
+
+impl Kind {
+    const fn in_vlan(self) -> Kind {
+        match self {
+            Kind::V4 => Kind::V4InVlan,
+            Kind::V6 => Kind::V6InVlan,
+            Kind::Net => Kind::NetInVlan,
+            kind => kind,
+        }
+    }
+
+    const fn without_vlan(self) -> Kind {
+        match self {
+            Kind::V4InVlan => Kind::V4,
+            Kind::V6InVlan => Kind::V6,
+            Kind::NetInVlan => Kind::Net,
+            kind => kind,
+        }
+    }
+
+    const fn is_in_vlan(self) -> bool {
+        matches!(self, Kind::V4InVlan | Kind::V6InVlan | Kind::NetInVlan)
+    }
 }
 
 impl From<IpAddr> for Key {
     fn from(address: IpAddr) -> Key {
         match address {
-            IpAddr::V4(v4) => Key { bits: v4.to_bits().into(), kind: Kind::V4 },
-            IpAddr::V6(v6) => Key { bits: v6.to_bits(), kind: Kind::V6 },
+            IpAddr::V4(v4) => Key { bits: v4.to_bits().into(), kind: Kind::V4, vlan: Vlan::NONE },
+            IpAddr::V6(v6) => Key { bits: v6.to_bits(), kind: Kind::V6, vlan: Vlan::NONE },
         }
     }
 }
 
 impl Key {
     /// No address.
-    pub(crate) const NONE: Key = Key { bits: 0, kind: Kind::Free };
+    pub(crate) const NONE: Key = Key { bits: 0, kind: Kind::Free, vlan: Vlan::NONE };
 
     pub(crate) fn address(self) -> IpAddr {
-        match self.kind {
+        match self.kind.without_vlan() {
             Kind::V4 => Ipv4Addr::from_bits(self.bits as u32).into(),
-            Kind::V6 | Kind::Net | Kind::Free => Ipv6Addr::from_bits(self.bits).into(),
+            _ => Ipv6Addr::from_bits(self.bits).into(),
         }
+    }
+
+    pub(crate) const fn vlan(self) -> Vlan {
+        self.vlan
+    }
+
+    /// The same in this VLAN.
+    #[inline]
+    pub(crate) fn within(self, vlan: Vlan) -> Key {
+        if vlan.is_none() { self } else { Key { kind: self.kind.in_vlan(), vlan, ..self } }
+    }
+
+    #[inline]
+    pub(crate) const fn is_in_vlan(self) -> bool {
+        self.kind.is_in_vlan()
+    }
+
+    /// The same in no VLAN.
+    pub(crate) const fn without_vlan(self) -> Key {
+        Key { kind: self.kind.without_vlan(), vlan: Vlan::NONE, bits: self.bits }
     }
 
     /// The network of 64 bits that an IPv6 address is in.
     pub(crate) fn net(self) -> Option<Key> {
-        (self.kind == Kind::V6).then(|| Key { kind: Kind::Net, ..self.prefix(32, 64) })
+        let kind = match self.kind {
+            Kind::V6 => Kind::Net,
+            Kind::V6InVlan => Kind::NetInVlan,
+            _ => return None,
+        };
+        Some(Key { kind, ..self.prefix(32, 64) })
     }
 
     /// The address with all bits behind its prefix 0.
     pub(crate) fn prefix(self, v4_length: u8, v6_length: u8) -> Key {
-        let behind = if self.kind == Kind::V4 { 32_u8.saturating_sub(v4_length) } else { 128 - v6_length.min(128) };
+        let behind = if self.kind.without_vlan() == Kind::V4 {
+            32_u8.saturating_sub(v4_length)
+        } else {
+            128 - v6_length.min(128)
+        };
         Key { bits: self.bits & u128::MAX.checked_shl(behind.into()).unwrap_or_default(), ..self }
     }
 }
@@ -98,9 +161,22 @@ pub(crate) struct Secret(pub(crate) [u64; 2]);
 
 impl Secret {
     /// SipHash-1-3, which is made for this: <https://www.aumasson.jp/siphash/>.
+    #[inline]
     pub(crate) fn hash(self, key: Key) -> u64 {
+        if key.is_in_vlan() { self.hash_in_vlan(key) } else { self.hasher().hash(&key.bits.to_le_bytes()) }
+    }
+
+    #[cold]
+    fn hash_in_vlan(self, key: Key) -> u64 {
+        let mut bytes = [0; 24];
+        bytes[..16].copy_from_slice(&key.bits.to_le_bytes());
+        bytes[16..].copy_from_slice(&key.vlan.bits().to_le_bytes());
+        self.hasher().hash(&bytes)
+    }
+
+    fn hasher(self) -> siphasher::sip::SipHasher13 {
         let [k0, k1] = self.0;
-        siphasher::sip::SipHasher13::new_with_keys(k0, k1).hash(&key.bits.to_le_bytes())
+        siphasher::sip::SipHasher13::new_with_keys(k0, k1)
     }
 }
 
@@ -147,6 +223,12 @@ pub(crate) struct Terms {
 pub(crate) const SLOT_BYTES: usize = size_of::<Entry>() + size_of::<u32>();
 const _: () = assert!(SLOT_BYTES == 60);
 
+/// What a slot takes besides, if its entry is of a VLAN.
+pub(crate) const VLAN_BYTES: usize = size_of::<VlanWords>();
+
+/// [`Vlan::bits`] in three words. As they are, so that the memory of zeros need not be written.
+type VlanWords = [u16; 3];
+
 impl Entry {
     /// In a slot that is free.
     const UNUSED: Entry = Entry {
@@ -165,8 +247,8 @@ impl Entry {
         step: 0,
     };
 
-    fn key(&self) -> Key {
-        Key { bits: u128::from(self.high) << 64 | u128::from(self.low), kind: self.kind }
+    fn bits(&self) -> u128 {
+        u128::from(self.high) << 64 | u128::from(self.low)
     }
 
     fn is_live(&self, now: Time) -> bool {
@@ -214,6 +296,10 @@ pub(crate) struct Shard {
     /// How many slots there are.
     slots: u32,
     buckets: Box<[u32]>,
+    /// The VLAN of each slot whose entry is in one; else what was there before.
+    vlans: Vec<VlanWords>,
+    /// Entries in VLANs.
+    in_vlans: u32,
     queues: [Queue; LEVELS],
     /// First slot given back.
     free: u32,
@@ -223,8 +309,8 @@ pub(crate) struct Shard {
     cursor: u32,
     tallies: Box<[Tally; MAX_LISTS]>,
     gone: Vec<Gone>,
-    /// Those that did not fit.
-    untold: u64,
+    /// Those that did not fit: others and grants.
+    untold: [u64; 2],
 }
 
 /// The queue of a level: levels above the last queue share it.
@@ -243,13 +329,15 @@ impl Shard {
             entries,
             slots,
             buckets: boxed(slots as usize, || NIL)?,
+            vlans: zeros(slots as usize)?,
+            in_vlans: 0,
             queues: [Queue { oldest: NIL, newest: NIL, length: 0 }; LEVELS],
             free: NIL,
             fresh: 0,
             cursor: 0,
             tallies: Box::new([Tally::default(); MAX_LISTS]),
             gone: Vec::with_capacity(UNTOLD),
-            untold: 0,
+            untold: [0; 2],
         })
     }
 
@@ -270,8 +358,8 @@ impl Shard {
     /// changed. `hash` is the secret's of the key, here and below.
     pub(crate) fn membership(&self, hash: u64, key: Key, to: u32, now: Time) -> (Listed, Range<Time>) {
         let (mut listed, mut from, mut until) = (Listed::default(), Time::default(), Time::NEVER);
-        for (_, entry) in self.bucket(hash) {
-            if entry.key() != key {
+        for (slot, entry) in self.bucket(hash) {
+            if !self.is_of(slot, entry, key) {
                 continue;
             }
             if !entry.is_live(now) {
@@ -353,6 +441,35 @@ impl Shard {
         (change, added)
     }
 
+    /// Takes the address out of the list in all VLANs, of the slots from `begin` on, at most `slots` of them. Whether it
+    /// was in it, and where to go on.
+    pub(crate) fn remove_in_vlans(
+        &mut self,
+        address: Key,
+        list: ListId,
+        (begin, slots): (u32, u32),
+        now: Time,
+    ) -> (bool, Option<u32>) {
+        if self.in_vlans == 0 {
+            return (false, None);
+        }
+        let end = self.fresh.min(begin.saturating_add(slots));
+        let mut was_in_it = false;
+        for slot in begin.min(end)..end {
+            let entry = self.entry(slot);
+            if entry.list == list && self.is_in_vlan_at(entry, address) {
+                was_in_it |= entry.is_live(now);
+                self.clear(slot, now);
+            }
+        }
+        (was_in_it, (end < self.fresh).then_some(end))
+    }
+
+    /// Whether it is an entry of this address, or of the network that this is, in some VLAN.
+    fn is_in_vlan_at(&self, entry: &Entry, address: Key) -> bool {
+        entry.kind == address.kind.in_vlan() && entry.kind != address.kind && entry.bits() == address.bits
+    }
+
     /// Takes the address out of the list, for the other end of this tag or for all. Whether it was in it.
     pub(crate) fn remove(&mut self, hash: u64, key: Key, list: ListId, to: Option<u32>, now: Time) -> bool {
         let mut was_in_it = false;
@@ -388,18 +505,45 @@ impl Shard {
         for slot in begin..end {
             let entry = self.entry(slot);
             if entry.kind != Kind::Free && entry.is_live(now) {
-                let Entry { list, to, step, expiry, .. } = *entry;
-                visitor(Seen { list, address: entry.key().address(), to, step, expiry });
+                visitor(self.seen(slot));
             }
         }
         (end < self.fresh).then_some(end)
     }
 
+    /// As [`Shard::visit`], the entries of this address in all VLANs, with their levels.
+    pub(crate) fn visit_in_vlans(
+        &self,
+        address: Key,
+        (begin, slots): (u32, u32),
+        now: Time,
+        mut visitor: impl FnMut(Seen, u8),
+    ) -> Option<u32> {
+        if self.in_vlans == 0 {
+            return None;
+        }
+        let end = self.fresh.min(begin.saturating_add(slots));
+        for slot in begin.min(end)..end {
+            let entry = self.entry(slot);
+            if self.is_in_vlan_at(entry, address) && entry.is_live(now) {
+                visitor(self.seen(slot), entry.level);
+            }
+        }
+        (end < self.fresh).then_some(end)
+    }
+
+    fn seen(&self, slot: u32) -> Seen {
+        let Entry { list, to, step, expiry, .. } = *self.entry(slot);
+        let key = self.key(slot);
+        Seen { list, address: key.address(), vlan: key.vlan(), to, step, expiry }
+    }
+
     /// Shows the address's live entries, with their levels.
     pub(crate) fn show(&self, hash: u64, key: Key, now: Time, mut visitor: impl FnMut(Seen, u8)) {
-        for (_, entry) in self.bucket(hash).filter(|(_, entry)| entry.key() == key && entry.is_live(now)) {
-            let Entry { list, to, step, expiry, level, .. } = *entry;
-            visitor(Seen { list, address: key.address(), to, step, expiry }, level);
+        for (slot, entry) in self.bucket(hash) {
+            if self.is_of(slot, entry, key) && entry.is_live(now) {
+                visitor(self.seen(slot), entry.level);
+            }
         }
     }
 
@@ -434,6 +578,24 @@ impl Shard {
         &mut self.entries[slot as usize]
     }
 
+    /// The key of the slot's entry.
+    fn key(&self, slot: u32) -> Key {
+        let entry = self.entry(slot);
+        let vlan = if entry.kind.is_in_vlan() { self.vlan(slot) } else { Vlan::NONE };
+        Key { bits: entry.bits(), kind: entry.kind, vlan }
+    }
+
+    fn vlan(&self, slot: u32) -> Vlan {
+        let [high, middle, low] = self.vlans[slot as usize].map(u64::from);
+        Vlan::from_bits(high << 32 | middle << 16 | low)
+    }
+
+    /// Whether the slot's entry has this key.
+    #[inline]
+    fn is_of(&self, slot: u32, entry: &Entry, key: Key) -> bool {
+        entry.bits() == key.bits && entry.kind == key.kind && (!key.kind.is_in_vlan() || self.vlan(slot) == key.vlan)
+    }
+
     /// The entries of an address's bucket with their slots. The secret keeps it short but for entries of one address,
     /// of which there are few for each list.
     fn bucket(&self, hash: u64) -> impl Iterator<Item = (u32, &Entry)> {
@@ -446,7 +608,7 @@ impl Shard {
 
     /// The address's entry that is meant, in its bucket.
     fn find(&self, hash: u64, key: Key, is_meant: impl Fn(&Entry) -> bool) -> Option<u32> {
-        self.bucket(hash).find(|(_, entry)| is_meant(entry) && entry.key() == key).map(|(slot, _)| slot)
+        self.bucket(hash).find(|(slot, entry)| is_meant(entry) && self.is_of(*slot, entry, key)).map(|(slot, _)| slot)
     }
 
     /// A new entry's slot, unless everything is full of higher levels.
@@ -463,7 +625,12 @@ impl Shard {
         };
         let bucket = bucket_of(hash, self.buckets.len());
         let chain = std::mem::replace(&mut self.buckets[bucket], slot);
-        let Key { bits, kind } = key;
+        let Key { bits, kind, vlan } = key;
+        if kind.is_in_vlan() {
+            let bits = vlan.bits();
+            self.vlans[slot as usize] = [(bits >> 32) as u16, (bits >> 16) as u16, bits as u16];
+            self.in_vlans += 1;
+        }
         *self.entry_mut(slot) = Entry {
             high: (bits >> 64) as u64,
             low: bits as u64,
@@ -495,9 +662,10 @@ impl Shard {
     /// Of the entries of an address in a list, for as many other ends as can be, the one that expires first gives way;
     /// of those the oldest. Whether there is room now: none has a higher level than the newcomer.
     fn leave_room_for_another_end(&mut self, hash: u64, key: Key, list: ListId, terms: Terms) -> bool {
+        let shard = &*self;
         let others = || {
-            let of_list = |entry: &Entry| entry.list == list && entry.to != 0 && entry.key() == key;
-            self.bucket(hash).filter(move |(_, entry)| of_list(entry))
+            let of_list = |slot, entry: &Entry| entry.list == list && entry.to != 0 && shard.is_of(slot, entry, key);
+            shard.bucket(hash).filter(move |(slot, entry)| of_list(*slot, entry))
         };
         if others().count() < MOST_ENDS {
             return true;
@@ -530,8 +698,8 @@ impl Shard {
         let before = std::mem::replace(&mut self.entry_mut(slot).level, level);
         if let Some(quota) = &self.quota {
             match (before, level) {
-                (0, 1..) => quota.give_back(self.entry(slot).key()),
-                (1.., 0) => quota.overdraw(self.entry(slot).key()),
+                (0, 1..) => quota.give_back(self.key(slot)),
+                (1.., 0) => quota.overdraw(self.key(slot)),
                 _ => {}
             }
         }
@@ -584,24 +752,26 @@ impl Shard {
         }
     }
 
-    /// Gives back a slot that nobody asked for, and notes that. Anyone can take first steps: they are no news.
+    /// Gives back a slot that nobody asked for, and notes that. Anyone can take first steps: they are no news. A grant is, also
+    /// where one packet opens.
     fn give_up(&mut self, slot: u32, why: Why) {
-        let Entry { list, level, to, .. } = *self.entry(slot);
+        let Entry { list, level, to, step, .. } = *self.entry(slot);
         match why {
             Why::Expired => self.tally_mut(list).expired += 1,
             Why::Evicted => self.tally_mut(list).evicted += 1,
         }
-        let gone = Gone { list, level, address: self.entry(slot).key().address(), to, why };
-        if level > 0 && self.gone.len() < UNTOLD {
+        let (is_grant, key) = (to != 0 && step == 0, self.key(slot));
+        let gone = Gone { list, level, address: key.address(), vlan: key.vlan(), to, is_grant, why };
+        if (level > 0 || is_grant) && self.gone.len() < UNTOLD {
             self.gone.push(gone);
-        } else if level > 0 {
-            self.untold += 1;
+        } else if level > 0 || is_grant {
+            self.untold[usize::from(is_grant)] += 1;
         }
         self.release(slot);
     }
 
     /// What went since the last time, put in the place of an empty list with room; and how many did not fit.
-    pub(crate) fn take_gone(&mut self, gone: &mut Vec<Gone>) -> u64 {
+    pub(crate) fn take_gone(&mut self, gone: &mut Vec<Gone>) -> [u64; 2] {
         std::mem::swap(&mut self.gone, gone);
         std::mem::take(&mut self.untold)
     }
@@ -609,7 +779,8 @@ impl Shard {
     /// Gives a slot back: out of its bucket, its queue and its list's count.
     fn release(&mut self, slot: u32) {
         let Entry { chain, list, level, .. } = *self.entry(slot);
-        let key = self.entry(slot).key();
+        let key = self.key(slot);
+        self.in_vlans -= u32::from(key.is_in_vlan());
         self.quota_of(level).into_iter().for_each(|quota| quota.give_back(key));
         let bucket = bucket_of(self.secret.hash(key), self.buckets.len());
         let mut before = self.buckets[bucket];
@@ -664,6 +835,13 @@ impl Shard {
 /// generation in an interval", which needs no power of two.
 fn bucket_of(hash: u64, buckets: usize) -> usize {
     ((u64::from(hash as u32) * buckets as u64) >> 32) as usize
+}
+
+/// So many zeros, or none if there is no memory for them. Their pages are given when they are first written.
+fn zeros(length: usize) -> Option<Vec<VlanWords>> {
+    // Whether there is room is only asked here: to fill what was reserved would write it.
+    Vec::<VlanWords>::new().try_reserve_exact(length).ok()?;
+    Some(vec![[0; 3]; length])
 }
 
 /// A slice of this length, or none if there is no memory for it.

@@ -38,6 +38,8 @@ pub struct State {
     frame_rates: [[CachePadded<AtomicU64>; 2]; FrameClass::COUNT],
     /// Until when a tarpit does not acknowledge, by peer.
     acknowledged: Keyed<Time>,
+    /// Packets that were found without a checksum, by side.
+    without_checksum: [CachePadded<AtomicU64>; 2],
 }
 
 impl State {
@@ -77,6 +79,7 @@ impl State {
             icmp_errors: Mutex::new(Bucket::full(&ICMP_ERRORS, Time::default())),
             frame_rates: Default::default(),
             acknowledged: Keyed::new(fewer(flow_capacity)),
+            without_checksum: Default::default(),
         }
     }
 
@@ -123,6 +126,18 @@ impl State {
         let paid_until = &self.frame_rates[class.index()][side.index()];
         let admit = |paid_until| rate.admit(Time::from_nanos(paid_until), now).map(Time::as_nanos);
         rate.is_off() || paid_until.fetch_update(Relaxed, Relaxed, admit).is_ok()
+    }
+
+    /// Counts the packet if its sender has left its checksum to an interface. For few packets: those that begin something.
+    pub(crate) fn look_at_checksum(&self, packet: &Packet<'_>) {
+        if packet.lacks_checksum() {
+            self.without_checksum[packet.side.index()].fetch_add(1, Relaxed);
+        }
+    }
+
+    /// How many of the packets that began something since start came without a checksum, from this side.
+    pub fn without_checksum(&self, side: Side) -> u64 {
+        self.without_checksum[side.index()].load(Relaxed)
     }
 
     /// Whether another ICMP error may be sent.

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::HashMap;
+use knockplane_policy::door::exempt::Exempt;
 use knockplane_policy::door::{self, Door};
 use knockplane_policy::eval::{MAX_JUMP_DEPTH, tracking};
 use knockplane_policy::level;
@@ -35,7 +36,7 @@ use knockplane_policy::time::Time;
 use knockplane_policy::wire::MAX_NAMES;
 use siphasher::sip::SipHasher13;
 
-use crate::doors::{CompiledDoor, DoorId, Sequence};
+use crate::doors::{CompiledDoor, CompiledExempt, DoorId, Sequence};
 use crate::hello;
 use crate::layer7::{PatternError, Patterns};
 use crate::lists::{ListId, ListSet, OPERATOR_LEVEL, TooManyLists};
@@ -353,8 +354,8 @@ pub enum Problem {
     },
     /// An interface matcher names what no setting gives a side.
     #[error(
-        "{rule}: nothing says which side of the filter `{name}` is; write it into `outside` or `inside` of \
-         [policy.interfaces]"
+        "{rule}: nothing says which side of the filter `{name}` is; write it into `outside`, `inside` or, if it is \
+         neither, `elsewhere` of [policy.interfaces]"
     )]
     Unmapped {
         /// The rule.
@@ -593,8 +594,8 @@ fn check_entries(rules: &RuleSet, settings: &Settings, problems: &mut Vec<Proble
 fn check_interfaces(rules: &RuleSet, settings: &Settings, problems: &mut Vec<Problem>) {
     for (_, rule) in running(rules) {
         for matcher in &rule.matchers {
-            if let Condition::Interface { kind, name, .. } = &matcher.condition
-                && settings.interfaces.sides(*kind, name, &rules.interface_lists).is_none()
+            if let Condition::Interface { name, .. } = &matcher.condition
+                && settings.interfaces.leave_open(matcher, &rules.interface_lists)
             {
                 problems.push(Problem::Unmapped { rule: rule.into(), name: name.clone() });
             }
@@ -715,6 +716,7 @@ fn rule_lists(rule: &Rule) -> impl Iterator<Item = &str> {
 fn compile_doors(settings: &Settings, lists: &HashMap<String, ListId>, state: &State) -> Box<[CompiledDoor]> {
     let compile = |door: &Door| {
         let list = |name: String| lists.get(&name).copied();
+        let exempt = Exempt::at(door, &settings.doors);
         let sequence = |list, shape, steps: &[door::Step], before: u8| {
             let levels = (0..=steps.len()).map(|taken| before + door::proofs(&steps[..taken])).collect();
             Sequence { list, shape, levels }
@@ -724,6 +726,7 @@ fn compile_doors(settings: &Settings, lists: &HashMap<String, ListId>, state: &S
             open: list(door.open_list())?,
             opening: sequence(list(door.knocking_list())?, door.shape(), &door.knock, 0),
             closing: closing.map(|(shape, list)| sequence(list, shape, &door.close, door::proofs(&door.knock))),
+            exempt: CompiledExempt::new(exempt, |name| lists.get(name).copied()),
             counts: state.open_doors().counts(&door.name),
             door: door.clone(),
         })

@@ -12,7 +12,7 @@ use knockplane_policy::eval::limits::Random;
 use knockplane_policy::eval::log::Entry;
 use knockplane_policy::eval::replies::{Answer, rejection, tarpit};
 use knockplane_policy::eval::{MAX_JUMP_DEPTH, clock, keyed};
-use knockplane_policy::packet::{FragmentPart, Packet, protocol};
+use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::{BuiltinChain, ConnectionState, ListTimeout, RejectWith};
 use knockplane_policy::time::Time;
@@ -107,6 +107,8 @@ impl Trail {
 /// One packet's way through the rules.
 pub(crate) struct Walk<'a> {
     pub(crate) packet: &'a Packet<'a>,
+    /// The network by which connections and doors know it.
+    pub(crate) vlan: Vlan,
     pub(crate) view: View<'a>,
     pub(crate) now: Time,
     pub(crate) context: Context<'a>,
@@ -160,6 +162,7 @@ impl<'a> Walk<'a> {
     ) -> Walk<'a> {
         Walk {
             packet,
+            vlan: context.table.settings().vlans.of(packet.vlan()),
             view: packet.into(),
             now,
             context,
@@ -353,7 +356,7 @@ impl<'a> Walk<'a> {
         let Context { table, state, .. } = self.context;
         let to = if table.has_doors() { state.lists.tag(other) } else { 0 };
         let entries = (table.number(), table.entries());
-        self.memory.recent.membership(&state.lists, entries, key, to, self.now)
+        self.memory.recent.membership(&state.lists, entries, key.within(self.vlan), to, self.now)
     }
 
     /// The packet's connection, or the one it is related to.
@@ -420,7 +423,8 @@ impl<'a> Walk<'a> {
             return;
         }
         let expiry = lists::expiry(timeout, self.now);
-        let added = lists.add(list, address, expiry, self.now);
+        let vlan = table.settings().vlans.of_lists(self.vlan);
+        let added = lists.within(vlan).add_for(list, address, 0, expiry, self.now);
         if self.again && added == Added::New {
             counters.count_rule(rule as usize, 1, self.packet.ip_length);
         }
@@ -428,7 +432,8 @@ impl<'a> Walk<'a> {
         let level = lists.level(list);
         // Anyone can take first steps, and a flood takes millions: they are no news.
         if added == Added::New && level > 0 {
-            events.push(Event::Listed { list, level, address, expiry });
+            events.push(Event::Listed { list, level, vlan, address, expiry });
+            self.context.state.look_at_checksum(self.packet);
         }
         for (whose, looked_up) in
             [(self.packet.source, &mut self.source), (self.packet.destination, &mut self.destination)]

@@ -7,6 +7,7 @@
 //! | [`admission`]   | which connections a listener keeps, and which one gives way |
 //! | [`refusal`]     | why a connection was refused or closed, and how often |
 //! | [`descriptors`] | how many files the process may have open |
+//! | `usage`         | what the process uses of the host (feature `usage`) |
 //!
 //! Reads files and asks the kernel for limits; opens no socket and has no clock. `docs/limits.md` is the manual.
 
@@ -16,6 +17,8 @@ pub mod descriptors;
 pub mod input;
 pub mod refusal;
 pub mod trust;
+#[cfg(feature = "usage")]
+pub mod usage;
 
 #[cfg(test)]
 mod tests {

@@ -40,6 +40,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::kind::Kind;
 use crate::losses::Loss;
+pub use crate::losses::RuleName;
 pub use crate::panics::{abort_on_panic, log_panics};
 pub use crate::queue::Status;
 use crate::queue::{Line, Queue};
@@ -54,15 +55,18 @@ const REPORT: &str = "knockplane_log::report";
 
 static LOG: OnceLock<Arc<Queue>> = OnceLock::new();
 
+/// How lines look, once the log was started.
+static FORMAT: OnceLock<Format> = OnceLock::new();
+
 thread_local! {
     /// The rule whose packet this thread logs.
-    static RULE: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
+    static RULE: RefCell<Option<RuleName>> = const { RefCell::new(None) };
     /// On the writer thread, the text of the report that is being formatted.
     static REPORTED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// How lines look.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// For people.
     Text,
@@ -80,6 +84,7 @@ pub fn start(format: Format) -> io::Result<()> {
     // First: without it, nothing that is queued would be written.
     let writer = Writer::new(Arc::clone(&queue), Output::standard_error(), report);
     thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
+    _ = FORMAT.set(format);
     LOG.set(Arc::clone(&queue)).map_err(|_| io::Error::from(io::ErrorKind::AlreadyExists))?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
@@ -98,20 +103,25 @@ pub fn start(format: Format) -> io::Result<()> {
 
 /// Logs a packet: `log` is to log one line whose kind is [`Kind::Packet`], and is not called if there is no room for it.
 /// The line is counted by its rule if it is lost.
-pub fn packet(rule: &str, log: impl FnOnce()) {
+pub fn packet(rule: &RuleName, log: impl FnOnce()) {
     if let Some(queue) = LOG.get()
         && !queue.has_room(Kind::Packet)
     {
         queue.lose(Kind::Packet, Some(rule), 1);
         return;
     }
-    RULE.set(Some(rule.into()));
+    RULE.set(Some(rule.clone()));
     log();
     RULE.set(None);
 }
 
+/// Whether lines are JSON objects, in which every value has a field of its own.
+pub fn is_json() -> bool {
+    FORMAT.get() == Some(&Format::Json)
+}
+
 /// Counts lines as lost that were not even formatted. Packet lines have a rule.
-pub fn omit(kind: Kind, rule: Option<&str>, lines: u64) {
+pub fn omit(kind: Kind, rule: Option<&RuleName>, lines: u64) {
     if let Some(queue) = LOG.get()
         && lines > 0
     {
@@ -145,7 +155,14 @@ fn report(loss: &Loss<'_>) -> Vec<u8> {
     let Loss { kind, rule, lines } = *loss;
     let (noun, kind) = (if lines == 1 { "line" } else { "lines" }, kind.name());
     match rule {
-        Some(rule) => tracing::warn!(target: REPORT, kind, rule, lines, "{lines} {noun} of rule {rule} not logged"),
+        Some(RuleName { id, number }) => tracing::warn!(
+            target: REPORT,
+            kind,
+            rule = &**id,
+            number = &**number,
+            lines,
+            "{lines} {noun} of rule {number} not logged"
+        ),
         None => tracing::warn!(target: REPORT, kind, lines, "{lines} {noun} of kind {kind} not logged"),
     }
     REPORTED.take()

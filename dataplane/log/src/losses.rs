@@ -7,18 +7,27 @@ use crate::kind::Kind;
 /// Rules that losses are counted by at once. Lines of further rules are counted by their kind alone.
 const MAX_RULES: usize = 1024;
 
+/// A rule that logs packets, as lines name it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RuleName {
+    /// Its id, which stays when rules around it come and go.
+    pub id: Box<str>,
+    /// Its number, as `knockctl show rules` shows it with its menu.
+    pub number: Box<str>,
+}
+
 /// Lost lines, counted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Losses {
     kinds: [u64; Kind::ALL.len()],
-    rules: BTreeMap<Box<str>, u64>,
+    rules: BTreeMap<RuleName, u64>,
 }
 
 /// The lost lines of a kind, or of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Loss<'l> {
     pub(crate) kind: Kind,
-    pub(crate) rule: Option<&'l str>,
+    pub(crate) rule: Option<&'l RuleName>,
     pub(crate) lines: u64,
 }
 
@@ -27,7 +36,7 @@ impl Losses {
         let Loss { kind, rule, lines } = loss;
         let count = match rule {
             Some(rule) if self.rules.len() < MAX_RULES || self.rules.contains_key(rule) => {
-                self.rules.entry(rule.into()).or_default()
+                self.rules.entry(rule.clone()).or_default()
             }
             _ => &mut self.kinds[kind as usize],
         };
@@ -61,16 +70,20 @@ impl Losses {
 mod tests {
     use super::*;
 
+    fn name(rule: usize) -> RuleName {
+        RuleName { id: format!("{rule:08x}").into(), number: format!("ip filter {rule}").into() }
+    }
+
     #[test]
     fn lines_of_too_many_rules_are_counted_together() {
         let mut losses = Losses::default();
         let add = |losses: &mut Losses, rule: usize| {
-            losses.add(Loss { kind: Kind::Packet, rule: Some(&format!("{rule:08x}")), lines: 2 });
+            losses.add(Loss { kind: Kind::Packet, rule: Some(&name(rule)), lines: 2 });
         };
         (0..MAX_RULES + 3).for_each(|rule| add(&mut losses, rule));
         add(&mut losses, 0);
         assert_eq!(losses.iter().next(), Some(Loss { kind: Kind::Packet, rule: None, lines: 6 }));
-        assert_eq!(losses.iter().nth(1), Some(Loss { kind: Kind::Packet, rule: Some("00000000"), lines: 4 }));
+        assert_eq!(losses.iter().nth(1), Some(Loss { kind: Kind::Packet, rule: Some(&name(0)), lines: 4 }));
         assert_eq!(losses.iter().map(|loss| loss.lines).sum::<u64>(), 2 * (MAX_RULES as u64 + 4));
     }
 
@@ -78,7 +91,8 @@ mod tests {
     fn what_is_lost_while_a_report_is_written_stays_for_the_next_one() {
         let mut losses = Losses::default();
         let door = |lines| Loss { kind: Kind::Door, rule: None, lines };
-        let packet = |lines| Loss { kind: Kind::Packet, rule: Some("a"), lines };
+        let rule = name(7);
+        let packet = |lines| Loss { kind: Kind::Packet, rule: Some(&rule), lines };
         [door(3), packet(5)].into_iter().for_each(|loss| losses.add(loss));
         let reported = losses.clone();
         [door(1), packet(1)].into_iter().for_each(|loss| losses.add(loss));

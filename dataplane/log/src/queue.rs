@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::kind::Kind;
-use crate::losses::{Loss, Losses};
+use crate::losses::{Loss, Losses, RuleName};
 
 /// A kind of which so many bytes wait takes no further lines. More than a thousand lines about doors, four times what a
 /// pipe holds; all kinds together take 2 MiB from the process at most.
@@ -29,7 +29,7 @@ const STALLED: Duration = Duration::from_secs(1);
 pub(crate) struct Line {
     pub(crate) kind: Kind,
     /// The rule that logged the packet.
-    pub(crate) rule: Option<Box<str>>,
+    pub(crate) rule: Option<RuleName>,
     pub(crate) text: Vec<u8>,
 }
 
@@ -102,7 +102,7 @@ impl Queue {
         }
         let mut state = self.lock();
         if !state.has_room(line.kind) {
-            state.lose(Loss { kind: line.kind, rule: line.rule.as_deref(), lines: 1 });
+            state.lose(Loss { kind: line.kind, rule: line.rule.as_ref(), lines: 1 });
             drop(state);
             // The loss is to be reported.
             self.work.notify_one();
@@ -138,7 +138,7 @@ impl Queue {
     }
 
     /// Counts lines as lost.
-    pub(crate) fn lose(&self, kind: Kind, rule: Option<&str>, lines: u64) {
+    pub(crate) fn lose(&self, kind: Kind, rule: Option<&RuleName>, lines: u64) {
         self.lock().lose(Loss { kind, rule, lines });
         self.work.notify_one();
     }
@@ -218,7 +218,7 @@ impl Queue {
         let mut state = self.lock();
         state.writing = None;
         if problem.is_some() {
-            state.lose(Loss { kind: line.kind, rule: line.rule.as_deref(), lines: 1 });
+            state.lose(Loss { kind: line.kind, rule: line.rule.as_ref(), lines: 1 });
         }
         state.problem = problem;
     }
@@ -279,8 +279,12 @@ impl State {
 mod tests {
     use super::*;
 
+    fn rule() -> RuleName {
+        RuleName { id: "a".into(), number: "ip filter 1".into() }
+    }
+
     fn line(kind: Kind, text: &str) -> Line {
-        Line { kind, rule: (kind == Kind::Packet).then(|| "a".into()), text: text.into() }
+        Line { kind, rule: (kind == Kind::Packet).then(rule), text: text.into() }
     }
 
     fn lost(queue: &Queue, kind: Kind) -> u64 {
@@ -303,7 +307,7 @@ mod tests {
         assert_eq!(queue.status().lost().map(|(_, lines)| lines).sum::<u64>(), lost(&queue, Kind::Packet));
         let Work::Report(losses) = queue.next() else { panic!("losses are reported") };
         let reported: Vec<_> = losses.iter().collect();
-        assert_eq!(reported, [Loss { kind: Kind::Packet, rule: Some("a"), lines: lost(&queue, Kind::Packet) }]);
+        assert_eq!(reported, [Loss { kind: Kind::Packet, rule: Some(&rule()), lines: lost(&queue, Kind::Packet) }]);
         let mut kinds = Vec::new();
         while queue.status().waiting > 0 {
             let Work::Line(taken) = queue.next() else { continue };

@@ -33,8 +33,9 @@ fn the_process_under_test() {
         }
         "json" | "kinds" => {
             tracing::info!(target: target!("door"), door = "ssh", "door opened");
-            knockplane_log::packet("0a1b2c3d", || tracing::info!(target: target!("packet"), rule = "0a1b2c3d", "scan"));
-            knockplane_log::omit(knockplane_log::kind::Kind::Packet, Some("0a1b2c3d"), 4310);
+            let rule = knockplane_log::RuleName { id: "0a1b2c3d".into(), number: "ip filter 7".into() };
+            knockplane_log::packet(&rule, || tracing::info!(target: target!("packet"), rule = "0a1b2c3d", "scan"));
+            knockplane_log::omit(knockplane_log::kind::Kind::Packet, Some(&rule), 4310);
             knockplane_log::omit(knockplane_log::kind::Kind::List, None, 1);
             knockplane_log::write("as it stands\n");
             knockplane_log::flush(None);
@@ -115,12 +116,12 @@ fn losses_are_reported_by_kind_and_rule_as_text_and_as_json() {
         "door opened door=\"ssh\"",
         "scan rule=\"0a1b2c3d\"",
         "as it stands",
-        "4310 lines of rule 0a1b2c3d not logged kind=\"packet\" rule=\"0a1b2c3d\" lines=4310",
+        "4310 lines of rule ip filter 7 not logged kind=\"packet\" rule=\"0a1b2c3d\" number=\"ip filter 7\" lines=4310",
         "1 line of kind list not logged kind=\"list\" lines=1",
     ] {
         assert!(text.lines().any(|said| said.ends_with(line)), "{line}\n{text}");
     }
     let json = told("json");
-    assert!(json.contains(r#""message":"4310 lines of rule 0a1b2c3d not logged","kind":"packet","#), "{json}");
+    assert!(json.contains(r#""message":"4310 lines of rule ip filter 7 not logged","kind":"packet","#), "{json}");
     assert!(json.contains(r#""lines":4310"#), "{json}");
 }

@@ -70,6 +70,9 @@ frame_classes! {
     Lacp = Lacp,
     /// 802.1X, ethertype 0x888e.
     Eapol = Eapol,
+    /// PPPoE discovery (RFC 2516), ethertype 0x8863, and PPP's control protocols in a session (RFC 1661, 2), ethertype
+    /// 0x8864. IP in a session is packets, which rules decide about.
+    Pppoe = Pppoe,
     /// Every other ethertype.
     Unknown = UnknownEthertype,
 }

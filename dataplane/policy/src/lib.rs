@@ -13,21 +13,25 @@
 //! | [`frames`] | frames that rules do not see: their classes, and the verdict on each |
 //! | [`door`]   | knock sequences as objects, and the rules that they are |
 //! | [`level`]  | how many proofs it takes to get into a list |
+//! | [`list_names`] | which lists there are, and which rules match |
 //! | [`eval`]   | the reference: rules tried one by one, in order |
 //! | [`rsc`]    | reading RouterOS exports, with every bad line reported, and writing them |
 //! | [`lint`]   | what is right in every line, and still cannot be meant |
+//! | [`doctor`] | what the dataplane found out about its host and configuration |
 //! | [`wire`]   | JSON lines between the dataplane and the control process |
 //! | [`time`]   | points in time and RouterOS durations |
 //! | [`word`]   | words of the language, and sets of them |
 
 #[cfg(test)]
 mod cases;
+pub mod doctor;
 pub mod door;
 pub mod eval;
 pub mod frames;
 pub mod layer7;
 pub mod level;
 pub mod lint;
+pub mod list_names;
 pub mod packet;
 pub mod reason;
 pub mod rsc;

@@ -86,6 +86,7 @@ reasons! {
     Lldp = "lldp", "LLDP, decided by its frame class";
     Lacp = "lacp", "LACP and other slow protocols, decided by their frame class";
     Eapol = "eapol", "802.1X, decided by its frame class";
+    Pppoe = "pppoe", "PPPoE discovery or PPP control, decided by its frame class";
     UnknownEthertype = "unknown-ethertype", "not IP and no known control protocol, decided by its frame class";
     FrameClassRate = "frame-class-rate", "its frame class passes, but not at this rate";
     ArpMalformed = "arp-malformed", "no ARP request or reply for IPv4 over Ethernet, or it carries what no such packet carries";
@@ -94,6 +95,8 @@ reasons! {
     NeighbourDiscoveryClaim = "neighbour-discovery-claim", "IPv6 neighbour discovery from outside that claims a protected address";
     EthernetTruncated = "ethernet-truncated", "the frame is shorter than its Ethernet and VLAN headers";
     VlanTooDeep = "vlan-too-deep", "more than two VLAN tags";
+    PppoeMalformed = "pppoe-malformed", "version, code, session or length of the PPPoE header contradict the frame";
+    PppUnreadable = "ppp-unreadable", "PPP data that rules cannot see: compressed, encrypted, or not IP";
     FrameTooLong = "frame-too-long", "the frame is longer than the interfaces' MTU allows";
     MultiBuffer = "multi-buffer", "the kernel delivered the frame in several buffers, of which none may be taken for a frame";
     Ipv4Malformed = "ipv4-malformed", "version, header length or total length of the IPv4 header contradict the frame";
@@ -122,6 +125,7 @@ impl Reason {
                 | Lldp
                 | Lacp
                 | Eapol
+                | Pppoe
                 | UnknownEthertype
         )
     }

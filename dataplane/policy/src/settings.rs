@@ -4,6 +4,7 @@
 mod frames;
 mod interfaces;
 mod unmapped;
+mod vlans;
 
 use std::net::IpAddr;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::frames::{FrameClasses, FrameRate, Padding, SideChoice};
 pub use self::interfaces::Interfaces;
 pub use self::unmapped::Unmapped;
+pub use self::vlans::Vlans;
 use crate::door::ports::PortBudget;
 use crate::door::{self, Door};
 use crate::packet::{Packet, Side};
@@ -28,6 +30,8 @@ pub struct Settings {
     pub protect: Vec<IpNet>,
     /// Which sides the interfaces in rules are.
     pub interfaces: Interfaces,
+    /// Whether VLANs and PPPoE sessions are networks of their own.
+    pub vlans: Vlans,
     /// What the clock of `time` matchers is ahead of UTC. It does not follow summer time.
     pub time_zone: UtcOffset,
     /// What happens to a packet that no rule of its chain decided about.
@@ -50,6 +54,7 @@ impl Default for Settings {
         Settings {
             protect: everything.to_vec(),
             interfaces: Interfaces::default(),
+            vlans: Vlans::default(),
             time_zone: UtcOffset::default(),
             chain_default: ChainDefaults::default(),
             frames: FrameClasses::default(),

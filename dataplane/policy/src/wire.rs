@@ -12,13 +12,15 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::door::Failure;
-use crate::packet::{Family, Side};
+use crate::packet::{Side, Vlan};
 use crate::reason::{Reason, Verdict};
-use crate::rule::{AddressSet, RuleId, RuleSet};
+use crate::rule::{AddressSet, RuleId, RuleNumber, RuleSet};
 use crate::settings::Settings;
 use crate::word::words;
 
+pub mod connections;
 pub mod names;
+pub mod offload;
 pub mod source;
 
 pub use names::{HostName, MAX_NAME_ADDRESSES, MAX_NAMES, NameAnswer, NameOutcome, NameState};
@@ -79,6 +81,8 @@ pub enum Request {
     },
     /// Everything that is known of one source. Answered by [`Response::Source`].
     Source(source::SourceQuery),
+    /// A part of the table of connections. Answered by [`Response::Connections`].
+    Connections(connections::ConnectionQuery),
     /// Answered by [`Response::Metrics`].
     Metrics,
     /// Compile this rule set beside the workers, swap it in whole, keep lists and the counters of rules that stay.
@@ -142,6 +146,8 @@ pub enum Response {
     Doors(Doors),
     /// To [`Request::Source`].
     Source(Box<source::Source>),
+    /// To [`Request::Connections`].
+    Connections(connections::Connections),
     /// To [`Request::Metrics`].
     Metrics(Box<Metrics>),
     /// To [`Request::Apply`].
@@ -152,10 +158,7 @@ pub enum Response {
     /// To [`Request::Reload`].
     Reloaded(Reloaded),
     /// To [`Request::ListAdd`].
-    Added {
-        /// Entries that were left as they were: they are in for good already.
-        left: u64,
-    },
+    Added(Added),
     /// To [`Request::ListFlush`].
     Flushed {
         /// Entries that are gone.
@@ -202,6 +205,25 @@ pub struct Status {
     pub on_exit: String,
     /// What became of the dataplane's log lines.
     pub log: LogStatus,
+    /// Frames dropped since start, by every reason that has dropped one, the most frequent first.
+    #[serde(default)]
+    pub drops: Vec<DropCount>,
+    /// How full the table of connections is; `None` if no rule needs it.
+    #[serde(default)]
+    pub connections: Option<connections::ConnectionTable>,
+    /// What senders have left to their interface, and no interface has done.
+    #[serde(default)]
+    pub offload: offload::Offload,
+}
+
+/// Frames dropped for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct DropCount {
+    /// The name of a [`Reason`], or of a loss at the rings as in [`RingDrops`].
+    pub reason: String,
+    /// How many.
+    pub frames: u64,
 }
 
 /// What became of a process's log lines.
@@ -243,6 +265,9 @@ pub struct Interface {
     /// Why frames are copied, if they are.
     #[serde(default)]
     pub copy_reason: Option<String>,
+    /// What the mode costs, compared with native XDP and zero-copy; none if it is both.
+    #[serde(default)]
+    pub cost: Option<String>,
     /// Receive queues, all of them bound.
     pub queues: u32,
     /// MTU in bytes.
@@ -303,8 +328,10 @@ words! {
         Master = "master",
         /// The host routes what arrives on it, or on a device on it.
         Forwarding = "forwarding",
-        /// It has an address that it did not have at start.
+        /// The host has an address on it, or on a device on it.
         Address = "address",
+        /// The host's default route goes out by it, or by a device on it.
+        DefaultRoute = "default-route",
         /// Frames arrive on a queue without a socket.
         NoSocket = "no-socket",
         /// Frames get past the XDP program.
@@ -440,6 +467,9 @@ pub struct After {
     /// Its address.
     #[serde(with = "as_text")]
     pub address: AddressSet,
+    /// The VLAN that it counts in.
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// The tag of the other end that it counts for.
     #[serde(default)]
     pub tag: u32,
@@ -501,6 +531,10 @@ pub struct ListEntry {
     /// Its address.
     #[serde(with = "as_text")]
     pub address: AddressSet,
+    /// The only VLAN that it counts in, in `vlan` and `pppoe`. Neither is there if it counts in all VLANs, or, of a door's
+    /// entries, in none; where packets without a VLAN are to be told from all others, `vlan` is `untagged`.
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// The host name that resolves to the address, if that put it in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -587,6 +621,9 @@ pub struct IgnoredSource {
     /// The source; over IPv6 its /64.
     #[serde(with = "as_text")]
     pub address: AddressSet,
+    /// Its VLAN, as in [`ListEntry`].
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// `ports`, `held-off` or `attempts`.
     pub reason: Failure,
     /// Time left.
@@ -630,6 +667,9 @@ pub struct Visitor {
     /// The source; a prefix or range if an operator let it in.
     #[serde(with = "as_text")]
     pub address: AddressSet,
+    /// Its VLAN, as in [`ListEntry`].
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// What it knocks at, or may connect to; as in [`ListEntry`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<IpAddr>,
@@ -638,6 +678,15 @@ pub struct Visitor {
     pub steps: u8,
     /// Time left, for the next step or in all; none if it does not expire.
     pub time_left: Option<Duration>,
+}
+
+/// Entries were put in lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// Entries that were left as they were: they are in for good already.
+    pub left: u64,
+    /// The lists among them that no rule that runs matches, in the order of names: entries have no effect there.
+    pub unused: Vec<String>,
 }
 
 /// The configuration was taken over.
@@ -658,8 +707,18 @@ pub struct Metrics {
     pub status: Status,
     /// Per worker, in order.
     pub workers: Vec<WorkerMetrics>,
-    /// Per rule that runs or ran since start.
+    /// When the dataplane started, since the Unix epoch. The same in every answer of one process.
+    pub started: Duration,
+    /// When the rules that run were swapped in, since the Unix epoch. The same in every answer about one generation.
+    pub reloaded: Duration,
+    /// What the dataplane's process uses; `None` if /proc does not say.
+    pub process: Option<ProcessUsage>,
+    /// Rules that run and have series of their own, in their order.
     pub rules: Vec<RuleMetrics>,
+    /// What rules have counted while they had no series of their own, since start. Never less than before.
+    pub rule_overflow: Counter,
+    /// How many rules run and have no series of their own.
+    pub rules_without_series: u64,
     /// As in [`Rules`].
     pub chain_defaults: [Counter; 3],
     /// As in [`Lists`].
@@ -736,19 +795,41 @@ pub struct RingDrops {
     pub frames: u64,
 }
 
-/// What one rule counted.
+/// What one rule counted, and what it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuleMetrics {
     /// Its id.
     pub id: RuleId,
-    /// Its family.
-    pub family: Family,
+    /// Its number in `show rules`.
+    pub number: RuleNumber,
     /// Its chain.
     pub chain: String,
+    /// The name of its action.
+    pub action: String,
+    /// Its comment, cut to [`MAX_COMMENT`] characters; empty if the configuration keeps comments out of metrics.
+    pub comment: String,
     /// Packets and bytes.
     pub counter: Counter,
-    /// Whether it is among the rules that run now.
-    pub runs: bool,
+}
+
+/// Characters of a rule's comment in metrics at most. A label is part of each series' identity.
+pub const MAX_COMMENT: usize = 80;
+
+/// Resources that a process uses now, and its limits. Source: proc(5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessUsage {
+    /// Time on a processor, in user and system mode, since the process started.
+    pub cpu: Duration,
+    /// Resident memory in bytes.
+    pub resident_bytes: u64,
+    /// Virtual memory in bytes.
+    pub virtual_bytes: u64,
+    /// Open file descriptors.
+    pub open_fds: u64,
+    /// Soft limit of open file descriptors; `None` if there is none.
+    pub max_fds: Option<u64>,
+    /// Threads.
+    pub threads: u64,
 }
 
 #[cfg(test)]

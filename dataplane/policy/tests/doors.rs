@@ -23,7 +23,7 @@ use serde::Deserialize;
 const BEGIN: &str = "<!-- knocks: made by a test -->\n";
 const END: &str = "<!-- knocks end -->\n";
 
-/// What arrives at a door whose knock is `a b c d`; `x` is any other port, `A` is `a` at another address, a number is so many
+/// What arrives at a door whose knock is `a b c d`; `x` is any other port, `o` one that the door opens, `A` is `a` at another address, a number is so many
 /// seconds without a packet.
 const KNOCKS: &[(&str, &str)] = &[
     ("the knock", "a b c d"),
@@ -39,6 +39,7 @@ const KNOCKS: &[(&str, &str)] = &[
     ("the last step lost, and the knock again", "a b c a b c d"),
     ("another packet in between", "a b x c d"),
     ("another packet before and behind", "x a b c d x"),
+    ("packets to what the door opens, before and in between", "o a o b o o c o d"),
     ("10 s before a step", "a b 10 c d"),
     ("9 s before each step", "a 9 b 9 c 9 d"),
     ("more than 30 s in all", "a 9 b 9 c 9 c 9 d"),
@@ -92,7 +93,7 @@ fn doors(toml: &str) -> Vec<Door> {
 
 /// Whether the door is open for `CLIENT` at the end.
 fn opens(arrives: &str, strict: bool) -> bool {
-    let door = "[[door]]\nname = 'd'\nknock = ['udp/7001', 'udp/5002', 'udp/9003', 'udp/6004']";
+    let door = "[[door]]\nname = 'd'\nknock = ['udp/7001', 'udp/5002', 'udp/9003', 'udp/6004']\nopens = ['udp/60001']";
     let settings = Settings { doors: doors(&format!("{door}\nstrict = {strict}")), ..Settings::default() };
     let rules = door::rules(&settings, RuleSet::default());
     let mut evaluator = Evaluator::new(&rules, &settings, 1);
@@ -105,6 +106,7 @@ fn opens(arrives: &str, strict: bool) -> bool {
             "c" => 9003,
             "d" => 6004,
             "x" => 8005,
+            "o" => 60_001,
             seconds => {
                 now = now + Duration::from_secs(seconds.parse().expect("seconds"));
                 continue;

@@ -25,7 +25,7 @@ scripts. `knockctl apply` says it too, with the settings of the dataplane that i
 
     knockctl check rules.rsc                                   # with the default settings
     knockctl check --config knockplane.toml rules.rsc          # with those of [policy]
-    knockctl check --outside=ether1,WAN --inside=bridge --protect=203.0.113.0/24 rules.rsc
+    knockctl check --outside=ether1,WAN --inside=bridge --elsewhere=wg0 --protect=203.0.113.0/24 rules.rsc
     ssh admin@router /export | knockctl check -                # `-` is standard input
 
 It ends with 0 if the rules can run, and with 3 if they cannot.
@@ -37,13 +37,13 @@ It ends with 0 if the rules can run, and with 3 if they cannot.
 | `E001` | A line cannot be read, or refers to what is not there. Nothing of the file is used: a rule without one of its matchers would let in more. | It is said with each; [the language](language.md) has every property. |
 | `W001` | A warning of what is not wrong: the router says that a menu is missing on which no rule depends, a menu is not known, or a statement of a script changes no rule. | It is said with each. |
 | `E002` | A rule reads well, but nobody can run it here: it asks for a mark that nothing sets, or for a hotspot. | Disable it or leave it out; with `--allow-invalid`, `check` takes it for a warning, and `apply` keeps it as a disabled rule. |
-| `E003` | The dataplane does not run what a rule or an entry of a list says, or not together with the others. | Disable it, or leave it out. |
-| `E004` | An interface is named, and nothing says which side of the filter it is. A matcher about it would be true of everything or of nothing. | Name it in `[policy.interfaces]`; what to write is said at the end. |
+| `E003` | The dataplane does not run what a rule says, or not together with the others. | Disable the rule, or leave it out. |
+| `E004` | An interface is named, and nothing says which side of the filter it is. A matcher about it would be true of everything or of nothing. | Write its name into one of the lists of `[policy.interfaces]`: `outside` or `inside` if packets of this filter come from there, `elsewhere` if it is another interface of the router, such as a tunnel. The section is printed at the end, with the open names as comments: no answer is safe for every rule, so none is given. |
 
 ## Lints
 
 Lints are warnings: the rules run, and something of them cannot be meant. `--deny-lints` makes them count: then `check` ends
-with 3. A lint speaks only if it is certain of every packet with these settings; where that takes an assumption, such as how
+with 3 (but not for `K019`, which repeats what the configuration says). A lint speaks only if it is certain of every packet with these settings; where that takes an assumption, such as how
 fast a scan is, it names it. What is disabled is looked at only to say that it is. Those about [doors](doors.md) are told of
 the configuration.
 ";
@@ -60,23 +60,28 @@ struct Section {
     meaning: &'static str,
     /// Prefixes that are protected, if not all.
     protect: Option<&'static str>,
+    /// An interface that is `elsewhere`.
+    elsewhere: Option<&'static str>,
     example: &'static str,
     instead: &'static str,
 }
 
 /// Exhaustive by way of the match.
 fn section(code: Code) -> Section {
-    let section = |meaning, example, instead| Section { code, meaning, protect: None, example, instead };
+    let section =
+        |meaning, example, instead| Section { code, meaning, protect: None, elsewhere: None, example, instead };
     match code {
         Code::UnreachableRule => section(
             "An earlier rule of the chain decides about every packet that this one could match. What several rules leave \
              nothing of together is not seen.",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input src-address=192.0.2.0/24 action=drop
 add chain=input src-address=192.0.2.7 protocol=tcp dst-port=22 action=accept
 add chain=input action=drop
 ",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input src-address=192.0.2.7 protocol=tcp dst-port=22 action=accept
 add chain=input src-address=192.0.2.0/24 action=drop
 add chain=input action=drop
@@ -86,10 +91,12 @@ add chain=input action=drop
             "It asks for what no packet is: matchers that exclude each other, ports of a protocol that has none, a side \
              from which no packet comes into the chain, an address that is not protected.",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=tcp dst-port=22 tcp-flags=syn,!syn action=accept
 add chain=input action=drop
 ",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=tcp dst-port=22 tcp-flags=syn,!ack action=accept
 add chain=input action=drop
 ",
@@ -98,11 +105,13 @@ add chain=input action=drop
             "It jumps to a chain in which no rule runs, or that is not there at all: RouterOS comes back from it at once, unless \
              something on the router adds rules to it.",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input action=jump jump-target=knock
 add chain=input action=drop
 add chain=knock protocol=tcp dst-port=22 action=accept disabled=yes
 ",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input action=jump jump-target=knock
 add chain=input action=drop
 add chain=knock protocol=tcp dst-port=22 action=accept
@@ -112,10 +121,12 @@ add chain=knock protocol=tcp dst-port=22 action=accept
             "No jump leads to its chain, so none of its rules is ever met. Chains whose jump is disabled, and chains that \
              RouterOS keeps as a place for rules, are left alone.",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=inptu protocol=tcp dst-port=22 action=accept
 add chain=input action=drop
 ",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=tcp dst-port=22 action=accept
 add chain=input action=drop
 ",
@@ -124,10 +135,12 @@ add chain=input action=drop
             "With these settings no packet enters its chain. Which chain a packet enters follows from the addresses that \
              are protected: all of them, unless `protect` says otherwise, and then nothing is `forward`.",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=forward protocol=tcp dst-port=22 action=accept
 add chain=input action=drop
 ",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=tcp dst-port=22 action=accept
 add chain=input action=drop
 ",
@@ -136,12 +149,14 @@ add chain=input action=drop
             "It asks for a list that no rule and no entry of the file fills. If people fill it, with `knockctl list add`, \
              an entry without an address says so: `/ip firewall address-list add list=friends`.",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
     address-list=secured address-list-timeout=10m
 add chain=input src-address-list=secure action=accept
 add chain=input action=drop
 ",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
     address-list=secured address-list-timeout=10m
 add chain=input src-address-list=secured action=accept
@@ -152,6 +167,7 @@ add chain=input action=drop
             "A knock counts for less than two seconds. A packet that is lost is sent again after a second, and then it is \
              too late.",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
     address-list=knocked address-list-timeout=1s
 add chain=input protocol=icmp packet-size=256 src-address-list=knocked \\
@@ -160,6 +176,7 @@ add chain=input src-address-list=secured action=accept
 add chain=input action=drop
 ",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
     address-list=knocked address-list-timeout=10s
 add chain=input protocol=icmp packet-size=256 src-address-list=knocked \\
@@ -172,6 +189,7 @@ add chain=input action=drop
             "A knock counts for good, or for longer than the door stays open that the next one opens. Once it is shut, the \
              last knock alone opens it again.",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
     address-list=knocked
 add chain=input protocol=icmp packet-size=256 src-address-list=knocked \\
@@ -180,6 +198,7 @@ add chain=input src-address-list=secured action=accept
 add chain=input action=drop
 ",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
     address-list=knocked address-list-timeout=10s
 add chain=input protocol=icmp packet-size=256 src-address-list=knocked \\
@@ -189,9 +208,15 @@ add chain=input action=drop
 ",
         ),
         Code::ScanOpens => section(
-            "The ports of the knocks only go up, or only go down, and so a port scan gives them by chance. Nothing is said \
-             if a rule notices scans, or keeps out who tries a port in between.",
+            "A port scan gives the knocks by chance: in ascending or descending order if the ports only go up or down, in \
+             random order (as scanners do by default) once in so many scans. The scan is run through the rules, so it counts \
+             which rule it meets first: a rule that notices scans, or a list of scanners, is of no use behind what it should \
+             protect. Not seen are scans of TCP and UDP together, scans in random order of fewer than 1,000 ports or that get \
+             in less than once in 1,000 times, scans from several addresses, scans that pause where rules count ports or packets, \
+             speeds between 10,000, 1,000, 100, 10 and 1 ports a second and one port in 4 or 8 seconds, and rule sets with more than 300 rules that a scan can match. A scan asks \
+             for nothing but a port: steps that want more of a packet, such as a payload, are not scanned.",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=tcp dst-port=1234 action=add-src-to-address-list \\
     address-list=temporary address-list-timeout=10s
 add chain=input protocol=tcp dst-port=4321 src-address-list=temporary \\
@@ -200,6 +225,7 @@ add chain=input src-address-list=secured action=accept
 add chain=input action=drop
 ",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input src-address-list=scanner action=drop
 add chain=input protocol=tcp dst-port=1235-4320 action=add-src-to-address-list \\
     address-list=scanner address-list-timeout=1m
@@ -214,6 +240,7 @@ add chain=input action=drop
         Code::MootKnock => section(
             "It accepts from everybody what a knock opens, so that nobody needs to knock.",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
     address-list=secured address-list-timeout=10m
 add chain=input protocol=tcp dst-port=22 src-address-list=secured action=accept
@@ -221,6 +248,7 @@ add chain=input protocol=tcp dst-port=22,443 action=accept
 add chain=input action=drop
 ",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
     address-list=secured address-list-timeout=10m
 add chain=input protocol=tcp dst-port=22 src-address-list=secured action=accept
@@ -252,9 +280,11 @@ add chain=forward action=accept
              RouterOS accepts, and the rules mean something else there; where it accepts, everybody gets in who has not \
              knocked.",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=tcp dst-port=22 action=accept
 ",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=tcp dst-port=22 action=accept
 add chain=input action=drop
 ",
@@ -264,7 +294,8 @@ add chain=input action=drop
             "/ip firewall layer7-protocol
 add name=secret regexp=\".*\"
 /ip firewall filter
-add chain=input protocol=udp layer7-protocol=secret action=add-src-to-address-list \\
+add chain=input connection-state=established,related action=accept
+add chain=input protocol=icmp layer7-protocol=secret action=add-src-to-address-list \\
     address-list=secured address-list-timeout=10m
 add chain=input src-address-list=secured action=accept
 add chain=input action=drop
@@ -272,7 +303,8 @@ add chain=input action=drop
             "/ip firewall layer7-protocol
 add name=secret regexp=\"^open sesame\\$\"
 /ip firewall filter
-add chain=input protocol=udp layer7-protocol=secret action=add-src-to-address-list \\
+add chain=input connection-state=established,related action=accept
+add chain=input protocol=icmp layer7-protocol=secret action=add-src-to-address-list \\
     address-list=secured address-list-timeout=10m
 add chain=input src-address-list=secured action=accept
 add chain=input action=drop
@@ -344,11 +376,13 @@ knock = [\"tcp/8000\", \"tcp/9000\", \"udp/4321\", \"tcp/7000\"]
              `packet-size` above the MTU matches nothing, and the MTU itself matches the first fragment of every longer \
              packet. An MTU of 1500 is assumed.",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=2028 action=add-src-to-address-list address-list=open address-list-timeout=1m
 add chain=input src-address-list=open action=accept
 add chain=input action=drop
 ",
             "/ip firewall filter
+add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=1028 action=add-src-to-address-list address-list=open address-list-timeout=1m
 add chain=input src-address-list=open action=accept
 add chain=input action=drop
@@ -366,6 +400,64 @@ strict = false
 name = \"ssh\"
 knock = [\"tcp/8000\", \"tcp/9000\", \"tcp/7000\"]
 opens = [\"tcp/22\"]
+",
+        ),
+        Code::Elsewhere => Section {
+            elsewhere: Some("wg0"),
+            ..section(
+                "It asks for an interface that `elsewhere` of `[policy.interfaces]` names, or for a group that RouterOS makes of \
+                 other interfaces than Ethernet (`all-ppp`, `all-wireless`, `all-vlan`): no packet of this filter comes from \
+                 there or goes there. So the rule never matches; with `!` the matcher is true of every packet. Nothing needs to be \
+                 done if that is so; it is said because the rule may be one that was to keep somebody out.",
+                "/ip firewall filter
+add chain=input in-interface=wg0 action=accept comment=\"tunnel to the office\"
+add chain=input action=drop
+",
+                "/ip firewall filter
+add chain=input action=drop
+",
+            )
+        },
+        Code::StepsTogether => section(
+            "One packet completes several steps: an address that a rule adds is in the list for the next rule on the same \
+             packet. With the steps in rising order a packet that fits them all goes through every one of them, so that the \
+             knock of three packets is a knock of one, and a ladder to a blacklist has one rung.",
+            "/ip firewall filter
+add chain=input connection-state=established,related action=accept
+add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
+    address-list=knocked address-list-timeout=10s
+add chain=input protocol=icmp packet-size=128 src-address-list=knocked \\
+    action=add-src-to-address-list address-list=secured address-list-timeout=10m
+add chain=input src-address-list=secured action=accept
+add chain=input action=drop
+",
+            "/ip firewall filter
+add chain=input connection-state=established,related action=accept
+add chain=input protocol=icmp packet-size=128 src-address-list=knocked \\
+    action=add-src-to-address-list address-list=secured address-list-timeout=10m
+add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
+    address-list=knocked address-list-timeout=10s
+add chain=input src-address-list=secured action=accept
+add chain=input action=drop
+",
+        ),
+        Code::NoPathMtu => section(
+            "It accepts TCP connections, and the ICMP errors about them are dropped that say which size of packet a link on the \
+             way can carry. Without these, a host sends packets that are too long again and again: the connection is made, and \
+             stalls at the first download over such a link (PPPoE, tunnels, VPNs). `related` is what belongs to a connection \
+             in this way.",
+            "/ip firewall filter
+add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
+    address-list=secured address-list-timeout=10m
+add chain=input src-address-list=secured action=accept
+add chain=input action=drop
+",
+            "/ip firewall filter
+add chain=input connection-state=established,related action=accept
+add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
+    address-list=secured address-list-timeout=10m
+add chain=input src-address-list=secured action=accept
+add chain=input action=drop
 ",
         ),
     }
@@ -415,6 +507,7 @@ fn lints(text: &str, section: &Section) -> Vec<Lint> {
     if let Some(net) = section.protect {
         settings.protect = vec![net.parse().expect("a prefix")];
     }
+    settings.interfaces.elsewhere.extend(section.elsewhere.map(str::to_owned));
     lint(&reading.rules, &settings)
 }
 
@@ -422,9 +515,11 @@ fn page() -> String {
     let mut page = INTRODUCTION.to_owned();
     for code in Code::ALL {
         let section = section(*code);
-        let Section { code, meaning, protect, example, instead } = &section;
+        let Section { code, meaning, protect, elsewhere, example, instead } = &section;
         let _ = write!(page, "\n### `{}` {}\n\n{meaning}\n", code.number(), code.name());
-        let with = protect.map(|net| format!(", with `protect = [\"{net}\"]`")).unwrap_or_default();
+        let settings = [("protect", protect), ("elsewhere", elsewhere)];
+        let with = settings.iter().filter_map(|(key, value)| Some(format!(", with `{key} = [\"{}\"]`", (**value)?)));
+        let with: String = with.collect();
         let _ = write!(page, "\nRaised by{with}:\n\n```\n{example}```\n");
         for lint in lints(example, &section) {
             let line = if lint.line == 0 { String::new() } else { format!("line {}: ", lint.line) };

@@ -31,7 +31,8 @@ const FRAME_OVERHEAD: u32 = 22;
 /// Whether the drivers are asked for zero-copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ZeroCopy {
-    /// Yes, if both drivers are listed here and their buffers hold the longest frame; otherwise copy mode is used.
+    /// Yes, if both drivers are listed here without a known fault and their buffers hold the longest frame; otherwise copy mode
+    /// is used.
     #[default]
     Auto,
     /// No.
@@ -51,31 +52,35 @@ struct Driver {
     prefix: u32,
     /// The NIC accepts frames of this length, in bytes, with any MTU; 0 if the MTU limits them.
     accepts: u32,
+    /// When it runs out of buffers, it delivers frames again whose chunks have been handed over already. Then a chunk has two
+    /// owners, and a frame can change after it was decided about.
+    repeats: bool,
 }
 
 /// The drivers whose zero-copy mode is known. docs/hardware.md says which ones `make vm` tests, and which ones were read.
 /// Paths are below `drivers/net` of Linux 7.2. `xsk_pool_get_rx_frame_size` itself rounds down to 128 bytes there.
 const DRIVERS: &[Driver] = &[
     // `virtnet_add_recvbuf_xsk`: exact. A frame of several buffers is dropped (`virtnet_receive_xsk_merge`).
-    Driver { name: "virtio_net", unit: 128, prefix: 0, accepts: 0 },
+    Driver { name: "virtio_net", unit: 128, prefix: 0, accepts: 0, repeats: false },
     // `igb_setup_srrctl`: whole KiB. `igb_clean_rx_irq_zc` does not look for the end of a frame. `igb_set_rx_mode` has the
-    // NIC accept 1,536 bytes up to an MTU of 1,510. A time stamp of 16 bytes can precede a frame.
-    Driver { name: "igb", unit: 1024, prefix: 16, accepts: 1536 },
+    // NIC accept 1,536 bytes up to an MTU of 1,510. A time stamp of 16 bytes can precede a frame. `igb_alloc_rx_buffers_zc`
+    // leaves the length of the next descriptor as it was if the fill ring is empty before the ring's end.
+    Driver { name: "igb", unit: 1024, prefix: 16, accepts: 1536, repeats: true },
     // `igc_configure_rx_ring`, `igc_clean_rx_irq_zc`, `igc_set_rx_mode`: as igb, with 1,648 bytes.
-    Driver { name: "igc", unit: 1024, prefix: 16, accepts: 1648 },
+    Driver { name: "igc", unit: 1024, prefix: 16, accepts: 1648, repeats: false },
     // `ixgbe_configure_srrctl`: whole KiB on 82599. A frame of several buffers is dropped (`ixgbe_clean_rx_irq_zc`).
-    Driver { name: "ixgbe", unit: 1024, prefix: 0, accepts: 0 },
+    Driver { name: "ixgbe", unit: 1024, prefix: 0, accepts: 0, repeats: false },
     // `i40e_configure_rx_ring`: 128 bytes. Frames of several buffers are put together (`i40e_clean_rx_irq_zc`).
-    Driver { name: "i40e", unit: 128, prefix: 0, accepts: 0 },
+    Driver { name: "i40e", unit: 128, prefix: 0, accepts: 0, repeats: false },
     // `ice_setup_rx_ctx`, `ice_clean_rx_irq_zc`: as i40e.
-    Driver { name: "ice", unit: 128, prefix: 0, accepts: 0 },
+    Driver { name: "ice", unit: 128, prefix: 0, accepts: 0, repeats: false },
     // `mlx5e_validate_xsk_param` refuses a chunk that does not hold the MTU; a longer frame is dropped by the NIC, or by
     // `mlx5e_xsk_skb_from_cqe_mpwrq_linear`.
-    Driver { name: "mlx5_core", unit: 128, prefix: 0, accepts: 0 },
+    Driver { name: "mlx5_core", unit: 128, prefix: 0, accepts: 0, repeats: false },
 ];
 
 /// What is assumed of a driver that is not listed: the worst of each.
-const UNLISTED: Driver = Driver { name: "", unit: 1024, prefix: 16, accepts: 1648 };
+const UNLISTED: Driver = Driver { name: "", unit: 1024, prefix: 16, accepts: 1648, repeats: false };
 
 /// Drivers that never deliver a part of a frame as a frame: virtio_net drops or joins (`receive_mergeable`), veth joins
 /// (`veth_convert_skb_to_xdp_buff`).
@@ -87,15 +92,35 @@ pub(crate) fn may_split(driver: &str) -> bool {
 }
 
 /// The largest MTU with which a driver takes an XDP program that is not made for frames of several buffers, where pages have
-/// 4,096 bytes. `None` if it is not known.
-pub(crate) fn largest_native_mtu(driver: &str) -> Option<u32> {
+/// 4,096 bytes. With a larger one it refuses the program in native mode. `None` if it is not known. Of veth, the MTU of the
+/// pair's other end counts.
+pub fn largest_native_mtu(driver: &str) -> Option<u32> {
     match driver {
         // `igb_xdp_setup`: a buffer of 3,072, less Ethernet, two VLAN tags and a checksum.
         "igb" => Some(3046),
         // `virtnet_xdp_set`: a page, less headroom, `skb_shared_info` and Ethernet.
         "virtio_net" => Some(3506),
+        // `veth_xdp_set`: a page, less headroom, `skb_shared_info` and Ethernet.
+        "veth" => Some(3506),
+        "vmxnet3" => Some(VMXNET3_MTU),
         _ => None,
     }
+}
+
+/// `vmxnet3_adjust_rx_ring_size`: a frame that is longer than 3,072 bytes, with Ethernet header and two VLAN tags, arrives in
+/// two buffers, and `vmxnet3_rq_rx_complete` shows only those in one to the XDP program. The driver attaches it all the same.
+const VMXNET3_MTU: u32 = 3072 - FRAME_OVERHEAD;
+
+/// Refuses an MTU with which a driver would take the program and lose frames.
+fn check_losses(drivers: [&str; 2], max_frame: u32) -> Result<(), Error> {
+    let longest = VMXNET3_MTU + FRAME_OVERHEAD;
+    if max_frame <= longest || !drivers.contains(&"vmxnet3") {
+        return Ok(());
+    }
+    Err(Error::unfit(
+        format!("vmxnet3 does not show frames of more than {longest} bytes to XDP, and they would be lost"),
+        format!("lower the MTU of both interfaces to {VMXNET3_MTU} at most"),
+    ))
 }
 
 impl Driver {
@@ -141,6 +166,8 @@ pub enum CopyReason {
     Configured,
     /// This driver is not known to keep long frames whole.
     UnknownDriver(String),
+    /// This driver delivers frames twice when it runs out of buffers.
+    RepeatsFrames(String),
     /// The program runs behind the driver of this interface, which then has no part in AF_XDP.
     GenericXdp(String),
     /// A chunk does not hold the longest frame as this driver uses it.
@@ -162,6 +189,12 @@ impl std::fmt::Display for CopyReason {
                 let driver = if driver.is_empty() { "the driver" } else { driver };
                 write!(f, "{driver} is not known to keep long frames whole in zero-copy mode (docs/hardware.md)")
             }
+            CopyReason::RepeatsFrames(driver) => {
+                write!(
+                    f,
+                    "{driver} delivers frames twice in zero-copy mode when it runs out of buffers (docs/hardware.md)"
+                )
+            }
             CopyReason::GenericXdp(interface) => write!(f, "XDP is generic on {interface}"),
             CopyReason::BufferTooSmall { driver, holds, max_frame } => write!(
                 f,
@@ -178,9 +211,11 @@ impl Buffers {
     /// Ethernet header and VLAN tags.
     ///
     /// # Errors
-    /// If no chunk holds `max_frame` bytes, or zero-copy is demanded and a driver's buffer may not hold them.
+    /// If no chunk holds `max_frame` bytes, a driver would lose them, or zero-copy is demanded and a driver's buffer may not
+    /// hold them.
     pub fn choose(drivers: [&str; 2], max_frame: u32, wanted: ZeroCopy) -> Result<Self, Error> {
-        let copy_chunk = chunk_size(max_frame)?;
+        check_losses(drivers, max_frame)?;
+        let copy_chunk = chunk_size(max_frame, drivers)?;
         let copy = |reason| Buffers { copy_chunk, request: Request::Copy, reason: Some(reason) };
         if wanted == ZeroCopy::Off {
             return Ok(copy(CopyReason::Configured));
@@ -188,6 +223,9 @@ impl Buffers {
         let mut chunk = copy_chunk;
         for name in drivers {
             let driver = match (Driver::find(name), wanted) {
+                (Some(driver), ZeroCopy::Auto) if driver.repeats => {
+                    return Ok(copy(CopyReason::RepeatsFrames(name.to_owned())));
+                }
                 (Some(driver), _) => driver,
                 (None, ZeroCopy::Force) => UNLISTED,
                 (None, _) => return Ok(copy(CopyReason::UnknownDriver(name.to_owned()))),
@@ -244,20 +282,38 @@ impl Buffers {
         self.reason.as_ref()
     }
 
+    /// The size of the frames' memory of one worker with rings of this many descriptors, in bytes.
+    pub fn memory(&self, ring_size: u32) -> u64 {
+        u64::from(crate::rings::frames(ring_size)) * u64::from(self.chunk())
+    }
+
     /// Of these drivers, the first one that is used in zero-copy mode on demand alone, without being listed.
     pub fn unlisted<'d>(&self, drivers: [&'d str; 2]) -> Option<&'d str> {
         let asked = self.request != Request::Copy;
         drivers.into_iter().find(|name| asked && Driver::find(name).is_none())
     }
+
+    /// Of these drivers, the first one that is used in zero-copy mode on demand alone, because it delivers frames twice.
+    pub fn repeating<'d>(&self, drivers: [&'d str; 2]) -> Option<&'d str> {
+        let asked = self.request != Request::Copy;
+        drivers.into_iter().find(|name| asked && Driver::find(name).is_some_and(|driver| driver.repeats))
+    }
+}
+
+/// The largest MTU of two interfaces with these drivers, as far as it is known: frames must fit a chunk, and both drivers must
+/// take the XDP program.
+pub fn largest_mtu(drivers: [&str; 2]) -> u32 {
+    let copied = CHUNKS[CHUNKS.len() - 1] - HEADROOM - FRAME_OVERHEAD;
+    drivers.into_iter().filter_map(largest_native_mtu).fold(copied, u32::min)
 }
 
 /// The chunk that a frame of this many bytes fits in, behind its headroom, if the kernel copies it there.
-fn chunk_size(max_frame: u32) -> Result<u32, Error> {
+fn chunk_size(max_frame: u32, drivers: [&str; 2]) -> Result<u32, Error> {
     let largest = CHUNKS[CHUNKS.len() - 1];
     CHUNKS.into_iter().find(|size| max_frame <= size - HEADROOM).ok_or_else(|| {
         Error::unfit(
             format!("frames of {max_frame} bytes do not fit a chunk of {largest} bytes with its headroom"),
-            format!("lower the MTU of both interfaces to {} at most", largest - HEADROOM - FRAME_OVERHEAD),
+            format!("lower the MTU of both interfaces to {} at most", largest_mtu(drivers)),
         )
     })
 }
@@ -272,6 +328,7 @@ mod tests {
 
     #[test]
     fn copied_frames_need_their_headroom_alone() {
+        let chunk_size = |max_frame| chunk_size(max_frame, ["e1000e", "e1000e"]);
         assert_eq!(chunk_size(1522).expect("an ordinary MTU"), 2048);
         assert_eq!(chunk_size(1792).expect("the most that fits"), 2048);
         assert_eq!(chunk_size(1793).expect("the next size"), 4096);
@@ -280,18 +337,27 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_mtu_is_the_one_that_both_drivers_take() {
+        assert_eq!(largest_mtu(["e1000e", "e1000e"]), 3818);
+        assert_eq!(largest_mtu(["e1000e", "vmxnet3"]), 3050);
+        assert_eq!(largest_mtu(["virtio_net", "igb"]), 3046);
+        let error = Buffers::choose(["virtio_net", "e1000e"], 9022, ZeroCopy::Off).expect_err("too long").to_string();
+        assert!(error.contains("MTU of both interfaces to 3506 at most"), "{error}");
+    }
+
+    #[test]
     fn a_driver_that_counts_in_kibibytes_gets_larger_chunks() {
-        // 2,048 - 256 is 1,792, of which igb uses 1,024.
-        assert_eq!(chosen(["igb", "igb"], 1522, ZeroCopy::Auto), Request::IfPossible(4096));
+        // 2,048 - 256 is 1,792, of which igc uses 1,024.
+        assert_eq!(chosen(["igc", "igc"], 1522, ZeroCopy::Auto), Request::IfPossible(4096));
         assert_eq!(chosen(["ixgbe", "ixgbe"], 1023, ZeroCopy::Auto), Request::IfPossible(2048));
         assert_eq!(chosen(["ixgbe", "ixgbe"], 1024, ZeroCopy::Auto), Request::IfPossible(4096));
-        // Whatever its MTU, the NIC accepts 1,536 bytes.
-        assert_eq!(chosen(["igb", "igb"], 600, ZeroCopy::Auto), Request::IfPossible(4096));
+        // Whatever its MTU, the NIC accepts 1,648 bytes.
+        assert_eq!(chosen(["igc", "igc"], 600, ZeroCopy::Auto), Request::IfPossible(4096));
         assert_eq!(chosen(["virtio_net", "virtio_net"], 1522, ZeroCopy::Auto), Request::IfPossible(2048));
         assert_eq!(chosen(["i40e", "ice"], 1522, ZeroCopy::Auto), Request::IfPossible(2048));
         // Both sides share the chunks.
-        assert_eq!(chosen(["virtio_net", "igb"], 1522, ZeroCopy::Auto), Request::IfPossible(4096));
-        assert_eq!(chosen(["igb", "virtio_net"], 1522, ZeroCopy::Auto), Request::IfPossible(4096));
+        assert_eq!(chosen(["virtio_net", "igc"], 1522, ZeroCopy::Auto), Request::IfPossible(4096));
+        assert_eq!(chosen(["igc", "virtio_net"], 1522, ZeroCopy::Auto), Request::IfPossible(4096));
     }
 
     #[test]
@@ -305,7 +371,9 @@ mod tests {
                         let longest = max_frame.max(driver.accepts);
                         assert!(longest + driver.prefix < used, "{}: {max_frame} in {used}", driver.name);
                     }
-                    Request::Copy => assert!(max_frame > driver.holds(4096), "{}: {max_frame}", driver.name),
+                    Request::Copy => {
+                        assert!(driver.repeats || max_frame > driver.holds(4096), "{}: {max_frame}", driver.name);
+                    }
                     Request::Required(_) => panic!("nobody demanded zero-copy"),
                 }
                 assert!(max_frame <= buffers.copy_chunk - HEADROOM);
@@ -315,13 +383,38 @@ mod tests {
 
     #[test]
     fn a_frame_that_no_buffer_holds_is_copied_or_refused() {
-        let buffers = Buffers::choose(["virtio_net", "igb"], 3056, ZeroCopy::Auto).expect("copied");
+        let buffers = Buffers::choose(["virtio_net", "igc"], 3056, ZeroCopy::Auto).expect("copied");
         assert_eq!(buffers.request, Request::Copy);
         let reason = buffers.copy_reason().expect("a reason").to_string();
-        assert!(reason.starts_with("igb receives at most 3055 bytes"), "{reason}");
+        assert!(reason.starts_with("igc receives at most 3055 bytes"), "{reason}");
         assert!(reason.contains("up to 3056") && reason.contains("to 3033 at most"), "{reason}");
-        let error = Buffers::choose(["virtio_net", "igb"], 3056, ZeroCopy::Force).expect_err("refused").to_string();
-        assert!(error.contains("igb receives at most 3055 bytes") && error.contains("zero-copy = \"auto\""), "{error}");
+        let error = Buffers::choose(["virtio_net", "igc"], 3056, ZeroCopy::Force).expect_err("refused").to_string();
+        assert!(error.contains("igc receives at most 3055 bytes") && error.contains("zero-copy = \"auto\""), "{error}");
+    }
+
+    #[test]
+    fn a_driver_that_delivers_frames_twice_copies_unless_zero_copy_is_demanded() {
+        for drivers in [["igb", "igb"], ["igb", "virtio_net"], ["ice", "igb"]] {
+            let buffers = Buffers::choose(drivers, 1522, ZeroCopy::Auto).expect("copied");
+            assert_eq!(buffers.request, Request::Copy);
+            let reason = buffers.copy_reason().expect("a reason").to_string();
+            assert!(reason.starts_with("igb delivers frames twice in zero-copy mode"), "{reason}");
+            let demanded = Buffers::choose(drivers, 1522, ZeroCopy::Force).expect("frames fit");
+            assert_eq!(demanded.request, Request::Required(4096));
+            assert_eq!(demanded.repeating(drivers), Some("igb"));
+        }
+        let buffers = Buffers::choose(["ice", "igc"], 1522, ZeroCopy::Auto).expect("frames fit");
+        assert_eq!(buffers.repeating(["ice", "igc"]), None);
+    }
+
+    #[test]
+    fn an_mtu_with_which_a_driver_loses_frames_is_refused() {
+        for drivers in [["vmxnet3", "vmxnet3"], ["igb", "vmxnet3"], ["vmxnet3", "e1000e"]] {
+            Buffers::choose(drivers, 3050 + 22, ZeroCopy::Auto).expect("frames arrive in one buffer");
+            let error = Buffers::choose(drivers, 3051 + 22, ZeroCopy::Auto).expect_err("refused").to_string();
+            assert!(error.contains("more than 3072 bytes") && error.contains("interfaces to 3050 at most"), "{error}");
+        }
+        Buffers::choose(["e1000e", "virtio_net"], 3051 + 22, ZeroCopy::Auto).expect("no such driver");
     }
 
     #[test]
@@ -336,14 +429,14 @@ mod tests {
 
     #[test]
     fn an_unknown_driver_is_copied_unless_zero_copy_is_demanded() {
-        let buffers = Buffers::choose(["igb", "dpaa2-eth"], 1522, ZeroCopy::Auto).expect("frames fit");
+        let buffers = Buffers::choose(["igc", "dpaa2-eth"], 1522, ZeroCopy::Auto).expect("frames fit");
         assert_eq!(buffers.request, Request::Copy);
         let reason = buffers.copy_reason().expect("a reason").to_string();
         assert!(reason.contains("dpaa2-eth is not known"), "{reason}");
-        let demanded = Buffers::choose(["igb", "dpaa2-eth"], 1522, ZeroCopy::Force).expect("frames fit");
+        let demanded = Buffers::choose(["igc", "dpaa2-eth"], 1522, ZeroCopy::Force).expect("frames fit");
         assert_eq!(demanded.request, Request::Required(4096));
-        assert_eq!(demanded.unlisted(["igb", "dpaa2-eth"]), Some("dpaa2-eth"));
-        assert_eq!(demanded.unlisted(["igb", "igb"]), None);
-        assert_eq!(chosen(["igb", "igb"], 1522, ZeroCopy::Off), Request::Copy);
+        assert_eq!(demanded.unlisted(["igc", "dpaa2-eth"]), Some("dpaa2-eth"));
+        assert_eq!(demanded.unlisted(["igc", "igc"]), None);
+        assert_eq!(chosen(["igc", "igc"], 1522, ZeroCopy::Off), Request::Copy);
     }
 }

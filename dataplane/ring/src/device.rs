@@ -54,6 +54,19 @@ pub struct Queues {
     pub rx: u32,
     /// Those that frames leave by.
     pub tx: u32,
+    /// Whether the driver counts them as pairs, for `ethtool -L NAME combined N`.
+    pub combined: bool,
+}
+
+impl Queues {
+    /// The command that sets this many receive and transmit queues.
+    pub fn command(&self, name: &str, queues: u32) -> String {
+        if self.combined {
+            format!("ethtool -L {name} combined {queues}")
+        } else {
+            format!("ethtool -L {name} rx {queues} tx {queues}")
+        }
+    }
 }
 
 /// An interface, held in promiscuous mode as long as this value lives if [`Device::promiscuous`] was called.
@@ -138,6 +151,17 @@ impl Device {
         Ok(self.flags()? & up == up)
     }
 
+    /// Whether its frames begin with an Ethernet header. Those of a tunnel or a loopback do not.
+    ///
+    /// # Errors
+    /// If the interface is gone.
+    pub fn is_ethernet(&self) -> Result<bool, Error> {
+        let mut request = empty_request();
+        self.ioctl(libc::SIOCGIFHWADDR, &mut request).map_err(|e| Error::system(self.about("type"), e, ""))?;
+        // SAFETY: SIOCGIFHWADDR fills this member of the union.
+        Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family } == libc::ARPHRD_ETHER)
+    }
+
     /// A driver that does not say its name is treated as an unknown one.
     fn driver_name(&self) -> String {
         const ETHTOOL_GDRVINFO: u32 = 0x3;
@@ -171,8 +195,14 @@ impl Device {
         channels[0] = ETHTOOL_GCHANNELS;
         match self.ethtool(&mut channels) {
             // A driver without channels has one queue.
-            Ok(()) => Ok(Queues { rx: (channels[5] + channels[8]).max(1), tx: (channels[6] + channels[8]).max(1) }),
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Queues { rx: 1, tx: 1 }),
+            Ok(()) => Ok(Queues {
+                rx: (channels[5] + channels[8]).max(1),
+                tx: (channels[6] + channels[8]).max(1),
+                combined: channels[4] > 0,
+            }),
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                Ok(Queues { rx: 1, tx: 1, combined: false })
+            }
             Err(error) => Err(Error::system(self.about("queues"), error, "")),
         }
     }
@@ -191,6 +221,17 @@ impl Device {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(OffloadState::Off),
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// Whether the driver can do without the offload. In doubt it can.
+    pub fn can_turn_off(&self, offload: Offload) -> bool {
+        let name = match offload {
+            Offload::Gro => "rx-gro",
+            Offload::Lro => "rx-lro",
+            Offload::RxVlan => "rx-vlan-hw-parse",
+        };
+        let Ok(Some(place)) = self.feature(name) else { return true };
+        self.feature_bits(place).map_or(true, |[can_be_changed, _]| can_be_changed)
     }
 
     /// Turns the offload off, and says what it is then.
@@ -266,7 +307,7 @@ impl Device {
         Ok(())
     }
 
-    fn about(&self, what: &str) -> String {
+    pub(crate) fn about(&self, what: &str) -> String {
         format!("cannot read the {what} of {}", self.name)
     }
 
@@ -309,14 +350,20 @@ impl Device {
 
     /// Whether GRO was asked for, whatever the driver made of it. In doubt it was.
     fn gro_is_requested(&self) -> io::Result<bool> {
-        const ETHTOOL_GFEATURES: u32 = 0x3a;
         let Some(gro) = self.gro else { return Ok(true) };
+        Ok(self.feature_bits(gro)?[1])
+    }
+
+    /// Whether the feature at this place can be changed, and whether it was asked for.
+    fn feature_bits(&self, place: usize) -> io::Result<[bool; 2]> {
+        const ETHTOOL_GFEATURES: u32 = 0x3a;
         // struct ethtool_gfeatures: cmd, size, then for 32 features each: available, requested, active, never_changed.
-        let blocks = gro / 32 + 1;
+        let blocks = place / 32 + 1;
         let mut features = vec![0_u32; 2 + 4 * blocks];
         features[..2].copy_from_slice(&[ETHTOOL_GFEATURES, blocks as u32]);
         self.ethtool(&mut features)?;
-        Ok(features[2 + 4 * (gro / 32) + 1] & (1 << (gro % 32)) != 0)
+        let block = &features[2 + 4 * (place / 32)..];
+        Ok([block[0], block[1]].map(|bits| bits & (1 << (place % 32)) != 0))
     }
 
     /// Commands on a `struct ethtool_value`: command, data.
@@ -327,7 +374,7 @@ impl Device {
     }
 
     /// Runs an ethtool command on its structure, whose size is a multiple of 32 bits; the first one is the command.
-    fn ethtool(&self, structure: &mut [u32]) -> io::Result<()> {
+    pub(crate) fn ethtool(&self, structure: &mut [u32]) -> io::Result<()> {
         const SIOCETHTOOL: libc::Ioctl = 0x8946;
         let mut request = empty_request();
         request.ifr_ifru.ifru_data = structure.as_mut_ptr().cast();
@@ -380,7 +427,8 @@ mod tests {
     fn loopback_is_found_and_read() {
         let device = Device::open("lo").expect("every network namespace has a loopback");
         assert!(device.mtu().expect("loopback has an MTU") >= 1280);
-        assert_eq!(device.queues().expect("loopback has queues"), Queues { rx: 1, tx: 1 });
+        assert_eq!(device.queues().expect("loopback has queues"), Queues { rx: 1, tx: 1, combined: false });
+        assert!(!device.is_ethernet().expect("loopback has a type"));
         assert_eq!(device.offload(Offload::Lro).expect("flags can be read"), OffloadState::Off);
         // The stack turns GRO on for every interface, as if it was asked for.
         assert_eq!(device.offload(Offload::Gro).expect("features can be read"), OffloadState::On);

@@ -19,12 +19,13 @@ pub(crate) fn is_busy(error: &io::Error) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A system call failed.
-    #[error("{action}: {source}{}", help(.remedy))]
+    // The kernel's words are a part of the message. As `source()`, a reader that prints the chain would print them twice.
+    #[error("{action}: {cause}{}", help(.remedy))]
     System {
         /// What was tried, with the interface and queue.
         action: String,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
         /// What to do about it; may be empty.
         remedy: String,
     },
@@ -45,14 +46,26 @@ fn help(remedy: &str) -> String {
 impl Error {
     /// Whether another process holds the interface or the queue.
     pub fn is_busy(&self) -> bool {
-        matches!(self, Error::System { source, .. } if is_busy(source))
+        matches!(self, Error::System { cause, .. } if is_busy(cause))
     }
 
-    pub(crate) fn system(action: impl Into<String>, source: io::Error, remedy: impl Into<String>) -> Self {
-        Error::System { action: action.into(), source, remedy: remedy.into() }
+    pub(crate) fn system(action: impl Into<String>, cause: io::Error, remedy: impl Into<String>) -> Self {
+        Error::System { action: action.into(), cause, remedy: remedy.into() }
     }
 
     pub(crate) fn unfit(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Error::Unfit { problem: problem.into(), remedy: remedy.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_said_is_told_once() {
+        let error = Error::system("cannot attach", io::Error::from_raw_os_error(libc::ERANGE), "lower the MTU");
+        assert!(std::error::Error::source(&error).is_none());
+        assert_eq!(error.to_string().matches("os error 34").count(), 1, "{error}");
     }
 }

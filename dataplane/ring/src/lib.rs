@@ -13,6 +13,9 @@
 //! [`Reader`] asks the kernel how an interface is now, and [`Changes`] hears that it changed. [`IngressDrop`] drops what
 //! gets past the XDP program.
 //!
+//! For `--doctor` and the checks of a start: [`Features`] is what a driver says of its XDP, [`Rss`] how a NIC spreads frames
+//! over its queues.
+//!
 //! Nothing is pinned and nothing outlives the process: when it dies, the kernel takes program and sockets away.
 
 mod blind;
@@ -20,23 +23,30 @@ mod buffers;
 mod device;
 mod endpoint;
 mod error;
+mod features;
+mod host;
 mod ingress;
 mod live;
 mod multi_buffer;
 mod netlink;
 mod program;
 mod rings;
+mod routes;
+mod rss;
 mod socket;
 
 pub use blind::Blind;
-pub use buffers::{Buffers, CopyReason, ZeroCopy};
+pub use buffers::{Buffers, CopyReason, ZeroCopy, largest_mtu, largest_native_mtu};
 pub use device::{Device, Offload, OffloadState, Queues};
 pub use endpoint::Endpoint;
 pub use error::Error;
+pub use features::{Features, XdpFeatures};
+pub use host::{has_xdp_sockets, is_clock_synchronised};
 pub use ingress::IngressDrop;
 pub use live::{HEADER_BYTES, Limits, LiveFrames, LiveSequence, PATTERN, Progress, STREAMS, Stream};
 pub use multi_buffer::MultiBufferDrops;
 pub use netlink::{Changes, Link, LinkCounters, Reader};
 pub use program::{CoreCounts, LoadedProgram, Program, XdpMode};
 pub use rings::{BATCH, Disposition, Frames, Memory, RingSettings, Rings};
+pub use rss::{HashFields, Rss};
 pub use socket::{SocketStatistics, raise_memlock_limit};

@@ -48,6 +48,8 @@ pub struct Link {
     pub master: u32,
     /// Ids of the XDP programs that are attached to it, in whatever mode, each once.
     pub programs: Vec<u32>,
+    /// Whether an XDP program runs in the driver; none if no program is attached, or several.
+    pub is_native: Option<bool>,
     /// What it counted since it was made.
     pub counters: LinkCounters,
 }
@@ -162,7 +164,13 @@ impl Reader {
     }
 
     /// Sends a request and takes every message of its answer.
-    fn ask(&mut self, kind: u16, flags: u16, payload: &[u8], take: impl FnMut(u16, &[u8])) -> io::Result<()> {
+    pub(crate) fn ask(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        payload: &[u8],
+        take: impl FnMut(u16, &[u8]),
+    ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         ask(&self.socket, (kind, flags, self.sequence), payload, take)
     }
@@ -234,7 +242,7 @@ impl Changes {
     }
 }
 
-fn open(protocol: isize) -> io::Result<Socket> {
+pub(crate) fn open(protocol: isize) -> io::Result<Socket> {
     let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.set_non_blocking(true)?;
@@ -243,21 +251,13 @@ fn open(protocol: isize) -> io::Result<Socket> {
 
 /// A socket that hears what ethtool changes: generic netlink, whose groups have numbers of their own on each host.
 fn ethtool() -> io::Result<Socket> {
-    const CONTROL: u16 = 0x10;
-    const GET_FAMILY: u8 = 3;
-    const FAMILY_NAME: u16 = 2;
     const GROUPS: u16 = 7;
     const GROUP_NAME: u16 = 1;
     const GROUP_ID: u16 = 2;
     let socket = open(NETLINK_GENERIC)?;
-    let mut request = vec![GET_FAMILY, 1, 0, 0];
-    let name = b"ethtool\0";
-    request.extend((4 + name.len() as u16).to_ne_bytes());
-    request.extend(FAMILY_NAME.to_ne_bytes());
-    request.extend(name);
     let mut group = None;
-    ask(&socket, (CONTROL, 0, 1), &request, |_, message| {
-        let groups = attributes(message.get(4..).unwrap_or_default()).find(|(kind, _)| *kind == GROUPS);
+    ask_for_family(&socket, "ethtool", |family| {
+        let groups = attributes(family).find(|(kind, _)| *kind == GROUPS);
         for (_, entry) in attributes(groups.map_or(&[][..], |(_, groups)| groups)) {
             let value = |wanted: u16| attributes(entry).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
             if value(GROUP_NAME) == Some(&b"monitor\0"[..]) {
@@ -269,9 +269,26 @@ fn ethtool() -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Asks for the description of a family of generic netlink, and takes its attributes.
+pub(crate) fn ask_for_family(socket: &Socket, name: &str, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    const CONTROL: u16 = 0x10;
+    const GET_FAMILY: u8 = 3;
+    const FAMILY_NAME: u16 = 2;
+    let name = [name.as_bytes(), b"\0"].concat();
+    let request = [&[GET_FAMILY, 1, 0, 0][..], &attribute(FAMILY_NAME, &name)].concat();
+    ask(socket, (CONTROL, 0, 1), &request, |_, message| take(message.get(4..).unwrap_or_default()))
+}
+
+/// An attribute, padded to its alignment.
+pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut bytes = [&(4 + value.len() as u16).to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
 /// Sends a request of a kind, with flags and a sequence number, and takes every message of its answer. The kernel
 /// answers within the call that asks: there is nothing to wait for.
-fn ask(
+pub(crate) fn ask(
     socket: &Socket,
     (kind, flags, sequence): (u16, u16, u32),
     payload: &[u8],
@@ -339,7 +356,7 @@ fn numbered(mut bytes: &[u8]) -> impl Iterator<Item = (u32, u16, &[u8])> {
 }
 
 /// The attributes in these bytes: kind and value. Ends where they make no sense any more.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes).map_while(Result::ok).map(|attribute| {
         let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
         (kind, &attribute.into_inner()[4..length])
@@ -355,6 +372,10 @@ fn parse_link(message: &[u8]) -> Link {
     const XDP: u16 = 43;
     /// `IFLA_XDP_PROG_ID`, and the same for each mode if there are several.
     const PROGRAM_IDS: std::ops::RangeInclusive<u16> = 4..=7;
+    /// `IFLA_XDP_ATTACHED`, and its values `XDP_ATTACHED_DRV` and `_SKB`.
+    const ATTACHED: u16 = 2;
+    const DRIVER: u8 = 1;
+    const GENERIC: u8 = 2;
     let mut link = Link { flags: word(message, 8), ..Link::default() };
     for (kind, value) in attributes(message.get(IFINFOMSG..).unwrap_or_default()) {
         match kind {
@@ -364,6 +385,12 @@ fn parse_link(message: &[u8]) -> Link {
             PROMISCUITY => link.promiscuity = word(value, 0),
             STATS64 => link.counters = LinkCounters::parse(value),
             XDP => {
+                let attached = attributes(value).find(|(kind, _)| *kind == ATTACHED);
+                link.is_native = match attached.and_then(|(_, value)| value.first()) {
+                    Some(&DRIVER) => Some(true),
+                    Some(&GENERIC) => Some(false),
+                    _ => None,
+                };
                 link.programs = attributes(value)
                     .filter(|(kind, _)| PROGRAM_IDS.contains(kind))
                     .map(|(_, id)| word(id, 0))
@@ -393,12 +420,12 @@ fn parse_address(message: &[u8]) -> Option<String> {
 }
 
 /// The 32 bits there; 0 beyond the end.
-fn word(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes).unwrap_or_default()
 }
 
 /// The 64 bits there; 0 beyond the end.
-fn long(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn long(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes).unwrap_or_default()
 }
 

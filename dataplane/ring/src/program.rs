@@ -232,10 +232,7 @@ fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u3
                  that attached it, or, if none did, run `ip link set dev {0} xdp off`",
                 device.name()
             ),
-            Some(libc::EINVAL | libc::ERANGE) => match largest_native_mtu(device.driver()) {
-                Some(mtu) => format!("{} takes an MTU of {mtu} at most with XDP", device.driver()),
-                None => "the driver may need a smaller MTU for XDP".to_owned(),
-            },
+            Some(libc::EINVAL | libc::ERANGE) => smaller_mtu(device),
             _ => String::new(),
         };
         Error::system(format!("cannot attach the XDP program to {}", device.name()), error, remedy)
@@ -245,6 +242,21 @@ fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u3
         keeps_frames_whole(&object, side, queues)?;
     }
     Ok(Program { object, side, queues, mode, _link: above_others(link) })
+}
+
+/// What to do if a driver may have refused the program for the MTU.
+fn smaller_mtu(device: &Device) -> String {
+    let (name, driver) = (device.name(), device.driver());
+    match largest_native_mtu(driver) {
+        Some(mtu) if driver == "veth" => format!(
+            "veth takes an MTU of {mtu} at most with XDP, at both ends of the pair; run: ip link set dev {name} mtu {mtu}, \
+             and the same for its peer"
+        ),
+        Some(mtu) => {
+            format!("{driver} takes an MTU of {mtu} at most with XDP; run: ip link set dev {name} mtu {mtu}")
+        }
+        None => format!("the driver may need a smaller MTU for XDP; try: ip link set dev {name} mtu 1500"),
+    }
 }
 
 /// `struct settings` of `bpf/filter.c`.

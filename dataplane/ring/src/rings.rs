@@ -99,8 +99,7 @@ impl Memory {
             .comp_queue_size(ring)
             .build()
             .expect("a power of two that is larger than its headroom");
-        // A ring's worth each way on both sides, and a batch in hand: then no ring ever starves another.
-        let frame_count = 4 * ring_size + BATCH as u32;
+        let frame_count = frames(ring_size);
         let count = NonZeroU32::new(frame_count).expect("not zero");
         let (umem, free) = Umem::new(umem_config, count, false).map_err(|error| {
             let source = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
@@ -112,6 +111,11 @@ impl Memory {
         })?;
         Ok(Memory { umem, free, chunk_bytes, frame_count })
     }
+}
+
+/// The frames of one worker: a ring's worth each way on both sides, and a batch in hand. Then no ring ever starves another.
+pub(crate) const fn frames(ring_size: u32) -> u32 {
+    4 * ring_size + BATCH as u32
 }
 
 fn queue_size(ring_size: u32) -> Result<QueueSize, Error> {
@@ -405,6 +409,30 @@ impl Rings {
         let sent = unsafe { port.bound.tx.produce(&self.outgoing[..outgoing]) };
         assert_eq!(sent, outgoing, "the transmit ring has the room that it said it has");
         port.in_flight += sent;
+    }
+
+    /// Puts a frame of our own into the side's transmit ring: it leaves with [`Rings::kick`]. False if there is no room.
+    pub fn send(&mut self, side: Side, bytes: &[u8]) -> bool {
+        let port = &mut self.ports[side.index()];
+        if port.bound.tx.nb_free(1) == 0 || port.room_in_flight() == 0 {
+            return false;
+        }
+        let Some(mut frame) = self.free.pop() else { return false };
+        // SAFETY: a frame of `free` is of this UMEM, and in no ring and no batch; `&mut self` says that nobody looks at it.
+        let mut data = unsafe { self.umem.data_mut(&mut frame) };
+        let mut cursor = data.cursor();
+        cursor.set_pos(0);
+        if cursor.write_all(bytes).is_err() {
+            self.free.push(frame);
+            return false;
+        }
+        // The receive ring's flags mean other things in the transmit ring.
+        frame.set_options(0);
+        // SAFETY: the frame is of this UMEM, and from here on the kernel's: nothing else names it.
+        let sent = unsafe { port.bound.tx.produce(&[frame]) };
+        assert_eq!(sent, 1, "the transmit ring has the room that it said it has");
+        port.in_flight += sent;
+        true
     }
 
     /// Makes the kernel send what stands in this side's transmit ring, takes back what it has sent, and refills the

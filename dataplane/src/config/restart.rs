@@ -12,6 +12,7 @@ impl Config {
         let Config {
             file: _,
             settings: _,
+            metrics: _,
             outside,
             inside,
             rules,
@@ -22,6 +23,8 @@ impl Config {
             busy_poll,
             ring_size,
             zero_copy,
+            require,
+            dedicated,
             offloads,
             list_capacity,
             first_steps: FirstSteps { quota, v4_length, v6_length, v6_by_prefix },
@@ -38,6 +41,8 @@ impl Config {
             ("busy-poll", *busy_poll != new.busy_poll),
             ("ring-size", *ring_size != new.ring_size),
             ("zero-copy", *zero_copy != new.zero_copy),
+            ("require", *require != new.require),
+            ("dedicated", *dedicated != new.dedicated),
             ("offloads", *offloads != new.offloads),
             ("list-capacity", *list_capacity != new.list_capacity),
             ("first-step-quota", *quota != new.first_steps.quota),
@@ -61,7 +66,7 @@ mod tests {
         let read = |text: &str| Config::parse(Path::new("k.toml"), text).expect("valid");
         let head = "[dataplane]\noutside = \"eth1\"\ninside = \"eth2\"\nrules = \"a.rsc\"\n";
         let running = read(head);
-        let door = "[[door]]\nname = \"a\"\nknock = [\"tcp/7\"]\n[policy]\nprotect = [\"192.0.2.0/24\"]\n";
+        let door = "[[door]]\nname = \"a\"\nknock = [\"tcp/7\"]\n[metrics]\ncomments = false\n[policy]\nprotect = [\"192.0.2.0/24\"]\n";
         assert_eq!(running.waiting(&read(&format!("{head}{door}"))), [""; 0]);
         let other = head.replace("eth2", "eth3") + "ring-size = 64\nquota-prefix-v6 = 48\n[control]\nlisten = 7\n";
         assert_eq!(running.waiting(&read(&other)), ["inside", "ring-size", "quota-prefix-v6"]);

@@ -1,5 +1,6 @@
 //! What control asks, and what it is told.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use knockplane_engine::events::EventKind;
 use knockplane_engine::flows::Flows;
 use knockplane_engine::table::{CompileError, Table};
+use knockplane_limits::usage;
 use knockplane_log::target;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
@@ -15,13 +17,14 @@ use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{
-    Interface, InterfaceCounters, LogStatus, LostLines, Metrics, NameAnswer, PeersRefused, Request, Response, Rules,
-    Status, Worker, WorkerMetrics,
+    DropCount, Interface, InterfaceCounters, LogStatus, LostLines, Metrics, NameAnswer, PeersRefused, Request,
+    Response, Rules, Status, Worker, WorkerMetrics,
 };
 
-use super::Manager;
+use super::{Manager, WorkerHandle};
 use crate::generation::Generation;
 use crate::memory::{self, Connections};
+use crate::requirements::mode;
 use crate::store::Stored;
 
 /// How long an apply waits until every worker runs the new rules. They notice within a turn once they are woken.
@@ -51,6 +54,7 @@ impl Manager {
             Request::Lists(query) => Response::Lists(self.lists(&query)),
             Request::Doors { door, limit } => Response::Doors(self.doors(door.as_deref(), limit)),
             Request::Source(query) => or_problem(self.source(&query).map(|source| Response::Source(Box::new(source)))),
+            Request::Connections(query) => Response::Connections(self.tracked(&query)),
             Request::Metrics => Response::Metrics(Box::new(self.metrics())),
             Request::Names => Response::Names(self.names()),
             Request::NameAnswers(answers) => or_problem(self.take_names(answers).map(|()| Response::Done)),
@@ -62,7 +66,7 @@ impl Manager {
                 let reloaded = self.reload();
                 self.applied(reloaded.map(Response::Reloaded))
             }
-            Request::ListAdd { entries } => or_problem(self.list_add(entries).map(|left| Response::Added { left })),
+            Request::ListAdd { entries } => or_problem(self.list_add(entries).map(Response::Added)),
             Request::ListRemove { list, address } => {
                 or_problem(self.list_remove(&list, &address).map(|()| Response::Done))
             }
@@ -127,7 +131,8 @@ impl Manager {
     pub(super) fn swap(&mut self, table: Table, source: String) -> Result<u64, Problem> {
         let number = self.shared.generation.load().number + 1;
         let generation = Arc::new(Generation::new(number, self.shared.clock.now(), source, table, self.workers.len()));
-        self.book.replaced(self.shared.generation.swap(generation));
+        let replaced = self.shared.generation.swap(Arc::clone(&generation));
+        self.book.replaced(replaced, &generation, &self.config.metrics);
         for worker in &self.workers {
             // A worker that cannot be woken wakes by itself, a little later.
             worker.waker.wake();
@@ -141,7 +146,7 @@ impl Manager {
         // What the replaced rules logged is said while it is known what they were. A worker that leaves them only now may
         // log in between: they are settled later.
         self.log_events(self.shared.clock.now());
-        self.book.settle(oldest);
+        self.book.settle(oldest, &generation);
         if oldest < number {
             return Err(Problem::Ours(format!(
                 "generation {number} is in place, but a worker hangs and has not taken it: see `knockctl show workers`"
@@ -178,7 +183,26 @@ impl Manager {
             workers: self.workers(now),
             on_exit: "closed".to_owned(),
             log: log_status(),
+            drops: self.drops(),
+            connections: self.connection_table(now),
+            offload: self.offload(now),
         }
+    }
+
+    /// Frames dropped by all workers, by reason.
+    fn drops(&self) -> Vec<DropCount> {
+        let mut frames = HashMap::<String, u64>::new();
+        for WorkerHandle { counters, .. } in &self.workers {
+            let decided = counters.frame_counts().into_iter().filter(|count| count.verdict == Verdict::Drop);
+            let decided = decided.map(|count| (count.reason.name().to_owned(), count.frames));
+            let lost = counters.ring_drops().into_iter().map(|lost| (lost.reason, lost.frames));
+            for (reason, dropped) in decided.chain(lost).filter(|(_, dropped)| *dropped > 0) {
+                *frames.entry(reason).or_default() += dropped;
+            }
+        }
+        let mut drops: Vec<_> = frames.into_iter().map(|(reason, frames)| DropCount { reason, frames }).collect();
+        drops.sort_by(|one, other| other.frames.cmp(&one.frames).then_with(|| one.reason.cmp(&other.reason)));
+        drops
     }
 
     fn interfaces(&self, counters: [InterfaceCounters; 2]) -> Vec<Interface> {
@@ -191,6 +215,7 @@ impl Manager {
                 zero_copy: port.zero_copy,
                 driver: port.device.driver().to_owned(),
                 copy_reason: port.copy_reason.clone(),
+                cost: mode::cost(program.mode(), port.zero_copy).map(ToOwned::to_owned),
                 queues: port.queues,
                 mtu: self.drift.mtu(*side),
                 up: self.shared.links[side.index()].load(Relaxed),
@@ -235,13 +260,22 @@ impl Manager {
         let status = self.status();
         let generation = self.shared.generation.load();
         let totals = self.book.totals(&generation);
-        let lists = self.shared.state.lists.summaries();
+        let rules = self.book.series(&generation, &totals, &self.config.metrics);
+        let mut lists = self.shared.state.lists.summaries();
+        let doors = self.door_summaries(&lists);
+        let places = self.places(&generation);
+        lists.retain(|list| places.exists(list));
         Metrics {
             status,
+            started: self.shared.clock.started_since_epoch(),
+            reloaded: generation.since_epoch,
+            process: usage::read(),
             workers: self.workers.iter().enumerate().map(|(number, worker)| worker_metrics(number, worker)).collect(),
             chain_defaults: totals.chain_defaults,
-            rules: totals.into_rules(),
-            doors: self.door_summaries(&lists),
+            rules_without_series: (generation.rules().rules.len() - rules.len()) as u64,
+            rules,
+            rule_overflow: self.book.overflow(&totals),
+            doors,
             lists,
             names: self.names(),
             list_capacity: self.shared.state.lists.capacity() as u64,
@@ -250,7 +284,7 @@ impl Manager {
             applied: self.applied,
             refused: self.refused,
             events_lost: EventKind::ALL.iter().map(|kind| self.shared.events.lost(*kind)).sum::<u64>()
-                + self.shared.state.lists.untold(),
+                + self.shared.state.lists.untold().iter().sum::<u64>(),
             peers_refused: (self.listener.refusals.counts())
                 .map(|(refusal, connections)| PeersRefused { reason: refusal.name().to_owned(), connections })
                 .collect(),

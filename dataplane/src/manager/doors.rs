@@ -43,7 +43,7 @@ impl Manager {
         let most_attempts = |open: ListId| doors[*places.get(&open)?].max_attempts.map(|most| most.count);
         let mut first = BinaryHeap::new();
         let mut truncated = false;
-        visitors.visit_ignored(now, most_attempts, |Ignored { source, open, why, until }| {
+        visitors.visit_ignored(now, most_attempts, |Ignored { source, vlan, open, why, until }| {
             let place = open.map(|open| places.get(&open).copied());
             let counts = match (place, why) {
                 (None, _) => budget.ports > 0,
@@ -52,16 +52,17 @@ impl Manager {
                 (Some(Some(_)), _) => true,
             };
             if counts {
-                first.push((place.flatten(), source, why, until));
+                first.push((place.flatten(), source, vlan, why, until));
                 if first.len() > limit {
                     first.pop();
                     truncated = true;
                 }
             }
         });
-        let ignored = first.into_sorted_vec().into_iter().map(|(place, source, reason, until)| IgnoredSource {
+        let ignored = first.into_sorted_vec().into_iter().map(|(place, source, vlan, reason, until)| IgnoredSource {
             door: place.map(|place| doors[place].name.clone()),
             address: whole(source),
+            vlan,
             reason,
             time_left: until.since(now),
         });
@@ -92,9 +93,9 @@ impl Manager {
         let now = self.shared.clock.now();
         let Lists { entries, truncated, .. } =
             self.places(&generation).page_of(&query, |list| names.contains_key(list), MAX_ENTRIES, now);
-        let visitor = |ListEntry { list, address, to, steps, time_left, .. }: ListEntry| {
+        let visitor = |ListEntry { list, address, vlan, to, steps, time_left, .. }: ListEntry| {
             let door = names.get(&*list).copied().unwrap_or_default().to_owned();
-            Visitor { door, address, to, steps, time_left }
+            Visitor { door, address, vlan, to, steps, time_left }
         };
         (entries.into_iter().map(visitor).collect(), truncated)
     }
@@ -113,10 +114,9 @@ fn summary(door: &Door, tally: &DoorTally, knocking: Option<&ListSummary>, open:
         _ => 0,
     };
     let failed = Failure::ALL.iter().zip(tally.failed);
-    let steps = tally.steps.into_iter().take(door.knock.len().saturating_sub(1));
     DoorSummary {
         door: door.name.clone(),
-        steps: steps.chain([tally.opened]).collect(),
+        steps: tally.steps.into_iter().take(door.knock.len()).collect(),
         opened: tally.opened,
         closed: tally.closed,
         failed: failed
@@ -135,7 +135,7 @@ mod tests {
     fn what_a_list_loses_is_what_came_to_nothing_at_its_door() {
         let door = serde_json::from_str(r#"{"name":"ssh","knock":["tcp/1","tcp/2","tcp/3"]}"#).expect("a door");
         let mut tally = DoorTally { opened: 2, closed: 1, ..DoorTally::default() };
-        (tally.steps[0], tally.steps[1]) = (9, 5);
+        (tally.steps[0], tally.steps[1], tally.steps[2]) = (9, 5, 2);
         (tally.failed[Failure::StartedOver as usize], tally.failed[Failure::Evicted as usize]) = (4, 10);
         let list = ListSummary { list: String::new(), level: 0, entries: 3, expired: 6, evicted: 7, refused: 10 };
         let told = summary(&door, &tally, Some(&list), None);

@@ -14,10 +14,10 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{Drift, DriftKind, InterfaceCounters, Repairs};
 use knockplane_policy::word::Word as _;
+use knockplane_ring::CoreCounts;
 
 use super::Manager;
 use crate::drift::{Findings, REPAIRABLE};
-use crate::requirements::unmet;
 
 /// Time for which frames without a worker are reported after the last one.
 const LINGER: Duration = Duration::from_secs(10);
@@ -38,6 +38,8 @@ pub(crate) struct DriftState {
     mtu: [u32; 2],
     no_socket: [Growth; 2],
     past_program: [Growth; 2],
+    /// What the programs had counted at the last look, by side.
+    counted: [CoreCounts; 2],
 }
 
 /// For how long the watcher has published nothing.
@@ -94,6 +96,7 @@ impl DriftState {
             mtu,
             no_socket: Default::default(),
             past_program: Default::default(),
+            counted: Default::default(),
         }
     }
 
@@ -148,14 +151,14 @@ impl Manager {
                 "frames arrive on queues of {name} that no worker serves, and are dropped; compare `ethtool -l {name}` with \
                  the queues in `knockctl show status`, or start the dataplane again"
             );
-            drift.push(unmet(DriftKind::NoSocket, problem));
+            drift.push(Drift { kind: DriftKind::NoSocket, problem });
         }
         if self.drift.past_program[side.index()].is_growing(past_program, now) {
             let problem = format!(
                 "frames get past the XDP program on {name}, and are dropped: its driver does not run the program on all \
                  queues; compare `ethtool -l {name}` with the queues in `knockctl show status`, or start the dataplane again"
             );
-            drift.push(unmet(DriftKind::PastProgram, problem));
+            drift.push(Drift { kind: DriftKind::PastProgram, problem });
         }
         drift
     }
@@ -178,13 +181,23 @@ impl Manager {
 
     /// Counters of an interface: of the programs as they are now, of the driver as of the last check.
     pub(super) fn interface_counters(&mut self, side: Side) -> InterfaceCounters {
-        let cores = self.programs[side.index()].counts().unwrap_or_default();
+        let counted = &mut self.drift.counted[side.index()];
+        // A look that fails must not make counters sink.
+        if let Ok(cores) = self.programs[side.index()].counts() {
+            *counted = cores.into_iter().fold(CoreCounts::default(), |sum, core| CoreCounts {
+                seen: sum.seen + core.seen,
+                unbound: sum.unbound + core.unbound,
+                unstamped: sum.unstamped + core.unstamped,
+                tails: sum.tails + core.tails,
+            });
+        }
+        let counted = *counted;
         let past_program = self.past_program(side);
         let driver = self.drift.findings.load().counters[side.index()];
         InterfaceCounters {
-            arrived: cores.iter().map(|core| core.seen).sum(),
-            no_socket: cores.iter().map(|core| core.unbound).sum(),
-            tails: cores.iter().map(|core| core.tails).sum(),
+            arrived: counted.seen,
+            no_socket: counted.unbound,
+            tails: counted.tails,
             past_program,
             rx_packets: driver.rx_packets,
             tx_packets: driver.tx_packets,
@@ -207,7 +220,7 @@ fn silence(name: &str, silent: Duration) -> Option<Drift> {
     let seconds = silent.as_secs();
     let problem =
         format!("it is not known whether {name} is as it should be: the kernel has not answered for {seconds} s");
-    (silent > SILENT).then(|| unmet(DriftKind::Unverified, problem))
+    (silent > SILENT).then_some(Drift { kind: DriftKind::Unverified, problem })
 }
 
 /// Logs each problem when it begins, when its text changes, and when it is over.

@@ -4,16 +4,14 @@
 //! that was not logged, packets by their rule.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use knockplane_engine::events::{Event, EventKind};
-use knockplane_engine::lists::{Gone, ListId, Why};
+use knockplane_engine::lists::{Gone, Why};
 use knockplane_log::kind::Kind;
-use knockplane_log::target;
-use knockplane_policy::door::What;
+use knockplane_log::{RuleName, target};
 use knockplane_policy::eval::log::Entry;
-use knockplane_policy::rule::Rule;
+use knockplane_policy::rule::{Rule, RuleNumber};
 use knockplane_policy::time::{Time, format_duration};
 
 use super::Manager;
@@ -39,8 +37,11 @@ impl Manager {
     pub(super) fn log_events(&mut self, now: Time) {
         for _ in 0..EVENT_QUEUE {
             match self.shared.events.pop(EventKind::Door) {
-                Some(Event::Door { open, source, destination, what }) => self.log_door(open, source, destination, what),
-                _ => break,
+                Some(Event::Door { open, vlan, source, destination, what }) => {
+                    self.log_knock(open, (source, vlan), destination, what, now);
+                }
+                Some(Event::Gone(gone)) => self.log_gone(&gone),
+                Some(Event::Listed { .. } | Event::Logged { .. }) | None => break,
             }
         }
         for number in 0..EVENT_QUEUE {
@@ -73,15 +74,14 @@ impl Manager {
         for ((table, rule), packets) in beyond {
             self.shared.events.count_lost(EventKind::Packet, packets);
             let rule = self.rule_of(&current, table, rule);
-            knockplane_log::omit(Kind::Packet, rule.as_ref().map(|rule| &*rule.id.0), packets);
+            knockplane_log::omit(Kind::Packet, rule.as_ref().map(name).as_ref(), packets);
         }
     }
 
-    /// A rule of the generation with this table: the one that runs, or one that workers may not have left yet.
-    fn rule_of(&self, current: &Generation, table: u32, rule: u32) -> Option<Rule> {
-        let find = |generation: &Generation| {
-            (generation.table.number() == table).then(|| generation.rules().rules.get(rule as usize).cloned())?
-        };
+    /// A rule of the generation with this table, and its number: the one that runs, or one that workers may not have left yet.
+    fn rule_of(&self, current: &Generation, table: u32, rule: u32) -> Option<(Rule, RuleNumber)> {
+        let find =
+            |generation: &Generation| rule_at(generation, rule as usize).filter(|_| generation.table.number() == table);
         find(current).or_else(|| self.book.leaving().iter().find_map(|generation| find(generation)))
     }
 
@@ -92,63 +92,84 @@ impl Manager {
         for generation in generations {
             for counters in &generation.counters {
                 for (rule, packets) in counters.take_unlogged() {
-                    let rule = generation.rules().rules.get(rule).map(|rule| &*rule.id.0);
-                    knockplane_log::omit(Kind::Packet, rule, packets);
+                    let rule = rule_at(generation, rule).as_ref().map(name);
+                    knockplane_log::omit(Kind::Packet, rule.as_ref(), packets);
                 }
             }
         }
-        let doors = self.shared.events.lost(EventKind::Door);
-        let lists = self.shared.events.lost(EventKind::List) + self.shared.state.lists.untold();
+        let [others, grants] = self.shared.state.lists.untold();
+        let doors = self.shared.events.lost(EventKind::Door) + grants;
+        let lists = self.shared.events.lost(EventKind::List) + others;
         knockplane_log::omit(Kind::Door, None, doors - self.unlogged.doors);
         knockplane_log::omit(Kind::List, None, lists - self.unlogged.lists);
         self.unlogged = Unlogged { doors, lists };
     }
 
-    fn log_list(&self, event: &Event, now: Time) {
-        let name = |list| self.shared.state.lists.name(list).unwrap_or_default();
+    fn log_list(&mut self, event: &Event, now: Time) {
         match *event {
-            Event::Listed { list, level, address, expiry } => {
-                let list = name(list);
+            Event::Listed { list, level, vlan, address, expiry } => {
+                let (vlan, pppoe) = (vlan.tags(), vlan.session());
+                let list = self.shared.state.lists.name(list).unwrap_or_default();
                 let lasts = expiry == Time::NEVER;
                 let time = if lasts { "no timeout".to_owned() } else { format_duration(expiry.since(now)) };
-                tracing::info!(target: target!("list"), %address, list, level, time, "listed");
+                tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, time, "listed");
             }
-            Event::Gone(Gone { list, level, address, why, .. }) => {
-                let list = name(list);
-                let what = match why {
-                    Why::Expired => "expired",
-                    Why::Evicted => "evicted: the lists are full",
-                };
-                tracing::info!(target: target!("list"), %address, list, level, "{what}");
-            }
+            Event::Gone(ref gone) => self.log_gone(gone),
             Event::Door { .. } | Event::Logged { .. } => {}
         }
     }
 
-    /// That a door was opened or closed by a knock, unless the door is gone by now, or is not to be told of.
-    fn log_door(&self, open: ListId, source: IpAddr, destination: IpAddr, what: What) {
-        let generation = self.shared.generation.load();
-        let list = self.shared.state.lists.name(open).unwrap_or_default();
-        let doors = &generation.table.settings().doors;
-        let Some(door) = doors.iter().find(|door| door.log && door.open_list() == list) else { return };
-        let name = &door.name;
-        match what {
-            What::Opened => {
-                let time = format_duration(door.open_for);
-                tracing::info!(target: target!("door"), door = name, %source, %destination, time, "door opened");
-            }
-            What::Closed => {
-                tracing::info!(target: target!("door"), door = name, %source, %destination, "door closed");
-            }
-            What::Stepped(_) | What::Failed(_) => {}
+    /// An entry is gone. The end of a grant is the closing of its door.
+    fn log_gone(&mut self, gone: &Gone) {
+        if self.log_end(gone) {
+            return;
         }
+        let Gone { list, level, address, vlan, why, .. } = *gone;
+        let (vlan, pppoe) = (vlan.tags(), vlan.session());
+        let list = self.shared.state.lists.name(list).unwrap_or_default();
+        let what = match why {
+            Why::Expired => "expired",
+            Why::Evicted => "evicted: the lists are full",
+        };
+        tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, "{what}");
     }
 }
 
-/// The line of a rule that logs.
-fn log_packet(rule: &Rule, entry: &Entry) {
-    let prefix = rule.log.as_ref().map_or("", |log| &log.prefix);
-    knockplane_log::packet(&rule.id.0, || {
-        tracing::info!(target: target!("packet"), rule = %rule.id, "{}", entry.line(prefix, &rule.chain));
+/// The rule at this position of a generation, and its number.
+fn rule_at(generation: &Generation, position: usize) -> Option<(Rule, RuleNumber)> {
+    Some((generation.rules().rules.get(position)?.clone(), *generation.numbers.get(position)?))
+}
+
+/// How lines name the rule.
+fn name((rule, number): &(Rule, RuleNumber)) -> RuleName {
+    RuleName { id: (&*rule.id.0).into(), number: number.to_string().into() }
+}
+
+/// The line of a rule that logs. As JSON, what the text says of the packet has fields of its own too.
+fn log_packet(rule: &(Rule, RuleNumber), entry: &Entry) {
+    let (Rule { id, chain, log, .. }, number) = rule;
+    let prefix = log.as_ref().map_or("", |log| &log.prefix);
+    let text = || entry.line(prefix, chain);
+    knockplane_log::packet(&name(rule), || {
+        if !knockplane_log::is_json() {
+            tracing::info!(target: target!("packet"), rule = %id, %number, "{}", text());
+            return;
+        }
+        let ((source, source_port), (destination, destination_port)) = (entry.source(), entry.destination());
+        tracing::info!(
+            target: target!("packet"),
+            rule = %id,
+            %number,
+            prefix,
+            chain,
+            side = %entry.side(),
+            protocol = entry.protocol(),
+            %source,
+            source_port,
+            %destination,
+            destination_port,
+            "{}",
+            text()
+        );
     });
 }

@@ -63,6 +63,19 @@ impl Listener {
         Ok(Listener { socket, refusals: Arc::default(), path: path.to_owned(), inode, uids: allowed })
     }
 
+    /// Whether something is in the way of a socket at this path. Neither asks a process that serves it, nor changes
+    /// anything.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub(crate) fn examine(path: &Path) -> anyhow::Result<()> {
+        let folder = path.ancestors().skip(1).find_map(|above| fs::metadata(above).ok().map(|there| (above, there)));
+        if let Some((folder, _)) = folder.filter(|(_, there)| !there.is_dir()) {
+            bail!("{} cannot be made: {} is no directory; set another `socket`", path.display(), folder.display());
+        }
+        fs::symlink_metadata(path).map_or(Ok(()), |metadata| must_be_socket(&metadata, path))
+    }
+
     /// The next peer that connects; `None` if none waits.
     ///
     /// # Errors
@@ -94,6 +107,13 @@ impl Drop for Listener {
     }
 }
 
+fn must_be_socket(metadata: &fs::Metadata, path: &Path) -> anyhow::Result<()> {
+    if !metadata.file_type().is_socket() {
+        bail!("{} is in the way and no socket: remove it, or set another `socket`", path.display());
+    }
+    Ok(())
+}
+
 /// Removes what a killed process left behind, and nothing else.
 fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
     let shown = path.display();
@@ -102,9 +122,7 @@ fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             metadata => metadata.with_context(|| format!("cannot look at {shown}"))?,
         };
-        if !metadata.file_type().is_socket() {
-            bail!("{shown} is in the way and no socket: remove it, or set another `socket`");
-        }
+        must_be_socket(&metadata, path)?;
         // Without waiting: a process that is stopped, or whose queue is full, would keep this one for ever.
         let (holder, pause) = match UnixStream::connect(path) {
             Ok(stream) => {

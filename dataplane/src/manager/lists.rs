@@ -4,11 +4,14 @@
 //! [`crate::held`]. An address with a timeout goes where packets put addresses, but outranks them. What the rules hold
 //! is changed by changing the rules.
 
+use std::collections::BTreeSet;
+
 use knockplane_engine::lists::{ListId, Lists as Engine};
 use knockplane_log::target;
+use knockplane_policy::list_names;
 use knockplane_policy::rule::{AddressSet, EntryAddress};
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{ListQuery, Lists, NameState, NewEntry};
+use knockplane_policy::wire::{Added, ListQuery, Lists, NameState, NewEntry};
 
 use super::Manager;
 use super::adding::Adding;
@@ -39,13 +42,15 @@ impl Manager {
             names: &self.names,
             notes: &self.notes,
             rules: generation.rules(),
+            named: &generation.lists,
             doors: &self.config.settings.doors,
             since: generation.table.begun(),
         }
     }
 
-    /// Puts entries in lists, all or none; says how many are in for good already, and were left as they were.
-    pub(super) fn list_add(&mut self, entries: Vec<NewEntry>) -> Result<u64, Problem> {
+    /// Puts entries in lists, all or none; says how many are in for good already, and were left as they were, and which of
+    /// the lists no rule matches.
+    pub(super) fn list_add(&mut self, entries: Vec<NewEntry>) -> Result<Added, Problem> {
         match &entries[..] {
             [NewEntry { list, address, .. }] => {
                 tracing::info!(target: target!("operator"), %address, list, "to be listed by request")
@@ -61,7 +66,11 @@ impl Manager {
             rules: generation.rules(),
             source: &generation.source,
         };
-        adding.add(entries, now)
+        let mut unused: BTreeSet<String> = entries.iter().map(|entry| entry.list.clone()).collect();
+        for list in list_names::matched(generation.rules()) {
+            unused.remove(list);
+        }
+        Ok(Added { left: adding.add(entries, now)?, unused: unused.into_iter().collect() })
     }
 
     /// Changes what is held, on disk and for the workers.

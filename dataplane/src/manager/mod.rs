@@ -9,17 +9,21 @@ mod adding;
 mod answer;
 mod connection;
 mod connections;
+mod cut;
 mod doors;
 mod drift;
 mod events;
+mod grants;
 mod heartbeat;
 mod listener;
 mod lists;
 mod names;
 mod notes;
+mod offload;
 mod page;
 mod reload;
 mod source;
+mod tracked;
 
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -41,13 +45,17 @@ use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use self::connections::Connections;
+pub(crate) use self::cut::ROOM_FOR_RESETS;
 pub(crate) use self::drift::DriftState;
 pub(crate) use self::events::Unlogged;
+pub(crate) use self::grants::Destinations;
 use self::heartbeat::HUNG;
 pub(crate) use self::heartbeat::HeartbeatWatch;
 pub(crate) use self::listener::Listener;
 pub(crate) use self::notes::Notes;
+pub(crate) use self::offload::OffloadWatch;
 pub(crate) use self::source::Watch;
+pub(crate) use self::tracked::TableWatch;
 use crate::clock;
 use crate::config::Config;
 use crate::counters::WorkerCounters;
@@ -117,6 +125,11 @@ pub(crate) struct Manager {
     /// Frames that had arrived on each core at the last look.
     pub(crate) arrived: Vec<u64>,
     pub(crate) unlogged: Unlogged,
+    pub(crate) destinations: Destinations,
+    pub(crate) table_watch: TableWatch,
+    pub(crate) offload_watch: OffloadWatch,
+    /// The slot of the table of connections that the search for connections to cut goes on at.
+    pub(crate) cut_next: u64,
 }
 
 impl Manager {
@@ -181,7 +194,10 @@ impl Manager {
         let oldest = self.oldest_generation();
         self.log_events(now);
         // Behind the events: those of a generation that is left for good are counted by its rules.
-        self.book.settle(oldest);
+        self.book.settle(oldest, &self.shared.generation.load());
+        self.watch_connections(now);
+        self.watch_offload(now);
+        self.cut_connections(now);
         self.watch_workers(now);
         self.watch_cores();
         self.watch_links();

@@ -3,12 +3,13 @@
 //! Entries come from three places: what was added, by packets or with a timeout by operators; what operators hold; and
 //! the rules. Whoever wants more than one answer holds asks again for what is behind its last entry.
 
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use knockplane_engine::lists::{Lists as Engine, MAX_LISTS, Seen};
 use knockplane_policy::door::Door;
 use knockplane_policy::level;
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::{self, AddressSet, EntryAddress, RuleSet};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{After, ListEntry, ListOverview, ListQuery, ListSummary, Lists};
@@ -24,6 +25,8 @@ pub(super) struct Places<'m> {
     pub(super) names: &'m Names,
     pub(super) notes: &'m Notes,
     pub(super) rules: &'m RuleSet,
+    /// The lists that rules and doors name.
+    pub(super) named: &'m HashSet<String>,
     pub(super) doors: &'m [Door],
     /// When the timeouts of the rules' entries began.
     pub(super) since: Time,
@@ -41,8 +44,9 @@ enum Found {
     Added(Time, u8),
 }
 
-/// What decides the order: list, first and last address, and the tag of the only other end that it counts for.
-type Key = (usize, IpAddr, IpAddr, u32);
+/// What decides the order: list, first and last address, and the only VLAN and the tag of the only other end that it
+/// counts for.
+type Key = (usize, IpAddr, IpAddr, Vlan, u32);
 
 /// The least `limit` of all that it is given.
 struct First {
@@ -108,9 +112,9 @@ impl Places<'_> {
             // A list that is not there any more leaves its neighbours.
             let rank = lists.partition_point(|list| list.summary.list < after.list);
             if ranks.contains_key(after.list.as_str()) {
-                Some((rank, first, last, after.tag))
+                Some((rank, first, last, after.vlan, after.tag))
             } else {
-                rank.checked_sub(1).map(|rank| (rank, END, END, u32::MAX))
+                rank.checked_sub(1).map(|rank| (rank, END, END, LAST_VLAN, u32::MAX))
             }
         });
         let wanted = Wanted { query, by: query.expires_within.map(|time| now + time) };
@@ -121,7 +125,7 @@ impl Places<'_> {
             for (bounds, Entry { comment, until, .. }) in entries {
                 let is_live = until.is_none_or(|until| now < until);
                 if is_live && wanted.wants(*bounds, *until, until.is_some(), comment) {
-                    page.offer((*rank, bounds.0, bounds.1, 0), Found::Held);
+                    page.offer((*rank, bounds.0, bounds.1, Vlan::NONE, 0), Found::Held);
                 }
             }
         }
@@ -132,7 +136,7 @@ impl Places<'_> {
                 && is_live
                 && wanted.wants(bounds, expiry, expiry.is_some(), &entry.comment)
             {
-                page.offer((*rank, bounds.0, bounds.1, 0), Found::OfRules(place));
+                page.offer((*rank, bounds.0, bounds.1, Vlan::NONE, 0), Found::OfRules(place));
             }
         }
         for (place, entry) in self.rules.address_lists.iter().enumerate().filter(|(_, entry)| asked(&entry.list)) {
@@ -142,17 +146,17 @@ impl Places<'_> {
             };
             for address in self.names.addresses(entry) {
                 if wanted.wants((*address, *address), expiry, expiry.is_some(), &entry.comment) {
-                    page.offer((*rank, *address, *address, 0), Found::OfName(place));
+                    page.offer((*rank, *address, *address, Vlan::NONE, 0), Found::OfName(place));
                 }
             }
         }
         if query.dynamic != Some(false) {
-            self.lists.visit(now, |Seen { list, address, to, step, expiry }| {
+            self.lists.visit(now, |Seen { list, address, vlan, to, step, expiry }| {
                 let Some(rank) = rank_of[list.index()].filter(|rank| asked_rank[*rank]) else { return };
                 let comment = if query.comment.is_some() { self.notes.comment(list, address) } else { "" };
                 let timeout = Some(expiry).filter(|expiry| *expiry != Time::NEVER);
                 if wanted.wants((address, address), timeout, true, comment) {
-                    page.offer((rank, address, address, to), Found::Added(expiry, step));
+                    page.offer((rank, address, address, vlan, to), Found::Added(expiry, step));
                 }
             });
         }
@@ -160,9 +164,10 @@ impl Places<'_> {
         let First { entries, truncated, .. } = page;
         let mut entries = entries.into_sorted_vec();
         entries.dedup_by_key(|(key, _)| *key);
-        let next = entries.last().filter(|_| truncated).map(|((rank, first, last, tag), _)| After {
+        let next = entries.last().filter(|_| truncated).map(|((rank, first, last, vlan, tag), _)| After {
             list: lists[*rank].summary.list.clone(),
             address: AddressSet::Range(*first, *last),
+            vlan: *vlan,
             tag: *tag,
         });
         let entries = entries.into_iter().filter_map(|(key, found)| self.entry(&lists, key, found, now)).collect();
@@ -188,7 +193,14 @@ impl Places<'_> {
             by_operators: self.held.list(&summary.list).map_or(0, |entries| entries.len() as u64),
             summary,
         };
-        self.lists.summaries().into_iter().map(overview).collect()
+        self.lists.summaries().into_iter().filter(|list| self.exists(list)).map(overview).collect()
+    }
+
+    /// Whether there is the list now: rules or doors name it, or something is in it. The engine knows every list that there
+    /// was since start.
+    pub(super) fn exists(&self, list: &ListSummary) -> bool {
+        let is_held = || self.held.list(&list.list).is_some_and(|entries| !entries.is_empty());
+        list.entries > 0 || self.named.contains(&list.list) || is_held()
     }
 
     /// The entries of the rules that are not among what was added: those without a timeout, and prefixes with one.
@@ -202,7 +214,7 @@ impl Places<'_> {
     }
 
     fn entry(&self, lists: &[ListOverview], key: Key, found: Found, now: Time) -> Option<ListEntry> {
-        let (rank, first, last, to) = key;
+        let (rank, first, last, vlan, to) = key;
         let list = lists.get(rank)?.summary.list.clone();
         Some(match found {
             Found::Held => {
@@ -211,6 +223,7 @@ impl Places<'_> {
                 ListEntry {
                     list,
                     address: set,
+                    vlan,
                     name: None,
                     to: None,
                     steps: 0,
@@ -229,34 +242,16 @@ impl Places<'_> {
                 };
                 let time_left = entry.timeout.map(|timeout| (self.since + timeout).since(now));
                 let (dynamic, comment) = (time_left.is_some(), entry.comment.clone());
-                ListEntry {
-                    list,
-                    address,
-                    name,
-                    to: None,
-                    steps: 0,
-                    time_left,
-                    dynamic,
-                    line: Some(entry.line),
-                    comment,
-                }
+                let line = Some(entry.line);
+                ListEntry { list, address, vlan, name, to: None, steps: 0, time_left, dynamic, line, comment }
             }
             Found::Added(expiry, steps) => {
                 let time_left = (expiry != Time::NEVER).then(|| expiry.since(now));
                 let id = self.lists.id(&list)?;
-                let to = Seen { list: id, address: first, to, step: steps, expiry }.end();
+                let to = Seen { list: id, address: first, vlan, to, step: steps, expiry }.end();
                 let comment = self.notes.comment(id, first).to_owned();
-                ListEntry {
-                    list,
-                    address: first.into(),
-                    name: None,
-                    to,
-                    steps,
-                    time_left,
-                    dynamic: true,
-                    line: None,
-                    comment,
-                }
+                let (address, name, line) = (first.into(), None, None);
+                ListEntry { list, address, vlan, name, to, steps, time_left, dynamic: true, line, comment }
             }
         })
     }
@@ -264,6 +259,7 @@ impl Places<'_> {
 
 /// Behind it there is no address.
 const END: IpAddr = IpAddr::V6(Ipv6Addr::from_bits(u128::MAX));
+const LAST_VLAN: Vlan = Vlan::from_bits(u64::MAX);
 
 #[cfg(test)]
 mod tests {
@@ -328,7 +324,13 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
     impl House {
         fn page(&self, query: &ListQuery, most: usize) -> Lists {
             let House { lists, held, names, notes, rules, .. } = self;
-            Places { lists, held, names, notes, rules, doors: &[], since: at(0) }.page(query, most, at(5))
+            let named =
+                knockplane_policy::list_names::named(rules, &[]).into_iter().map(|list| list.into_owned()).collect();
+            Places { lists, held, names, notes, rules, named: &named, doors: &[], since: at(0) }.page(
+                query,
+                most,
+                at(5),
+            )
         }
 
         fn told(&self, query: ListQuery) -> Vec<String> {
@@ -376,6 +378,10 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
         for end in [[203, 0, 113, 5], [203, 0, 113, 6]] {
             let to = house.lists.tag(end.into());
             house.lists.add_for(knocked, [10, 0, 0, 2].into(), to, at(99), at(0));
+            for vlan in ["10", "10/20"] {
+                let vlan = house.lists.within(vlan.parse().unwrap());
+                vlan.add_for(knocked, [10, 0, 0, 2].into(), to, at(99), at(0));
+            }
         }
         let all = house.told(ListQuery::default());
         for most in 1..=all.len() + 1 {
@@ -391,20 +397,20 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
             }
             assert_eq!(seen.len(), all.len(), "{most} at a time: {seen:?}");
         }
-        let gone = After { list: "g".to_owned(), address: "::".parse().unwrap(), tag: 0 };
+        let gone = After { list: "g".to_owned(), address: "::".parse().unwrap(), vlan: Vlan::NONE, tag: 0 };
         let behind = house.page(&ListQuery { after: Some(gone), limit: 1, ..ListQuery::default() }, 1);
         assert_eq!(behind.entries[0].list, "knocked", "behind a list that is gone");
     }
 
     #[test]
-    fn it_is_said_who_fills_a_list() {
+    fn it_is_said_who_fills_a_list_and_one_that_nothing_names_and_nobody_is_in_is_not_told() {
         let lists = house().page(&ListQuery::default(), 0);
         let told: Vec<_> = lists
             .lists
             .iter()
             .map(|list| (list.summary.list.as_str(), list.by_packets, list.by_rules, list.by_operators))
             .collect();
-        assert_eq!(told, [("empty", false, 0, 0), ("friends", false, 1, 2), ("knocked", true, 0, 0)]);
+        assert_eq!(told, [("friends", false, 1, 2), ("knocked", true, 0, 0)]);
         assert!(lists.truncated);
     }
 }

@@ -1,5 +1,5 @@
-//! Taking over the configuration file while frames are on their way: its doors and its `[policy]`, under the rules that
-//! run.
+//! Taking over the configuration file while frames are on their way: its doors, its `[policy]` and its `[metrics]`, under the
+//! rules that run.
 //!
 //! What runs afterwards is a new generation, compiled beside the workers and swapped whole, as with new rules. Whatever is
 //! wrong is found before that, and changes nothing.
@@ -26,6 +26,7 @@ impl Manager {
         let before = std::mem::take(&mut self.config.settings.doors);
         let waiting: Vec<String> = self.config.waiting(&config).into_iter().map(str::to_owned).collect();
         self.config.settings = config.settings;
+        self.config.metrics = config.metrics;
         let generation = self.swap(table, running.source.clone());
         for door in before.iter().filter(|door| !self.config.settings.doors.iter().any(|new| is_same_knock(door, new)))
         {
@@ -53,10 +54,12 @@ impl Manager {
         let mut sources = Vec::new();
         lists.visit(now, |seen| {
             if seen.list == id && seen.to != 0 {
-                sources.push((seen.address, seen.to));
+                sources.push((seen.vlan, seen.address, seen.to));
             }
         });
-        sources.into_iter().for_each(|(source, to)| _ = lists.remove_for(id, source, to, now));
+        for (vlan, source, to) in sources {
+            lists.within(vlan).remove_for(id, source, to, now);
+        }
     }
 }
 

@@ -17,11 +17,11 @@ use ipnet::IpNet;
 use knockplane_engine::flows::{AddressFlow, AddressFlows};
 use knockplane_engine::lists::ListId;
 use knockplane_engine::table;
-use knockplane_policy::rule::RuleSet;
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::source::{
-    LONGEST_WATCH, MAX_SOURCE_ITEMS, MatcherMemory, RuleRef, Source, SourceConnection, SourceConnections,
+    LONGEST_WATCH, MAX_SOURCE_ITEMS, MatcherMemory, RuleRef, Source, SourceConnection, SourceConnections, SourceList,
     SourceMatcher, SourcePorts, SourceQuery, SourceQuota,
 };
 
@@ -47,7 +47,8 @@ impl Manager {
         let state = &self.shared.state;
         let settings = generation.table.settings();
         let mut lists = self.lists_of(address, &generation, now);
-        let doors = self.doors_of(address, &lists, &generation, now);
+        let vlans = self.vlans_of(address, &lists, &generation, now);
+        let doors = vlans.iter().flat_map(|vlan| self.doors_of((address, *vlan), &lists, &generation, now)).collect();
         let lists_truncated = lists.len() > limit;
         lists.truncate(limit);
         let flows = state.flows().filter(|_| generation.table.tracks());
@@ -59,7 +60,7 @@ impl Manager {
             lists,
             lists_truncated,
             doors,
-            ports: self.ports_of(address, &generation, now),
+            ports: vlans.iter().filter_map(|vlan| self.ports_of((address, *vlan), &generation, now)).collect(),
             quota: state.lists.quota_of(address).map(|quota| SourceQuota {
                 prefix: quota.prefix,
                 used: quota.used,
@@ -73,13 +74,33 @@ impl Manager {
         })
     }
 
-    /// The ports that the source has tried, if that is limited.
-    fn ports_of(&self, address: IpAddr, generation: &Generation, now: Time) -> Option<SourcePorts> {
+    /// The networks by which doors know the source: that of packets in no VLAN, and every one in which anything is known
+    /// of it.
+    fn vlans_of(&self, address: IpAddr, lists: &[SourceList], generation: &Generation, now: Time) -> Vec<Vlan> {
+        let settings = generation.table.settings();
+        if settings.doors.is_empty() {
+            return vec![Vlan::NONE];
+        }
+        let mut vlans: Vec<Vlan> = lists.iter().map(|list| list.entry.vlan).collect();
+        vlans.extend(self.shared.state.visitors().iter().flat_map(|visitors| visitors.vlans_of(address, now)));
+        vlans.extend(self.failures_of(address, now).iter().map(|failure| failure.failure.packet.vlan));
+        let untagged = settings.vlans.of(Vlan::NONE);
+        let mut vlans: Vec<Vlan> = vlans.into_iter().map(|vlan| settings.vlans.of(vlan)).collect();
+        vlans.sort_unstable();
+        vlans.dedup();
+        vlans.retain(|vlan| *vlan != untagged);
+        vlans.insert(0, untagged);
+        vlans
+    }
+
+    /// The ports that the source has tried in this network, if that is limited.
+    fn ports_of(&self, source: (IpAddr, Vlan), generation: &Generation, now: Time) -> Option<SourcePorts> {
         let settings = generation.table.settings();
         let budget = Some(settings.port_budget).filter(|budget| budget.ports > 0 && !settings.doors.is_empty())?;
-        let tried = self.shared.state.visitors().and_then(|visitors| visitors.ports_of(address, now));
+        let tried = self.shared.state.visitors().and_then(|visitors| visitors.ports_of(source, now));
         let tried = tried.unwrap_or_default();
         Some(SourcePorts {
+            vlan: source.1,
             tried: tried.count(),
             budget: budget.ports,
             within: budget.within,
@@ -96,6 +117,7 @@ impl Manager {
 
     fn connection(&self, flow: AddressFlow, now: Time) -> SourceConnection {
         SourceConnection {
+            vlan: flow.vlan,
             protocol: flow.protocol,
             from: flow.originator,
             to: flow.responder,
@@ -109,7 +131,7 @@ impl Manager {
     }
 
     /// The name of the door with this open list, also of one that does not run any more.
-    fn door_name(&self, open: ListId) -> Option<String> {
+    pub(super) fn door_name(&self, open: ListId) -> Option<String> {
         let list = self.shared.state.lists.name(open)?;
         Some(list.strip_prefix("door-").unwrap_or(&list).to_owned())
     }
@@ -130,10 +152,11 @@ pub(super) fn network(address: IpAddr) -> Option<IpNet> {
 }
 
 /// A rule by its position among the declared ones.
-fn rule_ref(rules: &RuleSet, position: usize) -> Option<RuleRef> {
-    let rule = rules.rules.get(position)?;
+fn rule_ref(generation: &Generation, position: usize) -> Option<RuleRef> {
+    let rule = generation.rules().rules.get(position)?;
+    let number = *generation.numbers.get(position)?;
     let (id, chain, comment) = (rule.id.clone(), rule.chain.clone(), rule.comment.clone());
-    Some(RuleRef { id, line: rule.line, chain, comment })
+    Some(RuleRef { id, number, line: rule.line, chain, comment })
 }
 
 fn matchers(address: IpAddr, generation: &Generation, now: Time) -> Vec<SourceMatcher> {
@@ -149,7 +172,7 @@ fn matchers(address: IpAddr, generation: &Generation, now: Time) -> Vec<SourceMa
                 MatcherMemory::ConnectionLimit { connections, limit, prefix_length }
             }
         };
-        Some(SourceMatcher { rule: rule_ref(generation.rules(), matcher.rule)?, memory })
+        Some(SourceMatcher { rule: rule_ref(generation, matcher.rule)?, memory })
     };
     generation.table.matchers_of(address, now).into_iter().filter_map(matcher).collect()
 }

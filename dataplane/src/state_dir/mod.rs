@@ -18,6 +18,7 @@
 //!   that fails leaves the old one and nothing beside it.
 
 mod checksum;
+mod examine;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
@@ -35,6 +36,7 @@ use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, geteuid};
 
 pub(crate) use self::checksum::Format;
+pub(crate) use self::examine::Examined;
 use crate::holder::{self, Deadline};
 
 /// The rules that were applied last.
@@ -58,14 +60,14 @@ const NEW: &str = ".new";
 /// Bytes at most of a file without checksums, which versions before wrote. Two lines of the control socket.
 const MAX_OLD: u64 = 512 << 20;
 
-/// The open state directory, this process's alone as long as this value lives.
+/// The open state directory. If it was opened to be used, it is this process's alone as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
     directory: OwnedFd,
-    /// Locked. The kernel unlocks it when the process ends, however it ends. A second descriptor of this file must not be
-    /// opened: closing it would unlock the file.
-    _lock: OwnedFd,
+    /// Locked; none if the directory is only looked at. The kernel unlocks it when the process ends, however it ends. A second
+    /// descriptor of this file must not be opened: closing it would unlock the file.
+    _lock: Option<OwnedFd>,
 }
 
 /// The content of a state file, whose checksums were right.
@@ -99,16 +101,9 @@ impl StateDir {
         };
         let directory =
             open().with_context(|| format!("cannot keep state in {shown}; `state-dir` in [dataplane] names it"))?;
-        let link = fs::symlink_metadata(&path).with_context(|| format!("cannot look at {shown}"))?;
-        if link.is_symlink() && !is_trusted(link.uid()) {
-            bail!(
-                "{shown} is a symbolic link of user {}: make it one of root, or name the directory itself",
-                link.uid()
-            );
-        }
-        check_access(&fstat(&directory)?, &path, "go-w")?;
+        check_directory(&directory, &path)?;
         let lock = lock(&directory, &path, deadline)?;
-        let state = StateDir { path, directory, _lock: lock };
+        let state = StateDir { path, directory, _lock: Some(lock) };
         for name in FILES {
             let name = format!("{name}{NEW}");
             if state.remove(&name).with_context(|| format!("cannot remove {}", state.file(&name).display()))? {
@@ -276,6 +271,16 @@ pub(crate) fn damage(shown: &str) -> String {
         "{shown} is damaged; restore it from a backup, or start once with --without-state, which sets the stored rules and \
          entries aside and starts without them"
     )
+}
+
+/// Refuses a directory that others own or can write, or that another user's link leads to.
+fn check_directory(directory: &OwnedFd, path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    let link = fs::symlink_metadata(path).with_context(|| format!("cannot look at {shown}"))?;
+    if link.is_symlink() && !is_trusted(link.uid()) {
+        bail!("{shown} is a symbolic link of user {}: make it one of root, or name the directory itself", link.uid());
+    }
+    check_access(&fstat(directory)?, path, "go-w")
 }
 
 /// Locks the directory's lock file.

@@ -2,6 +2,7 @@
 //!
 //! It runs inside the guests that `tests/vm` boots, where there is no tcpdump and no Python.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -43,7 +44,10 @@ enum Task {
     Echo { listen: SocketAddr },
     /// Counts datagrams that begin as inner frames do until `stop` says so, and prints the number.
     Count { listen: SocketAddr },
-    /// Ends a `count` that listens there.
+    /// Counts datagrams of the kernel's packet generator until `stop` says so, and prints how many there were, and how
+    /// many of them had been there before.
+    CountLoad { listen: SocketAddr },
+    /// Ends a `count` or `count-load` that listens there.
     Stop { at: SocketAddr },
     /// Has each frame size from 60 bytes to that of the MTU echoed, and fails if one does not come back.
     Sizes {
@@ -96,6 +100,7 @@ fn main() -> anyhow::Result<()> {
         Task::Marked { from, to, count } => send_marked(from, to, count),
         Task::Echo { listen } => echo(listen),
         Task::Count { listen } => count(listen),
+        Task::CountLoad { listen } => count_load(listen),
         Task::Stop { at } => stop(at),
         Task::Sizes { bind, to, mtu, step } => sizes(bind, to, mtu, step),
     }
@@ -196,6 +201,27 @@ fn count(listen: SocketAddr) -> anyhow::Result<()> {
             return Ok(());
         }
         frames += usize::from(buffer[..length].starts_with(MARK));
+    }
+}
+
+/// The generator numbers its datagrams: a magic number, then a sequence number (`struct pktgen_hdr`, Linux
+/// `net/core/pktgen.c`).
+fn count_load(listen: SocketAddr) -> anyhow::Result<()> {
+    const MAGIC: [u8; 4] = 0xbe9b_e955_u32.to_be_bytes();
+    let socket = UdpSocket::bind(listen)?;
+    let (mut buffer, mut seen, mut repeated) = (vec![0; 65_536], HashSet::new(), 0);
+    loop {
+        let (length, _) = socket.recv_from(&mut buffer)?;
+        match &buffer[..length] {
+            STOP => {
+                println!("{} {repeated}", seen.len() + repeated);
+                return Ok(());
+            }
+            datagram if length >= 8 && datagram.starts_with(&MAGIC) => {
+                repeated += usize::from(!seen.insert(datagram[4..8].to_vec()));
+            }
+            _ => {}
+        }
     }
 }
 

@@ -1,13 +1,16 @@
 //! What opens a door of the configuration and what does not, with real knocks and real scans.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
 use knockplane_tests::{CLIENT, Filter, FilterOptions, SERVER, Topology, VISITOR};
 
-use crate::scene::{eventually, knock, listed, ping, rule_ids, serve_tcp, tcp_echo, with, with_queues};
+use crate::scene::{client, eventually, knock, listed, ping, rule_ids, serve_tcp, tcp_echo, udp_to, with, with_queues};
 
 /// Three steps that no scan meets in this order.
 const DOOR: &str = r#"
@@ -90,6 +93,60 @@ fn knocks_without_a_pause_open_on_two_queues() {
         std::thread::sleep(Duration::from_secs(1));
         assert!(!is_open(filter), "backwards never opens");
     });
+}
+
+/// Does something while datagrams go to the server's port every 20 ms, as a mosh client sends them.
+fn beside_datagrams<T>(topology: &Topology, port: u16, act: impl FnOnce() -> T) -> T {
+    let (socket, over) = (udp_to(topology, port), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                // The port may be refused.
+                let _ = socket.send(b"mosh");
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        // What fails must end the datagrams too.
+        let done = panic::catch_unwind(panic::AssertUnwindSafe(act));
+        over.store(true, Relaxed);
+        done.unwrap_or_else(|failure| panic::resume_unwind(failure))
+    })
+}
+
+#[test]
+fn a_service_that_sends_all_the_time_keeps_no_knock_of_its_client_from_its_door() {
+    let door = DOOR.replace("[\"tcp/8080\"]", "[\"tcp/22\", \"udp/60000-61000\"]").replace("3s", "1s");
+    let other = "[[door]]\nname = \"other\"\nknock = [\"udp/7001\"]\nopens = [\"udp/9999\"]\nfor = \"1h\"\n";
+    with(&doors(&format!("{door}{other}")), |topology, filter| {
+        let knock = || knock(topology, "-d 100 7000:tcp 4321:udp 1234:tcp");
+        beside_datagrams(topology, 60_001, || {
+            for round in 0..3 {
+                knock();
+                eventually(&format!("knock {round} opens"), || is_open(filter));
+                eventually("the door closes", || !is_open(filter));
+            }
+        });
+        // What another door opens, before and after it is open.
+        beside_datagrams(topology, 9_999, || {
+            knock();
+            thread::sleep(Duration::from_millis(200));
+            assert!(!is_open(filter), "datagrams that no door lets in start a knock over");
+            client(topology, &format!("knock {SERVER} 7001:udp"));
+            eventually("the other door opens", || listed(filter, "door-other", CLIENT));
+            knock();
+            eventually("what it lets in starts no knock over", || is_open(filter));
+        });
+        // A scan of what the door opens, as every other scan, opens nothing.
+        eventually("the door closes", || !is_open(filter));
+        knock_beside_a_scan(topology);
+        thread::sleep(Duration::from_millis(200));
+        assert!(!is_open(filter), "a scan starts a knock over");
+    });
+}
+
+/// The knock, with a port between its steps that no door opens.
+fn knock_beside_a_scan(topology: &Topology) {
+    knock(topology, "-d 20 60002:udp 7000:tcp 60003:udp 61001:udp 4321:udp 1234:tcp");
 }
 
 /// What nmap says of ports, one in a line; closed ones of a large number are summed up by it.
@@ -248,5 +305,37 @@ fn steps_of_a_knock_are_none_of_the_one_that_takes_its_place() {
         fs::write(&file, before.replace("tcp/7000", "tcp/7007")).expect("written");
         assert!(filter.knockctl(&["reload"]).expect("knockctl").ok());
         assert_eq!(knocking(), None);
+    });
+}
+
+/// What becomes of a session's end whose peer says nothing any more: the kind of the error, or of none.
+fn end_of(mut stream: TcpStream) -> Option<ErrorKind> {
+    stream.set_read_timeout(Some(Duration::from_secs(8))).expect("a timeout");
+    stream.read(&mut [0; 64]).err().map(|error| error.kind())
+}
+
+#[test]
+fn a_door_that_cuts_resets_both_ends_and_no_later_knock_revives_the_connection() {
+    let door = DOOR.replace("for = \"3s\"", "for = \"2s\"\ncut = true");
+    with(&doors(&door), |topology, filter| {
+        let listener = topology.server.within(|| Ok(TcpListener::bind((SERVER, 8080))?)).expect("the port is free");
+        knock(topology, KNOCK);
+        eventually("the door opens", || is_open(filter));
+        let mut client = session(topology, 8080);
+        let (server, _) = listener.accept().expect("the session");
+        client.write_all(b"hello").expect("sent");
+        let mut server_reads = server.try_clone().expect("a clone");
+        server_reads.read_exact(&mut [0; 5]).expect("arrived");
+        let ends = [client.try_clone().expect("a clone"), server].map(|end| thread::spawn(|| end_of(end)));
+        let ends = ends.map(|end| end.join().expect("it ends"));
+        assert_eq!(ends, [Some(ErrorKind::ConnectionReset); 2], "the client's and the server's");
+        assert!(!is_open(filter));
+        let lost = filter.metric("knockplane_frames_lost", &[]).expect("a gauge");
+        assert_eq!(lost, 0.0, "every frame is accounted for");
+        knock(topology, KNOCK);
+        eventually("the door opens again", || is_open(filter));
+        assert!(client.write_all(b"revived").is_err(), "the connection is over");
+        let mut another = session(topology, 8080);
+        another.write_all(b"hello").expect("a new one is let in");
     });
 }

@@ -88,7 +88,7 @@ fn without_changes_there_is_no_drift_and_every_kind_is_a_series_from_the_start()
         let metrics = filter.http("/metrics").expect("metrics");
         let series: Vec<_> =
             metrics.lines().filter(|line| line.starts_with("knockplane_configuration_drift{")).collect();
-        assert_eq!(series.len(), 2 * 14, "{series:?}");
+        assert_eq!(series.len(), 2 * 15, "{series:?}");
         assert!(series.iter().all(|line| line.ends_with(" 0")), "{series:?}");
         assert_eq!(logged(filter, "kind="), 0, "{}", filter.log());
     });
@@ -98,7 +98,7 @@ fn without_changes_there_is_no_drift_and_every_kind_is_a_series_from_the_start()
 fn a_different_mtu_is_reported_and_a_smaller_one_on_both_sides_is_accepted() {
     with(&open(), |topology, filter| {
         topology.filter.ip("link set inside mtu 1400").expect("set");
-        assert_reported(filter, "inside", "mtu", "ip link set dev NAME mtu NUMBER");
+        assert_reported(filter, "inside", "mtu", "ip link set dev outside mtu 1400");
         assert_eq!(gauge(filter, "outside", "mtu"), 0.0, "the outside has not changed");
         assert!(ping(topology, "-s 1300 -M do"), "what fits passes on");
         topology.filter.ip("link set outside mtu 1400").expect("set");
@@ -196,7 +196,26 @@ fn bridges_forwarding_and_addresses_of_the_host_are_reported() {
         assert!(!topology.client.run("ping -n -c 1 -W 1 10.77.0.9").expect("ping").ok(), "the host hears nothing");
         ip("addr del 10.77.0.9/24 dev outside");
         assert_over(filter, "outside", "address");
+        ip("route add default dev inside");
+        assert_reported(filter, "inside", "default-route", "ip route del default dev inside");
+        ip("route del default dev inside");
+        assert_over(filter, "inside", "default-route");
         assert!(ping(topology, ""), "all the while, the wire works");
+    });
+}
+
+#[test]
+fn a_dedicated_interface_may_get_addresses_and_a_start_with_them_works() {
+    let mut options = open();
+    options.dataplane = "dedicated = true".to_owned();
+    with(&options, |topology, filter| {
+        topology.filter.ip("addr add 10.77.0.9/24 dev outside").expect("ip");
+        topology.filter.ip("route add default dev outside").expect("ip");
+        filter.dataplane.kill().expect("killed");
+        filter.restart_dataplane().expect("started again");
+        assert!(ping(topology, "") && filter.http("/readyz").is_ok(), "{}", filter.log());
+        assert_eq!(drift(filter, "outside"), []);
+        assert_eq!(logged(filter, "WARN outside has the address 10.77.0.9/24"), 1, "{}", filter.log());
     });
 }
 
@@ -308,7 +327,7 @@ fn a_change_among_more_notifications_than_the_kernel_keeps_is_not_lost() {
         let file = filter.path("batch");
         std::fs::write(&file, batch).expect("written");
         topology.filter.ip(&format!("-batch {}", file.display())).expect("ip runs all of them");
-        assert_reported(filter, "inside", "mtu", "ip link set dev NAME mtu NUMBER");
+        assert_reported(filter, "inside", "mtu", "ip link set dev outside mtu 1400");
         topology.filter.ip("link set inside mtu 1500").expect("set");
         assert_over(filter, "inside", "mtu");
     });
@@ -365,7 +384,7 @@ fn frames_of_an_added_queue_are_counted_whether_its_driver_runs_the_program_or_n
         forty_flows(topology);
         assert_balanced(topology, filter);
         ethtool(topology, "-L outside rx 3 tx 3");
-        assert_reported(filter, "outside", "queues", "ethtool -L outside combined 2");
+        assert_reported(filter, "outside", "queues", "ethtool -L outside rx 2 tx 2");
         let more = topology.client.run("ethtool -L eth0 rx 3 tx 3").expect("ethtool");
         assert!(more.ok(), "{more:?}");
         eventually("the link is up", || {

@@ -1,7 +1,6 @@
 //! Frames that pass without a rule, between real hosts: what a stranger outside can do with them, and what neighbours need.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 use std::time::Instant;
 
 use etherparse::PacketBuilder;
@@ -9,6 +8,7 @@ use knockplane_tests::{CLIENT6, Filter, FilterOptions, Folder, Namespace, SERVER
 
 use crate::end::{End, LOCAL_EXPERIMENT};
 use crate::scene::{QUICK, eventually, ping, with};
+use crate::tags::{CUSTOMER, Tag, speak_in_vlans};
 
 type Mac = [u8; 6];
 
@@ -267,38 +267,14 @@ fn a_claim_from_outside_changes_no_neighbour_of_the_inside() {
     });
 }
 
-/// Puts a host's frames in so many VLANs, and takes what it receives out of them: by the kernel's packet scheduler, because
-/// not every kernel has interfaces for VLANs.
-fn speak_in_vlans(host: &Namespace, tags: usize, folder: &Path) {
-    const PROGRAMS: &str = r#"
-static long (*push)(void *, unsigned short, unsigned short) = (void *)18;
-static long (*pop)(void *) = (void *)19;
-#define TAG 0x0081 /* 802.1Q, in network byte order */
-__attribute__((section("out1"), used)) int tags_out1(void *frame) { push(frame, TAG, 7); return 0; }
-__attribute__((section("in1"), used)) int tags_in1(void *frame) { pop(frame); return 0; }
-__attribute__((section("out2"), used)) int tags_out2(void *frame) { push(frame, TAG, 7); push(frame, TAG, 8); return 0; }
-__attribute__((section("in2"), used)) int tags_in2(void *frame) { pop(frame); pop(frame); return 0; }
-"#;
-    let [source, object] = ["tags.c", "tags.o"].map(|file| folder.join(file).display().to_string());
-    std::fs::write(&source, PROGRAMS).expect("written");
-    let run = |line: &str| {
-        let output = host.run(line).expect("the command can be run");
-        assert!(output.ok(), "{line}: {output:?}");
-    };
-    run(&format!("clang -O2 -g -target bpf -c {source} -o {object}"));
-    run("tc qdisc add dev eth0 clsact");
-    run(&format!("tc filter add dev eth0 egress bpf direct-action object-file {object} section out{tags}"));
-    run(&format!("tc filter add dev eth0 ingress bpf direct-action object-file {object} section in{tags}"));
-}
-
-fn find_each_other(tags: usize) {
+fn find_each_other(tags: &[Tag]) {
     let open = "/ip firewall filter\nadd chain=input\n/ipv6 firewall filter\nadd chain=input\n";
     let protect = format!("[policy]\nprotect = [\"{SERVER}/32\", \"{SERVER6}/128\"]\n");
     with(&FilterOptions { sections: protect, ..FilterOptions::from_rules(open) }, |topology, filter| {
         let reaches = |host: &Namespace, address: &str| {
             host.run(&format!("ping -n -c 1 -W 1 {address}")).expect("ping can be run").ok()
         };
-        if tags > 0 {
+        if !tags.is_empty() {
             let folder = Folder::make(&format!("{}-tags", topology.filter.name())).expect("a folder");
             speak_in_vlans(&topology.client, tags, &folder.0);
             assert!(!reaches(&topology.client, SERVER), "the server is in no VLAN yet");
@@ -328,13 +304,13 @@ fn find_each_other(tags: usize) {
 
 #[test]
 fn neighbours_find_each_other() {
-    find_each_other(0);
+    find_each_other(&[]);
 }
 
 #[test]
 fn neighbours_find_each_other_in_a_vlan_and_in_two() {
-    find_each_other(1);
-    find_each_other(2);
+    find_each_other(&[(CUSTOMER, 7)]);
+    find_each_other(&[(CUSTOMER, 8), (CUSTOMER, 7)]);
 }
 
 #[test]

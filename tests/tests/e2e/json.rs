@@ -71,6 +71,7 @@ fn every_answer_is_a_document_of_its_schema() {
             ("show-lists", &["show", "lists"]),
             ("show-lists", &["list", "show", "asked"]),
             ("show-doors", &["show", "doors"]),
+            ("show-connections", &["show", "connections"]),
             ("explain-source", &["explain-source", CLIENT]),
             ("explain-source", &["explain-source", "2001:db8::7"]),
             ("explain", &["explain", &packet]),
@@ -91,6 +92,7 @@ fn every_answer_is_a_document_of_its_schema() {
         }
         let status = document("show-status", &asked(filter, &["show", "status"]));
         assert_eq!((&status["ready"], &status["not_ready_because"]), (&true.into(), &Value::Null));
+        assert_eq!(status["connections"]["refused_packets"], 0, "{status}");
         assert!(status["workers"][0]["received"]["outside"].as_u64() > Some(0), "{status}");
     });
 }
@@ -101,12 +103,16 @@ fn every_failure_is_a_document_too() {
         let bad = filter.path("bad.rsc");
         fs::write(&bad, "/ip firewall filter\nadd chain=input dst-port=X\n").expect("written");
         let bad = bad.display().to_string();
+        let closed = filter.path("closed.rsc");
+        fs::write(&closed, "/ip firewall filter\n").expect("written");
+        let closed = closed.display().to_string();
         for (schema, code, exit, arguments) in [
             ("error", "failed", 1, &["show", "lists", "nobody"][..]),
             ("error", "failed", 1, &["show", "doors", "nothing"]),
             ("error", "failed", 1, &["list", "remove", "office", "192.0.2.1"]),
             ("error", "usage", 2, &["show", "nothing"]),
             ("error", "usage", 2, &["explain", "tcp 192.0.2.1 >"]),
+            ("error", "unconfirmed", 5, &["apply", &closed]),
             ("check", "invalid", 3, &["apply", &bad]),
             ("check", "invalid", 3, &["check", &bad]),
         ] {

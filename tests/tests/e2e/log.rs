@@ -37,16 +37,19 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 struct Load {
     time: Duration,
     rate: u64,
+    /// Logged packets a second.
+    scan: u64,
     is_soak: bool,
 }
 
 fn load() -> Load {
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match number("KNOCKPLANE_LOG_SECONDS") {
-        None => Load { time: Duration::from_secs(3), rate: 1_000, is_soak: false },
+        None => Load { time: Duration::from_secs(3), rate: 1_000, scan: 20_000, is_soak: false },
         Some(seconds) => {
             let rate = number("KNOCKPLANE_LOG_RATE").unwrap_or(50_000);
-            Load { time: Duration::from_secs(seconds), rate, is_soak: true }
+            let scan = number("KNOCKPLANE_LOG_SCAN").unwrap_or(200_000);
+            Load { time: Duration::from_secs(seconds), rate, scan, is_soak: true }
         }
     }
 }
@@ -328,16 +331,24 @@ fn a_scan_that_is_logged_displaces_no_line_about_doors() {
     const SOURCES: u32 = 100;
     let load = load();
     let rules = "/ip firewall filter\nadd chain=input action=drop log=yes log-prefix=scan\n";
-    with(&options(rules), |topology, filter| {
+    // A second knock of a source opens nothing.
+    let options = options(rules);
+    let options = FilterOptions { sections: format!("{}hold-off = \"1h\"\n", options.sections), ..options };
+    with(&options, |topology, filter| {
         let (stop, scanned) = (AtomicBool::new(false), AtomicU64::new(0));
         let began = Instant::now();
         thread::scope(|scope| {
             scope.spawn(|| {
                 let end = End::open(&topology.client).expect("an end");
                 let frames: Vec<_> = (20_000..21_000).map(|port| frame(SCANNER, port, true)).collect();
-                for frame in frames.iter().cycle() {
+                let began = Instant::now();
+                for (number, frame) in (0..).zip(frames.iter().cycle()) {
                     if stop.load(Relaxed) {
                         break;
+                    }
+                    // Whoever is behind sends as fast as it goes.
+                    while number > began.elapsed().as_micros() as u64 * load.scan / 1_000_000 {
+                        thread::yield_now();
                     }
                     // The kernel's buffers may be full.
                     scanned.fetch_add(end.send(frame).is_ok().into(), Relaxed);
@@ -369,7 +380,7 @@ fn a_scan_that_is_logged_displaces_no_line_about_doors() {
             thread::sleep(Duration::from_millis(20));
         }
         let doors = openings();
-        assert_eq!(doors.len(), opened, "each opening is logged");
+        assert_eq!((doors.len(), opened), (SOURCES as usize, SOURCES as usize), "each opening is logged, once");
         let sources: HashSet<_> = (0..SOURCES).map(|number| format!("source={} ", source(number))).collect();
         assert!(sources.iter().all(|source| doors.iter().any(|line| line.contains(source))), "{doors:?}");
         let matched = || filter.ask(&["show", "rules"]).expect("rules")["rules"].clone();
@@ -401,4 +412,85 @@ fn scan_lines(log: &str) -> (u64, u64) {
     let reports = log.lines().filter(|line| line.contains("of rule") && line.contains("not logged"));
     let number = |line: &str| line.rsplit_once("lines=").and_then(|(_, number)| number.parse::<u64>().ok());
     (lines, reports.filter_map(number).sum())
+}
+
+/// A closing must follow its opening with the same fields in the same order. Returns the values of the closing, by field.
+fn same_fields(opened: &Value, closed: &Value) -> serde_json::Map<String, Value> {
+    let names = |line: &Value| line["fields"].as_object().expect("fields").keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(opened), names(closed), "{opened} {closed}");
+    closed["fields"].as_object().expect("fields").clone()
+}
+
+#[test]
+fn openings_and_closings_of_doors_have_the_same_fields_in_text_and_json() {
+    const V6: &str = "2001:db8:77::";
+    let doors = "[[door]]\nname = \"short\"\nknock = [\"udp/1001\"]\nclose = [\"udp/1009\"]\nopens = [\"tcp/22\"]\n\
+                 for = \"1s\"\n";
+    let rules = "/ip firewall filter\nadd chain=input action=drop log=yes log-prefix=scan\n\
+                 /ipv6 firewall filter\nadd chain=input action=drop log=yes log-prefix=six\n";
+    let options = FilterOptions { sections: doors.to_owned(), ..FilterOptions::from_rules(rules) };
+    with(&options, |topology, filter| {
+        let end = End::open(&topology.client).expect("an end");
+        let datagram = |port: u16| {
+            let mut frame = Vec::new();
+            let address = |last| format!("{V6}{last}").parse::<std::net::Ipv6Addr>().expect("an address").octets();
+            PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 9])
+                .ipv6(address(1), address(2), 64)
+                .udp(40_000, port)
+                .write(&mut frame, b"payload")
+                .expect("a frame");
+            frame
+        };
+        let text = || fs::read_to_string(filter.path("knockplane-dataplane.log")).expect("the log");
+        end.send(&frame(source(1), 1001, false)).expect("sent");
+        eventually("an expiry is a closing", || text().contains("door closed"));
+        end.send(&frame(source(2), 1001, false)).expect("sent");
+        eventually("the second one gets in", || text().matches("door opened").count() == 2);
+        end.send(&frame(source(2), 1009, false)).expect("sent");
+        eventually("a knock closes", || text().matches("door closed").count() == 2);
+        let lines: Vec<String> = text().lines().filter(|line| line.contains(" door ")).map(str::to_owned).collect();
+        let line = |what: &str, number, reason: &str| {
+            format!(
+                " INFO door {what} door=\"short\" source={} destination={SERVER} reason=\"{reason}\" open_for=\"1s\"",
+                source(number)
+            )
+        };
+        let expected = [
+            line("opened", 1, "knock"),
+            line("closed", 1, "expired"),
+            line("opened", 2, "knock"),
+            line("closed", 2, "knock"),
+        ];
+        assert!(lines.len() == 4 && lines.iter().zip(&expected).all(|(line, end)| line.ends_with(end)), "{lines:#?}");
+        assert!(!text().contains("expired address="), "no second line of the list");
+
+        let json = filter.path("json.log");
+        let stderr = [Stdio::from(fs::File::create(&json).expect("a file")), Stdio::null()];
+        filter.restart_by("exec \"$@\" --log-format json", stderr).expect("started again");
+        let lines = || -> Vec<Value> {
+            let text = fs::read_to_string(&json).expect("the log");
+            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+        };
+        let find = |what: &str, field: &str, value: &str| {
+            lines().into_iter().find(|line| {
+                line["fields"]["message"].as_str().is_some_and(|said| said.starts_with(what))
+                    && line["fields"][field] == value
+            })
+        };
+        end.send(&datagram(1001)).expect("sent");
+        end.send(&frame(SCANNER, 9, true)).expect("sent");
+        eventually("an IPv6 grant ends", || find("door closed", "reason", "expired").is_some());
+        let opened = find("door opened", "reason", "knock").expect("it was opened");
+        let closed = same_fields(&opened, &find("door closed", "reason", "expired").expect("it is there"));
+        assert_eq!((&closed["source"], &closed["destination"]), (&format!("{V6}1").into(), &format!("{V6}2").into()));
+        let scanned = find("scan input:", "chain", "input").expect("the packet is logged");
+        let fields = &scanned["fields"];
+        assert_eq!((&fields["source"], &fields["source_port"]), (&SCANNER.to_string().into(), &40_000.into()));
+        assert_eq!((&fields["destination"], &fields["destination_port"]), (&SERVER.to_string().into(), &9.into()));
+        assert_eq!((&fields["protocol"], &fields["side"]), (&"tcp".into(), &"outside".into()));
+        let shown = filter.ask(&["show", "rules"]).expect("rules");
+        let rules = shown["rules"].as_array().expect("rules");
+        let last = rules.iter().rfind(|rule| rule["menu"] == "/ip firewall filter").expect("a rule");
+        assert_eq!(fields["number"], last["number"], "as `show rules` counts");
+    });
 }

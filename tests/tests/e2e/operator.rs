@@ -1,11 +1,14 @@
 //! Rules applied live, tables, lists, metrics.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
-use knockplane_tests::{CLIENT, FilterOptions};
+use knockplane_tests::{CLIENT, FilterOptions, SERVER, binary, run};
 
-use crate::scene::{QUICK, eventually, knock, listed, ping, rule_ids, with};
+use crate::doors::session;
+use crate::scene::{QUICK, eventually, knock, listed, ping, rule_ids, serve_tcp, with};
 
 fn two_ports() -> FilterOptions {
     FilterOptions::from_configs("two-ports.rsc").expect("configs/two-ports.rsc")
@@ -51,6 +54,37 @@ fn what_is_exported_can_be_applied() {
     });
 }
 
+/// On a terminal, somebody is asked; without one, it takes `--force`.
+#[test]
+fn an_apply_that_shuts_everybody_out_is_confirmed_first() {
+    with(&two_ports(), |_, filter| {
+        let generation = || filter.ask(&["show", "rules"]).expect("rules")["generation"].as_u64().expect("a number");
+        let before = generation();
+        let file = filter.path("closed.rsc");
+        fs::write(&file, "/ip firewall filter\nadd chain=input action=drop\n").expect("written");
+        let file = file.display().to_string();
+        let refused = filter.knockctl(&["apply", &file]).expect("knockctl");
+        assert_eq!((refused.code, generation()), (Some(5), before), "{refused:?}");
+        for said in ["these rules let nobody in", "src-address-list=secured", "--force"] {
+            assert!(refused.stderr.contains(said), "{said} in {refused:?}");
+        }
+        // The answer, and an open terminal until it is read.
+        let answered = |answer: &str| {
+            let knockctl = filter.knockctl_line(&["apply", &file]).expect("knockctl");
+            let line = format!("(echo {answer}; sleep 3) | script --quiet --return --command '{knockctl}' /dev/null");
+            let output = Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).output().expect("script");
+            (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let (code, said) = answered("n");
+        assert_eq!((code, generation()), (Some(5), before), "{said}");
+        assert!(said.contains("Apply them? [y/N]") && said.contains("the old rules keep running"), "{said}");
+        let (code, said) = answered("y");
+        assert_eq!((code, generation()), (Some(0), before + 1), "{said}");
+        // Nothing is lost any more.
+        assert!(filter.knockctl(&["apply", &file]).expect("knockctl").ok());
+    });
+}
+
 #[test]
 fn a_new_rule_set_keeps_lists_and_the_counters_of_rules_that_stay() {
     with(&two_ports(), |topology, filter| {
@@ -91,6 +125,53 @@ fn entries_are_added_and_removed_by_hand() {
 }
 
 #[test]
+fn a_list_that_no_rule_matches_is_warned_of() {
+    let door = "[[door]]\nname = \"ssh\"\nknock = [\"tcp/7001\", \"tcp/7002\"]\nopens = [\"tcp/22\"]\n";
+    with(&FilterOptions { sections: door.to_owned(), ..two_ports() }, |_, filter| {
+        let add =
+            |list: &str| filter.knockctl(&["list", "add", list, "192.0.2.9", "--timeout", "1m"]).expect("knockctl");
+        for used in ["secured", "temporary", "door-ssh"] {
+            let output = add(used);
+            assert!(output.ok() && output.stderr.is_empty(), "{output:?}");
+        }
+        let output = add("secued");
+        assert!(output.ok() && output.stdout.contains("is in secued for 1m"), "it is added all the same: {output:?}");
+        assert!(output.stderr.contains("warning: no rule that runs matches the list secued,"), "{output:?}");
+        let file = filter.path("entries");
+        fs::write(&file, "secured 192.0.2.1\nfreinds 192.0.2.2\nfreinds 192.0.2.3\n").expect("written");
+        let output = filter.knockctl(&["list", "import", &file.display().to_string()]).expect("knockctl");
+        assert!(output.ok() && output.stderr.matches("warning: ").count() == 1, "{output:?}");
+        assert!(output.stderr.contains("the list freinds,"), "{output:?}");
+    });
+}
+
+#[test]
+fn members_of_the_sockets_group_use_knockctl_and_nobody_else_does() {
+    const GROUP: u32 = 4_711;
+    let mut options = two_ports();
+    options.sections = format!("socket-group = {GROUP}\n");
+    with(&options, |_, filter| {
+        // The user may not enter the folder that it is built in.
+        let knockctl = filter.path("knockctl");
+        fs::copy(binary("knockctl").expect("built"), &knockctl).expect("copied");
+        let status = |group: u32| {
+            let mut command = Command::new(&knockctl);
+            command.arg("--socket").arg(filter.path("control.sock")).args(["show", "status"]);
+            run(command.uid(65_534).gid(group)).expect("started")
+        };
+        let member = status(GROUP);
+        assert!(member.ok(), "{member:?}");
+        let stranger = status(65_534);
+        assert!(stranger.code == Some(4) && stranger.stderr.contains("member of the socket's group"), "{stranger:?}");
+        let control = fs::metadata(filter.path("control.sock")).expect("a socket");
+        assert_eq!((control.gid(), control.mode() & 0o777), (GROUP, 0o660));
+        // The dataplane's is not the group's.
+        let dataplane = fs::metadata(filter.path("dataplane.sock")).expect("a socket");
+        assert_eq!((dataplane.gid(), dataplane.mode() & 0o777), (0, 0o600));
+    });
+}
+
+#[test]
 fn promtool_has_nothing_to_say_about_the_metrics() {
     with(&FilterOptions::from_rules(QUICK), |topology, filter| {
         knock(topology, "1234:tcp 4321:tcp");
@@ -115,9 +196,18 @@ fn promtool_has_nothing_to_say_about_the_metrics() {
 
 #[test]
 fn show_tells_what_runs() {
-    with(&two_ports(), |_, filter| {
+    with(&two_ports(), |topology, filter| {
         let status = filter.ask(&["show", "status"]).expect("status");
         let text = status.to_string();
+        let dropped = |status: &serde_json::Value| {
+            let drops = status["drops"].as_array().expect("drops");
+            drops.iter().find(|drop| drop["reason"] == "rule").and_then(|drop| drop["frames"].as_u64()).unwrap_or(0)
+        };
+        let before = dropped(&status);
+        knock(topology, "99:tcp");
+        eventually("the drop is told", || dropped(&filter.ask(&["show", "status"]).expect("status")) > before);
+        let shown = filter.knockctl(&["show", "status"]).expect("knockctl").stdout;
+        assert!(shown.contains("DROPPED  REASON") && shown.lines().any(|line| line.ends_with("  rule")), "{shown}");
         for part in ["\"outside\"", "\"inside\"", "native", "rules.rsc", "closed"] {
             assert!(text.contains(part), "{part} in {text}");
         }
@@ -130,5 +220,46 @@ fn show_tells_what_runs() {
             let shown = filter.knockctl(&["show", what]).expect("knockctl");
             assert!(shown.ok() && !shown.stdout.is_empty(), "show {what}: {shown:?}");
         }
+    });
+}
+
+#[test]
+fn a_full_table_of_connections_is_logged_shown_and_warned_of() {
+    // Room for 32 at most, and 60 sessions through a door.
+    let sections = "[[door]]\nname = \"echo\"\nknock = [\"udp/7001\"]\nopens = [\"tcp/8080\"]\n".to_owned();
+    let dataplane = "connection-capacity = 16".to_owned();
+    let rules = "/ip firewall filter\n";
+    with(&FilterOptions { sections, dataplane, ..FilterOptions::from_rules(rules) }, |topology, filter| {
+        serve_tcp(topology, 8080);
+        knock(topology, "7001:udp");
+        eventually("the door opens", || listed(filter, "door-echo", CLIENT));
+        let first = session(topology, 8080);
+        let shown = |more: &[&str]| filter.ask(&[&["show", "connections"], more].concat()).expect("connections");
+        eventually("it is counted", || shown(&[])["table"]["known"] == 1);
+        let alone = shown(&["--source", CLIENT]);
+        let (port, row) = (first.local_addr().expect("an address").port(), &alone["connections"][0]);
+        assert_eq!((&row["source"], &row["source_port"]), (&CLIENT.into(), &port.into()));
+        assert_eq!((&row["destination"], &row["destination_port"]), (&SERVER.into(), &8080.into()));
+        assert_eq!(
+            (&row["side"], &row["tcp_state"], &row["door"]),
+            (&"outside".into(), &"established".into(), &"echo".into())
+        );
+        assert!(row["grant_left_seconds"].as_f64().is_some_and(|left| left > 3_000.0), "{row}");
+        assert_eq!(shown(&["--source", SERVER])["connections"].as_array().map(Vec::len), Some(0));
+        assert_eq!(filter.http("/readyz").expect("ready"), "ready\n");
+
+        let sessions: Vec<_> = (0..60).map(|_| session(topology, 8080)).collect();
+        eventually("the warning", || !shown(&[])["table"]["warning"].is_null());
+        let full = shown(&["--limit", "5"]);
+        assert!(full["table"]["refused_packets"].as_u64().is_some_and(|packets| packets >= 29), "{full}");
+        assert_eq!((full["connections"].as_array().map(Vec::len), &full["truncated"]), (Some(5), &true.into()));
+        assert!(shown(&[])["connections"].as_array().is_some_and(|all| all.len() <= 32), "{full}");
+        assert!(filter.http("/readyz").expect("ready").starts_with("ready\nwarning: the table of connections is full"));
+        let status = filter.knockctl(&["show", "status"]).expect("knockctl").stdout;
+        assert!(status.contains("room for 16; ") && status.contains("\nwarning     the table of"), "{status}");
+        let said = |log: &str| log.matches("the table of connections is full").count();
+        eventually("the log says so", || said(&filter.log()) >= 1);
+        assert!(said(&filter.log()) <= 3, "not for each packet");
+        drop(sessions);
     });
 }

@@ -160,7 +160,7 @@ fn progress_grants_connections_and_restarts_are_told_without_the_passphrase() {
         let through = connections.iter().find(|connection| connection["to"]["port"] == 8080).expect("the session");
         assert_eq!(
             (&through["door"], &through["to"]["address"], &through["protocol"]),
-            (&"echo".into(), &SERVER.into(), &6.into())
+            (&"echo".into(), &SERVER.into(), &"tcp".into())
         );
         let lists: Vec<_> = source["lists"].as_array().expect("lists").iter().map(|list| &list["list"]).collect();
         assert_eq!((&lists[..], &source["lists"][0]["origin"]), (&[&"door-echo".into()][..], &"door".into()));
@@ -221,7 +221,8 @@ add chain=input src-address-list=knocked protocol=udp dst-port=7002 action=drop 
         assert_eq!((&dropped["rule"]["line"], &dropped["rule"]["comment"]), (&6.into(), &"too early".into()));
         let shown = text(filter, CLIENT);
         assert!(
-            shown.contains("D knocked packets, line 5") && shown.contains("office 10.77.0.0/28 line 2 of the rules")
+            shown.contains("D knocked packets, ip filter 0")
+                && shown.contains("office 10.77.0.0/28 line 2 of the rules")
         );
         let one = filter.ask(&["explain-source", CLIENT, "--limit", "1"]).expect("explained");
         assert_eq!((one["lists"].as_array().map(Vec::len), &one["lists_truncated"]), (Some(1), &true.into()));

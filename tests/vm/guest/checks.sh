@@ -22,6 +22,12 @@ argument() {
     echo "${value:-${2:-}}"
 }
 
+# What the cell expects of outside and inside: vm.NAME=BOTH or vm.NAME=OUTSIDE+INSIDE.
+of_both() {
+    value=$(argument "$1")
+    echo "${value%+*} ${value#*+}"
+}
+
 result() {
     [ "$1" = PASS ] || failed=$((failed + 1))
     printf 'CHECK %s %s: ' "$1" "$2"
@@ -43,6 +49,7 @@ far_end() {
     ip link set "$1" netns "$1"
     ip -n "$1" link set lo up
     ip -n "$1" addr add "$2/24" dev "$1"
+    ip netns exec "$1" sysctl -q -w "net.ipv6.conf.$1.disable_ipv6=1"
     ip -n "$1" link set "$1" up mtu 9000
     ip netns exec "$1" ethtool -K "$1" tx off tso off gso off gro off txvlan off >/dev/null 2>&1
 }
@@ -86,6 +93,30 @@ status() {
         sed 's/ $//'
 }
 
+# A field of each worker in `knockctl show workers`, in the order of workers. Of a field with a number for each side, outside's.
+workers() {
+    knockctl --json show workers | tr -d ' \n' | grep -oE "\"$1\":(\{\"outside\":)?[0-9]+" | grep -oE '[0-9]+$' | tr '\n' ' ' | sed 's/ $//'
+}
+# Frames of the workers' pools that are nowhere.
+lost_frames() { workers lost | tr ' ' '\n' | sort -u | tr '\n' ' ' | sed 's/ $//'; }
+# difference BEFORE AFTER: of numbers in the same places.
+difference() {
+    echo "$1 $2" | awk '{ for (i = 1; i <= NF / 2; i++) printf "%s%d", (i > 1 ? " " : ""), $(i + NF / 2) - $i }'
+}
+
+# Reads the metrics. Those of interfaces are a second old at most.
+scrape() {
+    sleep 1.5
+    wget -qO /tmp/metrics http://127.0.0.1:9479/metrics
+}
+# metric NAME [LABEL…]: the sum of those of its series that have these labels, when metrics were read last.
+metric() {
+    series=$(grep "^knockplane_$1[{ ]" /tmp/metrics)
+    shift
+    for label in "$@"; do series=$(echo "$series" | grep -F "$label"); done
+    echo "$series" | awk '{ sum += $NF } END { printf "%d", sum }'
+}
+
 ping_passes() { in_client ping -c 2 -W 2 "$SERVER" >/dev/null 2>&1; }
 tcp_passes() { in_client timeout 4 nc -w 3 "$SERVER" 22 </dev/null 2>/dev/null | grep -q hello-from-server; }
 yes_or_no() { if "$@"; then echo yes; else echo no; fi; }
@@ -105,7 +136,29 @@ passes() {
     shift
     in_client ping -c 2 -W 2 "$@" "$address" >/dev/null 2>&1
 }
+# newcomer ADDRESS: the client sends to the server from this address from now on.
+newcomer() {
+    silence
+    ip -n client addr replace "$1/24" dev client
+    ip -n server neigh replace "$1" lladdr "$CLIENT_MAC" dev server nud permanent
+    ip -n client route replace "$SERVER/32" dev client src "$1"
+}
+# No frame is on the wire but what a check sends: neighbours are known for good.
+silence() {
+    ip -n client neigh replace "$SERVER" lladdr "$SERVER_MAC" dev client nud permanent
+    ip -n server neigh replace "$CLIENT" lladdr "$CLIENT_MAC" dev server nud permanent
+}
 stranger_passes() { passes "$SERVER" -I "$STRANGER"; }
+
+# Ends the counting probe at the server's port 9, whose output is /tmp/counted, and prints it.
+counted() {
+    in_server guest-probe stop 127.0.0.1:9
+    for _ in $(seq 50); do
+        [ -s /tmp/counted ] && break
+        sleep 0.1
+    done
+    cat /tmp/counted
+}
 
 # Waits until the door's source gets through, as after a link was away.
 passes_again() {

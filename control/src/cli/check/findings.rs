@@ -8,7 +8,7 @@ use knockplane_engine::table::Problem;
 use knockplane_policy::door;
 use knockplane_policy::lint::{self, Lint, Subject};
 use knockplane_policy::rsc::{self, Also, Finding, Reading, Said, Severity};
-use knockplane_policy::rule::{RuleId, RuleSet};
+use knockplane_policy::rule::{RuleId, RuleNumber, RuleSet, numbers};
 use knockplane_policy::settings::Settings;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -41,8 +41,11 @@ pub(super) struct Findings {
     pub(super) doors: Vec<Finding>,
     /// What is about no place: it cannot be read at all, or cannot run as a whole.
     pub(super) errors: Vec<String>,
-    /// The configuration that gives every interface a side, if some have none.
+    /// The section of the configuration about interfaces, with the names that are in none of its lists as comments.
     pub(super) interfaces: Option<String>,
+    /// Some lint is more than what the configuration itself says.
+    #[serde(skip)]
+    pub(super) denied_lints: bool,
 }
 
 impl Findings {
@@ -52,13 +55,15 @@ impl Findings {
         let mut rules = door::rules(how.settings, reading.rules.clone());
         let mut findings = Findings { warnings: warnings(reading), ..Findings::default() };
         if reading.problems.is_empty() {
-            let places = Places::new(source);
+            let places = Places::new(source, &rules);
             findings.invalid = invalid(&mut rules, how.allow_invalid, &places);
             findings.refuse(&rules, how.settings, &places);
             findings.unmapped(&rules, how.settings, &places);
             if how.lints {
                 let is_of_door = |lint: &Lint| matches!(lint.subject, Subject::Door(_));
-                let (doors, lints) = lint::lint(&rules, how.settings).into_iter().partition::<Vec<_>, _>(is_of_door);
+                let all = lint::lint(&rules, how.settings);
+                findings.denied_lints = all.iter().any(|lint| lint.code.is_denied());
+                let (doors, lints) = all.into_iter().partition::<Vec<_>, _>(is_of_door);
                 let nowhere = |finding| Finding { file: "the configuration".to_owned(), line: 0, column: 0, ..finding };
                 findings.doors = doors.iter().map(|lint| nowhere(places.lint(lint))).collect();
                 findings.lints = lints.iter().map(|lint| places.lint(lint)).collect();
@@ -81,6 +86,13 @@ impl Findings {
             Err(other) => return self.errors.push(other.to_string()),
         };
         for problem in problems {
+            if let Problem::DoorsList { line, .. } | Problem::TooManyNames { line, .. } = problem {
+                let sentence = problem.to_string();
+                let sentence = sentence.split_once(": ").map_or(&*sentence, |(_, sentence)| sentence);
+                let finding = Finding::new(Severity::Error, REFUSED, places.entry(line), printable(sentence));
+                self.refused.push(finding);
+                continue;
+            }
             match problem.place() {
                 // Said already.
                 _ if matches!(problem, Problem::Invalid { .. } | Problem::Unmapped { .. }) => {}
@@ -88,7 +100,7 @@ impl Findings {
                 Some(place) => {
                     let span = places.rule(&place.id, property(&problem));
                     let finding = Finding::new(Severity::Error, REFUSED, span, printable(&problem.sentence()));
-                    self.refused.push(finding);
+                    self.refused.push(Finding { rule: places.number(&place.id), ..finding });
                 }
             }
         }
@@ -111,17 +123,13 @@ impl Findings {
             let more = if uses > 1 { format!(" ({uses} matchers ask for it)") } else { String::new() };
             let message = format!("nothing says which side of the filter `{name}` is{more}");
             let remedy = format!(
-                "write `{name}` into `outside` or `inside` of [policy.interfaces], or try `--outside={name}` or \
-                 `--inside={name}`"
+                "write `{name}` into a list of [policy.interfaces]: `outside` (where strangers are) or `inside` if packets \
+                 of this filter come from there, `elsewhere` if it is another interface of the router, such as a tunnel; \
+                 or try `--outside={name}`, `--inside={name}` or `--elsewhere={name}`"
             );
             let span = places.line(it.line, &it.matcher);
             self.refused.push(Finding::new(Severity::Error, UNMAPPED, span, message).remedy(remedy));
         }
-    }
-
-    /// Whether anything runs that cannot be meant.
-    pub(super) const fn has_lints(&self) -> bool {
-        !self.lints.is_empty() || !self.doors.is_empty()
     }
 
     /// All that has a place, in the file's order.
@@ -152,12 +160,13 @@ fn invalid(rules: &mut RuleSet, allowed: bool, places: &Places<'_>) -> Vec<Findi
         let property = reason.trim_start_matches('`').split(['=', '`']).next();
         let span = places.rule(&rule.id, property);
         let reason = printable(reason);
-        found.push(if allowed {
+        let finding = if allowed {
             Finding::new(Severity::Warning, INVALID, span, format!("this rule is kept and never runs: {reason}"))
         } else {
             Finding::new(Severity::Error, INVALID, span, format!("this rule can never run: {reason}"))
                 .remedy("disable it, leave it out, or have such rules kept and not run with `--allow-invalid`")
-        });
+        };
+        found.push(Finding { rule: places.number(&rule.id), ..finding });
         rule.disabled |= allowed;
     }
     found
@@ -180,13 +189,17 @@ struct Places<'s> {
     text: &'s [u8],
     reading: &'s Reading,
     rules: HashMap<&'s RuleId, usize>,
+    /// With the rules of doors, which come first.
+    numbers: HashMap<RuleId, RuleNumber>,
 }
 
 impl<'s> Places<'s> {
-    fn new(source: &'s Source) -> Places<'s> {
+    fn new(source: &'s Source, with_doors: &RuleSet) -> Places<'s> {
         let reading = &source.reading;
         let rules = reading.rules.rules.iter().enumerate().map(|(at, rule)| (&rule.id, at)).collect();
-        Places { text: &source.text, reading, rules }
+        let ids = with_doors.rules.iter().map(|rule| rule.id.clone());
+        let numbers = ids.zip(numbers(&with_doors.rules)).collect();
+        Places { text: &source.text, reading, rules, numbers }
     }
 
     fn span(&self, said: Option<&Said>, property: Option<&str>) -> Range<usize> {
@@ -198,12 +211,31 @@ impl<'s> Places<'s> {
         self.span(self.rules.get(id).and_then(|at| self.reading.rules_said.get(*at)), property)
     }
 
+    fn number(&self, id: &RuleId) -> Option<RuleNumber> {
+        self.numbers.get(id).copied()
+    }
+
     /// A rule that begins on this line and has this property.
     fn line(&self, line: u32, property: &str) -> Range<usize> {
         let on_line =
             self.reading.rules.rules.iter().zip(&self.reading.rules_said).filter(|(rule, _)| rule.line == line);
         let said = on_line.map(|(_, said)| said).find(|said| said.value(property).is_some());
         self.span(said, Some(property))
+    }
+
+    /// The address of the entry of a list that begins on this line; all of the line if it says that further down.
+    fn entry(&self, line: u32) -> Range<usize> {
+        let mut lines = self.text.split_inclusive(|byte| *byte == b'\n');
+        let before = (&mut lines).take(line.saturating_sub(1) as usize).map(<[u8]>::len).sum::<usize>();
+        let text = lines.next().unwrap_or_default();
+        let text = text.trim_ascii_end();
+        let named = text.windows(9).position(|window| window == b" address=").map(|at| at + 9);
+        let named = named.filter(|at| text.get(*at) != Some(&b'\\'));
+        let length = |at: usize| text[at..].iter().position(u8::is_ascii_whitespace).unwrap_or(text.len() - at);
+        match named {
+            Some(at) => before + at..before + at + length(at),
+            None => before..before + text.len(),
+        }
     }
 
     fn lint(&self, lint: &Lint) -> Finding {
@@ -222,6 +254,10 @@ impl<'s> Places<'s> {
             line: also.line,
             what: printable(&also.what),
         });
-        Finding { also, ..finding.remedy(printable(&lint.remedy)) }
+        let rule = match &lint.subject {
+            Subject::Rule(id) => self.number(id),
+            Subject::Door(_) | Subject::Pattern(_) => None,
+        };
+        Finding { rule, also, ..finding.remedy(printable(&lint.remedy)) }
     }
 }

@@ -96,7 +96,7 @@ pub(super) fn run(check: &Check, json: bool) -> Result<String, Failed> {
         let judgement = match Source::open(file) {
             Ok(source) => {
                 let mut judgement = source.judge(&how).0;
-                judgement.denied = judgement.valid && check.deny_lints && judgement.findings.has_lints();
+                judgement.denied = judgement.valid && check.deny_lints && judgement.findings.denied_lints;
                 judgement.valid &= !judgement.denied;
                 if !json {
                     complain(judgement.report(&source.text, color()));
@@ -234,7 +234,7 @@ impl Judgement {
         let mut report: String = self.findings.doors.iter().map(without_place).collect();
         report += &rsc::pictures(&findings, text, color);
         if let Some(interfaces) = &self.findings.interfaces {
-            report += "Write this into the configuration, with those names as `inside` that are:\n\n";
+            report += "Say in the configuration where these interfaces are. This is its section, with nothing answered yet:\n\n";
             report.extend(interfaces.lines().map(|line| format!("    {}\n", printable(line))));
             report.push('\n');
         }

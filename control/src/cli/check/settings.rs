@@ -12,11 +12,12 @@ use knockplane_policy::settings::Settings;
 
 use super::super::Failed;
 use super::super::sources::settings_of;
+use crate::Exit;
 
 /// See the module.
 #[derive(Debug, Default, Args)]
 pub(super) struct Given {
-    /// Configuration file, of which the section [policy] is read; the defaults without one
+    /// Configuration file, of which [policy] and the doors are read; the defaults without one. `knockctl doctor` checks the rest
     #[arg(long, value_name = "TOML")]
     config: Option<PathBuf>,
     /// Interfaces and interface lists of the rules that are the outside, besides those of the configuration
@@ -25,6 +26,10 @@ pub(super) struct Given {
     /// Interfaces and interface lists of the rules that are the inside, besides those of the configuration
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     inside: Vec<String>,
+    /// Interfaces and interface lists of the rules that are neither, such as tunnels that end at the router: a rule that
+    /// asks for one never matches
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    elsewhere: Vec<String>,
     /// The addresses behind the filter, in place of those of the configuration
     #[arg(long, value_name = "PREFIXES", value_delimiter = ',', value_parser = prefix)]
     protect: Vec<IpNet>,
@@ -40,11 +45,19 @@ impl Given {
     pub(super) fn settings(&self) -> Result<Settings, Failed> {
         let mut settings = settings_of(self.config.as_deref())?;
         let sides = &mut settings.interfaces;
+        let given = [&self.outside, &self.inside, &self.elsewhere];
+        if let Some(name) = self.elsewhere.iter().find(|name| self.outside.contains(name) || self.inside.contains(name))
+        {
+            let message = format!("`{name}` cannot be both `--elsewhere` and on a side: `--elsewhere` means neither");
+            return Err(Failed::new(Exit::Usage, message));
+        }
         // A name that is given anew is no longer what it was.
-        sides.outside.retain(|name| !self.inside.contains(name));
-        sides.inside.retain(|name| !self.outside.contains(name));
+        for names in [&mut sides.outside, &mut sides.inside, &mut sides.elsewhere] {
+            names.retain(|name| !given.iter().any(|given| given.contains(name)));
+        }
         sides.outside.extend(self.outside.iter().cloned());
         sides.inside.extend(self.inside.iter().cloned());
+        sides.elsewhere.extend(self.elsewhere.iter().cloned());
         if !self.protect.is_empty() {
             settings.protect.clone_from(&self.protect);
         }
@@ -67,12 +80,16 @@ mod tests {
         let given = Given {
             outside: names(&["ether1", "both"]),
             inside: names(&["outside", "both"]),
+            elsewhere: names(&["inside"]),
             protect: vec![prefix("192.0.2.1").unwrap()],
             ..Given::default()
         };
         let settings = given.settings().unwrap();
         assert_eq!(settings.interfaces.outside, ["ether1", "both"]);
-        assert_eq!(settings.interfaces.inside, ["inside", "outside", "both"]);
+        assert_eq!(settings.interfaces.inside, ["outside", "both"]);
+        assert_eq!(settings.interfaces.elsewhere, ["inside"]);
+        let twice = Given { outside: names(&["wg0"]), elsewhere: names(&["wg0"]), ..Given::default() };
+        assert_eq!(twice.settings().unwrap_err().exit, Exit::Usage);
         assert_eq!(settings.protect, ["192.0.2.1/32".parse().unwrap()]);
         assert_eq!(Given::default().settings().unwrap(), Settings::default());
         assert!(prefix("192.0.2.0/33").is_err() && prefix("ether1").is_err());

@@ -74,8 +74,7 @@ fn a_valid_file_is_summed_up() {
 fn doors_are_told_without_a_place_and_rules_must_not_fill_their_lists() {
     let door = r#"{"name":"ssh","knock":["tcp/7000"],"opens":["tcp/22"]}"#;
     let settings = Settings { doors: vec![serde_json::from_str(door).unwrap()], ..Settings::default() };
-    let good =
-        "/ip firewall filter\nadd chain=input action=accept src-address-list=door-ssh\nadd chain=input action=drop\n";
+    let good = "/ip firewall filter\nadd chain=input protocol=icmp action=accept src-address-list=door-ssh\nadd chain=input action=drop\n";
     let (text, valid) = told(good, &settings, false);
     let lint =
         "warning[K014]: the knock of door `ssh` takes at most 65,535 guesses of somebody who tries them all\n  help: ";
@@ -215,6 +214,7 @@ fn an_interface_without_a_side_is_refused_with_what_to_write() {
     assert_eq!(unmapped(&[]), 1, "each name once");
     assert_eq!(unmapped(&["--outside=ether1,ether2"]), 0);
     assert_eq!(unmapped(&["--inside", "ether1"]), 0);
+    assert_eq!(unmapped(&["--elsewhere", "ether1"]), 0);
     let config = file("[policy.interfaces]\noutside = [\"ether1\"]\ninside = [\"bridge\"]\n");
     let config = config.path().to_str().unwrap();
     assert_eq!(unmapped(&["--config", config]), 0);
@@ -222,10 +222,45 @@ fn an_interface_without_a_side_is_refused_with_what_to_write() {
     let (told, _) = told(text, &Settings::default(), false);
     for said in [
         "error[E004]: nothing says which side of the filter `ether1` is (2 matchers ask for it)\n --> rules.rsc:2:30\n",
-        "\n    [policy.interfaces]\n    outside = [\"outside\", \"ether1\"]\n    inside = [\"inside\"]\n",
+        "\n    [policy.interfaces]\n    outside = [\"outside\"]\n    inside = [\"inside\"]\n    elsewhere = []\n    # Move ",
+        "\n    # \"ether1\" (lines 2 and 3)\n",
     ] {
         assert!(told.contains(said), "{told}");
     }
+}
+
+/// What `check` prints to be pasted, as it is printed: no name is answered, so no rule about one runs.
+#[test]
+fn a_configuration_that_is_pasted_as_printed_answers_nothing() {
+    let text = "/ip firewall filter\n\
+        add chain=input connection-state=established,related action=accept\n\
+        add chain=input in-interface=zerotier1 action=accept comment=\"office\"\n\
+        add chain=input in-interface-list=!LAN action=log\n\
+        add chain=input in-interface=\"a \\\"b\\\" # c\" action=accept\n\
+        add chain=input in-interface=all-ppp protocol=tcp dst-port=22 action=accept\n\
+        add chain=input in-interface=all-ethernet protocol=icmp action=accept\n\
+        add chain=input action=drop\n";
+    let (report, valid) = told(text, &Settings::default(), false);
+    assert!(!valid && report.matches("error[E004]").count() == 3, "{report}");
+    let pasted: String =
+        report.lines().filter_map(|line| line.strip_prefix("    ")).map(|line| line.to_owned() + "\n").collect();
+    let section = &pasted[pasted.find("[policy.interfaces]").expect("the section is printed")..];
+    let config = file(section);
+    let settings = super::super::sources::settings_of(Some(config.path())).unwrap();
+    assert_eq!(settings, Settings::default(), "{section}");
+
+    let answered = section.replace("elsewhere = []", "elsewhere = [\"zerotier1\", \"LAN\", \"a \\\"b\\\" # c\"]");
+    let config = file(answered);
+    let config = config.path().to_str().unwrap();
+    let lints = json(&["--config", config, "--deny-lints"], text);
+    assert_eq!(lints["valid"], true, "the configuration says so: {lints}");
+    let told: Vec<_> = lints["lints"].as_array().unwrap().iter().map(|it| (&it["code"], &it["line"])).collect();
+    let code = serde_json::Value::from("K019");
+    let lines = [3, 4, 5, 6].map(serde_json::Value::from);
+    assert_eq!(
+        told.iter().filter(|(of, _)| **of == code).map(|(_, line)| *line).collect::<Vec<_>>(),
+        lines.iter().collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -254,6 +289,29 @@ fn a_host_name_in_a_list_is_valid() {
     let text = "/ip firewall address-list\nadd list=a address=gate.example.net\n";
     let (text, valid) = told(text, &Settings::default(), false);
     assert!(valid && !text.contains("error"), "{text}");
+}
+
+#[test]
+fn an_entry_that_cannot_run_is_told_at_its_place_and_counted() {
+    let config =
+        file("[[door]]\nname = \"ssh\"\nknock = [\"tcp/8000\", \"tcp/9000\", \"tcp/7000\"]\nopens = [\"tcp/22\"]\n");
+    let settings = super::super::sources::settings_of(Some(config.path())).unwrap();
+    let list = knockplane_policy::door::levels(&settings.doors).map(|(list, _)| list).last().unwrap();
+    let text = format!(
+        "# a\n/ip firewall address-list\nadd list={list} address=192.0.2.1 comment=x\nadd address=\\\n    192.0.2.2 list={list}\n\
+         /ip firewall filter\nadd chain=input action=drop\n"
+    );
+    let (told, valid) = told(&text, &settings, false);
+    assert!(!valid);
+    let column = format!("add list={list} address=").len() + 1;
+    for said in [
+        format!("error[E003]: `{list}` is a list of a door"),
+        format!(" --> rules.rsc:3:{column}\n"),
+        " --> rules.rsc:4:1\n".to_owned(),
+        "rules.rsc: 2 errors; the rules cannot run\n".to_owned(),
+    ] {
+        assert!(told.contains(&said), "{said}: {told}");
+    }
 }
 
 #[test]

@@ -143,11 +143,12 @@ async fn show(client: &Client, what: Show, json: bool) -> Result<String, Failed>
 
 async fn add(client: &Client, list: String, entry: ListAdd, json: bool) -> Result<String, Failed> {
     let path = format!("/api/v1/lists/{}", encoded(&list));
-    client.send(Method::POST, &path, Some(as_json(&entry)?)).await?;
+    let added: wire::Added = decode(&client.send(Method::POST, &path, Some(as_json(&entry)?)).await?)?;
+    warn_of_unused(&added);
     if json {
         let timeout = entry.timeout.as_deref().and_then(|timeout| rules::timeout(timeout).ok());
-        let address = entry.address.to_string();
-        return document(Added { list, address, timeout_seconds: timeout.map(crate::json::seconds) });
+        let (address, timeout_seconds) = (entry.address.to_string(), timeout.map(crate::json::seconds));
+        return document(Added { list, address, timeout_seconds, unused_lists: added.unused });
     }
     let lasts = entry.timeout.map_or_else(|| "for good".to_owned(), |timeout| format!("for {timeout}"));
     Ok(format!("{} is in {} {lasts}\n", entry.address, printable(&list)))
@@ -162,14 +163,31 @@ async fn import(client: &Client, file: &Path, json: bool) -> Result<String, Fail
     })?;
     let number = entries.len();
     let answer = client.send(Method::POST, "/api/v1/lists", Some(as_json(&ListImport { entries })?)).await?;
-    let answer: messages::Imported = decode(&answer)?;
+    let added: wire::Added = decode(&answer)?;
+    warn_of_unused(&added);
     if json {
-        return document(Imported { entries: number, unchanged: answer.left });
+        return document(Imported { entries: number, unchanged: added.left, unused_lists: added.unused });
     }
-    Ok(imported(&name, number, &answer))
+    Ok(imported(&name, number, &added))
 }
 
-fn imported(name: &str, number: usize, messages::Imported { left }: &messages::Imported) -> String {
+/// Warns of lists in which entries have no effect: their names may be misspelt.
+fn warn_of_unused(added: &wire::Added) {
+    complain(unused(added));
+}
+
+fn unused(wire::Added { unused, .. }: &wire::Added) -> String {
+    let warning = |list: &String| {
+        let list = printable(list);
+        format!(
+            "knockctl: warning: no rule that runs matches the list {list}, so entries in it have no effect: check the name; \
+             `knockctl show lists` names the lists\n"
+        )
+    };
+    unused.iter().map(warning).collect()
+}
+
+fn imported(name: &str, number: usize, wire::Added { left, .. }: &wire::Added) -> String {
     let entries = if number == 1 { "entry of it is" } else { "entries of it are" };
     let left = match left {
         0 => String::new(),
@@ -192,8 +210,11 @@ pub(super) async fn entries(client: &Client, mut query: ListQuery, limit: usize)
                 wire::Lists { truncated: answer.truncated, next: answer.next, ..lists }
             }
         };
-        let Some(After { list, address, tag }) = next.filter(|_| all.entries.len() < limit) else { return Ok(all) };
-        (query.after_list, query.after_address, query.after_tag) = (Some(list), Some(address.to_string()), tag);
+        let Some(After { list, address, vlan, tag }) = next.filter(|_| all.entries.len() < limit) else {
+            return Ok(all);
+        };
+        (query.after_list, query.after_address) = (Some(list), Some(address.to_string()));
+        (query.after_vlan, query.after_tag) = (vlan.bits(), tag);
         lists = Some(all);
     }
 }
@@ -209,6 +230,7 @@ fn words(query: &ListQuery) -> String {
         text("comment", &query.comment),
         text("after-list", &query.after_list),
         text("after-address", &query.after_address),
+        (query.after_vlan != 0).then(|| format!("&after-vlan={}", query.after_vlan)),
         (query.after_tag != 0).then(|| format!("&after-tag={}", query.after_tag)),
     ];
     format!("limit={}", query.limit) + &rest.into_iter().flatten().collect::<String>()
@@ -218,10 +240,23 @@ fn words(query: &ListQuery) -> String {
 mod tests {
     use super::*;
 
+    fn added(left: u64, unused: &[&str]) -> wire::Added {
+        wire::Added { left, unused: unused.iter().map(|list| (*list).to_owned()).collect() }
+    }
+
+    #[test]
+    fn each_list_without_effect_is_a_warning() {
+        assert_eq!(unused(&added(0, &[])), "");
+        let told = unused(&added(0, &["secued", "a\u{1b}[2J"]));
+        let lines: Vec<_> = told.lines().collect();
+        assert!(lines[0].starts_with("knockctl: warning: no rule that runs matches the list secued, "), "{told}");
+        assert!(lines.len() == 2 && lines[1].contains("the list a\\u{1b}[2J,"), "{told}");
+    }
+
     #[test]
     fn an_import_tells_what_it_left() {
-        assert_eq!(imported("a.rsc", 1, &messages::Imported { left: 0 }), "a.rsc: 1 entry of it is in\n");
+        assert_eq!(imported("a.rsc", 1, &added(0, &[])), "a.rsc: 1 entry of it is in\n");
         let told = "a.rsc: 5 entries of it are in; 2 of them were in for good already, and were left as they were\n";
-        assert_eq!(imported("a.rsc", 5, &messages::Imported { left: 2 }), told);
+        assert_eq!(imported("a.rsc", 5, &added(2, &[])), told);
     }
 }

@@ -59,7 +59,7 @@ pub(super) fn read(file: &str, text: &[u8]) -> Result<Vec<NewEntry>, Bad> {
 }
 
 /// Entries as RouterOS exports them. What has no timeout is static when it is read again; what counts for one other end
-/// alone would count for all, and is left out.
+/// or in one VLAN alone would count for all, and is left out.
 ///
 /// # Errors
 /// What RouterOS's language cannot say.
@@ -74,10 +74,11 @@ pub(super) fn write(entries: &[ListEntry]) -> Result<String, String> {
         comment: entry.comment.clone(),
         line: 0,
     };
-    let for_all: Vec<_> = entries.iter().filter(|entry| entry.to.is_none()).map(entry).collect();
+    let counts_for_all = |entry: &&ListEntry| entry.to.is_none() && entry.vlan.is_none();
+    let for_all: Vec<_> = entries.iter().filter(counts_for_all).map(entry).collect();
     let left_out = match entries.len() - for_all.len() {
         0 => String::new(),
-        number => format!("# left out, for they count for one other end alone: {number}\n"),
+        number => format!("# left out, for they count for one other end or in one VLAN alone: {number}\n"),
     };
     let rules = RuleSet { address_lists: for_all, ..RuleSet::default() };
     rsc::export(&rules).map(|text| left_out + &text).map_err(|what| {
@@ -171,12 +172,15 @@ fn entry(line: &str) -> Result<Option<NewEntry>, String> {
 
 #[cfg(test)]
 mod tests {
+    use knockplane_policy::packet::Vlan;
+
     use super::*;
 
     fn shown(list: &str, address: &str, left: Option<u64>, comment: &str) -> ListEntry {
         ListEntry {
             list: list.to_owned(),
             address: address.parse().unwrap(),
+            vlan: Vlan::NONE,
             name: None,
             time_left: left.map(Duration::from_millis),
             dynamic: left.is_some(),
@@ -205,7 +209,9 @@ mod tests {
         assert_eq!(timeouts, [None, Some(90), Some(9), None]);
         assert_eq!(write(&[]).unwrap(), "");
         let granted = ListEntry { to: Some([192, 0, 2, 1].into()), ..shown("door-ssh", "198.51.100.7", Some(1), "") };
-        assert_eq!(write(&[granted]).unwrap(), "# left out, for they count for one other end alone: 1\n");
+        let in_vlan = ListEntry { vlan: "10".parse().unwrap(), ..shown("secured", "198.51.100.7", Some(1), "") };
+        let left_out = "# left out, for they count for one other end or in one VLAN alone: 2\n";
+        assert_eq!(write(&[granted, in_vlan]).unwrap(), left_out);
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use etherparse::err::packet::BuildVecWriteError;
 use etherparse::{
     IpFragOffset, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv6Extensions, Ipv6FragmentHeader, Ipv6Header,
-    PacketBuilder, PacketBuilderStep, SingleVlanHeader, TcpHeader, TcpOptionElement, VlanHeader, VlanId, VlanPcp,
+    PacketBuilder, PacketBuilderStep, TcpHeader, TcpOptionElement, ether_type,
 };
-use knockplane_policy::packet::{MacAddress, TcpFlag, protocol};
+use knockplane_policy::packet::{MacAddress, TcpFlag, Vlan, protocol};
 use knockplane_policy::word::Set;
 
 /// Locally administered addresses (IEEE 802, 8.2.2), which no real host has.
@@ -33,16 +33,11 @@ pub(super) struct Fields {
     pub(super) ttl: u8,
     pub(super) tos: u8,
     pub(super) mac: MacAddress,
-    pub(super) vlan: Option<Vlan>,
+    pub(super) vlan: Vlan,
+    /// Of the outer VLAN tag; without a VLAN, of a tag that has nothing else.
+    pub(super) priority: Option<u8>,
     /// Not the first of its datagram: no transport header.
     pub(super) fragment: bool,
-}
-
-/// A VLAN tag.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Vlan {
-    pub(super) id: u16,
-    pub(super) priority: u8,
 }
 
 impl Fields {
@@ -60,7 +55,8 @@ impl Fields {
             ttl: 64,
             tos: 0,
             mac: MacAddress(SOURCE_MAC),
-            vlan: None,
+            vlan: Vlan::NONE,
+            priority: None,
             fragment: false,
         }
     }
@@ -72,21 +68,49 @@ impl Fields {
 /// Why there is no such packet.
 pub(super) fn frame(fields: &Fields, length: Option<u16>) -> Result<Vec<u8>, String> {
     let frame = build(fields)?;
-    let Some(length) = length else { return Ok(frame) };
-    let link = 14 + if fields.vlan.is_some() { 4 } else { 0 };
-    let least = frame.len() - link;
+    let Some(length) = length else { return Ok(in_network(&frame, fields)) };
+    let least = frame.len() - ETHERNET;
     let missing = usize::from(length)
         .checked_sub(least)
         .ok_or_else(|| format!("the packet has {least} bytes already, headers and payload"))?;
     let mut longer = fields.clone();
     // A fragment without a payload was given some.
     longer.payload.resize(data(fields).len() + missing, 0);
-    build(&longer)
+    Ok(in_network(&build(&longer)?, fields))
+}
+
+/// Bytes of the Ethernet header without tags, and where its type is.
+const ETHERNET: usize = 14;
+const TYPE: usize = 12;
+
+/// The frame with its VLAN tags (IEEE 802.1Q) and in its PPPoE session (RFC 2516).
+fn in_network(frame: &[u8], fields: &Fields) -> Vec<u8> {
+    let (addresses, rest) = frame.split_at(TYPE);
+    let mut tags: Vec<[u16; 2]> = fields.vlan.stack().map(|(kind, number)| [kind, number]).collect();
+    if let Some(priority) = fields.priority {
+        if tags.is_empty() {
+            tags.push([ether_type::VLAN_TAGGED_FRAME.0, 0]);
+        }
+        tags[0][1] |= u16::from(priority) << 13;
+    }
+    let mut words = tags.concat();
+    let mut behind = rest;
+    if let Some(session) = fields.vlan.session() {
+        let packet = &frame[ETHERNET..];
+        // Of PPP: IPv4 or IPv6.
+        let protocol = if fields.source.is_ipv4() { 0x0021 } else { 0x0057 };
+        // Nothing that fits an IP packet is longer than the field, but for an IPv6 packet of the greatest length.
+        let length = u16::try_from(packet.len() + 2).unwrap_or(u16::MAX);
+        words.extend([0x8864, 0x1100, session, length, protocol]);
+        behind = packet;
+    }
+    let words: Vec<u8> = words.into_iter().flat_map(u16::to_be_bytes).collect();
+    [addresses, &words, behind].concat()
 }
 
 fn build(fields: &Fields) -> Result<Vec<u8>, String> {
     let mut frame = Vec::new();
-    let ip = with_ip(fields)?;
+    let ip = with_ip(fields);
     let payload = data(fields);
     let built = match (fields.protocol, fields.ports) {
         _ if fields.fragment => ip.write_to_vec(&mut frame, IpNumber(fields.protocol), payload),
@@ -105,17 +129,9 @@ fn data(fields: &Fields) -> &[u8] {
     if fields.fragment && fields.payload.is_empty() { &[0; 8] } else { &fields.payload }
 }
 
-/// Ethernet, perhaps a VLAN tag, and IP.
-fn with_ip(fields: &Fields) -> Result<PacketBuilderStep<IpHeaders>, String> {
-    let ethernet = PacketBuilder::ethernet2(fields.mac.0, DESTINATION_MAC);
-    let ip = ip(fields);
-    let Some(vlan) = fields.vlan else { return Ok(ethernet.ip(ip)) };
-    let tag = SingleVlanHeader {
-        pcp: VlanPcp::try_new(vlan.priority).map_err(|error| error.to_string())?,
-        vlan_id: VlanId::try_new(vlan.id).map_err(|error| error.to_string())?,
-        ..SingleVlanHeader::default()
-    };
-    Ok(ethernet.vlan(VlanHeader::Single(tag)).ip(ip))
+/// Ethernet and IP.
+fn with_ip(fields: &Fields) -> PacketBuilderStep<IpHeaders> {
+    PacketBuilder::ethernet2(fields.mac.0, DESTINATION_MAC).ip(ip(fields))
 }
 
 fn ip(fields: &Fields) -> IpHeaders {

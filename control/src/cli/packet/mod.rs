@@ -4,6 +4,7 @@
 //! tcp 198.51.100.7:4000 > 203.0.113.5:22 syn
 //! udp 198.51.100.7 > 203.0.113.5:1234 payload "open \x53esame" in ether1
 //! icmp 8:0 2001:db8::7 > 2001:db8::1 ttl 3
+//! tcp 10.0.0.7 > 10.0.0.5:22 vlan 10/20
 //! ```
 //!
 //! A description says what differs from an ordinary packet. A real frame is built from it, which the engine's own
@@ -24,18 +25,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::str::FromStr;
 
-use knockplane_policy::packet::{Family, MacAddress, TcpFlag, protocol};
+use knockplane_policy::packet::{Family, MacAddress, TcpFlag, Vlan, protocol};
 use knockplane_policy::rule::protocol_number;
 use knockplane_policy::word::{Set, Word as _};
 
-use self::build::{Fields, Vlan};
+use self::build::Fields;
 pub(super) use self::summary::summary;
 pub(super) use self::words::Complaint;
 use self::words::{Word, Words};
 
 /// Every word that may stand behind the addresses, for the remedy in complaints. TCP flags come besides.
-const KEYWORDS: [&str; 12] =
-    ["icmp", "length", "payload", "ttl", "tos", "dscp", "mss", "mac", "vlan", "priority", "fragment", "in"];
+const KEYWORDS: [&str; 13] =
+    ["icmp", "length", "payload", "ttl", "tos", "dscp", "mss", "mac", "vlan", "pppoe", "priority", "fragment", "in"];
 
 /// Where packets come from that do not say it: the first port that systems give to clients (RFC 6335, 6).
 const CLIENT_PORT: u16 = 49152;
@@ -165,18 +166,23 @@ impl<'t> Reader<'t> {
                         .map_err(|_| value.complain("expected an Ethernet address, as `00:11:22:AA:BB:CC`"))?;
                 }
                 "vlan" => {
-                    let (id, at) = self.number::<u16>("a VLAN, up to 4095")?;
-                    if id > 4095 {
-                        return Err(Complaint::new(at, "a VLAN's number is at most 4095".to_owned()));
+                    let value = self.words.expect("a VLAN, as `vlan 10`, or two, as `vlan 10/20`")?;
+                    let tags = value.text.parse::<Vlan>().map_err(|problem| value.complain(problem))?;
+                    fields.vlan = tags.in_session(fields.vlan.session().unwrap_or_default());
+                }
+                "pppoe" => {
+                    let (session, at) = self.number::<u16>("a PPPoE session, from 1 to 65534")?;
+                    if matches!(session, 0 | u16::MAX) {
+                        return Err(Complaint::new(at, "a PPPoE session is a number from 1 to 65534".to_owned()));
                     }
-                    fields.vlan.get_or_insert(Vlan::default()).id = id;
+                    fields.vlan = fields.vlan.in_session(session);
                 }
                 "priority" => {
                     let (priority, at) = self.number::<u8>("a VLAN priority, up to 7")?;
                     if priority > 7 {
                         return Err(Complaint::new(at, "a VLAN tag's priority is at most 7".to_owned()));
                     }
-                    fields.vlan.get_or_insert(Vlan::default()).priority = priority;
+                    fields.priority = Some(priority);
                 }
                 "fragment" => fields.fragment = true,
                 "in" => interface = Some(self.words.expect("a side or an interface, as `in outside`")?.text.to_owned()),

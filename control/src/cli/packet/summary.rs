@@ -22,6 +22,7 @@ pub(in crate::cli) fn summary(packet: &Packet<'_>) -> String {
     if packet.fragment() == Some(FragmentPart::Later) {
         text.push_str(" fragment");
     }
+    text = packet.vlan().behind(text);
     let _ = write!(text, ", {} bytes", packet.ip_length);
     text
 }

@@ -40,6 +40,17 @@ fn what_is_described_is_what_the_engine_reads() {
         ("udp 192.0.2.1 > 192.0.2.2:9 fragment", "udp 192.0.2.1 > 192.0.2.2 fragment, 28 bytes"),
         ("udp 192.0.2.1 > 192.0.2.2:9 fragment length 64", "udp 192.0.2.1 > 192.0.2.2 fragment, 64 bytes"),
         ("udp 2001:db8::7 > [2001:db8::1]:9 fragment", "udp 2001:db8::7 > 2001:db8::1 fragment, 56 bytes"),
+        ("tcp 192.0.2.1 > 192.0.2.2:9 vlan 10", "tcp 192.0.2.1:49152 > 192.0.2.2:9 syn vlan 10, 40 bytes"),
+        (
+            "tcp 192.0.2.1 > 192.0.2.2:9 pppoe 7 vlan 10/20 priority 3 length 99",
+            "tcp 192.0.2.1:49152 > 192.0.2.2:9 syn vlan 10/20 pppoe 7, 99 bytes",
+        ),
+        (
+            "icmp 192.0.2.1 > 192.0.2.2 vlan 10@8100/20@9100",
+            "icmp 8:0 192.0.2.1 > 192.0.2.2 vlan 10@8100/20@9100, 28 bytes",
+        ),
+        ("icmpv6 fd00::7 > fd00::1 pppoe 65534", "icmpv6 128:0 fd00::7 > fd00::1 pppoe 65534, 48 bytes"),
+        ("icmp 192.0.2.1 > 192.0.2.2 priority 7", "icmp 8:0 192.0.2.1 > 192.0.2.2, 28 bytes"),
     ];
     for (text, expected) in cases {
         assert_eq!(again(text), expected, "{text}");
@@ -110,7 +121,9 @@ fn what_cannot_be_is_refused() {
         ("udp 192.0.2.1 > 192.0.2.2:9 payload \"open", "the closing `\"` is missing"),
         ("udp 192.0.2.1 > 192.0.2.2:9 payload \"\\xZZ\"", "no such escape"),
         ("udp 192.0.2.1 > 192.0.2.2:9 dscp 64", "at most 63"),
-        ("udp 192.0.2.1 > 192.0.2.2:9 vlan 4096", "at most 4095"),
+        ("udp 192.0.2.1 > 192.0.2.2:9 vlan 4096", "a VLAN from 1 to 4095"),
+        ("udp 192.0.2.1 > 192.0.2.2:9 vlan 10/20/30", "the outer one first, as `10/20`"),
+        ("udp 192.0.2.1 > 192.0.2.2:9 pppoe 0", "from 1 to 65534"),
         ("udp 192.0.2.1 > 192.0.2.2:9 mac nobody", "expected an Ethernet address"),
         ("udp 192.0.2.1 > 192.0.2.2:9 entirely", "the words are icmp, length"),
         ("icmpv6 192.0.2.1 > 192.0.2.2", "there is no icmpv6 between IPv4 addresses"),

@@ -17,6 +17,7 @@ use hyper::Method;
 use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::source::{LONGEST_WATCH, Source};
 
+pub(super) use self::text::{end, short};
 use super::http::Client;
 use super::output::complain;
 use super::{Failed, as_json, decode, document};

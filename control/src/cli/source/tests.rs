@@ -1,5 +1,5 @@
 use knockplane_policy::door::Failure;
-use knockplane_policy::packet::Side;
+use knockplane_policy::packet::{Side, Vlan};
 use knockplane_policy::reason::Reason;
 use knockplane_policy::rule::{ConnectionState, RuleId};
 use knockplane_policy::wire::ListEntry;
@@ -25,7 +25,7 @@ fn stranger(text: &str) -> Source {
         lists: Vec::new(),
         lists_truncated: false,
         doors: vec![door("ssh", 3)],
-        ports: Some(ports(0, false, 0)),
+        ports: vec![ports(0, false, 0)],
         quota: None,
         connections: Some(SourceConnections::default()),
         matchers: Vec::new(),
@@ -37,12 +37,13 @@ fn stranger(text: &str) -> Source {
 
 fn ports(tried: u32, ignored: bool, left: u64) -> SourcePorts {
     let (within, ignore_for) = (seconds(10), seconds(60));
-    SourcePorts { tried, budget: 32, within, ignore_for, ignored, time_left: seconds(left) }
+    SourcePorts { vlan: Vlan::NONE, tried, budget: 32, within, ignore_for, ignored, time_left: seconds(left) }
 }
 
 fn door(name: &str, steps: u8) -> SourceDoor {
     SourceDoor {
         door: name.to_owned(),
+        vlan: Vlan::NONE,
         strict: true,
         steps,
         has_passphrase: false,
@@ -58,7 +59,7 @@ fn door(name: &str, steps: u8) -> SourceDoor {
 }
 
 fn packet(port: u16) -> SourcePacket {
-    SourcePacket { side: Side::Outside, protocol: Some(6), port: Some(port) }
+    SourcePacket { side: Side::Outside, vlan: Vlan::NONE, protocol: Some(6), port: Some(port) }
 }
 
 fn failure(reason: Failure, times: u64, port: u16) -> SourceFailure {
@@ -66,13 +67,15 @@ fn failure(reason: Failure, times: u64, port: u16) -> SourceFailure {
 }
 
 fn rule(line: u32, comment: &str) -> RuleRef {
-    RuleRef { id: RuleId("0a1b2c3d".into()), line, chain: "input".into(), comment: comment.into() }
+    let number = serde_json::from_str(&format!("\"ip filter {}\"", line.saturating_sub(1))).unwrap();
+    RuleRef { id: RuleId("0a1b2c3d".into()), number, line, chain: "input".into(), comment: comment.into() }
 }
 
 fn list(name: &str, set: &str, origin: Origin, left: Option<u64>) -> SourceList {
     let entry = ListEntry {
         list: name.into(),
         address: set.parse().unwrap(),
+        vlan: Vlan::NONE,
         name: None,
         to: None,
         steps: 0,
@@ -124,7 +127,7 @@ fn behind_a_scanner() -> Source {
     };
     let mut all = stranger("198.51.100.7");
     all.doors = vec![ssh, office, closed];
-    all.ports = Some(ports(33, true, 41));
+    all.ports = vec![ports(33, true, 41)];
     all.quota = Some(SourceQuota { prefix: "198.51.100.0/24".parse().unwrap(), used: 8, limit: 8 });
     all.drops.recent = vec![
         drop_of(Reason::Rule, Some(rule(5, "the rest")), 1_204, 8080),
@@ -162,6 +165,7 @@ fn client() -> Source {
         ..door("office", 2)
     };
     let connection = |port, state, door: Option<&str>| SourceConnection {
+        vlan: Vlan::NONE,
         protocol: 6,
         from: (address("198.51.100.7"), port),
         to: (address("203.0.113.5"), 22),
@@ -174,7 +178,7 @@ fn client() -> Source {
     };
     let mut client = stranger("198.51.100.7");
     client.doors = vec![ssh, office];
-    client.ports = Some(ports(5, false, 8));
+    client.ports = vec![ports(5, false, 8)];
     client.lists = vec![
         SourceList { door: Some("office".into()), ..list("door-office", "198.51.100.7", Origin::Door, Some(1_790)) },
         SourceList {

@@ -13,7 +13,7 @@ use knockplane_policy::word::Word;
 
 use super::why::{Finding, findings};
 use crate::cli::table::Align::{Left, Right};
-use crate::cli::table::{Columns, grouped, wrapped};
+use crate::cli::table::{Columns, grouped, named, wrapped};
 
 /// All of it.
 pub(super) fn text(source: &Source) -> String {
@@ -65,19 +65,20 @@ fn doors(source: &Source) -> String {
         let nothing = ("no knock has begun".to_owned(), String::new(), String::new());
         let is_empty = rows.is_empty();
         for (state, at, left) in rows.into_iter().chain(is_empty.then_some(nothing)) {
-            table.row([door.door.clone(), state, at, left]);
+            table.row([door.vlan.behind(&door.door), state, at, left]);
         }
     }
-    let ports = source.ports.filter(|ports| ports.tried > 0 && !ports.ignored);
+    let ports = source.ports.iter().filter(|ports| ports.tried > 0 && !ports.ignored);
     let ports = ports.map(|ports| {
         let (left, budget) = (short(ports.time_left), ports.budget);
-        format!("{} of {budget} ports tried, forgotten in {left}\n", ports.tried)
+        let tried = ports.vlan.behind(format!("{} of {budget} ports tried", ports.tried));
+        format!("{tried}, forgotten in {left}\n")
     });
     let remembered = format!(
         "hold-off, attempts and tried ports are remembered of {} sources at most\n",
         grouped(source.doors_remember)
     );
-    format!("doors\n{}{}{remembered}", table.text(), ports.unwrap_or_default())
+    format!("doors\n{}{}{remembered}", table.text(), ports.collect::<String>())
 }
 
 /// State, at which address, time left.
@@ -131,11 +132,11 @@ fn lists(source: &Source) -> String {
             if entry.address.single() == Some(source.address) { String::new() } else { entry.address.to_string() };
         table.row([
             if entry.dynamic { "D" } else { "" }.to_owned(),
-            entry.list.clone(),
+            entry.vlan.behind(&entry.list),
             covered,
             added_by(list),
             entry.time_left.map_or_else(|| "-".to_owned(), short),
-            lines(used_by),
+            numbered(used_by),
             entry.comment.clone(),
         ]);
     }
@@ -153,20 +154,19 @@ fn added_by(list: &SourceList) -> String {
             Some(line) => format!("line {line} of the rules"),
         },
         Origin::Packet if list.added_by.is_empty() => "rules that are gone".to_owned(),
-        Origin::Packet => format!("packets, {}", lines(&list.added_by)),
+        Origin::Packet => format!("packets, {}", numbered(&list.added_by)),
     }
 }
 
-/// `line 3`, `lines 3, 7`; a door's rules are on none.
-fn lines(rules: &[RuleRef]) -> String {
-    let lines: Vec<String> = rules.iter().filter(|rule| rule.line > 0).map(|rule| rule.line.to_string()).collect();
-    let without = rules.iter().find(|rule| rule.line == 0);
-    match (&lines[..], without) {
-        ([], None) => "-".to_owned(),
-        ([], Some(rule)) => format!("rule {}", rule.id),
-        ([line], _) => format!("line {line}"),
-        _ => format!("lines {}", lines.join(", ")),
-    }
+/// `ip filter 3, 7, ipv6 filter 2`: the menu stands before its first number.
+fn numbered(rules: &[RuleRef]) -> String {
+    let mut menu = "";
+    let number = |rule: &RuleRef| match rule.number.menu() == std::mem::replace(&mut menu, rule.number.menu()) {
+        true => rule.number.number().to_string(),
+        false => rule.number.to_string(),
+    };
+    let numbers: Vec<String> = rules.iter().map(number).collect();
+    if numbers.is_empty() { "-".to_owned() } else { numbers.join(", ") }
 }
 
 fn quota(source: &Source) -> String {
@@ -196,7 +196,7 @@ fn connections(connections: &SourceConnections) -> String {
     for connection in oldest.iter().chain(newest.iter().rev()) {
         table.row([
             protocol_name(connection.protocol),
-            end(connection.from),
+            connection.vlan.behind(end(connection.from)),
             end(connection.to),
             state(connection),
             connection.door.clone().unwrap_or_default(),
@@ -213,7 +213,7 @@ fn state(connection: &SourceConnection) -> String {
 }
 
 /// An address and a port.
-fn end((address, port): (IpAddr, u16)) -> String {
+pub(in crate::cli) fn end((address, port): (IpAddr, u16)) -> String {
     match address {
         IpAddr::V4(address) => format!("{address}:{port}"),
         IpAddr::V6(address) => format!("[{address}]:{port}"),
@@ -245,10 +245,9 @@ fn matchers(matchers: &[SourceMatcher]) -> String {
     format!("what matchers remember\n{}", table.text())
 }
 
-/// `line 3 (comment)`.
+/// `ip filter 2, line 3 (comment)`.
 fn rule_name(rule: &RuleRef) -> String {
-    let name = if rule.line == 0 { format!("rule {}", rule.id) } else { format!("line {}", rule.line) };
-    if rule.comment.is_empty() { name } else { format!("{name} ({})", rule.comment) }
+    named(rule.number, rule.line, &rule.comment)
 }
 
 fn failures(doors: &[SourceDoor]) -> String {
@@ -267,7 +266,7 @@ fn failure_table<'s>(title: &str, failures: impl Iterator<Item = (&'s str, &'s S
             grouped(failure.times),
             door.to_owned(),
             failure.reason.name().to_owned(),
-            last_packet(&failure.packet),
+            failure.packet.vlan.behind(last_packet(&failure.packet)),
         ]);
     }
     if is_empty { String::new() } else { format!("{title}\n{}", table.text()) }
@@ -331,7 +330,7 @@ fn drop_table(drops: &[SourceDrop]) -> String {
             ago(drop.last_ago),
             grouped(drop.packets),
             drop.packet.side.to_string(),
-            last_packet(&drop.packet),
+            drop.packet.vlan.behind(last_packet(&drop.packet)),
             drop.reason.name().to_owned(),
             rule,
         ]);
@@ -353,7 +352,7 @@ fn ago(time: Duration) -> String {
 }
 
 /// `4.2s`, `41s`, `29m50s`: tenths of a second while that matters.
-pub(super) fn short(time: Duration) -> String {
+pub(in crate::cli) fn short(time: Duration) -> String {
     if time < Duration::from_secs(10) { format!("{:.1}s", time.as_secs_f64()) } else { format_duration(time) }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use knockplane_policy::door::{Failure, open_list};
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::source::{IgnoredFor, Source, SourceDoor, SourceFailure, SourcePorts};
 use knockplane_policy::word::Word;
@@ -43,7 +44,7 @@ pub(super) fn findings(source: &Source) -> Vec<Finding> {
             "",
         ));
     }
-    findings.extend(source.ports.filter(|ports| ports.ignored).map(|ports| too_many_ports(source, &ports)));
+    findings.extend(source.ports.iter().filter(|ports| ports.ignored).map(|ports| too_many_ports(source, ports)));
     if let Some(quota) = source.quota.filter(|quota| quota.is_used_up()) {
         findings.push(Finding::new(
             format!(
@@ -66,8 +67,9 @@ fn too_many_ports(source: &Source, ports: &SourcePorts) -> Finding {
     let door = source.doors.first().map_or("NAME", |door| &door.door);
     Finding::new(
         format!(
-            "Its knocks are ignored at all doors for another {} ({}): from {whose}, more than {} different ports were \
+            "Its knocks are ignored at all doors{} for another {} ({}): from {whose}, more than {} different ports were \
              tried within {}. If several hosts share the address, one of them may be scanning.",
+            in_vlan(ports.vlan),
             short(ports.time_left),
             Failure::Ports.name(),
             ports.budget,
@@ -84,7 +86,7 @@ fn too_many_ports(source: &Source, ports: &SourcePorts) -> Finding {
 
 /// Why a door ignores it.
 fn at_door(door: &SourceDoor, IgnoredFor { reason, time_left }: &IgnoredFor) -> Option<Finding> {
-    let (name, why) = (printable(&door.door), reason.name());
+    let (name, why) = (at(door), reason.name());
     let left = time_left.map(short).unwrap_or_default();
     Some(match reason {
         Failure::HeldOff => Finding::new(
@@ -115,7 +117,7 @@ fn failed(door: &SourceDoor, failure: &SourceFailure) -> Option<Finding> {
     if !door.grants.is_empty() || failure.last_ago > RECENTLY {
         return None;
     }
-    let (name, why) = (printable(&door.door), failure.reason.name());
+    let (name, why) = (at(door), failure.reason.name());
     let last = format!("last {} ago", short(failure.last_ago));
     match failure.reason {
         Failure::StartedOver if door.strict => Some(Finding::new(
@@ -137,6 +139,17 @@ fn failed(door: &SourceDoor, failure: &SourceFailure) -> Option<Finding> {
         )),
         _ => None,
     }
+}
+
+/// `ssh`, `ssh in vlan 10`.
+fn at(door: &SourceDoor) -> String {
+    format!("{}{}", printable(&door.door), in_vlan(door.vlan))
+}
+
+/// ` in vlan 10`; nothing without one.
+fn in_vlan(vlan: Vlan) -> String {
+    let name = vlan.to_string();
+    if name.is_empty() { name } else { format!(" in {name}") }
 }
 
 /// `once`, `17 times`.

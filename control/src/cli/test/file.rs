@@ -12,13 +12,12 @@ use knockplane_limits::input;
 use knockplane_policy::door;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
-use knockplane_policy::rule::RuleId;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::{Time, format_duration, parse_duration};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::cli::bench::Held;
+use crate::cli::bench::{Held, Step as Tried};
 use crate::cli::packet::{self, Described};
 use crate::rules;
 
@@ -68,9 +67,9 @@ pub(super) struct Entry {
     pub(super) time: Option<Duration>,
 }
 
-/// The rule that decides: its line, or its comment or id.
+/// The rule that decides: its line, or its comment, id or number in `show rules`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged, expecting = "expected the rule's line, or its comment or id in quotes")]
+#[serde(untagged, expecting = "expected the rule's line, or its comment, id or number in quotes")]
 pub(super) enum ExpectedRule {
     Line(u32),
     Name(String),
@@ -301,10 +300,10 @@ impl Expected {
 }
 
 impl ExpectedRule {
-    pub(super) fn is(&self, line: u32, id: &RuleId, comment: &str) -> bool {
+    pub(super) fn is(&self, rule: &Tried) -> bool {
         match self {
-            ExpectedRule::Line(expected) => *expected == line,
-            ExpectedRule::Name(name) => name == comment || *name == id.0,
+            ExpectedRule::Line(expected) => *expected == rule.line,
+            ExpectedRule::Name(name) => *name == rule.comment || *name == rule.id.0 || *name == rule.number.to_string(),
         }
     }
 }

@@ -137,7 +137,7 @@ fn differences(step: &Step, explained: Option<&Explained>, lists: &[Held]) -> Ve
         }
         let decided_by = explained.decided_by.map(|position| &explained.rules[position]);
         if let Some(expected) = &step.rule {
-            let is_it = decided_by.is_some_and(|rule| expected.is(rule.line, &rule.id, &rule.comment));
+            let is_it = decided_by.is_some_and(|rule| expected.is(rule));
             if !is_it {
                 differ(format!("expected {expected} to decide, got {}", explained.conclusion()));
             }

@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use knockplane_policy::eval::tracking::{End, FlowKey, TcpConnection, timeout};
-use knockplane_policy::packet::Packet;
+use knockplane_policy::packet::{Packet, Side, Vlan};
 use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
+use super::cut::Link;
 use crate::hello::{ServerName, Stream};
 use crate::layer7::{PatternSet, Progress};
 use crate::lists::ListId;
@@ -19,13 +20,19 @@ pub(super) struct Flow {
     pub(super) key: FlowKey,
     /// Which of the key's ends sent the first packet.
     originator: u8,
+    /// The side that its packets come from.
+    pub(super) side: Side,
     pub(super) both_ways: bool,
     pub(super) fasttracked: bool,
     /// The open list of the door whose rule let its first packet in.
     pub(super) door: Option<ListId>,
     pub(super) tcp: Option<TcpConnection>,
+    /// Of the packet that a door's rule let in.
+    pub(super) link: Link,
+    /// When its door cut it, and its ends were last told.
+    pub(super) cut: Option<Time>,
     /// When its last packet came.
-    last: Time,
+    pub(super) last: Time,
     pub(super) expiry: Time,
     /// No two connections have the same.
     pub(super) serial: u64,
@@ -42,12 +49,15 @@ const NOBODY: End = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 impl Flow {
     /// A free slot.
     pub(super) const NONE: Flow = Flow {
-        key: FlowKey { protocol: 0, query: (0, 0), ends: [NOBODY; 2] },
+        key: FlowKey { vlan: Vlan::NONE, protocol: 0, query: (0, 0), ends: [NOBODY; 2] },
         originator: 0,
+        side: Side::Outside,
         both_ways: false,
         fasttracked: false,
         door: None,
         tcp: None,
+        link: Link::NONE,
+        cut: None,
         last: Time::from_nanos(0),
         expiry: Time::from_nanos(0),
         serial: 0,
@@ -56,8 +66,8 @@ impl Flow {
         marks: (0, 0),
     };
 
-    pub(super) fn new(key: FlowKey, originator: End, serial: u64, tcp: Option<TcpConnection>) -> Flow {
-        Flow { key, originator: u8::from(key.ends[0] != originator), serial, tcp, ..Flow::NONE }
+    pub(super) fn new(key: FlowKey, (originator, side): (End, Side), serial: u64, tcp: Option<TcpConnection>) -> Flow {
+        Flow { key, originator: u8::from(key.ends[0] != originator), side, serial, tcp, ..Flow::NONE }
     }
 
     /// Whether what comes from this end goes back to whoever sent the first packet.
@@ -75,6 +85,7 @@ impl Flow {
     /// The other end has begun.
     pub(super) fn turn(&mut self) {
         self.originator ^= 1;
+        self.side = self.side.opposite();
     }
 
     /// How long it is known from its last packet on.
@@ -93,7 +104,11 @@ impl Flow {
     }
 
     pub(super) const fn state(&self) -> ConnectionState {
-        if self.both_ways { ConnectionState::Established } else { ConnectionState::New }
+        match (self.cut, self.both_ways) {
+            (Some(_), _) => ConnectionState::Invalid,
+            (None, true) => ConnectionState::Established,
+            (None, false) => ConnectionState::New,
+        }
     }
 
     /// Whether no newcomer takes its place.

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use knockplane_policy::eval::tracking::End;
+use knockplane_policy::eval::tracking::{End, FlowKey, TcpConnection, TcpState};
+use knockplane_policy::packet::{Side, Vlan};
 use knockplane_policy::rule::ConnectionState;
 use knockplane_policy::time::Time;
 
@@ -13,13 +14,21 @@ use crate::lists::ListId;
 /// A connection that has the address at one of its ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressFlow {
+    /// The VLAN that it is in.
+    pub vlan: Vlan,
+    /// What names it.
+    pub(super) key: FlowKey,
     /// Its IP protocol.
     pub protocol: u8,
     /// Who sent the first packet.
     pub originator: End,
     /// The other end.
     pub responder: End,
-    /// `new` until the other end has answered, then `established`.
+    /// The side that the first packet came from.
+    pub side: Side,
+    /// Its state, if it is of TCP.
+    pub tcp: Option<TcpState>,
+    /// `new` until the other end has answered, then `established`; `invalid` if its door has cut it.
     pub state: ConnectionState,
     /// Whether both sides have closed it, or one has aborted it.
     pub is_closed: bool,
@@ -27,12 +36,14 @@ pub struct AddressFlow {
     pub fasttracked: bool,
     /// The open list of the door that it began through.
     pub door: Option<ListId>,
+    /// Whether its ends do not know yet that it is cut, if it is.
+    pub wants_reset: bool,
     /// IP bytes so far, both ways.
     pub bytes: u64,
     /// When it is forgotten, if nothing comes.
     pub expiry: Time,
     /// Later connections have higher numbers.
-    serial: u64,
+    pub(super) serial: u64,
 }
 
 /// The connections of an address.
@@ -56,7 +67,7 @@ impl Flows {
             let of_address = |flow: &&Flow| flow.is_known(now) && flow.key.ends.iter().any(|end| end.0 == address);
             for flow in set.flows.iter().filter(of_address) {
                 flows.count += 1;
-                let flow = AddressFlow::of(flow);
+                let flow = AddressFlow::of(flow, now);
                 keep(&mut flows.oldest, flow, most, |flow| flow.serial);
                 keep(&mut flows.newest, flow, most, |flow| u64::MAX - flow.serial);
             }
@@ -77,12 +88,17 @@ fn keep(kept: &mut Vec<AddressFlow>, flow: AddressFlow, most: usize, order: impl
 }
 
 impl AddressFlow {
-    fn of(flow: &Flow) -> AddressFlow {
+    pub(super) fn of(flow: &Flow, now: Time) -> AddressFlow {
         let (originator, responder) = flow.originator_and_responder();
         AddressFlow {
+            vlan: flow.key.vlan,
+            key: flow.key,
+            wants_reset: flow.wants_reset(now),
             protocol: flow.key.protocol,
             originator,
             responder,
+            side: flow.side,
+            tcp: flow.tcp.as_ref().map(TcpConnection::state),
             state: flow.state(),
             is_closed: flow.is_closed(),
             fasttracked: flow.fasttracked,

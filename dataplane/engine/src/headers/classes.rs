@@ -2,17 +2,16 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use etherparse::EtherType;
 use knockplane_policy::frames::{Claims, ClassFrame, FrameClass};
 use knockplane_policy::packet::Side;
 
-use super::{ETHERNET_LENGTH, arp, discovery, untag};
+use super::{arp, discovery, network};
 
 /// A frame that [`read`](super::read) found to be of this class. It is read once more, because few frames are of a class,
 /// and those that are not need not carry what is found here.
 pub fn class_frame(side: Side, class: FrameClass, frame: &[u8]) -> ClassFrame {
     let nothing = ClassFrame { side, class, claims: [None; 3], is_padded_with_zeros: true };
-    let Some(payload) = payload(frame) else { return nothing };
+    let Some((_, payload)) = network(frame) else { return nothing };
     match class {
         FrameClass::Arp => {
             let Some((packet, padding)) = payload.split_first_chunk() else { return nothing };
@@ -26,13 +25,6 @@ pub fn class_frame(side: Side, class: FrameClass, frame: &[u8]) -> ClassFrame {
         }
         _ => nothing,
     }
-}
-
-/// What is behind the frame's type.
-fn payload(frame: &[u8]) -> Option<&[u8]> {
-    let (header, behind) = frame.split_first_chunk::<ETHERNET_LENGTH>()?;
-    let [.., t0, t1] = *header;
-    untag(EtherType(u16::from_be_bytes([t0, t1])), behind).ok().map(|(_, payload)| payload)
 }
 
 /// The claims of a neighbour discovery message directly behind its IPv6 header.

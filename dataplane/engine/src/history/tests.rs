@@ -14,7 +14,7 @@ fn dropped(rule: u32) -> Refusal {
 }
 
 fn to(port: u16) -> LastPacket {
-    LastPacket { side: Side::Outside, protocol: Some(6), port: Some(port) }
+    LastPacket { side: Side::Outside, vlan: Vlan::NONE, protocol: Some(6), port: Some(port) }
 }
 
 fn stranger(number: u32) -> IpAddr {
@@ -74,7 +74,7 @@ fn events_of_a_source_are_told_apart_by_subject_and_counted() {
 fn a_frame_that_cannot_be_read_and_the_inside_are_told() {
     let mut recorder = Recorder::new(7);
     let refusal = Refusal::Dropped { reason: Reason::Ipv4Malformed, rule: None };
-    let packet = LastPacket { side: Side::Inside, protocol: None, port: None };
+    let packet = LastPacket { side: Side::Inside, vlan: Vlan::NONE, protocol: None, port: None };
     recorder.begin(at(1));
     recorder.note(SOURCE, refusal, packet, 3, at(1));
     let [record] = recorder.history().of(SOURCE).records[..] else { panic!("one record") };

@@ -4,7 +4,6 @@
 use knockplane_policy::door::progress::{Outcome, StepSet};
 use knockplane_policy::door::{Failure, What};
 use knockplane_policy::eval::tracking::Stays;
-use knockplane_policy::packet::Packet;
 
 use super::Walk;
 use crate::doors::{CompiledDoor, DoorId, Knock, Knocked, Visitors};
@@ -53,7 +52,8 @@ impl Walk<'_> {
     /// Whether the source has tried too many ports; asked once a packet.
     fn scans(&mut self, visitors: &Visitors) -> bool {
         let (budget, packet, now) = (&self.context.table.settings().port_budget, self.packet, self.now);
-        *self.scans.get_or_insert_with(|| visitors.scans(packet, budget, now))
+        let vlan = self.vlan;
+        *self.scans.get_or_insert_with(|| visitors.scans(packet, vlan, budget, now))
     }
 
     /// The knock that closes the door, for a source that it is open for; not while the source is held off, so that no
@@ -62,7 +62,7 @@ impl Walk<'_> {
         let (source, now) = (self.packet.source, self.now);
         let Some(sequence) = &door.closing else { return false };
         let is_open = |walk: &mut Self| walk.lists_of_source().lists.contains(door.open);
-        if fits == StepSet::default() || !is_open(self) || visitors.are_held(door, source, now) {
+        if fits == StepSet::default() || !is_open(self) || visitors.are_held(door, (source, self.vlan), now) {
             return false;
         }
         let lists = &self.context.state.lists;
@@ -74,6 +74,7 @@ impl Walk<'_> {
         }
         self.source = None;
         // What an operator put in stays, and nothing is closed then.
+        let lists = lists.within(self.vlan);
         if !lists.remove_for(door.open, source, knock.to, now) {
             return false;
         }
@@ -100,10 +101,10 @@ impl Walk<'_> {
         // Most packets are of nobody who knocks, and no first step.
         let listed = self.lists_of_source();
         let is_stranger = !listed.elsewhere && !listed.lists.contains(door.opening.list);
-        if fits == StepSet::default() && is_stranger {
+        if fits == StepSet::default() && (is_stranger || door.exempt.covers(self.packet, listed.lists)) {
             return;
         }
-        if visitors.are_held(door, source, now) {
+        if visitors.are_held(door, (source, self.vlan), now) {
             if fits != StepSet::default() {
                 self.tell(door, What::Failed(Failure::HeldOff));
             }
@@ -132,11 +133,13 @@ impl Walk<'_> {
             }
             Outcome::Opened => {
                 self.source = None;
-                let added = lists.add_for(door.open, source, knock.to, now + door.door.open_for, now);
+                let until = now + door.door.open_for;
+                let added = lists.within(self.vlan).add_for(door.open, source, knock.to, until, now);
                 if added == Added::Refused {
                     self.tell(door, What::Failed(Failure::Evicted));
                 } else {
-                    visitors.hold(door, source, now);
+                    visitors.hold(door, (source, self.vlan), now);
+                    self.context.state.look_at_checksum(self.packet);
                     self.tell(door, What::Opened);
                 }
             }
@@ -151,23 +154,23 @@ impl Walk<'_> {
 
     fn held_against(&self, fits: StepSet) -> Knock {
         let to = self.context.state.lists.tag(self.packet.destination);
-        Knock { source: self.packet.source, to, fits, now: self.now, waits: self.memory.waits }
+        Knock { source: (self.packet.source, self.vlan), to, fits, now: self.now, waits: self.memory.waits }
     }
 
     fn tell(&mut self, door: &CompiledDoor, what: What) {
         let (source, destination) = (self.packet.source, self.packet.destination);
-        door.counts.count(source, what);
+        door.counts.count(source, what, door.opening.shape.steps);
         if let What::Failed(failure) = what
             && self.memory.recorder.takes()
         {
-            let Packet { side, protocol, ports, .. } = *self.packet;
-            let packet = LastPacket { side, protocol: Some(protocol), port: ports.map(|(_, port)| port) };
+            let packet = LastPacket::of(self.packet);
             let refusal = Refusal::Failed { open: door.open, failure };
             self.memory.recorder.record(source, refusal, packet, 1, self.now);
         }
         // Anyone can take steps, and fail: they are counted, and no news.
         if matches!(what, What::Opened | What::Closed) {
-            self.context.events.push(Event::Door { open: door.open, source, destination, what });
+            let vlan = self.packet.vlan();
+            self.context.events.push(Event::Door { open: door.open, vlan, source, destination, what });
         }
     }
 
@@ -176,7 +179,7 @@ impl Walk<'_> {
         self.trail.is_plain = false;
         let begins = self.seen.is_some_and(|seen| seen.stays == Stays::IfForwarded) && !self.again;
         if let (Some(flow), Some(flows), true) = (self.own_flow(), self.context.state.flows(), begins) {
-            flows.let_in(&flow.key, open, self.now);
+            flows.let_in(self.packet, &flow.key, open, self.now);
         }
     }
 }

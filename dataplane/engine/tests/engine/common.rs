@@ -15,6 +15,7 @@ use knockplane_engine::lists::{Lists, Seen};
 use knockplane_engine::state::State;
 use knockplane_engine::table::Table;
 use knockplane_policy::door::Door;
+use knockplane_policy::eval::Listed;
 use knockplane_policy::packet::{Family, Packet, Side};
 use knockplane_policy::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, PortSet, Rule, RuleSet};
 use knockplane_policy::settings::Settings;
@@ -116,6 +117,11 @@ pub(crate) struct Details {
     pub(crate) broken: bool,
     /// Identification, offset in units of 8 bytes, whether more follow; IPv4 only.
     pub(crate) fragment: Option<(u16, u16, bool)>,
+    /// The VLANs of the tags, the outer one first, and the priority of the outer one.
+    pub(crate) vlans: [u16; 2],
+    pub(crate) priority: u8,
+    /// The PPPoE session; 0 for none.
+    pub(crate) session: u16,
 }
 
 impl Default for Details {
@@ -131,6 +137,9 @@ impl Default for Details {
             scale: None,
             broken: false,
             fragment: None,
+            vlans: [7, 8],
+            priority: 0,
+            session: 0,
         }
     }
 }
@@ -177,9 +186,10 @@ impl Spec {
                 ethernet.ipv6(source.octets(), destination.octets(), 64)
             }
             (tags, source, destination) => {
+                let [outer, inner] = self.details.vlans;
                 let tagged = match tags {
-                    1 => ethernet.vlan(VlanHeader::Single(vlan(7))),
-                    _ => ethernet.double_vlan(VlanId::try_new(7).unwrap(), VlanId::try_new(8).unwrap()),
+                    1 => ethernet.vlan(VlanHeader::Single(vlan(outer))),
+                    _ => ethernet.double_vlan(VlanId::try_new(outer).unwrap(), VlanId::try_new(inner).unwrap()),
                 };
                 match (source, destination) {
                     (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -193,6 +203,12 @@ impl Spec {
             }
         };
         let mut frame = self.transported(ip);
+        if self.tags > 0 {
+            frame[14] |= self.details.priority << 5;
+        }
+        if self.details.session != 0 {
+            frame = in_session(frame, 12 + 4 * self.tags, self.details.session);
+        }
         let (network, transport) = self.offsets();
         frame[11] = self.details.mac;
         frame[network + if self.source.is_ipv4() { 8 } else { 7 }] = self.details.ttl;
@@ -213,7 +229,7 @@ impl Spec {
 
     /// Where the IP header begins, and where the transport header does.
     fn offsets(&self) -> (usize, usize) {
-        let network = 14 + 4 * self.tags;
+        let network = 14 + 4 * self.tags + if self.details.session == 0 { 0 } else { 8 };
         (network, network + if self.source.is_ipv4() { 20 } else { 40 })
     }
 
@@ -282,6 +298,16 @@ impl Spec {
     }
 }
 
+/// The frame whose ethertype is at this place, in a PPPoE session (RFC 2516).
+pub(crate) fn in_session(frame: Vec<u8>, ethertype_at: usize, session: u16) -> Vec<u8> {
+    let (front, rest) = frame.split_at(ethertype_at);
+    let (ethertype, packet) = rest.split_at(2);
+    let protocol: u16 = if ethertype == ether_type::IPV4.0.to_be_bytes() { 0x0021 } else { 0x0057 };
+    let length = u16::try_from(packet.len() + 2).unwrap();
+    let header = [0x8864, 0x1100, session, length, protocol].map(u16::to_be_bytes).concat();
+    [front, &header, packet].concat()
+}
+
 /// Ethernet in front of a hand-made packet.
 pub(crate) fn ethernet(packet: &[u8]) -> Vec<u8> {
     let ethertype = if packet.first().is_some_and(|byte| byte >> 4 == 6) { ether_type::IPV6 } else { ether_type::IPV4 };
@@ -337,11 +363,11 @@ impl Engine {
 }
 
 /// What was added, in the form of the plain lists.
-pub(crate) fn live(lists: &Lists, now: Time) -> Vec<(String, IpAddr, Option<Duration>)> {
+pub(crate) fn live(lists: &Lists, now: Time) -> Vec<Listed> {
     let names = |list| lists.name(list).unwrap();
     let mut live = Vec::new();
-    lists.visit(now, |Seen { list, address, expiry, .. }| {
-        live.push((names(list), address, (expiry != Time::NEVER).then(|| expiry.since(now))));
+    lists.visit(now, |Seen { list, address, vlan, expiry, .. }| {
+        live.push((names(list), address, vlan, (expiry != Time::NEVER).then(|| expiry.since(now))));
     });
     live.sort();
     live

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::common::{Details, Spec, Transport};
-use crate::reference::{Turn, pause};
+use crate::reference::{Turn, network, pause};
 
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -49,6 +49,8 @@ struct Saying {
     is_quoted: bool,
     /// It comes in where the other end is.
     is_elsewhere: bool,
+    /// It comes in another VLAN.
+    strays: bool,
 }
 
 /// How far numbers are off: mostly not at all; a little; at the edges of windows; anywhere.
@@ -66,12 +68,12 @@ fn saying() -> impl Strategy<Value = Saying> {
     let flags = select(vec![SYN, SYN | ACK, ACK, FIN | ACK, RST, RST | ACK, 0]);
     let instead = prop::option::weighted(0.25, (0..2_usize, flags));
     let payload = select(vec![&b""[..], b"", b"open", b"www.example.com"]);
-    let [broken, is_quoted, is_elsewhere] = [0.1, 0.1, 0.05].map(prop::bool::weighted);
+    let [broken, is_quoted, is_elsewhere, strays] = [0.1, 0.1, 0.05, 0.05].map(prop::bool::weighted);
     let pause = prop_oneof![6 => Just(Duration::ZERO), 1 => pause()];
     let header =
         (prop::option::weighted(0.5, select(vec![0_u8, 2, 7, 14, 99])), select(vec![1024_u16, 0, 1, u16::MAX]));
-    (pause, instead, (off(), off()), 1..3_usize, payload, (broken, is_quoted, is_elsewhere), header).prop_map(
-        |(pause, instead, off, times, payload, (broken, is_quoted, is_elsewhere), (scale, window))| Saying {
+    (pause, instead, (off(), off()), 1..3_usize, payload, (broken, is_quoted, is_elsewhere, strays), header).prop_map(
+        |(pause, instead, off, times, payload, (broken, is_quoted, is_elsewhere, strays), (scale, window))| Saying {
             pause,
             instead,
             off,
@@ -82,6 +84,7 @@ fn saying() -> impl Strategy<Value = Saying> {
             window,
             is_quoted,
             is_elsewhere,
+            strays,
         },
     )
 }
@@ -98,8 +101,8 @@ pub(crate) fn conversation() -> impl Strategy<Value = Vec<Turn>> {
     // Sometimes in the middle of it.
     let start = select(vec![0_usize, 0, 0, 3]);
     let sayings = prop::collection::vec(saying(), 1..SCRIPT.len() + 3);
-    (hosts, begins, (0..4_u16, 0..4_u16), isns, start, sayings).prop_map(
-        |(hosts, begins, ports, isns, start, sayings)| {
+    (hosts, begins, (0..4_u16, 0..4_u16), isns, start, (sayings, network())).prop_map(
+        |(hosts, begins, ports, isns, start, (sayings, (tags, vlans, priority, session)))| {
             let hosts: [IpAddr; 2] = hosts.map(|host| host.parse().unwrap());
             let sides = [Side::Outside, Side::Inside];
             let ends = [(hosts[begins], ports.0, sides[begins]), (hosts[1 - begins], ports.1, sides[1 - begins])];
@@ -109,9 +112,11 @@ pub(crate) fn conversation() -> impl Strategy<Value = Vec<Turn>> {
                 .iter()
                 .map(|saying| {
                     let (from, flags) = saying.instead.unwrap_or_else(|| *script.next().expect("it goes round"));
-                    let spec = spec(saying, ends[from], ends[1 - from], flags, (next[from], next[1 - from]));
+                    let mut spec = spec(saying, ends[from], ends[1 - from], flags, (next[from], next[1 - from]));
+                    spec.tags = if saying.strays { 1 } else { tags };
+                    spec.details = Details { vlans, priority, session, ..spec.details };
                     // What is not as it would be does not move what comes next.
-                    let is_said = saying.off == (0, 0) && !saying.is_quoted;
+                    let is_said = saying.off == (0, 0) && !saying.is_quoted && !saying.strays;
                     if is_said && (saying.instead.is_none() || flags & (SYN | FIN | RST) == 0) {
                         let marks = u32::from(flags & (SYN | FIN) != 0);
                         next[from] = next[from].wrapping_add(saying.payload.len() as u32 + marks);

@@ -7,16 +7,21 @@
 //!   not looked into; etherparse goes on as if extension headers followed.
 //! - MACsec is an unknown ethertype; etherparse looks into what is not encrypted.
 
+use std::net::IpAddr;
+
 use etherparse::{
     Ethernet2Slice, IpNumber, LaxNetSlice, LaxSlicedPacket, SlicedPacket, TcpSlice, TransportSlice, UdpSlice,
 };
 use knockplane_engine::headers::read;
 use knockplane_policy::packet::{FragmentPart, Packet, Side, TcpFlag};
 use knockplane_policy::reason::Reason;
+use knockplane_policy::rsc;
+use knockplane_policy::settings::Settings;
+use knockplane_policy::time::Time;
 use knockplane_policy::word::Word;
 use proptest::prelude::*;
 
-use crate::common::{Details, Spec, Transport, cases, ethernet};
+use crate::common::{Details, Engine, Spec, Transport, cases, ethernet};
 
 /// Checks that etherparse agrees with what was read.
 fn assert_seen_alike(frame: &[u8], packet: &Packet<'_>) {
@@ -360,4 +365,67 @@ fn lengths_that_contradict_each_other_are_refused() {
     }
     assert_eq!(reason(&ok[..33]), Some(Reason::Ipv4Malformed));
     assert_eq!(reason(&v6(17, 64, &UDP)[..61]), Some(Reason::Ipv6Malformed));
+}
+
+/// What Linux leaves in the checksum field of a packet whose checksum the interface is to compute: the sum of addresses,
+/// protocol and length, folded and not inverted (`CHECKSUM_PARTIAL`).
+fn leave_to_interface(frame: &mut [u8], packet: &Packet<'_>) {
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let length = packet.transport().unwrap().len() as u32;
+    let addresses = [octets(packet.source), octets(packet.destination)].concat();
+    let words = addresses.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let mut sum = words.sum::<u32>() + u32::from(packet.protocol) + length;
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    let place = usize::from(packet.transport) + if packet.protocol == 6 { 16 } else { 6 };
+    frame[place..place + 2].copy_from_slice(&(sum as u16).to_be_bytes());
+}
+
+proptest! {
+    #![proptest_config(cases(1_000))]
+
+    #[test]
+    fn a_checksum_that_is_left_to_an_interface_is_told_from_one_that_is_right_or_wrong(spec in spec(), wrong in 1..u16::MAX) {
+        let frame = spec.frame();
+        let packet = read(Side::Outside, &frame, 1522).unwrap();
+        prop_assert!(!packet.lacks_checksum());
+        if matches!(packet.protocol, 6 | 17) {
+            let mut left = frame.clone();
+            leave_to_interface(&mut left, &packet);
+            prop_assert!(read(Side::Outside, &left, 1522).unwrap().lacks_checksum());
+            let place = usize::from(packet.transport) + if packet.protocol == 6 { 16 } else { 6 };
+            let field = u16::from_be_bytes([left[place], left[place + 1]]).wrapping_add(wrong);
+            left[place..place + 2].copy_from_slice(&field.to_be_bytes());
+            prop_assert!(!read(Side::Outside, &left, 1522).unwrap().lacks_checksum());
+        }
+    }
+}
+
+#[test]
+fn what_begins_something_without_a_checksum_is_counted_by_its_side() {
+    let file = b"/ip firewall filter\nadd chain=input connection-state=new protocol=tcp dst-port=22\n";
+    let mut engine = Engine::new(rsc::read(file).rules, &Settings::default());
+    let frame = |port| Spec::new("198.51.100.7", Transport::Tcp(40_000, port), b"").frame();
+    let without = |port| {
+        let whole = frame(port);
+        let mut left = whole.clone();
+        leave_to_interface(&mut left, &read(Side::Outside, &whole, 1522).unwrap());
+        left
+    };
+    // One that is right, one that is dropped, and one that begins a connection, three times.
+    for frame in [frame(22), without(23), without(22), without(22), without(22)] {
+        engine.decide(Side::Outside, &[&frame], Time::default());
+    }
+    assert_eq!(
+        Side::ALL.map(|side| engine.state.without_checksum(side)),
+        [0, 0],
+        "the connection began with the right one"
+    );
+    let mut engine = Engine::new(rsc::read(file).rules, &Settings::default());
+    (0..3).for_each(|_| _ = engine.decide(Side::Outside, &[&without(22)], Time::default()));
+    assert_eq!(Side::ALL.map(|side| engine.state.without_checksum(side)), [1, 0]);
 }

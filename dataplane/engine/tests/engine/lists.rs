@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use knockplane_engine::lists::{Added, Change, FirstSteps, Gone, ListId, Lists, OPERATOR_LEVEL, Why, expiry};
 use knockplane_policy::eval::PlainLists;
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::{AddressSet, ListTimeout};
 use knockplane_policy::time::Time;
 use proptest::prelude::*;
@@ -93,11 +94,11 @@ proptest! {
                 Turn::Sweep => { lists.sweep(1_000_000, now); }
             }
             let mut expected = plain.live(now);
-            expected.retain(|(name, address, _)| {
+            expected.retain(|(name, address, ..)| {
                 !removed.contains(&(NAMES.iter().position(|known| known == name).unwrap(), *address))
             });
             prop_assert_eq!(&live(&lists, now), &expected);
-            for (name, address, _) in &expected {
+            for (name, address, ..) in &expected {
                 let list = NAMES.iter().position(|known| known == name).unwrap();
                 prop_assert!(lists.membership(*address, 0, now).contains(ids[list]));
             }
@@ -148,7 +149,7 @@ proptest! {
             prop_assert_eq!(lists.add(ids[list], address, until, now), expected);
             let mut expected: Vec<_> = model
                 .iter()
-                .map(|(list, address, expiry)| (NAMES[*list].to_owned(), *address, Some(expiry.since(now))))
+                .map(|(list, address, expiry)| (NAMES[*list].to_owned(), *address, Vlan::NONE, Some(expiry.since(now))))
                 .collect();
             expected.sort();
             prop_assert_eq!(live(&lists, now), expected);
@@ -461,7 +462,7 @@ fn entries_above_the_lowest_level_are_told_of_when_they_go() {
         lists.add(if number == 0 { second } else { third }, v4(number), after(20), after(10));
     }
     assert_eq!(told(&lists, 10), [(1, v4(0), Why::Evicted)]);
-    assert_eq!(lists.untold(), 0);
+    assert_eq!(lists.untold(), [0; 2]);
 }
 
 #[test]
@@ -493,12 +494,12 @@ fn what_goes_at_once_is_told_of_or_counted() {
     for number in 0..20_000 {
         lists.add(second, v4(number), after(5), after(0));
     }
-    assert_eq!((told(&lists, 5).len(), lists.untold()), (20_000, 0));
+    assert_eq!((told(&lists, 5).len(), lists.untold()), (20_000, [0; 2]));
     // One after the other takes the place of the one before, and nobody sweeps.
     let lists = Lists::with_secret(1, [1, 2]).unwrap();
     let [_, second, _] = bound(&lists);
     for number in 0..2_001 {
         lists.add(second, v4(number), after(5), after(0));
     }
-    assert_eq!(told(&lists, 0).len() as u64 + lists.untold(), 2_000);
+    assert_eq!(told(&lists, 0).len() as u64 + lists.untold()[0], 2_000);
 }

@@ -4,6 +4,7 @@
 //! |---------------|--------------|
 //! | [`headers`]   | do the readers see what etherparse sees, and refuse what they promise to refuse? |
 //! | [`neighbours`] | what of ARP and neighbour discovery is well-formed, and what happens to it? |
+//! | [`pppoe`]     | what is read in a PPPoE session, and what is refused? |
 //! | [`tails`]     | what passes of the parts of a frame that a driver has split? |
 //! | [`lists`]     | do the address lists behave like the plain ones, full or not, from many threads? |
 //! | [`ends`]      | what counts for one other end alone, and how do sequences of steps go on? |
@@ -13,6 +14,7 @@
 //! | [`reference`] | does the engine decide as `policy::eval` does, whatever the rules and packets? |
 //! | [`flood`]     | who gets in while a flood of first knocks fills the lists? |
 //! | [`sources`]   | what is kept of one source, and what was dropped of it? |
+//! | [`vlans`]     | does anything of one VLAN or PPPoE session count in another? |
 //! | [`forged`]    | do idle sessions outlive whoever forges segments of theirs? |
 //! | [`fuzz`]      | the same with frames that nobody would build, and with room for next to nothing |
 //!
@@ -29,9 +31,11 @@ mod fuzz;
 mod headers;
 mod lists;
 mod neighbours;
+mod pppoe;
 mod reference;
 mod second_look;
 mod sources;
 mod stories;
 mod table;
 mod tails;
+mod vlans;

@@ -19,7 +19,9 @@ use knockplane_policy::rule::{
     InterfaceKind, Ipv4Option, Layer7Pattern, LimitMode, ListAdd, ListEntry, ListTimeout, Log, MacAddress, Matcher,
     PortSet, Rate, RateUnit, RejectWith, Relation, Rule, RuleSet, Table, TcpFlag, Tracking, TrackingMode, Weekday,
 };
-use knockplane_policy::settings::{ChainDefaults, Choice, FrameClasses, FrameRate, Padding, Settings, SideChoice};
+use knockplane_policy::settings::{
+    ChainDefaults, Choice, FrameClasses, FrameRate, Padding, Settings, SideChoice, Vlans,
+};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Counter;
 use knockplane_policy::word::{Set, Word};
@@ -321,14 +323,29 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
     let some = ["10.0.0.0/24", "fd00::1/128"].map(|prefix| prefix.parse().unwrap()).to_vec();
     let protect = prop_oneof![Just(Settings::default().protect), Just(some), Just(Vec::new())];
     let choices = (choice(), choice(), choice());
-    (protect, choices, frames(), doors()).prop_map(|(protect, (input, forward, output), frames, doors)| Settings {
-        protect,
-        frames,
-        doors: doors.0,
-        port_budget: doors.1,
-        chain_default: ChainDefaults { input, forward, output },
-        ..Settings::default()
-    })
+    let vlans = select(vec![Vlans::Separate, Vlans::Separate, Vlans::Shared, Vlans::SeparateLists]);
+    (protect, choices, frames(), doors(), vlans).prop_map(
+        |(protect, (input, forward, output), frames, doors, vlans)| Settings {
+            protect,
+            vlans,
+            frames,
+            doors: doors.0,
+            port_budget: doors.1,
+            chain_default: ChainDefaults { input, forward, output },
+            ..Settings::default()
+        },
+    )
+}
+
+/// Mostly no tag. Else few networks with the same addresses, some of which differ in one tag, in their order or in the
+/// session alone; and a tag that is no VLAN. How many tags, their VLANs, the outer one's priority, the session.
+pub(crate) fn network() -> impl Strategy<Value = (usize, [u16; 2], u8, u16)> {
+    let vlans = select(vec![[7_u16, 8], [8, 7], [7, 7], [0, 7], [7, 0]]);
+    let session = select(vec![0_u16, 0, 0, 7, 8]);
+    prop_oneof![
+        2 => Just((0, [0, 0], 0, 0)),
+        3 => (0..3_usize, vlans, 0..2_u8, session),
+    ]
 }
 
 fn details() -> impl Strategy<Value = Details> {
@@ -361,8 +378,9 @@ pub(crate) fn spec() -> impl Strategy<Value = Spec> {
         1 => Just(Transport::Other(47)),
     ];
     let payload = select(vec![&b""[..], b"open", b"O\0PEN", b"opened", b"\0", b"op", b"en", b"www.example.com"]);
-    (address(), address(), transport, payload, (0..3_usize, 0..8_usize, details())).prop_map(
-        |(source, other, transport, payload, (tags, padding, mut details))| {
+    (address(), address(), transport, payload, (network(), 0..8_usize, details())).prop_map(
+        |(source, other, transport, payload, ((tags, vlans, priority, session), padding, details))| {
+            let mut details = Details { vlans, priority, session, ..details };
             // Of eight bytes a fragment consists.
             let payload = match details.fragment {
                 Some(_) if payload.is_empty() => vec![b'e'; 8],
@@ -382,12 +400,17 @@ pub(crate) fn spec() -> impl Strategy<Value = Spec> {
     )
 }
 
-/// Frames in a row: mostly alike, as in bursts; the last one perhaps in all but what it says.
+/// Frames in a row: mostly alike, as in bursts; the last one perhaps in all but what it says, or in all but its network.
 fn burst() -> impl Strategy<Value = Vec<Spec>> {
-    (spec(), 1..4_usize, any::<bool>()).prop_map(|(spec, count, says_other)| {
+    let elsewhere = prop::option::weighted(0.3, network());
+    (spec(), 1..4_usize, any::<bool>(), elsewhere).prop_map(|(spec, count, says_other, elsewhere)| {
         let mut burst = vec![spec; count];
         if let Some(last) = burst.last_mut().filter(|_| says_other) {
             last.payload.reverse();
+        }
+        if let (Some(last), Some((tags, vlans, priority, session))) = (burst.last_mut(), elsewhere) {
+            last.tags = tags;
+            last.details = Details { vlans, priority, session, ..last.details };
         }
         burst
     })
@@ -467,16 +490,18 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         let mut live = live(&engine.state.lists, now);
         // Of a source that is in a door's list for several destinations, the last to leave.
         live.reverse();
-        live.dedup_by_key(|(list, address, _)| (list.clone(), *address));
+        live.dedup_by_key(|(list, address, vlan, _)| (list.clone(), *address, *vlan));
         live.reverse();
         let mut expected = plain.listed(now);
-        expected.retain(|(list, address, _)| !lasting(list, *address));
+        expected.retain(|(list, address, ..)| !lasting(list, *address));
         assert_eq!(live, expected);
         let (mut told, mut lines) = (Vec::new(), Vec::new());
         for kind in EventKind::ALL {
             while let Some(event) = engine.events.pop(kind) {
                 match event {
-                    Event::Listed { list, address, .. } => told.push((engine.state.lists.name(list).unwrap(), address)),
+                    Event::Listed { list, vlan, address, .. } => {
+                        told.push((engine.state.lists.name(list).unwrap(), address, vlan));
+                    }
                     Event::Gone(_) => unreachable!("only sweeps tell of these"),
                     Event::Door { .. } => {}
                     Event::Logged { rule, entry, .. } => {
@@ -488,11 +513,11 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
             }
         }
         assert_eq!(lines, logged);
-        for (list, address, _) in &expected {
-            let knew = before.iter().any(|entry| (&entry.0, entry.1) == (list, *address));
+        for (list, address, vlan, _) in &expected {
+            let knew = before.iter().any(|entry| (&entry.0, entry.1, entry.2) == (list, *address, *vlan));
             let of_door = settings.doors.iter().any(|door| list.starts_with(&door.open_list()));
             let Some(level) = levels.get(list).filter(|_| !of_door) else { continue };
-            let was_told = told.contains(&(list.clone(), *address));
+            let was_told = told.contains(&(list.clone(), *address, *vlan));
             assert!(knew || *level == 0 || was_told, "nobody was told of {address} in {list}");
             assert!(!(*level == 0 && was_told), "a first step is no news: {address} in {list}");
         }

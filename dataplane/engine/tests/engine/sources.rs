@@ -8,7 +8,7 @@ use knockplane_engine::lists::{AddressEntry, FirstSteps, Lists};
 use knockplane_engine::table::{AddressMatcher, MatcherMemory};
 use knockplane_policy::door::Failure;
 use knockplane_policy::door::ports::PortBudget;
-use knockplane_policy::packet::Side;
+use knockplane_policy::packet::{Side, Vlan};
 use knockplane_policy::reason::Reason;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{Action, RuleSet};
@@ -38,7 +38,7 @@ fn records(engine: &Engine) -> Vec<Record> {
 }
 
 fn to(port: u16) -> LastPacket {
-    LastPacket { side: Side::Outside, protocol: Some(17), port: Some(port) }
+    LastPacket { side: Side::Outside, vlan: Vlan::NONE, protocol: Some(17), port: Some(port) }
 }
 
 #[test]
@@ -124,13 +124,16 @@ fn steps_that_fail_are_recorded_and_ignored_sources_are_shown() {
     decide(&mut engine, &[udp(SOURCE, 7009)], at(4));
     let visitors = engine.state.visitors().unwrap();
     let address: IpAddr = SOURCE.parse().unwrap();
-    assert_eq!(visitors.held_until(other, address, at(4)), Some(at(34)));
-    assert_eq!(visitors.attempts_of(open, address, at(4)), Some((2, at(61))));
+    assert_eq!(visitors.held_until(other, (address, Vlan::NONE), at(4)), Some(at(34)));
+    assert_eq!(visitors.attempts_of(open, (address, Vlan::NONE), at(4)), Some((2, at(61))));
     assert_eq!(
-        (visitors.held_until(other, address, at(34)), visitors.attempts_of(open, address, at(61))),
+        (
+            visitors.held_until(other, (address, Vlan::NONE), at(34)),
+            visitors.attempts_of(open, (address, Vlan::NONE), at(61))
+        ),
         (None, None)
     );
-    let ports = visitors.ports_of(address, at(4)).unwrap();
+    let ports = visitors.ports_of((address, Vlan::NONE), at(4)).unwrap();
     assert!(ports.count() <= 3 && !ports.are_too_many(at(4)), "{ports:?}");
     (0..20).for_each(|port| decide(&mut engine, &[udp(SOURCE, 100 + port)], at(5)));
     let until = at(65);

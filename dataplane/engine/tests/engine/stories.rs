@@ -87,7 +87,7 @@ impl Story {
 
     fn listed(&self, list: &str) -> Vec<IpAddr> {
         let live = live(&self.engine.state.lists, self.now).into_iter();
-        live.filter(|(other, ..)| other == list).map(|(_, address, _)| address).collect()
+        live.filter(|(other, ..)| other == list).map(|(_, address, ..)| address).collect()
     }
 }
 
@@ -122,7 +122,7 @@ fn knocking_again_sets_the_time_anew_and_only_getting_in_is_an_event() {
     let in_at = story.now;
     assert_eq!(story.wait(seconds(1)).tcp(CLIENT, 4321), Verdict::Forward);
     let events: Vec<Event> = std::iter::from_fn(|| story.engine.events.pop(EventKind::List)).collect();
-    let [Event::Listed { list, level: 1, address, expiry }] = events[..] else { panic!("{events:?}") };
+    let [Event::Listed { list, level: 1, address, expiry, .. }] = events[..] else { panic!("{events:?}") };
     assert_eq!(story.engine.state.lists.name(list).as_deref(), Some("secured"));
     assert_eq!(address, CLIENT.parse::<IpAddr>().unwrap());
     assert_eq!(expiry.since(in_at), seconds(60));

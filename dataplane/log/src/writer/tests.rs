@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::kind::Kind;
+use crate::losses::RuleName;
 use crate::queue::{Line, MAX_LINE, ROOM};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,14 +20,18 @@ fn log_to(file: impl Into<OwnedFd>) -> Arc<Queue> {
     let output = Output::File(File::from(file.into()));
     let queue = Arc::new(Queue::default());
     let writer = Writer::new(Arc::clone(&queue), output, |loss: &Loss<'_>| {
-        format!("lost {} {} {}\n", loss.kind.name(), loss.rule.unwrap_or("-"), loss.lines).into_bytes()
+        format!("lost {} {} {}\n", loss.kind.name(), loss.rule.map_or("-", |rule| &rule.id), loss.lines).into_bytes()
     });
     thread::spawn(move || writer.run());
     queue
 }
 
 fn say(queue: &Queue, kind: Kind, text: &str) {
-    queue.push(Line { kind, rule: (kind == Kind::Packet).then(|| "a".into()), text: format!("{text}\n").into() });
+    queue.push(Line {
+        kind,
+        rule: (kind == Kind::Packet).then(|| RuleName { id: "a".into(), number: "ip filter 1".into() }),
+        text: format!("{text}\n").into(),
+    });
 }
 
 fn lost(queue: &Queue, kind: Kind) -> u64 {

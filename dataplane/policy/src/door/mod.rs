@@ -7,7 +7,7 @@
 //! ```text
 //!  step 1 ─► step 2 ─► … ─► last step: a grant, of this door, this source and this destination
 //!     ▲        │  within `within` of the step before, all of it within `total`
-//!     └────────┘  strict: any other new packet from the source to a protected address
+//!     └────────┘  strict: any other new packet from the source to a protected address, but to what doors open
 //! ```
 //!
 //! Progress is of one source at one door, towards one destination at a time; a packet is held against all doors, so
@@ -18,6 +18,7 @@
 //! | this         | what a door says, and what its lists are called |
 //! | [`step`]     | one packet of a knock: how it is written, and which packets it is |
 //! | `opening`    | what a door opens |
+//! | [`exempt`]   | packets to what doors open, which start no knock over |
 //! | `attempts`   | how many first steps a source has |
 //! | `written`    | a door as the configuration has it, and what is wrong with it |
 //! | [`progress`] | what a packet does to a knock: one pure function |
@@ -28,6 +29,7 @@
 //! `docs/doors.md` is the manual.
 
 mod attempts;
+pub mod exempt;
 mod opening;
 pub mod ports;
 pub mod progress;

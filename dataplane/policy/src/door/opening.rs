@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use crate::packet::{Family, protocol};
+use crate::packet::{Family, Packet, protocol};
 use crate::rule::PortSet;
 use crate::word::{Word, words};
 
@@ -39,6 +39,14 @@ pub struct Opening {
     pub protocol: Opens,
     /// Its destination ports; all of them if there is none.
     pub ports: PortSet,
+}
+
+impl Opening {
+    /// Whether the packet is to it. A fragment behind the first is not, unless all ports are open.
+    pub fn is(&self, packet: &Packet<'_>) -> bool {
+        packet.protocol == self.protocol.number(packet.family())
+            && (self.ports.0.is_empty() || packet.ports.is_some_and(|(_, port)| self.ports.contains(port)))
+    }
 }
 
 impl fmt::Display for Opening {

@@ -12,7 +12,8 @@
 //! | begun, towards another destination | the first step, not strict | begun anew, towards this one |
 //! |            | anything, strict                               | started over, as above |
 //!
-//! A packet may be several steps at once; what leads further goes first.
+//! A packet may be several steps at once; what leads further goes first. A packet that is no step and [exempt](super::exempt)
+//! does not come here.
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;

@@ -9,7 +9,8 @@
 //!
 //! First the connections of all doors, then the knocks at all doors, then what all doors open: an open door does not hide
 //! a knock at another one, and no packet of a connection that goes on is taken for a knock. With `cut`, the first two
-//! ask for the grant as well, and behind them stand two that drop what began through the door and has no grant any more.
+//! ask for the grant as well, and behind them stand two that drop what began through the door and has no grant any more. A
+//! connection that was cut is `invalid`, so that no later grant lets it go on.
 
 use super::{Door, Opening, Step, open_list};
 use crate::packet::Family;
@@ -79,8 +80,10 @@ fn connections(door: &Door, family: Family) -> Vec<Rule> {
     let began = || Condition::ConnectionDoor(door.name.clone());
     let both = [("input", Condition::SrcAddressList as fn(String) -> _), ("output", Condition::DstAddressList)];
     let accept = |(chain, list): (&str, fn(String) -> Condition)| {
-        let grant = door.cut.then(|| list(open_list(&door.name)));
-        rule(door, family, chain, grant.into_iter().chain([began()]).collect(), Action::Accept)
+        let alive = [ConnectionState::New, ConnectionState::Established, ConnectionState::Related];
+        let alive = || Condition::ConnectionState(alive.into_iter().collect());
+        let grant = door.cut.then(|| [alive(), list(open_list(&door.name))]);
+        rule(door, family, chain, grant.into_iter().flatten().chain([began()]).collect(), Action::Accept)
     };
     // Without the grant, no rule of the file lets them go on.
     let cut = |(chain, _): (&str, _)| rule(door, family, chain, vec![began()], Action::Drop);
@@ -136,8 +139,8 @@ mod tests {
             vec![
                 "chain=input action=accept connection-door=ssh".to_owned(),
                 "chain=output action=accept connection-door=ssh".to_owned(),
-                "chain=input action=accept src-address-list=door-all connection-door=all".to_owned(),
-                "chain=output action=accept dst-address-list=door-all connection-door=all".to_owned(),
+                "chain=input action=accept connection-state=established,related,new src-address-list=door-all connection-door=all".to_owned(),
+                "chain=output action=accept connection-state=established,related,new dst-address-list=door-all connection-door=all".to_owned(),
                 "chain=input action=drop connection-door=all".to_owned(),
                 "chain=output action=drop connection-door=all".to_owned(),
                 "chain=input action=knock door=ssh connection-state=invalid,new,untracked".to_owned(),

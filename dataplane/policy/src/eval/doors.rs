@@ -1,7 +1,7 @@
 //! Doors in the plainest form: who has begun to knock, and for whom what is open.
 //!
 //! What a packet does to a knock is [`progress::next`]'s to say. Around it stands what may keep the packet from being
-//! looked at, in this order: too many ports, the closing knock, who may knock, hold-off, attempts.
+//! looked at, in this order: too many ports, the closing knock, who may knock, what is exempt, hold-off, attempts.
 //!
 //! Time that ran out is not told: who knocks too late begins anew.
 
@@ -12,39 +12,56 @@ use std::time::Duration;
 use super::Evaluator;
 use super::tracking::Stays;
 use super::walk::Walk;
+use crate::door::exempt::Exempt;
 use crate::door::ports::{self, Ports};
 use crate::door::progress::{self, Outcome, Progress, StepSet};
 use crate::door::{Door, Event, Failure, What, visitor};
-use crate::packet::Packet;
+use crate::packet::{Packet, Vlan};
 use crate::time::{Time, format_duration};
 use crate::word::Word as _;
+
+/// A source: its network and its address.
+type Source = (Vlan, IpAddr);
 
 /// All that doors remember. Keys are a door's list and a source, or a door and a source.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
+    /// By the name of the door.
+    exempt: HashMap<String, Exempt>,
     /// Knocks that have begun, opening and closing ones.
-    knocks: HashMap<(String, IpAddr), Progress>,
+    knocks: HashMap<(String, Source), Progress>,
     /// By the list of those that a door is open for, the source and the destination: until when.
-    grants: HashMap<(String, IpAddr, IpAddr), Time>,
+    grants: HashMap<(String, Source, IpAddr), Time>,
     /// Until when a source's knocks at a door are ignored.
-    held: HashMap<(String, IpAddr), Time>,
+    held: HashMap<(String, Source), Time>,
     /// First steps of a source at a door, and until when they count.
-    attempts: HashMap<(String, IpAddr), (u64, Time)>,
+    attempts: HashMap<(String, Source), (u64, Time)>,
     /// The ports that a source has tried.
-    ports: HashMap<IpAddr, Ports>,
+    ports: HashMap<Source, Ports>,
+}
+
+/// What a source is remembered by beside its knocks and grants.
+fn visitor_of((vlan, source): Source) -> Source {
+    (vlan, visitor(source))
 }
 
 impl Doors {
+    /// Nobody has knocked yet.
+    pub(super) fn new(doors: &[Door]) -> Doors {
+        let exempt = doors.iter().map(|door| (door.name.clone(), Exempt::at(door, doors))).collect();
+        Doors { exempt, ..Doors::default() }
+    }
+
     /// Whether the address is in the list of a door, as far as packets to or from the other address are concerned; `to`
     /// stands for that.
-    pub(super) fn hold(&self, list: &str, address: IpAddr, other: IpAddr, to: u32, now: Time) -> bool {
+    pub(super) fn hold(&self, list: &str, address: Source, other: IpAddr, to: u32, now: Time) -> bool {
         let granted = self.grants.get(&(list.to_owned(), address, other)).is_some_and(|until| now < *until);
         let knocks = self.knocks.get(&(list.to_owned(), address));
         granted || knocks.is_some_and(|at| at.to == to && now < at.deadline)
     }
 
     /// Who is in which list of a door, and for how long, whatever the destination.
-    pub(super) fn live(&self, now: Time) -> HashMap<(String, IpAddr), Duration> {
+    pub(super) fn live(&self, now: Time) -> HashMap<(String, Source), Duration> {
         let mut live = HashMap::<_, Duration>::new();
         let grants = self.grants.iter().map(|((list, source, _), until)| ((list.clone(), *source), *until));
         let knocks = self.knocks.iter().map(|(key, at)| (key.clone(), at.deadline));
@@ -65,8 +82,14 @@ impl Doors {
     }
 
     /// Whether the source has tried too many ports, this packet's included.
-    fn ignore(&mut self, budget: &ports::PortBudget, secret: [u64; 2], packet: &Packet<'_>, now: Time) -> bool {
-        let known = self.ports.entry(visitor(packet.source)).or_default();
+    fn ignore(
+        &mut self,
+        budget: &ports::PortBudget,
+        secret: [u64; 2],
+        (vlan, packet): (Vlan, &Packet<'_>),
+        now: Time,
+    ) -> bool {
+        let known = self.ports.entry(visitor_of((vlan, packet.source))).or_default();
         match ports::bit(secret, packet) {
             Some(bit) => known.ignores(bit, budget, now),
             None => known.are_too_many(now),
@@ -74,14 +97,14 @@ impl Doors {
     }
 
     /// Whether the source has opened the door a moment ago.
-    fn is_held(&self, door: &Door, source: IpAddr, now: Time) -> bool {
-        self.held.get(&(door.name.clone(), visitor(source))).is_some_and(|until| now < *until)
+    fn is_held(&self, door: &Door, source: Source, now: Time) -> bool {
+        self.held.get(&(door.name.clone(), visitor_of(source))).is_some_and(|until| now < *until)
     }
 
     /// Whether the source may begin once more.
-    fn attempt(&mut self, door: &Door, source: IpAddr, now: Time) -> bool {
+    fn attempt(&mut self, door: &Door, source: Source, now: Time) -> bool {
         let Some(most) = door.max_attempts else { return true };
-        let known = self.attempts.entry((door.name.clone(), visitor(source))).or_insert((0, now + most.per));
+        let known = self.attempts.entry((door.name.clone(), visitor_of(source))).or_insert((0, now + most.per));
         if now >= known.1 {
             *known = (0, now + most.per);
         }
@@ -90,7 +113,7 @@ impl Doors {
     }
 
     /// Remembers how far the source is; none if nothing has begun.
-    fn remember(&mut self, list: String, source: IpAddr, progress: Option<Progress>) {
+    fn remember(&mut self, list: String, source: Source, progress: Option<Progress>) {
         match progress {
             Some(progress) => self.knocks.insert((list, source), progress),
             None => self.knocks.remove(&(list, source)),
@@ -104,13 +127,14 @@ impl Evaluator<'_> {
     pub fn put_for(
         &mut self,
         list: &str,
-        address: IpAddr,
+        (vlan, address): (Vlan, IpAddr),
         other: IpAddr,
         steps: u8,
         time_left: Option<Duration>,
         now: Time,
     ) {
         let deadline = time_left.map_or(Time::NEVER, |left| now + left);
+        let address = (self.settings.vlans.of(vlan), address);
         match steps {
             _ if other.is_ipv6() => {}
             0 => _ = self.doors.grants.insert((list.to_owned(), address, other), deadline),
@@ -127,7 +151,9 @@ impl Walk<'_, '_> {
     pub(super) fn is_listed(&self, list: &str, address: IpAddr, other: IpAddr) -> bool {
         let evaluator = &self.evaluator;
         let to = progress::tag(evaluator.secret, other);
-        evaluator.lists.contains(list, address, self.now) || evaluator.doors.hold(list, address, other, to, self.now)
+        let vlan = evaluator.settings.vlans.of_lists(self.vlan);
+        evaluator.lists.contains_within(vlan, list, address, self.now)
+            || evaluator.doors.hold(list, (self.vlan, address), other, to, self.now)
     }
 
     /// `knock`: holds the packet against the door's knocks. What it changed, for people.
@@ -136,7 +162,7 @@ impl Walk<'_, '_> {
         let door = settings.doors.iter().find(|door| door.name == name)?;
         let (secret, now) = (self.evaluator.secret, self.now);
         let fits = StepSet::of(&door.knock, self.packet);
-        if self.evaluator.doors.ignore(&settings.port_budget, secret, self.packet, now) {
+        if self.evaluator.doors.ignore(&settings.port_budget, secret, (self.vlan, self.packet), now) {
             let is_step = fits != StepSet(0) || StepSet::of(&door.close, self.packet) != StepSet(0);
             return is_step.then(|| self.failed(door, Failure::Ports));
         }
@@ -146,7 +172,7 @@ impl Walk<'_, '_> {
     /// The knock that closes the door, for a source that it is open for.
     fn closing(&mut self, door: &Door) -> Option<String> {
         let (shape, now) = (door.closing_shape()?, self.now);
-        let (source, destination) = (self.packet.source, self.packet.destination);
+        let (source, destination) = ((self.vlan, self.packet.source), self.packet.destination);
         let doors = &mut self.evaluator.doors;
         let grant = (door.open_list(), source, destination);
         doors.grants.get(&grant).filter(|until| now < **until)?;
@@ -174,9 +200,13 @@ impl Walk<'_, '_> {
     }
 
     fn opening(&mut self, door: &Door, fits: StepSet) -> Option<String> {
-        let (source, destination, now) = (self.packet.source, self.packet.destination, self.now);
-        if !door.admits(source) {
+        let (source, destination, now) = ((self.vlan, self.packet.source), self.packet.destination, self.now);
+        if !door.admits(source.1) {
             return fits.contains(0).then(|| self.failed(door, Failure::Source));
+        }
+        if fits == StepSet(0) && self.is_exempt(door) {
+            let progress = self.evaluator.doors.knocks.get(&(door.knocking_list(), source));
+            return progress.map(|_| format!("nothing at door {}: a packet to what a door opens", door.name));
         }
         let doors = &mut self.evaluator.doors;
         if doors.is_held(door, source, now) {
@@ -196,7 +226,7 @@ impl Walk<'_, '_> {
             Outcome::Opened => {
                 doors.remember(list, source, None);
                 doors.grants.insert((door.open_list(), source, destination), now + door.open_for);
-                doors.held.insert((door.name.clone(), visitor(source)), now + door.hold_off);
+                doors.held.insert((door.name.clone(), visitor_of(source)), now + door.hold_off);
             }
         }
         let said = self.said(door, outcome);
@@ -205,6 +235,13 @@ impl Walk<'_, '_> {
             return Some(said.into_iter().chain([failed]).collect::<Vec<_>>().join("; "));
         }
         said
+    }
+
+    /// Whether the packet, which is no step, does not start a knock at the door over.
+    fn is_exempt(&self, door: &Door) -> bool {
+        let Packet { source, destination, .. } = *self.packet;
+        let exempt = self.evaluator.doors.exempt.get(&door.name);
+        exempt.is_some_and(|it| it.covers(self.packet, |list| self.is_listed(list, source, destination)))
     }
 
     /// What came of it, told and for people.

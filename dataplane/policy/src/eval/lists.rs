@@ -7,13 +7,15 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::packet::Vlan;
 use crate::rule::{AddressSet, EntryAddress, ListEntry, ListTimeout};
 use crate::time::Time;
 
 /// The address lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlainLists {
-    entries: HashMap<(String, IpAddr), Time>,
+    /// Those in [`Vlan::NONE`] count in all networks.
+    entries: HashMap<(String, IpAddr, Vlan), Time>,
     sets: Vec<ListedSet>,
 }
 
@@ -24,6 +26,10 @@ struct ListedSet {
     set: AddressSet,
     expiry: Time,
 }
+
+/// An address in a list: list, address, the network that it counts in ([`Vlan::NONE`] for all), time left (none if it
+/// never expires).
+pub type Listed = (String, IpAddr, Vlan, Option<Duration>);
 
 /// What came of adding an address to a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,26 +43,37 @@ pub enum Added {
 }
 
 impl PlainLists {
-    /// Whether the address is in the list now. An entry is gone at its expiry, not after it.
+    /// Whether the address is in the list now, for all networks. An entry is gone at its expiry, not after it.
     pub fn contains(&self, list: &str, address: IpAddr, now: Time) -> bool {
-        self.expiry(list, address, now).is_some() || self.covered(list, address, now)
+        self.contains_within(Vlan::NONE, list, address, now)
+    }
+
+    /// Whether the address is in the list now, for this network or for all.
+    pub fn contains_within(&self, vlan: Vlan, list: &str, address: IpAddr, now: Time) -> bool {
+        [vlan, Vlan::NONE].iter().any(|vlan| self.expiry(list, address, *vlan, now).is_some())
+            || self.covered(list, address, now)
     }
 
     /// Puts the address in the list, or sets its timeout anew: the rule's timeout from now. An entry that never expires
     /// stays so: what is static is never downgraded. An address that a prefix or range in the list covers gets no entry
     /// of its own, however soon that expires. Source: RouterOS's kernel modules.
     pub fn add(&mut self, list: &str, address: IpAddr, timeout: ListTimeout, now: Time) -> Added {
-        if self.covered(list, address, now) {
+        self.add_within(Vlan::NONE, list, address, timeout, now)
+    }
+
+    /// As [`PlainLists::add`], for this network alone. What is in the list for all networks and never expires stays.
+    pub fn add_within(&mut self, vlan: Vlan, list: &str, address: IpAddr, timeout: ListTimeout, now: Time) -> Added {
+        if self.covered(list, address, now) || self.expiry(list, address, Vlan::NONE, now) == Some(Time::NEVER) {
             return Added::Kept;
         }
         let expiry = match timeout {
             ListTimeout::After(duration) => now + duration,
             ListTimeout::NoneDynamic | ListTimeout::NoneStatic => Time::NEVER,
         };
-        match self.expiry(list, address, now) {
+        match self.expiry(list, address, vlan, now) {
             Some(Time::NEVER) => Added::Kept,
             before => {
-                self.entries.insert((list.to_owned(), address), expiry);
+                self.entries.insert((list.to_owned(), address, vlan), expiry);
                 if before.is_some() { Added::Refreshed } else { Added::New }
             }
         }
@@ -73,7 +90,7 @@ impl PlainLists {
             Some(address) => {
                 // Of its own, whatever else covers it, and for as long as the longest that the file says.
                 let expiry = entry.timeout.map_or(Time::NEVER, |timeout| now + timeout);
-                let known = self.entries.entry((entry.list.clone(), address)).or_insert(expiry);
+                let known = self.entries.entry((entry.list.clone(), address, Vlan::NONE)).or_insert(expiry);
                 *known = expiry.max(*known);
             }
             None => self.sets.push(ListedSet {
@@ -86,18 +103,18 @@ impl PlainLists {
 
     /// Takes the address's own entry out. Whether there was one.
     pub fn remove(&mut self, list: &str, address: IpAddr, now: Time) -> bool {
-        self.entries.remove(&(list.to_owned(), address)).is_some_and(|expiry| now < expiry)
+        self.entries.remove(&(list.to_owned(), address, Vlan::NONE)).is_some_and(|expiry| now < expiry)
     }
 
-    /// The addresses in the lists now: list, address, time left (none if it never expires), ordered. Without prefixes
-    /// and ranges.
-    pub fn live(&self, now: Time) -> Vec<(String, IpAddr, Option<Duration>)> {
+    /// The addresses in the lists now, ordered. Without prefixes and ranges. One that is in a list for several networks is
+    /// told once for each.
+    pub fn live(&self, now: Time) -> Vec<Listed> {
         let mut live: Vec<_> = self
             .entries
             .iter()
             .filter(|(_, expiry)| now < **expiry)
-            .map(|((list, address), expiry)| {
-                (list.clone(), *address, (*expiry != Time::NEVER).then(|| expiry.since(now)))
+            .map(|((list, address, vlan), expiry)| {
+                (list.clone(), *address, *vlan, (*expiry != Time::NEVER).then(|| expiry.since(now)))
             })
             .collect();
         live.sort();
@@ -110,9 +127,9 @@ impl PlainLists {
         self.sets.retain(|listed| now < listed.expiry);
     }
 
-    /// When the address's own entry expires, if it has one now.
-    fn expiry(&self, list: &str, address: IpAddr, now: Time) -> Option<Time> {
-        self.entries.get(&(list.to_owned(), address)).copied().filter(|expiry| now < *expiry)
+    /// When the address's own entry for this network expires, if it has one now.
+    fn expiry(&self, list: &str, address: IpAddr, vlan: Vlan, now: Time) -> Option<Time> {
+        self.entries.get(&(list.to_owned(), address, vlan)).copied().filter(|expiry| now < *expiry)
     }
 
     /// Whether a prefix or range in the list covers the address now.
@@ -177,7 +194,7 @@ mod tests {
         let (mut lists, server) = (PlainLists::default(), address("192.0.2.1"));
         lists.add_entry(&entry("a", prefix("192.0.2.1/32"), None), NOW);
         assert_eq!(lists.add("a", server, seconds(1), NOW), Added::Kept);
-        assert_eq!(lists.live(NOW + Duration::from_secs(100)), [("a".to_owned(), server, None)]);
+        assert_eq!(lists.live(NOW + Duration::from_secs(100)), [("a".to_owned(), server, Vlan::NONE, None)]);
         assert!(lists.remove("a", server, NOW) && !lists.remove("a", server, NOW));
         assert!(!lists.contains("a", server, NOW));
     }

@@ -3,11 +3,12 @@
 //! ```text
 //! knock input: in:outside out:inside, connection-state:new src-mac 02:00:00:00:00:01, proto TCP (SYN), 192.0.2.1:40000->203.0.113.1:22, len 60
 //! ```
-//! First the prefix, if there is one, and the chain the rule is in. What the packet does not have is left out.
+//! First the prefix, if there is one, and the chain the rule is in. What the packet does not have is left out. A packet in a
+//! VLAN or PPPoE session names it behind the interfaces: `vlan 10,`, `vlan 10/20,`, `pppoe 7,`.
 
 use std::net::IpAddr;
 
-use crate::packet::{MacAddress, Packet, Side, TcpFlag, protocol};
+use crate::packet::{MacAddress, Packet, Side, TcpFlag, Vlan, protocol};
 use crate::rule::{ConnectionState, protocol_name};
 use crate::word::{Set, Word};
 
@@ -15,6 +16,7 @@ use crate::word::{Set, Word};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     side: Side,
+    vlan: Vlan,
     state: Option<ConnectionState>,
     source_mac: Option<MacAddress>,
     protocol: u8,
@@ -31,6 +33,7 @@ impl Entry {
         let (source, destination) = packet.ports.unzip();
         Entry {
             side: packet.side,
+            vlan: packet.vlan(),
             state,
             source_mac: packet.source_mac(),
             protocol: packet.protocol,
@@ -42,10 +45,33 @@ impl Entry {
         }
     }
 
+    /// The side that the packet came in on.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// The IP protocol's name or number.
+    pub fn protocol(&self) -> String {
+        protocol_name(self.protocol)
+    }
+
+    /// The source's address, and its port if the packet has ports.
+    pub fn source(&self) -> (IpAddr, Option<u16>) {
+        self.source
+    }
+
+    /// As [`Entry::source`], of the destination.
+    pub fn destination(&self) -> (IpAddr, Option<u16>) {
+        self.destination
+    }
+
     /// The line of a rule in this chain.
     pub fn line(&self, prefix: &str, chain: &str) -> String {
         let space = if prefix.is_empty() { "" } else { " " };
         let mut line = format!("{prefix}{space}{chain}: in:{} out:{},", self.side, self.side.opposite());
+        if !self.vlan.is_none() {
+            line += &format!(" {},", self.vlan);
+        }
         if let Some(state) = self.state {
             line += &format!(" connection-state:{}", state.name());
         }

@@ -14,7 +14,8 @@ impl Walk<'_, '_> {
     /// Whether the matcher is true.
     pub(super) fn holds(&mut self, place: Place, matcher: &Matcher) -> bool {
         matcher.condition.asks_nothing()
-            || matcher.condition.applies(self.packet)
+            || !self.evaluator.settings.interfaces.leave_open(matcher, &self.evaluator.rules.interface_lists)
+                && matcher.condition.applies(self.packet)
                 && self.asks(place, &matcher.condition).is_some_and(|answer| answer != matcher.negated)
     }
 

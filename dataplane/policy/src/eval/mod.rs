@@ -55,14 +55,14 @@ use std::time::Duration;
 use self::connection::Reached;
 use self::doors::Doors;
 use self::limits::{Bucket, Memory};
-pub use self::lists::PlainLists;
+pub use self::lists::{Listed, PlainLists};
 use self::tracking::{Datagram, FRAGMENT_TIMEOUT, FlowKey, Seen, Tracker};
 use self::walk::Walk;
 use crate::door;
 use crate::frames::FrameClass;
 use crate::packet::{FragmentPart, Packet, Side};
 use crate::reason::{Reason, Verdict};
-use crate::rule::{BuiltinChain, ConnectionState, RuleSet, Table};
+use crate::rule::{BuiltinChain, ConnectionState, Rule, RuleSet, Table};
 use crate::settings::Settings;
 use crate::time::Time;
 
@@ -73,6 +73,8 @@ pub const MAX_JUMP_DEPTH: usize = 32;
 pub struct Evaluator<'r> {
     rules: &'r RuleSet,
     settings: &'r Settings,
+    /// By rule: its matchers in the order in which they are evaluated, however they are written.
+    orders: Vec<Vec<usize>>,
     /// For what is hashed.
     secret: [u64; 2],
     tracks: bool,
@@ -177,10 +179,11 @@ impl<'r> Evaluator<'r> {
         let evaluator = Evaluator {
             rules,
             settings,
+            orders: rules.rules.iter().map(in_order).collect(),
             secret: [seed, !seed],
             tracks: tracking::is_needed(rules),
             lists: PlainLists::default(),
-            doors: Doors::default(),
+            doors: Doors::new(&settings.doors),
             tracker: Tracker::new(&rules.tracking),
             memory: Memory::new(seed),
             reached: Reached::new(),
@@ -221,16 +224,16 @@ impl<'r> Evaluator<'r> {
         &self.lists
     }
 
-    /// Who is in which list now, those of the doors too: list, address, time left (none if it never expires), ordered. A
-    /// source is told once, whatever it has knocked at.
-    pub fn listed(&self, now: Time) -> Vec<(String, IpAddr, Option<Duration>)> {
+    /// Who is in which list now, those of the doors too, ordered. A source is told once for each network, whatever it has
+    /// knocked at.
+    pub fn listed(&self, now: Time) -> Vec<Listed> {
         let mut of_doors = self.doors.live(now);
         let mut listed = self.lists.live(now);
-        for (list, address, left) in &mut listed {
-            let of_door = of_doors.remove(&(list.clone(), *address));
+        for (list, address, vlan, left) in &mut listed {
+            let of_door = of_doors.remove(&(list.clone(), (*vlan, *address)));
             *left = left.map(|left| of_door.map_or(left, |of_door| of_door.max(left)));
         }
-        listed.extend(of_doors.into_iter().map(|((list, address), left)| (list, address, Some(left))));
+        listed.extend(of_doors.into_iter().map(|((list, (vlan, address)), left)| (list, address, vlan, Some(left))));
         listed.sort();
         listed
     }
@@ -250,8 +253,10 @@ impl<'r> Evaluator<'r> {
         let chain = self.settings.chain(packet);
         let (matched, replies, logged, doors) = Default::default();
         let tried = explain.then(Vec::new);
+        let vlan = self.settings.vlans.of(packet.vlan());
+        let (seen, untracked) = (None, false);
         let mut walk =
-            Walk { evaluator: self, packet, now, seen: None, untracked: false, matched, replies, logged, doors, tried };
+            Walk { evaluator: self, packet, vlan, now, seen, untracked, matched, replies, logged, doors, tried };
         let (verdict, reason) = walk.decide(chain);
         walk.settle(verdict);
         let Walk { matched, replies, logged, doors, tried, .. } = walk;
@@ -274,6 +279,15 @@ impl<'r> Evaluator<'r> {
         let tracker = &self.tracker;
         self.reached.retain(|_, keys| keys.iter().any(|(key, _)| tracker.flow(key, now).is_some()));
     }
+}
+
+/// RouterOS's order.
+fn in_order(rule: &Rule) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rule.matchers.len()).collect();
+    if order.len() > 1 {
+        order.sort_by_cached_key(|matcher| rule.matchers[*matcher].condition.rank());
+    }
+    order
 }
 
 impl Walk<'_, '_> {
@@ -314,7 +328,7 @@ impl Walk<'_, '_> {
             return (Verdict::Drop, Reason::Rule);
         }
         let seen = match self.evaluator.tracks && !self.untracked {
-            true => self.evaluator.tracker.observe(self.packet, self.now),
+            true => self.evaluator.tracker.observe(self.packet, self.vlan, self.now),
             false => Seen::alone(ConnectionState::Untracked),
         };
         self.seen = Some(seen);

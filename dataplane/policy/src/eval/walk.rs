@@ -7,7 +7,7 @@ use super::log::Entry;
 use super::tracking::Seen;
 use super::{Evaluator, Logged, MAX_JUMP_DEPTH, Outcome, Tried, replies};
 use crate::door::Event;
-use crate::packet::{FragmentPart, Packet, protocol};
+use crate::packet::{FragmentPart, Packet, Vlan, protocol};
 use crate::reason::Verdict;
 use crate::rule::{Action, ListAdd, ListTimeout, Rule, Table};
 use crate::time::{Time, format_duration};
@@ -16,6 +16,8 @@ use crate::time::{Time, format_duration};
 pub(super) struct Walk<'w, 'r> {
     pub(super) evaluator: &'w mut Evaluator<'r>,
     pub(super) packet: &'w Packet<'w>,
+    /// The network by which connections and doors know it.
+    pub(super) vlan: Vlan,
     pub(super) now: Time,
     /// What tracking made of it; none before that.
     pub(super) seen: Option<Seen>,
@@ -125,10 +127,10 @@ impl Walk<'_, '_> {
         if let Some(why) = &rule.invalid {
             return Some(Outcome::Invalid(why.clone()));
         }
-        // In RouterOS's order, however they are written.
-        let mut order: Vec<usize> = (0..rule.matchers.len()).collect();
-        order.sort_by_key(|matcher| rule.matchers[*matcher].condition.rank());
-        let matcher = order.into_iter().find(|matcher| !self.holds((index, *matcher), &rule.matchers[*matcher]))?;
+        let matcher = (0..rule.matchers.len()).find_map(|place| {
+            let matcher = self.evaluator.orders[index][place];
+            (!self.holds((index, matcher), &rule.matchers[matcher])).then_some(matcher)
+        })?;
         let saw = if self.tried.is_some() { self.saw(&rule.matchers[matcher]) } else { String::new() };
         Some(Outcome::Missed { matcher, saw })
     }
@@ -139,7 +141,8 @@ impl Walk<'_, '_> {
             ListTimeout::After(time) => format!(" for {}", format_duration(time)),
             ListTimeout::NoneDynamic | ListTimeout::NoneStatic => String::new(),
         };
-        match self.evaluator.lists.add(list, address, add.timeout, self.now) {
+        let vlan = self.evaluator.settings.vlans.of_lists(self.vlan);
+        match self.evaluator.lists.add_within(vlan, list, address, add.timeout, self.now) {
             Added::New => format!("added {address} to {list}{time}"),
             Added::Refreshed => format!("kept {address} in {list}{time}"),
             Added::Kept => format!("{address} is in {list} for good, or by a prefix"),

@@ -18,9 +18,8 @@ use crate::time::format_duration;
 const SHORTEST: Duration = Duration::from_secs(2);
 
 /// A rule that adds the source to a list.
-pub(super) struct Step<'v, 'r> {
+pub(super) struct Step<'r> {
     pub(super) rule: &'r Rule,
-    pub(super) chain: &'v Chain<'r>,
     pub(super) list: &'r str,
     /// The lists that the source must be in.
     pub(super) needs: Vec<&'r str>,
@@ -29,8 +28,8 @@ pub(super) struct Step<'v, 'r> {
 }
 
 /// The knocks of a family's rules.
-pub(super) struct Knocks<'v, 'r> {
-    pub(super) steps: Vec<Step<'v, 'r>>,
+pub(super) struct Knocks<'r> {
+    pub(super) steps: Vec<Step<'r>>,
     /// Lists that open something.
     pub(super) doors: HashSet<&'r str>,
     /// Lists that lead to a door, doors too.
@@ -41,18 +40,18 @@ pub(super) struct Knocks<'v, 'r> {
     longest: HashMap<&'r str, Option<Duration>>,
 }
 
-impl<'v, 'r> Knocks<'v, 'r> {
-    pub(super) fn of(view: &'v View<'r>, family: Family) -> Knocks<'v, 'r> {
+impl<'r> Knocks<'r> {
+    pub(super) fn of(view: &View<'r>, family: Family) -> Knocks<'r> {
         let rules = || view.live().filter(|(rule, _)| rule.family == family);
-        let step = |(rule, chain): (&'r Rule, &'v Chain<'r>)| {
+        let step = |(rule, _): (&'r Rule, &Chain<'r>)| {
             let (list, Action::AddSrcToAddressList(add)) = (adds_source(rule)?, &rule.action) else { return None };
             let timeout = match add.timeout {
                 ListTimeout::After(timeout) => Some(timeout),
                 ListTimeout::NoneDynamic | ListTimeout::NoneStatic => None,
             };
-            Some(Step { rule, chain, list, needs: needed(rule).collect(), timeout })
+            Some(Step { rule, list, needs: needed(rule).collect(), timeout })
         };
-        let steps: Vec<Step<'_, '_>> = rules().filter_map(step).collect();
+        let steps: Vec<Step<'_>> = rules().filter_map(step).collect();
         let opens = |rule: &Rule| match &rule.action {
             Action::Accept => true,
             Action::Jump(_) => Key::target(rule).and_then(|target| view.chain(target)).is_some_and(|chain| {
@@ -77,7 +76,7 @@ impl<'v, 'r> Knocks<'v, 'r> {
     }
 
     /// The steps that lead to a door.
-    pub(super) fn leading_steps(&self) -> impl Iterator<Item = &Step<'v, 'r>> {
+    pub(super) fn leading_steps(&self) -> impl Iterator<Item = &Step<'r>> {
         self.steps.iter().filter(|step| self.leading.contains(step.list))
     }
 
@@ -87,14 +86,14 @@ impl<'v, 'r> Knocks<'v, 'r> {
     }
 
     /// The steps that come behind one of this list, on the way to a door.
-    fn next(&self, list: &str) -> impl Iterator<Item = &Step<'v, 'r>> {
+    fn next(&self, list: &str) -> impl Iterator<Item = &Step<'r>> {
         let places = self.next.get(list).map(Vec::as_slice).unwrap_or_default();
         places.iter().map(|place| &self.steps[*place]).filter(|step| self.leading.contains(step.list))
     }
 }
 
 /// From the doors back to the first steps.
-fn leading<'r>(steps: &[Step<'_, 'r>], doors: &HashSet<&'r str>) -> HashSet<&'r str> {
+fn leading<'r>(steps: &[Step<'r>], doors: &HashSet<&'r str>) -> HashSet<&'r str> {
     let mut needs: HashMap<&str, Vec<&'r str>> = HashMap::new();
     for step in steps {
         needs.entry(step.list).or_default().extend(&step.needs);
@@ -121,8 +120,8 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
     }
 }
 
-impl Knocks<'_, '_> {
-    fn short(&self, step: &Step<'_, '_>) -> Option<Lint> {
+impl Knocks<'_> {
+    fn short(&self, step: &Step<'_>) -> Option<Lint> {
         let longest = self.longest(step.list).filter(|longest| *longest < SHORTEST)?;
         let what = match self.doors.contains(step.list) {
             true => "in which the client must be there: if its first packet is lost, the next one is too late",
@@ -134,7 +133,7 @@ impl Knocks<'_, '_> {
     }
 
     /// Nothing is said of a list that opens something itself, nor if the next list only leads on.
-    fn long(&self, step: &Step<'_, '_>, next: &Step<'_, '_>) -> Option<Lint> {
+    fn long(&self, step: &Step<'_>, next: &Step<'_>) -> Option<Lint> {
         if self.doors.contains(step.list) {
             return None;
         }

@@ -19,9 +19,13 @@
 //! | `lists`   | lists that nothing fills |
 //! | `knock`   | steps of knocks, and how long they last |
 //! | `scan`    | knocks that a port scan gives by chance |
+//! | `together` | steps that one packet completes together |
+//! | `mtu`     | rules that break path MTU discovery |
+//! | `probe`   | packets that lints try on the rules |
 //! | `pattern` | expressions that match anything |
 //! | `size`    | sizes that only packets in fragments have |
 //! | `doors`   | doors of the settings |
+//! | `ways`    | no lint: what lets strangers in at all |
 //!
 //! `docs/lints.md` has an example of each, which a test runs.
 
@@ -30,16 +34,21 @@ mod doors;
 mod implies;
 mod knock;
 mod lists;
+mod mtu;
 mod never;
 mod pattern;
+mod probe;
 mod ranges;
 mod scan;
 mod shadow;
 mod size;
+mod together;
 mod truth;
 mod view;
+mod ways;
 
 use self::view::View;
+pub use self::ways::{WayIn, ways_in};
 use crate::rule::{Rule, RuleId, RuleSet};
 use crate::settings::Settings;
 use crate::word::words;
@@ -83,6 +92,12 @@ words! {
         OverlappingKnock = "overlapping-knock",
         /// Packets in between do not start a door's knock over.
         LenientDoor = "lenient-door",
+        /// It asks for an interface that is neither side of the filter, as the configuration says.
+        Elsewhere = "elsewhere",
+        /// One packet completes several steps of a knock.
+        StepsTogether = "steps-together",
+        /// It drops the ICMP errors that path MTU discovery needs.
+        NoPathMtu = "no-path-mtu",
         /// It asks for a size that only packets in fragments have, or that first fragments have too.
         FragmentedSize = "fragmented-size",
     }
@@ -110,8 +125,16 @@ impl Code {
             Code::ServiceKnock => "K016",
             Code::OverlappingKnock => "K017",
             Code::LenientDoor => "K018",
-            Code::FragmentedSize => "K040",
+            Code::Elsewhere => "K019",
+            Code::StepsTogether => "K020",
+            Code::NoPathMtu => "K021",
+            Code::FragmentedSize => "K022",
         }
+    }
+
+    /// Whether `check --deny-lints` fails because of it. It does not because of what the configuration itself says.
+    pub const fn is_denied(self) -> bool {
+        !matches!(self, Code::Elsewhere)
     }
 }
 
@@ -183,16 +206,9 @@ pub fn lint(rules: &RuleSet, settings: &Settings) -> Vec<Lint> {
     }
     let view = View::new(rules, settings);
     let mut lints = Vec::new();
-    for find in [
-        never::lints,
-        shadow::lints,
-        chains::lints,
-        lists::lints,
-        knock::lints,
-        scan::lints,
-        pattern::lints,
-        size::lints,
-    ] {
+    let rules = [never::lints, shadow::lints, chains::lints, lists::lints, pattern::lints, size::lints];
+    let knocks = [knock::lints, together::lints, scan::lints, mtu::lints];
+    for find in rules.into_iter().chain(knocks) {
         find(&view, &mut lints);
     }
     lints.sort_by_key(|lint| (lint.line, lint.code));

@@ -13,7 +13,10 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
             if reason.matcher != "ipsec-policy" {
                 lints.push(never(rule, &reason));
             }
-        } else if denies(&rule.action) && rule.matchers.iter().any(asks_for_untranslated) {
+            continue;
+        }
+        lints.extend(rule.matchers.iter().filter_map(|matcher| always(view, rule, matcher)));
+        if denies(&rule.action) && rule.matchers.iter().any(asks_for_untranslated) {
             lints.push(drops_everything(rule));
         }
     }
@@ -31,9 +34,26 @@ fn never(rule: &Rule, Reason { code, matcher, text }: &Reason) -> Lint {
     let sentence = format!("this rule never matches: {text}");
     let remedy = match code {
         Code::NoNat => "accept by `dst-address` and `dst-port` what the router let in by translating it",
+        Code::Elsewhere => ELSEWHERE,
         _ => "correct what it asks for, or remove the rule",
     };
     Lint::new(*code, rule, sentence, remedy).at(matcher)
+}
+
+/// What to do about a name that the configuration has in `elsewhere`, or that RouterOS gives to interfaces of another kind.
+const ELSEWHERE: &str =
+    "nothing, if that is so; otherwise write the name into `outside` or `inside` of [policy.interfaces]";
+
+/// `in-interface=!wg0`, and `wg0` is elsewhere.
+fn always(view: &View<'_>, rule: &Rule, matcher: &Matcher) -> Option<Lint> {
+    let Condition::Interface { name, .. } = &matcher.condition else { return None };
+    if !matcher.negated || !view.is_elsewhere(matcher) {
+        return None;
+    }
+    let property = matcher.condition.name();
+    let sentence =
+        format!("`{property}=!{name}` is true of every packet, because `{name}` is neither side of the filter");
+    Some(Lint::new(Code::Elsewhere, rule, sentence, ELSEWHERE).at(property))
 }
 
 /// RouterOS's default configuration ends with such a rule: it lets in what `/ip firewall nat` has sent inside.
@@ -58,8 +78,11 @@ impl View<'_> {
             rule.matchers.iter().map(|matcher| (matcher, self.truth(chain, matcher))).collect();
         for (matcher, truth) in &certain {
             if let Truth::Never(text) = truth {
-                let is_nat = matches!(matcher.condition, Condition::ConnectionNatState(_));
-                let code = if is_nat { Code::NoNat } else { Code::NeverMatches };
+                let code = match matcher.condition {
+                    Condition::ConnectionNatState(_) => Code::NoNat,
+                    Condition::Interface { .. } if !matcher.negated && self.is_elsewhere(matcher) => Code::Elsewhere,
+                    _ => Code::NeverMatches,
+                };
                 return Some(Reason { code, matcher: matcher.condition.name().to_owned(), text: text.clone() });
             }
         }

@@ -7,11 +7,6 @@ use std::ops::RangeInclusive;
 pub(super) struct Ranges(Vec<RangeInclusive<u16>>);
 
 impl Ranges {
-    /// All numbers.
-    pub(super) fn all() -> Ranges {
-        Ranges(vec![0..=u16::MAX])
-    }
-
     /// What is in any of these, in any order; a range may be empty.
     pub(super) fn of(ranges: impl IntoIterator<Item = RangeInclusive<u16>>) -> Ranges {
         let mut sorted: Vec<_> = ranges.into_iter().filter(|range| !range.is_empty()).collect();
@@ -48,9 +43,9 @@ impl Ranges {
         Ranges::of(pairs.map(|(left, right)| *left.start().max(right.start())..=*left.end().min(right.end())))
     }
 
-    /// What is in either.
-    pub(super) fn union(&self, other: &Ranges) -> Ranges {
-        Ranges::of(self.0.iter().chain(&other.0).cloned())
+    /// How many numbers it has.
+    pub(super) fn len(&self) -> u32 {
+        self.0.iter().map(|range| u32::from(*range.end()) - u32::from(*range.start()) + 1).sum()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -72,14 +67,6 @@ impl Ranges {
     pub(super) fn ends(&self) -> Option<(u16, u16)> {
         Some((*self.0.first()?.start(), *self.0.last()?.end()))
     }
-
-    /// What is up to so much more than something in the set, or less if it goes down.
-    pub(super) fn followers(&self, most: u16, down: bool) -> Ranges {
-        Ranges::of(self.0.iter().filter_map(|range| match down {
-            false => Some(range.start().checked_add(1)?..=range.end().saturating_add(most)),
-            true => Some(range.start().saturating_sub(most)..=range.end().checked_sub(1)?),
-        }))
-    }
 }
 
 #[cfg(test)]
@@ -93,7 +80,7 @@ mod tests {
     #[test]
     fn ranges_are_sorted_and_merged() {
         assert_eq!(set(&[(5, 9), (1, 2), (3, 3), (8, 12), (7, 6)]).0, [1..=3, 5..=12]);
-        assert_eq!(set(&[(0, u16::MAX), (u16::MAX, u16::MAX)]), Ranges::all());
+        assert_eq!(set(&[(0, u16::MAX), (u16::MAX, u16::MAX)]), set(&[(0, u16::MAX)]));
     }
 
     #[test]
@@ -101,20 +88,13 @@ mod tests {
         let some = set(&[(0, 5), (10, 20), (u16::MAX, u16::MAX)]);
         assert_eq!(some.complement(), set(&[(6, 9), (21, u16::MAX - 1)]));
         assert_eq!(some.complement().complement(), some);
-        assert!(Ranges::all().complement().is_empty() && Ranges::default().complement() == Ranges::all());
+        assert!(
+            set(&[(0, u16::MAX)]).complement().is_empty() && Ranges::default().complement() == set(&[(0, u16::MAX)])
+        );
         assert_eq!(some.intersection(&set(&[(4, 12)])), set(&[(4, 5), (10, 12)]));
-        assert_eq!(some.union(&set(&[(6, 9)])), set(&[(0, 20), (u16::MAX, u16::MAX)]));
         assert!(set(&[(11, 12)]).is_subset(&some) && !set(&[(9, 12)]).is_subset(&some));
         assert!(some.intersects(&set(&[(9, 10)])) && !some.intersects(&set(&[(6, 9)])));
         assert_eq!(some.ends(), Some((0, u16::MAX)));
-    }
-
-    #[test]
-    fn followers_are_above_or_below() {
-        let ports = set(&[(10, 10), (100, 110)]);
-        assert_eq!(ports.followers(5, false), set(&[(11, 15), (101, 115)]));
-        assert_eq!(ports.followers(5, true), set(&[(5, 9), (95, 109)]));
-        assert_eq!(set(&[(0, 0)]).followers(9, true), Ranges::default());
-        assert_eq!(set(&[(u16::MAX, u16::MAX)]).followers(9, false), Ranges::default());
+        assert_eq!((some.len(), set(&[(0, u16::MAX)]).len()), (18, 1 << 16));
     }
 }

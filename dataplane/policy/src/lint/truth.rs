@@ -140,6 +140,9 @@ impl View<'_> {
             && allowed.is_empty()
             && !matcher.negated
         {
+            if self.is_elsewhere(matcher) {
+                return Truth::Never(format!("`{list}` is neither side of the filter"));
+            }
             let reason = format!("the list `{list}` has no interfaces here, and [policy.interfaces] gives it no side");
             return Truth::Never(reason);
         }

@@ -210,7 +210,7 @@ impl<'r> View<'r> {
     }
 
     /// Whether every packet that meets this rule of the chain is decided about there.
-    fn decides_all(&self, chain: &Chain<'r>, rule: &Rule) -> bool {
+    pub(super) fn decides_all(&self, chain: &Chain<'r>, rule: &Rule) -> bool {
         self.decides(rule) && rule.matchers.iter().all(|matcher| self.is_always(chain, matcher))
     }
 
@@ -235,6 +235,9 @@ impl<'r> View<'r> {
     /// nothing says which sides it means.
     pub(super) fn sides(&self, matcher: &Matcher) -> Option<Set<Side>> {
         let Condition::Interface { direction, kind, name } = &matcher.condition else { return None };
+        if self.settings.interfaces.leave_open(matcher, &self.rules.interface_lists) {
+            return None;
+        }
         let meant = self.settings.interfaces.sides(*kind, name, &self.rules.interface_lists)?;
         let is_true = |side: &Side| {
             let on = match direction {
@@ -244,6 +247,11 @@ impl<'r> View<'r> {
             meant.contains(on) != matcher.negated
         };
         Some(Side::ALL.into_iter().filter(is_true).collect())
+    }
+
+    /// Whether the matcher names interfaces that are no side of the filter.
+    pub(super) fn is_elsewhere(&self, matcher: &Matcher) -> bool {
+        self.settings.interfaces.is_elsewhere(matcher, &self.rules.interface_lists)
     }
 
     /// Whether an address of the family is protected, and whether all of them are.

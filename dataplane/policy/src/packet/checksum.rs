@@ -1,4 +1,4 @@
-//! Whether a TCP segment is as its sender sent it.
+//! Whether a TCP segment is as its sender sent it, and whether the sender has computed a checksum at all.
 
 use std::net::IpAddr;
 
@@ -17,6 +17,26 @@ impl Packet<'_> {
         let segment = self.tcp()?;
         let pseudo = address(self.source) + address(self.destination) + u64::from(protocol::TCP) + segment.len() as u64;
         if fold(pseudo + words(segment)) == 0xffff { Some(true) } else { self.is_direct()?.then_some(false) }
+    }
+
+    /// Whether the sender of TCP or UDP has left the checksum to its interface, and no interface has computed it: the field
+    /// has the sum of the pseudo header alone, as Linux leaves it there, and is wrong. Most packets take a look at the
+    /// field; only one in 65,536 of the others is summed up.
+    ///
+    /// Source: Linux, `include/linux/skbuff.h`, `CHECKSUM_PARTIAL`.
+    pub fn lacks_checksum(&self) -> bool {
+        let place = match self.protocol {
+            protocol::TCP => 16,
+            protocol::UDP => 6,
+            _ => return false,
+        };
+        let Some(segment) = self.transport().filter(|_| self.fragment() == Some(FragmentPart::Whole)) else {
+            return false;
+        };
+        let Some(field) = segment.get(place..).and_then(|rest| rest.first_chunk::<2>()) else { return false };
+        let length = segment.len() as u64;
+        let pseudo = address(self.source) + address(self.destination) + u64::from(self.protocol) + length;
+        u64::from(u16::from_be_bytes(*field)) == fold(pseudo) && fold(pseudo + words(segment)) != 0xffff
     }
 
     /// Whether the addresses of the IP header are those of the ends.

@@ -5,6 +5,7 @@
 
 mod bytes;
 mod checksum;
+pub mod vlan;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::bytes::options_of;
 pub use self::bytes::{ExtensionHeader, FragmentPart, MacAddress, OptionKind, TcpFlag};
+pub use self::vlan::Vlan;
 use crate::word::Word;
 
 /// One of the two interfaces of the filter.

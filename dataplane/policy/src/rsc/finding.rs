@@ -5,6 +5,7 @@ use std::ops::Range;
 use serde::{Serialize, Serializer};
 
 use super::problem::{Cursor, Problem};
+use crate::rule::RuleNumber;
 
 /// The code of a [`Problem`] of the file.
 pub const PROBLEM_CODE: &str = "E001";
@@ -44,6 +45,8 @@ pub struct Finding {
     #[serde(serialize_with = "null_for_0")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<u32>"))]
     pub column: u32,
+    /// The rule that it is about, by its number in `show rules`; `None` if it is about no rule, or rules cannot be read.
+    pub rule: Option<RuleNumber>,
     /// What is wrong.
     pub message: String,
     /// What could have stood there.
@@ -71,7 +74,19 @@ impl Finding {
     /// A finding about these bytes. [`place`] adds line and column.
     pub fn new(severity: Severity, code: &'static str, span: Range<usize>, message: impl Into<String>) -> Finding {
         let (file, message) = (String::new(), message.into());
-        Finding { file, severity, code, span, line: 1, column: 1, message, expected: None, remedy: None, also: None }
+        Finding {
+            file,
+            severity,
+            code,
+            span,
+            line: 1,
+            column: 1,
+            rule: None,
+            message,
+            expected: None,
+            remedy: None,
+            also: None,
+        }
     }
 
     /// With what to do about it.

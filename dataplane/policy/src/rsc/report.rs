@@ -59,7 +59,7 @@ fn group<'a>(finding: &'a Finding, picture: &'a Picture, also: Option<&'a (&Also
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let title = level.primary_title(&finding.message).id(finding.code);
+    let title = level.primary_title(titled(finding)).id(finding.code);
     let mut group = title.element(snippet(finding, finding.line, picture, annotation));
     if let Some((also, picture)) = also {
         let annotation = AnnotationKind::Context.span(picture.span.clone()).label(&also.what);
@@ -68,6 +68,14 @@ fn group<'a>(finding: &'a Finding, picture: &'a Picture, also: Option<&'a (&Also
     match &finding.remedy {
         Some(remedy) => group.element(Level::HELP.message(remedy)),
         None => group,
+    }
+}
+
+/// What is wrong, and with which rule.
+fn titled(finding: &Finding) -> String {
+    match finding.rule {
+        Some(rule) => format!("{rule}: {}", finding.message),
+        None => finding.message.clone(),
     }
 }
 
@@ -85,7 +93,8 @@ fn one_line(report: &mut String, finding: &Finding) {
         Severity::Error => "error",
         Severity::Warning => "warning",
     };
-    let Finding { file, line, column, code, message, .. } = finding;
+    let Finding { file, line, column, code, .. } = finding;
+    let message = titled(finding);
     let _ = write!(report, "{severity}[{code}]: {file}:{line}:{column}: {message}");
     if let Some(expected) = &finding.expected {
         let _ = write!(report, "; expected {expected}");

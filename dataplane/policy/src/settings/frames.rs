@@ -34,6 +34,8 @@ pub struct FrameClasses {
     pub lacp: SideChoice,
     /// [`FrameClass::Eapol`].
     pub eapol: SideChoice,
+    /// [`FrameClass::Pppoe`].
+    pub pppoe: SideChoice,
     /// [`FrameClass::Unknown`].
     pub unknown: SideChoice,
     /// How many frames of each class pass from each side in a second.
@@ -58,6 +60,7 @@ impl Default for FrameClasses {
             lldp: SideChoice::both(Choice::Drop),
             lacp: SideChoice::both(Choice::Drop),
             eapol: SideChoice::both(Choice::Drop),
+            pppoe: SideChoice::both(Choice::Drop),
             unknown: SideChoice::both(Choice::Drop),
             rate: FrameRate::default(),
             padding: Padding::default(),
@@ -78,6 +81,7 @@ impl FrameClasses {
             FrameClass::Lldp => self.lldp,
             FrameClass::Lacp => self.lacp,
             FrameClass::Eapol => self.eapol,
+            FrameClass::Pppoe => self.pppoe,
             FrameClass::Unknown => self.unknown,
         };
         choice.from(side)

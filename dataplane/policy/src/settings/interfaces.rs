@@ -1,31 +1,67 @@
 //! Which sides of the filter a router's interfaces are.
 //!
 //! A filter has two sides, a router any number of interfaces with names of its own. The configuration says which names
-//! mean a side. A name that it does not say is no side and not "no interface" either: a rule about it must be refused,
-//! because an accept with `!` before it would match everything, and a drop without it nothing.
+//! mean a side, and which ones mean an interface that no packet of this filter comes from or goes to. A name that it does
+//! not mention is neither: a rule about it must be refused, because an accept with `!` before it would match everything,
+//! and a drop without it nothing.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::packet::Side;
-use crate::rule::{InterfaceKind, InterfaceList};
+use crate::rule::{Condition, InterfaceKind, InterfaceList, Matcher};
 use crate::word::Set;
 
-/// Names of interfaces, ports of bridges or interface lists that mean a side of the filter. A name may mean both.
+/// Names of interfaces, ports of bridges or interface lists, and where they are. A name may mean both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(try_from = "Written")]
 pub struct Interfaces {
     /// Those that mean the outside.
     pub outside: Vec<String>,
     /// Those that mean the inside.
     pub inside: Vec<String>,
+    /// Those that mean neither side, such as tunnels that end at the router: a matcher about one is false of every
+    /// packet, and true of every packet if it is negated.
+    pub elsewhere: Vec<String>,
+}
+
+/// [`Interfaces`] as they are written, before a name that is in two places is refused.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct Written {
+    outside: Vec<String>,
+    inside: Vec<String>,
+    elsewhere: Vec<String>,
+}
+
+impl Default for Written {
+    fn default() -> Self {
+        let Interfaces { outside, inside, elsewhere } = Interfaces::default();
+        Written { outside, inside, elsewhere }
+    }
+}
+
+impl TryFrom<Written> for Interfaces {
+    type Error = String;
+
+    fn try_from(Written { outside, inside, elsewhere }: Written) -> Result<Self, String> {
+        for (key, side) in [("outside", &outside), ("inside", &inside)] {
+            if let Some(name) = elsewhere.iter().find(|name| side.contains(name)) {
+                return Err(format!(
+                    "`{name}` is in `elsewhere` and in `{key}` of [policy.interfaces]: `elsewhere` is for names that mean \
+                     neither side; remove it from one of the two"
+                ));
+            }
+        }
+        Ok(Interfaces { outside, inside, elsewhere })
+    }
 }
 
 impl Default for Interfaces {
     /// The sides by their own names.
     fn default() -> Self {
-        Interfaces { outside: vec!["outside".to_owned()], inside: vec!["inside".to_owned()] }
+        Interfaces { outside: vec!["outside".to_owned()], inside: vec!["inside".to_owned()], elsewhere: Vec::new() }
     }
 }
 
@@ -34,11 +70,11 @@ impl Interfaces {
     ///
     /// A list means what its interfaces mean. Those that mean no side are taken for interfaces on which nothing arrives
     /// here, as long as one of the list means a side. A list that the configuration names is not looked into, one that
-    /// neither knows means nothing. Of RouterOS's own lists, `all` and `static` are both sides, `none` and `dynamic`
-    /// neither.
+    /// neither knows means nothing. RouterOS's own lists and groups of interfaces are known, see [`own_list`] and
+    /// [`own_group`].
     pub fn sides(&self, kind: InterfaceKind, name: &str, lists: &[InterfaceList]) -> Option<Set<Side>> {
         match kind {
-            InterfaceKind::Interface | InterfaceKind::BridgePort => self.named(name),
+            InterfaceKind::Interface | InterfaceKind::BridgePort => self.named(name).or_else(|| own_group(name)),
             InterfaceKind::List | InterfaceKind::BridgePortList => {
                 let contents = self.contents(name, lists, &mut Known { lists: HashMap::new(), depth: 0 })?;
                 (!contents.is_unknown()).then_some(contents.sides)
@@ -46,15 +82,40 @@ impl Interfaces {
         }
     }
 
-    /// The sides that the name itself means, if it means any.
-    fn named(&self, name: &str) -> Option<Set<Side>> {
-        let names = |side| match side {
-            Side::Outside => &self.outside,
-            Side::Inside => &self.inside,
+    /// Whether a rule with this matcher must be refused, because nothing says where its interface is. `!all-vlan` is
+    /// among these unless the configuration names `all-vlan`: tagged frames do come by here, and rules do not tell them
+    /// apart, so that it would be true of more packets than on the router.
+    pub fn leave_open(&self, matcher: &Matcher, lists: &[InterfaceList]) -> bool {
+        let Condition::Interface { kind, name, .. } = &matcher.condition else { return false };
+        let all_but_vlans = matcher.negated && name == ALL_VLAN && self.named(name).is_none();
+        all_but_vlans || self.sides(*kind, name, lists).is_none()
+    }
+
+    /// Whether the matcher names an interface, or a list of interfaces, none of which is a side of the filter. Lists without
+    /// any interface do not count.
+    pub fn is_elsewhere(&self, matcher: &Matcher, lists: &[InterfaceList]) -> bool {
+        let Condition::Interface { kind, name, .. } = &matcher.condition else { return false };
+        let has_interfaces = || match kind {
+            InterfaceKind::Interface | InterfaceKind::BridgePort => true,
+            InterfaceKind::List | InterfaceKind::BridgePortList => {
+                let is_filled = |list: &InterfaceList| !list.members.is_empty() || !list.include.is_empty();
+                self.named(name).is_some()
+                    || own_group(name).is_some()
+                    || lists.iter().any(|list| list.name == *name && is_filled(list))
+            }
         };
-        let means = |side: &Side| names(*side).iter().any(|known| known == name);
+        self.sides(*kind, name, lists) == Some(Set::EMPTY) && has_interfaces()
+    }
+
+    /// The sides that the configuration gives to the name, none of them if it is elsewhere; none if it does not say.
+    fn named(&self, name: &str) -> Option<Set<Side>> {
+        let is_in = |names: &[String]| names.iter().any(|known| known == name);
+        let means = |side: &Side| match side {
+            Side::Outside => is_in(&self.outside),
+            Side::Inside => is_in(&self.inside),
+        };
         let sides: Set<Side> = Side::ALL.into_iter().filter(means).collect();
-        (!sides.is_empty()).then_some(sides)
+        (!sides.is_empty() || is_in(&self.elsewhere)).then_some(sides)
     }
 
     /// What is in a list, in RouterOS's order: included lists, without the excluded ones, and the list's own members.
@@ -64,9 +125,10 @@ impl Interfaces {
         if let Some(sides) = self.named(name) {
             return contents(sides, false);
         }
+        if let Some(own) = own_list(name) {
+            return Some(own);
+        }
         let list = match name {
-            "all" | "static" => return contents(Side::ALL.into_iter().collect(), true),
-            "none" | "dynamic" => return contents(Set::EMPTY, false),
             _ if known.lists.contains_key(name) => return Some(known.lists[name]),
             _ if known.depth == MAX_DEPTH => return None,
             _ => lists.iter().find(|list| list.name == name),
@@ -97,6 +159,29 @@ impl Interfaces {
         known.depth -= 1;
         known.lists.insert(name, found);
         Some(found)
+    }
+}
+
+/// All interfaces with a VLAN tag of their own.
+const ALL_VLAN: &str = "all-vlan";
+
+/// What RouterOS's own groups of interfaces mean, which stand where an interface may. The two sides are Ethernet, whether
+/// frames are tagged or not; there is no other interface here. Source: RouterOS manual, Filter.
+fn own_group(name: &str) -> Option<Set<Side>> {
+    match name {
+        "all-ethernet" => Some(Side::ALL.into_iter().collect()),
+        "all-ppp" | ALL_VLAN | "all-wireless" => Some(Set::EMPTY),
+        _ => None,
+    }
+}
+
+/// What is in the lists that RouterOS has from the start: all interfaces, none, those that it made by itself (for clients of
+/// a PPP server), and the others. Source: RouterOS manual, Interface lists.
+fn own_list(name: &str) -> Option<Contents> {
+    match name {
+        "all" | "static" => Some(Contents { sides: Side::ALL.into_iter().collect(), others: true }),
+        "none" | "dynamic" => Some(Contents { sides: Set::EMPTY, others: false }),
+        _ => own_group(name).map(|sides| Contents { sides, others: !sides.is_empty() }),
     }
 }
 
@@ -141,10 +226,11 @@ mod tests {
         }
     }
 
-    /// `ether1` and `ether3` and the list `VPN` are outside, `bridge` inside.
+    /// `ether1` and `ether3` and the list `VPN` are outside, `bridge` inside, `wg0` and the list `tunnels` elsewhere.
     fn interfaces() -> Interfaces {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Interfaces { outside: owned(&["ether1", "ether3", "VPN"]), inside: owned(&["bridge"]) }
+        let (outside, inside) = (owned(&["ether1", "ether3", "VPN"]), owned(&["bridge"]));
+        Interfaces { outside, inside, elsewhere: owned(&["wg0", "tunnels"]) }
     }
 
     fn sides(of: Option<Set<Side>>) -> Option<Vec<Side>> {
@@ -158,7 +244,9 @@ mod tests {
         assert_eq!(of("ether1"), Some(vec![Side::Outside]));
         assert_eq!(of("bridge"), Some(vec![Side::Inside]));
         assert_eq!((of("ether9"), of("all"), of("")), (None, None, None));
-        let both = Interfaces { outside: vec!["x".to_owned()], inside: vec!["x".to_owned()] };
+        assert_eq!((of("wg0"), of("all-ppp"), of("all-wireless")), (Some(vec![]), Some(vec![]), Some(vec![])));
+        assert_eq!((of("all-ethernet"), of("all-vlan")), (Some(Side::ALL.to_vec()), Some(vec![])));
+        let both = Interfaces { outside: vec!["x".to_owned()], inside: vec!["x".to_owned()], ..Interfaces::default() };
         assert_eq!(sides(both.sides(InterfaceKind::BridgePort, "x", &[])), Some(Side::ALL.to_vec()));
     }
 
@@ -178,6 +266,9 @@ mod tests {
             list("circle", &["other circle"], &[], &["bridge"]),
             list("other circle", &["circle"], &[], &["ether1"]),
             list("behind VPN", &["VPN"], &[], &[]),
+            list("wireguard", &[], &[], &["wg0"]),
+            list("wireguard and guests", &[], &[], &["wg0", "wlan2"]),
+            list("not wireguard", &["all"], &["wireguard"], &[]),
         ];
         let of = |name| sides(interfaces().sides(InterfaceKind::List, name, &lists));
         let (outside, inside) = (Some(vec![Side::Outside]), Some(vec![Side::Inside]));
@@ -201,6 +292,12 @@ mod tests {
             ("static", &both),
             ("none", &neither),
             ("dynamic", &neither),
+            ("tunnels", &neither),
+            ("wireguard", &neither),
+            ("wireguard and guests", &None),
+            ("not wireguard", &both),
+            ("all-ethernet", &both),
+            ("all-ppp", &neither),
         ];
         for (name, expected) in cases {
             assert_eq!(of(name), *expected, "{name}");
@@ -208,6 +305,52 @@ mod tests {
         // Only what means no side is left of it.
         assert_eq!(of("nothing"), None);
     }
+
+    #[test]
+    fn a_name_is_not_elsewhere_and_on_a_side() {
+        let read = |json: &str| serde_json::from_str::<Interfaces>(json);
+        assert_eq!(read(r#"{"elsewhere":["wg0"]}"#).unwrap().elsewhere, ["wg0"]);
+        assert_eq!(read("{}").unwrap(), Interfaces::default());
+        let error = read(r#"{"outside":["ether1","wg0"],"elsewhere":["lo","wg0"]}"#).unwrap_err().to_string();
+        assert!(error.starts_with("`wg0` is in `elsewhere` and in `outside` of [policy.interfaces]: "), "{error}");
+        assert!(read(r#"{"elsewhere":["inside"]}"#).is_err(), "the default names count");
+        assert!(read(r#"{"elswhere":["wg0"]}"#).is_err());
+    }
+
+    #[test]
+    fn what_is_left_open_and_what_is_elsewhere() {
+        let lists = [list("wireguard", &[], &[], &["wg0"]), list("empty", &[], &[], &[])];
+        let matcher = |text: &str| {
+            let (property, name) = text.split_once('=').unwrap();
+            let kind = if property == "list" { InterfaceKind::List } else { InterfaceKind::Interface };
+            let direction = crate::rule::Direction::In;
+            let condition = Condition::Interface { direction, kind, name: name.trim_start_matches('!').to_owned() };
+            Matcher { negated: name.starts_with('!'), condition }
+        };
+        for (text, open, elsewhere) in [
+            ("interface=ether9", true, false),
+            ("interface=!ether9", true, false),
+            ("interface=ether1", false, false),
+            ("interface=wg0", false, true),
+            ("interface=!wg0", false, true),
+            ("list=wireguard", false, true),
+            ("list=empty", false, false),
+            ("list=none", false, false),
+            ("interface=all-ppp", false, true),
+            ("interface=!all-ppp", false, true),
+            ("interface=all-vlan", false, true),
+            // Rules do not tell tagged frames apart.
+            ("interface=!all-vlan", true, true),
+            ("interface=all-ethernet", false, false),
+        ] {
+            let matcher = matcher(text);
+            assert_eq!(interfaces().leave_open(&matcher, &lists), open, "{text}");
+            assert_eq!(interfaces().is_elsewhere(&matcher, &lists), elsewhere, "{text}");
+        }
+        let named = Interfaces { elsewhere: vec!["all-vlan".to_owned()], ..Interfaces::default() };
+        assert!(!named.leave_open(&matcher("interface=!all-vlan"), &[]));
+    }
+
     #[test]
     fn lists_are_looked_into_once_and_not_too_deep() {
         let nested = |depth: usize| -> Vec<InterfaceList> {

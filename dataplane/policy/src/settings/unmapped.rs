@@ -3,7 +3,7 @@
 //! Whether a name means something is known only where rules and settings come together. There, this finds every rule
 //! that could not be run, and says what to write.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::Interfaces;
 use crate::rule::{Condition, RuleSet};
@@ -25,8 +25,8 @@ impl Interfaces {
         let mut unmapped = Vec::new();
         for rule in rules.rules.iter().filter(|rule| rule.runs()) {
             for matcher in &rule.matchers {
-                let Condition::Interface { kind, name, .. } = &matcher.condition else { continue };
-                if self.sides(*kind, name, &rules.interface_lists).is_none() {
+                let Condition::Interface { name, .. } = &matcher.condition else { continue };
+                if self.leave_open(matcher, &rules.interface_lists) {
                     let matcher = matcher.condition.name().to_owned();
                     unmapped.push(Unmapped { line: rule.line, matcher, name: name.clone() });
                 }
@@ -35,21 +35,50 @@ impl Interfaces {
         unmapped
     }
 
-    /// The configuration that gives all of these names a side: what there is, and the new ones as `outside`, for the
-    /// reader to move those that are inside. A list that is taken for a side needs no interfaces.
+    /// The section of the configuration as it is, and these names as comments for the reader to move into one of its
+    /// lists. None is put anywhere: no answer is safe for every rule. A tunnel's name in `outside` lets strangers in where
+    /// the rules accept from the tunnel; the name of the outside in `elsewhere` does where they drop from it.
     pub fn mapping(&self, unmapped: &[Unmapped]) -> String {
-        let new: BTreeSet<&str> = unmapped.iter().map(|unmapped| unmapped.name.as_str()).collect();
-        let outside: Vec<&str> = self.outside.iter().map(String::as_str).chain(new).collect();
-        let inside: Vec<&str> = self.inside.iter().map(String::as_str).collect();
-        format!("[policy.interfaces]\noutside = [{}]\ninside = [{}]\n", strings(&outside), strings(&inside))
+        let list = |key, names: &[String]| {
+            let quoted: Vec<String> = names.iter().map(|name| string(name)).collect();
+            format!("{key} = [{}]\n", quoted.join(", "))
+        };
+        let mut lines: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+        for unmapped in unmapped {
+            lines.entry(&unmapped.name).or_default().push(unmapped.line);
+        }
+        let mut text = "[policy.interfaces]\n".to_owned();
+        text += &list("outside", &self.outside);
+        text += &list("inside", &self.inside);
+        text += &list("elsewhere", &self.elsewhere);
+        text += "# Move each of these names into one of the three lists. Until then the rules are refused.\n";
+        text.extend(lines.into_iter().map(|(name, lines)| format!("# {} ({})\n", string(name), places(lines))));
+        text
     }
 }
 
-/// Names as TOML writes them in a list.
-fn strings(names: &[&str]) -> String {
-    // JSON's escapes are among those of TOML's basic strings.
-    let quoted: Vec<String> = names.iter().map(|name| serde_json::Value::from(*name).to_string()).collect();
-    quoted.join(", ")
+/// How many lines of rules are printed for a name.
+const MOST_LINES: usize = 8;
+
+/// `line 3`, or `lines 3, 5 and 7`; not all of them if there are many.
+fn places(mut lines: Vec<u32>) -> String {
+    lines.dedup();
+    let more = lines.len().saturating_sub(MOST_LINES);
+    let mut said: Vec<String> = lines.iter().take(MOST_LINES).map(u32::to_string).collect();
+    if more > 0 {
+        said.push(format!("{more} more"));
+    }
+    match (said.pop(), said.is_empty()) {
+        (Some(last), true) => format!("line {last}"),
+        (Some(last), false) => format!("lines {} and {last}", said.join(", ")),
+        (None, _) => String::new(),
+    }
+}
+
+/// A name as TOML writes it, on one line whatever is in it.
+fn string(name: &str) -> String {
+    // JSON's escapes are among those of TOML's basic strings. TOML wants one for DEL as well.
+    serde_json::Value::from(name).to_string().replace('\u{7f}', "\\u007f")
 }
 
 #[cfg(test)]
@@ -79,9 +108,16 @@ mod tests {
                 (7, "in-interface", "ether1"),
             ]
         );
-        let mapping = "[policy.interfaces]\noutside = [\"outside\", \"LAN\", \"a \\\"b\\\"\", \"ether1\"]\ninside = [\"inside\"]\n";
+        let mapping = "[policy.interfaces]\noutside = [\"outside\"]\ninside = [\"inside\"]\nelsewhere = []\n\
+                       # Move each of these names into one of the three lists. Until then the rules are refused.\n\
+                       # \"LAN\" (line 3)\n# \"a \\\"b\\\"\" (line 4)\n# \"ether1\" (lines 2 and 7)\n";
         assert_eq!(interfaces.mapping(&unmapped), mapping);
-        let mapped = Interfaces { outside: vec!["ether1".into(), "a \"b\"".into()], inside: vec!["LAN".into()] };
+        let mapped = Interfaces {
+            outside: vec!["ether1".into()],
+            inside: vec!["LAN".into()],
+            elsewhere: vec!["a \"b\"".into()],
+        };
         assert_eq!(mapped.unmapped(&reading.rules).len(), 1);
+        assert_eq!(places((1..100).collect()), "lines 1, 2, 3, 4, 5, 6, 7, 8 and 91 more");
     }
 }

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ListEntry;
 use crate::door::Failure;
-use crate::packet::Side;
+use crate::packet::{Side, Vlan};
 use crate::reason::Reason;
-use crate::rule::{ConnectionState, RuleId};
+use crate::rule::{ConnectionState, RuleId, RuleNumber};
 
 /// Entries, connections, records of each kind in one answer at most, unless fewer are asked for.
 pub const MAX_SOURCE_ITEMS: usize = 1_000;
@@ -51,11 +51,12 @@ pub struct Source {
     pub lists: Vec<SourceList>,
     /// Whether there are more.
     pub lists_truncated: bool,
-    /// All doors, in the order of the configuration.
+    /// All doors, in the order of the configuration, without a VLAN; then the same for each VLAN that the source is known
+    /// in, if VLANs are separate.
     pub doors: Vec<SourceDoor>,
-    /// The ports that it has tried; none if there is no budget, or no door.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ports: Option<SourcePorts>,
+    /// The ports that it has tried, in the same networks; none if there is no budget, or no door.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<SourcePorts>,
     /// First steps of its prefix; none if there is no quota.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<SourceQuota>,
@@ -86,7 +87,7 @@ impl Source {
         };
         !self.lists.is_empty()
             || self.doors.iter().any(at_door)
-            || self.ports.is_some_and(|ports| ports.tried > 0)
+            || self.ports.iter().any(|ports| ports.tried > 0)
             || self.connections.as_ref().is_some_and(|connections| connections.count > 0)
             || !self.matchers.is_empty()
             || !self.drops.recent.is_empty()
@@ -131,6 +132,8 @@ pub enum Origin {
 pub struct RuleRef {
     /// Its id.
     pub id: RuleId,
+    /// Its number in `show rules`.
+    pub number: RuleNumber,
     /// Its line in the rule file; 0 if it is of none, as a door's.
     pub line: u32,
     /// Its chain.
@@ -145,6 +148,9 @@ pub struct RuleRef {
 pub struct SourceDoor {
     /// The door.
     pub door: String,
+    /// The VLAN that the rest of this is of, as in [`ListEntry`].
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// Whether other packets of the source start its knock over.
     pub strict: bool,
     /// Steps of the knock.
@@ -241,6 +247,9 @@ pub struct SourceFailure {
 pub struct SourcePacket {
     /// The side that it came from.
     pub side: Side,
+    /// Its VLAN.
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// Its IP protocol; none if the frame could not be read so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<u8>,
@@ -252,6 +261,9 @@ pub struct SourcePacket {
 /// The ports that a source has tried: `[policy.port-budget]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourcePorts {
+    /// The VLAN that they were tried in, as in [`ListEntry`].
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// About so many different ones.
     pub tried: u32,
     /// Beyond so many its knocks are ignored…
@@ -298,6 +310,9 @@ pub struct SourceConnections {
 /// A connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceConnection {
+    /// The VLAN that it is in.
+    #[serde(flatten)]
+    pub vlan: Vlan,
     /// Its IP protocol.
     pub protocol: u8,
     /// Who sent the first packet, and its port or ICMP identifier.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use knockplane_policy::door::step::Step;
 use knockplane_policy::door::{Door, Failure};
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::ListEntry;
 use knockplane_policy::wire::source::{
@@ -15,23 +16,28 @@ use crate::generation::Generation;
 use crate::manager::Manager;
 
 impl Manager {
-    /// All doors, by what the lists hold of the address.
+    /// All doors, by what the lists hold of the address in this network.
     pub(super) fn doors_of(
         &self,
-        address: IpAddr,
+        source: (IpAddr, Vlan),
         lists: &[SourceList],
         generation: &Generation,
         now: Time,
     ) -> Vec<SourceDoor> {
-        let ports = self.ports_of(address, generation, now).filter(|ports| ports.ignored);
-        let failures = self.failures_of(address, now);
-        let doors = generation.table.settings().doors.iter();
+        let (address, vlan) = source;
+        let ports = self.ports_of(source, generation, now).filter(|ports| ports.ignored);
+        let settings = generation.table.settings();
+        let mut failures = self.failures_of(address, now);
+        failures.retain(|failure| settings.vlans.of(failure.failure.packet.vlan) == vlan);
+        let doors = settings.doors.iter();
         doors
             .map(|door| {
-                let entries =
-                    |list: String| lists.iter().map(|list| &list.entry).filter(move |entry| entry.list == list);
-                let held_off = self.held_off(door, address, now);
-                let attempts = self.attempts(door, address, now);
+                let counts = |entry: &ListEntry| entry.vlan == vlan || entry.vlan.is_none() && entry.to.is_none();
+                let entries = |list: String| {
+                    lists.iter().map(|list| &list.entry).filter(move |entry| entry.list == list && counts(entry))
+                };
+                let held_off = self.held_off(door, source, now);
+                let attempts = self.attempts(door, source, now);
                 let admitted = door.admits(address);
                 let refused = attempts.filter(|attempts| attempts.used >= attempts.limit.into());
                 let ignored = [
@@ -61,24 +67,25 @@ impl Manager {
                         .map(|failure| failure.failure)
                         .collect(),
                     door: door.name.clone(),
+                    vlan,
                 }
             })
             .collect()
     }
 
     /// How long the hold-off of the source lasts at this door.
-    fn held_off(&self, door: &Door, address: IpAddr, now: Time) -> Option<Duration> {
+    fn held_off(&self, door: &Door, source: (IpAddr, Vlan), now: Time) -> Option<Duration> {
         let state = &self.shared.state;
         let open = state.lists.id(&door.open_list()).filter(|_| !door.hold_off.is_zero())?;
-        state.visitors()?.held_until(open, address, now).map(|until| until.since(now))
+        state.visitors()?.held_until(open, source, now).map(|until| until.since(now))
     }
 
     /// The first steps of the source at this door, if they are limited.
-    fn attempts(&self, door: &Door, address: IpAddr, now: Time) -> Option<SourceAttempts> {
+    fn attempts(&self, door: &Door, source: (IpAddr, Vlan), now: Time) -> Option<SourceAttempts> {
         let most = door.max_attempts?;
         let state = &self.shared.state;
         let begun = state.lists.id(&door.open_list()).zip(state.visitors());
-        let begun = begun.and_then(|(open, visitors)| visitors.attempts_of(open, address, now));
+        let begun = begun.and_then(|(open, visitors)| visitors.attempts_of(open, source, now));
         let (used, until) = begun.unwrap_or((0, now));
         Some(SourceAttempts { used, limit: most.count, per: most.per, time_left: until.since(now) })
     }

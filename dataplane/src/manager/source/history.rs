@@ -93,8 +93,8 @@ fn merged(workers: impl Iterator<Item = Records>) -> Records {
     for Records { records, complete_since } in workers {
         all.complete_since = all.complete_since.max(complete_since);
         for record in records {
-            let is_same =
-                |known: &&mut Record| known.refusal == record.refusal && known.packet.side == record.packet.side;
+            let subject = |record: &Record| (record.refusal, record.packet.side, record.packet.vlan);
+            let is_same = |known: &&mut Record| subject(known) == subject(&record);
             match all.records.iter_mut().find(is_same) {
                 Some(known) => {
                     known.count = known.count.saturating_add(record.count);
@@ -117,7 +117,7 @@ fn drops(records: &[Record], generation: &Generation, now: Time) -> Vec<SourceDr
         let running = rule.filter(|(table, _)| *table == generation.table.number());
         Some(SourceDrop {
             reason,
-            rule: running.and_then(|(_, position)| rule_ref(generation.rules(), position as usize)),
+            rule: running.and_then(|(_, position)| rule_ref(generation, position as usize)),
             rule_is_gone: rule.is_some() && running.is_none(),
             packets: record.count.into(),
             first_ago: now.since(record.first),
@@ -128,13 +128,13 @@ fn drops(records: &[Record], generation: &Generation, now: Time) -> Vec<SourceDr
     records.iter().filter_map(drop).collect()
 }
 
-fn packet(LastPacket { side, protocol, port }: LastPacket) -> SourcePacket {
-    SourcePacket { side, protocol, port }
+fn packet(LastPacket { side, vlan, protocol, port }: LastPacket) -> SourcePacket {
+    SourcePacket { side, vlan, protocol, port }
 }
 
 #[cfg(test)]
 mod tests {
-    use knockplane_policy::packet::Side;
+    use knockplane_policy::packet::{Side, Vlan};
     use knockplane_policy::reason::Reason;
 
     use super::*;
@@ -147,7 +147,7 @@ mod tests {
     fn records_of_several_workers_are_one() {
         let record = |reason, port, count, first, last| Record {
             refusal: Refusal::Dropped { reason, rule: None },
-            packet: LastPacket { side: Side::Outside, protocol: Some(6), port: Some(port) },
+            packet: LastPacket { side: Side::Outside, vlan: Vlan::NONE, protocol: Some(6), port: Some(port) },
             count,
             first: at(first),
             last: at(last),

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use knockplane_engine::lists::{AddressEntry, OPERATOR_LEVEL};
 use knockplane_policy::door::Door;
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::{Action, AddressSet, Condition, EntryAddress, Rule};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::ListEntry;
@@ -52,6 +53,7 @@ impl Manager {
             let entry = ListEntry {
                 list,
                 address: set,
+                vlan: seen.vlan,
                 name: None,
                 to: seen.end(),
                 steps: seen.step,
@@ -74,6 +76,7 @@ impl Manager {
             let entry = ListEntry {
                 list: list.to_owned(),
                 address: entry.set.clone(),
+                vlan: Vlan::NONE,
                 name: None,
                 to: None,
                 steps: 0,
@@ -110,6 +113,7 @@ fn of_rules(address: IpAddr, names: &Names, generation: &Generation, now: Time) 
         let entry = ListEntry {
             list: entry.list.clone(),
             address: set,
+            vlan: Vlan::NONE,
             name,
             to: None,
             steps: 0,
@@ -136,9 +140,8 @@ fn single_of_rules(address: IpAddr, list: &str, expiry: Time, generation: &Gener
 
 /// The first few rules that run and are so.
 fn rules(generation: &Generation, is_so: impl Fn(&Rule) -> bool) -> Vec<RuleRef> {
-    let all = generation.rules();
-    let wanted = all.rules.iter().enumerate().filter(|(_, rule)| rule.runs() && is_so(rule));
-    wanted.filter_map(|(position, _)| rule_ref(all, position)).take(RULES).collect()
+    let wanted = generation.rules().rules.iter().enumerate().filter(|(_, rule)| rule.runs() && is_so(rule));
+    wanted.filter_map(|(position, _)| rule_ref(generation, position)).take(RULES).collect()
 }
 
 fn adds_to(rule: &Rule) -> Option<&str> {

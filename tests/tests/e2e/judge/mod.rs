@@ -155,7 +155,7 @@ impl Court<'_> {
     fn apply(&self, text: &str, rules: &RuleSet) -> anyhow::Result<()> {
         let file = self.filter.path("judged.rsc");
         fs::write(&file, text)?;
-        let applied = self.filter.knockctl(&["apply", &file.display().to_string()])?;
+        let applied = self.filter.knockctl(&["apply", "--force", &file.display().to_string()])?;
         ensure!(applied.ok(), "knockctl apply: {}{}", applied.stdout, applied.stderr);
         let translated = nft::translate(rules)?;
         lanes::load(self.bridge, &translated, &self.filter.path("judged.nft"))?;

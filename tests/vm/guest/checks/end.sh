@@ -2,7 +2,7 @@
 # shellcheck shell=dash
 equal still-open yes "$(yes_or_no ping_passes)"
 sleep 0.5
-equal frames-lost 0 "$(knockctl --json show workers | tr ',{}[]' '\n' | sed -n 's/^ *"lost": *//p' | sort -u | tr '\n' ' ' | sed 's/ *$//')"
+equal frames-lost 0 "$(lost_frames)"
 equal log-errors 0 "$(grep -c ERROR /tmp/dataplane.log)"
 stop
 equal exit-status 0 $?

@@ -7,6 +7,7 @@ use super::*;
 use crate::cases::cases;
 use crate::door::tests::doors;
 use crate::door::{self, Event, Failure, What};
+use crate::packet::Vlan;
 use crate::reason::{Reason, Verdict};
 
 const OTHER: &str = "203.0.113.2";
@@ -94,7 +95,8 @@ fn what_a_dataplane_told_counts_for_the_address_that_it_told() {
     let mut knocker = Knocker::at(&firewall);
     let time_left = Some(Duration::from_secs(9));
     let put = |knocker: &mut Knocker<'_>, list, to: &str, steps, now| {
-        knocker.evaluator.put_for(list, CLIENT.parse().unwrap(), to.parse().unwrap(), steps, time_left, ms(now));
+        let client = (Vlan::NONE, CLIENT.parse().unwrap());
+        knocker.evaluator.put_for(list, client, to.parse().unwrap(), steps, time_left, ms(now));
     };
     put(&mut knocker, "door-ssh", OTHER, 0, 0);
     put(&mut knocker, "door-ssh", "::", 0, 0);
@@ -176,6 +178,45 @@ fn scans_open_nothing() {
         assert!(!opened((0..256_u16).map(|place| (place * (2 * seed + 1) + seed) % 256).collect()));
     }
     assert!(opened(vec![10, 20, 30]));
+}
+
+#[test]
+fn what_a_door_opens_or_another_lets_in_starts_no_knock_over() {
+    let firewall = with(&[
+        r#""name":"a","knock":["tcp/7000","udp/4321","tcp/1234"],"opens":["tcp/22","udp/60000-61000"]"#,
+        r#""name":"b","knock":["udp/1"],"opens":["tcp/443"]"#,
+        r#""name":"all","knock":["udp/2"],"sources":["198.51.100.0/24"]"#,
+    ]);
+    let knock_around = |knocker: &mut Knocker<'_>, other: &str| {
+        let steps = ["tcp/7000", other, other, "udp/4321", other, "tcp/1234"];
+        steps.iter().flat_map(|step| knocker.send(step)).any(|what| what == What::Opened)
+    };
+    for exempt in ["tcp/22", "udp/60001", "udp/61000"] {
+        assert!(knock_around(&mut Knocker::at(&firewall), exempt), "{exempt}");
+    }
+    for other in ["tcp/443", "udp/22", "udp/61001", "icmp"] {
+        assert!(!knock_around(&mut Knocker::at(&firewall), other), "{other}");
+    }
+    let mut knocker = Knocker::at(&firewall);
+    assert_eq!(knocker.send("udp/1"), [What::Opened]);
+    assert!(knock_around(&mut knocker, "tcp/443"), "it is open");
+    let mut knocker = Knocker::at(&firewall);
+    assert_eq!(knocker.send("udp/2"), [What::Opened]);
+    assert!(!knock_around(&mut knocker, "udp/61001"), "who has everything by one door does not scan another one open");
+    // A step is a step, whatever opens its port.
+    let firewall = with(&[r#""name":"a","knock":["tcp/7","tcp/22","tcp/9"],"opens":["tcp/22"]"#]);
+    let mut knocker = Knocker::at(&firewall);
+    assert_eq!(knocker.knock(&["tcp/7", "tcp/22", "tcp/9"]), Some(What::Opened));
+}
+
+#[test]
+fn a_door_that_opens_everything_is_knocked_at_again_beside_other_packets_while_it_is_open() {
+    let firewall = with(&[r#""name":"a","knock":["tcp/7","tcp/5"],"for":"10s""#]);
+    let mut knocker = Knocker::at(&firewall);
+    assert_eq!(knocker.knock(&["tcp/7", "tcp/6", "tcp/5"]), Some(What::Failed(Failure::StartedOver)));
+    assert_eq!(knocker.knock(&["tcp/7", "tcp/5"]), Some(What::Opened));
+    assert_eq!(knocker.knock(&["tcp/7", "tcp/6", "tcp/5"]), Some(What::Opened));
+    assert_eq!(knocker.wait(10).knock(&["tcp/7", "tcp/6", "tcp/5"]), Some(What::Failed(Failure::StartedOver)));
 }
 
 #[test]
@@ -310,9 +351,9 @@ fn lists_hold_who_knocks_and_who_is_in_and_rules_may_ask() {
     let listed = |knocker: &Knocker<'_>| knocker.evaluator.listed(ms(knocker.now));
     let client: IpAddr = CLIENT.parse().unwrap();
     knocker.send("tcp/7000");
-    assert_eq!(listed(&knocker), [("door-ssh-knocking".to_owned(), client, Some(Duration::from_secs(10)))]);
+    assert_eq!(listed(&knocker), [("door-ssh-knocking".to_owned(), client, Vlan::NONE, Some(Duration::from_secs(10)))]);
     knocker.knock(&KNOCK[1..]);
-    assert_eq!(listed(&knocker), [("door-ssh".to_owned(), client, Some(Duration::from_secs(3_600)))]);
+    assert_eq!(listed(&knocker), [("door-ssh".to_owned(), client, Vlan::NONE, Some(Duration::from_secs(3_600)))]);
     assert!(knocker.send_from(CLIENT, "tcp/80", SERVER).matched.contains(&last));
     assert!(!knocker.send_from(CLIENT, "tcp/80", OTHER).matched.contains(&last));
     // Put there by hand, it is for every destination.
@@ -362,7 +403,7 @@ proptest! {
         sent in prop::collection::vec((1_u16..6, select(vec![SERVER, OTHER])), 0..40),
     ) {
         let steps: Vec<_> = knock.iter().map(|port| format!("\"udp/{port}\"")).collect();
-        let firewall = with(&[&format!(r#""name":"a","knock":[{}]"#, steps.join(","))]);
+        let firewall = with(&[&format!(r#""name":"a","knock":[{}],"opens":["tcp/9"]"#, steps.join(","))]);
         let mut knocker = Knocker::at(&firewall);
         for (place, (port, to)) in sent.iter().enumerate() {
             let told = knocker.send_from(CLIENT, &format!("udp/{port}"), to).doors;

@@ -69,6 +69,7 @@ fn interfaces_are_sides() {
         interfaces: crate::settings::Interfaces {
             outside: vec!["ether1".to_owned()],
             inside: vec!["bridge".to_owned()],
+            elsewhere: vec!["wg0".to_owned()],
         },
         ..Settings::default()
     };

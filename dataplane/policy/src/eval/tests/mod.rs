@@ -4,8 +4,11 @@ mod anything;
 mod content;
 mod doors;
 mod headers;
+mod interfaces;
+mod levels;
 mod lints;
 mod memory;
+mod scans;
 mod walk;
 
 use std::net::IpAddr;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::packet::{Family, Packet, protocol};
+use crate::packet::{Family, Packet, Vlan, protocol};
 
 /// An end of a connection: its address, and its port or ICMP identifier, or 0.
 pub type End = (IpAddr, u16);
@@ -10,6 +10,8 @@ pub type End = (IpAddr, u16);
 /// What names a connection, the same for both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowKey {
+    /// The network that it is in.
+    pub vlan: Vlan,
     /// The IP protocol.
     pub protocol: u8,
     /// Type and code of an ICMP query.
@@ -53,6 +55,7 @@ pub struct Quoted {
 
 /// The headers of a packet, or of a packet that an error quotes.
 struct Headers {
+    vlan: Vlan,
     protocol: u8,
     source: IpAddr,
     destination: IpAddr,
@@ -64,10 +67,11 @@ struct Headers {
 }
 
 impl Identity {
-    /// Of a packet that is no fragment behind the first.
-    pub fn of(packet: &Packet<'_>) -> Identity {
+    /// Of a packet that is no fragment behind the first, in the network by which connections know it.
+    pub fn of(packet: &Packet<'_>, vlan: Vlan) -> Identity {
         let identifier = || packet.transport().map_or(0, |bytes| two(bytes, 4).unwrap_or_default());
         let headers = Headers {
+            vlan,
             protocol: packet.protocol,
             source: packet.source,
             destination: packet.destination,
@@ -77,7 +81,7 @@ impl Identity {
         };
         if headers.is_error() {
             // An error goes to whoever sent what it is about. Source: RFC 1122, 3.2.2.
-            let quoted = Headers::quoted(packet.payload).filter(|quoted| quoted.source == packet.destination);
+            let quoted = Headers::quoted(packet.payload, vlan).filter(|quoted| quoted.source == packet.destination);
             let about = quoted.and_then(|quoted| {
                 let (key, source, _) = quoted.connection()?;
                 Some(Quoted { key, source, sequence: quoted.sequence })
@@ -121,13 +125,14 @@ impl Headers {
     fn connection(&self) -> Option<(FlowKey, End, bool)> {
         let sorted = |source: End, destination: End| {
             let ends = if source <= destination { [source, destination] } else { [destination, source] };
-            (FlowKey { protocol: self.protocol, query: (0, 0), ends }, source, true)
+            (FlowKey { vlan: self.vlan, protocol: self.protocol, query: (0, 0), ends }, source, true)
         };
         if let Some((family, kind, code, identifier)) = self.icmp() {
             let (query, answers) = query(family, kind)?;
             let (source, destination) = ((self.source, identifier), (self.destination, identifier));
             let ends = if answers { [destination, source] } else { [source, destination] };
-            return Some((FlowKey { protocol: self.protocol, query: (query, code), ends }, source, !answers));
+            let key = FlowKey { vlan: self.vlan, protocol: self.protocol, query: (query, code), ends };
+            return Some((key, source, !answers));
         }
         match (self.protocol, self.ports) {
             (protocol::TCP | protocol::UDP, None) => None,
@@ -139,8 +144,8 @@ impl Headers {
     }
 
     /// The headers that an ICMP error quotes: those of the packet it is about, and at least 8 bytes behind them, which of
-    /// TCP hold ports and sequence number. None for a fragment behind the first.
-    fn quoted(bytes: &[u8]) -> Option<Headers> {
+    /// TCP hold ports and sequence number. None for a fragment behind the first. It was of the error's own network.
+    fn quoted(bytes: &[u8], vlan: Vlan) -> Option<Headers> {
         let (number, source, destination, transport): (u8, IpAddr, IpAddr, &[u8]) = match bytes.first()? >> 4 {
             4 => {
                 if two(bytes, 6)? & 0x1fff != 0 {
@@ -163,7 +168,8 @@ impl Headers {
         let icmp = icmp.then(|| Some((*transport.first()?, *transport.get(1)?, two(transport, 4)?)));
         let sequence = transport.get(4..).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_be_bytes(*bytes));
         let sequence = sequence.filter(|_| number == protocol::TCP);
-        Some(Headers { protocol: number, source, destination, ports: ports.flatten(), icmp: icmp.flatten(), sequence })
+        let (ports, icmp) = (ports.flatten(), icmp.flatten());
+        Some(Headers { vlan, protocol: number, source, destination, ports, icmp, sequence })
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A connection is known once its first packet was forwarded, until it has been quiet for a timeout: what was dropped
 //! begins nothing that answers or errors could belong to. Both directions are one connection: TCP and UDP by addresses and
-//! ports, ICMP queries by addresses, kind, code and identifier, everything else by addresses and protocol. VLANs and sides
-//! are no part of it.
+//! ports, ICMP queries by addresses, kind, code and identifier, everything else by addresses and protocol. Each VLAN and
+//! PPPoE session has connections of its own, unless the settings say otherwise; sides are no part of it.
 //!
 //! | state         | packets |
 //! |---------------|---------|
@@ -40,7 +40,7 @@ pub use self::segment::{Segment, SegmentKind};
 pub use self::tcp::{Step, TcpConnection, TcpState};
 use super::tls::Stream;
 use crate::layer7;
-use crate::packet::{FragmentPart, Packet, protocol};
+use crate::packet::{FragmentPart, Packet, Vlan, protocol};
 use crate::reason::Verdict;
 use crate::rule::{Action, Condition, ConnectionState, RuleSet, Tracking, TrackingMode};
 use crate::time::Time;
@@ -98,12 +98,13 @@ pub struct FirstFragment {
     pub base: Option<u32>,
 }
 
-/// What a datagram's fragments have in common: source, destination, protocol, identification.
-pub(super) type Datagram = (IpAddr, IpAddr, u8, u32);
+/// What a datagram's fragments have in common: network, source, destination, protocol, identification. They are of one
+/// network whatever the settings say: none may share the verdict on a datagram of another one.
+pub(super) type Datagram = (Vlan, IpAddr, IpAddr, u8, u32);
 
 /// The datagram of a packet that is a fragment, or could be one.
 pub(super) fn datagram(packet: &Packet<'_>) -> Option<Datagram> {
-    Some((packet.source, packet.destination, packet.protocol, identification(packet)?))
+    Some((packet.vlan(), packet.source, packet.destination, packet.protocol, identification(packet)?))
 }
 
 /// What is known of a connection.
@@ -202,8 +203,8 @@ impl<'r> Tracker<'r> {
         self.flows.remove(key);
     }
 
-    /// Learns of a packet, and says what it is.
-    pub(super) fn observe(&mut self, packet: &Packet<'_>, now: Time) -> Seen {
+    /// Learns of a packet of this network, and says what it is.
+    pub(super) fn observe(&mut self, packet: &Packet<'_>, vlan: Vlan, now: Time) -> Seen {
         let part = packet.fragment();
         let datagram = datagram(packet);
         let later = part == Some(FragmentPart::Later);
@@ -211,7 +212,7 @@ impl<'r> Tracker<'r> {
         let identity = match first {
             Some((first, expiry)) if now < *expiry => return self.later_fragment(packet, *first, now),
             _ if later => Identity::Unknown,
-            _ => Identity::of(packet),
+            _ => Identity::of(packet, vlan),
         };
         match identity {
             Identity::Untracked => Seen::alone(ConnectionState::Untracked),

@@ -32,28 +32,30 @@ use super::window::{Closing, Windows};
 use crate::packet::{Packet, Side, protocol};
 use crate::rule::Tracking;
 use crate::time::Time;
+use crate::word::words;
 
-/// A connection's state. The names are those of the timeouts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TcpState {
-    /// A SYN was seen.
-    SynSent,
-    /// A SYN was seen from each end: both open at once.
-    BothSyn,
-    /// A SYN-ACK was seen as well.
-    SynReceived,
-    /// And an ACK.
-    Established,
-    /// One end has no more to say.
-    FinWait,
-    /// And the other knows.
-    CloseWait,
-    /// Neither has more to say.
-    LastAck,
-    /// And both know.
-    TimeWait,
-    /// It was reset.
-    Close,
+words! {
+    /// A connection's state. The names are those of the timeouts.
+    TcpState {
+        /// A SYN was seen.
+        SynSent = "syn-sent",
+        /// A SYN was seen from each end: both open at once.
+        BothSyn = "both-syn",
+        /// A SYN-ACK was seen as well.
+        SynReceived = "syn-received",
+        /// And an ACK.
+        Established = "established",
+        /// One end has no more to say.
+        FinWait = "fin-wait",
+        /// And the other knows.
+        CloseWait = "close-wait",
+        /// Neither has more to say.
+        LastAck = "last-ack",
+        /// And both know.
+        TimeWait = "time-wait",
+        /// It was reset.
+        Close = "close",
+    }
 }
 
 /// Where a segment leads.
@@ -321,6 +323,17 @@ impl TcpConnection {
     pub fn may_have_sent(&self, back: bool, sequence: u32) -> bool {
         let remembered = self.remembered.is_some_and(|syn| syn.back == back && syn.sequence == sequence);
         remembered || self.windows.is_on_its_way(usize::from(back), sequence)
+    }
+
+    /// The connection is over, whatever its ends think.
+    pub fn close(&mut self) {
+        self.state = TcpState::Close;
+    }
+
+    /// The numbers of which one is what the peer of this end expects next: what the peer has acknowledged, and what was sent to
+    /// it without a gap.
+    pub fn reset_numbers(&self, back: bool) -> [u32; 2] {
+        self.windows.expected(usize::from(back))
     }
 
     /// A later fragment of a segment reaches to this number.

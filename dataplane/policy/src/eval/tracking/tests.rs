@@ -4,6 +4,7 @@ use super::*;
 use crate::eval::Evaluator;
 use crate::eval::tests::*;
 use crate::packet::Side;
+use crate::packet::Vlan;
 use crate::rule::{Matcher, Rule};
 use crate::settings::Settings;
 use ConnectionState::{Established, Invalid, New, Related, Untracked};
@@ -30,7 +31,7 @@ impl<'r> Wire<'r> {
     }
 
     fn sees_from(&mut self, side: Side, frame: &[u8]) -> ConnectionState {
-        self.tracker.observe(&view(side, frame), ms(self.now)).state
+        self.tracker.observe(&view(side, frame), Vlan::NONE, ms(self.now)).state
     }
 
     /// Segments of one connection, each by its flags: those in lower case come back from the server. Numbers go on.

@@ -297,6 +297,11 @@ impl Windows {
             && self.reset_acknowledges(from, segment)
     }
 
+    /// What the peer of this end has acknowledged, and what was sent to it without a gap: it expects one of the two next.
+    pub(super) const fn expected(&self, from: usize) -> [u32; 2] {
+        [self.ends[from].acknowledged, self.ends[from].next]
+    }
+
     /// Whether its peer answers a RST from this end with a challenge: it is in the window, but not exactly the next one.
     /// Source: RFC 5961, 3.2.
     pub(super) fn challenges(&self, from: usize, segment: &Segment<'_>) -> bool {

@@ -1,5 +1,6 @@
 //! Steps that last too long or too short, scans that open, doors that stand open.
 
+use super::scans::knock_rules;
 use super::*;
 
 /// A knock of UDP datagrams with a content each, which no scan gives, and its door.
@@ -58,122 +59,6 @@ fn what_leads_to_no_door_is_left_alone() {
     assert_eq!(found(two_doors), []);
 }
 
-/// The rules of a knock on these ports, 10 s for each step, and what is before its door.
-fn ports(steps: &[&str], more: &str) -> Vec<(&'static str, u32)> {
-    found(&(knock_rules(steps) + more))
-}
-
-fn knock_rules(steps: &[&str]) -> String {
-    let mut rules = String::new();
-    for (step, words) in steps.iter().enumerate() {
-        let before = if step > 0 { format!("src-address-list=step{step} ") } else { String::new() };
-        rules += &format!(
-            "add chain=input {words} {before}action=add-src-to-address-list address-list=step{} \
-             address-list-timeout=10s\n",
-            step + 1
-        );
-    }
-    rules + &format!("add chain=input src-address-list=step{}\n", steps.len())
-}
-
-#[test]
-fn ports_that_a_scan_tries_in_this_order() {
-    for (steps, line) in [
-        (&["protocol=tcp dst-port=1234", "protocol=tcp dst-port=4321"][..], 3),
-        (&["protocol=udp dst-port=4321", "protocol=udp dst-port=1234"], 3),
-        (&["protocol=tcp dst-port=1", "protocol=tcp dst-port=1000,2", "protocol=tcp dst-port=3,999"], 4),
-        (&["protocol=tcp dst-port=7", "protocol=tcp dst-port=!7"], 3),
-        (&["protocol=tcp dst-port=7"], 2),
-        (
-            &[
-                "protocol=tcp dst-port=7 connection-state=new in-interface=outside dst-address=192.0.2.1",
-                "protocol=tcp dst-port=9 tcp-flags=syn,!ack dst-address=192.0.2.1",
-            ],
-            3,
-        ),
-    ] {
-        assert_eq!(ports(steps, ""), [("scan-opens", line)], "{steps:?}");
-    }
-    for steps in [
-        &["protocol=tcp dst-port=4321", "protocol=tcp dst-port=1234", "protocol=tcp dst-port=2345"][..],
-        &["protocol=tcp dst-port=7", "protocol=tcp dst-port=7"],
-        &["protocol=tcp dst-port=1234", "protocol=udp dst-port=4321"],
-        &["protocol=tcp dst-port=1234", "protocol=tcp dst-port=4321 content=x"],
-        &["protocol=tcp dst-port=1234", "protocol=tcp dst-port=4321 src-port=7"],
-        &["protocol=tcp dst-port=1234 dst-address=192.0.2.1", "protocol=tcp dst-port=4321 dst-address=192.0.2.2"],
-        &["protocol=tcp dst-port=1234", "protocol=tcp dst-port=4321 tcp-flags=fin"],
-        &["protocol=icmp packet-size=100", "protocol=icmp packet-size=200"],
-        &["protocol=tcp dst-port=1234", "protocol=tcp"],
-    ] {
-        assert_eq!(ports(steps, ""), [], "{steps:?}");
-    }
-}
-
-#[test]
-fn a_scan_must_be_fast_enough() {
-    let of = |second: u16| {
-        let steps = ["protocol=tcp dst-port=1000".to_owned(), format!("protocol=tcp dst-port={second}")];
-        let rules = knock_rules(&[&steps[0], &steps[1]]);
-        found(&rules.replace("step1 address-list-timeout=10s", "step1 address-list-timeout=2s"))
-    };
-    assert_eq!(of(21_000), [("scan-opens", 3)]);
-    assert_eq!(of(21_001), []);
-}
-
-#[test]
-fn rules_that_notice_a_scan() {
-    let steps = ["protocol=tcp dst-port=1234", "protocol=tcp dst-port=4321"];
-    let catch = "add chain=input protocol=tcp dst-port=2000 action=add-src-to-address-list address-list=caught\n";
-    let stop = "add chain=input src-address-list=caught action=drop\n";
-    for more in [
-        "add chain=input psd=21,3s,3,1 action=drop\n",
-        "add chain=input protocol=tcp limit=!10,5 action=drop\n",
-        &format!("{stop}{catch}"),
-        &format!("{stop}{}", catch.replace("dst-port=2000", "psd=21,3s,3,1")),
-        &format!("{stop}{}", catch.replace("=2000", "=!1234,4321")),
-    ] {
-        let rules = format!("{more}{}", knock_rules(&steps));
-        assert_eq!(found(&rules), [], "{rules}");
-    }
-    for more in [
-        "add chain=input protocol=udp psd=21,3s,3,1 action=drop\n",
-        &format!("{stop}{}", catch.replace("2000", "22")),
-        &format!("{stop}{}", catch.replace("2000", "1234")),
-        &format!("{}{catch}", stop.replace("drop", "log")),
-    ] {
-        let lints = found(&format!("{more}{}", knock_rules(&steps)));
-        assert_eq!(lints.iter().map(|(code, _)| *code).collect::<Vec<_>>(), ["scan-opens"], "{more}");
-    }
-}
-
-#[test]
-fn knocks_in_chains_of_their_own() {
-    let steps = knock_rules(&["protocol=tcp dst-port=1234", "protocol=tcp dst-port=4321"]).replace("=input", "=knock");
-    let with = |jump: &str| {
-        let lints = found(&format!("add chain=input action=jump jump-target=knock {jump}\n{steps}"));
-        lints.into_iter().map(|(code, _)| code).collect::<Vec<_>>()
-    };
-    assert_eq!(with(""), ["scan-opens"]);
-    assert_eq!(with("protocol=tcp dst-port=1234,4321 connection-state=new"), ["scan-opens"]);
-    assert_eq!(with("protocol=tcp dst-port=4321"), [""; 0]);
-    assert_eq!(with("src-mac-address=00:11:22:33:44:55"), [""; 0]);
-}
-
-/// The jump asks for the first knock; what the chain accepts asks for the second.
-#[test]
-fn a_jump_that_asks_for_a_knock_is_no_door_by_itself() {
-    let rules = |accept: &str| {
-        format!(
-            "add chain=input protocol=tcp dst-port=7 action=add-src-to-address-list address-list=a address-list-timeout=9s\n\
-             add chain=input src-address-list=a action=jump jump-target=second\n\
-             add chain=second protocol=tcp dst-port=9 content=x action=add-src-to-address-list address-list=b \
-             address-list-timeout=9s\nadd chain=second {accept}\n"
-        )
-    };
-    assert_eq!(found(&rules("src-address-list=b")), []);
-    assert_eq!(found(&rules("protocol=udp")), [("scan-opens", 2)]);
-}
-
 #[test]
 fn doors_that_stand_open() {
     let knock = knock_rules(&["protocol=icmp packet-size=99"]);
@@ -192,42 +77,4 @@ fn doors_that_stand_open() {
     assert_eq!(behind("add chain=input connection-state=invalid action=drop\n"), Some("moot-knock"));
     assert_eq!(behind("add chain=input protocol=tcp limit=1,5\n"), Some("moot-knock"));
     assert_eq!(behind("add chain=input protocol=tcp action=drop\n"), Some("unreachable-rule"));
-}
-
-/// What the sentence says, done: a scan at this speed, and who is in the list then.
-#[test]
-fn the_scan_that_is_told_of_opens() {
-    use crate::eval::Evaluator;
-    use crate::packet::{Packet, Side, protocol};
-    use crate::time::Time;
-
-    for steps in [
-        &["protocol=tcp dst-port=1234", "protocol=tcp dst-port=4321"][..],
-        &["protocol=tcp dst-port=4321", "protocol=tcp dst-port=1234"],
-        &["protocol=udp dst-port=7", "protocol=udp dst-port=50000"],
-        &["protocol=tcp dst-port=5,30", "protocol=tcp dst-port=4,20,60000", "protocol=tcp dst-port=61000,3"],
-    ] {
-        let rules = crate::rsc::read(filter(&knock_rules(steps)).as_bytes()).rules;
-        let settings = Settings::default();
-        let lints = lint(&rules, &settings);
-        let sentence = &lints[0].sentence;
-        let rate = sentence.split("from ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
-        let pause = 1_000_000_000 / rate.parse::<u64>().unwrap();
-        let [client, server] = ["198.51.100.7", "203.0.113.1"].map(|address| address.parse().unwrap());
-        let number = if steps[0].contains("tcp") { protocol::TCP } else { protocol::UDP };
-        let mut evaluator = Evaluator::new(&rules, &settings, 7);
-        let mut ports: Vec<u16> = (0..=u16::MAX).collect();
-        if sentence.contains("descending") {
-            ports.reverse();
-        }
-        let mut now = 0;
-        let opens = ports.into_iter().any(|port| {
-            now += pause;
-            let packet = Packet { ports: Some((9, port)), ..Packet::bare(Side::Outside, client, server, number) };
-            let now = Time::from_nanos(now);
-            evaluator.evaluate(&packet, now);
-            evaluator.lists().contains(&format!("step{}", steps.len()), client, now)
-        });
-        assert!(opens, "{sentence}");
-    }
 }

@@ -1,0 +1,194 @@
+//! `knockctl apply`: rules that run in place of others.
+//!
+//! What would leave no rule, or no way in from outside, is asked about first: who has typed the wrong file name is shut out
+//! by the answer to it.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+
+use clap::Args;
+use knockplane_policy::lint::{WayIn, ways_in};
+use knockplane_policy::rsc::wording;
+use knockplane_policy::rule::RuleSet;
+use knockplane_policy::settings::Settings;
+use knockplane_policy::wire::{Rules, Status};
+
+use super::check::{self, How};
+use super::http::Client;
+use super::output::complain;
+use super::table::{count, printable};
+use super::{Failed, as_json, change, decode, document};
+use crate::Exit;
+use crate::api::messages::{Applied, Apply, Unresolved};
+use crate::json::changes;
+
+/// How many ways in are named that would be gone.
+const MOST_NAMED: usize = 5;
+
+/// See the module.
+#[derive(Debug, Args)]
+pub(super) struct Command {
+    /// RouterOS export; `-` is standard input
+    file: PathBuf,
+    /// Keep rules that can never run, as disabled ones, instead of refusing the file
+    #[arg(long)]
+    allow_invalid: bool,
+    /// Apply without a question, even if no rule or no way in from outside is left
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Result<String, Failed> {
+    let Command { file, allow_invalid, force } = command;
+    // What cannot be read is told without asking anybody; the rest depends on the settings that the rules will have.
+    let source = check::read(file, json)?;
+    let status: Status = decode(&client.get("/api/v1/status").await?)?;
+    let how = How { settings: &status.settings, allow_invalid: *allow_invalid, lints: true };
+    let rules = source.rules(&how, json)?;
+    if !force {
+        let running: Rules = decode(&client.get("/api/v1/rules").await?)?;
+        if let Some(loss) = loss(&running, &rules, &status.settings) {
+            confirm(&loss)?;
+        }
+    }
+    let source = match std::path::absolute(file) {
+        Ok(path) if !source.is_standard_input() => path.display().to_string(),
+        _ => source.name().to_owned(),
+    };
+    let body = as_json(&Apply { source, text: None, rules: Some(rules) })?;
+    let applied: Applied = decode(&change(client, "/api/v1/apply", Some(body)).await?)?;
+    if json {
+        return document(changes::Applied::from(applied));
+    }
+    let mut text = format!("generation {} runs, {}\n", applied.generation, count(applied.rules, "rule"));
+    for Unresolved { name, reason } in &applied.unresolved {
+        let (name, reason) = (printable(&name.name), printable(reason));
+        text +=
+            &format!("warning: `{name}` cannot be resolved ({reason}): its lists go by its last addresses, if any\n");
+    }
+    Ok(text)
+}
+
+/// What an apply would take away that somebody must confirm; none if that is nothing.
+fn loss(running: &Rules, new: &RuleSet, settings: &Settings) -> Option<String> {
+    let are_left = |rules: &RuleSet| rules.rules.iter().filter(|rule| !rule.dynamic && rule.runs()).count();
+    let ways = ways_in(&running.rules, settings);
+    let is_closed = !ways.is_empty() && ways_in(new, settings).is_empty();
+    let before = are_left(&running.rules);
+    let closed = if is_closed {
+        format!("; nobody outside could begin a connection any more\n{}", named(&ways, running))
+    } else {
+        "\n".to_owned()
+    };
+    match (are_left(new), is_closed) {
+        (0, _) if before > 0 => Some(format!("these rules have none that runs, in place of {before}{closed}")),
+        (_, true) => Some(format!("these rules let nobody in{closed}")),
+        _ => None,
+    }
+}
+
+/// The ways in that would be gone.
+fn named(ways: &[WayIn], running: &Rules) -> String {
+    let said = |way: &WayIn| match way {
+        WayIn::Door(name) => format!("door `{name}`"),
+        WayIn::Rule(place) => {
+            let rule = &running.rules.rules[*place];
+            let line =
+                if rule.line > 0 { format!("line {} of {}: ", rule.line, running.source) } else { String::new() };
+            line + &wording::rule(rule).join(" ")
+        }
+        WayIn::Default(chain) => format!("`{} = \"accept\"` in [policy.chain-default]", chain.name()),
+    };
+    let mut text: String =
+        ways.iter().take(MOST_NAMED).map(|way| format!("  what runs lets in by {}\n", printable(&said(way)))).collect();
+    if let Some(more) = ways.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+        text += &format!("  and by {more} more\n");
+    }
+    text
+}
+
+/// Asks, if somebody is there to answer.
+fn confirm(loss: &str) -> Result<(), Failed> {
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        let remedy = "give `--force` if that is meant; the old rules keep running";
+        let failed = Failed::new(Exit::Unconfirmed, format!("not applied: {loss}{remedy}"));
+        return Err(Failed { remedy: Some(remedy.to_owned()), ..failed });
+    }
+    complain(format_args!("{loss}Apply them? [y/N] "));
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer);
+    match read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
+        true => Ok(()),
+        false => Err(Failed::new(Exit::Unconfirmed, "not applied; the old rules keep running")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use knockplane_policy::rsc;
+
+    use super::*;
+
+    const KNOCK: &str = "add chain=input connection-state=established,related\n\
+        add chain=input protocol=icmp packet-size=99 action=add-src-to-address-list address-list=open\n\
+        add chain=input src-address-list=open comment=\"who knocked\"\nadd chain=input action=drop\n";
+
+    fn rules(rules: &str) -> RuleSet {
+        let reading = rsc::read(format!("/ip firewall filter\n{rules}").as_bytes());
+        assert_eq!(reading.problems, [], "{rules}");
+        reading.rules
+    }
+
+    fn loss_of(before: &str, after: &str, settings: &Settings) -> Option<String> {
+        let running = Rules { source: "old.rsc".to_owned(), rules: rules(before), ..crate::sample::rules() };
+        loss(&running, &rules(after), settings)
+    }
+
+    #[test]
+    fn what_leaves_nothing_is_told() {
+        let loss = |after: &str| loss_of(KNOCK, after, &Settings::default());
+        let all = loss("").unwrap();
+        assert!(
+            all.starts_with("these rules have none that runs, in place of 4; nobody outside could begin a"),
+            "{all}"
+        );
+        assert!(all.contains("\n  what runs lets in by line 4 of old.rsc: chain=input action=accept"), "{all}");
+        for after in [
+            "add chain=input action=drop\n",
+            "add chain=input connection-state=established,related\nadd chain=input action=drop\n",
+            "add chain=input disabled=yes\nadd chain=input action=drop\n",
+            "add chain=input in-interface=inside\nadd chain=input action=drop\n",
+            "add chain=input action=drop\nadd chain=input protocol=tcp dst-port=22\n",
+            "add chain=output action=accept\nadd chain=inptu action=accept\n",
+            "add chain=input protocol=tcp tcp-flags=syn,!syn\nadd chain=input action=drop\n",
+        ] {
+            assert!(loss(after).unwrap().starts_with("these rules let nobody in; "), "{after}");
+        }
+        for after in [
+            KNOCK,
+            "add chain=input protocol=tcp dst-port=22\nadd chain=input action=drop\n",
+            "add chain=input action=jump jump-target=k\nadd chain=k src-address-list=friends\n",
+            "add chain=input connection-state=!invalid\n",
+        ] {
+            assert_eq!(loss(after), None, "{after}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_there_cannot_be_lost() {
+        let closed = "add chain=input action=drop\n";
+        assert_eq!(loss_of("", "", &Settings::default()), None);
+        assert_eq!(loss_of("", closed, &Settings::default()), None);
+        assert_eq!(loss_of(closed, closed, &Settings::default()), None);
+        let none = loss_of(closed, "", &Settings::default()).unwrap();
+        assert_eq!(none, "these rules have none that runs, in place of 1\n");
+    }
+
+    /// Doors of the configuration stay when rules change.
+    #[test]
+    fn a_door_is_a_way_in() {
+        let door = r#"{"name":"ssh","knock":["tcp/7000","udp/9000","tcp/8000"]}"#;
+        let settings = Settings { doors: vec![serde_json::from_str(door).unwrap()], ..Settings::default() };
+        assert_eq!(loss_of(KNOCK, "add chain=input action=drop\n", &settings), None);
+    }
+}

@@ -1,0 +1,35 @@
+//! The table of connections, part by part: for counting, and for operators' questions.
+
+use std::ops::ControlFlow;
+
+use knockplane_policy::time::Time;
+
+use super::source::AddressFlow;
+use super::{Flows, WAYS, lock};
+
+impl Flows {
+    /// Visits the connections in the slots from this one on, in at most so many sets, with one lock at a time, until a visit
+    /// breaks off. The slot to go on at; `None` at the end of the table.
+    pub fn walk(
+        &self,
+        from: u64,
+        sets: usize,
+        now: Time,
+        mut visit: impl FnMut(AddressFlow) -> ControlFlow<()>,
+    ) -> Option<u64> {
+        let ways = WAYS as u64;
+        let first = usize::try_from(from / ways).unwrap_or(usize::MAX);
+        let last = first.saturating_add(sets).min(self.sets.len());
+        let mut begin = (from % ways) as usize;
+        for number in first..last {
+            let set = lock(&self.sets[number]);
+            for (place, flow) in set.flows.iter().enumerate().skip(begin) {
+                if flow.is_known(now) && visit(AddressFlow::of(flow, now)).is_break() {
+                    return Some(number as u64 * ways + place as u64 + 1);
+                }
+            }
+            begin = 0;
+        }
+        (last < self.sets.len()).then_some(last as u64 * ways)
+    }
+}

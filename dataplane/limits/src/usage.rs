@@ -1,0 +1,50 @@
+//! Resources that this process uses, as /proc/self has them.
+
+use std::time::Duration;
+
+use knockplane_policy::wire::ProcessUsage;
+use procfs::process::{LimitValue, Process};
+use procfs::{page_size, ticks_per_second};
+
+/// What this process uses now; `None` if /proc is not mounted. Source: proc(5).
+pub fn read() -> Option<ProcessUsage> {
+    let process = Process::myself().ok()?;
+    let stat = process.stat().ok()?;
+    let limits = process.limits().ok()?;
+    Some(ProcessUsage {
+        cpu: Duration::from_secs_f64((stat.utime + stat.stime) as f64 / ticks_per_second() as f64),
+        resident_bytes: stat.rss * page_size(),
+        virtual_bytes: stat.vsize,
+        open_fds: process.fd_count().ok()? as u64,
+        max_fds: match limits.max_open_files.soft_limit {
+            LimitValue::Value(most) => Some(most),
+            LimitValue::Unlimited => None,
+        },
+        threads: u64::try_from(stat.num_threads).unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::hint::black_box;
+
+    use super::*;
+
+    #[test]
+    fn what_the_process_takes_is_seen() {
+        let before = read().expect("/proc is mounted");
+        let files: Vec<_> = (0..50).map(|_| File::open("/dev/null").expect("it can be opened")).collect();
+        let memory = black_box(vec![1_u8; 64 << 20]);
+        let mut sum = 0_u64;
+        // A tick of the kernel's is 10 ms.
+        while read().expect("/proc is mounted").cpu == before.cpu {
+            sum = (0..1_000_000).fold(black_box(sum), u64::wrapping_add);
+        }
+        let after = read().expect("/proc is mounted");
+        assert!(after.open_fds >= before.open_fds + 50 - 10, "{before:?} {after:?}");
+        assert!(after.resident_bytes > before.resident_bytes + (32 << 20), "{before:?} {after:?}");
+        assert!(after.threads >= 1 && after.virtual_bytes >= after.resident_bytes && after.max_fds > Some(0));
+        drop((files, memory));
+    }
+}

@@ -1,0 +1,354 @@
+//! Knocks that a port scan gives by chance.
+//!
+//! A scan sends a SYN or an empty datagram to every port of one address: in ascending order, in descending order, or in
+//! random order, as scanners do by default. It is run through the rules by the reference evaluator, so everything counts
+//! that the rules do about it: the order of the rules, lists that keep the source out, port scan detection, limits. A scan
+//! tries several speeds, and waits until it is no longer kept out.
+//!
+//! | module  | owns |
+//! |---------|------|
+//! | this    | which scans are tried, and what is told of one that gets in |
+//! | `trial` | a scan that is run through the rules |
+//!
+//! What it does not see: scans of TCP and UDP together, scans of fewer than 1,000 ports in random order, scans from several
+//! addresses or of some ports twice, speeds between those that are tried, pauses where rules count ports or packets, more than `MOST_RULES` rules that a scan can
+//! match, and what asks a packet for more than a port (a source port, flags other than SYN, a payload).
+
+mod trial;
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use self::trial::{Budget, Entered, Manner, Outcome, Shot, Trial, addresses};
+use super::knock::Knocks;
+use super::truth::allowed_ports;
+use super::view::{View, needed};
+use super::{Code, Lint};
+use crate::packet::{Family, protocol};
+use crate::rule::{Condition, Rule};
+use crate::time::format_duration;
+
+/// Ports a second that a scan is taken to try at most. One machine manages many times that; a knock that is given only by
+/// faster scans than this is told apart by its timeout.
+const FASTEST: u64 = 10_000;
+
+/// Time from one port to the next of the scans that are tried: 10,000 ports a second down to one in eight seconds. Slower
+/// ones than the first are of use only if rules count ports or packets, or keep a source out for some time.
+const INTERVALS: [Duration; 7] = [
+    Duration::from_nanos(1_000_000_000 / FASTEST),
+    Duration::from_millis(1),
+    Duration::from_millis(10),
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+];
+
+/// How many rules may be tried on packets for one file.
+const MOST_TRIED: usize = 2_000_000;
+
+/// How many steps a knock is taken to have at most, if it is scanned in random order.
+const MOST_STEPS: usize = 8;
+
+/// Ports that a scan in random order is taken to try: what nmap does if it is not told. Source: nmap manual, Port
+/// specification.
+const RANDOM_PORTS: u32 = 1_000;
+
+/// Scans in random order get in by luck. Less than once in so many times is left alone.
+const LEAST_LUCK: f64 = 1.0 / 1_000.0;
+
+pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
+    let mut budget = Budget(MOST_TRIED);
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let knocks = Knocks::of(view, family);
+        if knocks.doors.is_empty() {
+            continue;
+        }
+        let Some((source, destinations)) = addresses(view, &knocks, family) else { continue };
+        let mut told = HashSet::new();
+        for number in [protocol::TCP, protocol::UDP] {
+            for destination in &destinations {
+                let Some(trial) = Trial::new(view, &knocks, (family, number), source, *destination) else { continue };
+                let scan = Scan { knocks: &knocks, trial };
+                for (door, lint) in scan.openings(&mut budget) {
+                    if told.insert(door) {
+                        lints.push(lint);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The order in which a scan tries the ports.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Ascending,
+    Descending,
+}
+
+impl Order {
+    const fn name(self) -> &'static str {
+        match self {
+            Order::Ascending => "ascending",
+            Order::Descending => "descending",
+        }
+    }
+}
+
+/// Scans of one protocol at one address.
+struct Scan<'k, 'r> {
+    knocks: &'k Knocks<'r>,
+    trial: Trial<'k, 'r>,
+}
+
+impl Scan<'_, '_> {
+    /// The doors that scans open, each with what is told of it.
+    fn openings(&self, budget: &mut Budget) -> BTreeMap<String, Lint> {
+        let mut found = BTreeMap::new();
+        let depends = self.trial.counts || self.trial.has_traps();
+        let intervals = if depends { &INTERVALS[..] } else { &INTERVALS[..1] };
+        for interval in intervals {
+            for order in [Order::Ascending, Order::Descending] {
+                for manner in [Manner::Steady, Manner::Patient] {
+                    if found.len() == self.knocks.doors.len() {
+                        return found;
+                    }
+                    let outcome = self.trial.run(&self.shots(order, *interval), manner, budget);
+                    for door in outcome.opened.keys().filter(|door| !found.contains_key(*door)).collect::<Vec<_>>() {
+                        if let Some(lint) = self.in_order(door, &outcome, order, *interval, manner) {
+                            found.insert(door.clone(), lint);
+                        }
+                    }
+                }
+            }
+        }
+        for (door, lint) in self.in_random_order(budget) {
+            found.entry(door).or_insert(lint);
+        }
+        found
+    }
+
+    fn shots(&self, order: Order, interval: Duration) -> Vec<Shot> {
+        let mut ports = self.trial.ports();
+        if order == Order::Descending {
+            ports.reverse();
+        }
+        let first = ports.first().map_or(0, |(port, _)| *port);
+        let shot = |(port, stands_for): (u16, u32)| Shot {
+            port,
+            at: interval.saturating_mul(port.abs_diff(first).into()),
+            stands_for,
+        };
+        ports.into_iter().map(shot).collect()
+    }
+
+    fn in_order(
+        &self,
+        door: &str,
+        outcome: &Outcome,
+        order: Order,
+        interval: Duration,
+        manner: Manner,
+    ) -> Option<Lint> {
+        let way = self.way(door, &outcome.entered)?;
+        if let Some(lint) = self.at_once(door, &way) {
+            return Some(lint);
+        }
+        let when = match (manner, interval == INTERVALS[0]) {
+            (Manner::Patient, _) => "if it waits whenever it is kept out".to_owned(),
+            (Manner::Steady, true) => format!("from {} ports a second on", self.rate(&way)),
+            (Manner::Steady, false) if interval.as_secs() == 0 => {
+                format!("at {} ports a second, which the rules do not notice", 1_000 / interval.as_millis())
+            }
+            (Manner::Steady, false) => {
+                format!("at one port in {}, which the rules do not notice", format_duration(interval))
+            }
+        };
+        let sentence = format!(
+            "a port scan in {} order gives these knocks by chance ({}) and opens `{door}`, {when}",
+            order.name(),
+            ports(&way)
+        );
+        Some(self.lint(&way, sentence))
+    }
+
+    /// If it takes a single packet.
+    fn at_once(&self, door: &str, way: &[&Entered]) -> Option<Lint> {
+        let ([first, ..], [.., last]) = (way, way) else { return None };
+        if first.port != last.port {
+            return None;
+        }
+        let sentence = format!(
+            "one packet to port {} opens `{door}`: whoever scans the ports is in, without knowing of it",
+            last.port
+        );
+        let remedy = "ask for further knocks, or for a passphrase with `layer7-protocol` or `content`";
+        Some(Lint::new(Code::ScanOpens, self.trial.origins[last.rule], sentence, remedy).at("dst-port"))
+    }
+
+    fn lint(&self, way: &[&Entered], sentence: String) -> Lint {
+        let remedy = "ask for a passphrase with `layer7-protocol` or `content`; or, before the rules of the knock, drop who \
+                      is in a list of scanners, and put into that list who tries any other port";
+        let times: Vec<String> = way[..way.len() - 1]
+            .iter()
+            .map(|step| self.knocks.longest(&step.list).map_or_else(|| "for good".to_owned(), format_duration))
+            .collect();
+        let what = format!("the first knock; each counts for {}", times.join(", then "));
+        let rule = |step: &Entered| self.trial.origins[step.rule];
+        let (first, last) = (way[0], way[way.len() - 1]);
+        Lint::new(Code::ScanOpens, rule(last), sentence, remedy).at("dst-port").also(rule(first), what)
+    }
+
+    /// The steps up to the door, in their order.
+    fn way<'e>(&self, door: &str, entered: &'e [Entered]) -> Option<Vec<&'e Entered>> {
+        let mut wanted: HashSet<&str> = HashSet::from([door]);
+        let mut way: Vec<&Entered> = Vec::new();
+        for step in entered.iter().rev() {
+            if wanted.contains(step.list.as_str()) {
+                wanted.extend(needed(self.trial.origins[step.rule]));
+                way.push(step);
+            }
+        }
+        way.reverse();
+        (!way.is_empty()).then_some(way)
+    }
+
+    /// Ports a second at which each knock comes while the one before it counts.
+    fn rate(&self, way: &[&Entered]) -> u64 {
+        let needed = way.windows(2).map(|pair| {
+            let [before, next] = pair else { return 1 };
+            let seconds = self.knocks.longest(&before.list).map_or(u64::MAX, |longest| longest.as_secs());
+            u64::from(before.port.abs_diff(next.port)).div_ceil(seconds.max(1))
+        });
+        needed.max().unwrap_or(1).max(1)
+    }
+}
+
+/// Scans in random order: the knock is found by trying ports one after the other, and then how many ports in between would
+/// spoil it.
+impl Scan<'_, '_> {
+    fn in_random_order(&self, budget: &mut Budget) -> Vec<(String, Lint)> {
+        let mut found = Vec::new();
+        let knock = self.longest_knock(budget);
+        let outcome = self.run(&knock, budget);
+        for door in outcome.opened.keys() {
+            let Some(way) = self.way(door, &outcome.entered) else { continue };
+            let mut ports: Vec<u16> = way.iter().map(|step| step.port).collect();
+            ports.dedup();
+            let luck = self.luck(door, &ports, &way, budget);
+            if luck < LEAST_LUCK {
+                continue;
+            }
+            let lint = self.at_once(door, &way).unwrap_or_else(|| {
+                let sentence = format!(
+                    "one of {:.0} port scans in random order, as scanners do by default, gives these knocks by chance ({}) \
+                     and opens `{door}`",
+                    1.0 / luck,
+                    self::ports(&way)
+                );
+                self.lint(&way, sentence)
+            });
+            found.push((door.clone(), lint));
+        }
+        found
+    }
+
+    /// Ports in an order in which each leads into another list of a knock.
+    fn longest_knock(&self, budget: &mut Budget) -> Vec<u16> {
+        let mut knock: Vec<u16> = Vec::new();
+        let mut candidates: Vec<u16> = self.trial.ports().into_iter().map(|(port, _)| port).collect();
+        // A port is tried once: those that few steps ask for come first, and leave the others their own.
+        candidates.sort_by_cached_key(|port| self.trial.steps_for(*port));
+        let mut known = 0;
+        while knock.len() < MOST_STEPS {
+            let next = candidates.iter().filter(|port| !knock.contains(port)).find_map(|port| {
+                let longer: Vec<u16> = knock.iter().copied().chain([*port]).collect();
+                let entered = self.run(&longer, budget).entered.len();
+                (entered > known).then_some((*port, entered))
+            });
+            let Some((port, entered)) = next else { break };
+            knock.push(port);
+            known = entered;
+        }
+        knock
+    }
+
+    fn run(&self, knock: &[u16], budget: &mut Budget) -> Outcome {
+        // As far from each other as the knocks of such a scan are on average.
+        let gap = INTERVALS[0] * (RANDOM_PORTS / (knock.len() as u32 + 1));
+        self.trial.run(&shots(knock, gap), Manner::Steady, budget)
+    }
+
+    /// How often a scan in random order gives the knocks before it tries a port that keeps it out.
+    fn luck(&self, door: &str, knock: &[u16], way: &[&Entered], budget: &mut Budget) -> f64 {
+        if self.trial.counts && !self.is_unnoticed(door, knock, budget) {
+            return 0.0;
+        }
+        let spoiling: f64 = self
+            .classes()
+            .into_iter()
+            .filter(|(port, _)| !knock.contains(port))
+            .filter(|(port, _)| {
+                (0..knock.len()).all(|place| {
+                    let mut with = knock.to_vec();
+                    with.insert(place, *port);
+                    !self.run(&with, budget).opened.contains_key(door)
+                })
+            })
+            .map(|(_, size)| f64::from(size))
+            .sum();
+        let sizes: Vec<f64> = way.iter().map(|step| f64::from(ports_of(self.trial.origins[step.rule]))).collect();
+        let luck = |place: usize| sizes[place] / (spoiling + sizes[place..].iter().sum::<f64>());
+        (0..sizes.len()).map(luck).product()
+    }
+
+    /// Whether the knocks still open the door with other ports in between, as many as a scan tries. What rules count depends
+    /// on the ports right behind and right before a knock.
+    fn is_unnoticed(&self, door: &str, knock: &[u16], budget: &mut Budget) -> bool {
+        let others: Vec<u16> =
+            self.trial.ports().into_iter().map(|(port, _)| port).filter(|port| !knock.contains(port)).collect();
+        let slot = RANDOM_PORTS / (knock.len() as u32 + 1);
+        let between = slot.min(others.len() as u32 / (knock.len() as u32 + 1));
+        let mut others = others.into_iter();
+        let mut tried: Vec<(u16, u32)> = Vec::new();
+        for (place, port) in (1..).zip(knock) {
+            let begin = (place - 1) * slot;
+            let when = |at: u32| if at < between / 2 { begin + at + 1 } else { begin + slot - (between - at) };
+            tried.extend((0..between).map(when).zip(others.by_ref()).map(|(at, port)| (port, at)));
+            tried.push((*port, place * slot));
+        }
+        INTERVALS.iter().any(|interval| {
+            let shot = |(port, at): &(u16, u32)| Shot { port: *port, at: *interval * *at, stands_for: 1 };
+            let shots: Vec<Shot> = tried.iter().map(shot).collect();
+            self.trial.run(&shots, Manner::Steady, budget).opened.contains_key(door)
+        })
+    }
+
+    /// Ports that the rules tell apart: one of each sort, and how many there are.
+    fn classes(&self) -> Vec<(u16, u16)> {
+        let edges = &self.trial.edges;
+        let inner =
+            edges.windows(2).filter(|pair| pair[1] - pair[0] > 1).map(|pair| (pair[0] + 1, pair[1] - pair[0] - 1));
+        edges.iter().map(|edge| (*edge, 1)).chain(inner).collect()
+    }
+}
+
+/// Ports in this order, as far from each other in time.
+fn shots(ports: &[u16], interval: Duration) -> Vec<Shot> {
+    let shot = |(place, port): (usize, &u16)| Shot { port: *port, at: interval * place as u32, stands_for: 1 };
+    ports.iter().enumerate().map(shot).collect()
+}
+
+fn ports(way: &[&Entered]) -> String {
+    way.iter().map(|step| step.port.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// How many ports the rule asks for.
+fn ports_of(rule: &Rule) -> u32 {
+    let sizes = rule.matchers.iter().filter_map(|matcher| match &matcher.condition {
+        Condition::DstPort(set) | Condition::AnyPort(set) => Some(allowed_ports(set, matcher.negated).len()),
+        _ => None,
+    });
+    sizes.min().unwrap_or(1 << 16)
+}

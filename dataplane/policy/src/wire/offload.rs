@@ -1,0 +1,59 @@
+//! What senders have left to their interface, and no interface has done: checksums and segmentation. On a veth, and between a
+//! host and its virtual machines or containers, the next real interface does it; a filter on the way sees it undone.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::packet::Side;
+
+/// How long after the last such packet it is warned of.
+pub const WARNED_FOR: Duration = Duration::from_secs(600);
+
+/// Packets and frames since start that a sender has left to its interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offload {
+    /// Packets of TCP and UDP whose checksum is not computed, from outside and from inside. Only first packets of
+    /// connections that were accepted, knocks that opened a door, and packets that got an address into a list are looked
+    /// at.
+    pub checksums: [u64; 2],
+    /// Frames that were dropped because they are longer than the MTU of the interfaces allows.
+    pub too_long: u64,
+    /// Time since the last of any of them was seen; `None` if there was none.
+    pub last: Option<Duration>,
+}
+
+impl Offload {
+    /// The warnings, each with its remedy; none if the last packet is long ago.
+    pub fn warnings(&self) -> Vec<String> {
+        if self.last.is_none_or(|age| age >= WARNED_FOR) {
+            return Vec::new();
+        }
+        let sides =
+            Side::ALL.into_iter().filter_map(|side| Offload::checksum_warning(side, self.checksums[side.index()]));
+        sides.chain(Offload::length_warning(self.too_long)).collect()
+    }
+
+    /// The warning that so many packets from this side have no checksum.
+    pub fn checksum_warning(side: Side, packets: u64) -> Option<String> {
+        let are = if packets == 1 { "packet has" } else { "packets have" };
+        (packets > 0).then(|| {
+            format!(
+                "{packets} {are} no checksum among first packets and knocks from {side}: the sender leaves it to its \
+                 interface. Receivers drop such packets, so that doors open and nothing connects. On the sender, at the \
+                 end of the veth or in the virtual machine: `ethtool -K INTERFACE tx off tso off gso off`"
+            )
+        })
+    }
+
+    /// The warning that so many frames were too long.
+    pub fn length_warning(frames: u64) -> Option<String> {
+        let were = if frames == 1 { "frame was" } else { "frames were" };
+        (frames > 0).then(|| {
+            format!(
+                "{frames} {were} dropped because they are longer than the MTU of the interfaces: a sender leaves \
+                 segmentation to its interface, or has a larger MTU. On the sender: `ethtool -K INTERFACE tso off gso off`"
+            )
+        })
+    }
+}

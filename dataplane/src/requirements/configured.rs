@@ -1,0 +1,180 @@
+//! What a start needs of the configuration beyond its text: cores, the state directory, the socket, rules, memory.
+
+use std::sync::Arc;
+
+use core_affinity::CoreId;
+use knockplane_engine::state::{self, State};
+use knockplane_engine::table::Table;
+use knockplane_policy::doctor::{Finding, Level, Scope};
+
+use super::Observed;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::held::StoredEntries;
+use crate::holder;
+use crate::manager::Listener;
+use crate::memory::{self, Connections, MemoryError};
+use crate::names::Names;
+use crate::state_dir::{Examined, StateDir};
+use crate::store::{self, Store, Stored};
+
+/// What is known of the configuration before interfaces and rules are read.
+pub(crate) struct Early {
+    pub(crate) findings: Vec<Finding>,
+    /// The state directory, if it is there and can be read.
+    pub(crate) state: Option<Arc<StateDir>>,
+    /// The dataplane that runs with it.
+    pub(crate) running: Option<i32>,
+}
+
+/// Checks what takes no time: a start does it before anything else. Changes nothing.
+pub(crate) fn early(config: &Config) -> Early {
+    let mut findings = vec![match cores(config) {
+        Ok(cores) => {
+            let cores: Vec<_> = cores.iter().map(|core| core.id.to_string()).collect();
+            let whose = if config.cores.is_empty() { "all that this process may use" } else { "as configured" };
+            ok("cores", format!("workers are pinned to {} ({whose})", cores.join(", ")))
+        }
+        Err(finding) => *finding,
+    }];
+    let (finding, state, running) = state_dir(config);
+    findings.push(finding);
+    findings.push(match Listener::examine(&config.socket) {
+        Ok(()) => ok("socket", config.socket.display().to_string()),
+        Err(error) => invalid("socket", &error),
+    });
+    Early { findings, state, running }
+}
+
+/// The cores to pin workers to, one after the other.
+///
+/// # Errors
+/// If the configuration names one that this process may not use.
+pub(crate) fn cores(config: &Config) -> Result<Vec<CoreId>, Box<Finding>> {
+    let there = core_affinity::get_core_ids().unwrap_or_default();
+    if config.cores.is_empty() {
+        return Ok(there);
+    }
+    let wanted = config.cores.iter().map(|wanted| {
+        there.iter().copied().find(|core| core.id == *wanted).ok_or_else(|| {
+            let there: Vec<_> = there.iter().map(|core| core.id).collect();
+            let found = format!("`cores` names core {wanted}, but this process may run on {there:?}");
+            let why = "a worker cannot be pinned to a core that is not there";
+            Box::new(
+                ok("cores", found)
+                    .because(Level::Invalid, why)
+                    .change("name cores of these, or none")
+                    .run("lscpu --extended=CPU,NODE,ONLINE"),
+            )
+        })
+    });
+    wanted.collect()
+}
+
+/// Whether each of so many workers has a core to itself.
+pub(crate) fn cores_for(config: &Config, queues: u32, observed: [&Observed; 2]) -> Option<Finding> {
+    let cores = cores(config).ok()?.len() as u32;
+    (cores != 0 && queues > cores).then(|| {
+        let found = format!("{queues} workers, one for each queue, share {cores} cores");
+        let why = if config.busy_poll {
+            "with busy-poll = true, workers on one core take it from each other all the time"
+        } else {
+            "workers on one core wait for each other"
+        };
+        let change =
+            if config.cores.is_empty() { "use fewer queues" } else { "name more `cores`, or use fewer queues" };
+        let mut finding = Finding::ok(Scope::Wire, "cores", found).because(Level::Warning, why).change(change);
+        for observed in observed {
+            finding = finding.run(observed.queues.command(&observed.link.name, cores));
+        }
+        finding
+    })
+}
+
+fn state_dir(config: &Config) -> (Finding, Option<Arc<StateDir>>, Option<i32>) {
+    let shown = config.state_dir.display();
+    match StateDir::examine(&config.state_dir) {
+        Ok(Examined::Absent) => (ok("state-dir", format!("{shown} is made at the first start")), None, None),
+        Ok(Examined::Free(state)) => (ok("state-dir", shown.to_string()), Some(Arc::new(state)), None),
+        Ok(Examined::Held(state, pid)) => {
+            let found = format!("{shown} is in use by {}", holder::describe(pid));
+            (ok("state-dir", found), Some(Arc::new(state)), pid)
+        }
+        Ok(Examined::Denied) => {
+            let finding = ok("state-dir", format!("{shown} cannot be read by this user"));
+            (
+                finding
+                    .because(Level::Unknown, "what is stored there runs at a start")
+                    .change("run this as root")
+                    .run("sudo knockctl doctor"),
+                None,
+                None,
+            )
+        }
+        Err(error) => (invalid("state-dir", &error), None, None),
+    }
+}
+
+/// Checks the configured rules, those that were applied last, and whether there is memory for them. This may take seconds.
+pub(crate) fn rules(config: &Config, early: &Early) -> Vec<Finding> {
+    let configured = store::read_rules(&config.rules).and_then(|stored| compile(config, stored));
+    let mut findings = vec![match &configured {
+        Ok(stored) => {
+            let number = stored.rules.rules.len();
+            ok("rules", format!("{}: {number} {}", stored.source, if number == 1 { "rule" } else { "rules" }))
+        }
+        Err(error) => invalid("rules", error),
+    }];
+    let mut runs = configured.ok();
+    if let Some(state) = &early.state {
+        match Store::new(Arc::clone(state)).peek().and_then(|stored| stored.map(|s| compile(config, s)).transpose()) {
+            Ok(None) => {}
+            Ok(Some(stored)) => {
+                let found = format!("a start runs those applied last, from {}", stored.source);
+                findings.push(ok("stored-rules", found));
+                runs = Some(stored);
+            }
+            Err(error) => findings.push(invalid("stored-rules", &error)),
+        }
+        let entries = StoredEntries::peek(state).and_then(|entries| entries.install(&State::new(1, 1)?.lists, &[]));
+        findings.extend(Names::load(state).err().map(|error| invalid("stored-names", &error)));
+        findings.extend(entries.err().map(|error| invalid("stored-entries", &error)));
+    }
+    findings.extend(runs.map(|stored| memory(config, &stored, early.running)));
+    findings
+}
+
+fn compile(config: &Config, stored: Stored) -> anyhow::Result<Stored> {
+    let table = Table::compile(Arc::clone(&stored.rules), &config.settings, &State::new(1, 1)?, Clock::start().now());
+    table.map_err(|error| anyhow::Error::new(error).context(format!("rules of {}", stored.source)))?;
+    Ok(stored)
+}
+
+fn memory(config: &Config, stored: &Stored, running: Option<i32>) -> Finding {
+    let capacity = config.connection_capacity;
+    let bytes = state::connection_bytes(capacity, &stored.rules, &config.settings);
+    let lists = config.list_capacity as u64 * config.first_steps.entry_bytes() as u64;
+    let found = format!("{} MB for lists and connections", (lists + bytes).div_ceil(1_000_000));
+    if running.is_some() {
+        return ok("memory", format!("{found}, which the dataplane that runs has taken"));
+    }
+    match memory::check(config.list_capacity, config.first_steps, Connections { capacity, bytes }) {
+        Ok(()) => ok("memory", found),
+        Err(error) => lacks_memory(error),
+    }
+}
+
+/// That there is too little memory: now, or ever.
+pub(crate) fn lacks_memory(error: MemoryError) -> Finding {
+    let level = if error.is_permanent { Level::Invalid } else { Level::Error };
+    let why = "the kernel would end this process, or another one, once memory is used up";
+    ok("memory", error.to_string()).because(level, why).run("free -m")
+}
+
+fn ok(check: &str, found: impl Into<String>) -> Finding {
+    Finding::ok(Scope::Configuration, check, found)
+}
+
+fn invalid(check: &str, error: &anyhow::Error) -> Finding {
+    ok(check, format!("{error:#}")).because(Level::Invalid, "")
+}

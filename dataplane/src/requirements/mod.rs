@@ -1,0 +1,66 @@
+//! What the filter needs of its configuration, its two interfaces and the host, each requirement stated once.
+//!
+//! A start refuses what does not meet them, `--check` and `--doctor` tell it beforehand, and `drift` compares the interfaces
+//! with them while the filter runs. docs/drift.md has the reaction to each one that is not met.
+//!
+//! | file            | requirements of |
+//! |-----------------|-----------------|
+//! | `observed.rs`   | nothing: the state of an interface, read at one moment |
+//! | `wire.rs`       | the interfaces, each and both together |
+//! | `mode.rs`       | how frames are received: native or generic XDP, zero-copy or a copy |
+//! | `configured.rs` | the configuration and the files that it names |
+
+pub(crate) mod configured;
+pub(crate) mod mode;
+mod observed;
+pub(crate) mod wire;
+
+use knockplane_policy::doctor::{Finding, Level, Scope};
+use knockplane_policy::packet::Side;
+use knockplane_policy::wire::{Drift, DriftKind};
+use knockplane_policy::word::Word as _;
+
+pub(crate) use self::observed::{Observed, is_harmful};
+
+/// A requirement that is not met, and that can stop being met while the filter runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unmet {
+    pub(crate) kind: DriftKind,
+    pub(crate) finding: Finding,
+}
+
+impl Unmet {
+    /// What was found, and why the filter cannot work with it.
+    pub(crate) fn new(kind: DriftKind, found: impl Into<String>, why: impl Into<String>) -> Self {
+        Unmet { kind, finding: Finding::ok(Scope::Wire, kind.name(), found).because(Level::Error, why) }
+    }
+
+    /// The same with what to change, in words.
+    pub(crate) fn change(self, change: impl Into<String>) -> Self {
+        Unmet { finding: self.finding.change(change), ..self }
+    }
+
+    /// The same with a command that changes it.
+    pub(crate) fn run(self, command: impl Into<String>) -> Self {
+        Unmet { finding: self.finding.run(command), ..self }
+    }
+
+    /// As a start refuses it, of one side.
+    fn at(self, side: Side) -> Finding {
+        Finding { scope: scope(side), ..self.finding }
+    }
+}
+
+impl From<Unmet> for Drift {
+    fn from(unmet: Unmet) -> Self {
+        Drift { kind: unmet.kind, problem: unmet.finding.to_string() }
+    }
+}
+
+/// What findings about a side are about.
+pub(crate) fn scope(side: Side) -> Scope {
+    match side {
+        Side::Outside => Scope::Outside,
+        Side::Inside => Scope::Inside,
+    }
+}

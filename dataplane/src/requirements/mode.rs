@@ -1,0 +1,102 @@
+//! How frames are received: by native or generic XDP, without a copy or with one. What the configuration requires, and what
+//! less than the best costs.
+
+use knockplane_policy::doctor::{Finding, Level, Scope};
+use knockplane_policy::packet::Side;
+use knockplane_ring::{Buffers, CopyReason, Device, XdpFeatures, XdpMode, ZeroCopy};
+
+use super::scope;
+use crate::config::{Config, Require};
+
+/// What a mode costs, compared with native XDP and zero-copy; none if it is that. docs/doctor.md has the measurements.
+pub(crate) fn cost(mode: XdpMode, zero_copy: bool) -> Option<&'static str> {
+    match (mode, zero_copy) {
+        (XdpMode::Generic, _) => Some(
+            "generic XDP: the network stack makes a packet of every frame first; about 0.3 of the frames of native XDP are taken \
+             in (docs/doctor.md)",
+        ),
+        (XdpMode::Native, false) => Some(
+            "copy mode: the kernel copies every frame in and out; about 0.4 of the frames that XDP alone forwards on veth \
+             (docs/doctor.md)",
+        ),
+        (XdpMode::Native, true) => None,
+    }
+}
+
+/// What can be said of the mode before the program is attached and sockets are bound: what is refused, and what is warned of.
+pub(crate) fn before(
+    config: &Config,
+    devices: [&Device; 2],
+    features: [Option<XdpFeatures>; 2],
+    buffers: &Buffers,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for side in Side::ALL {
+        let Some(features) = features[side.index()] else { continue };
+        let device = devices[side.index()];
+        if !features.is_native() {
+            findings.push(generic(config.require, side, device));
+        } else if !features.has_zero_copy() && config.zero_copy == ZeroCopy::Force {
+            let found = format!("cannot bind with zero-copy: {} has no zero-copy on this kernel", device.driver());
+            let finding = Finding::ok(scope(side), "zero-copy", found);
+            let finding = finding.because(Level::Error, "the configuration has zero-copy = \"force\"");
+            findings.push(finding.change("set zero-copy = \"auto\""));
+        } else if !features.has_zero_copy() && config.require == Require::ZeroCopy {
+            findings.push(copied(device, side, &format!("{} has no zero-copy on this kernel", device.driver())));
+        }
+    }
+    match buffers.copy_reason() {
+        Some(reason) if config.require == Require::ZeroCopy && findings.is_empty() => {
+            findings.push(Finding { scope: Scope::Wire, ..copied(devices[0], Side::Outside, &reason.to_string()) });
+        }
+        // The drivers could, and their buffers cannot: somebody will want to know.
+        Some(reason @ CopyReason::BufferTooSmall { .. }) => {
+            let cost = cost(XdpMode::Native, false).unwrap_or_default();
+            let finding = Finding::ok(Scope::Wire, "zero-copy", format!("copy mode: {reason}"));
+            findings.push(finding.because(Level::Warning, cost));
+        }
+        _ => {}
+    }
+    findings
+}
+
+/// What was got, if it is less than what is required.
+pub(crate) fn is_required(
+    require: Require,
+    side: Side,
+    device: &Device,
+    mode: XdpMode,
+    copy_reason: Option<&str>,
+) -> Option<Finding> {
+    match (mode, copy_reason) {
+        (XdpMode::Generic, _) if require >= Require::Native => Some(generic(require, side, device)),
+        (_, Some(reason)) if require == Require::ZeroCopy => Some(copied(device, side, reason)),
+        _ => None,
+    }
+}
+
+/// An interface whose driver does not run the program.
+pub(crate) fn generic(require: Require, side: Side, device: &Device) -> Finding {
+    let (name, driver) = (device.name(), device.driver());
+    let driver = if driver.is_empty() { "its driver" } else { driver };
+    let found = format!("XDP is generic on {name}: {driver} has no native XDP, or none with this MTU and kernel");
+    let finding = Finding::ok(scope(side), "xdp", found);
+    match require {
+        Require::Any => finding.because(Level::Warning, cost(XdpMode::Generic, false).unwrap_or_default()),
+        Require::Native | Require::ZeroCopy => {
+            let wanted = if require == Require::Native { "native" } else { "zero-copy" };
+            let change = "use an interface or a kernel whose driver has native XDP (docs/hardware.md), lower the MTU, or set \
+                          require = \"any\"";
+            finding.because(Level::Error, format!("the configuration has require = \"{wanted}\"")).change(change)
+        }
+    }
+}
+
+/// An interface whose frames are copied though zero-copy is required.
+fn copied(device: &Device, side: Side, reason: &str) -> Finding {
+    let found = format!("frames of {} are copied: {reason}", device.name());
+    let finding = Finding::ok(scope(side), "zero-copy", found);
+    let change =
+        "use an interface or a kernel whose driver has zero-copy (docs/hardware.md), or set require = \"native\"";
+    finding.because(Level::Error, "the configuration has require = \"zero-copy\"").change(change)
+}
