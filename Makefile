@@ -21,6 +21,53 @@ test:
 build:
 	cargo build --locked --release --workspace
 
+# Programs, systemd units, man pages, completions and the example of the configuration. `make build` comes first; BIN_DIR has
+# what it built. Programs are stripped unless STRIP is empty. DESTDIR is put in front of every path, for packages.
+PREFIX ?= /usr/local
+DESTDIR ?=
+BIN_DIR ?= $(or $(CARGO_TARGET_DIR),target)/release
+STRIP ?= -s
+BINDIR = $(PREFIX)/bin
+SBINDIR = $(PREFIX)/sbin
+DATADIR = $(PREFIX)/share
+# systemd looks there for PREFIX=/usr and PREFIX=/usr/local (systemd.unit(5)).
+UNITDIR = $(PREFIX)/lib/systemd/system
+DOCDIR = $(DATADIR)/doc/knockplane
+MANUAL = $(BIN_DIR)/manual
+
+.PHONY: install uninstall
+install:
+	@for program in knockplane-dataplane knockplane-control knockctl knocker manual; do \
+	    test -x '$(BIN_DIR)'/$$program || { echo "$(BIN_DIR)/$$program is not built: run make build" >&2; exit 1; }; done
+	install -d '$(DESTDIR)$(BINDIR)' '$(DESTDIR)$(SBINDIR)' '$(DESTDIR)$(UNITDIR)' '$(DESTDIR)$(DOCDIR)'
+	install $(STRIP) -m 755 '$(BIN_DIR)'/knockctl '$(BIN_DIR)'/knocker '$(DESTDIR)$(BINDIR)'
+	install $(STRIP) -m 755 '$(BIN_DIR)'/knockplane-dataplane '$(BIN_DIR)'/knockplane-control '$(DESTDIR)$(SBINDIR)'
+	for unit in configs/systemd/*.service; do \
+	    sed 's|/usr/sbin/|$(SBINDIR)/|; s|/usr/share/doc/knockplane|$(DOCDIR)|' "$$unit" \
+	        > '$(DESTDIR)$(UNITDIR)'/"$${unit##*/}" && chmod 644 '$(DESTDIR)$(UNITDIR)'/"$${unit##*/}" || exit 1; done
+	install -m 644 README.md CHANGELOG.md configs/default.toml configs/two-ports.rsc '$(DESTDIR)$(DOCDIR)'
+	install -d '$(DESTDIR)$(DOCDIR)'/docs && install -m 644 docs/*.md '$(DESTDIR)$(DOCDIR)'/docs
+	install -d '$(DESTDIR)$(DOCDIR)'/docs/schema && install -m 644 docs/schema/*.json '$(DESTDIR)$(DOCDIR)'/docs/schema
+	@# The pages and completions go where man and the shells look.
+	set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; '$(MANUAL)' "$$made"; \
+	for pair in man/man1:man/man1 man/man8:man/man8 bash:bash-completion/completions zsh:zsh/site-functions \
+	    fish:fish/vendor_completions.d; do \
+	    install -d '$(DESTDIR)$(DATADIR)'/"$${pair#*:}"; \
+	    install -m 644 "$$made/$${pair%%:*}"/* '$(DESTDIR)$(DATADIR)'/"$${pair#*:}"; done
+
+# Takes away what `make install` with the same PREFIX and DESTDIR has put there, and nothing else: /etc/knockplane and
+# /var/lib/knockplane stay.
+uninstall:
+	rm -f '$(DESTDIR)$(BINDIR)'/knockctl '$(DESTDIR)$(BINDIR)'/knocker
+	rm -f '$(DESTDIR)$(SBINDIR)'/knockplane-dataplane '$(DESTDIR)$(SBINDIR)'/knockplane-control
+	rm -f '$(DESTDIR)$(UNITDIR)'/knockplane-dataplane.service '$(DESTDIR)$(UNITDIR)'/knockplane-control.service
+	rm -rf '$(DESTDIR)$(DOCDIR)'
+	rm -f '$(DESTDIR)$(DATADIR)'/man/man1/knockctl*.1 '$(DESTDIR)$(DATADIR)'/man/man1/knocker.1
+	rm -f '$(DESTDIR)$(DATADIR)'/man/man8/knockplane-dataplane.8 '$(DESTDIR)$(DATADIR)'/man/man8/knockplane-control.8
+	for program in knockctl knocker knockplane-dataplane knockplane-control; do \
+	    rm -f '$(DESTDIR)$(DATADIR)'/bash-completion/completions/$$program '$(DESTDIR)$(DATADIR)'/zsh/site-functions/_$$program \
+	        '$(DESTDIR)$(DATADIR)'/fish/vendor_completions.d/$$program.fish; done
+
 clean:
 	cargo clean
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use knockplane_limits::descriptors;
 use knockplane_log::{AT_EXIT, Format};
 use tokio::net::TcpListener;
@@ -48,6 +48,11 @@ struct Args {
     /// How log lines look, on standard error; RUST_LOG chooses which
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: Format,
+}
+
+/// The command line, for its manual.
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// The whole process, from command line to exit code.

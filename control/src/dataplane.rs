@@ -96,6 +96,20 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 impl DataplaneError {
+    /// The end of the sentence that says what to do, if there is one.
+    pub fn remedy(&self) -> Option<String> {
+        let remedy = match self {
+            DataplaneError::Unreachable { source, .. } => remedy(source),
+            DataplaneError::Silent(_) => "its log says what it is doing",
+            DataplaneError::Lost(_) => "its log says why",
+            DataplaneError::Version { .. } => "install the same version of both and restart them",
+            DataplaneError::Garbage { .. } => "correct `socket` in [dataplane]",
+            DataplaneError::TooLong(_) => "split the file",
+            DataplaneError::TurnedAway(_) | DataplaneError::Refused(_) | DataplaneError::Failed(_) => return None,
+        };
+        Some(remedy.to_owned())
+    }
+
     /// A closed set of words for metrics and for noticing a change.
     pub const fn kind(&self) -> &'static str {
         match self {

@@ -27,6 +27,7 @@ pub mod cli;
 pub mod daemon;
 pub mod dataplane;
 mod holder;
+mod json;
 pub mod metrics;
 pub mod names;
 pub mod ready;

@@ -160,9 +160,72 @@ fn doors_of_knockd_come_from_standard_input_as_well() {
     let good = with_input(&["import", "-"], conf);
     assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
     assert!(String::from_utf8_lossy(&good.stdout).contains("opens = [\"tcp/22\"]"), "{good:?}");
-    let bad = with_input(&["import", "-"], &conf.replace("-s %IP%", ""));
-    assert_eq!((bad.status.code(), &bad.stdout[..]), (Some(3), &b""[..]));
-    assert!(stderr(&bad).starts_with("error: standard input:3: "), "{}", stderr(&bad));
+    let bad = conf.replace("-s %IP%", "");
+    let none = with_input(&["import", "-"], &bad);
+    assert_eq!((none.status.code(), &none.stdout[..]), (Some(3), &b""[..]));
+    assert!(stderr(&none).starts_with("error: standard input:3: "), "{}", stderr(&none));
+    let some = with_input(&["import", "-"], &(conf.to_owned() + &bad.replace("[a]", "[b]")));
+    assert_eq!(some.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&some.stdout).contains("name = \"a\""), "{some:?}");
+    assert!(stderr(&some).contains("1 door is written; 1 section skipped: b (line 4)"), "{}", stderr(&some));
+}
+
+#[test]
+fn doors_of_knockd_can_be_appended_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let [conf, config] = ["knockd.conf", "k.toml"].map(|name| dir.path().join(name).display().to_string());
+    fs::write(&conf, "[a]\nsequence = 7000\ncommand = iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n")
+        .unwrap();
+    fs::write(&config, "[dataplane]\noutside = \"a\"\n").unwrap();
+    for _ in 0..3 {
+        let out = fs::File::options().append(true).open(&config).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_knockctl"));
+        let output = command.args(["import", "--config", &config, &conf]).stdout(out).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+    assert_eq!(fs::read_to_string(&config).unwrap().matches("[[door]]").count(), 1);
+}
+
+/// The error in a document on standard output, which is all that is there.
+fn json_error(output: &Output) -> serde_json::Value {
+    let document: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let schema = include_str!("../../docs/schema/error.json");
+    let validator = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
+    assert!(validator.is_valid(&document), "{document}");
+    document["error"].clone()
+}
+
+#[test]
+fn errors_are_json_if_the_answer_was_to_be() {
+    let unreachable = knockctl(Path::new("/nonexistent/control.sock"), &["--json", "show", "status"]);
+    assert_eq!(unreachable.status.code(), Some(4));
+    let error = json_error(&unreachable);
+    assert_eq!((&error["code"], &error["where"]), (&"unreachable".into(), &"/nonexistent/control.sock".into()));
+    let remedy = error["remedy"].as_str().unwrap();
+    assert!(remedy.starts_with("start it with `systemctl start knockplane-control`"), "{error}");
+    assert!(!error["message"].as_str().unwrap().contains("systemctl"), "{error}");
+    for (arguments, place, remedy) in [
+        (&["--json", "frobnicate"][..], "frobnicate", ""),
+        (&["show", "statsu", "--json"], "statsu", "similar"),
+        (&["list", "add", "a", "nobody", "--json"], "ADDRESS", ""),
+        (&["--json", "check"], "FILE", ""),
+        (&["--json", "show", "lists", "--limit", "x"], "--limit", ""),
+    ] {
+        let output = knockctl(Path::new("/x"), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let error = json_error(&output);
+        assert_eq!(error["code"], "usage", "{error}");
+        assert!(error["where"].as_str().is_some_and(|it| it.contains(place)), "{arguments:?}: {error}");
+        assert!(error["remedy"].as_str().is_some_and(|it| it.contains(remedy)), "{arguments:?}: {error}");
+        assert!(!stderr(&output).is_empty(), "people are told as well");
+    }
+    // Behind `--`, it is no option.
+    assert!(knockctl(Path::new("/x"), &["show", "lists", "--limit", "x", "--", "--json"]).stdout.is_empty());
+    let told = knockctl(Path::new("/x"), &["--json", "explain", "tcp 192.0.2.1 > nobody", "--rules", "/x.rsc"]);
+    assert_eq!(told.status.code(), Some(3), "{told:?}");
+    let help = knockctl(Path::new("/x"), &["--json", "--help"]);
+    assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).starts_with("The operator's tool"));
 }
 
 #[test]
@@ -181,6 +244,10 @@ fn an_absent_dataplane_ends_with_4_through_the_daemon_too() {
     let output = knockctl(&daemon.socket(), &["show", "rules"]);
     assert_eq!(output.status.code(), Some(4));
     assert!(stderr(&output).contains("systemctl start knockplane-dataplane"), "{}", stderr(&output));
+    let error = json_error(&knockctl(&daemon.socket(), &["--json", "show", "rules"]));
+    assert_eq!(error["code"], "unreachable");
+    assert!(error["remedy"].as_str().unwrap().contains("systemctl start knockplane-dataplane"), "{error}");
+    assert!(!error["message"].as_str().unwrap().contains("systemctl"), "{error}");
 }
 
 #[test]

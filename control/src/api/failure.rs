@@ -23,6 +23,9 @@ pub struct Failure {
 struct Body {
     /// One sentence for people.
     error: String,
+    /// Its end that says what to do, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
     /// The places in the rule file, if that is what it was about.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<Problem>,
@@ -43,7 +46,7 @@ impl Failure {
     pub fn invalid_rules(problems: Vec<Problem>) -> Self {
         let count = problems.len();
         let error = format!("the rules have {count} problem{}; nothing changed", if count == 1 { "" } else { "s" });
-        Failure { status: StatusCode::UNPROCESSABLE_ENTITY, body: Body { error, problems } }
+        Failure { status: StatusCode::UNPROCESSABLE_ENTITY, body: Body { error, remedy: None, problems } }
     }
 
     /// 413: the body is longer than its path allows.
@@ -67,7 +70,7 @@ impl Failure {
     }
 
     fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Failure { status, body: Body { error: error.into(), problems: Vec::new() } }
+        Failure { status, body: Body { error: error.into(), remedy: None, problems: Vec::new() } }
     }
 }
 
@@ -90,7 +93,9 @@ impl From<DataplaneError> for Failure {
             DataplaneError::Silent(_) => StatusCode::GATEWAY_TIMEOUT,
             DataplaneError::Version { .. } | DataplaneError::Garbage { .. } => StatusCode::BAD_GATEWAY,
         };
-        Failure::new(status, error.to_string())
+        let mut failure = Failure::new(status, error.to_string());
+        failure.body.remedy = error.remedy();
+        failure
     }
 }
 

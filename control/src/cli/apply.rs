@@ -17,9 +17,10 @@ use super::check::{self, How};
 use super::http::Client;
 use super::output::complain;
 use super::table::{count, printable};
-use super::{Failed, as_json, change, decode, raw};
+use super::{Failed, as_json, change, decode, document};
 use crate::Exit;
 use crate::api::messages::{Applied, Apply, Unresolved};
+use crate::json::changes;
 
 /// How many ways in are named that would be gone.
 const MOST_NAMED: usize = 5;
@@ -55,11 +56,10 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
         _ => source.name().to_owned(),
     };
     let body = as_json(&Apply { source, text: None, rules: Some(rules) })?;
-    let answer = change(client, "/api/v1/apply", Some(body)).await?;
+    let applied: Applied = decode(&change(client, "/api/v1/apply", Some(body)).await?)?;
     if json {
-        return raw(&answer);
+        return document(changes::Applied::from(applied));
     }
-    let applied: Applied = decode(&answer)?;
     let mut text = format!("generation {} runs, {}\n", applied.generation, count(applied.rules, "rule"));
     for Unresolved { name, reason } in &applied.unresolved {
         let (name, reason) = (printable(&name.name), printable(reason));
@@ -110,8 +110,9 @@ fn named(ways: &[WayIn], running: &Rules) -> String {
 /// Asks, if somebody is there to answer.
 fn confirm(loss: &str) -> Result<(), Failed> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        let message = format!("not applied: {loss}give `--force` if that is meant; the old rules keep running");
-        return Err(Failed::new(Exit::Unconfirmed, message));
+        let remedy = "give `--force` if that is meant; the old rules keep running";
+        let failed = Failed::new(Exit::Unconfirmed, format!("not applied: {loss}{remedy}"));
+        return Err(Failed { remedy: Some(remedy.to_owned()), ..failed });
     }
     complain(format_args!("{loss}Apply them? [y/N] "));
     let mut answer = String::new();

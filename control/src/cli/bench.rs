@@ -16,11 +16,13 @@ use knockplane_policy::rule::{
     AddressSet, BuiltinChain, EntryAddress, InterfaceKind, ListEntry, ListTimeout, RuleId, RuleNumber, RuleSet, numbers,
 };
 use knockplane_policy::settings::Settings;
-use knockplane_policy::time::{Time, format_duration};
+use knockplane_policy::time::Time;
 use knockplane_policy::wire;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
 
 use super::packet;
+use crate::json;
 
 /// No interface that this is about has an MTU: the longest packet that there is, and its Ethernet header.
 const MAX_FRAME: usize = headers::max_frame(u16::MAX as usize);
@@ -56,7 +58,7 @@ pub(super) struct Judged {
 }
 
 /// What happened to a frame, and why.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct Explained {
     /// The packet in a line; none if rules could not see the frame.
     pub(super) packet: Option<String>,
@@ -76,10 +78,13 @@ pub(super) struct Explained {
 }
 
 /// A packet held against a rule.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct Step {
     /// As in `show rules`.
     pub(super) number: RuleNumber,
+    /// The rule's line in its file; `null` if it is in none.
+    #[serde(serialize_with = "line_of_file")]
+    #[schemars(with = "Option<u32>")]
     pub(super) line: u32,
     pub(super) id: RuleId,
     pub(super) chain: String,
@@ -93,15 +98,30 @@ pub(super) struct Step {
 }
 
 /// An address in a list.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub(super) struct Held {
     pub(super) list: String,
     pub(super) address: IpAddr,
-    /// The only VLAN that it counts in, in `vlan` and `pppoe`; neither if it counts in all.
-    #[serde(flatten)]
+    /// The only network that it counts in; `null` if it counts in all.
+    #[serde(flatten, serialize_with = "network")]
+    #[schemars(with = "json::Network")]
     pub(super) vlan: Vlan,
-    /// As RouterOS prints it; none if it does not expire.
-    pub(super) time_left: Option<String>,
+    /// `null` if it does not expire.
+    #[serde(rename = "time_left_seconds", serialize_with = "in_seconds")]
+    #[schemars(with = "Option<f64>")]
+    pub(super) time_left: Option<Duration>,
+}
+
+fn line_of_file<S: Serializer>(line: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    json::line(*line).serialize(serializer)
+}
+
+fn network<S: Serializer>(vlan: &Vlan, serializer: S) -> Result<S::Ok, S::Error> {
+    json::Network::from(*vlan).serialize(serializer)
+}
+
+fn in_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(json::seconds).serialize(serializer)
 }
 
 impl<'r> Bench<'r> {
@@ -208,8 +228,7 @@ impl<'r> Bench<'r> {
     /// Who is in which list.
     pub(super) fn lists(&self) -> Vec<Held> {
         let live = self.evaluator.listed(self.now).into_iter();
-        live.map(|(list, address, vlan, left)| Held { list, address, vlan, time_left: left.map(format_duration) })
-            .collect()
+        live.map(|(list, address, vlan, time_left)| Held { list, address, vlan, time_left }).collect()
     }
 
     /// Decides about a frame that rules cannot see, for this reason.

@@ -11,8 +11,8 @@ use knockplane_policy::doctor::{Finding, Level, Report, Scope, VERSION};
 use knockplane_policy::word::Word as _;
 
 use super::table::{count, printable, wrapped};
-use super::{Failed, pretty};
-use crate::Exit;
+use super::{Failed, document};
+use crate::{Exit, json};
 
 /// The program that looks.
 const PROGRAM: &str = "knockplane-dataplane";
@@ -29,7 +29,7 @@ pub(super) struct Doctor {
 }
 
 /// Runs the program and shows its report. The exit code is the report's.
-pub(super) fn run(doctor: &Doctor, json: bool) -> Result<String, Failed> {
+pub(super) fn run(doctor: &Doctor, as_json: bool) -> Result<String, Failed> {
     let program = find()?;
     let mut command = Command::new(&program);
     command.arg("--doctor").stdin(Stdio::null()).stderr(Stdio::inherit());
@@ -47,12 +47,13 @@ pub(super) fn run(doctor: &Doctor, json: bool) -> Result<String, Failed> {
         let message = format!("the report of {shown} has version {}, and knockctl reads {VERSION}", report.version);
         return Err(Failed::new(Exit::Runtime, message + ": install the same version of both"));
     }
-    let text = if json { pretty(&report)? } else { text(&report) };
-    match report.exit_code() {
-        0 => Ok(text),
+    let code = report.exit_code();
+    let output = if as_json { document(json::doctor::Doctor::from(report))? } else { text(&report) };
+    match code {
+        0 => Ok(output),
         code => {
             let exit = if code == Exit::Invalid as u8 { Exit::Invalid } else { Exit::Runtime };
-            Err(Failed { exit, message: String::new(), output: text })
+            Err(Failed::new(exit, "").with_output(output))
         }
     }
 }

@@ -10,6 +10,7 @@ use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::bench::{Bench, Explained, Held, OTHER_FAMILY, side};
@@ -17,9 +18,10 @@ use super::capture::{Capture, Record};
 use super::http::Client;
 use super::sources::{self, Given, Inside};
 use super::table::Align::{Left, Right};
-use super::table::{Columns, line, named, printable};
-use super::{Failed, packet, pretty};
+use super::table::{Columns, line, named, printable, wrapped};
+use super::{Failed, document, packet};
 use crate::Exit;
+use crate::json::rfc_3339;
 
 /// The command line.
 #[derive(Debug, Args)]
@@ -54,19 +56,31 @@ A packet is: PROTOCOL SOURCE[:PORT] > DESTINATION[:PORT] [WORDS]
             payload \"text\" (\\xHH is any byte), length N (of the IP packet), ttl N, tos N, dscp N, fragment,
             mac 00:11:22:AA:BB:CC (source), vlan N or N/M (two tags), pppoe N (session), priority N (of the tag), in INTERFACE";
 
+/// Before lines that go on with the one above.
+const INDENT: &str = "    ";
+
 /// A packet of a capture, for `--json`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Numbered {
+    /// Its number in the capture, from 1.
     number: usize,
-    /// Seconds since 1970.
+    /// The capture's time, as RFC 3339 writes it.
     time: String,
     #[serde(flatten)]
     explained: Explained,
 }
 
+/// The packets of a capture, for `--json`.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct All {
+    packets: Vec<Numbered>,
+    /// Who is in which list after the last packet.
+    lists: Vec<Held>,
+}
+
 /// A packet and what the lists hold afterwards, for `--json`.
-#[derive(Serialize)]
-struct Single {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Single {
     #[serde(flatten)]
     explained: Explained,
     lists: Vec<Held>,
@@ -119,7 +133,7 @@ fn one(
     fill(&mut bench)?;
     let explained = bench.explain(&described.frame, |_| from);
     if json {
-        return pretty(&Single { explained, lists: bench.lists() });
+        return document(Single { explained, lists: bench.lists() });
     }
     Ok(explained.text())
 }
@@ -133,8 +147,7 @@ fn all(
     fill: impl FnOnce(&mut Bench<'_>) -> Result<(), Failed>,
     json: bool,
 ) -> Result<String, Failed> {
-    let (mut text, mut numbered) = (String::new(), Vec::new());
-    let finish = |text: String, numbered: Vec<Numbered>| if json { pretty(&numbered) } else { Ok(text) };
+    let (mut text, mut packets) = (String::new(), Vec::new());
     let mut bench = Bench::new(rules, settings, capture.begin());
     fill(&mut bench)?;
     let (_, records) = capture.records().map_err(|broken| Failed::new(Exit::Runtime, broken.to_string()))?;
@@ -143,27 +156,27 @@ fn all(
             Ok(Record::Packet(captured)) => captured,
             Ok(Record::Other(_)) => continue,
             Err(broken) => {
-                let output = finish(text, numbered)?;
-                return Err(Failed { exit: Exit::Runtime, message: broken.to_string(), output });
+                let error = Failed::new(Exit::Runtime, broken.to_string());
+                let lists = bench.lists();
+                return Err(if json { error.beside(All { packets, lists }) } else { error.with_output(text) });
             }
         };
         bench.at(captured.at);
         let explained = bench.explain(&captured.frame, |packet| inside.side(&captured, packet));
-        let time = seconds(captured.at);
         if json {
-            numbered.push(Numbered { number: captured.number, time, explained });
+            packets.push(Numbered { number: captured.number, time: rfc_3339(captured.at), explained });
         } else {
-            text += &format!("packet {}, {time}\n{}\n", captured.number, explained.text());
+            text += &format!("packet {}, {}\n{}\n", captured.number, seconds(captured.at), explained.text());
         }
     }
-    finish(text, numbered)
+    if json { document(All { packets, lists: bench.lists() }) } else { Ok(text) }
 }
 
 impl Explained {
     /// For a terminal.
     pub(super) fn text(&self) -> String {
         let mut text = match (&self.packet, self.chain) {
-            (Some(packet), Some(chain)) => format!("{packet}, from {}: chain {chain}\n", self.from),
+            (Some(packet), Some(chain)) => wrapped(&format!("{packet}, from {}: chain {chain}", self.from), INDENT),
             _ => format!("a frame that rules cannot see, from {}\n", self.from),
         };
         if !self.rules.is_empty() {
@@ -171,29 +184,26 @@ impl Explained {
         }
         for (what, lines) in [("logs", &self.logged), ("answers", &self.replies)] {
             for line in lines {
-                text += &format!("{what}: {}\n", printable(line));
+                text += &wrapped(&format!("{what}: {}", printable(line)), INDENT);
             }
         }
-        text + &self.conclusion() + "\n"
+        text + &wrapped(&self.conclusion(), INDENT)
     }
 
     fn table(&self) -> String {
-        let mut table =
-            Columns::new(&[("RULE", Left), ("LINE", Right), ("CHAIN", Left), ("ACTION", Left), ("", Left), ("", Left)]);
+        let mut table = Columns::new(&[("RULE", Left), ("LINE", Right), ("CHAIN", Left), ("ACTION", Left), ("", Left)]);
         for step in self.rules.iter().filter(|step| step.outcome != OTHER_FAMILY) {
             let outcome = match &step.because {
                 Some(because) => format!("{}: {because}", step.outcome),
                 None => step.outcome.to_owned(),
             };
-            let comment = if step.comment.is_empty() { String::new() } else { format!(";;; {}", step.comment) };
-            let number = step.number.to_string();
+            let comment = if step.comment.is_empty() { String::new() } else { format!(" ;;; {}", step.comment) };
             table.row([
-                number,
+                step.number.to_string(),
                 line(step.line),
                 "  ".repeat(step.depth) + &step.chain,
                 step.action.clone(),
-                outcome,
-                comment,
+                outcome + &comment,
             ]);
         }
         table.text()

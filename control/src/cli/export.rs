@@ -7,8 +7,9 @@ use knockplane_policy::rsc;
 use knockplane_policy::wire;
 
 use super::http::Client;
-use super::{Failed, check, decode, pretty};
+use super::{Failed, check, decode, document};
 use crate::Exit;
+use crate::json::rules::Exported;
 
 /// The first line. It names no time, generation or file, so that the same rules are the same text.
 const HEADER: &str = concat!("# by knockplane ", env!("CARGO_PKG_VERSION"), "\n");
@@ -28,7 +29,7 @@ pub(super) async fn run(client: &Client, command: &Export, json: bool) -> Result
         None => decode::<wire::Rules>(&client.get("/api/v1/rules").await?)?.rules,
     };
     if json {
-        return pretty(&rules);
+        return document(Exported::from(&rules));
     }
     let text = rsc::export(&rules).map_err(|what| {
         let remedy = "`knockctl export --json` writes everything as it is";

@@ -26,13 +26,33 @@ const MAX_ANSWER: usize = MAX_LINE + (1 << 20);
 pub(super) enum Trouble {
     /// Nobody listens, or not to us, or it went away.
     #[error("{0}")]
-    Unreachable(String),
+    Unreachable(Reason),
     /// It answered that it will not or cannot.
     #[error("{1}")]
-    Refused(StatusCode, String),
+    Refused(StatusCode, Reason),
     /// Somebody else listens on the socket, or another version.
     #[error("{0}")]
-    Stranger(String),
+    Stranger(Reason),
+}
+
+impl Trouble {
+    /// What is wrong.
+    pub(super) fn reason(self) -> Reason {
+        let (Trouble::Unreachable(reason) | Trouble::Refused(_, reason) | Trouble::Stranger(reason)) = self;
+        reason
+    }
+}
+
+/// What is wrong, and what to do.
+#[derive(Debug, Default, thiserror::Error)]
+#[error("{sentence}")]
+pub(super) struct Reason {
+    /// Both, for people.
+    pub(super) sentence: String,
+    /// The end of the sentence that says what to do, if it is known.
+    pub(super) remedy: Option<String>,
+    /// The socket that it is about.
+    pub(super) socket: Option<PathBuf>,
 }
 
 /// The control process, seen from outside.
@@ -55,7 +75,9 @@ impl Client {
         let length = body.as_ref().map_or(0, Vec::len);
         if length > MAX_LINE {
             // Who is still sending when it is refused does not see why.
-            return Err(Trouble::Refused(StatusCode::PAYLOAD_TOO_LARGE, DataplaneError::TooLong(length).to_string()));
+            let error = DataplaneError::TooLong(length);
+            let reason = Reason { sentence: error.to_string(), remedy: error.remedy(), socket: None };
+            return Err(Trouble::Refused(StatusCode::PAYLOAD_TOO_LARGE, reason));
         }
         let request = Request::builder()
             .method(method)
@@ -66,10 +88,13 @@ impl Client {
             .map_err(|error| self.stranger(&error))?;
         match tokio::time::timeout(ANSWER_WITHIN, self.converse(request)).await {
             Ok(answer) => answer,
-            Err(_) => Err(Trouble::Unreachable(format!(
-                "knockplane-control at {} did not answer within {} s; its log says what it is doing",
-                self.socket.display(),
-                ANSWER_WITHIN.as_secs()
+            Err(_) => Err(Trouble::Unreachable(self.reason(
+                format!(
+                    "knockplane-control at {} did not answer within {} s; ",
+                    self.socket.display(),
+                    ANSWER_WITHIN.as_secs()
+                ),
+                "its log says what it is doing",
             ))),
         }
     }
@@ -92,42 +117,49 @@ impl Client {
             io::ErrorKind::PermissionDenied => "run knockctl as root or as a member of the socket's group",
             _ => "start it with `systemctl start knockplane-control`, or name its socket with --socket",
         };
-        Trouble::Unreachable(format!(
-            "cannot reach knockplane-control at {} ({error}): {remedy}",
-            self.socket.display()
-        ))
+        let sentence = format!("cannot reach knockplane-control at {} ({error}): ", self.socket.display());
+        Trouble::Unreachable(self.reason(sentence, remedy))
     }
 
     /// What became of a request that was sent, and not answered.
     fn broken(&self, error: &hyper::Error) -> Trouble {
         match error.is_parse() {
             true => self.stranger(error),
-            false => Trouble::Unreachable(format!(
-                "knockplane-control at {} ended the connection before it answered ({error}): it has too many connections, or \
-                 stops; try again, its log says why",
-                self.socket.display()
+            false => Trouble::Unreachable(self.reason(
+                format!(
+                    "knockplane-control at {} ended the connection before it answered ({error}): it has too many \
+                     connections, or stops; ",
+                    self.socket.display()
+                ),
+                "try again, its log says why",
             )),
         }
     }
 
     fn stranger(&self, error: &dyn std::fmt::Display) -> Trouble {
-        Trouble::Stranger(format!(
-            "what listens on {} does not answer as knockplane-control does ({error}): name its socket with --socket",
-            self.socket.display()
-        ))
+        let sentence =
+            format!("what listens on {} does not answer as knockplane-control does ({error}): ", self.socket.display());
+        Trouble::Stranger(self.reason(sentence, "name its socket with --socket"))
+    }
+
+    /// A sentence about the socket, with its remedy.
+    fn reason(&self, sentence: String, remedy: &str) -> Reason {
+        Reason { sentence: sentence + remedy, remedy: Some(remedy.to_owned()), socket: Some(self.socket.clone()) }
     }
 }
 
 /// The sentence of a failure: the API's, or what is there instead.
-fn reason(status: StatusCode, body: &[u8]) -> String {
+fn reason(status: StatusCode, body: &[u8]) -> Reason {
     #[derive(Deserialize)]
     struct Body {
         error: String,
+        #[serde(default)]
+        remedy: Option<String>,
     }
     match serde_json::from_slice::<Body>(body) {
-        Ok(body) => body.error,
-        Err(_) if body.is_empty() => status.to_string(),
-        Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
+        Ok(Body { error, remedy }) => Reason { sentence: error, remedy, socket: None },
+        Err(_) if body.is_empty() => Reason { sentence: status.to_string(), ..Reason::default() },
+        Err(_) => Reason { sentence: String::from_utf8_lossy(body).trim().to_owned(), ..Reason::default() },
     }
 }
 
@@ -156,8 +188,9 @@ mod tests {
 
     #[test]
     fn the_reason_is_the_apis_sentence_or_the_plain_text() {
-        assert_eq!(reason(StatusCode::CONFLICT, br#"{"error":"no"}"#), "no");
-        assert_eq!(reason(StatusCode::SERVICE_UNAVAILABLE, b"no worker runs\n"), "no worker runs");
-        assert_eq!(reason(StatusCode::NOT_FOUND, b""), "404 Not Found");
+        let sentence = |status, body: &[u8]| reason(status, body).sentence;
+        assert_eq!(sentence(StatusCode::CONFLICT, br#"{"error":"no"}"#), "no");
+        assert_eq!(sentence(StatusCode::SERVICE_UNAVAILABLE, b"no worker runs\n"), "no worker runs");
+        assert_eq!(sentence(StatusCode::NOT_FOUND, b""), "404 Not Found");
     }
 }

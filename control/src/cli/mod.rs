@@ -25,6 +25,7 @@
 //! | `show.rs`    | the rest of what runs, as tables |
 //! | `list/`      | entries of lists, shown and changed by hand |
 //! | `table.rs`   | how tables, numbers and foreign text look |
+//! | `watch.rs`   | what runs, shown again and again |
 //! | `http.rs`    | one request to the control process |
 //! | `output.rs`  | standard output and standard error |
 
@@ -50,24 +51,38 @@ mod source;
 mod sources;
 mod table;
 mod test;
+mod watch;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ContextKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
-use knockplane_policy::wire::Reloaded;
+use knockplane_policy::wire::{self, Reloaded, Status};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use self::http::{Client, Trouble};
+#[cfg(test)]
+pub(crate) use self::check::Checked;
+#[cfg(test)]
+pub(crate) use self::explain::{All, Single};
+use self::http::{Client, Reason, Trouble};
+#[cfg(test)]
+pub(crate) use self::import::ImportedDoors;
 use self::output::{answer, complain};
-use crate::api::messages::{DEFAULT_LIMIT, ListQuery, Workers};
+#[cfg(test)]
+pub(crate) use self::replay::Outcome;
+#[cfg(test)]
+pub(crate) use self::test::Reports;
+use crate::api::messages::{DEFAULT_LIMIT, ListQuery, Overview, Workers};
+use crate::json::{Document, Failure, Problem, Version};
 use crate::settings::DEFAULT_SOCKET;
-use crate::{Exit, rules};
+use crate::{Exit, json, rules};
 
 /// What stays as it is in a path: the unreserved characters of RFC 3986.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -124,11 +139,23 @@ enum Command {
     /// Write the doors of a configuration of knockd as ours; needs no daemon
     Import(import::Import),
     /// Show what runs
-    #[command(subcommand)]
-    Show(Show),
+    Show(ShowArguments),
     /// Show and change address lists by hand
     #[command(subcommand)]
     List(list::Command),
+}
+
+#[derive(Debug, Args)]
+struct ShowArguments {
+    /// Show it again and again until Ctrl-C: every second, or with this time in between, as 500ms or 10s
+    ///
+    /// On a terminal the screen is drawn anew; elsewhere answers follow each other, each with the time; with --json each
+    /// one is a line.
+    #[arg(long, global = true, value_name = "TIME", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "1s", value_parser = watch::period)]
+    watch: Option<Duration>,
+    #[command(subcommand)]
+    what: Show,
 }
 
 #[derive(Debug, Subcommand)]
@@ -175,13 +202,48 @@ struct Failed {
     exit: Exit,
     /// For people; a sentence a line.
     message: String,
+    /// The file with line and column, the argument or the socket that it is about.
+    place: Option<String>,
+    /// The end of the message that says what to do, if it is known.
+    remedy: Option<String>,
     /// What standard output gets all the same.
     output: String,
 }
 
 impl Failed {
     fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Failed { exit, message: message.into(), output: String::new() }
+        Failed { exit, message: message.into(), place: None, remedy: None, output: String::new() }
+    }
+
+    /// With the place that it is about.
+    fn at(self, place: Option<String>) -> Self {
+        Failed { place, ..self }
+    }
+
+    /// With an answer as text.
+    fn with_output(self, output: String) -> Self {
+        Failed { output, ..self }
+    }
+
+    /// With an answer as JSON, and the error in it.
+    fn beside(self, content: impl Serialize) -> Self {
+        let document = Document { version: Version, error: Some(self.problem()), content };
+        // Without the answer, the error is printed alone.
+        let output = pretty(&document).unwrap_or_default();
+        self.with_output(output)
+    }
+
+    /// The whole document of a command that failed without an answer.
+    fn document(&self) -> String {
+        pretty(&Failure { version: Version, error: self.problem() }).unwrap_or_default()
+    }
+
+    /// The error as JSON tells it: its remedy apart.
+    fn problem(&self) -> Problem {
+        let remedy = self.remedy.clone();
+        let message = remedy.as_deref().and_then(|remedy| self.message.strip_suffix(remedy)).unwrap_or(&self.message);
+        let message = message.trim_end_matches([' ', ':', ';', '\n']).to_owned();
+        Problem { code: self.exit.into(), message, place: self.place.clone(), remedy }
     }
 }
 
@@ -192,7 +254,22 @@ impl From<Trouble> for Failed {
             Trouble::Refused(status, _) if is_about_the_dataplane(*status) => Exit::Unreachable,
             Trouble::Refused(..) | Trouble::Stranger(_) => Exit::Runtime,
         };
-        Failed::new(exit, trouble.to_string())
+        let Reason { sentence, remedy, socket } = trouble.reason();
+        Failed { remedy, ..Failed::new(exit, sentence) }.at(socket.map(|socket| socket.display().to_string()))
+    }
+}
+
+impl From<clap::Error> for Failed {
+    /// Of the paragraphs that clap writes, the first one says what is wrong, and one is a tip.
+    fn from(error: clap::Error) -> Self {
+        let text = error.render().to_string();
+        let mut paragraphs = text.split("\n\n").map(str::trim);
+        let message = paragraphs.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let tip = paragraphs.clone().find_map(|paragraph| paragraph.strip_prefix("tip: "));
+        let help = paragraphs.find(|paragraph| paragraph.starts_with("For more information"));
+        let argument = error.get(ContextKind::InvalidArg).or(error.get(ContextKind::InvalidSubcommand));
+        let failed = Failed::new(Exit::Usage, message).at(argument.map(ToString::to_string));
+        Failed { remedy: tip.or(help).map(str::to_owned), ..failed }
     }
 }
 
@@ -201,22 +278,45 @@ fn is_about_the_dataplane(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
 }
 
-/// The whole process, from command line to exit code.
-pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return end(Err(Failed::new(Exit::Runtime, error.to_string()))),
-    };
-    end(runtime.block_on(run(cli)))
+/// The command line, for its manual.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
-fn end(result: Result<String, Failed>) -> ExitCode {
+/// The whole process, from command line to exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(error),
+    };
+    let json = cli.json;
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(Err(Failed::new(Exit::Runtime, error.to_string())), json),
+    };
+    end(runtime.block_on(run(cli)), json)
+}
+
+/// Tells what is wrong with the command line, or what was asked about it: help, or the version.
+fn not_understood(error: clap::Error) -> ExitCode {
+    let wants_json = std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json");
+    // A standard error that takes nothing changes no exit code.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return Exit::Ok.into();
+    }
+    if wants_json {
+        answer(&Failed::from(error).document());
+    }
+    Exit::Usage.into()
+}
+
+fn end(result: Result<String, Failed>, json: bool) -> ExitCode {
     match result {
         Ok(text) => answer(&text).into(),
         Err(failed) => {
             complain(failed.message.lines().map(|line| format!("knockctl: {line}\n")).collect::<String>());
-            answer(&failed.output);
+            answer(&if json && failed.output.is_empty() { failed.document() } else { failed.output });
             failed.exit.into()
         }
     }
@@ -241,26 +341,35 @@ async fn run(cli: Cli) -> Result<String, Failed> {
         Command::Reload => reload(&client, json).await,
         Command::Doctor(command) => doctor::run(&command, json),
         Command::Export(command) => export::run(&client, &command, json).await,
-        Command::Import(command) => import::run(&command),
-        Command::Show(Show::Rules { stats }) => show_rules(&client, stats, json).await,
-        Command::Show(Show::Lists(what)) => show_lists(&client, what, json).await,
-        Command::Show(Show::Doors(what)) => show_doors(&client, what, json).await,
-        Command::Show(Show::Connections(what)) => connections::run(&client, what, json).await,
-        Command::Show(Show::Workers) => {
-            let workers = client.get("/api/v1/workers").await?;
-            if json { raw(&workers) } else { Ok(show::workers(&decode::<Workers>(&workers)?)) }
+        Command::Import(command) => import::run(&command, json),
+        Command::Show(ShowArguments { watch: None, what }) => show_once(&client, &what, json).await,
+        Command::Show(ShowArguments { watch: Some(period), what }) => {
+            watch::watch(period, json, async || show_once(&client, &what, json).await).await
         }
-        Command::Show(Show::Status) => show_status(&client, json).await,
         Command::List(command) => list::run(&client, command, json).await,
     }
 }
 
-async fn reload(client: &Client, json: bool) -> Result<String, Failed> {
-    let answer = change(client, "/api/v1/reload", None).await?;
-    if json {
-        return raw(&answer);
+async fn show_once(client: &Client, what: &Show, json: bool) -> Result<String, Failed> {
+    match what {
+        Show::Rules { stats } => show_rules(client, *stats, json).await,
+        Show::Lists(what) => show_lists(client, what, json).await,
+        Show::Doors(what) => show_doors(client, what, json).await,
+        Show::Connections(what) => connections::run(client, what, json).await,
+        Show::Workers => {
+            let workers: Workers = decode(&client.get("/api/v1/workers").await?)?;
+            if json { document(json::status::Workers::from(workers)) } else { Ok(show::workers(&workers)) }
+        }
+        Show::Status => show_status(client, json).await,
     }
-    let Reloaded { generation, doors, waiting } = decode(&answer)?;
+}
+
+async fn reload(client: &Client, json: bool) -> Result<String, Failed> {
+    let reloaded: Reloaded = decode(&change(client, "/api/v1/reload", None).await?)?;
+    if json {
+        return document(json::changes::Reloaded::from(reloaded));
+    }
+    let Reloaded { generation, doors, waiting } = reloaded;
     let mut text = format!("generation {generation} runs, {}\n", table::count(doors, "door"));
     if !waiting.is_empty() {
         text += &format!("these wait for a restart of the dataplane: {}\n", waiting.join(", "));
@@ -271,52 +380,51 @@ async fn reload(client: &Client, json: bool) -> Result<String, Failed> {
 /// Has other rules or settings run. A refusal is their own fault.
 async fn change(client: &Client, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, Failed> {
     match client.send(Method::POST, path, body).await {
-        Err(Trouble::Refused(StatusCode::UNPROCESSABLE_ENTITY, message)) => Err(Failed::new(Exit::Invalid, message)),
+        Err(Trouble::Refused(StatusCode::UNPROCESSABLE_ENTITY, reason)) => {
+            Err(Failed::new(Exit::Invalid, reason.sentence))
+        }
         other => Ok(other?),
     }
 }
 
 async fn show_rules(client: &Client, stats: bool, json: bool) -> Result<String, Failed> {
-    let rules = client.get("/api/v1/rules").await?;
+    let rules: wire::Rules = decode(&client.get("/api/v1/rules").await?)?;
+    let status: Status = decode(&client.get("/api/v1/status").await?)?;
     if json {
-        return raw(&rules);
+        return document(json::rules::Rules::new(rules, &status.settings));
     }
-    let status = decode(&client.get("/api/v1/status").await?)?;
-    let rules = decode(&rules)?;
-    Ok(if stats { print::stats(&rules, &status) } else { print::rules(&rules, &status, table::terminal_width()) })
+    Ok(if stats { print::stats(&rules, &status) } else { print::rules(&rules, &status, table::width()) })
 }
 
-async fn show_lists(client: &Client, what: ShowLists, json: bool) -> Result<String, Failed> {
+async fn show_lists(client: &Client, what: &ShowLists, json: bool) -> Result<String, Failed> {
     let query = ListQuery { list: what.list.clone(), ..ListQuery::default() };
     let lists = list::entries(client, query, what.limit).await?;
-    if json {
-        return pretty(&lists);
-    }
     show::known(&lists, what.list.as_deref())?;
+    if json {
+        return document(json::lists::Lists::from(lists));
+    }
     Ok(show::lists(&lists, what.list.as_deref()))
 }
 
-async fn show_doors(client: &Client, what: ShowDoors, json: bool) -> Result<String, Failed> {
+async fn show_doors(client: &Client, what: &ShowDoors, json: bool) -> Result<String, Failed> {
     let only = what.door.as_ref().map(|door| format!("&door={}", encoded(door)));
     let path = format!("doors?limit={}{}", what.limit, only.unwrap_or_default());
-    let doors = client.get(&format!("/api/v1/{path}")).await?;
-    if json {
-        return raw(&doors);
-    }
-    doors::doors(&decode(&doors)?, what.door.as_deref()).map_err(|message| Failed::new(Exit::Runtime, message))
+    let doors: wire::Doors = decode(&client.get(&format!("/api/v1/{path}")).await?)?;
+    doors::known(&doors, what.door.as_deref()).map_err(|message| Failed::new(Exit::Runtime, message))?;
+    if json { document(json::doors::Doors::from(doors)) } else { Ok(doors::doors(&doors)) }
 }
 
 async fn show_status(client: &Client, json: bool) -> Result<String, Failed> {
-    let status = client.get("/api/v1/status").await?;
-    if json {
-        return raw(&status);
-    }
+    let status: Overview = decode(&client.get("/api/v1/status").await?)?;
     let ready = match client.get("/readyz").await {
         Ok(_) => Ok(()),
-        Err(Trouble::Refused(_, reason)) => Err(reason),
+        Err(Trouble::Refused(_, reason)) => Err(reason.sentence),
         Err(trouble) => return Err(trouble.into()),
     };
-    Ok(show::status(&decode(&status)?, ready))
+    if json {
+        return document(json::status::Status::new(status, ready));
+    }
+    Ok(show::status(&status, ready))
 }
 
 /// Text as it stands in a path or a query.
@@ -328,9 +436,9 @@ fn parse_timeout(text: &str) -> Result<String, String> {
     rules::timeout(text).map(|_| text.to_owned())
 }
 
-/// The API's JSON as it came.
-fn raw(body: &[u8]) -> Result<String, Failed> {
-    Ok(String::from_utf8_lossy(body).into_owned() + "\n")
+/// An answer as JSON.
+fn document(content: impl Serialize) -> Result<String, Failed> {
+    pretty(&Document::new(content))
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failed> {

@@ -7,14 +7,22 @@ use crate::Exit;
 
 /// Writes an answer to standard output. A reader that has seen enough, as `head` has, is no failure.
 pub(super) fn answer(text: &str) -> Exit {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match write(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             complain(format_args!("knockctl: cannot write the answer: {error}\n"));
             Exit::Runtime
         }
         _ => Exit::Ok,
     }
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+/// If nobody reads it, or it cannot be written.
+pub(super) fn write(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
 }
 
 /// Writes to standard error. If that fails, there is nobody to tell, and the exit code says what became of the command.

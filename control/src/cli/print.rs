@@ -1,8 +1,7 @@
 //! Rules as RouterOS's `print` and `print stats` tell them, menu by menu, each numbered from 0. Only formatting: asking
 //! is `mod.rs`'s business.
 //!
-//! On a terminal a rule is wrapped between its properties, as RouterOS does. Elsewhere it is not, so that what it says is
-//! a line for `grep`.
+//! A rule is wrapped between its properties, as RouterOS does. An export has what a rule says in one piece.
 
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rsc::wording;
@@ -11,10 +10,10 @@ use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::{Counter, Rules, Status};
 
 use super::table::Align::{Left, Right};
-use super::table::{Columns, grouped, printable};
+use super::table::{Columns, filled, grouped, printable};
 
-/// What the rules say, for a terminal of this width if it is one; then what the chains do by default.
-pub(super) fn rules(rules: &Rules, status: &Status, width: Option<usize>) -> String {
+/// What the rules say, in lines of at most `width` columns; then what the chains do by default.
+pub(super) fn rules(rules: &Rules, status: &Status, width: usize) -> String {
     let defaults = BuiltinChain::ALL.map(|chain| format!("{} {}", chain.name(), default_of(chain, &status.settings)));
     menus(rules, |rules| print(rules, width)) + &format!("\nwhen no rule decides: {}\n", defaults.join(", "))
 }
@@ -44,34 +43,35 @@ fn menus(rules: &Rules, print: impl Fn(&[Counted<'_>]) -> String) -> String {
 
 /// ` 0 X  ;;; comment`, then what the rule says; an empty line between rules. Why a rule is invalid is a comment too, as in
 /// RouterOS.
-fn print(rules: &[Counted<'_>], width: Option<usize>) -> String {
+fn print(rules: &[Counted<'_>], width: usize) -> String {
     let digits = rules.len().saturating_sub(1).to_string().len().max(2);
     let entry = |(number, rule, _): &Counted<'_>| {
         let mut margin = format!("{number:>digits$} {:<3}", flag(rule));
         let reason = rule.invalid.as_ref().map(|reason| format!(";;; {reason}"));
         let comment = (!rule.comment.is_empty()).then(|| format!(";;; {}", rule.comment));
-        let said = wrapped(&wording::rule(rule), width.map(|width| width.saturating_sub(margin.len())));
+        let width = width.saturating_sub(margin.len());
+        let notes = [reason, comment]
+            .into_iter()
+            .flatten()
+            .flat_map(|note| filled(printable(&note).split_whitespace(), "", "    ", width));
+        // A property is broken only if it is longer than a line.
+        let said: Vec<String> = wording::rule(rule)
+            .iter()
+            .map(|property| printable(property))
+            .flat_map(|property| match property.chars().count() > width {
+                true => property.split(' ').map(str::to_owned).collect(),
+                false => vec![property],
+            })
+            .collect();
+        let said = filled(said.iter().map(String::as_str), "", "", width);
         let mut text = String::new();
-        for line in reason.into_iter().chain(comment).chain(said) {
-            text += &format!("{margin}{}\n", printable(&line));
+        for line in notes.chain(said) {
+            text += &format!("{margin}{line}\n");
             margin = " ".repeat(margin.len());
         }
         text
     };
     rules.iter().map(entry).collect::<Vec<_>>().join("\n")
-}
-
-/// Lines of as many words as fit, and one at least.
-fn wrapped(words: &[String], width: Option<usize>) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in words {
-        let fits = |line: &String| width.is_none_or(|width| line.chars().count() + 1 + word.chars().count() <= width);
-        match lines.last_mut().filter(|line| fits(line)) {
-            Some(line) => *line += &format!(" {word}"),
-            None => lines.push(word.clone()),
-        }
-    }
-    lines
 }
 
 /// The rules of doors are dynamic: they are no part of the file.
@@ -132,6 +132,7 @@ mod tests {
     use knockplane_policy::rule::{Action, Table};
 
     use super::*;
+    use crate::cli::table::WIDTH;
     use crate::sample;
 
     fn assert_text(text: &str, lines: &[&str]) {
@@ -150,7 +151,7 @@ mod tests {
         rules.rules.rules.push(Rule { dynamic: true, ..sample::rule("1", door, false, "door ssh") });
         rules.counters.push(Counter::default());
         assert_text(
-            &super::rules(&rules, &sample::status(), None),
+            &super::rules(&rules, &sample::status(), WIDTH),
             &[
                 "generation 3, from /etc/knockplane/rules.rsc",
                 "Flags: X - disabled, I - invalid; D - dynamic",
@@ -174,15 +175,11 @@ mod tests {
     }
 
     #[test]
-    fn on_a_terminal_rules_are_wrapped_between_their_properties() {
-        let text = super::rules(&sample::rules(), &sample::status(), Some(60));
+    fn rules_are_wrapped_between_their_properties() {
+        let text = super::rules(&sample::rules(), &sample::status(), 60);
         let wrapped = " 0    ;;; first knock\n      chain=input action=add-src-to-address-list\n      \
             address-list=knock1 address-list-timeout=10s\n\n 1 X  chain=input action=drop\n";
         assert!(text.contains(wrapped), "{text}");
-        let words = ["a=\"b c\"", "d=e", "f=g"].map(str::to_owned);
-        assert_eq!(super::wrapped(&words, Some(11)), ["a=\"b c\" d=e", "f=g"]);
-        assert_eq!(super::wrapped(&words, Some(1)), words);
-        assert_eq!(super::wrapped(&words, None).len(), 1);
     }
 
     #[test]
@@ -212,7 +209,7 @@ mod tests {
         let mut both = sample::rules();
         both.rules.rules[1].family = Family::Ipv6;
         both.rules.rules[0].table = Table::Raw;
-        let text = super::rules(&both, &sample::status(), None);
+        let text = super::rules(&both, &sample::status(), WIDTH);
         let numbered = text.lines().filter(|line| line.starts_with(" 0 ")).count();
         assert!(text.contains("/ip firewall raw") && text.contains("/ipv6 firewall filter") && numbered == 2, "{text}");
     }
@@ -221,7 +218,7 @@ mod tests {
     fn foreign_text_does_not_command_the_terminal() {
         let mut rules = sample::rules();
         rules.rules.rules[0].comment = "a\u{1b}[2J\nb".to_owned();
-        let text = super::rules(&rules, &sample::status(), None);
+        let text = super::rules(&rules, &sample::status(), WIDTH);
         assert!(text.contains(" 0    ;;; a\\u{1b}[2J\\nb\n"), "{text}");
     }
 }

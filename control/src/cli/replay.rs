@@ -8,10 +8,11 @@ use clap::Args;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rsc::wording;
-use knockplane_policy::rule::{BuiltinChain, RuleId, RuleNumber, RuleSet, numbers};
+use knockplane_policy::rule::{RuleId, RuleNumber, RuleSet, numbers};
 use knockplane_policy::settings::Settings;
-use knockplane_policy::time::Time;
+use knockplane_policy::time::{Time, format_duration};
 use knockplane_policy::wire::Counter;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::bench::{Bench, Held, Judged};
@@ -20,8 +21,10 @@ use super::explain::seconds;
 use super::sources::{self, Given, Inside};
 use super::table::Align::{Left, Right};
 use super::table::{Columns, count, grouped, line};
-use super::{Failed, pretty};
+use super::{Failed, document};
 use crate::Exit;
+use crate::json::rules::{ChainDefault, chain_defaults};
+use crate::json::{self, rfc_3339};
 
 /// The command line.
 #[derive(Debug, Args)]
@@ -48,23 +51,23 @@ pub(super) struct Replay {
 }
 
 /// What came of a capture.
-#[derive(Debug, Serialize)]
-struct Outcome {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Outcome {
     forwarded: u64,
     dropped: u64,
     /// Every packet; empty if only the summary was asked for.
     packets: Vec<Decided>,
     rules: Vec<Counted>,
-    chain_defaults: Vec<DefaultCounted>,
+    chain_defaults: Vec<ChainDefault>,
     /// At the time of the last packet.
     lists: Vec<Held>,
 }
 
 /// What became of a packet.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Decided {
     number: usize,
-    /// Seconds since 1970.
+    /// The capture's time, as RFC 3339 writes it.
     time: String,
     /// Seconds since the first packet.
     #[serde(skip)]
@@ -78,29 +81,21 @@ struct Decided {
     rule: Option<RuleId>,
     /// Its number in `show rules`.
     rule_number: Option<RuleNumber>,
+    /// Its line in the rule file; `null` if it is in none.
     line: Option<u32>,
 }
 
 /// What a rule counted.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Counted {
     /// As in `show rules`.
     number: RuleNumber,
     rule: RuleId,
-    line: u32,
+    /// Its line in the rule file; `null` if it is in none.
+    line: Option<u32>,
     chain: String,
     action: String,
     comment: String,
-    #[serde(flatten)]
-    counter: Counter,
-}
-
-/// What a chain's default decided about.
-#[derive(Debug, Serialize)]
-struct DefaultCounted {
-    chain: &'static str,
-    verdict: Verdict,
-    #[serde(flatten)]
     counter: Counter,
 }
 
@@ -135,8 +130,8 @@ pub(super) fn run(command: &Replay, json: bool) -> Result<String, Failed> {
             }
             Err(error) => {
                 outcome.lists = bench.lists();
-                let output = outcome.output(json)?;
-                return Err(Failed { output, ..broken(error.to_string()) });
+                let error = broken(error.to_string());
+                return Err(if json { error.beside(outcome) } else { error.with_output(outcome.text()) });
             }
         }
     }
@@ -145,7 +140,7 @@ pub(super) fn run(command: &Replay, json: bool) -> Result<String, Failed> {
         let failed = |why: String| Failed::new(Exit::Runtime, format!("{}: {why}", file.display()));
         fs::write(file, forwarded).map_err(|error| failed(format!("it cannot be written: {error}")))?;
     }
-    outcome.output(json)
+    if json { document(outcome) } else { Ok(outcome.text()) }
 }
 
 /// Whether both names are one file's.
@@ -160,23 +155,18 @@ impl Outcome {
         let rules = numbered.map(|(rule, number)| Counted {
             number,
             rule: rule.id.clone(),
-            line: rule.line,
+            line: json::line(rule.line),
             chain: rule.chain.clone(),
             action: wording::action(&rule.action),
             comment: rule.comment.clone(),
             counter: Counter::default(),
         });
-        let default = |chain: BuiltinChain| DefaultCounted {
-            chain: chain.name(),
-            verdict: settings.chain_default.verdict(chain),
-            counter: Counter::default(),
-        };
         Outcome {
             forwarded: 0,
             dropped: 0,
             packets: Vec::new(),
             rules: rules.collect(),
-            chain_defaults: BuiltinChain::ALL.into_iter().map(default).collect(),
+            chain_defaults: chain_defaults(&[Counter::default(); 3], settings),
             lists: Vec::new(),
         }
     }
@@ -204,7 +194,7 @@ impl Outcome {
         let rule_number = decided.map(|index| self.rules[*index].number);
         self.packets.push(Decided {
             number: captured.number,
-            time: seconds(captured.at),
+            time: rfc_3339(captured.at),
             since_first: seconds(Time::from_nanos(captured.at.as_nanos().saturating_sub(first.as_nanos()))),
             from: judged.from,
             packet: judged.packet,
@@ -212,21 +202,17 @@ impl Outcome {
             reason: judged.reason,
             rule: rule.map(|rule| rule.id.clone()),
             rule_number,
-            line: rule.map(|rule| rule.line),
+            line: rule.and_then(|rule| json::line(rule.line)),
         });
     }
 
-    fn output(&self, json: bool) -> Result<String, Failed> {
-        if json {
-            return pretty(self);
-        }
+    fn text(&self) -> String {
         let mut text = String::new();
         for table in [self.packet_table(), Some(self.rule_table()), Some(self.default_table()), self.list_table()] {
             text += &table.map(|table| table + "\n").unwrap_or_default();
         }
         let packets = (self.forwarded + self.dropped) as usize;
-        text += &format!("{}: {} forwarded, {} dropped\n", count(packets, "packet"), self.forwarded, self.dropped);
-        Ok(text)
+        text + &format!("{}: {} forwarded, {} dropped\n", count(packets, "packet"), self.forwarded, self.dropped)
     }
 
     fn packet_table(&self) -> Option<String> {
@@ -268,7 +254,7 @@ impl Outcome {
         for rule in &self.rules {
             table.row([
                 rule.number.to_string(),
-                line(rule.line),
+                rule.line.map(line).unwrap_or_default(),
                 rule.chain.clone(),
                 rule.action.clone(),
                 grouped(rule.counter.bytes),
@@ -284,7 +270,7 @@ impl Outcome {
             Columns::new(&[("NO RULE DECIDED", Left), ("VERDICT", Left), ("BYTES", Right), ("PACKETS", Right)]);
         for default in &self.chain_defaults {
             table.row([
-                default.chain.to_owned(),
+                default.chain.clone(),
                 default.verdict.to_string(),
                 grouped(default.counter.bytes),
                 grouped(default.counter.packets),
@@ -296,8 +282,8 @@ impl Outcome {
     fn list_table(&self) -> Option<String> {
         let mut table = Columns::new(&[("LIST", Left), ("ADDRESS", Left), ("TIME LEFT", Right)]);
         for held in &self.lists {
-            let left = held.time_left.clone().unwrap_or_else(|| "-".to_owned());
-            table.row([held.list.clone(), held.address.to_string(), left]);
+            let left = held.time_left.map_or_else(|| "-".to_owned(), format_duration);
+            table.row([held.list.clone(), held.vlan.behind(held.address), left]);
         }
         (!self.lists.is_empty()).then(|| table.text())
     }

@@ -90,7 +90,9 @@ fn name_table(names: &[NameState]) -> String {
         ]);
     }
     let failures: String = (names.iter())
-        .filter_map(|name| Some(format!("{}: {}\n", printable(&name.name.name), printable(name.failure.as_ref()?))))
+        .filter_map(|name| {
+            Some(wrapped(&format!("{}: {}", printable(&name.name.name), printable(name.failure.as_ref()?)), "    "))
+        })
         .collect();
     format!("\n{}{failures}", table.text())
 }
@@ -210,10 +212,8 @@ pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
         ("log", format!("dataplane: {}", log(&status.log))),
         ("", format!("control: {}", log(&control.log))),
     ];
-    let text: String = lines.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
-    let margin = " ".repeat(12);
-    let warnings = ready::warnings(status).into_iter().map(|it| wrapped(&format!("{margin}{it}"), &margin));
-    let warnings: String = warnings.map(|text| format!("{:<12}{}", "warning", text.trim_start())).collect();
+    let text: String = lines.iter().map(|(name, value)| named(name, value)).collect();
+    let warnings: String = ready::warnings(status).iter().map(|warning| named("warning", warning)).collect();
     format!(
         "{text}{warnings}{}\n{}\n{}\n{}",
         drift_lines(&status.interfaces),
@@ -221,6 +221,14 @@ pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
         counter_table(&status.interfaces),
         drop_table(&status.drops)
     )
+}
+
+/// A value behind its name.
+fn named(name: &str, value: &str) -> String {
+    let indent = " ".repeat(12);
+    // Blanks in front of the value are its place in the line, and not wrapped.
+    let text = wrapped(&format!("{indent}{value}"), &indent);
+    format!("{name:<12}{}", &text[indent.len()..])
 }
 
 /// Frames dropped, by reason.
@@ -247,7 +255,7 @@ fn drift_lines(interfaces: &[Interface]) -> String {
     let all = interfaces.iter().flat_map(|interface| interface.drift.iter().map(move |drift| (interface, drift)));
     all.map(|(interface, drift)| {
         let (side, kind) = (interface.side, drift.kind.name());
-        format!("{:<12}{side}, {kind}: {}\n", "drift", printable(&drift.problem))
+        named("drift", &format!("{side}, {kind}: {}", printable(&drift.problem)))
     })
     .collect()
 }

@@ -21,6 +21,8 @@ use super::output::complain;
 use super::table::printable;
 use super::{Failed, check, decode, list};
 use crate::api::messages::ListQuery;
+use crate::json::Document;
+use crate::json::lists::Lists;
 use crate::settings::policy;
 use crate::{Exit, rules};
 
@@ -64,12 +66,14 @@ impl Given {
         if let Some(file) = &self.lists {
             let invalid = |why: String| Failed::new(Exit::Invalid, format!("{}: {why}", file.display()));
             let text = input::read(file, &input::SAVED_LISTS).map_err(|error| invalid(format!("it {error}")))?;
-            let lists: wire::Lists = serde_json::from_slice(&text)
+            let Document { content, .. } = serde_json::from_slice::<Document<Lists>>(&text)
                 .map_err(|error| invalid(format!("it is not what `knockctl show lists --json` prints: {error}")))?;
-            if lists.truncated {
+            if content.truncated {
                 return Err(invalid("it does not hold all entries: print it with a higher --limit".to_owned()));
             }
-            put_all(&lists, bench);
+            for entry in content.entries {
+                put(&entry.try_into().map_err(invalid)?, bench);
+            }
         }
         for Membership { list, address, timeout } in &self.in_list {
             bench.put(list, &(*address).into(), *timeout);
@@ -80,12 +84,17 @@ impl Given {
 
 /// Puts what the dataplane answered into a bench's lists.
 pub(super) fn put_all(lists: &wire::Lists, bench: &mut Bench<'_>) {
-    // What is static and of the rules comes with them, but for the addresses of host names.
-    for entry in lists.entries.iter().filter(|entry| entry.dynamic || entry.line.is_none() || entry.name.is_some()) {
-        match entry.to {
-            None if entry.vlan.is_none() => bench.put(&entry.list, &entry.address, entry.time_left),
-            to => bench.put_for(entry, to),
-        }
+    for entry in &lists.entries {
+        put(entry, bench);
+    }
+}
+
+/// Puts in an entry that does not come with the rules: none that is static and of them, but for addresses of host names.
+fn put(entry: &wire::ListEntry, bench: &mut Bench<'_>) {
+    match entry.to {
+        _ if !entry.dynamic && entry.line.is_some() && entry.name.is_none() => {}
+        None if entry.vlan.is_none() => bench.put(&entry.list, &entry.address, entry.time_left),
+        to => bench.put_for(entry, to),
     }
 }
 

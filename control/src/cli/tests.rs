@@ -2,11 +2,12 @@ use std::path::Path;
 
 use clap::CommandFactory;
 use knockplane_policy::settings::Settings;
-use knockplane_policy::wire::{Lists, Status};
+use knockplane_policy::wire::{self, Status};
 
 use super::capture::sample;
 use super::*;
 use crate::api::messages::{Applied, Apply};
+use crate::json::schema::assert_valid;
 
 #[test]
 fn the_command_line_is_sound() {
@@ -24,8 +25,8 @@ fn a_bad_timeout_is_wrong_usage() {
 
 #[test]
 fn troubles_become_exit_codes() {
-    let refused = |status| Failed::from(Trouble::Refused(status, String::new())).exit;
-    assert_eq!(Failed::from(Trouble::Unreachable(String::new())).exit, Exit::Unreachable);
+    let refused = |status| Failed::from(Trouble::Refused(status, Reason::default())).exit;
+    assert_eq!(Failed::from(Trouble::Unreachable(Reason::default())).exit, Exit::Unreachable);
     assert_eq!(refused(StatusCode::SERVICE_UNAVAILABLE), Exit::Unreachable);
     assert_eq!(refused(StatusCode::UNPROCESSABLE_ENTITY), Exit::Runtime);
 }
@@ -90,10 +91,9 @@ fn an_explanation_tells_every_rule() {
     insta::assert_snapshot!("explain_second_knock", explain("tcp 198.51.100.7 > 203.0.113.5:4321", &listed));
     let inside = ["--from", "inside"];
     insta::assert_snapshot!("explain_inside", explain("udp 203.0.113.5:53 > 198.51.100.7:4000", &inside));
-    insta::assert_snapshot!(
-        "explain_json",
-        explain("tcp 198.51.100.7 > 203.0.113.5:4321", &["--json", listed[0], listed[1]])
-    );
+    let json = explain("tcp 198.51.100.7 > 203.0.113.5:4321", &["--json", listed[0], listed[1]]);
+    assert_valid("explain", &json);
+    insta::assert_snapshot!("explain_json", json);
 }
 
 #[test]
@@ -141,7 +141,9 @@ fn a_capture_is_replayed_by_its_own_clock() {
         knockctl(&[&["replay", "--rules", &rules, "--pcap", &file][..], more].concat()).unwrap()
     };
     insta::assert_snapshot!("replay", replay(&["--inside", "203.0.113.0/24"]));
-    insta::assert_snapshot!("replay_json", replay(&["--json", "--inside", "203.0.113.0/24"]));
+    let json = replay(&["--json", "--inside", "203.0.113.0/24"]);
+    assert_valid("replay", &json);
+    insta::assert_snapshot!("replay_json", json);
     // Without a word about it, everything comes from outside.
     assert!(replay(&["--summary"]).ends_with("6 packets: 3 forwarded, 3 dropped\n"), "{}", replay(&[]));
     let all = ["--in-list", "secured=192.0.2.1", "--summary", "--inside", "203.0.113.0/24"];
@@ -227,6 +229,9 @@ fn a_broken_capture_is_told_up_to_the_packet_that_is() {
         assert_eq!(failed.exit, Exit::Runtime);
         assert!(failed.message.ends_with("file: packet 6: the file ends in the middle of it"), "{}", failed.message);
         assert!(failed.output.contains("tcp 198.51.100.7:4002"), "{}", failed.output);
+        let json = knockctl(&[command, "--rules", &rules, "--pcap", &capture.path("file"), "--json"]).unwrap_err();
+        assert_valid(if command == "replay" { "replay" } else { "explain-pcap" }, &json.output);
+        assert!(json.output.contains("\"code\": \"failed\"") && json.output.contains("198.51.100.7:4002"));
     }
     let file = capture.path("file");
     std::fs::write(&file, sample::pcap(false, false, 1, &[])).unwrap();
@@ -238,15 +243,125 @@ fn a_broken_capture_is_told_up_to_the_packet_that_is() {
 fn a_capture_is_explained_packet_by_packet() {
     let capture = Kept::new(&sample::pcap(true, true, 1, &borrowed(&knocks()[..3])));
     let rules = config("two-ports.rsc");
-    insta::assert_snapshot!(knockctl(&["explain", "--rules", &rules, "--pcap", &capture.path("file")]).unwrap());
+    let explain = ["explain", "--rules", &rules, "--pcap", &capture.path("file")];
+    insta::assert_snapshot!(knockctl(&explain).unwrap());
+    assert_valid("explain-pcap", &knockctl(&[&explain[..], &["--json"]].concat()).unwrap());
+}
+
+/// Rules with everything that is long: names, comments, matchers, prefixes of logs.
+fn long_rules() -> Vec<u8> {
+    let mut text = "/ip firewall layer7-protocol\nadd name=pattern regexp=\"^knock (one|two|three|four)\"\n\
+        /ip firewall filter\n"
+        .to_owned();
+    for number in 0..60_usize {
+        let list = "name-of-a-list-".repeat(1 + number % 5);
+        let comment = "a comment with words ".repeat(number % 9);
+        let content = "x".repeat(number * 2);
+        let matcher = match number % 6 {
+            0 => format!("src-address-list=\"{list}\" dst-address=203.0.113.0-203.0.113.255"),
+            1 => {
+                "protocol=tcp dst-port=22,80,443,1000-2000,3000-4000,5000-6000 tcp-flags=syn,!ack,!rst,!fin".to_owned()
+            }
+            2 => format!("protocol=udp content=\"{content} {content}\""),
+            3 => "layer7-protocol=pattern connection-state=established,related,new".to_owned(),
+            4 => format!("dst-limit=5,10,src-and-dst-addresses/1m protocol=tcp log=yes log-prefix=\"words of {list}\""),
+            _ => "protocol=tcp psd=21,3s,3,1 packet-size=0-1500".to_owned(),
+        };
+        let action = match number % 4 {
+            0 => format!("add-src-to-address-list address-list=\"{list}\" address-list-timeout=1w2d3h4m5s"),
+            1 => "passthrough".to_owned(),
+            2 => "log".to_owned(),
+            _ => format!("jump jump-target=\"{list}\""),
+        };
+        text += &format!("add chain=input {matcher} action={action} comment=\"{comment}\"\n");
+        text += &format!("add chain=\"{list}\" action=return comment=\"{comment}\"\n");
+    }
+    text.into_bytes()
+}
+
+/// Fails if a line could be shorter: it is too long, and has a word behind its indentation that could go to the next.
+fn assert_fits(text: &str) {
+    use unicode_width::UnicodeWidthStr as _;
+
+    for line in text.lines() {
+        let longest = line.split_whitespace().map(|word| word.width()).max().unwrap_or_default();
+        assert!(line.width() <= 100 || longest > 90, "{} columns: {line}", line.width());
+    }
+}
+
+#[test]
+fn nothing_is_wider_than_a_terminal() {
+    let rules = Kept::new(&long_rules());
+    let capture = Kept::new(&sample::pcap(false, false, 1, &borrowed(&knocks())));
+    let (rules, capture) = (rules.path("file"), capture.path("file"));
+    for packet in [
+        "tcp 198.51.100.7 > 203.0.113.5:22",
+        "udp 2001:db8:1111:2222:3333:4444:5555:6666 > 2001:db8:1111:2222:3333:4444:5555:7777:4321 payload \"knock one\"",
+        "tcp [2001:db8:1111:2222:3333:4444:5555:6666]:49152 > [2001:db8:1111:2222:3333:4444:5555:7777]:22 syn ack urg psh",
+    ] {
+        if let Ok(text) = knockctl(&["explain", packet, "--rules", &rules]) {
+            assert_fits(&text);
+        }
+    }
+    let text = knockctl(&["explain", "tcp 198.51.100.7 > 203.0.113.5:22", "--rules", &rules]).unwrap();
+    assert!(text.lines().count() > 100, "{text}");
+    assert_fits(&knockctl(&["explain", "--pcap", &capture, "--rules", &rules]).unwrap());
+    assert_fits(&knockctl(&["replay", "--pcap", &capture, "--rules", &rules]).unwrap());
+
+    let reading = knockplane_policy::rsc::read(&long_rules());
+    assert!(reading.problems.is_empty(), "{:?}", reading.problems);
+    let mut running = crate::sample::rules();
+    running.counters = vec![crate::sample::rules().counters[1]; reading.rules.rules.len()];
+    running.rules = reading.rules;
+    let mut overview = crate::sample::overview();
+    for interface in &mut overview.dataplane.interfaces {
+        interface.copy_reason = Some("a reason with words ".repeat(12));
+        let drift = knockplane_policy::wire::Drift {
+            kind: knockplane_policy::wire::DriftKind::Mtu,
+            problem: "a problem with words ".repeat(12),
+        };
+        interface.drift.push(drift);
+        interface.counters.rx_packets = u64::MAX;
+        interface.counters.rx_errors = u64::MAX;
+        interface.counters.rx_dropped = u64::MAX;
+        interface.counters.tx_dropped = u64::MAX;
+    }
+    overview.dataplane.settings.protect = (0..40).map(|n| format!("192.0.{n}.0/24").parse().unwrap()).collect();
+    overview.dataplane.rules_source = "/etc/knockplane/a folder with words/".repeat(6);
+    let status = overview.dataplane.clone();
+    let mut lists = crate::sample::lists();
+    lists.entries[0].comment = "a comment with words ".repeat(12);
+    lists.lists[0].summary.evicted = u64::MAX;
+    let mut doors = crate::sample::doors();
+    doors.doors[0].steps = vec![1_000_000; 16];
+    doors.doors[0].door = "d".repeat(32);
+    let mut tracked = crate::sample::tracked();
+    tracked.truncated = true;
+    for connection in &mut tracked.connections {
+        connection.door = Some("d".repeat(32));
+        connection.source.0 = "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap();
+        connection.destination.0 = "2001:db8:1111:2222:3333:4444:5555:7777".parse().unwrap();
+    }
+    overview.dataplane.connections = tracked.table;
+    overview.dataplane.offload.checksums = [u64::MAX; 2];
+    overview.dataplane.offload.last = Some(Duration::from_secs(1));
+    for text in [
+        print::rules(&running, &status, 100),
+        print::stats(&running, &status),
+        show::status(&overview, Err("a reason with words ".repeat(12))),
+        show::lists(&lists, None),
+        doors::doors(&doors),
+        connections::text(&tracked),
+    ] {
+        assert_fits(&text);
+    }
 }
 
 #[test]
 fn lists_can_come_from_what_show_lists_printed() {
     let lists = Kept::new(
-        br#"{"lists":[],"entries":[{"list":"secured","address":"198.51.100.7","time_left":{"secs":9,"nanos":0},
-            "dynamic":true}],
-            "truncated":false}"#,
+        br#"{"version":1,"lists":[],"names":[],"entries":[{"list":"secured","address":"198.51.100.7","to":null,"steps":null,
+            "time_left_seconds":9,"dynamic":true,"of_rules":false,"line":null,"name":null,"comment":""}],"truncated":false}"#,
     );
     let rules = config("two-ports.rsc");
     let packet = "tcp 198.51.100.7 > 203.0.113.5:22";
@@ -347,7 +462,7 @@ fn running() -> axum::Router {
 
     // An entry an answer, as if a hundred thousand were before and behind it.
     let one = |query: ListQuery| {
-        let Lists { lists, mut entries, .. } = lists();
+        let wire::Lists { lists, mut entries, .. } = lists();
         let behind = query.after_tag == 7;
         entries.swap(0, usize::from(behind));
         entries.truncate(1);
@@ -357,7 +472,7 @@ fn running() -> axum::Router {
             vlan: Vlan::NONE,
             tag: 7,
         });
-        Lists { lists, entries, names: Vec::new(), truncated: !behind, next }
+        wire::Lists { lists, entries, names: Vec::new(), truncated: !behind, next }
     };
 
     axum::Router::new()
@@ -410,6 +525,7 @@ fn rules_and_their_counters_are_printed() {
     assert!(show(&[]).contains(" 1 X  chain=input action=drop\n"), "{}", show(&[]));
     assert!(show(&["--stats"]).contains("98 765 432 100"), "{}", show(&["--stats"]));
     assert_eq!(show(&["--json"]), show(&["--json", "--stats"]));
+    assert_valid("show-rules", &show(&["--json"]));
 }
 
 /// Names of interfaces mean something only where the rules are to run.
@@ -428,7 +544,7 @@ fn files_are_exported_unless_a_line_is_wrong() {
     let failed = export(bad, &[]).unwrap_err();
     assert!(failed.exit == Exit::Invalid && failed.output.is_empty(), "{failed:?}");
     let told: serde_json::Value = serde_json::from_str(&export(bad, &["--json"]).unwrap_err().output).unwrap();
-    assert_eq!(told[0]["problems"][0]["line"], 2);
+    assert_eq!(told["files"][0]["problems"][0]["line"], 2);
 }
 
 #[test]
@@ -439,8 +555,10 @@ fn entries_of_all_answers_are_shown_or_as_many_as_wanted() {
     let export = show(&["--export"]).unwrap();
     assert!(export.contains("timeout=9s") && export.contains("comment=\"the office\""), "{export}");
     assert!(show(&["nobody"]).unwrap_err().message.contains("`nobody`"));
-    let json: Lists = serde_json::from_str(&show(&["--json"]).unwrap()).unwrap();
-    assert_eq!((json.entries.len(), json.truncated), (2, false));
+    let text = show(&["--json"]).unwrap();
+    assert_valid("show-lists", &text);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((json["entries"].as_array().map(Vec::len), &json["truncated"]), (Some(2), &false.into()));
 }
 
 /// What a command sent: method, path with query, body.
@@ -471,6 +589,13 @@ fn changes_are_sent_as_they_are_meant() {
     let (told, asked) = sent(&["list", "remove", "a", "192.0.2.0/24"]);
     assert_eq!(told.unwrap(), "192.0.2.0/24 is no longer in a\n");
     assert_eq!(asked, ["DELETE /api/v1/lists/a/192.0.2.0%2F24 "]);
+    for (name, arguments) in [
+        ("list-add", &["list", "add", "a", "192.0.2.7", "--json"][..]),
+        ("list-remove", &["list", "remove", "a", "192.0.2.7", "--json"]),
+        ("list-flush", &["list", "flush", "a", "--json"]),
+    ] {
+        assert_valid(name, &sent(arguments).0.unwrap());
+    }
     let (told, asked) = sent(&["list", "flush", "a", "--dynamic"]);
     assert_eq!(told.unwrap(), "2 entries are no longer in a\n");
     assert_eq!(asked, ["DELETE /api/v1/lists/a?dynamic=true "]);

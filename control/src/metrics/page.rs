@@ -144,6 +144,10 @@ const GROUPS: [(&str, &[(&str, &str)]); 8] = [
             ("knockplane_tx_packets_total", "sum by (side) (rate(knockplane_tx_packets_total[1m]))"),
             ("knockplane_tx_bytes_total", "8 * sum by (side) (rate(knockplane_tx_bytes_total[1m]))"),
             ("knockplane_ring_drops_total", "sum by (side, reason) (rate(knockplane_ring_drops_total[5m])) > 0"),
+            (
+                "knockplane_packets_without_checksum_total",
+                "increase(knockplane_packets_without_checksum_total[10m]) > 0",
+            ),
             ("knockplane_connections", "knockplane_connections"),
             (
                 "knockplane_connections_refused_packets_total",

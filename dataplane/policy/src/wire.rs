@@ -218,6 +218,7 @@ pub struct Status {
 
 /// Frames dropped for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DropCount {
     /// The name of a [`Reason`], or of a loss at the rings as in [`RingDrops`].
     pub reason: String,
@@ -227,6 +228,7 @@ pub struct DropCount {
 
 /// What became of a process's log lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogStatus {
     /// Lines lost since start, by every kind of line that there is.
     pub lost: Vec<LostLines>,
@@ -238,6 +240,7 @@ pub struct LogStatus {
 
 /// Lost lines of one kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LostLines {
     /// `door`, `list`, `operator`, `packet`, `other` or `debug`.
     pub kind: String,
@@ -284,6 +287,7 @@ pub struct Interface {
 
 /// A requirement of the filter that an interface or the host does not meet any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Drift {
     /// The kind.
     pub kind: DriftKind,
@@ -293,6 +297,7 @@ pub struct Drift {
 
 /// Repairs of one kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Repairs {
     /// What was repaired.
     pub kind: DriftKind,
@@ -340,6 +345,7 @@ words! {
 /// `past_program` got past it; of those that it saw, `no_socket` and `tails` were dropped, and the others are received
 /// by a worker or counted among the losses at its ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InterfaceCounters {
     /// Frames that the XDP program saw, since start.
     pub arrived: u64,
@@ -408,6 +414,7 @@ pub struct Rules {
 
 /// Packets and IP bytes. RouterOS counts the length of the IP packet, without Ethernet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Counter {
     /// Packets.
     pub packets: u64,
@@ -644,6 +651,7 @@ pub struct DoorSummary {
 
 /// What came to nothing at a door for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FailureCount {
     /// Why.
     pub reason: Failure,

@@ -237,9 +237,7 @@ impl Scene<'_> {
         let lists = self.filter.ask(&["show", "lists", list])?;
         let entries = lists["entries"].as_array().context("no entries in the answer")?;
         let Some(entry) = entries.iter().find(|entry| entry["address"] == CLIENT) else { return Ok(None) };
-        let left = &entry["time_left"];
-        let nanos = left["nanos"].as_f64().unwrap_or_default() / 1e9;
-        Ok(Some(left["secs"].as_f64().context("no time left in the answer")? + nanos))
+        Ok(Some(entry["time_left_seconds"].as_f64().context("no time left in the answer")?))
     }
 
     /// On a terminal, one line that is written over; elsewhere a line each time.

@@ -96,7 +96,7 @@ fn a_tarpit_connects_and_takes_nothing() {
         assert_eq!(answer, Err(ErrorKind::WouldBlock), "it neither answers nor closes");
         assert_eq!(server.accept().err().map(|error| error.kind()), Some(ErrorKind::WouldBlock), "nobody came in");
         let shown = filter.ask(&["show", "rules"]).expect("rules");
-        assert!(shown["counters"][0]["packets"].as_u64() >= Some(2), "{shown}");
+        assert!(shown["rules"][0]["counter"]["packets"].as_u64() >= Some(2), "{shown}");
     });
 }
 

@@ -22,6 +22,8 @@
 //! | `drift.rs`     | what changes under a running filter: interfaces, their settings, the host's; every frame accounted for |
 //! | `restart.rs`   | restarts right after a kill, a second dataplane, state files that are damaged or cannot be written |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
+//! | `install.rs`   | what a newcomer does first: the configuration of the README, and `make install` |
+//! | `json.rs`      | what `knockctl --json` prints, held against its schemas; what is shown again and again |
 //! | `metrics.rs`   | what a scrape says over applies, reloads and restarts; of a dataplane that hangs |
 //! | `limits.rs`    | peers of the listeners that ask nothing, slowly, too much, or do not read |
 //! | `judge/`       | the same packets under the same rules, judged by the kernel's nftables |
@@ -39,6 +41,8 @@ mod drift;
 mod end;
 mod forged;
 mod frames;
+mod install;
+mod json;
 mod judge;
 mod knocks;
 mod limits;

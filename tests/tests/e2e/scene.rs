@@ -96,6 +96,11 @@ pub(crate) fn listed(filter: &Filter<'_>, list: &str, address: &str) -> bool {
     entries.iter().any(|entry| entry["list"] == list && entry["address"] == address)
 }
 
+/// The ids of the rules that `show rules` tells.
+pub(crate) fn rule_ids(rules: &serde_json::Value) -> Vec<String> {
+    rules["rules"].as_array().expect("rules").iter().map(|rule| rule["id"].to_string()).collect()
+}
+
 /// Waits until something is so; fails if it does not become so.
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let patience = Instant::now() + PATIENCE;

@@ -1,5 +1,6 @@
 //! What passes through an open door, and what passes always; every frame accounted for.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::thread;
@@ -174,5 +175,35 @@ fn every_frame_is_accounted_for_and_none_leaks_after_a_million() {
         assert_eq!(to_server as f64, outward, "what was sent inside arrived there");
 
         assert!(ping(topology, ""), "and the wire still works");
+    });
+}
+
+/// What docs/capture.md says: where a capture sees the frames of the filter, and where it does not.
+#[test]
+fn a_capture_sees_the_frames_beside_the_filter_and_not_on_its_interfaces() {
+    with(&FilterOptions::from_rules(OPEN), |topology, filter| {
+        let places = [
+            ("outside", &topology.filter, "outside"),
+            ("inside", &topology.filter, "inside"),
+            ("client", &topology.client, "eth0"),
+            ("server", &topology.server, "eth0"),
+        ];
+        let log = |name: &str| filter.path(&format!("tcpdump-{name}.log"));
+        let seen = |name: &str| fs::read_to_string(log(name)).unwrap_or_default();
+        let captures = places.map(|(name, namespace, interface)| {
+            let mut command = namespace.command("tcpdump");
+            command.args(["-n", "-l", "--immediate-mode", "-i", interface, "icmp"]);
+            Process::start("tcpdump", &mut command, &log(name)).expect("tcpdump is installed")
+        });
+        eventually("all listen", || places.iter().all(|(name, ..)| seen(name).contains("listening on")));
+        assert!(ping(topology, ""));
+        for name in ["client", "server"] {
+            let both = || seen(name).contains("echo request") && seen(name).contains("echo reply");
+            eventually("the far ends see both directions", both);
+        }
+        for name in ["outside", "inside"] {
+            assert!(!seen(name).contains("echo"), "{name}: {}", seen(name));
+        }
+        drop(captures);
     });
 }

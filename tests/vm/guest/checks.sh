@@ -95,7 +95,7 @@ status() {
 
 # A field of each worker in `knockctl show workers`, in the order of workers. Of a field with a number for each side, outside's.
 workers() {
-    knockctl --json show workers | tr -d ' \n' | grep -oE "\"$1\":\\[?[0-9]+" | grep -oE '[0-9]+$' | tr '\n' ' ' | sed 's/ $//'
+    knockctl --json show workers | tr -d ' \n' | grep -oE "\"$1\":(\{\"outside\":)?[0-9]+" | grep -oE '[0-9]+$' | tr '\n' ' ' | sed 's/ $//'
 }
 # Frames of the workers' pools that are nowhere.
 lost_frames() { workers lost | tr ' ' '\n' | sort -u | tr '\n' ' ' | sed 's/ $//'; }

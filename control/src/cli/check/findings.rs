@@ -10,6 +10,7 @@ use knockplane_policy::lint::{self, Lint, Subject};
 use knockplane_policy::rsc::{self, Also, Finding, Reading, Said, Severity};
 use knockplane_policy::rule::{RuleId, RuleNumber, RuleSet, numbers};
 use knockplane_policy::settings::Settings;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::table::printable;
@@ -24,7 +25,7 @@ pub(super) const REFUSED: &str = "E003";
 pub(super) const UNMAPPED: &str = "E004";
 
 /// See the module. Each list is in the file's order.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(super) struct Findings {
     /// What cannot be read.
     pub(super) problems: Vec<Finding>,

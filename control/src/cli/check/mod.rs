@@ -18,12 +18,13 @@ use knockplane_limits::input::RULES;
 use knockplane_policy::rsc::{self, Finding, Reading, Severity, SkippedMenu};
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use self::findings::Findings;
 use super::output::complain;
-use super::table::{count, printable};
-use super::{Failed, color, input, pretty};
+use super::table::{count, printable, wrapped};
+use super::{Failed, color, document, input};
 use crate::{Exit, rules};
 
 /// `knockctl check`.
@@ -59,8 +60,14 @@ pub(super) struct Source {
     reading: Reading,
 }
 
+/// What became of all files, for `--json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Checked {
+    files: Vec<Judgement>,
+}
+
 /// What became of one file; as JSON, what `--json` prints.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 struct Judgement {
     file: String,
     valid: bool,
@@ -100,12 +107,16 @@ pub(super) fn run(check: &Check, json: bool) -> Result<String, Failed> {
         };
         judgements.push(judgement);
     }
-    let output = if json { pretty(&judgements)? } else { judgements.iter().filter_map(Judgement::summary).collect() };
-    if judgements.iter().all(|judgement| judgement.valid) {
-        return Ok(output);
+    let text = || judgements.iter().filter_map(Judgement::summary).collect();
+    match (judgements.iter().all(|judgement| judgement.valid), json) {
+        (true, true) => document(Checked { files: judgements }),
+        (true, false) => Ok(text()),
+        (false, true) => Err(failed(judgements, json)),
+        (false, false) => {
+            let output = text();
+            Err(failed(judgements, json).with_output(output))
+        }
     }
-    let message = judgements.iter().map(Judgement::complaint).collect();
-    Err(Failed { exit: Exit::Invalid, message, output })
 }
 
 /// The rules of a file that packets are to be tried on, if they are valid with these settings.
@@ -115,7 +126,7 @@ pub(super) fn one(file: &Path, settings: &Settings, json: bool) -> Result<RuleSe
 
 /// A file that can be read without problems.
 pub(super) fn read(file: &Path, json: bool) -> Result<Source, Failed> {
-    let source = Source::open(file).map_err(|judgement| failed(*judgement, json))?;
+    let source = Source::open(file).map_err(|judgement| failed(vec![*judgement], json))?;
     if source.reading.problems.is_empty() {
         return Ok(source);
     }
@@ -151,12 +162,16 @@ fn skipped(menus: &[SkippedMenu]) -> Vec<String> {
     menus.iter().map(|skipped| format!("{} ({})", printable(&skipped.menu), skipped.commands)).collect()
 }
 
-fn failed(judgement: Judgement, json: bool) -> Failed {
-    let message = judgement.complaint();
-    match if json { pretty(&[judgement]) } else { Ok(String::new()) } {
-        Ok(output) => Failed { exit: Exit::Invalid, message, output },
-        Err(failed) => failed,
+/// What is told when files are not valid, besides what the reports say.
+fn failed(judgements: Vec<Judgement>, json: bool) -> Failed {
+    let complaints: String = judgements.iter().map(Judgement::complaint).collect();
+    if !json {
+        return Failed::new(Exit::Invalid, complaints);
     }
+    let invalid: Vec<&Judgement> = judgements.iter().filter(|judgement| !judgement.valid).collect();
+    let message = invalid.iter().map(|judgement| judgement.result() + "\n").collect::<String>() + &complaints;
+    let place = invalid.iter().find_map(|judgement| judgement.first_place());
+    Failed::new(Exit::Invalid, message.trim_end()).at(place).beside(Checked { files: judgements })
 }
 
 impl Source {
@@ -191,7 +206,7 @@ impl Source {
         if !json {
             complain(judgement.report(&self.text, color()));
         }
-        if judgement.valid { Ok(rules) } else { Err(failed(judgement, json)) }
+        if judgement.valid { Ok(rules) } else { Err(failed(vec![judgement], json)) }
     }
 
     fn judge(&self, how: &How<'_>) -> (Judgement, RuleSet) {
@@ -223,18 +238,32 @@ impl Judgement {
             report.extend(interfaces.lines().map(|line| format!("    {}\n", printable(line))));
             report.push('\n');
         }
+        let has_none = findings.is_empty() && self.findings.doors.is_empty() && self.findings.errors.is_empty();
+        if has_none { report } else { report + &self.result() + "\n" }
+    }
+
+    /// How many findings there are, and what follows from them.
+    fn result(&self) -> String {
+        let findings = self.findings.placed();
         let placed = findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
         let errors = findings.len() - placed + self.findings.errors.len();
         let warnings = placed + self.findings.doors.len();
         let told = match (self.findings.problems.len(), errors, warnings) {
-            (0, 0, 0) => return report,
+            (0, 0, 0) => "no finding".to_owned(),
             (0, 0, _) if self.denied => format!("{}, and lints are denied", count(warnings, "warning")),
             (0, 0, _) => count(warnings, "warning"),
             (0, _, 0) => format!("{}; the rules cannot run", count(errors, "error")),
             (0, _, _) => format!("{}, {}; the rules cannot run", count(errors, "error"), count(warnings, "warning")),
             (problems, ..) => format!("{}; nothing of this file is used", count(problems, "problem")),
         };
-        report + &format!("{}: {told}\n", self.file)
+        format!("{}: {told}", self.file)
+    }
+
+    /// Where the first error is.
+    fn first_place(&self) -> Option<String> {
+        let findings = self.findings.placed();
+        let first = findings.iter().find(|finding| finding.severity == Severity::Error).or(findings.first())?;
+        Some(format!("{}:{}:{}", first.file, first.line, first.column))
     }
 
     /// What the file holds, if every line of it is right.
@@ -255,7 +284,7 @@ impl Judgement {
         let skipped = skipped(&self.skipped);
         for (title, items) in [("lists", lists.collect::<Vec<_>>()), ("skipped menus (commands)", skipped)] {
             if !items.is_empty() {
-                text += &format!("  {title}: {}\n", items.join(", "));
+                text += &wrapped(&format!("  {title}: {}", items.join(", ")), "    ");
             }
         }
         Some(text)

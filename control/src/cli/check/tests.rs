@@ -43,7 +43,8 @@ fn json(arguments: &[&str], text: &str) -> serde_json::Value {
         Ok(output) => output,
         Err(failed) => failed.output,
     };
-    serde_json::from_str::<serde_json::Value>(&output).unwrap()[0].take()
+    crate::json::schema::assert_valid("check", &output);
+    serde_json::from_str::<serde_json::Value>(&output).unwrap()["files"][0].take()
 }
 
 /// What an operator reads of a file, and whether it is valid.
@@ -96,8 +97,13 @@ fn an_invalid_file_is_refused_whole_and_others_are_judged_too() {
     let failed = check(&["--json"], &[bad, KNOCK]).unwrap_err();
     assert_eq!(failed.exit, Exit::Invalid);
     let judged: serde_json::Value = serde_json::from_str(&failed.output).unwrap();
-    assert_eq!((&judged[0]["valid"], &judged[1]["valid"]), (&false.into(), &true.into()));
-    assert_eq!(judged[0]["problems"][0]["line"], 2);
+    let files = &judged["files"];
+    assert_eq!((&files[0]["valid"], &files[1]["valid"]), (&false.into(), &true.into()));
+    assert_eq!(files[0]["problems"][0]["line"], 2);
+    let (code, place) = (&judged["error"]["code"], judged["error"]["where"].as_str().unwrap());
+    assert!(code == "invalid" && place.ends_with(":2:26"), "{judged}");
+    let message = judged["error"]["message"].as_str().unwrap();
+    assert!(message.ends_with(": 2 problems; nothing of this file is used"), "{message}");
     let (good, bad) = (file(KNOCK), file(bad));
     assert!(one(bad.path(), &Settings::default(), true).is_err());
     assert_eq!(one(good.path(), &Settings::default(), true).unwrap().rules.len(), 4);
@@ -276,6 +282,13 @@ fn files_of_any_form_are_judged() {
     let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(10_000).collect();
     let binary = file(bytes);
     assert_eq!(one(binary.path(), &Settings::default(), false).unwrap_err().exit, Exit::Invalid);
+}
+
+#[test]
+fn a_host_name_in_a_list_is_valid() {
+    let text = "/ip firewall address-list\nadd list=a address=gate.example.net\n";
+    let (text, valid) = told(text, &Settings::default(), false);
+    assert!(valid && !text.contains("error"), "{text}");
 }
 
 #[test]

@@ -7,6 +7,8 @@ use super::Told;
 pub(super) struct Section {
     pub(super) name: String,
     pub(super) line: u32,
+    /// Whether a line of it is wrong in itself.
+    pub(super) is_broken: bool,
     keys: Vec<(Key, u32, String)>,
 }
 
@@ -55,6 +57,8 @@ impl Section {
 pub(super) fn read(text: &str, told: &mut Told) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
     let mut in_options = false;
+    // Keys below a title that cannot be read belong to no section.
+    let mut in_nothing = false;
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_start_matches('\u{feff}').trim();
         if line.is_empty() || line.starts_with('#') {
@@ -63,13 +67,19 @@ pub(super) fn read(text: &str, told: &mut Told) -> Vec<Section> {
         if let Some(rest) = line.strip_prefix('[') {
             let Some(name) = rest.strip_suffix(']') else {
                 told.error(number, format!("`{line}` is no title: write `[NAME]`"));
+                in_nothing = true;
                 continue;
             };
-            in_options = name.eq_ignore_ascii_case("options");
+            (in_options, in_nothing) = (name.eq_ignore_ascii_case("options"), false);
             if !in_options {
+                let before = told.errors.len();
                 check_name(name, number, &sections, told);
-                sections.push(Section { name: name.to_owned(), line: number, keys: Vec::new() });
+                let is_broken = told.errors.len() > before;
+                sections.push(Section { name: name.to_owned(), line: number, is_broken, keys: Vec::new() });
             }
+            continue;
+        }
+        if in_nothing {
             continue;
         }
         let (key, value) = line.split_once('=').map_or((line, ""), |(key, value)| (key.trim(), value.trim()));
@@ -84,6 +94,7 @@ pub(super) fn read(text: &str, told: &mut Told) -> Vec<Section> {
             told.error(number, format!("`{key}` stands in no section: write `[NAME]` above it"));
             continue;
         };
+        let before = told.errors.len();
         match KEYS.iter().find(|(name, _)| *name == lower) {
             None => {
                 let names: Vec<_> = KEYS.iter().map(|(name, _)| *name).collect();
@@ -99,6 +110,7 @@ pub(super) fn read(text: &str, told: &mut Told) -> Vec<Section> {
                 }
             }
         }
+        section.is_broken |= told.errors.len() > before;
     }
     sections
 }

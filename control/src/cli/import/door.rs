@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::Told;
 use super::conf::{Key, Section};
 use super::opening::{self, Effect, effect};
-use super::shell;
+use super::shell::{self, Command, Runs};
 
 /// How long knockd gives a sequence, and how long it waits for `stop_command`, if nothing is said.
 const SEQ_TIMEOUT_S: u64 = 25;
@@ -33,8 +33,25 @@ enum Doing {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    #[serde(rename = "door")]
-    _door: [Door; 1],
+    door: [Door; 1],
+}
+
+/// A door that a section has become.
+#[derive(Debug)]
+pub(super) struct Imported {
+    /// The line of the section.
+    pub(super) line: u32,
+    pub(super) door: Door,
+    /// As it is written in a configuration file.
+    pub(super) text: String,
+}
+
+/// What becomes of all sections.
+#[derive(Debug, Default)]
+pub(super) struct Doors {
+    pub(super) imported: Vec<Imported>,
+    /// Names and lines of the sections that are no door and close none.
+    pub(super) skipped: Vec<(String, u32)>,
 }
 
 /// A section that makes sense.
@@ -46,28 +63,38 @@ struct Part<'s> {
     families: Families,
 }
 
-/// The doors, each as text.
-pub(super) fn doors(sections: &[Section], told: &mut Told) -> Vec<String> {
-    let parts: Vec<Part<'_>> = sections.iter().filter_map(|section| part(section, told)).collect();
+/// The doors. A section with a mistake is skipped, and its mistakes are told.
+pub(super) fn doors(sections: &[Section], told: &mut Told) -> Doors {
+    let mut all = Doors::default();
+    let mut skip = |section: &Section| all.skipped.push((section.name.clone(), section.line));
+    let parts = sections.iter().filter_map(|section| {
+        part(section, told).or_else(|| {
+            skip(section);
+            None
+        })
+    });
+    let parts: Vec<Part<'_>> = parts.collect();
     let (opening, mut closing): (Vec<_>, Vec<_>) =
         parts.into_iter().partition(|part| matches!(part.doing, Doing::Opens { .. }));
-    let doors = opening.iter().map(|part| {
+    for part in &opening {
         let closes = closing.iter().position(|other| closes(other, part) && is_called_alike(other, part, &opening));
-        door(part, closes.map(|place| closing.remove(place)).as_ref(), told)
-    });
-    let doors: Vec<String> = doors.collect();
-    for part in closing {
-        let name = &part.section.name;
-        told.error(part.section.line, format!("`{name}` closes what no section opens: let it take back the same rule"));
-    }
-    if told.errors.is_empty() {
-        for (part, door) in opening.iter().zip(&doors) {
-            if let Err(error) = toml::from_str::<File>(door) {
+        let text = door(part, closes.map(|place| closing.remove(place)).as_ref(), told);
+        match toml::from_str::<File>(&text) {
+            Ok(File { door: [door] }) => all.imported.push(Imported { line: part.section.line, door, text }),
+            Err(error) => {
                 told.error(part.section.line, error.message());
+                all.skipped.push((part.section.name.clone(), part.section.line));
             }
         }
     }
-    doors
+    for Part { section, .. } in closing {
+        let name = &section.name;
+        let remedy = "let it take back the rule that an imported section adds";
+        told.error(section.line, format!("`{name}` closes what no imported section opens: {remedy}"));
+        all.skipped.push((name.clone(), section.line));
+    }
+    all.skipped.sort_by_key(|(_, line)| *line);
+    all
 }
 
 fn closes(close: &Part<'_>, open: &Part<'_>) -> bool {
@@ -93,8 +120,8 @@ fn part<'s>(section: &'s Section, told: &mut Told) -> Option<Part<'s>> {
     if let Some((line, _)) = section.get(Key::OneTimeSequences) {
         told.error(
             line,
-            "sequences that are used once, from a file, are not there: write a `sequence` that stays, and a short \
-             `cmd_timeout`, or steps with passphrases in the door",
+            "`one_time_sequences` is not supported: write a `sequence` that stays, and a short `cmd_timeout`, or steps \
+             with passphrases in the door",
         );
     }
     if let Some((line, _)) = section.get(Key::Target) {
@@ -109,7 +136,7 @@ fn part<'s>(section: &'s Section, told: &mut Told) -> Option<Part<'s>> {
     let families = of_family.each_ref().map(Option::is_some);
     let doing = match of_family {
         [None, None] => {
-            if told.errors.len() == before {
+            if told.errors.len() == before && !section.is_broken {
                 told.error(section.line, format!("`{}` opens nothing: write `start_command = …`", section.name));
             }
             return None;
@@ -121,18 +148,18 @@ fn part<'s>(section: &'s Section, told: &mut Told) -> Option<Part<'s>> {
         }
         [one, other] => one.or(other)?,
     };
-    (told.errors.len() == before).then_some(Part { section, steps, total_s, doing, families })
+    (told.errors.len() == before && !section.is_broken).then_some(Part { section, steps, total_s, doing, families })
 }
 
 /// The packets of the sequence, as a door has them.
 fn steps(section: &Section, told: &mut Told) -> Vec<String> {
     let Some((line, sequence)) = section.get(Key::Sequence) else {
-        if section.get(Key::OneTimeSequences).is_none() {
+        if section.get(Key::OneTimeSequences).is_none() && !section.is_broken {
             told.error(section.line, format!("`{}` has no sequence: write `sequence = 7000,8000:udp`", section.name));
         }
         return Vec::new();
     };
-    let flags = section.get(Key::TcpFlags).map_or("", |(_, flags)| flags).to_ascii_lowercase();
+    let flags = flags(section, told);
     let mut steps = Vec::new();
     for hit in sequence.split(',').map(str::trim) {
         let (port, protocol) =
@@ -156,6 +183,19 @@ fn steps(section: &Section, told: &mut Told) -> Vec<String> {
     steps
 }
 
+/// The flags of its TCP steps; none if they are wrong, which is told once.
+fn flags(section: &Section, told: &mut Told) -> String {
+    let Some((line, flags)) = section.get(Key::TcpFlags) else { return String::new() };
+    let flags = flags.to_ascii_lowercase();
+    match format!("tcp/1 {flags}").parse::<Step>() {
+        Ok(_) => flags,
+        Err(why) => {
+            told.error(line, why);
+            String::new()
+        }
+    }
+}
+
 fn seconds(section: &Section, key: Key, told: &mut Told) -> Option<u64> {
     let (line, text) = section.get(key)?;
     opening::seconds(text).map_err(|why| told.error(line, why)).ok()
@@ -167,17 +207,23 @@ fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Optio
     let (mut opens, mut closes) = (Vec::new(), Vec::new());
     // It is open from the first line that opens to the first one behind it that closes.
     let (mut open_s, mut closes_again) = (0, false);
+    // What ends by itself, at the earliest.
+    let mut ends_after_s = None;
     for effect in effects(line, started, told)? {
         let is_open = !opens.is_empty();
         match effect {
             Effect::Opens(what) => opens.push(what),
+            Effect::OpensFor(what, seconds) => {
+                opens.push(what);
+                ends_after_s = Some(ends_after_s.map_or(seconds, |earlier| seconds.min(earlier)));
+            }
             Effect::Closes(what) => {
                 closes.push(what);
                 closes_again |= is_open;
             }
             Effect::ClosesSomething => closes_again |= is_open,
             Effect::Waits(seconds) if is_open && !closes_again => open_s += seconds,
-            Effect::Waits(_) | Effect::Nothing => {}
+            Effect::Waits(_) | Effect::Checks(_) | Effect::Nothing => {}
         }
     }
     let stopped = section.get(stop);
@@ -185,7 +231,7 @@ fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Optio
         told.warn(line, "`cmd_timeout` says nothing without `stop_command`: knockd never closes this");
     }
     let stopped_after_s = stopped.map(|_| seconds(section, Key::CmdTimeout, told).unwrap_or(CMD_TIMEOUT_S));
-    let for_s = [stopped_after_s, closes_again.then_some(open_s)].into_iter().flatten().min();
+    let for_s = [stopped_after_s, closes_again.then_some(open_s), ends_after_s].into_iter().flatten().min();
     let longest_s = LONGEST_TIMEOUT.as_secs();
     if for_s.is_some_and(|seconds| !(1..=longest_s).contains(&seconds)) {
         told.error(line, format!("it is open for no time, or too long: let all `sleep` between be 1 to {longest_s} s"));
@@ -203,8 +249,8 @@ fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Optio
         for effect in effects(line, stopped, told)? {
             match effect {
                 Effect::Closes(what) => closes.push(what),
-                Effect::ClosesSomething | Effect::Nothing => {}
-                Effect::Opens(_) | Effect::Waits(_) => {
+                Effect::ClosesSomething | Effect::Checks(_) | Effect::Nothing => {}
+                Effect::Opens(_) | Effect::OpensFor(..) | Effect::Waits(_) => {
                     told.error(line, "`stop_command` does more than close: let it take back what was opened");
                     return None;
                 }
@@ -229,13 +275,27 @@ fn flat(all: Vec<Vec<String>>) -> Vec<String> {
     flat
 }
 
+/// What the commands of a line do, one after the other.
 fn effects(line: u32, command: &str, told: &mut Told) -> Option<Vec<Effect>> {
-    let commands = shell::commands(command).map_err(|why| told.error(line, why)).ok()?;
-    let effects: Vec<_> = commands.iter().map(|words| effect(words)).collect();
+    let commands = commands(command).map_err(|why| told.error(line, why)).ok()?;
     let before = told.errors.len();
-    let mut understood = Vec::new();
-    for effect in effects {
-        match effect.and_then(checked) {
+    let (mut understood, mut negated) = (Vec::<Effect>::new(), false);
+    for Command { mut runs, words } in commands {
+        // What runs if a negated check succeeds, runs if the check fails.
+        let is_negated = words.first().is_some_and(|word| word == "!");
+        let effect = effect(&words[usize::from(is_negated)..]).and_then(checked);
+        if is_negated && !matches!(effect, Ok(Effect::Checks(_))) {
+            told.error(line, "`!` that is not before `iptables -C` is for a shell: leave it out");
+        }
+        let before_it = understood.last();
+        if std::mem::replace(&mut negated, is_negated) {
+            runs = match runs {
+                Runs::OnSuccess => Runs::OnFailure,
+                Runs::OnFailure => Runs::OnSuccess,
+                Runs::Always => Runs::Always,
+            };
+        }
+        match effect.and_then(|effect| follows(runs, before_it, effect)) {
             Ok(effect) => understood.push(effect),
             Err(why) => told.error(line, why),
         }
@@ -243,9 +303,48 @@ fn effects(line: u32, command: &str, told: &mut Told) -> Option<Vec<Effect>> {
     (told.errors.len() == before).then_some(understood)
 }
 
+/// The commands of a line; those of `sh -c '…'` in its place.
+fn commands(line: &str) -> Result<Vec<Command>, String> {
+    let commands = shell::commands(line)?;
+    match &commands[..] {
+        [Command { words, .. }] => match &words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            [program, "-c", line] if matches!(opening::base(program), "sh" | "bash" | "dash") => shell::commands(line),
+            _ => Ok(commands),
+        },
+        _ => Ok(commands),
+    }
+}
+
+/// A command that runs only if the one before it succeeds, or fails: whether it does must not change what is open.
+///
+/// # Errors
+/// If it does.
+fn follows(runs: Runs, before: Option<&Effect>, effect: Effect) -> Result<Effect, String> {
+    let is_same = |checked: &Vec<String>, what: &Vec<String>| checked == what;
+    match (runs, before, &effect) {
+        // A check decides only whether a rule is added that is not there yet, or deleted that is there.
+        (Runs::OnFailure, Some(Effect::Checks(checked)), Effect::Opens(what)) if is_same(checked, what) => Ok(effect),
+        (Runs::OnSuccess, Some(Effect::Checks(checked)), Effect::Closes(what)) if is_same(checked, what) => Ok(effect),
+        (
+            Runs::OnSuccess | Runs::OnFailure,
+            Some(Effect::Checks(_)),
+            Effect::Opens(_) | Effect::OpensFor(..) | Effect::Closes(_),
+        ) => Err(
+            "`iptables -C` checks another rule than the one that is added or deleted behind it: let both be the same"
+                .to_owned(),
+        ),
+        // `|| true`: what was before it is done in any case.
+        (Runs::OnFailure, _, Effect::Nothing) => Ok(effect),
+        (Runs::OnFailure, ..) => {
+            Err("what runs only if the command before `||` fails cannot be foreseen: write it without `||`".to_owned())
+        }
+        _ => Ok(effect),
+    }
+}
+
 /// Every opening is one that a door can have.
 fn checked(effect: Effect) -> Result<Effect, String> {
-    if let Effect::Opens(what) | Effect::Closes(what) = &effect {
+    if let Effect::Opens(what) | Effect::OpensFor(what, _) | Effect::Closes(what) | Effect::Checks(what) = &effect {
         what.iter().try_for_each(|opening| opening.parse::<Opening>().map(|_| ()))?;
     }
     Ok(effect)

@@ -1,19 +1,21 @@
 //! `knockctl import`: doors from a configuration of knockd.
 //!
 //! What it says of ports, times and flags is kept. What knockd runs as a shell command becomes what a door opens, where
-//! it is one of the usual lines; anything else is told, and then nothing is written. What is wrong with knockd's way of
-//! counting steps is not kept: doors are strict.
+//! it is one of the usual lines. A section that cannot become a door is told with its mistakes and skipped; the others
+//! are written. What is wrong with knockd's way of counting steps is not kept: doors are strict.
 //!
-//! | file         | owns |
-//! |--------------|------|
-//! | `mod.rs`     | file in, doors out |
-//! | `conf.rs`    | sections and keys, and what is wrong with them |
-//! | `shell.rs`   | a command line as the commands and words that a shell would see |
-//! | `opening.rs` | one command: what it opens or closes |
-//! | `door.rs`    | sections as doors, those that open with those that close |
+//! | file           | owns |
+//! |----------------|------|
+//! | `mod.rs`       | file in, doors out |
+//! | `conf.rs`      | sections and keys, and what is wrong with them |
+//! | `shell.rs`     | a command line as the commands and words that a shell would see |
+//! | `opening.rs`   | one command: what it opens or closes |
+//! | `firewalld.rs` | the same of `firewall-cmd` |
+//! | `door.rs`      | sections as doors, those that open with those that close |
 
 mod conf;
 mod door;
+mod firewalld;
 mod opening;
 mod shell;
 
@@ -21,10 +23,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 use knockplane_limits::input::KNOCKD;
+use knockplane_policy::door::Door;
+use knockplane_policy::rsc::Severity;
+use schemars::JsonSchema;
+use serde::Serialize;
 
+use self::door::Doors;
 use super::output::complain;
 use super::table::{count, printable};
-use super::{Failed, input};
+use super::{Failed, document, input, sources};
 use crate::Exit;
 
 /// What is not as it was.
@@ -35,10 +42,24 @@ const HEADER: &str = "\
 ";
 
 /// The command line.
+///
+/// Exit codes: 0 all doors of the file are written or exist, 1 some of them are not, 3 none of them is.
 #[derive(Debug, Args)]
 pub(super) struct Import {
     /// The configuration of knockd, such as /etc/knockd.conf; `-` is standard input
     file: PathBuf,
+    /// Leave out doors that this configuration file has already, so that an import can be repeated
+    #[arg(long, value_name = "TOML")]
+    config: Option<PathBuf>,
+}
+
+/// Something that is wrong with a file, or worth knowing.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Remark {
+    severity: Severity,
+    /// Its line, from 1.
+    line: u32,
+    message: String,
 }
 
 /// What is wrong with a file, or worth knowing.
@@ -49,44 +70,135 @@ struct Told {
 }
 
 impl Told {
+    /// Notes a mistake. What is said already of the line is not said again.
     fn error(&mut self, line: u32, sentence: impl Into<String>) {
-        self.errors.push((line, sentence.into()));
+        let error = (line, sentence.into());
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
+        }
     }
 
     fn warn(&mut self, line: u32, sentence: impl Into<String>) {
         self.warnings.push((line, sentence.into()));
     }
 
-    /// A line each, in the order of the file.
-    fn report(&self, file: &str) -> String {
-        let errors = self.errors.iter().map(|(line, sentence)| (line, "error", sentence));
-        let mut all: Vec<_> = errors.chain(self.warnings.iter().map(|(line, what)| (line, "warning", what))).collect();
-        all.sort_by_key(|(line, ..)| **line);
-        all.iter().map(|(line, kind, sentence)| format!("{kind}: {file}:{line}: {}\n", printable(sentence))).collect()
+    /// All of it, in the order of the file.
+    fn remarks(self) -> Vec<Remark> {
+        let of = |severity| move |(line, message): (u32, String)| Remark { severity, line, message };
+        let errors = self.errors.into_iter().map(of(Severity::Error));
+        let mut all: Vec<_> = errors.chain(self.warnings.into_iter().map(of(Severity::Warning))).collect();
+        all.sort_by_key(|remark| remark.line);
+        all
     }
+}
+
+/// What comes of a file.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ImportedDoors {
+    /// The doors that are written.
+    doors: Vec<Written>,
+    /// Names of doors that the configuration has already, with the same content.
+    existing: Vec<String>,
+    /// Sections that are no door.
+    skipped: Vec<Skipped>,
+    /// Errors and warnings, in the order of the file.
+    remarks: Vec<Remark>,
+}
+
+/// A door.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Written {
+    door: String,
+    /// The line of its section, from 1.
+    line: u32,
+    /// The door as it is written in a configuration file.
+    toml: String,
+}
+
+/// A section that is no door.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Skipped {
+    section: String,
+    /// Its line, from 1.
+    line: u32,
 }
 
 /// The doors as text of a configuration file.
-pub(super) fn run(import: &Import) -> Result<String, Failed> {
+pub(super) fn run(import: &Import, json: bool) -> Result<String, Failed> {
+    let existing = sources::settings_of(import.config.as_deref())?.doors;
     let (file, text) = input::read(&import.file, &KNOCKD);
-    let text = text.map_err(|error| Failed::new(Exit::Invalid, format!("{file} {error}")))?;
-    let (doors, told) = read(&String::from_utf8_lossy(&text));
-    complain(told.report(&file));
-    match told.errors.len() {
-        0 => Ok(doors),
-        errors => Err(Failed::new(Exit::Invalid, format!("{file}: {}; no door is written", count(errors, "error")))),
+    let text = text.map_err(|error| Failed::new(Exit::Invalid, format!("{file} {error}")).at(Some(file.clone())))?;
+    let imported = read(&String::from_utf8_lossy(&text), &existing);
+    if !json {
+        complain(imported.report(&file));
     }
+    let is_error = |remark: &&Remark| remark.severity == Severity::Error;
+    let Some(first) = imported.remarks.iter().find(is_error) else {
+        return if json { document(imported) } else { Ok(imported.text()) };
+    };
+    let exit = if imported.doors.is_empty() && imported.existing.is_empty() { Exit::Invalid } else { Exit::Runtime };
+    let error = Failed::new(exit, format!("{file}: {}", imported.summary())).at(Some(format!("{file}:{}", first.line)));
+    Err(if json { error.beside(imported) } else { error.with_output(imported.text()) })
 }
 
-/// The doors of a configuration, which are to be used only if there are no errors.
-fn read(text: &str) -> (String, Told) {
+/// The doors of a configuration of knockd, but for those that exist.
+fn read(text: &str, existing: &[Door]) -> ImportedDoors {
     let mut told = Told::default();
     let sections = conf::read(text, &mut told);
-    let doors = door::doors(&sections, &mut told);
-    if doors.is_empty() && told.errors.is_empty() {
+    let Doors { imported, skipped } = door::doors(&sections, &mut told);
+    if sections.is_empty() && told.errors.is_empty() {
         told.error(1, "there is no door in the file: a door is a `[section]` with `sequence` and `start_command`");
     }
-    (HEADER.to_owned() + &doors.join("\n"), told)
+    let skipped = skipped.into_iter().map(|(section, line)| Skipped { section, line }).collect();
+    let mut all = ImportedDoors { doors: Vec::new(), existing: Vec::new(), skipped, remarks: Vec::new() };
+    for door::Imported { line, door, text } in imported {
+        match existing.iter().find(|other| other.name == door.name) {
+            None => all.doors.push(Written { door: door.name.clone(), line, toml: text }),
+            Some(other) if *other == door => all.existing.push(door.name.clone()),
+            Some(_) => {
+                let remedy = "remove one of them, or call this one something else";
+                let name = &door.name;
+                told.error(line, format!("the configuration has another door `{name}` already: {remedy}"));
+                all.skipped.push(Skipped { section: name.clone(), line });
+            }
+        }
+    }
+    all.remarks = told.remarks();
+    all
+}
+
+impl ImportedDoors {
+    /// The doors as text of a configuration file; nothing if there are none.
+    fn text(&self) -> String {
+        let doors: Vec<_> = self.doors.iter().map(|door| door.toml.as_str()).collect();
+        if doors.is_empty() { String::new() } else { HEADER.to_owned() + &doors.join("\n") }
+    }
+
+    /// A line for each remark, and for each door that exists.
+    fn report(&self, file: &str) -> String {
+        let line = |Remark { severity, line, message }: &Remark| {
+            let kind = if *severity == Severity::Error { "error" } else { "warning" };
+            format!("{kind}: {file}:{line}: {}\n", printable(message))
+        };
+        let existing = |door: &String| format!("note: {file}: the configuration has the door `{door}` already\n");
+        let remarks: String = self.remarks.iter().map(line).collect();
+        remarks + &self.existing.iter().map(existing).collect::<String>()
+    }
+
+    /// How many doors are written, and which sections are not.
+    fn summary(&self) -> String {
+        let written = match self.doors.len() {
+            0 => "no door is written".to_owned(),
+            1 => "1 door is written".to_owned(),
+            doors => format!("{doors} doors are written"),
+        };
+        let skipped = |Skipped { section, line }: &Skipped| format!("{} (line {line})", printable(section));
+        let skipped: Vec<_> = self.skipped.iter().map(skipped).collect();
+        match skipped.len() {
+            0 => format!("{written}, and the file has errors"),
+            number => format!("{written}; {} skipped: {}", count(number, "section"), skipped.join(", ")),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,17 +1,23 @@
 //! One command of knockd's: what it opens for the one who knocked, or closes again.
 //!
-//! The usual lines of iptables and ip6tables, ufw, nft and Debian's helper are known. Every word of them must be: a word
+//! The usual lines of iptables and ip6tables, ufw, nft, firewalld and Debian's helper are known. Every word of them must be: a word
 //! that is passed over could be the one that narrows what the line opens.
 
 use knockplane_policy::time::LONGEST_TIMEOUT;
+
+use super::firewalld;
 
 /// What a command does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     /// It opens this for the one who knocked: `tcp/22`; nothing in it is everything.
     Opens(Vec<String>),
+    /// The same, for so many seconds.
+    OpensFor(Vec<String>, u64),
     /// It takes that back.
     Closes(Vec<String>),
+    /// It succeeds if this is open: `iptables -C`.
+    Checks(Vec<String>),
     /// It takes back something, by a number, say.
     ClosesSomething,
     /// So many seconds pass.
@@ -21,7 +27,7 @@ pub(super) enum Effect {
 }
 
 /// What could have stood there.
-const USUAL: &str =
+pub(super) const USUAL: &str =
     "write `iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT` for what it opens, or the door by hand";
 
 /// What a command does.
@@ -38,6 +44,7 @@ pub(super) fn effect(words: &[String]) -> Result<Effect, String> {
             iptables(rest)
         }
         "ufw" => ufw(rest),
+        "firewall-cmd" => firewalld::effect(rest),
         "nft" => nft(rest),
         "knock_add" | "knock_helper_ipt.sh" => helper(rest),
         "sleep" => match rest {
@@ -45,7 +52,7 @@ pub(super) fn effect(words: &[String]) -> Result<Effect, String> {
             _ => Err("write `sleep` and a number of seconds".to_owned()),
         },
         "logger" | "echo" | "true" | ":" => Ok(Effect::Nothing),
-        other => Err(format!("no door runs `{other}`: {USUAL}")),
+        other => Err(format!("a door runs no program, and what `{other}` opens is not known: {USUAL}")),
     }
 }
 
@@ -59,23 +66,24 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     seconds.ok_or_else(|| format!("`{text}` is no time: write whole seconds, from 1 to {longest}"))
 }
 
-fn base(program: &str) -> &str {
+pub(super) fn base(program: &str) -> &str {
     program.rsplit('/').next().unwrap_or(program)
 }
 
 /// What a rule lets through, while its words are read.
 #[derive(Default)]
-struct Lets {
-    deletes: bool,
+pub(super) struct Lets {
+    pub(super) deletes: bool,
+    checks: bool,
     knocker: bool,
-    accepts: bool,
+    pub(super) accepts: bool,
     answers: bool,
     protocol: Option<&'static str>,
     ports: Vec<String>,
 }
 
 impl Lets {
-    fn effect(self, what: &str) -> Result<Effect, String> {
+    pub(super) fn effect(self, what: &str) -> Result<Effect, String> {
         if self.answers {
             // Answers of what is open pass by themselves.
             return Ok(Effect::Nothing);
@@ -94,16 +102,20 @@ impl Lets {
             }
             _ => return Err(format!("{what} has ports without `tcp` or `udp`: {USUAL}")),
         };
-        Ok(if self.deletes { Effect::Closes(opens) } else { Effect::Opens(opens) })
+        Ok(match self {
+            Lets { deletes: true, .. } => Effect::Closes(opens),
+            Lets { checks: true, .. } => Effect::Checks(opens),
+            _ => Effect::Opens(opens),
+        })
     }
 
-    fn from(&mut self, address: &str) -> Result<(), String> {
+    pub(super) fn from(&mut self, address: &str) -> Result<(), String> {
         let knocker = ["%IP%", "%IP%/32", "%IP%/128", "%IP%/255.255.255.255"].contains(&address);
         self.knocker = knocker;
         if knocker { Ok(()) } else { Err(format!("`{address}` is not the one who knocked: write `%IP%`")) }
     }
 
-    fn protocol(&mut self, name: &str) -> Result<(), String> {
+    pub(super) fn protocol(&mut self, name: &str) -> Result<(), String> {
         self.protocol = match name.to_ascii_lowercase().as_str() {
             "tcp" | "6" => Some("tcp"),
             "udp" | "17" => Some("udp"),
@@ -114,7 +126,7 @@ impl Lets {
         Ok(())
     }
 
-    fn ports(&mut self, list: &str) -> Result<(), String> {
+    pub(super) fn ports(&mut self, list: &str) -> Result<(), String> {
         for range in list.split(',').map(str::trim).filter(|range| !range.is_empty()) {
             let (first, last) = range.split_once([':', '-']).unwrap_or((range, range));
             let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
@@ -136,8 +148,9 @@ fn iptables(words: &[&str]) -> Result<Effect, String> {
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("nothing stands behind `{word}`: {USUAL}"));
         match word {
-            "-A" | "--append" | "-I" | "--insert" | "-D" | "--delete" => {
+            "-A" | "--append" | "-I" | "--insert" | "-D" | "--delete" | "-C" | "--check" => {
                 lets.deletes = matches!(word, "-D" | "--delete");
+                lets.checks = matches!(word, "-C" | "--check");
                 chain = true;
                 lets.answers = value()? == "OUTPUT";
                 if words.next_if(|place| place.parse::<u32>().is_ok()).is_some() && lets.deletes {
@@ -193,7 +206,8 @@ fn ufw(words: &[&str]) -> Result<Effect, String> {
         let mut value = || words.next().ok_or_else(|| format!("nothing stands behind `{word}` of ufw: {USUAL}"));
         match word {
             "--force" | "rule" | "in" => {}
-            "insert" | "comment" => _ = value()?,
+            // Who knocks comes from outside, whatever that interface is called.
+            "insert" | "comment" | "on" => _ = value()?,
             "prepend" => {}
             "delete" => {
                 lets.deletes = true;
@@ -237,7 +251,8 @@ fn ufw(words: &[&str]) -> Result<Effect, String> {
     lets.ports.clear();
     Ok(match lets.effect("the line")? {
         Effect::Opens(_) => Effect::Opens(both),
-        _ => Effect::Closes(both),
+        Effect::Closes(_) => Effect::Closes(both),
+        other => other,
     })
 }
 

@@ -1,73 +1,157 @@
 //! A command line as a shell would see it: commands one after the other, each of words.
 //!
-//! Only what a list of plain commands needs: words, quotes, `;` and `&&`. What a shell would do beyond that cannot be
-//! foreseen, and is refused.
+//! Only what a list of plain commands needs: words, quotes, `;`, `&&`, `||`, and output that goes to /dev/null. What a
+//! shell would do beyond that cannot be foreseen, and is refused.
 
-/// The commands of a line, each with at least one word.
+use std::iter::Peekable;
+use std::str::Chars;
+
+/// When a command runs, with respect to the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Runs {
+    /// Always: it is the first one, or stands behind `;`.
+    Always,
+    /// If that one succeeds: `&&`.
+    OnSuccess,
+    /// If that one fails: `||`.
+    OnFailure,
+}
+
+/// A command, with at least one word.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Command {
+    pub(super) runs: Runs,
+    pub(super) words: Vec<String>,
+}
+
+const SIMPLE: &str = "a door runs no shell: write plain commands with `;` or `&&` between them";
+
+/// The commands of a line.
 ///
 /// # Errors
 /// What cannot be foreseen.
-pub(super) fn commands(line: &str) -> Result<Vec<Vec<String>>, String> {
-    let (mut commands, mut words) = (Vec::new(), Vec::new());
-    let (mut word, mut is_word) = (String::new(), false);
+pub(super) fn commands(line: &str) -> Result<Vec<Command>, String> {
+    let mut commands = Vec::new();
+    let (mut runs, mut words) = (Runs::Always, Vec::new());
+    let mut word: Option<String> = None;
     let mut chars = line.chars().peekable();
-    let simple = "a door runs no shell: write plain commands with `;` or `&&` between them";
     while let Some(char) = chars.next() {
         match char {
-            '\'' | '"' => {
-                is_word = true;
-                loop {
-                    match chars.next() {
-                        None => return Err(format!("`{char}` is never closed: close it")),
-                        Some(end) if end == char => break,
-                        Some(inner @ ('$' | '`' | '\\')) if char == '"' => {
-                            return Err(format!("`{inner}` in quotes is for a shell: {simple}"));
-                        }
-                        Some(inner) => word.push(inner),
-                    }
+            '\'' | '"' => word.get_or_insert_default().push_str(&quoted(char, &mut chars)?),
+            ' ' | '\t' => words.extend(word.take()),
+            '>' => {
+                // Digits before it are the number of what is redirected, and no word.
+                let is_number = word.as_ref().is_some_and(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+                if !is_number {
+                    words.extend(word.take());
                 }
+                word = None;
+                redirection(&mut chars)?;
             }
-            ' ' | '\t' | ';' | '&' => {
-                if std::mem::take(&mut is_word) {
-                    words.push(std::mem::take(&mut word));
-                }
-                match char {
-                    ';' => commands.push(std::mem::take(&mut words)),
-                    '&' if chars.next_if_eq(&'&').is_some() => commands.push(std::mem::take(&mut words)),
-                    '&' => return Err(format!("`&` is for a shell: {simple}")),
-                    _ => {}
-                }
+            '&' if chars.next_if_eq(&'>').is_some() => {
+                words.extend(word.take());
+                redirection(&mut chars)?;
             }
-            '|' | '>' | '<' | '$' | '`' | '\\' | '(' | ')' | '*' | '?' | '#' => {
-                return Err(format!("`{char}` is for a shell: {simple}"));
+            ';' | '&' | '|' => {
+                words.extend(word.take());
+                let next = match char {
+                    ';' => Runs::Always,
+                    '&' if chars.next_if_eq(&'&').is_some() => Runs::OnSuccess,
+                    '|' if chars.next_if_eq(&'|').is_some() => Runs::OnFailure,
+                    other => return Err(format!("`{other}` is for a shell: {SIMPLE}")),
+                };
+                end(&mut commands, runs, std::mem::take(&mut words))?;
+                runs = next;
             }
-            char => {
-                is_word = true;
-                word.push(char);
+            '<' | '$' | '`' | '\\' | '(' | ')' | '*' | '?' | '#' => {
+                return Err(format!("`{char}` is for a shell: {SIMPLE}"));
             }
+            char => word.get_or_insert_default().push(char),
         }
     }
-    if is_word {
-        words.push(word);
-    }
-    commands.push(words);
-    commands.retain(|words| !words.is_empty());
+    words.extend(word);
+    end(&mut commands, runs, words)?;
     Ok(commands)
+}
+
+/// Takes in a command. Nothing may stand before `;` and at the end, and nowhere else.
+fn end(commands: &mut Vec<Command>, runs: Runs, words: Vec<String>) -> Result<(), String> {
+    if !words.is_empty() {
+        commands.push(Command { runs, words });
+    } else if runs != Runs::Always {
+        return Err(format!("there is no command behind `&&` or `||`: {SIMPLE}"));
+    }
+    Ok(())
+}
+
+/// What stands before the closing quote.
+fn quoted(quote: char, chars: &mut Peekable<Chars<'_>>) -> Result<String, String> {
+    let mut text = String::new();
+    loop {
+        match chars.next() {
+            None => return Err(format!("`{quote}` is never closed: close it")),
+            Some(end) if end == quote => return Ok(text),
+            Some('\\') if quote == '"' => match chars.next() {
+                Some(escaped @ ('"' | '\\')) => text.push(escaped),
+                _ => return Err(format!("`\\` in quotes is for a shell: {SIMPLE}")),
+            },
+            Some(inner @ ('$' | '`')) if quote == '"' => {
+                return Err(format!("`{inner}` in quotes is for a shell: {SIMPLE}"));
+            }
+            Some(inner) => text.push(inner),
+        }
+    }
+}
+
+/// Passes over the target of `>`: nothing is done with what goes to /dev/null, or where standard output goes.
+fn redirection(chars: &mut Peekable<Chars<'_>>) -> Result<(), String> {
+    while chars.next_if(|char| matches!(char, ' ' | '\t')).is_some() {}
+    let mut target = String::new();
+    if chars.next_if_eq(&'&').is_some() {
+        target.push('&');
+    }
+    while let Some(char) = chars.next_if(|char| !matches!(char, ' ' | '\t' | ';' | '&' | '|' | '>' | '<')) {
+        target.push(char);
+    }
+    match target.as_str() {
+        "/dev/null" | "&1" | "&2" => Ok(()),
+        _ => Err(format!("`>` is for a shell: {SIMPLE}")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn words(line: &str) -> Vec<Vec<String>> {
+        commands(line).unwrap().into_iter().map(|command| command.words).collect()
+    }
+
     #[test]
     fn commands_end_at_semicolons_and_quotes_hold_words_together() {
-        assert_eq!(
-            commands("a 'b c';d \"e;f\"  g&& h ;").unwrap(),
-            [vec!["a", "b c"], vec!["d", "e;f", "g"], vec!["h"]]
-        );
-        assert_eq!(commands(" ; ").unwrap(), Vec::<Vec<String>>::new());
-        for line in ["a | b", "a > b", "a $(b)", "a & b", "a \"$b\"", "a 'b", "a `b`", "if a; then (b)"] {
+        assert_eq!(words("a 'b c';d \"e;f\"  g&& h ;"), [vec!["a", "b c"], vec!["d", "e;f", "g"], vec!["h"]]);
+        assert_eq!(words("a '' x\"\\\"y\\\"\""), [["a", "", "x\"y\""]]);
+        assert_eq!(words(" ; "), Vec::<Vec<String>>::new());
+        for line in ["a | b", "a > b", "a >> /dev/null", "a $(b)", "a & b", "a \"$b\"", "a 'b", "a `b`", "(b)", "a ||"]
+        {
             assert!(commands(line).is_err(), "{line}");
         }
+        for line in ["a && ; b", "a || || b", "a \"\\n\"", "a 2>&3", "a &> file"] {
+            assert!(commands(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_goes_nowhere_is_passed_over() {
+        for line in ["a b 2>/dev/null", "a b >/dev/null 2>&1", "a b &>/dev/null", "a > /dev/null b 2> /dev/null"] {
+            assert_eq!(words(line), [["a", "b"]], "{line}");
+        }
+        assert_eq!(words("a b2>/dev/null||c"), [vec!["a", "b2"], vec!["c"]]);
+    }
+
+    #[test]
+    fn what_comes_before_says_when_a_command_runs() {
+        let runs: Vec<_> = commands("a && b || c; d").unwrap().into_iter().map(|command| command.runs).collect();
+        assert_eq!(runs, [Runs::Always, Runs::OnSuccess, Runs::OnFailure, Runs::Always]);
     }
 }

@@ -1,8 +1,6 @@
 use knockplane_policy::door::Door;
 use serde::Deserialize;
 
-use super::*;
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -11,13 +9,13 @@ struct File {
 
 /// What is written and what is told, both in one text. What is written must be doors.
 fn told(conf: &str) -> String {
-    let (doors, told) = read(conf);
-    if !told.errors.is_empty() {
-        return told.report("knockd.conf");
+    let imported = super::read(conf, &[]);
+    let doors = imported.text();
+    if !doors.is_empty() {
+        let read = toml::from_str::<File>(&doors).unwrap_or_else(|error| panic!("{error}\n{doors}"));
+        assert_eq!(read.door.len(), doors.matches("[[door]]").count());
     }
-    let read = toml::from_str::<File>(&doors).unwrap_or_else(|error| panic!("{error}\n{doors}"));
-    assert_eq!(read.door.len(), doors.matches("[[door]]").count());
-    doors + &told.report("knockd.conf")
+    doors + &imported.report("knockd.conf")
 }
 
 /// One section with this command.
@@ -176,7 +174,7 @@ fn what_is_no_time_is_told() {
     ] {
         let command = format!("iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; {rest}");
         let told = told(&format!("[a]\nsequence = 7000\ncommand = {command}\n"));
-        assert!(told.starts_with("error: knockd.conf:3: ") && told.contains(part), "{told}");
+        assert!(told.contains("error: knockd.conf:3: ") && told.contains(part), "{told}");
     }
 }
 
@@ -190,4 +188,121 @@ fn of_two_that_open_the_same_the_one_of_the_same_name_is_closed() {
     let told = told(&conf.concat());
     assert!(told.contains("knock = [\"tcp/1\"]\nclose = [\"tcp/4\"]\n"), "{told}");
     assert!(told.contains("knock = [\"tcp/2\"]\nclose = [\"tcp/3\"]\n"), "{told}");
+}
+
+#[test]
+fn a_check_before_a_rule_changes_nothing() {
+    let rule = "INPUT -s %IP% -p tcp --dport 22 -j ACCEPT";
+    let add = format!("iptables -I {rule}");
+    for command in [
+        format!("iptables -C {rule} || iptables -I {rule}"),
+        format!("/sbin/iptables -w -C {rule} 2>/dev/null || /sbin/iptables -w -A {rule}"),
+        format!("! iptables --check {rule} >/dev/null 2>&1 && {add}"),
+        format!(
+            "iptables -C {rule} &> /dev/null || iptables -I INPUT 1 -s %IP% -p tcp --dport 22 -j ACCEPT; logger open"
+        ),
+        format!("sh -c 'iptables -C {rule} || iptables -I {rule}'"),
+        format!("{add} || true"),
+        format!("iptables -C {rule} && iptables -D {rule}; {add}"),
+    ] {
+        assert_eq!(opens(&command), r#"["tcp/22"]"#, "{command}");
+    }
+    for (command, part) in [
+        (format!("iptables -C {rule} || iptables -I INPUT -s %IP% -j ACCEPT"), "checks another rule"),
+        (format!("iptables -C {rule} && {add}"), "checks another rule"),
+        (format!("test -f /run/x || {add}"), "`test`"),
+        (format!("logger a || {add}"), "before `||` fails"),
+        (format!("iptables -C INPUT -s %IP% -p tcp --dport 23 -j ACCEPT || {add}"), "checks another rule"),
+        (format!("! {add}"), "`!` that is not before"),
+        (format!("iptables -C {rule}"), "opens nothing"),
+        (format!("{add} || iptables -P INPUT ACCEPT"), "`-P`"),
+    ] {
+        let told = opens(&command);
+        assert!(told.contains(part), "{command}: {told}");
+    }
+}
+
+#[test]
+fn rich_rules_of_firewalld_are_read() {
+    let rule = r#"rule family="ipv4" source address="%IP%" port port="22" protocol="tcp" accept"#;
+    let cases = [
+        (format!("firewall-cmd --zone=public --add-rich-rule='{rule}'"), r#"["tcp/22"]"#),
+        (format!("/usr/bin/firewall-cmd -q --add-rich-rule '{rule}' --timeout=60"), r#"["tcp/22"]"#),
+        (format!("firewall-cmd --add-rich-rule=\"{}\"", rule.replace('"', "\\\"")), r#"["tcp/22"]"#),
+        ("firewall-cmd --add-rich-rule='rule source address=%IP%/32 accept'".to_owned(), "everything"),
+        ("firewall-cmd --zone=trusted --add-source=%IP%".to_owned(), "everything"),
+    ];
+    for (command, expected) in cases {
+        assert_eq!(opens(&command), expected, "{command}");
+    }
+    for command in [
+        "firewall-cmd --zone=public --add-source=%IP%".to_owned(),
+        "firewall-cmd --add-service=ssh".to_owned(),
+        format!("firewall-cmd --permanent --add-rich-rule='{rule}'"),
+        format!(
+            "firewall-cmd --add-rich-rule='{}'",
+            rule.replace("port port=\"22\" protocol=\"tcp\"", "service name=\"ssh\"")
+        ),
+        format!("firewall-cmd --add-rich-rule='{}'", rule.replace("accept", "log prefix=\"x\" accept")),
+        format!("firewall-cmd --add-rich-rule='{}'", rule.replace("accept", "drop")),
+        format!("firewall-cmd --add-rich-rule='{}'", rule.replace("source address", "source NOT address")),
+        format!("firewall-cmd --add-rich-rule='{}'", rule.replace("%IP%", "192.0.2.1")),
+    ] {
+        assert!(opens(&command).contains(':'), "{command}: {}", opens(&command));
+    }
+    let timed = told(&format!("[a]\nsequence = 7000\ncommand = firewall-cmd --add-rich-rule='{rule}' --timeout=5m\n"));
+    assert!(timed.contains("for = \"300s\"\n"), "{timed}");
+}
+
+#[test]
+fn a_mistake_in_flags_is_told_once_where_they_stand() {
+    let told = told(
+        "[ssh]\nsequence = 7000,8000,9000\ncommand = iptables -A INPUT -s %IP% -j ACCEPT\n\n# flags\ntcpflags = syn,foo\n",
+    );
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.starts_with("error: knockd.conf:6: `foo` is no TCP flag"), "{told}");
+}
+
+/// Doors that can be, doors that cannot, and one that closes what cannot be.
+const MIXED: &str = "[options]\n UseSyslog\n Interface = eth0\n\
+    [ssh]\n sequence = 7000,8000:udp\n tcpflags = syn,!ack\n cmd_timeout = 30\n\
+    start_command = iptables -C INPUT -s %IP% -p tcp --dport 22 -j ACCEPT || iptables -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n\
+    stop_command = iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n\
+    [helper]\n sequence = 1,2\n command = /usr/local/bin/open.sh %IP%\n\
+    [closeHelper]\n sequence = 2,1\n command = iptables -D INPUT -s %IP% -p tcp --dport 80 -j ACCEPT\n\
+    [once]\n one_time_sequences = /etc/knockd/seq\n command = iptables -A INPUT -s %IP% -j ACCEPT\n\
+    [web]\n sequence = 3,4\n command = ufw allow from %IP% to any port 443 proto tcp\n";
+
+#[test]
+fn doors_that_can_be_are_written_and_the_others_are_named() {
+    let all = super::read(MIXED, &[]);
+    let names: Vec<_> = all.doors.iter().map(|door| door.door.as_str()).collect();
+    assert_eq!(names, ["ssh", "web"]);
+    assert_eq!(
+        all.summary(),
+        "2 doors are written; 3 sections skipped: helper (line 10), closeHelper (line 13), once (line 16)"
+    );
+    insta::assert_snapshot!(told(MIXED));
+}
+
+#[test]
+fn importing_again_is_no_error() {
+    let first = super::read(MIXED, &[]);
+    let doors = toml::from_str::<File>(&first.text()).unwrap().door;
+    let again = super::read(MIXED, &doors);
+    assert_eq!((again.text().as_str(), &again.existing[..]), ("", &["ssh".to_owned(), "web".to_owned()][..]));
+    assert!(again.report("x").contains("note: x: the configuration has the door `ssh` already\n"));
+    // Another door of the same name is not replaced.
+    let other = super::read(&MIXED.replace("sequence = 3,4", "sequence = 4,3"), &doors);
+    assert!(other.doors.is_empty() && other.existing == ["ssh"]);
+    let report = other.report("x");
+    assert!(report.contains("error: x:19: the configuration has another door `web` already: "), "{report}");
+}
+
+#[test]
+fn json_has_doors_and_what_was_skipped() {
+    let document = crate::json::Document::new(super::read(MIXED, &[]));
+    let text = serde_json::to_string_pretty(&document).unwrap();
+    crate::json::schema::assert_valid("import", &text);
+    insta::assert_snapshot!(text);
 }

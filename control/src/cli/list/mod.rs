@@ -13,14 +13,16 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use knockplane_limits::input::LIST_ENTRIES;
 use knockplane_policy::rule::AddressSet;
-use knockplane_policy::wire::{Added, After, Lists};
+use knockplane_policy::wire::{self, After};
 
 use super::http::Client;
 use super::output::complain;
 use super::table::{count, printable};
-use super::{Failed, as_json, decode, encoded, input, parse_timeout, pretty, show};
-use crate::Exit;
-use crate::api::messages::{DEFAULT_LIMIT, Flushed, ListAdd, ListImport, ListQuery, MAX_LIMIT};
+use super::{Failed, as_json, decode, document, encoded, input, parse_timeout, show};
+use crate::api::messages::{self, DEFAULT_LIMIT, ListAdd, ListImport, ListQuery, MAX_LIMIT};
+use crate::json::changes::{Added, Flushed, Imported, Removed};
+use crate::json::lists::Lists;
+use crate::{Exit, rules};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -101,20 +103,26 @@ pub(super) async fn run(client: &Client, command: Command, json: bool) -> Result
     match command {
         Command::Show(what) => show(client, what, json).await,
         Command::Add { list, address, timeout, comment } => {
-            add(client, &list, ListAdd { address, timeout, comment }).await
+            add(client, list, ListAdd { address, timeout, comment }, json).await
         }
         Command::Remove { list, address } => {
             let path = format!("/api/v1/lists/{}/{}", encoded(&list), encoded(&address.to_string()));
             client.send(Method::DELETE, &path, None).await?;
+            if json {
+                return document(Removed { list, address: address.to_string() });
+            }
             Ok(format!("{address} is no longer in {}\n", printable(&list)))
         }
         Command::Flush { list, dynamic } => {
             let path = format!("/api/v1/lists/{}?dynamic={dynamic}", encoded(&list));
-            let Flushed { removed } = decode(&client.send(Method::DELETE, &path, None).await?)?;
+            let messages::Flushed { removed } = decode(&client.send(Method::DELETE, &path, None).await?)?;
+            if json {
+                return document(Flushed { list, removed });
+            }
             let entries = if removed == 1 { "entry is" } else { "entries are" };
             Ok(format!("{removed} {entries} no longer in {}\n", printable(&list)))
         }
-        Command::Import { file } => import(client, &file).await,
+        Command::Import { file } => import(client, &file, json).await,
     }
 }
 
@@ -130,18 +138,23 @@ async fn show(client: &Client, what: Show, json: bool) -> Result<String, Failed>
     if export {
         return text::write(&lists.entries).map_err(|what| Failed::new(Exit::Runtime, what));
     }
-    if json { pretty(&lists) } else { Ok(show::entries(&lists)) }
+    if json { document(Lists::from(lists)) } else { Ok(show::entries(&lists)) }
 }
 
-async fn add(client: &Client, list: &str, entry: ListAdd) -> Result<String, Failed> {
-    let path = format!("/api/v1/lists/{}", encoded(list));
-    let added: Added = decode(&client.send(Method::POST, &path, Some(as_json(&entry)?)).await?)?;
+async fn add(client: &Client, list: String, entry: ListAdd, json: bool) -> Result<String, Failed> {
+    let path = format!("/api/v1/lists/{}", encoded(&list));
+    let added: wire::Added = decode(&client.send(Method::POST, &path, Some(as_json(&entry)?)).await?)?;
     warn_of_unused(&added);
+    if json {
+        let timeout = entry.timeout.as_deref().and_then(|timeout| rules::timeout(timeout).ok());
+        let (address, timeout_seconds) = (entry.address.to_string(), timeout.map(crate::json::seconds));
+        return document(Added { list, address, timeout_seconds, unused_lists: added.unused });
+    }
     let lasts = entry.timeout.map_or_else(|| "for good".to_owned(), |timeout| format!("for {timeout}"));
-    Ok(format!("{} is in {} {lasts}\n", entry.address, printable(list)))
+    Ok(format!("{} is in {} {lasts}\n", entry.address, printable(&list)))
 }
 
-async fn import(client: &Client, file: &Path) -> Result<String, Failed> {
+async fn import(client: &Client, file: &Path, json: bool) -> Result<String, Failed> {
     let (name, text) = input::read(file, &LIST_ENTRIES);
     let text = text.map_err(|error| Failed::new(Exit::Runtime, format!("{name} {error}")))?;
     let entries = text::read(&name, &text).map_err(|bad| {
@@ -150,17 +163,20 @@ async fn import(client: &Client, file: &Path) -> Result<String, Failed> {
     })?;
     let number = entries.len();
     let answer = client.send(Method::POST, "/api/v1/lists", Some(as_json(&ListImport { entries })?)).await?;
-    let added = decode(&answer)?;
+    let added: wire::Added = decode(&answer)?;
     warn_of_unused(&added);
+    if json {
+        return document(Imported { entries: number, unchanged: added.left, unused_lists: added.unused });
+    }
     Ok(imported(&name, number, &added))
 }
 
 /// Warns of lists in which entries have no effect: their names may be misspelt.
-fn warn_of_unused(added: &Added) {
+fn warn_of_unused(added: &wire::Added) {
     complain(unused(added));
 }
 
-fn unused(Added { unused, .. }: &Added) -> String {
+fn unused(wire::Added { unused, .. }: &wire::Added) -> String {
     let warning = |list: &String| {
         let list = printable(list);
         format!(
@@ -171,7 +187,7 @@ fn unused(Added { unused, .. }: &Added) -> String {
     unused.iter().map(warning).collect()
 }
 
-fn imported(name: &str, number: usize, Added { left, .. }: &Added) -> String {
+fn imported(name: &str, number: usize, wire::Added { left, .. }: &wire::Added) -> String {
     let entries = if number == 1 { "entry of it is" } else { "entries of it are" };
     let left = match left {
         0 => String::new(),
@@ -181,17 +197,17 @@ fn imported(name: &str, number: usize, Added { left, .. }: &Added) -> String {
 }
 
 /// The entries that a query is about, at most so many, however many answers that takes.
-pub(super) async fn entries(client: &Client, mut query: ListQuery, limit: usize) -> Result<Lists, Failed> {
-    let mut lists: Option<Lists> = None;
+pub(super) async fn entries(client: &Client, mut query: ListQuery, limit: usize) -> Result<wire::Lists, Failed> {
+    let mut lists: Option<wire::Lists> = None;
     loop {
         query.limit = (limit - lists.as_ref().map_or(0, |lists| lists.entries.len())).min(MAX_LIMIT);
-        let answer: Lists = decode(&client.get(&format!("/api/v1/lists?{}", words(&query))).await?)?;
+        let answer: wire::Lists = decode(&client.get(&format!("/api/v1/lists?{}", words(&query))).await?)?;
         let next = answer.next.clone();
         let all = match lists.take() {
             None => answer,
             Some(mut lists) => {
                 lists.entries.extend(answer.entries);
-                Lists { truncated: answer.truncated, next: answer.next, ..lists }
+                wire::Lists { truncated: answer.truncated, next: answer.next, ..lists }
             }
         };
         let Some(After { list, address, vlan, tag }) = next.filter(|_| all.entries.len() < limit) else {
@@ -224,8 +240,8 @@ fn words(query: &ListQuery) -> String {
 mod tests {
     use super::*;
 
-    fn added(left: u64, unused: &[&str]) -> Added {
-        Added { left, unused: unused.iter().map(|list| (*list).to_owned()).collect() }
+    fn added(left: u64, unused: &[&str]) -> wire::Added {
+        wire::Added { left, unused: unused.iter().map(|list| (*list).to_owned()).collect() }
     }
 
     #[test]

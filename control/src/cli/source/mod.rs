@@ -20,8 +20,9 @@ use knockplane_policy::wire::source::{LONGEST_WATCH, Source};
 pub(super) use self::text::{end, short};
 use super::http::Client;
 use super::output::complain;
-use super::{Failed, as_json, decode, raw};
+use super::{Failed, as_json, decode, document};
 use crate::api::messages::{DEFAULT_SOURCE_LIMIT, Watch};
+use crate::json::source as report;
 use crate::{Exit, address, rules};
 
 /// The command line.
@@ -79,10 +80,14 @@ pub(super) async fn run(client: &Client, command: ExplainSource, json: bool) -> 
     }
     let answer = client.get(&format!("{path}?limit={limit}")).await?;
     let source: Source = decode(&answer)?;
-    let output = if json { raw(&answer)? } else { asked.note() + &text::text(&source) };
     if watch.is_some() && source.drops.watch.is_none() {
         let message = "the watch was cut short: another source was watched meanwhile, and only one can be at a time";
-        return Err(Failed { exit: Exit::Runtime, message: message.to_owned(), output });
+        let error = Failed::new(Exit::Runtime, message);
+        let text = || asked.note() + &text::text(&source);
+        return Err(if json { error.beside(report::Source::from(source)) } else { error.with_output(text()) });
     }
-    Ok(output)
+    if json {
+        return document(report::Source::from(source));
+    }
+    Ok(asked.note() + &text::text(&source))
 }

@@ -267,6 +267,17 @@ fn what_is_cut_says_so() {
 }
 
 #[test]
+fn json_names_times_ends_and_what_is_not_known() {
+    for (name, source) in [("scanner", behind_a_scanner()), ("client", client()), ("stranger", stranger("2001:db8::1"))]
+    {
+        let document = crate::json::Document::new(crate::json::source::Source::from(source));
+        let text = serde_json::to_string_pretty(&document).unwrap();
+        crate::json::schema::assert_valid("explain-source", &text);
+        insta::assert_snapshot!(format!("json_{name}"), text);
+    }
+}
+
+#[test]
 fn the_answer_is_the_same_over_json() {
     for source in [behind_a_scanner(), client(), stranger("2001:db8::1")] {
         let json = serde_json::to_string(&source).unwrap();

@@ -292,7 +292,7 @@ impl Expected {
     pub(super) fn are(expected: &[Entry], held: &[&Held]) -> bool {
         let is = |entry: &Entry, held: &Held| {
             entry.address == held.address
-                && entry.time.is_none_or(|time| held.time_left.as_deref() == Some(&format_duration(time)))
+                && entry.time.is_none_or(|time| held.time_left.map(format_duration) == Some(format_duration(time)))
         };
         expected.iter().all(|entry| held.iter().any(|held| is(entry, held)))
             && held.iter().all(|held| expected.iter().any(|entry| entry.address == held.address))

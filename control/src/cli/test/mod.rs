@@ -15,16 +15,24 @@ use std::path::{Path, PathBuf};
 
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
+use knockplane_policy::time::format_duration;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use self::file::{Expected, File, Step, Test};
 use super::bench::{Bench, Explained, Held, side};
 use super::table::{count, printable};
-use super::{Failed, pretty, sources};
+use super::{Failed, document, sources};
 use crate::Exit;
 
+/// What came of all files.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Reports {
+    files: Vec<Report>,
+}
+
 /// What came of a file.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Report {
     file: String,
     passed: usize,
@@ -33,7 +41,7 @@ struct Report {
 }
 
 /// What came of a test.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Tested {
     name: String,
     passed: bool,
@@ -41,7 +49,7 @@ struct Tested {
 }
 
 /// Why a test failed: its first step that came out otherwise. Later ones build on it, so they are not run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Failure {
     /// Counted from 1.
     step: usize,
@@ -59,11 +67,13 @@ pub(super) fn run(files: &[PathBuf], json: bool) -> Result<String, Failed> {
     for file in files {
         reports.push(run_file(file, json)?);
     }
-    let output = if json { pretty(&reports)? } else { reports.iter().map(Report::text).collect() };
-    match reports.iter().map(|report| report.failed).sum() {
-        0 => Ok(output),
-        failed => Err(Failed { exit: Exit::Runtime, message: count(failed, "test") + " failed", output }),
+    let failed: usize = reports.iter().map(|report| report.failed).sum();
+    let text = || reports.iter().map(Report::text).collect();
+    if failed == 0 {
+        return if json { document(Reports { files: reports }) } else { Ok(text()) };
     }
+    let error = Failed::new(Exit::Runtime, count(failed, "test") + " failed");
+    Err(if json { error.beside(Reports { files: reports }) } else { error.with_output(text()) })
 }
 
 /// Everything is read first, so that a mistake in the file is not told as a failed test.
@@ -138,7 +148,8 @@ fn differences(step: &Step, explained: Option<&Explained>, lists: &[Held]) -> Ve
         let mut held: Vec<&Held> = lists.iter().filter(|held| known(held)).collect();
         held.sort();
         if !Expected::are(expected, &held) {
-            let held = held.iter().map(|held| file::written(held.address, held.time_left.as_deref()));
+            let held =
+                held.iter().map(|held| file::written(held.address, held.time_left.map(format_duration).as_deref()));
             let (expected, held) = (enumerate(expected.iter().map(ToString::to_string)), enumerate(held));
             differ(format!("expected {expected} in list {list}, got {held}"));
         }

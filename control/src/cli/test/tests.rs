@@ -64,8 +64,10 @@ fn what_comes_out_as_expected_passes() {
         output,
         "DIR/r.test.toml: 1 test\ntest all that can be asked ... ok\n\ntest result: ok. 1 passed; 0 failed\n\n"
     );
-    let json: serde_json::Value = serde_json::from_str(&run_text(text, true).unwrap()).unwrap();
-    assert_eq!((&json[0]["passed"], &json[0]["tests"][0]["passed"]), (&1.into(), &true.into()));
+    let text = run_text(text, true).unwrap();
+    crate::json::schema::assert_valid("test", &text);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&json["files"][0]["passed"], &json["files"][0]["tests"][0]["passed"]), (&1.into(), &true.into()));
 }
 
 #[test]
@@ -100,8 +102,11 @@ expect = "drop"
     let failed = run_text(text, false).unwrap_err();
     assert_eq!((failed.exit, failed.message.as_str()), (Exit::Runtime, "2 tests failed"));
     insta::assert_snapshot!("failed", failed.output);
-    let json: serde_json::Value = serde_json::from_str(&run_text(text, true).unwrap_err().output).unwrap();
-    let failure = &json[0]["tests"][0]["failure"];
+    let text = run_text(text, true).unwrap_err().output;
+    crate::json::schema::assert_valid("test", &text);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&json["error"]["code"], &json["error"]["message"]), (&"failed".into(), &"2 tests failed".into()));
+    let failure = &json["files"][0]["tests"][0]["failure"];
     assert_eq!((&failure["step"], &failure["line"]), (&2.into(), &9.into()));
     assert_eq!(failure["explained"]["rules"][0]["outcome"], "missed");
 }

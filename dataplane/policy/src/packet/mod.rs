@@ -19,6 +19,7 @@ use crate::word::Word;
 
 /// One of the two interfaces of the filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Side {
     /// Where strangers are.
@@ -69,6 +70,7 @@ impl fmt::Display for Side {
 
 /// IPv4 or IPv6. Rules under `/ip firewall` see only the first, rules under `/ipv6 firewall` only the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, PartialOrd, Ord)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     /// IPv4, `/ip firewall`.

@@ -116,6 +116,26 @@ impl Vlan {
     }
 }
 
+impl Vlan {
+    /// Its tags as they stand in messages: those of [`Vlan::tags`], or `untagged` for [`Vlan::UNTAGGED`].
+    pub fn label(self) -> Option<String> {
+        if self == Vlan::UNTAGGED { Some(UNTAGGED.to_owned()) } else { self.tags() }
+    }
+
+    /// The network of a [`Vlan::label`] and a [`Vlan::session`].
+    ///
+    /// # Errors
+    /// What a label is, if this is none.
+    pub fn labelled(label: Option<&str>, session: Option<u16>) -> Result<Vlan, &'static str> {
+        let tags = match label {
+            None => Vlan::NONE,
+            Some(UNTAGGED) => Vlan::UNTAGGED,
+            Some(text) => text.parse::<Vlan>()?,
+        };
+        Ok(tags.in_session(session.unwrap_or_default()))
+    }
+}
+
 impl Packet<'_> {
     /// The virtual network that its frame is of, by the frame's bytes.
     #[inline]
@@ -201,13 +221,12 @@ struct Named {
     pppoe: Option<u16>,
 }
 
-/// In [`Named`], [`Vlan::UNTAGGED`].
+/// In messages, [`Vlan::UNTAGGED`].
 const UNTAGGED: &str = "untagged";
 
 impl From<Vlan> for Named {
     fn from(vlan: Vlan) -> Named {
-        let untagged = (vlan == Vlan::UNTAGGED).then(|| UNTAGGED.to_owned());
-        Named { vlan: untagged.or_else(|| vlan.tags()), pppoe: vlan.session() }
+        Named { vlan: vlan.label(), pppoe: vlan.session() }
     }
 }
 
@@ -215,12 +234,7 @@ impl TryFrom<Named> for Vlan {
     type Error = &'static str;
 
     fn try_from(Named { vlan, pppoe }: Named) -> Result<Vlan, Self::Error> {
-        let tags = match vlan.as_deref() {
-            None => Vlan::NONE,
-            Some(UNTAGGED) => Vlan::UNTAGGED,
-            Some(text) => text.parse::<Vlan>()?,
-        };
-        Ok(tags.in_session(pppoe.unwrap_or_default()))
+        Vlan::labelled(vlan.as_deref(), pppoe)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::problem::{Cursor, Problem};
 use crate::rule::RuleNumber;
@@ -15,6 +15,7 @@ pub const WARNING_CODE: &str = "W001";
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The rules do not run like this.
@@ -25,6 +26,7 @@ pub enum Severity {
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
     /// The file, as people call it.
     pub file: String,
@@ -35,9 +37,13 @@ pub struct Finding {
     /// The bytes of the file that it is about.
     #[serde(skip)]
     pub span: Range<usize>,
-    /// The line on which they begin, from 1.
+    /// The line on which they begin, from 1; 0, in JSON `null`, if it is about no place of a file.
+    #[serde(serialize_with = "null_for_0")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<u32>"))]
     pub line: u32,
-    /// The character of that line at which they begin, from 1.
+    /// The character of that line at which they begin, from 1; as `line`.
+    #[serde(serialize_with = "null_for_0")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<u32>"))]
     pub column: u32,
     /// The rule that it is about, by its number in `show rules`; `None` if it is about no rule, or rules cannot be read.
     pub rule: Option<RuleNumber>,
@@ -53,6 +59,7 @@ pub struct Finding {
 
 /// Another place of the file that has to do with a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Also {
     /// Its bytes.
     #[serde(skip)]
@@ -96,6 +103,10 @@ impl From<Problem> for Finding {
         let finding = Finding::new(Severity::Error, PROBLEM_CODE, span, message);
         Finding { line, column, expected, remedy: help, ..finding }
     }
+}
+
+fn null_for_0<S: Serializer>(number: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    (*number > 0).then_some(*number).serialize(serializer)
 }
 
 /// Brings findings into the order of their file, and gives them its name, their lines and columns.

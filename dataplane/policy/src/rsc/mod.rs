@@ -104,6 +104,7 @@ pub struct Reading {
 
 /// A menu whose commands were passed over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SkippedMenu {
     /// Its path, such as `/ip firewall nat`.
     pub menu: String,

@@ -43,6 +43,22 @@ impl fmt::Display for RuleNumber {
     }
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for RuleNumber {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RuleNumber".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let menus = MENUS.map(|menu| menu.3).join("|");
+        schemars::json_schema!({
+            "type": "string",
+            "pattern": format!("^({menus}) [0-9]+$"),
+            "description": "A rule's menu and its number there, counted from 0. It changes when rules before it come or go.",
+        })
+    }
+}
+
 impl Serialize for RuleNumber {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use knockplane_limits::descriptors;
 use knockplane_log::{AT_EXIT, Format};
 use knockplane_policy::doctor::{Finding, Level};
@@ -83,7 +83,13 @@ struct Arguments {
     log_format: Format,
 }
 
-fn main() -> ExitCode {
+/// The command line, for its manual.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// The whole process, from command line to exit code.
+pub fn main() -> ExitCode {
     // Before anything else: until it is caught, SIGHUP ends the process. One that comes early waits for the manager.
     let hangup = Arc::new(AtomicBool::new(false));
     let caught = signal_hook::flag::register(SIGHUP, Arc::clone(&hangup));

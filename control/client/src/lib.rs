@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::thread;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use knockplane_limits::input::{InputError, SHARED_PROFILE};
 
 use crate::cli::{Cli, Target};
@@ -38,7 +38,13 @@ use crate::plan::{Plan, UsageError};
 use crate::profiles::{ProfileError, Profiles};
 use crate::send::{SendError, Sender};
 
-fn main() -> ExitCode {
+/// The command line, for its manual.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// The whole process, from command line to exit code.
+pub fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {

@@ -1,0 +1,116 @@
+//! `knockctl show … --watch`: what runs, shown again and again.
+//!
+//! On a terminal the screen is drawn anew each time; elsewhere each answer follows the last one, under a line with the
+//! time. As JSON, each answer is one line. A daemon that is away is told, and asked again.
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::Failed;
+use super::output::{complain, write};
+use crate::{Exit, rules};
+
+/// Shorter times between answers would only load the dataplane.
+const SHORTEST: Duration = Duration::from_millis(100);
+
+/// From the top left corner, on an empty screen.
+const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
+
+/// A time between two answers: RouterOS's way to write it, or a fraction of a second.
+pub(super) fn period(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time: write one as 1s, 500ms or 1m");
+    let time = match text.strip_suffix("ms") {
+        Some(number) => Duration::from_millis(number.parse().map_err(|_| wrong())?),
+        None => rules::timeout(text).map_err(|_| wrong())?,
+    };
+    if time < SHORTEST { Err(format!("the shortest time is {} ms", SHORTEST.as_millis())) } else { Ok(time) }
+}
+
+/// Shows what `ask` answers until Ctrl-C, or until nobody reads it.
+///
+/// # Errors
+/// If an answer cannot be had for another reason than that a daemon is away.
+pub(super) async fn watch(
+    period: Duration,
+    json: bool,
+    mut ask: impl AsyncFnMut() -> Result<String, Failed>,
+) -> Result<String, Failed> {
+    let failed = |error: io::Error| Failed::new(Exit::Runtime, format!("signals cannot be handled: {error}"));
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminated = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut ticks = interval_at(Instant::now(), period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // What is away from the start is not waited for: its name may be wrong.
+    let (mut has_answered, mut is_away) = (false, false);
+    loop {
+        let answered = tokio::select! {
+            _ = interrupted.recv() => return Ok(String::new()),
+            _ = terminated.recv() => return Ok(String::new()),
+            answered = async { ticks.tick().await; ask().await } => answered,
+        };
+        let text = match answered {
+            Ok(text) => {
+                if std::mem::take(&mut is_away) {
+                    complain(format_args!("knockctl: {}: it answers again\n", now()));
+                }
+                has_answered = true;
+                text
+            }
+            Err(error) if has_answered && error.exit == Exit::Unreachable => {
+                if !std::mem::replace(&mut is_away, true) {
+                    complain(format_args!("knockctl: {}: {}; asking again\n", now(), error.message));
+                }
+                if !json {
+                    continue;
+                }
+                error.document()
+            }
+            Err(error) => return Err(error),
+        };
+        match write(&shown(&text, json)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(String::new()),
+            Err(error) => return Err(Failed::new(Exit::Runtime, format!("cannot write the answer: {error}"))),
+        }
+    }
+}
+
+/// An answer as it is shown among others.
+fn shown(text: &str, json: bool) -> String {
+    if json {
+        // The breaks of a document's lines stand between its tokens: within a string, they are escaped.
+        return text.lines().map(str::trim_start).collect::<String>() + "\n";
+    }
+    if io::stdout().is_terminal() { format!("{CLEAR}{}\n\n{text}", now()) } else { format!("{}\n{text}\n", now()) }
+}
+
+/// The wall clock, to the second.
+fn now() -> String {
+    Timestamp::now().strftime("%FT%TZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_are_times_that_the_dataplane_can_bear() {
+        assert_eq!(period("1s"), Ok(Duration::from_secs(1)));
+        assert_eq!((period("500ms"), period("1m")), (Ok(Duration::from_millis(500)), Ok(Duration::from_secs(60))));
+        for wrong in ["", "0s", "99ms", "soon", "-1s", "xms"] {
+            assert!(period(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_document_is_one_line_that_says_the_same() {
+        let value = serde_json::json!({"a": [1, {"b": "x\n  y\"  \u{2028}"}], "c": {}, "d": []});
+        let line = shown(&(serde_json::to_string_pretty(&value).unwrap() + "\n"), true);
+        assert_eq!(line.matches('\n').count(), 1, "{line}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), value);
+    }
+}

@@ -1,0 +1,126 @@
+//! `show connections`.
+
+use std::net::IpAddr;
+
+use knockplane_policy::eval::tracking::TcpState;
+use knockplane_policy::packet::{Side, protocol};
+use knockplane_policy::rule::{ConnectionState, protocol_name};
+use knockplane_policy::wire::connections as wire;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Network, seconds};
+use crate::api::messages;
+
+/// Connections that are tracked.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Connections {
+    /// Their table; `null` if connections are not tracked.
+    pub(crate) table: Option<Table>,
+    /// The connections, ordered by source, destination and protocol, at most `--limit`.
+    pub(crate) connections: Vec<Connection>,
+    /// Whether there are more.
+    pub(crate) truncated: bool,
+}
+
+/// How full the table of connections is.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Table {
+    /// Connections that are known, as of the last count.
+    pub(crate) known: u64,
+    /// About how many there is room for.
+    pub(crate) capacity: u64,
+    /// Packets since the dataplane started that would have begun a connection and found no room.
+    pub(crate) refused_packets: u64,
+    /// Time since the last of them; `null` if there was none.
+    pub(crate) last_refused_ago_seconds: Option<f64>,
+    /// That the table is full, and what to do, for people; `null` if it is not full.
+    pub(crate) warning: Option<String>,
+}
+
+/// A connection. `source` is the end that sent the first packet.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Connection {
+    #[serde(flatten)]
+    pub(crate) network: Network,
+    /// Its IP protocol, by name or number, as rules write it.
+    pub(crate) protocol: String,
+    pub(crate) source: IpAddr,
+    /// `null` if the protocol has no ports.
+    pub(crate) source_port: Option<u16>,
+    pub(crate) destination: IpAddr,
+    /// `null` if the protocol has no ports.
+    pub(crate) destination_port: Option<u16>,
+    /// The identifier of an ICMP query; `null` for other protocols.
+    pub(crate) icmp_identifier: Option<u16>,
+    /// The side that the first packet came from.
+    pub(crate) side: Side,
+    /// `new` until both ends have sent, then `established`.
+    pub(crate) state: ConnectionState,
+    /// `null` if it is not of TCP.
+    pub(crate) tcp_state: Option<TcpState>,
+    /// Whether its packets skip the rules.
+    pub(crate) fasttracked: bool,
+    /// The door that it began through; `null` if there was none.
+    pub(crate) door: Option<String>,
+    /// Time until the grant of that door ends; `null` if it has ended, or does not end.
+    pub(crate) grant_left_seconds: Option<f64>,
+    /// IP bytes in both directions.
+    pub(crate) bytes: u64,
+    /// Time left, if no packet comes.
+    pub(crate) time_left_seconds: f64,
+}
+
+impl From<wire::ConnectionTable> for Table {
+    fn from(table: wire::ConnectionTable) -> Self {
+        let warning = table.warning();
+        let wire::ConnectionTable { known, capacity, refused, last_refused } = table;
+        let last_refused_ago_seconds = last_refused.map(seconds);
+        Table { known, capacity, refused_packets: refused, last_refused_ago_seconds, warning }
+    }
+}
+
+impl From<wire::Connection> for Connection {
+    fn from(connection: wire::Connection) -> Self {
+        let wire::Connection {
+            vlan,
+            protocol,
+            source,
+            destination,
+            side,
+            state,
+            tcp,
+            fasttracked,
+            door,
+            grant_left,
+            bytes,
+            time_left,
+        } = connection;
+        let is_icmp = matches!(protocol, protocol::ICMP | protocol::ICMPV6);
+        let has_ports = !is_icmp && source.1 | destination.1 > 0;
+        Connection {
+            network: vlan.into(),
+            protocol: protocol_name(protocol),
+            source: source.0,
+            source_port: has_ports.then_some(source.1),
+            destination: destination.0,
+            destination_port: has_ports.then_some(destination.1),
+            icmp_identifier: is_icmp.then_some(source.1),
+            side,
+            state,
+            tcp_state: tcp,
+            fasttracked,
+            door,
+            grant_left_seconds: grant_left.map(seconds),
+            bytes,
+            time_left_seconds: seconds(time_left),
+        }
+    }
+}
+
+impl From<messages::Tracked> for Connections {
+    fn from(messages::Tracked { table, connections, truncated }: messages::Tracked) -> Self {
+        let connections = connections.into_iter().map(Connection::from).collect();
+        Connections { table: table.map(Table::from), connections, truncated }
+    }
+}

@@ -1,0 +1,207 @@
+//! `show lists` and `list show`. `explain --lists` and `replay --lists` read it again.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use knockplane_engine::lists::OPERATOR_LEVEL;
+use knockplane_policy::packet::Family;
+use knockplane_policy::wire;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Network, Peer, line, seconds};
+
+/// Address lists, or a part of them.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Lists {
+    /// The lists.
+    pub(crate) lists: Vec<List>,
+    /// Entries, ordered by list and address, at most `--limit`.
+    pub(crate) entries: Vec<Entry>,
+    /// The host names in the lists.
+    pub(crate) names: Vec<HostName>,
+    /// Whether there are more entries.
+    pub(crate) truncated: bool,
+}
+
+/// A host name in a list.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct HostName {
+    pub(crate) list: String,
+    /// Its line in the rule file; `null` if it is in none.
+    pub(crate) line: Option<u32>,
+    /// Which addresses of it are meant.
+    pub(crate) family: Family,
+    pub(crate) name: String,
+    /// `resolved`, `failing` (the last attempt failed, the addresses are from before), `stored` (the addresses are from
+    /// before the start) or `unresolved`.
+    pub(crate) state: String,
+    /// Its addresses by the last answer.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Why the last attempt failed; `null` if it did not.
+    pub(crate) failure: Option<String>,
+    /// Time since the last answer; `null` if there was none since the dataplane started.
+    pub(crate) answer_age_seconds: Option<f64>,
+}
+
+impl From<wire::NameState> for HostName {
+    fn from(state: wire::NameState) -> Self {
+        let word = state.state().to_owned();
+        let wire::NameState { list, line: at, name, addresses, failure, answer_age } = state;
+        let wire::HostName { family, name } = name;
+        let answer_age_seconds = answer_age.map(seconds);
+        HostName { list, line: line(at), family, name, state: word, addresses, failure, answer_age_seconds }
+    }
+}
+
+/// One list.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct List {
+    pub(crate) list: String,
+    /// The number of packets that it takes to get in, less one; `null` if only operators fill the list.
+    pub(crate) level: Option<u8>,
+    /// Dynamic entries now.
+    pub(crate) entries: u64,
+    /// Entries that have expired since the dataplane started.
+    pub(crate) expired: u64,
+    /// Entries that were evicted before they expired since the dataplane started, because the table was full.
+    pub(crate) evicted: u64,
+    /// Additions that were refused since the dataplane started, because the table or a quota was full.
+    pub(crate) refused: u64,
+    /// Whether a rule that runs adds to the list.
+    pub(crate) by_packets: bool,
+    /// Static entries of the rules.
+    pub(crate) by_rules: u64,
+    /// Static entries, and prefixes with a timeout, of operators.
+    pub(crate) by_operators: u64,
+}
+
+impl From<wire::ListOverview> for List {
+    fn from(overview: wire::ListOverview) -> Self {
+        let wire::ListOverview { summary, by_packets, by_rules, by_operators } = overview;
+        let wire::ListSummary { list, level, entries, expired, evicted, refused } = summary;
+        let level = Some(level).filter(|level| *level != OPERATOR_LEVEL);
+        List { list, level, entries, expired, evicted, refused, by_packets, by_rules, by_operators }
+    }
+}
+
+/// One entry of one list.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Entry {
+    pub(crate) list: String,
+    /// The address, prefix or range.
+    pub(crate) address: String,
+    /// The only network that the entry counts in; `null` if it counts in all, or, of a door's entries, if it is of none.
+    #[serde(flatten)]
+    pub(crate) network: Network,
+    /// The one address behind the filter that the entry counts for; `null` if it counts for all.
+    pub(crate) to: Option<Peer>,
+    /// Steps of a knock that were taken; `null` if the list is not the one of a door's knocks.
+    pub(crate) steps: Option<u8>,
+    /// `null` if the entry does not expire.
+    pub(crate) time_left_seconds: Option<f64>,
+    /// Whether a restart of the dataplane forgets the entry.
+    pub(crate) dynamic: bool,
+    /// Whether it is an entry of the rule file.
+    pub(crate) of_rules: bool,
+    /// Its line in the rule file, if it is known.
+    pub(crate) line: Option<u32>,
+    /// The host name that resolves to the address; `null` if the address was put in as such.
+    pub(crate) name: Option<String>,
+    pub(crate) comment: String,
+}
+
+impl From<wire::ListEntry> for Entry {
+    fn from(entry: wire::ListEntry) -> Self {
+        let wire::ListEntry { list, address, vlan, to, steps, time_left, dynamic, line: of_line, name, comment } =
+            entry;
+        Entry {
+            list,
+            address: address.to_string(),
+            network: vlan.into(),
+            to: to.map(Peer::from),
+            steps: Some(steps).filter(|steps| *steps > 0),
+            time_left_seconds: time_left.map(seconds),
+            dynamic,
+            of_rules: of_line.is_some(),
+            line: of_line.and_then(line),
+            name,
+            comment,
+        }
+    }
+}
+
+impl From<wire::Lists> for Lists {
+    fn from(wire::Lists { lists, entries, names, truncated, next: _ }: wire::Lists) -> Self {
+        Lists {
+            lists: lists.into_iter().map(List::from).collect(),
+            entries: entries.into_iter().map(Entry::from).collect(),
+            names: names.into_iter().map(HostName::from).collect(),
+            truncated,
+        }
+    }
+}
+
+impl TryFrom<Entry> for wire::ListEntry {
+    type Error = String;
+
+    fn try_from(entry: Entry) -> Result<Self, String> {
+        let Entry { list, address, network, to, steps, time_left_seconds, dynamic, of_rules, line, name, comment } =
+            entry;
+        let unknown = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let time_left = time_left_seconds.map(Duration::try_from_secs_f64).transpose();
+        Ok(wire::ListEntry {
+            list,
+            address: address.parse()?,
+            vlan: network.try_into().map_err(|error| format!("`vlan` of {address}: {error}"))?,
+            to: to.map(|to| to.address.unwrap_or(unknown)),
+            steps: steps.unwrap_or_default(),
+            time_left: time_left.map_err(|error| format!("`time_left_seconds` of {address}: {error}"))?,
+            dynamic,
+            line: of_rules.then(|| line.unwrap_or_default()),
+            name,
+            comment,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use knockplane_policy::packet::Vlan;
+
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn entries_are_read_as_what_they_were() {
+        let mut entries = sample::lists().entries;
+        entries[0].to = Some("203.0.113.5".parse().unwrap());
+        entries[0].steps = 2;
+        entries[1].to = Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        entries[1].line = Some(0);
+        entries[1].vlan = Vlan::UNTAGGED;
+        let tagged = wire::ListEntry { vlan: Vlan::labelled(Some("10/20"), Some(7)).unwrap(), ..entries[0].clone() };
+        entries.push(tagged);
+        for entry in entries {
+            let text = serde_json::to_string(&Entry::from(entry.clone())).unwrap();
+            let read: Entry = serde_json::from_str(&text).unwrap();
+            assert_eq!(wire::ListEntry::try_from(read).unwrap(), entry, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_network_that_is_none_is_refused() {
+        let mut entry = Entry::from(sample::lists().entries[0].clone());
+        entry.network.vlan = Some("4096".to_owned());
+        assert!(wire::ListEntry::try_from(entry).unwrap_err().starts_with("`vlan` of 192.0.2.7: expected a VLAN"));
+    }
+
+    #[test]
+    fn a_time_that_is_none_is_refused() {
+        for time in [-1.0, f64::NAN, 1e300] {
+            let mut entry = Entry::from(sample::lists().entries[0].clone());
+            entry.time_left_seconds = Some(time);
+            assert!(wire::ListEntry::try_from(entry).unwrap_err().contains("192.0.2.7"));
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What `knockctl --json` prints: a contract that scripts rely on. `docs/json.md` describes it, `docs/schema/` has a JSON
+//! Schema of each document, made from the types.
+//!
+//! These types are not those of the messages between the processes: those change with every version, these do not. A
+//! conversion names every field of a message, so that a new field is either part of the contract or left out on purpose.
+//!
+//! | file         | owns |
+//! |--------------|------|
+//! | `mod.rs`     | the document around every answer, errors, and how times and sides are written |
+//! | `changes.rs` | answers of commands that change something |
+//! | `connections.rs` | connections that are tracked |
+//! | `doctor.rs`  | findings about the host |
+//! | `doors.rs`   | doors and the sources at them |
+//! | `lists.rs`   | address lists and their entries |
+//! | `rules.rs`   | rules, with and without counters |
+//! | `source.rs`  | one source |
+//! | `status.rs`  | the dataplane, its interfaces and workers |
+//! | `schema.rs`  | the schemas, and the test that they are those in `docs/schema/` |
+
+pub(crate) mod changes;
+pub(crate) mod connections;
+pub(crate) mod doctor;
+pub(crate) mod doors;
+pub(crate) mod lists;
+pub(crate) mod rules;
+#[cfg(test)]
+pub(crate) mod schema;
+pub(crate) mod source;
+pub(crate) mod status;
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use knockplane_policy::packet::{Side, Vlan};
+use knockplane_policy::time::Time;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::Exit;
+
+/// Version of all documents. It becomes another one when a field is removed, or means something else.
+const VERSION: u32 = 1;
+
+/// [`VERSION`], and no other number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Version;
+
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(VERSION)
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u32::deserialize(deserializer)? {
+            VERSION => Ok(Version),
+            other => Err(D::Error::custom(format!("version {other} of it is not known, only version {VERSION}"))),
+        }
+    }
+}
+
+impl JsonSchema for Version {
+    fn schema_name() -> Cow<'static, str> {
+        "Version".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "const": VERSION, "description": "Version of this document." })
+    }
+}
+
+/// An answer.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Document<T> {
+    pub(crate) version: Version,
+    /// Why the command failed although there is an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<Problem>,
+    #[serde(flatten)]
+    pub(crate) content: T,
+}
+
+impl<T> Document<T> {
+    /// Around this answer.
+    pub(crate) const fn new(content: T) -> Self {
+        Document { version: Version, error: None, content }
+    }
+}
+
+/// The whole document of a command that failed without an answer.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Failure {
+    pub(crate) version: Version,
+    /// Why it failed.
+    pub(crate) error: Problem,
+}
+
+/// Why a command failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Problem {
+    /// What kind of failure it is.
+    pub(crate) code: Code,
+    /// What is wrong, for people. There may be several lines.
+    pub(crate) message: String,
+    /// The file with line and column, the argument or the socket that it is about, if it is about one.
+    #[serde(rename = "where")]
+    pub(crate) place: Option<String>,
+    /// What to do about it; `null` if the message says it.
+    pub(crate) remedy: Option<String>,
+}
+
+/// The kinds of failure. Each has its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Code {
+    /// Exit code 1: the command failed.
+    Failed,
+    /// Exit code 2: the command line is wrong.
+    Usage,
+    /// Exit code 3: a configuration or rule file is invalid.
+    Invalid,
+    /// Exit code 4: the control process or the dataplane does not answer.
+    Unreachable,
+    /// Exit code 5: nobody has confirmed what was asked for.
+    Unconfirmed,
+}
+
+impl From<Exit> for Code {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Usage => Code::Usage,
+            Exit::Invalid => Code::Invalid,
+            Exit::Unreachable => Code::Unreachable,
+            Exit::Unconfirmed => Code::Unconfirmed,
+            _ => Code::Failed,
+        }
+    }
+}
+
+/// A number for each side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Sides {
+    pub(crate) outside: u64,
+    pub(crate) inside: u64,
+}
+
+impl From<[u64; 2]> for Sides {
+    fn from(numbers: [u64; 2]) -> Self {
+        let [outside, inside] = Side::ALL.map(|side| numbers[side.index()]);
+        Sides { outside, inside }
+    }
+}
+
+/// The one address behind the filter that an entry counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Peer {
+    /// The address; `null` if it is an IPv6 address, of which only a hash is kept.
+    pub(crate) address: Option<IpAddr>,
+}
+
+impl From<IpAddr> for Peer {
+    fn from(address: IpAddr) -> Self {
+        Peer { address: Some(address).filter(|address| !address.is_unspecified()) }
+    }
+}
+
+/// The virtual network that something is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Network {
+    /// Its VLAN: `10`, or `10/20` for two tags, the outer one first; a tag of another type than usual as `10@88a8`.
+    /// `untagged` for frames without a tag, where those are told from all others. `null` if there is none, or if it is all.
+    #[serde(default)]
+    pub(crate) vlan: Option<String>,
+    /// Its PPPoE session; `null` if there is none, or if it is all.
+    #[serde(default)]
+    pub(crate) pppoe: Option<u16>,
+}
+
+impl From<Vlan> for Network {
+    fn from(vlan: Vlan) -> Self {
+        Network { vlan: vlan.label(), pppoe: vlan.session() }
+    }
+}
+
+impl TryFrom<Network> for Vlan {
+    type Error = &'static str;
+
+    fn try_from(Network { vlan, pppoe }: Network) -> Result<Self, Self::Error> {
+        Vlan::labelled(vlan.as_deref(), pppoe)
+    }
+}
+
+/// A time in seconds.
+pub(crate) fn seconds(time: Duration) -> f64 {
+    time.as_secs_f64()
+}
+
+/// A point in time as RFC 3339 writes it, in UTC and to the nanosecond.
+pub(crate) fn rfc_3339(time: Time) -> String {
+    // Not beyond what a `Timestamp` holds, which reaches to the year 9999.
+    let time = Timestamp::from_nanosecond(i128::from(time.as_nanos())).unwrap_or(Timestamp::MAX);
+    format!("{time:.9}")
+}
+
+/// A line of a file; `null` if it is in none.
+pub(crate) const fn line(line: u32) -> Option<u32> {
+    if line == 0 { None } else { Some(line) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! The schemas of all documents: those in `docs/schema/` are made here, and this is the test that they are.
+//!
+//! `UPDATE=1 cargo test -p knockplane-control schema` writes them anew.
+
+use std::collections::BTreeMap;
+use std::{env, fs};
+
+use schemars::{JsonSchema, Schema, schema_for};
+
+use super::{Document, Failure, changes, connections, doctor, doors, lists, rules, source, status};
+use crate::cli;
+
+/// The schema of each file in `docs/schema/`, without `.json`.
+fn schemas() -> BTreeMap<&'static str, Schema> {
+    fn of<T: JsonSchema>(title: &str) -> Schema {
+        let mut schema = schema_for!(Document<T>);
+        schema.insert("title".to_owned(), title.into());
+        schema
+    }
+    let mut schemas = BTreeMap::from([
+        ("apply", of::<changes::Applied>("knockctl --json apply")),
+        ("check", of::<cli::Checked>("knockctl --json check")),
+        ("doctor", of::<doctor::Doctor>("knockctl --json doctor")),
+        ("explain", of::<cli::Single>("knockctl --json explain PACKET")),
+        ("explain-pcap", of::<cli::All>("knockctl --json explain --pcap FILE")),
+        ("explain-source", of::<source::Source>("knockctl --json explain-source")),
+        ("export", of::<rules::Exported>("knockctl --json export")),
+        ("import", of::<cli::ImportedDoors>("knockctl --json import")),
+        ("list-add", of::<changes::Added>("knockctl --json list add")),
+        ("list-flush", of::<changes::Flushed>("knockctl --json list flush")),
+        ("list-import", of::<changes::Imported>("knockctl --json list import")),
+        ("list-remove", of::<changes::Removed>("knockctl --json list remove")),
+        ("reload", of::<changes::Reloaded>("knockctl --json reload")),
+        ("replay", of::<cli::Outcome>("knockctl --json replay")),
+        ("show-connections", of::<connections::Connections>("knockctl --json show connections")),
+        ("show-doors", of::<doors::Doors>("knockctl --json show doors")),
+        ("show-lists", of::<lists::Lists>("knockctl --json show lists, knockctl --json list show")),
+        ("show-rules", of::<rules::Rules>("knockctl --json show rules")),
+        ("show-status", of::<status::Status>("knockctl --json show status")),
+        ("show-workers", of::<status::Workers>("knockctl --json show workers")),
+        ("test", of::<cli::Reports>("knockctl --json test")),
+    ]);
+    let mut failure = schema_for!(Failure);
+    failure.insert("title".to_owned(), "knockctl --json, when a command fails without an answer".into());
+    schemas.insert("error", failure);
+    schemas
+}
+
+fn folder() -> std::path::PathBuf {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/schema").into()
+}
+
+#[test]
+fn the_schemas_in_the_documentation_are_those_of_the_types() {
+    let folder = folder();
+    let schemas = schemas();
+    if env::var_os("UPDATE").is_some() {
+        for (name, schema) in &schemas {
+            let text = serde_json::to_string_pretty(schema).unwrap() + "\n";
+            fs::write(folder.join(name).with_extension("json"), text).unwrap();
+        }
+    }
+    let renew = "renew it with\nUPDATE=1 cargo test -p knockplane-control schema";
+    for (name, schema) in &schemas {
+        let text = fs::read_to_string(folder.join(name).with_extension("json")).unwrap_or_default();
+        let same = serde_json::from_str::<Schema>(&text).is_ok_and(|stored| stored == *schema);
+        assert!(same, "docs/schema/{name}.json is not what the types say: {renew}");
+    }
+    let page = include_str!("../../../docs/json.md");
+    for file in fs::read_dir(folder).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        assert!(schemas.contains_key(name.trim_end_matches(".json")), "docs/schema/{name} is of no command: remove it");
+        assert!(page.contains(&format!("(schema/{name})")), "docs/json.md does not name schema/{name}");
+    }
+}
+
+/// Fails unless the text is a document of this schema.
+pub(crate) fn assert_valid(name: &str, text: &str) {
+    let schema = serde_json::to_value(&schemas()[name]).unwrap();
+    let document = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error} in {text}"));
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<_> =
+        validator.iter_errors(&document).map(|error| format!("{error} at {}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "{name}: {errors:#?}\n{text}");
+}

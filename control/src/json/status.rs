@@ -1,0 +1,279 @@
+//! `show status` and `show workers`.
+
+use ipnet::IpNet;
+use knockplane_policy::packet::Side;
+use knockplane_policy::reason::Verdict;
+use knockplane_policy::rule::BuiltinChain;
+use knockplane_policy::settings::Settings;
+use knockplane_policy::wire::offload;
+use knockplane_policy::wire::{self, Drift, DropCount, InterfaceCounters, LogStatus, Repairs};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::connections::Table;
+use super::{Sides, seconds};
+use crate::api::messages;
+use crate::ready;
+
+/// Both processes.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Status {
+    /// Version of the dataplane's package.
+    pub(crate) dataplane_version: String,
+    /// Process id of the dataplane.
+    pub(crate) pid: u32,
+    /// Time since the dataplane started.
+    pub(crate) uptime_seconds: f64,
+    /// Whether packets are being decided about.
+    pub(crate) ready: bool,
+    /// Why not; `null` if they are.
+    pub(crate) not_ready_because: Option<String>,
+    /// What needs an operator although packets are decided about, for people.
+    pub(crate) warnings: Vec<String>,
+    /// Rule sets applied since the start, counted from 1.
+    pub(crate) generation: u64,
+    /// Time since the generation began to run.
+    pub(crate) generation_age_seconds: f64,
+    /// Where the rules came from.
+    pub(crate) rules_source: String,
+    /// How many rules run.
+    pub(crate) rules: usize,
+    /// The settings that decide which rules a packet meets.
+    pub(crate) settings: ShownSettings,
+    /// The two interfaces, outside first.
+    pub(crate) interfaces: Vec<Interface>,
+    /// The workers, in order.
+    pub(crate) workers: Vec<Worker>,
+    /// Frames dropped since the dataplane started, by every reason that has dropped one, the most frequent first.
+    pub(crate) drops: Vec<DropCount>,
+    /// The table of connections; `null` if connections are not tracked.
+    pub(crate) connections: Option<Table>,
+    /// What senders have left to their interface, and no interface has done.
+    pub(crate) offload: Offload,
+    /// What happens to frames when the dataplane is not running: `closed`.
+    pub(crate) on_exit: String,
+    /// The dataplane's log.
+    pub(crate) log: LogStatus,
+    /// The control process.
+    pub(crate) control: Control,
+}
+
+/// Settings of the section `[policy]`. Doors are in `show doors`, and their passphrases nowhere.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ShownSettings {
+    /// The addresses behind the filter.
+    #[schemars(with = "Vec<String>")]
+    pub(crate) protect: Vec<IpNet>,
+    /// What each chain does with a packet that no rule decided about.
+    pub(crate) chain_default: ChainVerdicts,
+}
+
+/// A verdict for each chain.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ChainVerdicts {
+    pub(crate) input: Verdict,
+    pub(crate) forward: Verdict,
+    pub(crate) output: Verdict,
+}
+
+impl From<&Settings> for ChainVerdicts {
+    fn from(settings: &Settings) -> Self {
+        let [input, forward, output] = [BuiltinChain::Input, BuiltinChain::Forward, BuiltinChain::Output]
+            .map(|chain| settings.chain_default.verdict(chain));
+        ChainVerdicts { input, forward, output }
+    }
+}
+
+/// Packets and frames since the dataplane started that a sender has left to its interface.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Offload {
+    /// Packets from each side whose TCP or UDP checksum is not computed. Only first packets of accepted connections, knocks
+    /// that opened a door, and packets that put an address into a list are looked at.
+    pub(crate) checksums: Sides,
+    /// Frames that were dropped because they are longer than the MTU allows.
+    pub(crate) too_long: u64,
+    /// Time since the last of any of them; `null` if there was none.
+    pub(crate) last_ago_seconds: Option<f64>,
+}
+
+impl From<offload::Offload> for Offload {
+    fn from(offload::Offload { checksums, too_long, last }: offload::Offload) -> Self {
+        Offload { checksums: checksums.into(), too_long, last_ago_seconds: last.map(seconds) }
+    }
+}
+
+/// The control process.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Control {
+    /// Its log.
+    pub(crate) log: LogStatus,
+}
+
+/// An interface.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Interface {
+    pub(crate) side: Side,
+    pub(crate) name: String,
+    /// `native` or `generic` XDP.
+    pub(crate) xdp_mode: String,
+    /// Whether the kernel receives and sends frames without copying them.
+    pub(crate) zero_copy: bool,
+    /// Why frames are copied; `null` if they are not, or if that is not known.
+    pub(crate) copy_reason: Option<String>,
+    /// What copying or generic XDP costs, for people; `null` if the interface has neither.
+    pub(crate) cost: Option<String>,
+    /// The driver, as `ethtool -i` shows it; `null` if there is none.
+    pub(crate) driver: Option<String>,
+    /// Receive queues.
+    pub(crate) queues: u32,
+    /// MTU in bytes.
+    pub(crate) mtu: u32,
+    /// Whether the link is up.
+    pub(crate) up: bool,
+    /// Requirements that are not met now.
+    pub(crate) drift: Vec<Drift>,
+    /// Repairs since the dataplane started.
+    pub(crate) repairs: Vec<Repairs>,
+    pub(crate) counters: InterfaceCounters,
+}
+
+impl From<wire::Interface> for Interface {
+    fn from(interface: wire::Interface) -> Self {
+        let wire::Interface {
+            side,
+            name,
+            xdp_mode,
+            zero_copy,
+            driver,
+            copy_reason,
+            cost,
+            queues,
+            mtu,
+            up,
+            drift,
+            repairs,
+            counters,
+        } = interface;
+        let driver = Some(driver).filter(|driver| !driver.is_empty());
+        Interface {
+            side,
+            name,
+            xdp_mode,
+            zero_copy,
+            copy_reason,
+            cost,
+            driver,
+            queues,
+            mtu,
+            up,
+            drift,
+            repairs,
+            counters,
+        }
+    }
+}
+
+/// A worker.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Worker {
+    /// Its number, which is the queue that it serves on both sides.
+    pub(crate) worker: u32,
+    /// The core that it is pinned to; `null` if it is not.
+    pub(crate) core: Option<u32>,
+    /// Time since it last showed that it is alive; `null` if it has just started.
+    pub(crate) heartbeat_age_seconds: Option<f64>,
+    /// The generation of rules that it runs.
+    pub(crate) generation: u64,
+    /// Frames received on each side.
+    pub(crate) received: Sides,
+    /// Frames forwarded out of each side.
+    pub(crate) sent: Sides,
+    /// Frames dropped.
+    pub(crate) dropped: u64,
+    /// Frames that the kernel is sending.
+    pub(crate) in_flight: u64,
+    /// Frames of its pool that are in none of the places they can be in; always 0.
+    pub(crate) lost: u64,
+    /// Time spent working since the dataplane started.
+    pub(crate) busy_seconds: f64,
+}
+
+impl From<wire::Worker> for Worker {
+    fn from(worker: wire::Worker) -> Self {
+        let wire::Worker { worker, core, heartbeat_age, generation, received, sent, dropped, in_flight, lost, busy } =
+            worker;
+        Worker {
+            worker,
+            core,
+            heartbeat_age_seconds: heartbeat_age.map(seconds),
+            generation,
+            received: received.into(),
+            sent: sent.into(),
+            dropped,
+            in_flight,
+            lost,
+            busy_seconds: seconds(busy),
+        }
+    }
+}
+
+/// All workers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Workers {
+    /// Time since the dataplane started, which `busy_seconds` is a part of.
+    pub(crate) uptime_seconds: f64,
+    /// The workers, in order.
+    pub(crate) workers: Vec<Worker>,
+}
+
+impl From<messages::Workers> for Workers {
+    fn from(messages::Workers { uptime, workers }: messages::Workers) -> Self {
+        Workers { uptime_seconds: seconds(uptime), workers: workers.into_iter().map(Worker::from).collect() }
+    }
+}
+
+impl Status {
+    /// Both processes; `ready` has the reason why no packets are decided about.
+    pub(crate) fn new(overview: messages::Overview, ready: Result<(), String>) -> Status {
+        let messages::Overview { dataplane, control: messages::Control { log: control } } = overview;
+        let warnings = ready::warnings(&dataplane);
+        let wire::Status {
+            version,
+            pid,
+            uptime,
+            generation,
+            generation_age,
+            rules_source,
+            rules,
+            settings,
+            interfaces,
+            workers,
+            on_exit,
+            log,
+            drops,
+            connections,
+            offload,
+        } = dataplane;
+        Status {
+            dataplane_version: version,
+            pid,
+            uptime_seconds: seconds(uptime),
+            ready: ready.is_ok(),
+            not_ready_because: ready.err(),
+            warnings,
+            generation,
+            generation_age_seconds: seconds(generation_age),
+            rules_source,
+            rules,
+            settings: ShownSettings { chain_default: (&settings).into(), protect: settings.protect },
+            interfaces: interfaces.into_iter().map(Interface::from).collect(),
+            workers: workers.into_iter().map(Worker::from).collect(),
+            drops,
+            connections: connections.map(Table::from),
+            offload: offload.into(),
+            on_exit,
+            log,
+            control: Control { log: control },
+        }
+    }
+}

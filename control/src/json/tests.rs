@@ -1,0 +1,132 @@
+//! Each document as it is printed, and whether it is one of its schema.
+
+use knockplane_policy::rsc;
+use knockplane_policy::settings::Settings;
+
+use super::schema::assert_valid;
+use super::*;
+use crate::api::messages;
+use crate::sample;
+
+/// The document, which must be one of its schema.
+fn printed(name: &str, content: impl Serialize) -> String {
+    let text = serde_json::to_string_pretty(&Document::new(content)).unwrap();
+    assert_valid(name, &text);
+    text
+}
+
+#[test]
+fn the_status_names_sides_and_has_times_in_seconds() {
+    insta::assert_snapshot!(printed("show-status", status::Status::new(sample::overview(), Ok(()))));
+    let unready = printed("show-status", status::Status::new(sample::overview(), Err("no worker runs".into())));
+    assert!(unready.contains("\"not_ready_because\": \"no worker runs\""), "{unready}");
+}
+
+#[test]
+fn no_document_has_a_passphrase() {
+    let mut overview = sample::overview();
+    let door = "[[door]]\nname = 'a'\nknock = ['udp/4321 \"open sesame\"']\n";
+    #[derive(Deserialize)]
+    struct File {
+        door: Vec<knockplane_policy::door::Door>,
+    }
+    overview.dataplane.settings.doors = toml::from_str::<File>(door).unwrap().door;
+    let text = printed("show-status", status::Status::new(overview, Ok(())));
+    assert!(!text.contains("sesame"), "{text}");
+}
+
+#[test]
+fn workers_name_sides() {
+    let status = sample::status();
+    let workers = messages::Workers { uptime: status.uptime, workers: status.workers };
+    insta::assert_snapshot!(printed("show-workers", status::Workers::from(workers)));
+}
+
+#[test]
+fn rules_have_their_counters() {
+    insta::assert_snapshot!(printed("show-rules", rules::Rules::new(sample::rules(), &Settings::default())));
+}
+
+#[test]
+fn lists_have_no_number_for_what_is_not_known() {
+    let mut lists = sample::lists();
+    lists.lists[1].summary.level = knockplane_engine::lists::OPERATOR_LEVEL;
+    lists.entries[0].to = Some("::".parse().unwrap());
+    lists.entries[1].line = Some(0);
+    lists.names.push(sample::name_state());
+    insta::assert_snapshot!(printed("show-lists", lists::Lists::from(lists)));
+}
+
+#[test]
+fn doors_have_their_visitors() {
+    insta::assert_snapshot!(printed("show-doors", doors::Doors::from(sample::doors())));
+}
+
+#[test]
+fn connections_have_addresses_and_ports_apart() {
+    insta::assert_snapshot!(printed("show-connections", connections::Connections::from(sample::tracked())));
+    let none = messages::Tracked { table: None, connections: Vec::new(), truncated: false };
+    assert!(printed("show-connections", connections::Connections::from(none)).contains("\"table\": null"));
+}
+
+#[test]
+fn a_report_of_the_host_has_no_empty_text() {
+    use knockplane_policy::doctor::{Finding, Level, Report, Scope};
+
+    let findings = vec![
+        Finding::ok(Scope::Host, "kernel", "Linux 6.1.0 on x86_64"),
+        Finding::ok(Scope::Outside, "rss", "eth1 spreads by ports")
+            .because(Level::Warning, "why")
+            .run("ethtool -N eth1"),
+    ];
+    insta::assert_snapshot!(printed("doctor", doctor::Doctor::from(Report::new("0.1.0", findings))));
+}
+
+#[test]
+fn an_export_has_every_menu() {
+    let text = "/interface list\nadd name=WAN\n/ip firewall address-list\nadd list=a address=192.0.2.0/24 timeout=1h\n\
+        add list=b address=host.example.com comment=x disabled=yes\n/ip firewall layer7-protocol\n\
+        add name=p regexp=\"^open\"\n/ip firewall filter\nadd chain=input protocol=tcp dst-port=!22,80 comment=\"a b\" \
+        action=add-src-to-address-list address-list=a address-list-timeout=10s log=yes log-prefix=\"x y\"\n\
+        add chain=input layer7-protocol=p action=jump jump-target=other disabled=yes\nadd chain=other action=return\n\
+        /ip firewall connection tracking\nset udp-timeout=10s\n/ipv6 firewall raw\nadd chain=prerouting action=drop\n";
+    let reading = rsc::read(text.as_bytes());
+    assert!(reading.problems.is_empty(), "{:?}", reading.problems);
+    insta::assert_snapshot!(printed("export", rules::Exported::from(&reading.rules)));
+}
+
+#[test]
+fn changes_say_what_they_did() {
+    let applied = messages::Applied { generation: 3, rules: 2, patterns: 1, unresolved: Vec::new() };
+    printed("apply", changes::Applied::from(applied));
+    let reloaded = knockplane_policy::wire::Reloaded { generation: 3, doors: 1, waiting: vec!["mtu".into()] };
+    printed("reload", changes::Reloaded::from(reloaded));
+    let (list, address) = (|| "a".to_owned(), || "192.0.2.1".to_owned());
+    insta::assert_snapshot!(printed(
+        "list-add",
+        changes::Added {
+            list: list(),
+            address: address(),
+            timeout_seconds: Some(seconds(Duration::from_secs(600))),
+            unused_lists: vec![list()],
+        }
+    ));
+    let added = changes::Added { list: list(), address: address(), timeout_seconds: None, unused_lists: Vec::new() };
+    printed("list-add", added);
+    printed("list-remove", changes::Removed { list: list(), address: address() });
+    printed("list-flush", changes::Flushed { list: list(), removed: 3 });
+    printed("list-import", changes::Imported { entries: 5, unchanged: 2, unused_lists: Vec::new() });
+}
+
+#[test]
+fn points_in_time_are_rfc_3339() {
+    assert_eq!(rfc_3339(Time::from_nanos(1_700_000_000_000_000_007)), "2023-11-14T22:13:20.000000007Z");
+    assert_eq!(rfc_3339(Time::from_nanos(0)), "1970-01-01T00:00:00.000000000Z");
+}
+
+#[test]
+fn a_document_of_another_version_is_refused() {
+    let text = r#"{"version":2,"lists":[],"entries":[],"names":[],"truncated":false}"#;
+    let error = serde_json::from_str::<Document<lists::Lists>>(text).unwrap_err();
+    assert!(error.to_string().contains("version 2 of it is not known"), "{error}");
+}
