@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use knockplane_tests::{FilterOptions, Folder, binary};
+use knockplane_tests::{FilterOptions, Folder, binary, run};
 
 use crate::scene::{eventually, knock, serve_tcp, tcp_echo, with};
 
@@ -31,11 +31,10 @@ fn the_configuration_of_the_readme_runs_and_its_knock_opens() {
         let config = config.replace("rules = \"rules.rsc\"\n", &ours);
         let file = filter.path("knockplane.toml");
         fs::write(&file, config).expect("written");
-        let dataplane = binary("knockplane-dataplane").expect("built");
-        let checked = Command::new(dataplane).arg("--config").arg(&file).arg("--check").output().expect("it runs");
-        assert!(checked.status.success(), "{checked:?}");
-
         filter.dataplane.kill().expect("killed");
+        let mut check = topology.filter.command(binary("knockplane-dataplane").expect("built"));
+        let checked = run(check.arg("--config").arg(&file).arg("--check")).expect("it runs");
+        assert!(checked.ok(), "{checked:?}");
         filter.restart_dataplane().expect("started with it");
         serve_tcp(topology, 22);
         assert!(!tcp_echo(topology, 22), "closed");
