@@ -171,7 +171,7 @@ fn default_state_dir() -> PathBuf {
 }
 
 fn default_ring_size() -> Spanned<u32> {
-    Spanned::new(0..0, 2048)
+    Spanned::new(0..0, 4096)
 }
 
 fn default_require() -> Spanned<Require> {
@@ -291,7 +291,7 @@ impl Config {
         let ring_size = *raw.ring_size.get_ref();
         if !ring_size.is_power_of_two() || !(64..=32_768).contains(&ring_size) {
             let message =
-                format!("`ring-size` is {ring_size}; it must be a power of two from 64 to 32768, for example 2048");
+                format!("`ring-size` is {ring_size}; it must be a power of two from 64 to 32768, for example 4096");
             return Err(at(Some(raw.ring_size.span()), message));
         }
         if *raw.list_capacity.get_ref() == 0 {
