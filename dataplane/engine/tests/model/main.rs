@@ -9,13 +9,13 @@
 
 #[path = "../../src/listed.rs"]
 mod listed;
-#[path = "../../src/lists.rs"]
+#[path = "../../src/lists/mod.rs"]
 mod lists;
 #[path = "../../src/quota.rs"]
 mod quota;
 #[path = "../../src/recent.rs"]
 mod recent;
-#[path = "../../src/shard.rs"]
+#[path = "../../src/shard/mod.rs"]
 mod shard;
 
 /// In place of `src/sync.rs`.

@@ -853,5 +853,4 @@ pub(crate) fn boxed<T>(length: usize, element: impl FnMut() -> T) -> Option<Box<
 }
 
 #[cfg(test)]
-#[path = "shard/tests.rs"]
 mod tests;

@@ -436,5 +436,4 @@ fn write(set: &Set, tag: u64, ((high, low), subject, table): ((u64, u64), u64, u
 }
 
 #[cfg(test)]
-#[path = "history/tests.rs"]
 mod tests;

@@ -187,5 +187,4 @@ impl Adding<'_> {
 }
 
 #[cfg(test)]
-#[path = "adding/tests.rs"]
 mod tests;

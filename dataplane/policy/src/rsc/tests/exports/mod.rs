@@ -7,7 +7,7 @@ use super::*;
 /// A file of `exports` by its name.
 macro_rules! export {
     ($name:literal) => {
-        ($name, include_bytes!(concat!("exports/", $name)).as_slice())
+        ($name, include_bytes!($name).as_slice())
     };
 }
 

@@ -45,11 +45,8 @@ use crate::shard::{Key, Place, SLOT_BYTES, Secret, Shard, Tally, Terms};
 use crate::sync::{AtomicU64, Mutex, MutexGuard};
 use crate::table::Entries;
 
-#[path = "lists/room.rs"]
 mod room;
-#[path = "lists/source.rs"]
 mod source;
-#[path = "lists/within.rs"]
 mod within;
 pub use self::source::{AddressEntry, QuotaUse};
 pub use self::within::Within;

@@ -839,7 +839,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_drift_has_its_row_in_the_documentation_and_no_other_has() {
-        let page = include_str!("../../../docs/drift.md");
+        let page = include_str!("../../../../docs/drift.md");
         let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
         let mut rows: Vec<_> =
             rows.flat_map(|(kinds, _)| kinds.trim_end_matches('`').split("`, `").collect::<Vec<_>>()).collect();

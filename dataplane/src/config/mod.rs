@@ -430,7 +430,7 @@ mod tests {
 
     #[test]
     fn the_door_of_the_default_file_has_every_key() {
-        let text = include_str!("../../configs/default.toml");
+        let text = include_str!("../../../configs/default.toml");
         let example: Vec<&str> = text
             .lines()
             .skip_while(|line| *line != "# [[door]]")
