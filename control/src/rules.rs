@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knockplane_engine::lists::CapacityError;
 use knockplane_engine::state::State;
+use knockplane_engine::state::lists::CapacityError;
 use knockplane_engine::table::{CompileError, Table};
 use knockplane_policy::level;
 use knockplane_policy::rule::{Condition, RuleSet};

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use knockplane_engine::decide::Waiting;
+use knockplane_engine::pipeline::Waiting;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
 

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use knockplane_engine::counters::RuleCounters;
+use knockplane_engine::pipeline::counters::RuleCounters;
 use knockplane_engine::table::Table;
 use knockplane_policy::list_names;
 use knockplane_policy::rule::{RuleId, RuleNumber, RuleSet, numbers};

@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use knockplane_engine::lists::FirstSteps;
+use knockplane_engine::state::lists::FirstSteps;
 
 /// A sixteenth is left for everything else: rings, rules.
 const SHARE: u64 = 16;

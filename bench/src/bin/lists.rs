@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
-use knockplane_engine::lists::{Added, ListId, Lists};
+use knockplane_engine::state::lists::{Added, ListId, Lists};
 use knockplane_policy::time::Time;
 
 /// Measures address lists at scale.

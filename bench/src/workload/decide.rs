@@ -8,9 +8,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knockplane_engine::counters::RuleCounters;
-use knockplane_engine::decide::{Context, Decider, Decision};
-use knockplane_engine::events::{EventKind, EventQueues};
+use knockplane_engine::pipeline::counters::RuleCounters;
+use knockplane_engine::pipeline::{Context, Decider, Decision};
+use knockplane_engine::state::events::{EventKind, EventQueues};
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;

@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use knockplane_engine::layer7::Patterns;
+use knockplane_engine::state::layer7::Patterns;
 
 use super::{BATCH, Workload};
 

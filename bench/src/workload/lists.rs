@@ -12,8 +12,8 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use knockplane_engine::lists::{Added, ListId};
 use knockplane_engine::state::State as Engine;
+use knockplane_engine::state::lists::{Added, ListId};
 use knockplane_policy::time::Time;
 
 use super::{BATCH, RUNS, Random, Work, Workload};

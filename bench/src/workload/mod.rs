@@ -28,7 +28,7 @@ mod tracking;
 pub(crate) use lists::Size;
 
 /// Operations of a run, where nothing else is said: a batch.
-const BATCH: usize = knockplane_engine::decide::BATCH;
+const BATCH: usize = knockplane_engine::pipeline::BATCH;
 
 /// Runs in a row, where the state does not ask for fewer: some 0.1 to 1 ms.
 const RUNS: u32 = 400;

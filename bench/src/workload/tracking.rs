@@ -4,10 +4,10 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use knockplane_engine::counters::RuleCounters;
-use knockplane_engine::decide::{Context, Decider, Decision};
-use knockplane_engine::events::EventQueues;
+use knockplane_engine::pipeline::counters::RuleCounters;
+use knockplane_engine::pipeline::{Context, Decider, Decision};
 use knockplane_engine::state::State;
+use knockplane_engine::state::events::EventQueues;
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use knockplane_engine::lists::OPERATOR_LEVEL;
+use knockplane_engine::state::lists::OPERATOR_LEVEL;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
 use knockplane_policy::wire::connections::ConnectionTable;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use knockplane_engine::lists::OPERATOR_LEVEL;
+use knockplane_engine::state::lists::OPERATOR_LEVEL;
 use knockplane_policy::packet::Family;
 use knockplane_policy::wire;
 use schemars::JsonSchema;

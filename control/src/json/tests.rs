@@ -50,7 +50,7 @@ fn rules_have_their_counters() {
 #[test]
 fn lists_have_no_number_for_what_is_not_known() {
     let mut lists = sample::lists();
-    lists.lists[1].summary.level = knockplane_engine::lists::OPERATOR_LEVEL;
+    lists.lists[1].summary.level = knockplane_engine::state::lists::OPERATOR_LEVEL;
     lists.entries[0].to = Some("::".parse().unwrap());
     lists.entries[1].line = Some(0);
     lists.names.push(sample::name_state());

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use knockplane_engine::lists::FirstSteps;
+use knockplane_engine::state::lists::FirstSteps;
 use knockplane_limits::input;
 use knockplane_policy::door;
 use knockplane_policy::settings::Settings;

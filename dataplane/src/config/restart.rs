@@ -1,6 +1,6 @@
 //! Which keys only a restart takes over.
 
-use knockplane_engine::lists::FirstSteps;
+use knockplane_engine::state::lists::FirstSteps;
 
 use super::Config;
 

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
-use knockplane_engine::lists::{ListId, Lists, OPERATOR_LEVEL, TooManyLists};
+use knockplane_engine::state::lists::{ListId, Lists, OPERATOR_LEVEL, TooManyLists};
 use knockplane_policy::rule::AddressSet;
 use knockplane_policy::time::{LONGEST_TIMEOUT, Time, format_duration, is_timeout};
 use knockplane_policy::wire::NewEntry;
@@ -347,7 +347,7 @@ fn check_comment(address: &AddressSet, comment: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use knockplane_engine::lists::Lists;
+    use knockplane_engine::state::lists::Lists;
 
     use std::fs;
 

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use knockplane_engine::events::EventKind;
-use knockplane_engine::flows::Flows;
+use knockplane_engine::state::connections::Flows;
+use knockplane_engine::state::events::EventKind;
 use knockplane_engine::table::{CompileError, Table};
 use knockplane_limits::usage;
 use knockplane_log::target;

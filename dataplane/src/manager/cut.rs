@@ -5,8 +5,9 @@
 
 use std::ops::ControlFlow;
 
-use knockplane_engine::flows::{AddressFlow, Reset};
-use knockplane_engine::lists::ListId;
+use knockplane_engine::pipeline::reset::{Reset, resets};
+use knockplane_engine::state::connections::AddressFlow;
+use knockplane_engine::state::lists::ListId;
 use knockplane_policy::time::Time;
 
 use super::Manager;
@@ -49,7 +50,8 @@ impl Manager {
                 break;
             }
             let send = |reset: Reset| self.shared.resets.push(reset).is_ok();
-            flows.cut(&flow, now, &generation.table.rules().tracking).into_iter().all(send);
+            let cut = flows.cut(&flow, now, &generation.table.rules().tracking);
+            cut.iter().flat_map(resets).all(send);
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
 
-use knockplane_engine::doors::{DoorTally, Ignored, Visitors};
-use knockplane_engine::lists::ListId;
+use knockplane_engine::state::doors::{DoorTally, Ignored, Visitors};
+use knockplane_engine::state::lists::ListId;
 use knockplane_policy::door::{Door, Failure};
 use knockplane_policy::rule::AddressSet;
 use knockplane_policy::wire::{

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use knockplane_engine::events::{Event, EventKind};
-use knockplane_engine::lists::{Gone, Why};
+use knockplane_engine::state::events::{Event, EventKind};
+use knockplane_engine::state::lists::{Gone, Why};
 use knockplane_log::kind::Kind;
 use knockplane_log::{RuleName, target};
 use knockplane_policy::eval::log::Entry;

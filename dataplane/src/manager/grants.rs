@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use knockplane_engine::lists::{Gone, ListId, Lists, Why};
+use knockplane_engine::state::lists::{Gone, ListId, Lists, Why};
 use knockplane_log::target;
 use knockplane_policy::door::{Door, What};
 use knockplane_policy::packet::Vlan;

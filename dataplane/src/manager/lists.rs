@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use knockplane_engine::lists::{ListId, Lists as Engine};
+use knockplane_engine::state::lists::{ListId, Lists as Engine};
 use knockplane_log::target;
 use knockplane_policy::list_names;
 use knockplane_policy::rule::{AddressSet, EntryAddress};

@@ -34,8 +34,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use knockplane_engine::events::Event;
-use knockplane_engine::history::History;
+use knockplane_engine::pipeline::history::History;
+use knockplane_engine::state::events::Event;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Request;

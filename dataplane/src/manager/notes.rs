@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knockplane_engine::lists::{ListId, Lists};
+use knockplane_engine::state::lists::{ListId, Lists};
 use knockplane_policy::time::Time;
 
 /// How often comments without an entry are looked for.

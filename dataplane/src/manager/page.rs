@@ -6,7 +6,7 @@
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 
-use knockplane_engine::lists::{Lists as Engine, MAX_LISTS, Seen};
+use knockplane_engine::state::lists::{Lists as Engine, MAX_LISTS, Seen};
 use knockplane_policy::door::Door;
 use knockplane_policy::level;
 use knockplane_policy::packet::Vlan;

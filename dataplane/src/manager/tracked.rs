@@ -5,8 +5,8 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use knockplane_engine::flows::{AddressFlow, Flows};
-use knockplane_engine::lists::Seen;
+use knockplane_engine::state::connections::{AddressFlow, Flows};
+use knockplane_engine::state::lists::Seen;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::connections::{
     Connection, ConnectionQuery, ConnectionTable, Connections, MAX_CONNECTIONS,

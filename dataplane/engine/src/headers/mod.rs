@@ -37,15 +37,7 @@ use knockplane_policy::packet::{Packet, Side};
 use knockplane_policy::reason::Reason;
 
 pub use self::classes::class_frame;
-
-/// Bytes of an Ethernet header without tags.
-pub const ETHERNET_LENGTH: usize = 14;
-/// Bytes of a VLAN tag.
-pub const VLAN_LENGTH: usize = 4;
-/// How many VLAN tags a frame may have: QinQ.
-pub const MAX_VLAN_TAGS: usize = 2;
-/// Bytes of a PPPoE session's header, with PPP's protocol.
-pub const PPPOE_LENGTH: usize = 8;
+pub use knockplane_policy::packet::link::{ETHERNET_LENGTH, MAX_VLAN_TAGS, PPPOE_LENGTH, VLAN_LENGTH};
 
 /// The longest frame interfaces of this MTU pass on. A PPPoE header is within the MTU: hosts in a session have one of
 /// 1,492 bytes (RFC 2516, 7).

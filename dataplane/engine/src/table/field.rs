@@ -6,7 +6,7 @@
 use hashbrown::HashMap;
 
 use super::index::{Row, RowBuilder};
-use super::tree::{Number, Tree};
+use crate::state::range_tree::{Number, Tree};
 
 /// What a rule asks of a field: ranges, both ends included. None if it does not ask.
 pub(super) type Asked<'r, T> = Option<&'r [(T, T)]>;

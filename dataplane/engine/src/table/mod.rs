@@ -8,14 +8,12 @@
 //! refused: it may be the one that was to drop. Everything that is counted or shown keeps the position in the declared
 //! rules. A jump to a chain without rules matches, counts and goes on.
 
-mod entries;
 mod field;
 mod index;
 mod program;
 mod question;
 mod source;
 mod state_test;
-mod tree;
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
@@ -36,16 +34,15 @@ use knockplane_policy::time::Time;
 use knockplane_policy::wire::MAX_NAMES;
 use siphasher::sip::SipHasher13;
 
-use crate::doors::{CompiledDoor, CompiledExempt, DoorId, Sequence};
-use crate::hello;
-use crate::layer7::{PatternError, Patterns};
-use crate::lists::{ListId, ListSet, OPERATOR_LEVEL, TooManyLists};
-use crate::meters::{Meters, ScanWeights, Wanted};
-use crate::reached::{MOST_MATCHERS, MatcherId, Reached};
 use crate::state::State;
+use crate::state::doors::{CompiledDoor, CompiledExempt, DoorId, Sequence};
+use crate::state::layer7::{Listening, PatternError, Patterns};
+use crate::state::lists::{ListId, ListSet, OPERATOR_LEVEL, TooManyLists};
+use crate::state::matchers::meters::{Meters, ScanWeights, Wanted};
+use crate::state::matchers::reached::{MOST_MATCHERS, MatcherId, Reached};
+use crate::state::server_name;
+use crate::state::static_entries::{Entries, SingleTimed};
 
-pub(crate) use entries::Entries;
-use entries::SingleTimed;
 pub(crate) use index::Candidates;
 pub(crate) use program::{CompiledRule, Program, Span, Step};
 pub(crate) use question::{About, View};
@@ -75,15 +72,6 @@ pub struct Table {
     number: u32,
     /// When the timeouts of the rules' own entries began.
     begun: Time,
-}
-
-/// What is listened for in what connections say.
-#[derive(Default)]
-pub(crate) struct Listening {
-    /// The same for the same patterns and names in the same order, and never 0: what was heard for others is of no use.
-    pub(crate) id: u64,
-    pub(crate) patterns: Patterns,
-    pub(crate) names: Patterns,
 }
 
 impl Table {
@@ -667,7 +655,7 @@ fn compile_patterns<'r>(rules: &'r RuleSet, problems: &mut Vec<Problem>) -> (Lis
         })),
     }
     let globs: Vec<&str> = asked.iter().map(|(_, name)| *name).collect();
-    match hello::compile(&globs) {
+    match server_name::compile(&globs) {
         Ok(names) => listening.names = names,
         Err(errors) => problems.extend(errors.into_iter().map(|(position, error)| {
             let (rule, name) = asked[position];

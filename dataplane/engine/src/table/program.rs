@@ -12,9 +12,9 @@ use super::index::{Candidates, Index};
 use super::question::{About, HeaderTest, Test, View, number};
 use super::state_test::{StateTest, questions};
 use super::{Chains, Names};
-use crate::doors::DoorId;
-use crate::lists::ListId;
-use crate::shard::Key;
+use crate::state::doors::DoorId;
+use crate::state::key::Key;
+use crate::state::lists::ListId;
 
 /// Rules of a program from the next to the one before `end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use knockplane_policy::rule::{
 use knockplane_policy::settings::Settings;
 use knockplane_policy::word::Set;
 
-use crate::shard::Key;
+use crate::state::key::Key;
 
 /// A question and the answer that is wanted.
 #[derive(Debug)]

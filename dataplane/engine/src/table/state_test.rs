@@ -9,9 +9,9 @@ use memchr::memmem::Finder;
 
 use super::Names;
 use super::question::{About, HeaderTest, Test, header_test};
-use crate::lists::ListId;
-use crate::meters::{MeterId, ScanWeights};
-use crate::reached::MatcherId;
+use crate::state::lists::ListId;
+use crate::state::matchers::meters::{MeterId, ScanWeights};
+use crate::state::matchers::reached::MatcherId;
 
 /// A question about state. Ranges include both ends.
 pub(crate) enum StateTest {

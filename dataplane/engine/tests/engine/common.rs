@@ -7,12 +7,12 @@ use std::time::Duration;
 use etherparse::{
     IpNumber, PacketBuilder, PacketBuilderStep, SingleVlanHeader, TcpHeader, VlanHeader, VlanId, ether_type,
 };
-use knockplane_engine::counters::RuleCounters;
-use knockplane_engine::decide::{Context, Decider, Decision};
-use knockplane_engine::events::EventQueues;
 use knockplane_engine::headers::max_frame;
-use knockplane_engine::lists::{Lists, Seen};
+use knockplane_engine::pipeline::counters::RuleCounters;
+use knockplane_engine::pipeline::{Context, Decider, Decision};
 use knockplane_engine::state::State;
+use knockplane_engine::state::events::EventQueues;
+use knockplane_engine::state::lists::{Lists, Seen};
 use knockplane_engine::table::Table;
 use knockplane_policy::door::Door;
 use knockplane_policy::eval::Listed;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use knockplane_engine::lists::{Added, Change, ListId, Lists, Stored};
+use knockplane_engine::state::lists::{Added, Change, ListId, Lists, Stored};
 use knockplane_policy::time::Time;
 
 use crate::common::seconds;

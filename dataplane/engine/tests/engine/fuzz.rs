@@ -5,8 +5,8 @@
 //! that is let in by mistake shows. A second engine with room for next to nothing gets the same: there the bounds are
 //! what counts.
 
-use knockplane_engine::decide::{BATCH, Context, Decider};
 use knockplane_engine::headers;
+use knockplane_engine::pipeline::{BATCH, Context, Decider};
 use knockplane_engine::state::State;
 use knockplane_policy::door;
 use knockplane_policy::eval::Evaluator;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use knockplane_engine::lists::{Added, Change, FirstSteps, Gone, ListId, Lists, OPERATOR_LEVEL, Why, expiry};
+use knockplane_engine::state::lists::{Added, Change, FirstSteps, Gone, ListId, Lists, OPERATOR_LEVEL, Why, expiry};
 use knockplane_policy::eval::PlainLists;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::{AddressSet, ListTimeout};

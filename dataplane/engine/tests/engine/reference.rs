@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use knockplane_engine::doors::DoorTally;
-use knockplane_engine::events::{Event, EventKind};
+use knockplane_engine::state::doors::DoorTally;
+use knockplane_engine::state::events::{Event, EventKind};
 use knockplane_policy::door::ports::PortBudget;
 use knockplane_policy::door::{self, Attempts, Door, Step, What};
 use knockplane_policy::eval::Evaluator;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use knockplane_engine::decide::Waiting;
+use knockplane_engine::pipeline::Waiting;
 use knockplane_policy::door::Door;
 use knockplane_policy::packet::Side;
 use knockplane_policy::rsc;

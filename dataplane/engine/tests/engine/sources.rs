@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
-use knockplane_engine::history::{LastPacket, Record, Refusal};
-use knockplane_engine::lists::{AddressEntry, FirstSteps, Lists};
+use knockplane_engine::pipeline::history::{LastPacket, Record, Refusal};
+use knockplane_engine::state::lists::{AddressEntry, FirstSteps, Lists};
 use knockplane_engine::table::{AddressMatcher, MatcherMemory};
 use knockplane_policy::door::Failure;
 use knockplane_policy::door::ports::PortBudget;

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use etherparse::PacketBuilder;
-use knockplane_engine::decide::Waiting;
-use knockplane_engine::events::{Event, EventKind};
+use knockplane_engine::pipeline::Waiting;
+use knockplane_engine::state::events::{Event, EventKind};
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, BuiltinChain, Condition, Layer7Pattern, RuleSet};

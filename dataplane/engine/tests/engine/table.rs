@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use knockplane_engine::lists::OPERATOR_LEVEL;
 use knockplane_engine::state::State;
+use knockplane_engine::state::lists::OPERATOR_LEVEL;
 use knockplane_engine::table::{Problem, Table};
 use knockplane_policy::packet::Family;
 use knockplane_policy::rule::{

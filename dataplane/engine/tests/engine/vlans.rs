@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knockplane_engine::flows::AddressFlows;
-use knockplane_engine::history::Refusal;
-use knockplane_engine::lists::{Added, FirstSteps, Lists};
+use knockplane_engine::pipeline::history::Refusal;
+use knockplane_engine::pipeline::reset::resets;
+use knockplane_engine::state::connections::AddressFlows;
+use knockplane_engine::state::lists::{Added, FirstSteps, Lists};
 use knockplane_policy::door::{Door, Failure};
 use knockplane_policy::packet::{Side, Vlan};
 use knockplane_policy::reason::{Reason, Verdict};
@@ -317,7 +318,7 @@ fn replies_are_in_the_network_of_what_they_answer() {
             let untagged = plain.engine.decider.reply(0).expect("an answer").to_vec();
             // The priority as well.
             assert_eq!(reply, within(name, 5, &untagged), "{name}");
-            assert!(reply.len() <= knockplane_engine::reply::LONGEST);
+            assert!(reply.len() <= knockplane_engine::pipeline::reply::LONGEST);
         }
     }
 }
@@ -390,7 +391,7 @@ fn connections_are_known_with_their_network() {
 
 #[test]
 fn a_connection_that_is_cut_is_reset_in_its_own_network() {
-    let resets = |name: &str| {
+    let resets_in = |name: &str| {
         let door = Door { opens: vec!["tcp/22".parse().unwrap()], cut: true, ..two_steps() };
         let mut wire = Wire::with_door(door, Vlans::Separate);
         wire.knock(name);
@@ -400,13 +401,13 @@ fn a_connection_that_is_cut_is_reset_in_its_own_network() {
         let flows = wire.engine.state.flows().unwrap();
         let AddressFlows { oldest, .. } = flows.of(CLIENT.parse().unwrap(), 9, wire.now);
         let flow = oldest.iter().find(|flow| flow.door.is_some()).expect("the connection is the door's");
-        let resets = flows.cut(flow, wire.now, &Tracking::default());
-        resets.iter().map(|reset| (reset.side, reset.frame().to_vec())).collect::<Vec<_>>()
+        let cut = flows.cut(flow, wire.now, &Tracking::default()).expect("it is cut");
+        resets(&cut).map(|reset| (reset.side, reset.frame().to_vec())).collect::<Vec<_>>()
     };
-    let plain = resets("");
+    let plain = resets_in("");
     assert!(!plain.is_empty());
     for name in NETWORKS {
         let expected: Vec<_> = plain.iter().map(|(side, frame)| (*side, within(name, 0, frame))).collect();
-        assert_eq!(resets(name), expected, "{name}");
+        assert_eq!(resets_in(name), expected, "{name}");
     }
 }

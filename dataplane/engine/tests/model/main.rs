@@ -2,54 +2,29 @@
 //! each of them.
 //!
 //! What runs is the engine's own source, included here with shuttle's locks and atomics instead of the standard library's:
-//! hence no test harness, and a `table` without entries. Weaker memory orders than sequential consistency are not tried.
+//! hence no test harness. Weaker memory orders than sequential consistency are not tried.
 //! Loom does that, but left out orders here in which a version read outside the lock goes wrong.
 
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
-#[path = "../../src/listed.rs"]
-mod listed;
-#[path = "../../src/lists/mod.rs"]
-mod lists;
-#[path = "../../src/quota.rs"]
-mod quota;
-#[path = "../../src/recent.rs"]
-mod recent;
-#[path = "../../src/shard/mod.rs"]
-mod shard;
+/// The engine's state and the lookup cache of its pipeline, as far as they take part. The paths are those of `src/lib.rs`.
+#[path = "../../src/state"]
+mod state {
+    pub(crate) mod key;
+    pub(crate) mod lists;
+    pub(crate) mod range_tree;
+    pub(crate) mod static_entries;
 
-/// In place of `src/sync.rs`.
-mod sync {
-    pub(crate) use shuttle::sync::atomic::AtomicU64;
-    pub(crate) use shuttle::sync::{Mutex, MutexGuard};
+    /// In place of `src/state/sync.rs`.
+    pub(crate) mod sync {
+        pub(crate) use shuttle::sync::atomic::AtomicU64;
+        pub(crate) use shuttle::sync::{Mutex, MutexGuard};
+    }
 }
 
-/// In place of `src/table.rs`: no rule file's entries.
-mod table {
-    use std::net::IpAddr;
-    use std::ops::Range;
-
-    use knockplane_policy::time::Time;
-
-    use crate::lists::{ListId, ListSet};
-    use crate::shard::Key;
-
-    #[derive(Default)]
-    pub(crate) struct Entries;
-
-    impl Entries {
-        pub(crate) fn find(&self, _: Key, _: Time) -> (ListSet, Range<Time>) {
-            (ListSet::default(), Time::default()..Time::NEVER)
-        }
-
-        pub(crate) fn of(_: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) -> Entries {
-            Entries
-        }
-
-        pub(crate) fn lasting(&self, _: Key) -> ListSet {
-            ListSet::default()
-        }
-    }
+#[path = "../../src/pipeline"]
+mod pipeline {
+    pub(crate) mod lookup_cache;
 }
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -60,9 +35,9 @@ use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::{Config, Runner, thread};
 
-use crate::lists::{Added, Change, ListId, Lists, Stored};
-use crate::recent::Recent;
-use crate::table::Entries;
+use crate::pipeline::lookup_cache::Recent;
+use crate::state::lists::{Added, Change, ListId, Lists, Stored};
+use crate::state::static_entries::Entries;
 
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
@@ -178,7 +153,7 @@ fn watch(capacity: usize, before: fn(&Lists, ListId), change: fn(&Lists, ListId)
         let mut recent = Recent::default();
         let mut look = || {
             let knows = done.load(Ordering::Acquire);
-            let set = recent.membership(&lists, (0, &Entries), SOURCE.into(), 0, at(2)).lists;
+            let set = recent.membership(&lists, (0, &Entries::default()), SOURCE.into(), 0, at(2)).lists;
             (knows, set.contains(list) == is_in)
         };
         let seen = [look(), look()];

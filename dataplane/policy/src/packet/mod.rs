@@ -5,6 +5,7 @@
 
 mod bytes;
 mod checksum;
+pub mod link;
 pub mod vlan;
 
 use std::fmt;

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use knockplane_engine::lists::{Added, ListId, Lists, OPERATOR_LEVEL};
+use knockplane_engine::state::lists::{Added, ListId, Lists, OPERATOR_LEVEL};
 use knockplane_policy::rule::{AddressSet, EntryAddress, RuleSet};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::NewEntry;

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::net::IpAddr;
 
-use knockplane_engine::history::{History, LastPacket, Record, Records, Refusal};
+use knockplane_engine::pipeline::history::{History, LastPacket, Record, Records, Refusal};
 use knockplane_log::target;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::source::{DoorFailure, SourceDrop, SourceDrops, SourceFailure, SourcePacket, SourceWatch};

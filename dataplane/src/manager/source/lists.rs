@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use knockplane_engine::lists::{AddressEntry, OPERATOR_LEVEL};
+use knockplane_engine::state::lists::{AddressEntry, OPERATOR_LEVEL};
 use knockplane_policy::door::Door;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::{Action, AddressSet, Condition, EntryAddress, Rule};

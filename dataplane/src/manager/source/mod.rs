@@ -14,8 +14,8 @@ mod lists;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use knockplane_engine::flows::{AddressFlow, AddressFlows};
-use knockplane_engine::lists::ListId;
+use knockplane_engine::state::connections::{AddressFlow, AddressFlows};
+use knockplane_engine::state::lists::ListId;
 use knockplane_engine::table;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::settings::Settings;

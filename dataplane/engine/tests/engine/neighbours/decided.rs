@@ -2,8 +2,8 @@
 
 use std::thread;
 
-use knockplane_engine::decide::{BATCH, Context, Decider, Decision};
 use knockplane_engine::headers::max_frame;
+use knockplane_engine::pipeline::{BATCH, Context, Decider, Decision};
 use knockplane_policy::frames::FrameClass;
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::reason::{Reason, Verdict};

@@ -1,0 +1,480 @@
+//! Connections, shared by all workers: a packet goes one way on one queue, the answer another way on another.
+//!
+//! A table of sets with a few slots each and a lock of its own; the hash of a connection's key is keyed, so that nobody
+//! can choose connections that meet. All memory is taken when rules first need it. When a set is full, a newcomer takes
+//! the place of what has expired, else of the connection that was quiet for longest among those that are closed or were
+//! not seen both ways, else among those whose TCP handshake is not over. **It never takes that of an established one**:
+//! then the newcomer is not tracked, and its packets are invalid.
+//!
+//! What a connection's states are and how long they last is [`knockplane_policy::eval::tracking`].
+
+mod cut;
+mod flow;
+mod source;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::hash::Hasher as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use knockplane_policy::eval::tracking::{
+    End, FRAGMENT_TIMEOUT, FirstFragment, FlowKey, Identity, Quoted, Segment, Stays, Step, TcpConnection,
+};
+use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
+use knockplane_policy::rule::{ConnectionState, Tracking};
+use knockplane_policy::time::Time;
+
+pub use self::cut::CutConnection;
+pub(crate) use self::cut::Link;
+use self::flow::{Flow, Talk};
+pub use self::source::{AddressFlow, AddressFlows};
+use crate::state::keyed::{Keyed, Tag, datagram, tag, write_address, write_vlan};
+use crate::state::layer7::Listening;
+use crate::state::layer7::PatternSet;
+use crate::state::lists::ListId;
+use crate::state::server_name::ServerName;
+
+/// Slots of a set. With twice as many slots as connections wanted, a set is full once in some hundred at the limit.
+const WAYS: usize = 16;
+const ROOM: usize = 2;
+
+/// Datagrams whose fragments are known to be of a connection.
+const DATAGRAMS: usize = 16_384;
+
+/// See the module.
+pub struct Flows {
+    sets: Box<[Mutex<Set>]>,
+    secret: [u64; 2],
+    fragments: Keyed<Option<FirstFragment>>,
+    /// Connections there was no room for.
+    refused: AtomicU64,
+    serials: AtomicU64,
+}
+
+struct Set {
+    /// Of the keys' hashes, to find them in one cache line; 0 for a slot that was never used.
+    tags: [u32; WAYS],
+    flows: Box<[Flow; WAYS]>,
+    /// What connections say, if rules listen.
+    talks: Option<Box<[Talk; WAYS]>>,
+}
+
+/// How many sets so many connections want. A power of two, as the hash chooses by its bits.
+fn sets(capacity: usize) -> usize {
+    capacity.saturating_mul(ROOM).div_ceil(WAYS).next_power_of_two()
+}
+
+/// What tracking makes of a packet, as it is when the packet meets the rules.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) state: ConnectionState,
+    /// Its connection, or the one it is related to.
+    pub(crate) flow: Option<FlowSeen>,
+    pub(crate) stays: Stays,
+}
+
+/// What rules can ask of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FlowSeen {
+    pub(crate) key: FlowKey,
+    /// Whether the packet goes back to whoever sent the first one. None if it is not of the connection itself, but only
+    /// related to it.
+    pub(crate) back: Option<bool>,
+    pub(crate) bytes: u64,
+    /// IP bytes of the whole second before.
+    pub(crate) last_second: u64,
+    pub(crate) fasttracked: bool,
+    /// The open list of the door that it began through.
+    pub(crate) door: Option<ListId>,
+    /// Layer-7 patterns that have matched.
+    pub(crate) patterns: PatternSet,
+    /// The server's name, as the packet's sender has said it.
+    pub(crate) name: ServerName,
+}
+
+impl Seen {
+    pub(crate) const fn alone(state: ConnectionState) -> Seen {
+        Seen { state, flow: None, stays: Stays::Yes }
+    }
+}
+
+impl Flows {
+    /// Bytes that room for about so many connections takes, also to listen to them.
+    pub(crate) fn bytes_for(capacity: usize, listens: bool) -> u64 {
+        let set = size_of::<Mutex<Set>>() + WAYS * size_of::<Flow>();
+        let talks = if listens { WAYS * size_of::<Talk>() } else { 0 };
+        (sets(capacity) as u64).saturating_mul((set + talks) as u64)
+    }
+
+    /// Bytes that are taken.
+    pub(crate) fn bytes(&self) -> u64 {
+        let listens = self.sets.first().is_some_and(|set| lock(set).talks.is_some());
+        Flows::bytes_for(self.sets.len() * WAYS / ROOM, listens)
+    }
+
+    /// Room for about so many connections.
+    pub fn new(capacity: usize, secret: [u64; 2]) -> Flows {
+        let sets = sets(capacity);
+        let set = || Set { tags: [0; WAYS], flows: Box::new([Flow::NONE; WAYS]), talks: None };
+        Flows {
+            sets: (0..sets).map(|_| Mutex::new(set())).collect(),
+            secret,
+            fragments: Keyed::new(DATAGRAMS),
+            refused: AtomicU64::new(0),
+            serials: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes the memory for what connections say, if it is not taken yet. Connections that are known by then are not
+    /// listened to.
+    pub(crate) fn listen(&self) {
+        for set in &self.sets {
+            lock(set).talks.get_or_insert_with(|| Box::new([Talk::default(); WAYS]));
+        }
+    }
+
+    /// Packets that were invalid because there was no room for their connection.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// How many connections are known now.
+    pub fn count(&self, now: Time) -> u64 {
+        let known = |set: &Mutex<Set>| lock(set).flows.iter().filter(|flow| flow.is_known(now)).count() as u64;
+        self.sets.iter().map(known).sum()
+    }
+
+    /// Connections that are known now, all of them: their keys, and whether they were seen both ways.
+    pub fn known(&self, now: Time) -> Vec<(FlowKey, bool)> {
+        let known = |set: &Mutex<Set>| {
+            let set = lock(set);
+            let live = set.flows.iter().filter(|flow| flow.is_known(now));
+            live.map(|flow| (flow.key, flow.both_ways)).collect::<Vec<_>>()
+        };
+        self.sets.iter().flat_map(known).collect()
+    }
+
+    /// Learns of a packet of this network, and says what it is.
+    pub(crate) fn observe(
+        &self,
+        (packet, vlan): (&Packet<'_>, Vlan),
+        part: Option<FragmentPart>,
+        now: Time,
+        tracking: &Tracking,
+        listening: Option<&Listening>,
+    ) -> Seen {
+        if part == Some(FragmentPart::Later) {
+            let seen = self.later_fragment(packet, now, tracking, listening);
+            return seen.unwrap_or(Seen::alone(ConnectionState::Invalid));
+        }
+        match Identity::of(packet, vlan) {
+            Identity::Untracked => Seen::alone(ConnectionState::Untracked),
+            Identity::Unknown => Seen::alone(ConnectionState::Invalid),
+            Identity::Error { about } => match about.and_then(|quoted| self.related(&quoted, now)) {
+                Some(flow) => Seen { flow: Some(flow), ..Seen::alone(ConnectionState::Related) },
+                None => Seen::alone(ConnectionState::Invalid),
+            },
+            Identity::Connection { key, source, opens } => {
+                let is_fragment = part == Some(FragmentPart::First);
+                let arrival = Arrival { packet, key, source, now };
+                let advanced = match packet.protocol {
+                    protocol::TCP => Segment::of(packet, is_fragment)
+                        .and_then(|segment| self.advance_tcp(&arrival, &segment, tracking, listening)),
+                    _ => self.advance(&arrival, opens, tracking, listening),
+                };
+                let Some((seen, counts)) = advanced else { return Seen::alone(ConnectionState::Invalid) };
+                if is_fragment {
+                    let base = Segment::of(packet, is_fragment).map(|segment| segment.base());
+                    self.remember_fragments(packet, FirstFragment { key, source, counts, base }, now);
+                }
+                seen
+            }
+        }
+    }
+
+    /// Forgets a connection that does not stay.
+    pub(crate) fn forget(&self, key: &FlowKey, now: Time) {
+        let (hash, set) = self.set_of(key);
+        let mut set = lock(set);
+        if let Some(place) = set.find(hash, key, now) {
+            set.flows[place].expiry = now;
+        }
+    }
+
+    /// Takes the connection past the rules from its next packet on.
+    pub(crate) fn fasttrack(&self, key: &FlowKey, now: Time) {
+        let (hash, set) = self.set_of(key);
+        let mut set = lock(set);
+        if let Some(place) = set.find(hash, key, now) {
+            set.flows[place].fasttracked = true;
+        }
+    }
+
+    /// The connection, which this packet begins, is one of the door with this open list.
+    pub(crate) fn let_in(&self, packet: &Packet<'_>, key: &FlowKey, door: ListId, now: Time) {
+        let (hash, set) = self.set_of(key);
+        let mut set = lock(set);
+        if let Some(place) = set.find(hash, key, now) {
+            let flow = &mut set.flows[place];
+            (flow.door, flow.link) = (Some(door), Link::of(packet));
+        }
+    }
+
+    /// Sets one of the bits that a table has in a connection. The connection's serial number, and whether that is news.
+    pub(crate) fn mark(&self, key: &FlowKey, table: u32, bit: u32, now: Time) -> Option<(u64, bool)> {
+        let (hash, set) = self.set_of(key);
+        let mut set = lock(set);
+        let place = set.find(hash, key, now)?;
+        let flow = &mut set.flows[place];
+        if flow.marks.0 != table {
+            flow.marks = (table, 0);
+        }
+        let is_news = flow.marks.1 & bit == 0;
+        flow.marks.1 |= bit;
+        Some((flow.serial, is_news))
+    }
+
+    /// Whether the connection with this serial number is known, and not closed.
+    pub(crate) fn is_open(&self, key: &FlowKey, serial: u64, now: Time) -> bool {
+        let (hash, set) = self.set_of(key);
+        let set = lock(set);
+        set.find(hash, key, now).is_some_and(|place| {
+            let flow = &set.flows[place];
+            flow.serial == serial && !flow.is_closed()
+        })
+    }
+
+    /// The connection of a packet that an ICMP error quotes, if that can be of it.
+    fn related(&self, quoted: &Quoted, now: Time) -> Option<FlowSeen> {
+        let (hash, set) = self.set_of(&quoted.key);
+        let set = lock(set);
+        let place = set.find(hash, &quoted.key, now)?;
+        let flow = &set.flows[place];
+        let fits = flow.tcp.as_ref().is_none_or(|tcp| {
+            quoted.sequence.is_some_and(|sequence| tcp.may_have_sent(flow.is_back(&quoted.source), sequence))
+        });
+        fits.then(|| set.seen(place, None, now))
+    }
+
+    /// Takes a packet that is not TCP into its connection, which it may begin, and says whether it counts for that. None if
+    /// it cannot be of it, or there is no room.
+    fn advance(
+        &self,
+        arrival: &Arrival<'_>,
+        opens: bool,
+        tracking: &Tracking,
+        listening: Option<&Listening>,
+    ) -> Option<(Seen, bool)> {
+        let (hash, set) = self.set_of(&arrival.key);
+        let mut set = lock(set);
+        let (place, stays) = match set.find(hash, &arrival.key, arrival.now) {
+            Some(place) => (place, Stays::Yes),
+            None if opens => (self.begin(&mut set, hash, arrival, None, listening)?, Stays::IfForwarded),
+            None => return None,
+        };
+        Some((set.count(place, arrival, tracking, listening, stays), true))
+    }
+
+    /// The same for a TCP segment.
+    fn advance_tcp(
+        &self,
+        arrival: &Arrival<'_>,
+        segment: &Segment<'_>,
+        tracking: &Tracking,
+        listening: Option<&Listening>,
+    ) -> Option<(Seen, bool)> {
+        let Arrival { packet, key, source, now } = arrival;
+        let (hash, set) = self.set_of(key);
+        let mut set = lock(set);
+        let known = set.find(hash, key, *now);
+        let step = known.map_or(Step::Anew, |place| {
+            let flow = &set.flows[place];
+            let ends = (flow.is_back(source), flow.both_ways);
+            let step = |tcp: &TcpConnection| tcp.step((packet, segment), ends, (*now, flow.expiry), tracking);
+            flow.tcp.as_ref().map_or(Step::Impossible, step)
+        });
+        let (place, stays) = match (step, known) {
+            (Step::Anew, _) | (_, None) => {
+                let tcp = TcpConnection::begin(segment, tracking.loose_tcp)?;
+                // In place of the one that is over, if there is one.
+                let place = self.begin(&mut set, hash, arrival, Some(tcp), listening)?;
+                (place, Stays::IfForwarded)
+            }
+            (Step::Impossible, _) => return None,
+            (_, Some(place)) => {
+                let flow = &mut set.flows[place];
+                let back = flow.is_back(source);
+                if flow.tcp.as_mut().is_some_and(|tcp| tcp.take(segment, back, step)) {
+                    flow.turn();
+                }
+                flow.both_ways |= step == Step::Cross;
+                match step {
+                    Step::Aside | Step::Remember | Step::Challenge | Step::Cross => {
+                        // The answer to a SYN passes as one, though it accepts nothing.
+                        let challenged = step == Step::Challenge && flow.cut.is_none();
+                        let state = if challenged { ConnectionState::Established } else { flow.state() };
+                        let flow = Some(set.seen(place, Some(source), *now));
+                        return Some((Seen { state, flow, stays: Stays::Yes }, false));
+                    }
+                    Step::Reopen => set.restart(place, listening),
+                    _ => {}
+                }
+                (place, if step == Step::Over { Stays::No } else { Stays::Yes })
+            }
+        };
+        Some((set.count(place, arrival, tracking, listening, stays), true))
+    }
+
+    /// Begins a connection, in place of one with this key if there is one. None without room.
+    fn begin(
+        &self,
+        set: &mut Set,
+        hash: u32,
+        arrival: &Arrival<'_>,
+        tcp: Option<TcpConnection>,
+        listening: Option<&Listening>,
+    ) -> Option<usize> {
+        let Some(place) = set.find(hash, &arrival.key, arrival.now).or_else(|| set.room(arrival.now)) else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        let serial = self.serials.fetch_add(1, Ordering::Relaxed);
+        set.tags[place] = hash;
+        set.flows[place] = Flow::new(arrival.key, (arrival.source, arrival.packet.side), serial, tcp);
+        set.restart(place, listening);
+        Some(place)
+    }
+
+    /// What a fragment behind the first is. None if nothing is known of that, or of its connection.
+    fn later_fragment(
+        &self,
+        packet: &Packet<'_>,
+        now: Time,
+        tracking: &Tracking,
+        listening: Option<&Listening>,
+    ) -> Option<Seen> {
+        let first = self.datagram(packet).and_then(|datagram| self.fragments.get(datagram, now).flatten())?;
+        let FirstFragment { key, source, counts, base } = first;
+        let (hash, set) = self.set_of(&key);
+        let mut set = lock(set);
+        let place = set.find(hash, &key, now)?;
+        if !counts {
+            let (state, flow) = (set.flows[place].state(), Some(set.seen(place, Some(&source), now)));
+            return Some(Seen { state, flow, stays: Stays::Yes });
+        }
+        let flow = &mut set.flows[place];
+        let (back, expiry) = (flow.is_back(&source), flow.expiry);
+        if let (Some(tcp), Some(base), Some(end)) = (&mut flow.tcp, base, packet.fragment_end()) {
+            tcp.extend(back, base.wrapping_add(end));
+        }
+        let seen = set.count(place, &Arrival { packet, key, source, now }, tracking, listening, Stays::Yes);
+        // A fragment shortens nothing, as its checksum cannot be known.
+        let flow = &mut set.flows[place];
+        flow.expiry = flow.expiry.max(expiry);
+        Some(seen)
+    }
+
+    fn remember_fragments(&self, packet: &Packet<'_>, first: FirstFragment, now: Time) {
+        if let Some(datagram) = self.datagram(packet) {
+            self.fragments.with(datagram, now, |known| {
+                *known = Some(first);
+                ((), now + FRAGMENT_TIMEOUT)
+            });
+        }
+    }
+
+    fn datagram(&self, packet: &Packet<'_>) -> Option<Tag> {
+        datagram(self.secret, packet, 0)
+    }
+
+    /// The connection's set, and what it is found by there.
+    fn set_of(&self, key: &FlowKey) -> (u32, &Mutex<Set>) {
+        let hash = tag(self.secret, |hasher| {
+            for (address, port) in &key.ends {
+                write_address(hasher, *address);
+                hasher.write_u16(*port);
+            }
+            hasher.write(&[key.protocol, key.query.0, key.query.1]);
+            write_vlan(hasher, key.vlan);
+        });
+        // 0 is no tag.
+        ((hash >> 64) as u32 | 1, &self.sets[hash as usize & (self.sets.len() - 1)])
+    }
+}
+
+/// A packet that names its connection.
+struct Arrival<'a> {
+    packet: &'a Packet<'a>,
+    key: FlowKey,
+    source: End,
+    now: Time,
+}
+
+impl Set {
+    fn find(&self, tag: u32, key: &FlowKey, now: Time) -> Option<usize> {
+        (0..WAYS).find(|place| {
+            let flow = &self.flows[*place];
+            self.tags[*place] == tag && flow.is_known(now) && flow.key == *key
+        })
+    }
+
+    /// A slot for a newcomer. None if all are of established connections.
+    fn room(&self, now: Time) -> Option<usize> {
+        let rank = |place: &usize| self.flows[*place].rank(now);
+        (0..WAYS).min_by_key(rank).filter(|place| !self.flows[*place].stays(now))
+    }
+
+    /// The connection begins, and what it says with it.
+    fn restart(&mut self, place: usize, listening: Option<&Listening>) {
+        // What the slot's last connection said is no part of this one, whether anyone listens now or not.
+        if let Some(talks) = &mut self.talks {
+            talks[place] = listening.map_or_else(Talk::default, Talk::new);
+        }
+    }
+
+    /// The packet counts for its connection. What it is then.
+    #[inline]
+    fn count(
+        &mut self,
+        place: usize,
+        arrival: &Arrival<'_>,
+        tracking: &Tracking,
+        listening: Option<&Listening>,
+        stays: Stays,
+    ) -> Seen {
+        let Arrival { packet, source, now, .. } = arrival;
+        let flow = &mut self.flows[place];
+        let back = flow.is_back(source);
+        flow.both_ways |= back;
+        flow.count(packet.ip_length, *now);
+        flow.expiry = *now + flow.timeout(tracking);
+        let state = flow.state();
+        if let (Some(talks), Some(listening)) = (&mut self.talks, listening) {
+            talks[place].hear(packet, back, listening);
+        }
+        Seen { state, flow: Some(self.seen(place, Some(source), *now)), stays }
+    }
+
+    /// What rules can ask of it; `source` is where the packet is from, if it is of the connection itself.
+    fn seen(&self, place: usize, source: Option<&End>, now: Time) -> FlowSeen {
+        let flow = &self.flows[place];
+        let talk = self.talks.as_ref().map(|talks| &talks[place]);
+        let back = source.map(|source| flow.is_back(source));
+        FlowSeen {
+            key: flow.key,
+            back,
+            bytes: flow.bytes,
+            last_second: flow.last_second(now),
+            fasttracked: flow.fasttracked,
+            door: flow.door,
+            patterns: talk.map_or_else(PatternSet::default, Talk::patterns),
+            name: talk.zip(back).map_or(ServerName::Unknown, |(talk, back)| talk.name(back)),
+        }
+    }
+}
+
+fn lock(set: &Mutex<Set>) -> MutexGuard<'_, Set> {
+    set.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,334 @@
+//! Doors, shared by all workers: how far a source has come, what is open, and what is counted.
+//!
+//! What a packet does to a knock is [`progress::next`]'s to say. How far a source has come is an entry of the door's list
+//! of those who knock, read and written under one lock, so that two workers never take one step twice. A grant is an
+//! entry of its open list that counts for one destination. The rest (hold-off, attempts, ports) is remembered by keyed
+//! hash, bounded: under a flood the quietest sources are forgotten, which can let a scanner try again, and locks out
+//! nobody.
+//!
+//! The order of arrival counts, also between queues. A packet that another worker overtook is held against the knock as
+//! if it had come in its turn; a later step whose forerunner may be with another worker waits for it, see
+//! [`crate::pipeline::Decider::look_again`].
+
+use std::hash::Hasher as _;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+mod ignored;
+
+pub use self::ignored::Ignored;
+
+use crossbeam::utils::CachePadded;
+use hashbrown::HashMap;
+use knockplane_policy::door::exempt::{self, Exempt};
+use knockplane_policy::door::ports::{self, PortBudget, Ports};
+use knockplane_policy::door::progress::{self, Outcome, Progress, Shape, StepSet};
+use knockplane_policy::door::{self, Attempts, Door, Failure, MOST_STEPS, Opening, What};
+use knockplane_policy::packet::{Packet, Vlan};
+use knockplane_policy::time::Time;
+use knockplane_policy::word::Word as _;
+
+use crate::state::keyed::{Keyed, Tag, tag, write_address, write_vlan};
+use crate::state::lists::{Added, Change, ListId, ListSet, Lists, Stored};
+
+/// A door of a table, by its position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DoorId(pub(crate) u16);
+
+/// A door, resolved.
+pub(crate) struct CompiledDoor {
+    pub(crate) door: Door,
+    /// Who it is open for, each entry towards one destination.
+    pub(crate) open: ListId,
+    pub(crate) opening: Sequence,
+    pub(crate) closing: Option<Sequence>,
+    pub(crate) exempt: CompiledExempt,
+    pub(crate) counts: Arc<DoorCounts>,
+}
+
+/// [`Exempt`], resolved.
+pub(crate) struct CompiledExempt {
+    always: Box<[Opening]>,
+    granted: Box<[(ListId, Box<[Opening]>)]>,
+}
+
+impl CompiledExempt {
+    /// With the lists by their names.
+    pub(crate) fn new(exempt: Exempt, list: impl Fn(&str) -> Option<ListId>) -> CompiledExempt {
+        let granted = exempt.granted.into_iter();
+        CompiledExempt {
+            always: exempt.always.into(),
+            granted: granted.filter_map(|(name, openings)| Some((list(&name)?, openings.into()))).collect(),
+        }
+    }
+
+    /// Whether a packet that is no step is exempt, if its source is in these lists.
+    pub(crate) fn covers(&self, packet: &Packet<'_>, lists: ListSet) -> bool {
+        let granted =
+            |(list, openings): &(ListId, Box<[Opening]>)| lists.contains(*list) && exempt::include(openings, packet);
+        self.always.iter().any(|opening| opening.is(packet)) || self.granted.iter().any(granted)
+    }
+}
+
+/// A knock that opens or closes, and where its progress is kept.
+pub(crate) struct Sequence {
+    pub(crate) list: ListId,
+    pub(crate) shape: Shape,
+    /// By steps taken, how many proofs that is beyond the first.
+    pub(crate) levels: Box<[u8]>,
+}
+
+impl Sequence {
+    fn level(&self, steps: u8) -> u8 {
+        self.levels.get(usize::from(steps)).copied().unwrap_or_default()
+    }
+}
+
+/// What happened at a door since start.
+#[derive(Default)]
+pub struct DoorCounts {
+    /// A few of each, by source, so that workers seldom write to the same.
+    stripes: [CachePadded<Counts>; 8],
+}
+
+#[derive(Default)]
+struct Counts {
+    steps: [AtomicU64; MOST_STEPS],
+    opened: AtomicU64,
+    closed: AtomicU64,
+    failed: [AtomicU64; Failure::ALL.len()],
+}
+
+/// [`DoorCounts`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DoorTally {
+    /// How often each step was taken, the last one of the knock included, which opens.
+    pub steps: [u64; MOST_STEPS],
+    /// How often it was opened.
+    pub opened: u64,
+    /// How often it was closed by a knock.
+    pub closed: u64,
+    /// What came to nothing, by [`Failure`].
+    pub failed: [u64; Failure::ALL.len()],
+}
+
+impl DoorCounts {
+    /// Counts what a source did at the door, whose knock has so many steps. The last step is counted as one too, so that
+    /// no step's count sinks when a knock gets longer or shorter.
+    pub(crate) fn count(&self, source: IpAddr, what: What, steps: u8) {
+        let stripe = match source {
+            IpAddr::V4(address) => address.to_bits() as usize,
+            IpAddr::V6(address) => address.to_bits() as usize,
+        };
+        let counts = &self.stripes[stripe % self.stripes.len()];
+        let step = |step: u8| counts.steps.get(usize::from(step).saturating_sub(1));
+        let (counter, step) = match what {
+            What::Stepped(number) => (None, step(number)),
+            What::Opened => (Some(&counts.opened), step(steps)),
+            What::Closed => (Some(&counts.closed), None),
+            What::Failed(failure) => (counts.failed.get(failure as usize), None),
+        };
+        for counter in [counter, step].into_iter().flatten() {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// All stripes together.
+    pub fn tally(&self) -> DoorTally {
+        let mut tally = DoorTally::default();
+        for counts in &self.stripes {
+            let add = |sums: &mut [u64], counters: &[AtomicU64]| {
+                sums.iter_mut().zip(counters).for_each(|(sum, counter)| *sum += counter.load(Ordering::Relaxed));
+            };
+            add(&mut tally.steps, &counts.steps);
+            add(&mut tally.failed, &counts.failed);
+            tally.opened += counts.opened.load(Ordering::Relaxed);
+            tally.closed += counts.closed.load(Ordering::Relaxed);
+        }
+        tally
+    }
+}
+
+/// What doors remember besides the lists.
+pub struct Visitors {
+    secret: [u64; 2],
+    /// Until when a source's knocks at a door are ignored.
+    held: Keyed<Whom>,
+    /// How often a source has begun at a door.
+    attempts: Keyed<(Whom, u64, Time)>,
+    ports: Keyed<(Option<Source>, Ports)>,
+    /// By the name of the door: they outlive tables.
+    counts: Mutex<HashMap<String, Arc<DoorCounts>>>,
+}
+
+/// A source: its address, over IPv6 its /64, and its network.
+pub type Source = (IpAddr, Vlan);
+
+/// A source and the open list of a door, for operators: what is remembered is found by their hash. None in a slot that is
+/// new.
+type Whom = Option<(Source, ListId)>;
+
+impl Visitors {
+    pub(crate) fn new(keys: usize, secret: [u64; 2]) -> Visitors {
+        Visitors {
+            secret,
+            held: Keyed::new(keys),
+            attempts: Keyed::new(keys),
+            ports: Keyed::new(keys),
+            counts: Mutex::default(),
+        }
+    }
+
+    /// What is counted at the door of this name.
+    pub fn counts(&self, door: &str) -> Arc<DoorCounts> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(counts.entry_ref(door).or_default())
+    }
+
+    /// Takes in the packet's port, and says whether its source in this network has tried too many.
+    pub(crate) fn scans(&self, packet: &Packet<'_>, vlan: Vlan, budget: &PortBudget, now: Time) -> bool {
+        if budget.ports == 0 {
+            return false;
+        }
+        let tag = self.source((packet.source, vlan));
+        match ports::bit(self.secret, packet) {
+            Some(bit) => self.ports.with(tag, now, |(source, ports)| {
+                source.get_or_insert_with(|| visitor_of((packet.source, vlan)));
+                (ports.ignores(bit, budget, now), ports.until())
+            }),
+            None => self.ports.get(tag, now).is_some_and(|(_, ports)| ports.are_too_many(now)),
+        }
+    }
+
+    pub(crate) fn are_held(&self, door: &CompiledDoor, source: Source, now: Time) -> bool {
+        !door.door.hold_off.is_zero() && self.held.get(self.visitor(door.open, source), now).is_some()
+    }
+
+    pub(crate) fn hold(&self, door: &CompiledDoor, source: Source, now: Time) {
+        if !door.door.hold_off.is_zero() {
+            self.held.with(self.visitor(door.open, source), now, |whom| {
+                *whom = Some((visitor_of(source), door.open));
+                ((), now + door.door.hold_off)
+            });
+        }
+    }
+
+    /// Whether the source may begin once more.
+    fn attempt(&self, door: &CompiledDoor, source: Source, most: Attempts, now: Time) -> bool {
+        self.attempts.with(self.visitor(door.open, source), now, |(whom, begun, until)| {
+            *whom = Some((visitor_of(source), door.open));
+            if now >= *until {
+                (*begun, *until) = (0, now + most.per);
+            }
+            *begun += 1;
+            (*begun <= u64::from(most.count), *until)
+        })
+    }
+
+    /// What a source is known by at all doors.
+    fn source(&self, (source, vlan): Source) -> Tag {
+        tag(self.secret, |hasher| {
+            write_address(hasher, door::visitor(source));
+            write_vlan(hasher, vlan);
+        })
+    }
+
+    /// And at the door with this open list.
+    fn visitor(&self, open: ListId, (source, vlan): Source) -> Tag {
+        tag(self.secret, |hasher| {
+            hasher.write_u8(open.0);
+            write_address(hasher, door::visitor(source));
+            write_vlan(hasher, vlan);
+        })
+    }
+}
+
+/// What a source is remembered by.
+fn visitor_of((source, vlan): Source) -> Source {
+    (door::visitor(source), vlan)
+}
+
+/// A packet at a door.
+#[derive(Clone, Copy)]
+pub(crate) struct Knock {
+    pub(crate) source: Source,
+    /// The tag of its destination.
+    pub(crate) to: u32,
+    /// The steps that it is.
+    pub(crate) fits: StepSet,
+    pub(crate) now: Time,
+    /// It can be looked at again: a step that came too early waits.
+    pub(crate) waits: bool,
+}
+
+/// What came of a packet at a door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Knocked {
+    pub(crate) outcome: Outcome,
+    /// It would have begun a knock, but the source has begun too often.
+    pub(crate) refused: bool,
+    /// There was no room for it.
+    pub(crate) evicted: bool,
+    /// It is a later step than the next one, which may be with another worker: it waits for that.
+    pub(crate) early: bool,
+}
+
+impl Knock {
+    /// Holds the packet against a sequence, and does what comes of it, all under one lock.
+    pub(crate) fn at(self, sequence: &Sequence, lists: &Lists, may_begin: impl FnOnce() -> bool) -> Knocked {
+        let mut knocked = Knocked { outcome: Outcome::Nothing, refused: false, evicted: false, early: false };
+        let (address, vlan) = self.source;
+        let added = lists.within(vlan).progress(sequence.list, address, self.now, |stored| {
+            knocked = self.decide(sequence.shape, stored, may_begin);
+            match knocked.outcome {
+                Outcome::Stepped(progress) | Outcome::StartedOver(Some(progress)) => Change::Set {
+                    step: progress.steps,
+                    to: progress.to,
+                    begun: progress.begun,
+                    level: sequence.level(progress.steps),
+                    expiry: progress.deadline,
+                },
+                Outcome::StartedOver(None) => Change::Clear,
+                Outcome::Opened if stored.is_some() => Change::Clear,
+                Outcome::Opened | Outcome::Nothing | Outcome::Repeated => Change::Keep,
+            }
+        });
+        knocked.evicted = added == Some(Added::Refused);
+        knocked
+    }
+
+    fn decide(self, shape: Shape, stored: Option<Stored>, may_begin: impl FnOnce() -> bool) -> Knocked {
+        let Knock { to, fits, now, .. } = self;
+        let outcome = |outcome| Knocked { outcome, refused: false, evicted: false, early: false };
+        if let Some(at) = stored.filter(|at| at.is_ahead_of(now)) {
+            let was_taken = at.to == to && (0..at.step).any(|step| fits.contains(step));
+            let starts_over = shape.strict && !was_taken && at.begun <= now;
+            return outcome(if starts_over { Outcome::StartedOver(None) } else { Outcome::Nothing });
+        }
+        let taken = stored.filter(|at| at.to == to).map_or(0, |at| at.step);
+        let at = stored.map(|at| Progress { steps: at.step, to: at.to, begun: at.begun, deadline: at.expiry });
+        let mut knocked = outcome(progress::next(shape, at, fits, to, now));
+        let goes_on = matches!(knocked.outcome, Outcome::Stepped(_) | Outcome::Opened | Outcome::Repeated);
+        if self.waits && !goes_on && (taken + 1..shape.steps).any(|step| fits.contains(step)) {
+            (knocked.early, knocked.outcome) = (true, Outcome::Nothing);
+            return knocked;
+        }
+        if knocked.outcome.begins(shape) && !may_begin() {
+            knocked.refused = true;
+            knocked.outcome = knocked.outcome.without_beginning();
+        }
+        knocked
+    }
+}
+
+impl CompiledDoor {
+    /// Holds a packet against the knock that opens.
+    pub(crate) fn knock(&self, knock: Knock, lists: &Lists, visitors: &Visitors) -> Knocked {
+        let may_begin = || match self.door.max_attempts {
+            Some(most) => visitors.attempt(self, knock.source, most, knock.now),
+            None => true,
+        };
+        knock.at(&self.opening, lists, may_begin)
+    }
+}

@@ -1,0 +1,138 @@
+//! Addresses as the state stores and hashes them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use knockplane_policy::packet::Vlan;
+
+/// An address as it is stored and hashed: a number among those of its family, and the VLAN that it is in, if VLANs are
+/// separate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) bits: u128,
+    pub(crate) kind: Kind,
+    pub(crate) vlan: Vlan,
+}
+
+/// What a slot holds. `::198.51.100.7` on the wire is not the IPv4 address, so the bits alone would not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Free,
+    V4,
+    V6,
+    /// An IPv6 network of 64 bits.
+    Net,
+    /// The same in a VLAN.
+    V4InVlan,
+    V6InVlan,
+    NetInVlan,
+}
+
+impl Kind {
+    pub(crate) const fn in_vlan(self) -> Kind {
+        match self {
+            Kind::V4 => Kind::V4InVlan,
+            Kind::V6 => Kind::V6InVlan,
+            Kind::Net => Kind::NetInVlan,
+            kind => kind,
+        }
+    }
+
+    pub(crate) const fn without_vlan(self) -> Kind {
+        match self {
+            Kind::V4InVlan => Kind::V4,
+            Kind::V6InVlan => Kind::V6,
+            Kind::NetInVlan => Kind::Net,
+            kind => kind,
+        }
+    }
+
+    pub(crate) const fn is_in_vlan(self) -> bool {
+        matches!(self, Kind::V4InVlan | Kind::V6InVlan | Kind::NetInVlan)
+    }
+}
+
+impl From<IpAddr> for Key {
+    fn from(address: IpAddr) -> Key {
+        match address {
+            IpAddr::V4(v4) => Key { bits: v4.to_bits().into(), kind: Kind::V4, vlan: Vlan::NONE },
+            IpAddr::V6(v6) => Key { bits: v6.to_bits(), kind: Kind::V6, vlan: Vlan::NONE },
+        }
+    }
+}
+
+impl Key {
+    /// No address.
+    pub(crate) const NONE: Key = Key { bits: 0, kind: Kind::Free, vlan: Vlan::NONE };
+
+    pub(crate) fn address(self) -> IpAddr {
+        match self.kind.without_vlan() {
+            Kind::V4 => Ipv4Addr::from_bits(self.bits as u32).into(),
+            _ => Ipv6Addr::from_bits(self.bits).into(),
+        }
+    }
+
+    pub(crate) const fn vlan(self) -> Vlan {
+        self.vlan
+    }
+
+    /// The same in this VLAN.
+    #[inline]
+    pub(crate) fn within(self, vlan: Vlan) -> Key {
+        if vlan.is_none() { self } else { Key { kind: self.kind.in_vlan(), vlan, ..self } }
+    }
+
+    #[inline]
+    pub(crate) const fn is_in_vlan(self) -> bool {
+        self.kind.is_in_vlan()
+    }
+
+    /// The same in no VLAN.
+    pub(crate) const fn without_vlan(self) -> Key {
+        Key { kind: self.kind.without_vlan(), vlan: Vlan::NONE, bits: self.bits }
+    }
+
+    /// The network of 64 bits that an IPv6 address is in.
+    pub(crate) fn net(self) -> Option<Key> {
+        let kind = match self.kind {
+            Kind::V6 => Kind::Net,
+            Kind::V6InVlan => Kind::NetInVlan,
+            _ => return None,
+        };
+        Some(Key { kind, ..self.prefix(32, 64) })
+    }
+
+    /// The address with all bits behind its prefix 0.
+    pub(crate) fn prefix(self, v4_length: u8, v6_length: u8) -> Key {
+        let behind = if self.kind.without_vlan() == Kind::V4 {
+            32_u8.saturating_sub(v4_length)
+        } else {
+            128 - v6_length.min(128)
+        };
+        Key { bits: self.bits & u128::MAX.checked_shl(behind.into()).unwrap_or_default(), ..self }
+    }
+}
+
+/// The secret that decides where addresses go. Whoever knew it could fill one bucket or one shard.
+#[derive(Clone, Copy)]
+pub(crate) struct Secret(pub(crate) [u64; 2]);
+
+impl Secret {
+    /// SipHash-1-3, which is made for this: <https://www.aumasson.jp/siphash/>.
+    #[inline]
+    pub(crate) fn hash(self, key: Key) -> u64 {
+        if key.is_in_vlan() { self.hash_in_vlan(key) } else { self.hasher().hash(&key.bits.to_le_bytes()) }
+    }
+
+    #[cold]
+    fn hash_in_vlan(self, key: Key) -> u64 {
+        let mut bytes = [0; 24];
+        bytes[..16].copy_from_slice(&key.bits.to_le_bytes());
+        bytes[16..].copy_from_slice(&key.vlan.bits().to_le_bytes());
+        self.hasher().hash(&bytes)
+    }
+
+    fn hasher(self) -> siphasher::sip::SipHasher13 {
+        let [k0, k1] = self.0;
+        siphasher::sip::SipHasher13::new_with_keys(k0, k1)
+    }
+}

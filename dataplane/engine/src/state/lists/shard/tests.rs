@@ -1,0 +1,142 @@
+//! One shard, its links checked after every addition.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::*;
+
+const SECRET: Secret = Secret([1, 2]);
+
+impl Shard {
+    /// Entries in the fullest bucket.
+    fn longest_chain(&self) -> usize {
+        let starts = (0..self.buckets.len() as u64).map(|bucket| (bucket << 32).div_ceil(self.buckets.len() as u64));
+        starts.map(|hash| self.bucket(hash).count()).max().unwrap_or_default()
+    }
+
+    /// Checks every link against every other.
+    fn audit(&self) {
+        let chained: usize = (0..self.buckets.len() as u64)
+            .map(|bucket| self.bucket((bucket << 32).div_ceil(self.buckets.len() as u64)).count())
+            .sum();
+        let used = self.entries.iter().filter(|entry| entry.kind != Kind::Free).count();
+        let mut queued = 0;
+        for (level, queue) in self.queues.iter().enumerate() {
+            let (mut older, mut slot) = (NIL, queue.oldest);
+            while slot != NIL {
+                let entry = self.entry(slot);
+                assert_eq!((entry.older, queue_of(entry.level)), (older, level));
+                (older, slot) = (slot, entry.newer);
+                queued += 1;
+            }
+            assert_eq!(queue.newest, older);
+        }
+        let tallied: u64 = self.tallies.iter().map(|tally| tally.entries).sum();
+        assert_eq!((chained, queued, tallied as usize), (used, used, used));
+        assert!(used <= self.entries.len());
+    }
+}
+
+fn key(number: u32) -> Key {
+    IpAddr::V4(Ipv4Addr::from_bits(number)).into()
+}
+
+fn at(seconds: u64) -> Time {
+    Time::from_nanos(seconds * 1_000_000_000)
+}
+
+fn add(shard: &mut Shard, number: u32, level: u8, expiry: Time, now: Time) -> Added {
+    let place = Place { list: ListId(level), to: 0 };
+    let added = shard.add(shard.secret.hash(key(number)), key(number), place, Terms { level, expiry, now });
+    shard.audit();
+    added
+}
+
+fn holds(shard: &Shard, number: u32, level: u8, now: Time) -> bool {
+    shard.membership(shard.secret.hash(key(number)), key(number), 0, now).0.lists.contains(ListId(level))
+}
+
+#[test]
+fn a_full_shard_gives_up_the_expired_first() {
+    let mut shard = Shard::new(3, SECRET).unwrap();
+    add(&mut shard, 1, 0, Time::NEVER, at(0));
+    add(&mut shard, 2, 0, at(5), at(0));
+    add(&mut shard, 3, 3, at(9), at(0));
+    // 2 is not at the head of its queue, 3 is of a higher level: expired, both give way before 1 does.
+    assert_eq!(add(&mut shard, 4, 0, at(99), at(5)), Added::New);
+    assert_eq!(add(&mut shard, 5, 0, at(99), at(9)), Added::New);
+    assert!(holds(&shard, 1, 0, at(9)) && holds(&shard, 4, 0, at(9)) && holds(&shard, 5, 0, at(9)));
+    assert_eq!(shard.tallies.iter().map(|tally| tally.evicted).sum::<u64>(), 0);
+}
+
+#[test]
+fn an_expired_entry_at_the_head_of_a_queue_is_found_wherever_it_is() {
+    let mut shard = Shard::new(100, SECRET).unwrap();
+    for number in 0..100 {
+        add(&mut shard, number, 0, at(if number == 50 { 5 } else { 99 }), at(0));
+    }
+    for number in (0..100).filter(|number| *number != 50) {
+        add(&mut shard, number, 0, at(99), at(1));
+    }
+    assert_eq!(add(&mut shard, 100, 0, at(99), at(5)), Added::New);
+    assert_eq!((shard.tally(ListId(0)).entries, shard.tally(ListId(0)).evicted), (100, 0));
+}
+
+#[test]
+fn then_the_oldest_of_the_lowest_level_but_none_above_its_own() {
+    let mut shard = Shard::new(4, SECRET).unwrap();
+    for (number, level) in [(1, 1), (2, 0), (3, 0), (4, 2)] {
+        add(&mut shard, number, level, at(99), at(0));
+    }
+    // Refreshed, 2 is younger than 3.
+    assert_eq!(add(&mut shard, 2, 0, at(99), at(1)), Added::Refreshed);
+    assert_eq!(add(&mut shard, 5, 1, at(99), at(1)), Added::New);
+    assert!(!holds(&shard, 3, 0, at(1)) && holds(&shard, 2, 0, at(1)));
+    assert_eq!(add(&mut shard, 6, 1, at(99), at(1)), Added::New);
+    assert!(!holds(&shard, 2, 0, at(1)));
+    // Only levels 1, 1, 1 and 2 are left.
+    assert_eq!(add(&mut shard, 7, 0, at(99), at(1)), Added::Refused);
+    assert_eq!(add(&mut shard, 7, 1, at(99), at(1)), Added::New);
+    assert!(!holds(&shard, 1, 1, at(1)) && holds(&shard, 4, 2, at(1)));
+    let [zero, one] = [0, 1].map(|level| shard.tally(ListId(level)));
+    assert_eq!((zero.entries, zero.evicted, zero.refused), (0, 2, 1));
+    assert_eq!((one.entries, one.evicted, one.refused), (3, 1, 0));
+}
+
+#[test]
+fn levels_above_the_last_queue_share_it() {
+    let mut shard = Shard::new(1, SECRET).unwrap();
+    add(&mut shard, 1, 200, at(99), at(0));
+    assert_eq!(add(&mut shard, 2, 2, at(99), at(0)), Added::Refused);
+    assert_eq!(add(&mut shard, 2, 3, at(99), at(0)), Added::New);
+}
+
+#[test]
+fn a_sweep_comes_round_and_gives_back_what_expired() {
+    let mut shard = Shard::new(10, SECRET).unwrap();
+    for number in 0..10 {
+        add(&mut shard, number, 0, at(u64::from(number)), at(0));
+    }
+    assert_eq!(shard.sweep(4, at(6)), 4);
+    shard.audit();
+    assert_eq!(shard.sweep(4, at(6)), 3);
+    assert_eq!(shard.sweep(4, at(9)), 2);
+    assert_eq!(shard.sweep(100, at(9)), 1);
+    assert_eq!(shard.tally(ListId(0)).entries, 0);
+    shard.audit();
+}
+
+#[test]
+fn addresses_that_collide_under_one_secret_spread_under_another() {
+    let mut seen = (0..).map(key).filter(|key| bucket_of(SECRET.hash(*key), 1024) == 7);
+    let colliding: Vec<Key> = seen.by_ref().take(512).collect();
+    let chain = |secret: Secret| {
+        let mut shard = Shard::new(1024, secret).unwrap();
+        for key in &colliding {
+            let terms = Terms { level: 0, expiry: Time::NEVER, now: at(0) };
+            shard.add(secret.hash(*key), *key, Place { list: ListId(0), to: 0 }, terms);
+        }
+        shard.longest_chain()
+    };
+    assert_eq!(chain(SECRET), 512);
+    assert!(chain(Secret([3, 4])) < 10);
+}

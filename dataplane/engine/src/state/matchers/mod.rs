@@ -1,0 +1,4 @@
+//! What matchers remember.
+
+pub(crate) mod meters;
+pub(crate) mod reached;

@@ -1,0 +1,212 @@
+//! What packets leave behind, and what a new table of rules finds: address lists, connections, and a few limits.
+
+pub mod connections;
+pub mod doors;
+pub mod events;
+pub(crate) mod key;
+mod keyed;
+pub mod layer7;
+pub mod lists;
+pub(crate) mod matchers;
+pub(crate) mod range_tree;
+pub(crate) mod server_name;
+pub(crate) mod static_entries;
+mod sync;
+
+use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use crossbeam::utils::CachePadded;
+use knockplane_policy::door;
+use knockplane_policy::eval::limits::Bucket;
+use knockplane_policy::eval::replies::{ICMP_ERRORS, TARPIT_ACK_INTERVAL};
+use knockplane_policy::eval::tracking::{self, FRAGMENT_TIMEOUT};
+use knockplane_policy::frames::FrameClass;
+use knockplane_policy::packet::{Packet, Side};
+use knockplane_policy::rule::{Condition, RuleSet};
+use knockplane_policy::settings::{FrameRate, Settings};
+use knockplane_policy::time::Time;
+
+use crate::state::connections::Flows;
+use crate::state::doors::Visitors;
+use crate::state::keyed::{Keyed, Tag, datagram, tag, write_address};
+use crate::state::lists::{CapacityError, Lists};
+
+/// See the module.
+pub struct State {
+    /// The address lists.
+    pub lists: Lists,
+    secret: [u64; 2],
+    flow_capacity: usize,
+    /// Once rules need them.
+    flows: OnceLock<Flows>,
+    /// Once there are doors.
+    visitors: OnceLock<Visitors>,
+    /// Datagrams whose first fragment was forwarded, until when.
+    datagrams: Keyed<bool>,
+    icmp_errors: Mutex<Bucket>,
+    /// Until when the frames of each class and side have used up its rate, in nanoseconds of the clock.
+    frame_rates: [[CachePadded<AtomicU64>; 2]; FrameClass::COUNT],
+    /// Until when a tarpit does not acknowledge, by peer.
+    acknowledged: Keyed<Time>,
+    /// Packets that were found without a checksum, by side.
+    without_checksum: [CachePadded<AtomicU64>; 2],
+}
+
+impl State {
+    /// Empty, with room for so many entries of lists and about so many connections, and fresh secrets.
+    ///
+    /// # Errors
+    /// As [`Lists::new`].
+    pub fn new(list_entries: usize, connections: usize) -> Result<State, CapacityError> {
+        Ok(State::with_lists(Lists::new(list_entries)?, connections, Lists::draw_secret()))
+    }
+
+    /// As [`State::new`], but memory of the lists' entries is only reserved until [`Lists::populate`].
+    ///
+    /// # Errors
+    /// As [`Lists::new`].
+    pub fn reserve(list_entries: usize, connections: usize) -> Result<State, CapacityError> {
+        let lists = Lists::reserve(list_entries, Lists::draw_secret())?;
+        Ok(State::with_lists(lists, connections, Lists::draw_secret()))
+    }
+
+    /// As [`State::new`], with a secret that the caller knows: for tests that must repeat.
+    ///
+    /// # Errors
+    /// As [`Lists::new`].
+    pub fn with_secret(list_entries: usize, connections: usize, secret: [u64; 2]) -> Result<State, CapacityError> {
+        Ok(State::with_lists(Lists::with_secret(list_entries, secret)?, connections, secret))
+    }
+
+    fn with_lists(lists: Lists, flow_capacity: usize, secret: [u64; 2]) -> State {
+        State {
+            lists,
+            secret,
+            flow_capacity,
+            flows: OnceLock::new(),
+            visitors: OnceLock::new(),
+            datagrams: Keyed::new(fewer(flow_capacity)),
+            icmp_errors: Mutex::new(Bucket::full(&ICMP_ERRORS, Time::default())),
+            frame_rates: Default::default(),
+            acknowledged: Keyed::new(fewer(flow_capacity)),
+            without_checksum: Default::default(),
+        }
+    }
+
+    /// How many addresses and pairs matchers remember, each kind of them, besides connections.
+    pub(crate) fn keys(&self) -> usize {
+        fewer(self.flow_capacity)
+    }
+
+    pub(crate) const fn secret(&self) -> [u64; 2] {
+        self.secret
+    }
+
+    /// Connections are tracked from now on, and listened to if that is wanted. Takes the memory, once.
+    pub(crate) fn track(&self, listen: bool) {
+        let flows = self.flows.get_or_init(|| Flows::new(self.flow_capacity, self.secret));
+        if listen {
+            flows.listen();
+        }
+    }
+
+    /// The connections, if rules have needed them since start.
+    pub fn flows(&self) -> Option<&Flows> {
+        self.flows.get()
+    }
+
+    /// Bytes that connections are still to take once these rules run.
+    pub fn connections_to_come(&self, rules: &RuleSet, settings: &Settings) -> u64 {
+        connection_bytes(self.flow_capacity, rules, settings).saturating_sub(self.flows().map_or(0, Flows::bytes))
+    }
+
+    /// There are doors from now on. Takes the memory, once.
+    pub(crate) fn open_doors(&self) -> &Visitors {
+        self.visitors.get_or_init(|| Visitors::new(self.keys(), self.secret))
+    }
+
+    /// What is remembered of those who knock at doors, if there have been doors since start.
+    pub fn visitors(&self) -> Option<&Visitors> {
+        self.visitors.get()
+    }
+
+    /// Whether the rate still admits a frame of this class from this side; if so, takes it into account. Workers share the
+    /// number without a lock, and above the rate nobody writes it: a flood makes no worker wait for another.
+    pub(crate) fn admits_frame(&self, class: FrameClass, side: Side, rate: FrameRate, now: Time) -> bool {
+        let paid_until = &self.frame_rates[class.index()][side.index()];
+        let admit = |paid_until| rate.admit(Time::from_nanos(paid_until), now).map(Time::as_nanos);
+        rate.is_off() || paid_until.fetch_update(Relaxed, Relaxed, admit).is_ok()
+    }
+
+    /// Counts the packet if its sender has left its checksum to an interface. For few packets: those that begin something.
+    pub(crate) fn look_at_checksum(&self, packet: &Packet<'_>) {
+        if packet.lacks_checksum() {
+            self.without_checksum[packet.side.index()].fetch_add(1, Relaxed);
+        }
+    }
+
+    /// How many of the packets that began something since start came without a checksum, from this side.
+    pub fn without_checksum(&self, side: Side) -> u64 {
+        self.without_checksum[side.index()].load(Relaxed)
+    }
+
+    /// Whether another ICMP error may be sent.
+    pub(crate) fn may_tell(&self, now: Time) -> bool {
+        self.icmp_errors.lock().unwrap_or_else(PoisonError::into_inner).take(&ICMP_ERRORS, 0, now)
+    }
+
+    /// Whether a tarpit may acknowledge to this peer again.
+    pub(crate) fn may_acknowledge(&self, peer: IpAddr, now: Time) -> bool {
+        let tag = tag(self.secret, |hasher| write_address(hasher, peer));
+        self.acknowledged.with(tag, now, |until| {
+            let may = *until <= now;
+            if may {
+                *until = now + TARPIT_ACK_INTERVAL;
+            }
+            (may, *until)
+        })
+    }
+
+    /// Notes what happened to a datagram's first fragment.
+    pub(crate) fn note_first_fragment(&self, packet: &Packet<'_>, forwarded: bool, now: Time) {
+        if let Some(datagram) = self.datagram(packet)
+            && (forwarded || self.datagrams.get(datagram, now).is_some())
+        {
+            self.datagrams.with(datagram, now, |known| {
+                *known = forwarded;
+                ((), if forwarded { now + FRAGMENT_TIMEOUT } else { now })
+            });
+        }
+    }
+
+    /// Whether the first fragment of this one's datagram was forwarded.
+    pub(crate) fn first_was_forwarded(&self, packet: &Packet<'_>, now: Time) -> bool {
+        self.datagram(packet).and_then(|datagram| self.datagrams.get(datagram, now)).unwrap_or_default()
+    }
+
+    /// The same datagram on the other side is another one.
+    fn datagram(&self, packet: &Packet<'_>) -> Option<Tag> {
+        datagram(self.secret, packet, packet.side.index() as u8)
+    }
+}
+
+/// Bytes that about so many connections take once these rules run; none if they track none.
+pub fn connection_bytes(connections: usize, rules: &RuleSet, settings: &Settings) -> u64 {
+    // The doors' alone: putting them in front of the others would copy these.
+    let of_doors = door::rules(settings, RuleSet { tracking: rules.tracking.clone(), ..RuleSet::default() });
+    if ![rules, &of_doors].into_iter().any(tracking::is_needed) {
+        return 0;
+    }
+    let running = rules.rules.iter().chain(&of_doors.rules).filter(|rule| rule.runs());
+    let listens = |condition: &Condition| matches!(condition, Condition::Layer7(_) | Condition::TlsHost(_));
+    let listens = running.flat_map(|rule| &rule.matchers).any(|matcher| listens(&matcher.condition));
+    Flows::bytes_for(connections, listens)
+}
+
+/// Fragmented datagrams on their way, peers of a tarpit, sources that scan: never as many as connections, and enough.
+fn fewer(connections: usize) -> usize {
+    (connections / 4).clamp(1024, 65_536)
+}

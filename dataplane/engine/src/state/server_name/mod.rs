@@ -1,0 +1,282 @@
+//! `tls-host`: the server name in a TLS ClientHello, as it comes, byte by byte.
+//!
+//! ```text
+//! record     22, version, length │ handshake bytes …                                   RFC 8446, 5.1
+//! handshake  1, length, version, random │ session │ cipher suites │ compression │ …    RFC 8446, 4.1.2
+//! extension  … │ 0, length │ length of the list │ 0, length │ the name │ …             RFC 6066, 3
+//! ```
+//! Between segments only this parser's state is kept, and how far the names that rules ask for have come. What counts as
+//! a name is [`knockplane_policy::eval::tls`].
+
+use knockplane_policy::eval::tls::HELLO_LIMIT;
+use knockplane_policy::packet::{Packet, TcpFlag};
+
+use crate::state::layer7::{PatternError, PatternSet, Patterns, Progress};
+
+/// What is known of the server's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ServerName {
+    /// Nothing yet, or there is none.
+    #[default]
+    Unknown,
+    /// It fits these patterns.
+    Fits(PatternSet),
+}
+
+/// The names that rules ask for, with `*` and `?`.
+///
+/// # Errors
+/// As [`Patterns::compile`].
+pub(crate) fn compile(globs: &[&str]) -> Result<Patterns, Vec<(usize, PatternError)>> {
+    let regexps: Vec<String> = globs.iter().map(|glob| regexp(glob)).collect();
+    Patterns::compile(&regexps.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn regexp(glob: &str) -> String {
+    let part = |byte: u8| match byte {
+        b'*' => ".*".to_owned(),
+        b'?' => ".".to_owned(),
+        byte => format!(r"\x{byte:02x}"),
+    };
+    format!("^{}$", glob.bytes().map(part).collect::<String>())
+}
+
+/// What one end says over TCP, as far as a name is looked for in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stream {
+    /// The sequence number of the next byte; none before the first segment.
+    next: Option<u32>,
+    /// Bytes seen.
+    seen: u16,
+    hello: Hello,
+}
+
+impl Stream {
+    /// Nothing more is looked at.
+    pub(crate) fn over() -> Stream {
+        Stream { hello: Hello { record: Record::Foreign, ..Hello::default() }, ..Stream::default() }
+    }
+
+    /// Takes in a segment, as far as it is new and goes on where the one before ended.
+    pub(crate) fn push(&mut self, packet: &Packet<'_>, names: &Patterns) {
+        let (Some(flags), Some(sequence)) = (packet.tcp_flags(), packet.tcp_sequence()) else { return };
+        // A SYN has a sequence number of its own.
+        let sequence = sequence.wrapping_add(u32::from(flags.contains(TcpFlag::Syn)));
+        let next = *self.next.get_or_insert(sequence);
+        let known = next.wrapping_sub(sequence) as usize;
+        if let Some(new) = packet.payload.get(known..) {
+            let room = HELLO_LIMIT - usize::from(self.seen);
+            let looked_at = &new[..new.len().min(room)];
+            self.hello.read(looked_at, names);
+            self.seen += looked_at.len() as u16;
+            self.next = Some(next.wrapping_add(new.len() as u32));
+        }
+    }
+
+    pub(crate) fn server_name(&self) -> ServerName {
+        self.hello.name
+    }
+}
+
+/// The name in a packet by itself.
+pub(crate) fn server_name(payload: &[u8], names: &Patterns) -> ServerName {
+    let mut hello = Hello::default();
+    hello.read(payload, names);
+    hello.name
+}
+
+/// A ClientHello, as far as it has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hello {
+    record: Record,
+    part: Part,
+    /// Bytes of this part that are to come: of a number, or to be passed over.
+    left: u32,
+    /// The number that is being read.
+    number: u32,
+    /// Bytes of the extension with the name, and of its list, that are to come.
+    extension: u16,
+    list: u16,
+    /// What the name looks like so far.
+    progress: Progress,
+    is_ascii: bool,
+    found: Option<PatternSet>,
+    name: ServerName,
+}
+
+/// Where in a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Record {
+    /// So many bytes of its header were read; the length so far.
+    Header(u8, u16),
+    /// So many of its bytes are to come.
+    Content(u16),
+    /// This is no TLS.
+    Foreign,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Record::Header(0, 0)
+    }
+}
+
+/// What comes next in the handshake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Part {
+    #[default]
+    Type,
+    /// Length, version, random.
+    Fixed,
+    SessionLength,
+    Session,
+    CipherSuitesLength,
+    CipherSuites,
+    CompressionLength,
+    Compression,
+    ExtensionsLength,
+    ExtensionType,
+    ExtensionLength,
+    /// Of another extension.
+    Extension,
+    NameExtensionLength,
+    ListLength,
+    NameType,
+    OtherNameLength,
+    OtherName,
+    NameLength,
+    Name,
+    /// What is in the extension behind the name.
+    BehindName,
+    /// The name is known, or there is none.
+    End,
+}
+
+impl Hello {
+    fn read(&mut self, bytes: &[u8], names: &Patterns) {
+        let mut rest = bytes.iter();
+        while self.part != Part::End && self.record != Record::Foreign {
+            let Some(byte) = rest.next() else { return };
+            self.frame(*byte, names);
+        }
+    }
+
+    /// A byte of a record.
+    fn frame(&mut self, byte: u8, names: &Patterns) {
+        const HANDSHAKE: u8 = 22;
+        self.record = match self.record {
+            Record::Header(0, _) if byte == HANDSHAKE => Record::Header(1, 0),
+            Record::Header(1, _) if byte == 3 => Record::Header(2, 0),
+            Record::Header(2, _) => Record::Header(3, 0),
+            Record::Header(3, _) => Record::Header(4, u16::from(byte) << 8),
+            Record::Header(4, length) => match length | u16::from(byte) {
+                0 => Record::default(),
+                length => Record::Content(length),
+            },
+            Record::Content(left) => {
+                self.handshake(byte, names);
+                if left > 1 { Record::Content(left - 1) } else { Record::default() }
+            }
+            Record::Header(..) | Record::Foreign => Record::Foreign,
+        };
+    }
+
+    /// A byte of the handshake.
+    fn handshake(&mut self, byte: u8, names: &Patterns) {
+        if self.part == Part::Type {
+            const CLIENT_HELLO: u8 = 1;
+            if byte == CLIENT_HELLO {
+                self.expect(Part::Fixed, 3 + 2 + 32)
+            } else {
+                self.part = Part::End
+            }
+            return;
+        }
+        if self.part as u8 > Part::NameExtensionLength as u8 {
+            self.extension -= 1;
+        }
+        if self.part as u8 > Part::ListLength as u8 && self.part != Part::BehindName {
+            self.list -= 1;
+        }
+        self.number = self.number << 8 | u32::from(byte);
+        if self.part == Part::Name {
+            self.is_ascii &= byte.is_ascii();
+            names.spell(&mut self.progress, byte);
+        }
+        self.left -= 1;
+        if self.left == 0 {
+            self.go_on(names);
+        }
+    }
+
+    /// A part has been read.
+    fn go_on(&mut self, names: &Patterns) {
+        let number = self.number;
+        match self.part {
+            Part::Type | Part::End => {}
+            Part::Fixed => self.expect(Part::SessionLength, 1),
+            Part::SessionLength => self.pass_over(Part::Session, number, names),
+            Part::Session => self.expect(Part::CipherSuitesLength, 2),
+            Part::CipherSuitesLength => self.pass_over(Part::CipherSuites, number, names),
+            Part::CipherSuites => self.expect(Part::CompressionLength, 1),
+            Part::CompressionLength => self.pass_over(Part::Compression, number, names),
+            Part::Compression => self.expect(Part::ExtensionsLength, 2),
+            Part::ExtensionsLength | Part::Extension => self.expect(Part::ExtensionType, 2),
+            Part::ExtensionType if number == 0 => self.expect(Part::NameExtensionLength, 2),
+            Part::ExtensionType => self.expect(Part::ExtensionLength, 2),
+            Part::ExtensionLength => self.pass_over(Part::Extension, number, names),
+            Part::NameExtensionLength => {
+                self.extension = number as u16;
+                self.within(self.extension, Part::ListLength, 2);
+            }
+            Part::ListLength => {
+                self.list = number as u16;
+                if self.list > self.extension {
+                    self.part = Part::End
+                } else {
+                    self.within(self.list, Part::NameType, 1)
+                }
+            }
+            Part::NameType if number == 0 => self.within(self.list, Part::NameLength, 2),
+            Part::NameType => self.within(self.list, Part::OtherNameLength, 2),
+            Part::OtherNameLength if number > u32::from(self.list) => self.part = Part::End,
+            Part::OtherNameLength => self.pass_over(Part::OtherName, number, names),
+            Part::OtherName => self.within(self.list, Part::NameType, 1),
+            Part::NameLength if number > u32::from(self.list) => self.part = Part::End,
+            Part::NameLength => {
+                (self.progress, self.is_ascii) = (names.begin(), true);
+                self.pass_over(Part::Name, number, names);
+            }
+            Part::Name => {
+                self.found = self.is_ascii.then(|| names.spelt(&self.progress));
+                // The whole extension has to be there.
+                self.pass_over(Part::BehindName, self.extension.into(), names);
+            }
+            Part::BehindName => {
+                self.name = self.found.map_or(ServerName::Unknown, ServerName::Fits);
+                self.part = Part::End;
+            }
+        }
+    }
+
+    /// Next is a part of so many bytes.
+    fn expect(&mut self, part: Part, bytes: u32) {
+        (self.part, self.left, self.number) = (part, bytes, 0);
+    }
+
+    /// The same within so many bytes; none of it if they are too few.
+    fn within(&mut self, room: u16, part: Part, bytes: u32) {
+        if bytes > u32::from(room) { self.part = Part::End } else { self.expect(part, bytes) }
+    }
+
+    /// The same for a part that may be empty.
+    fn pass_over(&mut self, part: Part, bytes: u32, names: &Patterns) {
+        self.expect(part, bytes);
+        if bytes == 0 {
+            self.go_on(names);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
