@@ -31,6 +31,10 @@ pub const VERSION: u32 = 4;
 /// Longest line in bytes: two million entries of lists, each with a comment.
 pub const MAX_LINE: usize = 256 << 20;
 
+/// Most list entries, or sources at doors, in one answer: as one line they fit [`MAX_LINE`] with room to spare, and a
+/// fraction of a second finds them.
+pub const MAX_ANSWER_ENTRIES: usize = 100_000;
+
 /// Longest line in bytes of a request that carries neither rules nor entries of lists.
 pub const MAX_SHORT_LINE: usize = 64 << 10;
 
