@@ -71,9 +71,9 @@ uninstall:
 clean:
 	cargo clean
 
-# How fast it is on the wire, compared with the smallest AF_XDP forwarder, nftables, XDP and knockd: docs/benchmarks.md.
-# Half an hour; QUICK=1 takes five minutes; ONLY=drop measures what has that in its name. Tables, results and plots end up
-# in target/bench.
+# Rates, losses and latencies on the wire, compared with the smallest AF_XDP forwarder, nftables, XDP and knockd:
+# docs/benchmarks.md. Half an hour; QUICK=1 takes five minutes; ONLY=drop measures what has that in its name. Results and tables
+# are in target/bench.
 .PHONY: bench
 bench:
 	@tests/setup bench
@@ -82,46 +82,52 @@ bench:
 	@$${CARGO_TARGET_DIR:-target}/release/knockplane-bench $(if $(filter-out 0,$(QUICK)),--quick) \
 	    $(if $(ONLY),--only '$(ONLY)')
 
-# What the engine takes in memory, in time: docs/benchmarks-memory.md. QUICK=1 takes half a minute and leaves out ten
-# million entries; ONLY=lists looks at what has that in its name.
+# Plots of the last run of `make bench`, in target/bench/plots.
+.PHONY: plots
+plots:
+	@tests/setup plots
+	@gnuplot bench/plots.gp
+
+# Time of the engine's work in memory: docs/benchmarks-memory.md. QUICK=1 takes half a minute and leaves out ten million
+# entries; ONLY=lists measures what has that in its name.
 .PHONY: bench-memory
 bench-memory:
 	@tests/setup bench-memory
 	@cargo bench --quiet --locked -p knockplane-bench --bench engine -- $(ONLY)
 
-# Ten million entries in the address lists: memory, lookups, additions, and the worst pause in a minute of additions at
-# full rate. SECONDS_LONG=5 looks less long.
+# Ten million entries in the address lists: memory, lookups, additions, and the longest pause in a minute of additions at
+# full rate. SECONDS_LONG=5 is shorter.
 .PHONY: bench-lists
 bench-lists:
 	@tests/setup bench-lists
 	@cargo run --quiet --locked --release -p knockplane-bench --bin lists -- \
 	    $(if $(SECONDS_LONG),--seconds $(SECONDS_LONG))
 
-# Who gets in while a flood of forged first knocks fills the lists, at nftables and here: docs/benchmarks.md. Four floods of
-# SECONDS (30) at a million a second, and four as fast as they go.
+# Clients admitted by nftables and by knockplane while a flood of forged first knocks fills the lists: docs/benchmarks.md. Four
+# floods of SECONDS (30) at a million a second, and four at the highest possible rate.
 .PHONY: bench-crowd
 bench-crowd:
 	@tests/setup bench
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
 	@$${CARGO_TARGET_DIR:-target}/release/crowd $(if $(SECONDS),--seconds $(SECONDS))
 
-# How long nothing passes when the dataplane is killed and started again, with 0, 10,000 and 1,000,000 static entries:
-# docs/benchmarks.md. ROUNDS (20) restarts with each.
+# Outage when the dataplane is killed and started again, with 0, 10,000 and 1,000,000 static entries: docs/benchmarks.md.
+# ROUNDS (20) restarts with each.
 .PHONY: bench-restart
 bench-restart:
 	@tests/setup bench
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
 	@$${CARGO_TARGET_DIR:-target}/release/restart $(if $(ROUNDS),--rounds $(ROUNDS))
 
-# What larger rings cost in rate and gain in TCP retransmissions: docs/benchmarks.md. ROUNDS (5) with each size; SIZES=2048,8192
-# measures these.
+# Rate and TCP retransmissions with rings of several sizes: docs/benchmarks.md. ROUNDS (5) with each size; SIZES=2048,8192
+# selects sizes.
 .PHONY: bench-rings
 bench-rings:
 	@tests/setup bench-rings
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
 	@$${CARGO_TARGET_DIR:-target}/release/rings $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SIZES),--sizes $(SIZES))
 
-# The benchmark in memory, in instructions, compared with bench/baseline/instructions.toml. UPDATE=1 writes that file.
+# Instructions of the engine's work in memory, compared with bench/baseline/instructions.toml. UPDATE=1 writes that file.
 .PHONY: bench-check
 bench-check:
 	@tests/setup bench-check

@@ -13,6 +13,7 @@ use std::{env, fs, process, slice};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Parser, Subcommand};
+use knockplane_bench::report::{self, Table};
 use serde::{Deserialize, Serialize};
 
 #[path = "../workload/mod.rs"]
@@ -104,14 +105,19 @@ fn check(update: bool, only: &str) -> anyhow::Result<ExitCode> {
     let workloads = workload::all(slice::from_ref(&size));
     let mut counted = BTreeMap::new();
     let mut failed = Vec::new();
+    let columns = ["workload", "instructions", "change since the baseline"];
+    let mut table = Table::new("instructions", "Instructions of one operation", &columns);
     for workload in workloads.iter().filter(|workload| is_counted(workload) && workload.name.contains(only)) {
         let instructions = count(workload).with_context(|| workload.name.clone())?;
         let before = baseline.as_ref().map(|baseline| baseline.instructions.get(&workload.name).copied());
         let verdict = before.map_or(Ok(String::new()), |before| compare(instructions, before));
-        println!("{:<42}{instructions:>12.1}  {}", workload.name, verdict.as_ref().unwrap_or_else(|problem| problem));
+        eprintln!("{}", workload.name);
+        let (name, cell) = (workload.name.clone(), verdict.as_ref().unwrap_or_else(|problem| problem).clone());
+        table.rows.push(vec![name, format!("{instructions:.1}"), cell]);
         failed.extend(verdict.err().map(|problem| format!("{}: {problem}", workload.name)));
         counted.insert(workload.name.clone(), instructions);
     }
+    report::publish(&[table], Path::new(report::FOLDER))?;
     if let Some(baseline) = &baseline {
         let gone = baseline.instructions.keys().filter(|name| name.contains(only) && !counted.contains_key(*name));
         failed.extend(gone.map(|name| format!("{name}: only in the baseline; `make bench-check UPDATE=1` renews it")));

@@ -9,7 +9,7 @@
 //!    [`crowd`], which is a run of its own, is about those who knock during a flood; [`restart`] and [`rings`] are others, about
 //!    the outage of a restart and about the size of the rings.
 //! 5. [`plan`]: the loads, who meets which, and how often. [`run`]: all of it, within its time.
-//! 6. [`results`]: what came out, and how medians and ratios are taken. [`report`]: how it is shown.
+//! 6. [`results`]: what a run measured, and how medians and ratios are taken. [`tables`] and `targets`: how results are shown.
 
 pub mod candidate;
 pub mod crowd;
@@ -23,13 +23,14 @@ mod machine;
 mod nftables;
 pub mod plan;
 mod probe;
-pub mod report;
 pub mod restart;
 pub mod results;
 pub mod rings;
 pub mod rules;
 pub mod run;
 mod smallest;
+pub mod tables;
+mod targets;
 pub mod throughput;
 pub mod upkeep;
 pub mod window;

@@ -4,7 +4,6 @@
 //! A client sends a frame every 250 µs all the time. The next dataplane is started right behind the kill, while the kernel
 //! still takes away what the last one held. Entries are imported before, as operators do.
 
-use std::fmt;
 use std::fs;
 use std::net::UdpSocket;
 use std::process::Command;
@@ -18,6 +17,7 @@ use knockplane_tests::{CLIENT, Filter, FilterOptions, Process, SERVER, Topology,
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::results::quantile;
+use crate::report::Table;
 
 /// Lets those in `friends` pass.
 const RULES: &str = "/ip firewall filter
@@ -48,24 +48,15 @@ pub struct Restarts {
     pub outages: Vec<f64>,
 }
 
-impl fmt::Display for Restarts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = |part| quantile(&self.outages, part);
-        write!(
-            f,
-            "| {:>9} | {:>6} | {:>6.1} | {:>6.1} | {:>6.1} | {:>6.1} |",
-            self.entries,
-            self.outages.len(),
-            at(0.5),
-            at(0.0),
-            at(0.9),
-            at(1.0)
-        )
-    }
+/// A row for each number of entries.
+pub fn table(restarts: &[Restarts]) -> Table {
+    let columns = ["static entries", "rounds", "median, ms", "least", "p90", "most"];
+    let rows = restarts.iter().map(|Restarts { entries, outages }| {
+        let outage = |part| format!("{:.1}", quantile(outages, part));
+        vec![entries.to_string(), outages.len().to_string(), outage(0.5), outage(0.0), outage(0.9), outage(1.0)]
+    });
+    Table::new("restart", "Outage of a restart", &columns).with_rows(rows)
 }
-
-/// The head of the table whose rows are [`Restarts`].
-pub const HEAD: &str = "| static entries | rounds | median, ms | least | p90 | most |\n|---:|---:|---:|---:|---:|---:|";
 
 /// Kills and restarts the dataplane so many times with so many static entries, the client's among them, if there are
 /// any; else a rule lets the client pass.

@@ -1,6 +1,7 @@
 //! What a run of the comparison found out. It is written as JSON, and everything that people see is made from it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,12 @@ pub enum Arrangement {
 impl Arrangement {
     /// Both.
     pub const ALL: [Arrangement; 2] = [Arrangement::S, Arrangement::T];
+}
+
+impl fmt::Display for Arrangement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
 }
 
 /// The load that forwarding is judged by: one flow that may pass, in the shortest frames.
@@ -187,7 +194,7 @@ pub struct Latency {
 }
 
 /// What a latency is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Probe {
     /// One way, at 100,000 frames a second.

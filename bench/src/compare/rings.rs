@@ -4,7 +4,6 @@
 //! not run. A smaller ring reuses frames that are still in the processor's cache. Both are measured with each size, in turns:
 //! retransmissions of parallel TCP streams (iperf3), and the rate of the smallest frames at full load.
 
-use std::fmt;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use serde_json::Value;
 
 use super::lab::{CANDIDATE_CORE, GENERATOR_CORE, Lab, traffic};
 use super::results::{Arrangement, quantile};
+use crate::report::Table;
 
 /// Time of one measurement.
 const SECONDS: u64 = 5;
@@ -41,22 +41,23 @@ pub struct Sized {
     pub retransmissions: Vec<f64>,
 }
 
-/// The head of the table whose rows are [`Sized`].
-pub const HEAD: &str = "| ring size | forwarded, Mpps (least–most) | TCP, Gbit/s | retransmitted (least–most) |\n\
-     |---:|---:|---:|---:|";
-
-impl fmt::Display for Sized {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// A row for each size, with the processor's caches in a note, because the result depends on them.
+pub fn table(measured: &[Sized]) -> Table {
+    let columns = ["ring size", "forwarded, Mpps (least–most)", "TCP, Gbit/s", "retransmitted (least–most)"];
+    let rows = measured.iter().map(|sized| {
         let at = |values: &[f64], scale: f64| [0.5, 0.0, 1.0].map(|part| quantile(values, part) / scale);
-        let [rate, slowest, fastest] = at(&self.rates, 1e6);
-        let [throughput, ..] = at(&self.throughputs, 1e9);
-        let [sent_again, least, most] = at(&self.retransmissions, 1.0);
-        write!(
-            f,
-            "| {} | {rate:.3} ({slowest:.3}–{fastest:.3}) | {throughput:.2} | {sent_again:.0} ({least:.0}–{most:.0}) |",
-            self.ring_size
-        )
-    }
+        let [rate, slowest, fastest] = at(&sized.rates, 1e6);
+        let [throughput, ..] = at(&sized.throughputs, 1e9);
+        let [sent_again, least, most] = at(&sized.retransmissions, 1.0);
+        vec![
+            sized.ring_size.to_string(),
+            format!("{rate:.3} ({slowest:.3}–{fastest:.3})"),
+            format!("{throughput:.2}"),
+            format!("{sent_again:.0} ({least:.0}–{most:.0})"),
+        ]
+    });
+    let table = Table::new("rings", "Size of the rings", &columns).with_rows(rows);
+    Table { notes: vec![caches()], ..table }
 }
 
 /// Measures each size in so many rounds, the sizes in turns.
@@ -130,8 +131,8 @@ fn forwarded(lab: &Lab, filter: &Filter<'_>) -> Result<f64> {
     Ok(rate)
 }
 
-/// The processor's caches as the kernel tells them, because the result depends on them.
-pub fn caches() -> String {
+/// The sizes of the processor's caches.
+fn caches() -> String {
     let sizes = run(Command::new("getconf").arg("-a")).map(|output| output.stdout).unwrap_or_default();
     let size = |name: &str| {
         let line = sizes.lines().find(|line| line.starts_with(name));
@@ -139,5 +140,5 @@ pub fn caches() -> String {
         bytes.map_or_else(|| "unknown".to_owned(), |bytes| format!("{} KiB", bytes / 1024))
     };
     let [l1, l2, l3] = ["LEVEL1_DCACHE_SIZE", "LEVEL2_CACHE_SIZE", "LEVEL3_CACHE_SIZE"].map(size);
-    format!("caches: L1d {l1}, L2 {l2}, L3 {l3}")
+    format!("Caches: L1d {l1}, L2 {l2}, L3 {l3}")
 }
