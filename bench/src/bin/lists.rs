@@ -23,18 +23,18 @@ use knockplane_policy::time::Time;
 #[derive(Parser)]
 #[command(name = "lists")]
 struct Arguments {
-    /// How many entries there is room for.
+    /// Capacity, in entries.
     #[arg(long, default_value_t = 10_000_000)]
     entries: usize,
-    /// How long additions are timed.
+    /// Seconds of timed additions.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
 }
 
-/// Operations of the measurements on one thread.
+/// Operations of each measurement on one thread.
 const OPERATIONS: u64 = 2_000_000;
 
-/// How often the manager sweeps, and the part of the slots it looks at each time: as in the dataplane.
+/// Interval of the manager's sweeps, and the part of the slots of a sweep: as in the dataplane.
 const TICK: Duration = Duration::from_millis(100);
 const TICKS_FOR_ALL: usize = 5;
 const SWEEP_MARGIN: usize = 65_536;
@@ -53,7 +53,7 @@ fn main() -> anyhow::Result<()> {
 
     let list = lists.bind("bench", 0)?;
     let far = Time::NEVER;
-    // Almost full: no shard is.
+    // Not completely full, so that no shard is.
     let filled = capacity / 10 * 9;
     let begin = Instant::now();
     for number in 0..filled {
@@ -95,7 +95,7 @@ fn main() -> anyhow::Result<()> {
     report::publish(&[single, pauses], Path::new(report::FOLDER))
 }
 
-/// The n-th address, all of them different and half of them IPv6, in an order that no cache knows.
+/// The n-th address. All differ, half of them are IPv6, and their order defeats caches.
 fn address(number: u64) -> IpAddr {
     let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     if number.is_multiple_of(2) {
@@ -120,22 +120,22 @@ fn sweep(lists: &Lists, stop: &AtomicBool) -> usize {
     swept
 }
 
-/// The lists' clock, which begins with the measurement.
+/// Time of the lists' clock, which begins with the measurement.
 fn since(begin: Instant) -> Time {
     Time::default() + begin.elapsed()
 }
 
-/// How long each of many operations took.
-struct Taken {
-    /// By powers of two of nanoseconds: of 1 to 2, 2 to 4, ….
+/// Durations of many operations.
+struct Durations {
+    /// Counts by powers of two of nanoseconds: of 1 to 2, 2 to 4, ….
     counts: [u64; 64],
     longest: Duration,
     duration: Duration,
 }
 
-/// Does one operation after the other, for so long.
-fn paced(duration: Duration, mut operation: impl FnMut(u64, Time)) -> Taken {
-    let mut taken = Taken { counts: [0; 64], longest: Duration::ZERO, duration };
+/// Repeats an operation for a duration, and times each.
+fn paced(duration: Duration, mut operation: impl FnMut(u64, Time)) -> Durations {
+    let mut taken = Durations { counts: [0; 64], longest: Duration::ZERO, duration };
     let begin = Instant::now();
     let (mut number, mut last) = (0, Duration::ZERO);
     while last < duration {
@@ -149,8 +149,8 @@ fn paced(duration: Duration, mut operation: impl FnMut(u64, Time)) -> Taken {
     taken
 }
 
-impl Taken {
-    /// Within how much so large a part of all were done; to the next power of two.
+impl Durations {
+    /// Upper bound of the durations of this part of all operations, rounded up to a power of two.
     fn within(&self, part: f64) -> Duration {
         let all: u64 = self.counts.iter().sum();
         let mut sum = 0;
@@ -183,7 +183,7 @@ fn mean(operation: &str, taken: Duration, operations: u64) -> Vec<String> {
     vec![operation.to_owned(), format!("{:.1}", taken.as_nanos() as f64 / operations as f64), "ns".to_owned()]
 }
 
-/// What this process has of memory. Source: proc(5), `/proc/[pid]/status`.
+/// Resident memory of this process. Source: proc(5), `/proc/[pid]/status`.
 fn resident() -> anyhow::Result<u64> {
     let status = fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS in /proc/self/status")?;

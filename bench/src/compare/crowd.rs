@@ -47,10 +47,10 @@ const BETWEEN: Duration = Duration::from_millis(2);
 
 /// The result of one flood.
 #[derive(Debug)]
-pub struct Crowd {
+pub struct FloodResult {
     /// The filter under test.
     pub listener: &'static str,
-    /// Kind of flood.
+    /// CandidateKind of flood.
     pub flood: &'static str,
     /// Frames of the flood, in millions a second.
     pub offered: f64,
@@ -80,7 +80,7 @@ pub struct OpenConnection {
 }
 
 /// A row for each flood.
-pub fn table(floods: &[Crowd]) -> Table {
+pub fn table(floods: &[FloodResult]) -> Table {
     let columns = [
         "flood",
         "offered, Mpps",
@@ -119,7 +119,7 @@ pub fn table(floods: &[Crowd]) -> Table {
 ///
 /// # Errors
 /// Without root or nftables, or if a listener does not start.
-pub fn measure(rate: Option<u64>, length: Duration, mut done: impl FnMut(Crowd)) -> Result<()> {
+pub fn measure(rate: Option<u64>, length: Duration, mut done: impl FnMut(FloodResult)) -> Result<()> {
     for (flood, profile) in [("first knocks", Profile::FirstKnocks), ("closed port", Profile::SourcesSequential)] {
         for listener in ["nftables", "knockplane"] {
             eprintln!("{listener}, flood: {flood}");
@@ -135,7 +135,7 @@ fn under_flood(
     profile: Profile,
     rate: Option<u64>,
     length: Duration,
-) -> Result<Crowd> {
+) -> Result<FloodResult> {
     let lab = Lab::new(Arrangement::S)?;
     let listener = Listener::start(name, &lab, CAPACITY, CAPACITY)?;
     let Topology { client, server, .. } = &lab.topology;
@@ -168,7 +168,7 @@ fn under_flood(
         let at_first_attempt = knocked?;
         stop.store(true, Relaxed);
         let offered = join(generator)?.rate() / 1e6;
-        Ok(Crowd {
+        Ok(FloodResult {
             listener: name,
             flood,
             offered,

@@ -1,6 +1,6 @@
 //! The tables of a run of the comparison, made from its results alone, so that a results file can be shown again.
 
-use super::candidate::Kind;
+use super::candidate::CandidateKind;
 use super::results::{Arrangement, CoreUse, Latency, Machine, Probe, Results, Series, Throughput, quantile};
 use super::targets;
 use crate::report::{NONE, Table};
@@ -95,7 +95,7 @@ fn throughput(results: &Results) -> Vec<Table> {
 }
 
 fn rate(results: &Results, row: &Throughput, load: String) -> Vec<String> {
-    let ours = results.rate(&row.load, row.arrangement, Kind::Knockplane.name());
+    let ours = results.rate(&row.load, row.arrangement, CandidateKind::Knockplane.name());
     let ratio = ours.map(|ours| ours / row.rate(0.9)).filter(|ratio| ratio.is_finite());
     vec![
         load,
@@ -117,7 +117,8 @@ const DISTURBED: f64 = 0.15;
 
 /// A warning if other work ran: in S, a candidate that works in the kernel leaves core 1 idle.
 fn disturbance(results: &Results) -> Option<String> {
-    let in_kernel = [Kind::Nftables, Kind::NftablesBridge, Kind::Xdp].map(Kind::name);
+    let in_kernel =
+        [CandidateKind::Nftables, CandidateKind::NftablesBridge, CandidateKind::Xdp].map(CandidateKind::name);
     let is_idle = |row: &&Throughput| row.arrangement == Arrangement::S && in_kernel.contains(&&*row.candidate);
     let windows = results.throughput.iter().filter(is_idle).flat_map(|row| &row.windows);
     let used: Vec<f64> =
@@ -229,7 +230,7 @@ mod tests {
     use super::*;
     use crate::compare::results::{Counted, DROP, Deafness, FORWARD, LossCurve, LossPoint, Upkeep, Window};
 
-    fn row(load: &str, series: Option<Series>, arrangement: Arrangement, kind: Kind, rate: u64) -> Throughput {
+    fn row(load: &str, series: Option<Series>, arrangement: Arrangement, kind: CandidateKind, rate: u64) -> Throughput {
         let window = |frames| Window {
             seconds: 1.0,
             offered: 2 * frames,
@@ -253,10 +254,10 @@ mod tests {
         let mut results = Results::default();
         for arrangement in Arrangement::ALL {
             let candidates = [
-                (Kind::Knockplane, 1_000_000, 4_000_000),
-                (Kind::Smallest, 1_020_000, 8_000_000),
-                (Kind::Nftables, 1_500_000, 1_600_000),
-                (Kind::Xdp, 4_000_000, 9_000_000),
+                (CandidateKind::Knockplane, 1_000_000, 4_000_000),
+                (CandidateKind::Smallest, 1_020_000, 8_000_000),
+                (CandidateKind::Nftables, 1_500_000, 1_600_000),
+                (CandidateKind::Xdp, 4_000_000, 9_000_000),
             ];
             let rows = &mut results.throughput;
             rows.extend(candidates.map(|(kind, forwarded, _)| row(FORWARD, None, arrangement, kind, forwarded)));
@@ -265,7 +266,7 @@ mod tests {
                 let (name, series) = (format!("{rules} rules"), Some(Series::Rules(rules)));
                 rows.extend(candidates.map(|(kind, rate, _)| row(&name, series, arrangement, kind, rate / rules)));
             }
-            let latency = |kind: Kind, p50| Latency {
+            let latency = |kind: CandidateKind, p50| Latency {
                 arrangement,
                 candidate: kind.to_string(),
                 probe: Probe::OneWay,
@@ -274,11 +275,11 @@ mod tests {
                 p50,
                 p99: 3.0 * p50,
             };
-            results.latency.extend([latency(Kind::Knockplane, 6.0), latency(Kind::Smallest, 4.0)]);
+            results.latency.extend([latency(CandidateKind::Knockplane, 6.0), latency(CandidateKind::Smallest, 4.0)]);
             let point = |rate, loss| LossPoint { rate, offered: rate, forwarded: rate * (1.0 - loss), loss };
             results.loss.push(LossCurve {
                 arrangement,
-                candidate: Kind::Knockplane.to_string(),
+                candidate: CandidateKind::Knockplane.to_string(),
                 points: vec![point(1e6, 0.5), point(1e5, 0.0)],
                 loss_free: 1e5,
             });

@@ -1,6 +1,6 @@
 //! Targets, and whether a run met them; and the loads under which nftables is faster.
 
-use super::candidate::Kind;
+use super::candidate::CandidateKind;
 use super::results::{Arrangement, Counted, DROP, FORWARD, Latency, Probe, Results};
 use super::tables::{mebibytes, mpps};
 use crate::report::{NONE, Table};
@@ -45,22 +45,24 @@ pub(super) fn table(results: &Results) -> Table {
     };
     let ratio = |value| format!("{value:.2}");
     let rates = [
-        (FORWARD, Arrangement::S, Kind::Smallest, 0.95),
-        (FORWARD, Arrangement::T, Kind::Smallest, 0.95),
-        (DROP, Arrangement::S, Kind::Smallest, 0.95),
-        (DROP, Arrangement::T, Kind::Smallest, 0.95),
-        (DROP, Arrangement::T, Kind::Nftables, 2.4),
-        (FORWARD, Arrangement::S, Kind::NftablesRps, 1.0),
+        (FORWARD, Arrangement::S, CandidateKind::Smallest, 0.95),
+        (FORWARD, Arrangement::T, CandidateKind::Smallest, 0.95),
+        (DROP, Arrangement::S, CandidateKind::Smallest, 0.95),
+        (DROP, Arrangement::T, CandidateKind::Smallest, 0.95),
+        (DROP, Arrangement::T, CandidateKind::Nftables, 2.4),
+        (FORWARD, Arrangement::S, CandidateKind::NftablesRps, 1.0),
     ];
     for (load, arrangement, peer, least) in rates {
-        let ours = results.rate(load, arrangement, Kind::Knockplane.name());
+        let ours = results.rate(load, arrangement, CandidateKind::Knockplane.name());
         let value = ours.zip(results.rate(load, arrangement, peer.name()).filter(|rate| *rate > 0.0));
         let name = format!("{load}, {arrangement}: knockplane ÷ {peer}");
         target(name, Bound::Least(least), value.map(|(ours, peers)| ours / peers), ratio);
     }
     // A worker with a core of its own spins while frames come; a worker that shares its core with softirq sleeps.
-    for (arrangement, peer) in [(Arrangement::S, Kind::SmallestSpinning), (Arrangement::T, Kind::Smallest)] {
-        let value = p50(results, arrangement, Kind::Knockplane).zip(p50(results, arrangement, peer));
+    for (arrangement, peer) in
+        [(Arrangement::S, CandidateKind::SmallestSpinning), (Arrangement::T, CandidateKind::Smallest)]
+    {
+        let value = p50(results, arrangement, CandidateKind::Knockplane).zip(p50(results, arrangement, peer));
         let name = format!("one-way p50 at 100 kpps, {arrangement}: knockplane ÷ {peer}");
         target(name, Bound::Most(1.2), value.map(|(ours, peers)| ours / peers), ratio);
     }
@@ -83,7 +85,7 @@ pub(super) fn table(results: &Results) -> Table {
     if was_measured { table.with_rows(rows) } else { table }
 }
 
-fn p50(results: &Results, arrangement: Arrangement, candidate: Kind) -> Option<f64> {
+fn p50(results: &Results, arrangement: Arrangement, candidate: CandidateKind) -> Option<f64> {
     let its = |latency: &&Latency| {
         latency.arrangement == arrangement && latency.probe == Probe::OneWay && latency.candidate == candidate.name()
     };
@@ -98,16 +100,18 @@ fn unexplained(results: &Results) -> f64 {
 /// Loads under which nftables, in one of its set-ups, is faster than knockplane.
 pub(super) fn nftables_ahead(results: &Results) -> Table {
     let columns = ["load", "arrangement", "knockplane, Mpps", "set-up of nftables", "nftables, Mpps", "÷ knockplane"];
-    let ours = results.throughput.iter().filter(|row| row.candidate == Kind::Knockplane.name());
+    let ours = results.throughput.iter().filter(|row| row.candidate == CandidateKind::Knockplane.name());
     let rows = ours.flat_map(|row| {
         let rate = row.rate(0.9);
-        [Kind::Nftables, Kind::NftablesRps, Kind::NftablesBridge].into_iter().filter_map(move |kind| {
-            let theirs = results.rate(&row.load, row.arrangement, kind.name())?;
-            (theirs > rate && rate > 0.0).then(|| {
-                let (load, arrangement) = (row.load.clone(), row.arrangement.to_string());
-                vec![load, arrangement, mpps(rate), kind.to_string(), mpps(theirs), format!("{:.2}", theirs / rate)]
-            })
-        })
+        [CandidateKind::Nftables, CandidateKind::NftablesRps, CandidateKind::NftablesBridge].into_iter().filter_map(
+            move |kind| {
+                let theirs = results.rate(&row.load, row.arrangement, kind.name())?;
+                (theirs > rate && rate > 0.0).then(|| {
+                    let (load, arrangement) = (row.load.clone(), row.arrangement.to_string());
+                    vec![load, arrangement, mpps(rate), kind.to_string(), mpps(theirs), format!("{:.2}", theirs / rate)]
+                })
+            },
+        )
     });
     Table::new("nftables-ahead", "Loads under which nftables is faster than knockplane", &columns).with_rows(rows)
 }
