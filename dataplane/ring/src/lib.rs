@@ -26,13 +26,15 @@ mod features;
 mod host;
 mod ingress;
 mod live_run;
-mod multi_buffer;
 mod netlink;
 mod program;
+mod queue;
+mod region;
 mod rings;
 mod routes;
 mod rss;
 mod socket;
+mod umem;
 
 pub use buffers::{Buffers, CopyReason, ZeroCopy, largest_mtu, largest_native_mtu};
 pub use device::{Device, Offload, OffloadState, Queues};
@@ -42,9 +44,10 @@ pub use features::{Features, XdpFeatures};
 pub use host::{has_xdp_sockets, is_clock_synchronised};
 pub use ingress::IngressDrop;
 pub use live_run::LiveRun;
-pub use multi_buffer::MultiBufferDrops;
 pub use netlink::{Changes, Link, LinkCounters, Reader};
 pub use program::{CoreCounts, LoadedProgram, Program, XdpMode, attach_native};
-pub use rings::{BATCH, Disposition, Frames, Memory, RingSettings, Rings};
+pub use rings::{
+    BATCH, Dispositions, Dropped, Frames, Kernel, Memory, ReceiveDrops, RingSettings, Rings, Settled, Sockets,
+};
 pub use rss::{HashFields, Rss};
 pub use socket::{SocketStatistics, raise_memlock_limit};
