@@ -182,10 +182,8 @@ impl Worker {
             let link = shared.links[side.opposite().index()].load(Relaxed);
             let wanted = Dispositions { forward: if link { accepted } else { 0 }, reply };
             let settled = self.rings.settle(wanted, |index| self.decider.reply(index));
-            let not_sent = Decision {
-                verdict: Verdict::Drop,
-                reason: if link { Reason::TxFull } else { Reason::LinkDown },
-            };
+            let not_sent =
+                Decision { verdict: Verdict::Drop, reason: if link { Reason::TxFull } else { Reason::LinkDown } };
             self.counters.settled(decisions, accepted & !settled.forwarded, not_sent);
             self.counters.sent[side.index()].add(settled.replied.count_ones() as usize, settled.replied_bytes);
             let sent = settled.forwarded.count_ones() as usize;

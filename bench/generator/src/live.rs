@@ -36,8 +36,7 @@ impl LiveFrames {
     /// If the kernel does not know live frames (before 5.18), or takes no frame of this length.
     pub fn send(&self, frame: &[u8], count: u32) -> Result<(), Error> {
         let (program, interface) = (program(&self.object, "copies"), self.interface);
-        let run =
-            LiveRun { program: program.as_fd(), interface, frame, times: count, frames_a_batch: MOST_A_BATCH };
+        let run = LiveRun { program: program.as_fd(), interface, frame, times: count, frames_a_batch: MOST_A_BATCH };
         run.run().map_err(cannot_send)
     }
 }
@@ -216,9 +215,10 @@ const MOST_A_BATCH: u32 = 256;
 
 fn load() -> Result<libbpf_rs::Object, Error> {
     static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/generate.o"));
-    ObjectBuilder::default().open_memory(OBJECT).and_then(libbpf_rs::OpenObject::load).map_err(|error| {
-        failed("cannot load the generator", io::Error::other(error), "run as root or with CAP_BPF")
-    })
+    ObjectBuilder::default()
+        .open_memory(OBJECT)
+        .and_then(libbpf_rs::OpenObject::load)
+        .map_err(|error| failed("cannot load the generator", io::Error::other(error), "run as root or with CAP_BPF"))
 }
 
 fn program<'o>(object: &'o libbpf_rs::Object, name: &str) -> Program<'o> {

@@ -20,7 +20,10 @@ impl Xdp {
             let devices = [Device::open("outside")?, Device::open("inside")?];
             Ok(match role {
                 Role::Forward => {
-                    vec![XdpBaseline::redirect(&devices[0], &devices[1])?, XdpBaseline::redirect(&devices[1], &devices[0])?]
+                    vec![
+                        XdpBaseline::redirect(&devices[0], &devices[1])?,
+                        XdpBaseline::redirect(&devices[1], &devices[0])?,
+                    ]
                 }
                 Role::Drop => vec![XdpBaseline::drop(&devices[0])?, XdpBaseline::drop(&devices[1])?],
             })

@@ -22,7 +22,6 @@ mod buffers;
 mod device;
 mod endpoint;
 mod error;
-mod features;
 mod host;
 mod ingress;
 mod live_run;
@@ -31,23 +30,19 @@ mod program;
 mod queue;
 mod region;
 mod rings;
-mod routes;
-mod rss;
 mod socket;
 mod umem;
 
 pub use buffers::{Buffers, CopyReason, ZeroCopy, largest_mtu, largest_native_mtu};
-pub use device::{Device, Offload, OffloadState, Queues};
+pub use device::{Device, HashFields, Offload, OffloadState, Queues, Rss};
 pub use endpoint::Endpoint;
 pub use error::Error;
-pub use features::{Features, XdpFeatures};
 pub use host::{has_xdp_sockets, is_clock_synchronised};
 pub use ingress::IngressDrop;
 pub use live_run::LiveRun;
-pub use netlink::{Changes, Link, LinkCounters, Reader};
+pub use netlink::{Changes, Features, Link, LinkCounters, Reader, XdpFeatures};
 pub use program::{CoreCounts, LoadedProgram, Program, XdpMode, attach_native};
 pub use rings::{
     BATCH, Dispositions, Dropped, Frames, Kernel, Memory, ReceiveDrops, RingSettings, Rings, Settled, Sockets,
 };
-pub use rss::{HashFields, Rss};
 pub use socket::{SocketStatistics, raise_memlock_limit};

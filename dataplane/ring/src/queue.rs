@@ -258,11 +258,7 @@ mod tests {
             // SAFETY: the memory is new, and nobody else uses it yet.
             unsafe { memory.at::<u32>(offset, 1).write(position) };
         }
-        (
-            Producer::new(memory.borrowed(), &OFFSETS, SIZE),
-            Consumer::new(memory.borrowed(), &OFFSETS, SIZE),
-            memory,
-        )
+        (Producer::new(memory.borrowed(), &OFFSETS, SIZE), Consumer::new(memory.borrowed(), &OFFSETS, SIZE), memory)
     }
 
     #[test]

@@ -275,9 +275,8 @@ fn option<T: SocketOption>(socket: BorrowedFd<'_>, name: libc::c_int, mut value:
     let mut length = mem::size_of_val(&value) as libc::socklen_t;
     // SAFETY: the value and its length live across the call, which writes no more than `length` bytes. Any bytes are a valid
     // value.
-    match unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_XDP, name, (&raw mut value).cast(), &raw mut length)
-    } {
+    match unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_XDP, name, (&raw mut value).cast(), &raw mut length) }
+    {
         0 => Ok(value),
         _ => Err(io::Error::last_os_error()),
     }

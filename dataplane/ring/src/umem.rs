@@ -72,9 +72,8 @@ impl Umem {
     pub(crate) fn check(&self, frame: &Descriptor, headroom: usize) {
         let Descriptor { address, length, .. } = *frame;
         let rest = self.rest(address);
-        let is_within = address < self.region.bytes() as u64
-            && length as usize <= rest
-            && self.chunk_bytes - rest >= headroom;
+        let is_within =
+            address < self.region.bytes() as u64 && length as usize <= rest && self.chunk_bytes - rest >= headroom;
         assert!(is_within, "corrupt ring: a frame of {length} bytes at {address} in a UMEM of {}", self.region.bytes());
     }
 

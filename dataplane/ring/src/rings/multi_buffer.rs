@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn a_batch_can_be_the_middle_of_one_frame() {
-        let descriptors: Vec<Descriptor> = (0..3 * BATCH).map(|number| descriptor(number, 1, number + 1 < 3 * BATCH)).collect();
+        let descriptors: Vec<Descriptor> =
+            (0..3 * BATCH).map(|number| descriptor(number, 1, number + 1 < 3 * BATCH)).collect();
         let (delivered, freed, drops) = received(&descriptors, &[BATCH]);
         assert_eq!((delivered.len(), freed.len()), (0, 3 * BATCH));
         assert_eq!(drops, Dropped { frames: 1, bytes: 3 * BATCH });

@@ -132,7 +132,8 @@ impl Rings {
         mode: BindMode<'_>,
     ) -> Result<Self, Error> {
         let Memory { umem, socket: outside } = memory;
-        let cannot_open = |error| Error::system("cannot make an AF_XDP socket", error, "run as root or with CAP_NET_RAW");
+        let cannot_open =
+            |error| Error::system("cannot make an AF_XDP socket", error, "run as root or with CAP_NET_RAW");
         let inside = socket::open().map_err(cannot_open)?;
         let rings = [
             socket::bind(outside.as_fd(), devices[0], queue, ring_size, mode)?,

@@ -55,12 +55,29 @@ fn assert_conserved(rings: &Rings<Model>) {
 #[derive(Clone, Debug)]
 enum Step {
     /// So many frames arrive, of so many parts each.
-    Arrive { side: Side, parts: Vec<usize> },
+    Arrive {
+        side: Side,
+        parts: Vec<usize>,
+    },
     /// A batch is received and settled. Bits beyond the batch are ignored.
-    Turn { side: Side, forward: u64, reply: u64, has_reply: u64 },
-    Kick { side: Side, budget: usize },
-    Complete { side: Side, count: usize },
-    Send { side: Side, bytes: usize },
+    Turn {
+        side: Side,
+        forward: u64,
+        reply: u64,
+        has_reply: u64,
+    },
+    Kick {
+        side: Side,
+        budget: usize,
+    },
+    Complete {
+        side: Side,
+        count: usize,
+    },
+    Send {
+        side: Side,
+        bytes: usize,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -104,7 +121,9 @@ impl Run {
                     }
                 }
             }
-            Step::Turn { side, forward, reply, has_reply } => self.turn(*side, *forward, *reply & !*forward, *has_reply),
+            Step::Turn { side, forward, reply, has_reply } => {
+                self.turn(*side, *forward, *reply & !*forward, *has_reply)
+            }
             Step::Kick { side, budget } => {
                 self.rings.kernel.budget = *budget;
                 self.rings.kick(*side);
@@ -452,6 +471,11 @@ fn a_settlement_that_contradicts_itself_or_the_batch_is_refused() {
         let mut rings = rings(8, 0);
         rings.kernel.arrive(Side::Outside, &[frame(0)], 0);
         assert_eq!(rings.receive(Side::Outside), 1);
-        assert!(stops(|| { rings.settle(wanted, |_| None); }), "{wanted:?}");
+        assert!(
+            stops(|| {
+                rings.settle(wanted, |_| None);
+            }),
+            "{wanted:?}"
+        );
     }
 }
