@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
-    BATCH, Buffers, Device, Disposition, LoadedProgram, Program, RingSettings, Rings, SocketStatistics, ZeroCopy,
+    Buffers, Device, Dispositions, LoadedProgram, Program, RingSettings, Rings, SocketStatistics, ZeroCopy,
     raise_memlock_limit,
 };
 use std::sync::Mutex;
@@ -34,7 +34,7 @@ struct Loop {
     /// Detached when dropped.
     _programs: [Program; 2],
     _devices: [Device; 2],
-    disposition: Disposition,
+    role: Role,
     spins: bool,
     tx_full: u64,
 }
@@ -55,11 +55,7 @@ impl Smallest {
             let settings = RingSettings { ring_size: RING_SIZE, buffers };
             let rings = Rings::bind([&devices[0], &devices[1]], 0, &settings)?;
             rings.connect(&mut programs, 0)?;
-            let disposition = match role {
-                Role::Forward => Disposition::Forward,
-                Role::Drop => Disposition::Drop,
-            };
-            Ok(Loop { rings, _programs: programs, _devices: devices, disposition, spins, tx_full: 0 })
+            Ok(Loop { rings, _programs: programs, _devices: devices, role, spins, tx_full: 0 })
         })?;
         let stop = Arc::new(AtomicBool::new(false));
         let losses = Arc::new(Mutex::new(running.losses()));
@@ -80,9 +76,12 @@ impl Loop {
             for side in Side::ALL {
                 let count = self.rings.receive(side);
                 if count > 0 {
-                    let mut dispositions = [self.disposition; BATCH];
-                    self.rings.settle(&mut dispositions[..count], |_| None);
-                    self.tx_full += dispositions.iter().filter(|end| **end == Disposition::TxFull).count() as u64;
+                    let forward = match self.role {
+                        Role::Forward => u64::MAX >> (64 - count),
+                        Role::Drop => 0,
+                    };
+                    let settled = self.rings.settle(Dispositions { forward, reply: 0 }, |_| None);
+                    self.tx_full += u64::from((forward & !settled.forwarded).count_ones());
                 }
                 frames += count;
             }

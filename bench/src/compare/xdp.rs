@@ -1,14 +1,15 @@
 //! XDP in the driver, without reading frames: the upper bound of every filter in the driver.
 
 use anyhow::Result;
-use knockplane_ring::{Blind, Device};
+use knockplane_generator::XdpBaseline;
+use knockplane_ring::Device;
 
 use super::candidate::{Candidate, Losses, Role};
 use super::lab::{Lab, checked};
 
 pub(super) struct Xdp {
     /// Detached when dropped.
-    _programs: Vec<Blind>,
+    _programs: Vec<XdpBaseline>,
 }
 
 impl Xdp {
@@ -19,9 +20,12 @@ impl Xdp {
             let devices = [Device::open("outside")?, Device::open("inside")?];
             Ok(match role {
                 Role::Forward => {
-                    vec![Blind::redirect(&devices[0], &devices[1])?, Blind::redirect(&devices[1], &devices[0])?]
+                    vec![
+                        XdpBaseline::redirect(&devices[0], &devices[1])?,
+                        XdpBaseline::redirect(&devices[1], &devices[0])?,
+                    ]
                 }
-                Role::Drop => vec![Blind::drop(&devices[0])?, Blind::drop(&devices[1])?],
+                Role::Drop => vec![XdpBaseline::drop(&devices[0])?, XdpBaseline::drop(&devices[1])?],
             })
         })?;
         Ok(Xdp { _programs: programs })

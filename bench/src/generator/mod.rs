@@ -18,7 +18,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use knockplane_ring::{Device, Endpoint, Limits, LiveSequence, raise_memlock_limit};
+use knockplane_generator::{Limits, LiveSequence};
+use knockplane_ring::{Device, Endpoint, raise_memlock_limit};
 
 use pace::Pace;
 pub use profile::Profile;

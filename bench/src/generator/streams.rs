@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use anyhow::bail;
 use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6Header, TcpHeader, UdpHeader};
 use ipnet::IpNet;
-use knockplane_ring::{HEADER_BYTES, Stream};
+use knockplane_generator::{HEADER_BYTES, Stream};
 use std::net::IpAddr;
 
 use super::profile::Profile;
