@@ -1,0 +1,78 @@
+//! Entries that count in one VLAN alone.
+//!
+//! They are found by the address and the VLAN together, so that a network with the same addresses in many VLANs fills no
+//! bucket. Whoever asks for an address in all VLANs, an operator, has its shard gone through, if that has any such entry.
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+
+use knockplane_policy::packet::Vlan;
+use knockplane_policy::time::Time;
+
+use super::{Added, Guarded, ListId, ListSet, Lists, STEP, lock};
+use crate::state::key::Key;
+use crate::state::lists::shard::{Place, Terms};
+
+/// The lists as one VLAN sees and changes them.
+#[derive(Clone, Copy)]
+pub struct Within<'l> {
+    pub(super) lists: &'l Lists,
+    vlan: Vlan,
+}
+
+impl Lists {
+    /// The lists as seen from this VLAN. What is changed there counts in it alone; with [`Vlan::NONE`], in all.
+    #[inline]
+    pub const fn within(&self, vlan: Vlan) -> Within<'_> {
+        Within { lists: self, vlan }
+    }
+
+    /// Takes the address out of the list in all VLANs. Whether it was in it.
+    pub(super) fn remove_in_vlans(&self, list: ListId, address: IpAddr, now: Time) -> bool {
+        let key = Key::from(address);
+        let Guarded { version, shard } = &*self.shards[self.shard_of_key(key)];
+        let mut removed = false;
+        for key in [Some(key), key.net().filter(|_| self.v6_by_prefix)].into_iter().flatten() {
+            let mut next = Some(0);
+            while let Some(begin) = next {
+                let mut shard = lock(shard);
+                let was_in_it;
+                (was_in_it, next) = shard.remove_in_vlans(key, list, (begin, STEP), now);
+                if was_in_it {
+                    version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+                }
+                removed |= was_in_it;
+            }
+        }
+        removed
+    }
+}
+
+impl Within<'_> {
+    pub(super) fn key(&self, address: IpAddr) -> Key {
+        Key::from(address).within(self.vlan)
+    }
+
+    /// As [`Lists::membership`]: by entries of this VLAN, and by those that count in all VLANs for all other ends.
+    pub fn membership(&self, address: IpAddr, to: u32, now: Time) -> ListSet {
+        self.lists.lookup(self.key(address), to, now).listed.lists
+    }
+
+    /// As [`Lists::add_for`].
+    pub fn add_for(&self, list: ListId, address: IpAddr, to: u32, expiry: Time, now: Time) -> Added {
+        if self.lists.held_for_good(address.into()).contains(list) {
+            return Added::Kept;
+        }
+        self.lists.add_at(Place { list, to }, self.key(address), Terms { level: self.lists.level(list), expiry, now })
+    }
+
+    /// Takes the address out of the list, for whatever other ends it was in it here. Whether it was in it.
+    pub fn remove(&self, list: ListId, address: IpAddr, now: Time) -> bool {
+        self.lists.remove_at(list, self.key(address), None, now)
+    }
+
+    /// Takes the address out of the list for the other end of this tag alone. Whether it was in it for that.
+    pub fn remove_for(&self, list: ListId, address: IpAddr, to: u32, now: Time) -> bool {
+        self.lists.remove_at(list, self.key(address), Some(to), now)
+    }
+}
