@@ -15,12 +15,12 @@ use crate::state::static_entries::Entries;
 const SLOTS: usize = 128;
 
 /// The lookups of one worker, all of the same lists.
-pub(crate) struct Recent {
-    slots: Box<[Slot]>,
+pub(crate) struct LookupCache {
+    slots: Box<[CachedLookup]>,
 }
 
 #[derive(Clone, Copy)]
-struct Slot {
+struct CachedLookup {
     key: Key,
     /// The number of the table whose entries are in the lookup.
     table: u32,
@@ -29,14 +29,14 @@ struct Slot {
     lookup: Lookup,
 }
 
-impl Default for Recent {
+impl Default for LookupCache {
     fn default() -> Self {
-        let empty = Slot { key: Key::NONE, table: 0, to: 0, lookup: Lookup::default() };
-        Recent { slots: vec![empty; SLOTS].into() }
+        let empty = CachedLookup { key: Key::NONE, table: 0, to: 0, lookup: Lookup::default() };
+        LookupCache { slots: vec![empty; SLOTS].into() }
     }
 }
 
-impl Recent {
+impl LookupCache {
     /// The lists that the address is in now for the other end of this tag, by packets and operators or by the table's
     /// entries.
     pub(crate) fn membership(
@@ -52,7 +52,7 @@ impl Recent {
             let mut lookup = lists.lookup(key, to, now);
             let (set, time) = entries.find(key, now);
             lookup.add(set, time);
-            *slot = Slot { key, table, to, lookup };
+            *slot = CachedLookup { key, table, to, lookup };
         }
         slot.lookup.listed
     }
@@ -79,7 +79,7 @@ mod tests {
         let lists = Lists::with_secret(16, [1, 2]).unwrap();
         let (one, two) = (lists.bind("one", 0).unwrap(), lists.bind("two", 1).unwrap());
         let address = IpAddr::from([192, 0, 2, 1]);
-        let mut recent = Recent::default();
+        let mut recent = LookupCache::default();
         let mut is_in = |now| {
             let set = recent.membership(&lists, (0, &Entries::default()), address.into(), 0, now).lists;
             assert_eq!(set, lists.membership(address, 0, now), "as the lists say");
@@ -109,7 +109,7 @@ mod tests {
         let list = lists.bind("one", 0).unwrap();
         let address = IpAddr::from([192, 0, 2, 1]);
         lists.add_for(list, address, 7, at(5), at(0));
-        let mut recent = Recent::default();
+        let mut recent = LookupCache::default();
         for to in [7, 0, 7, 8, 7] {
             let set = recent.membership(&lists, (0, &Entries::default()), address.into(), to, at(1)).lists;
             assert_eq!(set.contains(list), to == 7, "{to}");
@@ -120,7 +120,7 @@ mod tests {
     fn an_eviction_is_seen_at_once() {
         let lists = Lists::with_secret(4, [1, 2]).unwrap();
         let one = lists.bind("one", 0).unwrap();
-        let mut recent = Recent::default();
+        let mut recent = LookupCache::default();
         let address = |number: u32| IpAddr::from(Ipv4Addr::from_bits(number));
         for number in 0..50 {
             lists.add(one, address(number), Time::NEVER, at(0));

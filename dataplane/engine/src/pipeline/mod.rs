@@ -31,9 +31,9 @@ use knockplane_policy::time::Time;
 
 use crate::headers;
 use crate::pipeline::counters::RuleCounters;
-pub use crate::pipeline::evaluation::Waiting;
-use crate::pipeline::evaluation::{Memory, Trail, Walk, is_part};
-use crate::pipeline::history::{History, LastPacket, Recorder, Refusal};
+pub use crate::pipeline::evaluation::{OutOfOrder, PendingSteps};
+use crate::pipeline::evaluation::{RuleEvaluation, Trail, WorkerLocal, is_part};
+use crate::pipeline::history::{History, HistoryWriter, LastPacket, Refusal};
 use crate::pipeline::reply::Reply;
 use crate::state::State;
 use crate::state::connections::Seen;
@@ -72,12 +72,12 @@ pub struct Context<'a> {
 /// One worker's memory for deciding.
 pub struct Decider {
     max_frame: usize,
-    memory: Memory,
+    local: WorkerLocal,
     decisions: [Decision; BATCH],
     decided: usize,
-    early: u64,
+    out_of_order: u64,
     /// What the early ones wait for.
-    waiting: Box<[Waiting; BATCH]>,
+    pending: Box<[PendingSteps; BATCH]>,
     /// Which frames of the batch are answered.
     answered: u64,
     replies: Box<[Reply; BATCH]>,
@@ -90,11 +90,11 @@ impl Decider {
         let undecided = Decision { verdict: Verdict::Drop, reason: Reason::ChainDefault };
         Decider {
             max_frame,
-            memory: Memory::new(Random(seed), Recorder::new(seed.rotate_left(29))),
+            local: WorkerLocal::new(Random(seed), HistoryWriter::new(seed.rotate_left(29))),
             decisions: [undecided; BATCH],
             decided: 0,
-            early: 0,
-            waiting: Box::new([Waiting::default(); BATCH]),
+            out_of_order: 0,
+            pending: Box::new([PendingSteps::default(); BATCH]),
             answered: 0,
             replies: Box::new(std::array::from_fn(|_| Reply::default())),
         }
@@ -102,12 +102,12 @@ impl Decider {
 
     /// What this worker has kept out recently, for whoever reads it.
     pub fn history(&self) -> Arc<History> {
-        self.memory.recorder.history()
+        self.local.recorder.history()
     }
 
     /// Decides about frames that came in on one side, in their order: one decision for each, of the first [`BATCH`].
     pub fn decide(&mut self, side: Side, frames: &[&[u8]], now: Time, context: Context<'_>) -> &[Decision] {
-        self.memory.waits = false;
+        self.local.waits = false;
         self.decide_each(side, frames, |_| now, context)
     }
 
@@ -120,7 +120,7 @@ impl Decider {
         arrived: impl Fn(usize) -> Time,
         context: Context<'_>,
     ) -> &[Decision] {
-        self.memory.waits = true;
+        self.local.waits = true;
         self.decide_each(side, frames, arrived, context)
     }
 
@@ -132,13 +132,13 @@ impl Decider {
         context: Context<'_>,
     ) -> &[Decision] {
         let mut decided = 0;
-        (self.early, self.answered) = (0, 0);
+        (self.out_of_order, self.answered) = (0, 0);
         let mut train = None::<Train>;
         if !frames.is_empty() {
-            self.memory.recorder.begin(arrived(0));
+            self.local.recorder.begin(arrived(0));
         }
-        let places = self.decisions.iter_mut().zip(&mut *self.replies).zip(&mut *self.waiting);
-        for (frame, ((decision, reply), waiting)) in frames.iter().zip(places) {
+        let places = self.decisions.iter_mut().zip(&mut *self.replies).zip(&mut *self.pending);
+        for (frame, ((decision, reply), pending)) in frames.iter().zip(places) {
             // By reference: to move a packet just written would wait for the writes.
             *decision = match &headers::read(side, frame, self.max_frame) {
                 Ok(packet) => {
@@ -149,20 +149,20 @@ impl Decider {
                     } else {
                         if let Some(ended) = &train {
                             ended.count(context.counters);
-                            ended.record(context.table, &mut self.memory.recorder, side);
+                            ended.record(context.table, &mut self.local.recorder, side);
                         }
-                        let mut walk = Walk::new(packet, now, context, &mut self.memory, Some(reply));
+                        let mut walk = RuleEvaluation::new(packet, now, context, &mut self.local, Some(reply));
                         let decision = walk.decide();
-                        if walk.waiting.is_any() && !walk.is_later {
-                            *waiting = walk.waiting();
-                            self.early |= 1 << decided;
+                        if walk.pending.is_any() && !walk.is_later {
+                            *pending = walk.pending_steps();
+                            self.out_of_order |= 1 << decided;
                         }
                         self.answered |= u64::from(walk.answered) << decided;
                         train = walk.is_plain().then(|| Train::behind(packet, now, walk.trail, decision));
                         if train.is_none() && decision.verdict == Verdict::Drop {
                             let last = walk.trail.last;
-                            if self.memory.recorder.takes() {
-                                record_drop(&mut self.memory.recorder, context.table, (packet, now), (decision, last));
+                            if self.local.recorder.takes() {
+                                record_drop(&mut self.local.recorder, context.table, (packet, now), (decision, last));
                             }
                         }
                         decision
@@ -170,7 +170,7 @@ impl Decider {
                 }
                 Err(reason) => {
                     let decision = unseen(*reason, side, frame, || arrived(decided), context);
-                    record_unseen(&mut self.memory.recorder, side, frame, decision, || arrived(decided));
+                    record_unseen(&mut self.local.recorder, side, frame, decision, || arrived(decided));
                     decision
                 }
             };
@@ -178,10 +178,10 @@ impl Decider {
         }
         if let Some(last) = &train {
             last.count(context.counters);
-            last.record(context.table, &mut self.memory.recorder, side);
+            last.record(context.table, &mut self.local.recorder, side);
         }
         if let Some(last) = decided.checked_sub(1) {
-            self.memory.recorder.end(arrived(last));
+            self.local.recorder.end(arrived(last));
         }
         self.decided = decided;
         self.decisions()
@@ -194,9 +194,9 @@ impl Decider {
 
     /// The frames of the last batch that would have added to a list, had their source been in the list that the rule
     /// asks for, or that are a later step at a door than the next one: one bit each. If the packet that gets it there has arrived before, and is yet to be decided by another
-    /// worker, [`Decider::look_again`] later makes up for it.
-    pub const fn early(&self) -> u64 {
-        self.early
+    /// worker, [`Decider::re_evaluate`] later makes up for it.
+    pub const fn out_of_order(&self) -> u64 {
+        self.out_of_order
     }
 
     /// What this frame of the last batch is answered, if it is: a frame to be sent out of the side it came in on.
@@ -211,31 +211,25 @@ impl Decider {
     }
 
     /// What this frame of the last batch waits for, if it is early.
-    pub fn waiting(&self, frame: usize) -> Option<Waiting> {
-        let is_early = frame < BATCH && self.early >> frame & 1 == 1;
-        is_early.then(|| self.waiting[frame])
+    pub fn pending(&self, frame: usize) -> Option<PendingSteps> {
+        let is_pending = frame < BATCH && self.out_of_order >> frame & 1 == 1;
+        is_pending.then(|| self.pending[frame])
     }
 
     /// Lets a frame that was early take its step, if by now it is known that the step before it arrived before it. At the
     /// last look, a step at a door that is still too early is held against the knock as it stands. Nothing else: what
     /// was decided about the frame, and counted, stays. What it waits for still.
-    pub fn look_again(
-        &mut self,
-        side: Side,
-        frame: &[u8],
-        arrived: Time,
-        (waiting, is_last): (Waiting, bool),
-        context: Context<'_>,
-    ) -> Waiting {
-        let Ok(packet) = &headers::read(side, frame, self.max_frame) else { return Waiting::default() };
-        Walk::new(packet, arrived, context, &mut self.memory, None).look_again(waiting, is_last)
+    pub fn re_evaluate(&mut self, out_of_order: OutOfOrder<'_>, context: Context<'_>) -> PendingSteps {
+        let OutOfOrder { side, frame, arrived, pending, is_last } = out_of_order;
+        let Ok(packet) = &headers::read(side, frame, self.max_frame) else { return PendingSteps::default() };
+        RuleEvaluation::new(packet, arrived, context, &mut self.local, None).re_evaluate(pending, is_last)
     }
 }
 
-impl Walk<'_> {
+impl RuleEvaluation<'_> {
     /// What the packet waits for, with what is known of it.
-    fn waiting(&self) -> Waiting {
-        Waiting { state: self.seen.map(|seen| seen.state), ..self.waiting }
+    fn pending_steps(&self) -> PendingSteps {
+        PendingSteps { state: self.seen.map(|seen| seen.state), ..self.pending }
     }
 
     /// The packet's way, at whose end its connection stays or is forgotten.
@@ -318,7 +312,7 @@ fn unseen(reason: Reason, side: Side, frame: &[u8], now: impl FnOnce() -> Time, 
 /// Records a packet that was dropped and is of no run; `last` is the last rule that matched.
 #[inline(never)]
 fn record_drop(
-    recorder: &mut Recorder,
+    recorder: &mut HistoryWriter,
     table: &Table,
     (packet, now): (&Packet<'_>, Time),
     (decision, last): (Decision, u32),
@@ -333,7 +327,7 @@ fn dropped(Decision { reason, .. }: Decision, last: u32, table: &Table) -> Refus
 
 /// Records a frame that rules cannot see and that was dropped, if it says which IP source it is of.
 fn record_unseen(
-    recorder: &mut Recorder,
+    recorder: &mut HistoryWriter,
     side: Side,
     frame: &[u8],
     Decision { verdict, reason }: Decision,
@@ -390,14 +384,14 @@ impl Train {
 
     /// Records them, if they were dropped.
     #[inline]
-    fn record(&self, table: &Table, recorder: &mut Recorder, side: Side) {
+    fn record(&self, table: &Table, recorder: &mut HistoryWriter, side: Side) {
         if self.decision.verdict == Verdict::Drop && recorder.takes() {
             self.record_drops(table, recorder, side);
         }
     }
 
     #[inline(never)]
-    fn record_drops(&self, table: &Table, recorder: &mut Recorder, side: Side) {
+    fn record_drops(&self, table: &Table, recorder: &mut HistoryWriter, side: Side) {
         let (vlan, port) = (self.vlan, self.ports.map(|(_, port)| port));
         let packet = LastPacket { side, vlan, protocol: Some(self.protocol), port };
         let refusal = dropped(self.decision, self.trail.last, table);

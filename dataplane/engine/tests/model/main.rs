@@ -35,7 +35,7 @@ use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::{Config, Runner, thread};
 
-use crate::pipeline::lookup_cache::Recent;
+use crate::pipeline::lookup_cache::LookupCache;
 use crate::state::lists::{Added, Change, ListId, Lists, Stored};
 use crate::state::static_entries::Entries;
 
@@ -150,7 +150,7 @@ fn watch(capacity: usize, before: fn(&Lists, ListId), change: fn(&Lists, ListId)
         told.store(true, Ordering::Release);
     };
     let watcher = || {
-        let mut recent = Recent::default();
+        let mut recent = LookupCache::default();
         let mut look = || {
             let knows = done.load(Ordering::Acquire);
             let set = recent.membership(&lists, (0, &Entries::default()), SOURCE.into(), 0, at(2)).lists;

@@ -5,13 +5,13 @@ use knockplane_policy::door::progress::{Outcome, StepSet};
 use knockplane_policy::door::{Failure, What};
 use knockplane_policy::eval::tracking::Stays;
 
-use super::Walk;
+use super::RuleEvaluation;
 use crate::pipeline::history::{LastPacket, Refusal};
 use crate::state::doors::{CompiledDoor, DoorId, Knock, Knocked, Visitors};
 use crate::state::events::Event;
 use crate::state::lists::{Added, ListId};
 
-impl Walk<'_> {
+impl RuleEvaluation<'_> {
     /// Holds the packet against the door's knocks.
     pub(super) fn knock(&mut self, door: DoorId) {
         let Some(door) = self.context.table.door(door) else { return };
@@ -38,13 +38,13 @@ impl Walk<'_> {
 
     /// The second look at a step that came too early: only the sequences that it waits for see it again.
     fn knock_again(&mut self, door: &CompiledDoor, visitors: &Visitors, (fits, closes): (StepSet, StepSet)) {
-        let waits = |walk: &Self, list| walk.waiting.sequences.contains(list);
+        let waits = |walk: &Self, list| walk.pending.sequences.contains(list);
         if let Some(closing) = door.closing.as_ref().filter(|closing| waits(self, closing.list)) {
-            self.waiting.sequences.remove(closing.list);
+            self.pending.sequences.remove(closing.list);
             self.close(door, visitors, closes);
         }
         if waits(self, door.opening.list) {
-            self.waiting.sequences.remove(door.opening.list);
+            self.pending.sequences.remove(door.opening.list);
             self.step(door, visitors, fits);
         }
     }
@@ -86,7 +86,7 @@ impl Walk<'_> {
     /// It came too early for the sequence with this list.
     fn wait(&mut self, early: bool, list: ListId) {
         if early {
-            self.waiting.sequences.insert(list);
+            self.pending.sequences.insert(list);
         }
     }
 
@@ -154,18 +154,18 @@ impl Walk<'_> {
 
     fn held_against(&self, fits: StepSet) -> Knock {
         let to = self.context.state.lists.tag(self.packet.destination);
-        Knock { source: (self.packet.source, self.vlan), to, fits, now: self.now, waits: self.memory.waits }
+        Knock { source: (self.packet.source, self.vlan), to, fits, now: self.now, waits: self.local.waits }
     }
 
     fn tell(&mut self, door: &CompiledDoor, what: What) {
         let (source, destination) = (self.packet.source, self.packet.destination);
         door.counts.count(source, what, door.opening.shape.steps);
         if let What::Failed(failure) = what
-            && self.memory.recorder.takes()
+            && self.local.recorder.takes()
         {
             let packet = LastPacket::of(self.packet);
             let refusal = Refusal::Failed { open: door.open, failure };
-            self.memory.recorder.record(source, refusal, packet, 1, self.now);
+            self.local.recorder.record(source, refusal, packet, 1, self.now);
         }
         // Anyone can take steps, and fail: they are counted, and no news.
         if matches!(what, What::Opened | What::Closed) {

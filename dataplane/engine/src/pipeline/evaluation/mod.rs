@@ -12,14 +12,14 @@ use knockplane_policy::eval::limits::Random;
 use knockplane_policy::eval::log::Entry;
 use knockplane_policy::eval::replies::{Answer, rejection, tarpit};
 use knockplane_policy::eval::{MAX_JUMP_DEPTH, clock, keyed};
-use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
+use knockplane_policy::packet::{FragmentPart, Packet, Side, Vlan, protocol};
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::{BuiltinChain, ConnectionState, ListTimeout, RejectWith};
 use knockplane_policy::time::Time;
 
 use crate::pipeline::Context;
-use crate::pipeline::history::Recorder;
-use crate::pipeline::lookup_cache::Recent;
+use crate::pipeline::history::HistoryWriter;
+use crate::pipeline::lookup_cache::LookupCache;
 use crate::pipeline::reply::Reply;
 use crate::state::State;
 use crate::state::connections::{FlowSeen, Seen};
@@ -31,22 +31,22 @@ use crate::state::server_name::{self, ServerName};
 use crate::table::{Candidates, CompiledRule, Program, Span, StateTest, Step, View};
 
 /// What a walk needs room for, made once: to clear it anew for each packet would cost as much as to decide.
-pub(crate) struct Memory {
+pub(crate) struct WorkerLocal {
     /// There can be a second look: a step at a door that came too early waits for it.
     pub(crate) waits: bool,
-    pub(crate) recorder: Recorder,
-    recent: Recent,
+    pub(crate) recorder: HistoryWriter,
+    lookup_cache: LookupCache,
     candidates: Candidates,
     returns: Returns,
     random: Random,
 }
 
-impl Memory {
-    pub(crate) fn new(random: Random, recorder: Recorder) -> Memory {
-        Memory {
+impl WorkerLocal {
+    pub(crate) fn new(random: Random, recorder: HistoryWriter) -> WorkerLocal {
+        WorkerLocal {
             waits: false,
             recorder,
-            recent: Recent::default(),
+            lookup_cache: LookupCache::default(),
             candidates: Candidates::default(),
             returns: Returns::default(),
             random,
@@ -54,25 +54,40 @@ impl Memory {
     }
 }
 
-/// What a packet that came too early waits for, and what else was known of it then.
+/// Steps that a packet did not take, because it was decided before a packet that arrived before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waiting {
-    /// A rule would have added to a list.
+pub struct PendingSteps {
+    /// A rule adds to a list only sources that are in another list.
     pub(crate) addition: bool,
-    /// The lists of the doors' sequences whose later step it is.
+    /// The progress lists of the sequences of doors that have the packet as a later step than the next one.
     pub(crate) sequences: ListSet,
-    /// What tracking made of it.
+    /// The connection state that the packet had at its first evaluation.
     pub(crate) state: Option<ConnectionState>,
 }
 
-impl Waiting {
-    /// For an addition to a list: what most frames wait for.
-    pub const ADDITION: Waiting = Waiting { addition: true, sequences: ListSet::EMPTY, state: None };
+impl PendingSteps {
+    /// An addition to a list: pending for most frames.
+    pub const ADDITION: PendingSteps = PendingSteps { addition: true, sequences: ListSet::EMPTY, state: None };
 
-    /// Whether it waits for anything.
+    /// Whether a step is pending.
     pub fn is_any(&self) -> bool {
         self.addition || self.sequences != ListSet::default()
     }
+}
+
+/// A frame that was decided out of order, for [`Decider::re_evaluate`](super::Decider::re_evaluate).
+#[derive(Clone, Copy, Debug)]
+pub struct OutOfOrder<'f> {
+    /// The side on which the frame arrived.
+    pub side: Side,
+    /// The bytes of the frame.
+    pub frame: &'f [u8],
+    /// The time of its arrival.
+    pub arrived: Time,
+    /// The steps that the packet has not taken yet.
+    pub pending: PendingSteps,
+    /// No re-evaluation follows: a step at a door that still has no forerunner counts as a wrong step.
+    pub is_last: bool,
 }
 
 /// Where a walk was counted, and whether another packet that looks the same would go the same way.
@@ -105,14 +120,14 @@ impl Trail {
 }
 
 /// One packet's way through the rules.
-pub(crate) struct Walk<'a> {
+pub(crate) struct RuleEvaluation<'a> {
     pub(crate) packet: &'a Packet<'a>,
     /// The network by which connections and doors know it.
     pub(crate) vlan: Vlan,
     pub(crate) view: View<'a>,
     pub(crate) now: Time,
     pub(crate) context: Context<'a>,
-    memory: &'a mut Memory,
+    local: &'a mut WorkerLocal,
     /// Where an answer goes.
     reply: Option<&'a mut Reply>,
     /// What tracking made of it; none before that.
@@ -131,7 +146,7 @@ pub(crate) struct Walk<'a> {
     pub(crate) trail: Trail,
     /// What the packet came too early for: additions that were left out only because its source is not in a list, and
     /// later steps at doors. In a second look, what it still waits for.
-    pub(crate) waiting: Waiting,
+    pub(crate) pending: PendingSteps,
     pub(crate) answered: bool,
     /// This is a second look: only what the packet waits for counts.
     again: bool,
@@ -151,22 +166,22 @@ pub(crate) fn is_part(packet: &Packet<'_>) -> bool {
     }
 }
 
-impl<'a> Walk<'a> {
+impl<'a> RuleEvaluation<'a> {
     /// With room for an answer, if there may be one.
     pub(crate) fn new(
         packet: &'a Packet<'a>,
         now: Time,
         context: Context<'a>,
-        memory: &'a mut Memory,
+        local: &'a mut WorkerLocal,
         reply: Option<&'a mut Reply>,
-    ) -> Walk<'a> {
-        Walk {
+    ) -> RuleEvaluation<'a> {
+        RuleEvaluation {
             packet,
             vlan: context.table.settings().vlans.of(packet.vlan()),
             view: packet.into(),
             now,
             context,
-            memory,
+            local,
             reply,
             seen: None,
             untracked: false,
@@ -176,7 +191,7 @@ impl<'a> Walk<'a> {
             scans: None,
             spoken: None,
             trail: Trail { rules: [0; Trail::LONGEST], length: 0, last: 0, default_of: None, is_plain: true },
-            waiting: Waiting::default(),
+            pending: PendingSteps::default(),
             answered: false,
             again: false,
             ends_here: false,
@@ -188,31 +203,31 @@ impl<'a> Walk<'a> {
         self.trail.is_plain && !self.view.looked_closer()
     }
 
-    /// Only what it waits for counts: see `Decider::look_again`. What it waits for still.
-    pub(crate) fn look_again(mut self, waiting: Waiting, is_last: bool) -> Waiting {
+    /// Only what it waits for counts: see `Decider::re_evaluate`. What it waits for still.
+    pub(crate) fn re_evaluate(mut self, pending: PendingSteps, is_last: bool) -> PendingSteps {
         self.again = true;
-        self.memory.waits = !is_last;
-        self.waiting = waiting;
+        self.local.waits = !is_last;
+        self.pending = pending;
         let Context { table, .. } = self.context;
         let family = self.packet.family();
         let chain = table.filter(family).entry(self.packet.side, &self.view);
         if self.enter(table.raw(family), chain) != Some(Verdict::Drop) {
             // As it was seen then: what the packet itself has done since is not to keep it from its step.
-            self.seen = Some(Seen::alone(waiting.state.unwrap_or(ConnectionState::Untracked)));
+            self.seen = Some(Seen::alone(pending.state.unwrap_or(ConnectionState::Untracked)));
             self.enter(table.filter(family), chain);
         }
-        self.waiting
+        self.pending
     }
 
     /// The verdict of the rules that a packet of this chain meets in this menu; none if they come to none.
     pub(crate) fn enter(&mut self, program: &'a Program, chain: BuiltinChain) -> Option<Verdict> {
         let Context { table, counters, .. } = self.context;
         let mut span = program.chain(chain);
-        program.candidates(&self.view, &mut self.memory.candidates);
-        self.memory.returns.depth = 0;
+        program.candidates(&self.view, &mut self.local.candidates);
+        self.local.returns.depth = 0;
         loop {
-            let Some(rule) = program.classify(&mut self.memory.candidates, &mut span, &self.view, table.about()) else {
-                span = self.memory.returns.pop()?;
+            let Some(rule) = program.classify(&mut self.local.candidates, &mut span, &self.view, table.about()) else {
+                span = self.local.returns.pop()?;
                 continue;
             };
             if self.is_later && !rule.is_for_fragments {
@@ -258,15 +273,15 @@ impl<'a> Walk<'a> {
                     self.untracked = true;
                     self.trail.is_plain = false;
                 }
-                Step::AddSource(..) | Step::AddDestination(..) if self.again && !self.waiting.addition => {}
+                Step::AddSource(..) | Step::AddDestination(..) if self.again && !self.pending.addition => {}
                 Step::AddSource(list, timeout) => self.add(rule.index, list, self.packet.source, timeout),
                 Step::AddDestination(list, timeout) => self.add(rule.index, list, self.packet.destination, timeout),
                 Step::Jump(target) => {
-                    if !self.memory.returns.push(std::mem::replace(&mut span, target)) {
+                    if !self.local.returns.push(std::mem::replace(&mut span, target)) {
                         return Some(Verdict::Drop);
                     }
                 }
-                Step::Return => span = self.memory.returns.pop()?,
+                Step::Return => span = self.local.returns.pop()?,
             }
         }
     }
@@ -290,8 +305,8 @@ impl<'a> Walk<'a> {
             self.ends_here |= !adds && missed.question.learns();
             return false;
         }
-        self.waiting.addition |= adds && matches!(missed.question, StateTest::Source(_)) && !missed.negated;
-        self.trail.is_plain &= !self.waiting.addition;
+        self.pending.addition |= adds && matches!(missed.question, StateTest::Source(_)) && !missed.negated;
+        self.trail.is_plain &= !self.pending.addition;
         false
     }
 
@@ -328,7 +343,7 @@ impl<'a> Walk<'a> {
                 table.reached.as_ref()?.exceeds(state.flows()?, *matcher, self.flow()?, source, now)?
             }
             StateTest::Psd(meter, weights) => table.meters.scans(*meter, weights, packet, now)?,
-            StateTest::Random(percent) => self.memory.random.percent() < *percent,
+            StateTest::Random(percent) => self.local.random.percent() < *percent,
             StateTest::Nth { meter, every, packet } => table.meters.nth(*meter, *every)? == *packet,
             StateTest::Limit(meter, rate) => table.meters.limit(*meter, rate, packet, now)?,
             StateTest::DstLimit { meter, rate, mode, expire } => {
@@ -356,7 +371,7 @@ impl<'a> Walk<'a> {
         let Context { table, state, .. } = self.context;
         let to = if table.has_doors() { state.lists.tag(other) } else { 0 };
         let entries = (table.number(), table.entries());
-        self.memory.recent.membership(&state.lists, entries, key.within(self.vlan), to, self.now)
+        self.local.lookup_cache.membership(&state.lists, entries, key.within(self.vlan), to, self.now)
     }
 
     /// The packet's connection, or the one it is related to.
@@ -428,7 +443,7 @@ impl<'a> Walk<'a> {
         if self.again && added == Added::New {
             counters.count_rule(rule as usize, 1, self.packet.ip_length);
         }
-        self.waiting.addition &= !(self.again && added == Added::New);
+        self.pending.addition &= !(self.again && added == Added::New);
         let level = lists.level(list);
         // Anyone can take first steps, and a flood takes millions: they are no news.
         if added == Added::New && level > 0 {

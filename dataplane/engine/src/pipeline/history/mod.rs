@@ -51,7 +51,7 @@ const ATTEMPTS: usize = 64;
 struct Line([AtomicU64; 8]);
 
 /// Tags and horizon in the first line, then the records.
-type Set = [Line; 1 + WAYS];
+type RecordSet = [Line; 1 + WAYS];
 
 /// Words of a record.
 const VERSION: usize = 0;
@@ -123,7 +123,7 @@ impl LastPacket {
 
 /// Events of one source with one subject in one VLAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct HistoryRecord {
     /// What happened.
     pub refusal: Refusal,
     /// The last packet that it happened to.
@@ -138,9 +138,9 @@ pub struct Record {
 
 /// What is recorded of one source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Records {
+pub struct SourceHistory {
     /// In no order.
-    pub records: Vec<Record>,
+    pub records: Vec<HistoryRecord>,
     /// No event after it is missing; none was ever if it is zero.
     pub complete_since: Time,
 }
@@ -148,7 +148,7 @@ pub struct Records {
 /// See the module.
 pub struct History {
     secret: u64,
-    sets: Box<[Set]>,
+    sets: Box<[RecordSet]>,
     /// When events were last left out because a batch had too many.
     left_out: AtomicU64,
     watch: Watch,
@@ -164,7 +164,7 @@ struct Watch {
     until: AtomicU64,
     /// The watch that the worker has seen, and that its sets are of.
     seen: AtomicU64,
-    sets: [Set; WATCH_SETS],
+    sets: [RecordSet; WATCH_SETS],
 }
 
 impl History {
@@ -172,7 +172,7 @@ impl History {
     pub(crate) fn new(secret: u64) -> History {
         History {
             secret,
-            sets: (0..SETS).map(|_| Set::default()).collect(),
+            sets: (0..SETS).map(|_| RecordSet::default()).collect(),
             left_out: AtomicU64::new(0),
             watch: Watch::default(),
         }
@@ -184,12 +184,12 @@ impl History {
     }
 
     /// What is recorded of the source, what happened while it was watched aside.
-    pub fn of(&self, source: IpAddr) -> Records {
+    pub fn of(&self, source: IpAddr) -> SourceHistory {
         let set = &self.sets[self.set_of(words(source))];
         let mut records = Vec::new();
         read_set(set, source, &mut records);
         let horizon = Time::from_nanos(set[0].0[HORIZON].load(Acquire) & !CURSOR);
-        Records { records, complete_since: horizon.max(Time::from_nanos(self.left_out.load(Acquire))) }
+        SourceHistory { records, complete_since: horizon.max(Time::from_nanos(self.left_out.load(Acquire))) }
     }
 
     /// Has everything written of this source until then, in place of the source that was watched before. Each watch has
@@ -204,8 +204,8 @@ impl History {
     }
 
     /// What happened while the source was watched: complete since then, unless there were too many subjects.
-    pub fn watched(&self, id: u64, source: IpAddr) -> Records {
-        let mut watched = Records::default();
+    pub fn watched(&self, id: u64, source: IpAddr) -> SourceHistory {
+        let mut watched = SourceHistory::default();
         // A worker that has seen no packet since has nothing to tell.
         if self.watch.seen.load(Acquire) == id {
             for set in &self.watch.sets {
@@ -237,7 +237,7 @@ fn folded(one: u64, other: u64) -> u64 {
 }
 
 /// Adds the set's records of this source.
-fn read_set(set: &Set, source: IpAddr, records: &mut Vec<Record>) {
+fn read_set(set: &RecordSet, source: IpAddr, records: &mut Vec<HistoryRecord>) {
     let (tags, lines) = set.split_first().expect("a set has a first line");
     for (tag, line) in tags.0.iter().zip(lines) {
         if tag.load(Acquire) != 0 {
@@ -248,7 +248,7 @@ fn read_set(set: &Set, source: IpAddr, records: &mut Vec<Record>) {
 
 impl Line {
     /// The record and its source; none if it does not keep still, or makes no sense.
-    fn read(&self) -> Option<(IpAddr, Record)> {
+    fn read(&self) -> Option<(IpAddr, HistoryRecord)> {
         let words = (0..ATTEMPTS).find_map(|_| {
             let version = self.0[VERSION].load(Acquire);
             let words: [u64; 8] = std::array::from_fn(|word| self.0[word].load(Relaxed));
@@ -277,7 +277,7 @@ impl Line {
             port: (told & HAS_PORT != 0).then_some((told >> 16) as u16),
         };
         let [first, last] = [FIRST, LAST].map(|word| Time::from_nanos(words[word]));
-        Some((source, Record { refusal, packet, count: words[TABLE_AND_COUNT] as u32, first, last }))
+        Some((source, HistoryRecord { refusal, packet, count: words[TABLE_AND_COUNT] as u32, first, last }))
     }
 }
 
@@ -295,7 +295,7 @@ impl Refusal {
 }
 
 /// The worker's end of its history.
-pub(crate) struct Recorder {
+pub(crate) struct HistoryWriter {
     history: Arc<History>,
     /// Records that this batch may still write.
     left: u32,
@@ -310,9 +310,9 @@ pub(crate) struct Recorder {
     watches: bool,
 }
 
-impl Recorder {
-    pub(crate) fn new(secret: u64) -> Recorder {
-        Recorder {
+impl HistoryWriter {
+    pub(crate) fn new(secret: u64) -> HistoryWriter {
+        HistoryWriter {
             history: Arc::new(History::new(secret)),
             left: 0,
             open: false,
@@ -354,7 +354,7 @@ impl Recorder {
     }
 
     /// Something kept so many packets of the source out, the last of which is this one. Asked for only if it
-    /// [`takes`](Recorder::takes) it.
+    /// [`takes`](HistoryWriter::takes) it.
     pub(crate) fn record(&mut self, source: IpAddr, refusal: Refusal, packet: LastPacket, count: u32, now: Time) {
         let (subject, table) = refusal.words();
         let mut subject = subject;
@@ -405,7 +405,14 @@ impl Recorder {
 }
 
 /// Adds to the record, or makes it. Only the worker does so.
-fn write(set: &Set, tag: u64, ((high, low), subject, table): ((u64, u64), u64, u32), told: u64, count: u32, now: Time) {
+fn write(
+    set: &RecordSet,
+    tag: u64,
+    ((high, low), subject, table): ((u64, u64), u64, u32),
+    told: u64,
+    count: u32,
+    now: Time,
+) {
     let (tags, lines) = set.split_first().expect("a set has a first line");
     let known = (0..WAYS).find(|way| tags.0[*way].load(Relaxed) == tag);
     let horizon = tags.0[HORIZON].load(Relaxed);

@@ -21,8 +21,8 @@ fn stranger(number: u32) -> IpAddr {
     Ipv4Addr::from_bits(0x0a00_0000 | number).into()
 }
 
-impl Recorder {
-    /// Records an event if there is room for it, as a batch does.
+impl HistoryWriter {
+    /// SourceHistory an event if there is room for it, as a batch does.
     fn note(&mut self, source: IpAddr, refusal: Refusal, packet: LastPacket, count: u32, now: Time) {
         if self.takes() {
             self.record(source, refusal, packet, count, now);
@@ -31,7 +31,7 @@ impl Recorder {
 }
 
 /// One event, in a batch of its own.
-fn note(recorder: &mut Recorder, source: IpAddr, refusal: Refusal, port: u16, now: Time) {
+fn note(recorder: &mut HistoryWriter, source: IpAddr, refusal: Refusal, port: u16, now: Time) {
     recorder.begin(now);
     recorder.note(source, refusal, to(port), 1, now);
     recorder.end(now);
@@ -39,7 +39,7 @@ fn note(recorder: &mut Recorder, source: IpAddr, refusal: Refusal, port: u16, no
 
 #[test]
 fn events_of_a_source_are_told_apart_by_subject_and_counted() {
-    let mut recorder = Recorder::new(7);
+    let mut recorder = HistoryWriter::new(7);
     let v6: IpAddr = "::192.0.2.1".parse().unwrap();
     let open = ListId(9);
     let failed = Refusal::Failed { open, failure: Failure::StartedOver };
@@ -53,7 +53,7 @@ fn events_of_a_source_are_told_apart_by_subject_and_counted() {
         note(&mut recorder, source, refusal, port, at(second));
     }
     let told = recorder.history().of(SOURCE);
-    let record = |refusal, port, count, first, last| Record {
+    let record = |refusal, port, count, first, last| HistoryRecord {
         refusal,
         packet: to(port),
         count,
@@ -72,7 +72,7 @@ fn events_of_a_source_are_told_apart_by_subject_and_counted() {
 
 #[test]
 fn a_frame_that_cannot_be_read_and_the_inside_are_told() {
-    let mut recorder = Recorder::new(7);
+    let mut recorder = HistoryWriter::new(7);
     let refusal = Refusal::Dropped { reason: Reason::Ipv4Malformed, rule: None };
     let packet = LastPacket { side: Side::Inside, vlan: Vlan::NONE, protocol: None, port: None };
     recorder.begin(at(1));
@@ -83,7 +83,7 @@ fn a_frame_that_cannot_be_read_and_the_inside_are_told() {
 
 #[test]
 fn what_a_flood_displaces_is_said() {
-    let mut recorder = Recorder::new(7);
+    let mut recorder = HistoryWriter::new(7);
     note(&mut recorder, SOURCE, dropped(1), 22, at(1));
     for number in 0..20 * History::capacity() as u32 {
         note(&mut recorder, stranger(number), dropped(1), 22, at(2 + u64::from(number) / 1_000));
@@ -97,7 +97,7 @@ fn what_a_flood_displaces_is_said() {
 
 #[test]
 fn the_oldest_record_of_a_set_gives_way() {
-    let mut recorder = Recorder::new(7);
+    let mut recorder = HistoryWriter::new(7);
     for rule in 0..=WAYS as u32 {
         note(&mut recorder, SOURCE, dropped(rule), 22, at(1 + u64::from(rule)));
     }
@@ -110,7 +110,7 @@ fn the_oldest_record_of_a_set_gives_way() {
 
 #[test]
 fn a_batch_writes_so_many_records_and_says_that_it_left_some_out() {
-    let mut recorder = Recorder::new(7);
+    let mut recorder = HistoryWriter::new(7);
     recorder.begin(at(5));
     for number in 0..=RECORDS_A_BATCH {
         recorder.note(stranger(number), dropped(0), to(22), 1, at(5));
@@ -123,11 +123,11 @@ fn a_batch_writes_so_many_records_and_says_that_it_left_some_out() {
 
 #[test]
 fn everything_is_written_of_the_watched_source_whatever_else_comes() {
-    let mut recorder = Recorder::new(7);
+    let mut recorder = HistoryWriter::new(7);
     let history = recorder.history();
     note(&mut recorder, SOURCE, dropped(1), 21, at(0));
     history.watch(1, SOURCE, at(30));
-    assert_eq!(history.watched(1, SOURCE), Records::default(), "no packet yet");
+    assert_eq!(history.watched(1, SOURCE), SourceHistory::default(), "no packet yet");
     for second in 1..60 {
         recorder.begin(at(second));
         for number in 0..100 {
@@ -143,14 +143,17 @@ fn everything_is_written_of_the_watched_source_whatever_else_comes() {
     assert_eq!(history.of(SOURCE).complete_since, at(59));
     history.watch(2, stranger(5), at(90));
     note(&mut recorder, stranger(5), dropped(0), 22, at(60));
-    assert_eq!((history.watched(1, SOURCE), history.watched(2, SOURCE)), (Records::default(), Records::default()));
+    assert_eq!(
+        (history.watched(1, SOURCE), history.watched(2, SOURCE)),
+        (SourceHistory::default(), SourceHistory::default())
+    );
     assert_eq!(history.watched(2, stranger(5)).records.len(), 1);
 }
 
 /// Every record that a reader sees is whole: its words are of one event.
 #[test]
 fn readers_never_see_half_a_record() {
-    let mut recorder = Recorder::new(7);
+    let mut recorder = HistoryWriter::new(7);
     let history = recorder.history();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {

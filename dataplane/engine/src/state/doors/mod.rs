@@ -8,7 +8,7 @@
 //!
 //! The order of arrival counts, also between queues. A packet that another worker overtook is held against the knock as
 //! if it had come in its turn; a later step whose forerunner may be with another worker waits for it, see
-//! [`crate::pipeline::Decider::look_again`].
+//! [`crate::pipeline::Decider::re_evaluate`].
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
