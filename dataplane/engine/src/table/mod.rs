@@ -45,7 +45,7 @@ use crate::state::static_entries::{Entries, SingleTimed};
 
 pub(crate) use index::Candidates;
 pub(crate) use program::{CompiledRule, Program, Span, Step};
-pub(crate) use question::{About, View};
+pub(crate) use question::{About, Test, View};
 pub use source::{AddressMatcher, MatcherMemory};
 pub(crate) use state_test::StateTest;
 

@@ -36,6 +36,7 @@ pub use self::changes::Added;
 pub use self::ended::{Gone, Why};
 pub use self::entries::{AddressEntry, Seen};
 pub use self::error::{CapacityError, TooManyLists};
+pub use self::lookup::ShardVersion;
 pub(crate) use self::lookup::{Listed, Lookup};
 pub use self::operator::OPERATOR_LEVEL;
 pub use self::progress::{Change, Stored};

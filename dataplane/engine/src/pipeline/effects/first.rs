@@ -1,0 +1,181 @@
+//! The first evaluation of a packet: rules count, log, add, reply, and ask matchers with memory.
+
+use std::ops::ControlFlow;
+
+use knockplane_policy::eval::replies::{Answer, rejection, tarpit};
+use knockplane_policy::packet::{Packet, protocol};
+use knockplane_policy::reason::Reason;
+use knockplane_policy::rule::{BuiltinChain, RejectWith};
+
+use super::door::AtDoor;
+use super::{Addition, Effects, PendingSteps};
+use crate::pipeline::dependencies::{Dependencies, Dependency};
+use crate::pipeline::evaluation::{PacketFacts, RuleEvaluation};
+use crate::pipeline::history::Refusal;
+use crate::pipeline::reply::Reply;
+use crate::state::doors::DoorId;
+use crate::state::lists::ListId;
+use crate::table::{CompiledRule, StateTest, Step, Table, Test};
+
+/// All effects of the rules that a packet matches, and the steps that it misses.
+pub(in crate::pipeline) struct FirstEvaluation<'a> {
+    pub(in crate::pipeline) matches: Matches,
+    pub(in crate::pipeline) answered: bool,
+    /// Additions that the packet misses only because an address is not in a list, and later steps at doors.
+    pending: PendingSteps,
+    reply: &'a mut Reply,
+}
+
+/// The rules that a packet matched.
+#[derive(Clone, Copy)]
+pub(in crate::pipeline) struct Matches {
+    rules: [u32; Matches::CAPACITY],
+    length: usize,
+    is_complete: bool,
+    /// The last rule that matched: the one that decided, if a rule decided.
+    last: u32,
+    /// The built-in chain whose default decided.
+    pub(in crate::pipeline) default_of: Option<BuiltinChain>,
+}
+
+impl Matches {
+    /// Rules that are noted. Most packets match one or two rules.
+    const CAPACITY: usize = 4;
+
+    const NONE: Matches =
+        Matches { rules: [0; Matches::CAPACITY], length: 0, is_complete: true, last: 0, default_of: None };
+
+    fn note(&mut self, rule: u32) {
+        self.last = rule;
+        match self.rules.get_mut(self.length) {
+            Some(place) => {
+                *place = rule;
+                self.length += 1;
+            }
+            None => self.is_complete = false,
+        }
+    }
+
+    /// Whether [`Matches::rules`] are all rules that matched.
+    pub(in crate::pipeline) const fn are_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    /// The rules that matched, by their position among the declared rules.
+    pub(in crate::pipeline) fn rules(&self) -> &[u32] {
+        &self.rules[..self.length]
+    }
+
+    /// The cause of a drop for this reason.
+    pub(in crate::pipeline) fn refusal(&self, reason: Reason, table: &Table) -> Refusal {
+        Refusal::Dropped { reason, rule: (reason == Reason::Rule).then(|| (table.number(), self.last)) }
+    }
+}
+
+impl<'a> FirstEvaluation<'a> {
+    /// A reply is written to `reply`.
+    pub(in crate::pipeline) fn new(reply: &'a mut Reply) -> FirstEvaluation<'a> {
+        FirstEvaluation { matches: Matches::NONE, answered: false, pending: PendingSteps::default(), reply }
+    }
+
+    fn answer(&mut self, packet: &Packet<'_>, answer: Option<Answer>) {
+        if let Some(answer) = answer {
+            self.answered = self.reply.write(packet, &answer);
+        }
+    }
+}
+
+impl RuleEvaluation<'_, FirstEvaluation<'_>> {
+    /// Whether the frame belongs in the reorder buffer.
+    pub(in crate::pipeline) fn has_pending_steps(&self) -> bool {
+        self.effects.pending.is_any() && !self.facts.is_later_fragment
+    }
+
+    /// The steps that the packet missed, with the connection state that a re-evaluation uses.
+    pub(in crate::pipeline) fn pending_steps(&self) -> PendingSteps {
+        PendingSteps { state: self.facts.seen.map(|seen| seen.state), ..self.effects.pending }
+    }
+
+    /// The facts that the decision depended on, once it is made.
+    #[inline]
+    pub(in crate::pipeline) fn dependencies(&self) -> Dependencies {
+        let mut dependencies = self.facts.dependencies;
+        if self.facts.view.looked_closer() {
+            dependencies.insert(Dependency::HeaderField);
+        }
+        if self.facts.view.asked_length() {
+            dependencies.insert(Dependency::Length);
+        }
+        if self.effects.pending.is_any() {
+            dependencies.insert(Dependency::PendingSteps);
+        }
+        dependencies
+    }
+}
+
+impl Effects for FirstEvaluation<'_> {
+    #[inline]
+    fn ask_memory(&mut self, facts: &mut PacketFacts<'_>, matcher: &StateTest) -> Option<bool> {
+        facts.ask_memory(matcher)
+    }
+
+    #[inline]
+    fn missed(&mut self, rule: &CompiledRule, matcher: &Test<StateTest>) -> ControlFlow<()> {
+        let adds = matches!(rule.step, Step::AddSource(..) | Step::AddDestination(..));
+        self.pending.addition |= adds && matches!(matcher.question, StateTest::Source(_)) && !matcher.negated;
+        ControlFlow::Continue(())
+    }
+
+    #[inline]
+    fn matched(&mut self, facts: &mut PacketFacts<'_>, rule: &CompiledRule) {
+        self.matches.note(rule.index);
+        facts.context.counters.count_rule(rule.index as usize, 1, facts.packet.ip_length);
+        if rule.logs {
+            facts.dependencies.insert(Dependency::Log);
+            facts.report_logged(rule.index);
+        }
+    }
+
+    fn add(&mut self, facts: &mut PacketFacts<'_>, addition: Addition) {
+        facts.dependencies.insert(Dependency::Addition);
+        facts.add_to_list(addition);
+    }
+
+    fn reject(&mut self, facts: &mut PacketFacts<'_>, with: RejectWith) {
+        facts.dependencies.insert(Dependency::Reply);
+        let may_reply = || with == RejectWith::TcpReset || facts.context.state.may_tell(facts.now);
+        let answer = rejection(facts.packet, with).filter(|_| may_reply());
+        self.answer(facts.packet, answer);
+    }
+
+    fn tarpit(&mut self, facts: &mut PacketFacts<'_>) {
+        facts.dependencies.insert(Dependency::Reply);
+        let state = facts.context.state;
+        let may_acknowledge = || state.may_acknowledge(facts.packet.source, facts.now);
+        self.answer(facts.packet, tarpit(facts.packet, state.secret(), may_acknowledge));
+    }
+
+    /// TCP and UDP only. Source: RouterOS manual, FastTrack.
+    fn fasttrack(&mut self, facts: &mut PacketFacts<'_>) {
+        let is_supported = matches!(facts.packet.protocol, protocol::TCP | protocol::UDP);
+        if let (Some(flow), Some(flows), true) = (facts.own_flow(), facts.context.state.flows(), is_supported) {
+            flows.fasttrack(&flow.key, facts.now);
+        }
+    }
+
+    fn knock(&mut self, facts: &mut PacketFacts<'_>, door: DoorId) {
+        facts.dependencies.insert(Dependency::Door);
+        if let Some(mut door) = AtDoor::new(facts, door, &mut self.pending) {
+            door.knock();
+        }
+    }
+
+    fn accept_by_door(&mut self, facts: &mut PacketFacts<'_>, open: ListId) {
+        facts.dependencies.insert(Dependency::Door);
+        if let (Some(flow), Some(flows), true) =
+            (facts.own_flow(), facts.context.state.flows(), facts.begins_connection())
+        {
+            flows.let_in(facts.packet, &flow.key, open, facts.now);
+        }
+    }
+}
