@@ -9,7 +9,7 @@ use super::Walk;
 use crate::pipeline::history::{LastPacket, Refusal};
 use crate::state::doors::{CompiledDoor, DoorId, Knock, Knocked, Visitors};
 use crate::state::events::Event;
-use crate::state::lists::{Added, ListId};
+use crate::state::lists::{AddOutcome, ListId};
 
 impl Walk<'_> {
     /// Holds the packet against the door's knocks.
@@ -74,7 +74,7 @@ impl Walk<'_> {
         }
         self.source = None;
         // What an operator put in stays, and nothing is closed then.
-        let lists = lists.within(self.vlan);
+        let lists = lists.in_vlan(self.vlan);
         if !lists.remove_for(door.open, source, knock.to, now) {
             return false;
         }
@@ -100,7 +100,7 @@ impl Walk<'_> {
         }
         // Most packets are of nobody who knocks, and no first step.
         let listed = self.lists_of_source();
-        let is_stranger = !listed.elsewhere && !listed.lists.contains(door.opening.list);
+        let is_stranger = !listed.has_other_entries && !listed.lists.contains(door.opening.list);
         if fits == StepSet::default() && (is_stranger || door.exempt.covers(self.packet, listed.lists)) {
             return;
         }
@@ -134,8 +134,8 @@ impl Walk<'_> {
             Outcome::Opened => {
                 self.source = None;
                 let until = now + door.door.open_for;
-                let added = lists.within(self.vlan).add_for(door.open, source, knock.to, until, now);
-                if added == Added::Refused {
+                let added = lists.in_vlan(self.vlan).add_for(door.open, source, knock.to, until, now);
+                if added == AddOutcome::Refused {
                     self.tell(door, What::Failed(Failure::Evicted));
                 } else {
                     visitors.hold(door, (source, self.vlan), now);
@@ -153,7 +153,7 @@ impl Walk<'_> {
     }
 
     fn held_against(&self, fits: StepSet) -> Knock {
-        let to = self.context.state.lists.tag(self.packet.destination);
+        let to = self.context.state.lists.peer_tag(self.packet.destination);
         Knock { source: (self.packet.source, self.vlan), to, fits, now: self.now, waits: self.memory.waits }
     }
 

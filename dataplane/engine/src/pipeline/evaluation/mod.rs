@@ -26,7 +26,7 @@ use crate::state::connections::{FlowSeen, Seen};
 use crate::state::events::Event;
 use crate::state::key::Key;
 use crate::state::layer7::PatternSet;
-use crate::state::lists::{self, Added, ListId, ListSet, Listed};
+use crate::state::lists::{self, AddOutcome, ListId, ListSet, Membership};
 use crate::state::server_name::{self, ServerName};
 use crate::table::{Candidates, CompiledRule, Program, Span, StateTest, Step, View};
 
@@ -122,8 +122,8 @@ pub(crate) struct Walk<'a> {
     /// It is a fragment behind the first.
     pub(crate) is_later: bool,
     /// The lists that source and destination are in, once a rule has asked.
-    source: Option<Listed>,
-    destination: Option<Listed>,
+    source: Option<Membership>,
+    destination: Option<Membership>,
     /// Its source has tried too many ports, once a door has asked.
     scans: Option<bool>,
     /// The patterns that match the packet by itself, once a rule has asked.
@@ -337,14 +337,14 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn lists_of_source(&mut self) -> Listed {
+    fn lists_of_source(&mut self) -> Membership {
         if self.source.is_none() {
             self.source = Some(self.membership(self.view.source, self.packet.destination));
         }
         self.source.unwrap_or_default()
     }
 
-    fn lists_of_destination(&mut self) -> Listed {
+    fn lists_of_destination(&mut self) -> Membership {
         if self.destination.is_none() {
             self.destination = Some(self.membership(self.view.destination, self.packet.source));
         }
@@ -352,11 +352,11 @@ impl<'a> Walk<'a> {
     }
 
     /// As far as packets from one to the other are concerned.
-    fn membership(&mut self, key: Key, other: IpAddr) -> Listed {
+    fn membership(&mut self, key: Key, other: IpAddr) -> Membership {
         let Context { table, state, .. } = self.context;
-        let to = if table.has_doors() { state.lists.tag(other) } else { 0 };
+        let to = if table.has_doors() { state.lists.peer_tag(other) } else { 0 };
         let entries = (table.number(), table.entries());
-        self.memory.recent.membership(&state.lists, entries, key.within(self.vlan), to, self.now)
+        self.memory.recent.membership(&state.lists, entries, key.in_vlan(self.vlan), to, self.now)
     }
 
     /// The packet's connection, or the one it is related to.
@@ -424,14 +424,14 @@ impl<'a> Walk<'a> {
         }
         let expiry = lists::expiry(timeout, self.now);
         let vlan = table.settings().vlans.of_lists(self.vlan);
-        let added = lists.within(vlan).add_for(list, address, 0, expiry, self.now);
-        if self.again && added == Added::New {
+        let added = lists.in_vlan(vlan).add_for(list, address, 0, expiry, self.now);
+        if self.again && added == AddOutcome::New {
             counters.count_rule(rule as usize, 1, self.packet.ip_length);
         }
-        self.waiting.addition &= !(self.again && added == Added::New);
+        self.waiting.addition &= !(self.again && added == AddOutcome::New);
         let level = lists.level(list);
         // Anyone can take first steps, and a flood takes millions: they are no news.
-        if added == Added::New && level > 0 {
+        if added == AddOutcome::New && level > 0 {
             events.push(Event::Listed { list, level, vlan, address, expiry });
             self.context.state.look_at_checksum(self.packet);
         }
@@ -444,7 +444,7 @@ impl<'a> Walk<'a> {
             if expiry <= self.now {
                 // A timeout of nothing ends an entry: look again.
                 *looked_up = None;
-            } else if let (Some(listed), Added::New | Added::Refreshed) = (looked_up, added) {
+            } else if let (Some(listed), AddOutcome::New | AddOutcome::Refreshed) = (looked_up, added) {
                 listed.lists.insert(list);
             }
         }
