@@ -9,7 +9,7 @@ use knockplane_policy::time::Time;
 
 use crate::state::key::Key;
 use crate::state::lists::{Lists, Lookup};
-use crate::state::static_entries::Entries;
+use crate::state::static_entries::StaticEntries;
 
 /// Enough for the sources of a batch; 12 KiB, which stay in the first-level cache beside the batch.
 const SLOTS: usize = 128;
@@ -24,7 +24,7 @@ pub(crate) struct LookupCache {
 pub(crate) struct TableEntries<'t> {
     /// The number of the table that they belong to.
     pub(crate) table: u32,
-    pub(crate) entries: &'t Entries,
+    pub(crate) entries: &'t StaticEntries,
 }
 
 /// An address that is looked up.
@@ -86,8 +86,8 @@ mod tests {
     }
 
     fn listed(cache: &mut LookupCache, lists: &Lists, address: IpAddr, peer_tag: u32, now: Time) -> ListSet {
-        let entries = TableEntries { table: 0, entries: &Entries::default() };
-        cache.look_up(lists, entries, AddressQuery { key: address.into(), peer_tag, now }).listed.lists
+        let entries = TableEntries { table: 0, entries: &StaticEntries::default() };
+        cache.look_up(lists, entries, AddressQuery { key: address.into(), peer_tag, now }).membership.lists
     }
 
     #[test]
@@ -113,9 +113,10 @@ mod tests {
         assert_eq!(is_in(at(8)), (false, true));
         lists.remove(two, address, at(8));
         assert_eq!(is_in(at(8)), (false, false));
-        lists.hold([(one, (address, address), None), (two, (address, address), Some(at(10)))].into_iter());
+        lists
+            .set_static_entries([(one, (address, address), None), (two, (address, address), Some(at(10)))].into_iter());
         assert_eq!((is_in(at(8)), is_in(at(10))), ((true, true), (true, false)), "expiry changes no version");
-        lists.hold(std::iter::empty());
+        lists.set_static_entries(std::iter::empty());
         assert_eq!(is_in(at(8)), (false, false));
     }
 

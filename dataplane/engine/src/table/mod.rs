@@ -37,11 +37,11 @@ use siphasher::sip::SipHasher13;
 use crate::state::State;
 use crate::state::doors::{CompiledDoor, CompiledExempt, DoorId, Sequence};
 use crate::state::layer7::{Listening, PatternError, Patterns};
-use crate::state::lists::{ListId, ListSet, OPERATOR_LEVEL, TooManyLists};
+use crate::state::lists::{ListId, ListSet, OPERATOR_LEVEL, TooManyListsError};
 use crate::state::matchers::meters::{Meters, ScanWeights, Wanted};
 use crate::state::matchers::reached::{MOST_MATCHERS, MatcherId, Reached};
 use crate::state::server_name;
-use crate::state::static_entries::{Entries, SingleTimed};
+use crate::state::static_entries::{SingleTimed, StaticEntries};
 
 pub(crate) use index::Candidates;
 pub(crate) use program::{CompiledRule, Program, Span, Step};
@@ -63,7 +63,7 @@ pub struct Table {
     pub(crate) meters: Meters,
     /// If rules ask for it.
     pub(crate) reached: Option<Reached>,
-    entries: Entries,
+    entries: StaticEntries,
     /// What [`Table::begin`] is still to put in the lists.
     single_timed: SingleTimed,
     doors: Box<[CompiledDoor]>,
@@ -149,7 +149,7 @@ impl Table {
         if tracks {
             state.track(listening.id != 0);
         }
-        let (entries, single_timed) = Entries::build(&rules, &names.lists, now);
+        let (entries, single_timed) = StaticEntries::build(&rules, &names.lists, now);
         static TABLES: AtomicU32 = AtomicU32::new(1);
         let number = TABLES.fetch_add(1, Ordering::Relaxed);
         Ok(Table {
@@ -210,7 +210,7 @@ impl Table {
     }
 
     /// What lists hold from the start.
-    pub(crate) fn entries(&self) -> &Entries {
+    pub(crate) fn entries(&self) -> &StaticEntries {
         &self.entries
     }
 
@@ -275,8 +275,8 @@ pub struct CompileError {
     pub problems: Vec<Problem>,
 }
 
-impl From<TooManyLists> for CompileError {
-    fn from(error: TooManyLists) -> Self {
+impl From<TooManyListsError> for CompileError {
+    fn from(error: TooManyListsError) -> Self {
         CompileError { problems: vec![error.into()] }
     }
 }
@@ -397,7 +397,7 @@ pub enum Problem {
     },
     /// The rules use more lists than there is room for.
     #[error(transparent)]
-    TooManyLists(#[from] TooManyLists),
+    TooManyListsError(#[from] TooManyListsError),
 }
 
 impl Problem {
@@ -673,7 +673,11 @@ fn compile_patterns<'r>(rules: &'r RuleSet, problems: &mut Vec<Problem>) -> (Lis
 }
 
 /// Makes all lists of the rules known. Lists that no rule fills can be filled by operators alone.
-fn bind_lists(rules: &RuleSet, settings: &Settings, state: &State) -> Result<HashMap<String, ListId>, TooManyLists> {
+fn bind_lists(
+    rules: &RuleSet,
+    settings: &Settings,
+    state: &State,
+) -> Result<HashMap<String, ListId>, TooManyListsError> {
     let levels = level::levels(rules, &settings.doors);
     let entries = rules.address_lists.iter().filter(|entry| !entry.disabled).map(|entry| entry.list.as_str());
     let of_doors: Vec<String> = door::levels(&settings.doors).map(|(list, _)| list).collect();

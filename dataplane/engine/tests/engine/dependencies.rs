@@ -71,9 +71,9 @@ enum Change {
     Add(&'static str, IpAddr, u64),
     AddByOperator(&'static str, IpAddr, u64),
     Remove(&'static str, IpAddr),
-    /// Entries of operators that no packet changes: this one alone, with a timeout in seconds.
-    Hold(&'static str, IpAddr, Option<u64>),
-    HoldNothing,
+    /// Replaces all static entries by this one, with a timeout in seconds.
+    SetStaticEntry(&'static str, IpAddr, Option<u64>),
+    ClearStaticEntries,
     Sweep,
     /// The same rules and settings, compiled again.
     Swap,
@@ -97,11 +97,11 @@ impl Change {
             Change::Remove(list, address) => {
                 lists.remove(id(list), *address, now);
             }
-            Change::Hold(list, address, timeout) => {
+            Change::SetStaticEntry(list, address, timeout) => {
                 let until = timeout.map(|timeout| now + seconds(timeout));
-                lists.hold(std::iter::once((id(list), (*address, *address), until)));
+                lists.set_static_entries(std::iter::once((id(list), (*address, *address), until)));
             }
-            Change::HoldNothing => lists.hold(std::iter::empty()),
+            Change::ClearStaticEntries => lists.set_static_entries(std::iter::empty()),
             Change::Sweep => {
                 lists.sweep(lists.capacity(), now);
             }
@@ -124,8 +124,8 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (list(), address(), 1..4_u64).prop_map(|(list, address, timeout)| Change::AddByOperator(list, address, timeout)),
         3 => (list(), address()).prop_map(|(list, address)| Change::Remove(list, address)),
         1 => (list(), address(), prop::option::of(1..4_u64))
-            .prop_map(|(list, address, timeout)| Change::Hold(list, address, timeout)),
-        1 => Just(Change::HoldNothing),
+            .prop_map(|(list, address, timeout)| Change::SetStaticEntry(list, address, timeout)),
+        1 => Just(Change::ClearStaticEntries),
         1 => Just(Change::Sweep),
         1 => Just(Change::Swap),
     ]
@@ -246,8 +246,12 @@ fn a_decision_lasts_until_the_first_expiry_of_what_it_read() {
     assert_eq!(until(at(1)), at(7), "the destination");
     lists.add(lists.id("two").unwrap(), address(DESTINATION), at(20), at(2));
     assert_eq!(until(at(2)), at(9), "the source");
-    lists.hold(std::iter::once((lists.id("one").unwrap(), (address(SOURCE), address(SOURCE)), Some(at(5)))));
-    assert_eq!(until(at(3)), at(5), "an entry of an operator");
+    lists.set_static_entries(std::iter::once((
+        lists.id("one").unwrap(),
+        (address(SOURCE), address(SOURCE)),
+        Some(at(5)),
+    )));
+    assert_eq!(until(at(3)), at(5), "a static entry");
     assert_eq!(until(at(5)), at(9), "after that entry");
     assert_eq!(until(at(9)), Time::NEVER, "the source is in no list, and the destination is not asked for");
 }
@@ -261,7 +265,7 @@ fn dependencies_are_current_until_something_that_was_read_changes() {
         (Some(Change::Remove("one", address(SOURCE))), false),
         (Some(Change::Remove("two", address(DESTINATION))), false),
         (Some(Change::AddByOperator("two", address(DESTINATION), 30)), false),
-        (Some(Change::Hold("one", address("192.0.2.1"), None)), false),
+        (Some(Change::SetStaticEntry("one", address("192.0.2.1"), None)), false),
         (Some(Change::Swap), false),
     ];
     for (change, stay_current) in changes {

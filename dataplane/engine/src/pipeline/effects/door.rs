@@ -8,7 +8,7 @@ use super::PendingSteps;
 use crate::pipeline::evaluation::PacketFacts;
 use crate::pipeline::history::{LastPacket, Refusal, RefusedPackets};
 use crate::state::doors::{CompiledDoor, DoorId, Knock, Knocked, Source, Visitors};
-use crate::state::lists::{Added, ListId};
+use crate::state::lists::{AddOutcome, ListId};
 
 /// A packet that is held against the knocks of a door.
 pub(super) struct AtDoor<'e, 'a> {
@@ -88,7 +88,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
             return false;
         }
         self.facts.source_lists = None;
-        let (source, lists) = (self.facts.packet.source, lists.within(self.facts.vlan));
+        let (source, lists) = (self.facts.packet.source, lists.in_vlan(self.facts.vlan));
         // An entry of an operator stays, and then the door is not closed.
         if !lists.remove_for(door.open, source, knock.to, now) {
             return false;
@@ -109,7 +109,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
         }
         // Most packets are no step, and their source has no progress that they could start over.
         let listed = self.facts.lists_of_source();
-        let has_no_progress = !listed.elsewhere && !listed.lists.contains(door.opening.list);
+        let has_no_progress = !listed.has_other_entries && !listed.lists.contains(door.opening.list);
         if fits == StepSet::default() && (has_no_progress || door.exempt.covers(self.facts.packet, listed.lists)) {
             return;
         }
@@ -144,8 +144,8 @@ impl<'e, 'a> AtDoor<'e, 'a> {
                 self.facts.source_lists = None;
                 let (source, vlan) = self.source();
                 let until = now + door.door.open_for;
-                let added = lists.within(vlan).add_for(door.open, source, knock.to, until, now);
-                if added == Added::Refused {
+                let added = lists.in_vlan(vlan).add_for(door.open, source, knock.to, until, now);
+                if added == AddOutcome::Refused {
                     self.report(What::Failed(Failure::Evicted));
                 } else {
                     self.visitors.hold(door, (source, vlan), now);
@@ -183,7 +183,7 @@ impl<'e, 'a> AtDoor<'e, 'a> {
     }
 
     fn held_against(&self, fits: StepSet) -> Knock {
-        let to = self.facts.context.state.lists.tag(self.facts.packet.destination);
+        let to = self.facts.context.state.lists.peer_tag(self.facts.packet.destination);
         Knock { source: self.source(), to, fits, now: self.now(), waits: self.facts.local.reorders }
     }
 

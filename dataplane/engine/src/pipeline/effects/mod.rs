@@ -19,7 +19,7 @@ use knockplane_policy::rule::{ListTimeout, RejectWith};
 
 use crate::pipeline::evaluation::PacketFacts;
 use crate::state::doors::DoorId;
-use crate::state::lists::{self, Added, ListId};
+use crate::state::lists::{self, AddOutcome, ListId};
 use crate::table::{CompiledRule, StateTest, Test};
 
 pub(super) use self::first::{FirstEvaluation, Matches};
@@ -68,7 +68,7 @@ pub(super) struct Addition {
 
 impl PacketFacts<'_> {
     /// Adds to a list. `None` if an entry of the rules' own lists holds the address, which no packet changes.
-    fn add_to_list(&mut self, Addition { list, address, timeout, .. }: Addition) -> Option<Added> {
+    fn add_to_list(&mut self, Addition { list, address, timeout, .. }: Addition) -> Option<AddOutcome> {
         let table = self.context.table;
         let lists = &self.context.state.lists;
         if table.entries_of(address, self.now).contains(list) {
@@ -76,10 +76,10 @@ impl PacketFacts<'_> {
         }
         let expiry = lists::expiry(timeout, self.now);
         let vlan = table.settings().vlans.of_lists(self.vlan);
-        let added = lists.within(vlan).add_for(list, address, 0, expiry, self.now);
+        let added = lists.in_vlan(vlan).add_for(list, address, 0, expiry, self.now);
         let level = lists.level(list);
         // First steps cause no event: anyone can take them, and a flood takes millions.
-        if added == Added::New && level > 0 {
+        if added == AddOutcome::New && level > 0 {
             self.report_listed(list, level, vlan, address, expiry);
             self.context.state.look_at_checksum(self.packet);
         }
@@ -92,7 +92,7 @@ impl PacketFacts<'_> {
             if expiry <= self.now {
                 // A timeout of zero ends an entry: the next rule looks it up again.
                 *listed = None;
-            } else if let (Some(listed), Added::New | Added::Refreshed) = (listed, added) {
+            } else if let (Some(listed), AddOutcome::New | AddOutcome::Refreshed) = (listed, added) {
                 listed.lists.insert(list);
             }
         }

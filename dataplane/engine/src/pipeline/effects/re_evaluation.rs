@@ -15,7 +15,7 @@ use super::{Addition, Effects};
 use crate::pipeline::evaluation::{PacketFacts, RuleEvaluation};
 use crate::state::connections::Seen;
 use crate::state::doors::DoorId;
-use crate::state::lists::{Added, ListId, ListSet};
+use crate::state::lists::{AddOutcome, ListId, ListSet};
 use crate::table::{CompiledRule, StateTest, Step, Test};
 
 /// Steps that a packet did not take, because it was decided before a packet that arrived before it.
@@ -88,7 +88,7 @@ impl Effects for ReEvaluation {
 
     /// The rule counts the packet now, where it did not match at the first evaluation.
     fn add(&mut self, facts: &mut PacketFacts<'_>, addition: Addition) {
-        if self.pending.addition && facts.add_to_list(addition) == Some(Added::New) {
+        if self.pending.addition && facts.add_to_list(addition) == Some(AddOutcome::New) {
             facts.context.counters.count_rule(addition.rule as usize, 1, facts.packet.ip_length);
             self.pending.addition = false;
         }

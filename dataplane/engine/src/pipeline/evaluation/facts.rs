@@ -13,7 +13,7 @@ use crate::pipeline::lookup_cache::{AddressQuery, TableEntries};
 use crate::state::connections::{FlowSeen, Seen};
 use crate::state::key::Key;
 use crate::state::layer7::PatternSet;
-use crate::state::lists::{Listed, Lookup};
+use crate::state::lists::{Lookup, Membership};
 use crate::state::server_name::{self, ServerName};
 use crate::table::View;
 
@@ -34,9 +34,9 @@ pub(in crate::pipeline) struct PacketFacts<'a> {
     pub(in crate::pipeline) untracked: bool,
     pub(in crate::pipeline) is_later_fragment: bool,
     /// The lists of the source. `None` before the first rule that asks, and after a change of them.
-    pub(in crate::pipeline) source_lists: Option<Listed>,
+    pub(in crate::pipeline) source_lists: Option<Membership>,
     /// The same for the destination.
-    pub(in crate::pipeline) destination_lists: Option<Listed>,
+    pub(in crate::pipeline) destination_lists: Option<Membership>,
     /// Whether the source has tried too many ports. `None` before the first door.
     pub(in crate::pipeline) scans: Option<bool>,
     /// The patterns that the payload of the packet alone matches. `None` before the first rule that asks.
@@ -70,33 +70,33 @@ impl<'a> PacketFacts<'a> {
     }
 
     /// The lists of the source, for the destination as the peer.
-    pub(in crate::pipeline) fn lists_of_source(&mut self) -> Listed {
-        if let Some(listed) = self.source_lists {
-            return listed;
+    pub(in crate::pipeline) fn lists_of_source(&mut self) -> Membership {
+        if let Some(membership) = self.source_lists {
+            return membership;
         }
-        let Lookup { listed, until, version, .. } = *self.look_up(self.view.source, self.packet.destination);
+        let Lookup { membership, until, version, .. } = *self.look_up(self.view.source, self.packet.destination);
         self.dependencies.until = self.dependencies.until.min(until);
         self.dependencies.source = Some(version);
-        self.source_lists = Some(listed);
-        listed
+        self.source_lists = Some(membership);
+        membership
     }
 
     /// The lists of the destination, for the source as the peer.
-    pub(super) fn lists_of_destination(&mut self) -> Listed {
-        if let Some(listed) = self.destination_lists {
-            return listed;
+    pub(super) fn lists_of_destination(&mut self) -> Membership {
+        if let Some(membership) = self.destination_lists {
+            return membership;
         }
-        let Lookup { listed, until, version, .. } = *self.look_up(self.view.destination, self.packet.source);
+        let Lookup { membership, until, version, .. } = *self.look_up(self.view.destination, self.packet.source);
         self.dependencies.until = self.dependencies.until.min(until);
         self.dependencies.destination = Some(version);
-        self.destination_lists = Some(listed);
-        listed
+        self.destination_lists = Some(membership);
+        membership
     }
 
     fn look_up(&mut self, key: Key, peer: IpAddr) -> &Lookup {
         let Context { table, state, .. } = self.context;
-        let peer_tag = if table.has_doors() { state.lists.tag(peer) } else { 0 };
-        let query = AddressQuery { key: key.within(self.vlan), peer_tag, now: self.now };
+        let peer_tag = if table.has_doors() { state.lists.peer_tag(peer) } else { 0 };
+        let query = AddressQuery { key: key.in_vlan(self.vlan), peer_tag, now: self.now };
         let entries = TableEntries { table: table.number(), entries: table.entries() };
         self.local.lookup_cache.look_up(&state.lists, entries, query)
     }
