@@ -14,7 +14,9 @@
 //! | this              | the path of one packet through the menus |
 //! | `evaluation`      | the rules of a chain: which of them match |
 //! | `effects`         | the changes that rules make, at the first evaluation of a packet and at later ones |
+//! | `facts`           | a packet, and everything that was looked up about it |
 //! | [`dependencies`]  | the facts that a decision depended on |
+//! | `local`           | memory of one worker that evaluations use |
 //! | `lookup_cache`    | lookups of addresses in the lists, cached by each worker |
 //! | [`counters`]      | packets and bytes of each rule |
 //! | [`history`]       | dropped packets and failed knocks by source, for operators |
@@ -28,7 +30,9 @@ pub mod counters;
 pub mod dependencies;
 mod effects;
 mod evaluation;
+mod facts;
 pub mod history;
+mod local;
 mod lookup_cache;
 mod non_ip;
 pub mod reply;
@@ -40,9 +44,10 @@ use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{BuiltinChain, ConnectionState};
 
 use crate::pipeline::counters::RuleCounters;
-use crate::pipeline::dependencies::Dependency;
-use crate::pipeline::effects::FirstEvaluation;
-use crate::pipeline::evaluation::{RuleEvaluation, is_fragment};
+use crate::pipeline::dependencies::{Dependencies, Dependency};
+use crate::pipeline::effects::{FirstEvaluation, ReEvaluation};
+use crate::pipeline::evaluation::RuleEvaluation;
+use crate::pipeline::facts::is_fragment;
 use crate::state::State;
 use crate::state::connections::Seen;
 use crate::state::events::EventQueues;
@@ -162,5 +167,46 @@ impl RuleEvaluation<'_, FirstEvaluation<'_>> {
             }
         }
         Decision { verdict, reason }
+    }
+
+    /// Whether the frame belongs in the reorder buffer.
+    fn has_pending_steps(&self) -> bool {
+        self.effects.pending.is_any() && !self.facts.is_later_fragment
+    }
+
+    /// The steps that the packet missed, with the connection state that a re-evaluation uses.
+    fn pending_steps(&self) -> PendingSteps {
+        PendingSteps { state: self.facts.seen.map(|seen| seen.state), ..self.effects.pending }
+    }
+
+    /// The facts that the decision depended on, once it is made.
+    #[inline]
+    fn dependencies(&self) -> Dependencies {
+        let mut dependencies = self.facts.dependencies;
+        if self.facts.view.looked_closer() {
+            dependencies.insert(Dependency::HeaderField);
+        }
+        if self.facts.view.asked_length() {
+            dependencies.insert(Dependency::Length);
+        }
+        if self.effects.pending.is_any() {
+            dependencies.insert(Dependency::PendingSteps);
+        }
+        dependencies
+    }
+}
+
+impl RuleEvaluation<'_, ReEvaluation> {
+    /// The menus again, for a packet that was decided out of order. Returns the steps that are still pending.
+    fn re_evaluate(mut self) -> PendingSteps {
+        let (table, family) = (self.facts.context.table, self.facts.packet.family());
+        let chain = table.filter(family).entry(self.facts.packet.side, &self.facts.view);
+        if self.run(table.raw(family), chain) != Some(Verdict::Drop) {
+            // The state of the first evaluation: what the packet itself changed since must not prevent its step.
+            let state = self.effects.pending.state.unwrap_or(ConnectionState::Untracked);
+            self.facts.seen = Some(Seen::alone(state));
+            self.run(table.filter(family), chain);
+        }
+        self.effects.pending
     }
 }

@@ -13,7 +13,7 @@ use knockplane_policy::time::Time;
 use crate::pipeline::counters::RuleCounters;
 use crate::pipeline::dependencies::Dependencies;
 use crate::pipeline::effects::Matches;
-use crate::pipeline::evaluation::is_fragment;
+use crate::pipeline::facts::is_fragment;
 use crate::pipeline::history::{HistoryWriter, LastPacket, RefusedPackets};
 use crate::pipeline::{Context, Decision};
 

@@ -4,8 +4,8 @@ use knockplane_policy::door::progress::{Outcome, StepSet};
 use knockplane_policy::door::{Failure, What};
 use knockplane_policy::time::Time;
 
-use super::PendingSteps;
-use crate::pipeline::evaluation::PacketFacts;
+use super::pending::PendingSteps;
+use crate::pipeline::facts::PacketFacts;
 use crate::pipeline::history::{LastPacket, Refusal, RefusedPackets};
 use crate::state::doors::{CompiledDoor, DoorId, Knock, Knocked, Source, Visitors};
 use crate::state::lists::{AddOutcome, ListId};

@@ -7,7 +7,7 @@ use knockplane_policy::eval::log::Entry;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
-use crate::pipeline::evaluation::PacketFacts;
+use crate::pipeline::facts::PacketFacts;
 use crate::state::events::Event;
 use crate::state::lists::ListId;
 

@@ -8,9 +8,11 @@ use knockplane_policy::reason::Reason;
 use knockplane_policy::rule::{BuiltinChain, RejectWith};
 
 use super::door::AtDoor;
-use super::{Addition, Effects, PendingSteps};
-use crate::pipeline::dependencies::{Dependencies, Dependency};
-use crate::pipeline::evaluation::{PacketFacts, RuleEvaluation};
+use super::pending::PendingSteps;
+use super::{Addition, Effects};
+use crate::pipeline::Context;
+use crate::pipeline::dependencies::Dependency;
+use crate::pipeline::facts::PacketFacts;
 use crate::pipeline::history::Refusal;
 use crate::pipeline::reply::Reply;
 use crate::state::doors::DoorId;
@@ -22,7 +24,7 @@ pub(in crate::pipeline) struct FirstEvaluation<'a> {
     pub(in crate::pipeline) matches: Matches,
     pub(in crate::pipeline) answered: bool,
     /// Additions that the packet misses only because an address is not in a list, and later steps at doors.
-    pending: PendingSteps,
+    pub(in crate::pipeline) pending: PendingSteps,
     reply: &'a mut Reply,
 }
 
@@ -85,38 +87,38 @@ impl<'a> FirstEvaluation<'a> {
     }
 }
 
-impl RuleEvaluation<'_, FirstEvaluation<'_>> {
-    /// Whether the frame belongs in the reorder buffer.
-    pub(in crate::pipeline) fn has_pending_steps(&self) -> bool {
-        self.effects.pending.is_any() && !self.facts.is_later_fragment
-    }
-
-    /// The steps that the packet missed, with the connection state that a re-evaluation uses.
-    pub(in crate::pipeline) fn pending_steps(&self) -> PendingSteps {
-        PendingSteps { state: self.facts.seen.map(|seen| seen.state), ..self.effects.pending }
-    }
-
-    /// The facts that the decision depended on, once it is made.
-    #[inline]
-    pub(in crate::pipeline) fn dependencies(&self) -> Dependencies {
-        let mut dependencies = self.facts.dependencies;
-        if self.facts.view.looked_closer() {
-            dependencies.insert(Dependency::HeaderField);
-        }
-        if self.facts.view.asked_length() {
-            dependencies.insert(Dependency::Length);
-        }
-        if self.effects.pending.is_any() {
-            dependencies.insert(Dependency::PendingSteps);
-        }
-        dependencies
-    }
-}
-
 impl Effects for FirstEvaluation<'_> {
-    #[inline]
     fn ask_memory(&mut self, facts: &mut PacketFacts<'_>, matcher: &StateTest) -> Option<bool> {
-        facts.ask_memory(matcher)
+        let Context { table, state, .. } = facts.context;
+        let (packet, now) = (facts.packet, facts.now);
+        Some(match matcher {
+            StateTest::ConnectionLimit { matcher, count, prefix_length } => {
+                facts.dependencies.insert(Dependency::ConnectionLimit);
+                let source = (packet.source, *prefix_length, *count);
+                table.reached.as_ref()?.exceeds(state.flows()?, *matcher, facts.flow()?, source, now)?
+            }
+            StateTest::Psd(meter, weights) => {
+                facts.dependencies.insert(Dependency::Psd);
+                table.meters.scans(*meter, weights, packet, now)?
+            }
+            StateTest::Random(percent) => {
+                facts.dependencies.insert(Dependency::Random);
+                facts.local.random.percent() < *percent
+            }
+            StateTest::Nth { meter, every, packet } => {
+                facts.dependencies.insert(Dependency::Nth);
+                table.meters.nth(*meter, *every)? == *packet
+            }
+            StateTest::Limit(meter, rate) => {
+                facts.dependencies.insert(Dependency::Limit);
+                table.meters.limit(*meter, rate, packet, now)?
+            }
+            StateTest::DstLimit { meter, rate, mode, expire } => {
+                facts.dependencies.insert(Dependency::DstLimit);
+                table.meters.dst_limit(*meter, (rate, *mode, *expire), packet, now)?
+            }
+            _ => return None,
+        })
     }
 
     #[inline]

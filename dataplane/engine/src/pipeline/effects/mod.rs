@@ -10,6 +10,7 @@
 mod door;
 mod events;
 mod first;
+mod pending;
 mod re_evaluation;
 
 use std::net::IpAddr;
@@ -17,14 +18,14 @@ use std::ops::ControlFlow;
 
 use knockplane_policy::rule::{ListTimeout, RejectWith};
 
-use crate::pipeline::evaluation::PacketFacts;
+use crate::pipeline::facts::PacketFacts;
 use crate::state::doors::DoorId;
 use crate::state::lists::{self, AddOutcome, ListId};
 use crate::table::{CompiledRule, StateTest, Test};
 
 pub(super) use self::first::{FirstEvaluation, Matches};
+pub use self::pending::{OutOfOrder, PendingSteps};
 pub(super) use self::re_evaluation::ReEvaluation;
-pub use self::re_evaluation::{OutOfOrder, PendingSteps};
 
 /// The effects of an evaluation. `facts` is the packet and everything that was looked up about it.
 pub(super) trait Effects {

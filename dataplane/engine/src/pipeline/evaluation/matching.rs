@@ -2,7 +2,7 @@
 
 use knockplane_policy::eval::{clock, keyed};
 
-use super::{PacketFacts, RuleEvaluation};
+use super::RuleEvaluation;
 use crate::pipeline::Context;
 use crate::pipeline::dependencies::Dependency;
 use crate::pipeline::effects::Effects;
@@ -55,42 +55,6 @@ impl<E: Effects> RuleEvaluation<'_, E> {
             | StateTest::Nth { .. }
             | StateTest::Limit(..)
             | StateTest::DstLimit { .. } => effects.ask_memory(facts, question)?,
-        })
-    }
-}
-
-impl PacketFacts<'_> {
-    /// Asks a matcher with memory, see [`StateTest::learns`].
-    pub(in crate::pipeline) fn ask_memory(&mut self, matcher: &StateTest) -> Option<bool> {
-        let Context { table, state, .. } = self.context;
-        let (packet, now) = (self.packet, self.now);
-        Some(match matcher {
-            StateTest::ConnectionLimit { matcher, count, prefix_length } => {
-                self.dependencies.insert(Dependency::ConnectionLimit);
-                let source = (packet.source, *prefix_length, *count);
-                table.reached.as_ref()?.exceeds(state.flows()?, *matcher, self.flow()?, source, now)?
-            }
-            StateTest::Psd(meter, weights) => {
-                self.dependencies.insert(Dependency::Psd);
-                table.meters.scans(*meter, weights, packet, now)?
-            }
-            StateTest::Random(percent) => {
-                self.dependencies.insert(Dependency::Random);
-                self.local.random.percent() < *percent
-            }
-            StateTest::Nth { meter, every, packet } => {
-                self.dependencies.insert(Dependency::Nth);
-                table.meters.nth(*meter, *every)? == *packet
-            }
-            StateTest::Limit(meter, rate) => {
-                self.dependencies.insert(Dependency::Limit);
-                table.meters.limit(*meter, rate, packet, now)?
-            }
-            StateTest::DstLimit { meter, rate, mode, expire } => {
-                self.dependencies.insert(Dependency::DstLimit);
-                table.meters.dst_limit(*meter, (rate, *mode, *expire), packet, now)?
-            }
-            _ => return None,
         })
     }
 }

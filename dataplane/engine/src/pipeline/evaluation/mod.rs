@@ -6,64 +6,23 @@
 //! An address is looked up in the lists at most once a packet, when a rule first asks. An addition updates the result of
 //! the lookup: **the next rule on the same packet sees it**.
 
-mod facts;
 mod matching;
 
-use knockplane_policy::eval::MAX_JUMP_DEPTH;
-use knockplane_policy::eval::limits::Random;
-use knockplane_policy::packet::{FragmentPart, Packet};
+use knockplane_policy::packet::Packet;
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::BuiltinChain;
 use knockplane_policy::time::Time;
 
-pub(super) use self::facts::PacketFacts;
 use crate::pipeline::Context;
 use crate::pipeline::effects::{Addition, Effects};
-use crate::pipeline::history::HistoryWriter;
-use crate::pipeline::lookup_cache::LookupCache;
-use crate::table::{Candidates, Program, Span, Step};
-
-/// Memory of one worker that evaluations use. Allocated once: to clear it for each packet would cost as much as a
-/// decision.
-pub(super) struct WorkerLocal {
-    /// A re-evaluation can follow: a step at a door that comes before its forerunner is pending, and not a wrong step.
-    pub(super) reorders: bool,
-    pub(super) history: HistoryWriter,
-    lookup_cache: LookupCache,
-    candidates: Candidates,
-    jumps: JumpStack,
-    random: Random,
-}
-
-impl WorkerLocal {
-    pub(super) fn new(random: Random, history: HistoryWriter) -> WorkerLocal {
-        WorkerLocal {
-            reorders: false,
-            history,
-            lookup_cache: LookupCache::default(),
-            candidates: Candidates::default(),
-            jumps: JumpStack::default(),
-            random,
-        }
-    }
-}
+use crate::pipeline::facts::PacketFacts;
+use crate::pipeline::local::WorkerLocal;
+use crate::table::{Program, Step};
 
 /// The evaluation of one packet, with these effects.
 pub(super) struct RuleEvaluation<'a, E> {
     pub(super) facts: PacketFacts<'a>,
     pub(super) effects: E,
-}
-
-/// Whether a packet is a fragment, the first one included. Cheaper than [`Packet::fragment`].
-pub(super) fn is_fragment(packet: &Packet<'_>) -> bool {
-    let network = usize::from(packet.network);
-    if packet.source.is_ipv4() {
-        // More fragments, or an offset.
-        packet.frame.get(network + 6..network + 8).is_some_and(|field| field[0] & 0x3f != 0 || field[1] != 0)
-    } else {
-        // Only behind extension headers.
-        usize::from(packet.transport) > network + 40 && packet.fragment() != Some(FragmentPart::Whole)
-    }
 }
 
 impl<'a, E: Effects> RuleEvaluation<'a, E> {
@@ -84,7 +43,7 @@ impl<'a, E: Effects> RuleEvaluation<'a, E> {
         let table = self.facts.context.table;
         let mut span = program.chain(chain);
         program.candidates(&self.facts.view, &mut self.facts.local.candidates);
-        self.facts.local.jumps.depth = 0;
+        self.facts.local.jumps.clear();
         loop {
             let PacketFacts { view, local, .. } = &mut self.facts;
             let Some(rule) = program.classify(&mut local.candidates, &mut span, view, table.about()) else {
@@ -137,27 +96,5 @@ impl<'a, E: Effects> RuleEvaluation<'a, E> {
                 Step::Return => span = facts.local.jumps.pop()?,
             }
         }
-    }
-}
-
-/// Where jumps return to. Bounded by the depth that the table was compiled for.
-#[derive(Default)]
-struct JumpStack {
-    spans: [Span; MAX_JUMP_DEPTH],
-    depth: usize,
-}
-
-impl JumpStack {
-    /// Whether there was room.
-    fn push(&mut self, span: Span) -> bool {
-        let Some(place) = self.spans.get_mut(self.depth) else { return false };
-        *place = span;
-        self.depth += 1;
-        true
-    }
-
-    fn pop(&mut self) -> Option<Span> {
-        self.depth = self.depth.checked_sub(1)?;
-        self.spans.get(self.depth).copied()
     }
 }

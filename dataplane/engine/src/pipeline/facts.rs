@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use knockplane_policy::eval::tracking::Stays;
-use knockplane_policy::packet::{Packet, Vlan, protocol};
+use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
 use knockplane_policy::time::Time;
 
-use super::WorkerLocal;
 use crate::pipeline::Context;
 use crate::pipeline::dependencies::{Dependencies, Dependency};
+use crate::pipeline::local::WorkerLocal;
 use crate::pipeline::lookup_cache::{AddressQuery, TableEntries};
 use crate::state::connections::{FlowSeen, Seen};
 use crate::state::key::Key;
@@ -18,29 +18,41 @@ use crate::state::server_name::{self, ServerName};
 use crate::table::View;
 
 /// The packet that is evaluated, and the facts that rules and effects have asked for so far.
-pub(in crate::pipeline) struct PacketFacts<'a> {
-    pub(in crate::pipeline) packet: &'a Packet<'a>,
+pub(super) struct PacketFacts<'a> {
+    pub(super) packet: &'a Packet<'a>,
     /// The network in which connections, doors and lists know the packet, by the settings.
-    pub(in crate::pipeline) vlan: Vlan,
-    pub(in crate::pipeline) view: View<'a>,
+    pub(super) vlan: Vlan,
+    pub(super) view: View<'a>,
     /// The time of the packet's arrival.
-    pub(in crate::pipeline) now: Time,
-    pub(in crate::pipeline) context: Context<'a>,
-    pub(in crate::pipeline) local: &'a mut WorkerLocal,
-    pub(in crate::pipeline) dependencies: Dependencies,
+    pub(super) now: Time,
+    pub(super) context: Context<'a>,
+    pub(super) local: &'a mut WorkerLocal,
+    pub(super) dependencies: Dependencies,
     /// The result of connection tracking; `None` before it.
-    pub(in crate::pipeline) seen: Option<Seen>,
+    pub(super) seen: Option<Seen>,
     /// A `notrack` rule has matched.
-    pub(in crate::pipeline) untracked: bool,
-    pub(in crate::pipeline) is_later_fragment: bool,
+    pub(super) untracked: bool,
+    pub(super) is_later_fragment: bool,
     /// The lists of the source. `None` before the first rule that asks, and after a change of them.
-    pub(in crate::pipeline) source_lists: Option<Membership>,
+    pub(super) source_lists: Option<Membership>,
     /// The same for the destination.
-    pub(in crate::pipeline) destination_lists: Option<Membership>,
+    pub(super) destination_lists: Option<Membership>,
     /// Whether the source has tried too many ports. `None` before the first door.
-    pub(in crate::pipeline) scans: Option<bool>,
+    pub(super) scans: Option<bool>,
     /// The patterns that the payload of the packet alone matches. `None` before the first rule that asks.
     payload_patterns: Option<PatternSet>,
+}
+
+/// Whether a packet is a fragment, the first one included. Cheaper than [`Packet::fragment`].
+pub(super) fn is_fragment(packet: &Packet<'_>) -> bool {
+    let network = usize::from(packet.network);
+    if packet.source.is_ipv4() {
+        // More fragments, or an offset.
+        packet.frame.get(network + 6..network + 8).is_some_and(|field| field[0] & 0x3f != 0 || field[1] != 0)
+    } else {
+        // Only behind extension headers.
+        usize::from(packet.transport) > network + 40 && packet.fragment() != Some(FragmentPart::Whole)
+    }
 }
 
 impl<'a> PacketFacts<'a> {
@@ -70,7 +82,7 @@ impl<'a> PacketFacts<'a> {
     }
 
     /// The lists of the source, for the destination as the peer.
-    pub(in crate::pipeline) fn lists_of_source(&mut self) -> Membership {
+    pub(super) fn lists_of_source(&mut self) -> Membership {
         if let Some(membership) = self.source_lists {
             return membership;
         }
@@ -102,17 +114,17 @@ impl<'a> PacketFacts<'a> {
     }
 
     /// The connection of the packet, or the one it is related to.
-    pub(in crate::pipeline) fn flow(&self) -> Option<&FlowSeen> {
+    pub(super) fn flow(&self) -> Option<&FlowSeen> {
         self.seen.as_ref()?.flow.as_ref()
     }
 
     /// The connection that the packet is part of.
-    pub(in crate::pipeline) fn own_flow(&self) -> Option<&FlowSeen> {
+    pub(super) fn own_flow(&self) -> Option<&FlowSeen> {
         self.flow().filter(|flow| flow.back.is_some())
     }
 
     /// Whether a connection begins with this packet.
-    pub(in crate::pipeline) fn begins_connection(&self) -> bool {
+    pub(super) fn begins_connection(&self) -> bool {
         self.seen.is_some_and(|seen| seen.stays == Stays::IfForwarded)
     }
 
