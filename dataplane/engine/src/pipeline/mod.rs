@@ -176,7 +176,9 @@ impl RuleEvaluation<'_, FirstEvaluation<'_>> {
 
     /// The steps that the packet missed, with the connection state that a re-evaluation uses.
     fn pending_steps(&self) -> PendingSteps {
-        PendingSteps { state: self.facts.seen.map(|seen| seen.state), ..self.effects.pending }
+        let mut pending = self.effects.pending;
+        pending.state = self.facts.seen.map(|seen| seen.state);
+        pending
     }
 
     /// The facts that the decision depended on, once it is made.

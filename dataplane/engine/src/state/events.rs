@@ -49,7 +49,7 @@ pub enum Event {
     },
     /// A packet matched a rule that logs.
     Logged {
-        /// The number of the table that the rule is of, see [`Table::number`](crate::table::Table::number).
+        /// The number of the table that the rule is of, see `Table::number`.
         table: u32,
         /// The rule's position among the declared ones.
         rule: u32,

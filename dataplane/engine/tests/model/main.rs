@@ -11,6 +11,7 @@
 #[path = "../../src/state"]
 mod state {
     pub(crate) mod key;
+    pub(crate) mod list_set;
     pub(crate) mod lists;
     pub(crate) mod range_tree;
     pub(crate) mod static_entries;

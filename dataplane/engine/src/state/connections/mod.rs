@@ -10,6 +10,7 @@
 
 mod cut;
 mod flow;
+mod link;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -27,8 +28,8 @@ use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
 pub use self::cut::CutConnection;
-pub(crate) use self::cut::Link;
 use self::flow::{Flow, Talk};
+pub(crate) use self::link::Link;
 pub use self::source::{AddressFlow, AddressFlows};
 use crate::state::keyed::{Keyed, Tag, datagram, tag, write_address, write_vlan};
 use crate::state::layer7::Listening;

@@ -33,7 +33,7 @@ pub(crate) use self::entry::{EntryScope, EntryTerms, SLOT_BYTES, VLAN_BYTES};
 use self::queue::Queue;
 use crate::state::key::{Key, Secret};
 use crate::state::lists::quota::PrefixQuota;
-use crate::state::lists::{AddOutcome, EndReason, EndedEntry, LEVELS, ListId, MAX_LISTS, Membership};
+use crate::state::lists::{AddOutcome, EndReason, EndedEntry, LEVELS, ListId, MAX_LISTS, Membership, boxed};
 
 mod buckets;
 mod ended;
@@ -220,14 +220,6 @@ fn zeros(length: usize) -> Option<Vec<VlanWords>> {
     // Whether there is room is only asked here: to fill what was reserved would write it.
     Vec::<VlanWords>::new().try_reserve_exact(length).ok()?;
     Some(vec![[0; 3]; length])
-}
-
-/// A slice of this length, or none if there is no memory for it.
-pub(crate) fn boxed<T>(length: usize, element: impl FnMut() -> T) -> Option<Box<[T]>> {
-    let mut elements = Vec::new();
-    elements.try_reserve_exact(length).ok()?;
-    elements.extend(std::iter::repeat_with(element).take(length));
-    Some(elements.into_boxed_slice())
 }
 
 #[cfg(test)]
