@@ -7,14 +7,17 @@
 //! | [`admission`]   | which connections a listener keeps, and which one gives way |
 //! | [`refusal`]     | why a connection was refused or closed, and how often |
 //! | [`descriptors`] | how many files the process may have open |
+//! | [`predecessor`] | another process that holds a resource: how long to wait for it, and its name |
 //! | `usage`         | what the process uses of the host (feature `usage`) |
 //!
-//! Reads files and asks the kernel for limits; opens no socket and has no clock. `docs/limits.md` is the manual.
+//! Reads files and asks the kernel for limits; opens no socket, and only `predecessor` reads the clock. `docs/limits.md` is the manual.
 
 pub mod admission;
 #[cfg(unix)]
 pub mod descriptors;
 pub mod input;
+#[cfg(unix)]
+pub mod predecessor;
 pub mod refusal;
 pub mod trust;
 #[cfg(feature = "usage")]

@@ -18,6 +18,7 @@
 //! | [`rsc`]    | reading RouterOS exports, with every bad line reported, and writing them |
 //! | [`lint`]   | what is right in every line, and still cannot be meant |
 //! | [`doctor`] | what the dataplane found out about its host and configuration |
+//! | [`exit`]   | the exit codes of all programs |
 //! | [`wire`]   | JSON lines between the dataplane and the control process |
 //! | [`time`]   | points in time and RouterOS durations |
 //! | [`word`]   | words of the language, and sets of them |
@@ -27,6 +28,7 @@ mod cases;
 pub mod doctor;
 pub mod door;
 pub mod eval;
+pub mod exit;
 pub mod frames;
 pub mod layer7;
 pub mod level;
