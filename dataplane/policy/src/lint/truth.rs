@@ -49,7 +49,7 @@ impl View<'_> {
                 true => Truth::Always,
                 false => Truth::Never("no address is translated here".to_owned()),
             },
-            Condition::NoMark(_) => certain(!negated, "nothing sets marks here, so every packet has `no-mark`"),
+            Condition::NoMark(_) => certain(!negated, "no rule sets marks here, so every packet has `no-mark`"),
             Condition::IpsecPolicy { ipsec, .. } => {
                 certain(*ipsec == negated, "nothing is encrypted here, so `ipsec` is true of no packet")
             }

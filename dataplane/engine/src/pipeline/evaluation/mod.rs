@@ -9,7 +9,7 @@ mod knock;
 use std::net::IpAddr;
 
 use knockplane_policy::eval::limits::Random;
-use knockplane_policy::eval::log::Entry;
+use knockplane_policy::eval::log::LoggedPacket;
 use knockplane_policy::eval::replies::{Answer, rejection, tarpit};
 use knockplane_policy::eval::{MAX_JUMP_DEPTH, clock, keyed};
 use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
@@ -410,7 +410,7 @@ impl<'a> Walk<'a> {
         self.trail.is_plain = false;
         let state = self.seen.map(|seen| seen.state);
         let table = self.context.table.number();
-        if !self.context.events.push(Event::Logged { table, rule, entry: Entry::of(self.packet, state) }) {
+        if !self.context.events.push(Event::Logged { table, rule, entry: LoggedPacket::of(self.packet, state) }) {
             self.context.counters.count_unlogged(rule as usize);
         }
     }
