@@ -13,7 +13,7 @@ use crate::rule::{
 };
 use crate::word::{Set, Word};
 
-/// Similar conditions, about the packets below.
+/// Questions near each other, about the packets below.
 fn conditions() -> Vec<Condition> {
     let mut all = one_of_each();
     all.extend([protocol::ICMP, protocol::TCP, protocol::UDP, 47].map(Condition::Protocol));
@@ -63,7 +63,8 @@ fn conditions() -> Vec<Condition> {
     all
 }
 
-/// Rules with similar matchers: each has some of a few. Often one of them matches the list that earlier rules add to.
+/// Rules that ask much the same: of a few matchers, each rule has some. Often one of them asks for the list that rules add
+/// to on the way.
 fn some_rules() -> impl Strategy<Value = Vec<Rule>> {
     let matcher = (any::<bool>(), select(conditions())).prop_map(|(negated, condition)| Matcher { negated, condition });
     let listed = Matcher { negated: false, condition: Condition::SrcAddressList("a".to_owned()) };
@@ -88,7 +89,7 @@ fn a_rule(few: Vec<Matcher>) -> impl Strategy<Value = Rule> {
     let action = prop_oneof![4 => select(often.to_vec()), 1 => select(actions())];
     (place, prop::collection::vec(select(few), 0..3), action).prop_map(|((table, chain), matchers, action)| {
         let action = match action {
-            // No cycles: they would be refused.
+            // No circles: they would be refused.
             Action::Jump(_) if chain == "other" => Action::Log,
             Action::Jump(target) if target != "other" => Action::Log,
             action => action,
@@ -150,7 +151,32 @@ proptest! {
     }
 }
 
-/// The names above are those of the words' positions.
+/// An empty set matches every packet, negated or not. In `raw`, a packet has no connection state yet, and both are true
+/// there as well.
+#[test]
+fn empty_sets_exclude_each_other_in_no_table() {
+    let empty_sets = [
+        Condition::ConnectionState(Set::EMPTY),
+        Condition::ConnectionNatState(Set::EMPTY),
+        Condition::SrcAddressType(Set::EMPTY),
+        Condition::DstAddressType(Set::EMPTY),
+    ];
+    for condition in empty_sets {
+        for (table, chain) in [(Table::Raw, "prerouting"), (Table::Filter, "input")] {
+            let matchers = [false, true].map(|negated| Matcher { negated, condition: condition.clone() }).into();
+            let rule = Rule { table, matchers, ..Rule::new(Family::Ipv4, chain, Action::Passthrough) };
+            let rules = RuleSet { rules: vec![rule], ..RuleSet::default() };
+            let settings = Settings::default();
+            let frame = tcp((CLIENT, 1), (SERVER, 2), "S", (1, 0), b"");
+            let matched = Evaluator::new(&rules, &settings, 7).evaluate(&view(Side::Outside, &frame), ms(0)).matched;
+            assert_eq!(matched, [0], "{condition:?} in {chain}");
+            let lints = lint(&rules, &settings);
+            assert!(lints.iter().all(|lint| lint.code == Code::NoFinalDrop), "{lints:?}");
+        }
+    }
+}
+
+/// The names above are those of the words' places.
 #[test]
 fn states_and_types_are_in_this_order() {
     assert_eq!(ConnectionState::ALL[4], ConnectionState::Untracked);

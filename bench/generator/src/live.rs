@@ -8,14 +8,11 @@
 //! without a trace. Source: Linux `Documentation/bpf/bpf_prog_run.rst`.
 
 use std::io;
-use std::mem;
-use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use libbpf_rs::{Map, MapCore as _, MapFlags, ObjectBuilder};
-
-use crate::device::Device;
-use crate::error::Error;
+use knockplane_ring::{Device, Error, LiveRun};
+use libbpf_rs::{Map, MapCore as _, MapFlags, ObjectBuilder, Program};
 
 /// Sends copies of one frame out of an interface, from this thread, as fast as the kernel goes.
 #[derive(Debug)]
@@ -38,7 +35,9 @@ impl LiveFrames {
     /// # Errors
     /// If the kernel does not know live frames (before 5.18), or takes no frame of this length.
     pub fn send(&self, frame: &[u8], count: u32) -> Result<(), Error> {
-        test_run(program(&self.object, "copies"), self.interface, frame, count, MOST_A_BATCH).map_err(cannot_send)
+        let (program, interface) = (program(&self.object, "copies"), self.interface);
+        let run = LiveRun { program: program.as_fd(), interface, frame, times: count, frames_a_batch: MOST_A_BATCH };
+        run.run().map_err(cannot_send)
     }
 }
 
@@ -162,7 +161,7 @@ impl LiveSequence {
         let sequence =
             LiveSequence { object: load()?, interface: device.index(), frame: vec![0; frame_bytes], frames_a_batch };
         let mut config: Vec<u8> = streams.iter().flat_map(Stream::encode).collect();
-        config.resize(STREAMS * mem::size_of::<[u64; HEADER_BYTES / 8 + 12]>(), 0);
+        config.resize(STREAMS * size_of::<[u64; HEADER_BYTES / 8 + 12]>(), 0);
         config.extend_from_slice(pattern);
         config.resize(config.len() + PATTERN - pattern.len(), 0);
         let duration = u64::try_from(limits.duration.as_nanos() << 8).unwrap_or(u64::MAX);
@@ -180,7 +179,14 @@ impl LiveSequence {
     /// If the kernel does not know live frames (before 5.18), or takes no frame of this length.
     pub fn run(&mut self, times: u32) -> Result<Progress, Error> {
         let program = program(&self.object, "sequence");
-        match test_run(program, self.interface, &self.frame, times, self.frames_a_batch) {
+        let run = LiveRun {
+            program: program.as_fd(),
+            interface: self.interface,
+            frame: &self.frame,
+            times,
+            frames_a_batch: self.frames_a_batch,
+        };
+        match run.run() {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(cannot_send(error)),
             _ => self.progress(),
         }
@@ -209,43 +215,24 @@ const MOST_A_BATCH: u32 = 256;
 
 fn load() -> Result<libbpf_rs::Object, Error> {
     static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/generate.o"));
-    ObjectBuilder::default().open_memory(OBJECT).and_then(libbpf_rs::OpenObject::load).map_err(|error| {
-        Error::system("cannot load the generator", io::Error::other(error), "run as root or with CAP_BPF")
-    })
+    ObjectBuilder::default()
+        .open_memory(OBJECT)
+        .and_then(libbpf_rs::OpenObject::load)
+        .map_err(|error| failed("cannot load the generator", io::Error::other(error), "run as root or with CAP_BPF"))
 }
 
-fn program(object: &libbpf_rs::Object, name: &str) -> RawFd {
-    let program = object.progs().find(|program| program.name() == name);
-    program.expect("the object holds this program").as_fd().as_raw_fd()
+fn program<'o>(object: &'o libbpf_rs::Object, name: &str) -> Program<'o> {
+    object.progs().find(|program| program.name() == name).expect("the object holds this program")
 }
 
-fn test_run(program: RawFd, interface: u32, frame: &[u8], times: u32, frames_a_batch: u32) -> io::Result<()> {
-    const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
-    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-    let context: [u32; 6] = [0, frame.len() as u32, 0, interface, 0, 0];
-    let mut options = libbpf_sys::bpf_test_run_opts {
-        sz: mem::size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
-        data_in: frame.as_ptr().cast(),
-        data_size_in: frame.len() as u32,
-        ctx_in: context.as_ptr().cast(),
-        ctx_size_in: mem::size_of_val(&context) as u32,
-        repeat: times.min(i32::MAX as u32) as i32,
-        flags: BPF_F_TEST_XDP_LIVE_FRAMES,
-        batch_size: frames_a_batch,
-        ..Default::default()
-    };
-    // SAFETY: the program's descriptor is open; frame and context live across the call, and the options say their
-    // lengths and their own.
-    match unsafe { libbpf_sys::bpf_prog_test_run_opts(program, &raw mut options) } {
-        0 => Ok(()),
-        result => Err(io::Error::from_raw_os_error(-result)),
-    }
+fn failed(action: &str, cause: io::Error, remedy: &str) -> Error {
+    Error::System { action: action.to_owned(), cause, remedy: remedy.to_owned() }
 }
 
 fn cannot_send(error: io::Error) -> Error {
-    Error::system("cannot send live frames", error, "needs Linux 5.18 or newer")
+    failed("cannot send live frames", error, "needs Linux 5.18 or newer")
 }
 
 fn map_error(error: libbpf_rs::Error) -> Error {
-    Error::system("cannot reach the generator's state", io::Error::other(error), "")
+    failed("cannot reach the generator's state", io::Error::other(error), "")
 }

@@ -1,6 +1,6 @@
 //! How a NIC spreads frames over its receive queues. Source: Linux `include/uapi/linux/ethtool.h`.
 
-use crate::device::Device;
+use super::Device;
 
 /// Receive side scaling of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]

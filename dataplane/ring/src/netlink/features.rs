@@ -5,7 +5,7 @@ use std::io;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_GENERIC;
 
-use crate::netlink::{ask, ask_for_family, attribute, attributes, long, open};
+use super::{ask, ask_for_family, attribute, attributes, long, open};
 
 /// Asks the kernel what drivers can do (Linux 6.3 and newer).
 #[derive(Debug)]

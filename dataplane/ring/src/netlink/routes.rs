@@ -1,8 +1,8 @@
 //! By which interfaces this host sends what it has no closer route for. Sources: rtnetlink(7), Linux
 //! `include/uapi/linux/rtnetlink.h`.
 
+use super::{Reader, attribute, attributes, word};
 use crate::error::Error;
-use crate::netlink::{Reader, attribute, attributes, word};
 
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
