@@ -1,12 +1,11 @@
-//! An AF_XDP socket for one end of a wire, for load tests from userspace: it makes frames and looks at those that come.
+//! An AF_XDP socket for one end of a wire, for load tests from userspace: it sends frames and shows those that arrive.
 //!
 //! ```text
 //!   free ──► written ──► tx ──► completion ──► free
 //!   fill ──► rx ──► looked at ──► fill
 //! ```
 //! A frame is in exactly one of these places, and never changes from one circle to the other. Of those to send, the
-//! last one that was free is written first: it is in the cache. What is received is looked at and given back in one
-//! call. Nothing is received before [`Endpoint::connect`]; the fill ring is full all the same, because some drivers do
+//! last one that was free is written first: it is in the cache. A received frame is shown and given back in one call. Nothing is received before [`Endpoint::connect`]; the fill ring is full all the same, because some drivers do
 //! not send without it.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};

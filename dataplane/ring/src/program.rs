@@ -1,6 +1,8 @@
-//! The XDP program on the interfaces: loaded, attached, and gone when this value or the process is.
+//! The XDP program `bpf/filter.c`: loading, attaching, its settings and its counters.
 //!
-//! One program serves both interfaces of a wire, see `bpf/filter.c`.
+//! In this order: [`LoadedProgram::load`] gives it to the kernel, [`LoadedProgram::attach`] attaches it to both interfaces of a
+//! wire, [`Program::set_socket`] opens one queue after the other. The kernel detaches it when the [`Program`] is dropped or the
+//! process ends.
 
 use std::io;
 use std::mem;
@@ -42,7 +44,7 @@ impl XdpMode {
     }
 }
 
-/// What the program counted on one core.
+/// Frames that the program has counted on one core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CoreCounts {
     /// Frames that arrived.
@@ -78,7 +80,7 @@ pub struct Program {
 
 impl LoadedProgram {
     /// Loads the program for outside and inside, with so many receive queues each. `max_frame` is the longest frame in bytes,
-    /// with Ethernet header and VLAN tags: what may be the rest of a longer one is dropped.
+    /// with Ethernet header and VLAN tags. A frame that may be the rest of a longer one is dropped.
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN.
@@ -244,7 +246,7 @@ fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u3
     Ok(Program { object, side, queues, mode, _link: above_others(link) })
 }
 
-/// What to do if a driver may have refused the program for the MTU.
+/// The remedy if a driver may have refused the program for the MTU.
 fn smaller_mtu(device: &Device) -> String {
     let (name, driver) = (device.name(), device.driver());
     match largest_native_mtu(driver) {
@@ -406,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_frame_that_is_too_long_is_dropped() {
+    fn a_frame_behind_one_that_is_too_long_is_dropped() {
         // A frame of the greatest length that is allowed is followed by nothing.
         assert_eq!(run(true, false, &[60, 1522, 60, 1522]), ["frame"; 4]);
         // Two parts; three; parts that fill their buffers, and the end of the last one.

@@ -83,7 +83,7 @@ fn ask(
                 _ => take(kind, message),
             }
         }
-        // What is left of an answer that was given up is passed over.
+        // The rest of an answer that was given up is passed over.
         if answered && flags & NLM_F_DUMP == 0 {
             return Ok(());
         }
