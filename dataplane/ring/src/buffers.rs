@@ -1,5 +1,5 @@
-//! Which receive buffers are safe: how long a buffer a driver makes of a UMEM chunk, and what it does with a frame that
-//! does not fit.
+//! Which receive buffers are safe: how long a buffer a driver makes of a UMEM chunk, and how it treats a frame that does not
+//! fit.
 //!
 //! ```text
 //!  chunk   | headroom 256 | buffer                                        |
@@ -14,7 +14,7 @@
 //! In copy mode the kernel copies a whole frame into a chunk, or drops it (`xsk_rcv_check`, Linux `net/xdp/xsk.c`). But
 //! the driver has buffers of its own in front of that, and some NICs accept frames that are longer than these: igb with an
 //! MTU above 1,510 accepts 9,728 bytes into buffers of 3,072. So the XDP program of a driver that is not known to keep
-//! frames whole drops what follows a frame that is too long (`bpf/filter.c`). That works in both modes, because a buffer is
+//! frames whole drops the frame behind one that is too long (`bpf/filter.c`). That works in both modes, because a buffer is
 //! always longer than the longest frame: the first part of a split frame is too long.
 
 use crate::error::Error;

@@ -147,7 +147,7 @@ impl Program {
         self.mode
     }
 
-    /// The kernel's id of the program, by which interfaces name what is attached to them.
+    /// The kernel's id of the program, by which an interface names the program that is attached to it.
     ///
     /// # Errors
     /// If the kernel does not say.
@@ -180,8 +180,8 @@ impl Program {
             .map_err(|error| Error::system(format!("cannot bind queue {queue}"), io::Error::other(error), ""))
     }
 
-    /// Frames have at most so many bytes from now on, with Ethernet header and VLAN tags: what may be the rest of a longer one
-    /// is dropped, on both interfaces of a wire.
+    /// Frames have at most so many bytes from now on, with Ethernet header and VLAN tags. A frame that may be the rest of
+    /// a longer one is dropped, on both interfaces of a wire.
     ///
     /// # Errors
     /// If the kernel refuses to write its own map.
@@ -359,7 +359,7 @@ mod tests {
     const MAX_FRAME: u32 = 1522;
 
     /// Runs the program on frames of these lengths, one after the other, as they would arrive on the loopback's only queue.
-    /// No queue has a socket: what is not a tail is unbound.
+    /// No queue has a socket: a frame that is not a tail is unbound.
     fn run(may_split: bool, keeps_whole: bool, lengths: &[usize]) -> Vec<&'static str> {
         static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
         let settings = Settings { inside: 0, queues: 1, stamp: false, may_split };

@@ -69,7 +69,7 @@ struct Ring<T> {
     entries: NonNull<T>,
     /// A power of two.
     size: u32,
-    /// Holds what the pointers point to.
+    /// The memory that the pointers point to.
     _region: Region,
 }
 
@@ -167,7 +167,7 @@ impl<T: RingEntry> Producer<T> {
     /// Writes an entry, for which there is [`Producer::room`]. The kernel sees it after [`Producer::publish`].
     ///
     /// # Safety
-    /// The chunk that the entry names is of the socket's UMEM and belongs to nobody else. It is the kernel's from here on:
+    /// The chunk that the entry names is of the socket's UMEM and has no other user. It is the kernel's from here on:
     /// no reference to it may exist until the kernel has returned it.
     ///
     /// # Panics
@@ -180,7 +180,7 @@ impl<T: RingEntry> Producer<T> {
         self.next = self.next.wrapping_add(1);
     }
 
-    /// Shows the kernel what was written.
+    /// Shows the kernel the entries that were written.
     #[inline]
     pub(crate) fn publish(&mut self) {
         self.ring.producer().store(self.next, Release);

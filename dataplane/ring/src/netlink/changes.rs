@@ -1,4 +1,4 @@
-//! Notifications of changes: of links, addresses and forwarding, and of what ethtool changes.
+//! Notifications of changes: of links, addresses and forwarding, and of settings that ethtool changes.
 
 use std::io;
 use std::os::fd::AsRawFd as _;

@@ -90,7 +90,7 @@ fn ask(
     }
 }
 
-/// The next datagram. The kernel makes none that is longer than this for what is asked here.
+/// The next datagram. The kernel answers the questions of this module with none that is longer.
 fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
     const LONGEST: usize = 1 << 17;
     let mut bytes = Vec::with_capacity(LONGEST);
