@@ -1,5 +1,5 @@
-//! The smallest possible AF_XDP program, on the same rings as the dataplane: what comes in on one side goes out of the
-//! other, or is dropped, unseen. What the dataplane takes longer than this is what it decides.
+//! The smallest possible AF_XDP program, on the same rings as the dataplane: it forwards every frame to the other side, or
+//! drops it, without reading it. The difference to the dataplane is the cost of the decision.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -20,7 +20,7 @@ use super::lab::{CANDIDATE_CORE, Lab};
 /// The dataplane's default.
 const RING_SIZE: u32 = 2048;
 
-/// How long it sleeps at most: until it looks whether it is to end.
+/// Longest sleep, after which the thread checks whether it must end.
 const SLEEP: Duration = Duration::from_millis(50);
 
 pub(super) struct Smallest {
@@ -88,10 +88,10 @@ impl Loop {
             for side in Side::ALL {
                 self.rings.kick(side);
             }
-            // Once it has slept twice, or spun for a while, it is at rest.
+            // The thread is at rest when it has slept twice, or spun for a while.
             let at_rest = if self.spins { 1 << 16 } else { 2 };
             if frames == 0 && (!self.spins || turns > at_rest) {
-                // Also what spins, so that it leaves the core to those whose turn it is.
+                // A spinning thread stops too, so that it leaves the core to the next candidate.
                 self.rings.wait(None, SLEEP);
             }
             turns = if frames == 0 { turns.saturating_add(1) } else { 0 };
@@ -106,7 +106,7 @@ impl Loop {
         for side in Side::ALL {
             let SocketStatistics { rx_dropped, rx_ring_full, fill_ring_empty, .. } = self.rings.statistics(side);
             let named = [
-                // The kernel counts an empty fill ring here as well.
+                // The kernel counts an empty fill ring in this counter too.
                 ("rx-dropped", rx_dropped.saturating_sub(fill_ring_empty)),
                 ("rx-ring-full", rx_ring_full),
                 ("fill-ring-empty", fill_ring_empty),
@@ -129,7 +129,7 @@ impl Drop for Smallest {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic has been printed where it happened.
+            // The panic has already been printed.
             let _ = thread.join();
         }
     }

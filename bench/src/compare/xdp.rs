@@ -1,4 +1,4 @@
-//! XDP baseline: a program in the driver that reads no frame. The bound of every program there.
+//! XDP in the driver, without reading frames: the upper bound of every filter in the driver.
 
 use anyhow::Result;
 use knockplane_generator::XdpBaseline;
@@ -14,7 +14,7 @@ pub(super) struct Xdp {
 
 impl Xdp {
     pub(super) fn start(lab: &Lab, role: Role) -> Result<Self> {
-        // What is redirected into a veth interface gets out of its other end by NAPI, which GRO turns on.
+        // Frames redirected into a veth interface leave its other end by NAPI, which GRO turns on.
         checked(&lab.topology.server, "ethtool -K eth0 gro on")?;
         let programs = lab.topology.filter.within(|| {
             let devices = [Device::open("outside")?, Device::open("inside")?];

@@ -24,45 +24,49 @@
 //! - Lists are known by name. A name keeps its id as long as the process lives, so entries survive new rules.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
 use crossbeam::utils::CachePadded;
-use hashbrown::HashMap;
-use knockplane_policy::door::progress;
-use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::ListTimeout;
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::ListSummary;
 
+pub use self::changes::Added;
+pub use self::ended::{Gone, Why};
+pub use self::entries::{AddressEntry, Seen};
+pub use self::error::{CapacityError, TooManyLists};
+pub(crate) use self::lookup::{Listed, Lookup};
+pub use self::operator::OPERATOR_LEVEL;
+pub use self::progress::{Change, Stored};
+pub use self::quota::{FirstSteps, QuotaUse};
+pub use self::set::{ListId, ListSet};
+pub use self::vlan::Within;
 use crate::state::key::{Key, Secret};
-pub use crate::state::lists::listed::*;
-pub use crate::state::lists::quota::FirstSteps;
+use crate::state::lists::names::Names;
 use crate::state::lists::quota::Quota;
-use crate::state::lists::shard::{Place, SLOT_BYTES, Shard, Tally, Terms};
+use crate::state::lists::shard::{SLOT_BYTES, Shard};
 use crate::state::static_entries::Entries;
 use crate::state::sync::{AtomicU64, Mutex, MutexGuard};
 
-pub(crate) mod listed;
+mod changes;
+mod ended;
+mod entries;
+mod error;
+mod lookup;
+mod names;
+mod operator;
+mod progress;
 pub(crate) mod quota;
-mod room;
+mod set;
 pub(crate) mod shard;
-mod source;
-mod within;
-pub use self::source::{AddressEntry, QuotaUse};
-pub use self::within::Within;
+mod vlan;
 
 /// How many lists there can be. An address's membership is a mask of so many bits.
 pub const MAX_LISTS: usize = 256;
 
 /// How many levels are told apart; higher ones count as the last.
 pub const LEVELS: usize = 4;
-
-/// The level of lists that only operators fill: no packet gets in, and first knocks do not push anyone out.
-pub const OPERATOR_LEVEL: u8 = u8::MAX;
 
 /// More entries than this are taken for a mistake.
 const MAX_CAPACITY: usize = 1 << 30;
@@ -74,40 +78,6 @@ const MIN_SHARD: usize = 1024;
 
 /// How many slots a lock is held for when many are looked at: some 3 µs that a worker may have to wait.
 pub(crate) const STEP: u32 = 512;
-
-/// What a lookup found, and how long that counts.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Lookup {
-    pub(crate) listed: Listed,
-    /// Before it, an entry of the set was not there yet.
-    from: Time,
-    /// From here on an entry of the set is gone, or another one there.
-    until: Time,
-    shard: usize,
-    /// The shard's when it was looked up.
-    version: u64,
-}
-
-impl Lookup {
-    /// Puts in lists that the address is in from other sources, from then until then.
-    pub(crate) fn add(&mut self, set: ListSet, time: Range<Time>) {
-        self.listed.lists.insert_all(set);
-        self.from = self.from.max(time.start);
-        self.until = self.until.min(time.end);
-    }
-
-    fn add_all(&mut self, (listed, time): (Listed, Range<Time>)) {
-        self.add(listed.lists, time);
-        self.listed.elsewhere |= listed.elsewhere;
-    }
-}
-
-/// A shard behind its lock.
-struct Guarded {
-    /// Changes, under the lock, with every change that a lookup could tell.
-    version: AtomicU64,
-    shard: Mutex<Shard>,
-}
 
 /// See the module.
 pub struct Lists {
@@ -131,11 +101,11 @@ pub struct Lists {
     untold: [AtomicUsize; 2],
 }
 
-/// Names and ids, each by the other.
-#[derive(Default)]
-struct Names {
-    ids: HashMap<String, ListId>,
-    names: Vec<String>,
+/// A shard behind its lock.
+struct Guarded {
+    /// Changes, under the lock, with every change that a lookup could tell.
+    version: AtomicU64,
+    shard: Mutex<Shard>,
 }
 
 impl Lists {
@@ -233,183 +203,6 @@ impl Lists {
         self.capacity
     }
 
-    /// The id of the list of this name, made known if it is not, with this level for its entries from now on. Whoever
-    /// adds for an operator asks [`Lists::id`] first, so as not to change the level that the rules gave it.
-    ///
-    /// # Errors
-    /// If there are [`MAX_LISTS`] other names already.
-    pub fn bind(&self, name: &str, level: u8) -> Result<ListId, TooManyLists> {
-        self.bind_all(&[(name, level)]).map(|ids| ids[0])
-    }
-
-    /// [`Lists::bind`] for many, all or none.
-    ///
-    /// # Errors
-    /// If there is not room for all of them; then nothing changed.
-    pub fn bind_all(&self, lists: &[(&str, u8)]) -> Result<Vec<ListId>, TooManyLists> {
-        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        let mut unknown: Vec<&str> =
-            lists.iter().map(|(name, _)| *name).filter(|name| !names.ids.contains_key(*name)).collect();
-        unknown.sort_unstable();
-        unknown.dedup();
-        if let Some(name) = unknown.get(MAX_LISTS - names.names.len()) {
-            return Err(TooManyLists { name: (*name).to_owned() });
-        }
-        for name in unknown {
-            let id = ListId(names.names.len() as u8);
-            names.ids.insert(name.to_owned(), id);
-            names.names.push(name.to_owned());
-        }
-        let bind = |(name, level): &(&str, u8)| {
-            let id = names.ids[*name];
-            self.levels[id.index()].store(*level, Ordering::Relaxed);
-            id
-        };
-        Ok(lists.iter().map(bind).collect())
-    }
-
-    /// The id of the list of this name, if any table or operator used it since start.
-    pub fn id(&self, name: &str) -> Option<ListId> {
-        self.names.read().unwrap_or_else(PoisonError::into_inner).ids.get(name).copied()
-    }
-
-    /// The name of a list.
-    pub fn name(&self, list: ListId) -> Option<String> {
-        self.names.read().unwrap_or_else(PoisonError::into_inner).names.get(list.index()).cloned()
-    }
-
-    /// The level of entries that are added to this list now.
-    pub fn level(&self, list: ListId) -> u8 {
-        self.levels[list.index()].load(Ordering::Relaxed)
-    }
-
-    /// What another end is known by in entries that count for it alone; never 0. IPv4 addresses stand for themselves,
-    /// but nothing can be said to 0.0.0.0 that is not said to 0.0.0.1.
-    pub fn tag(&self, end: IpAddr) -> u32 {
-        progress::tag(self.secret.0, end).max(1)
-    }
-
-    /// The lists that the address is in now, for the other end of this tag; with 0, for all others. An entry is gone at
-    /// its expiry, not after it.
-    pub fn membership(&self, address: IpAddr, to: u32, now: Time) -> ListSet {
-        self.lookup(address.into(), to, now).listed.lists
-    }
-
-    /// As [`Lists::membership`], with how long it counts. For a key in a VLAN: the VLAN's own entries for the other end of
-    /// this tag, and those that count in all VLANs for all other ends.
-    pub(crate) fn lookup(&self, within: Key, to: u32, now: Time) -> Lookup {
-        let (key, to_all) = if within.is_in_vlan() { (within.without_vlan(), 0) } else { (within, to) };
-        let hash = self.secret.hash(key);
-        let net = self.net(key);
-        let index = self.shard_of(net.map_or(hash, |(_, hash)| hash));
-        let Guarded { version, shard } = &*self.shards[index];
-        let shard = lock(shard);
-        let (listed, time) = shard.membership(hash, key, to_all, now);
-        let version = version.load(Ordering::Relaxed);
-        let mut lookup = Lookup { listed, from: time.start, until: time.end, shard: index, version };
-        if let Some((net, hash)) = net {
-            lookup.add_all(shard.membership(hash, net, to_all, now));
-        }
-        if within.is_in_vlan() {
-            lookup.add_all(shard.membership(self.secret.hash(within), within, to, now));
-            if let Some((net, hash)) = self.net(within) {
-                lookup.add_all(shard.membership(hash, net, to, now));
-            }
-        }
-        // Under the lock that `hold` takes: whoever sees the version from after it sees what it holds.
-        if self.holds.load(Ordering::Relaxed)
-            && let Some(held) = &*self.held.load()
-        {
-            let (set, time) = held.find(key, now);
-            lookup.add(set, time);
-        }
-        lookup
-    }
-
-    /// Whether a lookup of these lists says what it would say now.
-    pub(crate) fn is_current(&self, lookup: &Lookup, now: Time) -> bool {
-        let version = self.shards.get(lookup.shard).map(|shard| shard.version.load(Ordering::Acquire));
-        (lookup.from..lookup.until).contains(&now) && version == Some(lookup.version)
-    }
-
-    /// From now on these are in the lists, from the first address to the last, each until then or for good, in place of
-    /// what was held before: beside what is added, never evicted, and changed by no packet.
-    pub fn hold(&self, entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) {
-        let mut entries = entries.peekable();
-        let held = entries.peek().is_some().then(|| Arc::new(Entries::of(entries)));
-        let holds = held.is_some();
-        self.held.store(held);
-        self.holds.store(holds, Ordering::Relaxed);
-        // Whoever takes a lock after this sees what is held now, and whoever took it before looks up again.
-        for Guarded { version, shard } in self.shards.iter().map(|shard| &**shard) {
-            let _locked = lock(shard);
-            version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
-        }
-    }
-
-    /// The lists that operators hold the address in for good.
-    fn held_for_good(&self, key: Key) -> ListSet {
-        if !self.holds.load(Ordering::Relaxed) {
-            return ListSet::default();
-        }
-        self.held.load().as_ref().map_or_else(ListSet::default, |held| held.lasting(key))
-    }
-
-    /// Puts the address in the list until `expiry`, or sets its expiry anew. An entry that never expires stays so.
-    pub fn add(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
-        self.add_for(list, address, 0, expiry, now)
-    }
-
-    /// As [`Lists::add`], for the other end of this tag alone.
-    pub fn add_for(&self, list: ListId, address: IpAddr, to: u32, expiry: Time, now: Time) -> Added {
-        self.within(Vlan::NONE).add_for(list, address, to, expiry, now)
-    }
-
-    /// As [`Lists::add`], by an operator: such an entry outranks everything that packets do.
-    pub fn add_by_operator(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
-        self.add_at(Place { list, to: 0 }, address.into(), Terms { level: OPERATOR_LEVEL, expiry, now })
-    }
-
-    fn add_at(&self, place: Place, key: Key, terms: Terms) -> Added {
-        self.change(key, |shard, hash, key, net| {
-            let (key, hash) = net.filter(|_| terms.level == 0).unwrap_or((key, hash));
-            let added = shard.add(hash, key, place, terms);
-            (added, added != Added::Refused)
-        })
-    }
-
-    /// Takes the address out of the list, for whatever other ends and VLANs it was in it. Whether it was in it.
-    pub fn remove(&self, list: ListId, address: IpAddr, now: Time) -> bool {
-        self.remove_at(list, address.into(), None, now) | self.remove_in_vlans(list, address, now)
-    }
-
-    /// Takes the address out of the list for the other end of this tag alone, in all VLANs together. Whether it was in it
-    /// for that.
-    pub fn remove_for(&self, list: ListId, address: IpAddr, to: u32, now: Time) -> bool {
-        self.within(Vlan::NONE).remove_for(list, address, to, now)
-    }
-
-    /// [`Within::progress`], in all VLANs together.
-    pub fn progress(
-        &self,
-        list: ListId,
-        address: IpAddr,
-        now: Time,
-        decide: impl FnOnce(Option<Stored>) -> Change,
-    ) -> Option<Added> {
-        self.within(Vlan::NONE).progress(list, address, now, decide)
-    }
-
-    fn remove_at(&self, list: ListId, key: Key, to: Option<u32>, now: Time) -> bool {
-        self.change(key, |shard, hash, key, net| {
-            let mut removed = shard.remove(hash, key, list, to, now);
-            if let Some((net, hash)) = net {
-                removed |= shard.remove(hash, net, list, to, now);
-            }
-            (removed, removed)
-        })
-    }
-
     /// Changes the shard of an address, and makes it known if the change can be seen.
     fn change<T>(&self, key: Key, change: impl FnOnce(&mut Shard, u64, Key, Option<(Key, u64)>) -> (T, bool)) -> T {
         let hash = self.secret.hash(key);
@@ -424,79 +217,6 @@ impl Lists {
             version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         }
         result
-    }
-
-    /// Gives back entries that expired, looking at `budget` slots (rounded up to 512) where the last call ended. Returns
-    /// how many.
-    ///
-    /// With a budget of [`Lists::capacity`] and 65,536 more in each second, no entry is counted for more than a second
-    /// after it expired. That costs 6 ns a used slot: with ten million entries 6 % of a core.
-    pub fn sweep(&self, budget: usize, now: Time) -> usize {
-        self.sweep_telling(budget, now, |_| {})
-    }
-
-    /// As [`Lists::sweep`], telling of grants and other entries above level 0 that went, by this sweep or since the last one: with the same
-    /// budget, within a second.
-    pub fn sweep_telling(&self, budget: usize, now: Time, mut tell: impl FnMut(Gone)) -> usize {
-        let [mut earlier, mut gone] = [(); 2].map(|()| Vec::with_capacity(STEP as usize));
-        let mut step = |_| {
-            let next = self.swept.fetch_add(1, Ordering::Relaxed) % self.shards.len();
-            let mut shard = lock(&self.shards[next].shard);
-            // First, so that what is found now has room.
-            let before = shard.take_gone(&mut earlier);
-            let expired = shard.sweep(STEP as usize, now);
-            let after = shard.take_gone(&mut gone);
-            drop(shard);
-            earlier.drain(..).chain(gone.drain(..)).for_each(&mut tell);
-            for (untold, (before, after)) in self.untold.iter().zip(before.into_iter().zip(after)) {
-                untold.fetch_add((before + after) as usize, Ordering::Relaxed);
-            }
-            expired
-        };
-        (0..budget.div_ceil(STEP as usize)).map(&mut step).sum()
-    }
-
-    /// How many entries went untold since start, because too many went at once: those above level 0 that were no grants, and
-    /// grants.
-    pub fn untold(&self) -> [u64; 2] {
-        [0, 1].map(|kind: usize| self.untold[kind].load(Ordering::Relaxed) as u64)
-    }
-
-    /// Every list that has a name, in the order of names.
-    pub fn summaries(&self) -> Vec<ListSummary> {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let mut tallies = vec![Tally::default(); names.names.len()];
-        for shard in &self.shards {
-            let shard = lock(&shard.shard);
-            for (index, sum) in tallies.iter_mut().enumerate() {
-                let tally = shard.tally(ListId(index as u8));
-                sum.entries += tally.entries;
-                sum.expired += tally.expired;
-                sum.evicted += tally.evicted;
-                sum.refused += tally.refused;
-            }
-        }
-        let summary = |(index, Tally { entries, expired, evicted, refused }): (usize, Tally)| {
-            let level = self.level(ListId(index as u8));
-            ListSummary { list: names.names[index].clone(), level, entries, expired, evicted, refused }
-        };
-        let mut summaries: Vec<_> = tallies.into_iter().enumerate().map(summary).collect();
-        summaries.sort_by(|one, other| one.list.cmp(&other.list));
-        summaries
-    }
-
-    /// Shows every entry that was added, in no order. Workers go on meanwhile: an entry that comes or goes may be seen or
-    /// not, or twice.
-    pub fn visit(&self, now: Time, mut visitor: impl FnMut(Seen)) {
-        let mut seen = Vec::with_capacity(STEP as usize);
-        for shard in &self.shards {
-            let mut next = Some(0);
-            while let Some(begin) = next {
-                // Shown when the lock is free again.
-                next = lock(&shard.shard).visit(begin, STEP, now, |entry| seen.push(entry));
-                seen.drain(..).for_each(&mut visitor);
-            }
-        }
     }
 
     /// The network that an IPv6 address's first steps are kept by, and its hash. It chooses the shard of all its

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ipnet::IpNet;
 
 use crate::state::key::{Key, Secret};
-use crate::state::lists::QuotaUse;
+use crate::state::lists::Lists;
 use crate::state::lists::shard::{SLOT_BYTES, VLAN_BYTES, boxed};
 
 /// How the lists keep first steps: entries of level 0, which any stranger can make.
@@ -90,13 +90,32 @@ impl Quota {
     }
 }
 
+/// First steps of a source prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotaUse {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Entries that count for it now: its own, those that expired less than a second ago, and perhaps those of another
+    /// prefix.
+    pub used: u32,
+    /// Beyond so many, first steps are refused.
+    pub quota: u32,
+}
+
+impl Lists {
+    /// What the address's prefix has used of its quota; none if there is no quota.
+    pub fn quota_of(&self, address: IpAddr) -> Option<QuotaUse> {
+        self.quota.as_ref()?.used(address)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
 
     use super::*;
 
-    fn key(address: &str) -> Key {
+    pub(super) fn key(address: &str) -> Key {
         address.parse::<IpAddr>().unwrap().into()
     }
 

@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::buckets::bucket_of;
+use super::queue::queue_of;
 use super::*;
+use crate::state::key::Kind;
 
 const SECRET: Secret = Secret([1, 2]);
 

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
-use super::{Added, Change, Guarded, ListId, ListSet, Lists, STEP, Seen, Stored, lock};
+use super::{Added, Guarded, ListId, ListSet, Lists, STEP, lock};
 use crate::state::key::Key;
 use crate::state::lists::shard::{Place, Terms};
 
@@ -46,20 +46,6 @@ impl Lists {
         }
         removed
     }
-
-    /// Shows the address's live entries in all VLANs, with their levels, and whether each is of its whole network.
-    pub(super) fn visit_in_vlans(&self, address: IpAddr, now: Time, mut visitor: impl FnMut(Seen, u8, bool)) {
-        let key = Key::from(address);
-        let shard = &self.shards[self.shard_of_key(key)].shard;
-        let net = key.net().filter(|_| self.v6_by_prefix);
-        for (key, by_network) in [(Some(key), false), (net, true)] {
-            let mut next = key.map(|_| 0);
-            while let (Some(begin), Some(key)) = (next, key) {
-                next =
-                    lock(shard).visit_in_vlans(key, (begin, STEP), now, |seen, level| visitor(seen, level, by_network));
-            }
-        }
-    }
 }
 
 impl Within<'_> {
@@ -88,24 +74,5 @@ impl Within<'_> {
     /// Takes the address out of the list for the other end of this tag alone. Whether it was in it for that.
     pub fn remove_for(&self, list: ListId, address: IpAddr, to: u32, now: Time) -> bool {
         self.lists.remove_at(list, self.key(address), Some(to), now)
-    }
-
-    /// Shows how far the address is in the sequence that the list holds the steps of, and does what is decided about it,
-    /// in one: nobody else looks or changes in between, so no step is lost and none is taken twice. Tells what came of
-    /// [`Change::Set`]; with [`Added::Refused`], nothing is known of the address.
-    ///
-    /// Such a list holds an address once in each VLAN, whatever the other end. `decide` is called once, under a lock that
-    /// other workers may wait for: it must be short, and not ask the lists.
-    pub fn progress(
-        &self,
-        list: ListId,
-        address: IpAddr,
-        now: Time,
-        decide: impl FnOnce(Option<Stored>) -> Change,
-    ) -> Option<Added> {
-        self.lists.change(self.key(address), |shard, hash, key, _| {
-            let (change, added) = shard.progress(hash, key, list, now, decide);
-            (added, change != Change::Keep && added != Some(Added::Refused))
-        })
     }
 }

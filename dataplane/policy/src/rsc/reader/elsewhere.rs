@@ -5,11 +5,12 @@
 
 use std::ops::Range;
 
-use super::lexer::{Command, Word};
-use super::menu::known::{self, Standing};
-use super::menu::{Invocation, Menu, Place};
-use super::problem::{Complaint, show};
-use super::{PRINTED, Reader, SkippedMenu, expected_verb, is_script};
+use super::super::SkippedMenu;
+use super::super::lexer::{Command, Word};
+use super::super::menu::known::{self, Standing};
+use super::super::menu::{Invocation, Menu, Place};
+use super::super::problem::{Complaint, show};
+use super::{PRINTED, Reader, expected_verb, is_script};
 use crate::packet::Family;
 use crate::rule::Table;
 

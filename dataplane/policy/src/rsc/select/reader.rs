@@ -1,25 +1,14 @@
-//! `[find …]`: which entries of a menu a command is meant for.
-//!
-//! One of the entries that are found may be taken by its number: `([find …]->0)`, `[:pick [find …] 0]`.
-//!
-//! Owns the conditions and how they are combined: `name=value`, `name!=value`, `name~"expression"`, a name alone for
-//! what is set, `!`, `and`, `or`, `&&`, `||`, blanks for `and`, and parentheses. Everything else that RouterOS
-//! has for expressions is refused at its place. What an entry says is asked of its store.
-//!
-//! ```text
-//! set [find where list=guests and comment~"^tmp"] disabled=yes
-//!     ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ Query
-//! ```
+//! Reads the text of `[find …]` into a [`Query`].
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::flaw::FlawKind;
-use super::lexer::{Text, string_at};
-use super::problem::{Complaint, show};
-use super::value;
+use super::super::flaw::FlawKind;
+use super::super::lexer::{Text, string_at};
+use super::super::problem::{Complaint, show};
+use super::super::value;
+use super::{Ask, Query, Refusal, Test};
 
 /// How deep parentheses may nest.
 const MAX_DEPTH: usize = 16;
@@ -32,105 +21,8 @@ const MOST_CONDITIONS: usize = 100;
 const LONGEST_REGEX: usize = 1_000;
 const MAX_REGEX: usize = 1 << 17;
 
-/// A complaint and where it belongs.
-pub(super) type Refusal = (Range<usize>, Complaint);
-
-/// What is looked for.
-#[derive(Debug)]
-pub(super) enum Query {
-    /// One condition.
-    Test(Test),
-    /// What is not so.
-    Not(Box<Query>),
-    /// All of these; every entry if there are none.
-    All(Vec<Query>),
-    /// One of these.
-    Any(Vec<Query>),
-}
-
-/// A condition on one property.
-#[derive(Debug)]
-pub(super) struct Test {
-    /// The property.
-    pub(super) name: Text,
-    /// What it is asked.
-    pub(super) ask: Ask,
-}
-
-/// What a property is asked.
-#[derive(Debug)]
-pub(super) enum Ask {
-    /// Whether it is set; for those that are `yes` or `no`, whether it is `yes`.
-    Given,
-    /// Whether it has this value.
-    Is(Vec<u8>),
-    /// Whether the expression matches somewhere in it.
-    Like(Regex),
-}
-
-impl Query {
-    /// Reads `[find …]`, or one of what that finds, brackets included, which stands at `span` in the text. `menu` is the
-    /// path of the menu it is used in.
-    pub(super) fn read(text: &[u8], span: &Range<usize>, menu: &str) -> Result<(Query, Option<usize>), Refusal> {
-        match taken(text, span) {
-            Some((find, number)) => Ok((Query::find(text, &find, menu)?, Some(number))),
-            None => Ok((Query::find(text, span, menu)?, None)),
-        }
-    }
-
-    fn find(text: &[u8], span: &Range<usize>, menu: &str) -> Result<Query, Refusal> {
-        let inside = text.get(..span.end.saturating_sub(1)).unwrap_or(text);
-        let mut reader = Reader { text: inside, at: span.start + 1, menu, conditions: 0 };
-        reader.head(span)?;
-        reader.skip_blanks();
-        if reader.peek().is_none() {
-            return Ok(Query::All(Vec::new()));
-        }
-        let query = reader.any(0)?;
-        match reader.peek() {
-            None => Ok(query),
-            Some(_) => Err(reader.unexpected()),
-        }
-    }
-
-    /// Every condition in it.
-    pub(super) fn tests(&mut self) -> Vec<&mut Test> {
-        match self {
-            Query::Test(test) => vec![test],
-            Query::Not(query) => query.tests(),
-            Query::All(queries) | Query::Any(queries) => queries.iter_mut().flat_map(Query::tests).collect(),
-        }
-    }
-
-    /// The value that a property must have for the query to be true, if it says so plainly.
-    pub(super) fn demands(&self, name: &str) -> Option<&[u8]> {
-        match self {
-            Query::Test(Test { name: tested, ask: Ask::Is(value) }) if tested.bytes == name.as_bytes() => Some(value),
-            Query::All(queries) => queries.iter().find_map(|query| query.demands(name)),
-            _ => None,
-        }
-    }
-
-    /// Whether an entry meets it. `field` gives what the entry says, by name.
-    pub(super) fn meets<'a>(&self, field: &mut impl FnMut(&[u8]) -> Cow<'a, [u8]>) -> bool {
-        match self {
-            Query::Test(test) => {
-                let value = field(&test.name.bytes);
-                match &test.ask {
-                    Ask::Given => !value.is_empty() && *value != *b"no",
-                    Ask::Is(wanted) => *value == **wanted,
-                    Ask::Like(regex) => regex.is_match(&value),
-                }
-            }
-            Query::Not(query) => !query.meets(field),
-            Query::All(queries) => queries.iter().all(|query| query.meets(field)),
-            Query::Any(queries) => queries.iter().any(|query| query.meets(field)),
-        }
-    }
-}
-
 /// The `[find …]` in `([find …]->0)` or `[:pick [find …] 0]`, and which of the entries is meant.
-fn taken(text: &[u8], span: &Range<usize>) -> Option<(Range<usize>, usize)> {
+pub(super) fn taken(text: &[u8], span: &Range<usize>) -> Option<(Range<usize>, usize)> {
     let inside = text.get(span.start + 1..span.end.checked_sub(1)?)?;
     let (before, behind): (&[u8], &[u8]) = match text.get(span.start)? {
         b'(' => (b"", b"->"),
@@ -145,18 +37,18 @@ fn taken(text: &[u8], span: &Range<usize>) -> Option<(Range<usize>, usize)> {
     (inside[..open].trim_ascii() == before).then(|| (start + open..start + close + 1, number))
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     /// The text up to the closing bracket.
-    text: &'a [u8],
-    at: usize,
-    menu: &'a str,
+    pub(super) text: &'a [u8],
+    pub(super) at: usize,
+    pub(super) menu: &'a str,
     /// How many there are so far.
-    conditions: usize,
+    pub(super) conditions: usize,
 }
 
 impl Reader<'_> {
     /// `find`, perhaps behind the menu's path and before `where`.
-    fn head(&mut self, span: &Range<usize>) -> Result<(), Refusal> {
+    pub(super) fn head(&mut self, span: &Range<usize>) -> Result<(), Refusal> {
         self.skip_blanks();
         let mut path = String::new();
         // No path has more words.
@@ -185,7 +77,7 @@ impl Reader<'_> {
         Err((span.clone(), not_find()))
     }
 
-    fn any(&mut self, depth: usize) -> Result<Query, Refusal> {
+    pub(super) fn any(&mut self, depth: usize) -> Result<Query, Refusal> {
         let mut queries = vec![self.all(depth)?];
         while self.takes("||") || self.takes_word("or") {
             queries.push(self.all(depth)?);
@@ -327,7 +219,7 @@ impl Reader<'_> {
     }
 
     /// Blanks, and lines that are joined.
-    fn skip_blanks(&mut self) {
+    pub(super) fn skip_blanks(&mut self) {
         while let Some(byte) = self.peek() {
             match byte {
                 b' ' | b'\t' | b'\r' | b'\n' => self.at += 1,
@@ -342,11 +234,11 @@ impl Reader<'_> {
         self.peek() == Some(b'\\') && matches!(self.text.get(self.at + 1), Some(b'\r' | b'\n'))
     }
 
-    fn peek(&self) -> Option<u8> {
+    pub(super) fn peek(&self) -> Option<u8> {
         self.text.get(self.at).copied()
     }
 
-    fn unexpected(&self) -> Refusal {
+    pub(super) fn unexpected(&self) -> Refusal {
         let end = (self.at + 1).min(self.text.len().max(self.at));
         let message = match self.peek() {
             Some(b'$') => return (self.at..end, FlawKind::Variable.complaint()),
@@ -395,92 +287,4 @@ fn regex(bytes: &[u8], span: Range<usize>) -> Result<Regex, Refusal> {
                 .expected("a regular expression such as `\"^tmp\"`"),
         )
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Whether an entry `list=guests`, `comment="tmp 1"`, `disabled=no`, `address=10.0.0.0/8` is found.
-    fn finds(query: &str) -> Result<bool, String> {
-        let text = format!("x {query}");
-        let (query, _) = Query::read(text.as_bytes(), &(2..text.len()), "/ip firewall address-list")
-            .map_err(|(span, _)| text[span].to_owned())?;
-        let entry = |name: &[u8]| match name {
-            b"list" => Cow::from(&b"guests"[..]),
-            b"comment" => Cow::from(&b"tmp 1"[..]),
-            b"disabled" | b"dynamic" => Cow::from(&b"no"[..]),
-            b"address" => Cow::from(&b"10.0.0.0/8"[..]),
-            _ => Cow::from(&b""[..]),
-        };
-        Ok(query.meets(&mut { entry }))
-    }
-
-    #[test]
-    fn every_form_of_a_condition() {
-        for found in [
-            "[find]",
-            "[ find where ]",
-            "[find list=guests]",
-            "[find where list=\"guests\" address=10.0.0.0/8]",
-            "[/ip firewall address-list find where list=guests]",
-            "[/ip/firewall/address-list/find list=guests]",
-            "[find !disabled]",
-            "[find !dynamic disabled=no]",
-            "[find comment~\"^tmp\" && list!=x]",
-            "[find list=x or comment=\"tmp 1\"]",
-            "[find list=x and comment=a || list = guests and !disabled]",
-            "[find (list=x || list=guests) && !(comment~\"2\\$\")]",
-            "[find comment~\"[0-9]\\$\"]",
-            "[find list=guests \\\n    comment]",
-            "[fi\\\n    nd li\\\r\n    st=gues\\\n\t ts comment=\\\n    \"tmp \\\n    1\"]",
-            "[find timeout=\"\"]",
-        ] {
-            assert_eq!(finds(found), Ok(true), "{found}");
-        }
-        for lost in ["[find list=x]", "[find disabled]", "[find where !list]", "[find timeout]", "[find !!disabled]"] {
-            assert_eq!(finds(lost), Ok(false), "{lost}");
-        }
-    }
-
-    #[test]
-    fn one_of_what_is_found_is_taken_by_its_number() {
-        let number = |query: &str| {
-            let text = format!("x {query}");
-            let read = Query::read(text.as_bytes(), &(2..text.len()), "/ip firewall address-list");
-            read.map(|(_, number)| number).map_err(|_| ())
-        };
-        for taken in ["([find list=a]->1)", "( [find list=a] -> 1 )", "[:pick [find list=a] 1]", "[ :pick [find] 1 ]"] {
-            assert_eq!(number(taken), Ok(Some(1)), "{taken}");
-        }
-        assert_eq!(number("[find list=a]"), Ok(None));
-        for other in
-            ["([find])", "([find]->x)", "([find]->)", "[:pick [find] 0 1]", "[:len [find] 1]", "(1)", "([]->0)"]
-        {
-            assert_eq!(number(other), Err(()), "{other}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_read_is_shown() {
-        for (query, at) in [
-            ("[get 0 list]", "[get 0 list]"),
-            ("[:len x]", "[:len x]"),
-            ("[/ip firewall nat find]", "[/ip firewall nat find]"),
-            ("[find list=$x]", "$"),
-            ("[find list=\"$x\"]", "$"),
-            ("[find address in 10.0.0.0/8]", "i"),
-            ("[find timeout>10]", ">"),
-            ("[find list=a,comment=b]", "="),
-            ("[find list=[x]]", "["),
-            ("[find list=]", ""),
-            ("[find (list=a]", ""),
-            ("[find list=a)]", ")"),
-            ("[find list=a || ]", ""),
-            ("[find comment~\"(\"]", "\"(\""),
-            ("[find comment~\"\"]", "\"\""),
-        ] {
-            assert_eq!(finds(query).map_err(|at| at.to_owned()), Err(at.to_owned()), "{query}");
-        }
-    }
 }

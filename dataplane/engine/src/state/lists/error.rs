@@ -1,0 +1,26 @@
+//! Errors of the address lists.
+
+use super::MAX_LISTS;
+
+/// The lists cannot be created with this capacity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("address lists for {capacity} entries need {bytes} bytes: {problem}")]
+pub struct CapacityError {
+    /// What was asked for.
+    pub capacity: usize,
+    /// What it takes.
+    pub bytes: u64,
+    /// Why not, and what to do.
+    pub problem: &'static str,
+}
+
+/// More list names than there can be lists.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "there is no room for the address list `{name}`: {MAX_LISTS} names were used since start, and a name is kept until \
+     the dataplane restarts; use fewer lists, or restart to forget the old names"
+)]
+pub struct TooManyLists {
+    /// The first list without room.
+    pub name: String,
+}

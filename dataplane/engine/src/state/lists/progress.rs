@@ -1,0 +1,86 @@
+//! How far a source is in a sequence of steps.
+
+use std::net::IpAddr;
+
+use knockplane_policy::packet::Vlan;
+use knockplane_policy::time::Time;
+
+use super::{Added, ListId, Lists, Within};
+
+/// How far a source is in a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Steps taken.
+    pub step: u8,
+    /// The tag of the other end.
+    pub to: u32,
+    /// When the sequence began. Kept in milliseconds before `since`, and rounded down.
+    pub begun: Time,
+    /// When the packet arrived that took the last step.
+    pub since: Time,
+    /// When all this is over.
+    pub expiry: Time,
+}
+
+impl Stored {
+    /// Whether a packet that arrived now was overtaken, on another queue, by the one that took the last step.
+    pub fn is_ahead_of(&self, now: Time) -> bool {
+        now < self.since
+    }
+}
+
+/// What is to become of a source's progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing.
+    Keep,
+    /// This takes the place of what there was, and is as old as the packet that is looked at now.
+    Set {
+        /// Steps taken.
+        step: u8,
+        /// The tag of the other end, which alone the entry counts for; 0 for all.
+        to: u32,
+        /// When the sequence began.
+        begun: Time,
+        /// The level from now on, lower ones too.
+        level: u8,
+        /// When it is over.
+        expiry: Time,
+    },
+    /// It is forgotten.
+    Clear,
+}
+
+impl Lists {
+    /// [`Within::progress`], in all VLANs together.
+    pub fn progress(
+        &self,
+        list: ListId,
+        address: IpAddr,
+        now: Time,
+        decide: impl FnOnce(Option<Stored>) -> Change,
+    ) -> Option<Added> {
+        self.within(Vlan::NONE).progress(list, address, now, decide)
+    }
+}
+
+impl Within<'_> {
+    /// Shows how far the address is in the sequence that the list holds the steps of, and does what is decided about it,
+    /// in one: nobody else looks or changes in between, so no step is lost and none is taken twice. Tells what came of
+    /// [`Change::Set`]; with [`Added::Refused`], nothing is known of the address.
+    ///
+    /// Such a list holds an address once in each VLAN, whatever the other end. `decide` is called once, under a lock that
+    /// other workers may wait for: it must be short, and not ask the lists.
+    pub fn progress(
+        &self,
+        list: ListId,
+        address: IpAddr,
+        now: Time,
+        decide: impl FnOnce(Option<Stored>) -> Change,
+    ) -> Option<Added> {
+        self.lists.change(self.key(address), |shard, hash, key, _| {
+            let (change, added) = shard.progress(hash, key, list, now, decide);
+            (added, change != Change::Keep && added != Some(Added::Refused))
+        })
+    }
+}

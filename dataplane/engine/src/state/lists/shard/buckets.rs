@@ -1,0 +1,39 @@
+//! The hash table over the slab.
+
+use super::Shard;
+use super::entry::Entry;
+use crate::state::key::Key;
+
+impl Shard {
+    /// Whether the slot's entry has this key.
+    #[inline]
+    pub(super) fn is_of(&self, slot: u32, entry: &Entry, key: Key) -> bool {
+        entry.bits() == key.bits && entry.kind == key.kind && (!key.kind.is_in_vlan() || self.vlan(slot) == key.vlan)
+    }
+
+    /// Whether it is an entry of this address, or of the network that this is, in some VLAN.
+    pub(super) fn is_in_vlan_at(&self, entry: &Entry, address: Key) -> bool {
+        entry.kind == address.kind.in_vlan() && entry.kind != address.kind && entry.bits() == address.bits
+    }
+
+    /// The entries of an address's bucket with their slots. The secret keeps it short but for entries of one address,
+    /// of which there are few for each list.
+    pub(super) fn bucket(&self, hash: u64) -> impl Iterator<Item = (u32, &Entry)> {
+        let mut slot = self.buckets[bucket_of(hash, self.buckets.len())];
+        std::iter::from_fn(move || {
+            let entry = self.entries.get(slot as usize)?;
+            Some((std::mem::replace(&mut slot, entry.chain), entry))
+        })
+    }
+
+    /// The address's entry that is meant, in its bucket.
+    pub(super) fn find(&self, hash: u64, key: Key, is_meant: impl Fn(&Entry) -> bool) -> Option<u32> {
+        self.bucket(hash).find(|(slot, entry)| is_meant(entry) && self.is_of(*slot, entry, key)).map(|(slot, _)| slot)
+    }
+}
+
+/// Maps the lower half of a hash to a bucket; the upper bits chose the shard. Source: Lemire, "Fast random integer
+/// generation in an interval", which needs no power of two.
+pub(super) fn bucket_of(hash: u64, buckets: usize) -> usize {
+    ((u64::from(hash as u32) * buckets as u64) >> 32) as usize
+}

@@ -1,0 +1,59 @@
+//! A source's progress in a sequence of steps.
+
+use knockplane_policy::time::Time;
+
+use super::entry::NANOS_PER_MS;
+use super::{Place, Shard, Terms};
+use crate::state::key::Key;
+use crate::state::lists::{Added, Change, ListId, Stored, Why};
+
+impl Shard {
+    /// Works on the address's one entry in a list that holds the steps of a sequence. What was set, if anything was.
+    pub(crate) fn progress(
+        &mut self,
+        hash: u64,
+        key: Key,
+        list: ListId,
+        now: Time,
+        decide: impl FnOnce(Option<Stored>) -> Change,
+    ) -> (Change, Option<Added>) {
+        let found = self.find(hash, key, |entry| entry.list == list);
+        let live = found.filter(|slot| self.entry(*slot).is_live(now));
+        let change = decide(live.map(|slot| self.entry(slot).stored()));
+        let added = match change {
+            Change::Keep => None,
+            Change::Clear => {
+                found.into_iter().for_each(|slot| self.clear(slot, now));
+                None
+            }
+            Change::Set { step, to, begun, level, expiry } => Some(if let Some(slot) = live {
+                self.dequeue(slot);
+                self.set_level(slot, level);
+                let entry = self.entry_mut(slot);
+                entry.since = entry.since.max(now);
+                (entry.to, entry.expiry) = (to, expiry);
+                self.take_step(slot, step, begun);
+                self.enqueue(slot);
+                Added::Refreshed
+            } else {
+                found.into_iter().for_each(|slot| self.give_up(slot, Why::Expired));
+                match self.insert(hash, key, Place { list, to }, Terms { level, expiry, now }) {
+                    Some(slot) => {
+                        self.take_step(slot, step, begun);
+                        Added::New
+                    }
+                    None => Added::Refused,
+                }
+            }),
+        };
+        (change, added)
+    }
+
+    /// Notes a step. The sequence never began later than it did.
+    fn take_step(&mut self, slot: u32, step: u8, begun: Time) {
+        let entry = self.entry_mut(slot);
+        let ago = entry.since.as_nanos().saturating_sub(begun.as_nanos()).div_ceil(NANOS_PER_MS);
+        entry.begun_ms = u32::try_from(ago).unwrap_or(u32::MAX);
+        entry.step = step;
+    }
+}

@@ -1,0 +1,124 @@
+//! A queue for each level, and which entry gives way to a newcomer.
+
+use knockplane_policy::time::Time;
+
+use super::entry::Entry;
+use super::{NIL, Shard, Terms};
+use crate::state::key::Key;
+use crate::state::lists::{LEVELS, ListId, Why};
+
+/// How many slots a full shard looks at for expired entries before it evicts a live one. More would find room more
+/// often between two sweeps, but every packet of a flood pays for it: with ten million entries an addition took 0.86 µs
+/// with 4 slots and 1.28 µs with 16. Fewer saved nothing.
+const LOOK: usize = 4;
+
+/// For how many other ends an address can be in one list. They share a bucket, which every lookup of the address walks.
+const MOST_ENDS: usize = 8;
+
+/// The entries of one level, by age since they were last added.
+#[derive(Clone, Copy)]
+pub(super) struct Queue {
+    pub(super) oldest: u32,
+    pub(super) newest: u32,
+    pub(super) length: u32,
+}
+
+/// The queue of a level: levels above the last queue share it.
+pub(super) fn queue_of(level: u8) -> usize {
+    usize::from(level).min(LEVELS - 1)
+}
+
+impl Shard {
+    /// A slot for a new entry of this level, taken from another if need be.
+    pub(super) fn make_room(&mut self, level: u8, now: Time) -> Option<u32> {
+        if let Some(slot) = self.unused() {
+            return Some(slot);
+        }
+        let heads = self.queues.map(|queue| queue.oldest);
+        let expired = heads.into_iter().find(|slot| *slot != NIL && !self.entry(*slot).is_live(now));
+        if let Some(slot) = expired {
+            self.give_up(slot, Why::Expired);
+        } else if self.sweep(LOOK, now) == 0 {
+            let slot = heads.into_iter().take(queue_of(level) + 1).find(|slot| *slot != NIL)?;
+            self.give_up(slot, Why::Evicted);
+        }
+        self.unused()
+    }
+
+    /// Of the entries of an address in a list, for as many other ends as can be, the one that expires first gives way;
+    /// of those the oldest. Whether there is room now: none has a higher level than the newcomer.
+    pub(super) fn leave_room_for_another_end(&mut self, hash: u64, key: Key, list: ListId, terms: Terms) -> bool {
+        let shard = &*self;
+        let others = || {
+            let of_list = |slot, entry: &Entry| entry.list == list && entry.to != 0 && shard.is_of(slot, entry, key);
+            shard.bucket(hash).filter(move |(slot, entry)| of_list(*slot, entry))
+        };
+        if others().count() < MOST_ENDS {
+            return true;
+        }
+        let rank = |entry: &Entry| (entry.is_live(terms.now), queue_of(entry.level), entry.expiry, entry.since);
+        let Some((slot, entry)) = others().min_by_key(|(_, entry)| rank(entry)) else { return true };
+        let evicts = entry.is_live(terms.now);
+        if evicts && queue_of(entry.level) > queue_of(terms.level) {
+            return false;
+        }
+        self.give_up(slot, if evicts { Why::Evicted } else { Why::Expired });
+        true
+    }
+
+    /// Sets a live entry's expiry anew, but what never expires stays so. It becomes the newest of its level, which only
+    /// ever rises.
+    pub(super) fn refresh(&mut self, slot: u32, level: u8, expiry: Time) {
+        self.dequeue(slot);
+        let entry = self.entry_mut(slot);
+        if entry.expiry != Time::NEVER {
+            entry.expiry = expiry;
+        }
+        let level = entry.level.max(level);
+        self.set_level(slot, level);
+        self.enqueue(slot);
+    }
+
+    /// Changes the level of an entry that is in no queue. Who starts over may exceed the quota: its entry is there.
+    pub(super) fn set_level(&mut self, slot: u32, level: u8) {
+        let before = std::mem::replace(&mut self.entry_mut(slot).level, level);
+        if let Some(quota) = &self.quota {
+            match (before, level) {
+                (0, 1..) => quota.give_back(self.key(slot)),
+                (1.., 0) => quota.overdraw(self.key(slot)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Appends an entry to the queue of its level.
+    pub(super) fn enqueue(&mut self, slot: u32) {
+        let queue = queue_of(self.entry(slot).level);
+        let older = std::mem::replace(&mut self.queues[queue].newest, slot);
+        self.queues[queue].length += 1;
+        let entry = self.entry_mut(slot);
+        (entry.older, entry.newer) = (older, NIL);
+        if older == NIL {
+            self.queues[queue].oldest = slot;
+        } else {
+            self.entry_mut(older).newer = slot;
+        }
+    }
+
+    /// Takes an entry out of the queue of its level.
+    pub(super) fn dequeue(&mut self, slot: u32) {
+        let Entry { older, newer, level, .. } = *self.entry(slot);
+        let queue = queue_of(level);
+        self.queues[queue].length -= 1;
+        if older == NIL {
+            self.queues[queue].oldest = newer;
+        } else {
+            self.entry_mut(older).newer = newer;
+        }
+        if newer == NIL {
+            self.queues[queue].newest = older;
+        } else {
+            self.entry_mut(newer).older = older;
+        }
+    }
+}

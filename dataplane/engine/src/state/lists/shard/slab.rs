@@ -1,0 +1,121 @@
+//! Slots are taken and given back.
+
+use knockplane_policy::packet::Vlan;
+use knockplane_policy::time::Time;
+
+use super::buckets::bucket_of;
+use super::entry::Entry;
+use super::{NIL, Place, Shard, Terms};
+use crate::state::key::{Key, Kind};
+use crate::state::lists::Why;
+
+impl Shard {
+    pub(super) fn entry(&self, slot: u32) -> &Entry {
+        &self.entries[slot as usize]
+    }
+
+    pub(super) fn entry_mut(&mut self, slot: u32) -> &mut Entry {
+        &mut self.entries[slot as usize]
+    }
+
+    /// The key of the slot's entry.
+    pub(super) fn key(&self, slot: u32) -> Key {
+        let entry = self.entry(slot);
+        let vlan = if entry.kind.is_in_vlan() { self.vlan(slot) } else { Vlan::NONE };
+        Key { bits: entry.bits(), kind: entry.kind, vlan }
+    }
+
+    pub(super) fn vlan(&self, slot: u32) -> Vlan {
+        let [high, middle, low] = self.vlans[slot as usize].map(u64::from);
+        Vlan::from_bits(high << 32 | middle << 16 | low)
+    }
+
+    /// A new entry's slot, unless everything is full of higher levels.
+    pub(super) fn insert(&mut self, hash: u64, key: Key, Place { list, to }: Place, terms: Terms) -> Option<u32> {
+        let Terms { level, expiry, now } = terms;
+        if self.quota_of(level).is_some_and(|quota| !quota.take(key)) {
+            self.tally_mut(list).refused += 1;
+            return None;
+        }
+        let Some(slot) = self.make_room(level, now) else {
+            self.quota_of(level).into_iter().for_each(|quota| quota.give_back(key));
+            self.tally_mut(list).refused += 1;
+            return None;
+        };
+        let bucket = bucket_of(hash, self.buckets.len());
+        let chain = std::mem::replace(&mut self.buckets[bucket], slot);
+        let Key { bits, kind, vlan } = key;
+        if kind.is_in_vlan() {
+            let bits = vlan.bits();
+            self.vlans[slot as usize] = [(bits >> 32) as u16, (bits >> 16) as u16, bits as u16];
+            self.in_vlans += 1;
+        }
+        *self.entry_mut(slot) = Entry {
+            high: (bits >> 64) as u64,
+            low: bits as u64,
+            since: now,
+            expiry,
+            to,
+            begun_ms: 0,
+            chain,
+            older: NIL,
+            newer: NIL,
+            list,
+            level,
+            kind,
+            step: 0,
+        };
+        self.enqueue(slot);
+        self.tally_mut(list).entries += 1;
+        Some(slot)
+    }
+
+    /// Takes a slot that holds nothing.
+    pub(super) fn unused(&mut self) -> Option<u32> {
+        if self.free != NIL {
+            let slot = self.free;
+            self.free = self.entry(slot).chain;
+            Some(slot)
+        } else if self.fresh < self.slots {
+            if self.fresh as usize == self.entries.len() {
+                // There is room: nothing moves.
+                self.entries.push(Entry::UNUSED);
+            }
+            self.fresh += 1;
+            Some(self.fresh - 1)
+        } else {
+            None
+        }
+    }
+
+    /// Gives back a slot as asked; if it was over by then, that is what became of it.
+    pub(super) fn clear(&mut self, slot: u32, now: Time) {
+        match self.entry(slot).is_live(now) {
+            true => self.release(slot),
+            false => self.give_up(slot, Why::Expired),
+        }
+    }
+
+    /// Gives a slot back: out of its bucket, its queue and its list's count.
+    pub(super) fn release(&mut self, slot: u32) {
+        let Entry { chain, list, level, .. } = *self.entry(slot);
+        let key = self.key(slot);
+        self.in_vlans -= u32::from(key.is_in_vlan());
+        self.quota_of(level).into_iter().for_each(|quota| quota.give_back(key));
+        let bucket = bucket_of(self.secret.hash(key), self.buckets.len());
+        let mut before = self.buckets[bucket];
+        if before == slot {
+            self.buckets[bucket] = chain;
+        } else {
+            while self.entry(before).chain != slot {
+                before = self.entry(before).chain;
+            }
+            self.entry_mut(before).chain = chain;
+        }
+        self.dequeue(slot);
+        self.tally_mut(list).entries -= 1;
+        let free = std::mem::replace(&mut self.free, slot);
+        let entry = self.entry_mut(slot);
+        (entry.kind, entry.chain) = (Kind::Free, free);
+    }
+}
