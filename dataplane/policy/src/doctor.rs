@@ -1,5 +1,5 @@
-//! What the dataplane found out about its host and its configuration: the JSON that `knockplane-dataplane --doctor` writes and
-//! `knockctl doctor` shows. docs/doctor.md has every check.
+//! The report of the dataplane about its host and configuration: the JSON that `knockplane-dataplane --doctor` writes
+//! and `knockctl doctor` shows. docs/doctor.md has every check.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,29 +10,29 @@ use crate::word::words;
 pub const VERSION: u32 = 1;
 
 words! {
-    /// How bad a finding is, the worst last.
+    /// Severity of a finding, in ascending order.
     Level {
-        /// As it should be.
+        /// The check passed.
         Ok = "ok",
-        /// The filter works, but not as well as it could.
+        /// The filter works, with a limitation.
         Warning = "warning",
-        /// It could not be found out.
+        /// The check could not be carried out.
         Unknown = "unknown",
-        /// The filter cannot start on this host as it is now. It may be able to later.
+        /// The filter cannot start on this host in its present state. A later start may succeed.
         Error = "error",
-        /// The filter cannot start with this configuration, whatever happens to the host.
+        /// The filter cannot start with this configuration on any host.
         Invalid = "invalid",
     }
 }
 
 words! {
-    /// What a finding is about.
+    /// Subject of a finding.
     Scope {
         /// This host and its kernel.
         Host = "host",
-        /// The configuration file, and the files that it names.
+        /// The configuration file and the files that it names.
         Configuration = "configuration",
-        /// Both interfaces together.
+        /// Both interfaces.
         Wire = "wire",
         /// The outside interface.
         Outside = "outside",
@@ -44,55 +44,55 @@ words! {
 /// The outcome of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What it is about.
+    /// Its subject.
     pub scope: Scope,
     /// The check's name, a key of docs/doctor.md.
     pub check: String,
-    /// How bad it is.
+    /// Its severity.
     pub level: Level,
-    /// What is there.
+    /// The observed state.
     pub found: String,
-    /// Why it matters; empty if it is as it should be.
+    /// The consequence; empty if the check passed.
     pub why: String,
-    /// What to change, in words; empty if the commands say it.
+    /// The remedy in words; empty if the commands are enough.
     pub change: String,
-    /// Commands that change it, one after the other.
+    /// The commands of the remedy, in order.
     pub run: Vec<String>,
 }
 
 impl Finding {
-    /// Something that is as it should be.
+    /// A passed check.
     pub fn ok(scope: Scope, check: &str, found: impl Into<String>) -> Self {
         let (why, change) = Default::default();
         Finding { scope, check: check.to_owned(), level: Level::Ok, found: found.into(), why, change, run: Vec::new() }
     }
 
-    /// The same as a finding of this level, for this reason.
+    /// The same finding with this severity and consequence.
     #[must_use]
     pub fn because(self, level: Level, why: impl Into<String>) -> Self {
         Finding { level, why: why.into(), ..self }
     }
 
-    /// The same with what to change.
+    /// The same finding with a remedy in words.
     #[must_use]
     pub fn change(self, change: impl Into<String>) -> Self {
         Finding { change: change.into(), ..self }
     }
 
-    /// The same with a further command.
+    /// The same finding with a further command.
     #[must_use]
     pub fn run(mut self, command: impl Into<String>) -> Self {
         self.run.push(command.into());
         self
     }
 
-    /// Whether a start with it is refused.
+    /// Whether a start with this finding is refused.
     pub fn is_refused(&self) -> bool {
         self.level >= Level::Error
     }
 }
 
-/// In one line: what is there, why it matters, what to do.
+/// State, consequence and remedy in one line.
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.found)?;
@@ -112,7 +112,7 @@ pub struct Report {
     pub version: u32,
     /// The version of the dataplane's package.
     pub dataplane: String,
-    /// The worst level among the findings.
+    /// The highest severity of the findings.
     pub level: Level,
     /// In the order of checking.
     pub findings: Vec<Finding>,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use knockplane_engine::table::Problem;
 use knockplane_policy::door;
 use knockplane_policy::lint::{self, Lint, Subject};
-use knockplane_policy::rsc::{self, Also, Finding, Reading, Said, Severity};
+use knockplane_policy::rsc::{self, Also, Finding, Reading, Severity, SourceSpans};
 use knockplane_policy::rule::{RuleId, RuleNumber, RuleSet, numbers};
 use knockplane_policy::settings::Settings;
 use schemars::JsonSchema;
@@ -201,13 +201,13 @@ impl<'s> Places<'s> {
         Places { text: &source.text, reading, rules, numbers }
     }
 
-    fn span(&self, said: Option<&Said>, property: Option<&str>) -> Range<usize> {
+    fn span(&self, said: Option<&SourceSpans>, property: Option<&str>) -> Range<usize> {
         let Some(said) = said else { return 0..0 };
         property.and_then(|property| said.value(property)).unwrap_or_else(|| said.first_line(self.text))
     }
 
     fn rule(&self, id: &RuleId, property: Option<&str>) -> Range<usize> {
-        self.span(self.rules.get(id).and_then(|at| self.reading.rules_said.get(*at)), property)
+        self.span(self.rules.get(id).and_then(|at| self.reading.rule_spans.get(*at)), property)
     }
 
     fn number(&self, id: &RuleId) -> Option<RuleNumber> {
@@ -217,7 +217,7 @@ impl<'s> Places<'s> {
     /// A rule that begins on this line and has this property.
     fn line(&self, line: u32, property: &str) -> Range<usize> {
         let on_line =
-            self.reading.rules.rules.iter().zip(&self.reading.rules_said).filter(|(rule, _)| rule.line == line);
+            self.reading.rules.rules.iter().zip(&self.reading.rule_spans).filter(|(rule, _)| rule.line == line);
         let said = on_line.map(|(_, said)| said).find(|said| said.value(property).is_some());
         self.span(said, Some(property))
     }
@@ -244,7 +244,7 @@ impl<'s> Places<'s> {
             Subject::Door(_) => 0..0,
             Subject::Pattern(name) => {
                 let place = self.reading.rules.layer7.iter().position(|pattern| pattern.name == *name);
-                self.span(place.and_then(|at| self.reading.patterns_said.get(at)), property)
+                self.span(place.and_then(|at| self.reading.pattern_spans.get(at)), property)
             }
         };
         let finding = Finding::new(Severity::Warning, lint.code.number(), span, printable(&lint.sentence));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use knockplane_engine::state::doors::DoorTally;
 use knockplane_engine::state::events::{Event, EventKind};
 use knockplane_policy::door::ports::PortBudget;
-use knockplane_policy::door::{self, Attempts, Door, Step, What};
+use knockplane_policy::door::{self, Attempts, Door, KnockStep, What};
 use knockplane_policy::eval::Evaluator;
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rule::{
@@ -250,7 +250,7 @@ pub(crate) fn rules() -> impl Strategy<Value = RuleSet> {
 
 fn door(name: &'static str) -> impl Strategy<Value = Door> {
     let steps = ["tcp/1", "tcp/2", "tcp/1 syn", "udp/1", "udp/2", "udp/2 \"open\"", "icmp"];
-    let step = select(steps.map(|step| step.parse::<Step>().unwrap()).to_vec());
+    let step = select(steps.map(|step| step.parse::<KnockStep>().unwrap()).to_vec());
     let steps = |most| prop::collection::vec(step.clone(), 1..most);
     let close = prop_oneof![2 => Just(Vec::new()), 1 => steps(3)];
     let times = (1..4_u64, 1..6_u64, 1..5_u64, 0..3_u64);

@@ -1,9 +1,9 @@
-//! The messages between the dataplane and the control process: one JSON value a line over a unix stream socket.
+//! The messages between the dataplane and the control process: one JSON value per line over a unix stream socket.
 //!
-//! The dataplane greets with [`Greeting`]; then every [`Request`] line is answered by one [`Response`] line, in order.
-//! The dataplane checks the peer's credentials before it greets. A peer that it turns away gets a greeting that says
-//! why, and the connection ends. A line longer than [`longest_line`] is answered with [`Response::Refused`], and the
-//! connection ends too. `docs/limits.md` has the other limits.
+//! The dataplane sends a [`Greeting`]. Then it answers each [`Request`] line with one [`Response`] line, in order. It
+//! checks the peer's credentials before it sends the greeting. A refused peer gets a greeting with the reason, and the
+//! connection ends. A line longer than [`longest_line`] is answered with [`Response::Refused`], and the connection ends
+//! as well. `docs/limits.md` has the other limits.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,17 +36,17 @@ pub use self::rules::{Counter, Rules};
 pub use self::status::{DropCount, LogStatus, LostLines, Status, Worker};
 pub use self::text::as_text;
 
-/// Version of these messages. Both sides refuse another one.
+/// Version of these messages. Both sides refuse any other version.
 pub const VERSION: u32 = 4;
 
-/// First line the dataplane sends.
+/// First line that the dataplane sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Greeting {
     /// [`VERSION`] of the dataplane.
     pub knockplane: u32,
     /// Version of the dataplane's package.
     pub version: String,
-    /// Why the peer is turned away; the connection ends behind this line. `None` if requests are answered.
+    /// Why the peer is refused; the connection ends after this line. `None` if requests are answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }
