@@ -96,13 +96,11 @@ proptest! {
                 Turn::Sweep => { lists.sweep(1_000_000, now); }
             }
             let mut expected = plain.live(now);
-            expected.retain(|entry| {
-                !removed.contains(&(NAMES.iter().position(|known| *known == entry.list).unwrap(), entry.address))
-            });
+            let position = |name: &str| NAMES.iter().position(|known| *known == name).unwrap();
+            expected.retain(|entry| !removed.contains(&(position(&entry.list), entry.address)));
             prop_assert_eq!(&live(&lists, now), &expected);
-            for ListedAddress { list: name, address, .. } in &expected {
-                let list = NAMES.iter().position(|known| known == name).unwrap();
-                prop_assert!(lists.membership(*address, 0, now).contains(ids[list]));
+            for entry in &expected {
+                prop_assert!(lists.membership(entry.address, 0, now).contains(ids[position(&entry.list)]));
             }
         }
         lists.sweep(1_000_000, now);
