@@ -1,8 +1,8 @@
-//! The resets that both ends of a connection get when a door cuts it.
+//! The resets that both ends of a connection get when a door cuts the connection.
 //!
-//! A reset counts only with exactly the number that its receiver expects (RFC 5961, 3.2). That is what the receiver has
-//! acknowledged, or what was sent to it, if its acknowledgement is on its way: so each end gets a reset with both numbers if
-//! they differ. An end that goes on to send gets others, one a second.
+//! A receiver accepts a reset only with exactly the sequence number that it expects (RFC 5961, 3.2). This is the number that
+//! the receiver has acknowledged, or the number behind the last byte sent to it, while its acknowledgement is on its way. If
+//! the two numbers differ, the end gets a reset with each. An end that continues to send gets one more each second.
 
 use knockplane_policy::eval::replies::{Answer, Segment};
 use knockplane_policy::eval::tracking::End;
@@ -11,17 +11,17 @@ use knockplane_policy::packet::{Packet, Side, TcpFlag, link, protocol};
 use crate::pipeline::reply::Reply;
 use crate::state::connections::{CutConnection, Link};
 
-/// A reset, ready to be sent.
+/// The frame of a reset.
 #[derive(Clone, Copy, Debug)]
 pub struct Reset {
-    /// The side that it goes out of.
+    /// The side that the frame is sent out of.
     pub side: Side,
     bytes: [u8; Reset::LONGEST],
     length: usize,
 }
 
 impl Reset {
-    /// With IPv6.
+    /// The length of an IPv6 frame with all VLAN tags and a PPPoE header, in bytes.
     const LONGEST: usize = link::MAX_LENGTH + 40 + 20;
 
     /// The frame.
@@ -30,15 +30,16 @@ impl Reset {
     }
 }
 
-/// The resets to both ends: at most two to each.
+/// The resets to both ends: at most two for each end.
 pub fn resets(cut: &CutConnection) -> impl Iterator<Item = Reset> {
     let CutConnection { link, side, originator, responder, to_originator, to_responder } = *cut;
-    // From each end to the other: as an answer to what the other would send.
+    // Each reset is a reply to a packet that its receiver would send.
     let to_originator = answers(link, (originator, responder), side, to_originator);
     to_originator.chain(answers(link.reversed(), (responder, originator), side.opposite(), to_responder))
 }
 
-/// The resets with these numbers that answer a packet from the first end, which came from this side with this header.
+/// The resets with these sequence numbers that reply to a packet from the first end, which arrives on this side with this
+/// link header.
 fn answers(
     link: Link,
     (source, destination): (End, End),

@@ -42,7 +42,7 @@ use crate::state::static_entries::{SingleTimed, StaticEntries};
 pub use self::problem::{CompileError, Place, Problem};
 pub(crate) use index::Candidates;
 pub(crate) use program::{CompiledRule, Program, Span, Step};
-pub(crate) use question::{About, View};
+pub(crate) use question::{About, Test, View};
 pub use source::{AddressMatcher, MatcherMemory};
 pub(crate) use state_test::StateTest;
 

@@ -86,6 +86,8 @@ pub(crate) struct FlowSeen {
     pub(crate) bytes: u64,
     /// IP bytes of the whole second before.
     pub(crate) last_second: u64,
+    /// When it is forgotten, if no packet follows.
+    pub(crate) expiry: Time,
     pub(crate) fasttracked: bool,
     /// The open list of the door that it began through.
     pub(crate) door: Option<ListId>,
@@ -468,6 +470,7 @@ impl Set {
             back,
             bytes: flow.bytes,
             last_second: flow.last_second(now),
+            expiry: flow.expiry,
             fasttracked: flow.fasttracked,
             door: flow.door,
             patterns: talk.map_or_else(PatternSet::default, Talk::patterns),

@@ -36,6 +36,7 @@ pub use self::changes::AddOutcome;
 pub use self::ended::{EndReason, EndedEntry};
 pub use self::entries::{AddressEntry, DynamicEntry};
 pub use self::error::{CapacityError, TooManyListsError};
+pub use self::lookup::ShardVersion;
 pub(crate) use self::lookup::{Lookup, Membership};
 pub use self::operator::OPERATOR_LEVEL;
 pub use self::progress::{ProgressChange, SequenceProgress};
