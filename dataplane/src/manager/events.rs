@@ -10,7 +10,7 @@ use knockplane_engine::state::events::{Event, EventKind};
 use knockplane_engine::state::lists::{EndReason, EndedEntry};
 use knockplane_log::kind::Kind;
 use knockplane_log::{RuleName, target};
-use knockplane_policy::eval::log::Entry;
+use knockplane_policy::eval::log::LoggedPacket;
 use knockplane_policy::rule::{Rule, RuleNumber};
 use knockplane_policy::time::{Time, format_duration};
 
@@ -146,7 +146,7 @@ fn name((rule, number): &(Rule, RuleNumber)) -> RuleName {
 }
 
 /// The line of a rule that logs. As JSON, what the text says of the packet has fields of its own too.
-fn log_packet(rule: &(Rule, RuleNumber), entry: &Entry) {
+fn log_packet(rule: &(Rule, RuleNumber), entry: &LoggedPacket) {
     let (Rule { id, chain, log, .. }, number) = rule;
     let prefix = log.as_ref().map_or("", |log| &log.prefix);
     let text = || entry.line(prefix, chain);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use knockplane_policy::door::What;
-use knockplane_policy::eval::log::Entry;
+use knockplane_policy::eval::log::LoggedPacket;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
@@ -54,7 +54,7 @@ pub enum Event {
         /// The rule's position among the declared ones.
         rule: u32,
         /// What is told of the packet.
-        entry: Entry,
+        entry: LoggedPacket,
     },
 }
 

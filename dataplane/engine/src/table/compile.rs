@@ -134,7 +134,7 @@ fn compile_doors(settings: &Settings, lists: &HashMap<String, ListId>, state: &S
     let compile = |door: &Door| {
         let list = |name: String| lists.get(&name).copied();
         let exempt = Exempt::at(door, &settings.doors);
-        let sequence = |list, shape, steps: &[door::Step], before: u8| {
+        let sequence = |list, shape, steps: &[door::KnockStep], before: u8| {
             let levels = (0..=steps.len()).map(|taken| before + door::proofs(&steps[..taken])).collect();
             Sequence { list, shape, levels }
         };

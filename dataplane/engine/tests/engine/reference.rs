@@ -11,8 +11,8 @@ use std::time::Duration;
 use knockplane_engine::state::doors::DoorTally;
 use knockplane_engine::state::events::{Event, EventKind};
 use knockplane_policy::door::ports::PortBudget;
-use knockplane_policy::door::{self, Attempts, Door, Step, What};
-use knockplane_policy::eval::Evaluator;
+use knockplane_policy::door::{self, Attempts, Door, KnockStep, What};
+use knockplane_policy::eval::{Evaluator, ListedAddress};
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rule::{
     Action, AddressSet, Bytes, ClassifierFields, Comparison, Condition, Direction, EntryAddress, ExtensionHeader,
@@ -250,7 +250,7 @@ pub(crate) fn rules() -> impl Strategy<Value = RuleSet> {
 
 fn door(name: &'static str) -> impl Strategy<Value = Door> {
     let steps = ["tcp/1", "tcp/2", "tcp/1 syn", "udp/1", "udp/2", "udp/2 \"open\"", "icmp"];
-    let step = select(steps.map(|step| step.parse::<Step>().unwrap()).to_vec());
+    let step = select(steps.map(|step| step.parse::<KnockStep>().unwrap()).to_vec());
     let steps = |most| prop::collection::vec(step.clone(), 1..most);
     let close = prop_oneof![2 => Just(Vec::new()), 1 => steps(3)];
     let times = (1..4_u64, 1..6_u64, 1..5_u64, 0..3_u64);
@@ -496,10 +496,10 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         let mut live = live(&engine.state.lists, now);
         // Of a source that is in a door's list for several destinations, the last to leave.
         live.reverse();
-        live.dedup_by_key(|(list, address, vlan, _)| (list.clone(), *address, *vlan));
+        live.dedup_by_key(|entry| (entry.list.clone(), entry.address, entry.vlan));
         live.reverse();
         let mut expected = plain.listed(now);
-        expected.retain(|(list, address, ..)| !lasting(list, *address));
+        expected.retain(|entry| !lasting(&entry.list, entry.address));
         assert_eq!(live, expected);
         let (mut told, mut lines) = (Vec::new(), Vec::new());
         for kind in EventKind::ALL {
@@ -519,8 +519,8 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
             }
         }
         assert_eq!(lines, logged);
-        for (list, address, vlan, _) in &expected {
-            let knew = before.iter().any(|entry| (&entry.0, entry.1, entry.2) == (list, *address, *vlan));
+        for ListedAddress { list, address, vlan, .. } in &expected {
+            let knew = before.iter().any(|entry| (&entry.list, entry.address, entry.vlan) == (list, *address, *vlan));
             let of_door = settings.doors.iter().any(|door| list.starts_with(&door.open_list()));
             let Some(level) = levels.get(list).filter(|_| !of_door) else { continue };
             let was_told = told.contains(&(list.clone(), *address, *vlan));

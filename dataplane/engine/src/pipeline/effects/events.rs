@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use knockplane_policy::door::What;
-use knockplane_policy::eval::log::Entry;
+use knockplane_policy::eval::log::LoggedPacket;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
@@ -25,7 +25,7 @@ impl PacketFacts<'_> {
 
     /// A rule that logs matched. `rule` is its position among the declared rules. Counts the packet if the queue is full.
     pub(super) fn report_logged(&self, rule: u32) {
-        let entry = Entry::of(self.packet, self.seen.map(|seen| seen.state));
+        let entry = LoggedPacket::of(self.packet, self.seen.map(|seen| seen.state));
         let table = self.context.table.number();
         if !self.context.events.push(Event::Logged { table, rule, entry }) {
             self.context.counters.count_unlogged(rule as usize);

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use knockplane_policy::eval::tracking::{
-    End, FRAGMENT_TIMEOUT, FirstFragment, FlowKey, Identity, Quoted, Segment, Stays, Step, TcpConnection,
+    End, FRAGMENT_TIMEOUT, FirstFragment, FlowKey, Identity, Quoted, Segment, Stays, TcpConnection, TcpStep,
 };
 use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
 use knockplane_policy::rule::{ConnectionState, Tracking};
@@ -296,39 +296,39 @@ impl ConnectionTable {
         let (hash, set) = self.set_of(key);
         let mut set = lock(set);
         let known = set.find(hash, key, *now);
-        let step = known.map_or(Step::Anew, |place| {
+        let step = known.map_or(TcpStep::Anew, |place| {
             let flow = &set.slots[place];
             let ends = (flow.is_reply(source), flow.both_ways);
             let step = |tcp: &TcpConnection| tcp.step((packet, segment), ends, (*now, flow.expiry), tracking);
-            flow.tcp.as_ref().map_or(Step::Impossible, step)
+            flow.tcp.as_ref().map_or(TcpStep::Impossible, step)
         });
         let (place, stays) = match (step, known) {
-            (Step::Anew, _) | (_, None) => {
+            (TcpStep::Anew, _) | (_, None) => {
                 let tcp = TcpConnection::begin(segment, tracking.loose_tcp)?;
                 // In place of the one that is over, if there is one.
                 let place = self.begin(&mut set, hash, arrival, Some(tcp), payload_matchers)?;
                 (place, Stays::IfForwarded)
             }
-            (Step::Impossible, _) => return None,
+            (TcpStep::Impossible, _) => return None,
             (_, Some(place)) => {
                 let flow = &mut set.slots[place];
                 let back = flow.is_reply(source);
                 if flow.tcp.as_mut().is_some_and(|tcp| tcp.take(segment, back, step)) {
                     flow.swap_direction();
                 }
-                flow.both_ways |= step == Step::Cross;
+                flow.both_ways |= step == TcpStep::Cross;
                 match step {
-                    Step::Aside | Step::Remember | Step::Challenge | Step::Cross => {
+                    TcpStep::Aside | TcpStep::Remember | TcpStep::Challenge | TcpStep::Cross => {
                         // The answer to a SYN passes as one, though it accepts nothing.
-                        let challenged = step == Step::Challenge && flow.cut.is_none();
+                        let challenged = step == TcpStep::Challenge && flow.cut.is_none();
                         let state = if challenged { ConnectionState::Established } else { flow.state() };
                         let flow = Some(set.seen(place, Some(source), *now));
                         return Some((TrackingResult { state, flow, stays: Stays::Yes }, false));
                     }
-                    Step::Reopen => set.restart(place, payload_matchers),
+                    TcpStep::Reopen => set.restart(place, payload_matchers),
                     _ => {}
                 }
-                (place, if step == Step::Over { Stays::No } else { Stays::Yes })
+                (place, if step == TcpStep::Over { Stays::No } else { Stays::Yes })
             }
         };
         Some((set.count(place, arrival, tracking, payload_matchers, stays), true))

@@ -1,4 +1,4 @@
-//! Chains, actions, lists, the log, and what people are told.
+//! Chains, actions, lists, the log, and explanations.
 
 use super::*;
 use crate::eval::{MAX_JUMP_DEPTH, Outcome};
@@ -35,14 +35,14 @@ fn an_address_that_a_rule_adds_is_in_the_list_for_the_next_one() {
     assert_eq!(evaluator.outside(&knock(2), ms(0)).reason, Reason::ChainDefault);
     let knocked = evaluator.outside(&knock(1), ms(0));
     assert_eq!((knocked.verdict, knocked.reason, knocked.matched), (Verdict::Forward, Reason::Rule, vec![0, 1, 2]));
-    // The second rule sets its own timeout anew, as long as the first one lasts.
+    // The second rule renews its own timeout while the entry of the first one lasts.
     assert_eq!(evaluator.outside(&knock(2), ms(9_999)).matched, [1, 2]);
     assert_eq!(evaluator.outside(&knock(2), ms(19_998)).matched, [2]);
     assert_eq!(evaluator.outside(&knock(2), ms(19_999)).verdict, Verdict::Drop);
 }
 
 #[test]
-fn entries_of_the_file_are_in_from_when_the_rules_are_applied() {
+fn entries_of_the_file_count_from_the_time_the_rules_are_applied() {
     let entry = ListEntry {
         family: Family::Ipv4,
         list: "a".to_owned(),
@@ -56,7 +56,7 @@ fn entries_of_the_file_are_in_from_when_the_rules_are_applied() {
     let settings = Settings::default();
     let mut evaluator = Evaluator::new(&rules, &settings, 1).at_wall(ms(1_000), Duration::ZERO);
     assert_eq!(evaluator.outside(&knock(1), ms(5_999)).matched, [0]);
-    // It was covered, and got no entry of its own.
+    // A set contained it, so it got no entry of its own.
     assert!(evaluator.outside(&knock(1), ms(6_000)).matched.is_empty());
 }
 
@@ -79,7 +79,7 @@ fn jumps_come_back_and_returns_end_a_chain() {
 }
 
 #[test]
-fn a_circle_of_jumps_ends_in_a_drop() {
+fn a_cycle_of_jumps_ends_in_a_drop() {
     let rules = rules(vec![rule(vec![], jump("input")), rule(vec![], Action::Accept)]);
     let settings = Settings::default();
     let dropped = Evaluator::new(&rules, &settings, 1).outside(&knock(1), ms(0));
@@ -100,7 +100,7 @@ fn disabled_and_invalid_rules_never_match() {
 }
 
 #[test]
-fn raw_comes_first_and_can_drop_or_let_on() {
+fn raw_comes_first_and_can_drop_or_accept() {
     let rules = rules(vec![
         rule(vec![], Action::Accept),
         raw("prerouting", vec![port(1)], Action::Drop),
@@ -136,7 +136,7 @@ fn notrack_and_fasttrack() {
     assert_eq!((next.verdict, next.reason, next.matched), (Verdict::Forward, Reason::Fasttracked, vec![]));
     let back = evaluator.inside(&udp((SERVER, 2), (CLIENT, 40_000), b""), ms(29_999));
     assert_eq!(back.reason, Reason::Fasttracked);
-    // The connection is over.
+    // The connection has expired.
     assert_eq!(evaluator.outside(&knock(2), ms(29_999 + 180_000)).matched, [2, 3]);
 }
 
@@ -175,7 +175,7 @@ fn the_two_passphrases_open_with_tracking_and_without() {
 }
 
 #[test]
-fn rules_log_what_they_match() {
+fn rules_log_packets_that_they_match() {
     let log = Some(Log { prefix: "knock".to_owned() });
     let rules = rules(vec![
         Rule { log: log.clone(), ..rule(vec![], Action::Log) },
@@ -200,7 +200,7 @@ fn rules_log_what_they_match() {
 }
 
 #[test]
-fn people_are_told_what_was_tried_and_state_changes_the_same_way() {
+fn an_explanation_lists_the_tried_rules_and_changes_state_as_an_evaluation() {
     let rules = rules(vec![
         rule(vec![port(1), Condition::Protocol(17)], add_src("temporary", 10)),
         rule(vec![listed("secured")], Action::Accept),
@@ -218,7 +218,7 @@ fn people_are_told_what_was_tried_and_state_changes_the_same_way() {
     assert_eq!(evaluator.lists(), plain.lists());
     let tried: Vec<_> = explanation.tried.into_iter().map(|it| (it.rule, it.chain, it.depth, it.outcome)).collect();
     let matched = |effect: Option<&str>| Outcome::Matched { effect: effect.map(str::to_owned) };
-    let missed = |matcher, saw: &str| Outcome::Missed { matcher, saw: saw.to_owned() };
+    let missed = |matcher, observed: &str| Outcome::Missed { matcher, observed: observed.to_owned() };
     assert_eq!(
         tried,
         [
@@ -231,14 +231,14 @@ fn people_are_told_what_was_tried_and_state_changes_the_same_way() {
     );
     let again = evaluator.explain(&packet, ms(0)).tried.swap_remove(0).outcome;
     assert_eq!(again, matched(Some("kept 198.51.100.7 in temporary for 10s")));
-    // Whatever the order they are written in, the protocol comes first; its place is the one it is written at.
+    // The protocol comes first whatever the written order; its index is the written one.
     let syn = tcp((CLIENT, 1), (SERVER, 2), "S", (1, 0), b"");
     let outcome = evaluator.explain(&view(Side::Outside, &syn), ms(0)).tried.swap_remove(0).outcome;
     assert_eq!(outcome, missed(1, "protocol is tcp"));
 }
 
 #[test]
-fn every_matcher_says_what_it_saw() {
+fn every_matcher_reports_what_it_observed() {
     let conditions = crate::rule::one_of_each();
     let settings = Settings::default();
     let frames =
@@ -250,7 +250,7 @@ fn every_matcher_says_what_it_saw() {
             let rules = rules(vec![Rule { matchers, ..Rule::new(packet.family(), "input", Action::Accept) }]);
             let explanation = Evaluator::new(&rules, &settings, 1).explain(&packet, ms(0));
             match &explanation.tried[0].outcome {
-                Outcome::Missed { matcher: 0, saw } => assert!(!saw.is_empty(), "{condition:?}"),
+                Outcome::Missed { matcher: 0, observed } => assert!(!observed.is_empty(), "{condition:?}"),
                 outcome => assert_eq!(*outcome, Outcome::Matched { effect: None }),
             }
         }

@@ -1,4 +1,4 @@
-//! Matchers, one by one, as nftables says them.
+//! Translates single matchers to nftables.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -13,21 +13,21 @@ use knockplane_policy::word::Set;
 
 use super::nft::{SIDE_BITS, ip, set_of, side_mark};
 
-/// What a matcher becomes.
+/// The translation of a matcher.
 #[derive(Default)]
 pub(super) struct Asked {
-    /// It is a question about these: packets for which one is true get the bit.
+    /// Questions: packets for which one is true get the bit.
     pub(super) either: Vec<String>,
-    /// What stands in the rule itself.
+    /// The expressions of the rule itself.
     pub(super) expression: String,
-    /// What it remembers.
+    /// The named set with its state.
     pub(super) set: String,
 }
 
-/// TCP or UDP, and not behind a datagram's first fragment.
+/// TCP or UDP, and not a later fragment.
 const HAS_PORTS: &str = "meta l4proto { 6, 17 }";
 
-/// Translates a matcher of a rule. `bit` is one of the mark that nothing else uses, `memory` a name likewise.
+/// Translates a matcher of a rule. `bit` is an unused bit of the mark, `memory` an unused name.
 pub(super) fn ask(matcher: &Matcher, rule: &Rule, bit: u32, memory: &str) -> anyhow::Result<Asked> {
     let family = rule.family;
     let ip = ip(family);
@@ -124,7 +124,7 @@ fn set_for(name: &str, key: &str) -> String {
     format!("set {name} {{\ntypeof {key}\nsize 1000\nflags dynamic\n}}\n")
 }
 
-/// Addresses as nftables writes them.
+/// Addresses in nftables' form.
 pub(super) fn literal(set: &AddressSet) -> String {
     match set {
         AddressSet::Prefix(net) if net.prefix_len() == net.max_prefix_len() => net.addr().to_string(),
@@ -190,7 +190,7 @@ fn extension_headers(headers: Set<ExtensionHeader>, exact: bool) -> anyhow::Resu
     Ok(asked.join(" "))
 }
 
-/// Buckets that are refilled so slowly that the test does not notice: when they are is not compared.
+/// Buckets that refill too slowly to matter during the test: refill times are not compared.
 fn limit(rate: &Rate, negated: bool) -> anyhow::Result<String> {
     ensure!(rate.unit == RateUnit::Packet && rate.burst > 0, "a limit that counts bits, or has no burst");
     ensure!(rate.per == Duration::from_secs(86_400), "a limit that is refilled during the test");

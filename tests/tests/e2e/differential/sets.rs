@@ -1,7 +1,7 @@
-//! Rule sets by hand, so that each matcher and action that nftables has as well is asked at least once. `K` stands for
+//! Handwritten rule sets, in which each matcher and action that nftables also has occurs at least once. `K` stands for
 //! the set's number, see `packets`.
 
-/// What a set is about, and its rules.
+/// The subject of a set, and its rules.
 pub(super) type Named = (&'static str, &'static str);
 
 /// Sets for ordinary packets.
@@ -297,7 +297,7 @@ add chain=input nth=2,1 protocol=udp
 add chain=output nth=3,1 action=drop"),
 ];
 
-/// Sets for datagrams in fragments.
+/// Sets for fragmented datagrams.
 pub(super) const OF_FRAGMENTS: &[Named] = &[
     (
         "no fragments",
@@ -314,7 +314,7 @@ add chain=input src-address=10.K.0.1 connection-state=!invalid",
     ),
 ];
 
-/// Sets that let every first SYN pass, so that the ends know which connections there are.
+/// Sets that accept every first SYN, so that the two ends know which connections exist.
 pub(super) const OF_WINDOWS: &[Named] = &[
     (
         "windows: what is invalid does not pass",

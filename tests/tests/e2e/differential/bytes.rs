@@ -1,9 +1,9 @@
-//! Frames, byte by byte: rules are asked about headers that no library would write.
+//! Frames built byte by byte, with headers that no library builds.
 //!
 //! ```text
 //! Ethernet | IPv4, options or IPv6, extension headers | TCP, UDP, ICMP or nothing | filling | mark, number
 //! ```
-//! The last eight bytes say which frame it is, wherever they turn up: the kernel may put fragments together.
+//! The last eight bytes are the frame's number, wherever they are found: the kernel may reassemble fragments.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::end::LOCAL_EXPERIMENT;
 
 const MARK: [u8; 4] = *b"KPJ!";
 
-/// What an IP header and an Ethernet header say.
+/// Fields of the IP header and the Ethernet header.
 #[derive(Clone)]
 pub(super) struct Envelope {
     pub(super) source: IpAddr,
@@ -20,15 +20,15 @@ pub(super) struct Envelope {
     pub(super) destination_mac: [u8; 6],
     pub(super) ttl: u8,
     pub(super) tos: u8,
-    /// Of IPv4: a multiple of four bytes.
+    /// For IPv4: a multiple of four bytes.
     pub(super) options: Vec<u8>,
-    /// Of IPv6: the number of each, and what is behind its first two bytes.
+    /// For IPv6: the number of each, and the contents after its first two bytes.
     pub(super) extensions: Vec<(u8, Vec<u8>)>,
-    /// Of IPv4: identification, and offset with flags.
+    /// For IPv4: identification, and offset with flags.
     pub(super) fragment: (u16, u16),
 }
 
-/// What stands behind the IP header.
+/// The bytes after the IP header.
 #[derive(Clone)]
 pub(super) enum Inner {
     Tcp {
@@ -44,7 +44,7 @@ pub(super) enum Inner {
     Udp {
         ports: (u16, u16),
     },
-    /// Type, code and the four bytes behind the checksum.
+    /// Type, code and the four bytes after the checksum.
     Icmp {
         kind: u8,
         code: u8,
@@ -65,7 +65,7 @@ impl Inner {
         }
     }
 
-    /// The header, its checksum still zero, and where that is.
+    /// The header with a checksum of zero, and the position of that.
     fn header(&self) -> (Vec<u8>, Option<usize>) {
         match self {
             Inner::Tcp { ports, flags, sequence, acknowledgement, window, mss, scale } => {
@@ -95,14 +95,14 @@ impl Inner {
     }
 }
 
-/// The whole frame, with so many bytes of filling before its number.
+/// The whole frame, with this much padding before its number.
 pub(super) fn frame(envelope: &Envelope, inner: &Inner, filling: usize, number: u32) -> Vec<u8> {
     let payload = [vec![b'.'; filling], marked(number)].concat();
     let protocol = inner.protocol(envelope.source.is_ipv4());
     ethernet(envelope, &packet(envelope, protocol, &transport(envelope, inner, &payload)))
 }
 
-/// A frame's number, as it is found again.
+/// The bytes of a frame's number.
 pub(super) fn marked(number: u32) -> Vec<u8> {
     [MARK, number.to_be_bytes()].concat()
 }
@@ -113,7 +113,7 @@ pub(super) fn ethernet(envelope: &Envelope, packet: &[u8]) -> Vec<u8> {
     [&envelope.destination_mac[..], &envelope.source_mac, &ethertype, packet].concat()
 }
 
-/// The IP packet with everything behind its header as it is.
+/// The IP packet with its payload unchanged.
 pub(super) fn packet(envelope: &Envelope, protocol: u8, transport: &[u8]) -> Vec<u8> {
     match (envelope.source, envelope.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -144,7 +144,7 @@ pub(super) fn packet(envelope: &Envelope, protocol: u8, transport: &[u8]) -> Vec
     }
 }
 
-/// What is behind the IP header, with its checksum.
+/// The bytes after the IP header, with their checksum.
 pub(super) fn transport(envelope: &Envelope, inner: &Inner, payload: &[u8]) -> Vec<u8> {
     let (mut bytes, checked) = inner.header();
     bytes.extend(payload);
@@ -172,7 +172,7 @@ pub(super) fn transport(envelope: &Envelope, inner: &Inner, payload: &[u8]) -> V
     bytes
 }
 
-/// A frame that nobody answers, and that passes both filters: what was sent before it has been decided when it arrives.
+/// A frame that is not answered and that both filters forward: when it arrives, all earlier ones are decided.
 pub(super) fn end_mark(source_mac: [u8; 6], destination_mac: [u8; 6], number: u32) -> Vec<u8> {
     let mut frame = [&destination_mac[..], &source_mac, &LOCAL_EXPERIMENT].concat();
     frame.extend(marked(number));
@@ -180,7 +180,7 @@ pub(super) fn end_mark(source_mac: [u8; 6], destination_mac: [u8; 6], number: u3
     frame
 }
 
-/// The numbers of the frames that these bytes are, or were put together from.
+/// The numbers of the frames that these bytes contain.
 pub(super) fn numbers(frame: &[u8]) -> impl Iterator<Item = u32> {
     let marked = frame.windows(8).filter(|bytes| bytes[..4] == MARK);
     marked.map(|bytes| u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]))

@@ -1,7 +1,7 @@
-//! Rule sets at random, of parts that nftables can say.
+//! Random rule sets, of parts that nftables can express.
 
 use super::packets::PORTS;
-use crate::dice::Dice;
+use crate::random::Random;
 
 const V4: &[&str] = &[
     "src-address=10.K.0.1",
@@ -57,7 +57,7 @@ const TRACKED: &[&str] = &[
     "connection-bytes=1000-0",
 ];
 
-/// What remembers packets, and so comes last in a rule.
+/// Matchers with state, which come last in a rule.
 const MEMORY: &[&str] = &["nth=2,1", "nth=3,3", "limit=1/1d,20:packet", "dst-limit=1/1d,6,src-address/1h"];
 
 const ACTIONS: &[&str] = &[
@@ -76,31 +76,31 @@ const ACTIONS: &[&str] = &[
 ];
 
 /// The text of a set of rules for both families.
-pub(super) fn rules(dice: &mut Dice) -> String {
-    let is_tracked = dice.percent(60);
+pub(super) fn rules(random: &mut Random) -> String {
+    let is_tracked = random.percent(60);
     let mut text = String::new();
     for (menu, addresses, icmp) in [("/ip", V4, "icmp"), ("/ipv6", V6, "icmpv6")] {
-        if is_tracked && dice.percent(30) {
-            let chain = dice.of(&["prerouting", "output"]);
-            text += &format!("{menu} firewall raw\nadd chain={chain} action=notrack {}\n", dice.of(addresses));
+        if is_tracked && random.percent(30) {
+            let chain = random.of(&["prerouting", "output"]);
+            text += &format!("{menu} firewall raw\nadd chain={chain} action=notrack {}\n", random.of(addresses));
         }
         text += &format!("{menu} firewall filter\n");
-        // A jump goes to a chain further down only.
+        // Jumps lead to later chains only.
         for (chain, rules, actions) in [("input", 6, 12), ("output", 4, 12), ("one", 3, 8), ("two", 3, 8)] {
-            for _ in 0..1 + dice.below(rules) {
-                let action = dice.of(&[&ACTIONS[..actions], &ACTIONS[10..]].concat());
+            for _ in 0..1 + random.below(rules) {
+                let action = random.of(&[&ACTIONS[..actions], &ACTIONS[10..]].concat());
                 text += &format!("add chain={chain} action={action}");
                 let mut asked = Vec::new();
-                for _ in 0..dice.below(3) {
-                    asked.push(match dice.below(if is_tracked { 6 } else { 4 }) {
-                        0 | 1 => dice.of(addresses).to_owned(),
-                        2 => dice.of(EITHER).to_owned(),
-                        3 => transport(dice, icmp),
-                        _ => dice.of(TRACKED).to_owned(),
+                for _ in 0..random.below(3) {
+                    asked.push(match random.below(if is_tracked { 6 } else { 4 }) {
+                        0 | 1 => random.of(addresses).to_owned(),
+                        2 => random.of(EITHER).to_owned(),
+                        3 => transport(random, icmp),
+                        _ => random.of(TRACKED).to_owned(),
                     });
                 }
-                if dice.percent(8) {
-                    asked.push(dice.of(MEMORY).to_owned());
+                if random.percent(8) {
+                    asked.push(random.of(MEMORY).to_owned());
                 }
                 // No property twice; parts that belong together begin with the same one.
                 let mut named: Vec<&str> = Vec::new();
@@ -118,17 +118,17 @@ pub(super) fn rules(dice: &mut Dice) -> String {
     text
 }
 
-fn transport(dice: &mut Dice, icmp: &str) -> String {
-    let not = if dice.percent(25) { "!" } else { "" };
-    let ports = format!("{not}{},{}", dice.of(PORTS), dice.of(&["1000-5000", "1-100", "443", "50000"]));
-    match dice.below(7) {
+fn transport(random: &mut Random, icmp: &str) -> String {
+    let not = if random.percent(25) { "!" } else { "" };
+    let ports = format!("{not}{},{}", random.of(PORTS), random.of(&["1000-5000", "1-100", "443", "50000"]));
+    match random.below(7) {
         0 => format!("protocol=tcp dst-port={ports}"),
         1 => format!("protocol=udp src-port={ports}"),
         2 => format!("protocol=tcp port={ports}"),
         3 => format!("protocol=udp port={ports}"),
-        4 => format!("protocol=tcp tcp-flags={}", dice.of(&["syn,!ack", "ack", "!ack", "rst", "fin,!syn"])),
+        4 => format!("protocol=tcp tcp-flags={}", random.of(&["syn,!ack", "ack", "!ack", "rst", "fin,!syn"])),
         5 if icmp == "icmp" => format!("protocol=icmp icmp-options={not}8:0"),
         5 => format!("protocol=icmpv6 icmp-options={not}128:0"),
-        _ => format!("protocol={not}{}", dice.of(&["tcp", "udp", icmp, "50"])),
+        _ => format!("protocol={not}{}", random.of(&["tcp", "udp", icmp, "50"])),
     }
 }

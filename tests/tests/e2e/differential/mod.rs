@@ -1,20 +1,20 @@
-//! The second judge: the kernel's nftables is asked about the same packets under the same rules, and must say the same.
+//! The differential test against nftables: the kernel's nftables decides about the same packets under the same rules,
+//! and both verdicts must be equal.
 //!
-//! Rules are read from text; the filter gets the text, nftables what [`nft`] makes of the rules that were read. Both stand
-//! between two ends, see [`lanes`]. What they are known to see differently is said in docs/nftables.md; neither rules nor
-//! packets ask for it.
+//! Rules are parsed from text; the filter gets the text, nftables the translation by [`nft`]. Both are between two
+//! hosts, see [`lanes`]. docs/nftables.md lists the known differences; rules and packets avoid them.
 //!
-//! | file           | what is there |
+//! | file           | contents |
 //! |----------------|---------------|
 //! | this           | the comparison |
-//! | `sets.rs`      | rule sets by hand |
-//! | `anything.rs`  | rule sets at random |
+//! | `sets.rs`      | handwritten rule sets |
+//! | `anything.rs`  | random rule sets |
 //! | `packets.rs`   | conversations |
-//! | `tcp.rs`       | what the ends of a TCP connection say, and with which numbers |
+//! | `tcp.rs`       | TCP segments of both ends, and their numbers |
 //! | `bytes.rs`     | frames, byte by byte |
-//! | `nft.rs`, `condition.rs` | from rules to nftables |
-//! | `lanes.rs`     | what goes in and comes out |
-//! | `dice.rs`      | numbers at random |
+//! | `nft.rs`, `condition.rs` | translation of rules to nftables |
+//! | `lanes.rs`     | frames at both ends |
+//! | `random.rs`    | random numbers |
 
 mod anything;
 mod bytes;
@@ -37,30 +37,30 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use self::lanes::{Arrived, Lane};
 use self::packets::{Plan, Shot};
-use self::tcp::Manners;
-use crate::dice::Dice;
+use self::tcp::Variations;
 use crate::end::EXPERIMENTS_PASS;
-use crate::scene::with;
+use crate::random::Random;
+use crate::scenario::with;
 
-/// Rule sets at random.
+/// Number of random rule sets.
 const RANDOM_SETS: usize = 60;
-/// How often each set about windows is put to both.
+/// How often each set about windows is run.
 const WINDOW_ROUNDS: usize = 4;
 /// Frames for each set.
 const FRAMES: u32 = 700;
-/// Most frames between two looks at the other end, whose socket holds some hundred.
+/// Most frames between two reads of the other end, whose socket holds some hundred.
 const RUN: usize = 64;
-/// Differences that are told.
+/// Number of differences that are printed.
 const TOLD: usize = 8;
 
-/// The two judges and how much they were asked.
-struct Court<'a> {
+/// The filter and nftables, with the numbers of comparisons.
+struct Comparison<'a> {
     filter: &'a Filter<'a>,
-    /// Where nftables stands.
+    /// The namespace of nftables.
     bridge: &'a Topology,
     ours: Lane,
     theirs: Lane,
-    /// Numbers of frames, which are never used again.
+    /// Frame numbers, which are never reused.
     next: u32,
     sets: u8,
     frames: u32,
@@ -69,9 +69,9 @@ struct Court<'a> {
 }
 
 #[test]
-fn nftables_judges_every_packet_as_the_filter_does() {
-    // Repeats a run: its seed is told when it fails.
-    let seed = env::var("JUDGE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x6b6e_6f63_6b21);
+fn the_filter_and_nftables_decide_alike_about_every_packet() {
+    // To repeat a run: a failure prints its seed.
+    let seed = env::var("DIFFERENTIAL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x6b6e_6f63_6b21);
     let mut options = FilterOptions::from_rules("/ip firewall filter\nadd chain=input\n");
     options.sections = EXPERIMENTS_PASS.to_owned();
     with(&options, |topology, filter| {
@@ -80,27 +80,36 @@ fn nftables_judges_every_packet_as_the_filter_does() {
         let (ours, theirs) = (Lane::open(topology).expect("sockets"), Lane::open(&bridge).expect("sockets"));
         stay_on_one_core();
         let differences = Vec::new();
-        let mut court =
-            Court { filter, bridge: &bridge, ours, theirs, next: 0, sets: 0, frames: 0, forwarded: 0, differences };
-        let mut dice = Dice(seed);
+        let mut comparison = Comparison {
+            filter,
+            bridge: &bridge,
+            ours,
+            theirs,
+            next: 0,
+            sets: 0,
+            frames: 0,
+            forwarded: 0,
+            differences,
+        };
+        let mut random = Random(seed);
         for (name, rules) in sets::BY_HAND {
-            court.try_set(name, rules, &mut dice, packets::shots).expect(name);
+            comparison.try_set(name, rules, &mut random, packets::shots).expect(name);
         }
         for (name, rules) in sets::OF_FRAGMENTS {
-            court.try_set(name, rules, &mut dice, packets::fragments).expect(name);
+            comparison.try_set(name, rules, &mut random, packets::fragments).expect(name);
         }
         for (name, rules) in sets::OF_WINDOWS.iter().cycle().take(sets::OF_WINDOWS.len() * WINDOW_ROUNDS) {
-            court.try_set(name, rules, &mut dice, packets::shots).expect(name);
+            comparison.try_set(name, rules, &mut random, packets::shots).expect(name);
         }
         for number in 0..RANDOM_SETS {
-            let rules = anything::rules(&mut dice);
-            court.try_set(&format!("at random, {number}"), &rules, &mut dice, packets::shots).expect(&rules);
+            let rules = anything::rules(&mut random);
+            comparison.try_set(&format!("random set {number}"), &rules, &mut random, packets::shots).expect(&rules);
         }
-        let Court { sets, frames, forwarded, differences, .. } = court;
+        let Comparison { sets, frames, forwarded, differences, .. } = comparison;
         println!("seed {seed}: {sets} rule sets, {frames} packets, {forwarded} forwarded");
         let told = differences.iter().take(TOLD).map(String::as_str).collect::<Vec<_>>().join("\n\n");
-        assert!(differences.is_empty(), "JUDGE_SEED={seed}: {} differences\n{told}", differences.len());
-        assert!(forwarded > frames / 5 && forwarded < frames / 5 * 4, "neither everything nor nothing passes");
+        assert!(differences.is_empty(), "DIFFERENTIAL_SEED={seed}: {} differences\n{told}", differences.len());
+        assert!(forwarded > frames / 5 && forwarded < frames / 5 * 4, "some frames pass and some are dropped");
     });
 }
 
@@ -111,14 +120,14 @@ fn stay_on_one_core() {
     sched_setaffinity(None, &one).expect("a core");
 }
 
-impl Court<'_> {
-    /// Puts the rules to both, and frames after them.
+impl Comparison<'_> {
+    /// Applies the rules on both sides, and sends frames.
     fn try_set(
         &mut self,
         name: &str,
         rules: &str,
-        dice: &mut Dice,
-        shots: fn(&mut Dice, Plan) -> Vec<Shot>,
+        random: &mut Random,
+        shots: fn(&mut Random, Plan) -> Vec<Shot>,
     ) -> anyhow::Result<()> {
         self.sets += 1;
         let text = rules.replace("10.K.", &format!("10.{}.", self.sets)).replace(":K:", &format!(":{}:", self.sets));
@@ -127,8 +136,8 @@ impl Court<'_> {
         self.apply(&text, &reading.rules)?;
         let is_known = sets::OF_WINDOWS.iter().any(|(of_windows, _)| name == *of_windows);
         let reuses = !text.contains("action=notrack");
-        let tcp = Manners { is_known, reuses, strays: is_known && !reading.rules.tracking.loose_tcp };
-        let shots = shots(dice, Plan { set: self.sets, first: self.next, count: FRAMES, tcp });
+        let tcp = Variations { is_known, reuses, strays: is_known && !reading.rules.tracking.loose_tcp };
+        let shots = shots(random, Plan { set: self.sets, first: self.next, count: FRAMES, tcp });
         self.next += shots.len() as u32;
         self.frames += shots.len() as u32;
         let (mut sent, mut ours, mut theirs) = (0, Arrived::new(), Arrived::new());
@@ -137,7 +146,7 @@ impl Court<'_> {
             self.shoot(first.from, &shots[sent..sent + more], &mut ours, &mut theirs)?;
             sent += more;
         }
-        // At the end, for the kernel may keep a fragment until it has all of them.
+        // At the end, because the kernel may hold a fragment until it has all of them.
         let mut wrong = Vec::new();
         for Shot { number, from, .. } in &shots {
             let passed = (ours.contains(&(*from, *number)), theirs.contains(&(*from, *number)));
@@ -153,17 +162,18 @@ impl Court<'_> {
     }
 
     fn apply(&self, text: &str, rules: &RuleSet) -> anyhow::Result<()> {
-        let file = self.filter.path("judged.rsc");
+        let file = self.filter.path("compared.rsc");
         fs::write(&file, text)?;
         let applied = self.filter.knockctl(&["apply", "--force", &file.display().to_string()])?;
         ensure!(applied.ok(), "knockctl apply: {}{}", applied.stdout, applied.stderr);
         let translated = nft::translate(rules)?;
-        lanes::load(self.bridge, &translated, &self.filter.path("judged.nft"))?;
+        lanes::load(self.bridge, &translated, &self.filter.path("compared.nft"))?;
         let loose = if rules.tracking.loose_tcp { "1" } else { "0" };
         self.bridge.filter.set("net/netfilter/nf_conntrack_tcp_loose", loose)
     }
 
-    /// Sends frames of one side to both, and notes which came out: of ours, and of theirs.
+    /// Sends frames of one side through both, and collects those that arrived: through the filter, and through
+    /// nftables.
     fn shoot(&mut self, from: Side, run: &[Shot], ours: &mut Arrived, theirs: &mut Arrived) -> anyhow::Result<()> {
         let last = u32::MAX - run[0].number;
         let end = bytes::end_mark(packets::mac((from, 0)), packets::mac((from.opposite(), 0)), last);
@@ -179,7 +189,7 @@ impl Court<'_> {
     }
 }
 
-/// A difference, for people: the rules, and the conversation up to it.
+/// The description of a difference: the rules, and the conversation up to it.
 fn told(name: &str, text: &str, shots: &[Shot], wrong: &[(u32, bool)], number: u32) -> String {
     let conversation = shots.iter().find(|shot| shot.number == number).map(|shot| shot.conversation);
     let before: Vec<String> = shots

@@ -1,15 +1,15 @@
-//! Frames that nobody would build, from both sides, over the real rings: nothing ends, nothing is lost or doubled.
+//! Malformed frames from both sides, over the real rings: no process ends, no frame is lost or doubled.
 
 use std::collections::HashMap;
 
 use knockplane_policy::packet::Side;
 use knockplane_tests::{CLIENT, FilterOptions, Topology};
 
-use crate::dice::Dice;
 use crate::end::{EXPERIMENTS_PASS, End, LOCAL_EXPERIMENT};
-use crate::scene::{eventually, with_queues};
+use crate::random::Random;
+use crate::scenario::{eventually, with_queues};
 
-/// Every kind of answer, memory and way through.
+/// Rules with every kind of answer, state and jump.
 const RULES: &str = r#"/ip firewall layer7-protocol
 add name=word regexp="^.*sesame"
 /ip firewall raw
@@ -38,20 +38,20 @@ const ROUNDS: usize = 600;
 const ROUND: usize = 50;
 
 #[test]
-fn nothing_is_lost_or_doubled_of_frames_that_nobody_would_build() {
+fn malformed_frames_are_neither_lost_nor_doubled() {
     let seed = std::env::var("NONSENSE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let mut options = FilterOptions::from_rules(RULES);
     options.sections = EXPERIMENTS_PASS.to_owned();
     with_queues(2, &options, |topology, filter| {
         let mut ends = [&topology.client, &topology.server].map(|host| End::open(host).expect("an end"));
-        let mut dice = Dice(seed);
+        let mut random = Random(seed);
         let mut number = 0;
         for round in 0..ROUNDS {
             for from in Side::ALL {
                 let mut sent = HashMap::new();
                 for _ in 0..ROUND {
                     number += 1;
-                    let frame = nonsense(&mut dice, number);
+                    let frame = malformed_header(&mut random, number);
                     ends[from.index()].send(&frame).unwrap_or_else(|error| panic!("{frame:02x?}: {error}"));
                     sent.insert(number, 0_u32);
                 }
@@ -93,7 +93,7 @@ fn still_works(topology: &Topology) {
     });
 }
 
-/// What ends a turn: a frame that passes, with its number.
+/// A frame that passes and has a number marks the end of a turn.
 fn end_mark(number: u32) -> Vec<u8> {
     let mut frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 9], &LOCAL_EXPERIMENT].concat();
     frame.resize(54, 0);
@@ -108,43 +108,43 @@ fn with_number(mut frame: Vec<u8>, number: u32) -> Vec<u8> {
     frame
 }
 
-/// The number of a frame that ends with one. An answer that quotes it, cut or not, goes the other way.
+/// The number at the end of a frame. An answer that quotes the frame, cut or not, goes in the other direction.
 fn of(frame: &[u8]) -> Option<u32> {
     let (mark, number) = frame.last_chunk::<8>()?.split_at(4);
     (mark == MARK).then(|| u32::from_be_bytes(number.try_into().expect("four bytes")))
 }
 
-/// A header that often looks right, and is often wrong in a few places; its number at the end.
-fn nonsense(dice: &mut Dice, number: u32) -> Vec<u8> {
+/// A header that is often valid, and often wrong in a few places; its number is at the end.
+fn malformed_header(random: &mut Random, number: u32) -> Vec<u8> {
     let mut frame = [&[2, 0, 0, 0, 0, 1][..], &[2, 0, 0, 0, 0, 9]].concat();
-    for _ in 0..[0, 0, 0, 1, 2, 3][dice.below(6)] {
-        frame.extend(dice.of(&[[0x81, 0x00, 0, 7], [0x88, 0xa8, 0, 8]]));
+    for _ in 0..[0, 0, 0, 1, 2, 3][random.below(6)] {
+        frame.extend(random.of(&[[0x81, 0x00, 0, 7], [0x88, 0xa8, 0, 8]]));
     }
-    let length = dice.of(&[0, 8, 20, 100, 600, 1400]);
-    match dice.below(8) {
-        0 => frame.extend((0..2 + length.min(64)).map(|_| dice.below(256) as u8)),
+    let length = random.of(&[0, 8, 20, 100, 600, 1400]);
+    match random.below(8) {
+        0 => frame.extend((0..2 + length.min(64)).map(|_| random.below(256) as u8)),
         1 | 2 => {
             frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
             frame.extend(((length + 8) as u16).to_be_bytes());
-            frame.extend([dice.of(&[0, 6, 17, 43, 44, 58, 60]), 64]);
+            frame.extend([random.of(&[0, 6, 17, 43, 44, 58, 60]), 64]);
             frame.extend([0x20; 31]);
-            frame.push(dice.below(4) as u8);
+            frame.push(random.below(4) as u8);
         }
         _ => {
-            frame.extend([0x08, 0x00, dice.of(&[0x45, 0x45, 0x45, 0x46, 0x4f, 0x44]), 0]);
+            frame.extend([0x08, 0x00, random.of(&[0x45, 0x45, 0x45, 0x46, 0x4f, 0x44]), 0]);
             frame.extend(((length + 28) as u16).to_be_bytes());
-            let part = dice.of(&[[0, 0], [0, 0], [0, 0], [0x20, 0], [0, 3], [0x3f, 0xff]]);
-            frame.extend([0, dice.below(3) as u8, part[0], part[1], 64, dice.of(&[1, 6, 6, 17, 17, 47, 50]), 0, 0]);
-            frame.extend([192, 0, 2, dice.below(4) as u8, 198, 51, 100, dice.below(4) as u8]);
+            let part = random.of(&[[0, 0], [0, 0], [0, 0], [0x20, 0], [0, 3], [0x3f, 0xff]]);
+            frame.extend([0, random.below(3) as u8, part[0], part[1], 64, random.of(&[1, 6, 6, 17, 17, 47, 50]), 0, 0]);
+            frame.extend([192, 0, 2, random.below(4) as u8, 198, 51, 100, random.below(4) as u8]);
         }
     }
-    // Ports, or the beginning of anything else.
-    frame.extend((0..8).map(|_| dice.below(256) as u8));
-    let words = dice.of(&[&b"open sesame"[..], b"\x45\x00", b"\x00"]);
+    // Ports, or the beginning of another header.
+    frame.extend((0..8).map(|_| random.below(256) as u8));
+    let words = random.of(&[&b"open sesame"[..], b"\x45\x00", b"\x00"]);
     frame.extend(words.iter().cycle().take(length));
-    for _ in 0..dice.of(&[0, 0, 1, 3]) {
-        let place = 12 + dice.below(frame.len() - 12);
-        frame[place] = dice.below(256) as u8;
+    for _ in 0..random.of(&[0, 0, 1, 3]) {
+        let place = 12 + random.below(frame.len() - 12);
+        frame[place] = random.below(256) as u8;
     }
     with_number(frame, number)
 }

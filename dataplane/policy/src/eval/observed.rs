@@ -1,19 +1,19 @@
-//! What a matcher that was false saw, for people.
+//! The values that a false matcher observed, for explanations.
 
 use std::net::IpAddr;
 
-use super::walk::Walk;
+use super::rule_evaluation::RuleEvaluation;
 use super::{clock, keyed};
 use crate::packet::FragmentPart;
 use crate::rule::{Condition, Direction, Matcher, protocol_name};
 use crate::word::{Set, Word};
 
-impl Walk<'_, '_> {
-    /// The packet's value where there is one: "dst-port is 80". Asks without changing anything.
-    pub(super) fn saw(&self, matcher: &Matcher) -> String {
+impl RuleEvaluation<'_, '_> {
+    /// The packet's value, if there is one: "dst-port is 80". Changes no state.
+    pub(super) fn observed(&self, matcher: &Matcher) -> String {
         let condition = &matcher.condition;
         let name = condition.name();
-        // What was answered, as the matcher was false, if it could be asked at all.
+        // The answer of the condition, since the matcher was false.
         let answer = matcher.negated;
         let either = |yes: &str, no: &str| if answer { yes.to_owned() } else { no.to_owned() };
         match condition {
@@ -31,8 +31,8 @@ impl Walk<'_, '_> {
                 None => format!("there is no pattern {pattern}"),
             },
             Condition::ConnectionDoor(_) => match self.flow().map(|flow| &flow.door) {
-                Some(Some(door)) => format!("the connection is one of door {door}"),
-                Some(None) => "the connection is of no door".to_owned(),
+                Some(Some(door)) => format!("the connection belongs to door {door}"),
+                Some(None) => "the connection belongs to no door".to_owned(),
                 None => "the packet has no connection".to_owned(),
             },
             Condition::Random(_) => either("the packet was chosen", "the packet was not chosen"),
@@ -60,8 +60,8 @@ impl Walk<'_, '_> {
                 "the packet has no connection".to_owned()
             }
             Condition::ConnectionState(_) => "the packet is not tracked yet".to_owned(),
-            Condition::Interface { name: interface, .. } => format!("nothing says which side {interface} is"),
-            Condition::Other { .. } => format!("{name} is not honoured here"),
+            Condition::Interface { name: interface, .. } => format!("the side of {interface} is not configured"),
+            Condition::Other { .. } => format!("{name} is not supported"),
             _ => format!("the packet has no {name}"),
         }
     }

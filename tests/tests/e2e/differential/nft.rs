@@ -1,12 +1,12 @@
-//! A translator from rules to nftables, for the judge alone: docs/nftables.md says what it cannot say.
+//! A translator from rules to nftables, for the differential test only: docs/nftables.md lists what it cannot express.
 //!
 //! ```text
 //! bridge prerouting: marks which side a frame came in on
 //! inet prerouting, before tracking: raw's chains
 //! inet forward: input or output, by the side, then the chain's default
 //! ```
-//! Each rule is one rule, in order, its matchers in RouterOS's order. Where nftables has no "or" within a rule, rules
-//! before it note one half of the answer in a bit of the packet's mark.
+//! Each rule becomes one rule, in order, with its matchers in RouterOS's order. nftables has no "or" within a rule, so
+//! earlier rules store a partial answer in a bit of the packet's mark.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use knockplane_policy::rule::{Action, Condition, EntryAddress, ListAdd, ListTime
 
 use super::condition::{Asked, ask, literal};
 
-/// The bits of the mark that say which side a packet came in on.
+/// The bits of the mark for the side on which a packet arrived.
 pub(super) const SIDE_BITS: u32 = 3;
 
-/// What the side's bits are.
+/// The values of the side's bits.
 pub(super) const fn side_mark(side: Side) -> u32 {
     side.index() as u32 + 1
 }
 
-/// The rules as a file for `nft -f`.
+/// The rules as input for `nft -f`.
 pub(super) fn translate(rules: &RuleSet) -> anyhow::Result<String> {
     let mut sets = lists(rules)?;
     let mut chains = String::new();
@@ -38,7 +38,7 @@ pub(super) fn translate(rules: &RuleSet) -> anyhow::Result<String> {
         chains += &format!("chain {} {{\n", chain(table, name));
         for (index, rule) in rules.rules.iter().enumerate() {
             if rule.table == table && rule.chain == name && rule.runs() {
-                let said = one(index, rule).with_context(|| format!("rule {index} cannot be said in nftables"))?;
+                let said = one(index, rule).with_context(|| format!("rule {index} cannot be expressed in nftables"))?;
                 chains += &said.text;
                 sets += &said.sets;
             }
@@ -70,7 +70,7 @@ fn chain(table: Table, name: &str) -> String {
     }
 }
 
-/// The name of an address list's set: nftables has one for each family.
+/// The name of an address list's set: nftables has one set per family.
 pub(super) fn set_of(list: &str, family: Family) -> String {
     match family {
         Family::Ipv4 => format!("ipv4-{list}"),
@@ -78,13 +78,13 @@ pub(super) fn set_of(list: &str, family: Family) -> String {
     }
 }
 
-/// What a rule became.
-struct Said {
+/// The translation of a rule.
+struct Translation {
     text: String,
     sets: String,
 }
 
-fn one(index: usize, rule: &Rule) -> anyhow::Result<Said> {
+fn one(index: usize, rule: &Rule) -> anyhow::Result<Translation> {
     let mut matchers: Vec<_> = rule.matchers.iter().collect();
     matchers.sort_by_key(|matcher| MATCHERS.iter().position(|name| *name == matcher.condition.name()));
     let (mut before, mut sets) = (String::new(), String::new());
@@ -93,7 +93,7 @@ fn one(index: usize, rule: &Rule) -> anyhow::Result<Said> {
         Family::Ipv6 => "meta nfproto ipv6".to_owned(),
     }];
     for (place, matcher) in matchers.into_iter().enumerate() {
-        // The bits behind those of the side; what an earlier rule left in them is cleared.
+        // The bits after those of the side; values of earlier rules are cleared.
         let bit = 1 << (place + 8);
         let asked = ask(matcher, rule, bit, &format!("memory-{index}-{place}"))?;
         let Asked { either, expression, set } = asked;
@@ -108,14 +108,14 @@ fn one(index: usize, rule: &Rule) -> anyhow::Result<Said> {
     }
     let line = expressions.join(" ");
     let text = format!("{before}{line} {}\n", statement(rule));
-    Ok(Said { text, sets })
+    Ok(Translation { text, sets })
 }
 
 fn statement(rule: &Rule) -> String {
     match &rule.action {
-        // No door is among the rules that are compared.
+        // The compared rules have no doors.
         Action::Accept | Action::AcceptDoor(_) => "accept".to_owned(),
-        // What the sender is told is not compared.
+        // Answers to senders are not compared.
         Action::Drop | Action::Reject(_) | Action::Tarpit => "drop".to_owned(),
         Action::Passthrough | Action::Log | Action::Knock(_) => "counter".to_owned(),
         Action::AddSrcToAddressList(add) => update(add, rule.family, "saddr"),
@@ -142,7 +142,7 @@ pub(super) const fn ip(family: Family) -> &'static str {
     }
 }
 
-/// A set for each list and family. Those that rules add to hold single addresses only, as nftables' do.
+/// A set for each list and family. Sets to which rules add contain single addresses only, as in nftables.
 fn lists(rules: &RuleSet) -> anyhow::Result<String> {
     let added = rules.rules.iter().filter_map(|rule| match &rule.action {
         Action::AddSrcToAddressList(add) | Action::AddDstToAddressList(add) => Some(add.list.as_str()),

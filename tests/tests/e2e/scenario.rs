@@ -1,4 +1,4 @@
-//! What the tests share: questions to ask from outside the filter.
+//! Shared set-up and queries of the tests, from outside the filter.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 pub(crate) use knockplane_tests::CLIENT;
 use knockplane_tests::{Filter, FilterOptions, Output, SERVER, Topology};
 
-/// Rules like `configs/two-ports.rsc`, but with timeouts that a test can wait for.
+/// Rules like `configs/two-ports.rsc`, with timeouts that a test can wait for.
 pub(crate) const QUICK: &str = "/ip firewall filter
 add action=add-src-to-address-list address-list=temporary address-list-timeout=1s chain=input dst-port=1234 protocol=tcp
 add action=add-src-to-address-list address-list=secured address-list-timeout=3s chain=input dst-port=4321 protocol=tcp src-address-list=temporary
@@ -16,15 +16,15 @@ add action=accept chain=input src-address-list=secured
 add action=drop chain=input
 ";
 
-/// How long to wait for something that must come.
+/// Longest wait for an expected event.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs a test in a fresh scene with one queue.
+/// Runs a test in a new topology with one queue.
 pub(crate) fn with(options: &FilterOptions, test: impl FnOnce(&Topology, &mut Filter<'_>)) {
     with_queues(1, options, test);
 }
 
-/// Runs a test in a fresh scene. When the test fails, what the processes logged is printed.
+/// Runs a test in a new topology. If the test fails, the logs of the processes are printed.
 pub(crate) fn with_queues(queues: u32, options: &FilterOptions, test: impl FnOnce(&Topology, &mut Filter<'_>)) {
     let topology = Topology::new(queues).expect("the scene can be made (as root, with iproute2 and ethtool)");
     let mut filter = Filter::start(&topology, options).expect("the filter starts");
@@ -42,7 +42,7 @@ pub(crate) fn client(topology: &Topology, line: &str) -> Output {
     output
 }
 
-/// The real client of Debian's package knockd.
+/// The knock client of Debian's package knockd.
 pub(crate) fn knock(topology: &Topology, steps: &str) {
     client(topology, &format!("knock {SERVER} {steps}"));
 }
@@ -52,7 +52,7 @@ pub(crate) fn ping(topology: &Topology, options: &str) -> bool {
     topology.client.run(&format!("ping -n -c 2 -i 0.2 -W 1 {options} {SERVER}")).expect("ping can be run").ok()
 }
 
-/// Whether a line comes back from an echo server on the server's TCP port.
+/// Whether an echo server on the server's TCP port returns a line.
 pub(crate) fn tcp_echo(topology: &Topology, port: u16) -> bool {
     let address: SocketAddr = format!("{SERVER}:{port}").parse().expect("an address");
     let echoed = topology.client.within(|| {
@@ -66,7 +66,7 @@ pub(crate) fn tcp_echo(topology: &Topology, port: u16) -> bool {
     echoed.unwrap_or(false)
 }
 
-/// An echo server in the server's namespace, until the test process ends.
+/// An echo server in the server's namespace; it runs until the test process ends.
 pub(crate) fn serve_tcp(topology: &Topology, port: u16) {
     let listener = topology.server.within(|| Ok(TcpListener::bind((SERVER, port))?)).expect("the port is free");
     thread::spawn(move || {
@@ -96,12 +96,12 @@ pub(crate) fn listed(filter: &Filter<'_>, list: &str, address: &str) -> bool {
     entries.iter().any(|entry| entry["list"] == list && entry["address"] == address)
 }
 
-/// The ids of the rules that `show rules` tells.
+/// The ids of the rules in `show rules`.
 pub(crate) fn rule_ids(rules: &serde_json::Value) -> Vec<String> {
     rules["rules"].as_array().expect("rules").iter().map(|rule| rule["id"].to_string()).collect()
 }
 
-/// Waits until something is so; fails if it does not become so.
+/// Waits until a condition holds; fails if it does not.
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let patience = Instant::now() + PATIENCE;
     while !is_so() {

@@ -1,10 +1,11 @@
-//! A packet's way through the chains: rules in order, jumps, returns, and what each action does.
+//! Evaluates the rules of the chains for one packet: rules in order, jumps, returns, and the action of each rule.
 
 use std::net::IpAddr;
 
 use super::lists::Added;
-use super::log::Entry;
-use super::tracking::Seen;
+use super::log::LoggedPacket;
+use super::matchers::MatcherId;
+use super::tracking::TrackedPacket;
 use super::{Evaluator, Logged, MAX_JUMP_DEPTH, Outcome, Tried, replies};
 use crate::door::Event;
 use crate::packet::{FragmentPart, Packet, Vlan, protocol};
@@ -12,34 +13,34 @@ use crate::reason::Verdict;
 use crate::rule::{Action, ListAdd, ListTimeout, Rule, Table};
 use crate::time::{Time, format_duration};
 
-/// One packet on its way.
-pub(super) struct Walk<'w, 'r> {
-    pub(super) evaluator: &'w mut Evaluator<'r>,
-    pub(super) packet: &'w Packet<'w>,
-    /// The network by which connections and doors know it.
+/// The evaluation of one packet.
+pub(super) struct RuleEvaluation<'e, 'r> {
+    pub(super) evaluator: &'e mut Evaluator<'r>,
+    pub(super) packet: &'e Packet<'e>,
+    /// The packet's network for connections and doors.
     pub(super) vlan: Vlan,
     pub(super) now: Time,
-    /// What tracking made of it; none before that.
-    pub(super) seen: Option<Seen>,
-    /// A `notrack` rule has matched.
+    /// The result of tracking; `None` before tracking.
+    pub(super) seen: Option<TrackedPacket>,
+    /// Whether a `notrack` rule has matched.
     pub(super) untracked: bool,
     pub(super) matched: Vec<usize>,
     pub(super) replies: Vec<Vec<u8>>,
     pub(super) logged: Vec<Logged>,
     pub(super) doors: Vec<Event>,
-    /// What people are told; none if nobody asks.
+    /// The rules tried, for an explanation; `None` if none is requested.
     pub(super) tried: Option<Vec<Tried>>,
 }
 
-/// Where a chain was left.
+/// How evaluation left a chain.
 enum Left {
     Decided(Verdict),
     Returned,
 }
 
-impl Walk<'_, '_> {
-    /// The verdict of a built-in chain's rules; none if they came to none. In `raw`, [`Verdict::Forward`] means only
-    /// that no more of its rules are tried.
+impl RuleEvaluation<'_, '_> {
+    /// The verdict of a built-in chain's rules; `None` if none decided. In `raw`, [`Verdict::Forward`] only ends the
+    /// evaluation of `raw`.
     pub(super) fn enter(&mut self, table: Table, chain: &str) -> Option<Verdict> {
         match self.chain(table, chain, 0) {
             Left::Decided(verdict) => Some(verdict),
@@ -47,7 +48,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Chains of one name in `raw` and in the filter are two.
+    /// Chains of the same name in `raw` and in the filter are different chains.
     fn chain(&mut self, table: Table, chain: &str, depth: usize) -> Left {
         let rules = self.evaluator.rules;
         for (index, rule) in rules.rules.iter().enumerate() {
@@ -56,7 +57,7 @@ impl Walk<'_, '_> {
             }
             let missed = self.missed(index, rule);
             let matched = missed.is_none();
-            // Before what a jump leads to.
+            // The place of this rule, before those that a jump adds.
             let place = self.tried.as_ref().map(Vec::len);
             if let Some(tried) = &mut self.tried {
                 let outcome = missed.unwrap_or(Outcome::Matched { effect: None });
@@ -100,11 +101,11 @@ impl Walk<'_, '_> {
                 Action::Knock(door) => self.knock(door),
                 Action::AcceptDoor(door) => {
                     let effect = self.accept_door(door);
-                    self.tell(place, effect);
+                    self.record_effect(place, effect);
                     return Left::Decided(Verdict::Forward);
                 }
             };
-            self.tell(place, effect);
+            self.record_effect(place, effect);
         }
         Left::Returned
     }
@@ -113,7 +114,7 @@ impl Walk<'_, '_> {
         self.packet.fragment() == Some(FragmentPart::Later)
     }
 
-    /// Why the rule does not match; none if it does.
+    /// Why the rule does not match; `None` if it matches.
     fn missed(&mut self, index: usize, rule: &Rule) -> Option<Outcome> {
         if rule.family != self.packet.family() {
             return Some(Outcome::OtherFamily);
@@ -129,10 +130,10 @@ impl Walk<'_, '_> {
         }
         let matcher = (0..rule.matchers.len()).find_map(|place| {
             let matcher = self.evaluator.orders[index][place];
-            (!self.holds((index, matcher), &rule.matchers[matcher])).then_some(matcher)
+            (!self.holds(MatcherId { rule: index, matcher }, &rule.matchers[matcher])).then_some(matcher)
         })?;
-        let saw = if self.tried.is_some() { self.saw(&rule.matchers[matcher]) } else { String::new() };
-        Some(Outcome::Missed { matcher, saw })
+        let observed = if self.tried.is_some() { self.observed(&rule.matchers[matcher]) } else { String::new() };
+        Some(Outcome::Missed { matcher, observed })
     }
 
     fn add(&mut self, add: &ListAdd, address: IpAddr) -> String {
@@ -145,19 +146,18 @@ impl Walk<'_, '_> {
         match self.evaluator.lists.add_within(vlan, list, address, add.timeout, self.now) {
             Added::New => format!("added {address} to {list}{time}"),
             Added::Refreshed => format!("kept {address} in {list}{time}"),
-            Added::Kept => format!("{address} is in {list} for good, or by a prefix"),
+            Added::Kept => format!("{address} is in {list} by a static entry or by a prefix"),
         }
     }
 
-    /// Takes the packet's connection past the filter's rules from the next packet on. TCP and UDP only. Source: RouterOS
-    /// manual, FastTrack.
+    /// Later packets of the connection bypass the filter's rules. TCP and UDP only. Source: RouterOS manual, FastTrack.
     fn fasttrack(&mut self) -> Option<String> {
         let key = self.seen.filter(|seen| seen.source.is_some())?.flow?;
         if !matches!(self.packet.protocol, protocol::TCP | protocol::UDP) {
             return None;
         }
         self.evaluator.tracker.flow_mut(&key, self.now)?.fasttracked = true;
-        Some("the connection's next packets meet no filter rule".to_owned())
+        Some("later packets of the connection bypass the filter rules".to_owned())
     }
 
     /// `log=yes`, or the action `log`.
@@ -167,18 +167,18 @@ impl Walk<'_, '_> {
             (None, Action::Log) => "",
             (None, _) => return,
         };
-        let text = Entry::of(self.packet, self.seen.map(|seen| seen.state)).line(prefix, &rule.chain);
+        let text = LoggedPacket::of(self.packet, self.seen.map(|seen| seen.state)).line(prefix, &rule.chain);
         self.logged.push(Logged { rule: index, text });
     }
 
     fn reply(&mut self, place: Option<usize>, reply: Option<Vec<u8>>) {
-        let effect = if reply.is_some() { "told the sender" } else { "said nothing" };
+        let effect = if reply.is_some() { "answered the sender" } else { "sent no answer" };
         self.replies.extend(reply);
-        self.tell(place, Some(effect.to_owned()));
+        self.record_effect(place, Some(effect.to_owned()));
     }
 
-    /// What a rule that matched has changed.
-    fn tell(&mut self, place: Option<usize>, effect: Option<String>) {
+    /// Records the effect of a rule that matched.
+    fn record_effect(&mut self, place: Option<usize>, effect: Option<String>) {
         if let (Some(tried), Some(place)) = (&mut self.tried, place) {
             tried[place].outcome = Outcome::Matched { effect };
         }

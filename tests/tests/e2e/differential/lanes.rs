@@ -1,12 +1,12 @@
-//! The two judges, each between a client and a server of its own, and what goes in and comes out at both ends.
+//! The filter and nftables, each between its own client and server, with the frames at both ends.
 //!
 //! ```text
 //!   socket ═ eth0 ══ outside ▓ the filter ▓ inside ══ eth0 ═ socket
 //!   socket ═ eth0 ══ outside ─┬ a bridge ┬─ inside ══ eth0 ═ socket
 //!                             └ nftables ┘
 //! ```
-//! The bridge hands IP packets to the kernel's IP firewall (`bridge-nf-call-iptables`), which tracks connections as for
-//! packets that it forwards, and leaves the packets as they are.
+//! The bridge passes IP packets to the kernel's IP firewall (`bridge-nf-call-iptables`), which tracks connections as
+//! for forwarded packets, and leaves the packets unchanged.
 
 use std::collections::HashSet;
 
@@ -17,10 +17,10 @@ use knockplane_tests::Topology;
 use super::bytes;
 use crate::end::End;
 
-/// Numbers of frames, and the side each came from.
+/// Numbers of frames, and the side on which each was sent.
 pub(super) type Arrived = HashSet<(Side, u32)>;
 
-/// The far ends of one wire, by the side they are on.
+/// The two ends of a wire, by side.
 pub(super) struct Lane([End; 2]);
 
 impl Lane {
@@ -33,8 +33,8 @@ impl Lane {
         self.0[from.index()].send(frame)
     }
 
-    /// Notes the numbers of all frames that came out opposite of this side, up to this one.
-    /// With the side they came from: what a rejection quotes comes back to where it was sent.
+    /// Collects the numbers of all frames that arrived opposite of this side, up to this one, with the side on which
+    /// they were sent: an answer that quotes a frame returns to its sender's side.
     pub(super) fn arrivals(&mut self, from: Side, last: u32, arrived: &mut Arrived) -> anyhow::Result<()> {
         let end = &mut self.0[from.opposite().index()];
         let mut frame = vec![0; 4096];
@@ -46,7 +46,7 @@ impl Lane {
     }
 }
 
-/// Makes a bridge of the topology's filter, which nftables' rules then decide about.
+/// Creates a bridge in the topology's filter namespace, whose frames nftables' rules decide about.
 pub(super) fn bridge(topology: &Topology) -> anyhow::Result<()> {
     let filter = &topology.filter;
     filter.ip("link add name bridge0 type bridge mcast_snooping 0")?;
@@ -57,7 +57,7 @@ pub(super) fn bridge(topology: &Topology) -> anyhow::Result<()> {
     for (setting, value) in [
         ("bridge/bridge-nf-call-iptables", "1"),
         ("bridge/bridge-nf-call-ip6tables", "1"),
-        // Sequence numbers are held against windows.
+        // Sequence numbers are checked against windows.
         ("netfilter/nf_conntrack_tcp_be_liberal", "0"),
         ("netfilter/nf_conntrack_tcp_ignore_invalid_rst", "0"),
         ("netfilter/nf_conntrack_tcp_loose", "1"),
@@ -69,7 +69,7 @@ pub(super) fn bridge(topology: &Topology) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Loads rules in place of all there were.
+/// Loads rules in place of all earlier ones.
 pub(super) fn load(topology: &Topology, rules: &str, file: &std::path::Path) -> anyhow::Result<()> {
     std::fs::write(file, format!("flush ruleset\n{rules}"))?;
     let loaded = topology.filter.run(&format!("nft -f {}", file.display()))?;
