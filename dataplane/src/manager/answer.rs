@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use knockplane_engine::state::connections::Flows;
+use knockplane_engine::state::connections::ConnectionTable;
 use knockplane_engine::state::events::EventKind;
 use knockplane_engine::table::{CompileError, Table};
 use knockplane_limits::usage;
@@ -279,8 +279,8 @@ impl Manager {
             lists,
             names: self.names(),
             list_capacity: self.shared.state.lists.capacity() as u64,
-            connections: self.shared.state.flows().map_or(0, |flows| flows.count(self.shared.clock.now())),
-            connections_refused: self.shared.state.flows().map_or(0, Flows::refused),
+            connections: self.shared.state.connections().map_or(0, |flows| flows.count(self.shared.clock.now())),
+            connections_refused: self.shared.state.connections().map_or(0, ConnectionTable::refused),
             applied: self.applied,
             refused: self.refused,
             events_lost: EventKind::ALL.iter().map(|kind| self.shared.events.lost(*kind)).sum::<u64>()

@@ -60,7 +60,7 @@ fn decide(engine: &Engine, side: Side, frame: &[u8], now: Time) -> Outcome {
 
 /// The lists and connections, and what doors count.
 fn observable_state(engine: &Engine, now: Time) -> String {
-    let flows = engine.state.flows().map(|flows| flows.known(now));
+    let flows = engine.state.connections().map(|flows| flows.known(now));
     let doors = engine.table.settings().doors.iter();
     let tallies = doors.map(|door| engine.state.visitors().unwrap().counts(&door.name).tally());
     format!("{:?} {flows:?} {:?}", live(&engine.state.lists, now), tallies.collect::<Vec<_>>())

@@ -166,7 +166,7 @@ fn assert_bounded(rules: &RuleSet, settings: &Settings, turns: &[(std::time::Dur
 fn assert_within(state: &State, now: Time) {
     let entries: u64 = state.lists.summaries().iter().map(|list| list.entries).sum();
     assert!(entries <= state.lists.capacity() as u64, "{entries} entries");
-    if let Some(flows) = state.flows() {
+    if let Some(flows) = state.connections() {
         assert!(flows.count(now) <= 4 * FEW.next_multiple_of(16) as u64, "{} connections", flows.count(now));
     }
 }

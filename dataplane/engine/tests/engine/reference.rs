@@ -536,7 +536,7 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         let counts = engine.state.visitors().unwrap().counts(&door.name);
         assert_eq!(counts.tally(), tallies.remove(&door.name).unwrap_or_default(), "{}", door.name);
     }
-    if let Some(flows) = engine.state.flows() {
+    if let Some(flows) = engine.state.connections() {
         let known: BTreeMap<String, bool> =
             flows.known(now).into_iter().map(|(key, both)| (format!("{key:?}"), both)).collect();
         let expected: BTreeMap<String, bool> =
