@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use knockplane_bench::report::{self, Table};
-use knockplane_engine::state::lists::{Added, ListId, Lists};
+use knockplane_engine::state::lists::{AddOutcome, ListId, Lists};
 use knockplane_policy::time::Time;
 
 /// Measures address lists at scale.
@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<()> {
     let filled = capacity / 10 * 9;
     let begin = Instant::now();
     for number in 0..filled {
-        ensure!(lists.add(list, address(number), far, Time::default()) == Added::New, "room for all");
+        ensure!(lists.add(list, address(number), far, Time::default()) == AddOutcome::New, "room for all");
     }
     single.rows.push(mean("add, with room", begin.elapsed(), filled));
     single.rows.extend([
@@ -66,7 +66,7 @@ fn main() -> anyhow::Result<()> {
             !lists.membership(address(capacity + number), 0, Time::default()).contains(list)
         }),
         timed("add, full", |number| {
-            lists.add(list, address(2 * capacity + number), far, Time::default()) == Added::New
+            lists.add(list, address(2 * capacity + number), far, Time::default()) == AddOutcome::New
         }),
     ]);
     for number in 0..3 * capacity {

@@ -7,14 +7,17 @@
 //! | [`admission`]   | which connections a listener keeps, and which one it closes for a new one |
 //! | [`refusal`]     | the reasons for which connections are refused or closed, and their counts |
 //! | [`descriptors`] | the number of files that the process may have open |
+//! | [`predecessor`] | how long to wait for another process that holds a resource, and its name |
 //! | `usage`         | resources of the host that the process uses (feature `usage`) |
 //!
-//! Reads files and asks the kernel for limits; opens no socket and has no clock. `docs/limits.md` is the manual.
+//! Reads files and asks the kernel for limits; opens no socket, and only `predecessor` reads the clock. `docs/limits.md` is the manual.
 
 pub mod admission;
 #[cfg(unix)]
 pub mod descriptors;
 pub mod input;
+#[cfg(unix)]
+pub mod predecessor;
 pub mod refusal;
 pub mod trust;
 #[cfg(feature = "usage")]

@@ -16,6 +16,7 @@
 //! |------------|------|
 //! | [`kind`]   | the kinds of lines, and how a line states its kind |
 //! | `losses`   | lost lines by kind and rule |
+//! | `options`  | the command line options of the log |
 //! | `queue`    | the lines that wait |
 //! | `writer`   | the thread that writes them |
 //! | `panics`   | what a panic logs |
@@ -24,6 +25,7 @@
 
 pub mod kind;
 mod losses;
+mod options;
 mod panics;
 mod queue;
 mod writer;
@@ -41,6 +43,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::kind::Kind;
 use crate::losses::Loss;
 pub use crate::losses::RuleName;
+pub use crate::options::LogOptions;
 pub use crate::panics::{abort_on_panic, log_panics};
 pub use crate::queue::Status;
 use crate::queue::{Line, Queue};
@@ -49,6 +52,10 @@ use crate::writer::{Output, Writer};
 /// How long an ending process waits for its last lines. A working reader takes them much faster, and a service manager
 /// that restarts the process does not notice a longer end.
 pub const AT_EXIT: Duration = Duration::from_millis(200);
+
+/// How long a process that cannot start waits for its last lines. It serves nothing yet, and its reasons may be longer than a
+/// pipe holds.
+pub const AT_FAILED_START: Duration = Duration::from_secs(2);
 
 /// The target of lines that report losses. The writer writes them itself, so they need no room in the queue.
 const REPORT: &str = "knockplane_log::report";

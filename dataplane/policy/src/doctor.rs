@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::exit::Exit;
 use crate::word::words;
 
 /// Version of the report's JSON.
@@ -124,13 +125,13 @@ impl Report {
         Report { version: VERSION, dataplane: dataplane.to_owned(), level, findings }
     }
 
-    /// The exit code of the program that shows it: 0 if all checks passed, 1 if the filter works with warnings, 3 if it
+    /// The exit code of a program that prints the report: 0 if the filter works, 1 if it works with warnings, 3 if it
     /// cannot work.
-    pub fn exit_code(&self) -> u8 {
+    pub const fn exit(&self) -> Exit {
         match self.level {
-            Level::Ok => 0,
-            Level::Warning | Level::Unknown => 1,
-            Level::Error | Level::Invalid => 3,
+            Level::Ok => Exit::Ok,
+            Level::Warning | Level::Unknown => Exit::Runtime,
+            Level::Error | Level::Invalid => Exit::Invalid,
         }
     }
 }
@@ -142,9 +143,9 @@ mod tests {
     #[test]
     fn a_report_is_as_bad_as_its_worst_finding() {
         let ok = || Finding::ok(Scope::Host, "clock", "tsc");
-        let code = |level| Report::new("1", vec![ok(), ok().because(level, "why"), ok()]).exit_code();
-        assert_eq!(Report::new("1", vec![ok()]).exit_code(), 0);
-        assert_eq!(Report::new("1", Vec::new()).exit_code(), 0);
+        let code = |level| Report::new("1", vec![ok(), ok().because(level, "why"), ok()]).exit() as u8;
+        assert_eq!(Report::new("1", vec![ok()]).exit(), Exit::Ok);
+        assert_eq!(Report::new("1", Vec::new()).exit(), Exit::Ok);
         assert_eq!([Level::Warning, Level::Unknown, Level::Error, Level::Invalid].map(code), [1, 1, 3, 3]);
     }
 

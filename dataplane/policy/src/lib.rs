@@ -17,6 +17,7 @@
 //! | [`rsc`]    | reads RouterOS exports, reports every error, and writes exports |
 //! | [`lint`]   | warnings about rules that are valid but cannot be intended |
 //! | [`doctor`] | the dataplane's report about its host and configuration |
+//! | [`exit`]   | the exit codes of all programs |
 //! | [`wire`]   | JSON lines between the dataplane and the control process |
 //! | [`time`]   | points in time and RouterOS durations |
 //! | [`word`]   | words of the language, and sets of them |
@@ -26,6 +27,7 @@ mod cases;
 pub mod doctor;
 pub mod door;
 pub mod eval;
+pub mod exit;
 pub mod frames;
 pub mod layer7;
 pub mod level;

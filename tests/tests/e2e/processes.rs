@@ -269,7 +269,7 @@ fn a_refused_start_changes_no_interface_and_no_file_of_others() {
         fs::write(&precious, "precious").expect("written");
         let refused =
             refusal_with(topology, "outside = \"spare0\"\ninside = \"spare1\"\n", &precious.display().to_string());
-        assert!(refused.contains("is in the way and no socket"), "{refused}");
+        assert!(refused.contains("exists and is not a socket"), "{refused}");
         assert_eq!(fs::read_to_string(&precious).expect("still there"), "precious");
     });
 }

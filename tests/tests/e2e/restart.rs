@@ -60,7 +60,7 @@ fn control_restarts_right_after_a_kill() {
         let text = fs::read_to_string(filter.path("knockplane.toml")).expect("the configuration");
         fs::write(&second, text.replace("control.sock", "second.sock")).expect("written");
         let refused = run(command.arg("--config").arg(&second)).expect("started");
-        let holder = format!("another process listens on 127.0.0.1:9479 (process {}, ", filter.control.id());
+        let holder = format!("another process listens on 127.0.0.1:9479 (process {} (", filter.control.id());
         assert!(refused.code == Some(1) && (refused.stdout + &refused.stderr).contains(&holder), "{holder}");
     });
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::super::table::printable;
 use super::{How, Source};
-use crate::rules::{self, Refused};
+use crate::rules::{self, RulesError};
 
 /// A rule that nobody can run.
 pub(super) const INVALID: &str = "E002";
@@ -82,7 +82,7 @@ impl Findings {
     fn refuse(&mut self, rules: &RuleSet, settings: &Settings, places: &Places<'_>) {
         let problems = match rules::compile(rules, settings) {
             Ok(()) => return,
-            Err(Refused::Rules(error)) => error.problems,
+            Err(RulesError::Rules(error)) => error.problems,
             Err(other) => return self.errors.push(other.to_string()),
         };
         for problem in problems {

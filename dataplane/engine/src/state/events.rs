@@ -13,7 +13,7 @@ use knockplane_policy::eval::log::LoggedPacket;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
-use crate::state::lists::{Gone, ListId};
+use crate::state::lists::{EndedEntry, ListId};
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum Event {
         expiry: Time,
     },
     /// A grant, or another entry that took more than a first step to get, is gone, and not by request.
-    Gone(Gone),
+    Gone(EndedEntry),
     /// A door was opened or closed by a knock.
     Door {
         /// Its open list.
@@ -49,7 +49,7 @@ pub enum Event {
     },
     /// A packet matched a rule that logs.
     Logged {
-        /// The number of the table that the rule is of, see [`Table::number`](crate::table::Table::number).
+        /// The number of the table that the rule is of, see `Table::number`.
         table: u32,
         /// The rule's position among the declared ones.
         rule: u32,

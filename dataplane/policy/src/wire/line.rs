@@ -3,6 +3,10 @@
 /// Longest line in bytes: two million list entries, each with a comment.
 pub const MAX_LINE: usize = 256 << 20;
 
+/// Maximum number of list entries, or of sources at doors, in one answer. As one line they are far below [`MAX_LINE`], and the
+/// dataplane finds them in a fraction of a second.
+pub const MAX_ANSWER_ENTRIES: usize = 100_000;
+
 /// Longest line in bytes of a request without rules and list entries.
 pub const MAX_SHORT_LINE: usize = 64 << 10;
 

@@ -24,7 +24,7 @@ mod text;
 
 pub use self::doors::{DoorSummary, Doors, FailureCount, IgnoredSource, Visitor};
 pub use self::interface::{Drift, DriftKind, Interface, InterfaceCounters, Repairs};
-pub use self::line::{MAX_LINE, MAX_SHORT_LINE, longest_line};
+pub use self::line::{MAX_ANSWER_ENTRIES, MAX_LINE, MAX_SHORT_LINE, longest_line};
 pub use self::lists::{After, ListEntry, ListOverview, ListQuery, ListSummary, Lists, NewEntry};
 pub use self::metrics::{
     FrameCount, MAX_COMMENT, Metrics, PeersRefused, ProcessUsage, RingDrops, RuleMetrics, WorkerMetrics,

@@ -10,6 +10,7 @@
 
 mod cut;
 mod flow;
+mod link;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -27,8 +28,8 @@ use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
 pub use self::cut::CutConnection;
-pub(crate) use self::cut::Link;
 use self::flow::{Flow, Talk};
+pub(crate) use self::link::Link;
 pub use self::source::{AddressFlow, AddressFlows};
 use crate::state::keyed::{Keyed, Tag, datagram, tag, write_address, write_vlan};
 use crate::state::layer7::Listening;
@@ -85,6 +86,8 @@ pub(crate) struct FlowSeen {
     pub(crate) bytes: u64,
     /// IP bytes of the whole second before.
     pub(crate) last_second: u64,
+    /// When it is forgotten, if no packet follows.
+    pub(crate) expiry: Time,
     pub(crate) fasttracked: bool,
     /// The open list of the door that it began through.
     pub(crate) door: Option<ListId>,
@@ -467,6 +470,7 @@ impl Set {
             back,
             bytes: flow.bytes,
             last_second: flow.last_second(now),
+            expiry: flow.expiry,
             fasttracked: flow.fasttracked,
             door: flow.door,
             patterns: talk.map_or_else(PatternSet::default, Talk::patterns),

@@ -7,11 +7,11 @@ use knockplane_policy::time::Time;
 
 use super::{ListId, Lists};
 use crate::state::key::Key;
-use crate::state::lists::shard::{Place, Terms};
+use crate::state::lists::shard::{EntryScope, EntryTerms};
 
 /// What came of an addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Added {
+pub enum AddOutcome {
     /// The address was not in the list, and is now.
     New,
     /// It was in the list; its timeout was set anew.
@@ -24,20 +24,20 @@ pub enum Added {
 
 impl Lists {
     /// Puts the address in the list until `expiry`, or sets its expiry anew. An entry that never expires stays so.
-    pub fn add(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
+    pub fn add(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> AddOutcome {
         self.add_for(list, address, 0, expiry, now)
     }
 
     /// As [`Lists::add`], for the other end of this tag alone.
-    pub fn add_for(&self, list: ListId, address: IpAddr, to: u32, expiry: Time, now: Time) -> Added {
-        self.within(Vlan::NONE).add_for(list, address, to, expiry, now)
+    pub fn add_for(&self, list: ListId, address: IpAddr, peer_tag: u32, expiry: Time, now: Time) -> AddOutcome {
+        self.in_vlan(Vlan::NONE).add_for(list, address, peer_tag, expiry, now)
     }
 
-    pub(super) fn add_at(&self, place: Place, key: Key, terms: Terms) -> Added {
+    pub(super) fn add_at(&self, scope: EntryScope, key: Key, terms: EntryTerms) -> AddOutcome {
         self.change(key, |shard, hash, key, net| {
             let (key, hash) = net.filter(|_| terms.level == 0).unwrap_or((key, hash));
-            let added = shard.add(hash, key, place, terms);
-            (added, added != Added::Refused)
+            let added = shard.add(hash, key, scope, terms);
+            (added, added != AddOutcome::Refused)
         })
     }
 
@@ -48,15 +48,15 @@ impl Lists {
 
     /// Takes the address out of the list for the other end of this tag alone, in all VLANs together. Whether it was in it
     /// for that.
-    pub fn remove_for(&self, list: ListId, address: IpAddr, to: u32, now: Time) -> bool {
-        self.within(Vlan::NONE).remove_for(list, address, to, now)
+    pub fn remove_for(&self, list: ListId, address: IpAddr, peer_tag: u32, now: Time) -> bool {
+        self.in_vlan(Vlan::NONE).remove_for(list, address, peer_tag, now)
     }
 
-    pub(super) fn remove_at(&self, list: ListId, key: Key, to: Option<u32>, now: Time) -> bool {
+    pub(super) fn remove_at(&self, list: ListId, key: Key, peer_tag: Option<u32>, now: Time) -> bool {
         self.change(key, |shard, hash, key, net| {
-            let mut removed = shard.remove(hash, key, list, to, now);
+            let mut removed = shard.remove(hash, key, list, peer_tag, now);
             if let Some((net, hash)) = net {
-                removed |= shard.remove(hash, net, list, to, now);
+                removed |= shard.remove(hash, net, list, peer_tag, now);
             }
             (removed, removed)
         })

@@ -9,13 +9,13 @@ use std::sync::atomic::Ordering;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
-use super::{Added, Guarded, ListId, ListSet, Lists, STEP, lock};
+use super::{AddOutcome, ListId, ListSet, Lists, LockedShard, STEP, lock};
 use crate::state::key::Key;
-use crate::state::lists::shard::{Place, Terms};
+use crate::state::lists::shard::{EntryScope, EntryTerms};
 
 /// The lists as one VLAN sees and changes them.
 #[derive(Clone, Copy)]
-pub struct Within<'l> {
+pub struct VlanLists<'l> {
     pub(super) lists: &'l Lists,
     vlan: Vlan,
 }
@@ -23,14 +23,14 @@ pub struct Within<'l> {
 impl Lists {
     /// The lists as seen from this VLAN. What is changed there counts in it alone; with [`Vlan::NONE`], in all.
     #[inline]
-    pub const fn within(&self, vlan: Vlan) -> Within<'_> {
-        Within { lists: self, vlan }
+    pub const fn in_vlan(&self, vlan: Vlan) -> VlanLists<'_> {
+        VlanLists { lists: self, vlan }
     }
 
     /// Takes the address out of the list in all VLANs. Whether it was in it.
     pub(super) fn remove_in_vlans(&self, list: ListId, address: IpAddr, now: Time) -> bool {
         let key = Key::from(address);
-        let Guarded { version, shard } = &*self.shards[self.shard_of_key(key)];
+        let LockedShard { version, shard } = &*self.shards[self.shard_of_address(key)];
         let mut removed = false;
         for key in [Some(key), key.net().filter(|_| self.v6_by_prefix)].into_iter().flatten() {
             let mut next = Some(0);
@@ -48,22 +48,26 @@ impl Lists {
     }
 }
 
-impl Within<'_> {
+impl VlanLists<'_> {
     pub(super) fn key(&self, address: IpAddr) -> Key {
-        Key::from(address).within(self.vlan)
+        Key::from(address).in_vlan(self.vlan)
     }
 
     /// As [`Lists::membership`]: by entries of this VLAN, and by those that count in all VLANs for all other ends.
-    pub fn membership(&self, address: IpAddr, to: u32, now: Time) -> ListSet {
-        self.lists.lookup(self.key(address), to, now).listed.lists
+    pub fn membership(&self, address: IpAddr, peer_tag: u32, now: Time) -> ListSet {
+        self.lists.lookup(self.key(address), peer_tag, now).membership.lists
     }
 
     /// As [`Lists::add_for`].
-    pub fn add_for(&self, list: ListId, address: IpAddr, to: u32, expiry: Time, now: Time) -> Added {
-        if self.lists.held_for_good(address.into()).contains(list) {
-            return Added::Kept;
+    pub fn add_for(&self, list: ListId, address: IpAddr, peer_tag: u32, expiry: Time, now: Time) -> AddOutcome {
+        if self.lists.permanent_static_lists(address.into()).contains(list) {
+            return AddOutcome::Kept;
         }
-        self.lists.add_at(Place { list, to }, self.key(address), Terms { level: self.lists.level(list), expiry, now })
+        self.lists.add_at(
+            EntryScope { list, peer_tag },
+            self.key(address),
+            EntryTerms { level: self.lists.level(list), expiry, now },
+        )
     }
 
     /// Takes the address out of the list, for whatever other ends it was in it here. Whether it was in it.
@@ -72,7 +76,7 @@ impl Within<'_> {
     }
 
     /// Takes the address out of the list for the other end of this tag alone. Whether it was in it for that.
-    pub fn remove_for(&self, list: ListId, address: IpAddr, to: u32, now: Time) -> bool {
-        self.lists.remove_at(list, self.key(address), Some(to), now)
+    pub fn remove_for(&self, list: ListId, address: IpAddr, peer_tag: u32, now: Time) -> bool {
+        self.lists.remove_at(list, self.key(address), Some(peer_tag), now)
     }
 }

@@ -4,7 +4,7 @@ use knockplane_policy::time::Time;
 
 use super::NIL;
 use crate::state::key::Kind;
-use crate::state::lists::{ListId, Stored};
+use crate::state::lists::{ListId, SequenceProgress};
 
 /// One address in one list.
 pub(super) struct Entry {
@@ -15,7 +15,7 @@ pub(super) struct Entry {
     pub(super) since: Time,
     pub(super) expiry: Time,
     /// The tag of the only other end it counts for; 0 if it counts for all.
-    pub(super) to: u32,
+    pub(super) peer_tag: u32,
     /// When the first step of a sequence was taken: so many milliseconds before `since`.
     pub(super) begun_ms: u32,
     /// Next in the bucket, or next free slot.
@@ -32,14 +32,14 @@ pub(super) struct Entry {
 
 /// What an entry is found by, besides the address.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct EntryScope {
     pub(crate) list: ListId,
-    pub(crate) to: u32,
+    pub(crate) peer_tag: u32,
 }
 
 /// How an entry is to be added.
 #[derive(Clone, Copy)]
-pub(crate) struct Terms {
+pub(crate) struct EntryTerms {
     pub(crate) level: u8,
     pub(crate) expiry: Time,
     pub(crate) now: Time,
@@ -62,7 +62,7 @@ impl Entry {
         low: 0,
         since: Time::from_nanos(0),
         expiry: Time::from_nanos(0),
-        to: 0,
+        peer_tag: 0,
         begun_ms: 0,
         chain: NIL,
         older: NIL,
@@ -81,14 +81,14 @@ impl Entry {
         now < self.expiry
     }
 
-    pub(super) fn counts_for(&self, to: u32) -> bool {
-        self.to == 0 || self.to == to
+    pub(super) fn counts_for_peer(&self, peer_tag: u32) -> bool {
+        self.peer_tag == 0 || self.peer_tag == peer_tag
     }
 
-    pub(super) fn stored(&self) -> Stored {
+    pub(super) fn progress(&self) -> SequenceProgress {
         let begun = self.since.as_nanos().saturating_sub(u64::from(self.begun_ms) * NANOS_PER_MS);
-        let Entry { step, to, since, expiry, .. } = *self;
-        Stored { step, to, begun: Time::from_nanos(begun), since, expiry }
+        let Entry { step, peer_tag, since, expiry, .. } = *self;
+        SequenceProgress { step, peer_tag, begun: Time::from_nanos(begun), since, expiry }
     }
 }
 

@@ -14,10 +14,10 @@
 //! address, the search for room, or a [`Shard::sweep`].
 //!
 //! When the slab is full, an addition takes, in this order: an expired entry at the head of a queue; expired entries
-//! among the next [`LOOK`] slots; the oldest entry of the lowest level, unless that level is higher than its own. If
+//! among the next [`EXPIRY_PROBES`] slots; the oldest entry of the lowest level, unless that level is higher than its own. If
 //! there is none, it is refused.
 //!
-//! An entry may count for one other end alone, by a tag: then an address is in a list up to [`MOST_ENDS`] times.
+//! An entry may count for one other end alone, by a tag: then an address is in a list up to [`MAX_PEERS`] times.
 //!
 //! An address in a VLAN is another key than the address by itself. Which VLAN an entry is of stands beside the slab, in
 //! memory that takes no page until such an entry comes: networks without VLANs pay nothing for it.
@@ -27,13 +27,13 @@ use std::sync::Arc;
 
 use knockplane_policy::time::Time;
 
-use self::ended::UNTOLD;
+use self::ended::MAX_ENDED;
 use self::entry::{Entry, VlanWords};
-pub(crate) use self::entry::{Place, SLOT_BYTES, Terms, VLAN_BYTES};
+pub(crate) use self::entry::{EntryScope, EntryTerms, SLOT_BYTES, VLAN_BYTES};
 use self::queue::Queue;
 use crate::state::key::{Key, Secret};
-use crate::state::lists::quota::Quota;
-use crate::state::lists::{Added, Gone, LEVELS, ListId, Listed, MAX_LISTS, Why};
+use crate::state::lists::quota::PrefixQuota;
+use crate::state::lists::{AddOutcome, EndReason, EndedEntry, LEVELS, ListId, MAX_LISTS, Membership, boxed};
 
 mod buckets;
 mod ended;
@@ -48,7 +48,7 @@ const NIL: u32 = u32::MAX;
 
 /// What happened to one list in this shard.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Tally {
+pub(crate) struct ListCounts {
     pub(crate) entries: u64,
     pub(crate) expired: u64,
     pub(crate) evicted: u64,
@@ -59,7 +59,7 @@ pub(crate) struct Tally {
 pub(crate) struct Shard {
     secret: Secret,
     /// Of level 0, if there is one.
-    quota: Option<Arc<Quota>>,
+    quota: Option<Arc<PrefixQuota>>,
     /// Room for all slots. Those that were written once, so that the kernel has given their memory, at least those that
     /// are used.
     entries: Vec<Entry>,
@@ -77,10 +77,10 @@ pub(crate) struct Shard {
     fresh: u32,
     /// Where the next sweep begins.
     cursor: u32,
-    tallies: Box<[Tally; MAX_LISTS]>,
-    gone: Vec<Gone>,
+    counts: Box<[ListCounts; MAX_LISTS]>,
+    ended: Vec<EndedEntry>,
     /// Those that did not fit: others and grants.
-    untold: [u64; 2],
+    unreported: [u64; 2],
 }
 
 impl Shard {
@@ -100,9 +100,9 @@ impl Shard {
             free: NIL,
             fresh: 0,
             cursor: 0,
-            tallies: Box::new([Tally::default(); MAX_LISTS]),
-            gone: Vec::with_capacity(UNTOLD),
-            untold: [0; 2],
+            counts: Box::new([ListCounts::default(); MAX_LISTS]),
+            ended: Vec::with_capacity(MAX_ENDED),
+            unreported: [0; 2],
         })
     }
 
@@ -115,63 +115,63 @@ impl Shard {
     }
 
     /// From now on; nothing was added before.
-    pub(crate) fn set_quota(&mut self, quota: Arc<Quota>) {
+    pub(crate) fn set_quota(&mut self, quota: Arc<PrefixQuota>) {
         self.quota = Some(quota);
     }
 
     /// The lists the address is in for the other end of this tag, and from when until when that is so if nothing is
     /// changed. `hash` is the secret's of the key, here and below.
-    pub(crate) fn membership(&self, hash: u64, key: Key, to: u32, now: Time) -> (Listed, Range<Time>) {
-        let (mut listed, mut from, mut until) = (Listed::default(), Time::default(), Time::NEVER);
+    pub(crate) fn membership(&self, hash: u64, key: Key, peer_tag: u32, now: Time) -> (Membership, Range<Time>) {
+        let (mut membership, mut from, mut until) = (Membership::default(), Time::default(), Time::NEVER);
         for (slot, entry) in self.bucket(hash) {
-            if !self.is_of(slot, entry, key) {
+            if !self.has_key(slot, entry, key) {
                 continue;
             }
             if !entry.is_live(now) {
                 from = from.max(entry.expiry);
                 continue;
             }
-            if !entry.counts_for(to) {
-                listed.elsewhere = true;
+            if !entry.counts_for_peer(peer_tag) {
+                membership.has_other_entries = true;
                 continue;
             }
             // A packet that arrived before the one that got the address in is looked at later than that one only
             // because another worker was faster.
             if now < entry.since {
                 until = until.min(entry.since);
-                listed.elsewhere = true;
+                membership.has_other_entries = true;
             } else {
-                listed.lists.insert(entry.list);
+                membership.lists.insert(entry.list);
                 from = from.max(entry.since);
                 until = until.min(entry.expiry);
             }
         }
-        (listed, from..until)
+        (membership, from..until)
     }
 
     /// Puts the address in the list until `expiry`, or sets its expiry anew.
-    pub(crate) fn add(&mut self, hash: u64, key: Key, place: Place, terms: Terms) -> Added {
-        if let Some(slot) = self.find(hash, key, |entry| (entry.list, entry.to) == (place.list, place.to)) {
+    pub(crate) fn add(&mut self, hash: u64, key: Key, scope: EntryScope, terms: EntryTerms) -> AddOutcome {
+        if let Some(slot) = self.find(hash, key, |entry| (entry.list, entry.peer_tag) == (scope.list, scope.peer_tag)) {
             if self.entry(slot).is_live(terms.now) {
                 self.refresh(slot, terms.level, terms.expiry);
-                return Added::Refreshed;
+                return AddOutcome::Refreshed;
             }
-            self.give_up(slot, Why::Expired);
+            self.end_entry(slot, EndReason::Expired);
         }
-        if place.to != 0 && !self.leave_room_for_another_end(hash, key, place.list, terms) {
-            self.tally_mut(place.list).refused += 1;
-            return Added::Refused;
+        if scope.peer_tag != 0 && !self.make_room_for_peer(hash, key, scope.list, terms) {
+            self.counts_mut(scope.list).refused += 1;
+            return AddOutcome::Refused;
         }
-        self.insert(hash, key, place, terms).map_or(Added::Refused, |_| Added::New)
+        self.insert(hash, key, scope, terms).map_or(AddOutcome::Refused, |_| AddOutcome::New)
     }
 
     /// Takes the address out of the list, for the other end of this tag or for all. Whether it was in it.
-    pub(crate) fn remove(&mut self, hash: u64, key: Key, list: ListId, to: Option<u32>, now: Time) -> bool {
+    pub(crate) fn remove(&mut self, hash: u64, key: Key, list: ListId, peer_tag: Option<u32>, now: Time) -> bool {
         let mut was_in_it = false;
-        let is_meant = |entry: &Entry| entry.list == list && to.is_none_or(|to| to == entry.to);
-        while let Some(slot) = self.find(hash, key, is_meant) {
+        let matches = |entry: &Entry| entry.list == list && peer_tag.is_none_or(|peer_tag| peer_tag == entry.peer_tag);
+        while let Some(slot) = self.find(hash, key, matches) {
             was_in_it |= self.entry(slot).is_live(now);
-            self.clear(slot, now);
+            self.remove_slot(slot, now);
         }
         was_in_it
     }
@@ -192,25 +192,25 @@ impl Shard {
         let mut was_in_it = false;
         for slot in begin.min(end)..end {
             let entry = self.entry(slot);
-            if entry.list == list && self.is_in_vlan_at(entry, address) {
+            if entry.list == list && self.is_vlan_entry_of(entry, address) {
                 was_in_it |= entry.is_live(now);
-                self.clear(slot, now);
+                self.remove_slot(slot, now);
             }
         }
         (was_in_it, (end < self.fresh).then_some(end))
     }
 
     /// What happened to a list here.
-    pub(crate) fn tally(&self, list: ListId) -> Tally {
-        self.tallies[list.index()]
+    pub(crate) fn counts(&self, list: ListId) -> ListCounts {
+        self.counts[list.index()]
     }
 
-    fn tally_mut(&mut self, list: ListId) -> &mut Tally {
-        &mut self.tallies[list.index()]
+    fn counts_mut(&mut self, list: ListId) -> &mut ListCounts {
+        &mut self.counts[list.index()]
     }
 
     /// The quota that entries of this level count for, if there is one.
-    fn quota_of(&self, level: u8) -> Option<&Quota> {
+    fn quota_of(&self, level: u8) -> Option<&PrefixQuota> {
         self.quota.as_deref().filter(|_| level == 0)
     }
 }
@@ -220,14 +220,6 @@ fn zeros(length: usize) -> Option<Vec<VlanWords>> {
     // Whether there is room is only asked here: to fill what was reserved would write it.
     Vec::<VlanWords>::new().try_reserve_exact(length).ok()?;
     Some(vec![[0; 3]; length])
-}
-
-/// A slice of this length, or none if there is no memory for it.
-pub(crate) fn boxed<T>(length: usize, element: impl FnMut() -> T) -> Option<Box<[T]>> {
-    let mut elements = Vec::new();
-    elements.try_reserve_exact(length).ok()?;
-    elements.extend(std::iter::repeat_with(element).take(length));
-    Some(elements.into_boxed_slice())
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use knockplane_policy::time::Time;
 
 use super::buckets::bucket_of;
 use super::entry::Entry;
-use super::{NIL, Place, Shard, Terms};
+use super::{EntryScope, EntryTerms, NIL, Shard};
 use crate::state::key::{Key, Kind};
-use crate::state::lists::Why;
+use crate::state::lists::EndReason;
 
 impl Shard {
     pub(super) fn entry(&self, slot: u32) -> &Entry {
@@ -31,15 +31,21 @@ impl Shard {
     }
 
     /// A new entry's slot, unless everything is full of higher levels.
-    pub(super) fn insert(&mut self, hash: u64, key: Key, Place { list, to }: Place, terms: Terms) -> Option<u32> {
-        let Terms { level, expiry, now } = terms;
+    pub(super) fn insert(
+        &mut self,
+        hash: u64,
+        key: Key,
+        EntryScope { list, peer_tag }: EntryScope,
+        terms: EntryTerms,
+    ) -> Option<u32> {
+        let EntryTerms { level, expiry, now } = terms;
         if self.quota_of(level).is_some_and(|quota| !quota.take(key)) {
-            self.tally_mut(list).refused += 1;
+            self.counts_mut(list).refused += 1;
             return None;
         }
         let Some(slot) = self.make_room(level, now) else {
             self.quota_of(level).into_iter().for_each(|quota| quota.give_back(key));
-            self.tally_mut(list).refused += 1;
+            self.counts_mut(list).refused += 1;
             return None;
         };
         let bucket = bucket_of(hash, self.buckets.len());
@@ -55,7 +61,7 @@ impl Shard {
             low: bits as u64,
             since: now,
             expiry,
-            to,
+            peer_tag,
             begun_ms: 0,
             chain,
             older: NIL,
@@ -66,12 +72,12 @@ impl Shard {
             step: 0,
         };
         self.enqueue(slot);
-        self.tally_mut(list).entries += 1;
+        self.counts_mut(list).entries += 1;
         Some(slot)
     }
 
     /// Takes a slot that holds nothing.
-    pub(super) fn unused(&mut self) -> Option<u32> {
+    pub(super) fn take_free_slot(&mut self) -> Option<u32> {
         if self.free != NIL {
             let slot = self.free;
             self.free = self.entry(slot).chain;
@@ -89,15 +95,15 @@ impl Shard {
     }
 
     /// Gives back a slot as asked; if it was over by then, that is what became of it.
-    pub(super) fn clear(&mut self, slot: u32, now: Time) {
+    pub(super) fn remove_slot(&mut self, slot: u32, now: Time) {
         match self.entry(slot).is_live(now) {
-            true => self.release(slot),
-            false => self.give_up(slot, Why::Expired),
+            true => self.free_slot(slot),
+            false => self.end_entry(slot, EndReason::Expired),
         }
     }
 
     /// Gives a slot back: out of its bucket, its queue and its list's count.
-    pub(super) fn release(&mut self, slot: u32) {
+    pub(super) fn free_slot(&mut self, slot: u32) {
         let Entry { chain, list, level, .. } = *self.entry(slot);
         let key = self.key(slot);
         self.in_vlans -= u32::from(key.is_in_vlan());
@@ -113,7 +119,7 @@ impl Shard {
             self.entry_mut(before).chain = chain;
         }
         self.dequeue(slot);
-        self.tally_mut(list).entries -= 1;
+        self.counts_mut(list).entries -= 1;
         let free = std::mem::replace(&mut self.free, slot);
         let entry = self.entry_mut(slot);
         (entry.kind, entry.chain) = (Kind::Free, free);

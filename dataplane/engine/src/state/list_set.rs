@@ -1,6 +1,7 @@
 //! Lists by number, and sets of them.
 
-use super::MAX_LISTS;
+/// How many lists there can be. An address's membership is a mask of so many bits.
+pub const MAX_LISTS: usize = 256;
 
 /// A list, by its place in masks and counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
