@@ -14,6 +14,7 @@
 //! | [`door`]   | knock sequences as objects, and the rules that they are |
 //! | [`level`]  | how many proofs it takes to get into a list |
 //! | [`list_names`] | which lists there are, and which rules match |
+//! | [`event`]  | changes of list entries, and entries that another process can restore |
 //! | [`eval`]   | the reference: rules tried one by one, in order |
 //! | [`rsc`]    | reading RouterOS exports, with every bad line reported, and writing them |
 //! | [`lint`]   | what is right in every line, and still cannot be meant |
@@ -27,6 +28,7 @@ mod cases;
 pub mod doctor;
 pub mod door;
 pub mod eval;
+pub mod event;
 pub mod frames;
 pub mod layer7;
 pub mod level;
