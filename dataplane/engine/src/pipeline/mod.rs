@@ -37,7 +37,7 @@ use crate::pipeline::history::{History, LastPacket, Recorder, Refusal};
 use crate::pipeline::reply::Reply;
 use crate::state::State;
 use crate::state::connections::Seen;
-use crate::state::events::EventQueues;
+use crate::state::events::logged::LoggedPackets;
 use crate::table::Table;
 
 /// Most frames decided at once. A burst of a ring: more would delay the first of them, fewer would spread the cost of a
@@ -64,7 +64,7 @@ pub struct Context<'a> {
     /// Where matches are counted.
     pub counters: &'a RuleCounters,
     /// Where to tell what happened.
-    pub events: &'a EventQueues,
+    pub logged: &'a LoggedPackets,
     /// Nanoseconds since 1970, UTC, when the clock of [`Time`] said 0: for `time` matchers.
     pub wall: i128,
 }

@@ -24,8 +24,9 @@ use hashbrown::HashMap;
 use knockplane_policy::door::exempt::Exempt;
 use knockplane_policy::door::{self, Door};
 use knockplane_policy::eval::{MAX_JUMP_DEPTH, tracking};
+use knockplane_policy::event::Origin;
 use knockplane_policy::level;
-use knockplane_policy::packet::Family;
+use knockplane_policy::packet::{Family, Vlan};
 use knockplane_policy::rule::{
     self, Action, AddressSet, Condition, EntryAddress, Layer7Pattern, ListEntry, Rule, RuleId, RuleSet,
 };
@@ -35,6 +36,7 @@ use knockplane_policy::wire::MAX_NAMES;
 use siphasher::sip::SipHasher13;
 
 use crate::state::State;
+use crate::state::events::Cause;
 use crate::state::doors::{CompiledDoor, CompiledExempt, DoorId, Sequence};
 use crate::state::layer7::{Listening, PatternError, Patterns};
 use crate::state::lists::{ListId, ListSet, OPERATOR_LEVEL, TooManyLists};
@@ -88,7 +90,7 @@ impl Table {
     /// running any more.
     pub fn begin(&mut self, state: &State, now: Time) {
         for (list, address, expiry) in std::mem::take(&mut self.single_timed) {
-            state.lists.add(list, address, expiry, now);
+            state.lists.within(Vlan::NONE).by(Cause::of(Origin::Rules)).add_for(list, address, 0, expiry, now);
         }
     }
 

@@ -4,11 +4,12 @@
 use knockplane_policy::door::progress::{Outcome, StepSet};
 use knockplane_policy::door::{Failure, What};
 use knockplane_policy::eval::tracking::Stays;
+use knockplane_policy::event::Origin;
 
 use super::Walk;
 use crate::pipeline::history::{LastPacket, Refusal};
 use crate::state::doors::{CompiledDoor, DoorId, Knock, Knocked, Visitors};
-use crate::state::events::Event;
+use crate::state::events::{Cause, KnockPacket};
 use crate::state::lists::{Added, ListId};
 
 impl Walk<'_> {
@@ -74,7 +75,7 @@ impl Walk<'_> {
         }
         self.source = None;
         // What an operator put in stays, and nothing is closed then.
-        let lists = lists.within(self.vlan);
+        let lists = lists.within(self.vlan).by(self.cause());
         if !lists.remove_for(door.open, source, knock.to, now) {
             return false;
         }
@@ -134,7 +135,8 @@ impl Walk<'_> {
             Outcome::Opened => {
                 self.source = None;
                 let until = now + door.door.open_for;
-                let added = lists.within(self.vlan).add_for(door.open, source, knock.to, until, now);
+                let lists = lists.within(self.vlan).by(self.cause());
+                let added = lists.add_for(door.open, source, knock.to, until, now);
                 if added == Added::Refused {
                     self.tell(door, What::Failed(Failure::Evicted));
                 } else {
@@ -158,7 +160,7 @@ impl Walk<'_> {
     }
 
     fn tell(&mut self, door: &CompiledDoor, what: What) {
-        let (source, destination) = (self.packet.source, self.packet.destination);
+        let source = self.packet.source;
         door.counts.count(source, what, door.opening.shape.steps);
         if let What::Failed(failure) = what
             && self.memory.recorder.takes()
@@ -167,11 +169,12 @@ impl Walk<'_> {
             let refusal = Refusal::Failed { open: door.open, failure };
             self.memory.recorder.record(source, refusal, packet, 1, self.now);
         }
-        // Anyone can take steps, and fail: they are counted, and no news.
-        if matches!(what, What::Opened | What::Closed) {
-            let vlan = self.packet.vlan();
-            self.context.events.push(Event::Door { open: door.open, vlan, source, destination, what });
-        }
+    }
+
+    /// What the events of a door that this packet opens or closes say of it.
+    fn cause(&self) -> Cause {
+        let knock = KnockPacket { destination: self.packet.destination, vlan: self.packet.vlan() };
+        Cause { knock: Some(knock), ..Cause::of(Origin::Packet) }
     }
 
     /// The connection that begins with this packet, if one does, is the door's.

@@ -12,6 +12,7 @@ use knockplane_policy::eval::limits::Random;
 use knockplane_policy::eval::log::Entry;
 use knockplane_policy::eval::replies::{Answer, rejection, tarpit};
 use knockplane_policy::eval::{MAX_JUMP_DEPTH, clock, keyed};
+use knockplane_policy::event::Origin;
 use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rule::{BuiltinChain, ConnectionState, ListTimeout, RejectWith};
@@ -23,7 +24,8 @@ use crate::pipeline::lookup_cache::Recent;
 use crate::pipeline::reply::Reply;
 use crate::state::State;
 use crate::state::connections::{FlowSeen, Seen};
-use crate::state::events::Event;
+use crate::state::events::logged::LoggedPacket;
+use crate::state::events::{Cause, RulePosition};
 use crate::state::key::Key;
 use crate::state::layer7::PatternSet;
 use crate::state::lists::{self, Added, ListId, ListSet, Listed};
@@ -410,13 +412,14 @@ impl<'a> Walk<'a> {
         self.trail.is_plain = false;
         let state = self.seen.map(|seen| seen.state);
         let table = self.context.table.number();
-        if !self.context.events.push(Event::Logged { table, rule, entry: Entry::of(self.packet, state) }) {
+        let packet = LoggedPacket { rule: RulePosition { table, rule }, entry: Entry::of(self.packet, state) };
+        if !self.context.logged.push(packet) {
             self.context.counters.count_unlogged(rule as usize);
         }
     }
 
     fn add(&mut self, rule: u32, list: ListId, address: IpAddr, timeout: ListTimeout) {
-        let Context { table, state: State { lists, .. }, events, counters, .. } = self.context;
+        let Context { table, state: State { lists, .. }, counters, .. } = self.context;
         self.trail.is_plain = false;
         if table.entries_of(address, self.now).contains(list) {
             // It is in it by an entry of the rules' file, which no packet changes.
@@ -424,15 +427,14 @@ impl<'a> Walk<'a> {
         }
         let expiry = lists::expiry(timeout, self.now);
         let vlan = table.settings().vlans.of_lists(self.vlan);
-        let added = lists.within(vlan).add_for(list, address, 0, expiry, self.now);
+        let position = RulePosition { table: table.number(), rule };
+        let cause = Cause { rule: Some(position), ..Cause::of(Origin::Packet) };
+        let added = lists.within(vlan).by(cause).add_for(list, address, 0, expiry, self.now);
         if self.again && added == Added::New {
             counters.count_rule(rule as usize, 1, self.packet.ip_length);
         }
         self.waiting.addition &= !(self.again && added == Added::New);
-        let level = lists.level(list);
-        // Anyone can take first steps, and a flood takes millions: they are no news.
-        if added == Added::New && level > 0 {
-            events.push(Event::Listed { list, level, vlan, address, expiry });
+        if added == Added::New && lists.level(list) > 0 {
             self.context.state.look_at_checksum(self.packet);
         }
         for (whose, looked_up) in

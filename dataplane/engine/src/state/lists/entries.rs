@@ -108,7 +108,7 @@ impl Within<'_> {
     }
 }
 
-pub(super) fn end(address: IpAddr, tag: u32) -> Option<IpAddr> {
+fn end(address: IpAddr, tag: u32) -> Option<IpAddr> {
     let end = match address {
         IpAddr::V4(_) => Ipv4Addr::from_bits(tag).into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

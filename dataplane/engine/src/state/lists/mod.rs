@@ -29,19 +29,23 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
 use crossbeam::utils::CachePadded;
+use knockplane_policy::event::StartId;
 use knockplane_policy::rule::ListTimeout;
 use knockplane_policy::time::Time;
 
 pub use self::changes::Added;
-pub use self::ended::{Gone, Why};
+pub(crate) use self::ended::Why;
 pub use self::entries::{AddressEntry, Seen};
 pub use self::error::{CapacityError, TooManyLists};
+pub use self::events::Changed;
 pub(crate) use self::lookup::{Listed, Lookup};
 pub use self::operator::OPERATOR_LEVEL;
 pub use self::progress::{Change, Stored};
 pub use self::quota::{FirstSteps, QuotaUse};
 pub use self::set::{ListId, ListSet};
 pub use self::vlan::Within;
+use crate::state::events::EventRoom;
+use crate::state::events::ring::EventRing;
 use crate::state::key::{Key, Secret};
 use crate::state::lists::names::Names;
 use crate::state::lists::quota::Quota;
@@ -53,6 +57,7 @@ mod changes;
 mod ended;
 mod entries;
 mod error;
+mod events;
 mod lookup;
 mod names;
 mod operator;
@@ -97,8 +102,8 @@ pub struct Lists {
     holds: AtomicBool,
     /// The shard the next sweep begins with.
     swept: AtomicUsize,
-    /// Entries that went and that no sweep could tell of.
-    untold: [AtomicUsize; 2],
+    events: Arc<EventRing>,
+    start: StartId,
 }
 
 /// A shard behind its lock.
@@ -127,7 +132,15 @@ impl Lists {
     /// # Errors
     /// As [`Lists::new`].
     pub fn with_secret(capacity: usize, secret: [u64; 2]) -> Result<Lists, CapacityError> {
-        let lists = Lists::reserve(capacity, secret)?;
+        Lists::with_room(capacity, secret, EventRoom::default())
+    }
+
+    /// As [`Lists::with_secret`], with room for so many events: for tests that have gaps.
+    ///
+    /// # Errors
+    /// As [`Lists::new`].
+    pub fn with_room(capacity: usize, secret: [u64; 2], room: EventRoom) -> Result<Lists, CapacityError> {
+        let lists = Lists::reserve_with_room(capacity, secret, room)?;
         lists.populate();
         Ok(lists)
     }
@@ -138,6 +151,10 @@ impl Lists {
     /// # Errors
     /// As [`Lists::new`].
     pub(crate) fn reserve(capacity: usize, secret: [u64; 2]) -> Result<Lists, CapacityError> {
+        Lists::reserve_with_room(capacity, secret, EventRoom::default())
+    }
+
+    fn reserve_with_room(capacity: usize, secret: [u64; 2], room: EventRoom) -> Result<Lists, CapacityError> {
         let refused =
             |problem| CapacityError { capacity, bytes: (capacity as u64).saturating_mul(SLOT_BYTES as u64), problem };
         if capacity == 0 {
@@ -149,12 +166,14 @@ impl Lists {
         let secret = Secret(secret);
         let shards = 1 << (capacity / MIN_SHARD).clamp(1, MAX_SHARDS).ilog2();
         let slots = capacity.div_ceil(shards);
+        let lack = || refused("there is not so much memory; set a smaller capacity");
+        let events = Arc::new(EventRing::new(room.ring).ok_or_else(lack)?);
         let shard = || {
-            let shard = Mutex::new(Shard::new(slots as u32, secret)?);
+            let shard = Mutex::new(Shard::new(slots as u32, secret, Arc::clone(&events), room.removals)?);
             Some(CachePadded::new(Guarded { version: AtomicU64::new(0), shard }))
         };
         let shards: Option<Box<[_]>> = (0..shards).map(|_| shard()).collect();
-        let shards = shards.ok_or_else(|| refused("there is not so much memory; set a smaller capacity"))?;
+        let shards = shards.ok_or_else(lack)?;
         Ok(Lists {
             capacity: slots * shards.len(),
             shards,
@@ -166,7 +185,8 @@ impl Lists {
             held: ArcSwapOption::empty(),
             holds: AtomicBool::new(false),
             swept: AtomicUsize::new(0),
-            untold: Default::default(),
+            events,
+            start: StartId(Lists::draw_secret()[0]),
         })
     }
 

@@ -7,9 +7,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use knockplane_policy::event::Origin;
 use knockplane_policy::time::Time;
 
 use super::{Added, Guarded, ListId, ListSet, Lists, lock};
+use crate::state::events::Cause;
 use crate::state::key::Key;
 use crate::state::lists::shard::{Place, Terms};
 use crate::state::static_entries::Entries;
@@ -43,7 +45,8 @@ impl Lists {
 
     /// As [`Lists::add`], by an operator: such an entry outranks everything that packets do.
     pub fn add_by_operator(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
-        self.add_at(Place { list, to: 0 }, address.into(), Terms { level: OPERATOR_LEVEL, expiry, now })
+        let cause = &Cause::of(Origin::Operator);
+        self.add_at(Place { list, to: 0 }, address.into(), Terms { level: OPERATOR_LEVEL, expiry, now, cause })
     }
 
     /// Whether a packet put the address in the list for good and for all other ends: no addition gives it a timeout.

@@ -79,7 +79,7 @@ impl Within<'_> {
         decide: impl FnOnce(Option<Stored>) -> Change,
     ) -> Option<Added> {
         self.lists.change(self.key(address), |shard, hash, key, _| {
-            let (change, added) = shard.progress(hash, key, list, now, decide);
+            let (change, added) = shard.progress(hash, key, list, (&self.cause, now), decide);
             (added, change != Change::Keep && added != Some(Added::Refused))
         })
     }

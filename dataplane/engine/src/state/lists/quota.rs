@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use crate::state::key::{Key, Secret};
 use crate::state::lists::Lists;
-use crate::state::lists::shard::{SLOT_BYTES, VLAN_BYTES, boxed};
+use crate::state::lists::shard::{DESTINATION_BYTES, SLOT_BYTES, VLAN_BYTES, boxed};
 
 /// How the lists keep first steps: entries of level 0, which any stranger can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Default for FirstSteps {
 impl FirstSteps {
     /// What an entry of lists with these settings takes at most, all told.
     pub const fn entry_bytes(self) -> usize {
-        SLOT_BYTES + VLAN_BYTES + if self.quota == 0 { 0 } else { size_of::<AtomicU32>() }
+        SLOT_BYTES + VLAN_BYTES + DESTINATION_BYTES + if self.quota == 0 { 0 } else { size_of::<AtomicU32>() }
     }
 }
 

@@ -6,29 +6,42 @@
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
+use knockplane_policy::event::Origin;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
 use super::{Added, Guarded, ListId, ListSet, Lists, STEP, lock};
+use crate::state::events::Cause;
 use crate::state::key::Key;
-use crate::state::lists::shard::{Place, Terms};
+use crate::state::lists::shard::{Ends, Place, Terms};
 
 /// The lists as one VLAN sees and changes them.
 #[derive(Clone, Copy)]
 pub struct Within<'l> {
     pub(super) lists: &'l Lists,
     vlan: Vlan,
+    /// What changes are caused by.
+    pub(super) cause: Cause,
+}
+
+impl<'l> Within<'l> {
+    /// Changes have this cause from now on, instead of a packet of which nothing is said.
+    #[inline]
+    #[must_use]
+    pub const fn by(self, cause: Cause) -> Within<'l> {
+        Within { cause, ..self }
+    }
 }
 
 impl Lists {
     /// The lists as seen from this VLAN. What is changed there counts in it alone; with [`Vlan::NONE`], in all.
     #[inline]
     pub const fn within(&self, vlan: Vlan) -> Within<'_> {
-        Within { lists: self, vlan }
+        Within { lists: self, vlan, cause: Cause::of(Origin::Packet) }
     }
 
     /// Takes the address out of the list in all VLANs. Whether it was in it.
-    pub(super) fn remove_in_vlans(&self, list: ListId, address: IpAddr, now: Time) -> bool {
+    pub(super) fn remove_in_vlans(&self, list: ListId, address: IpAddr, cause: &Cause, now: Time) -> bool {
         let key = Key::from(address);
         let Guarded { version, shard } = &*self.shards[self.shard_of_key(key)];
         let mut removed = false;
@@ -37,7 +50,7 @@ impl Lists {
             while let Some(begin) = next {
                 let mut shard = lock(shard);
                 let was_in_it;
-                (was_in_it, next) = shard.remove_in_vlans(key, list, (begin, STEP), now);
+                (was_in_it, next) = shard.remove_in_vlans(key, list, (begin, STEP), cause, now);
                 if was_in_it {
                     version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
                 }
@@ -63,16 +76,17 @@ impl Within<'_> {
         if self.lists.held_for_good(address.into()).contains(list) {
             return Added::Kept;
         }
-        self.lists.add_at(Place { list, to }, self.key(address), Terms { level: self.lists.level(list), expiry, now })
+        let terms = Terms { level: self.lists.level(list), expiry, now, cause: &self.cause };
+        self.lists.add_at(Place { list, to }, self.key(address), terms)
     }
 
     /// Takes the address out of the list, for whatever other ends it was in it here. Whether it was in it.
     pub fn remove(&self, list: ListId, address: IpAddr, now: Time) -> bool {
-        self.lists.remove_at(list, self.key(address), None, now)
+        self.lists.remove_at(Ends { list, to: None }, self.key(address), &self.cause, now)
     }
 
     /// Takes the address out of the list for the other end of this tag alone. Whether it was in it for that.
     pub fn remove_for(&self, list: ListId, address: IpAddr, to: u32, now: Time) -> bool {
-        self.lists.remove_at(list, self.key(address), Some(to), now)
+        self.lists.remove_at(Ends { list, to: Some(to) }, self.key(address), &self.cause, now)
     }
 }

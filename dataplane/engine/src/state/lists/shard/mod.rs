@@ -25,19 +25,23 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;
 
-use self::ended::UNTOLD;
-use self::entry::{Entry, VlanWords};
-pub(crate) use self::entry::{Place, SLOT_BYTES, Terms, VLAN_BYTES};
+use self::entry::{DestinationWords, Entry, VlanWords};
+pub(crate) use self::entry::{DESTINATION_BYTES, Place, SLOT_BYTES, Terms, VLAN_BYTES};
 use self::queue::Queue;
-use crate::state::key::{Key, Secret};
+use crate::state::events::Cause;
+use crate::state::key::{Key, Kind, Secret};
 use crate::state::lists::quota::Quota;
-use crate::state::lists::{Added, Gone, LEVELS, ListId, Listed, MAX_LISTS, Why};
+use crate::state::events::removals::Removals;
+use crate::state::events::ring::EventRing;
+use crate::state::lists::{Added, LEVELS, ListId, Listed, MAX_LISTS, Why};
 
 mod buckets;
 mod ended;
 mod entry;
+mod events;
 mod progress;
 mod queue;
 mod slab;
@@ -45,6 +49,14 @@ mod visit;
 
 /// No slot. Slots are counted by `u32` to keep links small.
 const NIL: u32 = u32::MAX;
+
+/// Which entries of an address are meant.
+#[derive(Clone, Copy)]
+pub(crate) struct Ends {
+    pub(crate) list: ListId,
+    /// Those for the destination of this tag alone; `None` for those of all tags.
+    pub(crate) to: Option<u32>,
+}
 
 /// What happened to one list in this shard.
 #[derive(Clone, Copy, Default)]
@@ -78,14 +90,16 @@ pub(crate) struct Shard {
     /// Where the next sweep begins.
     cursor: u32,
     tallies: Box<[Tally; MAX_LISTS]>,
-    gone: Vec<Gone>,
-    /// Those that did not fit: others and grants.
-    untold: [u64; 2],
+    /// The destination of each slot whose entry is a grant over IPv6, if it is known; else what was there before.
+    destinations: Vec<DestinationWords>,
+    /// The one of all shards.
+    events: Arc<EventRing>,
+    removals: Removals,
 }
 
 impl Shard {
     /// An empty shard, its memory reserved; none if there is not enough. [`Shard::populate`] has the kernel give it.
-    pub(crate) fn new(slots: u32, secret: Secret) -> Option<Shard> {
+    pub(crate) fn new(slots: u32, secret: Secret, events: Arc<EventRing>, removals: usize) -> Option<Shard> {
         let mut entries = Vec::new();
         entries.try_reserve_exact(slots as usize).ok()?;
         Some(Shard {
@@ -101,8 +115,9 @@ impl Shard {
             fresh: 0,
             cursor: 0,
             tallies: Box::new([Tally::default(); MAX_LISTS]),
-            gone: Vec::with_capacity(UNTOLD),
-            untold: [0; 2],
+            destinations: zeros(slots as usize)?,
+            events,
+            removals: Removals::new(removals)?,
         })
     }
 
@@ -137,7 +152,7 @@ impl Shard {
             }
             // A packet that arrived before the one that got the address in is looked at later than that one only
             // because another worker was faster.
-            if now < entry.since {
+            if now < { entry.since } {
                 until = until.min(entry.since);
                 listed.elsewhere = true;
             } else {
@@ -153,25 +168,38 @@ impl Shard {
     pub(crate) fn add(&mut self, hash: u64, key: Key, place: Place, terms: Terms) -> Added {
         if let Some(slot) = self.find(hash, key, |entry| (entry.list, entry.to) == (place.list, place.to)) {
             if self.entry(slot).is_live(terms.now) {
-                self.refresh(slot, terms.level, terms.expiry);
+                self.refresh(slot, terms);
                 return Added::Refreshed;
             }
-            self.give_up(slot, Why::Expired);
+            self.give_up(slot, Why::Expired, terms.now);
         }
         if place.to != 0 && !self.leave_room_for_another_end(hash, key, place.list, terms) {
             self.tally_mut(place.list).refused += 1;
             return Added::Refused;
         }
-        self.insert(hash, key, place, terms).map_or(Added::Refused, |_| Added::New)
+        let Some(slot) = self.insert(hash, key, place, terms) else { return Added::Refused };
+        self.note_destination(slot, terms.cause);
+        if self.entry(slot).is_event() {
+            let kind = if place.to == 0 { EventKind::Listed } else { EventKind::Granted };
+            self.publish(slot, kind, Some(terms.cause), terms.now);
+        }
+        Added::New
     }
 
     /// Takes the address out of the list, for the other end of this tag or for all. Whether it was in it.
-    pub(crate) fn remove(&mut self, hash: u64, key: Key, list: ListId, to: Option<u32>, now: Time) -> bool {
+    pub(crate) fn remove(
+        &mut self,
+        hash: u64,
+        key: Key,
+        Ends { list, to }: Ends,
+        cause: &Cause,
+        now: Time,
+    ) -> bool {
         let mut was_in_it = false;
         let is_meant = |entry: &Entry| entry.list == list && to.is_none_or(|to| to == entry.to);
         while let Some(slot) = self.find(hash, key, is_meant) {
             was_in_it |= self.entry(slot).is_live(now);
-            self.clear(slot, now);
+            self.clear(slot, EventKind::Removed, cause, now);
         }
         was_in_it
     }
@@ -183,6 +211,7 @@ impl Shard {
         address: Key,
         list: ListId,
         (begin, slots): (u32, u32),
+        cause: &Cause,
         now: Time,
     ) -> (bool, Option<u32>) {
         if self.in_vlans == 0 {
@@ -194,10 +223,31 @@ impl Shard {
             let entry = self.entry(slot);
             if entry.list == list && self.is_in_vlan_at(entry, address) {
                 was_in_it |= entry.is_live(now);
-                self.clear(slot, now);
+                self.clear(slot, EventKind::Removed, cause, now);
             }
         }
         (was_in_it, (end < self.fresh).then_some(end))
+    }
+
+    /// Takes all entries of a list out of the slots from `begin` on, at most `slots` of them. How many live ones, and where to go
+    /// on.
+    pub(crate) fn flush(
+        &mut self,
+        list: ListId,
+        (begin, slots): (u32, u32),
+        cause: &Cause,
+        now: Time,
+    ) -> (u64, Option<u32>) {
+        let end = self.fresh.min(begin.saturating_add(slots));
+        let mut flushed = 0;
+        for slot in begin.min(end)..end {
+            let entry = self.entry(slot);
+            if entry.kind != Kind::Free && entry.list == list {
+                flushed += u64::from(entry.is_live(now));
+                self.clear(slot, EventKind::Flushed, cause, now);
+            }
+        }
+        (flushed, (end < self.fresh).then_some(end))
     }
 
     /// What happened to a list here.
@@ -216,10 +266,10 @@ impl Shard {
 }
 
 /// So many zeros, or none if there is no memory for them. Their pages are given when they are first written.
-fn zeros(length: usize) -> Option<Vec<VlanWords>> {
+fn zeros<const N: usize, T: Copy + Default>(length: usize) -> Option<Vec<[T; N]>> {
     // Whether there is room is only asked here: to fill what was reserved would write it.
-    Vec::<VlanWords>::new().try_reserve_exact(length).ok()?;
-    Some(vec![[0; 3]; length])
+    Vec::<[T; N]>::new().try_reserve_exact(length).ok()?;
+    Some(vec![[T::default(); N]; length])
 }
 
 /// A slice of this length, or none if there is no memory for it.

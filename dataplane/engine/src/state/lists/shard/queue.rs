@@ -1,8 +1,9 @@
 //! A queue for each level, and which entry gives way to a newcomer.
 
+use knockplane_policy::event::{EventKind, Origin};
 use knockplane_policy::time::Time;
 
-use super::entry::Entry;
+use super::entry::{Entry, Mark};
 use super::{NIL, Shard, Terms};
 use crate::state::key::Key;
 use crate::state::lists::{LEVELS, ListId, Why};
@@ -14,6 +15,16 @@ const LOOK: usize = 4;
 
 /// For how many other ends an address can be in one list. They share a bucket, which every lookup of the address walks.
 const MOST_ENDS: usize = 8;
+
+/// Whether a packet's change of an expiry is worth an event. A flow may refresh an entry with each packet: it causes an event
+/// whenever the expiry comes into another part of time, of which between 8 and 16 make the time that the entry has, and each is
+/// longer than a second. What is restored from events is short by one such part at most.
+fn is_news(before: Time, after: Time, now: Time) -> bool {
+    const SECOND: u32 = 30;
+    let time = after.as_nanos().saturating_sub(now.as_nanos());
+    let part = time.checked_ilog2().unwrap_or_default().saturating_sub(3).max(SECOND);
+    before.as_nanos() >> part != after.as_nanos() >> part || after <= now
+}
 
 /// The entries of one level, by age since they were last added.
 #[derive(Clone, Copy)]
@@ -37,17 +48,17 @@ impl Shard {
         let heads = self.queues.map(|queue| queue.oldest);
         let expired = heads.into_iter().find(|slot| *slot != NIL && !self.entry(*slot).is_live(now));
         if let Some(slot) = expired {
-            self.give_up(slot, Why::Expired);
+            self.give_up(slot, Why::Expired, now);
         } else if self.sweep(LOOK, now) == 0 {
             let slot = heads.into_iter().take(queue_of(level) + 1).find(|slot| *slot != NIL)?;
-            self.give_up(slot, Why::Evicted);
+            self.give_up(slot, Why::Evicted, now);
         }
         self.unused()
     }
 
     /// Of the entries of an address in a list, for as many other ends as can be, the one that expires first gives way;
     /// of those the oldest. Whether there is room now: none has a higher level than the newcomer.
-    pub(super) fn leave_room_for_another_end(&mut self, hash: u64, key: Key, list: ListId, terms: Terms) -> bool {
+    pub(super) fn leave_room_for_another_end(&mut self, hash: u64, key: Key, list: ListId, terms: Terms<'_>) -> bool {
         let shard = &*self;
         let others = || {
             let of_list = |slot, entry: &Entry| entry.list == list && entry.to != 0 && shard.is_of(slot, entry, key);
@@ -62,21 +73,33 @@ impl Shard {
         if evicts && queue_of(entry.level) > queue_of(terms.level) {
             return false;
         }
-        self.give_up(slot, if evicts { Why::Evicted } else { Why::Expired });
+        self.give_up(slot, if evicts { Why::Evicted } else { Why::Expired }, terms.now);
         true
     }
 
     /// Sets a live entry's expiry anew, but what never expires stays so. It becomes the newest of its level, which only
     /// ever rises.
-    pub(super) fn refresh(&mut self, slot: u32, level: u8, expiry: Time) {
+    pub(super) fn refresh(&mut self, slot: u32, terms: Terms<'_>) {
+        let Terms { level, expiry, now, cause } = terms;
         self.dequeue(slot);
         let entry = self.entry_mut(slot);
-        if entry.expiry != Time::NEVER {
+        let (was_event, before) = (entry.is_event(), entry.expiry);
+        if before != Time::NEVER {
             entry.expiry = expiry;
+        }
+        if cause.origin != Origin::Packet {
+            entry.mark = Mark::new(entry.mark.step(), cause.origin);
         }
         let level = entry.level.max(level);
         self.set_level(slot, level);
         self.enqueue(slot);
+        let entry = self.entry(slot);
+        let is_news = entry.to != 0 || cause.origin != Origin::Packet || is_news(before, entry.expiry, now);
+        if !was_event && entry.is_event() {
+            self.publish(slot, EventKind::Listed, Some(cause), now);
+        } else if was_event && is_news {
+            self.publish(slot, EventKind::Refreshed, Some(cause), now);
+        }
     }
 
     /// Changes the level of an entry that is in no queue. Who starts over may exceed the quota: its entry is there.

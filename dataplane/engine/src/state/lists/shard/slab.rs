@@ -1,13 +1,11 @@
 //! Slots are taken and given back.
 
 use knockplane_policy::packet::Vlan;
-use knockplane_policy::time::Time;
 
 use super::buckets::bucket_of;
-use super::entry::Entry;
+use super::entry::{Entry, Mark};
 use super::{NIL, Place, Shard, Terms};
 use crate::state::key::{Key, Kind};
-use crate::state::lists::Why;
 
 impl Shard {
     pub(super) fn entry(&self, slot: u32) -> &Entry {
@@ -32,7 +30,7 @@ impl Shard {
 
     /// A new entry's slot, unless everything is full of higher levels.
     pub(super) fn insert(&mut self, hash: u64, key: Key, Place { list, to }: Place, terms: Terms) -> Option<u32> {
-        let Terms { level, expiry, now } = terms;
+        let Terms { level, expiry, now, cause } = terms;
         if self.quota_of(level).is_some_and(|quota| !quota.take(key)) {
             self.tally_mut(list).refused += 1;
             return None;
@@ -57,13 +55,14 @@ impl Shard {
             expiry,
             to,
             begun_ms: 0,
+            changed: 0,
             chain,
             older: NIL,
             newer: NIL,
             list,
             level,
             kind,
-            step: 0,
+            mark: Mark::new(0, cause.origin),
         };
         self.enqueue(slot);
         self.tally_mut(list).entries += 1;
@@ -85,14 +84,6 @@ impl Shard {
             Some(self.fresh - 1)
         } else {
             None
-        }
-    }
-
-    /// Gives back a slot as asked; if it was over by then, that is what became of it.
-    pub(super) fn clear(&mut self, slot: u32, now: Time) {
-        match self.entry(slot).is_live(now) {
-            true => self.release(slot),
-            false => self.give_up(slot, Why::Expired),
         }
     }
 

@@ -44,9 +44,9 @@ impl Shard {
     }
 
     fn seen(&self, slot: u32) -> Seen {
-        let Entry { list, to, step, expiry, .. } = *self.entry(slot);
+        let Entry { list, to, mark, expiry, .. } = *self.entry(slot);
         let key = self.key(slot);
-        Seen { list, address: key.address(), vlan: key.vlan(), to, step, expiry }
+        Seen { list, address: key.address(), vlan: key.vlan(), to, step: mark.step(), expiry }
     }
 
     /// Shows the address's live entries, with their levels.
