@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use knockplane_engine::state::lists::FirstSteps;
+use knockplane_engine::state::lists::FirstStepSettings;
 
 /// A sixteenth is left for everything else: rings, rules.
 const SHARE: u64 = 16;
@@ -49,7 +49,7 @@ fn judge(free: Option<Free>, fits: impl Fn(Option<Free>) -> Result<(), String>) 
 /// How much they take, how much there is, and what would fit.
 pub(crate) fn check(
     list_capacity: usize,
-    first_steps: FirstSteps,
+    first_steps: FirstStepSettings,
     connections: Connections,
 ) -> Result<(), MemoryError> {
     judge(free(Path::new("/")), |free| fits(list_capacity, first_steps, connections, free))
@@ -81,7 +81,7 @@ pub(crate) struct Connections {
 /// Whether all of it fits. Where nothing is known of memory, it does.
 fn fits(
     list_capacity: usize,
-    first_steps: FirstSteps,
+    first_steps: FirstStepSettings,
     connections: Connections,
     free: Option<Free>,
 ) -> Result<(), String> {
@@ -197,7 +197,8 @@ mod tests {
     use super::*;
 
     const NONE: Connections = Connections { capacity: 100_000, bytes: 0 };
-    const DEFAULT: FirstSteps = FirstSteps { quota: 0, v4_length: 24, v6_length: 64, v6_by_prefix: false };
+    const DEFAULT: FirstStepSettings =
+        FirstStepSettings { quota: 0, v4_length: 24, v6_length: 64, v6_by_prefix: false };
 
     /// A folder with these files, while `look` looks.
     fn with_files<T>(name: &str, files: &[(&str, &str)], look: impl FnOnce(&Path) -> T) -> T {
@@ -261,8 +262,8 @@ mod tests {
                 && fits(usize::MAX, DEFAULT, NONE, free(u64::MAX)).is_err()
         );
         assert!(fits(10_000_000, DEFAULT, NONE, None).is_ok());
-        let error =
-            fits(5_000_000, FirstSteps { quota: 8, ..DEFAULT }, NONE, free(320_000_000)).expect_err("4 bytes more");
+        let error = fits(5_000_000, FirstStepSettings { quota: 8, ..DEFAULT }, NONE, free(320_000_000))
+            .expect_err("4 bytes more");
         assert!(error.to_string().contains("at most 4285714"), "{error}");
 
         let connections = |bytes| Connections { capacity: 100_000, bytes };

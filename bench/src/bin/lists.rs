@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
-use knockplane_engine::state::lists::{Added, ListId, Lists};
+use knockplane_engine::state::lists::{AddOutcome, ListId, Lists};
 use knockplane_policy::time::Time;
 
 /// Measures address lists at scale.
@@ -51,12 +51,14 @@ fn main() -> anyhow::Result<()> {
     let filled = capacity / 10 * 9;
     let begin = Instant::now();
     for number in 0..filled {
-        ensure!(lists.add(list, address(number), far, Time::default()) == Added::New, "room for all");
+        ensure!(lists.add(list, address(number), far, Time::default()) == AddOutcome::New, "room for all");
     }
     told("add, with room", begin.elapsed(), filled);
     told_of("lookup, hit", |number| lists.membership(address(number % filled), 0, Time::default()).contains(list));
     told_of("lookup, miss", |number| !lists.membership(address(capacity + number), 0, Time::default()).contains(list));
-    told_of("add, full", |number| lists.add(list, address(2 * capacity + number), far, Time::default()) == Added::New);
+    told_of("add, full", |number| {
+        lists.add(list, address(2 * capacity + number), far, Time::default()) == AddOutcome::New
+    });
     for number in 0..3 * capacity {
         lists.remove(list, address(number), Time::default());
     }

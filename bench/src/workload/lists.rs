@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use knockplane_engine::state::State as Engine;
-use knockplane_engine::state::lists::{Added, ListId};
+use knockplane_engine::state::lists::{AddOutcome, ListId};
 use knockplane_policy::time::Time;
 
 use super::{BATCH, RUNS, Random, Work, Workload};
@@ -177,7 +177,7 @@ pub(super) fn workloads(size: &Size) -> (Vec<Workload<'_>>, Vec<Workload<'_>>) {
         batch(move || {
             let added =
                 state.engine.lists.add(state.secured, client(random.below(state.clients)).into(), FAR, state.now());
-            assert_eq!(black_box(added), Added::Refreshed);
+            assert_eq!(black_box(added), AddOutcome::Refreshed);
         })
     });
     let new = Workload {

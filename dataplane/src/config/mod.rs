@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use knockplane_engine::state::lists::FirstSteps;
+use knockplane_engine::state::lists::FirstStepSettings;
 use knockplane_limits::input;
 use knockplane_policy::door;
 use knockplane_policy::settings::Settings;
@@ -42,7 +42,7 @@ pub(crate) struct Config {
     pub(crate) dedicated: bool,
     pub(crate) offloads: Offloads,
     pub(crate) list_capacity: usize,
-    pub(crate) first_steps: FirstSteps,
+    pub(crate) first_steps: FirstStepSettings,
     pub(crate) connection_capacity: usize,
     pub(crate) settings: Settings,
     pub(crate) metrics: Metrics,
@@ -183,11 +183,11 @@ fn default_offloads() -> Offloads {
 }
 
 fn default_quota_prefix_v4() -> Spanned<u8> {
-    Spanned::new(0..0, FirstSteps::default().v4_length)
+    Spanned::new(0..0, FirstStepSettings::default().v4_length)
 }
 
 fn default_quota_prefix_v6() -> Spanned<u8> {
-    Spanned::new(0..0, FirstSteps::default().v6_length)
+    Spanned::new(0..0, FirstStepSettings::default().v6_length)
 }
 
 fn default_ipv6_first_steps() -> KeptBy {
@@ -345,7 +345,7 @@ impl Config {
             dedicated: raw.dedicated,
             offloads: raw.offloads,
             list_capacity: raw.list_capacity.into_inner(),
-            first_steps: FirstSteps {
+            first_steps: FirstStepSettings {
                 quota: raw.first_step_quota,
                 v4_length: raw.quota_prefix_v4.into_inner(),
                 v6_length: raw.quota_prefix_v6.into_inner(),
@@ -543,7 +543,10 @@ mod tests {
             "{MINIMAL}first-step-quota = 9\nquota-prefix-v4 = 16\nquota-prefix-v6 = 48\nipv6-first-steps = \"prefix\"\n"
         );
         let config = Config::parse(Path::new("k"), &text).expect("valid");
-        assert_eq!(config.first_steps, FirstSteps { quota: 9, v4_length: 16, v6_length: 48, v6_by_prefix: true });
+        assert_eq!(
+            config.first_steps,
+            FirstStepSettings { quota: 9, v4_length: 16, v6_length: 48, v6_by_prefix: true }
+        );
     }
 
     #[test]

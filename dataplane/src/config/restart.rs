@@ -1,6 +1,6 @@
 //! Which keys only a restart takes over.
 
-use knockplane_engine::state::lists::FirstSteps;
+use knockplane_engine::state::lists::FirstStepSettings;
 
 use super::Config;
 
@@ -27,7 +27,7 @@ impl Config {
             dedicated,
             offloads,
             list_capacity,
-            first_steps: FirstSteps { quota, v4_length, v6_length, v6_by_prefix },
+            first_steps: FirstStepSettings { quota, v4_length, v6_length, v6_by_prefix },
             connection_capacity,
         } = self;
         let keys = [

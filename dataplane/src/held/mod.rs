@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
-use knockplane_engine::state::lists::{ListId, Lists, OPERATOR_LEVEL, TooManyLists};
+use knockplane_engine::state::lists::{ListId, Lists, OPERATOR_LEVEL, TooManyListsError};
 use knockplane_policy::rule::AddressSet;
 use knockplane_policy::time::{LONGEST_TIMEOUT, Time, format_duration, is_timeout};
 use knockplane_policy::wire::NewEntry;
@@ -131,7 +131,7 @@ impl StoredEntries {
             });
             entry.map_err(|error| failed = Some(error)).ok()
         });
-        lists.hold(entries.chain(of_names(lists, names)));
+        lists.set_static_entries(entries.chain(of_names(lists, names)));
         if let Some(error) = failed {
             return Err(error);
         }
@@ -180,7 +180,7 @@ fn of_names<'n>(lists: &'n Lists, names: &'n [NameEntry]) -> impl Iterator<Item 
 }
 
 /// The id of a list that operators fill, made known if no rule has named it.
-fn bind(lists: &Lists, name: &str) -> Result<ListId, TooManyLists> {
+fn bind(lists: &Lists, name: &str) -> Result<ListId, TooManyListsError> {
     lists.id(name).map_or_else(|| lists.bind(name, OPERATOR_LEVEL), Ok)
 }
 
@@ -226,7 +226,7 @@ impl Held {
     ///
     /// # Errors
     /// If it knows too many names of lists already; then nothing changed.
-    pub(crate) fn install(&self, lists: &Lists) -> Result<(), TooManyLists> {
+    pub(crate) fn install(&self, lists: &Lists) -> Result<(), TooManyListsError> {
         let unknown = self.lists.keys().filter(|name| lists.id(name).is_none());
         let unknown: Vec<_> = unknown.map(|name| (name.as_str(), OPERATOR_LEVEL)).collect();
         lists.bind_all(&unknown)?;
@@ -234,7 +234,7 @@ impl Held {
             let list = lists.id(name);
             entries.values().filter_map(move |entry| Some((list?, entry.set.bounds(), entry.until)))
         });
-        lists.hold(of_operators.chain(of_names(lists, &self.names)));
+        lists.set_static_entries(of_operators.chain(of_names(lists, &self.names)));
         Ok(())
     }
 

@@ -284,7 +284,7 @@ impl Manager {
             applied: self.applied,
             refused: self.refused,
             events_lost: EventKind::ALL.iter().map(|kind| self.shared.events.lost(*kind)).sum::<u64>()
-                + self.shared.state.lists.untold().iter().sum::<u64>(),
+                + self.shared.state.lists.unreported().iter().sum::<u64>(),
             peers_refused: (self.listener.refusals.counts())
                 .map(|(refusal, connections)| PeersRefused { reason: refusal.name().to_owned(), connections })
                 .collect(),

@@ -31,9 +31,9 @@ impl Manager {
         let open: Vec<ListId> = doors.filter_map(|door| lists.id(&door.open_list())).collect();
         let Some(flows) = self.shared.state.flows().filter(|_| !open.is_empty()) else { return };
         let is_over = |flow: &AddressFlow| {
-            let (source, to) = (flow.originator.0, lists.tag(flow.responder.0));
+            let (source, to) = (flow.originator.0, lists.peer_tag(flow.responder.0));
             flow.door.filter(|_| flow.wants_reset).filter(|door| open.contains(door)).is_some_and(|door| {
-                let granted = lists.within(flow.vlan).membership(source, to, now).contains(door);
+                let granted = lists.in_vlan(flow.vlan).membership(source, to, now).contains(door);
                 !granted && !generation.table.entries_of(source, now).contains(door)
             })
         };

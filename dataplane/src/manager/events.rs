@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use knockplane_engine::state::events::{Event, EventKind};
-use knockplane_engine::state::lists::{Gone, Why};
+use knockplane_engine::state::lists::{EndReason, EndedEntry};
 use knockplane_log::kind::Kind;
 use knockplane_log::{RuleName, target};
 use knockplane_policy::eval::log::Entry;
@@ -97,7 +97,7 @@ impl Manager {
                 }
             }
         }
-        let [others, grants] = self.shared.state.lists.untold();
+        let [others, grants] = self.shared.state.lists.unreported();
         let doors = self.shared.events.lost(EventKind::Door) + grants;
         let lists = self.shared.events.lost(EventKind::List) + others;
         knockplane_log::omit(Kind::Door, None, doors - self.unlogged.doors);
@@ -120,16 +120,16 @@ impl Manager {
     }
 
     /// An entry is gone. The end of a grant is the closing of its door.
-    fn log_gone(&mut self, gone: &Gone) {
+    fn log_gone(&mut self, gone: &EndedEntry) {
         if self.log_end(gone) {
             return;
         }
-        let Gone { list, level, address, vlan, why, .. } = *gone;
+        let EndedEntry { list, level, address, vlan, reason: why, .. } = *gone;
         let (vlan, pppoe) = (vlan.tags(), vlan.session());
         let list = self.shared.state.lists.name(list).unwrap_or_default();
         let what = match why {
-            Why::Expired => "expired",
-            Why::Evicted => "evicted: the lists are full",
+            EndReason::Expired => "expired",
+            EndReason::Evicted => "evicted: the lists are full",
         };
         tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, "{what}");
     }

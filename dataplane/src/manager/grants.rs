@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use knockplane_engine::state::lists::{Gone, ListId, Lists, Why};
+use knockplane_engine::state::lists::{EndReason, EndedEntry, ListId, Lists};
 use knockplane_log::target;
 use knockplane_policy::door::{Door, What};
 use knockplane_policy::packet::Vlan;
@@ -36,11 +36,11 @@ impl Destinations {
         }
         if self.0.len() >= MOST {
             self.0.retain(|(open, (source, vlan), tag), _| {
-                lists.within(*vlan).membership(*source, *tag, now).contains(*open)
+                lists.in_vlan(*vlan).membership(*source, *tag, now).contains(*open)
             });
         }
         if self.0.len() < MOST {
-            self.0.insert((open, source, lists.tag(destination)), destination);
+            self.0.insert((open, source, lists.peer_tag(destination)), destination);
         }
     }
 
@@ -63,18 +63,18 @@ impl Manager {
         let lists = &self.shared.state.lists;
         match what {
             What::Opened => self.destinations.remember(open, by, destination, lists, now),
-            What::Closed => _ = self.destinations.forget(open, by, lists.tag(destination)),
+            What::Closed => _ = self.destinations.forget(open, by, lists.peer_tag(destination)),
             What::Stepped(_) | What::Failed(_) => return,
         }
         self.log_door(open, |door| line(door, what == What::Opened, (source, vlan), &destination.to_string(), "knock"));
     }
 
     /// That a grant is gone by itself. False if its list is no door's.
-    pub(super) fn log_end(&mut self, gone: &Gone) -> bool {
-        let Gone { list, address, vlan, to, why, .. } = *gone;
+    pub(super) fn log_end(&mut self, gone: &EndedEntry) -> bool {
+        let EndedEntry { list, address, vlan, peer_tag: to, reason: why, .. } = *gone;
         let source = (address, vlan);
         let known = gone
-            .end()
+            .peer()
             .map(|end| if end.is_unspecified() { self.destinations.forget(list, source, to) } else { Some(end) });
         let destination = match known {
             None => ANY.to_owned(),
@@ -82,8 +82,8 @@ impl Manager {
             Some(Some(end)) => end.to_string(),
         };
         let reason = match why {
-            Why::Expired => "expired",
-            Why::Evicted => "evicted",
+            EndReason::Expired => "expired",
+            EndReason::Evicted => "evicted",
         };
         self.log_door(list, |door| line(door, false, source, &destination, reason))
     }
@@ -124,7 +124,7 @@ mod tests {
         let mut destinations = Destinations::default();
         destinations.remember(open, ([192, 0, 2, 1].into(), Vlan::NONE), [192, 0, 2, 2].into(), &lists, now);
         assert!(destinations.0.is_empty(), "an IPv4 tag is the address");
-        lists.add_for(open, source, lists.tag(destination), later, now);
+        lists.add_for(open, source, lists.peer_tag(destination), later, now);
         destinations.remember(open, (source, Vlan::NONE), destination, &lists, now);
         for tag in 1..MOST as u32 {
             destinations.0.insert((open, (source, Vlan::NONE), tag), destination);
@@ -132,7 +132,7 @@ mod tests {
         let another = "2001:db8::3".parse().expect("an address");
         destinations.remember(open, (source, Vlan::NONE), another, &lists, now);
         assert_eq!(destinations.0.len(), 2, "those that are open, and the new one");
-        assert_eq!(destinations.forget(open, (source, Vlan::NONE), lists.tag(destination)), Some(destination));
-        assert_eq!(destinations.forget(open, (source, Vlan::NONE), lists.tag(destination)), None);
+        assert_eq!(destinations.forget(open, (source, Vlan::NONE), lists.peer_tag(destination)), Some(destination));
+        assert_eq!(destinations.forget(open, (source, Vlan::NONE), lists.peer_tag(destination)), None);
     }
 }

@@ -188,7 +188,7 @@ impl Manager {
         let ticks_in_half_a_second = 5;
         let lists = &self.shared.state.lists;
         let budget = (lists.capacity() + SWEEP_MARGIN) / ticks_in_half_a_second;
-        lists.sweep_telling(budget, now, |gone| _ = self.shared.events.push(Event::Gone(gone)));
+        lists.sweep_reporting(budget, now, |gone| _ = self.shared.events.push(Event::Gone(gone)));
         self.expire_held(now);
         // Before the events: of a generation that a worker leaves only now, some may come behind them.
         let oldest = self.oldest_generation();

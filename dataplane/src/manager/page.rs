@@ -6,7 +6,7 @@
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 
-use knockplane_engine::state::lists::{Lists as Engine, MAX_LISTS, Seen};
+use knockplane_engine::state::lists::{DynamicEntry, Lists as Engine, MAX_LISTS};
 use knockplane_policy::door::Door;
 use knockplane_policy::level;
 use knockplane_policy::packet::Vlan;
@@ -151,7 +151,7 @@ impl Places<'_> {
             }
         }
         if query.dynamic != Some(false) {
-            self.lists.visit(now, |Seen { list, address, vlan, to, step, expiry }| {
+            self.lists.visit(now, |DynamicEntry { list, address, vlan, peer_tag: to, step, expiry }| {
                 let Some(rank) = rank_of[list.index()].filter(|rank| asked_rank[*rank]) else { return };
                 let comment = if query.comment.is_some() { self.notes.comment(list, address) } else { "" };
                 let timeout = Some(expiry).filter(|expiry| *expiry != Time::NEVER);
@@ -248,7 +248,7 @@ impl Places<'_> {
             Found::Added(expiry, steps) => {
                 let time_left = (expiry != Time::NEVER).then(|| expiry.since(now));
                 let id = self.lists.id(&list)?;
-                let to = Seen { list: id, address: first, vlan, to, step: steps, expiry }.end();
+                let to = DynamicEntry { list: id, address: first, vlan, peer_tag: to, step: steps, expiry }.peer();
                 let comment = self.notes.comment(id, first).to_owned();
                 let (address, name, line) = (first.into(), None, None);
                 ListEntry { list, address, vlan, name, to, steps, time_left, dynamic: true, line, comment }
@@ -376,10 +376,10 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
         let house = house();
         let knocked = house.lists.id("knocked").unwrap();
         for end in [[203, 0, 113, 5], [203, 0, 113, 6]] {
-            let to = house.lists.tag(end.into());
+            let to = house.lists.peer_tag(end.into());
             house.lists.add_for(knocked, [10, 0, 0, 2].into(), to, at(99), at(0));
             for vlan in ["10", "10/20"] {
-                let vlan = house.lists.within(vlan.parse().unwrap());
+                let vlan = house.lists.in_vlan(vlan.parse().unwrap());
                 vlan.add_for(knocked, [10, 0, 0, 2].into(), to, at(99), at(0));
             }
         }

@@ -53,12 +53,12 @@ impl Manager {
         let Some(id) = lists.id(list) else { return };
         let mut sources = Vec::new();
         lists.visit(now, |seen| {
-            if seen.list == id && seen.to != 0 {
-                sources.push((seen.vlan, seen.address, seen.to));
+            if seen.list == id && seen.peer_tag != 0 {
+                sources.push((seen.vlan, seen.address, seen.peer_tag));
             }
         });
         for (vlan, source, to) in sources {
-            lists.within(vlan).remove_for(id, source, to, now);
+            lists.in_vlan(vlan).remove_for(id, source, to, now);
         }
     }
 }

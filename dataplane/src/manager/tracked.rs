@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use knockplane_engine::state::connections::{AddressFlow, Flows};
-use knockplane_engine::state::lists::Seen;
+use knockplane_engine::state::lists::DynamicEntry;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::connections::{
     Connection, ConnectionQuery, ConnectionTable, Connections, MAX_CONNECTIONS,
@@ -111,10 +111,10 @@ impl Manager {
         let lists = &self.shared.state.lists;
         let (source, destination) = (flow.originator, flow.responder);
         let grant = flow.door.and_then(|open| {
-            let to = lists.tag(destination.0);
-            let entries = lists.within(flow.vlan).entries_of(source.0, now).into_iter();
-            let counts = |seen: &Seen| seen.list == open && (seen.to == 0 || seen.to == to);
-            entries.map(|entry| entry.seen).filter(counts).max_by_key(|seen| seen.expiry)
+            let to = lists.peer_tag(destination.0);
+            let entries = lists.in_vlan(flow.vlan).entries_of(source.0, now).into_iter();
+            let counts = |seen: &DynamicEntry| seen.list == open && (seen.peer_tag == 0 || seen.peer_tag == to);
+            entries.map(|entry| entry.entry).filter(counts).max_by_key(|seen| seen.expiry)
         });
         Connection {
             vlan: flow.vlan,

@@ -8,8 +8,8 @@
 use knockplane_policy::time::Time;
 
 use crate::state::key::Key;
-use crate::state::lists::{Listed, Lists, Lookup};
-use crate::state::static_entries::Entries;
+use crate::state::lists::{Lists, Lookup, Membership};
+use crate::state::static_entries::StaticEntries;
 
 /// Enough for the sources of a batch; 12 KiB, so that they stay in the first-level cache beside the batch.
 const SLOTS: usize = 128;
@@ -42,11 +42,11 @@ impl Recent {
     pub(crate) fn membership(
         &mut self,
         lists: &Lists,
-        (table, entries): (u32, &Entries),
+        (table, entries): (u32, &StaticEntries),
         key: Key,
         to: u32,
         now: Time,
-    ) -> Listed {
+    ) -> Membership {
         let slot = &mut self.slots[slot_of(key, to)];
         if slot.key != key || (slot.table, slot.to) != (table, to) || !lists.is_current(&slot.lookup, now) {
             let mut lookup = lists.lookup(key, to, now);
@@ -54,7 +54,7 @@ impl Recent {
             lookup.add(set, time);
             *slot = Slot { key, table, to, lookup };
         }
-        slot.lookup.listed
+        slot.lookup.membership
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
         let address = IpAddr::from([192, 0, 2, 1]);
         let mut recent = Recent::default();
         let mut is_in = |now| {
-            let set = recent.membership(&lists, (0, &Entries::default()), address.into(), 0, now).lists;
+            let set = recent.membership(&lists, (0, &StaticEntries::default()), address.into(), 0, now).lists;
             assert_eq!(set, lists.membership(address, 0, now), "as the lists say");
             (set.contains(one), set.contains(two))
         };
@@ -97,9 +97,10 @@ mod tests {
         assert_eq!(is_in(at(8)), (false, true));
         lists.remove(two, address, at(8));
         assert_eq!(is_in(at(8)), (false, false));
-        lists.hold([(one, (address, address), None), (two, (address, address), Some(at(10)))].into_iter());
+        lists
+            .set_static_entries([(one, (address, address), None), (two, (address, address), Some(at(10)))].into_iter());
         assert_eq!((is_in(at(8)), is_in(at(10))), ((true, true), (true, false)), "a time ends without anybody's doing");
-        lists.hold(std::iter::empty());
+        lists.set_static_entries(std::iter::empty());
         assert_eq!(is_in(at(8)), (false, false));
     }
 
@@ -111,7 +112,7 @@ mod tests {
         lists.add_for(list, address, 7, at(5), at(0));
         let mut recent = Recent::default();
         for to in [7, 0, 7, 8, 7] {
-            let set = recent.membership(&lists, (0, &Entries::default()), address.into(), to, at(1)).lists;
+            let set = recent.membership(&lists, (0, &StaticEntries::default()), address.into(), to, at(1)).lists;
             assert_eq!(set.contains(list), to == 7, "{to}");
         }
     }
@@ -126,7 +127,7 @@ mod tests {
             lists.add(one, address(number), Time::NEVER, at(0));
             for earlier in 0..=number {
                 let (remembered, told) = (
-                    recent.membership(&lists, (0, &Entries::default()), address(earlier).into(), 0, at(0)).lists,
+                    recent.membership(&lists, (0, &StaticEntries::default()), address(earlier).into(), 0, at(0)).lists,
                     lists.membership(address(earlier), 0, at(0)),
                 );
                 assert_eq!(remembered, told, "{earlier} after {number}");

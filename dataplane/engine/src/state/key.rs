@@ -77,7 +77,7 @@ impl Key {
 
     /// The same in this VLAN.
     #[inline]
-    pub(crate) fn within(self, vlan: Vlan) -> Key {
+    pub(crate) fn in_vlan(self, vlan: Vlan) -> Key {
         if vlan.is_none() { self } else { Key { kind: self.kind.in_vlan(), vlan, ..self } }
     }
 

@@ -39,11 +39,11 @@ use crate::state::State;
 use crate::state::events::Cause;
 use crate::state::doors::{CompiledDoor, CompiledExempt, DoorId, Sequence};
 use crate::state::layer7::{Listening, PatternError, Patterns};
-use crate::state::lists::{ListId, ListSet, OPERATOR_LEVEL, TooManyLists};
+use crate::state::lists::{ListId, ListSet, OPERATOR_LEVEL, TooManyListsError};
 use crate::state::matchers::meters::{Meters, ScanWeights, Wanted};
 use crate::state::matchers::reached::{MOST_MATCHERS, MatcherId, Reached};
 use crate::state::server_name;
-use crate::state::static_entries::{Entries, SingleTimed};
+use crate::state::static_entries::{SingleTimed, StaticEntries};
 
 pub(crate) use index::Candidates;
 pub(crate) use program::{CompiledRule, Program, Span, Step};
@@ -65,7 +65,7 @@ pub struct Table {
     pub(crate) meters: Meters,
     /// If rules ask for it.
     pub(crate) reached: Option<Reached>,
-    entries: Entries,
+    entries: StaticEntries,
     /// What [`Table::begin`] is still to put in the lists.
     single_timed: SingleTimed,
     doors: Box<[CompiledDoor]>,
@@ -90,7 +90,7 @@ impl Table {
     /// running any more.
     pub fn begin(&mut self, state: &State, now: Time) {
         for (list, address, expiry) in std::mem::take(&mut self.single_timed) {
-            state.lists.within(Vlan::NONE).by(Cause::of(Origin::Rules)).add_for(list, address, 0, expiry, now);
+            state.lists.in_vlan(Vlan::NONE).by(Cause::of(Origin::Rules)).add_for(list, address, 0, expiry, now);
         }
     }
 
@@ -151,7 +151,7 @@ impl Table {
         if tracks {
             state.track(listening.id != 0);
         }
-        let (entries, single_timed) = Entries::build(&rules, &names.lists, now);
+        let (entries, single_timed) = StaticEntries::build(&rules, &names.lists, now);
         static TABLES: AtomicU32 = AtomicU32::new(1);
         let number = TABLES.fetch_add(1, Ordering::Relaxed);
         Ok(Table {
@@ -212,7 +212,7 @@ impl Table {
     }
 
     /// What lists hold from the start.
-    pub(crate) fn entries(&self) -> &Entries {
+    pub(crate) fn entries(&self) -> &StaticEntries {
         &self.entries
     }
 
@@ -277,8 +277,8 @@ pub struct CompileError {
     pub problems: Vec<Problem>,
 }
 
-impl From<TooManyLists> for CompileError {
-    fn from(error: TooManyLists) -> Self {
+impl From<TooManyListsError> for CompileError {
+    fn from(error: TooManyListsError) -> Self {
         CompileError { problems: vec![error.into()] }
     }
 }
@@ -399,7 +399,7 @@ pub enum Problem {
     },
     /// The rules use more lists than there is room for.
     #[error(transparent)]
-    TooManyLists(#[from] TooManyLists),
+    TooManyListsError(#[from] TooManyListsError),
 }
 
 impl Problem {
@@ -675,7 +675,11 @@ fn compile_patterns<'r>(rules: &'r RuleSet, problems: &mut Vec<Problem>) -> (Lis
 }
 
 /// Makes all lists of the rules known. Lists that no rule fills can be filled by operators alone.
-fn bind_lists(rules: &RuleSet, settings: &Settings, state: &State) -> Result<HashMap<String, ListId>, TooManyLists> {
+fn bind_lists(
+    rules: &RuleSet,
+    settings: &Settings,
+    state: &State,
+) -> Result<HashMap<String, ListId>, TooManyListsError> {
     let levels = level::levels(rules, &settings.doors);
     let entries = rules.address_lists.iter().filter(|entry| !entry.disabled).map(|entry| entry.list.as_str());
     let of_doors: Vec<String> = door::levels(&settings.doors).map(|(list, _)| list).collect();

@@ -12,7 +12,7 @@ use knockplane_engine::pipeline::counters::RuleCounters;
 use knockplane_engine::pipeline::{Context, Decider, Decision};
 use knockplane_engine::state::State;
 use knockplane_engine::state::events::EventQueues;
-use knockplane_engine::state::lists::{Lists, Seen};
+use knockplane_engine::state::lists::{DynamicEntry, Lists};
 use knockplane_engine::table::Table;
 use knockplane_policy::door::Door;
 use knockplane_policy::eval::Listed;
@@ -366,7 +366,7 @@ impl Engine {
 pub(crate) fn live(lists: &Lists, now: Time) -> Vec<Listed> {
     let names = |list| lists.name(list).unwrap();
     let mut live = Vec::new();
-    lists.visit(now, |Seen { list, address, vlan, expiry, .. }| {
+    lists.visit(now, |DynamicEntry { list, address, vlan, expiry, .. }| {
         live.push((names(list), address, vlan, (expiry != Time::NEVER).then(|| expiry.since(now))));
     });
     live.sort();

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use knockplane_engine::state::lists::{Added, Change, FirstSteps, Gone, ListId, Lists, OPERATOR_LEVEL, Why, expiry};
+use knockplane_engine::state::lists::{
+    AddOutcome, EndReason, EndedEntry, FirstStepSettings, ListId, Lists, OPERATOR_LEVEL, ProgressChange, expiry,
+};
 use knockplane_policy::eval::PlainLists;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::{AddressSet, ListTimeout};
@@ -84,7 +86,7 @@ proptest! {
                     let was_there = plain.contains(NAMES[list], address, now);
                     plain.add(NAMES[list], address, timeout, now);
                     let added = lists.add(ids[list], address, expiry(timeout, now), now);
-                    prop_assert_eq!(added, if was_there { Added::Refreshed } else { Added::New });
+                    prop_assert_eq!(added, if was_there { AddOutcome::Refreshed } else { AddOutcome::New });
                 }
                 Turn::Remove(list, address) => {
                     // The plain lists cannot remove; from here on this pair is not looked at in them.
@@ -129,7 +131,7 @@ proptest! {
             let expected = if let Some(known) = model.iter().position(|entry| (entry.0, entry.1) == (list, address)) {
                 model.remove(known);
                 model.push((list, address, until));
-                Added::Refreshed
+                AddOutcome::Refreshed
             } else {
                 if model.len() == capacity {
                     let lowest = model.iter().map(|entry| entry.0).min().unwrap();
@@ -140,10 +142,10 @@ proptest! {
                 }
                 if model.len() < capacity {
                     model.push((list, address, until));
-                    Added::New
+                    AddOutcome::New
                 } else {
                     refused[list] += 1;
-                    Added::Refused
+                    AddOutcome::Refused
                 }
             };
             prop_assert_eq!(lists.add(ids[list], address, until, now), expected);
@@ -164,7 +166,7 @@ fn a_flood_of_first_knocks_leaves_whoever_is_further_along() {
     let lists = Lists::with_secret(64 * 1024, [5, 6]).unwrap();
     let [first, second, _] = bound(&lists);
     for number in 0..1_000 {
-        assert_eq!(lists.add(second, v4(number), after(60), after(0)), Added::New);
+        assert_eq!(lists.add(second, v4(number), after(60), after(0)), AddOutcome::New);
     }
     for number in 0..1_000_000_u32 {
         lists.add(first, v4(0x0a00_0000 + number), after(60), after(1));
@@ -195,12 +197,13 @@ fn what_expires_is_counted_once_however_it_is_found() {
     assert_eq!(expired(), 2, "for want of room");
     assert!(!lists.remove(second, v4(1), after(3)));
     assert_eq!(expired(), 3, "taken out too late");
-    let step = |time: u64| Change::Set { step: 1, to: 7, begun: after(time), level: 0, expiry: after(time + 1) };
+    let step =
+        |time: u64| ProgressChange::Set { step: 1, peer_tag: 7, begun: after(time), level: 0, expiry: after(time + 1) };
     lists.progress(first, v4(1), after(4), |_| step(4));
     lists.progress(first, v4(1), after(4), |_| step(4));
-    lists.progress(first, v4(1), after(5), |seen| if seen.is_none() { step(5) } else { Change::Keep });
+    lists.progress(first, v4(1), after(5), |seen| if seen.is_none() { step(5) } else { ProgressChange::Keep });
     assert_eq!(expired(), 4, "a step too late");
-    lists.progress(first, v4(1), after(5), |_| Change::Clear);
+    lists.progress(first, v4(1), after(5), |_| ProgressChange::Clear);
     lists.sweep(1, after(9));
     assert_eq!(expired(), 4, "what led to the end does not expire");
     add(first, 9);
@@ -245,7 +248,7 @@ fn one_address_can_be_in_every_list() {
     let lists = Lists::new(5_000).unwrap();
     let ids: Vec<ListId> = (0..256).map(|list| lists.bind(&format!("list {list}"), 0).unwrap()).collect();
     for id in &ids {
-        assert_eq!(lists.add(*id, v4(1), Time::NEVER, after(0)), Added::New);
+        assert_eq!(lists.add(*id, v4(1), Time::NEVER, after(0)), AddOutcome::New);
     }
     let member = lists.membership(v4(1), 0, after(1_000_000));
     assert!(ids.iter().all(|id| member.contains(*id)));
@@ -278,16 +281,16 @@ fn what_is_held_for_good_takes_no_room_and_is_changed_by_no_packet() {
     let [first, second, _] = bound(&lists);
     let held: [AddressSet; 3] = ["192.0.2.0/24", "198.51.100.7", "2001:db8::/32"].map(|set| set.parse().unwrap());
     let is_in = |list, address: &str| lists.membership(address.parse().unwrap(), 0, after(0)).contains(list);
-    lists.hold(held.iter().map(|set| (first, set.bounds(), None)));
+    lists.set_static_entries(held.iter().map(|set| (first, set.bounds(), None)));
     for address in ["192.0.2.0", "192.0.2.255", "198.51.100.7", "2001:db8::1"] {
         assert!(is_in(first, address) && !is_in(second, address), "{address}");
-        assert_eq!(lists.add(first, address.parse().unwrap(), after(1), after(0)), Added::Kept);
+        assert_eq!(lists.add(first, address.parse().unwrap(), after(1), after(0)), AddOutcome::Kept);
     }
     assert!(!is_in(first, "192.0.3.0"));
-    assert_eq!(lists.add(second, v4(1), after(9), after(0)), Added::New, "there is room for one");
-    lists.hold(held.iter().skip(1).map(|set| (second, set.bounds(), None)));
+    assert_eq!(lists.add(second, v4(1), after(9), after(0)), AddOutcome::New, "there is room for one");
+    lists.set_static_entries(held.iter().skip(1).map(|set| (second, set.bounds(), None)));
     assert!(!is_in(first, "192.0.2.0") && !is_in(first, "198.51.100.7") && is_in(second, "198.51.100.7"));
-    lists.hold(std::iter::empty());
+    lists.set_static_entries(std::iter::empty());
     assert!(!is_in(second, "198.51.100.7") && lists.membership(v4(1), 0, after(0)).contains(second));
 }
 
@@ -307,15 +310,17 @@ fn what_an_operator_would_meet_is_known_before() {
     assert!(room(9) && Lists::new(1).unwrap().has_room_for([(first, v4(0))].into_iter(), after(0)));
 
     let mut lists = Lists::new(10).unwrap();
-    lists.set_first_steps(FirstSteps { v6_by_prefix: true, ..FirstSteps::default() }).unwrap();
+    lists.set_first_steps(FirstStepSettings { v6_by_prefix: true, ..FirstStepSettings::default() }).unwrap();
     let [first, second, _] = bound(&lists);
     let address: IpAddr = "2001:db8::1".parse().unwrap();
     for list in [first, second] {
         lists.add_for(list, address, 7, Time::NEVER, after(0));
         lists.add(list, v4(1), after(5), after(0));
-        assert!(!lists.lasts(list, address, after(0)) && !lists.lasts(list, v4(1), after(0)));
+        assert!(
+            !lists.has_permanent_entry(list, address, after(0)) && !lists.has_permanent_entry(list, v4(1), after(0))
+        );
         lists.add(list, address, Time::NEVER, after(0));
-        assert!(lists.lasts(list, address, after(0)), "also where its network is what is in");
+        assert!(lists.has_permanent_entry(list, address, after(0)), "also where its network is what is in");
     }
 }
 
@@ -365,7 +370,7 @@ fn what_an_operator_adds_outlives_every_flood() {
     }
 }
 
-fn with_first_steps(capacity: usize, settings: FirstSteps) -> Lists {
+fn with_first_steps(capacity: usize, settings: FirstStepSettings) -> Lists {
     let mut lists = Lists::with_secret(capacity, [1, 2]).unwrap();
     lists.set_first_steps(settings).unwrap();
     lists
@@ -373,11 +378,11 @@ fn with_first_steps(capacity: usize, settings: FirstSteps) -> Lists {
 
 #[test]
 fn first_steps_of_a_prefix_have_a_quota() {
-    let lists = with_first_steps(10_000, FirstSteps { quota: 3, ..FirstSteps::default() });
+    let lists = with_first_steps(10_000, FirstStepSettings { quota: 3, ..FirstStepSettings::default() });
     let [first, second, _] = bound(&lists);
     let neighbour = |number: u32| v4(0xc000_0200 | number);
     let add = |list, number, now| lists.add(list, neighbour(number), after(now + 5), after(now));
-    let (new, again, refused) = (Added::New, Added::Refreshed, Added::Refused);
+    let (new, again, refused) = (AddOutcome::New, AddOutcome::Refreshed, AddOutcome::Refused);
     assert_eq!([1, 2, 3, 4].map(|number| add(first, number, 0)), [new, new, new, refused]);
     assert_eq!((add(first, 1, 0), add(second, 4, 0)), (again, new));
     assert_eq!(lists.add(first, v4(0xc000_0301), after(5), after(0)), new, "another prefix");
@@ -393,31 +398,31 @@ fn first_steps_of_a_prefix_have_a_quota() {
 
 #[test]
 fn sequences_count_for_the_quota_while_they_begin() {
-    let lists = with_first_steps(10_000, FirstSteps { quota: 1, ..FirstSteps::default() });
+    let lists = with_first_steps(10_000, FirstStepSettings { quota: 1, ..FirstStepSettings::default() });
     let [list, ..] = bound(&lists);
     let step = |number, level| {
-        let set = Change::Set { step: 1, to: 7, begun: after(1), level, expiry: after(9) };
+        let set = ProgressChange::Set { step: 1, peer_tag: 7, begun: after(1), level, expiry: after(9) };
         lists.progress(list, v4(number), after(1), |_| set)
     };
-    assert_eq!([step(1, 0), step(2, 0)], [Some(Added::New), Some(Added::Refused)]);
-    assert_eq!([step(1, 1), step(2, 0)], [Some(Added::Refreshed), Some(Added::New)]);
+    assert_eq!([step(1, 0), step(2, 0)], [Some(AddOutcome::New), Some(AddOutcome::Refused)]);
+    assert_eq!([step(1, 1), step(2, 0)], [Some(AddOutcome::Refreshed), Some(AddOutcome::New)]);
     // Back to the beginning, both count.
-    assert_eq!([step(1, 0), step(3, 0)], [Some(Added::Refreshed), Some(Added::Refused)]);
-    lists.progress(list, v4(1), after(1), |_| Change::Clear);
-    assert_eq!(step(3, 0), Some(Added::Refused));
-    lists.progress(list, v4(2), after(1), |_| Change::Clear);
-    assert_eq!(step(3, 0), Some(Added::New));
+    assert_eq!([step(1, 0), step(3, 0)], [Some(AddOutcome::Refreshed), Some(AddOutcome::Refused)]);
+    lists.progress(list, v4(1), after(1), |_| ProgressChange::Clear);
+    assert_eq!(step(3, 0), Some(AddOutcome::Refused));
+    lists.progress(list, v4(2), after(1), |_| ProgressChange::Clear);
+    assert_eq!(step(3, 0), Some(AddOutcome::New));
 }
 
 #[test]
 fn first_steps_of_ipv6_can_be_kept_by_the_network() {
-    let settings = FirstSteps { v6_by_prefix: true, ..FirstSteps::default() };
+    let settings = FirstStepSettings { v6_by_prefix: true, ..FirstStepSettings::default() };
     let lists = with_first_steps(100_000, settings);
     let [first, second, _] = bound(&lists);
     let address = |net: u128, host: u128| IpAddr::from(Ipv6Addr::from_bits(0x2001_0db8 << 96 | net << 64 | host));
     let is_in = |list, net, host| lists.membership(address(net, host), 0, after(1)).contains(list);
     let mut added = (0..100).map(|host| lists.add(first, address(1, host), after(5), after(0)));
-    assert!(added.next() == Some(Added::New) && added.all(|added| added == Added::Refreshed));
+    assert!(added.next() == Some(AddOutcome::New) && added.all(|added| added == AddOutcome::Refreshed));
     assert!(is_in(first, 1, 7) && is_in(first, 1, 1000) && !is_in(first, 2, 7));
     // Whoever goes further does so alone.
     lists.add(second, address(1, 0), after(5), after(0));
@@ -430,16 +435,18 @@ fn first_steps_of_ipv6_can_be_kept_by_the_network() {
     lists.add(first, v4(1), after(5), after(0));
     assert!(!lists.membership(v4(2), 0, after(1)).contains(first));
     for host in 0..1_000 {
-        assert_eq!(lists.add(second, address(3, host), after(5), after(0)), Added::New);
+        assert_eq!(lists.add(second, address(3, host), after(5), after(0)), AddOutcome::New);
     }
     lists.sweep(200_000, after(5));
     assert!(lists.summaries().iter().all(|list| list.entries == 0));
 }
 
 /// What a sweep of everything tells.
-fn told(lists: &Lists, now: u64) -> Vec<(u8, IpAddr, Why)> {
+fn told(lists: &Lists, now: u64) -> Vec<(u8, IpAddr, EndReason)> {
     let mut told = Vec::new();
-    lists.sweep_telling(200_000, after(now), |Gone { level, address, why, .. }| told.push((level, address, why)));
+    lists.sweep_reporting(200_000, after(now), |EndedEntry { level, address, reason, .. }| {
+        told.push((level, address, reason))
+    });
     told
 }
 
@@ -450,19 +457,19 @@ fn entries_above_the_lowest_level_are_told_of_when_they_go() {
     lists.add(first, v4(1), after(5), after(0));
     lists.add(second, v4(1), after(5), after(0));
     assert_eq!(told(&lists, 4), []);
-    assert_eq!(told(&lists, 5), [(1, v4(1), Why::Expired)]);
+    assert_eq!(told(&lists, 5), [(1, v4(1), EndReason::Expired)]);
     assert_eq!(told(&lists, 6), []);
     // Also if it is another addition that finds it.
     lists.add(second, v4(1), after(8), after(7));
     lists.add(second, v4(1), after(10), after(9));
-    assert_eq!(told(&lists, 9), [(1, v4(1), Why::Expired)]);
+    assert_eq!(told(&lists, 9), [(1, v4(1), EndReason::Expired)]);
     // By request is no news; by a higher level is.
     lists.remove(second, v4(1), after(9));
     for number in 0..3 {
         lists.add(if number == 0 { second } else { third }, v4(number), after(20), after(10));
     }
-    assert_eq!(told(&lists, 10), [(1, v4(0), Why::Evicted)]);
-    assert_eq!(lists.untold(), [0; 2]);
+    assert_eq!(told(&lists, 10), [(1, v4(0), EndReason::Evicted)]);
+    assert_eq!(lists.unreported(), [0; 2]);
 }
 
 #[test]
@@ -477,7 +484,7 @@ fn expiry_is_told_of_within_a_second() {
     let mut told = 0;
     for tick in 0..=60 {
         let now = milliseconds(100 * tick);
-        lists.sweep_telling((lists.capacity() + 65_536) / 5, now, |Gone { address, .. }| {
+        lists.sweep_reporting((lists.capacity() + 65_536) / 5, now, |EndedEntry { address, .. }| {
             let IpAddr::V4(address) = address else { panic!("{address}") };
             let expired = milliseconds(address.to_bits() / 4);
             assert!(expired <= now && now.since(expired) < seconds(1), "{expired:?} told at {now:?}");
@@ -494,12 +501,12 @@ fn what_goes_at_once_is_told_of_or_counted() {
     for number in 0..20_000 {
         lists.add(second, v4(number), after(5), after(0));
     }
-    assert_eq!((told(&lists, 5).len(), lists.untold()), (20_000, [0; 2]));
+    assert_eq!((told(&lists, 5).len(), lists.unreported()), (20_000, [0; 2]));
     // One after the other takes the place of the one before, and nobody sweeps.
     let lists = Lists::with_secret(1, [1, 2]).unwrap();
     let [_, second, _] = bound(&lists);
     for number in 0..2_001 {
         lists.add(second, v4(number), after(5), after(0));
     }
-    assert_eq!(told(&lists, 0).len() as u64 + lists.untold()[0], 2_000);
+    assert_eq!(told(&lists, 0).len() as u64 + lists.unreported()[0], 2_000);
 }

@@ -53,7 +53,7 @@ fn tally(engine: &Engine, door: &str) -> (u64, u64, u64) {
 
 fn is_in(engine: &Engine, list: &str) -> bool {
     let source: IpAddr = "198.51.100.1".parse().unwrap();
-    let to = engine.state.lists.tag("203.0.113.1".parse().unwrap());
+    let to = engine.state.lists.peer_tag("203.0.113.1".parse().unwrap());
     let list = engine.state.lists.id(list).unwrap();
     engine.state.lists.membership(source, to, Hit(0, 900).arrived()).contains(list)
 }

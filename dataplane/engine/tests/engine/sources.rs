@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use knockplane_engine::pipeline::history::{LastPacket, Record, Refusal};
-use knockplane_engine::state::lists::{AddressEntry, FirstSteps, Lists};
+use knockplane_engine::state::lists::{AddressEntry, FirstStepSettings, Lists};
 use knockplane_engine::table::{AddressMatcher, MatcherMemory};
 use knockplane_policy::door::Failure;
 use knockplane_policy::door::ports::PortBudget;
@@ -151,14 +151,14 @@ fn steps_that_fail_are_recorded_and_ignored_sources_are_shown() {
 #[test]
 fn the_entries_of_an_address_are_those_that_count_for_it() {
     let mut lists = Lists::with_secret(1_000, [1, 2]).unwrap();
-    lists.set_first_steps(FirstSteps { quota: 4, v6_by_prefix: true, ..FirstSteps::default() }).unwrap();
+    lists.set_first_steps(FirstStepSettings { quota: 4, v6_by_prefix: true, ..FirstStepSettings::default() }).unwrap();
     let (first, second) = (lists.bind("first", 0).unwrap(), lists.bind("second", 1).unwrap());
     let [one, neighbour, elsewhere]: [IpAddr; 3] =
         ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|address| address.parse().unwrap());
     lists.add(first, one, at(9), at(1));
     lists.add(second, one, at(8), at(1));
     let of = |address, now| {
-        let told = |entry: AddressEntry| (entry.seen.list, entry.level, entry.by_network, entry.seen.expiry);
+        let told = |entry: AddressEntry| (entry.entry.list, entry.level, entry.by_network, entry.entry.expiry);
         lists.entries_of(address, now).into_iter().map(told).collect::<Vec<_>>()
     };
     let by_network = (first, 0, true, at(9));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use knockplane_engine::pipeline::history::Refusal;
 use knockplane_engine::pipeline::reset::resets;
 use knockplane_engine::state::connections::AddressFlows;
-use knockplane_engine::state::lists::{Added, FirstSteps, Lists};
+use knockplane_engine::state::lists::{AddOutcome, FirstStepSettings, Lists};
 use knockplane_policy::door::{Door, Failure};
 use knockplane_policy::packet::{Side, Vlan};
 use knockplane_policy::reason::{Reason, Verdict};
@@ -330,17 +330,17 @@ fn operators_see_and_remove_an_address_in_all_networks() {
     let list = lists.bind("in", 1).unwrap();
     let now = Time::default() + seconds(1);
     for name in NETWORKS {
-        assert_eq!(lists.within(network(name)).add_for(list, source, 7, now + seconds(9), now), Added::New);
+        assert_eq!(lists.in_vlan(network(name)).add_for(list, source, 7, now + seconds(9), now), AddOutcome::New);
         // Neighbours that stay.
-        lists.within(network(name)).add_for(list, "10.0.0.8".parse().unwrap(), 7, now + seconds(9), now);
+        lists.in_vlan(network(name)).add_for(list, "10.0.0.8".parse().unwrap(), 7, now + seconds(9), now);
     }
-    let is_in = |name: &str, to| lists.within(network(name)).membership(source, to, now).contains(list);
+    let is_in = |name: &str, to| lists.in_vlan(network(name)).membership(source, to, now).contains(list);
     assert!(NETWORKS.iter().all(|name| is_in(name, 7) && !is_in(name, 8)));
     let mut expected = NETWORKS.map(network);
     expected.sort_unstable();
-    let seen: Vec<_> = lists.entries_of(source, now).iter().map(|entry| (entry.seen.vlan, entry.level)).collect();
+    let seen: Vec<_> = lists.entries_of(source, now).iter().map(|entry| (entry.entry.vlan, entry.level)).collect();
     assert_eq!(seen, expected.map(|vlan| (vlan, 1)));
-    assert!(lists.within(network("20")).remove(list, source, now) && !is_in("20", 7) && is_in("10", 7));
+    assert!(lists.in_vlan(network("20")).remove(list, source, now) && !is_in("20", 7) && is_in("10", 7));
     assert!(lists.remove(list, source, now) && !lists.remove(list, source, now));
     assert_eq!((lists.entries_of(source, now).len(), live(&lists, now).len()), (0, NETWORKS.len()));
     // What was remembered is looked up anew, and what expires is given back.
@@ -351,25 +351,28 @@ fn operators_see_and_remove_an_address_in_all_networks() {
 
 #[test]
 fn first_steps_by_network_and_their_quota_are_of_one_vlan() {
-    let settings = FirstSteps { quota: 2, v6_by_prefix: true, ..FirstSteps::default() };
+    let settings = FirstStepSettings { quota: 2, v6_by_prefix: true, ..FirstStepSettings::default() };
     let mut lists = Lists::with_secret(100_000, [1, 2]).unwrap();
     lists.set_first_steps(settings).unwrap();
     let list = lists.bind("first", 0).unwrap();
     let now = Time::default() + seconds(1);
     let add = |name: &str, source: &str| {
-        lists.within(network(name)).add_for(list, source.parse().unwrap(), 0, now + seconds(9), now)
+        lists.in_vlan(network(name)).add_for(list, source.parse().unwrap(), 0, now + seconds(9), now)
     };
     let is_in = |name: &str, source: &str| {
-        lists.within(network(name)).membership(source.parse().unwrap(), 0, now).contains(list)
+        lists.in_vlan(network(name)).membership(source.parse().unwrap(), 0, now).contains(list)
     };
-    assert_eq!((add("10", "2001:db8::1"), add("10", "2001:db8::2")), (Added::New, Added::Refreshed));
+    assert_eq!((add("10", "2001:db8::1"), add("10", "2001:db8::2")), (AddOutcome::New, AddOutcome::Refreshed));
     assert!(is_in("10", "2001:db8::3") && !is_in("20", "2001:db8::3") && !is_in("", "2001:db8::3"));
     let [first, second, third] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
-    assert_eq!([first, second, third].map(|source| add("10", source)), [Added::New, Added::New, Added::Refused]);
-    assert_eq!(add("20", third), Added::New, "another VLAN has a quota of its own");
+    assert_eq!(
+        [first, second, third].map(|source| add("10", source)),
+        [AddOutcome::New, AddOutcome::New, AddOutcome::Refused]
+    );
+    assert_eq!(add("20", third), AddOutcome::New, "another VLAN has a quota of its own");
     let entries = lists.entries_of("2001:db8::9".parse().unwrap(), now);
     assert_eq!(
-        entries.iter().map(|entry| (entry.seen.vlan, entry.by_network)).collect::<Vec<_>>(),
+        entries.iter().map(|entry| (entry.entry.vlan, entry.by_network)).collect::<Vec<_>>(),
         [(network("10"), true)]
     );
     assert!(lists.remove(list, "2001:db8::9".parse().unwrap(), now) && !is_in("10", "2001:db8::1"));

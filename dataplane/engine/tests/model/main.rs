@@ -36,8 +36,8 @@ use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::{Config, Runner, thread};
 
 use crate::pipeline::lookup_cache::Recent;
-use crate::state::lists::{Added, Change, ListId, Lists, Stored};
-use crate::state::static_entries::Entries;
+use crate::state::lists::{AddOutcome, ListId, Lists, ProgressChange, SequenceProgress};
+use crate::state::static_entries::StaticEntries;
 
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
@@ -76,15 +76,15 @@ fn lists(capacity: usize) -> (Arc<Lists>, ListId) {
 }
 
 /// A door of two steps: what a packet that is this step does to it. Whether it opened.
-fn knock(lists: &Lists, list: ListId, step: u8, arrived: Time) -> (bool, Option<Added>) {
+fn knock(lists: &Lists, list: ListId, step: u8, arrived: Time) -> (bool, Option<AddOutcome>) {
     let mut opened = false;
-    let decide = |stored: Option<Stored>| match stored {
-        None if step == 1 => Change::Set { step: 1, to: 7, begun: arrived, level: 0, expiry: at(100) },
+    let decide = |stored: Option<SequenceProgress>| match stored {
+        None if step == 1 => ProgressChange::Set { step: 1, peer_tag: 7, begun: arrived, level: 0, expiry: at(100) },
         Some(stored) if stored.step == 1 && step == 2 && !stored.is_ahead_of(arrived) => {
             opened = true;
-            Change::Clear
+            ProgressChange::Clear
         }
-        _ => Change::Keep,
+        _ => ProgressChange::Keep,
     };
     let added = lists.progress(list, SOURCE, arrived, decide);
     (opened, added)
@@ -100,7 +100,7 @@ fn first_steps_at_once() {
     let (lists, list) = lists(4);
     let mine = Arc::clone(&lists);
     let took = both(move || knock(&mine, list, 1, at(1)).1, || knock(&lists, list, 1, at(2)).1);
-    assert_eq!(took.iter().filter(|added| **added == Some(Added::New)).count(), 1);
+    assert_eq!(took.iter().filter(|added| **added == Some(AddOutcome::New)).count(), 1);
     assert_eq!(lists.summaries()[0].entries, 1);
 }
 
@@ -128,10 +128,10 @@ fn lists_on_two_queues() {
     let second = lists.bind("behind", 1).expect("room for two");
     let knock = move |lists: &Lists| {
         let is_further = lists.membership(SOURCE, 0, at(2)).contains(first);
-        is_further && lists.add(second, SOURCE, at(100), at(2)) == Added::New
+        is_further && lists.add(second, SOURCE, at(100), at(2)) == AddOutcome::New
     };
     let mine = Arc::clone(&lists);
-    let first_step = move || mine.add(first, SOURCE, at(100), at(1)) == Added::New;
+    let first_step = move || mine.add(first, SOURCE, at(100), at(1)) == AddOutcome::New;
     let [_, entered] = both(first_step, || knock(&lists));
     let again = knock(&lists);
     assert!(entered != again, "once, and not twice");
@@ -153,7 +153,7 @@ fn watch(capacity: usize, before: fn(&Lists, ListId), change: fn(&Lists, ListId)
         let mut recent = Recent::default();
         let mut look = || {
             let knows = done.load(Ordering::Acquire);
-            let set = recent.membership(&lists, (0, &Entries::default()), SOURCE.into(), 0, at(2)).lists;
+            let set = recent.membership(&lists, (0, &StaticEntries::default()), SOURCE.into(), 0, at(2)).lists;
             (knows, set.contains(list) == is_in)
         };
         let seen = [look(), look()];
@@ -164,7 +164,7 @@ fn watch(capacity: usize, before: fn(&Lists, ListId), change: fn(&Lists, ListId)
 }
 
 fn add(lists: &Lists, list: ListId) {
-    assert_eq!(lists.add(list, SOURCE, at(100), at(1)), Added::New);
+    assert_eq!(lists.add(list, SOURCE, at(100), at(1)), AddOutcome::New);
 }
 
 fn additions_are_seen() {
@@ -177,6 +177,6 @@ fn removals_are_seen() {
 }
 
 fn evictions_are_seen() {
-    let evict = |lists: &Lists, list| assert_eq!(lists.add(list, OTHER, at(100), at(1)), Added::New);
+    let evict = |lists: &Lists, list| assert_eq!(lists.add(list, OTHER, at(100), at(1)), AddOutcome::New);
     watch(1, add, evict, false);
 }

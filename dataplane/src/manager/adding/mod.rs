@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use knockplane_engine::state::lists::{Added, ListId, Lists, OPERATOR_LEVEL};
+use knockplane_engine::state::lists::{AddOutcome, ListId, Lists, OPERATOR_LEVEL};
 use knockplane_policy::rule::{AddressSet, EntryAddress, RuleSet};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::NewEntry;
@@ -69,7 +69,7 @@ impl Adding<'_> {
         }
         let mut refused = 0;
         for (list, address, until, comment) in added {
-            refused += u64::from(self.lists.add_by_operator(list, address, until, now) == Added::Refused);
+            refused += u64::from(self.lists.add_by_operator(list, address, until, now) == AddOutcome::Refused);
             self.notes.set(list, address, comment);
         }
         if refused > 0 {
@@ -120,7 +120,7 @@ impl Adding<'_> {
                 (Some(line), _) => Some(ForGood::Rules(*line)),
                 (None, _) if timeout.is_none() => None,
                 (None, _) if is_held() => Some(ForGood::Operator),
-                (None, Some(single)) if self.lists.lasts(id, single, now) => Some(ForGood::Packets),
+                (None, Some(single)) if self.lists.has_permanent_entry(id, single, now) => Some(ForGood::Packets),
                 (None, _) => None,
             };
             if let Some(for_good) = for_good {

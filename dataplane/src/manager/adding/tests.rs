@@ -101,7 +101,7 @@ fn an_import_that_is_refused_pushes_nobody_out() {
     let secured = house.lists.id("secured").unwrap();
     let host = |number: u8| IpAddr::from([10, 0, 0, number]);
     (0..10).for_each(|number| _ = house.lists.add(secured, host(number), at(60), at(0)));
-    let grant = house.lists.tag([203, 0, 113, 5].into());
+    let grant = house.lists.peer_tag([203, 0, 113, 5].into());
     house.lists.remove(secured, host(9), at(0));
     house.lists.add_for(secured, host(8), grant, at(60), at(0));
     let summaries = house.lists.summaries();

@@ -37,11 +37,11 @@ impl Manager {
     /// What packets and knocks added, and addresses that operators added for a time.
     fn added(&self, address: IpAddr, generation: &Generation, now: Time) -> Vec<SourceList> {
         let lists = &self.shared.state.lists;
-        let entry = |AddressEntry { seen, level, by_network }: AddressEntry| {
+        let entry = |AddressEntry { entry: seen, level, by_network }: AddressEntry| {
             let list = lists.name(seen.list)?;
             let line = single_of_rules(address, &list, seen.expiry, generation);
             let origin = match level {
-                _ if seen.to != 0 => Origin::Door,
+                _ if seen.peer_tag != 0 => Origin::Door,
                 _ if line.is_some() => Origin::Rules,
                 OPERATOR_LEVEL => Origin::Operator,
                 _ => Origin::Packet,
@@ -55,7 +55,7 @@ impl Manager {
                 address: set,
                 vlan: seen.vlan,
                 name: None,
-                to: seen.end(),
+                to: seen.peer(),
                 steps: seen.step,
                 time_left: (seen.expiry != Time::NEVER).then(|| seen.expiry.since(now)),
                 dynamic: true,

@@ -10,7 +10,7 @@ use super::Walk;
 use crate::pipeline::history::{LastPacket, Refusal};
 use crate::state::doors::{CompiledDoor, DoorId, Knock, Knocked, Visitors};
 use crate::state::events::{Cause, KnockPacket};
-use crate::state::lists::{Added, ListId};
+use crate::state::lists::{AddOutcome, ListId};
 
 impl Walk<'_> {
     /// Holds the packet against the door's knocks.
@@ -75,7 +75,7 @@ impl Walk<'_> {
         }
         self.source = None;
         // What an operator put in stays, and nothing is closed then.
-        let lists = lists.within(self.vlan).by(self.cause());
+        let lists = lists.in_vlan(self.vlan).by(self.cause());
         if !lists.remove_for(door.open, source, knock.to, now) {
             return false;
         }
@@ -101,7 +101,7 @@ impl Walk<'_> {
         }
         // Most packets are of nobody who knocks, and no first step.
         let listed = self.lists_of_source();
-        let is_stranger = !listed.elsewhere && !listed.lists.contains(door.opening.list);
+        let is_stranger = !listed.has_other_entries && !listed.lists.contains(door.opening.list);
         if fits == StepSet::default() && (is_stranger || door.exempt.covers(self.packet, listed.lists)) {
             return;
         }
@@ -135,9 +135,9 @@ impl Walk<'_> {
             Outcome::Opened => {
                 self.source = None;
                 let until = now + door.door.open_for;
-                let lists = lists.within(self.vlan).by(self.cause());
+                let lists = lists.in_vlan(self.vlan).by(self.cause());
                 let added = lists.add_for(door.open, source, knock.to, until, now);
-                if added == Added::Refused {
+                if added == AddOutcome::Refused {
                     self.tell(door, What::Failed(Failure::Evicted));
                 } else {
                     visitors.hold(door, (source, self.vlan), now);
@@ -155,7 +155,7 @@ impl Walk<'_> {
     }
 
     fn held_against(&self, fits: StepSet) -> Knock {
-        let to = self.context.state.lists.tag(self.packet.destination);
+        let to = self.context.state.lists.peer_tag(self.packet.destination);
         Knock { source: (self.packet.source, self.vlan), to, fits, now: self.now, waits: self.memory.waits }
     }
 

@@ -28,7 +28,7 @@ use crate::state::events::logged::LoggedPacket;
 use crate::state::events::{Cause, RulePosition};
 use crate::state::key::Key;
 use crate::state::layer7::PatternSet;
-use crate::state::lists::{self, Added, ListId, ListSet, Listed};
+use crate::state::lists::{self, AddOutcome, ListId, ListSet, Membership};
 use crate::state::server_name::{self, ServerName};
 use crate::table::{Candidates, CompiledRule, Program, Span, StateTest, Step, View};
 
@@ -124,8 +124,8 @@ pub(crate) struct Walk<'a> {
     /// It is a fragment behind the first.
     pub(crate) is_later: bool,
     /// The lists that source and destination are in, once a rule has asked.
-    source: Option<Listed>,
-    destination: Option<Listed>,
+    source: Option<Membership>,
+    destination: Option<Membership>,
     /// Its source has tried too many ports, once a door has asked.
     scans: Option<bool>,
     /// The patterns that match the packet by itself, once a rule has asked.
@@ -339,14 +339,14 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn lists_of_source(&mut self) -> Listed {
+    fn lists_of_source(&mut self) -> Membership {
         if self.source.is_none() {
             self.source = Some(self.membership(self.view.source, self.packet.destination));
         }
         self.source.unwrap_or_default()
     }
 
-    fn lists_of_destination(&mut self) -> Listed {
+    fn lists_of_destination(&mut self) -> Membership {
         if self.destination.is_none() {
             self.destination = Some(self.membership(self.view.destination, self.packet.source));
         }
@@ -354,11 +354,11 @@ impl<'a> Walk<'a> {
     }
 
     /// As far as packets from one to the other are concerned.
-    fn membership(&mut self, key: Key, other: IpAddr) -> Listed {
+    fn membership(&mut self, key: Key, other: IpAddr) -> Membership {
         let Context { table, state, .. } = self.context;
-        let to = if table.has_doors() { state.lists.tag(other) } else { 0 };
+        let to = if table.has_doors() { state.lists.peer_tag(other) } else { 0 };
         let entries = (table.number(), table.entries());
-        self.memory.recent.membership(&state.lists, entries, key.within(self.vlan), to, self.now)
+        self.memory.recent.membership(&state.lists, entries, key.in_vlan(self.vlan), to, self.now)
     }
 
     /// The packet's connection, or the one it is related to.
@@ -429,12 +429,12 @@ impl<'a> Walk<'a> {
         let vlan = table.settings().vlans.of_lists(self.vlan);
         let position = RulePosition { table: table.number(), rule };
         let cause = Cause { rule: Some(position), ..Cause::of(Origin::Packet) };
-        let added = lists.within(vlan).by(cause).add_for(list, address, 0, expiry, self.now);
-        if self.again && added == Added::New {
+        let added = lists.in_vlan(vlan).by(cause).add_for(list, address, 0, expiry, self.now);
+        if self.again && added == AddOutcome::New {
             counters.count_rule(rule as usize, 1, self.packet.ip_length);
         }
-        self.waiting.addition &= !(self.again && added == Added::New);
-        if added == Added::New && lists.level(list) > 0 {
+        self.waiting.addition &= !(self.again && added == AddOutcome::New);
+        if added == AddOutcome::New && lists.level(list) > 0 {
             self.context.state.look_at_checksum(self.packet);
         }
         for (whose, looked_up) in
@@ -446,7 +446,7 @@ impl<'a> Walk<'a> {
             if expiry <= self.now {
                 // A timeout of nothing ends an entry: look again.
                 *looked_up = None;
-            } else if let (Some(listed), Added::New | Added::Refreshed) = (looked_up, added) {
+            } else if let (Some(listed), AddOutcome::New | AddOutcome::Refreshed) = (looked_up, added) {
                 listed.lists.insert(list);
             }
         }

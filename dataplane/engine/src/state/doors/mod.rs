@@ -30,7 +30,7 @@ use knockplane_policy::time::Time;
 use knockplane_policy::word::Word as _;
 
 use crate::state::keyed::{Keyed, Tag, tag, write_address, write_vlan};
-use crate::state::lists::{Added, Change, ListId, ListSet, Lists, Stored};
+use crate::state::lists::{AddOutcome, ListId, ListSet, Lists, ProgressChange, SequenceProgress};
 
 /// A door of a table, by its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,35 +279,35 @@ impl Knock {
     pub(crate) fn at(self, sequence: &Sequence, lists: &Lists, may_begin: impl FnOnce() -> bool) -> Knocked {
         let mut knocked = Knocked { outcome: Outcome::Nothing, refused: false, evicted: false, early: false };
         let (address, vlan) = self.source;
-        let added = lists.within(vlan).progress(sequence.list, address, self.now, |stored| {
+        let added = lists.in_vlan(vlan).progress(sequence.list, address, self.now, |stored| {
             knocked = self.decide(sequence.shape, stored, may_begin);
             match knocked.outcome {
-                Outcome::Stepped(progress) | Outcome::StartedOver(Some(progress)) => Change::Set {
+                Outcome::Stepped(progress) | Outcome::StartedOver(Some(progress)) => ProgressChange::Set {
                     step: progress.steps,
-                    to: progress.to,
+                    peer_tag: progress.to,
                     begun: progress.begun,
                     level: sequence.level(progress.steps),
                     expiry: progress.deadline,
                 },
-                Outcome::StartedOver(None) => Change::Clear,
-                Outcome::Opened if stored.is_some() => Change::Clear,
-                Outcome::Opened | Outcome::Nothing | Outcome::Repeated => Change::Keep,
+                Outcome::StartedOver(None) => ProgressChange::Clear,
+                Outcome::Opened if stored.is_some() => ProgressChange::Clear,
+                Outcome::Opened | Outcome::Nothing | Outcome::Repeated => ProgressChange::Keep,
             }
         });
-        knocked.evicted = added == Some(Added::Refused);
+        knocked.evicted = added == Some(AddOutcome::Refused);
         knocked
     }
 
-    fn decide(self, shape: Shape, stored: Option<Stored>, may_begin: impl FnOnce() -> bool) -> Knocked {
+    fn decide(self, shape: Shape, stored: Option<SequenceProgress>, may_begin: impl FnOnce() -> bool) -> Knocked {
         let Knock { to, fits, now, .. } = self;
         let outcome = |outcome| Knocked { outcome, refused: false, evicted: false, early: false };
         if let Some(at) = stored.filter(|at| at.is_ahead_of(now)) {
-            let was_taken = at.to == to && (0..at.step).any(|step| fits.contains(step));
+            let was_taken = at.peer_tag == to && (0..at.step).any(|step| fits.contains(step));
             let starts_over = shape.strict && !was_taken && at.begun <= now;
             return outcome(if starts_over { Outcome::StartedOver(None) } else { Outcome::Nothing });
         }
-        let taken = stored.filter(|at| at.to == to).map_or(0, |at| at.step);
-        let at = stored.map(|at| Progress { steps: at.step, to: at.to, begun: at.begun, deadline: at.expiry });
+        let taken = stored.filter(|at| at.peer_tag == to).map_or(0, |at| at.step);
+        let at = stored.map(|at| Progress { steps: at.step, to: at.peer_tag, begun: at.begun, deadline: at.expiry });
         let mut knocked = outcome(progress::next(shape, at, fits, to, now));
         let goes_on = matches!(knocked.outcome, Outcome::Stepped(_) | Outcome::Opened | Outcome::Repeated);
         if self.waits && !goes_on && (taken + 1..shape.steps).any(|step| fits.contains(step)) {

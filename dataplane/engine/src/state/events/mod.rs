@@ -95,10 +95,10 @@ pub struct EventEntry {
     pub by_network: bool,
     /// The only VLAN that it counts in; [`Vlan::NONE`] if it counts in all.
     pub vlan: Vlan,
-    /// The tag of the only destination that it counts for; 0 if it counts for all.
-    pub to: u32,
-    /// That destination, if it is known.
-    pub destination: Option<IpAddr>,
+    /// The tag of the only peer that it counts for; 0 if it counts for all.
+    pub peer_tag: u32,
+    /// That peer, if it is known.
+    pub peer: Option<IpAddr>,
     /// Steps of a knock that were taken; 0 if the entry is no progress.
     pub step: u8,
     /// What brought it in.

@@ -7,14 +7,14 @@ use knockplane_policy::event::Origin;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
-use super::{Guarded, ListId, Lists, STEP, lock};
+use super::{LockedShard, ListId, Lists, STEP, lock};
 use crate::state::events::Cause;
 use crate::state::key::Key;
-use crate::state::lists::shard::{Ends, Place, Terms};
+use crate::state::lists::shard::{RemovalScope, EntryScope, EntryTerms};
 
 /// What came of an addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Added {
+pub enum AddOutcome {
     /// The address was not in the list, and is now.
     New,
     /// It was in the list; its timeout was set anew.
@@ -27,20 +27,20 @@ pub enum Added {
 
 impl Lists {
     /// Puts the address in the list until `expiry`, or sets its expiry anew. An entry that never expires stays so.
-    pub fn add(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
+    pub fn add(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> AddOutcome {
         self.add_for(list, address, 0, expiry, now)
     }
 
     /// As [`Lists::add`], for the other end of this tag alone.
-    pub fn add_for(&self, list: ListId, address: IpAddr, to: u32, expiry: Time, now: Time) -> Added {
-        self.within(Vlan::NONE).add_for(list, address, to, expiry, now)
+    pub fn add_for(&self, list: ListId, address: IpAddr, peer_tag: u32, expiry: Time, now: Time) -> AddOutcome {
+        self.in_vlan(Vlan::NONE).add_for(list, address, peer_tag, expiry, now)
     }
 
-    pub(super) fn add_at(&self, place: Place, key: Key, terms: Terms<'_>) -> Added {
+    pub(super) fn add_at(&self, scope: EntryScope, key: Key, terms: EntryTerms<'_>) -> AddOutcome {
         self.change(key, |shard, hash, key, net| {
             let (key, hash) = net.filter(|_| terms.level == 0).unwrap_or((key, hash));
-            let added = shard.add(hash, key, place, terms);
-            (added, added != Added::Refused)
+            let added = shard.add(hash, key, scope, terms);
+            (added, added != AddOutcome::Refused)
         })
     }
 
@@ -48,7 +48,7 @@ impl Lists {
     /// it.
     pub fn remove(&self, list: ListId, address: IpAddr, now: Time) -> bool {
         let cause = &Cause::of(Origin::Operator);
-        self.remove_at(Ends { list, to: None }, address.into(), cause, now)
+        self.remove_at(RemovalScope { list, peer_tag: None }, address.into(), cause, now)
             | self.remove_in_vlans(list, address, cause, now)
     }
 
@@ -56,7 +56,7 @@ impl Lists {
     pub fn flush(&self, list: ListId, now: Time) -> u64 {
         let cause = &Cause::of(Origin::Operator);
         let mut flushed = 0;
-        for Guarded { version, shard } in self.shards.iter().map(|shard| &**shard) {
+        for LockedShard { version, shard } in self.shards.iter().map(|shard| &**shard) {
             let mut next = Some(0);
             while let Some(begin) = next {
                 let mut shard = lock(shard);
@@ -73,11 +73,11 @@ impl Lists {
 
     /// Takes the address out of the list for the other end of this tag alone, in all VLANs together. Whether it was in it
     /// for that.
-    pub fn remove_for(&self, list: ListId, address: IpAddr, to: u32, now: Time) -> bool {
-        self.within(Vlan::NONE).remove_for(list, address, to, now)
+    pub fn remove_for(&self, list: ListId, address: IpAddr, peer_tag: u32, now: Time) -> bool {
+        self.in_vlan(Vlan::NONE).remove_for(list, address, peer_tag, now)
     }
 
-    pub(super) fn remove_at(&self, ends: Ends, key: Key, cause: &Cause, now: Time) -> bool {
+    pub(super) fn remove_at(&self, ends: RemovalScope, key: Key, cause: &Cause, now: Time) -> bool {
         self.change(key, |shard, hash, key, net| {
             let mut removed = shard.remove(hash, key, ends, cause, now);
             if let Some((net, hash)) = net {

@@ -7,11 +7,11 @@ use knockplane_policy::time::Time;
 use knockplane_policy::wire::ListSummary;
 
 use super::{ListId, Lists, STEP, lock};
-use crate::state::lists::shard::Tally;
+use crate::state::lists::shard::ListCounts;
 
 /// Why an entry went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
+pub(crate) enum EndReason {
     /// Its time was over.
     Expired,
     /// Another one took its place.
@@ -35,22 +35,22 @@ impl Lists {
     /// Every list that has a name, in the order of names.
     pub fn summaries(&self) -> Vec<ListSummary> {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let mut tallies = vec![Tally::default(); names.names.len()];
+        let mut counts = vec![ListCounts::default(); names.names.len()];
         for shard in &self.shards {
             let shard = lock(&shard.shard);
-            for (index, sum) in tallies.iter_mut().enumerate() {
-                let tally = shard.tally(ListId(index as u8));
-                sum.entries += tally.entries;
-                sum.expired += tally.expired;
-                sum.evicted += tally.evicted;
-                sum.refused += tally.refused;
+            for (index, sum) in counts.iter_mut().enumerate() {
+                let counts = shard.counts(ListId(index as u8));
+                sum.entries += counts.entries;
+                sum.expired += counts.expired;
+                sum.evicted += counts.evicted;
+                sum.refused += counts.refused;
             }
         }
-        let summary = |(index, Tally { entries, expired, evicted, refused }): (usize, Tally)| {
+        let summary = |(index, ListCounts { entries, expired, evicted, refused }): (usize, ListCounts)| {
             let level = self.level(ListId(index as u8));
             ListSummary { list: names.names[index].clone(), level, entries, expired, evicted, refused }
         };
-        let mut summaries: Vec<_> = tallies.into_iter().enumerate().map(summary).collect();
+        let mut summaries: Vec<_> = counts.into_iter().enumerate().map(summary).collect();
         summaries.sort_by(|one, other| one.list.cmp(&other.list));
         summaries
     }

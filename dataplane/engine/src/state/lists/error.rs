@@ -20,7 +20,7 @@ pub struct CapacityError {
     "there is no room for the address list `{name}`: {MAX_LISTS} names were used since start, and a name is kept until \
      the dataplane restarts; use fewer lists, or restart to forget the old names"
 )]
-pub struct TooManyLists {
+pub struct TooManyListsError {
     /// The first list without room.
     pub name: String,
 }

@@ -11,15 +11,15 @@
 //!   a higher level than its own; else it is refused. So a flood of first knocks pushes out first knocks. This happens
 //!   to a shard at a time, as soon as the addresses that hash to it fill it. The order is told in full in `shard.rs`.
 //! - [`Lists::membership`] is one lookup, whatever the number of lists.
-//! - An entry may count for one other end alone, by its tag ([`Lists::tag`]): 0 stands for all. An address can be in a
+//! - An entry may count for one other end alone, by its tag ([`Lists::peer_tag`]): 0 stands for all. An address can be in a
 //!   list for 8 other ends at once; then the one that would be over first gives way.
 //! - An entry may count in one VLAN alone ([`Lists::within`]). A lookup for a VLAN yields its own entries and those that
 //!   count in all; both are in one shard, by the hash of the address alone.
-//! - [`Within::progress`] reads, decides and writes as one step, whoever else works on the address.
+//! - [`VlanLists::progress`] reads, decides and writes as one step, whoever else works on the address.
 //! - Nobody outside can choose addresses that share a shard or a bucket: the secret is drawn at every start. Where first
 //!   steps are kept by the network, the addresses of one IPv6 network share a shard, and nothing more.
 //! - First steps can have a quota for each source prefix: see `quota.rs`.
-//! - What operators hold, for good or for a time ([`Lists::hold`]), takes none of this room: it is swapped in whole, and no packet
+//! - What operators hold, for good or for a time ([`Lists::set_static_entries`]), takes none of this room: it is swapped in whole, and no packet
 //!   changes it.
 //! - Lists are known by name. A name keeps its id as long as the process lives, so entries survive new rules.
 
@@ -33,24 +33,24 @@ use knockplane_policy::event::StartId;
 use knockplane_policy::rule::ListTimeout;
 use knockplane_policy::time::Time;
 
-pub use self::changes::Added;
-pub(crate) use self::ended::Why;
-pub use self::entries::{AddressEntry, Seen};
-pub use self::error::{CapacityError, TooManyLists};
+pub use self::changes::AddOutcome;
+pub(crate) use self::ended::EndReason;
+pub use self::entries::{AddressEntry, DynamicEntry};
+pub use self::error::{CapacityError, TooManyListsError};
 pub use self::events::Changed;
-pub(crate) use self::lookup::{Listed, Lookup};
+pub(crate) use self::lookup::{Lookup, Membership};
 pub use self::operator::OPERATOR_LEVEL;
-pub use self::progress::{Change, Stored};
-pub use self::quota::{FirstSteps, QuotaUse};
+pub use self::progress::{ProgressChange, SequenceProgress};
+pub use self::quota::{FirstStepSettings, QuotaUse};
 pub use self::set::{ListId, ListSet};
-pub use self::vlan::Within;
+pub use self::vlan::VlanLists;
 use crate::state::events::EventRoom;
 use crate::state::events::ring::EventRing;
 use crate::state::key::{Key, Secret};
-use crate::state::lists::names::Names;
-use crate::state::lists::quota::Quota;
+use crate::state::lists::names::ListNames;
+use crate::state::lists::quota::PrefixQuota;
 use crate::state::lists::shard::{SLOT_BYTES, Shard};
-use crate::state::static_entries::Entries;
+use crate::state::static_entries::StaticEntries;
 use crate::state::sync::{AtomicU64, Mutex, MutexGuard};
 
 mod changes;
@@ -86,20 +86,20 @@ pub(crate) const STEP: u32 = 512;
 
 /// See the module.
 pub struct Lists {
-    shards: Box<[CachePadded<Guarded>]>,
+    shards: Box<[CachePadded<LockedShard>]>,
     secret: Secret,
     /// Slots of all shards.
     capacity: usize,
     /// An IPv6 address's first step is that of its network.
     v6_by_prefix: bool,
     /// The one of all shards, if there is one.
-    quota: Option<Arc<Quota>>,
+    quota: Option<Arc<PrefixQuota>>,
     levels: [AtomicU8; MAX_LISTS],
-    names: RwLock<Names>,
+    names: RwLock<ListNames>,
     /// What operators hold; none while that is nothing.
-    held: ArcSwapOption<Entries>,
+    static_entries: ArcSwapOption<StaticEntries>,
     /// Whether that is anything: seldom, and cheaper to ask at every lookup.
-    holds: AtomicBool,
+    has_static_entries: AtomicBool,
     /// The shard the next sweep begins with.
     swept: AtomicUsize,
     events: Arc<EventRing>,
@@ -107,7 +107,7 @@ pub struct Lists {
 }
 
 /// A shard behind its lock.
-struct Guarded {
+struct LockedShard {
     /// Changes, under the lock, with every change that a lookup could tell.
     version: AtomicU64,
     shard: Mutex<Shard>,
@@ -170,7 +170,7 @@ impl Lists {
         let events = Arc::new(EventRing::new(room.ring).ok_or_else(lack)?);
         let shard = || {
             let shard = Mutex::new(Shard::new(slots as u32, secret, Arc::clone(&events), room.removals)?);
-            Some(CachePadded::new(Guarded { version: AtomicU64::new(0), shard }))
+            Some(CachePadded::new(LockedShard { version: AtomicU64::new(0), shard }))
         };
         let shards: Option<Box<[_]>> = (0..shards).map(|_| shard()).collect();
         let shards = shards.ok_or_else(lack)?;
@@ -182,8 +182,8 @@ impl Lists {
             quota: None,
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
             names: RwLock::default(),
-            held: ArcSwapOption::empty(),
-            holds: AtomicBool::new(false),
+            static_entries: ArcSwapOption::empty(),
+            has_static_entries: AtomicBool::new(false),
             swept: AtomicUsize::new(0),
             events,
             start: StartId(Lists::draw_secret()[0]),
@@ -201,13 +201,13 @@ impl Lists {
     ///
     /// # Errors
     /// If there is not so much memory.
-    pub fn set_first_steps(&mut self, settings: FirstSteps) -> Result<(), CapacityError> {
+    pub fn set_first_steps(&mut self, settings: FirstStepSettings) -> Result<(), CapacityError> {
         self.v6_by_prefix = settings.v6_by_prefix;
         if settings.quota == 0 {
             return Ok(());
         }
         let capacity = self.capacity;
-        let quota = Quota::new(capacity, settings, self.secret).ok_or_else(|| CapacityError {
+        let quota = PrefixQuota::new(capacity, settings, self.secret).ok_or_else(|| CapacityError {
             capacity,
             bytes: 4 * capacity as u64,
             problem: "there is no memory left for a quota; set a smaller capacity",
@@ -227,9 +227,9 @@ impl Lists {
     fn change<T>(&self, key: Key, change: impl FnOnce(&mut Shard, u64, Key, Option<(Key, u64)>) -> (T, bool)) -> T {
         let hash = self.secret.hash(key);
         let net = self.net(key);
-        let place = net.map_or(hash, |(_, hash)| hash);
-        let index = if key.is_in_vlan() { self.shard_of_key(key.without_vlan()) } else { self.shard_of(place) };
-        let Guarded { version, shard } = &*self.shards[index];
+        let scope = net.map_or(hash, |(_, hash)| hash);
+        let index = if key.is_in_vlan() { self.shard_of_address(key.without_vlan()) } else { self.shard_of(scope) };
+        let LockedShard { version, shard } = &*self.shards[index];
         let mut shard = lock(shard);
         let (result, is_seen) = change(&mut shard, hash, key, net);
         if is_seen {
@@ -247,7 +247,7 @@ impl Lists {
     }
 
     /// The shard of an address that is in no VLAN.
-    fn shard_of_key(&self, key: Key) -> usize {
+    fn shard_of_address(&self, key: Key) -> usize {
         self.shard_of(self.net(key).map_or_else(|| self.secret.hash(key), |(_, hash)| hash))
     }
 

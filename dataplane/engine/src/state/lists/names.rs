@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 
-use super::{ListId, Lists, MAX_LISTS, TooManyLists};
+use super::{ListId, Lists, MAX_LISTS, TooManyListsError};
 
 /// Names and ids, each by the other.
 #[derive(Default)]
-pub(super) struct Names {
+pub(super) struct ListNames {
     pub(super) ids: HashMap<String, ListId>,
     pub(super) names: Vec<String>,
 }
@@ -20,7 +20,7 @@ impl Lists {
     ///
     /// # Errors
     /// If there are [`MAX_LISTS`] other names already.
-    pub fn bind(&self, name: &str, level: u8) -> Result<ListId, TooManyLists> {
+    pub fn bind(&self, name: &str, level: u8) -> Result<ListId, TooManyListsError> {
         self.bind_all(&[(name, level)]).map(|ids| ids[0])
     }
 
@@ -28,14 +28,14 @@ impl Lists {
     ///
     /// # Errors
     /// If there is not room for all of them; then nothing changed.
-    pub fn bind_all(&self, lists: &[(&str, u8)]) -> Result<Vec<ListId>, TooManyLists> {
+    pub fn bind_all(&self, lists: &[(&str, u8)]) -> Result<Vec<ListId>, TooManyListsError> {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         let mut unknown: Vec<&str> =
             lists.iter().map(|(name, _)| *name).filter(|name| !names.ids.contains_key(*name)).collect();
         unknown.sort_unstable();
         unknown.dedup();
         if let Some(name) = unknown.get(MAX_LISTS - names.names.len()) {
-            return Err(TooManyLists { name: (*name).to_owned() });
+            return Err(TooManyListsError { name: (*name).to_owned() });
         }
         for name in unknown {
             let id = ListId(names.names.len() as u8);

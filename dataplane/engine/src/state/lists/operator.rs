@@ -10,11 +10,11 @@ use std::sync::atomic::Ordering;
 use knockplane_policy::event::Origin;
 use knockplane_policy::time::Time;
 
-use super::{Added, Guarded, ListId, ListSet, Lists, lock};
+use super::{AddOutcome, ListId, ListSet, Lists, LockedShard, lock};
 use crate::state::events::Cause;
 use crate::state::key::Key;
-use crate::state::lists::shard::{Place, Terms};
-use crate::state::static_entries::Entries;
+use crate::state::lists::shard::{EntryScope, EntryTerms};
+use crate::state::static_entries::StaticEntries;
 
 /// The level of lists that only operators fill: no packet gets in, and first knocks do not push anyone out.
 pub const OPERATOR_LEVEL: u8 = u8::MAX;
@@ -22,40 +22,44 @@ pub const OPERATOR_LEVEL: u8 = u8::MAX;
 impl Lists {
     /// From now on these are in the lists, from the first address to the last, each until then or for good, in place of
     /// what was held before: beside what is added, never evicted, and changed by no packet.
-    pub fn hold(&self, entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) {
+    pub fn set_static_entries(&self, entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) {
         let mut entries = entries.peekable();
-        let held = entries.peek().is_some().then(|| Arc::new(Entries::of(entries)));
-        let holds = held.is_some();
-        self.held.store(held);
-        self.holds.store(holds, Ordering::Relaxed);
+        let static_entries = entries.peek().is_some().then(|| Arc::new(StaticEntries::of(entries)));
+        let has_static_entries = static_entries.is_some();
+        self.static_entries.store(static_entries);
+        self.has_static_entries.store(has_static_entries, Ordering::Relaxed);
         // Whoever takes a lock after this sees what is held now, and whoever took it before looks up again.
-        for Guarded { version, shard } in self.shards.iter().map(|shard| &**shard) {
+        for LockedShard { version, shard } in self.shards.iter().map(|shard| &**shard) {
             let _locked = lock(shard);
             version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         }
     }
 
     /// The lists that operators hold the address in for good.
-    pub(super) fn held_for_good(&self, key: Key) -> ListSet {
-        if !self.holds.load(Ordering::Relaxed) {
+    pub(super) fn permanent_static_lists(&self, key: Key) -> ListSet {
+        if !self.has_static_entries.load(Ordering::Relaxed) {
             return ListSet::default();
         }
-        self.held.load().as_ref().map_or_else(ListSet::default, |held| held.lasting(key))
+        self.static_entries
+            .load()
+            .as_ref()
+            .map_or_else(ListSet::default, |static_entries| static_entries.permanent(key))
     }
 
     /// As [`Lists::add`], by an operator: such an entry outranks everything that packets do.
-    pub fn add_by_operator(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> Added {
+    pub fn add_by_operator(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> AddOutcome {
         let cause = &Cause::of(Origin::Operator);
-        self.add_at(Place { list, to: 0 }, address.into(), Terms { level: OPERATOR_LEVEL, expiry, now, cause })
+        self.add_at(EntryScope { list, peer_tag: 0 }, address.into(), EntryTerms { level: OPERATOR_LEVEL, expiry, now, cause })
     }
 
     /// Whether a packet put the address in the list for good and for all other ends: no addition gives it a timeout.
-    pub fn lasts(&self, list: ListId, address: IpAddr, now: Time) -> bool {
+    pub fn has_permanent_entry(&self, list: ListId, address: IpAddr, now: Time) -> bool {
         let key = Key::from(address);
         let (hash, net) = (self.secret.hash(key), self.net(key));
         let shard = lock(&self.shards[self.shard_of(net.map_or(hash, |(_, hash)| hash))].shard);
-        let lasts = |hash, key| shard.standing(hash, key, list, now).is_some_and(|(expiry, _)| expiry == Time::NEVER);
-        lasts(hash, key) || net.is_some_and(|(net, hash)| lasts(hash, net))
+        let has_permanent_entry =
+            |hash, key| shard.standing(hash, key, list, now).is_some_and(|(expiry, _)| expiry == Time::NEVER);
+        has_permanent_entry(hash, key) || net.is_some_and(|(net, hash)| has_permanent_entry(hash, net))
     }
 
     /// Whether operators can add all of these, each of which is given once: in no shard may what outranks packets leave

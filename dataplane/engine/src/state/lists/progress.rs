@@ -5,15 +5,15 @@ use std::net::IpAddr;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
-use super::{Added, ListId, Lists, Within};
+use super::{AddOutcome, ListId, Lists, VlanLists};
 
 /// How far a source is in a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct SequenceProgress {
     /// Steps taken.
     pub step: u8,
     /// The tag of the other end.
-    pub to: u32,
+    pub peer_tag: u32,
     /// When the sequence began. Kept in milliseconds before `since`, and rounded down.
     pub begun: Time,
     /// When the packet arrived that took the last step.
@@ -22,7 +22,7 @@ pub struct Stored {
     pub expiry: Time,
 }
 
-impl Stored {
+impl SequenceProgress {
     /// Whether a packet that arrived now was overtaken, on another queue, by the one that took the last step.
     pub fn is_ahead_of(&self, now: Time) -> bool {
         now < self.since
@@ -31,7 +31,7 @@ impl Stored {
 
 /// What is to become of a source's progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ProgressChange {
     /// Nothing.
     Keep,
     /// This takes the place of what there was, and is as old as the packet that is looked at now.
@@ -39,7 +39,7 @@ pub enum Change {
         /// Steps taken.
         step: u8,
         /// The tag of the other end, which alone the entry counts for; 0 for all.
-        to: u32,
+        peer_tag: u32,
         /// When the sequence began.
         begun: Time,
         /// The level from now on, lower ones too.
@@ -52,22 +52,22 @@ pub enum Change {
 }
 
 impl Lists {
-    /// [`Within::progress`], in all VLANs together.
+    /// [`VlanLists::progress`], in all VLANs together.
     pub fn progress(
         &self,
         list: ListId,
         address: IpAddr,
         now: Time,
-        decide: impl FnOnce(Option<Stored>) -> Change,
-    ) -> Option<Added> {
-        self.within(Vlan::NONE).progress(list, address, now, decide)
+        decide: impl FnOnce(Option<SequenceProgress>) -> ProgressChange,
+    ) -> Option<AddOutcome> {
+        self.in_vlan(Vlan::NONE).progress(list, address, now, decide)
     }
 }
 
-impl Within<'_> {
+impl VlanLists<'_> {
     /// Shows how far the address is in the sequence that the list holds the steps of, and does what is decided about it,
     /// in one: nobody else looks or changes in between, so no step is lost and none is taken twice. Tells what came of
-    /// [`Change::Set`]; with [`Added::Refused`], nothing is known of the address.
+    /// [`ProgressChange::Set`]; with [`AddOutcome::Refused`], nothing is known of the address.
     ///
     /// Such a list holds an address once in each VLAN, whatever the other end. `decide` is called once, under a lock that
     /// other workers may wait for: it must be short, and not ask the lists.
@@ -76,11 +76,11 @@ impl Within<'_> {
         list: ListId,
         address: IpAddr,
         now: Time,
-        decide: impl FnOnce(Option<Stored>) -> Change,
-    ) -> Option<Added> {
+        decide: impl FnOnce(Option<SequenceProgress>) -> ProgressChange,
+    ) -> Option<AddOutcome> {
         self.lists.change(self.key(address), |shard, hash, key, _| {
             let (change, added) = shard.progress(hash, key, list, (&self.cause, now), decide);
-            (added, change != Change::Keep && added != Some(Added::Refused))
+            (added, change != ProgressChange::Keep && added != Some(AddOutcome::Refused))
         })
     }
 }

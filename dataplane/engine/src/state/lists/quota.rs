@@ -15,11 +15,11 @@ use ipnet::IpNet;
 
 use crate::state::key::{Key, Secret};
 use crate::state::lists::Lists;
-use crate::state::lists::shard::{DESTINATION_BYTES, SLOT_BYTES, VLAN_BYTES, boxed};
+use crate::state::lists::shard::{PEER_BYTES, SLOT_BYTES, VLAN_BYTES, boxed};
 
 /// How the lists keep first steps: entries of level 0, which any stranger can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FirstSteps {
+pub struct FirstStepSettings {
     /// How many of each source prefix there may be at once; 0 for any number.
     pub quota: u32,
     /// The length of these prefixes of IPv4.
@@ -30,16 +30,16 @@ pub struct FirstSteps {
     pub v6_by_prefix: bool,
 }
 
-impl Default for FirstSteps {
+impl Default for FirstStepSettings {
     fn default() -> Self {
-        FirstSteps { quota: 0, v4_length: 24, v6_length: 64, v6_by_prefix: false }
+        FirstStepSettings { quota: 0, v4_length: 24, v6_length: 64, v6_by_prefix: false }
     }
 }
 
-impl FirstSteps {
+impl FirstStepSettings {
     /// What an entry of lists with these settings takes at most, all told.
     pub const fn entry_bytes(self) -> usize {
-        SLOT_BYTES + VLAN_BYTES + DESTINATION_BYTES + if self.quota == 0 { 0 } else { size_of::<AtomicU32>() }
+        SLOT_BYTES + VLAN_BYTES + PEER_BYTES + if self.quota == 0 { 0 } else { size_of::<AtomicU32>() }
     }
 }
 
@@ -47,17 +47,17 @@ impl FirstSteps {
 const SHARE: usize = 8;
 
 /// See the module.
-pub(crate) struct Quota {
+pub(crate) struct PrefixQuota {
     secret: Secret,
-    settings: FirstSteps,
+    settings: FirstStepSettings,
     counters: Box<[AtomicU32]>,
 }
 
-impl Quota {
+impl PrefixQuota {
     /// For lists of so many entries; none if there is no memory for it.
-    pub(crate) fn new(capacity: usize, settings: FirstSteps, secret: Secret) -> Option<Quota> {
+    pub(crate) fn new(capacity: usize, settings: FirstStepSettings, secret: Secret) -> Option<PrefixQuota> {
         let counters = (capacity / (settings.quota as usize).max(1)).saturating_mul(SHARE).clamp(1, capacity.max(1));
-        Some(Quota { secret, settings, counters: boxed(counters, || AtomicU32::new(0))? })
+        Some(PrefixQuota { secret, settings, counters: boxed(counters, || AtomicU32::new(0))? })
     }
 
     /// Counts one more of the address's prefix. Whether it may have one.
@@ -78,7 +78,7 @@ impl Quota {
 
     /// What the address's prefix has used. None if the configured prefix length is none.
     pub(crate) fn used(&self, address: IpAddr) -> Option<QuotaUse> {
-        let FirstSteps { quota, v4_length, v6_length, .. } = self.settings;
+        let FirstStepSettings { quota, v4_length, v6_length, .. } = self.settings;
         let length = if address.is_ipv4() { v4_length } else { v6_length };
         let prefix = IpNet::new(address, length).ok()?.trunc();
         Some(QuotaUse { prefix, used: self.counter(address.into()).load(Ordering::Relaxed), quota })
@@ -121,8 +121,8 @@ mod tests {
 
     #[test]
     fn a_prefix_has_so_many_and_gets_back_what_it_gave() {
-        let settings = FirstSteps { quota: 2, ..FirstSteps::default() };
-        let quota = Quota::new(10_000, settings, Secret([1, 2])).unwrap();
+        let settings = FirstStepSettings { quota: 2, ..FirstStepSettings::default() };
+        let quota = PrefixQuota::new(10_000, settings, Secret([1, 2])).unwrap();
         for prefix in ["192.0.2.", "2001:db8::"] {
             let [one, other, third] = [1, 2, 3].map(|number| key(&format!("{prefix}{number}")));
             assert_eq!([one, other, third].map(|key| quota.take(key)), [true, true, false], "{prefix}");
@@ -137,8 +137,8 @@ mod tests {
 
     #[test]
     fn a_flood_from_everywhere_seldom_reaches_a_quota() {
-        let settings = FirstSteps { quota: 8, ..FirstSteps::default() };
-        let quota = Quota::new(100_000, settings, Secret([1, 2])).unwrap();
+        let settings = FirstStepSettings { quota: 8, ..FirstStepSettings::default() };
+        let quota = PrefixQuota::new(100_000, settings, Secret([1, 2])).unwrap();
         let refused = (0..100_000_u32).filter(|number| !quota.take(IpAddr::from((number << 8).to_be_bytes()).into()));
         assert!(refused.count() < 10);
     }

@@ -22,8 +22,8 @@ mod map;
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Entries {
-    lasting: Both<ListSet>,
+pub(crate) struct StaticEntries {
+    permanent: Both<ListSet>,
     timed: Vec<Timed>,
 }
 
@@ -78,10 +78,10 @@ impl<I: Copy> Ranges<I> {
 /// Addresses, and until when lists are to hold them.
 pub(crate) type SingleTimed = Vec<(ListId, IpAddr, Time)>;
 
-impl Entries {
+impl StaticEntries {
     /// All entries that are not disabled, as of now. Single addresses with a timeout are handed back, unless what
     /// lasts covers them: they go where packets put addresses.
-    pub(crate) fn build(rules: &RuleSet, lists: &HashMap<String, ListId>, now: Time) -> (Entries, SingleTimed) {
+    pub(crate) fn build(rules: &RuleSet, lists: &HashMap<String, ListId>, now: Time) -> (StaticEntries, SingleTimed) {
         let mut single_timed = Vec::new();
         let others = rules.address_lists.iter().filter(|entry| !entry.disabled).filter_map(|entry| {
             let EntryAddress::Set(set) = &entry.address else { return None };
@@ -94,33 +94,33 @@ impl Entries {
                 _ => Some((list, set.bounds(), until)),
             }
         });
-        let entries = Entries::of(others);
+        let entries = StaticEntries::of(others);
         // The longest that the file says counts.
         single_timed.sort_by_key(|(_, _, expiry)| *expiry);
-        single_timed.retain(|(list, address, _)| !entries.lasting((*address).into()).contains(*list));
+        single_timed.retain(|(list, address, _)| !entries.permanent((*address).into()).contains(*list));
         (entries, single_timed)
     }
 
-    /// Entries, from the first address to the last, each until then; for good if none.
-    pub(crate) fn of(entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) -> Entries {
-        let (mut lasting, mut timed) = (Ranges::default(), BTreeMap::<ListId, Ranges<Time>>::new());
+    /// StaticEntries, from the first address to the last, each until then; for good if none.
+    pub(crate) fn of(entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) -> StaticEntries {
+        let (mut permanent, mut timed) = (Ranges::default(), BTreeMap::<ListId, Ranges<Time>>::new());
         for (list, bounds, until) in entries {
             match until {
                 Some(until) => timed.entry(list).or_default().push(bounds, until),
-                None => lasting.push(bounds, list),
+                None => permanent.push(bounds, list),
             }
         }
         let timed = timed.into_iter().map(|(list, ranges)| {
             let last = ranges.items().max().unwrap_or_default();
             Timed { list, expiries: Both::build::<Latest>(ranges), last }
         });
-        Entries { timed: timed.collect(), lasting: Both::build::<InLists>(lasting) }
+        StaticEntries { timed: timed.collect(), permanent: Both::build::<InLists>(permanent) }
     }
 
     /// The lists that the address is in now, and from when until when that is so.
     pub(crate) fn find(&self, key: Key, now: Time) -> (ListSet, ops::Range<Time>) {
         let (mut from, mut until) = (Time::default(), Time::NEVER);
-        let mut set = self.lasting(key);
+        let mut set = self.permanent(key);
         for Timed { list, expiries, last } in &self.timed {
             let expiry = if now < *last { expiries.find(key) } else { *last };
             if now < expiry {
@@ -134,8 +134,8 @@ impl Entries {
     }
 
     /// The lists that the address is in by an entry without a timeout.
-    pub(crate) fn lasting(&self, key: Key) -> ListSet {
-        self.lasting.find(key)
+    pub(crate) fn permanent(&self, key: Key) -> ListSet {
+        self.permanent.find(key)
     }
 }
 

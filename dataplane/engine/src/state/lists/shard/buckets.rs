@@ -7,12 +7,12 @@ use crate::state::key::Key;
 impl Shard {
     /// Whether the slot's entry has this key.
     #[inline]
-    pub(super) fn is_of(&self, slot: u32, entry: &Entry, key: Key) -> bool {
+    pub(super) fn has_key(&self, slot: u32, entry: &Entry, key: Key) -> bool {
         entry.bits() == key.bits && entry.kind == key.kind && (!key.kind.is_in_vlan() || self.vlan(slot) == key.vlan)
     }
 
     /// Whether it is an entry of this address, or of the network that this is, in some VLAN.
-    pub(super) fn is_in_vlan_at(&self, entry: &Entry, address: Key) -> bool {
+    pub(super) fn is_vlan_entry_of(&self, entry: &Entry, address: Key) -> bool {
         entry.kind == address.kind.in_vlan() && entry.kind != address.kind && entry.bits() == address.bits
     }
 
@@ -27,8 +27,8 @@ impl Shard {
     }
 
     /// The address's entry that is meant, in its bucket.
-    pub(super) fn find(&self, hash: u64, key: Key, is_meant: impl Fn(&Entry) -> bool) -> Option<u32> {
-        self.bucket(hash).find(|(slot, entry)| is_meant(entry) && self.is_of(*slot, entry, key)).map(|(slot, _)| slot)
+    pub(super) fn find(&self, hash: u64, key: Key, matches: impl Fn(&Entry) -> bool) -> Option<u32> {
+        self.bucket(hash).find(|(slot, entry)| matches(entry) && self.has_key(*slot, entry, key)).map(|(slot, _)| slot)
     }
 }
 

@@ -6,7 +6,7 @@ use knockplane_policy::time::Time;
 use super::Shard;
 use crate::state::key::Kind;
 use crate::state::events::Cause;
-use crate::state::lists::Why;
+use crate::state::lists::EndReason;
 
 impl Shard {
     /// Looks at the next slots, at most `slots` and at most to the end of those in use, and gives back what expired.
@@ -18,7 +18,7 @@ impl Shard {
         for slot in begin..end {
             let entry = self.entry(slot);
             if entry.kind != Kind::Free && !entry.is_live(now) {
-                self.give_up(slot, Why::Expired, now);
+                self.end_entry(slot, EndReason::Expired, now);
                 expired += 1;
             }
         }
@@ -27,15 +27,15 @@ impl Shard {
     }
 
     /// Gives back a slot whose entry expired or has to give way.
-    pub(super) fn give_up(&mut self, slot: u32, why: Why, now: Time) {
+    pub(super) fn end_entry(&mut self, slot: u32, reason: EndReason, now: Time) {
         let list = self.entry(slot).list;
-        let kind = match why {
-            Why::Expired => {
-                self.tally_mut(list).expired += 1;
+        let kind = match reason {
+            EndReason::Expired => {
+                self.counts_mut(list).expired += 1;
                 EventKind::Expired
             }
-            Why::Evicted => {
-                self.tally_mut(list).evicted += 1;
+            EndReason::Evicted => {
+                self.counts_mut(list).evicted += 1;
                 EventKind::Evicted
             }
         };
@@ -47,14 +47,14 @@ impl Shard {
         if self.entry(slot).is_event() {
             self.publish(slot, kind, cause, now);
         }
-        self.release(slot);
+        self.free_slot(slot);
     }
 
     /// Gives back a slot as requested; if it was over by then, that is what became of it.
-    pub(super) fn clear(&mut self, slot: u32, kind: EventKind, cause: &Cause, now: Time) {
+    pub(super) fn remove_slot(&mut self, slot: u32, kind: EventKind, cause: &Cause, now: Time) {
         match self.entry(slot).is_live(now) {
             true => self.end(slot, kind, Some(cause), now),
-            false => self.give_up(slot, Why::Expired, now),
+            false => self.end_entry(slot, EndReason::Expired, now),
         }
     }
 }

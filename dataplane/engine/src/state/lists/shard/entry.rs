@@ -8,7 +8,7 @@ use knockplane_policy::event::Origin;
 use super::NIL;
 use crate::state::key::Kind;
 use crate::state::events::Cause;
-use crate::state::lists::{ListId, Stored};
+use crate::state::lists::{ListId, SequenceProgress};
 
 /// One address in one list. Packed, so that numbers of 8 bytes do not make it 64 bytes long: a slot has 64 with its bucket.
 #[repr(C, packed(4))]
@@ -20,7 +20,7 @@ pub(super) struct Entry {
     pub(super) since: Time,
     pub(super) expiry: Time,
     /// The tag of the only other end it counts for; 0 if it counts for all.
-    pub(super) to: u32,
+    pub(super) peer_tag: u32,
     /// When the first step of a sequence was taken: so many milliseconds before `since`.
     pub(super) begun_ms: u32,
     /// The lower half of the number of the event of the last change. Of first steps, which are no events, 0.
@@ -61,14 +61,14 @@ impl Mark {
 
 /// What an entry is found by, besides the address.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct EntryScope {
     pub(crate) list: ListId,
-    pub(crate) to: u32,
+    pub(crate) peer_tag: u32,
 }
 
 /// How an entry is to be added.
 #[derive(Clone, Copy)]
-pub(crate) struct Terms<'c> {
+pub(crate) struct EntryTerms<'c> {
     pub(crate) level: u8,
     pub(crate) expiry: Time,
     pub(crate) now: Time,
@@ -86,10 +86,10 @@ pub(crate) const VLAN_BYTES: usize = size_of::<VlanWords>();
 pub(super) type VlanWords = [u16; 3];
 
 /// What a slot takes besides, if its entry is a grant over IPv6.
-pub(crate) const DESTINATION_BYTES: usize = size_of::<DestinationWords>();
+pub(crate) const PEER_BYTES: usize = size_of::<PeerWords>();
 
-/// The destination of a grant over IPv6, of which the entry itself has a tag.
-pub(super) type DestinationWords = [u64; 2];
+/// The peer of a grant over IPv6, of which the entry itself has a tag.
+pub(super) type PeerWords = [u64; 2];
 
 impl Entry {
     /// In a slot that is free.
@@ -98,7 +98,7 @@ impl Entry {
         low: 0,
         since: Time::from_nanos(0),
         expiry: Time::from_nanos(0),
-        to: 0,
+        peer_tag: 0,
         begun_ms: 0,
         changed: 0,
         chain: NIL,
@@ -120,17 +120,17 @@ impl Entry {
 
     /// Whether its changes are events. Anyone can take first steps. A grant is one where one packet opens, too.
     pub(super) fn is_event(&self) -> bool {
-        self.level > 0 || (self.to != 0 && self.mark.step() == 0)
+        self.level > 0 || (self.peer_tag != 0 && self.mark.step() == 0)
     }
 
-    pub(super) fn counts_for(&self, to: u32) -> bool {
-        self.to == 0 || self.to == to
+    pub(super) fn counts_for_peer(&self, peer_tag: u32) -> bool {
+        self.peer_tag == 0 || self.peer_tag == peer_tag
     }
 
-    pub(super) fn stored(&self) -> Stored {
+    pub(super) fn progress(&self) -> SequenceProgress {
         let begun = self.since.as_nanos().saturating_sub(u64::from(self.begun_ms) * NANOS_PER_MS);
-        let Entry { mark, to, since, expiry, .. } = *self;
-        Stored { step: mark.step(), to, begun: Time::from_nanos(begun), since, expiry }
+        let Entry { mark, peer_tag, since, expiry, .. } = *self;
+        SequenceProgress { step: mark.step(), peer_tag, begun: Time::from_nanos(begun), since, expiry }
     }
 }
 

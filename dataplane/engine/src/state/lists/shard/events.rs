@@ -22,40 +22,40 @@ impl Shard {
         }
     }
 
-    /// Keeps the destination of a new grant over IPv6: the entry itself has a tag alone.
-    pub(super) fn note_destination(&mut self, slot: u32, cause: &Cause) {
-        let Entry { to, kind, .. } = *self.entry(slot);
-        if to != 0 && kind.without_vlan() != Kind::V4 {
+    /// Keeps the peer of a new grant over IPv6: the entry itself has a tag alone.
+    pub(super) fn note_peer(&mut self, slot: u32, cause: &Cause) {
+        let Entry { peer_tag, kind, .. } = *self.entry(slot);
+        if peer_tag != 0 && kind.without_vlan() != Kind::V4 {
             let destination = cause.knock.map_or(0, |knock| match knock.destination {
                 IpAddr::V4(_) => 0,
                 IpAddr::V6(address) => address.to_bits(),
             });
-            self.destinations[slot as usize] = [(destination >> 64) as u64, destination as u64];
+            self.peers[slot as usize] = [(destination >> 64) as u64, destination as u64];
         }
     }
 
-    /// The destination that the slot's entry counts for alone, if it is known.
-    fn destination(&self, slot: u32) -> Option<IpAddr> {
-        let Entry { to, kind, mark, .. } = *self.entry(slot);
-        if to == 0 {
+    /// The peer that the slot's entry counts for alone, if it is known.
+    fn peer(&self, slot: u32) -> Option<IpAddr> {
+        let Entry { peer_tag, kind, mark, .. } = *self.entry(slot);
+        if peer_tag == 0 {
             return None;
         }
         if kind.without_vlan() == Kind::V4 {
             // The tag is the address.
-            return Some(Ipv4Addr::from_bits(to).into());
+            return Some(Ipv4Addr::from_bits(peer_tag).into());
         }
-        let [high, low] = self.destinations[slot as usize].map(u128::from);
+        let [high, low] = self.peers[slot as usize].map(u128::from);
         let address = high << 64 | low;
         (mark.step() == 0 && address != 0).then(|| Ipv6Addr::from_bits(address).into())
     }
 
     fn event_entry(&self, slot: u32) -> EventEntry {
-        let Entry { list, level, to, since, expiry, mark, .. } = *self.entry(slot);
-        let (key, destination) = (self.key(slot), self.destination(slot));
+        let Entry { list, level, peer_tag, since, expiry, mark, .. } = *self.entry(slot);
+        let (key, peer) = (self.key(slot), self.peer(slot));
         let by_network = key.kind.without_vlan() == Kind::Net;
         let (address, vlan) = (key.address(), key.vlan());
         let (step, origin) = (mark.step(), mark.origin());
-        EventEntry { list, level, address, by_network, vlan, to, destination, step, origin, since, expiry }
+        EventEntry { list, level, address, by_network, vlan, peer_tag, peer, step, origin, since, expiry }
     }
 
     /// Shows the entries that changed after the event of this number, of the slots from `begin` on, at most `slots` of them.

@@ -14,10 +14,10 @@
 //! address, the search for room, or a [`Shard::sweep`].
 //!
 //! When the slab is full, an addition takes, in this order: an expired entry at the head of a queue; expired entries
-//! among the next [`LOOK`] slots; the oldest entry of the lowest level, unless that level is higher than its own. If
+//! among the next [`EXPIRY_PROBES`] slots; the oldest entry of the lowest level, unless that level is higher than its own. If
 //! there is none, it is refused.
 //!
-//! An entry may count for one other end alone, by a tag: then an address is in a list up to [`MOST_ENDS`] times.
+//! An entry may count for one other end alone, by a tag: then an address is in a list up to [`MAX_PEERS`] times.
 //!
 //! An address in a VLAN is another key than the address by itself. Which VLAN an entry is of stands beside the slab, in
 //! memory that takes no page until such an entry comes: networks without VLANs pay nothing for it.
@@ -28,15 +28,15 @@ use std::sync::Arc;
 use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;
 
-use self::entry::{DestinationWords, Entry, VlanWords};
-pub(crate) use self::entry::{DESTINATION_BYTES, Place, SLOT_BYTES, Terms, VLAN_BYTES};
+use self::entry::{PeerWords, Entry, VlanWords};
+pub(crate) use self::entry::{PEER_BYTES, EntryScope, EntryTerms, SLOT_BYTES, VLAN_BYTES};
 use self::queue::Queue;
 use crate::state::events::Cause;
 use crate::state::key::{Key, Kind, Secret};
-use crate::state::lists::quota::Quota;
+use crate::state::lists::quota::PrefixQuota;
 use crate::state::events::removals::Removals;
 use crate::state::events::ring::EventRing;
-use crate::state::lists::{Added, LEVELS, ListId, Listed, MAX_LISTS, Why};
+use crate::state::lists::{AddOutcome, EndReason, LEVELS, ListId, MAX_LISTS, Membership};
 
 mod buckets;
 mod ended;
@@ -52,15 +52,15 @@ const NIL: u32 = u32::MAX;
 
 /// Which entries of an address are meant.
 #[derive(Clone, Copy)]
-pub(crate) struct Ends {
+pub(crate) struct RemovalScope {
     pub(crate) list: ListId,
-    /// Those for the destination of this tag alone; `None` for those of all tags.
-    pub(crate) to: Option<u32>,
+    /// Those for the peer of this tag alone; `None` for those of all tags.
+    pub(crate) peer_tag: Option<u32>,
 }
 
 /// What happened to one list in this shard.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Tally {
+pub(crate) struct ListCounts {
     pub(crate) entries: u64,
     pub(crate) expired: u64,
     pub(crate) evicted: u64,
@@ -71,7 +71,7 @@ pub(crate) struct Tally {
 pub(crate) struct Shard {
     secret: Secret,
     /// Of level 0, if there is one.
-    quota: Option<Arc<Quota>>,
+    quota: Option<Arc<PrefixQuota>>,
     /// Room for all slots. Those that were written once, so that the kernel has given their memory, at least those that
     /// are used.
     entries: Vec<Entry>,
@@ -89,9 +89,9 @@ pub(crate) struct Shard {
     fresh: u32,
     /// Where the next sweep begins.
     cursor: u32,
-    tallies: Box<[Tally; MAX_LISTS]>,
-    /// The destination of each slot whose entry is a grant over IPv6, if it is known; else what was there before.
-    destinations: Vec<DestinationWords>,
+    counts: Box<[ListCounts; MAX_LISTS]>,
+    /// The peer of each slot whose entry is a grant over IPv6, if it is known; else what was there before.
+    peers: Vec<PeerWords>,
     /// The one of all shards.
     events: Arc<EventRing>,
     removals: Removals,
@@ -114,8 +114,8 @@ impl Shard {
             free: NIL,
             fresh: 0,
             cursor: 0,
-            tallies: Box::new([Tally::default(); MAX_LISTS]),
-            destinations: zeros(slots as usize)?,
+            counts: Box::new([ListCounts::default(); MAX_LISTS]),
+            peers: zeros(slots as usize)?,
             events,
             removals: Removals::new(removals)?,
         })
@@ -130,60 +130,60 @@ impl Shard {
     }
 
     /// From now on; nothing was added before.
-    pub(crate) fn set_quota(&mut self, quota: Arc<Quota>) {
+    pub(crate) fn set_quota(&mut self, quota: Arc<PrefixQuota>) {
         self.quota = Some(quota);
     }
 
     /// The lists the address is in for the other end of this tag, and from when until when that is so if nothing is
     /// changed. `hash` is the secret's of the key, here and below.
-    pub(crate) fn membership(&self, hash: u64, key: Key, to: u32, now: Time) -> (Listed, Range<Time>) {
-        let (mut listed, mut from, mut until) = (Listed::default(), Time::default(), Time::NEVER);
+    pub(crate) fn membership(&self, hash: u64, key: Key, peer_tag: u32, now: Time) -> (Membership, Range<Time>) {
+        let (mut membership, mut from, mut until) = (Membership::default(), Time::default(), Time::NEVER);
         for (slot, entry) in self.bucket(hash) {
-            if !self.is_of(slot, entry, key) {
+            if !self.has_key(slot, entry, key) {
                 continue;
             }
             if !entry.is_live(now) {
                 from = from.max(entry.expiry);
                 continue;
             }
-            if !entry.counts_for(to) {
-                listed.elsewhere = true;
+            if !entry.counts_for_peer(peer_tag) {
+                membership.has_other_entries = true;
                 continue;
             }
             // A packet that arrived before the one that got the address in is looked at later than that one only
             // because another worker was faster.
             if now < { entry.since } {
                 until = until.min(entry.since);
-                listed.elsewhere = true;
+                membership.has_other_entries = true;
             } else {
-                listed.lists.insert(entry.list);
+                membership.lists.insert(entry.list);
                 from = from.max(entry.since);
                 until = until.min(entry.expiry);
             }
         }
-        (listed, from..until)
+        (membership, from..until)
     }
 
     /// Puts the address in the list until `expiry`, or sets its expiry anew.
-    pub(crate) fn add(&mut self, hash: u64, key: Key, place: Place, terms: Terms) -> Added {
-        if let Some(slot) = self.find(hash, key, |entry| (entry.list, entry.to) == (place.list, place.to)) {
+    pub(crate) fn add(&mut self, hash: u64, key: Key, scope: EntryScope, terms: EntryTerms) -> AddOutcome {
+        if let Some(slot) = self.find(hash, key, |entry| (entry.list, entry.peer_tag) == (scope.list, scope.peer_tag)) {
             if self.entry(slot).is_live(terms.now) {
                 self.refresh(slot, terms);
-                return Added::Refreshed;
+                return AddOutcome::Refreshed;
             }
-            self.give_up(slot, Why::Expired, terms.now);
+            self.end_entry(slot, EndReason::Expired, terms.now);
         }
-        if place.to != 0 && !self.leave_room_for_another_end(hash, key, place.list, terms) {
-            self.tally_mut(place.list).refused += 1;
-            return Added::Refused;
+        if scope.peer_tag != 0 && !self.make_room_for_peer(hash, key, scope.list, terms) {
+            self.counts_mut(scope.list).refused += 1;
+            return AddOutcome::Refused;
         }
-        let Some(slot) = self.insert(hash, key, place, terms) else { return Added::Refused };
-        self.note_destination(slot, terms.cause);
+        let Some(slot) = self.insert(hash, key, scope, terms) else { return AddOutcome::Refused };
+        self.note_peer(slot, terms.cause);
         if self.entry(slot).is_event() {
-            let kind = if place.to == 0 { EventKind::Listed } else { EventKind::Granted };
+            let kind = if scope.peer_tag == 0 { EventKind::Listed } else { EventKind::Granted };
             self.publish(slot, kind, Some(terms.cause), terms.now);
         }
-        Added::New
+        AddOutcome::New
     }
 
     /// Takes the address out of the list, for the other end of this tag or for all. Whether it was in it.
@@ -191,15 +191,15 @@ impl Shard {
         &mut self,
         hash: u64,
         key: Key,
-        Ends { list, to }: Ends,
+        RemovalScope { list, peer_tag }: RemovalScope,
         cause: &Cause,
         now: Time,
     ) -> bool {
         let mut was_in_it = false;
-        let is_meant = |entry: &Entry| entry.list == list && to.is_none_or(|to| to == entry.to);
-        while let Some(slot) = self.find(hash, key, is_meant) {
+        let matches = |entry: &Entry| entry.list == list && peer_tag.is_none_or(|peer_tag| peer_tag == entry.peer_tag);
+        while let Some(slot) = self.find(hash, key, matches) {
             was_in_it |= self.entry(slot).is_live(now);
-            self.clear(slot, EventKind::Removed, cause, now);
+            self.remove_slot(slot, EventKind::Removed, cause, now);
         }
         was_in_it
     }
@@ -221,9 +221,9 @@ impl Shard {
         let mut was_in_it = false;
         for slot in begin.min(end)..end {
             let entry = self.entry(slot);
-            if entry.list == list && self.is_in_vlan_at(entry, address) {
+            if entry.list == list && self.is_vlan_entry_of(entry, address) {
                 was_in_it |= entry.is_live(now);
-                self.clear(slot, EventKind::Removed, cause, now);
+                self.remove_slot(slot, EventKind::Removed, cause, now);
             }
         }
         (was_in_it, (end < self.fresh).then_some(end))
@@ -244,23 +244,23 @@ impl Shard {
             let entry = self.entry(slot);
             if entry.kind != Kind::Free && entry.list == list {
                 flushed += u64::from(entry.is_live(now));
-                self.clear(slot, EventKind::Flushed, cause, now);
+                self.remove_slot(slot, EventKind::Flushed, cause, now);
             }
         }
         (flushed, (end < self.fresh).then_some(end))
     }
 
     /// What happened to a list here.
-    pub(crate) fn tally(&self, list: ListId) -> Tally {
-        self.tallies[list.index()]
+    pub(crate) fn counts(&self, list: ListId) -> ListCounts {
+        self.counts[list.index()]
     }
 
-    fn tally_mut(&mut self, list: ListId) -> &mut Tally {
-        &mut self.tallies[list.index()]
+    fn counts_mut(&mut self, list: ListId) -> &mut ListCounts {
+        &mut self.counts[list.index()]
     }
 
     /// The quota that entries of this level count for, if there is one.
-    fn quota_of(&self, level: u8) -> Option<&Quota> {
+    fn quota_of(&self, level: u8) -> Option<&PrefixQuota> {
         self.quota.as_deref().filter(|_| level == 0)
     }
 }

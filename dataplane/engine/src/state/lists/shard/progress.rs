@@ -4,10 +4,10 @@ use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;
 
 use super::entry::{Mark, NANOS_PER_MS};
-use super::{Place, Shard, Terms};
+use super::{EntryScope, EntryTerms, Shard};
 use crate::state::events::Cause;
 use crate::state::key::Key;
-use crate::state::lists::{Added, Change, ListId, Stored, Why};
+use crate::state::lists::{AddOutcome, EndReason, ListId, ProgressChange, SequenceProgress};
 
 impl Shard {
     /// Works on the address's one entry in a list that holds the steps of a sequence. What was set, if anything was.
@@ -17,41 +17,41 @@ impl Shard {
         key: Key,
         list: ListId,
         (cause, now): (&Cause, Time),
-        decide: impl FnOnce(Option<Stored>) -> Change,
-    ) -> (Change, Option<Added>) {
+        decide: impl FnOnce(Option<SequenceProgress>) -> ProgressChange,
+    ) -> (ProgressChange, Option<AddOutcome>) {
         let found = self.find(hash, key, |entry| entry.list == list);
         let live = found.filter(|slot| self.entry(*slot).is_live(now));
-        let change = decide(live.map(|slot| self.entry(slot).stored()));
+        let change = decide(live.map(|slot| self.entry(slot).progress()));
         let added = match change {
-            Change::Keep => None,
-            Change::Clear => {
-                found.into_iter().for_each(|slot| self.clear(slot, EventKind::Removed, cause, now));
+            ProgressChange::Keep => None,
+            ProgressChange::Clear => {
+                found.into_iter().for_each(|slot| self.remove_slot(slot, EventKind::Removed, cause, now));
                 None
             }
-            Change::Set { step, to, begun, level, expiry } => Some(if let Some(slot) = live {
+            ProgressChange::Set { step, peer_tag, begun, level, expiry } => Some(if let Some(slot) = live {
                 // To a subscriber, progress towards another destination is another entry, and a first step is none.
                 let before = self.entry(slot);
-                if before.is_event() && (before.to != to || level == 0) {
+                if before.is_event() && (before.peer_tag != peer_tag || level == 0) {
                     self.publish(slot, EventKind::Removed, Some(cause), now);
                 }
                 self.dequeue(slot);
                 self.set_level(slot, level);
                 let entry = self.entry_mut(slot);
                 entry.since = entry.since.max(now);
-                (entry.to, entry.expiry) = (to, expiry);
+                (entry.peer_tag, entry.expiry) = (peer_tag, expiry);
                 self.take_step(slot, step, begun);
                 self.enqueue(slot);
                 self.publish_step(slot, cause, now);
-                Added::Refreshed
+                AddOutcome::Refreshed
             } else {
-                found.into_iter().for_each(|slot| self.give_up(slot, Why::Expired, now));
-                match self.insert(hash, key, Place { list, to }, Terms { level, expiry, now, cause }) {
+                found.into_iter().for_each(|slot| self.end_entry(slot, EndReason::Expired, now));
+                match self.insert(hash, key, EntryScope { list, peer_tag }, EntryTerms { level, expiry, now, cause }) {
                     Some(slot) => {
                         self.take_step(slot, step, begun);
                         self.publish_step(slot, cause, now);
-                        Added::New
+                        AddOutcome::New
                     }
-                    None => Added::Refused,
+                    None => AddOutcome::Refused,
                 }
             }),
         };

@@ -4,17 +4,17 @@ use knockplane_policy::event::{EventKind, Origin};
 use knockplane_policy::time::Time;
 
 use super::entry::{Entry, Mark};
-use super::{NIL, Shard, Terms};
+use super::{EntryTerms, NIL, Shard};
 use crate::state::key::Key;
-use crate::state::lists::{LEVELS, ListId, Why};
+use crate::state::lists::{EndReason, LEVELS, ListId};
 
 /// How many slots a full shard looks at for expired entries before it evicts a live one. More would find room more
 /// often between two sweeps, but every packet of a flood pays for it: with ten million entries an addition took 0.86 µs
 /// with 4 slots and 1.28 µs with 16. Fewer saved nothing.
-const LOOK: usize = 4;
+const EXPIRY_PROBES: usize = 4;
 
 /// For how many other ends an address can be in one list. They share a bucket, which every lookup of the address walks.
-const MOST_ENDS: usize = 8;
+const MAX_PEERS: usize = 8;
 
 /// Whether a packet's change of an expiry is worth an event. A flow may refresh an entry with each packet: it causes an event
 /// whenever the expiry comes into another part of time, of which between 8 and 16 make the time that the entry has, and each is
@@ -42,29 +42,30 @@ pub(super) fn queue_of(level: u8) -> usize {
 impl Shard {
     /// A slot for a new entry of this level, taken from another if need be.
     pub(super) fn make_room(&mut self, level: u8, now: Time) -> Option<u32> {
-        if let Some(slot) = self.unused() {
+        if let Some(slot) = self.take_free_slot() {
             return Some(slot);
         }
         let heads = self.queues.map(|queue| queue.oldest);
         let expired = heads.into_iter().find(|slot| *slot != NIL && !self.entry(*slot).is_live(now));
         if let Some(slot) = expired {
-            self.give_up(slot, Why::Expired, now);
-        } else if self.sweep(LOOK, now) == 0 {
+            self.end_entry(slot, EndReason::Expired, now);
+        } else if self.sweep(EXPIRY_PROBES, now) == 0 {
             let slot = heads.into_iter().take(queue_of(level) + 1).find(|slot| *slot != NIL)?;
-            self.give_up(slot, Why::Evicted, now);
+            self.end_entry(slot, EndReason::Evicted, now);
         }
-        self.unused()
+        self.take_free_slot()
     }
 
     /// Of the entries of an address in a list, for as many other ends as can be, the one that expires first gives way;
     /// of those the oldest. Whether there is room now: none has a higher level than the newcomer.
-    pub(super) fn leave_room_for_another_end(&mut self, hash: u64, key: Key, list: ListId, terms: Terms<'_>) -> bool {
+    pub(super) fn make_room_for_peer(&mut self, hash: u64, key: Key, list: ListId, terms: EntryTerms<'_>) -> bool {
         let shard = &*self;
         let others = || {
-            let of_list = |slot, entry: &Entry| entry.list == list && entry.to != 0 && shard.is_of(slot, entry, key);
+            let of_list =
+                |slot, entry: &Entry| entry.list == list && entry.peer_tag != 0 && shard.has_key(slot, entry, key);
             shard.bucket(hash).filter(move |(slot, entry)| of_list(*slot, entry))
         };
-        if others().count() < MOST_ENDS {
+        if others().count() < MAX_PEERS {
             return true;
         }
         let rank = |entry: &Entry| (entry.is_live(terms.now), queue_of(entry.level), entry.expiry, entry.since);
@@ -73,14 +74,14 @@ impl Shard {
         if evicts && queue_of(entry.level) > queue_of(terms.level) {
             return false;
         }
-        self.give_up(slot, if evicts { Why::Evicted } else { Why::Expired }, terms.now);
+        self.end_entry(slot, if evicts { EndReason::Evicted } else { EndReason::Expired }, terms.now);
         true
     }
 
     /// Sets a live entry's expiry anew, but what never expires stays so. It becomes the newest of its level, which only
     /// ever rises.
-    pub(super) fn refresh(&mut self, slot: u32, terms: Terms<'_>) {
-        let Terms { level, expiry, now, cause } = terms;
+    pub(super) fn refresh(&mut self, slot: u32, terms: EntryTerms<'_>) {
+        let EntryTerms { level, expiry, now, cause } = terms;
         self.dequeue(slot);
         let entry = self.entry_mut(slot);
         let (was_event, before) = (entry.is_event(), entry.expiry);
@@ -94,10 +95,13 @@ impl Shard {
         self.set_level(slot, level);
         self.enqueue(slot);
         let entry = self.entry(slot);
-        let is_news = entry.to != 0 || cause.origin != Origin::Packet || is_news(before, entry.expiry, now);
-        if !was_event && entry.is_event() {
+        if !entry.is_event() {
+            return;
+        }
+        let is_news = || entry.peer_tag != 0 || cause.origin != Origin::Packet || is_news(before, entry.expiry, now);
+        if !was_event {
             self.publish(slot, EventKind::Listed, Some(cause), now);
-        } else if was_event && is_news {
+        } else if is_news() {
             self.publish(slot, EventKind::Refreshed, Some(cause), now);
         }
     }

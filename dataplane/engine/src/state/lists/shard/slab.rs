@@ -4,7 +4,7 @@ use knockplane_policy::packet::Vlan;
 
 use super::buckets::bucket_of;
 use super::entry::{Entry, Mark};
-use super::{NIL, Place, Shard, Terms};
+use super::{EntryScope, EntryTerms, NIL, Shard};
 use crate::state::key::{Key, Kind};
 
 impl Shard {
@@ -29,15 +29,21 @@ impl Shard {
     }
 
     /// A new entry's slot, unless everything is full of higher levels.
-    pub(super) fn insert(&mut self, hash: u64, key: Key, Place { list, to }: Place, terms: Terms) -> Option<u32> {
-        let Terms { level, expiry, now, cause } = terms;
+    pub(super) fn insert(
+        &mut self,
+        hash: u64,
+        key: Key,
+        EntryScope { list, peer_tag }: EntryScope,
+        terms: EntryTerms,
+    ) -> Option<u32> {
+        let EntryTerms { level, expiry, now, cause } = terms;
         if self.quota_of(level).is_some_and(|quota| !quota.take(key)) {
-            self.tally_mut(list).refused += 1;
+            self.counts_mut(list).refused += 1;
             return None;
         }
         let Some(slot) = self.make_room(level, now) else {
             self.quota_of(level).into_iter().for_each(|quota| quota.give_back(key));
-            self.tally_mut(list).refused += 1;
+            self.counts_mut(list).refused += 1;
             return None;
         };
         let bucket = bucket_of(hash, self.buckets.len());
@@ -53,7 +59,7 @@ impl Shard {
             low: bits as u64,
             since: now,
             expiry,
-            to,
+            peer_tag,
             begun_ms: 0,
             changed: 0,
             chain,
@@ -65,12 +71,12 @@ impl Shard {
             mark: Mark::new(0, cause.origin),
         };
         self.enqueue(slot);
-        self.tally_mut(list).entries += 1;
+        self.counts_mut(list).entries += 1;
         Some(slot)
     }
 
     /// Takes a slot that holds nothing.
-    pub(super) fn unused(&mut self) -> Option<u32> {
+    pub(super) fn take_free_slot(&mut self) -> Option<u32> {
         if self.free != NIL {
             let slot = self.free;
             self.free = self.entry(slot).chain;
@@ -88,7 +94,7 @@ impl Shard {
     }
 
     /// Gives a slot back: out of its bucket, its queue and its list's count.
-    pub(super) fn release(&mut self, slot: u32) {
+    pub(super) fn free_slot(&mut self, slot: u32) {
         let Entry { chain, list, level, .. } = *self.entry(slot);
         let key = self.key(slot);
         self.in_vlans -= u32::from(key.is_in_vlan());
@@ -104,7 +110,7 @@ impl Shard {
             self.entry_mut(before).chain = chain;
         }
         self.dequeue(slot);
-        self.tally_mut(list).entries -= 1;
+        self.counts_mut(list).entries -= 1;
         let free = std::mem::replace(&mut self.free, slot);
         let entry = self.entry_mut(slot);
         (entry.kind, entry.chain) = (Kind::Free, free);

@@ -36,7 +36,7 @@ impl Shard {
             }
             assert_eq!(queue.newest, older);
         }
-        let tallied: u64 = self.tallies.iter().map(|tally| tally.entries).sum();
+        let tallied: u64 = self.counts.iter().map(|counts| counts.entries).sum();
         assert_eq!((chained, queued, tallied as usize), (used, used, used));
         assert!(used <= self.entries.len());
     }
@@ -50,14 +50,14 @@ fn at(seconds: u64) -> Time {
     Time::from_nanos(seconds * 1_000_000_000)
 }
 
-fn add(shard: &mut Shard, number: u32, level: u8, expiry: Time, now: Time) -> Added {
-    let place = Place { list: ListId(level), to: 0 };
-    let added = shard.add(shard.secret.hash(key(number)), key(number), place, Terms { level, expiry, now, cause: &CAUSE });
+fn add(shard: &mut Shard, number: u32, level: u8, expiry: Time, now: Time) -> AddOutcome {
+    let scope = EntryScope { list: ListId(level), peer_tag: 0 };
+    let added = shard.add(shard.secret.hash(key(number)), key(number), scope, EntryTerms { level, expiry, now, cause: &CAUSE });
     shard.audit();
     added
 }
 
-fn holds(shard: &Shard, number: u32, level: u8, now: Time) -> bool {
+fn contains(shard: &Shard, number: u32, level: u8, now: Time) -> bool {
     shard.membership(shard.secret.hash(key(number)), key(number), 0, now).0.lists.contains(ListId(level))
 }
 
@@ -68,10 +68,10 @@ fn a_full_shard_gives_up_the_expired_first() {
     add(&mut shard, 2, 0, at(5), at(0));
     add(&mut shard, 3, 3, at(9), at(0));
     // 2 is not at the head of its queue, 3 is of a higher level: expired, both give way before 1 does.
-    assert_eq!(add(&mut shard, 4, 0, at(99), at(5)), Added::New);
-    assert_eq!(add(&mut shard, 5, 0, at(99), at(9)), Added::New);
-    assert!(holds(&shard, 1, 0, at(9)) && holds(&shard, 4, 0, at(9)) && holds(&shard, 5, 0, at(9)));
-    assert_eq!(shard.tallies.iter().map(|tally| tally.evicted).sum::<u64>(), 0);
+    assert_eq!(add(&mut shard, 4, 0, at(99), at(5)), AddOutcome::New);
+    assert_eq!(add(&mut shard, 5, 0, at(99), at(9)), AddOutcome::New);
+    assert!(contains(&shard, 1, 0, at(9)) && contains(&shard, 4, 0, at(9)) && contains(&shard, 5, 0, at(9)));
+    assert_eq!(shard.counts.iter().map(|counts| counts.evicted).sum::<u64>(), 0);
 }
 
 #[test]
@@ -83,8 +83,8 @@ fn an_expired_entry_at_the_head_of_a_queue_is_found_wherever_it_is() {
     for number in (0..100).filter(|number| *number != 50) {
         add(&mut shard, number, 0, at(99), at(1));
     }
-    assert_eq!(add(&mut shard, 100, 0, at(99), at(5)), Added::New);
-    assert_eq!((shard.tally(ListId(0)).entries, shard.tally(ListId(0)).evicted), (100, 0));
+    assert_eq!(add(&mut shard, 100, 0, at(99), at(5)), AddOutcome::New);
+    assert_eq!((shard.counts(ListId(0)).entries, shard.counts(ListId(0)).evicted), (100, 0));
 }
 
 #[test]
@@ -94,16 +94,16 @@ fn then_the_oldest_of_the_lowest_level_but_none_above_its_own() {
         add(&mut shard, number, level, at(99), at(0));
     }
     // Refreshed, 2 is younger than 3.
-    assert_eq!(add(&mut shard, 2, 0, at(99), at(1)), Added::Refreshed);
-    assert_eq!(add(&mut shard, 5, 1, at(99), at(1)), Added::New);
-    assert!(!holds(&shard, 3, 0, at(1)) && holds(&shard, 2, 0, at(1)));
-    assert_eq!(add(&mut shard, 6, 1, at(99), at(1)), Added::New);
-    assert!(!holds(&shard, 2, 0, at(1)));
+    assert_eq!(add(&mut shard, 2, 0, at(99), at(1)), AddOutcome::Refreshed);
+    assert_eq!(add(&mut shard, 5, 1, at(99), at(1)), AddOutcome::New);
+    assert!(!contains(&shard, 3, 0, at(1)) && contains(&shard, 2, 0, at(1)));
+    assert_eq!(add(&mut shard, 6, 1, at(99), at(1)), AddOutcome::New);
+    assert!(!contains(&shard, 2, 0, at(1)));
     // Only levels 1, 1, 1 and 2 are left.
-    assert_eq!(add(&mut shard, 7, 0, at(99), at(1)), Added::Refused);
-    assert_eq!(add(&mut shard, 7, 1, at(99), at(1)), Added::New);
-    assert!(!holds(&shard, 1, 1, at(1)) && holds(&shard, 4, 2, at(1)));
-    let [zero, one] = [0, 1].map(|level| shard.tally(ListId(level)));
+    assert_eq!(add(&mut shard, 7, 0, at(99), at(1)), AddOutcome::Refused);
+    assert_eq!(add(&mut shard, 7, 1, at(99), at(1)), AddOutcome::New);
+    assert!(!contains(&shard, 1, 1, at(1)) && contains(&shard, 4, 2, at(1)));
+    let [zero, one] = [0, 1].map(|level| shard.counts(ListId(level)));
     assert_eq!((zero.entries, zero.evicted, zero.refused), (0, 2, 1));
     assert_eq!((one.entries, one.evicted, one.refused), (3, 1, 0));
 }
@@ -112,8 +112,8 @@ fn then_the_oldest_of_the_lowest_level_but_none_above_its_own() {
 fn levels_above_the_last_queue_share_it() {
     let mut shard = Shard::new(1, SECRET, Arc::new(EventRing::new(4).unwrap()), 4).unwrap();
     add(&mut shard, 1, 200, at(99), at(0));
-    assert_eq!(add(&mut shard, 2, 2, at(99), at(0)), Added::Refused);
-    assert_eq!(add(&mut shard, 2, 3, at(99), at(0)), Added::New);
+    assert_eq!(add(&mut shard, 2, 2, at(99), at(0)), AddOutcome::Refused);
+    assert_eq!(add(&mut shard, 2, 3, at(99), at(0)), AddOutcome::New);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_sweep_comes_round_and_gives_back_what_expired() {
     assert_eq!(shard.sweep(4, at(6)), 3);
     assert_eq!(shard.sweep(4, at(9)), 2);
     assert_eq!(shard.sweep(100, at(9)), 1);
-    assert_eq!(shard.tally(ListId(0)).entries, 0);
+    assert_eq!(shard.counts(ListId(0)).entries, 0);
     shard.audit();
 }
 
@@ -138,8 +138,8 @@ fn addresses_that_collide_under_one_secret_spread_under_another() {
     let chain = |secret: Secret| {
         let mut shard = Shard::new(1024, secret, Arc::new(EventRing::new(4).unwrap()), 4).unwrap();
         for key in &colliding {
-            let terms = Terms { level: 0, expiry: Time::NEVER, now: at(0), cause: &CAUSE };
-            shard.add(secret.hash(*key), *key, Place { list: ListId(0), to: 0 }, terms);
+            let terms = EntryTerms { level: 0, expiry: Time::NEVER, now: at(0), cause: &CAUSE };
+            shard.add(secret.hash(*key), *key, EntryScope { list: ListId(0), peer_tag: 0 }, terms);
         }
         shard.longest_chain()
     };

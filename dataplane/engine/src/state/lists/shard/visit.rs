@@ -6,17 +6,23 @@ use super::Shard;
 use super::entry::Entry;
 use super::queue::queue_of;
 use crate::state::key::{Key, Kind};
-use crate::state::lists::{LEVELS, ListId, Seen};
+use crate::state::lists::{DynamicEntry, LEVELS, ListId};
 
 impl Shard {
     /// Shows the live entries of the slots from `begin` on, at most `slots` of them. Returns where to go on, or none at
     /// the end.
-    pub(crate) fn visit(&self, begin: u32, slots: u32, now: Time, mut visitor: impl FnMut(Seen)) -> Option<u32> {
+    pub(crate) fn visit(
+        &self,
+        begin: u32,
+        slots: u32,
+        now: Time,
+        mut visitor: impl FnMut(DynamicEntry),
+    ) -> Option<u32> {
         let end = self.fresh.min(begin.saturating_add(slots));
         for slot in begin..end {
             let entry = self.entry(slot);
             if entry.kind != Kind::Free && entry.is_live(now) {
-                visitor(self.seen(slot));
+                visitor(self.dynamic_entry(slot));
             }
         }
         (end < self.fresh).then_some(end)
@@ -28,7 +34,7 @@ impl Shard {
         address: Key,
         (begin, slots): (u32, u32),
         now: Time,
-        mut visitor: impl FnMut(Seen, u8),
+        mut visitor: impl FnMut(DynamicEntry, u8),
     ) -> Option<u32> {
         if self.in_vlans == 0 {
             return None;
@@ -36,24 +42,24 @@ impl Shard {
         let end = self.fresh.min(begin.saturating_add(slots));
         for slot in begin.min(end)..end {
             let entry = self.entry(slot);
-            if self.is_in_vlan_at(entry, address) && entry.is_live(now) {
-                visitor(self.seen(slot), entry.level);
+            if self.is_vlan_entry_of(entry, address) && entry.is_live(now) {
+                visitor(self.dynamic_entry(slot), entry.level);
             }
         }
         (end < self.fresh).then_some(end)
     }
 
-    fn seen(&self, slot: u32) -> Seen {
-        let Entry { list, to, mark, expiry, .. } = *self.entry(slot);
+    fn dynamic_entry(&self, slot: u32) -> DynamicEntry {
+        let Entry { list, peer_tag, mark, expiry, .. } = *self.entry(slot);
         let key = self.key(slot);
-        Seen { list, address: key.address(), vlan: key.vlan(), to, step: mark.step(), expiry }
+        DynamicEntry { list, address: key.address(), vlan: key.vlan(), peer_tag, step: mark.step(), expiry }
     }
 
     /// Shows the address's live entries, with their levels.
-    pub(crate) fn show(&self, hash: u64, key: Key, now: Time, mut visitor: impl FnMut(Seen, u8)) {
+    pub(crate) fn visit_address(&self, hash: u64, key: Key, now: Time, mut visitor: impl FnMut(DynamicEntry, u8)) {
         for (slot, entry) in self.bucket(hash) {
-            if self.is_of(slot, entry, key) && entry.is_live(now) {
-                visitor(self.seen(slot), entry.level);
+            if self.has_key(slot, entry, key) && entry.is_live(now) {
+                visitor(self.dynamic_entry(slot), entry.level);
             }
         }
     }
@@ -61,7 +67,7 @@ impl Shard {
     /// When the address's entry that counts for all other ends is over, and whether it is of the highest rank; none if
     /// there is none.
     pub(crate) fn standing(&self, hash: u64, key: Key, list: ListId, now: Time) -> Option<(Time, bool)> {
-        let slot = self.find(hash, key, |entry| (entry.list, entry.to) == (list, 0))?;
+        let slot = self.find(hash, key, |entry| (entry.list, entry.peer_tag) == (list, 0))?;
         let Entry { expiry, level, .. } = *self.entry(slot);
         self.entry(slot).is_live(now).then_some((expiry, queue_of(level) == LEVELS - 1))
     }
