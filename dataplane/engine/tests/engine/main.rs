@@ -8,6 +8,7 @@
 //! | [`tails`]     | what passes of the parts of a frame that a driver has split? |
 //! | [`lists`]     | do the address lists behave like the plain ones, full or not, from many threads? |
 //! | [`ends`]      | what counts for one other end alone, and how do sequences of steps go on? |
+//! | [`events`]    | which changes of entries are events, and what do subscribers that are too slow end up with? |
 //! | [`table`]     | which rule sets are refused, and how does the refusal read? |
 //! | [`second_look`] | who is let in by packets that overtook each other, on several queues? |
 //! | [`stories`]   | do the two knock scripts do what people expect of them? |
@@ -25,6 +26,7 @@
 mod common;
 mod conversation;
 mod ends;
+mod events;
 mod flood;
 mod forged;
 mod fuzz;

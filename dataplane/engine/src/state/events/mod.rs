@@ -58,7 +58,7 @@ pub struct Cause {
 }
 
 /// A rule of a compiled rule set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RulePosition {
     /// The number of the table, see [`Table::number`](crate::table::Table::number).
     pub table: u32,

@@ -84,7 +84,7 @@ impl Shard {
         let EntryTerms { level, expiry, now, cause } = terms;
         self.dequeue(slot);
         let entry = self.entry_mut(slot);
-        let (was_event, before) = (entry.is_event(), entry.expiry);
+        let (was_event, before, level_before) = (entry.is_event(), entry.expiry, entry.level);
         if before != Time::NEVER {
             entry.expiry = expiry;
         }
@@ -98,7 +98,10 @@ impl Shard {
         if !entry.is_event() {
             return;
         }
-        let is_news = || entry.peer_tag != 0 || cause.origin != Origin::Packet || is_news(before, entry.expiry, now);
+        let is_news = || {
+            let is_rare = entry.peer_tag != 0 || cause.origin != Origin::Packet || entry.level != level_before;
+            is_rare || is_news(before, entry.expiry, now)
+        };
         if !was_event {
             self.publish(slot, EventKind::Listed, Some(cause), now);
         } else if is_news() {
