@@ -1,16 +1,16 @@
-# Short names for what people do. CI calls them too.
+# Short names for common tasks. CI uses them too.
 .PHONY: demo test build clean
 
 PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 
-# The main job, live, on real interfaces that it makes itself. KEEP=1 stays up until Ctrl-C.
+# Shows knocks on a filter between interfaces that the demo creates. KEEP=1 keeps them until Ctrl-C.
 demo:
 	@tests/setup demo
 	@echo "building (release)"
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knocker -p knockplane-tests
 	@target/release/demo $(if $(filter-out 0,$(KEEP)),--keep)
 
-# Everything that CI runs: formatting, lints, unit and property tests, end-to-end tests.
+# All checks of CI: formatting, lints, unit and property tests, end-to-end tests.
 test:
 	@tests/setup test
 	cargo fmt --all --check
@@ -21,8 +21,8 @@ test:
 build:
 	cargo build --locked --release --workspace
 
-# Programs, systemd units, man pages, completions and the example of the configuration. `make build` comes first; BIN_DIR has
-# what it built. Programs are stripped unless STRIP is empty. DESTDIR is put in front of every path, for packages.
+# Programs, systemd units, man pages, completions and the example of the configuration. Run `make build` first; its
+# programs are in BIN_DIR. Programs are stripped unless STRIP is empty. DESTDIR precedes every path, for packages.
 PREFIX ?= /usr/local
 DESTDIR ?=
 BIN_DIR ?= $(or $(CARGO_TARGET_DIR),target)/release
@@ -55,8 +55,7 @@ install:
 	    install -d '$(DESTDIR)$(DATADIR)'/"$${pair#*:}"; \
 	    install -m 644 "$$made/$${pair%%:*}"/* '$(DESTDIR)$(DATADIR)'/"$${pair#*:}"; done
 
-# Takes away what `make install` with the same PREFIX and DESTDIR has put there, and nothing else: /etc/knockplane and
-# /var/lib/knockplane stay.
+# Removes exactly the files of `make install` with the same PREFIX and DESTDIR. /etc/knockplane and /var/lib/knockplane stay.
 uninstall:
 	rm -f '$(DESTDIR)$(BINDIR)'/knockctl '$(DESTDIR)$(BINDIR)'/knocker
 	rm -f '$(DESTDIR)$(SBINDIR)'/knockplane-dataplane '$(DESTDIR)$(SBINDIR)'/knockplane-control
@@ -71,9 +70,9 @@ uninstall:
 clean:
 	cargo clean
 
-# How fast it is on the wire, compared with the smallest AF_XDP forwarder, nftables, XDP and knockd: docs/benchmarks.md.
-# Half an hour; QUICK=1 takes five minutes; ONLY=drop measures what has that in its name. Tables, results and plots end up
-# in target/bench.
+# Rates, losses and latencies on the wire, compared with the smallest AF_XDP forwarder, nftables, XDP and knockd:
+# docs/benchmarks.md. Half an hour; QUICK=1 takes five minutes; ONLY=drop selects measurements by name. Results and tables
+# are in target/bench.
 .PHONY: bench
 bench:
 	@tests/setup bench
@@ -82,54 +81,60 @@ bench:
 	@$${CARGO_TARGET_DIR:-target}/release/knockplane-bench $(if $(filter-out 0,$(QUICK)),--quick) \
 	    $(if $(ONLY),--only '$(ONLY)')
 
-# What the engine takes in memory, in time: docs/benchmarks-memory.md. QUICK=1 takes half a minute and leaves out ten
-# million entries; ONLY=lists looks at what has that in its name.
+# Plots of the last run of `make bench`, in target/bench/plots.
+.PHONY: plots
+plots:
+	@tests/setup plots
+	@gnuplot bench/plots.gp
+
+# Time of the engine's work in memory: docs/benchmarks-memory.md. QUICK=1 takes half a minute and leaves out ten million
+# entries; ONLY=lists selects workloads by name.
 .PHONY: bench-memory
 bench-memory:
 	@tests/setup bench-memory
 	@cargo bench --quiet --locked -p knockplane-bench --bench engine -- $(ONLY)
 
-# Ten million entries in the address lists: memory, lookups, additions, and the worst pause in a minute of additions at
-# full rate. SECONDS_LONG=5 looks less long.
+# Ten million entries in the address lists: memory, lookups, additions, and the longest pause in a minute of additions at
+# full rate. SECONDS_LONG=5 is shorter.
 .PHONY: bench-lists
 bench-lists:
 	@tests/setup bench-lists
 	@cargo run --quiet --locked --release -p knockplane-bench --bin lists -- \
 	    $(if $(SECONDS_LONG),--seconds $(SECONDS_LONG))
 
-# Who gets in while a flood of forged first knocks fills the lists, at nftables and here: docs/benchmarks.md. Four floods of
-# SECONDS (30) at a million a second, and four as fast as they go.
+# Clients admitted by nftables and by knockplane while a flood of forged first knocks fills the lists: docs/benchmarks.md. Four
+# floods of SECONDS (30) at a million a second, and four at the highest possible rate.
 .PHONY: bench-crowd
 bench-crowd:
 	@tests/setup bench
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
 	@$${CARGO_TARGET_DIR:-target}/release/crowd $(if $(SECONDS),--seconds $(SECONDS))
 
-# How long nothing passes when the dataplane is killed and started again, with 0, 10,000 and 1,000,000 static entries:
-# docs/benchmarks.md. ROUNDS (20) restarts with each.
+# Outage when the dataplane is killed and started again, with 0, 10,000 and 1,000,000 static entries: docs/benchmarks.md.
+# ROUNDS (20) restarts with each.
 .PHONY: bench-restart
 bench-restart:
 	@tests/setup bench
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
 	@$${CARGO_TARGET_DIR:-target}/release/restart $(if $(ROUNDS),--rounds $(ROUNDS))
 
-# What larger rings cost in rate and gain in TCP retransmissions: docs/benchmarks.md. ROUNDS (5) with each size; SIZES=2048,8192
-# measures these.
+# Rate and TCP retransmissions with rings of several sizes: docs/benchmarks.md. ROUNDS (5) with each size; SIZES=2048,8192
+# selects sizes.
 .PHONY: bench-rings
 bench-rings:
 	@tests/setup bench-rings
 	@cargo build --quiet --locked --release -p knockplane-dataplane -p knockplane-control -p knockplane-bench
 	@$${CARGO_TARGET_DIR:-target}/release/rings $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SIZES),--sizes $(SIZES))
 
-# The benchmark in memory, in instructions, compared with bench/baseline/instructions.toml. UPDATE=1 writes that file.
+# Instructions of the engine's work in memory, compared with bench/baseline/instructions.toml. UPDATE=1 writes that file.
 .PHONY: bench-check
 bench-check:
 	@tests/setup bench-check
 	@cargo run --quiet --locked --release -p knockplane-bench --bin instructions -- \
 	    check $(if $(filter-out 0,$(UPDATE)),--update) $(ONLY)
 
-# The property tests of rules and packets, fifty times as long as `make test` runs them: 100,000 rule sets are written as an
-# export and read again where it takes 2,000. SOAK=500 is longer, ONLY=export runs what has that in its name.
+# The property tests of rules and packets, fifty times as long as in `make test`: for example, 100,000 rule sets instead of 2,000
+# are exported and read again. SOAK=500 is longer, ONLY=export runs tests with this in their name.
 SOAK ?= 50
 .PHONY: soak
 soak:
@@ -139,8 +144,7 @@ soak:
 
 # Both processes under 50,000 accepted packets a second and knocks, for a minute each while standard error is on a full disk,
 # broken, stalled, closed and on a file system that fills up; and a logged scan of 200,000 packets a second while 100 doors
-# open. SECONDS_LONG=10 is shorter, RATE=10000 and SCAN=20000 are slower. ONLY=a_scan runs the tests whose names begin
-# so.
+# open. SECONDS_LONG=10 is shorter, RATE=10000 and SCAN=20000 are slower. ONLY=a_scan runs the tests with this prefix.
 .PHONY: soak-log
 soak-log:
 	@tests/setup test
@@ -152,7 +156,7 @@ soak-log:
 
 # The filter on emulated NICs (virtio, igb, e1000e, vmxnet3) and kernels 6.1, 6.12 and 7.x, in guests of QEMU: docs/hardware.md.
 # Without root, KVM or a tap device; the first time it downloads some 330 MB. QUICK=1 runs three cells, ONLY='7.x/igb 6.1/virtio'
-# those. VERBOSE=1 prints every assertion. No release without the whole of it.
+# these two. VERBOSE=1 prints every assertion. A release needs all cells.
 .PHONY: vm
 vm:
 	@tests/setup vm
@@ -160,7 +164,7 @@ vm:
 	@cargo build --quiet --locked -p knockplane-dataplane -p knockplane-control -p knocker -p knockplane-tests
 	@tests/vm/run $(if $(ONLY),$(ONLY),$(if $(filter-out 0,$(QUICK)),quick,all))
 
-# Whether a cell fails when the safeguards against split frames are taken out: docs/hardware.md.
+# Checks that a cell fails without the safeguards against split frames: docs/hardware.md.
 .PHONY: vm-revert
 vm-revert:
 	@tests/setup vm

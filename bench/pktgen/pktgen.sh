@@ -1,13 +1,13 @@
 #!/bin/sh
-# The kernel's packet generator (module pktgen) with the profiles of knockplane-generate, as far as it can: it sends UDP
-# and nothing else, and one kind of frame at a time. Source: Linux Documentation/networking/pktgen.rst.
+# The kernel's packet generator (module pktgen) with those profiles of knockplane-generate that it supports: it sends only UDP,
+# and one kind of frame at a time. Source: Linux Documentation/networking/pktgen.rst.
 #
 #   pktgen.sh INTERFACE --profile P [--rate N] [--frame-bytes N] [--count N] [--seconds N] [--core N]
 #             [--from ADDRESS[/LENGTH] | --from FIRST-LAST] [--to ADDRESS] [--destination-mac MAC] [--port N]
 #
 # Profiles: flow, flows:N, random-ports, sources-sequential, sources-random, first-knocks.
-# The module varies no IPv6 source: over IPv6, only profiles with one source. It also leaves the last of a random range out.
-# Ends at the count or the time, whatever comes first, or at Ctrl-C.
+# The module does not vary IPv6 sources: over IPv6, only profiles with one source. It never sends the last of a random range.
+# Ends at the count or the time, if that is earlier, or at Ctrl-C.
 # Exit codes: 0 done, 1 failed or nothing was sent, 2 usage.
 set -eu
 
@@ -24,7 +24,7 @@ usage() {
     exit 2
 }
 
-# write FILE COMMAND: one command to the module.
+# write FILE COMMAND: writes one command to the module.
 write() {
     echo "$2" 2>/dev/null >"$pktgen/$1" || fail "the module refused '$2'"
 }
@@ -100,7 +100,7 @@ case $from$to in
 *:*) ipv6=1 from=${from:-2001:2::1} to=${to:-2001:2:0:1::1} ;;
 *) ipv6='' from=${from:-198.18.0.1/16} to=${to:-198.19.0.1} ;;
 esac
-# Headers, and 16 bytes of the module's own. It makes shorter ones longer without a word.
+# Headers, and 16 bytes of the module. It lengthens shorter frames without a message.
 least=60
 [ -z "$ipv6" ] || least=78
 frame_bytes=${frame_bytes:-$((least > 64 ? least : 64))}
@@ -137,7 +137,7 @@ write pgctrl reset
 write "kpktgend_$core" "add_device $interface"
 trap 'write pgctrl reset' EXIT
 device "count $count"
-# A copy each: the fields vary, and interfaces like veth cannot share one.
+# A new frame each time: the fields vary, and interfaces like veth cannot share one.
 device 'clone_skb 0'
 device "pkt_size $frame_bytes"
 device 'flag NO_TIMESTAMP'
@@ -159,16 +159,16 @@ device 'udp_src_max 1024'
 device "udp_dst_min $port"
 device "udp_dst_max $port"
 case $profile in
-# The last port of a range is not sent.
+# The module does not send the last port of a range.
 flows:*) device "udp_src_max $((1024 + flows))" ;;
 random-ports) device 'udp_dst_min 1' && device 'udp_dst_max 65535' && device 'flag UDPDST_RND' ;;
 sources-random) device 'flag IPSRC_RND' ;;
 esac
 
-# Writing returns when all is sent; a signal ends it early, and then there still is a result.
+# The write returns when all frames are sent. A signal ends it early; then there is a result too.
 trap : INT TERM
 timeout --foreground "$seconds" sh -c "echo start >$pktgen/pgctrl" || true
-# A thread that was told to stop writes its result a moment later.
+# A stopped thread writes its result a moment later.
 write pgctrl stop
 while grep -q "^Running:.*[^ ]" "$pktgen/kpktgend_$core"; do sleep 0.1; done
 grep -A 2 '^Result:' "$pktgen/$interface"

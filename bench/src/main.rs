@@ -1,4 +1,4 @@
-//! How fast the filter is, compared with what one would take instead: see `compare`.
+//! Compares the filter with its peers on real interfaces (`knockplane_bench::compare`): `make bench`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,33 +8,34 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use clap::Parser;
-use knockplane_bench::compare::report;
 use knockplane_bench::compare::results::Results;
 use knockplane_bench::compare::run::{Options, run};
+use knockplane_bench::compare::tables;
+use knockplane_bench::report;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// Compares knockplane with what one would take instead, on real interfaces in network namespaces. As root.
+/// Compares knockplane with its peers on real interfaces in network namespaces. As root.
 ///
-/// Everything takes half an hour. It ends early at Ctrl-C, and shows what there is.
+/// The full run takes half an hour. Ctrl-C ends it early and shows the results so far.
 #[derive(Parser)]
 #[command(name = "knockplane-bench", version)]
 struct Arguments {
-    /// The most important loads, in five minutes.
+    /// Measure the most important loads, in five minutes.
     #[arg(long)]
     quick: bool,
-    /// Only measurements with this in their name, such as `forward 60 B, S`, `entries` or `latency`.
+    /// Measure only what has this in its name, such as `forward 60 B, S`, `entries` or `latency`.
     #[arg(long, value_name = "PATTERN")]
     only: Option<String>,
-    /// So many windows for each candidate under each load, whatever time they take.
+    /// Number of windows for each candidate under each load, without a limit of time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     windows: Option<u16>,
-    /// Only these candidates, such as `knockplane,smallest`.
+    /// Measure only these candidates, such as `knockplane,smallest`.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     candidates: Option<Vec<String>>,
-    /// Where results, tables and plots are written.
-    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    /// Folder for results and tables.
+    #[arg(long, value_name = "DIR", default_value = report::FOLDER)]
     out: PathBuf,
-    /// Measures nothing, and shows the results of this file again.
+    /// Measure nothing and show the results of this file.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "only", "windows", "candidates"])]
     report: Option<PathBuf>,
 }
@@ -80,11 +81,9 @@ fn compare(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Prints the tables, and says where the rest is.
+/// Prints the tables, and writes their CSV files.
 fn show(results: &Results, out: &Path) -> anyhow::Result<()> {
-    print!("{}", report::text(results));
-    for file in report::write(results, out)? {
-        println!("{}", file.display());
-    }
-    Ok(())
+    println!("{}\n", tables::heading(results));
+    report::publish(&tables::all(results), out)?;
+    report::store(&[tables::loss_points(results)], out)
 }

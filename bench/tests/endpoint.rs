@@ -1,5 +1,5 @@
-//! Two AF_XDP endpoints on the two ends of a real wire: every frame arrives, in order, byte for byte, and every frame's
-//! memory comes back. Needs root.
+//! Two AF_XDP endpoints at the two ends of a real wire: every frame arrives, in order, byte for byte, and every frame's memory
+//! is returned. Needs root.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use knockplane_ring::{Device, Endpoint, Program, raise_memlock_limit};
 use knockplane_tests::{Namespace, Topology};
 
-/// Enough to go through every ring several times, and not a multiple of their size.
+/// Enough to use every ring several times, and not a multiple of their size.
 const COUNT: usize = 2_000;
 
-/// Fewer than the smallest ring on the way, and what an endpoint receives into, have room for, so that none can be lost.
+/// Fewer frames than the smallest ring on the path and the receiving endpoint hold, so that none can be lost.
 const BURST: usize = 64;
 
-/// How long frames that must come are waited for.
+/// Longest wait for expected frames.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 struct End {
@@ -74,7 +74,7 @@ fn bound(namespace: &Namespace, interface: &str, frame_bytes: usize) -> (Endpoin
     namespace.within(bind).expect("an AF_XDP socket")
 }
 
-/// A frame that differs from all others: the rest of its bytes are made from its number.
+/// A unique frame: its bytes are made from its number.
 fn frame(way: u8, number: usize, frame_bytes: usize) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, way, 2, 0, 0, 0, 0, 1 - way, 0x88, 0xb5];
     frame.extend_from_slice(&(number as u32).to_be_bytes());
@@ -82,7 +82,7 @@ fn frame(way: u8, number: usize, frame_bytes: usize) -> Vec<u8> {
     frame
 }
 
-/// Sends the frames and returns those that arrive, until as many have.
+/// Sends the frames and returns those that arrive, until as many have arrived.
 fn pass(frames: &[Vec<u8>], from: &mut End, to: &mut End) -> Vec<Vec<u8>> {
     let mut next = frames.iter();
     from.endpoint.send(frames.len(), |frame| frame.copy_from_slice(next.next().expect("as many as asked for")));
@@ -96,7 +96,7 @@ fn pass(frames: &[Vec<u8>], from: &mut End, to: &mut End) -> Vec<Vec<u8>> {
     arrived
 }
 
-/// How many frames can be sent once the kernel has sent all of them.
+/// Number of frames that can be sent after the kernel has sent all earlier ones.
 fn rest(end: &mut End) -> usize {
     let patience = Instant::now() + PATIENCE;
     while end.endpoint.in_flight() > 0 && Instant::now() < patience {

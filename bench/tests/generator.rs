@@ -1,5 +1,5 @@
-//! The packet generator on a real interface: every frame arrives, and is what its profile says, whichever way it was
-//! made. Needs root.
+//! The packet generator on a real interface: every frame arrives, and fits its profile, in both ways of making frames. Needs
+//! root.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -9,19 +9,20 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context as _, ensure};
 use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
 use knockplane_bench::generator::{Generator, Mode, Profile, Spec, parse_prefix};
-use knockplane_ring::{Device, LiveFrames};
+use knockplane_generator::LiveFrames;
+use knockplane_ring::Device;
 use knockplane_tests::Topology;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SocketType, eth, recv, socket, sockopt};
 
-/// Fewer than the smallest ring on the way has room for, so that none can be lost; and two rounds of the mix.
+/// Fewer frames than the smallest ring on the path holds, so that none can be lost; and two rounds of the mix.
 const COUNT: usize = 200;
 
-/// One network whose hosts vary, in each family, and one whose networks do.
+/// One network with varying hosts, in each family, and one prefix with varying networks.
 const SOURCES: [&str; 3] = ["198.18.0.250/16", "2001:2::ffff:fffe/64", "2001:2::1/32"];
 
 #[test]
-fn every_frame_arrives_and_is_what_its_profile_says() {
+fn every_frame_arrives_and_fits_its_profile() {
     let topology = topology();
     for from in SOURCES {
         for profile in Profile::ALL {
@@ -35,7 +36,7 @@ fn every_frame_arrives_and_is_what_its_profile_says() {
 }
 
 #[test]
-fn frames_are_as_long_as_asked_for() {
+fn frames_have_the_requested_length() {
     let topology = topology();
     for (from, lengths) in [(SOURCES[0], [60, 301, 1514]), (SOURCES[1], [74, 301, 1514])] {
         for frame_bytes in lengths {
@@ -61,7 +62,7 @@ fn copies_of_a_frame_arrive() {
 }
 
 #[test]
-fn what_cannot_be_sent_is_refused() {
+fn impossible_specs_are_refused() {
     let topology = topology();
     let refusal = |interface: &'static str, spec: Spec| {
         topology.client.within(|| Ok(Generator::new(&Device::open(interface)?, &spec).err().map(|e| e.to_string())))
@@ -75,7 +76,7 @@ fn what_cannot_be_sent_is_refused() {
 }
 
 #[test]
-fn nothing_is_sent_once_it_is_stopped() {
+fn a_stopped_generator_sends_nothing() {
     let topology = topology();
     for mode in [Mode::Live, Mode::Xsk] {
         let summary = topology.client.within(|| {
@@ -98,7 +99,7 @@ fn spec(from: &str) -> Spec {
     Spec { count: Some(COUNT as u64), ..Spec::new(Profile::Mix) }.between(Some(source), None)
 }
 
-/// What arrives of the spec's frames at the other end, which is all of them and nothing else.
+/// Asserts that exactly the spec's frames arrive at the other end, and returns them.
 fn sent(topology: &Topology, spec: &Spec) -> Vec<Vec<u8>> {
     let tap = topology.filter.within(tap).expect("a packet socket");
     let summary = topology.client.within(|| {
@@ -113,14 +114,14 @@ fn sent(topology: &Topology, spec: &Spec) -> Vec<Vec<u8>> {
     frames
 }
 
-/// A socket that sees every frame of its namespace, with room for all of them.
+/// A socket that sees every frame of its namespace, with room for all frames of a test.
 fn tap() -> anyhow::Result<OwnedFd> {
     let tap = socket(AddressFamily::PACKET, SocketType::RAW, Some(eth::ALL))?;
     sockopt::set_socket_recv_buffer_size_force(&tap, 16 << 20)?;
     Ok(tap)
 }
 
-/// Waits long for the frames that must come, and shortly for others, which must not.
+/// Waits long for expected frames, and shortly for unexpected ones.
 fn arrived(tap: &OwnedFd) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut frames = Vec::new();
     loop {
@@ -139,7 +140,7 @@ fn arrived(tap: &OwnedFd) -> anyhow::Result<Vec<Vec<u8>>> {
     }
 }
 
-/// Of a frame, whose checksums are right: source, source port, destination port.
+/// Source, source port and destination port of a frame, after a check of its checksums.
 fn read(frame: &[u8]) -> (IpAddr, u16, u16) {
     let headers = PacketHeaders::from_ethernet_slice(frame).expect("a frame that can be read");
     let transport = headers.transport.expect("TCP or UDP");

@@ -1,10 +1,9 @@
-//! Compiles the XDP program with clang, against the libbpf headers that libbpf-sys builds.
+//! Compiles the package's BPF programs, `bpf/*.c`, with clang, against the libbpf headers that libbpf-sys builds.
+//! `bench/generator` has this build script too.
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs};
-
-const SOURCES: &[&str] = &["blind", "filter", "generate", "ingress"];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -12,19 +11,21 @@ fn main() {
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".to_owned());
     println!("cargo:rerun-if-env-changed=CLANG");
 
-    for name in SOURCES {
-        let source = format!("bpf/{name}.c");
-        println!("cargo:rerun-if-changed={source}");
-        let object = out.join(format!("{name}.o"));
+    println!("cargo:rerun-if-changed=bpf");
+    for file in fs::read_dir("bpf").expect("the package has BPF programs") {
+        let source = file.expect("an entry of the folder").path();
+        println!("cargo:rerun-if-changed={}", source.display());
+        let object = out.join(source.file_name().expect("a file")).with_extension("o");
         let status = Command::new(&clang)
-            .args(["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-c", &source, "-I", &headers])
+            .args(["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-I", &headers, "-c"])
+            .arg(&source)
             .args(multiarch_headers())
             .arg("-o")
             .arg(&object)
             .status();
         match status {
             Ok(status) if status.success() => {}
-            Ok(status) => panic!("{clang} could not compile {source}: {status}"),
+            Ok(status) => panic!("{clang} could not compile {}: {status}", source.display()),
             Err(error) => panic!("cannot run {clang}: {error}; install it (Debian: apt-get install clang)"),
         }
     }

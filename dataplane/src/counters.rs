@@ -12,7 +12,7 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{FrameCount, RingDrops};
-use knockplane_ring::{Disposition, SocketStatistics};
+use knockplane_ring::SocketStatistics;
 
 /// A number with one writer.
 #[derive(Debug, Default)]
@@ -100,19 +100,15 @@ impl Default for WorkerCounters {
 }
 
 impl WorkerCounters {
-    /// Counts each frame of a batch under what became of it. Returns how many were forwarded.
-    pub(crate) fn settled(&self, decisions: &[Decision], dispositions: &[Disposition]) -> usize {
-        let mut forwarded = 0;
-        let ends = decisions.iter().zip(dispositions).map(|(decision, disposition)| match disposition {
-            Disposition::TxFull => Decision { verdict: Verdict::Drop, reason: Reason::TxFull },
-            Disposition::Forward | Disposition::Drop | Disposition::Reply => *decision,
-        });
-        let mut count = |end: Option<Decision>, frames: usize| {
+    /// Counts each frame of a batch under its decision, but those of `not_sent`, a bit for each, under `instead`.
+    pub(crate) fn settled(&self, decisions: &[Decision], not_sent: u64, instead: Decision) {
+        let ends = decisions.iter().enumerate();
+        let ends = ends.map(|(index, decision)| if not_sent >> index & 1 != 0 { instead } else { *decision });
+        let count = |end: Option<Decision>, frames: usize| {
             let Some(Decision { verdict, reason }) = end else { return };
             self.frames[verdict.index()][reason.index()].add(frames as u64);
-            forwarded += if verdict == Verdict::Forward { frames } else { 0 };
         };
-        // What ends alike mostly stands side by side. Counted together, no count waits for the one before.
+        // Frames side by side mostly end alike. Counted together, no count waits for the one before.
         let (mut alike, mut frames) = (None, 0);
         for end in ends {
             if alike != Some(end) {
@@ -121,7 +117,6 @@ impl WorkerCounters {
             frames += 1;
         }
         count(alike, frames);
-        forwarded
     }
 
     /// Counts frames that were received on this side and dropped for this reason without a decision.

@@ -21,7 +21,7 @@ use knockplane_engine::state::events::logged::LoggedPackets;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::time::Time;
-use knockplane_ring::{BATCH, Disposition, Rings};
+use knockplane_ring::{Dispositions, Rings};
 
 use crate::clock::Clock;
 use crate::counters::WorkerCounters;
@@ -146,10 +146,12 @@ impl Worker {
         let mut total = 0;
         for side in Side::ALL {
             let count = self.rings.receive(side);
-            let parts = self.rings.multi_buffer_drops();
-            if parts.bytes > 0 {
-                self.counters.undecided(side, Reason::MultiBuffer, parts.frames, parts.bytes);
-                total += parts.frames;
+            let drops = self.rings.drops();
+            for (reason, dropped) in [(Reason::MultiBuffer, drops.multi_buffer), (Reason::Duplicate, drops.duplicate)] {
+                if dropped.bytes > 0 {
+                    self.counters.undecided(side, reason, dropped.frames, dropped.bytes);
+                    total += dropped.frames;
+                }
             }
             if count == 0 {
                 continue;
@@ -174,18 +176,18 @@ impl Worker {
             }
             let decisions = self.decider.decisions();
             // Every frame of the batch leaves it here: to the other side's ring, with a reply to its own side's, or back to
-            // the free frames.
-            let mut dispositions = dispositions(decisions, shared.links[side.opposite().index()].load(Relaxed));
-            let answered = self.decider.answered();
-            bits(answered).for_each(|index| dispositions[index] = Disposition::Reply);
-            let sent_bytes = self.rings.settle(&mut dispositions[..count], |index| self.decider.reply(index));
-            let sent = self.counters.settled(decisions, &dispositions);
-            if answered != 0 {
-                let replies = bits(answered).filter(|index| dispositions[*index] == Disposition::Reply);
-                let bytes = replies.clone().filter_map(|index| self.decider.reply(index)).map(<[u8]>::len);
-                self.counters.sent[side.index()].add(replies.count(), bytes.sum());
-            }
-            self.counters.sent[side.opposite().index()].add(sent, sent_bytes);
+            // the free frames. Without a link nothing goes out: the kernel would take the frames, and drop them uncounted.
+            let reply = self.decider.answered();
+            let accepted = forwarded(decisions) & !reply;
+            let link = shared.links[side.opposite().index()].load(Relaxed);
+            let wanted = Dispositions { forward: if link { accepted } else { 0 }, reply };
+            let settled = self.rings.settle(wanted, |index| self.decider.reply(index));
+            let not_sent =
+                Decision { verdict: Verdict::Drop, reason: if link { Reason::TxFull } else { Reason::LinkDown } };
+            self.counters.settled(decisions, accepted & !settled.forwarded, not_sent);
+            self.counters.sent[side.index()].add(settled.replied.count_ones() as usize, settled.replied_bytes);
+            let sent = settled.forwarded.count_ones() as usize;
+            self.counters.sent[side.opposite().index()].add(sent, settled.forwarded_bytes);
             total += count;
         }
         for side in Side::ALL {
@@ -237,17 +239,10 @@ fn bits(mut mask: u64) -> impl Iterator<Item = usize> + Clone {
     })
 }
 
-/// What the verdicts mean to the rings. Without a link there is no way out: the kernel would take the frames, and drop
-/// them uncounted.
-fn dispositions(decisions: &[Decision], link: bool) -> [Disposition; BATCH] {
-    let forward = if link { Disposition::Forward } else { Disposition::TxFull };
-    let mut dispositions = [Disposition::Drop; BATCH];
-    for (disposition, decision) in dispositions.iter_mut().zip(decisions) {
-        if decision.verdict == Verdict::Forward {
-            *disposition = forward;
-        }
-    }
-    dispositions
+/// The frames of a batch that are accepted, a bit for each.
+fn forwarded(decisions: &[Decision]) -> u64 {
+    let bit = |(index, decision): (usize, &Decision)| u64::from(decision.verdict == Verdict::Forward) << index;
+    decisions.iter().enumerate().map(bit).fold(0, |all, bit| all | bit)
 }
 
 fn nanos(duration: Duration) -> u64 {

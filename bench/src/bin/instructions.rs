@@ -1,10 +1,10 @@
-//! How many instructions the engine takes, which does not depend on how busy or fast a machine is: `make bench-check`
-//! compares with `bench/baseline/instructions.toml` and fails if anything became dearer.
+//! Counts the instructions of the engine, which do not depend on the load or speed of the machine: `make bench-check`
+//! compares them with `bench/baseline/instructions.toml` and fails if a workload takes more.
 //!
-//! Each workload runs twice under Valgrind's callgrind, in two processes: once for half as many runs as the other.
-//! The difference is what those runs take; starting, preparing and ending cancel out.
+//! Each workload runs twice under Valgrind's callgrind, in two processes: once with half as many runs. The difference is the
+//! count of these runs, because start, preparation and end cancel out.
 //!
-//! Counts depend on compiler, profile and CPU features; the baseline says which they were taken with.
+//! Counts depend on compiler, profile and CPU features. The baseline names its own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::{env, fs, process, slice};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Parser, Subcommand};
+use knockplane_bench::report::{self, Table};
 use serde::{Deserialize, Serialize};
 
 #[path = "../workload/mod.rs"]
@@ -30,7 +31,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Counts, and compares with the baseline.
+    /// Count, and compare with the baseline.
     Check {
         /// Write the baseline instead of comparing.
         #[arg(long, conflicts_with = "only")]
@@ -39,19 +40,19 @@ enum Task {
         #[arg(default_value = "")]
         only: String,
     },
-    /// Does one workload's work; what is run under callgrind.
+    /// Do the work of one workload; runs under callgrind.
     Run {
         /// The workload's name.
         workload: String,
-        /// How many runs.
+        /// Number of runs.
         runs: u32,
     },
 }
 
-/// How much more is too much, and how much less is a reason for a new baseline: a change of the compiler's mind about
-/// one function stays below, an additional hash or copy does not.
-const TOO_MANY: f64 = 1.10;
-const MANY_LESS: f64 = 0.90;
+/// Bounds of a change. Another decision of the compiler about one function stays within them; an additional hash or copy does
+/// not. Below the lower bound, a new baseline is due.
+const MOST: f64 = 1.10;
+const LEAST: f64 = 0.90;
 
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/baseline/instructions.toml");
 
@@ -72,21 +73,21 @@ fn main() -> ExitCode {
     })
 }
 
-/// What was counted, and with what.
+/// Counts, and the build that they belong to.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Baseline {
-    built: Built,
+    built: Build,
     instructions: BTreeMap<String, f64>,
 }
 
-/// What the counts depend on.
+/// The properties of a build on which counts depend.
 #[derive(PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Built {
+struct Build {
     /// The compiler.
     rustc: String,
-    /// Architecture and the CPU features that the compiler was allowed to use.
+    /// Architecture, and the CPU features that the compiler may use.
     target: String,
     /// `profile.release` of the workspace.
     profile: toml::Table,
@@ -94,7 +95,7 @@ struct Built {
 
 fn check(update: bool, only: &str) -> anyhow::Result<ExitCode> {
     ensure!(!cfg!(debug_assertions), "this build is not optimized; use `make bench-check`");
-    let built = Built::this()?;
+    let built = Build::this()?;
     let baseline = if update { None } else { Some(read(Path::new(BASELINE))?) };
     if let Some(baseline) = baseline.as_ref().filter(|baseline| baseline.built != built) {
         warn(&baseline.built, &built);
@@ -104,17 +105,23 @@ fn check(update: bool, only: &str) -> anyhow::Result<ExitCode> {
     let workloads = workload::all(slice::from_ref(&size));
     let mut counted = BTreeMap::new();
     let mut failed = Vec::new();
+    let columns = ["workload", "instructions", "change since the baseline"];
+    let mut table = Table::new("instructions", "Instructions of one operation", &columns);
     for workload in workloads.iter().filter(|workload| is_counted(workload) && workload.name.contains(only)) {
         let instructions = count(workload).with_context(|| workload.name.clone())?;
         let before = baseline.as_ref().map(|baseline| baseline.instructions.get(&workload.name).copied());
         let verdict = before.map_or(Ok(String::new()), |before| compare(instructions, before));
-        println!("{:<42}{instructions:>12.1}  {}", workload.name, verdict.as_ref().unwrap_or_else(|problem| problem));
+        eprintln!("{}", workload.name);
+        let (name, cell) = (workload.name.clone(), verdict.as_ref().unwrap_or_else(|problem| problem).clone());
+        table.rows.push(vec![name, format!("{instructions:.1}"), cell]);
         failed.extend(verdict.err().map(|problem| format!("{}: {problem}", workload.name)));
         counted.insert(workload.name.clone(), instructions);
     }
+    report::publish(&[table], Path::new(report::FOLDER))?;
     if let Some(baseline) = &baseline {
-        let gone = baseline.instructions.keys().filter(|name| name.contains(only) && !counted.contains_key(*name));
-        failed.extend(gone.map(|name| format!("{name}: only in the baseline; `make bench-check UPDATE=1` renews it")));
+        let missing = baseline.instructions.keys().filter(|name| name.contains(only) && !counted.contains_key(*name));
+        failed
+            .extend(missing.map(|name| format!("{name}: only in the baseline; `make bench-check UPDATE=1` renews it")));
     }
 
     if update {
@@ -128,21 +135,21 @@ fn check(update: bool, only: &str) -> anyhow::Result<ExitCode> {
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Etherparse's instructions are not ours, one run alone has nothing to be compared with, and a million connections take
-/// minutes to begin under Valgrind.
+/// Not counted: etherparse, which is not part of the engine; a workload with a single run, which cannot be halved; and a
+/// million connections, which take minutes to begin under Valgrind.
 fn is_counted(workload: &Workload<'_>) -> bool {
     !["/etherparse", "/1M"].iter().any(|name| workload.name.ends_with(name)) && workload.runs > 1
 }
 
-/// How a count compares with the baseline's, if that has one. An error is a reason to fail.
+/// Compares a count with the baseline's. An error fails the check.
 fn compare(now: f64, before: Option<f64>) -> Result<String, String> {
     let Some(before) = before else {
         return Err("not in the baseline; `make bench-check UPDATE=1` adds it".to_owned());
     };
     let change = format!("{:+.1} %", (now / before - 1.0) * 100.0);
-    if now > before * TOO_MANY {
+    if now > before * MOST {
         Err(format!("{change}: {before:.1} instructions became {now:.1}"))
-    } else if now < before * MANY_LESS {
+    } else if now < before * LEAST {
         Ok(format!("{change}: better; `make bench-check UPDATE=1` keeps it so"))
     } else {
         Ok(change)
@@ -152,20 +159,20 @@ fn compare(now: f64, before: Option<f64>) -> Result<String, String> {
 /// Instructions of one operation.
 fn count(workload: &Workload<'_>) -> anyhow::Result<f64> {
     let (fewer, more) = (workload.runs / 2, workload.runs);
-    let (less, all) = (Counting::start(&workload.name, fewer)?, Counting::start(&workload.name, more)?);
+    let (less, all) = (CallgrindRun::start(&workload.name, fewer)?, CallgrindRun::start(&workload.name, more)?);
     let difference = all.end()?.checked_sub(less.end()?).context("more runs took fewer instructions")?;
     let per_operation = difference as f64 / (f64::from(more - fewer) * f64::from(workload.operations));
     Ok((per_operation * 10.0).round() / 10.0)
 }
 
 /// A process under callgrind.
-struct Counting {
+struct CallgrindRun {
     child: process::Child,
     report: PathBuf,
 }
 
-impl Counting {
-    fn start(name: &str, runs: u32) -> anyhow::Result<Counting> {
+impl CallgrindRun {
+    fn start(name: &str, runs: u32) -> anyhow::Result<CallgrindRun> {
         let report = env::temp_dir().join(format!("knockplane-instructions-{}-{runs}", process::id()));
         let child = Command::new("valgrind")
             .args(["--quiet", "--tool=callgrind"])
@@ -175,10 +182,10 @@ impl Counting {
             .stdin(Stdio::null())
             .spawn()
             .context("valgrind does not start; install Debian's package valgrind")?;
-        Ok(Counting { child, report })
+        Ok(CallgrindRun { child, report })
     }
 
-    /// How many instructions the whole process took.
+    /// Instructions of the whole process.
     fn end(mut self) -> anyhow::Result<u64> {
         let status = self.child.wait()?;
         let report = fs::read_to_string(&self.report).unwrap_or_default();
@@ -196,7 +203,7 @@ fn run(name: &str, runs: u32) -> anyhow::Result<ExitCode> {
         bail!("there is no workload {name}; these are: {}", names(&workloads));
     };
     let mut work = workload.prepare();
-    // What happens only the first time is not counted.
+    // The first run includes one-time work, which is not counted.
     work.run();
     work.reset();
     for _ in 0..runs {
@@ -214,21 +221,21 @@ fn read(path: &Path) -> anyhow::Result<Baseline> {
     toml::from_str(&text).with_context(|| path.display().to_string())
 }
 
-fn warn(baseline: &Built, now: &Built) {
-    eprintln!("instructions: the baseline was taken with something else, so figures may differ for that alone");
-    for (what, before, now) in [
+fn warn(baseline: &Build, now: &Build) {
+    eprintln!("instructions: the baseline belongs to another build, so figures may differ for that reason alone");
+    for (property, before, now) in [
         ("rustc", &baseline.rustc, &now.rustc),
         ("target", &baseline.target, &now.target),
         ("profile", &baseline.profile.to_string(), &now.profile.to_string()),
     ] {
         if before != now {
-            eprintln!("    {what}: {} then, {} now", before.trim(), now.trim());
+            eprintln!("    {property}: {} then, {} now", before.trim(), now.trim());
         }
     }
 }
 
-impl Built {
-    fn this() -> anyhow::Result<Built> {
+impl Build {
+    fn this() -> anyhow::Result<Build> {
         #[derive(Deserialize)]
         struct Workspace {
             profile: BTreeMap<String, toml::Table>,
@@ -244,7 +251,7 @@ impl Built {
             ("sse4.2", cfg!(target_feature = "sse4.2")),
         ];
         let features = features.iter().filter(|(_, used)| *used).map(|(name, _)| *name);
-        Ok(Built {
+        Ok(Build {
             rustc: String::from_utf8_lossy(&version.stdout).trim().to_owned(),
             target: [env::consts::ARCH].into_iter().chain(features).collect::<Vec<_>>().join(" "),
             profile: workspace.profile.remove("release").unwrap_or_default(),

@@ -16,46 +16,46 @@ use knockplane_ring::Device;
 use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// Sends frames out of an interface: the loads that matter to a port-knocking firewall.
+/// Sends frames out of an interface: the typical loads of a port-knocking firewall.
 ///
 /// Profiles:
 ///   flow                one UDP flow
 ///   flows:N             N UDP flows of one source, by source port
 ///   random-ports        UDP from one source to random ports
-///   sources-sequential  a TCP SYN to a closed port from each source, one after the other
+///   sources-sequential  a TCP SYN to a closed port from each source, in sequence
 ///   sources-random      the same from random sources
-///   knock               from each source a TCP SYN to each knock port, so that everybody gets in
+///   knock               from each source a TCP SYN to each knock port, so that all sources are admitted
 ///   first-knocks        from each source a TCP SYN to the first knock port
 ///   mix                 90 % flow, 9 % random-ports, 1 % first-knocks
 #[derive(Parser)]
 #[command(name = "knockplane-generate", version, verbatim_doc_comment)]
 struct Arguments {
-    /// The interface that frames leave by.
+    /// The interface that sends the frames.
     interface: String,
-    /// What the frames are, see above.
+    /// The kind of frames, see above.
     #[arg(long)]
     profile: Profile,
-    /// live: made in the kernel, fastest; the other end of a veth needs an XDP program or GRO. xsk: from userspace, by
-    /// AF_XDP.
+    /// live: frames are made in the kernel, which is fastest; the other end of a veth needs an XDP program or GRO. xsk: from
+    /// userspace, by AF_XDP.
     #[arg(long, default_value = "live")]
     mode: Mode,
-    /// Frames a second, such as 100k or 1.5M. Without it, as fast as it goes.
+    /// Frames a second, such as 100k or 1.5M. Without it, the highest possible rate.
     #[arg(long, value_parser = parse_rate)]
     rate: Option<u64>,
-    /// Bytes of each frame, without the checksum of Ethernet: 60 to 1514. Without it, 64, or what the headers need.
+    /// Bytes of each frame, without the checksum of Ethernet: 60 to 1514. Without it, 64, or more if the headers need more.
     #[arg(long)]
     frame_bytes: Option<usize>,
-    /// End after so many frames.
+    /// End after this many frames.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// End after so many seconds, whatever comes first.
+    /// End after this many seconds, or at --count, if that is earlier.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// The core to run on.
     #[arg(long)]
     core: Option<usize>,
-    /// The source, and the prefix that sources are from where they vary. Without it, 198.18.0.1/16 or 2001:2::1/64. In an
-    /// IPv6 prefix shorter than /64, networks vary.
+    /// The source address, and the prefix of varying sources. Without it, 198.18.0.1/16 or 2001:2::1/64. With an IPv6 prefix
+    /// shorter than /64, the networks vary.
     #[arg(long, value_parser = parse_prefix, value_name = "ADDRESS/PREFIX")]
     from: Option<IpNet>,
     /// The destination. Without it, 198.19.0.1 or 2001:2:0:1::1.

@@ -1,19 +1,21 @@
-//! Address lists at scale: what ten million entries take, and how long a worker ever waits: `make bench-lists`.
+//! Measures address lists with ten million entries: memory, time of an operation, and the longest pause of a worker:
+//! `make bench-lists`.
 //!
-//! First one thread by itself: memory, lookups, additions. Then as in earnest for a minute: a worker that adds at full
-//! rate, IPv4 and IPv6, with timeouts of 1 to 10 s, and a manager that sweeps ten times a second. Each addition is timed.
-//! So is a thread that does nothing but read the clock, in the same way and for as long: a pause that it has as well is
-//! the machine's.
+//! First one thread runs alone: memory, lookups, additions. Then, for a minute, a worker adds addresses at full rate (IPv4
+//! and IPv6, with timeouts of 1 to 10 s) while a manager sweeps ten times a second. Each addition is timed. Then a thread
+//! that only reads the clock is timed in the same way. The machine causes the pauses that both threads have.
 
 use std::fs;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
+use knockplane_bench::report::{self, Table};
 use knockplane_engine::state::lists::{AddOutcome, ListId, Lists};
 use knockplane_policy::time::Time;
 
@@ -21,18 +23,18 @@ use knockplane_policy::time::Time;
 #[derive(Parser)]
 #[command(name = "lists")]
 struct Arguments {
-    /// How many entries there is room for.
+    /// Capacity, in entries.
     #[arg(long, default_value_t = 10_000_000)]
     entries: usize,
-    /// How long additions are timed.
+    /// Seconds of timed additions.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
 }
 
-/// Operations of the measurements on one thread.
+/// Operations of each measurement on one thread.
 const OPERATIONS: u64 = 2_000_000;
 
-/// How often the manager sweeps, and the part of the slots it looks at each time: as in the dataplane.
+/// Interval of the manager's sweeps, and the part of the slots of a sweep: as in the dataplane.
 const TICK: Duration = Duration::from_millis(100);
 const TICKS_FOR_ALL: usize = 5;
 const SWEEP_MARGIN: usize = 65_536;
@@ -42,47 +44,58 @@ fn main() -> anyhow::Result<()> {
     let before = resident()?;
     let lists = Lists::new(entries)?;
     let capacity = lists.capacity() as u64;
-    println!("{capacity} entries");
-    println!("memory            {:>10.1} bytes an entry", (resident()? - before) as f64 / capacity as f64);
+    let bytes = (resident()? - before) as f64 / capacity as f64;
+    let columns = ["measurement", "value", "unit"];
+    let mut single = Table::new("lists", "Address lists, one thread", &columns).with_rows([
+        vec!["capacity".to_owned(), capacity.to_string(), "entries".to_owned()],
+        vec!["memory".to_owned(), format!("{bytes:.1}"), "bytes an entry".to_owned()],
+    ]);
 
     let list = lists.bind("bench", 0)?;
     let far = Time::NEVER;
-    // Almost full: no shard is.
+    // Not completely full, so that no shard is.
     let filled = capacity / 10 * 9;
     let begin = Instant::now();
     for number in 0..filled {
         ensure!(lists.add(list, address(number), far, Time::default()) == AddOutcome::New, "room for all");
     }
-    told("add, with room", begin.elapsed(), filled);
-    told_of("lookup, hit", |number| lists.membership(address(number % filled), 0, Time::default()).contains(list));
-    told_of("lookup, miss", |number| !lists.membership(address(capacity + number), 0, Time::default()).contains(list));
-    told_of("add, full", |number| {
-        lists.add(list, address(2 * capacity + number), far, Time::default()) == AddOutcome::New
-    });
+    single.rows.push(mean("add, with room", begin.elapsed(), filled));
+    single.rows.extend([
+        timed("lookup, hit", |number| lists.membership(address(number % filled), 0, Time::default()).contains(list)),
+        timed("lookup, miss", |number| {
+            !lists.membership(address(capacity + number), 0, Time::default()).contains(list)
+        }),
+        timed("add, full", |number| {
+            lists.add(list, address(2 * capacity + number), far, Time::default()) == AddOutcome::New
+        }),
+    ]);
     for number in 0..3 * capacity {
         lists.remove(list, address(number), Time::default());
     }
 
     let duration = Duration::from_secs(seconds);
-    println!("\n{seconds} s of additions at full rate, 1 to 10 s each, while a manager sweeps");
     let stop = AtomicBool::new(false);
-    let (added, idle) = thread::scope(|scope| {
+    let (added, idle, swept) = thread::scope(|scope| {
         let sweeper = scope.spawn(|| sweep(&lists, &stop));
         let added = paced(duration, |number, now| add(&lists, list, number, now));
         stop.store(true, Ordering::Relaxed);
         let swept = sweeper.join().unwrap_or_default();
-        println!("swept             {swept:>10} expired entries");
         let nothing = |number, now| {
             black_box((number, now));
         };
-        (added, paced(duration, nothing))
+        (added, paced(duration, nothing), swept)
     });
-    added.tell("an addition");
-    idle.tell("nothing at all");
-    Ok(())
+    let columns = ["operation", "mean, ns", "50 % within", "99.9 % within", "99.9999 % within", "worst"];
+    let mut pauses = Table::new("lists-pauses", "Pauses of a worker", &columns)
+        .with_rows([added.row("addition"), idle.row("reading the clock")]);
+    pauses.notes.push(format!(
+        "{seconds} s of additions at full rate, with timeouts of 1 to 10 s, while a manager sweeps. It swept {swept} \
+         expired entries."
+    ));
+    report::publish(&[single, pauses], Path::new(report::FOLDER))
 }
 
-/// The n-th address, all of them different and half of them IPv6, in an order that no cache knows.
+/// The n-th address. All differ, half of them are IPv6, and their order defeats caches.
 fn address(number: u64) -> IpAddr {
     let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     if number.is_multiple_of(2) {
@@ -107,22 +120,22 @@ fn sweep(lists: &Lists, stop: &AtomicBool) -> usize {
     swept
 }
 
-/// The lists' clock, which begins with the measurement.
+/// Time of the lists' clock, which begins with the measurement.
 fn since(begin: Instant) -> Time {
     Time::default() + begin.elapsed()
 }
 
-/// How long each of many operations took.
-struct Taken {
-    /// By powers of two of nanoseconds: of 1 to 2, 2 to 4, ….
+/// Durations of many operations.
+struct Durations {
+    /// Counts by powers of two of nanoseconds: of 1 to 2, 2 to 4, ….
     counts: [u64; 64],
     longest: Duration,
     duration: Duration,
 }
 
-/// Does one operation after the other, for so long.
-fn paced(duration: Duration, mut operation: impl FnMut(u64, Time)) -> Taken {
-    let mut taken = Taken { counts: [0; 64], longest: Duration::ZERO, duration };
+/// Repeats an operation for a duration, and times each.
+fn paced(duration: Duration, mut operation: impl FnMut(u64, Time)) -> Durations {
+    let mut taken = Durations { counts: [0; 64], longest: Duration::ZERO, duration };
     let begin = Instant::now();
     let (mut number, mut last) = (0, Duration::ZERO);
     while last < duration {
@@ -136,8 +149,8 @@ fn paced(duration: Duration, mut operation: impl FnMut(u64, Time)) -> Taken {
     taken
 }
 
-impl Taken {
-    /// Within how much so large a part of all were done; to the next power of two.
+impl Durations {
+    /// Upper bound of the durations of this part of all operations, rounded up to a power of two.
     fn within(&self, part: f64) -> Duration {
         let all: u64 = self.counts.iter().sum();
         let mut sum = 0;
@@ -148,31 +161,29 @@ impl Taken {
         Duration::from_nanos(2 << place.unwrap_or_default())
     }
 
-    fn tell(&self, what: &str) {
+    fn row(&self, operation: &str) -> Vec<String> {
         let all: u64 = self.counts.iter().sum();
         let mean = self.duration.as_nanos() as f64 / all as f64;
         let [half, most, nearly_all] = [0.5, 0.999, 0.999_999].map(|part| self.within(part));
-        println!(
-            "{what:<18}{mean:>10.1} ns; 50 % within {half:?}, 99.9 % within {most:?}, 99.9999 % within {nearly_all:?}, worst \
-             {:?}",
-            self.longest
-        );
+        let durations = [half, most, nearly_all, self.longest].map(|duration| format!("{duration:?}"));
+        [operation.to_owned(), format!("{mean:.1}")].into_iter().chain(durations).collect()
     }
 }
 
-/// Measures an operation on one thread. It says whether it did what it was to do.
-fn told_of(what: &str, mut operation: impl FnMut(u64) -> bool) {
+/// The row of an operation that runs many times on one thread. The operation returns whether its result was right.
+fn timed(operation_name: &str, mut operation: impl FnMut(u64) -> bool) -> Vec<String> {
     let begin = Instant::now();
     let done = (0..OPERATIONS).filter(|number| operation(number * 7)).count() as u64;
-    told(what, begin.elapsed(), OPERATIONS);
-    assert_eq!(done, OPERATIONS, "{what}");
+    let row = mean(operation_name, begin.elapsed(), OPERATIONS);
+    assert_eq!(done, OPERATIONS, "{operation_name}");
+    row
 }
 
-fn told(what: &str, taken: Duration, operations: u64) {
-    println!("{what:<18}{:>10.1} ns", taken.as_nanos() as f64 / operations as f64);
+fn mean(operation: &str, taken: Duration, operations: u64) -> Vec<String> {
+    vec![operation.to_owned(), format!("{:.1}", taken.as_nanos() as f64 / operations as f64), "ns".to_owned()]
 }
 
-/// What this process has of memory. Source: proc(5), `/proc/[pid]/status`.
+/// Resident memory of this process. Source: proc(5), `/proc/[pid]/status`.
 fn resident() -> anyhow::Result<u64> {
     let status = fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS in /proc/self/status")?;

@@ -1,7 +1,10 @@
-//! How long nothing passes when the dataplane is killed and started again: `make bench-restart`.
+//! Measures the outage when the dataplane is killed and started again: `make bench-restart`.
+
+use std::path::Path;
 
 use clap::Parser;
 use knockplane_bench::compare::restart;
+use knockplane_bench::report;
 
 /// Kills the dataplane and starts it again at once, with few and with many static entries. As root.
 #[derive(Parser)]
@@ -10,16 +13,18 @@ struct Arguments {
     /// Restarts with each number of entries.
     #[arg(long, default_value_t = 20)]
     rounds: u32,
-    /// Static entries of operators.
+    /// Numbers of static entries.
     #[arg(long, value_delimiter = ',', default_values_t = [0, 10_000, 1_000_000])]
     entries: Vec<usize>,
 }
 
 fn main() -> anyhow::Result<()> {
     let Arguments { rounds, entries } = Arguments::parse();
-    println!("{}", restart::HEAD);
-    for entries in entries {
-        println!("{}", restart::measure(entries, rounds)?);
-    }
-    Ok(())
+    let mut restarts = Vec::new();
+    let measured = entries.into_iter().try_for_each(|entries| {
+        restarts.push(restart::measure(entries, rounds)?);
+        Ok(())
+    });
+    report::publish(&[restart::table(&restarts)], Path::new(report::FOLDER))?;
+    measured
 }

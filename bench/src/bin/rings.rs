@@ -1,7 +1,10 @@
-//! What the size of the AF_XDP rings costs and gains: `make bench-rings`.
+//! Measures the cost and the gain of larger AF_XDP rings: `make bench-rings`.
+
+use std::path::Path;
 
 use clap::Parser;
 use knockplane_bench::compare::rings;
+use knockplane_bench::report;
 
 /// Forwards TCP streams and the smallest frames with rings of several sizes, in turns. As root.
 #[derive(Parser)]
@@ -17,9 +20,5 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let Arguments { rounds, sizes } = Arguments::parse();
-    println!("{}\n\n{}", rings::caches(), rings::HEAD);
-    for sized in rings::measure(&sizes, rounds)? {
-        println!("{sized}");
-    }
-    Ok(())
+    report::publish(&[rings::table(&rings::measure(&sizes, rounds)?)], Path::new(report::FOLDER))
 }

@@ -1,11 +1,10 @@
-//! Who gets in while a flood of forged first knocks fills what remembers them: a hundred people, each with a pause of
-//! their own between the steps, all through the flood; and what it does to a connection that is open.
+//! Measures how many clients get in while a flood of forged first knocks fills the lists, and how the flood delays an
+//! open connection. A hundred clients knock during the flood, each with a pause of its own between the two steps.
 //!
-//! What is sent by the kernel for those people goes through the same interface as the flood. Where more is offered than
-//! fits, some of it is lost before anybody could decide about it; so whoever is not let in tries again after a second, as
-//! people do, and how often they had to is told.
+//! The knocks share an interface with the flood. When more frames are offered than fit into its ring, some knocks are lost
+//! before the filter sees them. So a client that is not admitted tries again after a second. The result says how many
+//! clients were admitted at the first attempt.
 
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -23,76 +22,108 @@ use super::nftables::GATEWAY_MAC;
 use super::results::{Arrangement, quantile};
 use super::rules::CLIENT;
 use crate::generator::{Generator, Profile, Spec};
+use crate::report::{NONE, Table};
 
-/// How many knock.
-const PEOPLE: u32 = 100;
+/// Number of clients.
+const CLIENTS: u32 = 100;
 
-/// Room for entries: of all lists of knockplane together, and of each set of nftables. A second of the flood fills it.
-const ROOM: usize = 1_000_000;
+/// Capacity in entries: of all lists of knockplane together, and of each set of nftables. A second of the flood fills it.
+const CAPACITY: usize = 1_000_000;
 
-/// The pauses between the two steps, in milliseconds.
+/// Range of the pauses between the two steps, in milliseconds.
 const PAUSES: std::ops::Range<u32> = 5..500;
 
-/// When people begin, the flood has lasted for so long: everything that can be full is.
+/// Duration of the flood before the first client knocks: long enough to fill every table.
 const SETTLED: Duration = Duration::from_secs(3);
 
-/// Behind the last of them, for those who try again.
+/// Time after the last client, for repeated attempts.
 const AGAIN: Duration = Duration::from_secs(4);
 
-/// From one try to the next.
+/// Time between two attempts of a client.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// From one packet of the open connection to the next.
+/// Time between two packets of the open connection.
 const BETWEEN: Duration = Duration::from_millis(2);
 
-/// What came of one flood.
+/// The result of one flood.
 #[derive(Debug)]
-pub struct Crowd {
-    /// Who listened.
+pub struct FloodResult {
+    /// The filter under test.
     pub listener: &'static str,
-    /// What the flood was of.
+    /// CandidateKind of flood.
     pub flood: &'static str,
-    /// Its frames a second, in millions.
+    /// Frames of the flood, in millions a second.
     pub offered: f64,
-    /// How many knocked, and are in.
-    pub people: u32,
-    /// See `people`.
-    pub within: u32,
-    /// How many of them at the first try.
-    pub at_once: u32,
-    /// Resident memory in MiB, before and at the end, if it is a process.
-    pub memory: Option<(f64, f64)>,
-    /// The open connection's delay one way in microseconds, median and of the slowest tenth the quickest, and the part of
-    /// its packets that arrived.
-    pub open: Option<(f64, f64, f64)>,
+    /// Clients that knocked.
+    pub clients: u32,
+    /// Clients that were admitted.
+    pub admitted: u32,
+    /// Clients that were admitted at the first attempt.
+    pub at_first_attempt: u32,
+    /// Resident memory in MiB before the flood, if the listener is a process.
+    pub memory_before: Option<f64>,
+    /// Resident memory in MiB at the end, if the listener is a process.
+    pub memory_after: Option<f64>,
+    /// The open connection, if there is one.
+    pub open: Option<OpenConnection>,
 }
 
-impl fmt::Display for Crowd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Crowd { listener, flood, offered, people, within, at_once, .. } = self;
-        write!(
-            f,
-            "{listener:<11} {flood:<14} {offered:>5.2} Mpps  in {within:>3} of {people:>3}, at once {at_once:>3}"
-        )?;
-        if let Some((before, after)) = self.memory {
-            write!(f, "  memory {before:.1} then {after:.1} MiB")?;
-        }
-        if let Some((p50, p90, arrived)) = self.open {
-            write!(f, "  open: p50 {p50:.0} us, p90 {p90:.0} us, {:.1} % arrived", 100.0 * arrived)?;
-        }
-        Ok(())
-    }
+/// An open connection during a flood. Delays are one way, in microseconds.
+#[derive(Debug)]
+pub struct OpenConnection {
+    /// Median delay.
+    pub p50: f64,
+    /// 90th percentile of the delay.
+    pub p90: f64,
+    /// Part of the packets that arrived.
+    pub arrived: f64,
 }
 
-/// A flood of first knocks at this rate (none: as fast as it goes) for `length`, then one of as many packets that nobody
-/// remembers: each in front of nftables and of knockplane. Tells of each as it is done.
+/// A row for each flood.
+pub fn table(floods: &[FloodResult]) -> Table {
+    let columns = [
+        "flood",
+        "offered, Mpps",
+        "listener",
+        "admitted",
+        "of clients",
+        "at the first attempt",
+        "memory before, MiB",
+        "memory after, MiB",
+        "open connection: p50, µs",
+        "p90, µs",
+        "arrived",
+    ];
+    let rows = floods.iter().map(|flood| {
+        let number = |value: Option<f64>| value.map_or_else(|| NONE.to_owned(), |value| format!("{value:.1}"));
+        let open = flood.open.as_ref();
+        vec![
+            flood.flood.to_owned(),
+            format!("{:.2}", flood.offered),
+            flood.listener.to_owned(),
+            flood.admitted.to_string(),
+            flood.clients.to_string(),
+            flood.at_first_attempt.to_string(),
+            number(flood.memory_before),
+            number(flood.memory_after),
+            number(open.map(|open| open.p50)),
+            number(open.map(|open| open.p90)),
+            open.map_or_else(|| NONE.to_owned(), |open| format!("{:.1} %", 100.0 * open.arrived)),
+        ]
+    });
+    Table::new("crowd", "Clients admitted during a flood", &columns).with_rows(rows)
+}
+
+/// Measures nftables and knockplane, each under two floods: first knocks, and packets to a closed port, which add no
+/// entries. A flood lasts for `length` and has this rate, or the highest possible rate. `done` receives each result.
 ///
 /// # Errors
 /// Without root or nftables, or if a listener does not start.
-pub fn measure(rate: Option<u64>, length: Duration, mut told: impl FnMut(&Crowd)) -> Result<()> {
+pub fn measure(rate: Option<u64>, length: Duration, mut done: impl FnMut(FloodResult)) -> Result<()> {
     for (flood, profile) in [("first knocks", Profile::FirstKnocks), ("closed port", Profile::SourcesSequential)] {
         for listener in ["nftables", "knockplane"] {
-            told(&under_flood(listener, flood, profile, rate, length).with_context(|| listener)?);
+            eprintln!("{listener}, flood: {flood}");
+            done(under_flood(listener, flood, profile, rate, length).with_context(|| listener)?);
         }
     }
     Ok(())
@@ -104,9 +135,9 @@ fn under_flood(
     profile: Profile,
     rate: Option<u64>,
     length: Duration,
-) -> Result<Crowd> {
+) -> Result<FloodResult> {
     let lab = Lab::new(Arrangement::S)?;
-    let listener = Listener::start(name, &lab, ROOM, ROOM)?;
+    let listener = Listener::start(name, &lab, CAPACITY, CAPACITY)?;
     let Topology { client, server, .. } = &lab.topology;
     client.ip(&format!("route add local {KNOCKERS} dev lo"))?;
     client.ip(&format!("addr add {CLIENT}/32 dev lo"))?;
@@ -117,9 +148,10 @@ fn under_flood(
         server.ip(&format!("link set eth0 address {GATEWAY_MAC}"))?;
         server.ip(&format!("addr add {SERVER}/32 dev lo"))?;
     }
-    let people: Vec<Person> = (0..PEOPLE).map(|number| Person::new(number, length)).collect();
-    let addresses: Vec<String> = people.iter().map(|person| person.address.to_string()).collect();
-    let before = listener.resident()?;
+    let clients: Vec<Client> = (0..CLIENTS).map(|number| Client::new(number, length)).collect();
+    let addresses: Vec<String> = clients.iter().map(|client| client.address.to_string()).collect();
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let memory_before = listener.resident()?.map(mib);
     let stop = AtomicBool::new(false);
     let begin = Instant::now();
     let spec = Spec { rate, duration: length + AGAIN, source: FLOOD, ..Spec::new(profile) };
@@ -131,31 +163,40 @@ fn under_flood(
             })
         });
         let open = is_wire.then(|| scope.spawn(|| open_connection(&lab.topology, begin + SETTLED, begin + length)));
-        let knocked = knock(client, &listener, &people, begin);
+        let knocked = knock(client, &listener, &clients, begin);
         let open = open.map(join).transpose()?;
-        let at_once = knocked?;
+        let at_first_attempt = knocked?;
         stop.store(true, Relaxed);
         let offered = join(generator)?.rate() / 1e6;
-        let within = listener.heard(&addresses)?;
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let memory = before.zip(listener.resident()?).map(|(before, after)| (mib(before), mib(after)));
-        Ok(Crowd { listener: name, flood, offered, people: PEOPLE, within, at_once, memory, open })
+        Ok(FloodResult {
+            listener: name,
+            flood,
+            offered,
+            clients: CLIENTS,
+            admitted: listener.heard(&addresses)?,
+            at_first_attempt,
+            memory_before,
+            memory_after: listener.resident()?.map(mib),
+            open,
+        })
     })
 }
 
-/// Somebody who knocks: from where, when, and with what pause.
-struct Person {
+/// A knocking client.
+struct Client {
     address: Ipv4Addr,
+    /// Time of the first step, from the start of the flood.
     begin: Duration,
+    /// Time between the two steps.
     pause: Duration,
 }
 
-impl Person {
-    fn new(number: u32, length: Duration) -> Person {
-        let between = length.saturating_sub(SETTLED) / PEOPLE;
-        // Spread over all pauses, in no order.
-        let pause = PAUSES.start + number * 37 % PEOPLE * (PAUSES.end - PAUSES.start) / PEOPLE;
-        Person {
+impl Client {
+    fn new(number: u32, length: Duration) -> Client {
+        let between = length.saturating_sub(SETTLED) / CLIENTS;
+        // 37 and 100 have no common factor: each pause occurs once, and neighbours differ.
+        let pause = PAUSES.start + number * 37 % CLIENTS * (PAUSES.end - PAUSES.start) / CLIENTS;
+        Client {
             address: Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 1, 1).to_bits() + number),
             begin: SETTLED + between * number,
             pause: Duration::from_millis(pause.into()),
@@ -163,53 +204,54 @@ impl Person {
     }
 }
 
-/// All of them knock, each in their time, and those who are not let in once more. How many needed only one try.
-fn knock(client: &Namespace, listener: &Listener<'_>, people: &[Person], begin: Instant) -> Result<u32> {
+/// Sends the knocks of all clients at their times, then repeats those of clients that were not admitted. Returns the number
+/// of clients that were admitted at the first attempt.
+fn knock(namespace: &Namespace, listener: &Listener<'_>, clients: &[Client], begin: Instant) -> Result<u32> {
     let mut steps: Vec<(Duration, usize, u16)> = Vec::new();
-    for (number, person) in people.iter().enumerate() {
-        steps.extend([(person.begin, number, 1234), (person.begin + person.pause, number, 4321)]);
+    for (number, client) in clients.iter().enumerate() {
+        steps.extend([(client.begin, number, 1234), (client.begin + client.pause, number, 4321)]);
     }
     steps.sort();
-    client.within(|| steps.iter().try_for_each(|(at, number, port)| step(&people[*number], *port, begin + *at)))?;
-    let address = |person: &Person| person.address.to_string();
-    let all: Vec<String> = people.iter().map(address).collect();
+    namespace.within(|| steps.iter().try_for_each(|(at, number, port)| step(&clients[*number], *port, begin + *at)))?;
+    let address = |client: &Client| client.address.to_string();
+    let all: Vec<String> = clients.iter().map(address).collect();
     listener.heard_all(&all)?;
-    let at_once = listener.heard(&all)?;
+    let at_first_attempt = listener.heard(&all)?;
     let until = Instant::now() + AGAIN / 2;
     while Instant::now() + TRY_AGAIN < until {
         let mut left = Vec::new();
-        for person in people {
-            if listener.heard(&[address(person)])? == 0 {
-                left.push(person);
+        for client in clients {
+            if listener.heard(&[address(client)])? == 0 {
+                left.push(client);
             }
         }
         if left.is_empty() {
             break;
         }
-        client.within(|| {
+        namespace.within(|| {
             let now = Instant::now();
-            let first = left.iter().try_for_each(|person| step(person, 1234, now));
-            first.and_then(|()| left.iter().try_for_each(|person| step(person, 4321, now + person.pause)))
+            left.iter().try_for_each(|client| step(client, 1234, now))?;
+            left.iter().try_for_each(|client| step(client, 4321, now + client.pause))
         })?;
         thread::sleep(TRY_AGAIN / 2);
     }
-    Ok(at_once)
+    Ok(at_first_attempt)
 }
 
-/// One SYN, at its time.
-fn step(person: &Person, port: u16, at: Instant) -> Result<()> {
+/// Sends one SYN at this time.
+fn step(client: &Client, port: u16, at: Instant) -> Result<()> {
     thread::sleep(at.saturating_duration_since(Instant::now()));
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::from((person.address, 0)).into())?;
+    socket.bind(&SocketAddr::from((client.address, 0)).into())?;
     let server: Ipv4Addr = SERVER.parse()?;
-    // Nobody answers: that it is under way is all that can be.
+    // The server does not answer, so a non-blocking connection stays in progress.
     let _ = socket.connect(&SocketAddr::from((server, port)).into());
     Ok(())
 }
 
-/// Packets of a source that is in, from this time until then: median, ninth decile, and the part that arrived.
-fn open_connection(topology: &Topology, from: Instant, until: Instant) -> Result<(f64, f64, f64)> {
+/// Sends packets of an admitted source from one time until another.
+fn open_connection(topology: &Topology, from: Instant, until: Instant) -> Result<OpenConnection> {
     let receiver = topology.server.within(|| Ok(UdpSocket::bind((SERVER, 9))?))?;
     receiver.set_read_timeout(Some(Duration::from_millis(100)))?;
     let sender = topology.client.within(|| {
@@ -240,5 +282,5 @@ fn open_connection(topology: &Topology, from: Instant, until: Instant) -> Result
         }
     });
     let arrived = delays.len() as f64 / (sent.load(Relaxed) as f64).max(1.0);
-    Ok((quantile(&delays, 0.5), quantile(&delays, 0.9), arrived))
+    Ok(OpenConnection { p50: quantile(&delays, 0.5), p90: quantile(&delays, 0.9), arrived })
 }

@@ -1,10 +1,10 @@
-//! Whether a real knock is heard while others begin to knock.
+//! Measures whether a real knock is heard during a flood of first knocks.
 //!
-//! A flood of first knocks, each from another source that never knocks on, comes in by the same interface as real
-//! knocks, by the client `knock` of Debian's package knockd. What remembers every source that began fills up, or slows
-//! down. Outside, which is the flood and the clients, is one core, and what listens has the other, as far as the kernel
-//! lets it: nftables works where frames come in. Each listener has time to do so before the first real knock: as long as sources are remembered, or until there
-//! were more of them than any listener remembers.
+//! Each first knock of the flood comes from another source, which sends no second knock. The flood shares an interface with
+//! the real knocks of the client `knock` (Debian's package knockd). A listener that remembers every source fills up, or
+//! slows down. Outside (flood and clients) has one core and the listener has the other, except that nftables works on the
+//! core where frames arrive. Before the first real knock, the flood lasts as long as sources are remembered, or until it
+//! had more sources than any listener remembers.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -22,35 +22,35 @@ use super::nftables::GATEWAY_MAC;
 use super::results::{Arrangement, Deafness};
 use crate::generator::{Generator, Profile, Spec, Summary};
 
-/// Where first knocks come from: more addresses than a flood takes.
+/// Sources of first knocks: more addresses than a flood needs.
 pub(super) const FLOOD: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8));
 
-/// Where real knocks come from, each from the next address.
+/// Sources of real knocks, each from the next address.
 pub(super) const KNOCKERS: &str = "198.18.1.0/24";
 
-/// Sources that every listener's memory is full of.
+/// Number of sources that fills the memory of every listener.
 const FULL: u64 = 80_000;
 
-/// Even a fast flood has lasted for so long before anyone knocks.
+/// Least duration of a flood before the first real knock.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// A dynamic set of nftables has this size if its rules do not say another one, and recipes do not.
+/// Default size of a dynamic set of nftables, which recipes use.
 const SET_SIZE: usize = 65_535;
 
 /// Entries of both lists of knockplane together: half of what nftables has.
 const LIST_CAPACITY: usize = SET_SIZE;
 
-/// From one real knock to the next.
+/// Time between two real knocks.
 const BETWEEN: Duration = Duration::from_millis(100);
 
-/// What listens.
+/// The listeners.
 const LISTENERS: [&str; 3] = ["knockd", "nftables", "knockplane"];
 
-/// Floods, in first knocks a second: full takes three minutes, quick forty seconds. A flood that could not be made is
-/// given in the results as it was in fact. Tells about every flood.
+/// Measures floods, in first knocks a second: full takes three minutes, quick forty seconds. If the generator does not reach
+/// the rate of a flood, the results have the actual rate. `progress` is called for every flood.
 ///
 /// # Errors
-/// Without root, nftables or knockd, if a listener does not start, or does not hear a knock in silence.
+/// Without root, nftables or knockd; if a listener does not start, or does not hear a knock without a flood.
 pub fn measure(quick: bool, mut progress: impl FnMut(&str) -> Result<()>) -> Result<Vec<Deafness>> {
     let (floods, knocks): (&[u64], u8) = match quick {
         true => (&[0, 20_000, 1_000_000], 6),
@@ -73,7 +73,7 @@ fn under_flood(name: &str, flood: u64, knocks: u8) -> Result<Deafness> {
     let client = &lab.topology.client;
     client.ip(&format!("route add local {KNOCKERS} dev lo"))?;
     client.ip(&format!("neigh replace {SERVER} lladdr {GATEWAY_MAC} dev eth0 nud permanent"))?;
-    // Otherwise a listener that never heard anything would pass for a deaf one.
+    // A listener that hears no knock at all must not count as deafened by the flood.
     knock(client, &knocker(0))?;
     ensure!(listener.heard_all(&[knocker(0)])?, "it hears nothing in silence{}", listener.log());
 
@@ -95,14 +95,14 @@ pub(super) fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Puts this thread, and what it starts, outside.
+/// Moves this thread, and the processes that it starts, to the core of the outside.
 pub(super) fn go_outside() -> Result<()> {
     let core = core_affinity::CoreId { id: GENERATOR_CORE };
     ensure!(core_affinity::set_for_current(core), "cannot run on core {GENERATOR_CORE}");
     Ok(())
 }
 
-/// Knocks from each of these addresses. How many were heard, and the part of a core that this took the listener.
+/// Knocks from each of these addresses. Returns the number of heard knocks, and the part of a core that the listener used.
 fn listen(listener: &Listener<'_>, client: &Namespace, knockers: &[String]) -> Result<(u32, Option<f64>)> {
     go_outside()?;
     let (since, before) = (Instant::now(), listener.on_core()?);
@@ -120,7 +120,7 @@ fn knocker(number: u8) -> String {
     format!("198.18.1.{}", 1 + number)
 }
 
-/// Waits until a flood that has begun would change nothing any more.
+/// Waits until a flood has reached its full effect.
 fn fill(lab: &Lab) -> Result<()> {
     let begin = Instant::now();
     while begin.elapsed().as_secs() < REMEMBERED {
@@ -133,14 +133,14 @@ fn fill(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Both knocks, from this address.
+/// Sends both knocks from this address.
 fn knock(client: &Namespace, address: &str) -> Result<()> {
-    // The client has no option for the address that it knocks from.
+    // The client has no option for its source address.
     client.ip(&format!("route replace {SERVER} dev eth0 src {address}"))?;
     checked(client, &format!("knock {SERVER} 1234:tcp 4321:tcp"))
 }
 
-/// Floods until told to stop.
+/// Floods until `stop` is set.
 fn send(client: &Namespace, flood: u64, stop: &AtomicBool) -> Result<Summary> {
     let spec =
         Spec { rate: Some(flood), duration: Duration::from_secs(60), source: FLOOD, ..Spec::new(Profile::FirstKnocks) };

@@ -1,4 +1,4 @@
-//! Client, filter and server for one candidate, and the cores that what runs on.
+//! Client, filter and server for one candidate, and the assignment of cores.
 
 use std::fs;
 
@@ -14,17 +14,17 @@ pub const GENERATOR_CORE: usize = 0;
 /// The candidate's core; in [`Arrangement::S`] the kernel's receive side is on the generator's.
 pub const CANDIDATE_CORE: usize = 1;
 
-/// A topology in an arrangement.
+/// A topology in an arrangement of cores.
 #[derive(Debug)]
 pub struct Lab {
-    /// Where frames go: from the client through the filter to the server.
+    /// The path of the frames: from the client through the filter to the server.
     pub topology: Topology,
-    /// Where what runs.
+    /// The assignment of cores.
     pub arrangement: Arrangement,
 }
 
 impl Lab {
-    /// Makes namespaces and interfaces.
+    /// Creates namespaces and interfaces.
     ///
     /// # Errors
     /// Without root or two cores, or if a tool is missing.
@@ -34,7 +34,7 @@ impl Lab {
         let topology = Topology::new(1)?;
         if arrangement == Arrangement::T {
             for interface in ["outside", "inside"] {
-                // GRO makes a veth interface take frames by NAPI, which is what is threaded.
+                // GRO makes a veth interface receive by NAPI, which can be threaded.
                 checked(&topology.filter, &format!("ethtool -K {interface} gro on"))?;
                 let thread = format!("echo 1 > /sys/class/net/{interface}/threaded");
                 let threaded = topology.filter.command("sh").args(["-c", &thread]).status()?;
@@ -44,7 +44,7 @@ impl Lab {
         Ok(Lab { topology, arrangement })
     }
 
-    /// Joins client and server directly: by a pair of interfaces `eth1`, beside the way through the filter.
+    /// Connects client and server directly by a pair of interfaces `eth1`, beside the path through the filter.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -56,11 +56,11 @@ impl Lab {
         Ok(())
     }
 
-    /// Puts the threads of the filter's NAPI on the candidate's core. They come and go with programs on its interfaces,
-    /// so this is done again before each window.
+    /// Pins the threads of the filter's NAPI to the candidate's core. They start and end with programs on its interfaces,
+    /// so this is repeated before each window.
     ///
     /// # Errors
-    /// In [`Arrangement::T`], if there is none.
+    /// In [`Arrangement::T`], if there is no such thread.
     pub fn pin(&self) -> anyhow::Result<()> {
         if self.arrangement == Arrangement::S {
             return Ok(());
@@ -75,7 +75,7 @@ impl Lab {
             };
             let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             if name.starts_with("napi/outside-") || name.starts_with("napi/inside-") {
-                // One of another lab may be gone by now.
+                // A thread of another lab may have ended.
                 pinned += usize::from(sched_setaffinity(Some(pid), &core).is_ok());
             }
         }
@@ -91,20 +91,20 @@ pub(super) fn checked(namespace: &Namespace, line: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What an interface of the namespace has counted: frames received and sent, as its driver counts them.
-pub(super) fn traffic(namespace: &Namespace, interface: &str) -> anyhow::Result<Traffic> {
-    // Not /sys, which shows the namespace of whoever mounted it.
+/// Received and sent frames of an interface of the namespace, by the counters of its driver.
+pub(super) fn traffic(namespace: &Namespace, interface: &str) -> anyhow::Result<InterfaceCounters> {
+    // Not /sys, which shows the namespace in which it was mounted.
     let text = namespace.within(|| Ok(fs::read_to_string("/proc/thread-self/net/dev")?))?;
     let counters = text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == interface);
     let (_, counters) = counters.with_context(|| format!("{} has no interface {interface}", namespace.name()))?;
-    // Eight counters of what was received, then bytes and packets that were sent: proc_net(5).
+    // Eight counters of received data, then sent bytes and packets: proc_net(5).
     let counters: Vec<u64> = counters.split_whitespace().filter_map(|counter| counter.parse().ok()).collect();
     let at = |index: usize| counters.get(index).copied().context("a counter of /proc/net/dev is missing");
-    Ok(Traffic { received: at(1)?, sent: at(9)? })
+    Ok(InterfaceCounters { received: at(1)?, sent: at(9)? })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Traffic {
+pub(super) struct InterfaceCounters {
     pub(super) received: u64,
     pub(super) sent: u64,
 }

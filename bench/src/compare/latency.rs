@@ -1,11 +1,11 @@
-//! How long frames take through a candidate that has nothing else to do, and through a half-loaded one; candidate
-//! against candidate, in turns, beside a bare wire.
+//! Measures the time of frames through an idle candidate, and through a half-loaded one. Candidates take turns, with a bare
+//! wire beside them.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::candidate::{Candidate, Kind, Role, start};
+use super::candidate::{Candidate, CandidateKind, Role, start};
 use super::lab::{GENERATOR_CORE, Lab};
 use super::probe::{Ends, Sample};
 use super::results::{Arrangement, Latency, Probe, quantile};
@@ -14,29 +14,29 @@ use super::rules::Rules;
 /// Frames a second of [`Probe::OneWay`].
 const RATE: f64 = 100_000.0;
 
-/// How long a window of each probe is. Fast and slow phases of a machine last for seconds: all candidates are to have
-/// had their turn within one.
+/// Length of a window of each probe. Fast and slow phases of a machine last for seconds, so that all candidates have a
+/// turn within one.
 const WINDOW: Duration = Duration::from_millis(500);
 
-/// The same, before it, unmeasured: what sleeps wakes up, and what adapts to its load does.
+/// Unmeasured time before a window: sleeping threads wake up, and adaptive ones adapt.
 const LEAD_IN: Duration = Duration::from_millis(250);
 
-/// Measures latencies through the candidates, each in a lab of its own, and in [`Arrangement::S`] through a wire as well:
-/// there is nothing to arrange about one. `loss_free` is the rate that a candidate forwards without loss, if that is
-/// known: then it is also measured at half of it, or as much as the probe can send. `progress` is told whose turn it is,
-/// and which window.
+/// Measures latencies through the candidates, each in its own lab. In [`Arrangement::S`] it also measures a wire, for which
+/// arrangements make no difference. `loss_free` is the rate that a candidate forwards without loss, if it is known. Then
+/// the candidate is also measured at half of that rate, or at the highest rate of the probe. `progress` receives the
+/// candidate and the window.
 ///
 /// # Errors
-/// If a candidate does not start, or the interfaces cannot be taken.
+/// If a candidate does not start, or the interfaces are not available.
 pub fn measure(
     arrangement: Arrangement,
-    kinds: &[Kind],
-    loss_free: &dyn Fn(Kind) -> Option<f64>,
+    kinds: &[CandidateKind],
+    loss_free: &dyn Fn(CandidateKind) -> Option<f64>,
     windows: usize,
     mut progress: impl FnMut(&str, usize) -> Result<()>,
 ) -> Result<Vec<Latency>> {
     let wire = (arrangement == Arrangement::S).then_some(None);
-    let all: Vec<Option<Kind>> = wire.into_iter().chain(kinds.iter().copied().map(Some)).collect();
+    let all: Vec<Option<CandidateKind>> = wire.into_iter().chain(kinds.iter().copied().map(Some)).collect();
     let labs = all.iter().map(|_| Lab::new(arrangement)).collect::<Result<Vec<_>>>()?;
     let mut ways = Vec::new();
     for (kind, lab) in all.iter().zip(&labs) {
@@ -51,26 +51,26 @@ pub fn measure(
     Ok(ways.iter().flat_map(|way| way.rows.iter().map(|row| row.result(arrangement, way.name()))).collect())
 }
 
-/// What is between the two ends, and what was measured so far.
+/// A path between the two ends, and its measurements so far.
 struct Way<'lab> {
-    /// None: a wire.
-    kind: Option<Kind>,
+    /// `None` for a wire.
+    kind: Option<CandidateKind>,
     lab: &'lab Lab,
     ends: Ends,
-    /// Not there between the turns of one that spins: it would take the core from the others.
+    /// Stopped between the turns of a candidate that spins, because it would take the core from the others.
     candidate: Option<Box<dyn Candidate + 'lab>>,
     rows: Vec<Row>,
 }
 
 struct Row {
     probe: Probe,
-    /// Frames a second; round trips go as fast as they do.
+    /// Frames a second; ignored for round trips.
     rate: f64,
     samples: Vec<Sample>,
 }
 
 impl<'lab> Way<'lab> {
-    fn through(kind: Option<Kind>, lab: &'lab Lab, loss_free: Option<f64>) -> Result<Self> {
+    fn through(kind: Option<CandidateKind>, lab: &'lab Lab, loss_free: Option<f64>) -> Result<Self> {
         let row = |probe, rate| Row { probe, rate, samples: Vec::new() };
         let mut rows = vec![row(Probe::OneWay, RATE)];
         rows.extend(loss_free.map(|rate| row(Probe::OneWayHalfLoad, rate / 2.0)));
@@ -87,11 +87,11 @@ impl<'lab> Way<'lab> {
     }
 
     fn name(&self) -> &'static str {
-        self.kind.map_or("wire", Kind::name)
+        self.kind.map_or("wire", CandidateKind::name)
     }
 
     fn spins(&self) -> bool {
-        self.kind == Some(Kind::SmallestSpinning)
+        self.kind == Some(CandidateKind::SmallestSpinning)
     }
 
     fn start(&mut self) -> Result<()> {

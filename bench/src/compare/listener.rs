@@ -1,4 +1,4 @@
-//! What listens for knocks: knockd, nftables, knockplane, each with the same two of them.
+//! The listeners for knocks: knockd, nftables and knockplane, each with the same two knocks.
 
 use std::fs;
 use std::thread;
@@ -7,22 +7,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use knockplane_tests::{Folder, Namespace, Process};
 
-use super::candidate::Kind;
+use super::candidate::CandidateKind;
 use super::knockplane::Knockplane;
 use super::lab::{CANDIDATE_CORE, Lab, checked};
 use super::nftables::{GATEWAY_MAC, Nftables};
 use super::rules::Rules;
 
-/// What the real knocks go to: where the flood goes.
+/// Destination of the real knocks and of the flood.
 pub(super) const SERVER: &str = "198.19.0.1";
 
-/// How long a source has for the second knock in all three, in seconds.
+/// Time for the second knock in all three, in seconds.
 pub(super) const REMEMBERED: u64 = 10;
 
-/// How late a door may open after the last knock.
+/// Time in which a door opens after the last knock.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// What listens, ended when dropped.
+/// A running listener. It ends when dropped.
 pub(super) enum Listener<'lab> {
     Knockd(Knockd<'lab>),
     Nftables(Nftables<'lab>),
@@ -30,23 +30,23 @@ pub(super) enum Listener<'lab> {
 }
 
 impl<'lab> Listener<'lab> {
-    /// Starts it by its name. nftables' sets have so many entries each, the lists of knockplane so many together.
+    /// Starts the listener of this name, with this many entries for each set of nftables and for all lists of knockplane.
     pub(super) fn start(name: &str, lab: &'lab Lab, set_size: usize, list_capacity: usize) -> Result<Self> {
         Ok(match name {
             "knockd" => Listener::Knockd(Knockd::start(lab)?),
             "nftables" => {
                 let rules = Rules { capacity: set_size, ..Rules::default() };
-                Listener::Nftables(Nftables::start(Kind::Nftables, lab, &rules)?)
+                Listener::Nftables(Nftables::start(CandidateKind::Nftables, lab, &rules)?)
             }
             "knockplane" => {
                 let rules = Rules { capacity: list_capacity / 2, ..Rules::default() };
                 Listener::Knockplane(Knockplane::start(lab, &rules)?)
             }
-            _ => bail!("nobody listens by the name of {name}"),
+            _ => bail!("there is no listener {name}"),
         })
     }
 
-    /// How many of these addresses it has let in.
+    /// Number of these addresses that were admitted.
     pub(super) fn heard(&self, addresses: &[String]) -> Result<u32> {
         let listed = match self {
             Listener::Knockd(knockd) => secured(knockd.filter)?,
@@ -56,7 +56,7 @@ impl<'lab> Listener<'lab> {
         Ok(addresses.iter().filter(|address| listed.contains(&format!("\"{address}\""))).count() as u32)
     }
 
-    /// Waits until it has let all of them in. Whether it did.
+    /// Waits until all of these addresses are admitted. Returns whether they are.
     pub(super) fn heard_all(&self, addresses: &[String]) -> Result<bool> {
         let patience = Instant::now() + PATIENCE;
         loop {
@@ -70,7 +70,7 @@ impl<'lab> Listener<'lab> {
         }
     }
 
-    /// How long its process has been on a core; none if it has no process.
+    /// CPU time of the listener's process; `None` if it has no process.
     pub(super) fn on_core(&self) -> Result<Option<Duration>> {
         match self {
             Listener::Knockd(knockd) => knockd.process.on_core().map(Some),
@@ -79,7 +79,7 @@ impl<'lab> Listener<'lab> {
         }
     }
 
-    /// Resident memory of its process in bytes; none if it has no process.
+    /// Resident memory of the listener's process in bytes; `None` if it has no process.
     pub(super) fn resident(&self) -> Result<Option<u64>> {
         let process = match self {
             Listener::Knockd(knockd) => &knockd.process,
@@ -92,7 +92,7 @@ impl<'lab> Listener<'lab> {
         Ok(Some(kib * 1024))
     }
 
-    /// What it said, if it says anything.
+    /// Log of the listener; empty if it has none.
     pub(super) fn log(&self) -> String {
         match self {
             Listener::Knockd(knockd) => {
@@ -104,17 +104,17 @@ impl<'lab> Listener<'lab> {
     }
 }
 
-/// The set of those who are let in, as JSON.
+/// The set of admitted sources, as JSON.
 fn secured(filter: &Namespace) -> Result<String> {
     let output = filter.run("nft -j list set ip knock secured")?;
     ensure!(output.ok(), "nft: {}", output.stderr);
     Ok(output.stdout)
 }
 
-/// knockd as it is usually run: on the host that it protects, whose packet filter it opens.
+/// knockd in its usual place: on the protected host, whose packet filter it opens.
 pub(super) struct Knockd<'lab> {
     filter: &'lab Namespace,
-    /// Declared before `folder`: it ends before that is removed.
+    /// Declared before `folder`, so that it ends before the folder is removed.
     process: Process,
     folder: Folder,
 }
@@ -128,7 +128,7 @@ const KNOCKD_RULES: &str = "table ip knock {
 impl<'lab> Knockd<'lab> {
     fn start(lab: &'lab Lab) -> Result<Self> {
         let filter = &lab.topology.filter;
-        // Live frames get into a veth interface by NAPI, which GRO turns on.
+        // Live frames enter a veth interface by NAPI, which GRO turns on.
         checked(filter, "ethtool -K outside gro on")?;
         filter.ip(&format!("link set outside address {GATEWAY_MAC}"))?;
         filter.ip(&format!("addr add {SERVER}/32 dev outside"))?;

@@ -1,30 +1,30 @@
-//! How much of an offered rate is lost, from little to more than a candidate can bear, and the rate up to which it
-//! loses next to nothing.
+//! Measures the loss at offered rates, from low ones to rates above the capacity of a candidate, and the highest rate
+//! without loss.
 //!
-//! Each candidate climbs a grid of rates until it is hopeless; then the step at which it began to lose is halved until
-//! it is small. Candidates take turns, window by window, each at the rate that it is at.
+//! Each candidate climbs a grid of rates until its loss is large. Then the step at which loss begins is halved until it is
+//! small. Candidates take turns, window by window, each at its own rate.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::candidate::{Kind, Role, start};
+use super::candidate::{CandidateKind, Role, start};
 use super::lab::Lab;
 use super::results::{Arrangement, Counted, LossCurve, LossPoint, Window, quantile};
 use super::rules::Rules;
 use super::window::Bench;
 use crate::generator::{Profile, Spec};
 
-/// How closely to look.
+/// The resolution of the measurement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Frames a second, ascending.
     pub rates: Vec<f64>,
-    /// How long a window is.
+    /// Length of a window.
     pub window: Duration,
-    /// Windows a rate, of which the median counts.
+    /// Windows for a rate, of which the median counts.
     pub windows: usize,
-    /// The loss-free rate is found when the next rate that is not is at most so many times as high.
+    /// The search ends when the ratio of the next lossy rate to the loss-free rate is at most this.
     pub finest: f64,
 }
 
@@ -42,28 +42,28 @@ impl Settings {
     }
 }
 
-/// What may be lost of a rate that is called loss-free. Virtual machines pause for milliseconds, in which the rings of
-/// veth overflow: a thousandth is lost by that alone.
+/// The part that may be lost of a loss-free rate. Virtual machines pause for milliseconds, in which the rings of veth
+/// overflow: that alone loses a thousandth.
 const LITTLE: f64 = 0.01;
 
-/// Above this, more rates would show nothing new.
+/// Loss above which higher rates give no new information.
 const HOPELESS: f64 = 0.6;
 
-/// The generator is held back by what works on its core, such as a candidate that loses nothing. A higher rate, of which
-/// it does not make more than so many times as much as of the one before, is the last.
+/// A candidate on the generator's core slows the generator down. If a higher requested rate increases the offered rate by
+/// less than this factor, it is the last one.
 const MORE: f64 = 1.1;
 
-/// Before the first window.
+/// Unmeasured time before the first window.
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// Curves of these candidates, of which [`Kind::NftablesRps`] makes sense in [`Arrangement::S`] alone. Tells about every
-/// window.
+/// Measures the curves of these candidates; [`CandidateKind::NftablesRps`] is useful only in [`Arrangement::S`]. `progress` is called
+/// for every window.
 ///
 /// # Errors
 /// If a candidate does not start, or a window cannot be measured.
 pub fn measure(
     arrangement: Arrangement,
-    kinds: &[Kind],
+    kinds: &[CandidateKind],
     settings: &Settings,
     mut progress: impl FnMut(&str) -> Result<()>,
 ) -> Result<Vec<LossCurve>> {
@@ -100,9 +100,9 @@ pub fn measure(
     Ok(climbers.into_iter().map(curve).collect())
 }
 
-/// A candidate on its way up.
+/// A candidate and its next rate.
 struct Climber<'lab> {
-    kind: Kind,
+    kind: CandidateKind,
     lab: &'lab Lab,
     bench: Option<Bench<'lab>>,
     /// Ascending by rate.
@@ -110,7 +110,7 @@ struct Climber<'lab> {
 }
 
 impl<'lab> Climber<'lab> {
-    fn new(kind: Kind, lab: &'lab Lab) -> Self {
+    fn new(kind: CandidateKind, lab: &'lab Lab) -> Self {
         Climber { kind, lab, bench: None, points: Vec::new() }
     }
 
@@ -125,15 +125,15 @@ impl<'lab> Climber<'lab> {
             }
         };
         let window = bench.window(&spec)?;
-        // What never sleeps would take its core from the others between its turns.
-        if self.kind != Kind::SmallestSpinning {
+        // A candidate that never sleeps would take its core from the others between its turns.
+        if self.kind != CandidateKind::SmallestSpinning {
             self.bench = Some(bench);
         }
         Ok(window)
     }
 }
 
-/// Whether one more window could not change the verdict on a rate: two of them agree that it is loss-free.
+/// Whether another window cannot change the verdict on a rate: two of them agree that it is loss-free.
 fn is_clear(windows: &[Window]) -> bool {
     windows.len() >= 2 && windows.iter().all(|window| lost(window) <= LITTLE)
 }
@@ -153,8 +153,8 @@ fn point(rate: f64, windows: &[Window]) -> LossPoint {
     }
 }
 
-/// The rate to look at after these points: the grid's next, as long as there is hope, and then one between the last
-/// that was loss-free and the first that was not. None if they are as close as asked for.
+/// The next rate after these points: the next one of the grid while its loss is small, then one between the last loss-free
+/// rate and the first lossy one. `None` if these are close enough.
 fn next_rate(points: &[LossPoint], settings: &Settings) -> Option<f64> {
     let last = points.last();
     let is_held_back = matches!(points, [.., before, last] if last.offered < before.offered * MORE);
@@ -168,12 +168,12 @@ fn next_rate(points: &[LossPoint], settings: &Settings) -> Option<f64> {
     (high > low * settings.finest).then(|| (low * high).sqrt())
 }
 
-/// The points below the first one that is not loss-free.
+/// The points below the first lossy one.
 fn loss_free(points: &[LossPoint]) -> &[LossPoint] {
     points.split(|point| point.loss > LITTLE).next().unwrap_or_default()
 }
 
-/// The highest of the rates that were offered and not lost. It can be lower than what was asked for.
+/// The highest offered rate without loss. It can be lower than the requested rate.
 fn highest(points: &[LossPoint]) -> f64 {
     points.iter().map(|point| point.offered).fold(0.0, f64::max)
 }
@@ -182,7 +182,7 @@ fn highest(points: &[LossPoint]) -> f64 {
 mod tests {
     use super::*;
 
-    /// All points of a candidate that bears so much, and of what the generator could offer it.
+    /// All points of a candidate with this capacity and of a generator with this limit.
     fn climb(bears: f64, offers: f64) -> Vec<LossPoint> {
         let settings = Settings::full();
         let mut points = Vec::new();

@@ -1,4 +1,4 @@
-//! What results depend on and is not ours.
+//! Properties of the machine on which results depend.
 
 use std::env;
 use std::fs;
@@ -7,7 +7,7 @@ use std::process::Command;
 use super::results::Machine;
 
 impl Machine {
-    /// The one that this runs on. What cannot be found out stays empty: results are worth something without it.
+    /// This machine. Unknown properties stay empty, because results are useful without them.
     pub fn this() -> Self {
         let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = value(&cpus, "model name").unwrap_or_default();
@@ -24,7 +24,7 @@ impl Machine {
     }
 }
 
-/// Bytes that can be had without swapping.
+/// Bytes of memory that are available without swapping.
 pub(super) fn memory_available() -> u64 {
     memory("MemAvailable")
 }
@@ -35,7 +35,7 @@ fn memory(name: &str) -> u64 {
     kibibytes.unwrap_or_default() * 1024
 }
 
-/// Of lines such as `name : value`.
+/// The value of a name, in lines such as `name : value`.
 fn value<'text>(text: &'text str, name: &str) -> Option<&'text str> {
     let lines = text.lines().filter_map(|line| line.split_once(':'));
     lines.map(|(key, value)| (key.trim(), value.trim())).find(|(key, _)| *key == name).map(|(_, value)| value)

@@ -1,15 +1,15 @@
-//! The comparison on the wire: knockplane and what one would take instead, between the same interfaces, in the same run.
+//! The comparison on the wire: knockplane and its peers between the same interfaces, in the same run.
 //!
 //! In the order of use:
-//! 1. [`lab`]: client, filter and server, in one of two arrangements of cores, for each candidate its own.
-//! 2. [`candidate`]: what stands between the interfaces: `knockplane`, `nftables`, `smallest`, `xdp`; with the same `rules`.
-//! 3. [`window`]: a second of load, and every frame of it accounted for once it is over.
-//! 4. The measurements: [`throughput`], [`loss`] and [`latency`], whose frames a `probe` times, for which candidates take
-//!    turns; [`deafness`] of what listens for knocks; and [`upkeep`] of knockplane alone.
-//!    [`crowd`], which is a run of its own, is about those who knock during a flood; [`restart`] and [`rings`] are others, about
-//!    the outage of a restart and about the size of the rings.
-//! 5. [`plan`]: the loads, who meets which, and how often. [`run`]: all of it, within its time.
-//! 6. [`results`]: what came out, and how medians and ratios are taken. [`report`]: how it is shown.
+//! 1. [`lab`]: client, filter and server, in one of two arrangements of cores. Each candidate has its own lab.
+//! 2. [`candidate`]: the candidates between the interfaces, with the same `rules`: `knockplane`, `nftables`, `smallest`, `xdp`.
+//! 3. [`window`]: a second of load, in which every frame is accounted for.
+//! 4. The measurements, for which candidates take turns: [`throughput`], [`loss`], and [`latency`], whose frames a `probe`
+//!    times; [`deafness`] of listeners for knocks; and [`upkeep`] of knockplane alone. Three measurements are programs of
+//!    their own: [`crowd`], clients that knock during a flood; [`restart`], the outage of a restart; [`rings`], the size of
+//!    the rings.
+//! 5. [`plan`]: the loads, their candidates and the number of windows. [`run`]: all of it, within its time.
+//! 6. [`results`]: the results of a run, and how medians and ratios are taken. [`tables`] and `targets`: how they are shown.
 
 pub mod candidate;
 pub mod crowd;
@@ -23,13 +23,14 @@ mod machine;
 mod nftables;
 pub mod plan;
 mod probe;
-pub mod report;
 pub mod restart;
 pub mod results;
 pub mod rings;
 pub mod rules;
 pub mod run;
 mod smallest;
+pub mod tables;
+mod targets;
 pub mod throughput;
 pub mod upkeep;
 pub mod window;

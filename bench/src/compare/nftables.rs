@@ -5,39 +5,39 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 use knockplane_tests::Namespace;
 
-use super::candidate::{Candidate, Kind, Losses};
+use super::candidate::{Candidate, CandidateKind, Losses};
 use super::lab::{CANDIDATE_CORE, Lab, checked};
 use super::rules::{CLIENT, Rules};
 
-/// Who frames are from, as in the generator's defaults, and where they go.
+/// Source and destination of frames, as in the generator's defaults.
 const SOURCES: &str = "198.18.0.0/16";
 const DESTINATION: &str = "198.19.0.1";
 
-/// The link address that the generator sends to, and one that is nobody's.
+/// The destination link address of the generator, and an address of no host.
 pub(super) const GATEWAY_MAC: &str = "02:00:00:00:00:01";
-const NOBODY_MAC: &str = "02:00:00:00:00:03";
+const UNUSED_MAC: &str = "02:00:00:00:00:03";
 
-/// The link address that answers go to.
+/// The link address of the inside interface, to which answers go.
 pub(super) const INSIDE_MAC: &str = "02:00:00:00:00:04";
 
 pub(super) struct Nftables<'lab> {
-    kind: Kind,
+    kind: CandidateKind,
     pub(super) lab: &'lab Lab,
 }
 
 impl<'lab> Nftables<'lab> {
-    pub(super) fn start(kind: Kind, lab: &'lab Lab, rules: &Rules) -> Result<Self> {
+    pub(super) fn start(kind: CandidateKind, lab: &'lab Lab, rules: &Rules) -> Result<Self> {
         let filter = &lab.topology.filter;
-        // Live frames get into a veth interface by NAPI, which GRO turns on.
+        // Live frames enter a veth interface by NAPI, which GRO turns on.
         checked(filter, "ethtool -K outside gro on")?;
-        let family = if kind == Kind::NftablesBridge {
+        let family = if kind == CandidateKind::NftablesBridge {
             bridge(filter)?;
             "bridge"
         } else {
             route(filter)?;
             "ip"
         };
-        if kind == Kind::NftablesRps {
+        if kind == CandidateKind::NftablesRps {
             let cores = format!("echo {:x} > /sys/class/net/outside/queues/rx-0/rps_cpus", 1 << CANDIDATE_CORE);
             let done = filter.command("sh").args(["-c", &cores]).status()?;
             ensure!(done.success(), "the kernel has no receive packet steering");
@@ -52,15 +52,15 @@ impl<'lab> Nftables<'lab> {
     }
 }
 
-/// A router between the two interfaces. Who it forwards to is nobody, so that the server drops early.
+/// A router between the two interfaces. It forwards to a link address of no host, so that the server drops early.
 fn route(filter: &Namespace) -> Result<()> {
     for command in [
         &format!("link set outside address {GATEWAY_MAC}"),
         &format!("link set inside address {INSIDE_MAC}"),
         "addr add 192.0.2.1/30 dev outside",
         "addr add 192.0.2.5/30 dev inside",
-        &format!("neigh replace 192.0.2.2 lladdr {NOBODY_MAC} dev outside nud permanent"),
-        &format!("neigh replace 192.0.2.6 lladdr {NOBODY_MAC} dev inside nud permanent"),
+        &format!("neigh replace 192.0.2.2 lladdr {UNUSED_MAC} dev outside nud permanent"),
+        &format!("neigh replace 192.0.2.6 lladdr {UNUSED_MAC} dev inside nud permanent"),
         &format!("route add {SOURCES} via 192.0.2.2"),
         "route add 10.0.0.0/8 via 192.0.2.2",
         &format!("route add {DESTINATION} via 192.0.2.6"),
@@ -70,7 +70,7 @@ fn route(filter: &Namespace) -> Result<()> {
     filter.set("net/ipv4/ip_forward", "1")
 }
 
-/// A bridge of the two interfaces, which knows where the generator's frames go.
+/// A bridge of the two interfaces, with the destination of the generator's frames in its table.
 fn bridge(filter: &Namespace) -> Result<()> {
     for command in [
         "link add bridge0 type bridge mcast_snooping 0",
@@ -86,21 +86,21 @@ fn bridge(filter: &Namespace) -> Result<()> {
 impl Candidate for Nftables<'_> {
     fn losses(&self) -> Result<Losses> {
         let mut losses = Losses::new();
-        // Between the two, a driver counts what does not get in; behind, the server's.
+        // The drivers count the frames that do not get in: here for the inside, and at the server behind it.
         let lost = self.lab.topology.filter.ip("-j -s link show dev inside")?;
         let lost: serde_json::Value = serde_json::from_str(&lost)?;
         let lost = lost[0]["stats64"]["tx"]["dropped"].as_u64().context("no such counter")?;
         losses.insert("inside-dropped".to_owned(), lost);
-        if self.kind == Kind::NftablesRps {
-            // The server's side of the inside has such a queue as well, and what is lost there is both.
+        if self.kind == CandidateKind::NftablesRps {
+            // The server's side of the inside has such a queue too, so losses there are in both counters.
             losses.insert("backlog-full".to_owned(), backlog_drops()?.saturating_sub(lost));
         }
         Ok(losses)
     }
 }
 
-/// Packets that found the queue between two cores full, on the whole machine: the second column of softnet_stat
-/// (Linux `net/core/net-procfs.c`), in hexadecimal.
+/// Packets that found the queue between two cores full, on the whole machine: the second column of softnet_stat, in
+/// hexadecimal (Linux `net/core/net-procfs.c`).
 fn backlog_drops() -> Result<u64> {
     let text = fs::read_to_string("/proc/net/softnet_stat")?;
     let dropped = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();

@@ -1,14 +1,14 @@
-//! The loads, who meets which, and how often.
+//! The loads, their candidates and the number of windows.
 //!
-//! Forwarding and dropping of the shortest frames are what candidates are judged by, and get the most windows. The rest
-//! says how that changes with longer frames, with knocks, with rules and with list entries.
+//! The main loads, forwarding and dropping of the shortest frames, get the most windows. The other loads
+//! show the effect of longer frames, knocks, rules and list entries.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::candidate::{Kind, Role};
+use super::candidate::{CandidateKind, Role};
 use super::results::{Arrangement, Counted, DROP, FORWARD, Series};
 use super::rules::Rules;
 use super::throughput::{FILL, Load};
@@ -17,24 +17,24 @@ use crate::generator::{Profile, Spec};
 /// A load in an arrangement.
 #[derive(Clone, Debug)]
 pub struct Planned {
-    /// What is sent.
+    /// The frames.
     pub load: Load,
-    /// Where what runs.
+    /// The assignment of cores.
     pub arrangement: Arrangement,
-    /// Who takes turns.
-    pub kinds: Vec<Kind>,
-    /// How often, if there is time.
+    /// The candidates, which take turns.
+    pub kinds: Vec<CandidateKind>,
+    /// Number of windows, if there is time.
     pub windows: usize,
 }
 
-/// What it takes to start a candidate and to end it, and what a window takes besides its load; in seconds, measured.
+/// Measured seconds to start and end a candidate, and to take a window besides its load.
 const START: f64 = 0.9;
 const WINDOW_EXTRA: f64 = 0.35;
 
-/// Bytes that an entry takes at most, with room for as many again: the largest of all candidates, measured.
+/// The most bytes of an entry, twice the largest of all candidates, measured.
 const BYTES_AN_ENTRY: u64 = 400;
 
-/// First knocks a second that fill lists, such that no candidate loses any while its table grows.
+/// First knocks a second that fill lists without loss at any candidate while its table grows.
 const fn fill_rate(arrangement: Arrangement) -> u64 {
     match arrangement {
         Arrangement::S => 300_000,
@@ -43,12 +43,12 @@ const fn fill_rate(arrangement: Arrangement) -> u64 {
 }
 
 impl Planned {
-    /// The name that a run can be limited by.
+    /// The name, by which a run can select measurements.
     pub fn name(&self) -> String {
         format!("{}, {:?}", self.load.name, self.arrangement)
     }
 
-    /// Seconds that it takes with windows of this length, roughly.
+    /// Estimated seconds with windows of this length.
     pub fn seconds(&self, window: Duration) -> f64 {
         let windows = self.windows as f64 * (window.as_secs_f64() + WINDOW_EXTRA);
         let fill = self.load.first.as_ref().map_or(0.0, |first| {
@@ -58,16 +58,16 @@ impl Planned {
         self.kinds.len() as f64 * (START + windows + fill)
     }
 
-    /// Bytes of memory that it takes.
+    /// Bytes of memory needed.
     pub fn memory(&self) -> u64 {
         self.kinds.len() as u64 * self.load.rules.capacity as u64 * BYTES_AN_ENTRY
     }
 }
 
-/// The most entries, as a power of two.
+/// The largest number of entries, as a power of two.
 const MOST_ENTRIES: u8 = 23;
 
-/// Everything, in the order in which it is shown. A quick run has fewer loads and fewer windows.
+/// All loads, in the order in which they are shown. A quick run has fewer loads and fewer windows.
 pub fn plan(quick: bool) -> Vec<Planned> {
     let often = if quick { 3 } else { 16 };
     let seldom = if quick { 2 } else { 3 };
@@ -96,7 +96,7 @@ pub fn plan(quick: bool) -> Vec<Planned> {
         })
     };
     let mut planned: Vec<Planned> = loads.into_iter().flat_map(in_both).collect();
-    // The most entries in one arrangement only: to fill lists takes longer than to measure, and a miss of the cache is the
+    // The largest number in one arrangement only: filling the lists takes longer than measuring, and a cache miss costs the
     // same in both.
     planned.retain(|planned| {
         let most = Some(Series::Entries(1 << MOST_ENTRIES));
@@ -105,28 +105,35 @@ pub fn plan(quick: bool) -> Vec<Planned> {
     planned
 }
 
-/// Who can do something with a load: what looks at no frame hears no knock.
-fn kinds(load: &Load, arrangement: Arrangement) -> Vec<Kind> {
+/// The candidates of a load: those that do not read frames take no part in loads with knocks.
+fn kinds(load: &Load, arrangement: Arrangement) -> Vec<CandidateKind> {
     let hears = matches!(load.spec.profile, Profile::Knock | Profile::FirstKnocks);
-    let mut kinds = vec![Kind::Knockplane];
+    let mut kinds = vec![CandidateKind::Knockplane];
     match load.series {
-        Some(Series::Rules(_)) => kinds.extend([Kind::Nftables, Kind::NftablesBridge]),
-        Some(Series::Entries(_)) => kinds.push(Kind::Nftables),
-        None if hears => kinds.extend([Kind::Nftables, Kind::NftablesRps, Kind::NftablesBridge]),
+        Some(Series::Rules(_)) => kinds.extend([CandidateKind::Nftables, CandidateKind::NftablesBridge]),
+        Some(Series::Entries(_)) => kinds.push(CandidateKind::Nftables),
+        None if hears => {
+            kinds.extend([CandidateKind::Nftables, CandidateKind::NftablesRps, CandidateKind::NftablesBridge])
+        }
         None if load.spec.profile == Profile::Mix => {
-            kinds.extend([Kind::Smallest, Kind::Nftables, Kind::NftablesRps, Kind::NftablesBridge]);
+            kinds.extend([
+                CandidateKind::Smallest,
+                CandidateKind::Nftables,
+                CandidateKind::NftablesRps,
+                CandidateKind::NftablesBridge,
+            ]);
         }
         None => kinds.extend([
-            Kind::Smallest,
-            Kind::SmallestSpinning,
-            Kind::Nftables,
-            Kind::NftablesRps,
-            Kind::NftablesBridge,
-            Kind::Xdp,
+            CandidateKind::Smallest,
+            CandidateKind::SmallestSpinning,
+            CandidateKind::Nftables,
+            CandidateKind::NftablesRps,
+            CandidateKind::NftablesBridge,
+            CandidateKind::Xdp,
         ]),
     }
-    // In T there is no other core to steer packets to.
-    kinds.retain(|kind| *kind != Kind::NftablesRps || arrangement == Arrangement::S);
+    // In T there is no other core for RPS.
+    kinds.retain(|kind| *kind != CandidateKind::NftablesRps || arrangement == Arrangement::S);
     kinds
 }
 
@@ -143,19 +150,19 @@ fn forward(name: &str, frame_bytes: usize) -> Load {
     }
 }
 
-/// One flow of somebody who has not knocked.
+/// One flow of a source that has not knocked.
 fn drop() -> Load {
     let mut load = Load { counted: Counted::Decided, role: Role::Drop, ..forward(DROP, 60) };
     load.spec.source = prefix(Ipv4Addr::new(198, 18, 0, 2), 16);
     load
 }
 
-/// Everybody knocks twice and gets in; the lists have room for all.
+/// All sources knock twice and are admitted; the lists have room for all.
 fn knock() -> Load {
     sent(Profile::Knock, Load { counted: Counted::Decided, ..forward("knocks", 60) })
 }
 
-/// Nobody goes on, and the lists are full: entries make way, or new ones are turned away.
+/// No source sends a second knock, and the lists are full: entries are evicted, or new ones refused.
 fn first_knocks() -> Load {
     let rules = Rules { capacity: 1 << 16, ..Rules::default() };
     let mut load = sent(
@@ -163,7 +170,7 @@ fn first_knocks() -> Load {
         Load { counted: Counted::Decided, rules, ..forward("spoofed first knocks, lists full", 60) },
     );
     load.spec.source = prefix(LISTED, 8);
-    // Both lists of one pool.
+    // Both lists share one pool.
     load.first = Some(Spec { count: Some(1 << 18), ..load.spec.clone() });
     load
 }
@@ -183,14 +190,14 @@ fn rules_in_front(in_front: usize) -> Load {
     }
 }
 
-/// Frames of random sources of 2 to the power of `bits`, all of which may pass.
+/// Frames of 2 to the power of `bits` random sources, all of which may pass.
 fn entries(bits: u8) -> Load {
     let entries = 1 << bits;
     let mut load = sent(
         Profile::SourcesRandom,
         Load {
             series: Some(Series::Entries(entries)),
-            // With room for those who may pass besides.
+            // With room for the source that may pass besides.
             rules: Rules { one_knock: true, capacity: entries as usize + 1024, ..Rules::default() },
             ..forward(&format!("{} entries", grouped(entries)), 60)
         },
@@ -200,14 +207,14 @@ fn entries(bits: u8) -> Load {
     load
 }
 
-/// Where the sources of floods and of long lists begin.
+/// The first source of floods and of long lists.
 const LISTED: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
 
 fn sent(profile: Profile, load: Load) -> Load {
     Load { spec: Spec { profile, ..load.spec }, ..load }
 }
 
-/// In groups of three digits.
+/// A number in groups of three digits.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
@@ -223,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_filled_from_whom_frames_come_from() {
+    fn lists_are_filled_with_the_sources_of_frames() {
         for planned in plan(false).into_iter().chain(plan(true)) {
             let (Some(Series::Entries(entries)), Some(first)) = (planned.load.series, &planned.load.first) else {
                 continue;
@@ -247,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_one_load() {
+    fn names_are_unique() {
         let mut names: Vec<String> = plan(false).iter().map(Planned::name).collect();
         let count = names.len();
         names.sort();

@@ -1,12 +1,13 @@
-//! Both ends of a way in one hand: a thread that sends frames into one, and spins on the other until they arrive. No
-//! sleep, no wake-up and no second clock is in what it measures.
+//! One thread at both ends of a path: it sends frames into one end, and spins on the other until they arrive. So the
+//! measurement includes no sleep, no wake-up and no second clock.
 //!
 //! ```text
 //!   client  ── there: number, time ──►  candidate  ──►  server
 //!   client  ◄──  candidate  ◄── back: the same ───────  server      (round trips only)
 //! ```
-//! A frame's time begins when it is written, and ends when the thread sees it in the receive ring. Sending it, a system
-//! call, is part of that; so is what the kernel does in it of the way: see [`Arrangement`](super::results::Arrangement).
+//! The time of a frame begins when it is written, and ends when the thread sees it in the receive ring. It includes the
+//! system call that sends the frame, and the part of the path that the kernel runs in that call: see
+//! [`Arrangement`](super::results::Arrangement).
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -22,10 +23,10 @@ use super::nftables::INSIDE_MAC;
 use super::results::quantile;
 use crate::generator::{Profile, Spec, parse_mac};
 
-/// The generator's default: it has room for number and time behind the headers of UDP.
+/// Frame size, the generator's default: it has room for number and time behind the headers of UDP.
 const FRAME_BYTES: usize = 64;
 
-/// Where they are: behind Ethernet, IPv4 and UDP. In front of them, the two ports, which nothing changes on the way.
+/// Offset of number and time: behind Ethernet, IPv4 and UDP. The two ports before them do not change on the path.
 const NUMBER: usize = 14 + 20 + 8;
 const TIME: usize = NUMBER + 8;
 const PORTS: Range<usize> = 14 + 20..14 + 20 + 4;
@@ -34,30 +35,30 @@ const UDP_SUM: Range<usize> = NUMBER - 2..NUMBER;
 /// The source port of the generator's flow.
 const CLIENT_PORT: u16 = 1024;
 
-/// How long the last frames of a window and each round trip are waited for. What takes longer is lost.
+/// Time to wait for the last frames of a window and for each round trip. Later frames count as lost.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// What came out of a window.
+/// The result of a window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Sample {
-    /// From the first frame until no more was sent.
+    /// Time from the first frame to the last.
     pub(super) seconds: f64,
-    /// Frames.
+    /// Number of frames sent.
     pub(super) sent: u64,
-    /// Frames.
+    /// Number of frames that arrived.
     pub(super) arrived: u64,
-    /// Microseconds: the median of the frames that arrived.
+    /// Median of the frames that arrived, in microseconds.
     pub(super) p50: f64,
-    /// Microseconds: of the hundredth of them that took longest, the shortest.
+    /// 99th percentile, in microseconds.
     pub(super) p99: f64,
 }
 
-/// See the module.
+/// Both ends of a path, and their sockets.
 pub(super) struct Ends {
     client: End,
     server: End,
     clock: Instant,
-    /// Of the next frame. No number is used twice, so that frames of an earlier window are not taken for others.
+    /// Number of the next frame. Numbers are unique, so that frames of an earlier window are recognised.
     number: u64,
 }
 
@@ -65,23 +66,23 @@ struct End {
     endpoint: Endpoint,
     /// Detached when dropped.
     _program: Program,
-    /// What it sends, but for number and time.
+    /// The frame, without number and time.
     frame: Vec<u8>,
 }
 
-/// What a frame of ours says.
+/// Number and time of a frame.
 #[derive(Clone, Copy)]
 struct Mark {
     number: u64,
-    /// When it was sent, in nanoseconds on the clock of [`Ends`].
+    /// Time of sending, in nanoseconds on the clock of [`Ends`].
     time: u64,
 }
 
 impl Ends {
-    /// Takes the interfaces of this name, of client and server, for itself.
+    /// Opens sockets on the interfaces of this name, of client and server.
     ///
     /// # Errors
-    /// If there are none, or they have another owner.
+    /// If there are no such interfaces, or another program uses them.
     pub(super) fn of(topology: &Topology, interface: &str) -> Result<Self> {
         raise_memlock_limit();
         let spec = Spec::new(Profile::Flow);
@@ -99,7 +100,7 @@ impl Ends {
         there.write(&mut frames[0], &payload)?;
         back.write(&mut frames[1], &payload)?;
         for frame in &mut frames {
-            // None: the payload differs from frame to frame.
+            // No checksum, because the payload differs from frame to frame.
             frame[UDP_SUM].fill(0);
         }
         let [there, back] = frames;
@@ -111,8 +112,8 @@ impl Ends {
         })
     }
 
-    /// One way from the client to the server, at so many frames a second, evenly spaced. What this thread is late for is
-    /// not sent: catching up would be a burst.
+    /// Sends one way from the client to the server, at this many frames a second, evenly spaced. Late frames are skipped,
+    /// because catching up would make a burst.
     pub(super) fn one_way(&mut self, rate: f64, duration: Duration) -> Sample {
         let (interval, first) = ((1e9 / rate) as u64, self.number);
         let mut times = Vec::with_capacity((rate * duration.as_secs_f64()) as usize + 1);
@@ -137,8 +138,8 @@ impl Ends {
         sample(now - begin, sent, &times)
     }
 
-    /// There and back, one frame at a time. What the server answers is the frame's own time, so that nothing is between
-    /// the two ways.
+    /// Sends one frame at a time there and back. The answer of the server has the time of the request, so no pause lies
+    /// between the two ways.
     pub(super) fn round_trips(&mut self, duration: Duration) -> Sample {
         let first = self.number;
         let mut times = Vec::new();
@@ -188,7 +189,7 @@ impl End {
         Ok(End { endpoint, _program: program, frame })
     }
 
-    /// Sends one frame, of this time or now. If all that may be on their way are, it is lost.
+    /// Sends one frame, with this time or the present one. If the limit of frames in flight is reached, the frame is lost.
     fn send(&mut self, number: u64, time: Option<u64>, clock: Instant) {
         let count = self.endpoint.room().min(1);
         self.endpoint.send(count, |frame| {
@@ -200,10 +201,10 @@ impl End {
         self.endpoint.kick();
     }
 
-    /// Shows what has arrived, and when it was seen: a batch is seen at once.
+    /// Shows the arrived frames, and the time at which they were seen: a batch is seen at once.
     fn receive(&mut self, clock: Instant, mut look: impl FnMut(Mark, u64)) {
         let mut seen = None;
-        // The other end's ports, the other way round.
+        // The ports of the other end, in reverse order.
         let [from, to] = [&self.frame[PORTS][..2], &self.frame[PORTS][2..]];
         self.endpoint.receive(|frame| {
             let arrived = *seen.get_or_insert_with(|| nanos(clock.elapsed()));
@@ -213,7 +214,7 @@ impl End {
         });
     }
 
-    /// Spins until this frame arrives, and says when, or until it is too late.
+    /// Spins until this frame arrives, or until its time is over. Returns the time of arrival.
     fn wait_for(&mut self, number: u64, clock: Instant, patience: u64) -> Option<(Mark, u64)> {
         let mut found = None;
         while found.is_none() && nanos(clock.elapsed()) < patience {

@@ -1,10 +1,9 @@
-//! How long nothing passes when the dataplane is killed and started again at once: from the kill to the first frame that
-//! arrives behind the filter, of a source that a static entry accepts.
+//! Measures the outage when the dataplane is killed and started again at once: from the kill to the first frame that arrives
+//! behind the filter, from a source that a static entry accepts.
 //!
-//! A client sends a frame every 250 µs all the time. The next dataplane is started right behind the kill, while the kernel
-//! still takes away what the last one held. Entries are imported before, as operators do.
+//! A client sends a frame every 250 µs. The next dataplane is started directly after the kill, while the kernel still
+//! releases the resources of the last one. Entries are imported before, with the command of operators.
 
-use std::fmt;
 use std::fs;
 use std::net::UdpSocket;
 use std::process::Command;
@@ -18,57 +17,49 @@ use knockplane_tests::{CLIENT, Filter, FilterOptions, Process, SERVER, Topology,
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::results::quantile;
+use crate::report::Table;
 
-/// Lets those in `friends` pass.
+/// Rules that accept the addresses in `friends`.
 const RULES: &str = "/ip firewall filter
 add action=accept chain=input src-address-list=friends
 add action=drop chain=input
 ";
 
-/// Room of the lists: the default of the configuration.
+/// Capacity of the lists: the default of the configuration.
 const CAPACITY: usize = 1_000_000;
 
-/// From one frame to the next.
+/// Time between two frames.
 const INTERVAL: Duration = Duration::from_micros(250);
 
 const PORT: u16 = 9_000;
 
-/// From a restart to the next kill.
+/// Time from a restart to the next kill.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How long a restart may take before it counts as failed.
+/// The longest time of a successful restart.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What came of the restarts with so many entries.
+/// Results of the restarts with one number of entries.
 #[derive(Debug)]
 pub struct Restarts {
     /// Static entries of operators.
     pub entries: usize,
-    /// From each kill to the first frame behind it, in milliseconds, ascending.
+    /// Times from each kill to the next frame that arrived, in milliseconds, ascending.
     pub outages: Vec<f64>,
 }
 
-impl fmt::Display for Restarts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = |part| quantile(&self.outages, part);
-        write!(
-            f,
-            "| {:>9} | {:>6} | {:>6.1} | {:>6.1} | {:>6.1} | {:>6.1} |",
-            self.entries,
-            self.outages.len(),
-            at(0.5),
-            at(0.0),
-            at(0.9),
-            at(1.0)
-        )
-    }
+/// A row for each number of entries.
+pub fn table(restarts: &[Restarts]) -> Table {
+    let columns = ["static entries", "rounds", "median, ms", "least", "p90", "most"];
+    let rows = restarts.iter().map(|Restarts { entries, outages }| {
+        let outage = |part| format!("{:.1}", quantile(outages, part));
+        vec![entries.to_string(), outages.len().to_string(), outage(0.5), outage(0.0), outage(0.9), outage(1.0)]
+    });
+    Table::new("restart", "Outage of a restart", &columns).with_rows(rows)
 }
 
-/// The head of the table whose rows are [`Restarts`].
-pub const HEAD: &str = "| static entries | rounds | median, ms | least | p90 | most |\n|---:|---:|---:|---:|---:|---:|";
-
-/// Kills and restarts the dataplane so many times with so many static entries, the client's among them, if there are
-/// any; else a rule lets the client pass.
+/// Kills and restarts the dataplane `rounds` times with `entries` static entries, one of which is the client. With 0 entries,
+/// a rule accepts the client.
 ///
 /// # Errors
 /// Without root, or if a restart fails.
@@ -81,7 +72,7 @@ pub fn measure(entries: usize, rounds: u32) -> Result<Restarts> {
     if entries > 0 {
         import(&filter, entries)?;
     }
-    let traffic = Traffic::start(&topology)?;
+    let traffic = ProbeTraffic::start(&topology)?;
     let mut outages = Vec::new();
     for round in 0..rounds {
         thread::sleep(PAUSE);
@@ -89,7 +80,7 @@ pub fn measure(entries: usize, rounds: u32) -> Result<Restarts> {
         let pid = Pid::from_raw(filter.dataplane.id() as i32).context("a process has an id")?;
         kill_process(pid, Signal::KILL)?;
         let next = start(&topology, &filter)?;
-        // The last one is waited for behind the start of the next.
+        // The last process is waited for after the start of the next.
         filter.dataplane = next;
         let outage = traffic.outage(killed).with_context(|| format!("restart {round}: {}", filter.log()))?;
         outages.push(outage.as_secs_f64() * 1e3);
@@ -99,7 +90,7 @@ pub fn measure(entries: usize, rounds: u32) -> Result<Restarts> {
     Ok(Restarts { entries, outages })
 }
 
-/// Starts a dataplane without a program around it, whose start would count.
+/// Starts a dataplane without a wrapper, whose start would be measured too.
 fn start(topology: &Topology, filter: &Filter<'_>) -> Result<Process> {
     let mut command = Command::new(binary("knockplane-dataplane")?);
     command.arg("--config").arg(filter.path("knockplane.toml"));
@@ -111,7 +102,7 @@ fn import(filter: &Filter<'_>, entries: usize) -> Result<()> {
     let file = filter.path("friends.txt");
     let mut lines = format!("friends {CLIENT}\n");
     for number in 1..entries as u32 {
-        // Every other address: neighbours do not merge.
+        // Every other address, so that neighbours do not merge.
         let address = std::net::Ipv4Addr::from_bits(0x6440_0000 + 2 * number);
         lines.push_str(&format!("friends {address}\n"));
     }
@@ -122,23 +113,23 @@ fn import(filter: &Filter<'_>, entries: usize) -> Result<()> {
 }
 
 /// Frames from the client to the server, until dropped.
-struct Traffic {
+struct ProbeTraffic {
     arrivals: Arc<Mutex<Vec<Instant>>>,
     stop: Arc<AtomicBool>,
 }
 
-impl Traffic {
-    fn start(topology: &Topology) -> Result<Traffic> {
+impl ProbeTraffic {
+    fn start(topology: &Topology) -> Result<ProbeTraffic> {
         let text = topology.server.ip("-j link show dev eth0")?;
         let link: serde_json::Value = serde_json::from_str(&text)?;
         let mac = link[0]["address"].as_str().context("the server's interface has an address")?;
-        // Otherwise the first frame behind an outage could be a question that nobody answered in time.
+        // Without it, the first frame after an outage could be an unanswered ARP request.
         topology.client.ip(&format!("neigh replace {SERVER} lladdr {mac} nud permanent dev eth0"))?;
         let receiver = topology.server.within(|| Ok(UdpSocket::bind((SERVER, PORT))?))?;
         receiver.set_read_timeout(Some(Duration::from_millis(100)))?;
         let sender = topology.client.within(|| Ok(UdpSocket::bind((CLIENT, 0))?))?;
         sender.connect((SERVER, PORT))?;
-        let traffic = Traffic { arrivals: Arc::default(), stop: Arc::default() };
+        let traffic = ProbeTraffic { arrivals: Arc::default(), stop: Arc::default() };
         let (arrivals, stop) = (Arc::clone(&traffic.arrivals), Arc::clone(&traffic.stop));
         thread::spawn(move || {
             let mut buffer = [0; 64];
@@ -151,7 +142,7 @@ impl Traffic {
         let stop = Arc::clone(&traffic.stop);
         thread::spawn(move || {
             while !stop.load(Relaxed) {
-                // A frame that is refused was not sent; the next one will be.
+                // A refused frame is not sent; the next one will be.
                 let _ = sender.send(b"restart");
                 thread::sleep(INTERVAL);
             }
@@ -159,8 +150,8 @@ impl Traffic {
         Ok(traffic)
     }
 
-    /// From the kill to the first frame behind it. Frames that the last dataplane still forwarded do not count: it is the
-    /// longest pause that ends.
+    /// Time from the kill to the first frame of the next dataplane. The last dataplane may still forward frames after the
+    /// kill, so the outage ends at the end of the longest pause.
     fn outage(&self, killed: Instant) -> Result<Duration> {
         let patience = killed + PATIENCE;
         let mut longest = None;
@@ -171,7 +162,7 @@ impl Traffic {
             let before = std::iter::once(&killed).chain(arrivals.iter());
             let pauses = before.zip(arrivals.iter()).map(|(before, after)| (*after - *before, *after));
             let Some((_, end)) = pauses.max().filter(|(pause, _)| *pause > 4 * INTERVAL) else { continue };
-            // Another look, so that a pause of the machine right behind the kill is not taken for the outage.
+            // Checked twice, so that a pause of the machine directly after the kill does not count as the outage.
             if longest == Some(end) && Instant::now() > end + Duration::from_millis(100) {
                 return Ok(end - killed);
             }
@@ -181,7 +172,7 @@ impl Traffic {
     }
 }
 
-impl Drop for Traffic {
+impl Drop for ProbeTraffic {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
     }

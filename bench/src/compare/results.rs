@@ -1,64 +1,71 @@
-//! What a run of the comparison found out. It is written as JSON, and everything that people see is made from it.
+//! Results of a run of the comparison. They are written as JSON, and all tables are made from them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How the kernel's receive side is laid on the two cores. The generator is always on core 0.
+/// The assignment of the kernel's receive side to the two cores. The generator is always on core 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Arrangement {
-    /// Two cores: the receive softirq runs where the generator sends, which is what veth does by default. What forwards
-    /// in userspace has core 1 to itself; what forwards in the kernel uses core 0 alone.
+    /// Two cores: the receive softirq runs on the generator's core, which is the default of veth. A candidate in userspace
+    /// has core 1 to itself; a candidate in the kernel uses core 0 alone.
     S,
     /// One core: threaded NAPI on core 1, so that all of the filter's work is there.
     T,
 }
 
 impl Arrangement {
-    /// Both.
+    /// Both arrangements.
     pub const ALL: [Arrangement; 2] = [Arrangement::S, Arrangement::T];
 }
 
-/// The load that forwarding is judged by: one flow that may pass, in the shortest frames.
+impl fmt::Display for Arrangement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// The main load for forwarding: one flow that may pass, in the shortest frames.
 pub const FORWARD: &str = "forward 60 B";
-/// The load that dropping is judged by: one flow that may not.
+/// The main load for dropping: one flow that may not pass, in the shortest frames.
 pub const DROP: &str = "drop 60 B";
 
-/// What of a window is compared.
+/// The count of a window that is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Counted {
     /// Frames that arrived at the server.
     Forwarded,
-    /// Frames that the candidate decided about.
+    /// Frames that the candidate decided.
     Decided,
 }
 
-/// What a core did during a window, as parts of 1.
+/// The time of a core during a window, as parts of 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CoreUse {
     /// In processes.
     pub user: f64,
     /// In the kernel on behalf of processes and its own threads.
     pub system: f64,
-    /// In soft interrupts: what the network stack does on its own.
+    /// In soft interrupts: the network stack outside processes.
     pub softirq: f64,
-    /// The rest: neither of these.
+    /// The rest.
     pub idle: f64,
 }
 
 /// One window of load.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Window {
-    /// From the first frame to the last.
+    /// Seconds from the first frame to the last.
     pub seconds: f64,
     /// Frames that the generator made.
     pub offered: u64,
-    /// Of these, those that the candidate decided about.
+    /// Of these, frames that the candidate decided.
     pub decided: u64,
-    /// Of these, those that arrived at the server.
+    /// Of these, frames that arrived at the server.
     pub forwarded: u64,
-    /// Frames that were lost, by where. `nowhere` is what no counter knows of, or what two do.
+    /// Lost frames by place. `nowhere` has frames in no counter, or in two.
     pub lost: BTreeMap<String, u64>,
     /// By core.
     pub cores: Vec<CoreUse>,
@@ -87,7 +94,7 @@ impl Window {
 pub enum Series {
     /// Rules that match nothing, in front of those of the knocks.
     Rules(u64),
-    /// Entries of the list of those who may pass, which frames come from in turns.
+    /// Entries of the list of admitted sources, whose frames come in turns.
     Entries(u64),
 }
 
@@ -96,33 +103,33 @@ pub enum Series {
 pub struct Throughput {
     /// The load, such as [`FORWARD`].
     pub load: String,
-    /// What the load belongs to, if not shown by itself.
+    /// The series of the load; `None` for a single load.
     #[serde(default)]
     pub series: Option<Series>,
-    /// Where what ran.
+    /// Assignment of cores.
     pub arrangement: Arrangement,
-    /// Who.
+    /// Candidate.
     pub candidate: String,
-    /// What is compared.
+    /// The compared count.
     pub counted: Counted,
-    /// In the order of time. Candidates took turns, so the n-th windows of all were taken within seconds.
+    /// In order of time. Candidates take turns, so the n-th windows of all are taken within seconds.
     pub windows: Vec<Window>,
 }
 
 impl Throughput {
-    /// Frames a second at this part of the windows, sorted by their rate: 0.5 is the median.
+    /// Quantile of the windows' rates, in frames a second: 0.5 is the median.
     pub fn rate(&self, part: f64) -> f64 {
         let rates: Vec<f64> = self.windows.iter().map(|window| window.rate(self.counted)).collect();
         quantile(&rates, part)
     }
 
-    /// How far the windows were apart: nine tenths of them minus a tenth, as a part of the median.
+    /// Spread of the windows: p90 minus p10, as a part of the median.
     pub fn spread(&self) -> f64 {
         let median = self.rate(0.5);
         if median > 0.0 { (self.rate(0.9) - self.rate(0.1)) / median } else { 0.0 }
     }
 
-    /// Of what was offered in all windows, the parts that were lost, by name, the largest first.
+    /// Lost parts of the offered frames of all windows, by place, the largest first.
     pub fn lost(&self) -> Vec<(&str, f64)> {
         let offered: u64 = self.windows.iter().map(|window| window.offered).sum();
         let mut lost: BTreeMap<&str, u64> = BTreeMap::new();
@@ -135,48 +142,48 @@ impl Throughput {
         lost
     }
 
-    /// The median of a window's figure.
+    /// Median of a figure of the windows.
     pub fn median(&self, figure: impl Fn(&Window) -> f64) -> f64 {
         quantile(&self.windows.iter().map(figure).collect::<Vec<_>>(), 0.5)
     }
 }
 
-/// How much of each offered rate was lost on the way through one candidate that forwards.
+/// Loss of a forwarding candidate at each offered rate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossCurve {
-    /// Where what ran.
+    /// Assignment of cores.
     pub arrangement: Arrangement,
-    /// Who.
+    /// Candidate.
     pub candidate: String,
     /// Ascending by rate.
     pub points: Vec<LossPoint>,
-    /// The highest rate, in frames a second, of which at most a hundredth was lost; 0 if there is none.
+    /// The highest rate, in frames a second, with a loss of at most a hundredth; 0 if there is none.
     pub loss_free: f64,
 }
 
 /// A point of a [`LossCurve`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossPoint {
-    /// Frames a second that were asked for.
+    /// Requested frames a second.
     pub rate: f64,
-    /// The median of what was offered in fact.
+    /// Offered frames a second; median.
     pub offered: f64,
-    /// Frames a second that were forwarded; median.
+    /// Forwarded frames a second; median.
     pub forwarded: f64,
-    /// The part that was lost; median.
+    /// Lost part; median.
     pub loss: f64,
 }
 
-/// How long frames took from one end to the other.
+/// Time of frames from one end to the other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// Where what ran.
+    /// Assignment of cores.
     pub arrangement: Arrangement,
-    /// Through what; `wire` is a pair of interfaces with nothing between them.
+    /// Candidate; `wire` is a pair of interfaces without a candidate.
     pub candidate: String,
-    /// Which way and at what rate.
+    /// Direction and rate.
     pub probe: Probe,
-    /// Frames a second that were sent; for round trips, those that there was time for.
+    /// Frames sent a second; for round trips, the achieved rate.
     pub rate: f64,
     /// The part of the frames that did not arrive.
     pub loss: f64,
@@ -186,52 +193,52 @@ pub struct Latency {
     pub p99: f64,
 }
 
-/// What a latency is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The kind of a latency measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Probe {
     /// One way, at 100,000 frames a second.
     OneWay,
     /// One way, at half of the candidate's loss-free rate.
     OneWayHalfLoad,
-    /// There and back, one frame at a time.
+    /// Round trip, one frame at a time.
     RoundTrip,
 }
 
-/// What knockplane takes besides packets.
+/// Resources of knockplane besides packets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Upkeep {
     /// Seconds from the start of the dataplane's process to the first frame forwarded.
     pub start_seconds: f64,
     /// The part of a core that the idle dataplane takes.
     pub idle: f64,
-    /// Bytes resident, all told, right after the start.
+    /// Resident bytes, directly after the start.
     pub resident_bytes: u64,
-    /// Bytes of it that are list entries and their index.
+    /// Of these, list entries and their index.
     pub table_bytes: u64,
 }
 
-/// Whether a real knock is heard while others begin to knock.
+/// Real knocks heard during a flood of first knocks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Deafness {
-    /// Who listens.
+    /// Listener.
     pub candidate: String,
-    /// First knocks a second, each from another source; 0 is silence.
+    /// First knocks a second, each from another source; 0 without a flood.
     pub flood: f64,
-    /// Real knocks tried.
+    /// Real knocks sent.
     pub knocks: u32,
     /// Of these, those that opened the door.
     pub heard: u32,
-    /// The part of a core that the listener's processes took; none if the kernel listens.
+    /// The part of a core that the listener's processes used; `None` if the kernel listens.
     pub cpu: Option<f64>,
 }
 
-/// The machine, as far as results depend on it.
+/// Properties of the machine on which results depend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// The model of the processor.
     pub cpu: String,
-    /// How many of them.
+    /// Number of processors.
     pub cores: usize,
     /// `uname -r`.
     pub kernel: String,
@@ -243,10 +250,10 @@ pub struct Machine {
     pub nftables: String,
 }
 
-/// All of it.
+/// All results of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Results {
-    /// Where.
+    /// Machine.
     pub machine: Machine,
     /// Whether it was the short run.
     pub quick: bool,
@@ -260,14 +267,14 @@ pub struct Results {
     pub latency: Vec<Latency>,
     /// Floods of first knocks.
     pub deafness: Vec<Deafness>,
-    /// Start, idleness and memory.
+    /// Start, idle CPU time and memory.
     pub upkeep: Option<Upkeep>,
-    /// What was left out, and why.
+    /// Measurements that were left out, and the reasons.
     pub left_out: Vec<String>,
 }
 
 impl Results {
-    /// Frames a second of a candidate under a load, which nine tenths of its windows did not exceed.
+    /// The p90 of a candidate's rates under a load, in frames a second.
     pub fn rate(&self, load: &str, arrangement: Arrangement, candidate: &str) -> Option<f64> {
         let is_it =
             |row: &&Throughput| row.load == load && row.arrangement == arrangement && row.candidate == candidate;
@@ -275,7 +282,7 @@ impl Results {
     }
 }
 
-/// Of these values the one at this part of the way from the smallest to the largest; 0 if there are none.
+/// The value at this part of the way from the smallest to the largest of these values; 0 without values.
 pub fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

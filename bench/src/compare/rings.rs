@@ -1,10 +1,9 @@
-//! What the size of the AF_XDP rings costs and gains.
+//! Measures the cost and the gain of larger AF_XDP rings.
 //!
 //! A larger ring holds a longer burst: TCP senders whose windows together exceed the ring lose frames while the worker does
 //! not run. A smaller ring reuses frames that are still in the processor's cache. Both are measured with each size, in turns:
 //! retransmissions of parallel TCP streams (iperf3), and the rate of the smallest frames at full load.
 
-use std::fmt;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,72 +14,74 @@ use serde_json::Value;
 
 use super::lab::{CANDIDATE_CORE, GENERATOR_CORE, Lab, traffic};
 use super::results::{Arrangement, quantile};
+use crate::report::Table;
 
 /// Time of one measurement.
 const SECONDS: u64 = 5;
 
-/// How long the generator runs before and after the part that is counted.
+/// Time of the generator before and after the counted part.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// TCP streams side by side.
+/// Number of parallel TCP streams.
 const STREAMS: u32 = 8;
 
-/// How long iperf3's server may take to listen.
+/// Longest time until iperf3's server listens.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What came out with one size.
+/// Results with one size.
 #[derive(Debug)]
-pub struct Sized {
+pub struct SizeResult {
     /// Descriptors in each ring.
     pub ring_size: u32,
     /// Frames of 60 bytes forwarded in a second, of each round.
     pub rates: Vec<f64>,
     /// TCP throughput in bits a second, of each round.
     pub throughputs: Vec<f64>,
-    /// TCP segments that were sent again, of each round.
+    /// Retransmitted TCP segments, of each round.
     pub retransmissions: Vec<f64>,
 }
 
-/// The head of the table whose rows are [`Sized`].
-pub const HEAD: &str = "| ring size | forwarded, Mpps (least–most) | TCP, Gbit/s | retransmitted (least–most) |\n\
-     |---:|---:|---:|---:|";
-
-impl fmt::Display for Sized {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// A row for each size, with the processor's caches in a note, because the result depends on them.
+pub fn table(measured: &[SizeResult]) -> Table {
+    let columns = ["ring size", "forwarded, Mpps (least–most)", "TCP, Gbit/s", "retransmitted (least–most)"];
+    let rows = measured.iter().map(|result| {
         let at = |values: &[f64], scale: f64| [0.5, 0.0, 1.0].map(|part| quantile(values, part) / scale);
-        let [rate, slowest, fastest] = at(&self.rates, 1e6);
-        let [throughput, ..] = at(&self.throughputs, 1e9);
-        let [sent_again, least, most] = at(&self.retransmissions, 1.0);
-        write!(
-            f,
-            "| {} | {rate:.3} ({slowest:.3}–{fastest:.3}) | {throughput:.2} | {sent_again:.0} ({least:.0}–{most:.0}) |",
-            self.ring_size
-        )
-    }
+        let [rate, slowest, fastest] = at(&result.rates, 1e6);
+        let [throughput, ..] = at(&result.throughputs, 1e9);
+        let [sent_again, least, most] = at(&result.retransmissions, 1.0);
+        vec![
+            result.ring_size.to_string(),
+            format!("{rate:.3} ({slowest:.3}–{fastest:.3})"),
+            format!("{throughput:.2}"),
+            format!("{sent_again:.0} ({least:.0}–{most:.0})"),
+        ]
+    });
+    let table = Table::new("rings", "Size of the rings", &columns).with_rows(rows);
+    Table { notes: vec![caches()], ..table }
 }
 
-/// Measures each size in so many rounds, the sizes in turns.
+/// Measures each size in `rounds` rounds, with the sizes in turns.
 ///
 /// # Errors
 /// Without root or two cores, or if a process does not start.
-pub fn measure(sizes: &[u32], rounds: u32) -> Result<Vec<Sized>> {
-    let mut measured: Vec<Sized> = sizes
+pub fn measure(sizes: &[u32], rounds: u32) -> Result<Vec<SizeResult>> {
+    let mut measured: Vec<SizeResult> = sizes
         .iter()
-        .map(|size| Sized { ring_size: *size, rates: vec![], throughputs: vec![], retransmissions: vec![] })
+        .map(|size| SizeResult { ring_size: *size, rates: vec![], throughputs: vec![], retransmissions: vec![] })
         .collect();
     for _ in 0..rounds {
-        for sized in &mut measured {
+        for result in &mut measured {
             let (rate, throughput, sent_again) =
-                one_round(sized.ring_size).with_context(|| format!("ring size {}", sized.ring_size))?;
-            sized.rates.push(rate);
-            sized.throughputs.push(throughput);
-            sized.retransmissions.push(sent_again);
+                one_round(result.ring_size).with_context(|| format!("ring size {}", result.ring_size))?;
+            result.rates.push(rate);
+            result.throughputs.push(throughput);
+            result.retransmissions.push(sent_again);
         }
     }
     Ok(measured)
 }
 
-/// Forwarded frames a second, TCP bits a second, and segments sent again.
+/// Forwarded frames a second, TCP bits a second, and retransmitted segments.
 fn one_round(ring_size: u32) -> Result<(f64, f64, f64)> {
     let lab = Lab::new(Arrangement::T)?;
     let options = FilterOptions {
@@ -130,8 +131,8 @@ fn forwarded(lab: &Lab, filter: &Filter<'_>) -> Result<f64> {
     Ok(rate)
 }
 
-/// The processor's caches as the kernel tells them, because the result depends on them.
-pub fn caches() -> String {
+/// The sizes of the processor's caches.
+fn caches() -> String {
     let sizes = run(Command::new("getconf").arg("-a")).map(|output| output.stdout).unwrap_or_default();
     let size = |name: &str| {
         let line = sizes.lines().find(|line| line.starts_with(name));
@@ -139,5 +140,5 @@ pub fn caches() -> String {
         bytes.map_or_else(|| "unknown".to_owned(), |bytes| format!("{} KiB", bytes / 1024))
     };
     let [l1, l2, l3] = ["LEVEL1_DCACHE_SIZE", "LEVEL2_CACHE_SIZE", "LEVEL3_CACHE_SIZE"].map(size);
-    format!("caches: L1d {l1}, L2 {l2}, L3 {l3}")
+    format!("Caches: L1d {l1}, L2 {l2}, L3 {l3}")
 }

@@ -1,25 +1,25 @@
-//! The rules that all candidates run, in their languages: the two knocks, behind rules that match nothing here.
+//! The rules of all candidates, in their languages: the two knocks, behind rules that match nothing here.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-/// Who may pass without knocking: the source of the generator's flows.
+/// The source that may pass without a knock: the source of the generator's flows.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 
-/// Entries of each list that a flood cannot fill.
+/// List capacity that a flood cannot fill.
 const ENOUGH: usize = 200_000;
 
-/// See the module.
+/// Rules of a load, which each candidate translates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Rules that match nothing, in front of the others.
+    /// Number of rules that match nothing, before the others.
     pub in_front: usize,
-    /// Entries that each list has room for.
+    /// Capacity of each list, in entries.
     pub capacity: usize,
-    /// One knock, not two, puts a source on the list that is let in, for good: to fill it.
+    /// One knock, not two, adds a source to the list of admitted sources, without a timeout: to fill the list.
     pub one_knock: bool,
-    /// Answers from the inside get out: behind everything else, so that nothing is slower for it but what is dropped.
-    /// Knockplane lets them out without a rule.
+    /// Whether answers from the inside pass. This rule is the last one, so that it slows down only dropped packets.
+    /// Knockplane accepts them without a rule.
     pub answers: bool,
 }
 
@@ -29,8 +29,8 @@ impl Default for Rules {
     }
 }
 
-/// The time that a source has for the second knock, and that the door stays open; rows with many entries fill the list
-/// first, which must not expire meanwhile.
+/// Time for the second knock, and time of a grant. Rows with many entries fill the list first, so it must not expire
+/// meanwhile.
 const KNOCK: &str = "10s";
 const OPEN: &str = "1m";
 const LONG: &str = "1h";

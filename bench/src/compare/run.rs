@@ -1,7 +1,8 @@
-//! The whole run: every measurement in its turn, within a time that is given.
+//! The whole run: every measurement in its turn, within a given time.
 //!
-//! What candidates are judged by comes first, then what takes a fixed time (loss, latency, deafness, upkeep), then the
-//! other loads, which share what is left: on a slow machine they get fewer windows, and the run ends all the same.
+//! The main loads come first, then the measurements of fixed length (loss, latency, deafness,
+//! upkeep), then the other loads, which share the remaining time. On a slow machine they get fewer windows, and the run
+//! still ends in time.
 
 use std::io::{IsTerminal as _, Write as _, stderr};
 use std::ops::ControlFlow;
@@ -10,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::candidate::Kind;
+use super::candidate::CandidateKind;
 use super::machine::memory_available;
 use super::plan::{Planned, plan};
 use super::results::{Arrangement, DROP, FORWARD, Latency, LossCurve, Machine, Results};
 use super::throughput::{self, Effort, LEAST_ROUNDS};
 use super::{deafness, latency, loss, upkeep};
 
-/// What of it is wanted.
+/// Selection of measurements.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The short run.
@@ -26,22 +27,22 @@ pub struct Options {
     pub only: Option<String>,
     /// Only candidates of these names, under loads.
     pub candidates: Option<Vec<String>>,
-    /// So many windows under each load, whatever time they take.
+    /// Number of windows under each load, without a limit of time.
     pub windows: Option<usize>,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Finished {
-    /// What was measured.
+    /// The measurements.
     pub results: Results,
-    /// What failed, and why; the results leave it out, and say so.
+    /// Failed measurements and their reasons; the results leave them out, and say so.
     pub failed: Vec<String>,
-    /// Whether it was told to end early.
+    /// Whether the run was ended early.
     pub interrupted: bool,
 }
 
-/// Seconds of a run. Tables, plots, and what machines do now and then take the rest of half an hour and of five minutes.
+/// Seconds of a run. The rest of half an hour and of five minutes is for tables and for pauses of the machine.
 const FULL: f64 = 1775.0;
 const QUICK: f64 = 292.0;
 
@@ -49,15 +50,15 @@ const fn whole(quick: bool) -> f64 {
     if quick { QUICK } else { FULL }
 }
 
-/// The length of a window. Short ones tell less: the slow phases of a virtual machine take seconds.
+/// The length of a window. Shorter ones are less reliable: the slow phases of a virtual machine take seconds.
 pub(super) const fn window(quick: bool) -> Duration {
     Duration::from_millis(if quick { 500 } else { 1000 })
 }
 
-/// Measures until all is measured or `stop` is set. What fails is left out, with the reason.
+/// Measures everything, until the end or until `stop` is set. Failed measurements are left out, with the reason.
 ///
 /// # Errors
-/// If nothing has this name.
+/// If no measurement has this name.
 pub fn run(options: &Options, stop: &AtomicBool) -> Result<Finished> {
     let steps = steps(options);
     ensure!(!steps.is_empty(), "no measurement has this in its name: {}", options.only.as_deref().unwrap_or_default());
@@ -72,21 +73,22 @@ pub fn run(options: &Options, stop: &AtomicBool) -> Result<Finished> {
         if stop.load(Relaxed) {
             break;
         }
-        let place = Place { number: index + 1, of: steps.len(), name: step.name(), ends: run.end(&steps[index..]) };
-        place.begin();
-        if let Err(error) = run.measure(step, &steps[index + 1..], &place) {
+        let progress =
+            Progress { number: index + 1, of: steps.len(), name: step.name(), ends: run.end(&steps[index..]) };
+        progress.begin();
+        if let Err(error) = run.measure(step, &steps[index + 1..], &progress) {
             run.fail([format!("{}: {error:#}", step.name())]);
         }
     }
     Ok(run.finish())
 }
 
-/// What has to be measured, in this order.
+/// The measurements, in order.
 fn steps(options: &Options) -> Vec<Step> {
-    let (judged, others): (Vec<Planned>, Vec<Planned>) =
+    let (main, others): (Vec<Planned>, Vec<Planned>) =
         plan(options.quick).into_iter().partition(|planned| [FORWARD, DROP].contains(&planned.load.name.as_str()));
     let loads = |loads: Vec<Planned>| loads.into_iter().map(|planned| Step::Throughput(Box::new(planned)));
-    let mut steps: Vec<Step> = loads(judged).chain(Step::FIXED).chain(loads(others)).collect();
+    let mut steps: Vec<Step> = loads(main).chain(Step::FIXED).chain(loads(others)).collect();
     steps.retain(|step| options.only.as_ref().is_none_or(|only| step.name().contains(only.as_str())));
     for step in &mut steps {
         let Step::Throughput(planned) = step else { continue };
@@ -101,7 +103,7 @@ fn steps(options: &Options) -> Vec<Step> {
 /// A measurement.
 enum Step {
     Throughput(Box<Planned>),
-    /// Before latency, which needs the rates that come through.
+    /// Before latency, which needs the loss-free rates.
     Loss,
     Latency,
     Deafness,
@@ -109,7 +111,7 @@ enum Step {
 }
 
 impl Step {
-    /// Those whose time does not give way.
+    /// Measurements of fixed length.
     const FIXED: [Step; 4] = [Step::Loss, Step::Latency, Step::Deafness, Step::Upkeep];
 
     fn name(&self) -> String {
@@ -122,7 +124,7 @@ impl Step {
         }
     }
 
-    /// What it takes, roughly.
+    /// Estimated seconds.
     fn seconds(&self, quick: bool) -> f64 {
         let (full, short) = match self {
             Step::Throughput(planned) => return planned.seconds(window(quick)),
@@ -134,7 +136,7 @@ impl Step {
         if quick { short } else { full }
     }
 
-    /// The same with as few windows as can be.
+    /// Estimated seconds with the smallest number of windows.
     fn least_seconds(&self, quick: bool) -> f64 {
         match self {
             Step::Throughput(planned) => {
@@ -158,17 +160,17 @@ struct Run<'run> {
 }
 
 impl Run<'_> {
-    fn measure(&mut self, step: &Step, after: &[Step], place: &Place) -> Result<()> {
+    fn measure(&mut self, step: &Step, after: &[Step], progress: &Progress) -> Result<()> {
         let (quick, stop) = (self.options.quick, self.stop);
         let tell = |doing: &str| {
-            place.tell(doing);
+            progress.tell(doing);
             ensure!(!stop.load(Relaxed), "the run is to end");
             Ok(())
         };
         match step {
             Step::Throughput(planned) => {
                 let deadline = Instant::now() + self.share(step, after);
-                self.throughput(planned, deadline, place)?;
+                self.throughput(planned, deadline, progress)?;
             }
             Step::Loss => self.results.loss = loss(quick, tell)?,
             Step::Latency => self.results.latency = latency(quick, &self.results.loss, tell)?,
@@ -178,7 +180,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn throughput(&mut self, planned: &Planned, deadline: Instant, place: &Place) -> Result<()> {
+    fn throughput(&mut self, planned: &Planned, deadline: Instant, progress: &Progress) -> Result<()> {
         let (wanted, available) = (planned.memory(), memory_available());
         if wanted > available {
             let [wanted, available] = [wanted, available].map(|bytes| bytes >> 20);
@@ -189,7 +191,7 @@ impl Run<'_> {
         let effort = Effort { windows: planned.windows, window: window(self.options.quick), deadline };
         let measured =
             throughput::measure(&planned.load, planned.arrangement, &planned.kinds, &effort, |kind, doing| {
-                place.tell(&format!("{kind}, {doing}"));
+                progress.tell(&format!("{kind}, {doing}"));
                 if self.stop.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
         self.results.throughput.extend(measured.rows);
@@ -198,7 +200,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Notes what failed, unless that is because the run is to end.
+    /// Records failures, unless the run is ending.
     fn fail(&mut self, failed: impl IntoIterator<Item = String>) {
         if !self.stop.load(Relaxed) {
             self.failed.extend(failed);
@@ -209,8 +211,8 @@ impl Run<'_> {
         (whole(self.options.quick) - self.begin.elapsed().as_secs_f64()).max(0.0)
     }
 
-    /// What the step takes at least, and of what is left, without what all others take at least, its part: lists are
-    /// filled first, then there are as many windows as there is time.
+    /// The least time of the step, and its part of the remaining time after the least times of all later steps: lists are
+    /// filled first, then there are as many windows as time allows.
     fn share(&self, step: &Step, after: &[Step]) -> Duration {
         if self.options.windows.is_some() {
             return Duration::from_secs(u64::from(u32::MAX));
@@ -224,7 +226,7 @@ impl Run<'_> {
         Duration::from_secs_f64(least(step) + left * spare(step) / spares.max(1.0))
     }
 
-    /// When these steps will be over.
+    /// The expected end of these steps.
     fn end(&self, steps: &[Step]) -> Instant {
         let expected = seconds(steps, self.options.quick);
         let most = if self.options.windows.is_some() { expected } else { self.left() };
@@ -235,9 +237,9 @@ impl Run<'_> {
         let Run { begin, mut results, failed, stop, .. } = self;
         let interrupted = stop.load(Relaxed);
         if interrupted {
-            results.left_out.push("What was not measured when the run was told to end.".to_owned());
+            results.left_out.push("Measurements after the early end of the run.".to_owned());
         }
-        // The order of the plan, not that of time.
+        // The order of the plan, not the order of measurement.
         let order: Vec<String> = plan(results.quick).iter().map(Planned::name).collect();
         results.throughput.sort_by_key(|row| {
             let name = format!("{}, {:?}", row.load, row.arrangement);
@@ -245,14 +247,20 @@ impl Run<'_> {
         });
         results.left_out.extend(failed.iter().cloned());
         results.took = begin.elapsed().as_secs_f64();
-        place_end();
+        progress_end();
         Finished { results, failed, interrupted }
     }
 }
 
-/// Those whose losses and latencies are compared.
-const FORWARDERS: [Kind; 6] =
-    [Kind::Knockplane, Kind::Smallest, Kind::SmallestSpinning, Kind::Nftables, Kind::NftablesBridge, Kind::Xdp];
+/// The candidates whose losses and latencies are compared.
+const FORWARDERS: [CandidateKind; 6] = [
+    CandidateKind::Knockplane,
+    CandidateKind::Smallest,
+    CandidateKind::SmallestSpinning,
+    CandidateKind::Nftables,
+    CandidateKind::NftablesBridge,
+    CandidateKind::Xdp,
+];
 
 fn loss(quick: bool, tell: impl Fn(&str) -> Result<()>) -> Result<Vec<LossCurve>> {
     let settings = if quick { loss::Settings::quick() } else { loss::Settings::full() };
@@ -260,9 +268,9 @@ fn loss(quick: bool, tell: impl Fn(&str) -> Result<()>) -> Result<Vec<LossCurve>
     for arrangement in Arrangement::ALL {
         let mut kinds = FORWARDERS.to_vec();
         match arrangement {
-            Arrangement::S => kinds.push(Kind::NftablesRps),
-            // It leaves no time to the kernel on its core: there is no rate that it does not lose of.
-            Arrangement::T => kinds.retain(|kind| *kind != Kind::SmallestSpinning),
+            Arrangement::S => kinds.push(CandidateKind::NftablesRps),
+            // It leaves the kernel no time on its core, so it loses frames at every rate.
+            Arrangement::T => kinds.retain(|kind| *kind != CandidateKind::SmallestSpinning),
         }
         curves
             .extend(loss::measure(arrangement, &kinds, &settings, |doing| tell(&format!("{arrangement:?}, {doing}")))?);
@@ -274,11 +282,16 @@ fn latency(quick: bool, loss: &[LossCurve], tell: impl Fn(&str) -> Result<()>) -
     let windows = if quick { 3 } else { 9 };
     let mut latencies = Vec::new();
     for arrangement in Arrangement::ALL {
-        let kinds: &[Kind] = match arrangement {
-            Arrangement::S => &[Kind::Knockplane, Kind::Smallest, Kind::SmallestSpinning, Kind::Nftables],
-            Arrangement::T => &[Kind::Knockplane, Kind::Smallest, Kind::Nftables],
+        let kinds: &[CandidateKind] = match arrangement {
+            Arrangement::S => &[
+                CandidateKind::Knockplane,
+                CandidateKind::Smallest,
+                CandidateKind::SmallestSpinning,
+                CandidateKind::Nftables,
+            ],
+            Arrangement::T => &[CandidateKind::Knockplane, CandidateKind::Smallest, CandidateKind::Nftables],
         };
-        let loss_free = |kind: Kind| {
+        let loss_free = |kind: CandidateKind| {
             let curve = loss.iter().find(|curve| curve.arrangement == arrangement && curve.candidate == kind.name());
             curve.map(|curve| curve.loss_free).filter(|rate| *rate > 0.0)
         };
@@ -288,15 +301,15 @@ fn latency(quick: bool, loss: &[LossCurve], tell: impl Fn(&str) -> Result<()>) -
     Ok(latencies)
 }
 
-/// Where the run is, told on standard error: line by line, or in place on a terminal.
-struct Place {
+/// Progress of the run on standard error: line by line, or in place on a terminal.
+struct Progress {
     number: usize,
     of: usize,
     name: String,
     ends: Instant,
 }
 
-impl Place {
+impl Progress {
     fn begin(&self) {
         if stderr().is_terminal() { self.tell("") } else { eprintln!("{}", self.line("")) }
     }
@@ -309,14 +322,14 @@ impl Place {
     }
 
     fn line(&self, doing: &str) -> String {
-        let Place { number, of, name, ends } = self;
+        let Progress { number, of, name, ends } = self;
         let left = ends.saturating_duration_since(Instant::now()).as_secs();
         let colon = if doing.is_empty() { "" } else { ": " };
         format!("[{number}/{of}, {}:{:02} left] {name}{colon}{doing}", left / 60, left % 60)
     }
 }
 
-fn place_end() {
+fn progress_end() {
     if stderr().is_terminal() {
         eprint!("\r\x1b[K");
     }
@@ -327,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_planned_fits_its_time() {
+    fn planned_measurements_fit_their_time() {
         for quick in [true, false] {
             let all = seconds(&steps(&Options { quick, ..Options::default() }), quick);
             assert!(all <= whole(quick), "{all:.0} seconds");
@@ -335,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_limits_the_run() {
+    fn a_name_selects_measurements() {
         let names = |only: &str| {
             let options = Options { only: Some(only.to_owned()), ..Options::default() };
             steps(&options).iter().map(Step::name).collect::<Vec<_>>()

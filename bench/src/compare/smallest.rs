@@ -1,5 +1,5 @@
-//! The smallest possible AF_XDP program, on the same rings as the dataplane: what comes in on one side goes out of the
-//! other, or is dropped, unseen. What the dataplane takes longer than this is what it decides.
+//! The smallest possible AF_XDP program, on the same rings as the dataplane: it forwards every frame to the other side, or
+//! drops it, without reading it. The difference to the dataplane is the cost of the decision.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
-    BATCH, Buffers, Device, Disposition, LoadedProgram, Program, RingSettings, Rings, SocketStatistics, ZeroCopy,
+    Buffers, Device, Dispositions, LoadedProgram, Program, RingSettings, Rings, SocketStatistics, ZeroCopy,
     raise_memlock_limit,
 };
 use std::sync::Mutex;
@@ -20,7 +20,7 @@ use super::lab::{CANDIDATE_CORE, Lab};
 /// The dataplane's default.
 const RING_SIZE: u32 = 2048;
 
-/// How long it sleeps at most: until it looks whether it is to end.
+/// Longest sleep, after which the thread checks whether it must end.
 const SLEEP: Duration = Duration::from_millis(50);
 
 pub(super) struct Smallest {
@@ -34,7 +34,7 @@ struct Loop {
     /// Detached when dropped.
     _programs: [Program; 2],
     _devices: [Device; 2],
-    disposition: Disposition,
+    role: Role,
     spins: bool,
     tx_full: u64,
 }
@@ -55,11 +55,7 @@ impl Smallest {
             let settings = RingSettings { ring_size: RING_SIZE, buffers };
             let rings = Rings::bind([&devices[0], &devices[1]], 0, &settings)?;
             rings.connect(&mut programs, 0)?;
-            let disposition = match role {
-                Role::Forward => Disposition::Forward,
-                Role::Drop => Disposition::Drop,
-            };
-            Ok(Loop { rings, _programs: programs, _devices: devices, disposition, spins, tx_full: 0 })
+            Ok(Loop { rings, _programs: programs, _devices: devices, role, spins, tx_full: 0 })
         })?;
         let stop = Arc::new(AtomicBool::new(false));
         let losses = Arc::new(Mutex::new(running.losses()));
@@ -80,19 +76,22 @@ impl Loop {
             for side in Side::ALL {
                 let count = self.rings.receive(side);
                 if count > 0 {
-                    let mut dispositions = [self.disposition; BATCH];
-                    self.rings.settle(&mut dispositions[..count], |_| None);
-                    self.tx_full += dispositions.iter().filter(|end| **end == Disposition::TxFull).count() as u64;
+                    let forward = match self.role {
+                        Role::Forward => u64::MAX >> (64 - count),
+                        Role::Drop => 0,
+                    };
+                    let settled = self.rings.settle(Dispositions { forward, reply: 0 }, |_| None);
+                    self.tx_full += u64::from((forward & !settled.forwarded).count_ones());
                 }
                 frames += count;
             }
             for side in Side::ALL {
                 self.rings.kick(side);
             }
-            // Once it has slept twice, or spun for a while, it is at rest.
+            // The thread is at rest when it has slept twice, or spun for a while.
             let at_rest = if self.spins { 1 << 16 } else { 2 };
             if frames == 0 && (!self.spins || turns > at_rest) {
-                // Also what spins, so that it leaves the core to those whose turn it is.
+                // A spinning thread stops too, so that it leaves the core to the next candidate.
                 self.rings.wait(None, SLEEP);
             }
             turns = if frames == 0 { turns.saturating_add(1) } else { 0 };
@@ -107,7 +106,7 @@ impl Loop {
         for side in Side::ALL {
             let SocketStatistics { rx_dropped, rx_ring_full, fill_ring_empty, .. } = self.rings.statistics(side);
             let named = [
-                // The kernel counts an empty fill ring here as well.
+                // The kernel counts an empty fill ring in this counter too.
                 ("rx-dropped", rx_dropped.saturating_sub(fill_ring_empty)),
                 ("rx-ring-full", rx_ring_full),
                 ("fill-ring-empty", fill_ring_empty),
@@ -130,7 +129,7 @@ impl Drop for Smallest {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic has been printed where it happened.
+            // The panic has already been printed.
             let _ = thread.join();
         }
     }

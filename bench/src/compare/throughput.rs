@@ -1,4 +1,4 @@
-//! Rates under load, candidate against candidate, in turns.
+//! Rates of candidates under load, in turns.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -6,88 +6,89 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use ipnet::{IpNet, Ipv4Net};
 
-use super::candidate::{Kind, Role, start};
+use super::candidate::{CandidateKind, Role, start};
 use super::lab::Lab;
 use super::results::{Arrangement, Counted, Series, Throughput, Window};
 use super::rules::Rules;
 use super::window::Bench;
 use crate::generator::{Profile, Spec};
 
-/// A load, and what every candidate has to be for it.
+/// A load, and the set-up of every candidate for it.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// The name in results.
     pub name: String,
-    /// What it belongs to, if not shown by itself.
+    /// The series of the load, if it belongs to one.
     pub series: Option<Series>,
     /// The frames.
     pub spec: Spec,
-    /// What is compared.
+    /// The compared count.
     pub counted: Counted,
-    /// What candidates without rules do.
+    /// The action of candidates without rules.
     pub role: Role,
-    /// What the others run.
+    /// The rules of the other candidates.
     pub rules: Rules,
-    /// Sent before anything is measured, from `count` sources in order: fills the lists.
+    /// Sent before the measurement, from `count` sources in order, to fill the lists.
     pub first: Option<Spec>,
 }
 
-/// How long to measure.
+/// The extent of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
     /// Windows of each candidate.
     pub windows: usize,
-    /// How long one is.
+    /// Length of a window.
     pub window: Duration,
-    /// No round of windows is begun that would end after this, but for the first ones; and lists are not filled further.
+    /// After this time no round of windows begins, except the first ones, and lists are not filled further.
     pub deadline: Instant,
 }
 
-/// What came out.
+/// The result of a measurement.
 #[derive(Debug, Default)]
 pub struct Measured {
-    /// Of those who came through, in the order of the candidates.
+    /// Rows of the candidates that succeeded, in the order of the candidates.
     pub rows: Vec<Throughput>,
-    /// Who did not, and why.
+    /// Failed candidates and their reasons.
     pub failed: Vec<String>,
-    /// Windows that had to be taken again, and why.
+    /// Repeated windows and their reasons.
     pub repeated: Vec<String>,
 }
 
-/// The windows before the first one: so many that the rate at which frames are offered has settled.
+/// Unmeasured windows at the start, after which the offered rate is stable.
 const WARM_UP: Duration = Duration::from_millis(300);
 const WARM_UPS: usize = 3;
 
-/// Rounds that are measured whatever time they take.
+/// Rounds that are measured without a limit of time.
 pub(super) const LEAST_ROUNDS: usize = 2;
 
-/// Frames of one go at filling the lists: some seconds, after which one can stop.
+/// Frames of one step of filling the lists: some seconds, after which the run can stop.
 pub(super) const FILL: u64 = 1 << 19;
-/// How often a go is repeated, each time half as fast, until it loses no more than this.
+/// Number of repetitions of a step, each at half the rate, until it loses at most this part.
 const GOES: u32 = 4;
 const LOST: f64 = 0.005;
-/// The part of the sources that has to be on the list then, and the rate at which that is looked at: nobody loses.
+/// The part of the sources that must then be on the list, and the rate of the check, at which no candidate loses frames.
 const FILLED: f64 = 0.99;
 const LOOK: u64 = 50_000;
 
 /// A candidate and its windows so far.
 struct Turn<'lab> {
-    kind: Kind,
+    kind: CandidateKind,
     bench: Bench<'lab>,
     windows: Vec<Window>,
 }
 
-/// Starts the candidates, lets them take turns under the load, and ends them. Who fails is left out. `progress` is told
-/// before each step, and can end it all; what was measured so far remains.
+/// Starts the candidates, lets them take turns under the load, and ends them. Failed candidates are left out. `progress` is
+/// called before each step, and can end the measurement; earlier windows remain.
 ///
 /// # Errors
+/// If a lab cannot be created.
 /// If there cannot be a lab.
 pub fn measure(
     load: &Load,
     arrangement: Arrangement,
-    kinds: &[Kind],
+    kinds: &[CandidateKind],
     effort: &Effort,
-    mut progress: impl FnMut(Kind, &str) -> ControlFlow<()>,
+    mut progress: impl FnMut(CandidateKind, &str) -> ControlFlow<()>,
 ) -> Result<Measured> {
     let labs = kinds.iter().map(|_| Lab::new(arrangement)).collect::<Result<Vec<_>>>()?;
     let mut measured = Measured::default();
@@ -114,7 +115,7 @@ pub fn measure(
                 return true;
             }
             let window = turn.window(load, effort.window).or_else(|error| {
-                // What stalls once is no reason to lose the row; what ended will not come back.
+                // A candidate that stalls once keeps its row; a candidate that has ended does not return.
                 let window = turn.window(load, effort.window)?;
                 measured.repeated.push(failure(load, arrangement, turn.kind, &error));
                 Ok(window)
@@ -138,17 +139,17 @@ pub fn measure(
     Ok(measured)
 }
 
-fn failure(load: &Load, arrangement: Arrangement, kind: Kind, error: &anyhow::Error) -> String {
+fn failure(load: &Load, arrangement: Arrangement, kind: CandidateKind, error: &anyhow::Error) -> String {
     format!("{}, {arrangement:?}, {kind}: {error:#}", load.name)
 }
 
-/// A candidate that has started, whose lists are full if they are to be, and who has seen the load.
+/// A candidate that has started, with filled lists if the load needs them, and has received the load once.
 fn ready<'lab>(
     load: &Load,
-    kind: Kind,
+    kind: CandidateKind,
     lab: &'lab Lab,
     deadline: Instant,
-    progress: &mut impl FnMut(Kind, &str) -> ControlFlow<()>,
+    progress: &mut impl FnMut(CandidateKind, &str) -> ControlFlow<()>,
 ) -> Result<Bench<'lab>> {
     let candidate = start(kind, lab, &load.rules, load.role).context("does not start")?;
     let mut bench = Bench::new(lab, candidate);
@@ -164,7 +165,7 @@ fn ready<'lab>(
     Ok(bench)
 }
 
-/// Sends from all sources of `first`, in goes. Who then may pass proves that all are on the list.
+/// Sends from all sources of `first`, in steps. Then the forwarded frames of these sources prove that all are on the list.
 fn fill(
     load: &Load,
     first: &Spec,
@@ -180,7 +181,7 @@ fn fill(
             }
             let rate = first.rate.map(|rate| rate >> go);
             let spec = Spec { source, count: Some(FILL.min(all - from)), rate, ..first.clone() };
-            // Where lists are to be full, and not with somebody, what is lost does not matter.
+            // If lists only have to be full, of any sources, losses do not matter.
             if bench.window(&spec)?.loss() <= LOST || load.counted == Counted::Decided {
                 break;
             }
@@ -195,7 +196,7 @@ fn fill(
     Ok(())
 }
 
-/// The prefix with an address that is so many later.
+/// The prefix that begins this many addresses later.
 fn later(source: IpNet, by: u64) -> Result<IpNet> {
     let IpNet::V4(source) = source else { bail!("lists are filled from IPv4 addresses") };
     let address = u32::from(source.addr()) + u32::try_from(by)?;
@@ -207,7 +208,7 @@ impl Turn<'_> {
         let mut window = self.bench.window(&Spec { duration, ..load.spec.clone() })?;
         ensure!(window.rate(load.counted) > 0.0, "nothing got through in {:.1} s", window.seconds);
         if load.counted == Counted::Forwarded && load.spec.profile == Profile::Flow {
-            // Every frame was to arrive, so that what was counted by nobody, or twice, can be told.
+            // Every frame should arrive, so frames in no counter, or in two, can be found.
             let named: u64 = window.lost.values().sum();
             let nowhere = window.offered.abs_diff(window.forwarded + named);
             if nowhere > 0 {

@@ -1,5 +1,5 @@
-//! What knockplane takes besides packets: time to start, an idle core, memory. As installed, with as many list entries as
-//! the default configuration has, and rules that let everything through.
+//! Resources of knockplane besides packets: time to start, idle CPU time, memory. As installed, with as many list entries as
+//! the default configuration has, and rules that accept everything.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -16,28 +16,28 @@ use super::lab::GENERATOR_CORE;
 use super::results::{Upkeep, quantile};
 use crate::generator::{Generator, Profile, Spec};
 
-/// Everything passes, so that the first frame after the start shows that there is a way.
+/// Every packet passes, so that the first frame after the start shows that the filter forwards.
 const RULES: &str = "/ip firewall filter\nadd action=accept chain=input\n";
 
 const DEFAULTS: &str = include_str!("../../../configs/default.toml");
 
-/// The server's link address, so that nobody needs to ask for it.
+/// The server's link address, so that no ARP request is needed.
 const SERVER_MAC: &str = "02:00:00:00:00:06";
 
-/// Where frames go.
+/// Destination port.
 const PORT: u16 = 9;
 
-/// From one frame to the next: the start is known to a little more than this.
+/// Time between two frames, which limits the resolution of the start time.
 const BETWEEN: Duration = Duration::from_micros(200);
 
-/// How long a start may take.
+/// Longest time of a start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Before the dataplane is idle, it is busy for so long, and has so long to calm down.
+/// Time under load before the dataplane is idle, and time to become idle.
 const BURST: Duration = Duration::from_secs(1);
 const CALM: Duration = Duration::from_millis(500);
 
-/// Full takes a quarter of a minute. Tells what is next.
+/// Full takes a quarter of a minute. `progress` receives the next step.
 ///
 /// # Errors
 /// Without root or two cores, or if the dataplane does not start, or does not forward.
@@ -49,7 +49,7 @@ pub fn measure(quick: bool, mut progress: impl FnMut(&str) -> Result<()>) -> Res
     let list_capacity = default_list_capacity()?;
 
     progress("resident memory")?;
-    // A filter without room for entries differs from one that has it by just that.
+    // The difference to a filter without list entries is the memory of the entries.
     let bare_bytes = resident_bytes(&start(&topology, 1)?)?;
     let mut filter = start(&topology, list_capacity)?;
     let resident_bytes = resident_bytes(&filter)?;
@@ -87,20 +87,20 @@ fn default_list_capacity() -> Result<usize> {
     Ok(usize::try_from(capacity)?)
 }
 
-/// Physical memory of the dataplane. The frames of its rings are in it: the kernel pins them, but they are pages of the
+/// Physical memory of the dataplane. It includes the frames of its rings, which the kernel pins, but which are pages of the
 /// process.
 fn resident_bytes(filter: &Filter<'_>) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{}/status", filter.dataplane.id()))?;
     resident_in(&text).with_context(|| format!("no resident memory in {text}"))
 }
 
-/// The field of proc_pid_status(5).
+/// The field `VmRSS` of proc_pid_status(5), in bytes.
 fn resident_in(status: &str) -> Option<u64> {
     let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
     Some(kilobytes.parse::<u64>().ok()? * 1024)
 }
 
-/// A load that wakes everything up.
+/// A load that wakes the dataplane up.
 fn burst(topology: &Topology) -> Result<()> {
     let spec = Spec { duration: BURST, ..Spec::new(Profile::Flow) };
     topology.client.within(|| {
@@ -113,7 +113,7 @@ fn burst(topology: &Topology) -> Result<()> {
 /// Seconds from the start of the dataplane's process to the first frame that the server received.
 fn first_frame(topology: &Topology, filter: &mut Filter<'_>) -> Result<f64> {
     filter.dataplane.kill()?;
-    // What was on its way has arrived when this is bound.
+    // Frames in flight have arrived before the socket is bound.
     thread::sleep(CALM);
     let server = topology.server.within(|| Ok(UdpSocket::bind((SERVER, PORT))?))?;
     server.set_read_timeout(Some(PATIENCE))?;
@@ -123,7 +123,7 @@ fn first_frame(topology: &Topology, filter: &mut Filter<'_>) -> Result<f64> {
     thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Relaxed) {
-                // Nobody listens at first, which is not an error of the sender's.
+                // The server has no socket at first, which is not an error of the sender.
                 let _ = client.send(b"first");
                 thread::sleep(BETWEEN);
             }

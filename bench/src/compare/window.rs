@@ -1,4 +1,4 @@
-//! A second of load through a candidate, counted when everything is at rest again: then every frame is somewhere.
+//! One window of load through a candidate, counted when all counters are stable: then every frame is in one place.
 
 use std::fs;
 use std::sync::atomic::AtomicBool;
@@ -9,29 +9,29 @@ use anyhow::{Context as _, Result, ensure};
 use knockplane_ring::Device;
 
 use super::candidate::{Candidate, Losses};
-use super::lab::{GENERATOR_CORE, Lab, Traffic, traffic};
+use super::lab::{GENERATOR_CORE, InterfaceCounters, Lab, traffic};
 use super::results::{Arrangement, CoreUse, Window};
 use crate::generator::{Generator, Spec, Summary};
 
-/// Counters that do not move for so long are right: the dataplane reads the kernel's every tenth of a second.
+/// Time without change after which counters are exact: the dataplane reads the kernel's counters every tenth of a second.
 const REST: Duration = Duration::from_millis(120);
 
-/// How long frames may be on their way.
+/// Longest time of frames in flight.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A candidate in its lab, and what is known from its last window.
+/// A candidate in its lab, and its results so far.
 pub struct Bench<'lab> {
     lab: &'lab Lab,
     candidate: Box<dyn Candidate + 'lab>,
     /// See [`Generator::in_one_call`].
     runs_a_second: f64,
-    /// The most frames a second that it decided about in a window.
+    /// The highest number of decided frames a second in a window.
     most: f64,
 }
 
-/// How much more is offered than a candidate was seen to take in [`Arrangement::T`]. There the frames that do not fit
-/// into veth's ring go back to the generator's pool at the same time as those that the candidate is done with, under
-/// one lock: an overload of several times would measure that lock.
+/// Offered rate in [`Arrangement::T`], as a multiple of the highest decided rate so far. Frames that do not fit into veth's
+/// ring go back to the generator's pool under the same lock as the frames that the candidate has finished. A much higher
+/// rate would measure that lock.
 const MORE: f64 = 1.25;
 
 impl<'lab> Bench<'lab> {
@@ -40,8 +40,8 @@ impl<'lab> Bench<'lab> {
         Bench { lab, candidate, runs_a_second: 0.0, most: 0.0 }
     }
 
-    /// Sends what the spec says, waits until all is quiet, and counts. Without a rate, that is as much as there is in
-    /// [`Arrangement::S`], and in [`Arrangement::T`] a quarter more than was ever taken.
+    /// Sends the frames of the spec, waits until all counters are stable, and counts. Without a rate, the generator sends as
+    /// much as it can in [`Arrangement::S`], and a quarter more than the highest decided rate in [`Arrangement::T`].
     ///
     /// # Errors
     /// If the generator cannot send, the candidate has ended, or frames do not come to rest.
@@ -102,7 +102,7 @@ impl<'lab> Bench<'lab> {
         })
     }
 
-    /// The counters once they have stopped moving.
+    /// The counters when they no longer change.
     fn rest(&self) -> Result<Counts> {
         let patience = Instant::now() + PATIENCE;
         let mut last = self.counts()?;
@@ -118,17 +118,17 @@ impl<'lab> Bench<'lab> {
     }
 }
 
-/// Losses of frames that had been decided about: they were to be forwarded.
+/// Losses after the decision: the frames were to be forwarded.
 const BEHIND: [&str; 2] = ["tx-full", "inside-dropped"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Counts {
-    outside: Traffic,
-    server: Traffic,
+    outside: InterfaceCounters,
+    server: InterfaceCounters,
     losses: Losses,
 }
 
-/// What each core did since the start, in ticks: user, nice, system, idle, iowait, irq, softirq (proc_stat(5)).
+/// Time of each core since boot, in ticks: user, nice, system, idle, iowait, irq, softirq (proc_stat(5)).
 fn ticks() -> Result<Vec<Vec<u64>>> {
     let text = fs::read_to_string("/proc/stat")?;
     let cores = text.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "));

@@ -1,11 +1,11 @@
-//! A packet generator with the loads that matter to a port-knocking firewall.
+//! A packet generator with the typical loads of a port-knocking firewall.
 //!
 //! In the order of use:
-//! 1. [`Profile`]: what the frames are. [`Spec`]: from whom to whom, how long, how fast.
-//! 2. [`Generator::new`] checks the two and works out the streams of frames (`streams`).
-//! 3. [`Generator::run`] sends, from its thread, in one of two ways ([`Mode`]), frame for frame the same. It ends at a
-//!    number of frames or a time, or within a second of being told to.
-//! 4. [`Summary`]: what was sent.
+//! 1. [`Profile`]: the kind of frames. [`Spec`]: addresses, duration, rate.
+//! 2. [`Generator::new`] checks both and computes the streams of frames (`streams`).
+//! 3. [`Generator::run`] sends, from its thread, in one of two ways ([`Mode`]), with equal frames. It ends at a number of
+//!    frames or a time, or within a second after `stop` is set.
+//! 4. [`Summary`]: the sent frames.
 
 mod pace;
 mod profile;
@@ -18,48 +18,49 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use knockplane_ring::{Device, Endpoint, Limits, LiveSequence, raise_memlock_limit};
+use knockplane_generator::{Limits, LiveSequence};
+use knockplane_ring::{Device, Endpoint, raise_memlock_limit};
 
 use pace::Pace;
 pub use profile::Profile;
 pub use spec::{Mode, Spec, parse_mac, parse_prefix, parse_rate};
 use streams::Streams;
 
-/// How long one call that makes live frames should take: the kernel pauses around each, and none ends before its time.
+/// Target duration of a call that makes live frames: the kernel pauses around each call, and no call ends early.
 const CALL: Duration = Duration::from_millis(500);
 
-/// How often progress is told at most.
-const TELL: Duration = Duration::from_millis(900);
+/// Least time between two reports of progress.
+const REPORT: Duration = Duration::from_millis(900);
 
-/// How often the first of those calls runs the program. The speed that it shows gives the length of the next ones.
+/// Number of program runs in the first of those calls. Its speed determines the length of the next calls.
 const FIRST_CALL: u32 = 1 << 18;
 
-/// As often as the kernel can be told to.
+/// The largest number of program runs that the kernel accepts.
 const MOST_RUNS: u32 = i32::MAX as u32;
 
-/// Frames that are sent by one kick at most: as many as the smallest ring on their way (veth's, of 256) can bear.
+/// Most frames of one kick: as many as the smallest ring on the path holds (veth's, of 256).
 const BURST: usize = 64;
 
-/// How long frames that a link does not take are waited for at the end.
+/// Longest wait at the end for frames that a link does not take.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// What was sent.
+/// Result of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
-    /// What the frames were.
+    /// Kind of frames.
     pub profile: Profile,
-    /// How they were made.
+    /// Way of making frames.
     pub mode: Mode,
     /// Bytes of each, without the checksum of Ethernet.
     pub frame_bytes: usize,
     /// Frames handed to the interface.
     pub frames: u64,
-    /// Frames that the interface counted as sent meanwhile, others' included, if it can be read. Fewer than `frames`
-    /// is what it dropped.
+    /// Frames that the interface counted as sent during the run, including those of other senders; `None` if unknown. The
+    /// difference to `frames` was dropped by the interface.
     pub transmitted: Option<u64>,
-    /// From the first frame to the last.
+    /// Time from the first frame to the last.
     pub elapsed: Duration,
-    /// How often the program that makes live frames ran: see [`Generator::in_one_call`].
+    /// Number of runs of the program that makes live frames: see [`Generator::in_one_call`].
     pub runs: u64,
 }
 
@@ -69,7 +70,7 @@ impl Summary {
         per_second(self.frames, self.elapsed)
     }
 
-    /// Frames per second that the interface sent, as far as it can be told.
+    /// Frames a second that the interface sent, if known.
     pub fn transmitted_rate(&self) -> f64 {
         per_second(self.transmitted.unwrap_or(self.frames), self.elapsed)
     }
@@ -79,26 +80,26 @@ fn per_second(frames: u64, elapsed: Duration) -> f64 {
     if elapsed.is_zero() { 0.0 } else { frames as f64 / elapsed.as_secs_f64() }
 }
 
-/// See the module.
+/// A generator for one interface, ready to run.
 pub struct Generator {
     spec: Spec,
     frame_bytes: usize,
     interface: String,
     streams: Streams,
     source: Source,
-    /// How often the first call that makes live frames runs the program.
+    /// Number of program runs in the first call that makes live frames.
     first_call: u32,
 }
 
-/// Where frames come from.
+/// The maker of frames.
 enum Source {
     Live(LiveSequence),
     Xsk(Box<Endpoint>),
 }
 
 impl Generator {
-    /// Prepares to send out of this interface. It is of the network namespace of this thread, as that of
-    /// [`Generator::run`] has to be.
+    /// Prepares to send out of this interface. The interface, this thread and the thread of [`Generator::run`] must be in
+    /// the same network namespace.
     ///
     /// # Errors
     /// If the spec contradicts itself or the interface, or without CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF.
@@ -135,11 +136,11 @@ impl Generator {
         })
     }
 
-    /// Makes live frames in one call to the kernel, which pauses around each: `runs` is that of an earlier run with the
-    /// same spec. Then [`Generator::run`] does not end before so many.
+    /// Makes live frames in one call to the kernel, which pauses around each call. `runs` is that of an earlier run with the
+    /// same spec. [`Generator::run`] does not end before this number of runs.
     #[must_use]
     pub fn in_one_call(self, runs: u64) -> Self {
-        // The rest, once the time is over, is over in no time; too few would take a second call.
+        // Runs after the end of the time take no time; too few runs would need a second call.
         let with_margin = runs.saturating_add(runs / 4);
         Generator { first_call: u32::try_from(with_margin).unwrap_or(u32::MAX).clamp(FIRST_CALL, MOST_RUNS), ..self }
     }
@@ -152,7 +153,7 @@ impl Generator {
         self.run_with(stop, |_| ())
     }
 
-    /// The same, and tells how far it is: every second or so.
+    /// As [`Generator::run`], and reports progress about every second.
     ///
     /// # Errors
     /// If the kernel stops taking frames.
@@ -168,10 +169,10 @@ impl Generator {
             elapsed,
             runs,
         };
-        let mut told = Instant::now();
+        let mut reported = Instant::now();
         let mut tell = |sent| {
-            if told.elapsed() >= TELL {
-                told = Instant::now();
+            if reported.elapsed() >= REPORT {
+                reported = Instant::now();
                 progress(&summary(sent));
             }
         };
@@ -183,7 +184,7 @@ impl Generator {
     }
 }
 
-/// How far a run is. The fields are those of [`Summary`].
+/// Progress of a run. The fields are those of [`Summary`].
 #[derive(Clone, Copy, Default)]
 struct Sent {
     frames: u64,
@@ -202,7 +203,7 @@ fn run_live(
     let mut sent = Sent::default();
     while !stop.load(Relaxed) {
         if spec.rate.is_none() {
-            // Each time is a frame, and one that finds that there are enough.
+            // Each run is a frame, except the one that finds that there are enough.
             let rest = spec.count.unwrap_or(u64::MAX).saturating_sub(sent.frames).saturating_add(1);
             times = times.min(u32::try_from(rest).unwrap_or(u32::MAX));
         }
@@ -213,7 +214,7 @@ fn run_live(
             break;
         }
         let took = begin.elapsed().as_secs_f64();
-        // Never much more than before: the first calls are mostly pause, and machines slow down.
+        // Limited growth: the first calls are mostly pause, and machines slow down.
         let next = f64::from(times) * (CALL.as_secs_f64() / took).min(8.0);
         times = (next as u32).clamp(FIRST_CALL, MOST_RUNS);
         tell(sent);
@@ -259,11 +260,11 @@ fn run_xsk(
     Ok(Sent { frames: frames - endpoint.in_flight() as u64, elapsed: last, runs: 0 })
 }
 
-/// Frames that an interface of this thread's network namespace has sent, as its driver counts them.
+/// Frames that an interface of this thread's network namespace has sent, by the counter of its driver.
 fn transmitted(interface: &str) -> Option<u64> {
-    // Not /sys, which shows the namespace of whoever mounted it.
+    // Not /sys, which shows the namespace in which it was mounted.
     let text = fs::read_to_string("/proc/thread-self/net/dev").ok()?;
     let (_, counters) = text.lines().filter_map(|line| line.split_once(':')).find(|(n, _)| n.trim() == interface)?;
-    // Eight counters of what was received, then bytes and packets that were sent: proc_net(5).
+    // Eight counters of received data, then sent bytes and packets: proc_net(5).
     counters.split_whitespace().nth(9)?.parse().ok()
 }

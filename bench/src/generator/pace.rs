@@ -3,27 +3,27 @@
 use std::thread;
 use std::time::Duration;
 
-/// What was missed is caught up on, but no more than this.
+/// The longest delay that is made up.
 const MOST_BEHIND: u64 = 1_000_000_000 << 8;
 
-/// When catching up, as many frames may go at once; beyond, it is a third faster than the rate.
+/// Most frames at once when a delay is made up; otherwise the rate is a third higher.
 const BUCKET: u64 = 32;
 
-/// Below this, sleeping takes longer than was asked for.
+/// Shorter sleeps take longer than requested.
 const SHORTEST_SLEEP: u64 = 200_000 << 8;
 
-/// The time from frame to frame at so many a second, in 1/256 ns.
+/// Time between two frames at this rate, in 1/256 ns.
 pub(crate) fn interval(rate: u64) -> u64 {
     ((1_000_000_000 << 8) / rate.max(1)).max(1)
 }
 
-/// A schedule of frames, whose times are in 1/256 ns since it began.
+/// A schedule of frames, with times in 1/256 ns since its start.
 #[derive(Debug)]
 pub(crate) struct Pace {
     /// 0: always due.
     interval: u64,
     due: u64,
-    /// The earliest time for the next frame, however late it is.
+    /// The earliest time of the next frame, at any delay.
     earliest: u64,
 }
 
@@ -32,7 +32,7 @@ impl Pace {
         Pace { interval, due: 0, earliest: 0 }
     }
 
-    /// How many frames may be sent now, `most` at most; they are taken as sent.
+    /// Number of frames that may be sent now, at most `most`. They count as sent.
     pub(crate) fn allowance(&mut self, now: Duration, most: usize) -> usize {
         if self.interval == 0 {
             return most;
@@ -49,11 +49,11 @@ impl Pace {
         count
     }
 
-    /// Sleeps until shortly before the next frame, if that is far away.
+    /// Sleeps until shortly before the next frame, if it is far away.
     pub(crate) fn wait(&self, now: Duration) {
         let left = self.due.saturating_sub(ticks(now));
         if left > SHORTEST_SLEEP {
-            // Not so long that nobody can stop it.
+            // Not longer, so that the run can be stopped.
             thread::sleep(Duration::from_nanos((left - SHORTEST_SLEEP / 2) >> 8).min(Duration::from_millis(100)));
         } else {
             std::hint::spin_loop();
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missed_is_made_up_without_a_burst() {
+    fn a_delay_is_made_up_without_a_burst() {
         let mut pace = Pace::new(interval(100_000));
         assert_eq!(pace.allowance(Duration::ZERO, 64), 1);
         // 2 ms late: 200 frames are due, a few go at once, then 133 a millisecond.
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_late_is_given_up() {
+    fn a_long_delay_is_given_up() {
         let mut pace = Pace::new(interval(1000));
         let late = Duration::from_secs(10);
         let sent: usize = (0..1000).map(|ms| pace.allowance(late + ms * MILLISECOND, 64)).sum();

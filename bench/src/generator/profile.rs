@@ -5,23 +5,23 @@ use std::str::FromStr;
 
 use anyhow::Context as _;
 
-/// What frames there are. Ports and addresses are those of the [`Spec`](super::Spec).
+/// Kinds of frames. Ports and addresses are those of the [`Spec`](super::Spec).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// One UDP flow, always the same five fields: the best case, and what an open door forwards.
+    /// One UDP flow, with constant addresses and ports: the best case of forwarding through an open door.
     Flow,
-    /// So many UDP flows of one source, told apart by their source port, in turns.
+    /// This many UDP flows of one source, with different source ports, in turns.
     Flows(u16),
     /// UDP from one source to random ports: a scan.
     RandomPorts,
-    /// A TCP SYN to a closed port from each source of the prefix, one after the other.
+    /// A TCP SYN to a closed port from each source of the prefix, in sequence.
     SourcesSequential,
     /// The same from random sources of the prefix: a spoofed flood.
     SourcesRandom,
-    /// From each source of the prefix, one after the other, a TCP SYN to each of the knock ports: everybody gets in.
+    /// From each source of the prefix, in sequence, a TCP SYN to each of the knock ports: all sources are admitted.
     Knock,
-    /// From each source of the prefix, one after the other, a TCP SYN to the first knock port: all begin to knock, and
-    /// nobody goes on.
+    /// From each source of the prefix, in sequence, a TCP SYN to the first knock port: all begin to knock, and none sends the
+    /// second knock.
     FirstKnocks,
     /// Of a hundred frames 90 like `Flow`, 9 like `RandomPorts`, and one like `FirstKnocks`.
     Mix,
@@ -40,7 +40,7 @@ impl Profile {
         Profile::Mix,
     ];
 
-    /// Whether its frames come from more than one source, so that a prefix is needed.
+    /// Whether its frames have more than one source, so that a prefix is needed.
     pub const fn varies_source(self) -> bool {
         matches!(
             self,
@@ -48,7 +48,7 @@ impl Profile {
         )
     }
 
-    /// Whether there is TCP among its frames.
+    /// Whether some of its frames are TCP.
     pub const fn has_tcp(self) -> bool {
         self.varies_source()
     }
@@ -67,10 +67,10 @@ impl Profile {
     }
 }
 
-/// How many flows `flows` has without a number.
+/// Number of flows of `flows` without a number.
 const DEFAULT_FLOWS: u16 = 1000;
 
-/// As many as there are source ports that are not well known.
+/// The number of source ports that are not well known.
 const MOST_FLOWS: u16 = u16::MAX - super::streams::FIRST_SOURCE_PORT + 1;
 
 impl FromStr for Profile {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_as_they_are_written() {
+    fn names_are_read_back() {
         for profile in Profile::ALL {
             assert_eq!(profile.to_string().parse::<Profile>().expect("its own name"), profile);
         }

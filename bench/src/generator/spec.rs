@@ -1,4 +1,4 @@
-//! From whom to whom, how long, how fast; and the words for it on a command line.
+//! Addresses, duration and rate of a run, and their form on a command line.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,13 +11,13 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::profile::Profile;
 use super::streams;
 
-/// How frames are made.
+/// Way of making frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// By a program in the kernel, as fast as there is: millions a second. The other end of a veth must run an XDP
-    /// program or have GRO on, or the frames vanish.
+    /// By a program in the kernel, which is fastest: millions a second. The other end of a veth must run an XDP program or have
+    /// GRO on, or the frames disappear.
     Live,
-    /// By this process, through AF_XDP: slower without a driver's zero-copy, and good for any receiver.
+    /// By this process, through AF_XDP: slower without a driver's zero-copy, and suitable for every receiver.
     Xsk,
 }
 
@@ -42,33 +42,33 @@ impl fmt::Display for Mode {
     }
 }
 
-/// What to send. [`Spec::new`] has a default for everything but the profile.
+/// The frames of a run. [`Spec::new`] has a default for everything except the profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// What the frames are.
+    /// Kind of frames.
     pub profile: Profile,
-    /// How they are made.
+    /// Way of making frames.
     pub mode: Mode,
-    /// Frames a second; `None` is as fast as it goes.
+    /// Frames a second; `None` is the highest possible rate.
     pub rate: Option<u64>,
-    /// Bytes of each frame, without the checksum of Ethernet. `None` is 64, or what the headers need.
+    /// Bytes of each frame, without the checksum of Ethernet. `None` is 64, or more if the headers need more.
     pub frame_bytes: Option<usize>,
-    /// Frames in all.
+    /// Most frames.
     pub count: Option<u64>,
-    /// When to end at the latest.
+    /// Longest duration.
     pub duration: Duration,
-    /// The address of frames with one source, and the prefix of sources that vary. Of an IPv6 prefix shorter than /64
-    /// networks vary, and else hosts.
+    /// The address of frames with one source, and the prefix of varying sources. With an IPv6 prefix shorter than /64 the
+    /// networks vary, otherwise the hosts.
     pub source: IpNet,
-    /// The address that all frames go to, of the same family.
+    /// Destination address of all frames, of the same family.
     pub destination: IpAddr,
-    /// The link address that frames come from.
+    /// Source link address.
     pub source_mac: [u8; 6],
-    /// The link address that frames go to.
+    /// Destination link address.
     pub destination_mac: [u8; 6],
-    /// The destination port of flows, and the closed one of SYNs that are not knocks.
+    /// Destination port of flows, and of SYNs to a closed port.
     pub port: u16,
-    /// The ports to knock at, in order; up to four.
+    /// Knock ports, in order; up to four.
     pub knock_ports: Vec<u16>,
 }
 
@@ -83,7 +83,7 @@ pub(crate) const DESTINATION6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 1
 const FRAME_BYTES: std::ops::RangeInclusive<usize> = 60..=1514;
 
 impl Spec {
-    /// Ten seconds of the profile over IPv4, as fast as it goes, between addresses that are reserved for it.
+    /// Ten seconds of the profile over IPv4, at the highest possible rate, between addresses that are reserved for measurements.
     pub fn new(profile: Profile) -> Self {
         Spec {
             profile,
@@ -94,7 +94,7 @@ impl Spec {
             duration: Duration::from_secs(10),
             source: SOURCE,
             destination: DESTINATION,
-            // Locally administered addresses that are nobody's: a host drops their frames early.
+            // Locally administered addresses of no host, so that a host drops the frames early.
             source_mac: [2, 0, 0, 0, 0, 2],
             destination_mac: [2, 0, 0, 0, 0, 1],
             port: 9,
@@ -102,7 +102,7 @@ impl Spec {
         }
     }
 
-    /// Sets source and destination. What is not given is a default of the other's family.
+    /// Sets source and destination. A missing one gets the default of the other's family.
     #[must_use]
     pub fn between(mut self, source: Option<IpNet>, destination: Option<IpAddr>) -> Self {
         let is_ipv6 = source.map_or_else(|| destination.is_some_and(|to| to.is_ipv6()), |from| from.addr().is_ipv6());
@@ -113,10 +113,10 @@ impl Spec {
         self
     }
 
-    /// The bytes of each frame, if everything fits together.
+    /// The bytes of each frame, if the fields are consistent.
     ///
     /// # Errors
-    /// What does not.
+    /// The first inconsistency.
     pub fn checked_frame_bytes(&self) -> anyhow::Result<usize> {
         let is_ipv6 = self.source.addr().is_ipv6();
         ensure!(
@@ -148,7 +148,7 @@ impl Spec {
 /// Frames a second: a number, and `k` or `M`.
 ///
 /// # Errors
-/// If it is no such number, or 0.
+/// If it is not such a number, or 0.
 pub fn parse_rate(text: &str) -> anyhow::Result<u64> {
     let (digits, unit) = match text.as_bytes().last() {
         Some(b'k') => (&text[..text.len() - 1], 1e3),
@@ -162,7 +162,7 @@ pub fn parse_rate(text: &str) -> anyhow::Result<u64> {
 /// An address with or without a prefix length.
 ///
 /// # Errors
-/// If it is neither.
+/// If it is neither of these.
 pub fn parse_prefix(text: &str) -> anyhow::Result<IpNet> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     text.parse().or_else(|_| address()).context("an address, or a prefix such as 198.18.0.1/16")
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_of_the_command_line() {
+    fn words_of_the_command_line_are_read() {
         for (text, rate) in [("1", 1), ("100k", 100_000), ("1.5M", 1_500_000), ("1000M", 1_000_000_000)] {
             assert_eq!(parse_rate(text).expect(text), rate);
         }
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn families_follow_what_is_given() {
+    fn families_follow_the_given_address() {
         let between = |from: Option<&str>, to: Option<&str>| {
             let spec = Spec::new(Profile::Mix).between(
                 from.map(|text| parse_prefix(text).expect("a prefix")),

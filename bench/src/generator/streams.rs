@@ -1,4 +1,4 @@
-//! A profile as streams of frames that are alike but for source address and ports, and the writer of single frames.
+//! A profile as streams of frames that differ only in source address and ports, and the writer of single frames.
 //!
 //! ```text
 //!   number of the frame        0   1   2   3   4   5  …
@@ -12,13 +12,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use anyhow::bail;
 use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6Header, TcpHeader, UdpHeader};
 use ipnet::IpNet;
-use knockplane_ring::{HEADER_BYTES, Stream};
+use knockplane_generator::{HEADER_BYTES, Stream};
 use std::net::IpAddr;
 
 use super::profile::Profile;
 use super::spec::Spec;
 
-/// Flows begin with this source port: the first one that is not well known.
+/// First source port of flows: the first port that is not well known.
 pub(crate) const FIRST_SOURCE_PORT: u16 = 1024;
 
 const ETHERNET: usize = 14;
@@ -26,18 +26,18 @@ const IPV4: usize = 20;
 const IPV6: usize = 40;
 const TCP: usize = 20;
 
-/// Where the source address begins in IP headers, and the checksum in others.
+/// Offsets of the source address in IP headers, and of the checksum in others.
 const IPV4_SOURCE: usize = ETHERNET + 12;
 const IPV6_SOURCE: usize = ETHERNET + 8;
 const IPV4_SUM: usize = ETHERNET + 10;
 const UDP_SUM: usize = 6;
 const TCP_SUM: usize = 16;
 
-/// What a host offers of its receive buffer in a SYN; no more than a plausible number.
+/// The receive window in a SYN; a plausible number.
 const WINDOW: u16 = 64_240;
 const HOPS: u8 = 64;
 
-/// The shortest frame that has room for its headers, in the words of 8 bytes that the program in the kernel writes.
+/// The shortest frame with room for its headers, in the words of 8 bytes that the program in the kernel writes.
 pub(crate) const fn shortest_frame(is_ipv6: bool, has_tcp: bool) -> usize {
     match (is_ipv6, has_tcp) {
         (false, _) => 60,
@@ -46,7 +46,7 @@ pub(crate) const fn shortest_frame(is_ipv6: bool, has_tcp: bool) -> usize {
     }
 }
 
-/// The streams of a profile and how they take turns.
+/// The streams of a profile and their order.
 #[derive(Debug)]
 pub(crate) struct Streams {
     pub(crate) streams: Vec<Stream>,
@@ -73,7 +73,7 @@ impl Streams {
             Profile::FirstKnocks => (vec![syn(spec.knock_ports[0])?], vec![0]),
             Profile::Mix => {
                 let first_knocks = syn(spec.knock_ports[0])?;
-                // The first source is that of the flow, which is not to knock.
+                // The first source is that of the flow, which must not knock.
                 let first_knocks = Stream { host_first: first_knocks.host_first.wrapping_add(1), ..first_knocks };
                 (vec![udp()?, random_ports(udp()?), first_knocks], mix())
             }
@@ -81,7 +81,7 @@ impl Streams {
         Ok(Streams { streams, pattern })
     }
 
-    /// Writes the frame of this number into zeros, or into what was a frame of these streams before.
+    /// Writes the frame of this number into zeros, or over an earlier frame of these streams.
     pub(crate) fn write(&self, number: u64, frame: &mut [u8]) {
         let length = self.pattern.len() as u64;
         let (round, slot) = (number / length, (number % length) as usize);
@@ -89,7 +89,7 @@ impl Streams {
     }
 }
 
-/// The three kinds evenly among each other.
+/// The three kinds, evenly distributed.
 fn mix() -> Vec<u8> {
     (0..100)
         .map(|slot| match slot {
@@ -135,10 +135,10 @@ fn stream(spec: &Spec, frame_bytes: usize, is_tcp: bool) -> anyhow::Result<Strea
     })
 }
 
-/// The same from all sources of the spec's prefix.
+/// A stream from all sources of the spec's prefix to its port.
 fn sources(stream: Stream, spec: &Spec) -> Stream {
     let (prefix, most) = (spec.source.prefix_len(), spec.source.max_prefix_len());
-    // A prefix of 64 and more leaves the upper half as it is in the header; a shorter one leaves the lower half.
+    // A prefix of at least 64 bits leaves the upper half in the header; a shorter one leaves the lower half.
     let varies_high = most == 128 && prefix < 64;
     let bits = if varies_high { 64 - prefix } else { most - prefix };
     let host_mask = u64::MAX.checked_shr(64 - u32::from(bits)).unwrap_or(0);
@@ -173,7 +173,7 @@ fn ipv4_header(spec: &Spec, destination: Ipv4Addr, frame_bytes: usize, is_tcp: b
     Ok(with_transport(bytes, payload, is_tcp))
 }
 
-/// Of the source, the half that does not vary by host is in the header.
+/// The header has the half of the source that does not vary by host.
 fn ipv6_header(
     spec: &Spec,
     source: Ipv6Addr,
@@ -215,9 +215,9 @@ fn with_transport(mut bytes: Vec<u8>, payload: u16, is_tcp: bool) -> Header {
     header
 }
 
-/// Writes a frame of the stream into zeros, or into what was a frame before.
+/// Writes a frame of the stream into zeros, or over an earlier frame.
 fn write(stream: &Stream, round: u64, number: u64, frame: &mut [u8]) {
-    // Not only what this stream needs: the frame may have been another stream's before.
+    // Not only the fields of this stream, because the earlier frame may be of another stream.
     let headers = shortest_frame(stream.is_ipv6, true).min(frame.len());
     frame[..headers].copy_from_slice(&stream.header[..headers]);
 
@@ -279,7 +279,7 @@ mod tests {
 
     use super::*;
 
-    /// Of a frame, whose checksums are right: source, source port, destination port.
+    /// Source, source port and destination port of a frame, after a check of its checksums.
     fn read(frame: &[u8]) -> (IpAddr, u16, u16) {
         let headers = PacketHeaders::from_ethernet_slice(frame).expect("a frame that can be read");
         let transport = headers.transport.expect("TCP or UDP");
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mix_is_as_it_says() {
+    fn the_mix_has_its_proportions() {
         let frames = frames(Profile::Mix, "198.18.0.1/16", 60, 1000);
         let own: IpAddr = [198, 18, 0, 1].into();
         assert_eq!(frames.iter().filter(|frame| frame.0 == own && frame.2 == 9).count(), 900);

@@ -1,4 +1,4 @@
-//! Compiling: 10,000 rules, and a million entries of address lists. One operation is the whole.
+//! Compilation of 10,000 rules, and of a million entries of address lists. One operation is the whole compilation.
 
 use std::fmt::Write as _;
 use std::hint::black_box;

@@ -1,7 +1,7 @@
 //! The whole decision, by batches: headers, rules, lists, counters. The rules are `configs/two-ports.rsc` behind rules
 //! that match nothing here.
 //!
-//! Before each batch every frame gets another source, which is measured with it; `decide/nothing` is that alone.
+//! Before each batch every frame gets another source, which is part of the measurement; `decide/nothing` is that part alone.
 
 use std::hint::black_box;
 use std::net::Ipv4Addr;
@@ -19,35 +19,35 @@ use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 
 use super::headers::{MAX_FRAME, SOURCE, tcp_to};
-use super::lists::{Size, State, client, knocker, stranger};
+use super::lists::{Size, State, client, knocker, new_source};
 use super::{BATCH, RUNS, Random, Work, Workload};
 
 const TWO_PORTS: &str = include_str!("../../../configs/two-ports.rsc");
 const TWO_PORTS_RULES: u32 = 4;
 
-/// One round of all knockers takes longer than their entries live, so each knock is a first one again.
+/// One round of all knocking sources takes longer than their entries live, so each knock is a first one again.
 const ROUND: Duration = Duration::from_secs(62);
 
-/// Packets of one source in a row: what a TCP sender's window lets out at once.
-const TRAIN: usize = 16;
+/// Packets of one source in sequence: the burst that the window of a TCP sender allows.
+const SEQUENCE: usize = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Traffic {
-    /// From clients that have knocked, to a service.
+    /// Packets of clients that have knocked, to a service.
     Accept,
-    /// The same in trains of packets from one client.
-    Train,
-    /// From strangers, to a service.
+    /// The same, with several packets of one client in sequence.
+    Sequence,
+    /// Packets of new sources, to a service.
     Unknown,
-    /// First and second knock in turn, which opens.
+    /// First and second knock in turn; the second opens.
     Knock,
-    /// First knocks from strangers, each of which pushes another one out of the lists.
+    /// First knocks of new sources, each of which evicts another one from the lists.
     Spoofed,
-    /// As [`Traffic::Unknown`], but nothing is decided.
+    /// As [`Traffic::Unknown`], without decisions.
     Nothing,
 }
 
-/// Workloads on lists with room, and on full ones. With many rules on lists of one size only: the two costs add up.
+/// Workloads on lists with room, and on full ones. Many rules run on lists of one size only, because the two costs add up.
 pub(super) fn workloads(size: &Size) -> (Vec<Workload<'_>>, Vec<Workload<'_>>) {
     let counts: &[u32] = if size.is_middle() { &[TWO_PORTS_RULES, 10, 100, 1_000, 10_000] } else { &[TWO_PORTS_RULES] };
     let of = |traffic, name| counts.iter().map(move |rules| workload(size, traffic, name, *rules));
@@ -55,9 +55,9 @@ pub(super) fn workloads(size: &Size) -> (Vec<Workload<'_>>, Vec<Workload<'_>>) {
         let prepare = || Batches::new(size, size.almost_full(), Traffic::Nothing, TWO_PORTS_RULES);
         Workload::new("decide/nothing".to_owned(), prepare)
     });
-    let train = workload(size, Traffic::Train, "accept-train", TWO_PORTS_RULES);
+    let sequence = workload(size, Traffic::Sequence, "accept-train", TWO_PORTS_RULES);
     let open = of(Traffic::Accept, "accept").chain(of(Traffic::Unknown, "unknown")).chain(of(Traffic::Knock, "knock"));
-    (nothing.into_iter().chain([train]).chain(open).collect(), of(Traffic::Spoofed, "spoofed").collect())
+    (nothing.into_iter().chain([sequence]).chain(open).collect(), of(Traffic::Spoofed, "spoofed").collect())
 }
 
 fn workload<'a>(size: &'a Size, traffic: Traffic, name: &str, rules: u32) -> Workload<'a> {
@@ -69,7 +69,7 @@ fn workload<'a>(size: &'a Size, traffic: Traffic, name: &str, rules: u32) -> Wor
     Workload { runs: (RUNS * 25 / rules).clamp(4, RUNS), ..Workload::new(name, prepare) }
 }
 
-/// Batches of frames of one kind, and everything that decides about them.
+/// Batches of frames of one kind, and the state that decides them.
 struct Batches<'a> {
     traffic: Traffic,
     frames: [[u8; 60]; BATCH],
@@ -87,7 +87,7 @@ impl<'a> Batches<'a> {
     fn new(size: &Size, state: &'a State, traffic: Traffic, rules: u32) -> Batches<'a> {
         let rules = rule_set(rules);
         let port = |index| match traffic {
-            Traffic::Accept | Traffic::Train | Traffic::Unknown | Traffic::Nothing => 22,
+            Traffic::Accept | Traffic::Sequence | Traffic::Unknown | Traffic::Nothing => 22,
             Traffic::Knock => [1234, 4321][index % 2],
             Traffic::Spoofed => 1234,
         };
@@ -104,12 +104,12 @@ impl<'a> Batches<'a> {
             logged: LoggedPackets::new(BATCH),
             decider: Decider::new(MAX_FRAME, 0),
         };
-        // Whoever knocked for another workload is forgotten.
+        // Removes the sources that knocked for another workload.
         state.pass(if traffic == Traffic::Knock { ROUND } else { Duration::ZERO });
         batches.put_sources();
         for (index, decision) in batches.decide().iter().enumerate() {
             let passes = match traffic {
-                Traffic::Accept | Traffic::Train => true,
+                Traffic::Accept | Traffic::Sequence => true,
                 Traffic::Knock => index % 2 == 1,
                 Traffic::Unknown | Traffic::Spoofed | Traffic::Nothing => false,
             };
@@ -121,7 +121,7 @@ impl<'a> Batches<'a> {
     fn put_sources(&mut self) {
         let mut source = [0; 4];
         for index in 0..BATCH {
-            if self.traffic != Traffic::Train || index % TRAIN == 0 {
+            if self.traffic != Traffic::Sequence || index % SEQUENCE == 0 {
                 source = self.source(index as u32).octets();
             }
             self.frames[index][SOURCE].copy_from_slice(&source);
@@ -130,8 +130,8 @@ impl<'a> Batches<'a> {
 
     fn source(&mut self, index: u32) -> Ipv4Addr {
         match self.traffic {
-            Traffic::Accept | Traffic::Train => client(self.random.below(self.state.clients)),
-            Traffic::Unknown | Traffic::Spoofed | Traffic::Nothing => stranger(&mut self.random),
+            Traffic::Accept | Traffic::Sequence => client(self.random.below(self.state.clients)),
+            Traffic::Unknown | Traffic::Spoofed | Traffic::Nothing => new_source(&mut self.random),
             Traffic::Knock => knocker((self.knocks + index / 2) % self.knockers),
         }
     }
@@ -143,7 +143,7 @@ impl<'a> Batches<'a> {
         decider.decide(Side::Outside, &frames, state.now(), context)
     }
 
-    /// Lets time pass, so that who knocks next has not been here for a while.
+    /// Advances the time, so that the entries of the next knocking source have expired.
     fn next_knocks(&mut self) {
         let knocks = BATCH as u32 / 2;
         self.knocks = (self.knocks + knocks) % self.knockers;
@@ -165,7 +165,7 @@ impl Work for Batches<'_> {
     }
 }
 
-/// So many rules; the last are those of the two knocks.
+/// This many rules; the last ones are those of the two knocks.
 pub(super) fn rule_set(count: u32) -> RuleSet {
     let mut text = "/ip firewall filter\n".to_owned();
     for number in 0..count.saturating_sub(TWO_PORTS_RULES) {

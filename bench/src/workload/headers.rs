@@ -1,4 +1,4 @@
-//! Reading headers: `ours` is what runs; `etherparse` slices the same frames and takes from them what rules see.
+//! Reading headers: `ours` is the engine's reader; `etherparse` slices the same frames and reads the same fields.
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -117,10 +117,10 @@ pub(super) fn tcp_to(port: u16) -> [u8; SHORTEST] {
     frame.try_into().expect("it was resized")
 }
 
-/// Where the source is in [`tcp_to`].
+/// Offset of the source in [`tcp_to`].
 pub(super) const SOURCE: std::ops::Range<usize> = 26..30;
 
-/// What rules see: addresses, protocol, ports, payload.
+/// The fields that rules see: addresses, protocol, ports, payload.
 type Seen<'a> = (IpAddr, IpAddr, u8, (u16, u16), &'a [u8]);
 
 fn seen(frame: &[u8]) -> Option<Seen<'_>> {

@@ -1,5 +1,5 @@
-//! Patterns over payloads: passphrases as in `configs/passphrases.rsc`, of which the last matches, and a word anywhere
-//! in a full packet, which is not there.
+//! Patterns over payloads: passphrases as in `configs/passphrases.rsc`, of which the last matches, and an unanchored word that
+//! does not occur in a full packet.
 
 use std::hint::black_box;
 
@@ -19,7 +19,7 @@ pub(super) fn workloads<'a>() -> Vec<Workload<'a>> {
     passphrases.into_iter().chain([Workload::new("layer7/anywhere-in-1400-bytes".to_owned(), anywhere)]).collect()
 }
 
-/// A batch of payloads, each tried with all patterns; which one matches is known.
+/// A batch of payloads, each tried with all patterns. The matching pattern is known.
 fn work(regexps: Vec<String>, payload: Vec<u8>, matches: Option<usize>) -> impl FnMut() {
     let regexps: Vec<&str> = regexps.iter().map(String::as_str).collect();
     let patterns = Patterns::compile(&regexps).unwrap_or_else(|errors| panic!("{errors:?}"));

@@ -1,6 +1,6 @@
-//! The same decisions by the plain evaluation, which tries rules one by one: what the compiled table saves.
+//! The same decisions by the reference evaluator, which tries rules one by one: the comparison for the compiled table.
 //!
-//! It is written to be read, not to be fast, so that of its figures only how they grow with the rules means something.
+//! The reference evaluator is written to be read, not to be fast. Only the growth of its figures with the rules is meaningful.
 
 use std::hint::black_box;
 
@@ -17,11 +17,11 @@ use super::{Workload, lists};
 
 const RULES: [u32; 4] = [10, 100, 1_000, 10_000];
 
-/// Packets of a run: they take as long as thousands by the engine.
+/// Packets of a run: they take as long as thousands of packets in the engine.
 const PACKETS: u32 = 4;
 
 pub(super) fn workloads<'a>() -> Vec<Workload<'a>> {
-    // Let in early by its list, dropped at the end, a first knock.
+    // Accepted early by its list; dropped at the end; a first knock.
     let traffic = [("accept", 22, true), ("unknown", 22, false), ("knock", 1234, false)];
     let of = |(name, port, is_in): (&'static str, u16, bool)| {
         RULES.into_iter().map(move |rules| {

@@ -1,11 +1,11 @@
-//! The address lists alone, and the state that decisions are measured on.
+//! The address lists alone, and the state for measurements of decisions.
 //!
 //! ```text
 //! almost full   [ clients: four fifths, in `secured`, level 1          |             free              ]
 //! full          [ clients                                              | first knocks in `temporary`, 0 ]
 //! ```
-//! Addresses are drawn at random from all, so that large lists are as far away as in earnest. Clients are 10.0.0.0 and
-//! up; strangers are any of 64.0.0.0/2; knockers are 11.0.0.0 and up.
+//! Addresses are drawn at random from all, so that caches have the least effect. Clients are 10.0.0.0 and up; new sources are
+//! any of 64.0.0.0/2; knocking sources are 11.0.0.0 and up.
 
 use std::cell::{Cell, OnceCell};
 use std::hint::black_box;
@@ -52,7 +52,7 @@ impl Size {
         state
     }
 
-    /// How many sources knock in turn, so that their entries fit.
+    /// Number of sources that knock in turn, so that their entries fit.
     pub(super) fn knockers(&self) -> u32 {
         self.entries as u32 / 32
     }
@@ -67,8 +67,8 @@ impl Size {
     }
 }
 
-/// Slots that a sweep looks at under one lock. Shards of the sizes are multiples of it, so that a sweep of all slots
-/// looks at each once.
+/// Slots that a sweep visits under one lock. The capacities of shards are multiples of it, so that a sweep of all slots visits
+/// each once.
 const STEP: usize = 512;
 
 const SMALL: usize = 2 * STEP;
@@ -78,13 +78,13 @@ const LARGE: usize = 19_520 * STEP;
 /// As in the configuration.
 const CONNECTIONS: usize = 100_000;
 
-/// How long first knocks last.
+/// Lifetime of first knocks.
 const FIRST_KNOCK: Duration = Duration::from_secs(10);
 
-/// Later than anything here.
+/// Later than every other time here.
 const FAR: Time = Time::from_nanos(u64::MAX / 2);
 
-/// See the module.
+/// Lists of one size, and their contents.
 pub(super) struct State {
     pub(super) engine: Engine,
     pub(super) clients: u32,
@@ -116,7 +116,7 @@ impl State {
         self.now.set(self.now() + duration);
     }
 
-    /// Fills all the room with first knocks, live ones only.
+    /// Fills all the room with first knocks that have not expired.
     fn fill(&self) {
         self.pass(Duration::from_secs(3600));
         self.sweep_all();
@@ -125,19 +125,19 @@ impl State {
         while self.engine.lists.summaries().iter().map(|list| list.entries).sum::<u64>() < capacity {
             for _ in 0..STEP {
                 let expiry = self.now() + FIRST_KNOCK;
-                self.engine.lists.add(self.temporary, stranger(&mut random).into(), expiry, self.now());
+                self.engine.lists.add(self.temporary, new_source(&mut random).into(), expiry, self.now());
             }
         }
         self.full.set(true);
     }
 
-    /// Gives back all that expired, wherever sweeps are. Then they are at a multiple of [`STEP`].
+    /// Removes all expired entries, from any position of the sweep. Then the position is a multiple of [`STEP`].
     fn sweep_all(&self) {
         self.sweep();
         self.sweep();
     }
 
-    /// Looks at as many slots as there are: at each once, if sweeps are at a multiple of [`STEP`].
+    /// Visits as many slots as there are: each once, if the position is a multiple of [`STEP`].
     fn sweep(&self) -> usize {
         self.engine.lists.sweep(self.engine.lists.capacity(), self.now())
     }
@@ -151,7 +151,7 @@ pub(super) fn knocker(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(11 << 24 | number)
 }
 
-pub(super) fn stranger(random: &mut Random) -> Ipv4Addr {
+pub(super) fn new_source(random: &mut Random) -> Ipv4Addr {
     Ipv4Addr::from_bits(1 << 30 | random.number() as u32 >> 2)
 }
 
@@ -169,7 +169,7 @@ pub(super) fn workloads(size: &Size) -> (Vec<Workload<'_>>, Vec<Workload<'_>>) {
     let miss = Workload::new(name("lookup-miss"), || {
         let (state, mut random) = (size.almost_full(), Random(2));
         batch(move || {
-            black_box(state.engine.lists.membership(stranger(&mut random).into(), 0, state.now()));
+            black_box(state.engine.lists.membership(new_source(&mut random).into(), 0, state.now()));
         })
     });
     let refresh = Workload::new(name("add-again"), || {
@@ -192,7 +192,7 @@ pub(super) fn workloads(size: &Size) -> (Vec<Workload<'_>>, Vec<Workload<'_>>) {
         let (state, mut random) = (size.full(), Random(5));
         batch(move || {
             let expiry = state.now() + FIRST_KNOCK;
-            black_box(state.engine.lists.add(state.temporary, stranger(&mut random).into(), expiry, state.now()));
+            black_box(state.engine.lists.add(state.temporary, new_source(&mut random).into(), expiry, state.now()));
         })
     });
     let whole_sweep = Workload {
@@ -208,7 +208,7 @@ pub(super) fn workloads(size: &Size) -> (Vec<Workload<'_>>, Vec<Workload<'_>>) {
         runs: 1,
         ..Workload::new(name("sweep-fifth-expired"), || Expiry { state: size.full() })
     };
-    // To fill the largest lists anew takes seconds.
+    // Filling the largest lists anew takes seconds.
     let expiring = (size.entries <= MIDDLE).then_some(sweep_expired);
     (vec![hit, miss, refresh, new], [evicting, whole_sweep].into_iter().chain(expiring).collect())
 }
@@ -217,7 +217,7 @@ fn batch(mut operation: impl FnMut()) -> impl FnMut() {
     move || (0..BATCH).for_each(|_| operation())
 }
 
-/// Additions of addresses that are in no list, and there is room.
+/// Additions of addresses that are in no list, with room.
 struct NewEntries<'a> {
     state: &'a State,
     random: Random,
@@ -228,7 +228,7 @@ impl Work for NewEntries<'_> {
     fn run(&mut self) {
         let NewEntries { state, random, added } = self;
         for _ in 0..BATCH {
-            let address = stranger(random);
+            let address = new_source(random);
             black_box(state.engine.lists.add(state.temporary, address.into(), FAR, state.now()));
             added.push(address);
         }
@@ -241,7 +241,7 @@ impl Work for NewEntries<'_> {
     }
 }
 
-/// A sweep of full lists after all first knocks expired.
+/// A sweep of full lists after all first knocks have expired.
 struct Expiry<'a> {
     state: &'a State,
 }

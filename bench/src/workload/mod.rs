@@ -1,20 +1,20 @@
-//! What the engine is measured with: the same work for the clock (`benches/engine.rs`) and for counted instructions
+//! The measured work of the engine, the same for time (`benches/engine.rs`) and for counted instructions
 //! (`bin/instructions.rs`).
 //!
 //! A workload has a name of parts (`decide/accept/4-rules/100k`) and is prepared only when it is measured. Its work is
-//! the same at every start: secrets and seeds are fixed. One run does many operations (packets, lookups, slots of a
-//! sweep), so that what measures costs little; figures are for one operation.
+//! the same at every start, because secrets and seeds are fixed. A run does many operations (packets, lookups, slots of a
+//! sweep), so that the cost of measuring is small. Figures are for one operation.
 //!
-//! | module      | what of the engine |
+//! | module      | part of the engine |
 //! |-------------|--------------------|
 //! | [`headers`] | reading headers, beside etherparse |
 //! | [`layer7`]  | patterns over payloads |
 //! | [`lists`]   | the address lists alone, almost full and full |
 //! | [`entries`] | the entries of a rule file |
 //! | [`decide`]  | the whole decision, by batches |
-//! | [`linear`]  | decisions by the plain evaluation, beside it |
+//! | [`linear`]  | decisions by the reference evaluator, for comparison |
 //! | [`tracking`] | the same with connections |
-//! | [`compile`] | rules and lists before they run |
+//! | [`compile`] | compilation of rules and lists |
 
 mod compile;
 mod decide;
@@ -27,43 +27,42 @@ mod tracking;
 
 pub(crate) use lists::Size;
 
-/// Operations of a run, where nothing else is said: a batch.
+/// Default number of operations of a run: a batch.
 const BATCH: usize = knockplane_engine::pipeline::BATCH;
 
-/// Runs in a row, where the state does not ask for fewer: some 0.1 to 1 ms.
+/// Default number of runs in sequence: some 0.1 to 1 ms.
 const RUNS: u32 = 400;
 
-/// Something to measure.
+/// A measured piece of work.
 pub(crate) struct Workload<'a> {
-    /// What, how, and on lists of which size.
+    /// Operation, variant, and size of the lists.
     pub(crate) name: String,
     /// Operations of a run.
     pub(crate) operations: u32,
-    /// After so many runs at most, the state has to be set back.
+    /// Most runs before the state must be reset.
     pub(crate) runs: u32,
     prepare: Box<dyn Fn() -> Box<dyn Work + 'a> + 'a>,
 }
 
 impl<'a> Workload<'a> {
-    /// One whose runs are a batch each, and repeat as they are.
+    /// A workload whose run is a batch, without a reset.
     fn new<W: Work + 'a>(name: String, prepare: impl Fn() -> W + 'a) -> Workload<'a> {
         let prepare = Box::new(move || Box::new(prepare()) as Box<dyn Work + 'a>);
         Workload { name, operations: BATCH as u32, runs: RUNS, prepare }
     }
 
-    /// Everything the work needs, ready to run. Changes the state of the lists it works on: prepare and run workloads
-    /// in the order of [`all`].
+    /// Prepares the work. This changes the lists that the work uses: prepare and run workloads in the order of [`all`].
     pub(crate) fn prepare(&self) -> Box<dyn Work + 'a> {
         (self.prepare)()
     }
 }
 
-/// Work that is measured.
+/// Prepared work.
 pub(crate) trait Work {
     /// Does all operations of a run once.
     fn run(&mut self);
 
-    /// Sets back what runs used up. Not measured.
+    /// Resets the state that runs used up. Not measured.
     fn reset(&mut self) {}
 }
 
@@ -73,7 +72,7 @@ impl<F: FnMut()> Work for F {
     }
 }
 
-/// All workloads, those on lists once for each size.
+/// All workloads, with those on lists once for each size.
 pub(crate) fn all(sizes: &[Size]) -> Vec<Workload<'_>> {
     let on_lists = |size| {
         let (almost_full, full) = lists::workloads(size);

@@ -1,5 +1,5 @@
-//! Connections: packets of those that are known, at random, and of strangers that would begin one and are dropped. The
-//! rules are a router's usual first two.
+//! Connections: packets of tracked connections, at random, and packets of new sources that would begin a connection and are
+//! dropped. The rules are the usual first two of a router.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ add chain=input connection-state=established,related action=accept
 add chain=input connection-state=new protocol=tcp dst-port=22 action=drop
 ";
 
-/// Where a frame of [`tcp_to`] has its destination address, its ports, its numbers, and its TCP flags.
+/// Offsets in a frame of [`tcp_to`]: destination address, ports, sequence numbers, TCP flags.
 const DESTINATION: std::ops::Range<usize> = 30..34;
 const PORTS: std::ops::Range<usize> = 34..38;
 const SEQUENCE: std::ops::Range<usize> = 38..42;
@@ -73,7 +73,7 @@ impl Connections {
         };
         if known {
             for first in (0..flows).step_by(BATCH) {
-                // From inside: what is dropped begins none.
+                // Packets from inside, because a dropped packet begins no connection.
                 for (side, flags) in [(Side::Inside, SYN), (Side::Outside, SYN | ACK), (Side::Inside, ACK)] {
                     (0..BATCH).for_each(|index| connections.put(index, side, first + index as u32, flags));
                     connections.decide(side);
@@ -86,7 +86,7 @@ impl Connections {
         connections
     }
 
-    /// A packet of a connection: there from outside, back from inside.
+    /// A packet of a connection: from outside or, as an answer, from inside.
     fn put(&mut self, index: usize, side: Side, connection: u32, flags: u8) {
         let client = (0x0a00_0000 + connection).to_be_bytes();
         let server = [203, 0, 113, 1];
@@ -98,7 +98,7 @@ impl Connections {
         frame[SOURCE].copy_from_slice(&source);
         frame[DESTINATION].copy_from_slice(&destination);
         frame[PORTS].copy_from_slice(&ports);
-        // Both ends have sent nothing but their SYN.
+        // Both ends have sent only their SYN.
         let (sequence, acknowledgement) = (u32::from(flags & SYN == 0), u32::from(flags & ACK != 0));
         frame[SEQUENCE].copy_from_slice(&sequence.to_be_bytes());
         frame[ACKNOWLEDGEMENT].copy_from_slice(&acknowledgement.to_be_bytes());

@@ -18,34 +18,34 @@ use crate::sample;
 const INTRODUCTION: &str = "\
 # Metrics
 
-The control process serves them at `/metrics` of `listen` in `[control]`, in the Prometheus text format. One scrape is one
-question to the dataplane. This page is generated from the code, and a test compares it.
+The control process serves metrics at `/metrics` of `listen` in `[control]`, in the Prometheus text format. A scrape causes one
+request to the dataplane. This page is generated from the code, and a test compares it.
 
     scrape_configs:
       - job_name: knockplane
         static_configs: [{ targets: [\"127.0.0.1:9479\"] }]
 
-- **A dataplane that does not answer** within 3 s is `knockplane_dataplane_up 0`; its metrics are absent then, and
-  `knockplane_dataplane_answer_age_seconds` says for how long it has not answered.
-- **Counters do not sink** while the process that counts lives, whatever is applied, reloaded, removed and added again. The
-  dataplane counts everything but this: `process_…`, `knockplane_control_…`, `knockplane_dataplane_request_failures_total`,
-  `knockplane_config_apply_duration_seconds`, and the series `result=\"invalid\"` and `process=\"control\"`. Those are the
-  control process's, and begin anew with it. `knockplane_dataplane_start_time_seconds` and `process_start_time_seconds` say
-  since when each process counts. Three exceptions: `knockplane_interface_…` are the driver's counters, which some drivers reset
-  with the device; a rule that is removed and comes back counts on only while at most 20,000 removed rules are remembered; and
-  if one of two rules that say the same is removed, the other one goes on under the first one's id.
-- **There are no series of what does not exist**: of rules, lists and doors that were removed, and of lists that nothing names
-  and nobody is in. If they come back, their counters go on.
-- **Rules are labelled by their id**, which does not depend on where a rule stands. `knockplane_rule_info` has the number that
+- **If the dataplane does not answer** within 3 s, `knockplane_dataplane_up` is 0 and its metrics are absent.
+  `knockplane_dataplane_answer_age_seconds` is the time since its last answer.
+- **Counters do not decrease** during the life of the counting process, whatever is applied, reloaded, removed and added again. The
+  dataplane counts everything except this: `process_…`, `knockplane_control_…`, `knockplane_dataplane_request_failures_total`,
+  `knockplane_config_apply_duration_seconds`, and the series `result=\"invalid\"` and `process=\"control\"`. The
+  control process counts these, and they begin anew with it. `knockplane_dataplane_start_time_seconds` and
+  `process_start_time_seconds` are the start times of the two processes. Three exceptions: `knockplane_interface_…` are the driver's counters, which some drivers reset
+  with the device; a rule that is removed and added again keeps its counters only while at most 20,000 removed rules are remembered; and
+  if one of two equal rules is removed, the other one continues under the id of the first.
+- **Removed objects have no series**: removed rules, lists and doors, and lists without a name in the rules and without entries.
+  If they are added again, their counters continue.
+- **Rules are labelled by their id**, which does not depend on the position of the rule. `knockplane_rule_info` has the number that
   `knockctl show rules` shows, and joins by `rule`:
 
       rate(knockplane_rule_packets_total[5m]) * on (rule) group_left (number, action, comment) knockplane_rule_info
 
-- **Which rules have series** is `rules` in `[metrics]` of the configuration: all, or those with these chains or comments; at
-  most 1,000. The last rule of each chain has series in any case, of at most 256 chains. What the others count is in
-  `knockplane_rule_overflow_packets_total`. What a rule has counted there stays there when it gets series of its own.
-- **Labels are no addresses, ports or users**, but host names in address lists are. Comments of rules are cut to 80 characters; `comments = false` in `[metrics]`
-  leaves them out. Whoever can scrape can read them.
+- **`rules` in `[metrics]` of the configuration selects the rules with series**: all, or those with these chains or comments; at
+  most 1,000. The last rule of each chain always has series, for at most 256 chains. The packets of the other rules are in
+  `knockplane_rule_overflow_packets_total`, and stay there if a rule gets its own series later.
+- **Labels have no addresses, ports or users**, but they have host names of address lists. Comments of rules are cut to 80
+  characters; `comments = false` in `[metrics]` leaves them out. Every client that can scrape can read them.
 ";
 
 /// Metrics by what they are about, each with an example of a query.

@@ -105,7 +105,9 @@ reasons! {
     FragmentMalformed = "fragment-malformed", "the fragment is tiny, empty, misaligned, overlaps a TCP header, or reaches beyond 65,535 bytes";
     TransportTruncated = "transport-truncated", "the packet is shorter than its TCP, UDP or ICMP header";
     TransportMalformed = "transport-malformed", "a length inside the TCP or UDP header contradicts the packet";
-    TxFull = "tx-full", "accepted, but the other side's transmit ring is full or its link is down";
+    Duplicate = "duplicate", "the kernel delivered the frame in a buffer that it had delivered already";
+    TxFull = "tx-full", "accepted, but the other side's transmit ring is full";
+    LinkDown = "link-down", "accepted, but the other side's link is down";
 }
 
 impl Reason {

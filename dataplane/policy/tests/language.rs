@@ -1,4 +1,4 @@
-//! `docs/language.md` is what the code says of the language: this writes the page, and compares it.
+//! Generates `docs/language.md` from the tables of the reader, and compares it.
 //!
 //! `UPDATE=1 cargo test -p knockplane-policy --test language` renews it.
 
@@ -12,43 +12,41 @@ use knockplane_policy::rsc::{ActionReference, MenuReference, PropertyReference, 
 use knockplane_policy::rule::{MATCHERS, PROTOCOLS, RejectWith, Table};
 use knockplane_policy::word::Word;
 
-/// What no table of the reader says.
+/// The text before the tables.
 const INTRODUCTION: &str = "\
 # The rule language
 
-Rules are read from exports of RouterOS 5 to 7 as they are, with every menu that rules depend on. This page is made from
-the tables that read them.
+The reader takes exports of RouterOS 5 to 7 unchanged, with every menu on which rules depend. This page is generated from the
+tables of the reader.
 
-- **Every bad line is reported**, with line, column, what was expected and a remedy. A file with a problem is not used at
-  all: a rule without one of its matchers would let in more.
-- **What cannot be honoured here is kept and never run.** Such a rule is no mistake of the file; it is shown with the reason.
-  A file that has one is refused all the same, unless the rule is disabled or `--allow-invalid` is given.
-- **Menus that are not listed here are skipped** and counted, if RouterOS has them. A menu that is not known is warned of, and a
-  command that looks like one of the firewall's is refused there: no rule vanishes.
-- **An export that says of itself that it is incomplete** (`#error exporting …`, `#interrupted`) is refused if its rules depend on
-  what is missing.
+- **Every bad line is reported**, with line, column, the expected text and a remedy. A file with a problem is not used at all,
+  because a rule without one of its matchers would accept more packets.
+- **A valid rule that cannot run here is kept, shown with the reason, and never run.** The dataplane refuses a file with such a
+  rule, unless the rule is disabled or `--allow-invalid` is given. `knockctl check` reports the same beforehand, and the
+  [lints](lints.md).
+- **Menus that are not listed here are skipped** and counted, if RouterOS has them. The reader warns of an unknown menu, and
+  refuses commands in it that look like firewall commands, so that no rule is lost.
+- **An export that reports itself as incomplete** (`#error exporting …`, `#interrupted`) is refused if its rules depend on the
+  missing parts.
 - **Commands**: `add`, `set`, `remove`, `enable`, `disable`, `comment`, and for rules `move` and `place-before=`, for entries
-  by number, `*1`, name, `[find …]`, or one of what that finds: `([find …]->0)`. `remove [find …]` may find nothing; `print`
-  and the like change nothing.
-- **Scripts** run if what they do follows from the file alone: `:local`, `:global`, `:set`, `$name`, `.` and other operators, `:if`,
+  by number, `*1`, name, `[find …]`, or one of its results: `([find …]->0)`. `remove [find …]` may find no entry. `print` and
+  similar commands change nothing.
+- **Scripts** run if their effect follows from the file alone: `:local`, `:global`, `:set`, `$name`, `.` and other operators, `:if`,
   `:for`, `:foreach` over arrays such as `{7001;7002}`, `:do {…} on-error={…}`, `[:len …]`, `[:pick …]`, `[:tostr …]`, `[:tonum …]`,
-  `[:toarray …]` and `[:typeof …]`. `:put`, `:log`, `:delay` and `:beep` are passed over. All else is refused by its name, and so
-  is what only a router knows, such as `[/system clock get time]`. What goes wrong on the router within `:do … on-error` is
-  refused here.
+  `[:toarray …]` and `[:typeof …]`. `:put`, `:log`, `:delay` and `:beep` are skipped. Other commands are refused by
+  name, and so are values that only a router knows, such as `[/system clock get time]`. An error that a router would catch by
+  `:do … on-error` is refused here.
 - **Names and comments** may have any encoding: a byte that is not UTF-8 is shown, and written in commands, as `\\E1`. Files may
   be UTF-16 with a byte order mark.
 - **`!name`** unsets a property, as verbose exports do. **`!` before a value** negates all of it.
-- All matchers of a rule must be true. Those that look at ports, flags or ICMP are false for packets that have none, negated
-  or not.
-- A rule that cannot be honoured here is kept and shown, but never run; the dataplane refuses it unless it is disabled.
-  `knockctl check` says the same beforehand. What else it says of rules is in [lints.md](lints.md).
+- A rule matches if all its matchers are true. Matchers of ports, flags or ICMP are false for packets without these fields,
+  negated or not.
 
-In the tables, `[…]` may be left out, `|` stands between choices, `…` for more of the same. What begins with **Here** is
-different from RouterOS.
+In the tables, `[…]` is optional, `|` separates choices, and `…` means repetition. **Here** marks a difference from RouterOS.
 ";
 
 #[test]
-fn the_page_is_what_the_code_says() {
+fn the_page_is_up_to_date() {
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/language.md"));
     let page = page();
     if env::var_os("UPDATE").is_some() {
@@ -58,7 +56,7 @@ fn the_page_is_what_the_code_says() {
     let differs = page.lines().zip(committed.lines()).find(|(said, there)| said != there);
     assert!(
         page == committed,
-        "docs/language.md is not what the code says (first at {differs:?}): renew it with\n\
+        "docs/language.md is not up to date (first difference at {differs:?}): renew it with\n\
          UPDATE=1 cargo test -p knockplane-policy --test language"
     );
 }
@@ -78,7 +76,7 @@ fn write_menu(page: &mut String, menu: &MenuReference) {
     if matchers.is_empty() {
         return write_properties(page, &others);
     }
-    page.push_str("\n### What a rule does\n");
+    page.push_str("\n### Properties of a rule\n");
     write_properties(page, &others);
     page.push_str("\n### Actions\n");
     write_actions(page, &menu.actions);
@@ -86,14 +84,14 @@ fn write_menu(page: &mut String, menu: &MenuReference) {
         let answers = RejectWith::ALL.iter().filter(|answer| answer.exists_for(family));
         let answers = list(answers.map(|answer| answer.name()));
         let default = RejectWith::default_of(family).name();
-        let _ = write!(page, "\n`reject-with` for {}: {answers}. `{default}` if nothing is said.\n", name(family));
+        let _ = write!(page, "\n`reject-with` for {}: {answers}. `{default}` is the default.\n", name(family));
     }
     page.push_str("\n### Matchers\n");
     write_properties(page, &matchers);
     let _ = write!(
         page,
-        "\nThey are evaluated in this order until one is false. It matters for those with a memory, such as `limit`, which \
-         learn only of packets that everything before them let through: {}.\n",
+        "\nThey are evaluated in this order until one is false. The order matters for matchers with state, such as `limit`, which \
+         see only packets for which all earlier matchers are true: {}.\n",
         list(MATCHERS.iter().copied())
     );
     let names = list(PROTOCOLS.iter().map(|(name, _)| *name));

@@ -18,10 +18,10 @@ use serde::Deserialize;
 
 /// What no lint says.
 const INTRODUCTION: &str = "\
-# What `knockctl check` says of rules
+# Messages of `knockctl check`
 
-Everything is said at its place, with what was expected and a remedy, and all of it in one go; `--json` says the same to
-scripts. `knockctl apply` says it too, with the settings of the dataplane that is to run the rules.
+`knockctl check` reports all errors and lints of a file at once, each with its place, the expected text and a remedy. `--json` has
+the same for scripts. `knockctl apply` reports them too, with the settings of its dataplane.
 
     knockctl check rules.rsc                                   # with the default settings
     knockctl check --config knockplane.toml rules.rsc          # with those of [policy]
@@ -32,20 +32,20 @@ It ends with 0 if the rules can run, and with 3 if they cannot.
 
 ## Errors
 
-| code | what | remedy |
+| code | error | remedy |
 |---|---|---|
-| `E001` | A line cannot be read, or refers to what is not there. Nothing of the file is used: a rule without one of its matchers would let in more. | It is said with each; [the language](language.md) has every property. |
-| `W001` | A warning of what is not wrong: the router says that a menu is missing on which no rule depends, a menu is not known, or a statement of a script changes no rule. | It is said with each. |
-| `E002` | A rule reads well, but nobody can run it here: it asks for a mark that nothing sets, or for a hotspot. | Disable it or leave it out; with `--allow-invalid`, `check` takes it for a warning, and `apply` keeps it as a disabled rule. |
-| `E003` | The dataplane does not run what a rule says, or not together with the others. | Disable the rule, or leave it out. |
-| `E004` | An interface is named, and nothing says which side of the filter it is. A matcher about it would be true of everything or of nothing. | Write its name into one of the lists of `[policy.interfaces]`: `outside` or `inside` if packets of this filter come from there, `elsewhere` if it is another interface of the router, such as a tunnel. The section is printed at the end, with the open names as comments: no answer is safe for every rule, so none is given. |
+| `E001` | A line cannot be read, or refers to a missing object. The file is not used, because a rule without one of its matchers would accept more packets. | The message has it; [the language](language.md) has every property. |
+| `W001` | A warning, not an error: the router reports a missing menu on which no rule depends, a menu is unknown, or a statement of a script changes no rule. | The message has it. |
+| `E002` | A valid rule cannot run here: it needs a mark that no rule sets, or a hotspot. | Disable the rule, or leave it out. With `--allow-invalid`, `check` treats it as a warning, and `apply` keeps it as a disabled rule. |
+| `E003` | The dataplane cannot run a rule, alone or together with the others. | Disable the rule, or leave it out. |
+| `E004` | An interface is named, and its side of the filter is unknown. A matcher with it would be true of all packets or of none. | Write its name into one of the lists of `[policy.interfaces]`: `outside` or `inside` if packets of this filter come from there, `elsewhere` if it is another interface of the router, such as a tunnel. The section is printed at the end, with the unknown names as comments, because no default is safe for every rule. |
 
 ## Lints
 
-Lints are warnings: the rules run, and something of them cannot be meant. `--deny-lints` makes them count: then `check` ends
-with 3 (but not for `K019`, which repeats what the configuration says). A lint speaks only if it is certain of every packet with these settings; where that takes an assumption, such as how
-fast a scan is, it names it. What is disabled is looked at only to say that it is. Those about [doors](doors.md) are told of
-the configuration.
+Lints are warnings: the rules run, and a part of them cannot be intended. With `--deny-lints`, `check` ends with 3 if there is a
+lint (except `K019`, which repeats the configuration). A lint is reported only if it is true for every packet with these settings.
+If it needs an assumption, such as the speed of a scan, it names the assumption. Disabled rules get no lint, except the note that
+they are disabled. Lints about [doors](doors.md) concern the configuration.
 ";
 
 /// What an example that is no rule file is: doors of a configuration.
@@ -72,8 +72,8 @@ fn section(code: Code) -> Section {
         |meaning, example, instead| Section { code, meaning, protect: None, elsewhere: None, example, instead };
     match code {
         Code::UnreachableRule => section(
-            "An earlier rule of the chain decides about every packet that this one could match. What several rules leave \
-             nothing of together is not seen.",
+            "An earlier rule of the chain decides every packet that this rule could match. The lint does not find \
+             rules that several earlier rules together make unreachable.",
             "/ip firewall filter
 add chain=input connection-state=established,related action=accept
 add chain=input src-address=192.0.2.0/24 action=drop
@@ -88,8 +88,8 @@ add chain=input action=drop
 ",
         ),
         Code::NeverMatches => section(
-            "It asks for what no packet is: matchers that exclude each other, ports of a protocol that has none, a side \
-             from which no packet comes into the chain, an address that is not protected.",
+            "The matchers describe no packet: matchers that exclude each other, ports of a protocol without ports, a \
+             side from which no packet enters the chain, or an address that is not protected.",
             "/ip firewall filter
 add chain=input connection-state=established,related action=accept
 add chain=input protocol=tcp dst-port=22 tcp-flags=syn,!syn action=accept
@@ -102,8 +102,8 @@ add chain=input action=drop
 ",
         ),
         Code::EmptyJump => section(
-            "It jumps to a chain in which no rule runs, or that is not there at all: RouterOS comes back from it at once, unless \
-             something on the router adds rules to it.",
+            "The rule jumps to a chain without enabled rules, or to a missing chain. RouterOS returns from it at \
+             once, unless a program on the router adds rules to it.",
             "/ip firewall filter
 add chain=input connection-state=established,related action=accept
 add chain=input action=jump jump-target=knock
@@ -118,8 +118,8 @@ add chain=knock protocol=tcp dst-port=22 action=accept
 ",
         ),
         Code::UnusedChain => section(
-            "No jump leads to its chain, so none of its rules is ever met. Chains whose jump is disabled, and chains that \
-             RouterOS keeps as a place for rules, are left alone.",
+            "No jump leads to the chain of this rule, so no packet meets its rules. The lint leaves out chains whose \
+             jump is disabled, and chains that RouterOS reserves as a place for rules.",
             "/ip firewall filter
 add chain=input connection-state=established,related action=accept
 add chain=inptu protocol=tcp dst-port=22 action=accept
@@ -132,8 +132,9 @@ add chain=input action=drop
 ",
         ),
         Code::DeadChain => section(
-            "With these settings no packet enters its chain. Which chain a packet enters follows from the addresses that \
-             are protected: all of them, unless `protect` says otherwise, and then nothing is `forward`.",
+            "With these settings no packet enters the chain of this rule. The chain of a packet follows from the \
+             protected addresses: all addresses, unless `protect` says otherwise, and then no packet is in \
+             `forward`.",
             "/ip firewall filter
 add chain=input connection-state=established,related action=accept
 add chain=forward protocol=tcp dst-port=22 action=accept
@@ -146,8 +147,9 @@ add chain=input action=drop
 ",
         ),
         Code::EmptyList => section(
-            "It asks for a list that no rule and no entry of the file fills. If people fill it, with `knockctl list add`, \
-             an entry without an address says so: `/ip firewall address-list add list=friends`.",
+            "The rule matches a list that no rule and no entry of the file fills. If operators fill the list, with \
+             `knockctl list add`, declare it by an entry without an address: `/ip firewall address-list add \
+             list=friends`.",
             "/ip firewall filter
 add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
@@ -164,7 +166,7 @@ add chain=input action=drop
 ",
         ),
         Code::ShortStep => section(
-            "A knock counts for less than two seconds. A packet that is lost is sent again after a second, and then it is \
+            "A knock counts for less than two seconds. A lost packet is sent again after a second, and then it is \
              too late.",
             "/ip firewall filter
 add chain=input connection-state=established,related action=accept
@@ -186,8 +188,8 @@ add chain=input action=drop
 ",
         ),
         Code::LongStep => section(
-            "A knock counts for good, or for longer than the door stays open that the next one opens. Once it is shut, the \
-             last knock alone opens it again.",
+            "A knock counts without a limit, or for longer than the grant of the next knock. When the grant has \
+             ended, the last knock alone opens the door again.",
             "/ip firewall filter
 add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
@@ -208,13 +210,15 @@ add chain=input action=drop
 ",
         ),
         Code::ScanOpens => section(
-            "A port scan gives the knocks by chance: in ascending or descending order if the ports only go up or down, in \
-             random order (as scanners do by default) once in so many scans. The scan is run through the rules, so it counts \
-             which rule it meets first: a rule that notices scans, or a list of scanners, is of no use behind what it should \
-             protect. Not seen are scans of TCP and UDP together, scans in random order of fewer than 1,000 ports or that get \
-             in less than once in 1,000 times, scans from several addresses, scans that pause where rules count ports or packets, \
-             speeds between 10,000, 1,000, 100, 10 and 1 ports a second and one port in 4 or 8 seconds, and rule sets with more than 300 rules that a scan can match. A scan asks \
-             for nothing but a port: steps that want more of a packet, such as a payload, are not scanned.",
+            "A port scan completes the knock by chance: in ascending or descending order if the ports only rise or \
+             fall; in random order, the default of scanners, once in a number of scans. The lint runs the scan \
+             through the rules, so the order of the rules counts: a rule that detects scans, or a list of scanners, \
+             has no effect behind the rules that it should protect. The lint does not find scans of TCP and UDP \
+             together, scans in random order of fewer than 1,000 ports or with fewer than one success in 1,000, \
+             scans from several addresses, scans that pause while rules count ports or packets, speeds between \
+             10,000, 1,000, 100, 10 and 1 ports a second and one port in 4 or 8 seconds, and rule sets with more \
+             than 300 rules that a scan can match. A scan has only ports: steps that need more of a packet, such as \
+             a payload, are not scanned.",
             "/ip firewall filter
 add chain=input connection-state=established,related action=accept
 add chain=input protocol=tcp dst-port=1234 action=add-src-to-address-list \\
@@ -238,7 +242,7 @@ add chain=input action=drop
 ",
         ),
         Code::MootKnock => section(
-            "It accepts from everybody what a knock opens, so that nobody needs to knock.",
+            "The rule accepts from all sources the packets for which a knock opens, so the knock is not needed.",
             "/ip firewall filter
 add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
@@ -259,9 +263,10 @@ add chain=input action=drop
         Code::NoNat => Section {
             protect: Some("192.0.2.0/24"),
             ..section(
-                "It depends on addresses being translated, and a wire translates none: `connection-nat-state=!dstnat` is \
-                 true of every packet, and `dstnat` of none. So the last rule of RouterOS's default configuration stops \
-                 all that is new, and not only what the router has not sent on.",
+                "The rule depends on address translation, and a wire translates no address: \
+                 `connection-nat-state=!dstnat` is true of every packet, and `dstnat` of none. So the last rule of \
+                 RouterOS's default configuration stops all new connections, not only those that the router has not \
+                 translated.",
                 "/ip firewall filter
 add chain=forward in-interface=outside connection-state=new connection-nat-state=!dstnat \\
     action=drop comment=\"defconf: drop all from WAN not DSTNATed\"
@@ -276,9 +281,9 @@ add chain=forward action=accept
             )
         },
         Code::NoFinalDrop => section(
-            "What no rule of the chain decides about is decided by a setting, `[policy.chain-default]`. Where that drops, \
-             RouterOS accepts, and the rules mean something else there; where it accepts, everybody gets in who has not \
-             knocked.",
+            "If no rule of the chain decides, the setting `[policy.chain-default]` decides. If the setting drops, \
+             RouterOS accepts, and the rules have another meaning there. If it accepts, sources without a knock are \
+             admitted.",
             "/ip firewall filter
 add chain=input connection-state=established,related action=accept
 add chain=input protocol=tcp dst-port=22 action=accept
@@ -290,7 +295,7 @@ add chain=input action=drop
 ",
         ),
         Code::MatchesAnything => section(
-            "Its expression matches every payload, an empty one too, so whoever asks for it asks for nothing.",
+            "The expression matches every payload, even an empty one, so the matcher has no effect.",
             "/ip firewall layer7-protocol
 add name=secret regexp=\".*\"
 /ip firewall filter
@@ -311,8 +316,8 @@ add chain=input action=drop
 ",
         ),
         Code::ShortKnock => section(
-            "The knock of a [door](doors.md) takes few guesses. A port of TCP or UDP is one of 65,535; a ping is none to \
-             guess. A knock with a passphrase is not counted.",
+            "The knock of a [door](doors.md) takes few guesses. A port of TCP or UDP is one of 65,535; a ping needs \
+             no guess. Knocks with a passphrase are not counted.",
             "[[door]]
 name = \"ssh\"
 knock = [\"tcp/7000\", \"tcp/4321\"]
@@ -325,8 +330,8 @@ opens = [\"tcp/22\"]
 ",
         ),
         Code::OrderedKnock => section(
-            "The ports of a door's knock ascend or descend. Scans do so as well, and whoever guesses has far fewer knocks to \
-             try.",
+            "The ports of a door's knock ascend or descend. Scans do so too, and an attacker who guesses this has \
+             far fewer knocks to try.",
             "[[door]]
 name = \"ssh\"
 knock = [\"tcp/7000\", \"tcp/8000\", \"tcp/9000\"]
@@ -339,8 +344,8 @@ opens = [\"tcp/22\"]
 ",
         ),
         Code::ServiceKnock => section(
-            "A step of a door's knock is to a port of a well-known service. Scans try it first, and programs by themselves: \
-             a browser that tries the address is one step ahead.",
+            "A step of a door's knock is to a port of a well-known service. Scans try such ports first, and programs \
+             use them: a browser that tries the address takes the step.",
             "[[door]]
 name = \"ssh\"
 knock = [\"tcp/443\", \"tcp/9000\", \"tcp/7000\"]
@@ -353,7 +358,7 @@ opens = [\"tcp/22\"]
 ",
         ),
         Code::OverlappingKnock => section(
-            "Who knocks at one door opens another one as well, on the way or with the same packets.",
+            "The knock of one door also opens another door, on the way or with the same packets.",
             "[[door]]
 name = \"ssh\"
 knock = [\"tcp/8000\", \"tcp/9000\", \"tcp/7000\"]
@@ -372,9 +377,9 @@ knock = [\"tcp/8000\", \"tcp/9000\", \"udp/4321\", \"tcp/7000\"]
 ",
         ),
         Code::FragmentedSize => section(
-            "RouterOS puts fragments together before its rules; here each fragment is decided about by itself. So a \
-             `packet-size` above the MTU matches nothing, and the MTU itself matches the first fragment of every longer \
-             packet. An MTU of 1500 is assumed.",
+            "RouterOS reassembles fragments before its rules; here each fragment is decided alone. So a \
+             `packet-size` above the MTU matches no packet, and the MTU itself matches the first fragment of every \
+             longer packet. The lint assumes an MTU of 1500.",
             "/ip firewall filter
 add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=2028 action=add-src-to-address-list address-list=open address-list-timeout=1m
@@ -389,7 +394,8 @@ add chain=input action=drop
 ",
         ),
         Code::LenientDoor => section(
-            "Packets in between do not start a door over, so a scan that comes by its steps in their order opens it.",
+            "Other packets do not restart the knock of the door, so a scan that meets its steps in their order opens \
+             it.",
             "[[door]]
 name = \"ssh\"
 knock = [\"tcp/8000\", \"tcp/9000\", \"tcp/7000\"]
@@ -405,10 +411,11 @@ opens = [\"tcp/22\"]
         Code::Elsewhere => Section {
             elsewhere: Some("wg0"),
             ..section(
-                "It asks for an interface that `elsewhere` of `[policy.interfaces]` names, or for a group that RouterOS makes of \
-                 other interfaces than Ethernet (`all-ppp`, `all-wireless`, `all-vlan`): no packet of this filter comes from \
-                 there or goes there. So the rule never matches; with `!` the matcher is true of every packet. Nothing needs to be \
-                 done if that is so; it is said because the rule may be one that was to keep somebody out.",
+                "The rule matches an interface in `elsewhere` of `[policy.interfaces]`, or a group of interfaces \
+                 other than Ethernet (`all-ppp`, `all-wireless`, `all-vlan`). No packet of this filter comes from \
+                 such an interface or leaves by it. So the rule never matches; with `!` the matcher is true of every \
+                 packet. If that is intended, no change is needed. It is reported because the rule may be intended \
+                 to block packets.",
                 "/ip firewall filter
 add chain=input in-interface=wg0 action=accept comment=\"tunnel to the office\"
 add chain=input action=drop
@@ -419,9 +426,9 @@ add chain=input action=drop
             )
         },
         Code::StepsTogether => section(
-            "One packet completes several steps: an address that a rule adds is in the list for the next rule on the same \
-             packet. With the steps in rising order a packet that fits them all goes through every one of them, so that the \
-             knock of three packets is a knock of one, and a ladder to a blacklist has one rung.",
+            "One packet completes several steps: an address that a rule adds is in the list for the next rule on the \
+             same packet. If the steps are in rising order, a packet that matches all of them takes all of them. So \
+             a knock of three packets becomes a knock of one, and a series of steps to a blacklist becomes one step.",
             "/ip firewall filter
 add chain=input connection-state=established,related action=accept
 add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
@@ -442,10 +449,10 @@ add chain=input action=drop
 ",
         ),
         Code::NoPathMtu => section(
-            "It accepts TCP connections, and the ICMP errors about them are dropped that say which size of packet a link on the \
-             way can carry. Without these, a host sends packets that are too long again and again: the connection is made, and \
-             stalls at the first download over such a link (PPPoE, tunnels, VPNs). `related` is what belongs to a connection \
-             in this way.",
+            "The rules accept TCP connections and drop the ICMP errors about them that name the packet size of a \
+             link on the path. Without these errors, a host repeatedly sends packets that are too long: the \
+             connection begins, and stalls at the first download over such a link (PPPoE, tunnels, VPNs). `related` \
+             matches these errors.",
             "/ip firewall filter
 add chain=input protocol=icmp packet-size=128 action=add-src-to-address-list \\
     address-list=secured address-list-timeout=10m

@@ -9,17 +9,17 @@
 //! call. Nothing is received before [`Endpoint::connect`]; the fill ring is full all the same, because some drivers do
 //! not send without it.
 
-use std::num::NonZeroU32;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
-use xsk_rs::config::{BindFlags, FrameSize, QueueSize, UmemConfig, XDP_UMEM_MIN_CHUNK_SIZE};
-use xsk_rs::{FrameDesc, Umem};
-
+use crate::buffers::HEADROOM;
 use crate::device::Device;
 use crate::error::Error;
 use crate::program::Program;
+use crate::queue::Descriptor;
+use crate::region::Region;
 use crate::rings::BATCH;
-use crate::socket::{self, Bound};
+use crate::socket::{self, BindMode, SocketRings};
+use crate::umem::{ChunkSet, Umem};
 
 /// Descriptors in each ring. So few that all frames stay in the cache: writing to one that is not costs more than the
 /// rest of it. Less would make more system calls of a second's frames.
@@ -29,25 +29,26 @@ const RING_SIZE: u32 = 256;
 /// places in the fill ring back: with half a ring, there is a place for each frame that returns even so.
 const FILLED: u32 = RING_SIZE / 2;
 
-/// The longest frame: the smallest chunk that a UMEM can have, less what the kernel keeps free in front of frames that
-/// it receives (`XDP_PACKET_HEADROOM`).
-const LONGEST: usize = CHUNK - 256;
-const CHUNK: usize = XDP_UMEM_MIN_CHUNK_SIZE as usize;
+/// The smallest chunk that a UMEM can have.
+const CHUNK: usize = 2048;
 
-/// See the module.
+/// The longest frame: a chunk, less what the kernel keeps free in front of frames that it receives.
+const LONGEST: usize = CHUNK - HEADROOM as usize;
+
+/// One AF_XDP socket and its UMEM.
+#[derive(Debug)]
 pub struct Endpoint {
-    /// Declared before the UMEM, so that the socket goes first.
-    bound: Bound,
+    rings: SocketRings,
+    socket: OwnedFd,
+    is_zero_copy: bool,
     umem: Umem,
-    umem_bytes: usize,
-    /// Where in its chunk a frame begins.
-    headroom: usize,
     frame_bytes: usize,
-    free: Vec<FrameDesc>,
-    outgoing: Vec<FrameDesc>,
-    completed: Vec<FrameDesc>,
-    in_flight: usize,
-    received: [FrameDesc; BATCH],
+    /// The addresses of chunks to send from that nobody uses.
+    free: Vec<u64>,
+    /// Put into the transmit ring and not yet completed.
+    sending: ChunkSet,
+    /// Put into the fill ring and not yet received.
+    receiving: ChunkSet,
 }
 
 impl Endpoint {
@@ -55,42 +56,29 @@ impl Endpoint {
     /// can.
     ///
     /// # Errors
-    /// If frames are too long for a UMEM, memory does not suffice, or the kernel refuses to bind.
+    /// If frames are too long for a UMEM, there is not enough memory, or the kernel refuses to bind.
     pub fn bind(device: &Device, queue: u32, frame_bytes: usize) -> Result<Self, Error> {
         if frame_bytes > LONGEST {
             return Err(Error::unfit(format!("a frame of {frame_bytes} bytes"), format!("{LONGEST} is the most")));
         }
-        let ring = QueueSize::new(RING_SIZE).expect("a power of two");
-        let config = UmemConfig::builder()
-            .frame_size(FrameSize::new(CHUNK as u32).expect("the smallest chunk"))
-            .fill_queue_size(ring)
-            .comp_queue_size(ring)
-            .build()
-            .expect("a power of two that is larger than its headroom");
-        let count = NonZeroU32::new(RING_SIZE + FILLED).expect("not zero");
-        let (umem, mut free) = Umem::new(config, count, false).map_err(|error| {
-            Error::system(
-                format!("cannot make a UMEM of {count} frames"),
-                std::io::Error::other(error.to_string()),
-                "raise RLIMIT_MEMLOCK",
-            )
+        let count = (RING_SIZE + FILLED) as usize;
+        let take = || {
+            let umem = Umem::new(Region::anonymous(count * CHUNK)?, CHUNK);
+            Ok((socket::register(&umem)?, umem))
+        };
+        let (socket, umem) = take().map_err(|error| {
+            Error::system(format!("cannot make a UMEM of {count} frames"), error, "raise RLIMIT_MEMLOCK")
         })?;
-        let (umem_bytes, headroom) = (count.get() as usize * CHUNK, free[0].addr() % CHUNK);
-        let mut bound = socket::bind(&umem, device, queue, ring, BindFlags::XDP_USE_NEED_WAKEUP)?;
+        let rings = socket::bind(socket.as_fd(), device, queue, RING_SIZE, BindMode::ZeroCopyIfPossible)?;
+        let is_zero_copy = socket::is_zero_copy(socket.as_fd()).map_err(|error| {
+            Error::system(format!("cannot read the options of queue {queue} of {}", device.name()), error, "")
+        })?;
+        let mut free: Vec<u64> = umem.addresses().collect();
         let filled = free.split_off(RING_SIZE as usize);
-        fill(&mut bound, &filled);
-        Ok(Endpoint {
-            bound,
-            umem,
-            umem_bytes,
-            headroom,
-            frame_bytes,
-            free,
-            outgoing: Vec::with_capacity(RING_SIZE as usize),
-            completed: vec![FrameDesc::default(); RING_SIZE as usize],
-            in_flight: 0,
-            received: [FrameDesc::default(); BATCH],
-        })
+        let (sending, receiving) = (ChunkSet::new(count), ChunkSet::new(count));
+        let mut endpoint = Endpoint { rings, socket, is_zero_copy, umem, frame_bytes, free, sending, receiving };
+        endpoint.fill(filled.into_iter());
+        Ok(endpoint)
     }
 
     /// Lets the program of its interface send this queue's frames here.
@@ -98,99 +86,102 @@ impl Endpoint {
     /// # Errors
     /// If the kernel refuses.
     pub fn connect(&self, program: &mut Program, queue: u32) -> Result<(), Error> {
-        program.set_socket(queue, self.bound.rx.fd().as_raw_fd())
+        program.set_socket(queue, self.socket.as_raw_fd())
     }
 
     /// Whether driver and UMEM share memory.
-    pub fn zero_copy(&self) -> bool {
-        self.bound.zero_copy
+    pub const fn zero_copy(&self) -> bool {
+        self.is_zero_copy
     }
 
     /// How many frames [`Endpoint::send`] can take.
     pub fn room(&mut self) -> usize {
         self.reap();
-        self.free.len().min(self.bound.tx.nb_free(RING_SIZE) as usize)
+        self.rings.tx.room(self.free.len())
     }
 
     /// Frames handed over and not yet sent.
     pub const fn in_flight(&self) -> usize {
-        self.in_flight
+        self.sending.len()
     }
 
-    /// Lets `write` fill in so many frames, of which there is at most [`Endpoint::room`]. What a frame held before
-    /// may still be in it, or zeros. They leave with [`Endpoint::kick`].
+    /// Lets `write` fill in so many frames, of which there is at most [`Endpoint::room`]. A frame holds the bytes of an
+    /// earlier frame, or zeros. The frames leave with [`Endpoint::kick`].
     ///
     /// # Panics
     /// If there is no room.
     pub fn send(&mut self, count: usize, mut write: impl FnMut(&mut [u8])) {
-        assert!(count <= self.room(), "{count} frames, and room for {}", self.room());
-        for mut frame in self.free.drain(self.free.len() - count..) {
-            // SAFETY: a free frame is of this UMEM, checked when it came off the ring, and nobody else's until it is
-            // produced below.
-            let mut data = unsafe { self.umem.data_mut(&mut frame) };
-            data.cursor().set_pos(self.frame_bytes);
-            write(data.contents_mut());
-            self.outgoing.push(frame);
+        let room = self.room();
+        assert!(count <= room, "{count} frames, and room for {room}");
+        for chunk in self.free.drain(self.free.len() - count..) {
+            let address = chunk + u64::from(HEADROOM);
+            let frame = Descriptor { address, length: self.frame_bytes as u32, options: 0 };
+            // SAFETY: the frame lies within a free chunk, which no ring names: `frame_bytes` was checked.
+            write(unsafe { self.umem.bytes_mut(&frame) });
+            self.sending.insert(self.umem.chunk(chunk));
+            // SAFETY: the chunk is of this UMEM and leaves the free ones here.
+            unsafe { self.rings.tx.put(frame) };
         }
-        // SAFETY: as above; from here on the frames are the kernel's, and no list of ours names them any more.
-        let sent = unsafe { self.bound.tx.produce(&self.outgoing) };
-        assert_eq!(sent, count, "the transmit ring has the room that it said it has");
-        self.outgoing.clear();
-        self.in_flight += sent;
+        self.rings.tx.publish();
     }
 
     /// Makes the kernel send. What it leaves in the ring goes with the next kick.
     pub fn kick(&mut self) {
-        if self.in_flight > 0 && self.bound.tx.needs_wakeup() {
-            // What it may answer (EAGAIN, EBUSY, ENOBUFS, ENETDOWN) means "not all, not now", and shows in the ring.
-            let _ = self.bound.tx.wakeup();
+        if self.sending.len() > 0 && self.rings.tx.needs_wakeup() {
+            socket::wake_sender(self.socket.as_raw_fd());
         }
         self.reap();
     }
 
     /// Shows `look` the frames that have arrived, in order, a batch at most, and returns how many there were.
     pub fn receive(&mut self, mut look: impl FnMut(&[u8])) -> usize {
-        // SAFETY: the descriptors are only written to; what they say is checked below, before anyone believes it.
-        let count = unsafe { self.bound.rx.consume(&mut self.received) };
-        for frame in &self.received[..count] {
-            check(frame, self.umem_bytes, self.headroom);
-            // SAFETY: the frame lies within its chunk of this UMEM, as was just checked, and is nobody else's until it
-            // is filled in below.
-            look(unsafe { self.umem.data(frame) }.contents());
+        let mut received = [Descriptor::default(); BATCH];
+        let count = self.rings.rx.take(&mut received);
+        for frame in &received[..count] {
+            self.umem.check(frame, 0);
+            let was_receiving = self.receiving.remove(self.umem.chunk(frame.address));
+            assert!(was_receiving, "corrupt ring: the frame at {} was received twice", frame.address);
+            // SAFETY: the frame was just checked, and its chunk is the kernel's no longer until it is filled in below.
+            look(unsafe { self.umem.bytes(frame) });
         }
         if count > 0 {
-            fill(&mut self.bound, &self.received[..count]);
+            let starts = received.map(|frame| self.umem.chunk_start(frame.address));
+            self.fill(starts.into_iter().take(count));
         }
         count
     }
 
     /// Takes back what the kernel has sent.
     fn reap(&mut self) {
-        // SAFETY: the descriptors are only written to; what they say is checked below.
-        let count = unsafe { self.bound.completion.consume(&mut self.completed) };
-        for frame in &self.completed[..count] {
-            check(frame, self.umem_bytes, self.headroom);
+        let mut completed = [0_u64; BATCH];
+        while self.sending.len() > 0 {
+            let count = self.rings.completion.take(&mut completed);
+            if count == 0 {
+                break;
+            }
+            for address in &completed[..count] {
+                self.umem.check(&Descriptor { address: *address, length: 0, options: 0 }, 0);
+                let was_sending = self.sending.remove(self.umem.chunk(*address));
+                assert!(was_sending, "corrupt ring: the frame at {address} was completed and not being sent");
+                self.free.push(self.umem.chunk_start(*address));
+            }
         }
-        self.in_flight = self.in_flight.checked_sub(count).expect("corrupt ring: more completed than was sent");
-        self.free.extend_from_slice(&self.completed[..count]);
     }
-}
 
-/// Gives frames that nobody else uses, and the caller forgets, to the kernel to receive into.
-fn fill(bound: &mut Bound, frames: &[FrameDesc]) {
-    // SAFETY: the frames are of this UMEM: they were when it was made, or were checked when they came off the ring. They
-    // are the kernel's from here on.
-    let count = unsafe { bound.fill.produce(frames) };
-    assert_eq!(count, frames.len(), "the fill ring has room for twice the frames that can be in it");
-    if bound.fill.needs_wakeup() {
-        socket::wake_receiver(bound.rx.fd().as_raw_fd());
+    /// Gives chunks that nobody else uses, and the caller forgets, to the kernel to receive into. The ring has room for twice
+    /// as many as can be in it.
+    fn fill(&mut self, chunks: impl ExactSizeIterator<Item = u64>) {
+        let fill = &mut self.rings.fill;
+        assert_eq!(fill.room(chunks.len()), chunks.len(), "room in the fill ring");
+        for chunk in chunks {
+            self.receiving.insert(self.umem.chunk(chunk));
+            // SAFETY: the chunk is of this UMEM: it was when it was made, or was checked when it came off the ring. It is
+            // nobody else's, as the caller says.
+            unsafe { fill.put(chunk) };
+        }
+        fill.publish();
+        if fill.needs_wakeup() {
+            socket::wake_receiver(self.socket.as_raw_fd());
+        }
     }
-}
-
-/// Stops the process if the descriptor does not describe a frame where frames begin in a chunk of the UMEM.
-#[inline]
-fn check(frame: &FrameDesc, umem_bytes: usize, headroom: usize) {
-    let (start, length) = (frame.addr(), frame.lengths().data());
-    let known = start < umem_bytes && start % CHUNK == headroom && length <= LONGEST;
-    assert!(known, "corrupt ring: a frame of {length} bytes at {start} in a UMEM of {umem_bytes}");
 }

@@ -2,21 +2,15 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{FromRawFd, OwnedFd};
+
+use crate::socket;
 
 /// Whether the kernel has AF_XDP sockets for this process: it makes one and closes it, bound to nothing.
 ///
 /// # Errors
 /// What the kernel says: `EAFNOSUPPORT` if it was built without, `EPERM` without CAP_NET_RAW.
 pub fn has_xdp_sockets() -> io::Result<()> {
-    // SAFETY: no pointers; the result is checked before use.
-    let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new, valid, and owned by nobody else.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    Ok(())
+    socket::open().map(drop)
 }
 
 /// Whether somebody keeps the system clock synchronised, as far as the kernel was told (adjtimex(2)).

@@ -7,8 +7,8 @@
 //! 4. [`Rings`]: one worker's UMEM and its two sockets, one on each side. Frames never leave it: what was received is
 //!    looked at in place, then settled, all of it, by [`Rings::settle`].
 //!
-//! Beside it, for load tests: [`LiveFrames`] and [`LiveSequence`] make frames in the kernel, [`Endpoint`] sends them
-//! from userspace, and receives. [`Blind`] redirects or drops in the driver, to compare with.
+//! For load tests: [`Endpoint`] sends frames of any bytes from userspace, and receives. [`LiveRun`] has a program make frames
+//! in the kernel, and [`attach_native`] attaches a program of the caller's.
 //!
 //! [`Reader`] asks the kernel how an interface is now, and [`Changes`] hears that it changed. [`IngressDrop`] drops what
 //! gets past the XDP program.
@@ -18,35 +18,31 @@
 //!
 //! Nothing is pinned and nothing outlives the process: when it dies, the kernel takes program and sockets away.
 
-mod blind;
 mod buffers;
 mod device;
 mod endpoint;
 mod error;
-mod features;
 mod host;
 mod ingress;
-mod live;
-mod multi_buffer;
+mod live_run;
 mod netlink;
 mod program;
+mod queue;
+mod region;
 mod rings;
-mod routes;
-mod rss;
 mod socket;
+mod umem;
 
-pub use blind::Blind;
 pub use buffers::{Buffers, CopyReason, ZeroCopy, largest_mtu, largest_native_mtu};
-pub use device::{Device, Offload, OffloadState, Queues};
+pub use device::{Device, HashFields, Offload, OffloadState, Queues, Rss};
 pub use endpoint::Endpoint;
 pub use error::Error;
-pub use features::{Features, XdpFeatures};
 pub use host::{has_xdp_sockets, is_clock_synchronised};
 pub use ingress::IngressDrop;
-pub use live::{HEADER_BYTES, Limits, LiveFrames, LiveSequence, PATTERN, Progress, STREAMS, Stream};
-pub use multi_buffer::MultiBufferDrops;
-pub use netlink::{Changes, Link, LinkCounters, Reader};
-pub use program::{CoreCounts, LoadedProgram, Program, XdpMode};
-pub use rings::{BATCH, Disposition, Frames, Memory, RingSettings, Rings};
-pub use rss::{HashFields, Rss};
+pub use live_run::LiveRun;
+pub use netlink::{Changes, Features, Link, LinkCounters, Reader, XdpFeatures};
+pub use program::{CoreCounts, LoadedProgram, Program, XdpMode, attach_native};
+pub use rings::{
+    BATCH, Dispositions, Dropped, Frames, Kernel, Memory, ReceiveDrops, RingSettings, Rings, Settled, Sockets,
+};
 pub use socket::{SocketStatistics, raise_memlock_limit};

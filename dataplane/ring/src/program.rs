@@ -4,7 +4,7 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -324,8 +324,18 @@ fn above_others(link: OwnedFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(above) }
 }
 
-/// A bpf_link, which libbpf-rs makes only without flags, and so without a say in the mode.
-pub(crate) fn link(program: RawFd, interface: u32, mode: XdpMode) -> io::Result<OwnedFd> {
+/// Attaches a loaded XDP program of the caller's to an interface, in the driver. Closing the descriptor detaches it.
+///
+/// # Errors
+/// If the driver has no XDP, or another program holds the interface.
+pub fn attach_native(program: BorrowedFd<'_>, device: &Device) -> Result<OwnedFd, Error> {
+    link(program.as_raw_fd(), device.index(), XdpMode::Native).map_err(|error| {
+        Error::system(format!("cannot attach an XDP program to {}", device.name()), error, "needs a driver with XDP")
+    })
+}
+
+/// A bpf_link. libbpf-rs makes one only without flags, and so without a choice of the mode.
+fn link(program: RawFd, interface: u32, mode: XdpMode) -> io::Result<OwnedFd> {
     let options = libbpf_sys::bpf_link_create_opts {
         sz: mem::size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
         flags: mode.flags(),

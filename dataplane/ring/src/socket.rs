@@ -1,23 +1,23 @@
-//! One AF_XDP socket: bound to a queue, and what xsk-rs does not offer on its descriptor.
+//! AF_XDP sockets: registering a UMEM, mapping a socket's rings, binding it to a queue, and waking the kernel.
+//!
+//! In this order: [`register`] makes a socket and registers the UMEM with it. [`bind`] makes the socket's rings and binds it.
+//! A second socket on another interface shares the UMEM of the first one, and has rings of its own. Source: Linux
+//! `Documentation/networking/af_xdp.rst`, `net/xdp/xsk.c`.
 
-use std::error::Error as _;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::thread;
 use std::time::Instant;
 
-use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig};
-use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
-
 use crate::device::Device;
 use crate::error::{Error, RELEASE_PATIENCE, RELEASE_RETRY};
+use crate::queue::{Consumer, Descriptor, Producer, RingOffsets};
+use crate::region::Region;
+use crate::umem::Umem;
 
-/// `SOL_XDP` and its options, of Linux `include/uapi/linux/if_xdp.h`.
-const SOL_XDP: i32 = 283;
-const XDP_OPTIONS: i32 = 8;
-const XDP_OPTIONS_ZEROCOPY: u32 = 1;
-const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
+/// A socket option of Linux `include/uapi/linux/if_xdp.h`.
+const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
 /// Frames that one kick may send in copy mode. The kernel's own default of 32 would cost two kicks a batch.
 const TX_BUDGET: u32 = 256;
@@ -39,55 +39,164 @@ pub struct SocketStatistics {
 }
 
 /// The four rings of a bound socket.
-pub(crate) struct Bound {
-    pub(crate) rx: RxQueue,
-    pub(crate) tx: TxQueue,
-    pub(crate) fill: FillQueue,
-    pub(crate) completion: CompQueue,
-    pub(crate) zero_copy: bool,
+#[derive(Debug)]
+pub(crate) struct SocketRings {
+    pub(crate) rx: Consumer<Descriptor>,
+    pub(crate) tx: Producer<Descriptor>,
+    pub(crate) fill: Producer<u64>,
+    pub(crate) completion: Consumer<u64>,
 }
 
-/// Binds a socket to one queue of the interface. The XDP program is not touched: it is ours, and attached already.
+/// How a socket is bound.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum BindMode<'s> {
+    /// The first socket of its UMEM. The kernel uses zero-copy if the driver has it.
+    ZeroCopyIfPossible,
+    /// The first socket of its UMEM, in zero-copy mode or not at all.
+    ZeroCopy,
+    /// The first socket of its UMEM, in copy mode.
+    Copy,
+    /// Another socket of the UMEM that was registered with this one, in the same mode.
+    Shared(BorrowedFd<'s>),
+}
+
+impl BindMode<'_> {
+    /// Flags and descriptor of `struct sockaddr_xdp`. A socket that shares a UMEM takes no other flag.
+    fn flags(self) -> (u16, u32) {
+        match self {
+            BindMode::ZeroCopyIfPossible => (libc::XDP_USE_NEED_WAKEUP, 0),
+            BindMode::ZeroCopy => (libc::XDP_USE_NEED_WAKEUP | libc::XDP_ZEROCOPY, 0),
+            BindMode::Copy => (libc::XDP_USE_NEED_WAKEUP | libc::XDP_COPY, 0),
+            BindMode::Shared(first) => (libc::XDP_SHARED_UMEM, first.as_raw_fd().cast_unsigned()),
+        }
+    }
+}
+
+/// Makes an AF_XDP socket that is not bound.
+///
+/// # Errors
+/// `EAFNOSUPPORT` if the kernel was built without AF_XDP, `EPERM` without CAP_NET_RAW.
+pub(crate) fn open() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the result is checked before use.
+    let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new, valid, and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes the socket that the UMEM is registered with. The kernel keeps the UMEM's pages as long as a socket uses them.
+///
+/// # Errors
+/// If the limit on locked memory does not suffice, or as [`open`].
+pub(crate) fn register(umem: &Umem) -> io::Result<OwnedFd> {
+    let socket = open()?;
+    let registration = libc::xdp_umem_reg {
+        addr: umem.region().start().addr().get() as u64,
+        len: umem.region().bytes() as u64,
+        chunk_size: umem.chunk_bytes() as u32,
+        headroom: 0,
+        flags: 0,
+        tx_metadata_len: 0,
+    };
+    set_option(socket.as_fd(), libc::XDP_UMEM_REG, &registration)?;
+    Ok(socket)
+}
+
+/// Gives the socket rings of `ring_size` entries and binds it to one queue of the interface. Waits for a process that is
+/// exiting to leave the queue.
+///
+/// # Errors
+/// If the kernel refuses.
 pub(crate) fn bind(
-    umem: &Umem,
+    socket: BorrowedFd<'_>,
     device: &Device,
     queue: u32,
-    ring: QueueSize,
-    flags: BindFlags,
-) -> Result<Bound, Error> {
-    let config = SocketConfig::builder()
-        .rx_queue_size(ring)
-        .tx_queue_size(ring)
-        .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-        .bind_flags(flags)
-        .build();
-    let interface: Interface = device.name().parse().expect("an interface that was found has no NUL in its name");
+    ring_size: u32,
+    mode: BindMode<'_>,
+) -> Result<SocketRings, Error> {
+    let failed = |error| bind_error(device, queue, error);
+    let rings = make_rings(socket, ring_size).map_err(failed)?;
+    let (flags, shared_umem_fd) = mode.flags();
+    let address = libc::sockaddr_xdp {
+        sxdp_family: libc::AF_XDP as u16,
+        sxdp_flags: flags,
+        sxdp_ifindex: device.index(),
+        sxdp_queue_id: queue,
+        sxdp_shared_umem_fd: shared_umem_fd,
+    };
     let patience = Instant::now() + RELEASE_PATIENCE;
-    let (tx, rx, fill_and_completion) = loop {
-        // SAFETY: every queue of an interface is bound once, in one UMEM, by the one `Rings` that serves it, so no
-        // other handle on the fill and completion ring of this queue exists.
-        let error = match unsafe { Socket::new(config, umem, &interface, queue) } {
-            Ok(queues) => break queues,
-            // The error itself does not show what the kernel said.
-            Err(error) => error.source().and_then(|e| e.downcast_ref::<io::Error>()?.raw_os_error()),
-        };
-        if error != Some(libc::EBUSY) || Instant::now() > patience {
-            return Err(bind_error(device, queue, error));
+    loop {
+        let length = mem::size_of_val(&address) as libc::socklen_t;
+        // SAFETY: the address lives across the call, which is told its length.
+        if unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) } == 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() > patience {
+            return Err(failed(error));
         }
         thread::sleep(RELEASE_RETRY);
-    };
-    let (fill, completion) = fill_and_completion.ok_or_else(|| {
-        Error::unfit(format!("queue {queue} of {} is bound twice", device.name()), "outside and inside must differ")
-    })?;
-    let zero_copy = is_zero_copy(rx.fd().as_raw_fd()).map_err(|error| {
-        Error::system(format!("cannot read the options of queue {queue} of {}", device.name()), error, "")
-    })?;
-    raise_tx_budget(tx.fd().as_raw_fd());
-    Ok(Bound { rx, tx, fill, completion, zero_copy })
+    }
+    // An older kernel does not know the option, and then needs more kicks.
+    let _ = set_option(socket, XDP_MAX_TX_SKB_BUDGET, &TX_BUDGET);
+    Ok(rings)
 }
 
-fn bind_error(device: &Device, queue: u32, errno: Option<i32>) -> Error {
-    let remedy = match errno {
+fn make_rings(socket: BorrowedFd<'_>, size: u32) -> io::Result<SocketRings> {
+    for option in [libc::XDP_RX_RING, libc::XDP_TX_RING, libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING] {
+        set_option(socket, option, &size)?;
+    }
+    let zero = || libc::xdp_ring_offset { producer: 0, consumer: 0, desc: 0, flags: 0 };
+    let offsets = option(
+        socket,
+        libc::XDP_MMAP_OFFSETS,
+        libc::xdp_mmap_offsets { rx: zero(), tx: zero(), fr: zero(), cr: zero() },
+    )?;
+    let map = |page, offsets, entry_bytes| map(socket, page, offsets, size, entry_bytes);
+    let (descriptor, address) = (size_of::<Descriptor>(), size_of::<u64>());
+    let rx = map(libc::XDP_PGOFF_RX_RING, &offsets.rx, descriptor)?;
+    let tx = map(libc::XDP_PGOFF_TX_RING, &offsets.tx, descriptor)?;
+    let fill = map(libc::XDP_UMEM_PGOFF_FILL_RING as libc::off_t, &offsets.fr, address)?;
+    let completion = map(libc::XDP_UMEM_PGOFF_COMPLETION_RING as libc::off_t, &offsets.cr, address)?;
+    Ok(SocketRings {
+        rx: Consumer::new(rx.0, &rx.1, size),
+        tx: Producer::new(tx.0, &tx.1, size),
+        fill: Producer::new(fill.0, &fill.1, size),
+        completion: Consumer::new(completion.0, &completion.1, size),
+    })
+}
+
+/// Maps one ring, and says where its parts are.
+fn map(
+    socket: BorrowedFd<'_>,
+    page: libc::off_t,
+    offsets: &libc::xdp_ring_offset,
+    size: u32,
+    entry_bytes: usize,
+) -> io::Result<(Region, RingOffsets)> {
+    let offsets = RingOffsets {
+        producer: offsets.producer as usize,
+        consumer: offsets.consumer as usize,
+        entries: offsets.desc as usize,
+        flags: offsets.flags as usize,
+    };
+    let bytes = offsets.entries + size as usize * entry_bytes;
+    Ok((Region::of_socket(socket, bytes, page)?, offsets))
+}
+
+/// Whether driver and UMEM share memory.
+///
+/// # Errors
+/// If the kernel does not say.
+pub(crate) fn is_zero_copy(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let options = option(socket, libc::XDP_OPTIONS, libc::xdp_options { flags: 0 })?;
+    Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
+}
+
+fn bind_error(device: &Device, queue: u32, error: io::Error) -> Error {
+    let remedy = match error.raw_os_error() {
         Some(libc::EBUSY) => {
             "another process has an AF_XDP socket on it (`ss --xdp --all --processes` names it); stop that one first"
         }
@@ -97,51 +206,80 @@ fn bind_error(device: &Device, queue: u32, errno: Option<i32>) -> Error {
         Some(libc::ENOMEM | libc::ENOBUFS) => "raise RLIMIT_MEMLOCK, or lower ring-size",
         _ => "",
     };
-    let source = errno.map_or_else(|| io::Error::other("unknown error"), io::Error::from_raw_os_error);
-    Error::system(format!("cannot bind an AF_XDP socket to queue {queue} of {}", device.name()), source, remedy)
+    Error::system(format!("cannot bind an AF_XDP socket to queue {queue} of {}", device.name()), error, remedy)
 }
 
-pub(crate) fn statistics(socket: &RxQueue) -> SocketStatistics {
-    // It cannot fail on a bound socket; if it does, nothing is known, which zeros say.
-    let kernel = socket.fd().xdp_statistics().unwrap_or_default();
+/// The losses that the kernel has counted at this socket.
+pub(crate) fn statistics(socket: BorrowedFd<'_>) -> SocketStatistics {
+    let zeros = libc::xdp_statistics {
+        rx_dropped: 0,
+        rx_invalid_descs: 0,
+        tx_invalid_descs: 0,
+        rx_ring_full: 0,
+        rx_fill_ring_empty_descs: 0,
+        tx_ring_empty_descs: 0,
+    };
+    // The call does not fail on a bound socket. If it does, no loss is known: all zeros.
+    let kernel = option(socket, libc::XDP_STATISTICS, zeros).unwrap_or(zeros);
     SocketStatistics {
-        rx_dropped: kernel.rx_dropped(),
-        rx_invalid_descriptors: kernel.rx_invalid_descs(),
-        rx_ring_full: kernel.rx_ring_full(),
-        fill_ring_empty: kernel.rx_fill_ring_empty_descs(),
-        tx_invalid_descriptors: kernel.tx_invalid_descs(),
+        rx_dropped: kernel.rx_dropped,
+        rx_invalid_descriptors: kernel.rx_invalid_descs,
+        rx_ring_full: kernel.rx_ring_full,
+        fill_ring_empty: kernel.rx_fill_ring_empty_descs,
+        tx_invalid_descriptors: kernel.tx_invalid_descs,
     }
+}
+
+/// Makes the kernel send what is in the transmit ring.
+pub(crate) fn wake_sender(socket: RawFd) {
+    // SAFETY: no buffer is passed. EAGAIN, EBUSY, ENOBUFS and ENETDOWN mean "not all, not now", which the ring shows.
+    unsafe { libc::sendto(socket, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
 }
 
 /// Tells a driver that ran out of fill descriptors that there are new ones.
 pub(crate) fn wake_receiver(socket: RawFd) {
-    // SAFETY: no buffer is passed. The result is of no interest: the next turn tries again.
+    // SAFETY: no buffer is passed. The result is not needed: the next turn tries again.
     unsafe {
         libc::recvfrom(socket, std::ptr::null_mut(), 0, libc::MSG_DONTWAIT, std::ptr::null_mut(), std::ptr::null_mut())
     };
 }
 
-fn is_zero_copy(socket: RawFd) -> io::Result<bool> {
-    let mut flags = 0_u32;
-    let mut length = mem::size_of_val(&flags) as libc::socklen_t;
-    // SAFETY: the option fills a `struct xdp_options`, which is one u32, and `length` says so.
-    let result = unsafe { libc::getsockopt(socket, SOL_XDP, XDP_OPTIONS, (&raw mut flags).cast(), &raw mut length) };
-    if result == 0 { Ok(flags & XDP_OPTIONS_ZEROCOPY != 0) } else { Err(io::Error::last_os_error()) }
+/// A structure that the kernel fills in or reads as one option of `SOL_XDP`.
+///
+/// # Safety
+/// The type has the layout of the option's structure, and any bytes are a valid value.
+unsafe trait SocketOption: Copy {}
+
+// SAFETY: a number, as the ring sizes and the budget are.
+unsafe impl SocketOption for u32 {}
+// SAFETY: structures of numbers, declared as in Linux `include/uapi/linux/if_xdp.h`.
+unsafe impl SocketOption for libc::xdp_umem_reg {}
+// SAFETY: as above.
+unsafe impl SocketOption for libc::xdp_mmap_offsets {}
+// SAFETY: as above.
+unsafe impl SocketOption for libc::xdp_options {}
+// SAFETY: as above.
+unsafe impl SocketOption for libc::xdp_statistics {}
+
+fn set_option<T: SocketOption>(socket: BorrowedFd<'_>, name: libc::c_int, value: &T) -> io::Result<()> {
+    let length = mem::size_of_val(value) as libc::socklen_t;
+    // SAFETY: the value lives across the call, which is told its length.
+    match unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_XDP, name, (&raw const *value).cast(), length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
-/// An older kernel does not know the option, and then takes more kicks.
-fn raise_tx_budget(socket: RawFd) {
-    let budget = TX_BUDGET;
-    // SAFETY: the option takes a u32, which lives across the call.
-    unsafe {
-        libc::setsockopt(
-            socket,
-            SOL_XDP,
-            XDP_MAX_TX_SKB_BUDGET,
-            (&raw const budget).cast(),
-            mem::size_of_val(&budget) as libc::socklen_t,
-        )
-    };
+/// Reads an option. What the kernel does not fill in stays as in `value`.
+fn option<T: SocketOption>(socket: BorrowedFd<'_>, name: libc::c_int, mut value: T) -> io::Result<T> {
+    let mut length = mem::size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the value and its length live across the call, which writes no more than `length` bytes. Any bytes are a valid
+    // value.
+    match unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_XDP, name, (&raw mut value).cast(), &raw mut length) }
+    {
+        0 => Ok(value),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Raises the limit on locked memory as far as the process may. Newer kernels and processes with CAP_IPC_LOCK do not

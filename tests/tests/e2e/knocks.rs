@@ -6,7 +6,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use etherparse::PacketBuilder;
-use knockplane_ring::{Device, LiveFrames};
+use knockplane_generator::LiveFrames;
+use knockplane_ring::Device;
 use knockplane_tests::{CLIENT, Filter, FilterOptions, Process, SERVER, Topology, VISITOR, binary};
 
 use crate::scene::{QUICK, client, eventually, knock, listed, ping, serve_tcp, tcp_echo, with, with_queues};

@@ -215,9 +215,12 @@ fn a_link_that_is_down_is_seen_and_what_is_for_it_is_dropped_by_name() {
         assert!(ping(topology, ""));
         topology.server.ip("link set eth0 down").expect("set");
         eventually("not ready", || filter.http("/readyz").is_err());
-        let dropped = || filter.metric("knockplane_packets_total", &["reason=\"tx-full\""]).expect("a counter");
+        let dropped = |reason: &str| {
+            filter.metric("knockplane_packets_total", &[&format!("reason=\"{reason}\"")]).expect("a counter")
+        };
         assert!(!ping(topology, ""));
-        assert!(dropped() > 0.0);
+        assert!(dropped("link-down") > 0.0);
+        assert_eq!(dropped("tx-full"), 0.0);
         topology.server.ip("link set eth0 up").expect("set");
         eventually("ready again", || filter.http("/readyz").is_ok());
         assert!(ping(topology, ""), "the wire works as before");

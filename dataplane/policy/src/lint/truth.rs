@@ -32,6 +32,8 @@ impl View<'_> {
         let (negated, name) = (*negated, condition.name());
         let family = chain.key.family;
         match condition {
+            // Before tracking, too, where a set that asks something is true of no packet.
+            _ if condition.asks_nothing() => Truth::Always,
             Condition::SrcAddressType(set) | Condition::DstAddressType(set) => {
                 let told = format!("no address has a type that `{name}` asks for");
                 words(*set, negated, self.address_types(family), || match self.has_local(family) {
@@ -45,10 +47,7 @@ impl View<'_> {
                     false => format!("`{name}` leaves no state"),
                 })
             }
-            Condition::ConnectionNatState(set) => match set.is_empty() || negated {
-                true => Truth::Always,
-                false => Truth::Never("no address is translated here".to_owned()),
-            },
+            Condition::ConnectionNatState(_) => certain(negated, "no address is translated here"),
             Condition::NoMark(_) => certain(!negated, "nothing sets marks here, so every packet has `no-mark`"),
             Condition::IpsecPolicy { ipsec, .. } => {
                 certain(*ipsec == negated, "nothing is encrypted here, so `ipsec` is true of no packet")
@@ -193,10 +192,10 @@ fn is_everything(set: &AddressSet, family: Family) -> bool {
     family_of(set) == family && ends(set) == (0, most)
 }
 
-/// The words of a set that may be negated, of those that there can be. No word is no question.
+/// The words of a set that may be negated, of those that there can be.
 fn words<T: Word>(set: Set<T>, negated: bool, possible: Set<T>, why: impl FnOnce() -> String) -> Truth {
     let asked: Set<T> = possible.iter().filter(|word| set.contains(*word) != negated).collect();
-    if set.is_empty() || asked == possible {
+    if asked == possible {
         return Truth::Always;
     }
     never_if(asked.is_empty(), why())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::perhaps_as_text;
+use super::text::perhaps_as_text;
 use crate::eval::tracking::TcpState;
 use crate::packet::{Side, Vlan};
 use crate::rule::{AddressSet, ConnectionState};

@@ -151,6 +151,31 @@ proptest! {
     }
 }
 
+/// An empty set matches every packet, negated or not. In `raw`, a packet has no connection state yet, and both are true
+/// there as well.
+#[test]
+fn empty_sets_exclude_each_other_in_no_table() {
+    let empty_sets = [
+        Condition::ConnectionState(Set::EMPTY),
+        Condition::ConnectionNatState(Set::EMPTY),
+        Condition::SrcAddressType(Set::EMPTY),
+        Condition::DstAddressType(Set::EMPTY),
+    ];
+    for condition in empty_sets {
+        for (table, chain) in [(Table::Raw, "prerouting"), (Table::Filter, "input")] {
+            let matchers = [false, true].map(|negated| Matcher { negated, condition: condition.clone() }).into();
+            let rule = Rule { table, matchers, ..Rule::new(Family::Ipv4, chain, Action::Passthrough) };
+            let rules = RuleSet { rules: vec![rule], ..RuleSet::default() };
+            let settings = Settings::default();
+            let frame = tcp((CLIENT, 1), (SERVER, 2), "S", (1, 0), b"");
+            let matched = Evaluator::new(&rules, &settings, 7).evaluate(&view(Side::Outside, &frame), ms(0)).matched;
+            assert_eq!(matched, [0], "{condition:?} in {chain}");
+            let lints = lint(&rules, &settings);
+            assert!(lints.iter().all(|lint| lint.code == Code::NoFinalDrop), "{lints:?}");
+        }
+    }
+}
+
 /// The names above are those of the words' places.
 #[test]
 fn states_and_types_are_in_this_order() {

@@ -24,6 +24,7 @@
 //!
 //! Source: RouterOS manual, Connection tracking; Linux's netfilter, whose tracking RouterOS uses, for what it does not say.
 
+mod flow;
 mod identity;
 mod segment;
 mod tcp;
@@ -35,11 +36,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub(super) use self::flow::Flow;
+pub use self::flow::timeout;
 pub use self::identity::{End, FlowKey, Identity, Quoted, identification};
 pub use self::segment::{Segment, SegmentKind};
 pub use self::tcp::{Step, TcpConnection, TcpState};
-use super::tls::Stream;
-use crate::layer7;
 use crate::packet::{FragmentPart, Packet, Vlan, protocol};
 use crate::reason::Verdict;
 use crate::rule::{Action, Condition, ConnectionState, RuleSet, Tracking, TrackingMode};
@@ -105,32 +106,6 @@ pub(super) type Datagram = (Vlan, IpAddr, IpAddr, u8, u32);
 /// The datagram of a packet that is a fragment, or could be one.
 pub(super) fn datagram(packet: &Packet<'_>) -> Option<Datagram> {
     Some((packet.vlan(), packet.source, packet.destination, packet.protocol, identification(packet)?))
-}
-
-/// What is known of a connection.
-#[derive(Debug)]
-pub(super) struct Flow {
-    /// No two connections have the same.
-    pub(super) number: u64,
-    /// Who sent the first packet.
-    originator: End,
-    both_ways: bool,
-    tcp: Option<TcpConnection>,
-    expiry: Time,
-    /// Packets and IP bytes so far, both ways.
-    packets: u64,
-    pub(super) bytes: u64,
-    /// A second of the clock, its bytes so far, and those of the second before it.
-    second: (u64, u64, u64),
-    /// Payloads of the first packets, both ways, without NULs.
-    buffer: Vec<u8>,
-    /// How long the buffer was after each of them.
-    lengths: Vec<usize>,
-    /// The beginning of what the originator says over TCP, and of what is said back.
-    streams: [Stream; 2],
-    pub(super) fasttracked: bool,
-    /// The door whose rule let its first packet in.
-    pub(super) door: Option<String>,
 }
 
 /// What tracking makes of a packet.
@@ -339,7 +314,7 @@ impl<'r> Tracker<'r> {
 
     fn insert(&mut self, key: FlowKey, originator: End, tcp: Option<TcpConnection>) {
         self.count += 1;
-        self.flows.insert(key, Flow { tcp, ..Flow::new(originator, self.count) });
+        self.flows.insert(key, Flow::new(originator, self.count, tcp));
     }
 }
 
@@ -349,98 +324,4 @@ struct Advanced {
     stays: Stays,
     /// Whether its bytes and its time count.
     counts: bool,
-}
-
-impl Flow {
-    fn new(originator: End, number: u64) -> Flow {
-        Flow {
-            number,
-            originator,
-            both_ways: false,
-            tcp: None,
-            expiry: Time::NEVER,
-            packets: 0,
-            bytes: 0,
-            second: (0, 0, 0),
-            buffer: Vec::new(),
-            lengths: Vec::new(),
-            streams: Default::default(),
-            fasttracked: false,
-            door: None,
-        }
-    }
-
-    fn count(&mut self, packet: &Packet<'_>, back: bool, now: Time) {
-        self.packets += 1;
-        self.bytes += u64::from(packet.ip_length);
-        let (last, before) = (self.last_second(now), &mut self.second);
-        let second = now.as_nanos() / 1_000_000_000;
-        if before.0 != second {
-            *before = (second, 0, last);
-        }
-        before.1 += u64::from(packet.ip_length);
-        if self.packets <= layer7::PACKET_LIMIT {
-            let room = layer7::BUFFER_LIMIT - self.buffer.len();
-            self.buffer.extend(packet.payload.iter().filter(|byte| **byte != 0).take(room));
-            self.lengths.push(self.buffer.len());
-        }
-        self.streams[usize::from(back)].push(packet);
-    }
-
-    /// IP bytes, both ways, of the whole second of the clock before this one.
-    pub(super) fn last_second(&self, now: Time) -> u64 {
-        let (second, bytes, before) = self.second;
-        match (now.as_nanos() / 1_000_000_000).checked_sub(second) {
-            Some(0) => before,
-            Some(1) => bytes,
-            _ => 0,
-        }
-    }
-
-    /// Forgets what its ends have said: they begin anew.
-    fn restart(&mut self) {
-        (self.packets, self.buffer, self.lengths, self.streams) = Default::default();
-    }
-
-    fn state(&self) -> ConnectionState {
-        if self.both_ways { ConnectionState::Established } else { ConnectionState::New }
-    }
-
-    fn timeout(&self, settings: &Tracking, number: u8) -> Duration {
-        timeout(settings, number, self.tcp.map(|tcp| tcp.state()), self.both_ways)
-    }
-
-    /// Whether both sides have closed it, or one has aborted it.
-    pub(super) fn is_closed(&self) -> bool {
-        self.tcp.is_some_and(|tcp| tcp.is_closed())
-    }
-
-    /// Whether the pattern has matched what was said up to one of the first packets. Once it has it stays so, and if it
-    /// has not by then it never will, whoever asks and when. Source: RouterOS manual, Layer7.
-    pub(super) fn speaks(&self, regexp: &str) -> bool {
-        self.lengths.iter().any(|length| layer7::matches(regexp, &self.buffer[..*length]))
-    }
-
-    /// What this end has said over TCP, from its beginning.
-    pub(super) fn said_by(&self, source: End) -> &[u8] {
-        self.streams[usize::from(source != self.originator)].bytes()
-    }
-}
-
-/// How long a connection is known after its last packet.
-pub fn timeout(settings: &Tracking, number: u8, tcp: Option<TcpState>, both_ways: bool) -> Duration {
-    match (number, tcp) {
-        (_, Some(TcpState::SynSent | TcpState::BothSyn)) => settings.tcp_syn_sent,
-        (_, Some(TcpState::SynReceived)) => settings.tcp_syn_received,
-        (_, Some(TcpState::Established)) => settings.tcp_established,
-        (_, Some(TcpState::FinWait)) => settings.tcp_fin_wait,
-        (_, Some(TcpState::CloseWait)) => settings.tcp_close_wait,
-        (_, Some(TcpState::LastAck)) => settings.tcp_last_ack,
-        (_, Some(TcpState::TimeWait)) => settings.tcp_time_wait,
-        (_, Some(TcpState::Close)) => settings.tcp_close,
-        (protocol::UDP, None) if both_ways => settings.udp_stream,
-        (protocol::UDP, None) => settings.udp,
-        (protocol::ICMP | protocol::ICMPV6, None) => settings.icmp,
-        (_, None) => settings.generic,
-    }
 }

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use super::*;
+use crate::packet::Family;
 use crate::rule::{AddressSet, EntryAddress, InterfaceList, InterfaceMember, LocalAddress, TrackingMode};
+use crate::rule::{Table, Tracking};
 
 fn prefix(text: &str) -> EntryAddress {
     EntryAddress::Set(AddressSet::Prefix(text.parse().unwrap()))

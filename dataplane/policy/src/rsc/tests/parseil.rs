@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::*;
+use crate::rsc::lexer::Lexer;
+use crate::rsc::menu::{Invocation, Line, Menus, Place};
 
 const EXPORT: &str = r#"/interface list
 add name=WAN comment=outside

@@ -1,0 +1,30 @@
+//! The running rules and their counters.
+
+use serde::{Deserialize, Serialize};
+
+use crate::rule::RuleSet;
+
+/// The rules that run, with their counters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Their generation.
+    pub generation: u64,
+    /// Where they came from.
+    pub source: String,
+    /// The declared form.
+    pub rules: RuleSet,
+    /// Packets and bytes of each rule of `rules.rules`, in its order.
+    pub counters: Vec<Counter>,
+    /// Packets and bytes that each chain's default decided about: input, forward, output.
+    pub chain_defaults: [Counter; 3],
+}
+
+/// Packets and IP bytes. RouterOS counts the length of the IP packet, without Ethernet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of IP packets.
+    pub bytes: u64,
+}

@@ -1,0 +1,63 @@
+//! Promiscuous mode: the interface receives frames for all addresses, as a wire must. Source: packet(7).
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::PoisonError;
+
+use super::{Device, socket};
+use crate::error::Error;
+
+impl Device {
+    /// Makes the socket that [`Device::promiscuous`] needs, and changes nothing yet. The kernel closes the descriptors of a
+    /// killed process from the last one that was opened to the first, and waits for a grace period of RCU at each packet
+    /// socket: opened before what a restart waits for, these two do not delay it.
+    ///
+    /// # Errors
+    /// Without CAP_NET_RAW.
+    pub fn open_packet_socket(&self) -> Result<(), Error> {
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.packet_socket()?);
+        Ok(())
+    }
+
+    fn packet_socket(&self) -> Result<OwnedFd, Error> {
+        // Protocol 0: the socket itself receives nothing.
+        socket(libc::AF_PACKET, libc::SOCK_RAW).map_err(|error| self.not_promiscuous(error))
+    }
+
+    fn not_promiscuous(&self, error: io::Error) -> Error {
+        Error::system(format!("promiscuous mode on {}", self.name), error, "run as root or with CAP_NET_RAW")
+    }
+
+    /// Lets the interface receive frames for all addresses, as a wire must. The kernel counts such requests: others'
+    /// are not disturbed, and this one ends with the value or the process.
+    ///
+    /// # Errors
+    /// Without CAP_NET_RAW, or if the interface is gone.
+    pub fn promiscuous(&self) -> Result<(), Error> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let packet = spare.map_or_else(|| self.packet_socket(), Ok)?;
+        let membership = libc::packet_mreq {
+            mr_ifindex: self.index as i32,
+            mr_type: libc::PACKET_MR_PROMISC as u16,
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        // SAFETY: the option takes a packet_mreq of this size, which lives across the call.
+        let result = unsafe {
+            libc::setsockopt(
+                packet.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_ADD_MEMBERSHIP,
+                (&raw const membership).cast(),
+                mem::size_of_val(&membership) as libc::socklen_t,
+            )
+        };
+        if result != 0 {
+            return Err(self.not_promiscuous(io::Error::last_os_error()));
+        }
+        // An earlier request ends after this one has begun.
+        *self.promiscuous.lock().unwrap_or_else(PoisonError::into_inner) = Some(packet);
+        Ok(())
+    }
+}

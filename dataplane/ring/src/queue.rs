@@ -1,0 +1,325 @@
+//! The four rings of an AF_XDP socket, each with one producer and one consumer.
+//!
+//! ```text
+//!              consumer's position         producer's position
+//!                      ▼                           ▼
+//!   entries  |         | a | b | c | d | e | f | g |          |      positions count up and wrap at 2^32;
+//!                                                                    an entry is at its position modulo the size
+//!   fill, tx            the kernel consumes         [`Producer`] produces
+//!   rx, completion      [`Consumer`] consumes       the kernel produces
+//! ```
+//! Each end writes its own position and only reads the other's. An entry is written before the producer's position passes
+//! it (release, acquire), and is not written again before the consumer's position has passed it. Each end keeps a copy of
+//! the other's position and reads the position itself, which costs a cache miss, only when the copy does not suffice.
+//!
+//! The kernel's position is checked whenever it is read: one that is further from ours than the size of the ring means that
+//! the ring is corrupt, and stops the process. Source: Linux `Documentation/networking/af_xdp.rst`, `net/xdp/xsk_queue.h`.
+
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use crate::region::Region;
+
+/// An entry of the receive and transmit rings: `struct xdp_desc` of Linux `include/uapi/linux/if_xdp.h`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Descriptor {
+    /// Where the frame begins, in bytes from the start of the UMEM.
+    pub(crate) address: u64,
+    /// Length of the frame in bytes.
+    pub(crate) length: u32,
+    /// `XDP_PKT_CONTD` or 0.
+    pub(crate) options: u32,
+}
+
+impl Descriptor {
+    /// Whether the frame goes on in the next descriptor.
+    pub(crate) const fn is_continued(&self) -> bool {
+        self.options & libc::XDP_PKT_CONTD != 0
+    }
+}
+
+/// What a ring can hold.
+///
+/// # Safety
+/// Any bytes are a valid value.
+pub(crate) unsafe trait RingEntry: Copy {}
+
+// SAFETY: a number.
+unsafe impl RingEntry for u64 {}
+// SAFETY: numbers without padding between them.
+unsafe impl RingEntry for Descriptor {}
+
+/// Where the parts of a ring are in its region, in bytes: `struct xdp_ring_offset`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingOffsets {
+    pub(crate) producer: usize,
+    pub(crate) consumer: usize,
+    pub(crate) entries: usize,
+    pub(crate) flags: usize,
+}
+
+/// What both ends need.
+#[derive(Debug)]
+struct Ring<T> {
+    producer: NonNull<AtomicU32>,
+    consumer: NonNull<AtomicU32>,
+    flags: NonNull<AtomicU32>,
+    entries: NonNull<T>,
+    /// A power of two.
+    size: u32,
+    /// Holds what the pointers point to.
+    _region: Region,
+}
+
+// SAFETY: the pointers are into the region, which may move between threads. Entries are numbers.
+unsafe impl<T: Send> Send for Ring<T> {}
+
+impl<T: RingEntry> Ring<T> {
+    fn new(region: Region, offsets: &RingOffsets, size: u32) -> Self {
+        assert!(size.is_power_of_two(), "a ring of {size}");
+        Ring {
+            producer: region.at(offsets.producer, 1),
+            consumer: region.at(offsets.consumer, 1),
+            flags: region.at(offsets.flags, 1),
+            entries: region.at(offsets.entries, size as usize),
+            size,
+            _region: region,
+        }
+    }
+
+    fn producer(&self) -> &AtomicU32 {
+        // SAFETY: the pointer is into the region, is aligned, and both ends use this word as an atomic.
+        unsafe { self.producer.as_ref() }
+    }
+
+    fn consumer(&self) -> &AtomicU32 {
+        // SAFETY: as in `producer`.
+        unsafe { self.consumer.as_ref() }
+    }
+
+    fn flags(&self) -> &AtomicU32 {
+        // SAFETY: as in `producer`.
+        unsafe { self.flags.as_ref() }
+    }
+
+    /// The place of the entry at this position.
+    #[inline]
+    fn entry(&self, position: u32) -> NonNull<T> {
+        // SAFETY: the masked position is less than the size, and so many entries lie within the region.
+        unsafe { self.entries.add((position & (self.size - 1)) as usize) }
+    }
+
+    /// Entries between two positions, of which at least one was written by the kernel.
+    #[inline]
+    fn between(&self, consumer: u32, producer: u32) -> u32 {
+        let entries = producer.wrapping_sub(consumer);
+        assert!(entries <= self.size, "corrupt ring: {entries} entries in a ring of {}", self.size);
+        entries
+    }
+}
+
+/// Our end of a fill or transmit ring.
+#[derive(Debug)]
+pub(crate) struct Producer<T> {
+    ring: Ring<T>,
+    /// Where the next entry is written. The kernel sees those before the last [`Producer::publish`].
+    next: u32,
+    /// The consumer's position when it was last read.
+    consumed: u32,
+}
+
+impl<T: RingEntry> Producer<T> {
+    pub(crate) fn new(region: Region, offsets: &RingOffsets, size: u32) -> Self {
+        let ring = Ring::new(region, offsets, size);
+        let (next, consumed) = (ring.producer().load(Relaxed), ring.consumer().load(Acquire));
+        ring.between(consumed, next);
+        Producer { ring, next, consumed }
+    }
+
+    /// Free places, up to `wanted`.
+    #[inline]
+    pub(crate) fn room(&mut self, wanted: usize) -> usize {
+        if self.known_room() < wanted {
+            self.refresh();
+        }
+        self.known_room().min(wanted)
+    }
+
+    #[inline]
+    fn known_room(&self) -> usize {
+        (self.ring.size - self.next.wrapping_sub(self.consumed)) as usize
+    }
+
+    fn refresh(&mut self) {
+        let consumed = self.ring.consumer().load(Acquire);
+        self.ring.between(consumed, self.next);
+        self.consumed = consumed;
+    }
+
+    /// Entries that the kernel has not taken yet.
+    pub(crate) fn pending(&mut self) -> usize {
+        self.refresh();
+        self.next.wrapping_sub(self.consumed) as usize
+    }
+
+    /// Writes an entry, for which there is [`Producer::room`]. The kernel sees it after [`Producer::publish`].
+    ///
+    /// # Safety
+    /// The chunk that the entry names is of the socket's UMEM and belongs to nobody else. It is the kernel's from here on:
+    /// no reference to it may exist until the kernel has returned it.
+    ///
+    /// # Panics
+    /// If there is no room.
+    #[inline]
+    pub(crate) unsafe fn put(&mut self, entry: T) {
+        assert!(self.known_room() > 0, "no room in the ring");
+        // SAFETY: the place is within the ring, and the kernel does not read it before the next `publish`.
+        unsafe { self.ring.entry(self.next).write(entry) };
+        self.next = self.next.wrapping_add(1);
+    }
+
+    /// Shows the kernel what was written.
+    #[inline]
+    pub(crate) fn publish(&mut self) {
+        self.ring.producer().store(self.next, Release);
+    }
+
+    /// Whether the kernel wants to be woken (`XDP_RING_NEED_WAKEUP`).
+    pub(crate) fn needs_wakeup(&self) -> bool {
+        self.ring.flags().load(Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
+    }
+
+    /// How many entries there can be.
+    pub(crate) const fn size(&self) -> usize {
+        self.ring.size as usize
+    }
+}
+
+/// Our end of a receive or completion ring.
+#[derive(Debug)]
+pub(crate) struct Consumer<T> {
+    ring: Ring<T>,
+    /// The next entry to read.
+    next: u32,
+    /// The producer's position when it was last read.
+    produced: u32,
+}
+
+impl<T: RingEntry> Consumer<T> {
+    pub(crate) fn new(region: Region, offsets: &RingOffsets, size: u32) -> Self {
+        let ring = Ring::new(region, offsets, size);
+        let (next, produced) = (ring.consumer().load(Relaxed), ring.producer().load(Acquire));
+        ring.between(next, produced);
+        Consumer { ring, next, produced }
+    }
+
+    /// Reads entries into `entries`, as many as there are and fit, and returns their number. Their places are the kernel's
+    /// again.
+    #[inline]
+    pub(crate) fn take(&mut self, entries: &mut [T]) -> usize {
+        if self.produced == self.next {
+            let produced = self.ring.producer().load(Acquire);
+            self.ring.between(self.next, produced);
+            self.produced = produced;
+        }
+        let count = (self.produced.wrapping_sub(self.next) as usize).min(entries.len());
+        if count == 0 {
+            return 0;
+        }
+        for entry in &mut entries[..count] {
+            // SAFETY: the place is within the ring. The kernel has written the entry before its position passed it, and does
+            // not write there before ours has.
+            *entry = unsafe { self.ring.entry(self.next).read() };
+            self.next = self.next.wrapping_add(1);
+        }
+        self.ring.consumer().store(self.next, Release);
+        count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::slice;
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+
+    const OFFSETS: RingOffsets = RingOffsets { producer: 0, consumer: 64, flags: 128, entries: 192 };
+    const SIZE: u32 = 4;
+
+    /// A region's memory a second time, for the other end of the ring. The `Arc` keeps the first one.
+    fn both_ends() -> (Producer<u64>, Consumer<u64>, Arc<Region>) {
+        let memory = Arc::new(Region::plain(256));
+        let position = u32::MAX - 5;
+        for offset in [OFFSETS.producer, OFFSETS.consumer] {
+            // SAFETY: the memory is new, and nobody else uses it yet.
+            unsafe { memory.at::<u32>(offset, 1).write(position) };
+        }
+        (Producer::new(memory.borrowed(), &OFFSETS, SIZE), Consumer::new(memory.borrowed(), &OFFSETS, SIZE), memory)
+    }
+
+    #[test]
+    fn an_entry_is_seen_once_it_is_published_and_its_place_is_free_once_it_is_taken() {
+        let (mut producer, mut consumer, _memory) = both_ends();
+        let mut entry = 0;
+        assert_eq!((producer.room(9), producer.pending()), (4, 0));
+        for number in 1..=4 {
+            // SAFETY: the entries name no chunks.
+            unsafe { producer.put(number) };
+        }
+        assert_eq!((producer.room(1), consumer.take(slice::from_mut(&mut entry))), (0, 0));
+        producer.publish();
+        for number in 1..=4 {
+            assert_eq!((consumer.take(slice::from_mut(&mut entry)), entry), (1, number));
+        }
+        assert_eq!((consumer.take(slice::from_mut(&mut entry)), producer.room(9)), (0, 4));
+    }
+
+    #[test]
+    #[should_panic(expected = "no room in the ring")]
+    fn a_full_ring_takes_no_entry() {
+        let (mut producer, ..) = both_ends();
+        for number in 0..5 {
+            // SAFETY: the entries name no chunks.
+            unsafe { producer.put(number) };
+        }
+    }
+
+    #[test]
+    fn two_threads_pass_every_entry_in_order() {
+        const COUNT: u64 = if cfg!(miri) { 50 } else { 20_000 };
+        let (mut producer, mut consumer, memory) = both_ends();
+        let sender = thread::spawn(move || {
+            let mut next = 0;
+            while next < COUNT {
+                let room = producer.room((COUNT - next) as usize);
+                for _ in 0..room {
+                    // SAFETY: the entries name no chunks.
+                    unsafe { producer.put(next) };
+                    next += 1;
+                }
+                producer.publish();
+                if room == 0 {
+                    thread::yield_now();
+                }
+            }
+        });
+        let mut next = 0;
+        while next < COUNT {
+            let mut entries = [0; 3];
+            let count = consumer.take(&mut entries);
+            for entry in &entries[..count] {
+                assert_eq!(*entry, next);
+                next += 1;
+            }
+            if count == 0 {
+                thread::yield_now();
+            }
+        }
+        sender.join().expect("the sender ends");
+        drop(memory);
+    }
+}
