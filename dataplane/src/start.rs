@@ -32,8 +32,8 @@ use crate::held::StoredEntries;
 use crate::holder::{self, Deadline};
 use crate::idle::Idle;
 use crate::manager::{
-    DriftState, EventLog, HeartbeatWatch, Listener, Manager, Notes, OffloadWatch, Port, ROOM_FOR_RESETS,
-    TableWatch, Watch, WorkerHandle,
+    DriftState, EventLog, HeartbeatWatch, Listener, Manager, Notes, OffloadWatch, Port, ROOM_FOR_RESETS, TableWatch,
+    Watch, WorkerHandle,
 };
 use crate::memory::{self, Connections, MemoryError};
 use crate::names::Names;

@@ -82,7 +82,8 @@ pub(super) fn rule_of(
     leaving: &[Arc<Generation>],
     RulePosition { table, rule }: RulePosition,
 ) -> Option<(Rule, RuleNumber)> {
-    let find = |generation: &Generation| rule_at(generation, rule as usize).filter(|_| generation.table.number() == table);
+    let find =
+        |generation: &Generation| rule_at(generation, rule as usize).filter(|_| generation.table.number() == table);
     find(current).or_else(|| leaving.iter().find_map(|generation| find(generation)))
 }
 

@@ -142,7 +142,8 @@ impl EventLog {
         if event.kind.is_end() {
             tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, "{what}");
         } else {
-            let left = |expires_ns: u64| format_duration(Duration::from_nanos(expires_ns.saturating_sub(names.now_ns())));
+            let left =
+                |expires_ns: u64| format_duration(Duration::from_nanos(expires_ns.saturating_sub(names.now_ns())));
             let time = record.expires_ns.map_or_else(|| "no timeout".to_owned(), left);
             tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, time, "{what}");
         }

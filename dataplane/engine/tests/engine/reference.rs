@@ -504,11 +504,11 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         let mut expected = plain.listed(now);
         expected.retain(|(list, address, ..)| !lasting(list, *address));
         assert_eq!(live, expected);
-        let added = events(&engine.state.lists, &mut cursor).into_iter().filter(|event| event.kind == EventKind::Listed);
+        let added =
+            events(&engine.state.lists, &mut cursor).into_iter().filter(|event| event.kind == EventKind::Listed);
         let added = added.map(|event| event.entry);
-        let told: Vec<_> = added
-            .map(|entry| (engine.state.lists.name(entry.list).unwrap(), entry.address, entry.vlan))
-            .collect();
+        let told: Vec<_> =
+            added.map(|entry| (engine.state.lists.name(entry.list).unwrap(), entry.address, entry.vlan)).collect();
         let mut lines = Vec::new();
         while let Some(LoggedPacket { rule, entry }) = engine.logged.pop() {
             let rule = rule.rule as usize;

@@ -212,7 +212,8 @@ mod tests {
         assert_eq!(serde_json::from_str::<Event>(json).unwrap(), example());
         let written = serde_json::to_value(example()).unwrap();
         assert_eq!(written, serde_json::from_str::<serde_json::Value>(json).unwrap());
-        for word in EventKind::ALL.iter().map(|kind| kind.name()).chain(Origin::ALL.iter().map(|origin| origin.name())) {
+        for word in EventKind::ALL.iter().map(|kind| kind.name()).chain(Origin::ALL.iter().map(|origin| origin.name()))
+        {
             assert!(page.contains(&format!("| `{word}` |")), "docs/events.md lacks {word}");
         }
     }
@@ -232,7 +233,8 @@ mod tests {
     fn networks() -> impl Strategy<Value = Vlan> {
         let tags = prop::sample::select(vec!["10", "4095", "10/20", "10@8100/20"]);
         let tagged = tags.prop_map(|text| text.parse::<Vlan>().unwrap());
-        let in_session = (prop_oneof![Just(Vlan::NONE), tagged], 0..3_u16).prop_map(|(tags, session)| tags.in_session(session));
+        let in_session =
+            (prop_oneof![Just(Vlan::NONE), tagged], 0..3_u16).prop_map(|(tags, session)| tags.in_session(session));
         prop_oneof![Just(Vlan::UNTAGGED), in_session]
     }
 
@@ -240,20 +242,23 @@ mod tests {
         let destination = prop::option::of(prop::option::of(addresses()));
         let times = (any::<u64>(), any::<Option<u64>>());
         let origin = prop::sample::select(Origin::ALL);
-        (".{0,12}", any::<u8>(), addresses(), any::<bool>(), networks(), destination, any::<u8>(), origin, times).prop_map(
-            |(list, level, address, by_network, network, destination, steps, origin, (since_ns, expires_ns))| GrantRecord {
-                list,
-                level,
-                address,
-                by_network,
-                network,
-                destination: destination.map(|address| Destination { address }),
-                steps,
-                origin,
-                since_ns,
-                expires_ns,
-            },
-        )
+        (".{0,12}", any::<u8>(), addresses(), any::<bool>(), networks(), destination, any::<u8>(), origin, times)
+            .prop_map(
+                |(list, level, address, by_network, network, destination, steps, origin, (since_ns, expires_ns))| {
+                    GrantRecord {
+                        list,
+                        level,
+                        address,
+                        by_network,
+                        network,
+                        destination: destination.map(|address| Destination { address }),
+                        steps,
+                        origin,
+                        since_ns,
+                        expires_ns,
+                    }
+                },
+            )
     }
 
     proptest! {

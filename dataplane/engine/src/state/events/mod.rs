@@ -38,6 +38,14 @@ pub struct EventRoom {
     pub removals: usize,
 }
 
+impl EventRoom {
+    /// For lists of so many entries: four events for each, within 256 and what is usual.
+    pub(crate) fn of_capacity(capacity: usize) -> EventRoom {
+        let usual = EventRoom::default();
+        EventRoom { ring: capacity.saturating_mul(4).clamp(256, usual.ring), ..usual }
+    }
+}
+
 impl Default for EventRoom {
     /// 16,384 events, 3 MB: what 50,000 grants a second cause in three tenths of a second. Of 64 shards, each remembers 256
     /// removals, as many together.

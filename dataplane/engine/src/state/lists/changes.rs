@@ -7,10 +7,10 @@ use knockplane_policy::event::Origin;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
-use super::{LockedShard, ListId, Lists, STEP, lock};
+use super::{ListId, Lists, LockedShard, STEP, lock};
 use crate::state::events::Cause;
 use crate::state::key::Key;
-use crate::state::lists::shard::{RemovalScope, EntryScope, EntryTerms};
+use crate::state::lists::shard::{EntryScope, EntryTerms, RemovalScope};
 
 /// What came of an addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -47,7 +47,9 @@ impl Lists {
         for shard in &self.shards {
             // Nothing ended before the first event, as far as a subscriber can know.
             if number > 0 {
-                found.extend(lock(&shard.shard).removals_since(number)?.map(|(number, event)| Changed::Ended(number, event)));
+                found.extend(
+                    lock(&shard.shard).removals_since(number)?.map(|(number, event)| Changed::Ended(number, event)),
+                );
                 found.drain(..).for_each(&mut visitor);
             }
             let mut next = Some(0);

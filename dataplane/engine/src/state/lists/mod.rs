@@ -132,7 +132,7 @@ impl Lists {
     /// # Errors
     /// As [`Lists::new`].
     pub fn with_secret(capacity: usize, secret: [u64; 2]) -> Result<Lists, CapacityError> {
-        Lists::with_room(capacity, secret, EventRoom::default())
+        Lists::with_room(capacity, secret, EventRoom::of_capacity(capacity))
     }
 
     /// As [`Lists::with_secret`], with room for so many events: for tests that have gaps.
@@ -151,7 +151,7 @@ impl Lists {
     /// # Errors
     /// As [`Lists::new`].
     pub(crate) fn reserve(capacity: usize, secret: [u64; 2]) -> Result<Lists, CapacityError> {
-        Lists::reserve_with_room(capacity, secret, EventRoom::default())
+        Lists::reserve_with_room(capacity, secret, EventRoom::of_capacity(capacity))
     }
 
     fn reserve_with_room(capacity: usize, secret: [u64; 2], room: EventRoom) -> Result<Lists, CapacityError> {

@@ -49,7 +49,11 @@ impl Lists {
     /// As [`Lists::add`], by an operator: such an entry outranks everything that packets do.
     pub fn add_by_operator(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> AddOutcome {
         let cause = &Cause::of(Origin::Operator);
-        self.add_at(EntryScope { list, peer_tag: 0 }, address.into(), EntryTerms { level: OPERATOR_LEVEL, expiry, now, cause })
+        self.add_at(
+            EntryScope { list, peer_tag: 0 },
+            address.into(),
+            EntryTerms { level: OPERATOR_LEVEL, expiry, now, cause },
+        )
     }
 
     /// Whether a packet put the address in the list for good and for all other ends: no addition gives it a timeout.

@@ -13,7 +13,7 @@ use knockplane_policy::time::Time;
 use super::{AddOutcome, ListId, ListSet, Lists, LockedShard, STEP, lock};
 use crate::state::events::Cause;
 use crate::state::key::Key;
-use crate::state::lists::shard::{RemovalScope, EntryScope, EntryTerms};
+use crate::state::lists::shard::{EntryScope, EntryTerms, RemovalScope};
 
 /// The lists as one VLAN sees and changes them.
 #[derive(Clone, Copy)]

@@ -4,8 +4,8 @@ use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;
 
 use super::Shard;
-use crate::state::key::Kind;
 use crate::state::events::Cause;
+use crate::state::key::Kind;
 use crate::state::lists::EndReason;
 
 impl Shard {

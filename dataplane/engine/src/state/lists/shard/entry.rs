@@ -6,8 +6,8 @@ use knockplane_policy::word::Word;
 use knockplane_policy::event::Origin;
 
 use super::NIL;
-use crate::state::key::Kind;
 use crate::state::events::Cause;
+use crate::state::key::Kind;
 use crate::state::lists::{ListId, SequenceProgress};
 
 /// One address in one list. Packed, so that numbers of 8 bytes do not make it 64 bytes long: a slot has 64 with its bucket.

@@ -28,14 +28,14 @@ use std::sync::Arc;
 use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;
 
-use self::entry::{PeerWords, Entry, VlanWords};
-pub(crate) use self::entry::{PEER_BYTES, EntryScope, EntryTerms, SLOT_BYTES, VLAN_BYTES};
+use self::entry::{Entry, PeerWords, VlanWords};
+pub(crate) use self::entry::{EntryScope, EntryTerms, PEER_BYTES, SLOT_BYTES, VLAN_BYTES};
 use self::queue::Queue;
 use crate::state::events::Cause;
-use crate::state::key::{Key, Kind, Secret};
-use crate::state::lists::quota::PrefixQuota;
 use crate::state::events::removals::Removals;
 use crate::state::events::ring::EventRing;
+use crate::state::key::{Key, Kind, Secret};
+use crate::state::lists::quota::PrefixQuota;
 use crate::state::lists::{AddOutcome, EndReason, LEVELS, ListId, MAX_LISTS, Membership};
 
 mod buckets;

@@ -8,7 +8,6 @@ use super::buckets::bucket_of;
 use super::queue::queue_of;
 use super::*;
 
-
 const SECRET: Secret = Secret([1, 2]);
 const CAUSE: Cause = Cause::of(Origin::Packet);
 
@@ -52,7 +51,8 @@ fn at(seconds: u64) -> Time {
 
 fn add(shard: &mut Shard, number: u32, level: u8, expiry: Time, now: Time) -> AddOutcome {
     let scope = EntryScope { list: ListId(level), peer_tag: 0 };
-    let added = shard.add(shard.secret.hash(key(number)), key(number), scope, EntryTerms { level, expiry, now, cause: &CAUSE });
+    let added =
+        shard.add(shard.secret.hash(key(number)), key(number), scope, EntryTerms { level, expiry, now, cause: &CAUSE });
     shard.audit();
     added
 }
