@@ -1,8 +1,8 @@
 //! The control process: settings, two listeners, one watch over the dataplane, a clean stop.
 //!
-//! At start the unix socket is taken first: a second control process ends there, before it has done anything. On
-//! SIGINT and SIGTERM no new request is taken, those at work get a few seconds, and the socket's file is removed.
-//! The dataplane notices nothing of either.
+//! A start takes the unix socket first, so that a second control process ends before it has any effect. After SIGINT or
+//! SIGTERM, the process accepts no new request, gives running requests a few seconds, and removes the file of the socket.
+//! Neither affects the dataplane.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{CommandFactory, Parser};
 use knockplane_limits::descriptors;
-use knockplane_log::{AT_EXIT, Format};
+use knockplane_limits::predecessor::{self, Deadline};
+use knockplane_log::{AT_EXIT, AT_FAILED_START, LogOptions};
+use knockplane_policy::exit::Exit;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -22,51 +24,46 @@ use tracing::{error, info, warn};
 
 use crate::api::{self, App};
 use crate::dataplane::{self, Dataplane};
-use crate::holder::{self, Deadline};
+use crate::holder;
 use crate::metrics::{METRICS_LISTENER, Metrics, OPERATORS_LISTENER};
 use crate::names::{self, Resolver};
 use crate::server::{Server, Sizes, Times};
 use crate::settings::{DEFAULT_FILE, Settings};
-use crate::{Exit, socket};
+use crate::socket;
 
-/// How long requests at work may take after a signal. An apply that takes longer goes on in the dataplane.
+/// Time limit for running requests after a signal. The dataplane completes an apply that takes longer.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long a process that does not start waits until its reasons are read.
-const NOT_STARTED: Duration = Duration::from_secs(2);
-
-/// Connections that the kernel holds until they are accepted; it takes `net.core.somaxconn` if that is less.
+/// Connections that the kernel queues until they are accepted; at most `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
 /// The control process of knockplane: API, metrics and health for people and machines.
 #[derive(Debug, Parser)]
 #[command(name = "knockplane-control", version)]
 struct Args {
-    /// Configuration file; its section [control] is read
+    /// Configuration file; the process reads its section [control]
     #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE)]
     config: PathBuf,
-    /// How log lines look, on standard error; RUST_LOG chooses which
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    log_format: Format,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
-/// The command line, for its manual.
+/// The command line, for the manual page.
 pub fn command() -> clap::Command {
     Args::command()
 }
 
-/// The whole process, from command line to exit code.
+/// Runs the process and returns its exit code.
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    if let Err(error) = knockplane_log::start(args.log_format) {
-        knockplane_log::write(&format!("knockplane-control: cannot start the log: {error}\n"));
+    if !args.log.start("knockplane-control") {
         return Exit::Runtime.into();
     }
-    // One task panics, and the others go on.
+    // A task that panics does not end the others.
     knockplane_log::log_panics();
     let exit = start(&args);
-    // It fails before it serves, or not at all.
-    let patience = if exit == Exit::Ok { AT_EXIT } else { NOT_STARTED };
+    // The process fails before it serves requests, or not at all.
+    let patience = if exit == Exit::Ok { AT_EXIT } else { AT_FAILED_START };
     knockplane_log::flush(Some(patience));
     exit.into()
 }
@@ -92,10 +89,10 @@ fn start(args: &Args) -> Exit {
     }
 }
 
-/// Serves until a signal comes.
+/// Serves requests until a signal arrives.
 ///
 /// # Errors
-/// If an address cannot be listened on, or signals cannot be caught; before it serves.
+/// If the process cannot listen on an address or catch signals. Then it has served nothing.
 pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     let descriptors = descriptors::raise();
     let sizes = Sizes::within(descriptors);
@@ -104,14 +101,14 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
             descriptors,
             metrics = sizes.metrics.total,
             operators = sizes.operators.total,
-            "few files may be open, and few connections for it: raise the limit (LimitNOFILE=, ulimit -n) to 1024"
+            "the limit on open files allows few connections: raise it to 1024 (LimitNOFILE=, ulimit -n)"
         );
     }
     let deadline = Deadline::start();
     let (unix, _removal) = socket::bind(&settings.socket, settings.socket_group, deadline).await?;
     let tcp = listen(settings.listen, deadline).await?;
-    // The library asks for 128, which a burst of connections fills before the process gets to run.
-    rustix::net::listen(&tcp, BACKLOG).context("cannot lengthen the queue of connections")?;
+    // The library sets a backlog of 128, which a burst of connections fills before the process is scheduled.
+    rustix::net::listen(&tcp, BACKLOG).context("cannot set the backlog of the listener")?;
     let dataplane = Dataplane::new(&settings.dataplane_socket);
     let mut signals = Signals::new()?;
     let resolver = Resolver::new(settings.name_servers.clone());
@@ -148,18 +145,20 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Listens on a TCP port. Waits for a process that is exiting.
+/// Listens on a TCP port. Waits if a process that exits still holds the port.
 async fn listen(address: SocketAddr, deadline: Deadline) -> anyhow::Result<TcpListener> {
     loop {
         match TcpListener::bind(address).await {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                if !deadline.wait().await {
-                    let holder = holder::describe(holder::of_port(address));
+                if deadline.is_over() {
+                    let holder = holder::of_port(address)
+                        .map_or_else(String::new, |pid| format!(" ({})", predecessor::describe(Some(pid))));
                     bail!(
                         "another process listens on {address}{holder}: stop it first, or set another `listen` in \
                          [control]"
                     );
                 }
+                tokio::time::sleep(predecessor::RETRY).await;
             }
             listener => {
                 return listener
@@ -170,11 +169,11 @@ async fn listen(address: SocketAddr, deadline: Deadline) -> anyhow::Result<TcpLi
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {
-    // An error means that the sender is gone, which is the end as well.
+    // An error means that the sender was dropped, which also ends the servers.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// The signals that end the process, caught from the moment this exists.
+/// The signals that end the process. They are caught as long as this value exists.
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,

@@ -1,24 +1,25 @@
-//! What people and machines talk to: the control process `knockplane-control` and the operator's tool `knockctl`.
+//! The control process `knockplane-control` and the operator's tool `knockctl`: the interfaces for people and machines.
 //!
-//! Neither decides about packets. The control process asks the dataplane and hands rule sets to it; when the control
-//! process is away, the dataplane goes on as it was.
+//! Neither decides about packets. The control process sends requests and rule sets to the dataplane. Without a control
+//! process, the dataplane works on unchanged.
 //!
 //! | module        | owns |
 //! |---------------|------|
 //! | [`daemon`]    | the control process: its start, its two listeners, its stop |
 //! | [`api`]       | HTTP: which path asks what |
-//! | [`ready`]     | whether packets are being decided about right now |
-//! | [`metrics`]   | what Prometheus scrapes |
-//! | [`dataplane`] | the client's end of the messages in `policy::wire` |
+//! | [`ready`]     | whether the dataplane decides about packets now |
+//! | [`metrics`]   | the metrics for Prometheus |
+//! | [`dataplane`] | the client side of the messages in `policy::wire` |
 //! | [`names`]     | host names in address lists, resolved |
 //! | [`settings`]  | the section `[control]` of the configuration |
-//! | [`address`]   | one address, as people write it |
-//! | [`rules`]     | rules judged offline, before anybody is asked to run them |
+//! | [`address`]   | parsing of a single address |
+//! | [`rules`]     | offline checks of rules, before the dataplane gets them |
 //! | [`cli`]       | `knockctl` |
 
-// A macro that prints panics if nobody reads: see `cli::output` and `knockplane_log`.
+// The printing macros panic if the reader is gone: see `cli::output` and `knockplane_log`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+pub use knockplane_policy::exit::Exit;
 use knockplane_policy::wire::{LogStatus, LostLines};
 
 pub mod address;
@@ -38,32 +39,9 @@ mod server;
 pub mod settings;
 mod socket;
 
-/// What became of the control process's log lines.
+/// The state of the control process's log.
 fn log_status() -> LogStatus {
     let status = knockplane_log::status();
     let lost = status.lost().map(|(kind, lines)| LostLines { kind: kind.name().to_owned(), lines }).collect();
     LogStatus { lost, waiting: status.waiting as u64, problem: status.problem }
-}
-
-/// What a process tells its caller when it ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// Done.
-    Ok = 0,
-    /// It failed while it ran.
-    Runtime = 1,
-    /// The command line makes no sense.
-    Usage = 2,
-    /// A configuration or rule file is invalid.
-    Invalid = 3,
-    /// The control process or the dataplane does not answer.
-    Unreachable = 4,
-    /// It would close the last way in, and nobody confirmed that.
-    Unconfirmed = 5,
-}
-
-impl From<Exit> for std::process::ExitCode {
-    fn from(exit: Exit) -> Self {
-        std::process::ExitCode::from(exit as u8)
-    }
 }

@@ -1,12 +1,13 @@
-//! Host names in address lists: resolved here, because the dataplane must not wait for anybody.
+//! Resolves the host names in address lists. The dataplane resolves none: it must not wait for a name server.
 //!
-//! Every second the names of the running rules are asked of the dataplane. A name whose time to live is over is resolved,
-//! for each family by itself, and the answers are sent to the dataplane, which keeps them. A failure is sent too: it
-//! changes no address, and is shown. Before rules are applied, their names are resolved once, so that they begin with
-//! addresses.
+//! Every second this module asks the dataplane for the names of the running rules. It resolves each name whose time to
+//! live is over, for each family by itself, and sends the answers to the dataplane, which stores them. It sends failures
+//! too: a failure changes no address, and `show lists` shows it. Before rules are applied, their names are resolved once, so
+//! that the rules start with addresses.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use hickory_resolver::lookup::Lookup;
 use hickory_resolver::name_server::TokioConnectionProvider;
 use hickory_resolver::proto::rr::RecordType;
 use knockplane_policy::packet::Family;
-use knockplane_policy::rule::{EntryAddress, RuleSet};
+use knockplane_policy::rule::RuleSet;
 use knockplane_policy::wire::{HostName, NameAnswer, NameOutcome};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -25,86 +26,82 @@ use tracing::{info, warn};
 
 use crate::dataplane::Dataplane;
 
-/// Pause between two looks at which names there are and which are due.
+/// Pause between two requests for the names of the running rules.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long one name may take.
+/// Time limit for one name.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Names that are resolved at once.
+/// Time limit for all names of rules that are about to be applied: an operator waits for it.
+const RESOLVE_RULES_WITHIN: Duration = Duration::from_secs(10);
+
+/// Names that are resolved at the same time.
 const AT_ONCE: usize = 16;
 
-/// A time to live below this is taken for it, so that a name server cannot make this process ask without a pause.
+/// The shortest time to live that counts, so that a name server cannot make this process ask without a pause.
 const SHORTEST_TTL: Duration = Duration::from_secs(1);
 
-/// A time to live above this is taken for it: an address that is in use for longer is worth a question a day.
+/// The longest time to live that counts: a change of an address is seen within a day.
 const LONGEST_TTL: Duration = Duration::from_secs(86_400);
 
-/// Pause after the first failure; it doubles with each further one, up to [`LONGEST_RETRY`].
+/// Pause after the first failure. It doubles with each further failure, up to [`LONGEST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 
-/// Pause between failures at most.
+/// Longest pause after a failure.
 const LONGEST_RETRY: Duration = Duration::from_secs(300);
 
 /// Resolves host names.
 #[derive(Clone, Debug, Default)]
 pub struct Resolver {
-    /// The name servers to ask. Empty: those of `/etc/resolv.conf`, after `/etc/hosts`.
+    /// The name servers to ask. If empty, the resolver reads `/etc/hosts`, then asks those of `/etc/resolv.conf`.
     servers: Vec<SocketAddr>,
 }
 
-/// The outcome of one attempt, and for how long it may be used.
+/// The outcome of one attempt to resolve a name.
 #[derive(Debug)]
 struct Attempt {
     answer: NameAnswer,
-    /// `None` if it failed.
+    /// How long the answer may be used; `None` if the attempt failed.
     ttl: Option<Duration>,
 }
 
 impl Resolver {
-    /// Asks these name servers, or the system's if there are none.
+    /// A resolver that asks these name servers, or those of the system if there are none.
     pub fn new(servers: Vec<SocketAddr>) -> Self {
         Resolver { servers }
     }
 
-    /// Resolves the host names of rules that are about to be applied. Takes no longer than a few times
-    /// [`RESOLVE_WITHIN`], even if no name server answers.
+    /// Resolves the host names of rules that are about to be applied, within [`RESOLVE_RULES_WITHIN`]. There is one answer
+    /// for each name: a name that was not resolved in time has failed.
     pub async fn resolve_rules(&self, rules: &RuleSet) -> Vec<NameAnswer> {
-        let names: BTreeSet<HostName> = rules
-            .address_lists
-            .iter()
-            .filter(|entry| !entry.disabled)
-            .filter_map(|entry| match &entry.address {
-                EntryAddress::Name(name) => Some(HostName { family: entry.family, name: name.clone() }),
-                _ => None,
-            })
-            .collect();
-        let resolving = self.resolve(names.iter().cloned());
-        let attempts = timeout(RESOLVE_WITHIN * 2, resolving).await.unwrap_or_default();
+        let names = rules.address_lists.iter().filter_map(HostName::of).collect();
+        let attempts = self.resolve(names, RESOLVE_RULES_WITHIN).await;
         attempts.into_iter().map(|attempt| attempt.answer).collect()
     }
 
-    async fn resolve(&self, names: impl IntoIterator<Item = HostName>) -> Vec<Attempt> {
-        let mut names = names.into_iter().peekable();
-        if names.peek().is_none() {
+    async fn resolve(&self, names: BTreeSet<HostName>, limit: Duration) -> Vec<Attempt> {
+        if names.is_empty() {
             return Vec::new();
         }
-        // Anew each time: resolv.conf can have changed.
+        // Opened for each call: resolv.conf can have changed.
         let resolver = match self.open() {
             Ok(resolver) => Arc::new(resolver),
-            Err(error) => return names.map(|name| failed(name, format!("no name server is known: {error}"))).collect(),
+            Err(error) => {
+                let failed = |name| failed(name, format!("no name server is known: {error}"));
+                return names.into_iter().map(failed).collect();
+            }
         };
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         let mut tasks = JoinSet::new();
-        for name in names {
+        for name in names.iter().cloned() {
             let (resolver, turns) = (Arc::clone(&resolver), Arc::clone(&turns));
             tasks.spawn(async move {
-                // An error would mean that the semaphore is closed, which nobody does.
+                // The semaphore is never closed, so this cannot fail.
                 let _turn = turns.acquire().await;
                 attempt(&resolver, name).await
             });
         }
-        tasks.join_all().await
+        collect(tasks, names, limit).await
     }
 
     fn open(&self) -> Result<TokioResolver, hickory_resolver::ResolveError> {
@@ -118,10 +115,33 @@ impl Resolver {
             let config = ResolverConfig::from_parts(None, Vec::new(), group);
             TokioResolver::builder_with_config(config, TokioConnectionProvider::default())
         };
-        // Times to live are followed here.
+        // This module follows the times to live itself.
         builder.options_mut().cache_size = 0;
         Ok(builder.build())
     }
+}
+
+/// The attempts that end within the limit. A name whose attempt does not has failed.
+async fn collect(mut tasks: JoinSet<Attempt>, mut names: BTreeSet<HostName>, limit: Duration) -> Vec<Attempt> {
+    let mut attempts = Vec::with_capacity(names.len());
+    let mut over = pin!(sleep(limit));
+    loop {
+        tokio::select! {
+            biased;
+            ended = tasks.join_next() => match ended {
+                Some(Ok(attempt)) => {
+                    names.remove(&attempt.answer.name);
+                    attempts.push(attempt);
+                }
+                // The task panicked: its name has no answer.
+                Some(Err(_)) => {}
+                None => break,
+            },
+            () = &mut over => break,
+        }
+    }
+    attempts.extend(names.into_iter().map(|name| failed(name, format!("no answer within {} s", limit.as_secs()))));
+    attempts
 }
 
 async fn attempt(resolver: &TokioResolver, name: HostName) -> Attempt {
@@ -144,7 +164,7 @@ async fn attempt(resolver: &TokioResolver, name: HostName) -> Attempt {
     }
 }
 
-/// The addresses of an answer. `0.0.0.0` and `::` are no host's: filters of name servers answer so for names they block.
+/// The addresses of an answer, without `0.0.0.0` and `::`: name servers answer these for names that they block.
 fn addresses(lookup: &Lookup) -> Vec<IpAddr> {
     lookup.iter().filter_map(|data| data.ip_addr()).filter(|address| !address.is_unspecified()).collect()
 }
@@ -160,72 +180,74 @@ struct Due {
     failures: u32,
 }
 
-/// Which names are due.
+/// When each name is to be resolved again.
 #[derive(Debug, Default)]
 struct Schedule(HashMap<HostName, Due>);
 
 impl Schedule {
-    /// The names that are to be resolved now. Forgets the names that no list holds.
+    /// The names to resolve now. Removes the names that are in no list any more.
     fn due(&mut self, names: &BTreeSet<HostName>, now: Instant) -> Vec<HostName> {
         self.0.retain(|name, _| names.contains(name));
         names.iter().filter(|name| self.0.get(name).is_none_or(|due| due.at <= now)).cloned().collect()
     }
 
-    /// Notes an attempt. Returns what is to be logged: the first of several failures, and that they are over.
-    fn note(&mut self, attempt: &Attempt, now: Instant) -> Option<Change> {
+    /// Records an attempt. Returns a change that is worth a log line: the first of several failures, and the first success
+    /// after them.
+    fn note(&mut self, attempt: &Attempt, now: Instant) -> Option<NameChange> {
         let due = self.0.entry(attempt.answer.name.clone()).or_insert(Due { at: now, failures: 0 });
         let before = due.failures;
         match (attempt.ttl, &attempt.answer.outcome) {
             (Some(ttl), _) => {
                 *due = Due { at: now + ttl, failures: 0 };
-                (before > 0).then_some(Change::Recovered)
+                (before > 0).then_some(NameChange::Recovered)
             }
             (None, NameOutcome::Failed(reason)) => {
                 let pause = FIRST_RETRY.saturating_mul(1 << before.min(16)).min(LONGEST_RETRY);
                 *due = Due { at: now + pause, failures: before.saturating_add(1) };
-                (before == 0).then(|| Change::Fails(reason.clone()))
+                (before == 0).then(|| NameChange::Fails(reason.clone()))
             }
             (None, NameOutcome::Addresses(_)) => None,
         }
     }
 }
 
+/// A change of whether a name can be resolved.
 #[derive(Debug, PartialEq, Eq)]
-enum Change {
+enum NameChange {
     Fails(String),
     Recovered,
 }
 
-/// Resolves the names of the rules that run, for ever.
+/// Resolves the names of the running rules until the process ends.
 pub async fn watch(dataplane: Dataplane, resolver: Resolver) {
     let mut schedule = Schedule::default();
     loop {
         sleep(LOOK_EVERY).await;
-        // That it cannot be reached is logged by its own watch.
+        // `dataplane::watch` logs that the dataplane cannot be reached.
         let Ok(states) = dataplane.names().await else { continue };
         let names: BTreeSet<HostName> = states.iter().map(|state| state.name.clone()).collect();
-        // A dataplane that has restarted is told at once.
+        // A dataplane that has restarted gets answers at once.
         let unanswered = states.iter().filter(|state| state.answer_age.is_none() && state.failure.is_none());
         let unanswered: BTreeSet<HostName> = unanswered.map(|state| state.name.clone()).collect();
         schedule.0.retain(|name, due| !unanswered.contains(name) || due.failures > 0);
-        let due = schedule.due(&names, Instant::now());
+        let due: BTreeSet<HostName> = schedule.due(&names, Instant::now()).into_iter().collect();
         if due.is_empty() {
             continue;
         }
-        let attempts = resolver.resolve(due).await;
+        let attempts = resolver.resolve(due, Duration::MAX).await;
         for attempt in &attempts {
             let name = attempt.answer.name.name.as_str();
             match schedule.note(attempt, Instant::now()) {
-                Some(Change::Fails(reason)) => {
-                    warn!(name, reason, "cannot resolve a host name of an address list: its last addresses stay")
+                Some(NameChange::Fails(reason)) => {
+                    warn!(name, reason, "cannot resolve a host name of an address list; its last addresses stay")
                 }
-                Some(Change::Recovered) => info!(name, "the host name is resolved again"),
+                Some(NameChange::Recovered) => info!(name, "host name resolved again"),
                 None => {}
             }
         }
         let answers = attempts.into_iter().map(|attempt| attempt.answer).collect();
         if let Err(error) = dataplane.answer_names(answers).await {
-            warn!("the addresses of host names did not reach the dataplane: {error}");
+            warn!("cannot send the addresses of host names to the dataplane: {error}");
             schedule = Schedule::default();
         }
     }
@@ -244,26 +266,42 @@ mod tests {
         Attempt { answer: NameAnswer { name: name(text), outcome }, ttl: Some(Duration::from_secs(ttl)) }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn at_the_limit_the_answers_so_far_are_returned_and_the_other_names_have_failed() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async { resolved("a", 10) });
+        tasks.spawn(std::future::pending());
+        let names = [name("a"), name("b")].into();
+        let attempts = collect(tasks, names, RESOLVE_RULES_WITHIN).await;
+        let answers: Vec<_> = attempts.into_iter().map(|attempt| attempt.answer).collect();
+        let failure = NameOutcome::Failed("no answer within 10 s".to_owned());
+        assert_eq!(answers, [resolved("a", 10).answer, NameAnswer { name: name("b"), outcome: failure }]);
+    }
+
     #[test]
     fn a_name_is_due_when_its_time_to_live_is_over() {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
         let names: BTreeSet<_> = [name("a"), name("b")].into();
-        assert_eq!(schedule.due(&names, start).len(), 2, "at first, all are");
+        assert_eq!(schedule.due(&names, start).len(), 2, "at first, all names are due");
         assert_eq!(schedule.note(&resolved("a", 10), start), None);
         assert_eq!(schedule.note(&resolved("b", 20), start), None);
         assert_eq!(schedule.due(&names, after(9)), []);
         assert_eq!(schedule.due(&names, after(10)), [name("a")]);
         assert_eq!(schedule.due(&[name("b")].into(), after(10)), []);
-        assert_eq!(schedule.due(&names, after(10)), [name("a")], "a name that was gone is asked for at once");
+        assert_eq!(
+            schedule.due(&names, after(10)),
+            [name("a")],
+            "a name that was removed is due as soon as it is back"
+        );
     }
 
     #[test]
-    fn failures_are_repeated_less_and_less_often_and_told_once() {
+    fn pauses_after_failures_grow_and_one_failure_is_logged() {
         let (mut schedule, mut now) = (Schedule::default(), Instant::now());
         let names: BTreeSet<_> = [name("a")].into();
         let failure = failed(name("a"), "no answer".to_owned());
-        assert_eq!(schedule.note(&failure, now), Some(Change::Fails("no answer".to_owned())));
+        assert_eq!(schedule.note(&failure, now), Some(NameChange::Fails("no answer".to_owned())));
         for pause in [2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
             let pause = Duration::from_secs(pause);
             assert_eq!(schedule.due(&names, now + pause - Duration::from_millis(1)), []);
@@ -271,6 +309,6 @@ mod tests {
             assert_eq!(schedule.due(&names, now).len(), 1);
             assert_eq!(schedule.note(&failure, now), None);
         }
-        assert_eq!(schedule.note(&resolved("a", 1), now), Some(Change::Recovered));
+        assert_eq!(schedule.note(&resolved("a", 1), now), Some(NameChange::Recovered));
     }
 }

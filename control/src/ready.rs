@@ -1,5 +1,5 @@
-//! Whether packets are being decided about right now, as `/readyz` says it: one line of reason if not, and one for each
-//! warning if they are.
+//! Whether the dataplane decides about packets now, for `/readyz`: one line with the reason if it does not, otherwise one line
+//! for each warning.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::wire::Status;
 use knockplane_policy::wire::connections::ConnectionTable;
 
-/// A worker that has not said for this long that it is alive, hangs. Workers say so many times a second even when no
-/// packet comes; much less would report a busy machine's scheduler, much more would leave people waiting.
+/// A worker whose heartbeat is older than this hangs. Workers send heartbeats many times a second, also without packets. A much
+/// shorter time would report delays of a busy scheduler; a much longer one would delay the report of a real fault.
 pub const HEARTBEAT_WITHIN: Duration = Duration::from_secs(2);
 
-/// Nothing, or the first reason why packets are not decided about.
+/// Checks that the dataplane decides about packets.
 ///
 /// # Errors
-/// The reason, for people.
+/// The first reason why it does not, as a message.
 pub fn check(status: &Status) -> Result<(), String> {
     for side in Side::ALL {
         let Some(interface) = status.interfaces.iter().find(|interface| interface.side == side) else {
@@ -35,9 +35,9 @@ pub fn check(status: &Status) -> Result<(), String> {
     }
     for worker in &status.workers {
         match worker.heartbeat_age {
-            None => return Err(format!("worker {} has not begun yet", worker.worker)),
+            None => return Err(format!("worker {} has not started yet", worker.worker)),
             Some(age) if age >= HEARTBEAT_WITHIN => {
-                return Err(format!("worker {} has been silent for {:.1} s", worker.worker, age.as_secs_f64()));
+                return Err(format!("worker {} has sent no heartbeat for {:.1} s", worker.worker, age.as_secs_f64()));
             }
             Some(_) => {}
         }
@@ -45,13 +45,13 @@ pub fn check(status: &Status) -> Result<(), String> {
     Ok(())
 }
 
-/// What does not keep packets from being decided about, but needs an operator.
+/// Conditions that need an operator, although the dataplane decides about packets.
 pub fn warnings(status: &Status) -> Vec<String> {
     let table = status.connections.iter().filter_map(ConnectionTable::warning);
     table.chain(status.offload.warnings()).collect()
 }
 
-/// What a dataplane that is ready is told as.
+/// The text for a dataplane that is ready.
 pub fn text(status: &Status) -> String {
     let warnings = warnings(status).into_iter().map(|warning| format!("warning: {warning}\n"));
     ["ready\n".to_owned()].into_iter().chain(warnings).collect()
@@ -66,7 +66,7 @@ mod tests {
     use crate::sample;
 
     #[test]
-    fn a_dataplane_at_work_is_ready() {
+    fn a_working_dataplane_is_ready() {
         assert_eq!(check(&sample::status()), Ok(()));
     }
 
@@ -98,7 +98,7 @@ mod tests {
         let drift = |kind, problem: &str| Drift { kind, problem: problem.to_owned() };
         status.interfaces[0].drift.push(drift(DriftKind::Master, "kp-out belongs to a bridge"));
         assert_eq!(check(&status).unwrap_err(), "kp-out belongs to a bridge");
-        // A problem of both sides is one.
+        // The same problem on both sides is reported once.
         status.interfaces[1].drift.push(drift(DriftKind::Master, "kp-out belongs to a bridge"));
         assert_eq!(check(&status).unwrap_err(), "kp-out belongs to a bridge");
         status.interfaces[1].drift.push(drift(DriftKind::Mtu, "kp-in has an MTU of 9000"));
@@ -112,12 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn a_hanging_worker_is_named() {
+    fn a_worker_that_hangs_is_named() {
         let mut status = sample::status();
         status.workers[1].heartbeat_age = None;
-        assert_eq!(check(&status).unwrap_err(), "worker 1 has not begun yet");
+        assert_eq!(check(&status).unwrap_err(), "worker 1 has not started yet");
         status.workers[1].heartbeat_age = Some(Duration::from_millis(2_000));
-        assert_eq!(check(&status).unwrap_err(), "worker 1 has been silent for 2.0 s");
+        assert_eq!(check(&status).unwrap_err(), "worker 1 has sent no heartbeat for 2.0 s");
         status.workers.clear();
         assert_eq!(check(&status).unwrap_err(), "no worker runs");
     }

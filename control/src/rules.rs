@@ -1,7 +1,7 @@
-//! Rules judged offline, before anybody is asked to run them.
+//! Offline checks of rules, before the dataplane gets them.
 //!
-//! What the language says is `policy::rsc`'s business, whether the rules can run the engine's. The dataplane judges
-//! once more with its own settings, and its word is the last.
+//! `policy::rsc` parses the language, and the engine decides whether the rules can run. The dataplane checks them again with
+//! its own settings, and its decision counts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use knockplane_policy::rule::{Condition, RuleSet};
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::{Time, is_timeout, parse_duration};
 
-/// Why rules cannot run.
+/// The rules cannot run.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// What is wrong with them.
+pub enum RulesError {
+    /// The problems of the rules.
     #[error(transparent)]
     Rules(#[from] CompileError),
-    /// There is no memory to try them.
+    /// There is not enough memory to compile them.
     #[error(transparent)]
     Room(#[from] CapacityError),
 }
@@ -29,13 +29,13 @@ pub enum Refused {
 /// Whether the engine can run these rules with these settings.
 ///
 /// # Errors
-/// Everything that keeps them from running, in the engine's words.
-pub fn compile(rules: &RuleSet, settings: &Settings) -> Result<(), Refused> {
+/// All reasons why they cannot run, from the engine.
+pub fn compile(rules: &RuleSet, settings: &Settings) -> Result<(), RulesError> {
     Table::compile(Arc::new(rules.clone()), settings, &State::new(1, 1)?, Time::default())?;
     Ok(())
 }
 
-/// Every list the rules name, with its level; none for a list that no rule adds to, which only operators fill.
+/// All lists that the rules name, with their levels; `None` for a list to which no rule adds, which only operators fill.
 pub fn lists(rules: &RuleSet, settings: &Settings) -> BTreeMap<String, Option<u8>> {
     let read = rules.rules.iter().flat_map(|rule| &rule.matchers).filter_map(|matcher| match &matcher.condition {
         Condition::SrcAddressList(list) | Condition::DstAddressList(list) => Some((list.clone(), None)),
@@ -45,14 +45,14 @@ pub fn lists(rules: &RuleSet, settings: &Settings) -> BTreeMap<String, Option<u8
     read.chain(added).collect()
 }
 
-/// A time as RouterOS writes the timeouts of list entries.
+/// Parses a time in the syntax of the timeouts of list entries in RouterOS.
 ///
 /// # Errors
-/// What could have stood there.
+/// The text is not such a time; the message has examples.
 pub fn timeout(text: &str) -> Result<Duration, String> {
     parse_duration(text)
         .filter(|timeout| is_timeout(*timeout))
-        .ok_or_else(|| format!("`{text}` is no time: write `10m`, `1d2h` or `00:10:00`, at most `35w3d13h13m56s`"))
+        .ok_or_else(|| format!("`{text}` is not a time: write `10m`, `1d2h` or `00:10:00`, at most `35w3d13h13m56s`"))
 }
 
 #[cfg(test)]
@@ -64,7 +64,7 @@ mod tests {
     use crate::sample;
 
     #[test]
-    fn times_are_read_as_in_rules() {
+    fn times_have_the_syntax_of_rules() {
         for (text, seconds) in [("10m", 600), ("1d2h", 93_600), ("00:10:00", 600), ("1d00:00:00", 86_400), ("5", 5)] {
             assert_eq!(timeout(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
@@ -82,10 +82,10 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_cannot_run_are_told_before_the_dataplane_sees_them() {
+    fn rules_that_cannot_run_are_found_offline() {
         let circle = sample::rule("0a1b2c3d", Action::Jump("input".into()), false, "");
         let error = compile(&RuleSet { rules: vec![circle], ..RuleSet::default() }, &Settings::default()).unwrap_err();
-        let Refused::Rules(error) = error else { panic!("{error}") };
+        let RulesError::Rules(error) = error else { panic!("{error}") };
         let [problem] = &error.problems[..] else { panic!("{error}") };
         assert_eq!(problem.place().map(|place| place.id.0.as_str()), Some("0a1b2c3d"));
         assert_eq!(problem.sentence(), "the jump to `input` leads back to its own chain");

@@ -1,4 +1,4 @@
-//! A dataplane's answers to test with: two workers, two rules, two lists, two doors.
+//! Answers of a dataplane for tests: two workers, two rules, two lists, two doors.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub(crate) fn status() -> Status {
     }
 }
 
-/// A full table of connections, and some of them.
+/// A full table of connections, and some of its connections.
 pub(crate) fn tracked() -> Tracked {
     let seconds = Duration::from_secs;
     let table = ConnectionTable { known: 2_040, capacity: 1_024, refused: 191, last_refused: Some(seconds(3)) };
@@ -82,7 +82,7 @@ pub(crate) fn tracked() -> Tracked {
     Tracked { table: Some(table), connections, truncated: true }
 }
 
-/// The log of a process that lost lines about packets.
+/// The log of a process that lost packet lines.
 pub(crate) fn log(packet_lines: u64) -> LogStatus {
     let lost = [("door", 0), ("packet", packet_lines)].map(|(kind, lines)| LostLines { kind: kind.into(), lines });
     LogStatus { lost: lost.into(), waiting: 0, problem: None }
@@ -297,7 +297,7 @@ pub(crate) fn metrics() -> Metrics {
     }
 }
 
-/// A host name whose last answer is two minutes old, and whose name server fails since.
+/// A host name whose last answer is two minutes old, and whose name server has failed since.
 pub(crate) fn name_state() -> NameState {
     NameState {
         list: "trusted".into(),

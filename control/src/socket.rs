@@ -1,5 +1,5 @@
-//! The control process's own unix socket: taken over from a process that died, never from one that lives, and removed
-//! at the end.
+//! The unix socket of the control process. It replaces the socket of a process that died, never that of a running one, and
+//! is removed at the end.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -8,18 +8,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use knockplane_limits::predecessor::{self, Deadline};
 use nix::unistd::Gid;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::holder::{self, Deadline};
-
-/// Owner and group may change the firewall, nobody else.
+/// Only the owner and the group may change the firewall.
 const MODE: u32 = 0o660;
 
-/// What is waited before a socket whose queue is full is tried again.
+/// Pause before another attempt to connect to a socket whose queue is full.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// Removes the socket's file when it goes out of scope, if the file is still ours.
+/// Removes the file of the socket when it is dropped, unless another file has taken its place.
 #[derive(Debug)]
 pub(crate) struct Removal {
     path: PathBuf,
@@ -34,11 +33,11 @@ impl Drop for Removal {
     }
 }
 
-/// Listens on `path`. Its directory is created. Waits for a process that is exiting. Members of the group may connect, if one
-/// is given; otherwise those of the process's own.
+/// Listens on `path`, and creates its directory. Waits if a process that exits still holds the socket. Members of `group` may
+/// connect; without it, those of the process's own group.
 ///
 /// # Errors
-/// If somebody else listens there, or something that is no socket has the name, or the system says no.
+/// If another process listens there, if a file that is not a socket has the name, or if a system call fails.
 pub(crate) async fn bind(
     path: &Path,
     group: Option<Gid>,
@@ -60,7 +59,8 @@ pub(crate) async fn bind(
     Ok((listener, removal))
 }
 
-/// Why the socket's group cannot be set, most likely. Who has no CAP_CHOWN can set those it is a member of: chown(2).
+/// The message for a group that cannot be set. Without CAP_CHOWN, a process can set only groups of which it is a member:
+/// chown(2).
 fn not_given(path: &Path, group: Gid) -> String {
     format!(
         "cannot give {} to the group {group}, as `socket-group` in [control] says: the process must be a member of it \
@@ -69,11 +69,11 @@ fn not_given(path: &Path, group: Gid) -> String {
     )
 }
 
-/// Connects to a unix socket. If its queue of connections is full, as it is for a moment when many connect at once, tries
-/// again until the caller's patience ends.
+/// Connects to a unix socket. If its queue is full, as for a moment when many clients connect at once, tries again without
+/// limit: the caller sets one.
 ///
 /// # Errors
-/// If nobody listens, or not to us.
+/// If no process listens on the socket, or this process may not connect.
 pub(crate) async fn connect(path: &Path) -> io::Result<UnixStream> {
     loop {
         match UnixStream::connect(path).await {
@@ -83,7 +83,7 @@ pub(crate) async fn connect(path: &Path) -> io::Result<UnixStream> {
     }
 }
 
-/// Removes what a killed process left behind.
+/// Removes the socket of a process that was killed.
 async fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
     let shown = path.display();
     loop {
@@ -92,26 +92,27 @@ async fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
             other => other.with_context(|| format!("cannot look at {shown}"))?,
         };
         if !metadata.file_type().is_socket() {
-            bail!("{shown} is in the way and no socket: remove it, or set another `socket` in [control]");
+            bail!("{shown} exists and is not a socket: remove it, or set another `socket` in [control]");
         }
         let holder = match UnixStream::connect(path).await {
             Ok(stream) => stream.peer_cred().ok().and_then(|peer| peer.pid()),
-            // Its queue is full.
+            // A process listens, and its queue is full.
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                 return fs::remove_file(path).with_context(|| format!("cannot remove the stale socket {shown}"));
             }
             Err(error) => {
-                return Err(error).with_context(|| format!("cannot tell whether somebody listens on {shown}"));
+                return Err(error).with_context(|| format!("cannot determine whether a process listens on {shown}"));
             }
         };
-        if !deadline.wait().await {
+        if deadline.is_over() {
+            let holder = holder.map_or_else(String::new, |pid| format!(" ({})", predecessor::describe(Some(pid))));
             bail!(
-                "another control process answers on {shown}{}: stop it first (systemctl stop knockplane-control), or set \
-                 another `socket` in [control]",
-                holder::describe(holder)
+                "another control process answers on {shown}{holder}: stop it first (systemctl stop knockplane-control), or \
+                 set another `socket` in [control]"
             );
         }
+        tokio::time::sleep(predecessor::RETRY).await;
     }
 }
 
@@ -120,7 +121,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_directory_is_created_the_mode_set_and_the_file_removed() {
+    async fn the_directory_is_created_the_mode_is_set_and_the_file_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/knockplane/control.sock");
         let (listener, removal) = bind(&path, None, Deadline::over()).await.unwrap();
@@ -139,28 +140,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_that_answers_is_left_alone() {
+    async fn a_socket_that_answers_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         let _bound = bind(&path, None, Deadline::over()).await.unwrap();
         let error = bind(&path, None, Deadline::over()).await.unwrap_err().to_string();
-        let told = format!("another control process answers on {} (process {}", path.display(), std::process::id());
+        let told = format!("another control process answers on {} (process {} (", path.display(), std::process::id());
         assert!(error.contains(&told), "{error}");
         assert!(path.exists());
     }
 
     #[tokio::test]
-    async fn a_file_in_the_way_is_left_alone() {
+    async fn a_file_that_is_not_a_socket_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         fs::write(&path, "precious").unwrap();
         let error = bind(&path, None, Deadline::over()).await.unwrap_err().to_string();
-        assert!(error.contains("no socket"), "{error}");
+        assert!(error.contains("not a socket"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
 
     #[tokio::test]
-    async fn a_file_that_took_our_place_stays() {
+    async fn a_file_that_replaced_the_socket_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         let bound = bind(&path, None, Deadline::over()).await.unwrap();

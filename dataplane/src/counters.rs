@@ -206,6 +206,21 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_that_is_not_sent_counts_under_the_reason_alone() {
+        let counters = WorkerCounters::default();
+        let forward = Decision { verdict: Verdict::Forward, reason: Reason::Rule };
+        let drop = Decision { verdict: Verdict::Drop, reason: Reason::ChainDefault };
+        let decisions = [forward, forward, drop, forward];
+        for (not_sent, reason) in [(0b1001, Reason::TxFull), (0b1011, Reason::LinkDown)] {
+            counters.settled(&decisions, not_sent, Decision { verdict: Verdict::Drop, reason });
+        }
+        assert_eq!(counters.frames(Verdict::Forward, Reason::Rule), 1);
+        let dropped = |reason| counters.frames(Verdict::Drop, reason);
+        assert_eq!([Reason::TxFull, Reason::LinkDown, Reason::ChainDefault].map(dropped), [2, 3, 2]);
+        assert_eq!(counters.total(Verdict::Forward) + counters.total(Verdict::Drop), 8);
+    }
+
+    #[test]
     fn frames_dropped_without_a_decision_are_in_the_balance() {
         let counters = WorkerCounters::default();
         counters.undecided(Side::Inside, Reason::MultiBuffer, 2, 6000);

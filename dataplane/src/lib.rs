@@ -11,7 +11,6 @@ mod config;
 mod counters;
 mod doctor;
 mod drift;
-mod early;
 mod generation;
 mod held;
 mod holder;
@@ -19,6 +18,7 @@ mod idle;
 mod manager;
 mod memory;
 mod names;
+mod reorder;
 mod requirements;
 mod series;
 mod start;
@@ -35,26 +35,19 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use knockplane_limits::descriptors;
-use knockplane_log::{AT_EXIT, Format};
+use knockplane_limits::predecessor::Deadline;
+use knockplane_log::{AT_EXIT, AT_FAILED_START, LogOptions};
 use knockplane_policy::doctor::{Finding, Level};
+use knockplane_policy::exit::Exit;
 use signal_hook::consts::SIGHUP;
 
 use crate::config::Config;
-use crate::holder::Deadline;
 use crate::requirements::configured;
 use crate::start::StartError;
 use crate::state_dir::StateDir;
 
-/// Exit codes, the same for all of the project's programs.
-const RUNTIME: u8 = 1;
-const CONFIGURATION: u8 = 3;
-
 /// The configuration file if none is named.
 const DEFAULT_CONFIG: &str = "/etc/knockplane/knockplane.toml";
-
-/// How long a process that could not start waits until its reasons are read. It serves nothing, and its reasons may be
-/// longer than a pipe holds.
-const NOT_STARTED: Duration = Duration::from_secs(2);
 
 /// An inline port-knocking firewall: drops everything between two interfaces, and opens for whoever knocked.
 #[derive(Parser)]
@@ -78,9 +71,8 @@ struct Arguments {
     /// the configured file run, and lists begin without operators' entries.
     #[arg(long, conflicts_with = "check")]
     without_state: bool,
-    /// How to log, to standard error. What to log is said in RUST_LOG, for example `debug`.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    log_format: Format,
+    #[command(flatten)]
+    log: LogOptions,
 }
 
 /// The command line, for its manual.
@@ -94,13 +86,12 @@ pub fn main() -> ExitCode {
     let hangup = Arc::new(AtomicBool::new(false));
     let caught = signal_hook::flag::register(SIGHUP, Arc::clone(&hangup));
     let arguments = Arguments::parse();
-    if let Err(error) = knockplane_log::start(arguments.log_format) {
-        knockplane_log::write(&format!("knockplane-dataplane: cannot start the log: {error}\n"));
-        return RUNTIME.into();
+    if !arguments.log.start("knockplane-dataplane") {
+        return Exit::Runtime.into();
     }
     descriptors::raise();
     if let Err(error) = caught {
-        return failed(RUNTIME, anyhow::Error::new(error).context("cannot catch signals"), Some(NOT_STARTED));
+        return failed(Exit::Runtime, anyhow::Error::new(error).context("cannot catch signals"), Some(AT_FAILED_START));
     }
     if arguments.doctor {
         return examine(arguments.config.as_deref());
@@ -108,14 +99,14 @@ pub fn main() -> ExitCode {
     let file = arguments.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
     let config = match Config::load(file) {
         Ok(config) => config,
-        Err(error) => return failed(CONFIGURATION, error.into(), Some(NOT_STARTED).filter(|_| !arguments.check)),
+        Err(error) => return failed(Exit::Invalid, error.into(), Some(AT_FAILED_START).filter(|_| !arguments.check)),
     };
     if arguments.check {
         return check(&config);
     }
     let wrong: Vec<_> = configured::early(&config).findings.into_iter().filter(Finding::is_refused).collect();
     if let Some(error) = doctor::as_error(&wrong) {
-        return failed(CONFIGURATION, error, Some(NOT_STARTED));
+        return failed(Exit::Invalid, error, Some(AT_FAILED_START));
     }
     // A dataplane that lost a thread would forward on some queues and not on others. It ends instead, and the kernel
     // closes the wire.
@@ -131,7 +122,7 @@ pub fn main() -> ExitCode {
     });
     let state = match state {
         Ok(state) => state,
-        Err(error) => return failed(RUNTIME, error, Some(NOT_STARTED)),
+        Err(error) => return failed(Exit::Runtime, error, Some(AT_FAILED_START)),
     };
     let ready = format!(
         "ready: {} (outside) to {} (inside); closed when this process ends: no process, no forwarding",
@@ -139,23 +130,23 @@ pub fn main() -> ExitCode {
     );
     let manager = match start::start(config, state, deadline) {
         Ok(manager) => manager,
-        Err(StartError::Configuration(error)) => return failed(CONFIGURATION, error, Some(NOT_STARTED)),
-        Err(StartError::Other(error)) => return failed(RUNTIME, error, Some(NOT_STARTED)),
+        Err(StartError::Configuration(error)) => return failed(Exit::Invalid, error, Some(AT_FAILED_START)),
+        Err(StartError::Other(error)) => return failed(Exit::Runtime, error, Some(AT_FAILED_START)),
     };
     match manager.run(&hangup, || tracing::info!("{ready}")) {
         Ok(()) => {
             knockplane_log::flush(Some(AT_EXIT));
-            ExitCode::SUCCESS
+            Exit::Ok.into()
         }
-        Err(error) => failed(RUNTIME, error, Some(AT_EXIT)),
+        Err(error) => failed(Exit::Runtime, error, Some(AT_EXIT)),
     }
 }
 
 /// What a process that ends says, and how long it waits until that is read; without a limit, as long as the reader takes.
-fn failed(code: u8, error: anyhow::Error, patience: Option<Duration>) -> ExitCode {
+fn failed(exit: Exit, error: anyhow::Error, patience: Option<Duration>) -> ExitCode {
     knockplane_log::write(&format!("knockplane-dataplane: {error:#}\n"));
     knockplane_log::flush(patience);
-    code.into()
+    exit.into()
 }
 
 /// `--check`, which people and scripts run: it takes the time that its readers take.
@@ -168,35 +159,35 @@ fn check(config: &Config) -> ExitCode {
     let (file, rules) = (config.file.display(), config.rules.display());
     if let Some(error) = doctor::as_error(&wrong) {
         if wrong.iter().any(|finding| finding.level == Level::Invalid) {
-            return failed(CONFIGURATION, error, None);
+            return failed(Exit::Invalid, error, None);
         }
         knockplane_log::write(&format!("{file} is valid, but a start on this host would be refused now:\n"));
-        return failed(RUNTIME, error, None);
+        return failed(Exit::Runtime, error, None);
     }
-    print(&format!("{file}: valid, and so are the rules in {rules}\n"), ExitCode::SUCCESS)
+    print(&format!("{file}: valid, and so are the rules in {rules}\n"), Exit::Ok)
 }
 
 /// `--doctor`.
 fn examine(file: Option<&Path>) -> ExitCode {
     let report = doctor::report(file);
-    let code = ExitCode::from(report.exit_code());
+    let exit = report.exit();
     match serde_json::to_string_pretty(&report) {
-        Ok(text) => print(&(text + "\n"), code),
-        Err(error) => failed(RUNTIME, error.into(), None),
+        Ok(text) => print(&(text + "\n"), exit),
+        Err(error) => failed(Exit::Runtime, error.into(), None),
     }
 }
 
-/// Writes to standard output, and ends with this code.
-fn print(text: &str, code: ExitCode) -> ExitCode {
+/// Writes to standard output, and returns the exit code.
+fn print(text: &str, exit: Exit) -> ExitCode {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         // A reader that has seen enough, as `head` has, is no failure.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            failed(RUNTIME, anyhow::Error::new(error).context("cannot write to standard output"), None)
+            failed(Exit::Runtime, anyhow::Error::new(error).context("cannot write to standard output"), None)
         }
         _ => {
             knockplane_log::flush(None);
-            code
+            exit.into()
         }
     }
 }

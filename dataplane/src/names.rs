@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use knockplane_policy::packet::Family;
-use knockplane_policy::rule::{EntryAddress, ListEntry, RuleSet};
+use knockplane_policy::rule::{ListEntry, RuleSet};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::{HostName, MAX_NAME_ADDRESSES, NameAnswer, NameOutcome, NameState};
 use serde::{Deserialize, Serialize};
@@ -92,13 +92,13 @@ impl Names {
 
     /// The addresses of an entry, if it is a name.
     pub(crate) fn addresses(&self, entry: &ListEntry) -> &[IpAddr] {
-        let resolution = host_name(entry).and_then(|name| self.resolutions.get(&name));
+        let resolution = HostName::of(entry).and_then(|name| self.resolutions.get(&name));
         resolution.map_or(&[], |resolution| &resolution.addresses)
     }
 
     /// Takes over answers for names of the running rules, and keeps them. Returns whether an address changed.
     pub(crate) fn take(&mut self, answers: Vec<NameAnswer>, now: Time) -> bool {
-        let wanted = self.running.iter().filter_map(host_name).collect();
+        let wanted = self.running.iter().filter_map(HostName::of).collect();
         self.take_wanted(answers, &wanted, now)
     }
 
@@ -146,7 +146,7 @@ impl Names {
             let answer_age = answered.map(|answered| now.since(answered));
             NameState { list: entry.list.clone(), line: entry.line, name, addresses, failure, answer_age }
         };
-        self.running.iter().filter_map(|entry| Some((entry, host_name(entry)?))).map(state).collect()
+        self.running.iter().filter_map(|entry| Some((entry, HostName::of(entry)?))).map(state).collect()
     }
 
     /// A failure is logged: the answer counts all the same, until a restart.
@@ -188,14 +188,7 @@ impl Resolution {
 
 /// The entries of these rules that are names and not disabled.
 fn of(rules: &RuleSet) -> impl Iterator<Item = (&ListEntry, HostName)> {
-    rules.address_lists.iter().filter_map(|entry| Some((entry, host_name(entry)?)))
-}
-
-fn host_name(entry: &ListEntry) -> Option<HostName> {
-    match &entry.address {
-        EntryAddress::Name(name) if !entry.disabled => Some(HostName { family: entry.family, name: name.clone() }),
-        _ => None,
-    }
+    rules.address_lists.iter().filter_map(|entry| Some((entry, HostName::of(entry)?)))
 }
 
 #[cfg(test)]
@@ -205,7 +198,7 @@ mod tests {
     use knockplane_policy::rsc;
 
     use super::*;
-    use crate::holder::Deadline;
+    use knockplane_limits::predecessor::Deadline;
 
     const RULES: &str = "/ip firewall address-list
 add list=friends address=dyn.example.net

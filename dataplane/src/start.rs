@@ -15,6 +15,7 @@ use knockplane_engine::headers;
 use knockplane_engine::state::events::logged::LoggedPackets;
 use knockplane_engine::state::{self, State};
 use knockplane_engine::table::Table;
+use knockplane_limits::predecessor::{self, Deadline};
 use knockplane_policy::doctor::{Finding, Level};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
@@ -29,7 +30,7 @@ use crate::doctor;
 use crate::drift::{self, Attached, Baseline};
 use crate::generation::{Book, Generation};
 use crate::held::StoredEntries;
-use crate::holder::{self, Deadline};
+use crate::holder;
 use crate::idle::Idle;
 use crate::manager::{
     DriftState, EventLog, HeartbeatWatch, Listener, Manager, Notes, OffloadWatch, Port, ROOM_FOR_RESETS, TableWatch,
@@ -292,7 +293,7 @@ fn attach(program: LoadedProgram, devices: &[Arc<Device>; 2]) -> anyhow::Result<
         let holder = devices.iter().find_map(|device| holder::of_xdp_link(device.index())).filter(|_| error.is_busy());
         let error = anyhow::Error::new(error);
         match holder {
-            Some(pid) => error.context(format!("{} holds an interface", holder::describe(Some(pid)))),
+            Some(pid) => error.context(format!("{} holds an interface", predecessor::describe(Some(pid)))),
             None => error,
         }
     })

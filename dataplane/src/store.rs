@@ -186,7 +186,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::holder::Deadline;
+    use knockplane_limits::predecessor::Deadline;
 
     const TEXT: &str = "/ip firewall filter
 add action=add-src-to-address-list address-list=a address-list-timeout=9s chain=input

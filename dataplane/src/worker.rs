@@ -1,8 +1,7 @@
-//! A worker: one thread, one core, one queue of both interfaces. The packet's way, top to bottom, is `Worker::turn`.
+//! A worker: one thread, one core, one queue of both interfaces. `Worker::turn` is the path of a packet, top to bottom.
 //!
-//! Once a turn: the clock is read, the generation of rules is noticed (a memory read), a batch from each side is
-//! decided and settled, and the kernel is kicked. Now and then, housekeeping. What it does without frames is told in
-//! `idle`.
+//! Each turn reads the clock once, notices a new generation of rules by a memory read, decides and settles a batch from
+//! each side, and kicks the kernel. Housekeeping follows ten times a second. `idle` describes a worker without frames.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use crossbeam::queue::ArrayQueue;
 use knockplane_engine::headers;
 use knockplane_engine::pipeline::history::History;
 use knockplane_engine::pipeline::reset::Reset;
-use knockplane_engine::pipeline::{Context, Decider, Decision, Waiting};
+use knockplane_engine::pipeline::{Context, Decider, Decision, OutOfOrder};
 use knockplane_engine::state::State;
 use knockplane_engine::state::events::logged::LoggedPackets;
 use knockplane_policy::packet::Side;
@@ -25,20 +24,20 @@ use knockplane_ring::{Dispositions, Rings};
 
 use crate::clock::Clock;
 use crate::counters::WorkerCounters;
-use crate::early::{Early, Kept};
 use crate::generation::Generation;
 use crate::idle::{Idle, Waker};
+use crate::reorder::ReorderBuffer;
 
 /// How often the kernel's counters are read and the heartbeat is renewed under load, and the longest sleep.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 
-/// No frame waits longer in a ring; a stamp that is older is what another frame has left.
+/// No frame waits longer in a ring. An older stamp is left over from another frame.
 const OLDEST_ARRIVAL: Duration = Duration::from_secs(10);
 
 /// Resets that a worker sends in a housekeeping turn at most: 640 a second, so that they delay no packet.
 const RESETS: usize = 64;
 
-/// The longest sleep while frames wait to be sent, or to be looked at again.
+/// The longest sleep while frames wait for transmission or in the reorder buffer.
 const IMPATIENT: Duration = Duration::from_millis(1);
 
 /// What all workers and the manager share.
@@ -58,7 +57,7 @@ pub(crate) struct Shared {
     pub(crate) stop: AtomicBool,
 }
 
-/// See the module.
+/// One worker's rings, counters and buffers.
 pub(crate) struct Worker {
     number: usize,
     rings: Rings,
@@ -66,12 +65,12 @@ pub(crate) struct Worker {
     counters: Arc<WorkerCounters>,
     decider: Decider,
     idle: Idle,
-    /// With several queues; with one, frames are decided in the order of their arrival.
-    early: Option<Early>,
+    /// `None` with one queue, whose frames are decided in the order of their arrival.
+    reorder_buffer: Option<ReorderBuffer>,
 }
 
 impl Worker {
-    /// Prepares a worker on its rings, to be run on its own thread.
+    /// Prepares a worker on its rings. [`Worker::run`] runs it on its own thread.
     pub(crate) fn new(
         number: usize,
         rings: Rings,
@@ -82,7 +81,7 @@ impl Worker {
         shared_queues: bool,
     ) -> Self {
         let max_frame = headers::max_frame(mtu as usize);
-        let early = shared_queues.then(|| Early::new(max_frame));
+        let reorder_buffer = shared_queues.then(|| ReorderBuffer::new(max_frame));
         Worker {
             number,
             rings,
@@ -90,7 +89,7 @@ impl Worker {
             counters,
             decider: Decider::new(max_frame, RandomState::new().hash_one(number)),
             idle,
-            early,
+            reorder_buffer,
         }
     }
 
@@ -99,12 +98,12 @@ impl Worker {
         self.idle.waker()
     }
 
-    /// What it keeps out, for whoever reads it.
+    /// Dropped packets and failed knocks by source, for the manager.
     pub(crate) fn history(&self) -> Arc<History> {
         self.decider.history()
     }
 
-    /// Runs until the shared stop flag is set. The sockets close with it.
+    /// Runs until the shared stop flag is set, and closes the sockets.
     pub(crate) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let mut generation = Cache::new(&shared.generation);
@@ -124,7 +123,8 @@ impl Worker {
             } else if self.idle.is_tired(now) {
                 let fell_asleep = shared.clock.now();
                 self.counters.busy.add(nanos(fell_asleep.since(woke)));
-                let waits = self.rings.in_flight() > 0 || self.early.as_ref().is_some_and(|early| !early.is_empty());
+                let buffers = self.reorder_buffer.as_ref().is_some_and(|buffer| !buffer.is_empty());
+                let waits = self.rings.in_flight() > 0 || buffers;
                 self.idle.sleep(&self.rings, if waits { IMPATIENT } else { HOUSEKEEPING });
                 woke = shared.clock.now();
                 self.counters.asleep.add(nanos(woke.since(fell_asleep)));
@@ -132,7 +132,7 @@ impl Worker {
         }
     }
 
-    /// The packet's way. Returns how many frames there were.
+    /// The path of a packet: receive, decide, settle, kick. Returns the number of frames.
     fn turn(&mut self, generation: &Generation, now: Time) -> usize {
         let shared = &*self.shared;
         let context = Context {
@@ -158,15 +158,16 @@ impl Worker {
             }
             let frames = self.rings.frames();
             self.counters.received[side.index()].add(count, frames.iter().map(|frame| frame.len()).sum());
-            match &mut self.early {
-                Some(early) if shared.stamped.load(Relaxed) => {
+            match &mut self.reorder_buffer {
+                Some(buffer) if shared.stamped.load(Relaxed) => {
                     let arrivals = self.rings.arrivals();
                     let arrived = |index: usize| arrival(arrivals[index], now);
                     self.decider.decide_arrived(side, &frames, arrived, context);
-                    for index in bits(self.decider.early()) {
-                        let Some(waiting) = self.decider.waiting(index) else { continue };
-                        early.keep((side, arrived(index), waiting), frames[index], |oldest| {
-                            look_again(&mut self.decider, oldest, true, context);
+                    for index in bits(self.decider.out_of_order()) {
+                        let Some(pending) = self.decider.pending(index) else { continue };
+                        let (frame, arrived) = (frames[index], arrived(index));
+                        buffer.insert(OutOfOrder { side, frame, arrived, pending, is_last: false }, |oldest| {
+                            self.decider.re_evaluate(oldest, context);
                         });
                     }
                 }
@@ -175,8 +176,9 @@ impl Worker {
                 }
             }
             let decisions = self.decider.decisions();
-            // Every frame of the batch leaves it here: to the other side's ring, with a reply to its own side's, or back to
-            // the free frames. Without a link nothing goes out: the kernel would take the frames, and drop them uncounted.
+            // Every frame leaves the batch here: to the ring of the other side, as a reply to the ring of its own side, or to
+            // the free frames. Without a link on the other side nothing is forwarded: the kernel would accept the frames and
+            // drop them without counting.
             let reply = self.decider.answered();
             let accepted = forwarded(decisions) & !reply;
             let link = shared.links[side.opposite().index()].load(Relaxed);
@@ -193,8 +195,8 @@ impl Worker {
         for side in Side::ALL {
             self.rings.kick(side);
         }
-        if let Some(early) = &mut self.early {
-            early.look(now, |kept, is_last| look_again(&mut self.decider, kept, is_last, context));
+        if let Some(buffer) = &mut self.reorder_buffer {
+            buffer.re_evaluate(now, |frame| self.decider.re_evaluate(frame, context));
         }
         self.counters.in_flight.set(self.rings.in_flight() as u64);
         total
@@ -211,7 +213,7 @@ impl Worker {
 }
 
 impl Worker {
-    /// Sends resets that wait. What finds no room is left out: an end that goes on to send is told again.
+    /// Sends queued resets. A reset without room in a ring is left out: an end that sends again gets another one.
     fn send_resets(&mut self) {
         for _ in 0..RESETS {
             let Some(reset) = self.shared.resets.pop() else { return };
@@ -223,14 +225,14 @@ impl Worker {
     }
 }
 
-/// A stamp that makes no sense is none: the frame arrived by now. It may be a little later than `now`, which was read
-/// before the frame was taken off its ring.
+/// The time of arrival that a stamp states. An implausible stamp is ignored: the frame arrived at `now`. A stamp can be a
+/// little later than `now`, because the clock is read before the frame is taken off its ring.
 fn arrival(stamp: u64, now: Time) -> Time {
     let stamp = Time::from_nanos(stamp);
     if now.since(stamp) < OLDEST_ARRIVAL && stamp.since(now) < OLDEST_ARRIVAL { stamp } else { now }
 }
 
-/// The positions of the bits that are set.
+/// The positions of the set bits.
 fn bits(mut mask: u64) -> impl Iterator<Item = usize> + Clone {
     std::iter::from_fn(move || {
         let index = (mask != 0).then_some(mask.trailing_zeros() as usize)?;
@@ -239,7 +241,7 @@ fn bits(mut mask: u64) -> impl Iterator<Item = usize> + Clone {
     })
 }
 
-/// The frames of a batch that are accepted, a bit for each.
+/// The frames of a batch that the rules forward: one bit each.
 fn forwarded(decisions: &[Decision]) -> u64 {
     let bit = |(index, decision): (usize, &Decision)| u64::from(decision.verdict == Verdict::Forward) << index;
     decisions.iter().enumerate().map(bit).fold(0, |all, bit| all | bit)
@@ -247,11 +249,6 @@ fn forwarded(decisions: &[Decision]) -> u64 {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// What a frame that came too early waits for still.
-fn look_again(decider: &mut Decider, kept: &Kept, is_last: bool, context: Context<'_>) -> Waiting {
-    decider.look_again(kept.side, &kept.frame, kept.arrived, (kept.waiting, is_last), context)
 }
 
 #[cfg(test)]

@@ -206,7 +206,7 @@ fn what_no_restart_mends_ends_check_and_start_with_the_same_words_and_code_3() {
         ("state-dir = 'open'", "open can be written by others (mode 777); run: chmod go-w"),
         ("state-dir = 'plain'", "Not a directory"),
         ("state-dir = 'plain/state'", "plain is no directory"),
-        ("socket = 'plain'", "plain is in the way and no socket"),
+        ("socket = 'plain'", "plain exists and is not a socket"),
         ("socket = 'plain/d.sock'", "plain is no directory"),
         ("socket-uids = [4294967295]", "which is no user"),
     ] {

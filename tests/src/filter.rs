@@ -1,4 +1,4 @@
-//! The two processes, as they are installed: the binaries beside the running one, with a configuration of their own.
+//! The two processes, as installed: the binaries beside the running one, with a configuration of their own.
 
 use std::env;
 use std::fs;
@@ -16,18 +16,18 @@ use serde_json::Value;
 use crate::process::{Output, Process, run};
 use crate::topology::Topology;
 
-/// Where `/metrics` is served, in each topology's own filter namespace.
+/// The address of `/metrics`, in each topology's own filter namespace.
 const METRICS_PORT: u16 = 9479;
 
-/// How long processes may take to be ready.
+/// Time in which processes must be ready.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What differs from one filter to the next.
+/// Options of a filter.
 #[derive(Clone, Debug)]
 pub struct FilterOptions {
     /// The rules, as text.
     pub rules: String,
-    /// Entries that the lists have room for.
+    /// Capacity of the lists, in entries.
     pub list_capacity: usize,
     /// Further lines of `[dataplane]`.
     pub dataplane: String,
@@ -39,7 +39,7 @@ impl FilterOptions {
     /// A rule file of `configs/`.
     ///
     /// # Errors
-    /// If there is none of this name.
+    /// If there is no file with this name.
     pub fn from_configs(file: &str) -> anyhow::Result<Self> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs").join(file);
         let rules = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -57,10 +57,10 @@ impl FilterOptions {
     }
 }
 
-/// Dataplane and control process in a topology's filter namespace, ended when dropped.
+/// Dataplane and control process in a topology's filter namespace; they end when it is dropped.
 #[derive(Debug)]
 pub struct Filter<'t> {
-    /// Declared before `folder`: they end before it is removed.
+    /// Declared before `folder`, so that they end before it is removed.
     pub control: Process,
     /// The dataplane.
     pub dataplane: Process,
@@ -72,7 +72,7 @@ impl<'t> Filter<'t> {
     /// Starts both processes and waits until they are ready.
     ///
     /// # Errors
-    /// If they do not get ready, with what they said.
+    /// If they do not become ready, with their output.
     pub fn start(topology: &'t Topology, options: &FilterOptions) -> anyhow::Result<Self> {
         let folder = Folder::make(topology.filter.name())?;
         write(&folder.0.join("rules.rsc"), &options.rules)?;
@@ -84,10 +84,10 @@ impl<'t> Filter<'t> {
         Ok(filter)
     }
 
-    /// Starts the dataplane again, after it ended.
+    /// Starts the dataplane again after it ended.
     ///
     /// # Errors
-    /// If it cannot be started or does not get ready.
+    /// If it cannot be started or does not become ready.
     pub fn restart_dataplane(&mut self) -> anyhow::Result<()> {
         self.dataplane = start(self.topology, &self.folder.0, "knockplane-dataplane")?;
         self.wait_until_ready()
@@ -102,20 +102,20 @@ impl<'t> Filter<'t> {
         self.wait_until_ready()
     }
 
-    /// Starts the control process again, after it ended.
+    /// Starts the control process again after it ended.
     ///
     /// # Errors
-    /// If it cannot be started or does not get ready.
+    /// If it cannot be started or does not become ready.
     pub fn restart_control(&mut self) -> anyhow::Result<()> {
         self.control = start(self.topology, &self.folder.0, "knockplane-control")?;
         self.wait_until_ready()
     }
 
-    /// Starts both processes again by a shell script that ends in `exec "$@"`, with these as their standard errors:
+    /// Starts both processes again through a shell script that ends with `exec "$@"`, with these standard errors:
     /// dataplane, control. Waits until they are ready.
     ///
     /// # Errors
-    /// If they cannot be started or do not get ready.
+    /// If they cannot be started or do not become ready.
     pub fn restart_by(&mut self, script: &str, stderr: [Stdio; 2]) -> anyhow::Result<()> {
         self.control.kill()?;
         self.dataplane.kill()?;
@@ -131,10 +131,10 @@ impl<'t> Filter<'t> {
         self.wait_until_ready()
     }
 
-    /// The command line that runs `knockctl`, for a shell. The arguments must need no quotes.
+    /// The command line that runs `knockctl`, for a shell. The arguments must not need quotes.
     ///
     /// # Errors
-    /// If there is no such program.
+    /// If the program does not exist.
     pub fn knockctl_line(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let (program, socket) = (binary("knockctl")?, self.folder.0.join("control.sock"));
         Ok(format!("{} --socket {} {}", program.display(), socket.display(), arguments.join(" ")))
@@ -161,7 +161,7 @@ impl<'t> Filter<'t> {
     /// Fetches a page of the control process's HTTP listener.
     ///
     /// # Errors
-    /// If nothing answers, or not with 200.
+    /// If there is no answer, or its status is not 200.
     pub fn http(&self, path: &str) -> anyhow::Result<String> {
         let answer = self.topology.filter.within(|| {
             let mut stream = TcpStream::connect(("127.0.0.1", METRICS_PORT))?;
@@ -176,7 +176,7 @@ impl<'t> Filter<'t> {
         Ok(body.to_owned())
     }
 
-    /// One value of `/metrics`: the sum of all series of this name whose labels contain all of `labels`.
+    /// One value of `/metrics`: the sum of all series with this name whose labels include all of `labels`.
     ///
     /// # Errors
     /// If there is no such series.
@@ -196,15 +196,15 @@ impl<'t> Filter<'t> {
         self.folder.0.join(file)
     }
 
-    /// What both processes logged so far.
+    /// The log of both processes so far.
     pub fn log(&self) -> String {
         log(&self.folder.0)
     }
 
-    /// Waits until `/readyz` says so.
+    /// Waits until `/readyz` succeeds.
     ///
     /// # Errors
-    /// If a process ends, or it takes too long, with what they logged.
+    /// If a process ends, or it takes too long, with their logs.
     pub fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let patience = Instant::now() + PATIENCE;
         loop {
@@ -226,7 +226,7 @@ impl<'t> Filter<'t> {
 pub struct Folder(pub PathBuf);
 
 impl Folder {
-    /// Makes it, if it is not there, under this name.
+    /// Creates it with this name, unless it exists.
     ///
     /// # Errors
     /// If that fails.
@@ -244,7 +244,7 @@ impl Drop for Folder {
     }
 }
 
-/// The path of one of our binaries, built in the same profile as the running one.
+/// The path of one of the programs, built in the same profile as the running one.
 ///
 /// # Errors
 /// If it was not built.
@@ -255,7 +255,7 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     found.with_context(|| format!("{name} is not built beside {}; run: cargo build --workspace", own.display()))
 }
 
-/// Writes a file that only its owner can change, whatever the umask is: the processes read no other.
+/// Writes a file that only its owner can change, whatever the umask: the processes read no other.
 fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     fs::write(file, text)?;
     Ok(fs::set_permissions(file, fs::Permissions::from_mode(0o644))?)

@@ -1,12 +1,12 @@
-//! What end-to-end tests, the demo and the benchmarks stand on: real interfaces in network namespaces, the real
+//! The base of the end-to-end tests, the demo and the benchmarks: real interfaces in network namespaces, the real
 //! processes between them, and real clients.
 //!
 //! ```text
 //!   client namespace          filter namespace           server namespace
 //!   eth0 10.77.0.1  ═══════ outside ▓ inside ═══════  eth0 10.77.0.2
 //! ```
-//! Everything a [`Topology`] or a [`Filter`] made is gone when it is dropped. Names are unique for each run and each
-//! topology, so that runs do not meet.
+//! Everything that a [`Topology`] or a [`Filter`] creates is removed when it is dropped. Names are unique for each run
+//! and each topology, so that runs can be parallel.
 
 mod filter;
 mod process;

@@ -1,4 +1,4 @@
-//! Commands: run to their end, or kept running and ended with the value that holds them.
+//! Commands that run to their end, and background processes that end with the value that owns them.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// What a command said.
+/// The output of a command.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// Its exit code; none if a signal ended it.
+    /// Its exit code; `None` if a signal ended it.
     pub code: Option<i32>,
     /// Standard output.
     pub stdout: String,
@@ -31,7 +31,7 @@ impl Output {
 /// Runs a command to its end.
 ///
 /// # Errors
-/// If it cannot be started. A failing command is no error; see [`Output::ok`].
+/// If it cannot be started. A failing command is not an error here; see [`Output::ok`].
 pub fn run(command: &mut Command) -> anyhow::Result<Output> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
     Ok(Output {
@@ -41,7 +41,7 @@ pub fn run(command: &mut Command) -> anyhow::Result<Output> {
     })
 }
 
-/// A process in the background. It is killed when this value is dropped, and by the kernel when our thread dies.
+/// A background process. It is killed when this value is dropped, and by the kernel when the owning thread ends.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -49,7 +49,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a command in a process group of its own, so that Ctrl-C on the terminal is ours to handle. What it says
+    /// Starts a command in a process group of its own, so that it does not receive Ctrl-C of the terminal. Its output
     /// goes to `log`.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Process {
         Self::start_with(name, command, log)
     }
 
-    /// As [`Process::start`], with this standard error; standard output is the command's to set.
+    /// As [`Process::start`], with this standard error; the caller sets standard output.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -82,12 +82,12 @@ impl Process {
     /// Whether it still runs.
     ///
     /// # Errors
-    /// If the kernel does not say.
+    /// If the kernel refuses the query.
     pub fn runs(&mut self) -> anyhow::Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
 
-    /// How long its threads, those that run now, have been on a core, to the nanosecond.
+    /// CPU time of its present threads, to the nanosecond.
     ///
     /// # Errors
     /// If it has ended, or the kernel does not count (`CONFIG_SCHED_INFO`).
@@ -95,7 +95,7 @@ impl Process {
         let tasks = format!("/proc/{}/task", self.id());
         let mut total = Duration::ZERO;
         for task in fs::read_dir(&tasks).with_context(|| format!("{} has ended", self.name))? {
-            // Time on a core, time waited for one, turns: Linux Documentation/scheduler/sched-stats.rst.
+            // Time on a core, time waiting for one, turns: Linux Documentation/scheduler/sched-stats.rst.
             let text = fs::read_to_string(task?.path().join("schedstat"))?;
             let nanos = text.split_whitespace().next().and_then(|word| word.parse().ok());
             total += Duration::from_nanos(nanos.with_context(|| format!("not a schedstat: {text}"))?);
@@ -103,7 +103,7 @@ impl Process {
         Ok(total)
     }
 
-    /// Ends it at once, as pulling the plug would, and waits until it is gone.
+    /// Kills it and waits until it has ended.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -113,7 +113,7 @@ impl Process {
         Ok(())
     }
 
-    /// Asks it to end with this signal, and waits.
+    /// Sends this signal and waits for the end.
     ///
     /// # Errors
     /// If it does not end in time.
@@ -135,7 +135,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may be gone already, which is what is wanted.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

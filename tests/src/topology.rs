@@ -15,7 +15,7 @@ use crate::process::{Output, run};
 pub const CLIENT: &str = "10.77.0.1";
 /// The server's address.
 pub const SERVER: &str = "10.77.0.2";
-/// Another address that the client's interface has: somebody else on the outside.
+/// A second address of the client's interface: another source outside.
 pub const VISITOR: &str = "10.77.0.3";
 /// The addresses of a host behind the client.
 pub const FAR: &str = "10.88.0.2";
@@ -45,7 +45,7 @@ impl Namespace {
         &self.name
     }
 
-    /// A command that will run inside, and that the kernel kills when the thread that started it dies.
+    /// A command that runs inside, and that the kernel kills when the thread that started it ends.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, "setpriv", "--pdeathsig", "KILL"]).arg(program);
@@ -64,7 +64,7 @@ impl Namespace {
     /// Runs `ip` inside, which must succeed.
     ///
     /// # Errors
-    /// If it fails, with what it said.
+    /// If it fails, with its output.
     pub fn ip(&self, arguments: &str) -> anyhow::Result<String> {
         checked(Command::new("ip").args(["-n", &self.name]).args(arguments.split_whitespace()))
     }
@@ -72,15 +72,15 @@ impl Namespace {
     /// Writes a kernel setting (`/proc/sys`).
     ///
     /// # Errors
-    /// If there is no such setting.
+    /// If the setting does not exist.
     pub fn set(&self, setting: &str, value: &str) -> anyhow::Result<()> {
         self.within(|| fs::write(format!("/proc/sys/{setting}"), value).with_context(|| setting.to_owned()))
     }
 
-    /// Runs code on a thread that is inside. Sockets that it makes stay there.
+    /// Runs code on a thread inside the namespace. Its sockets stay there.
     ///
     /// # Errors
-    /// What the code returns, or if the namespace cannot be entered.
+    /// The error of the code, or if the namespace cannot be entered.
     pub fn within<T: Send>(&self, code: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
         let path = format!("/run/netns/{}", self.name);
         thread::scope(|scope| {
@@ -93,10 +93,10 @@ impl Namespace {
         })
     }
 
-    /// Frames that an interface of it has sent and received, as its driver counts them.
+    /// Frames that an interface inside has sent and received, by its driver's counters.
     ///
     /// # Errors
-    /// If there is no such interface.
+    /// If the interface does not exist.
     pub fn traffic(&self, interface: &str) -> anyhow::Result<(u64, u64)> {
         let text = self.ip(&format!("-j -s link show dev {interface}"))?;
         let json: serde_json::Value = serde_json::from_str(&text)?;
@@ -107,7 +107,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Its interfaces go with it. What is left if this fails is seen by the run that checks for leftovers.
+        // Its interfaces are removed with it. Leftovers after an error are found by the run that checks for them.
         let _ = run(Command::new("ip").args(["netns", "del", &self.name]));
     }
 }
@@ -115,21 +115,21 @@ impl Drop for Namespace {
 /// Client, filter and server.
 #[derive(Debug)]
 pub struct Topology {
-    /// The outside's far end.
+    /// The host outside.
     pub client: Namespace,
     /// Has the interfaces `outside` and `inside`, without addresses.
     pub filter: Namespace,
-    /// The inside's far end.
+    /// The host inside.
     pub server: Namespace,
     /// Receive queues of each interface.
     pub queues: u32,
 }
 
 impl Topology {
-    /// Makes the namespaces and interfaces with this many queues each, and sets them up.
+    /// Creates and configures the namespaces and interfaces, with this many queues each.
     ///
     /// # Errors
-    /// Without root, or if a tool is missing; what was made so far is removed.
+    /// Without root, or if a tool is missing; everything created so far is removed.
     pub fn new(queues: u32) -> anyhow::Result<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         ensure!(rustix::process::geteuid().is_root(), "network namespaces need root; run this as root");
@@ -164,7 +164,7 @@ impl Topology {
     /// A host with 1,500-byte links behind the client, which forwards to it over a link of this MTU; IPv4 and IPv6.
     ///
     /// # Errors
-    /// If something of it cannot be made.
+    /// If a part of it cannot be created.
     pub fn add_far_host(&self, mtu: u32) -> anyhow::Result<Namespace> {
         let far = Namespace::make(self.client.name().replace("-client", "-far"))?;
         let (client, name) = (&self.client, far.name());
@@ -186,10 +186,10 @@ impl Topology {
         Ok(far)
     }
 
-    /// Without IPv6, hosts say nothing by themselves, so that frames can be counted.
+    /// Without IPv6, hosts send nothing by themselves, so that frames can be counted.
     fn silence(&self) -> anyhow::Result<()> {
         for namespace in [&self.client, &self.filter, &self.server] {
-            // A namespace may take this over from its host.
+            // A namespace may inherit this from its host.
             namespace.set("net/ipv4/ip_forward", "0")?;
             for scope in ["all", "default"] {
                 namespace.set(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "1")?;
@@ -205,8 +205,8 @@ impl Topology {
         let add =
             format!("link add eth0 netns {host_name} {queues} type veth peer {interface} netns {filter} {queues}");
         checked(Command::new("ip").args(add.split_whitespace()))?;
-        // A veth sender leaves checksums, segmentation and VLAN tags to a receiver that is not there: XDP sees frames as
-        // they were handed over.
+        // A veth sender leaves checksums, segmentation and VLAN tags to its peer. XDP sees frames before that work is
+        // done.
         let off = "ethtool -K eth0 tx off tso off gso off gro off txvlan off tx-vlan-stag-hw-insert off";
         let done = host.run(off)?;
         ensure!(done.ok(), "{off}: {}", done.stderr);

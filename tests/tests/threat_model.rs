@@ -1,10 +1,10 @@
-//! `docs/threat-model.md` names tests. Each name is that of a test in the source tree, and each row names one or says that
-//! there is none.
+//! `docs/threat-model.md` names tests. Each name exists in the source tree, and each row names one or states that there
+//! is none.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The places of tests, as the page calls them, and their directories.
+/// The places of tests, as the page names them, and their directories.
 const PLACES: [(&str, &str); 9] = [
     ("e2e", "tests/tests/e2e"),
     ("engine", "dataplane/engine"),
@@ -17,7 +17,7 @@ const PLACES: [(&str, &str); 9] = [
     ("knocker", "control/client"),
 ];
 
-/// The assertions that run in a guest: scripts, not functions.
+/// Assertions that run in a guest: scripts, not functions.
 const GUEST: &str = "tests/vm/guest/checks";
 
 /// The first line of every table.
@@ -54,7 +54,8 @@ fn shown_by(page: &str) -> Vec<&str> {
     cells
 }
 
-/// Whether there is a test of this name: a place, then the end of a module's path and a function, as in `e2e doors::a_test`.
+/// Whether a test with this name exists: a place, then the end of a module's path and a function, as in `e2e
+/// doors::a_test`.
 fn exists(root: &Path, name: &str) -> bool {
     let Some((place, path)) = name.split_once(' ') else { return false };
     if place == "vm" {
@@ -73,7 +74,7 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     files.filter(|file| file.extension().is_some_and(|extension| extension == "rs")).collect()
 }
 
-/// Whether the path of the module that the file holds ends in this one, with slashes.
+/// Whether the module path of the file ends with this one, with slashes.
 fn is_module(file: &Path, module: &str) -> bool {
     let mut file = file.with_extension("");
     if file.ends_with("mod") {
@@ -82,7 +83,7 @@ fn is_module(file: &Path, module: &str) -> bool {
     file.ends_with(module)
 }
 
-/// Whether the file has the function, with `#[test]` or `#[tokio::test]` as the attribute before it.
+/// Whether the file has the function, with `#[test]` or `#[tokio::test]` before it.
 fn has_test(file: &Path, function: &str) -> bool {
     let source = fs::read_to_string(file).expect("a source file");
     let Some((before, _)) = source.split_once(&format!("fn {function}(")) else { return false };

@@ -56,7 +56,8 @@ pub(super) fn mpps(rate: f64) -> String {
 
 /// A part of 1 as percent.
 pub(super) fn percent(part: f64) -> String {
-    if part > 0.0 && part < 0.0005 { "<0.1 %".to_owned() } else { format!("{:.1} %", part * 100.0) }
+    // The sum of no parts is -0.0; adding 0.0 removes the sign.
+    if part > 0.0 && part < 0.0005 { "<0.1 %".to_owned() } else { format!("{:.1} %", part * 100.0 + 0.0) }
 }
 
 /// Bytes as MiB.
@@ -307,7 +308,7 @@ mod tests {
     #[test]
     fn rates_and_parts_have_significant_digits() {
         assert_eq!([4.651e6, 0.1e6, 5_812.0].map(mpps), ["4.651", "0.100", "0.0058"]);
-        assert_eq!([0.0, 0.0001, 0.0234, 1.0].map(percent), ["0.0 %", "<0.1 %", "2.3 %", "100.0 %"]);
+        assert_eq!([0.0, -0.0, 0.0001, 0.0234, 1.0].map(percent), ["0.0 %", "0.0 %", "<0.1 %", "2.3 %", "100.0 %"]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The command line, as typed. `Plan` turns it into what is done.
+//! The command line as typed. `Plan` is its checked form.
 //!
-//! Everything that Debian's `knock` client accepts, `knock [-u] [-d ms] [-v] [-4|-6] host port[:proto]…`, is accepted here
-//! with the same meaning, so that a script only changes the program's name. The one exception is deliberate: `knock`
-//! takes every protocol word other than `udp` as TCP, and `1234:upd` is an error here.
+//! This program accepts every command line of Debian's `knock` client, `knock [-u] [-d ms] [-v] [-4|-6] host port[:proto]…`,
+//! with the same meaning, so that a script needs only another program name. There is one exception: `knock` treats every
+//! protocol word other than `udp` as TCP, and `1234:upd` is an error here.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,29 +15,29 @@ use crate::profiles::Profile;
 const STEPS: &str = "\
 Steps, sent in the order given, one packet each:
   1234                 TCP: one SYN, then the socket is closed (UDP with -u)
-  1234:tcp             the same, said in full
+  1234:tcp             the same, with its protocol
   4321:udp             UDP: a datagram of one zero byte
-  4321:udp=PASSPHRASE  UDP: a datagram of exactly these bytes; `:` and `=` may be among them
+  4321:udp=PASSPHRASE  UDP: a datagram of exactly these bytes, which may include `:` and `=`
   icmp                 an echo request of 84 bytes over IPv4, 104 over IPv6, as `ping` sends
   icmp=SIZE            an echo request whose whole IP packet has SIZE bytes, headers included:
                        28 to 65535 over IPv4, 48 to 65535 over IPv6. This is the length that
                        `packet-size` matches; `ping -s N` makes it N+28. Keep it below the
                        path's MTU (often 1500): a fragment does not open a door.
   4321:udp=            with --passphrase-stdin: its passphrase is the next line of standard input
-A port may be a service name (`ssh`, `domain:udp`). A passphrase on the command line is seen by this
-machine's other users in the process list; one of a profile or of --passphrase-stdin is not. Everybody
-on the path sees it.
+A port may be a service name (`ssh`, `domain:udp`). Other users of this machine can read a passphrase
+from the command line in the process list, but not a passphrase from a profile or from
+--passphrase-stdin. Every machine on the network path can read both.
 
-Profiles: `knocker NAME` does what the section [NAME] of ~/.config/knocker/profiles.toml says:
+Profiles: `knocker NAME` knocks as the section [NAME] of ~/.config/knocker/profiles.toml says:
   [ssh-home]
   host = \"gate.example.org\"
   steps = [\"1234\", \"4321:udp=open sesame\"]  # as above, or as in the server's [[door]]
-  delay = \"10ms\"                             # this and what follows may be left out
+  delay = \"10ms\"                             # this key and those below are optional
   wait-port = \"22\"
   then = \"ssh gate.example.org\"
-  both = true                                # as --both
-What the command line says goes before it; what stands behind `--` is added to the command.
-A file that others can write, or a directory on the way to it, is refused: it names a command.
+  both = true                                # like --both
+Options on the command line override the profile. Words after `--` are added to the command.
+The file is refused if other users can write to it or to a directory of its path: it names a command.
 
 Examples:
   knocker gate.example.org 7000 8000:udp 9000
@@ -45,10 +45,10 @@ Examples:
   knocker gate.example.org 1234 4321:udp --wait-port ssh --then ssh gate.example.org
   knocker ssh-home -- -L 8080:localhost:80
 
-Exit codes: 0 done, 1 something failed (no such host, cannot send, port not open in time), 2 wrong usage.
-With --then, the exit code is the command's own.";
+Exit codes: 0 done, 1 failed (no such host, cannot send, port not open in time), 2 invalid command line or
+profile. With --then, the exit code is that of the command.";
 
-/// Knocks at a door: sends each step to HOST, in order, then may wait for a port and run a command
+/// Knock at a door: send each step to HOST in order, then optionally wait for a port and run a command
 #[derive(Debug, Parser)]
 #[command(name = "knocker", version, args_override_self = true, after_help = STEPS)]
 #[command(
@@ -57,24 +57,24 @@ With --then, the exit code is the command's own.";
 #[command(group(ArgGroup::new("afterwards").multiple(true)))]
 #[command(group(ArgGroup::new("instead").args(["list", "share", "add"])))]
 pub(crate) struct Cli {
-    /// Name or address to knock at; resolved once, the resolver's first address is used. Without STEPs, a profile
+    /// Host name or address; a name is resolved once, and the first address is used. Without STEPs, the name of a profile
     #[arg(value_name = "HOST", required_unless_present_any = ["instead", "rest"], conflicts_with = "instead")]
     pub(crate) host: Option<String>,
 
-    /// Knocks to send, see below
+    /// Steps to send, see below
     #[arg(value_name = "STEP")]
     pub(crate) steps: Vec<OsString>,
 
-    /// What follows `--`: STEPs, or arguments for a profile's command
+    /// Words after `--`: STEPs, or arguments of the command of a profile
     #[arg(last = true, hide = true, conflicts_with = "instead")]
     pub(crate) rest: Vec<OsString>,
 
-    /// Send every TCP step as UDP, also those that say `:tcp`
+    /// Send every TCP step as UDP, including steps with `:tcp`
     #[arg(short = 'u', long)]
     pub(crate) udp: bool,
 
-    /// Milliseconds to wait between steps. Steps that follow each other at once can be swapped on the way, or be decided
-    /// by workers side by side; `knock` itself waits for none [default: 10]
+    /// Milliseconds between steps. Without a pause, steps can arrive in another order, or two workers can decide them at the
+    /// same time; `knock` itself makes no pause [default: 10]
     #[arg(short = 'd', long = "delay", value_name = "MS")]
     pub(crate) delay_ms: Option<u32>,
 
@@ -86,44 +86,44 @@ pub(crate) struct Cli {
     #[arg(short = '6', long)]
     pub(crate) ipv6: bool,
 
-    /// Knock over IPv4 and IPv6, each step over both, as far as HOST has addresses of both: what connects afterwards may use
-    /// either. It is enough if the whole sequence leaves over one of them
+    /// Send each step over IPv4 and over IPv6, if HOST has addresses of both families: a later connection may use either. The
+    /// knock succeeds if the whole sequence was sent over one of them
     #[arg(long, conflicts_with_all = ["ipv4", "ipv6"])]
     pub(crate) both: bool,
 
-    /// Read the passphrases of steps that end in `=` from standard input, a line each, so that they are in no process list
-    /// and in no shell's history. A terminal is asked for them, and does not show them
+    /// Read the passphrases of steps that end in `=` from standard input, one line each, so that they appear neither in the
+    /// process list nor in the history of the shell. On a terminal, prompt for them without echo
     #[arg(long)]
     pub(crate) passphrase_stdin: bool,
 
-    /// Say on standard error which address is used and what is sent (never a passphrase)
+    /// Print the address and each step to standard error (never a passphrase)
     #[arg(short = 'v', long)]
     pub(crate) verbose: bool,
 
-    /// Print what would be sent, and send nothing (HOST is still looked up)
+    /// Print what would be sent, and send nothing (HOST is still resolved)
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// After the steps, connect to this TCP port of HOST until it answers; exit with 1 if it does not
+    /// After the steps, try to connect to this TCP port of HOST until it answers; exit with 1 if it does not
     #[arg(long, value_name = "PORT", group = "afterwards")]
     pub(crate) wait_port: Option<String>,
 
-    /// Seconds that --wait-port waits at most
+    /// Time limit of --wait-port in seconds
     #[arg(long = "wait", value_name = "SECONDS", default_value_t = 10, requires = "wait_port")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) wait_s: u32,
 
-    /// Milliseconds from the last step to the first try of --wait-port, or to CMD without it
-    // Not zero, because packets sent back to back can overtake each other: a try that arrives before the last step is
-    // a wrong knock, and a strict door starts the source over.
+    /// Milliseconds between the last step and the first attempt of --wait-port, or CMD without it
+    // Not zero, because packets sent back to back can overtake each other: an attempt that arrives before the last step is a
+    // wrong knock, and a strict door resets the progress of the source.
     #[arg(long = "grace", value_name = "MS", default_value_t = 200, requires = "afterwards")]
     pub(crate) grace_ms: u32,
 
-    /// Run CMD once the door is open; everything after --then is CMD and its arguments, no shell
+    /// Run CMD once the door is open; all words after --then are CMD and its arguments, without a shell
     #[arg(long, value_name = "CMD", num_args = 1.., allow_hyphen_values = true, group = "afterwards")]
     pub(crate) then: Vec<OsString>,
 
-    /// The file with the profiles, in place of ~/.config/knocker/profiles.toml
+    /// File of profiles, instead of ~/.config/knocker/profiles.toml
     #[arg(long, value_name = "FILE")]
     pub(crate) profiles: Option<PathBuf>,
 
@@ -131,28 +131,28 @@ pub(crate) struct Cli {
     #[arg(long)]
     pub(crate) list: bool,
 
-    /// Print a profile as one line, for somebody else to --add. It holds the whole knock, passphrases too, but no CMD
+    /// Print a profile as one line, which another user can --add. It has all steps with their passphrases, but no CMD
     #[arg(long, value_name = "PROFILE")]
     pub(crate) share: Option<String>,
 
-    /// Put a profile that somebody else has shared in the file. `-` reads the line from standard input, so that it stands
-    /// in no process list and in no shell's history
+    /// Add a shared profile to the file. With `-`, read the line from standard input, so that it appears neither in the process
+    /// list nor in the history of the shell
     #[arg(long, value_name = "LINE")]
     pub(crate) add: Option<String>,
 }
 
-/// Where a knock goes, as the command line says it.
+/// The target of a knock as the command line names it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// HOST STEP…
+    /// `HOST STEP…`.
     Host,
-    /// One word: a profile.
+    /// One word: the name of a profile.
     Profile(String),
 }
 
 impl Cli {
-    /// Whether a host is meant or a profile, given which words are profiles. What stands behind `--` goes where it
-    /// belongs: `knocker gate -- 1234` is a host with steps, as it is for `knock`, unless `gate` is a profile.
+    /// Whether the command line names a host or a profile. Moves the words after `--` to the steps if it names a host:
+    /// `knocker gate -- 1234` is a host with steps, as for `knock`, unless `gate` is a profile.
     pub(crate) fn target(&mut self, is_profile: impl FnOnce(&str) -> bool) -> Target {
         if self.host.is_none() && !self.rest.is_empty() {
             self.host = Some(self.rest.remove(0).to_string_lossy().into_owned());
@@ -165,7 +165,7 @@ impl Cli {
         Target::Host
     }
 
-    /// Takes from a profile what the command line does not say.
+    /// Fills in from a profile what the command line leaves out.
     pub(crate) fn fill(&mut self, profile: &Profile) {
         self.host = Some(profile.host.clone());
         self.steps = profile.steps.iter().map(OsString::from).collect();
@@ -189,7 +189,7 @@ impl Cli {
         }
     }
 
-    /// The steps as bytes, as they were given.
+    /// The steps as they were given, as bytes.
     pub(crate) fn arguments(&self) -> Vec<Vec<u8>> {
         self.steps.iter().map(|step| step.as_encoded_bytes().to_vec()).collect()
     }
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn options_of_knock_stand_anywhere() {
+    fn options_of_knock_may_be_anywhere() {
         let cli = parse("-u -d 100 gate 1234 -v 4321:udp -4 9000").unwrap();
         assert_eq!(cli.host.as_deref(), Some("gate"));
         assert_eq!(strings(&cli.steps), ["1234", "4321:udp", "9000"]);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_options_are_no_error() {
+    fn a_repeated_option_overrides_the_first() {
         let cli = parse("-v -v -d 1 -d 2 gate 1").unwrap();
         assert_eq!(cli.delay_ms, Some(2));
     }
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_need_another_say_so() {
+    fn options_that_require_another_are_refused_alone() {
         for line in ["gate 1 --wait 3", "gate 1 --grace 3"] {
             assert_eq!(parse(line).unwrap_err().kind(), ErrorKind::MissingRequiredArgument, "{line}");
         }
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_command_line_says_goes_before_the_profile() {
+    fn the_command_line_overrides_the_profile() {
         let profile: Profile = toml::from_str(
             "host = 'gate'\nsteps = ['1', '2:udp']\ndelay = '1s'\nwait-port = 'ssh'\nthen = 'ssh gate'\n",
         )
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn both_families_of_a_profile_give_way_to_one_of_the_command_line() {
+    fn a_family_on_the_command_line_overrides_both_of_a_profile() {
         let profile: Profile = toml::from_str("host = 'gate'\nsteps = ['1']\nboth = true\n").unwrap();
         for (line, families) in [
             ("home", Families::Both),
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn contradictions_and_gaps_are_refused() {
+    fn contradictory_and_incomplete_command_lines_are_refused() {
         for line in [
             "-4 -6 gate 1",
             "--both -4 gate 1",

@@ -1,4 +1,4 @@
-//! Echo requests: the socket they leave from, and their bytes.
+//! Echo requests: their socket and their bytes.
 //!
 //! ```text
 //!  0        1        2                 4                 6                 8
@@ -8,8 +8,8 @@
 //! ```
 //! Source: RFC 792 (type 8), RFC 4443 section 4.1 (type 128).
 //!
-//! Each request has an identifier of its own. Connection tracking takes the identifier for what ports are to UDP: requests
-//! that share one are one connection, whose second request is `established` and meets other rules than a knock.
+//! Each request has its own identifier. Connection tracking uses the identifier as it uses the ports of UDP: requests with
+//! the same identifier are one connection, whose second packet is `established` and matches other rules than a knock.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -23,37 +23,38 @@ const ICMPV6_ECHO: u8 = 128;
 
 /// A socket that sends one echo request to one address.
 ///
-/// A ping socket's identifier is the kernel's choice, one for each socket; sockets that are open side by side have different
-/// ones. So there is a socket for each request, and it stays open until the last one has left.
+/// The kernel chooses the identifier of a ping socket; sockets that are open at the same time have different ones. So each
+/// request has its own socket, which stays open until the last request was sent.
 #[derive(Debug)]
 pub(crate) struct EchoSocket {
     socket: Socket,
     door: SocketAddr,
-    /// What a raw socket sends. A ping socket puts its own in its place.
+    /// The identifier that a raw socket sends. A ping socket replaces it.
     identifier: u16,
 }
 
-/// Neither kind of socket may be opened.
+/// The user may open neither a ping socket nor a raw socket.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot send `icmp`: no ping socket ({ping}) and no raw socket ({raw}) for this user{}", remedy())]
-pub(crate) struct OpenError {
+pub(crate) struct EchoSocketError {
     ping: io::Error,
     raw: io::Error,
 }
 
 impl EchoSocket {
-    /// Opens a ping socket, which on Linux a sysctl gives to whole groups; or else a raw one, which needs a privilege.
-    pub(crate) fn open(door: SocketAddr, identifier: u16) -> Result<Self, OpenError> {
+    /// Opens a ping socket, which a sysctl of Linux permits for groups of users; if that fails, a raw socket, which requires a
+    /// privilege.
+    pub(crate) fn open(door: SocketAddr, identifier: u16) -> Result<Self, EchoSocketError> {
         let protocol = if door.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
         let open = |kind| Socket::new(Domain::for_address(door), kind, Some(protocol));
         let socket = match open(Type::DGRAM) {
             Ok(socket) => socket,
-            Err(ping) => open(Type::RAW).map_err(|raw| OpenError { ping, raw })?,
+            Err(ping) => open(Type::RAW).map_err(|raw| EchoSocketError { ping, raw })?,
         };
         Ok(Self { socket, door, identifier })
     }
 
-    /// Sends the echo request, with `payload_len` bytes behind its header.
+    /// Sends the echo request with `payload_len` bytes of payload.
     pub(crate) fn send(&self, payload_len: usize) -> io::Result<()> {
         let request = echo_request(self.door.is_ipv4(), self.identifier, 1, payload_len);
         // The port stays 0: for a raw IPv6 socket it would be a protocol number.
@@ -62,15 +63,15 @@ impl EchoSocket {
     }
 }
 
-/// Identifiers for the requests of one run: consecutive, from a random one. Two runs soon after one another would share
-/// some if they began at the process id.
+/// Identifiers for the requests of one run: consecutive numbers from a random one. From the process id on, two runs shortly
+/// after one another would share some.
 pub(crate) fn identifiers() -> impl Iterator<Item = u16> {
     let first = RandomState::new().build_hasher().finish() as u16;
     std::iter::successors(Some(first), |identifier| Some(identifier.wrapping_add(1)))
 }
 
-/// The bytes of an echo request. The checksum is that of ICMP; for ICMPv6 it covers addresses that only the kernel knows,
-/// which therefore always fills it in (RFC 3542 section 3.1).
+/// The bytes of an echo request. For ICMPv6 the checksum is 0 here: it covers the addresses, and the kernel always fills it in
+/// (RFC 3542 section 3.1).
 fn echo_request(ipv4: bool, identifier: u16, sequence: u16, payload_len: usize) -> Vec<u8> {
     let mut bytes = vec![0; HEADER_LEN + payload_len];
     bytes[0] = if ipv4 { ICMP_ECHO } else { ICMPV6_ECHO };
@@ -86,7 +87,7 @@ fn echo_request(ipv4: bool, identifier: u16, sequence: u16, payload_len: usize) 
 /// The ones' complement of the ones' complement sum of 16-bit words. Source: RFC 1071.
 fn internet_checksum(bytes: &[u8]) -> u16 {
     let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
-    // 65535 bytes are 32768 words at most: their sum fits 32 bits.
+    // 65535 bytes are at most 32768 words: the sum fits in 32 bits.
     let mut sum: u32 = bytes.chunks(2).map(word).sum();
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);
@@ -96,12 +97,12 @@ fn internet_checksum(bytes: &[u8]) -> u16 {
 
 fn remedy() -> String {
     if !cfg!(target_os = "linux") {
-        return "\n  run it as an administrator, or use a door without `icmp`".to_owned();
+        return "\n  run it as an administrator, or use a knock without `icmp`".to_owned();
     }
     let program = std::env::current_exe().map_or_else(|_| "knocker".to_owned(), |path| path.display().to_string());
     format!(
-        "\n  let everybody ping:     sudo sysctl -w net.ipv4.ping_group_range=\"0 2147483647\"\
-         \n  or this program alone:  sudo setcap cap_net_raw+ep {program}"
+        "\n  permit ping sockets for all users: sudo sysctl -w net.ipv4.ping_group_range=\"0 2147483647\"\
+         \n  or raw sockets for this program:    sudo setcap cap_net_raw+ep {program}"
     )
 }
 
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn an_odd_byte_counts_as_the_high_half() {
+    fn the_last_byte_of_an_odd_length_is_the_high_half_of_a_word() {
         assert_eq!(internet_checksum(&[0x12]), !0x1200);
     }
 

@@ -1,4 +1,4 @@
-//! From HOST to the address that everything is sent to, or to one of each family.
+//! Resolves HOST to the address that the knock is sent to, or to one address of each family.
 
 use std::fmt;
 use std::io;
@@ -11,23 +11,23 @@ pub(crate) enum Family {
     V6,
 }
 
-/// The families that are knocked over.
+/// The address families that the knock is sent over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Families {
-    /// That of the resolver's first address.
+    /// The family of the first address that the resolver returns.
     First,
-    /// The one of -4 or -6.
+    /// The family of `-4` or `-6`.
     Only(Family),
-    /// Those of the two that HOST has an address of.
+    /// Both, as far as HOST has addresses of them.
     Both,
 }
 
-/// Where to knock.
+/// The addresses to knock at.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Resolved {
     /// One address of each family, at least one. The port is 0.
     pub(crate) doors: Vec<SocketAddr>,
-    /// The family that both were asked of, and that HOST has no address of.
+    /// The family that HOST has no address of, if both were wanted.
     pub(crate) missing: Option<Family>,
 }
 
@@ -56,15 +56,15 @@ pub(crate) enum ResolveError {
         "cannot resolve `{host}`: {source}\n  check the spelling and this machine's name server, or give an address"
     )]
     Unknown { host: String, source: io::Error },
-    #[error("`{host}` has no {family} address, only {others}\n  leave the -4 or -6 out, or give an address")]
+    #[error("`{host}` has no {family} address, only {others}\n  leave out -4 or -6, or give an address")]
     NoneOfFamily { host: String, family: Family, others: String },
     #[error("`{host}` resolves to no address")]
     Nothing { host: String },
 }
 
-/// Looks `host` up once and takes the resolver's first address of each of these families.
+/// Resolves `host` once, and takes the first address of each of these families.
 ///
-/// A `SocketAddr` and not an `IpAddr`, because a link-local IPv6 address (`fe80::1%eth0`) needs its interface.
+/// Returns `SocketAddr` rather than `IpAddr`, because a link-local IPv6 address (`fe80::1%eth0`) needs its interface.
 pub(crate) fn resolve(host: &str, families: Families) -> Result<Resolved, ResolveError> {
     let addresses: Vec<SocketAddr> = (host, 0)
         .to_socket_addrs()
@@ -119,14 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_family_is_named_with_what_there_is() {
+    fn the_error_for_a_missing_family_lists_the_addresses() {
         let error = choose("gate", Some(Family::V6), &addresses(&["192.0.2.1"])).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("no IPv6 address, only 192.0.2.1"), "{text}");
     }
 
     #[test]
-    fn both_families_as_far_as_there_are_any() {
+    fn both_families_as_far_as_the_host_has_them() {
         let both = |list: &[&str]| choose_both("gate", &addresses(list)).unwrap();
         let resolved = both(&["2001:db8::1", "2001:db8::2", "192.0.2.1"]);
         assert_eq!(resolved, Resolved { doors: addresses(&["192.0.2.1", "2001:db8::1"]), missing: None });

@@ -1,14 +1,15 @@
 //! `knocker` knocks at a door, waits until it opens, and runs a command.
 //!
-//! What it promises:
-//! - Every argument is checked before the first packet: half a knock is worse than none, because the door counts it.
-//! - Steps leave in exactly the order given, one packet each, never repeated.
-//! - Exit codes: 0 done, 1 something failed, 2 the command line is wrong. With `--then`, the command's own.
+//! Guarantees:
+//! - All arguments are checked before the first packet: half a knock is worse than none, because the door counts it.
+//! - Steps are sent in the given order, one packet each, without retransmissions.
+//! - Exit codes: 0 done, 1 failed, 2 invalid command line or profile. With `--then`, the exit code of the command.
 //!
-//! What happens, in order: read the arguments (`cli`), and a profile if one is named (`profiles`), turn each step into packets to send (`step`, `services`),
-//! add what standard input says (`passphrase`), find the addresses (`host`), send (`send`, `echo`), wait and run (`then`).
+//! The order of events: parse the command line (`cli`), read the profile if one is named (`profiles`), read passphrases from
+//! standard input (`passphrase`), parse the steps (`plan`, `step`, `services`, `transport`), resolve the host (`host`), send
+//! (`send`, `echo`), wait for the port and run the command (`then`).
 
-// A macro that prints panics if nobody reads, and half a knock is worse than none.
+// The printing macros panic if the reader is gone, in the middle of a knock.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod cli;
@@ -22,6 +23,7 @@ mod send;
 mod services;
 mod step;
 mod then;
+mod transport;
 
 use std::io::{self, BufRead, Read};
 use std::net::SocketAddr;
@@ -38,17 +40,17 @@ use crate::plan::{Plan, UsageError};
 use crate::profiles::{ProfileError, Profiles};
 use crate::send::{SendError, Sender};
 
-/// The command line, for its manual.
+/// The command line, for the manual page.
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// The whole process, from command line to exit code.
+/// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            // Every error here tells its cause itself, between the sentence and the remedy: not the chain as well.
+            // The text of each error includes its cause, so the chain of causes is not printed.
             complain(format_args!("error: {error}"));
             ExitCode::from(if error.is::<UsageError>() || error.is::<ProfileError>() { 2 } else { 1 })
         }
@@ -60,7 +62,7 @@ fn run(mut cli: Cli) -> anyhow::Result<ExitCode> {
         answer(&text)?;
         return Ok(ExitCode::SUCCESS);
     }
-    // A host with steps needs no profiles, and does not fail because of a file that it does not read.
+    // A knock without a profile must not fail because of the file of profiles.
     if cli.steps.is_empty() {
         let profiles = Profiles::load(cli.profiles.as_deref())?;
         if let Target::Profile(name) = cli.target(|name| profiles.get(name).is_some()) {
@@ -111,7 +113,7 @@ fn run(mut cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// What is asked of the profiles themselves, if that is what the command line is about.
+/// Runs `--list`, `--share` or `--add`; `None` if the command line has none of them.
 fn about_profiles(cli: &Cli) -> anyhow::Result<Option<String>> {
     if !cli.list && cli.share.is_none() && cli.add.is_none() {
         return Ok(None);
@@ -121,9 +123,7 @@ fn about_profiles(cli: &Cli) -> anyhow::Result<Option<String>> {
     Ok(Some(match (&cli.share, &cli.add) {
         (Some(name), _) => {
             let line = profiles.share(name)?;
-            complain(format_args!(
-                "warning: whoever reads this line can knock; send it where only the one it is for reads it"
-            ));
+            complain(format_args!("warning: every reader of this line can knock; send it over a private channel"));
             line + "\n"
         }
         (_, Some(line)) if line == "-" => profiles.add(&line_from_input()?)?,
@@ -132,7 +132,7 @@ fn about_profiles(cli: &Cli) -> anyhow::Result<Option<String>> {
     }))
 }
 
-/// The first line of standard input, if it is no longer than a profile can be.
+/// The first line of standard input, up to the limit for shared profiles.
 fn line_from_input() -> anyhow::Result<String> {
     let limit = SHARED_PROFILE;
     let mut line = String::new();
@@ -150,8 +150,8 @@ fn warn(profiles: &Profiles) {
     }
 }
 
-/// Sends the steps in order to every address, with the delay between them. Returns the addresses that all steps left for:
-/// at least one. Another one that fails is a warning, because a host can have an IPv6 address and this network no IPv6.
+/// Sends the steps in order to all addresses, with the delay between them. Returns the addresses for which all steps were sent:
+/// at least one. A failure for another address is a warning, because a host can have an IPv6 address and this network no IPv6.
 fn knock(plan: &Plan, doors: &[SocketAddr], verbose: bool) -> Result<Vec<SocketAddr>, SendError> {
     let mut senders = some_of(doors, |door| Sender::open(*door, &plan.steps))?;
     for (index, step) in plan.steps.iter().enumerate() {
@@ -168,7 +168,7 @@ fn knock(plan: &Plan, doors: &[SocketAddr], verbose: bool) -> Result<Vec<SocketA
     Ok(senders.iter().map(Sender::door).collect())
 }
 
-/// What succeeds, if anything does; the others' errors become warnings. Otherwise the last error.
+/// The results of the attempts that succeed, with a warning for each that fails. If all fail, the last error.
 fn some_of<T, U>(
     of: impl IntoIterator<Item = T>,
     mut attempt: impl FnMut(T) -> Result<U, SendError>,

@@ -1,9 +1,9 @@
-//! What the program writes. A reader that is gone or a disk that is full never ends it in the middle of a knock.
+//! Standard output and standard error. A write that fails never ends the program in the middle of a knock.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
 
-/// Writes an answer to standard output. A reader that has seen enough, as `head` has, is no failure.
+/// Writes an answer to standard output. A reader that closed the pipe, as `head` does, is not a failure.
 pub(crate) fn answer(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -14,7 +14,7 @@ pub(crate) fn answer(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Writes a line to standard error. If that fails, there is nobody to tell.
+/// Writes a line to standard error. A failure is ignored: there is no other place to report it.
 pub(crate) fn complain(line: impl Display) {
     let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }

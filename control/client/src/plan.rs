@@ -1,4 +1,4 @@
-//! The checked command line: what will be sent, then waited for, then run.
+//! The checked command line: the steps to send, the port to wait for and the command to run.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use crate::cli::Cli;
 use crate::services::Services;
-use crate::step::{self, KNOCK_PAYLOAD, Step, Transport};
+use crate::step::{self, KNOCK_PAYLOAD, KnockStep};
+use crate::transport::Transport;
 
-/// A command line that cannot be carried out as written: exit code 2.
+/// The command line is invalid: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct UsageError(String);
@@ -20,29 +21,28 @@ impl UsageError {
     }
 }
 
-/// Between two steps, if nothing is said: see `--delay`.
+/// The default of `--delay`.
 const DEFAULT_DELAY_MS: u32 = 10;
 
-/// Everything that happens after the arguments are read. Only the address is missing.
+/// Everything that the program will do, except for the address.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) steps: Vec<Step>,
-    /// Between two steps.
+    pub(crate) steps: Vec<KnockStep>,
+    /// Pause between two steps.
     pub(crate) delay: Duration,
-    /// Between the last step and what follows it.
+    /// Pause between the last step and the wait for the port, or the command.
     pub(crate) grace: Duration,
     pub(crate) wait_port: Option<u16>,
-    /// How long `wait_port` is tried.
+    /// Time limit of the wait for `wait_port`.
     pub(crate) wait: Duration,
-    /// Program and arguments; empty if nothing is to be run.
+    /// Program and arguments; empty if no command is to run.
     pub(crate) command: Vec<OsString>,
-    /// What is done, but hardly meant.
+    /// What is valid, but probably not intended.
     pub(crate) warnings: Vec<String>,
 }
 
 impl Plan {
-    /// Checks the whole command line and reports every fault in it, not the first. `arguments` are its steps, with
-    /// their passphrases.
+    /// Checks the whole command line, and reports all of its faults. `arguments` are its steps with their passphrases.
     pub(crate) fn new(cli: &Cli, arguments: &[Vec<u8>]) -> Result<Self, UsageError> {
         let services = Services::default();
         let unnamed = if cli.udp { Transport::Udp } else { Transport::Tcp };
@@ -50,7 +50,7 @@ impl Plan {
 
         let mut steps = Vec::with_capacity(arguments.len());
         for (index, argument) in arguments.iter().enumerate() {
-            match Step::parse(argument, unnamed, &services) {
+            match KnockStep::parse(argument, unnamed, &services) {
                 Ok(step) => steps.push(step),
                 Err(fault) => faults.push(format!("step {}: {fault}", index + 1)),
             }
@@ -62,7 +62,7 @@ impl Plan {
         });
         if !cli.rest.is_empty() && cli.then.is_empty() {
             faults.push(
-                "what stands behind `--` is for the profile's command, and it has none: give it with --then".to_owned(),
+                "the words after `--` are arguments of the profile's command, and the profile has none: give a command with --then".to_owned(),
             );
         }
         if !faults.is_empty() {
@@ -81,16 +81,16 @@ impl Plan {
         })
     }
 
-    /// Checks what depends on the address family: how small an echo request can be.
+    /// Checks what depends on the address family: the smallest size of an echo request.
     pub(crate) fn check_families(&self, doors: &[SocketAddr]) -> Result<(), UsageError> {
         for (door, (index, step)) in
             doors.iter().flat_map(|door| self.steps.iter().enumerate().map(move |step| (door, step)))
         {
-            if let Step::Echo { packet_len: Some(packet_len) } = step
+            if let KnockStep::Echo { packet_len: Some(packet_len) } = step
                 && step::echo_payload_len(Some(*packet_len), *door).is_none()
             {
                 return Err(UsageError(format!(
-                    "step {}: an echo request of {packet_len} bytes does not exist over IPv6\n    \
+                    "step {}: an echo request cannot have {packet_len} bytes over IPv6\n    \
                      {} is an IPv6 address, where the minimum is {} (headers of 40 + 8 bytes); or use -4",
                     index + 1,
                     door.ip(),
@@ -101,12 +101,12 @@ impl Plan {
         Ok(())
     }
 
-    /// Whether anything follows the steps, and so the grace.
+    /// Whether a wait for a port or a command follows the steps.
     pub(crate) fn waits(&self) -> bool {
         self.wait_port.is_some() || !self.command.is_empty()
     }
 
-    /// What would be done, line by line.
+    /// A description of what the program will do, one action a line.
     pub(crate) fn describe(&self, doors: &[SocketAddr]) -> String {
         let addresses: Vec<_> = doors.iter().map(|door| door.ip().to_string()).collect();
         let mut text = format!("to {}, {} ms between steps\n", addresses.join(" and "), self.delay.as_millis());
@@ -130,13 +130,13 @@ impl Plan {
     }
 }
 
-/// Turns the TCP steps into UDP ones. `knock -u` does so even where `:tcp` is written, which is worth a word.
-fn send_over_udp(steps: &mut [Step]) -> Vec<String> {
+/// Turns the TCP steps into UDP steps, with a warning for each. `knock -u` does so even for steps with `:tcp`.
+fn send_over_udp(steps: &mut [KnockStep]) -> Vec<String> {
     let mut warnings = Vec::new();
     for (index, step) in steps.iter_mut().enumerate() {
-        if let Step::Tcp { port } = *step {
-            warnings.push(format!("step {}: {port}:tcp goes over UDP, because -u is given", index + 1));
-            *step = Step::Udp { port, payload: KNOCK_PAYLOAD.to_vec() };
+        if let KnockStep::Tcp { port } = *step {
+            warnings.push(format!("step {}: {port}:tcp is sent over UDP, because of -u", index + 1));
+            *step = KnockStep::Udp { port, payload: KNOCK_PAYLOAD.to_vec() };
         }
     }
     warnings
@@ -156,20 +156,20 @@ mod tests {
     #[test]
     fn every_fault_is_reported() {
         let text = plan("gate 1:x 2 3:tcp=y --wait-port 0").unwrap_err().to_string();
-        for part in ["step 1: unknown protocol", "step 3: a TCP knock", "--wait-port: `0` is no port"] {
+        for part in ["step 1: unknown protocol", "step 3: a TCP step", "--wait-port: `0` is not a port"] {
             assert!(text.contains(part), "{text}");
         }
     }
 
     #[test]
-    fn u_means_all_of_them() {
+    fn u_applies_to_all_steps() {
         let plan = plan("-u gate 1 2:tcp 3:udp=word icmp").unwrap();
-        let datagram = |port, payload: &[u8]| Step::Udp { port, payload: payload.to_vec() };
+        let datagram = |port, payload: &[u8]| KnockStep::Udp { port, payload: payload.to_vec() };
         assert_eq!(
             plan.steps,
-            [datagram(1, &[0]), datagram(2, &[0]), datagram(3, b"word"), Step::Echo { packet_len: None }]
+            [datagram(1, &[0]), datagram(2, &[0]), datagram(3, b"word"), KnockStep::Echo { packet_len: None }]
         );
-        assert_eq!(plan.warnings, ["step 2: 2:tcp goes over UDP, because -u is given"]);
+        assert_eq!(plan.warnings, ["step 2: 2:tcp is sent over UDP, because of -u"]);
     }
 
     #[test]
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn description_holds_everything_but_the_passphrase() {
+    fn the_description_has_everything_but_the_passphrase() {
         let plan = plan("-d 5 gate 1 2:udp 3:udp=secret icmp=100 --wait-port 22 --wait 3 --then ssh gate").unwrap();
         assert_eq!(
             plan.describe(&["192.0.2.1:0".parse().unwrap()]),

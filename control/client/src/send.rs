@@ -1,19 +1,19 @@
-//! Sends steps: one packet each, from a socket of its own, in the order asked for.
+//! Sends steps in order: one packet each, from its own socket.
 //!
 //! ```text
-//! TCP   socket ── connect (non-blocking) ── close     one SYN has left; no retransmission follows
+//! TCP   socket ── connect (non-blocking) ── close     one SYN, without retransmission
 //! UDP   socket ── sendto ── close                     one datagram
 //! ICMP  an echo socket ── sendto                      opened before the first step, see `echo`
 //! ```
-//! A system call here hands the packet to the network before it returns, so that the order of calls is the order of packets.
+//! Each system call hands the packet to the network before it returns, so that the order of calls is the order of packets.
 
 use std::io;
 use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::echo::{self, EchoSocket, OpenError};
-use crate::step::{self, Step};
+use crate::echo::{self, EchoSocket, EchoSocketError};
+use crate::step::{self, KnockStep};
 
 /// Sends steps to one address.
 #[derive(Debug)]
@@ -23,21 +23,21 @@ pub(crate) struct Sender {
     echoes: Vec<Option<EchoSocket>>,
 }
 
-/// Why a step did not leave.
+/// A step could not be sent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
     #[error("{0}\n  nothing was sent to {1}")]
-    Echo(OpenError, std::net::IpAddr),
+    Echo(EchoSocketError, std::net::IpAddr),
     #[error("step {number}, {step}: cannot send to {door}: {source}{remedy}", remedy = remedy(source))]
     Step { number: usize, step: String, door: std::net::IpAddr, source: io::Error },
 }
 
 impl Sender {
-    /// Gets ready to send `steps` to `door`. Fails if one of them needs a right that this user lacks, so that the door
-    /// never sees the first half of a sequence that cannot be finished.
-    pub(crate) fn open(door: SocketAddr, steps: &[Step]) -> Result<Self, SendError> {
-        let echo_socket = |(step, identifier): (&Step, u16)| {
-            matches!(step, Step::Echo { .. }).then(|| EchoSocket::open(door, identifier)).transpose()
+    /// Prepares to send `steps` to `door`. Fails if a step needs a permission that the user lacks, so that the door never
+    /// receives the first part of a sequence that cannot be completed.
+    pub(crate) fn open(door: SocketAddr, steps: &[KnockStep]) -> Result<Self, SendError> {
+        let echo_socket = |(step, identifier): (&KnockStep, u16)| {
+            matches!(step, KnockStep::Echo { .. }).then(|| EchoSocket::open(door, identifier)).transpose()
         };
         let echoes = steps.iter().zip(echo::identifiers()).map(echo_socket).collect::<Result<_, _>>();
         Ok(Self { door, echoes: echoes.map_err(|error| SendError::Echo(error, door.ip()))? })
@@ -48,11 +48,11 @@ impl Sender {
     }
 
     /// Sends the step at `index` of the sequence.
-    pub(crate) fn send(&self, index: usize, step: &Step) -> Result<(), SendError> {
+    pub(crate) fn send(&self, index: usize, step: &KnockStep) -> Result<(), SendError> {
         let sent = match step {
-            Step::Tcp { port } => send_syn(self.at_port(*port)),
-            Step::Udp { port, payload } => send_datagram(self.at_port(*port), payload),
-            Step::Echo { packet_len } => self.send_echo(index, *packet_len),
+            KnockStep::Tcp { port } => send_syn(self.at_port(*port)),
+            KnockStep::Udp { port, payload } => send_datagram(self.at_port(*port), payload),
+            KnockStep::Echo { packet_len } => self.send_echo(index, *packet_len),
         };
         sent.map_err(|source| SendError::Step {
             number: index + 1,
@@ -76,8 +76,8 @@ impl Sender {
     }
 }
 
-/// Sends one SYN. Closing a socket that still waits for its answer ends the attempt without another packet, so that the SYN
-/// is not retransmitted: a door may count a repeat as a wrong knock.
+/// Sends one SYN. Closing the socket before the answer ends the connection attempt without another packet, so that the SYN is
+/// not retransmitted: a door may count a repeated step as a wrong knock.
 fn send_syn(to: SocketAddr) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -87,19 +87,19 @@ fn send_syn(to: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Whether connect() failed only after its SYN was sent: no answer yet, or on the own machine already a refusal.
+/// Whether connect() returned this error after it sent the SYN: there is no answer yet, or a refusal by this machine itself.
 fn syn_has_left(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, ConnectionReset, WouldBlock};
     matches!(error.kind(), WouldBlock | ConnectionRefused | ConnectionReset) || is_in_progress(error)
 }
 
-/// The standard library's own kind for this is not stable yet.
+/// The standard library has no stable kind for EINPROGRESS.
 #[cfg(unix)]
 fn is_in_progress(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EINPROGRESS)
 }
 
-/// Windows says WouldBlock.
+/// Windows returns WouldBlock.
 #[cfg(not(unix))]
 fn is_in_progress(_: &io::Error) -> bool {
     false
@@ -111,19 +111,19 @@ fn send_datagram(to: SocketAddr, payload: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// What to do about `error`, on a line of its own; empty if the error says it all.
+/// The remedy for `error` on its own line; empty if there is none.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        // EPERM and EACCES. For TCP, Linux hides EPERM: a SYN that the own filter drops looks like one that was sent.
+        // EPERM and EACCES. For TCP, Linux hides EPERM: a SYN that the local packet filter drops looks like one that was sent.
         io::ErrorKind::PermissionDenied => {
-            "\n  this machine refuses to send it: look for a rule that drops or rejects outgoing packets \
-             (`nft list ruleset`), and for a `prohibit` route; a broadcast address cannot be knocked at"
+            "\n  this machine refuses to send the packet: look for a rule that drops or rejects outgoing packets \
+             (`nft list ruleset`), and for a `prohibit` route; a broadcast address cannot be used"
         }
         io::ErrorKind::NetworkUnreachable => {
-            "\n  this machine has no route there: check the network connection, or try the other family with -4 or -6"
+            "\n  this machine has no route to it: check the network connection, or try the other family with -4 or -6"
         }
         io::ErrorKind::HostUnreachable => {
-            "\n  nobody answers at that address on the local network, or a route says unreachable: \
+            "\n  no host answers at that address on the local network, or its route is `unreachable`: \
              check the address and `ip route get`"
         }
         io::ErrorKind::AddrNotAvailable => "\n  this machine has no address of that family to send from: try -4 or -6",
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_by_the_door_is_no_failure() {
+    fn a_refused_connection_is_not_a_failure() {
         assert!(syn_has_left(&io::ErrorKind::ConnectionRefused.into()));
         assert!(syn_has_left(&io::ErrorKind::WouldBlock.into()));
         assert!(!syn_has_left(&io::ErrorKind::NetworkUnreachable.into()));
@@ -150,7 +150,7 @@ mod tests {
             (libc::EPERM, "nft list ruleset"),
             (libc::EACCES, "prohibit"),
             (libc::ENETUNREACH, "no route"),
-            (libc::EHOSTUNREACH, "nobody answers"),
+            (libc::EHOSTUNREACH, "no host answers"),
             (libc::EADDRNOTAVAIL, "-4 or -6"),
         ] {
             let text = remedy(&io::Error::from_raw_os_error(code));

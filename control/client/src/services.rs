@@ -1,7 +1,8 @@
 //! Service names for ports (`ssh` → 22), read from the system's services file.
 //!
 //! Source of the format: services(5). One line is `name port/protocol alias… # comment`; names are case-sensitive.
-//! A reader of our own, because the standard library has no getservbyname and calling libc's needs `unsafe`.
+//! This module reads the file itself, because the standard library has no getservbyname, and a call of that of libc needs
+//! `unsafe`.
 
 use std::cell::OnceCell;
 use std::env;
@@ -9,9 +10,9 @@ use std::path::PathBuf;
 
 use knockplane_limits::input;
 
-use crate::step::Transport;
+use crate::transport::Transport;
 
-/// The services file, read when the first name is looked up: most knocks name numbers only.
+/// The services file, read at the first lookup: most knocks have only port numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     text: OnceCell<String>,
@@ -24,9 +25,10 @@ impl Services {
         Self { text: OnceCell::from(text.to_owned()) }
     }
 
-    /// The port of the service `name`. One registered for the other transport only is taken too, as `knock` does.
+    /// The port of the service `name`. If the service is registered for the other transport only, its port there, as for
+    /// `knock`.
     pub(crate) fn port(&self, name: &str, transport: Transport) -> Option<u16> {
-        // An unreadable file is an empty one: the caller reports an unknown name, and a number always works.
+        // An unreadable file counts as empty: the caller reports the name as unknown.
         let text = self.text.get_or_init(|| {
             input::read(&path(), &input::SERVICES)
                 .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -45,7 +47,7 @@ impl Services {
     }
 }
 
-/// Where this system keeps its services.
+/// The path of the services file on this system.
 pub(crate) fn path() -> PathBuf {
     if cfg!(windows) {
         let root = env::var_os("SystemRoot").unwrap_or_else(|| r"C:\Windows".into());
@@ -98,14 +100,14 @@ large 70000/tcp
     }
 
     #[test]
-    fn own_transport_wins_then_the_other() {
+    fn the_wanted_transport_is_preferred() {
         assert_eq!(port("torn", Transport::Tcp), Some(514));
         assert_eq!(port("torn", Transport::Udp), Some(515));
         assert_eq!(port("tftp", Transport::Tcp), Some(69));
     }
 
     #[test]
-    fn what_is_no_service_is_not_found() {
+    fn other_words_of_the_file_are_not_names_of_services() {
         for name in ["SSH", "WorldWideWeb", "comment", "#", "none", "stray", "zero", "large", ""] {
             assert_eq!(port(name, Transport::Tcp), None, "{name}");
         }

@@ -1,4 +1,4 @@
-//! One knock: what a STEP argument means.
+//! One step of a knock: the meaning of a STEP argument.
 //!
 //! ```text
 //! STEP       = PORT [":" PROTOCOL] ["=" PASSPHRASE]  |  "icmp" ["=" SIZE]
@@ -7,31 +7,32 @@
 //! PASSPHRASE = one byte or more, any; only with UDP
 //! SIZE       = bytes of the whole IP packet
 //! ```
-//! The first `=` ends the port and protocol, so that a passphrase holds `:` and `=` as they are. A step is read as bytes,
-//! because a passphrase need not be UTF-8.
+//! The first `=` ends the port and protocol, so that a passphrase may contain `:` and `=`. A step is parsed as bytes, because
+//! a passphrase need not be UTF-8.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
 
 use crate::services::{self, Services};
+use crate::transport::Transport;
 
-/// What a UDP knock without a passphrase carries: one zero byte. Source: what `knock` 0.8 sends.
+/// Payload of a UDP step without a passphrase: one zero byte. Source: the packets of `knock` 0.8.
 pub(crate) const KNOCK_PAYLOAD: [u8; 1] = [0];
 
-/// Payload bytes of an echo request without a size: what `ping` sends by default.
+/// Payload bytes of an echo request without a size: the default of `ping`.
 const ECHO_PAYLOAD_LEN: usize = 56;
 /// Bytes of an ICMP or ICMPv6 echo header. Source: RFC 792, RFC 4443 section 4.1.
 const ECHO_HEADER_LEN: usize = 8;
 /// Bytes of an IPv4 header without options, and of an IPv6 header. Source: RFC 791, RFC 8200.
 const IPV4_HEADER_LEN: usize = 20;
 const IPV6_HEADER_LEN: usize = 40;
-/// Bytes that fit into one UDP datagram over IPv4: 65535, less the IP and UDP headers.
+/// Bytes that fit in one UDP datagram over IPv4: 65535 minus the IP and UDP headers.
 pub(crate) const MAX_PASSPHRASE_LEN: usize = 65535 - 20 - 8;
 
-/// A knock, and everything needed to send it except the address.
+/// A step of a knock: everything needed to send it except the address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum KnockStep {
     /// One SYN.
     Tcp { port: u16 },
     /// One datagram of `payload`.
@@ -40,31 +41,24 @@ pub(crate) enum Step {
     Echo { packet_len: Option<u16> },
 }
 
-/// What a port belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Transport {
-    Tcp,
-    Udp,
-}
-
-/// Why an argument is no step: the argument as shown, where in it, and what is wrong.
+/// An argument is not a valid step. Shows the argument with a mark under the invalid part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StepError {
-    /// The argument without its passphrase, which does not belong into a log.
+    /// The argument without its passphrase, which must not appear in a log.
     shown: String,
-    /// The faulty part, in characters of `shown`.
+    /// The invalid part, in characters of `shown`.
     at: Range<usize>,
-    pub(crate) problem: Problem,
+    pub(crate) problem: StepSyntaxError,
 }
 
-/// What is wrong with a step. Its text says the problem; `expected` and `example` say what to write instead.
+/// What is wrong with a step. `expected` and `example` return what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Problem {
+pub(crate) enum StepSyntaxError {
     #[error("the step is empty")]
     Empty,
     #[error("the port is missing")]
     NoPort,
-    #[error("`{0}` is no port")]
+    #[error("`{0}` is not a port")]
     BadPort(String),
     #[error("unknown service name `{name}`")]
     UnknownService { name: String, instead: Option<String> },
@@ -72,35 +66,35 @@ pub(crate) enum Problem {
     NoProtocol,
     #[error("unknown protocol `{word}`")]
     UnknownProtocol { word: String, instead: Option<&'static str> },
-    #[error("a TCP knock cannot carry a passphrase: it is one SYN, and data needs a connection first")]
+    #[error("a TCP step cannot carry a passphrase: it is one SYN, and data needs a connection first")]
     TcpPassphrase { port: String },
     #[error("the passphrase is empty")]
     EmptyPassphrase { port: String },
-    #[error("the passphrase has {0} bytes, more than a datagram holds")]
+    #[error("the passphrase has {0} bytes, more than fit in a datagram")]
     LongPassphrase(usize),
-    #[error("`icmp` has neither port nor protocol")]
+    #[error("`icmp` takes neither a port nor a protocol")]
     EchoWithProtocol,
-    #[error("`{0}` is no packet size")]
+    #[error("`{0}` is not a packet size")]
     BadSize(String),
-    #[error("an echo request of {0} bytes does not exist")]
+    #[error("an echo request cannot have {0} bytes")]
     SmallSize(u16),
 }
 
-impl Step {
-    /// Reads one argument. `unnamed` is the transport of a step that names none.
-    pub(crate) fn parse(argument: &[u8], unnamed: Transport, services: &Services) -> Result<Step, StepError> {
+impl KnockStep {
+    /// Parses one argument. `unnamed` is the transport of a step that names none.
+    pub(crate) fn parse(argument: &[u8], unnamed: Transport, services: &Services) -> Result<KnockStep, StepError> {
         let (head, value) = split_once(argument, b'=');
         let text = printable(head);
         let fault = |at: Range<usize>, problem| Err(StepError::new(&text, value, at, problem));
         let head_len = text.chars().count();
 
         if head.is_empty() {
-            let problem = if value.is_none() { Problem::Empty } else { Problem::NoPort };
+            let problem = if value.is_none() { StepSyntaxError::Empty } else { StepSyntaxError::NoPort };
             return fault(0..1, problem);
         }
         if text == "icmp" {
             return match value.map(parse_size).transpose() {
-                Ok(packet_len) => Ok(Step::Echo { packet_len }),
+                Ok(packet_len) => Ok(KnockStep::Echo { packet_len }),
                 Err(problem) => fault(head_len + 1..usize::MAX, problem),
             };
         }
@@ -111,7 +105,7 @@ impl Step {
         };
         let name_len = name.chars().count();
         if name == "icmp" {
-            return fault(name_len..head_len, Problem::EchoWithProtocol);
+            return fault(name_len..head_len, StepSyntaxError::EchoWithProtocol);
         }
         let transport = match word.map(parse_transport).transpose() {
             Ok(transport) => transport.unwrap_or(unnamed),
@@ -123,30 +117,30 @@ impl Step {
         };
 
         match (transport, value) {
-            (Transport::Tcp, None) => Ok(Step::Tcp { port }),
+            (Transport::Tcp, None) => Ok(KnockStep::Tcp { port }),
             (Transport::Tcp, Some(_)) => {
-                fault(head_len..head_len + 2, Problem::TcpPassphrase { port: name.to_owned() })
+                fault(head_len..head_len + 2, StepSyntaxError::TcpPassphrase { port: name.to_owned() })
             }
-            (Transport::Udp, None) => Ok(Step::Udp { port, payload: KNOCK_PAYLOAD.to_vec() }),
+            (Transport::Udp, None) => Ok(KnockStep::Udp { port, payload: KNOCK_PAYLOAD.to_vec() }),
             (Transport::Udp, Some([])) => {
-                fault(head_len..head_len + 1, Problem::EmptyPassphrase { port: name.to_owned() })
+                fault(head_len..head_len + 1, StepSyntaxError::EmptyPassphrase { port: name.to_owned() })
             }
             (Transport::Udp, Some(passphrase)) if passphrase.len() > MAX_PASSPHRASE_LEN => {
-                fault(head_len + 1..head_len + 2, Problem::LongPassphrase(passphrase.len()))
+                fault(head_len + 1..head_len + 2, StepSyntaxError::LongPassphrase(passphrase.len()))
             }
-            (Transport::Udp, Some(passphrase)) => Ok(Step::Udp { port, payload: passphrase.to_vec() }),
+            (Transport::Udp, Some(passphrase)) => Ok(KnockStep::Udp { port, payload: passphrase.to_vec() }),
         }
     }
 
-    /// What the step sends to `door`, in a few words, without the passphrase.
+    /// A short description of what the step sends to `door`, without the passphrase.
     pub(crate) fn describe(&self, door: SocketAddr) -> String {
         match self {
-            Step::Tcp { port } => format!("tcp {port}, a SYN"),
-            Step::Udp { port, payload } if *payload == KNOCK_PAYLOAD => {
+            KnockStep::Tcp { port } => format!("tcp {port}, a SYN"),
+            KnockStep::Udp { port, payload } if *payload == KNOCK_PAYLOAD => {
                 format!("udp {port}, a datagram of one zero byte")
             }
-            Step::Udp { port, payload } => format!("udp {port}, a passphrase of {} bytes", payload.len()),
-            Step::Echo { packet_len } => {
+            KnockStep::Udp { port, payload } => format!("udp {port}, a passphrase of {} bytes", payload.len()),
+            KnockStep::Echo { packet_len } => {
                 let packet_len = packet_len.map_or(echo_overhead_len(door) + ECHO_PAYLOAD_LEN, usize::from);
                 format!("icmp, an echo request in an IP packet of {packet_len} bytes")
             }
@@ -154,7 +148,7 @@ impl Step {
     }
 }
 
-/// Bytes of payload that make an echo request to `door` an IP packet of `packet_len` bytes; none if it is too short.
+/// Payload bytes of an echo request to `door` whose IP packet has `packet_len` bytes; `None` if that is less than its headers.
 pub(crate) fn echo_payload_len(packet_len: Option<u16>, door: SocketAddr) -> Option<usize> {
     match packet_len {
         None => Some(ECHO_PAYLOAD_LEN),
@@ -162,70 +156,56 @@ pub(crate) fn echo_payload_len(packet_len: Option<u16>, door: SocketAddr) -> Opt
     }
 }
 
-/// Bytes of an echo request to `door` that are headers: the smallest packet there is.
+/// Header bytes of an echo request to `door`: the size of the smallest one.
 pub(crate) fn echo_overhead_len(door: SocketAddr) -> usize {
     ECHO_HEADER_LEN + if door.is_ipv4() { IPV4_HEADER_LEN } else { IPV6_HEADER_LEN }
 }
 
-/// Reads a port: a number, or the name of a service of `transport`.
-pub(crate) fn parse_port(text: &str, transport: Transport, services: &Services) -> Result<u16, Problem> {
+/// Parses a port: a number, or the name of a service of `transport`.
+pub(crate) fn parse_port(text: &str, transport: Transport, services: &Services) -> Result<u16, StepSyntaxError> {
     if text.is_empty() {
-        return Err(Problem::NoPort);
+        return Err(StepSyntaxError::NoPort);
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().ok().filter(|&port| port != 0).ok_or_else(|| Problem::BadPort(text.to_owned()));
+        return text.parse().ok().filter(|&port| port != 0).ok_or_else(|| StepSyntaxError::BadPort(text.to_owned()));
     }
     services
         .port(text, transport)
-        .ok_or_else(|| Problem::UnknownService { name: text.to_owned(), instead: instead_of_service(text) })
+        .ok_or_else(|| StepSyntaxError::UnknownService { name: text.to_owned(), instead: instead_of_service(text) })
 }
 
-impl Transport {
-    const ALL: [Transport; 2] = [Transport::Tcp, Transport::Udp];
-
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Transport::Tcp => "tcp",
-            Transport::Udp => "udp",
-        }
-    }
-
-    pub(crate) fn from_word(word: &str) -> Option<Transport> {
-        Transport::ALL.into_iter().find(|transport| transport.word() == word)
-    }
-}
-
-fn parse_transport(word: &str) -> Result<Transport, Problem> {
+fn parse_transport(word: &str) -> Result<Transport, StepSyntaxError> {
     if word.is_empty() {
-        return Err(Problem::NoProtocol);
+        return Err(StepSyntaxError::NoProtocol);
     }
-    Transport::from_word(word).ok_or_else(|| Problem::UnknownProtocol {
+    Transport::from_word(word).ok_or_else(|| StepSyntaxError::UnknownProtocol {
         word: word.to_owned(),
         instead: Transport::ALL.into_iter().map(Transport::word).find(|known| is_slip(word, known)),
     })
 }
 
-fn parse_size(text: &[u8]) -> Result<u16, Problem> {
+fn parse_size(text: &[u8]) -> Result<u16, StepSyntaxError> {
     let text = printable(text);
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let size: u16 = digits.then(|| text.parse().ok()).flatten().ok_or_else(|| Problem::BadSize(text.clone()))?;
-    // The larger minimum of IPv6 is checked when the address is known.
-    if usize::from(size) < IPV4_HEADER_LEN + ECHO_HEADER_LEN { Err(Problem::SmallSize(size)) } else { Ok(size) }
+    let size: u16 =
+        digits.then(|| text.parse().ok()).flatten().ok_or_else(|| StepSyntaxError::BadSize(text.clone()))?;
+    // The larger minimum of IPv6 is checked once the address is known.
+    if usize::from(size) < IPV4_HEADER_LEN + ECHO_HEADER_LEN { Err(StepSyntaxError::SmallSize(size)) } else { Ok(size) }
 }
 
-/// What somebody who wrote `text` where a port belongs may have meant.
+/// A suggestion for `text` in the place of a port.
 fn instead_of_service(text: &str) -> Option<String> {
     if is_slip(text, "icmp") {
         return Some("icmp".to_owned());
     }
-    // The order of a door's steps in the configuration file, and knockd's separator.
+    // The syntax of a door's steps in the configuration file, and the separator of knockd.
     if let Some((word, port)) = text.split_once('/') {
         return Transport::from_word(word).map(|transport| format!("{port}:{}", transport.word()));
     }
     text.contains(',').then(|| text.replace(',', " "))
 }
 
-/// Whether `typed` is `known` in other letters' case, or one slip of the finger away.
+/// Whether `typed` is `known` except for case and one typing error.
 fn is_slip(typed: &str, known: &str) -> bool {
     strsim::osa_distance(&typed.to_lowercase(), known) <= 1
 }
@@ -238,7 +218,7 @@ fn split_once(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// `bytes` as text that moves no cursor: a marker under it stays in its column.
+/// `bytes` as text without control characters, so that a mark under it stays in its column.
 fn printable(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes)
         .chars()
@@ -246,54 +226,58 @@ fn printable(bytes: &[u8]) -> String {
         .collect()
 }
 
-impl Problem {
-    /// What would have been right at this place.
+impl StepSyntaxError {
+    /// What is valid in this place.
     pub(crate) fn expected(&self) -> String {
         match self {
-            Problem::Empty | Problem::NoPort | Problem::BadPort(_) => {
+            StepSyntaxError::Empty | StepSyntaxError::NoPort | StepSyntaxError::BadPort(_) => {
                 "expected a port from 1 to 65535, a service name, or `icmp`".to_owned()
             }
-            Problem::UnknownService { instead: Some(instead), .. } => format!("did you mean `{instead}`?"),
-            Problem::UnknownService { .. } => {
+            StepSyntaxError::UnknownService { instead: Some(instead), .. } => format!("did you mean `{instead}`?"),
+            StepSyntaxError::UnknownService { .. } => {
                 format!("not in {}: write the port as a number", services::path().display())
             }
-            Problem::NoProtocol | Problem::UnknownProtocol { instead: None, .. } => {
+            StepSyntaxError::NoProtocol | StepSyntaxError::UnknownProtocol { instead: None, .. } => {
                 "expected `tcp` or `udp`".to_owned()
             }
-            Problem::UnknownProtocol { instead: Some(instead), .. } => {
+            StepSyntaxError::UnknownProtocol { instead: Some(instead), .. } => {
                 format!("expected `tcp` or `udp`; did you mean `{instead}`?")
             }
-            Problem::TcpPassphrase { .. } => "send a passphrase over UDP, or leave it out".to_owned(),
-            Problem::EmptyPassphrase { .. } => {
+            StepSyntaxError::TcpPassphrase { .. } => "send a passphrase over UDP, or leave it out".to_owned(),
+            StepSyntaxError::EmptyPassphrase { .. } => {
                 "expected at least one byte, or --passphrase-stdin; without the `=`, one zero byte is sent".to_owned()
             }
-            Problem::LongPassphrase(_) => format!("expected at most {MAX_PASSPHRASE_LEN} bytes"),
-            Problem::EchoWithProtocol => "expected nothing, or `=` and the packet's size".to_owned(),
-            Problem::BadSize(_) => {
+            StepSyntaxError::LongPassphrase(_) => format!("expected at most {MAX_PASSPHRASE_LEN} bytes"),
+            StepSyntaxError::EchoWithProtocol => "expected nothing, or `=` and the packet's size".to_owned(),
+            StepSyntaxError::BadSize(_) => {
                 "expected the bytes of the whole IP packet: 28 to 65535 over IPv4, 48 to 65535 over IPv6".to_owned()
             }
-            Problem::SmallSize(_) => {
+            StepSyntaxError::SmallSize(_) => {
                 "the minimum is 28 over IPv4 (headers of 20 + 8 bytes), 48 over IPv6 (40 + 8)".to_owned()
             }
         }
     }
 
-    /// A step that is right, as near as possible to what was written.
+    /// A valid step, as similar as possible to the argument.
     pub(crate) fn example(&self) -> String {
         match self {
-            Problem::TcpPassphrase { port } | Problem::EmptyPassphrase { port } => format!("{port}:udp=passphrase"),
-            Problem::LongPassphrase(_) => "4321:udp=passphrase".to_owned(),
-            Problem::NoProtocol | Problem::UnknownProtocol { .. } => "4321:udp".to_owned(),
-            Problem::EchoWithProtocol | Problem::BadSize(_) | Problem::SmallSize(_) => "icmp=128".to_owned(),
-            Problem::UnknownService { instead: Some(instead), .. } => instead.clone(),
+            StepSyntaxError::TcpPassphrase { port } | StepSyntaxError::EmptyPassphrase { port } => {
+                format!("{port}:udp=passphrase")
+            }
+            StepSyntaxError::LongPassphrase(_) => "4321:udp=passphrase".to_owned(),
+            StepSyntaxError::NoProtocol | StepSyntaxError::UnknownProtocol { .. } => "4321:udp".to_owned(),
+            StepSyntaxError::EchoWithProtocol | StepSyntaxError::BadSize(_) | StepSyntaxError::SmallSize(_) => {
+                "icmp=128".to_owned()
+            }
+            StepSyntaxError::UnknownService { instead: Some(instead), .. } => instead.clone(),
             _ => "1234:tcp".to_owned(),
         }
     }
 }
 
 impl StepError {
-    /// `at` may reach beyond the argument's end; it is cut there, but to no less than one column.
-    fn new(head: &str, value: Option<&[u8]>, at: Range<usize>, problem: Problem) -> Self {
+    /// `at` may extend beyond the end of the argument; it is cut there, to at least one column.
+    fn new(head: &str, value: Option<&[u8]>, at: Range<usize>, problem: StepSyntaxError) -> Self {
         let shown = match value {
             None => head.to_owned(),
             Some(size) if head == "icmp" => format!("{head}={}", printable(size)),
@@ -321,29 +305,29 @@ mod tests {
 
     use super::*;
 
-    fn parse(argument: &[u8]) -> Result<Step, StepError> {
+    fn parse(argument: &[u8]) -> Result<KnockStep, StepError> {
         let services = Services::from_text("ssh 22/tcp\ndomain 53/tcp\ndomain 53/udp\n");
-        Step::parse(argument, Transport::Tcp, &services)
+        KnockStep::parse(argument, Transport::Tcp, &services)
     }
 
-    fn udp(port: u16, payload: &[u8]) -> Step {
-        Step::Udp { port, payload: payload.to_vec() }
+    fn udp(port: u16, payload: &[u8]) -> KnockStep {
+        KnockStep::Udp { port, payload: payload.to_vec() }
     }
 
     #[test]
-    fn every_form() {
-        let steps: [(&[u8], Step); 11] = [
-            (b"1234", Step::Tcp { port: 1234 }),
-            (b"1234:tcp", Step::Tcp { port: 1234 }),
-            (b"65535", Step::Tcp { port: 65535 }),
-            (b"ssh", Step::Tcp { port: 22 }),
+    fn each_form() {
+        let steps: [(&[u8], KnockStep); 11] = [
+            (b"1234", KnockStep::Tcp { port: 1234 }),
+            (b"1234:tcp", KnockStep::Tcp { port: 1234 }),
+            (b"65535", KnockStep::Tcp { port: 65535 }),
+            (b"ssh", KnockStep::Tcp { port: 22 }),
             (b"domain:udp", udp(53, &[0])),
             (b"4321:udp", udp(4321, &[0])),
             (b"4321:udp=open sesame", udp(4321, b"open sesame")),
             (b"4321:udp=a=b:c", udp(4321, b"a=b:c")),
             (b"4321:udp=\xff\n", udp(4321, b"\xff\n")),
-            (b"icmp", Step::Echo { packet_len: None }),
-            (b"icmp=28", Step::Echo { packet_len: Some(28) }),
+            (b"icmp", KnockStep::Echo { packet_len: None }),
+            (b"icmp=28", KnockStep::Echo { packet_len: Some(28) }),
         ];
         for (argument, step) in steps {
             assert_eq!(parse(argument), Ok(step), "{}", printable(argument));
@@ -352,16 +336,16 @@ mod tests {
 
     #[test]
     fn a_step_without_protocol_takes_the_default() {
-        let parse = |argument: &[u8]| Step::parse(argument, Transport::Udp, &Services::from_text("")).unwrap();
+        let parse = |argument: &[u8]| KnockStep::parse(argument, Transport::Udp, &Services::from_text("")).unwrap();
         assert_eq!(parse(b"1234"), udp(1234, &[0]));
         assert_eq!(parse(b"1234=word"), udp(1234, b"word"));
-        assert_eq!(parse(b"1234:tcp"), Step::Tcp { port: 1234 });
-        assert_eq!(parse(b"icmp"), Step::Echo { packet_len: None });
+        assert_eq!(parse(b"1234:tcp"), KnockStep::Tcp { port: 1234 });
+        assert_eq!(parse(b"icmp"), KnockStep::Echo { packet_len: None });
     }
 
-    /// Argument, columns marked, and what the message holds.
+    /// Argument, marked columns, and part of the message.
     #[test]
-    fn every_problem_points_at_its_place() {
+    fn each_error_marks_the_invalid_part() {
         let faults: [(&[u8], Range<usize>, &str); 20] = [
             (b"", 0..1, "is empty"),
             (b"=x", 0..1, "port is missing"),
@@ -380,8 +364,8 @@ mod tests {
             (b"4321:tcp=text", 8..10, "example: 4321:udp=passphrase"),
             (b"4321=text", 4..6, "example: 4321:udp=passphrase"),
             (b"4321:udp=", 8..9, "passphrase is empty"),
-            (b"icmp:8", 4..6, "neither port nor protocol"),
-            (b"icmp=70000", 5..10, "`70000` is no packet size"),
+            (b"icmp:8", 4..6, "neither a port nor a protocol"),
+            (b"icmp=70000", 5..10, "`70000` is not a packet size"),
             (b"icmp=27", 5..7, "minimum is 28 over IPv4"),
         ];
         for (argument, at, text) in faults {
@@ -392,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn the_marker_stands_under_the_fault() {
+    fn the_mark_is_under_the_invalid_part() {
         let text = parse("12é4:upd".as_bytes()).unwrap_err().to_string();
         assert!(text.contains("\n    12é4:upd\n         ^^^ expected"), "{text}");
     }
@@ -410,7 +394,7 @@ mod tests {
         let longest = [b"1:udp=".to_vec(), vec![b'x'; MAX_PASSPHRASE_LEN]].concat();
         assert!(parse(&longest).is_ok());
         let longer = [longest, vec![b'x']].concat();
-        assert_eq!(parse(&longer).unwrap_err().problem, Problem::LongPassphrase(MAX_PASSPHRASE_LEN + 1));
+        assert_eq!(parse(&longer).unwrap_err().problem, StepSyntaxError::LongPassphrase(MAX_PASSPHRASE_LEN + 1));
     }
 
     #[test]
@@ -422,29 +406,29 @@ mod tests {
         assert_eq!(echo_payload_len(Some(128), v4), Some(100));
         assert_eq!(echo_payload_len(Some(128), v6), Some(80));
         assert_eq!(echo_payload_len(Some(47), v6), None);
-        assert!(Step::Echo { packet_len: None }.describe(v4).contains("84 bytes"));
-        assert!(Step::Echo { packet_len: None }.describe(v6).contains("104 bytes"));
+        assert!(KnockStep::Echo { packet_len: None }.describe(v4).contains("84 bytes"));
+        assert!(KnockStep::Echo { packet_len: None }.describe(v6).contains("104 bytes"));
     }
 
-    fn written(step: &Step) -> Vec<u8> {
+    fn written(step: &KnockStep) -> Vec<u8> {
         match step {
-            Step::Tcp { port } => format!("{port}:tcp").into_bytes(),
-            Step::Udp { port, payload } => [format!("{port}:udp=").as_bytes(), payload].concat(),
-            Step::Echo { packet_len: None } => b"icmp".to_vec(),
-            Step::Echo { packet_len: Some(len) } => format!("icmp={len}").into_bytes(),
+            KnockStep::Tcp { port } => format!("{port}:tcp").into_bytes(),
+            KnockStep::Udp { port, payload } => [format!("{port}:udp=").as_bytes(), payload].concat(),
+            KnockStep::Echo { packet_len: None } => b"icmp".to_vec(),
+            KnockStep::Echo { packet_len: Some(len) } => format!("icmp={len}").into_bytes(),
         }
     }
 
-    fn any_step() -> impl Strategy<Value = Step> {
+    fn any_step() -> impl Strategy<Value = KnockStep> {
         prop_oneof![
-            (1..=u16::MAX).prop_map(|port| Step::Tcp { port }),
+            (1..=u16::MAX).prop_map(|port| KnockStep::Tcp { port }),
             (1..=u16::MAX, prop::collection::vec(any::<u8>(), 1..64))
-                .prop_map(|(port, payload)| Step::Udp { port, payload }),
-            prop::option::of(28..=u16::MAX).prop_map(|packet_len| Step::Echo { packet_len }),
+                .prop_map(|(port, payload)| KnockStep::Udp { port, payload }),
+            prop::option::of(28..=u16::MAX).prop_map(|packet_len| KnockStep::Echo { packet_len }),
         ]
     }
 
-    /// Bytes that are nearly steps: random ones would hardly ever get past the port.
+    /// Bytes that are similar to steps: random bytes would rarely get past the port.
     fn near_step() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             prop::sample::select(vec!["icmp", "tcp", "udp", ":", "=", "1", "65536", "ssh", "é", ",", "/"])
@@ -456,19 +440,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_what_is_read(step in any_step()) {
+        fn a_written_step_parses_as_it_was(step in any_step()) {
             prop_assert_eq!(parse(&written(&step)), Ok(step));
         }
 
         #[test]
-        fn whatever_is_typed_is_a_step_or_a_pointed_error(argument in near_step()) {
+        fn any_argument_is_a_step_or_an_error_with_a_mark(argument in near_step()) {
             match parse(&argument) {
-                Ok(Step::Tcp { port }) => prop_assert!(port > 0 && !argument.contains(&b'=')),
-                Ok(Step::Udp { port, payload }) => {
+                Ok(KnockStep::Tcp { port }) => prop_assert!(port > 0 && !argument.contains(&b'=')),
+                Ok(KnockStep::Udp { port, payload }) => {
                     prop_assert!(port > 0 && !payload.is_empty());
                     prop_assert!(payload == KNOCK_PAYLOAD || argument.ends_with(&payload));
                 }
-                Ok(Step::Echo { packet_len }) => prop_assert!(packet_len.is_none_or(|len| len >= 28)),
+                Ok(KnockStep::Echo { packet_len }) => prop_assert!(packet_len.is_none_or(|len| len >= 28)),
                 Err(error) => {
                     let columns = error.shown.chars().count();
                     prop_assert!(!error.at.is_empty() && error.at.start <= columns && error.at.end <= columns + 1);

@@ -1,4 +1,4 @@
-//! What comes after the knock: waiting for the port, and the command.
+//! What follows the knock: the wait for the port, and the command.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -9,22 +9,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
-/// How long the first try waits for an answer; each further one waits twice as long.
+/// Time limit of the first connection attempt; each further attempt has twice the limit.
 ///
-/// A try that the door drops is never answered, so a long first one would wait for nothing when the door opens a moment
-/// later. But a try shorter than the path's round trip never succeeds either: so they grow, and suit every path.
+/// An attempt whose SYN is dropped is never answered: a long first attempt would delay the second after the door has opened.
+/// An attempt shorter than the round trip never succeeds: so the limits grow.
 const FIRST_TRY: Duration = Duration::from_millis(250);
-/// Between a try that was refused and the next: often enough not to be felt, too seldom to be a burden.
+/// Pause after a refused attempt: short for a user, and a small load for the host.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The port did not answer in time.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "port {port} of {doors} did not open within {limit_s} s (last try: {last})\n  \
-     the knock may be wrong, lost or too slow: check the steps, their order and --delay, or raise --wait; \
+    "port {port} of {doors} did not open within {limit_s} s (last attempt: {last})\n  \
+     the knock may be wrong, lost or too slow: check the steps, their order and --delay, or increase --wait; \
      no command was run"
 )]
-pub(crate) struct StillClosed {
+pub(crate) struct PortClosedError {
     doors: String,
     port: u16,
     limit_s: u64,
@@ -32,18 +32,18 @@ pub(crate) struct StillClosed {
 }
 
 /// Connects to `port` of each of `doors` in turn until one answers, for at most `limit`. The connection is closed at once.
-pub(crate) fn wait_for_port(doors: &[SocketAddr], port: u16, limit: Duration) -> Result<(), StillClosed> {
+pub(crate) fn wait_for_port(doors: &[SocketAddr], port: u16, limit: Duration) -> Result<(), PortClosedError> {
     let start = Instant::now();
     let mut patience = FIRST_TRY;
     for (number, door) in doors.iter().cycle().enumerate() {
         let mut address = *door;
         address.set_port(port);
-        // Never zero, which connect_timeout refuses.
+        // connect_timeout refuses a timeout of zero.
         let left = limit.saturating_sub(start.elapsed()).max(Duration::from_millis(1));
         let Err(last) = TcpStream::connect_timeout(&address, patience.min(left)) else {
             return Ok(());
         };
-        // After a turn of all addresses.
+        // After one attempt for each address.
         if (number + 1) % doors.len() == 0 {
             if last.kind() == io::ErrorKind::TimedOut {
                 patience = patience.saturating_mul(2);
@@ -53,13 +53,13 @@ pub(crate) fn wait_for_port(doors: &[SocketAddr], port: u16, limit: Duration) ->
         }
         if start.elapsed() >= limit {
             let doors: Vec<_> = doors.iter().map(|door| door.ip().to_string()).collect();
-            return Err(StillClosed { doors: doors.join(" and "), port, limit_s: limit.as_secs(), last });
+            return Err(PortClosedError { doors: doors.join(" and "), port, limit_s: limit.as_secs(), last });
         }
     }
     Ok(())
 }
 
-/// Becomes the command: signals, terminal and exit code are its own, as if it had been typed. Returns only on failure.
+/// Replaces this process by the command, which gets its signals, terminal and exit code. Returns only on failure.
 #[cfg(unix)]
 pub(crate) fn run(program: &OsStr, arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     use std::os::unix::process::CommandExt;
@@ -67,7 +67,7 @@ pub(crate) fn run(program: &OsStr, arguments: &[OsString]) -> anyhow::Result<Exi
     Err(cannot_run(program, &Command::new(program).args(arguments).exec()))
 }
 
-/// Runs the command and takes over its exit code.
+/// Runs the command, and ends with its exit code.
 #[cfg(not(unix))]
 pub(crate) fn run(program: &OsStr, arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let status = Command::new(program).args(arguments).status().map_err(|error| cannot_run(program, &error))?;

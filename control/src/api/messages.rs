@@ -10,10 +10,6 @@ use serde::{Deserialize, Serialize};
 /// How many list entries, or sources at doors, are answered unless asked otherwise.
 pub const DEFAULT_LIMIT: usize = 1_000;
 
-/// How many of them can be asked for at once. As one line they must fit
-/// [`MAX_LINE`](knockplane_policy::wire::MAX_LINE) with room to spare.
-pub const MAX_LIMIT: usize = 100_000;
-
 /// How many of each kind are answered of one source unless asked otherwise.
 pub const DEFAULT_SOURCE_LIMIT: usize = 10;
 

@@ -43,15 +43,15 @@ use knockplane_policy::packet::Vlan;
 use knockplane_policy::rsc;
 use knockplane_policy::rule::{AddressSet, RuleSet};
 use knockplane_policy::wire::source::{MAX_SOURCE_ITEMS, Source, SourceQuery};
-use knockplane_policy::wire::{self, Added, Doors, Lists, NewEntry, Reloaded, Rules};
+use knockplane_policy::wire::{self, Added, Doors, Lists, MAX_ANSWER_ENTRIES, NewEntry, Reloaded, Rules};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use self::failure::Failure;
+use self::failure::ApiError;
 use self::messages::{
     Applied, Apply, ConnectionQuery, Control, DEFAULT_SOURCE_LIMIT, DoorQuery, FlushQuery, Flushed, ListAdd,
-    ListImport, ListQuery, MAX_LIMIT, Overview, SourceLimit, Tracked, Unresolved, Watch, Workers,
+    ListImport, ListQuery, Overview, SourceLimit, Tracked, Unresolved, Watch, Workers,
 };
 use crate::dataplane::{Dataplane, DataplaneError};
 use crate::metrics::{self, Metrics};
@@ -149,34 +149,34 @@ async fn scrape(State(app): State<Arc<App>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text)
 }
 
-async fn status(State(app): State<Arc<App>>) -> Result<Json<Overview>, Failure> {
+async fn status(State(app): State<Arc<App>>) -> Result<Json<Overview>, ApiError> {
     let dataplane = app.ask(app.dataplane.status()).await?;
     Ok(Json(Overview { dataplane, control: Control { log: log_status() } }))
 }
 
-async fn workers(State(app): State<Arc<App>>) -> Result<Json<Workers>, Failure> {
+async fn workers(State(app): State<Arc<App>>) -> Result<Json<Workers>, ApiError> {
     let status = app.ask(app.dataplane.status()).await?;
     Ok(Json(Workers { uptime: status.uptime, workers: status.workers }))
 }
 
-async fn running_rules(State(app): State<Arc<App>>) -> Result<Json<Rules>, Failure> {
+async fn running_rules(State(app): State<Arc<App>>) -> Result<Json<Rules>, ApiError> {
     Ok(Json(app.ask(app.dataplane.rules()).await?))
 }
 
 async fn lists(
     State(app): State<Arc<App>>,
     query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Json<Lists>, Failure> {
+) -> Result<Json<Lists>, ApiError> {
     let Query(query) = query?;
     let limit = checked(query.limit)?;
-    let query = wire::ListQuery { limit, ..asked(query).map_err(Failure::bad_request)? };
+    let query = wire::ListQuery { limit, ..asked(query).map_err(ApiError::bad_request)? };
     Ok(Json(app.ask(app.dataplane.lists(query)).await?))
 }
 
 async fn doors(
     State(app): State<Arc<App>>,
     query: Result<Query<DoorQuery>, QueryRejection>,
-) -> Result<Json<Doors>, Failure> {
+) -> Result<Json<Doors>, ApiError> {
     let Query(query) = query?;
     let limit = checked(query.limit)?;
     Ok(Json(app.ask(app.dataplane.doors(query.door, limit)).await?))
@@ -186,10 +186,10 @@ async fn doors(
 async fn connections(
     State(app): State<Arc<App>>,
     query: Result<Query<ConnectionQuery>, QueryRejection>,
-) -> Result<Json<Tracked>, Failure> {
+) -> Result<Json<Tracked>, ApiError> {
     let Query(ConnectionQuery { source, limit }) = query?;
     let limit = checked(limit)?;
-    let source = source.map(|text| text.parse::<AddressSet>()).transpose().map_err(Failure::bad_request)?;
+    let source = source.map(|text| text.parse::<AddressSet>()).transpose().map_err(ApiError::bad_request)?;
     let table = app.ask(app.dataplane.status()).await?.connections;
     let (mut connections, mut next) = (Vec::new(), table.is_some().then_some(0));
     while let Some(from) = next.filter(|_| connections.len() < limit) {
@@ -208,12 +208,12 @@ async fn source(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<SourceLimit>, QueryRejection>,
-) -> Result<Json<Source>, Failure> {
+) -> Result<Json<Source>, ApiError> {
     let (Path(address), Query(SourceLimit { limit })) = (path?, query?);
     if limit > MAX_SOURCE_ITEMS {
-        return Err(Failure::bad_request(format!("`limit` is at most {MAX_SOURCE_ITEMS}")));
+        return Err(ApiError::bad_request(format!("`limit` is at most {MAX_SOURCE_ITEMS}")));
     }
-    let address = address::single(&address).map_err(Failure::bad_request)?;
+    let address = address::single(&address).map_err(ApiError::bad_request)?;
     Ok(Json(app.ask(app.dataplane.source(SourceQuery { address, limit, watch: None })).await?))
 }
 
@@ -221,18 +221,22 @@ async fn watch_source(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
     body: Result<Json<Watch>, JsonRejection>,
-) -> Result<Json<Source>, Failure> {
+) -> Result<Json<Source>, ApiError> {
     let (Path(address), Json(Watch { time })) = (path?, body?);
-    let address = address::single(&address).map_err(Failure::bad_request)?;
-    let watch = Some(rules::timeout(&time).map_err(Failure::bad_request)?);
+    let address = address::single(&address).map_err(ApiError::bad_request)?;
+    let watch = Some(rules::timeout(&time).map_err(ApiError::bad_request)?);
     let query = SourceQuery { address, limit: DEFAULT_SOURCE_LIMIT, watch };
     let source = app.ask(app.dataplane.source(query)).await?;
     info!(target: target!("operator"), %address, time, "source watched");
     Ok(Json(source))
 }
 
-fn checked(limit: usize) -> Result<usize, Failure> {
-    if limit > MAX_LIMIT { Err(Failure::bad_request(format!("`limit` is at most {MAX_LIMIT}"))) } else { Ok(limit) }
+fn checked(limit: usize) -> Result<usize, ApiError> {
+    if limit > MAX_ANSWER_ENTRIES {
+        Err(ApiError::bad_request(format!("`limit` is at most {MAX_ANSWER_ENTRIES}")))
+    } else {
+        Ok(limit)
+    }
 }
 
 /// A query's words as what they mean.
@@ -260,7 +264,7 @@ fn asked(query: ListQuery) -> Result<wire::ListQuery, String> {
 async fn apply(
     State(app): State<Arc<App>>,
     body: Result<Json<Apply>, JsonRejection>,
-) -> Result<Json<Applied>, Failure> {
+) -> Result<Json<Applied>, ApiError> {
     let Json(Apply { source, text, rules }) = body?;
     let rules = match (text, rules) {
         (Some(text), None) => read(&text).inspect_err(|_| {
@@ -271,18 +275,18 @@ async fn apply(
             rules.assign_ids();
             rules
         }
-        _ => return Err(Failure::bad_request("give either `text` or `rules`")),
+        _ => return Err(ApiError::bad_request("give either `text` or `rules`")),
     };
     // In a task of its own: whether it succeeded is noted even if the client does not wait for it.
     match tokio::spawn(hand_over(app, rules, source)).await {
         Ok(result) => Ok(Json(result?)),
-        Err(error) => Err(Failure::internal(&error)),
+        Err(error) => Err(ApiError::internal(&error)),
     }
 }
 
-fn read(text: &str) -> Result<RuleSet, Failure> {
+fn read(text: &str) -> Result<RuleSet, ApiError> {
     let reading = rsc::read(text.as_bytes());
-    if reading.problems.is_empty() { Ok(reading.rules) } else { Err(Failure::invalid_rules(reading.problems)) }
+    if reading.problems.is_empty() { Ok(reading.rules) } else { Err(ApiError::invalid_rules(reading.problems)) }
 }
 
 async fn hand_over(app: Arc<App>, rules: RuleSet, source: String) -> Result<Applied, DataplaneError> {
@@ -297,7 +301,7 @@ async fn hand_over(app: Arc<App>, rules: RuleSet, source: String) -> Result<Appl
     Ok(Applied { generation: result?, rules: count, patterns, unresolved })
 }
 
-async fn reload(State(app): State<Arc<App>>) -> Result<Json<Reloaded>, Failure> {
+async fn reload(State(app): State<Arc<App>>) -> Result<Json<Reloaded>, ApiError> {
     // In a task of its own, as an apply.
     let asked = tokio::spawn(async move {
         let result = app.timed(app.dataplane.reload()).await;
@@ -311,7 +315,7 @@ async fn reload(State(app): State<Arc<App>>) -> Result<Json<Reloaded>, Failure> 
     });
     match asked.await {
         Ok(result) => Ok(Json(result?)),
-        Err(error) => Err(Failure::internal(&error)),
+        Err(error) => Err(ApiError::internal(&error)),
     }
 }
 
@@ -319,10 +323,10 @@ async fn list_add(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
     body: Result<Json<ListAdd>, JsonRejection>,
-) -> Result<Json<Added>, Failure> {
+) -> Result<Json<Added>, ApiError> {
     let (Path(list), Json(ListAdd { address, timeout, comment })) = (path?, body?);
     let timeout = match timeout {
-        Some(text) => Some(rules::timeout(&text).map_err(Failure::bad_request)?),
+        Some(text) => Some(rules::timeout(&text).map_err(ApiError::bad_request)?),
         None => None,
     };
     let entry = NewEntry { list: list.clone(), address: address.clone(), timeout, comment };
@@ -334,7 +338,7 @@ async fn list_add(
 async fn list_import(
     State(app): State<Arc<App>>,
     body: Result<Json<ListImport>, JsonRejection>,
-) -> Result<Json<Added>, Failure> {
+) -> Result<Json<Added>, ApiError> {
     let Json(ListImport { entries }) = body?;
     let count = entries.len();
     let added = app.ask(app.dataplane.list_add(entries)).await?;
@@ -346,7 +350,7 @@ async fn list_flush(
     State(app): State<Arc<App>>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<FlushQuery>, QueryRejection>,
-) -> Result<Json<Flushed>, Failure> {
+) -> Result<Json<Flushed>, ApiError> {
     let (Path(list), Query(FlushQuery { dynamic })) = (path?, query?);
     let removed = app.ask(app.dataplane.list_flush(list.clone(), dynamic)).await?;
     info!(target: target!("operator"), list, dynamic, removed, "list flushed");
@@ -356,16 +360,16 @@ async fn list_flush(
 async fn list_remove(
     State(app): State<Arc<App>>,
     path: Result<Path<(String, String)>, PathRejection>,
-) -> Result<StatusCode, Failure> {
+) -> Result<StatusCode, ApiError> {
     let Path((list, address)) = path?;
-    let address: AddressSet = address.parse().map_err(Failure::bad_request)?;
+    let address: AddressSet = address.parse().map_err(ApiError::bad_request)?;
     app.ask(app.dataplane.list_remove(list.clone(), address.clone())).await?;
     info!(target: target!("operator"), list, %address, "entry removed");
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn not_found(uri: Uri) -> Failure {
-    Failure::not_found(uri.path())
+async fn not_found(uri: Uri) -> ApiError {
+    ApiError::not_found(uri.path())
 }
 
 impl App {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use knockplane_engine::headers;
-use knockplane_policy::eval::{Evaluation, Evaluator, Outcome, Tried};
+use knockplane_policy::eval::{Evaluation, Evaluator, ListedAddress, Outcome, Tried};
 use knockplane_policy::frames::FrameClass;
 use knockplane_policy::packet::{Packet, Side, Vlan};
 use knockplane_policy::reason::{Reason, Verdict};
@@ -228,7 +228,7 @@ impl<'r> Bench<'r> {
     /// Who is in which list.
     pub(super) fn lists(&self) -> Vec<Held> {
         let live = self.evaluator.listed(self.now).into_iter();
-        live.map(|(list, address, vlan, time_left)| Held { list, address, vlan, time_left }).collect()
+        live.map(|ListedAddress { list, address, vlan, time_left }| Held { list, address, vlan, time_left }).collect()
     }
 
     /// Decides about a frame that rules cannot see, for this reason.
@@ -244,9 +244,9 @@ impl<'r> Bench<'r> {
         let (outcome, because) = match tried.outcome {
             Outcome::Disabled => ("disabled", None),
             Outcome::Invalid(why) => ("invalid", Some(why)),
-            Outcome::Missed { matcher, saw } => {
+            Outcome::Missed { matcher, observed } => {
                 let matcher = rule.matchers.get(matcher).map(wording::matcher).unwrap_or_default();
-                ("missed", Some(if saw.is_empty() { matcher } else { format!("{matcher}, but {saw}") }))
+                ("missed", Some(if observed.is_empty() { matcher } else { format!("{matcher}, but {observed}") }))
             }
             Outcome::OtherFamily => (OTHER_FAMILY, None),
             Outcome::NotForFragments => {

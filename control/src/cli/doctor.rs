@@ -47,14 +47,11 @@ pub(super) fn run(doctor: &Doctor, as_json: bool) -> Result<String, Failed> {
         let message = format!("the report of {shown} has version {}, and knockctl reads {VERSION}", report.version);
         return Err(Failed::new(Exit::Runtime, message + ": install the same version of both"));
     }
-    let code = report.exit_code();
+    let exit = report.exit();
     let output = if as_json { document(json::doctor::Doctor::from(report))? } else { text(&report) };
-    match code {
-        0 => Ok(output),
-        code => {
-            let exit = if code == Exit::Invalid as u8 { Exit::Invalid } else { Exit::Runtime };
-            Err(Failed::new(exit, "").with_output(output))
-        }
+    match exit {
+        Exit::Ok => Ok(output),
+        exit => Err(Failed::new(exit, "").with_output(output)),
     }
 }
 

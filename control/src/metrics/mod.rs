@@ -1,20 +1,20 @@
-//! What Prometheus scrapes: one question to the dataplane, turned into text.
+//! The metrics for Prometheus: one request to the dataplane, rendered as text.
 //!
-//! Every scrape fills a fresh sheet with the dataplane's numbers as they are, so that nothing is counted twice and
-//! a series that the dataplane no longer has disappears. What the control process counts itself lives in [`Metrics`].
-//! A dataplane that does not answer is a value, `dataplane_up 0`, not a failed scrape.
+//! Each scrape fills a new sheet with the current numbers of the dataplane, so that nothing is counted twice, and a series that
+//! the dataplane no longer has disappears. [`Metrics`] holds the counters of the control process itself. If the dataplane does
+//! not answer, the scrape succeeds with `dataplane_up 0`.
 //!
 //! | file           | owns |
 //! |----------------|------|
-//! | `mod.rs`       | the control process's own numbers, and rendering |
-//! | `packets.rs`   | the dataplane's numbers: workers, rings, rules, lists, doors |
+//! | `mod.rs`       | the numbers of the control process, and rendering |
+//! | `packets.rs`   | the numbers of the dataplane: workers, rings, rules, lists, doors |
 //! | `names.rs`     | host names in address lists |
 //! | `usage.rs`     | resources of the two processes |
-//! | `sheet.rs`     | the thin layer over the library |
-//! | `page.rs`      | `docs/metrics.md`, from all of them |
+//! | `sheet.rs`     | a thin layer over the library |
+//! | `page.rs`      | `docs/metrics.md`, generated from all families |
 //!
-//! Which rules have series is the dataplane's choice, so that no counter sinks while it lives: the control process remembers
-//! nothing of one scrape for the next.
+//! The dataplane chooses the rules that have series, so that no counter decreases during its lifetime: the control process keeps
+//! no state between scrapes.
 
 mod names;
 mod packets;
@@ -38,10 +38,10 @@ use crate::dataplane::DataplaneError;
 /// Content type of the rendered text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// Upper bounds of the buckets for applying rules. From a handful of rules to the time limit of an apply.
+/// Upper bounds in seconds of the buckets for applies: from a few rules to the time limit of an apply.
 const APPLY_BUCKETS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
 
-/// What the control process counts itself, from its start.
+/// The counters of the control process since its start.
 #[derive(Debug)]
 pub struct Metrics {
     reloads_invalid: AtomicU64,
@@ -49,7 +49,7 @@ pub struct Metrics {
     apply_duration: Histogram,
     failures: IntCounterVec,
     listeners: [(&'static str, Arc<Refusals>); 2],
-    /// Since the Unix epoch.
+    /// Start of the process, since the Unix epoch.
     started: Duration,
     /// When the dataplane last answered.
     last_answer: Mutex<Option<Instant>>,
@@ -58,7 +58,7 @@ pub struct Metrics {
 /// The listener for metrics and health, as a label.
 pub const METRICS_LISTENER: &str = "metrics";
 
-/// The operators' listener, as a label.
+/// The listener for operators, as a label.
 pub const OPERATORS_LISTENER: &str = "operators";
 
 impl Default for Metrics {
@@ -86,37 +86,37 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A rule set was given and did not get as far as the dataplane.
+    /// Counts a rule set that was invalid and not sent to the dataplane.
     pub fn apply_was_invalid(&self) {
         self.reloads_invalid.fetch_add(1, Ordering::Relaxed);
         self.last_reload_successful.set(0);
     }
 
-    /// A rule set was given to the dataplane, which took this long to run it or not to.
+    /// Counts a rule set that was sent to the dataplane, with the time until its answer.
     pub fn apply_ended(&self, took: Duration, successful: bool) {
         self.apply_duration.observe(took.as_secs_f64());
         self.last_reload_successful.set(successful.into());
     }
 
-    /// A question to the dataplane was not answered, or refused, which is an answer and not counted.
+    /// Counts a request to the dataplane without an answer. A refusal is an answer and not counted.
     pub fn request_failed(&self, error: &DataplaneError) {
         if DataplaneError::FAILURES.contains(&error.kind()) {
             self.failures.with_label_values(&[error.kind()]).inc();
         }
     }
 
-    /// The dataplane has answered a question, or refused it.
+    /// Records that the dataplane answered or refused a request.
     pub fn answered(&self) {
         *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Where a listener counts the connections that a limit refused or closed.
+    /// The counters of a listener for connections that a limit refused or closed.
     pub(crate) fn refusals(&self, listener: &str) -> Arc<Refusals> {
         let counted = self.listeners.iter().find(|(name, _)| *name == listener);
         counted.map(|(_, refusals)| Arc::clone(refusals)).unwrap_or_default()
     }
 
-    /// The text of one scrape; `answer` is the dataplane's, if there is one, and `log` the control process's.
+    /// The text of one scrape, from the answer of the dataplane if there is one, and the state of the control process's log.
     pub fn render(&self, answer: Option<&wire::Metrics>, log: &wire::LogStatus, now: SystemTime) -> String {
         self.sheet(answer, log, now).text()
     }
@@ -194,7 +194,7 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    /// Fails if promtool has anything to say. Debian's package `prometheus` has it.
+    /// Fails if promtool reports a problem. It is in Debian's package `prometheus`.
     fn promtool(text: &str) {
         let mut child = Command::new("promtool")
             .args(["check", "metrics"])
@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn promtool_is_silent_about_a_full_and_an_unreachable_scrape() {
+    fn promtool_accepts_a_full_scrape_and_one_without_the_dataplane() {
         let metrics = Metrics::default();
         promtool(&metrics.render(Some(&sample::metrics()), &sample::log(0), at(1_000)));
         promtool(&metrics.render(None, &sample::log(0), at(1_000)));
     }
 
     #[test]
-    fn an_unreachable_dataplane_leaves_our_own_numbers() {
+    fn without_the_dataplane_a_scrape_has_the_numbers_of_the_control_process() {
         let metrics = Metrics::default();
         metrics.apply_was_invalid();
         metrics.request_failed(&DataplaneError::Silent(Duration::from_secs(5)));
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_scrape_says_what_the_dataplane_said() {
+    fn a_full_scrape_has_the_numbers_of_the_dataplane() {
         let text = Metrics::default().render(Some(&sample::metrics()), &sample::log(0), at(1_000));
         for line in [
             "knockplane_dataplane_up 1",
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn no_address_and_no_file_name_is_a_label_and_of_what_people_write_only_comments_of_rules() {
+    fn labels_have_no_addresses_and_no_text_of_users_but_comments_of_rules() {
         let mut answer = sample::metrics();
         let text = Metrics::default().render(Some(&answer), &sample::log(0), at(1_000));
         assert!(!text.contains("192.0.2") && !text.contains("the office") && !text.contains("rules.rsc"), "{text}");
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn the_age_of_the_last_answer_tells_how_stale_the_numbers_are() {
+    fn the_age_of_the_last_answer_is_a_metric() {
         let metrics = Metrics::default();
         let age = |metrics: &Metrics| {
             let text = metrics.render(None, &sample::log(0), at(1_000));

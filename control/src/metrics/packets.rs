@@ -1,5 +1,5 @@
-//! The dataplane's numbers as metric families. Labels are closed sets, worker numbers, the names of interfaces, chains, lists
-//! and doors, and rule ids: never an address, a port, or anything a packet carries.
+//! The numbers of the dataplane as metric families. Labels are closed sets, worker numbers, rule ids, and the names of
+//! interfaces, chains, lists and doors: never an address, a port or other data of a packet.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use knockplane_policy::word::Word;
 use super::sheet::Sheet;
 use super::usage;
 
-/// A ring statistic that is no loss: the kernel looked for something to send and there was nothing.
+/// A ring statistic that is not a loss: the kernel found the TX ring empty.
 const NO_LOSS: &str = "tx-ring-empty";
 
-/// Fills the sheet with everything the dataplane said.
+/// Fills the sheet with the answer of the dataplane.
 pub(super) fn fill(sheet: &Sheet, answer: &Metrics, now: Duration) {
     process(sheet, answer);
     interfaces(sheet, &answer.status);
@@ -197,7 +197,7 @@ fn time(sheet: &Sheet, workers: &[Worker], counted: &[WorkerMetrics], now: Durat
         &["worker"],
     );
     for worker in workers {
-        // One that was just started has no series yet.
+        // A worker that has just started has no series yet.
         let Some(age) = worker.heartbeat_age else { continue };
         let last = now.saturating_sub(age);
         heartbeat.with_label_values(&[worker.worker.to_string()]).set(last.as_secs_f64());
@@ -277,7 +277,7 @@ fn lists(sheet: &Sheet, lists: &[ListSummary], capacity: u64) {
     let expired = sheet.counter("address_list_expired_total", "Addresses whose time in the list was over.", &["list"]);
     let evictions = sheet.counter(
         "address_list_evictions_total",
-        "Addresses pushed out of the list before their time.",
+        "Addresses evicted from the list before their expiry.",
         &["list", "reason"],
     );
     let refusals = sheet.counter(

@@ -9,7 +9,7 @@ use prometheus::{CounterVec, GaugeVec, IntCounterVec, Opts, Registry, TextEncode
 
 /// Two registries that are filled once, rendered and thrown away.
 pub(super) struct Sheet {
-    ours: Part,
+    prefixed: Part,
     bare: Part,
 }
 
@@ -18,15 +18,15 @@ pub(super) struct Part(Registry);
 
 impl Default for Sheet {
     fn default() -> Self {
-        let ours = Part(valid(Registry::new_custom(Some("knockplane".to_owned()), None)));
-        Sheet { ours, bare: Part(Registry::new()) }
+        let prefixed = Part(valid(Registry::new_custom(Some("knockplane".to_owned()), None)));
+        Sheet { prefixed, bare: Part(Registry::new()) }
     }
 }
 
 impl Sheet {
     /// Where names get our prefix.
-    pub(super) fn ours(&self) -> &Part {
-        &self.ours
+    pub(super) fn prefixed(&self) -> &Part {
+        &self.prefixed
     }
 
     /// Where names stay as they are.
@@ -34,9 +34,9 @@ impl Sheet {
         &self.bare
     }
 
-    /// All families, in the order of their names, ours first.
+    /// All families in the order of their names, those with the prefix first.
     pub(super) fn families(&self) -> Vec<MetricFamily> {
-        let mut families = self.ours.0.gather();
+        let mut families = self.prefixed.0.gather();
         families.extend(self.bare.0.gather());
         families
     }
@@ -51,7 +51,7 @@ impl Deref for Sheet {
     type Target = Part;
 
     fn deref(&self) -> &Part {
-        &self.ours
+        &self.prefixed
     }
 }
 
@@ -93,7 +93,7 @@ impl Part {
     }
 }
 
-/// The library's checks are about names, and ours are literals that a test renders.
+/// The library's checks are about names, and the names here are literals that a test renders.
 pub(super) fn valid<T>(result: prometheus::Result<T>) -> T {
     result.expect("metric names are valid and used once")
 }

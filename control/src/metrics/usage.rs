@@ -10,19 +10,19 @@ pub(super) struct Names {
     prefix: &'static str,
     whose: &'static str,
     /// Whether the names get the prefix `knockplane_` as well.
-    is_ours: bool,
+    is_prefixed: bool,
 }
 
 /// The process that is scraped.
-pub(super) const CONTROL: Names = Names { prefix: "process", whose: "the control process", is_ours: false };
+pub(super) const CONTROL: Names = Names { prefix: "process", whose: "the control process", is_prefixed: false };
 
 /// The dataplane.
-pub(super) const DATAPLANE: Names = Names { prefix: "dataplane_process", whose: "the dataplane", is_ours: true };
+pub(super) const DATAPLANE: Names = Names { prefix: "dataplane_process", whose: "the dataplane", is_prefixed: true };
 
 /// Fills the sheet with what a process uses.
 pub(super) fn fill(names: &Names, sheet: &Sheet, usage: &ProcessUsage) {
-    let Names { prefix, whose, is_ours } = names;
-    let sheet = if *is_ours { sheet.ours() } else { sheet.bare() };
+    let Names { prefix, whose, is_prefixed } = names;
+    let sheet = if *is_prefixed { sheet.prefixed() } else { sheet.bare() };
     let cpu = sheet.seconds(
         &format!("{prefix}_cpu_seconds_total"),
         &format!("Time that {whose} has spent on processors, in user and system mode."),

@@ -1,4 +1,4 @@
-//! Bodies of requests: as long as their path allows, in memory that is bounded over all requests, in time.
+//! Bodies of requests: a length limit for each path, a memory limit for all requests together, and a time limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -16,23 +16,23 @@ use knockplane_policy::wire::{MAX_LINE, MAX_SHORT_LINE};
 use tokio::time::timeout;
 
 use super::Place;
-use crate::api::failure::Failure;
+use crate::api::failure::ApiError;
 
-/// How long a body may take to arrive: 256 MiB at 4 MiB/s.
+/// Time limit for the arrival of a body: 256 MiB at 4 MiB/s.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// Bytes of bodies at once: of root and the process's own user together, and of all others together. One body of the
-/// longest.
+/// Bytes of all bodies in memory: one limit for root and the process's own user together, the same for all other users
+/// together. It is the length of the longest body.
 const MEMORY: usize = MAX_LINE;
 
-/// The memory that bodies take.
+/// The memory of all bodies.
 #[derive(Debug, Default)]
 pub(crate) struct Bodies {
     privileged: AtomicUsize,
     others: AtomicUsize,
 }
 
-/// Memory of one body, given back when dropped.
+/// The memory of one body, released on drop.
 struct Held<'b> {
     pool: &'b AtomicUsize,
     bytes: usize,
@@ -54,7 +54,7 @@ impl Drop for Held<'_> {
     }
 }
 
-/// The longest body in bytes that a path takes: rules and entries of lists may be long.
+/// Length limit in bytes for the body of a path: only rules and list entries may be long.
 fn longest(path: &str) -> usize {
     match path {
         "/api/v1/apply" | "/api/v1/lists" => MAX_LINE,
@@ -82,15 +82,15 @@ pub(crate) async fn bounded(State(bodies): State<Arc<Bodies>>, request: Request,
     let body = timeout(WITHIN, collect(body, longest, &mut held)).await.unwrap_or(Err(Refusal::SlowRequest));
     note(Activity::Work);
     match body {
-        // The memory is held until the request has been handled.
+        // The memory stays reserved until the request has been handled.
         Ok(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
         Err(refusal) => {
             if let Some(place) = &place {
                 place.refuse(refusal);
             }
             match refusal {
-                Refusal::TooLong => Failure::too_long(longest).into_response(),
-                _ => Failure::refused(refusal).into_response(),
+                Refusal::TooLong => ApiError::too_long(longest).into_response(),
+                _ => ApiError::refused(refusal).into_response(),
             }
         }
     }
@@ -99,7 +99,7 @@ pub(crate) async fn bounded(State(bodies): State<Arc<Bodies>>, request: Request,
 async fn collect(mut body: Body, longest: usize, held: &mut Held<'_>) -> Result<Bytes, Refusal> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        // A body that breaks off is no JSON, which the handler says.
+        // An incomplete body is not valid JSON: the handler reports it.
         let Ok(data) = frame.map(|frame| frame.into_data().unwrap_or_default()) else { break };
         if bytes.len() + data.len() > longest {
             return Err(Refusal::TooLong);
@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    /// A body whose next byte never comes.
+    /// A body whose next byte never arrives.
     struct Stalled;
 
     impl hyper::body::Body for Stalled {
@@ -150,14 +150,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_does_not_arrive_ends_in_time() {
+    async fn a_body_that_does_not_arrive_is_given_up_at_the_limit() {
         let began = tokio::time::Instant::now();
         let (status, answer) = send(&Arc::default(), "/api/v1/apply", Body::new(Stalled)).await;
         assert_eq!((status, began.elapsed().as_secs()), (StatusCode::REQUEST_TIMEOUT, WITHIN.as_secs()), "{answer}");
     }
 
     #[tokio::test]
-    async fn memory_is_shared_and_given_back() {
+    async fn memory_is_shared_and_released() {
         let bodies = Arc::<Bodies>::default();
         let others = 8 << 20;
         bodies.privileged.store(MEMORY - others, Relaxed);

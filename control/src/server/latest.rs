@@ -1,4 +1,4 @@
-//! One answer for all who ask at the same time, so that the cost does not grow with their number.
+//! One answer for all concurrent requests, so that the cost does not grow with their number.
 
 use std::future::Future;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 /// The latest answer.
 #[derive(Debug)]
 pub(crate) struct Latest<T> {
-    /// When it was begun, and what it was.
+    /// The start of the computation and its answer.
     last: Mutex<Option<(Instant, T)>>,
 }
 
@@ -19,8 +19,8 @@ impl<T> Default for Latest<T> {
 }
 
 impl<T: Clone> Latest<T> {
-    /// An answer that was begun after this call: another caller's, if one was, or else what `ask` says. If a caller goes
-    /// away while it asks, the next one asks.
+    /// An answer whose computation started after this call: that of another caller if there is one, otherwise that of `ask`. If a
+    /// caller is cancelled during its computation, the next one computes.
     pub(crate) async fn get<F: Future<Output = T>>(&self, ask: impl FnOnce() -> F) -> T {
         let called = Instant::now();
         let mut last = self.last.lock().await;
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn those_who_ask_at_once_share_an_answer_that_is_not_older_than_their_question() {
+    async fn concurrent_requests_share_an_answer_that_is_not_older_than_they_are() {
         let (latest, asked) = (Arc::new(Latest::default()), Arc::new(AtomicUsize::new(0)));
         let ask = async || {
             let number = asked.fetch_add(1, Relaxed);
@@ -64,7 +64,7 @@ mod tests {
             answers
         };
         let (first, others) = tokio::join!(first, others);
-        assert_eq!((first, others), (0, vec![1; 100]), "the first was begun before the others asked");
+        assert_eq!((first, others), (0, vec![1; 100]), "the first computation started before the other requests");
         assert_eq!(latest.get(async || 9).await, 9);
     }
 }

@@ -1,17 +1,17 @@
-//! The two listeners' connections: who is let in, how long each may take, who gives way.
+//! The connections of the two listeners: admission, time limits, and which connection is closed when there is no room.
 //!
-//! - **A connection is for one request.** It has so long to arrive, and its answer so long to be read.
-//! - **Connections are bounded**, in all and for each peer: an address (an IPv6 /64) over TCP, a user on the unix socket.
-//!   Without room, one that has not asked anything gives way to a newcomer; some room is kept for loopback, and for root
-//!   and the process's own user ([`knockplane_limits::admission`]).
-//! - **Every connection is accepted at once**, so that nobody waits in the kernel's queue behind those who ask nothing.
+//! - **A connection serves one request.** There is a time limit for its arrival, and one for reading the answer.
+//! - **The number of connections is limited**, in total and for each peer: an address (an IPv6 /64) over TCP, a user on the unix
+//!   socket. Without room, a connection without a request is closed for a new one; some room is reserved for loopback, and for
+//!   root and the process's own user ([`knockplane_limits::admission`]).
+//! - **Every connection is accepted at once**, so that idle connections do not fill the queue of the kernel.
 //!
 //! | file        | owns |
 //! |-------------|------|
-//! | `mod.rs`    | accepting, and one connection from its begin to its end |
-//! | `peer.rs`   | who connects, and how many connections there may be |
+//! | `mod.rs`    | the accept loop, and one connection from its start to its end |
+//! | `peer.rs`   | peers, and the limits on connections |
 //! | `body.rs`   | bodies of requests, in bounded memory and time |
-//! | `latest.rs` | one answer for all who ask at the same time |
+//! | `latest.rs` | one answer for all concurrent requests |
 
 pub(crate) mod body;
 pub(crate) mod latest;
@@ -40,38 +40,38 @@ use tracing::warn;
 
 use self::peer::{Caller, Peer};
 pub(crate) use self::peer::{Listen, Sizes};
-use crate::api::failure::Failure;
+use crate::api::failure::ApiError;
 
-/// What is waited before a listener that has just failed is asked again.
+/// Pause after accept() has failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Bytes of a request's head at most, and of what hyper buffers.
+/// Limit in bytes for the head of a request, and for the buffer of hyper.
 const MAX_HEAD: usize = 64 << 10;
 
-/// Newcomers without room that are told so at once; further ones are closed without a word.
+/// New connections that get a refusal at the same time; further ones are closed without an answer.
 const MAX_TOLD: usize = 32;
 
-/// How long telling one may take.
+/// Time limit for such a refusal.
 const TELL_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long a connection may take for its parts. What happens in between has times of its own.
+/// Time limits of the parts of a connection. The work between them has its own limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
-    /// For the request to arrive, without its body.
+    /// Arrival of the request without its body.
     pub(crate) head: Duration,
-    /// For the answer to be read.
+    /// Reading of the answer by the peer.
     pub(crate) answer: Duration,
 }
 
 impl Times {
-    /// Of metrics and health. Prometheus gives up after 10 s by default.
+    /// The limits of metrics and health. The default timeout of Prometheus is 10 s.
     pub(crate) const METRICS: Times = Times { head: Duration::from_secs(5), answer: Duration::from_secs(15) };
 
-    /// Of operators, who may ask for long answers.
+    /// The limits of operators, whose answers may be long.
     pub(crate) const OPERATORS: Times = Times { head: Duration::from_secs(10), answer: Duration::from_secs(60) };
 }
 
-/// A listener's limits.
+/// A listener with its limits.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
     /// The listener, for the log.
@@ -84,12 +84,12 @@ pub(crate) struct Server {
 /// The connections of a listener.
 struct Table {
     admission: Admission<Peer>,
-    /// Dropped to end a connection.
+    /// Dropping it ends the connection.
     holds: HashMap<u64, oneshot::Sender<Infallible>>,
 }
 
 impl Table {
-    /// Ends the connections that have not asked anything. Whether no connection is left.
+    /// Ends the connections without a request. Returns whether no connection is left.
     fn end_idle(&mut self) -> bool {
         for id in self.admission.with(Activity::Idle) {
             self.holds.remove(&id);
@@ -98,7 +98,7 @@ impl Table {
     }
 }
 
-/// A connection's place in the table, given back when dropped.
+/// The place of a connection in the table, released on drop.
 pub(crate) struct Place {
     id: u64,
     privileged: bool,
@@ -107,7 +107,7 @@ pub(crate) struct Place {
     listener: &'static str,
 }
 
-/// How far a connection is.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Head,
@@ -116,7 +116,7 @@ enum Phase {
 }
 
 impl Server {
-    /// Serves until `stop` comes, and then until those whose request is being answered have their answer.
+    /// Serves until `stop` is ready, and then until all running requests have their answers.
     pub(crate) async fn run(self, listener: impl Listen, pages: Router, stop: impl Future<Output = ()>) {
         let table = Arc::new(Mutex::new(Table { admission: Admission::new(self.limits), holds: HashMap::new() }));
         let told = Arc::new(Semaphore::new(MAX_TOLD));
@@ -126,7 +126,7 @@ impl Server {
                     Ok((stream, caller)) => self.admit(&table, &told, stream, caller, &pages),
                     Err(error) => self.accept_failed(&table, &error).await,
                 }
-                // The newcomer's request may be there already: it is read before the next one can push it out.
+                // The request of the new connection may have arrived: it is read before another connection can evict this one.
                 tokio::task::yield_now().await;
             }
         };
@@ -150,7 +150,7 @@ impl Server {
             Err(refusal) => {
                 drop(locked);
                 tell(self.name, &self.refusals, refusal);
-                // Without a permit the stream is dropped, which closes it.
+                // Without a permit, the stream is dropped and thereby closed.
                 if let Ok(permit) = Arc::clone(told).try_acquire_owned() {
                     tokio::spawn(async move {
                         let _ = timeout(TELL_WITHIN, refuse(stream, refusal)).await;
@@ -179,7 +179,7 @@ impl Server {
         tokio::spawn(serve(stream, pages.clone(), Arc::new(place), self.times, ended));
     }
 
-    /// Out of descriptors or memory, or the peer is gone again.
+    /// There are no descriptors or memory, or the peer has closed the connection.
     async fn accept_failed(&self, table: &Arc<Mutex<Table>>, error: &io::Error) {
         tell(self.name, &self.refusals, Refusal::Accept);
         if peer::is_exhausted(error) {
@@ -225,10 +225,10 @@ where
     let refusal = tokio::select! {
         done = connection => match done {
             Err(error) if error.is_timeout() => Refusal::SlowRequest,
-            // How a stranger's connection ends otherwise is no news.
+            // Other errors of a connection are not worth a log line.
             _ => return,
         },
-        // It gave way, which was counted there.
+        // It was evicted, which is counted elsewhere.
         _ = ended => return,
         refusal = times.exceeded(phases) => refusal,
     };
@@ -236,7 +236,7 @@ where
 }
 
 impl Times {
-    /// Waits until a connection has taken too long.
+    /// Waits until the connection exceeds its time limit.
     async fn exceeded(self, mut phases: watch::Receiver<Phase>) -> Refusal {
         let arrived = async { phases.wait_for(|phase| *phase != Phase::Head).await.is_ok() };
         match timeout(self.head, arrived).await {
@@ -254,13 +254,13 @@ impl Times {
     }
 }
 
-/// Tells a newcomer that there is no room.
+/// Answers a new connection that there is no room.
 async fn refuse<S>(stream: S, refusal: Refusal)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |_: Request<Incoming>| async move {
-        Ok::<_, Infallible>(Failure::refused(refusal).into_response())
+        Ok::<_, Infallible>(ApiError::refused(refusal).into_response())
     });
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -271,17 +271,17 @@ where
 }
 
 impl Place {
-    /// Whether its peer is one that room is kept for.
+    /// Whether room is reserved for its peer.
     pub(crate) fn is_privileged(&self) -> bool {
         self.privileged
     }
 
-    /// Notes what the connection does from now on.
+    /// Records the new state of the connection.
     pub(crate) fn set(&self, activity: Activity) {
         lock(&self.table).admission.set(self.id, activity);
     }
 
-    /// Counts and logs a limit that the connection has hit.
+    /// Counts and logs that the connection has reached a limit.
     pub(crate) fn refuse(&self, refusal: Refusal) {
         tell(self.listener, &self.refusals, refusal);
     }

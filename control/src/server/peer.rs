@@ -1,4 +1,4 @@
-//! Who connects, and how many connections there may be.
+//! The peers of connections, and the limits on connections.
 
 use std::future::Future;
 use std::io;
@@ -11,31 +11,31 @@ use rustix::process::geteuid;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-/// Connections for metrics and health at most. A few scrapers and probes need one each.
+/// Limit on connections for metrics and health. Each scraper and each probe needs one.
 const METRICS: usize = 256;
 
-/// Connections of operators at most.
+/// Limit on connections of operators.
 const OPERATORS: usize = 128;
 
-/// Descriptors for everything else: listeners, the event loop, the log, files.
+/// Descriptors reserved for listeners, the event loop, the log and files.
 const OTHER_DESCRIPTORS: u64 = 32;
 
-/// Whose connections are counted together.
+/// The peers whose connections are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Peer {
-    /// This host, whichever address it uses: a local user may use any of 127.0.0.0/8.
+    /// This host: a local user may use any address of 127.0.0.0/8.
     Loopback,
-    /// An IPv4 address, or the first one of an IPv6 /64, of which a host has all.
+    /// An IPv4 address, or the first address of an IPv6 /64: a host may use all addresses of its /64.
     Network(IpAddr),
     /// A user of this host.
     User(u32),
 }
 
-/// A peer that connects.
+/// The peer of a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(super) peer: Peer,
-    /// Room is kept for it.
+    /// Whether room is reserved for it.
     pub(super) privileged: bool,
 }
 
@@ -58,7 +58,7 @@ pub(crate) trait Listen {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next one, and who it is.
+    /// The next connection and its peer.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Caller)>>;
 }
 
@@ -81,7 +81,7 @@ impl Listen for UnixListener {
     }
 }
 
-/// How many connections the listeners may have.
+/// The limits on connections of the listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sizes {
     pub(crate) metrics: Limits,
@@ -89,19 +89,19 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// As many as so many descriptors have room for: one for each connection, and one more for the question to the
-    /// dataplane that an operator's may lead to.
+    /// The limits for this number of descriptors: each connection needs one, and a connection of an operator needs a second one
+    /// for its request to the dataplane.
     pub(crate) fn within(descriptors: u64) -> Self {
         let room = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(usize::MAX);
         let limits = |total: usize| {
-            // Four at least: one each for root, the process's own user and another one, and one to spare.
+            // At least four: one each for root, the process's own user and another user, and a spare one.
             let total = total.max(4);
             Limits { total, per_peer: (total / 4).max(2), reserved: total / 4 }
         };
         Sizes { metrics: limits(METRICS.min(room / 2)), operators: limits(OPERATORS.min(room / 4)) }
     }
 
-    /// Whether there are fewer than there would be with more descriptors.
+    /// Whether a higher limit on descriptors would allow more connections.
     pub(crate) fn are_reduced(&self) -> bool {
         self.metrics.total < METRICS || self.operators.total < OPERATORS
     }
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_one_peer_are_one() {
+    fn addresses_of_one_peer_count_together() {
         let peer = |address: &str| Caller::from_network(address.parse().unwrap());
         for address in ["127.0.0.1", "127.9.8.7", "::1", "::ffff:127.0.0.1"] {
             assert_eq!(peer(address), Caller { peer: Peer::Loopback, privileged: true });

@@ -7,7 +7,7 @@ use super::*;
 
 const LIMITS: Limits = Limits { total: 8, per_peer: 4, reserved: 4 };
 
-/// Longer than a test's times by far, shorter than anybody's patience.
+/// Much longer than the time limits in the tests, so that a test fails rather than hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const TIMES: Times = Times { head: Duration::from_millis(300), answer: Duration::from_millis(300) };
@@ -48,7 +48,7 @@ fn here() -> Router {
 }
 
 #[tokio::test]
-async fn those_who_ask_nothing_give_way_at_once() {
+async fn connections_without_a_request_are_evicted_at_once() {
     let slow = Times { head: PATIENCE * 10, answer: PATIENCE * 10 };
     let (address, refusals) = served(slow, here()).await;
     let mut silent = Vec::new();
@@ -65,7 +65,7 @@ async fn those_who_ask_nothing_give_way_at_once() {
 }
 
 #[tokio::test]
-async fn a_request_that_does_not_arrive_and_an_answer_that_is_not_read_end() {
+async fn a_missing_request_and_an_unread_answer_end_at_their_limits() {
     const PAGE_LEN: usize = 32 << 20;
     let pages = Router::new().route("/", get(|| async { vec![b'x'; PAGE_LEN] }));
     let (address, refusals) = served(TIMES, pages).await;
@@ -83,13 +83,13 @@ async fn a_request_that_does_not_arrive_and_an_answer_that_is_not_read_end() {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     eventually(&refusals, Refusal::SlowReader, 1).await;
     let mut answer = Vec::new();
-    // Its end is a reset, or just the end.
+    // The connection ends by a reset or a FIN.
     let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
     assert!(answer.len() < PAGE_LEN, "{}", answer.len());
 }
 
 #[tokio::test]
-async fn when_all_are_at_work_a_newcomer_is_told_so() {
+async fn a_new_connection_is_refused_while_all_others_have_requests() {
     let slow = Times { head: PATIENCE * 10, answer: PATIENCE * 10 };
     let (entered, mut at_work) = watch::channel(0);
     let work = move || {
@@ -110,7 +110,7 @@ async fn when_all_are_at_work_a_newcomer_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_stop_waits_for_answers_and_for_nobody_else() {
+async fn a_stop_waits_only_for_running_requests() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (entered, mut at_work) = watch::channel(false);

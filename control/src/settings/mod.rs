@@ -1,8 +1,8 @@
-//! The section `[control]` of the configuration file, raw text to typed values, once.
+//! The section `[control]` of the configuration file, parsed to typed values.
 //!
-//! The file belongs to both processes. Of the dataplane's sections only `[dataplane] socket` is looked at, so that it
-//! is stated once; whether the rest makes sense is the dataplane's business. Every problem is reported, not the first.
-//! What is tried offline takes `[policy]` from it, see [`policy`].
+//! Both processes read the file. Of the dataplane's sections this module reads only `[dataplane] socket`, so that the socket is
+//! configured once; the dataplane checks the rest. All problems are reported, not only the first. Commands that try packets
+//! offline read the section `[policy]`, see [`policy`].
 
 pub mod policy;
 
@@ -16,28 +16,28 @@ use nix::unistd::{Gid, Group};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Where the configuration is unless the command line says otherwise.
+/// Default of `--config`.
 pub const DEFAULT_FILE: &str = "/etc/knockplane/knockplane.toml";
 
-/// Where the control process listens for `knockctl` unless the configuration says otherwise.
+/// Default of `[control] socket`, the socket for `knockctl`.
 pub const DEFAULT_SOCKET: &str = "/run/knockplane/control.sock";
 
-/// Where the dataplane listens unless the configuration says otherwise.
+/// Default of `[dataplane] socket`.
 pub const DEFAULT_DATAPLANE_SOCKET: &str = "/run/knockplane/dataplane.sock";
 
 /// Keys of `[control]`.
 const KEYS: [&str; 4] = ["listen", "name-servers", "socket", "socket-group"];
 
-/// What the control process needs to know.
+/// The settings of the control process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// TCP address for metrics and health, read-only.
     pub listen: SocketAddr,
     /// Unix socket for the whole API.
     pub socket: PathBuf,
-    /// The group whose members may connect to it; the process's own if `None`.
+    /// The group whose members may connect to the socket; `None` is the group of the process.
     pub socket_group: Option<Gid>,
-    /// Name servers for host names in address lists; the system's if empty.
+    /// Name servers for host names in address lists; if empty, those of the system.
     pub name_servers: Vec<SocketAddr>,
     /// Unix socket of the dataplane.
     pub dataplane_socket: PathBuf,
@@ -59,20 +59,20 @@ impl Settings {
     /// Reads the file.
     ///
     /// # Errors
-    /// Everything that is wrong with it, or that others can change it.
-    pub fn load(file: &Path) -> Result<Settings, Invalid> {
+    /// All problems of the file, or that other users can change it.
+    pub fn load(file: &Path) -> Result<Settings, SettingsError> {
         let text = input::read_trusted_text(file, &input::CONFIGURATION).map_err(|error| {
             let remedy = if error.is_not_found() { "; write it, or name another file with --config" } else { "" };
-            Invalid { problems: vec![format!("{}: {error}{remedy}", file.display())] }
+            SettingsError { problems: vec![format!("{}: {error}{remedy}", file.display())] }
         })?;
         Settings::parse(&text, file)
     }
 
-    /// Reads the text of the file; `file` is its name for messages.
+    /// Parses the text of the file; `file` is its name in messages.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
-    pub fn parse(text: &str, file: &Path) -> Result<Settings, Invalid> {
+    /// All problems of the file.
+    pub fn parse(text: &str, file: &Path) -> Result<Settings, SettingsError> {
         let (root, errors) = DeTable::parse_recoverable(text);
         let mut reader = Reader { text, file, problems: Vec::new() };
         for error in errors {
@@ -86,32 +86,32 @@ impl Settings {
             }
         }
         if let Some(socket) = dataplane_socket(root.get_ref()) {
-            // As the dataplane takes it: from where the file is.
+            // Relative to the folder of the file, as in the dataplane.
             settings.dataplane_socket = file.parent().unwrap_or(Path::new("")).join(socket);
         }
         reader.into_result(settings)
     }
 }
 
-/// Everything that is wrong with a configuration file, one problem a line.
+/// A configuration file is invalid. The text has one problem a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalid {
-    /// Each with file, line, key and remedy.
+pub struct SettingsError {
+    /// The problems, each with file, line, key and remedy.
     pub problems: Vec<String>,
 }
 
-impl fmt::Display for Invalid {
+impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.problems.join("\n"))
     }
 }
 
-impl std::error::Error for Invalid {}
+impl std::error::Error for SettingsError {}
 
 struct Reader<'a> {
     text: &'a str,
     file: &'a Path,
-    /// With their lines: a table yields its keys in alphabetical order, people read top-down.
+    /// Problems with their lines, to sort them: a table yields its keys in alphabetical order.
     problems: Vec<(usize, String)>,
 }
 
@@ -158,37 +158,38 @@ impl Reader<'_> {
         self.problems.push((line, format!("{}:{line}: {message}", self.file.display())));
     }
 
-    fn into_result(mut self, settings: Settings) -> Result<Settings, Invalid> {
+    fn into_result(mut self, settings: Settings) -> Result<Settings, SettingsError> {
         if self.problems.is_empty() {
             return Ok(settings);
         }
         self.problems.sort_by_key(|(line, _)| *line);
-        Err(Invalid { problems: self.problems.into_iter().map(|(_, problem)| problem).collect() })
+        Err(SettingsError { problems: self.problems.into_iter().map(|(_, problem)| problem).collect() })
     }
 }
 
-/// A group by its name or its number.
+/// Parses a group: its name or its number.
 ///
 /// # Errors
-/// What is wrong with it, and what to do.
+/// The problem and its remedy.
 fn group(value: &DeValue<'_>) -> Result<Gid, String> {
     if let Some(number) = value.as_integer() {
         let number = u32::from_str_radix(number.as_str(), number.radix()).ok().filter(|number| *number != u32::MAX);
-        return number.map(Gid::from_raw).ok_or_else(|| "`socket-group` is no number of a group".to_owned());
+        return number.map(Gid::from_raw).ok_or_else(|| "`socket-group` is not the number of a group".to_owned());
     }
     let form = "`socket-group` is the name of a group in quotes, as \"knockplane\", or its number";
     let name = value.as_str().filter(|name| !name.is_empty()).ok_or(form)?;
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(group.gid),
-        Ok(None) => Err(format!("`socket-group`: there is no group `{name}`: make it (groupadd --system {name})")),
-        Err(error) => Err(format!("`socket-group`: the group `{name}` cannot be looked up: {error}")),
+        Ok(None) => Err(format!("`socket-group`: there is no group `{name}`: create it (groupadd --system {name})")),
+        Err(error) => Err(format!("`socket-group`: cannot look up the group `{name}`: {error}")),
     }
 }
 
-/// What to say of a key that `[control]` does not have.
+/// The message for an unknown key of `[control]`.
 fn unknown_key(key: &str) -> String {
     if key == "dataplane-socket" {
-        return "`dataplane-socket` is stated once for both processes: write `socket` in [dataplane]".to_owned();
+        return "the socket of the dataplane is configured once for both processes: write `socket` in [dataplane]"
+            .to_owned();
     }
     let similar = KEYS
         .iter()
@@ -202,7 +203,7 @@ fn unknown_key(key: &str) -> String {
     format!("[control] has no key `{key}`: {remedy}")
 }
 
-/// Addresses of name servers; port 53 if none is written. `None` if it is anything else.
+/// Parses addresses of name servers; the default port is 53. `None` if the value is anything else.
 fn name_servers(value: &DeValue<'_>) -> Option<Vec<SocketAddr>> {
     const DNS: u16 = 53;
     let server = |text: &str| text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, DNS)));
@@ -224,7 +225,7 @@ fn entry<'a, 'i>(table: &'a DeTable<'i>, name: &str) -> Option<(&'a str, &'a Spa
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Settings, Invalid> {
+    fn parse(text: &str) -> Result<Settings, SettingsError> {
         Settings::parse(text, Path::new("knockplane.toml"))
     }
 
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn own_keys_are_read_and_other_sections_left_alone() {
+    fn only_the_section_of_the_control_process_is_read() {
         let text = r#"
             workers = 3
             [dataplane]
@@ -260,26 +261,26 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_named_or_numbered_and_must_exist() {
+    fn a_group_has_a_name_or_a_number_and_must_exist() {
         let group = |value: &str| parse(&format!("[control]\nsocket-group = {value}\n")).map(|read| read.socket_group);
-        // Debian and everybody else have this one.
+        // This group exists on every system.
         assert_eq!(group("\"root\""), Ok(Some(Gid::from_raw(0))));
         assert_eq!(group("4711"), Ok(Some(Gid::from_raw(4711))));
         for (value, said) in [
-            ("\"no-such-group\"", "there is no group `no-such-group`: make it (groupadd --system no-such-group)"),
+            ("\"no-such-group\"", "there is no group `no-such-group`: create it (groupadd --system no-such-group)"),
             ("\"\"", "is the name of a group in quotes"),
             ("[1]", "is the name of a group in quotes"),
-            ("-1", "is no number of a group"),
-            ("4294967295", "is no number of a group"),
+            ("-1", "is not the number of a group"),
+            ("4294967295", "is not the number of a group"),
         ] {
-            let Err(Invalid { problems }) = group(value) else { panic!("{value} is taken") };
+            let Err(SettingsError { problems }) = group(value) else { panic!("{value} is taken") };
             assert!(problems[0].starts_with("knockplane.toml:2: `socket-group`"), "{problems:?}");
             assert!(problems[0].contains(said), "{problems:?}");
         }
     }
 
     #[test]
-    fn a_relative_dataplane_socket_is_meant_from_where_the_file_is() {
+    fn a_relative_dataplane_socket_is_relative_to_the_folder_of_the_file() {
         let socket = |text: &str, file: &str| Settings::parse(text, Path::new(file)).unwrap().dataplane_socket;
         let text = "[dataplane]\nsocket = 'run/d.sock'";
         assert_eq!(socket(text, "/etc/knockplane/k.toml"), Path::new("/etc/knockplane/run/d.sock"));
@@ -288,13 +289,13 @@ mod tests {
     }
 
     #[test]
-    fn a_strange_dataplane_section_is_not_our_business() {
+    fn an_invalid_dataplane_section_is_ignored() {
         assert_eq!(parse("[dataplane]\nsocket = 7"), Ok(Settings::default()));
         assert_eq!(parse("dataplane = 7"), Ok(Settings::default()));
     }
 
     #[test]
-    fn every_problem_is_reported_with_its_line_and_a_remedy() {
+    fn each_problem_is_reported_with_its_line_and_a_remedy() {
         let text = "[control]\nlisten = \"9479\"\n\nlisen = \"127.0.0.1:1\"\nsocket = 'here'\ncolour = 1\n";
         assert_eq!(
             problems(text),
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dataplane_socket_is_pointed_to_its_section() {
+    fn the_error_for_dataplane_socket_names_its_section() {
         let problems = problems("[control]\ndataplane-socket = '/run/x'\n");
         assert!(problems[0].contains("write `socket` in [dataplane]"), "{problems:?}");
     }
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_names_the_remedy() {
+    fn the_error_for_a_missing_file_has_a_remedy() {
         let error = Settings::load(Path::new("/nonexistent/knockplane.toml")).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/knockplane.toml") && error.contains("--config"), "{error}");
     }

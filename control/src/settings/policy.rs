@@ -1,5 +1,5 @@
-//! The section `[policy]` of the configuration file and its doors, for packets that are tried offline. The rest of the
-//! file is left to the processes that it is for.
+//! The section `[policy]` of the configuration file and its doors, for commands that try packets offline. The processes read
+//! the rest of the file.
 
 use std::path::Path;
 
@@ -9,9 +9,9 @@ use knockplane_policy::settings::Settings;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::Invalid;
+use super::SettingsError;
 
-/// The file, as far as it is looked at.
+/// The parts of the file that are read here.
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
@@ -20,28 +20,28 @@ struct File {
     doors: Vec<Spanned<door::Written>>,
 }
 
-/// Reads the section and the doors; the defaults if the file has none.
+/// Parses the section and the doors. The defaults apply if the file has none.
 ///
 /// # Errors
-/// The first thing that is wrong with it.
-pub fn load(file: &Path) -> Result<Settings, Invalid> {
+/// The first problem.
+pub fn load(file: &Path) -> Result<Settings, SettingsError> {
     let name = file.display();
     let text = input::read_text(file, &input::CONFIGURATION)
-        .map_err(|error| Invalid { problems: vec![format!("{name}: {error}")] })?;
+        .map_err(|error| SettingsError { problems: vec![format!("{name}: {error}")] })?;
     parse(&text, &name.to_string())
 }
 
-fn parse(text: &str, name: &str) -> Result<Settings, Invalid> {
+fn parse(text: &str, name: &str) -> Result<Settings, SettingsError> {
     let wrong = |start: usize, message: &str| {
         let line = 1 + text[..start].matches('\n').count();
         let remedy = "configs/default.toml explains every key";
-        Invalid { problems: vec![format!("{name}:{line}: {}; {remedy}", message.trim_end())] }
+        SettingsError { problems: vec![format!("{name}:{line}: {}; {remedy}", message.trim_end())] }
     };
     let file: File =
         toml::from_str(text).map_err(|error| wrong(error.span().unwrap_or_default().start, error.message()))?;
     let doors = file.doors.into_iter().map(|door| (door.span().start, door.into_inner()));
     let doors = door::placed(doors).map_err(|(start, error)| wrong(start, &error))?;
-    file.policy.with_doors(doors).map_err(|error| Invalid { problems: vec![format!("{name}: {error}")] })
+    file.policy.with_doors(doors).map_err(|error| SettingsError { problems: vec![format!("{name}: {error}")] })
 }
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn doors_stand_beside_the_policy_and_not_in_it() {
+    fn doors_are_beside_the_policy_and_not_in_it() {
         let door = "[[door]]\nname = 'ssh'\nknock = ['tcp/7']\n";
         assert_eq!(parse(door, "k.toml").unwrap().doors[0].name, "ssh");
         let inside = parse(&door.replace("[[door]]", "[[policy.doors]]"), "k.toml").unwrap_err().to_string();
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_has_its_line() {
+    fn a_problem_has_its_line() {
         let invalid = parse("[policy]\nprotekt = []\n", "k.toml").unwrap_err().to_string();
         assert!(invalid.starts_with("k.toml:2: unknown field `protekt`"), "{invalid}");
     }

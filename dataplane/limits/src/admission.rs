@@ -1,53 +1,53 @@
-//! Which connections a listener keeps when more come than it has room for.
+//! Decides which connections a listener keeps when more arrive than it has room for.
 //!
-//! A newcomer is let in as long as there is room. Without room, a connection of the peer that has the most gives way:
-//! the one that has been idle the longest, or else the one whose transfer is the oldest. So whoever holds connections
-//! without asking anything loses them, and keeps nobody out. A connection whose request is being answered never gives
-//! way; if there are only such, the newcomer is refused.
+//! A new connection is admitted while there is room. Without room, the peer with the most connections loses one: the
+//! connection that has been idle longest, or, if none is idle, the one whose transfer is oldest. So a peer that opens
+//! connections and sends no requests loses its own connections and blocks no other peer. A connection whose request is
+//! being answered is never closed. If all connections are being answered, the new one is refused.
 //!
-//! Pure: no socket, no clock. The order of events is the age.
+//! Pure: no socket, no clock. Order stands for age.
 
 use std::collections::BTreeMap;
 
 use crate::refusal::Refusal;
 
-/// How many connections there may be.
+/// Limits on the number of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// In all.
+    /// Limit for all peers together.
     pub total: usize,
-    /// Of one peer.
+    /// Limit for one peer.
     pub per_peer: usize,
-    /// Of the total, what only privileged peers may have.
+    /// The part of the total that is reserved for privileged peers.
     pub reserved: usize,
 }
 
-/// What a connection does.
+/// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activity {
-    /// Nothing has been asked.
+    /// No request has arrived.
     Idle,
-    /// A request arrives, or an answer waits to be read.
+    /// A request is arriving, or an answer waits to be read.
     Transfer,
     /// Its request is being answered.
     Work,
 }
 
-/// A newcomer that is let in.
+/// A new connection that is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// The newcomer, which is idle.
+    /// Id of the new connection, which is idle.
     pub id: u64,
-    /// The connection that gives way; it is forgotten already.
+    /// The connection to close in its place; it is already removed from the table.
     pub evicted: Option<u64>,
 }
 
-/// The connections of a listener.
+/// The connections of one listener.
 #[derive(Debug)]
 pub struct Admission<P> {
     limits: Limits,
     connections: BTreeMap<u64, Connection<P>>,
-    /// Numbers connections and their changes of activity, in order.
+    /// Numbers connections and their changes of activity, in ascending order.
     next: u64,
 }
 
@@ -61,15 +61,15 @@ struct Connection<P> {
 }
 
 impl<P: Clone + Ord> Admission<P> {
-    /// No connections.
+    /// Creates an empty table.
     pub fn new(limits: Limits) -> Self {
         Admission { limits, connections: BTreeMap::new(), next: 0 }
     }
 
-    /// Lets a newcomer in, perhaps in place of another connection.
+    /// Admits a new connection, if necessary in place of another one.
     ///
     /// # Errors
-    /// If there is no room, and every connection that could give way is at work.
+    /// If there is no room and every connection that could be closed is being answered.
     pub fn admit(&mut self, peer: P, privileged: bool) -> Result<Admitted, Refusal> {
         let Limits { total, per_peer, reserved } = self.limits;
         let own = self.count(|other| other.peer == peer);
@@ -88,7 +88,7 @@ impl<P: Clone + Ord> Admission<P> {
         Ok(Admitted { id, evicted })
     }
 
-    /// Notes what a connection does from now on.
+    /// Records the activity of a connection.
     pub fn set(&mut self, id: u64, activity: Activity) {
         let since = self.number();
         if let Some(connection) = self.connections.get_mut(&id).filter(|connection| connection.activity != activity) {
@@ -96,7 +96,7 @@ impl<P: Clone + Ord> Admission<P> {
         }
     }
 
-    /// Makes a connection the youngest of its activity: it has got on.
+    /// Makes a connection the youngest of its activity, because its transfer made progress.
     pub fn renew(&mut self, id: u64) {
         let since = self.number();
         if let Some(connection) = self.connections.get_mut(&id) {
@@ -104,36 +104,37 @@ impl<P: Clone + Ord> Admission<P> {
         }
     }
 
-    /// Forgets a connection that has ended.
+    /// Removes a connection that has ended.
     pub fn remove(&mut self, id: u64) {
         self.connections.remove(&id);
     }
 
-    /// Makes the connection give way that would be the first to, so that the system has room again.
+    /// Removes the connection that would be closed first, so that the system has room for another one.
     pub fn evict_any(&mut self) -> Option<u64> {
         let peers = self.connections.values().map(|connection| connection.peer.clone());
         let anyone = peers.min()?;
         self.evict(0, &anyone, |_| true)
     }
 
-    /// The connections that have this activity.
+    /// The connections with this activity.
     pub fn with(&self, activity: Activity) -> Vec<u64> {
         let those = self.connections.iter().filter(|(_, connection)| connection.activity == activity);
         those.map(|(id, _)| *id).collect()
     }
 
-    /// How many connections there are.
+    /// The number of connections.
     pub fn len(&self) -> usize {
         self.connections.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no connections.
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
     }
 
-    /// Forgets the connection that gives way to a newcomer whose peer has `own` already, among those that `may`: of the
-    /// peer that has the most, but of no peer that has fewer than the newcomer's own.
+    /// Removes the connection that makes room for a new one whose peer already has `own` connections. Only connections
+    /// for which `may` is true are candidates. The connection is of the peer with the most connections, and never of a
+    /// peer with fewer connections than the new one's.
     fn evict(&mut self, own: usize, newcomer: &P, may: impl Fn(&Connection<P>) -> bool) -> Option<u64> {
         let mut counts = BTreeMap::<&P, usize>::new();
         self.connections.values().for_each(|connection| *counts.entry(&connection.peer).or_default() += 1);
@@ -189,7 +190,7 @@ mod tests {
         for id in [3, 4, 6] {
             admission.set(id, Activity::Work);
         }
-        assert_eq!(evicted(&mut admission, 1), Some(1), "no idle one is left");
+        assert_eq!(evicted(&mut admission, 1), Some(1), "no connection is idle");
         admission.set(10, Activity::Work);
         assert_eq!(admission.admit(1, false), Err(Refusal::PeerLimit), "{admission:?}");
         assert_eq!(evicted(&mut admission, 2), None);
@@ -201,7 +202,7 @@ mod tests {
         assert_eq!(evicted(&mut admission, 4), Some(4), "the oldest of peer 3, for two places are reserved");
         assert_eq!((evicted(&mut admission, 0), evicted(&mut admission, 0)), (None, None));
         assert_eq!(admission.len(), 8);
-        assert_eq!(evicted(&mut admission, 0), Some(8), "its own, for nobody has more");
+        assert_eq!(evicted(&mut admission, 0), Some(8), "its own, as no other peer has more");
     }
 
     #[test]
@@ -215,7 +216,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn limits_hold_and_a_peer_without_connections_is_refused_only_by_work(
+        fn limits_hold_and_a_peer_without_connections_is_refused_only_if_all_are_being_answered(
             events in prop::collection::vec((0..6_u32, 0..4_u8, any::<prop::sample::Index>()), 1..200),
         ) {
             let mut admission = Admission::new(LIMITS);

@@ -1,11 +1,12 @@
-//! How many files the process may have open: a listener that runs out of descriptors can accept nobody, not even root.
+//! The number of files that the process may have open. A listener without free descriptors can accept no connection,
+//! not even one of root.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors asked for at most. All connections of a process take a fraction of it.
+/// Highest number of descriptors that is requested. All connections of a process together take a fraction of it.
 const WANTED: u64 = 65_536;
 
-/// Raises the soft limit as far as the hard one allows, at most to 65,536. Returns how many files may be open now.
+/// Raises the soft limit to the hard limit, at most to 65,536. Returns the number of files that may be open now.
 pub fn raise() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let current = current.unwrap_or(u64::MAX);
@@ -15,7 +16,7 @@ pub fn raise() -> u64 {
     }
     match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }) {
         Ok(()) => wanted,
-        // The limits of the listeners are sized under what there is.
+        // The limits of the listeners are smaller than this number.
         Err(_) => current,
     }
 }

@@ -1,5 +1,4 @@
-//! Input that is read whole: at most as many bytes as its limit, so that endless input is refused and not read until
-//! memory is exhausted.
+//! Reads whole inputs, each with a limit in bytes: endless input is refused and does not exhaust memory.
 
 use std::fmt;
 use std::fs::File;
@@ -11,14 +10,14 @@ use crate::trust::{self, TrustError};
 /// One mebibyte, in bytes.
 const MIB: u64 = 1 << 20;
 
-/// How much of one kind of input is read.
+/// Limit for one kind of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// In bytes.
+    /// Limit in bytes.
     pub bytes: u64,
     /// The kind of input, in the plural.
     pub of: &'static str,
-    /// What to do with more.
+    /// The remedy for longer input.
     pub remedy: &'static str,
 }
 
@@ -29,11 +28,11 @@ pub const RULES: Limit = Limit {
     remedy: "move entries of address lists to a file of their own, and import that (knockctl list import)",
 };
 
-/// Files that `knockctl list import` reads: some two million entries.
+/// Files that `knockctl list import` reads: about two million entries.
 pub const LIST_ENTRIES: Limit =
     Limit { bytes: 128 * MIB, of: "files of list entries", remedy: "split the file, and import its parts" };
 
-/// What `knockctl show lists --json` printed.
+/// Output of `knockctl show lists --json`.
 pub const SAVED_LISTS: Limit =
     Limit { bytes: 256 * MIB, of: "saved lists", remedy: "save fewer of them (knockctl show lists LIST --json)" };
 
@@ -64,32 +63,32 @@ pub const SHARED_PROFILE: Limit =
 /// `/etc/services`.
 pub const SERVICES: Limit = Limit { bytes: 16 * MIB, of: "lists of services", remedy: "write the port's number" };
 
-/// All of these, for the manual.
+/// All limits, for the manual.
 pub const ALL: [Limit; 10] =
     [RULES, LIST_ENTRIES, SAVED_LISTS, CONFIGURATION, KNOCKD, TESTS, CAPTURE, PROFILES, SHARED_PROFILE, SERVICES];
 
-/// Why input is not read. The text continues a sentence that begins with the name of the file.
+/// Why input is not read. The text continues a sentence that begins with the file's name.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
-    /// The system refuses.
+    /// The system refuses to open or read it.
     #[error("cannot be read: {0}")]
     Read(#[source] io::Error),
     /// It is a directory.
     #[error("cannot be read: it is a directory; name a file")]
     Directory,
-    /// It is longer than its limit, perhaps endless.
+    /// It is longer than its limit, or endless.
     #[error("has more than {0}: {remedy}", remedy = .0.remedy)]
     TooLong(Limit),
     /// It is not UTF-8.
     #[error("is not UTF-8 text: byte {0} cannot be read")]
     NotText(usize),
-    /// Somebody else could change it.
+    /// Another user can change it.
     #[error("is not read: {0}")]
     Untrusted(#[source] TrustError),
 }
 
 impl InputError {
-    /// Whether there is no such file.
+    /// Whether the file does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, InputError::Read(error) if error.kind() == io::ErrorKind::NotFound)
     }
@@ -118,7 +117,7 @@ pub fn read(file: &Path, limit: &Limit) -> Result<Vec<u8>, InputError> {
     read_from(File::open(file)?, limit)
 }
 
-/// As [`read`], of text.
+/// As [`read`], for text.
 ///
 /// # Errors
 /// As [`read`], or if it is not UTF-8.
@@ -126,26 +125,26 @@ pub fn read_text(file: &Path, limit: &Limit) -> Result<String, InputError> {
     text(read(file, limit)?)
 }
 
-/// Reads what has been opened already.
+/// Reads an open file to its end.
 ///
 /// # Errors
 /// If it cannot be read, or is longer than its limit.
 pub fn read_from(reader: impl Read, limit: &Limit) -> Result<Vec<u8>, InputError> {
     let mut bytes = Vec::new();
-    // One byte more than the limit tells the longest input from one that is too long.
+    // One byte beyond the limit shows that the input is too long.
     reader.take(limit.bytes + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit.bytes { Err(InputError::TooLong(*limit)) } else { Ok(bytes) }
 }
 
-/// Reads a regular file that nobody but root and this process's own user can change, see [`trust`].
+/// Reads a regular file that only root and the user of this process can change, see [`trust`].
 ///
 /// # Errors
-/// As [`read`], or if somebody else can change it.
+/// As [`read`], or if another user can change it.
 pub fn read_trusted(file: &Path, limit: &Limit) -> Result<Vec<u8>, InputError> {
     read_from(trust::open(file)?, limit)
 }
 
-/// As [`read_trusted`], of text.
+/// As [`read_trusted`], for text.
 ///
 /// # Errors
 /// As [`read_trusted`], or if it is not UTF-8.
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_a_missing_file_and_bytes_that_are_no_text_are_told() {
+    fn a_directory_a_missing_file_and_bytes_that_are_not_text_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         #[cfg(unix)]
         assert_eq!(

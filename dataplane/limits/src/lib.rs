@@ -1,20 +1,23 @@
-//! What the programs take in at most, stated once for all of them.
+//! Limits on what the programs take in, defined once for all of them.
 //!
 //! | module          | owns |
 //! |-----------------|------|
-//! | [`input`]       | how many bytes of a file or of standard input are read |
-//! | [`trust`]       | files that nobody else can change |
-//! | [`admission`]   | which connections a listener keeps, and which one gives way |
-//! | [`refusal`]     | why a connection was refused or closed, and how often |
-//! | [`descriptors`] | how many files the process may have open |
-//! | `usage`         | what the process uses of the host (feature `usage`) |
+//! | [`input`]       | the number of bytes that are read of a file or of standard input |
+//! | [`trust`]       | files that no other user can change |
+//! | [`admission`]   | which connections a listener keeps, and which one it closes for a new one |
+//! | [`refusal`]     | the reasons for which connections are refused or closed, and their counts |
+//! | [`descriptors`] | the number of files that the process may have open |
+//! | [`predecessor`] | how long to wait for another process that holds a resource, and its name |
+//! | `usage`         | resources of the host that the process uses (feature `usage`) |
 //!
-//! Reads files and asks the kernel for limits; opens no socket and has no clock. `docs/limits.md` is the manual.
+//! Reads files and asks the kernel for limits; opens no socket, and only `predecessor` reads the clock. `docs/limits.md` is the manual.
 
 pub mod admission;
 #[cfg(unix)]
 pub mod descriptors;
 pub mod input;
+#[cfg(unix)]
+pub mod predecessor;
 pub mod refusal;
 pub mod trust;
 #[cfg(feature = "usage")]

@@ -1,11 +1,11 @@
-//! Why a connection was refused, or closed by a limit: one closed set for answers, metrics and the log.
+//! Reasons for which a limit refuses or closes a connection: one closed set for answers, metrics and the log.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Between two log lines about refusals: whoever opens connections must not fill the log with them.
+/// Minimum time between two log lines about refusals, so that a peer cannot fill the log by opening connections.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 macro_rules! refusals {
@@ -27,7 +27,7 @@ macro_rules! refusals {
                 }
             }
 
-            /// The reason for people, with the remedy.
+            /// The reason as a sentence, with the remedy.
             pub const fn sentence(self) -> &'static str {
                 match self {
                     $(Refusal::$variant => $sentence,)+
@@ -38,40 +38,40 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// The peer's user may not connect.
+    /// The user of the peer may not connect.
     NotAllowed = "not-allowed", "this user may not connect: add its id to `socket-uids` in [dataplane]";
-    /// The peer has as many connections as it may have, and all are at work.
+    /// The peer has as many connections as it may have, and all are being answered.
     PeerLimit = "peer-limit", "too many connections of one peer: close some of them, or try again";
-    /// There are as many connections as there may be, and all are at work.
+    /// There are as many connections as allowed, and all are being answered.
     TotalLimit = "total-limit", "too many connections: try again";
-    /// It gave way to a newer connection.
-    Evicted = "evicted", "too many connections: this one asked for nothing, and gave way to a newer one";
-    /// It asked for nothing.
-    Idle = "idle", "the connection asked for nothing for too long";
+    /// It was closed to make room for a newer connection.
+    Evicted = "evicted", "too many connections: this one sent no request and was closed for a newer one";
+    /// It sent no request.
+    Idle = "idle", "the connection sent no request for too long";
     /// Its request did not arrive in time.
     SlowRequest = "slow-request", "the request did not arrive in time";
     /// Its answer was not read in time.
     SlowReader = "slow-reader", "the answer was not read in time";
     /// Its request is too long.
     TooLong = "too-long", "the request is too long";
-    /// Other requests or answers take the memory.
-    Memory = "memory", "requests and answers of other connections take the memory that there is for them: try again";
-    /// The system has no descriptor or memory for it.
+    /// Requests or answers of other connections use all the memory for them.
+    Memory = "memory", "requests and answers of other connections use all the memory reserved for them: try again";
+    /// The system has no descriptor or no memory for it.
     Accept = "accept", "the system cannot accept a connection: raise the limit of open files (LimitNOFILE=)";
 }
 
-/// How often each reason came up since start.
+/// Counts refusals by reason, since start.
 #[derive(Debug)]
 pub struct Refusals {
     counts: [AtomicU64; Refusal::ALL.len()],
     log: Mutex<Log>,
 }
 
-/// What the log has been told.
+/// State of the log lines about refusals.
 #[derive(Debug)]
 struct Log {
     last: Option<Instant>,
-    /// By reason: a line names one.
+    /// By reason: each line is about one.
     untold: [u64; Refusal::ALL.len()],
 }
 
@@ -83,7 +83,8 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Counts one. If another log line is due, returns how many of this reason no line has told yet, this one included.
+    /// Counts one refusal. If the next log line is due, returns the number of refusals for this reason since the last
+    /// line, this one included.
     pub fn count(&self, refusal: Refusal, now: Instant) -> Option<u64> {
         self.counts[refusal as usize].fetch_add(1, Relaxed);
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +96,7 @@ impl Refusals {
         Some(std::mem::take(&mut log.untold[refusal as usize]))
     }
 
-    /// Every reason, and how often it came up.
+    /// Every reason and its count.
     pub fn counts(&self) -> impl Iterator<Item = (Refusal, u64)> {
         Refusal::ALL.iter().map(|refusal| (*refusal, self.counts[*refusal as usize].load(Relaxed)))
     }
@@ -117,6 +118,6 @@ mod tests {
         assert_eq!(refusals.count(Refusal::Evicted, begin + LOG_EVERY * 2), Some(2_001));
         let counts: Vec<_> = refusals.counts().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counts, [(Refusal::Evicted, 2_002), (Refusal::Idle, 1)]);
-        assert_eq!(refusals.counts().count(), Refusal::ALL.len(), "those that never came up are among them");
+        assert_eq!(refusals.counts().count(), Refusal::ALL.len(), "reasons without refusals are among them");
     }
 }

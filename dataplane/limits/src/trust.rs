@@ -1,12 +1,13 @@
-//! Files that nobody else can change: a configuration that decides what passes, a profile that names a command.
+//! Files that no other user can change: a configuration that decides which packets pass, a profile that names a
+//! command.
 //!
-//! A file is trusted if it is a regular file that root or this process's own user owns, if neither its group nor others
-//! can write it, and if the same holds for every directory on the way to it, and for every symbolic link among them by
-//! its owner. A directory with the sticky bit may be writable: entries of others can be neither replaced nor removed
-//! there (inode(7)).
+//! A file is trusted if three conditions hold. It is a regular file, and its owner is root or the user of this process.
+//! Neither its group nor others can write it. The same holds for every directory on its path, and, for its owner, for
+//! every symbolic link on the path. A directory with the sticky bit may be writable, because users can neither replace
+//! nor remove entries of other users there (inode(7)).
 //!
-//! The file itself is judged by its open descriptor. The way to it is judged from the root on: as long as nobody else can
-//! change what was judged so far, nobody can lead the rest elsewhere.
+//! The file itself is checked by its open descriptor. The path is checked from the root on: if no other user can change
+//! the part checked so far, no other user can redirect the rest.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -17,16 +18,16 @@ use crate::input::InputError;
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// It is a pipe, a device, …
-    #[error("{} is no regular file: write a file, and name that", .0.display())]
+    #[error("{} is not a regular file: name a regular file", .0.display())]
     NotRegular(PathBuf),
     /// Another user owns it.
     #[error("{path} belongs to user {owner}, who could change it; run: chown {user} {path}", path = .path.display())]
     Owner {
         /// The file, or a directory or link on the way to it.
         path: PathBuf,
-        /// Whose it is.
+        /// The user id of its owner.
         owner: u32,
-        /// Whose it should be.
+        /// The user id that should own it.
         user: u32,
     },
     /// Others can write it.
@@ -34,7 +35,7 @@ pub enum TrustError {
     Writable {
         /// The file, or a directory on the way to it.
         path: PathBuf,
-        /// Not by its group alone.
+        /// Everybody can write it, not only its group.
         by_all: bool,
     },
 }
@@ -45,7 +46,7 @@ impl From<TrustError> for InputError {
     }
 }
 
-/// Opens a file that is trusted. Does not wait for the writer of a pipe.
+/// Opens a trusted file. Does not wait for the writer of a pipe.
 ///
 /// # Errors
 /// If it is not trusted, or the system refuses.
@@ -68,7 +69,7 @@ pub fn open(file: &Path) -> Result<File, InputError> {
     Ok(opened)
 }
 
-/// Opens a file. Who can change it is not asked: other systems have other rules.
+/// Opens a file without the check of its owner and mode, which only Linux's rules define.
 ///
 /// # Errors
 /// If the system refuses.
@@ -92,10 +93,10 @@ mod unix {
     const WRITABLE_BY_ALL: u32 = 0o002;
     const STICKY: u32 = 0o1000;
 
-    /// Links on one way at most, as the kernel follows them (path_resolution(7)).
+    /// Highest number of links on one path, as in the kernel (path_resolution(7)).
     const MOST_LINKS: u32 = 40;
 
-    /// Judges every directory and link on the way to a file; returns the file's name without links.
+    /// Checks every directory and link on the path to a file; returns the file's name without links.
     pub(super) fn check_way(file: &Path, user: u32) -> Result<PathBuf, InputError> {
         let mut at = PathBuf::from("/");
         check_directory(&at, &fs::symlink_metadata(&at)?, user)?;
@@ -128,7 +129,7 @@ mod unix {
         Ok(at)
     }
 
-    /// The names of a path that can be gone by, the last one first.
+    /// The components of a path, the last one first.
     fn reversed(path: &Path) -> Vec<OsString> {
         let is_name = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
         let names: Vec<_> = path.components().filter(is_name).map(|part| part.as_os_str().to_owned()).collect();
@@ -166,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// A user that does not run the tests.
+    /// A user id that does not run the tests.
     const STRANGER: u32 = 4711;
 
     fn told(file: &Path) -> String {
@@ -177,7 +178,7 @@ mod tests {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// A directory of our own with a file in it.
+    /// A directory of this test's own with a file in it.
     fn scenario() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_on_the_way_that_others_can_write_is_refused_unless_it_is_sticky() {
+    fn a_directory_on_the_path_that_others_can_write_is_refused_unless_it_is_sticky() {
         let (folder, file) = scenario();
         let inner = folder.path().join("a/b");
         fs::create_dir_all(&inner).unwrap();
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_followed_and_its_own_way_judged() {
+    fn a_link_is_followed_and_its_own_path_is_checked() {
         let (folder, file) = scenario();
         let open_to_all = folder.path().join("open");
         fs::create_dir(&open_to_all).unwrap();
@@ -261,8 +262,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        assert!(told(&pipe).contains("is no regular file"), "{}", told(&pipe));
-        assert!(told(Path::new("/dev/zero")).contains("is no regular file"), "{}", told(Path::new("/dev/zero")));
+        assert!(told(&pipe).contains("is not a regular file"), "{}", told(&pipe));
+        assert!(told(Path::new("/dev/zero")).contains("is not a regular file"), "{}", told(Path::new("/dev/zero")));
         assert_eq!(told(folder.path()), "cannot be read: it is a directory; name a file");
         assert!(told(&folder.path().join("none")).starts_with("cannot be read: "));
     }

@@ -1,4 +1,4 @@
-//! Resources that this process uses, as /proc/self has them.
+//! Resources that this process uses, from /proc/self.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use knockplane_policy::wire::ProcessUsage;
 use procfs::process::{LimitValue, Process};
 use procfs::{page_size, ticks_per_second};
 
-/// What this process uses now; `None` if /proc is not mounted. Source: proc(5).
+/// The current use of this process; `None` if /proc is not mounted. Source: proc(5).
 pub fn read() -> Option<ProcessUsage> {
     let process = Process::myself().ok()?;
     let stat = process.stat().ok()?;
@@ -32,12 +32,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_process_takes_is_seen() {
+    fn the_use_of_the_process_is_read() {
         let before = read().expect("/proc is mounted");
         let files: Vec<_> = (0..50).map(|_| File::open("/dev/null").expect("it can be opened")).collect();
         let memory = black_box(vec![1_u8; 64 << 20]);
         let mut sum = 0_u64;
-        // A tick of the kernel's is 10 ms.
+        // A tick of the kernel is 10 ms.
         while read().expect("/proc is mounted").cpu == before.cpu {
             sum = (0..1_000_000).fold(black_box(sum), u64::wrapping_add);
         }

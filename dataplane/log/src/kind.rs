@@ -1,4 +1,4 @@
-//! The kinds of lines. Each has room of its own in the queue, so that lines of one kind never displace those of another.
+//! Kinds of log lines. Each has its own room in the queue, so that lines of one kind never displace lines of another.
 
 use tracing::{Level, Metadata};
 
@@ -7,15 +7,15 @@ use tracing::{Level, Metadata};
 pub enum Kind {
     /// A door was opened or closed.
     Door,
-    /// An address got into a list or left it.
+    /// An address was added to a list or removed from it.
     List,
-    /// An operator changed something, or has a source watched.
+    /// An operator changed something, or watches a source.
     Operator,
     /// A packet matched a rule that logs.
     Packet,
-    /// Everything else at the levels info, warn and error: start and stop, links, workers, refusals, panics.
+    /// All other lines of the levels info, warn and error: start and stop, links, workers, refusals, panics.
     Other,
-    /// Everything at the levels debug and trace.
+    /// All lines of the levels debug and trace.
     Debug,
 }
 
@@ -23,7 +23,7 @@ impl Kind {
     /// All kinds.
     pub const ALL: [Kind; 6] = [Kind::Door, Kind::List, Kind::Operator, Kind::Packet, Kind::Other, Kind::Debug];
 
-    /// The kind in metrics, messages, and in the targets of lines.
+    /// The kind's name in metrics, messages and targets of lines.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Door => "door",
@@ -35,7 +35,7 @@ impl Kind {
         }
     }
 
-    /// The kind of a line: by its level, and by the last part of its target, see [`target!`](crate::target).
+    /// The kind of a line, by its level and the last part of its target, see [`target!`](crate::target).
     pub(crate) fn of(metadata: &Metadata<'_>) -> Kind {
         if *metadata.level() > Level::INFO {
             return Kind::Debug;

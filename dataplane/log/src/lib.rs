@@ -1,8 +1,8 @@
 //! The log of both processes: lines on standard error, for which no thread waits.
 //!
-//! A line is formatted on the thread that logs it, and put in a bounded queue. One thread writes the queue to standard
-//! error. A reader that stalls or goes away, a full disk and a closed descriptor cost log lines, and nothing else: lines
-//! that are lost are counted by kind, and packet lines by rule, and the counts are logged once writing works.
+//! A line is formatted on the thread that logs it and put in a bounded queue. One thread writes the queue to standard
+//! error. A stalled or missing reader, a full disk and a closed descriptor cost log lines, and nothing else: lost lines
+//! are counted by kind, packet lines by rule, and the counts are logged once writing works again.
 //!
 //! ```text
 //!  tracing::info!(…) ─► format ─► queue, with room for each kind ─► writer thread ─► standard error
@@ -10,12 +10,13 @@
 //!                                       └──────────► lost lines ◄───────┘
 //! ```
 //!
-//! The log is the process's own, as tracing's subscriber is: [`start`] starts it once.
+//! There is one log in a process, as with tracing's subscriber: [`start`] starts it once.
 //!
 //! | module     | owns |
 //! |------------|------|
-//! | [`kind`]   | the kinds of lines, and how a line tells its kind |
+//! | [`kind`]   | the kinds of lines, and how a line states its kind |
 //! | `losses`   | lost lines by kind and rule |
+//! | `options`  | the command line options of the log |
 //! | `queue`    | the lines that wait |
 //! | `writer`   | the thread that writes them |
 //! | `panics`   | what a panic logs |
@@ -24,6 +25,7 @@
 
 pub mod kind;
 mod losses;
+mod options;
 mod panics;
 mod queue;
 mod writer;
@@ -41,47 +43,52 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::kind::Kind;
 use crate::losses::Loss;
 pub use crate::losses::RuleName;
+pub use crate::options::LogOptions;
 pub use crate::panics::{abort_on_panic, log_panics};
 pub use crate::queue::Status;
 use crate::queue::{Line, Queue};
 use crate::writer::{Output, Writer};
 
-/// How long a process that ends waits for its last lines. A reader that works takes them in far less; a service manager
-/// that restarts the process does not notice more.
+/// How long an ending process waits for its last lines. A working reader takes them much faster, and a service manager
+/// that restarts the process does not notice a longer end.
 pub const AT_EXIT: Duration = Duration::from_millis(200);
 
-/// The target of the lines that report losses. The writer writes them itself: they need no room in the queue.
+/// How long a process that cannot start waits for its last lines. It serves nothing yet, and its reasons may be longer than a
+/// pipe holds.
+pub const AT_FAILED_START: Duration = Duration::from_secs(2);
+
+/// The target of lines that report losses. The writer writes them itself, so they need no room in the queue.
 const REPORT: &str = "knockplane_log::report";
 
 static LOG: OnceLock<Arc<Queue>> = OnceLock::new();
 
-/// How lines look, once the log was started.
+/// The format of lines, once the log is started.
 static FORMAT: OnceLock<Format> = OnceLock::new();
 
 thread_local! {
-    /// The rule whose packet this thread logs.
+    /// The rule whose packet this thread is logging.
     static RULE: RefCell<Option<RuleName>> = const { RefCell::new(None) };
     /// On the writer thread, the text of the report that is being formatted.
     static REPORTED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How lines look.
+/// Format of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Plain text.
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Starts the log: from here on tracing's events are lines on standard error. `RUST_LOG` chooses them; the default is
+/// Starts the log: from now on tracing's events are lines on standard error. `RUST_LOG` filters them; the default is
 /// `info`.
 ///
 /// # Errors
 /// If the writer thread cannot be started, or the log was started before.
 pub fn start(format: Format) -> io::Result<()> {
     let queue = Arc::new(Queue::default());
-    // First: without it, nothing that is queued would be written.
+    // First: without it, queued lines would not be written.
     let writer = Writer::new(Arc::clone(&queue), Output::standard_error(), report);
     thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
     _ = FORMAT.set(format);
@@ -101,8 +108,8 @@ pub fn start(format: Format) -> io::Result<()> {
     .map_err(io::Error::other)
 }
 
-/// Logs a packet: `log` is to log one line whose kind is [`Kind::Packet`], and is not called if there is no room for it.
-/// The line is counted by its rule if it is lost.
+/// Logs a packet. `log` must log one line of kind [`Kind::Packet`]; it is not called if the queue has no room for that.
+/// A lost line is counted by its rule.
 pub fn packet(rule: &RuleName, log: impl FnOnce()) {
     if let Some(queue) = LOG.get()
         && !queue.has_room(Kind::Packet)
@@ -115,12 +122,12 @@ pub fn packet(rule: &RuleName, log: impl FnOnce()) {
     RULE.set(None);
 }
 
-/// Whether lines are JSON objects, in which every value has a field of its own.
+/// Whether lines are JSON objects, in which every value has its own field.
 pub fn is_json() -> bool {
     FORMAT.get() == Some(&Format::Json)
 }
 
-/// Counts lines as lost that were not even formatted. Packet lines have a rule.
+/// Counts lines as lost that were not formatted. Packet lines have a rule.
 pub fn omit(kind: Kind, rule: Option<&RuleName>, lines: u64) {
     if let Some(queue) = LOG.get()
         && lines > 0
@@ -129,28 +136,28 @@ pub fn omit(kind: Kind, rule: Option<&RuleName>, lines: u64) {
     }
 }
 
-/// Writes text to standard error as it stands, behind the lines that wait. It is never cut or left out for want of room:
-/// for what a process says when it ends.
+/// Writes text to standard error unchanged, after the waiting lines. It is never cut or dropped for lack of room: for
+/// the last messages of a process.
 pub fn write(text: &str) {
     match LOG.get() {
         Some(queue) => queue.push_whole(text),
-        // There is nowhere to report a failure to.
+        // A failure cannot be reported anywhere.
         None => _ = io::stderr().write_all(text.as_bytes()),
     }
 }
 
-/// Waits until every line is written or lost, for so long at most; without a limit, for as long as the reader takes.
-/// Whether every line was.
+/// Waits until every line is written or lost, at most for the given time, or without a limit as long as the reader
+/// takes. Returns whether every line was.
 pub fn flush(within: Option<Duration>) -> bool {
     LOG.get().is_none_or(|queue| queue.flush(within))
 }
 
-/// What became of the lines so far.
+/// The state of the log.
 pub fn status() -> Status {
     LOG.get().map(|queue| queue.status()).unwrap_or_default()
 }
 
-/// The line that reports a loss, as the subscriber formats it; empty if the filter leaves it out.
+/// The line that reports a loss, as the subscriber formats it; empty if the filter drops it.
 fn report(loss: &Loss<'_>) -> Vec<u8> {
     let Loss { kind, rule, lines } = *loss;
     let (noun, kind) = (if lines == 1 { "line" } else { "lines" }, kind.name());
@@ -168,13 +175,13 @@ fn report(loss: &Loss<'_>) -> Vec<u8> {
     REPORTED.take()
 }
 
-/// Where the subscriber puts its lines.
+/// The destination of the subscriber's lines.
 struct Lines(Arc<Queue>);
 
-/// One line while it is formatted. It is queued when this is dropped.
+/// One line during formatting. It is queued when this is dropped.
 struct Formatting<'q> {
     queue: &'q Queue,
-    /// None for a report, which the writer thread waits for.
+    /// `None` for a report, which the writer thread waits for.
     kind: Option<Kind>,
     text: Vec<u8>,
 }

@@ -4,26 +4,26 @@ use std::collections::BTreeMap;
 
 use crate::kind::Kind;
 
-/// Rules that losses are counted by at once. Lines of further rules are counted by their kind alone.
+/// Highest number of rules with a count of their own. Lines of further rules are counted by kind alone.
 const MAX_RULES: usize = 1024;
 
-/// A rule that logs packets, as lines name it.
+/// A rule that logs packets, as log lines name it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleName {
-    /// Its id, which stays when rules around it come and go.
+    /// Its id, which does not change when other rules are added or removed.
     pub id: Box<str>,
     /// Its number, as `knockctl show rules` shows it with its menu.
     pub number: Box<str>,
 }
 
-/// Lost lines, counted.
+/// Counts of lost lines.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Losses {
     kinds: [u64; Kind::ALL.len()],
     rules: BTreeMap<RuleName, u64>,
 }
 
-/// The lost lines of a kind, or of a rule.
+/// Lost lines of one kind or rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Loss<'l> {
     pub(crate) kind: Kind,
@@ -43,7 +43,7 @@ impl Losses {
         *count = count.saturating_add(lines);
     }
 
-    /// Takes off what was reported.
+    /// Subtracts reported losses.
     pub(crate) fn remove(&mut self, loss: Loss<'_>) {
         let Loss { kind, rule, lines } = loss;
         match rule {
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_while_a_report_is_written_stays_for_the_next_one() {
+    fn lines_lost_during_a_report_are_in_the_next_report() {
         let mut losses = Losses::default();
         let door = |lines| Loss { kind: Kind::Door, rule: None, lines };
         let rule = name(7);

@@ -1,4 +1,4 @@
-//! What a panic logs. The standard library's own hook writes to standard error itself, and so waits for its reader.
+//! Logs panics. The standard library's own hook writes to standard error itself, and so waits for its reader.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};
@@ -7,12 +7,13 @@ use std::thread;
 
 use crate::{AT_EXIT, LOG};
 
-/// From here on a panic is logged, and ends what panics would end without this: a thread or a task.
+/// From now on a panic is logged and unwinds as usual: it ends its thread or task.
 pub fn log_panics() {
     panic::set_hook(Box::new(log_panic));
 }
 
-/// From here on a panic in any thread is logged, and aborts the process: within [`AT_EXIT`], also if nobody reads the log.
+/// From now on a panic in any thread is logged and aborts the process within [`AT_EXIT`], even if the log has no
+/// reader.
 pub fn abort_on_panic() {
     panic::set_hook(Box::new(|info| {
         log_panic(info);

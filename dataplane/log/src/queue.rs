@@ -1,7 +1,6 @@
 //! The lines that wait for the writer, with a bounded number of bytes for each kind.
 //!
-//! A full kind loses its newest lines, and no others. The lock is held for a push or a pop, never while something is
-//! written.
+//! A full kind loses its newest lines, and no others. The lock is held for a push or a pop, never during a write.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -11,20 +10,20 @@ use std::time::{Duration, Instant};
 use crate::kind::Kind;
 use crate::losses::{Loss, Losses, RuleName};
 
-/// A kind of which so many bytes wait takes no further lines. More than a thousand lines about doors, four times what a
-/// pipe holds; all kinds together take 2 MiB from the process at most.
+/// Bytes of waiting lines of one kind from which on further lines are lost. Room for more than a thousand lines about
+/// doors, and four times the size of a pipe; all kinds together use 2 MiB.
 pub(crate) const ROOM: usize = 256 << 10;
 
-/// Longest line in bytes. What is longer is cut.
+/// Longest line in bytes. Longer lines are cut.
 pub(crate) const MAX_LINE: usize = 64 << 10;
 
-/// Between two reports of losses.
+/// Time between two reports of losses.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// A write that takes longer waits for a reader that does not read.
+/// A write that takes longer waits for a stalled reader.
 const STALLED: Duration = Duration::from_secs(1);
 
-/// A formatted line with its end.
+/// A formatted line with its line end.
 #[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) kind: Kind,
@@ -33,7 +32,7 @@ pub(crate) struct Line {
     pub(crate) text: Vec<u8>,
 }
 
-/// What became of a process's log lines.
+/// The state of a process's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     lost: [u64; Kind::ALL.len()],
@@ -44,13 +43,13 @@ pub struct Status {
 }
 
 impl Status {
-    /// Lines lost since start, by kind; all kinds are there.
+    /// Lines lost since start, by kind; all kinds are present.
     pub fn lost(&self) -> impl Iterator<Item = (Kind, u64)> {
         Kind::ALL.into_iter().zip(self.lost)
     }
 }
 
-/// What the writer is to do next.
+/// The writer's next task.
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Write this line.
@@ -63,9 +62,9 @@ pub(crate) enum Work {
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
-    /// For the writer: there is something to do.
+    /// Signals the writer that there is work.
     work: Condvar,
-    /// For those who flush: nothing waits any more.
+    /// Signals flushing threads that no line waits.
     flushed: Condvar,
 }
 
@@ -74,13 +73,13 @@ struct State {
     lines: VecDeque<Line>,
     /// Bytes in `lines`.
     waiting: [usize; Kind::ALL.len()],
-    /// When the writer took the line that it writes now.
+    /// When the writer took the line that it is writing.
     writing: Option<Instant>,
     lost: [u64; Kind::ALL.len()],
     unreported: Losses,
-    /// When losses were reported last, or it was tried.
+    /// When losses were last reported, or the last attempt.
     reported: Option<Instant>,
-    /// Somebody waits until everything is written; the losses are to be reported, too.
+    /// A thread waits until everything is written; losses are reported as well.
     flush: Option<Flush>,
     problem: Option<String>,
 }
@@ -88,7 +87,7 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flush {
     Lines,
-    /// Nothing but the report is left, and it was tried.
+    /// Only the report is left, and it was attempted.
     Reported,
 }
 
@@ -104,7 +103,7 @@ impl Queue {
         if !state.has_room(line.kind) {
             state.lose(Loss { kind: line.kind, rule: line.rule.as_ref(), lines: 1 });
             drop(state);
-            // The loss is to be reported.
+            // The loss must be reported.
             self.work.notify_one();
             return;
         }
@@ -113,13 +112,13 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Appends text whatever its length and however much waits.
+    /// Appends text of any length, whatever the number of waiting bytes.
     pub(crate) fn push_whole(&self, text: &str) {
         self.push_whole_into(self.lock(), text);
     }
 
-    /// As [`Queue::push_whole`], but waits for the lock no longer than that: for a thread that panics, perhaps with the
-    /// lock in its hands.
+    /// As [`Queue::push_whole`], but waits for the lock at most for the given time: for a panicking thread, which may
+    /// hold the lock.
     pub(crate) fn push_whole_within(&self, within: Duration, text: &str) {
         if let Some(state) = self.lock_until(Some(Instant::now() + within)) {
             self.push_whole_into(state, text);
@@ -143,7 +142,7 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// What became of the lines so far.
+    /// The state of the log.
     pub(crate) fn status(&self) -> Status {
         let state = self.lock();
         let stalled = state.writing.map(|since| since.elapsed()).filter(|stalled| *stalled > STALLED);
@@ -157,7 +156,7 @@ impl Queue {
         }
     }
 
-    /// Waits until nothing waits to be written or reported. Whether that came in time.
+    /// Waits until no line and no report waits. Returns whether that was in time.
     pub(crate) fn flush(&self, within: Option<Duration>) -> bool {
         let until = within.map(|within| Instant::now() + within);
         let Some(mut state) = self.lock_until(until) else { return false };
@@ -181,7 +180,7 @@ impl Queue {
         true
     }
 
-    /// For the writer: waits for something to do.
+    /// For the writer: waits for work.
     pub(crate) fn next(&self) -> Work {
         let mut state = self.lock();
         loop {
@@ -213,7 +212,7 @@ impl Queue {
         }
     }
 
-    /// For the writer: the line that it took is written, or is lost for this reason.
+    /// For the writer: the line that it took is written, or lost for this reason.
     pub(crate) fn written(&self, line: &Line, problem: Option<String>) {
         let mut state = self.lock();
         state.writing = None;
@@ -236,7 +235,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The lock, if it comes in time.
+    /// The lock, if it is free in time.
     fn lock_until(&self, until: Option<Instant>) -> Option<MutexGuard<'_, State>> {
         let Some(until) = until else { return Some(self.lock()) };
         loop {
@@ -266,7 +265,7 @@ impl State {
         self.unreported.add(loss);
     }
 
-    /// The time until losses are to be reported; `None` if there are none.
+    /// Time until losses are reported; `None` if there are none.
     fn report_due(&self) -> Option<Duration> {
         if self.unreported.is_empty() {
             return None;
@@ -334,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_that_nobody_serves_ends_in_time() {
+    fn a_flush_without_a_writer_ends_in_time() {
         let queue = Queue::default();
         assert!(queue.flush(Some(Duration::ZERO)), "nothing waits");
         queue.push(line(Kind::Other, "never written"));
@@ -342,6 +341,6 @@ mod tests {
         assert!(!queue.flush(Some(Duration::from_millis(50))));
         assert!(began.elapsed() >= Duration::from_millis(50));
         let _held = queue.lock();
-        assert!(!queue.flush(Some(Duration::from_millis(50))), "nor one that does not get the lock");
+        assert!(!queue.flush(Some(Duration::from_millis(50))), "a flush that does not get the lock ends as well");
     }
 }

@@ -1,6 +1,6 @@
 //! Whole processes whose standard error fails, stalls or is closed: how they log, panic and end.
 //!
-//! Each test starts this test program again as the process under test, with the part to play in an environment variable.
+//! Each test starts this test program again as the process under test. An environment variable selects the role.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -14,7 +14,7 @@ use rustix::pipe::pipe;
 const PART: &str = "KNOCKPLANE_LOG_TEST_PART";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The process under test. Without a part, it is the test runner's.
+/// The process under test. Without a role, this is the test runner's process.
 #[test]
 fn the_process_under_test() {
     let Ok(part) = std::env::var(PART) else { return };
@@ -39,10 +39,10 @@ fn the_process_under_test() {
             knockplane_log::omit(knockplane_log::kind::Kind::List, None, 1);
             knockplane_log::write("as it stands\n");
             knockplane_log::flush(None);
-            // What the runner would say does not belong to it.
+            // The runner's own output is not part of the process under test.
             std::process::exit(0);
         }
-        _ => panic!("there is no part {part}"),
+        _ => panic!("there is no role {part}"),
     }
 }
 
@@ -53,7 +53,7 @@ fn command(part: &str) -> Command {
     command
 }
 
-/// How a process with this standard error ends, and how long that took.
+/// The exit status of a process with this standard error, and the time until it ended.
 fn end(part: &str, stderr: impl Into<Stdio>) -> (ExitStatus, Duration) {
     let began = Instant::now();
     let mut child = command(part).stderr(stderr).spawn().expect("it starts");
@@ -64,7 +64,7 @@ fn end(part: &str, stderr: impl Into<Stdio>) -> (ExitStatus, Duration) {
         if began.elapsed() > PATIENCE {
             child.kill().expect("killed");
             child.wait().expect("gone");
-            panic!("{part}: it does not end");
+            panic!("{part}: the process does not end");
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -98,7 +98,7 @@ fn a_process_ends_with_its_exit_code_whatever_standard_error_does() {
         assert_eq!(status.code(), Some(7), "{status} after {took:?}");
     }
     let output = command("ends").stderr(Stdio::piped()).output().expect("it runs");
-    assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 2000, "a reader that reads gets all of it");
+    assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 2000, "a working reader gets all of it");
 }
 
 #[test]

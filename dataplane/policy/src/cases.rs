@@ -1,11 +1,12 @@
-//! How many cases property tests try.
+//! Number of cases that property tests try.
 
 use proptest::test_runner::{Config, FailurePersistence, FileFailurePersistence};
 
-/// Seeds of cases that failed once, tried before all others. From the package's folder, where tests run.
+/// Seeds of cases that failed once; they are tried before all others. Relative to the package's folder, where tests
+/// run.
 const REGRESSIONS: &str = "tests/regressions.txt";
 
-/// A configuration for this many cases times KNOCKPLANE_SOAK; PROPTEST_CASES, if it is set, goes before.
+/// A configuration for this many cases times KNOCKPLANE_SOAK; PROPTEST_CASES takes precedence.
 pub(crate) fn cases(cases: u32) -> Config {
     let soak = std::env::var("KNOCKPLANE_SOAK").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
     let failure_persistence =

@@ -1,37 +1,38 @@
-//! What the dataplane found out about its host and its configuration: the JSON that `knockplane-dataplane --doctor` writes and
-//! `knockctl doctor` shows. docs/doctor.md has every check.
+//! The report of the dataplane about its host and configuration: the JSON that `knockplane-dataplane --doctor` writes
+//! and `knockctl doctor` shows. docs/doctor.md has every check.
 
 use serde::{Deserialize, Serialize};
 
+use crate::exit::Exit;
 use crate::word::words;
 
 /// Version of the report's JSON.
 pub const VERSION: u32 = 1;
 
 words! {
-    /// How bad a finding is, the worst last.
+    /// Severity of a finding, in ascending order.
     Level {
-        /// As it should be.
+        /// The check passed.
         Ok = "ok",
-        /// The filter works, but not as well as it could.
+        /// The filter works, with a limitation.
         Warning = "warning",
-        /// It could not be found out.
+        /// The check could not be carried out.
         Unknown = "unknown",
-        /// The filter cannot start on this host as it is now. It may be able to later.
+        /// The filter cannot start on this host in its present state. A later start may succeed.
         Error = "error",
-        /// The filter cannot start with this configuration, whatever happens to the host.
+        /// The filter cannot start with this configuration on any host.
         Invalid = "invalid",
     }
 }
 
 words! {
-    /// What a finding is about.
+    /// Subject of a finding.
     Scope {
         /// This host and its kernel.
         Host = "host",
-        /// The configuration file, and the files that it names.
+        /// The configuration file and the files that it names.
         Configuration = "configuration",
-        /// Both interfaces together.
+        /// Both interfaces.
         Wire = "wire",
         /// The outside interface.
         Outside = "outside",
@@ -43,55 +44,55 @@ words! {
 /// The outcome of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What it is about.
+    /// Its subject.
     pub scope: Scope,
     /// The check's name, a key of docs/doctor.md.
     pub check: String,
-    /// How bad it is.
+    /// Its severity.
     pub level: Level,
-    /// What is there.
+    /// The observed state.
     pub found: String,
-    /// Why it matters; empty if it is as it should be.
+    /// The consequence; empty if the check passed.
     pub why: String,
-    /// What to change, in words; empty if the commands say it.
+    /// The remedy in words; empty if the commands are enough.
     pub change: String,
-    /// Commands that change it, one after the other.
+    /// The commands of the remedy, in order.
     pub run: Vec<String>,
 }
 
 impl Finding {
-    /// Something that is as it should be.
+    /// A passed check.
     pub fn ok(scope: Scope, check: &str, found: impl Into<String>) -> Self {
         let (why, change) = Default::default();
         Finding { scope, check: check.to_owned(), level: Level::Ok, found: found.into(), why, change, run: Vec::new() }
     }
 
-    /// The same as a finding of this level, for this reason.
+    /// The same finding with this severity and consequence.
     #[must_use]
     pub fn because(self, level: Level, why: impl Into<String>) -> Self {
         Finding { level, why: why.into(), ..self }
     }
 
-    /// The same with what to change.
+    /// The same finding with a remedy in words.
     #[must_use]
     pub fn change(self, change: impl Into<String>) -> Self {
         Finding { change: change.into(), ..self }
     }
 
-    /// The same with a further command.
+    /// The same finding with a further command.
     #[must_use]
     pub fn run(mut self, command: impl Into<String>) -> Self {
         self.run.push(command.into());
         self
     }
 
-    /// Whether a start with it is refused.
+    /// Whether a start with this finding is refused.
     pub fn is_refused(&self) -> bool {
         self.level >= Level::Error
     }
 }
 
-/// In one line: what is there, why it matters, what to do.
+/// State, consequence and remedy in one line.
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.found)?;
@@ -111,7 +112,7 @@ pub struct Report {
     pub version: u32,
     /// The version of the dataplane's package.
     pub dataplane: String,
-    /// The worst level among the findings.
+    /// The highest severity of the findings.
     pub level: Level,
     /// In the order of checking.
     pub findings: Vec<Finding>,
@@ -124,12 +125,13 @@ impl Report {
         Report { version: VERSION, dataplane: dataplane.to_owned(), level, findings }
     }
 
-    /// The exit code of who shows it: 0 if all is well, 1 if the filter works with warnings, 3 if it cannot work.
-    pub fn exit_code(&self) -> u8 {
+    /// The exit code of a program that prints the report: 0 if the filter works, 1 if it works with warnings, 3 if it
+    /// cannot work.
+    pub const fn exit(&self) -> Exit {
         match self.level {
-            Level::Ok => 0,
-            Level::Warning | Level::Unknown => 1,
-            Level::Error | Level::Invalid => 3,
+            Level::Ok => Exit::Ok,
+            Level::Warning | Level::Unknown => Exit::Runtime,
+            Level::Error | Level::Invalid => Exit::Invalid,
         }
     }
 }
@@ -141,9 +143,9 @@ mod tests {
     #[test]
     fn a_report_is_as_bad_as_its_worst_finding() {
         let ok = || Finding::ok(Scope::Host, "clock", "tsc");
-        let code = |level| Report::new("1", vec![ok(), ok().because(level, "why"), ok()]).exit_code();
-        assert_eq!(Report::new("1", vec![ok()]).exit_code(), 0);
-        assert_eq!(Report::new("1", Vec::new()).exit_code(), 0);
+        let code = |level| Report::new("1", vec![ok(), ok().because(level, "why"), ok()]).exit() as u8;
+        assert_eq!(Report::new("1", vec![ok()]).exit(), Exit::Ok);
+        assert_eq!(Report::new("1", Vec::new()).exit(), Exit::Ok);
         assert_eq!([Level::Warning, Level::Unknown, Level::Error, Level::Invalid].map(code), [1, 1, 3, 3]);
     }
 

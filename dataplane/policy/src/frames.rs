@@ -5,9 +5,9 @@
 //!                         │ drop             │ bad      │ yes     │ exceeded
 //!                         └──────────────────┴──────────┴─────────┴─► drop, each with a reason of its own
 //! ```
-//! A frame whose structure is wrong never gets here: it has no class but a reason that only drops
-//! ([`Reason::ArpMalformed`], [`Reason::NeighbourDiscoveryMalformed`]). The rate comes last, so that what is dropped anyway
-//! uses up nothing.
+//! A frame with a wrong structure has no class; it is dropped under a reason of its own ([`Reason::ArpMalformed`],
+//! [`Reason::NeighbourDiscoveryMalformed`]). The rate is tested last, so that frames that are dropped anyway do not use
+//! it up.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ use crate::settings::{Padding, Settings};
 
 macro_rules! frame_classes {
     ($($(#[$doc:meta])* $variant:ident = $reason:ident,)*) => {
-        /// A class of frames that pass or are dropped without a rule.
+        /// A class of frames that are forwarded or dropped without rules.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum FrameClass {
             $($(#[$doc])* $variant,)*
@@ -41,7 +41,7 @@ macro_rules! frame_classes {
                 match self { $(FrameClass::$variant => Reason::$reason,)* }
             }
 
-            /// The class that is counted under this reason, if it is one.
+            /// The class that is counted under this reason, if there is one.
             pub const fn of(reason: Reason) -> Option<FrameClass> {
                 match reason {
                     $(Reason::$reason => Some(FrameClass::$variant),)*
@@ -59,10 +59,10 @@ frame_classes! {
     NeighbourDiscovery = NeighbourDiscovery,
     /// Well-formed router advertisements (RFC 4861): they give hosts addresses, routes and name servers.
     RouterAdvertisement = RouterAdvertisement,
-    /// Well-formed redirects of IPv6 (RFC 4861): they change the route to a destination. Those of IPv4 are packets, which
-    /// rules decide about.
+    /// Well-formed redirects of IPv6 (RFC 4861): they change the route to a destination. Rules decide about redirects
+    /// of IPv4.
     Redirect = Redirect,
-    /// Spanning tree (IEEE 802.1D): 802.2 frames, and what is not IP to 01:80:c2:00:00:00.
+    /// Spanning tree (IEEE 802.1D): 802.2 frames, and frames to 01:80:c2:00:00:00 that are not IP.
     SpanningTree = SpanningTree,
     /// LLDP (IEEE 802.1AB), ethertype 0x88cc.
     Lldp = Lldp,
@@ -71,13 +71,13 @@ frame_classes! {
     /// 802.1X, ethertype 0x888e.
     Eapol = Eapol,
     /// PPPoE discovery (RFC 2516), ethertype 0x8863, and PPP's control protocols in a session (RFC 1661, 2), ethertype
-    /// 0x8864. IP in a session is packets, which rules decide about.
+    /// 0x8864. Rules decide about IP packets in a session.
     Pppoe = Pppoe,
     /// Every other ethertype.
     Unknown = UnknownEthertype,
 }
 
-/// A frame of a class, as far as the settings ask for more than its class.
+/// A frame of a class, reduced to the fields that the settings use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassFrame {
     /// The side it came in on.
@@ -86,24 +86,24 @@ pub struct ClassFrame {
     pub class: FrameClass,
     /// The addresses that it claims.
     pub claims: Claims,
-    /// Whether all bytes behind its packet are zero.
+    /// Whether all bytes after its packet are zero.
     pub is_padded_with_zeros: bool,
 }
 
-/// The addresses that a frame speaks for. Other frames than these claim none:
+/// The addresses that a frame claims for its sender. Frames of other kinds claim none:
 ///
-/// | frame                   | what it claims |
+/// | frame                   | claimed addresses |
 /// |-------------------------|----------------|
 /// | ARP                     | the sender's address; a probe, whose sender is 0.0.0.0, claims its target (RFC 5227, 2.1.1) |
-/// | neighbour solicitation  | the source; without one, the target, which its sender is about to use (RFC 4862, 5.4.3) |
+/// | neighbour solicitation  | the source; without one, the target, which the sender is about to use (RFC 4862, 5.4.3) |
 /// | neighbour advertisement | source and target |
 /// | router solicitation and advertisement | the source, if there is one |
-/// | redirect                | the source, the target, whose link-layer address it tells, and the destination, whose route it changes |
+/// | redirect                | the source, the target, whose link-layer address it states, and the destination, whose route it changes |
 pub type Claims = [Option<IpAddr>; 3];
 
 impl Settings {
-    /// The verdict on a frame of a class. `admits` says whether the class's rate still admits a frame from its side, and
-    /// takes this one into account if so; it is asked last and only if the frame passes otherwise.
+    /// The verdict on a frame of a class. `admits` takes one frame of the side from the rate of its class and returns
+    /// whether there was one; it is called last, and only for a frame that is forwarded otherwise.
     pub fn judge_frame(&self, frame: &ClassFrame, admits: impl FnOnce() -> bool) -> (Verdict, Reason) {
         let ClassFrame { side, class, claims, is_padded_with_zeros } = *frame;
         let drop = |reason| (Verdict::Drop, reason);
@@ -119,9 +119,8 @@ impl Settings {
         if admits() { (Verdict::Forward, class.reason()) } else { drop(Reason::FrameClassRate) }
     }
 
-    /// Whether the outside must not claim this address: it is protected, and not among `outside-addresses`. A prefix of
-    /// `protect` that cannot tell inside from outside does not count: the whole address space, and link-local networks,
-    /// which both sides share.
+    /// Whether the outside must not claim this address: it is protected and not among `outside-addresses`. A prefix of
+    /// `protect` that both sides share does not count: the whole address space, and link-local networks.
     fn is_inside_alone(&self, address: IpAddr) -> bool {
         let covers =
             |nets: &[IpNet], counts: fn(&IpNet) -> bool| nets.iter().any(|net| counts(net) && net.contains(&address));
@@ -165,7 +164,7 @@ mod tests {
         let settings = protecting(&["192.0.2.0/24", "2001:db8::/64"], &["192.0.2.1/32"]);
         let judge = |side, claims: &[&str]| settings.judge_frame(&arp(side, claims), || true);
         assert_eq!(judge(Side::Outside, &["192.0.2.7"]), CLAIM);
-        assert_eq!(judge(Side::Outside, &["198.51.100.1", "2001:db8::7"]), CLAIM, "any of them counts");
+        assert_eq!(judge(Side::Outside, &["198.51.100.1", "2001:db8::7"]), CLAIM, "any claimed address counts");
         assert_eq!(judge(Side::Outside, &["192.0.2.1"]), PASSES, "the outside's own address");
         assert_eq!(judge(Side::Outside, &["192.0.3.7"]), PASSES);
         assert_eq!(judge(Side::Outside, &[]), PASSES);
@@ -175,17 +174,17 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_that_both_sides_share_are_no_addresses_of_the_inside() {
+    fn prefixes_that_both_sides_share_are_not_addresses_of_the_inside() {
         let settings = protecting(&["0.0.0.0/0", "::/0", "fe80::/10", "169.254.0.0/16", "fe80::7/128"], &[]);
         let judge = |claim| settings.judge_frame(&arp(Side::Outside, &[claim]), || true);
         for shared in ["192.0.2.7", "2001:db8::7", "fe80::8", "169.254.1.1"] {
             assert_eq!(judge(shared), PASSES, "{shared}");
         }
-        assert_eq!(judge("fe80::7"), CLAIM, "one host's address is");
+        assert_eq!(judge("fe80::7"), CLAIM, "the address of one host is protected");
     }
 
     #[test]
-    fn what_is_dropped_anyway_uses_up_no_rate() {
+    fn frames_that_are_dropped_anyway_use_up_no_rate() {
         let settings = protecting(&["192.0.2.0/24"], &[]);
         let never = || -> bool { panic!("the rate is asked") };
         let unpadded = ClassFrame { is_padded_with_zeros: false, ..arp(Side::Inside, &[]) };
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_is_told_by_its_reason() {
+    fn a_class_follows_from_its_reason() {
         for (index, class) in FrameClass::ALL.iter().enumerate() {
             assert!(class.index() == index && FrameClass::of(class.reason()) == Some(*class));
             assert!(class.reason().may_forward(), "{class:?}");

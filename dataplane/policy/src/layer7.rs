@@ -1,4 +1,4 @@
-//! Layer-7 matching as RouterOS defines it: what of a payload is looked at, and what a pattern means.
+//! Layer-7 matching as RouterOS defines it: the part of a payload that is inspected, and the meaning of a pattern.
 //!
 //! The buffer is the payload without its NULs, at most 2 KB of it; ASCII letters match in either case; `.` matches
 //! every byte; `^` and `$` are the buffer's two ends. Source: RouterOS manual, Layer7.
@@ -6,16 +6,16 @@
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::Hir;
 
-/// How much of a payload is looked at, in bytes.
+/// Bytes of a payload that are inspected.
 pub const BUFFER_LIMIT: usize = 2048;
 
-/// How many of a connection's packets are looked at, both ways, where connections are tracked.
+/// Packets of a connection that are inspected, both directions together, where connections are tracked.
 pub const PACKET_LIMIT: u64 = 10;
 
-/// The pattern's parsed form, with RouterOS's meaning. Every matcher in the project is built from this.
+/// The parsed form of a pattern, with RouterOS's meaning. Every matcher in the project is built from it.
 ///
 /// # Errors
-/// What is wrong with the expression, in the words of the regex library.
+/// The error in the expression, in the words of the regex library.
 pub fn parse(regexp: &str) -> Result<Hir, String> {
     ParserBuilder::new()
         .unicode(false)
@@ -27,8 +27,8 @@ pub fn parse(regexp: &str) -> Result<Hir, String> {
         .map_err(|error| error.to_string())
 }
 
-/// The plain meaning of a pattern on a payload, for the reference evaluation and for tools: it builds the matcher
-/// anew each time. A pattern that does not parse matches nothing.
+/// Matches a pattern against a payload, for the reference evaluator and for tools: builds the matcher for each call. A
+/// pattern that does not parse matches nothing.
 pub fn matches(regexp: &str, payload: &[u8]) -> bool {
     let buffer: Vec<u8> = payload.iter().copied().filter(|byte| *byte != 0).take(BUFFER_LIMIT).collect();
     regex::bytes::RegexBuilder::new(regexp)

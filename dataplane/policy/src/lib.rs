@@ -1,24 +1,24 @@
-//! What a firewall means: rules, chains, address lists, layer 7, verdicts, the RouterOS language, the plain linear
-//! evaluation that defines right and wrong, and the messages between the two processes.
+//! The meaning of a firewall: rules, chains, address lists, layer 7, verdicts, the RouterOS language, the reference
+//! evaluator, and the messages between the two processes.
 //!
-//! No I/O, no clock, no unsafe. Whoever wants to know what the firewall *should* do reads this room; how it does it
-//! at speed is `engine`.
+//! No I/O, no clock, no unsafe. This crate defines what the firewall must do; `engine` does it fast.
 //!
 //! | module     | owns |
 //! |------------|------|
-//! | [`packet`] | what rules can see of a packet, and what its bytes say |
-//! | [`rule`]   | what an export says, typed: rules, their matchers and actions, lists, layer-7 patterns, tracking |
+//! | [`packet`] | the fields of a packet that rules see, and how they are read from its bytes |
+//! | [`rule`]   | an export in typed form: rules, their matchers and actions, lists, layer-7 patterns, tracking |
 //! | [`reason`] | verdict and reason: one closed set for metrics, CLI and log |
-//! | [`settings`] | what is not in the rules: protected addresses, interfaces, chain defaults, time zone, what passes without a rule |
+//! | [`settings`] | settings beside the rules: protected addresses, interfaces, chain defaults, time zone, frames that pass without a rule |
 //! | [`frames`] | frames that rules do not see: their classes, and the verdict on each |
-//! | [`door`]   | knock sequences as objects, and the rules that they are |
-//! | [`level`]  | how many proofs it takes to get into a list |
-//! | [`list_names`] | which lists there are, and which rules match |
-//! | [`event`]  | changes of list entries, and entries that another process can restore |
-//! | [`eval`]   | the reference: rules tried one by one, in order |
-//! | [`rsc`]    | reading RouterOS exports, with every bad line reported, and writing them |
-//! | [`lint`]   | what is right in every line, and still cannot be meant |
-//! | [`doctor`] | what the dataplane found out about its host and configuration |
+//! | [`door`]   | knock sequences as objects, and the rules that they become |
+//! | [`level`]  | the number of proofs it takes to be added to a list |
+//! | [`list_names`] | which lists exist, and which of them rules match |
+//! | [`event`]  | changes of list entries, and records from which another process restores them |
+//! | [`eval`]   | the reference evaluator: rules tried one by one, in order |
+//! | [`rsc`]    | reads RouterOS exports, reports every error, and writes exports |
+//! | [`lint`]   | warnings about rules that are valid but cannot be intended |
+//! | [`doctor`] | the dataplane's report about its host and configuration |
+//! | [`exit`]   | the exit codes of all programs |
 //! | [`wire`]   | JSON lines between the dataplane and the control process |
 //! | [`time`]   | points in time and RouterOS durations |
 //! | [`word`]   | words of the language, and sets of them |
@@ -29,6 +29,7 @@ pub mod doctor;
 pub mod door;
 pub mod eval;
 pub mod event;
+pub mod exit;
 pub mod frames;
 pub mod layer7;
 pub mod level;

@@ -1,4 +1,4 @@
-//! Which address lists there are by given rules, and which of them rules match.
+//! Which address lists the rules use, and which of them rules match.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -6,8 +6,7 @@ use std::collections::HashSet;
 use crate::door::{self, Door};
 use crate::rule::{Action, Condition, Rule, RuleSet};
 
-/// The lists that there are by these rules: those that a rule adds to or matches, those with entries in the rules, and
-/// those of doors.
+/// The lists of these rules: those that a rule adds to or matches, those with entries in the rules, and those of doors.
 pub fn named<'r>(rules: &'r RuleSet, doors: &[Door]) -> HashSet<Cow<'r, str>> {
     let by_rules = rules.rules.iter().flat_map(|rule| added(rule).into_iter().chain(asked(rule)));
     let entries = rules.address_lists.iter().map(|entry| entry.list.as_str());
@@ -15,7 +14,7 @@ pub fn named<'r>(rules: &'r RuleSet, doors: &[Door]) -> HashSet<Cow<'r, str>> {
     by_rules.chain(entries).map(Cow::Borrowed).chain(of_doors).collect()
 }
 
-/// The lists that a rule that runs matches, negated or not. In any other list, an entry has no effect.
+/// The lists that a running rule matches, negated or not. An entry of another list has no effect.
 pub fn matched(rules: &RuleSet) -> impl Iterator<Item = &str> {
     rules.rules.iter().filter(|rule| rule.runs()).flat_map(asked)
 }

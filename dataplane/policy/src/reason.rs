@@ -1,4 +1,4 @@
-//! Verdict and reason: what happens to a frame, and what decided it. One closed set, used by metrics, CLI and log alike.
+//! Verdict and reason: what happens to a frame, and why. One closed set for metrics, CLI and log.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// It goes out of the other side.
+    /// The frame is sent out of the other side.
     Forward = 0,
-    /// It goes nowhere.
+    /// The frame is dropped.
     Drop = 1,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Verdict {
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $sentence:literal;)*) => {
-        /// What decided about a frame. Together with the verdict it explains every frame.
+        /// The reason for a verdict. Verdict and reason together explain every frame.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         pub enum Reason {
@@ -64,7 +64,7 @@ macro_rules! reasons {
                 match self { $(Reason::$variant => $name,)* }
             }
 
-            /// One sentence for people.
+            /// One sentence for operators.
             pub const fn sentence(self) -> &'static str {
                 match self { $(Reason::$variant => $sentence,)* }
             }
@@ -74,10 +74,10 @@ macro_rules! reasons {
 
 reasons! {
     Rule = "rule", "a rule decided";
-    ChainDefault = "chain-default", "no rule of the chain decided, so the chain's default did";
-    Fasttracked = "fasttracked", "a rule has fasttracked its connection, so no filter rule was tried";
-    Fragment = "fragment", "a fragment behind the first, which was forwarded";
-    FragmentUnknown = "fragment-unknown", "a fragment whose first one was dropped, or not seen before it";
+    ChainDefault = "chain-default", "no rule of the chain decided; the chain's default applied";
+    Fasttracked = "fasttracked", "a rule fasttracked its connection; no filter rule was tried";
+    Fragment = "fragment", "a later fragment of a datagram whose first fragment was forwarded";
+    FragmentUnknown = "fragment-unknown", "a later fragment of a datagram whose first fragment was dropped or not seen";
     Arp = "arp", "ARP, decided by its frame class";
     NeighbourDiscovery = "neighbour-discovery", "IPv6 neighbour discovery, decided by its frame class";
     RouterAdvertisement = "router-advertisement", "an IPv6 router advertisement, decided by its frame class";
@@ -87,18 +87,18 @@ reasons! {
     Lacp = "lacp", "LACP and other slow protocols, decided by their frame class";
     Eapol = "eapol", "802.1X, decided by its frame class";
     Pppoe = "pppoe", "PPPoE discovery or PPP control, decided by its frame class";
-    UnknownEthertype = "unknown-ethertype", "not IP and no known control protocol, decided by its frame class";
-    FrameClassRate = "frame-class-rate", "its frame class passes, but not at this rate";
-    ArpMalformed = "arp-malformed", "no ARP request or reply for IPv4 over Ethernet, or it carries what no such packet carries";
+    UnknownEthertype = "unknown-ethertype", "neither IP nor a known control protocol, decided by its frame class";
+    FrameClassRate = "frame-class-rate", "the rate of its frame class is used up";
+    ArpMalformed = "arp-malformed", "not an ARP request or reply for IPv4 over Ethernet, or with fields that such a packet cannot have";
     ArpClaim = "arp-claim", "ARP from outside that claims a protected address";
-    NeighbourDiscoveryMalformed = "neighbour-discovery-malformed", "IPv6 neighbour discovery that its receivers must not accept, or that carries what no such message carries";
+    NeighbourDiscoveryMalformed = "neighbour-discovery-malformed", "IPv6 neighbour discovery that receivers must not accept, or with fields that such a message cannot have";
     NeighbourDiscoveryClaim = "neighbour-discovery-claim", "IPv6 neighbour discovery from outside that claims a protected address";
     EthernetTruncated = "ethernet-truncated", "the frame is shorter than its Ethernet and VLAN headers";
     VlanTooDeep = "vlan-too-deep", "more than two VLAN tags";
     PppoeMalformed = "pppoe-malformed", "version, code, session or length of the PPPoE header contradict the frame";
     PppUnreadable = "ppp-unreadable", "PPP data that rules cannot see: compressed, encrypted, or not IP";
     FrameTooLong = "frame-too-long", "the frame is longer than the interfaces' MTU allows";
-    MultiBuffer = "multi-buffer", "the kernel delivered the frame in several buffers, of which none may be taken for a frame";
+    MultiBuffer = "multi-buffer", "the kernel delivered the frame in several buffers, none of which is a whole frame";
     Ipv4Malformed = "ipv4-malformed", "version, header length or total length of the IPv4 header contradict the frame";
     Ipv6Malformed = "ipv6-malformed", "version or payload length of the IPv6 header contradict the frame";
     Ipv6Extensions = "ipv6-extensions", "IPv6 extension headers are truncated, too many, or out of order";
@@ -111,7 +111,7 @@ reasons! {
 }
 
 impl Reason {
-    /// Whether frames can be forwarded for this reason; the others only drop.
+    /// Whether frames can be forwarded for this reason; frames with other reasons are always dropped.
     pub const fn may_forward(self) -> bool {
         use Reason::*;
         matches!(

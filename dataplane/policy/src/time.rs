@@ -1,4 +1,4 @@
-//! Points in time and durations as RouterOS writes them.
+//! Points in time, and durations as RouterOS writes them.
 
 use std::fmt;
 use std::ops::Add;
@@ -8,12 +8,12 @@ use std::time::Duration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A point in time: nanoseconds on a monotonic clock that the caller chose. Only differences mean anything.
+/// A point in time: nanoseconds of a monotonic clock that the caller chooses. Only differences have a meaning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(u64);
 
 impl Time {
-    /// Later than every other point: what never expires, expires then.
+    /// Later than every other point: the expiry of entries that do not expire.
     pub const NEVER: Time = Time(u64::MAX);
 
     /// The point `ns` nanoseconds after the clock's zero.
@@ -26,7 +26,7 @@ impl Time {
         self.0
     }
 
-    /// How long from `earlier` until `self`; zero if `earlier` is later.
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
     pub const fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -95,8 +95,8 @@ impl<'de> Deserialize<'de> for UtcOffset {
     }
 }
 
-/// Writes a duration the way RouterOS prints time left: `1w2d3h4m5s`, parts that are zero left out, `0s` for none.
-/// Fractions of a second round up, so that an entry which still matches never reads `0s`.
+/// Writes a duration in RouterOS's form of time left: `1w2d3h4m5s`, without parts that are zero, `0s` for none.
+/// Fractions of a second round up, so that a live entry never shows `0s`.
 pub fn format_duration(duration: Duration) -> String {
     let mut seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     if seconds == 0 {
@@ -112,17 +112,17 @@ pub fn format_duration(duration: Duration) -> String {
     text
 }
 
-/// `35w3d13h13m56s`, the longest timeout RouterOS takes. Source: RouterOS manual, Filter, `address-list-timeout`.
+/// `35w3d13h13m56s`, the longest timeout that RouterOS accepts. Source: RouterOS manual, Filter,
+/// `address-list-timeout`.
 pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(21_474_836);
 
-/// Whether this can be a timeout: some time, and not longer than the longest.
+/// Whether this can be a timeout: not zero, and not longer than the longest.
 pub fn is_timeout(time: Duration) -> bool {
     !time.is_zero() && time <= LONGEST_TIMEOUT
 }
 
-/// Reads a duration in the forms of RouterOS: parts from weeks down to seconds, each at most once (`1m30s`), the time
-/// of day perhaps as a clock (`1d00:10:00`), or a bare number of seconds. None if it is not one; saturating if it is
-/// absurd.
+/// Reads a duration in RouterOS's forms: parts from weeks to seconds, each at most once (`1m30s`), optionally the time
+/// of day as a clock (`1d00:10:00`), or a number of seconds. `None` if it has another form; saturates.
 pub fn parse_duration(value: &str) -> Option<Duration> {
     seconds(value).map(Duration::from_secs)
 }
@@ -149,7 +149,7 @@ fn seconds(value: &str) -> Option<u64> {
     (rest.is_empty() && !value.is_empty()).then_some(total)
 }
 
-/// Takes `12w` off the front, if it is there, and gives the rest. None if a number is missing before the unit.
+/// Removes `12w` from the front, if present, and returns the rest. `None` if the unit has no number.
 fn part<'a>(text: &'a str, unit: char, length: u64, total: &mut u64) -> Option<&'a str> {
     let end = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
     match text[end..].strip_prefix(unit) {
@@ -161,14 +161,14 @@ fn part<'a>(text: &'a str, unit: char, length: u64, total: &mut u64) -> Option<&
     }
 }
 
-/// Times in the configuration: in RouterOS's form, at least a second. For `#[serde(with = …)]`.
+/// Times in the configuration: in RouterOS's form, at least one second. For `#[serde(with = …)]`.
 pub mod text {
     use std::time::Duration;
 
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    /// Writes it.
+    /// Serializes the time.
     ///
     /// # Errors
     /// The serializer's.
@@ -176,19 +176,19 @@ pub mod text {
         serializer.serialize_str(&super::format_duration(*time))
     }
 
-    /// Reads it.
+    /// Deserializes the time.
     ///
     /// # Errors
-    /// What could have stood there.
+    /// The forms that are accepted.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         super::parse_duration(&text)
             .filter(|time| super::is_timeout(*time))
-            .ok_or_else(|| D::Error::custom(format!("`{text}` is no time; write `10s`, `1m30s` or `1h`")))
+            .ok_or_else(|| D::Error::custom(format!("`{text}` is not a time; write `10s`, `1m30s` or `1h`")))
     }
 }
 
-/// A number of digits alone: no sign, no blanks. Saturates.
+/// A number of digits only: no sign, no blanks. Saturates.
 pub(crate) fn digits(text: &str) -> Option<u64> {
     let all = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     all.then(|| text.parse().unwrap_or(u64::MAX))

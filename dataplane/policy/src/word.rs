@@ -1,7 +1,7 @@
 //! Words of the language, and sets of them.
 //!
-//! Where RouterOS takes one of a few words, there is an enum with a variant for each, made by `words!`: its order, its
-//! names and its JSON are stated once. Where it takes several, there is a [`Set`]: a few bits.
+//! Where RouterOS takes one word of a few, there is an enum with a variant for each, defined by `words!`: order, names
+//! and JSON are stated once. Where it takes several words, there is a [`Set`], a bit set.
 
 use std::fmt;
 use std::hash::Hash;
@@ -10,22 +10,21 @@ use std::marker::PhantomData;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// One of a few words.
+/// One word of a few.
 pub trait Word: Copy + Eq + Hash + fmt::Debug + 'static {
-    /// All of them. A word's place in here is its bit in a [`Set`]; of those that are put in sets there are at most
-    /// 16.
+    /// All words. A word's position is its bit in a [`Set`]; words that are used in sets number at most 16.
     const ALL: &'static [Self];
 
-    /// As it is written in rules.
+    /// The word as written in rules.
     fn name(self) -> &'static str;
 
-    /// The word that is written so.
+    /// The word with this text.
     fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|word| word.name() == name)
     }
 }
 
-/// An enum whose variants are words: `Variant = "as it is written"`.
+/// An enum whose variants are words: `Variant = "text"`.
 macro_rules! words {
     ($(#[$about:meta])* $name:ident { $($(#[$meta:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$about])*
@@ -48,7 +47,7 @@ macro_rules! words {
 }
 pub(crate) use words;
 
-/// Some of the words of one kind, without an order. In JSON it is a list of them.
+/// A set of words of one kind, without an order. In JSON it is a list of them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Set<T> {
     bits: u16,
@@ -56,41 +55,41 @@ pub struct Set<T> {
 }
 
 impl<T: Word> Set<T> {
-    /// None of them.
+    /// The empty set.
     pub const EMPTY: Set<T> = Set { bits: 0, of: PhantomData };
 
-    /// The words whose places in [`Word::ALL`] are the ones among these bits; other bits are ignored.
+    /// The words whose positions in [`Word::ALL`] are set in these bits; other bits are ignored.
     pub fn from_bits(bits: u16) -> Set<T> {
         let known = (1_u32 << T::ALL.len()) - 1;
         Set { bits: bits & known as u16, of: PhantomData }
     }
 
-    /// One bit for each word, by its place in [`Word::ALL`].
+    /// One bit for each word, by its position in [`Word::ALL`].
     pub fn bits(self) -> u16 {
         self.bits
     }
 
-    /// Whether there is none.
+    /// Whether it is empty.
     pub fn is_empty(self) -> bool {
         self.bits == 0
     }
 
-    /// Whether it is among them.
+    /// Whether it contains the word.
     pub fn contains(self, word: T) -> bool {
         self.bits & bit(word) != 0
     }
 
-    /// Whether all of these are among the others.
+    /// Whether all of its words are in the other set.
     pub fn is_subset(self, others: Set<T>) -> bool {
         self.bits & !others.bits == 0
     }
 
-    /// Whether one of these is among the others.
+    /// Whether the sets share a word.
     pub fn intersects(self, others: Set<T>) -> bool {
         self.bits & others.bits != 0
     }
 
-    /// Puts it in.
+    /// Adds a word.
     pub fn insert(&mut self, word: T) {
         self.bits |= bit(word);
     }
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_holds_what_was_put_in() {
+    fn a_set_contains_the_inserted_words() {
         let set = Set::<TcpFlag>::from_bits(0b1_0001_0010);
         assert_eq!(set.iter().collect::<Vec<_>>(), [TcpFlag::Syn, TcpFlag::Ack]);
         assert!(set.contains(TcpFlag::Ack) && !set.contains(TcpFlag::Fin) && !set.is_empty());

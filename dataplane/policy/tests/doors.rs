@@ -117,7 +117,7 @@ fn opens(arrives: &str, strict: bool) -> bool {
         let packet = Packet::bare(Side::Outside, source, destination, protocol::UDP);
         evaluator.evaluate(&Packet { ports: Some((40_000, port)), ..packet }, now);
     }
-    evaluator.listed(now).iter().any(|(list, ..)| list == "door-d")
+    evaluator.listed(now).iter().any(|entry| entry.list == "door-d")
 }
 
 fn table() -> String {
@@ -173,7 +173,7 @@ impl Shared<'_> {
     }
 
     fn is_open(&self, now: Time) -> bool {
-        self.evaluator.listed(now).iter().any(|(list, ..)| list == "door-d")
+        self.evaluator.listed(now).iter().any(|entry| entry.list == "door-d")
     }
 }
 

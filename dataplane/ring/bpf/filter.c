@@ -3,13 +3,13 @@
 // It is one program, attached twice: attaching the first of its kind and detaching the last one makes the kernel wait for
 // a grace period of RCU, some 15 ms, which a restart would take twice as often with two programs.
 //
-// A queue without a socket drops, and counts what it dropped: while the dataplane starts, after it lost a socket, or
-// if someone added a queue. There is no way past userspace, and nothing reaches the host's own stack: what a driver lets
-// past this program is dropped by ingress.c.
+// A queue without a socket drops and counts every frame: while the dataplane starts, after it has lost a socket, or after a
+// queue was added. Every other frame goes to userspace, and none reaches the host's own stack: ingress.c drops a frame that a
+// driver lets past this program.
 //
 // A driver may deliver a frame that is longer than its receive buffer in parts, each as a frame of its own. The first part
-// fills a buffer, and so is too long for the filter; what follows it is dropped here, up to and with the part that is not
-// too long. Userspace could not do that: it does not see the first part if a ring is full.
+// fills a buffer, and so is too long for the filter. The parts behind it are dropped here, up to and with the first one that is
+// not too long. Userspace could not do that: it does not see the first part if a ring is full.
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -44,7 +44,7 @@ struct {
     __type(value, __u32);
 } longest SEC(".maps");
 
-// What is known of the last frame of a receive queue.
+// State of a receive queue after its last frame.
 enum split {
     WHOLE,       // it was a frame
     SPLIT,       // it was too long: the next one may be its rest

@@ -1,6 +1,6 @@
-// What stands behind the XDP program: drops what gets past it, before the host's own stack sees it, and counts it.
+// Behind the XDP program: drops and counts every frame that gets past it, before the host's own stack sees the frame.
 //
-// Nothing gets past while the program runs on every receive queue. But a driver may forget a queue (veth does not give
+// No frame gets past the program while it runs on every receive queue. But a driver may leave out a queue (veth does not give
 // the program to a queue that is added while it is attached), and an operator may detach the program.
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #include <linux/bpf.h>

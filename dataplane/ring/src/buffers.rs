@@ -1,5 +1,5 @@
-//! Which receive buffers are safe: how long a buffer a driver makes of a UMEM chunk, and what it does with a frame that
-//! does not fit.
+//! Which receive buffers are safe: how long a buffer a driver makes of a UMEM chunk, and how it treats a frame that does not
+//! fit.
 //!
 //! ```text
 //!  chunk   | headroom 256 | buffer                                        |
@@ -14,7 +14,7 @@
 //! In copy mode the kernel copies a whole frame into a chunk, or drops it (`xsk_rcv_check`, Linux `net/xdp/xsk.c`). But
 //! the driver has buffers of its own in front of that, and some NICs accept frames that are longer than these: igb with an
 //! MTU above 1,510 accepts 9,728 bytes into buffers of 3,072. So the XDP program of a driver that is not known to keep
-//! frames whole drops what follows a frame that is too long (`bpf/filter.c`). That works in both modes, because a buffer is
+//! frames whole drops the frame behind one that is too long (`bpf/filter.c`). That works in both modes, because a buffer is
 //! always longer than the longest frame: the first part of a split frame is too long.
 
 use crate::error::Error;
@@ -25,7 +25,7 @@ pub(crate) const HEADROOM: u32 = 256;
 /// The sizes of chunks that are used. The kernel takes no chunk larger than a page.
 const CHUNKS: [u32; 2] = [2048, 4096];
 
-/// Ethernet header and two VLAN tags: what a frame is longer than its MTU.
+/// Ethernet header and two VLAN tags, in bytes: a frame is so much longer than its MTU.
 const FRAME_OVERHEAD: u32 = 22;
 
 /// Whether the drivers are asked for zero-copy.
@@ -79,7 +79,7 @@ const DRIVERS: &[Driver] = &[
     Driver { name: "mlx5_core", unit: 128, prefix: 0, accepts: 0, repeats: false },
 ];
 
-/// What is assumed of a driver that is not listed: the worst of each.
+/// Assumed of a driver that is not listed: the worst of each.
 const UNLISTED: Driver = Driver { name: "", unit: 1024, prefix: 16, accepts: 1648, repeats: false };
 
 /// Drivers that never deliver a part of a frame as a frame: virtio_net drops or joins (`receive_mergeable`), veth joins
@@ -93,8 +93,7 @@ pub(crate) fn may_split(driver: &str) -> bool {
 
 /// The largest MTU with which a driver takes an XDP program that is not made for frames of several buffers, and shows it every
 /// frame, where pages have 4,096 bytes. With a larger one it refuses the program in native mode, or loses frames. `None` if it
-/// is not known. Of veth, the MTU of the
-/// pair's other end counts.
+/// is not known. For veth, the MTU of the pair's other end counts.
 pub fn largest_native_mtu(driver: &str) -> Option<u32> {
     match driver {
         // `igb_xdp_setup`: a buffer of 3,072, less Ethernet, two VLAN tags and a checksum.
@@ -157,7 +156,7 @@ pub struct Buffers {
     reason: Option<CopyReason>,
 }
 
-/// What is asked of the kernel.
+/// The mode that is asked of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     Copy,
@@ -382,7 +381,7 @@ mod tests {
                     Request::Copy => {
                         assert!(driver.repeats || max_frame > driver.holds(4096), "{}: {max_frame}", driver.name);
                     }
-                    Request::Required(_) => panic!("nobody demanded zero-copy"),
+                    Request::Required(_) => panic!("zero-copy was not demanded"),
                 }
                 assert!(max_frame <= buffers.copy_chunk - HEADROOM);
             }

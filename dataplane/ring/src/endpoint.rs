@@ -1,12 +1,11 @@
-//! An AF_XDP socket for one end of a wire, for load tests from userspace: it makes frames and looks at those that come.
+//! An AF_XDP socket for one end of a wire, for load tests from userspace: it sends frames and shows those that arrive.
 //!
 //! ```text
 //!   free ──► written ──► tx ──► completion ──► free
 //!   fill ──► rx ──► looked at ──► fill
 //! ```
 //! A frame is in exactly one of these places, and never changes from one circle to the other. Of those to send, the
-//! last one that was free is written first: it is in the cache. What is received is looked at and given back in one
-//! call. Nothing is received before [`Endpoint::connect`]; the fill ring is full all the same, because some drivers do
+//! last one that was free is written first: it is in the cache. A received frame is shown and given back in one call. Nothing is received before [`Endpoint::connect`]; the fill ring is full all the same, because some drivers do
 //! not send without it.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -25,7 +24,7 @@ use crate::umem::{ChunkSet, Umem};
 /// rest of it. Less would make more system calls of a second's frames.
 const RING_SIZE: u32 = 256;
 
-/// Of the frames, those that are the kernel's to receive into. It hands over what it has received before it gives the
+/// Of the frames, those that are the kernel's to receive into. It hands over received frames before it gives the
 /// places in the fill ring back: with half a ring, there is a place for each frame that returns even so.
 const FILLED: u32 = RING_SIZE / 2;
 
@@ -43,7 +42,7 @@ pub struct Endpoint {
     is_zero_copy: bool,
     umem: Umem,
     frame_bytes: usize,
-    /// The addresses of chunks to send from that nobody uses.
+    /// The addresses of unused chunks to send from.
     free: Vec<u64>,
     /// Put into the transmit ring and not yet completed.
     sending: ChunkSet,
@@ -151,7 +150,7 @@ impl Endpoint {
         count
     }
 
-    /// Takes back what the kernel has sent.
+    /// Takes back the chunks that the kernel has sent.
     fn reap(&mut self) {
         let mut completed = [0_u64; BATCH];
         while self.sending.len() > 0 {
@@ -168,15 +167,15 @@ impl Endpoint {
         }
     }
 
-    /// Gives chunks that nobody else uses, and the caller forgets, to the kernel to receive into. The ring has room for twice
+    /// Gives chunks that have no other user, and that the caller forgets, to the kernel to receive into. The ring has room for twice
     /// as many as can be in it.
     fn fill(&mut self, chunks: impl ExactSizeIterator<Item = u64>) {
         let fill = &mut self.rings.fill;
         assert_eq!(fill.room(chunks.len()), chunks.len(), "room in the fill ring");
         for chunk in chunks {
             self.receiving.insert(self.umem.chunk(chunk));
-            // SAFETY: the chunk is of this UMEM: it was when it was made, or was checked when it came off the ring. It is
-            // nobody else's, as the caller says.
+            // SAFETY: the chunk is of this UMEM: it was when it was made, or was checked when it came off the ring. It has
+            // no other user, as the caller says.
             unsafe { fill.put(chunk) };
         }
         fill.publish();

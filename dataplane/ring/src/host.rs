@@ -1,4 +1,4 @@
-//! What the kernel says of this host that concerns the filter and is not in a file.
+//! Facts about this host that need a system call: AF_XDP, and whether the clock is synchronised.
 
 use std::io;
 use std::mem;
@@ -8,15 +8,15 @@ use crate::socket;
 /// Whether the kernel has AF_XDP sockets for this process: it makes one and closes it, bound to nothing.
 ///
 /// # Errors
-/// What the kernel says: `EAFNOSUPPORT` if it was built without, `EPERM` without CAP_NET_RAW.
+/// `EAFNOSUPPORT` if the kernel was built without AF_XDP, `EPERM` without CAP_NET_RAW.
 pub fn has_xdp_sockets() -> io::Result<()> {
     socket::open().map(drop)
 }
 
-/// Whether somebody keeps the system clock synchronised, as far as the kernel was told (adjtimex(2)).
+/// Whether the system clock is synchronised, as far as the kernel was told (adjtimex(2)).
 ///
 /// # Errors
-/// If the kernel does not say.
+/// If the system call fails.
 pub fn is_clock_synchronised() -> io::Result<bool> {
     // SAFETY: timex is plain data, for which all zeros is a valid value; zero modes change nothing.
     let mut timex: libc::timex = unsafe { mem::zeroed() };

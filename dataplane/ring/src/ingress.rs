@@ -1,4 +1,4 @@
-//! The drop behind the XDP program, see `bpf/ingress.c`: gone when this value or the process is.
+//! The drop behind the XDP program, see `bpf/ingress.c`. The kernel removes it when this value is dropped or the process ends.
 
 use std::io;
 use std::mem;
@@ -12,7 +12,7 @@ use crate::error::Error;
 /// `BPF_F_BEFORE` of Linux `include/uapi/linux/bpf.h`; without a program to stand before, the first place.
 const FIRST: u32 = 1 << 3;
 
-/// Drops and counts what the XDP program of one interface did not take.
+/// Drops and counts frames that reach the network stack past the XDP program of one interface.
 #[derive(Debug)]
 pub struct IngressDrop {
     object: libbpf_rs::Object,

@@ -1,22 +1,26 @@
-//! AF_XDP: interfaces, the XDP program and its loader, UMEM and rings. The only room with unsafe code.
+//! AF_XDP: interfaces, the XDP program and its loader, UMEM and rings. The only crate of the dataplane with unsafe code.
 //!
 //! In the order of use:
 //! 1. [`Device`]: an interface is looked up, checked and prepared (MTU, offloads, queues, promiscuous mode).
-//! 2. [`LoadedProgram`], [`Program`]: the XDP program is loaded and attached; every queue drops until its socket is there.
+//! 2. [`LoadedProgram`], [`Program`]: the XDP program is loaded and attached. Every queue drops until it has a socket.
 //! 3. [`Buffers`]: whether zero-copy is asked for, and how large chunks must be for that.
-//! 4. [`Rings`]: one worker's UMEM and its two sockets, one on each side. Frames never leave it: what was received is
-//!    looked at in place, then settled, all of it, by [`Rings::settle`].
+//! 4. [`Rings`]: one worker's UMEM and its two sockets, one on each side. Frames never leave it: a batch is read in place, and
+//!    [`Rings::settle`] forwards, answers or drops every frame of it.
+//!
+//! Below [`Rings`], in private modules, each on top of the next: `rings` (which chunk is where), `socket` (system calls),
+//! `umem` (chunks), `queue` (one ring), `region` (memory). Of these, `rings`, `umem` and `queue` make no system call, and the
+//! tests run them on plain memory.
 //!
 //! For load tests: [`Endpoint`] sends frames of any bytes from userspace, and receives. [`LiveRun`] has a program make frames
 //! in the kernel, and [`attach_native`] attaches a program of the caller's.
 //!
-//! [`Reader`] asks the kernel how an interface is now, and [`Changes`] hears that it changed. [`IngressDrop`] drops what
-//! gets past the XDP program.
+//! [`Reader`] asks the kernel for the state of an interface, and [`Changes`] receives its notifications. [`IngressDrop`] drops
+//! frames that the driver lets past the XDP program.
 //!
-//! For `--doctor` and the checks of a start: [`Features`] is what a driver says of its XDP, [`Rss`] how a NIC spreads frames
-//! over its queues.
+//! For `--doctor` and the checks at start: [`Features`] has the XDP features of a driver, [`Rss`] how a NIC spreads frames over
+//! its queues.
 //!
-//! Nothing is pinned and nothing outlives the process: when it dies, the kernel takes program and sockets away.
+//! Nothing is pinned and nothing outlives the process: when it dies, the kernel removes program and sockets.
 
 mod buffers;
 mod device;

@@ -1,6 +1,8 @@
-//! The XDP program on the interfaces: loaded, attached, and gone when this value or the process is.
+//! The XDP program `bpf/filter.c`: loading, attaching, its settings and its counters.
 //!
-//! One program serves both interfaces of a wire, see `bpf/filter.c`.
+//! In this order: [`LoadedProgram::load`] gives it to the kernel, [`LoadedProgram::attach`] attaches it to both interfaces of a
+//! wire, [`Program::set_socket`] opens one queue after the other. The kernel detaches it when the [`Program`] is dropped or the
+//! process ends.
 
 use std::io;
 use std::mem;
@@ -42,7 +44,7 @@ impl XdpMode {
     }
 }
 
-/// What the program counted on one core.
+/// Frames that the program has counted on one core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CoreCounts {
     /// Frames that arrived.
@@ -78,7 +80,7 @@ pub struct Program {
 
 impl LoadedProgram {
     /// Loads the program for outside and inside, with so many receive queues each. `max_frame` is the longest frame in bytes,
-    /// with Ethernet header and VLAN tags: what may be the rest of a longer one is dropped.
+    /// with Ethernet header and VLAN tags. A frame that may be the rest of a longer one is dropped.
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN.
@@ -145,7 +147,7 @@ impl Program {
         self.mode
     }
 
-    /// The kernel's id of the program, by which interfaces name what is attached to them.
+    /// The kernel's id of the program, by which an interface names the program that is attached to it.
     ///
     /// # Errors
     /// If the kernel does not say.
@@ -178,8 +180,8 @@ impl Program {
             .map_err(|error| Error::system(format!("cannot bind queue {queue}"), io::Error::other(error), ""))
     }
 
-    /// Frames have at most so many bytes from now on, with Ethernet header and VLAN tags: what may be the rest of a longer one
-    /// is dropped, on both interfaces of a wire.
+    /// Frames have at most so many bytes from now on, with Ethernet header and VLAN tags. A frame that may be the rest of
+    /// a longer one is dropped, on both interfaces of a wire.
     ///
     /// # Errors
     /// If the kernel refuses to write its own map.
@@ -244,7 +246,7 @@ fn attach(object: Arc<libbpf_rs::Object>, device: &Device, side: u32, queues: u3
     Ok(Program { object, side, queues, mode, _link: above_others(link) })
 }
 
-/// What to do if a driver may have refused the program for the MTU.
+/// The remedy if a driver may have refused the program for the MTU.
 fn smaller_mtu(device: &Device) -> String {
     let (name, driver) = (device.name(), device.driver());
     match largest_native_mtu(driver) {
@@ -357,7 +359,7 @@ mod tests {
     const MAX_FRAME: u32 = 1522;
 
     /// Runs the program on frames of these lengths, one after the other, as they would arrive on the loopback's only queue.
-    /// No queue has a socket: what is not a tail is unbound.
+    /// No queue has a socket: a frame that is not a tail is unbound.
     fn run(may_split: bool, keeps_whole: bool, lengths: &[usize]) -> Vec<&'static str> {
         static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/filter.o"));
         let settings = Settings { inside: 0, queues: 1, stamp: false, may_split };
@@ -406,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_frame_that_is_too_long_is_dropped() {
+    fn a_frame_behind_one_that_is_too_long_is_dropped() {
         // A frame of the greatest length that is allowed is followed by nothing.
         assert_eq!(run(true, false, &[60, 1522, 60, 1522]), ["frame"; 4]);
         // Two parts; three; parts that fill their buffers, and the end of the last one.

@@ -69,9 +69,12 @@ impl Region {
         Region { start, bytes, release: free }
     }
 
-    /// The same memory once more, for the other end of a ring. Whoever asks keeps the first region until this one is dropped.
+    /// The same memory once more, for the other end of a ring. Dropping it releases nothing.
+    ///
+    /// # Safety
+    /// The region that is borrowed outlives the returned one.
     #[cfg(test)]
-    pub(crate) fn borrowed(&self) -> Self {
+    pub(crate) unsafe fn borrowed(&self) -> Self {
         unsafe fn keep(_: NonNull<u8>, _: usize) {}
         Region { start: self.start, bytes: self.bytes, release: keep }
     }

@@ -230,7 +230,7 @@ pub(crate) fn statistics(socket: BorrowedFd<'_>) -> SocketStatistics {
     }
 }
 
-/// Makes the kernel send what is in the transmit ring.
+/// Makes the kernel send the frames in the transmit ring.
 pub(crate) fn wake_sender(socket: RawFd) {
     // SAFETY: no buffer is passed. EAGAIN, EBUSY, ENOBUFS and ENETDOWN mean "not all, not now", which the ring shows.
     unsafe { libc::sendto(socket, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };

@@ -5,8 +5,8 @@
 //!            |        time stamp (8 bytes) | address                                   |
 //!   address    bytes from the start of the UMEM; chunk number = address / size of a chunk
 //! ```
-//! [`Umem`] does not know who owns a chunk: whoever asks for its bytes says that it is theirs. [`ChunkSet`] is how the owner
-//! knows which chunks it has given to the kernel, and so which ones the kernel can return.
+//! [`Umem`] does not know the owner of a chunk: the caller that asks for its bytes guarantees to own it. With a [`ChunkSet`] the
+//! owner knows which chunks it has given to the kernel, and so which ones the kernel can return.
 
 use std::slice;
 
@@ -80,7 +80,7 @@ impl Umem {
     /// The bytes of a frame.
     ///
     /// # Safety
-    /// The frame has passed [`Umem::check`], and its chunk belongs to the caller, who does not write to it while the bytes
+    /// The frame has passed [`Umem::check`], and its chunk belongs to the caller, which does not write to it while the bytes
     /// are borrowed.
     #[inline]
     pub(crate) unsafe fn bytes(&self, frame: &Descriptor) -> &[u8] {

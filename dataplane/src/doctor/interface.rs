@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use knockplane_limits::predecessor;
 use knockplane_policy::doctor::{Finding, Level, Scope};
 use knockplane_policy::packet::Side;
 use knockplane_ring::{Device, Offload, OffloadState, XdpFeatures};
@@ -120,10 +121,10 @@ pub(crate) fn program(side: Side, device: &Device, observed: &Observed, running:
     let why = "only one program can be on an interface: the filter could not attach its own";
     match holder::of_xdp_link(device.index()) {
         Some(pid) if running == Some(pid) => {
-            ok(format!("that of the dataplane that runs, {}", holder::describe(Some(pid))))
+            ok(format!("that of the dataplane that runs, {}", predecessor::describe(Some(pid))))
         }
         Some(pid) => {
-            let found = format!("the XDP program {id} of {} is attached to {name}", holder::describe(Some(pid)));
+            let found = format!("the XDP program {id} of {} is attached to {name}", predecessor::describe(Some(pid)));
             ok(found).because(Level::Error, why).change("stop that process").run(format!("ps -o pid,args -p {pid}"))
         }
         None if !geteuid().is_root() || !fs::exists("/proc/1").unwrap_or(false) => {

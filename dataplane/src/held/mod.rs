@@ -352,7 +352,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::holder::Deadline;
+    use knockplane_limits::predecessor::Deadline;
 
     fn change(list: &str, set: &str, until: Option<u64>) -> Change {
         let (set, until) = (set.parse::<AddressSet>().unwrap(), until.map(Time::from_nanos));

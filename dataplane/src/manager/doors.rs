@@ -8,12 +8,12 @@ use knockplane_engine::state::lists::ListId;
 use knockplane_policy::door::{Door, Failure};
 use knockplane_policy::rule::AddressSet;
 use knockplane_policy::wire::{
-    DoorSummary, Doors, FailureCount, IgnoredSource, ListEntry, ListQuery, ListSummary, Lists, Visitor,
+    DoorSummary, Doors, FailureCount, IgnoredSource, ListEntry, ListQuery, ListSummary, Lists, MAX_ANSWER_ENTRIES,
+    Visitor,
 };
 use knockplane_policy::word::Word as _;
 
 use super::Manager;
-use super::lists::MAX_ENTRIES;
 use super::source::network;
 
 impl Manager {
@@ -33,7 +33,7 @@ impl Manager {
     fn ignored(&self, doors: &[&Door], limit: usize) -> (Vec<IgnoredSource>, bool) {
         let state = &self.shared.state;
         let Some(visitors) = state.visitors() else { return (Vec::new(), false) };
-        let (now, limit) = (self.shared.clock.now(), limit.min(MAX_ENTRIES));
+        let (now, limit) = (self.shared.clock.now(), limit.min(MAX_ANSWER_ENTRIES));
         let budget = self.config.settings.port_budget;
         let places: HashMap<ListId, usize> = doors
             .iter()
@@ -92,7 +92,7 @@ impl Manager {
         let generation = self.shared.generation.load();
         let now = self.shared.clock.now();
         let Lists { entries, truncated, .. } =
-            self.places(&generation).page_of(&query, |list| names.contains_key(list), MAX_ENTRIES, now);
+            self.places(&generation).page_of(&query, |list| names.contains_key(list), MAX_ANSWER_ENTRIES, now);
         let visitor = |ListEntry { list, address, vlan, to, steps, time_left, .. }: ListEntry| {
             let door = names.get(&*list).copied().unwrap_or_default().to_owned();
             Visitor { door, address, vlan, to, steps, time_left }

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use knockplane_engine::state::events::logged::LoggedPacket;
+use knockplane_engine::state::events::logged::LoggedMatch;
 use knockplane_engine::state::events::ring::{Cursor, Received};
 use knockplane_engine::state::events::{Cause, ListEvent, RulePosition};
 use knockplane_engine::state::lists::{Changed, Lists};
 use knockplane_log::kind::Kind;
 use knockplane_log::{RuleName, target};
-use knockplane_policy::eval::log::Entry;
+use knockplane_policy::eval::log::LoggedPacket;
 use knockplane_policy::event::{Event, EventKind, Gap, Origin};
 use knockplane_policy::rule::{Rule, RuleNumber};
 use knockplane_policy::time::{Time, format_duration};
@@ -215,10 +215,10 @@ impl Manager {
         let current = self.shared.generation.load_full();
         let mut beyond = HashMap::<RulePosition, u64>::new();
         for number in 0..EVENT_QUEUE {
-            let Some(LoggedPacket { rule, entry }) = self.shared.logged.pop() else { break };
+            let Some(LoggedMatch { rule, packet }) = self.shared.logged.pop() else { break };
             if number < MAX_PACKET_LINES {
                 match rule_of(&current, self.book.leaving(), rule) {
-                    Some(rule) => log_packet(&rule, &entry),
+                    Some(rule) => log_packet(&rule, &packet),
                     None => knockplane_log::omit(Kind::Packet, None, 1),
                 }
             } else {
@@ -253,7 +253,7 @@ fn name((rule, number): &(Rule, RuleNumber)) -> RuleName {
 }
 
 /// The line of a rule that logs. As JSON, what the text says of the packet has fields of its own too.
-fn log_packet(rule: &(Rule, RuleNumber), entry: &Entry) {
+fn log_packet(rule: &(Rule, RuleNumber), entry: &LoggedPacket) {
     let (Rule { id, chain, log, .. }, number) = rule;
     let prefix = log.as_ref().map_or("", |log| &log.prefix);
     let text = || entry.line(prefix, chain);

@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use knockplane_limits::predecessor::{self, Deadline};
 use knockplane_limits::refusal::Refusals;
 use mio::net::{UnixListener, UnixStream};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::process::{Uid, geteuid};
-
-use crate::holder::{self, Deadline};
 
 /// What is waited before a socket that answered is tried again: its process is more likely to live than to exit, and each
 /// try is a connection to it.
@@ -109,7 +108,7 @@ impl Drop for Listener {
 
 fn must_be_socket(metadata: &fs::Metadata, path: &Path) -> anyhow::Result<()> {
     if !metadata.file_type().is_socket() {
-        bail!("{} is in the way and no socket: remove it, or set another `socket`", path.display());
+        bail!("{} exists and is not a socket: remove it, or set another `socket`", path.display());
     }
     Ok(())
 }
@@ -130,7 +129,7 @@ fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
                 let holder = getsockopt(&stream, PeerCredentials).ok().map(|peer| peer.pid()).filter(|pid| *pid != 0);
                 (holder, ANSWERED)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (None, holder::RETRY),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (None, predecessor::RETRY),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 return fs::remove_file(path).with_context(|| format!("cannot replace {shown}"));
             }
@@ -139,8 +138,8 @@ fn clear(path: &Path, deadline: Deadline) -> anyhow::Result<()> {
                 return Err(error).with_context(|| format!("cannot tell whether somebody listens on {shown}"));
             }
         };
-        if !deadline.wait_for(pause) {
-            let holder = holder.map_or_else(String::new, |pid| format!(" ({})", holder::describe(Some(pid))));
+        if !deadline.wait(pause) {
+            let holder = holder.map_or_else(String::new, |pid| format!(" ({})", predecessor::describe(Some(pid))));
             bail!("another dataplane answers on {shown}{holder}: stop it first, or set another `socket`");
         }
     }

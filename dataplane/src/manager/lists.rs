@@ -11,7 +11,7 @@ use knockplane_log::target;
 use knockplane_policy::list_names;
 use knockplane_policy::rule::{AddressSet, EntryAddress};
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::{Added, ListQuery, Lists, NameState, NewEntry};
+use knockplane_policy::wire::{Added, ListQuery, Lists, MAX_ANSWER_ENTRIES, NameState, NewEntry};
 
 use super::Manager;
 use super::adding::Adding;
@@ -20,13 +20,10 @@ use super::page::Places;
 use crate::generation::Generation;
 use crate::held::{Change, Held};
 
-/// Entries in one answer at most, so that it fits a line, and is found in a fraction of a second.
-pub(super) const MAX_ENTRIES: usize = 100_000;
-
 impl Manager {
     pub(super) fn lists(&self, query: &ListQuery) -> Lists {
         let generation = self.shared.generation.load();
-        let mut lists = self.places(&generation).page(query, MAX_ENTRIES, self.shared.clock.now());
+        let mut lists = self.places(&generation).page(query, MAX_ANSWER_ENTRIES, self.shared.clock.now());
         if query.after.is_none() {
             lists.names = self.names();
             lists.names.retain(|name| query.list.as_ref().is_none_or(|only| *only == name.list));

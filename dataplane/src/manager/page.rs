@@ -270,8 +270,8 @@ mod tests {
 
     use super::*;
     use crate::held::Change;
-    use crate::holder::Deadline;
     use crate::state_dir::StateDir;
+    use knockplane_limits::predecessor::Deadline;
 
     const RULES: &str = "\
 /ip firewall address-list

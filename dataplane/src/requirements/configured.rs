@@ -5,13 +5,13 @@ use std::sync::Arc;
 use core_affinity::CoreId;
 use knockplane_engine::state::{self, State};
 use knockplane_engine::table::Table;
+use knockplane_limits::predecessor;
 use knockplane_policy::doctor::{Finding, Level, Scope};
 
 use super::Observed;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::held::StoredEntries;
-use crate::holder;
 use crate::manager::Listener;
 use crate::memory::{self, Connections, MemoryError};
 use crate::names::Names;
@@ -97,7 +97,7 @@ fn state_dir(config: &Config) -> (Finding, Option<Arc<StateDir>>, Option<i32>) {
         Ok(Examined::Absent) => (ok("state-dir", format!("{shown} is made at the first start")), None, None),
         Ok(Examined::Free(state)) => (ok("state-dir", shown.to_string()), Some(Arc::new(state)), None),
         Ok(Examined::Held(state, pid)) => {
-            let found = format!("{shown} is in use by {}", holder::describe(pid));
+            let found = format!("{shown} is in use by {}", predecessor::describe(pid));
             (ok("state-dir", found), Some(Arc::new(state)), pid)
         }
         Ok(Examined::Denied) => {

@@ -28,6 +28,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use knockplane_limits::predecessor::{self, Deadline};
 use rustix::fs::{
     AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, fcntl_lock, fstat, fsync, openat,
     renameat, renameat_with, statat, unlinkat,
@@ -37,7 +38,6 @@ use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, geteuid};
 
 pub(crate) use self::checksum::Format;
 pub(crate) use self::examine::Examined;
-use crate::holder::{self, Deadline};
 
 /// The rules that were applied last.
 pub(crate) const RULES: &str = "rules.state";
@@ -299,7 +299,7 @@ fn lock(directory: &OwnedFd, path: &Path, deadline: Deadline) -> anyhow::Result<
         // a dying process before it takes sockets and interfaces away, which is what takes longest.
         match fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(lock),
-            Err(Errno::AGAIN | Errno::ACCESS) if deadline.wait() => {}
+            Err(Errno::AGAIN | Errno::ACCESS) if deadline.wait(predecessor::RETRY) => {}
             Err(Errno::AGAIN | Errno::ACCESS) => break,
             Err(error) => return Err(error).with_context(cannot),
         }
@@ -308,7 +308,7 @@ fn lock(directory: &OwnedFd, path: &Path, deadline: Deadline) -> anyhow::Result<
     let holder = holder.and_then(|lock| lock.pid).map(Pid::as_raw_pid);
     bail!(
         "another dataplane keeps its state in {shown}: {}; stop it first, or set another `state-dir`",
-        holder::describe(holder)
+        predecessor::describe(holder)
     )
 }
 

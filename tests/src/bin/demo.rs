@@ -1,7 +1,7 @@
-//! The demo: the whole story on real interfaces that it makes itself, told live, with a verdict for each step.
+//! The demo: a whole knock scenario on real interfaces that the demo creates, shown live, with a result for each step.
 //!
-//! Exit code 0 if every step went as it should, 1 if one did not, 130 if it was interrupted. Whatever happens,
-//! namespaces, interfaces and processes are gone afterwards. With `--keep` it stays up until Ctrl-C.
+//! Exit code 0 if every step succeeded, 1 if one failed, 130 if it was interrupted. Namespaces, interfaces and
+//! processes are removed in every case. With `--keep` the demo continues until Ctrl-C.
 
 use std::io::{IsTerminal as _, Read as _, Write as _, stdout};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,10 +17,10 @@ use clap::Parser;
 use knockplane_tests::{CLIENT, Filter, FilterOptions, SERVER, Topology, binary};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// Walks through what an inline port-knocking firewall does.
+/// Shows what an inline port-knocking firewall does.
 #[derive(Parser)]
 struct Arguments {
-    /// Stay up after the last step, until Ctrl-C.
+    /// Continue after the last step, until Ctrl-C.
     #[arg(long)]
     keep: bool,
 }
@@ -60,8 +60,8 @@ enum Ending {
     Interrupted,
 }
 
-/// The scene, and everything that has to be gone in the end.
-struct Scene<'t> {
+/// The scenario, and everything that must be removed at the end.
+struct Scenario<'t> {
     topology: &'t Topology,
     filter: Filter<'t>,
     interrupted: Arc<AtomicBool>,
@@ -80,23 +80,23 @@ fn tell(arguments: &Arguments, interrupted: &Arc<AtomicBool>) -> anyhow::Result<
         filter.control.id()
     );
     print_indented(&std::fs::read_to_string(filter.path("rules.rsc"))?);
-    let scene = Scene { topology: &topology, filter, interrupted: Arc::clone(interrupted) };
-    scene.serve_tcp()?;
+    let scenario = Scenario { topology: &topology, filter, interrupted: Arc::clone(interrupted) };
+    scenario.serve_tcp()?;
 
-    type Step = fn(&Scene<'_>) -> anyhow::Result<String>;
+    type Step = fn(&Scenario<'_>) -> anyhow::Result<String>;
     let steps: [(&str, Step); 6] = [
         ("a ping from client to server is dropped", closed_at_first),
         ("knocks in the wrong order open nothing", wrong_order),
-        ("the real knock opens the door", real_knock),
-        ("after the time in the list the door is closed again", closes_again),
-        ("passphrases, knocked with our own knocker", passphrases),
-        ("what the operator sees", operator),
+        ("the knock in the right order opens the door", real_knock),
+        ("the door closes when the entry expires", closes_again),
+        ("a knock with passphrases, by knocker", passphrases),
+        ("rules, lists and metrics of the operator", operator),
     ];
     let mut failed = 0;
     for (number, (title, step)) in (1..).zip(steps) {
         println!("\n━━ {number}. {title}");
-        let outcome = step(&scene);
-        if scene.is_interrupted() {
+        let outcome = step(&scenario);
+        if scenario.is_interrupted() {
             return Ok(Ending::Interrupted);
         }
         match outcome {
@@ -108,78 +108,78 @@ fn tell(arguments: &Arguments, interrupted: &Arc<AtomicBool>) -> anyhow::Result<
         }
     }
     if arguments.keep {
-        scene.stay();
+        scenario.stay();
     }
     Ok(Ending::Told { failed })
 }
 
-fn closed_at_first(scene: &Scene<'_>) -> anyhow::Result<String> {
-    ensure!(!scene.ping()?, "the ping was answered");
-    ensure!(scene.connect().is_err(), "a TCP connection was accepted");
+fn closed_at_first(scenario: &Scenario<'_>) -> anyhow::Result<String> {
+    ensure!(!scenario.ping()?, "the ping was answered");
+    ensure!(scenario.connect().is_err(), "a TCP connection was accepted");
     Ok("neither ping nor TCP passes".to_owned())
 }
 
-fn wrong_order(scene: &Scene<'_>) -> anyhow::Result<String> {
-    scene.client(&format!("knock -v {SERVER} 4321:tcp 1234:tcp"))?;
-    ensure!(!scene.ping()?, "the door is open after 4321, 1234");
-    scene.client(&format!("knock -v {SERVER} 1234:udp 4321:udp"))?;
-    ensure!(!scene.ping()?, "the door is open after UDP knocks");
+fn wrong_order(scenario: &Scenario<'_>) -> anyhow::Result<String> {
+    scenario.client(&format!("knock -v {SERVER} 4321:tcp 1234:tcp"))?;
+    ensure!(!scenario.ping()?, "the door is open after 4321, 1234");
+    scenario.client(&format!("knock -v {SERVER} 1234:udp 4321:udp"))?;
+    ensure!(!scenario.ping()?, "the door is open after UDP knocks");
     Ok("wrong order and wrong protocol open nothing".to_owned())
 }
 
-fn real_knock(scene: &Scene<'_>) -> anyhow::Result<String> {
-    scene.client(&format!("knock -v {SERVER} 1234:tcp 4321:tcp"))?;
-    ensure!(scene.ping()?, "the door did not open");
-    scene.connect().context("ping passes, but TCP does not")?;
+fn real_knock(scenario: &Scenario<'_>) -> anyhow::Result<String> {
+    scenario.client(&format!("knock -v {SERVER} 1234:tcp 4321:tcp"))?;
+    ensure!(scenario.ping()?, "the door did not open");
+    scenario.connect().context("ping passes, but TCP does not")?;
     Ok("ping and a TCP connection pass".to_owned())
 }
 
-fn closes_again(scene: &Scene<'_>) -> anyhow::Result<String> {
+fn closes_again(scenario: &Scenario<'_>) -> anyhow::Result<String> {
     let patience = Instant::now() + LONGEST_TIMEOUT;
-    while let Some(seconds) = scene.time_left("secured")? {
-        if Instant::now() > patience || scene.is_interrupted() {
+    while let Some(seconds) = scenario.time_left("secured")? {
+        if Instant::now() > patience || scenario.is_interrupted() {
             bail!("{CLIENT} is still in the list");
         }
-        scene.say_live(&format!("   {CLIENT} stays in the list secured for another {seconds:.0} s"));
-        scene.pause(Duration::from_secs(if stdout().is_terminal() { 1 } else { 10 }.min(seconds.ceil() as u64)));
+        scenario.say_live(&format!("   {CLIENT} stays in the list secured for another {seconds:.0} s"));
+        scenario.pause(Duration::from_secs(if stdout().is_terminal() { 1 } else { 10 }.min(seconds.ceil() as u64)));
     }
-    scene.say_live("");
-    ensure!(!scene.ping()?, "the door is still open");
-    Ok("the door has closed by itself".to_owned())
+    scenario.say_live("");
+    ensure!(!scenario.ping()?, "the door is still open");
+    Ok("the door has closed when the entry expired".to_owned())
 }
 
-fn passphrases(scene: &Scene<'_>) -> anyhow::Result<String> {
+fn passphrases(scenario: &Scenario<'_>) -> anyhow::Result<String> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/passphrases.rsc").canonicalize()?;
     println!("   $ knockctl apply configs/passphrases.rsc");
-    let applied = scene.filter.knockctl(&["apply", &file.display().to_string()])?;
+    let applied = scenario.filter.knockctl(&["apply", &file.display().to_string()])?;
     ensure!(applied.ok(), "apply: {}", applied.stderr);
     print_indented(&applied.stdout);
     let knocker = binary("knocker")?;
     let knocker = knocker.display();
-    scene.client(&format!("{knocker} {SERVER} 1234:udp=supersecretpassword1 4321:udp=supersecretpassword1"))?;
-    ensure!(!scene.ping()?, "a wrong passphrase opened the door");
-    scene.client(&format!("{knocker} {SERVER} 1234:udp=supersecretpassword1 4321:udp=supersecretpassword2"))?;
-    ensure!(scene.ping()?, "the right passphrases did not open the door");
+    scenario.client(&format!("{knocker} {SERVER} 1234:udp=supersecretpassword1 4321:udp=supersecretpassword1"))?;
+    ensure!(!scenario.ping()?, "a wrong passphrase opened the door");
+    scenario.client(&format!("{knocker} {SERVER} 1234:udp=supersecretpassword1 4321:udp=supersecretpassword2"))?;
+    ensure!(scenario.ping()?, "the right passphrases did not open the door");
     Ok("the wrong passphrase opens nothing, the right ones do".to_owned())
 }
 
-fn operator(scene: &Scene<'_>) -> anyhow::Result<String> {
+fn operator(scenario: &Scenario<'_>) -> anyhow::Result<String> {
     for what in [&["show", "rules"][..], &["show", "rules", "--stats"], &["show", "lists"]] {
         println!("   $ knockctl {}", what.join(" "));
-        let shown = scene.filter.knockctl(what)?;
+        let shown = scenario.filter.knockctl(what)?;
         ensure!(shown.ok(), "knockctl {}: {}", what.join(" "), shown.stderr);
         print_indented(&shown.stdout);
     }
-    let forwarded = scene.filter.metric("knockplane_packets_total", &["verdict=\"forward\""])?;
-    let dropped = scene.filter.metric("knockplane_packets_total", &["verdict=\"drop\""])?;
+    let forwarded = scenario.filter.metric("knockplane_packets_total", &["verdict=\"forward\""])?;
+    let dropped = scenario.filter.metric("knockplane_packets_total", &["verdict=\"drop\""])?;
     ensure!(forwarded > 0.0 && dropped > 0.0, "/metrics counts {forwarded} forwarded and {dropped} dropped frames");
-    let namespace = scene.topology.filter.name();
+    let namespace = scenario.topology.filter.name();
     println!("   metrics: http://127.0.0.1:9479/metrics, inside the namespace {namespace}");
     Ok(format!("rules, lists and metrics agree: {forwarded} frames forwarded, {dropped} dropped"))
 }
 
-impl Scene<'_> {
-    /// Runs a command line on the client, and shows it.
+impl Scenario<'_> {
+    /// Runs a command line on the client, and prints it.
     fn client(&self, line: &str) -> anyhow::Result<()> {
         let shown = line.rsplit_once("/knocker").map_or_else(|| line.to_owned(), |(_, rest)| format!("knocker{rest}"));
         println!("   client $ {shown}");
@@ -199,7 +199,7 @@ impl Scene<'_> {
         Ok(output.ok())
     }
 
-    /// A TCP connection to the server, with a line there and back.
+    /// Opens a TCP connection to the server and sends a line there and back.
     fn connect(&self) -> anyhow::Result<()> {
         println!("   client $ a TCP connection to {SERVER}:{TCP_PORT}");
         let address: SocketAddr = format!("{SERVER}:{TCP_PORT}").parse()?;
@@ -218,7 +218,7 @@ impl Scene<'_> {
         outcome
     }
 
-    /// An echo server, for as long as the demo runs.
+    /// An echo server that runs until the demo ends.
     fn serve_tcp(&self) -> anyhow::Result<()> {
         let listener = self.topology.server.within(|| Ok(TcpListener::bind((SERVER, TCP_PORT))?))?;
         thread::spawn(move || {
@@ -232,7 +232,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Seconds the client has left in a list; none if it is not there.
+    /// Seconds until the client's entry in a list expires; `None` if there is no entry.
     fn time_left(&self, list: &str) -> anyhow::Result<Option<f64>> {
         let lists = self.filter.ask(&["show", "lists", list])?;
         let entries = lists["entries"].as_array().context("no entries in the answer")?;
@@ -240,7 +240,7 @@ impl Scene<'_> {
         Ok(Some(entry["time_left_seconds"].as_f64().context("no time left in the answer")?))
     }
 
-    /// On a terminal, one line that is written over; elsewhere a line each time.
+    /// On a terminal, one line that is overwritten; elsewhere one line each time.
     fn say_live(&self, text: &str) {
         if stdout().is_terminal() {
             print!("\r\x1b[2K{text}");

@@ -1,4 +1,4 @@
-//! The guests' own client and server of `make vm`: frames within frames, and an echo of every frame size.
+//! The client and server of the guests of `make vm`: frames inside frames, and an echo of every frame size.
 //!
 //! It runs inside the guests that `tests/vm` boots, where there is no tcpdump and no Python.
 
@@ -12,13 +12,13 @@ use clap::{Parser, Subcommand, ValueEnum};
 /// Ethernet, IPv4 and UDP headers.
 const HEADERS: usize = 14 + 20 + 8;
 
-/// What the payload of an inner frame begins with.
+/// The beginning of an inner frame's payload.
 const MARK: &[u8] = b"NESTED\n";
 
-/// What ends a count.
+/// The datagram that ends a count.
 const STOP: &[u8] = b"STOP\n";
 
-/// How long an echo may take before it is asked for again.
+/// Time after which an echo is requested again.
 const ECHO_PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Parser)]
@@ -29,9 +29,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Sends UDP datagrams to port 5555 whose frames hold another frame.
+    /// Sends UDP datagrams to port 5555 whose payloads contain another frame.
     Nested(Nested),
-    /// Sends datagrams that begin as inner frames do to port 9: what `count` counts.
+    /// Sends datagrams to port 9 with the same beginning as inner frames: `count` counts them.
     Marked {
         #[arg(long)]
         from: Ipv4Addr,
@@ -40,16 +40,16 @@ enum Task {
         #[arg(long, default_value_t = 5)]
         count: usize,
     },
-    /// Sends every UDP datagram back.
+    /// Echoes every UDP datagram.
     Echo { listen: SocketAddr },
-    /// Counts datagrams that begin as inner frames do until `stop` says so, and prints the number.
+    /// Counts datagrams with the beginning of inner frames until `stop`, and prints the number.
     Count { listen: SocketAddr },
-    /// Counts datagrams of the kernel's packet generator until `stop` says so, and prints how many there were, and how
-    /// many of them had been there before.
+    /// Counts datagrams of the kernel's packet generator until `stop`, and prints the numbers of datagrams and of
+    /// duplicates.
     CountLoad { listen: SocketAddr },
-    /// Ends a `count` or `count-load` that listens there.
+    /// Ends a `count` or `count-load` at that address.
     Stop { at: SocketAddr },
-    /// Has each frame size from 60 bytes to that of the MTU echoed, and fails if one does not come back.
+    /// Requests an echo of each frame size from 60 bytes to that of the MTU, and fails if one is lost.
     Sizes {
         bind: SocketAddr,
         to: SocketAddr,
@@ -62,13 +62,13 @@ enum Task {
 
 #[derive(clap::Args)]
 struct Nested {
-    /// The address that is sent from: a stranger's.
+    /// The source address: an address outside.
     #[arg(long)]
     from: Ipv4Addr,
     /// The server.
     #[arg(long)]
     to: Ipv4Addr,
-    /// The address that the inner frame says it is from: one that a door is open for.
+    /// The source address of the inner frame: one with an open door.
     #[arg(long)]
     inner_from: Ipv4Addr,
     /// Hardware address of the server, as 12 hexadecimal digits.
@@ -90,7 +90,7 @@ struct Nested {
 enum Kind {
     /// UDP to port 9 of the server.
     Udp,
-    /// An ARP reply that gives the inner address to another machine.
+    /// An ARP reply that assigns the inner address to another machine.
     Arp,
 }
 
@@ -123,7 +123,7 @@ fn send_nested(nested: &Nested) -> anyhow::Result<()> {
     let socket = UdpSocket::bind((nested.from, 0))?;
     for _ in 0..nested.count {
         socket.send_to(&payload, (nested.to, 5555)).with_context(|| format!("{} bytes", payload.len()))?;
-        // Apart, so that no part of one is taken for a part of the next.
+        // Spaced, so that no part of one can be read as a part of the next.
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
@@ -186,7 +186,7 @@ fn echo(listen: SocketAddr) -> anyhow::Result<()> {
     let mut buffer = vec![0; 65_536];
     loop {
         let (length, from) = socket.recv_from(&mut buffer)?;
-        // A client that is gone is no reason to stop.
+        // A client that has ended is no reason to stop.
         let _ = socket.send_to(&buffer[..length], from);
     }
 }
@@ -242,7 +242,7 @@ fn sizes(bind: SocketAddr, to: SocketAddr, mtu: usize, step: usize) -> anyhow::R
         if !echoed(&socket, size - headers) {
             lost.push(size);
         }
-        // Enough to see the pattern; each one costs seconds.
+        // Enough to see the pattern; each one takes seconds.
         if lost.len() == 8 {
             break;
         }
@@ -254,7 +254,7 @@ fn sizes(bind: SocketAddr, to: SocketAddr, mtu: usize, step: usize) -> anyhow::R
     bail!("{} of {tried} sizes did not come back: {lost:?}", lost.len());
 }
 
-/// Whether a datagram of this length comes back as it was. Three attempts: emulated NICs lose one now and then.
+/// Whether a datagram of this length is echoed unchanged. Three attempts: emulated NICs lose one occasionally.
 fn echoed(socket: &UdpSocket, length: usize) -> bool {
     (0..3).any(|attempt: u8| {
         let sent: Vec<u8> = (0..length).map(|index| (index + length) as u8 ^ attempt).collect();
@@ -262,7 +262,7 @@ fn echoed(socket: &UdpSocket, length: usize) -> bool {
         if socket.send(&sent).is_err() {
             return false;
         }
-        // Late answers to earlier ones are passed over.
+        // Late echoes of earlier datagrams are ignored.
         while let Ok(count) = socket.recv(&mut received) {
             if received[..count] == sent {
                 return true;

@@ -1,7 +1,7 @@
-//! Writes man pages and completions of all programs, made from their command lines: `manual FOLDER`.
+//! Writes man pages and completions of all programs, generated from their command lines: `manual FOLDER`.
 //!
-//! `make install` runs it. Below the folder it writes `man/man1`, `man/man8`, and `bash`, `zsh` and `fish`, each as the shell
-//! expects the file to be called.
+//! `make install` runs it. In the folder it writes `man/man1`, `man/man8`, and `bash`, `zsh` and `fish`, with the file
+//! names that each shell expects.
 
 use std::fs;
 use std::io;
@@ -18,7 +18,7 @@ struct Arguments {
     folder: PathBuf,
 }
 
-/// A program, and the section of the manual that it is in: 1 for those of users, 8 for daemons.
+/// A program and its section of the manual: 1 for users, 8 for daemons.
 fn programs() -> [(Command, u8); 4] {
     [
         (knockplane_control::cli::command(), 1),

@@ -1,4 +1,5 @@
-//! What rules do besides letting pass and dropping, as real clients see it: answers, tarpits, connections, the log.
+//! The effects of rules besides forwarding and dropping, as real clients see them: answers, tarpits, connections, the
+//! log.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use knockplane_tests::{CLIENT, FilterOptions, SERVER, SERVER6, Topology};
 
-use crate::scene::{eventually, ping, serve_tcp, tcp_echo, udp_to, with};
+use crate::scenario::{eventually, ping, serve_tcp, tcp_echo, udp_to, with};
 
 /// Each way to reject, by port.
 const REJECTING: &str = "/ip firewall filter
@@ -30,7 +31,7 @@ fn connect(topology: &Topology, server: &str, port: u16) -> Result<TcpStream, Er
 }
 
 #[test]
-fn who_is_rejected_is_told_so() {
+fn rejected_packets_are_answered() {
     with(&FilterOptions::from_rules(REJECTING), |topology, _| {
         topology.add_ipv6().expect("IPv6");
         assert_eq!(connect(topology, SERVER, 81).err(), Some(ErrorKind::ConnectionRefused));
@@ -53,7 +54,7 @@ fn who_is_rejected_is_told_so() {
 }
 
 #[test]
-fn answers_have_right_checksums_and_come_from_whom_was_asked() {
+fn answers_have_right_checksums_and_the_right_source() {
     with(&FilterOptions::from_rules(REJECTING), |topology, _| {
         topology.add_ipv6().expect("IPv6");
         let mut dump = topology.client.command("timeout");
@@ -84,31 +85,35 @@ fn udp6(topology: &Topology) -> UdpSocket {
 }
 
 #[test]
-fn a_tarpit_connects_and_takes_nothing() {
+fn a_tarpit_accepts_connections_and_no_data() {
     let rules = "/ip firewall filter\nadd chain=input protocol=tcp action=tarpit\n";
     with(&FilterOptions::from_rules(rules), |topology, filter| {
         let server = topology.server.within(|| Ok(TcpListener::bind((SERVER, 80))?)).expect("the port is free");
         server.set_nonblocking(true).expect("does not wait");
-        let mut stuck = connect(topology, SERVER, 80).expect("a tarpit lets everybody in");
+        let mut stuck = connect(topology, SERVER, 80).expect("a tarpit accepts every connection");
         stuck.set_read_timeout(Some(Duration::from_millis(1500))).expect("a timeout");
         stuck.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("into the socket's own buffer");
         let answer = stuck.read(&mut [0; 1]).map_err(|error| error.kind());
         assert_eq!(answer, Err(ErrorKind::WouldBlock), "it neither answers nor closes");
-        assert_eq!(server.accept().err().map(|error| error.kind()), Some(ErrorKind::WouldBlock), "nobody came in");
+        assert_eq!(
+            server.accept().err().map(|error| error.kind()),
+            Some(ErrorKind::WouldBlock),
+            "no connection reached the server"
+        );
         let shown = filter.ask(&["show", "rules"]).expect("rules");
         assert!(shown["rules"][0]["counter"]["packets"].as_u64() >= Some(2), "{shown}");
     });
 }
 
 #[test]
-fn answers_of_the_outside_pass_by_connection_state_and_strangers_do_not() {
+fn connection_state_accepts_answers_from_outside_and_no_new_connections() {
     let rules = "/ip firewall filter
 add chain=input connection-state=established,related action=accept
 add chain=input action=drop
 ";
     with(&FilterOptions::from_rules(rules), |topology, _| {
         serve_tcp(topology, 8080);
-        assert!(!ping(topology, "") && !tcp_echo(topology, 8080), "nobody begins from outside");
+        assert!(!ping(topology, "") && !tcp_echo(topology, 8080), "no connection begins from outside");
         let outbound = topology.server.run(&format!("ping -n -c 2 -i 0.2 -W 1 {CLIENT}")).expect("ping");
         assert!(outbound.ok(), "what the inside begins is answered: {outbound:?}");
 
@@ -128,7 +133,7 @@ add chain=input action=drop
         assert_eq!(&word, b"hello");
         echo.join().expect("the echo");
 
-        // An error about the inside's own datagram is related to it: nobody listens there.
+        // An ICMP error about the inside's own datagram is related to it: the port is closed.
         let socket = topology.server.within(|| {
             let socket = UdpSocket::bind((SERVER, 0))?;
             socket.connect((CLIENT, 9))?;
@@ -184,7 +189,7 @@ fn large_datagrams_pass_in_fragments_by_a_rule_about_ports() {
 }
 
 #[test]
-fn what_rules_log_is_in_the_log_as_routeros_writes_it() {
+fn rules_log_in_the_form_of_routeros() {
     let rules = "/ip firewall filter
 add chain=input protocol=tcp dst-port=23 action=log log-prefix=telnet
 add chain=input protocol=tcp dst-port=24 action=drop log=yes log-prefix=\"no way\"
@@ -219,7 +224,7 @@ add chain=input action=drop
 }
 
 #[test]
-fn nmap_curl_and_nc_say_refused_unreachable_and_stuck() {
+fn nmap_curl_and_nc_report_refused_unreachable_and_timeout() {
     let tarpit = "add chain=input protocol=tcp dst-port=86 action=tarpit\nadd chain=input action=drop\n/ipv6";
     let rules = REJECTING.replacen("add chain=input action=drop\n/ipv6", tarpit, 1);
     with(&FilterOptions::from_rules(&rules), |topology, _| {

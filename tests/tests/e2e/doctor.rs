@@ -1,4 +1,4 @@
-//! `knockctl doctor`, beside what a start and `--check` say of the same host and configuration: they agree.
+//! `knockctl doctor` agrees with a start and with `--check` for the same host and configuration.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,7 +7,7 @@ use std::path::Path;
 use knockplane_tests::{Filter, FilterOptions, Folder, Output, Process, Topology, binary, run};
 use serde_json::Value;
 
-use crate::scene::{QUICK, eventually, ping, with};
+use crate::scenario::{QUICK, eventually, ping, with};
 
 /// A configuration for a topology's filter, in a folder of its own.
 struct Site<'t> {
@@ -43,7 +43,7 @@ impl<'t> Site<'t> {
         report(&self.run("knockctl", &["--json", "doctor"]))
     }
 
-    /// Everything agrees that a start is refused, with this code, for this reason.
+    /// Doctor, `--check` and a start agree that the start is refused, with this exit code and reason.
     fn assert_refused(&self, code: i32, scope: &str, check: &str, remedy: &str) {
         let report = self.doctor();
         let finding = report.find(scope, check);
@@ -57,7 +57,7 @@ impl<'t> Site<'t> {
         }
     }
 
-    /// Everything agrees that a start works.
+    /// Doctor, `--check` and a start agree that the start works.
     fn assert_works(&self) {
         let report = self.doctor();
         assert!(report.code <= 1, "{report:?}");
@@ -91,7 +91,7 @@ impl Report {
     }
 }
 
-/// Reads a report. Its exit code must be what its worst finding says.
+/// Reads a report. Its exit code must match its worst finding.
 fn report(output: &Output) -> Report {
     let json: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
@@ -119,12 +119,12 @@ fn ethtool(topology: &Topology, arguments: &str) {
 }
 
 #[test]
-fn a_healthy_wire_has_nothing_to_change() {
+fn a_healthy_host_has_no_findings() {
     let topology = Topology::new(1).expect("a topology");
     let site = Site::new(&topology);
     site.write("outside", "");
     let report = site.doctor();
-    // The host's clock, say, is not the tests' to set.
+    // The tests cannot set the host's clock, for example.
     let of_the_wire = report.findings.iter().filter(|finding| finding.scope != "host");
     for finding in of_the_wire {
         assert_eq!(finding.level, "ok", "{finding:?}");
@@ -150,7 +150,7 @@ fn a_healthy_wire_has_nothing_to_change() {
 }
 
 #[test]
-fn what_a_start_refuses_is_told_by_doctor_and_check_in_the_same_words() {
+fn doctor_and_check_report_what_a_start_refuses_in_the_same_words() {
     let topology = Topology::new(2).expect("a topology");
     let ip = |arguments: &str| topology.filter.ip(arguments).expect("ip");
     let site = Site::new(&topology);
@@ -209,7 +209,7 @@ fn an_interface_that_the_host_uses_is_refused_unless_it_is_dedicated() {
     // A route to one network does not cut the host off.
     ip("route add 198.51.100.0/24 dev inside");
     assert!(site.doctor().code <= 1);
-    // A device on the interface gets no frame either.
+    // A device on the interface receives no frame either.
     ip("link add link outside name above type macvlan");
     ip("addr add 192.0.2.7/24 dev above");
     site.assert_refused(1, "outside", "address", "ip addr del 192.0.2.7/24 dev above");
@@ -220,7 +220,7 @@ fn an_interface_that_the_host_uses_is_refused_unless_it_is_dedicated() {
 }
 
 #[test]
-fn another_xdp_program_is_named_and_that_of_the_dataplane_itself_is_well() {
+fn a_foreign_xdp_program_is_reported_and_the_dataplanes_own_is_not() {
     with(&FilterOptions::from_rules(QUICK), |topology, filter| {
         let doctor = |config: &Path| {
             let mut command = topology.filter.command(binary("knockctl").expect("built"));
@@ -241,7 +241,7 @@ fn another_xdp_program_is_named_and_that_of_the_dataplane_itself_is_well() {
         );
         assert!(filter.http("/readyz").is_ok(), "{}", filter.log());
 
-        // The same interfaces for another dataplane.
+        // A second dataplane on the same interfaces.
         let site = Site::new(topology);
         site.write("outside", "");
         let finding = site.doctor().find("outside", "program");
@@ -252,7 +252,7 @@ fn another_xdp_program_is_named_and_that_of_the_dataplane_itself_is_well() {
 }
 
 #[test]
-fn what_this_user_cannot_see_is_said() {
+fn doctor_reports_what_this_user_cannot_read() {
     let topology = Topology::new(1).expect("a topology");
     let site = Site::new(&topology);
     site.write("outside", "");
@@ -286,7 +286,7 @@ fn what_this_user_cannot_see_is_said() {
 }
 
 #[test]
-fn without_the_dataplane_s_program_the_message_says_where_it_was_looked_for() {
+fn without_the_dataplanes_program_the_message_names_the_searched_paths() {
     let topology = Topology::new(1).expect("a topology");
     let site = Site::new(&topology);
     let copy = site.folder.0.join("knockctl");
@@ -295,15 +295,15 @@ fn without_the_dataplane_s_program_the_message_says_where_it_was_looked_for() {
     let mut command = topology.filter.command("env");
     let output = run(command.arg("PATH=/nowhere").arg(&copy).arg("doctor")).expect("it can be started");
     let folder = site.folder.0.display().to_string();
-    // A machine may have the program installed.
+    // The program may be installed on the machine.
     if !Path::new("/usr/sbin/knockplane-dataplane").exists() {
         assert!(output.code == Some(1) && output.stderr.contains(&folder), "{output:?}");
     }
 }
 
-/// A macvlan has no native XDP: what is on it is generic.
+/// A macvlan has no native XDP: a program on it is generic.
 #[test]
-fn generic_xdp_is_told_with_its_cost_and_refused_where_native_is_required() {
+fn generic_xdp_is_reported_with_its_cost_and_refused_where_native_is_required() {
     let topology = Topology::new(1).expect("a topology");
     topology.filter.ip("link set outside name low").expect("renamed");
     topology.filter.ip("link add link low name outside type macvlan mode passthru").expect("a macvlan");
@@ -336,8 +336,8 @@ fn generic_xdp_is_told_with_its_cost_and_refused_where_native_is_required() {
     filter.dataplane.kill().expect("killed");
 }
 
-/// Holds a program on an interface by a link, as a load balancer does, until it is killed. The scripting language that every
-/// Debian has needs no tool for that.
+/// Holds a program on an interface by a link, as a load balancer does, until it is killed. It uses Perl, which every
+/// Debian has, so that no further tool is needed.
 const FOREIGN: &str = r#"
     my ($call, $index) = @ARGV;
     my $pointer = sub { unpack("Q", pack("P", $_[0])) };

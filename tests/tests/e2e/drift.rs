@@ -1,14 +1,14 @@
-//! Changes of the interfaces and the host while the filter runs: what readiness, log, status and metrics report, what the
-//! filter repairs, when it ends, and where the frames go. docs/drift.md has the table of cases.
+//! Changes of the interfaces and the host while the filter runs: reports in readiness, log, status and metrics,
+//! repairs, ends of the filter, and the balance of frames. docs/drift.md has the table of cases.
 
 use std::net::UdpSocket;
 
 use knockplane_tests::{CLIENT, Filter, FilterOptions, SERVER, Topology};
 use serde_json::Value;
 
-use crate::scene::{eventually, ping, with};
+use crate::scenario::{eventually, ping, with};
 
-/// Everything passes both ways, so that what is lost is not lost to a rule.
+/// Everything passes in both directions, so that no rule drops a frame.
 const OPEN: &str = "/ip firewall filter\nadd chain=input\n";
 
 fn open() -> FilterOptions {
@@ -21,7 +21,7 @@ fn ethtool(topology: &Topology, arguments: &str) {
     assert!(output.ok(), "ethtool {arguments}: {output:?}");
 }
 
-/// The drift that is reported of one side now: kind and text.
+/// The drift that is reported for one side now: kind and text.
 fn drift(filter: &Filter<'_>, side: &str) -> Vec<(String, String)> {
     let status = filter.ask(&["show", "status"]).expect("the status");
     let interfaces = status["interfaces"].as_array().expect("interfaces");
@@ -68,7 +68,7 @@ fn logged(filter: &Filter<'_>, part: &str) -> usize {
     filter.log().lines().filter(|line| line.contains(part)).count()
 }
 
-/// The filter ends with exit code 1, and says why and what to do. Nothing passes then.
+/// The filter ends with exit code 1 and logs the reason and the remedy. Then nothing passes.
 fn assert_ends(topology: &Topology, filter: &mut Filter<'_>, parts: &[&str]) {
     eventually("it ends", || !filter.dataplane.runs().expect("known"));
     let code = filter.dataplane.stop(rustix::process::Signal::TERM).expect("it has ended").code();
@@ -127,7 +127,7 @@ fn a_different_mtu_is_reported_and_a_smaller_one_on_both_sides_is_accepted() {
 }
 
 #[test]
-fn an_offload_that_is_turned_on_is_turned_off_again() {
+fn an_enabled_offload_is_disabled_again() {
     with(&open(), |topology, filter| {
         for (name, feature, kind) in
             [("gro", "generic-receive-offload", "gro"), ("rxvlan", "rx-vlan-offload", "rxvlan")]
@@ -146,7 +146,7 @@ fn an_offload_that_is_turned_on_is_turned_off_again() {
             );
             let features = topology.filter.run("ethtool -k outside").expect("ethtool").stdout;
             let line = features.lines().find(|line| line.starts_with(feature)).expect("the feature");
-            // veth has GRO behind a program whatever is asked for.
+            // veth has GRO behind a program whatever the setting.
             assert!(line.contains("off") || line.contains("[not requested]") || kind == "gro", "{line}");
             assert!(filter.http("/readyz").is_ok());
             assert!(ping(topology, ""));
@@ -155,7 +155,7 @@ fn an_offload_that_is_turned_on_is_turned_off_again() {
 }
 
 #[test]
-fn an_offload_that_is_turned_on_is_reported_where_the_filter_may_not_change_it() {
+fn an_enabled_offload_is_reported_if_the_filter_may_not_change_it() {
     let mut options = open();
     options.dataplane = "offloads = \"refuse\"".to_owned();
     let topology = Topology::new(1).expect("a topology");
@@ -179,7 +179,7 @@ fn bridges_forwarding_and_addresses_of_the_host_are_reported() {
         ip("link set outside nomaster");
         assert_over(filter, "outside", "master");
 
-        // A device on the interface is a way past as well: a VLAN, or as here a macvlan.
+        // A device on the interface bypasses the filter as well: a VLAN, or as here a macvlan.
         ip("link add link inside name above type macvlan");
         ip("link set above master br0");
         assert_reported(filter, "inside", "master", "ip link set dev above nomaster");
@@ -230,7 +230,7 @@ fn an_interface_that_is_set_down_or_renamed_is_reported_and_works_again() {
         assert_over(filter, "inside", "down");
         assert!(ping(topology, ""), "the wire works as before");
 
-        // The filter's own request for promiscuous mode stands, whatever an operator asks for.
+        // The filter's own request for promiscuous mode stays, whatever an operator sets.
         ip("link set outside promisc on");
         ip("link set outside promisc off");
         assert!(ping(topology, ""));
@@ -239,7 +239,7 @@ fn an_interface_that_is_set_down_or_renamed_is_reported_and_works_again() {
         ip("link set outside name wan0");
         assert_reported(filter, "outside", "name", "ip link set dev wan0 name outside");
         assert!(ping(topology, ""), "the wire works under any name");
-        // It is still looked at, by its new name.
+        // It is still monitored, under its new name.
         topology.filter.set("net/ipv4/conf/wan0/forwarding", "1").expect("set");
         assert_reported(filter, "outside", "forwarding", "sysctl -w net.ipv4.conf.wan0.forwarding=0");
         topology.filter.set("net/ipv4/conf/wan0/forwarding", "0").expect("set");
@@ -250,7 +250,7 @@ fn an_interface_that_is_set_down_or_renamed_is_reported_and_works_again() {
 }
 
 #[test]
-fn an_interface_that_is_moved_or_made_anew_ends_the_filter() {
+fn an_interface_that_is_moved_or_recreated_ends_the_filter() {
     with(&open(), |topology, filter| {
         assert!(ping(topology, ""));
         topology.filter.ip(&format!("link set inside netns {}", topology.server.name())).expect("moved");
@@ -260,7 +260,7 @@ fn an_interface_that_is_moved_or_made_anew_ends_the_filter() {
         filter.restart_dataplane().expect("started again");
         assert!(ping(topology, ""));
 
-        // Of the same name and with the same index, at once.
+        // With the same name and the same index, at once.
         let links = topology.filter.ip("-j link show dev outside").expect("links");
         let index = serde_json::from_str::<Value>(&links).expect("JSON")[0]["ifindex"].as_u64().expect("an index");
         topology.filter.ip("link del outside").expect("deleted");
@@ -287,8 +287,8 @@ fn the_program_cannot_be_replaced_and_its_detachment_ends_the_filter() {
     });
 }
 
-/// Detaches the XDP program of an interface by the kernel's own command for it (`BPF_LINK_DETACH`), as root may. The
-/// scripting language that every Debian has needs no tool for that.
+/// Detaches the XDP program of an interface by the kernel's command for it (`BPF_LINK_DETACH`), as root may. It uses
+/// Perl, which every Debian has, so that no further tool is needed.
 fn detach(topology: &Topology, interface: &str) {
     const SCRIPT: &str = r#"
         my ($call, $wanted) = @ARGV;
@@ -319,7 +319,7 @@ fn detach(topology: &Topology, interface: &str) {
 }
 
 #[test]
-fn a_change_among_more_notifications_than_the_kernel_keeps_is_not_lost() {
+fn a_change_is_not_lost_when_the_kernel_drops_notifications() {
     with(&open(), |topology, filter| {
         // Each line makes the kernel send a message of about a thousand bytes.
         let mut batch: String = (0..20_000).map(|number| format!("link set outside alias a{number}\n")).collect();
@@ -359,7 +359,7 @@ fn forty_flows(topology: &Topology) {
     }
 }
 
-/// Every frame that arrived on the outside is in one counter, and one only.
+/// Every frame that arrived on the outside is in exactly one counter.
 fn assert_balanced(topology: &Topology, filter: &Filter<'_>) {
     let outside = ["side=\"outside\""];
     let count = |name: &str| filter.metric(name, &outside).expect("a counter");
@@ -391,7 +391,7 @@ fn frames_of_an_added_queue_are_counted_whether_its_driver_runs_the_program_or_n
             filter.ask(&["show", "status"]).expect("status")["interfaces"][0]["up"] == true
         });
 
-        // veth does not give the program to a queue that is added while it is attached: its frames go past it.
+        // veth does not run the program on a queue that is added while it is attached: its frames bypass it.
         forty_flows(topology);
         assert_reported(
             filter,
@@ -403,7 +403,7 @@ fn frames_of_an_added_queue_are_counted_whether_its_driver_runs_the_program_or_n
         let past = filter.metric("knockplane_past_program_drops_total", &["outside"]).expect("a counter");
         assert!(past > 0.0);
 
-        // Set up anew, it does; and there is no socket.
+        // After it is set up again, veth does; and there is no socket.
         topology.filter.ip("link set outside down").expect("down");
         topology.filter.ip("link set outside up").expect("up");
         eventually("the link is up", || {
@@ -439,9 +439,9 @@ fn queues_added_on_both_sides_end_the_filter_and_a_restart_serves_them() {
 }
 
 #[test]
-fn queues_in_use_cannot_be_taken_away() {
+fn queues_in_use_cannot_be_removed() {
     with_a_spare_queue(|topology, filter| {
-        // The kernel refuses it, while their sockets are there.
+        // The kernel refuses it while their sockets exist.
         for fewer in ["rx 1", "tx 1"] {
             let refused = topology.filter.run(&format!("ethtool -L inside {fewer}")).expect("ethtool");
             assert!(!refused.ok() && refused.stderr.contains("AF_XDP sockets"), "{refused:?}");

@@ -1,4 +1,4 @@
-//! A wire's far end as frames see it: a host's interface, past its network stack.
+//! A host's interface at one end of the wire, accessed below its network stack.
 
 use std::io::Read as _;
 use std::mem::MaybeUninit;
@@ -8,18 +8,18 @@ use anyhow::{Context as _, ensure};
 use knockplane_tests::Namespace;
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
-use crate::scene::PATIENCE;
+use crate::scenario::PATIENCE;
 
 /// An ethertype that no host answers. Source: IEEE 802, 9.2.4: local experimental ethertype 1.
 pub(crate) const LOCAL_EXPERIMENT: [u8; 2] = [0x88, 0xb5];
 
-/// Settings under which frames of [`LOCAL_EXPERIMENT`] pass, however many.
+/// Settings that forward frames of [`LOCAL_EXPERIMENT`], at any rate.
 pub(crate) const EXPERIMENTS_PASS: &str = "[policy.frames]\nunknown = \"accept\"\nrate = \"off\"\n";
 
-/// See the module.
+/// A host's interface, for raw frames.
 pub(crate) struct End {
     socket: Socket,
-    /// The interface, as the kernel names it to packet sockets.
+    /// The interface, as the kernel names it for packet sockets.
     interface: SockAddr,
 }
 
@@ -30,7 +30,7 @@ impl End {
             let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(all)))?;
             socket.set_read_timeout(Some(PATIENCE))?;
             socket.set_recv_buffer_size(8 << 20)?;
-            // Whoever receives a frame is told its interface, and may send by what was told.
+            // A received frame has the address of its interface, which can be used to send.
             let anyone = UdpSocket::bind("0.0.0.0:0")?;
             anyone.set_broadcast(true)?;
             anyone.send_to(b"which interface is this?", "10.77.0.255:9")?;
@@ -47,14 +47,14 @@ impl End {
         Ok(())
     }
 
-    /// The next frame that arrived here, in this room. Waits for a while.
+    /// The next frame that arrived here. Waits for a while.
     pub(crate) fn next<'b>(&mut self, room: &'b mut [u8]) -> anyhow::Result<&'b [u8]> {
         let length = self.socket.read(room)?;
         Ok(&room[..length])
     }
 }
 
-/// A packet socket's filter: not what is sent from its own host. Source: Linux `Documentation/networking/filter.rst`.
+/// A packet socket's filter: no frames sent by its own host. Source: Linux `Documentation/networking/filter.rst`.
 fn what_arrives() -> [SockFilter; 4] {
     let packet_type = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
     [

@@ -1,4 +1,4 @@
-//! Somebody on the outside forges segments of sessions that are not theirs: real idle ones, which outlived their door.
+//! Forged segments from outside have no effect on idle sessions that outlived their grant.
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::thread;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use etherparse::{PacketBuilder, TcpHeader};
 use knockplane_tests::{CLIENT, FilterOptions, SERVER, Topology};
 
-use crate::dice::Dice;
 use crate::doors::{goes_on, session};
 use crate::end::End;
-use crate::scene::{eventually, knock, listed, serve_tcp, tcp_echo, with};
+use crate::random::Random;
+use crate::scenario::{eventually, knock, listed, serve_tcp, tcp_echo, with};
 
 const PORT: u16 = 8080;
 const SESSIONS: usize = 20;
-/// Forged segments and ICMP errors; so many for each session.
+/// Forged segments and ICMP errors for each session.
 const FORGED: usize = 1_000;
 
 const DOOR: &str = r#"
@@ -25,7 +25,7 @@ opens = ["tcp/8080"]
 for = "2s"
 "#;
 
-/// What is closed or reset is soon forgotten.
+/// Closed and reset connections expire soon.
 const RULES: &str = "/ip firewall connection tracking
 set tcp-close-timeout=1s tcp-fin-wait-timeout=1s tcp-close-wait-timeout=1s tcp-last-ack-timeout=1s
 /ip firewall filter
@@ -41,18 +41,18 @@ fn forged_segments_end_no_idle_session_that_outlived_its_door() {
         eventually("the door opens", || listed(filter, "door-echo", CLIENT));
         let mut sessions: Vec<TcpStream> = (0..SESSIONS).map(|_| session(topology, PORT)).collect();
         eventually("the door closes", || !listed(filter, "door-echo", CLIENT));
-        assert!(!tcp_echo(topology, PORT), "nobody comes in any more");
+        assert!(!tcp_echo(topology, PORT), "no new connection is accepted");
 
         let forger = End::open(&topology.client).expect("the outside's end");
         let mac = server_mac(topology);
-        let mut dice = Dice(7);
+        let mut dice = Random(7);
         for session in &sessions {
             let port = session.local_addr().expect("an address").port();
             for _ in 0..FORGED {
                 forger.send(&forged(&mut dice, mac, port)).expect("sent");
             }
         }
-        // Longer than what was closed would be known.
+        // Longer than a closed connection stays known.
         thread::sleep(Duration::from_secs(3));
         sessions.iter_mut().for_each(goes_on);
     });
@@ -65,8 +65,8 @@ fn server_mac(topology: &Topology) -> [u8; 6] {
     octets.collect::<Result<Vec<_>, _>>().expect("octets").try_into().expect("six of them")
 }
 
-/// A segment of a session, or an ICMP error about one, with the right addresses and ports, and numbers by chance.
-fn forged(dice: &mut Dice, mac: [u8; 6], port: u16) -> Vec<u8> {
+/// A segment of a session, or an ICMP error about one, with the right addresses and ports, and random numbers.
+fn forged(dice: &mut Random, mac: [u8; 6], port: u16) -> Vec<u8> {
     let (client, server): (Ipv4Addr, Ipv4Addr) = (CLIENT.parse().expect("IPv4"), SERVER.parse().expect("IPv4"));
     let is_back = dice.percent(50);
     let (from, to) = if is_back { (server, client) } else { (client, server) };

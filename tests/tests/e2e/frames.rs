@@ -1,4 +1,4 @@
-//! Frames that pass without a rule, between real hosts: what a stranger outside can do with them, and what neighbours need.
+//! Frames that pass without a rule, between real hosts: attacks by a stranger outside, and the needs of neighbours.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
@@ -7,7 +7,7 @@ use etherparse::PacketBuilder;
 use knockplane_tests::{CLIENT6, Filter, FilterOptions, Folder, Namespace, SERVER, SERVER6, Topology};
 
 use crate::end::{End, LOCAL_EXPERIMENT};
-use crate::scene::{QUICK, eventually, ping, with};
+use crate::scenario::{QUICK, eventually, ping, with};
 use crate::tags::{CUSTOMER, Tag, speak_in_vlans};
 
 type Mac = [u8; 6];
@@ -19,7 +19,7 @@ const NEIGHBOUR: Mac = [2, 0, 0, 0, 0, 0x09];
 const BROADCAST: Mac = [0xff; 6];
 const ROUTER: &str = "fe80::66";
 
-/// Rules that let nobody in, and these sections.
+/// Rules that accept nothing, and these sections.
 fn closed(sections: &str) -> FilterOptions {
     FilterOptions { sections: sections.to_owned(), ..FilterOptions::from_rules(QUICK) }
 }
@@ -32,13 +32,13 @@ fn v6(text: &str) -> [u8; 16] {
     text.parse::<Ipv6Addr>().expect("an address").octets()
 }
 
-/// The stranger's ARP to everybody, without padding.
+/// The stranger's ARP broadcast, without padding.
 fn arp(operation: u8, sender: &str, target: &str) -> Vec<u8> {
     let head = [&BROADCAST[..], &STRANGER, &[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, operation]].concat();
     [&head[..], &STRANGER, &v4(sender), &[0; 6], &v4(target)].concat()
 }
 
-/// A message of the stranger's with a right checksum, to a group or to one address whose host it is sent to.
+/// A message of the stranger with a right checksum, to a group or to a host's address.
 fn icmpv6(hop_limit: u8, (source, destination): (&str, &str), kind: u8, flags: [u8; 4], content: &[&[u8]]) -> Vec<u8> {
     let [.., a, b, c, d] = v6(destination);
     let mut frame = Vec::new();
@@ -48,13 +48,13 @@ fn icmpv6(hop_limit: u8, (source, destination): (&str, &str), kind: u8, flags: [
     frame
 }
 
-/// The stranger is a default router for half an hour.
+/// The stranger announces itself as a default router for half an hour.
 fn router_advertisement() -> Vec<u8> {
     let link_layer = [&[1, 1][..], &STRANGER].concat();
     icmpv6(255, (ROUTER, "ff02::1"), 134, [64, 0, 0x07, 0x08], &[&[0; 8], &link_layer])
 }
 
-/// The stranger has this address.
+/// The stranger announces this address.
 fn neighbour_advertisement(hop_limit: u8, target: &str) -> Vec<u8> {
     let link_layer = [&[2, 1][..], &STRANGER].concat();
     icmpv6(hop_limit, (target, "ff02::1"), 136, [0x20, 0, 0, 0], &[&v6(target), &link_layer])
@@ -65,7 +65,7 @@ fn counted(filter: &Filter<'_>, verdict: &str, reason: &str) -> f64 {
     filter.metric("knockplane_packets_total", &labels).expect("a counter")
 }
 
-/// Waits until so many frames have this verdict for this reason.
+/// Waits until this number of frames has this verdict for this reason.
 fn await_count(filter: &Filter<'_>, verdict: &str, reason: &str, frames: usize) {
     eventually(&format!("{frames} x {verdict}, {reason}"), || counted(filter, verdict, reason) >= frames as f64);
 }
@@ -75,7 +75,7 @@ fn routes(topology: &Topology) -> String {
     topology.server.ip("-6 route show default").expect("routes")
 }
 
-/// IPv6 for both, and a server that believes routers, as hosts do.
+/// IPv6 for both, and a server that accepts router advertisements, as hosts do.
 fn believe_routers(topology: &Topology) {
     topology.server.set("net/ipv6/conf/all/forwarding", "0").expect("a setting");
     topology.add_ipv6().expect("IPv6");
@@ -93,15 +93,15 @@ fn a_forged_router_advertisement_installs_no_default_route() {
         eventually("they are received", || {
             filter.metric("knockplane_rx_packets_total", &["side=\"outside\""]).expect("a counter") >= 3.0
         });
-        // What came in before has reached the server by the time a neighbour answers.
+        // Earlier frames have reached the server by the time a neighbour answers.
         assert!(!ping(topology, ""), "the door is closed");
-        assert_eq!(routes(topology), "", "the server believes the stranger");
+        assert_eq!(routes(topology), "", "the server uses the stranger's route");
         await_count(filter, "drop", "router-advertisement", 3);
     });
 }
 
 #[test]
-fn a_router_outside_is_believed_if_the_settings_say_so() {
+fn a_router_outside_is_accepted_if_the_settings_allow_it() {
     let setting = "[policy.frames]\nrouter-advertisement = { outside = \"accept\", inside = \"drop\" }\n";
     with(&closed(setting), |topology, filter| {
         believe_routers(topology);
@@ -114,7 +114,7 @@ fn a_router_outside_is_believed_if_the_settings_say_so() {
     });
 }
 
-/// Frames that must not arrive, with why.
+/// Frames that must not arrive, with the reason.
 fn malformed() -> Vec<(&'static str, Vec<u8>)> {
     let asked = arp(1, "10.77.0.66", SERVER);
     let told = arp(2, "10.77.0.66", SERVER);
@@ -174,8 +174,8 @@ fn well_formed() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn what_no_neighbour_sends_does_not_arrive_and_what_neighbours_send_does() {
-    // Rules that accept everything: what is malformed is not theirs either.
+fn frames_of_neighbours_arrive_and_malformed_ones_do_not() {
+    // The rules accept everything: malformed frames must not reach them.
     let rules = "/ip firewall filter\nadd chain=input\n/ipv6 firewall filter\nadd chain=input protocol=icmpv6\nadd chain=input\n";
     let sections = "[policy.frames]\nunknown = \"accept\"\n";
     let options = FilterOptions { sections: sections.to_owned(), ..FilterOptions::from_rules(rules) };
@@ -224,7 +224,7 @@ fn a_claim_from_outside_changes_no_neighbour_of_the_inside() {
         format!("[policy]\nprotect = [\"{SERVER}/32\", \"10.77.0.9/32\", \"{SERVER6}/128\", \"fd77::9/128\"]\n");
     with(&closed(&protect), |topology, filter| {
         topology.add_ipv6().expect("IPv6");
-        // The kernel would otherwise believe nobody for a second after a change.
+        // Otherwise the kernel ignores announcements for a second after a change.
         topology.server.set("net/ipv4/neigh/eth0/locktime", "0").expect("a setting");
         let known = "lladdr 02:00:00:00:00:09 dev eth0 nud reachable";
         for address in ["10.77.0.9", "fd77::9", "10.77.0.8", "fd77::8"] {
@@ -233,14 +233,14 @@ fn a_claim_from_outside_changes_no_neighbour_of_the_inside() {
         let neighbour = |address: &str| topology.server.ip(&format!("neigh show {address}")).expect("neighbours");
         let is_strangers = |address: &str| neighbour(address).contains("02:00:00:00:00:66");
         let outside = End::open(&topology.client).expect("an end");
-        // Announcements of an address outside are believed…
-        eventually("the server believes announcements", || {
+        // Announcements of an outside address are accepted…
+        eventually("the server accepts announcements", || {
             for frame in [arp(2, "10.77.0.8", SERVER), neighbour_advertisement(255, "fd77::8")] {
                 outside.send(&frame).expect("sent");
             }
             is_strangers("10.77.0.8") && is_strangers("fd77::8")
         });
-        // …those of an address inside do not arrive, in whatever form.
+        // …those of an inside address do not arrive, in any form.
         let solicitation = icmpv6(255, ("fd77::9", "ff02::1:ff00:2"), 135, [0; 4], &[&v6(SERVER6), &[1, 1], &STRANGER]);
         let claims = [
             (arp(2, "10.77.0.9", SERVER), "arp-claim"),
@@ -253,14 +253,14 @@ fn a_claim_from_outside_changes_no_neighbour_of_the_inside() {
         for (frame, _) in &claims {
             outside.send(frame).expect("sent");
         }
-        eventually("claims are counted, or believed", || {
+        eventually("claims are neither counted nor refused", || {
             let counts = || ["arp-claim", "neighbour-discovery-claim"].map(|reason| counted(filter, "drop", reason));
             is_strangers("10.77.0.9") || is_strangers("fd77::9") || counts() == [4.0, 2.0]
         });
         for address in ["10.77.0.9", "fd77::9"] {
             assert!(neighbour(address).contains("02:00:00:00:00:09"), "{}", neighbour(address));
         }
-        // The client learns the server's own address still.
+        // The client still learns the server's own address.
         assert!(!ping(topology, ""), "the door is closed");
         let server = topology.client.ip(&format!("neigh show {SERVER}")).expect("neighbours");
         assert!(server.contains("lladdr"), "{server}");
@@ -329,7 +329,7 @@ fn the_rate_of_a_class_holds_and_is_counted() {
         let most = RATE as f64 * (1.0 + begin.elapsed().as_secs_f64());
         assert!(passed >= RATE as f64 && passed <= most + 1.0, "{passed} of {SENT} passed, {most} may");
         assert!(dropped > 0.0);
-        // The inside has a rate of its own: its ARP passes at once.
+        // The inside has a separate rate: its ARP passes at once.
         let inside = End::open(&topology.server).expect("an end");
         inside.send(&arp(1, "10.77.2.1", "10.77.2.2")).expect("sent");
         eventually("ARP from inside passes", || counted(filter, "forward", "arp") > passed);

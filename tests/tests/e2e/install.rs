@@ -1,4 +1,4 @@
-//! What a newcomer does first: the configuration of the README, and `make install`.
+//! The first steps of a new user: the configuration of the README, and `make install`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use knockplane_tests::{FilterOptions, Folder, binary, run};
 
-use crate::scene::{eventually, knock, serve_tcp, tcp_echo, with};
+use crate::scenario::{eventually, knock, serve_tcp, tcp_echo, with};
 
 const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -24,7 +24,7 @@ fn the_configuration_of_the_readme_runs_and_its_knock_opens() {
     with(&FilterOptions::from_rules(rules), |topology, filter| {
         let config = configuration_of_readme();
         assert!(config.lines().count() <= 10, "{config}");
-        // The names of this test's interfaces, and paths of its own.
+        // The names of this test's interfaces, and its own paths.
         let (socket, state) = (filter.path("dataplane.sock"), filter.path("state"));
         let ours = format!("rules = \"rules.rsc\"\nsocket = {socket:?}\nstate-dir = {state:?}\n");
         let config = config.replace("\"eth1\"", "\"outside\"").replace("\"eth2\"", "\"inside\"");
@@ -59,12 +59,12 @@ fn make(arguments: &[String]) {
 }
 
 #[test]
-fn an_installation_is_complete_and_leaves_nothing_when_it_is_removed() {
+fn an_installation_is_complete_and_its_removal_leaves_nothing() {
     let folder = Folder::make(&format!("kp{}-install dir", std::process::id())).expect("a folder");
     let built = binary("knockctl").expect("built").parent().expect("its folder").display().to_string();
     let destination = folder.0.display().to_string();
     for prefix in ["/usr", "/opt/kp"] {
-        // Programs for tests are not stripped: that takes long, and nothing is found out by it.
+        // Programs for tests are not stripped, because that takes long and tests nothing.
         let variables = [
             format!("DESTDIR={destination}"),
             format!("PREFIX={prefix}"),
@@ -72,7 +72,7 @@ fn an_installation_is_complete_and_leaves_nothing_when_it_is_removed() {
             "STRIP=".to_owned(),
         ];
         make(&[&["install".to_owned()], &variables[..]].concat());
-        // An installation over another one is none too many.
+        // Installing twice must work.
         make(&[&["install".to_owned()], &variables[..]].concat());
         let at = |path: &str| folder.0.join(&prefix[1..]).join(path);
         for path in [
@@ -107,7 +107,7 @@ fn an_installation_is_complete_and_leaves_nothing_when_it_is_removed() {
     }
 }
 
-/// groff has nothing to say about the pages.
+/// groff reports nothing about the pages.
 fn pages_are_sound(folder: &Path) {
     for page in files(folder) {
         let mut man = Command::new("man");

@@ -1,4 +1,4 @@
-//! What `knockctl --json` prints, held against the schemas in `docs/schema/`; and what is shown again and again.
+//! The output of `knockctl --json` matches the schemas in `docs/schema/`; and repeated output (`--watch`).
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -9,7 +9,7 @@ use knockplane_tests::{Filter, FilterOptions, Output, SERVER, binary};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::scene::{CLIENT, eventually, knock, serve_tcp, tcp_echo, with};
+use crate::scenario::{CLIENT, eventually, knock, serve_tcp, tcp_echo, with};
 
 const DOOR: &str = "
 [[door]]
@@ -35,7 +35,7 @@ fn options() -> FilterOptions {
     FilterOptions { sections: DOOR.to_owned(), ..FilterOptions::from_rules(RULES) }
 }
 
-/// The document of a command, which must be one of this schema.
+/// The document of a command, which must match this schema.
 fn document(schema: &str, output: &Output) -> Value {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema").join(schema).with_extension("json");
     let schema: Value = serde_json::from_slice(&fs::read(&file).expect("a schema")).expect("JSON");
@@ -98,7 +98,7 @@ fn every_answer_is_a_document_of_its_schema() {
 }
 
 #[test]
-fn every_failure_is_a_document_too() {
+fn every_failure_is_a_document() {
     with(&options(), |_, filter| {
         let bad = filter.path("bad.rsc");
         fs::write(&bad, "/ip firewall filter\nadd chain=input dst-port=X\n").expect("written");
@@ -131,7 +131,7 @@ fn every_failure_is_a_document_too() {
 }
 
 #[test]
-fn what_is_watched_goes_on_over_a_restart_and_ends_well() {
+fn a_watch_continues_over_a_restart_and_ends_cleanly() {
     with(&options(), |_, filter| {
         for json in [false, true] {
             let mut command = Command::new(binary("knockctl").expect("built"));
@@ -154,7 +154,7 @@ fn what_is_watched_goes_on_over_a_restart_and_ends_well() {
             assert!(told.next().is_some_and(|line| line.ends_with("it answers again")));
             answer();
             kill_process(Pid::from_child(&watching), Signal::INT).expect("sent");
-            // What it writes until then must have a reader.
+            // Until then its output must have a reader.
             lines.for_each(drop);
             assert_eq!(watching.wait().expect("it ends").code(), Some(0));
         }

@@ -1,4 +1,4 @@
-//! Which knocks open and which do not.
+//! Knocks that open, and knocks that do not.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -10,7 +10,7 @@ use knockplane_generator::LiveFrames;
 use knockplane_ring::Device;
 use knockplane_tests::{CLIENT, Filter, FilterOptions, Process, SERVER, Topology, VISITOR, binary};
 
-use crate::scene::{QUICK, client, eventually, knock, listed, ping, serve_tcp, tcp_echo, with, with_queues};
+use crate::scenario::{QUICK, client, eventually, knock, listed, ping, serve_tcp, tcp_echo, with, with_queues};
 
 fn two_ports() -> FilterOptions {
     FilterOptions::from_configs("two-ports.rsc").expect("configs/two-ports.rsc")
@@ -21,7 +21,7 @@ fn knocker(topology: &Topology, arguments: &str) {
     client(topology, &format!("{} {arguments}", knocker.display()));
 }
 
-/// Knocks, and waits until the filter has decided about every hit: who knocks does not wait for that.
+/// Knocks, and waits until the filter has decided about every packet of the knock.
 fn decided(filter: &Filter<'_>, steps: &str, knock: impl FnOnce()) {
     let hits = steps.split_whitespace().count() as f64;
     let dropped = || filter.metric("knockplane_packets_total", &["verdict=\"drop\""]).expect("a counter");
@@ -31,7 +31,7 @@ fn decided(filter: &Filter<'_>, steps: &str, knock: impl FnOnce()) {
 }
 
 #[test]
-fn nothing_passes_until_the_real_knock_opens_the_door() {
+fn nothing_passes_until_the_right_knock_opens_the_door() {
     with(&two_ports(), |topology, filter| {
         serve_tcp(topology, 8080);
         assert!(!ping(topology, "") && !tcp_echo(topology, 8080), "closed at first");
@@ -45,7 +45,7 @@ fn nothing_passes_until_the_real_knock_opens_the_door() {
 fn wrong_order_wrong_protocol_and_half_a_knock_open_nothing() {
     with(&two_ports(), |topology, filter| {
         for steps in ["4321:tcp 1234:tcp", "1234:udp 4321:udp", "1234:tcp", "1234:tcp 4322:tcp", "4321:tcp"] {
-            // What an earlier line left would make the next one right.
+            // Progress of an earlier line would complete the next one.
             let _ = filter.knockctl(&["list", "remove", "temporary", CLIENT]);
             decided(filter, steps, || knock(topology, steps));
             assert!(!listed(filter, "secured", CLIENT), "secured after {steps}");
@@ -55,22 +55,22 @@ fn wrong_order_wrong_protocol_and_half_a_knock_open_nothing() {
 }
 
 #[test]
-fn a_second_step_that_comes_too_late_opens_nothing_and_the_door_closes_by_itself() {
+fn a_late_second_step_opens_nothing_and_the_door_closes_by_itself() {
     with(&FilterOptions::from_rules(QUICK), |topology, filter| {
         knock(topology, "1234:tcp");
-        eventually("temporary is over", || !listed(filter, "temporary", CLIENT));
+        eventually("the entry of temporary expires", || !listed(filter, "temporary", CLIENT));
         knock(topology, "4321:tcp");
         assert!(!listed(filter, "secured", CLIENT) && !ping(topology, ""));
 
         knock(topology, "1234:tcp 4321:tcp");
         assert!(ping(topology, ""), "open");
-        eventually("secured is over", || !listed(filter, "secured", CLIENT));
+        eventually("the entry of secured expires", || !listed(filter, "secured", CLIENT));
         assert!(!ping(topology, ""), "closed again");
     });
 }
 
 #[test]
-fn another_source_does_not_help_and_does_not_profit() {
+fn steps_of_two_sources_open_for_neither() {
     with(&two_ports(), |topology, filter| {
         // The first step by one source, the second by another.
         knock(topology, "1234:tcp");
@@ -100,7 +100,7 @@ fn passphrases_open_only_when_right_and_in_order() {
             decided(filter, &steps, || knocker(topology, &format!("{SERVER} {steps}")));
             assert!(!listed(filter, "secured", CLIENT), "secured after {steps}");
         }
-        // Case does not matter to a layer-7 pattern.
+        // A layer-7 pattern ignores case.
         knocker(topology, &format!("{SERVER} 1234:udp=SuperSecretPassword1 {second}"));
         eventually("the right passphrases open", || listed(filter, "secured", CLIENT));
         assert!(ping(topology, ""));
@@ -124,8 +124,8 @@ add action=drop chain=input
     });
 }
 
-/// Rules that answer pings, as RouterOS's own do: requests that shared an identifier would be one connection, of which
-/// only the first is a knock.
+/// Rules that answer pings, as RouterOS's own do: requests with the same identifier would be one connection, and only
+/// the first one would be a knock.
 #[test]
 fn a_knock_of_several_pings_opens_although_pings_are_answered() {
     let rules = "/ip firewall filter
@@ -170,7 +170,7 @@ fn a_knock_in_a_vlan_opens_and_traffic_keeps_its_tags() {
             eventually("the second step opens", || listed(filter, "secured", source));
         }
 
-        // What the server's side of the wire sees, told by somebody else's eyes.
+        // The frames on the server's side, as tcpdump sees them.
         let log = filter.path("tcpdump.log");
         let mut command = topology.server.command("tcpdump");
         command.args(["-n", "-e", "-l", "-i", "eth0", "vlan", "7"]);
@@ -213,7 +213,7 @@ fn frame(tags: &[u16], transport: Transport) -> Vec<u8> {
 }
 
 #[test]
-fn hits_of_one_knock_on_different_queues_open_every_time_in_the_right_order_alone() {
+fn a_knock_over_two_queues_opens_every_time_in_the_right_order_only() {
     with_queues(2, &two_ports(), |topology, filter| {
         let received = |filter: &Filter<'_>| -> Vec<f64> {
             let queue = |worker: &str| {
@@ -226,15 +226,15 @@ fn hits_of_one_knock_on_different_queues_open_every_time_in_the_right_order_alon
                 let _ = filter.knockctl(&["list", "remove", list, CLIENT]);
             }
         };
-        // Who does not know the server's link address yet holds both hits back, and then sends them in one moment, in
-        // which their queues already swap them on the way.
+        // A host without the server's link address holds both packets and then sends them at once; its queues may
+        // already swap them.
         assert!(!ping(topology, ""), "closed, but found");
         let mut crossed = 0;
         for round in 0..40 {
             forget();
             let before = received(filter);
-            // The client's kernel spreads flows over its queues by their ports, which differ each time. The real client
-            // leaves no time between the hits, and one worker may be faster than the other.
+            // The client's kernel spreads flows over its queues by their ports, which differ each time. The client
+            // leaves no time between the packets, and one worker may be faster than the other.
             knock(topology, "1234:tcp 4321:tcp");
             eventually(&format!("round {round} opens"), || listed(filter, "secured", CLIENT));
             let after = received(filter);
@@ -252,7 +252,7 @@ fn hits_of_one_knock_on_different_queues_open_every_time_in_the_right_order_alon
 }
 
 #[test]
-fn an_expired_entry_is_gone_from_lists_and_gauges_within_a_second() {
+fn an_expired_entry_leaves_lists_and_gauges_within_a_second() {
     with(&FilterOptions::from_rules(QUICK), |topology, filter| {
         decided(filter, "1234:tcp", || knock(topology, "1234:tcp"));
         let entries = || filter.metric("knockplane_address_list_entries", &["list=\"temporary\""]).expect("a gauge");

@@ -1,4 +1,5 @@
-//! The dataplane's socket and the metrics' listener, filled by peers that ask nothing, slowly, too much, or do not read.
+//! The dataplane's socket and the metrics' listener under peers that send nothing, send slowly, request too much, or do
+//! not read.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
@@ -11,13 +12,13 @@ use std::time::{Duration, Instant};
 use knockplane_limits::descriptors;
 use knockplane_tests::{Filter, FilterOptions};
 
-use crate::scene::{PATIENCE, QUICK, eventually, knock, ping, with};
+use crate::scenario::{PATIENCE, QUICK, eventually, knock, ping, with};
 
 fn quick() -> FilterOptions {
     FilterOptions::from_rules(QUICK)
 }
 
-/// A peer of the dataplane's socket that has sent these bytes, as many of them as it takes in a while.
+/// A peer of the dataplane's socket that has sent these bytes, as far as the socket accepts them in a while.
 fn peer(filter: &Filter<'_>, bytes: &[u8]) -> UnixStream {
     let mut stream = UnixStream::connect(filter.path("dataplane.sock")).expect("root may connect");
     stream.set_write_timeout(Some(PATIENCE)).expect("set");
@@ -26,7 +27,7 @@ fn peer(filter: &Filter<'_>, bytes: &[u8]) -> UnixStream {
     stream
 }
 
-/// The last line that a peer is told before its connection ends.
+/// The last line that a peer receives before its connection ends.
 fn last_line(stream: UnixStream) -> String {
     let lines = BufReader::new(stream).lines().map_while(Result::ok);
     lines.last().unwrap_or_default()
@@ -40,7 +41,7 @@ fn serves_operators(filter: &Filter<'_>) {
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
 }
 
-/// Bytes of memory that the dataplane has resident, at most so far.
+/// Highest resident memory of the dataplane so far, in bytes.
 fn peak_memory(filter: &Filter<'_>) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", filter.dataplane.id())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
@@ -53,7 +54,7 @@ fn refused(filter: &Filter<'_>, reason: &str) -> f64 {
 }
 
 #[test]
-fn idle_peers_of_the_dataplane_lock_nobody_out() {
+fn idle_peers_of_the_dataplane_lock_no_other_peer_out() {
     with(&quick(), |topology, filter| {
         descriptors::raise();
         let first = peer(filter, b"");
@@ -72,7 +73,7 @@ fn idle_peers_of_the_dataplane_lock_nobody_out() {
 }
 
 #[test]
-fn a_peer_without_leave_is_told_so_and_the_log_does_not_fill() {
+fn a_peer_without_permission_is_refused_and_does_not_fill_the_log() {
     let options = FilterOptions { dataplane: "socket-uids = [4242]\n".to_owned(), ..quick() };
     with(&options, |_, filter| {
         let socket = filter.path("dataplane.sock");
@@ -114,7 +115,7 @@ fn a_long_line_is_refused_in_bounded_memory() {
 
         let told = last_line(send(b"{\"request\":\"list-add\",\"with\":\""));
         assert!(told.contains("has more than 268435456 bytes: split the file"), "{told}");
-        // Four that say more than a half each: together no more than one.
+        // Four peers that send more than half of it each: at most one fits.
         let trickle = |_: u32| {
             let mut stream = peer(filter, b"{\"request\":\"apply\",\"with\":\"");
             let piece = vec![b'a'; 1 << 20];
@@ -132,7 +133,7 @@ fn a_long_line_is_refused_in_bounded_memory() {
 }
 
 #[test]
-fn answers_that_nobody_reads_take_bounded_memory() {
+fn unread_answers_take_bounded_memory() {
     // Rules whose answer does not fit a socket's buffer, of 208 KiB by default.
     let mut rules = "/ip firewall filter\n".to_owned();
     for port in 1..=1_500 {
@@ -151,7 +152,7 @@ fn answers_that_nobody_reads_take_bounded_memory() {
 }
 
 #[test]
-fn a_peer_that_asks_without_a_pause_leaves_time_to_others() {
+fn a_peer_with_continuous_requests_leaves_time_for_others() {
     with(&quick(), |topology, filter| {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -184,7 +185,7 @@ fn a_peer_that_asks_without_a_pause_leaves_time_to_others() {
                     serves_operators(filter);
                 }
                 knock(topology, "1234:tcp 4321:tcp");
-                // A list entry's end is seen by the manager's housekeeping.
+                // The manager's housekeeping expires list entries.
                 eventually("its expiry is logged", || filter.log().contains("expired"));
                 let status = filter.dataplane.stop(rustix::process::Signal::TERM).expect("it ends");
                 assert!(status.success(), "{status}");

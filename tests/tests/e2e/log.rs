@@ -1,6 +1,6 @@
-//! The log: what cannot be written costs lines and nothing else, and no kind of line displaces another.
+//! The log: a line that cannot be written is lost and costs nothing else, and no kind of line displaces another.
 //!
-//! The tests are short and slow; `make soak-log` runs them as long and as fast as the environment says.
+//! The tests are short and slow; `make soak-log` runs them as long and as fast as the environment variables say.
 
 use std::collections::HashSet;
 use std::env;
@@ -19,21 +19,21 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::end::End;
-use crate::scene::{PATIENCE, eventually, with};
+use crate::scenario::{PATIENCE, eventually, with};
 
-/// A door for anyone, and a list that operators let in. Everything else is dropped.
+/// A door for any source, and a list of operators. Everything else is dropped.
 const DOOR: &str =
     "[[door]]\nname = \"ssh\"\nknock = [\"udp/1001\", \"udp/1002\"]\nopens = [\"tcp/22\"]\nfor = \"1h\"\n";
 const RULES: &str = "/ip firewall filter\nadd chain=input src-address-list=staff\nadd chain=input action=drop\n";
 
-/// The name of the one log that does not fail.
+/// The name of the only log that does not fail.
 const WORKS: &str = "works";
 
 const STAFF: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const SCANNER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 3);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
-/// How long, how many frames a second, and whether times are measured.
+/// Duration, frames per second, and whether times are measured.
 struct Load {
     time: Duration,
     rate: u64,
@@ -58,7 +58,7 @@ fn options(rules: &str) -> FilterOptions {
     FilterOptions { sections: DOOR.to_owned(), ..FilterOptions::from_rules(rules) }
 }
 
-/// A frame for nobody's network stack: only interfaces count it.
+/// A frame that no network stack handles: only interfaces count it.
 fn frame(source: Ipv4Addr, port: u16, syn: bool) -> Vec<u8> {
     let [client, nobody] = [1, 9].map(|last| [2, 0, 0, 0, 0, last]);
     let ip = PacketBuilder::ethernet2(client, nobody).ipv4(source.octets(), SERVER.octets(), 64);
@@ -71,7 +71,7 @@ fn frame(source: Ipv4Addr, port: u16, syn: bool) -> Vec<u8> {
     frame
 }
 
-/// The source of this number, each with an address of its own.
+/// The source with this number, each with its own address.
 fn source(number: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 78, 0, 1)) + number)
 }
@@ -82,7 +82,7 @@ fn knock(end: &End, number: u32) {
     }
 }
 
-/// Ends the traffic of a test, also of one that fails.
+/// Ends the traffic of a test, including one that fails.
 struct Stop<'s>(&'s AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -91,7 +91,7 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Lost lines of a process of all kinds, and lines that wait.
+/// Lost lines of all kinds of a process, and waiting lines.
 fn lost(status: &Value, process: &str) -> (u64, u64) {
     let log = if process == "control" { &status["control"]["log"] } else { &status["log"] };
     let lost = log["lost"].as_array().expect("kinds").iter().filter_map(|kind| kind["lines"].as_u64()).sum();
@@ -102,7 +102,7 @@ fn door(filter: &Filter<'_>) -> Value {
     filter.ask(&["show", "doors", "--limit", "1000"]).expect("doors")
 }
 
-/// Sends accepted frames at a steady rate until told to stop. How many it sent.
+/// Sends accepted frames at a steady rate until stopped. Returns their number.
 fn accepted_traffic(topology: &Topology, rate: u64, stop: &AtomicBool) -> u64 {
     let end = End::open(&topology.client).expect("an end");
     let frame = frame(STAFF, 9, false);
@@ -118,8 +118,8 @@ fn accepted_traffic(topology: &Topology, rate: u64, stop: &AtomicBool) -> u64 {
     sent
 }
 
-/// Both processes, started by the script with these standard errors, under accepted traffic with knocks, operators'
-/// changes and questions. `broken` makes the log fail, once they are ready.
+/// Both processes, started by the script with these standard errors, under accepted traffic with knocks, changes and
+/// queries of operators. `broken` makes the log fail, once they are ready.
 fn endures(
     name: &str,
     script: &str,
@@ -205,13 +205,13 @@ fn everything_is_lost(filter: &Filter<'_>, problem: &str) {
     }
 }
 
-/// Two pipes, whose ends no other child gets: readers and writers.
+/// Two pipes, whose ends no other child inherits: readers and writers.
 fn pipes() -> (Vec<OwnedFd>, Vec<OwnedFd>) {
     [(); 2].map(|()| pipe_with(PipeFlags::CLOEXEC).expect("a pipe")).into_iter().unzip()
 }
 
 #[test]
-fn a_log_that_is_read_loses_nothing() {
+fn a_log_with_a_reader_loses_nothing() {
     let folder = Folder::make(&format!("kp{}-works", std::process::id())).expect("a folder");
     let file = |name: &str| Stdio::from(fs::File::create(folder.0.join(name)).expect("a file"));
     endures(
@@ -292,11 +292,12 @@ fn a_log_that_was_closed_costs_lines_and_nothing_else() {
 }
 
 #[test]
-fn a_log_on_a_file_system_that_fills_up_goes_on_once_there_is_room() {
+fn a_log_on_a_full_file_system_continues_once_there_is_room() {
     let folder = env::temp_dir().join(format!("kp{}-tiny", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder");
     let tiny = folder.display().to_string();
-    // `ip netns exec` gives each process mounts of its own, which go with it. Not 200 bytes are left for the log.
+    // `ip netns exec` gives each process its own mounts, which are removed with it. Fewer than 200 bytes are left for
+    // the log.
     let script = format!(
         "mount -t tmpfs -o size=16k none {tiny} && head -c 12288 /dev/zero > {tiny}/filler && \
          head -c 3900 /dev/zero | tr '\\000' '\\n' > {tiny}/log && exec \"$@\" 2>> {tiny}/log"
@@ -327,7 +328,7 @@ fn a_log_on_a_file_system_that_fills_up_goes_on_once_there_is_room() {
 }
 
 #[test]
-fn a_scan_that_is_logged_displaces_no_line_about_doors() {
+fn a_logged_scan_displaces_no_line_about_doors() {
     const SOURCES: u32 = 100;
     let load = load();
     let rules = "/ip firewall filter\nadd chain=input action=drop log=yes log-prefix=scan\n";
@@ -346,7 +347,7 @@ fn a_scan_that_is_logged_displaces_no_line_about_doors() {
                     if stop.load(Relaxed) {
                         break;
                     }
-                    // Whoever is behind sends as fast as it goes.
+                    // A late sender sends without pauses.
                     while number > began.elapsed().as_micros() as u64 * load.scan / 1_000_000 {
                         thread::yield_now();
                     }
@@ -414,7 +415,8 @@ fn scan_lines(log: &str) -> (u64, u64) {
     (lines, reports.filter_map(number).sum())
 }
 
-/// A closing must follow its opening with the same fields in the same order. Returns the values of the closing, by field.
+/// A closing must follow its opening with the same fields in the same order. Returns the values of the closing, by
+/// field.
 fn same_fields(opened: &Value, closed: &Value) -> serde_json::Map<String, Value> {
     let names = |line: &Value| line["fields"].as_object().expect("fields").keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(opened), names(closed), "{opened} {closed}");

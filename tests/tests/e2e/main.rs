@@ -2,39 +2,39 @@
 //!
 //! Where a new test goes:
 //!
-//! | file           | what is tested there |
+//! | file           | subject |
 //! |----------------|----------------------|
-//! | `knocks.rs`    | which knocks open and which do not |
-//! | `doors.rs`     | what opens a door and what does not: real knocks, real scans; what is told of doors; reloads |
-//! | `sources.rs`   | what is told of one source, and why its knocks do not count |
-//! | `answers.rs`   | what rules do besides letting pass and dropping: answers, tarpits, connections, the log |
-//! | `forged.rs`    | what forged segments do to sessions of others: nothing |
-//! | `wire.rs`      | what passes through an open door, and what passes always; every frame accounted for |
+//! | `knocks.rs`    | knocks that open, and knocks that do not |
+//! | `doors.rs`     | doors: real knocks, real scans; the state of doors; reloads |
+//! | `sources.rs`   | the state of one source, and why its knocks are ignored |
+//! | `answers.rs`   | effects of rules besides forwarding and dropping: answers, tarpits, connections, the log |
+//! | `forged.rs`    | forged segments, which have no effect on sessions of others |
+//! | `wire.rs`      | traffic through an open door, and traffic that always passes; the balance of frames |
 //! | `mtu.rs`       | path MTU discovery through the filter |
-//! | `frames.rs`    | what passes without a rule: ARP, neighbour discovery, router advertisements |
-//! | `offload.rs`   | senders that leave checksums to their interface are told of |
-//! | `vlans.rs`     | what a knock and a session in one VLAN or PPPoE session are in another: nothing |
-//! | `processes.rs` | starting, stopping, killing, restarting; what is refused at start |
-//! | `doctor.rs`    | `knockctl doctor` and `--check`, which agree with a start |
+//! | `frames.rs`    | frames that pass without a rule: ARP, neighbour discovery, router advertisements |
+//! | `offload.rs`   | warnings about senders that leave checksums to their interface |
+//! | `vlans.rs`     | separate VLANs and PPPoE sessions: knocks and sessions of one do not count in another |
+//! | `processes.rs` | start, stop, kill, restart; refused starts |
+//! | `doctor.rs`    | `knockctl doctor` and `--check` agree with a start |
 //! | `one_nic.rs`   | the arrangement of configs/one-nic |
-//! | `log.rs`       | the log: what cannot be written costs lines and nothing else, and no kind displaces another |
+//! | `log.rs`       | the log: lost lines cost nothing else, and no kind displaces another |
 //! | `names.rs`     | host names in address lists, with a real name server |
-//! | `drift.rs`     | what changes under a running filter: interfaces, their settings, the host's; every frame accounted for |
-//! | `restart.rs`   | restarts right after a kill, a second dataplane, state files that are damaged or cannot be written |
+//! | `drift.rs`     | changes of interfaces and host under a running filter; the balance of frames |
+//! | `restart.rs`   | restarts right after a kill, a second dataplane, damaged or unwritable state files |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
-//! | `install.rs`   | what a newcomer does first: the configuration of the README, and `make install` |
-//! | `json.rs`      | what `knockctl --json` prints, held against its schemas; what is shown again and again |
-//! | `metrics.rs`   | what a scrape says over applies, reloads and restarts; of a dataplane that hangs |
-//! | `limits.rs`    | peers of the listeners that ask nothing, slowly, too much, or do not read |
-//! | `judge/`       | the same packets under the same rules, judged by the kernel's nftables |
-//! | `nonsense.rs`  | frames that nobody would build, from both sides |
-//! | `scene.rs`     | what they share |
-//! | `end.rs`       | a wire's far end, past the network stack |
-//! | `tags.rs`      | hosts that speak in VLANs, or in a PPPoE session |
-//! | `dice.rs`      | numbers that look random |
+//! | `install.rs`   | the first steps of a new user: the configuration of the README, and `make install` |
+//! | `json.rs`      | the output of `knockctl --json`, checked with its schemas; repeated output |
+//! | `metrics.rs`   | scrapes over applies, reloads and restarts, and with a hanging dataplane |
+//! | `limits.rs`    | peers of the listeners that send nothing, send slowly, request too much, or do not read |
+//! | `differential/` | the differential test against the kernel's nftables |
+//! | `malformed.rs` | malformed frames from both sides |
+//! | `scenario.rs`  | shared set-up and queries |
+//! | `end.rs`       | a host's interface, below its network stack |
+//! | `tags.rs`      | hosts in VLANs or in a PPPoE session |
+//! | `random.rs`    | pseudo-random numbers |
 
 mod answers;
-mod dice;
+mod differential;
 mod doctor;
 mod doors;
 mod drift;
@@ -43,20 +43,20 @@ mod forged;
 mod frames;
 mod install;
 mod json;
-mod judge;
 mod knocks;
 mod limits;
 mod log;
+mod malformed;
 mod metrics;
 mod mtu;
 mod names;
-mod nonsense;
 mod offload;
 mod one_nic;
 mod operator;
 mod processes;
+mod random;
 mod restart;
-mod scene;
+mod scenario;
 mod sources;
 mod tags;
 mod vlans;

@@ -1,4 +1,4 @@
-//! What a scrape says while rules, lists and doors come and go, and processes restart.
+//! Scrapes while rules, lists and doors change, and processes restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,10 +7,10 @@ use std::thread;
 use knockplane_tests::{CLIENT, Filter, FilterOptions, SERVER, Topology};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::dice::Dice;
-use crate::scene::{client, eventually, knock, with};
+use crate::random::Random;
+use crate::scenario::{client, eventually, knock, with};
 
-/// One scrape: values by series, as they are written.
+/// One scrape: values by series, as written.
 type Scrape = BTreeMap<String, f64>;
 
 fn scrape(filter: &Filter<'_>) -> Scrape {
@@ -29,7 +29,7 @@ fn label<'s>(series: &'s str, label: &str) -> Option<&'s str> {
     value.split_once('"').map(|(value, _)| value)
 }
 
-/// Whether a series is a counter of the dataplane's, so that only a restart of the dataplane may make it sink.
+/// Whether a series is a counter of the dataplane, which may decrease only when the dataplane restarts.
 fn is_of_the_dataplane(series: &str) -> bool {
     let name = series.split('{').next().unwrap_or_default();
     name.ends_with("_total")
@@ -40,12 +40,12 @@ fn is_of_the_dataplane(series: &str) -> bool {
         && !series.contains("process=\"control\"")
 }
 
-/// Counters as they were when they were last there. A series may go and come back.
+/// The last value of each counter. A series may disappear and return.
 #[derive(Default)]
 struct Highest(Scrape);
 
 impl Highest {
-    /// Takes in a scrape, in which nothing may have sunk.
+    /// Adds a scrape, in which no counter may have decreased.
     fn check(&mut self, scrape: &Scrape, after: &str) {
         let counters: Vec<_> = scrape.iter().filter(|(series, _)| is_of_the_dataplane(series)).collect();
         assert!(counters.len() > 50, "there are counters: {counters:?}");
@@ -60,7 +60,7 @@ impl Highest {
     }
 }
 
-/// Nothing has series but the rules, lists and doors that there are.
+/// Only existing rules, lists and doors have series.
 fn assert_nothing_is_gone(filter: &Filter<'_>, scrape: &Scrape, lists: &BTreeSet<String>, doors: &BTreeSet<String>) {
     let rules = filter.ask(&["show", "rules"]).expect("rules").to_string();
     let labels = |name: &str| scrape.keys().filter_map(|series| label(series, name)).collect::<BTreeSet<_>>();
@@ -80,8 +80,9 @@ fn assert_nothing_is_gone(filter: &Filter<'_>, scrape: &Scrape, lists: &BTreeSet
     }
 }
 
-/// Some rules that log nothing and add to lists, of which each apply has another part. Ports are what the client sends to.
-fn rules(dice: &mut Dice, many: usize) -> (String, BTreeSet<String>) {
+/// Rules that add to lists and do not log; each apply has another part of them. The ports are those to which the client
+/// sends.
+fn rules(dice: &mut Random, many: usize) -> (String, BTreeSet<String>) {
     let mut text = String::from("/ip firewall filter\n");
     let mut lists = BTreeSet::new();
     for port in 1..=12 {
@@ -113,15 +114,15 @@ const DOORS: [&str; 4] = [
 
 const CHOICES: [&str; 3] = ["", "[metrics]\nrules = [\"comment=port*\"]\n", "[metrics]\nrules = []\n"];
 
-/// SYNs to the ports that rules and doors ask for, and a knock at each door.
+/// SYNs to the ports of rules and doors, and a knock at each door.
 fn traffic(topology: &Topology) {
     let ports: Vec<String> = (1..=12).chain([21, 22, 23]).map(|port| format!("{port}:tcp")).collect();
     client(topology, &format!("knock {SERVER} {}", ports.join(" ")));
 }
 
 #[test]
-fn no_counter_sinks_and_nothing_that_is_gone_has_series_over_random_applies_reloads_and_restarts_of_control() {
-    let mut dice = Dice(0x5eed);
+fn no_counter_decreases_and_removed_objects_have_no_series_over_random_applies_reloads_and_restarts_of_control() {
+    let mut dice = Random(0x5eed);
     with(&FilterOptions::from_rules("/ip firewall filter\nadd chain=input action=drop\n"), |topology, filter| {
         let mut highest = Highest::default();
         let (mut lists, mut doors) = (BTreeSet::new(), BTreeSet::new());
@@ -180,7 +181,7 @@ fn no_counter_sinks_and_nothing_that_is_gone_has_series_over_random_applies_relo
 }
 
 #[test]
-fn a_dataplane_that_hangs_leaves_health_and_metrics_that_say_so_and_commands_that_end() {
+fn with_a_hanging_dataplane_health_and_metrics_report_it_and_commands_end() {
     with(&FilterOptions::from_rules("/ip firewall filter\nadd chain=input action=drop\n"), |_, filter| {
         assert_eq!(scrape(filter)["knockplane_dataplane_up"], 1.0);
         let rules = filter.path("rules.rsc").display().to_string();
@@ -212,7 +213,7 @@ fn a_dataplane_that_hangs_leaves_health_and_metrics_that_say_so_and_commands_tha
             assert!(unready.contains(" 503 ") && unready.contains("did not answer within 0.8 s"), "{unready}");
             let now = scrape(filter);
             assert_eq!(now["knockplane_dataplane_up"], 0.0);
-            // The scrape itself waited for longer.
+            // The scrape itself waited longer.
             assert!(now["knockplane_dataplane_answer_age_seconds"] > 1.0, "{now:?}");
             assert!(now["process_cpu_seconds_total"] > 0.0 && !now.contains_key("knockplane_rules"), "{now:?}");
         });
@@ -222,7 +223,7 @@ fn a_dataplane_that_hangs_leaves_health_and_metrics_that_say_so_and_commands_tha
     });
 }
 
-/// Rules of several menus, one of them disabled, that are told apart by their comments.
+/// Rules of several menus, one of them disabled, identified by their comments.
 const NUMBERED: &str = "/ip firewall filter
 add chain=input protocol=tcp dst-port=1 comment=first disabled=yes
 add chain=input protocol=tcp dst-port=2 action=passthrough comment=second
@@ -235,7 +236,7 @@ add chain=prerouting protocol=tcp dst-port=3 action=drop comment=raw
 add chain=input action=drop comment=last
 ";
 
-/// The number of each rule by its comment, as `show rules` prints it: under the name of its menu.
+/// The number of each rule by its comment, as `show rules` prints it under the name of its menu.
 fn shown(text: &str) -> BTreeMap<String, String> {
     let (mut menu, mut number) = (String::new(), String::new());
     let mut numbers = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! Path MTU discovery through the filter: a server sends full-size packets to a host behind a link of smaller MTU, and the
-//! router there says so.
+//! Path MTU discovery through the filter: a server sends full-size packets to a host behind a link of smaller MTU, and
+//! the router there sends ICMP errors.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use knockplane_tests::{FAR, FAR6, FilterOptions, Namespace, SERVER, SERVER6, Topology};
 
-use crate::scene::{PATIENCE, with};
+use crate::scenario::{PATIENCE, with};
 
-/// MTU of the link to the far host. More than a greeting, less than Ethernet's.
+/// MTU of the link to the far host. Larger than a greeting, smaller than Ethernet's.
 const MTU: u32 = 1_400;
 
-/// What is downloaded, in bytes.
+/// Size of the download in bytes.
 const DOWNLOAD: usize = 200_000;
 
-/// How long a download that must stall is waited for.
+/// Time after which a download counts as stalled.
 const STALLED: Duration = Duration::from_secs(3);
 
 const RELATED: &str = "add chain=input connection-state=established,related action=accept\n";
 
-/// Who is in `secured` may do everything, as in `configs/two-ports.rsc`, for both families.
+/// Sources in `secured` may do everything, as in `configs/two-ports.rsc`, for both families.
 fn rules(first: &str) -> String {
     let accept =
         format!("{first}add chain=input src-address-list=secured action=accept\nadd chain=input action=drop\n");
@@ -45,7 +45,7 @@ fn download(topology: &Topology, far: &Namespace, server: &str, patience: Durati
     let listener = topology.server.within(|| Ok(TcpListener::bind(address)?)).expect("the port is free");
     thread::spawn(move || {
         if let Ok((mut stream, _)) = listener.accept() {
-            // A reader that is gone is a download that stalled.
+            // A reader that has ended is a stalled download.
             let _ = stream.write_all(&[b'x'; DOWNLOAD]);
         }
     });
@@ -74,7 +74,7 @@ fn a_download_over_a_small_link_arrives_if_related_packets_are_accepted() {
     });
 }
 
-/// What lint K021 says: without, the connection is made and stalls.
+/// The case of lint K021: without the rule, the connection is established and stalls.
 #[test]
 fn a_download_over_a_small_link_stalls_if_icmp_errors_are_dropped() {
     with_far_host(&rules(""), |topology, far| {

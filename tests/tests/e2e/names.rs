@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use knockplane_tests::{Filter, FilterOptions, Process, Topology, VISITOR};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::scene::{CLIENT, eventually, listed, ping, with};
+use crate::scenario::{CLIENT, eventually, listed, ping, with};
 
 const NAME_SERVER: &str = "127.0.0.1:5353";
 
@@ -19,11 +19,11 @@ add action=drop chain=input
 ";
 
 fn options(rules: &str) -> FilterOptions {
-    // Behind the keys of [control].
+    // After the keys of [control].
     FilterOptions { sections: format!("name-servers = [\"{NAME_SERVER}\"]\n"), ..FilterOptions::from_rules(rules) }
 }
 
-/// A name server in the filter's namespace, whose answers live for a second.
+/// A name server in the filter's namespace, whose answers have a time to live of one second.
 struct NameServer {
     process: Process,
     hosts: PathBuf,
@@ -36,7 +36,7 @@ impl NameServer {
         let mut command = topology.filter.command("dnsmasq");
         command.args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--pid-file="]);
         command.args(["--port=5353", "--listen-address=127.0.0.1", "--bind-interfaces", "--local-ttl=1"]);
-        // As another user it could not read the file.
+        // Another user could not read the file.
         command.args(["--user=root", "--group=root", "--local=/example.test/"]);
         command.arg(format!("--addn-hosts={}", hosts.display()));
         let process = Process::start("dnsmasq", &mut command, &filter.path("dnsmasq.log")).expect("dnsmasq");
@@ -93,7 +93,7 @@ fn a_list_follows_its_host_name_and_keeps_the_last_answer() {
 }
 
 #[test]
-fn rules_are_applied_with_their_names_resolved_and_failures_told() {
+fn rules_are_applied_with_resolved_names_and_failures_are_reported() {
     with(&options("/ip firewall filter\nadd action=drop chain=input\n"), |topology, filter| {
         let _server = NameServer::start(topology, filter, CLIENT);
         let apply = |rules: &str| {
@@ -101,7 +101,7 @@ fn rules_are_applied_with_their_names_resolved_and_failures_told() {
             fs::write(&file, rules).expect("written");
             filter.knockctl(&["apply", &file.display().to_string()]).expect("knockctl")
         };
-        // A list that keeps someone out does so from the first packet on.
+        // A list of blocked addresses applies from the first packet on.
         let mut applied = apply("");
         eventually("the name server answers", || {
             applied = apply(

@@ -2,7 +2,7 @@
 
 use knockplane_tests::{FilterOptions, Topology};
 
-use crate::scene::{eventually, knock, serve_tcp, tcp_echo, with};
+use crate::scenario::{eventually, knock, serve_tcp, tcp_echo, with};
 
 const DOOR: &str = r#"
 [[door]]
@@ -19,7 +19,7 @@ fn ethtool(topology: &Topology, options: &str) {
 }
 
 #[test]
-fn a_sender_that_leaves_its_checksums_is_told_of_with_the_remedy() {
+fn a_sender_without_checksums_is_reported_with_the_remedy() {
     let options = FilterOptions { sections: DOOR.to_owned(), ..FilterOptions::from_rules("/ip firewall filter\n") };
     with(&options, |topology, filter| {
         serve_tcp(topology, 8080);

@@ -1,11 +1,11 @@
-//! The arrangement of configs/one-nic: the filter between a host's only NIC and the host itself.
+//! The set-up of configs/one-nic: the filter between a host's only NIC and the host itself.
 
 use std::path::Path;
 use std::process::Command;
 
 use knockplane_tests::{CLIENT, Filter, FilterOptions, Output, SERVER, Topology, VISITOR, run};
 
-use crate::scene::{knock, listed, ping};
+use crate::scenario::{knock, listed, ping};
 
 /// The filter's host has one NIC, `outside`, with the server's address and a default route.
 fn one_nic() -> Topology {
@@ -23,12 +23,12 @@ fn one_nic() -> Topology {
 fn script(topology: &Topology, arguments: &[&str]) -> Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/one-nic/one-nic");
     let mut command: Command = topology.filter.command("env");
-    // The tests' configuration calls its sides `outside` and `inside`.
+    // The tests' configuration names its sides `outside` and `inside`.
     command.args(["KP_INSIDE=inside", "KP_HOST=host0", "sh"]).arg(script).args(arguments);
     run(&mut command).expect("sh can be run")
 }
 
-/// Addresses and routes of a device, without what the kernel adds by itself.
+/// Addresses and routes of a device, without those that the kernel adds by itself.
 fn configured(topology: &Topology, device: &str) -> Vec<String> {
     let show = |what: &str| topology.filter.ip(&format!("-4 -o {what} show dev {device}")).expect("ip");
     let addresses =
@@ -43,7 +43,7 @@ fn configured(topology: &Topology, device: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_host_behind_its_only_nic_answers_whoever_has_knocked_and_nobody_else() {
+fn a_host_behind_its_only_nic_answers_only_after_a_knock() {
     let topology = one_nic();
     let before = configured(&topology, "outside");
     assert!(ping(&topology, ""), "without a filter, the host answers");
@@ -51,7 +51,7 @@ fn a_host_behind_its_only_nic_answers_whoever_has_knocked_and_nobody_else() {
     options.sections =
         "[[door]]\nname = \"ssh\"\nknock = [\"tcp/7000\", \"tcp/1234\"]\nopens = [\"icmp\"]\n".to_owned();
 
-    // A start with the NIC as it is would cut the host off.
+    // Starting with the unchanged NIC would cut the host off.
     topology.filter.ip("link add inside type veth peer other").expect("a pair");
     topology.filter.ip("link set inside up").expect("up");
     let refused = Filter::start(&topology, &options).expect_err("refused").to_string();

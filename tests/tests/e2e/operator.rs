@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use knockplane_tests::{CLIENT, FilterOptions, SERVER, binary, run};
 
 use crate::doors::session;
-use crate::scene::{QUICK, eventually, knock, listed, ping, rule_ids, serve_tcp, with};
+use crate::scenario::{QUICK, eventually, knock, listed, ping, rule_ids, serve_tcp, with};
 
 fn two_ports() -> FilterOptions {
     FilterOptions::from_configs("two-ports.rsc").expect("configs/two-ports.rsc")
@@ -17,7 +17,7 @@ fn two_ports() -> FilterOptions {
 #[test]
 fn rules_are_shown_with_the_bytes_and_packets_that_they_matched() {
     with(&two_ports(), |topology, filter| {
-        // The real knock sends one SYN a step: 20 bytes IP, 20 bytes TCP, 20 bytes of options.
+        // A knock sends one SYN per step: 20 bytes IP, 20 bytes TCP, 20 bytes of options.
         knock(topology, "1234:tcp 4321:tcp");
         eventually("both hits are decided", || listed(filter, "secured", CLIENT));
         let rules = filter.ask(&["show", "rules"]).expect("rules");
@@ -26,7 +26,7 @@ fn rules_are_shown_with_the_bytes_and_packets_that_they_matched() {
             (counter["packets"].as_u64().expect("packets"), counter["bytes"].as_u64().expect("bytes"))
         };
         assert_eq!((counter(0), counter(1)), ((1, 60), (1, 60)));
-        // The second knock is in `secured` by its own rule already, so the third rule accepts it.
+        // At the second knock the source is in `secured` already, so the third rule accepts it.
         assert_eq!(counter(2), (1, 60));
         assert_eq!(counter(3), (1, 60));
         let table = filter.knockctl(&["show", "rules", "--stats"]).expect("knockctl").stdout;
@@ -37,7 +37,7 @@ fn rules_are_shown_with_the_bytes_and_packets_that_they_matched() {
 }
 
 #[test]
-fn what_is_exported_can_be_applied() {
+fn an_export_can_be_applied() {
     with(&two_ports(), |_, filter| {
         let export = || filter.knockctl(&["export"]).expect("knockctl").stdout;
         let before = filter.ask(&["show", "rules"]).expect("rules");
@@ -54,9 +54,9 @@ fn what_is_exported_can_be_applied() {
     });
 }
 
-/// On a terminal, somebody is asked; without one, it takes `--force`.
+/// On a terminal the operator is asked; without one, `--force` is required.
 #[test]
-fn an_apply_that_shuts_everybody_out_is_confirmed_first() {
+fn an_apply_that_closes_the_last_way_in_asks_for_confirmation() {
     with(&two_ports(), |_, filter| {
         let generation = || filter.ask(&["show", "rules"]).expect("rules")["generation"].as_u64().expect("a number");
         let before = generation();
@@ -68,7 +68,7 @@ fn an_apply_that_shuts_everybody_out_is_confirmed_first() {
         for said in ["these rules let nobody in", "src-address-list=secured", "--force"] {
             assert!(refused.stderr.contains(said), "{said} in {refused:?}");
         }
-        // The answer, and an open terminal until it is read.
+        // The answer, and a terminal that stays open until it is read.
         let answered = |answer: &str| {
             let knockctl = filter.knockctl_line(&["apply", &file]).expect("knockctl");
             let line = format!("(echo {answer}; sleep 3) | script --quiet --return --command '{knockctl}' /dev/null");
@@ -80,7 +80,7 @@ fn an_apply_that_shuts_everybody_out_is_confirmed_first() {
         assert!(said.contains("Apply them? [y/N]") && said.contains("the old rules keep running"), "{said}");
         let (code, said) = answered("y");
         assert_eq!((code, generation()), (Some(0), before + 1), "{said}");
-        // Nothing is lost any more.
+        // No way in is closed any more.
         assert!(filter.knockctl(&["apply", &file]).expect("knockctl").ok());
     });
 }
@@ -146,12 +146,12 @@ fn a_list_that_no_rule_matches_is_warned_of() {
 }
 
 #[test]
-fn members_of_the_sockets_group_use_knockctl_and_nobody_else_does() {
+fn only_members_of_the_sockets_group_can_use_knockctl() {
     const GROUP: u32 = 4_711;
     let mut options = two_ports();
     options.sections = format!("socket-group = {GROUP}\n");
     with(&options, |_, filter| {
-        // The user may not enter the folder that it is built in.
+        // The user may not enter the build folder.
         let knockctl = filter.path("knockctl");
         fs::copy(binary("knockctl").expect("built"), &knockctl).expect("copied");
         let status = |group: u32| {
@@ -165,14 +165,14 @@ fn members_of_the_sockets_group_use_knockctl_and_nobody_else_does() {
         assert!(stranger.code == Some(4) && stranger.stderr.contains("member of the socket's group"), "{stranger:?}");
         let control = fs::metadata(filter.path("control.sock")).expect("a socket");
         assert_eq!((control.gid(), control.mode() & 0o777), (GROUP, 0o660));
-        // The dataplane's is not the group's.
+        // The group has no access to the dataplane's socket.
         let dataplane = fs::metadata(filter.path("dataplane.sock")).expect("a socket");
         assert_eq!((dataplane.gid(), dataplane.mode() & 0o777), (0, 0o600));
     });
 }
 
 #[test]
-fn promtool_has_nothing_to_say_about_the_metrics() {
+fn promtool_accepts_the_metrics() {
     with(&FilterOptions::from_rules(QUICK), |topology, filter| {
         knock(topology, "1234:tcp 4321:tcp");
         assert!(ping(topology, ""));
@@ -195,7 +195,7 @@ fn promtool_has_nothing_to_say_about_the_metrics() {
 }
 
 #[test]
-fn show_tells_what_runs() {
+fn show_prints_the_running_state() {
     with(&two_ports(), |topology, filter| {
         let status = filter.ask(&["show", "status"]).expect("status");
         let text = status.to_string();
@@ -225,7 +225,7 @@ fn show_tells_what_runs() {
 
 #[test]
 fn a_full_table_of_connections_is_logged_shown_and_warned_of() {
-    // Room for 32 at most, and 60 sessions through a door.
+    // At most 32 connections, and 60 sessions through a door.
     let sections = "[[door]]\nname = \"echo\"\nknock = [\"udp/7001\"]\nopens = [\"tcp/8080\"]\n".to_owned();
     let dataplane = "connection-capacity = 16".to_owned();
     let rules = "/ip firewall filter\n";

@@ -1,4 +1,4 @@
-//! Starting, stopping, killing, restarting; what is refused at start.
+//! Start, stop, kill and restart of the processes; refused starts.
 
 use std::fs;
 use std::thread;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use knockplane_tests::{Filter, FilterOptions, Topology, binary, run};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use crate::scene::{CLIENT, QUICK, eventually, knock, listed, ping, rule_ids, with};
+use crate::scenario::{CLIENT, QUICK, eventually, knock, listed, ping, rule_ids, with};
 
 fn two_ports() -> FilterOptions {
     FilterOptions::from_configs("two-ports.rsc").expect("configs/two-ports.rsc")
@@ -94,7 +94,7 @@ fn an_invalid_apply_changes_nothing() {
 }
 
 #[test]
-fn what_was_applied_survives_a_restart() {
+fn applied_rules_survive_a_restart() {
     with(&two_ports(), |topology, filter| {
         let file = filter.path("quick.rsc");
         fs::write(&file, QUICK).expect("written");
@@ -120,14 +120,14 @@ fn a_second_dataplane_is_refused_and_disturbs_nothing() {
     });
 }
 
-/// Starts a dataplane that is expected to refuse, and returns what it said.
+/// Starts a dataplane that must refuse to start, and returns its output.
 fn refusal(topology: &Topology, dataplane: &str) -> String {
     let refused = refusal_with(topology, dataplane, "s");
     assert!(!xdp_attached(topology), "nothing is left attached");
     refused
 }
 
-/// The same, with a socket of its own.
+/// As above, with a socket of its own.
 fn refusal_with(topology: &Topology, dataplane: &str, socket: &str) -> String {
     let folder = std::env::temp_dir().join(format!("{}-refusal", topology.filter.name()));
     fs::create_dir_all(&folder).expect("a folder");
@@ -147,7 +147,7 @@ fn refusal_with(topology: &Topology, dataplane: &str, socket: &str) -> String {
 }
 
 #[test]
-fn what_is_not_fit_for_a_wire_is_refused_with_the_remedy() {
+fn unsuitable_interfaces_are_refused_with_the_remedy() {
     const SIDES: &str = "outside = \"outside\"\ninside = \"inside\"\n";
     let topology = Topology::new(2).expect("a topology");
     let said = |dataplane: &str, expected: &[&str]| {
@@ -169,7 +169,7 @@ fn what_is_not_fit_for_a_wire_is_refused_with_the_remedy() {
     for interface in ["inside", "outside"] {
         topology.filter.ip(&format!("link set {interface} mtu 1500")).expect("set");
     }
-    // veth refuses by the MTU of the pair's other end; what the kernel said is told once.
+    // veth refuses by the MTU of the pair's other end; the kernel's message appears once.
     topology.client.ip("link set eth0 mtu 3507").expect("set");
     let refused = refusal(&topology, SIDES);
     assert!(
@@ -209,7 +209,7 @@ fn an_idle_filter_sleeps() {
 }
 
 #[test]
-fn a_link_that_is_down_is_seen_and_what_is_for_it_is_dropped_by_name() {
+fn a_link_that_is_down_is_reported_and_its_frames_are_counted() {
     with(&two_ports(), |topology, filter| {
         knock(topology, "1234:tcp 4321:tcp");
         assert!(ping(topology, ""));
@@ -228,7 +228,7 @@ fn a_link_that_is_down_is_seen_and_what_is_for_it_is_dropped_by_name() {
 }
 
 #[test]
-fn an_interface_that_is_gone_ends_the_dataplane() {
+fn a_removed_interface_ends_the_dataplane() {
     with(&two_ports(), |topology, filter| {
         topology.filter.ip("link del inside").expect("deleted");
         eventually("it ends", || !filter.dataplane.runs().expect("known"));
@@ -252,9 +252,9 @@ fn a_configured_file_that_was_edited_after_an_apply_is_not_run_silently() {
 }
 
 #[test]
-fn a_dataplane_that_will_refuse_touches_no_interface_and_no_file_of_others() {
+fn a_refused_start_changes_no_interface_and_no_file_of_others() {
     with(&two_ports(), |topology, filter| {
-        // Interfaces of its own, but the socket of the one that runs.
+        // Its own interfaces, but the socket of the running one.
         topology.filter.ip("link add spare0 type veth peer spare1").expect("a further pair");
         for interface in ["spare0", "spare1"] {
             topology.filter.ip(&format!("link set {interface} up")).expect("up");
@@ -269,7 +269,7 @@ fn a_dataplane_that_will_refuse_touches_no_interface_and_no_file_of_others() {
         fs::write(&precious, "precious").expect("written");
         let refused =
             refusal_with(topology, "outside = \"spare0\"\ninside = \"spare1\"\n", &precious.display().to_string());
-        assert!(refused.contains("is in the way and no socket"), "{refused}");
+        assert!(refused.contains("exists and is not a socket"), "{refused}");
         assert_eq!(fs::read_to_string(&precious).expect("still there"), "precious");
     });
 }
@@ -307,7 +307,7 @@ fn a_bridge_made_while_it_runs_is_reported() {
 }
 
 #[test]
-fn a_state_directory_that_cannot_be_written_is_no_fault_of_the_rules() {
+fn an_unwritable_state_directory_is_not_reported_as_an_error_of_the_rules() {
     with(&two_ports(), |topology, filter| {
         knock(topology, "1234:tcp 4321:tcp");
         // A file where the folder should be.
@@ -330,7 +330,7 @@ fn a_state_directory_that_cannot_be_written_is_no_fault_of_the_rules() {
 #[test]
 fn a_start_logs_no_error_and_no_worker_that_hangs() {
     with(&two_ports(), |_, filter| {
-        // The log is written beside the rest: a process that is killed may have lines that are not written yet.
+        // The log is written asynchronously: a killed process may have unwritten lines.
         let are_ready = |filter: &Filter<'_>, times: usize| filter.log().matches("ready: outside").count() == times;
         eventually("the start is logged", || are_ready(filter, 1));
         for restarts in 1..=5 {
@@ -344,7 +344,7 @@ fn a_start_logs_no_error_and_no_worker_that_hangs() {
 }
 
 #[test]
-fn processes_that_run_out_of_descriptors_go_on() {
+fn processes_without_free_descriptors_continue() {
     with(&two_ports(), |topology, filter| {
         knock(topology, "1234:tcp 4321:tcp");
         let pids = [&filter.dataplane, &filter.control].map(|process| Pid::from_raw(process.id() as i32));
@@ -354,7 +354,7 @@ fn processes_that_run_out_of_descriptors_go_on() {
                 prlimit(pid, Resource::Nofile, limit).expect("a limit");
             }
         };
-        // What is open stays open.
+        // Open files stay open.
         limit(0);
         thread::sleep(Duration::from_millis(500));
         assert!(ping(topology, ""), "the open door stays open");

@@ -1,4 +1,4 @@
-//! Restarts right after a kill, what a second dataplane is told, and state files that are damaged or cannot be written.
+//! Restarts right after a kill, refusal of a second dataplane, and state files that are damaged or cannot be written.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use knockplane_tests::{Filter, FilterOptions, Output, Topology, binary, run};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::scene::{CLIENT, QUICK, ping, with};
+use crate::scenario::{CLIENT, QUICK, ping, with};
 
-/// Lets those in `friends` pass, and nobody knock.
+/// Accepts sources in `friends`; no knock opens.
 const FRIENDS: &str = "/ip firewall filter
 add action=accept chain=input src-address-list=friends
 add action=drop chain=input
@@ -25,7 +25,7 @@ fn knockctl(filter: &Filter<'_>, arguments: &[&str]) -> Output {
     filter.knockctl(arguments).expect("knockctl")
 }
 
-/// Kills without waiting for the kernel to take everything away.
+/// Kills without waiting for the kernel to release everything.
 fn kill_and_go_on(id: u32) {
     let pid = Pid::from_raw(id as i32).expect("a process has an id");
     kill_process(pid, Signal::KILL).expect("killed");
@@ -60,12 +60,12 @@ fn control_restarts_right_after_a_kill() {
         let text = fs::read_to_string(filter.path("knockplane.toml")).expect("the configuration");
         fs::write(&second, text.replace("control.sock", "second.sock")).expect("written");
         let refused = run(command.arg("--config").arg(&second)).expect("started");
-        let holder = format!("another process listens on 127.0.0.1:9479 (process {}, ", filter.control.id());
+        let holder = format!("another process listens on 127.0.0.1:9479 (process {} (", filter.control.id());
         assert!(refused.code == Some(1) && (refused.stdout + &refused.stderr).contains(&holder), "{holder}");
     });
 }
 
-/// The namespace that the filter runs in, by the name of its folder.
+/// The namespace of the filter, by the name of its folder.
 fn filter_netns(filter: &Filter<'_>) -> String {
     let folder = filter.path("x");
     folder.parent().and_then(|folder| folder.file_name()).expect("a folder").to_string_lossy().into_owned()
@@ -89,7 +89,7 @@ fn second(topology: &Topology, filter: &Filter<'_>, changes: &[(&str, &str)]) ->
 }
 
 #[test]
-fn a_second_dataplane_is_told_which_process_is_in_its_way() {
+fn a_second_dataplane_names_the_process_that_blocks_it() {
     with(&friends(), |topology, filter| {
         assert!(knockctl(filter, &["list", "add", "friends", CLIENT]).ok());
         let holder = format!("process {} (knockplane-dataplane)", filter.dataplane.id());
@@ -106,7 +106,7 @@ fn a_second_dataplane_is_told_which_process_is_in_its_way() {
     });
 }
 
-/// The exit code and the words of a dataplane that does not start.
+/// The exit code and the output of a dataplane that does not start.
 fn refusal(topology: &Topology, filter: &Filter<'_>) -> (Option<i32>, String) {
     let mut command = topology.filter.command("timeout");
     command.arg("20").arg(binary("knockplane-dataplane").expect("built"));

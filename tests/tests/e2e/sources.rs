@@ -1,4 +1,4 @@
-//! What is told of one source: its lists, doors, quota, connections and drops, and why its knocks do not count.
+//! The state of one source: its lists, doors, quota, connections and drops, and why its knocks are ignored.
 
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use knockplane_tests::{CLIENT, CLIENT6, Filter, FilterOptions, SERVER, SERVER6, Topology, VISITOR};
 use serde_json::Value;
 
-use crate::scene::{client, eventually, knock, listed, ping, serve_tcp, tcp_echo, udp_to, with};
+use crate::scenario::{client, eventually, knock, listed, ping, serve_tcp, tcp_echo, udp_to, with};
 
 /// Three steps, of which the second needs a passphrase.
 const DOOR: &str = r#"
@@ -22,7 +22,7 @@ fn doors(doors: &str) -> FilterOptions {
     FilterOptions { sections: doors.to_owned(), ..FilterOptions::from_rules("/ip firewall filter\n") }
 }
 
-/// What is told of an address.
+/// The state of an address.
 fn told(filter: &Filter<'_>, address: &str) -> Value {
     filter.ask(&["explain-source", address]).expect("the source is explained")
 }
@@ -30,7 +30,7 @@ fn told(filter: &Filter<'_>, address: &str) -> Value {
 fn text(filter: &Filter<'_>, address: &str) -> String {
     let output = filter.knockctl(&["explain-source", address]).expect("knockctl");
     assert!(output.ok(), "{output:?}");
-    // Without the breaks of lines, as sentences are broken anywhere.
+    // Without line breaks, because sentences are wrapped anywhere.
     output.stdout.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -55,7 +55,7 @@ fn datagram(topology: &Topology, source: &str, port: u16, payload: &[u8]) {
 }
 
 #[test]
-fn a_client_whose_address_scans_is_told_why_its_knocks_are_ignored_and_until_when() {
+fn a_source_whose_knocks_are_ignored_is_shown_with_reason_and_time() {
     with(&doors(DOOR), |topology, filter| {
         assert!(text(filter, CLIENT).contains("nothing is known of it: a knock would be counted from step 1"));
         scan(topology);
@@ -114,7 +114,7 @@ fn a_client_whose_address_scans_is_told_why_its_knocks_are_ignored_and_until_whe
 }
 
 #[test]
-fn progress_grants_connections_and_restarts_are_told_without_the_passphrase() {
+fn progress_grants_connections_and_restarts_are_shown_without_the_passphrase() {
     with(&doors(&DOOR.replace("opens", "hold-off = \"1h\"\nmax-attempts = \"9/1h\"\nopens")), |topology, filter| {
         serve_tcp(topology, 8080);
         let door = |filter: &Filter<'_>| told(filter, CLIENT)["doors"][0].clone();
@@ -171,7 +171,7 @@ fn progress_grants_connections_and_restarts_are_told_without_the_passphrase() {
 }
 
 #[test]
-fn every_list_that_holds_an_address_is_told_with_what_put_it_in() {
+fn every_list_with_an_address_is_shown_with_its_origin() {
     let rules = "/ip firewall address-list
 add list=office address=10.77.0.0/28 comment=\"the branch\"
 add list=guests address=10.77.0.1 timeout=1h
@@ -217,7 +217,7 @@ add chain=input src-address-list=knocked protocol=udp dst-port=7002 action=drop 
         );
         let knocked = &source["lists"][3];
         assert_eq!((&knocked["added_by"][0]["line"], &knocked["used_by"][0]["line"]), (&5.into(), &6.into()));
-        // Both may have come in one batch, and so at one time.
+        // Both may arrive in one batch, and so at the same time.
         let recent = source["drops"]["recent"].as_array().expect("drops");
         let dropped = recent.iter().find(|dropped| dropped["reason"] == "rule").expect("a drop by a rule");
         assert_eq!(dropped["port"], 7002);
@@ -237,7 +237,7 @@ add chain=input src-address-list=knocked protocol=udp dst-port=7002 action=drop 
 }
 
 #[test]
-fn the_quota_of_a_prefix_is_told_to_newcomers_of_it() {
+fn the_quota_of_a_prefix_is_shown_for_its_sources() {
     let options = FilterOptions {
         dataplane: "first-step-quota = 2\n".to_owned(),
         ..doors("[[door]]\nname = \"echo\"\nknock = [\"udp/7001\", \"udp/7002\"]\nwithin = \"5m\"\ntotal = \"5m\"\n")
@@ -257,7 +257,7 @@ fn the_quota_of_a_prefix_is_told_to_newcomers_of_it() {
 }
 
 #[test]
-fn an_ipv6_source_is_told_with_its_network() {
+fn an_ipv6_source_is_shown_with_its_network() {
     let options = FilterOptions {
         dataplane: "ipv6-first-steps = \"prefix\"\n".to_owned(),
         ..doors(
@@ -315,7 +315,7 @@ fn a_watch_counts_every_drop_of_one_source_and_one_at_a_time() {
 }
 
 #[test]
-fn what_is_no_single_address_is_answered_with_the_remedy() {
+fn an_argument_that_is_not_an_address_is_refused_with_the_remedy() {
     let options = FilterOptions {
         sections: "[policy]\nprotect = [\"10.77.0.2/32\"]\n".to_owned(),
         ..FilterOptions::from_rules("/ip firewall filter\n")
@@ -344,7 +344,7 @@ impl Drop for Scan<'_> {
     }
 }
 
-/// How often the door opens of twenty knocks, while the same address tries another port every millisecond.
+/// How often the door opens in twenty knocks, while the same address tries another port every millisecond.
 fn opened_of_twenty(doors: &FilterOptions, knock: impl Fn(&Topology)) -> usize {
     let mut opened = 0;
     with(doors, |topology, filter| {

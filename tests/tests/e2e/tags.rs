@@ -1,5 +1,5 @@
-//! Hosts that speak in VLANs, or in a PPPoE session: by programs at their interface, because not every kernel has interfaces
-//! for either.
+//! Hosts in VLANs or in a PPPoE session, by eBPF programs at their interface, because not every kernel has interfaces
+//! for them.
 
 use std::path::Path;
 
@@ -8,14 +8,15 @@ use knockplane_tests::{Namespace, Topology};
 /// A VLAN tag: its type and its VLAN.
 pub(crate) type Tag = (u16, u16);
 
-/// The type of a tag of a customer, and of a provider (802.1ad).
+/// Tag types of customers, and of providers (802.1ad).
 pub(crate) const CUSTOMER: u16 = 0x8100;
 pub(crate) const PROVIDER: u16 = 0x88a8;
 
-/// The PPPoE session of [`speak_in_session`].
+/// The PPPoE session of [`use_session`].
 pub(crate) const SESSION: u16 = 0x1234;
 
-/// Puts what a host sends in these VLANs from now on, the outer tag first, and takes what it receives out of so many tags.
+/// From now on, adds these VLAN tags, the outer one first, to the frames that a host sends, and removes as many tags
+/// from received ones.
 pub(crate) fn speak_in_vlans(host: &Namespace, tags: &[Tag], folder: &Path) {
     let _ = host.run("tc qdisc del dev eth0 clsact");
     if tags.is_empty() {
@@ -43,9 +44,9 @@ pub(crate) fn both_speak_in_vlans(topology: &Topology, tags: &[Tag], folder: &Pa
     [&topology.client, &topology.server].iter().for_each(|host| speak_in_vlans(host, tags, folder));
 }
 
-/// Puts the IPv4 packets of both hosts in a PPPoE session, and takes out of it what they receive. There is no ARP in a session:
-/// the hosts know each other.
-pub(crate) fn both_speak_in_session(topology: &Topology, folder: &Path) {
+/// Wraps the IPv4 packets of both hosts in a PPPoE session, and unwraps received ones. There is no ARP in a session:
+/// the hosts have static neighbours.
+pub(crate) fn both_use_session(topology: &Topology, folder: &Path) {
     const PROGRAMS: &str = r#"
 struct skb { unsigned len, type, mark, queue, protocol; };
 struct xdp { unsigned data, end; };

@@ -1,4 +1,4 @@
-//! VLANs and PPPoE sessions as networks of their own, with real clients: the same addresses in each.
+//! VLANs and PPPoE sessions as separate networks, with real clients: the same addresses in each.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::doors::{goes_on, session};
 use crate::end::End;
-use crate::scene::{eventually, knock, ping, serve_tcp, tcp_echo, with};
-use crate::tags::{CUSTOMER, PROVIDER, SESSION, Tag, both_speak_in_session, both_speak_in_vlans};
+use crate::scenario::{eventually, knock, ping, serve_tcp, tcp_echo, with};
+use crate::tags::{CUSTOMER, PROVIDER, SESSION, Tag, both_speak_in_vlans, both_use_session};
 
 const PORT: u16 = 8080;
 const KNOCK: &str = "7000:tcp 4321:udp 1234:tcp";
@@ -35,7 +35,7 @@ fn folder(topology: &Topology) -> Folder {
     Folder::make(&format!("{}-tags", topology.filter.name())).expect("a folder")
 }
 
-/// Of everyone that the door is open for, the VLAN; empty without one.
+/// The VLAN of each grant of the door; empty without one.
 fn open_in(filter: &Filter<'_>) -> Vec<String> {
     let doors = filter.ask(&["show", "doors"]).expect("doors are shown");
     let vlan = |visitor: &Value| {
@@ -47,7 +47,7 @@ fn open_in(filter: &Filter<'_>) -> Vec<String> {
     vlans
 }
 
-/// Whether the session's other end answers within a second.
+/// Whether the session's peer answers within a second.
 fn answers(session: &mut TcpStream) -> bool {
     session.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
     session.write_all(b"still here").expect("sent");
@@ -77,7 +77,7 @@ fn a_knock_in_one_vlan_opens_no_other_and_a_session_stays_in_its_own() {
             eventually("the door opens here too", || open_in(filter) == open);
             assert!(tcp_echo(topology, PORT));
         }
-        // What was sent in another VLAN is sent again in the session's own.
+        // Data that was sent in another VLAN is retransmitted in the session's own.
         speak_in(TEN);
         session.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
         session.read_exact(&mut [0; 10]).expect("the session goes on in its own VLAN");
@@ -124,7 +124,7 @@ fn a_knock_in_a_pppoe_session_opens_it_and_control_passes_by_its_class() {
         eventually("the door opens without a session", || open_in(filter) == [""]);
         assert!(tcp_echo(topology, PORT));
 
-        both_speak_in_session(topology, &folder.0);
+        both_use_session(topology, &folder.0);
         assert!(!tcp_echo(topology, PORT), "the knock was in no session");
         knock(topology, KNOCK);
         eventually("the door opens in the session", || {
@@ -134,14 +134,14 @@ fn a_knock_in_a_pppoe_session_opens_it_and_control_passes_by_its_class() {
         });
         assert!(tcp_echo(topology, PORT));
         goes_on(&mut session(topology, PORT));
-        // As long as a packet can be there.
+        // As long as a packet can be in flight.
         assert!(ping(topology, "-M do -s 1464"), "a packet of 1,492 bytes");
         let malformed = ["pppoe-malformed", "ppp-unreadable", "ipv4-malformed", "frame-too-long"];
         for reason in malformed {
             assert_eq!(counted(filter, "drop", reason), 0.0, "{reason}: real hosts send no such thing");
         }
 
-        // An echo request of LCP from outside; from inside the class is dropped; compressed data always.
+        // An LCP echo request from outside passes; from inside the class is dropped; compressed data is always dropped.
         let frame = |protocol: u16| {
             let words =
                 [0x8864_u16, 0x1100, SESSION, 10, protocol, 0x0901, 0x0008, 0, 0].map(u16::to_be_bytes).concat();

@@ -1,4 +1,4 @@
-//! What passes through an open door, and what passes always; every frame accounted for.
+//! Traffic through an open door, and traffic that always passes; the balance of frames.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use knockplane_tests::{CLIENT, CLIENT6, FilterOptions, Process, SERVER, SERVER6};
 
-use crate::scene::{PATIENCE, QUICK, eventually, knock, ping, serve_tcp, tcp_echo, udp_to, with, with_queues};
+use crate::scenario::{PATIENCE, QUICK, eventually, knock, ping, serve_tcp, tcp_echo, udp_to, with, with_queues};
 
-/// Everything from outside is accepted, so that the wire is all that is tested.
+/// Everything from outside is accepted, so that only the wire is tested.
 const OPEN: &str = "/ip firewall filter\nadd chain=input\n/ipv6 firewall filter\nadd chain=input\n";
 
 #[test]
@@ -106,7 +106,7 @@ fn a_large_transfer_arrives_without_a_wrong_byte_in_both_directions() {
     });
 }
 
-/// A byte that tells where in the stream it belongs.
+/// A byte that depends on its position in the stream.
 fn pattern(offset: usize) -> u8 {
     (offset.wrapping_mul(0x9e37_79b9) >> 13) as u8
 }
@@ -134,7 +134,7 @@ fn iperf3_runs_through_two_queues() {
 fn every_frame_is_accounted_for_and_none_leaks_after_a_million() {
     const FRAMES: u64 = 1_000_000;
     with(&FilterOptions::from_configs("two-ports.rsc").expect("configs/two-ports.rsc"), |topology, filter| {
-        // Half of them at a closed door, half at an open one; nobody answers, and nobody listens.
+        // Half of them at a closed door, half at an open one; no host answers.
         topology.server.ip("route add blackhole 10.77.0.1/32").expect("a route");
         let socket = udp_to(topology, 9);
         let received = || filter.metric("knockplane_rx_packets_total", &[]).expect("a counter");
@@ -142,7 +142,8 @@ fn every_frame_is_accounted_for_and_none_leaks_after_a_million() {
             let enough = received() + frames as f64;
             while received() < enough {
                 for _ in 0..frames / 10 {
-                    // A full buffer is not an error of the filter; the interface's counter says what went out.
+                    // A full buffer is not an error of the filter; the interface's counter has the number of sent
+                    // frames.
                     let _ = socket.send(b"a frame");
                 }
             }
@@ -164,7 +165,7 @@ fn every_frame_is_accounted_for_and_none_leaks_after_a_million() {
         assert_eq!(sent, forwarded, "every forwarded frame was sent");
         assert_eq!(count("knockplane_frames_lost", &[]), 0.0, "no frame of the pool is missing");
 
-        // And against the interfaces' own counters: what left the client was received, or is a named loss.
+        // And by the interfaces' own counters: every frame that left the client was received or is a named loss.
         let (from_client, _) = topology.client.traffic("eth0").expect("counters");
         let (from_server, to_server) = topology.server.traffic("eth0").expect("counters");
         let losses = count("knockplane_ring_drops_total", &[]);
@@ -178,7 +179,7 @@ fn every_frame_is_accounted_for_and_none_leaks_after_a_million() {
     });
 }
 
-/// What docs/capture.md says: where a capture sees the frames of the filter, and where it does not.
+/// The statements of docs/capture.md: where a capture sees the filter's frames, and where it does not.
 #[test]
 fn a_capture_sees_the_frames_beside_the_filter_and_not_on_its_interfaces() {
     with(&FilterOptions::from_rules(OPEN), |topology, filter| {

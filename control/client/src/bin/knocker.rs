@@ -1,4 +1,4 @@
-//! The knock client. See [`knocker`].
+//! The knock client: runs [`knocker::main`].
 
 use std::process::ExitCode;
 

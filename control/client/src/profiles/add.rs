@@ -1,8 +1,8 @@
-//! A profile from somebody else, on its way into the file: what is asked of it first, and how the file is written.
+//! Adds a shared profile to the file: the checks before, and the write.
 //!
-//! The line comes from outside, and the file holds other profiles: whatever would make the file unreadable, or the profile
-//! of no use, is refused before a byte is written. The new file is written beside the old one and takes its place, so
-//! that there is never half of one.
+//! The line comes from another user, and the file holds other profiles: a line is refused before the write if it would make
+//! the file invalid or the profile unusable. The new file is written beside the old one and then replaces it, so that the
+//! file is complete at any time.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -11,36 +11,37 @@ use std::process;
 
 use super::Profile;
 use crate::services::Services;
-use crate::step::{self, Step, Transport};
+use crate::step::{self, KnockStep};
+use crate::transport::Transport;
 
-/// Whether the profile can be knocked with. Every fault is told.
+/// Checks that the profile can be used for a knock.
 ///
 /// # Errors
-/// What is wrong with it, without a passphrase.
+/// All faults of the profile, without its passphrases.
 pub(super) fn check(profile: &Profile) -> Result<(), String> {
     let services = Services::default();
     let mut faults = Vec::new();
     if profile.steps.is_empty() {
-        faults.push("the line has no steps: ask for another one".to_owned());
+        faults.push("the line has no steps: ask its sender for another one".to_owned());
     }
     for (index, step) in profile.steps.iter().enumerate() {
-        if let Err(fault) = Step::parse(step.as_bytes(), Transport::Tcp, &services) {
+        if let Err(fault) = KnockStep::parse(step.as_bytes(), Transport::Tcp, &services) {
             faults.push(format!("step {}: {fault}", index + 1));
         }
     }
     if let Some(port) = &profile.wait_port
         && let Err(problem) = step::parse_port(port, Transport::Tcp, &services)
     {
-        // In Rust's escapes: it may move the cursor.
-        faults.push(format!("wait-port {port:?} is no port: {}", problem.expected().escape_debug()));
+        // Escaped, because it may contain control characters of the terminal.
+        faults.push(format!("wait-port {port:?} is not a port: {}", problem.expected().escape_debug()));
     }
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\nerror: ")) }
 }
 
-/// Writes the file whole, or leaves it as it was. It is its owner's alone afterwards, for it holds passphrases; so are
-/// the directories that are made for it.
+/// Writes the whole file, or leaves it unchanged. The file and the directories that are created for it are then accessible to
+/// their owner only, because it holds passphrases.
 pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
-    // A link stays one: what it leads to is replaced.
+    // A symbolic link stays: its target is replaced.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if let Some(folder) = path.parent() {
         let mut builder = fs::DirBuilder::new();

@@ -1,10 +1,10 @@
-//! Steps as the `[[door]]` of a server has them, so that its line can be copied: `tcp/7000 syn`, `udp/4321 "open
-//! sesame"`, `icmp size=128`. Anything else is taken as it stands, for the command line's form.
+//! Steps in the syntax of a server's `[[door]]`, so that its line can be copied: `tcp/7000 syn`, `udp/4321 "open sesame"`,
+//! `icmp size=128`. Other steps are left unchanged: they are in the syntax of the command line.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-/// Steps of either form, in that of the command line.
+/// Steps of either syntax, converted to that of the command line.
 pub(super) fn steps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let steps = Vec::<String>::deserialize(deserializer)?;
     if steps.is_empty() {
@@ -19,7 +19,7 @@ fn step_of(text: &str) -> Result<String, String> {
         Some(("tcp", port)) => match rest {
             "" => Ok(format!("{port}:tcp")),
             flags if is_syn(flags) => Ok(format!("{port}:tcp")),
-            flags => Err(format!("`{text}`: only a SYN can be sent, and that is not `{flags}`")),
+            flags => Err(format!("`{text}`: only a SYN can be sent, and a SYN does not have the flags `{flags}`")),
         },
         Some(("udp", port)) if rest.is_empty() => Ok(format!("{port}:udp")),
         Some(("udp", port)) => passphrase(rest)
@@ -33,7 +33,7 @@ fn step_of(text: &str) -> Result<String, String> {
     }
 }
 
-/// Whether a SYN has these flags, and is without those behind `!`.
+/// Whether a SYN matches these flags: those after `!` are not set.
 fn is_syn(flags: &str) -> bool {
     flags.split([',', ' ']).filter(|word| !word.is_empty()).all(|word| match word.strip_prefix('!') {
         Some(without) => without != "syn",
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_servers_line_is_read_as_the_command_lines() {
+    fn steps_of_a_door_are_converted_to_the_command_line_syntax() {
         let cases = [
             ("tcp/7000", "7000:tcp"),
             ("tcp/7000 syn,!ack", "7000:tcp"),

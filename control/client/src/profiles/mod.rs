@@ -1,4 +1,4 @@
-//! Profiles: doors under a name, in a small file of the user's.
+//! Profiles: named knocks in a file of the user.
 //!
 //! ```toml
 //! [ssh-home]
@@ -12,10 +12,10 @@
 //!
 //! | file       | owns |
 //! |------------|------|
-//! | `mod.rs`   | the file: where it is, what it says, adding to it |
-//! | `add.rs`   | what is asked of a profile from somebody else, and writing the file |
-//! | `door.rs`  | steps as a server's configuration has them |
-//! | `share.rs` | a profile as one line, and back |
+//! | `mod.rs`   | the file: its path, its content, additions |
+//! | `add.rs`   | the checks of a shared profile, and the write of the file |
+//! | `door.rs`  | steps in the syntax of a server's configuration |
+//! | `share.rs` | a profile as one line |
 
 mod add;
 mod door;
@@ -31,7 +31,7 @@ use knockplane_limits::input;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// What a profile says. Steps are in the form of the command line.
+/// A profile. Its steps are in the syntax of the command line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Profile {
@@ -46,12 +46,12 @@ pub(crate) struct Profile {
     pub(crate) wait_port: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) then: Option<Then>,
-    /// Knock over IPv4 and IPv6.
+    /// Whether to knock over IPv4 and IPv6.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) both: bool,
 }
 
-/// Between two steps, in milliseconds.
+/// Pause between two steps in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Delay(pub(crate) u32);
@@ -66,7 +66,7 @@ impl TryFrom<String> for Delay {
         };
         let digits = number.bytes().all(|byte| byte.is_ascii_digit());
         let ms = number.parse::<u32>().ok().filter(|_| digits).and_then(|number| number.checked_mul(unit));
-        ms.map(Delay).ok_or_else(|| format!("`{}` is no delay: write `10ms` or `1s`", text.escape_debug()))
+        ms.map(Delay).ok_or_else(|| format!("`{}` is not a delay: write `10ms` or `1s`", text.escape_debug()))
     }
 }
 
@@ -76,7 +76,7 @@ impl From<Delay> for String {
     }
 }
 
-/// A command: words, or a line that is words wherever there is a space.
+/// A command: a list of words, or a line that is split at white space.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Then {
@@ -93,22 +93,22 @@ impl Then {
     }
 }
 
-/// Why profiles are of no use. Its text says what to do.
+/// A profile cannot be used. The text has the remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct ProfileError(String);
 
-/// The file, if there is one.
+/// The file of profiles; without a file, no profiles.
 #[derive(Debug)]
 pub(crate) struct Profiles {
     path: PathBuf,
     profiles: BTreeMap<String, Profile>,
-    /// What is worth a word, though it works.
+    /// What is valid, but should be changed.
     pub(crate) warnings: Vec<String>,
 }
 
 impl Profiles {
-    /// Reads the file: the one that was named, or the user's own. There need not be one of the user's own.
+    /// Reads the file with this name, or else the default file of the user, which need not exist.
     pub(crate) fn load(named: Option<&Path>) -> Result<Self, ProfileError> {
         let path = match named {
             Some(path) => path.to_owned(),
@@ -123,7 +123,7 @@ impl Profiles {
             check_name(name).map_err(|why| ProfileError(format!("the profiles in {shown}: {why}")))?;
         }
         let warnings = readable_by_others(&path)
-            .then(|| format!("{shown} can be read by others, and whoever reads it can knock; run: chmod 600 {shown}"));
+            .then(|| format!("{shown} can be read by other users, who can then knock; run: chmod 600 {shown}"));
         Ok(Profiles { path, profiles, warnings: warnings.into_iter().collect() })
     }
 
@@ -131,19 +131,19 @@ impl Profiles {
         self.profiles.get(name)
     }
 
-    /// The profile of this name, or else which there are.
+    /// The profile of this name; otherwise an error with the names of all profiles.
     pub(crate) fn find(&self, name: &str) -> Result<&Profile, ProfileError> {
         self.get(name).ok_or_else(|| {
             let path = self.path.display();
             let known: Vec<_> = self.profiles.keys().map(String::as_str).collect();
             let known = if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
             ProfileError(format!(
-                "`{name}` is no profile of {path} ({known})\n    write `knocker HOST STEP...`, or a section `[{name}]` there"
+                "`{name}` is not a profile in {path} ({known})\n    write `knocker HOST STEP...`, or add a section `[{name}]` there"
             ))
         })
     }
 
-    /// Every name with its host, and no secret.
+    /// All names with their hosts, without secrets.
     pub(crate) fn list(&self) -> String {
         let width = self.profiles.keys().map(String::len).max().unwrap_or_default();
         self.profiles.iter().fold(String::new(), |mut text, (name, Profile { host, steps, .. })| {
@@ -153,60 +153,58 @@ impl Profiles {
         })
     }
 
-    /// The profile as one line for somebody else. The command stays here: nobody should run what he was sent.
+    /// The profile as one line for another user, without its command: the command of another user should not be run.
     pub(crate) fn share(&self, name: &str) -> Result<String, ProfileError> {
         Ok(share::line(name, self.find(name)?))
     }
 
-    /// Puts a profile that was shared at the end of the file, which is made if need be. Says what it is called.
+    /// Appends a shared profile to the file, which is created if it does not exist. Returns a message with its name.
     pub(crate) fn add(&self, line: &str) -> Result<String, ProfileError> {
         let (name, profile) = share::read(line).map_err(ProfileError)?;
         check_name(&name).map_err(ProfileError)?;
         add::check(&profile).map_err(ProfileError)?;
         let path = self.path.display();
         if self.profiles.contains_key(&name) {
-            return Err(ProfileError(format!(
-                "there is a profile `{name}` in {path}: give that one another name first"
-            )));
+            return Err(ProfileError(format!("{path} has a profile `{name}` already: rename that one first")));
         }
         let wrong = |why: &str| ProfileError(format!("the profile cannot be added to {path}: {why}"));
         let section =
             toml::to_string(&BTreeMap::from([(&name, &profile)])).map_err(|error| wrong(&error.to_string()))?;
         let before = text_of(&self.path)?;
         let text = if before.is_empty() { section } else { format!("{before}\n{section}") };
-        // The file must stay one that can be read, and say what the line said.
+        // The file must stay valid, and the profile in it must be the shared one.
         let read: BTreeMap<String, Profile> = toml::from_str(&text).map_err(|error| wrong(error.message()))?;
         if read.get(&name) != Some(&profile) {
-            return Err(wrong("it would not be read there as it was shared"));
+            return Err(wrong("in the file it would differ from the shared one"));
         }
         add::write(&self.path, &text).map_err(|error| ProfileError(format!("cannot write to {path}: {error}")))?;
-        Ok(format!("{name} is in {path}\n"))
+        Ok(format!("added {name} to {path}\n"))
     }
 }
 
-/// What can stand in a section's title, a shell and a chat as it is.
+/// Checks a name: it must need no quotes in the file, in a shell and in a chat.
 fn check_name(name: &str) -> Result<(), String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if !name.is_empty() && !name.starts_with('-') && name.bytes().all(fits) {
         return Ok(());
     }
-    Err(format!("`{}` is no name of a profile: write letters, digits, `-` and `_`", name.escape_debug()))
+    Err(format!("`{}` is not a valid name of a profile: write letters, digits, `-` and `_`", name.escape_debug()))
 }
 
-/// A host that can be printed as it is: no escape for a terminal, nothing that is not seen.
+/// A host of printable characters only.
 fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let host = String::deserialize(deserializer)?;
     let fits = |char: char| char.is_ascii_graphic() || char.is_alphanumeric();
     if !host.is_empty() && host.chars().all(fits) {
         return Ok(host);
     }
-    Err(D::Error::custom(format!("`{}` is no host: write a name or an address", host.escape_debug())))
+    Err(D::Error::custom(format!("`{}` is not a host: write a name or an address", host.escape_debug())))
 }
 
-/// What the file says; nothing if there is none. It names a command that the user runs, and where the user's passphrases
-/// go: one that others can change is refused.
+/// The text of the file; empty if there is none. The file names a command that the user runs and a host that gets the
+/// passphrases of the user: a file that other users can change is refused.
 fn text_of(path: &Path) -> Result<String, ProfileError> {
-    // Without a file, nothing depends on who could make one.
+    // Without a file, its directories need no check.
     if fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         return Ok(String::new());
     }
@@ -214,7 +212,7 @@ fn text_of(path: &Path) -> Result<String, ProfileError> {
     text.map_err(|error| ProfileError(format!("the file of profiles {} {error}", path.display())))
 }
 
-/// `~/.config/knocker/profiles.toml`, or where XDG has it.
+/// `~/.config/knocker/profiles.toml`, or the same in `$XDG_CONFIG_HOME`.
 fn own_file() -> Option<PathBuf> {
     let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let config = given("XDG_CONFIG_HOME").or_else(|| given("HOME").map(|home| home.join(".config")));

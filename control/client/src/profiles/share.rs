@@ -1,11 +1,11 @@
-//! A profile as one line that passes through chats and shells as it is:
+//! A profile as one line that needs no quotes in chats and shells:
 //!
 //! ```text
 //! knocker://NAME@HOST/STEP/STEP/…/+delay=10ms/+wait-port=22/+both/CHECKSUM
 //! ```
 //!
-//! Whatever is not a letter, a digit or one of `-._:=` is written as `%` and two digits. The checksum is over everything
-//! before it, so that half a line, or one that a chat has changed, is noticed: it is no protection against anybody.
+//! Each byte that is not a letter, a digit or one of `-._:=` is written as `%` and two hexadecimal digits. The checksum covers
+//! everything before it. It detects a line that was cut or changed by a chat program, and is no protection against forgery.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
@@ -13,10 +13,10 @@ use super::{Delay, Profile};
 
 const SCHEME: &str = "knocker://";
 
-/// What stays as it is in a part.
+/// The characters that are escaped in a part of the line.
 const PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b':').remove(b'=');
 
-/// The line.
+/// The profile as a line.
 pub(super) fn line(name: &str, profile: &Profile) -> String {
     let part = |text: &str| utf8_percent_encode(text, PART).to_string();
     let mut line = format!("{SCHEME}{name}@{}/", part(&profile.host));
@@ -35,22 +35,22 @@ pub(super) fn line(name: &str, profile: &Profile) -> String {
     with_sum(&line)
 }
 
-/// A line that ends in its checksum.
+/// The line with its checksum appended.
 pub(super) fn with_sum(line: &str) -> String {
     format!("{line}{:08x}", crc32(line.as_bytes()))
 }
 
-/// What a line says: a name and its profile.
+/// Parses a line: the name and the profile.
 ///
 /// # Errors
-/// If it is not whole, or not such a line.
+/// If the line is incomplete, or not the line of a profile.
 pub(super) fn read(line: &str) -> Result<(String, Profile), String> {
     let line = line.trim();
     let rest = line
         .strip_prefix(SCHEME)
-        .ok_or("this is no line that `knocker --share` prints: it begins with `knocker://`")?;
+        .ok_or("this is not a line of `knocker --share`: such a line begins with `knocker://`")?;
     let cut =
-        "the line is not as it was printed: its end is missing, or something in it was changed; copy all of it again";
+        "the line differs from the printed one: its end is missing, or a part was changed; copy the whole line again";
     let (said, sum) = line.rsplit_once('/').ok_or(cut)?;
     if sum.len() != 8 || u32::from_str_radix(sum, 16) != Ok(crc32(format!("{said}/").as_bytes())) {
         return Err(cut.to_owned());
@@ -61,16 +61,16 @@ pub(super) fn read(line: &str) -> Result<(String, Profile), String> {
     let mut profile =
         Profile { host: text(host)?, steps: Vec::new(), delay: None, wait_port: None, then: None, both: false };
     for part in parts {
-        // No step begins with `+` as it is: there it is written in digits.
+        // No step begins with a literal `+`: in steps it is escaped.
         let option = part.strip_prefix('+').map(|option| option.split_once('=').unwrap_or((option, "")));
         match option {
             Some(("delay", delay)) => profile.delay = Some(Delay::try_from(text(delay)?)?),
             Some(("wait-port", port)) => profile.wait_port = Some(text(port)?),
             Some(("both", "")) => profile.both = true,
-            // What a later version says may be what makes the knock right.
+            // The knock may depend on an option of a later version.
             Some((option, _)) => {
                 let option = option.escape_debug();
-                return Err(format!("this version does not know `{option}`: install a newer knocker"));
+                return Err(format!("this version does not know the option `{option}`: install a newer knocker"));
             }
             None => profile.steps.push(text(part)?),
         }
@@ -92,12 +92,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_the_usual_one() {
+    fn the_checksum_is_that_of_the_standard() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
     }
 
     #[test]
-    fn a_line_passes_through_a_shell_and_a_chat() {
+    fn a_line_needs_no_quotes() {
         let profile = Profile {
             host: "fe80::1%eth0".to_owned(),
             steps: vec!["1234".to_owned(), "4321:udp=open 'sesame' $5/%".to_owned(), "icmp=128".to_owned()],
@@ -139,14 +139,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shared_reads_as_it_was(name in "[a-zA-Z0-9_][a-zA-Z0-9_-]{0,20}", profile in profile()) {
+        fn a_shared_profile_parses_as_it_was(name in "[a-zA-Z0-9_][a-zA-Z0-9_-]{0,20}", profile in profile()) {
             let said = line(&name, &profile);
             prop_assert!(said.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:=%/@+".contains(&byte)), "{}", said);
             prop_assert_eq!(read(&said), Ok((name, profile)));
         }
 
         #[test]
-        fn a_line_that_lost_or_changed_something_is_refused(profile in profile(), at: prop::sample::Index, to in "[a-z0-9/%]") {
+        fn a_cut_or_changed_line_is_refused(profile in profile(), at: prop::sample::Index, to in "[a-z0-9/%]") {
             let said = line("a", &profile);
             let at = at.index(said.len());
             prop_assert!(read(&said[..at]).is_err());

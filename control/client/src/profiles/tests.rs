@@ -21,7 +21,7 @@ fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
-fn a_file_is_read_and_its_names_are_listed_without_secrets() {
+fn the_list_of_a_file_has_names_without_secrets() {
     let (_folder, path) = file(FILE);
     let profiles = Profiles::load(Some(&path)).unwrap();
     let home = profiles.get("ssh-home").unwrap();
@@ -34,16 +34,16 @@ fn a_file_is_read_and_its_names_are_listed_without_secrets() {
 }
 
 #[test]
-fn no_file_is_no_profile_and_a_wrong_one_is_told_with_its_line() {
+fn a_missing_file_has_no_profiles_and_an_error_names_its_line() {
     let folder = tempfile::tempdir().unwrap();
     let none = Profiles::load(Some(&folder.path().join("none.toml"))).unwrap();
     assert!(none.find("gate").unwrap_err().to_string().contains("there are none"));
     for (text, part) in [
         ("[a]\nhost = \"b\"\nsteps = [\"1\"]\ndealy = \"1s\"\n", "line 4"),
-        ("[a]\nhost = \"b\"\nsteps = [\"1\"]\ndelay = \"soon\"\n", "`soon` is no delay: write `10ms`"),
+        ("[a]\nhost = \"b\"\nsteps = [\"1\"]\ndelay = \"soon\"\n", "`soon` is not a delay: write `10ms`"),
         ("[a]\nhost = \"b\"\nsteps = []\n", "there are no steps"),
         ("[a]\nsteps = [\"1\"]\n", "`host`"),
-        ("[\"a b\"]\nhost = \"b\"\nsteps = [\"1\"]\n", "`a b` is no name of a profile"),
+        ("[\"a b\"]\nhost = \"b\"\nsteps = [\"1\"]\n", "`a b` is not a valid name"),
     ] {
         let (_folder, path) = file(text);
         let error = Profiles::load(Some(&path)).unwrap_err().to_string();
@@ -53,18 +53,18 @@ fn no_file_is_no_profile_and_a_wrong_one_is_told_with_its_line() {
 
 #[cfg(unix)]
 #[test]
-fn a_file_that_others_can_read_is_warned_of() {
+fn a_file_that_other_users_can_read_gets_a_warning() {
     use std::os::unix::fs::PermissionsExt;
 
     let (_folder, path) = file(FILE);
-    assert!(Profiles::load(Some(&path)).unwrap().warnings.is_empty(), "what we make is ours alone");
+    assert!(Profiles::load(Some(&path)).unwrap().warnings.is_empty(), "a file that knocker created has no warning");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     let warnings = Profiles::load(Some(&path)).unwrap().warnings;
     assert!(warnings.len() == 1 && warnings[0].contains("chmod 600"), "{warnings:?}");
 }
 
 #[test]
-fn what_is_shared_is_added_without_its_command() {
+fn a_shared_profile_is_added_without_its_command() {
     let (_folder, path) = file(FILE);
     let mine = Profiles::load(Some(&path)).unwrap();
     let line = mine.share("ssh-home").unwrap();
@@ -81,11 +81,11 @@ fn what_is_shared_is_added_without_its_command() {
         assert_eq!(fs::metadata(made).unwrap().permissions().mode() & 0o777, mode, "{}", made.display());
     }
     assert_eq!(theirs().list().lines().count(), 2);
-    assert!(theirs().add(&line).unwrap_err().to_string().contains("another name"));
+    assert!(theirs().add(&line).unwrap_err().to_string().contains("rename that one"));
     assert!(mine.share("c").is_err());
 }
 
-/// What is added to a file of one profile; the file is then as it was.
+/// The error of adding this line to a file, which stays unchanged.
 fn refusal(line: &str) -> String {
     let (folder, path) = file(FILE);
     let error = Profiles::load(Some(&path)).unwrap().add(&share::with_sum(line)).unwrap_err().to_string();
@@ -95,22 +95,22 @@ fn refusal(line: &str) -> String {
 }
 
 #[test]
-fn a_line_that_gives_no_profile_leaves_the_file_as_it_was() {
+fn an_invalid_line_leaves_the_file_unchanged() {
     for (line, part) in [
         ("knocker://a@h/", "the line has no steps"),
         ("knocker://a@h/x:udp/", "step 1: unknown service name `x`"),
         ("knocker://a@h/1/tcp%2F7000%20ack/", "step 2: "),
         ("knocker://a@h/1/4321:upd=secret/", "step 2: unknown protocol `upd`"),
-        ("knocker://a@h%1B%5D0;x%07/1/", "`h\\u{1b}]0;x\\u{7}` is no host"),
-        ("knocker://a@h%0Ax/1/", "`h\\nx` is no host"),
-        ("knocker://a@%E2%80%AEh/1/", "is no host"),
-        ("knocker://a@/1/", "is no host"),
-        ("knocker://a@h/1/+wait-port=%1B[1m/", "wait-port \"\\u{1b}[1m\" is no port"),
-        ("knocker://a@h/1/+wait-port/", "wait-port \"\" is no port"),
-        ("knocker://a@h/1/+delay=%1B/", "is no delay"),
+        ("knocker://a@h%1B%5D0;x%07/1/", "`h\\u{1b}]0;x\\u{7}` is not a host"),
+        ("knocker://a@h%0Ax/1/", "`h\\nx` is not a host"),
+        ("knocker://a@%E2%80%AEh/1/", "is not a host"),
+        ("knocker://a@/1/", "is not a host"),
+        ("knocker://a@h/1/+wait-port=%1B[1m/", "wait-port \"\\u{1b}[1m\" is not a port"),
+        ("knocker://a@h/1/+wait-port/", "wait-port \"\" is not a port"),
+        ("knocker://a@h/1/+delay=%1B/", "is not a delay"),
         ("knocker://a@h/1/+\u{1b}/", "install a newer"),
-        ("knocker://a%5D@h/1/", "is no name of a profile"),
-        ("knocker://b@h/1/", "another name"),
+        ("knocker://a%5D@h/1/", "is not a valid name of a profile"),
+        ("knocker://b@h/1/", "rename that one"),
     ] {
         let error = refusal(line);
         assert!(error.contains(part) && !error.contains("secret") && !error.contains('\u{1b}'), "{line}: {error}");
@@ -118,15 +118,15 @@ fn a_line_that_gives_no_profile_leaves_the_file_as_it_was() {
 }
 
 #[test]
-fn a_host_that_cannot_be_printed_is_told_with_its_line() {
+fn the_error_for_an_unprintable_host_names_its_line() {
     let (_folder, path) = file("[a]\nhost = \"h\\u001b[1m\"\nsteps = [\"1\"]\n");
     let error = Profiles::load(Some(&path)).unwrap_err().to_string();
-    assert!(error.contains("line 2") && error.contains("is no host"), "{error}");
+    assert!(error.contains("line 2") && error.contains("is not a host"), "{error}");
 }
 
 #[cfg(unix)]
 #[test]
-fn adding_closes_the_file_to_others_and_keeps_the_link_to_it() {
+fn an_addition_makes_the_file_private_and_keeps_the_link_to_it() {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     let (folder, path) = file(FILE.trim_end());

@@ -1,12 +1,12 @@
-//! Waiting for the port, and the command.
+//! The wait for the port, and the command.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
-use crate::lab::{self, KNOCKER, What};
+use crate::lab::{self, KNOCKER, Payload};
 
 #[test]
-fn the_command_runs_and_its_exit_code_is_ours() {
+fn the_command_runs_and_its_exit_code_is_that_of_knocker() {
     lab::inside(|lab| {
         let output = lab.knocker(&["127.0.0.1", "1", "--then", "sh", "-c", "echo \"$0 $1\"; exit 7", "-v", "--then"]);
         assert_eq!(output.status.code(), Some(7));
@@ -15,7 +15,7 @@ fn the_command_runs_and_its_exit_code_is_ours() {
     });
 }
 
-/// As the shell that started it sees it.
+/// As the parent shell sees it.
 #[test]
 fn a_killed_command_gives_128_and_the_signal() {
     lab::inside(|_| {
@@ -54,7 +54,7 @@ fn nothing_runs_if_the_knock_fails() {
     });
 }
 
-/// The port opens only after `knocker` has been seen to try it, as with a door that takes a moment.
+/// The port opens only after the first attempt of `knocker`, as with a door that opens late.
 #[test]
 fn the_command_waits_for_the_port() {
     lab::inside(|lab| {
@@ -64,9 +64,9 @@ fn the_command_waits_for_the_port() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        assert_eq!(tap.next().what, What::Syn(1234));
-        assert_eq!(tap.next().what, What::Datagram(4321, vec![0]));
-        assert_eq!(tap.next().what, What::Syn(2222));
+        assert_eq!(tap.next().payload, Payload::Syn(1234));
+        assert_eq!(tap.next().payload, Payload::Datagram(4321, vec![0]));
+        assert_eq!(tap.next().payload, Payload::Syn(2222));
         let _door = TcpListener::bind("127.0.0.1:2222").unwrap();
 
         let output = knocker.wait_with_output().unwrap();
@@ -75,18 +75,18 @@ fn the_command_waits_for_the_port() {
     });
 }
 
-/// A real firewall drops what it does not let in: no try is ever answered until the door opens.
+/// A firewall drops packets silently: no attempt is answered until the door opens.
 #[test]
-fn a_door_that_drops_is_tried_again() {
+fn a_port_that_does_not_answer_is_tried_again() {
     lab::inside(|lab| {
         lab.ip("address add 10.9.0.1/32 dev lo");
         lab.ip("route add 10.9.9.0/24 dev lo src 10.9.0.1");
         let mut tap = lab.tap();
         let mut knocker =
             Command::new(KNOCKER).args(["10.9.9.9", "1:udp", "--wait-port", "2222", "--wait", "60"]).spawn().unwrap();
-        assert_eq!(tap.next().what, What::Datagram(1, vec![0]));
+        assert_eq!(tap.next().payload, Payload::Datagram(1, vec![0]));
         for _ in 0..3 {
-            assert_eq!(tap.next().what, What::Syn(2222));
+            assert_eq!(tap.next().payload, Payload::Syn(2222));
         }
         let _door = TcpListener::bind("0.0.0.0:2222").unwrap();
         lab.ip("address add 10.9.9.9/32 dev lo");

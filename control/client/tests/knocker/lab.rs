@@ -1,7 +1,7 @@
-//! A place to knock in: a network namespace with a loopback interface, and a tap on it.
+//! The environment of a test: a network namespace with a loopback interface, and a tap on it.
 //!
-//! The tap sees each packet while the sender's system call runs, so that the order of packets is the order of calls,
-//! and a packet sent after the program has ended marks the end of its packets.
+//! The tap receives each packet during the system call of the sender, so that the order of packets is the order of calls. A
+//! packet sent after the program has ended marks the end of its packets.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, UdpSocket};
@@ -16,27 +16,28 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 /// The program under test.
 pub(crate) const KNOCKER: &str = env!("CARGO_BIN_EXE_knocker");
 
-/// Where the packet goes that ends a recording. No test knocks at this port.
+/// Destination port of the packet that ends a recording. No test knocks at this port.
 const END_PORT: u16 = 65000;
-/// After this long without the awaited packet a test fails instead of hanging.
+/// Time limit for an expected packet, so that a test fails rather than hangs.
 const HANG: Duration = Duration::from_secs(30);
 
 /// The network namespace that the calling thread is in.
 pub(crate) struct Lab(());
 
-/// A knock as it left.
+/// A packet of a knock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Knock {
     pub(crate) to: IpAddr,
-    /// Of the whole IP packet.
+    /// Length of the whole IP packet in bytes.
     pub(crate) packet_len: usize,
-    /// Of an echo request.
+    /// Identifier of an echo request.
     pub(crate) identifier: Option<u16>,
-    pub(crate) what: What,
+    pub(crate) payload: Payload,
 }
 
+/// What a packet of a knock is, by its transport protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum Payload {
     Syn(u16),
     Datagram(u16, Vec<u8>),
     /// An echo request, and whether its checksum is right.
@@ -60,8 +61,8 @@ fn echo_identifier(packet: &SlicedPacket<'_>) -> Option<u16> {
     }
 }
 
-/// Runs `test` in a network namespace of its own. In a thread, because a namespace belongs to a thread and is gone with it;
-/// programs started from there are in it too.
+/// Runs `test` in its own network namespace, in a thread: the namespace belongs to the thread and to the programs that it
+/// starts, and ends with them.
 pub(crate) fn inside(test: impl FnOnce(&Lab) + Send) {
     thread::scope(|scope| {
         let lab = scope.spawn(|| {
@@ -81,7 +82,7 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Output {
     Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"))
 }
 
-/// What a program wrote, for messages.
+/// The output of a program as text.
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -99,12 +100,12 @@ impl Lab {
         run(KNOCKER, arguments)
     }
 
-    /// Starts to watch what leaves through loopback.
+    /// Starts to record the packets that leave through loopback.
     pub(crate) fn tap(&self) -> Tap {
         Tap::open().expect("a packet socket, for which the tests run as root")
     }
 
-    /// Runs a program to its successful end and says what it sent.
+    /// Runs a program, which must succeed, and returns the knocks that it sent.
     pub(crate) fn knocks_of(&self, program: &str, arguments: &[&str]) -> Vec<Knock> {
         let mut tap = self.tap();
         let output = run(program, arguments);
@@ -113,8 +114,8 @@ impl Lab {
     }
 }
 
-/// A packet socket that sees every packet once, when it leaves. Its buffer holds a few hundred packets, answers included:
-/// a program that sends more loses some, also the end, and the test fails.
+/// A packet socket that receives each outgoing packet once. Its buffer holds a few hundred packets, including answers: if a
+/// program sends more, some of them or the end are lost, and the test fails.
 pub(crate) struct Tap(Socket);
 
 impl Tap {
@@ -122,7 +123,7 @@ impl Tap {
         let all = i32::from((libc::ETH_P_ALL as u16).to_be());
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(all)))?;
         socket.set_read_timeout(Some(HANG))?;
-        // Accept the packet if its type is "outgoing", otherwise nothing: loopback shows the same packet again as it arrives.
+        // Accept only outgoing packets: loopback delivers each packet a second time as an incoming one.
         let packet_type = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
         let outgoing = u32::from(libc::PACKET_OUTGOING);
         socket.attach_filter(&[
@@ -134,25 +135,25 @@ impl Tap {
         Ok(Self(socket))
     }
 
-    /// The next knock that leaves. Answers and whatever follows them are passed over.
+    /// The next knock. Other packets, such as answers, are skipped.
     pub(crate) fn next(&mut self) -> Knock {
         let mut frame = vec![0; 1 << 17];
         loop {
-            let len = self.0.read(&mut frame).expect("a packet before the test gives up");
+            let len = self.0.read(&mut frame).expect("a packet within the time limit");
             if let Some(knock) = read_knock(&frame[..len]) {
                 return knock;
             }
         }
     }
 
-    /// All knocks that have left until now.
+    /// All knocks up to now.
     pub(crate) fn finish(&mut self) -> Vec<Knock> {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         socket.send_to(b"end", ("127.0.0.1", END_PORT)).expect("a packet to end with");
         let mut knocks = Vec::new();
         loop {
             match self.next() {
-                Knock { what: What::Datagram(END_PORT, _), .. } => return knocks,
+                Knock { payload: Payload::Datagram(END_PORT, _), .. } => return knocks,
                 knock => knocks.push(knock),
             }
         }
@@ -174,23 +175,23 @@ fn read_knock(frame: &[u8]) -> Option<Knock> {
         NetSlice::Arp(_) => return None,
     };
     let identifier = echo_identifier(&packet);
-    let what = match packet.transport? {
-        TransportSlice::Tcp(tcp) if tcp.syn() && !tcp.ack() => What::Syn(tcp.destination_port()),
-        TransportSlice::Udp(udp) => What::Datagram(udp.destination_port(), udp.payload().to_vec()),
+    let payload = match packet.transport? {
+        TransportSlice::Tcp(tcp) if tcp.syn() && !tcp.ack() => Payload::Syn(tcp.destination_port()),
+        TransportSlice::Udp(udp) => Payload::Datagram(udp.destination_port(), udp.payload().to_vec()),
         TransportSlice::Icmpv4(icmp) => match icmp.icmp_type() {
             kind @ Icmpv4Type::EchoRequest(IcmpEchoHeader { .. }) => {
-                What::Echo { checksum_is_right: icmp.checksum() == kind.calc_checksum(icmp.payload()) }
+                Payload::Echo { checksum_is_right: icmp.checksum() == kind.calc_checksum(icmp.payload()) }
             }
             _ => return None,
         },
         TransportSlice::Icmpv6(icmp) => match (icmp.icmp_type(), source, to) {
             (kind @ Icmpv6Type::EchoRequest(_), IpAddr::V6(source), IpAddr::V6(to)) => {
                 let right = kind.calc_checksum(source.octets(), to.octets(), icmp.payload()).ok();
-                What::Echo { checksum_is_right: Some(icmp.checksum()) == right }
+                Payload::Echo { checksum_is_right: Some(icmp.checksum()) == right }
             }
             _ => return None,
         },
         _ => return None,
     };
-    Some(Knock { to, packet_len, identifier, what })
+    Some(Knock { to, packet_len, identifier, payload })
 }

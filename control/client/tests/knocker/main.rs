@@ -1,11 +1,11 @@
-//! The real `knocker` binary, watched from outside. One binary for all of it; a new test goes into
-//! - `packets`, if it asserts what leaves: bytes, lengths, order, number;
+//! Tests of the `knocker` program through its packets, output and exit codes, in one test binary. A new test belongs into
+//! - `packets`, if it asserts the packets: bytes, lengths, order, number;
 //! - `real_knock`, if it compares with Debian's `knock` client (package knockd);
-//! - `messages`, if it asserts an exit code or a sentence;
-//! - `profiles`, if it is about whose profiles are used;
+//! - `messages`, if it asserts an exit code or a message;
+//! - `profiles`, if it is about which files of profiles are trusted;
 //! - `afterwards`, if it is about waiting for the port and running the command.
 //!
-//! The tests run as root on Linux: each has a network namespace of its own (`lab`), which vanishes with it.
+//! The tests run as root on Linux. Each has its own network namespace (`lab`), which the kernel removes after the test.
 #![cfg(target_os = "linux")]
 
 mod afterwards;

@@ -77,7 +77,7 @@ fn a_host_that_cannot_be_used() {
 }
 
 #[test]
-fn verbose_says_where_and_what_but_no_secret() {
+fn verbose_prints_addresses_and_steps_but_no_passphrase() {
     lab::inside(|lab| {
         let output = lab.knocker(&["-v", "127.0.0.1", "1", "2:udp", "3:udp=secret"]);
         assert_eq!(
@@ -92,33 +92,33 @@ fn verbose_says_where_and_what_but_no_secret() {
 }
 
 #[test]
-fn u_outweighs_tcp_with_a_warning() {
+fn u_overrides_tcp_with_a_warning() {
     lab::inside(|lab| {
         let output = lab.knocker(&["-u", "127.0.0.1", "1:tcp"]);
         assert!(output.status.success());
-        assert!(lab::text(&output.stderr).contains("warning: step 1: 1:tcp goes over UDP"));
+        assert!(lab::text(&output.stderr).contains("warning: step 1: 1:tcp is sent over UDP"));
     });
 }
 
 #[test]
-fn a_network_that_refuses_has_a_remedy() {
+fn errors_of_the_network_come_with_a_remedy() {
     lab::inside(|lab| {
         lab.ip("address add 10.9.0.1/32 dev lo");
         lab.ip("route add unreachable 10.9.1.0/24");
         lab.ip("route add prohibit 10.9.2.0/24");
         for step in ["1:udp", "1:tcp", "icmp"] {
-            for (host, remedy) in [("192.0.2.1", "no route"), ("10.9.1.1", "nobody answers"), ("10.9.2.1", "prohibit")]
+            for (host, remedy) in [("192.0.2.1", "no route"), ("10.9.1.1", "no host answers"), ("10.9.2.1", "prohibit")]
             {
                 let error = refused(lab, &[host, step], 1, &["step 1", host, remedy]);
-                assert_eq!(error.matches("os error").count(), 1, "the cause is told once: {error}");
+                assert_eq!(error.matches("os error").count(), 1, "the cause is in the message once: {error}");
             }
         }
     });
 }
 
-/// The namespace allows nobody a ping socket, and the raw one is taken away. Not even the TCP step before it is sent.
+/// The namespace permits no ping socket, and the process may not open a raw one. Not even the TCP step before is sent.
 #[test]
-fn icmp_without_the_right_to_it_sends_nothing() {
+fn icmp_without_permission_sends_nothing() {
     lab::inside(|lab| {
         let mut tap = lab.tap();
         let arguments = ["--bounding-set=-net_raw", "--inh-caps=-net_raw", KNOCKER, "127.0.0.1", "1", "icmp"];
@@ -132,7 +132,7 @@ fn icmp_without_the_right_to_it_sends_nothing() {
 }
 
 #[test]
-fn a_profile_is_knocked_at_by_its_name() {
+fn a_profile_is_used_by_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (mine, theirs) = (path("mine.toml"), path("theirs.toml"));
@@ -143,15 +143,15 @@ fn a_profile_is_knocked_at_by_its_name() {
         let plan = "to 127.0.0.1, 10 ms between steps\nstep 1: tcp 1, a SYN\nstep 2: udp 2, a passphrase of 4 bytes\n\
                     then wait 200 ms\nthen run: echo a b\n";
         assert_eq!(lab::text(&output.stdout), plan);
-        refused(lab, &["--profiles", &mine, "hoem"], 2, &["`hoem` is no profile of", "there are home", "STEP"]);
+        refused(lab, &["--profiles", &mine, "hoem"], 2, &["`hoem` is not a profile in", "there are home", "STEP"]);
         refused(lab, &["--profiles", &theirs, "home"], 2, &["there are none"]);
 
         let line = lab::text(&lab.knocker(&["--profiles", &mine, "--share", "home"]).stdout);
-        refused(lab, &["--profiles", &theirs, "--add", &line[..line.len() - 2]], 2, &["copy all of it again"]);
+        refused(lab, &["--profiles", &theirs, "--add", &line[..line.len() - 2]], 2, &["copy the whole line again"]);
         assert!(lab.knocker(&["--profiles", &theirs, "--add", &line]).status.success());
         let listed = lab.knocker(&["--profiles", &theirs, "--list"]);
         assert_eq!(lab::text(&listed.stdout), "home  127.0.0.1, 2 steps\n");
-        assert_eq!(lab::text(&listed.stderr), "", "what --add makes is its owner's alone");
+        assert_eq!(lab::text(&listed.stderr), "", "only the owner can read a file that --add created");
 
         let from_input = path("from-input.toml");
         let script = "printf '%s' \"$1\" | \"$0\" --profiles \"$2\" --add -";
@@ -160,7 +160,7 @@ fn a_profile_is_knocked_at_by_its_name() {
     });
 }
 
-/// A file that takes nothing, and a pipe that nobody reads.
+/// A full device, and a pipe without a reader.
 fn outputs_that_fail() -> [Stdio; 2] {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
@@ -180,7 +180,7 @@ fn an_output_that_fails_ends_no_knock_in_the_middle() {
             let status = Command::new(KNOCKER).args(["127.0.0.1", "0"]).stderr(stderr).status().expect("it runs");
             assert_eq!(status.code(), Some(2));
         }
-        // A reader that has seen enough is no failure.
+        // A reader that closed the pipe is not a failure.
         for (stdout, code) in outputs_that_fail().into_iter().zip([1, 0]) {
             let plan = ["--dry-run", "127.0.0.1", "1"];
             let output = Command::new(KNOCKER).args(plan).stdout(stdout).output().expect("it runs");

@@ -1,4 +1,4 @@
-//! What leaves: bytes, lengths, order, number.
+//! The packets of a knock: bytes, lengths, order, number.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,30 +9,30 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::lab::{self, KNOCKER, Lab, What};
+use crate::lab::{self, KNOCKER, Lab, Payload};
 
-fn whats(lab: &Lab, arguments: &[&str]) -> Vec<What> {
-    lab.knocks_of(KNOCKER, arguments).into_iter().map(|knock| knock.what).collect()
+fn payloads(lab: &Lab, arguments: &[&str]) -> Vec<Payload> {
+    lab.knocks_of(KNOCKER, arguments).into_iter().map(|knock| knock.payload).collect()
 }
 
-fn datagram(port: u16, payload: &[u8]) -> What {
-    What::Datagram(port, payload.to_vec())
+fn datagram(port: u16, payload: &[u8]) -> Payload {
+    Payload::Datagram(port, payload.to_vec())
 }
 
-const ECHO: What = What::Echo { checksum_is_right: true };
+const ECHO: Payload = Payload::Echo { checksum_is_right: true };
 
 #[test]
 fn steps_leave_in_order_once_each() {
     lab::inside(|lab| {
         assert_eq!(
-            whats(lab, &["127.0.0.1", "3000", "2000:udp", "icmp", "2000:udp=word", "1000:tcp", "3000", "icmp=100"]),
+            payloads(lab, &["127.0.0.1", "3000", "2000:udp", "icmp", "2000:udp=word", "1000:tcp", "3000", "icmp=100"]),
             [
-                What::Syn(3000),
+                Payload::Syn(3000),
                 datagram(2000, &[0]),
                 ECHO,
                 datagram(2000, b"word"),
-                What::Syn(1000),
-                What::Syn(3000),
+                Payload::Syn(1000),
+                Payload::Syn(3000),
                 ECHO,
             ]
         );
@@ -47,9 +47,9 @@ fn a_long_sequence_keeps_its_order() {
         let steps: Vec<String> =
             ports.iter().map(|port| if port % 2 == 0 { port.to_string() } else { format!("{port}:udp") }).collect();
         let arguments: Vec<&str> = std::iter::once("127.0.0.1").chain(steps.iter().map(String::as_str)).collect();
-        let expected: Vec<What> =
-            ports.iter().map(|&port| if port % 2 == 0 { What::Syn(port) } else { datagram(port, &[0]) }).collect();
-        assert_eq!(whats(lab, &arguments), expected);
+        let expected: Vec<Payload> =
+            ports.iter().map(|&port| if port % 2 == 0 { Payload::Syn(port) } else { datagram(port, &[0]) }).collect();
+        assert_eq!(payloads(lab, &arguments), expected);
     });
 }
 
@@ -57,8 +57,8 @@ fn a_long_sequence_keeps_its_order() {
 fn a_delay_changes_nothing_but_the_time() {
     lab::inside(|lab| {
         assert_eq!(
-            whats(lab, &["-d", "5", "127.0.0.1", "3", "2:udp", "1"]),
-            [What::Syn(3), datagram(2, &[0]), What::Syn(1)]
+            payloads(lab, &["-d", "5", "127.0.0.1", "3", "2:udp", "1"]),
+            [Payload::Syn(3), datagram(2, &[0]), Payload::Syn(1)]
         );
     });
 }
@@ -81,28 +81,28 @@ fn a_udp_socket_receives_exactly_the_payload() {
     });
 }
 
-/// Loopback gets a route to a network that nobody has, so that the SYN is never answered. The kernel would repeat
-/// it after one second, by RFC 6298; the test looks for longer than that.
+/// Loopback gets a route to a network without hosts, so that the SYN is never answered. The kernel would retransmit it after
+/// one second (RFC 6298); the test waits longer.
 #[test]
-fn a_syn_without_an_answer_is_not_repeated() {
+fn a_syn_without_an_answer_is_not_retransmitted() {
     lab::inside(|lab| {
         lab.ip("address add 10.9.0.1/32 dev lo");
         lab.ip("route add 10.9.9.0/24 dev lo src 10.9.0.1");
         let mut tap = lab.tap();
         assert!(lab.knocker(&["10.9.9.9", "1234"]).status.success());
         thread::sleep(Duration::from_millis(2500));
-        let whats: Vec<What> = tap.finish().into_iter().map(|knock| knock.what).collect();
-        assert_eq!(whats, [What::Syn(1234)]);
+        let payloads: Vec<Payload> = tap.finish().into_iter().map(|knock| knock.payload).collect();
+        assert_eq!(payloads, [Payload::Syn(1234)]);
     });
 }
 
 #[test]
 fn the_size_of_an_echo_request_is_that_of_its_ip_packet() {
     lab::inside(|lab| {
-        let sizes = |host: &str, steps: &[&str]| -> Vec<(usize, What)> {
+        let sizes = |host: &str, steps: &[&str]| -> Vec<(usize, Payload)> {
             let arguments = [&[host], steps].concat();
             let knocks = lab.knocks_of(KNOCKER, &arguments);
-            knocks.into_iter().map(|knock| (knock.packet_len, knock.what)).collect()
+            knocks.into_iter().map(|knock| (knock.packet_len, knock.payload)).collect()
         };
         assert_eq!(
             sizes("127.0.0.1", &["icmp", "icmp=28", "icmp=29", "icmp=1500"]),
@@ -115,7 +115,7 @@ fn the_size_of_an_echo_request_is_that_of_its_ip_packet() {
     });
 }
 
-/// A new network namespace allows nobody a ping socket; here everybody, and the raw socket is taken away.
+/// A new network namespace permits no ping socket; here all users may open one, and the process may not open a raw socket.
 #[test]
 fn a_ping_socket_needs_no_privilege() {
     lab::inside(|lab| {
@@ -124,7 +124,7 @@ fn a_ping_socket_needs_no_privilege() {
         for (host, packet_len) in [("127.0.0.1", 128), ("::1", 128)] {
             let knocks = lab.knocks_of("setpriv", &[&without_raw[..], &[host, "icmp=128"]].concat());
             assert_eq!(knocks.len(), 1);
-            assert_eq!((knocks[0].packet_len, &knocks[0].what), (packet_len, &ECHO));
+            assert_eq!((knocks[0].packet_len, &knocks[0].payload), (packet_len, &ECHO));
         }
     });
 }
@@ -144,9 +144,9 @@ fn each_family_when_asked_for() {
     });
 }
 
-/// Connection tracking takes requests with one identifier for one connection.
+/// Connection tracking treats requests with the same identifier as one connection.
 #[test]
-fn each_echo_request_has_an_identifier_of_its_own() {
+fn each_echo_request_has_its_own_identifier() {
     lab::inside(|lab| {
         fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").expect("the namespace's own setting");
         let raw = [KNOCKER];
@@ -161,7 +161,7 @@ fn each_echo_request_has_an_identifier_of_its_own() {
                 assert_eq!(seen.len(), 6, "{program:?} {host}");
                 seen.sort_unstable();
                 seen.dedup();
-                // Two runs begin at random: they share an identifier once in ten thousand times.
+                // The two runs begin at random identifiers: they overlap once in ten thousand times.
                 assert!(seen.len() >= 5, "{program:?} {host}: {seen:?}");
             }
         }
@@ -169,33 +169,33 @@ fn each_echo_request_has_an_identifier_of_its_own() {
 }
 
 #[test]
-fn both_families_are_knocked_over_step_by_step() {
+fn each_step_is_sent_over_both_families() {
     lab::inside(|lab| {
-        // A name with an address of each family, for the programs of this test alone.
+        // A host name with an address of each family, known only in this test.
         let hosts = tempfile::NamedTempFile::new().unwrap();
         fs::write(&hosts, "127.0.0.1 gate\n::1 gate\n").unwrap();
         let script = format!("mount --bind {} /etc/hosts && exec {KNOCKER} \"$@\"", hosts.path().display());
         let with_hosts =
             |arguments: &[&'static str]| [&["--mount", "sh", "-c", &script, "knocker"], arguments].concat();
-        let knocks = |arguments: &[&'static str]| -> Vec<(String, What)> {
+        let knocks = |arguments: &[&'static str]| -> Vec<(String, Payload)> {
             let knocks = lab.knocks_of("unshare", &with_hosts(arguments));
-            knocks.into_iter().map(|knock| (knock.to.to_string(), knock.what)).collect()
+            knocks.into_iter().map(|knock| (knock.to.to_string(), knock.payload)).collect()
         };
-        let at = |to: &str, what: &What| (to.to_owned(), what.clone());
-        let (one, two) = (What::Syn(1), datagram(2, b"word"));
+        let at = |to: &str, what: &Payload| (to.to_owned(), what.clone());
+        let (one, two) = (Payload::Syn(1), datagram(2, b"word"));
         assert_eq!(
             knocks(&["--both", "gate", "1", "2:udp=word"]),
             [at("127.0.0.1", &one), at("::1", &one), at("127.0.0.1", &two), at("::1", &two)]
         );
         // A host with one address.
         assert_eq!(knocks(&["--both", "::1", "1"]), [at("::1", &one)]);
-        // A network without IPv6: the sequence over IPv4 still leaves, whole.
+        // A network without IPv6: the whole sequence is still sent over IPv4.
         fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").expect("the namespace's own setting");
         let mut tap = lab.tap();
         let output = lab::run("unshare", &with_hosts(&["--both", "gate", "1", "2:udp=word"]));
         let error = lab::text(&output.stderr);
         assert!(output.status.success() && error.contains("warning: step 1"), "{error}");
-        let sent: Vec<_> = tap.finish().into_iter().map(|knock| knock.what).collect();
+        let sent: Vec<_> = tap.finish().into_iter().map(|knock| knock.payload).collect();
         assert_eq!(sent, [one, two]);
     });
 }
@@ -211,10 +211,10 @@ fn passphrases_come_from_standard_input() {
             .unwrap();
         child.stdin.take().unwrap().write_all(b"a=\xff\nopen sesame\n").unwrap();
         assert!(child.wait().unwrap().success());
-        let sent: Vec<_> = tap.finish().into_iter().map(|knock| knock.what).collect();
-        assert_eq!(sent, [datagram(1, b"a=\xff"), What::Syn(2), datagram(3, b"open sesame")]);
+        let sent: Vec<_> = tap.finish().into_iter().map(|knock| knock.payload).collect();
+        assert_eq!(sent, [datagram(1, b"a=\xff"), Payload::Syn(2), datagram(3, b"open sesame")]);
 
-        // Without a line for each, nothing leaves.
+        // Without a line for each step, nothing is sent.
         let mut tap = lab.tap();
         let output = Command::new(KNOCKER)
             .args(["--passphrase-stdin", "127.0.0.1", "1:udp=", "3:udp="])

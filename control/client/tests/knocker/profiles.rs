@@ -1,4 +1,4 @@
-//! Profiles that others can change: nothing is sent, and no command is run.
+//! Files of profiles that other users can change: nothing is sent, and no command is run.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -7,10 +7,10 @@ use std::process::{Command, Output};
 
 use crate::lab::{self, KNOCKER, Lab};
 
-/// A user that runs no test.
-const STRANGER: u32 = 4711;
+/// A user id that is not that of the tests.
+const OTHER_USER: u32 = 4711;
 
-/// A directory with a file of profiles, whose command leaves a file.
+/// A directory with a file of profiles, whose command creates a file.
 struct Scenario {
     folder: tempfile::TempDir,
     profiles: PathBuf,
@@ -57,7 +57,7 @@ fn chmod(path: &Path, mode: u32) {
 }
 
 fn knocker(file: &Path) -> Output {
-    // A pipe without a writer must not be waited for.
+    // The program must not wait for a pipe without a writer.
     Command::new("timeout").args(["20", KNOCKER, "--profiles"]).arg(file).arg("home").output().unwrap()
 }
 
@@ -84,7 +84,7 @@ fn a_file_that_others_can_write_or_own_is_refused() {
             scenario.refused(lab, file, &[&remedy]);
         }
         chmod(file, 0o600);
-        chown(file, Some(STRANGER), None).unwrap();
+        chown(file, Some(OTHER_USER), None).unwrap();
         scenario.refused(lab, file, &["belongs to user 4711", "run: chown 0"]);
     });
 }
@@ -100,14 +100,14 @@ fn a_directory_on_the_way_that_others_can_write_is_refused() {
             }
             chmod(&directory, 0o755);
         }
-        // In a sticky directory nobody else can replace the file.
+        // In a sticky directory other users cannot replace the file.
         chmod(&scenario.path("config/knocker"), 0o1777);
         assert!(knocker(&scenario.profiles).status.success() && scenario.has_run());
     });
 }
 
 #[test]
-fn links_pipes_and_directories_are_no_way_round() {
+fn links_pipes_and_directories_do_not_avoid_the_checks() {
     lab::inside(|lab| {
         let scenario = Scenario::new();
         let open = scenario.path("open");

@@ -1,6 +1,6 @@
 //! The same arguments, the same packets: `knocker` against Debian's `knock` (package knockd), which must be installed.
 
-use crate::lab::{self, KNOCKER, What};
+use crate::lab::{self, KNOCKER, Payload};
 
 /// Name and address need no name server here: the namespace has none.
 const LINES: &[&str] = &[
@@ -9,7 +9,7 @@ const LINES: &[&str] = &[
     "127.0.0.1 1234:tcp 4321:udp 5678",
     "127.0.0.1 4321:udp",
     "-u 127.0.0.1 1234 4321",
-    // -u outweighs `:tcp`.
+    // -u overrides `:tcp`.
     "-u 127.0.0.1 1234:tcp 4321:udp",
     "127.0.0.1 1 2 -u",
     "-d 2 127.0.0.1 3 1:udp 2",
@@ -18,7 +18,7 @@ const LINES: &[&str] = &[
     "-6 ::1 1234 4321:udp",
     "::1 1234",
     "127.0.0.1 ssh domain:udp",
-    // A service that has only the other protocol.
+    // A service that is registered for the other protocol only.
     "127.0.0.1 tftp",
 ];
 
@@ -35,13 +35,13 @@ fn the_packets_are_the_same() {
     });
 }
 
-/// The one difference, on purpose: `knock` sends a mistyped protocol as TCP.
+/// The one intended difference: `knock` sends a step with a mistyped protocol over TCP.
 #[test]
 fn a_mistyped_protocol_is_refused_here() {
     lab::inside(|lab| {
         let theirs = lab.knocks_of("knock", &["127.0.0.1", "1234:upd"]);
         assert_eq!(theirs.len(), 1);
-        assert_eq!(theirs[0].what, What::Syn(1234));
+        assert_eq!(theirs[0].payload, Payload::Syn(1234));
 
         let mut tap = lab.tap();
         assert_eq!(lab.knocker(&["127.0.0.1", "1234:upd"]).status.code(), Some(2));

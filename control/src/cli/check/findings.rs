@@ -7,7 +7,7 @@ use std::ops::Range;
 use knockplane_engine::table::Problem;
 use knockplane_policy::door;
 use knockplane_policy::lint::{self, Lint, Subject};
-use knockplane_policy::rsc::{self, Also, Finding, Reading, Said, Severity};
+use knockplane_policy::rsc::{self, Also, Finding, Reading, Severity, SourceSpans};
 use knockplane_policy::rule::{RuleId, RuleNumber, RuleSet, numbers};
 use knockplane_policy::settings::Settings;
 use schemars::JsonSchema;
@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::super::table::printable;
 use super::{How, Source};
-use crate::rules::{self, Refused};
+use crate::rules::{self, RulesError};
 
 /// A rule that nobody can run.
 pub(super) const INVALID: &str = "E002";
@@ -82,7 +82,7 @@ impl Findings {
     fn refuse(&mut self, rules: &RuleSet, settings: &Settings, places: &Places<'_>) {
         let problems = match rules::compile(rules, settings) {
             Ok(()) => return,
-            Err(Refused::Rules(error)) => error.problems,
+            Err(RulesError::Rules(error)) => error.problems,
             Err(other) => return self.errors.push(other.to_string()),
         };
         for problem in problems {
@@ -94,7 +94,7 @@ impl Findings {
                 continue;
             }
             match problem.place() {
-                // Said already.
+                // SourceSpans already.
                 _ if matches!(problem, Problem::Invalid { .. } | Problem::Unmapped { .. }) => {}
                 None => self.errors.push(problem.to_string()),
                 Some(place) => {
@@ -202,13 +202,13 @@ impl<'s> Places<'s> {
         Places { text: &source.text, reading, rules, numbers }
     }
 
-    fn span(&self, said: Option<&Said>, property: Option<&str>) -> Range<usize> {
+    fn span(&self, said: Option<&SourceSpans>, property: Option<&str>) -> Range<usize> {
         let Some(said) = said else { return 0..0 };
         property.and_then(|property| said.value(property)).unwrap_or_else(|| said.first_line(self.text))
     }
 
     fn rule(&self, id: &RuleId, property: Option<&str>) -> Range<usize> {
-        self.span(self.rules.get(id).and_then(|at| self.reading.rules_said.get(*at)), property)
+        self.span(self.rules.get(id).and_then(|at| self.reading.rule_spans.get(*at)), property)
     }
 
     fn number(&self, id: &RuleId) -> Option<RuleNumber> {
@@ -218,7 +218,7 @@ impl<'s> Places<'s> {
     /// A rule that begins on this line and has this property.
     fn line(&self, line: u32, property: &str) -> Range<usize> {
         let on_line =
-            self.reading.rules.rules.iter().zip(&self.reading.rules_said).filter(|(rule, _)| rule.line == line);
+            self.reading.rules.rules.iter().zip(&self.reading.rule_spans).filter(|(rule, _)| rule.line == line);
         let said = on_line.map(|(_, said)| said).find(|said| said.value(property).is_some());
         self.span(said, Some(property))
     }
@@ -245,7 +245,7 @@ impl<'s> Places<'s> {
             Subject::Door(_) => 0..0,
             Subject::Pattern(name) => {
                 let place = self.reading.rules.layer7.iter().position(|pattern| pattern.name == *name);
-                self.span(place.and_then(|at| self.reading.patterns_said.get(at)), property)
+                self.span(place.and_then(|at| self.reading.pattern_spans.get(at)), property)
             }
         };
         let finding = Finding::new(Severity::Warning, lint.code.number(), span, printable(&lint.sentence));

@@ -3,7 +3,7 @@
 //! knockd has one time for the whole sequence; a door has one for each step as well, which is made the same. Where knockd
 //! leaves a door open for ever, a time ends it here. A command for one family alone makes a door for that family.
 
-use knockplane_policy::door::{Door, MOST_STEPS, Opening, Step};
+use knockplane_policy::door::{Door, KnockStep, MOST_STEPS, Opening};
 use knockplane_policy::time::LONGEST_TIMEOUT;
 use serde::Deserialize;
 
@@ -172,7 +172,7 @@ fn steps(section: &Section, told: &mut Told) -> Vec<String> {
                 continue;
             }
         };
-        match step.parse::<Step>() {
+        match step.parse::<KnockStep>() {
             Ok(step) => steps.push(step.to_string()),
             Err(why) => told.error(line, why),
         }
@@ -187,7 +187,7 @@ fn steps(section: &Section, told: &mut Told) -> Vec<String> {
 fn flags(section: &Section, told: &mut Told) -> String {
     let Some((line, flags)) = section.get(Key::TcpFlags) else { return String::new() };
     let flags = flags.to_ascii_lowercase();
-    match format!("tcp/1 {flags}").parse::<Step>() {
+    match format!("tcp/1 {flags}").parse::<KnockStep>() {
         Ok(_) => flags,
         Err(why) => {
             told.error(line, why);

@@ -13,13 +13,13 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use knockplane_limits::input::LIST_ENTRIES;
 use knockplane_policy::rule::AddressSet;
-use knockplane_policy::wire::{self, After};
+use knockplane_policy::wire::{self, After, MAX_ANSWER_ENTRIES};
 
 use super::http::Client;
 use super::output::complain;
 use super::table::{count, printable};
 use super::{Failed, as_json, decode, document, encoded, input, parse_timeout, show};
-use crate::api::messages::{self, DEFAULT_LIMIT, ListAdd, ListImport, ListQuery, MAX_LIMIT};
+use crate::api::messages::{self, DEFAULT_LIMIT, ListAdd, ListImport, ListQuery};
 use crate::json::changes::{Added, Flushed, Imported, Removed};
 use crate::json::lists::Lists;
 use crate::{Exit, rules};
@@ -200,7 +200,7 @@ fn imported(name: &str, number: usize, wire::Added { left, .. }: &wire::Added) -
 pub(super) async fn entries(client: &Client, mut query: ListQuery, limit: usize) -> Result<wire::Lists, Failed> {
     let mut lists: Option<wire::Lists> = None;
     loop {
-        query.limit = (limit - lists.as_ref().map_or(0, |lists| lists.entries.len())).min(MAX_LIMIT);
+        query.limit = (limit - lists.as_ref().map_or(0, |lists| lists.entries.len())).min(MAX_ANSWER_ENTRIES);
         let answer: wire::Lists = decode(&client.get(&format!("/api/v1/lists?{}", words(&query))).await?)?;
         let next = answer.next.clone();
         let all = match lists.take() {

@@ -1,7 +1,7 @@
-//! What each rule matched, counted by one worker for one table.
+//! Packets and bytes that each rule matched, counted by one worker for one table.
 //!
-//! Only the worker writes, so a count is a load and a store and no locked instruction; readers sum over the workers and
-//! may see one packet more or fewer in `packets` than in `bytes`. A new table gets new counters.
+//! Only the worker writes, so a count is a load and a store, without a locked instruction. Readers add the counters of all
+//! workers. They may see one packet more or fewer in `packets` than in `bytes`. A new table gets new counters.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -9,15 +9,15 @@ use crossbeam::utils::CachePadded;
 use knockplane_policy::rule::BuiltinChain;
 use knockplane_policy::wire::Counter;
 
-/// See the module.
+/// The counters of one worker for one table.
 pub struct RuleCounters {
-    /// In lines of their own: another worker's counters must not share them.
+    /// In cache lines of their own, which no counters of another worker share.
     rules: Box<[CachePadded<[Cell; CELLS]>]>,
     chain_defaults: CachePadded<[Cell; BuiltinChain::ALL.len()]>,
-    /// Packets of each rule that were not logged for want of room, until they are taken. Touched only then, so these need
-    /// no lines of their own.
+    /// Packets of each rule whose log event found the queue full, until [`RuleCounters::take_unlogged`]. Written only
+    /// then, so they need no cache lines of their own.
     unlogged: Box<[AtomicU64]>,
-    /// Whether there are any.
+    /// Whether one of `unlogged` is not zero.
     has_unlogged: AtomicBool,
 }
 
@@ -47,7 +47,7 @@ impl Cell {
 }
 
 impl RuleCounters {
-    /// Zeros for as many declared rules, disabled ones included.
+    /// Zeros for this many declared rules, disabled ones included.
     pub fn new(rules: usize) -> RuleCounters {
         RuleCounters {
             rules: std::iter::repeat_with(CachePadded::default).take(rules.div_ceil(CELLS)).collect(),
@@ -57,14 +57,14 @@ impl RuleCounters {
         }
     }
 
-    /// Packets of so many IP bytes each matched the rule at this position of the declared rules.
+    /// Counts packets of this many IP bytes each for the rule at this position of the declared rules.
     pub fn count_rule(&self, rule: usize, packets: u32, bytes: u32) {
         if let Some(cells) = self.rules.get(rule / CELLS) {
             cells[rule % CELLS].count(packets, bytes);
         }
     }
 
-    /// A packet that the rule at this position of the declared rules logs found no room in the queue.
+    /// Counts a packet that the rule at this position of the declared rules could not log, because the queue was full.
     #[cold]
     pub fn count_unlogged(&self, rule: usize) {
         if let Some(unlogged) = self.unlogged.get(rule) {
@@ -73,7 +73,7 @@ impl RuleCounters {
         }
     }
 
-    /// Takes the packets that were not logged since the last time: positions of rules, and how many packets.
+    /// Takes the packets that were not logged since the last call: positions of rules, and numbers of packets.
     pub fn take_unlogged(&self) -> impl Iterator<Item = (usize, u64)> {
         let rules = if self.has_unlogged.swap(false, Ordering::Acquire) { &self.unlogged[..] } else { &[] };
         rules
@@ -83,19 +83,19 @@ impl RuleCounters {
             .filter(|(_, packets)| *packets > 0)
     }
 
-    /// Packets of so many IP bytes each were left to the chain's default.
+    /// Counts packets of this many IP bytes each that the default of the chain decided.
     pub fn count_default(&self, chain: BuiltinChain, packets: u32, bytes: u32) {
         self.chain_defaults[chain as usize].count(packets, bytes);
     }
 
-    /// Adds the rules' counts to `sums`, in the order of the declared rules.
+    /// Adds the counters of the rules to `sums`, in the order of the declared rules.
     pub fn add_rules_to(&self, sums: &mut [Counter]) {
         for (cell, sum) in self.rules.iter().flat_map(|cells| cells.iter()).zip(sums) {
             cell.add_to(sum);
         }
     }
 
-    /// Adds the chains' counts to `sums`: input, forward, output.
+    /// Adds the counters of the chains to `sums`: input, forward, output.
     pub fn add_defaults_to(&self, sums: &mut [Counter; BuiltinChain::ALL.len()]) {
         for (cell, sum) in self.chain_defaults.iter().zip(sums) {
             cell.add_to(sum);
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readers_sum_over_workers() {
+    fn readers_add_the_counters_of_all_workers() {
         let workers = [RuleCounters::new(2), RuleCounters::new(2)];
         workers[0].count_rule(1, 1, 48);
         workers[1].count_rule(1, 2, 52);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_logged_is_taken_once() {
+    fn packets_that_were_not_logged_are_taken_once() {
         let counters = RuleCounters::new(3);
         for rule in [2, 0, 2, 7] {
             counters.count_unlogged(rule);

@@ -1,66 +1,76 @@
-//! What a worker remembers of the lists, so that packets that come in trains cost one lookup and not one each.
+//! Lookups of addresses in the lists, cached by each worker: packets of a source often come one behind the other.
 //!
-//! A few slots, by the address's own bits. A remembered lookup counts only while it is what the lists would say: every
-//! change of a shard changes its version, and an entry's expiry bounds what it says. So another worker's addition is
-//! seen by the next packet, as if nothing were remembered. Whoever chooses addresses that meet in a slot makes lookups
-//! as slow as they are without.
+//! A few slots, chosen by the bits of the address. A cached lookup counts only while the lists would still give the same
+//! result: every change of a shard changes its version, and the expiry of an entry bounds the time. So the next packet
+//! sees the addition of another worker, as it would without a cache. Addresses that share a slot make lookups as slow as
+//! they are without a cache, and no slower.
 
 use knockplane_policy::time::Time;
 
 use crate::state::key::Key;
-use crate::state::lists::{Lists, Lookup, Membership};
+use crate::state::lists::{Lists, Lookup};
 use crate::state::static_entries::StaticEntries;
 
-/// Enough for the sources of a batch; 12 KiB, so that they stay in the first-level cache beside the batch.
+/// Enough for the sources of a batch; 12 KiB, which stay in the first-level cache beside the batch.
 const SLOTS: usize = 128;
 
-/// The lookups of one worker, all of the same lists.
-pub(crate) struct Recent {
-    slots: Box<[Slot]>,
+/// The cache of one worker, for lookups in the same lists.
+pub(crate) struct LookupCache {
+    slots: Box<[CachedLookup]>,
+}
+
+/// The entries of the rules' own lists.
+#[derive(Clone, Copy)]
+pub(crate) struct TableEntries<'t> {
+    /// The number of the table that they belong to.
+    pub(crate) table: u32,
+    pub(crate) entries: &'t StaticEntries,
+}
+
+/// An address that is looked up.
+#[derive(Clone, Copy)]
+pub(crate) struct AddressQuery {
+    pub(crate) key: Key,
+    /// The tag of the peer; 0 for tables without doors, whose lists have no entries for one peer alone.
+    pub(crate) peer_tag: u32,
+    pub(crate) now: Time,
 }
 
 #[derive(Clone, Copy)]
-struct Slot {
+struct CachedLookup {
     key: Key,
     /// The number of the table whose entries are in the lookup.
     table: u32,
-    /// The tag of the other end; 0 for tables that do not ask.
-    to: u32,
+    peer_tag: u32,
     lookup: Lookup,
 }
 
-impl Default for Recent {
+impl Default for LookupCache {
     fn default() -> Self {
-        let empty = Slot { key: Key::NONE, table: 0, to: 0, lookup: Lookup::default() };
-        Recent { slots: vec![empty; SLOTS].into() }
+        let empty = CachedLookup { key: Key::NONE, table: 0, peer_tag: 0, lookup: Lookup::default() };
+        LookupCache { slots: vec![empty; SLOTS].into() }
     }
 }
 
-impl Recent {
-    /// The lists that the address is in now for the other end of this tag, by packets and operators or by the table's
-    /// entries.
-    pub(crate) fn membership(
-        &mut self,
-        lists: &Lists,
-        (table, entries): (u32, &StaticEntries),
-        key: Key,
-        to: u32,
-        now: Time,
-    ) -> Membership {
-        let slot = &mut self.slots[slot_of(key, to)];
-        if slot.key != key || (slot.table, slot.to) != (table, to) || !lists.is_current(&slot.lookup, now) {
-            let mut lookup = lists.lookup(key, to, now);
+impl LookupCache {
+    /// The lists that hold the address now, by packets, operators or the table's own entries.
+    pub(crate) fn look_up(&mut self, lists: &Lists, entries: TableEntries<'_>, query: AddressQuery) -> &Lookup {
+        let TableEntries { table, entries } = entries;
+        let AddressQuery { key, peer_tag, now } = query;
+        let slot = &mut self.slots[slot_of(key, peer_tag)];
+        if slot.key != key || (slot.table, slot.peer_tag) != (table, peer_tag) || !lists.is_current(&slot.lookup, now) {
+            let mut lookup = lists.lookup(key, peer_tag, now);
             let (set, time) = entries.find(key, now);
             lookup.add(set, time);
-            *slot = Slot { key, table, to, lookup };
+            *slot = CachedLookup { key, table, peer_tag, lookup };
         }
-        slot.lookup.membership
+        &slot.lookup
     }
 }
 
-/// Neighbouring addresses go to different slots. Source of the factor: Knuth, TAOCP volume 3, 6.4.
-fn slot_of(key: Key, to: u32) -> usize {
-    let folded = key.bits as u64 ^ (key.bits >> 64) as u64 ^ u64::from(to) << 32;
+/// Neighbouring addresses use different slots. Source of the factor: Knuth, TAOCP volume 3, 6.4.
+fn slot_of(key: Key, peer_tag: u32) -> usize {
+    let folded = key.bits as u64 ^ (key.bits >> 64) as u64 ^ u64::from(peer_tag) << 32;
     (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57) as usize % SLOTS
 }
 
@@ -69,19 +79,25 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
+    use crate::state::lists::ListSet;
 
     fn at(seconds: u64) -> Time {
         Time::from_nanos(seconds * 1_000_000_000)
     }
 
+    fn listed(cache: &mut LookupCache, lists: &Lists, address: IpAddr, peer_tag: u32, now: Time) -> ListSet {
+        let entries = TableEntries { table: 0, entries: &StaticEntries::default() };
+        cache.look_up(lists, entries, AddressQuery { key: address.into(), peer_tag, now }).membership.lists
+    }
+
     #[test]
-    fn whatever_changes_the_lists_is_seen_at_once() {
+    fn the_next_lookup_sees_every_change_of_the_lists() {
         let lists = Lists::with_secret(16, [1, 2]).unwrap();
         let (one, two) = (lists.bind("one", 0).unwrap(), lists.bind("two", 1).unwrap());
         let address = IpAddr::from([192, 0, 2, 1]);
-        let mut recent = Recent::default();
+        let mut cache = LookupCache::default();
         let mut is_in = |now| {
-            let set = recent.membership(&lists, (0, &StaticEntries::default()), address.into(), 0, now).lists;
+            let set = listed(&mut cache, &lists, address, 0, now);
             assert_eq!(set, lists.membership(address, 0, now), "as the lists say");
             (set.contains(one), set.contains(two))
         };
@@ -99,38 +115,38 @@ mod tests {
         assert_eq!(is_in(at(8)), (false, false));
         lists
             .set_static_entries([(one, (address, address), None), (two, (address, address), Some(at(10)))].into_iter());
-        assert_eq!((is_in(at(8)), is_in(at(10))), ((true, true), (true, false)), "a time ends without anybody's doing");
+        assert_eq!((is_in(at(8)), is_in(at(10))), ((true, true), (true, false)), "expiry changes no version");
         lists.set_static_entries(std::iter::empty());
         assert_eq!(is_in(at(8)), (false, false));
     }
 
     #[test]
-    fn each_other_end_is_remembered_by_itself() {
+    fn lookups_for_different_peers_are_cached_separately() {
         let lists = Lists::with_secret(16, [1, 2]).unwrap();
         let list = lists.bind("one", 0).unwrap();
         let address = IpAddr::from([192, 0, 2, 1]);
         lists.add_for(list, address, 7, at(5), at(0));
-        let mut recent = Recent::default();
+        let mut cache = LookupCache::default();
         for to in [7, 0, 7, 8, 7] {
-            let set = recent.membership(&lists, (0, &StaticEntries::default()), address.into(), to, at(1)).lists;
+            let set = listed(&mut cache, &lists, address, to, at(1));
             assert_eq!(set.contains(list), to == 7, "{to}");
         }
     }
 
     #[test]
-    fn an_eviction_is_seen_at_once() {
+    fn the_next_lookup_sees_an_eviction() {
         let lists = Lists::with_secret(4, [1, 2]).unwrap();
         let one = lists.bind("one", 0).unwrap();
-        let mut recent = Recent::default();
+        let mut cache = LookupCache::default();
         let address = |number: u32| IpAddr::from(Ipv4Addr::from_bits(number));
         for number in 0..50 {
             lists.add(one, address(number), Time::NEVER, at(0));
             for earlier in 0..=number {
-                let (remembered, told) = (
-                    recent.membership(&lists, (0, &StaticEntries::default()), address(earlier).into(), 0, at(0)).lists,
+                let (cached, expected) = (
+                    listed(&mut cache, &lists, address(earlier), 0, at(0)),
                     lists.membership(address(earlier), 0, at(0)),
                 );
-                assert_eq!(remembered, told, "{earlier} after {number}");
+                assert_eq!(cached, expected, "{earlier} after {number}");
             }
         }
     }

@@ -1,12 +1,12 @@
-//! What `reject` and `tarpit` send back: a frame, out of the side that the packet came in on.
+//! The replies of `reject` and `tarpit`: frames, sent out of the side that the packet arrived on.
 //!
 //! ```text
-//! the packet's Ethernet header the other way round, with its VLAN tags and its PPPoE header
+//! the Ethernet header of the packet with its addresses exchanged, its VLAN tags and its PPPoE header
 //! IPv4: 20 bytes, no options, don't fragment, identification 0   | ICMP: type, code, checksum, 4 zeros, the packet
 //! IPv6: 40 bytes                                                 | TCP: 20 bytes, no options
 //! ```
-//! It comes from the address the packet was sent to: a filter on a wire has none of its own. To whom nothing may be said
-//! is the reference's to say: [`knockplane_policy::eval::replies`].
+//! The source of a reply is the destination of the packet: a filter on a wire has no address of its own.
+//! [`knockplane_policy::eval::replies`] says which packets get no reply.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use knockplane_policy::packet::{Family, Packet, protocol};
 
 use crate::headers::{ETHERNET_LENGTH, MAX_VLAN_TAGS, PPPOE_LENGTH, VLAN_LENGTH};
 
-/// The longest ICMP errors, as IP packets: as much of the packet as possible within them. Source: RFC 1812, 4.3.2.3;
+/// The longest ICMP errors, in bytes of the IP packet. They quote as much of the packet as fits. Source: RFC 1812, 4.3.2.3;
 /// RFC 4443, 2.4 (c).
 const LONGEST_IPV4: usize = 576;
 const LONGEST_IPV6: usize = 1280;
@@ -23,12 +23,12 @@ const LONGEST_IPV6: usize = 1280;
 /// The longest reply, in bytes of its frame.
 pub const LONGEST: usize = ETHERNET_LENGTH + MAX_VLAN_TAGS * VLAN_LENGTH + PPPOE_LENGTH + LONGEST_IPV6;
 
-/// Hops that a reply may take: what hosts use (IANA, IP Option Numbers: default TTL).
+/// The TTL of replies, which is the default of hosts (IANA, IP Option Numbers: default TTL).
 const TTL: u8 = 64;
-/// Precedence "internetwork control", which ICMP errors have. Source: RFC 1812, 4.3.2.5.
+/// The type of service of ICMP errors: precedence "internetwork control". Source: RFC 1812, 4.3.2.5.
 const CONTROL: u8 = 0xc0;
 
-/// A reply's frame.
+/// The frame of a reply.
 pub struct Reply {
     bytes: [u8; LONGEST],
     length: usize,
@@ -46,7 +46,7 @@ impl Reply {
         &self.bytes[..self.length]
     }
 
-    /// Becomes the answer to this packet. False if the packet's bytes do not allow one.
+    /// Writes the reply to this packet. False if the bytes of the packet allow none.
     pub(crate) fn write(&mut self, packet: &Packet<'_>, answer: &Answer) -> bool {
         self.length = 0;
         self.try_write(packet, answer).is_some()
@@ -60,14 +60,14 @@ impl Reply {
         self.put(&[from, to, tags_and_type])?;
         self.put_packet(packet, answer)?;
         if packet.vlan().session().is_some() {
-            // PPP's protocol counts as well.
+            // The length includes the PPP protocol.
             let length = (self.length - network + 2) as u16;
             self.bytes.get_mut(network - 4..network - 2)?.copy_from_slice(&length.to_be_bytes());
         }
         Some(())
     }
 
-    /// The IP packet.
+    /// Appends the IP packet.
     fn put_packet(&mut self, packet: &Packet<'_>, answer: &Answer) -> Option<()> {
         match answer {
             Answer::IcmpError { kind, code } => {
@@ -103,7 +103,7 @@ impl Reply {
         }
     }
 
-    /// The IP header of a packet from the packet's destination to its source. Source: RFC 791; RFC 6864 for the
+    /// Appends the IP header of a packet from the destination of `packet` to its source. Source: RFC 791; RFC 6864 for the
     /// identification; RFC 8200.
     fn ip(&mut self, packet: &Packet<'_>, number: u8, service: u8, content: usize) -> Option<()> {
         match (packet.source, packet.destination) {
@@ -136,8 +136,8 @@ impl Reply {
         Some(())
     }
 
-    /// Puts the Internet checksum of the last bytes, and of what adds up to `more`, where it belongs in them. Source:
-    /// RFC 1071.
+    /// Writes the Internet checksum of the last `last` bytes and of other words with the sum `more` to offset `at` of these
+    /// bytes. Source: RFC 1071.
     fn checksum(&mut self, last: usize, at: usize, more: u32) -> Option<()> {
         let bytes = self.bytes.get_mut(self.length.checked_sub(last)?..self.length)?;
         let mut sum = sum(bytes) + more;
@@ -149,7 +149,7 @@ impl Reply {
     }
 }
 
-/// The sum of what transport checksums cover besides their packet; both ends' addresses add up the same either way.
+/// The sum of the words that transport checksums cover besides their packet. The order of the addresses is irrelevant.
 /// Source: RFC 9293, 3.1; RFC 8200, 8.1.
 fn pseudo_header(packet: &Packet<'_>, number: u8, length: usize) -> u32 {
     let address = |address| match address {
@@ -159,7 +159,7 @@ fn pseudo_header(packet: &Packet<'_>, number: u8, length: usize) -> u32 {
     address(packet.source) + address(packet.destination) + u32::from(number) + length as u32
 }
 
-/// 16-bit words; a last odd byte is the upper half of one.
+/// The sum of 16-bit words. A last odd byte is the upper half of a word.
 fn sum(bytes: &[u8]) -> u32 {
     let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
     bytes.chunks(2).map(word).sum()

@@ -6,6 +6,7 @@ pub mod events;
 pub(crate) mod key;
 mod keyed;
 pub mod layer7;
+pub mod list_set;
 pub mod lists;
 pub(crate) mod matchers;
 pub(crate) mod range_tree;

@@ -5,7 +5,7 @@
 
 use hashbrown::HashMap;
 
-use super::index::{Row, RowBuilder};
+use super::rows::{Row, RowBuilder};
 use crate::state::range_tree::{Number, Tree};
 
 /// What a rule asks of a field: ranges, both ends included. None if it does not ask.

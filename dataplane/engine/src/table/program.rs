@@ -8,10 +8,11 @@ use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rule::{Action, BuiltinChain, ListAdd, ListTimeout, RejectWith, Rule, Table};
 use knockplane_policy::settings::Settings;
 
+use super::Names;
+use super::chains::Chains;
 use super::index::{Candidates, Index};
 use super::question::{About, HeaderTest, Test, View, number};
 use super::state_test::{StateTest, questions};
-use super::{Chains, Names};
 use crate::state::doors::DoorId;
 use crate::state::key::Key;
 use crate::state::lists::ListId;

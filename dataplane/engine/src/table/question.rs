@@ -37,7 +37,7 @@ pub(crate) enum HeaderTest {
         first: u8,
         last: u8,
     },
-    /// Not what a train is compared by, see [`View::looked_closer`].
+    /// Not in the key of the run cache, see [`View::looked_closer`].
     Closer(Closer),
 }
 
@@ -83,14 +83,22 @@ pub(crate) struct View<'a> {
     /// The rest is read where it stands: what was just written in small parts and is copied in large ones has to wait
     /// for the cache, which takes as long as all else that is done about a port.
     pub(crate) packet: &'a Packet<'a>,
-    /// Something was asked in which packets of a train may differ.
+    /// A field was read that is not in the key of the run cache.
     looked_closer: Cell<bool>,
+    /// The length of the packet was read.
+    asked_length: Cell<bool>,
 }
 
 impl<'a> From<&'a Packet<'a>> for View<'a> {
     fn from(packet: &'a Packet<'a>) -> View<'a> {
-        let looked_closer = Cell::new(false);
-        View { source: packet.source.into(), destination: packet.destination.into(), packet, looked_closer }
+        let [looked_closer, asked_length] = [false, false].map(Cell::new);
+        View {
+            source: packet.source.into(),
+            destination: packet.destination.into(),
+            packet,
+            looked_closer,
+            asked_length,
+        }
     }
 }
 
@@ -98,6 +106,11 @@ impl View<'_> {
     /// Whether anything was asked but addresses, protocol, ports, ICMP type and code, and length.
     pub(crate) fn looked_closer(&self) -> bool {
         self.looked_closer.get()
+    }
+
+    /// Whether the length of the packet was asked for.
+    pub(crate) fn asked_length(&self) -> bool {
+        self.asked_length.get()
     }
 }
 
@@ -127,7 +140,10 @@ impl HeaderTest {
             HeaderTest::Source(first, last) => (*first..=*last).contains(&view.source.bits),
             HeaderTest::Destination(first, last) => (*first..=*last).contains(&view.destination.bits),
             HeaderTest::Protocol(number) => view.packet.protocol == *number,
-            HeaderTest::Length(first, last) => (*first..=*last).contains(&view.packet.ip_length),
+            HeaderTest::Length(first, last) => {
+                view.asked_length.set(true);
+                (*first..=*last).contains(&view.packet.ip_length)
+            }
             HeaderTest::SourcePort(ports) => ports.contains(view.packet.ports?.0),
             HeaderTest::DestinationPort(ports) => ports.contains(view.packet.ports?.1),
             HeaderTest::EitherPort(ports) => {

@@ -78,15 +78,6 @@ impl StateTest {
         )
     }
 
-    /// Whether packets that look the same to the headers' questions get the same answer: what else is asked of headers is
-    /// noted by the view, and where connections are tracked no packet is like another.
-    pub(crate) const fn is_plain(&self) -> bool {
-        matches!(
-            self,
-            StateTest::Header(_) | StateTest::Source(_) | StateTest::Destination(_) | StateTest::ConnectionState(_)
-        )
-    }
-
     /// What it takes to ask, roughly: what is cheap comes first where the order is free.
     const fn cost(&self) -> u8 {
         match self {

@@ -6,7 +6,7 @@
 //! what counts.
 
 use knockplane_engine::headers;
-use knockplane_engine::pipeline::{BATCH, Context, Decider};
+use knockplane_engine::pipeline::{BATCH, Context, Decider, OutOfOrder};
 use knockplane_engine::state::State;
 use knockplane_policy::door;
 use knockplane_policy::eval::Evaluator;
@@ -153,9 +153,10 @@ fn assert_bounded(rules: &RuleSet, settings: &Settings, turns: &[(std::time::Dur
         let context = Context { table: &table, state: &state, counters: &counters, logged: &logged, wall: 0 };
         assert_eq!(decider.decide_arrived(*side, &frames, |_| now, context).len(), frames.len().min(BATCH));
         for (place, frame) in frames.iter().take(BATCH).enumerate() {
-            if let Some(waiting) = decider.waiting(place) {
-                let waiting = decider.look_again(*side, frame, now, (waiting, false), context);
-                decider.look_again(*side, frame, now, (waiting, true), context);
+            if let Some(pending) = decider.pending(place) {
+                let first = OutOfOrder { side: *side, frame, arrived: now, pending, is_last: false };
+                let pending = decider.re_evaluate(first, context);
+                decider.re_evaluate(OutOfOrder { pending, is_last: true, ..first }, context);
             }
         }
         assert_within(&state, now);

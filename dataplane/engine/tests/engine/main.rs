@@ -13,6 +13,7 @@
 //! | [`second_look`] | who is let in by packets that overtook each other, on several queues? |
 //! | [`stories`]   | do the two knock scripts do what people expect of them? |
 //! | [`reference`] | does the engine decide as `policy::eval` does, whatever the rules and packets? |
+//! | [`dependencies`] | does a decision say what it depended on, so that a cache can repeat it? |
 //! | [`flood`]     | who gets in while a flood of first knocks fills the lists? |
 //! | [`sources`]   | what is kept of one source, and what was dropped of it? |
 //! | [`vlans`]     | does anything of one VLAN or PPPoE session count in another? |
@@ -25,6 +26,7 @@
 
 mod common;
 mod conversation;
+mod dependencies;
 mod ends;
 mod events;
 mod flood;

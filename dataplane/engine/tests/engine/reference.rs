@@ -9,10 +9,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use knockplane_engine::state::doors::DoorTally;
-use knockplane_engine::state::events::logged::LoggedPacket;
+use knockplane_engine::state::events::logged::LoggedMatch;
 use knockplane_engine::state::events::ring::Cursor;
 use knockplane_policy::door::ports::PortBudget;
-use knockplane_policy::door::{self, Attempts, Door, Step, What};
+use knockplane_policy::door::{self, Attempts, Door, KnockStep, What};
 use knockplane_policy::eval::Evaluator;
 use knockplane_policy::event::EventKind;
 use knockplane_policy::packet::{Family, Side};
@@ -252,7 +252,7 @@ pub(crate) fn rules() -> impl Strategy<Value = RuleSet> {
 
 fn door(name: &'static str) -> impl Strategy<Value = Door> {
     let steps = ["tcp/1", "tcp/2", "tcp/1 syn", "udp/1", "udp/2", "udp/2 \"open\"", "icmp"];
-    let step = select(steps.map(|step| step.parse::<Step>().unwrap()).to_vec());
+    let step = select(steps.map(|step| step.parse::<KnockStep>().unwrap()).to_vec());
     let steps = |most| prop::collection::vec(step.clone(), 1..most);
     let close = prop_oneof![2 => Just(Vec::new()), 1 => steps(3)];
     let times = (1..4_u64, 1..6_u64, 1..5_u64, 0..3_u64);
@@ -510,10 +510,10 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         let told: Vec<_> =
             added.map(|entry| (engine.state.lists.name(entry.list).unwrap(), entry.address, entry.vlan)).collect();
         let mut lines = Vec::new();
-        while let Some(LoggedPacket { rule, entry }) = engine.logged.pop() {
+        while let Some(LoggedMatch { rule, packet }) = engine.logged.pop() {
             let rule = rule.rule as usize;
             let prefix = rules.rules[rule].log.as_ref().map_or("", |log| &log.prefix);
-            lines.push((rule, entry.line(prefix, &rules.rules[rule].chain)));
+            lines.push((rule, packet.line(prefix, &rules.rules[rule].chain)));
         }
         assert_eq!(lines, logged);
         for (list, address, vlan, _) in &expected {

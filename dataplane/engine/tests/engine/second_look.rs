@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use knockplane_engine::pipeline::Waiting;
+use knockplane_engine::pipeline::{OutOfOrder, PendingSteps};
 use knockplane_policy::door::Door;
 use knockplane_policy::packet::Side;
 use knockplane_policy::rsc;
@@ -31,17 +31,18 @@ impl Hit {
     }
 
     /// What it waits for.
-    fn decide(self, engine: &mut Engine) -> Option<Waiting> {
+    fn decide(self, engine: &mut Engine) -> Option<PendingSteps> {
         engine.with(|decider, context| {
             decider.decide_arrived(Side::Outside, &[&self.frame()], |_| self.arrived(), context);
-            decider.waiting(0)
+            decider.pending(0)
         })
     }
 
     /// Whether it waits for nothing any more.
-    fn look_again(self, engine: &mut Engine, waiting: Waiting, is_last: bool) -> bool {
+    fn re_evaluate(self, engine: &mut Engine, pending: PendingSteps, is_last: bool) -> bool {
         engine.with(|decider, context| {
-            !decider.look_again(Side::Outside, &self.frame(), self.arrived(), (waiting, is_last), context).is_any()
+            let (side, frame, arrived) = (Side::Outside, &self.frame(), self.arrived());
+            !decider.re_evaluate(OutOfOrder { side, frame, arrived, pending, is_last }, context).is_any()
         })
     }
 }
@@ -62,10 +63,10 @@ fn is_in(engine: &Engine, list: &str) -> bool {
 fn a_step_waits_for_the_one_that_arrived_before_it() {
     let mut engine = engine(vec![door("a", &["tcp/7000", "tcp/8000"], &[])], "");
     let (first, second) = (Hit(7000, 100), Hit(8000, 101));
-    let waiting = second.decide(&mut engine).expect("it may be early");
-    assert!(!second.look_again(&mut engine, waiting, false), "its forerunner is not there");
+    let pending = second.decide(&mut engine).expect("it may be early");
+    assert!(!second.re_evaluate(&mut engine, pending, false), "its forerunner is not there");
     assert_eq!(first.decide(&mut engine), None);
-    assert!(second.look_again(&mut engine, waiting, false));
+    assert!(second.re_evaluate(&mut engine, pending, false));
     assert!(is_in(&engine, "door-a"));
     assert_eq!(tally(&engine, "a"), (1, 1, 0));
 }
@@ -75,9 +76,9 @@ fn a_step_that_really_came_too_early_starts_over_at_its_last_look() {
     let mut engine = engine(vec![door("a", &["tcp/7000", "tcp/8000", "tcp/9000"], &[])], "");
     Hit(7000, 100).decide(&mut engine);
     let third = Hit(9000, 101);
-    let waiting = third.decide(&mut engine).expect("it may be early");
-    assert!(!third.look_again(&mut engine, waiting, false) && is_in(&engine, "door-a-knocking"));
-    assert!(third.look_again(&mut engine, waiting, true) && !is_in(&engine, "door-a-knocking"));
+    let pending = third.decide(&mut engine).expect("it may be early");
+    assert!(!third.re_evaluate(&mut engine, pending, false) && is_in(&engine, "door-a-knocking"));
+    assert!(third.re_evaluate(&mut engine, pending, true) && !is_in(&engine, "door-a-knocking"));
     assert_eq!(tally(&engine, "a"), (1, 0, 1), "counted once");
 }
 
@@ -87,9 +88,9 @@ fn only_the_door_that_it_waits_for_sees_a_step_again() {
     let doors = vec![door("one", &["tcp/8000"], &[]), door("two", &["tcp/7000", "tcp/8000"], &[])];
     let mut engine = engine(doors, "");
     let (first, second) = (Hit(7000, 100), Hit(8000, 101));
-    let waiting = second.decide(&mut engine).expect("it may be early");
+    let pending = second.decide(&mut engine).expect("it may be early");
     first.decide(&mut engine);
-    assert!(second.look_again(&mut engine, waiting, false));
+    assert!(second.re_evaluate(&mut engine, pending, false));
     assert_eq!((tally(&engine, "one").1, tally(&engine, "two").1), (1, 1));
 }
 
@@ -103,12 +104,12 @@ fn a_step_at_an_open_door_waits_for_the_closing_knock_and_repeats_no_other() {
     }
     // Once more while it is open: the first two wait for the closing knock, which the third one begins.
     let again = [Hit(7000, 200), Hit(8000, 201), Hit(9000, 202)];
-    let waiting = again.map(|hit| hit.decide(&mut engine));
+    let pending = again.map(|hit| hit.decide(&mut engine));
     assert_eq!(tally(&engine, "a"), (2, 2, 0));
-    for (hit, waiting) in again.iter().zip(waiting) {
-        if let Some(waiting) = waiting {
-            hit.look_again(&mut engine, waiting, false);
-            hit.look_again(&mut engine, waiting, true);
+    for (hit, pending) in again.iter().zip(pending) {
+        if let Some(pending) = pending {
+            hit.re_evaluate(&mut engine, pending, false);
+            hit.re_evaluate(&mut engine, pending, true);
         }
     }
     assert_eq!(tally(&engine, "a"), (2, 2, 0), "no step is taken twice");
@@ -120,9 +121,9 @@ fn without_tracking_it_is_the_same() {
     let file = "/ip firewall raw\nadd chain=prerouting action=notrack\n";
     let mut engine = engine(vec![door("a", &["tcp/7000", "tcp/8000"], &[])], file);
     let (first, second) = (Hit(7000, 100), Hit(8000, 101));
-    let waiting = second.decide(&mut engine).expect("it may be early");
+    let pending = second.decide(&mut engine).expect("it may be early");
     first.decide(&mut engine);
-    assert!(second.look_again(&mut engine, waiting, false) && is_in(&engine, "door-a"));
+    assert!(second.re_evaluate(&mut engine, pending, false) && is_in(&engine, "door-a"));
 }
 
 #[test]
@@ -133,8 +134,8 @@ fn who_was_dropped_by_a_rule_that_learns_adds_nothing_behind_it() {
         address-list-timeout=1h\n";
     let mut engine = engine(vec![door("a", &["tcp/7000", "tcp/8000"], &[])], file);
     let second = Hit(8000, 101);
-    let waiting = second.decide(&mut engine).expect("it may be early at the door");
-    second.look_again(&mut engine, waiting, false);
-    second.look_again(&mut engine, Waiting::ADDITION, true);
+    let pending = second.decide(&mut engine).expect("it may be early at the door");
+    second.re_evaluate(&mut engine, pending, false);
+    second.re_evaluate(&mut engine, PendingSteps::ADDITION, true);
     assert!(!is_in(&engine, "trusted"));
 }

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use knockplane_engine::pipeline::history::{LastPacket, Record, Refusal};
+use knockplane_engine::pipeline::history::{HistoryRecord, LastPacket, Refusal};
 use knockplane_engine::state::lists::{AddressEntry, FirstStepSettings, Lists};
 use knockplane_engine::table::{AddressMatcher, MatcherMemory};
 use knockplane_policy::door::Failure;
@@ -33,7 +33,7 @@ fn decide(engine: &mut Engine, frames: &[Vec<u8>], now: Time) {
     engine.decide(Side::Outside, &frames, now);
 }
 
-fn records(engine: &Engine) -> Vec<Record> {
+fn records(engine: &Engine) -> Vec<HistoryRecord> {
     engine.decider.history().of(SOURCE.parse().unwrap()).records
 }
 
@@ -58,7 +58,7 @@ fn drops_are_recorded_by_rule_and_reason_and_what_passes_is_not() {
     let [passes, dropped, other] = [7, 9, 11].map(|port| udp(SOURCE, port));
     decide(&mut engine, &[passes, dropped.clone(), dropped.clone(), dropped, other, malformed], at(1));
     decide(&mut engine, &[udp(SOURCE, 9), udp("198.51.100.8", 9)], at(2));
-    let record = |reason, rule, packet, count, last| Record {
+    let record = |reason, rule, packet, count, last| HistoryRecord {
         refusal: Refusal::Dropped { reason, rule },
         packet,
         count,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use etherparse::PacketBuilder;
-use knockplane_engine::pipeline::Waiting;
+use knockplane_engine::pipeline::{OutOfOrder, PendingSteps};
 use knockplane_engine::state::events::ring::Cursor;
 use knockplane_engine::state::events::{EventEntry, ListEvent};
 use knockplane_policy::event::EventKind;
@@ -312,15 +312,15 @@ impl Hit {
         let arrived = Time::from_nanos(self.arrived);
         engine.with(|decider, context| {
             decider.decide_arrived(Side::Outside, &[&self.frame()], |_| arrived, context);
-            decider.early() == 1
+            decider.out_of_order() == 1
         })
     }
 
-    fn look_again(&self, engine: &mut Engine) -> bool {
+    fn re_evaluate(&self, engine: &mut Engine) -> bool {
         let arrived = Time::from_nanos(self.arrived);
-        let waiting = (Waiting::ADDITION, false);
+        let (side, frame, pending) = (Side::Outside, &self.frame(), PendingSteps::ADDITION);
         engine.with(|decider, context| {
-            !decider.look_again(Side::Outside, &self.frame(), arrived, waiting, context).is_any()
+            !decider.re_evaluate(OutOfOrder { side, frame, arrived, pending, is_last: false }, context).is_any()
         })
     }
 }
@@ -332,14 +332,14 @@ fn a_step_that_was_decided_too_early_is_made_up_for_and_one_that_came_too_early_
         let first = Hit { port: 1234, arrived: first_arrived };
         let second = Hit { port: 4321, arrived: second_arrived };
         assert!(second.decide(&mut engine), "the second step knows that it may be early");
-        assert!(!second.look_again(&mut engine), "nothing has changed");
+        assert!(!second.re_evaluate(&mut engine), "nothing has changed");
         assert!(!first.decide(&mut engine));
         let before = engine.rule_packets();
-        assert_eq!(second.look_again(&mut engine), opens);
+        assert_eq!(second.re_evaluate(&mut engine), opens);
         let after = engine.rule_packets();
         assert_eq!(after[1] - before[1], u64::from(opens), "the step counts once, where it is taken");
         assert_eq!((after[0], after[2], after[3]), (before[0], before[2], before[3]), "and nothing else does");
-        assert!(!second.look_again(&mut engine), "a step is taken once");
+        assert!(!second.re_evaluate(&mut engine), "a step is taken once");
         let later = Hit { port: 22, arrived: 300 };
         later.decide(&mut engine);
         assert_eq!(engine.decider.decisions()[0].verdict == Verdict::Forward, opens);

@@ -12,6 +12,7 @@
 mod state {
     pub(crate) mod events;
     pub(crate) mod key;
+    pub(crate) mod list_set;
     pub(crate) mod lists;
     pub(crate) mod range_tree;
     pub(crate) mod static_entries;
@@ -38,7 +39,7 @@ use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::{Config, Runner, thread};
 
-use crate::pipeline::lookup_cache::Recent;
+use crate::pipeline::lookup_cache::{AddressQuery, LookupCache, TableEntries};
 use crate::state::events::EventRoom;
 use crate::state::lists::{AddOutcome, ListId, Lists, ProgressChange, SequenceProgress};
 use crate::state::static_entries::StaticEntries;
@@ -161,10 +162,12 @@ fn watch(capacity: usize, before: fn(&Lists, ListId), change: fn(&Lists, ListId)
         told.store(true, Ordering::Release);
     };
     let watcher = || {
-        let mut recent = Recent::default();
+        let mut cache = LookupCache::default();
         let mut look = || {
             let knows = done.load(Ordering::Acquire);
-            let set = recent.membership(&lists, (0, &StaticEntries::default()), SOURCE.into(), 0, at(2)).lists;
+            let entries = TableEntries { table: 0, entries: &StaticEntries::default() };
+            let query = AddressQuery { key: SOURCE.into(), peer_tag: 0, now: at(2) };
+            let set = cache.look_up(&lists, entries, query).membership.lists;
             (knows, set.contains(list) == is_in)
         };
         let seen = [look(), look()];

@@ -1,7 +1,7 @@
-//! The thread that writes the lines that wait. It alone waits for standard error.
+//! The thread that writes the waiting lines. Only this thread waits for standard error.
 //!
-//! A line that cannot be written is lost, and counted; the next one is tried. When a line was cut in the middle by an
-//! error, the next write begins with the end of that line, so that no two lines are joined.
+//! A line that cannot be written is lost and counted; the next one is tried. If an error cut a line in the middle, the
+//! next write begins with a line end, so that no two lines are joined.
 
 use std::fs::File;
 use std::io;
@@ -17,17 +17,17 @@ use rustix::io::Errno;
 use crate::losses::Loss;
 use crate::queue::{Queue, Work};
 
-/// Bytes written at once. A pipe takes so many whole or not at all, so that lines of two processes on one pipe do not mix.
+/// Bytes per write. A pipe takes this many bytes atomically, so that lines of two processes on one pipe do not mix.
 /// Source: `PIPE_BUF`, pipe(7).
 const PIECE: usize = 4096;
 
-/// What is waited if a descriptor that does not block says that it takes bytes, and takes none.
+/// How long the writer waits if a non-blocking descriptor is writable and takes no bytes.
 const RETRY: Duration = Duration::from_millis(10);
 
 /// Device number of `/dev/null`. Source: Linux Documentation/admin-guide/devices.txt.
 const NULL_DEVICE: (u32, u32) = (1, 3);
 
-/// Where lines go.
+/// Destination of lines.
 pub(crate) enum Output {
     StandardError(io::Stderr),
     #[cfg_attr(not(test), expect(dead_code, reason = "tests write to files and pipes"))]
@@ -37,11 +37,11 @@ pub(crate) enum Output {
 }
 
 impl Output {
-    /// Standard error, as the process got it.
+    /// Standard error, as the process inherited it.
     ///
-    /// Rust's runtime opens `/dev/null` for reading and writing in the place of a closed descriptor 0, 1 or 2 before
-    /// `main`, so that no file of the process gets the number and receives log lines. `2>/dev/null` opens it for writing
-    /// alone, and is a wish: those lines are not lost.
+    /// Rust's runtime opens `/dev/null` for reading and writing in place of a closed descriptor 0, 1 or 2 before
+    /// `main`, so that no other file of the process gets the number and receives log lines. `2>/dev/null` opens it for
+    /// writing only and is a choice of the operator: those lines do not count as lost.
     pub(crate) fn standard_error() -> Output {
         let stderr = io::stderr();
         if is_replacement(stderr.as_fd()) { Output::Closed } else { Output::StandardError(stderr) }
@@ -67,7 +67,7 @@ pub(crate) struct Writer<R> {
     output: Output,
     /// Formats the line that reports a loss.
     report: R,
-    /// The last byte that was written ended no line.
+    /// The last written byte ended no line.
     cut: bool,
 }
 
@@ -83,7 +83,7 @@ impl<R: Fn(&Loss<'_>) -> Vec<u8>> Writer<R> {
         }
     }
 
-    /// Waits for something to do, and does it.
+    /// Waits for work and does it.
     fn turn(&mut self) {
         match self.queue.next() {
             Work::Line(line) => {
@@ -103,7 +103,7 @@ impl<R: Fn(&Loss<'_>) -> Vec<u8>> Writer<R> {
         }
     }
 
-    /// Writes text whole. The reason if that fails.
+    /// Writes the whole text, or returns why it could not.
     fn write(&mut self, text: &[u8]) -> Option<String> {
         if self.output.descriptor().is_none() {
             return Some("standard error was closed when the process started".to_owned());
@@ -135,7 +135,7 @@ fn wait_until_writable(descriptor: BorrowedFd<'_>) {
     let mut descriptors = [PollFd::new(&descriptor, PollFlags::OUT)];
     // A signal, or an error of the descriptor, which the next write returns.
     if poll(&mut descriptors, None).is_err() || descriptors[0].revents().contains(PollFlags::OUT) {
-        // It may have room for less than a piece.
+        // The pipe may have room for less than a piece.
         thread::sleep(RETRY);
     }
 }

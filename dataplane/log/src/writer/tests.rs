@@ -15,7 +15,7 @@ use crate::queue::{Line, MAX_LINE, ROOM};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A queue whose writer runs until the test's process ends, writing to this file.
+/// A queue whose writer runs until the test process ends and writes to this file.
 fn log_to(file: impl Into<OwnedFd>) -> Arc<Queue> {
     let output = Output::File(File::from(file.into()));
     let queue = Arc::new(Queue::default());
@@ -46,7 +46,7 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A named pipe, whose reader can go away and come back.
+/// A named pipe, whose reader can close it and open it again.
 fn fifo() -> (TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("log");
@@ -81,7 +81,7 @@ fn a_full_disk_loses_lines_and_counts_them() {
 }
 
 #[test]
-fn a_reader_that_comes_back_is_told_what_was_lost() {
+fn a_reader_that_reopens_the_pipe_gets_a_report_of_the_losses() {
     let (_folder, path) = fifo();
     let mut reader = OpenOptions::new().read(true).write(true).open(&path).expect("a reader");
     let queue = log_to(OpenOptions::new().write(true).open(&path).expect("a writer"));
@@ -99,7 +99,7 @@ fn a_reader_that_comes_back_is_told_what_was_lost() {
 
     let mut reader = OpenOptions::new().read(true).write(true).open(&path).expect("a reader");
     let mut text = [0; 34];
-    reader.read_exact(&mut text).expect("the losses are reported though nothing more is logged");
+    reader.read_exact(&mut text).expect("the losses are reported without further lines");
     assert_eq!(String::from_utf8_lossy(&text), "lost operator - 1\nlost packet a 3\n");
     assert_eq!(queue.status().problem, None);
 }
@@ -129,7 +129,7 @@ fn a_line_that_was_cut_is_not_joined_with_the_next() {
     assert!(text.lines().any(|line| line == "whole"), "{text}");
 }
 
-/// Opening a named pipe for reading waits for a writer otherwise.
+/// Without this, opening a named pipe for reading waits for a writer.
 trait OpenNonblocking {
     fn open_nonblocking(&mut self, path: &std::path::Path) -> File;
 }
@@ -142,7 +142,7 @@ impl OpenNonblocking for OpenOptions {
 }
 
 #[test]
-fn a_stalled_reader_costs_nobody_time_and_only_the_kinds_without_room_lines() {
+fn a_stalled_reader_delays_no_thread_and_costs_lines_only_of_full_kinds() {
     for nonblocking in [false, true] {
         let (mut reader, writer) = pipe().map(|(reader, writer)| (File::from(reader), writer)).expect("a pipe");
         ioctl_fionbio(&writer, nonblocking).expect("a flag");
@@ -159,7 +159,7 @@ fn a_stalled_reader_costs_nobody_time_and_only_the_kinds_without_room_lines() {
         assert!(packets > 100 && doors == 0, "{packets} {doors}");
         let flushed = Instant::now();
         assert!(!queue.flush(Some(Duration::from_millis(50))) && flushed.elapsed() < PATIENCE / 2);
-        eventually("the status tells", || {
+        eventually("the status shows it", || {
             queue.status().problem.is_some_and(|problem| problem.contains("has not been read for"))
         });
 
@@ -195,7 +195,7 @@ fn long_lines_arrive_whole_on_a_pipe_that_does_not_block() {
 }
 
 #[test]
-fn a_descriptor_that_was_closed_at_start_is_told_from_one_that_leads_nowhere_by_wish() {
+fn a_closed_descriptor_is_distinguished_from_dev_null() {
     let null = |write_only: bool| OpenOptions::new().read(!write_only).write(true).open("/dev/null").expect("null");
     assert!(is_replacement(null(false).as_fd()));
     assert!(!is_replacement(null(true).as_fd()));

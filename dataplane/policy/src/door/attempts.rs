@@ -1,4 +1,4 @@
-//! How many first steps of a source count: `5/1m`.
+//! Limit on a source's first steps: `5/1m`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::time::{digits, format_duration, is_timeout, parse_duration};
 
-/// See the module. The time begins with the first of them.
+/// A number of first steps in a time. The time begins with the first of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempts {
-    /// So many, 1 to 255…
+    /// The number, 1 to 255.
     pub count: u8,
-    /// …in this time.
+    /// The time.
     pub per: Duration,
 }
 
@@ -31,7 +31,9 @@ impl FromStr for Attempts {
             let per = parse_duration(per).filter(|per| is_timeout(*per))?;
             Some(Attempts { count, per })
         };
-        read().ok_or_else(|| format!("`{text}` is no number of attempts in a time; write 1 to 255 of them, as `5/1m`"))
+        read().ok_or_else(|| {
+            format!("`{text}` is not a number of attempts in a time; write 1 to 255 attempts in a time, such as `5/1m`")
+        })
     }
 }
 

@@ -1,7 +1,7 @@
-//! Packets that do not start a strict knock over, though they are no step of it: those to what doors open.
+//! Packets that do not restart a strict knock although they are no step of it: packets to ports that doors open.
 //!
-//! A client that the door has let in before goes on to use what it opens: mosh sends all the time, and ssh is often
-//! started before the knock. Such packets say nothing about the order of steps, so a knock goes on beside them.
+//! A client with an open door uses it: mosh sends packets continuously, and ssh is often started before the knock. Such
+//! packets say nothing about the order of the steps, so the knock continues.
 //!
 //! | a packet to                               | is exempt at a door |
 //! |-------------------------------------------|---------------------|
@@ -9,30 +9,31 @@
 //! | ports that another door opens             | while that door is open for its source and destination |
 //! | anything, at a door that opens everything | while the door itself is open for its source and destination |
 //!
-//! A step is never exempt, and no exemption may help a scan: what is exempt is not seen between two steps. So the ports
-//! are exempt only if they are at most half of their protocol's, and if a scan that goes by ports up or down, TCP and UDP
-//! one after the other or in turn, meets another port between any two steps that follow each other. Otherwise the ports
-//! of other doors are not exempt; and if it is so with the door's own ports alone, they are exempt only while the door is
-//! open.
+//! A step is never exempt. Exemptions must not help a port scan, because an exempt packet between two steps does not
+//! restart the knock. Therefore ports are exempt only under two conditions. They are at most half of their protocol's
+//! ports. And a scan in ascending or descending port order, over TCP and UDP one after the other or alternating, meets
+//! another port between any two consecutive steps. If the conditions fail, ports of other doors are not exempt. If they
+//! fail for the door's own ports alone, these are exempt only while the door is open.
 
-use super::{Door, Opening, Opens, Step};
+use super::{Door, KnockStep, Opening, Opens};
 use crate::packet::Packet;
 
-/// Ports of a protocol that can be exempt. A scan in any other order than the ports' meets two steps behind each other
-/// twice as often then, for each pair of steps.
+/// Highest number of exempt ports of a protocol. At this number, a scan in random order meets two given steps in
+/// sequence twice as often, for each pair of steps.
 const MOST_PORTS: usize = 32_768;
 
-/// What is exempt at a door.
+/// Exemptions at a door.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exempt {
-    /// At any time.
+    /// Exempt at any time.
     pub always: Vec<Opening>,
-    /// While the source has a grant of the door with this open list: what that door opens, everything if there is none.
+    /// Exempt while the source has a grant of the door with this list: the ports that the door opens; `None` for all
+    /// packets.
     pub granted: Vec<(String, Vec<Opening>)>,
 }
 
 impl Exempt {
-    /// At one of these doors.
+    /// The exemptions at one of these doors.
     pub fn at(door: &Door, doors: &[Door]) -> Exempt {
         let own = narrow(door);
         let others: Vec<&Door> = doors.iter().filter(|other| other.name != door.name).collect();
@@ -48,26 +49,27 @@ impl Exempt {
         exempt
     }
 
-    /// Whether a packet that is no step is exempt. `has_grant` tells whether its source is in this open list.
+    /// Whether a packet that is no step is exempt. `has_grant` returns whether the packet's source is in this door
+    /// list.
     pub fn covers(&self, packet: &Packet<'_>, has_grant: impl Fn(&str) -> bool) -> bool {
         let granted = |(list, openings): &(String, Vec<Opening>)| include(openings, packet) && has_grant(list);
         self.always.iter().any(|opening| opening.is(packet)) || self.granted.iter().any(granted)
     }
 }
 
-/// Whether the packet is to one of these, or to anything if there is none.
+/// Whether the packet matches one of these openings; true if there are none.
 pub fn include(openings: &[Opening], packet: &Packet<'_>) -> bool {
     openings.is_empty() || openings.iter().any(|opening| opening.is(packet))
 }
 
-/// What the door opens, without whole protocols that have ports.
+/// The door's openings, without whole protocols that have ports.
 fn narrow(door: &Door) -> Vec<Opening> {
     let is_narrow = |opening: &&Opening| opening.protocol == Opens::Icmp || !opening.ports.0.is_empty();
     door.opens.iter().filter(is_narrow).cloned().collect()
 }
 
-/// Whether a scan by ports still meets something else between the steps if these are exempt.
-fn hides_no_scan(knock: &[Step], openings: &[Opening]) -> bool {
+/// Whether a port scan still meets other ports between the steps if these are exempt.
+fn hides_no_scan(knock: &[KnockStep], openings: &[Opening]) -> bool {
     let is_open = |protocol, port| openings.iter().any(|it| it.protocol == protocol && it.ports.contains(port));
     let is_small = |protocol| (1..=u16::MAX).filter(|port| is_open(protocol, *port)).count() <= MOST_PORTS;
     let steps: Vec<(Opens, Option<u16>)> = knock.iter().map(place).collect();
@@ -80,7 +82,7 @@ fn hides_no_scan(knock: &[Step], openings: &[Opening]) -> bool {
     let is_exempt = |at: (Opens, u16)| is_open(at.0, at.1) && !is_step(at);
     let is_hidden = |one: u32, other: u32, scan: Scan| {
         let between = || (one.min(other) + 1..one.max(other)).map(|place| scan.port(place));
-        // There is no port 0.
+        // Port 0 does not exist.
         between().all(|at| at.1 == 0 || is_step(at) || is_exempt(at)) && between().any(is_exempt)
     };
     let ports: Vec<(Opens, u16)> = steps.iter().filter_map(|(protocol, port)| Some((*protocol, (*port)?))).collect();
@@ -91,15 +93,15 @@ fn hides_no_scan(knock: &[Step], openings: &[Opening]) -> bool {
             .all(|pair| Scan::ALL.into_iter().all(|scan| !is_hidden(scan.place(pair[0]), scan.place(pair[1]), scan)))
 }
 
-fn place(step: &Step) -> (Opens, Option<u16>) {
+fn place(step: &KnockStep) -> (Opens, Option<u16>) {
     match step {
-        Step::Tcp { port, .. } => (Opens::Tcp, Some(*port)),
-        Step::Udp { port, .. } => (Opens::Udp, Some(*port)),
-        Step::Icmp { .. } => (Opens::Icmp, None),
+        KnockStep::Tcp { port, .. } => (Opens::Tcp, Some(*port)),
+        KnockStep::Udp { port, .. } => (Opens::Udp, Some(*port)),
+        KnockStep::Icmp { .. } => (Opens::Icmp, None),
     }
 }
 
-/// The order in which a scan goes by the ports, up or down.
+/// The order in which a scan visits the ports, ascending or descending.
 #[derive(Clone, Copy)]
 enum Scan {
     TcpFirst,
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_door_opens_is_exempt_and_nothing_else() {
+    fn only_what_the_door_opens_is_exempt() {
         let exempt =
             exempt(r#"[{"name":"a","knock":["tcp/7000","udp/9"],"opens":["tcp/22","udp/60000-61000","icmp"]}]"#);
         for to in ["tcp/22", "udp/60000", "udp/61000", "icmp"] {
@@ -196,12 +198,12 @@ mod tests {
         };
         assert!(hides(r#""udp/60100","udp/60500","udp/60900""#, r#""udp/60000-61000""#), "up");
         assert!(hides(r#""tcp/23","tcp/21""#, r#""tcp/22""#), "down");
-        assert!(!hides(r#""tcp/7","tcp/9","tcp/8""#, r#""tcp/10""#), "a step alone hides nothing");
+        assert!(!hides(r#""tcp/7","tcp/9","tcp/8""#, r#""tcp/10""#), "a single step needs no packet in between");
         assert!(hides(r#""tcp/9","udp/11""#, r#""tcp/10-11","udp/9-10""#), "in turn");
         assert!(hides(r#""tcp/60000","udp/9""#, r#""tcp/60001-65535","udp/1-8""#), "TCP, then UDP");
         assert!(hides(r#""icmp size=99","icmp size=199""#, r#""icmp""#), "sizes");
         assert!(!hides(r#""tcp/7000","tcp/9000""#, r#""tcp/7001-8998""#) && !hides(r#""tcp/1","tcp/2""#, r#""tcp/9""#));
-        // Another door's ports count as well.
+        // Ports of other doors count as well.
         let both = |opens: &str| {
             let other = r#"{"name":"b","knock":["udp/1"],"opens":["tcp/8000-8999"]}"#;
             let json = format!(r#"[{{"name":"a","knock":["tcp/7000","tcp/9000"],"opens":[{opens}]}},{other}]"#);
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_of_ports_is_one_both_ways() {
+    fn a_scan_order_is_checked_in_both_directions() {
         for scan in Scan::ALL {
             for port in
                 [(Opens::Tcp, 1), (Opens::Udp, 1), (Opens::Tcp, 65_535), (Opens::Udp, 65_535), (Opens::Tcp, 300)]
@@ -225,9 +227,9 @@ mod tests {
     proptest! {
         #![proptest_config(cases(300))]
 
-        /// The ports are few, so that most exempt ranges lie close to the steps.
+        /// Few different ports, so that most exempt ranges are close to the steps.
         #[test]
-        fn no_scan_by_ports_gets_further_because_of_what_is_exempt(
+        fn exemptions_help_no_port_scan(
             knock in prop::collection::vec((prop::bool::ANY, 1_u16..12), 2..4),
             opens in prop::collection::vec((prop::bool::ANY, 1_u16..12, 0_u16..6), 1..4),
             downwards in prop::bool::ANY,

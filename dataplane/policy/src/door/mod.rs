@@ -1,8 +1,9 @@
-//! Doors: knock sequences as objects, for people who do not want to write rules.
+//! Doors: knock sequences as objects, for operators who do not want to write rules.
 //!
-//! A `[[door]]` of the configuration says which packets, in which order and how soon, open what for how long. It is
-//! three kinds of rules in front of the file's: who knocks, what is open, and the connections that began through it. The
-//! language has two actions and a matcher for them that RouterOS does not have; only doors use them.
+//! A `[[door]]` of the configuration defines the packets of a knock, their order and timing, what the knock opens and
+//! for how long. It becomes three kinds of rules in front of the rules of the file: knocks, openings, and the
+//! connections that began through the door. The language has two actions and a matcher for them that RouterOS does not
+//! have; only doors use them.
 //!
 //! ```text
 //!  step 1 ─► step 2 ─► … ─► last step: a grant, of this door, this source and this destination
@@ -10,21 +11,22 @@
 //!     └────────┘  strict: any other new packet from the source to a protected address, but to what doors open
 //! ```
 //!
-//! Progress is of one source at one door, towards one destination at a time; a packet is held against all doors, so
-//! that those with a common beginning go on side by side. A grant is of one door, one source and one destination.
+//! Progress belongs to one source at one door, towards one destination at a time. A packet is tested against all doors,
+//! so that doors with the same first steps progress side by side. A grant belongs to one door, one source and one
+//! destination.
 //!
 //! | module       | owns |
 //! |--------------|------|
-//! | this         | what a door says, and what its lists are called |
-//! | [`step`]     | one packet of a knock: how it is written, and which packets it is |
+//! | this         | the definition of a door, and the names of its lists |
+//! | [`step`]     | one packet of a knock: its text form, and the packets that match it |
 //! | `opening`    | what a door opens |
-//! | [`exempt`]   | packets to what doors open, which start no knock over |
-//! | `attempts`   | how many first steps a source has |
-//! | `written`    | a door as the configuration has it, and what is wrong with it |
-//! | [`progress`] | what a packet does to a knock: one pure function |
-//! | [`ports`]    | the budget of ports that a source may try |
-//! | `secret`     | passphrases in a file that everybody can read |
-//! | `rules`      | the rules that doors are |
+//! | [`exempt`]   | packets to open ports, which do not restart a knock |
+//! | `attempts`   | limit on a source's first steps |
+//! | `written`    | a door as the configuration has it, and its validation |
+//! | [`progress`] | the effect of a packet on a knock: one pure function |
+//! | [`ports`]    | limit on the ports that a source may try |
+//! | `secret`     | passphrases in a file that all users can read |
+//! | `rules`      | the rules that doors become |
 //!
 //! `docs/doors.md` is the manual.
 
@@ -48,119 +50,119 @@ pub use self::opening::{Opening, Opens};
 use self::progress::Shape;
 pub use self::rules::{levels, proofs, rules};
 pub use self::secret::exposed;
-pub use self::step::Step;
+pub use self::step::KnockStep;
 pub use self::written::{Written, distinct, placed};
 use crate::rule::AddressSet;
 use crate::word::words;
 
-/// Steps that a knock may have.
+/// Highest number of steps of a knock.
 pub const MOST_STEPS: usize = 16;
 
-/// See the module. What stands in it has been checked.
+/// A validated door.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub struct Door {
-    /// Letters, digits, `-` and `_`. No two doors have the same.
+    /// Letters, digits, `-` and `_`. Unique among doors.
     pub name: String,
     /// The packets that open it, in order.
-    pub knock: Vec<Step>,
-    /// The packets that close it again, for a source that it is open for; none if only time does.
-    pub close: Vec<Step>,
-    /// How soon after one step the next must come.
+    pub knock: Vec<KnockStep>,
+    /// The packets that close it for a source with a grant; empty if only time does.
+    pub close: Vec<KnockStep>,
+    /// Longest time between two steps.
     pub within: Duration,
-    /// How soon after the first step the last must come.
+    /// Longest time between the first step and the last.
     pub total: Duration,
-    /// What opens at the address that was knocked at; everything if none is said.
+    /// What opens at the address that was the destination of the knock; everything if empty.
     pub opens: Vec<Opening>,
-    /// `for`: how long a grant lasts.
+    /// `for`: the duration of a grant.
     pub open_for: Duration,
-    /// Whether any other new packet from the source to a protected address starts it over.
+    /// Whether any other new packet from the source to a protected address restarts the knock.
     pub strict: bool,
-    /// How long knocks of a source are ignored after one that opened.
+    /// How long knocks of a source are ignored after one that opened the door.
     pub hold_off: Duration,
-    /// Who may knock; anyone if none is said.
+    /// The sources that may knock; all if empty.
     pub sources: Vec<AddressSet>,
-    /// How many first steps of a source count, in how much time; any number if none is said.
+    /// Limit on a source's first steps; `None` for no limit.
     pub max_attempts: Option<Attempts>,
-    /// Whether it is logged when it opens and closes.
+    /// Whether opening and closing are logged.
     pub log: bool,
-    /// Whether connections that began through it end with the grant.
+    /// Whether connections that began through the door end with the grant.
     pub cut: bool,
 }
 
 words! {
-    /// Why a packet that is a step of a knock, or starts one over, came to nothing.
+    /// Why a packet that is a step of a knock, or restarts one, failed.
     Failure {
-        /// Another packet came in between.
+        /// Another packet arrived between the steps.
         StartedOver = "started-over",
-        /// The step came too late.
+        /// The step arrived too late.
         TimedOut = "timed-out",
-        /// The lists were full, and others were further along.
+        /// The lists were full of entries of higher levels.
         Evicted = "evicted",
-        /// The source has opened the door a moment ago.
+        /// The source opened the door recently (`hold-off`).
         HeldOff = "held-off",
-        /// The source has begun too often.
+        /// The source exceeded `max-attempts`.
         Attempts = "attempts",
-        /// The source has tried too many ports.
+        /// The source exceeded the port budget.
         Ports = "ports",
         /// The source may not knock here.
         Source = "source",
     }
 }
 
-/// What a packet did at a door.
+/// An event at a door.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// The door.
     pub door: String,
-    /// Who knocks.
+    /// The source.
     pub source: IpAddr,
-    /// What is knocked at.
+    /// The destination.
     pub destination: IpAddr,
-    /// What came of it.
+    /// What happened.
     pub what: What,
 }
 
-/// What came of a packet at a door.
+/// What happened at a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// So many steps are taken now.
+    /// The knock progressed to this number of steps.
     Stepped(u8),
-    /// It is open.
+    /// The door opened.
     Opened,
-    /// It was open, and is not any more.
+    /// An open door closed.
     Closed,
-    /// The knock, or this step of it, came to nothing.
+    /// The knock or the step failed.
     Failed(Failure),
 }
 
 impl Door {
-    /// The address list of those that it is open for. An entry counts towards one destination.
+    /// The address list of sources with a grant. An entry counts for one destination.
     pub fn open_list(&self) -> String {
         open_list(&self.name)
     }
 
-    /// The address list of those that have begun to knock.
+    /// The address list of sources whose knock is in progress.
     pub fn knocking_list(&self) -> String {
         format!("door-{}-knocking", self.name)
     }
 
-    /// The address list of those that have begun to close it.
+    /// The address list of sources whose closing knock is in progress.
     pub fn closing_list(&self) -> String {
         format!("door-{}-closing", self.name)
     }
 
-    /// The names of all three.
+    /// The names of the three lists.
     pub fn lists(&self) -> [String; 3] {
         [self.open_list(), self.knocking_list(), self.closing_list()]
     }
 
-    /// What of the knock decides how it goes on.
+    /// The parameters of the knock that decide its progress.
     pub fn shape(&self) -> Shape {
         Shape { steps: count(&self.knock), strict: self.strict, within: self.within, total: self.total }
     }
 
-    /// As [`Door::shape`], of the knock that closes it; none if there is none. It is never strict.
+    /// As [`Door::shape`], for the closing knock; `None` if there is none. A closing knock is never strict.
     pub fn closing_shape(&self) -> Option<Shape> {
         let shape = Shape { steps: count(&self.close), strict: false, within: self.within, total: self.total };
         (shape.steps > 0).then_some(shape)
@@ -172,7 +174,8 @@ impl Door {
     }
 }
 
-/// Whom what is remembered of a source is remembered of: over IPv6 its /64, since whoever has one address there has all.
+/// The address under which a source's hold-off, attempts and ports are recorded: an IPv6 source's /64, because the
+/// owner of one address has all of them.
 pub fn visitor(source: IpAddr) -> IpAddr {
     match source {
         IpAddr::V4(_) => source,
@@ -180,13 +183,13 @@ pub fn visitor(source: IpAddr) -> IpAddr {
     }
 }
 
-/// The address list of those that the door of this name is open for.
+/// The address list of sources with a grant of the door with this name.
 pub fn open_list(door: &str) -> String {
     format!("door-{door}")
 }
 
 /// There are at most [`MOST_STEPS`].
-fn count(steps: &[Step]) -> u8 {
+fn count(steps: &[KnockStep]) -> u8 {
     u8::try_from(steps.len()).unwrap_or(u8::MAX)
 }
 

@@ -32,17 +32,17 @@ impl Opens {
     }
 }
 
-/// See the module.
+/// A protocol and ports that a door opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
     /// The protocol.
     pub protocol: Opens,
-    /// Its destination ports; all of them if there is none.
+    /// Its destination ports; all if empty.
     pub ports: PortSet,
 }
 
 impl Opening {
-    /// Whether the packet is to it. A fragment behind the first is not, unless all ports are open.
+    /// Whether the packet matches. A later fragment does not, unless all ports are open.
     pub fn is(&self, packet: &Packet<'_>) -> bool {
         packet.protocol == self.protocol.number(packet.family())
             && (self.ports.0.is_empty() || packet.ports.is_some_and(|(_, port)| self.ports.contains(port)))
@@ -66,8 +66,9 @@ impl FromStr for Opening {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Opening, String> {
-        let wrong =
-            || format!("`{text}` opens nothing; write `tcp/22`, `udp/1000-2000`, `tcp/80,443`, `tcp`, `udp` or `icmp`");
+        let wrong = || {
+            format!("`{text}` is not an opening; write `tcp/22`, `udp/1000-2000`, `tcp/80,443`, `tcp`, `udp` or `icmp`")
+        };
         let (name, ports) = match text.trim().split_once('/') {
             Some((name, ports)) => (name, Some(ports)),
             None => (text.trim(), None),

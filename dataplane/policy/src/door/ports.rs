@@ -1,9 +1,10 @@
-//! The budget of ports: a source that tries too many different ones is scanning, and for a while its knocks are ignored.
+//! The port budget: knocks of a source that tries too many different ports are ignored for a while, because it is
+//! scanning.
 //!
-//! Ports fall on the bits of a map by a keyed hash, so that a flood costs no memory. Two ports may share a bit: it takes a
-//! few more than the budget says, never fewer.
+//! A keyed hash maps ports to the bits of a bitmap, so that a flood costs no memory. Two ports may share a bit, so the
+//! limit may be reached a few ports late, never early.
 //!
-//! Only knocks are ignored. What is open for the source stays open, so a forged scan locks out nobody who is in.
+//! Only knocks are ignored. An existing grant of the source stays, so a forged scan cannot lock out a client.
 
 use std::hash::Hasher as _;
 use std::time::Duration;
@@ -15,26 +16,26 @@ use siphasher::sip::SipHasher13;
 use crate::packet::Packet;
 use crate::time::{self, Time};
 
-/// More than this fall on shared bits too often to be told apart.
+/// Above this number too many ports share bits.
 const MOST_PORTS: u8 = 100;
 
 /// The section `[policy.port-budget]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PortBudget {
-    /// Different ports of protected addresses, of TCP or UDP, that a source may try; 0 for any number.
+    /// Different TCP or UDP ports of protected addresses that a source may try; 0 for no limit.
     #[serde(deserialize_with = "ports")]
     pub ports: u8,
-    /// In this time, which begins with the first of them.
+    /// The time for them, which begins with the first one.
     #[serde(with = "time::text")]
     pub within: Duration,
-    /// How long its knocks are ignored beyond that.
+    /// How long knocks are ignored after that.
     #[serde(with = "time::text")]
     pub ignore_for: Duration,
 }
 
 impl Default for PortBudget {
-    /// More than the longest knock, with time for a second try, and far less than a scan.
+    /// More than the longest knock, with room for a second try, and much less than a scan.
     fn default() -> Self {
         PortBudget { ports: 32, within: Duration::from_secs(10), ignore_for: Duration::from_secs(60) }
     }
@@ -43,23 +44,23 @@ impl Default for PortBudget {
 fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
     let ports = u64::deserialize(deserializer)?;
     u8::try_from(ports).ok().filter(|ports| *ports <= MOST_PORTS).ok_or_else(|| {
-        D::Error::custom(format!("`ports` is {ports}; write at most {MOST_PORTS}, as 32, or 0 for no budget"))
+        D::Error::custom(format!("`ports` is {ports}; write at most {MOST_PORTS}, such as 32, or 0 for no budget"))
     })
 }
 
 /// The ports that a source has tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ports {
-    /// A bit for some of them.
+    /// One bit for some of the ports.
     map: u128,
-    /// When this is forgotten.
+    /// When this record expires.
     until: Time,
-    /// They were too many.
+    /// The budget was exceeded.
     ignored: bool,
 }
 
 impl Ports {
-    /// Takes in a port, by its [`bit`], and says whether the source's knocks are ignored.
+    /// Records a port, by its [`bit`]. Returns whether the source's knocks are ignored.
     pub fn ignores(&mut self, bit: u8, budget: &PortBudget, now: Time) -> bool {
         if now >= self.until {
             *self = Ports { map: 0, until: now + budget.within, ignored: false };
@@ -73,24 +74,24 @@ impl Ports {
         self.ignored
     }
 
-    /// Whether the source's knocks are ignored, by a packet without ports.
+    /// Whether the source's knocks are ignored, for a packet without ports.
     pub fn are_too_many(&self, now: Time) -> bool {
         self.ignored && now < self.until
     }
 
-    /// About how many different ports that are: some share a bit.
+    /// The approximate number of ports: some share a bit.
     pub const fn count(&self) -> u32 {
         self.map.count_ones()
     }
 
-    /// When this can be forgotten.
+    /// When this record expires.
     pub const fn until(&self) -> Time {
         self.until
     }
 }
 
-/// The bit that the packet's destination port falls on, less than 128: by SipHash-1-3 of its protocol and port. None if
-/// it has none.
+/// The bit of the packet's destination port, less than 128: SipHash-1-3 of its protocol and port. `None` if it has no
+/// port.
 pub fn bit(secret: [u64; 2], packet: &Packet<'_>) -> Option<u8> {
     let (_, port) = packet.ports?;
     let mut hasher = SipHasher13::new_with_keys(secret[0], secret[1]);
@@ -111,29 +112,29 @@ mod tests {
     }
 
     #[test]
-    fn one_port_too_many_is_ignored_for_a_while_and_then_forgotten() {
+    fn a_source_over_budget_is_ignored_until_its_record_expires() {
         let mut ports = Ports::default();
         assert!([1, 2, 3, 4, 4, 1].iter().all(|bit| !ports.ignores(*bit, &BUDGET, seconds(1))));
         assert!(ports.ignores(5, &BUDGET, seconds(10)) && ports.are_too_many(seconds(69)));
-        assert!(ports.ignores(1, &BUDGET, seconds(69)), "also at a port that was tried before");
+        assert!(ports.ignores(1, &BUDGET, seconds(69)), "also at a port that was counted before");
         assert!(!ports.are_too_many(seconds(70)) && !ports.ignores(5, &BUDGET, seconds(70)));
     }
 
     #[test]
-    fn ports_of_long_ago_do_not_count() {
+    fn expired_ports_do_not_count() {
         let mut ports = Ports::default();
         assert!((0..4).all(|bit| !ports.ignores(bit, &BUDGET, seconds(1))));
         assert!((4..8).all(|bit| !ports.ignores(bit, &BUDGET, seconds(11))));
     }
 
     #[test]
-    fn no_budget_ignores_nobody() {
+    fn without_a_budget_no_source_is_ignored() {
         let mut ports = Ports::default();
         assert!((0..128).all(|bit| !ports.ignores(bit, &PortBudget { ports: 0, ..BUDGET }, seconds(1))));
     }
 
     #[test]
-    fn what_is_too_much_to_be_told_apart_is_refused() {
+    fn a_budget_that_the_bitmap_cannot_count_is_refused() {
         let read = |json: &str| serde_json::from_str::<PortBudget>(json);
         assert_eq!(read("{}").unwrap(), PortBudget::default());
         assert_eq!(read(r#"{"ports":100,"ignore-for":"1m30s"}"#).unwrap().ignore_for, Duration::from_secs(90));

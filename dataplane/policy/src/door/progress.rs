@@ -1,19 +1,19 @@
-//! What a packet does to a knock. One pure function, which the plain evaluation and the engine both run, so that what they
-//! remember may look different and what comes of it cannot.
+//! The effect of a packet on a knock. One pure function, which the reference evaluator and the engine both use: they
+//! may store progress differently, but compute the same result.
 //!
 //! | knock      | packet                                         | then |
 //! |------------|------------------------------------------------|------|
-//! | not begun  | the first step                                 | begun, towards the packet's destination |
+//! | not begun  | the first step                                 | begins, towards the packet's destination |
 //! |            | anything else                                  | nothing |
-//! | begun      | the next step                                  | one step further; open behind the last |
-//! |            | the step before, or the one before that, again | nothing: it was sent again, or overtaken |
-//! |            | anything else, strict                          | started over: begun, if it is the first step |
+//! | begun      | the next step                                  | one step further; opens after the last one |
+//! |            | the last or the last but one step again        | nothing: the packet was retransmitted or reordered |
+//! |            | anything else, strict                          | restarts: begins, if it is the first step |
 //! |            | anything else, not strict                      | nothing |
-//! | begun, towards another destination | the first step, not strict | begun anew, towards this one |
-//! |            | anything, strict                               | started over, as above |
+//! | begun, towards another destination | the first step, not strict | begins again, towards this one |
+//! |            | anything, strict                               | restarts, as above |
 //!
-//! A packet may be several steps at once; what leads further goes first. A packet that is no step and [exempt](super::exempt)
-//! does not come here.
+//! A packet may be several steps at once; progress takes precedence. [Exempt](super::exempt) packets are not passed to
+//! this function.
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
@@ -21,55 +21,55 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-use super::step::Step;
+use super::step::KnockStep;
 use crate::packet::Packet;
 use crate::time::Time;
 
-/// What of a knock decides how it goes on.
+/// The parameters of a knock that decide its progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// How many steps there are, at least one.
+    /// Number of steps, at least one.
     pub steps: u8,
-    /// Whether what is no step starts it over.
+    /// Whether a packet that is no step restarts the knock.
     pub strict: bool,
-    /// How soon after one step the next must come.
+    /// Longest time between two steps.
     pub within: Duration,
-    /// How soon after the first step the last must come.
+    /// Longest time between the first step and the last.
     pub total: Duration,
 }
 
-/// A knock that has begun and is not done.
+/// A knock in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Steps taken, at least one.
     pub steps: u8,
-    /// What stands for the destination: the bits of an IPv4 address, a keyed hash of an IPv6 one.
+    /// Tag of the destination: the bits of an IPv4 address, a keyed hash of an IPv6 address.
     pub to: u32,
-    /// When the first step was taken.
+    /// When the first step arrived.
     pub begun: Time,
-    /// When it is gone, unless the next step comes before.
+    /// When it expires, unless the next step arrives before.
     pub deadline: Time,
 }
 
-/// The steps of a knock that a packet is, a bit each.
+/// The steps of a knock that a packet matches, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StepSet(pub u16);
 
 impl StepSet {
-    /// Of these steps, those that the packet is.
-    pub fn of(steps: &[Step], packet: &Packet<'_>) -> StepSet {
-        let is = |(place, step): (usize, &Step)| if step.is(packet) { 1 << place } else { 0 };
+    /// The steps that the packet matches.
+    pub fn of(steps: &[KnockStep], packet: &Packet<'_>) -> StepSet {
+        let is = |(place, step): (usize, &KnockStep)| if step.is(packet) { 1 << place } else { 0 };
         StepSet(steps.iter().take(super::MOST_STEPS).enumerate().map(is).sum())
     }
 
-    /// Whether the step is among them, counted from 0.
+    /// Whether it contains the step, counted from 0.
     pub const fn contains(self, step: u8) -> bool {
         step < 16 && self.0 & 1 << step != 0
     }
 }
 
-/// What stands for a destination: the bits of an IPv4 address, 32 bits of SipHash-1-3 of an IPv6 one. Two of those that
-/// stand for the same cannot be chosen without the secret.
+/// Tag of a destination: the bits of an IPv4 address, 32 bits of SipHash-1-3 of an IPv6 address. Without the secret,
+/// two addresses with the same tag cannot be constructed.
 pub fn tag(secret: [u64; 2], destination: IpAddr) -> u32 {
     match destination {
         IpAddr::V4(address) => address.to_bits(),
@@ -81,23 +81,23 @@ pub fn tag(secret: [u64; 2], destination: IpAddr) -> u32 {
     }
 }
 
-/// What came of a packet.
+/// The effect of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing changes.
+    /// No effect.
     Nothing,
-    /// Nothing changes: it is a step that was taken before.
+    /// No effect: the step was taken before.
     Repeated,
-    /// It begins a knock, or leads further.
+    /// The knock begins or progresses.
     Stepped(Progress),
-    /// It was the last step, and nothing is in progress any more.
+    /// It was the last step; no knock is in progress any more.
     Opened,
-    /// What was in progress is not any more; the packet may begin anew.
+    /// The knock in progress is removed; the packet may begin a new one.
     StartedOver(Option<Progress>),
 }
 
 impl Outcome {
-    /// Whether the packet is taken for a first step.
+    /// Whether the packet counts as a first step.
     pub const fn begins(self, shape: Shape) -> bool {
         match self {
             Outcome::Stepped(progress) | Outcome::StartedOver(Some(progress)) => progress.steps == 1,
@@ -106,7 +106,7 @@ impl Outcome {
         }
     }
 
-    /// For a packet that [`begins`](Outcome::begins): what comes of it if it must not begin anything.
+    /// For a packet that [`begins`](Outcome::begins) a knock: the outcome if it may not.
     #[must_use]
     pub const fn without_beginning(self) -> Outcome {
         match self {
@@ -116,8 +116,8 @@ impl Outcome {
     }
 }
 
-/// What a packet to `to` that is these steps does. Progress whose deadline has come, or that is of a longer knock than
-/// this one, is none.
+/// The effect of a packet to `to` that matches these steps. Expired progress counts as none, and so does progress of a
+/// longer knock than this one.
 pub fn next(shape: Shape, progress: Option<Progress>, fits: StepSet, to: u32, now: Time) -> Outcome {
     let step = |steps: u8, begun: Time| match steps == shape.steps {
         true => Outcome::Opened,
@@ -160,7 +160,7 @@ mod tests {
         Some(Progress { steps, to: HERE, begun: seconds(0), deadline: seconds(10) })
     }
 
-    /// What comes of a packet at second 1 that is this step, counted from 0, of three or four.
+    /// The outcome of a packet at second 1 that is this step, counted from 0, of three or four.
     fn one(shape: Shape, progress: Option<Progress>, step: u8, to: u32) -> Outcome {
         next(shape, progress, StepSet(1 << step), to, seconds(1))
     }
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_two_steps_may_come_again() {
+    fn the_last_two_steps_may_be_repeated() {
         for strict in [true, false] {
             let shape = shape(4, strict);
             assert_eq!(one(shape, at(1), 0, HERE), Outcome::Repeated);
@@ -207,10 +207,10 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_further_goes_before_what_was_there_already() {
-        // Twice the same packet in a row.
+    fn progress_takes_precedence_over_repetition() {
+        // The same packet twice.
         let Outcome::Stepped(progress) = next(shape(3, true), at(1), StepSet(3), HERE, seconds(1)) else {
-            panic!("it goes on")
+            panic!("it continues")
         };
         assert_eq!(progress.steps, 2);
     }
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(one(shape, at(1), 2, HERE), Outcome::StartedOver(None));
         assert_eq!(next(shape, at(1), StepSet(0), HERE, seconds(1)), Outcome::StartedOver(None));
         assert_eq!(next(shape, at(1), StepSet(0), THERE, seconds(1)), Outcome::StartedOver(None));
-        // The next step, but at another address.
+        // The next step, but to another address.
         assert_eq!(one(shape, at(1), 1, THERE), Outcome::StartedOver(None));
         let anew = |to| Some(Progress { steps: 1, to, begun: seconds(1), deadline: seconds(11) });
         assert_eq!(one(shape, at(3), 0, HERE), Outcome::StartedOver(anew(HERE)));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn other_packets_are_nothing_to_a_knock_that_is_not_strict() {
+    fn other_packets_do_not_affect_a_knock_that_is_not_strict() {
         let shape = shape(4, false);
         assert_eq!((one(shape, at(2), 3, HERE), one(shape, at(3), 0, HERE)), (Outcome::Nothing, Outcome::Nothing));
         assert_eq!((one(shape, at(1), 1, THERE), one(shape, at(1), 2, THERE)), (Outcome::Nothing, Outcome::Nothing));
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_late_or_of_a_longer_knock_is_nothing_in_progress() {
+    fn late_progress_and_progress_of_a_longer_knock_count_as_none() {
         assert_eq!(next(shape(3, true), at(1), StepSet(2), HERE, seconds(10)), Outcome::Nothing);
         assert!(matches!(next(shape(3, true), at(2), StepSet(1), HERE, seconds(10)), Outcome::Stepped(_)));
         assert_eq!(one(shape(3, true), at(3), 2, HERE), Outcome::Nothing);

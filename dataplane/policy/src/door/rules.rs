@@ -1,4 +1,4 @@
-//! The rules that doors are: they stand in front of the file's filter rules, and are no part of the file.
+//! The rules that doors become. They stand in front of the file's filter rules and are not part of the file.
 //!
 //! ```text
 //! chain=input  action=accept connection-door=ssh              what began through the door goes on, whoever closes it
@@ -7,18 +7,18 @@
 //! chain=input  action=accept door=ssh protocol=tcp dst-port=22 src-address-list=door-ssh         what is open
 //! ```
 //!
-//! First the connections of all doors, then the knocks at all doors, then what all doors open: an open door does not hide
-//! a knock at another one, and no packet of a connection that goes on is taken for a knock. With `cut`, the first two
-//! ask for the grant as well, and behind them stand two that drop what began through the door and has no grant any more. A
-//! connection that was cut is `invalid`, so that no later grant lets it go on.
+//! The order: the connections of all doors, the knocks at all doors, the openings of all doors. So an open door does
+//! not hide a knock at another one, and a packet of an established connection is not taken for a knock. With `cut`,
+//! connections and openings match only with a grant, and two further rules drop packets of connections through the door
+//! without a grant. A cut connection is `invalid`, so that no later grant reopens it.
 
-use super::{Door, Opening, Step, open_list};
+use super::{Door, KnockStep, Opening, open_list};
 use crate::packet::Family;
 use crate::rule::{Action, Condition, ConnectionState, Matcher, Rule, RuleSet};
 use crate::settings::Settings;
 
-/// The rules, with those of the settings' doors in front, in place of what doors put there before. A rule of the file that
-/// adds to a door's list is invalid: only knocks get anybody in there.
+/// The rules, preceded by those of the settings' doors, which replace earlier rules of doors. A rule of the file that
+/// adds to a door's list is invalid: only knocks add entries there.
 pub fn rules(settings: &Settings, mut rules: RuleSet) -> RuleSet {
     rules.rules.retain(|rule| !rule.dynamic);
     let doors = &settings.doors;
@@ -41,7 +41,7 @@ pub fn rules(settings: &Settings, mut rules: RuleSet) -> RuleSet {
     rules
 }
 
-/// The doors' lists, each with its level: how many proofs it takes to get in.
+/// The lists of the doors, each with its level: the number of proofs it takes to be added.
 pub fn levels(doors: &[Door]) -> impl Iterator<Item = (String, u8)> {
     doors.iter().flat_map(|door| {
         let open = proofs(&door.knock);
@@ -50,8 +50,8 @@ pub fn levels(doors: &[Door]) -> impl Iterator<Item = (String, u8)> {
     })
 }
 
-/// How many proofs whoever has taken these steps has given, beyond what any stranger can do: one packet to a port.
-pub fn proofs(steps: &[Step]) -> u8 {
+/// The number of proofs that these steps need, beyond the one packet to a port that any stranger can send.
+pub fn proofs(steps: &[KnockStep]) -> u8 {
     let secrets = steps.iter().filter(|step| step.is_secret()).count();
     // There are at most MOST_STEPS.
     (steps.len().saturating_sub(1) + secrets) as u8
@@ -64,7 +64,7 @@ fn adds_to(rule: &Rule, door: &Door) -> bool {
     }
 }
 
-/// Those that somebody can knock from.
+/// The families that some source can knock from.
 fn families(door: &Door) -> Vec<Family> {
     let can = |of: &Family| door.sources.is_empty() || door.sources.iter().any(|set| set.family() == *of);
     [Family::Ipv4, Family::Ipv6].into_iter().filter(can).collect()
@@ -85,7 +85,7 @@ fn connections(door: &Door, family: Family) -> Vec<Rule> {
         let grant = door.cut.then(|| [alive(), list(open_list(&door.name))]);
         rule(door, family, chain, grant.into_iter().flatten().chain([began()]).collect(), Action::Accept)
     };
-    // Without the grant, no rule of the file lets them go on.
+    // Without the grant, no rule of the file may accept them.
     let cut = |(chain, _): (&str, _)| rule(door, family, chain, vec![began()], Action::Drop);
     both.into_iter().map(accept).chain(both.into_iter().filter(|_| door.cut).map(cut)).collect()
 }
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn doors_replace_what_doors_put_there_before() {
+    fn rules_of_doors_replace_earlier_rules_of_doors() {
         let file = "add chain=input action=drop\n";
         let once = with(r#"[{"name":"ssh","knock":["tcp/7"]}]"#, file);
         let settings = |json| Settings { doors: doors(json), ..Settings::default() };
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_the_file_may_ask_for_a_doors_lists_and_not_fill_them() {
+    fn rules_of_the_file_may_match_a_doors_lists_but_not_add_to_them() {
         let file = "add chain=input src-address-list=door-a action=accept\n\
                     add chain=input action=add-src-to-address-list address-list=door-a-knocking\n\
                     add chain=input action=add-src-to-address-list address-list=door-b\n";
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn it_takes_all_steps_to_get_in_and_none_to_begin() {
+    fn levels_count_the_steps_of_a_knock() {
         let doors = doors(r#"[{"name":"a","knock":["tcp/7","tcp/9"],"close":["tcp/8"]}]"#);
         let levels: Vec<_> = levels(&doors).collect();
         let expected = [("door-a", 1), ("door-a-knocking", 0), ("door-a-closing", 1)];

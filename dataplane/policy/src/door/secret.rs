@@ -1,13 +1,13 @@
-//! Passphrases in a file that everybody can read.
+//! Passphrases in a file that all users can read.
 
 use std::path::Path;
 
 use super::Door;
 
-/// The bit of a file's mode by which everybody may read it.
+/// The mode bit that lets all users read a file.
 const READ_BY_ALL: u32 = 0o004;
 
-/// What to say of a file with these doors and this mode, if it tells everybody a passphrase.
+/// The warning about a file with these doors and this mode, if all users can read a passphrase in it.
 pub fn exposed(doors: &[Door], file: &Path, mode: u32) -> Option<String> {
     let has_passphrase = |door: &&Door| door.knock.iter().chain(&door.close).any(|step| step.is_secret());
     let door = doors.iter().find(has_passphrase).filter(|_| mode & READ_BY_ALL != 0)?;

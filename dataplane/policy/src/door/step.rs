@@ -1,15 +1,15 @@
-//! One packet of a knock: how it is written, and which packets it is.
+//! One packet of a knock: its text form, and the packets that match it.
 //!
-//! | written                    | is |
+//! | text                       | matches |
 //! |----------------------------|----|
 //! | `tcp/7000`                 | any TCP packet to the port |
-//! | `tcp/7000 syn,!ack`        | one with these flags, and without those behind `!`, as in `tcp-flags` |
+//! | `tcp/7000 syn,!ack`        | a TCP packet with these flags, and without those marked `!`, as in `tcp-flags` |
 //! | `udp/4321`                 | any UDP packet to the port |
-//! | `udp/4321 "open sesame"`   | one whose payload is just this, a line's end behind it aside; `\"` and `\\` are `"` and `\` |
+//! | `udp/4321 "open sesame"`   | a UDP packet with exactly this payload, apart from one line end; `\"` and `\\` stand for `"` and `\` |
 //! | `icmp`                     | an echo request |
-//! | `icmp size=128`            | one of so many bytes, with its IP header |
+//! | `icmp size=128`            | an echo request of this many bytes, with its IP header |
 //!
-//! A fragment behind the first is no step.
+//! A later fragment matches no step.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,23 +17,23 @@ use std::str::FromStr;
 use crate::packet::{Family, Packet, TcpFlag, protocol};
 use crate::word::{Set, Word};
 
-/// See the module.
+/// One packet of a knock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum KnockStep {
     /// A TCP packet.
     Tcp {
-        /// To this port.
+        /// Its destination port.
         port: u16,
-        /// With these flags…
+        /// Flags that must be set.
         set: Set<TcpFlag>,
-        /// …and without these.
+        /// Flags that must be clear.
         clear: Set<TcpFlag>,
     },
     /// A UDP packet.
     Udp {
-        /// To this port.
+        /// Its destination port.
         port: u16,
-        /// With this payload.
+        /// Its payload.
         passphrase: Option<String>,
     },
     /// An echo request of the packet's family.
@@ -43,27 +43,27 @@ pub enum Step {
     },
 }
 
-/// The longest passphrase, in bytes: it must come in one packet that no network takes apart.
+/// The longest passphrase in bytes: it must fit in one packet that no network fragments.
 const LONGEST_PASSPHRASE: usize = 512;
 
-/// An echo request without data: what has fewer bytes is none. Of IPv4, which is the shorter one.
+/// An echo request without data, over IPv4, the shorter header. A shorter packet is not an echo request.
 const SHORTEST_ECHO: u16 = 28;
 
-impl Step {
-    /// Whether the packet is this step.
+impl KnockStep {
+    /// Whether the packet matches the step.
     pub fn is(&self, packet: &Packet<'_>) -> bool {
         let is_to = |number, port| packet.protocol == number && packet.ports.is_some_and(|ports| ports.1 == port);
         match self {
-            Step::Tcp { port, set, clear } => {
+            KnockStep::Tcp { port, set, clear } => {
                 let has = |flags: Set<TcpFlag>| set.is_subset(flags) && !clear.intersects(flags);
                 is_to(protocol::TCP, *port)
                     && (set.is_empty() && clear.is_empty() || packet.tcp_flags().is_some_and(has))
             }
-            Step::Udp { port, passphrase } => {
+            KnockStep::Udp { port, passphrase } => {
                 is_to(protocol::UDP, *port)
                     && passphrase.as_ref().is_none_or(|text| line(packet.payload) == text.as_bytes())
             }
-            Step::Icmp { size } => {
+            KnockStep::Icmp { size } => {
                 let echo = match packet.family() {
                     Family::Ipv4 => (protocol::ICMP, 8),
                     Family::Ipv6 => (protocol::ICMPV6, 128),
@@ -74,65 +74,65 @@ impl Step {
         }
     }
 
-    /// Whether it takes more to know than a number.
+    /// Whether the step needs more knowledge than a number.
     pub const fn is_secret(&self) -> bool {
-        matches!(self, Step::Udp { passphrase: Some(_), .. })
+        matches!(self, KnockStep::Udp { passphrase: Some(_), .. })
     }
 
-    /// As it is written, without its passphrase: for output that people pass on.
+    /// The text form without the passphrase, for output that may be shared.
     pub fn without_passphrase(&self) -> String {
         match self {
-            Step::Udp { port, passphrase: Some(_) } => format!("udp/{port} with its passphrase"),
+            KnockStep::Udp { port, passphrase: Some(_) } => format!("udp/{port} with its passphrase"),
             other => other.to_string(),
         }
     }
 
-    /// The port that must be known to send it.
+    /// The port that a client must know to send the step.
     pub const fn port(&self) -> Option<u16> {
         match self {
-            Step::Tcp { port, .. } | Step::Udp { port, .. } => Some(*port),
-            Step::Icmp { .. } => None,
+            KnockStep::Tcp { port, .. } | KnockStep::Udp { port, .. } => Some(*port),
+            KnockStep::Icmp { .. } => None,
         }
     }
 }
 
-/// Without one line's end: programs that send what somebody typed put one behind it.
+/// Removes one line end: programs that send a typed line append one.
 fn line(payload: &[u8]) -> &[u8] {
     let text = payload.strip_suffix(b"\n").unwrap_or(payload);
     if text.len() == payload.len() { text } else { text.strip_suffix(b"\r").unwrap_or(text) }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for KnockStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Step::Tcp { port, set, clear } => {
+            KnockStep::Tcp { port, set, clear } => {
                 write!(f, "tcp/{port}")?;
                 let set = set.iter().map(|flag| flag.name().to_owned());
                 let flags: Vec<_> = set.chain(clear.iter().map(|flag| format!("!{}", flag.name()))).collect();
                 if flags.is_empty() { Ok(()) } else { write!(f, " {}", flags.join(",")) }
             }
-            Step::Udp { port, passphrase: None } => write!(f, "udp/{port}"),
-            Step::Udp { port, passphrase: Some(text) } => {
+            KnockStep::Udp { port, passphrase: None } => write!(f, "udp/{port}"),
+            KnockStep::Udp { port, passphrase: Some(text) } => {
                 write!(f, "udp/{port} \"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
             }
-            Step::Icmp { size: None } => f.write_str("icmp"),
-            Step::Icmp { size: Some(size) } => write!(f, "icmp size={size}"),
+            KnockStep::Icmp { size: None } => f.write_str("icmp"),
+            KnockStep::Icmp { size: Some(size) } => write!(f, "icmp size={size}"),
         }
     }
 }
 
-impl FromStr for Step {
+impl FromStr for KnockStep {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Step, String> {
+    fn from_str(text: &str) -> Result<KnockStep, String> {
         let (what, rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
         let rest = rest.trim();
         match what.split_once('/') {
             Some(("tcp", port)) => tcp(self::port(port)?, rest),
-            Some(("udp", port)) => Ok(Step::Udp { port: self::port(port)?, passphrase: passphrase(rest)? }),
-            None if what == "icmp" => Ok(Step::Icmp { size: size(rest)? }),
+            Some(("udp", port)) => Ok(KnockStep::Udp { port: self::port(port)?, passphrase: passphrase(rest)? }),
+            None if what == "icmp" => Ok(KnockStep::Icmp { size: size(rest)? }),
             _ => Err(format!(
-                "`{what}` is no step; write `tcp/1234`, `tcp/7000 syn`, `udp/4321 \"open sesame\"` or `icmp size=128`"
+                "`{what}` is not a step; write `tcp/1234`, `tcp/7000 syn`, `udp/4321 \"open sesame\"` or `icmp size=128`"
             )),
         }
     }
@@ -140,13 +140,12 @@ impl FromStr for Step {
 
 fn port(text: &str) -> Result<u16, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|port| digits && *port > 0)
-        .ok_or_else(|| format!("`{text}` is no port; a step is one packet to one port, from 1 to 65535, as `tcp/1234`"))
+    text.parse().ok().filter(|port| digits && *port > 0).ok_or_else(|| {
+        format!("`{text}` is not a port; a step is one packet to one port, from 1 to 65535, such as `tcp/1234`")
+    })
 }
 
-fn tcp(port: u16, flags: &str) -> Result<Step, String> {
+fn tcp(port: u16, flags: &str) -> Result<KnockStep, String> {
     if flags.starts_with('"') {
         return Err(format!(
             "a passphrase cannot come with TCP: what comes first is a SYN, which carries no payload; write `udp/{port} \
@@ -161,14 +160,17 @@ fn tcp(port: u16, flags: &str) -> Result<Step, String> {
         };
         let Some(flag) = TcpFlag::from_name(name) else {
             let known: Vec<_> = TcpFlag::ALL.iter().map(|flag| flag.name()).collect();
-            return Err(format!("`{name}` is no TCP flag; write some of {}, each perhaps with `!`", known.join(", ")));
+            return Err(format!(
+                "`{name}` is not a TCP flag; write some of {}, each perhaps with `!`",
+                known.join(", ")
+            ));
         };
         flags.insert(flag);
     }
     if set.intersects(clear) {
         return Err(format!("`{flags}` asks for a flag that is both set and not; write `syn,!ack`, for example"));
     }
-    Ok(Step::Tcp { port, set, clear })
+    Ok(KnockStep::Tcp { port, set, clear })
 }
 
 /// In quotes, with `\"` and `\\`.
@@ -178,18 +180,18 @@ fn passphrase(text: &str) -> Result<Option<String>, String> {
     }
     let wrong = |why: &str| {
         Err(format!(
-            "{why}; a passphrase stands in quotes, as `udp/4321 \"open sesame\"`, with `\\\"` and `\\\\` in it"
+            "{why}; write a passphrase in quotes, such as `udp/4321 \"open sesame\"`, with `\\\"` and `\\\\` in it"
         ))
     };
     let Some(quoted) = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) else {
-        return wrong("what follows the port is no passphrase");
+        return wrong("the text after the port is not a passphrase");
     };
     let (mut said, mut chars) = (String::new(), quoted.chars());
     while let Some(char) = chars.next() {
         match char {
             '\\' => match chars.next() {
                 Some(char @ ('"' | '\\')) => said.push(char),
-                _ => return wrong("`\\` stands before something else than `\"` or `\\`"),
+                _ => return wrong("`\\` stands before a character other than `\"` or `\\`"),
             },
             '"' => return wrong("there is a `\"` in the middle of the passphrase"),
             char if char.is_control() => return wrong("there is a control character in the passphrase"),
@@ -210,7 +212,7 @@ fn size(text: &str) -> Result<Option<u16>, String> {
     let size = text.strip_prefix("size=").filter(|size| size.bytes().all(|byte| byte.is_ascii_digit()));
     let size = size.and_then(|size| size.parse().ok()).filter(|size| *size >= SHORTEST_ECHO);
     size.map(Some).ok_or_else(|| {
-        format!("`{text}` is no size of a ping; write the bytes of the whole IP packet, from 28, as `icmp size=128`")
+        format!("`{text}` is not the size of a ping; write the bytes of the whole IP packet, at least 28, such as `icmp size=128`")
     })
 }
 
@@ -227,7 +229,7 @@ mod tests {
         Packet { ports: Some((40_000, port)), payload, ..Packet::bare(Side::Outside, source, destination, protocol) }
     }
 
-    fn step(text: &str) -> Step {
+    fn step(text: &str) -> KnockStep {
         text.parse().unwrap()
     }
 
@@ -240,37 +242,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_step_is_told_with_what_to_write() {
+    fn a_text_that_is_not_a_step_is_refused_with_the_remedy() {
         let cases = [
-            ("", "`` is no step; write `tcp/1234`"),
-            ("sctp/7", "`sctp/7` is no step"),
-            ("TCP/7", "`TCP/7` is no step"),
-            ("tcp", "`tcp` is no step"),
-            ("icmp/8", "`icmp/8` is no step"),
-            ("tcp/0", "`0` is no port"),
-            ("tcp/65536", "`65536` is no port"),
-            ("tcp/+7", "`+7` is no port"),
-            ("tcp/7000-7010", "`7000-7010` is no port; a step is one packet to one port"),
-            ("tcp/7 sin", "`sin` is no TCP flag; write some of fin, syn"),
+            ("", "`` is not a step; write `tcp/1234`"),
+            ("sctp/7", "`sctp/7` is not a step"),
+            ("TCP/7", "`TCP/7` is not a step"),
+            ("tcp", "`tcp` is not a step"),
+            ("icmp/8", "`icmp/8` is not a step"),
+            ("tcp/0", "`0` is not a port"),
+            ("tcp/65536", "`65536` is not a port"),
+            ("tcp/+7", "`+7` is not a port"),
+            ("tcp/7000-7010", "`7000-7010` is not a port; a step is one packet to one port"),
+            ("tcp/7 sin", "`sin` is not a TCP flag; write some of fin, syn"),
             ("tcp/7 syn,!syn", "both set and not"),
             ("tcp/7 \"a\"", "a SYN, which carries no payload; write `udp/7 \"a\"`"),
-            ("udp/7 a", "what follows the port is no passphrase"),
-            ("udp/7 \"a", "what follows the port is no passphrase"),
-            ("udp/7 \"", "what follows the port is no passphrase"),
+            ("udp/7 a", "the text after the port is not a passphrase"),
+            ("udp/7 \"a", "the text after the port is not a passphrase"),
+            ("udp/7 \"", "the text after the port is not a passphrase"),
             ("udp/7 \"\"", "the passphrase is empty"),
-            ("udp/7 \"a\\n\"", "`\\` stands before something else"),
-            ("udp/7 \"a\\\"", "`\\` stands before something else"),
+            ("udp/7 \"a\\n\"", "`\\` stands before a character other"),
+            ("udp/7 \"a\\\"", "`\\` stands before a character other"),
             ("udp/7 \"a\"b\"", "in the middle"),
             ("udp/7 \"a\nb\"", "a control character"),
-            ("icmp size=27", "is no size of a ping"),
-            ("icmp size=+128", "is no size of a ping"),
-            ("icmp 128", "is no size of a ping"),
+            ("icmp size=27", "is not the size of a ping"),
+            ("icmp size=+128", "is not the size of a ping"),
+            ("icmp 128", "is not the size of a ping"),
         ];
         for (text, expected) in cases {
-            let error = text.parse::<Step>().unwrap_err();
+            let error = text.parse::<KnockStep>().unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
         }
-        assert!(format!("udp/7 \"{}\"", "a".repeat(513)).parse::<Step>().is_err());
+        assert!(format!("udp/7 \"{}\"", "a".repeat(513)).parse::<KnockStep>().is_err());
     }
 
     proptest! {
@@ -278,13 +280,13 @@ mod tests {
 
         #[test]
         fn any_passphrase_reads_as_it_is_written(port in 1_u16.., text in "[^\\p{Cc}]{1,100}") {
-            let step = Step::Udp { port, passphrase: Some(text) };
+            let step = KnockStep::Udp { port, passphrase: Some(text) };
             prop_assert_eq!(step.to_string().parse(), Ok(step));
         }
 
         #[test]
         fn any_text_is_a_step_or_refused(text in "(tcp/|udp/|icmp ?)?[0-9]{0,5}( ?[!-~ ]{0,12})?") {
-            if let Ok(step) = text.parse::<Step>() {
+            if let Ok(step) = text.parse::<KnockStep>() {
                 prop_assert_eq!(step.to_string().parse(), Ok(step));
             }
         }

@@ -1,9 +1,9 @@
-//! Doors as they are written, and what is wrong with them.
+//! Doors in their text form, and errors in it.
 
 use super::*;
 use crate::settings::Settings;
 
-/// Doors from JSON, which has them in the form of the configuration.
+/// Doors from JSON, in the form of the configuration.
 pub(crate) fn doors(json: &str) -> Vec<Door> {
     distinct(&mut serde_json::Deserializer::from_str(json)).unwrap()
 }
@@ -14,7 +14,7 @@ fn error(rest: &str) -> String {
 }
 
 #[test]
-fn a_door_is_its_knock_and_the_rest_has_a_default() {
+fn a_door_needs_a_knock_and_the_rest_has_defaults() {
     let [door] = &doors(r#"[{"name":"ssh","knock":["tcp/7","udp/9 \"a b\""]}]"#)[..] else { panic!("one door") };
     let seconds = Duration::from_secs;
     assert_eq!(
@@ -41,7 +41,7 @@ fn doors_read_as_they_are_written() {
 }
 
 #[test]
-fn doors_travel_with_the_settings_and_are_no_key_of_the_policy() {
+fn doors_are_serialized_with_the_settings_and_are_not_a_key_of_the_policy() {
     let settings = Settings { doors: doors(r#"[{"name":"ssh","knock":["tcp/7"]}]"#), ..Settings::default() };
     let json = serde_json::to_string(&settings).unwrap();
     assert_eq!(serde_json::from_str::<Settings>(&json).unwrap(), settings, "{json}");
@@ -55,18 +55,18 @@ fn every_complaint_names_the_door_and_the_key() {
         (r#""name":"a b","knock":["tcp/1"]"#, "door `a b`: `name`: write 1 to 32 letters"),
         (r#""name":"","knock":["tcp/1"]"#, "door ``: `name`: write 1 to 32 letters"),
         (r#""name":"ssh-knocking","knock":["tcp/1"]"#, "`name`: a name that ends in `-knocking`"),
-        (r#""name":"ssh","knock":["tcp/1"]"#, "door `ssh`: `name`: there are two of this name"),
-        (r#""name":"a","knock":[]"#, "door `a`: `knock`: it has 0 steps; write 1 to 16"),
-        (r#""name":"a","knock":["tcp/1","tcp/x"]"#, "door `a`: `knock`: step 2: `x` is no port"),
-        (r#""name":"a","knock":["tcp/1"],"close":["x"]"#, "door `a`: `close`: step 1: `x` is no step"),
-        (r#""name":"a","knock":["tcp/1"],"close":["tcp/1"]"#, "door `a`: `close`: it is the knock as well"),
-        (r#""name":"a","knock":["tcp/1"],"within":"0s""#, "door `a`: `within`: `0s` is no time from 1s to"),
-        (r#""name":"a","knock":["tcp/1"],"total":"soon""#, "door `a`: `total`: `soon` is no time"),
-        (r#""name":"a","knock":["tcp/1"],"for":"36w""#, "door `a`: `for`: `36w` is no time"),
-        (r#""name":"a","knock":["tcp/1"],"hold-off":"x""#, "door `a`: `hold-off`: `x` is no time from 0s"),
-        (r#""name":"a","knock":["tcp/1"],"opens":["22"]"#, "door `a`: `opens`: `22` opens nothing"),
+        (r#""name":"ssh","knock":["tcp/1"]"#, "door `ssh`: `name`: two doors have this name"),
+        (r#""name":"a","knock":[]"#, "door `a`: `knock`: there are 0 steps; write 1 to 16"),
+        (r#""name":"a","knock":["tcp/1","tcp/x"]"#, "door `a`: `knock`: step 2: `x` is not a port"),
+        (r#""name":"a","knock":["tcp/1"],"close":["x"]"#, "door `a`: `close`: step 1: `x` is not a step"),
+        (r#""name":"a","knock":["tcp/1"],"close":["tcp/1"]"#, "door `a`: `close`: it equals the knock"),
+        (r#""name":"a","knock":["tcp/1"],"within":"0s""#, "door `a`: `within`: `0s` is not a time from 1s to"),
+        (r#""name":"a","knock":["tcp/1"],"total":"soon""#, "door `a`: `total`: `soon` is not a time"),
+        (r#""name":"a","knock":["tcp/1"],"for":"36w""#, "door `a`: `for`: `36w` is not a time"),
+        (r#""name":"a","knock":["tcp/1"],"hold-off":"x""#, "door `a`: `hold-off`: `x` is not a time from 0s"),
+        (r#""name":"a","knock":["tcp/1"],"opens":["22"]"#, "door `a`: `opens`: `22` is not an opening"),
         (r#""name":"a","knock":["tcp/1"],"sources":["x"]"#, "door `a`: `sources`: `x` is no address"),
-        (r#""name":"a","knock":["tcp/1"],"max-attempts":"5""#, "door `a`: `max-attempts`: `5` is no number"),
+        (r#""name":"a","knock":["tcp/1"],"max-attempts":"5""#, "door `a`: `max-attempts`: `5` is not a number"),
         (r#""name":"a","knock":["tcp/1"],"strikt":true"#, "unknown field `strikt`"),
         (r#""name":"a""#, "missing field `knock`"),
     ];
@@ -75,5 +75,5 @@ fn every_complaint_names_the_door_and_the_key() {
         assert!(error.contains(expected), "expected {expected:?} in {error:?}");
     }
     let steps = vec![r#""tcp/1""#; 17].join(",");
-    assert!(error(&format!(r#""name":"a","knock":[{steps}]"#)).contains("it has 17 steps; write 1 to 16"));
+    assert!(error(&format!(r#""name":"a","knock":[{steps}]"#)).contains("there are 17 steps; write 1 to 16"));
 }

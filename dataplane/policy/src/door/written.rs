@@ -1,6 +1,6 @@
-//! A door as the configuration has it, and what is wrong with it. JSON has it in the same form.
+//! A door as the configuration has it, and its validation. The JSON form is the same.
 //!
-//! Every complaint names the door, the key and what to write; it is about the first thing that is wrong.
+//! Every error names the door, the key and the remedy; it is about the first error.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{Door, MOST_STEPS};
 use crate::time::{LONGEST_TIMEOUT, format_duration, parse_duration};
 
-/// A door as it is written, each value of the right type and none of them checked: [`placed`] does that.
+/// A door as configured, with values of the right type that are not validated yet: [`placed`] validates them.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Written {
@@ -71,7 +71,7 @@ impl TryFrom<Written> for Door {
         let all = |key: &'static str, least, texts: &[String]| {
             let count = texts.len();
             if !(least..=MOST_STEPS).contains(&count) {
-                let error = format!("it has {count} steps; write {} to {MOST_STEPS} of them", least.max(1));
+                let error = format!("there are {count} steps; write {} to {MOST_STEPS} steps", least.max(1));
                 return Err(at(key, error));
             }
             let step = |(place, text): (usize, &String)| {
@@ -83,7 +83,7 @@ impl TryFrom<Written> for Door {
         let hold_off = time("hold-off", &written.hold_off, Duration::ZERO)?;
         let (knock, close): (Vec<_>, Vec<_>) = (all("knock", 1, &written.knock)?, all("close", 0, &written.close)?);
         if knock == close && hold_off.is_zero() {
-            let error = "it is the knock as well: a packet that is sent again would close what it opened; write `hold-off`, as `10s`";
+            let error = "it equals the knock: a retransmitted packet would close what the knock opened; write `hold-off`, such as `10s`";
             return Err(at("close", error.to_owned()));
         }
         Ok(Door {
@@ -135,14 +135,14 @@ impl From<Door> for Written {
     }
 }
 
-/// It is part of lists' names, and those of two doors must not be one.
+/// The name is part of list names, and two doors must not share a list.
 fn check_name(name: &str) -> Result<(), String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if !(1..=32).contains(&name.len()) || !name.bytes().all(is_plain) {
-        return Err("write 1 to 32 letters, digits, `-` and `_`, as `ssh`".to_owned());
+        return Err("write 1 to 32 letters, digits, `-` and `_`, such as `ssh`".to_owned());
     }
     match ["-knocking", "-closing"].into_iter().find(|end| name.ends_with(end)) {
-        Some(end) => Err(format!("a name that ends in `{end}` would be another door's list; write another one")),
+        Some(end) => Err(format!("a name that ends in `{end}` would be another door's list; write another name")),
         None => Ok(()),
     }
 }
@@ -151,23 +151,23 @@ fn time(text: &str, least: Duration) -> Result<Duration, String> {
     parse_duration(text).filter(|time| (least..=LONGEST_TIMEOUT).contains(time)).ok_or_else(|| {
         let least = format_duration(least);
         format!(
-            "`{text}` is no time from {least} to {}; write `10s`, `1m30s` or `1h`",
+            "`{text}` is not a time from {least} to {}; write `10s`, `1m30s` or `1h`",
             format_duration(LONGEST_TIMEOUT)
         )
     })
 }
 
-/// The doors, no two of one name. Whoever reads a text gives each its place in it.
+/// The doors, with unique names. The caller gives each its place in its text.
 ///
 /// # Errors
-/// The first thing that is wrong with them, with the place of its door.
+/// The first error, with the place of its door.
 pub fn placed<P>(written: impl IntoIterator<Item = (P, Written)>) -> Result<Vec<Door>, (P, String)> {
     let mut doors: Vec<Door> = Vec::new();
     for (place, written) in written {
         match Door::try_from(written) {
             Ok(door) if doors.iter().any(|other| other.name == door.name) => {
                 let name = door.name;
-                return Err((place, format!("door `{name}`: `name`: there are two of this name; write another one")));
+                return Err((place, format!("door `{name}`: `name`: two doors have this name; write another name")));
             }
             Ok(door) => doors.push(door),
             Err(error) => return Err((place, error)),
@@ -176,10 +176,10 @@ pub fn placed<P>(written: impl IntoIterator<Item = (P, Written)>) -> Result<Vec<
     Ok(doors)
 }
 
-/// Reads doors, no two of one name: `deserialize_with` of whoever holds some.
+/// Reads doors with unique names, for `deserialize_with`.
 ///
 /// # Errors
-/// The first thing that is wrong with them.
+/// The first error.
 pub fn distinct<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Door>, D::Error> {
     let written = Vec::<Written>::deserialize(deserializer)?;
     placed(written.into_iter().map(|door| ((), door))).map_err(|((), error)| D::Error::custom(error))

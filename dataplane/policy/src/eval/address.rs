@@ -1,4 +1,4 @@
-//! What an address is to the router: `src-address-type` and `dst-address-type`.
+//! The role of an address for the router: `src-address-type` and `dst-address-type`.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -8,12 +8,13 @@ use crate::packet::Family;
 use crate::rule::{AddressType, LocalAddress, RuleSet};
 use crate::settings::Settings;
 
-/// The address's one type. Source: RouterOS manual, Filter; Linux's routing, which RouterOS asks, for the order.
+/// The address's type; each has one. Source: RouterOS manual, Filter; Linux's routing, which RouterOS uses, for the
+/// order.
 ///
-/// Local are the addresses that the rules' file gives the router. If it gives none of this family, they are the protected
-/// ones, which have that role here, as far as they are fewer than all: were all addresses local, none were unicast.
-/// Broadcast are the last addresses of the networks of the router's own addresses, and 0.0.0.0 and 255.255.255.255.
-/// Nothing here has routes, so none is blackhole.
+/// Local addresses are those that the rules' file gives the router. If it gives none of this family, they are the
+/// protected addresses, which have that role here, unless all addresses are protected: then no address would be
+/// unicast. Broadcast addresses are the last addresses of the networks of the router's own addresses, 0.0.0.0 and
+/// 255.255.255.255. There are no routes here, so no address is blackhole.
 pub fn address_type(rules: &RuleSet, settings: &Settings, address: IpAddr) -> AddressType {
     let family = Family::of(address);
     let known = rules.local_addresses.iter().filter_map(LocalAddress::known);
@@ -76,11 +77,11 @@ mod tests {
     }
 
     #[test]
-    fn without_them_the_protected_are_local_unless_all_are() {
+    fn without_own_addresses_the_protected_ones_are_local_unless_all_are() {
         assert_eq!(of(&[], &["192.0.2.0/24"], "192.0.2.7"), AddressType::Local);
         assert_eq!(of(&[], &["192.0.2.0/24"], "192.0.3.7"), AddressType::Unicast);
         assert_eq!(of(&[], &["0.0.0.0/0", "::/0"], "192.0.2.7"), AddressType::Unicast);
-        // The file speaks of the one family only.
+        // The file has addresses of one family only.
         assert_eq!(of(&["192.0.2.1/24"], &["2001:db8::/64"], "2001:db8::7"), AddressType::Local);
     }
 }

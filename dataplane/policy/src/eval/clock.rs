@@ -1,15 +1,15 @@
-//! `time`: the clock on the wall.
+//! The matcher `time`: the wall clock.
 
 use std::time::Duration;
 
-use super::walk::Walk;
+use super::rule_evaluation::RuleEvaluation;
 use crate::rule::Weekday;
 use crate::word::{Set, Word};
 
 const DAY: i128 = 86_400;
 
-impl Walk<'_, '_> {
-    /// Whole seconds since 1970 by the clock of the configured time zone, now.
+impl RuleEvaluation<'_, '_> {
+    /// Whole seconds since 1970 on the clock of the configured time zone, now.
     pub(super) fn wall_clock(&self) -> i128 {
         let (at, since_1970) = self.evaluator.wall;
         let passed = i128::from(self.now.as_nanos()) - i128::from(at.as_nanos());
@@ -18,8 +18,8 @@ impl Walk<'_, '_> {
     }
 }
 
-/// Whether it is one of the days, from one time of day to the other, to the second and with both ends. If the second is
-/// the earlier one, that is the next day's, and the day is the one it began on. No day means every day.
+/// Whether the time is on one of the days and between the two times of day, both included. If the end is before the
+/// start, it is on the next day, and the day is the one of the start. No day means every day.
 pub fn holds(clock: i128, from: Duration, to: Duration, days: Set<Weekday>) -> bool {
     let time = Duration::from_secs(clock.rem_euclid(DAY) as u64);
     let on = |day: i128| days.is_empty() || days.contains(weekday(day));
@@ -31,13 +31,13 @@ pub fn holds(clock: i128, from: Duration, to: Duration, days: Set<Weekday>) -> b
     }
 }
 
-/// For people: "sat 08:30:00".
+/// The text in explanations: "sat 08:30:00".
 pub(super) fn told(clock: i128) -> String {
     let (day, time) = (weekday(clock.div_euclid(DAY)).name(), clock.rem_euclid(DAY));
     format!("{day} {:02}:{:02}:{:02}", time / 3_600, time / 60 % 60, time % 60)
 }
 
-/// The first of January 1970 was a Thursday.
+/// 1970-01-01 was a Thursday.
 fn weekday(day: i128) -> Weekday {
     Weekday::ALL[(day + 4).rem_euclid(7) as usize]
 }
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn over_midnight_it_is_still_the_day_it_began_on() {
+    fn a_range_over_midnight_belongs_to_the_day_of_its_start() {
         let days = [Weekday::Saturday];
         for (clock, expected) in [
             (SATURDAY + 5 * 3_600, false),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn people_are_told_the_day() {
+    fn an_explanation_names_the_day() {
         assert_eq!(told(SATURDAY + 8 * 3_600 + 1_805), "sat 08:30:05");
     }
 

@@ -1,17 +1,17 @@
-//! Doors in the plainest form: who has begun to knock, and for whom what is open.
+//! Doors in the reference evaluator: knocks in progress and grants.
 //!
-//! What a packet does to a knock is [`progress::next`]'s to say. Around it stands what may keep the packet from being
-//! looked at, in this order: too many ports, the closing knock, who may knock, what is exempt, hold-off, attempts.
+//! [`progress::next`] defines the effect of a packet on a knock. Before it, these checks apply in this order: port
+//! budget, closing knock, permitted sources, exemptions, hold-off, attempts.
 //!
-//! Time that ran out is not told: who knocks too late begins anew.
+//! Timeouts are not reported: a late packet begins a new knock.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Evaluator;
+use super::rule_evaluation::RuleEvaluation;
 use super::tracking::Stays;
-use super::walk::Walk;
 use crate::door::exempt::Exempt;
 use crate::door::ports::{self, Ports};
 use crate::door::progress::{self, Outcome, Progress, StepSet};
@@ -23,44 +23,43 @@ use crate::word::Word as _;
 /// A source: its network and its address.
 type Source = (Vlan, IpAddr);
 
-/// All that doors remember. Keys are a door's list and a source, or a door and a source.
+/// The state of all doors. Keys are a door's list and a source, or a door and a source.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
     /// By the name of the door.
     exempt: HashMap<String, Exempt>,
-    /// Knocks that have begun, opening and closing ones.
+    /// Opening and closing knocks in progress.
     knocks: HashMap<(String, Source), Progress>,
-    /// By the list of those that a door is open for, the source and the destination: until when.
+    /// The expiry of each grant, by list, source and destination.
     grants: HashMap<(String, Source, IpAddr), Time>,
-    /// Until when a source's knocks at a door are ignored.
+    /// Time until which a source's knocks at a door are ignored (hold-off).
     held: HashMap<(String, Source), Time>,
-    /// First steps of a source at a door, and until when they count.
+    /// First steps of a source at a door, and the time until which they count.
     attempts: HashMap<(String, Source), (u64, Time)>,
     /// The ports that a source has tried.
     ports: HashMap<Source, Ports>,
 }
 
-/// What a source is remembered by beside its knocks and grants.
+/// The source of hold-off, attempts and ports, see [`visitor`].
 fn visitor_of((vlan, source): Source) -> Source {
     (vlan, visitor(source))
 }
 
 impl Doors {
-    /// Nobody has knocked yet.
+    /// No knocks and no grants.
     pub(super) fn new(doors: &[Door]) -> Doors {
         let exempt = doors.iter().map(|door| (door.name.clone(), Exempt::at(door, doors))).collect();
         Doors { exempt, ..Doors::default() }
     }
 
-    /// Whether the address is in the list of a door, as far as packets to or from the other address are concerned; `to`
-    /// stands for that.
+    /// Whether the address is in a door's list for packets to or from the address `other`, whose tag is `to`.
     pub(super) fn hold(&self, list: &str, address: Source, other: IpAddr, to: u32, now: Time) -> bool {
         let granted = self.grants.get(&(list.to_owned(), address, other)).is_some_and(|until| now < *until);
         let knocks = self.knocks.get(&(list.to_owned(), address));
         granted || knocks.is_some_and(|at| at.to == to && now < at.deadline)
     }
 
-    /// Who is in which list of a door, and for how long, whatever the destination.
+    /// The sources in the doors' lists with the time left, whatever the destination.
     pub(super) fn live(&self, now: Time) -> HashMap<(String, Source), Duration> {
         let mut live = HashMap::<_, Duration>::new();
         let grants = self.grants.iter().map(|((list, source, _), until)| ((list.clone(), *source), *until));
@@ -72,7 +71,7 @@ impl Doors {
         live
     }
 
-    /// Forgets what is over.
+    /// Removes expired state.
     pub(super) fn sweep(&mut self, now: Time) {
         self.knocks.retain(|_, at| now < at.deadline);
         self.grants.retain(|_, until| now < *until);
@@ -81,7 +80,7 @@ impl Doors {
         self.ports.retain(|_, ports| now < ports.until());
     }
 
-    /// Whether the source has tried too many ports, this packet's included.
+    /// Whether the source has tried too many ports, including this packet's.
     fn ignore(
         &mut self,
         budget: &ports::PortBudget,
@@ -96,12 +95,12 @@ impl Doors {
         }
     }
 
-    /// Whether the source has opened the door a moment ago.
+    /// Whether the source opened the door recently.
     fn is_held(&self, door: &Door, source: Source, now: Time) -> bool {
         self.held.get(&(door.name.clone(), visitor_of(source))).is_some_and(|until| now < *until)
     }
 
-    /// Whether the source may begin once more.
+    /// Whether the source may begin another knock.
     fn attempt(&mut self, door: &Door, source: Source, now: Time) -> bool {
         let Some(most) = door.max_attempts else { return true };
         let known = self.attempts.entry((door.name.clone(), visitor_of(source))).or_insert((0, now + most.per));
@@ -112,7 +111,7 @@ impl Doors {
         known.0 <= u64::from(most.count)
     }
 
-    /// Remembers how far the source is; none if nothing has begun.
+    /// Stores the progress of the source, or removes it.
     fn remember(&mut self, list: String, source: Source, progress: Option<Progress>) {
         match progress {
             Some(progress) => self.knocks.insert((list, source), progress),
@@ -122,8 +121,8 @@ impl Doors {
 }
 
 impl Evaluator<'_> {
-    /// Puts in an entry of a door's list that a dataplane holds for one other end alone: a knock of which so many steps
-    /// were taken, or else a grant. Not for an IPv6 end: a dataplane does not tell which one it is.
+    /// Adds an entry of a door's list that counts for one peer: a knock with this number of steps, or a grant if it is
+    /// 0. Entries for an IPv6 peer are ignored, because a dataplane stores only its tag.
     pub fn put_for(
         &mut self,
         list: &str,
@@ -146,8 +145,9 @@ impl Evaluator<'_> {
     }
 }
 
-impl Walk<'_, '_> {
-    /// Whether the address is in the list: by itself, or by a door and then towards the other address only.
+impl RuleEvaluation<'_, '_> {
+    /// Whether the address is in the list: by an entry of its own, or by an entry of a door that counts for the address
+    /// `other`.
     pub(super) fn is_listed(&self, list: &str, address: IpAddr, other: IpAddr) -> bool {
         let evaluator = &self.evaluator;
         let to = progress::tag(evaluator.secret, other);
@@ -156,7 +156,7 @@ impl Walk<'_, '_> {
             || evaluator.doors.hold(list, (self.vlan, address), other, to, self.now)
     }
 
-    /// `knock`: holds the packet against the door's knocks. What it changed, for people.
+    /// `knock`: tests the packet against the door's knocks. Returns the effect for explanations.
     pub(super) fn knock(&mut self, name: &str) -> Option<String> {
         let settings = self.evaluator.settings;
         let door = settings.doors.iter().find(|door| door.name == name)?;
@@ -169,7 +169,7 @@ impl Walk<'_, '_> {
         self.closing(door).or_else(|| self.opening(door, fits))
     }
 
-    /// The knock that closes the door, for a source that it is open for.
+    /// The closing knock, for a source with a grant.
     fn closing(&mut self, door: &Door) -> Option<String> {
         let (shape, now) = (door.closing_shape()?, self.now);
         let (source, destination) = ((self.vlan, self.packet.source), self.packet.destination);
@@ -177,7 +177,7 @@ impl Walk<'_, '_> {
         let grant = (door.open_list(), source, destination);
         doors.grants.get(&grant).filter(|until| now < **until)?;
         if doors.is_held(door, source, now) {
-            // No step of the knock that opened it closes it again.
+            // No step of the knock that opened the door closes it.
             return None;
         }
         let list = door.closing_list();
@@ -206,7 +206,7 @@ impl Walk<'_, '_> {
         }
         if fits == StepSet(0) && self.is_exempt(door) {
             let progress = self.evaluator.doors.knocks.get(&(door.knocking_list(), source));
-            return progress.map(|_| format!("nothing at door {}: a packet to what a door opens", door.name));
+            return progress.map(|_| format!("no effect at door {}: the packet is to an open port", door.name));
         }
         let doors = &mut self.evaluator.doors;
         if doors.is_held(door, source, now) {
@@ -237,20 +237,20 @@ impl Walk<'_, '_> {
         said
     }
 
-    /// Whether the packet, which is no step, does not start a knock at the door over.
+    /// Whether the packet, which is no step, leaves the knocks at the door in progress.
     fn is_exempt(&self, door: &Door) -> bool {
         let Packet { source, destination, .. } = *self.packet;
         let exempt = self.evaluator.doors.exempt.get(&door.name);
         exempt.is_some_and(|it| it.covers(self.packet, |list| self.is_listed(list, source, destination)))
     }
 
-    /// What came of it, told and for people.
+    /// The result, as an event and as text for explanations.
     fn said(&mut self, door: &Door, outcome: Outcome) -> Option<String> {
         let name = &door.name;
         let step = |progress: Progress| format!("step {} of door {name}", progress.steps);
         match outcome {
             Outcome::Nothing => None,
-            Outcome::Repeated => Some(format!("a step of door {name} that was taken already")),
+            Outcome::Repeated => Some(format!("a repeated step of door {name}")),
             Outcome::Stepped(progress) => {
                 self.tell_of(door, What::Stepped(progress.steps));
                 Some(step(progress))
@@ -261,7 +261,7 @@ impl Walk<'_, '_> {
             }
             Outcome::StartedOver(progress) => {
                 self.tell_of(door, What::Failed(Failure::StartedOver));
-                let over = format!("starts over at door {name}");
+                let over = format!("restarts the knock at door {name}");
                 Some(progress.map_or(over.clone(), |progress| format!("{over}: {}", step(progress))))
             }
         }
@@ -269,7 +269,7 @@ impl Walk<'_, '_> {
 
     fn failed(&mut self, door: &Door, why: Failure) -> String {
         self.tell_of(door, What::Failed(why));
-        format!("a step of door {} that does not count: {}", door.name, why.name())
+        format!("a failed step of door {}: {}", door.name, why.name())
     }
 
     fn tell_of(&mut self, door: &Door, what: What) {
@@ -277,11 +277,11 @@ impl Walk<'_, '_> {
         self.doors.push(Event { door: door.name.clone(), source, destination, what });
     }
 
-    /// `accept` with a `door`: the connection that begins with this packet, if one does, is the door's.
+    /// `accept` with a `door`: assigns the connection that begins with this packet, if any, to the door.
     pub(super) fn accept_door(&mut self, name: &str) -> Option<String> {
         let seen = self.seen.filter(|seen| seen.source.is_some() && seen.stays == Stays::IfForwarded)?;
         let flow = self.evaluator.tracker.flow_mut(&seen.flow?, self.now)?;
         flow.door = Some(name.to_owned());
-        Some(format!("the connection is one of door {name}"))
+        Some(format!("the connection belongs to door {name}"))
     }
 }

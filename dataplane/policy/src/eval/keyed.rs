@@ -1,4 +1,4 @@
-//! What is hashed with a secret, so that nobody can choose what comes of it.
+//! Values that are hashed with a secret, so that senders cannot choose them.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -8,9 +8,9 @@ use siphasher::sip::SipHasher13;
 use crate::packet::Packet;
 use crate::rule::ClassifierFields;
 
-/// What `per-connection-classifier` divides: 32 bits, by SipHash-1-3 of the packet's fields in their order. Ports that
-/// are not there are 0. The fields are the packet's, so that the way back is another one. Source: RouterOS manual,
-/// Per-connection classifier, which does not say by which hash.
+/// The value that `per-connection-classifier` divides: 32 bits of SipHash-1-3 of the packet's fields, in order. Missing
+/// ports count as 0. The fields are the packet's own, so the reverse direction has another value. Source: RouterOS
+/// manual, Per-connection classifier, which does not name the hash.
 pub fn classifier(secret: [u64; 2], fields: ClassifierFields, packet: &Packet<'_>) -> u32 {
     let mut hasher = SipHasher13::new_with_keys(secret[0], secret[1]);
     let (src_port, dst_port) = packet.ports.unwrap_or_default();
@@ -33,10 +33,10 @@ pub fn classifier(secret: [u64; 2], fields: ClassifierFields, packet: &Packet<'_
     hasher.finish() as u32
 }
 
-/// The sequence number a tarpit begins with: the same for each SYN of a connection, so that nothing must be remembered.
-/// By SipHash-1-3 of both addresses and both ports.
+/// A tarpit's initial sequence number: the same for each SYN of a connection, so that no state is needed. SipHash-1-3
+/// of both addresses and both ports.
 pub fn initial_sequence(secret: [u64; 2], packet: &Packet<'_>) -> u32 {
-    // Not what the classifier says of it, which may be seen.
+    // Not the classifier's hash, which senders may observe.
     classifier([secret[1], secret[0]], ClassifierFields::BothAddressesAndPorts, packet)
 }
 

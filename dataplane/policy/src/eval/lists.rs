@@ -1,7 +1,7 @@
-//! Address lists in the plainest form: what is in a list is in it until its expiry.
+//! Address lists of the reference evaluator: an entry counts until its expiry.
 //!
-//! Two things are in lists: addresses, which rules add and entries of the file may name one by one, and sets (prefixes
-//! and ranges), which only entries of the file bring.
+//! Lists contain addresses, which rules add and entries of the file may name, and sets (prefixes and ranges), which
+//! only entries of the file can be.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use crate::time::Time;
 /// The address lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlainLists {
-    /// Those in [`Vlan::NONE`] count in all networks.
+    /// Entries with [`Vlan::NONE`] count in all networks.
     entries: HashMap<(String, IpAddr, Vlan), Time>,
     sets: Vec<ListedSet>,
 }
@@ -27,23 +27,32 @@ struct ListedSet {
     expiry: Time,
 }
 
-/// An address in a list: list, address, the network that it counts in ([`Vlan::NONE`] for all), time left (none if it
-/// never expires).
-pub type Listed = (String, IpAddr, Vlan, Option<Duration>);
+/// An address in a list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListedAddress {
+    /// The list.
+    pub list: String,
+    /// The address.
+    pub address: IpAddr,
+    /// The network in which the entry counts; [`Vlan::NONE`] for all.
+    pub vlan: Vlan,
+    /// Time until it expires; `None` if it does not.
+    pub time_left: Option<Duration>,
+}
 
-/// What came of adding an address to a list.
+/// The result of adding an address to a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
-    /// It was not in the list, and has an entry of its own now.
+    /// The address got a new entry.
     New,
-    /// It had an entry, whose timeout was set anew.
+    /// The address had an entry, whose timeout was renewed.
     Refreshed,
-    /// Nothing changed: it has an entry that never expires, or a prefix or range in the list covers it.
+    /// Nothing changed: the address has an entry that never expires, or a prefix or range in the list contains it.
     Kept,
 }
 
 impl PlainLists {
-    /// Whether the address is in the list now, for all networks. An entry is gone at its expiry, not after it.
+    /// Whether the address is in the list now, for all networks. An entry is expired at its expiry, not after it.
     pub fn contains(&self, list: &str, address: IpAddr, now: Time) -> bool {
         self.contains_within(Vlan::NONE, list, address, now)
     }
@@ -54,14 +63,14 @@ impl PlainLists {
             || self.covered(list, address, now)
     }
 
-    /// Puts the address in the list, or sets its timeout anew: the rule's timeout from now. An entry that never expires
-    /// stays so: what is static is never downgraded. An address that a prefix or range in the list covers gets no entry
-    /// of its own, however soon that expires. Source: RouterOS's kernel modules.
+    /// Adds the address to the list, or renews its timeout: the rule's timeout from now. An entry that never expires
+    /// stays as it is: a static entry never becomes dynamic. An address that a prefix or range in the list contains
+    /// gets no entry of its own, however soon that expires. Source: RouterOS's kernel modules.
     pub fn add(&mut self, list: &str, address: IpAddr, timeout: ListTimeout, now: Time) -> Added {
         self.add_within(Vlan::NONE, list, address, timeout, now)
     }
 
-    /// As [`PlainLists::add`], for this network alone. What is in the list for all networks and never expires stays.
+    /// As [`PlainLists::add`], for this network alone. An entry for all networks that never expires stays as it is.
     pub fn add_within(&mut self, vlan: Vlan, list: &str, address: IpAddr, timeout: ListTimeout, now: Time) -> Added {
         if self.covered(list, address, now) || self.expiry(list, address, Vlan::NONE, now) == Some(Time::NEVER) {
             return Added::Kept;
@@ -79,8 +88,8 @@ impl PlainLists {
         }
     }
 
-    /// Puts in what an entry of the file says, as of now; nothing if it is disabled. A host name is nothing: whoever
-    /// looks it up adds its addresses. An entry without an address is nothing either, and not every address.
+    /// Adds an entry of the file, from now on, unless it is disabled. A host name adds nothing: its resolver adds its
+    /// addresses. An entry without an address adds nothing, rather than every address.
     pub fn add_entry(&mut self, entry: &ListEntry, now: Time) {
         let EntryAddress::Set(set) = &entry.address else { return };
         if entry.disabled {
@@ -88,7 +97,7 @@ impl PlainLists {
         }
         match single(set) {
             Some(address) => {
-                // Of its own, whatever else covers it, and for as long as the longest that the file says.
+                // An entry of its own, even if a set contains it, with the latest expiry of the file's entries.
                 let expiry = entry.timeout.map_or(Time::NEVER, |timeout| now + timeout);
                 let known = self.entries.entry((entry.list.clone(), address, Vlan::NONE)).or_insert(expiry);
                 *known = expiry.max(*known);
@@ -101,45 +110,48 @@ impl PlainLists {
         }
     }
 
-    /// Takes the address's own entry out. Whether there was one.
+    /// Removes the address's own entry. Returns whether there was one.
     pub fn remove(&mut self, list: &str, address: IpAddr, now: Time) -> bool {
         self.entries.remove(&(list.to_owned(), address, Vlan::NONE)).is_some_and(|expiry| now < expiry)
     }
 
-    /// The addresses in the lists now, ordered. Without prefixes and ranges. One that is in a list for several networks is
-    /// told once for each.
-    pub fn live(&self, now: Time) -> Vec<Listed> {
+    /// The addresses in the lists now, in order, without prefixes and ranges. An address in a list for several networks
+    /// appears once for each.
+    pub fn live(&self, now: Time) -> Vec<ListedAddress> {
         let mut live: Vec<_> = self
             .entries
             .iter()
             .filter(|(_, expiry)| now < **expiry)
-            .map(|((list, address, vlan), expiry)| {
-                (list.clone(), *address, *vlan, (*expiry != Time::NEVER).then(|| expiry.since(now)))
+            .map(|((list, address, vlan), expiry)| ListedAddress {
+                list: list.clone(),
+                address: *address,
+                vlan: *vlan,
+                time_left: (*expiry != Time::NEVER).then(|| expiry.since(now)),
             })
             .collect();
         live.sort();
         live
     }
 
-    /// Forgets what has expired.
+    /// Removes expired entries.
     pub(super) fn sweep(&mut self, now: Time) {
         self.entries.retain(|_, expiry| now < *expiry);
         self.sets.retain(|listed| now < listed.expiry);
     }
 
-    /// When the address's own entry for this network expires, if it has one now.
+    /// The expiry of the address's own entry for this network, if there is one now.
     fn expiry(&self, list: &str, address: IpAddr, vlan: Vlan, now: Time) -> Option<Time> {
         self.entries.get(&(list.to_owned(), address, vlan)).copied().filter(|expiry| now < *expiry)
     }
 
-    /// Whether a prefix or range in the list covers the address now.
+    /// Whether a prefix or range in the list contains the address now.
     fn covered(&self, list: &str, address: IpAddr, now: Time) -> bool {
         let covers = |listed: &ListedSet| listed.list == list && now < listed.expiry && listed.set.contains(address);
         self.sets.iter().any(covers)
     }
 }
 
-/// The address of a set that holds just one.
+/// The address of a set with only one address.
 fn single(set: &AddressSet) -> Option<IpAddr> {
     match set {
         AddressSet::Prefix(net) => (net.prefix_len() == net.max_prefix_len()).then(|| net.addr()),
@@ -179,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn adding_again_sets_the_timeout_anew_also_to_a_shorter_one() {
+    fn adding_again_renews_the_timeout_also_with_a_shorter_one() {
         let (mut lists, knocker) = (PlainLists::default(), address("192.0.2.1"));
         assert_eq!(lists.add("a", knocker, seconds(10), NOW), Added::New);
         assert_eq!(lists.add("a", knocker, seconds(3), NOW + Duration::from_secs(1)), Added::Refreshed);
@@ -190,17 +202,20 @@ mod tests {
     }
 
     #[test]
-    fn what_never_expires_stays_so() {
+    fn an_entry_that_never_expires_stays_as_it_is() {
         let (mut lists, server) = (PlainLists::default(), address("192.0.2.1"));
         lists.add_entry(&entry("a", prefix("192.0.2.1/32"), None), NOW);
         assert_eq!(lists.add("a", server, seconds(1), NOW), Added::Kept);
-        assert_eq!(lists.live(NOW + Duration::from_secs(100)), [("a".to_owned(), server, Vlan::NONE, None)]);
+        assert_eq!(
+            lists.live(NOW + Duration::from_secs(100)),
+            [ListedAddress { list: "a".to_owned(), address: server, vlan: Vlan::NONE, time_left: None }]
+        );
         assert!(lists.remove("a", server, NOW) && !lists.remove("a", server, NOW));
         assert!(!lists.contains("a", server, NOW));
     }
 
     #[test]
-    fn an_address_that_a_prefix_or_range_covers_gets_no_entry_of_its_own() {
+    fn an_address_in_a_prefix_or_range_gets_no_entry_of_its_own() {
         let mut lists = PlainLists::default();
         lists.add_entry(&entry("a", prefix("192.0.2.128/25"), None), NOW);
         let range = AddressSet::Range(address("10.0.0.5"), address("10.0.0.7"));
@@ -218,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_without_an_address_names_and_disabled_ones_are_nothing() {
+    fn names_disabled_entries_and_entries_without_an_address_add_nothing() {
         let mut lists = PlainLists::default();
         lists.add_entry(&entry("a", EntryAddress::None, None), NOW);
         lists.add_entry(&entry("a", EntryAddress::Name("example.com".to_owned()), None), NOW);

@@ -1,10 +1,10 @@
-//! The lines that `log` and `log=yes` write, in the form RouterOS's have.
+//! The lines that `log` and `log=yes` write, in RouterOS's form.
 //!
 //! ```text
 //! knock input: in:outside out:inside, connection-state:new src-mac 02:00:00:00:00:01, proto TCP (SYN), 192.0.2.1:40000->203.0.113.1:22, len 60
 //! ```
-//! First the prefix, if there is one, and the chain the rule is in. What the packet does not have is left out. A packet in a
-//! VLAN or PPPoE session names it behind the interfaces: `vlan 10,`, `vlan 10/20,`, `pppoe 7,`.
+//! First the prefix, if any, and the rule's chain. Fields that the packet does not have are left out. For a packet in a
+//! VLAN or PPPoE session, the network follows the interfaces: `vlan 10,`, `vlan 10/20,`, `pppoe 7,`.
 
 use std::net::IpAddr;
 
@@ -12,9 +12,9 @@ use crate::packet::{MacAddress, Packet, Side, TcpFlag, Vlan, protocol};
 use crate::rule::{ConnectionState, protocol_name};
 use crate::word::{Set, Word};
 
-/// What is told of a packet.
+/// The logged fields of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct LoggedPacket {
     side: Side,
     vlan: Vlan,
     state: Option<ConnectionState>,
@@ -27,11 +27,11 @@ pub struct Entry {
     ip_length: u32,
 }
 
-impl Entry {
-    /// Of a packet, which tracking has found to be in this state, unless it was not asked yet.
-    pub fn of(packet: &Packet<'_>, state: Option<ConnectionState>) -> Entry {
+impl LoggedPacket {
+    /// The fields of a packet with this state, which is `None` before tracking.
+    pub fn of(packet: &Packet<'_>, state: Option<ConnectionState>) -> LoggedPacket {
         let (source, destination) = packet.ports.unzip();
-        Entry {
+        LoggedPacket {
             side: packet.side,
             vlan: packet.vlan(),
             state,
@@ -45,7 +45,7 @@ impl Entry {
         }
     }
 
-    /// The side that the packet came in on.
+    /// The side on which the packet arrived.
     pub fn side(&self) -> Side {
         self.side
     }
@@ -60,12 +60,12 @@ impl Entry {
         self.source
     }
 
-    /// As [`Entry::source`], of the destination.
+    /// As [`LoggedPacket::source`], of the destination.
     pub fn destination(&self) -> (IpAddr, Option<u16>) {
         self.destination
     }
 
-    /// The line of a rule in this chain.
+    /// The log line of a rule in this chain.
     pub fn line(&self, prefix: &str, chain: &str) -> String {
         let space = if prefix.is_empty() { "" } else { " " };
         let mut line = format!("{prefix}{space}{chain}: in:{} out:{},", self.side, self.side.opposite());

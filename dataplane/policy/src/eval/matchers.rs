@@ -1,27 +1,33 @@
-//! What each matcher asks, in the order in which they are evaluated. Those that take more than a line are elsewhere.
+//! Evaluates the matchers, in their order of evaluation. Longer ones are in modules of their own.
 
 use super::address::address_type;
 use super::clock;
 use super::keyed;
-use super::walk::Walk;
+use super::rule_evaluation::RuleEvaluation;
 use crate::packet::FragmentPart;
 use crate::rule::{AddressType, Condition, Direction, InterfaceKind, Matcher};
 
-/// A matcher's place: its rule's index, and its own in the rule. What has a memory has one for each place.
-pub(super) type Place = (usize, usize);
+/// A matcher of the rule set. Matchers with state have one state for each of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct MatcherId {
+    /// Index of its rule.
+    pub(super) rule: usize,
+    /// Its index among the rule's matchers.
+    pub(super) matcher: usize,
+}
 
-impl Walk<'_, '_> {
+impl RuleEvaluation<'_, '_> {
     /// Whether the matcher is true.
-    pub(super) fn holds(&mut self, place: Place, matcher: &Matcher) -> bool {
+    pub(super) fn holds(&mut self, id: MatcherId, matcher: &Matcher) -> bool {
         matcher.condition.asks_nothing()
             || !self.evaluator.settings.interfaces.leave_open(matcher, &self.evaluator.rules.interface_lists)
                 && matcher.condition.applies(self.packet)
-                && self.asks(place, &matcher.condition).is_some_and(|answer| answer != matcher.negated)
+                && self.asks(id, &matcher.condition).is_some_and(|answer| answer != matcher.negated)
     }
 
-    /// What the condition says of a packet that it applies to. None if the question makes no sense after all; the matcher
-    /// is false then, negated or not.
-    fn asks(&mut self, place: Place, condition: &Condition) -> Option<bool> {
+    /// The answer of a condition that applies to the packet. `None` if the condition makes no sense for it after all;
+    /// then the matcher is false, negated or not.
+    fn asks(&mut self, id: MatcherId, condition: &Condition) -> Option<bool> {
         let (packet, now) = (self.packet, self.now);
         let (src_port, dst_port) = packet.ports.unwrap_or_default();
         Some(match condition {
@@ -68,29 +74,29 @@ impl Walk<'_, '_> {
                 *from <= bytes && to.is_none_or(|to| bytes <= to)
             }
             Condition::ConnectionRate(range) => range.contains(&self.flow()?.last_second(now).saturating_mul(8)),
-            Condition::ConnectionLimit { count, prefix_length } => self.connections(place, *prefix_length)? > *count,
+            Condition::ConnectionLimit { count, prefix_length } => self.connections(id, *prefix_length)? > *count,
             Condition::Content(bytes) => is_in(&bytes.0, packet.payload),
             Condition::Psd { weight, delay, low_weight, high_weight } => {
-                let scan = self.evaluator.memory.scan(place, packet, *delay, [*low_weight, *high_weight], now)?;
+                let scan = self.evaluator.matcher_state.scan(id, packet, *delay, [*low_weight, *high_weight], now)?;
                 scan >= u64::from(*weight)
             }
-            Condition::Layer7(name) => self.speaks(name)?,
-            Condition::Random(percent) => self.evaluator.memory.random.percent() < *percent,
-            Condition::Nth { every, packet } => self.evaluator.memory.nth(place, *every) == *packet,
+            Condition::Layer7(name) => self.matches_pattern(name)?,
+            Condition::Random(percent) => self.evaluator.matcher_state.random.percent() < *percent,
+            Condition::Nth { every, packet } => self.evaluator.matcher_state.nth(id, *every) == *packet,
             Condition::PerConnectionClassifier { fields, denominator, remainder } => {
                 keyed::classifier(self.evaluator.secret, *fields, packet).checked_rem(*denominator)? == *remainder
             }
-            Condition::Limit(rate) => self.evaluator.memory.limit(place, rate, packet, now),
+            Condition::Limit(rate) => self.evaluator.matcher_state.limit(id, rate, packet, now),
             Condition::DstLimit { rate, mode, expire } => {
-                self.evaluator.memory.dst_limit(place, rate, *mode, *expire, packet, now)
+                self.evaluator.matcher_state.dst_limit(id, rate, *mode, *expire, packet, now)
             }
             Condition::ConnectionDoor(door) => self.flow()?.door.as_ref() == Some(door),
             Condition::Other { .. } => return None,
         })
     }
 
-    /// Whether the packet came in on, or goes out of, what an interface matcher names. None if nothing says which side
-    /// that is. What comes in on one side always goes out of the other.
+    /// Whether the packet arrived on, or leaves by, an interface of the matcher. `None` if the side of that interface
+    /// is not configured. A packet that arrives on one side always leaves by the other.
     fn is_on(&self, direction: Direction, kind: InterfaceKind, name: &str) -> Option<bool> {
         let sides = self.evaluator.settings.interfaces.sides(kind, name, &self.evaluator.rules.interface_lists)?;
         Some(sides.contains(match direction {
@@ -108,7 +114,7 @@ impl Walk<'_, '_> {
     }
 }
 
-/// `content`: whether these bytes are somewhere in the payload, as they are.
+/// `content`: whether the payload contains these bytes.
 fn is_in(content: &[u8], payload: &[u8]) -> bool {
     content.is_empty() || payload.windows(content.len()).any(|window| window == content)
 }

@@ -1,34 +1,35 @@
-//! The reference: rules tried one by one, in order, in the plainest way there is.
+//! The reference evaluator: tries rules one by one, in order, in the simplest way.
 //!
-//! It is slow and obviously right. The engine's compiled table is tested against it; explanations use it.
+//! It is slow and easy to verify. Differential tests compare the engine's compiled table with it; explanations use it.
 //!
 //! ```text
 //! packet → raw: prerouting or output → tracking, if a rule needs it → filter: input, forward or output → verdict
 //!            drop, notrack, lists        which connection is it of?     unless its connection is fasttracked
 //! ```
 //!
-//! A rule's matchers are tried in the order of [`MATCHERS`](crate::rule::MATCHERS), until one is false: what has a
-//! memory, such as a limit, learns of a packet only if everything before it was true. What a rule adds to a list is there
-//! for the next rule on the same packet. Source: RouterOS's kernel modules.
+//! A rule's matchers are tried in the order of [`MATCHERS`](crate::rule::MATCHERS), until one is false: a matcher with
+//! state, such as a limit, sees a packet only if every matcher before it was true. An address that a rule adds to a
+//! list is in the list for the next rule on the same packet. Source: RouterOS's kernel modules.
 //!
-//! A fragment behind the first has no ports, no ICMP type and no payload, and no rule guesses them: it meets only rules
-//! that ask for `fragment=yes`, which may drop it, and otherwise shares the verdict of its first. One whose first was not
-//! forwarded, or not seen before it, is dropped. Where connections are tracked it is of its first fragment's connection.
+//! A later fragment has no ports, no ICMP type and no payload, and no rule guesses them. It meets only rules with
+//! `fragment=yes`, which may drop it; otherwise it gets the verdict of its first fragment. It is dropped if its first
+//! fragment was not forwarded, or not seen before it. Where connections are tracked, it belongs to its first fragment's
+//! connection.
 //!
-//! Nothing here is bounded but by time: what has expired is forgotten.
+//! State here is not bounded in size; expired state is removed.
 //!
 //! | module         | owns |
 //! |----------------|------|
-//! | this           | an evaluation's way, and what it yields |
-//! | `walk`         | chains: jumps, returns, actions |
-//! | `matchers`     | what each matcher asks; at greater length `address`, `clock`, `connection`, `keyed`, `limits`, `tls` |
+//! | this           | the evaluator, its state and its results |
+//! | `rule_evaluation` | chains: jumps, returns, actions |
+//! | `matchers`     | the matchers; longer ones in `address`, `clock`, `connection`, `keyed`, `limits`, `tls` |
 //! | [`lists`]      | the address lists |
-//! | `doors`        | who knocks at doors, and for whom they are open |
+//! | `doors`        | knocks in progress, and grants |
 //! | `frames`       | frames that rules do not see |
 //! | [`tracking`]   | connections |
-//! | [`replies`]    | what `reject` and `tarpit` send back |
-//! | `log`          | the lines of the log |
-//! | `saw`          | what a matcher that was false saw |
+//! | [`replies`]    | the replies of `reject` and `tarpit` |
+//! | `log`          | log lines of rules |
+//! | `observed`     | the values that a false matcher observed, for explanations |
 
 pub mod address;
 pub mod clock;
@@ -40,24 +41,24 @@ pub mod limits;
 pub mod lists;
 pub mod log;
 mod matchers;
+mod observed;
 pub mod replies;
-mod saw;
+mod rule_evaluation;
 #[cfg(test)]
 mod tests;
 pub mod tls;
 pub mod tracking;
-mod walk;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use self::connection::Reached;
+use self::connection::PrefixConnections;
 use self::doors::Doors;
-use self::limits::{Bucket, Memory};
-pub use self::lists::{Listed, PlainLists};
-use self::tracking::{Datagram, FRAGMENT_TIMEOUT, FlowKey, Seen, Tracker};
-use self::walk::Walk;
+use self::limits::{Bucket, MatcherState};
+pub use self::lists::{ListedAddress, PlainLists};
+use self::rule_evaluation::RuleEvaluation;
+use self::tracking::{Datagram, FRAGMENT_TIMEOUT, FlowKey, TrackedPacket, Tracker};
 use crate::door;
 use crate::frames::FrameClass;
 use crate::packet::{FragmentPart, Packet, Side};
@@ -66,67 +67,67 @@ use crate::rule::{BuiltinChain, ConnectionState, Rule, RuleSet, Table};
 use crate::settings::Settings;
 use crate::time::Time;
 
-/// How deep jumps may nest; a chain that jumps deeper, or in a circle, is not compiled.
+/// Highest depth of jumps. A chain with deeper jumps, or with a cycle, is not compiled.
 pub const MAX_JUMP_DEPTH: usize = 32;
 
-/// A firewall in the plainest form: rules, and everything they remember.
+/// The reference evaluator: a rule set and all its state.
 pub struct Evaluator<'r> {
     rules: &'r RuleSet,
     settings: &'r Settings,
-    /// By rule: its matchers in the order in which they are evaluated, however they are written.
+    /// By rule: its matchers in their order of evaluation.
     orders: Vec<Vec<usize>>,
-    /// For what is hashed.
+    /// The key of hashes.
     secret: [u64; 2],
     tracks: bool,
     lists: PlainLists,
     doors: Doors,
     tracker: Tracker<'r>,
-    memory: Memory,
-    reached: Reached,
+    matcher_state: MatcherState,
+    prefix_connections: PrefixConnections,
     icmp_errors: Bucket,
-    /// Until when the frames of each class and side have used up its rate.
+    /// Time until which the frames of each class and side have used up its rate.
     frame_rates: HashMap<(FrameClass, Side), Time>,
-    /// Datagrams whose first fragment was forwarded, until when.
+    /// Datagrams whose first fragment was forwarded, each with its expiry.
     datagrams: HashMap<(Side, Datagram), Time>,
-    /// Until when a tarpit does not acknowledge, by peer.
+    /// Time until which a tarpit does not acknowledge, by peer.
     acknowledged: HashMap<IpAddr, Time>,
-    /// When expired things are forgotten next.
+    /// When expired state is removed next.
     sweep: Time,
-    /// A point in time, and what the clock on the wall said then: time since 1970, UTC.
+    /// A point in time, and the wall clock at that point: time since 1970, UTC.
     wall: (Time, Duration),
 }
 
-/// What the rules made of one packet.
+/// The result of the rules for one packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evaluation {
-    /// What happens to the packet.
+    /// The verdict.
     pub verdict: Verdict,
     /// [`Reason::Rule`], [`Reason::ChainDefault`] or [`Reason::Fasttracked`].
     pub reason: Reason,
     /// Indexes of the rules that matched, in the order in which they were met, those in `raw` first; the last one
     /// decided if `reason` is [`Reason::Rule`]. Each of them counts the packet.
     pub matched: Vec<usize>,
-    /// What is sent back, out of the side the packet came in on: IP packets. At most one, by `reject` or `tarpit`.
+    /// The replies, sent out of the side on which the packet arrived: IP packets. At most one, of `reject` or `tarpit`.
     pub replies: Vec<Vec<u8>>,
-    /// The lines that the rules log.
+    /// The lines that rules log.
     pub logged: Vec<Logged>,
-    /// What it did at doors.
+    /// Its events at doors.
     pub doors: Vec<door::Event>,
 }
 
-/// A line in the log.
+/// A log line of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logged {
-    /// Index of the rule that logs it.
+    /// Index of the rule.
     pub rule: usize,
-    /// What it says.
+    /// Its text.
     pub text: String,
 }
 
-/// Why a packet's verdict is what it is.
+/// The explanation of a packet's verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// What came of it.
+    /// The result.
     pub evaluation: Evaluation,
     /// The filter's chain that the packet enters.
     pub chain: BuiltinChain,
@@ -141,40 +142,40 @@ pub struct Tried {
     pub rule: usize,
     /// The chain it is in.
     pub chain: String,
-    /// How many jumps led there.
+    /// Depth of jumps to it.
     pub depth: usize,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: Outcome,
 }
 
-/// What came of a rule that a packet met.
+/// The outcome of a rule that a packet met.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is disabled.
     Disabled,
     /// It is invalid, for this reason.
     Invalid(String),
-    /// It stands in the other family's menu.
+    /// It belongs to the other family's menu.
     OtherFamily,
-    /// It does not ask for `fragment=yes`, and the packet is a fragment behind the first.
+    /// It has no `fragment=yes`, and the packet is a later fragment.
     NotForFragments,
-    /// A matcher was false; those behind it in the order of evaluation were not tried.
+    /// A matcher was false; later ones in the order of evaluation were not tried.
     Missed {
         /// Its index among the rule's matchers.
         matcher: usize,
-        /// What it saw, for people: "dst-port is 80".
-        saw: String,
+        /// The observed value: "dst-port is 80".
+        observed: String,
     },
     /// All matchers were true.
     Matched {
-        /// What the rule changed, for people: "added 192.0.2.1 to temporary for 10s".
+        /// The effect of the rule: "added 192.0.2.1 to temporary for 10s".
         effect: Option<String>,
     },
 }
 
 impl<'r> Evaluator<'r> {
-    /// Nothing has been seen yet. The rules' entries of address lists are in, those with a timeout from the clock's zero
-    /// on, which is also 1970 on the wall: see [`Evaluator::at_wall`]. The seed is for `random` and for what is hashed.
+    /// An evaluator without packets so far. The lists contain the rules' entries; timeouts count from the clock's zero,
+    /// which is also 1970 on the wall clock: see [`Evaluator::at_wall`]. The seed is for `random` and for hashes.
     pub fn new(rules: &'r RuleSet, settings: &'r Settings, seed: u64) -> Self {
         let evaluator = Evaluator {
             rules,
@@ -185,8 +186,8 @@ impl<'r> Evaluator<'r> {
             lists: PlainLists::default(),
             doors: Doors::new(&settings.doors),
             tracker: Tracker::new(&rules.tracking),
-            memory: Memory::new(seed),
-            reached: Reached::new(),
+            matcher_state: MatcherState::new(seed),
+            prefix_connections: PrefixConnections::new(),
             icmp_errors: Bucket::full(&replies::ICMP_ERRORS, Time::default()),
             frame_rates: HashMap::new(),
             datagrams: HashMap::new(),
@@ -197,8 +198,8 @@ impl<'r> Evaluator<'r> {
         evaluator.at_wall(Time::default(), Duration::ZERO)
     }
 
-    /// The rules are applied now: timeouts of their entries of address lists begin, and the clock on the wall says that so
-    /// much time has passed since 1970, UTC. For a new evaluator: what was in the lists is not any more.
+    /// Applies the rules now: timeouts of their list entries begin, and the wall clock is at this time since 1970, UTC.
+    /// For a new evaluator: it resets the lists.
     #[must_use]
     pub fn at_wall(mut self, now: Time, since_1970: Duration) -> Self {
         self.wall = (now, since_1970);
@@ -209,12 +210,12 @@ impl<'r> Evaluator<'r> {
         self
     }
 
-    /// Runs a packet through the rules, and changes state as they say.
+    /// Evaluates the rules for a packet, and changes state accordingly.
     pub fn evaluate(&mut self, packet: &Packet<'_>, now: Time) -> Evaluation {
         self.run(packet, now, false).evaluation
     }
 
-    /// As [`Evaluator::evaluate`], and tells every rule that was tried.
+    /// As [`Evaluator::evaluate`], with every rule that was tried.
     pub fn explain(&mut self, packet: &Packet<'_>, now: Time) -> Explanation {
         self.run(packet, now, true)
     }
@@ -224,26 +225,31 @@ impl<'r> Evaluator<'r> {
         &self.lists
     }
 
-    /// Who is in which list now, those of the doors too, ordered. A source is told once for each network, whatever it has
-    /// knocked at.
-    pub fn listed(&self, now: Time) -> Vec<Listed> {
+    /// The entries of all lists now, including those of doors, in order. A source appears once for each network,
+    /// whatever its destinations.
+    pub fn listed(&self, now: Time) -> Vec<ListedAddress> {
         let mut of_doors = self.doors.live(now);
         let mut listed = self.lists.live(now);
-        for (list, address, vlan, left) in &mut listed {
-            let of_door = of_doors.remove(&(list.clone(), (*vlan, *address)));
-            *left = left.map(|left| of_door.map_or(left, |of_door| of_door.max(left)));
+        for entry in &mut listed {
+            let of_door = of_doors.remove(&(entry.list.clone(), (entry.vlan, entry.address)));
+            entry.time_left = entry.time_left.map(|left| of_door.map_or(left, |of_door| of_door.max(left)));
         }
-        listed.extend(of_doors.into_iter().map(|((list, (vlan, address)), left)| (list, address, vlan, Some(left))));
+        listed.extend(of_doors.into_iter().map(|((list, (vlan, address)), left)| ListedAddress {
+            list,
+            address,
+            vlan,
+            time_left: Some(left),
+        }));
         listed.sort();
         listed
     }
 
-    /// The address lists, for whoever fills them from elsewhere.
+    /// The address lists, for callers that add entries.
     pub fn lists_mut(&mut self) -> &mut PlainLists {
         &mut self.lists
     }
 
-    /// The connections that are known now: what names them, and whether they were seen both ways.
+    /// The known connections: their keys, and whether they were seen in both directions.
     pub fn connections(&self, now: Time) -> Vec<(FlowKey, bool)> {
         self.tracker.known(now)
     }
@@ -255,16 +261,27 @@ impl<'r> Evaluator<'r> {
         let tried = explain.then(Vec::new);
         let vlan = self.settings.vlans.of(packet.vlan());
         let (seen, untracked) = (None, false);
-        let mut walk =
-            Walk { evaluator: self, packet, vlan, now, seen, untracked, matched, replies, logged, doors, tried };
-        let (verdict, reason) = walk.decide(chain);
-        walk.settle(verdict);
-        let Walk { matched, replies, logged, doors, tried, .. } = walk;
+        let mut evaluation = RuleEvaluation {
+            evaluator: self,
+            packet,
+            vlan,
+            now,
+            seen,
+            untracked,
+            matched,
+            replies,
+            logged,
+            doors,
+            tried,
+        };
+        let (verdict, reason) = evaluation.decide(chain);
+        evaluation.settle(verdict);
+        let RuleEvaluation { matched, replies, logged, doors, tried, .. } = evaluation;
         let evaluation = Evaluation { verdict, reason, matched, replies, logged, doors };
         Explanation { evaluation, chain, tried: tried.unwrap_or_default() }
     }
 
-    /// Once a second is enough: whoever asks looks at the time of expiry as well.
+    /// Once a second is enough, because every lookup checks the expiry.
     fn forget(&mut self, now: Time) {
         if now < self.sweep {
             return;
@@ -273,15 +290,15 @@ impl<'r> Evaluator<'r> {
         self.lists.sweep(now);
         self.doors.sweep(now);
         self.tracker.sweep(now);
-        self.memory.sweep(now);
+        self.matcher_state.sweep(now);
         self.datagrams.retain(|_, until| now < *until);
         self.acknowledged.retain(|_, until| now < *until);
         let tracker = &self.tracker;
-        self.reached.retain(|_, keys| keys.iter().any(|(key, _)| tracker.flow(key, now).is_some()));
+        self.prefix_connections.retain(|_, keys| keys.iter().any(|(key, _)| tracker.flow(key, now).is_some()));
     }
 }
 
-/// RouterOS's order.
+/// The indexes of the rule's matchers in RouterOS's order of evaluation.
 fn in_order(rule: &Rule) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rule.matchers.len()).collect();
     if order.len() > 1 {
@@ -290,8 +307,8 @@ fn in_order(rule: &Rule) -> Vec<usize> {
     order
 }
 
-impl Walk<'_, '_> {
-    /// What the rules say, as far as the packet's datagram allows it.
+impl RuleEvaluation<'_, '_> {
+    /// The verdict of the rules, as far as the packet's datagram allows it.
     fn decide(&mut self, chain: BuiltinChain) -> (Verdict, Reason) {
         let (verdict, reason) = self.by_rules(chain);
         let datagram = tracking::datagram(self.packet).map(|datagram| (self.packet.side, datagram));
@@ -314,9 +331,9 @@ impl Walk<'_, '_> {
         (verdict, reason)
     }
 
-    /// Forgets the packet's connection if it does not stay.
+    /// Removes the packet's connection if it does not stay.
     fn settle(&mut self, verdict: Verdict) {
-        if let Some(Seen { flow: Some(key), stays, .. }) = self.seen
+        if let Some(TrackedPacket { flow: Some(key), stays, .. }) = self.seen
             && !stays.after(verdict)
         {
             self.evaluator.tracker.forget(&key);
@@ -329,7 +346,7 @@ impl Walk<'_, '_> {
         }
         let seen = match self.evaluator.tracks && !self.untracked {
             true => self.evaluator.tracker.observe(self.packet, self.vlan, self.now),
-            false => Seen::alone(ConnectionState::Untracked),
+            false => TrackedPacket::alone(ConnectionState::Untracked),
         };
         self.seen = Some(seen);
         if seen.source.is_some() && self.flow().is_some_and(|flow| flow.fasttracked) {

@@ -1,27 +1,28 @@
-//! `tls-host`: the name of the server that a TLS client asks for.
+//! `tls-host`: the server name that a TLS client requests.
 
+use super::rule_evaluation::RuleEvaluation;
 use super::tracking::{End, FlowKey};
-use super::walk::Walk;
 use crate::packet::{Packet, TcpFlag, protocol};
 
-/// How much of what one end says over TCP is kept to find a ClientHello in, in bytes. Those of today's browsers are about
-/// 2,000 long, with their post-quantum keys; a smaller limit would miss names at their end, a larger one costs memory for
-/// each connection.
+/// Bytes of a TCP stream that are kept to find a ClientHello. ClientHellos of present browsers have about 2,000 bytes,
+/// with their post-quantum keys; a smaller limit would miss names at their end, a larger one costs memory for each
+/// connection.
 pub const HELLO_LIMIT: usize = 4096;
 
-/// The beginning of what one end says over TCP. Segments that come again or overlap add only what is new; what comes
-/// before its time is left out, so that a ClientHello whose segments come out of order is seen when they come again.
+/// The beginning of one direction of a TCP connection. Retransmitted or overlapping segments add only new bytes.
+/// Segments that arrive too early are ignored, so a ClientHello in reordered segments is found when they are
+/// retransmitted.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     bytes: Vec<u8>,
-    /// The sequence number of the next byte; none before the first segment.
+    /// The sequence number of the next byte; `None` before the first segment.
     next: Option<u32>,
 }
 
 impl Stream {
     pub(super) fn push(&mut self, packet: &Packet<'_>) {
         let (Some(flags), Some(sequence)) = (packet.tcp_flags(), packet.tcp_sequence()) else { return };
-        // A SYN has a sequence number of its own.
+        // A SYN uses up one sequence number.
         let sequence = sequence.wrapping_add(u32::from(flags.contains(TcpFlag::Syn)));
         let next = *self.next.get_or_insert(sequence);
         let known = next.wrapping_sub(sequence) as usize;
@@ -37,25 +38,26 @@ impl Stream {
     }
 }
 
-impl Walk<'_, '_> {
-    /// The server's name, as far as it is known when this packet arrives: from what its sender has said over this
-    /// connection, or else in this packet alone. So a packet that completes a ClientHello has it, and those its sender
-    /// sends after it; those before it and those of the server have not.
+impl RuleEvaluation<'_, '_> {
+    /// The server name that is known when this packet arrives: from its sender's stream on this connection, or else
+    /// from this packet alone. So the packet that completes a ClientHello has it, and so do later packets of its
+    /// sender; earlier packets and those of the server do not.
     pub(super) fn server_name(&self) -> Option<String> {
         if self.packet.protocol != protocol::TCP {
             return None;
         }
         let own: Option<(FlowKey, End)> = self.seen.and_then(|seen| Some((seen.flow?, seen.source?)));
         match own.and_then(|(key, source)| Some((self.evaluator.tracker.flow(&key, self.now)?, source))) {
-            Some((flow, source)) => server_name(flow.said_by(source)),
+            Some((flow, source)) => server_name(flow.stream_of(source)),
             None => server_name(self.packet.payload),
         }
     }
 }
 
-/// The name in a TLS ClientHello, lower-cased, if these are the first bytes that a client says, and hold it.
+/// The server name in a TLS ClientHello, in lower case, if these are the first bytes of the client's stream and contain
+/// it.
 ///
-/// Source: RFC 8446, 4.1.2 and 5.1, for the hello and the records it comes in; RFC 6066, 3, for the name.
+/// Source: RFC 8446, 4.1.2 and 5.1, for the ClientHello and its records; RFC 6066, 3, for the name.
 pub fn server_name(bytes: &[u8]) -> Option<String> {
     let said = handshake(bytes);
     let mut hello = Reader(&said);
@@ -68,7 +70,7 @@ pub fn server_name(bytes: &[u8]) -> Option<String> {
     let _cipher_suites = hello.vector(2)?;
     let _compression = hello.vector(1)?;
     let _extensions_length = hello.number(2)?;
-    // Not cut to its length: the name may be there before the hello's end is.
+    // Not limited to the ClientHello's length: the name may arrive before its end.
     loop {
         let (kind, content) = (hello.number(2)?, hello.vector(2)?);
         if kind == 0 {
@@ -82,7 +84,7 @@ pub fn server_name(bytes: &[u8]) -> Option<String> {
     }
 }
 
-/// What is in the handshake records at the beginning.
+/// The contents of the handshake records at the beginning.
 fn handshake(bytes: &[u8]) -> Vec<u8> {
     const HANDSHAKE: u8 = 22;
     let mut said = Vec::new();
@@ -106,24 +108,24 @@ impl<'b> Reader<'b> {
         Some(front)
     }
 
-    /// A number of so many bytes.
+    /// A number of this many bytes.
     fn number(&mut self, length: usize) -> Option<usize> {
         Some(self.take(length)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
     }
 
-    /// Bytes behind their own length, which has so many bytes.
+    /// Bytes preceded by their length, which has this many bytes.
     fn vector(&mut self, length: usize) -> Option<&'b [u8]> {
         let length = self.number(length)?;
         self.take(length)
     }
 }
 
-/// Whether a name fits a pattern: `*` is anything, also nothing, `?` is one character; in either case. Source: RouterOS
-/// manual, Filter, `tls-host`.
+/// Whether a name matches a pattern: `*` stands for any text, also none, `?` for one character; case is ignored.
+/// Source: RouterOS manual, Filter, `tls-host`.
 pub fn fits(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.to_ascii_lowercase(), name.to_ascii_lowercase());
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
-    // Which beginnings of the name fit the pattern so far.
+    // The beginnings of the name that match the pattern so far.
     let mut fits = vec![false; name.len() + 1];
     fits[0] = true;
     for part in pattern {
@@ -171,7 +173,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_no_hello_has_no_name() {
+    fn bytes_that_are_not_a_hello_have_no_name() {
         let hello = client_hello("example.com");
         for place in [0, 1, 5] {
             let mut other = hello.clone();

@@ -1,15 +1,17 @@
-//! How far along a source is: the level of each address list, which decides who gives way when the lists are full.
+//! The level of each address list: the progress of a source through a knock. It decides which entry is evicted when the
+//! lists are full.
 //!
-//! The level of a list is the number of packets that it takes to get in, less one: a list that the first packet of a
-//! stranger can lead into is level 0, a list behind it level 1, and so on. An address that a rule adds is in the list for the
-//! next rule on the same packet, so lists that one packet can lead into one after the other are of one level. A passphrase
-//! on the way counts as one packet more: whoever does not know it does not get in. Of several ways the easiest one counts.
+//! The level of a list is the number of packets that it takes to be added, less one: a list that a stranger's first
+//! packet can lead into has level 0, a list behind it level 1, and so on. An address that a rule adds is in the list
+//! for the next rule on the same packet, so lists that one packet can lead into in sequence have the same level. A
+//! passphrase counts as one packet more, because only a client that knows it gets past it. Of several ways the easiest
+//! one counts.
 //!
-//! A level is never too high. Whether one packet can match two rules is decided by what is certain of their matchers, the
-//! lists and payloads aside (see `pass`); what a jump to them asks for, and rules that end a packet's way before, are not
-//! looked at.
+//! A level is never too high. Two rules count as matched by one packet unless their matchers certainly exclude it,
+//! lists and payloads aside (see `pass`). Conditions of jumps to them, and rules that decide about a packet before, are
+//! ignored.
 //!
-//! The lists of doors have the levels that the doors give them.
+//! Lists of doors have the levels that the doors define.
 
 mod pass;
 
@@ -20,12 +22,12 @@ use crate::door::{self, Door};
 use crate::list_names::added;
 use crate::rule::{Condition, Rule, RuleSet};
 
-/// How many rules that fill a list each rule that asks for it is compared with. If there are more, any of them may be the
-/// one that the same packet matches.
+/// Number of rules that fill a list with which each rule that needs the list is compared. Beyond it, the same packet is
+/// assumed to match one of them.
 const MOST_COMPARED: usize = 64;
 
-/// The level of every list that some rule that runs adds to. Lists that are only read are absent: packets do not get
-/// into them. Lists that can be reached only by being in one of them already are level 0. The doors' lists are among them.
+/// The level of every list to which a running rule adds, including the lists of doors. Lists that are only matched are
+/// absent, because packets cannot be added to them. Lists that can only be reached from themselves have level 0.
 pub fn levels(rules: &RuleSet, doors: &[Door]) -> BTreeMap<String, u8> {
     let of_doors: Vec<(String, u8)> = door::levels(doors).collect();
     let adding: Vec<(&str, usize)> = rules
@@ -44,7 +46,7 @@ pub fn levels(rules: &RuleSet, doors: &[Door]) -> BTreeMap<String, u8> {
     lists.extend(of_doors.iter().map(|(list, level)| (list.as_str(), Some(effort(level)))));
 
     let passes = Passes::new(&rules.rules);
-    let mut steps: Vec<Step<'_>> = Vec::with_capacity(adding.len());
+    let mut steps: Vec<AddingRule<'_>> = Vec::with_capacity(adding.len());
     let mut asking: HashMap<&str, Vec<usize>> = HashMap::new();
     for (step, (list, place)) in adding.iter().enumerate() {
         let rule = &rules.rules[*place];
@@ -58,11 +60,11 @@ pub fn levels(rules: &RuleSet, doors: &[Door]) -> BTreeMap<String, u8> {
             needs.push((needed, known.then(|| fillers.iter().map(together).collect())));
         }
         let passphrase = u16::from(asks_for_passphrase(rule));
-        steps.push(Step { list, needs, passphrase, effort: None });
+        steps.push(AddingRule { list, needs, passphrase, effort: None });
     }
 
-    // Efforts are learnt from the easiest lists upwards and only ever sink, so this ends. A rule is looked at again when
-    // a list that it asks for has changed.
+    // Efforts are computed from the easiest lists up and only decrease, so this ends. A rule is evaluated again when a
+    // list that it needs has changed.
     let mut waiting: VecDeque<usize> = (0..steps.len()).collect();
     while let Some(step) = waiting.pop_front() {
         let Some(effort) = steps[step].least(&steps, &lists) else { continue };
@@ -82,17 +84,17 @@ pub fn levels(rules: &RuleSet, doors: &[Door]) -> BTreeMap<String, u8> {
     lists.into_iter().map(|(list, effort)| (list.to_owned(), effort.map_or(0, Effort::level))).collect()
 }
 
-/// What it takes to get into a list.
+/// The effort to be added to a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Effort {
     /// Packets, at least one.
     packets: u16,
-    /// 1 if one of them has a passphrase in it.
+    /// 1 if one of the packets has a passphrase.
     passphrase: u16,
 }
 
 impl Effort {
-    /// The least of both; each by itself, so that it is never too much.
+    /// The minimum of both fields separately, so that the result is never too high.
     fn min(self, other: Effort) -> Effort {
         Effort { packets: self.packets.min(other.packets), passphrase: self.passphrase.min(other.passphrase) }
     }
@@ -102,22 +104,21 @@ impl Effort {
     }
 }
 
-/// A rule that fills a list that another one asks for, by its place, and whether one packet may match both.
+/// A rule that fills a list which another rule needs, by its index, and whether one packet may match both.
 type Filler = (usize, bool);
 
 /// A rule that adds to a list.
-struct Step<'r> {
+struct AddingRule<'r> {
     list: &'r str,
-    /// Each list that it asks for, with the rules that fill it and whether one packet may match both; none if any of them
-    /// may be.
+    /// Each list that it needs, with the rules that fill it; `None` if any of them may be matched by the same packet.
     needs: Vec<(&'r str, Option<Vec<Filler>>)>,
     passphrase: u16,
     effort: Option<Effort>,
 }
 
-impl Step<'_> {
-    /// What it takes at least, as far as that is known; none while it is not known of one of its lists.
-    fn least(&self, steps: &[Step<'_>], lists: &BTreeMap<&str, Option<Effort>>) -> Option<Effort> {
+impl AddingRule<'_> {
+    /// The least effort known for it; `None` while that of one of its lists is not known.
+    fn least(&self, steps: &[AddingRule<'_>], lists: &BTreeMap<&str, Option<Effort>>) -> Option<Effort> {
         let mut effort = Effort { packets: 1, passphrase: self.passphrase };
         for (list, fillers) in &self.needs {
             let needed = match fillers {
@@ -156,8 +157,8 @@ mod tests {
     use crate::packet::Family;
     use crate::rule::{Action, ListAdd, ListTimeout, Matcher};
 
-    /// A rule that adds to `list` whoever is in all of `needs`; `!` before a name negates. Each list has a packet size of its
-    /// own, so that no packet matches the rules of two lists.
+    /// A rule that adds sources in all of `needs` to `list`; `!` before a name negates. Each list has a packet size of
+    /// its own, so that no packet matches the rules of two lists.
     fn add(list: &str, needs: &[&str]) -> Rule {
         let size = list.bytes().fold(1, |size: u16, byte| size.wrapping_mul(31).wrapping_add(byte.into()));
         let own = Matcher { negated: false, condition: Condition::PacketSize(size..=size) };
@@ -185,13 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn a_ladder_in_any_order_counts_its_rungs() {
+    fn a_sequence_of_lists_in_any_order_counts_its_lists() {
         let rules = vec![add("d", &["c"]), add("c", &["b"]), add("b", &["a"]), add("a", &[])];
         assert_eq!(of(rules), expected(&[("a", 0), ("b", 1), ("c", 2), ("d", 3)]));
     }
 
     #[test]
-    fn the_easiest_rule_counts_and_the_hardest_of_its_lists() {
+    fn the_easiest_rule_of_a_list_counts_and_the_hardest_list_of_a_rule() {
         let rules = vec![add("a", &[]), add("b", &["a"]), add("c", &["a", "b"]), add("c", &["b", "c"])];
         assert_eq!(of(rules), expected(&[("a", 0), ("b", 1), ("c", 2)]));
         assert_eq!(of(vec![add("a", &[]), add("b", &["a"]), add("b", &[])]), expected(&[("a", 0), ("b", 0)]));
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ladder_without_end_stops_at_255() {
+    fn levels_stop_at_255() {
         let rules = (0..300).map(|step| match step {
             0 => add("000", &[]),
             _ => add(&format!("{step:03}"), &[&format!("{:03}", step - 1)]),
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_ladder_that_stands_upside_down_is_no_more_work() {
+    fn a_long_sequence_in_reverse_order_takes_no_more_work() {
         let step = |step: usize| add(&format!("{step:05}"), &[&format!("{:05}", step - 1)]);
         let rules = (1..20_000).rev().map(step).chain([add("00000", &[])]).collect();
         assert_eq!(of(rules)[3], ("00003".to_owned(), 3));
@@ -271,7 +272,7 @@ mod tests {
         assert_eq!((of(&rising)["b"], of(&falling)["b"]), (0, 1));
         let jump = "add chain=input action=jump jump-target=k\n";
         let in_chain = |rules: &str| rules.replace("chain=input", "chain=k");
-        assert_eq!(of(&format!("{jump}{}", in_chain(&falling)))["b"], 1, "a chain that is met once");
+        assert_eq!(of(&format!("{jump}{}", in_chain(&falling)))["b"], 1, "a chain that packets meet once");
         assert_eq!(of(&format!("{jump}{jump}{}", in_chain(&falling)))["b"], 0, "the second time the packet is in `a`");
         let ports =
             [step("protocol=tcp dst-port=7", "a"), step("protocol=tcp dst-port=9 src-address-list=a", "b")].concat();

@@ -1,34 +1,34 @@
-//! Whether one packet may match one rule and then another one, on its one way through the rules.
+//! Whether one packet may match two rules, one after the other, in one evaluation.
 
 use std::collections::HashMap;
 
 use crate::packet::Family;
 use crate::rule::{Action, AddressSet, Condition, Matcher, PortSet, Rule, Table};
 
-/// Where in a packet's way each rule is.
+/// The position of each rule in the order of evaluation.
 pub(super) struct Passes<'r> {
     rules: &'r [Rule],
-    /// By rule; none if packets may meet it several times on their way, or never.
+    /// By rule; `None` if packets may meet it several times, or never.
     places: Vec<Option<Place<'r>>>,
 }
 
-/// The built-in chain that leads to a rule, and the places of the jumps to it and its own.
+/// The built-in chain that leads to a rule, and the positions of the jumps to it and its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place<'r> {
     chain: &'r str,
     path: Vec<usize>,
 }
 
-type Key<'r> = (Table, Family, &'r str);
+type ChainKey<'r> = (Table, Family, &'r str);
 
-fn key(rule: &Rule) -> Key<'_> {
+fn key(rule: &Rule) -> ChainKey<'_> {
     (rule.table, rule.family, &rule.chain)
 }
 
 impl<'r> Passes<'r> {
     pub(super) fn new(rules: &'r [Rule]) -> Passes<'r> {
-        let mut chains: HashMap<Key<'_>, Vec<usize>> = HashMap::new();
-        let mut jumps: HashMap<Key<'_>, usize> = HashMap::new();
+        let mut chains: HashMap<ChainKey<'_>, Vec<usize>> = HashMap::new();
+        let mut jumps: HashMap<ChainKey<'_>, usize> = HashMap::new();
         for (place, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.runs()) {
             chains.entry(key(rule)).or_default().push(place);
             if let Action::Jump(target) = &rule.action {
@@ -36,18 +36,18 @@ impl<'r> Passes<'r> {
             }
         }
         let mut passes = Passes { rules, places: vec![None; rules.len()] };
-        let is_root = |(table, family, name): &&Key<'_>| {
+        let is_root = |(table, family, name): &&ChainKey<'_>| {
             table.builtin_chains().contains(name) && !jumps.contains_key(&(*table, *family, *name))
         };
-        // Chains that packets meet once, each with the way that leads to it.
-        let mut waiting: Vec<(Key<'_>, &str, Vec<usize>)> =
+        // Chains that packets meet once, each with the path of jumps to it.
+        let mut waiting: Vec<(ChainKey<'_>, &str, Vec<usize>)> =
             chains.keys().filter(is_root).map(|key| (*key, key.2, Vec::new())).collect();
         while let Some((chain, root, way)) = waiting.pop() {
             for place in chains.get(&chain).into_iter().flatten() {
                 let path: Vec<usize> = way.iter().copied().chain([*place]).collect();
                 if let Action::Jump(target) = &rules[*place].action {
                     let target = (chain.0, chain.1, target.as_str());
-                    // Not so deep that the paths take much room; what is deeper may be met at any time.
+                    // Bounds the memory of the paths; rules deeper than this may be met at any time.
                     if jumps.get(&target) == Some(&1) && !target.0.builtin_chains().contains(&target.2) && way.len() < 8
                     {
                         waiting.push((target, root, path.clone()));
@@ -59,7 +59,7 @@ impl<'r> Passes<'r> {
         passes
     }
 
-    /// Whether some packet may match the first rule and, later on its way, the second one. False only if that is certain.
+    /// Whether some packet may match the first rule and then the second. False only if that is certain.
     pub(super) fn may_match_both(&self, first: usize, then: usize) -> bool {
         let (one, other) = (&self.rules[first], &self.rules[then]);
         one.family == other.family
@@ -81,7 +81,7 @@ impl<'r> Passes<'r> {
     }
 }
 
-/// Whether no packet can be what both ask for. Lists and payloads are not looked at.
+/// Whether no packet can match both. Lists and payloads are not compared.
 fn exclude(one: &Matcher, other: &Matcher) -> bool {
     use Condition as C;
     let negated = (one.negated, other.negated);
@@ -112,7 +112,7 @@ fn exclude(one: &Matcher, other: &Matcher) -> bool {
     }
 }
 
-/// Of two sets that may be negated, by how the sets themselves lie.
+/// How two sets, each possibly negated, relate, from the relation of the sets themselves.
 const fn apart(negated: (bool, bool), disjoint: bool, same: bool) -> bool {
     match negated {
         (false, false) => disjoint,

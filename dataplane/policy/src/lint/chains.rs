@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::view::{Chain, Key, View, denies, is_verdict, needed};
+use super::view::{Chain, ChainKey, View, denies, is_verdict, needed};
 use super::{Code, Lint};
 use crate::reason::Verdict;
 use crate::rsc::nearest;
@@ -10,10 +10,10 @@ use crate::rule::{Action, BuiltinChain, Rule, Table};
 
 pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
     for (rule, _) in view.live() {
-        lints.extend(Key::target(rule).and_then(|target| empty_jump(view, rule, target)));
+        lints.extend(ChainKey::target(rule).and_then(|target| empty_jump(view, rule, target)));
     }
     let reached = reached(view);
-    let idle_targets = view.rules.rules.iter().filter(|rule| !rule.runs()).filter_map(Key::target).collect();
+    let idle_targets = view.rules.rules.iter().filter(|rule| !rule.runs()).filter_map(ChainKey::target).collect();
     for chain in view.chains.iter().filter(|chain| !chain.rules.is_empty()) {
         if !reached.contains(&chain.key) {
             lints.extend(unused(chain, &idle_targets));
@@ -25,7 +25,7 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
     }
 }
 
-fn empty_jump(view: &View<'_>, rule: &Rule, target: Key<'_>) -> Option<Lint> {
+fn empty_jump(view: &View<'_>, rule: &Rule, target: ChainKey<'_>) -> Option<Lint> {
     let (name, chain) = (target.name, view.chain(target));
     if chain.is_some_and(|chain| !chain.rules.is_empty()) {
         return None;
@@ -54,21 +54,21 @@ fn empty_jump(view: &View<'_>, rule: &Rule, target: Key<'_>) -> Option<Lint> {
 }
 
 /// The chains that packets could get into if everything could be protected or not.
-fn reached<'r>(view: &View<'r>) -> HashSet<Key<'r>> {
-    let mut reached: HashSet<Key<'_>> =
+fn reached<'r>(view: &View<'r>) -> HashSet<ChainKey<'r>> {
+    let mut reached: HashSet<ChainKey<'_>> =
         view.chains.iter().map(|chain| chain.key).filter(|key| key.is_builtin()).collect();
-    let mut waiting: Vec<Key<'_>> = reached.iter().copied().collect();
+    let mut waiting: Vec<ChainKey<'_>> = reached.iter().copied().collect();
     while let Some(key) = waiting.pop() {
         let rules = view.chain(key).map(|chain| chain.rules.as_slice()).unwrap_or_default();
-        waiting.extend(rules.iter().filter_map(|rule| Key::target(rule)).filter(|target| reached.insert(*target)));
+        waiting.extend(rules.iter().filter_map(|rule| ChainKey::target(rule)).filter(|target| reached.insert(*target)));
     }
     reached
 }
 
 /// Nothing is said of a chain whose jump was taken out of use, nor of one whose rules do nothing: RouterOS keeps such a
 /// chain as a place for rules.
-fn unused(chain: &Chain<'_>, idle_targets: &HashSet<Key<'_>>) -> Option<Lint> {
-    let Key { table, name, .. } = chain.key;
+fn unused(chain: &Chain<'_>, idle_targets: &HashSet<ChainKey<'_>>) -> Option<Lint> {
+    let ChainKey { table, name, .. } = chain.key;
     let does_something = |rule: &&Rule| !matches!(rule.action, Action::Passthrough | Action::Return);
     if idle_targets.contains(&chain.key) {
         return None;

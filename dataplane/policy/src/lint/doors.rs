@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{Code, Lint, Subject};
 use crate::door::progress::{Outcome, StepSet, next};
-use crate::door::{Door, Step};
+use crate::door::{Door, KnockStep};
 use crate::rule::AddressSet;
 use crate::time::Time;
 
@@ -121,7 +121,7 @@ fn opens(door: &Door, other: &Door) -> bool {
     let mut progress = None;
     may_meet(door, other)
         && door.knock.iter().any(|step| {
-            let is = |(place, of): (usize, &Step)| if covers(of, step) { 1 << place } else { 0 };
+            let is = |(place, of): (usize, &KnockStep)| if covers(of, step) { 1 << place } else { 0 };
             let fits = StepSet(other.knock.iter().enumerate().map(is).sum());
             match next(shape, progress, fits, 0, now) {
                 Outcome::Opened => return true,
@@ -134,15 +134,15 @@ fn opens(door: &Door, other: &Door) -> bool {
 }
 
 /// Whether every packet that is the second step is the first one too.
-fn covers(one: &Step, other: &Step) -> bool {
+fn covers(one: &KnockStep, other: &KnockStep) -> bool {
     match (one, other) {
-        (Step::Tcp { port, set, clear }, Step::Tcp { port: other, set: all, clear: none }) => {
+        (KnockStep::Tcp { port, set, clear }, KnockStep::Tcp { port: other, set: all, clear: none }) => {
             port == other && set.is_subset(*all) && clear.is_subset(*none)
         }
-        (Step::Udp { port, passphrase }, Step::Udp { port: other, passphrase: said }) => {
+        (KnockStep::Udp { port, passphrase }, KnockStep::Udp { port: other, passphrase: said }) => {
             port == other && (passphrase.is_none() || passphrase == said)
         }
-        (Step::Icmp { size }, Step::Icmp { size: other }) => size.is_none() || size == other,
+        (KnockStep::Icmp { size }, KnockStep::Icmp { size: other }) => size.is_none() || size == other,
         _ => false,
     }
 }
@@ -161,11 +161,11 @@ fn may_meet(one: &Door, other: &Door) -> bool {
 }
 
 fn ports(door: &Door) -> Vec<u16> {
-    door.knock.iter().filter_map(Step::port).collect()
+    door.knock.iter().filter_map(KnockStep::port).collect()
 }
 
-const fn has_passphrase(step: &Step) -> bool {
-    matches!(step, Step::Udp { passphrase: Some(_), .. })
+const fn has_passphrase(step: &KnockStep) -> bool {
+    matches!(step, KnockStep::Udp { passphrase: Some(_), .. })
 }
 
 /// How many knocks there are with so many ports; none if that is more than can be said.

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::view::{Chain, Key, View, adds_source, needed};
+use super::view::{Chain, ChainKey, View, adds_source, needed};
 use super::{Code, Lint};
 use crate::packet::Family;
 use crate::rule::{Action, ListTimeout, Rule};
@@ -18,7 +18,7 @@ use crate::time::format_duration;
 const SHORTEST: Duration = Duration::from_secs(2);
 
 /// A rule that adds the source to a list.
-pub(super) struct Step<'r> {
+pub(super) struct KnockRule<'r> {
     pub(super) rule: &'r Rule,
     pub(super) list: &'r str,
     /// The lists that the source must be in.
@@ -29,7 +29,7 @@ pub(super) struct Step<'r> {
 
 /// The knocks of a family's rules.
 pub(super) struct Knocks<'r> {
-    pub(super) steps: Vec<Step<'r>>,
+    pub(super) steps: Vec<KnockRule<'r>>,
     /// Lists that open something.
     pub(super) doors: HashSet<&'r str>,
     /// Lists that lead to a door, doors too.
@@ -49,12 +49,12 @@ impl<'r> Knocks<'r> {
                 ListTimeout::After(timeout) => Some(timeout),
                 ListTimeout::NoneDynamic | ListTimeout::NoneStatic => None,
             };
-            Some(Step { rule, list, needs: needed(rule).collect(), timeout })
+            Some(KnockRule { rule, list, needs: needed(rule).collect(), timeout })
         };
-        let steps: Vec<Step<'_>> = rules().filter_map(step).collect();
+        let steps: Vec<KnockRule<'_>> = rules().filter_map(step).collect();
         let opens = |rule: &Rule| match &rule.action {
             Action::Accept => true,
-            Action::Jump(_) => Key::target(rule).and_then(|target| view.chain(target)).is_some_and(|chain| {
+            Action::Jump(_) => ChainKey::target(rule).and_then(|target| view.chain(target)).is_some_and(|chain| {
                 chain.rules.iter().any(|rule| rule.action == Action::Accept && needed(rule).next().is_none())
             }),
             _ => false,
@@ -76,7 +76,7 @@ impl<'r> Knocks<'r> {
     }
 
     /// The steps that lead to a door.
-    pub(super) fn leading_steps(&self) -> impl Iterator<Item = &Step<'r>> {
+    pub(super) fn leading_steps(&self) -> impl Iterator<Item = &KnockRule<'r>> {
         self.steps.iter().filter(|step| self.leading.contains(step.list))
     }
 
@@ -86,14 +86,14 @@ impl<'r> Knocks<'r> {
     }
 
     /// The steps that come behind one of this list, on the way to a door.
-    fn next(&self, list: &str) -> impl Iterator<Item = &Step<'r>> {
+    fn next(&self, list: &str) -> impl Iterator<Item = &KnockRule<'r>> {
         let places = self.next.get(list).map(Vec::as_slice).unwrap_or_default();
         places.iter().map(|place| &self.steps[*place]).filter(|step| self.leading.contains(step.list))
     }
 }
 
 /// From the doors back to the first steps.
-fn leading<'r>(steps: &[Step<'r>], doors: &HashSet<&'r str>) -> HashSet<&'r str> {
+fn leading<'r>(steps: &[KnockRule<'r>], doors: &HashSet<&'r str>) -> HashSet<&'r str> {
     let mut needs: HashMap<&str, Vec<&'r str>> = HashMap::new();
     for step in steps {
         needs.entry(step.list).or_default().extend(&step.needs);
@@ -121,7 +121,7 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
 }
 
 impl Knocks<'_> {
-    fn short(&self, step: &Step<'_>) -> Option<Lint> {
+    fn short(&self, step: &KnockRule<'_>) -> Option<Lint> {
         let longest = self.longest(step.list).filter(|longest| *longest < SHORTEST)?;
         let what = match self.doors.contains(step.list) {
             true => "in which the client must be there: if its first packet is lost, the next one is too late",
@@ -133,7 +133,7 @@ impl Knocks<'_> {
     }
 
     /// Nothing is said of a list that opens something itself, nor if the next list only leads on.
-    fn long(&self, step: &Step<'_>, next: &Step<'_>) -> Option<Lint> {
+    fn long(&self, step: &KnockRule<'_>, next: &KnockRule<'_>) -> Option<Lint> {
         if self.doors.contains(step.list) {
             return None;
         }

@@ -16,7 +16,7 @@ const MOST_CANDIDATES: usize = 1_000;
 
 pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
     let fillers = Fillers::new(view);
-    let mut told: HashSet<Key<'_>> = HashSet::new();
+    let mut told: HashSet<ListKey<'_>> = HashSet::new();
     for (rule, _) in view.live() {
         for matcher in &rule.matchers {
             let (Condition::SrcAddressList(list) | Condition::DstAddressList(list)) = &matcher.condition else {
@@ -32,19 +32,19 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
 }
 
 /// A list of a family: an address of the one gets into none by a rule for the other.
-type Key<'r> = (Family, &'r str);
+type ListKey<'r> = (Family, &'r str);
 
 /// What fills lists, and what would.
 struct Fillers<'r> {
-    filled: HashSet<Key<'r>>,
+    filled: HashSet<ListKey<'r>>,
     /// Rules that do not run.
-    idle: HashMap<Key<'r>, &'r Rule>,
+    idle: HashMap<ListKey<'r>, &'r Rule>,
     /// Entries that are disabled.
-    disabled: HashSet<Key<'r>>,
+    disabled: HashSet<ListKey<'r>>,
     /// Lists of doors, which knocks fill.
     doors: HashSet<String>,
     /// What may have been meant.
-    names: Vec<Key<'r>>,
+    names: Vec<ListKey<'r>>,
 }
 
 impl<'r> Fillers<'r> {
@@ -65,7 +65,7 @@ impl<'r> Fillers<'r> {
         }
         let of_doors = view.settings.doors.iter().flat_map(Door::lists);
         let doors: HashSet<String> = of_doors.collect();
-        let mut names: Vec<Key<'_>> = filled.iter().copied().collect();
+        let mut names: Vec<ListKey<'_>> = filled.iter().copied().collect();
         names.sort_unstable_by_key(|(_, name)| *name);
         names.truncate(MOST_CANDIDATES);
         Fillers { filled, idle, disabled, doors, names }

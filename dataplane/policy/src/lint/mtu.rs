@@ -8,7 +8,7 @@
 
 use super::probe::{End, Hosts, Probe, hosts};
 use super::truth::allowed_ports;
-use super::view::{Key, View};
+use super::view::{ChainKey, View};
 use super::{Code, Lint};
 use crate::eval::{Evaluation, Evaluator};
 use crate::packet::{Family, Side, TcpFlag, protocol};
@@ -62,7 +62,7 @@ fn accepts_tcp(rule: &Rule) -> bool {
 }
 
 fn is_met_from_outside(view: &View<'_>, rule: &Rule) -> bool {
-    view.chain(Key::of(rule)).is_some_and(|chain| chain.sides.contains(Side::Outside))
+    view.chain(ChainKey::of(rule)).is_some_and(|chain| chain.sides.contains(Side::Outside))
 }
 
 /// A connection about which an ICMP error is dropped.

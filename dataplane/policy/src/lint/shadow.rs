@@ -5,7 +5,7 @@
 
 use super::implies::has_memory;
 use super::truth::{allowed_ports, ends};
-use super::view::{Chain, Key, View, adds, denies, needed};
+use super::view::{Chain, ChainKey, View, adds, denies, needed};
 use super::{Code, Lint};
 use crate::rule::{Action, Condition, ConnectionState, MATCHERS, Matcher, Rule};
 
@@ -119,7 +119,7 @@ impl<'v, 'r: 'v> Sketch<'v, 'r> {
 
     /// Whether fragments behind the first meet it, and no rule of another chain decides about them.
     fn decides_fragments(&self) -> bool {
-        self.rule.is_for_fragments() && Key::target(self.rule).is_none()
+        self.rule.is_for_fragments() && ChainKey::target(self.rule).is_none()
     }
 
     /// Whether no packet that it matches meets the rules behind it.
@@ -159,7 +159,7 @@ impl<'r> View<'r> {
     /// Whether, from one rule of the chain to another, something may be added to a list that these matchers ask for.
     fn grows_between(&self, chain: &Chain<'r>, from: usize, to: usize, asked: &[&Matcher]) -> bool {
         let lists: Vec<&str> = asked.iter().filter(|matcher| !matcher.negated).filter_map(|it| list(it)).collect();
-        let grows = |rule: &Rule| match Key::target(rule).and_then(|target| self.chain(target)) {
+        let grows = |rule: &Rule| match ChainKey::target(rule).and_then(|target| self.chain(target)) {
             Some(target) => lists.iter().any(|list| target.may_grow(list)),
             None => adds(rule).is_some_and(|list| lists.contains(&list)),
         };
@@ -244,7 +244,7 @@ fn stops_others(view: &View<'_>, rule: &Rule) -> bool {
     };
     match &rule.action {
         Action::Return => !spares(rule),
-        Action::Jump(_) if !spares(rule) => Key::target(rule)
+        Action::Jump(_) if !spares(rule) => ChainKey::target(rule)
             .is_some_and(|target| view.within(target).into_iter().any(|rule| denies(&rule.action) && !spares(rule))),
         action => denies(action) && !spares(rule),
     }

@@ -48,7 +48,7 @@ impl View<'_> {
                 })
             }
             Condition::ConnectionNatState(_) => certain(negated, "no address is translated here"),
-            Condition::NoMark(_) => certain(!negated, "nothing sets marks here, so every packet has `no-mark`"),
+            Condition::NoMark(_) => certain(!negated, "no rule sets marks here, so every packet has `no-mark`"),
             Condition::IpsecPolicy { ipsec, .. } => {
                 certain(*ipsec == negated, "nothing is encrypted here, so `ipsec` is true of no packet")
             }

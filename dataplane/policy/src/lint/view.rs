@@ -12,22 +12,22 @@ use crate::word::Set;
 
 /// A chain's name and menu: chains of one name in different menus are different ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key<'r> {
+pub(super) struct ChainKey<'r> {
     pub(super) table: Table,
     pub(super) family: Family,
     pub(super) name: &'r str,
 }
 
-impl<'r> Key<'r> {
+impl<'r> ChainKey<'r> {
     /// The chain that the rule is in.
-    pub(super) fn of(rule: &'r Rule) -> Key<'r> {
-        Key { table: rule.table, family: rule.family, name: &rule.chain }
+    pub(super) fn of(rule: &'r Rule) -> ChainKey<'r> {
+        ChainKey { table: rule.table, family: rule.family, name: &rule.chain }
     }
 
     /// The chain that the rule jumps to.
-    pub(super) fn target(rule: &'r Rule) -> Option<Key<'r>> {
+    pub(super) fn target(rule: &'r Rule) -> Option<ChainKey<'r>> {
         match &rule.action {
-            Action::Jump(name) => Some(Key { name, ..Key::of(rule) }),
+            Action::Jump(name) => Some(ChainKey { name, ..ChainKey::of(rule) }),
             _ => None,
         }
     }
@@ -45,7 +45,7 @@ const MOST_ROUNDS: usize = MAX_JUMP_DEPTH + 1;
 
 /// The rules of a chain.
 pub(super) struct Chain<'r> {
-    pub(super) key: Key<'r>,
+    pub(super) key: ChainKey<'r>,
     /// Those that run, in order.
     pub(super) rules: Vec<&'r Rule>,
     /// Those that do not.
@@ -61,7 +61,7 @@ pub(super) struct Chain<'r> {
 }
 
 impl<'r> Chain<'r> {
-    fn new(key: Key<'r>, sides: Set<Side>) -> Chain<'r> {
+    fn new(key: ChainKey<'r>, sides: Set<Side>) -> Chain<'r> {
         let (rules, idle, grows) = (Vec::new(), Vec::new(), Some(BTreeSet::new()));
         Chain { key, rules, idle, sides, is_target: false, grows, always_decides: false }
     }
@@ -93,7 +93,7 @@ pub(super) struct View<'r> {
     pub(super) settings: &'r Settings,
     /// In the order of their first rules.
     pub(super) chains: Vec<Chain<'r>>,
-    places: HashMap<Key<'r>, usize>,
+    places: HashMap<ChainKey<'r>, usize>,
     /// The lists that rules that run add a family's sources to.
     filled: HashSet<(Family, &'r str)>,
 }
@@ -104,7 +104,7 @@ impl<'r> View<'r> {
         let filled = running.filter_map(|rule| Some((rule.family, adds_source(rule)?))).collect();
         let mut view = View { rules, settings, chains: Vec::new(), places: HashMap::new(), filled };
         for rule in &rules.rules {
-            let key = Key::of(rule);
+            let key = ChainKey::of(rule);
             let place = *view.places.entry(key).or_insert_with(|| {
                 view.chains.push(Chain::new(key, entering(key, settings)));
                 view.chains.len() - 1
@@ -123,7 +123,7 @@ impl<'r> View<'r> {
         let mut waiting: Vec<usize> = (0..self.chains.len()).collect();
         while let Some(place) = waiting.pop() {
             let sides = self.chains[place].sides;
-            let targets = self.chains[place].rules.iter().filter_map(|rule| Key::target(rule));
+            let targets = self.chains[place].rules.iter().filter_map(|rule| ChainKey::target(rule));
             let targets: Vec<usize> = targets.filter_map(|target| self.places.get(&target).copied()).collect();
             for target in targets {
                 self.chains[target].is_target = true;
@@ -142,7 +142,7 @@ impl<'r> View<'r> {
         for place in 0..self.chains.len() {
             let own: Vec<&str> = self.chains[place].rules.iter().filter_map(|rule| adds(rule)).collect();
             self.chains[place].grow(Some(&own.into_iter().collect()));
-            for target in self.chains[place].rules.iter().filter_map(|rule| Key::target(rule)) {
+            for target in self.chains[place].rules.iter().filter_map(|rule| ChainKey::target(rule)) {
                 if let Some(target) = self.places.get(&target) {
                     callers.entry(*target).or_default().insert(place);
                 }
@@ -179,7 +179,7 @@ impl<'r> View<'r> {
         self.filled.contains(&(family, list))
     }
 
-    pub(super) fn chain(&self, key: Key<'_>) -> Option<&Chain<'r>> {
+    pub(super) fn chain(&self, key: ChainKey<'_>) -> Option<&Chain<'r>> {
         self.places.get(&key).map(|place| &self.chains[*place])
     }
 
@@ -194,18 +194,19 @@ impl<'r> View<'r> {
     }
 
     /// The rules that run in the chain and in all that it leads to.
-    pub(super) fn within(&self, key: Key<'r>) -> Vec<&'r Rule> {
+    pub(super) fn within(&self, key: ChainKey<'r>) -> Vec<&'r Rule> {
         let (mut found, mut seen, mut waiting) = (Vec::new(), HashSet::from([key]), vec![key]);
         while let Some(key) = waiting.pop() {
             let rules = self.chain(key).map(|chain| chain.rules.clone()).unwrap_or_default();
-            waiting.extend(rules.iter().filter_map(|rule| Key::target(rule)).filter(|target| seen.insert(*target)));
+            waiting
+                .extend(rules.iter().filter_map(|rule| ChainKey::target(rule)).filter(|target| seen.insert(*target)));
             found.extend(rules);
         }
         found
     }
 
     /// Whether every packet that gets into the chain is decided about there.
-    fn always_decides(&self, key: Key<'_>) -> bool {
+    fn always_decides(&self, key: ChainKey<'_>) -> bool {
         self.chain(key).is_some_and(|chain| chain.always_decides)
     }
 
@@ -226,7 +227,7 @@ impl<'r> View<'r> {
     /// Whether every packet that the rule matches is decided about there.
     pub(super) fn decides(&self, rule: &Rule) -> bool {
         match &rule.action {
-            Action::Jump(_) => Key::target(rule).is_some_and(|target| self.always_decides(target)),
+            Action::Jump(_) => ChainKey::target(rule).is_some_and(|target| self.always_decides(target)),
             action => is_verdict(action),
         }
     }
@@ -261,7 +262,7 @@ impl<'r> View<'r> {
 }
 
 /// Where packets come from that enter the chain without a jump.
-fn entering(key: Key<'_>, settings: &Settings) -> Set<Side> {
+fn entering(key: ChainKey<'_>, settings: &Settings) -> Set<Side> {
     let (some, all) = protects(settings, key.family);
     let sides = match key.name {
         _ if !key.is_builtin() => [false, false],

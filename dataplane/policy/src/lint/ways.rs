@@ -1,6 +1,6 @@
 //! What lets a stranger's first packet in: whether a change of the rules would close the last way in.
 
-use super::view::{Chain, Key, View};
+use super::view::{Chain, ChainKey, View};
 use crate::packet::{Family, Side};
 use crate::reason::Verdict;
 use crate::rule::{Action, BuiltinChain, Condition, ConnectionState, Rule, RuleSet, Table};
@@ -29,7 +29,7 @@ pub fn ways_in(rules: &RuleSet, settings: &Settings) -> Vec<WayIn> {
 
 fn lets_in(view: &View<'_>, rule: &Rule) -> bool {
     let accepts = rule.runs() && rule.table == Table::Filter && rule.action == Action::Accept;
-    let Some(chain) = view.chain(Key::of(rule)).filter(|_| accepts) else { return false };
+    let Some(chain) = view.chain(ChainKey::of(rule)).filter(|_| accepts) else { return false };
     let before = chain.rules.iter().take_while(|other| !std::ptr::eq(**other, rule));
     from_outside(view, chain, rule)
         && !excludes_new(rule)
@@ -58,7 +58,7 @@ fn excludes_new(rule: &Rule) -> bool {
 fn is_open(view: &View<'_>, builtin: BuiltinChain) -> bool {
     view.settings.chain_default.verdict(builtin) == Verdict::Forward
         && [Family::Ipv4, Family::Ipv6].into_iter().any(|family| {
-            let key = Key { table: Table::Filter, family, name: builtin.name() };
+            let key = ChainKey { table: Table::Filter, family, name: builtin.name() };
             let (some, all) = view.protects(family);
             let enters = if builtin == BuiltinChain::Input { some } else { !all };
             let decided = |chain: &Chain<'_>| chain.rules.iter().any(|rule| view.decides_all(chain, rule));

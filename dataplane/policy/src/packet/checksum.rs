@@ -1,13 +1,13 @@
-//! Whether a TCP segment is as its sender sent it, and whether the sender has computed a checksum at all.
+//! Verifies TCP checksums, and finds packets whose sender left the checksum to its interface.
 
 use std::net::IpAddr;
 
 use super::{ExtensionHeader, Family, FragmentPart, OptionKind, Packet, protocol};
 
 impl Packet<'_> {
-    /// Whether the checksum of a TCP segment is right. None if that cannot be known: of a fragment, of another protocol,
-    /// and of what is sent to or from other addresses than the IP header names (source routes of IPv4; routing headers
-    /// and home addresses of IPv6), as the checksum covers those.
+    /// Whether the checksum of a TCP segment is right. `None` if that cannot be verified: for fragments, for other
+    /// protocols, and for packets whose real addresses differ from those of the IP header (source routes of IPv4;
+    /// routing headers and home addresses of IPv6), because the checksum covers the real ones.
     ///
     /// Source: RFC 9293, 3.1; RFC 8200, 8.1; RFC 6275, 11.3.1; RFC 1071 for the sum.
     pub fn tcp_checksum(&self) -> Option<bool> {
@@ -19,9 +19,9 @@ impl Packet<'_> {
         if fold(pseudo + words(segment)) == 0xffff { Some(true) } else { self.is_direct()?.then_some(false) }
     }
 
-    /// Whether the sender of TCP or UDP has left the checksum to its interface, and no interface has computed it: the field
-    /// has the sum of the pseudo header alone, as Linux leaves it there, and is wrong. Most packets take a look at the
-    /// field; only one in 65,536 of the others is summed up.
+    /// Whether the sender of a TCP or UDP packet left the checksum to its interface, and no interface has computed it:
+    /// the field contains only the sum of the pseudo header, as Linux writes it, and is wrong. For most packets one
+    /// comparison of the field is enough; the sum is computed for one other packet in 65,536.
     ///
     /// Source: Linux, `include/linux/skbuff.h`, `CHECKSUM_PARTIAL`.
     pub fn lacks_checksum(&self) -> bool {
@@ -70,7 +70,7 @@ fn words(bytes: &[u8]) -> u64 {
     sum + rest.first().map_or(0, |last| u64::from(*last) << 8)
 }
 
-/// In ones' complement: 0xffff if the checksum is right.
+/// The sum in ones' complement: 0xffff if the checksum is right.
 const fn fold(mut sum: u64) -> u64 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

@@ -1,7 +1,7 @@
-//! What rules can see of a packet: a small view that borrows the frame.
+//! The packet as rules see it: a small view that borrows the frame.
 //!
-//! What nearly every rule asks for is read once and stands in the view. The rest is read from the frame when a rule
-//! asks for it, see `bytes`.
+//! Fields that most rules use are read once and stored in the view. Other fields are read from the frame when a rule
+//! needs them, see `bytes`.
 
 mod bytes;
 mod checksum;
@@ -23,9 +23,9 @@ use crate::word::Word;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Side {
-    /// Where strangers are.
+    /// The side of untrusted networks.
     Outside = 0,
-    /// Where what is protected is.
+    /// The side of protected networks.
     Inside = 1,
 }
 
@@ -33,7 +33,7 @@ impl Side {
     /// Both sides, in the order of their indexes.
     pub const ALL: [Side; 2] = [Side::Outside, Side::Inside];
 
-    /// Where a frame received on this side goes.
+    /// The side on which frames from this side leave.
     pub const fn opposite(self) -> Side {
         match self {
             Side::Outside => Side::Inside,
@@ -102,37 +102,37 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
 }
 
-/// An IPv4 or IPv6 packet as rules see it. What stands in it was checked against the frame's length; what its methods
-/// read from the frame is checked again, so that any bytes and offsets are safe: it is none if they do not hold it.
+/// An IPv4 or IPv6 packet as rules see it. The fields were checked against the frame's length. The methods check each
+/// access to the frame, so any bytes and offsets are safe; a field outside the frame is `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet<'a> {
-    /// The side it came in on.
+    /// The side on which it arrived.
     pub side: Side,
     /// Source address.
     pub source: IpAddr,
     /// Destination address.
     pub destination: IpAddr,
-    /// The protocol behind the IP header and, in IPv6, its extension headers.
+    /// The protocol after the IP header and, for IPv6, its extension headers.
     pub protocol: u8,
-    /// Source and destination port of TCP and UDP; none for other protocols and for fragments behind the first.
+    /// Source and destination port of TCP and UDP; `None` for other protocols and for later fragments.
     pub ports: Option<(u16, u16)>,
-    /// Type and code of ICMP and ICMPv6; none for other protocols and for fragments behind the first.
+    /// Type and code of ICMP and ICMPv6; `None` for other protocols and for later fragments.
     pub icmp: Option<(u8, u8)>,
-    /// Length of the IP packet in bytes: IPv4 total length, IPv6 payload length and 40. What RouterOS counts.
+    /// Length of the IP packet in bytes: IPv4 total length, IPv6 payload length plus 40. RouterOS counts the same.
     pub ip_length: u32,
-    /// What follows the TCP, UDP or ICMP header (8 bytes for ICMP), or the IP header for other protocols.
-    /// Empty for fragments behind the first.
+    /// The bytes after the TCP, UDP or ICMP header (8 bytes for ICMP), or after the IP header for other protocols.
+    /// Empty for later fragments.
     pub payload: &'a [u8],
-    /// The whole frame, from the Ethernet destination on. Behind the packet it may hold Ethernet's padding.
+    /// The whole frame, from the Ethernet destination on. It may end with Ethernet padding.
     pub frame: &'a [u8],
-    /// Where in the frame the IP header begins.
+    /// Offset of the IP header in the frame.
     pub network: u16,
-    /// Where in the frame begins what is behind the IP header and, in IPv6, its extension headers.
+    /// Offset in the frame of the bytes after the IP header and, for IPv6, its extension headers.
     pub transport: u16,
 }
 
 impl Packet<'_> {
-    /// A packet without a frame, payload, ports and ICMP header: what only its bytes say is not known. For tests and
+    /// A packet without frame, payload, ports and ICMP header: fields that need its bytes are not known. For tests and
     /// questions; the rest is filled in with `..Packet::bare(…)`.
     pub const fn bare(side: Side, source: IpAddr, destination: IpAddr, protocol: u8) -> Self {
         Packet {
@@ -150,7 +150,7 @@ impl Packet<'_> {
         }
     }
 
-    /// The family, as the source's.
+    /// The family of its source.
     pub const fn family(&self) -> Family {
         Family::of(self.source)
     }

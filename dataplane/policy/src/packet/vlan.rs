@@ -1,4 +1,4 @@
-//! The virtual network that a frame is of: its VLAN tags, and its PPPoE session.
+//! The virtual network of a frame: its VLAN tags and its PPPoE session.
 //!
 //! ```text
 //! 12     14     16     18     20      22          24       26       28
@@ -7,9 +7,9 @@
 //! +------+------+------+------+------+-----------+---------+--------+-----+----
 //!   at most two tags             PPPoE session, if there is one
 //! ```
-//! Two tags of different types, or in another order, are two networks. The priority of a tag (PCP, DEI) is no part of
-//! the network, and a tag with the VLAN number 0 has nothing but a priority: it counts as if it were not there. Source:
-//! IEEE 802.1Q, 6.9 and 9.6; RFC 2516 for PPPoE.
+//! Two tags of different types, or in another order, are different networks. The priority of a tag (PCP, DEI) is not
+//! part of the network. A tag with VLAN number 0 has only a priority and is ignored. Source: IEEE 802.1Q, 6.9 and 9.6;
+//! RFC 2516 for PPPoE.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,40 +18,39 @@ use serde::{Deserialize, Serialize};
 
 use super::Packet;
 
-/// The types of a tag, and the bits that stand for each. Source: IEEE 802.1Q, 802.1ad, and the number that QinQ had
-/// before.
+/// The types of a tag, and the bits for each. Source: IEEE 802.1Q, 802.1ad, and the earlier type of QinQ.
 const TYPES: [(u16, u16); 3] = [(CUSTOMER, 1 << 12), (SERVICE, 2 << 12), (0x9100, 3 << 12)];
 const CUSTOMER: u16 = 0x8100;
 const SERVICE: u16 = 0x88a8;
 
-/// The number of a VLAN, in a tag and in [`Vlan`].
+/// The bits of the VLAN number, in a tag and in [`Vlan`].
 const NUMBER: u16 = 0x0fff;
 
 const PPPOE_SESSION: [u8; 2] = [0x88, 0x64];
 
-/// Where the type of an Ethernet frame is, and where its payload begins without tags.
+/// Offset of an Ethernet frame's type, and of its payload if there are no tags.
 const TYPE: usize = 12;
 const PAYLOAD: usize = 14;
 
-/// The virtual network that a frame is of. Written `vlan 10`, `vlan 10/20` for two tags, the outer one first,
-/// `pppoe 7` for a PPPoE session, and as nothing for a frame without any of it.
+/// The virtual network of a frame. Its text is `vlan 10`, or `vlan 10/20` for two tags, the outer one first, `pppoe 7`
+/// for a PPPoE session, and empty for a frame with neither.
 ///
-/// A single tag is of type 0x8100 and of two tags the outer one of type 0x88a8, unless its type is written behind it:
+/// The default type of a single tag is 0x8100, and that of the outer of two tags 0x88a8; other types follow the number:
 /// `vlan 10@8100/20`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "Named", try_from = "Named")]
 pub struct Vlan {
-    /// Of each tag the type and the number of the VLAN, the outer one first; 0 for none.
+    /// Type and VLAN number of each tag, the outer one first; 0 for none.
     tags: [u16; 2],
     /// The PPPoE session; 0 for none.
     session: u16,
 }
 
 impl Vlan {
-    /// No tag and no session. Where all networks are one, everything is in this one.
+    /// No tag and no session. If VLANs are not separate, every packet is in this network.
     pub const NONE: Vlan = Vlan { tags: [0; 2], session: 0 };
 
-    /// Frames without a tag and without a session, where those are to be told from [`Vlan::NONE`].
+    /// Frames without a tag and a session, where they must be distinguished from [`Vlan::NONE`].
     pub const UNTAGGED: Vlan = Vlan { tags: [u16::MAX, 0], session: 0 };
 
     /// Whether it is [`Vlan::NONE`].
@@ -60,14 +59,14 @@ impl Vlan {
         self.bits() == 0
     }
 
-    /// All of it as a number below 2⁴⁸, another one for each.
+    /// A unique number below 2⁴⁸.
     #[inline]
     pub const fn bits(self) -> u64 {
         let Vlan { tags: [outer, inner], session } = self;
         (outer as u64) << 32 | (inner as u64) << 16 | session as u64
     }
 
-    /// From [`Vlan::bits`].
+    /// The inverse of [`Vlan::bits`].
     pub const fn from_bits(bits: u64) -> Vlan {
         Vlan { tags: [(bits >> 32) as u16, (bits >> 16) as u16], session: bits as u16 }
     }
@@ -77,13 +76,13 @@ impl Vlan {
         if self.session == 0 { None } else { Some(self.session) }
     }
 
-    /// The same within a PPPoE session.
+    /// The same network with this PPPoE session.
     #[must_use]
     pub const fn in_session(self, session: u16) -> Vlan {
         Vlan { session, ..self }
     }
 
-    /// Takes in a tag, behind those that it has. A type that is of no tag, and a third tag, are nothing.
+    /// Adds an inner tag. An unknown type and a third tag are ignored.
     fn push(&mut self, kind: u16, tag: u16) {
         let Some((_, bits)) = TYPES.iter().find(|(number, _)| *number == kind).filter(|_| tag & NUMBER != 0) else {
             return;
@@ -93,18 +92,18 @@ impl Vlan {
         }
     }
 
-    /// The type and the number of each tag, the outer one first.
+    /// Type and number of each tag, the outer one first.
     pub fn stack(self) -> impl Iterator<Item = (u16, u16)> {
         let kind = |tag: u16| TYPES.iter().find(|(_, bits)| *bits == tag & !NUMBER).map(|(kind, _)| *kind);
         self.tags.into_iter().filter_map(move |tag| Some((kind(tag)?, tag & NUMBER)))
     }
 
-    /// The text with the network behind it, if there is one: `192.0.2.1 vlan 10`.
+    /// The text followed by the network, if there is one: `192.0.2.1 vlan 10`.
     pub fn behind(self, text: impl fmt::Display) -> String {
         format!("{text} {self}").trim_end().to_owned()
     }
 
-    /// The tags, as they are written: `10`, `10/20`, `10@8100/20`; none if there is none.
+    /// The text of the tags: `10`, `10/20`, `10@8100/20`; `None` without tags.
     pub fn tags(self) -> Option<String> {
         let stack: Vec<_> = self.stack().collect();
         let usual = if stack.len() == 2 { [SERVICE, CUSTOMER] } else { [CUSTOMER; 2] };
@@ -117,15 +116,15 @@ impl Vlan {
 }
 
 impl Vlan {
-    /// Its tags as they stand in messages: those of [`Vlan::tags`], or `untagged` for [`Vlan::UNTAGGED`].
+    /// Its tags in messages: those of [`Vlan::tags`], or `untagged` for [`Vlan::UNTAGGED`].
     pub fn label(self) -> Option<String> {
         if self == Vlan::UNTAGGED { Some(UNTAGGED.to_owned()) } else { self.tags() }
     }
 
-    /// The network of a [`Vlan::label`] and a [`Vlan::session`].
+    /// The network with this [`Vlan::label`] and [`Vlan::session`].
     ///
     /// # Errors
-    /// What a label is, if this is none.
+    /// The forms of a label, if this is none.
     pub fn labelled(label: Option<&str>, session: Option<u16>) -> Result<Vlan, &'static str> {
         let tags = match label {
             None => Vlan::NONE,
@@ -137,7 +136,7 @@ impl Vlan {
 }
 
 impl Packet<'_> {
-    /// The virtual network that its frame is of, by the frame's bytes.
+    /// The virtual network of its frame, from the frame's bytes.
     #[inline]
     pub fn vlan(&self) -> Vlan {
         if usize::from(self.network) <= PAYLOAD { Vlan::NONE } else { self.read_vlan() }
@@ -149,14 +148,14 @@ impl Packet<'_> {
     }
 }
 
-/// The virtual network of a frame that could not be read as a packet, as far as its headers say it.
+/// The virtual network of a frame that is not a valid packet, as far as its headers show it.
 #[cold]
 pub fn of_frame(frame: &[u8]) -> Vlan {
-    // The longest header: Ethernet, two tags, PPPoE.
+    // The longest headers: Ethernet, two tags, PPPoE.
     of_header(&frame[..frame.len().min(PAYLOAD + 2 * 4 + 8)])
 }
 
-/// By the bytes in front of the IP header.
+/// From the bytes before the IP header.
 fn of_header(header: &[u8]) -> Vlan {
     let mut vlan = Vlan::NONE;
     let mut rest = header.get(TYPE..).unwrap_or_default();
@@ -183,7 +182,7 @@ impl fmt::Display for Vlan {
     }
 }
 
-/// The tags alone: `10`, `10/20`, `10@8100/20`.
+/// The text of the tags: `10`, `10/20`, `10@8100/20`.
 impl FromStr for Vlan {
     type Err = &'static str;
 
@@ -212,7 +211,7 @@ impl FromStr for Vlan {
     }
 }
 
-/// As it stands in messages: fields of the object that it is of, which are left out for [`Vlan::NONE`].
+/// Its form in messages: fields of the object that contains it, absent for [`Vlan::NONE`].
 #[derive(Serialize, Deserialize)]
 struct Named {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -221,7 +220,7 @@ struct Named {
     pppoe: Option<u16>,
 }
 
-/// In messages, [`Vlan::UNTAGGED`].
+/// [`Vlan::UNTAGGED`] in messages.
 const UNTAGGED: &str = "untagged";
 
 impl From<Vlan> for Named {
@@ -242,7 +241,7 @@ impl TryFrom<Named> for Vlan {
 mod tests {
     use super::*;
 
-    /// A frame with these bytes behind the Ethernet addresses.
+    /// A frame with these bytes after the Ethernet addresses.
     fn vlan(behind: &[u8]) -> Vlan {
         of_frame(&[&[2; 12], behind].concat())
     }
@@ -278,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_without_tags_is_in_none_and_cut_headers_are_read_as_far_as_they_go() {
+    fn a_packet_without_tags_is_in_no_vlan_and_truncated_headers_are_read_to_their_end() {
         let bare = Packet::bare(super::super::Side::Outside, [192, 0, 2, 1].into(), [192, 0, 2, 2].into(), 6);
         assert!(bare.vlan().is_none() && !Vlan::UNTAGGED.is_none() && Vlan::UNTAGGED.to_string().is_empty());
         let told = [Vlan::NONE, Vlan::UNTAGGED].map(|vlan| serde_json::to_string(&vlan).unwrap());
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_vlan_is_refused() {
+    fn a_text_that_is_not_a_vlan_is_refused() {
         assert_eq!("10@8100/20".parse::<Vlan>().unwrap().to_string(), "vlan 10@8100/20");
         for wrong in ["", "0", "4096", "-1", "ten", "10/", "10/0", "10/20/30", "10@0800", "10@", "@8100", "10 "] {
             assert!(wrong.parse::<Vlan>().is_err(), "{wrong}");

@@ -1,8 +1,8 @@
-//! `/ip firewall address-list` and `/ipv6 firewall address-list`: from the words of an `add` to a [`ListEntry`].
+//! `/ip firewall address-list` and `/ipv6 firewall address-list`: parses the words of an `add` into a [`ListEntry`].
 //!
-//! Owns the table of properties, what an address may be, and the index of the entries: by list, and by list and
-//! address, for no list holds an address twice. Lists of a million entries are usual here, so an entry is kept as
-//! it will be used and nothing else is kept for it but a few numbers.
+//! Owns the table of properties, the forms of an address, and the index of the entries, by list and by list and
+//! address, because a list cannot contain an address twice. Lists of a million entries are common, so only the final
+//! form of an entry and a few numbers are kept.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ pub(super) const PROPERTIES: &[Row] = &[
         entry.address = address(&value::text(value), entry.family)?;
         Ok(())
     })
-    .says("What is in the list; nothing if it is left out, and not every address.", ADDRESSES, "192.0.2.0/24")
+    .says("The address in the list; without it, no address, rather than every address.", ADDRESSES, "192.0.2.0/24")
     .differs(
         "The control process resolves host names: A records for `/ip`, AAAA records for `/ipv6`. Offline, nothing is \
          known of their addresses.",
@@ -42,7 +42,7 @@ pub(super) const PROPERTIES: &[Row] = &[
         entry.list = Some(value::list_name(&value::text(value))?);
         Ok(())
     })
-    .says("The list that the entry is in.", "name", "friends"),
+    .says("The list of the entry.", "name", "friends"),
     Row::optional("comment", |entry, value| {
         entry.comment = value::comment(value);
         Ok(())
@@ -52,18 +52,18 @@ pub(super) const PROPERTIES: &[Row] = &[
         let text = &value::text(value);
         entry.timeout = match value::list_timeout(text)? {
             ListTimeout::After(timeout) => Some(timeout),
-            // No time at all is written in words, or left out; a zero could as well be meant to end at once.
+            // No timeout is written in words or left out; a zero could also mean an immediate end.
             _ if parse_duration(text).is_some() => {
                 return Err(Complaint::new("a timeout of zero")
                     .expected("1s to 35w3d13h13m56s")
-                    .help("leave the timeout out if the address is to stay"));
+                    .help("leave the timeout out for an entry without one"));
             }
             ListTimeout::NoneDynamic | ListTimeout::NoneStatic => None,
         };
         Ok(())
     })
     .says(
-        "How long the entry stays, from when the rules are applied; for good if nothing is said.",
+        "Timeout of the entry, from the time the rules are applied; without one, the entry is static.",
         TIMEOUT,
         "1d",
     ),
@@ -71,21 +71,21 @@ pub(super) const PROPERTIES: &[Row] = &[
         entry.disabled = value::yes_no(&value::text(value))?;
         Ok(())
     })
-    .says("Keeps the entry without its being in the list.", "yes|no", "yes"),
-    // What the router knows of the entry; nothing here depends on it.
+    .says("Keeps the entry but does not add it to the list.", "yes|no", "yes"),
+    // Properties that the router determines; they have no effect here.
     Row::optional("creation-time", |_, _| Ok(()))
-        .says("When the router made the entry.", "text", "2026-01-02 03:04:05")
-        .differs("It changes nothing here."),
+        .says("When the router created the entry.", "text", "2026-01-02 03:04:05")
+        .differs("It has no effect."),
     Row::fixed("dynamic", |_, value| value::yes_no(&value::text(value)).map(|_| ()))
-        .says("Whether the router forgets the entry when it restarts.", "yes|no", "no")
-        .differs("It changes nothing here: entries are as the file says."),
+        .says("Whether the entry is lost when the router restarts.", "yes|no", "no")
+        .differs("It has no effect: the file decides whether entries have a timeout."),
     Row::unsupported("copy-from"),
 ];
 
 const ADDRESSES: &str = "address[/length]|address-address|host name; ranges for IPv4 only";
 const TIMEOUT: &str = "none-dynamic|none-static|time, up to 35w3d13h13m56s";
 
-/// An entry while its words are read.
+/// An entry while its words are parsed.
 #[derive(Debug)]
 pub(super) struct Draft {
     family: Family,
@@ -100,11 +100,11 @@ pub(super) struct Draft {
 #[derive(Debug)]
 pub(super) struct AddressLists {
     family: Family,
-    /// The entries of each list, and some that were in it once.
+    /// The entries of each list, and some former ones.
     lists: HashMap<String, Vec<u32>>,
     /// The entry with each hash of list and address.
     addresses: HashMap<u64, u32>,
-    /// The hashes cannot be guessed, so no file is slow.
+    /// The keys of the hashes are random, so no file can be crafted to be slow.
     hasher: RandomState,
 }
 
@@ -227,7 +227,7 @@ impl Kind for AddressLists {
 /// An address, prefix, range or host name of the menu's family.
 fn address(value: &str, family: Family) -> Parsed<EntryAddress> {
     match value::addresses(value, family) {
-        // However it is written, it is this address.
+        // This is the same address in another notation.
         Ok(AddressSet::Range(first, last)) if first == last => {
             Ok(EntryAddress::Set(AddressSet::Prefix(IpNet::from(first))))
         }
@@ -237,7 +237,7 @@ fn address(value: &str, family: Family) -> Parsed<EntryAddress> {
     }
 }
 
-/// Whether it can be looked up in DNS, and is not meant as an address: `192.0.2.X` is a place to be filled in.
+/// Whether it can be a host name, and is not a misspelt address: `192.0.2.X` is a placeholder.
 fn is_host_name(value: &str) -> bool {
     let name = value.strip_suffix('.').unwrap_or(value);
     let labels: Vec<&str> = name.split('.').collect();
@@ -269,7 +269,7 @@ fn bad_address(value: &str, family: Family) -> Complaint {
     if value::addresses(value, other).is_ok() {
         complaint.help(format!("addresses of the other family belong in `{}`", menu.path()))
     } else if value.is_empty() {
-        complaint.help("leave `address` out if the list is to stay empty: it never means every address")
+        complaint.help("leave `address` out for an empty list: it never means every address")
     } else {
         complaint
     }

@@ -1,8 +1,8 @@
-//! What must hold between the commands of a file: patterns that are referred to exist, and jumps do not go in circles. A
-//! chain without rules may be jumped to, as on a router where others add them: a lint tells it.
+//! Checks relations between the commands of a file: referenced patterns exist, and jumps form no cycle. A jump to a
+//! chain without rules is valid, as on a router where other programs add its rules: a lint reports it.
 //!
-//! Commands that were refused still count as existing, so that one mistake is not reported twice. A rule that refers
-//! to nothing is refused too. Every name, and every jump, is looked at once.
+//! Refused commands still count as existing, so that one error is not reported twice. A rule with a wrong reference is
+//! refused. Every name and every jump is checked once.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,27 +12,27 @@ use crate::eval::MAX_JUMP_DEPTH;
 use crate::packet::Family;
 use crate::rule::Table;
 
-/// How many names that do not exist are compared with all that do, and with how many of them: what bounds the work
-/// for a file full of wrong names.
+/// Highest number of unknown names for which suggestions are searched, and of names that they are compared with. Bounds
+/// the work for a file with many wrong names.
 const MOST_SUGGESTIONS: usize = 100;
 const MOST_CANDIDATES: usize = 1_000;
 
-/// Checks all of a file, and takes the rules and patterns away that fail.
-pub(super) fn check(rules: &mut [filter::Entry], patterns: &mut [layer7::Entry], problems: &mut Problems) {
+/// Checks a whole file, and removes the rules and patterns with errors.
+pub(super) fn check(rules: &mut [filter::RuleDraft], patterns: &mut [layer7::PatternDraft], problems: &mut Problems) {
     pattern_names(patterns, problems);
     let names = patterns.iter().filter_map(|entry| entry.name.as_ref()).map(|(name, _)| name.as_str());
     pattern_references(rules, names.collect(), problems);
     jump_depth(rules, problems);
 }
 
-/// Each name is given to one pattern.
-fn pattern_names(patterns: &mut [layer7::Entry], problems: &mut Problems) {
+/// Checks that each pattern has a unique name.
+fn pattern_names(patterns: &mut [layer7::PatternDraft], problems: &mut Problems) {
     let mut seen = HashSet::new();
     for entry in patterns {
         let Some((name, span)) = &entry.name else { continue };
         if !seen.insert(name.clone()) {
             let complaint = Complaint::new(format!("a pattern named `{}` exists already", show(name.as_bytes())))
-                .expected("a name of its own")
+                .expected("a unique name")
                 .help("rename one of the two, and the rules that use it");
             problems.add(span.clone(), complaint);
             entry.pattern = None;
@@ -40,8 +40,8 @@ fn pattern_names(patterns: &mut [layer7::Entry], problems: &mut Problems) {
     }
 }
 
-/// `layer7-protocol` names a pattern.
-fn pattern_references(rules: &mut [filter::Entry], names: Vec<&str>, problems: &mut Problems) {
+/// Checks that `layer7-protocol` names a pattern.
+fn pattern_references(rules: &mut [filter::RuleDraft], names: Vec<&str>, problems: &mut Problems) {
     let known: HashSet<&str> = names.iter().copied().collect();
     let mut suggestions = 0;
     for entry in rules {
@@ -49,15 +49,15 @@ fn pattern_references(rules: &mut [filter::Entry], names: Vec<&str>, problems: &
             continue;
         };
         let complaint = Complaint::new(format!("no pattern is named `{}`", show(name.as_bytes())))
-            .expected("the name of a pattern of `/ip firewall layer7-protocol`")
+            .expected("the name of a pattern in `/ip firewall layer7-protocol`")
             .help("add the pattern to this file");
         problems.add(span.clone(), suggest(complaint, name, &names, &mut suggestions));
         entry.rule = None;
     }
 }
 
-/// The menu of a rule. Jumps do not lead out of it.
-const fn menu(entry: &filter::Entry) -> (Table, Family) {
+/// The menu of a rule. Jumps stay in their menu.
+const fn menu(entry: &filter::RuleDraft) -> (Table, Family) {
     (entry.table, entry.family)
 }
 
@@ -69,14 +69,14 @@ fn suggest(complaint: Complaint, name: &str, names: &[&str], suggestions: &mut u
     complaint.did_you_mean(name, names.iter().copied().take(MOST_CANDIDATES))
 }
 
-/// A jump that is carried out, as an edge between chains.
+/// An enabled jump, as an edge between chains.
 struct Jump {
     to: usize,
     entry: usize,
 }
 
-/// Jumps do not go in circles, nor deeper than the evaluation follows them. Disabled ones do not count.
-fn jump_depth(rules: &mut [filter::Entry], problems: &mut Problems) {
+/// Checks that jumps form no cycle and are not nested deeper than evaluation allows. Disabled jumps do not count.
+fn jump_depth(rules: &mut [filter::RuleDraft], problems: &mut Problems) {
     let mut chains: HashMap<((Table, Family), String), usize> = HashMap::new();
     let mut names: Vec<String> = Vec::new();
     let mut jumps: Vec<Vec<Jump>> = Vec::new();
@@ -102,14 +102,14 @@ fn jump_depth(rules: &mut [filter::Entry], problems: &mut Problems) {
     }
 }
 
-/// Depth first over all chains, with a stack of its own: a file may hold a chain of a million jumps.
+/// Depth-first search over all chains, with an explicit stack: a file may have a sequence of a million jumps.
 fn walk(jumps: &[Vec<Jump>], names: &[String]) -> Vec<(usize, Complaint)> {
     #[derive(Clone, Copy, PartialEq)]
     enum State {
         New,
-        /// At this place of the way.
+        /// At this position of the path.
         Open(usize),
-        /// How many jumps deep the chain goes.
+        /// Depth of the jumps from the chain.
         Done(usize),
     }
     let mut complaints = Vec::new();
@@ -118,7 +118,7 @@ fn walk(jumps: &[Vec<Jump>], names: &[String]) -> Vec<(usize, Complaint)> {
         if states[start] != State::New {
             continue;
         }
-        // Each chain on the way, how many of its jumps were followed, how deep they go.
+        // Each chain on the path, the number of its jumps followed so far, and their depth.
         let mut way = vec![(start, 0, 0)];
         states[start] = State::Open(0);
         while let Some((chain, followed, depth)) = way.last_mut() {
@@ -139,7 +139,7 @@ fn walk(jumps: &[Vec<Jump>], names: &[String]) -> Vec<(usize, Complaint)> {
                 State::Done(below) => {
                     *followed += 1;
                     *depth = (*depth).max(below.saturating_add(1));
-                    // Told once, where the limit is passed first.
+                    // Reported once, at the first jump beyond the limit.
                     if below == MAX_JUMP_DEPTH {
                         complaints.push((jump.entry, too_deep()));
                     }
@@ -150,7 +150,7 @@ fn walk(jumps: &[Vec<Jump>], names: &[String]) -> Vec<(usize, Complaint)> {
     complaints
 }
 
-/// Names the chains of a circle, not more than a few.
+/// Names the chains of a cycle, up to a limit.
 fn circle(circle: &[(usize, usize, usize)], names: &[String]) -> Complaint {
     const MOST_NAMES: usize = 6;
     let shown = circle.iter().chain(circle.first()).map(|(chain, ..)| show(names[*chain].as_bytes()));
@@ -158,14 +158,14 @@ fn circle(circle: &[(usize, usize, usize)], names: &[String]) -> Complaint {
     if circle.len() >= MOST_NAMES {
         path.push("…".to_owned());
     }
-    Complaint::new(format!("this jump goes in a circle: {}", path.join(" → ")))
-        .expected("a chain that does not lead back here")
-        .help("use `action=return` to go back to the chain that jumped")
+    Complaint::new(format!("this jump forms a cycle: {}", path.join(" → ")))
+        .expected("a chain that does not jump back here")
+        .help("use `action=return` to return to the chain that jumped")
 }
 
 fn too_deep() -> Complaint {
     Complaint::new(format!("jumps nest deeper than {MAX_JUMP_DEPTH} here"))
-        .expected("fewer jumps behind one another")
+        .expected("fewer nested jumps")
         .help("merge some of the chains")
 }
 
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_referred_to_must_exist() {
+    fn referenced_names_must_exist() {
         let text = "/ip firewall filter\nadd chain=input action=jump jump-target=knok\nadd chain=knock\n\
             add chain=input layer7-protocol=knock2\n/ipv6 firewall filter\nadd chain=input action=jump jump-target=knock\n\
             /ip firewall layer7-protocol\nadd name=knock1 regexp=a\nadd name=knock1 regexp=b\n";
@@ -199,7 +199,7 @@ mod tests {
     /// `raw` and filter, IPv4 and IPv6: four sets of chains.
     #[test]
     fn jumps_stay_in_their_menu() {
-        let rule = |table, family, chain: &str, jump: Option<&str>| filter::Entry {
+        let rule = |table, family, chain: &str, jump: Option<&str>| filter::RuleDraft {
             rule: None,
             table,
             family,
@@ -207,7 +207,7 @@ mod tests {
             disabled: false,
             jump: jump.map(|target| (target.to_owned(), 0..1)),
             pattern: None,
-            said: super::super::Said::default(),
+            spans: super::super::SourceSpans::default(),
         };
         let (filter, raw) = (Table::Filter, Table::Raw);
         let mut rules = [
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn circles_are_found_where_they_close() {
+    fn cycles_are_reported_at_the_closing_jump() {
         let jump = |from: &str, to: &str| format!("add chain={from} action=jump jump-target={to}\n");
         let text = format!(
             "/ip firewall filter\n{}{}{}{}",
@@ -249,14 +249,14 @@ mod tests {
         let reading = read(text.as_bytes());
         let messages: Vec<_> =
             reading.problems.iter().map(|problem| (problem.line, problem.message.as_str())).collect();
-        assert_eq!(messages, [(4, "this jump goes in a circle: a → b → a"), (5, "this jump goes in a circle: c → c")]);
+        assert_eq!(messages, [(4, "this jump forms a cycle: a → b → a"), (5, "this jump forms a cycle: c → c")]);
         let disabled =
             text.replace("add chain=b", "add disabled=yes chain=b").replace("add chain=c", "add disabled=yes chain=c");
         assert_eq!(read(disabled.as_bytes()).problems, []);
     }
 
     #[test]
-    fn jumps_nest_as_deep_as_they_are_followed() {
+    fn jumps_nest_to_the_depth_of_evaluation() {
         let file = |depth: usize| {
             let mut text = "/ip firewall filter\n".to_owned();
             for chain in 0..depth {

@@ -1,7 +1,7 @@
-//! Commands of the menus that are read: which there are, and which entries they are given.
+//! Commands of the supported menus, and the entries to which they apply.
 //!
-//! Owns the forms in which entries are named: numbers, `*1` and names with commas between them, `[find …]`, each
-//! as the first thing behind the command or as `numbers=`. What becomes of the entries is the business of `store`.
+//! Owns the forms in which entries are selected: numbers, `*1` and names separated by commas, or `[find …]`, each as
+//! the first argument or as `numbers=`. `store` carries the command out.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -11,29 +11,29 @@ use super::lexer::{Command, Text, Word};
 use super::problem::{Complaint, show};
 use super::select::{Query, Refusal};
 
-/// How many entries a command may name one by one.
+/// Highest number of entries that a command may name one by one.
 const MOST_ITEMS: usize = 10_000;
 
-/// What can be done in a menu of entries.
+/// Commands of a menu of entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
-    /// A new entry.
+    /// Adds an entry.
     Add,
-    /// New properties for entries.
+    /// Changes properties of entries.
     Set,
-    /// Entries go away.
+    /// Removes entries.
     Remove,
     /// `set disabled=no`.
     Enable,
     /// `set disabled=yes`.
     Disable,
-    /// Entries go before another one.
+    /// Moves entries before another one.
     Move,
     /// `set comment=`.
     Comment,
 }
 
-/// All of them.
+/// All commands.
 const VERBS: &[(&str, Verb)] = &[
     ("add", Verb::Add),
     ("set", Verb::Set),
@@ -45,7 +45,7 @@ const VERBS: &[(&str, Verb)] = &[
 ];
 
 impl Verb {
-    /// The command of this name.
+    /// The command with this name.
     pub(super) fn from_name(name: &str) -> Option<Verb> {
         VERBS.iter().find(|(known, _)| *known == name).map(|(_, verb)| *verb)
     }
@@ -55,7 +55,7 @@ impl Verb {
         VERBS.iter().find(|(_, verb)| *verb == self).map_or("", |(name, _)| name)
     }
 
-    /// The properties that hold entries, and not values of the entry.
+    /// The properties that select entries and are not properties of the entry.
     const fn selecting(self) -> &'static [&'static str] {
         match self {
             Verb::Add => &["place-before"],
@@ -64,7 +64,7 @@ impl Verb {
         }
     }
 
-    /// How many words without a name stand behind it.
+    /// How many arguments without a name it takes.
     const fn positions(self) -> usize {
         match self {
             Verb::Add => 0,
@@ -74,35 +74,35 @@ impl Verb {
     }
 }
 
-/// A command with its place.
+/// A command and its position.
 pub(super) struct Order<'a> {
     /// The whole file.
     pub(super) text: &'a [u8],
     pub(super) command: &'a Command,
     pub(super) verb: Verb,
-    /// Where that stands.
+    /// The position of the verb.
     pub(super) at: Range<usize>,
-    /// How many words there are up to it, itself included.
+    /// The number of words up to the verb, including it.
     pub(super) head: usize,
     /// The line on which the command begins.
     pub(super) line: u32,
 }
 
 impl<'a> Order<'a> {
-    /// What stands behind the verb.
+    /// The words after the verb.
     pub(super) fn words(&self) -> &'a [Word] {
         self.command.words.get(self.head..).unwrap_or_default()
     }
 
-    /// Where that stands.
+    /// The position of an argument.
     pub(super) fn arguments(&self) -> Range<usize> {
         let start = self.words().first().map_or(self.command.span.end, |word| word.span.start);
         start..self.command.span.end
     }
 
-    /// The flaws that are wrong here: all but the brackets where entries may be looked for.
+    /// The flaws that matter here: all but brackets in a place where entries may be selected.
     pub(super) fn flaws(&self) -> impl Iterator<Item = &'a Flaw> {
-        // Most commands have no flaws, and need not be looked at.
+        // Most commands have no flaws.
         let selectors = self.selectors().filter(|_| !self.command.flaws.is_empty());
         let brackets: HashSet<Range<usize>> = selectors.map(|text| text.span.clone()).collect();
         let is_wrong = move |flaw: &&Flaw| flaw.kind != FlawKind::Bracket || !brackets.contains(&flaw.span);
@@ -119,12 +119,12 @@ impl<'a> Order<'a> {
         self.words().iter().filter(|word| is_positional(word)).map(|word| &word.name)
     }
 
-    /// The value of a property, last one first.
+    /// The value of a property, the last one if there are several.
     pub(super) fn value(&self, name: &str) -> Option<&'a Text> {
         self.words().iter().rev().find(|word| is_one_of(word, &[name])).and_then(|word| word.value.as_ref())
     }
 
-    /// The complaint about entries that are given twice.
+    /// The error if entries are selected twice.
     pub(super) fn twice(&self) -> Option<Refusal> {
         let mut seen = HashSet::new();
         let named = self.words().iter().filter(|word| is_one_of(word, self.verb.selecting()));
@@ -137,25 +137,25 @@ impl<'a> Order<'a> {
         })
     }
 
-    /// The words that are to become properties of entries: no words without a name.
+    /// The words with properties of entries: those with a name.
     pub(super) fn properties(&self) -> impl Iterator<Item = &'a Word> {
         properties(self.verb, self.words())
     }
 
-    /// The entries it is given, and the other things without a name.
+    /// The selected entries, and the other arguments without a name.
     pub(super) fn selected(&self) -> Result<(&'a Text, Vec<&'a Text>), Refusal> {
         let mut positional: Vec<&Text> = self.positional().collect();
         let chosen = match self.value("numbers") {
             Some(numbers) => numbers,
             None if positional.is_empty() => {
                 let complaint = Complaint::new(format!("`{}` is given no entries", self.verb.name()))
-                    .expected("`[find …]`, numbers or names behind it")
-                    .help("write `[find comment=\"…\"]` with a condition that only the entries meant can meet");
+                    .expected("`[find …]`, numbers or names after it")
+                    .help("write `[find comment=\"…\"]` with a condition that only these entries meet");
                 return Err((self.at.clone(), complaint));
             }
             None => positional.remove(0),
         };
-        // What has a name already is not said again without one.
+        // Entries that were selected by name are not selected again without one.
         let second = match self.verb {
             Verb::Move => self.value("destination"),
             Verb::Comment => self.value("comment"),
@@ -165,25 +165,25 @@ impl<'a> Order<'a> {
         if let Some(stray) = positional.get(spare) {
             let complaint = Complaint::new(format!("`{}` is one too many", show(&stray.bytes)))
                 .expected("`name=value`")
-                .help("entries are listed with commas and no blanks between them; values with blanks are in quotes");
+                .help("separate entries by commas without blanks; put values with blanks in quotes");
             return Err((stray.span.clone(), complaint));
         }
         Ok((chosen, positional))
     }
 }
 
-/// The words among a command's arguments that say something of an entry.
+/// The words among a command's arguments that concern an entry.
 pub(super) fn properties(verb: Verb, words: &[Word]) -> impl Iterator<Item = &Word> {
     words.iter().filter(move |word| !is_one_of(word, verb.selecting()) && (verb == Verb::Add || !is_positional(word)))
 }
 
-/// Whether the word says one of these names, with a value or, behind a `!`, without.
+/// Whether the word has one of these names, with a value or, after a `!`, without.
 fn is_one_of(word: &Word, names: &[&str]) -> bool {
     let name = property_name(word);
     names.iter().any(|known| known.as_bytes() == name)
 }
 
-/// The name of the property that a word is about.
+/// The name of the property of a word.
 pub(super) fn property_name(word: &Word) -> &[u8] {
     word.name.bytes.strip_prefix(b"!").unwrap_or(&word.name.bytes)
 }
@@ -192,21 +192,21 @@ fn is_positional(word: &Word) -> bool {
     word.value.is_none() && !word.name.bytes.starts_with(b"!")
 }
 
-/// How entries are named.
+/// A selection of entries.
 #[derive(Debug)]
 pub(super) enum Selector {
-    /// One by one, each with its place.
+    /// One by one, each with its position.
     Items(Vec<(Item, Range<usize>)>),
-    /// By what they say.
+    /// By their properties.
     Find(Query),
     /// One of those, counted from 0: `([find …]->0)` or `[:pick [find …] 0]`.
     OneOf(Query, usize),
 }
 
-/// One entry.
+/// The name of one entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// Counted from 0 as the entries stand.
+    /// Its position, counted from 0.
     Number(usize),
     /// `*1`: in hexadecimal digits, counted from 1 as they were added.
     Id(usize),
@@ -215,7 +215,7 @@ pub(super) enum Item {
 }
 
 impl Selector {
-    /// Reads what stands where entries are named.
+    /// Parses a selection of entries.
     pub(super) fn read(text: &[u8], chosen: &Text, menu: &str) -> Result<Selector, Refusal> {
         let is_bracket = text.get(chosen.span.start).is_some_and(|byte| chosen.bytes == [*byte]);
         if is_bracket && matches!(chosen.bytes[..], [b'[' | b'(']) {
@@ -247,7 +247,7 @@ impl Selector {
 
 impl Item {
     fn read(bytes: &[u8]) -> Option<Item> {
-        // What is more than a number can hold is no entry's.
+        // A larger number than any entry's.
         let number = |digits, radix| {
             let digits = std::str::from_utf8(digits).ok()?;
             Some(usize::from_str_radix(digits, radix).unwrap_or(usize::MAX))

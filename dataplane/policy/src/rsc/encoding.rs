@@ -1,9 +1,8 @@
-//! Bytes as text: names, comments and prefixes of any encoding, and files of UTF-16.
+//! Conversion between bytes and text: names, comments and prefixes in any encoding, and files in UTF-16.
 //!
-//! RouterOS keeps names and comments as bytes, in whatever encoding the operator's program used. Here they are text, so
-//! that they can stand in JSON, in logs and on command lines. A byte that is not UTF-8 is written as exports write it,
-//! `\E1`; a `\` that would be taken for the beginning of such an escape is written `\5C`. The same bytes always give the
-//! same text, and the text gives the bytes again.
+//! RouterOS stores names and comments as bytes, in the encoding of the operator's program. Here they are text, so that
+//! they can appear in JSON, in logs and on command lines. A byte that is not UTF-8 is written as in exports, `\E1`; a
+//! `\` that would look like the beginning of such an escape is written `\5C`. The conversion is reversible.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -30,7 +29,7 @@ pub(super) fn readable(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(readable)
 }
 
-/// The bytes that a text stands for.
+/// The bytes of a text.
 pub(super) fn bytes(text: &str) -> Cow<'_, [u8]> {
     if !text.contains('\\') {
         return Cow::Borrowed(text.as_bytes());
@@ -52,7 +51,7 @@ pub(super) fn bytes(text: &str) -> Cow<'_, [u8]> {
     Cow::Owned(bytes)
 }
 
-/// The byte of an escape that stands at the beginning.
+/// The byte of an escape at the beginning.
 fn escape(text: &[u8]) -> Option<u8> {
     let digit = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -64,7 +63,7 @@ fn escape(text: &[u8]) -> Option<u8> {
     (byte >= 0x80 || byte == b'\\').then_some(byte)
 }
 
-/// The text of a file in UTF-8: as it is, or made of UTF-16 if a byte order mark says that it is that. PowerShell's `>`
+/// The text of a file in UTF-8: unchanged, or converted from UTF-16 if it has a byte order mark. PowerShell's `>`
 /// writes such files.
 pub fn utf8(file: &[u8]) -> Cow<'_, [u8]> {
     let (rest, unit): (_, fn([u8; 2]) -> u16) = match file {
@@ -72,13 +71,13 @@ pub fn utf8(file: &[u8]) -> Cow<'_, [u8]> {
         [0xFE, 0xFF, rest @ ..] => (rest, u16::from_be_bytes),
         _ => return Cow::Borrowed(file),
     };
-    // Half a character at the end is one that was cut off.
+    // An odd byte at the end is half of a truncated character.
     let units = rest.chunks(2).map(|pair| unit([pair[0], pair.get(1).copied().unwrap_or(0xFF)]));
     let text: String = char::decode_utf16(units).map(|char| char.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
     Cow::Owned(text.into_bytes())
 }
 
-/// Whether a file looks like UTF-16 without a byte order mark: of the letters that it begins with, every other byte is 0.
+/// Whether a file looks like UTF-16 without a byte order mark: every other one of its first bytes is 0.
 pub(super) fn is_unmarked_utf16(file: &[u8]) -> bool {
     const LOOKED_AT: usize = 64;
     let begin = &file[..file.len().min(LOOKED_AT)];
@@ -125,7 +124,7 @@ mod tests {
         #![proptest_config(cases(2_000))]
 
         #[test]
-        fn any_bytes_come_back(raw in proptest::collection::vec(
+        fn the_conversion_of_any_bytes_is_reversible(raw in proptest::collection::vec(
             prop_oneof![Just(b'\\'), Just(b'5'), Just(b'C'), Just(b'E'), any::<u8>()], 0..20)) {
             let text = readable(&raw);
             prop_assert_eq!(bytes(&text), &raw[..]);

@@ -1,4 +1,4 @@
-//! Anything that is said of a place in a file: a problem, a rule that cannot run, a lint.
+//! Findings about a position of a file: problems, rules that cannot run, lints.
 
 use std::ops::Range;
 
@@ -13,31 +13,31 @@ pub const PROBLEM_CODE: &str = "E001";
 /// The code of a warning of a [`Reading`](super::Reading).
 pub const WARNING_CODE: &str = "W001";
 
-/// How bad it is.
+/// Severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The rules do not run like this.
+    /// The rules cannot run.
     Error,
-    /// They run, and may not do what was meant.
+    /// The rules run, and may not do what was intended.
     Warning,
 }
 
-/// See the module.
+/// A finding about a position of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
-    /// The file, as people call it.
+    /// The name of the file.
     pub file: String,
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
-    /// What kind of thing it is, in four characters.
+    /// Its code, four characters.
     pub code: &'static str,
-    /// The bytes of the file that it is about.
+    /// The bytes of the file.
     #[serde(skip)]
     pub span: Range<usize>,
-    /// The line on which they begin, from 1; 0, in JSON `null`, if it is about no place of a file.
+    /// The line on which they begin, from 1; 0, in JSON `null`, without a position.
     #[serde(serialize_with = "null_for_0")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<u32>"))]
     pub line: u32,
@@ -45,19 +45,19 @@ pub struct Finding {
     #[serde(serialize_with = "null_for_0")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<u32>"))]
     pub column: u32,
-    /// The rule that it is about, by its number in `show rules`; `None` if it is about no rule, or rules cannot be read.
+    /// The rule, by its number in `show rules`; `None` if it is about no rule, or the rules cannot be read.
     pub rule: Option<RuleNumber>,
-    /// What is wrong.
+    /// The error.
     pub message: String,
-    /// What could have stood there.
+    /// The expected form.
     pub expected: Option<String>,
-    /// What to do about it.
+    /// The remedy.
     pub remedy: Option<String>,
-    /// Another place that has to do with it.
+    /// A related position.
     pub also: Option<Also>,
 }
 
-/// Another place of the file that has to do with a finding.
+/// Another position of the file that is related to a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Also {
@@ -66,7 +66,7 @@ pub struct Also {
     pub span: Range<usize>,
     /// The line on which they begin, from 1.
     pub line: u32,
-    /// What stands there.
+    /// A label.
     pub what: String,
 }
 
@@ -89,7 +89,7 @@ impl Finding {
         }
     }
 
-    /// With what to do about it.
+    /// Adds the remedy.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Finding {
         self.remedy = Some(remedy.into());
@@ -109,7 +109,7 @@ fn null_for_0<S: Serializer>(number: &u32, serializer: S) -> Result<S::Ok, S::Er
     (*number > 0).then_some(*number).serialize(serializer)
 }
 
-/// Brings findings into the order of their file, and gives them its name, their lines and columns.
+/// Sorts findings in the order of their file, and sets the file's name, lines and columns.
 pub fn place(findings: &mut [Finding], file: &str, text: &[u8]) {
     findings.sort_by_key(|finding| (finding.span.start, finding.span.end));
     let mut cursor = Cursor::new(text);

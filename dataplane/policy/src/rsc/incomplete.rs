@@ -1,10 +1,10 @@
-//! What an export says of itself: that a menu could not be written out, or that the export was interrupted.
+//! Comments of an export about missing parts: a menu that could not be written, or an interrupted export.
 //!
-//! RouterOS 7.11 and later writes `#error exporting "/ip/firewall/filter" (timeout)` where a menu is not whole, and
-//! `#interrupted` where the export ends before its end. To people these are comments. Rules of which some are missing let
-//! in more than the router does, so a file is refused if its rules depend on what is missing.
+//! RouterOS 7.11 and later writes `#error exporting "/ip/firewall/filter" (timeout)` for an incomplete menu, and
+//! `#interrupted` where the export ends early. They look like comments. A rule set with missing rules may accept more
+//! than the router does, so a file is refused if its rules depend on the missing part.
 //!
-//! An export has its menus in two passes, definitions first; the firewall is in the second one, which goes through the
+//! An export writes its menus in two passes, definitions first. The firewall is in the second one, which visits the
 //! top-level menus by name, `/ip` and `/ipv6` before `/ppp`, `/queue`, `/routing`, `/system`, `/tool` and `/user`.
 
 use std::ops::Range;
@@ -17,7 +17,7 @@ use crate::rule::{Condition, InterfaceKind, RuleSet};
 /// The longest of these comments, in bytes.
 const LONGEST: usize = 300;
 
-/// A comment that says that something is missing.
+/// A comment about a missing part.
 #[derive(Debug)]
 pub(super) struct Gap {
     span: Range<usize>,
@@ -26,23 +26,23 @@ pub(super) struct Gap {
 
 #[derive(Debug)]
 enum Missing {
-    /// A part of these menus, by the path that the comment names.
+    /// A part of these menus, by the path in the comment.
     Menus(String, Vec<Menu>),
-    /// Everything behind this place. Whether menus that rules depend on can be among it.
+    /// Everything after this position. Whether that can include menus that rules depend on.
     Rest { of_rules: bool },
 }
 
-/// How far an export has come.
+/// Progress of an export.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// A menu of the second pass was seen.
     second_pass: bool,
-    /// The last menu comes behind `/ipv6`.
+    /// The last menu comes after `/ipv6`.
     behind: bool,
 }
 
 impl Progress {
-    /// A line of this menu.
+    /// Records a line of this menu.
     pub(super) fn reach(&mut self, place: &Place) {
         match place {
             Place::Understood(menu) => {
@@ -55,7 +55,7 @@ impl Progress {
     }
 }
 
-/// Whether a comment, with its `#`, is one of those that say so.
+/// Whether a comment, with its `#`, is such a comment.
 pub(super) fn is_mark(comment: &[u8]) -> bool {
     comment.len() <= LONGEST && text_of(comment).is_some_and(|text| is_interrupted(&text) || menu_of(&text).is_some())
 }
@@ -69,14 +69,14 @@ fn is_interrupted(text: &str) -> bool {
     text == "interrupted"
 }
 
-/// What stands behind `error exporting`.
+/// The text after `error exporting`.
 fn menu_of(text: &str) -> Option<&str> {
     let named = text.strip_prefix("error exporting")?;
     (named.is_empty() || named.starts_with([' ', '\t', '"', '/'])).then(|| named.trim())
 }
 
 impl Gap {
-    /// What a comment says that [`is_mark`].
+    /// The missing part that a comment with [`is_mark`] names.
     pub(super) fn read(text: &[u8], span: Range<usize>, progress: &Progress) -> Option<Gap> {
         let text = text_of(text.get(span.clone())?)?;
         if is_interrupted(&text) {
@@ -93,19 +93,17 @@ impl Gap {
         Some(Gap { span, missing: Missing::Menus(format!("/{}", segments.join(" ")), menus) })
     }
 
-    /// Tells it: a problem if the rules depend on what is missing, a warning otherwise.
+    /// Reports it: as a problem if the rules depend on the missing part, as a warning otherwise.
     pub(super) fn tell(self, rules: &RuleSet, problems: &mut Problems, warnings: &mut Problems) {
         let (message, help, is_needed) = match self.missing {
             Missing::Menus(path, menus) => (
-                format!("the router says that it could not export all of `{}`", show(path.as_bytes())),
-                "export it again; what is there of this menu is not all that the router has",
+                format!("the router could not export all of `{}`", show(path.as_bytes())),
+                "export it again; the file has only a part of this menu",
                 menus.iter().any(|menu| depends(rules, *menu)),
             ),
-            Missing::Rest { of_rules } => (
-                "the router says that the export was interrupted here: what follows is missing".to_owned(),
-                "export it again",
-                of_rules,
-            ),
+            Missing::Rest { of_rules } => {
+                ("the export was interrupted here: the rest is missing".to_owned(), "export it again", of_rules)
+            }
         };
         let complaint = Complaint::new(message).expected("a whole export");
         if is_needed {
@@ -117,7 +115,7 @@ impl Gap {
     }
 }
 
-/// Whether rules decide otherwise if something of the menu is missing.
+/// Whether rules decide differently if a part of the menu is missing.
 fn depends(rules: &RuleSet, menu: Menu) -> bool {
     let of_family = |family: Family, asks: fn(&Condition) -> bool| {
         let of = rules.rules.iter().filter(|rule| rule.family == family);
@@ -144,7 +142,7 @@ fn depends(rules: &RuleSet, menu: Menu) -> bool {
 mod tests {
     use super::super::read;
 
-    /// How many problems and warnings a text has.
+    /// The number of problems and warnings of a text.
     fn told(text: &str) -> (usize, usize) {
         let reading = read(text.as_bytes());
         (reading.problems.len(), reading.warnings.len())
@@ -153,7 +151,7 @@ mod tests {
     const RULES: &str = "/ip firewall filter\nadd action=drop chain=input src-address-list=blocked\n";
 
     #[test]
-    fn a_menu_that_rules_depend_on_must_be_whole() {
+    fn a_menu_that_rules_depend_on_must_be_complete() {
         for menu in [
             "\"/ip/firewall/filter\" (timeout)",
             "/ip/firewall/filter (timeout)",
@@ -180,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn other_menus_may_be_in_parts() {
+    fn other_menus_may_be_incomplete() {
         for menu in ["/ip/firewall/calea", "\"/interface/wifi\" (timeout)", "/ipv6/firewall/address-list", "/ip/route"]
         {
             assert_eq!(told(&format!("{RULES}#error exporting {menu}\n")), (0, 1), "{menu}");

@@ -1,4 +1,4 @@
-//! `/interface list` and `/interface list member`: from the words of an `add` to an [`InterfaceList`].
+//! `/interface list` and `/interface list member`: parses the words of an `add` into an [`InterfaceList`].
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -21,15 +21,15 @@ pub(super) const LIST_PROPERTIES: &[ListRow] = &[
         list.name = Some(value::list_name(&value::text(value))?);
         Ok(())
     })
-    .says("What interface matchers refer to; no two lists have the same.", "name", "WAN")
-    .differs("`[policy.interfaces]` of the configuration may say which side of the filter the list is."),
+    .says("Its name in interface matchers; unique.", "name", "WAN")
+    .differs("`[policy.interfaces]` of the configuration may map the list to a side of the filter."),
     ListRow::optional("include", |list, value| names(&mut list.include, value)).says(
-        "Lists whose interfaces are in this one too; they must be in the file.",
+        "Lists whose interfaces it includes; they must be in the file.",
         "name,…",
         "all",
     ),
     ListRow::optional("exclude", |list, value| names(&mut list.exclude, value)).says(
-        "Lists whose interfaces are not, if they were only included.",
+        "Lists whose interfaces it excludes from those.",
         "name,…",
         "none",
     ),
@@ -48,12 +48,12 @@ pub(super) const MEMBER_PROPERTIES: &[MemberRow] = &[
         Ok(())
     })
     .says("The interface.", "name", "ether1")
-    .differs("Interfaces that mean no side of the filter are taken for some on which nothing arrives."),
+    .differs("Interfaces without a side of the filter count as interfaces without packets."),
     MemberRow::fixed("list", |member, value| {
         member.list = Some(value::list_name(&value::text(value))?);
         Ok(())
     })
-    .says("The list that it is in, which must be in the file.", "name", "WAN"),
+    .says("Its list, which must be in the file.", "name", "WAN"),
     MemberRow::optional("comment", |member, value| {
         member.comment = value::comment(value);
         Ok(())
@@ -63,7 +63,7 @@ pub(super) const MEMBER_PROPERTIES: &[MemberRow] = &[
         member.disabled = value::yes_no(&value::text(value))?;
         Ok(())
     })
-    .says("Keeps the member without its being in the list.", "yes|no", "yes"),
+    .says("Keeps the member but does not add it to the list.", "yes|no", "yes"),
     MemberRow::unsupported("copy-from"),
 ];
 
@@ -83,7 +83,7 @@ pub(super) struct MemberDraft {
     comment: String,
 }
 
-/// How many lists another one may include or exclude.
+/// Highest number of lists that a list may include or exclude.
 const MOST_NAMES: usize = 1_000;
 
 /// `/interface list`.
@@ -94,9 +94,9 @@ pub(super) struct Lists;
 #[derive(Debug)]
 pub(super) struct ListEntry {
     list: InterfaceList,
-    /// Nothing is wrong with it.
+    /// Whether it has no errors.
     intact: bool,
-    /// Where its name stands, and where the lists that it refers to are named. No name: it was not understood.
+    /// The positions of its name and of the lists that it references. Without a name it was not understood.
     name: Option<Range<usize>>,
     references: Range<usize>,
 }
@@ -141,7 +141,7 @@ pub(super) struct Members;
 pub(super) struct Member {
     member: InterfaceMember,
     list: String,
-    /// Where that stands.
+    /// The position of that.
     span: Range<usize>,
 }
 
@@ -178,7 +178,7 @@ fn missing(is_missing: bool, what: &str, name: &str, add: &Add<'_>, problems: &m
     }
 }
 
-/// Names with commas between them; none at all if empty.
+/// Names separated by commas; may be empty.
 fn names(place: &mut Vec<String>, value: &[u8]) -> Parsed<()> {
     let text = &*value::text(value);
     if text.split(',').nth(MOST_NAMES).is_some() {
@@ -191,7 +191,7 @@ fn names(place: &mut Vec<String>, value: &[u8]) -> Parsed<()> {
     Ok(())
 }
 
-/// Puts the members into their lists. Lists that are referred to must be there.
+/// Adds the members to their lists. Referenced lists must exist.
 pub(super) fn finish(lists: Store<Lists>, members: Store<Members>, problems: &mut Problems) -> Vec<InterfaceList> {
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut found: Vec<ListEntry> = Vec::new();
@@ -201,8 +201,8 @@ pub(super) fn finish(lists: Store<Lists>, members: Store<Members>, problems: &mu
         if there.is_some() {
             let complaint =
                 Complaint::new(format!("a list named `{}` exists already", show(entry.list.name.as_bytes())))
-                    .expected("a name of its own")
-                    .help("remove one of the two; RouterOS has `all`, `none`, `dynamic` and `static` from the start");
+                    .expected("a unique name")
+                    .help("remove one of the two; `all`, `none`, `dynamic` and `static` are lists of RouterOS");
             problems.add(span, complaint);
         }
         found.push(entry);
@@ -223,7 +223,7 @@ pub(super) fn finish(lists: Store<Lists>, members: Store<Members>, problems: &mu
     found.into_iter().filter(|entry| entry.intact && says_something(&entry.list)).map(|entry| entry.list).collect()
 }
 
-/// Whether RouterOS has the list from the start.
+/// Whether it is one of RouterOS's own lists.
 pub(super) fn is_builtin(name: &str) -> bool {
     Lists::BUILTIN.contains(&name)
 }

@@ -1,4 +1,4 @@
-//! What tells the entries of one menu from those of another.
+//! The differences between the entries of menus.
 
 use std::borrow::Cow;
 
@@ -8,18 +8,18 @@ use super::property::Add;
 use super::select::Query;
 use super::store::Record;
 
-/// What a menu's entries are.
+/// The kind of a menu's entries.
 pub(super) trait Kind {
-    /// What is made of the words of an `add`: also of wrong ones, so that others may refer to it.
+    /// The result of the words of an `add`, also with errors, so that other entries can reference it.
     type Entry;
 
-    /// Whether the order of the entries means something, so that they can be placed and moved.
+    /// Whether the order of entries matters, so that they can be placed and moved.
     const ORDERED: bool = false;
 
     /// Whether commands may name entries by their `name`.
     const NAMED: bool = false;
 
-    /// Names of the entries that are there before the file.
+    /// Names of the entries that exist before the file.
     const BUILTIN: &'static [&'static str] = &[];
 
     /// The menu.
@@ -28,15 +28,15 @@ pub(super) trait Kind {
     /// Whether entries have this property.
     fn knows(&self, name: &Text) -> bool;
 
-    /// Reads the words of an entry.
+    /// Parses the words of an entry.
     fn read(&self, add: &Add<'_>, problems: &mut Problems) -> Self::Entry;
 
-    /// What an entry says of a property, if that is known without its words.
+    /// The value of an entry's property, if it is known without its words.
     fn field<'e>(&self, _entry: &'e Self::Entry, _name: &[u8]) -> Option<Cow<'e, [u8]>> {
         None
     }
 
-    /// What an entry says of a property that it was not given.
+    /// The default value of a property.
     fn default(&self, name: &[u8]) -> &'static [u8] {
         match name {
             b"disabled" | b"dynamic" => b"no",
@@ -44,23 +44,22 @@ pub(super) trait Kind {
         }
     }
 
-    /// Brings a value that is looked for into the form in which entries say it.
+    /// Converts a searched value to the form of stored values.
     fn normalize(&self, _name: &[u8], _value: &mut Vec<u8>) {}
 
-    /// The only entries that can meet the query, if they can be told at once.
+    /// The only entries that can match the query, if an index has them.
     fn candidates(&self, _query: &Query) -> Option<Vec<u32>> {
         None
     }
 
-    /// An entry is new, or says something new. Gives the entry that is there already and says the same, if there
-    /// may be only one.
+    /// Records a new or changed entry. Returns an equal entry, if there can be only one.
     fn enter(&mut self, _index: u32, _records: &[Record<Self::Entry>]) -> Option<u32> {
         None
     }
 
-    /// An entry goes away, or is about to say something else.
+    /// Records that an entry is removed or about to change.
     fn leave(&mut self, _index: u32, _entry: &Self::Entry) {}
 
-    /// An entry that is there already is not to be used.
+    /// Marks an entry as unused.
     fn refuse(&self, _entry: &mut Self::Entry) {}
 }

@@ -1,13 +1,13 @@
-//! `/ip firewall layer7-protocol`: from the words of an `add` to a [`Layer7Pattern`].
+//! `/ip firewall layer7-protocol`: parses the words of an `add` into a [`Layer7Pattern`].
 //!
-//! Owns the table of properties. A pattern is yielded only if its expression parses with the meaning that
-//! [`crate::layer7`] gives it.
+//! Owns the table of properties. A pattern is valid only if its expression parses with the meaning of
+//! [`crate::layer7`].
 
 use std::ops::Range;
 
 use super::problem::{Complaint, Problems, show};
 use super::property::{self, Add, Property, read_text, set};
-use super::said::Said;
+use super::spans::SourceSpans;
 use super::value::{self, Parsed};
 use crate::layer7;
 use crate::rule::Layer7Pattern;
@@ -20,15 +20,15 @@ pub(super) const PROPERTIES: &[Row] = &[
     Row::fixed("comment", |pattern, value| set(&mut pattern.comment, Ok(value::comment(value))))
         .says("Free text.", "text", "the first knock"),
     Row::fixed("name", |pattern, value| read_text(&mut pattern.name, value, value::pattern_name))
-        .says("What `layer7-protocol` of a rule refers to; no two patterns have the same.", "name", "knock1"),
+        .says("Its name in `layer7-protocol` of a rule; unique.", "name", "knock1"),
     Row::fixed("regexp", |pattern, value| set(&mut pattern.regexp, regexp(value)))
-        .says("The regular expression; it is tried on what the connection begins with, without NULs and in either case.",
+        .says("The regular expression; it is matched against the beginning of the connection, without NULs and ignoring case.",
             "expression", "^secret$")
         .differs("Expressions are those of Rust's `regex`, which takes linear time and has no back-references."),
     Row::unsupported("copy-from"),
 ];
 
-/// A pattern while its words are read.
+/// A pattern while its words are parsed.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     comment: Option<String>,
@@ -36,19 +36,19 @@ pub(super) struct Draft {
     regexp: Option<String>,
 }
 
-/// What an `add` said, as far as it was understood: rules may refer to a pattern that is refused.
+/// The result of an `add`, as far as it was understood: rules may reference a refused pattern.
 #[derive(Debug)]
-pub(super) struct Entry {
-    /// The pattern, if nothing is wrong with it.
+pub(super) struct PatternDraft {
+    /// The pattern, if it has no errors.
     pub(super) pattern: Option<Layer7Pattern>,
-    /// Its name, and where that stands.
+    /// Its name, and the position of that.
     pub(super) name: Option<(String, Range<usize>)>,
-    /// Where it says all that.
-    pub(super) said: Said,
+    /// The positions of its properties.
+    pub(super) spans: SourceSpans,
 }
 
-/// Reads one `add`.
-pub(super) fn read(add: &Add<'_>, problems: &mut Problems) -> Entry {
+/// Parses one `add`.
+pub(super) fn read(add: &Add<'_>, problems: &mut Problems) -> PatternDraft {
     let before = problems.count();
     let mut draft = Draft::default();
     let given = property::read(PROPERTIES, None, add, &mut draft, problems);
@@ -56,7 +56,7 @@ pub(super) fn read(add: &Add<'_>, problems: &mut Problems) -> Entry {
         if given.is_missing(name) {
             let complaint = Complaint::new(format!("the pattern has no `{name}`"))
                 .expected(format!("`{name}=`"))
-                .help(format!("add it, as in {example}; a line that goes on in the next one ends with `\\`"));
+                .help(format!("add it, as in {example}; a line that continues in the next one ends with `\\`"));
             problems.add(add.verb.clone(), complaint);
         }
     }
@@ -68,7 +68,7 @@ pub(super) fn read(add: &Add<'_>, problems: &mut Problems) -> Entry {
         comment: draft.comment.unwrap_or_default(),
         line: add.line,
     });
-    Entry { pattern, name, said: given.said(add.verb.clone()) }
+    PatternDraft { pattern, name, spans: given.spans(add.verb.clone()) }
 }
 
 /// The expression, if it parses.
@@ -77,12 +77,12 @@ fn regexp(value: &[u8]) -> Parsed<String> {
     match layer7::parse(&regexp) {
         Ok(_) => Ok(regexp),
         Err(error) => {
-            // The library draws a picture of several lines; the last one says what is wrong.
+            // The library's message has several lines; the last one has the error.
             let reason = error.lines().last().unwrap_or_default();
             let reason = reason.strip_prefix("error: ").unwrap_or(reason);
             Err(Complaint::new(format!("the pattern does not parse: {}", show(reason.as_bytes())))
                 .expected("a regular expression such as `\"^secret\\$\"`")
-                .help("a bracket or operator that stands for itself is written with `\\\\` before it"))
+                .help("a literal bracket or operator is written with `\\\\` before it"))
         }
     }
 }

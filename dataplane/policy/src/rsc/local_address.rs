@@ -1,6 +1,6 @@
-//! `/ip address` and `/ipv6 address`: the router's own addresses, of which rules see what is local and what is broadcast.
+//! `/ip address` and `/ipv6 address`: the router's own addresses, which define local and broadcast addresses in rules.
 //!
-//! An IPv6 address that the router makes up (`eui-64=yes`, `from-pool=`) is not in the file, and so not among them.
+//! An IPv6 address that the router generates (`eui-64=yes`, `from-pool=`) is not in the file, and so not among them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -25,33 +25,33 @@ pub(super) const PROPERTIES: &[Row] = &[
         (draft.address, draft.length) = (Some(address), length);
         Ok(())
     })
-    .says("The address, with the length of its network's prefix.", "address[/length]", "192.0.2.1/24"),
+    .says("The address with its prefix length.", "address[/length]", "192.0.2.1/24"),
     Row::fixed("disabled", |draft, value| {
         draft.disabled = value::yes_no(&value::text(value))?;
         Ok(())
     })
-    .says("The router does not have the address.", "yes|no", "yes"),
+    .says("The address is not one of the router.", "yes|no", "yes"),
     Row::optional("netmask", |draft, value| {
         draft.netmask = Some(netmask(&value::text(value))?);
         Ok(())
     })
-    .says("The length of the prefix, if `address` does not say it.", "mask", "255.255.255.0")
+    .says("The prefix length, if `address` has none.", "mask", "255.255.255.0")
     .only(Family::Ipv4),
     Row::optional("eui-64", |draft, value| {
         draft.made_up |= value::yes_no(&value::text(value))?;
         draft.keep("eui-64", value)
     })
-    .says("Whether the router makes up the address from its prefix.", "yes|no", "yes")
+    .says("Whether the router generates the address from its prefix.", "yes|no", "yes")
     .differs(MADE_UP)
     .only(Family::Ipv6),
     Row::optional("from-pool", |draft, value| {
         draft.made_up |= !value.is_empty();
         draft.keep("from-pool", value)
     })
-    .says("The pool that the address's prefix is from.", "name", "pool6")
+    .says("The pool of the address's prefix.", "name", "pool6")
     .differs(MADE_UP)
     .only(Family::Ipv6),
-    // They follow from the address, or say nothing of it.
+    // These follow from the address, or do not concern it.
     Row::optional("network", |draft, value| draft.keep("network", value))
         .says("The first address of the network.", "address", "192.0.2.0")
         .differs(FOLLOWS)
@@ -64,7 +64,7 @@ pub(super) const PROPERTIES: &[Row] = &[
         .says("The interface that has the address.", "name", "bridge")
         .differs(NOTHING),
     Row::optional("actual-interface", |draft, value| draft.keep("actual-interface", value))
-        .says("The same, as the router found out.", "name", "bridge")
+        .says("The same, as determined by the router.", "name", "bridge")
         .differs(NOTHING),
     Row::optional("vrf", |draft, value| draft.keep("vrf", value))
         .says("The routing table that the address is in.", "name", "main")
@@ -75,7 +75,7 @@ pub(super) const PROPERTIES: &[Row] = &[
         .differs(NOTHING)
         .only(Family::Ipv6),
     Row::optional("no-dad", |draft, value| draft.keep("no-dad", value))
-        .says("Whether the router asks if somebody else has the address.", "yes|no", "no")
+        .says("Whether the router checks that no other host has the address.", "yes|no", "no")
         .differs(NOTHING)
         .only(Family::Ipv6),
     Row::optional("auto-link-local", |draft, value| draft.keep("auto-link-local", value))
@@ -85,11 +85,11 @@ pub(super) const PROPERTIES: &[Row] = &[
     Row::unsupported("copy-from"),
 ];
 
-const MADE_UP: &str = "An address that the router makes up is not in the file, and so not known here.";
-const FOLLOWS: &str = "It follows from the address, whatever it says.";
-const NOTHING: &str = "It changes nothing here.";
+const MADE_UP: &str = "An address that the router generates is not in the file, so it is not known here.";
+const FOLLOWS: &str = "It follows from the address, whatever its value is.";
+const NOTHING: &str = "It has no effect.";
 
-/// An address while its words are read.
+/// An address while its words are parsed.
 #[derive(Debug)]
 pub(super) struct Draft {
     family: Family,
@@ -102,7 +102,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Keeps what changes nothing here; an empty value is as good as none.
+    /// Keeps properties without effect; an empty value counts as none.
     fn keep(&mut self, name: &str, value: &[u8]) -> Parsed<()> {
         if !value.is_empty() {
             self.inert.insert(name.to_owned(), value::text(value).into_owned());

@@ -1,10 +1,10 @@
-//! Reading RouterOS exports, and writing them.
+//! Reads and writes RouterOS exports.
 //!
-//! [`read`] takes the text of a `.rsc` file and gives the rules it holds, everything that is wrong with it, and what was
-//! skipped. It promises three things. A command with anything wrong yields no rule: a rule without one of its
-//! matchers would let in more. All problems of a file are found in one go. Any bytes can be read, in time and memory
-//! linear in their number: what commands look for is paid from `work`, and what could be without end (words, flaws,
-//! conditions, problems) ends at a limit, which is told.
+//! [`read`] takes the text of a `.rsc` file and returns its rules, its problems, and the skipped menus. It guarantees
+//! three properties. A command with any error yields no rule: a rule without one of its matchers would accept more. All
+//! problems of a file are reported in one run. Any bytes can be read, in time and memory linear in their number:
+//! searches by commands use up the budget of `work`, and everything without a natural bound (words, flaws, conditions,
+//! problems) has a limit, which is reported.
 //!
 //! ```text
 //!  bytes ─► encoding ─► script, if there is one ─► lexer ─► commands of words ─► menu ─► store, one for each menu ─► check ─► RuleSet
@@ -15,9 +15,9 @@
 //!                   whatever is wrong ──► flaw, problem ─► finding ─► report
 //! ```
 //!
-//! [`export`] is the way back, and [`wording`] how rules look in it and wherever else people see them.
+//! [`export`] is the inverse, and [`wording`] the form of rules in exports and in all output for operators.
 //!
-//! The language grows by rows in the tables of `filter` and its like, and by menus in `menu`.
+//! New properties are rows in the tables of `filter` and similar modules; new menus are entries in `menu`.
 
 mod address_list;
 mod check;
@@ -40,9 +40,9 @@ mod reader;
 mod reference;
 mod report;
 mod rules;
-mod said;
 mod script;
 mod select;
+mod spans;
 mod store;
 mod tracking;
 mod value;
@@ -60,44 +60,44 @@ use self::problem::{Complaint, Problems};
 use self::reader::Reader;
 pub use self::reference::{ActionReference, MenuReference, PropertyReference, reference};
 pub use self::report::{pictures, report};
-pub use self::said::Said;
+pub use self::spans::SourceSpans;
 use crate::rule::RuleSet;
 
-/// What a file said.
+/// The contents of a rule file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reading {
     /// The rules and patterns without problems, with their ids. To be used only if there are no problems at all.
     pub rules: RuleSet,
-    /// Everything that is wrong, in the order of the file.
+    /// All problems, in the order of the file.
     pub problems: Vec<Problem>,
-    /// What is not wrong, and worth a look: what the export itself says is missing, menus that RouterOS does not have, and
-    /// statements of scripts that were passed over. In the order of the file.
+    /// Warnings, in the order of the file: missing parts of the export, menus that RouterOS does not have, and ignored
+    /// statements of scripts.
     pub warnings: Vec<Problem>,
-    /// Menus that are not firewall rules, in the order of their first command; beyond a thousand all in one, `…`.
+    /// Menus without firewall rules, in the order of their first command; beyond a thousand all in one, `…`.
     pub skipped: Vec<SkippedMenu>,
-    /// Where each of the rules is said, in their order.
+    /// The positions of each rule's properties, in the order of the rules.
     #[serde(skip)]
-    pub rules_said: Vec<Said>,
-    /// Where each of the patterns is said, in their order.
+    pub rule_spans: Vec<SourceSpans>,
+    /// The positions of each pattern's properties, in the order of the patterns.
     #[serde(skip)]
-    pub patterns_said: Vec<Said>,
+    pub pattern_spans: Vec<SourceSpans>,
 }
 
-/// A menu whose commands were passed over.
+/// A menu whose commands were skipped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SkippedMenu {
     /// Its path, such as `/ip firewall nat`.
     pub menu: String,
-    /// How many commands it had.
+    /// The number of its commands.
     pub commands: u32,
 }
 
-/// Reads the text of a rule file. Places in it are those in [`utf8`] of it.
+/// Reads the text of a rule file. Positions refer to [`utf8`] of it.
 pub fn read(file: &[u8]) -> Reading {
     let text = utf8(file);
     if encoding::is_unmarked_utf16(&text) {
-        let complaint = Complaint::new("the file is UTF-16, without the mark that says so")
+        let complaint = Complaint::new("the file is UTF-16 without a byte order mark")
             .expected("UTF-8, or a byte order mark")
             .help("save it as UTF-8");
         let mut problems = Problems::default();

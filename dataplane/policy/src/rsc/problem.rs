@@ -1,40 +1,41 @@
-//! What is wrong with a file, and where.
+//! Problems of a file and their positions.
 //!
-//! A [`Complaint`] says what; whoever finds it adds the span; [`Problems`] collects them in any order and puts them
-//! in the file's order, with lines and columns, in one pass.
+//! A [`Complaint`] has the message; the caller adds the span; [`Problems`] collects them in any order, and sorts them
+//! by position, with lines and columns, in one pass.
 
 use std::collections::HashSet;
 use std::ops::Range;
 
 use serde::Serialize;
 
-/// How many problems of a file are told. A file with more is another kind of file, and may be of any size.
+/// Highest number of problems of a file that are reported. A file with more is probably not an export, and may have any
+/// size.
 const MOST_PROBLEMS: usize = 10_000;
 
-/// One thing that is wrong with a rule file. A file with any problem is to be refused as a whole.
+/// A problem of a rule file. A file with any problem must be refused as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// The bytes of the file that it is about.
+    /// The bytes of the file.
     pub span: Range<usize>,
     /// The line on which they begin, from 1.
     pub line: u32,
     /// The character of that line at which they begin, from 1. A byte that is not UTF-8 counts as one character.
     pub column: u32,
-    /// What is wrong.
+    /// The error.
     pub message: String,
-    /// What could have stood there.
+    /// The expected form.
     pub expected: Option<String>,
-    /// What to do about it.
+    /// The remedy.
     pub help: Option<String>,
 }
 
-/// What is wrong, without where.
+/// A problem without its position.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Complaint {
     message: String,
     expected: Option<String>,
     help: Option<String>,
-    /// The part of the value that it is about, if not all of it.
+    /// The part of the value with the error, if it is not all of it.
     pub(super) part: Option<Range<usize>>,
 }
 
@@ -53,7 +54,7 @@ impl Complaint {
         self
     }
 
-    /// "did you mean …", if some name is near enough; otherwise the help there is.
+    /// Sets the help to "did you mean …", if some name is similar.
     pub(super) fn did_you_mean<'a>(mut self, word: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
         if let Some(name) = nearest(word, names) {
             self.help = Some(format!("did you mean `{name}`?"));
@@ -61,7 +62,7 @@ impl Complaint {
         self
     }
 
-    /// With the circumstances, if there are any.
+    /// Adds the context, if there is any.
     pub(super) fn with_note(mut self, note: &str) -> Self {
         if !note.is_empty() {
             self.message += &format!(" ({note})");
@@ -69,13 +70,13 @@ impl Complaint {
         self
     }
 
-    /// Narrows it down to these bytes of the value.
+    /// Restricts it to these bytes of the value.
     pub(super) fn at(mut self, part: Range<usize>) -> Self {
         self.part = Some(part);
         self
     }
 
-    /// For a text that begins this many bytes behind the one it was found in; the part, if there is one, moves along.
+    /// Moves the part by this number of bytes, for a value that is found inside another one.
     pub(super) fn moved(mut self, by: usize) -> Self {
         self.part = self.part.map(|part| part.start + by..part.end + by);
         self
@@ -106,7 +107,7 @@ impl Problems {
         self.count
     }
 
-    /// The problems as something else, or without some of them.
+    /// Maps or filters the problems.
     pub(super) fn map(
         self,
         mut to: impl FnMut((Range<usize>, Complaint)) -> Option<(Range<usize>, Complaint)>,
@@ -121,13 +122,13 @@ impl Problems {
         self.more = self.more.take().or(others.more);
     }
 
-    /// Whether it is time to give up: there are more than are kept.
+    /// Whether reading should stop: there are more problems than are kept.
     pub(super) const fn are_too_many(&self) -> bool {
         self.more.is_some()
     }
 
-    /// All of them in the order of the file. What an entry has wrong is found again when the entry is changed; it is
-    /// told once.
+    /// All of them in the order of the file. Problems of an entry are found again when the entry is changed; each is
+    /// reported once.
     pub(super) fn place(mut self, text: &[u8]) -> Vec<Problem> {
         self.kept.extend(self.more.map(|span| (span, too_many())));
         self.kept.sort_by_key(|(span, _)| (span.start, span.end));
@@ -145,12 +146,12 @@ impl Problems {
 }
 
 fn too_many() -> Complaint {
-    Complaint::new(format!("more than {MOST_PROBLEMS} problems: what is behind this one was not read"))
+    Complaint::new(format!("more than {MOST_PROBLEMS} problems: the rest of the file was not read"))
         .expected("RouterOS commands")
-        .help("mend those that are told, and check that this is an export at all")
+        .help("fix the reported ones, and check that the file is an export")
 }
 
-/// Counts lines and columns. It only goes forward, so that a file of many problems is still read once.
+/// Counts lines and columns. It only moves forward, so that a file with many problems is read once.
 pub(super) struct Cursor<'a> {
     text: &'a [u8],
     at: usize,
@@ -169,7 +170,7 @@ impl<'a> Cursor<'a> {
         Cursor { text, at: 0, line: 1, column: 1 }
     }
 
-    /// Line and column of an offset that is not before the last one asked for.
+    /// Line and column of an offset that is not before the last one.
     pub(super) fn advance(&mut self, offset: usize) -> (u32, u32) {
         while let Some(rest) = self.text.get(self.at..).filter(|rest| !rest.is_empty()) {
             let line_end = line_end(rest);
@@ -189,7 +190,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// How many bytes of a line end (LF, CRLF, CR) the text begins with.
+/// The length of a line end (LF, CRLF, CR) at the beginning of the text.
 pub(super) const fn line_end(text: &[u8]) -> usize {
     match text {
         [b'\r', b'\n', ..] => 2,
@@ -198,7 +199,7 @@ pub(super) const fn line_end(text: &[u8]) -> usize {
     }
 }
 
-/// How many bytes the first character of the text has; 1 if it is not UTF-8.
+/// The length of the first character of the text; 1 if it is not UTF-8.
 pub(super) fn char_length(text: &[u8]) -> usize {
     let length = match text.first() {
         Some(0xC2..=0xDF) => 2,
@@ -209,7 +210,7 @@ pub(super) fn char_length(text: &[u8]) -> usize {
     if text.get(..length).is_some_and(|char| std::str::from_utf8(char).is_ok()) { length } else { 1 }
 }
 
-/// Text of the file as it may stand in a message: short, and on one line.
+/// Text of the file for a message: short, and on one line.
 pub(super) fn show(bytes: &[u8]) -> String {
     const LONGEST: usize = 60;
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * LONGEST + 4)]);
@@ -223,7 +224,7 @@ pub(super) fn show(bytes: &[u8]) -> String {
     shown
 }
 
-/// The name that was probably meant: at most every third character wrong.
+/// The most similar name: at most every third character differs.
 pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const LONGEST: usize = 48;
     let tolerance = (word.len() / 3).clamp(1, 4);
@@ -239,8 +240,8 @@ pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) 
         .map(|(_, name)| name)
 }
 
-/// Edit distance where swapped neighbours count once (optimal string alignment), in bytes; something above `most` as soon
-/// as it must be. What both begin and end with costs nothing: the paths of menus have much of it.
+/// Edit distance with swapped neighbours counted once (optimal string alignment), in bytes; stops with a larger value
+/// as soon as it must exceed `most`. Common beginnings and ends cost no time: paths of menus share much.
 pub(super) fn distance(left: &[u8], right: &[u8], most: usize) -> usize {
     let begin = left.iter().zip(right).take_while(|(left, right)| left == right).count();
     let (left, right) = (&left[begin..], &right[begin..]);
@@ -258,7 +259,7 @@ pub(super) fn distance(left: &[u8], right: &[u8], most: usize) -> usize {
             }
             row.push(best);
         }
-        // What comes is made of these two rows, and of no less than they hold.
+        // The next row depends only on these two rows, and is not smaller than their minimum.
         if row.iter().chain(&last).all(|distance| *distance > most) {
             return most + 1;
         }
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_near_are_suggested() {
+    fn similar_names_are_suggested() {
         let names = ["chain", "src-port", "src-address", "src-address-list"];
         assert_eq!(nearest("chian", names), Some("chain"));
         assert_eq!(nearest("src-adress", names), Some("src-address"));

@@ -1,24 +1,23 @@
-//! Properties: what a menu's `name=value` words may be, as a table with one row for each.
+//! Properties: the possible `name=value` words of a menu, as a table with one row for each.
 //!
-//! A table is all that a new matcher or action needs: a row with its name, what reads its value, and what the language
-//! reference says of it. This file walks a command's words along a table and promises that nothing is passed over: a
-//! name that is not in the table, a value that is not understood, a word without `=`, a second value for a name are
-//! all problems.
+//! A new matcher or action needs only a row with its name, its parser, and its description in the language reference.
+//! This file matches a command's words with a table and guarantees that none is ignored: an unknown name, a value with
+//! errors, a word without `=`, and a second value for a name are all problems.
 
 use std::ops::Range;
 
 use super::lexer::{Text, Word};
 use super::problem::{Complaint, Problems, show};
 use super::reference::PropertyReference;
-use super::said::Said;
+use super::spans::SourceSpans;
 use super::value::{self, Parsed};
 use crate::packet::Family;
 use crate::rule::Table;
 
-/// A file with more problems than this gets no more suggestions, which take longer than reading does.
+/// A file with more problems gets no further suggestions, which take longer than reading.
 const MOST_SUGGESTIONS: usize = 1_000;
 
-/// What reads a value into a draft of what the command adds.
+/// Parses a value into a draft of the new entry.
 type ReadValue<D> = fn(&mut D, &[u8]) -> Parsed<()>;
 
 /// A row of a menu's table.
@@ -26,13 +25,13 @@ pub(super) struct Property<D: 'static> {
     reading: Reading<D>,
     /// Whether verbose exports write `!name` if it is not set.
     unsettable: bool,
-    /// Its name, which menus have it, and what the language reference says.
+    /// Its name, the menus that have it, and its description in the language reference.
     about: PropertyReference,
 }
 
 enum Reading<D: 'static> {
     Read(ReadValue<D>),
-    /// RouterOS knows it; a rule that has it must be refused, for this reason.
+    /// A property of RouterOS that is refused, for this reason.
     Refused(&'static str),
 }
 
@@ -41,40 +40,40 @@ impl<D> Property<D> {
         Property { reading, unsettable, about: PropertyReference::new(name) }
     }
 
-    /// Something every rule has.
+    /// A property of every rule.
     pub(super) const fn fixed(name: &'static str, reader: ReadValue<D>) -> Self {
         Property::new(name, Reading::Read(reader), false)
     }
 
-    /// Something that may be left unset.
+    /// An optional property.
     pub(super) const fn optional(name: &'static str, reader: ReadValue<D>) -> Self {
         Property::new(name, Reading::Read(reader), true)
     }
 
-    /// Something that may be left unset, and is asked of packets.
+    /// An optional property that is a condition on packets.
     pub(super) const fn matcher(name: &'static str, reader: ReadValue<D>) -> Self {
         let mut property = Property::optional(name, reader);
         property.about.is_matcher = true;
         property
     }
 
-    /// Something that is not read yet.
+    /// A property that is not supported yet.
     pub(super) const fn unsupported(name: &'static str) -> Self {
-        Property::new(name, Reading::Refused("is not supported yet; what it does would be missing"), true)
+        Property::new(name, Reading::Refused("is not supported yet, so its effect would be missing"), true)
     }
 
-    /// Something that the router prints, and that no command gives.
+    /// A property that the router prints and that no command has.
     pub(super) const fn printed(name: &'static str) -> Self {
-        Property::new(name, Reading::Refused("is what the router says of a rule, not what a rule says"), true)
+        Property::new(name, Reading::Refused("is printed by the router and is not a property of a rule"), true)
     }
 
-    /// Something that only the rules of doors have, which are no part of a file.
+    /// A property of the rules of doors, which are not part of a file.
     pub(super) const fn of_doors(name: &'static str) -> Self {
-        let why = "is what doors say, which stand in the configuration: write a `[[door]]` there";
+        let why = "belongs to doors, which are part of the configuration: write a `[[door]]` there";
         Property::new(name, Reading::Refused(why), true)
     }
 
-    /// What it means, the grammar of its value, and an example of one.
+    /// Its meaning, the grammar of its value, and an example.
     pub(super) const fn says(mut self, meaning: &'static str, grammar: &'static str, example: &'static str) -> Self {
         self.about.meaning = meaning;
         self.about.grammar = grammar;
@@ -82,13 +81,13 @@ impl<D> Property<D> {
         self
     }
 
-    /// What is different in RouterOS.
+    /// The difference from RouterOS.
     pub(super) const fn differs(mut self, differs: &'static str) -> Self {
         self.about.differs = differs;
         self
     }
 
-    /// The same row for one family's menus.
+    /// The same row for the menus of one family.
     pub(super) const fn only(mut self, family: Family) -> Self {
         self.about.family = Some(family);
         self
@@ -100,7 +99,7 @@ impl<D> Property<D> {
         self
     }
 
-    /// Rules that have it are kept, but never run; it says so.
+    /// Rules that have it are kept and never run; the note says so.
     pub(super) const fn never_run(mut self, differs: &'static str) -> Self {
         self.about.is_run = false;
         self.differs(differs)
@@ -111,7 +110,7 @@ impl<D> Property<D> {
     }
 }
 
-/// Puts a value where a draft keeps it.
+/// Stores a value in a draft.
 pub(super) fn set<T>(place: &mut Option<T>, value: Parsed<T>) -> Parsed<()> {
     *place = Some(value?);
     Ok(())
@@ -122,13 +121,13 @@ pub(super) fn read_text<T>(place: &mut Option<T>, value: &[u8], read: fn(&str) -
     set(place, read(&value::text(value)))
 }
 
-/// What the language reference says of a table's rows, without those that are refused.
+/// The description of a table's rows in the language reference, without refused ones.
 pub(super) fn describe<D>(table: &[Property<D>]) -> Vec<PropertyReference> {
     let read = table.iter().filter(|property| matches!(property.reading, Reading::Read(_)));
     read.map(|property| property.about.clone()).collect()
 }
 
-/// The menu that a command stands in, where several have the same table of properties.
+/// The menu of a command, where several menus have the same table.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scope {
     pub(super) family: Option<Family>,
@@ -141,16 +140,16 @@ impl From<Option<Family>> for Scope {
     }
 }
 
-/// Whether the table has a row of this name.
+/// Whether the table has a row with this name.
 pub(super) fn knows<D>(table: &[Property<D>], name: &Text) -> bool {
     table.iter().any(|property| property.name().as_bytes() == name.bytes)
 }
 
-/// What a command gave, by name.
+/// The properties of a command, by name.
 #[derive(Debug, Default)]
 pub(super) struct Given {
     values: Vec<(&'static str, State, Range<usize>)>,
-    /// Every word was recognised, so that what is not given is really missing.
+    /// Whether every word was recognised, so that an absent property is really missing.
     pub(super) complete: bool,
 }
 
@@ -162,13 +161,13 @@ enum State {
 }
 
 impl Given {
-    /// Where the value stands, if one was given, understood or not.
+    /// The position of the value, if one was given, valid or not.
     pub(super) fn span(&self, name: &str) -> Option<Range<usize>> {
         let (_, state, span) = self.values.iter().find(|(given, ..)| *given == name)?;
         (*state != State::Unset).then(|| span.clone())
     }
 
-    /// Where the value stands, if it was understood.
+    /// The position of the value, if it was valid.
     pub(super) fn read(&self, name: &str) -> Option<Range<usize>> {
         let (_, state, span) = self.values.iter().find(|(given, ..)| *given == name)?;
         (*state == State::Read).then(|| span.clone())
@@ -179,10 +178,10 @@ impl Given {
         self.complete && self.span(name).is_none()
     }
 
-    /// What was given, and understood, by a command whose verb stands there.
-    pub(super) fn said(self, verb: Range<usize>) -> Said {
+    /// The positions of valid properties of a command with this verb.
+    pub(super) fn spans(self, verb: Range<usize>) -> SourceSpans {
         let understood = self.values.into_iter().filter(|(_, state, _)| *state == State::Read);
-        Said { verb, values: understood.map(|(name, _, span)| (name, span)).collect() }
+        SourceSpans { verb, values: understood.map(|(name, _, span)| (name, span)).collect() }
     }
 
     fn has(&self, name: &str) -> bool {
@@ -192,17 +191,17 @@ impl Given {
 
 /// One `add` command.
 pub(super) struct Add<'a> {
-    /// The words behind the verb.
+    /// The words after the verb.
     pub(super) words: &'a [Word],
-    /// Where the verb stands.
+    /// The position of the verb.
     pub(super) verb: Range<usize>,
     /// The line on which the command begins.
     pub(super) line: u32,
-    /// Its form is without flaws.
+    /// Whether its form has no flaws.
     pub(super) intact: bool,
 }
 
-/// Reads a command's words into the draft.
+/// Parses a command's words into the draft.
 pub(super) fn read<D>(
     table: &[Property<D>],
     scope: impl Into<Scope>,
@@ -223,7 +222,7 @@ pub(super) fn read<D>(
     sheet.given
 }
 
-/// A command being filled in.
+/// A command that is being parsed.
 struct Sheet<'a, D: 'static> {
     table: &'a [Property<D>],
     scope: Scope,
@@ -257,7 +256,7 @@ impl<'a, D> Sheet<'a, D> {
         }
     }
 
-    /// `!name`, which verbose exports write for what is not set.
+    /// `!name`, which verbose exports write for properties that are not set.
     fn unset(&mut self, word: &Word, name: &[u8]) {
         let Some(property) = self.find(name, word.span.clone()) else { return };
         if self.given.has(property.name()) {
@@ -273,12 +272,12 @@ impl<'a, D> Sheet<'a, D> {
         }
     }
 
-    /// A word that is neither.
+    /// A word of another form.
     fn stray(&mut self, word: &Word) {
         self.given.complete = false;
         let complaint = Complaint::new(format!("`{}` is not a property", show(&word.name.bytes)))
             .expected("`name=value`")
-            .help("there is no blank around `=`, and values with blanks are in quotes");
+            .help("write `=` without blanks, and put values with blanks in quotes");
         self.problems.add(word.span.clone(), complaint);
     }
 
@@ -288,7 +287,7 @@ impl<'a, D> Sheet<'a, D> {
             self.given.complete = false;
             let mut complaint = Complaint::new(format!("no such property: `{}`", show(name)))
                 .expected("a property of this menu")
-                .help("leave it out only if the rule may match without it");
+                .help("leave it out only if the rule may match more packets without it");
             if self.problems.count() < MOST_SUGGESTIONS {
                 let names = self.table.iter().map(Property::name);
                 complaint = complaint.did_you_mean(&String::from_utf8_lossy(name), names);
@@ -299,13 +298,12 @@ impl<'a, D> Sheet<'a, D> {
     }
 }
 
-/// The complaint about something that RouterOS has and a rule file may not.
+/// The error about a property of RouterOS that a rule file must not have.
 fn refused(name: &str, why: &str) -> Complaint {
-    Complaint::new(format!("`{name}` {why}"))
-        .help(format!("write the rule without `{name}` if that is what you want, or remove the rule"))
+    Complaint::new(format!("`{name}` {why}")).help(format!("write the rule without `{name}`, or remove the rule"))
 }
 
-/// The complaint about something that other menus have.
+/// The error about a property of other menus.
 fn elsewhere(about: &PropertyReference, scope: Scope) -> Option<Complaint> {
     let name = about.name;
     let wrong_family = about.family.filter(|_| about.family != scope.family && scope.family.is_some());
@@ -317,7 +315,7 @@ fn elsewhere(about: &PropertyReference, scope: Scope) -> Option<Complaint> {
         (None, Some(Table::Raw)) => format!("`{name}` is for `raw` rules only"),
         (None, None) => return None,
     };
-    Some(Complaint::new(message).help("leave it out only if the rule may match without it"))
+    Some(Complaint::new(message).help("leave it out only if the rule may match more packets without it"))
 }
 
 fn duplicate(name: &str) -> Complaint {

@@ -1,7 +1,7 @@
-//! The language as a reference: what the tables of the menus say of their properties and actions.
+//! The language reference: the descriptions of properties and actions in the menus' tables.
 //!
-//! The texts stand in the rows that read the values, so that a change of one is seen beside the other; tests read
-//! every example. Whoever prints or exports the reference takes it from here.
+//! The texts are in the rows with the parsers, so that both are changed together; tests parse every example. All output
+//! of the reference is generated from here.
 
 use serde::Serialize;
 
@@ -14,34 +14,34 @@ use crate::rule::Table;
 pub struct MenuReference {
     /// Their paths, such as `/ip firewall filter`.
     pub menus: &'static [&'static str],
-    /// What they are for, in a sentence or some.
+    /// Their purpose, in one or more sentences.
     pub meaning: &'static str,
     /// In the order of the table.
     pub properties: Vec<PropertyReference>,
-    /// What `action=` may be; empty for menus without actions.
+    /// The values of `action=`; empty for menus without actions.
     pub actions: Vec<ActionReference>,
 }
 
-/// A property of a menu. Texts are Markdown, without a full stop if they are no sentence.
+/// A property of a menu. Texts are Markdown, without a full stop if they are not sentences.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PropertyReference {
-    /// As it is written before the `=`.
+    /// The name before the `=`.
     pub name: &'static str,
-    /// Whether it is asked of packets; the others say something of the rule.
+    /// Whether it is a condition on packets; other properties describe the rule.
     pub is_matcher: bool,
-    /// What it means, in a sentence.
+    /// Its meaning, in one sentence.
     pub meaning: &'static str,
-    /// The form of its value: `[…]` may be left out, `|` stands between choices, `…` for more of the same.
+    /// The form of its value: `[…]` is optional, `|` separates choices, `…` stands for more of the same.
     pub grammar: &'static str,
-    /// A value.
+    /// An example.
     pub example: &'static str,
-    /// What is different from RouterOS; empty if nothing is.
+    /// The difference from RouterOS; empty if there is none.
     pub differs: &'static str,
     /// The only family that has it, if not both.
     pub family: Option<Family>,
     /// The only table that has it, if not both.
     pub table: Option<Table>,
-    /// Whether rules that have it are run. The others are kept and shown.
+    /// Whether rules with it are run. Others are kept and shown.
     pub is_run: bool,
 }
 
@@ -66,9 +66,9 @@ impl PropertyReference {
 pub struct ActionReference {
     /// As it is written.
     pub name: &'static str,
-    /// What it does, in a sentence.
+    /// Its effect, in one sentence.
     pub meaning: &'static str,
-    /// What is different from RouterOS; empty if nothing is.
+    /// The difference from RouterOS; empty if there is none.
     pub differs: &'static str,
     /// The only family that has it, if not both.
     pub family: Option<Family>,
@@ -76,7 +76,7 @@ pub struct ActionReference {
     pub table: Option<Table>,
 }
 
-/// Every menu that is read.
+/// Every supported menu.
 pub fn reference() -> Vec<MenuReference> {
     let menu = |menus, meaning, properties| MenuReference { menus, meaning, properties, actions: Vec::new() };
     vec![
@@ -84,38 +84,38 @@ pub fn reference() -> Vec<MenuReference> {
             actions: filter::describe_actions(),
             ..menu(
                 &["/ip firewall filter", "/ipv6 firewall filter", "/ip firewall raw", "/ipv6 firewall raw"],
-                "The rules, tried in order. Those of `raw` come before connections are tracked, those of `filter` after.",
+                "The rules, tried in order. Rules of `raw` are evaluated before connection tracking, those of `filter` after it.",
                 property::describe(filter::PROPERTIES),
             )
         },
         menu(
             &["/ip firewall layer7-protocol"],
-            "Patterns that `layer7-protocol` of a rule asks for, for both families.",
+            "Patterns for `layer7-protocol` of rules, for both families.",
             property::describe(layer7::PROPERTIES),
         ),
         menu(
             &["/ip firewall address-list", "/ipv6 firewall address-list"],
-            "What address lists hold from the start. Rules and operators add more.",
+            "Static entries of address lists, and entries with a timeout. Rules and operators add more.",
             property::describe(address_list::PROPERTIES),
         ),
         menu(
             &["/interface list"],
-            "Lists of interfaces. `all`, `none`, `dynamic` and `static` are there without being added.",
+            "Lists of interfaces. `all`, `none`, `dynamic` and `static` always exist.",
             property::describe(interface::LIST_PROPERTIES),
         ),
         menu(
             &["/interface list member"],
-            "The interfaces that are in them.",
+            "The members of interface lists.",
             property::describe(interface::MEMBER_PROPERTIES),
         ),
         menu(
             &["/ip address", "/ipv6 address"],
-            "The router's own addresses: what `local` and `broadcast` mean in rules follows from them.",
+            "The router's own addresses. They define the meaning of `local` and `broadcast` in rules.",
             property::describe(local_address::PROPERTIES),
         ),
         menu(
             &["/ip firewall connection tracking"],
-            "How connections are tracked, for both families. It is the only menu whose command is `set`.",
+            "Settings of connection tracking, for both families. It is the only menu whose command is `set`.",
             property::describe(tracking::PROPERTIES),
         ),
     ]
@@ -127,7 +127,7 @@ mod tests {
     use crate::rule::MATCHERS;
 
     #[test]
-    fn every_row_says_what_it_means() {
+    fn every_row_has_a_description() {
         let menus = reference();
         for menu in &menus {
             for property in &menu.properties {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn every_matcher_has_a_row_and_every_row_of_one_its_place() {
+    fn every_matcher_has_a_row_and_every_row_of_a_matcher_has_its_rank() {
         let menus = reference();
         let matchers = || menus[0].properties.iter().filter(|property| property.is_matcher);
         for name in MATCHERS {
@@ -164,9 +164,9 @@ mod tests {
         assert_eq!(paths, [""; 0]);
     }
 
-    /// Those of rules are read in the tests of `filter`.
+    /// Those of rules are in the tests of `filter`.
     #[test]
-    fn every_example_of_the_other_menus_is_read() {
+    fn every_example_of_the_other_menus_is_accepted() {
         for menu in &reference()[1..] {
             for property in &menu.properties {
                 let (before, needed): (_, &[_]) = match menu.menus[0] {

@@ -1,8 +1,8 @@
-//! Findings as people read them, in the form of the Rust compiler's messages.
+//! Renders findings in the form of the Rust compiler's messages.
 //!
-//! Owns the rendering only. The file may be in any encoding and of any size: what is not UTF-8 is shown as `�`, one
-//! for each byte so that columns stay true, and only the lines that a finding is about are handed to the renderer.
-//! Findings beyond the first [`MOST_PICTURES`], and those on lines that no screen could hold, are told in one line.
+//! The file may have any encoding and size: a byte that is not UTF-8 is shown as `�`, so that columns stay right, and
+//! only the lines of a finding are passed to the renderer. Findings beyond the first [`MOST_PICTURES`], and those on
+//! very long lines, are shown in one line.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -12,13 +12,13 @@ use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snip
 use super::finding::{Also, Finding, Severity};
 use super::problem::{Problem, char_length, line_end};
 
-/// How many findings are shown with the text they are about. Who has more looks at the first ones first.
+/// Highest number of findings that are shown with their text.
 const MOST_PICTURES: usize = 200;
 
-/// The longest text, in bytes, that is shown for a finding.
+/// Longest text, in bytes, that is shown for a finding.
 const LONGEST_PICTURE: usize = 8 * 1024;
 
-/// The problems of a file, for a terminal: place, text, what was expected, what to do. Empty if there are none.
+/// The problems of a file, for a terminal: position, text, expectation, remedy. Empty if there are none.
 pub fn report(problems: &[Problem], file: &str, text: &[u8], color: bool) -> String {
     let findings: Vec<Finding> =
         problems.iter().map(|problem| Finding { file: file.to_owned(), ..problem.clone().into() }).collect();
@@ -30,7 +30,7 @@ pub fn report(problems: &[Problem], file: &str, text: &[u8], color: bool) -> Str
     report
 }
 
-/// What was found in a file, for a terminal.
+/// The findings about a file, for a terminal.
 pub fn pictures(findings: &[Finding], text: &[u8], color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let mut lines = Lines { text, line: 0, seen: 0 };
@@ -71,7 +71,7 @@ fn group<'a>(finding: &'a Finding, picture: &'a Picture, also: Option<&'a (&Also
     }
 }
 
-/// What is wrong, and with which rule.
+/// The message and the rule.
 fn titled(finding: &Finding) -> String {
     match finding.rule {
         Some(rule) => format!("{rule}: {}", finding.message),
@@ -105,23 +105,23 @@ fn one_line(report: &mut String, finding: &Finding) {
     report.push('\n');
 }
 
-/// Some lines of the file as the renderer takes them: UTF-8, ended by LF.
+/// Lines of the file in the form of the renderer: UTF-8, ended by LF.
 struct Picture {
     source: String,
     span: Range<usize>,
 }
 
-/// Finds lines. Findings come in the file's order, so it goes forward; for other places that they name it begins anew.
+/// Finds lines. Findings are sorted, so it moves forward; for related positions it starts again.
 struct Lines<'a> {
     text: &'a [u8],
     /// Where a line begins.
     line: usize,
-    /// Up to where it has no end.
+    /// The position up to which no line end was found.
     seen: usize,
 }
 
 impl Lines<'_> {
-    /// The lines a span touches; nothing if they are too long.
+    /// The lines of a span; `None` if they are too long.
     fn around(&mut self, span: &Range<usize>) -> Option<Picture> {
         let start = span.start.min(self.text.len());
         let end = span.end.clamp(start, self.text.len());
@@ -158,7 +158,7 @@ impl Lines<'_> {
         Some(picture)
     }
 
-    /// Goes to the line that holds the offset.
+    /// Moves to the line that contains the offset.
     fn find_line(&mut self, offset: usize) {
         if offset < self.line {
             (self.line, self.seen) = (0, 0);

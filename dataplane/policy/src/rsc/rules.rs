@@ -1,5 +1,5 @@
-//! The entries of the rule menus and of `/ip firewall layer7-protocol`, as commands see them. What their words mean is
-//! in `filter` and `layer7`.
+//! The entries of the rule menus and of `/ip firewall layer7-protocol`, as commands see them. `filter` and `layer7`
+//! parse their words.
 
 use super::kind::Kind;
 use super::lexer::Text;
@@ -15,7 +15,7 @@ use crate::rule::Table;
 pub(super) struct Rules(pub(super) Table, pub(super) Family);
 
 impl Kind for Rules {
-    type Entry = filter::Entry;
+    type Entry = filter::RuleDraft;
     const ORDERED: bool = true;
 
     fn path(&self) -> &'static str {
@@ -26,7 +26,7 @@ impl Kind for Rules {
         property::knows(filter::PROPERTIES, name)
     }
 
-    fn read(&self, add: &Add<'_>, problems: &mut Problems) -> filter::Entry {
+    fn read(&self, add: &Add<'_>, problems: &mut Problems) -> filter::RuleDraft {
         filter::read(self.0, self.1, add, problems)
     }
 
@@ -44,7 +44,7 @@ impl Kind for Rules {
 pub(super) struct Patterns;
 
 impl Kind for Patterns {
-    type Entry = layer7::Entry;
+    type Entry = layer7::PatternDraft;
     const NAMED: bool = true;
 
     fn path(&self) -> &'static str {
@@ -55,7 +55,7 @@ impl Kind for Patterns {
         property::knows(layer7::PROPERTIES, name)
     }
 
-    fn read(&self, add: &Add<'_>, problems: &mut Problems) -> layer7::Entry {
+    fn read(&self, add: &Add<'_>, problems: &mut Problems) -> layer7::PatternDraft {
         layer7::read(add, problems)
     }
 }

@@ -16,51 +16,51 @@ type Row = Property<Tracking>;
 #[rustfmt::skip] // As the table of `filter`.
 pub(super) const PROPERTIES: &[Row] = &[
     Row::fixed("enabled", |tracking, value| mode(&mut tracking.enabled, value))
-        .says("Whether connections are tracked; `auto`: if a rule asks for something of them.", "auto|yes|no", "auto"),
+        .says("Whether connections are tracked; `auto`: if a rule needs it.", "auto|yes|no", "auto"),
     Row::fixed("loose-tcp-tracking", |tracking, value| yes_no(&mut tracking.loose_tcp, value))
-        .says("Whether a TCP packet in the middle of an unknown connection makes it known, and is not invalid.",
+        .says("Whether a TCP packet in the middle of an unknown connection begins a connection instead of being invalid.",
             "yes|no", "no"),
     Row::fixed("tcp-syn-sent-timeout", |tracking, value| timeout(&mut tracking.tcp_syn_sent, value))
-        .says("How long a TCP connection is known of which one side has sent its SYN.", TIME, "5s"),
+        .says("Timeout of a TCP connection after one end has sent its SYN.", TIME, "5s"),
     Row::fixed("tcp-syn-received-timeout", |tracking, value| timeout(&mut tracking.tcp_syn_received, value))
-        .says("The same when the other side has answered it.", TIME, "5s"),
+        .says("The timeout after the other end has answered with SYN-ACK.", TIME, "5s"),
     Row::fixed("tcp-established-timeout", |tracking, value| timeout(&mut tracking.tcp_established, value))
-        .says("The same when that was acknowledged.", TIME, "1d"),
+        .says("The timeout after that was acknowledged.", TIME, "1d"),
     Row::fixed("tcp-fin-wait-timeout", |tracking, value| timeout(&mut tracking.tcp_fin_wait, value))
-        .says("The same when one side has closed it.", TIME, "10s"),
+        .says("The timeout after one end has sent its FIN.", TIME, "10s"),
     Row::fixed("tcp-close-wait-timeout", |tracking, value| timeout(&mut tracking.tcp_close_wait, value))
-        .says("The same when that was acknowledged.", TIME, "10s"),
+        .says("The timeout after that was acknowledged.", TIME, "10s"),
     Row::fixed("tcp-last-ack-timeout", |tracking, value| timeout(&mut tracking.tcp_last_ack, value))
-        .says("The same when the other side has closed it too.", TIME, "10s"),
+        .says("The timeout after the other end has sent its FIN as well.", TIME, "10s"),
     Row::fixed("tcp-time-wait-timeout", |tracking, value| timeout(&mut tracking.tcp_time_wait, value))
-        .says("The same when that was acknowledged as well.", TIME, "10s"),
+        .says("The timeout after both FINs are acknowledged.", TIME, "10s"),
     Row::fixed("tcp-close-timeout", |tracking, value| timeout(&mut tracking.tcp_close, value))
-        .says("The same when one side has aborted it.", TIME, "10s"),
+        .says("The timeout after one end has reset it.", TIME, "10s"),
     Row::fixed("tcp-max-retrans-timeout", |tracking, value| timeout(&mut tracking.tcp_max_retrans, value))
-        .says("The same when a side goes on sending the same.", TIME, "5m")
-        .differs("Sequence numbers are not followed here, so it is kept and changes nothing."),
+        .says("The timeout while one end retransmits.", TIME, "5m")
+        .differs("It is kept and has no effect."),
     Row::fixed("tcp-unacked-timeout", |tracking, value| timeout(&mut tracking.tcp_unacked, value))
-        .says("The same when what a side sends is not acknowledged.", TIME, "5m")
-        .differs("Sequence numbers are not followed here, so it is kept and changes nothing."),
+        .says("The timeout while sent data is not acknowledged.", TIME, "5m")
+        .differs("It is kept and has no effect."),
     Row::fixed("udp-timeout", |tracking, value| timeout(&mut tracking.udp, value))
-        .says("How long a UDP connection is known that was seen one way.", TIME, "30s")
-        .differs("If nothing is said, it is 10s for exports of RouterOS before 7, as it was there."),
+        .says("Timeout of a UDP connection that was seen in one direction.", TIME, "30s")
+        .differs("The default is 10s for exports of RouterOS before 7, as on that router."),
     Row::fixed("udp-stream-timeout", |tracking, value| timeout(&mut tracking.udp_stream, value))
-        .says("The same when it was seen both ways.", TIME, "3m"),
+        .says("The timeout of a UDP connection that was seen in both directions.", TIME, "3m"),
     Row::fixed("icmp-timeout", |tracking, value| timeout(&mut tracking.icmp, value))
-        .says("How long a ping is known.", TIME, "10s"),
+        .says("Timeout of a ping.", TIME, "10s"),
     Row::fixed("generic-timeout", |tracking, value| timeout(&mut tracking.generic, value))
-        .says("How long a connection of any other protocol is known.", TIME, "10m"),
+        .says("Timeout of a connection of any other protocol.", TIME, "10m"),
     Row::fixed("liberal-tcp-tracking", |tracking, value| yes_no_inert(tracking, "liberal-tcp-tracking", value))
-        .says("Whether what is outside the window of a TCP connection belongs to it.", "yes|no", "no")
-        .differs("It changes nothing: nothing here looks at windows."),
+        .says("Whether segments outside the window of a TCP connection belong to it.", "yes|no", "no")
+        .differs("It has no effect: windows are always checked."),
     Row::fixed("tcp-syncookie", |tracking, value| yes_no_inert(tracking, "tcp-syncookie", value))
         .says("Whether the router answers floods of SYNs with cookies.", "yes|no", "no")
-        .differs("It changes nothing: it is about the router's own connections."),
+        .differs("It has no effect: it is about the router's own connections."),
     Row::fixed("max-entries", |tracking, value| inert(tracking, "max-entries", value))
-        .says("How many connections the router knows at most.", "number", "100000").differs(COUNTED),
+        .says("Highest number of connections on the router.", "number", "100000").differs(COUNTED),
     Row::fixed("total-entries", |tracking, value| inert(tracking, "total-entries", value))
-        .says("How many it knew.", "number", "7").differs(COUNTED),
+        .says("Number of connections on the router.", "number", "7").differs(COUNTED),
     Row::fixed("active-ipv4", |tracking, value| yes_no_inert(tracking, "active-ipv4", value))
         .says("Whether it tracked IPv4.", "yes|no", "yes").differs(COUNTED),
     Row::fixed("active-ipv6", |tracking, value| yes_no_inert(tracking, "active-ipv6", value))
@@ -68,9 +68,9 @@ pub(super) const PROPERTIES: &[Row] = &[
 ];
 
 const TIME: &str = "time, up to 35w3d13h13m56s";
-const COUNTED: &str = "It changes nothing: it is what the router found out.";
+const COUNTED: &str = "It has no effect: the router determines it.";
 
-/// What holds if a file says nothing: RouterOS's defaults, as they were when the file was exported.
+/// The settings of a file without this menu: RouterOS's defaults at the version of the export.
 pub(super) fn defaults(text: &[u8]) -> Tracking {
     let mut tracking = Tracking::default();
     if exported_by(text).is_some_and(|version| version < 7) {
@@ -79,7 +79,7 @@ pub(super) fn defaults(text: &[u8]) -> Tracking {
     tracking
 }
 
-/// The major version of RouterOS that the comments at the head of an export name.
+/// The major version of RouterOS in the comments at the head of an export.
 fn exported_by(text: &[u8]) -> Option<u32> {
     const MOST_LINES: usize = 20;
     const BEFORE: &[u8] = b" by RouterOS ";
@@ -94,7 +94,7 @@ fn exported_by(text: &[u8]) -> Option<u32> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Reads one `set`.
+/// Parses one `set`.
 pub(super) fn set(tracking: &mut Tracking, set: &Add<'_>, problems: &mut Problems) {
     let before = problems.count();
     let mut changed = tracking.clone();
@@ -104,7 +104,7 @@ pub(super) fn set(tracking: &mut Tracking, set: &Add<'_>, problems: &mut Problem
     }
 }
 
-/// What changes nothing is kept for exports.
+/// Properties without effect are kept for exports.
 fn inert(tracking: &mut Tracking, name: &str, value: &[u8]) -> Parsed<()> {
     tracking.inert.insert(name.to_owned(), value::text(value).into_owned());
     Ok(())
@@ -126,7 +126,7 @@ fn yes_no(place: &mut bool, value: &[u8]) -> Parsed<()> {
     Ok(())
 }
 
-/// What is not as RouterOS has it by default, by name: properties and their values as [`set`] takes them.
+/// The settings that differ from RouterOS's defaults, by name: properties and values as [`set`] takes them.
 pub(super) fn changed(tracking: &Tracking) -> Vec<(&str, String)> {
     let (given, default) = (values(tracking), values(&Tracking::default()));
     let given = given.into_iter().zip(default).filter(|(given, default)| given != default).map(|(given, _)| given);
@@ -136,7 +136,7 @@ pub(super) fn changed(tracking: &Tracking) -> Vec<(&str, String)> {
     changed
 }
 
-/// All of it, by name.
+/// All settings, by name.
 fn values(tracking: &Tracking) -> [(&'static str, String); 16] {
     let Tracking { enabled, loose_tcp, .. } = tracking;
     let timeout = |name, timeout| (name, format_duration(timeout));

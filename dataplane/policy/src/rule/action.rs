@@ -1,4 +1,4 @@
-//! What rules do.
+//! Actions of rules.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,40 +6,41 @@ use super::list::ListAdd;
 use crate::packet::Family;
 use crate::word::words;
 
-/// What a rule does with a packet that it matches.
+/// The action of a rule on a packet that it matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
-    /// Forward the packet; no further rule is tried. RouterOS's default. In `raw`: go on with tracking and the filter.
+    /// Forwards the packet; no further rule is tried. RouterOS's default. In `raw`: continues with tracking and the
+    /// filter.
     #[default]
     Accept,
-    /// Drop the packet; no further rule is tried.
+    /// Drops the packet; no further rule is tried.
     Drop,
-    /// Drop it and tell the sender; no further rule is tried.
+    /// Drops the packet and answers its sender; no further rule is tried.
     Reject(RejectWith),
-    /// Drop it and keep the sender's TCP connection open without ever taking data; no further rule is tried.
+    /// Drops the packet and keeps the sender's TCP connection open without accepting data; no further rule is tried.
     Tarpit,
-    /// Count it and go on.
+    /// Counts the packet and continues.
     Passthrough,
-    /// Log it and go on. The prefix is the rule's [`Log`](super::Log).
+    /// Logs the packet and continues. The prefix is the rule's [`Log`](super::Log).
     Log,
-    /// Put the source in a list, or set its timeout anew, and go on.
+    /// Adds the source to a list, or renews its timeout, and continues.
     AddSrcToAddressList(ListAdd),
-    /// Put the destination in a list, or set its timeout anew, and go on.
+    /// Adds the destination to a list, or renews its timeout, and continues.
     AddDstToAddressList(ListAdd),
-    /// Try the rules of another chain, then go on.
+    /// Tries the rules of another chain, then continues.
     Jump(String),
-    /// Go back behind the jump; in a built-in chain, to the chain's default.
+    /// Returns behind the jump; in a built-in chain, to the chain's default.
     Return,
-    /// Take the connection's next packets past the rules, and go on.
+    /// Lets later packets of the connection bypass the rules, and continues.
     FasttrackConnection,
-    /// Do not track the packet, and go on. In `raw` only.
+    /// Exempts the packet from tracking, and continues. In `raw` only.
     Notrack,
-    /// `knock`: hold the packet against the knock of the door of this name, and go on. No word of RouterOS's: only doors
-    /// make such rules.
+    /// `knock`: tests the packet against the knock of the door with this name, and continues. Not an action of
+    /// RouterOS: only doors generate such rules.
     Knock(String),
-    /// `accept` with a `door`: as [`Action::Accept`], and the connection that the packet begins is known as the door's. As
-    /// above.
+    /// `accept` with a `door`: as [`Action::Accept`], and assigns the connection that the packet begins to the door.
+    /// Only doors generate such rules.
     AcceptDoor(String),
 }
 
@@ -65,28 +66,28 @@ impl Action {
 }
 
 words! {
-    /// What a rejected packet's sender is told. Some answers exist for one family only. Source: RouterOS manual, Filter,
-    /// `reject-with`.
+    /// The answer to the sender of a rejected packet. Some answers exist for one family only. Source: RouterOS manual,
+    /// Filter, `reject-with`.
     RejectWith {
-        /// The network cannot be reached. IPv4, and its default.
+        /// Network unreachable. IPv4, and its default.
         NetworkUnreachable = "icmp-network-unreachable",
-        /// The host cannot be reached. IPv4.
+        /// Host unreachable. IPv4.
         HostUnreachable = "icmp-host-unreachable",
-        /// The host does not have this protocol. IPv4.
+        /// Protocol unreachable. IPv4.
         ProtocolUnreachable = "icmp-protocol-unreachable",
-        /// Nobody listens on the port. Both families.
+        /// Port unreachable. Both families.
         PortUnreachable = "icmp-port-unreachable",
-        /// The network may not be reached. IPv4.
+        /// Network prohibited. IPv4.
         NetProhibited = "icmp-net-prohibited",
-        /// The host may not be reached. IPv4.
+        /// Host prohibited. IPv4.
         HostProhibited = "icmp-host-prohibited",
-        /// An administrator forbids it. Both families.
+        /// Administratively prohibited. Both families.
         AdminProhibited = "icmp-admin-prohibited",
-        /// There is no route. IPv6, and its default.
+        /// No route. IPv6, and its default.
         NoRoute = "icmp-no-route",
         /// Beyond the scope of the source address. IPv6.
         NotNeighbour = "icmp-not-neighbour",
-        /// The address cannot be reached. IPv6.
+        /// Address unreachable. IPv6.
         AddressUnreachable = "icmp-address-unreachable",
         /// A TCP reset. Both families, for TCP only.
         TcpReset = "tcp-reset",
@@ -94,7 +95,7 @@ words! {
 }
 
 impl RejectWith {
-    /// What a rule without `reject-with` says.
+    /// The default of a rule without `reject-with`.
     pub const fn default_of(family: Family) -> RejectWith {
         match family {
             Family::Ipv4 => RejectWith::NetworkUnreachable,
@@ -107,8 +108,8 @@ impl RejectWith {
         matches!(self, RejectWith::TcpReset) || self.icmp(family).is_some()
     }
 
-    /// ICMP type and code of the answer; none for a TCP reset and for answers the family does not have.
-    /// Source: RFC 792 and RFC 1122, 3.2.2.1, RFC 1812, 5.2.7.1; RFC 4443, 3.1.
+    /// ICMP type and code of the answer; `None` for a TCP reset and for answers that the family does not have. Source:
+    /// RFC 792 and RFC 1122, 3.2.2.1, RFC 1812, 5.2.7.1; RFC 4443, 3.1.
     pub const fn icmp(self, family: Family) -> Option<(u8, u8)> {
         Some(match (family, self) {
             (Family::Ipv4, RejectWith::NetworkUnreachable) => (3, 0),

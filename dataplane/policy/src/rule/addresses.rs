@@ -1,4 +1,4 @@
-//! Sets of addresses as text, and where they begin and end.
+//! Text form of address sets, and their first and last addresses.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,11 +9,11 @@ use ipnet::IpNet;
 use super::value::AddressSet;
 use crate::packet::Family;
 
-/// What a set of addresses may look like, for people.
+/// The forms of an address set, for messages.
 pub const ADDRESS_FORMS: &str = "`192.0.2.1`, `192.0.2.0/24`, `192.0.2.1-192.0.2.9`, `2001:db8::1` or `2001:db8::/32`";
 
 impl AddressSet {
-    /// The first and the last address. Sets in their order are in the order of addresses, IPv4 first.
+    /// The first and the last address. The order of sets is that of their addresses, IPv4 first.
     pub fn bounds(&self) -> (IpAddr, IpAddr) {
         match self {
             AddressSet::Prefix(net) => (net.network(), net.broadcast()),
@@ -46,7 +46,7 @@ impl From<IpAddr> for AddressSet {
 }
 
 impl fmt::Display for AddressSet {
-    /// A single address without its length, in both families.
+    /// A single address has no prefix length, in both families.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.single(), self) {
             (Some(address), _) => write!(f, "{address}"),
@@ -59,14 +59,15 @@ impl fmt::Display for AddressSet {
 impl FromStr for AddressSet {
     type Err = String;
 
-    /// An address, a prefix, whose host bits do not count, or a range. An IPv4 address that is written as IPv6 is IPv4.
+    /// Parses an address, a prefix, whose host bits are ignored, or a range. An IPv4 address in IPv6 notation is an
+    /// IPv4 address.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || format!("`{text}` is no address, prefix or range: write {ADDRESS_FORMS}");
+        let bad = || format!("`{text}` is not an address, prefix or range: write {ADDRESS_FORMS}");
         let address = |text: &str| text.parse::<IpAddr>().map(|address| address.to_canonical()).map_err(|_| bad());
         if let Some((first, last)) = text.split_once('-') {
             let (first, last) = (address(first)?, address(last)?);
             if Family::of(first) != Family::of(last) || first > last {
-                return Err(format!("`{text}` does not end behind its beginning: write {ADDRESS_FORMS}"));
+                return Err(format!("`{text}` ends before its beginning: write {ADDRESS_FORMS}"));
             }
             return Ok(if first == last { first.into() } else { AddressSet::Range(first, last) });
         }
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_as_it_was() {
+    fn text_parses_to_the_same_set() {
         for text in ["192.0.2.1", "192.0.2.0/24", "0.0.0.0/0", "192.0.2.1-192.0.2.9", "2001:db8::1", "2001:db8::/32"] {
             assert_eq!(set(text).to_string(), text);
         }
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_set_is_refused() {
+    fn a_text_that_is_not_a_set_is_refused() {
         for text in ["", "host", "192.0.2.300", "192.0.2.0/33", "192.0.2.9-192.0.2.1", "192.0.2.1-2001:db8::1", "-"] {
             assert!(AddressSet::from_str(text).is_err(), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Address lists: what rules add to them, and what they hold from the start.
+//! Address lists: additions by rules, and entries of the rule file.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::is_default;
 use super::value::AddressSet;
 use crate::packet::Family;
 
-/// Where an address goes and for how long.
+/// The list and the timeout of an addition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListAdd {
@@ -18,29 +18,29 @@ pub struct ListAdd {
     pub timeout: ListTimeout,
 }
 
-/// How long an address stays in a list.
+/// The timeout of an addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ListTimeout {
     /// Until the dataplane restarts. RouterOS's default.
     NoneDynamic,
-    /// For good. Saved and exported by RouterOS; here it survives a reload, as `NoneDynamic` does.
+    /// Without end. RouterOS saves and exports such entries; here they survive a reload, as with `NoneDynamic`.
     NoneStatic,
     /// This long after the last packet that added it. 1 s to 35w3d13h13m56s.
     After(Duration),
 }
 
-/// A line of `/ip firewall address-list` or `/ipv6 firewall address-list`: what a list holds from the start.
+/// A line of `/ip firewall address-list` or `/ipv6 firewall address-list`: an entry of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListEntry {
-    /// Which menu it stands in.
+    /// The family of its menu.
     pub family: Family,
     /// Name of the address list.
     pub list: String,
-    /// What it puts in.
+    /// Its address.
     pub address: EntryAddress,
-    /// How long it stays, from when the rules are applied; for good if none.
+    /// Timeout, from the time the rules are applied; `None` for a static entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
     /// Kept and shown, but not in the list.
@@ -49,18 +49,18 @@ pub struct ListEntry {
     /// Free text.
     #[serde(default, skip_serializing_if = "is_default")]
     pub comment: String,
-    /// The line of the rule file it began on, counted from 1; 0 if it came from elsewhere.
+    /// The line of the rule file on which it begins, counted from 1; 0 for entries without a file.
     pub line: u32,
 }
 
-/// What an entry puts in a list.
+/// The address of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EntryAddress {
     /// An address, prefix or range.
     Set(AddressSet),
-    /// Every address of a host name, looked up again as DNS says.
+    /// All addresses of a host name, resolved again after their time to live.
     Name(String),
-    /// Nothing: RouterOS exports such entries. Not every address.
+    /// No address: RouterOS exports such entries. They match no packet.
     None,
 }

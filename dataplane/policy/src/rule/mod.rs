@@ -1,5 +1,5 @@
-//! Rules in their declared form: what an operator wrote, typed. This is what travels between the processes and what
-//! the engine compiles.
+//! Rules in their declared form: an operator's rules, typed. The processes exchange this form, and the engine compiles
+//! it.
 
 mod action;
 mod addresses;
@@ -33,7 +33,7 @@ use crate::packet::Family;
 pub use crate::packet::{ExtensionHeader, MacAddress, TcpFlag};
 use crate::word::words;
 
-/// Everything a rule file says. The order of `rules` is the order of evaluation within each chain.
+/// The contents of a rule file. The order of `rules` is the order of evaluation within each chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleSet {
@@ -47,30 +47,30 @@ pub struct RuleSet {
     /// `/ip firewall connection tracking`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tracking: Tracking,
-    /// `/interface list` and `/interface list member`. Interface matchers name them; which of their members are sides
-    /// of the filter is a setting.
+    /// `/interface list` and `/interface list member`. Interface matchers name them; the settings map their members to
+    /// sides of the filter.
     #[serde(default, skip_serializing_if = "is_default")]
     pub interface_lists: Vec<InterfaceList>,
-    /// `/ip address` and `/ipv6 address`: the router's own addresses. What is local and what is broadcast follows from
-    /// them.
+    /// `/ip address` and `/ipv6 address`: the router's own addresses. They define which addresses are local and which
+    /// are broadcast addresses.
     #[serde(default, skip_serializing_if = "is_default")]
     pub local_addresses: Vec<LocalAddress>,
 }
 
-/// A list of interfaces. RouterOS has `all`, `none`, `dynamic` and `static` besides. Source: RouterOS manual, Interface
+/// A list of interfaces. RouterOS also has `all`, `none`, `dynamic` and `static`. Source: RouterOS manual, Interface
 /// lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InterfaceList {
-    /// What matchers name.
+    /// Its name in matchers.
     pub name: String,
-    /// Lists whose interfaces are in it…
+    /// Lists whose interfaces it includes.
     pub include: Vec<String>,
-    /// …but not those of these lists…
+    /// Lists whose interfaces it excludes from those.
     pub exclude: Vec<String>,
-    /// …and these interfaces, whatever was excluded, but for those that are disabled.
+    /// Its own members, which are included in any case, unless they are disabled.
     pub members: Vec<InterfaceMember>,
-    /// Free text. RouterOS's own lists are here only if they have some.
+    /// Free text. RouterOS's own lists are present only if they have one.
     #[serde(skip_serializing_if = "is_default")]
     pub comment: String,
 }
@@ -79,29 +79,29 @@ pub struct InterfaceList {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Stable across reloads and reordering: derived from what the rule says, see [`RuleSet::assign_ids`].
+    /// Stable across reloads and reordering: derived from the rule's content, see [`RuleSet::assign_ids`].
     pub id: RuleId,
-    /// Which menu it stands in, with `family`.
+    /// Its menu, together with `family`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub table: Table,
     /// IPv4 or IPv6: `/ip` or `/ipv6`.
     pub family: Family,
-    /// The chain it belongs to. Chains are compared exactly.
+    /// Its chain. Chain names are compared exactly.
     pub chain: String,
-    /// What it must see to act; all of them.
+    /// Its matchers; all must be true.
     pub matchers: Vec<Matcher>,
-    /// What it does.
+    /// Its action.
     pub action: Action,
-    /// Whether packets that it matches are logged as well: `log=yes`, or the action `log`.
+    /// Whether packets that it matches are logged: `log=yes`, or the action `log`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub log: Option<Log>,
     /// Kept and shown, but not run.
     pub disabled: bool,
-    /// Why it cannot be honoured as it stands, if so. It is then kept and shown, but not run, with all of its matchers: a
-    /// rule without one of them would match more.
+    /// Why the rule cannot run, if so. It is then kept and shown with all of its matchers, because a rule without one
+    /// of them would match more.
     #[serde(default, skip_serializing_if = "is_default")]
     pub invalid: Option<String>,
-    /// It is no rule of the file: a door of the configuration put it there.
+    /// Whether a door of the configuration generated it, rather than the file.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dynamic: bool,
     /// Free text.
@@ -109,7 +109,7 @@ pub struct Rule {
     /// `hw-offload`, and the `log-prefix` of a rule that does not log.
     #[serde(default, skip_serializing_if = "is_default")]
     pub inert: Inert,
-    /// The line of the rule file the rule began on, counted from 1; 0 if it came from elsewhere.
+    /// The line of the rule file on which the rule begins, counted from 1; 0 for rules without a file.
     pub line: u32,
 }
 
@@ -134,7 +134,7 @@ impl Rule {
         }
     }
 
-    /// Whether it asks for fragments behind the first; they meet no other rule.
+    /// Whether it matches later fragments; they meet no other rule.
     pub fn is_for_fragments(&self) -> bool {
         self.matchers.iter().any(|matcher| !matcher.negated && matcher.condition == Condition::Fragment(true))
     }
@@ -146,7 +146,7 @@ impl Rule {
 }
 
 words! {
-    /// When rules are met.
+    /// The tables of rules.
     #[derive(Default)]
     Table {
         /// `raw`: before connection tracking.
@@ -158,8 +158,8 @@ words! {
 }
 
 impl Table {
-    /// The chains that packets enter by themselves: each packet one of the filter's; in `raw`, `output` if it is from a
-    /// protected address and `prerouting` otherwise.
+    /// The built-in chains: each packet enters one of the filter's; in `raw`, `output` if it is from a protected
+    /// address and `prerouting` otherwise.
     pub const fn builtin_chains(self) -> &'static [&'static str] {
         match self {
             Table::Raw => &["prerouting", "output"],
@@ -167,7 +167,7 @@ impl Table {
         }
     }
 
-    /// The chain that a packet enters here, which enters this one of the filter's.
+    /// The chain of this table that a packet enters which enters this chain of the filter.
     pub const fn entry(self, chain: BuiltinChain) -> &'static str {
         match (self, chain) {
             (Table::Filter, chain) => chain.name(),
@@ -177,15 +177,15 @@ impl Table {
     }
 }
 
-/// A line in the log for each packet that a rule matches.
+/// The log line of a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// `log-prefix`: what the line begins with. May be empty.
+    /// `log-prefix`: the beginning of the line. May be empty.
     pub prefix: String,
 }
 
-/// The name of a rule in metrics, tables and logs: eight hexadecimal digits, with `-2`, `-3`, … for repeated rules.
+/// The id of a rule in metrics, tables and logs: eight hexadecimal digits, with `-2`, `-3`, … for repeated rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
@@ -197,7 +197,7 @@ impl fmt::Display for RuleId {
     }
 }
 
-/// The filter's chains that packets enter by themselves.
+/// The filter's built-in chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BuiltinChain {
@@ -227,24 +227,24 @@ impl BuiltinChain {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layer7Pattern {
-    /// What `layer7-protocol=` refers to.
+    /// Its name in `layer7-protocol=`.
     pub name: String,
     /// The expression, unquoted. Bytes above 0x7f of the file appear as `\xHH`.
     pub regexp: String,
     /// Free text.
     pub comment: String,
-    /// The line of the rule file it began on, counted from 1; 0 if it came from elsewhere.
+    /// The line of the rule file on which it begins, counted from 1; 0 for patterns without a file.
     pub line: u32,
 }
 
 impl RuleSet {
-    /// The pattern of this name.
+    /// The pattern with this name.
     pub fn pattern(&self, name: &str) -> Option<&Layer7Pattern> {
         self.layer7.iter().find(|pattern| pattern.name == name)
     }
 
-    /// Gives every rule its id: a hash of what it says (table, family, chain, matchers, action, log), not of where it
-    /// stands, its comment, or whether it is disabled or invalid. Rules that say the same are numbered in order.
+    /// Gives every rule its id: a hash of its table, family, chain, matchers, action and log, but not of its position,
+    /// its comment, or whether it is disabled or invalid. Equal rules are numbered in order.
     pub fn assign_ids(&mut self) {
         let mut seen = std::collections::HashMap::<u32, u32>::new();
         for rule in &mut self.rules {
@@ -257,13 +257,13 @@ impl RuleSet {
     }
 }
 
-/// For what JSON leaves out.
+/// For fields that JSON leaves out.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// FNV-1a, 64 bits folded to 32: the ids must be the same in every build, which the standard library's hasher does
-/// not promise. Source: draft-eastlake-fnv.
+/// FNV-1a, 64 bits folded to 32: ids must be the same in every build, which the standard library's hasher does not
+/// guarantee. Source: draft-eastlake-fnv.
 fn fnv1a(bytes: &[u8]) -> u32 {
     let hash = bytes
         .iter()

@@ -1,7 +1,8 @@
-//! The numbers of rules, as RouterOS's `print` shows them: each menu counts its rules from 0.
+//! The numbers of rules as RouterOS's `print` shows them: each menu numbers its rules from 0.
 //!
-//! Every rule of a menu has a number, also if it is disabled, invalid, or a door's. A number changes when rules before it
-//! come or go; the [`RuleId`](super::RuleId) does not. People see the number, and scripts and metrics refer to the id.
+//! Every rule of a menu has a number, including disabled and invalid ones and those of doors. A number changes when
+//! rules before it are added or removed; the [`RuleId`](super::RuleId) does not. Operators see the number; scripts and
+//! metrics use the id.
 
 use std::fmt;
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Rule, Table};
 use crate::packet::Family;
 
-/// The menus of rules, in the order of RouterOS's exports: as rule files name them, and in short.
+/// The menus of rules, in the order of RouterOS's exports: their paths and short names.
 pub const MENUS: [(Family, Table, &str, &str); 4] = [
     (Family::Ipv4, Table::Filter, "/ip firewall filter", "ip filter"),
     (Family::Ipv4, Table::Raw, "/ip firewall raw", "ip raw"),
@@ -18,7 +19,7 @@ pub const MENUS: [(Family, Table, &str, &str); 4] = [
     (Family::Ipv6, Table::Raw, "/ipv6 firewall raw", "ipv6 raw"),
 ];
 
-/// A rule's menu, and its number there, counted from 0. Written as `ip filter 3`, in JSON too.
+/// A rule's menu and its number there, counted from 0. Its text is `ip filter 3`, in JSON as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleNumber {
     menu: usize,
@@ -26,7 +27,7 @@ pub struct RuleNumber {
 }
 
 impl RuleNumber {
-    /// The menu, in short: `ip filter`, `ip raw`, `ipv6 filter` or `ipv6 raw`.
+    /// The short name of the menu: `ip filter`, `ip raw`, `ipv6 filter` or `ipv6 raw`.
     pub fn menu(self) -> &'static str {
         MENUS[self.menu].3
     }
@@ -54,7 +55,7 @@ impl schemars::JsonSchema for RuleNumber {
         schemars::json_schema!({
             "type": "string",
             "pattern": format!("^({menus}) [0-9]+$"),
-            "description": "A rule's menu and its number there, counted from 0. It changes when rules before it come or go.",
+            "description": "A rule's menu and its number there, counted from 0. It changes when rules before it are added or removed.",
         })
     }
 }
@@ -72,13 +73,12 @@ impl<'de> Deserialize<'de> for RuleNumber {
             let menu = MENUS.iter().position(|menu| menu.3 == short)?;
             Some(RuleNumber { menu, number: number.parse().ok()? })
         });
-        parsed
-            .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no number of a rule, such as `ip filter 3`")))
+        parsed.ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a rule number such as `ip filter 3`")))
     }
 }
 
-/// The number of each rule, in the order of the rules. Rules of doors are counted where they stand, so these must be the
-/// rules with those of the doors: see [`door::rules`](crate::door::rules).
+/// The number of each rule, in the order of the rules. Rules of doors count as well, so the rules must include them:
+/// see [`door::rules`](crate::door::rules).
 pub fn numbers(rules: &[Rule]) -> Vec<RuleNumber> {
     let mut next = [0; MENUS.len()];
     rules
@@ -111,11 +111,11 @@ mod tests {
         let of_door = with_door.rules.iter().filter(|rule| rule.dynamic && rule.family == Family::Ipv4).count();
         let last = told(&with_door.rules).pop();
         assert!(of_door > 0);
-        assert_eq!(last, Some(format!("ip filter {}", of_door + 2)), "RouterOS counts dynamic rules where they stand");
+        assert_eq!(last, Some(format!("ip filter {}", of_door + 2)), "RouterOS counts dynamic rules at their position");
     }
 
     #[test]
-    fn a_number_is_written_as_it_is_read() {
+    fn the_text_of_a_number_parses_to_the_same_number() {
         let rules = rsc::read(b"/ipv6 firewall raw\nadd chain=prerouting\nadd chain=output\n").rules;
         let number = numbers(&rules.rules)[1];
         assert_eq!(serde_json::to_string(&number).unwrap(), "\"ipv6 raw 1\"");

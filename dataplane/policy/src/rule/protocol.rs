@@ -10,7 +10,7 @@ pub fn protocol_name(number: u8) -> String {
         .map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
 }
 
-/// The number of a protocol that is written as a name or as a number.
+/// The number of a protocol, from its name or its number.
 pub fn protocol_number(text: &str) -> Option<u8> {
     PROTOCOLS.iter().find(|(name, _)| *name == text).map(|(_, number)| *number).or_else(|| text.parse().ok())
 }

@@ -1,4 +1,4 @@
-//! What a file says of the router itself: its interfaces and addresses, and properties that decide nothing here.
+//! The router's own interfaces and addresses in a rule file, and properties without effect here.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::is_default;
 use crate::packet::Family;
 
-/// Properties that change nothing here, by name, with their values. They are kept because an export has them, so that the
-/// router gets them back.
+/// Properties without effect here, by name, with their values. They are kept for the export back to the router.
 pub type Inert = BTreeMap<String, String>;
 
 /// A line of `/interface list member`.
@@ -25,12 +24,12 @@ pub struct InterfaceMember {
     /// Free text.
     #[serde(skip_serializing_if = "is_default")]
     pub comment: String,
-    /// The line of the rule file it began on, counted from 1; 0 if it came from elsewhere. Exports have the members of all
-    /// lists in this order.
+    /// The line of the rule file on which it begins, counted from 1; 0 for members without a file. Exports have the
+    /// members of all lists in this order.
     pub line: u32,
 }
 
-/// Older versions wrote nothing but the name.
+/// Earlier versions serialized only the name.
 #[derive(Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 enum MemberForm {
@@ -66,10 +65,9 @@ impl From<String> for InterfaceMember {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "AddressForm")]
 pub struct LocalAddress {
-    /// The address, with the length of its network's prefix. None if the router makes up all of it, which is so in IPv6
-    /// only.
+    /// The address with its prefix length. `None` if the router generates it, which is possible for IPv6 only.
     pub address: Option<IpNet>,
-    /// Kept and shown, but no address of the router.
+    /// Kept and shown, but not an address of the router.
     #[serde(skip_serializing_if = "is_default")]
     pub disabled: bool,
     /// `interface`, `comment`, `network` and others.
@@ -77,7 +75,7 @@ pub struct LocalAddress {
     pub inert: Inert,
 }
 
-/// Older versions wrote nothing but the address.
+/// Earlier versions serialized only the address.
 #[derive(Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 enum AddressForm {
@@ -115,15 +113,15 @@ impl FromStr for LocalAddress {
 }
 
 impl LocalAddress {
-    /// The address, if the router has it and the file says which it is: a prefix from a pool, or what the router makes of
-    /// the interface's identifier, is not in the file.
+    /// The address, if the file has it: addresses from a prefix pool and addresses with a generated interface
+    /// identifier are not in the file.
     pub fn known(&self) -> Option<&IpNet> {
         let is = |name: &str, made_up: fn(&str) -> bool| self.inert.get(name).is_some_and(|value| made_up(value));
         let is_made_up = is("eui-64", |value| value == "yes") || is("from-pool", |value| !value.is_empty());
         self.address.as_ref().filter(|_| !self.disabled && !is_made_up)
     }
 
-    /// The family whose menu it is in.
+    /// The family of its menu.
     pub fn family(&self) -> Family {
         self.address.map_or(Family::Ipv6, |address| Family::of(address.addr()))
     }
@@ -134,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_older_versions_wrote_is_read() {
+    fn json_of_earlier_versions_is_read() {
         let member: InterfaceMember = serde_json::from_str("\"ether1\"").unwrap();
         assert_eq!(member, "ether1".to_owned().into());
         let address: LocalAddress = serde_json::from_str("\"192.0.2.1/24\"").unwrap();

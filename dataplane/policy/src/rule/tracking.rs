@@ -1,4 +1,4 @@
-//! Connection tracking as an export sets it.
+//! Settings of connection tracking in an export.
 
 use std::time::Duration;
 
@@ -19,15 +19,15 @@ words! {
     }
 }
 
-/// `/ip firewall connection tracking`; it holds for both families. The defaults are RouterOS's. Source: RouterOS
-/// manual, Connection tracking.
+/// `/ip firewall connection tracking`, for both families. The defaults are RouterOS's. Source: RouterOS manual,
+/// Connection tracking.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Tracking {
     /// `enabled`.
     pub enabled: TrackingMode,
-    /// `loose-tcp-tracking`: a TCP packet in the middle of an unknown connection makes it established; otherwise it is
-    /// invalid.
+    /// `loose-tcp-tracking`: whether a TCP packet in the middle of an unknown connection begins a connection; otherwise
+    /// it is invalid.
     pub loose_tcp: bool,
     /// `tcp-syn-sent-timeout`: 5s.
     pub tcp_syn_sent: Duration,
@@ -49,15 +49,15 @@ pub struct Tracking {
     pub tcp_max_retrans: Duration,
     /// `tcp-unacked-timeout`: 5m.
     pub tcp_unacked: Duration,
-    /// `udp-timeout`: seen one way. 30s since RouterOS 7; older exports that leave it out mean 10s.
+    /// `udp-timeout`: seen in one direction. 30s since RouterOS 7; in older exports without it 10s.
     pub udp: Duration,
-    /// `udp-stream-timeout`: seen both ways. 3m.
+    /// `udp-stream-timeout`: seen in both directions. 3m.
     pub udp_stream: Duration,
     /// `icmp-timeout`: 10s.
     pub icmp: Duration,
     /// `generic-timeout`: every other protocol. 10m.
     pub generic: Duration,
-    /// What the router found out, or does with its own connections.
+    /// Values that the router determines itself, or that concern its own connections.
     #[serde(skip_serializing_if = "super::is_default")]
     pub inert: Inert,
 }

@@ -18,7 +18,7 @@ use crate::word::{Set, words};
 pub enum AddressSet {
     /// An address or prefix.
     Prefix(IpNet),
-    /// From the first address to the second, both included, of one family.
+    /// From the first address to the second, both included, of the same family.
     Range(IpAddr, IpAddr),
 }
 
@@ -40,7 +40,7 @@ impl AddressSet {
 pub struct PortSet(pub Vec<RangeInclusive<u16>>);
 
 impl PortSet {
-    /// How many items RouterOS takes in one list.
+    /// Highest number of items in one list in RouterOS.
     pub const MAX_ITEMS: usize = 16;
 
     /// Whether the port is in the set.
@@ -50,17 +50,17 @@ impl PortSet {
 }
 
 words! {
-    /// Which way a packet goes through an interface or IPsec.
+    /// The direction of a packet through an interface or IPsec.
     Direction {
-        /// Where it came in.
+        /// Arrival.
         In = "in",
-        /// Where it goes out.
+        /// Departure.
         Out = "out",
     }
 }
 
 words! {
-    /// What the name of an interface matcher means, as it stands behind `in-` and `out-`.
+    /// The meaning of an interface matcher's name, as in its suffix after `in-` or `out-`.
     InterfaceKind {
         /// One interface.
         Interface = "interface",
@@ -74,9 +74,9 @@ words! {
 }
 
 words! {
-    /// What an address is to the router. Source: RouterOS manual, Filter, `src-address-type`.
+    /// The type of an address for the router. Source: RouterOS manual, Filter, `src-address-type`.
     AddressType {
-        /// An ordinary address of some other host.
+        /// An ordinary address of another host.
         Unicast = "unicast",
         /// One of the router's own addresses.
         Local = "local",
@@ -92,9 +92,9 @@ words! {
 words! {
     /// How a number is compared.
     Relation {
-        /// It is the value.
+        /// It is equal.
         Equal = "equal",
-        /// It is not.
+        /// It is not equal.
         NotEqual = "not-equal",
         /// It is less.
         LessThan = "less-than",
@@ -103,18 +103,18 @@ words! {
     }
 }
 
-/// What a `ttl` or `hop-limit` must be: `greater-than:5`.
+/// A comparison of `ttl` or `hop-limit`: `greater-than:5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Comparison {
-    /// How.
+    /// The operator.
     pub relation: Relation,
-    /// With what.
+    /// The value.
     pub value: u8,
 }
 
 impl Comparison {
-    /// Whether it is so of this number.
+    /// Whether it is true for this number.
     pub const fn holds(self, number: u8) -> bool {
         match self.relation {
             Relation::Equal => number == self.value,
@@ -126,7 +126,7 @@ impl Comparison {
 }
 
 words! {
-    /// What `ipv4-options` asks. Source: RouterOS manual, Filter, `ipv4-options`.
+    /// The argument of `ipv4-options`. Source: RouterOS manual, Filter, `ipv4-options`.
     Ipv4Option {
         /// At least one option.
         Any = "any",
@@ -136,7 +136,7 @@ words! {
         StrictSourceRouting = "strict-source-routing",
         /// Loose source routing.
         LooseSourceRouting = "loose-source-routing",
-        /// Neither of the two.
+        /// No source routing.
         NoSourceRouting = "no-source-routing",
         /// Record route.
         RecordRoute = "record-route",
@@ -154,7 +154,7 @@ words! {
 }
 
 impl Ipv4Option {
-    /// Whether these options of a header are what is asked. Each `no-` is the opposite of what is without it.
+    /// Whether the options of a header match. Each `no-` is the opposite of the word without it.
     pub fn holds(self, options: Set<OptionKind>) -> bool {
         let has = |kind| options.contains(kind);
         let source_routing = has(OptionKind::StrictSourceRouting) || has(OptionKind::LooseSourceRouting);
@@ -175,7 +175,7 @@ impl Ipv4Option {
 }
 
 words! {
-    /// The marks that mangle rules set, by the matcher that asks for them.
+    /// The marks of mangle rules, by the matcher for them.
     Mark {
         /// Of the connection.
         Connection = "connection-mark",
@@ -187,15 +187,15 @@ words! {
 }
 
 words! {
-    /// What connection tracking knows of a packet. Source: RouterOS manual, Filter, `connection-state`.
+    /// The connection state of a packet. Source: RouterOS manual, Filter, `connection-state`.
     ConnectionState {
-        /// Belongs to no connection that it could belong to.
+        /// Invalid: belongs to no connection and begins none.
         Invalid = "invalid",
-        /// Belongs to a connection that was seen both ways.
+        /// Belongs to a connection that was seen in both directions.
         Established = "established",
-        /// Belongs to another packet's connection: an ICMP error.
+        /// Is related to a connection: an ICMP error.
         Related = "related",
-        /// Begins a connection, or belongs to one that was not seen both ways yet.
+        /// Begins a connection, or belongs to one that was seen in one direction only.
         New = "new",
         /// Exempt from tracking by a `notrack` rule.
         Untracked = "untracked",
@@ -213,7 +213,7 @@ words! {
 }
 
 words! {
-    /// What `per-connection-classifier` hashes. Source: RouterOS manual, Filter.
+    /// The fields that `per-connection-classifier` hashes. Source: RouterOS manual, Filter.
     ClassifierFields {
         /// Both addresses.
         BothAddresses = "both-addresses",
@@ -237,7 +237,7 @@ words! {
 }
 
 words! {
-    /// What a rate counts.
+    /// The unit of a rate.
     RateUnit {
         /// Packets.
         Packet = "packet",
@@ -250,28 +250,28 @@ words! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
-    /// How many tokens it gets…
+    /// Number of tokens.
     pub count: u64,
-    /// …in this time, more than zero.
+    /// Time for that number, more than zero.
     pub per: Duration,
-    /// How many may be taken at once, as written: exports of RouterOS 6 hold 0.
+    /// Highest number that may be taken at once, as written: exports of RouterOS 6 have 0.
     pub burst: u64,
-    /// What a token is.
+    /// The unit of a token.
     pub unit: RateUnit,
 }
 
 words! {
-    /// What `dst-limit` keeps a bucket for. Source: RouterOS manual, Filter, `dst-limit`.
+    /// The key of `dst-limit` buckets. Source: RouterOS manual, Filter, `dst-limit`.
     LimitMode {
-        /// Each destination address.
+        /// The destination address.
         DstAddress = "dst-address",
-        /// Each destination address and port.
+        /// The destination address and port.
         DstAddressAndPort = "dst-address-and-port",
-        /// Each source address.
+        /// The source address.
         SrcAddress = "src-address",
-        /// Each pair of addresses.
+        /// Both addresses.
         SrcAndDstAddresses = "src-and-dst-addresses",
-        /// Each pair of addresses and destination port.
+        /// Both addresses and the destination port.
         AddressesAndDstPort = "addresses-and-dst-port",
     }
 }
@@ -296,7 +296,7 @@ words! {
     }
 }
 
-/// Any bytes. In JSON a string with a character from U+0000 to U+00FF for each, so that ASCII stays readable.
+/// Any bytes. In JSON a string with one character from U+0000 to U+00FF per byte, so that ASCII stays readable.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Bytes(pub Vec<u8>);
 

@@ -1,5 +1,5 @@
-//! The section `[policy.frames]`: what happens to each class of frames that rules do not see, and at what rate a class may
-//! pass.
+//! The section `[policy.frames]`: the verdict on each class of frames that rules do not see, and the rate at which a
+//! class may pass.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -14,7 +14,7 @@ use crate::frames::FrameClass;
 use crate::packet::Side;
 use crate::time::Time;
 
-/// What happens to frames that rules do not see, by class.
+/// The verdicts on frames that rules do not see, by class.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct FrameClasses {
@@ -38,17 +38,18 @@ pub struct FrameClasses {
     pub pppoe: SideChoice,
     /// [`FrameClass::Unknown`].
     pub unknown: SideChoice,
-    /// How many frames of each class pass from each side in a second.
+    /// The rate of each class from each side, in frames per second.
     pub rate: FrameRate,
-    /// What the Ethernet padding behind an ARP packet may contain.
+    /// The permitted Ethernet padding after an ARP packet.
     pub padding: Padding,
-    /// Addresses that `protect` covers but that belong to the outside, for example the router of a protected network. The
-    /// outside may claim them.
+    /// Addresses of `protect` that belong to the outside, for example the router of a protected network. The outside
+    /// may claim them.
     pub outside_addresses: Vec<IpNet>,
 }
 
 impl Default for FrameClasses {
-    /// What a network needs to resolve addresses passes; what changes the routes of hosts passes only from inside.
+    /// Frames that a network needs to resolve addresses pass; frames that change the routes of hosts pass only from
+    /// inside.
     fn default() -> Self {
         let from_inside = SideChoice { outside: Choice::Drop, inside: Choice::Accept };
         FrameClasses {
@@ -70,7 +71,7 @@ impl Default for FrameClasses {
 }
 
 impl FrameClasses {
-    /// What happens to frames of this class from this side, within the rate.
+    /// The verdict on frames of this class from this side, within the rate.
     pub const fn choice(&self, class: FrameClass, side: Side) -> Choice {
         let choice = match class {
             FrameClass::Arp => self.arp,
@@ -88,8 +89,8 @@ impl FrameClasses {
     }
 }
 
-/// A choice for frames from outside and one for frames from inside. Written as one word if both are the same, else as
-/// `{ outside = "drop", inside = "accept" }`.
+/// A choice for frames from each side. Written as one word if both are the same, otherwise as `{ outside = "drop",
+/// inside = "accept" }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SideChoice {
     /// For frames that come from outside.
@@ -113,7 +114,7 @@ impl SideChoice {
     }
 }
 
-/// The long form of a [`SideChoice`]. Both keys must be there: a forgotten side has no safe meaning for all classes.
+/// The long form of a [`SideChoice`]. Both keys are required, because no default is safe for all classes.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sides {
@@ -136,7 +137,7 @@ impl<'de> Deserialize<'de> for SideChoice {
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(
-                    "\"accept\", \"drop\" or a choice for each side, as { outside = \"drop\", inside = \"accept\" }",
+                    "\"accept\", \"drop\" or a choice for each side, such as { outside = \"drop\", inside = \"accept\" }",
                 )
             }
 
@@ -157,8 +158,8 @@ impl<'de> Deserialize<'de> for SideChoice {
     }
 }
 
-/// How many frames of a class may pass from a side in a second, all workers together. A second's worth may pass at once.
-/// Written as a number or as `"off"`, which means no limit.
+/// Highest rate of a class from one side, in frames per second, all workers together. One second's number may pass at
+/// once. Written as a number, or as `"off"` for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameRate(Option<NonZeroU32>);
 
@@ -166,13 +167,13 @@ impl FrameRate {
     /// No limit.
     pub const OFF: FrameRate = FrameRate(None);
 
-    /// The largest limit. Above it the interval between two frames, in whole nanoseconds, would be off by more than a
+    /// The highest limit. Above it, rounding the interval between two frames to nanoseconds has an error of more than a
     /// thousandth.
     const MAX: u32 = 1_000_000;
 
     const SECOND_NS: u64 = 1_000_000_000;
 
-    /// So many frames a second, from 1 to 1,000,000.
+    /// This number of frames per second, from 1 to 1,000,000.
     pub const fn per_second(frames: u32) -> Option<FrameRate> {
         match NonZeroU32::new(frames) {
             Some(limit) if frames <= FrameRate::MAX => Some(FrameRate(Some(limit))),
@@ -185,9 +186,9 @@ impl FrameRate {
         self.0.is_none()
     }
 
-    /// Takes a frame into account, if it may pass. `paid_until` is the time until which the frames before it have used up
-    /// the rate (the theoretical arrival time of GCRA, ITU-T I.371), zero at first. Returns its new value; `None` if the
-    /// frame exceeds the rate. One number for each bucket, so that workers can share it without a lock.
+    /// Counts a frame if it may pass. `paid_until` is the time until which earlier frames have used up the rate (the
+    /// theoretical arrival time of GCRA, ITU-T I.371), zero at first. Returns its new value; `None` if the frame
+    /// exceeds the rate. A bucket is one number, so that workers can share it without a lock.
     pub fn admit(self, paid_until: Time, now: Time) -> Option<Time> {
         let Some(limit) = self.0 else { return Some(paid_until) };
         let interval = FrameRate::SECOND_NS / u64::from(limit.get());
@@ -198,8 +199,8 @@ impl FrameRate {
 }
 
 impl Default for FrameRate {
-    /// Far more than the hosts of an Ethernet segment send together, a few hundred a second at most after all of them
-    /// started at once; far less than what makes a host slow: Linux handles some 100,000 ARP packets a second on a core.
+    /// Much more than the hosts of an Ethernet segment send together, a few hundred per second at most when all of them
+    /// start at once; much less than slows a host down: Linux handles about 100,000 ARP packets per second on one core.
     fn default() -> Self {
         FrameRate(NonZeroU32::new(1000))
     }
@@ -231,7 +232,7 @@ impl<'de> Deserialize<'de> for FrameRate {
             type Value = FrameRate;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("frames a second, as 1000, or \"off\" for no limit")
+                f.write_str("frames per second, such as 1000, or \"off\" for no limit")
             }
 
             fn visit_u64<E: Error>(self, frames: u64) -> Result<FrameRate, E> {
@@ -253,11 +254,11 @@ impl<'de> Deserialize<'de> for FrameRate {
     }
 }
 
-/// What the bytes behind an ARP packet may be that pad its frame to Ethernet's minimum.
+/// The permitted bytes that pad an ARP packet's frame to Ethernet's minimum length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Padding {
-    /// Zeros, which nearly all senders put there (RFC 894, RFC 1042).
+    /// Zeros, as nearly all senders send (RFC 894, RFC 1042).
     #[default]
     Zero,
     /// Any bytes.
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_routes_passes_only_from_inside() {
+    fn frames_that_change_routes_pass_only_from_inside() {
         let classes = FrameClasses::default();
         for class in [FrameClass::RouterAdvertisement, FrameClass::Redirect] {
             assert_eq!(classes.choice(class, Side::Outside), Choice::Drop);
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_as_it_was() {
+    fn the_written_form_parses_to_the_same_value() {
         let text = "redirect = { outside = \"accept\", inside = \"drop\" }\nrate = \"off\"\npadding = \"any\"\n\
                     outside-addresses = [\"192.0.2.1/32\"]";
         for classes in [FrameClasses::default(), read(text).unwrap()] {
@@ -307,17 +308,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_refused_with_what_to_write() {
+    fn errors_are_refused_with_the_remedy() {
         let cases = [
             ("arp = \"pass\"", "unknown variant `pass`, expected `accept` or `drop`"),
             ("arp = 1", "expected \"accept\", \"drop\" or a choice for each side"),
             ("arp = { outside = \"drop\" }", "missing field `inside`"),
             ("arp = { outside = \"drop\", inside = \"drop\", both = \"drop\" }", "unknown field `both`"),
-            ("rate = 0", "`rate` is 0; write frames a second, from 1 to 1000000, or \"off\""),
-            ("rate = -1", "`rate` is -1; write frames a second"),
-            ("rate = 1000001", "`rate` is 1000001; write frames a second"),
+            ("rate = 0", "`rate` is 0; write frames per second, from 1 to 1000000, or \"off\""),
+            ("rate = -1", "`rate` is -1; write frames per second"),
+            ("rate = 1000001", "`rate` is 1000001; write frames per second"),
             ("rate = \"on\"", "unknown variant `on`, expected `off`"),
-            ("rate = 1.5", "expected frames a second, as 1000, or \"off\" for no limit"),
+            ("rate = 1.5", "expected frames per second, such as 1000, or \"off\" for no limit"),
             ("padding = \"zeros\"", "unknown variant `zeros`, expected `zero` or `any`"),
             ("outside-addresses = [\"here\"]", "invalid IP address syntax"),
             ("rarp = \"drop\"", "unknown field `rarp`"),
@@ -342,7 +343,7 @@ mod tests {
         assert_eq!((0..20).filter(|_| passes(5_000)).count(), 10);
         assert!(!passes(5_099) && passes(5_100) && !passes(5_100));
         assert_eq!((0..1000).filter(|step| passes(5_101 + step)).count(), 10, "ten a second");
-        assert_eq!((0..20).filter(|_| passes(60_000)).count(), 10, "no more is saved up");
+        assert_eq!((0..20).filter(|_| passes(60_000)).count(), 10, "unused frames do not accumulate beyond one second");
         assert!(!passes(59_000), "a worker whose clock is behind gains nothing");
     }
 

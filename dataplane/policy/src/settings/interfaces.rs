@@ -1,9 +1,8 @@
-//! Which sides of the filter a router's interfaces are.
+//! Maps a router's interfaces to the sides of the filter.
 //!
-//! A filter has two sides, a router any number of interfaces with names of its own. The configuration says which names
-//! mean a side, and which ones mean an interface that no packet of this filter comes from or goes to. A name that it does
-//! not mention is neither: a rule about it must be refused, because an accept with `!` before it would match everything,
-//! and a drop without it nothing.
+//! A filter has two sides, a router any number of interfaces with its own names. The configuration states which names
+//! mean a side, and which ones mean an interface without packets of this filter. A rule about any other name must be
+//! refused: an accept with a negated name would match every packet, and a drop with the name none.
 
 use std::collections::HashMap;
 
@@ -13,20 +12,20 @@ use crate::packet::Side;
 use crate::rule::{Condition, InterfaceKind, InterfaceList, Matcher};
 use crate::word::Set;
 
-/// Names of interfaces, ports of bridges or interface lists, and where they are. A name may mean both sides.
+/// Names of interfaces, bridge ports or interface lists, and their sides. A name may mean both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Interfaces {
-    /// Those that mean the outside.
+    /// Names of the outside.
     pub outside: Vec<String>,
-    /// Those that mean the inside.
+    /// Names of the inside.
     pub inside: Vec<String>,
-    /// Those that mean neither side, such as tunnels that end at the router: a matcher about one is false of every
-    /// packet, and true of every packet if it is negated.
+    /// Names of neither side, such as tunnels that end at the router: a matcher about one is false for every packet,
+    /// and true for every packet if it is negated.
     pub elsewhere: Vec<String>,
 }
 
-/// [`Interfaces`] as they are written, before a name that is in two places is refused.
+/// [`Interfaces`] as configured, before names in two places are refused.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 struct Written {
@@ -66,12 +65,12 @@ impl Default for Interfaces {
 }
 
 impl Interfaces {
-    /// The sides that an interface matcher means, perhaps neither or both; none if the configuration does not say.
+    /// The sides of an interface matcher: possibly none or both; `None` if the configuration does not state them.
     ///
-    /// A list means what its interfaces mean. Those that mean no side are taken for interfaces on which nothing arrives
-    /// here, as long as one of the list means a side. A list that the configuration names is not looked into, one that
-    /// neither knows means nothing. RouterOS's own lists and groups of interfaces are known, see [`own_list`] and
-    /// [`own_group`].
+    /// A list means the sides of its interfaces. Its interfaces without a side count as interfaces without packets, if
+    /// at least one of the list means a side. A list that the configuration names is not expanded; a list that neither
+    /// the configuration nor the rules name means nothing. RouterOS's own lists and groups of interfaces are known, see
+    /// [`own_list`] and [`own_group`].
     pub fn sides(&self, kind: InterfaceKind, name: &str, lists: &[InterfaceList]) -> Option<Set<Side>> {
         match kind {
             InterfaceKind::Interface | InterfaceKind::BridgePort => self.named(name).or_else(|| own_group(name)),
@@ -82,17 +81,17 @@ impl Interfaces {
         }
     }
 
-    /// Whether a rule with this matcher must be refused, because nothing says where its interface is. `!all-vlan` is
-    /// among these unless the configuration names `all-vlan`: tagged frames do come by here, and rules do not tell them
-    /// apart, so that it would be true of more packets than on the router.
+    /// Whether a rule with this matcher must be refused, because the side of its interface is not configured.
+    /// `!all-vlan` is refused as well, unless the configuration names `all-vlan`: tagged frames do pass through the
+    /// filter, and rules cannot distinguish them, so it would match more packets than on the router.
     pub fn leave_open(&self, matcher: &Matcher, lists: &[InterfaceList]) -> bool {
         let Condition::Interface { kind, name, .. } = &matcher.condition else { return false };
         let all_but_vlans = matcher.negated && name == ALL_VLAN && self.named(name).is_none();
         all_but_vlans || self.sides(*kind, name, lists).is_none()
     }
 
-    /// Whether the matcher names an interface, or a list of interfaces, none of which is a side of the filter. Lists without
-    /// any interface do not count.
+    /// Whether the matcher names an interface, or a list of interfaces, none of which is a side of the filter. Lists
+    /// without any interface do not count.
     pub fn is_elsewhere(&self, matcher: &Matcher, lists: &[InterfaceList]) -> bool {
         let Condition::Interface { kind, name, .. } = &matcher.condition else { return false };
         let has_interfaces = || match kind {
@@ -107,7 +106,7 @@ impl Interfaces {
         self.sides(*kind, name, lists) == Some(Set::EMPTY) && has_interfaces()
     }
 
-    /// The sides that the configuration gives to the name, none of them if it is elsewhere; none if it does not say.
+    /// The sides that the configuration gives to the name; empty for `elsewhere`, `None` if it has none.
     fn named(&self, name: &str) -> Option<Set<Side>> {
         let is_in = |names: &[String]| names.iter().any(|known| known == name);
         let means = |side: &Side| match side {
@@ -118,8 +117,8 @@ impl Interfaces {
         (!sides.is_empty() || is_in(&self.elsewhere)).then_some(sides)
     }
 
-    /// What is in a list, in RouterOS's order: included lists, without the excluded ones, and the list's own members.
-    /// None if what is excluded is not known: the rest would be too much.
+    /// The interfaces of a list, in RouterOS's order: included lists, without excluded ones, and the list's own
+    /// members. `None` if an excluded list is not known, because the result would have too many.
     fn contents<'l>(&self, name: &'l str, lists: &'l [InterfaceList], known: &mut Known<'l>) -> Option<Contents> {
         let contents = |sides, others| Some(Contents { sides, others });
         if let Some(sides) = self.named(name) {
@@ -162,11 +161,11 @@ impl Interfaces {
     }
 }
 
-/// All interfaces with a VLAN tag of their own.
+/// All interfaces with their own VLAN tag.
 const ALL_VLAN: &str = "all-vlan";
 
-/// What RouterOS's own groups of interfaces mean, which stand where an interface may. The two sides are Ethernet, whether
-/// frames are tagged or not; there is no other interface here. Source: RouterOS manual, Filter.
+/// The sides of RouterOS's own interface groups, which may stand in place of an interface. Both sides are Ethernet,
+/// whether frames are tagged or not; there is no other interface here. Source: RouterOS manual, Filter.
 fn own_group(name: &str) -> Option<Set<Side>> {
     match name {
         "all-ethernet" => Some(Side::ALL.into_iter().collect()),
@@ -175,8 +174,8 @@ fn own_group(name: &str) -> Option<Set<Side>> {
     }
 }
 
-/// What is in the lists that RouterOS has from the start: all interfaces, none, those that it made by itself (for clients of
-/// a PPP server), and the others. Source: RouterOS manual, Interface lists.
+/// The interfaces of RouterOS's predefined lists: all interfaces, none, those that it created itself (for clients of a
+/// PPP server), and the others. Source: RouterOS manual, Interface lists.
 fn own_list(name: &str) -> Option<Contents> {
     match name {
         "all" | "static" => Some(Contents { sides: Side::ALL.into_iter().collect(), others: true }),
@@ -185,26 +184,26 @@ fn own_list(name: &str) -> Option<Contents> {
     }
 }
 
-/// How deep lists may include one another.
+/// Highest depth of lists that include one another.
 const MAX_DEPTH: usize = 32;
 
-/// What was found out on the way: each list is looked into once.
+/// Results so far: each list is expanded once.
 struct Known<'l> {
     lists: HashMap<&'l str, Contents>,
     depth: usize,
 }
 
-/// What was found in a list.
+/// The contents of a list.
 #[derive(Clone, Copy)]
 struct Contents {
-    /// The sides that its interfaces mean.
+    /// The sides of its interfaces.
     sides: Set<Side>,
-    /// There are interfaces in it that mean none.
+    /// Whether it has interfaces without a side.
     others: bool,
 }
 
 impl Contents {
-    /// There is something in it, and nothing of it means a side.
+    /// Whether it has interfaces, and none of them has a side.
     fn is_unknown(&self) -> bool {
         self.sides.is_empty() && self.others
     }
@@ -238,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_means_the_side_it_is_given_to_and_no_other_name_does() {
+    fn only_configured_names_mean_a_side() {
         let of =
             |name| sides(interfaces().sides(InterfaceKind::Interface, name, &[list("ether9", &[], &[], &["ether1"])]));
         assert_eq!(of("ether1"), Some(vec![Side::Outside]));
@@ -251,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_means_what_its_interfaces_mean() {
+    fn a_list_means_the_sides_of_its_interfaces() {
         let lists = [
             list("WAN", &[], &[], &["ether1", "pppoe-out1"]),
             list("LAN", &[], &[], &["bridge"]),
@@ -302,7 +301,7 @@ mod tests {
         for (name, expected) in cases {
             assert_eq!(of(name), *expected, "{name}");
         }
-        // Only what means no side is left of it.
+        // Only interfaces without a side remain.
         assert_eq!(of("nothing"), None);
     }
 
@@ -318,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_open_and_what_is_elsewhere() {
+    fn unmapped_names_and_names_that_are_elsewhere() {
         let lists = [list("wireguard", &[], &[], &["wg0"]), list("empty", &[], &[], &[])];
         let matcher = |text: &str| {
             let (property, name) = text.split_once('=').unwrap();
@@ -339,7 +338,7 @@ mod tests {
             ("interface=all-ppp", false, true),
             ("interface=!all-ppp", false, true),
             ("interface=all-vlan", false, true),
-            // Rules do not tell tagged frames apart.
+            // Rules cannot distinguish tagged frames.
             ("interface=!all-vlan", true, true),
             ("interface=all-ethernet", false, false),
         ] {
@@ -352,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_looked_into_once_and_not_too_deep() {
+    fn lists_are_expanded_once_and_to_a_limited_depth() {
         let nested = |depth: usize| -> Vec<InterfaceList> {
             let name = |level: usize| format!("list {level}");
             let mut lists: Vec<_> =

@@ -1,5 +1,5 @@
-//! What is not in the rules: which addresses are protected, which side an interface is, what a chain does when no rule
-//! decides, what time it is, what happens to frames that rules cannot see, and the doors.
+//! Settings beside the rules: protected addresses, sides of interfaces, chain defaults, time zone, frames that rules
+//! cannot see, and doors.
 
 mod frames;
 mod interfaces;
@@ -22,33 +22,34 @@ use crate::reason::Verdict;
 use crate::rule::BuiltinChain;
 use crate::time::UtcOffset;
 
-/// The part of the configuration that takes part in deciding about packets. Both processes know it.
+/// The part of the configuration that affects decisions about packets. Both processes use it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
-    /// The addresses behind the filter, in the role of "the router's own": they decide which chain a packet enters.
+    /// The protected addresses, which have the role of "the router's own addresses": they decide which chain a packet
+    /// enters.
     pub protect: Vec<IpNet>,
-    /// Which sides the interfaces in rules are.
+    /// The sides of the interfaces in rules.
     pub interfaces: Interfaces,
-    /// Whether VLANs and PPPoE sessions are networks of their own.
+    /// Whether VLANs and PPPoE sessions are separate networks.
     pub vlans: Vlans,
-    /// What the clock of `time` matchers is ahead of UTC. It does not follow summer time.
+    /// Offset from UTC of the clock of `time` matchers. It does not follow summer time.
     pub time_zone: UtcOffset,
-    /// What happens to a packet that no rule of its chain decided about.
+    /// The verdict on a packet that no rule of its chain decides about.
     pub chain_default: ChainDefaults,
-    /// What happens to frames that rules cannot see.
+    /// The verdict on frames that rules cannot see.
     pub frames: FrameClasses,
-    /// How many ports a source may try before its knocks are ignored for a while.
+    /// The number of ports that a source may try before its knocks are ignored for a while.
     pub port_budget: PortBudget,
-    /// The knock sequences. In the configuration they are no key of this section but stand beside it, each a `[[door]]`:
-    /// whoever reads that refuses them here, and puts them in.
+    /// The doors. In the configuration they are not a key of this section but stand beside it, each a `[[door]]`: the
+    /// reader of the configuration refuses them here and adds them.
     #[serde(deserialize_with = "door::distinct", skip_serializing_if = "Vec::is_empty")]
     pub doors: Vec<Door>,
 }
 
 impl Default for Settings {
-    /// Everything is protected, only `output` accepts by default, of the frames that rules do not see only those pass that
-    /// resolve addresses; the sides have their own names, and the time is UTC.
+    /// Everything is protected, only `output` accepts by default, only frames that resolve addresses pass among those
+    /// that rules do not see, the sides have their own names, and the time zone is UTC.
     fn default() -> Self {
         let everything = ["0.0.0.0/0", "::/0"].map(|net| net.parse().expect("a literal prefix"));
         Settings {
@@ -65,14 +66,14 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// These, with the doors that stand beside them in the configuration.
+    /// These settings with the doors that stand beside them in the configuration.
     ///
     /// # Errors
-    /// If doors stand among them as well.
+    /// If this section contains doors as well.
     pub fn with_doors(self, doors: Vec<Door>) -> Result<Settings, &'static str> {
         match self.doors.is_empty() {
             true => Ok(Settings { doors, ..self }),
-            false => Err("`doors` is no key of [policy]; write each door as a `[[door]]` of its own, outside of it"),
+            false => Err("`doors` is not a key of [policy]; write each door as its own `[[door]]`, outside of it"),
         }
     }
 
@@ -90,7 +91,7 @@ impl Settings {
     }
 }
 
-/// A verdict as it is written in the configuration.
+/// A verdict as written in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Choice {
@@ -109,9 +110,9 @@ impl From<Choice> for Verdict {
     }
 }
 
-/// What a built-in chain does with a packet that none of its rules decided about.
+/// The verdict of a built-in chain on packets that none of its rules decides about.
 ///
-/// RouterOS accepts there. Here only `output` does: a rule set that covers IPv4 alone must not leave IPv6 open.
+/// RouterOS accepts there. Here only `output` does: a rule set for IPv4 alone must not leave IPv6 open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ChainDefaults {

@@ -1,26 +1,26 @@
-//! Interface names that the rules use and the configuration does not give a side.
+//! Interface names that the rules use and for which the configuration has no side.
 //!
-//! Whether a name means something is known only where rules and settings come together. There, this finds every rule
-//! that could not be run, and says what to write.
+//! The sides of a name follow from rules and settings together. This module finds every rule that cannot run because of
+//! such a name, and prints the remedy.
 
 use std::collections::BTreeMap;
 
 use super::Interfaces;
 use crate::rule::{Condition, RuleSet};
 
-/// A matcher of a rule that runs, whose name means no side.
+/// A matcher of a running rule whose name has no side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unmapped {
     /// The line of the rule.
     pub line: u32,
     /// The matcher's name, such as `in-interface-list`.
     pub matcher: String,
-    /// The interface or list that it names.
+    /// The interface or list.
     pub name: String,
 }
 
 impl Interfaces {
-    /// The interface matchers of all rules that run, which name something that these settings do not know.
+    /// The interface matchers of all running rules with a name that is unknown to these settings.
     pub fn unmapped(&self, rules: &RuleSet) -> Vec<Unmapped> {
         let mut unmapped = Vec::new();
         for rule in rules.rules.iter().filter(|rule| rule.runs()) {
@@ -35,9 +35,10 @@ impl Interfaces {
         unmapped
     }
 
-    /// The section of the configuration as it is, and these names as comments for the reader to move into one of its
-    /// lists. None is put anywhere: no answer is safe for every rule. A tunnel's name in `outside` lets strangers in where
-    /// the rules accept from the tunnel; the name of the outside in `elsewhere` does where they drop from it.
+    /// The section of the configuration, with these names as comments for the operator to move into one of its lists.
+    /// They are in no list by default, because no side is safe for every rule. A tunnel's name in `outside` lets
+    /// strangers in where rules accept packets from the tunnel; the name of the outside in `elsewhere` does where rules
+    /// drop packets from it.
     pub fn mapping(&self, unmapped: &[Unmapped]) -> String {
         let list = |key, names: &[String]| {
             let quoted: Vec<String> = names.iter().map(|name| string(name)).collect();
@@ -57,10 +58,10 @@ impl Interfaces {
     }
 }
 
-/// How many lines of rules are printed for a name.
+/// Highest number of rule lines that are printed for a name.
 const MOST_LINES: usize = 8;
 
-/// `line 3`, or `lines 3, 5 and 7`; not all of them if there are many.
+/// `line 3`, or `lines 3, 5 and 7`; shortened if there are many.
 fn places(mut lines: Vec<u32>) -> String {
     lines.dedup();
     let more = lines.len().saturating_sub(MOST_LINES);
@@ -75,9 +76,9 @@ fn places(mut lines: Vec<u32>) -> String {
     }
 }
 
-/// A name as TOML writes it, on one line whatever is in it.
+/// A name in TOML's form, on one line.
 fn string(name: &str) -> String {
-    // JSON's escapes are among those of TOML's basic strings. TOML wants one for DEL as well.
+    // JSON's escapes are among those of TOML's basic strings. TOML requires one for DEL as well.
     serde_json::Value::from(name).to_string().replace('\u{7f}', "\\u007f")
 }
 
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_mean_no_side_are_found_with_what_to_write() {
+    fn names_without_a_side_are_found_with_the_remedy() {
         let text = "/ip firewall filter\n\
             add chain=input in-interface=ether1\n\
             add chain=input in-interface=outside out-interface-list=!LAN\n\

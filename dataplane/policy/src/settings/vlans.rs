@@ -1,26 +1,27 @@
-//! `vlans`: whether VLANs and PPPoE sessions are networks of their own.
+//! `vlans`: whether VLANs and PPPoE sessions are separate networks.
 
 use serde::{Deserialize, Serialize};
 
 use crate::packet::Vlan;
 
-/// What is kept for each VLAN and PPPoE session by itself. The matchers of rules, and limits on replies, are never.
+/// The state that is kept for each VLAN and PPPoE session separately. State of matchers and limits on replies are never
+/// separate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Vlans {
-    /// Connections, and everything at doors: progress, grants, hold-off, attempts and tried ports. What rules add to
-    /// address lists counts in all, as on RouterOS.
+    /// Connections, and all state of doors: progress, grants, hold-off, attempts and tried ports. List entries that
+    /// rules add count in all VLANs, as on RouterOS.
     #[default]
     Separate,
-    /// Nothing.
+    /// No state.
     Shared,
-    /// As [`Vlans::Separate`], and what packets add to address lists. What the rules' own entries and operators put in
-    /// a list counts in all.
+    /// As [`Vlans::Separate`], and also list entries that packets add. Entries of the rules and of operators count in
+    /// all VLANs.
     SeparateLists,
 }
 
 impl Vlans {
-    /// The network by which connections and doors know a packet of this one.
+    /// The network of a packet for connections and doors.
     #[inline]
     pub const fn of(self, vlan: Vlan) -> Vlan {
         match self {
@@ -31,7 +32,7 @@ impl Vlans {
         }
     }
 
-    /// The network that an address is added to a list for, by a rule; [`Vlan::NONE`] for all.
+    /// The network for which a rule adds an address to a list; [`Vlan::NONE`] for all.
     #[inline]
     pub const fn of_lists(self, vlan: Vlan) -> Vlan {
         match self {

@@ -1,4 +1,4 @@
-//! Connections that tracking knows: how full their table is, and which ones there are.
+//! The connection table: its fill level and its connections.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,27 +10,27 @@ use crate::eval::tracking::TcpState;
 use crate::packet::{Side, Vlan};
 use crate::rule::{AddressSet, ConnectionState};
 
-/// Connections in one answer at most: some 400 KB. Another request goes on behind them.
+/// Highest number of connections in one answer: about 400 KB. The next request continues after them.
 pub const MAX_CONNECTIONS: usize = 1_000;
 
-/// A table in which a connection found no room so recently is full.
+/// A table that refused a connection within this time counts as full.
 pub const FULL_FOR: Duration = Duration::from_secs(60);
 
-/// How full the table of connections is.
+/// Fill level of the connection table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionTable {
-    /// Connections that are known, as of the last count, which takes a second for half a million places.
+    /// Known connections, by the last count. A count takes a second for half a million slots.
     pub known: u64,
-    /// About how many there is room for: `connection-capacity`.
+    /// Approximate capacity: `connection-capacity`.
     pub capacity: u64,
-    /// Packets since start that would have begun a connection and found no room; tracking calls them `invalid`.
+    /// Packets since start whose new connection found no room; tracking calls them `invalid`.
     pub refused: u64,
     /// Time since the last of them; `None` if there was none.
     pub last_refused: Option<Duration>,
 }
 
 impl ConnectionTable {
-    /// The warning that the table is full, with the remedy; `None` if it is not.
+    /// The warning that the table is full, with the remedy; `None` if it is not full.
     pub fn warning(&self) -> Option<String> {
         let age = self.last_refused.filter(|age| *age < FULL_FOR)?;
         let packets = if self.refused == 1 { "packet" } else { "packets" };
@@ -45,29 +45,29 @@ impl ConnectionTable {
     }
 }
 
-/// Which connections to show.
+/// A query for connections.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionQuery {
-    /// Only those that an address of this set began.
+    /// Only connections that an address of this set began.
     #[serde(default, with = "perhaps_as_text")]
     pub source: Option<AddressSet>,
-    /// Where the search begins: [`Connections::next`] of the answer before, 0 for the first one.
+    /// Where the search begins: [`Connections::next`] of the previous answer, 0 for the first request.
     #[serde(default)]
     pub from: u64,
-    /// At most so many, and at most [`MAX_CONNECTIONS`].
+    /// Highest number of connections, at most [`MAX_CONNECTIONS`].
     pub limit: usize,
 }
 
-/// A part of the table of connections, in no order.
+/// A part of the connection table, in no order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Connections {
-    /// Those that were found; perhaps none, although others follow.
+    /// The connections that were found; this may be empty although others follow.
     pub connections: Vec<Connection>,
-    /// Where the next request goes on; `None` at the end of the table.
+    /// Where the next request continues; `None` at the end of the table.
     pub next: Option<u64>,
 }
 
-/// A connection. Addresses and ports are not translated, so those of packets are those of the ends.
+/// A connection. Addresses and ports are not translated, so those of the packets are those of the two ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
     /// The VLAN that it is in.
@@ -75,24 +75,24 @@ pub struct Connection {
     pub vlan: Vlan,
     /// Its IP protocol.
     pub protocol: u8,
-    /// Who sent the first packet, and its port or ICMP identifier.
+    /// Address and port, or ICMP identifier, of the originator.
     pub source: (IpAddr, u16),
-    /// The other end.
+    /// Address and port, or ICMP identifier, of the responder.
     pub destination: (IpAddr, u16),
     /// The side that the first packet came from.
     pub side: Side,
     /// `new` until both ends have sent packets, then `established`.
     pub state: ConnectionState,
-    /// Of a TCP connection.
+    /// State of a TCP connection.
     pub tcp: Option<TcpState>,
-    /// Whether its packets pass the rules by.
+    /// Whether its packets bypass the rules.
     pub fasttracked: bool,
-    /// The door that it began through.
+    /// The door through which it began.
     pub door: Option<String>,
     /// Time until the grant of that door ends; `None` if it has ended, or does not end.
     pub grant_left: Option<Duration>,
-    /// IP bytes so far, both ways.
+    /// IP bytes so far, both directions.
     pub bytes: u64,
-    /// Time until it is forgotten, if no packet comes.
+    /// Time until it expires, if no packet arrives.
     pub time_left: Duration,
 }

@@ -10,32 +10,32 @@ use crate::door::Failure;
 use crate::packet::Vlan;
 use crate::rule::AddressSet;
 
-/// The doors, and who is at them.
+/// The doors, and the sources at them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Doors {
     /// The doors, in the order of the configuration.
     pub doors: Vec<DoorSummary>,
-    /// Who has begun to knock, ordered by door and address; at most as many as were asked for.
+    /// Sources whose knock is in progress, ordered by door and address; at most as many as requested.
     pub knocking: Vec<Visitor>,
-    /// Whom doors are open for, in the same way.
+    /// Sources with a grant, in the same order and number.
     pub open: Vec<Visitor>,
-    /// Whose knocks are ignored, in the same way; those that are ignored at all doors first.
+    /// Sources whose knocks are ignored, in the same order and number; sources ignored at all doors first.
     #[serde(default)]
     pub ignored: Vec<IgnoredSource>,
-    /// Whether there are more of any of them.
+    /// Whether there are more of any kind.
     pub truncated: bool,
 }
 
 /// A source whose knocks are ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IgnoredSource {
-    /// The door; none for all doors.
+    /// The door; `None` for all doors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub door: Option<String>,
-    /// The source; over IPv6 its /64.
+    /// The source; its /64 over IPv6.
     #[serde(with = "as_text")]
     pub address: AddressSet,
-    /// Its VLAN, as in [`ListEntry`].
+    /// Its VLAN, as in [`ListEntry`](super::ListEntry).
     #[serde(flatten)]
     pub vlan: Vlan,
     /// `ports`, `held-off` or `attempts`.
@@ -44,32 +44,32 @@ pub struct IgnoredSource {
     pub time_left: Duration,
 }
 
-/// One door in one line. Counts are since start, and stay when the door changes.
+/// Summary of one door. Counts are since start, and stay when the door changes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DoorSummary {
     /// Its name.
     pub door: String,
-    /// How often each step of its knock was taken, in order. The last one opens.
+    /// How often each step was taken, in order. The last one opens the door.
     pub steps: Vec<u64>,
-    /// How often it was opened.
+    /// How often it opened.
     pub opened: u64,
-    /// How often it was closed by a knock.
+    /// How often a knock closed it.
     pub closed: u64,
-    /// Steps and knocks that came to nothing, by every reason that there is.
+    /// Failed steps and knocks, by reason; all reasons are present.
     pub failed: Vec<FailureCount>,
-    /// How many sources have begun to knock now.
+    /// Number of sources whose knock is in progress.
     pub knocking: u64,
-    /// For how many it is open now: sources, each with an address. What operators put in for good is not among them.
+    /// Number of grants: each is for one source and one destination. Static entries are not included.
     pub open: u64,
 }
 
-/// What came to nothing at a door for one reason.
+/// Failures at a door for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FailureCount {
-    /// Why.
+    /// The reason.
     pub reason: Failure,
-    /// How often.
+    /// The count.
     pub times: u64,
 }
 
@@ -78,18 +78,18 @@ pub struct FailureCount {
 pub struct Visitor {
     /// The door.
     pub door: String,
-    /// The source; a prefix or range if an operator let it in.
+    /// The source; a prefix or range for an entry of an operator.
     #[serde(with = "as_text")]
     pub address: AddressSet,
-    /// Its VLAN, as in [`ListEntry`].
+    /// Its VLAN, as in [`ListEntry`](super::ListEntry).
     #[serde(flatten)]
     pub vlan: Vlan,
-    /// What it knocks at, or may connect to; as in [`ListEntry`].
+    /// The destination of the knock or grant, as in [`ListEntry`](super::ListEntry).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<IpAddr>,
-    /// Steps that it has taken; 0 for those who are in.
+    /// Steps taken; 0 for a grant.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub steps: u8,
-    /// Time left, for the next step or in all; none if it does not expire.
+    /// Time left, for the next step or in total; `None` if it does not expire.
     pub time_left: Option<Duration>,
 }

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::packet::Side;
 use crate::word::words;
 
-/// An interface as it was bound.
+/// A bound interface.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interface {
-    /// Which side it is.
+    /// Its side.
     pub side: Side,
     /// Its name.
     pub name: String,
@@ -16,13 +16,13 @@ pub struct Interface {
     pub xdp_mode: String,
     /// Whether frames are received and sent without a copy by the kernel.
     pub zero_copy: bool,
-    /// The driver, as `ethtool -i` shows it; empty if it has none.
+    /// The driver, as `ethtool -i` shows it; empty if there is none.
     #[serde(default)]
     pub driver: String,
     /// Why frames are copied, if they are.
     #[serde(default)]
     pub copy_reason: Option<String>,
-    /// What the mode costs, compared with native XDP and zero-copy; none if it is both.
+    /// The cost of the mode, compared with native XDP and zero-copy; `None` for both.
     #[serde(default)]
     pub cost: Option<String>,
     /// Receive queues, all of them bound.
@@ -37,12 +37,12 @@ pub struct Interface {
     /// Repairs since start, for each kind that the dataplane can repair.
     #[serde(default)]
     pub repairs: Vec<Repairs>,
-    /// Frames that were counted at the interface.
+    /// Counters of frames at the interface.
     #[serde(default)]
     pub counters: InterfaceCounters,
 }
 
-/// A requirement of the filter that an interface or the host does not meet any more.
+/// A requirement of the filter that an interface or the host no longer meets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Drift {
@@ -56,9 +56,9 @@ pub struct Drift {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Repairs {
-    /// What was repaired.
+    /// The kind.
     pub kind: DriftKind,
-    /// How often since start.
+    /// Number of repairs since start.
     pub times: u64,
 }
 
@@ -67,9 +67,9 @@ words! {
     DriftKind {
         /// The interface was set down.
         Down = "down",
-        /// It has another name.
+        /// The interface was renamed.
         Name = "name",
-        /// The MTUs differ, or are larger than the frames that there is room for.
+        /// The MTUs differ, or exceed the size of frame buffers.
         Mtu = "mtu",
         /// The interfaces have different numbers of queues.
         Queues = "queues",
@@ -77,55 +77,55 @@ words! {
         Gro = "gro",
         /// Large receive offload is on.
         Lro = "lro",
-        /// VLAN tags are taken out of frames.
+        /// VLAN tags are removed from frames.
         RxVlan = "rxvlan",
-        /// It does not receive frames for all addresses.
+        /// The interface does not receive frames for all addresses.
         Promiscuous = "promiscuous",
-        /// It, or a device on it, belongs to a bridge or bond.
+        /// The interface, or a device on it, belongs to a bridge or bond.
         Master = "master",
-        /// The host routes what arrives on it, or on a device on it.
+        /// The host routes packets that arrive on the interface or on a device on it.
         Forwarding = "forwarding",
-        /// The host has an address on it, or on a device on it.
+        /// The host has an address on the interface or on a device on it.
         Address = "address",
-        /// The host's default route goes out by it, or by a device on it.
+        /// The host's default route uses the interface or a device on it.
         DefaultRoute = "default-route",
         /// Frames arrive on a queue without a socket.
         NoSocket = "no-socket",
-        /// Frames get past the XDP program.
+        /// Frames bypass the XDP program.
         PastProgram = "past-program",
-        /// The kernel does not say what the interface is like.
+        /// The kernel does not report the state of the interface.
         Unverified = "unverified",
     }
 }
 
-/// Frames counted at one interface. Frames that arrive are `rx_packets`; of these the XDP program saw `arrived`, and
-/// `past_program` got past it; of those that it saw, `no_socket` and `tails` were dropped, and the others are received
-/// by a worker or counted among the losses at its ring.
+/// Frames counted at one interface. Frames that arrive are `rx_packets`. The XDP program saw `arrived` of them, and
+/// `past_program` bypassed it. Of those that it saw, `no_socket` and `tails` were dropped; the others were received by
+/// a worker or are counted among the losses at its ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InterfaceCounters {
     /// Frames that the XDP program saw, since start.
     pub arrived: u64,
-    /// Of these, dropped because no worker served their queue.
+    /// Of these, dropped because no worker serves their queue.
     pub no_socket: u64,
-    /// Of these, dropped because they may be the rest of a frame that was too long and that the driver has split.
+    /// Of these, dropped because they may be the rest of an overlong frame that the driver has split.
     pub tails: u64,
-    /// Frames that got past the XDP program and were dropped behind it, since start; none if the kernel cannot drop
+    /// Frames that bypassed the XDP program and were dropped behind it, since start; `None` if the kernel cannot drop
     /// there (before Linux 6.6).
     pub past_program: Option<u64>,
-    /// The driver's counters, since the interface was made: frames that arrived.
+    /// The driver's counters, since the interface was created: frames that arrived.
     pub rx_packets: u64,
-    /// Frames that were sent, those of the host included.
+    /// Frames sent, including those of the host.
     pub tx_packets: u64,
     /// Frames that arrived damaged.
     pub rx_errors: u64,
     /// Frames that could not be sent.
     pub tx_errors: u64,
-    /// Frames that arrived and found no room, or no reader.
+    /// Frames dropped on receive for lack of room or of a reader.
     pub rx_dropped: u64,
-    /// Frames that were to be sent and found no room, or no receiver.
+    /// Frames dropped on transmit for lack of room or of a receiver.
     pub tx_dropped: u64,
-    /// Frames that the device itself had no room for.
+    /// Frames dropped because the device had no room.
     pub rx_missed: u64,
 }
 
@@ -135,7 +135,7 @@ mod tests {
     use crate::word::Word as _;
 
     #[test]
-    fn every_kind_of_drift_has_its_row_in_the_documentation_and_no_other_has() {
+    fn the_documentation_has_exactly_the_kinds_of_drift() {
         let page = include_str!("../../../../docs/drift.md");
         let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
         let mut rows: Vec<_> =
@@ -149,10 +149,10 @@ mod tests {
     }
 
     #[test]
-    fn a_status_of_a_dataplane_that_knows_no_drift_is_read() {
+    fn an_interface_without_drift_and_counters_is_read() {
         let text = r#"{"side":"outside","name":"eth1","xdp_mode":"native","zero_copy":false,"queues":1,"mtu":1500,
             "up":true,"way_past":null}"#;
-        let interface: Interface = serde_json::from_str(text).expect("what an older one says");
+        let interface: Interface = serde_json::from_str(text).expect("JSON without drift and counters");
         assert!(interface.drift.is_empty() && interface.counters == InterfaceCounters::default());
     }
 }

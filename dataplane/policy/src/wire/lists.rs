@@ -13,41 +13,41 @@ use crate::rule::AddressSet;
 /// Address lists, or a part of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lists {
-    /// The lists the dataplane knows of, with how many entries each has.
+    /// The lists that exist, with their numbers of entries.
     pub lists: Vec<ListOverview>,
-    /// Entries, ordered by list and address; at most as many as were asked for.
+    /// Entries, ordered by list and address; at most as many as requested.
     pub entries: Vec<ListEntry>,
-    /// The host names of these lists, in the first answer.
+    /// The host names of these lists, in the first answer only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<NameState>,
-    /// Whether there are more.
+    /// Whether there are more entries.
     pub truncated: bool,
-    /// The last entry, if there are more: what to ask with for those behind it.
+    /// The last entry, if there are more: the next request continues after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<After>,
 }
 
-/// Which entries to show.
+/// A query for entries.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ListQuery {
     /// Only this list.
     pub list: Option<String>,
-    /// Only entries that share an address with this.
+    /// Only entries that overlap this address set.
     #[serde(with = "perhaps_as_text")]
     pub address: Option<AddressSet>,
-    /// Only dynamic ones, or only static ones.
+    /// Only dynamic entries, or only static ones.
     pub dynamic: Option<bool>,
-    /// Only those that expire within so long.
+    /// Only entries that expire within this time.
     pub expires_within: Option<Duration>,
-    /// Only those whose comment holds this.
+    /// Only entries whose comment contains this text.
     pub comment: Option<String>,
-    /// Only those behind this one, in the order of the answer: list and address.
+    /// Only entries after this one, in the order of the answer: list and address.
     pub after: Option<After>,
-    /// At most so many entries.
+    /// Highest number of entries.
     pub limit: usize,
 }
 
-/// Where an answer is to go on.
+/// The position after which an answer continues.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct After {
     /// List of the last entry.
@@ -55,15 +55,15 @@ pub struct After {
     /// Its address.
     #[serde(with = "as_text")]
     pub address: AddressSet,
-    /// The VLAN that it counts in.
+    /// The VLAN in which it counts.
     #[serde(flatten)]
     pub vlan: Vlan,
-    /// The tag of the other end that it counts for.
+    /// The tag of the peer for which it counts.
     #[serde(default)]
     pub tag: u32,
 }
 
-/// An entry that an operator puts in a list.
+/// An entry that an operator adds to a list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewEntry {
@@ -72,7 +72,7 @@ pub struct NewEntry {
     /// Its address.
     #[serde(with = "as_text")]
     pub address: AddressSet,
-    /// How long. Without one the entry is static: no packet changes it, and it is kept for the next start.
+    /// Timeout. Without one the entry is static: no packet changes it, and it survives a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
     /// Free text.
@@ -80,34 +80,35 @@ pub struct NewEntry {
     pub comment: String,
 }
 
-/// A list, and who fills it.
+/// A list, and the origins of its entries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListOverview {
-    /// What is counted.
+    /// Its counts.
     #[serde(flatten)]
     pub summary: ListSummary,
-    /// Whether a rule that runs adds to it.
+    /// Whether a running rule adds to it.
     pub by_packets: bool,
-    /// Entries that the rules hold for good.
+    /// Static entries of the rules.
     pub by_rules: u64,
-    /// Entries that operators put in for good, and prefixes that they put in for a time.
+    /// Static entries of operators, and prefixes of operators with a timeout.
     pub by_operators: u64,
 }
 
-/// One list in one line.
+/// Summary of one list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListSummary {
     /// Its name.
     pub list: String,
-    /// How many earlier proofs it takes to get in: 0 for a first step.
+    /// Number of earlier proofs that an addition needs: 0 for a first step.
     pub level: u8,
-    /// Dynamic entries now.
+    /// Present dynamic entries.
     pub entries: u64,
-    /// Entries whose time was over, since start.
+    /// Entries that expired since start.
     pub expired: u64,
-    /// Entries pushed out before their time since start, because the table was full.
+    /// Entries that were evicted since start, because the table was full.
     pub evicted: u64,
-    /// Additions refused since start, because the table was full of higher levels, or a source prefix of first steps.
+    /// Additions that were refused since start, because the table was full of entries of higher levels or the quota of
+    /// a source prefix was used up.
     pub refused: u64,
 }
 
@@ -119,25 +120,26 @@ pub struct ListEntry {
     /// Its address.
     #[serde(with = "as_text")]
     pub address: AddressSet,
-    /// The only VLAN that it counts in, in `vlan` and `pppoe`. Neither is there if it counts in all VLANs, or, of a door's
-    /// entries, in none; where packets without a VLAN are to be told from all others, `vlan` is `untagged`.
+    /// The only VLAN in which it counts, in `vlan` and `pppoe`. Both are absent if it counts in all VLANs, or, for an
+    /// entry of a door, without a VLAN. Where that must be distinguished, `vlan` is `untagged` for packets without a
+    /// VLAN.
     #[serde(flatten)]
     pub vlan: Vlan,
-    /// The host name that resolves to the address, if that put it in.
+    /// The host name that resolves to the address, if the entry comes from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The only other end that it counts for; none if it counts for all. Of IPv6 ends only a tag is kept, so that `::`
-    /// stands for one that is not known.
+    /// The only peer for which it counts; `None` if it counts for all. Only a tag of an IPv6 peer is stored, so `::`
+    /// stands for an unknown one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<IpAddr>,
-    /// Steps of a knock that were taken, in a door's list of those who knock; 0 elsewhere.
+    /// Steps taken, in a door's list of knocks in progress; 0 elsewhere.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub steps: u8,
-    /// Time left; none if it does not expire.
+    /// Time left; `None` if it does not expire.
     pub time_left: Option<Duration>,
-    /// Whether a restart forgets it. What is static is of the rules, or an operator put it in for good.
+    /// Whether the entry is lost at a restart. Static entries belong to the rules or to an operator.
     pub dynamic: bool,
-    /// The line of the rule file that it stands on, if it is an entry of the rules; 0 if they came from elsewhere.
+    /// The line of the rule file, for an entry of the rules; 0 for rules without a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
     /// Free text.

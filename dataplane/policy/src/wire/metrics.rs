@@ -13,47 +13,48 @@ use crate::packet::Side;
 use crate::reason::{Reason, Verdict};
 use crate::rule::{RuleId, RuleNumber};
 
-/// Everything that is counted, in one answer, so that a scrape is one look at the workers.
+/// All counters in one answer, so that a scrape reads the workers once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
-    /// As in [`Request::Status`].
+    /// As in [`Request::Status`](super::Request::Status).
     pub status: Status,
     /// Per worker, in order.
     pub workers: Vec<WorkerMetrics>,
     /// When the dataplane started, since the Unix epoch. The same in every answer of one process.
     pub started: Duration,
-    /// When the rules that run were swapped in, since the Unix epoch. The same in every answer about one generation.
+    /// When the running rules were swapped in, since the Unix epoch. The same in every answer about one generation.
     pub reloaded: Duration,
-    /// What the dataplane's process uses; `None` if /proc does not say.
+    /// Resources that the dataplane's process uses; `None` if /proc is not available.
     pub process: Option<ProcessUsage>,
-    /// Rules that run and have series of their own, in their order.
+    /// Running rules with series of their own, in order.
     pub rules: Vec<RuleMetrics>,
-    /// What rules have counted while they had no series of their own, since start. Never less than before.
+    /// Counts of rules while they had no series of their own, since start. Never decreases.
     pub rule_overflow: Counter,
-    /// How many rules run and have no series of their own.
+    /// Number of running rules without series of their own.
     pub rules_without_series: u64,
-    /// As in [`Rules`].
+    /// As in [`Rules`](super::Rules).
     pub chain_defaults: [Counter; 3],
-    /// As in [`Lists`].
+    /// As in [`Lists`](super::Lists).
     pub lists: Vec<ListSummary>,
     /// The host names of all lists.
     #[serde(default)]
     pub names: Vec<NameState>,
-    /// As in [`Doors`].
+    /// As in [`Doors`](super::Doors).
     pub doors: Vec<DoorSummary>,
-    /// How many entries all lists together can hold.
+    /// Capacity of all lists together, in entries.
     pub list_capacity: u64,
-    /// Connections that are known now, and packets that were invalid for want of room for their connection.
+    /// Known connections.
     pub connections: u64,
-    /// See `connections`.
+    /// Packets that were `invalid` because the connection table had no room.
     pub connections_refused: u64,
-    /// Rule sets and configurations applied and refused since start.
+    /// Rule sets and configurations applied since start.
     pub applied: u64,
-    /// See `applied`.
+    /// Rule sets and configurations refused since start.
     pub refused: u64,
-    /// Events for the manager that did not fit its queue.
+    /// Events for the manager that found no room in its queue.
     pub events_lost: u64,
-    /// Connections to the dataplane's socket that a limit refused or closed since start, by every reason that there is.
+    /// Connections to the dataplane's socket that a limit refused or closed since start, by reason; all reasons are
+    /// present.
     #[serde(default)]
     pub peers_refused: Vec<PeersRefused>,
 }
@@ -61,20 +62,20 @@ pub struct Metrics {
 /// Connections that a limit refused or closed for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeersRefused {
-    /// The reason, as `docs/limits.md` has it.
+    /// The reason, as in `docs/limits.md`.
     pub reason: String,
-    /// How many.
+    /// The count.
     pub connections: u64,
 }
 
-/// What one worker counted.
+/// Counters of one worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerMetrics {
     /// Its number.
     pub worker: u32,
-    /// Frames by verdict and reason. Pairs that cannot occur are absent, pairs that can are there from the start.
+    /// Frames by verdict and reason. Every possible pair is present from the start.
     pub frames: Vec<FrameCount>,
-    /// Bytes received on each side, with Ethernet: outside, inside.
+    /// Bytes received on each side, with Ethernet headers: outside, inside.
     pub received_bytes: [u64; 2],
     /// Bytes sent out of each side.
     pub sent_bytes: [u64; 2],
@@ -89,29 +90,29 @@ pub struct WorkerMetrics {
 /// Frames of one verdict and reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FrameCount {
-    /// What happened to them.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// How many.
+    /// The count.
     pub frames: u64,
 }
 
 /// Losses at the rings of one side. Source: struct xdp_statistics, Linux `Documentation/networking/af_xdp.rst`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RingDrops {
-    /// Which side's socket.
+    /// The side of the socket.
     pub side: Side,
     /// `rx-dropped`, `rx-invalid-descriptors`, `rx-ring-full`, `fill-ring-empty` or `tx-invalid-descriptors`.
     pub reason: String,
-    /// How many.
+    /// The count.
     pub frames: u64,
 }
 
-/// Characters of a rule's comment in metrics at most. A label is part of each series' identity.
+/// Longest comment of a rule in metrics, in characters. A label is part of each series' identity.
 pub const MAX_COMMENT: usize = 80;
 
-/// What one rule counted, and what it is.
+/// A rule and its counters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuleMetrics {
     /// Its id.

@@ -1,9 +1,9 @@
-//! The messages between the dataplane and the control process: one JSON value a line over a unix stream socket.
+//! The messages between the dataplane and the control process: one JSON value per line over a unix stream socket.
 //!
-//! The dataplane greets with [`Greeting`]; then every [`Request`] line is answered by one [`Response`] line, in order.
-//! The dataplane checks the peer's credentials before it greets. A peer that it turns away gets a greeting that says
-//! why, and the connection ends. A line longer than [`longest_line`] is answered with [`Response::Refused`], and the
-//! connection ends too. `docs/limits.md` has the other limits.
+//! The dataplane sends a [`Greeting`]. Then it answers each [`Request`] line with one [`Response`] line, in order. It
+//! checks the peer's credentials before it sends the greeting. A refused peer gets a greeting with the reason, and the
+//! connection ends. A line longer than [`longest_line`] is answered with [`Response::Refused`], and the connection ends
+//! as well. `docs/limits.md` has the other limits.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,7 @@ mod text;
 
 pub use self::doors::{DoorSummary, Doors, FailureCount, IgnoredSource, Visitor};
 pub use self::interface::{Drift, DriftKind, Interface, InterfaceCounters, Repairs};
-pub use self::line::{MAX_LINE, MAX_SHORT_LINE, longest_line};
+pub use self::line::{MAX_ANSWER_ENTRIES, MAX_LINE, MAX_SHORT_LINE, longest_line};
 pub use self::lists::{After, ListEntry, ListOverview, ListQuery, ListSummary, Lists, NewEntry};
 pub use self::metrics::{
     FrameCount, MAX_COMMENT, Metrics, PeersRefused, ProcessUsage, RingDrops, RuleMetrics, WorkerMetrics,
@@ -36,17 +36,17 @@ pub use self::rules::{Counter, Rules};
 pub use self::status::{DropCount, LogStatus, LostLines, Status, Worker};
 pub use self::text::as_text;
 
-/// Version of these messages. Both sides refuse another one.
+/// Version of these messages. Both sides refuse any other version.
 pub const VERSION: u32 = 4;
 
-/// First line the dataplane sends.
+/// First line that the dataplane sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Greeting {
     /// [`VERSION`] of the dataplane.
     pub knockplane: u32,
     /// Version of the dataplane's package.
     pub version: String,
-    /// Why the peer is turned away; the connection ends behind this line. `None` if requests are answered.
+    /// Why the peer is refused; the connection ends after this line. `None` if requests are answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Host names in address lists: the control process resolves them, the dataplane goes by the answers.
+//! Host names in address lists: the control process resolves them, the dataplane uses the answers.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,14 +6,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::packet::Family;
+use crate::rule::{EntryAddress, ListEntry};
 
-/// Host names in the address lists of one rule set at most. Each is asked for as often as its time to live says.
+/// Highest number of host names in the address lists of one rule set. Each is resolved again when its time to live
+/// ends.
 pub const MAX_NAMES: usize = 1_000;
 
-/// Addresses of one name at most; further ones are left out.
+/// Highest number of addresses of one name; further ones are dropped.
 pub const MAX_NAME_ADDRESSES: usize = 64;
 
-/// A host name as an address list holds it: for addresses of the menu's family.
+/// A host name in an address list, for addresses of the menu's family.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostName {
@@ -23,7 +25,17 @@ pub struct HostName {
     pub name: String,
 }
 
-/// What came of resolving a name.
+impl HostName {
+    /// The host name of a list entry; `None` if the entry is disabled or holds no name.
+    pub fn of(entry: &ListEntry) -> Option<HostName> {
+        match &entry.address {
+            EntryAddress::Name(name) if !entry.disabled => Some(HostName { family: entry.family, name: name.clone() }),
+            _ => None,
+        }
+    }
+}
+
+/// The answer for one name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameAnswer {
     /// The name.
@@ -36,23 +48,23 @@ pub struct NameAnswer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NameOutcome {
-    /// These addresses take the place of the earlier ones.
+    /// These addresses replace the earlier ones.
     Addresses(Vec<IpAddr>),
-    /// The earlier addresses stay.
+    /// Resolution failed, for this reason; the earlier addresses stay.
     Failed(String),
 }
 
-/// A host name in a list, and what is known of it.
+/// A host name in a list and its resolution.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameState {
     /// The list.
     pub list: String,
-    /// The line of the rule file; 0 if it came from elsewhere.
+    /// The line of the rule file; 0 for rules without a file.
     pub line: u32,
     /// The name.
     #[serde(flatten)]
     pub name: HostName,
-    /// Its addresses by the last answer.
+    /// Its addresses, from the last answer.
     pub addresses: Vec<IpAddr>,
     /// Why the last attempt failed; `None` if it succeeded, or if there was none since the dataplane started.
     #[serde(default, skip_serializing_if = "Option::is_none")]

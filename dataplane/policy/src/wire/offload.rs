@@ -1,5 +1,6 @@
-//! What senders have left to their interface, and no interface has done: checksums and segmentation. On a veth, and between a
-//! host and its virtual machines or containers, the next real interface does it; a filter on the way sees it undone.
+//! Work that senders leave to their interface and that no interface has done: checksums and segmentation. On a veth,
+//! and between a host and its virtual machines or containers, the next physical interface does it; a filter in between
+//! sees packets before that.
 
 use std::time::Duration;
 
@@ -7,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::packet::Side;
 
-/// How long after the last such packet it is warned of.
+/// How long a warning stays after the last such packet.
 pub const WARNED_FOR: Duration = Duration::from_secs(600);
 
-/// Packets and frames since start that a sender has left to its interface.
+/// Packets and frames since start whose sender left work to its interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offload {
     /// Packets of TCP and UDP whose checksum is not computed, from outside and from inside. Only first packets of
@@ -34,7 +35,7 @@ impl Offload {
         sides.chain(Offload::length_warning(self.too_long)).collect()
     }
 
-    /// The warning that so many packets from this side have no checksum.
+    /// The warning about this number of packets without a checksum from this side.
     pub fn checksum_warning(side: Side, packets: u64) -> Option<String> {
         let are = if packets == 1 { "packet has" } else { "packets have" };
         (packets > 0).then(|| {
@@ -46,7 +47,7 @@ impl Offload {
         })
     }
 
-    /// The warning that so many frames were too long.
+    /// The warning about this number of overlong frames.
     pub fn length_warning(frames: u64) -> Option<String> {
         let were = if frames == 1 { "frame was" } else { "frames were" };
         (frames > 0).then(|| {

@@ -9,8 +9,8 @@ use super::source::SourceQuery;
 use super::text::as_text;
 use crate::rule::{AddressSet, RuleSet};
 
-/// What control asks.
-// The content stands beside the tag: within it, a million entries would be kept a second time while they are read.
+/// A request.
+// The content is next to the tag: inside it, serde would buffer a million entries a second time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "request", content = "with", rename_all = "kebab-case")]
 pub enum Request {
@@ -24,44 +24,44 @@ pub enum Request {
     Doors {
         /// Only this door.
         door: Option<String>,
-        /// At most so many sources that knock, so many that a door is open for, and so many that are ignored.
+        /// Highest number of sources with a knock in progress, of sources with a grant, and of ignored sources.
         limit: usize,
     },
-    /// Everything that is known of one source. Answered by [`Response::Source`].
+    /// Everything that the dataplane knows of one source. Answered by [`Response::Source`].
     Source(SourceQuery),
-    /// A part of the table of connections. Answered by [`Response::Connections`].
+    /// A part of the connection table. Answered by [`Response::Connections`].
     Connections(ConnectionQuery),
     /// Answered by [`Response::Metrics`].
     Metrics,
-    /// Compile this rule set beside the workers, swap it in whole, keep lists and the counters of rules that stay.
-    /// Answered by [`Response::Applied`] when every worker runs it, or [`Response::Refused`] and nothing changed.
-    /// [`Response::Failed`] if the rules cannot be kept, and nothing changed; or if a worker hangs, and the others run
-    /// the new rules.
+    /// Compiles this rule set beside the workers and swaps it in as a whole. Lists and the counters of unchanged rules
+    /// stay. Answered by [`Response::Applied`] when every worker runs it, or by [`Response::Refused`] if nothing
+    /// changed. [`Response::Failed`] means either that the rules could not be stored and nothing changed, or that a
+    /// worker hangs and the others run the new rules.
     Apply {
         /// The rules.
         rules: Box<RuleSet>,
-        /// Where they came from, for people: a file name.
+        /// Their source, for operators: a file name.
         source: String,
-        /// What the host names of their address lists resolve to.
+        /// The addresses of the host names in their address lists.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         names: Vec<NameAnswer>,
     },
-    /// The host names in the address lists of the rules that run. Answered by [`Response::Names`].
+    /// The host names in the address lists of the running rules. Answered by [`Response::Names`].
     Names,
-    /// What host names resolve to now. Names that no list holds are passed over. Answered by [`Response::Done`].
+    /// The present addresses of host names. Names that no list contains are ignored. Answered by [`Response::Done`].
     NameAnswers(Vec<NameAnswer>),
-    /// Read the configuration file again, and take over its doors and its `[policy]` as [`Request::Apply`] does with
-    /// rules. Answered by [`Response::Reloaded`], or else as that.
+    /// Reads the configuration file again and applies its doors and its `[policy]` as [`Request::Apply`] does with
+    /// rules. Answered by [`Response::Reloaded`], or as [`Request::Apply`].
     Reload,
-    /// Put entries in lists, all or none. What the rules hold for good already stays as it is, and so does what is to
-    /// get a timeout and is in for good already. Answered by [`Response::Added`], or [`Response::Refused`] if a single
-    /// entry was to get a timeout and cannot.
+    /// Adds entries to lists, all or none. Static entries of the rules stay unchanged, and so do static entries for
+    /// which a timeout is requested. Answered by [`Response::Added`], or by [`Response::Refused`] if a single entry
+    /// cannot get the requested timeout.
     ListAdd {
         /// The entries.
         entries: Vec<NewEntry>,
     },
-    /// Take an entry out of a list. Answered by [`Response::Done`], or [`Response::Refused`] if it was not there, or is
-    /// one of the rules.
+    /// Removes an entry from a list. Answered by [`Response::Done`], or by [`Response::Refused`] if it does not exist
+    /// or belongs to the rules.
     ListRemove {
         /// The list.
         list: String,
@@ -69,11 +69,11 @@ pub enum Request {
         #[serde(with = "as_text")]
         address: AddressSet,
     },
-    /// Take every entry out of a list but those of the rules. Answered by [`Response::Flushed`].
+    /// Removes every entry of a list, except those of the rules. Answered by [`Response::Flushed`].
     ListFlush {
         /// The list.
         list: String,
-        /// Leave what operators put in for good.
+        /// Keep the static entries of operators.
         dynamic: bool,
     },
 }

@@ -11,7 +11,7 @@ use super::rules::Rules;
 use super::source::Source;
 use super::status::Status;
 
-/// What the dataplane answers.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "response", content = "with", rename_all = "kebab-case")]
 pub enum Response {
@@ -21,7 +21,7 @@ pub enum Response {
     Rules(Rules),
     /// To [`Request::Lists`].
     Lists(Lists),
-    /// The host names in the address lists of the rules that run.
+    /// The host names in the address lists of the running rules.
     Names(Vec<NameState>),
     /// To [`Request::Doors`].
     Doors(Doors),
@@ -33,7 +33,7 @@ pub enum Response {
     Metrics(Box<Metrics>),
     /// To [`Request::Apply`].
     Applied {
-        /// The generation that runs now.
+        /// The running generation.
         generation: u64,
     },
     /// To [`Request::Reload`].
@@ -42,39 +42,39 @@ pub enum Response {
     Added(Added),
     /// To [`Request::ListFlush`].
     Flushed {
-        /// Entries that are gone.
+        /// Number of removed entries.
         removed: u64,
     },
-    /// It was done.
+    /// The request succeeded.
     Done,
-    /// It could not be done, through no fault of the request.
+    /// The request failed, through no fault of the request.
     Failed {
-        /// Why, what state things are in, and what to do.
+        /// The cause, the resulting state and the remedy.
         error: String,
     },
-    /// It was not done, because it makes no sense, and nothing changed.
+    /// The request is invalid; nothing changed.
     Refused {
-        /// Why, and what to do.
+        /// The cause and the remedy.
         error: String,
     },
 }
 
-/// Entries were put in lists.
+/// The result of adding entries to lists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Added {
-    /// Entries that were left as they were: they are in for good already.
+    /// Number of entries that stayed unchanged, because they are static already.
     pub left: u64,
-    /// The lists among them that no rule that runs matches, in the order of names: entries have no effect there.
+    /// The lists among them that no running rule matches, ordered by name: entries have no effect there.
     pub unused: Vec<String>,
 }
 
-/// The configuration was taken over.
+/// The configuration was applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// The generation that runs now.
+    /// The running generation.
     pub generation: u64,
-    /// How many doors it has.
+    /// Its number of doors.
     pub doors: usize,
-    /// Keys of `[dataplane]` that the file has changed and that wait for a restart.
+    /// Keys of `[dataplane]` that changed in the file and take effect after a restart.
     pub waiting: Vec<String>,
 }

@@ -4,18 +4,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::rule::RuleSet;
 
-/// The rules that run, with their counters.
+/// The running rules with their counters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rules {
     /// Their generation.
     pub generation: u64,
-    /// Where they came from.
+    /// Their source.
     pub source: String,
     /// The declared form.
     pub rules: RuleSet,
-    /// Packets and bytes of each rule of `rules.rules`, in its order.
+    /// Packets and bytes of each rule of `rules.rules`, in order.
     pub counters: Vec<Counter>,
-    /// Packets and bytes that each chain's default decided about: input, forward, output.
+    /// Packets and bytes decided by each chain's default: input, forward, output.
     pub chain_defaults: [Counter; 3],
 }
 

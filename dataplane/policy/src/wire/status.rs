@@ -9,7 +9,7 @@ use super::interface::Interface;
 use super::offload::Offload;
 use crate::settings::Settings;
 
-/// The dataplane in a few lines.
+/// The state of the dataplane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of the dataplane's package.
@@ -22,27 +22,27 @@ pub struct Status {
     pub generation: u64,
     /// Time since that rule set was swapped in.
     pub generation_age: Duration,
-    /// Where the rules came from.
+    /// The source of the rules.
     pub rules_source: String,
-    /// How many rules run.
+    /// Number of running rules.
     pub rules: usize,
-    /// What decides besides the rules.
+    /// The settings beside the rules.
     pub settings: Settings,
     /// The two interfaces, outside first.
     pub interfaces: Vec<Interface>,
     /// The workers.
     pub workers: Vec<Worker>,
-    /// What happens to frames when the dataplane is gone: `closed`.
+    /// What happens to frames when the dataplane ends: `closed`.
     pub on_exit: String,
-    /// What became of the dataplane's log lines.
+    /// State of the dataplane's log.
     pub log: LogStatus,
-    /// Frames dropped since start, by every reason that has dropped one, the most frequent first.
+    /// Frames dropped since start, by each reason with a drop, the most frequent first.
     #[serde(default)]
     pub drops: Vec<DropCount>,
-    /// How full the table of connections is; `None` if no rule needs it.
+    /// Fill level of the connection table; `None` if no rule needs it.
     #[serde(default)]
     pub connections: Option<ConnectionTable>,
-    /// What senders have left to their interface, and no interface has done.
+    /// Work that senders left to their interface and that no interface has done.
     #[serde(default)]
     pub offload: Offload,
 }
@@ -51,17 +51,17 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DropCount {
-    /// The name of a [`Reason`], or of a loss at the rings as in [`RingDrops`].
+    /// The name of a [`Reason`](crate::reason::Reason), or of a loss as in [`RingDrops`](super::RingDrops).
     pub reason: String,
-    /// How many.
+    /// The count.
     pub frames: u64,
 }
 
-/// What became of a process's log lines.
+/// State of a process's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogStatus {
-    /// Lines lost since start, by every kind of line that there is.
+    /// Lines lost since start, by kind; all kinds are present.
     pub lost: Vec<LostLines>,
     /// Lines that wait to be written.
     pub waiting: u64,
@@ -75,18 +75,18 @@ pub struct LogStatus {
 pub struct LostLines {
     /// `door`, `list`, `operator`, `packet`, `other` or `debug`.
     pub kind: String,
-    /// How many.
+    /// The count.
     pub lines: u64,
 }
 
-/// A worker now.
+/// State of a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Worker {
-    /// Its number, the queue it serves on both sides.
+    /// Its number, which is the queue that it serves on both sides.
     pub worker: u32,
     /// The core it is pinned to, if it is.
     pub core: Option<u32>,
-    /// Time since it last said that it is alive; `None` if it was just started and has not said so yet.
+    /// Time since its last heartbeat; `None` if it just started and has sent none.
     pub heartbeat_age: Option<Duration>,
     /// Generation of rules it runs.
     pub generation: u64,
@@ -96,9 +96,9 @@ pub struct Worker {
     pub sent: [u64; 2],
     /// Frames it dropped.
     pub dropped: u64,
-    /// Frames handed to the kernel for sending that did not come back yet.
+    /// Frames given to the kernel for sending and not returned yet.
     pub in_flight: u64,
-    /// Frames of its pool that are in none of the places they can be in. Always 0; a gauge for those who doubt it.
+    /// Frames of its pool that are in no known place. Always 0; it proves the balance of frames.
     pub lost: u64,
     /// Time spent working since start.
     pub busy: Duration,

@@ -5,11 +5,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::rule::AddressSet;
 
-/// Addresses as people write them.
+/// Addresses as text.
 pub mod as_text {
     use super::*;
 
-    /// As a string.
+    /// Serializes as a string.
     ///
     /// # Errors
     /// The serializer's.
@@ -17,16 +17,16 @@ pub mod as_text {
         serializer.collect_str(address)
     }
 
-    /// From a string.
+    /// Deserializes from a string.
     ///
     /// # Errors
-    /// If it is no address, prefix or range.
+    /// If it is not an address, prefix or range.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<AddressSet, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
-/// As [`as_text`], if there is one.
+/// As [`as_text`], for an optional address.
 pub(super) mod perhaps_as_text {
     use super::*;
 

@@ -128,7 +128,7 @@ impl Device {
         self.feature_bits(place).map_or(true, |[can_be_changed, _]| can_be_changed)
     }
 
-    /// Turns the offload off, and says what it is then.
+    /// Turns the offload off, and returns its state.
     ///
     /// # Errors
     /// If the driver refuses, with the command that would do the same.
@@ -169,7 +169,7 @@ impl Device {
         Ok(bytes.chunks(NAME).position(is_wanted))
     }
 
-    /// Whether GRO was asked for, whatever the driver made of it. In doubt it was.
+    /// Whether GRO was requested, whether or not the driver has it on. In doubt it was.
     fn gro_is_requested(&self) -> io::Result<bool> {
         let Some(gro) = self.gro else { return Ok(true) };
         Ok(self.feature_bits(gro)?[1])
@@ -187,7 +187,7 @@ impl Device {
         Ok([block[0], block[1]].map(|bits| bits & (1 << (place % 32)) != 0))
     }
 
-    /// Commands on a `struct ethtool_value`: command, data.
+    /// Runs a command on a `struct ethtool_value`: command, data.
     fn ethtool_value(&self, command: u32, data: u32) -> io::Result<u32> {
         let mut value = [command, data];
         self.ethtool(&mut value)?;

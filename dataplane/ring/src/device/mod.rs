@@ -1,6 +1,6 @@
 //! A network interface as one side of a wire: [`Device`] finds it, reads it and prepares it.
 //!
-//! Here: looking it up by name, and what netdevice(7) has of it (MTU, flags, type). `ethtool`: queues and receive offloads.
+//! Here: looking it up by name, and the facts of netdevice(7): MTU, flags, type. `ethtool`: queues and receive offloads.
 //! `promiscuous`: promiscuous mode, which lasts as long as the value. `rss`: how frames are spread over receive queues.
 //!
 //! Everything is ioctl and setsockopt on a socket of its own, before frames flow or beside them.

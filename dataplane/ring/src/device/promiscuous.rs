@@ -11,7 +11,7 @@ use crate::error::Error;
 impl Device {
     /// Makes the socket that [`Device::promiscuous`] needs, and changes nothing yet. The kernel closes the descriptors of a
     /// killed process from the last one that was opened to the first, and waits for a grace period of RCU at each packet
-    /// socket: opened before what a restart waits for, these two do not delay it.
+    /// socket. These two are opened before the descriptors that a restart waits for, and so do not delay it.
     ///
     /// # Errors
     /// Without CAP_NET_RAW.

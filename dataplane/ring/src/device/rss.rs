@@ -7,11 +7,11 @@ use super::Device;
 pub struct Rss {
     /// The queue of each part of the hash's range.
     pub indirection: Vec<u32>,
-    /// What is hashed, by the names of `ethtool -N NAME rx-flow-hash`; only those that the driver tells.
+    /// The hashed fields, by the names of `ethtool -N NAME rx-flow-hash`; only those that the driver tells.
     pub fields: Vec<HashFields>,
 }
 
-/// What is hashed of one kind of packets.
+/// The fields that are hashed of one kind of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashFields {
     /// `tcp4`, `udp4`, `tcp6` or `udp6`.
@@ -21,7 +21,7 @@ pub struct HashFields {
 }
 
 impl Device {
-    /// How frames are spread; none if the driver does not tell, as one without hardware does not.
+    /// How frames are spread; `None` if the driver does not tell, such as one without hardware.
     pub fn rss(&self) -> Option<Rss> {
         const ETHTOOL_GRSSH: u32 = 0x46;
         // struct ethtool_rxfh: cmd, rss_context, indir_size, key_size, hfunc and reserved bytes, reserved, data.

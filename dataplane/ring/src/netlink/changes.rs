@@ -1,4 +1,4 @@
-//! Notifications of changes: of links, addresses and forwarding, and of what ethtool changes.
+//! Notifications of changes: of links, addresses and forwarding, and of settings that ethtool changes.
 
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -16,7 +16,7 @@ const RTM_DELLINK: u16 = 17;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 
-/// Listens for changes of interfaces: of links, addresses, forwarding, and what ethtool changes.
+/// Notifications about two interfaces: links, addresses, forwarding, and settings that ethtool changes.
 #[derive(Debug)]
 pub struct Changes {
     sockets: Vec<Socket>,
@@ -28,8 +28,7 @@ impl Changes {
     /// Listens from now on for changes of these two interfaces.
     ///
     /// # Errors
-    /// If the kernel refuses. That it knows no ethtool messages (before Linux 5.6) is no error: what they would say is
-    /// found by asking.
+    /// If the kernel refuses. A kernel without ethtool notifications (before Linux 5.6) is no error: asking finds those changes.
     pub fn listen(indexes: [u32; 2]) -> Result<Self, Error> {
         /// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV6_IFADDR`, `_IPV4_NETCONF` and `_IPV6_NETCONF`.
         const GROUPS: [u32; 5] = [1, 5, 9, 24, 25];
@@ -56,9 +55,9 @@ impl Changes {
         self.take()
     }
 
-    /// Takes what is there, and says whether it may concern the two interfaces.
+    /// Takes the notifications that have arrived, and returns whether one may concern the two interfaces.
     pub fn take(&self) -> bool {
-        /// Messages taken at most; what is left is there the next time.
+        /// Messages taken at most; the rest stays for the next call.
         const MOST: usize = 4096;
         let mut concerns = false;
         for socket in &self.sockets {
@@ -82,7 +81,7 @@ impl Changes {
     }
 }
 
-/// A socket that hears what ethtool changes: generic netlink, whose groups have numbers of their own on each host.
+/// A socket for ethtool's notifications: generic netlink, whose groups have other numbers on each host.
 fn ethtool() -> io::Result<Socket> {
     const GROUPS: u16 = 7;
     const GROUP_NAME: u16 = 1;

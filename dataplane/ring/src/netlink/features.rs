@@ -1,4 +1,4 @@
-//! What a driver says that it can do with XDP. Source: Linux `include/uapi/linux/netdev.h`, `Documentation/netlink/specs/netdev.yaml`.
+//! The XDP features that a driver declares. Source: Linux `include/uapi/linux/netdev.h`, `Documentation/netlink/specs/netdev.yaml`.
 
 use std::io;
 
@@ -7,14 +7,14 @@ use netlink_sys::protocols::NETLINK_GENERIC;
 
 use super::{ask, ask_for_family, attribute, attributes, long, open};
 
-/// Asks the kernel what drivers can do (Linux 6.3 and newer).
+/// Asks the kernel for the XDP features of drivers (Linux 6.3 and newer).
 #[derive(Debug)]
 pub struct Features {
     socket: Socket,
     family: u16,
 }
 
-/// What one driver can do. A driver may change it, for example when queues are added.
+/// XDP features of one driver. A driver may change them, for example when queues are added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct XdpFeatures {
     bits: u64,
@@ -58,14 +58,14 @@ impl XdpFeatures {
         Self::NAMES.iter().filter(|(bit, _)| self.bits & bit != 0).map(|(_, name)| *name).collect()
     }
 
-    /// What the NIC tells of a frame beside its bytes.
+    /// The metadata of a frame that the NIC gives to the program.
     pub fn metadata(self) -> Vec<&'static str> {
         Self::METADATA.iter().filter(|(bit, _)| self.metadata & bit != 0).map(|(_, name)| *name).collect()
     }
 }
 
 impl Features {
-    /// Opens a socket to ask with; none if the kernel does not tell (before Linux 6.3).
+    /// Opens a socket to ask with; `None` if the kernel does not know the question (before Linux 6.3).
     pub fn open() -> Option<Self> {
         const FAMILY_ID: u16 = 1;
         let socket = open(NETLINK_GENERIC).ok()?;
@@ -78,10 +78,10 @@ impl Features {
         Some(Features { socket, family: family? })
     }
 
-    /// What the driver of the interface with this index can do; none if there is no such interface.
+    /// The features of the driver of the interface with this index; `None` if there is no such interface.
     ///
     /// # Errors
-    /// If the kernel does not say.
+    /// If the kernel refuses.
     pub fn of(&self, index: u32) -> io::Result<Option<XdpFeatures>> {
         const DEV_GET: u8 = 1;
         const IFINDEX: u16 = 1;
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn loopback_has_no_native_xdp() {
-        // Before Linux 6.3 there is nobody to ask.
+        // A kernel before Linux 6.3 does not know the question.
         let Some(features) = Features::open() else { return };
         let lo = features.of(1).expect("the kernel answers").expect("every network namespace has a loopback");
         assert!(!lo.is_native() && !lo.has_zero_copy() && lo.names().is_empty(), "{lo:?}");

@@ -30,17 +30,17 @@ pub struct Link {
     pub name: String,
     /// `IFF_` flags, netdevice(7).
     pub flags: u32,
-    /// How many have asked for promiscuous mode. The flag for it is an operator's request alone.
+    /// Number of requests for promiscuous mode. The flag for it is an operator's request alone.
     pub promiscuity: u32,
     /// MTU in bytes.
     pub mtu: u32,
     /// Index of the bridge, bond or other device that it belongs to; 0 if it belongs to none.
     pub master: u32,
-    /// Ids of the XDP programs that are attached to it, in whatever mode, each once.
+    /// Ids of the XDP programs that are attached to it, in any mode, each once.
     pub programs: Vec<u32>,
     /// Whether an XDP program runs in the driver; none if no program is attached, or several.
     pub is_native: Option<bool>,
-    /// What it counted since it was made.
+    /// Its counters since it was made.
     pub counters: LinkCounters,
 }
 
@@ -91,7 +91,7 @@ impl LinkCounters {
 }
 
 /// Asks the kernel about interfaces of this network namespace. Not for a thread that must not wait: the kernel answers
-/// when whoever changes an interface is done, which may take seconds while a driver resets.
+/// when a change of an interface that is under way is done, which may take seconds while a driver resets.
 #[derive(Debug)]
 pub struct Reader {
     socket: Socket,
@@ -113,7 +113,7 @@ impl Reader {
     /// The interface with this index; none if there is none in this network namespace.
     ///
     /// # Errors
-    /// If the kernel does not say.
+    /// If the kernel refuses.
     pub fn link(&mut self, index: u32) -> Result<Option<Link>, Error> {
         let mut request = [0; IFINFOMSG];
         request[INDEX..INDEX + 4].copy_from_slice(&index.to_ne_bytes());
@@ -134,7 +134,7 @@ impl Reader {
     /// on the link alone: every interface with IPv6 has such.
     ///
     /// # Errors
-    /// If the kernel does not say.
+    /// If the kernel refuses.
     pub fn addresses(&mut self, index: u32) -> Result<Vec<String>, Error> {
         let mut request = [0; IFADDRMSG];
         request[INDEX..].copy_from_slice(&index.to_ne_bytes());
@@ -147,7 +147,7 @@ impl Reader {
         addresses.sort();
         match asked {
             Ok(()) => Ok(addresses),
-            // What is gone has none.
+            // An interface that does not exist has none.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Vec::new()),
             Err(error) => Err(Error::system(format!("cannot read the addresses of interface {index}"), error, "")),
         }

@@ -83,14 +83,14 @@ fn ask(
                 _ => take(kind, message),
             }
         }
-        // What is left of an answer that was given up is passed over.
+        // The rest of an answer that was given up is passed over.
         if answered && flags & NLM_F_DUMP == 0 {
             return Ok(());
         }
     }
 }
 
-/// The next datagram. The kernel makes none that is longer than this for what is asked here.
+/// The next datagram. The kernel answers the questions of this module with none that is longer.
 fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
     const LONGEST: usize = 1 << 17;
     let mut bytes = Vec::with_capacity(LONGEST);

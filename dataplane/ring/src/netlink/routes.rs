@@ -1,4 +1,4 @@
-//! By which interfaces this host sends what it has no closer route for. Sources: rtnetlink(7), Linux
+//! The interfaces of this host's default routes. Sources: rtnetlink(7), Linux
 //! `include/uapi/linux/rtnetlink.h`.
 
 use super::{Reader, attribute, attributes, word};
@@ -20,7 +20,7 @@ impl Reader {
     /// destination, not for all of its routes: a router has a million.
     ///
     /// # Errors
-    /// If the kernel does not say.
+    /// If the kernel refuses.
     pub fn default_routes(&mut self) -> Result<Vec<u32>, Error> {
         const DST: u16 = 1;
         let mut indexes = Vec::new();
@@ -35,7 +35,7 @@ impl Reader {
                 }
             });
             match asked {
-                // A refusal is that there is no route, or that the family is turned off.
+                // No route, or a family that is turned off, is a refusal.
                 Ok(()) => {}
                 Err(error) if error.raw_os_error().is_some_and(is_no_route) => {}
                 Err(error) => return Err(Error::system("cannot read the default route", error, "")),

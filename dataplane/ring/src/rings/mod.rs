@@ -51,7 +51,7 @@ const FRUITLESS_KICKS: u32 = 4;
 
 /// What [`Rings`] need of the kernel beside shared memory.
 pub trait Kernel {
-    /// Makes the kernel send what is in the side's transmit ring, or a part of it.
+    /// Makes the kernel send the frames in the side's transmit ring, or a part of them.
     fn wake_sender(&mut self, side: Side);
 
     /// Tells the kernel that the side's fill ring has new chunks.
@@ -123,7 +123,7 @@ pub struct Rings<K = Sockets> {
     ports: [Port; 2],
     kernel: K,
     umem: Umem,
-    /// The addresses of chunks that nobody uses, as a stack: the one that was used last is in the cache.
+    /// The addresses of unused chunks, as a stack: the one that was used last is in the cache.
     free: Vec<u64>,
     batch: [Descriptor; BATCH],
     batch_count: usize,
@@ -233,7 +233,7 @@ impl<K: Kernel> Rings<K> {
         let mut slices: [&[u8]; BATCH] = [&[]; BATCH];
         for (slice, frame) in slices.iter_mut().zip(&self.batch[..self.batch_count]) {
             // SAFETY: `receive` has checked the frame, and that its chunk was the kernel's and no longer is. It belongs to the
-            // batch until `settle`, which takes `&mut self` and so ends this borrow; nobody writes to it.
+            // batch until `settle`, which takes `&mut self` and so ends this borrow; no other code writes to it.
             *slice = unsafe { self.umem.bytes(frame) };
             prefetch(slice);
         }
@@ -339,8 +339,8 @@ impl<K: Kernel> Rings<K> {
         true
     }
 
-    /// Makes the kernel send what is in this side's transmit ring, takes back what it has sent, and refills the side's fill
-    /// ring. Once a batch.
+    /// Makes the kernel send the frames in this side's transmit ring, takes back the chunks that it has sent, and refills the
+    /// side's fill ring. Once a batch.
     pub fn kick(&mut self, side: Side) {
         self.reap(side);
         let is_zero_copy = self.kernel.is_zero_copy(side);
@@ -368,7 +368,7 @@ impl<K: Kernel> Rings<K> {
         self.refill(side);
     }
 
-    /// Takes back what the kernel has sent.
+    /// Takes back the chunks that the kernel has sent.
     fn reap(&mut self, side: Side) {
         let port = &mut self.ports[side.index()];
         let mut completed = [0_u64; BATCH];
@@ -417,7 +417,7 @@ unsafe fn put_to_send(port: &mut Port, frame: Descriptor) {
 }
 
 /// Moves the frames that are not duplicates to the front, in order, with their bits of `continued`. The chunks of duplicates
-/// belong to somebody else, and stay there.
+/// have another place already, and stay there.
 #[cold]
 fn drop_duplicates(batch: &mut [Descriptor], continued: u64, duplicate: u64) -> (usize, u64, Dropped) {
     let (mut kept, mut kept_continued, mut dropped) = (0, 0, Dropped::default());

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  descriptors   a   b+  b+  b   c   d+ | d   e          + = XDP_PKT_CONTD: the frame goes on in the next one
-//!  batch         a           c          | e              what is left of them, in order
+//!  batch         a           c          | e              the rest, in order
 //!  dropped           b, whole           | d, whole       across the end of a batch, too
 //! ```
 //! No frame should come so: the program is not made for such frames and the sockets do not ask for them. If a driver
@@ -27,7 +27,7 @@ impl MultiBuffer {
     }
 
     /// Moves the descriptors that are whole frames to the front of the batch, in order, and gives the others to `free`.
-    /// Returns how many are left, and what was dropped.
+    /// Returns the number of whole frames, and the dropped ones.
     #[cold]
     pub(super) fn drop_parts(
         &mut self,

@@ -107,7 +107,7 @@ impl Rings {
         match buffers.request {
             Request::Copy => bind(memory, BindMode::Copy),
             Request::Required(_) => bind(memory, BindMode::ZeroCopy),
-            // The second socket must be able to do what the first one got. If that fails, both copy.
+            // The second socket must work in the mode of the first one. If it cannot, both copy.
             Request::IfPossible(chunk) => match bind(memory, BindMode::ZeroCopyIfPossible) {
                 // Larger chunks than copying needs would only take memory.
                 Ok(rings) if chunk > buffers.copy_chunk && !rings.zero_copy(Side::Outside) => {
@@ -180,7 +180,7 @@ impl Rings {
     /// milliseconds count, is over. Returns whether `waker` is readable.
     ///
     /// This is poll(), not epoll: with a socket that is registered there, the kernel looks for sleepers at every frame that
-    /// it has sent, also while nobody sleeps, which takes a tenth of the time of forwarding.
+    /// it has sent, also when there is none, which takes a tenth of the time of forwarding.
     pub fn wait(&self, waker: Option<BorrowedFd<'_>>, at_most: Duration) -> bool {
         let waker = waker.map_or(-1, |waker| waker.as_raw_fd());
         let mut descriptors = [self.fd(Side::Outside), self.fd(Side::Inside), waker].map(|fd| libc::pollfd {

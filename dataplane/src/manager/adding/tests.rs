@@ -5,8 +5,8 @@ use knockplane_policy::rsc;
 use tempfile::TempDir;
 
 use super::*;
-use crate::holder::Deadline;
 use crate::state_dir::StateDir;
+use knockplane_limits::predecessor::Deadline;
 
 const RULES: &str = "\
 /ip firewall address-list

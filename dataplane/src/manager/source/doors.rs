@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use knockplane_policy::door::step::Step;
+use knockplane_policy::door::step::KnockStep;
 use knockplane_policy::door::{Door, Failure};
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
@@ -53,7 +53,7 @@ impl Manager {
                 SourceDoor {
                     strict: door.strict,
                     steps: door.shape().steps,
-                    has_passphrase: door.knock.iter().any(Step::is_secret),
+                    has_passphrase: door.knock.iter().any(KnockStep::is_secret),
                     admitted,
                     progress: entries(door.knocking_list()).find_map(|entry| progress(entry, &door.knock)),
                     closing: entries(door.closing_list()).find_map(|entry| progress(entry, &door.close)),
@@ -92,7 +92,7 @@ impl Manager {
 }
 
 /// How far the entry is, of these steps. What an operator put in has no steps.
-fn progress(entry: &ListEntry, steps: &[Step]) -> Option<SourceProgress> {
+fn progress(entry: &ListEntry, steps: &[KnockStep]) -> Option<SourceProgress> {
     let next = steps.get(usize::from(entry.steps)).filter(|_| entry.steps > 0)?;
     Some(SourceProgress {
         steps: entry.steps,

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::net::IpAddr;
 
-use knockplane_engine::pipeline::history::{History, LastPacket, Record, Records, Refusal};
+use knockplane_engine::pipeline::history::{History, HistoryRecord, LastPacket, Refusal, SourceHistory};
 use knockplane_log::target;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::source::{DoorFailure, SourceDrop, SourceDrops, SourceFailure, SourcePacket, SourceWatch};
@@ -42,7 +42,7 @@ impl Manager {
 
     /// Its packets that were dropped, at most so many reasons, and what happened while it was watched.
     pub(super) fn drops_of(&self, address: IpAddr, generation: &Generation, limit: usize, now: Time) -> SourceDrops {
-        let Records { records, complete_since } = self.recorded(address);
+        let SourceHistory { records, complete_since } = self.recorded(address);
         let mut recent = drops(&records, generation, now);
         let truncated = recent.len() > limit;
         recent.truncate(limit);
@@ -68,12 +68,12 @@ impl Manager {
         })
     }
 
-    fn recorded(&self, address: IpAddr) -> Records {
+    fn recorded(&self, address: IpAddr) -> SourceHistory {
         merged(self.workers.iter().map(|worker| worker.history.of(address)))
     }
 
-    fn failures(&self, records: &[Record], now: Time) -> Vec<DoorFailure> {
-        let failure = |record: &Record| {
+    fn failures(&self, records: &[HistoryRecord], now: Time) -> Vec<DoorFailure> {
+        let failure = |record: &HistoryRecord| {
             let Refusal::Failed { open, failure: reason } = record.refusal else { return None };
             let failure = SourceFailure {
                 reason,
@@ -88,13 +88,13 @@ impl Manager {
 }
 
 /// What all workers have recorded, the last first: a source's packets come in on several queues.
-fn merged(workers: impl Iterator<Item = Records>) -> Records {
-    let mut all = Records::default();
-    for Records { records, complete_since } in workers {
+fn merged(workers: impl Iterator<Item = SourceHistory>) -> SourceHistory {
+    let mut all = SourceHistory::default();
+    for SourceHistory { records, complete_since } in workers {
         all.complete_since = all.complete_since.max(complete_since);
         for record in records {
-            let subject = |record: &Record| (record.refusal, record.packet.side, record.packet.vlan);
-            let is_same = |known: &&mut Record| subject(known) == subject(&record);
+            let subject = |record: &HistoryRecord| (record.refusal, record.packet.side, record.packet.vlan);
+            let is_same = |known: &&mut HistoryRecord| subject(known) == subject(&record);
             match all.records.iter_mut().find(is_same) {
                 Some(known) => {
                     known.count = known.count.saturating_add(record.count);
@@ -111,8 +111,8 @@ fn merged(workers: impl Iterator<Item = Records>) -> Records {
     all
 }
 
-fn drops(records: &[Record], generation: &Generation, now: Time) -> Vec<SourceDrop> {
-    let drop = |record: &Record| {
+fn drops(records: &[HistoryRecord], generation: &Generation, now: Time) -> Vec<SourceDrop> {
+    let drop = |record: &HistoryRecord| {
         let Refusal::Dropped { reason, rule } = record.refusal else { return None };
         let running = rule.filter(|(table, _)| *table == generation.table.number());
         Some(SourceDrop {
@@ -145,16 +145,16 @@ mod tests {
 
     #[test]
     fn records_of_several_workers_are_one() {
-        let record = |reason, port, count, first, last| Record {
+        let record = |reason, port, count, first, last| HistoryRecord {
             refusal: Refusal::Dropped { reason, rule: None },
             packet: LastPacket { side: Side::Outside, vlan: Vlan::NONE, protocol: Some(6), port: Some(port) },
             count,
             first: at(first),
             last: at(last),
         };
-        let one = Records { records: vec![record(Reason::ChainDefault, 22, 3, 5, 9)], complete_since: at(4) };
+        let one = SourceHistory { records: vec![record(Reason::ChainDefault, 22, 3, 5, 9)], complete_since: at(4) };
         let other = [record(Reason::Ipv4Malformed, 1, 1, 20, 20), record(Reason::ChainDefault, 80, 2, 1, 7)];
-        let all = merged([one, Records { records: other.to_vec(), complete_since: at(2) }].into_iter());
+        let all = merged([one, SourceHistory { records: other.to_vec(), complete_since: at(2) }].into_iter());
         let expected = [record(Reason::Ipv4Malformed, 1, 1, 20, 20), record(Reason::ChainDefault, 22, 5, 1, 9)];
         assert_eq!((&all.records[..], all.complete_since), (&expected[..], at(4)));
     }

@@ -1,20 +1,20 @@
-//! What one worker has kept out recently, by source: packets that were dropped, and steps at doors that failed.
+//! The history of one worker, by source: packets that were dropped, and steps at doors that failed.
 //!
-//! Operators ask for it; no decision depends on it. The worker writes, without a lock, an allocation or a wait for
-//! anybody; the manager reads at the same time, and reads a record again that changes meanwhile.
+//! It answers questions of operators; no decision depends on it. The worker writes without a lock, an allocation or a wait.
+//! The manager reads at the same time, and reads a record again if the record changes meanwhile.
 //!
 //! ```text
 //! set      [ 7 tags, horizon ] [ record ] [ record ] … 7 of them      512 bytes, a cache line each
 //! record   [ version | source, 2 words | subject | table, count | packet | first | last ]
 //! ```
-//! The address of a source chooses its set, by a keyed hash. A record is of one source, one VLAN and one subject: the
-//! reason and the rule of a drop, or the door and the reason of a failed step. A new record takes the place of the one that was
-//! made first in its set; the set's *horizon* is the latest event that went with such a record. So the set says since
-//! when it is complete, also under a flood of forged sources.
+//! A keyed hash of the source address selects the set. A record belongs to one source, one VLAN and one subject: the
+//! reason and the rule of a drop, or the door and the reason of a failed step. A new record replaces the record that was
+//! created first in its set. The *horizon* of the set is the latest event of a replaced record. So the set states since
+//! when it is complete, also during a flood of forged sources.
 //!
-//! A worker writes at most [`RECORDS_A_BATCH`] records in a batch, and notes when it left events out. While it is not
-//! loaded, batches are small and nothing is left out. Events of the *watched* source are always written, into sets of
-//! their own.
+//! A worker writes at most [`RECORDS_A_BATCH`] records in a batch, and notes the time when it leaves events out. Without
+//! load, batches are small and no event is left out. Events of the *watched* source are always written, to sets of their
+//! own.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ const WAYS: usize = 7;
 /// 1,350 instructions. A packet of a flood takes 39 instructions more than without a history with 4 records, 53 with 8.
 const RECORDS_A_BATCH: u32 = 4;
 
-/// How often a record is read again that the worker changes meanwhile. It changes within some nanoseconds.
+/// How often a record is read at most while the worker changes it. A change takes some nanoseconds.
 const ATTEMPTS: usize = 64;
 
 /// A cache line of words that one worker writes.
@@ -51,20 +51,20 @@ const ATTEMPTS: usize = 64;
 struct Line([AtomicU64; 8]);
 
 /// Tags and horizon in the first line, then the records.
-type Set = [Line; 1 + WAYS];
+type RecordSet = [Line; 1 + WAYS];
 
 /// Words of a record.
 const VERSION: usize = 0;
 const SOURCE_HIGH: usize = 1;
 const SOURCE_LOW: usize = 2;
 const SUBJECT: usize = 3;
-/// The table's number in the upper half, how often in the lower one.
+/// The number of the table in the upper half, the number of packets in the lower half.
 const TABLE_AND_COUNT: usize = 4;
 const PACKET: usize = 5;
 const FIRST: usize = 6;
 const LAST: usize = 7;
 
-/// The last word of a set's first line: the horizon, whose lowest three bits are the next record to give way.
+/// The last word of the first line of a set: the horizon. Its lowest three bits are the next record to be replaced.
 const HORIZON: usize = WAYS;
 const CURSOR: u64 = 7;
 
@@ -73,15 +73,15 @@ const IS_FAILURE: u64 = 1 << 7;
 const IS_INSIDE: u64 = 1 << 8;
 const IS_V6: u64 = 1 << 9;
 
-/// Where the VLAN is in a subject, and the rest of it in the word that tells of a packet.
+/// The position of the lowest 16 bits of the VLAN in a subject, and of the other bits in the word about the last packet.
 const VLAN_LOW: u32 = 16;
 const VLAN_HIGH: u32 = 32;
 
-/// Bits of the word that tells of a packet, above its protocol and below its destination port.
+/// Bits of the word about the last packet, above its protocol and below its destination port.
 const HAS_PROTOCOL: u64 = 1 << 8;
 const HAS_PORT: u64 = 1 << 9;
 
-/// What kept a source out.
+/// The cause for which packets of a source had no success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// A packet was dropped.
@@ -91,7 +91,7 @@ pub enum Refusal {
         /// The rule that decided, by the number of its table and its position among the declared rules.
         rule: Option<(u32, u32)>,
     },
-    /// A step of a knock came to nothing, or a knock started over.
+    /// A step of a knock failed, or a knock started over.
     Failed {
         /// The open list of the door.
         open: ListId,
@@ -100,56 +100,56 @@ pub enum Refusal {
     },
 }
 
-/// What is told of the last packet of a record.
+/// The last packet of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastPacket {
-    /// The side that it came from.
+    /// The side that it arrived on.
     pub side: Side,
-    /// Its VLAN, whatever the settings say of VLANs. All packets of a record are of one.
+    /// Its VLAN, whatever the settings say of VLANs. All packets of a record have the same.
     pub vlan: Vlan,
-    /// Its IP protocol; none if the frame could not be read so far.
+    /// Its IP protocol. `None` if the frame was refused before the protocol was read.
     pub protocol: Option<u8>,
-    /// Its destination port, if it has one.
+    /// Its destination port. `None` if it has no ports.
     pub port: Option<u16>,
 }
 
 impl LastPacket {
-    /// What is told of this packet.
+    /// From this packet.
     pub(crate) fn of(packet: &Packet<'_>) -> LastPacket {
         let Packet { side, protocol, ports, .. } = *packet;
         LastPacket { side, vlan: packet.vlan(), protocol: Some(protocol), port: ports.map(|(_, port)| port) }
     }
 }
 
-/// Events of one source with one subject in one VLAN.
+/// Events of one source with one cause in one VLAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// What happened.
+pub struct HistoryRecord {
+    /// The cause.
     pub refusal: Refusal,
-    /// The last packet that it happened to.
+    /// The last packet.
     pub packet: LastPacket,
-    /// How often, since the record was made.
+    /// Packets since the record was created.
     pub count: u32,
-    /// When the first of these packets arrived.
+    /// The arrival of the first of these packets.
     pub first: Time,
-    /// When the last one did.
+    /// The arrival of the last packet.
     pub last: Time,
 }
 
-/// What is recorded of one source.
+/// The records of one source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Records {
+pub struct SourceHistory {
     /// In no order.
-    pub records: Vec<Record>,
-    /// No event after it is missing; none was ever if it is zero.
+    pub records: Vec<HistoryRecord>,
+    /// No event after this time is missing. Zero if no event is missing at all.
     pub complete_since: Time,
 }
 
-/// See the module.
+/// The history of one worker, for readers.
 pub struct History {
     secret: u64,
-    sets: Box<[Set]>,
-    /// When events were last left out because a batch had too many.
+    sets: Box<[RecordSet]>,
+    /// The last time when events were left out because a batch had too many.
     left_out: AtomicU64,
     watch: Watch,
 }
@@ -157,22 +157,23 @@ pub struct History {
 /// The source whose events are always written.
 #[derive(Default)]
 struct Watch {
-    /// Changes with every new watch, after the words below. 0 for none.
+    /// The number of the watch, written after the words below. 0 for none.
     id: AtomicU64,
     source: [AtomicU64; 2],
     is_v6: AtomicU64,
     until: AtomicU64,
-    /// The watch that the worker has seen, and that its sets are of.
+    /// The watch that the worker has seen, and whose events are in `sets`.
     seen: AtomicU64,
-    sets: [Set; WATCH_SETS],
+    sets: [RecordSet; WATCH_SETS],
 }
 
 impl History {
-    /// Nothing, and all memory taken. Whoever knows the secret could choose sources that displace another's records.
+    /// An empty history with all its memory. A sender who knows the secret could choose sources that replace the records of
+    /// another source.
     pub(crate) fn new(secret: u64) -> History {
         History {
             secret,
-            sets: (0..SETS).map(|_| Set::default()).collect(),
+            sets: (0..SETS).map(|_| RecordSet::default()).collect(),
             left_out: AtomicU64::new(0),
             watch: Watch::default(),
         }
@@ -183,17 +184,17 @@ impl History {
         SETS * WAYS
     }
 
-    /// What is recorded of the source, what happened while it was watched aside.
-    pub fn of(&self, source: IpAddr) -> Records {
+    /// The records of the source, without those of the time when it was watched.
+    pub fn of(&self, source: IpAddr) -> SourceHistory {
         let set = &self.sets[self.set_of(words(source))];
         let mut records = Vec::new();
         read_set(set, source, &mut records);
         let horizon = Time::from_nanos(set[0].0[HORIZON].load(Acquire) & !CURSOR);
-        Records { records, complete_since: horizon.max(Time::from_nanos(self.left_out.load(Acquire))) }
+        SourceHistory { records, complete_since: horizon.max(Time::from_nanos(self.left_out.load(Acquire))) }
     }
 
-    /// Has everything written of this source until then, in place of the source that was watched before. Each watch has
-    /// another id, which is not 0.
+    /// Lets the worker write all events of this source until `until`. Replaces the last watch. Each watch has another id,
+    /// which is not 0.
     pub fn watch(&self, id: u64, source: IpAddr, until: Time) {
         let (high, low) = words(source);
         self.watch.source[0].store(high, Relaxed);
@@ -203,10 +204,10 @@ impl History {
         self.watch.id.store(id, Release);
     }
 
-    /// What happened while the source was watched: complete since then, unless there were too many subjects.
-    pub fn watched(&self, id: u64, source: IpAddr) -> Records {
-        let mut watched = Records::default();
-        // A worker that has seen no packet since has nothing to tell.
+    /// The records of a watch: complete, unless there were too many subjects.
+    pub fn watched(&self, id: u64, source: IpAddr) -> SourceHistory {
+        let mut watched = SourceHistory::default();
+        // A worker that has seen no packet since the watch began has no record of it.
         if self.watch.seen.load(Acquire) == id {
             for set in &self.watch.sets {
                 read_set(set, source, &mut watched.records);
@@ -222,7 +223,7 @@ impl History {
     }
 }
 
-/// An address as two words. Which family it is of is a bit of the subject.
+/// An address as two words. Its family is a bit of the subject.
 fn words(address: IpAddr) -> (u64, u64) {
     match address {
         IpAddr::V4(address) => (0, address.to_bits().into()),
@@ -230,14 +231,14 @@ fn words(address: IpAddr) -> (u64, u64) {
     }
 }
 
-/// Both halves of a product, mixed. Source: Wang Yi, wyhash, <https://github.com/wangyi-fudan/wyhash>.
+/// Both halves of a product, by XOR. Source: Wang Yi, wyhash, <https://github.com/wangyi-fudan/wyhash>.
 fn folded(one: u64, other: u64) -> u64 {
     let product = u128::from(one ^ 0xa076_1d64_78bd_642f) * u128::from(other ^ 0xe703_7ed1_a0b4_28db);
     product as u64 ^ (product >> 64) as u64
 }
 
-/// Adds the set's records of this source.
-fn read_set(set: &Set, source: IpAddr, records: &mut Vec<Record>) {
+/// Adds the records of this source in the set.
+fn read_set(set: &RecordSet, source: IpAddr, records: &mut Vec<HistoryRecord>) {
     let (tags, lines) = set.split_first().expect("a set has a first line");
     for (tag, line) in tags.0.iter().zip(lines) {
         if tag.load(Acquire) != 0 {
@@ -247,8 +248,8 @@ fn read_set(set: &Set, source: IpAddr, records: &mut Vec<Record>) {
 }
 
 impl Line {
-    /// The record and its source; none if it does not keep still, or makes no sense.
-    fn read(&self) -> Option<(IpAddr, Record)> {
+    /// The record and its source. `None` if the worker changes it at each attempt, or if its words are invalid.
+    fn read(&self) -> Option<(IpAddr, HistoryRecord)> {
         let words = (0..ATTEMPTS).find_map(|_| {
             let version = self.0[VERSION].load(Acquire);
             let words: [u64; 8] = std::array::from_fn(|word| self.0[word].load(Relaxed));
@@ -277,12 +278,12 @@ impl Line {
             port: (told & HAS_PORT != 0).then_some((told >> 16) as u16),
         };
         let [first, last] = [FIRST, LAST].map(|word| Time::from_nanos(words[word]));
-        Some((source, Record { refusal, packet, count: words[TABLE_AND_COUNT] as u32, first, last }))
+        Some((source, HistoryRecord { refusal, packet, count: words[TABLE_AND_COUNT] as u32, first, last }))
     }
 }
 
 impl Refusal {
-    /// The subject's bits but for side and family, and the number of the table that they are of.
+    /// The bits of the subject without side and family, and the number of the table of the rule.
     fn words(self) -> (u64, u32) {
         match self {
             Refusal::Dropped { reason, rule: None } => (reason.index() as u64, 0),
@@ -294,25 +295,45 @@ impl Refusal {
     }
 }
 
-/// The worker's end of its history.
-pub(crate) struct Recorder {
+/// Packets of one source that were refused for one cause.
+#[derive(Clone, Copy)]
+pub(crate) struct RefusedPackets {
+    pub(crate) source: IpAddr,
+    pub(crate) refusal: Refusal,
+    pub(crate) last: LastPacket,
+    /// How many packets.
+    pub(crate) count: u32,
+    pub(crate) arrived: Time,
+}
+
+/// The words of a record that tell it from other records.
+struct Subject {
+    /// The address of the source, in two words.
+    source: (u64, u64),
+    subject: u64,
+    /// The number of the table that the rule in `subject` belongs to.
+    table: u32,
+}
+
+/// The worker's end of its history: the only writer.
+pub(crate) struct HistoryWriter {
     history: Arc<History>,
     /// Records that this batch may still write.
     left: u32,
-    /// Whether there are any, or a source is watched.
+    /// Whether `left` is not zero, or a source is watched.
     open: bool,
-    /// Whether this batch had more.
+    /// Whether this batch left events out.
     left_out: bool,
-    /// The source to watch, and until when; seen at the beginning of a batch.
+    /// The current watch, as of the beginning of the batch.
     watch: u64,
     watched: IpAddr,
     until: Time,
     watches: bool,
 }
 
-impl Recorder {
-    pub(crate) fn new(secret: u64) -> Recorder {
-        Recorder {
+impl HistoryWriter {
+    pub(crate) fn new(secret: u64) -> HistoryWriter {
+        HistoryWriter {
             history: Arc::new(History::new(secret)),
             left: 0,
             open: false,
@@ -324,13 +345,13 @@ impl Recorder {
         }
     }
 
-    /// For whoever reads.
+    /// The history, for readers.
     pub(crate) fn history(&self) -> Arc<History> {
         Arc::clone(&self.history)
     }
 
-    /// A batch begins, whose first frame arrived then.
-    pub(crate) fn begin(&mut self, now: Time) {
+    /// Begins a batch whose first frame arrived at `now`.
+    pub(crate) fn begin_batch(&mut self, now: Time) {
         (self.left, self.open) = (RECORDS_A_BATCH, true);
         if self.history.watch.id.load(Acquire) != self.watch {
             self.begin_watch();
@@ -338,24 +359,24 @@ impl Recorder {
         self.watches = now < self.until;
     }
 
-    /// A batch is over.
-    pub(crate) fn end(&mut self, now: Time) {
+    /// Ends a batch.
+    pub(crate) fn end_batch(&mut self, now: Time) {
         if self.left_out {
             self.left_out = false;
             self.history.left_out.store(now.as_nanos(), Release);
         }
     }
 
-    /// Whether something can be recorded now. If not, it is noted that something was left out.
+    /// Whether the batch may write another record. If not, the history notes that an event was left out.
     #[inline]
-    pub(crate) fn takes(&mut self) -> bool {
+    pub(crate) fn has_room(&mut self) -> bool {
         self.left_out |= !self.open;
         self.open
     }
 
-    /// Something kept so many packets of the source out, the last of which is this one. Asked for only if it
-    /// [`takes`](Recorder::takes) it.
-    pub(crate) fn record(&mut self, source: IpAddr, refusal: Refusal, packet: LastPacket, count: u32, now: Time) {
+    /// Records refused packets. Called only if there is [room](HistoryWriter::has_room).
+    pub(crate) fn record(&mut self, refused: RefusedPackets) {
+        let RefusedPackets { source, refusal, last: packet, count, arrived } = refused;
         let (subject, table) = refusal.words();
         let mut subject = subject;
         if packet.side == Side::Inside {
@@ -364,7 +385,7 @@ impl Recorder {
         if source.is_ipv6() {
             subject |= IS_V6;
         }
-        // All of it 0 without VLANs.
+        // Zero without VLANs.
         let vlan = packet.vlan.bits();
         subject |= (vlan & 0xffff) << VLAN_LOW;
         let told = (vlan >> 16) << VLAN_HIGH
@@ -384,10 +405,10 @@ impl Recorder {
             self.left_out = true;
             return;
         };
-        write(set, tag, (words, subject, table), told, count, now);
+        write(set, tag, &Subject { source: words, subject, table }, told, count, arrived);
     }
 
-    /// Another source is to be watched: what was written of the last one is forgotten.
+    /// Begins to watch another source, and clears the records of the last watch.
     #[cold]
     fn begin_watch(&mut self) {
         let watch = &self.history.watch;
@@ -404,15 +425,16 @@ impl Recorder {
     }
 }
 
-/// Adds to the record, or makes it. Only the worker does so.
-fn write(set: &Set, tag: u64, ((high, low), subject, table): ((u64, u64), u64, u32), told: u64, count: u32, now: Time) {
+/// Adds packets to a record, or creates it. Only the worker writes.
+fn write(set: &RecordSet, tag: u64, subject: &Subject, told: u64, count: u32, arrived: Time) {
+    let Subject { source: (high, low), subject, table } = *subject;
     let (tags, lines) = set.split_first().expect("a set has a first line");
     let known = (0..WAYS).find(|way| tags.0[*way].load(Relaxed) == tag);
     let horizon = tags.0[HORIZON].load(Relaxed);
     let way = known.unwrap_or((horizon & CURSOR) as usize % WAYS);
     let record = &lines[way].0;
     let version = record[VERSION].load(Relaxed);
-    // Readers see an odd version while the rest changes.
+    // The version is odd while the other words change.
     record[VERSION].store(version.wrapping_add(1), Relaxed);
     fence(Release);
     let counted = match known {
@@ -425,13 +447,13 @@ fn write(set: &Set, tag: u64, ((high, low), subject, table): ((u64, u64), u64, u
             record[SOURCE_HIGH].store(high, Relaxed);
             record[SOURCE_LOW].store(low, Relaxed);
             record[SUBJECT].store(subject, Relaxed);
-            record[FIRST].store(now.as_nanos(), Relaxed);
+            record[FIRST].store(arrived.as_nanos(), Relaxed);
             0
         }
     };
     record[TABLE_AND_COUNT].store(u64::from(table) << 32 | u64::from(counted.saturating_add(count)), Relaxed);
     record[PACKET].store(told, Relaxed);
-    record[LAST].store(now.as_nanos(), Relaxed);
+    record[LAST].store(arrived.as_nanos(), Relaxed);
     record[VERSION].store(version.wrapping_add(2), Release);
 }
 

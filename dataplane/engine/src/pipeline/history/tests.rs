@@ -21,25 +21,25 @@ fn stranger(number: u32) -> IpAddr {
     Ipv4Addr::from_bits(0x0a00_0000 | number).into()
 }
 
-impl Recorder {
-    /// Records an event if there is room for it, as a batch does.
+impl HistoryWriter {
+    /// SourceHistory an event if there is room for it, as a batch does.
     fn note(&mut self, source: IpAddr, refusal: Refusal, packet: LastPacket, count: u32, now: Time) {
-        if self.takes() {
-            self.record(source, refusal, packet, count, now);
+        if self.has_room() {
+            self.record(RefusedPackets { source, refusal, last: packet, count, arrived: now });
         }
     }
 }
 
-/// One event, in a batch of its own.
-fn note(recorder: &mut Recorder, source: IpAddr, refusal: Refusal, port: u16, now: Time) {
-    recorder.begin(now);
-    recorder.note(source, refusal, to(port), 1, now);
-    recorder.end(now);
+/// Records one event, in a batch of its own.
+fn note(writer: &mut HistoryWriter, source: IpAddr, refusal: Refusal, port: u16, now: Time) {
+    writer.begin_batch(now);
+    writer.note(source, refusal, to(port), 1, now);
+    writer.end_batch(now);
 }
 
 #[test]
-fn events_of_a_source_are_told_apart_by_subject_and_counted() {
-    let mut recorder = Recorder::new(7);
+fn each_subject_of_a_source_has_a_record_that_counts() {
+    let mut writer = HistoryWriter::new(7);
     let v6: IpAddr = "::192.0.2.1".parse().unwrap();
     let open = ListId(9);
     let failed = Refusal::Failed { open, failure: Failure::StartedOver };
@@ -50,10 +50,10 @@ fn events_of_a_source_are_told_apart_by_subject_and_counted() {
         (SOURCE, dropped(4), 8080, 4),
         (SOURCE, Refusal::Dropped { reason: Reason::ChainDefault, rule: None }, 9, 5),
     ] {
-        note(&mut recorder, source, refusal, port, at(second));
+        note(&mut writer, source, refusal, port, at(second));
     }
-    let told = recorder.history().of(SOURCE);
-    let record = |refusal, port, count, first, last| Record {
+    let told = writer.history().of(SOURCE);
+    let record = |refusal, port, count, first, last| HistoryRecord {
         refusal,
         packet: to(port),
         count,
@@ -66,42 +66,42 @@ fn events_of_a_source_are_told_apart_by_subject_and_counted() {
         record(Refusal::Dropped { reason: Reason::ChainDefault, rule: None }, 9, 1, 5, 5),
     ];
     assert_eq!((&told.records[..], told.complete_since), (&expected[..], at(0)));
-    assert_eq!(recorder.history().of(v6).records, [record(dropped(4), 23, 1, 3, 3)], "an address of another family");
-    assert_eq!(recorder.history().of(stranger(1)).records, []);
+    assert_eq!(writer.history().of(v6).records, [record(dropped(4), 23, 1, 3, 3)], "an address of another family");
+    assert_eq!(writer.history().of(stranger(1)).records, []);
 }
 
 #[test]
-fn a_frame_that_cannot_be_read_and_the_inside_are_told() {
-    let mut recorder = Recorder::new(7);
+fn a_record_names_a_malformed_frame_and_the_inside() {
+    let mut writer = HistoryWriter::new(7);
     let refusal = Refusal::Dropped { reason: Reason::Ipv4Malformed, rule: None };
     let packet = LastPacket { side: Side::Inside, vlan: Vlan::NONE, protocol: None, port: None };
-    recorder.begin(at(1));
-    recorder.note(SOURCE, refusal, packet, 3, at(1));
-    let [record] = recorder.history().of(SOURCE).records[..] else { panic!("one record") };
+    writer.begin_batch(at(1));
+    writer.note(SOURCE, refusal, packet, 3, at(1));
+    let [record] = writer.history().of(SOURCE).records[..] else { panic!("one record") };
     assert_eq!((record.refusal, record.packet, record.count), (refusal, packet, 3));
 }
 
 #[test]
-fn what_a_flood_displaces_is_said() {
-    let mut recorder = Recorder::new(7);
-    note(&mut recorder, SOURCE, dropped(1), 22, at(1));
+fn a_history_says_since_when_it_is_complete_after_a_flood() {
+    let mut writer = HistoryWriter::new(7);
+    note(&mut writer, SOURCE, dropped(1), 22, at(1));
     for number in 0..20 * History::capacity() as u32 {
-        note(&mut recorder, stranger(number), dropped(1), 22, at(2 + u64::from(number) / 1_000));
+        note(&mut writer, stranger(number), dropped(1), 22, at(2 + u64::from(number) / 1_000));
     }
-    let told = recorder.history().of(SOURCE);
+    let told = writer.history().of(SOURCE);
     assert_eq!(told.records, []);
-    assert!(told.complete_since > at(1), "the client's record went: {told:?}");
+    assert!(told.complete_since > at(1), "the record of the client was replaced: {told:?}");
     let last = at(2 + 20 * History::capacity() as u64 / 1_000);
     assert!(told.complete_since < last, "not everything is lost: {told:?}");
 }
 
 #[test]
-fn the_oldest_record_of_a_set_gives_way() {
-    let mut recorder = Recorder::new(7);
+fn a_new_record_replaces_the_oldest_one_of_its_set() {
+    let mut writer = HistoryWriter::new(7);
     for rule in 0..=WAYS as u32 {
-        note(&mut recorder, SOURCE, dropped(rule), 22, at(1 + u64::from(rule)));
+        note(&mut writer, SOURCE, dropped(rule), 22, at(1 + u64::from(rule)));
     }
-    let told = recorder.history().of(SOURCE);
+    let told = writer.history().of(SOURCE);
     let mut rules: Vec<_> = told.records.iter().map(|record| record.refusal).collect();
     rules.sort_by_key(|refusal| refusal.words());
     assert_eq!(rules, (1..=WAYS as u32).map(dropped).collect::<Vec<_>>());
@@ -109,32 +109,32 @@ fn the_oldest_record_of_a_set_gives_way() {
 }
 
 #[test]
-fn a_batch_writes_so_many_records_and_says_that_it_left_some_out() {
-    let mut recorder = Recorder::new(7);
-    recorder.begin(at(5));
+fn a_batch_writes_a_limited_number_of_records_and_notes_that_it_left_some_out() {
+    let mut writer = HistoryWriter::new(7);
+    writer.begin_batch(at(5));
     for number in 0..=RECORDS_A_BATCH {
-        recorder.note(stranger(number), dropped(0), to(22), 1, at(5));
+        writer.note(stranger(number), dropped(0), to(22), 1, at(5));
     }
-    recorder.end(at(5));
-    let of = |number| recorder.history().of(stranger(number));
+    writer.end_batch(at(5));
+    let of = |number| writer.history().of(stranger(number));
     assert_eq!((of(0).records.len(), of(RECORDS_A_BATCH).records.len()), (1, 0));
     assert_eq!((of(0).complete_since, of(RECORDS_A_BATCH).complete_since), (at(5), at(5)));
 }
 
 #[test]
-fn everything_is_written_of_the_watched_source_whatever_else_comes() {
-    let mut recorder = Recorder::new(7);
-    let history = recorder.history();
-    note(&mut recorder, SOURCE, dropped(1), 21, at(0));
+fn all_events_of_the_watched_source_are_written_during_a_flood() {
+    let mut writer = HistoryWriter::new(7);
+    let history = writer.history();
+    note(&mut writer, SOURCE, dropped(1), 21, at(0));
     history.watch(1, SOURCE, at(30));
-    assert_eq!(history.watched(1, SOURCE), Records::default(), "no packet yet");
+    assert_eq!(history.watched(1, SOURCE), SourceHistory::default(), "no packet yet");
     for second in 1..60 {
-        recorder.begin(at(second));
+        writer.begin_batch(at(second));
         for number in 0..100 {
-            recorder.note(stranger(number), dropped(0), to(22), 1, at(second));
+            writer.note(stranger(number), dropped(0), to(22), 1, at(second));
         }
-        recorder.note(SOURCE, dropped(1), to(22), 1, at(second));
-        recorder.end(at(second));
+        writer.note(SOURCE, dropped(1), to(22), 1, at(second));
+        writer.end_batch(at(second));
     }
     let [record] = history.watched(1, SOURCE).records[..] else { panic!("one record") };
     assert_eq!((record.count, record.first, record.last), (29, at(1), at(29)), "until it ends");
@@ -142,16 +142,19 @@ fn everything_is_written_of_the_watched_source_whatever_else_comes() {
     assert_eq!((before.count, before.packet.port), (1, Some(21)));
     assert_eq!(history.of(SOURCE).complete_since, at(59));
     history.watch(2, stranger(5), at(90));
-    note(&mut recorder, stranger(5), dropped(0), 22, at(60));
-    assert_eq!((history.watched(1, SOURCE), history.watched(2, SOURCE)), (Records::default(), Records::default()));
+    note(&mut writer, stranger(5), dropped(0), 22, at(60));
+    assert_eq!(
+        (history.watched(1, SOURCE), history.watched(2, SOURCE)),
+        (SourceHistory::default(), SourceHistory::default())
+    );
     assert_eq!(history.watched(2, stranger(5)).records.len(), 1);
 }
 
-/// Every record that a reader sees is whole: its words are of one event.
+/// All words of a record that a reader sees belong to one event.
 #[test]
-fn readers_never_see_half_a_record() {
-    let mut recorder = Recorder::new(7);
-    let history = recorder.history();
+fn readers_never_see_a_partly_written_record() {
+    let mut writer = HistoryWriter::new(7);
+    let history = writer.history();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let reader = scope.spawn(|| {
@@ -168,8 +171,8 @@ fn readers_never_see_half_a_record() {
         });
         for round in 0..200_000_u64 {
             let rule = (round % 10) as u32;
-            recorder.begin(Time::from_nanos(round));
-            recorder.note(SOURCE, dropped(rule), to(rule as u16), 1, Time::from_nanos(round));
+            writer.begin_batch(Time::from_nanos(round));
+            writer.note(SOURCE, dropped(rule), to(rule as u16), 1, Time::from_nanos(round));
         }
         done.store(true, Relaxed);
         assert!(reader.join().expect("whole records") > 0);

@@ -8,7 +8,7 @@ use knockplane_policy::packet::{Packet, Side, Vlan};
 use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
-use super::cut::Link;
+use super::link::Link;
 use crate::state::layer7::Listening;
 use crate::state::layer7::{PatternSet, Progress};
 use crate::state::lists::ListId;
@@ -43,6 +43,9 @@ pub(super) struct Flow {
     /// A table, and its bits: which of its `connection-limit` matchers the connection has reached.
     pub(super) marks: (u32, u32),
 }
+
+/// Between two resets to the same end.
+const EVERY: Duration = Duration::from_secs(1);
 
 const NOBODY: End = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
@@ -101,6 +104,15 @@ impl Flow {
     /// Whether both sides have closed it, or one has aborted it.
     pub(super) fn is_closed(&self) -> bool {
         self.tcp.as_ref().is_some_and(TcpConnection::is_closed)
+    }
+
+    /// Whether a reset of this connection would be news to its ends.
+    pub(super) fn wants_reset(&self, now: Time) -> bool {
+        self.tcp.is_some()
+            && match self.cut {
+                None => !self.is_closed(),
+                Some(at) => self.last > at && now.since(at) >= EVERY,
+            }
     }
 
     pub(super) const fn state(&self) -> ConnectionState {

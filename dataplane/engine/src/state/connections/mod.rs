@@ -10,6 +10,7 @@
 
 mod cut;
 mod flow;
+mod link;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -20,15 +21,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use knockplane_policy::eval::tracking::{
-    End, FRAGMENT_TIMEOUT, FirstFragment, FlowKey, Identity, Quoted, Segment, Stays, Step, TcpConnection,
+    End, FRAGMENT_TIMEOUT, FirstFragment, FlowKey, Identity, Quoted, Segment, Stays, TcpConnection, TcpStep,
 };
 use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
 use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
 pub use self::cut::CutConnection;
-pub(crate) use self::cut::Link;
 use self::flow::{Flow, Talk};
+pub(crate) use self::link::Link;
 pub use self::source::{AddressFlow, AddressFlows};
 use crate::state::keyed::{Keyed, Tag, datagram, tag, write_address, write_vlan};
 use crate::state::layer7::Listening;
@@ -85,6 +86,8 @@ pub(crate) struct FlowSeen {
     pub(crate) bytes: u64,
     /// IP bytes of the whole second before.
     pub(crate) last_second: u64,
+    /// When it is forgotten, if no packet follows.
+    pub(crate) expiry: Time,
     pub(crate) fasttracked: bool,
     /// The open list of the door that it began through.
     pub(crate) door: Option<ListId>,
@@ -289,39 +292,39 @@ impl Flows {
         let (hash, set) = self.set_of(key);
         let mut set = lock(set);
         let known = set.find(hash, key, *now);
-        let step = known.map_or(Step::Anew, |place| {
+        let step = known.map_or(TcpStep::Anew, |place| {
             let flow = &set.flows[place];
             let ends = (flow.is_back(source), flow.both_ways);
             let step = |tcp: &TcpConnection| tcp.step((packet, segment), ends, (*now, flow.expiry), tracking);
-            flow.tcp.as_ref().map_or(Step::Impossible, step)
+            flow.tcp.as_ref().map_or(TcpStep::Impossible, step)
         });
         let (place, stays) = match (step, known) {
-            (Step::Anew, _) | (_, None) => {
+            (TcpStep::Anew, _) | (_, None) => {
                 let tcp = TcpConnection::begin(segment, tracking.loose_tcp)?;
                 // In place of the one that is over, if there is one.
                 let place = self.begin(&mut set, hash, arrival, Some(tcp), listening)?;
                 (place, Stays::IfForwarded)
             }
-            (Step::Impossible, _) => return None,
+            (TcpStep::Impossible, _) => return None,
             (_, Some(place)) => {
                 let flow = &mut set.flows[place];
                 let back = flow.is_back(source);
                 if flow.tcp.as_mut().is_some_and(|tcp| tcp.take(segment, back, step)) {
                     flow.turn();
                 }
-                flow.both_ways |= step == Step::Cross;
+                flow.both_ways |= step == TcpStep::Cross;
                 match step {
-                    Step::Aside | Step::Remember | Step::Challenge | Step::Cross => {
+                    TcpStep::Aside | TcpStep::Remember | TcpStep::Challenge | TcpStep::Cross => {
                         // The answer to a SYN passes as one, though it accepts nothing.
-                        let challenged = step == Step::Challenge && flow.cut.is_none();
+                        let challenged = step == TcpStep::Challenge && flow.cut.is_none();
                         let state = if challenged { ConnectionState::Established } else { flow.state() };
                         let flow = Some(set.seen(place, Some(source), *now));
                         return Some((Seen { state, flow, stays: Stays::Yes }, false));
                     }
-                    Step::Reopen => set.restart(place, listening),
+                    TcpStep::Reopen => set.restart(place, listening),
                     _ => {}
                 }
-                (place, if step == Step::Over { Stays::No } else { Stays::Yes })
+                (place, if step == TcpStep::Over { Stays::No } else { Stays::Yes })
             }
         };
         Some((set.count(place, arrival, tracking, listening, stays), true))
@@ -467,6 +470,7 @@ impl Set {
             back,
             bytes: flow.bytes,
             last_second: flow.last_second(now),
+            expiry: flow.expiry,
             fasttracked: flow.fasttracked,
             door: flow.door,
             patterns: talk.map_or_else(PatternSet::default, Talk::patterns),

@@ -7,8 +7,8 @@
 //! nobody.
 //!
 //! The order of arrival counts, also between queues. A packet that another worker overtook is held against the knock as
-//! if it had come in its turn; a later step whose forerunner may be with another worker waits for it, see
-//! [`crate::pipeline::Decider::look_again`].
+//! if it had come in its turn; a later step whose forerunner may be with another worker waits for it
+//! in the worker's reorder buffer.
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;

@@ -6,22 +6,22 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
-use knockplane_policy::eval::log::Entry;
+use knockplane_policy::eval::log::LoggedPacket;
 
 use super::RulePosition;
 
 /// A packet that matched a rule that logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LoggedPacket {
+pub struct LoggedMatch {
     /// The rule.
     pub rule: RulePosition,
-    /// What is told of the packet.
-    pub entry: Entry,
+    /// The packet.
+    pub packet: LoggedPacket,
 }
 
 /// See the module.
 pub struct LoggedPackets {
-    queue: ArrayQueue<LoggedPacket>,
+    queue: ArrayQueue<LoggedMatch>,
     lost: AtomicU64,
 }
 
@@ -33,8 +33,8 @@ impl LoggedPackets {
 
     /// Appends a packet, or counts it as lost. Whether there was room.
     #[inline]
-    pub fn push(&self, packet: LoggedPacket) -> bool {
-        let fits = self.queue.push(packet).is_ok();
+    pub fn push(&self, logged: LoggedMatch) -> bool {
+        let fits = self.queue.push(logged).is_ok();
         if !fits {
             self.count_lost(1);
         }
@@ -42,7 +42,7 @@ impl LoggedPackets {
     }
 
     /// Takes the oldest packet.
-    pub fn pop(&self) -> Option<LoggedPacket> {
+    pub fn pop(&self) -> Option<LoggedMatch> {
         self.queue.pop()
     }
 
@@ -63,9 +63,9 @@ mod tests {
 
     use super::*;
 
-    fn packet(rule: u32) -> LoggedPacket {
+    fn packet(rule: u32) -> LoggedMatch {
         let packet = Packet::bare(Side::Outside, [192, 0, 2, 1].into(), [192, 0, 2, 2].into(), 6);
-        LoggedPacket { rule: RulePosition { table: 1, rule }, entry: Entry::of(&packet, None) }
+        LoggedMatch { rule: RulePosition { table: 1, rule }, packet: LoggedPacket::of(&packet, None) }
     }
 
     #[test]

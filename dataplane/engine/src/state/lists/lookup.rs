@@ -25,9 +25,16 @@ pub(crate) struct Lookup {
     /// Before it, an entry of the set was not there yet.
     from: Time,
     /// From here on an entry of the set is gone, or another one there.
-    until: Time,
+    pub(crate) until: Time,
+    /// The shard when it was looked up.
+    pub(crate) version: ShardVersion,
+}
+
+/// The shard that holds an address, in the version that a lookup read. Every change of a shard that a lookup can tell
+/// changes its version. Expiry changes no version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardVersion {
     shard: usize,
-    /// The shard's when it was looked up.
     version: u64,
 }
 
@@ -69,7 +76,8 @@ impl Lists {
         let shard = lock(shard);
         let (membership, time) = shard.membership(hash, key, to_all, now);
         let version = version.load(Ordering::Relaxed);
-        let mut lookup = Lookup { membership, from: time.start, until: time.end, shard: index, version };
+        let mut lookup =
+            Lookup { membership, from: time.start, until: time.end, version: ShardVersion { shard: index, version } };
         if let Some((net, hash)) = net {
             lookup.add_all(shard.membership(hash, net, to_all, now));
         }
@@ -91,7 +99,13 @@ impl Lists {
 
     /// Whether a lookup of these lists says what it would say now.
     pub(crate) fn is_current(&self, lookup: &Lookup, now: Time) -> bool {
-        let version = self.shards.get(lookup.shard).map(|shard| shard.version.load(Ordering::Acquire));
-        (lookup.from..lookup.until).contains(&now) && version == Some(lookup.version)
+        let is_unchanged = self.is_current_version(lookup.version);
+        (lookup.from..lookup.until).contains(&now) && is_unchanged
+    }
+
+    /// Whether the shard is unchanged since this version.
+    #[inline]
+    pub fn is_current_version(&self, ShardVersion { shard, version }: ShardVersion) -> bool {
+        self.shards.get(shard).map(|shard| shard.version.load(Ordering::Acquire)) == Some(version)
     }
 }

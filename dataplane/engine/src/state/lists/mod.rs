@@ -24,7 +24,7 @@
 //! - Lists are known by name. A name keeps its id as long as the process lives, so entries survive new rules.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
@@ -38,18 +38,19 @@ pub(crate) use self::ended::EndReason;
 pub use self::entries::{AddressEntry, DynamicEntry};
 pub use self::error::{CapacityError, TooManyListsError};
 pub use self::events::Changed;
+pub use self::lookup::ShardVersion;
 pub(crate) use self::lookup::{Lookup, Membership};
 pub use self::operator::OPERATOR_LEVEL;
 pub use self::progress::{ProgressChange, SequenceProgress};
 pub use self::quota::{FirstStepSettings, QuotaUse};
-pub use self::set::{ListId, ListSet};
 pub use self::vlan::VlanLists;
 use crate::state::events::EventRoom;
 use crate::state::events::ring::EventRing;
 use crate::state::key::{Key, Secret};
+pub use crate::state::list_set::{ListId, ListSet, MAX_LISTS};
 use crate::state::lists::names::ListNames;
 use crate::state::lists::quota::PrefixQuota;
-use crate::state::lists::shard::{SLOT_BYTES, Shard};
+use crate::state::lists::shard::{PEER_BYTES, SLOT_BYTES, Shard, VLAN_BYTES};
 use crate::state::static_entries::StaticEntries;
 use crate::state::sync::{AtomicU64, Mutex, MutexGuard};
 
@@ -63,12 +64,8 @@ mod names;
 mod operator;
 mod progress;
 pub(crate) mod quota;
-mod set;
 pub(crate) mod shard;
 mod vlan;
-
-/// How many lists there can be. An address's membership is a mask of so many bits.
-pub const MAX_LISTS: usize = 256;
 
 /// How many levels are told apart; higher ones count as the last.
 pub const LEVELS: usize = 4;
@@ -257,6 +254,13 @@ impl Lists {
     }
 }
 
+impl FirstStepSettings {
+    /// What an entry of lists with these settings takes at most, all told.
+    pub const fn entry_bytes(self) -> usize {
+        SLOT_BYTES + VLAN_BYTES + PEER_BYTES + if self.quota == 0 { 0 } else { size_of::<AtomicU32>() }
+    }
+}
+
 /// A panic elsewhere while the lock was held is no reason to stop forwarding.
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -268,4 +272,12 @@ pub fn expiry(timeout: ListTimeout, now: Time) -> Time {
         ListTimeout::After(duration) => now + duration,
         ListTimeout::NoneDynamic | ListTimeout::NoneStatic => Time::NEVER,
     }
+}
+
+/// A slice of this length, or none if there is no memory for it.
+pub(crate) fn boxed<T>(length: usize, element: impl FnMut() -> T) -> Option<Box<[T]>> {
+    let mut elements = Vec::new();
+    elements.try_reserve_exact(length).ok()?;
+    elements.extend(std::iter::repeat_with(element).take(length));
+    Some(elements.into_boxed_slice())
 }

@@ -14,8 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ipnet::IpNet;
 
 use crate::state::key::{Key, Secret};
-use crate::state::lists::Lists;
-use crate::state::lists::shard::{PEER_BYTES, SLOT_BYTES, VLAN_BYTES, boxed};
+use crate::state::lists::{Lists, boxed};
 
 /// How the lists keep first steps: entries of level 0, which any stranger can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +32,6 @@ pub struct FirstStepSettings {
 impl Default for FirstStepSettings {
     fn default() -> Self {
         FirstStepSettings { quota: 0, v4_length: 24, v6_length: 64, v6_by_prefix: false }
-    }
-}
-
-impl FirstStepSettings {
-    /// What an entry of lists with these settings takes at most, all told.
-    pub const fn entry_bytes(self) -> usize {
-        SLOT_BYTES + VLAN_BYTES + PEER_BYTES + if self.quota == 0 { 0 } else { size_of::<AtomicU32>() }
     }
 }
 

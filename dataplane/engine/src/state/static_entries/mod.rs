@@ -16,7 +16,7 @@ use knockplane_policy::time::Time;
 
 use self::map::{Covering, Map, Range};
 use crate::state::key::Key;
-use crate::state::lists::{ListId, ListSet, MAX_LISTS};
+use crate::state::list_set::{ListId, ListSet, MAX_LISTS};
 
 mod map;
 

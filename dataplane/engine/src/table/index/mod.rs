@@ -16,19 +16,14 @@
 //! Source: T. V. Lakshman and D. Stiliadis, "High-speed policy-based packet forwarding", SIGCOMM 1998; F. Baboescu and G.
 //! Varghese, "Scalable packet classification", SIGCOMM 2001, for the summaries.
 
-use hashbrown::HashMap;
 use knockplane_policy::packet::Family;
 
 use super::field::{AddressField, Asked, PortField};
 use super::question::{HeaderTest, Test, View};
-
-/// Where a row begins in the words of the index.
-pub(super) type Row = u32;
+use super::rows::{BITS, Row, RowBuilder};
 
 /// What rows of one family may take, in words: 64 MiB. More is left to the questions of the rules.
 const MOST_WORDS: usize = 8 << 20;
-
-const BITS: usize = u64::BITS as usize;
 
 /// Fields of a packet that have rows.
 const FIELDS: usize = 5;
@@ -337,71 +332,6 @@ fn source(test: &HeaderTest) -> Option<(u128, u128)> {
 
 fn destination(test: &HeaderTest) -> Option<(u128, u128)> {
     if let HeaderTest::Destination(first, last) = test { Some((*first, *last)) } else { None }
-}
-
-/// Rows being made; equal ones are one.
-pub(super) struct RowBuilder {
-    words: Vec<u64>,
-    summary: usize,
-    most_words: usize,
-    known: HashMap<Box<[u64]>, Row>,
-}
-
-/// A row's own words, without the summary.
-pub(super) struct Bits(Box<[u64]>);
-
-impl Bits {
-    pub(super) fn set(&mut self, rule: usize, set: bool) {
-        let bit = 1 << (rule % BITS);
-        let word = &mut self.0[rule / BITS];
-        *word = if set { *word | bit } else { *word & !bit };
-    }
-}
-
-impl RowBuilder {
-    fn new(rules: usize, most_words: usize) -> RowBuilder {
-        let words = rules.div_ceil(BITS).max(1);
-        RowBuilder { words: Vec::new(), summary: words.div_ceil(BITS), most_words, known: HashMap::new() }
-    }
-
-    pub(super) fn bits(&self, rules: impl ExactSizeIterator<Item = bool>) -> Bits {
-        let mut bits = Bits(vec![0; rules.len().div_ceil(BITS).max(1)].into());
-        for (rule, set) in rules.enumerate() {
-            bits.set(rule, set);
-        }
-        bits
-    }
-
-    /// The row with these bits. None if there is no more room.
-    pub(super) fn insert(&mut self, bits: &Bits) -> Option<Row> {
-        if let Some(row) = self.known.get(&bits.0) {
-            return Some(*row);
-        }
-        if self.words.len() + self.summary + bits.0.len() > self.most_words {
-            return None;
-        }
-        Some(self.push(bits))
-    }
-
-    /// As above, for the few rows that every index has.
-    pub(super) fn row(&mut self, rules: impl ExactSizeIterator<Item = bool>) -> Row {
-        let bits = self.bits(rules);
-        match self.known.get(&bits.0) {
-            Some(row) => *row,
-            None => self.push(&bits),
-        }
-    }
-
-    fn push(&mut self, bits: &Bits) -> Row {
-        let row = self.words.len() as Row;
-        for words in bits.0.chunks(BITS) {
-            let whole = words.iter().enumerate().filter(|(_, word)| **word != 0);
-            self.words.push(whole.fold(0, |summary, (place, _)| summary | 1 << place));
-        }
-        self.words.extend(&bits.0);
-        self.known.insert(bits.0.clone(), row);
-        row
-    }
 }
 
 #[cfg(test)]

@@ -13,12 +13,12 @@ fn a_bucket_is_full_at_first_and_refilled_each_ten_milliseconds() {
     let rate = rate(200, 1, 2, RateUnit::Packet);
     let mut bucket = Bucket::full(&rate, at(7));
     assert!(bucket.take(&rate, 40, at(7)) && bucket.take(&rate, 40, at(9)) && !bucket.take(&rate, 40, at(9)));
-    // Two a refill.
+    // Two per refill.
     assert!(bucket.take(&rate, 40, at(10)) && bucket.take(&rate, 40, at(19)) && !bucket.take(&rate, 40, at(19)));
 }
 
 #[test]
-fn a_burst_of_nothing_still_passes_at_the_rate() {
+fn with_a_burst_of_zero_packets_pass_at_the_rate() {
     // `30/1m,0` of RouterOS 6.
     let rate = rate(30, 60, 0, RateUnit::Packet);
     let mut bucket = Bucket::full(&rate, at(0));
@@ -31,9 +31,9 @@ fn bits_are_those_of_the_ip_packet() {
     let rate = rate(8_000, 1, 1_600, RateUnit::Bit);
     let mut bucket = Bucket::full(&rate, at(0));
     assert!(bucket.take(&rate, 150, at(0)) && !bucket.take(&rate, 51, at(0)) && bucket.take(&rate, 50, at(0)));
-    // Ten bytes a refill.
+    // Ten bytes per refill.
     assert!(!bucket.take(&rate, 100, at(99)) && bucket.take(&rate, 100, at(100)));
-    // What is larger than the burst never passes.
+    // A packet larger than the burst never passes.
     assert!(!bucket.take(&rate, 201, at(1_000_000)));
 }
 

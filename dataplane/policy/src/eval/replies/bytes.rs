@@ -1,4 +1,4 @@
-//! Replies byte by byte.
+//! The bytes of replies.
 //!
 //! ```text
 //! IPv4: 20 bytes, no options, don't fragment, identification 0   | ICMP: type, code, checksum, 4 zeros, the packet
@@ -10,16 +10,16 @@ use std::net::IpAddr;
 use super::{Answer, Segment};
 use crate::packet::{Family, Packet, protocol};
 
-/// Hops that a reply may take: what hosts use (IANA, IP Option Numbers: default TTL).
+/// Hop limit of replies, the usual value of hosts (IANA, IP Option Numbers: default TTL).
 const TTL: u8 = 64;
 /// Precedence "internetwork control", which ICMP errors have. Source: RFC 1812, 4.3.2.5.
 const CONTROL: u8 = 0xc0;
-/// The longest ICMP error: as much of the packet as possible within it. Source: RFC 1812, 4.3.2.3.
+/// The longest ICMP error: it quotes as much of the packet as fits. Source: RFC 1812, 4.3.2.3.
 const LONGEST_IPV4: usize = 576;
 /// The smallest MTU of IPv6. Source: RFC 4443, 2.4 (c).
 const LONGEST_IPV6: usize = 1280;
 
-/// An answer's bytes. None if the packet's are not known.
+/// The bytes of an answer; `None` if the packet's bytes are not known.
 pub(super) fn of(packet: &Packet<'_>, answer: &Answer) -> Option<Vec<u8>> {
     match answer {
         Answer::IcmpError { kind, code } => icmp_error(packet, *kind, *code),
@@ -27,7 +27,7 @@ pub(super) fn of(packet: &Packet<'_>, answer: &Answer) -> Option<Vec<u8>> {
     }
 }
 
-/// An ICMP error about the packet, which it quotes. None if the packet's bytes are not known.
+/// An ICMP error that quotes the packet; `None` if the packet's bytes are not known.
 ///
 /// Source: RFC 792, Destination unreachable; RFC 4443, 3.1.
 fn icmp_error(packet: &Packet<'_>, kind: u8, code: u8) -> Option<Vec<u8>> {
@@ -46,7 +46,7 @@ fn icmp_error(packet: &Packet<'_>, kind: u8, code: u8) -> Option<Vec<u8>> {
     Some(back(packet, number, CONTROL, &message))
 }
 
-/// A TCP segment without data back to the packet's sender. None if the packet has no ports.
+/// A TCP segment without data to the packet's sender; `None` if the packet has no ports.
 fn tcp(packet: &Packet<'_>, segment: &Segment) -> Option<Vec<u8>> {
     let (source, destination) = packet.ports?;
     let mut header = Vec::with_capacity(20);
@@ -92,13 +92,13 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// The sum of what transport checksums cover besides their packet; both ends' addresses add up the same either way.
-/// Source: RFC 9293, 3.1; RFC 8200, 8.1.
+/// The checksum of the pseudo header; it does not depend on the order of the two addresses. Source: RFC 9293, 3.1; RFC
+/// 8200, 8.1.
 fn pseudo_header(packet: &Packet<'_>, number: u8, length: usize) -> u32 {
     sum(&octets(packet.source)) + sum(&octets(packet.destination)) + u32::from(number) + length as u32
 }
 
-/// Puts the Internet checksum of the bytes, and of what adds up to `more`, where it belongs. Source: RFC 1071.
+/// Writes the Internet checksum of the bytes and of `more` into its field. Source: RFC 1071.
 fn put_checksum(bytes: &mut [u8], at: usize, more: u32) {
     let mut sum = sum(bytes) + more;
     while sum > 0xffff {

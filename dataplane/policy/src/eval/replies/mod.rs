@@ -1,7 +1,7 @@
-//! What `reject` and `tarpit` send back: an IP packet, out of the side that the packet came in on.
+//! The replies of `reject` and `tarpit`: IP packets, sent out of the side on which the packet arrived.
 //!
-//! It comes from the address the packet was sent to: a filter on a wire has none of its own, and so the sender learns
-//! nothing of it.
+//! A reply has the packet's destination as its source: the filter has no address of its own, so a sender cannot notice
+//! it.
 
 mod bytes;
 #[cfg(test)]
@@ -11,27 +11,27 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::keyed;
-use super::walk::Walk;
+use super::rule_evaluation::RuleEvaluation;
 use crate::packet::{Family, FragmentPart, Packet, TcpFlag, protocol};
 use crate::rule::{Rate, RateUnit, RejectWith};
 use crate::word::Set;
 
-/// How many ICMP errors are sent, to all senders together. Hosts and routers must limit them (RFC 1812, 4.3.2.8; RFC
-/// 4443, 2.4 (f)), so that nobody can have a flood sent to a forged source. One each 10 ms is RouterOS's
-/// `icmp-rate-limit`; the burst lets a second's worth through at once, for sources that try many ports.
+/// Limit on ICMP errors, to all senders together. Hosts and routers must limit them (RFC 1812, 4.3.2.8; RFC 4443, 2.4
+/// (f)), so that an attacker cannot direct a flood to a forged source. One per 10 ms is RouterOS's `icmp-rate-limit`;
+/// the burst is one second's number, for sources that try many ports.
 pub const ICMP_ERRORS: Rate = Rate { count: 100, per: Duration::from_secs(1), burst: 100, unit: RateUnit::Packet };
 
-/// How often a peer's ACKs are answered by a tarpit. Source: RouterOS's kernel modules.
+/// Limit on a tarpit's answers to ACKs of one peer. Source: RouterOS's kernel modules.
 pub const TARPIT_ACK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The window of a tarpit's SYN-ACK: a little, so that the connection is established. All others are 0. Source:
+/// The window of a tarpit's SYN-ACK: small, and enough to establish the connection. All later windows are 0. Source:
 /// RouterOS's kernel modules.
 const TARPIT_WINDOW: u16 = 5;
 
-/// What a packet's sender is answered.
+/// An answer to a packet's sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// An ICMP error about the packet, which it quotes.
+    /// An ICMP error that quotes the packet.
     IcmpError {
         /// ICMP type.
         kind: u8,
@@ -42,7 +42,7 @@ pub enum Answer {
     Tcp(Segment),
 }
 
-/// A TCP header to send, but for what follows from the packet that it answers.
+/// The fields of a TCP header to send that do not follow from the answered packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Its flags.
@@ -61,13 +61,14 @@ impl Segment {
     }
 }
 
-impl Walk<'_, '_> {
-    /// Whether an answer is within its limit. Resets have none: they are no larger than what they answer.
+impl RuleEvaluation<'_, '_> {
+    /// Whether an answer is within its limit. Resets have no limit: they are not larger than the packet that they
+    /// answer.
     pub(super) fn may_reject(&mut self, with: RejectWith) -> bool {
         with == RejectWith::TcpReset || self.evaluator.icmp_errors.take(&ICMP_ERRORS, 0, self.now)
     }
 
-    /// What a tarpit sends back.
+    /// The reply of a tarpit.
     pub(super) fn tarpit(&mut self) -> Option<Vec<u8>> {
         let secret = self.evaluator.secret;
         let answer = tarpit(self.packet, secret, || self.may_acknowledge())?;
@@ -84,9 +85,9 @@ impl Walk<'_, '_> {
     }
 }
 
-/// What a tarpit answers: to a SYN, a SYN-ACK; to an ACK, one without a window, at most once a second for each peer
-/// address, so that the peer keeps asking; to a SYN-ACK, a reset. To FIN and RST nothing. Nothing of what the peer
-/// sends is ever acknowledged. Source: RouterOS's kernel modules.
+/// The answer of a tarpit: to a SYN, a SYN-ACK; to an ACK, an ACK without a window, at most once a second for each peer
+/// address, so that the peer keeps asking; to a SYN-ACK, a reset; to FIN and RST nothing. Data of the peer is never
+/// acknowledged. Source: RouterOS's kernel modules.
 pub fn tarpit(packet: &Packet<'_>, secret: [u64; 2], may_acknowledge: impl FnOnce() -> bool) -> Option<Answer> {
     let flags = packet.tcp_flags()?;
     let (sequence, acknowledgement) = (packet.tcp_sequence()?, packet.tcp_acknowledgement()?);
@@ -106,13 +107,13 @@ pub fn tarpit(packet: &Packet<'_>, secret: [u64; 2], may_acknowledge: impl FnOnc
     Some(Answer::Tcp(segment))
 }
 
-/// The bytes that a rejected packet is answered with.
+/// The bytes of the answer to a rejected packet.
 pub(super) fn reject(packet: &Packet<'_>, with: RejectWith) -> Option<Vec<u8>> {
     bytes::of(packet, &rejection(packet, with)?)
 }
 
-/// What a rejected packet is answered. None if there is no such answer to it: a reset to anything but TCP, another
-/// family's error, and anything to packets that must not be answered.
+/// The answer to a rejected packet. `None` if there is none: a reset to another protocol than TCP, an error of the
+/// other family, and packets that must not be answered.
 pub fn rejection(packet: &Packet<'_>, with: RejectWith) -> Option<Answer> {
     if !may_answer(packet) {
         return None;
@@ -139,7 +140,7 @@ fn reset(packet: &Packet<'_>) -> Option<Segment> {
     Some(Segment::new(&[TcpFlag::Rst, TcpFlag::Ack], 0, acknowledgement, 0))
 }
 
-/// Only what one host sent to another may be answered, and of a datagram only the beginning. Source: RFC 1122, 3.2.2;
+/// Only packets between two hosts may be answered, and only the first fragment of a datagram. Source: RFC 1122, 3.2.2;
 /// RFC 4443, 2.4 (e).
 fn may_answer(packet: &Packet<'_>) -> bool {
     let to_one = match packet.destination {
@@ -151,13 +152,13 @@ fn may_answer(packet: &Packet<'_>) -> bool {
         IpAddr::V4(address) => !address.is_loopback() && address.octets()[0] < 224 && !address.is_unspecified(),
         IpAddr::V6(address) => !address.is_loopback() && !address.is_multicast() && !address.is_unspecified(),
     };
-    // An Ethernet group address: to several, whatever IP says.
+    // An Ethernet group address: several receivers, whatever the IP address is.
     let to_group = packet.frame.first().is_some_and(|first| first & 1 == 1);
     to_one && from_one && !to_group && packet.fragment().is_some_and(|part| part != FragmentPart::Later)
 }
 
-/// Errors about errors would go on for ever, and so might errors about what ICMP does not define. Source: RFC 1122,
-/// 3.2.2; RFC 4443, 2.4 (e.1), (e.2) with redirects.
+/// Errors about errors could continue without end, and so could errors about messages that ICMP does not define.
+/// Source: RFC 1122, 3.2.2; RFC 4443, 2.4 (e.1), (e.2) with redirects.
 fn is_icmp_error(packet: &Packet<'_>) -> bool {
     match (packet.family(), packet.protocol, packet.icmp) {
         (Family::Ipv4, protocol::ICMP, Some((kind, _))) => !matches!(kind, 0 | 8 | 13..=18),

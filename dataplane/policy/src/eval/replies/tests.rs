@@ -12,7 +12,7 @@ fn rejecting(with: RejectWith) -> RuleSet {
     rules(vec![reject(Family::Ipv4), reject(Family::Ipv6)])
 }
 
-/// What a frame is answered, checksums verified.
+/// The answer to a frame, with verified checksums.
 fn answered(rules: &RuleSet, frame: &[u8]) -> Option<Vec<u8>> {
     let settings = Settings::default();
     let evaluation = Evaluator::new(rules, &settings, 1).outside(frame, ms(0));
@@ -77,7 +77,7 @@ fn to_server(flags: &str, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn icmp_errors_quote_the_packet_and_come_from_where_it_went() {
+fn icmp_errors_quote_the_packet_and_come_from_its_destination() {
     let datagram = udp((CLIENT, 1), (SERVER, 2), &[7; 1000]);
     let reply = answered(&rejecting(RejectWith::AdminProhibited), &datagram).unwrap();
     let packet = SlicedPacket::from_ip(&reply).unwrap();
@@ -98,13 +98,13 @@ fn icmp_errors_quote_the_packet_and_come_from_where_it_went() {
     assert_eq!((icmp.type_u8(), icmp.code_u8()), (1, 4));
     assert!(matches!(icmp.icmp_type(), Icmpv6Type::DestinationUnreachable(_)));
     assert_eq!((reply.len(), icmp.payload()), (1280, &datagram[14..][..1232]));
-    // A short and odd packet is quoted whole.
+    // A short packet of odd length is quoted whole.
     let short = udp((CLIENT6, 1), (SERVER6, 2), b"abc");
     assert_eq!(answered(&rejecting(RejectWith::NoRoute), &short).unwrap()[48..], short[14..]);
 }
 
 #[test]
-fn an_answer_that_a_family_or_protocol_does_not_have_is_none() {
+fn there_is_no_answer_that_a_family_or_protocol_does_not_have() {
     let (datagram, datagram6) = (udp((CLIENT, 1), (SERVER, 2), b""), udp((CLIENT6, 1), (SERVER6, 2), b""));
     assert_eq!(answered(&rejecting(RejectWith::NoRoute), &datagram), None);
     assert_eq!(answered(&rejecting(RejectWith::HostProhibited), &datagram6), None);
@@ -113,7 +113,7 @@ fn an_answer_that_a_family_or_protocol_does_not_have_is_none() {
 }
 
 #[test]
-fn nobody_is_answered_who_must_not_be() {
+fn packets_that_must_not_be_answered_get_no_answer() {
     let rules = rejecting(RejectWith::PortUnreachable);
     let datagram = |source: &str, destination: &str| udp((source, 1), (destination, 2), &[0; 16]);
     for frame in [
@@ -131,7 +131,7 @@ fn nobody_is_answered_who_must_not_be() {
     ] {
         assert_eq!(answered(&rules, &frame), None, "{frame:02x?}");
     }
-    // It meets only rules that ask for such.
+    // Such a fragment meets only rules with `fragment=yes`.
     let later = fragment(datagram(CLIENT, SERVER), 1, 1, false);
     let matchers = vec![Matcher { negated: false, condition: Condition::Fragment(true) }];
     let of_fragments = |rule: &Rule| Rule { matchers: matchers.clone(), ..rule.clone() };
@@ -174,7 +174,7 @@ fn resets_have_the_numbers_that_the_sender_expects() {
 }
 
 #[test]
-fn a_tarpit_answers_and_never_takes_anything() {
+fn a_tarpit_answers_and_never_acknowledges_data() {
     let rules = rules(vec![rule(vec![], Action::Tarpit)]);
     let of = |flags: &str, payload| answered(&rules, &to_server(flags, payload)).map(|reply| segment(&reply));
     let syn_ack = of("S", b"").unwrap();

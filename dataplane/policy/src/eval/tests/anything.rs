@@ -1,4 +1,4 @@
-//! Any rules and any bytes: nothing panics, and an explanation is what would have happened without it.
+//! Any rules and any bytes: nothing panics, and an explanation has the same result as an evaluation.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -46,7 +46,7 @@ fn a_rule() -> impl Strategy<Value = Rule> {
     )
 }
 
-/// A whole frame with some of its bytes changed behind Ethernet's header.
+/// A whole frame with some bytes changed after the Ethernet header.
 fn a_frame() -> impl Strategy<Value = Vec<u8>> {
     let hello = crate::eval::tls::tests::client_hello("www.example.com");
     let datagram = udp((CLIENT, 1), (SERVER, 2), b"p");
@@ -76,7 +76,7 @@ fn a_frame() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// What rules see of it, though its bytes may say something else by now.
+/// The packet as rules see it, although its bytes may have changed.
 fn as_it_was<'f>(side: Side, frame: &'f [u8], cut: usize) -> Packet<'f> {
     let v4 = frame[12..14] == [8, 0];
     let (network, transport) = (14, if v4 { 34 } else { 54 });
@@ -133,7 +133,7 @@ proptest! {
                 .map(|tried| tried.rule)
                 .collect();
             prop_assert_eq!(&matched, &expected.matched);
-            // Who is answered is dropped, and a reply is shorter than its limit.
+            // An answered packet is dropped, and a reply is shorter than its limit.
             prop_assert!(expected.replies.is_empty() || expected.verdict == Verdict::Drop);
             prop_assert!(expected.replies.iter().all(|reply| reply.len() <= 1280));
             prop_assert!(expected.reason != Reason::Rule || !expected.matched.is_empty());

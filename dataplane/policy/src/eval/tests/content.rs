@@ -30,7 +30,7 @@ fn a_pattern_sees_both_directions_one_after_the_other() {
     assert!(evaluator.outside(&there(b"Open\0 "), ms(0)).matched.is_empty());
     evaluator.inside(&back(b"ses"), ms(0));
     assert_eq!(evaluator.outside(&there(b"AME"), ms(0)).matched, [0]);
-    // What follows does not undo it, as long as the connection is known.
+    // Later data does not undo the match while the connection is known.
     assert_eq!(evaluator.outside(&there(b"!"), ms(179_999)).matched, [0]);
     assert!(evaluator.outside(&there(b"!"), ms(359_999)).matched.is_empty());
 }
@@ -46,7 +46,7 @@ fn a_wrong_guess_spoils_its_connection_until_the_timeout() {
 }
 
 #[test]
-fn after_ten_packets_it_is_too_late() {
+fn packets_after_the_tenth_are_not_inspected() {
     let (rules, settings) = (layer7(), open());
     for (empty, expected) in [(9, true), (10, false)] {
         let mut evaluator = Evaluator::new(&rules, &settings, 1);
@@ -58,7 +58,7 @@ fn after_ten_packets_it_is_too_late() {
 }
 
 #[test]
-fn what_has_no_connection_is_looked_at_alone() {
+fn a_packet_without_a_connection_is_inspected_alone() {
     let mut rules = layer7();
     rules.rules.push(raw("prerouting", vec![], Action::Notrack));
     let settings = Settings::default();
@@ -67,7 +67,7 @@ fn what_has_no_connection_is_looked_at_alone() {
     assert_eq!(spoken, [vec![1], vec![1, 0], vec![1]]);
 }
 
-/// The client's segments, each with where it begins in what the client says.
+/// The client's segments, each with its offset in the client's stream.
 fn says(evaluator: &mut Evaluator<'_>, segments: &[(u32, &[u8])]) -> Vec<bool> {
     let say = |(at, payload): &(u32, &[u8])| {
         let frame = tcp((CLIENT, 40_000), (SERVER, 443), "AP", ((u32::MAX - 4).wrapping_add(*at), 1), payload);
@@ -77,7 +77,7 @@ fn says(evaluator: &mut Evaluator<'_>, segments: &[(u32, &[u8])]) -> Vec<bool> {
 }
 
 #[test]
-fn a_server_name_is_found_in_a_hello_that_comes_in_parts() {
+fn a_server_name_is_found_in_a_segmented_hello() {
     let rules = rules(vec![rule(vec![Condition::TlsHost("*.example.com".to_owned())], Action::Drop)]);
     let settings = open();
     let hello = client_hello("www.Example.com");
@@ -89,20 +89,20 @@ fn a_server_name_is_found_in_a_hello_that_comes_in_parts() {
     evaluator.inside(&tcp((SERVER, 443), (CLIENT, 40_000), "SA", (0, u32::MAX - 4), b""), ms(0));
     let order: [(u32, &[u8]); 7] = [
         (0, b""),
-        // Out of order, in order, again, and overlapping.
+        // Out of order, in order, retransmitted, and overlapping.
         (50, two),
         (0, one),
         (0, one),
         (40, &hello[40..80]),
         (80, three),
-        // And so does what follows.
+        // And so does later data.
         (hello.len() as u32, b"more"),
     ];
     assert_eq!(says(&mut evaluator, &order), [false, false, false, false, false, true, true]);
-    // The server has not asked for it.
+    // The server did not request it.
     let back = tcp((SERVER, 443), (CLIENT, 40_000), "AP", (1, 1), b"\x16\x03\x03\0\x04\x02\0\0\0");
     assert!(evaluator.outside(&back, ms(0)).matched.is_empty());
-    // Alone, where there is no connection.
+    // In one packet, without a connection.
     let whole: [(u32, &[u8]); 2] = [(0, &hello), (0, one)];
     let mut untracked = rules.clone();
     untracked.tracking.enabled = TrackingMode::No;

@@ -1,4 +1,4 @@
-//! Doors: what opens them, what does not, and what stays open.
+//! Doors: packets that open them, packets that do not, and connections after they close.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -7,20 +7,21 @@ use super::*;
 use crate::cases::cases;
 use crate::door::tests::doors;
 use crate::door::{self, Event, Failure, What};
+use crate::eval::ListedAddress;
 use crate::packet::Vlan;
 use crate::reason::{Reason, Verdict};
 
 const OTHER: &str = "203.0.113.2";
-/// Three steps, none of which a scan meets in this order.
+/// Three steps, which no port scan meets in this order.
 const SSH: &str = r#""name":"ssh","knock":["tcp/7000","udp/4321","tcp/1234"],"opens":["tcp/22"]"#;
 
-/// Doors of these keys, and nothing else that lets anybody in.
+/// Doors with these keys, and no other rule that accepts packets.
 fn with(json: &[&str]) -> (RuleSet, Settings) {
     let settings = Settings { doors: doors(&format!("[{{{}}}]", json.join("},{"))), ..Settings::default() };
     (door::rules(&settings, RuleSet::default()), settings)
 }
 
-/// A packet from this source port; a SYN, if it is of TCP.
+/// A packet from this source port; a SYN, if it is TCP.
 fn packet(from: (&str, u16), step: &str, to: &str) -> Vec<u8> {
     let (protocol, port) = step.split_once('/').unwrap_or((step, "0"));
     let port = port.parse().unwrap();
@@ -31,8 +32,7 @@ fn packet(from: (&str, u16), step: &str, to: &str) -> Vec<u8> {
     }
 }
 
-/// Time goes on by a tenth of a second with each packet, and each comes from a source port of its own, as those of
-/// knock clients do.
+/// Each packet advances time by a tenth of a second and has its own source port, as packets of knock clients do.
 struct Knocker<'r> {
     evaluator: Evaluator<'r>,
     now: u64,
@@ -64,7 +64,7 @@ impl<'r> Knocker<'r> {
         self
     }
 
-    /// Whether a connection to the port gets in.
+    /// Whether a connection to the port is accepted.
     fn gets_in(&mut self, step: &str) -> bool {
         self.send_from(CLIENT, step, SERVER).verdict == Verdict::Forward
     }
@@ -73,7 +73,7 @@ impl<'r> Knocker<'r> {
 const KNOCK: [&str; 3] = ["tcp/7000", "udp/4321", "tcp/1234"];
 
 #[test]
-fn the_knock_opens_what_the_door_says_for_its_source_and_the_address_knocked_at() {
+fn the_knock_opens_the_openings_for_its_source_and_destination() {
     let firewall = with(&[SSH]);
     let mut knocker = Knocker::at(&firewall);
     assert!(!knocker.gets_in("tcp/22"));
@@ -90,7 +90,7 @@ fn the_knock_opens_what_the_door_says_for_its_source_and_the_address_knocked_at(
 }
 
 #[test]
-fn what_a_dataplane_told_counts_for_the_address_that_it_told() {
+fn an_entry_of_a_dataplane_counts_for_its_peer() {
     let firewall = with(&[SSH]);
     let mut knocker = Knocker::at(&firewall);
     let time_left = Some(Duration::from_secs(9));
@@ -105,7 +105,7 @@ fn what_a_dataplane_told_counts_for_the_address_that_it_told() {
     put(&mut knocker, "door-ssh-knocking", SERVER, 2, 300);
     assert_eq!(knocker.send("tcp/1234"), [What::Opened], "one step was left");
     assert!(knocker.wait(10).gets_in("tcp/22"));
-    assert_eq!(knocker.send_from(CLIENT, "tcp/22", OTHER).verdict, Verdict::Drop, "its time is over");
+    assert_eq!(knocker.send_from(CLIENT, "tcp/22", OTHER).verdict, Verdict::Drop, "its time has expired");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_door_without_openings_opens_everything_at_the_address() {
 }
 
 #[test]
-fn ipv6_is_the_same() {
+fn ipv6_behaves_like_ipv4() {
     let firewall = with(&[r#""name":"a","knock":["udp/9","icmp"],"opens":["icmp"]"#]);
     let mut knocker = Knocker::at(&firewall);
     for (step, verdict) in [("icmp", Verdict::Drop), ("udp/9", Verdict::Drop), ("icmp", Verdict::Forward)] {
@@ -128,10 +128,10 @@ fn ipv6_is_the_same() {
 }
 
 #[test]
-fn an_established_connection_survives_the_closing_unless_it_is_cut() {
+fn an_established_connection_outlives_the_grant_unless_it_is_cut() {
     for cut in [false, true] {
         let (_, settings) = with(&[&format!(r#"{SSH},"for":"10s","cut":{cut}"#)]);
-        // What most files say lets no connection go on that is cut.
+        // The usual rule for established connections does not keep a cut connection.
         let file = b"/ip firewall filter\nadd chain=input connection-state=established,related action=accept\n";
         let firewall = (door::rules(&settings, crate::rsc::read(file).rules), settings);
         let mut knocker = Knocker::at(&firewall);
@@ -140,14 +140,14 @@ fn an_established_connection_survives_the_closing_unless_it_is_cut() {
         let Knocker { evaluator, now, .. } = &mut knocker;
         let at = |later: u64| ms(*now + later);
         assert_eq!(evaluator.outside(&tcp(client, server, "S", (1, 0), b""), at(1)).verdict, Verdict::Forward);
-        // Sent again: it is of the door's connection, and no new packet.
+        // A retransmission: it belongs to the door's connection and is not a new packet.
         assert_eq!(evaluator.outside(&tcp(client, server, "S", (1, 0), b""), at(2)).doors, []);
         assert_eq!(evaluator.inside(&tcp(server, client, "SA", (1, 2), b""), at(3)).reason, Reason::Rule);
         let data = tcp(client, server, "A", (2, 2), b"a");
         assert_eq!(evaluator.outside(&data, at(4)).verdict, Verdict::Forward);
         let kept = if cut { Verdict::Drop } else { Verdict::Forward };
         assert_eq!(evaluator.outside(&data, at(11_000)).verdict, kept, "cut: {cut}");
-        // Its client begins it anew.
+        // The client begins it again.
         let again = tcp(client, server, "S", (900, 0), b"");
         assert_eq!(evaluator.outside(&again, at(11_000)).verdict, kept, "cut: {cut}");
         let answer = evaluator.inside(&tcp(server, client, "A", (2, 3), b"a"), at(11_000));
@@ -172,7 +172,7 @@ fn scans_open_nothing() {
             told.iter().any(|event| event.what == What::Opened)
         })
     };
-    assert!(!opened((1..=1_000).collect()) && !opened((1..=1_000).rev().collect()), "also to the door's own order");
+    assert!(!opened((1..=1_000).collect()) && !opened((1..=1_000).rev().collect()), "also in the door's own order");
     // A generator of all ports up to 256, in another order each time.
     for seed in 0..50_u16 {
         assert!(!opened((0..256_u16).map(|place| (place * (2 * seed + 1) + seed) % 256).collect()));
@@ -181,7 +181,7 @@ fn scans_open_nothing() {
 }
 
 #[test]
-fn what_a_door_opens_or_another_lets_in_starts_no_knock_over() {
+fn packets_to_open_ports_restart_no_knock() {
     let firewall = with(&[
         r#""name":"a","knock":["tcp/7000","udp/4321","tcp/1234"],"opens":["tcp/22","udp/60000-61000"]"#,
         r#""name":"b","knock":["udp/1"],"opens":["tcp/443"]"#,
@@ -202,15 +202,15 @@ fn what_a_door_opens_or_another_lets_in_starts_no_knock_over() {
     assert!(knock_around(&mut knocker, "tcp/443"), "it is open");
     let mut knocker = Knocker::at(&firewall);
     assert_eq!(knocker.send("udp/2"), [What::Opened]);
-    assert!(!knock_around(&mut knocker, "udp/61001"), "who has everything by one door does not scan another one open");
-    // A step is a step, whatever opens its port.
+    assert!(!knock_around(&mut knocker, "udp/61001"), "a grant of one door does not help to scan another one");
+    // A step stays a step, although another door opens its port.
     let firewall = with(&[r#""name":"a","knock":["tcp/7","tcp/22","tcp/9"],"opens":["tcp/22"]"#]);
     let mut knocker = Knocker::at(&firewall);
     assert_eq!(knocker.knock(&["tcp/7", "tcp/22", "tcp/9"]), Some(What::Opened));
 }
 
 #[test]
-fn a_door_that_opens_everything_is_knocked_at_again_beside_other_packets_while_it_is_open() {
+fn an_open_door_without_openings_accepts_a_knock_between_other_packets() {
     let firewall = with(&[r#""name":"a","knock":["tcp/7","tcp/5"],"for":"10s""#]);
     let mut knocker = Knocker::at(&firewall);
     assert_eq!(knocker.knock(&["tcp/7", "tcp/6", "tcp/5"]), Some(What::Failed(Failure::StartedOver)));
@@ -220,7 +220,7 @@ fn a_door_that_opens_everything_is_knocked_at_again_beside_other_packets_while_i
 }
 
 #[test]
-fn doors_with_a_common_beginning_go_on_side_by_side() {
+fn doors_with_the_same_first_steps_progress_side_by_side() {
     let firewall = with(&[
         r#""name":"a","knock":["tcp/1","tcp/2","tcp/3"]"#,
         r#""name":"b","knock":["tcp/1","tcp/2","tcp/4"],"opens":["udp/9"]"#,
@@ -233,21 +233,21 @@ fn doors_with_a_common_beginning_go_on_side_by_side() {
 }
 
 #[test]
-fn progress_is_of_one_source() {
+fn progress_belongs_to_one_source() {
     let firewall = with(&[SSH]);
     let mut knocker = Knocker::at(&firewall);
     for step in KNOCK {
         for from in [CLIENT, "198.51.100.8"] {
             assert!(knocker.send_from(from, step, SERVER).doors.iter().all(|it| !matches!(it.what, What::Failed(_))));
         }
-        // Between them, somebody who knows nothing.
+        // Between them, packets of a source that does not know the knock.
         knocker.send_from("198.51.100.9", "tcp/80", SERVER);
     }
     assert!(knocker.gets_in("tcp/22"));
 }
 
 #[test]
-fn what_belongs_to_something_starts_nothing_over() {
+fn packets_of_known_connections_restart_no_knock() {
     let file = "/ip firewall filter\nadd chain=input protocol=udp dst-port=53 action=accept\n";
     let settings = Settings { doors: doors(&format!("[{{{SSH}}}]")), ..Settings::default() };
     let firewall = (door::rules(&settings, crate::rsc::read(file.as_bytes()).rules), settings);
@@ -286,17 +286,17 @@ fn the_same_knock_may_open_and_close() {
     for what in [What::Opened, What::Closed, What::Opened, What::Closed] {
         assert_eq!(knocker.knock(&["udp/1", "udp/2"]), Some(what));
         if what == What::Opened {
-            // Sent again, they close nothing.
+            // Retransmissions close nothing.
             assert!(knocker.send("udp/2").iter().all(|what| *what == What::Failed(Failure::HeldOff)));
             knocker.wait(5);
         }
     }
-    // The last one sent again does not open what it has closed.
+    // A retransmission of the last one does not open what it closed.
     assert_eq!(knocker.send("udp/2"), []);
 }
 
 #[test]
-fn after_one_that_opened_knocks_are_held_off() {
+fn hold_off_ignores_knocks_after_one_that_opened() {
     let firewall = with(&[&format!(r#"{SSH},"hold-off":"1m""#)]);
     let mut knocker = Knocker::at(&firewall);
     assert_eq!(knocker.knock(&KNOCK), Some(What::Opened));
@@ -306,7 +306,7 @@ fn after_one_that_opened_knocks_are_held_off() {
 }
 
 #[test]
-fn one_attempt_too_many_is_ignored_and_what_goes_on_is_not() {
+fn attempts_beyond_the_limit_are_ignored_and_a_knock_in_progress_continues() {
     let firewall = with(&[&format!(r#"{SSH},"max-attempts":"2/1m""#)]);
     let mut knocker = Knocker::at(&firewall);
     let over = What::Failed(Failure::StartedOver);
@@ -320,7 +320,7 @@ fn one_attempt_too_many_is_ignored_and_what_goes_on_is_not() {
 }
 
 #[test]
-fn only_sources_that_may_knock_are_listened_to() {
+fn only_permitted_sources_can_knock() {
     let firewall = with(&[&format!(r#"{SSH},"sources":["198.51.100.8"]"#)]);
     let mut knocker = Knocker::at(&firewall);
     assert_eq!(knocker.knock(&KNOCK), Some(What::Failed(Failure::Source)));
@@ -328,7 +328,7 @@ fn only_sources_that_may_knock_are_listened_to() {
 }
 
 #[test]
-fn too_many_ports_silence_a_source_without_locking_it_out() {
+fn too_many_ports_ignore_knocks_and_keep_the_grant() {
     let firewall = with(&[SSH]);
     let mut knocker = Knocker::at(&firewall);
     assert_eq!(knocker.knock(&KNOCK), Some(What::Opened));
@@ -342,7 +342,7 @@ fn too_many_ports_silence_a_source_without_locking_it_out() {
 }
 
 #[test]
-fn lists_hold_who_knocks_and_who_is_in_and_rules_may_ask() {
+fn lists_contain_knocks_and_grants_and_rules_may_match_them() {
     let file = "/ip firewall filter\nadd chain=input src-address-list=door-ssh action=log\n";
     let settings = Settings { doors: doors(&format!("[{{{SSH}}}]")), ..Settings::default() };
     let firewall = (door::rules(&settings, crate::rsc::read(file.as_bytes()).rules), settings);
@@ -350,13 +350,19 @@ fn lists_hold_who_knocks_and_who_is_in_and_rules_may_ask() {
     let mut knocker = Knocker::at(&firewall);
     let listed = |knocker: &Knocker<'_>| knocker.evaluator.listed(ms(knocker.now));
     let client: IpAddr = CLIENT.parse().unwrap();
+    let entry = |list: &str, seconds| ListedAddress {
+        list: list.to_owned(),
+        address: client,
+        vlan: Vlan::NONE,
+        time_left: Some(Duration::from_secs(seconds)),
+    };
     knocker.send("tcp/7000");
-    assert_eq!(listed(&knocker), [("door-ssh-knocking".to_owned(), client, Vlan::NONE, Some(Duration::from_secs(10)))]);
+    assert_eq!(listed(&knocker), [entry("door-ssh-knocking", 10)]);
     knocker.knock(&KNOCK[1..]);
-    assert_eq!(listed(&knocker), [("door-ssh".to_owned(), client, Vlan::NONE, Some(Duration::from_secs(3_600)))]);
+    assert_eq!(listed(&knocker), [entry("door-ssh", 3_600)]);
     assert!(knocker.send_from(CLIENT, "tcp/80", SERVER).matched.contains(&last));
     assert!(!knocker.send_from(CLIENT, "tcp/80", OTHER).matched.contains(&last));
-    // Put there by hand, it is for every destination.
+    // An entry of an operator counts for every destination.
     knocker.evaluator.lists_mut().add("door-ssh", client, ListTimeout::NoneDynamic, ms(0));
     assert_eq!(knocker.send_from(CLIENT, "tcp/22", OTHER).verdict, Verdict::Forward);
 }
@@ -371,7 +377,7 @@ fn without_tracking_every_packet_may_be_a_knock() {
 }
 
 #[test]
-fn people_are_told_what_a_packet_does_at_a_door() {
+fn an_explanation_shows_the_effect_of_a_packet_at_a_door() {
     let firewall = with(&[SSH]);
     let mut evaluator = Evaluator::new(&firewall.0, &firewall.1, 1);
     let mut effects = |step: &str| -> Vec<String> {
@@ -385,18 +391,18 @@ fn people_are_told_what_a_packet_does_at_a_door() {
             .collect()
     };
     assert_eq!(effects("tcp/7000"), ["step 1 of door ssh"]);
-    assert_eq!(effects("tcp/7000"), ["a step of door ssh that was taken already"]);
-    assert_eq!(effects("tcp/80"), ["starts over at door ssh"]);
+    assert_eq!(effects("tcp/7000"), ["a repeated step of door ssh"]);
+    assert_eq!(effects("tcp/80"), ["restarts the knock at door ssh"]);
     assert_eq!((effects("tcp/7000").len(), effects("udp/4321").len()), (1, 1));
-    assert_eq!(effects("tcp/7000"), ["a step of door ssh that was taken already"]);
+    assert_eq!(effects("tcp/7000"), ["a repeated step of door ssh"]);
     assert_eq!(effects("tcp/1234"), ["door ssh opened for 1h"]);
-    assert_eq!(effects("tcp/22"), ["the connection is one of door ssh"]);
+    assert_eq!(effects("tcp/22"), ["the connection belongs to door ssh"]);
 }
 
 proptest! {
     #![proptest_config(cases(200))]
 
-    /// Whoever gets in at a strict door has sent its knock as the last packets before, but for what may come again.
+    /// A source with a grant of a strict door has sent the door's knock as its last packets, apart from repeated steps.
     #[test]
     fn a_strict_door_opens_only_to_its_knock(
         knock in prop::collection::vec(1_u16..5, 1..5),
@@ -410,7 +416,7 @@ proptest! {
             if !told.iter().any(|event| event.what == What::Opened) {
                 continue;
             }
-            // Back from here, every packet is the step that is looked for, or one of the two before it.
+            // Backwards from here, every packet is the expected step or one of the two before it.
             let mut left = knock.len();
             for (port, other) in sent[..=place].iter().rev() {
                 prop_assert_eq!(other, to);

@@ -1,4 +1,4 @@
-//! Matchers that ask for what is in the packet, and nothing else.
+//! Matchers about the fields of a packet.
 
 use super::*;
 use crate::packet::{ExtensionHeader, TcpFlag};
@@ -84,12 +84,12 @@ fn interfaces_are_sides() {
     assert_eq!(of(Direction::Out, InterfaceKind::List, "LAN"), Some(true));
     assert_eq!(of(Direction::In, InterfaceKind::List, "LAN"), Some(false));
     assert_eq!(of(Direction::In, InterfaceKind::List, "all"), Some(true));
-    // A name that means no side is false, negated or not.
+    // A name without a side is false, negated or not.
     assert_eq!(of(Direction::In, InterfaceKind::Interface, "ether9"), None);
 }
 
 #[test]
-fn address_types_and_sets_that_ask_nothing() {
+fn address_types_and_empty_sets() {
     let types = |address_type| [address_type].into_iter().collect();
     assert_eq!(answer(Condition::SrcAddressType(types(AddressType::Unicast)), &syn()), Some(true));
     assert_eq!(answer(Condition::DstAddressType(types(AddressType::Local)), &syn()), Some(false));
@@ -210,7 +210,7 @@ fn tcp_and_icmp() {
 }
 
 #[test]
-fn content_is_somewhere_in_the_payload_as_it_is() {
+fn content_is_found_anywhere_in_the_payload() {
     let says = |payload: &[u8], content: &[u8]| {
         answer(Condition::Content(Bytes(content.to_vec())), &udp((CLIENT, 1), (SERVER, 2), payload)).unwrap()
     };
@@ -219,7 +219,7 @@ fn content_is_somewhere_in_the_payload_as_it_is() {
 }
 
 #[test]
-fn time_is_the_configured_time_zones() {
+fn time_uses_the_configured_time_zone() {
     let hours = |hours: u64| Duration::from_secs(hours * 3_600);
     let monday = [Weekday::Monday].into_iter().collect();
     let rules =

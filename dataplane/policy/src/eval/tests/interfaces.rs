@@ -1,4 +1,5 @@
-//! Names of interfaces that the configuration has not: what is printed to be pasted opens nothing.
+//! Interface names that the configuration does not have: the printed section, pasted unchanged, accepts no further
+//! packets.
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -7,7 +8,7 @@ use super::*;
 use crate::rule::{Direction, InterfaceKind, InterfaceList, InterfaceMember};
 use crate::settings::Interfaces;
 
-/// Names that routers have, RouterOS's own among them, and some that have to be quoted.
+/// Names of routers' interfaces, RouterOS's own among them, and some that need quotes.
 const NAMES: [&str; 20] = [
     "ether1",
     "ether2",
@@ -31,7 +32,7 @@ const NAMES: [&str; 20] = [
     "c\nd",
 ];
 
-/// A configuration that knows some of the names.
+/// A configuration with some of the names.
 fn some_interfaces() -> impl Strategy<Value = Interfaces> {
     let some = || subsequence(&NAMES[..], 0..4);
     (some(), some(), some()).prop_map(|(outside, inside, elsewhere)| {
@@ -99,7 +100,7 @@ fn some_rules() -> impl Strategy<Value = Vec<Rule>> {
     })
 }
 
-/// A section that is pasted into a configuration.
+/// A section pasted into a configuration.
 #[derive(serde::Deserialize)]
 struct Pasted {
     policy: PastedPolicy,
@@ -133,9 +134,9 @@ fn is_about(matcher: &Matcher, test: impl Fn(&Matcher) -> bool) -> bool {
 proptest! {
     #![proptest_config(crate::cases::cases(2_000))]
 
-    /// Nothing gets in that the file alone, without the rules about open names, would not let in.
+    /// No packet is accepted that the file would not accept without the rules about unmapped names.
     #[test]
-    fn what_is_printed_to_be_pasted_lets_nothing_more_in(
+    fn the_printed_section_pasted_unchanged_accepts_no_further_packets(
         list in some_rules(),
         lists in some_lists(),
         base in some_interfaces(),
@@ -151,12 +152,12 @@ proptest! {
         }
         let [alone, with_it] = [(&alone, &base), (&rules, &with)].map(|(rules, names)| forwarded(rules, names, &packets));
         for (place, (alone, with_it)) in alone.iter().zip(&with_it).enumerate() {
-            prop_assert!(!with_it || *alone, "packet {} gets in with {}", place, base.mapping(&base.unmapped(&rules)));
+            prop_assert!(!with_it || *alone, "packet {} is accepted with {}", place, base.mapping(&base.unmapped(&rules)));
         }
         prop_assert_eq!(with.unmapped(&rules), base.unmapped(&rules), "an answer was given");
     }
 
-    /// What `elsewhere` means: a rule about it never matches; negated, it asks nothing.
+    /// The meaning of `elsewhere`: a rule about such a name never matches; negated, the matcher is always true.
     #[test]
     fn interfaces_that_are_elsewhere_are_on_no_side(
         list in some_rules(),

@@ -1,4 +1,4 @@
-//! The level of a list is never higher than the packets say that lead into it.
+//! The level of a list is never higher than the number of packets that lead into it.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -9,7 +9,7 @@ use crate::rule::PortSet;
 
 const LISTS: [&str; 4] = ["a", "b", "c", "d"];
 
-/// Steps that ask for few ports, protocols, sizes and lists, in chains that jumps lead to.
+/// Steps with few ports, protocols, sizes and lists, in chains that jumps lead to.
 fn some_rules() -> impl Strategy<Value = Vec<Rule>> {
     let asked = prop_oneof![
         (0..4_u16, 0..3_u16).prop_map(|(from, more)| Condition::DstPort(PortSet(vec![from..=from + more]))),
@@ -38,7 +38,7 @@ fn some_rules() -> impl Strategy<Value = Vec<Rule>> {
     let rule = (place, matchers, action).prop_map(|((table, chain), (mut matchers, needed), action)| {
         matchers.extend(needed);
         let action = match action {
-            // No circles.
+            // No cycles.
             Action::Jump(target) if chain >= target.as_str() || table == Table::Raw => Action::Log,
             action => action,
         };
@@ -79,9 +79,9 @@ proptest! {
     }
 }
 
-/// The search above with every sequence of packets, for rules that are easily got wrong: the level is what it takes.
+/// As above with every sequence of packets, for rules that are easily misjudged: the level is exact.
 #[test]
-fn levels_are_what_it_takes() {
+fn levels_are_exact() {
     for (text, expected) in [
         ("dst-port=1 list=a; dst-port=1 needs=a list=b; dst-port=1 needs=b list=c", [0, 0, 0]),
         ("dst-port=1 needs=b list=c; dst-port=1 needs=a list=b; dst-port=1 list=a", [0, 1, 2]),

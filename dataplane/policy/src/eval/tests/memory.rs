@@ -1,4 +1,4 @@
-//! What a rule's matchers remember, and that they learn only of packets for which all before them were true.
+//! State of matchers: only packets for which all earlier matchers were true change it.
 
 use super::*;
 use crate::eval::Outcome;
@@ -16,14 +16,14 @@ fn rate(count: u64, seconds: u64, burst: u64) -> Rate {
     Rate { count, per: Duration::from_secs(seconds), burst, unit: RateUnit::Packet }
 }
 
-/// How many of so many packets at one time match.
+/// How many of this number of packets at one time match.
 fn matches(evaluator: &mut Evaluator<'_>, packets: usize, now: Time) -> usize {
     (0..packets).filter(|_| evaluator.outside(&knock(1), now).matched == [0]).count()
 }
 
 #[test]
 fn a_token_is_spent_only_if_everything_before_it_matched() {
-    // Written the other way round: the limit still comes last.
+    // In the opposite order in the file: the limit still comes last.
     let rules = rules(vec![rule(vec![Condition::Limit(rate(1, 3_600, 1)), port(1)], Action::Accept)]);
     let settings = Settings::default();
     let mut evaluator = Evaluator::new(&rules, &settings, 1);
@@ -31,7 +31,7 @@ fn a_token_is_spent_only_if_everything_before_it_matched() {
     assert_eq!(evaluator.outside(&knock(1), ms(0)).matched, [0]);
     let packet = knock(1);
     let explanation = evaluator.explain(&view(Side::Outside, &packet), ms(0));
-    assert_eq!(explanation.tried[0].outcome, Outcome::Missed { matcher: 0, saw: "limit is used up".to_owned() });
+    assert_eq!(explanation.tried[0].outcome, Outcome::Missed { matcher: 0, observed: "limit is used up".to_owned() });
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_limit_passes_its_burst_at_once_and_then_its_rate() {
 }
 
 #[test]
-fn a_limit_that_is_negated_matches_what_is_too_much() {
+fn a_negated_limit_matches_packets_beyond_the_rate() {
     let matchers = vec![Matcher { negated: true, condition: Condition::Limit(rate(10, 1, 5)) }];
     let rules = rules(vec![Rule { matchers, ..rule(vec![], Action::Drop) }]);
     let settings = Settings::default();
@@ -65,7 +65,7 @@ fn each_rule_has_its_own_limit() {
 }
 
 #[test]
-fn dst_limit_has_a_bucket_for_each_and_forgets_it() {
+fn dst_limit_has_a_bucket_for_each_key_and_removes_it_after_a_pause() {
     let limit = |mode| Condition::DstLimit { rate: rate(1, 3_600, 1), mode, expire: Duration::from_secs(10) };
     let settings = Settings::default();
     let datagrams = [
@@ -88,13 +88,13 @@ fn dst_limit_has_a_bucket_for_each_and_forgets_it() {
     }
     let rules = rules(vec![rule(vec![limit(LimitMode::SrcAddress)], Action::Accept)]);
     let mut evaluator = Evaluator::new(&rules, &settings, 1);
-    // Every packet keeps the bucket, also one that does not match.
+    // Every packet renews the bucket, also one that does not match.
     let passed = [0, 9_999, 19_998, 29_998].map(|now| matches(&mut evaluator, 1, ms(now)));
     assert_eq!(passed, [1, 0, 0, 1]);
 }
 
 #[test]
-fn nth_counts_those_that_reach_it() {
+fn nth_counts_packets_that_reach_it() {
     let rules = rules(vec![
         rule(vec![port(1), Condition::Nth { every: 3, packet: 1 }], Action::Accept),
         rule(vec![port(1), Condition::Nth { every: 2, packet: 2 }], Action::Accept),
@@ -107,7 +107,7 @@ fn nth_counts_those_that_reach_it() {
 }
 
 #[test]
-fn random_is_as_often_as_it_says_and_the_same_for_a_seed() {
+fn random_has_its_frequency_and_is_determined_by_the_seed() {
     let rules = rules(vec![rule(vec![Condition::Random(30)], Action::Accept)]);
     let settings = Settings::default();
     let of = |seed| {
@@ -121,7 +121,7 @@ fn random_is_as_often_as_it_says_and_the_same_for_a_seed() {
 }
 
 #[test]
-fn a_classifier_shares_connections_out() {
+fn a_classifier_distributes_connections() {
     let of = |remainder| Condition::PerConnectionClassifier {
         fields: ClassifierFields::BothAddressesAndPorts,
         denominator: 3,
@@ -140,7 +140,7 @@ fn a_classifier_shares_connections_out() {
 }
 
 #[test]
-fn a_scan_of_ports_weighs_until_the_source_is_quiet() {
+fn the_weight_of_a_scan_lasts_until_the_source_pauses() {
     let psd = Condition::Psd { weight: 7, delay: Duration::from_secs(3), low_weight: 3, high_weight: 1 };
     let rules = rules(vec![rule(vec![psd], add_src("scanners", 60))]);
     let settings = Settings::default();
@@ -151,12 +151,12 @@ fn a_scan_of_ports_weighs_until_the_source_is_quiet() {
         [knock(22, 0), knock(22, 1), knock(23, 2), knock(2_000, 3_002), knock(22, 6_002)],
         [false, false, false, true, true]
     );
-    // A pause of more than the delay.
+    // A pause longer than the delay.
     assert_eq!([knock(25, 9_003), knock(26, 9_003), knock(2_001, 9_003)], [false, false, true]);
 }
 
 #[test]
-fn a_scan_of_more_sources_than_routeros_remembers_is_seen() {
+fn scans_of_more_sources_than_routeros_records_are_detected() {
     let psd = Condition::Psd { weight: 50, delay: Duration::from_secs(3), low_weight: 1, high_weight: 1 };
     let rules = rules(vec![rule(vec![psd], Action::Drop)]);
     let settings = Settings::default();

@@ -1,4 +1,4 @@
-//! Rules by hand, frames by etherparse.
+//! Rules built by hand, frames built by etherparse.
 
 mod anything;
 mod content;
@@ -8,8 +8,8 @@ mod interfaces;
 mod levels;
 mod lints;
 mod memory;
+mod rules;
 mod scans;
-mod walk;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -50,13 +50,13 @@ pub(in crate::eval) fn add_src(list: &str, seconds: u64) -> Action {
     Action::AddSrcToAddressList(ListAdd { list: list.to_owned(), timeout })
 }
 
-/// Settings by which what no rule decides about is forwarded.
+/// Settings that forward packets which no rule decides about.
 pub(in crate::eval) fn open() -> Settings {
     let chain_default = ChainDefaults { input: Choice::Accept, ..ChainDefaults::default() };
     Settings { chain_default, ..Settings::default() }
 }
 
-/// So many milliseconds after the clock's zero.
+/// This many milliseconds after the clock's zero.
 pub(in crate::eval) fn ms(ms: u64) -> Time {
     Time::from_nanos(ms * 1_000_000)
 }
@@ -103,7 +103,7 @@ pub(in crate::eval) fn tcp(
     frame
 }
 
-/// ICMP or ICMPv6, by the addresses' family: type, code, the four bytes behind the checksum, the rest.
+/// ICMP or ICMPv6, by the addresses' family: type, code, the four bytes after the checksum, the rest.
 pub(in crate::eval) fn icmp(source: &str, destination: &str, kind: (u8, u8), four: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let (mut frame, ip) = (Vec::new(), ip(source, destination));
     match source.contains(':') {
@@ -125,14 +125,14 @@ pub(in crate::eval) fn other(source: &str, destination: &str, number: u8) -> Vec
     frame
 }
 
-/// Makes an IPv4 frame a fragment: its offset in units of 8 bytes, and whether more follow.
+/// Makes an IPv4 frame a fragment: its offset in units of 8 bytes, and whether more fragments follow.
 pub(in crate::eval) fn fragment(mut frame: Vec<u8>, id: u16, offset: u16, more: bool) -> Vec<u8> {
     frame[18..20].copy_from_slice(&id.to_be_bytes());
     frame[20..22].copy_from_slice(&(offset | u16::from(more) << 13).to_be_bytes());
     frame
 }
 
-/// What rules see of a frame.
+/// The packet as rules see it.
 pub(in crate::eval) fn view(side: Side, frame: &[u8]) -> Packet<'_> {
     let place = |part: &[u8]| (part.as_ptr() as usize - frame.as_ptr() as usize) as u16;
     let sliced = SlicedPacket::from_ethernet(frame).unwrap();
@@ -167,23 +167,23 @@ pub(in crate::eval) fn view(side: Side, frame: &[u8]) -> Packet<'_> {
 }
 
 impl Evaluator<'_> {
-    /// A frame that comes in from outside.
+    /// A frame that arrives from outside.
     pub(in crate::eval) fn outside(&mut self, frame: &[u8], now: Time) -> Evaluation {
         self.evaluate(&view(Side::Outside, frame), now)
     }
 
-    /// A frame that comes in from inside.
+    /// A frame that arrives from inside.
     pub(in crate::eval) fn inside(&mut self, frame: &[u8], now: Time) -> Evaluation {
         self.evaluate(&view(Side::Inside, frame), now)
     }
 }
 
-/// What a condition without a memory says of a frame from outside: none if it is false also when negated.
+/// The answer of a stateless condition to a frame from outside; `None` if it is false also when negated.
 pub(in crate::eval) fn answer(condition: Condition, frame: &[u8]) -> Option<bool> {
     answer_with(&RuleSet::default(), &Settings::default(), condition, frame)
 }
 
-/// As above, with the rest of a configuration.
+/// As above, with further configuration.
 pub(in crate::eval) fn answer_with(
     rules: &RuleSet,
     settings: &Settings,

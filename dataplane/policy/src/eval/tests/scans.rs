@@ -1,7 +1,7 @@
-//! Scans that get in, and what the lints say of the rules.
+//! Scans that open a knock, against the lints about the rules.
 //!
-//! Limits, as `lint::scan` has them: in random order, what gets in by luck less than once in 1,000 times, and rules that
-//! count ports or packets if the scan is short or pauses; the speeds between those that the lint tries.
+//! Limits, as in `lint::scan`: in random order, scans that succeed less than once in 1,000 times, and rules that count
+//! ports or packets if the scan is short or pauses; the speeds between those that the lint tries.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -12,14 +12,14 @@ use crate::lint::{Code, lint};
 use crate::reason::Verdict;
 use crate::rsc;
 
-/// The ports that are scanned.
+/// The scanned ports.
 const PORTS: u16 = 48;
 
-/// A knock, its door, and rules that may notice a scan, each at some place.
+/// A knock, its opening, and rules that may detect a scan, each at some place.
 #[derive(Clone, Debug)]
 struct Script {
     rules: String,
-    /// Some rule counts ports or packets.
+    /// Whether some rule counts ports or packets.
     counts: bool,
 }
 
@@ -81,7 +81,7 @@ fn some_script() -> impl Strategy<Value = Script> {
     })
 }
 
-/// How a scan is made: order, pause between two ports, how often it stops for a while.
+/// The kind of a scan: order, time between two ports, pauses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     Ascending,
@@ -93,11 +93,11 @@ enum Order {
 struct Manner {
     order: Order,
     interval_ms: u64,
-    /// Every so many ports, a pause of 11 s, which outlasts some lists; 0: none.
+    /// Number of ports between two pauses of 11 s, which outlast some lists; 0 for no pauses.
     pauses: u16,
 }
 
-/// Whether the scan of one protocol gets to port 22.
+/// Whether the scan of one protocol reaches port 22.
 fn gets_in(rules: &RuleSet, number: u8, manner: Manner, dice: &mut TestRng) -> bool {
     let mut ports: Vec<u16> = (1..=PORTS).collect();
     match manner.order {
@@ -119,7 +119,7 @@ fn gets_in(rules: &RuleSet, number: u8, manner: Manner, dice: &mut TestRng) -> b
             _ => udp(source, (SERVER, port), b""),
         };
         evaluator.outside(&frame, ms(now));
-        // Who scans tries what is behind the knock as soon as it could be open.
+        // The scanner tries the port behind the knock as soon as it could be open.
         let door = |list: &str| evaluator.lists().contains(list, CLIENT.parse().unwrap(), ms(now));
         let last = (1..=3)
             .rev()
@@ -144,12 +144,13 @@ fn asks(rule: &Rule, list: &str) -> bool {
 }
 
 proptest! {
-    // What fails is short enough; a smaller one takes minutes to find.
+    // Failing cases are short enough; shrinking takes minutes.
     #![proptest_config(ProptestConfig { max_shrink_iters: 100, ..crate::cases::cases(1_000) })]
 
-    /// What gets in is told. In random order a rule set that is not told of is scanned several times: once is luck.
+    /// A scan that succeeds has a lint. In random order, rules without a lint are scanned several times: one success
+    /// may be chance.
     #[test]
-    fn a_scan_that_gets_in_is_told(script in some_script(), seed in any::<[u8; 32]>()) {
+    fn a_scan_that_succeeds_has_a_lint(script in some_script(), seed in any::<[u8; 32]>()) {
         let reading = rsc::read(script.rules.as_bytes());
         prop_assert_eq!(&reading.problems, &[], "{}", script.rules);
         let told = lint(&reading.rules, &Settings::default()).iter().any(|lint| lint.code == Code::ScanOpens);
@@ -169,7 +170,7 @@ proptest! {
             for number in [protocol::TCP, protocol::UDP] {
                 if gets_in(&reading.rules, number, manner, &mut dice) {
                     let times = (0..30).filter(|_| gets_in(&reading.rules, number, manner, &mut dice)).count();
-                    prop_assert!(times < 2, "random order gets in again, {} of 30 times: {}", times, script.rules);
+                    prop_assert!(times < 2, "random order succeeds again, {} of 30 times: {}", times, script.rules);
                 }
             }
         }

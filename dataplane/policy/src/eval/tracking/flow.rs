@@ -10,29 +10,29 @@ use crate::packet::{Packet, protocol};
 use crate::rule::{ConnectionState, Tracking};
 use crate::time::Time;
 
-/// What is known of a connection.
+/// A known connection.
 #[derive(Debug)]
 pub(in crate::eval) struct Flow {
-    /// No two connections have the same.
+    /// Unique among connections.
     pub(in crate::eval) number: u64,
-    /// Who sent the first packet.
+    /// The end that sent the first packet.
     pub(super) originator: End,
     pub(super) both_ways: bool,
     pub(super) tcp: Option<TcpConnection>,
     pub(super) expiry: Time,
-    /// Packets and IP bytes so far, both ways.
+    /// Packets and IP bytes so far, both directions.
     pub(super) packets: u64,
     pub(in crate::eval) bytes: u64,
-    /// A second of the clock, its bytes so far, and those of the second before it.
+    /// A second of the clock, its bytes so far, and the bytes of the second before it.
     second: (u64, u64, u64),
-    /// Payloads of the first packets, both ways, without NULs.
+    /// Payloads of the first packets, both directions, without NULs.
     buffer: Vec<u8>,
-    /// How long the buffer was after each of them.
+    /// Length of the buffer after each of them.
     lengths: Vec<usize>,
-    /// The beginning of what the originator says over TCP, and of what is said back.
+    /// The beginning of the originator's TCP stream, and of the responder's.
     streams: [Stream; 2],
     pub(in crate::eval) fasttracked: bool,
-    /// The door whose rule let its first packet in.
+    /// The door whose rule accepted its first packet.
     pub(in crate::eval) door: Option<String>,
 }
 
@@ -72,7 +72,7 @@ impl Flow {
         self.streams[usize::from(back)].push(packet);
     }
 
-    /// IP bytes, both ways, of the whole second of the clock before this one.
+    /// IP bytes, both directions, of the last whole second of the clock.
     pub(in crate::eval) fn last_second(&self, now: Time) -> u64 {
         let (second, bytes, before) = self.second;
         match (now.as_nanos() / 1_000_000_000).checked_sub(second) {
@@ -82,7 +82,7 @@ impl Flow {
         }
     }
 
-    /// Forgets what its ends have said: they begin anew.
+    /// Resets payload inspection, because the two ends begin a new connection.
     pub(super) fn restart(&mut self) {
         (self.packets, self.buffer, self.lengths, self.streams) = Default::default();
     }
@@ -100,19 +100,19 @@ impl Flow {
         self.tcp.is_some_and(|tcp| tcp.is_closed())
     }
 
-    /// Whether the pattern has matched what was said up to one of the first packets. Once it has it stays so, and if it
-    /// has not by then it never will, whoever asks and when. Source: RouterOS manual, Layer7.
-    pub(in crate::eval) fn speaks(&self, regexp: &str) -> bool {
+    /// Whether the pattern matches the payloads up to one of the first packets. After them the answer no longer
+    /// changes, and does not depend on the time of the question. Source: RouterOS manual, Layer7.
+    pub(in crate::eval) fn matches_pattern(&self, regexp: &str) -> bool {
         self.lengths.iter().any(|length| layer7::matches(regexp, &self.buffer[..*length]))
     }
 
-    /// What this end has said over TCP, from its beginning.
-    pub(in crate::eval) fn said_by(&self, source: End) -> &[u8] {
+    /// This end's TCP stream, from its beginning.
+    pub(in crate::eval) fn stream_of(&self, source: End) -> &[u8] {
         self.streams[usize::from(source != self.originator)].bytes()
     }
 }
 
-/// How long a connection is known after its last packet.
+/// Time from its last packet until a connection expires.
 pub fn timeout(settings: &Tracking, number: u8, tcp: Option<TcpState>, both_ways: bool) -> Duration {
     match (number, tcp) {
         (_, Some(TcpState::SynSent | TcpState::BothSyn)) => settings.tcp_syn_sent,

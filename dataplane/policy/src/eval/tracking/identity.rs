@@ -1,13 +1,13 @@
-//! Which connection a packet's headers name, and which one an ICMP error is about.
+//! Finds the connection that a packet's headers identify, and the one that an ICMP error is about.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::packet::{Family, Packet, Vlan, protocol};
 
-/// An end of a connection: its address, and its port or ICMP identifier, or 0.
+/// An end of a connection: its address, and its port, its ICMP identifier, or 0.
 pub type End = (IpAddr, u16);
 
-/// What names a connection, the same for both directions.
+/// The key of a connection, the same for both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowKey {
     /// The network that it is in.
@@ -16,40 +16,40 @@ pub struct FlowKey {
     pub protocol: u8,
     /// Type and code of an ICMP query.
     pub query: (u8, u8),
-    /// In order; for ICMP whoever asks first.
+    /// In order; for ICMP the end that asks comes first.
     pub ends: [End; 2],
 }
 
-/// What a packet's headers say of its connection.
+/// The relation of a packet to a connection, by its headers.
 pub enum Identity {
-    /// It is of this one, and came from this end. It may begin it.
+    /// The packet belongs to this connection and came from this end.
     Connection {
-        /// What names it.
+        /// The connection's key.
         key: FlowKey,
-        /// Where the packet came from.
+        /// The end that sent the packet.
         source: End,
-        /// Whether it may begin it.
+        /// Whether the packet may begin the connection.
         opens: bool,
     },
-    /// It is an ICMP error, about this packet if that can be read.
+    /// An ICMP error, with the quoted packet if that can be parsed.
     Error {
-        /// What it quotes.
+        /// The quoted packet.
         about: Option<Quoted>,
     },
-    /// It has no connection, and needs none.
+    /// The packet has no connection and needs none.
     Untracked,
-    /// It could only be of a connection that it does not name.
+    /// The packet could only belong to a connection that it does not identify.
     Unknown,
 }
 
-/// A packet that an ICMP error is about, by the headers that it quotes.
+/// The packet that an ICMP error quotes.
 #[derive(Clone, Copy, Debug)]
 pub struct Quoted {
-    /// What names its connection.
+    /// The key of its connection.
     pub key: FlowKey,
-    /// Where it came from.
+    /// The end that sent it.
     pub source: End,
-    /// The sequence number; only of TCP.
+    /// The sequence number, for TCP only.
     pub sequence: Option<u32>,
 }
 
@@ -62,12 +62,12 @@ struct Headers {
     ports: Option<(u16, u16)>,
     /// ICMP type, code and identifier.
     icmp: Option<(u8, u8, u16)>,
-    /// Of a quoted TCP segment.
+    /// For a quoted TCP segment.
     sequence: Option<u32>,
 }
 
 impl Identity {
-    /// Of a packet that is no fragment behind the first, in the network by which connections know it.
+    /// The identity of a packet that is not a later fragment, in the network that connections use.
     pub fn of(packet: &Packet<'_>, vlan: Vlan) -> Identity {
         let identifier = || packet.transport().map_or(0, |bytes| two(bytes, 4).unwrap_or_default());
         let headers = Headers {
@@ -80,7 +80,7 @@ impl Identity {
             sequence: None,
         };
         if headers.is_error() {
-            // An error goes to whoever sent what it is about. Source: RFC 1122, 3.2.2.
+            // An error is sent to the source of the packet that it is about. Source: RFC 1122, 3.2.2.
             let quoted = Headers::quoted(packet.payload, vlan).filter(|quoted| quoted.source == packet.destination);
             let about = quoted.and_then(|quoted| {
                 let (key, source, _) = quoted.connection()?;
@@ -116,12 +116,13 @@ impl Headers {
         }
     }
 
-    /// Neighbour discovery (RFC 4861) and multicast listeners (RFC 2710, RFC 3810) ask all and are answered by any.
+    /// Neighbour discovery (RFC 4861) and multicast listener discovery (RFC 2710, RFC 3810) send to groups, and any
+    /// host may answer.
     fn has_no_connection(&self) -> bool {
         matches!(self.icmp(), Some((Family::Ipv6, 130..=136 | 143, ..)))
     }
 
-    /// The connection, the end the packet came from, and whether it may begin the connection.
+    /// The connection, the end that sent the packet, and whether the packet may begin the connection.
     fn connection(&self) -> Option<(FlowKey, End, bool)> {
         let sorted = |source: End, destination: End| {
             let ends = if source <= destination { [source, destination] } else { [destination, source] };
@@ -143,8 +144,9 @@ impl Headers {
         }
     }
 
-    /// The headers that an ICMP error quotes: those of the packet it is about, and at least 8 bytes behind them, which of
-    /// TCP hold ports and sequence number. None for a fragment behind the first. It was of the error's own network.
+    /// The headers that an ICMP error quotes: the IP header of the packet, and at least the 8 bytes after it, which for
+    /// TCP contain ports and sequence number. `None` for a later fragment. The quoted packet is in the error's own
+    /// network.
     fn quoted(bytes: &[u8], vlan: Vlan) -> Option<Headers> {
         let (number, source, destination, transport): (u8, IpAddr, IpAddr, &[u8]) = match bytes.first()? >> 4 {
             4 => {
@@ -173,7 +175,7 @@ impl Headers {
     }
 }
 
-/// The query that an ICMP message is, or answers, and whether it answers. Source: RFC 792, RFC 950, RFC 4443.
+/// The query that an ICMP message is or answers, and whether it is an answer. Source: RFC 792, RFC 950, RFC 4443.
 const fn query(family: Family, kind: u8) -> Option<(u8, bool)> {
     Some(match (family, kind) {
         (Family::Ipv4, 8) => (8, false),
@@ -184,7 +186,7 @@ const fn query(family: Family, kind: u8) -> Option<(u8, bool)> {
     })
 }
 
-/// What IPv6's extension headers lead to. None behind a fragment header of other than the first.
+/// The protocol after IPv6's extension headers. `None` after the fragment header of a later fragment.
 fn behind_extensions(mut number: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
     while let 0 | 43 | 44 | 51 | 60 = number {
         if number == 44 && two(rest, 2)? & !7 != 0 {
@@ -205,7 +207,7 @@ fn extension_length(number: u8, units: u8) -> usize {
     }
 }
 
-/// What a fragment's datagram is called by its sender (RFC 791; RFC 8200, 4.5). None for IPv6 without a fragment header.
+/// The identification of a fragment's datagram (RFC 791; RFC 8200, 4.5). `None` for IPv6 without a fragment header.
 pub fn identification(packet: &Packet<'_>) -> Option<u32> {
     let bytes = packet.network()?;
     if packet.family() == Family::Ipv4 {

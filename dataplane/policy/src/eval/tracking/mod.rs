@@ -1,28 +1,30 @@
-//! Connection tracking: which connection a packet is of, and what is known of that.
+//! Connection tracking: finds a packet's connection and keeps its state.
 //!
-//! A connection is known once its first packet was forwarded, until it has been quiet for a timeout: what was dropped
-//! begins nothing that answers or errors could belong to. Both directions are one connection: TCP and UDP by addresses and
-//! ports, ICMP queries by addresses, kind, code and identifier, everything else by addresses and protocol. Each VLAN and
-//! PPPoE session has connections of its own, unless the settings say otherwise; sides are no part of it.
+//! A connection is known from the time its first packet is forwarded until no packet arrives for its timeout. A dropped
+//! packet begins no connection, so that there can be no answers to it and no errors about it. Both directions are one
+//! connection: TCP and UDP by addresses and ports, ICMP queries by addresses, type, code and identifier, everything
+//! else by addresses and protocol. Each VLAN and PPPoE session has connections of its own, unless the settings say
+//! otherwise. The side is not part of the key.
 //!
 //! | state         | packets |
 //! |---------------|---------|
-//! | `new`         | of a connection that was not seen both ways yet |
-//! | `established` | of one that was; the first packet back already is |
-//! | `related`     | ICMP errors about a packet of a known connection, to its sender; of TCP, about a number that can be on its way |
-//! | `invalid`     | everything else: impossible TCP flags, numbers out of the window, answers to nothing, errors about nothing, fragments without their first |
-//! | `untracked`   | exempt by `notrack`; and neighbour discovery and multicast listeners, which have no connections |
+//! | `new`         | of a connection that has not been seen in both directions |
+//! | `established` | of a connection that has; the first packet of the responder is one of them |
+//! | `related`     | ICMP errors about a packet of a known connection, sent to its source; for TCP, about a sequence number that can be in flight |
+//! | `invalid`     | all others: impossible TCP flags, numbers outside the window, answers and errors without a connection, later fragments without their first |
+//! | `untracked`   | exempt by `notrack`; also neighbour discovery and multicast listener discovery, which have no connections |
 //!
-//! With `loose-tcp-tracking`, an ACK of an unknown connection begins one that counts as established for its timeout. The
-//! packet itself is `new`, as no other side has been seen: else every stranger's ACK would pass a rule that accepts
-//! `established`. The connection goes on when the other side speaks.
+//! With `loose-tcp-tracking`, an ACK of an unknown connection begins a connection with the timeout of an established
+//! one. The packet itself is `new`, because the other direction has not been seen: otherwise any stranger's ACK would
+//! match a rule that accepts `established`. The connection is established when the other end sends a packet.
 //!
-//! What is invalid changes nothing of a connection, and nothing that may be forged shortens the time for which one is
-//! known, see [`tcp`].
+//! An invalid packet changes nothing of a connection, and a packet that may be forged never shortens the time until a
+//! connection expires, see [`tcp`].
 //!
-//! Not done: `tcp-max-retrans-timeout` and `tcp-unacked-timeout` are not used.
+//! Not implemented: `tcp-max-retrans-timeout` and `tcp-unacked-timeout` are not used.
 //!
-//! Source: RouterOS manual, Connection tracking; Linux's netfilter, whose tracking RouterOS uses, for what it does not say.
+//! Source: RouterOS manual, Connection tracking; Linux's netfilter, on which RouterOS's tracking is based, for
+//! everything that the manual leaves open.
 
 mod flow;
 mod identity;
@@ -40,21 +42,21 @@ pub(super) use self::flow::Flow;
 pub use self::flow::timeout;
 pub use self::identity::{End, FlowKey, Identity, Quoted, identification};
 pub use self::segment::{Segment, SegmentKind};
-pub use self::tcp::{Step, TcpConnection, TcpState};
+pub use self::tcp::{TcpConnection, TcpState, TcpStep};
 use crate::packet::{FragmentPart, Packet, Vlan, protocol};
 use crate::reason::Verdict;
 use crate::rule::{Action, Condition, ConnectionState, RuleSet, Tracking, TrackingMode};
 use crate::time::Time;
 
-/// How long the fragments behind the first are known as its. Source: RFC 8200, 4.5.
+/// How long later fragments belong to their first fragment. Source: RFC 8200, 4.5.
 pub const FRAGMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Whether connections are tracked: if `enabled` says so, or if it is `auto` and a rule that runs needs it.
+/// Whether connections are tracked: if `enabled` is `yes`, or if it is `auto` and a running rule needs it.
 ///
-/// `connection-state`, `-bytes`, `-rate`, `-limit`, `-door` and `fasttrack-connection` do; `tls-host` does, because a ClientHello
-/// may come in several segments. `connection-nat-state` does not: nothing here translates addresses. `layer7-protocol`
-/// does not either: passphrases come in one packet each, and to remember every sender's connection for them would be a
-/// table for floods to fill. Without tracking a pattern sees each packet alone.
+/// `connection-state`, `-bytes`, `-rate`, `-limit`, `-door` and `fasttrack-connection` need it. `tls-host` needs it,
+/// because a ClientHello may have several segments. `connection-nat-state` does not, because the filter translates no
+/// addresses. `layer7-protocol` does not either: a passphrase comes in one packet, and a connection for every sender
+/// would be a table that floods can fill. Without tracking a pattern inspects each packet alone.
 pub fn is_needed(rules: &RuleSet) -> bool {
     let needs = |condition: &Condition| {
         matches!(
@@ -76,62 +78,75 @@ pub fn is_needed(rules: &RuleSet) -> bool {
     }
 }
 
-/// All connections that are known.
+/// All known connections.
 pub(super) struct Tracker<'r> {
     settings: &'r Tracking,
     flows: HashMap<FlowKey, Flow>,
-    /// Connections so far.
+    /// Number of connections so far.
     count: u64,
-    /// The first fragments of datagrams, and until when each is known.
+    /// The first fragments of datagrams, each with its expiry.
     fragments: HashMap<Datagram, (FirstFragment, Time)>,
 }
 
-/// What is known of a datagram from its first fragment.
+/// The state of a datagram after its first fragment.
 #[derive(Clone, Copy, Debug)]
 pub struct FirstFragment {
     /// Its connection.
     pub key: FlowKey,
-    /// Where it came from.
+    /// The end that sent it.
     pub source: End,
     /// Whether it counts for its connection.
     pub counts: bool,
-    /// Of TCP, the sequence number that its first byte would have.
+    /// For TCP, the sequence number of the datagram's first byte.
     pub base: Option<u32>,
 }
 
-/// What a datagram's fragments have in common: network, source, destination, protocol, identification. They are of one
-/// network whatever the settings say: none may share the verdict on a datagram of another one.
-pub(super) type Datagram = (Vlan, IpAddr, IpAddr, u8, u32);
+/// The fields that fragments of a datagram have in common. They include the network whatever the settings are: a
+/// datagram must not share the verdict on a datagram of another network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Datagram {
+    vlan: Vlan,
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    identification: u32,
+}
 
 /// The datagram of a packet that is a fragment, or could be one.
 pub(super) fn datagram(packet: &Packet<'_>) -> Option<Datagram> {
-    Some((packet.vlan(), packet.source, packet.destination, packet.protocol, identification(packet)?))
+    Some(Datagram {
+        vlan: packet.vlan(),
+        source: packet.source,
+        destination: packet.destination,
+        protocol: packet.protocol,
+        identification: identification(packet)?,
+    })
 }
 
-/// What tracking makes of a packet.
+/// The result of tracking a packet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
+pub(super) struct TrackedPacket {
     pub(super) state: ConnectionState,
     /// Its connection, or the one it is related to.
     pub(super) flow: Option<FlowKey>,
-    /// Where the packet came from, if it is of the connection itself.
+    /// The end that sent the packet, if it belongs to the connection itself.
     pub(super) source: Option<End>,
     pub(super) stays: Stays,
 }
 
-/// Whether a packet's connection is known beyond it.
+/// Whether a connection stays known after a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stays {
     /// Until its timeout.
     Yes,
-    /// It begins with this packet, so only if that is forwarded.
+    /// Only if the packet is forwarded, because the connection begins with it.
     IfForwarded,
-    /// It ends with this packet.
+    /// No: the connection ends with the packet.
     No,
 }
 
 impl Stays {
-    /// Whether it is, after this verdict on the packet.
+    /// Whether it stays known after this verdict on the packet.
     pub fn after(self, verdict: Verdict) -> bool {
         match self {
             Stays::Yes => true,
@@ -141,9 +156,9 @@ impl Stays {
     }
 }
 
-impl Seen {
-    pub(super) const fn alone(state: ConnectionState) -> Seen {
-        Seen { state, flow: None, source: None, stays: Stays::Yes }
+impl TrackedPacket {
+    pub(super) const fn alone(state: ConnectionState) -> TrackedPacket {
+        TrackedPacket { state, flow: None, source: None, stays: Stays::Yes }
     }
 }
 
@@ -152,7 +167,7 @@ impl<'r> Tracker<'r> {
         Tracker { settings, flows: HashMap::new(), count: 0, fragments: HashMap::new() }
     }
 
-    /// A connection that is known now.
+    /// A known connection.
     pub(super) fn flow(&self, key: &FlowKey, now: Time) -> Option<&Flow> {
         self.flows.get(key).filter(|flow| now < flow.expiry)
     }
@@ -161,25 +176,25 @@ impl<'r> Tracker<'r> {
         self.flows.get_mut(key).filter(|flow| now < flow.expiry)
     }
 
-    /// All connections that are known now, and whether each was seen both ways.
+    /// All known connections, and whether each was seen in both directions.
     pub(super) fn known(&self, now: Time) -> Vec<(FlowKey, bool)> {
         let known = self.flows.iter().filter(|(_, flow)| now < flow.expiry);
         known.map(|(key, flow)| (*key, flow.both_ways)).collect()
     }
 
-    /// Forgets what has expired.
+    /// Removes expired connections and fragments.
     pub(super) fn sweep(&mut self, now: Time) {
         self.flows.retain(|_, flow| now < flow.expiry);
         self.fragments.retain(|_, (.., expiry)| now < *expiry);
     }
 
-    /// Forgets a connection that does not stay.
+    /// Removes a connection.
     pub(super) fn forget(&mut self, key: &FlowKey) {
         self.flows.remove(key);
     }
 
-    /// Learns of a packet of this network, and says what it is.
-    pub(super) fn observe(&mut self, packet: &Packet<'_>, vlan: Vlan, now: Time) -> Seen {
+    /// Tracks a packet of this network and returns its state.
+    pub(super) fn observe(&mut self, packet: &Packet<'_>, vlan: Vlan, now: Time) -> TrackedPacket {
         let part = packet.fragment();
         let datagram = datagram(packet);
         let later = part == Some(FragmentPart::Later);
@@ -190,11 +205,13 @@ impl<'r> Tracker<'r> {
             _ => Identity::of(packet, vlan),
         };
         match identity {
-            Identity::Untracked => Seen::alone(ConnectionState::Untracked),
-            Identity::Unknown => Seen::alone(ConnectionState::Invalid),
+            Identity::Untracked => TrackedPacket::alone(ConnectionState::Untracked),
+            Identity::Unknown => TrackedPacket::alone(ConnectionState::Invalid),
             Identity::Error { about } => match about.filter(|quoted| self.may_have_sent(quoted, now)) {
-                Some(quoted) => Seen { flow: Some(quoted.key), ..Seen::alone(ConnectionState::Related) },
-                None => Seen::alone(ConnectionState::Invalid),
+                Some(quoted) => {
+                    TrackedPacket { flow: Some(quoted.key), ..TrackedPacket::alone(ConnectionState::Related) }
+                }
+                None => TrackedPacket::alone(ConnectionState::Invalid),
             },
             Identity::Connection { key, source, opens } => {
                 let is_fragment = part == Some(FragmentPart::First);
@@ -204,18 +221,18 @@ impl<'r> Tracker<'r> {
                     _ => self.advance(packet, key, source, opens, now),
                 };
                 let Some(Advanced { state, stays, counts }) = advanced else {
-                    return Seen::alone(ConnectionState::Invalid);
+                    return TrackedPacket::alone(ConnectionState::Invalid);
                 };
                 if let (true, Some(datagram)) = (is_fragment, datagram) {
                     let first = FirstFragment { key, source, counts, base: segment.map(|segment| segment.base()) };
                     self.fragments.insert(datagram, (first, now + FRAGMENT_TIMEOUT));
                 }
-                Seen { state, flow: Some(key), source: Some(source), stays }
+                TrackedPacket { state, flow: Some(key), source: Some(source), stays }
             }
         }
     }
 
-    /// Whether a packet that an ICMP error quotes is of a known connection.
+    /// Whether the packet that an ICMP error quotes belongs to a known connection.
     fn may_have_sent(&self, quoted: &Quoted, now: Time) -> bool {
         self.flow(&quoted.key, now).is_some_and(|flow| match &flow.tcp {
             Some(tcp) => {
@@ -226,11 +243,11 @@ impl<'r> Tracker<'r> {
         })
     }
 
-    /// A fragment behind the first is of its connection.
-    fn later_fragment(&mut self, packet: &Packet<'_>, first: FirstFragment, now: Time) -> Seen {
+    /// Tracks a later fragment, which belongs to its first fragment's connection.
+    fn later_fragment(&mut self, packet: &Packet<'_>, first: FirstFragment, now: Time) -> TrackedPacket {
         let FirstFragment { key, source, counts, base } = first;
         let settings = self.settings;
-        let Some(flow) = self.flow_mut(&key, now) else { return Seen::alone(ConnectionState::Invalid) };
+        let Some(flow) = self.flow_mut(&key, now) else { return TrackedPacket::alone(ConnectionState::Invalid) };
         let back = flow.originator != source;
         if counts {
             flow.both_ways |= back;
@@ -238,13 +255,14 @@ impl<'r> Tracker<'r> {
                 tcp.extend(back, base.wrapping_add(end));
             }
             flow.count(packet, back, now);
-            // A fragment shortens nothing, as its checksum cannot be known.
+            // A fragment shortens no timeout, because its checksum cannot be verified.
             flow.expiry = flow.expiry.max(now + flow.timeout(settings, packet.protocol));
         }
-        Seen { state: flow.state(), flow: Some(key), source: Some(source), stays: Stays::Yes }
+        TrackedPacket { state: flow.state(), flow: Some(key), source: Some(source), stays: Stays::Yes }
     }
 
-    /// Takes a packet that is not TCP into its connection, which it may begin. None if it cannot be of it.
+    /// Advances the connection of a packet that is not TCP; the packet may begin it. `None` if the packet cannot belong
+    /// to it.
     fn advance(&mut self, packet: &Packet<'_>, key: FlowKey, source: End, opens: bool, now: Time) -> Option<Advanced> {
         let is_known = self.flow(&key, now).is_some();
         if !is_known && !opens {
@@ -263,7 +281,7 @@ impl<'r> Tracker<'r> {
         Some(Advanced { state: flow.state(), stays, counts: true })
     }
 
-    /// The same for a TCP segment.
+    /// As [`Tracker::advance`], for a TCP segment.
     fn advance_tcp(
         &mut self,
         packet: &Packet<'_>,
@@ -278,30 +296,30 @@ impl<'r> Tracker<'r> {
             Some((tcp.step((packet, segment), (back, flow.both_ways), (now, flow.expiry), settings), flow, back))
         });
         let stays = match known {
-            None | Some((Step::Anew, ..)) => {
+            None | Some((TcpStep::Anew, ..)) => {
                 let tcp = TcpConnection::begin(segment, settings.loose_tcp)?;
                 self.insert(key, source, Some(tcp));
                 Stays::IfForwarded
             }
-            Some((Step::Impossible, ..)) => return None,
-            Some((step @ (Step::Aside | Step::Remember | Step::Challenge), flow, back)) => {
+            Some((TcpStep::Impossible, ..)) => return None,
+            Some((step @ (TcpStep::Aside | TcpStep::Remember | TcpStep::Challenge), flow, back)) => {
                 flow.tcp.as_mut()?.take(segment, back, step);
-                // The answer to a SYN passes as one, though it accepts nothing.
-                let state = if step == Step::Challenge { ConnectionState::Established } else { flow.state() };
+                // The answer to a SYN has the state `established`, though it accepts nothing.
+                let state = if step == TcpStep::Challenge { ConnectionState::Established } else { flow.state() };
                 return Some(Advanced { state, stays: Stays::Yes, counts: false });
             }
             Some((step, flow, back)) => {
-                if step == Step::Reopen {
+                if step == TcpStep::Reopen {
                     flow.restart();
                 }
                 if flow.tcp.as_mut()?.take(segment, back, step) {
                     flow.originator = if flow.originator == key.ends[0] { key.ends[1] } else { key.ends[0] };
                 }
-                if step == Step::Cross {
+                if step == TcpStep::Cross {
                     flow.both_ways = true;
                     return Some(Advanced { state: flow.state(), stays: Stays::Yes, counts: false });
                 }
-                if step == Step::Over { Stays::No } else { Stays::Yes }
+                if step == TcpStep::Over { Stays::No } else { Stays::Yes }
             }
         };
         let flow = self.flows.get_mut(&key)?;
@@ -318,7 +336,7 @@ impl<'r> Tracker<'r> {
     }
 }
 
-/// What a packet made of its connection.
+/// The effect of a packet on its connection.
 struct Advanced {
     state: ConnectionState,
     stays: Stays,

@@ -1,4 +1,4 @@
-//! What a TCP segment says.
+//! The fields of a TCP segment that tracking uses.
 
 use super::window::is_after;
 use crate::packet::{Packet, Side, TcpFlag, options_of};
@@ -9,32 +9,33 @@ const WINDOW_SCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
 const SACK: u8 = 5;
 
-/// The options of nearly every segment that has any: two of padding, then timestamps. Source: RFC 7323, appendix A.
+/// The options of most segments with options: two of padding, then timestamps. Source: RFC 7323, appendix A.
 const TIMESTAMPS_ALONE: [u8; 4] = [1, 1, 8, 10];
 
-/// What a segment's flags say.
+/// The kind of a segment, by its flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentKind {
-    /// A connection begins.
+    /// SYN: a connection begins.
     Syn,
-    /// It is accepted.
+    /// SYN-ACK: it is accepted.
     SynAck,
-    /// The sender has no more to say.
+    /// FIN: the sender has no more data.
     Fin,
-    /// Everything else within a connection.
+    /// ACK: everything else within a connection.
     Ack,
-    /// There is no such connection, or not any more.
+    /// RST: there is no such connection, or no longer.
     Rst,
 }
 
-/// What tracking looks at in a segment.
+/// The fields of a segment.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'p> {
     pub(super) kind: SegmentKind,
-    /// The side it came in on.
+    /// The side on which it arrived.
     pub(super) side: Side,
     pub(super) sequence: u32,
-    /// The number behind what it carries. A SYN and a FIN take one each; of a first fragment only what is in that counts.
+    /// The sequence number after its data. A SYN and a FIN count one each. For a first fragment only its own data
+    /// counts.
     pub(super) end: u32,
     /// 0 without the ACK flag.
     pub(super) acknowledgement: u32,
@@ -42,22 +43,22 @@ pub struct Segment<'p> {
     /// Not scaled.
     pub(super) window: u16,
     options: &'p [u8],
-    /// Bytes of the header, options included.
+    /// Bytes of the header, with options.
     header: u32,
 }
 
-/// What a SYN's options say.
+/// The options of a SYN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SynOptions {
-    /// The window scale, if its sender wants scaled windows. Source: RFC 7323, 2.2.
+    /// The window scale, if its sender offers window scaling. Source: RFC 7323, 2.2.
     pub(super) scale: Option<u8>,
-    /// Its sender reads SACK. Source: RFC 2018, 2.
+    /// Whether its sender supports SACK. Source: RFC 2018, 2.
     pub(super) reads_sack: bool,
 }
 
 impl SegmentKind {
-    /// None for flags that no segment has: no flag at all, SYN with FIN or RST, FIN without ACK, and so on. PSH and ECN's
-    /// two may always be set, URG with what carries data.
+    /// The kind of these flags; `None` for impossible flags: no flag at all, SYN with FIN or RST, FIN without ACK, and
+    /// so on. PSH and the two ECN flags may always be set, URG with segments that carry data.
     pub fn of(flags: Set<TcpFlag>) -> Option<SegmentKind> {
         const FIN: u16 = bit(TcpFlag::Fin);
         const SYN: u16 = bit(TcpFlag::Syn);
@@ -65,7 +66,7 @@ impl SegmentKind {
         const ACK: u16 = bit(TcpFlag::Ack);
         const URG: u16 = bit(TcpFlag::Urg);
         const ALWAYS: u16 = bit(TcpFlag::Psh) | bit(TcpFlag::Ece) | bit(TcpFlag::Cwr);
-        // Numbers, and no sets: every segment of every connection comes by here.
+        // Numbers instead of sets, because this runs for every segment.
         let said = flags.bits() & !ALWAYS;
         Some(if said & !URG == ACK {
             SegmentKind::Ack
@@ -89,13 +90,13 @@ const fn bit(flag: TcpFlag) -> u16 {
 }
 
 impl<'p> Segment<'p> {
-    /// Reads the TCP header of a packet, whole or the first fragment of its datagram. None if there is none, or its flags
-    /// are impossible.
+    /// Parses the TCP header of a packet, which is whole or a first fragment. `None` if there is no header, or its
+    /// flags are impossible.
     pub fn of(packet: &Packet<'p>, is_fragment: bool) -> Option<Segment<'p>> {
         let header = packet.tcp_header()?;
         let flags = Set::from_bits(header[13].into());
         let kind = match SegmentKind::of(flags)? {
-            // Where the FIN is, only the last fragment tells.
+            // Only the last fragment shows where the FIN is.
             SegmentKind::Fin if is_fragment => SegmentKind::Ack,
             kind => kind,
         };
@@ -117,19 +118,19 @@ impl<'p> Segment<'p> {
         })
     }
 
-    /// The number that the first byte of the datagram would have: with it, the end of a later fragment's data is known.
+    /// The sequence number of the datagram's first byte, from which the end of a later fragment's data follows.
     pub fn base(&self) -> u32 {
         let syn = matches!(self.kind, SegmentKind::Syn | SegmentKind::SynAck);
         self.sequence.wrapping_add(u32::from(syn)).wrapping_sub(self.header)
     }
 
-    /// Whether it carries data, or a FIN.
+    /// Whether it carries data or a FIN.
     pub(super) const fn is_empty(&self) -> bool {
         self.sequence == self.end
     }
 
-    /// The highest number that its sender says it has: what it acknowledges, or a later right edge of a SACK block.
-    /// Source: RFC 2018, 3.
+    /// The highest number that its sender acknowledges: the acknowledgement number, or a later right edge of a SACK
+    /// block. Source: RFC 2018, 3.
     pub(super) fn highest(&self) -> u32 {
         if self.options.is_empty() || self.options.len() == 12 && self.options.starts_with(&TIMESTAMPS_ALONE) {
             return self.acknowledgement;
@@ -146,7 +147,7 @@ impl<'p> Segment<'p> {
         })
     }
 
-    /// What a SYN's options say.
+    /// Parses the options of a SYN.
     pub(super) fn syn_options(&self) -> SynOptions {
         let mut said = SynOptions::default();
         for (kind, value) in options_of(self.options).flatten() {

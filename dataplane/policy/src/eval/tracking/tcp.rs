@@ -1,4 +1,4 @@
-//! A TCP connection, as somebody sees it who stands between its ends.
+//! The state of a TCP connection, as an observer between its ends derives it.
 //!
 //! ```text
 //!            SYN-ACK back          ACK               FIN         it is known          FIN         both known
@@ -6,25 +6,25 @@
 //!    │ SYN back            ↑ SYN-ACK
 //!    └───────→ BothSyn ────┘          RST anywhere: Close; a SYN in TimeWait or Close: anew
 //! ```
-//! A segment leads on only if its numbers are in the window ([`window`](super::window)), else it is invalid and **changes
-//! nothing**. By its flags and numbers:
+//! A segment takes effect only if its numbers are in the window ([`window`](super::window)); otherwise it is invalid
+//! and **changes nothing**. By its flags and numbers:
 //!
-//! | segment | counts if | else |
+//! | segment | takes effect if | otherwise |
 //! |---|---|---|
 //! | SYN-ACK, RST that answers a SYN | it acknowledges that SYN | invalid |
-//! | RST | it has exactly the number that its receiver expects | in the window passed by, for the receiver to challenge it (RFC 5961); invalid outside |
-//! | FIN | nothing before it is missing, or it is acknowledged | as data until then |
-//! | SYN in a connection | the connection is over | passed by, and remembered |
+//! | RST | it has exactly the number that its receiver expects | ignored inside the window, so that the receiver can challenge it (RFC 5961); invalid outside |
+//! | FIN | nothing before it is missing, or it is acknowledged | treated as data until then |
+//! | SYN in a connection | the connection has ended | ignored, and remembered |
 //!
-//! What may be of a connection that its ends see otherwise than we do is passed by: it counts for nothing, and an end that
-//! disagrees says so with a RST. Of a SYN in a connection the number is kept: the SYN-ACK that acknowledges it, from the
-//! other side of the filter, begins the connection anew. So whoever sends segments from one side alone can neither end a
-//! connection nor keep its place: neither before the connection begins nor while it lasts. One thing is left to the outside:
-//! of SYNs from there only the last one is remembered, so forged ones can delay that a client from there begins a connection
-//! anew which is known still, from the same port.
+//! A segment that may belong to a connection which the two ends see differently is forwarded and ignored: an end that
+//! disagrees sends a RST. The sequence number of a SYN in a connection is remembered: the SYN-ACK that acknowledges it,
+//! from the other side of the filter, begins the connection again. So a sender on one side alone can neither end a
+//! connection nor occupy its place, before the connection begins or while it lasts. One attack remains for senders
+//! outside: only the last SYN from there is remembered, so forged SYNs can delay a client outside that begins a
+//! connection again from the same port while the old one is still known.
 //!
-//! Source: RFC 9293, 3.3.2 and 3.10; RFC 5961, 3 and 4; Linux's netfilter for what is passed by, which docs/nftables.md
-//! tests, and says where this is stricter.
+//! Source: RFC 9293, 3.3.2 and 3.10; RFC 5961, 3 and 4; Linux's netfilter for ignored segments. docs/nftables.md tests
+//! this against netfilter and lists where this is stricter.
 
 use super::segment::{Segment, SegmentKind, SynOptions};
 use super::timeout;
@@ -35,78 +35,78 @@ use crate::time::Time;
 use crate::word::words;
 
 words! {
-    /// A connection's state. The names are those of the timeouts.
+    /// The state of a connection. The names are those of the timeouts.
     TcpState {
         /// A SYN was seen.
         SynSent = "syn-sent",
-        /// A SYN was seen from each end: both open at once.
+        /// A SYN was seen from each end: a simultaneous open.
         BothSyn = "both-syn",
-        /// A SYN-ACK was seen as well.
+        /// A SYN-ACK was seen.
         SynReceived = "syn-received",
-        /// And an ACK.
+        /// The ACK of the SYN-ACK was seen.
         Established = "established",
-        /// One end has no more to say.
+        /// One end has sent its FIN.
         FinWait = "fin-wait",
-        /// And the other knows.
+        /// The other end has acknowledged it.
         CloseWait = "close-wait",
-        /// Neither has more to say.
+        /// Both ends have sent their FIN.
         LastAck = "last-ack",
-        /// And both know.
+        /// Both FINs are acknowledged.
         TimeWait = "time-wait",
-        /// It was reset.
+        /// The connection was reset.
         Close = "close",
     }
 }
 
-/// Where a segment leads.
+/// The effect of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// The connection goes on, in this state.
+pub enum TcpStep {
+    /// The connection continues in this state.
     To(TcpState),
-    /// The other end begins as well; the connection's time does not go on.
+    /// The other end opens as well (simultaneous open); the timeout is not renewed.
     Cross,
-    /// The segment is passed by.
+    /// The segment is ignored.
     Aside,
-    /// It is passed by, as an answer: an end that remembers another connection challenges a SYN.
+    /// The segment is ignored; it is the challenge of an end that has another connection, as an answer to a SYN.
     Challenge,
-    /// It is passed by, but its number is remembered: the connection might begin anew.
+    /// The segment is ignored, and its number remembered: it may begin the connection again.
     Remember,
-    /// It says other numbers of a connection that nobody has answered.
+    /// The segment has other numbers than a connection that was never answered; they replace them.
     Learn,
-    /// It acknowledges the SYN that is remembered: the connection begins anew.
+    /// The segment acknowledges the remembered SYN: the connection begins again.
     Reopen,
     /// Another connection of the same addresses and ports begins.
     Anew,
-    /// The connection ends with this segment, and is forgotten.
+    /// The connection ends with this segment and is removed.
     Over,
-    /// The segment cannot be of the connection.
+    /// The segment cannot belong to the connection.
     Impossible,
 }
 
-/// What is known of a TCP connection.
+/// A tracked TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpConnection {
     state: TcpState,
-    /// The sides, a bit each, that segments of the end that began came in on. A packet that a router sends back over the
-    /// same wire comes in on both.
+    /// The sides on which segments of the originator arrived, one bit each. A packet that a router sends back over the
+    /// same wire arrives on both.
     sides: u8,
     windows: Windows,
     remembered: Option<Remembered>,
 }
 
-/// A SYN that was passed by.
+/// An ignored SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Remembered {
     sequence: u32,
     window: u16,
     options: SynOptions,
-    /// It came from the end that was to answer.
+    /// Whether the responder sent it.
     back: bool,
     side: Side,
 }
 
 impl TcpConnection {
-    /// The connection that begins with this segment. In the middle of one, only an ACK says that there is one.
+    /// The connection that begins with this segment. For a connection already in progress, only an ACK is evidence.
     pub fn begin(segment: &Segment<'_>, loose: bool) -> Option<TcpConnection> {
         let (state, windows) = match segment.kind {
             SegmentKind::Syn => (TcpState::SynSent, Windows::opened(segment)),
@@ -126,14 +126,15 @@ impl TcpConnection {
         matches!(self.state, TcpState::TimeWait | TcpState::Close)
     }
 
-    /// Whether it is not known yet that there is one.
+    /// Whether the connection may not exist yet.
     pub const fn is_opening(&self) -> bool {
         matches!(self.state, TcpState::SynSent | TcpState::BothSyn | TcpState::SynReceived)
     }
 
-    /// Where a segment leads that may be forged: `back` if it is to whoever sent the first one, `answered` if one was before
-    /// it. What shortens the time for which the connection is known must have the right checksum: if it is wrong, the
-    /// segment is impossible, and if it cannot be known, the segment is passed by. Others are not summed up.
+    /// The effect of a segment that may be forged. `back` means that the responder sent it, `answered` that the
+    /// responder has sent a segment before. A segment that shortens the time until the connection expires must have the
+    /// right checksum. With a wrong one it is impossible; if the checksum cannot be verified, it is ignored. Checksums
+    /// of other segments are not computed.
     #[inline]
     pub fn step(
         &self,
@@ -141,59 +142,59 @@ impl TcpConnection {
         (back, answered): (bool, bool),
         (now, expiry): (Time, Time),
         settings: &Tracking,
-    ) -> Step {
+    ) -> TcpStep {
         let step = self.unverified(segment, back, answered);
         let shortens = match step {
-            Step::Over | Step::Anew | Step::Reopen => true,
-            Step::To(_) if matches!(segment.kind, SegmentKind::Rst | SegmentKind::Fin) => true,
-            Step::To(state) => now + timeout(settings, protocol::TCP, Some(state), true) < expiry,
-            Step::Learn => now + timeout(settings, protocol::TCP, Some(TcpState::Established), true) < expiry,
+            TcpStep::Over | TcpStep::Anew | TcpStep::Reopen => true,
+            TcpStep::To(_) if matches!(segment.kind, SegmentKind::Rst | SegmentKind::Fin) => true,
+            TcpStep::To(state) => now + timeout(settings, protocol::TCP, Some(state), true) < expiry,
+            TcpStep::Learn => now + timeout(settings, protocol::TCP, Some(TcpState::Established), true) < expiry,
             _ => false,
         };
         if shortens { verified(packet, step) } else { step }
     }
 
     #[inline]
-    fn unverified(&self, segment: &Segment<'_>, back: bool, answered: bool) -> Step {
+    fn unverified(&self, segment: &Segment<'_>, back: bool, answered: bool) -> TcpStep {
         let from = usize::from(back);
         match (segment.kind, self.state) {
             (SegmentKind::Ack, TcpState::Established) if answered && self.windows.is_open() => {
-                if self.windows.holds(from, segment) { Step::To(TcpState::Established) } else { Step::Impossible }
+                if self.windows.holds(from, segment) { TcpStep::To(TcpState::Established) } else { TcpStep::Impossible }
             }
             (SegmentKind::Syn, _) => self.after_syn(segment, back, answered),
             (SegmentKind::SynAck, _) => self.after_syn_ack(segment, back),
             (SegmentKind::Rst, _) => self.after_rst(segment, back, answered),
-            // Half open, at an end that has lost the other.
-            (SegmentKind::Ack, TcpState::SynSent | TcpState::BothSyn) if back => Step::Challenge,
-            (SegmentKind::Ack | SegmentKind::Fin, TcpState::SynSent | TcpState::BothSyn) => Step::Impossible,
+            // A half-open connection: one end has lost its state.
+            (SegmentKind::Ack, TcpState::SynSent | TcpState::BothSyn) if back => TcpStep::Challenge,
+            (SegmentKind::Ack | SegmentKind::Fin, TcpState::SynSent | TcpState::BothSyn) => TcpStep::Impossible,
             (SegmentKind::Ack | SegmentKind::Fin, _) if back && !answered => {
-                // Whoever sends from one side alone does not answer itself.
+                // A sender on one side alone does not answer itself.
                 let answers = self.may_send(segment, back) && self.windows.answers(from, segment);
-                if answers { self.after_text(segment, from) } else { Step::Aside }
+                if answers { self.after_text(segment, from) } else { TcpStep::Aside }
             }
             (SegmentKind::Ack | SegmentKind::Fin, _) if self.windows.holds(from, segment) => {
                 self.after_text(segment, from)
             }
-            (SegmentKind::Ack, _) if !answered => Step::Learn,
-            (SegmentKind::Ack | SegmentKind::Fin, _) => Step::Impossible,
+            (SegmentKind::Ack, _) if !answered => TcpStep::Learn,
+            (SegmentKind::Ack | SegmentKind::Fin, _) => TcpStep::Impossible,
         }
     }
 
-    fn after_syn(&self, segment: &Segment<'_>, back: bool, answered: bool) -> Step {
+    fn after_syn(&self, segment: &Segment<'_>, back: bool, answered: bool) -> TcpStep {
         match self.state {
-            TcpState::TimeWait => Step::Anew,
-            TcpState::Close if !back => Step::Anew,
-            TcpState::SynSent | TcpState::BothSyn if back && self.may_send(segment, back) => Step::Cross,
-            TcpState::SynSent | TcpState::BothSyn if back => Step::Aside,
-            // Who was asked does not ask.
-            _ if back && answered => Step::Impossible,
-            // One that comes again keeps no connection that is not answered, else it would be kept for good.
-            _ if self.windows.has_used(usize::from(back), segment.sequence) => Step::Aside,
-            _ => Step::Remember,
+            TcpState::TimeWait => TcpStep::Anew,
+            TcpState::Close if !back => TcpStep::Anew,
+            TcpState::SynSent | TcpState::BothSyn if back && self.may_send(segment, back) => TcpStep::Cross,
+            TcpState::SynSent | TcpState::BothSyn if back => TcpStep::Aside,
+            // The responder does not send a SYN.
+            _ if back && answered => TcpStep::Impossible,
+            // A repeated SYN does not renew an unanswered connection; otherwise it would stay without end.
+            _ if self.windows.has_used(usize::from(back), segment.sequence) => TcpStep::Aside,
+            _ => TcpStep::Remember,
         }
     }
 
-    fn after_syn_ack(&self, segment: &Segment<'_>, back: bool) -> Step {
+    fn after_syn_ack(&self, segment: &Segment<'_>, back: bool) -> TcpStep {
         let from = usize::from(back);
         match self.state {
             TcpState::SynSent | TcpState::BothSyn | TcpState::SynReceived
@@ -201,31 +202,31 @@ impl TcpConnection {
                     && self.may_send(segment, back)
                     && self.windows.acknowledges_syn(from, segment) =>
             {
-                Step::To(TcpState::SynReceived)
+                TcpStep::To(TcpState::SynReceived)
             }
             TcpState::SynReceived
                 if back && self.may_send(segment, back) && self.windows.accepts_anew(from, segment) =>
             {
-                Step::To(TcpState::SynReceived)
+                TcpStep::To(TcpState::SynReceived)
             }
-            _ if self.acknowledges_remembered(segment, back) => Step::Reopen,
-            TcpState::SynReceived => Step::Aside,
-            TcpState::SynSent | TcpState::BothSyn => Step::Impossible,
-            _ if back => Step::Aside,
-            // Who asks does not accept.
-            _ => Step::Impossible,
+            _ if self.acknowledges_remembered(segment, back) => TcpStep::Reopen,
+            TcpState::SynReceived => TcpStep::Aside,
+            TcpState::SynSent | TcpState::BothSyn => TcpStep::Impossible,
+            _ if back => TcpStep::Aside,
+            // The originator does not send a SYN-ACK.
+            _ => TcpStep::Impossible,
         }
     }
 
-    fn after_rst(&self, segment: &Segment<'_>, back: bool, answered: bool) -> Step {
+    fn after_rst(&self, segment: &Segment<'_>, back: bool, answered: bool) -> TcpStep {
         let from = usize::from(back);
         let refuses = || self.windows.acknowledges_syn(from, segment) || self.acknowledges_remembered(segment, back);
         let (counts, is_aside) = match self.state {
-            // Nobody listens there.
+            // No process listens there.
             TcpState::SynSent if back => (refuses(), false),
-            // Whoever asked has thought better of it; or was challenged, and clears that away.
+            // The originator withdraws its SYN, or was challenged and resets the old connection.
             TcpState::SynSent => (self.windows.takes_back(segment), true),
-            // The SYN of the end that was to answer may be forged, and its number with it.
+            // The responder's SYN may be forged, and its number with it.
             TcpState::BothSyn => (refuses() || !back && self.windows.resets(from, segment), false),
             _ => (
                 self.windows.resets(from, segment) || self.acknowledges_remembered(segment, back),
@@ -233,18 +234,18 @@ impl TcpConnection {
             ),
         };
         match counts {
-            true if answered => Step::To(TcpState::Close),
-            true => Step::Over,
-            false if is_aside => Step::Aside,
-            false => Step::Impossible,
+            true if answered => TcpStep::To(TcpState::Close),
+            true => TcpStep::Over,
+            false if is_aside => TcpStep::Aside,
+            false => TcpStep::Impossible,
         }
     }
 
-    /// After a segment in the window that is no SYN and no RST.
-    fn after_text(&self, segment: &Segment<'_>, from: usize) -> Step {
+    /// The effect of a segment in the window that is neither SYN nor RST.
+    fn after_text(&self, segment: &Segment<'_>, from: usize) -> TcpStep {
         let mut windows = self.windows;
         windows.take(from, segment);
-        Step::To(match (self.state, windows.closing()) {
+        TcpStep::To(match (self.state, windows.closing()) {
             (TcpState::Close | TcpState::TimeWait, _) => self.state,
             (_, Some(Closing::One)) => TcpState::FinWait,
             (_, Some(Closing::OneKnown)) => TcpState::CloseWait,
@@ -255,14 +256,14 @@ impl TcpConnection {
         })
     }
 
-    /// Whether an end may send a segment from the side that it came in on: the end that began, where it was seen before; the
-    /// other one, from another side. Whoever sends from one side alone does not answer itself.
+    /// Whether an end may send a segment from the side on which it arrived: the originator from a side where it was
+    /// seen before, the responder from another side. A sender on one side alone does not answer itself.
     fn may_send(&self, segment: &Segment<'_>, back: bool) -> bool {
         let here = bit(segment.side);
         if back { self.sides & !here != 0 } else { self.sides & here != 0 }
     }
 
-    /// Whether it answers the SYN that is remembered, and came from the other side than that.
+    /// Whether the segment answers the remembered SYN and arrived from the other side.
     fn acknowledges_remembered(&self, segment: &Segment<'_>, back: bool) -> bool {
         self.remembered.is_some_and(|syn| {
             segment.acknowledges
@@ -272,40 +273,40 @@ impl TcpConnection {
         })
     }
 
-    /// Takes a step. Whether the ends have changed places: the one that was to answer has begun.
+    /// Applies an effect. Returns whether the ends have changed roles: the responder has become the originator.
     #[inline]
-    pub fn take(&mut self, segment: &Segment<'_>, back: bool, step: Step) -> bool {
+    pub fn take(&mut self, segment: &Segment<'_>, back: bool, step: TcpStep) -> bool {
         let from = usize::from(back);
         match (step, segment.kind) {
-            (Step::To(state), SegmentKind::Ack | SegmentKind::Fin) => {
+            (TcpStep::To(state), SegmentKind::Ack | SegmentKind::Fin) => {
                 self.windows.take(from, segment);
                 self.state = state;
             }
-            (Step::To(state), SegmentKind::SynAck) => {
+            (TcpStep::To(state), SegmentKind::SynAck) => {
                 self.windows.accept(from, segment);
                 self.state = state;
             }
-            (Step::To(state), _) => self.state = state,
-            (Step::Cross, _) => {
+            (TcpStep::To(state), _) => self.state = state,
+            (TcpStep::Cross, _) => {
                 self.windows.cross(segment);
                 self.state = TcpState::BothSyn;
             }
-            (Step::Learn, _) => {
+            (TcpStep::Learn, _) => {
                 (self.windows, self.sides, self.state) =
                     (Windows::learned(segment), bit(segment.side), TcpState::Established);
             }
-            // The outside does not take the place of a SYN from inside.
-            (Step::Remember, _)
+            // A SYN from outside does not replace one from inside.
+            (TcpStep::Remember, _)
                 if segment.side == Side::Outside && self.remembered.is_some_and(|syn| syn.side == Side::Inside) => {}
-            (Step::Remember, _) => {
+            (TcpStep::Remember, _) => {
                 let (options, window, side) = (segment.syn_options(), segment.window, segment.side);
                 self.remembered = Some(Remembered { sequence: segment.sequence, window, options, back, side });
             }
-            (Step::Reopen, _) => return self.reopen(segment, from),
-            (Step::Over, _) => self.state = TcpState::Close,
-            // The same SYN on its way back.
-            (Step::Aside, SegmentKind::Syn) if !back => self.sides |= bit(segment.side),
-            (Step::Aside | Step::Challenge | Step::Anew | Step::Impossible, _) => {}
+            (TcpStep::Reopen, _) => return self.reopen(segment, from),
+            (TcpStep::Over, _) => self.state = TcpState::Close,
+            // The same SYN, sent back over the wire.
+            (TcpStep::Aside, SegmentKind::Syn) if !back => self.sides |= bit(segment.side),
+            (TcpStep::Aside | TcpStep::Challenge | TcpStep::Anew | TcpStep::Impossible, _) => {}
         }
         false
     }
@@ -319,24 +320,24 @@ impl TcpConnection {
         from == 0
     }
 
-    /// Whether an ICMP error may be about a segment with this number: to the end that began, if `back`.
+    /// Whether an ICMP error may be about a segment with this number; to the originator, if `back`.
     pub fn may_have_sent(&self, back: bool, sequence: u32) -> bool {
         let remembered = self.remembered.is_some_and(|syn| syn.back == back && syn.sequence == sequence);
         remembered || self.windows.is_on_its_way(usize::from(back), sequence)
     }
 
-    /// The connection is over, whatever its ends think.
+    /// Whether the connection has ended, whatever the ends' own states are.
     pub fn close(&mut self) {
         self.state = TcpState::Close;
     }
 
-    /// The numbers of which one is what the peer of this end expects next: what the peer has acknowledged, and what was sent to
-    /// it without a gap.
+    /// The two numbers one of which the peer of this end expects next: the number that the peer has acknowledged, and
+    /// the number after everything sent to it without a gap.
     pub fn reset_numbers(&self, back: bool) -> [u32; 2] {
         self.windows.expected(usize::from(back))
     }
 
-    /// A later fragment of a segment reaches to this number.
+    /// Records that a later fragment of a segment ends at this number.
     pub fn extend(&mut self, back: bool, end: u32) {
         self.windows.extend(usize::from(back), end);
     }
@@ -347,12 +348,12 @@ const fn bit(side: Side) -> u8 {
     1 << side.index()
 }
 
-/// A step that shortens the time for which a connection is known, or what becomes of it by the checksum.
+/// Applies the checksum to an effect that shortens the time until the connection expires.
 #[cold]
-fn verified(packet: &Packet<'_>, step: Step) -> Step {
+fn verified(packet: &Packet<'_>, step: TcpStep) -> TcpStep {
     match packet.tcp_checksum() {
         Some(true) => step,
-        Some(false) => Step::Impossible,
-        None => Step::Aside,
+        Some(false) => TcpStep::Impossible,
+        None => TcpStep::Aside,
     }
 }

@@ -1,5 +1,5 @@
-//! The sequence numbers of a TCP connection, as somebody knows them who stands between its ends. Arithmetic only: what
-//! follows for the connection is in `tcp`.
+//! The sequence numbers of a TCP connection, as an observer between its ends knows them. Arithmetic only: `tcp` derives
+//! the effects.
 //!
 //! ```text
 //!            acknowledged        next             end                      limit
@@ -13,21 +13,20 @@
 //! Nothing but segments in the window moves these numbers, and they only go up. They count modulo 2³²: a number is after
 //! another one if it is ahead of it by less than half of that.
 //!
-//! Of a connection that was taken up in its middle, the window scale is not known: windows are taken to be as large as
-//! they can be. What is behind the window is let through there: numbers that were learned from a forged segment must not
-//! shut the real ends out.
+//! For a connection that was picked up in the middle, the window scale is not known: the largest possible windows are
+//! assumed. Data after the window is accepted there: numbers from a forged segment must not lock out the real ends.
 //!
-//! Source: RFC 9293, 3.4 and 3.10; RFC 7323 for window scaling; Guido van Rooij, "Real Stateful TCP Packet Filtering in IP
-//! Filter", 2000, for the conditions; RFC 5961, 3 for what resets; RFC 5927, 4.1 for ICMP errors.
+//! Source: RFC 9293, 3.4 and 3.10; RFC 7323 for window scaling; Guido van Rooij, "Real Stateful TCP Packet Filtering in
+//! IP Filter", 2000, for the conditions; RFC 5961, 3 for resets; RFC 5927, 4.1 for ICMP errors.
 
 use super::segment::{Segment, SegmentKind, SynOptions};
 
-/// How far back a segment may be at least: what was acknowledged just now may still be sent again, or arrive late. About
-/// the largest window without scaling. Larger numbers let more forgeries through, smaller ones fewer late segments.
-/// Netfilter and pf use about the same.
+/// Smallest distance that a segment may lie in the past: recently acknowledged data may be retransmitted or arrive
+/// late. About the largest window without scaling. A larger value accepts more forgeries, a smaller one fewer late
+/// segments. Netfilter and pf use a similar value.
 const SLACK: u32 = 66_000;
 
-/// The largest window scale there is: for what is not known. Source: RFC 7323, 2.3.
+/// The largest window scale: assumed if the scale is not known. Source: RFC 7323, 2.3.
 const LARGEST_SCALE: u8 = 14;
 
 /// Whether a number is after another one.
@@ -39,54 +38,54 @@ const fn later(number: u32, other: u32) -> u32 {
     if is_after(number, other) { number } else { other }
 }
 
-/// What is known of the numbers of one end. Nothing was seen of it as long as its window is 0.
+/// The known numbers of one end. Its window is 0 until one of its segments is seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sender {
-    /// Everything it has sent is before this.
+    /// Everything that it has sent is before this.
     end: u32,
-    /// Everything before this it has sent without a gap: what its peer expects next, if it has got it.
+    /// Everything before this it has sent without a gap: its peer expects this next, if it received everything.
     next: u32,
-    /// Its peer has everything before this.
+    /// Its peer has acknowledged everything before this.
     acknowledged: u32,
-    /// The last number that it may begin a segment at.
+    /// The highest number at which it may begin a segment.
     limit: u32,
     /// The largest window that it has offered, in bytes.
     window: u32,
-    /// The window scale; of a SYN that is not answered, what that asks for.
+    /// The window scale; for an unanswered SYN, the offered one.
     scale: u8,
     flags: u8,
 }
 
 /// Flags of a [`Sender`].
 mod flag {
-    /// Its SYN asks for scaled windows.
+    /// Its SYN offers window scaling.
     pub(super) const SCALES: u8 = 1;
-    /// It reads SACK.
+    /// It supports SACK.
     pub(super) const READS_SACK: u8 = 2;
-    /// What is right before its `end` is a FIN.
+    /// The byte before its `end` is a FIN.
     pub(super) const FIN: u8 = 4;
     /// Its SYN is not acknowledged.
     pub(super) const SYN: u8 = 8;
 }
 
-/// The numbers of both ends: of whoever began, and of the other.
+/// The numbers of both ends: the originator's, then the responder's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Windows {
     ends: [Sender; 2],
-    /// It was taken up in its middle.
+    /// Whether the connection was picked up in the middle.
     learned: bool,
 }
 
-/// How far the ends are with closing, as far as FINs say.
+/// Progress of closing, by the FINs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closing {
-    /// One end has sent everything, and its FIN.
+    /// One end has sent everything and its FIN.
     One,
-    /// And the other has got that.
+    /// The other end has acknowledged that.
     OneKnown,
-    /// Both have sent everything.
+    /// Both ends have sent everything.
     Both,
-    /// And both have got that.
+    /// Both ends have acknowledged that.
     BothKnown,
 }
 
@@ -96,7 +95,7 @@ impl Sender {
         Sender { end: segment.end, next: segment.end, limit: segment.end, ..sender }
     }
 
-    /// Of an end that has sent a SYN with these values, and nothing else.
+    /// The numbers of an end that has sent only a SYN with these values.
     fn asks(sequence: u32, window: u16, options: SynOptions) -> Sender {
         let end = sequence.wrapping_add(1);
         let mut flags = flag::SYN;
@@ -113,12 +112,12 @@ impl Sender {
         }
     }
 
-    /// The window that a segment offers, in bytes. One byte at least, which a probe may fill.
+    /// The window that a segment offers, in bytes; at least one byte, which a probe may fill.
     fn offered(scale: u8, segment: &Segment<'_>) -> u32 {
         (u32::from(segment.window) << scale).max(1)
     }
 
-    /// It sent this, in its window.
+    /// Records data that this end sent in its window.
     fn send(&mut self, segment: &Segment<'_>) {
         if segment.is_empty() {
             return;
@@ -133,7 +132,7 @@ impl Sender {
         }
     }
 
-    /// Its peer acknowledges this, and has room for so much more.
+    /// Records that its peer acknowledges this number and offers this window.
     fn hear(&mut self, acknowledgement: u32, room: u32) {
         self.acknowledged = later(acknowledgement, self.acknowledged);
         self.next = later(self.next, acknowledgement);
@@ -145,24 +144,24 @@ impl Sender {
         self.flags &= !flag::SYN;
     }
 
-    /// It has sent everything, and its FIN.
+    /// Whether it has sent everything and its FIN.
     const fn has_finished(&self) -> bool {
         self.flags & flag::FIN != 0 && self.next == self.end
     }
 }
 
 impl Windows {
-    /// Of a connection that begins with this SYN.
+    /// The numbers of a connection that begins with this SYN.
     pub(super) fn opened(segment: &Segment<'_>) -> Windows {
         Windows { ends: [Sender::opened(segment), Sender::default()], learned: false }
     }
 
-    /// Of a connection that began with a SYN of these values.
+    /// The numbers of a connection that began with a SYN of these values.
     pub(super) fn reopened(sequence: u32, window: u16, options: SynOptions) -> Windows {
         Windows { ends: [Sender::asks(sequence, window, options), Sender::default()], learned: false }
     }
 
-    /// Of a connection that this segment is in the middle of.
+    /// The numbers of a connection picked up at this segment.
     pub(super) fn learned(segment: &Segment<'_>) -> Windows {
         let (window, ack) = (Sender::offered(LARGEST_SCALE, segment), segment.acknowledgement);
         let known = Sender { scale: LARGEST_SCALE, flags: flag::READS_SACK, ..Sender::default() };
@@ -178,14 +177,14 @@ impl Windows {
         Windows { ends: [sender, peer], learned: true }
     }
 
-    /// Both ends begin: this is the SYN of the one that was to answer.
+    /// Simultaneous open: this is the SYN of the responder.
     pub(super) fn cross(&mut self, segment: &Segment<'_>) {
         self.ends[1] = Sender::opened(segment);
         self.ends[1].limit = segment.end.wrapping_add(self.ends[0].window);
         self.ends[0].limit = later(self.ends[0].limit, self.ends[0].end.wrapping_add(self.ends[1].window));
     }
 
-    /// Whether a segment from this end acknowledges the other's SYN, which nobody has before.
+    /// Whether a segment from this end is the first to acknowledge the other end's SYN.
     pub(super) fn acknowledges_syn(&self, from: usize, segment: &Segment<'_>) -> bool {
         let (peer, ack) = (&self.ends[1 - from], segment.acknowledgement);
         segment.acknowledges
@@ -194,8 +193,7 @@ impl Windows {
             && !is_after(ack, peer.end)
     }
 
-    /// Whether a SYN-ACK is one more answer to the same SYN, of an end that begins at another number now: what servers do
-    /// that keep no state until they are answered (SYN cookies).
+    /// Whether a SYN-ACK answers the same SYN with another initial number: servers that use SYN cookies do that.
     pub(super) fn accepts_anew(&self, from: usize, segment: &Segment<'_>) -> bool {
         let (sender, peer) = (&self.ends[from], &self.ends[1 - from]);
         segment.acknowledgement == peer.acknowledged
@@ -203,7 +201,7 @@ impl Windows {
             && sender.acknowledged != segment.sequence
     }
 
-    /// This end accepts with a SYN-ACK. Windows are scaled only if both want that. Source: RFC 7323, 2.2.
+    /// This end accepts with a SYN-ACK. Windows are scaled only if both ends offer it. Source: RFC 7323, 2.2.
     pub(super) fn accept(&mut self, from: usize, segment: &Segment<'_>) {
         let mut sender = Sender::opened(segment);
         let peer = &mut self.ends[1 - from];
@@ -215,35 +213,35 @@ impl Windows {
         self.ends[from] = sender;
     }
 
-    /// Whether a SYN from this end could be one of the connection that comes late: its number was used.
+    /// Whether a SYN from this end could be a late one of this connection: its number was used.
     pub(super) const fn has_used(&self, from: usize, sequence: u32) -> bool {
         let sender = &self.ends[from];
         !is_after(sequence, sender.end) && !is_after(sender.acknowledged.wrapping_sub(SLACK), sequence)
     }
 
-    /// Whether a segment from this end, which is no SYN and no RST, is in the window.
+    /// Whether a segment from this end that is neither SYN nor RST is in the window.
     #[inline]
     pub(super) fn holds(&self, from: usize, segment: &Segment<'_>) -> bool {
         let (sender, peer) = (&self.ends[from], &self.ends[1 - from]);
         let is_ahead = is_after(segment.sequence, sender.limit)
-            // Nothing is behind a FIN.
+            // No data follows a FIN.
             || sender.has_finished() && is_after(segment.end, sender.end);
         let back = sender.acknowledged.wrapping_sub(peer.window).wrapping_sub(SLACK);
         let is_behind = !self.learned && is_after(back, segment.end);
         !is_ahead && !is_behind && self.may_acknowledge(from, segment)
     }
 
-    /// Whether an end may acknowledge what this segment from it does.
+    /// Whether an end may acknowledge the number that this segment acknowledges.
     #[inline]
     fn may_acknowledge(&self, from: usize, segment: &Segment<'_>) -> bool {
         let (sender, peer) = (&self.ends[from], &self.ends[1 - from]);
         let highest = if peer.flags & flag::READS_SACK != 0 { segment.highest() } else { segment.acknowledgement };
         if self.learned {
-            // What its peer had sent before anything was seen of that is within the window that this end has offered.
+            // Data of its peer from before the first seen segment is within the window that this end offered.
             return !is_after(highest, peer.end.wrapping_add(sender.window));
         }
         let back = if peer.flags & flag::SYN != 0 {
-            // Nothing of the peer was acknowledged yet, and this must do so.
+            // Nothing of the peer was acknowledged yet, so this must be a first acknowledgement.
             peer.acknowledged.wrapping_add(1)
         } else {
             peer.acknowledged.wrapping_sub(if sender.window > SLACK { sender.window } else { SLACK })
@@ -251,7 +249,7 @@ impl Windows {
         !is_after(highest, peer.end) && !is_after(back, segment.acknowledgement)
     }
 
-    /// A segment from this end is in the window: what follows from its numbers.
+    /// Updates the numbers after a segment from this end in the window.
     #[inline]
     pub(super) fn take(&mut self, from: usize, segment: &Segment<'_>) {
         if self.ends[from].window == 0 {
@@ -264,7 +262,7 @@ impl Windows {
         self.ends[1 - from].hear(segment.acknowledgement, room);
     }
 
-    /// Whether the first segment from the other end fits what was learned from one end.
+    /// Whether the first segment of the other end fits the numbers learned from one end.
     pub(super) fn answers(&self, from: usize, segment: &Segment<'_>) -> bool {
         let (sender, peer) = (&self.ends[from], &self.ends[1 - from]);
         let window = Sender::offered(LARGEST_SCALE, segment);
@@ -275,12 +273,12 @@ impl Windows {
             && !is_after(peer.acknowledged.wrapping_sub(window.max(SLACK)), ack)
     }
 
-    /// The first segment from an end of which only the other's acknowledgements are known.
+    /// The first segment of an end of which only the peer's acknowledgements are known.
     fn learn_answer(&mut self, from: usize, segment: &Segment<'_>) {
         let room = Sender::offered(LARGEST_SCALE, segment);
         let sender = &mut self.ends[from];
         sender.window = room;
-        // What is between was sent before anything was seen.
+        // The data in between was sent before the first seen segment.
         sender.next = later(segment.sequence, sender.next);
         sender.end = sender.next;
         sender.send(segment);
@@ -289,21 +287,22 @@ impl Windows {
         peer.hear(segment.acknowledgement, room);
     }
 
-    /// Whether a RST from this end has the number that its peer expects: behind what that has acknowledged, or behind what
-    /// was sent to it. Source: RFC 5961, 3.2.
+    /// Whether a RST from this end has the number that its peer expects: after the data that the peer acknowledged, or
+    /// after the data sent to it. Source: RFC 5961, 3.2.
     pub(super) fn resets(&self, from: usize, segment: &Segment<'_>) -> bool {
         let sender = &self.ends[from];
         (segment.sequence == sender.next || segment.sequence == sender.acknowledged)
             && self.reset_acknowledges(from, segment)
     }
 
-    /// What the peer of this end has acknowledged, and what was sent to it without a gap: it expects one of the two next.
+    /// The number that the peer of this end has acknowledged, and the number after everything sent to it without a gap:
+    /// it expects one of the two next.
     pub(super) const fn expected(&self, from: usize) -> [u32; 2] {
         [self.ends[from].acknowledged, self.ends[from].next]
     }
 
-    /// Whether its peer answers a RST from this end with a challenge: it is in the window, but not exactly the next one.
-    /// Source: RFC 5961, 3.2.
+    /// Whether its peer challenges a RST from this end: it is in the window, but not exactly the next number. Source:
+    /// RFC 5961, 3.2.
     pub(super) fn challenges(&self, from: usize, segment: &Segment<'_>) -> bool {
         let sender = &self.ends[from];
         !is_after(sender.acknowledged, segment.sequence)
@@ -316,13 +315,13 @@ impl Windows {
         segment.acknowledgement == 0 || self.may_acknowledge(from, segment)
     }
 
-    /// Whether a RST from the end that began takes its SYN back.
+    /// Whether a RST from the originator withdraws its SYN.
     pub(super) const fn takes_back(&self, segment: &Segment<'_>) -> bool {
         segment.sequence == self.ends[0].end
     }
 
-    /// Whether this end may have a segment with this number on its way, which an ICMP error could be about: one that is
-    /// not acknowledged, a keep-alive, or the next acknowledgement. Source: RFC 5927, 4.1.
+    /// Whether a segment with this number from this end can be in flight, so that an ICMP error could be about it:
+    /// unacknowledged data, a keep-alive, or the next acknowledgement. Source: RFC 5927, 4.1.
     pub(super) const fn is_on_its_way(&self, from: usize, sequence: u32) -> bool {
         let sender = &self.ends[from];
         (sender.window > 0 || self.learned)
@@ -330,7 +329,7 @@ impl Windows {
             && !is_after(sender.acknowledged.wrapping_sub(1), sequence)
     }
 
-    /// Later fragments of a segment from this end reach to this number.
+    /// Records that later fragments of a segment from this end reach this number.
     pub(super) fn extend(&mut self, from: usize, end: u32) {
         let sender = &mut self.ends[from];
         if is_after(end, sender.end) && !sender.has_finished() {
@@ -344,7 +343,7 @@ impl Windows {
         (self.ends[0].flags | self.ends[1].flags) & flag::FIN == 0
     }
 
-    /// How far closing is; none if neither end has sent everything.
+    /// Progress of closing; `None` if neither end has sent everything.
     pub(super) const fn closing(&self) -> Option<Closing> {
         let [one, other] = &self.ends;
         Some(match (one.has_finished(), other.has_finished()) {

@@ -11,7 +11,7 @@ use super::super::implies::has_memory;
 use super::super::knock::Knocks;
 use super::super::probe::{Probe, hosts};
 use super::super::truth::Truth;
-use super::super::view::{Chain, Key, View, adds_source, denies, needed};
+use super::super::view::{Chain, ChainKey, View, adds_source, denies, needed};
 use crate::eval::{Evaluation, Evaluator};
 use crate::packet::{Family, protocol};
 use crate::reason::Verdict;
@@ -129,7 +129,8 @@ impl<'k, 'r> Trial<'k, 'r> {
                 })
         };
         let running = view.rules.rules.iter().filter(|rule| rule.runs());
-        let met = running.filter_map(|rule| Some((rule, view.chain(Key::of(rule)).filter(|it| !it.sides.is_empty())?)));
+        let met =
+            running.filter_map(|rule| Some((rule, view.chain(ChainKey::of(rule)).filter(|it| !it.sides.is_empty())?)));
         let origins: Vec<&Rule> = met.filter(may_match).map(|(rule, _)| rule).collect();
         if origins.len() > MOST_RULES {
             return None;
@@ -264,8 +265,8 @@ impl<'k, 'r> Trial<'k, 'r> {
             return Duration::ZERO;
         }
         let live = evaluator.lists().live(now);
-        let traps = live.into_iter().filter(|(list, address, ..)| *address == self.source && self.traps.contains(list));
-        let longest = traps.filter_map(|(.., left)| left).max();
+        let traps = live.into_iter().filter(|entry| entry.address == self.source && self.traps.contains(&entry.list));
+        let longest = traps.filter_map(|entry| entry.time_left).max();
         longest.map_or(Duration::ZERO, |left| left + Duration::from_millis(1))
     }
 

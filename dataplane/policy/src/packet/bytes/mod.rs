@@ -1,4 +1,4 @@
-//! What is read from a packet's bytes when a rule asks for it.
+//! Fields that are read from a packet's bytes when a rule needs them.
 //!
 //! ```text
 //! frame                       network           transport          network + ip_length
@@ -10,7 +10,7 @@
 //! +----------+--------+-------+-----------------+------------------+---------
 //! ```
 //!
-//! Every access is checked; whatever is not there is none.
+//! Every access is checked; a missing field is `None`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -49,7 +49,7 @@ words! {
 }
 
 words! {
-    /// What an IPv6 packet has behind its fixed header. Source: RouterOS manual, IPv6 filter, `headers`; RFC 8200.
+    /// A header of an IPv6 packet after its fixed header. Source: RouterOS manual, IPv6 filter, `headers`; RFC 8200.
     ExtensionHeader {
         /// Hop-by-hop options (0).
         Hop = "hop",
@@ -65,13 +65,13 @@ words! {
         Esp = "esp",
         /// Nothing follows (59).
         None = "none",
-        /// A protocol that is no extension header.
+        /// A protocol that is not an extension header.
         Proto = "proto",
     }
 }
 
 words! {
-    /// An option of the IPv4 header that rules can ask for (RFC 791, 3.1). Padding is none.
+    /// An option of the IPv4 header that rules can match (RFC 791, 3.1). Padding is not one.
     OptionKind {
         /// Strict source and record route (137).
         StrictSourceRouting = "strict-source-routing",
@@ -83,7 +83,7 @@ words! {
         Timestamp = "timestamp",
         /// Router alert (148, RFC 2113).
         RouterAlert = "router-alert",
-        /// Any other, or one whose length cannot be.
+        /// Any other, or one with an impossible length.
         Other = "other",
     }
 }
@@ -95,11 +95,11 @@ pub enum FragmentPart {
     Whole,
     /// Its beginning, with the transport header.
     First,
-    /// Something behind the beginning.
+    /// A later part, without the transport header.
     Later,
 }
 
-/// Source: IEEE 802.1Q, 802.1ad, and the number that QinQ had before.
+/// Types of VLAN tags. Source: IEEE 802.1Q, 802.1ad, and the earlier type of QinQ.
 const VLAN_TYPES: [[u8; 2]; 3] = [[0x81, 0x00], [0x88, 0xa8], [0x91, 0x00]];
 
 impl<'a> Packet<'a> {
@@ -108,19 +108,19 @@ impl<'a> Packet<'a> {
         Some(MacAddress(array(self.frame, 6)?))
     }
 
-    /// The priority (PCP, 0 to 7) of the outer VLAN tag; none without a tag. Source: IEEE 802.1Q, 9.6.
+    /// The priority (PCP, 0 to 7) of the outer VLAN tag; `None` without a tag. Source: IEEE 802.1Q, 9.6.
     pub fn vlan_priority(&self) -> Option<u8> {
         let [t0, t1, priority] = array(self.frame, 12)?;
         VLAN_TYPES.contains(&[t0, t1]).then_some(priority >> 5)
     }
 
-    /// The IP packet, without what Ethernet put behind it.
+    /// The IP packet, without Ethernet padding.
     pub fn network(&self) -> Option<&'a [u8]> {
         let start = usize::from(self.network);
         self.frame.get(start..start.checked_add(self.ip_length as usize)?)
     }
 
-    /// The TCP, UDP, ICMP or other header and what follows it; for fragments behind the first, their data.
+    /// The transport header and the bytes after it; for later fragments, their data.
     pub fn transport(&self) -> Option<&'a [u8]> {
         self.network()?.get(self.header_length()?..)
     }
@@ -170,7 +170,7 @@ impl<'a> Packet<'a> {
         })
     }
 
-    /// The options of the IPv4 header; none for IPv6.
+    /// The options of the IPv4 header; `None` for IPv6.
     pub fn ipv4_options(&self) -> Option<Set<OptionKind>> {
         if self.family() != Family::Ipv4 {
             return None;
@@ -181,7 +181,7 @@ impl<'a> Packet<'a> {
         )
     }
 
-    /// The extension headers of an IPv6 packet, and what they lead to; none for IPv4.
+    /// The extension headers of an IPv6 packet, and the protocol after them; `None` for IPv4.
     pub fn extension_headers(&self) -> Option<Set<ExtensionHeader>> {
         let last = match self.protocol {
             50 => ExtensionHeader::Esp,
@@ -198,7 +198,7 @@ impl<'a> Packet<'a> {
         Some(self.extensions()?.map(kind).chain([last]).collect())
     }
 
-    /// The flags of the TCP header; none without one.
+    /// The flags of the TCP header; `None` without one.
     pub fn tcp_flags(&self) -> Option<Set<TcpFlag>> {
         let [flags] = array(self.tcp()?, 13)?;
         Some(Set::from_bits(flags.into()))
@@ -219,7 +219,7 @@ impl<'a> Packet<'a> {
         Some(u16::from_be_bytes(array(self.tcp()?, 14)?))
     }
 
-    /// Maximum segment size that a TCP SYN offers (RFC 9293, 3.2); none for other packets.
+    /// Maximum segment size that a TCP SYN offers (RFC 9293, 3.2); `None` for other packets.
     pub fn tcp_mss(&self) -> Option<u16> {
         if !self.tcp_flags()?.contains(TcpFlag::Syn) {
             return None;
@@ -242,7 +242,7 @@ impl<'a> Packet<'a> {
         tcp.get(20..usize::from(*tcp.get(12)? >> 4) * 4)
     }
 
-    /// Of a fragment, where its data ends in its datagram's data: offset and length, in bytes.
+    /// The end of a fragment's data in its datagram: offset and length, in bytes.
     pub fn fragment_end(&self) -> Option<u32> {
         let units = match self.family() {
             Family::Ipv4 => u16::from_be_bytes(array(self.network()?, 6)?) & 0x1fff,
@@ -254,7 +254,7 @@ impl<'a> Packet<'a> {
         Some(u32::from(units) * 8 + self.transport()?.len() as u32)
     }
 
-    /// From the TCP header on. Fragments behind the first have none.
+    /// From the TCP header on. Later fragments have none.
     pub(super) fn tcp(&self) -> Option<&'a [u8]> {
         self.ports?;
         if self.protocol == protocol::TCP { self.transport() } else { None }
@@ -265,7 +265,7 @@ impl<'a> Packet<'a> {
         self.transport.checked_sub(self.network).map(usize::from)
     }
 
-    /// The extension headers of an IPv6 packet: each one's number, and its bytes.
+    /// The extension headers of an IPv6 packet: the number and the bytes of each.
     pub(super) fn extensions(&self) -> Option<impl Iterator<Item = (u8, &'a [u8])>> {
         if self.family() != Family::Ipv6 {
             return None;
@@ -292,13 +292,13 @@ const FRAGMENT: u8 = 44;
 /// The authentication header.
 const AUTHENTICATION: u8 = 51;
 
-/// The bytes from here on, if there are as many.
+/// The bytes from here on, if there are this many.
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }
 
-/// The options of an IPv4 or TCP header: each one's kind and value, padding left out. One whose length cannot be is
-/// none, and the last.
+/// The options of an IPv4 or TCP header: kind and value of each, without padding. An option with an impossible length
+/// has no value, and is the last.
 pub(crate) fn options_of(mut rest: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
     std::iter::from_fn(move || {
         while let [1, behind @ ..] = rest {
@@ -342,7 +342,7 @@ impl FromStr for MacAddress {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WRONG: &str = "expected six pairs of hexadecimal digits, as in `00:11:22:AA:BB:CC`";
+        const WRONG: &str = "expected six pairs of hexadecimal digits, such as `00:11:22:AA:BB:CC`";
         let mut parts = text.split(':');
         let mut octets = [0; 6];
         for octet in &mut octets {

@@ -9,7 +9,7 @@ use crate::packet::Side;
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// A packet of these bytes behind 12 bytes of addresses and whatever leads to IP.
+/// A packet of these bytes after 12 bytes of addresses and the given type fields.
 fn packet<'a>(family: IpAddr, protocol: u8, frame: &'a [u8], network: u16, header: u16) -> Packet<'a> {
     Packet {
         frame,
@@ -49,7 +49,7 @@ fn ethernet_ipv4_and_tcp() {
 }
 
 #[test]
-fn options_of_impossible_length_are_there_and_end_the_options() {
+fn an_option_of_impossible_length_is_reported_and_ends_the_options() {
     for options in [[131, 1, 0, 0], [131, 0, 68, 4], [131, 5, 0, 0], [1, 1, 1, 131]] {
         let frame = [&[0x46; 20][..], &options].concat();
         let found = packet(V4, 6, &frame, 0, 24).ipv4_options().unwrap();
@@ -82,7 +82,7 @@ fn ipv6_and_its_extension_headers() {
 }
 
 #[test]
-fn a_bare_packet_says_nothing_of_its_bytes() {
+fn a_bare_packet_has_no_fields_that_need_its_bytes() {
     let packet = Packet::bare(Side::Inside, V4, V4, 6);
     assert_eq!((packet.source_mac(), packet.ttl(), packet.fragment(), packet.network()), (None, None, None, None));
 }
@@ -97,9 +97,9 @@ fn ethernet_addresses_are_written_in_full() {
 proptest! {
     #![proptest_config(cases(256))]
 
-    /// Bytes that look like headers often enough, and offsets that are mostly in the frame.
+    /// Bytes that resemble headers often enough, and offsets that are mostly inside the frame.
     #[test]
-    fn no_bytes_make_it_panic(
+    fn no_bytes_cause_a_panic(
         frame in prop::collection::vec(prop_oneof![0..8_u8, Just(44), Just(51), Just(0x46), Just(0x70), any::<u8>()], 0..120),
         offsets in prop_oneof![8 => (0..24_u16, 0..100_u16), 1 => (any::<u16>(), any::<u16>())],
         ip_length in prop_oneof![8 => 0..120_u32, 1 => any::<u32>()],

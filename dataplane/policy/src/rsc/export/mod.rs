@@ -1,15 +1,15 @@
-//! Writing rules as RouterOS exports them: compact, with what is so by default left out.
+//! Writes rules in the form of a RouterOS export: compact, without defaults.
 //!
-//! Reading the text gives the same rules, but for the lines they stand on. Rules that are invalid are written with all
-//! of their matchers. The form is that of RouterOS 6.43 and later: the order of menus and properties, quotes, and where
-//! lines end; a router takes it.
+//! Reading the text gives the same rules, except for their lines. Invalid rules are written with all of their matchers.
+//! The form is that of RouterOS 6.43 and later: the order of menus and properties, quotes, and line breaks; a router
+//! accepts it.
 //!
-//! Menus come one after the other, so the rules of each keep their order; how they stood between those of other menus
-//! is lost, as it means nothing. Of what RouterOS itself writes, an export differs in this: the comments at its head and
-//! menus that are not read are not there; values have one form (`10.0.0.0/8` of `10.1.2.3/8`, `15m` of `900s`, addresses
-//! in lower case, `\\xE1` of `\E1` in patterns); and what is so by default is left out (`log-prefix=""`, `disabled=no`,
-//! `dynamic=no`, a `netmask` beside its address), as is `creation-time`.
-//! The rules that doors put there are no part of the file: a comment says which doors there are.
+//! Menus are written one after the other, so rules keep their order within a menu; their order relative to other menus
+//! is lost, and has no meaning. An export differs from one of RouterOS in these points: it has no comments at its head
+//! and no menus that are not supported; values have one form (`10.0.0.0/8` for `10.1.2.3/8`, `15m` for `900s`,
+//! addresses in lower case, `\\xE1` for `\E1` in patterns); and defaults are left out (`log-prefix=""`, `disabled=no`,
+//! `dynamic=no`, a `netmask` beside its address), as is `creation-time`. Rules of doors are not written: a comment
+//! names the doors.
 
 mod wrap;
 
@@ -26,11 +26,11 @@ use crate::rule::{
 };
 use crate::time::format_duration;
 
-/// The rules as text of a rule file, in ASCII, if reading it gives these rules. Those of a file always can be said again,
-/// but rules may come as JSON too, with a `!` that is part of a content, say: written, it would mean the opposite.
+/// The rules as text of a rule file, in ASCII, if reading it gives these rules. Rules of a file can always be written.
+/// Rules in JSON may not: for example, a content that begins with `!` would mean the opposite.
 ///
 /// # Errors
-/// What cannot be said, for people.
+/// The part that cannot be written.
 pub fn export(rules: &RuleSet) -> Result<String, String> {
     let text = doors(rules) + &written(rules);
     let reading = read(text.as_bytes());
@@ -46,8 +46,8 @@ pub fn export(rules: &RuleSet) -> Result<String, String> {
     })
 }
 
-/// In the order in which an export has them, without the lines, and without what readers of other versions may see in
-/// another way: the order of matchers, and why rules are invalid.
+/// The rules in the order of an export, without lines, and without differences between versions of the reader: the
+/// order of matchers, and the reasons of invalid rules.
 fn comparable(mut rules: RuleSet) -> RuleSet {
     rules.rules.retain(|rule| !rule.dynamic);
     rules.rules.sort_by_key(|rule| (rule.family == Family::Ipv6, rule.table == Table::Raw));
@@ -66,7 +66,7 @@ fn comparable(mut rules: RuleSet) -> RuleSet {
     rules
 }
 
-/// A line for each door: what it is stands in the configuration, and RouterOS has no words for it.
+/// One line for each door: its definition is in the configuration, and RouterOS has no form for it.
 fn doors(rules: &RuleSet) -> String {
     let mut names: Vec<_> = rules
         .rules
@@ -119,7 +119,7 @@ fn comment(value: &str) -> Option<Property> {
     (!value.is_empty()).then(|| text("comment", value))
 }
 
-/// RouterOS's own lists are there already, and may have comments.
+/// RouterOS's own lists always exist, and may have comments.
 fn interface_list(list: &InterfaceList) -> (String, Vec<Property>) {
     if is_builtin(&list.name) {
         return (format!("set [ find name={} ]", list.name), comment(&list.comment).into_iter().collect());
@@ -129,7 +129,7 @@ fn interface_list(list: &InterfaceList) -> (String, Vec<Property>) {
     ("add".to_owned(), others.into_iter().flatten().chain([text("name", &list.name)]).collect())
 }
 
-/// The members of all lists, as they stood in the file.
+/// The members of all lists, in the order of the file.
 fn members(rules: &RuleSet) -> Vec<Vec<Property>> {
     let of_list = |list| move |member| (list, member);
     let lists = rules.interface_lists.iter();
@@ -149,7 +149,7 @@ fn pattern(pattern: &Layer7Pattern) -> Vec<Property> {
     comment(&pattern.comment).into_iter().chain(rest).collect()
 }
 
-/// RouterOS leaves out the length of a single address, and of a prefix of 64 bits.
+/// RouterOS omits the length of a single address, and of a prefix of 64 bits.
 fn local_address(local: &LocalAddress) -> Vec<Property> {
     let address = local.address.map(|net| match (net, net.prefix_len()) {
         (IpNet::V4(_), 32) | (IpNet::V6(_), 64) => net.addr().to_string(),

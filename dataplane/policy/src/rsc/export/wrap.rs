@@ -27,17 +27,17 @@ const INDENT: &str = "    ";
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     done: String,
-    /// The line that is being written.
+    /// The current line.
     line: String,
 }
 
 impl Lines {
-    /// A menu with its commands, if there are any.
+    /// A menu with its commands, if it has any.
     pub(super) fn menu(&mut self, path: &str, verb: &str, commands: impl Iterator<Item = Vec<Property>>) {
         self.commands(path, commands.map(|properties| (verb.to_owned(), properties)));
     }
 
-    /// The same for commands that are not all of a kind.
+    /// The same for commands of different kinds.
     pub(super) fn commands(&mut self, path: &str, commands: impl Iterator<Item = (String, Vec<Property>)>) {
         let mut commands = commands.peekable();
         if commands.peek().is_some() {
@@ -52,7 +52,7 @@ impl Lines {
         }
     }
 
-    /// Everything that was written.
+    /// Everything written so far.
     pub(super) fn text(self) -> String {
         self.done
     }
@@ -78,7 +78,7 @@ impl Lines {
         }
     }
 
-    /// A string over several lines. The indent is dropped by who reads it, so a blank at the beginning is escaped.
+    /// A string over several lines. The reader drops the indent, so a blank at the beginning is escaped.
     fn break_up(&mut self, value: &str) {
         for piece in pieces(value) {
             if self.line.len() + piece.len() + 1 > LONGEST {
@@ -90,7 +90,7 @@ impl Lines {
         }
     }
 
-    /// Ends the line within a command.
+    /// Breaks the line within a command.
     fn go_on(&mut self) {
         self.done += &take(&mut self.line);
         self.done += "\\\n";
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_string_is_never_broken_up() {
+    fn only_strings_are_broken() {
         let ports = ["1000-2000"; 16].join(",");
         let text = format!("/menu\nadd dst-port=\\\n    {ports} protocol=\\\n    tcp\n");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The actions of rules: which there are, and which menus have them.
+//! The actions of rules, and the menus that have them.
 
 use super::super::problem::{Complaint, show};
 use super::super::reference::ActionReference;
@@ -7,7 +7,7 @@ use crate::packet::Family;
 use crate::rule::{RejectWith, Table};
 use crate::word::Word;
 
-/// An action without what it needs.
+/// An action without its arguments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Kind {
     #[default]
@@ -58,48 +58,49 @@ impl Row {
 
 /// Every action RouterOS has for these menus. Source: RouterOS manual, Filter and RAW.
 const ACTIONS: &[Row] = &[
-    Row::new("accept", Kind::Accept, "Forwards the packet; no further rule is tried. In `raw`, the filter comes next."),
-    Row::new("add-dst-to-address-list", Kind::AddDst, "Puts the destination address in `address-list`, and goes on."),
-    Row::new("add-src-to-address-list", Kind::AddSrc, "Puts the source address in `address-list`, and goes on."),
-    Row::new("drop", Kind::Drop, "Drops the packet without a word; no further rule is tried."),
+    Row::new(
+        "accept",
+        Kind::Accept,
+        "Forwards the packet; no further rule is tried. In `raw`, evaluation continues with the filter.",
+    ),
+    Row::new("add-dst-to-address-list", Kind::AddDst, "Adds the destination address to `address-list`, and continues."),
+    Row::new("add-src-to-address-list", Kind::AddSrc, "Adds the source address to `address-list`, and continues."),
+    Row::new("drop", Kind::Drop, "Drops the packet without an answer; no further rule is tried."),
     Row::new(
         "fasttrack-connection",
         Kind::Fasttrack,
-        "Takes the connection's next packets past the rules, and goes on.",
+        "Lets later packets of the connection bypass the rules, and continues.",
     )
     .only_in(Table::Filter),
-    Row::new("jump", Kind::Jump, "Tries the rules of `jump-target`, then goes on."),
-    Row::new("log", Kind::Log, "Writes the packet to the log, and goes on."),
-    Row::new("notrack", Kind::Notrack, "Exempts the packet from connection tracking, and goes on.").only_in(Table::Raw),
-    Row::new("passthrough", Kind::Passthrough, "Counts the packet, and goes on."),
-    Row::new("reject", Kind::Reject, "Drops the packet and tells its sender what `reject-with` says.")
+    Row::new("jump", Kind::Jump, "Tries the rules of `jump-target`, then continues."),
+    Row::new("log", Kind::Log, "Logs the packet, and continues."),
+    Row::new("notrack", Kind::Notrack, "Exempts the packet from connection tracking, and continues.")
+        .only_in(Table::Raw),
+    Row::new("passthrough", Kind::Passthrough, "Counts the packet, and continues."),
+    Row::new("reject", Kind::Reject, "Drops the packet and sends its sender the answer of `reject-with`.")
         .only_in(Table::Filter),
-    Row::new(
-        "return",
-        Kind::Return,
-        "Goes back behind the jump; in a built-in chain, to what the chain does by default.",
-    )
-    .differs("The built-in chains' defaults are settings; RouterOS accepts."),
+    Row::new("return", Kind::Return, "Returns behind the jump; in a built-in chain, applies the chain's default.")
+        .differs("The built-in chains' defaults are settings; RouterOS accepts."),
     Row::new(
         "tarpit",
         Kind::Tarpit,
-        "Drops the packet and holds its sender's TCP connection open without taking data.",
+        "Drops the packet and keeps its sender's TCP connection open without accepting data.",
     )
     .only_in(Table::Filter)
     .only(Family::Ipv4),
 ];
 
 impl Kind {
-    /// The action of this name, if these menus have it.
+    /// The action with this name, if these menus have it.
     pub(super) fn parse(text: &str, table: Table, family: Family) -> Parsed<Self> {
         let complaint = match ACTIONS.iter().find(|row| row.about.name == text) {
             Some(row) if row.is_for(table, family) => return Ok(row.kind),
-            Some(row) => Complaint::new(format!("`{text}` is no action of {}", menu(table, family))).help(format!(
+            Some(row) => Complaint::new(format!("`{text}` is not an action of {}", menu(table, family))).help(format!(
                 "it belongs in {}; choose another one, or remove the rule",
                 menu(row.about.table.unwrap_or(table), row.about.family.unwrap_or(family))
             )),
-            None if text == "knock" => Complaint::new("`knock` is no action of a rule file")
-                .help("knocks are doors, which stand in the configuration: write a `[[door]]` there"),
+            None if text == "knock" => Complaint::new("`knock` is not an action of rule files")
+                .help("doors are part of the configuration: write a `[[door]]` there"),
             None => {
                 let names = ACTIONS.iter().filter(|row| row.is_for(table, family)).map(|row| row.about.name);
                 Complaint::new(format!("no such action: `{}`", show(text.as_bytes()))).did_you_mean(text, names)
@@ -123,20 +124,20 @@ const fn menu(table: Table, family: Family) -> &'static str {
     }
 }
 
-/// What `reject` answers.
+/// The answer of `reject`.
 pub(super) fn reject_with(text: &str, family: Family) -> Parsed<RejectWith> {
     let answers: Vec<RejectWith> = RejectWith::ALL.iter().copied().filter(|answer| answer.exists_for(family)).collect();
     match RejectWith::from_name(text) {
         Some(answer) if answer.exists_for(family) => Ok(answer),
         Some(_) => {
             let complaint = value::not_a_word(text, "an answer of this family", &answers);
-            Err(complaint.help("IPv4 and IPv6 have answers of their own; both have `icmp-port-unreachable`"))
+            Err(complaint.help("IPv4 and IPv6 have different answers; both have `icmp-port-unreachable`"))
         }
         None => Err(value::not_a_word(text, "an answer to a rejected packet", &answers)),
     }
 }
 
-/// What the language reference says of all actions.
+/// The description of all actions in the language reference.
 pub(in crate::rsc) fn describe_actions() -> Vec<ActionReference> {
     ACTIONS.iter().map(|row| row.about.clone()).collect()
 }
@@ -171,9 +172,9 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_action_is_told_where_it_belongs() {
+    fn an_action_of_another_menu_is_refused_with_its_menu() {
         let wrong = Kind::parse("notrack", Table::Filter, Family::Ipv6).unwrap_err();
-        let message = "`notrack` is no action of `/ipv6 firewall filter`";
+        let message = "`notrack` is not an action of `/ipv6 firewall filter`";
         let help = "it belongs in `/ipv6 firewall raw`; choose another one, or remove the rule";
         let expected = "an action such as `accept`, `drop`, `add-src-to-address-list` or `jump`";
         assert_eq!(wrong, Complaint::new(message).expected(expected).help(help));

@@ -1,5 +1,5 @@
-//! What must hold between the properties of one rule: ports need a protocol that has them, an action that adds needs a
-//! list, and so on.
+//! Relations between the properties of one rule: ports need a protocol with ports, an action that adds needs a list,
+//! and so on.
 
 use std::ops::Range;
 
@@ -10,12 +10,12 @@ use super::action::Kind;
 use crate::packet::{Family, protocol};
 use crate::rule::{Condition, ListTimeout, RejectWith, protocol_name};
 
-/// The chain, and exactly what the action needs.
+/// The chain, and the properties that the action needs.
 pub(super) fn check_action(draft: &Draft, given: &Given, verb: &Range<usize>, problems: &mut Problems) {
     if given.is_missing("chain") {
         let complaint = Complaint::new("the rule has no chain")
             .expected("`chain=`")
-            .help("add `chain=input`, `chain=forward`, or the chain it belongs to");
+            .help("add `chain=input`, `chain=forward`, or another chain");
         problems.add(verb.clone(), complaint);
     }
     let action_span = given.span("action");
@@ -25,7 +25,7 @@ pub(super) fn check_action(draft: &Draft, given: &Given, verb: &Range<usize>, pr
     let action = draft.action.unwrap_or_default();
     let action_span = action_span.unwrap_or_else(|| verb.clone());
     if action.adds() && given.is_missing("address-list") {
-        let complaint = Complaint::new("the action adds to an address list, but none is named")
+        let complaint = Complaint::new("the action adds to an address list, but the rule names none")
             .expected("`address-list=`")
             .help("add `address-list=` and the list's name");
         problems.add(action_span.clone(), complaint);
@@ -36,16 +36,16 @@ pub(super) fn check_action(draft: &Draft, given: &Given, verb: &Range<usize>, pr
             .help("add `jump-target=` and the chain's name");
         problems.add(action_span, complaint);
     }
-    // An action that was lost to a mistake elsewhere in the command may be the one that needs these.
+    // An action with an error may be one that needs these.
     if given.complete {
         check_useless(draft, action, given, problems);
     }
 }
 
-/// What belongs to another action is not there.
+/// Properties of other actions must be absent.
 fn check_useless(draft: &Draft, action: Kind, given: &Given, problems: &mut Problems) {
     const ADDING: &str = "it only with `add-src-to-address-list` or `add-dst-to-address-list`";
-    // Exports may hold the default for every rule.
+    // Exports may have the default in every rule.
     let is_default_timeout = draft.timeout == Some(ListTimeout::NoneDynamic);
     for (name, is_useful, expected) in [
         ("address-list", action.adds(), ADDING),
@@ -54,7 +54,7 @@ fn check_useless(draft: &Draft, action: Kind, given: &Given, problems: &mut Prob
         ("reject-with", action == Kind::Reject, "it only with `reject`"),
     ] {
         if let Some(span) = given.span(name).filter(|_| !is_useful) {
-            let complaint = Complaint::new(format!("`{name}` means nothing for this action"))
+            let complaint = Complaint::new(format!("`{name}` has no effect with this action"))
                 .expected(expected)
                 .help(format!("change the action, or leave `{name}` out"));
             problems.add(span, complaint);
@@ -62,7 +62,7 @@ fn check_useless(draft: &Draft, action: Kind, given: &Given, problems: &mut Prob
     }
 }
 
-/// Ports, flags, ICMP options and answers in TCP need the protocol that has them.
+/// Ports, flags, ICMP options and TCP resets need their protocol.
 pub(super) fn check_protocol(draft: &mut Draft, given: &Given, problems: &mut Problems) {
     let asked = draft.matchers.iter().find_map(|matcher| match matcher.condition {
         Condition::Protocol(number) => Some((number, matcher.negated)),
@@ -78,7 +78,7 @@ pub(super) fn check_protocol(draft: &mut Draft, given: &Given, problems: &mut Pr
         Family::Ipv4 => (protocol::ICMP, "icmp"),
         Family::Ipv6 => (protocol::ICMPV6, "icmpv6"),
     };
-    // No flags are asked for by `tcp-flags=""`, which exports have.
+    // `tcp-flags=""`, as in exports, has no flags.
     let asks_flags = draft.matchers.iter().any(|matcher| match matcher.condition {
         Condition::TcpFlags { set, clear } => !set.is_empty() || !clear.is_empty(),
         _ => false,
@@ -100,8 +100,8 @@ pub(super) fn check_protocol(draft: &mut Draft, given: &Given, problems: &mut Pr
     }
 }
 
-/// Protocols that have ports which RouterOS compares and the packet path here does not read. Source: RouterOS manual,
-/// Filter, `dst-port`; IANA.
+/// Protocols whose ports RouterOS compares and this filter does not parse. Source: RouterOS manual, Filter, `dst-port`;
+/// IANA.
 const OTHERS_WITH_PORTS: &[u8] = &[33, 132, 136];
 
 fn check_ports(draft: &mut Draft, given: &Given, protocol: Option<u8>, problems: &mut Problems) {
@@ -110,12 +110,12 @@ fn check_ports(draft: &mut Draft, given: &Given, protocol: Option<u8>, problems:
         match protocol {
             Some(protocol::TCP | protocol::UDP) => {}
             Some(other) if OTHERS_WITH_PORTS.contains(&other) => {
-                draft.refuse(format!("`{name}`: ports of {} are not read here", protocol_name(other)));
+                draft.refuse(format!("`{name}`: ports of {} are not supported", protocol_name(other)));
             }
             _ => {
                 let complaint = Complaint::new(format!("`{name}` needs a protocol that has ports"))
                     .expected("`protocol=tcp` or `protocol=udp` in the same rule")
-                    .help("add the protocol; write two rules if both are meant");
+                    .help("add the protocol; write two rules for two protocols");
                 problems.add(span, complaint);
             }
         }

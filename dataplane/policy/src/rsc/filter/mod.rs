@@ -1,13 +1,13 @@
-//! The filter and `raw` menus of both families: from the words of an `add` to a [`Rule`].
+//! The filter and `raw` menus of both families: parses the words of an `add` into a [`Rule`].
 //!
 //! | module    | owns |
 //! |-----------|------|
-//! | `table`   | every property: what reads it and what the language reference says of it |
+//! | `table`   | every property: its parser and its description in the language reference |
 //! | `action`  | every action |
-//! | `between` | what must hold between the properties of one rule |
+//! | `between` | relations between the properties of one rule |
 //!
-//! A rule that asks for what cannot be honoured here, such as a mark that nothing sets, is no mistake of the file: it is
-//! kept with all it says, marked invalid with the reason, and never run. What must hold between rules is in `check`.
+//! A condition that is not supported, such as a mark that no rule sets, is not an error of the file: the rule is kept
+//! unchanged, marked invalid with the reason, and never run. `check` has the relations between rules.
 
 mod action;
 mod between;
@@ -20,7 +20,7 @@ pub(super) use self::action::describe_actions;
 pub(super) use self::table::PROPERTIES;
 use super::problem::{Complaint, Problems, show};
 use super::property::{self, Add, Scope, set};
-use super::said::Said;
+use super::spans::SourceSpans;
 use super::value::{self, Parsed};
 use crate::packet::Family;
 use crate::rule::{
@@ -29,25 +29,25 @@ use crate::rule::{
 };
 use crate::word::Word;
 
-/// What an `add` said, as far as it was understood: what other rules must know of it even if it is refused.
+/// The result of an `add`, as far as it was understood: other rules may reference it even if it is refused.
 #[derive(Debug)]
-pub(super) struct Entry {
-    /// The rule, if nothing is wrong with it.
+pub(super) struct RuleDraft {
+    /// The rule, if it has no errors.
     pub(super) rule: Option<Rule>,
     pub(super) table: Table,
     pub(super) family: Family,
     pub(super) chain: Option<String>,
     pub(super) disabled: bool,
-    /// The chain it jumps to, and where it says so.
+    /// The target of its jump, and the position of that.
     pub(super) jump: Option<(String, Range<usize>)>,
-    /// The pattern it asks for, and where it says so.
+    /// The pattern that it references, and the position of that.
     pub(super) pattern: Option<(String, Range<usize>)>,
-    /// Where it says all that.
-    pub(super) said: Said,
+    /// The positions of its properties.
+    pub(super) spans: SourceSpans,
 }
 
-/// Reads one `add`.
-pub(super) fn read(table: Table, family: Family, add: &Add<'_>, problems: &mut Problems) -> Entry {
+/// Parses one `add`.
+pub(super) fn read(table: Table, family: Family, add: &Add<'_>, problems: &mut Problems) -> RuleDraft {
     let before = problems.count();
     let mut draft = Draft::new(table, family);
     let scope = Scope { family: Some(family), table: Some(table) };
@@ -58,7 +58,7 @@ pub(super) fn read(table: Table, family: Family, add: &Add<'_>, problems: &mut P
         Condition::Layer7(name) => Some((name.clone(), given.read("layer7-protocol")?)),
         _ => None,
     });
-    let mut entry = Entry {
+    let mut entry = RuleDraft {
         rule: None,
         table,
         family,
@@ -66,16 +66,16 @@ pub(super) fn read(table: Table, family: Family, add: &Add<'_>, problems: &mut P
         disabled: draft.disabled.unwrap_or_default(),
         jump: draft.target.clone().zip(given.read("jump-target")).filter(|_| draft.action == Some(Kind::Jump)),
         pattern,
-        said: Said::default(),
+        spans: SourceSpans::default(),
     };
     if given.complete && problems.count() == before {
         entry.rule = draft.finish(add.line);
-        entry.said = given.said(add.verb.clone());
+        entry.spans = given.spans(add.verb.clone());
     }
     entry
 }
 
-/// A rule while its words are read.
+/// A rule while its words are parsed.
 #[derive(Debug)]
 pub(super) struct Draft {
     table: Table,
@@ -92,7 +92,7 @@ pub(super) struct Draft {
     answer: Option<RejectWith>,
     matchers: Vec<Matcher>,
     inert: Inert,
-    /// Why it cannot be honoured, if so.
+    /// Why it is not supported, if so.
     reasons: Vec<String>,
 }
 
@@ -117,7 +117,7 @@ impl Draft {
         }
     }
 
-    /// A draft without problems has all that its action needs; if it had not, there would be no rule.
+    /// A draft without problems has everything that its action needs; otherwise there would be no rule.
     fn finish(mut self, line: u32) -> Option<Rule> {
         let timeout = self.timeout.unwrap_or(ListTimeout::NoneDynamic);
         let kind = self.action.unwrap_or_default();
@@ -136,7 +136,7 @@ impl Draft {
             Kind::Tarpit => Action::Tarpit,
         };
         let logs = self.log == Some(true) || kind == Kind::Log;
-        // By rank, and then by name: a rule says the same in whatever order its words stand.
+        // By rank, then by name, so that the order of words does not matter.
         self.matchers.sort_by(|one, other| {
             let place = |matcher: &Matcher| matcher.condition.rank();
             place(one).cmp(&place(other)).then_with(|| one.condition.name().cmp(other.condition.name()))
@@ -159,21 +159,21 @@ impl Draft {
         })
     }
 
-    /// What to do, of what this menu has.
+    /// The action, of those of this menu.
     fn read_action(&mut self, value: &[u8]) -> Parsed<()> {
         set(&mut self.action, Kind::parse(&value::text(value), self.table, self.family))
     }
 
-    /// What to answer, of what the family has.
+    /// The answer, of those of this family.
     fn read_answer(&mut self, value: &[u8]) -> Parsed<()> {
         set(&mut self.answer, action::reject_with(&value::text(value), self.family))
     }
 
-    /// Adds a matcher: the value, perhaps behind a `!`.
+    /// Adds a matcher: the value, possibly after a `!`.
     fn ask_bytes(&mut self, value: &[u8], parse: impl FnOnce(&[u8]) -> Parsed<Condition>) -> Parsed<()> {
         let (negated, plain) = value.strip_prefix(b"!").map_or((false, value), |plain| (true, plain));
         if negated && plain.is_empty() {
-            return Err(Complaint::new("there is nothing behind the `!`").expected("a value"));
+            return Err(Complaint::new("there is nothing after the `!`").expected("a value"));
         }
         let skipped = value.len() - plain.len();
         let condition = parse(plain).map_err(|complaint| complaint.moved(skipped))?;
@@ -186,12 +186,12 @@ impl Draft {
         self.ask_bytes(value, |plain| parse(&value::text(plain)))
     }
 
-    /// The same where several matchers have such a value.
+    /// The same for a value that several matchers have.
     fn ask_as<T>(&mut self, value: &[u8], parse: fn(&str) -> Parsed<T>, make: fn(T) -> Condition) -> Parsed<()> {
         self.ask(value, |text| parse(text).map(make))
     }
 
-    /// The same where the family matters.
+    /// The same for a value that depends on the family.
     fn ask_by_family<T>(
         &mut self,
         value: &[u8],
@@ -207,7 +207,7 @@ impl Draft {
         if value.starts_with(b"!") {
             let complaint = Complaint::new("this matcher cannot be negated").expected("a value without `!`");
             return Err(complaint
-                .help("ask for the opposite, or return from the chain by a rule before this one")
+                .help("write the opposite condition, or return from the chain by a rule before this one")
                 .at(0..1));
         }
         self.ask(value, parse)
@@ -220,27 +220,27 @@ impl Draft {
         Ok(())
     }
 
-    /// A matcher that asks about the way through the filter.
+    /// A matcher about interfaces.
     fn ask_interface(&mut self, value: &[u8], direction: Direction, kind: InterfaceKind) -> Parsed<()> {
         self.ask(value, |text| value::interface_name(text).map(|name| Condition::Interface { direction, kind, name }))
     }
 
-    /// A matcher that asks about marks. Nothing sets any here, so every packet has none.
+    /// A matcher about marks. No rule sets marks, so no packet has any.
     fn ask_mark(&mut self, value: &[u8], mark: Mark) -> Parsed<()> {
         match value.strip_prefix(b"!").unwrap_or(value) {
             b"no-mark" => self.ask(value, |_| Ok(Condition::NoMark(mark))),
-            _ => self.keep(mark.name(), value, "nothing sets marks here"),
+            _ => self.keep(mark.name(), value, "no rule sets marks here"),
         }
     }
 
-    /// A matcher that cannot be honoured. The rule is kept with it, whatever it asks, and never run.
+    /// A matcher that is not supported. The rule is kept with it and never run.
     fn keep(&mut self, name: &str, value: &[u8], why: &str) -> Parsed<()> {
         self.ask(value, |text| Ok(Condition::Other { name: name.to_owned(), value: text.to_owned() }))?;
-        self.refuse(format!("`{name}={}` cannot be honoured: {why}", show(value)));
+        self.refuse(format!("`{name}={}` is not supported: {why}", show(value)));
         Ok(())
     }
 
-    /// A property that changes nothing, if it is well-formed.
+    /// A property without effect, if it is well-formed.
     fn keep_inert<T>(&mut self, name: &str, value: &[u8], parse: fn(&str) -> Parsed<T>) -> Parsed<()> {
         let text = value::text(value);
         parse(&text)?;
@@ -248,7 +248,7 @@ impl Draft {
         Ok(())
     }
 
-    /// The rule is never run, for this reason.
+    /// Marks the rule as invalid, for this reason.
     fn refuse(&mut self, reason: String) {
         self.reasons.push(reason);
     }

@@ -1,11 +1,11 @@
-//! From bytes to commands: where a command ends, where its words are, and what they say once unquoted.
+//! Splits bytes into commands and words, and removes quotes and escapes.
 //!
-//! Owns the lexical rules of the RouterOS language and nothing of what commands mean. A command ends at a line end
-//! (LF, CRLF or CR) or `;`. A `\` before a line end joins the lines, and the next line's indent is dropped, also
-//! inside strings and words. Every byte is looked at a bounded number of times, nothing recurses, and no input panics.
+//! Owns the lexical rules of the RouterOS language, and no meaning of commands. A command ends at a line end (LF, CRLF
+//! or CR) or `;`. A `\` before a line end joins the lines, and the next line's indent is dropped, also inside strings
+//! and words. Every byte is read a bounded number of times, nothing recurses, and no input panics.
 //!
-//! What the language allows but a rule may not hold (a variable, a `[…]` body, an unknown escape) becomes a [`Flaw`]
-//! of the command, and it is the caller's business whether the command is one to worry about.
+//! Forms that the language has but a rule must not have (a variable, a `[…]` body, an unknown escape) become a [`Flaw`]
+//! of the command; the caller decides whether they matter.
 //!
 //! ```text
 //! add  chain=input  comment="a \"b\""      one Command
@@ -16,7 +16,7 @@
 //! | module   | owns |
 //! |----------|------|
 //! | `reader` | one command: words, strings, brackets, flaws |
-//! | `text`   | what a name or value says, and where its bytes came from |
+//! | `text`   | the text of a name or value, and the positions of its bytes |
 
 mod reader;
 mod text;
@@ -28,17 +28,17 @@ pub(super) use self::text::Text;
 use super::flaw::Flaw;
 use super::incomplete::is_mark;
 
-/// How many words of a command are kept. Rules of verbose exports have under a hundred.
+/// Highest number of words of a command that are kept. Rules of verbose exports have fewer than a hundred.
 pub(super) const MOST_WORDS: usize = 1_000;
 
-/// One command: its words and what is wrong with their form.
+/// A command: its words and the flaws of their form.
 #[derive(Debug, Default)]
 pub(super) struct Command {
     pub(super) words: Vec<Word>,
     pub(super) flaws: Vec<Flaw>,
     pub(super) span: Range<usize>,
-    /// It begins an indented line directly under the line that ended the command before it: perhaps that command's
-    /// continuation, with the `\` lost.
+    /// Whether it begins an indented line directly below the line of the previous command: possibly a continuation of
+    /// it, whose `\` was lost.
     pub(super) hangs: bool,
 }
 
@@ -48,48 +48,48 @@ pub(super) struct Word {
     pub(super) span: Range<usize>,
     pub(super) name: Text,
     pub(super) value: Option<Text>,
-    /// Some flaw of the command lies in this word: what it says is not to be trusted.
+    /// Whether a flaw of the command is in this word, so that its text is not reliable.
     pub(super) flawed: bool,
 }
 
-/// Yields the commands of a text one by one.
+/// Yields the commands of a text.
 pub(super) struct Lexer<'a> {
     text: &'a [u8],
     at: usize,
-    /// The last command was ended by the line end directly before `at`.
+    /// Whether the last command ended at the line end directly before `at`.
     after_line_end: bool,
-    /// A `\` at the end of the last line, which announces a line that is not there.
+    /// A `\` at the end of the last line, with no line after it.
     cut_off: Option<usize>,
-    /// Comments in which an export says that something is missing, up to here; whoever reads takes them out.
+    /// Comments about missing parts of the export, up to here; the caller takes them.
     pub(super) marks: Vec<Range<usize>>,
 }
 
 impl<'a> Lexer<'a> {
-    /// A UTF-8 byte order mark at the start is passed over.
+    /// Skips a UTF-8 byte order mark at the start.
     pub(super) fn new(text: &'a [u8]) -> Self {
         let at = if text.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
         Lexer::from(text, at)
     }
 
-    /// From a place where a command or a string begins.
+    /// Begins at the start of a command or a string.
     pub(super) fn from(text: &'a [u8], at: usize) -> Self {
         Lexer { text, at, after_line_end: false, cut_off: None, marks: Vec::new() }
     }
 
-    /// Where the next command, or what stands before it, begins.
+    /// The position before the next command.
     pub(super) const fn place(&self) -> usize {
         self.at
     }
 
-    /// The next command. `one_line` is asked, with the words read so far, when a string or bracket runs over a line
-    /// end: whether that is a mistake (in rules), or usual (in scripts of other menus).
+    /// The next command. When a string or bracket continues over a line end, `one_line` decides, from the words read so
+    /// far, whether that is an error (in rules) or usual (in scripts of other menus).
     pub(super) fn next(&mut self, one_line: impl Fn(&[Word]) -> bool) -> Option<Command> {
         let hangs = self.skip_to_command();
         self.peek()?;
         Some(CommandReader::new(one_line, self, hangs).read())
     }
 
-    /// Passes over what stands between commands. True if the next one hangs under the last.
+    /// Skips the bytes between commands. Returns whether the next command hangs under the last one.
     fn skip_to_command(&mut self) -> bool {
         let mut hangs = std::mem::take(&mut self.after_line_end) && self.peek().is_some_and(is_blank);
         while let Some(byte) = self.peek() {
@@ -117,7 +117,7 @@ impl<'a> Lexer<'a> {
         self.text.get(self.at).copied()
     }
 
-    /// Passes over the bytes from here on that are of a kind.
+    /// Skips the following bytes of a class.
     fn run(&mut self, kind: impl Fn(u8) -> bool) -> &'a [u8] {
         let rest = &self.text[self.at..];
         let length = rest.iter().position(|byte| !kind(*byte)).unwrap_or(rest.len());
@@ -125,7 +125,7 @@ impl<'a> Lexer<'a> {
         &rest[..length]
     }
 
-    /// Up to, not over, the line end.
+    /// Skips to the line end, but not over it.
     fn skip_line(&mut self) {
         while self.peek().is_some_and(|byte| !is_line_end(byte)) {
             self.at += 1;
@@ -136,7 +136,7 @@ impl<'a> Lexer<'a> {
         self.at += if self.text[self.at..].starts_with(b"\r\n") { 2 } else { 1 };
     }
 
-    /// Passes over `\`, a line end and the indent behind it, if that is what stands here.
+    /// Skips a `\`, a line end and the indent after it, if they are next.
     fn join(&mut self) -> bool {
         let joins = self.peek() == Some(b'\\') && self.text.get(self.at + 1).copied().is_some_and(is_line_end);
         if joins {
@@ -154,7 +154,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// The words of a part of a text that was read before and that a word begins.
+/// The words of a part of a text that was read before; a word begins there.
 pub(super) fn words_of(text: &[u8], part: Range<usize>) -> Vec<Word> {
     let text = text.get(..part.end).unwrap_or(text);
     let mut lexer = Lexer::from(text, part.start);
@@ -165,7 +165,7 @@ pub(super) fn words_of(text: &[u8], part: Range<usize>) -> Vec<Word> {
     words
 }
 
-/// A string whose opening quote stands at `open`: what it says, what is wrong with it, and where it ends.
+/// The string whose opening quote is at `open`: its text, its flaws, and its end.
 pub(super) fn string_at(text: &[u8], open: usize) -> (Text, Vec<Flaw>, usize) {
     let mut lexer = Lexer::from(text, open);
     let mut string = Text::at(open);

@@ -1,4 +1,4 @@
-//! One command: its words, strings and brackets, and what is wrong with their form.
+//! Reads one command: its words, strings, brackets and flaws.
 
 use std::ops::Range;
 
@@ -6,14 +6,15 @@ use super::super::flaw::{Flaw, FlawKind, MAX_NESTING};
 use super::text::{Quotes, Text};
 use super::{Command, Lexer, MOST_WORDS, Word, is_blank, is_line_end};
 
-/// How many flaws of a command are kept, and again so many of those that break the text. One is enough to refuse it.
+/// Highest number of flaws of a command that are kept, and again of those that break the text. One flaw is enough to
+/// refuse it.
 const MOST_FLAWS: usize = 100;
 
-/// Reads one command. Where the lexer stands on entry, a word begins.
+/// Reads one command, from the start of a word.
 pub(super) struct CommandReader<'l, 'a, F> {
     one_line: F,
     command: Command,
-    /// How many words and flaws it has, also of those that are not kept.
+    /// Numbers of words and flaws, including those that are not kept.
     words: usize,
     flaws: usize,
     lexer: &'l mut Lexer<'a>,
@@ -54,7 +55,7 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
         self.command
     }
 
-    /// Reads nothing but a string, from its opening quote on, and gives what is wrong with it.
+    /// Reads a string from its opening quote, and returns its flaws.
     pub(super) fn only_string(mut self, text: &mut Text) -> Vec<Flaw> {
         self.string(text);
         self.command.flaws
@@ -123,7 +124,7 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
         self.lexer.at += 1;
     }
 
-    /// A `\` outside strings that joins nothing.
+    /// A `\` outside strings that does not join lines.
     fn backslash(&mut self, text: &mut Text) {
         let at = self.lexer.at;
         text.push(b'\\', at);
@@ -132,14 +133,14 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
             None => self.flaw(at..at + 1, FlawKind::CutOff),
             Some(_) => self.flaw(at..at + 1, FlawKind::Backslash),
         }
-        // What it escapes, be it a quote, is no beginning of anything.
+        // The escaped character, even a quote, begins nothing.
         if let Some(next) = self.lexer.peek().filter(|next| !is_blank(*next)) {
             text.push(next, at + 1);
             self.lexer.at += 1;
         }
     }
 
-    /// A string from its opening quote on.
+    /// Reads a string from its opening quote.
     fn string(&mut self, text: &mut Text) {
         let open = self.lexer.at;
         text.quotes = match text.quotes {
@@ -186,7 +187,7 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
         self.flaw(open..open + 1, FlawKind::OpenString);
     }
 
-    /// An escape inside a string.
+    /// Reads an escape inside a string.
     fn escape(&mut self, text: &mut Text) {
         let at = self.lexer.at;
         let rest = &self.lexer.text[at + 1..];
@@ -213,8 +214,8 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
         self.lexer.at += length;
     }
 
-    /// A bracket with all that it holds, of which only the extent is of interest. One that begins a command is a
-    /// script's and runs over lines.
+    /// Skips a bracket with its contents. A bracket that begins a command belongs to a script and may continue over
+    /// lines.
     fn bracket(&mut self, text: &mut Text, begins_word: bool) {
         let open = self.lexer.at;
         let mut closers: Vec<(u8, usize)> = Vec::new();
@@ -269,7 +270,7 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
         self.flaw(innermost..innermost + 1, FlawKind::OpenBracket);
     }
 
-    /// Passes over a string inside brackets. False if it ended the whole bracket by not ending itself.
+    /// Skips a string inside brackets. Returns false if the bracket ends with it because the string has no end.
     fn skip_string(&mut self, may_run_on: &mut bool) -> bool {
         let open = self.lexer.at;
         self.lexer.at += 1;
@@ -306,7 +307,7 @@ impl<'l, 'a, F: Fn(&[Word]) -> bool> CommandReader<'l, 'a, F> {
     }
 }
 
-/// Whether a byte outside strings stands for itself and nothing else, in names as in values.
+/// Whether a byte outside strings is literal, in names and in values.
 const fn is_ordinary(byte: u8) -> bool {
     !matches!(
         byte,
@@ -328,7 +329,7 @@ const fn is_ordinary(byte: u8) -> bool {
     )
 }
 
-/// Whether a `#` behind this byte, inside brackets, begins a comment rather than being a part of a word.
+/// Whether a `#` after this byte, inside brackets, begins a comment.
 const fn begins_comment(before: u8) -> bool {
     is_blank(before) || is_line_end(before) || matches!(before, b';' | b'{')
 }

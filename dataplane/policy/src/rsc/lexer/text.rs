@@ -1,43 +1,43 @@
-//! What a name or a value says once unquoted, byte by byte traced back to the file.
+//! The text of a name or a value without quotes; each byte has its position in the file.
 
 use std::ops::Range;
 
-/// What a name or a value says, and where each of its bytes came from.
+/// The text of a name or value, and the position of each byte.
 #[derive(Clone, Debug, Default)]
 pub(in crate::rsc) struct Text {
     pub(in crate::rsc) bytes: Vec<u8>,
-    /// Where the first byte stands in the file. The others follow it…
+    /// The position of the first byte. The others follow it up to the first run of `runs`.
     origin: usize,
-    /// …up to where an escape or a joined line puts them out of step: index here, offset there, of the first byte of
-    /// each further run. Most texts have none.
+    /// Index and position of the first byte of each further run, after an escape or a joined line. Most texts have
+    /// none.
     runs: Vec<(usize, usize)>,
-    /// With the quotes, if there are any.
+    /// Whether it includes quotes.
     pub(in crate::rsc) span: Range<usize>,
     pub(super) quotes: Quotes,
 }
 
-/// Where a word stands towards its quotes: they go around the whole of it or it has none.
+/// The relation of a word to its quotes: they enclose all of it, or it has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Quotes {
     #[default]
     None,
     Around,
-    /// Neither, which was said once already.
+    /// Neither; the flaw is reported already.
     Spoiled,
 }
 
 impl Text {
-    /// A text that begins here and says nothing yet.
+    /// An empty text at this position.
     pub(super) fn at(place: usize) -> Text {
         Text { span: place..place, ..Text::default() }
     }
 
-    /// A text that stands in no file, on behalf of what stands at `span`.
+    /// A text that is not in the file, in place of the bytes at `span`.
     pub(in crate::rsc) fn made(bytes: &[u8], span: Range<usize>) -> Text {
         Text { bytes: bytes.to_vec(), origin: usize::MAX, span, quotes: Quotes::Spoiled, ..Text::default() }
     }
 
-    /// Where a part of the bytes stands in the file.
+    /// The position of a part of the bytes.
     pub(in crate::rsc) fn part(&self, part: Range<usize>) -> Range<usize> {
         match (self.origin(part.start), part.end.checked_sub(1).and_then(|last| self.origin(last))) {
             (Some(first), Some(last)) if first <= last => first..last + 1,
@@ -50,7 +50,7 @@ impl Text {
             Some(run) => self.runs[run],
             None => (0, self.origin),
         };
-        // What was made did not come from the file.
+        // A generated text has no positions of its own.
         let known = index < self.bytes.len() && self.span.contains(&origin);
         known.then(|| origin + (index - first))
     }
@@ -59,7 +59,7 @@ impl Text {
         self.push_all(&[byte], origin);
     }
 
-    /// Bytes that follow one another in the file as well.
+    /// Adds bytes that are consecutive in the file.
     pub(super) fn push_all(&mut self, bytes: &[u8], origin: usize) {
         let (first, start) = self.runs.last().copied().unwrap_or((0, self.origin));
         if self.bytes.is_empty() {

@@ -1,26 +1,26 @@
-//! The menus that RouterOS has, of versions 6 and 7 with all packages: `known.txt`, a path a line, in order.
+//! The menus of RouterOS 6 and 7 with all packages: `known.txt`, one path per line, sorted.
 //!
 //! A menu that is not among them is misspelt, or newer than this list. Sources: the command trees that RouterOS 7.10 to
-//! 7.24 give of themselves (`/console inspect`), and the manual of version 6.
+//! 7.24 print (`/console inspect`), and the manual of version 6.
 
 use std::sync::LazyLock;
 
 use super::super::problem::nearest;
 
-/// What RouterOS has at a path.
+/// The kind of a path in RouterOS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::rsc) enum Standing {
     /// A menu with commands.
     Menu,
-    /// Nothing but menus below it.
+    /// Only menus below it.
     Directory,
-    /// Nothing.
+    /// Unknown.
     Unknown,
 }
 
 static MENUS: LazyLock<Vec<&str>> = LazyLock::new(|| include_str!("known.txt").lines().collect());
 
-/// Menus that are not read and whose commands have a `chain=` of their own.
+/// Unsupported menus whose commands have a `chain=`.
 const WITH_CHAINS: &[&str] = &[
     "/interface bridge calea",
     "/interface bridge filter",
@@ -39,14 +39,14 @@ const WITH_CHAINS: &[&str] = &[
     "/tool calea",
 ];
 
-/// What RouterOS has at a path such as `/ip firewall nat`.
+/// The kind of a path such as `/ip firewall nat`.
 pub(in crate::rsc) fn standing(path: &str) -> Standing {
     let name = path.trim_start_matches('/');
     let at = MENUS.partition_point(|menu| *menu < name);
     let below = |menu: &&&str| menu.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
     match MENUS.get(at) {
         Some(menu) if *menu == name => Standing::Menu,
-        // What is below it comes directly behind it, but for names that go on with a `-`.
+        // Paths below it follow directly, except for names that continue with a `-`.
         _ if MENUS[at..].iter().take_while(|menu| menu.starts_with(name)).any(|menu| below(&menu)) => {
             Standing::Directory
         }
@@ -54,12 +54,12 @@ pub(in crate::rsc) fn standing(path: &str) -> Standing {
     }
 }
 
-/// Whether commands of this menu, which is not read, may have a `chain=`.
+/// Whether commands of this unsupported menu may have a `chain=`.
 pub(in crate::rsc) fn has_chains(path: &str) -> bool {
     WITH_CHAINS.contains(&path)
 }
 
-/// The menu that was probably meant, if there is one: names of menus are lower case.
+/// The most similar menu, if there is one: names of menus are lower case.
 pub(in crate::rsc) fn meant(path: &str) -> Option<&'static str> {
     let name = path.trim_start_matches('/').to_lowercase();
     nearest(&name, MENUS.iter().copied())

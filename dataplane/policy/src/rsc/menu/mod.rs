@@ -1,12 +1,12 @@
-//! Which menu a command belongs to.
+//! Finds the menu of a command.
 //!
-//! Owns the current menu and the forms of a path: `/ip firewall filter`, `/ip/firewall/filter`, either of them with
-//! the command on the same line, `..`, and no `/` in front. A line that is only a path changes the current menu; a
-//! path with a command behind it does not.
+//! Owns the current menu and the forms of a path: `/ip firewall filter`, `/ip/firewall/filter`, either of them with the
+//! command on the same line, `..`, and no `/` in front. A line with only a path changes the current menu; a path with a
+//! command does not.
 //!
-//! What tells a menu from a command is a list of verbs, and that inside an understood menu every word is a verb that is
-//! not the way to another one. Menus that are not understood are left to be skipped, if RouterOS has them: `known` is the
-//! list of those. A path that is nearly that of an understood menu is a mistake: skipping it would lose its rules.
+//! A list of verbs distinguishes commands from menus. Inside a supported menu, every word that is not the beginning of
+//! a path is a verb. Other menus are skipped, if RouterOS has them: `known` is the list of those. A path that is
+//! similar to that of a supported menu is an error, because skipping it would lose its rules.
 
 pub(super) mod known;
 
@@ -18,7 +18,7 @@ use super::problem::{Complaint, distance, show};
 use crate::packet::Family;
 use crate::rule::Table;
 
-/// The menus whose commands are read.
+/// The supported menus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Menu {
     /// `filter` or `raw`.
@@ -37,7 +37,7 @@ pub(super) enum Menu {
     LocalAddress(Family),
 }
 
-/// Where each of them is: as a path, and as messages and exports write it.
+/// The path of each menu, as segments and as in messages and exports.
 const UNDERSTOOD: &[(&[&str], &str, Menu)] = &[
     (&["ip", "firewall", "filter"], "/ip firewall filter", Menu::Rules(Table::Filter, Family::Ipv4)),
     (&["ip", "firewall", "raw"], "/ip firewall raw", Menu::Rules(Table::Raw, Family::Ipv4)),
@@ -54,12 +54,12 @@ const UNDERSTOOD: &[(&[&str], &str, Menu)] = &[
 ];
 
 impl Menu {
-    /// The path as messages and exports write it.
+    /// The path in messages and exports.
     pub(super) fn path(self) -> &'static str {
         UNDERSTOOD.iter().find(|(.., menu)| *menu == self).map_or("/", |(_, path, _)| path)
     }
 
-    /// The family whose menu it is, if not of both.
+    /// The family of the menu, if it has one.
     pub(super) const fn family(self) -> Option<Family> {
         match self {
             Menu::Rules(_, family) | Menu::AddressList(family) | Menu::LocalAddress(family) => Some(family),
@@ -73,19 +73,19 @@ impl Menu {
     }
 }
 
-/// The menu of this path, and those below it.
+/// The menu with this path, and those below it.
 pub(super) fn menus_below(path: &[&str]) -> Vec<Menu> {
     UNDERSTOOD.iter().filter(|(understood, ..)| understood.starts_with(path)).map(|(.., menu)| *menu).collect()
 }
 
-/// The paths of all menus whose commands are read.
+/// The paths of all supported menus.
 #[cfg(test)]
 pub(super) fn paths() -> impl Iterator<Item = &'static str> {
     UNDERSTOOD.iter().map(|(_, path, _)| *path)
 }
 
-/// Words that are commands wherever they stand. Source: RouterOS manual, Command Line Interface, and the menus of
-/// system, interface and tool.
+/// Words that are commands in every menu. Source: RouterOS manual, Command Line Interface, and the menus of system,
+/// interface and tool.
 #[rustfmt::skip]
 const VERBS: &[&str] = &[
     "add", "beep", "blink", "cancel", "check-for-updates", "clear", "comment", "connect", "copy", "delay", "disable",
@@ -104,24 +104,24 @@ const ROOTS: &[&str] = &[
     "user-manager", "zerotier",
 ];
 
-/// No menu is nested deeper than this; it bounds the work for a line.
+/// Greatest depth of a menu; it bounds the work for a line.
 const MAX_DEPTH: usize = 8;
 
 /// A path as segments.
 type Path = Vec<String>;
 
-/// Where a command is to be carried out.
+/// The menu of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// A menu whose commands are read.
+    /// A supported menu.
     Understood(Menu),
     /// Any other menu, by its path.
     Other(String),
-    /// The root, which has nothing of interest.
+    /// The root, which has no commands of interest.
     Root,
 }
 
-/// What a line turned out to be.
+/// The kind of a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     /// It changed the current menu.
@@ -136,11 +136,11 @@ pub(super) enum Line {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Invocation {
     pub(super) place: Place,
-    /// On the same line.
+    /// Whether its path is on the same line.
     pub(super) path_given: bool,
-    /// What is to be done, and where that stands; nothing if the line begins with something else.
+    /// Its verb and position; `None` if the line begins with another word.
     pub(super) verb: Option<(String, Range<usize>)>,
-    /// Index of the first word behind the verb.
+    /// Index of the first word after the verb.
     pub(super) arguments: usize,
 }
 
@@ -148,15 +148,14 @@ pub(super) struct Invocation {
 #[derive(Debug, Default)]
 pub(super) struct Menus {
     current: Path,
-    /// The last command came with the path of another, understood menu. A command without a path would now be
-    /// ambiguous to a reader.
+    /// The last command had the path of another supported menu. A command without a path would now be ambiguous.
     astray: bool,
-    /// The last other menu that was found to be spelt well: files have many commands of the same menu.
+    /// The last menu that was found in RouterOS's list: files have many commands of the same menu.
     well_spelt: String,
 }
 
 impl Menus {
-    /// Finds out what a line is and follows it.
+    /// Classifies a line and changes the current menu accordingly.
     pub(super) fn follow(&mut self, words: &[Word]) -> Line {
         let found = match self.locate(words) {
             Ok(found) => found,
@@ -166,7 +165,7 @@ impl Menus {
         let enters = found.verb.is_none() && found.arguments == words.len();
         if let Some((meant, complaint)) = self.misspelt(&found.path, &place) {
             if enters {
-                // So that what is wrong with the rules of this menu is told in the same go.
+                // So that errors in the rules of this menu are reported in the same run.
                 self.current = meant;
                 self.astray = false;
             }
@@ -182,24 +181,24 @@ impl Menus {
         } else if self.astray {
             let complaint = Complaint::new("it is not clear which menu this belongs to")
                 .expected("a menu line first")
-                .help("a path on the line of another command does not change the menu: repeat it here");
+                .help("a path with a command on its line does not change the menu: repeat it here");
             return Line::Wrong(found.verb.map_or(found.span, |(_, span)| span), complaint);
         }
         Line::Command(Invocation { place, path_given: found.path_given, verb: found.verb, arguments: found.arguments })
     }
 
-    /// Where commands without a path are carried out.
+    /// The menu of commands without a path.
     pub(super) fn place(&self) -> Place {
         place_of(&self.current)
     }
 
-    /// The complaint about a path that is nearly that of an understood menu, and the path that was meant.
+    /// The error about a path that is similar to that of a supported menu, and the intended path.
     fn misspelt(&mut self, path: &[String], place: &Place) -> Option<(Path, Complaint)> {
         let Place::Other(written) = place else { return None };
         if *written == self.well_spelt {
             return None;
         }
-        // In lower case, too: what is written so is not nearly another one.
+        // Also in lower case: other capitals alone are not a similarity.
         let is_known =
             matches!(place_of_lower(path), Place::Other(lower) if known::standing(&lower) != Standing::Unknown);
         let found = if is_known { None } else { nearly_understood(path, written) };
@@ -209,7 +208,7 @@ impl Menus {
         found
     }
 
-    /// Whether a line that begins so is to be carried out in an understood menu.
+    /// Whether a line with this beginning is a command of a supported menu.
     pub(super) fn understands(&self, words: &[Word]) -> bool {
         !super::script::begins(words)
             && self.locate(words).is_ok_and(|found| matches!(place_of(&found.path), Place::Understood(_)))
@@ -241,7 +240,7 @@ impl Menus {
                 match segment {
                     "" => {}
                     _ if found.verb.is_some() => {
-                        return Err((part, Complaint::new("a path goes on behind a command").expected("a blank")));
+                        return Err((part, Complaint::new("a path continues after a command").expected("a blank")));
                     }
                     ".." => {
                         found.path.pop();
@@ -264,7 +263,7 @@ impl Menus {
                 return Ok(found);
             }
         }
-        // A command that is not among the verbs shows by what it is given.
+        // A command that is not among the verbs is recognized by its arguments.
         if found.arguments < words.len() && words[found.arguments].value.is_some() && last_segment.is_some() {
             found.path.pop();
             found.verb = last_segment;
@@ -282,7 +281,7 @@ struct Located {
     arguments: usize,
 }
 
-/// The text of a word that can be a part of a path.
+/// The text of a word that can be part of a path.
 fn path_text(word: &Word) -> Option<&str> {
     let of_path = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.');
     let bytes = &word.name.bytes;
@@ -298,7 +297,7 @@ fn place_of(path: &[String]) -> Place {
     }
 }
 
-/// As above, for a path that was perhaps written in capitals.
+/// As above, for a path that may be in capitals.
 fn place_of_lower(path: &[String]) -> Place {
     place_of(&path.iter().map(|segment| segment.to_ascii_lowercase()).collect::<Path>())
 }
@@ -307,16 +306,16 @@ fn is_understood(path: &[String]) -> bool {
     UNDERSTOOD.iter().any(|(understood, ..)| path == *understood)
 }
 
-/// Whether an understood menu lies behind this segment.
+/// Whether a supported menu is below this segment.
 fn leads_on(path: &[String], segment: &str) -> bool {
     let behind = |understood: &[&str]| understood.get(..path.len()).is_some_and(|begin| path == begin);
     UNDERSTOOD.iter().any(|(understood, ..)| behind(understood) && understood.get(path.len()) == Some(&segment))
 }
 
-/// How many letters of a path may be wrong for it to be taken for another one.
+/// Highest number of wrong letters for which a path counts as similar.
 const MOST_TYPOS: usize = 2;
 
-/// As above, for a path that is abbreviated or misspelt from an understood one.
+/// As above, for a path that is abbreviated or misspelt from a supported one.
 fn nearly_understood(path: &[String], written: &str) -> Option<(Path, Complaint)> {
     let lower = written.to_ascii_lowercase();
     let nearness = |(understood, full, _): &(&[&str], &str, Menu)| {
@@ -343,7 +342,7 @@ mod tests {
     use super::super::lexer::Lexer;
     use super::*;
 
-    /// Follows lines and says for each: the menu entered, or the place and verb of the command.
+    /// The result for each line: the menu entered, or the menu and verb of the command.
     fn follow(text: &str) -> Vec<String> {
         let mut menus = Menus::default();
         let mut lexer = Lexer::new(text.as_bytes());
@@ -398,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn in_an_understood_menu_every_word_is_a_command() {
+    fn in_a_supported_menu_every_word_is_a_command() {
         let text = "/ip firewall filter\nad chain=x\nfrobnicate\n!x\n";
         assert_eq!(
             follow(text)[1..],
@@ -413,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_nearly_understood_is_wrong() {
+    fn a_path_similar_to_a_supported_one_is_an_error() {
         for text in
             ["/ip firewal filter", "/ip firewall filters", "/ip fire fil add a=b", "/ip/f/f", "/ip firewall l7 x y"]
         {

@@ -1,7 +1,7 @@
-//! Commands that are of no menu that is read, or of another one than they stand in.
+//! Commands of unsupported menus, and commands in the wrong menu.
 //!
-//! Menus that RouterOS has besides are skipped and counted. What looks like a rule, a pattern or an entry of a list must not
-//! be lost with them: it is told, with the menu that it needs.
+//! Other menus of RouterOS are skipped and counted. A rule, pattern or list entry must not be lost with them: a command
+//! that looks like one is reported with the menu that it needs.
 
 use std::ops::Range;
 
@@ -14,11 +14,11 @@ use super::{PRINTED, Reader, expected_verb, is_script};
 use crate::packet::Family;
 use crate::rule::Table;
 
-/// How many menus are skipped by name. RouterOS has some hundreds.
+/// Highest number of skipped menus that are named. RouterOS has some hundreds.
 const MOST_SKIPPED: usize = 1_000;
 
 impl Reader<'_> {
-    /// The complaint about an `add` that belongs in another menu, told once and not for each of its properties.
+    /// The error about an `add` that belongs in another menu: one for the command, not one for each property.
     pub(super) fn misplaced(&mut self, menu: Menu, words: &[Word]) -> Option<Complaint> {
         let given = || words.iter().filter(|word| word.value.is_some());
         if given().all(|word| self.menu(menu).knows(&word.name) || word.name.bytes == b"place-before") {
@@ -35,7 +35,7 @@ impl Reader<'_> {
             others.find(|other| given().all(|word| self.menu(*other).knows(&word.name)))?
         };
         let what = if matches!(meant, Menu::Rules(..)) { "this is a rule" } else { "this belongs in another menu" };
-        let complaint = Complaint::new(format!("{what}; the menu here is `{}`", menu.path()));
+        let complaint = Complaint::new(format!("{what}; the current menu is `{}`", menu.path()));
         Some(
             complaint
                 .expected(format!("properties of `{}`", menu.path()))
@@ -43,21 +43,21 @@ impl Reader<'_> {
         )
     }
 
-    /// What is not a command of a menu that is read.
+    /// Handles a command of no supported menu.
     pub(super) fn other(&mut self, command: &Command, invocation: Invocation) {
         let words = command.words.get(invocation.arguments..).unwrap_or_default();
         match (invocation.place, invocation.verb) {
             (_, None) if words.first().is_some_and(is_script) => {
                 self.refuse_script(&words[0]);
             }
-            // Either may do anything to the menus that are read.
+            // Both may change the supported menus in any way.
             (Place::Other(_), Some((verb, _))) if verb == "do" && words.first().is_some_and(is_script) => {
                 self.refuse_script(&words[0]);
             }
             (Place::Root, Some((verb, at))) if verb == "import" && invocation.path_given => {
-                let complaint = Complaint::new("other files are not read from here")
+                let complaint = Complaint::new("importing other files is not supported")
                     .expected("the commands of that file")
-                    .help("put them into this file, or leave the line out if there are none about rules");
+                    .help("add them to this file, or leave the line out if none of them is about rules");
                 self.problems.add(at, complaint);
             }
             (Place::Understood(menu), _) => self.no_verb(menu, command, words),
@@ -79,7 +79,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A line of an understood menu that begins with something else than a command.
+    /// A line of a supported menu that does not begin with a command.
     fn no_verb(&mut self, menu: Menu, command: &Command, words: &[Word]) {
         let Some(word) = words.first() else { return };
         let name = &word.name.bytes;
@@ -95,8 +95,7 @@ impl Reader<'_> {
         self.problems.add(word.span.clone(), complaint);
     }
 
-    /// A command of a menu that is not read. It must not be one that was to be: a rule that vanishes may be the one that
-    /// was to drop.
+    /// A command of an unsupported menu. It must not be a rule: a lost rule may be one that drops packets.
     fn pass_over(&mut self, path: String, verb: Option<(String, Range<usize>)>, command: &Command) {
         let span = verb.map_or_else(|| command.words[0].span.clone(), |(_, span)| span);
         let standing = known::standing(&path);
@@ -106,7 +105,7 @@ impl Reader<'_> {
             if standing == Standing::Menu { has_chain && !known::has_chains(&path) } else { is_firewalls(words) };
         if is_lost {
             let what = match standing {
-                Standing::Menu => format!("this is a rule; the menu here is `{}`", show(path.as_bytes())),
+                Standing::Menu => format!("this is a rule; the current menu is `{}`", show(path.as_bytes())),
                 Standing::Directory => format!("`{}` has no such command", show(path.as_bytes())),
                 Standing::Unknown => format!("RouterOS has no menu `{}`", show(path.as_bytes())),
             };
@@ -120,13 +119,12 @@ impl Reader<'_> {
             return;
         }
         if standing == Standing::Unknown && !self.skipped_at.contains_key(&path) && self.skipped.len() < MOST_SKIPPED {
-            let complaint =
-                Complaint::new(format!("this program knows no menu `{}` of RouterOS", show(path.as_bytes())))
-                    .expected("a menu of RouterOS")
-                    .help(match known::meant(&path) {
-                        Some(meant) => format!("did you mean `/{meant}`? its commands were skipped"),
-                        None => "its commands were skipped".to_owned(),
-                    });
+            let complaint = Complaint::new(format!("RouterOS menu `{}` is not known", show(path.as_bytes())))
+                .expected("a menu of RouterOS")
+                .help(match known::meant(&path) {
+                    Some(meant) => format!("did you mean `/{meant}`? its commands were skipped"),
+                    None => "its commands were skipped".to_owned(),
+                });
             self.warnings.add(span, complaint);
         }
         self.skip(path);
@@ -143,12 +141,12 @@ impl Reader<'_> {
     }
 }
 
-/// Properties that only rules have, of the firewall's menus that are read.
+/// Properties that only rules of the supported firewall menus have.
 fn is_of_rules(name: &[u8]) -> bool {
     matches!(name, b"chain" | b"action" | b"jump-target")
 }
 
-/// Whether people write rules or entries of lists for this menu.
+/// Whether this menu may be meant for rules or list entries.
 fn may_have(path: &str) -> bool {
     Menu::all().any(|menu| menu.path() == path) || ["nat", "mangle"].iter().any(|name| path.ends_with(name))
 }
@@ -163,7 +161,7 @@ fn is_firewalls(words: &[Word]) -> bool {
         || asks.into_iter().any(has)
 }
 
-/// The menu that a rule belongs in, which stands in another one.
+/// The menu of a rule that is in another menu.
 fn menu_of_rule(here: Menu, words: &[Word]) -> Menu {
     let value = |name: &[u8]| words.iter().find(|word| word.name.bytes == name).and_then(|word| word.value.as_ref());
     let is = |name: &[u8], wanted: &[u8]| value(name).is_some_and(|value| value.bytes == wanted);

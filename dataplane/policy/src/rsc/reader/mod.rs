@@ -23,14 +23,14 @@ use super::{Reading, SkippedMenu, check, filter, interface, layer7, tracking};
 use crate::packet::Family;
 use crate::rule::{ListEntry, RuleSet, Table, Tracking};
 
-/// How many comments of the router about missing menus are kept. It has fewer menus that rules depend on.
+/// Highest number of comments about missing menus that are kept. Fewer menus than this affect rules.
 const MOST_GAPS: usize = 100;
 
 /// The file is a script, which must be run before it can be read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct IsScript;
+pub(super) struct IsScriptError;
 
-/// The understood menu that the command adds to.
+/// The supported menu to which the command adds an entry.
 fn adds_to(line: &Line) -> Option<Menu> {
     match line {
         Line::Command(Invocation { place: Place::Understood(menu), verb: Some((verb, _)), .. }) if verb == "add" => {
@@ -45,14 +45,14 @@ trait Entries {
     /// Whether entries have this property.
     fn knows(&self, name: &Text) -> bool;
 
-    /// Carries a command out.
+    /// Carries out a command.
     fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work);
 
-    /// Shows the entries to nobody; they get numbers by it.
+    /// Assigns numbers to the entries, as `print` does.
     fn print(&mut self, _: &Work) {}
 
-    /// Whether an indented line is the rest of the `add` above it, whose `\` was lost: it begins with a property of the
-    /// menu, and has nothing but `name=value`. No command of RouterOS looks like that.
+    /// Whether an indented line continues the `add` above it, whose `\` was lost: it begins with a property of the
+    /// menu, and has only `name=value` words. No command of RouterOS has this form.
     fn continues(&self, next: &Command) -> bool {
         next.hangs
             && next.words.first().is_some_and(|word| self.knows(&word.name))
@@ -74,13 +74,13 @@ impl<K: Kind> Entries for Store<K> {
     }
 }
 
-/// What both families have: IPv4's, IPv6's.
+/// A pair for IPv4 and IPv6.
 type Both<T> = [T; 2];
 
 /// The state of reading one file.
 pub(super) struct Reader<'a> {
     text: &'a [u8],
-    /// The file, if it is a script and the text what is left of it.
+    /// The file and the expansion, if the file is a script and the text its expansion.
     script: Option<(&'a [u8], &'a Expansion)>,
     cursor: Cursor<'a>,
     menus: Menus,
@@ -95,11 +95,11 @@ pub(super) struct Reader<'a> {
     work: Work,
     problems: Problems,
     warnings: Problems,
-    /// What the export says is missing, and how far it has come.
+    /// The missing parts of the export, and its progress.
     gaps: Vec<Gap>,
     progress: Progress,
     skipped: Vec<SkippedMenu>,
-    /// Where each menu stands in `skipped`.
+    /// The index of each menu in `skipped`.
     skipped_at: HashMap<String, usize>,
 }
 
@@ -130,12 +130,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the text to its end, unless it is a script that was not run.
-    pub(super) fn read(mut self) -> Result<Reading, IsScript> {
+    pub(super) fn read(mut self) -> Result<Reading, IsScriptError> {
         let mut lexer = Lexer::new(self.text);
         let mut upcoming = self.next(&mut lexer);
         while let Some(mut command) = upcoming.take().filter(|_| !self.problems.are_too_many()) {
             if self.script.is_none() && script::begins(&command.words) {
-                return Err(IsScript);
+                return Err(IsScriptError);
             }
             let line = self.follow(&command);
             upcoming = self.next(&mut lexer);
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
         Ok(self.finish())
     }
 
-    /// The next command, and what comments before it say is missing.
+    /// The next command; records comments about missing parts before it.
     fn next(&mut self, lexer: &mut Lexer<'_>) -> Option<Command> {
         let next = lexer.next(|words| self.menus.understands(words));
         let marks = std::mem::take(&mut lexer.marks).into_iter();
@@ -181,7 +181,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What kind of line it is, or nothing if there is no more to it.
+    /// The kind of a line, or `None` if it needs no more work.
     fn follow(&mut self, command: &Command) -> Option<Line> {
         match command.words.first() {
             Some(_) if !script::begins(&command.words) => {
@@ -216,7 +216,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A command of a menu that is read.
+    /// A command of a supported menu.
     fn order(&mut self, command: &Command, menu: Menu, (name, at): (String, Range<usize>), head: usize) {
         let Some(verb) = Verb::from_name(&name).filter(|verb| menu != Menu::Tracking || *verb == Verb::Set) else {
             self.report_flaws(&command.flaws, |flaw| flaw.kind.breaks_the_text());
@@ -241,9 +241,9 @@ impl<'a> Reader<'a> {
         }
         let line = self.line(command.span.start);
         let order = Order { text: self.text, command, verb, at, head, line };
-        let told: Vec<_> = order.flaws().filter_map(|flaw| self.said_of(flaw)).collect();
+        let told: Vec<_> = order.flaws().filter_map(|flaw| self.flaw_complaint(flaw)).collect();
         told.into_iter().for_each(|(span, complaint)| self.problems.add(span, complaint));
-        // Each menu has its own entries, so that the borrow of one leaves the rest of the reader free.
+        // Each menu has its own entries, so borrowing one leaves the rest of the reader free.
         let (mut problems, work) = (std::mem::take(&mut self.problems), std::mem::take(&mut self.work));
         self.menu(menu).carry_out(&order, &mut problems, &work);
         (self.problems, self.work) = (problems, work);
@@ -257,8 +257,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What to say of a flaw: why there is no value, if there should be one; nothing if that was said already.
-    fn said_of(&self, flaw: &Flaw) -> Option<(Range<usize>, Complaint)> {
+    /// The problem of a flaw: why a value is not known, if one is expected; `None` if that was reported already.
+    fn flaw_complaint(&self, flaw: &Flaw) -> Option<(Range<usize>, Complaint)> {
         match self.script.and_then(|(_, expansion)| expansion.why(flaw.span.start)) {
             Some((span, complaint)) => Some((span, complaint?)),
             None => Some((flaw.span.clone(), flaw.kind.complaint())),
@@ -266,15 +266,15 @@ impl<'a> Reader<'a> {
     }
 
     fn refuse_script(&mut self, word: &Word) {
-        let complaint = Complaint::new(format!("scripting is not read: `{}`", show(&word.name.bytes)))
+        let complaint = Complaint::new(format!("scripting is not supported: `{}`", show(&word.name.bytes)))
             .expected("a menu line or a command such as `add`")
-            .help("write out what the script would do, or export the rules from a router on which it ran");
+            .help("write out the commands of the script, or export the rules from a router on which it ran");
         self.problems.add(word.span.clone(), complaint);
     }
 
     fn report_flaws(&mut self, flaws: &[Flaw], matters: impl Fn(&Flaw) -> bool) {
         for flaw in flaws.iter().filter(|flaw| matters(flaw)) {
-            if let Some((span, complaint)) = self.said_of(flaw) {
+            if let Some((span, complaint)) = self.flaw_complaint(flaw) {
                 self.problems.add(span, complaint);
             }
         }
@@ -282,17 +282,17 @@ impl<'a> Reader<'a> {
 
     fn finish(mut self) -> Reading {
         let in_order = [self.filter, self.raw].into_iter().flatten().flat_map(Store::into_ordered);
-        let mut rules: Vec<(usize, filter::Entry)> = in_order.collect();
+        let mut rules: Vec<(usize, filter::RuleDraft)> = in_order.collect();
         rules.sort_by_key(|(place, _)| *place);
-        let mut rules: Vec<filter::Entry> = rules.into_iter().map(|(_, entry)| entry).collect();
-        let mut patterns: Vec<layer7::Entry> = self.patterns.into_entries().collect();
+        let mut rules: Vec<filter::RuleDraft> = rules.into_iter().map(|(_, entry)| entry).collect();
+        let mut patterns: Vec<layer7::PatternDraft> = self.patterns.into_entries().collect();
         check::check(&mut rules, &mut patterns, &mut self.problems);
         let [v4, v6] = self.address_lists.map(|store| store.into_entries().flatten());
         let mut address_lists: Vec<ListEntry> = v4.collect();
         address_lists.extend(v6);
-        let (layer7, patterns_said) =
-            patterns.into_iter().filter_map(|entry| Some((entry.pattern?, entry.said))).unzip();
-        let (rules, rules_said) = rules.into_iter().filter_map(|entry| Some((entry.rule?, entry.said))).unzip();
+        let (layer7, pattern_spans) =
+            patterns.into_iter().filter_map(|entry| Some((entry.pattern?, entry.spans))).unzip();
+        let (rules, rule_spans) = rules.into_iter().filter_map(|entry| Some((entry.rule?, entry.spans))).unzip();
         let mut rules = RuleSet {
             layer7,
             rules,
@@ -305,7 +305,7 @@ impl<'a> Reader<'a> {
         for gap in self.gaps {
             gap.tell(&rules, &mut self.problems, &mut self.warnings);
         }
-        let mut reading = Reading { rules, skipped: self.skipped, rules_said, patterns_said, ..Reading::default() };
+        let mut reading = Reading { rules, skipped: self.skipped, rule_spans, pattern_spans, ..Reading::default() };
         let Some((file, expansion)) = self.script else {
             reading.problems = self.problems.place(self.text);
             reading.warnings = self.warnings.place(self.text);
@@ -318,8 +318,8 @@ impl<'a> Reader<'a> {
         };
         reading.problems = place(self.problems, &expansion.problems);
         reading.warnings = place(self.warnings, &expansion.warnings);
-        for said in reading.rules_said.iter_mut().chain(&mut reading.patterns_said) {
-            said.relocate(|span| expansion.source(span));
+        for spans in reading.rule_spans.iter_mut().chain(&mut reading.pattern_spans) {
+            spans.relocate(|span| expansion.source(span));
         }
         reading
     }
@@ -337,15 +337,15 @@ impl Entries for Tracking {
     }
 }
 
-/// Whether a word behind a menu or a command begins something of a script.
+/// Whether a word after a menu or a command begins a script.
 fn is_script(first: &Word) -> bool {
     script::begins(std::slice::from_ref(first))
 }
 
-/// Commands of the menus that are read which show something, or count, and change no entry.
+/// Commands of the supported menus that print or count, and change no entry.
 const CHANGES_NOTHING: &[&str] = &["export", "find", "print", "reset-counters", "reset-counters-all"];
 
-const PRINTED: &str = "this looks like what `print` shows: what `export` writes is read";
+const PRINTED: &str = "this looks like the output of `print`: use the output of `export`";
 
 fn expected_verb(menu: Menu) -> &'static str {
     match menu {
@@ -355,14 +355,14 @@ fn expected_verb(menu: Menu) -> &'static str {
 }
 
 fn no_such_verb(menu: Menu, verb: &str) -> Complaint {
-    let complaint = Complaint::new(format!("`{}` is not read in `{}`", show(verb.as_bytes()), menu.path()))
+    let complaint = Complaint::new(format!("`{}` is not supported in `{}`", show(verb.as_bytes()), menu.path()))
         .expected(expected_verb(menu));
     match verb {
         "unset" => complaint.help("write `set`, and the property with a `!` before it"),
         "edit" => complaint.help("write `set`"),
         "get" | "reset" => complaint.help("leave the line out"),
         _ if verb.bytes().all(|byte| byte.is_ascii_digit()) => complaint.help(PRINTED),
-        _ if menu == Menu::Tracking => complaint.help("`set` changes what there is"),
+        _ if menu == Menu::Tracking => complaint.help("`set` changes the settings"),
         _ => complaint
             .help("write each rule as a line that begins with `add`")
             .did_you_mean(verb, ["add", "set", "remove", "enable", "disable", "move", "comment"]),

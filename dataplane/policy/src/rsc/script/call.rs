@@ -1,4 +1,4 @@
-//! Commands in brackets that give a value which follows from what they are given.
+//! Commands in brackets whose value follows from their arguments.
 
 use super::super::problem::{Complaint, show};
 use super::expression::{Expression, Fail, Variables};
@@ -8,7 +8,7 @@ use super::value::Value;
 const KNOWN: &[&[u8]] = &[b":len", b":pick", b":tostr", b":tonum", b":toarray", b":typeof"];
 
 impl<V: Variables> Expression<'_, V> {
-    /// `[:len …]` and its like. Whatever else gives a value is known only to the router.
+    /// `[:len …]` and similar commands. The values of all others are known only to the router.
     pub(super) fn command(&mut self) -> Result<Value, Fail> {
         let open = self.at;
         self.at += 1;
@@ -21,9 +21,12 @@ impl<V: Variables> Expression<'_, V> {
         if !KNOWN.contains(&&name[..]) {
             let rest = &self.text[open + 1..];
             let end = rest.iter().position(|byte| matches!(byte, b']' | b'\r' | b'\n')).unwrap_or(rest.len());
-            let complaint = Complaint::new(format!("`[{}]` is known only on a router", show(rest[..end].trim_ascii())))
-                .expected("a value that follows from this file")
-                .help("write the value itself, or write out the commands for which it is needed");
+            let complaint = Complaint::new(format!(
+                "the value of `[{}]` is known only on a router",
+                show(rest[..end].trim_ascii())
+            ))
+            .expected("a value that can be computed from this file")
+            .help("write the value itself, or write out the commands that need it");
             let closed = usize::from(rest.get(end) == Some(&b']'));
             return Err(Some((open..open + 1 + end + closed, complaint)));
         }
@@ -97,7 +100,7 @@ impl<V: Variables> Expression<'_, V> {
     }
 
     fn not_called(&self, name: &[u8], open: usize) -> Fail {
-        let complaint = Complaint::new(format!("`{}` is not given what it takes", show(name))).expected(
+        let complaint = Complaint::new(format!("`{}` has the wrong arguments", show(name))).expected(
             "`[:len $x]`, `[:pick $x 0 2]`, `[:tostr $x]`, `[:tonum $x]`, `[:toarray \"a,b\"]` or `[:typeof $x]`",
         );
         Some((open..self.at, complaint))

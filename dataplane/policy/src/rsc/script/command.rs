@@ -11,11 +11,11 @@ use super::expression::{Fail, operand, string, variable};
 use super::run::Run;
 use super::value::Value;
 
-/// How much longer than its file the text of a script may be.
+/// Highest ratio of the expanded text to its file.
 const MOST_OUTPUT: usize = 4 << 20;
 
 impl Run<'_> {
-    /// Adds a command to the text; nothing if there is no room.
+    /// Adds a command to the text, unless there is no room.
     pub(super) fn command(&mut self, command: &Command) -> Option<()> {
         self.spend(20 + command.span.len())?;
         if self.expansion.text.len() > self.file.len() + MOST_OUTPUT {
@@ -30,7 +30,7 @@ impl Run<'_> {
             Line::Command(invocation) if self.is_lost && !invocation.path_given => {
                 let complaint = Complaint::new("it is not clear which menu this belongs to")
                     .expected("a menu line first")
-                    .help("a menu within a block is not one behind it: repeat it here");
+                    .help("a menu inside a block does not apply after it: repeat it here");
                 self.refuse(command.words.first().map(|word| (word.span.clone(), complaint)));
                 return Some(());
             }
@@ -62,7 +62,7 @@ impl Run<'_> {
         Some(())
     }
 
-    /// Adds what a word says, or why that is not known.
+    /// Adds the value of a word, or the reason why it is not known.
     fn target(&mut self, word: &Word, target: &Text) {
         let span = target.span.clone();
         let start = self.expansion.text.len();
@@ -70,7 +70,7 @@ impl Run<'_> {
         let looks_for_entries = matches!(raw.first(), Some(b'[' | b'(')) && mentions_find(raw);
         let done = if looks_for_entries { self.inside(span.clone()) } else { self.evaluated(word, span.clone()) };
         if let Err(fail) = done {
-            // As it stands; whether that matters is decided where it is read.
+            // Unchanged; the reader of the expansion decides whether it matters.
             self.expansion.give_up(start, self.file, span, fail);
         }
     }
@@ -97,7 +97,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Adds `[find …]` or the like, with values in place of the variables in it.
+    /// Adds `[find …]` or similar, with values in place of its variables.
     fn inside(&mut self, span: Range<usize>) -> Result<(), Fail> {
         let mut at = span.start;
         let mut copied = at;

@@ -1,7 +1,7 @@
-//! Expressions: what a part of the file is worth, given the values of variables.
+//! Expressions: evaluates a part of the file, given the values of variables.
 //!
-//! Where RouterOS's order of operators is not documented (`.` beside `+`, `&&` beside `||`), parentheses are asked for.
-//! Values of different kinds are not compared, for the same reason.
+//! Where RouterOS's operator precedence is not documented (`.` beside `+`, `&&` beside `||`), parentheses are required.
+//! For the same reason, values of different types are not compared.
 
 use std::ops::Range;
 
@@ -10,30 +10,30 @@ use super::super::select::Refusal;
 use super::super::work::Work;
 use super::value::{LONGEST_TEXT, Value};
 
-/// How deep expressions may nest.
+/// Greatest depth of expressions.
 const MAX_DEPTH: usize = 32;
 
-/// What variables are worth.
+/// The values of variables.
 pub(super) trait Variables {
-    /// The value; nothing if there is no such variable.
+    /// The value; `None` if the variable does not exist.
     fn value(&self, name: &[u8]) -> Option<Value>;
 }
 
-/// Why there is no value. Nothing: it was told already.
+/// Why there is no value; `None` if it was reported already.
 pub(super) type Fail = Option<Refusal>;
 
-/// An expression that is read and evaluated in one go.
+/// An expression that is parsed and evaluated in one pass.
 pub(super) struct Expression<'a, V> {
     pub(super) text: &'a [u8],
     pub(super) at: usize,
     pub(super) variables: &'a V,
     pub(super) work: &'a Work,
     depth: usize,
-    /// Words stand for themselves: not between operators.
+    /// Whether words are literal: not between operators.
     pub(super) words: bool,
 }
 
-/// What stands in this range of the file, which is all of one operand: a literal, `$name`, `(…)`, `[…]` or `{…}`.
+/// The value of this range of the file, which is one operand: a literal, `$name`, `(…)`, `[…]` or `{…}`.
 pub(super) fn operand<V: Variables>(
     text: &[u8],
     range: Range<usize>,
@@ -55,7 +55,7 @@ pub(super) fn operand<V: Variables>(
     }
 }
 
-/// What a string is worth whose opening quote stands at `open`, and where it ends.
+/// The value of the string whose opening quote is at `open`, and its end.
 pub(super) fn string<V: Variables>(
     text: &[u8],
     open: usize,
@@ -67,7 +67,7 @@ pub(super) fn string<V: Variables>(
     Ok((bytes, expression.at))
 }
 
-/// What a variable is worth whose `$` stands at `dollar`, and where its name ends.
+/// The value of the variable whose `$` is at `dollar`, and the end of its name.
 pub(super) fn variable<V: Variables>(
     text: &[u8],
     dollar: usize,
@@ -187,8 +187,8 @@ impl<V: Variables> Expression<'_, V> {
             _ => {
                 let message = format!("{} is compared with {}", left.kind(), right.kind());
                 let complaint = Complaint::new(message)
-                    .expected("two values of a kind; `<` and `>` between numbers")
-                    .help("make a number of a text with `[:tonum …]`, or a text of a number with `[:tostr …]`");
+                    .expected("two values of the same type; `<` and `>` for numbers")
+                    .help("convert a text to a number with `[:tonum …]`, or a number to a text with `[:tostr …]`");
                 return Err(Some((start..self.at, complaint)));
             }
         };
@@ -269,12 +269,12 @@ impl<V: Variables> Expression<'_, V> {
         Ok(Value::text(&joined))
     }
 
-    /// A value as a part of a text.
+    /// A value as part of a text.
     pub(super) fn written(&self, value: &Value, start: usize) -> Result<Vec<u8>, Fail> {
         match value {
             Value::Unknown => Err(None),
             value => value.written().ok_or_else(|| {
-                let complaint = Complaint::new(format!("{} is to be a part of a text", value.kind()));
+                let complaint = Complaint::new(format!("{} cannot be part of a text", value.kind()));
                 Some((start..self.at.max(start), complaint.expected("a text, a number, or true or false")))
             }),
         }
@@ -324,7 +324,7 @@ impl<V: Variables> Expression<'_, V> {
         is
     }
 
-    /// Blanks, line ends, and the `\` that joins lines.
+    /// Skips blanks, line ends, and the `\` that joins lines.
     pub(super) fn skip_blanks(&mut self) {
         while let Some(byte) = self.peek() {
             match byte {
@@ -341,7 +341,7 @@ impl<V: Variables> Expression<'_, V> {
 
     pub(super) fn unexpected(&self, expected: &str) -> Fail {
         let message = match self.peek() {
-            Some(byte) => format!("`{}` is not read here", show(&[byte])),
+            Some(byte) => format!("`{}` is not supported here", show(&[byte])),
             None => "a value is missing".to_owned(),
         };
         self.refuse(1, Complaint::new(message).expected(expected))
@@ -352,7 +352,7 @@ impl<V: Variables> Expression<'_, V> {
     }
 }
 
-/// What a value adds to an array.
+/// Appends a value to an array.
 fn items(value: Value) -> Vec<Value> {
     match value {
         Value::Array(items) => items.to_vec(),
@@ -361,7 +361,7 @@ fn items(value: Value) -> Vec<Value> {
 }
 
 fn parentheses(between: &str) -> Complaint {
-    Complaint::new(format!("{between} stand beside one another"))
+    Complaint::new(format!("{between} are combined"))
         .expected("parentheses")
-        .help("put parentheses around what is done first")
+        .help("put parentheses around the part that is evaluated first")
 }

@@ -1,39 +1,39 @@
-//! The text that a script leaves, and where its bytes stand in the file.
+//! The expansion of a script, and the positions of its bytes in the file.
 
 use std::collections::HashSet;
 use std::ops::Range;
 
 use super::super::problem::{Complaint, Problems, line_end};
 
-/// Bytes of the text that came from one place.
+/// Bytes of the text with one origin.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
-    /// Where they begin in the text.
+    /// Their position in the text.
     at: usize,
-    /// Where they stand in the file, and how many bytes it has there.
+    /// Their position and length in the file.
     source: usize,
     length: usize,
-    /// They are those of the file, not a value.
+    /// Whether they are bytes of the file instead of a value.
     copied: bool,
-    /// Which of the notes tells the values of the loops around it.
+    /// Index of the note with the values of the loops around them.
     note: usize,
 }
 
-/// See the module.
+/// The expansion of a script.
 #[derive(Debug)]
 pub(in crate::rsc) struct Expansion {
     /// Commands.
     pub(in crate::rsc) text: Vec<u8>,
     pieces: Vec<Piece>,
     notes: Vec<String>,
-    /// Why parts of the text are as in the file, with variables: each with its place in the text and in the file. No
-    /// complaint: it was told where the variable was set.
+    /// Why parts of the text are unchanged, with variables: each with its position in the text and in the file. Without
+    /// a complaint if it was reported where the variable was set.
     reasons: Vec<(Range<usize>, Range<usize>, Option<Complaint>)>,
-    /// Where the lines of the file begin.
+    /// The positions of the file's lines.
     lines: Vec<usize>,
-    /// What is wrong with the script, by places of the file.
+    /// Problems of the script, by positions in the file.
     pub(in crate::rsc) problems: Problems,
-    /// What of the script was passed over.
+    /// Ignored statements of the script.
     pub(in crate::rsc) warnings: Problems,
 }
 
@@ -59,7 +59,7 @@ impl Expansion {
         }
     }
 
-    /// From now on, these are the values of the loops.
+    /// Sets the values of the loops from now on.
     pub(super) fn note(&mut self, note: String) {
         if self.notes.last() != Some(&note) {
             self.notes.push(note);
@@ -72,7 +72,7 @@ impl Expansion {
         self.text.extend_from_slice(&file[span]);
     }
 
-    /// Adds bytes that stand for those of the file.
+    /// Adds bytes in place of those of the file.
     pub(super) fn put(&mut self, bytes: &[u8], span: Range<usize>) {
         self.piece(span.start, span.len(), false);
         self.text.extend_from_slice(bytes);
@@ -82,7 +82,7 @@ impl Expansion {
         self.pieces.push(Piece { at: self.text.len(), source, length, copied, note: self.notes.len() - 1 });
     }
 
-    /// Adds bytes of the file in the place of everything from here on, which could not be evaluated, and keeps why.
+    /// Adds bytes of the file in place of everything from here on that could not be evaluated, and stores the reason.
     pub(super) fn give_up(
         &mut self,
         start: usize,
@@ -101,7 +101,7 @@ impl Expansion {
         self.pieces.partition_point(|piece| piece.at <= at).checked_sub(1).map(|index| &self.pieces[index])
     }
 
-    /// Where a part of the text stands in the file.
+    /// The position of a part of the text in the file.
     pub(in crate::rsc) fn source(&self, span: &Range<usize>) -> Range<usize> {
         let Some(first) = self.piece_of(span.start) else { return 0..0 };
         let place = |piece: &Piece, at: usize| if piece.copied { (at - piece.at).min(piece.length) } else { 0 };
@@ -115,22 +115,22 @@ impl Expansion {
         start..end.max(start)
     }
 
-    /// The line of the file on which a place of the text stands, from 1.
+    /// The line of the file for a position of the text, from 1.
     pub(in crate::rsc) fn line(&self, at: usize) -> u32 {
         let source = self.source(&(at..at)).start;
         u32::try_from(self.lines.partition_point(|line| *line <= source)).unwrap_or(u32::MAX)
     }
 
-    /// Why the text is at this place as it is in the file, if a value should stand there: its place in the text, and the
-    /// complaint, if that was not told elsewhere.
+    /// Why the text is unchanged at this position, if a value is expected: its position in the text, and the complaint,
+    /// if it was not reported elsewhere.
     pub(in crate::rsc) fn why(&self, at: usize) -> Option<(Range<usize>, Option<Complaint>)> {
         let after = self.reasons.partition_point(|(text, ..)| text.start <= at);
         let (text, _, complaint) = self.reasons[..after].last().filter(|(text, ..)| text.contains(&at))?;
         Some((text.clone(), complaint.clone()))
     }
 
-    /// Moves problems from the text to the file, each with the values of the loops around it; one of many that say the
-    /// same of the same place.
+    /// Maps problems from the text to the file, each with the values of the loops around it; equal problems at the same
+    /// position are reported once.
     pub(in crate::rsc) fn locate(&self, problems: Problems) -> Problems {
         let mut told = HashSet::new();
         problems.map(|(span, complaint)| {

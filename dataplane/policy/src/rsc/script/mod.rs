@@ -1,8 +1,9 @@
-//! Scripts whose outcome is known from the file alone: variables, loops over literal arrays, conditions on known values.
+//! Runs scripts whose result follows from the file alone: variables, loops over literal arrays, conditions on known
+//! values.
 //!
-//! [`expand`] runs the script of a file and gives the text that is left: the commands that it carries out, in their
-//! order, with the values of variables in them. That text is read like any other. Where its bytes came from is kept, so
-//! that everything that is said of a rule is said of the place in the file, and of the values of the loops around it.
+//! [`expand`] runs the script of a file and returns the expansion: the commands that it carries out, in order, with
+//! values in place of variables. The expansion is read like any other text. The origin of its bytes is stored, so that
+//! every finding about a rule has a position in the file and the values of the loops around it.
 //!
 //! ```text
 //! /ip firewall filter                                    /ip firewall filter
@@ -11,18 +12,18 @@
 //! }
 //! ```
 //!
-//! What depends on the router (`[/system clock get time]`), and every other construct, is refused by its name. Running is
-//! paid for from a budget, as looking for entries is, and the text that it makes has a limit.
+//! Values that depend on the router (`[/system clock get time]`) and all other constructs are refused by name. Running
+//! uses up a budget, as searching entries does, and the expansion has a size limit.
 //!
 //! | module       | owns |
 //! |--------------|------|
 //! | `run`        | statements, blocks, and scopes of variables |
 //! | `command`    | commands that are carried out, with values in place of variables |
-//! | `expression` | operators, and how what they join is read |
-//! | `operand`    | strings, variables, arrays, words |
-//! | `call`       | commands in brackets that give values |
+//! | `expression` | operators and their operands |
+//! | `operand`    | strings, variables, arrays, literal words |
+//! | `call`       | commands in brackets that have a value |
 //! | `value`      | values |
-//! | `map`        | where the bytes of the text came from |
+//! | `map`        | the origin of the expansion's bytes |
 
 mod call;
 mod command;
@@ -36,10 +37,10 @@ pub(super) use self::map::Expansion;
 pub(super) use self::run::expand;
 use super::lexer::Word;
 
-/// Statements that may also be written without a `:`. No menu or command has such a name.
+/// Statements that may be written without a `:`. No menu or command has such a name.
 const PLAIN_STATEMENTS: &[&[u8]] = &[b"local", b"global", b"foreach", b"for", b"if", b"while", b"put"];
 
-/// Whether a command that begins so is a script's: `:if`, `$x`, a block, or the end of one.
+/// Whether a command with this beginning belongs to a script: `:if`, `$x`, a block, or the end of one.
 pub(super) fn begins(words: &[Word]) -> bool {
     let Some(first) = words.first() else { return false };
     let is_marked = matches!(first.name.bytes.first(), Some(b':' | b'$' | b'{' | b'}' | b'[' | b']' | b'(' | b')'));

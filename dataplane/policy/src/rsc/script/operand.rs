@@ -1,4 +1,4 @@
-//! Operands: strings, variables, arrays, and words that stand for themselves.
+//! Operands: strings, variables, arrays, and literal words.
 
 use std::rc::Rc;
 
@@ -9,7 +9,7 @@ use super::expression::{Expression, Fail, Variables};
 use super::value::{MOST_ITEMS, Value};
 
 impl<V: Variables> Expression<'_, V> {
-    /// A string, with the values of the variables in it.
+    /// A string, with the values of its variables.
     pub(super) fn string(&mut self) -> Result<Vec<u8>, Fail> {
         let open = self.at;
         let (string, flaws, end) = string_at(self.text, open);
@@ -67,17 +67,17 @@ impl<V: Variables> Expression<'_, V> {
         let complaint = match self.variables.value(&name) {
             Some(Value::Unknown) => return Err(None),
             Some(value) => return Ok(value),
-            None if name.is_empty() => Complaint::new("`$` stands for a variable here")
+            None if name.is_empty() => Complaint::new("`$` begins a variable here")
                 .expected("the name of a variable")
-                .help("write `\\$`, inside quotes, if a dollar sign is meant"),
+                .help("write `\\$`, inside quotes, for a dollar sign"),
             None => Complaint::new(format!("the variable `{}` is not set", show(&name)))
                 .expected("a variable that `:local`, `:global` or a loop sets above")
-                .help("set it, or write `\\$`, inside quotes, if a dollar sign is meant"),
+                .help("set it, or write `\\$`, inside quotes, for a dollar sign"),
         };
         Err(Some((start..self.at, complaint)))
     }
 
-    /// What stands for itself: any word, or between operators a number and little else.
+    /// A literal: any word, or between operators a number and few other words.
     pub(super) fn bare(&mut self) -> Result<Value, Fail> {
         let start = self.at;
         let rest = &self.text[start..];
@@ -92,7 +92,7 @@ impl<V: Variables> Expression<'_, V> {
         let goes_on = matches!(rest.get(word.len()..), Some([b'.', b'0'..=b'9', ..]));
         let is_value = word.iter().all(u8::is_ascii_digit) || [&b"true"[..], b"false", b"yes", b"no"].contains(&word);
         if !self.words && (!is_value || goes_on) {
-            let complaint = Complaint::new(format!("`{}` is not read in an expression", show(word)))
+            let complaint = Complaint::new(format!("`{}` is not supported in an expression", show(word)))
                 .expected("a number, a text in quotes, or `$` and the name of a variable")
                 .help("put texts and addresses in quotes");
             return Err(Some((start..self.at, complaint)));
@@ -118,7 +118,7 @@ impl<V: Variables> Expression<'_, V> {
                     items.push(self.operand()?);
                     self.skip_blanks();
                     if self.peek() == Some(b'=') {
-                        let complaint = Complaint::new("arrays with keys are not read")
+                        let complaint = Complaint::new("arrays with keys are not supported")
                             .expected("`;` between values")
                             .help("write an array of arrays, and take their items with `->0` and `->1`");
                         return Err(self.refuse(1, complaint));

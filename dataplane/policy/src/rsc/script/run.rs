@@ -13,10 +13,10 @@ use super::expression::{Fail, Variables, operand};
 use super::map::Expansion;
 use super::value::Value;
 
-/// How deep blocks may nest.
+/// Greatest depth of blocks.
 const MAX_DEPTH: usize = 32;
 
-/// How many variables there may be at a time.
+/// Highest number of variables at a time.
 const MOST_VARIABLES: usize = 10_000;
 
 /// Runs the script of a file.
@@ -34,15 +34,15 @@ pub(in crate::rsc) fn expand(file: &[u8]) -> Expansion {
     };
     let start = Lexer::new(file).place();
     if run.block(start..file.len()).is_none() {
-        let complaint = Complaint::new("the script takes too long, or makes too much of the file")
-            .expected("fewer turns of its loops")
+        let complaint = Complaint::new("the script runs too long, or its output is too large")
+            .expected("fewer iterations of its loops")
             .help("write the rules out, or leave the line out");
         run.expansion.problems.add(file.len()..file.len(), complaint);
     }
     run.expansion
 }
 
-/// The variables of the blocks around a statement, innermost last, and those of all.
+/// The variables of the blocks around a statement, innermost last, and the global ones.
 #[derive(Debug, Default)]
 pub(super) struct Scopes {
     local: Vec<HashMap<Vec<u8>, Value>>,
@@ -80,14 +80,14 @@ pub(super) struct Run<'a> {
     /// The variables of the loops around a statement, with their values.
     loops: Vec<(String, String)>,
     pub(super) menus: Menus,
-    /// A block that has ended changed the menu, so that it is not certain which one a command without a path is for.
+    /// A block changed the menu and has ended, so that the menu of a command without a path is ambiguous.
     pub(super) is_lost: bool,
     depth: usize,
-    /// Where something was refused. Loops come to the same place again.
+    /// Positions of refused statements. Loops reach the same position again.
     told: HashSet<Range<usize>>,
 }
 
-/// Whether there is something left to spend: nothing if the script is to end.
+/// Whether the budget remains: `None` ends the script.
 type Goes = Option<()>;
 
 impl Run<'_> {
@@ -113,7 +113,7 @@ impl Run<'_> {
         self.spend(50 + range.len())?;
         loop {
             let command = lexer.next(|words| self.menus.understands(words));
-            // What the export says of itself stays in the text.
+            // Comments about missing parts of the export stay in the text.
             for mark in std::mem::take(&mut lexer.marks) {
                 self.expansion.copy(self.file, mark.clone());
                 self.expansion.put(b"\n", mark.end..mark.end);
@@ -140,7 +140,7 @@ impl Run<'_> {
         self.work.spend(units).then_some(())
     }
 
-    /// Tells why something could not be run, once for each place.
+    /// Reports why a statement could not be run, once for each position.
     pub(super) fn refuse(&mut self, fail: Fail) {
         if let Some((span, complaint)) = fail
             && self.told.insert(span.clone())
@@ -150,7 +150,7 @@ impl Run<'_> {
         }
     }
 
-    /// The values of the loops around a statement, for people.
+    /// The values of the loops around a statement, for messages.
     pub(super) fn note(&self) -> String {
         let values: Vec<String> = self.loops.iter().map(|(name, value)| format!("`${name}` is `{value}`")).collect();
         values.join(", ")
@@ -174,7 +174,7 @@ impl Run<'_> {
             b"put" | b"log" | b"delay" | b"beep" => {
                 let span = words[0].span.clone();
                 if self.told.insert(span.clone()) {
-                    let complaint = Complaint::new(format!("`:{}` changes no rule: it was passed over", show(name)));
+                    let complaint = Complaint::new(format!("`:{}` changes no rule: it was ignored", show(name)));
                     self.expansion.warnings.add(span, complaint);
                 }
                 Ok(Some(()))
@@ -191,11 +191,11 @@ impl Run<'_> {
     fn declare(&mut self, words: &[Word], is_global: bool) -> Result<(), Fail> {
         let name = self.name(words, 1)?;
         if let Some(word) = words.get(2).filter(|word| word.value.is_some()) {
-            let complaint = Complaint::new(format!("functions are not read: `{}=`", show(&word.name.bytes)));
+            let complaint = Complaint::new(format!("functions are not supported: `{}=`", show(&word.name.bytes)));
             self.scopes.declare(&name, Value::Unknown);
             return Err(Some((word.span.clone(), complaint.expected("a value"))));
         }
-        // What fails is told once, and not again where the variable is used.
+        // An error is reported once, and not again where the variable is used.
         let value = words.get(2).map_or(Ok(Value::Nothing), |word| self.value(&word.name.span));
         let value = match (value, words.get(3)) {
             (Ok(_), Some(stray)) => Err(Some(one_value(stray))),
@@ -289,7 +289,7 @@ impl Run<'_> {
         let Some(range) = body(words, "do")? else { return Err(Some(lacks(&words[0], "`do={…}`"))) };
         let step = step.unwrap_or(if from <= to { 1 } else { -1 });
         if step == 0 || (step > 0) != (from <= to) && from != to {
-            let complaint = Complaint::new("the step leads away from `to=`, or nowhere");
+            let complaint = Complaint::new("the step is zero, or leads away from `to=`");
             return Err(Some((words[0].span.clone(), complaint.expected("a step in the direction of `to=`"))));
         }
         let next =
@@ -297,7 +297,7 @@ impl Run<'_> {
         Ok(self.turns(&name, &range, std::iter::successors(Some(from), next).map(Value::Number)))
     }
 
-    /// `:do {…}`. What `on-error=` would do is not needed: a file in which something fails is refused.
+    /// `:do {…}`. The block of `on-error=` is ignored, because a file in which a command fails is refused.
     fn once(&mut self, words: &[Word]) -> Result<Goes, Fail> {
         if let Some(word) = words.iter().find(|word| word.name.bytes == b"while") {
             return Err(Some(unread(word, b"do while")));
@@ -344,12 +344,12 @@ fn unread(word: &Word, name: &[u8]) -> Refusal {
     let what = match name.first() {
         Some(b'$') => "calling a function".to_owned(),
         Some(b'}' | b']' | b')') => "a bracket that was not opened".to_owned(),
-        Some(b'[' | b'(' | b'{') | None => "an expression in the place of a command".to_owned(),
+        Some(b'[' | b'(' | b'{') | None => "an expression in place of a command".to_owned(),
         Some(_) => format!("`:{}`", show(name)),
     };
-    let complaint = Complaint::new(format!("scripting is not read as far as this goes: {what}"))
+    let complaint = Complaint::new(format!("this part of scripting is not supported: {what}"))
         .expected("`:local`, `:global`, `:set`, `:if`, `:for`, `:foreach`, or a command such as `add`")
-        .help("write out what the script would do, or export the rules from a router on which it ran");
+        .help("write out the commands of the script, or export the rules from a router on which it ran");
     (word.span.clone(), complaint)
 }
 
@@ -363,7 +363,7 @@ fn one_value(stray: &Word) -> Refusal {
     (stray.span.clone(), complaint.help("`(\"a\" . $b)` joins texts"))
 }
 
-/// Whether the words from here on are arguments of these names, each once.
+/// Whether the following words are arguments with these names, each once.
 fn only(words: &[Word], from: usize, names: &[&str]) -> Result<(), Fail> {
     let mut seen = HashSet::new();
     let is_wrong = |word: &&Word| {
@@ -374,7 +374,7 @@ fn only(words: &[Word], from: usize, names: &[&str]) -> Result<(), Fail> {
         None => Ok(()),
         Some(word) => {
             let names: Vec<String> = names.iter().map(|name| format!("`{name}=`")).collect();
-            let complaint = Complaint::new(format!("`{}` is not read here", show(&word.name.bytes)));
+            let complaint = Complaint::new(format!("`{}` is not supported here", show(&word.name.bytes)));
             Err(Some((word.span.clone(), complaint.expected(names.join(", ")))))
         }
     }
@@ -384,7 +384,7 @@ fn argument<'w>(words: &'w [Word], name: &str) -> Option<&'w Text> {
     words.iter().find(|word| word.name.bytes == name.as_bytes()).and_then(|word| word.value.as_ref())
 }
 
-/// What stands between the braces of `do={…}`.
+/// The text between the braces of `do={…}`.
 fn body(words: &[Word], name: &str) -> Result<Option<Range<usize>>, Fail> {
     match argument(words, name) {
         None => Ok(None),

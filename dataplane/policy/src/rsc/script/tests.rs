@@ -1,4 +1,4 @@
-//! Scripts and the rules that they leave.
+//! Scripts and their expansions.
 
 use proptest::prelude::*;
 
@@ -7,14 +7,14 @@ use crate::cases::cases;
 use crate::rsc::{export, place};
 use crate::rule::RuleSet;
 
-/// The rules of a text that has no problems.
+/// The rules of a text without problems.
 fn rules(text: &str) -> RuleSet {
     let reading = read(text.as_bytes());
     assert_eq!(reading.problems, [], "{text}");
     reading.rules
 }
 
-/// That a script says what these commands say.
+/// Asserts that a script expands to these commands.
 #[track_caller]
 fn same(script: &str, plain: &str) {
     let export = |text: &str| export(&rules(text)).unwrap();
@@ -61,7 +61,7 @@ fn loops_run_over_arrays_and_numbers() {
          add chain=c2 protocol=tcp\nadd chain=c2 protocol=udp\nadd chain=d priority=5\nadd chain=d priority=3\n\
          add chain=d priority=1\n",
     );
-    // A ladder: the list of each step is the one before.
+    // A sequence of knocks: each step needs the list of the step before.
     same(
         ":local steps {{7001;\"10s\"};{7002;\"20s\"}}\n:local before \"\"\n:local n 0\n:foreach s in=$steps do={\n\
          \t:set n ($n + 1)\n\t:local to \"k$n\"\n\t:if ([:len $before] = 0) do={\n\
@@ -113,7 +113,7 @@ fn scopes_end_with_their_blocks() {
     );
     let found = problems("{ :local b 3 }\nadd chain=input comment=$b\n");
     assert_eq!(found, [(3, "$b".to_owned(), "the variable `b` is not set".to_owned())]);
-    // `:set` reaches the variable around the block, and globals are seen everywhere.
+    // `:set` changes the variable of the enclosing block, and globals are visible everywhere.
     same(
         ":local a 1\n{ :set a 5; :global g 6 }\n:global g\nadd chain=input comment=\"$a$g\"\n",
         "add chain=input comment=56\n",
@@ -121,7 +121,7 @@ fn scopes_end_with_their_blocks() {
 }
 
 #[test]
-fn values_stand_in_find_too() {
+fn find_may_contain_values() {
     same(
         ":local tag \"mine\"\nadd chain=input comment=\"mine 1\"\nadd chain=input comment=other\n\
          remove [find comment~\"^$tag\"]\n:foreach c in={other} do={ set [find comment=$c] disabled=yes }\n\
@@ -131,7 +131,7 @@ fn values_stand_in_find_too() {
 }
 
 #[test]
-fn what_is_not_deterministic_is_refused_by_its_name() {
+fn values_that_depend_on_the_router_are_refused_by_name() {
     for (script, text, name) in [
         (":local t [/system clock get time]\n", "[/system clock get time]", "[/system clock get time]"),
         (":while (true) do={ add chain=input }\n", ":while", ":while"),
@@ -155,7 +155,7 @@ fn what_is_not_deterministic_is_refused_by_its_name() {
         let [(2, at, message)] = &found[..] else { panic!("{script}: {found:?}") };
         assert_eq!((at.as_str(), message.contains(name)), (text, true), "{script}: {message}");
     }
-    // Told once, where the value comes from, and not where it is used.
+    // Reported once, at the origin of the value, and not where it is used.
     let used = ":local t [/system clock get time]\nadd chain=input comment=$t\n:if ($t = 1) do={ add chain=x }\n";
     assert_eq!(problems(used).len(), 1);
     let statements = ":put \"a $x\"; :log info \"b\"\nadd chain=input\n";
@@ -183,17 +183,17 @@ fn rules_of_scripts_know_their_places() {
     assert_eq!(reading.problems, []);
     let lines: Vec<u32> = reading.rules.rules.iter().map(|rule| rule.line).collect();
     assert_eq!(lines, [3, 3, 5]);
-    for said in &reading.rules_said[..2] {
-        assert_eq!(said.value("dst-port").map(|span| &text[span]), Some("$p"));
-        assert_eq!(said.value("protocol").map(|span| &text[span]), Some("tcp"));
-        assert_eq!(&text[said.first_line(text.as_bytes())], "add chain=input protocol=tcp dst-port=$p");
+    for spans in &reading.rule_spans[..2] {
+        assert_eq!(spans.value("dst-port").map(|span| &text[span]), Some("$p"));
+        assert_eq!(spans.value("protocol").map(|span| &text[span]), Some("tcp"));
+        assert_eq!(&text[spans.first_line(text.as_bytes())], "add chain=input protocol=tcp dst-port=$p");
     }
     let mut findings: Vec<crate::rsc::Finding> = Vec::new();
     place(&mut findings, "a", text.as_bytes());
 }
 
 #[test]
-fn a_menu_within_a_block_is_not_one_behind_it() {
+fn a_menu_inside_a_block_does_not_apply_after_it() {
     same("{ /ip firewall filter add chain=input }\nadd chain=forward\n", "add chain=input\nadd chain=forward\n");
     let found = problems(":if (true) do={\n/ip firewall raw\nadd chain=prerouting\n}\nadd chain=input action=drop\n");
     assert_eq!(found.len(), 1);
@@ -202,7 +202,7 @@ fn a_menu_within_a_block_is_not_one_behind_it() {
 }
 
 #[test]
-fn menus_that_are_not_read_may_have_any_script() {
+fn unsupported_menus_may_have_any_script() {
     let text = ":local a 1\n/system script\nadd name=x source={ :while (true) do={ \\$y } }\nadd name=z source=\"$b $(c)\"\n\
         /ip firewall filter\nadd chain=input comment=$a\n";
     assert_eq!(rules(text).rules[0].comment, "1");
@@ -225,7 +225,7 @@ fn scripts_end_within_their_bounds() {
     assert_eq!(problems(&nested).len(), 1);
 }
 
-/// Pieces of scripts, so that most of what is put together means something.
+/// Pieces of scripts, so that many combinations are valid.
 const PIECES: &[&str] = &[
     ":local a ",
     ":global a ",
@@ -301,8 +301,8 @@ proptest! {
             prop_assert!((1..=lines).contains(&problem.line));
         }
         prop_assert!(reading.rules.rules.iter().all(|rule| (1..=lines).contains(&rule.line)));
-        for said in &reading.rules_said {
-            prop_assert!(said.first_line(&text).end <= text.len());
+        for spans in &reading.rule_spans {
+            prop_assert!(spans.first_line(&text).end <= text.len());
         }
     }
 }

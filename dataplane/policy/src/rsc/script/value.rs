@@ -13,7 +13,7 @@ pub(super) const MOST_ITEMS: usize = 10_000;
 pub(super) enum Value {
     /// A variable that was declared and not set.
     Nothing,
-    /// Why it is not known was told already.
+    /// The value is not known; the reason was reported already.
     Unknown,
     Truth(bool),
     Number(i64),
@@ -26,10 +26,10 @@ impl Value {
         Value::Text(Rc::from(bytes))
     }
 
-    /// What bytes outside quotes stand for.
+    /// The value of a literal outside quotes.
     pub(super) fn bare(bytes: &[u8]) -> Value {
         let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
-        // What RouterOS makes of zeros in front is not documented.
+        // RouterOS's treatment of leading zeros is not documented.
         let is_number = digits == b"0" || (digits.iter().all(u8::is_ascii_digit) && !digits.starts_with(b"0"));
         match bytes {
             b"true" => Value::Truth(true),
@@ -42,7 +42,7 @@ impl Value {
         }
     }
 
-    /// As it stands in a text; nothing if it is not one value.
+    /// Its form in a text; `None` if it is not a single value.
     pub(super) fn written(&self) -> Option<Vec<u8>> {
         match self {
             Value::Text(bytes) => Some(bytes.to_vec()),
@@ -52,7 +52,7 @@ impl Value {
         }
     }
 
-    /// What kind of value it is, for messages.
+    /// The name of its type, for messages.
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Value::Nothing | Value::Unknown => "nothing",
@@ -63,7 +63,7 @@ impl Value {
         }
     }
 
-    /// For messages.
+    /// Its text in messages.
     pub(super) fn shown(&self) -> String {
         match self {
             Value::Array(items) => format!("an array of {}", items.len()),

@@ -1,10 +1,10 @@
-//! `[find …]`: which entries of a menu a command is meant for.
+//! `[find …]`: selects entries of a menu.
 //!
-//! One of the entries that are found may be taken by its number: `([find …]->0)`, `[:pick [find …] 0]`.
+//! One of the found entries may be taken by its index: `([find …]->0)`, `[:pick [find …] 0]`.
 //!
-//! Owns the conditions and how they are combined: `name=value`, `name!=value`, `name~"expression"`, a name alone for
-//! what is set, `!`, `and`, `or`, `&&`, `||`, blanks for `and`, and parentheses. Everything else that RouterOS
-//! has for expressions is refused at its place. What an entry says is asked of its store.
+//! Owns the conditions and their combination: `name=value`, `name!=value`, `name~"expression"`, a name alone for a
+//! property that is set, `!`, `and`, `or`, `&&`, `||`, blanks for `and`, and parentheses. All other expressions of
+//! RouterOS are refused at their position. The store provides the properties of entries.
 //!
 //! ```text
 //! set [find where list=guests and comment~"^tmp"] disabled=yes
@@ -24,17 +24,17 @@ use self::reader::{Reader, taken};
 use super::lexer::Text;
 use super::problem::Complaint;
 
-/// A complaint and where it belongs.
+/// A complaint and its position.
 pub(super) type Refusal = (Range<usize>, Complaint);
 
-/// What is looked for.
+/// A query.
 #[derive(Debug)]
 pub(super) enum Query {
     /// One condition.
     Test(Test),
-    /// What is not so.
+    /// The negation.
     Not(Box<Query>),
-    /// All of these; every entry if there are none.
+    /// All of these; true for every entry if there are none.
     All(Vec<Query>),
     /// One of these.
     Any(Vec<Query>),
@@ -45,24 +45,24 @@ pub(super) enum Query {
 pub(super) struct Test {
     /// The property.
     pub(super) name: Text,
-    /// What it is asked.
+    /// The comparison.
     pub(super) ask: Ask,
 }
 
-/// What a property is asked.
+/// The comparison of a property.
 #[derive(Debug)]
 pub(super) enum Ask {
-    /// Whether it is set; for those that are `yes` or `no`, whether it is `yes`.
+    /// Whether it is set; for `yes` or `no`, whether it is `yes`.
     Given,
     /// Whether it has this value.
     Is(Vec<u8>),
-    /// Whether the expression matches somewhere in it.
+    /// Whether the expression matches a part of it.
     Like(Regex),
 }
 
 impl Query {
-    /// Reads `[find …]`, or one of what that finds, brackets included, which stands at `span` in the text. `menu` is the
-    /// path of the menu it is used in.
+    /// Parses `[find …]`, or one of the entries that it finds, brackets included, at `span` in the text. `menu` is the
+    /// path of the menu in which it is used.
     pub(super) fn read(text: &[u8], span: &Range<usize>, menu: &str) -> Result<(Query, Option<usize>), Refusal> {
         match taken(text, span) {
             Some((find, number)) => Ok((Query::find(text, &find, menu)?, Some(number))),
@@ -85,7 +85,7 @@ impl Query {
         }
     }
 
-    /// Every condition in it.
+    /// Every condition of the query.
     pub(super) fn tests(&mut self) -> Vec<&mut Test> {
         match self {
             Query::Test(test) => vec![test],
@@ -94,7 +94,7 @@ impl Query {
         }
     }
 
-    /// The value that a property must have for the query to be true, if it says so plainly.
+    /// The value that a property must have for the query to be true, if the query states it directly.
     pub(super) fn demands(&self, name: &str) -> Option<&[u8]> {
         match self {
             Query::Test(Test { name: tested, ask: Ask::Is(value) }) if tested.bytes == name.as_bytes() => Some(value),
@@ -103,7 +103,7 @@ impl Query {
         }
     }
 
-    /// Whether an entry meets it. `field` gives what the entry says, by name.
+    /// Whether an entry matches. `field` returns a property of the entry, by name.
     pub(super) fn meets<'a>(&self, field: &mut impl FnMut(&[u8]) -> Cow<'a, [u8]>) -> bool {
         match self {
             Query::Test(test) => {

@@ -10,18 +10,18 @@ use super::super::problem::{Complaint, show};
 use super::super::value;
 use super::{Ask, Query, Refusal, Test};
 
-/// How deep parentheses may nest.
+/// Greatest depth of parentheses.
 const MAX_DEPTH: usize = 16;
 
-/// How many conditions there may be. Those of real files can be counted on one hand.
+/// Highest number of conditions. Real files have fewer than ten.
 const MOST_CONDITIONS: usize = 100;
 
-/// The longest expression and its size once compiled, in bytes: those of real files take some kilobytes. Each command
-/// compiles its own, and a file may have a million of them.
+/// Longest expression, and its compiled size, in bytes: those of real files take some kilobytes. Each command compiles
+/// its own, and a file may have a million of them.
 const LONGEST_REGEX: usize = 1_000;
 const MAX_REGEX: usize = 1 << 17;
 
-/// The `[find …]` in `([find …]->0)` or `[:pick [find …] 0]`, and which of the entries is meant.
+/// The `[find …]` in `([find …]->0)` or `[:pick [find …] 0]`, and the index.
 pub(super) fn taken(text: &[u8], span: &Range<usize>) -> Option<(Range<usize>, usize)> {
     let inside = text.get(span.start + 1..span.end.checked_sub(1)?)?;
     let (before, behind): (&[u8], &[u8]) = match text.get(span.start)? {
@@ -42,12 +42,12 @@ pub(super) struct Reader<'a> {
     pub(super) text: &'a [u8],
     pub(super) at: usize,
     pub(super) menu: &'a str,
-    /// How many there are so far.
+    /// Number of conditions so far.
     pub(super) conditions: usize,
 }
 
 impl Reader<'_> {
-    /// `find`, perhaps behind the menu's path and before `where`.
+    /// `find`, optionally after the menu's path and before `where`.
     pub(super) fn head(&mut self, span: &Range<usize>) -> Result<(), Refusal> {
         self.skip_blanks();
         let mut path = String::new();
@@ -64,7 +64,7 @@ impl Reader<'_> {
             if last == "find" {
                 let written: Vec<&str> = path.split(['/', ' ']).filter(|segment| !segment.is_empty()).collect();
                 if !written.is_empty() && written.join(" ") != self.menu.trim_start_matches('/') {
-                    return Err((span.clone(), not_find().help("it looks in another menu than the command's")));
+                    return Err((span.clone(), not_find().help("its menu differs from the command's menu")));
                 }
                 let behind_find = self.at;
                 if self.word_if(|byte| byte.is_ascii_alphabetic()).is_none_or(|(word, _)| word != b"where") {
@@ -93,7 +93,7 @@ impl Reader<'_> {
                 _ if queries.is_empty() => {}
                 None | Some(b')' | b'|') => break,
                 _ if self.is_word("or") => break,
-                // Blanks say `and` as well.
+                // Blanks mean `and` as well.
                 _ => _ = self.takes("&&") || self.takes_word("and"),
             }
             queries.push(self.term(depth)?);
@@ -157,7 +157,7 @@ impl Reader<'_> {
         Ok(Query::Test(Test { name, ask: Ask::Given }))
     }
 
-    /// A string, or bytes that stand for themselves.
+    /// A string, or literal bytes.
     fn value(&mut self) -> Result<(Vec<u8>, Range<usize>), Refusal> {
         self.skip_blanks();
         let start = self.at;
@@ -177,7 +177,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Bytes of a kind, over the ends of lines that are joined.
+    /// Bytes of a class, across joined line ends.
     fn word_if(&mut self, of_word: impl Fn(u8) -> bool) -> Option<(Vec<u8>, Range<usize>)> {
         let start = self.at;
         let mut word = Vec::new();
@@ -197,7 +197,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Passes over an operator, with the blanks before it.
+    /// Skips an operator and the blanks before it, if it is next.
     fn takes(&mut self, operator: &str) -> bool {
         self.skip_blanks();
         let takes = self.text[self.at..].starts_with(operator.as_bytes());
@@ -211,14 +211,14 @@ impl Reader<'_> {
         is
     }
 
-    /// Whether this word stands here, alone: not the name of a property.
+    /// Whether this word is next, and is not the name of a property.
     fn is_word(&mut self, word: &str) -> bool {
         self.skip_blanks();
         let rest = &self.text[self.at..];
         rest.starts_with(word.as_bytes()) && rest.get(word.len()).is_some_and(|byte| b" \t(!\r\n\\".contains(byte))
     }
 
-    /// Blanks, and lines that are joined.
+    /// Skips blanks and joined line ends.
     pub(super) fn skip_blanks(&mut self) {
         while let Some(byte) = self.peek() {
             match byte {
@@ -242,20 +242,20 @@ impl Reader<'_> {
         let end = (self.at + 1).min(self.text.len().max(self.at));
         let message = match self.peek() {
             Some(b'$') => return (self.at..end, FlawKind::Variable.complaint()),
-            Some(byte) => format!("`{}` is not read here", show(&[byte])),
+            Some(byte) => format!("`{}` is not supported here", show(&[byte])),
             None => "a condition is missing".to_owned(),
         };
         let complaint = Complaint::new(message)
             .expected("conditions such as `list=guests`, `comment~\"^tmp\"` or `!disabled`, with `and` or `or` between")
-            .help("put values in quotes; what is more than that is not read: write the entries as they are to be");
+            .help("put values in quotes; other expressions are not supported: write the final entries");
         (self.at..end, complaint)
     }
 }
 
 fn not_find() -> Complaint {
-    Complaint::new("commands and expressions in brackets are not read, but for `find`")
+    Complaint::new("commands and expressions in brackets are not supported, except `find`")
         .expected("`[find …]` of the same menu")
-        .help("write `[find comment=\"…\"]` with a condition that only the entries meant can meet")
+        .help("write `[find comment=\"…\"]` with a condition that only these entries meet")
 }
 
 fn one_or(mut queries: Vec<Query>, several: fn(Vec<Query>) -> Query) -> Query {
@@ -268,7 +268,7 @@ fn one_or(mut queries: Vec<Query>, several: fn(Vec<Query>) -> Query) -> Query {
     }
 }
 
-/// POSIX extended expressions mean the same here, but for back references.
+/// The meaning of POSIX extended expressions is the same here, except for back references.
 fn regex(bytes: &[u8], span: Range<usize>) -> Result<Regex, Refusal> {
     let refuse = |complaint: Complaint| (span.clone(), complaint);
     if bytes.is_empty() {

@@ -45,7 +45,7 @@ fn every_form_of_a_condition() {
 }
 
 #[test]
-fn one_of_what_is_found_is_taken_by_its_number() {
+fn one_of_the_found_entries_is_taken_by_its_index() {
     let number = |query: &str| {
         let text = format!("x {query}");
         let read = Query::read(text.as_bytes(), &(2..text.len()), "/ip firewall address-list");
@@ -61,7 +61,7 @@ fn one_of_what_is_found_is_taken_by_its_number() {
 }
 
 #[test]
-fn what_is_not_read_is_shown() {
+fn unsupported_expressions_are_shown() {
     for (query, at) in [
         ("[get 0 list]", "[get 0 list]"),
         ("[:len x]", "[:len x]"),

@@ -1,4 +1,4 @@
-//! Which entries a command is given: by number, by id, by name, or by what they say.
+//! Finds the entries that a command selects: by number, by id, by name, or by their properties.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -12,12 +12,12 @@ use super::super::work::Work;
 use super::Store;
 
 impl<K: Kind> Store<K> {
-    /// The entries a command is given: at least one, but for `remove [find …]`.
+    /// The selected entries: at least one, except for `remove [find …]`.
     pub(super) fn select(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<Vec<u32>, Refusal> {
         let selected = match Selector::read(order.text, chosen, self.kind.path())? {
             Selector::Find(query) => {
                 let found = self.find(order.text, query, work)?;
-                // What installs rules begins by removing those of the last time.
+                // A script that installs rules begins by removing those of its last run.
                 if order.verb == Verb::Remove {
                     return Ok(found);
                 }
@@ -42,16 +42,14 @@ impl<K: Kind> Store<K> {
             let written = order.text.get(chosen.span.clone()).unwrap_or_default();
             let complaint =
                 Complaint::new(format!("no entry of `{}` is found by `{}`", self.kind.path(), show(written)))
-                    .expected("something that entries above this line meet")
-                    .help(
-                        "add the entry above this line, or mend the condition: values are compared as they are written",
-                    );
+                    .expected("a condition that entries above this line meet")
+                    .help("add the entry above this line, or correct the condition: values are compared as written");
             return Err((chosen.span.clone(), complaint));
         }
         Ok(selected)
     }
 
-    /// The one entry before which something is to stand.
+    /// The one entry before which another one is placed.
     pub(super) fn one(&mut self, order: &Order<'_>, chosen: &Text, work: &Work) -> Result<u32, Refusal> {
         let selected = self.select(order, chosen, work)?;
         match selected[..] {
@@ -92,14 +90,14 @@ impl<K: Kind> Store<K> {
     fn check_test(&self, test: &mut Test, work: &Work) -> Result<(), Refusal> {
         let name = &test.name;
         if !self.kind.knows(name) && name.bytes != b"dynamic" {
-            let complaint = Complaint::new(format!("`{}` cannot be looked for", show(&name.bytes)))
-                .expected(format!("a property that entries of `{}` are given", self.kind.path()))
-                .help("write a condition on what the entries say, such as `comment=\"…\"`");
+            let complaint = Complaint::new(format!("`{}` cannot be searched for", show(&name.bytes)))
+                .expected(format!("a property of entries of `{}`", self.kind.path()))
+                .help("write a condition on properties of the entries, such as `comment=\"…\"`");
             return Err((name.span.clone(), complaint));
         }
         match &mut test.ask {
             Ask::Is(value) => self.kind.normalize(&test.name.bytes, value),
-            // What it takes to compile it.
+            // The cost of compiling it.
             Ask::Like(_) => _ = work.spend(20_000),
             Ask::Given => {}
         }
@@ -152,8 +150,9 @@ impl<K: Kind> Store<K> {
         })
     }
 
-    /// The entry of a number. RouterOS keeps the numbers of the last `print`, or of the first use, until the next one;
-    /// when it forgets them is not documented. So a number counts only if it means the same entry either way.
+    /// The entry with a number. RouterOS keeps the numbers of the last `print`, or of their first use, until the next
+    /// `print`; when it drops them is not documented. So a number is valid only if it means the same entry in both
+    /// cases.
     fn numbered(&mut self, number: usize, work: &Work) -> Result<Option<u32>, Complaint> {
         self.compact(work);
         let now = self.order.get(number).copied();

@@ -1,14 +1,13 @@
-//! The entries of one menu while a file is read: what was added, changed, moved and removed, in RouterOS's order.
+//! The entries of one menu during reading: added, changed, moved and removed, in RouterOS's order.
 //!
-//! Owns what commands do to entries, whatever they say; what they say is the business of a [`Kind`]. An entry that is
-//! changed is read again as a whole, with its new words in the place of the old ones, so that what must hold of an
-//! `add` holds of it too. The words themselves are not kept but found in the text again: a file may have a
-//! million entries, of which few are changed.
+//! Owns the effect of commands on entries of any kind; a [`Kind`] defines the contents. A changed entry is parsed again
+//! as a whole, with its new words in place of the old ones, so that the checks of an `add` apply to it too. The words
+//! are not stored but found in the text again: a file may have a million entries, of which few are changed.
 //!
-//! Time is bounded: a command that looks through entries pays for it from [`Work`], which a file has in
-//! proportion to its size. Who removes a list by name does not pay, for lists are indexed.
+//! Time is bounded: a command that searches entries uses up [`Work`], a budget in proportion to the file's size.
+//! Removing a list by name costs nothing, because lists are indexed.
 //!
-//! Which entries a command is given is in `find`.
+//! `find` has the selection of entries.
 
 mod find;
 
@@ -23,19 +22,19 @@ use super::property::Add;
 use super::select::Refusal;
 use super::work::Work;
 
-/// How many entries with problems one command is told of. They have the same ones.
+/// Highest number of entries with problems that one command reports. They have the same problems.
 const MOST_BAD_CHANGES: usize = 20;
 
-/// An entry and where it came from.
+/// An entry and its origin.
 #[derive(Debug)]
 pub(super) struct Record<E> {
     pub(super) entry: E,
-    /// Its `add`. Empty for those that were there before the file, whose line is their place in [`Kind::BUILTIN`].
+    /// Its `add`. Empty for predefined entries, whose line is their index in [`Kind::BUILTIN`].
     source: Range<usize>,
     line: u32,
-    /// How many words the `add` has up to its verb.
+    /// The number of words of the `add` up to its verb.
     head: u8,
-    /// The form of the `add` is without flaws.
+    /// Whether the form of the `add` has no flaws.
     intact: bool,
     removed: bool,
 }
@@ -53,11 +52,11 @@ struct Change {
 pub(super) struct Store<K: Kind> {
     pub(super) kind: K,
     records: Vec<Record<K::Entry>>,
-    /// The entries as they stand, some of which may have been removed…
+    /// The entries in their order, some of which may have been removed.
     order: Vec<u32>,
-    /// …so many of them.
+    /// The number of removed ones.
     removed: usize,
-    /// How they stood when an entry was called by its number for the first time.
+    /// Their order when a number was first used.
     numbers: Option<Vec<u32>>,
     changes: HashMap<u32, Vec<Change>>,
 }
@@ -75,7 +74,7 @@ impl<K: Kind> Store<K> {
         store
     }
 
-    /// Carries a command out.
+    /// Carries out a command.
     pub(super) fn carry_out(&mut self, order: &Order<'_>, problems: &mut Problems, work: &Work) {
         let mut intact = order.flaws().next().is_none();
         if let Some((span, complaint)) = order.twice() {
@@ -92,7 +91,7 @@ impl<K: Kind> Store<K> {
         }
     }
 
-    /// Gives the entries their numbers.
+    /// Assigns numbers to the entries.
     pub(super) fn print(&mut self, work: &Work) {
         self.compact(work);
         if work.spend(self.order.len() / 64) {
@@ -140,14 +139,14 @@ impl<K: Kind> Store<K> {
         }
     }
 
-    /// Tells the kind of a new entry, and the reader if there is one already.
+    /// Adds a new entry to the index of the kind, and reports an equal one.
     fn enter(&mut self, index: u32, words: &[Word], at: &Range<usize>, problems: &mut Problems) {
         let Some(twin) = self.kind.enter(index, &self.records) else { return };
         let span =
             words.iter().find(|word| word.name.bytes == b"address").map_or_else(|| at.clone(), |w| w.span.clone());
-        let complaint = Complaint::new("already have such entry").expected("an entry that is not there yet").help(
-            format!("it says the same as the one of line {}: remove one of them", self.records[twin as usize].line),
-        );
+        let complaint = Complaint::new("already have such entry")
+            .expected("a new entry")
+            .help(format!("it equals the entry of line {}: remove one of them", self.records[twin as usize].line));
         problems.add(span, complaint);
         self.kind.refuse(&mut self.records[index as usize].entry);
     }
@@ -166,7 +165,7 @@ impl<K: Kind> Store<K> {
             }
             Verb::Set | Verb::Enable | Verb::Disable | Verb::Comment => {
                 if order.verb == Verb::Comment && spare.is_empty() && order.value("comment").is_none() {
-                    return Err((order.at.clone(), Complaint::new("`comment` is given no comment").expected("a text")));
+                    return Err((order.at.clone(), Complaint::new("`comment` has no comment").expected("a text")));
                 }
                 self.set(order, &selected, problems, work);
             }
@@ -174,7 +173,7 @@ impl<K: Kind> Store<K> {
         Ok(())
     }
 
-    /// Whether the menu has the command at all, and nothing is said to it that it does not know.
+    /// Whether the menu has the command, and the command only properties that it knows.
     fn check_verb(&self, order: &Order<'_>) -> Result<(), Refusal> {
         let has = |property: &str| self.kind.knows(&Text::made(property.as_bytes(), 0..0));
         let works = match order.verb {
@@ -199,7 +198,7 @@ impl<K: Kind> Store<K> {
             _ => order.properties().next(),
         };
         stray.map_or(Ok(()), |word| {
-            let message = format!("`{}` means nothing to `{}`", show(&word.name.bytes), order.verb.name());
+            let message = format!("`{}` has no effect in `{}`", show(&word.name.bytes), order.verb.name());
             Err((word.span.clone(), Complaint::new(message).expected("entries").help("use `set` to change properties")))
         })
     }
@@ -214,7 +213,7 @@ impl<K: Kind> Store<K> {
         self.removed += selected.len();
     }
 
-    /// Takes those that were removed out of the order.
+    /// Removes the removed ones from the order.
     fn compact(&mut self, work: &Work) {
         if self.removed > 0 {
             work.spend(self.order.len());
@@ -223,10 +222,10 @@ impl<K: Kind> Store<K> {
         }
     }
 
-    /// Where an entry stands in the order.
+    /// The position of an entry in the order.
     fn place(&mut self, index: u32, work: &Work) -> usize {
         let place = self.order.iter().position(|other| *other == index).unwrap_or(self.order.len());
-        // What is behind it will have to move.
+        // Entries after it must be moved.
         work.spend(self.order.len() / 16);
         place
     }
@@ -239,7 +238,10 @@ impl<K: Kind> Store<K> {
     ) -> Result<(), Refusal> {
         let moved: HashSet<u32> = selected.iter().copied().collect();
         if let Some((_, span)) = before.as_ref().filter(|(before, _)| moved.contains(before)) {
-            return Err((span.clone(), Complaint::new("an entry cannot go before itself").expected("another entry")));
+            return Err((
+                span.clone(),
+                Complaint::new("an entry cannot be placed before itself").expected("another entry"),
+            ));
         }
         work.spend(self.order.len());
         self.order.retain(|index| !moved.contains(index));
@@ -272,7 +274,7 @@ impl<K: Kind> Store<K> {
         self.enter(index, &words, &order.at, problems);
     }
 
-    /// All that was said of an entry: of each property what was said last, and where its verb stands.
+    /// The words of an entry: the last one of each property, and the position of its verb.
     fn words(&self, index: u32, text: &[u8], work: &Work) -> (Vec<Word>, Range<usize>) {
         let record = &self.records[index as usize];
         work.spend(30 + record.source.len());
@@ -295,13 +297,13 @@ impl<K: Kind> Store<K> {
         (words, verb)
     }
 
-    /// The entries that are left, in the order in which they were added.
+    /// The remaining entries, in the order of addition.
     pub(super) fn into_entries(self) -> impl Iterator<Item = K::Entry> {
         self.records.into_iter().filter(|record| !record.removed).map(|record| record.entry)
     }
 
-    /// The entries that are left, in their order, each with the place in the file of the one whose turn it was: so
-    /// entries that were moved among those of their own menu keep their place among those of others.
+    /// The remaining entries, in their order, each with the position in the file of the entry that had this turn: so
+    /// entries that were moved within their menu keep their place among those of other menus.
     pub(super) fn into_ordered(mut self) -> Vec<(usize, K::Entry)> {
         self.compact(&Work::default());
         let mut places: Vec<u32> = self.order.clone();
@@ -314,7 +316,7 @@ impl<K: Kind> Store<K> {
 }
 
 impl Change {
-    /// What it says of an entry.
+    /// The value of an entry's property.
     fn words(&self, text: &[u8]) -> Vec<Word> {
         let words = words_of(text, self.arguments.clone());
         match self.verb {

@@ -1,4 +1,4 @@
-//! Commands: what they do to which entries.
+//! Commands and their effect on entries.
 
 use super::*;
 use crate::rule::EntryAddress;
@@ -21,19 +21,19 @@ comment [find comment=b] "last one"
 remove *2
 "#;
 
-/// The comments of the rules, in their order.
+/// The comments of the rules, in order.
 fn comments(text: &str) -> String {
     let comments: Vec<String> = rules(text).rules.into_iter().map(|rule| rule.comment).collect();
     comments.join(" ")
 }
 
-/// Four rules with the comments a, b, c, d, and what is done with them.
+/// Four rules with the comments a, b, c, d, after these commands.
 fn four(commands: &str) -> String {
     let add = |comment| format!("add chain=input comment={comment}\n");
     format!("/ip firewall filter\n{}{commands}\n", ["a", "b", "c", "d"].map(add).concat())
 }
 
-/// The message and help of the only problem, and the text it is about.
+/// The message and help of the only problem, and its text.
 fn problem(text: &str) -> (String, String, String) {
     let mut problems = read(text.as_bytes()).problems;
     assert_eq!(problems.len(), 1, "{text}: {problems:?}");
@@ -103,14 +103,14 @@ fn a_set_reads_the_entry_again() {
     assert_eq!(at(&four("set 0 protocol=tcp protocol=udp")), "protocol=udp");
     assert_eq!(at(&four("set [find] dst-port=22")), "22");
     assert_eq!(at(&four("set 0 nothing=22")), "nothing");
-    // What is wrong already is told once.
+    // An error that was reported already is not reported again.
     assert_eq!(places(&four("add chain=input dst-port=x protocol=tcp\nset 4 disabled=yes\nset 4 comment=x")).len(), 1);
     // And it stays refused.
     assert_eq!(read(four("add chain=input dst-port=x protocol=tcp\nset 4 dst-port=1").as_bytes()).problems.len(), 1);
 }
 
 #[test]
-fn what_selects_nothing_is_told() {
+fn an_empty_selection_is_reported() {
     for (command, at) in [
         ("set [find where comment~\"x\"] disabled=yes", "[find where comment~\"x\"]"),
         ("disable [find disabled]", "[find disabled]"),
@@ -133,7 +133,7 @@ fn what_selects_nothing_is_told() {
     assert_eq!(message, "no entry of `/ip firewall address-list` is found by `[find list=y]`");
 }
 
-/// Scripts that may run again remove what they are about to add, be it there or not.
+/// Scripts that may run again remove the entries that they are about to add, whether these exist or not.
 #[test]
 fn nothing_is_removed_where_nothing_is_found() {
     for command in [
@@ -162,7 +162,7 @@ fn one_of_several_entries_is_taken_by_its_number() {
 }
 
 #[test]
-fn what_shows_entries_changes_none() {
+fn commands_that_print_entries_change_none() {
     let shows = "print\nprint where chain=input\nexport\nfind chain=input\nreset-counters [find]\n";
     assert_eq!(comments(&four(shows)), "a b c d");
     let others = "/ip/firewall/address-list/print\n/ip firewall connection tracking print\n/interface list member print\n\
@@ -192,7 +192,7 @@ fn commands_that_are_not_clear_are_refused() {
         ("move 0 [find]", "[find]"),
         ("add chain=input place-before=[find]", "[find]"),
         ("set [find color=red] disabled=yes", "color"),
-        // That is a matter of the rule, and of no file: none is found.
+        // Validity is not a property in files: none is found.
         ("set [find invalid] disabled=yes", "[find invalid]"),
         ("set [:find x] disabled=yes", "[:find x]"),
         ("set [find comment=$x] disabled=yes", "$"),
@@ -212,7 +212,7 @@ fn commands_that_are_not_clear_are_refused() {
 }
 
 #[test]
-fn entries_with_names_are_called_by_them() {
+fn entries_are_selected_by_name() {
     let text = "/ip firewall layer7-protocol\nadd name=a regexp=x\nadd name=b regexp=y\nset a regexp=z\nremove b\n\
         /interface list\nadd name=WAN\nset WAN comment=x\nset [ find name=all ] comment=\"contains all interfaces\"\n";
     let said = rules(text);
@@ -264,7 +264,7 @@ fn many_entries_are_found_by_list() {
 }
 
 #[test]
-fn who_searches_too_much_is_told_once() {
+fn too_much_searching_is_reported_once() {
     let long = "x".repeat(1_000_000);
     let text =
         format!("/ip firewall address-list\nadd list=a comment={long}\n{}", "remove [find comment=x]\n".repeat(500));

@@ -1,7 +1,7 @@
-//! Files that are damaged in every way, without a fuzzer from outside: the same cases everywhere, each by its number.
+//! Damaged files, without an external fuzzer: the same numbered cases on every machine.
 //!
-//! `KNOCKPLANE_FUZZ_SECONDS=600` goes on for so long; `KNOCKPLANE_FUZZ_FROM=123` begins with another case than the
-//! first; `KNOCKPLANE_FUZZ_FILES=directory` damages the files that are there as well.
+//! `KNOCKPLANE_FUZZ_SECONDS=600` continues for this time; `KNOCKPLANE_FUZZ_FROM=123` begins with another case than the
+//! first; `KNOCKPLANE_FUZZ_FILES=directory` also damages the files there.
 
 use std::panic::catch_unwind;
 use std::time::Instant;
@@ -9,13 +9,13 @@ use std::time::Instant;
 use super::exports::EXPORTS;
 use super::*;
 
-/// How many cases a test run has.
+/// Number of cases of a test run.
 const CASES: u64 = 4_000;
 
-/// Above this a case hangs, on the slowest of machines.
+/// A slower case hangs, even on a slow machine.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// What files are made of, so that damage means something to the reader.
+/// Pieces of files, so that damaged files reach more of the reader.
 const TOKENS: &[&str] = &[
     "\n",
     "\r\n",
@@ -92,7 +92,7 @@ const TOKENS: &[&str] = &[
     "Flags: X\n",
 ];
 
-/// A generator of numbers, good enough to choose with.
+/// A number generator, good enough for choices.
 struct Choice(u64);
 
 impl Choice {
@@ -113,7 +113,7 @@ impl Choice {
         (self.number() >> 8) as usize % end.max(1)
     }
 
-    /// Some bytes of a text, where from does not matter.
+    /// Some bytes of a text, from any position.
     fn part<'t>(&mut self, text: &'t [u8], longest: usize) -> &'t [u8] {
         let start = self.below(text.len() + 1);
         let end = (start + self.below(longest)).min(text.len());
@@ -129,7 +129,7 @@ impl Choice {
     }
 }
 
-/// A file of this number: some lines of a real one under their menu, damaged in a dozen places or fewer.
+/// The file with this number: some lines of a real one under their menu, damaged in at most a dozen places.
 fn damaged(case: u64, files: &[Vec<u8>]) -> Vec<u8> {
     let mut choice = Choice::new(case);
     let file = &files[choice.below(files.len())];
@@ -171,7 +171,7 @@ fn damaged(case: u64, files: &[Vec<u8>]) -> Vec<u8> {
     text
 }
 
-/// What must hold of the reading of any file.
+/// Properties of the reading of any file.
 fn check(text: &[u8], draws: bool) {
     let start = Instant::now();
     let reading = read(text);

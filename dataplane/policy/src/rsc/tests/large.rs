@@ -1,8 +1,8 @@
-//! Large files, most of them hostile: what bounds time and memory holds, and is told.
+//! Large files, most of them hostile: the limits on time and memory hold, and are reported.
 
 use super::*;
 
-/// The messages, without those that are told again and again.
+/// The messages, without repetitions.
 fn messages(text: &[u8]) -> Vec<String> {
     let mut messages: Vec<String> = read(text).problems.into_iter().map(|problem| problem.message).collect();
     messages.dedup();
@@ -14,43 +14,43 @@ fn filter(rest: &str) -> Vec<u8> {
 }
 
 #[test]
-fn problems_without_end_are_told_to_be_so() {
+fn too_many_problems_are_reported() {
     let reading = read(&filter(&"x\n".repeat(50_000)));
     assert_eq!(reading.problems.len(), 10_001);
     let last = reading.problems.last().unwrap();
-    let message = "more than 10000 problems: what is behind this one was not read";
+    let message = "more than 10000 problems: the rest of the file was not read";
     assert_eq!((&*last.message, last.line), (message, 10_002));
-    // With as many as are told, all is read.
+    // With the highest reported number, the whole file is read.
     let text = format!("{}add chain=input\n", "x\n".repeat(10_000));
     let reading = read(&filter(&text));
     assert_eq!((reading.problems.len(), reading.rules.rules.len()), (10_000, 1));
 }
 
 #[test]
-fn words_without_end_are_no_command() {
+fn too_many_words_are_refused() {
     let too_long = "a command of more than 1000 words";
     let words = " chain=input".repeat(100_000);
     assert_eq!(messages(&filter(&format!("add{words}"))), ["`chain` is given twice", too_long]);
     assert!(messages(&filter(&format!("add{}", " a".repeat(100_000)))).contains(&too_long.to_owned()));
-    // Where nothing depends on them they are passed over.
+    // In other menus they are skipped.
     assert_eq!(messages(format!("/ip firewall nat\nadd{words}").as_bytes()), [""; 0]);
-    // Lines whose `\` was lost are no way around it.
+    // Lines whose `\` was lost do not bypass the limit.
     let lines = "\n  dst-port=1".repeat(100_000);
     let told = read(&filter(&format!("add chain=input{lines}"))).problems;
     assert_eq!(told.len(), 10_001);
 }
 
 #[test]
-fn flaws_without_end_are_told_a_hundred_times() {
+fn at_most_a_hundred_flaws_are_reported() {
     let told = read(&filter(&format!("add chain=input comment=\"{}\"", "$".repeat(100_000)))).problems;
     assert_eq!(told.len(), 100);
-    // What breaks the text is told also behind them, and in other menus too.
+    // Errors that break the text are reported after them as well, and in other menus too.
     let text = format!("/system script add source=\"{}\" b=\"", "$".repeat(100_000));
     assert_eq!(messages(text.as_bytes()), ["this string never ends"]);
 }
 
 #[test]
-fn conditions_names_and_numbers_without_end_are_refused() {
+fn too_many_conditions_names_and_numbers_are_refused() {
     let add = "add chain=input comment=a\n";
     let conditions = format!("{add}set [find {}comment=a] disabled=no", "comment=a ".repeat(100));
     assert_eq!(messages(&filter(&conditions)), ["more than 100 conditions"]);
@@ -65,7 +65,7 @@ fn conditions_names_and_numbers_without_end_are_refused() {
 }
 
 #[test]
-fn menus_without_end_are_counted_in_one() {
+fn too_many_menus_are_counted_together() {
     let text: String = (0..3_000).map(|menu| format!("/menu{menu} a add x=y\n")).collect();
     let skipped = read(text.as_bytes()).skipped;
     assert_eq!((skipped.len(), skipped[1_000].menu.as_str(), skipped[1_000].commands), (1_001, "…", 2_000));

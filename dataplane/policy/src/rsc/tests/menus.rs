@@ -1,4 +1,4 @@
-//! Menus: what is read from each of them, in every form that exports have had.
+//! The supported menus, in every form that exports have had.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ fn prefix(text: &str) -> EntryAddress {
 }
 
 #[test]
-fn what_lists_hold() {
+fn list_entries_are_read() {
     let text = "/ip firewall address-list\n\
         add address=192.0.2.1 list=a\n\
         add address=192.0.2.77/24 comment=\"an \\E1rea\" list=a\n\
@@ -51,7 +51,7 @@ fn what_lists_hold() {
 }
 
 #[test]
-fn what_lists_do_not_hold() {
+fn invalid_list_entries_are_refused() {
     for (menu, words, at) in [
         ("ip", "address=192.0.2.1", "add"),
         ("ip", "list=a address=192.0.2.X", "192.0.2.X"),
@@ -80,7 +80,7 @@ fn what_lists_do_not_hold() {
 }
 
 #[test]
-fn no_list_holds_an_address_twice() {
+fn no_list_contains_an_address_twice() {
     let text = "/ip firewall address-list\nadd list=a address=192.0.2.1\nadd list=b address=192.0.2.1\n\
         add list=a address=192.0.2.1/32 disabled=yes timeout=1h\nadd list=a address=www.example.org\n\
         add address=www.example.org list=a\nadd list=a\nadd list=a\nset [find list=b] list=a\n\
@@ -94,7 +94,7 @@ fn no_list_holds_an_address_twice() {
 }
 
 #[test]
-fn raw_rules_stand_in_their_own_table() {
+fn raw_rules_are_in_their_own_table() {
     let text = "/ip firewall raw\nadd chain=prerouting action=drop src-address-list=bad\n\
         add chain=output action=jump jump-target=mine\nadd chain=mine\n/ipv6/firewall/raw/add chain=prerouting\n\
         /ip firewall filter\nadd chain=mine\n";
@@ -111,7 +111,7 @@ fn raw_rules_stand_in_their_own_table() {
             (Table::Filter, Family::Ipv4, "mine"),
         ]
     );
-    // Chains of the same name in two tables are two chains.
+    // Chains of the same name in two tables are different chains.
     let text = "/ip firewall raw\nadd chain=prerouting action=jump jump-target=x\n/ip firewall filter\n\
         add chain=x action=jump jump-target=prerouting\nadd chain=prerouting action=return\n";
     assert_eq!(places(text), []);
@@ -140,7 +140,7 @@ fn tracking_is_set() {
 }
 
 #[test]
-fn the_version_in_the_head_decides_what_is_left_unsaid() {
+fn the_version_in_the_head_decides_the_defaults() {
     let udp = |head: &str| rules(&format!("{head}\n/ip firewall filter\n")).tracking.udp.as_secs();
     assert_eq!(udp("# jan/02/1970 04:55:05 by RouterOS 6.48\n# software id = ABCD-EFGH\n#\n# model = RB"), 10);
     assert_eq!(udp("# 2024-01-01 00:00:00 by RouterOS 7.16\n# software id ="), 30);
@@ -210,7 +210,7 @@ fn the_routers_own_addresses() {
     assert_eq!(places(refused).len(), 6);
 }
 
-/// Lines as people write them by hand: in columns, with comments and blank lines, in any order.
+/// Lines in handwritten form: in columns, with comments and blank lines, in any order.
 #[test]
 fn columns_and_blanks_make_no_difference() {
     let text = "\n# by hand\n\n/ipv6 firewall address-list\n\

@@ -1,4 +1,4 @@
-//! Commands in menus that they are not of: what is lost is told, and what RouterOS has besides is skipped.
+//! Commands in the wrong menu: lost rules are reported, and other menus of RouterOS are skipped.
 
 use super::*;
 
@@ -36,10 +36,10 @@ fn a_rule_outside_the_menus_of_routeros_is_not_skipped() {
         ("/ip firewall lists add comment=x src-address-list=y\n", "no menu", ""),
         (
             "/ip route\nadd chain=input action=drop\n",
-            "this is a rule; the menu here is `/ip route`",
+            "this is a rule; the current menu is `/ip route`",
             "/ip firewall filter",
         ),
-        ("/system script add chain=input\n", "this is a rule; the menu here is `/system script`", ""),
+        ("/system script add chain=input\n", "this is a rule; the current menu is `/system script`", ""),
         ("/ip firewal filter add chain=input\n", "no such menu", "/ip firewall filter"),
     ] {
         let (problems, _) = told(text);
@@ -49,7 +49,7 @@ fn a_rule_outside_the_menus_of_routeros_is_not_skipped() {
 }
 
 #[test]
-fn menus_that_routeros_has_are_skipped_without_a_word() {
+fn menus_of_routeros_are_skipped_without_a_warning() {
     for text in [
         "/ip firewall nat\nadd action=masquerade chain=srcnat out-interface=ether1\n",
         "/ip firewall mangle\nadd action=mark-packet chain=prerouting new-packet-mark=x\n",
@@ -89,7 +89,7 @@ fn other_menus_are_skipped_with_a_warning_each() {
 }
 
 #[test]
-fn a_command_in_another_menu_is_told_once_with_the_menu_that_it_needs() {
+fn a_command_in_another_menu_is_reported_once_with_the_menu_that_it_needs() {
     for (menu, command, meant) in [
         ("/ip firewall address-list", "add chain=input protocol=tcp dst-port=1 action=accept", "/ip firewall filter"),
         ("/ip firewall address-list", "add chain=input", "/ip firewall filter"),
@@ -107,10 +107,10 @@ fn a_command_in_another_menu_is_told_once_with_the_menu_that_it_needs() {
         let text = format!("{menu}\n{command}\n{meant}\n");
         let (problems, _) = told(&text);
         let [(message, help)] = &problems[..] else { panic!("{text}: {problems:?}") };
-        assert!(message.contains(&format!("the menu here is `{menu}`")), "{text}: {message}");
+        assert!(message.contains(&format!("the current menu is `{menu}`")), "{text}: {message}");
         assert_eq!(help, &format!("put `{meant}` before it"), "{text}");
     }
-    // A mistake in a rule of its own menu is told as one.
+    // An error in a rule of its own menu is reported as such.
     let (problems, _) = told("/ip firewall filter\nadd chian=input action=drop\n");
     assert_eq!(problems.iter().map(|(_, help)| help.as_str()).collect::<Vec<_>>(), ["did you mean `chain`?"]);
 }

@@ -1,4 +1,4 @@
-//! Whole files: what reads, what is refused, and how it is told.
+//! Whole files: results, problems, and messages.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ mod misplaced;
 mod names;
 mod parseil;
 
-/// A line wrap without `\` in the patterns, `\` behind `=` in the rules.
+/// A line break without `\` in the patterns, `\` after `=` in the rules.
 const PASSPHRASES: &str = r#"/ip firewall layer7-protocol
 add comment="" name=knock1
     regexp="^supersecretpassword1\$"
@@ -47,7 +47,7 @@ fn rules(text: &str) -> RuleSet {
     reading.rules
 }
 
-/// The text and place of each problem.
+/// The text and position of each problem.
 fn places(text: &str) -> Vec<(String, u32, u32)> {
     let problems = read(text.as_bytes()).problems;
     problems.into_iter().map(|problem| (text[problem.span].to_owned(), problem.line, problem.column)).collect()
@@ -138,7 +138,7 @@ add chain=input
 }
 
 #[test]
-fn scripting_is_refused_at_its_place() {
+fn scripting_is_refused_at_its_position() {
     let text = "/ip firewall filter\nadd chain=input\n:while (true) do={\n  add chain=x\n}\n:set a 1\nadd chain=$a\n\
         /ip firewall nat\n:execute \"x\"\n";
     assert_eq!(
@@ -152,7 +152,7 @@ fn scripting_is_refused_at_its_place() {
 }
 
 #[test]
-fn what_is_no_command_is_refused() {
+fn a_line_that_is_not_a_command_is_refused() {
     let text = "/ip firewall filter\nprint\nad chain=input\nunset 0 comment\n/ip firewall layer7-protocol\nexport\n\
         /ip firewall connection tracking\nadd enabled=yes\n";
     let places = places(text);
@@ -161,7 +161,7 @@ fn what_is_no_command_is_refused() {
 }
 
 #[test]
-fn an_indented_line_is_a_continuation_only_if_it_can_be_nothing_else() {
+fn an_indented_line_is_a_continuation_only_if_it_cannot_be_a_command() {
     let menu = "/ip firewall filter\n";
     let refused = |text: &str| {
         let reading = read(format!("{menu}{text}").as_bytes());
@@ -248,7 +248,7 @@ fn ten_mistakes_are_told_in_one_go() {
 }
 
 #[test]
-fn more_problems_than_a_screen_holds_are_all_told() {
+fn many_problems_are_all_reported() {
     let text = format!("/ip firewall filter\n{}", "add chain=input limit=1\n".repeat(1_000));
     let reading = read(text.as_bytes());
     assert_eq!(reading.problems.len(), 1_000);
@@ -257,7 +257,7 @@ fn more_problems_than_a_screen_holds_are_all_told() {
     assert_eq!(report(&[], "a.rsc", text.as_bytes(), false), "");
 }
 
-/// Pieces that mean something to the reader, so that random files get further than random bytes do.
+/// Pieces that are meaningful to the reader, so that random files reach more of it than random bytes.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let known = [
         "/ip firewall filter\n",
@@ -331,7 +331,7 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// What must hold of the reading of any bytes.
+/// Properties of the reading of any bytes.
 fn check_reading(text: &[u8]) -> Result<(), TestCaseError> {
     let reading = read(text);
     let mut last = 0;
@@ -353,7 +353,7 @@ fn check_reading(text: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Line and column in the plainest way: all of the text before, split at line ends, characters of the last part.
+/// Line and column in the simplest way: all of the text before, split at line ends, characters of the last part.
 fn place(text: &[u8], offset: usize) -> (u32, u32) {
     let mut before = &text[..offset];
     // Between CR and LF no line has ended yet.
@@ -371,7 +371,7 @@ fn place(text: &[u8], offset: usize) -> (u32, u32) {
         }
     }
     let last = lines.last().unwrap();
-    // Bytes of a character that goes on behind the offset do not count, bytes that are no character do.
+    // Bytes of a character that continues beyond the offset do not count; bytes that are not UTF-8 do.
     let start = offset - last.len();
     let line = &text[start..];
     let mut columns = 1;
@@ -420,9 +420,9 @@ proptest! {
         check_reading(&text)?;
     }
 
-    /// Whatever is removed from a line, the rule is refused or has all the matchers that are left.
+    /// If a word is removed from a line, the rule is refused or has all remaining matchers.
     #[test]
-    fn what_is_read_says_all_of_its_line(words in proptest::sample::subsequence(vec![
+    fn a_rule_has_all_matchers_of_its_line(words in proptest::sample::subsequence(vec![
         "action=drop", "chain=input", "comment=\"a b\"", "dst-port=1", "protocol=tcp", "src-address=192.0.2.0/24",
         "src-address-list=!a", "packet-size=1-9", "!limit", "limit=1,5", "disabled=yes",
     ], 0..=11).prop_shuffle()) {

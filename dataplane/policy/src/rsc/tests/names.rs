@@ -4,7 +4,7 @@ use super::*;
 use crate::rule::Matcher;
 
 #[test]
-fn names_are_the_same_if_their_bytes_are() {
+fn names_are_equal_if_their_bytes_are() {
     let text = b"/ip firewall address-list\nadd address=192.0.2.1 list=\"administra\\E7\\E3o\"\n/ip firewall filter\n\
         add chain=input src-address-list=\"administra\xE7\xE3o\" comment=\"\\C3\\A9 \\E9\"\n\
         add action=add-src-to-address-list address-list=\"!administra\\E7\\E3o\" chain=input\n\
@@ -30,7 +30,7 @@ fn names_are_the_same_if_their_bytes_are() {
         joined.contains("src-address-list=\"administra\\E7\\E3o\"") && joined.contains("comment=\"\\C3\\A9 \\E9\"")
     );
     assert_eq!(export(&read(written.as_bytes()).rules).unwrap(), written);
-    // A name that only looks like it is another one.
+    // A name that only looks the same is another one.
     let other =
         b"/ip firewall address-list\nadd list=\"a\\E1\" address=192.0.2.1\nadd list=\"a\\\\E1\" address=192.0.2.1\n\
         remove [find list=\"a\\\\E1\"]\nadd list=\"b\\E1\" address=192.0.2.1\nremove [find list~\"^b\" comment=\"\"]\n";

@@ -1,8 +1,8 @@
-//! Our words against those of RouterOS: what its `:parse` makes of an export, command by command.
+//! Compares our words with those of RouterOS: the output of its `:parse` for an export, command by command.
 //!
-//! `:parse` prints a program. Of it, `(evl /path/verb…)` is a command with its properties in alphabetical order and
-//! `;` between them; `;` stands also between the parts of a value, and before the first one of a value that may be
-//! negated, where `true` says that it is.
+//! `:parse` prints a program. In it, `(evl /path/verb…)` is a command with its properties in alphabetical order,
+//! separated by `;`. A `;` also separates the parts of a value, and precedes the first part of a value that may be
+//! negated, where `true` means negated.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,7 +35,7 @@ const PARSED: &str = "/;/interface/list/;(evl /interface/list/addcomment=outside
     src-address-list=true;friends);\
     (evl /ipv6/firewall/filter/addaction=drop;chain=forward;hop-limit=equal;1;protocol=;icmpv6)";
 
-/// The menus that an export may have here.
+/// The menus of the tested exports.
 const MENUS: &[&str] = &[
     "/interface/list",
     "/interface/list/member",
@@ -45,11 +45,11 @@ const MENUS: &[&str] = &[
     "/ipv6/firewall/filter",
 ];
 
-/// A command: where it is carried out, and what it says.
-type Said = (String, BTreeMap<String, String>);
+/// A command: its path, and its properties.
+type CommandWords = (String, BTreeMap<String, String>);
 
 /// The commands of RouterOS's program.
-fn theirs(parsed: &str) -> Vec<Said> {
+fn theirs(parsed: &str) -> Vec<CommandWords> {
     let mut commands = Vec::new();
     for command in parsed.split("(evl ").skip(1) {
         let command = &command[..command.rfind(')').unwrap()];
@@ -74,7 +74,7 @@ fn theirs(parsed: &str) -> Vec<Said> {
 }
 
 /// Our words in the same form.
-fn ours(text: &[u8]) -> Vec<Said> {
+fn ours(text: &[u8]) -> Vec<CommandWords> {
     let (mut lexer, mut menus) = (Lexer::new(text), Menus::default());
     let mut commands = Vec::new();
     while let Some(command) = lexer.next(|_| true) {
@@ -113,7 +113,7 @@ fn said_as_theirs(name: &str, value: &str) -> String {
     }
 }
 
-/// Compares word by word, and the rules with the words: all of a rule's properties and no others are in it.
+/// Compares the words, and the rules with the words: a rule has exactly these properties.
 fn compare(text: &[u8], parsed: &str) {
     let (ours, theirs) = (ours(text), theirs(parsed));
     assert!(!theirs.is_empty());

@@ -64,7 +64,7 @@ fn addresses_v6(value: &str) -> Parsed<AddressSet> {
     })
 }
 
-/// Whether the value begins with an address of this kind.
+/// Whether the value begins with an address of this form.
 fn looks_like<A: std::str::FromStr>(value: &str) -> bool {
     value.split(['/', '-']).next().is_some_and(|address| address.parse::<A>().is_ok())
 }
@@ -77,7 +77,7 @@ pub(in crate::rsc) fn address_types(value: &str) -> Parsed<Set<AddressType>> {
 /// `00:11:22:AA:BB:CC`.
 pub(in crate::rsc) fn mac_address(value: &str) -> Parsed<Condition> {
     value.parse().map(Condition::SrcMacAddress).map_err(|_| {
-        bad(value, "an Ethernet address").expected("six pairs of hexadecimal digits, as in `00:11:22:AA:BB:CC`")
+        bad(value, "an Ethernet address").expected("six pairs of hexadecimal digits, such as `00:11:22:AA:BB:CC`")
     })
 }
 

@@ -1,4 +1,4 @@
-//! What is looked for in payloads.
+//! Contents of payloads.
 
 use super::super::problem::Complaint;
 use super::{Parsed, bad};
@@ -8,13 +8,14 @@ use crate::rule::{Bytes, Condition};
 pub(in crate::rsc) fn content(bytes: &[u8]) -> Parsed<Condition> {
     if bytes.is_empty() {
         return Err(Complaint::new("the value is empty")
-            .expected("text or bytes that the payload holds")
-            .help("every packet holds nothing: leave `content` out if that is meant"));
+            .expected("text or bytes of the payload")
+            .help("every packet matches an empty value: leave `content` out instead"));
     }
     Ok(Condition::Content(Bytes(bytes.to_vec())))
 }
 
-/// The expression of a pattern: every byte above 0x7f as `\xHH`, so that it means this byte and no character.
+/// The expression of a pattern, with every byte above 0x7f as `\xHH`, so that it stands for this byte and not for a
+/// character.
 pub(in crate::rsc) fn regexp(bytes: &[u8]) -> Parsed<String> {
     if bytes.is_empty() {
         return Err(Complaint::new("the pattern is empty")
@@ -22,8 +23,8 @@ pub(in crate::rsc) fn regexp(bytes: &[u8]) -> Parsed<String> {
             .help("an empty pattern would match every packet"));
     }
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
-        return Err(Complaint::new("a pattern cannot hold a NUL byte")
-            .help("NULs are taken out of payloads before patterns see them: leave it out")
+        return Err(Complaint::new("a pattern cannot contain a NUL byte")
+            .help("NULs are removed from payloads before matching: leave it out")
             .at(at..at + 1));
     }
     let mut regexp = String::new();
@@ -32,7 +33,7 @@ pub(in crate::rsc) fn regexp(bytes: &[u8]) -> Parsed<String> {
         match (byte.is_ascii(), escaped) {
             (true, _) => regexp.push(char::from(*byte)),
             (false, false) => regexp.push_str(&format!("\\x{byte:02X}")),
-            // The backslash before it is there already.
+            // It has a backslash before it already.
             (false, true) => regexp.push_str(&format!("x{byte:02X}")),
         }
         escaped = *byte == b'\\' && !escaped;
@@ -40,15 +41,15 @@ pub(in crate::rsc) fn regexp(bytes: &[u8]) -> Parsed<String> {
     Ok(regexp)
 }
 
-/// The name of a server with `*` and `?`. What cannot be in a name is refused, brackets above all: as a literal it would
-/// never match, and behind `!` always.
+/// The name of a server with `*` and `?`. Characters that a name cannot have are refused, above all brackets: such a
+/// literal would never match, and after `!` always.
 pub(in crate::rsc) fn tls_host(value: &str) -> Parsed<Condition> {
     const EXPECTED: &str = "a server's name such as `www.example.com` or `*.example.com`";
     let of_name = |char: char| char.is_ascii_alphanumeric() || matches!(char, '.' | '-' | '_' | '*' | '?');
     match value.char_indices().find(|(_, char)| !of_name(*char)) {
         None if value.is_empty() => Err(bad(value, "a server's name").expected(EXPECTED)),
         None => Ok(Condition::TlsHost(value.to_owned())),
-        Some((at, char)) => Err(Complaint::new(format!("`{}` is in no server's name", char.escape_debug()))
+        Some((at, char)) => Err(Complaint::new(format!("`{}` cannot be in a server's name", char.escape_debug()))
             .expected(EXPECTED)
             .at(at..at + char.len_utf8())),
     }

@@ -1,4 +1,4 @@
-//! What is asked of connections, and how packets are shared out.
+//! Conditions on connections, and the distribution of packets.
 
 use super::super::problem::Complaint;
 use super::{Parsed, bad, number, scaled, word, words, words_or_none};
@@ -21,7 +21,7 @@ pub(in crate::rsc) fn connection_bytes(value: &str) -> Parsed<Condition> {
     match parsed {
         Some((from, 0)) => Ok(Condition::ConnectionBytes { from, to: None }),
         Some((from, to)) if from <= to => Ok(Condition::ConnectionBytes { from, to: Some(to) }),
-        _ => Err(bad(value, "a range of bytes").expected("`500000-1000000`, or `500000-0` if there is no end")),
+        _ => Err(bad(value, "a range of bytes").expected("`500000-1000000`, or `500000-0` without a limit")),
     }
 }
 
@@ -34,7 +34,7 @@ pub(in crate::rsc) fn connection_rate(value: &str) -> Parsed<Condition> {
     }
 }
 
-/// `30,32`: how many connections, and how many bits of the source make a source.
+/// `30,32`: the number of connections, and the length of the source's prefix.
 pub(in crate::rsc) fn connection_limit(value: &str, family: Family) -> Parsed<Condition> {
     let (longest, expected) = match family {
         Family::Ipv4 => (32, "a number of connections and the length of a prefix, 0 to 32: `30,32`"),
@@ -92,7 +92,7 @@ pub(in crate::rsc) fn nth(value: &str) -> Parsed<Condition> {
     };
     match parsed {
         Some((every, packet)) if (1..=every).contains(&packet) => Ok(Condition::Nth { every, packet }),
-        Some((every, _)) => Err(Complaint::new(format!("there is no such packet of every {every}"))
+        Some((every, _)) => Err(Complaint::new(format!("the position is not within a cycle of {every}"))
             .expected("a number and one that is not larger, both from 1 on: `3,2`")),
         None => Err(bad(value, "one of so many packets").expected("`3` or `3,2`")),
     }

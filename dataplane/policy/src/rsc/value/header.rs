@@ -1,4 +1,4 @@
-//! What is compared with fields of headers.
+//! Values that are compared with header fields.
 
 use super::super::problem::Complaint;
 use super::{Parsed, bad, items, number, of_item, range, word, words, yes_no};
@@ -34,14 +34,15 @@ pub(in crate::rsc) fn tcp_mss(value: &str) -> Parsed<Condition> {
     range(value).map(Condition::TcpMss).ok_or_else(|| bad(value, "a maximum segment size").expected(EXPECTED))
 }
 
-/// `8`, `8:0` or `8:0-255`. A type without codes means all of its codes.
+/// `8`, `8:0` or `8:0-255`. A type without codes stands for all of its codes.
 pub(in crate::rsc) fn icmp_options(value: &str) -> Parsed<Condition> {
     let parsed = match value.split_once(':') {
         Some((kind, codes)) => number(kind).zip(range(codes)),
         None => number(value).map(|kind| (kind, 0..=u8::MAX)),
     };
     parsed.map(|(kind, codes)| Condition::IcmpOptions { kind, codes }).ok_or_else(|| {
-        bad(value, "an ICMP type and code").expected("a type and perhaps codes, each 0 to 255: `8`, `8:0` or `8:0-255`")
+        bad(value, "an ICMP type and code")
+            .expected("a type and optional codes, each 0 to 255: `8`, `8:0` or `8:0-255`")
     })
 }
 
@@ -116,8 +117,8 @@ pub(in crate::rsc) fn tos(value: &str) -> Parsed<Condition> {
     }
 }
 
-/// `fin,!syn`, or nothing: the flags that are set, and those that are not. A flag may be both, in which case no packet
-/// matches: there are exports with such rules.
+/// `fin,!syn`, or empty: the flags that are set, and those that are clear. A flag may be both, as in some exports; then
+/// no packet matches.
 pub(in crate::rsc) fn tcp_flags(value: &str) -> Parsed<Condition> {
     let (mut set, mut clear) = (Set::EMPTY, Set::EMPTY);
     for (place, item) in items(value).filter(|_| !value.is_empty()) {
@@ -141,7 +142,7 @@ pub(in crate::rsc) fn ipv4_options(value: &str) -> Parsed<Condition> {
     word(value, "a question about IPv4 options").map(Condition::Ipv4Options)
 }
 
-/// `hop,frag:contains`: the headers, and whether there are no others. Without `:exact` or `:contains` it is exact, as
+/// `hop,frag:contains`: the headers, and whether others are allowed. Without `:exact` or `:contains` it is exact, as
 /// ip6tables' `ipv6header` without `--soft`.
 pub(in crate::rsc) fn headers(value: &str) -> Parsed<Condition> {
     let (list, how) = value.split_once(':').unwrap_or((value, "exact"));

@@ -1,19 +1,19 @@
-//! What the values of properties mean: durations, ports, addresses, names, and so on.
+//! Parsers of property values: durations, ports, addresses, names, and so on.
 //!
-//! Each function takes the unquoted text and gives a typed value or a [`Complaint`] that says what was expected, with
-//! an example, and which part of the text is to blame. Nothing is guessed: `5-3`, `+1`, `010.0.0.1` and an empty
-//! value are refused. Who strips a leading `!` is the caller.
+//! Each function takes the unquoted text and returns a typed value or a [`Complaint`] with the expected form, an
+//! example, and the part of the text with the error. Nothing is guessed: `5-3`, `+1`, `010.0.0.1` and an empty value
+//! are refused. The caller removes a leading `!`.
 //!
 //! | module       | owns |
 //! |--------------|------|
 //! | `address`    | addresses of either family, Ethernet addresses |
-//! | `header`     | what is compared with header fields: ports, sizes, flags, options, … |
-//! | `connection` | what is asked of connections, and how packets are shared out |
-//! | `rate`       | buckets of tokens, port scans |
+//! | `header`     | values that are compared with header fields: ports, sizes, flags, options, … |
+//! | `connection` | conditions on connections, and the distribution of packets |
+//! | `rate`       | token buckets, port scans |
 //! | `time`       | timeouts, times of day |
-//! | `bytes`      | what is looked for in payloads |
+//! | `bytes`      | contents of payloads |
 //!
-//! What all of them are made of is here: names, numbers, ranges, words and lists.
+//! The common parts are here: names, numbers, ranges, words and lists.
 
 mod address;
 mod bytes;
@@ -42,20 +42,20 @@ use super::problem::{Complaint, show};
 use crate::time::digits;
 use crate::word::{Set, Word};
 
-/// What a value parser gives.
+/// The result of a value parser.
 pub(super) type Parsed<T> = Result<T, Complaint>;
 
-/// Bytes as text, those that are not UTF-8 as `encoding` writes them.
+/// Bytes as text; bytes that are not UTF-8 as in `encoding`.
 pub(super) fn text(bytes: &[u8]) -> Cow<'_, str> {
     readable(bytes)
 }
 
-/// A comment: anything.
+/// A comment: any text.
 pub(super) fn comment(bytes: &[u8]) -> String {
     readable(bytes).into_owned()
 }
 
-/// What log lines begin with: as a comment, but it must not end the line or move the cursor of who reads it.
+/// The prefix of log lines: as a comment, but without characters that end the line or move the cursor of a terminal.
 pub(super) fn log_prefix(bytes: &[u8]) -> Parsed<String> {
     match bytes.iter().position(u8::is_ascii_control) {
         Some(at) => Err(Complaint::new("a control character in the prefix of log lines")
@@ -74,7 +74,7 @@ pub(super) fn yes_no(value: &str) -> Parsed<bool> {
     }
 }
 
-/// A name; `what` says of what, for the message.
+/// A name; `what` is the kind of thing, for the message.
 pub(super) fn name(value: &str, what: &str) -> Parsed<String> {
     if value.is_empty() {
         return Err(Complaint::new(format!("the name of the {what} is empty")).expected("a name"));
@@ -87,7 +87,7 @@ pub(super) fn name(value: &str, what: &str) -> Parsed<String> {
     if value.starts_with('!') {
         return Err(Complaint::new(format!("the name of the {what} begins with `!`"))
             .expected("a name")
-            .help("`!` means “not”, and means nothing here")
+            .help("`!` negates a condition and cannot begin a name")
             .at(0..1));
     }
     Ok(value.to_owned())
@@ -103,12 +103,12 @@ pub(super) fn pattern_name(value: &str) -> Parsed<String> {
     name(value, "pattern")
 }
 
-/// The name of one thing where several could be meant, so no comma.
+/// The name of one thing where several could be listed, so without a comma.
 fn single_name(value: &str, what: &str) -> Parsed<String> {
     match value.find(',') {
         Some(comma) => Err(Complaint::new(format!("more than one {what}"))
             .expected(format!("the name of one {what}"))
-            .help("write a rule for each of them")
+            .help("write one rule for each of them")
             .at(comma..comma + 1)),
         None => name(value, what),
     }
@@ -124,12 +124,12 @@ pub(super) fn interface_name(value: &str) -> Parsed<String> {
     single_name(value, "interface")
 }
 
-/// One of the words of a kind. `what` says which kind, for the message.
+/// One word of a kind. `what` is the kind, for the message.
 pub(super) fn word<T: Word>(value: &str, what: &str) -> Parsed<T> {
     T::from_name(value).ok_or_else(|| not_a_word(value, what, T::ALL))
 }
 
-/// The complaint about a word that is not among these.
+/// The error about a word that is not among these.
 pub(super) fn not_a_word<T: Word>(value: &str, what: &str, words: &[T]) -> Complaint {
     bad(value, what).expected(one_of(words)).did_you_mean(value, words.iter().map(|word| word.name()))
 }
@@ -141,7 +141,7 @@ pub(super) fn words<T: Word>(value: &str, what: &str) -> Parsed<Set<T>> {
         .collect()
 }
 
-/// A comma list of words, or nothing: RouterOS exports `""` where all of a list was taken out again. It asks nothing.
+/// A list of words separated by commas, or empty: RouterOS exports `""` for a list that was emptied. It is always true.
 pub(super) fn words_or_none<T: Word>(value: &str, what: &str) -> Parsed<Set<T>> {
     if value.is_empty() { Ok(Set::EMPTY) } else { words(value, what) }
 }
@@ -156,12 +156,12 @@ fn one_of<T: Word>(words: &[T]) -> String {
     }
 }
 
-/// Digits alone that fit the type.
+/// Digits only, in the range of the type.
 fn number<T: TryFrom<u64>>(text: &str) -> Option<T> {
     digits(text).and_then(|value| T::try_from(value).ok())
 }
 
-/// A number that may end in `k`, `M` or `G`, as RouterOS writes rates: thousands, not 1,024.
+/// A number that may end in `k`, `M` or `G`, as in RouterOS's rates: thousands, not 1,024.
 fn scaled(text: &str) -> Option<u64> {
     let scales = [('k', 1_000), ('M', 1_000_000), ('G', 1_000_000_000)];
     let scale = scales.into_iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, scale)));
@@ -178,13 +178,13 @@ fn range<T: TryFrom<u64> + PartialOrd + Copy>(text: &str) -> Option<RangeInclusi
     (first <= last).then_some(first..=last)
 }
 
-/// Whether it is `9-5`, which deserves a message of its own.
+/// Whether it is `9-5`, which has a message of its own.
 fn is_reversed(text: &str) -> bool {
     text.split_once('-')
         .is_some_and(|(first, last)| matches!((scaled(first), scaled(last)), (Some(first), Some(last)) if first > last))
 }
 
-/// The items of a comma list and where each stands; at least one, though it be empty.
+/// The items of a list separated by commas and their positions; at least one, possibly empty.
 fn items(value: &str) -> impl Iterator<Item = (Range<usize>, &str)> {
     let mut start = 0;
     value.split(',').map(move |item| {
@@ -194,15 +194,15 @@ fn items(value: &str) -> impl Iterator<Item = (Range<usize>, &str)> {
     })
 }
 
-/// The complaint about an item of a list, which has no `!` of its own.
+/// The error about an item of a list, which cannot have its own `!`.
 fn of_item(item: &str, complaint: Complaint) -> Complaint {
     match item.strip_prefix('!') {
-        Some(_) => complaint.help("a `!` stands before the whole list, and negates all of it"),
+        Some(_) => complaint.help("write the `!` before the whole list, which it negates"),
         None => complaint,
     }
 }
 
-/// The value is not what it should be: empty, a range in reverse, or something else.
+/// The error about an unexpected value: empty, a range in reverse, or another.
 fn bad(value: &str, what: &str) -> Complaint {
     if value.is_empty() {
         Complaint::new("the value is empty")
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_told_when_one_is_wrong() {
+    fn the_error_about_a_wrong_word_lists_the_words() {
         assert_eq!(words("local,broadcast", "x").map(|set: Set<AddressType>| set.bits()), Ok(0b110));
         assert_eq!(words_or_none::<AddressType>("", "x"), Ok(Set::EMPTY));
         let complaint = words::<AddressType>("local,broadcst", "an address type").unwrap_err();

@@ -1,4 +1,4 @@
-//! Buckets of tokens, and port scans.
+//! Token buckets and port scans.
 //!
 //! ```text
 //!  limit      count[/time],burst[:packet or :bit]        10/1m,5:packet
@@ -13,13 +13,13 @@ use super::time::duration;
 use super::{Parsed, bad, items, number, scaled, word};
 use crate::rule::{Condition, Rate, RateUnit};
 
-/// No link is faster than this many bits in any time that is worth a bucket; it keeps sums within 64 bits.
+/// More bits than any link transports in the time of a bucket; keeps sums within 64 bits.
 const LARGEST_RATE: u64 = 1_000_000_000_000;
 
-/// How long `dst-limit` keeps a bucket unless told otherwise: as iptables' `hashlimit`.
+/// How long `dst-limit` keeps a bucket by default: as iptables' `hashlimit`.
 const DEFAULT_EXPIRE: Duration = Duration::from_secs(10);
 
-/// `limit`, in all forms that exports of RouterOS 5 to 7 have. What counts is packets, unless it says `:bit`.
+/// `limit`, in all forms in exports of RouterOS 5 to 7. The unit is packets, unless it ends with `:bit`.
 pub(in crate::rsc) fn limit(value: &str) -> Parsed<Condition> {
     let parts: Vec<_> = items(value).collect();
     let [(rate_at, rate), (burst_at, burst)] = &parts[..] else {
@@ -37,7 +37,7 @@ pub(in crate::rsc) fn limit(value: &str) -> Parsed<Condition> {
     Ok(Condition::Limit(Rate { count, per, burst: self::burst(number, &at)?, unit }))
 }
 
-/// `dst-limit`: the rate, whose bucket it is, and how long it is kept.
+/// `dst-limit`: the rate, the key of a bucket, and how long it is kept.
 pub(in crate::rsc) fn dst_limit(value: &str) -> Parsed<Condition> {
     let parts: Vec<_> = items(value).collect();
     let [(rate_at, rate), (burst_at, burst), (mode_at, mode)] = &parts[..] else {
@@ -84,7 +84,7 @@ pub(in crate::rsc) fn psd(value: &str) -> Parsed<Condition> {
         _ => None,
     };
     match parsed {
-        // A threshold of 0 would be passed before the first port.
+        // A threshold of 0 would be exceeded before the first port.
         Some(((weight, delay), (low_weight, high_weight))) if weight > 0 => {
             Ok(Condition::Psd { weight, delay, low_weight, high_weight })
         }

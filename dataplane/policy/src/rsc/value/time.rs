@@ -7,8 +7,8 @@ use super::{Parsed, bad, words};
 use crate::rule::{Condition, ListTimeout};
 use crate::time::{LONGEST_TIMEOUT, is_timeout, parse_duration};
 
-/// `none-dynamic`, `none-static`, or a duration. Zero is how RouterOS wrote `none-dynamic` before version 6.36. Source:
-/// RouterOS manual, Filter, `address-list-timeout`.
+/// `none-dynamic`, `none-static`, or a duration. RouterOS before 6.36 wrote zero for `none-dynamic`. Source: RouterOS
+/// manual, Filter, `address-list-timeout`.
 pub(in crate::rsc) fn list_timeout(value: &str) -> Parsed<ListTimeout> {
     match value {
         "none-dynamic" => Ok(ListTimeout::NoneDynamic),
@@ -18,9 +18,7 @@ pub(in crate::rsc) fn list_timeout(value: &str) -> Parsed<ListTimeout> {
             Some(timeout) if timeout > LONGEST_TIMEOUT => {
                 Err(Complaint::new(format!("`{}` is longer than a timeout can be", show(value.as_bytes())))
                     .expected("1s to 35w3d13h13m56s")
-                    .help(
-                        "write `none-dynamic` if the address is to stay until the restart, `none-static` if for good",
-                    ))
+                    .help("write `none-dynamic` for an entry until the restart, `none-static` for one without end"))
             }
             Some(timeout) => Ok(ListTimeout::After(timeout)),
             None => Err(bad(value, "a timeout").expected(
@@ -30,13 +28,13 @@ pub(in crate::rsc) fn list_timeout(value: &str) -> Parsed<ListTimeout> {
     }
 }
 
-/// A duration that is not zero and not longer than any timeout.
+/// A duration that is neither zero nor longer than any timeout.
 pub(super) fn duration(value: &str) -> Option<Duration> {
     parse_duration(value).filter(|duration| is_timeout(*duration))
 }
 
-/// `8h-17h,mon,tue`: times of day and the days on which they begin. The days must be named: what RouterOS makes of none
-/// is not documented.
+/// `8h-17h,mon,tue`: times of day and the days on which they begin. The days are required, because RouterOS's meaning
+/// of none is not documented.
 pub(in crate::rsc) fn time_of_week(value: &str) -> Parsed<Condition> {
     const DAY: Duration = Duration::from_secs(86_400);
     let (times, days) = value.split_once(',').unwrap_or((value, ""));
@@ -51,11 +49,11 @@ pub(in crate::rsc) fn time_of_week(value: &str) -> Parsed<Condition> {
         })?;
     if from == to {
         let complaint = Complaint::new("it ends when it begins").expected("two times of day that differ");
-        return Err(complaint.help("write `0s-1d` if the whole day is meant").at(0..times.len()));
+        return Err(complaint.help("write `0s-1d` for the whole day").at(0..times.len()));
     }
     if days.is_empty() {
-        let complaint = Complaint::new("no day is named").expected("days behind the times, such as `,mon,tue`");
-        return Err(complaint.help("write `,sun,mon,tue,wed,thu,fri,sat` if every day is meant"));
+        let complaint = Complaint::new("no day is named").expected("days after the times, such as `,mon,tue`");
+        return Err(complaint.help("write `,sun,mon,tue,wed,thu,fri,sat` for every day"));
     }
     let behind = value.len() - days.len();
     let days = words(days, "a day of the week").map_err(|complaint| complaint.moved(behind))?;

@@ -1,7 +1,7 @@
-//! Rules as RouterOS writes them: the values of properties, and when they are in quotes.
+//! Writes rules in RouterOS's form: the values of properties, and their quotes.
 //!
-//! It is the reverse of what reads them, so what is written here reads as what it was. Exports take it, and so does
-//! whoever tells people of rules: matchers and actions look the same everywhere.
+//! It is the inverse of the parser, so its output reads as the same rule. Exports and all output for operators use it:
+//! matchers and actions look the same everywhere.
 //!
 //! | module  | owns |
 //! |---------|------|
@@ -17,7 +17,7 @@ use crate::rule::{Action, ListAdd, ListTimeout, Matcher, Rule};
 use crate::time::format_duration;
 use crate::word::Word as _;
 
-/// A property and its value, both as they are written.
+/// A property and its value, as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Property {
     pub(super) name: String,
@@ -46,12 +46,12 @@ pub(super) fn quoted(text: &[u8]) -> String {
     quote::written(false, &Value::Text(text.to_vec()), Alphabet::Ascii)
 }
 
-/// A matcher, for people: `dst-port=!22`.
+/// A matcher, for output: `dst-port=!22`.
 pub fn matcher(matcher: &Matcher) -> String {
     Property::matcher(matcher, Alphabet::Any).text()
 }
 
-/// An action and what it needs, for people: `add-src-to-address-list temporary 10s`, `jump knock`.
+/// An action with its arguments, for output: `add-src-to-address-list temporary 10s`, `jump knock`.
 pub fn action(action: &Action) -> String {
     let name = action.name();
     match action {
@@ -67,8 +67,8 @@ pub fn action(action: &Action) -> String {
     }
 }
 
-/// A rule as `print` tells it, property by property: chain and action, what the action needs, the matchers in the order
-/// in which they are evaluated, and the log. Whether it is disabled or invalid and its comment are not among them.
+/// A rule as `print` shows it, property by property: chain and action, the action's arguments, the matchers in order of
+/// evaluation, and the log. Without comment and without the states disabled and invalid.
 pub fn rule(rule: &Rule) -> Vec<String> {
     let text = |name: &str, value: &str| Property::new(name, &Value::text(value), Alphabet::Any);
     let mut properties = vec![text("chain", &rule.chain), text("action", rule.action.name())];
@@ -78,8 +78,8 @@ pub fn rule(rule: &Rule) -> Vec<String> {
     properties.iter().map(Property::text).collect()
 }
 
-/// All that a rule says, as an export writes it: the action, then the rest by name. The action is always written, as
-/// RouterOS does since version 6.36, and so is what an action does by default; nothing else is that is so by default.
+/// All properties of a rule, as in an export: the action, then the rest by name. The action is always written, as in
+/// RouterOS since version 6.36, and so are the defaults of an action; other defaults are not.
 pub(super) fn properties(rule: &Rule) -> Vec<Property> {
     let alphabet = Alphabet::Ascii;
     let text = |name: &str, value: &str| Property::new(name, &Value::text(value), alphabet);
@@ -103,7 +103,7 @@ fn matchers(rule: &Rule, alphabet: Alphabet) -> impl Iterator<Item = Property> {
     rule.matchers.iter().map(move |matcher| Property::matcher(matcher, alphabet))
 }
 
-/// What the action needs.
+/// The arguments of the action.
 fn arguments(action: &Action, alphabet: Alphabet) -> Vec<Property> {
     let text = |name: &str, value: &str| Property::new(name, &Value::text(value), alphabet);
     match action {
@@ -118,7 +118,7 @@ fn arguments(action: &Action, alphabet: Alphabet) -> Vec<Property> {
     }
 }
 
-/// `log=yes`, unless the action says so, and the prefix.
+/// `log=yes`, unless the action implies it, and the prefix.
 fn log(rule: &Rule, alphabet: Alphabet) -> Vec<Property> {
     let Some(log) = &rule.log else { return Vec::new() };
     let text = |name: &str, value: &str| Property::new(name, &Value::text(value), alphabet);
@@ -133,7 +133,7 @@ mod tests {
     use crate::rsc;
 
     #[test]
-    fn matchers_and_actions_read_as_they_were_written() {
+    fn the_text_of_matchers_and_actions_reads_as_the_same() {
         let text = "/ip firewall filter\nadd action=add-src-to-address-list address-list=seen address-list-timeout=1m30s \
                     chain=input dst-port=!22,80-90 protocol=tcp src-address=192.0.2.0/24 dst-address=!192.0.2.1 \
                     src-address-list=!friends packet-size=40-1500\n\

@@ -2,7 +2,7 @@
 
 use super::value::Value;
 
-/// What may stand in quotes as it is.
+/// Characters that are written unchanged between quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::rsc) enum Alphabet {
     /// Printable ASCII, as in exports.
@@ -11,7 +11,7 @@ pub(in crate::rsc) enum Alphabet {
     Any,
 }
 
-/// A value as it is written behind the `=`. With its `!`, if it is negated: that stands inside the quotes.
+/// A value as written after the `=`. The `!` of a negated value is inside the quotes.
 pub(super) fn written(negated: bool, value: &Value, alphabet: Alphabet) -> String {
     let not = if negated { "!" } else { "" };
     let (bytes, marks) = match value {
@@ -27,7 +27,7 @@ pub(super) fn written(negated: bool, value: &Value, alphabet: Alphabet) -> Strin
     }
 }
 
-/// As it is written between quotes.
+/// A value as written between quotes.
 fn escaped(bytes: &[u8], alphabet: Alphabet) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -54,7 +54,7 @@ fn escape(byte: u8, text: &mut String) {
     }
 }
 
-/// What is written, in pieces between which a line may end: an escape is one.
+/// The written form in pieces between which a line may be broken: an escape is one piece.
 pub(in crate::rsc) fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let length = match text.as_bytes() {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quotes_stand_where_routeros_puts_them() {
+    fn quotes_are_where_routeros_puts_them() {
         let text = |text: &str| written(false, &Value::text(text), Alphabet::Ascii);
         for bare in ["knock1", "port:3001", "----------------BGP", "*.example.com", "a@b", "192.0.2.0/24", "+1"] {
             assert_eq!(text(bare), bare);

@@ -11,10 +11,10 @@ use crate::rule::{AddressSet, Condition, EntryAddress, ListTimeout, PortSet, Rat
 use crate::time::format_duration;
 use crate::word::{Set, Word};
 
-/// A value, and what it is to RouterOS.
+/// A value and its kind in RouterOS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::rsc) enum Value {
-    /// What people chose: names, comments, contents.
+    /// Chosen by an operator: names, comments, contents.
     Text(Vec<u8>),
     /// Words and numbers of the language. In these `,` and `!` need no quotes.
     Code(Vec<u8>),
@@ -30,7 +30,7 @@ impl Value {
     }
 }
 
-/// What a matcher asks, without its `!`.
+/// The value of a matcher, without its `!`.
 pub(super) fn of_condition(condition: &Condition) -> Value {
     let text = match condition {
         Condition::Interface { name, .. }
@@ -102,7 +102,7 @@ pub(super) fn list_timeout(timeout: ListTimeout) -> String {
     }
 }
 
-/// What an entry puts in a list.
+/// The address of an entry.
 pub(in crate::rsc) fn entry_address(address: &EntryAddress) -> String {
     match address {
         EntryAddress::Set(set) => addresses(set),
@@ -111,7 +111,7 @@ pub(in crate::rsc) fn entry_address(address: &EntryAddress) -> String {
     }
 }
 
-/// RouterOS leaves out the length of a single IPv4 address, and writes that of an IPv6 one.
+/// RouterOS omits the length of a single IPv4 address, and writes that of an IPv6 address.
 fn addresses(set: &AddressSet) -> String {
     match set {
         AddressSet::Prefix(IpNet::V4(net)) if net.prefix_len() == 32 => IpAddr::V4(net.addr()).to_string(),
@@ -140,7 +140,7 @@ fn join(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(",")
 }
 
-/// `10,5`, or `10/1m,5`: a second is left out.
+/// `10,5`, or `10/1m,5`: one second is left out.
 fn rate_and_burst(rate: &Rate) -> String {
     let number = |number: u64| match rate.unit {
         RateUnit::Packet => number.to_string(),
@@ -150,7 +150,7 @@ fn rate_and_burst(rate: &Rate) -> String {
     format!("{}{per},{}", number(rate.count), number(rate.burst))
 }
 
-/// Bits with the largest unit in which they are a whole number.
+/// Bits in the largest unit that gives a whole number.
 fn scaled(number: u64) -> String {
     let scales = [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")];
     match scales.into_iter().find(|(scale, _)| number > 0 && number.is_multiple_of(*scale)) {

@@ -1,4 +1,4 @@
-//! What rules ask of packets.
+//! Matchers of rules.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use super::value::{
 use crate::packet::{ExtensionHeader, Family, MacAddress, Packet, TcpFlag, protocol};
 use crate::word::{Set, Word};
 
-/// One condition of a rule, perhaps negated.
+/// One condition of a rule, possibly negated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Matcher {
-    /// Written with `!`.
+    /// Whether it is written with `!`.
     pub negated: bool,
-    /// What is asked.
+    /// The condition.
     pub condition: Condition,
 }
 
-/// What a matcher asks of a packet. Source: RouterOS manual, Filter. The order of the variants is the order in which
-/// RouterOS evaluates them, see [`MATCHERS`].
+/// The condition of a matcher. Source: RouterOS manual, Filter. The order of the variants is RouterOS's order of
+/// evaluation, see [`MATCHERS`].
 ///
 /// Ranges include both ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,13 +31,13 @@ pub struct Matcher {
 pub enum Condition {
     /// `src-mac-address`: of the Ethernet header.
     SrcMacAddress(MacAddress),
-    /// `in-interface`, `out-bridge-port-list` and so on. `Interfaces::sides` says which sides of the filter are meant.
+    /// `in-interface`, `out-bridge-port-list` and so on. `Interfaces::sides` maps the name to sides of the filter.
     Interface {
-        /// Whether it asks where the packet came in or where it goes out.
+        /// Whether it is about the side of arrival or of departure.
         direction: Direction,
-        /// Whether the name is an interface's or a list's.
+        /// Whether the name is one of an interface or of a list.
         kind: InterfaceKind,
-        /// The name, as the router has it.
+        /// The name on the router.
         name: String,
     },
     /// `src-address`.
@@ -46,11 +46,11 @@ pub enum Condition {
     DstAddress(AddressSet),
     /// `protocol`.
     Protocol(u8),
-    /// `src-address-type`: one of these. Exports may hold none, which asks nothing.
+    /// `src-address-type`: one of these. Exports may have an empty set, which is always true.
     SrcAddressType(Set<AddressType>),
     /// `dst-address-type`. As above.
     DstAddressType(Set<AddressType>),
-    /// `src-address-list`: a list no one ever fills is an empty list.
+    /// `src-address-list`: a list that no rule and no entry fills is empty.
     SrcAddressList(String),
     /// `dst-address-list`.
     DstAddressList(String),
@@ -60,11 +60,11 @@ pub enum Condition {
     HopLimit(Comparison),
     /// `dscp`, 0 to 63.
     Dscp(u8),
-    /// `tos`: the bits of the mask have this value.
+    /// `tos`: the masked bits have this value.
     Tos {
-        /// What they must be.
+        /// The value.
         value: u8,
-        /// Which bits are compared; all if none was written.
+        /// The mask; all bits if none was written.
         mask: u8,
     },
     /// `packet-size`, in bytes of the IP packet.
@@ -75,12 +75,12 @@ pub enum Condition {
     Ipv4Options(Ipv4Option),
     /// `headers`, IPv6.
     Headers {
-        /// What must be there.
+        /// The headers that must be present.
         headers: Set<ExtensionHeader>,
-        /// And nothing else.
+        /// Whether no other header may be present.
         exact: bool,
     },
-    /// `fragment`: whether it is a fragment behind the first. IPv4.
+    /// `fragment`: whether it is a later fragment. IPv4.
     Fragment(bool),
     /// `src-port`. False, also when negated, for packets without ports.
     SrcPort(PortSet),
@@ -88,11 +88,12 @@ pub enum Condition {
     DstPort(PortSet),
     /// `port`: either of the two. As above.
     AnyPort(PortSet),
-    /// `tcp-flags`. Exports may hold none, which asks nothing. False, also when negated, for packets without a TCP header.
+    /// `tcp-flags`. Exports may have an empty set, which is always true. False, also when negated, for packets without
+    /// a TCP header.
     TcpFlags {
-        /// All of these are set…
+        /// Flags that must be set.
         set: Set<TcpFlag>,
-        /// …and none of these. `!` stands before each of them.
+        /// Flags that must be clear, each written with `!`.
         clear: Set<TcpFlag>,
     },
     /// `tcp-mss`, in bytes. False, also when negated, for packets that offer none: only SYNs do.
@@ -104,57 +105,57 @@ pub enum Condition {
         /// ICMP codes.
         codes: RangeInclusive<u8>,
     },
-    /// `connection-mark=no-mark` and the like. Nothing here sets marks, so it is true.
+    /// `connection-mark=no-mark` and similar. The filter sets no marks, so it is true.
     NoMark(Mark),
-    /// `priority`, 0 to 63: of the VLAN tag, since nothing here sets another one; 0 without a tag.
+    /// `priority`, 0 to 63: the priority of the VLAN tag, because the filter sets no other one; 0 without a tag.
     Priority(u8),
     /// `ingress-priority`. As above.
     IngressPriority(u8),
-    /// `ipsec-policy`. Nothing here is encrypted, so `none` is true and `ipsec` false.
+    /// `ipsec-policy`. The filter has no IPsec, so `none` is true and `ipsec` false.
     IpsecPolicy {
         /// Before or after IPsec.
         direction: Direction,
-        /// `ipsec` rather than `none`.
+        /// Whether it is `ipsec` instead of `none`.
         ipsec: bool,
     },
-    /// `time`: when the packet arrives, by the clock of `Settings::time_zone`.
+    /// `time`: the time of arrival, on the clock of `Settings::time_zone`.
     Time {
-        /// Time of day it begins at, since midnight.
+        /// First time of day, since midnight.
         from: Duration,
-        /// Time of day it ends at, since midnight, up to 24 h. Before `from`: on the next day.
+        /// Last time of day, since midnight, up to 24 h. If it is before `from`, it is on the next day.
         to: Duration,
-        /// Days it begins on.
+        /// The days on which it begins.
         days: Set<Weekday>,
     },
-    /// `connection-state`: one of these. Exports may hold none, which asks nothing.
+    /// `connection-state`: one of these. Exports may have an empty set, which is always true.
     ConnectionState(Set<ConnectionState>),
-    /// `connection-nat-state`: one of these. Nothing here translates addresses, so it is false.
+    /// `connection-nat-state`: one of these. The filter translates no addresses, so it is false.
     ConnectionNatState(Set<NatState>),
-    /// `connection-bytes`: IP bytes of the connection so far, both ways. Untracked packets have no connection.
+    /// `connection-bytes`: IP bytes of the connection so far, both directions. Untracked packets have no connection.
     ConnectionBytes {
-        /// At least so many.
+        /// At least this number.
         from: u64,
-        /// At most so many, or without a limit.
+        /// At most this number; `None` without a limit.
         to: Option<u64>,
     },
-    /// `connection-rate`, in bits per second, both ways: those of the last whole second.
+    /// `connection-rate`, in bits per second, both directions, in the last whole second.
     ConnectionRate(RangeInclusive<u64>),
-    /// `connection-limit`: more than so many connections from the source's prefix, of those that reached this rule.
-    /// False, also when negated, for untracked packets.
+    /// `connection-limit`: more than this number of connections of the source's prefix have reached this rule. False,
+    /// also when negated, for untracked packets.
     ConnectionLimit {
-        /// How many are not too many.
+        /// The highest number that does not match.
         count: u32,
-        /// Bits of the source address that are compared: 32 or 128 for each address by itself.
+        /// Length of the prefix: 32 or 128 for single addresses.
         prefix_length: u8,
     },
-    /// `content`: bytes somewhere in the payload, case-sensitive.
+    /// `content`: the payload contains these bytes, case-sensitive.
     Content(Bytes),
-    /// `psd`: port scan detection. A source's ports are weighed; it matches from the threshold on, until the source has
-    /// been quiet for the delay. False, also when negated, for packets without ports.
+    /// `psd`: port scan detection. The ports that a source tries have weights; it matches from the threshold on, until
+    /// the source pauses for the delay. False, also when negated, for packets without ports.
     Psd {
         /// The threshold.
         weight: u32,
-        /// How soon one port must come after the other to count together.
+        /// Longest time between two ports of one scan.
         delay: Duration,
         /// Weight of each port below 1024.
         low_weight: u32,
@@ -163,50 +164,50 @@ pub enum Condition {
     },
     /// `layer7-protocol`, by the pattern's name.
     Layer7(String),
-    /// `random`: so many packets of a hundred, 1 to 99.
+    /// `random`: this percentage of packets, 1 to 99.
     Random(u8),
-    /// `nth`: of every so many packets that reach this rule, one.
+    /// `nth`: one packet of every `every` that reach this rule.
     Nth {
-        /// How many.
+        /// Length of the cycle.
         every: u32,
-        /// Which of them, counted from 1.
+        /// Position in the cycle, from 1.
         packet: u32,
     },
-    /// `per-connection-classifier`: whether a keyed hash of the fields leaves this remainder.
+    /// `per-connection-classifier`: whether a keyed hash of the fields has this remainder.
     PerConnectionClassifier {
-        /// What is hashed.
+        /// The hashed fields.
         fields: ClassifierFields,
-        /// What the hash is divided by, more than zero.
+        /// The divisor, more than zero.
         denominator: u32,
-        /// Less than the denominator.
+        /// The remainder, less than the divisor.
         remainder: u32,
     },
-    /// `limit`: whether the rule's bucket holds a token, which it then takes.
+    /// `limit`: whether the rule's bucket holds a token, which is then taken.
     Limit(Rate),
-    /// `dst-limit`: as `limit`, with a bucket for each address or flow.
+    /// `dst-limit`: as `limit`, with one bucket for each address or flow.
     DstLimit {
-        /// Of each bucket; in packets.
+        /// The rate of each bucket; in packets.
         rate: Rate,
-        /// What has a bucket of its own.
+        /// The key of a bucket.
         mode: LimitMode,
-        /// How long a bucket is kept after its last packet.
+        /// How long a bucket lasts after its last packet.
         expire: Duration,
     },
-    /// `connection-door`: whether the packet's connection began through the door of this name. No word of RouterOS's, so
-    /// not among [`MATCHERS`]: only doors make such rules.
+    /// `connection-door`: whether the packet's connection began through the door with this name. Not a matcher of
+    /// RouterOS, so not in [`MATCHERS`]: only doors generate such rules.
     ConnectionDoor(String),
-    /// Anything that is not honoured here, such as `p2p`, `hotspot`, or a mark other than `no-mark`. It is kept so that
-    /// the rule can be shown and exported. The rule is invalid and never run; the matcher is false, also when negated.
+    /// A matcher that is not supported, such as `p2p`, `hotspot`, or a mark other than `no-mark`. It is kept so that
+    /// the rule can be shown and exported. The rule is invalid and never runs; the matcher is false, also when negated.
     Other {
         /// The name in rules.
         name: String,
-        /// The value as it was written, without the `!`.
+        /// The value as written, without the `!`.
         value: String,
     },
 }
 
-/// The names of all of RouterOS's matchers in the order in which they are evaluated. It matters for those with a memory: a token is
-/// taken only if everything before it matched.
+/// The names of all of RouterOS's matchers in their order of evaluation. The order matters for matchers with state: a
+/// token is taken only if everything before it matched.
 #[rustfmt::skip]
 pub const MATCHERS: &[&str] = &[
     "src-mac-address", "in-interface", "in-interface-list", "out-interface", "out-interface-list", "in-bridge-port",
@@ -279,13 +280,13 @@ impl Condition {
         }
     }
 
-    /// Position in the order of evaluation: the place of its name in [`MATCHERS`], or behind all of them.
+    /// Position in the order of evaluation: the index of its name in [`MATCHERS`], or after all of them.
     pub fn rank(&self) -> usize {
         let name = self.name();
         MATCHERS.iter().position(|matcher| *matcher == name).unwrap_or(MATCHERS.len())
     }
 
-    /// Whether it is an empty set, which exports may hold. That is no question: every packet will do, also if it is
+    /// Whether it is an empty set, which exports may have. Such a matcher is true for every packet, also if it is
     /// negated.
     pub fn asks_nothing(&self) -> bool {
         match self {
@@ -296,9 +297,9 @@ impl Condition {
         }
     }
 
-    /// Whether the question makes sense for this packet. If not, the matcher is false, negated or not: a rule about
-    /// ports must not match a packet that has none. (`connection-limit` and untracked packets are not decided here: it
-    /// takes the connection to know.)
+    /// Whether the condition makes sense for this packet. If not, the matcher is false, negated or not: a rule about
+    /// ports must not match a packet without ports. (`connection-limit` for untracked packets is decided elsewhere,
+    /// because it needs the connection.)
     pub fn applies(&self, packet: &Packet<'_>) -> bool {
         match self {
             Condition::SrcPort(_) | Condition::DstPort(_) | Condition::AnyPort(_) | Condition::Psd { .. } => {

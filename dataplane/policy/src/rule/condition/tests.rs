@@ -73,7 +73,7 @@ pub(crate) fn one_of_each() -> Vec<Condition> {
 }
 
 #[test]
-fn every_matcher_has_a_condition_and_a_place_in_the_order() {
+fn every_matcher_has_a_condition_and_a_position_in_the_order() {
     let all = one_of_each();
     assert_eq!(all.iter().map(Condition::name).collect::<Vec<_>>(), MATCHERS);
     assert!(all.iter().enumerate().all(|(place, condition)| condition.rank() == place));
@@ -92,7 +92,7 @@ fn every_condition_survives_json() {
 }
 
 #[test]
-fn what_cannot_be_asked_of_a_packet_does_not_apply() {
+fn a_condition_does_not_apply_to_a_packet_without_its_field() {
     let address = "192.0.2.1".parse().unwrap();
     let gre = Packet::bare(Side::Outside, address, address, 47);
     let applying: Vec<_> =

@@ -11,11 +11,11 @@ use crate::rule::ConnectionState;
 /// The connections of a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceConnections {
-    /// How many there are.
+    /// Their number.
     pub count: u64,
-    /// Those that began first, in this order.
+    /// The oldest ones, the oldest first.
     pub oldest: Vec<SourceConnection>,
-    /// Those that began last, the last one first, without those that are among the oldest.
+    /// The newest ones, the newest first, without those among the oldest.
     pub newest: Vec<SourceConnection>,
 }
 
@@ -27,21 +27,21 @@ pub struct SourceConnection {
     pub vlan: Vlan,
     /// Its IP protocol.
     pub protocol: u8,
-    /// Who sent the first packet, and its port or ICMP identifier.
+    /// Address and port, or ICMP identifier, of the originator.
     pub from: (IpAddr, u16),
-    /// The other end.
+    /// Address and port, or ICMP identifier, of the responder.
     pub to: (IpAddr, u16),
-    /// Its state: `new` until both ends have spoken, then `established`.
+    /// Its state: `new` until both ends have sent packets, then `established`.
     pub state: ConnectionState,
     /// Whether both sides have closed it, or one has aborted it.
     pub closed: bool,
-    /// Whether its packets pass the rules by.
+    /// Whether its packets bypass the rules.
     pub fasttracked: bool,
-    /// The door that it began through.
+    /// The door through which it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub door: Option<String>,
-    /// IP bytes so far, both ways.
+    /// IP bytes so far, both directions.
     pub bytes: u64,
-    /// Time left, if no packet comes.
+    /// Time left, if no packet arrives.
     pub time_left: Duration,
 }

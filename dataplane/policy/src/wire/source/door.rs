@@ -9,101 +9,101 @@ use super::drops::SourcePacket;
 use crate::door::Failure;
 use crate::packet::Vlan;
 
-/// The source at one door.
+/// The state of the source at one door.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceDoor {
     /// The door.
     pub door: String,
-    /// The VLAN that the rest of this is of, as in [`ListEntry`].
+    /// The VLAN of this state, as in [`ListEntry`](crate::wire::ListEntry).
     #[serde(flatten)]
     pub vlan: Vlan,
-    /// Whether other packets of the source start its knock over.
+    /// Whether other packets of the source restart its knock.
     pub strict: bool,
-    /// Steps of the knock.
+    /// Number of steps of the knock.
     pub steps: u8,
-    /// Whether a port scan cannot open it even if it is not strict: a step has a passphrase.
+    /// Whether a step has a passphrase, so that a port scan cannot open the door even if it is not strict.
     pub has_passphrase: bool,
     /// Whether the source may knock here, by the door's `sources`.
     pub admitted: bool,
-    /// How far its knock is.
+    /// Progress of its knock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<SourceProgress>,
-    /// How far the knock is that closes the door.
+    /// Progress of its closing knock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closing: Option<SourceProgress>,
-    /// What the door is open for.
+    /// Its grants.
     pub grants: Vec<SourceGrant>,
-    /// Its knocks are ignored for so long, because it opened the door: `hold-off`.
+    /// How long its knocks are ignored because it opened the door: `hold-off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_off: Option<Duration>,
-    /// The first steps that it has taken, if the door has `max-attempts`.
+    /// Its first steps, if the door has `max-attempts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<SourceAttempts>,
-    /// Why its knocks are ignored now, the reason that lasts longest first; [`Failure::Source`] lasts as long as the
+    /// Why its knocks are ignored now, the reason that lasts longest first. [`Failure::Source`] lasts as long as the
     /// configuration.
     pub ignored: Vec<IgnoredFor>,
-    /// Its steps that came to nothing recently, by reason; the last one first.
+    /// Its recent failed steps, by reason; the latest first.
     pub failures: Vec<SourceFailure>,
 }
 
 /// Why a source's knocks are ignored, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IgnoredFor {
-    /// Why.
+    /// The reason.
     pub reason: Failure,
-    /// Time left; none if it does not end by itself.
+    /// Time left; `None` if it does not end by itself.
     pub time_left: Option<Duration>,
 }
 
-/// How far a knock is.
+/// Progress of a knock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceProgress {
-    /// Steps that were taken.
+    /// Steps taken.
     pub steps: u8,
-    /// Steps that there are.
+    /// Steps in total.
     pub of: u8,
-    /// The next one, without its passphrase.
+    /// The next step, without its passphrase.
     pub next: String,
-    /// What is knocked at, as in [`ListEntry`].
+    /// The destination of the knock, as in [`ListEntry`](crate::wire::ListEntry).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<IpAddr>,
     /// Time left for the next step.
     pub time_left: Duration,
 }
 
-/// What a door is open for.
+/// A grant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceGrant {
-    /// Towards this address, as in [`ListEntry`]; none if towards all.
+    /// Its destination, as in [`ListEntry`](crate::wire::ListEntry); `None` for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<IpAddr>,
-    /// Time left; none if it does not end.
+    /// Time left; `None` if it does not end.
     pub time_left: Option<Duration>,
 }
 
 /// First steps of a source at a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceAttempts {
-    /// How many it has taken, those that were refused included.
+    /// Number taken, including refused ones.
     pub used: u64,
-    /// How many count…
+    /// Highest number that counts.
     pub limit: u8,
-    /// …in so long.
+    /// The time for that number.
     pub per: Duration,
-    /// Until they are counted anew; zero if none was taken.
+    /// Time until the count restarts; zero if none was taken.
     pub time_left: Duration,
 }
 
-/// Steps of a source that came to nothing.
+/// Failed steps of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceFailure {
-    /// Why.
+    /// The reason.
     pub reason: Failure,
-    /// How often.
+    /// The count.
     pub times: u64,
     /// Time since the last one.
     pub last_ago: Duration,
-    /// Its packet.
+    /// The packet of the last one.
     #[serde(flatten)]
     pub packet: SourcePacket,
 }
@@ -111,19 +111,19 @@ pub struct SourceFailure {
 /// The ports that a source has tried: `[policy.port-budget]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourcePorts {
-    /// The VLAN that they were tried in, as in [`ListEntry`].
+    /// The VLAN in which they were tried, as in [`ListEntry`](crate::wire::ListEntry).
     #[serde(flatten)]
     pub vlan: Vlan,
-    /// About so many different ones.
+    /// Approximate number of different ports.
     pub tried: u32,
-    /// Beyond so many its knocks are ignored…
+    /// Highest number before knocks are ignored.
     pub budget: u8,
-    /// …if it tries them in so long…
+    /// The time for that number.
     pub within: Duration,
-    /// …for so long.
+    /// How long knocks are ignored.
     pub ignore_for: Duration,
-    /// Whether they are ignored.
+    /// Whether knocks are ignored now.
     pub ignored: bool,
-    /// Until this is forgotten, and so until its knocks count again.
+    /// Time until this record expires and knocks count again.
     pub time_left: Duration,
 }

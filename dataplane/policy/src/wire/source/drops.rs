@@ -9,15 +9,15 @@ use super::door::SourceFailure;
 use crate::packet::{Side, Vlan};
 use crate::reason::Reason;
 
-/// What is kept of a packet.
+/// The recorded fields of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourcePacket {
-    /// The side that it came from.
+    /// The side on which it arrived.
     pub side: Side,
     /// Its VLAN.
     #[serde(flatten)]
     pub vlan: Vlan,
-    /// Its IP protocol; none if the frame could not be read so far.
+    /// Its IP protocol; `None` if the frame could not be parsed that far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<u8>,
     /// Its destination port, if it has one.
@@ -25,20 +25,20 @@ pub struct SourcePacket {
     pub port: Option<u16>,
 }
 
-/// Packets of a source that were dropped. Frames that were accepted and then lost on their way out are not among them.
+/// Dropped packets of a source. Accepted frames that were lost during transmission are not included.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceDrops {
-    /// By reason and rule; the last one first.
+    /// By reason and rule; the latest first.
     pub recent: Vec<SourceDrop>,
     /// Whether there are more.
     pub truncated: bool,
-    /// How far back `recent`, and the failures at doors, are complete. None if nothing is missing since the dataplane
-    /// started.
+    /// The time for which `recent` and the failures at doors are complete; `None` if nothing is missing since the
+    /// dataplane started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete_for: Option<Duration>,
-    /// Records that there is room for, of all sources together. Those that were made first give way.
+    /// Capacity in records, for all sources together. The oldest records are replaced.
     pub capacity: u64,
-    /// What is watched, if it is this source.
+    /// The watch, if this source is watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<SourceWatch>,
 }
@@ -46,46 +46,46 @@ pub struct SourceDrops {
 /// Dropped packets of a source with one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceDrop {
-    /// Why.
+    /// The reason.
     pub reason: Reason,
     /// The rule that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleRef>,
-    /// Whether the rule is one of rules that do not run any more, so that nothing is known of it.
+    /// Whether the rule is no longer running, so that nothing is known of it.
     #[serde(default)]
     pub rule_is_gone: bool,
-    /// How many.
+    /// The count.
     pub packets: u64,
     /// Time since the first one.
     pub first_ago: Duration,
     /// Time since the last one.
     pub last_ago: Duration,
-    /// The last one.
+    /// The packet of the last one.
     #[serde(flatten)]
     pub packet: SourcePacket,
 }
 
-/// What happened while a source was watched.
+/// The record of a watched source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceWatch {
-    /// Time since it began.
+    /// Time since the watch began.
     pub since: Duration,
-    /// Time left; zero if it is over.
+    /// Time left; zero if the watch has ended.
     pub time_left: Duration,
-    /// Every packet that was dropped, by reason and rule; the last one first.
+    /// Every dropped packet, by reason and rule; the latest first.
     pub drops: Vec<SourceDrop>,
-    /// Every step at a door that came to nothing.
+    /// Every failed step at a door.
     pub failures: Vec<DoorFailure>,
-    /// Whether there were too many different reasons to keep them all.
+    /// Whether there were too many different reasons to record all.
     pub truncated: bool,
 }
 
-/// A step that came to nothing, and the door.
+/// A failed step, and the door.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoorFailure {
     /// The door.
     pub door: String,
-    /// What happened there.
+    /// The failure.
     #[serde(flatten)]
     pub failure: SourceFailure,
 }

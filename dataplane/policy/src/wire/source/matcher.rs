@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use super::RuleRef;
 
-/// What a rule's matcher remembers of a source.
+/// The state that a rule's matcher keeps of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceMatcher {
     /// The rule.
     pub rule: RuleRef,
-    /// What is remembered.
+    /// The state.
     #[serde(flatten)]
     pub memory: MatcherMemory,
 }
 
-/// See [`SourceMatcher`].
+/// State of a matcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "matcher", rename_all = "kebab-case")]
 pub enum MatcherMemory {
@@ -24,25 +24,25 @@ pub enum MatcherMemory {
     Psd {
         /// The weight of the ports that the source has tried.
         weight: u64,
-        /// From here on it is a scan.
+        /// Weight from which on it is a scan.
         threshold: u32,
-        /// Until it is forgotten, if nothing comes.
+        /// Time until the state expires, if no packet arrives.
         time_left: Duration,
     },
     /// `dst-limit` by source addresses.
     DstLimit {
-        /// Tokens that are left.
+        /// Tokens left.
         tokens: u64,
-        /// Tokens of a full bucket.
+        /// Capacity of the bucket in tokens.
         burst: u64,
-        /// Until it is forgotten, if nothing comes.
+        /// Time until the state expires, if no packet arrives.
         time_left: Duration,
     },
     /// `connection-limit`.
     ConnectionLimit {
-        /// Connections of the source's prefix, with some that are closed.
+        /// Connections of the source's prefix, including some closed ones.
         connections: u32,
-        /// The rule matches beyond so many.
+        /// The number beyond which the rule matches.
         limit: u32,
         /// The length of the prefix.
         prefix_length: u8,

@@ -1,6 +1,6 @@
-//! Everything that the filter knows of one source address: what [`Request::Source`](super::Request::Source) is answered.
+//! Everything that the filter knows of one source address: the answer to [`Request::Source`](super::Request::Source).
 //!
-//! Times are time that is left, or time that has passed; no clock is shared.
+//! Times are time left or time elapsed; the processes share no clock.
 
 mod connections;
 mod door;
@@ -20,68 +20,68 @@ pub use self::matcher::{MatcherMemory, SourceMatcher};
 use super::ListEntry;
 use crate::rule::{RuleId, RuleNumber};
 
-/// Entries, connections, records of each kind in one answer at most, unless fewer are asked for.
+/// Highest number of entries, connections and records of each kind in one answer.
 pub const MAX_SOURCE_ITEMS: usize = 1_000;
 
 /// The longest watch.
 pub const LONGEST_WATCH: Duration = Duration::from_secs(3_600);
 
-/// Which address, and how much of it.
+/// A query for one source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceQuery {
     /// The address.
     pub address: IpAddr,
-    /// At most so many of each kind.
+    /// Highest number of items of each kind.
     pub limit: usize,
-    /// Watch it from now on for so long, in place of what was watched before.
+    /// Watch the source for this time, in place of the source watched before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watch: Option<Duration>,
 }
 
-/// What is known of a source.
+/// Everything that is known of a source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     /// The address.
     pub address: IpAddr,
-    /// The prefix of `protect` that it is in, if not everything is protected: then it is behind the filter, and its
-    /// packets are no knocks.
+    /// The prefix of `protect` that contains it, if `protect` is restricted: then the source is behind the filter, and
+    /// its packets are no knocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protected: Option<IpNet>,
-    /// The /64 of an IPv6 address. Hold-off, attempts and tried ports are remembered of all of it.
+    /// The /64 of an IPv6 address. Hold-off, attempts and tried ports are recorded for all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<IpNet>,
-    /// Whether first steps are kept for that /64 as well (`ipv6-first-steps`).
+    /// Whether first steps are recorded for that /64 as well (`ipv6-first-steps`).
     #[serde(default)]
     pub first_steps_by_network: bool,
-    /// The lists that hold it, ordered by list.
+    /// The lists that contain it, ordered by list.
     pub lists: Vec<SourceList>,
     /// Whether there are more.
     pub lists_truncated: bool,
-    /// All doors, in the order of the configuration, without a VLAN; then the same for each VLAN that the source is known
-    /// in, if VLANs are separate.
+    /// All doors, in the order of the configuration, without a VLAN; then all doors for each VLAN of the source, if
+    /// VLANs are separate.
     pub doors: Vec<SourceDoor>,
-    /// The ports that it has tried, in the same networks; none if there is no budget, or no door.
+    /// The ports that it has tried, for the same VLANs; empty without a budget or without doors.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<SourcePorts>,
-    /// First steps of its prefix; none if there is no quota.
+    /// First steps of its prefix; `None` without a quota.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<SourceQuota>,
-    /// Its connections; none if no rule and no door asks for any.
+    /// Its connections; `None` if no rule and no door needs tracking.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<SourceConnections>,
-    /// What matchers of rules remember of it.
+    /// The state that matchers of rules keep of it.
     pub matchers: Vec<SourceMatcher>,
-    /// Its packets that were dropped.
+    /// Its dropped packets.
     pub drops: SourceDrops,
-    /// Hold-off, attempts and tried ports are remembered of at most so many sources, those that end first give way; 0 if
-    /// there was no door since start.
+    /// Capacity in sources of the records of hold-off, attempts and tried ports; the record that expires first is
+    /// replaced. 0 if there was no door since start.
     pub doors_remember: u64,
     /// Time since the dataplane started.
     pub uptime: Duration,
 }
 
 impl Source {
-    /// Whether anything at all is known of it. What is known of its prefix or its /64 alone does not count.
+    /// Whether anything is known of the address itself. Records of its prefix or /64 alone do not count.
     pub fn is_known(&self) -> bool {
         let at_door = |door: &SourceDoor| {
             door.progress.is_some()
@@ -101,24 +101,24 @@ impl Source {
     }
 }
 
-/// A list that holds the address.
+/// A list that contains the address.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SourceList {
-    /// The entry; its address is a prefix or range where that covers the source.
+    /// The entry; its address may be a prefix or range that contains the source.
     #[serde(flatten)]
     pub entry: ListEntry,
-    /// What put it in.
+    /// The origin of the entry.
     pub origin: Origin,
-    /// The door whose list it is.
+    /// The door to which the list belongs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub door: Option<String>,
-    /// Rules that add to the list, the first few.
+    /// The first few rules that add to the list.
     pub added_by: Vec<RuleRef>,
-    /// Rules that ask for the list, the first few.
+    /// The first few rules that match the list.
     pub used_by: Vec<RuleRef>,
 }
 
-/// What put an entry in a list.
+/// Origin of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -129,18 +129,18 @@ pub enum Origin {
     Door,
     /// An operator.
     Operator,
-    /// The rules' own entries.
+    /// An entry of the rules.
     Rules,
 }
 
-/// A rule that runs.
+/// A running rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleRef {
     /// Its id.
     pub id: RuleId,
     /// Its number in `show rules`.
     pub number: RuleNumber,
-    /// Its line in the rule file; 0 if it is of none, as a door's.
+    /// Its line in the rule file; 0 without one, as for a door's rules.
     pub line: u32,
     /// Its chain.
     pub chain: String,
@@ -154,9 +154,9 @@ pub struct RuleRef {
 pub struct SourceQuota {
     /// The prefix.
     pub prefix: IpNet,
-    /// Entries that count now.
+    /// Present entries.
     pub used: u32,
-    /// Beyond so many, first steps of the prefix are refused.
+    /// Highest number of entries, beyond which first steps of the prefix are refused.
     pub limit: u32,
 }
 

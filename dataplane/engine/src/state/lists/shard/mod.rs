@@ -36,7 +36,7 @@ use crate::state::events::removals::Removals;
 use crate::state::events::ring::EventRing;
 use crate::state::key::{Key, Kind, Secret};
 use crate::state::lists::quota::PrefixQuota;
-use crate::state::lists::{AddOutcome, EndReason, LEVELS, ListId, MAX_LISTS, Membership};
+use crate::state::lists::{AddOutcome, EndReason, LEVELS, ListId, MAX_LISTS, Membership, boxed};
 
 mod buckets;
 mod ended;
@@ -270,14 +270,6 @@ fn zeros<const N: usize, T: Copy + Default>(length: usize) -> Option<Vec<[T; N]>
     // Whether there is room is only asked here: to fill what was reserved would write it.
     Vec::<[T; N]>::new().try_reserve_exact(length).ok()?;
     Some(vec![[T::default(); N]; length])
-}
-
-/// A slice of this length, or none if there is no memory for it.
-pub(crate) fn boxed<T>(length: usize, element: impl FnMut() -> T) -> Option<Box<[T]>> {
-    let mut elements = Vec::new();
-    elements.try_reserve_exact(length).ok()?;
-    elements.extend(std::iter::repeat_with(element).take(length));
-    Some(elements.into_boxed_slice())
 }
 
 #[cfg(test)]

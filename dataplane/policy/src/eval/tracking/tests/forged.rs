@@ -1,4 +1,4 @@
-//! What a forged segment does to a connection: nothing. And what a real one may do all the same.
+//! Forged segments have no effect on a connection; real ones of the same kind have.
 
 use etherparse::TcpHeader;
 
@@ -7,11 +7,11 @@ use super::*;
 /// A connection of this client and server, whose next numbers are known.
 struct Session<'r> {
     wire: Wire<'r>,
-    /// The windows are scaled by this.
+    /// The window scale.
     scale: u8,
 }
 
-/// From whom a segment is: who begins, and who answers.
+/// The originator and the responder.
 const ENDS: [usize; 2] = [0, 1];
 
 impl<'r> Session<'r> {
@@ -38,7 +38,7 @@ impl<'r> Session<'r> {
         Session { wire, scale: 0 }
     }
 
-    /// A segment with numbers so far ahead of what comes next, of sender and receiver.
+    /// A segment with numbers this far ahead of the next ones, of sender and receiver.
     fn ahead(&mut self, from: usize, flags: &str, ahead: (u32, u32)) -> ConnectionState {
         let frame = self.frame(from, flags, ahead, b"");
         self.sees(from, &frame)
@@ -51,7 +51,7 @@ impl<'r> Session<'r> {
         tcp(ends[from], ends[1 - from], flags, numbers, payload)
     }
 
-    /// From the side where that end is.
+    /// From the side of that end.
     fn sees(&mut self, from: usize, frame: &[u8]) -> ConnectionState {
         self.wire.sees_from([Side::Outside, Side::Inside][from], frame)
     }
@@ -71,12 +71,12 @@ impl<'r> Session<'r> {
         self.flow().tcp.expect("of TCP").state()
     }
 
-    /// Everything of the connection that can be shortened, ended or moved.
+    /// Every part of the connection that an attacker could shorten, end or move.
     fn seen(&self) -> String {
         format!("{:?}", self.flow())
     }
 
-    /// The session goes on in both directions.
+    /// The session continues in both directions.
     fn works(&mut self) {
         for from in ENDS {
             assert_eq!(self.send(from, b"still here"), Established, "from {from}");
@@ -85,7 +85,7 @@ impl<'r> Session<'r> {
     }
 }
 
-/// A segment's window, and its checksum anew.
+/// Sets a segment's window, and its checksum again.
 fn with_window(frame: Vec<u8>, window: u16) -> Vec<u8> {
     rebuilt(frame, |header| header.window_size = window)
 }
@@ -111,7 +111,7 @@ fn broken(mut frame: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
-fn nothing_out_of_the_window_changes_anything() {
+fn segments_outside_the_window_change_nothing() {
     let settings = Tracking::default();
     let far = [70_000, 1 << 20, 1 << 30, 1 << 31, (1 << 31) + 1, 3 << 30, 0_u32.wrapping_sub(70_000)];
     for from in ENDS {
@@ -139,7 +139,7 @@ fn a_reset_counts_only_at_exactly_the_next_number() {
         for flags in ["R", "RA"] {
             let mut session = Session::begun(&settings);
             let before = session.seen();
-            // In the window, for the other end to challenge it; then behind it.
+            // In the window, for the other end to challenge it; then outside.
             for ahead in [1, 2, 1_000] {
                 assert_eq!(session.ahead(from, flags, (ahead, 0)), Established);
             }
@@ -151,7 +151,7 @@ fn a_reset_counts_only_at_exactly_the_next_number() {
             assert_eq!(session.ahead(from, flags, (0, 0)), Established);
             assert_eq!(session.state(), TcpState::Close);
         }
-        // Data is on its way that is not acknowledged: before it, and behind it.
+        // Data in flight that is not acknowledged: before it, and after it.
         for number in [0, 10] {
             let mut session = Session::begun(&settings);
             session.send(from, b"0123456789");
@@ -177,7 +177,7 @@ fn a_wrong_checksum_shortens_nothing() {
             session.sees(from, &frame);
             assert_ne!(session.state(), TcpState::Established, "{flags}");
         }
-        // An ordinary segment is not summed up.
+        // The checksum of an ordinary segment is not computed.
         let mut session = Session::begun(&settings);
         let frame = session.frame(from, "A", (0, 0), b"data");
         assert_eq!(session.sees(from, &broken(frame)), Established);
@@ -215,14 +215,14 @@ fn data_in_fragments_may_be_acknowledged() {
 }
 
 #[test]
-fn a_syn_or_a_syn_ack_in_a_connection_is_passed_by() {
+fn a_syn_or_a_syn_ack_in_a_connection_is_ignored() {
     let settings = Tracking::default();
     for ahead in [0, 1, 70_000, 1 << 31] {
         let mut session = Session::begun(&settings);
         let state = format!("{:?}", (session.flow().expiry, session.flow().packets, session.state()));
         assert_eq!(session.ahead(0, "S", (ahead, 0)), Established);
         assert_eq!(session.ahead(1, "S", (ahead, 0)), Invalid);
-        // What is forged comes from outside.
+        // Forged segments arrive from outside.
         let answer = session.frame(1, "SA", (ahead, ahead), b"");
         assert_eq!(session.wire.sees_from(Side::Outside, &answer), Established);
         assert_eq!(session.ahead(0, "SA", (ahead, ahead)), Invalid);
@@ -234,13 +234,13 @@ fn a_syn_or_a_syn_ack_in_a_connection_is_passed_by() {
 #[test]
 fn an_answer_to_a_syn_in_a_connection_begins_it_anew_if_it_comes_from_the_other_side() {
     let settings = Tracking::default();
-    // A client that has lost the connection, as has the server.
+    // A client that has lost the connection, and so has the server.
     let mut session = Session::begun(&settings);
     let syn = segment(0, "S", (500_000, 0));
     let answer = segment(1, "SA", (900_000, 500_001));
     let next = session.wire.next;
     assert_eq!(session.sees(0, &syn), Established);
-    // Whoever forged the SYN forges its answer.
+    // The sender of the forged SYN forges its answer.
     assert_eq!(session.wire.sees_from(Side::Outside, &answer), Established);
     session.works();
     assert_eq!(session.wire.sees_from(Side::Outside, &segment(1, "SA", (900_000, 500_002))), Established);
@@ -255,11 +255,11 @@ fn an_answer_to_a_syn_in_a_connection_begins_it_anew_if_it_comes_from_the_other_
 }
 
 #[test]
-fn a_connection_of_forged_segments_gives_way_to_the_real_one() {
+fn a_real_connection_replaces_one_of_forged_segments() {
     let settings = Tracking::default();
     type Forged = (usize, &'static str, (u32, u32));
     let forged: [&[Forged]; 5] = [
-        // Before the client speaks: its SYN, its ACK, a server's; a whole handshake.
+        // Before the client's first packet: its SYN, its ACK, a server's; a whole handshake.
         &[(0, "S", (7, 0))],
         &[(0, "A", (7, 7))],
         &[(1, "A", (7, 7))],
@@ -280,7 +280,7 @@ fn a_connection_of_forged_segments_gives_way_to_the_real_one() {
 }
 
 #[test]
-fn whoever_sends_from_one_side_alone_answers_no_syn() {
+fn a_sender_on_one_side_alone_cannot_answer_a_syn() {
     let settings = Tracking::default();
     let mut wire = Wire::new(&settings);
     // A whole handshake from outside, and a byte that it acknowledges.
@@ -289,7 +289,7 @@ fn whoever_sends_from_one_side_alone_answers_no_syn() {
     assert_eq!(wire.sees(&segment(0, "A", (8, 71))), Invalid);
     let state = |wire: &Wire<'_>| wire.tracker.flows.values().next().unwrap().tcp.unwrap().state();
     assert_eq!(state(&wire), TcpState::SynSent);
-    // Neither does it begin at once as the other end.
+    // The sender cannot act as the other end of a simultaneous open either.
     wire.sees(&segment(1, "S", (70, 0)));
     assert_eq!(state(&wire), TcpState::SynSent);
     assert_eq!(wire.tracker.count, 1);
@@ -298,10 +298,10 @@ fn whoever_sends_from_one_side_alone_answers_no_syn() {
 }
 
 #[test]
-fn an_answer_comes_from_where_a_router_has_sent_the_syn_back_to() {
+fn an_answer_may_come_from_the_side_a_router_sent_the_syn_to() {
     let settings = Tracking::default();
     let mut wire = Wire::new(&settings);
-    // The same packets come in twice: from the client, and from the router behind the filter.
+    // The same packets arrive twice: from the client, and from the router behind the filter.
     for (from, flags, numbers) in [(0, "S", (7, 0)), (1, "SA", (70, 8)), (0, "A", (8, 71))] {
         for side in [Side::Outside, Side::Inside] {
             assert_ne!(wire.sees_from(side, &segment(from, flags, numbers)), Invalid, "{flags} from {side}");
@@ -321,7 +321,7 @@ fn a_forged_syn_and_its_reset_end_no_connection_that_opens() {
     for flags in ["R", "RA"] {
         wire.sees(&segment(1, flags, (71, 0)));
     }
-    // Nor does the client accept what it has not got.
+    // The client does not accept a SYN that it did not get.
     assert_eq!(wire.sees(&segment(0, "SA", (5, 71))), Invalid);
     assert_eq!(wire.sees(&segment(1, "SA", (SERVER_ISN, CLIENT_ISN + 1))), Established);
     let ack = segment(0, "A", (CLIENT_ISN + 1, SERVER_ISN.wrapping_add(1)));
@@ -331,7 +331,7 @@ fn a_forged_syn_and_its_reset_end_no_connection_that_opens() {
 }
 
 #[test]
-fn a_forged_syn_from_outside_takes_no_place_of_one_from_inside() {
+fn a_forged_syn_from_outside_does_not_replace_one_from_inside() {
     let settings = Tracking::default();
     // The client is inside. It and the server have lost the connection.
     let mut wire = Wire::new(&settings);
@@ -356,7 +356,7 @@ fn a_refusal_must_acknowledge_the_syn() {
         assert_eq!(format!("{:?}", wire.tracker.flows), before);
         assert_eq!(wire.say("sa"), Established);
     }
-    // So must an acceptance, and what follows that.
+    // An acceptance must do so too, and so must the segment after it.
     let mut wire = Wire::new(&settings);
     wire.say("S");
     for number in [CLIENT_ISN, CLIENT_ISN + 2, CLIENT_ISN.wrapping_sub(10), 1 << 31] {
@@ -372,10 +372,10 @@ fn a_refusal_must_acknowledge_the_syn() {
 }
 
 #[test]
-fn a_client_that_is_challenged_clears_the_servers_old_connection_away() {
+fn a_challenged_client_resets_the_servers_old_connection() {
     let settings = Tracking::default();
     let mut wire = Wire::new(&settings);
-    // The server remembers another connection; the client resets that one, and asks again.
+    // The server has another connection; the client resets that one and tries again.
     assert_eq!(wire.say("S"), New);
     let state = format!("{:?}", wire.tracker.flows);
     assert_eq!(wire.sees_from(Side::Inside, &segment(1, "A", (5, 77_777))), Established);
@@ -392,12 +392,12 @@ fn a_fin_counts_once_nothing_before_it_is_missing_or_it_is_acknowledged() {
         assert_eq!(session.ahead(from, "FA", (500, 0)), Established);
         assert_eq!(session.state(), TcpState::Established);
         assert!(session.flow().expiry == ms(86_400_000));
-        // What is missing comes later.
+        // The missing data arrives later.
         session.send(from, &[b'x'; 500]);
         assert_eq!(session.ahead(1 - from, "A", (0, 1)), Established);
         assert_eq!(session.state(), TcpState::CloseWait);
     }
-    // One that was forged, and data beyond it.
+    // A forged FIN, and data beyond it.
     let mut session = Session::begun(&settings);
     session.ahead(0, "FA", (500, 0));
     session.send(0, &[b'x'; 400]);
@@ -410,21 +410,22 @@ fn a_connection_is_over_when_both_fins_are_acknowledged() {
     let settings = Tracking::default();
     let mut session = Session::begun(&settings);
     session.wire.say("FA");
-    // The same FIN again is no second one.
+    // The same FIN again does not count as a second one.
     let back = 0_u32.wrapping_sub(1);
     session.ahead(0, "FA", (back, 0));
     assert_eq!(session.state(), TcpState::FinWait);
     session.wire.say("a");
     assert_eq!(session.send(1, b"not yet"), Established);
     assert_eq!(session.state(), TcpState::CloseWait);
-    // Nothing is behind a FIN.
+    // No data follows a FIN.
     assert_eq!(session.send(0, b"beyond"), Invalid);
     session.wire.next[0] = session.wire.next[0].wrapping_sub(6);
     session.wire.say("fa");
     assert_eq!(session.state(), TcpState::LastAck);
     session.wire.say("A");
     assert_eq!(session.state(), TcpState::TimeWait);
-    // Ports may be used again, above the old numbers or not; a wrong checksum begins nothing.
+    // Ports may be used again, with numbers above the old ones or not; a segment with a wrong checksum begins no
+    // connection.
     for isn in [500_000, 1] {
         assert_eq!(session.sees(0, &broken(segment(0, "S", (isn, 0)))), Invalid);
         assert_eq!(session.state(), TcpState::TimeWait);
@@ -459,7 +460,7 @@ fn windows_are_scaled_if_both_ends_want_that() {
 }
 
 #[test]
-fn what_real_ends_do_is_in_the_window() {
+fn segments_of_real_ends_are_in_the_window() {
     let settings = Tracking::default();
     for from in ENDS {
         let mut session = Session::begun(&settings);
@@ -469,7 +470,7 @@ fn what_real_ends_do_is_in_the_window() {
             assert_eq!(session.sees(from, &probe), Established);
             assert_eq!(session.ahead(1 - from, "A", (0, 0)), Established);
         }
-        // A window of nothing, and a byte that probes it; then it opens.
+        // A zero window, and a byte that probes it; then it opens.
         let closed = with_window(session.frame(1 - from, "A", (0, 0), b""), 0);
         assert_eq!(session.sees(1 - from, &closed), Established);
         session.send(from, &[0; 1024]);
@@ -477,7 +478,7 @@ fn what_real_ends_do_is_in_the_window() {
         assert_eq!(session.sees(1 - from, &closed), Established);
         assert_eq!(session.send(from, b"p"), Established);
         assert_eq!(session.ahead(1 - from, "A", (0, 0)), Established);
-        // Sent again, in order and not.
+        // Retransmissions, in order and not.
         session.send(from, &[1; 500]);
         session.send(from, &[1; 500]);
         for back in [1_000, 500, 1_000] {
@@ -489,12 +490,12 @@ fn what_real_ends_do_is_in_the_window() {
 }
 
 #[test]
-fn numbers_go_round() {
+fn numbers_wrap_around() {
     let settings = Tracking::default();
     let mut session = Session::with_scales(&settings, [Some(14), Some(14)]);
     session.ahead(1, "A", (0, 0));
     session.ahead(0, "A", (0, 0));
-    // Five gibibytes each way: of each half mebibyte the beginning and the end are seen, and the rest was lost before.
+    // Five gibibytes in each direction: only the beginning and the end of each half mebibyte are seen.
     let jump = 1 << 19;
     for _ in 0..(5_u64 << 30) / u64::from(jump) {
         for from in ENDS {
@@ -543,7 +544,7 @@ fn sack_may_name_only_what_was_sent() {
 }
 
 #[test]
-fn errors_are_related_if_what_they_quote_can_be_on_its_way() {
+fn errors_are_related_if_the_quoted_segment_can_be_in_flight() {
     let settings = Tracking::default();
     let router = "192.0.2.99";
     for from in ENDS {
@@ -554,7 +555,7 @@ fn errors_are_related_if_what_they_quote_can_be_on_its_way() {
         for (number, expected) in [
             (0, Related),
             (99, Related),
-            // Sent, and not acknowledged; a keep-alive of before.
+            // Sent and not acknowledged; an earlier keep-alive.
             (0_u32.wrapping_sub(1), Related),
             (100, Related),
             (101, Invalid),
@@ -568,7 +569,7 @@ fn errors_are_related_if_what_they_quote_can_be_on_its_way() {
                 let error = icmp(router, to, (3, 4), [0; 4], &about[14..][..length]);
                 assert_eq!(session.wire.sees(&error), expected, "{number}");
             }
-            // Without its number nothing is known of it.
+            // Without the number, the connection cannot be found.
             let error = icmp(router, to, (3, 4), [0; 4], &about[14..][..27]);
             assert_eq!(session.wire.sees(&error), Invalid, "{number}");
         }
@@ -577,10 +578,10 @@ fn errors_are_related_if_what_they_quote_can_be_on_its_way() {
 }
 
 #[test]
-fn what_was_taken_up_in_its_middle_has_windows_too() {
+fn a_connection_picked_up_in_the_middle_has_windows_too() {
     let settings = Tracking::default();
     let mut wire = Wire::new(&settings);
-    // Both ends are far on; the server has sent what the client has not acknowledged.
+    // Both ends are far on; the server has sent data that the client has not acknowledged.
     wire.next = [3_000_000_000, 10];
     assert_eq!(wire.talk(&["A"]), [New]);
     wire.next[1] = 5_010;
@@ -604,7 +605,7 @@ fn what_was_taken_up_in_its_middle_has_windows_too() {
 }
 
 #[test]
-fn whoever_takes_up_a_connection_from_one_side_does_not_answer_itself() {
+fn a_sender_that_picks_up_a_connection_from_one_side_cannot_answer_itself() {
     let settings = Tracking::default();
     let mut wire = Wire::new(&settings);
     assert_eq!(wire.sees(&segment(0, "A", (7, 7))), New);

@@ -9,16 +9,16 @@ use crate::rule::{Matcher, Rule};
 use crate::settings::Settings;
 use ConnectionState::{Established, Invalid, New, Related, Untracked};
 
-/// Tracking by itself.
+/// Tracking alone.
 struct Wire<'r> {
     tracker: Tracker<'r>,
     now: u64,
-    /// What client and server say next.
+    /// The next numbers of client and server.
     next: [u32; 2],
 }
 
 const CLIENT_ISN: u32 = 1_000;
-/// Soon beyond 2³².
+/// Close to 2³².
 const SERVER_ISN: u32 = u32::MAX - 1;
 
 impl<'r> Wire<'r> {
@@ -34,7 +34,7 @@ impl<'r> Wire<'r> {
         self.tracker.observe(&view(side, frame), Vlan::NONE, ms(self.now)).state
     }
 
-    /// Segments of one connection, each by its flags: those in lower case come back from the server. Numbers go on.
+    /// Segments of one connection, each by its flags: lower-case ones come from the server. Numbers continue.
     fn talk(&mut self, segments: &[&str]) -> Vec<ConnectionState> {
         segments.iter().map(|flags| self.say(flags)).collect()
     }
@@ -101,7 +101,7 @@ fn udp_is_new_until_it_is_seen_both_ways() {
     wire.wait(179_999);
     assert_eq!(wire.sees(&back()), Established);
     wire.wait(180_000);
-    // Whoever speaks first now begins it.
+    // The next packet begins it, whichever end sends it.
     assert_eq!([wire.sees(&back()), wire.sees(&back()), wire.sees(&there())], [New, New, Established]);
     let mut wire = Wire::new(&settings);
     wire.sees(&there());
@@ -110,7 +110,7 @@ fn udp_is_new_until_it_is_seen_both_ways() {
 }
 
 #[test]
-fn a_tcp_connection_from_its_beginning_to_its_end() {
+fn a_tcp_connection_from_open_to_close() {
     let settings = Tracking::default();
     let mut wire = Wire::new(&settings);
     assert_eq!(
@@ -121,7 +121,7 @@ fn a_tcp_connection_from_its_beginning_to_its_end() {
     assert_eq!(wire.talk(&["a", "FA", "a", "fa", "A"]), [Established; 5]);
     wire.wait(9_999);
     assert_eq!(wire.talk(&["A"]), [Established]);
-    // Another one of the same ports.
+    // Another connection of the same ports.
     assert_eq!(wire.talk(&["S", "sa"]), [New, Established]);
     wire.wait(5_000);
     assert_eq!(wire.talk(&["sa"]), [Invalid]);
@@ -161,7 +161,7 @@ fn each_state_has_its_timeout() {
 }
 
 #[test]
-fn what_cannot_be_is_invalid_and_changes_nothing() {
+fn impossible_segments_are_invalid_and_change_nothing() {
     let settings = Tracking::default();
     for flags in ["", "SF", "SR", "F", "P", "SAF", "FPU", "RF", "SA", "sa", "FA", "RA", "R"] {
         let mut wire = Wire::new(&settings);
@@ -171,7 +171,7 @@ fn what_cannot_be_is_invalid_and_changes_nothing() {
     let mut wire = Wire::new(&settings);
     // Data before the answer, and before anything.
     assert_eq!(wire.talk(&["S", "A", "fa", "SF", "sa", "A"])[..5], [New, Invalid, Invalid, Invalid, Established]);
-    // Who was asked does not ask, and who asks does not accept.
+    // The responder sends no SYN, and the originator no SYN-ACK.
     let next = wire.next;
     assert_eq!(wire.talk(&["s", "SA"]), [Invalid; 2]);
     wire.next = next;
@@ -181,14 +181,14 @@ fn what_cannot_be_is_invalid_and_changes_nothing() {
 }
 
 #[test]
-fn what_may_be_of_a_connection_that_the_ends_see_otherwise_counts_for_nothing() {
+fn segments_of_a_connection_that_the_ends_see_differently_are_ignored() {
     let settings = Tracking::default();
     let mut wire = Wire::new(&settings);
     let bytes = |wire: &Wire<'_>| wire.tracker.flows.values().map(|flow| flow.bytes).collect::<Vec<_>>();
     wire.talk(&["S"]);
     wire.wait(4_999);
     assert_eq!((wire.talk(&["S"]), bytes(&wire)), (vec![New], vec![40]));
-    // Whoever asks again and again is not remembered for that.
+    // Repeated SYNs do not renew the connection.
     wire.wait(1);
     assert_eq!(wire.talk(&["sa"]), [Invalid]);
     let mut wire = Wire::new(&settings);
@@ -197,7 +197,7 @@ fn what_may_be_of_a_connection_that_the_ends_see_otherwise_counts_for_nothing() 
         [New, Established, Established, Established, Established, Established]
     );
     assert_eq!(bytes(&wire), [120]);
-    // Both ask at once.
+    // A simultaneous open.
     assert_eq!(
         Wire::new(&settings).talk(&["S", "s", "SA", "sa", "A"]),
         [New, Established, Established, Established, Established]
@@ -205,7 +205,7 @@ fn what_may_be_of_a_connection_that_the_ends_see_otherwise_counts_for_nothing() 
 }
 
 #[test]
-fn a_reset_ends_a_connection_at_once_that_was_not_answered() {
+fn a_reset_ends_an_unanswered_connection_at_once() {
     let settings = Tracking::default();
     let rules =
         rules(vec![rule(vec![Condition::ConnectionState([Established].into_iter().collect())], Action::Passthrough)]);
@@ -216,30 +216,30 @@ fn a_reset_ends_a_connection_at_once_that_was_not_answered() {
         evaluator.inside(&segment(1, answer, (0, 2)), ms(0));
         assert_eq!(evaluator.connections(ms(0)).len(), expected, "{answer}");
     }
-    // One that was is known for a while, and so is what still comes of it.
+    // A reset established connection is known for a while, and so are its late packets.
     let mut wire = Wire::new(&settings);
     assert_eq!(wire.talk(&["S", "sa", "r", "A", "S"]), [New, Established, Established, Established, New]);
 }
 
 #[test]
-fn what_was_dropped_begins_no_connection() {
+fn a_dropped_packet_begins_no_connection() {
     let known = |states: &[ConnectionState]| Condition::ConnectionState(states.iter().copied().collect());
     let rules = rules(vec![rule(vec![known(&[Established, Related])], Action::Accept)]);
     let settings = Settings::default();
     let mut evaluator = Evaluator::new(&rules, &settings, 1);
-    // A stranger speaks, and then tells that the answer has not arrived.
+    // A packet of a stranger, and its report that the answer did not arrive.
     evaluator.outside(&there(), ms(0));
     let error = icmp(CLIENT, SERVER, (3, 3), [0; 4], &back()[14..][..28]);
     assert!(evaluator.outside(&error, ms(0)).matched.is_empty());
     assert_eq!(evaluator.connections(ms(0)), []);
-    // Once the server has spoken, both belong to that.
+    // Once the server has sent a packet, both belong to that connection.
     evaluator.inside(&back(), ms(0));
     assert_eq!(evaluator.outside(&error, ms(0)).matched, [0]);
     assert_eq!(evaluator.outside(&there(), ms(0)).matched, [0]);
 }
 
 #[test]
-fn loose_tracking_takes_up_a_connection_but_a_strangers_ack_is_new() {
+fn loose_tracking_picks_up_a_connection_but_a_strangers_ack_is_new() {
     let settings = Tracking::default();
     let mut wire = Wire::new(&settings);
     assert_eq!(wire.talk(&["A", "A", "a", "A"]), [New, New, Established, Established]);
@@ -265,7 +265,7 @@ fn icmp_queries_are_connections_by_code_and_identifier() {
         wire.sees(&icmp(SERVER, CLIENT, (9, 0), [0; 4], b"")),
     ];
     assert_eq!(states, [Invalid, New, Invalid, New, Established, Established, Invalid, Invalid]);
-    // Codes make other connections.
+    // Other codes are other connections.
     assert_eq!(wire.sees(&icmp(CLIENT, SERVER, (8, 1), [0, 1, 0, 1], b"ping")), New);
     wire.wait(10_000);
     assert_eq!(wire.sees(&echo(SERVER, CLIENT, 0, 1)), Invalid);
@@ -311,7 +311,7 @@ fn errors_about_a_known_connection_to_its_sender_are_related() {
         wire.sees(&error(CLIENT, &fragment(there(), 1, 3, false))),
     ];
     assert_eq!(states, [Related, Related, Invalid, Invalid, Invalid, Invalid, Invalid]);
-    // It is no packet of the connection, and does not keep it.
+    // An error is not a packet of the connection, and does not renew it.
     wire.wait(1);
     assert_eq!(wire.sees(&error(CLIENT, &there())), Invalid);
 
@@ -319,14 +319,14 @@ fn errors_about_a_known_connection_to_its_sender_are_related() {
     assert_eq!(wire.sees(&error(CLIENT, &echo(CLIENT, SERVER, 8, 1))), Related);
     let datagram = udp((CLIENT6, 1), (SERVER6, 2), b"");
     wire.sees(&datagram);
-    // Behind a first fragment's header.
+    // After the header of a first fragment.
     let quoted =
         [&datagram[14..20], &[44, 64], &datagram[22..54], &[17, 0, 0, 1, 0, 0, 0, 9], &datagram[54..]].concat();
     assert_eq!(wire.sees(&icmp(SERVER6, CLIENT6, (2, 0), [0; 4], &quoted)), Related);
 }
 
 #[test]
-fn fragments_are_of_their_firsts_connection() {
+fn later_fragments_belong_to_the_connection_of_their_first() {
     let settings = Tracking::default();
     let mut wire = Wire::new(&settings);
     let big = udp((CLIENT, 40_000), (SERVER, 53), &[b'a'; 24]);
@@ -339,7 +339,7 @@ fn fragments_are_of_their_firsts_connection() {
     wire.wait(60_000);
     assert_eq!([wire.sees(&later(9)), wire.sees(&first)], [Invalid, Established]);
 
-    // IPv6, the fragment header behind destination options.
+    // IPv6, with the fragment header after destination options.
     let whole = udp((CLIENT6, 1), (SERVER6, 2), &[0; 8]);
     let parts = |offset: u8, more: u8| {
         let headers = [&[44, 0, 1, 4, 0, 0, 0, 0][..], &[17, 0, 0, offset << 3 | more, 0, 0, 0, 5]].concat();
@@ -351,7 +351,7 @@ fn fragments_are_of_their_firsts_connection() {
 }
 
 #[test]
-fn bytes_and_rate_are_of_both_ways() {
+fn bytes_and_rate_count_both_directions() {
     let settings = open();
     let rules = rules(vec![
         rule(vec![Condition::ConnectionBytes { from: 60, to: Some(100) }], Action::Passthrough),
@@ -363,14 +363,14 @@ fn bytes_and_rate_are_of_both_ways() {
     // 29 bytes each.
     let matched = [100, 999, 1_000, 1_999, 2_000, 3_999].map(&mut at);
     assert_eq!(matched, [vec![], vec![], vec![0, 1, 2], vec![1, 2], vec![1, 2], vec![1]]);
-    // A second in which nothing was said.
+    // A second without packets.
     let bytes = |evaluator: &mut Evaluator<'_>, frame: &[u8]| evaluator.outside(frame, ms(5_999)).matched;
     assert_eq!(bytes(&mut evaluator, &back()), [1]);
     assert!(bytes(&mut evaluator, &udp((SERVER, 54), (CLIENT, 40_000), b"")).is_empty());
 }
 
 #[test]
-fn a_connection_limit_counts_those_that_reached_the_rule() {
+fn a_connection_limit_counts_connections_that_reached_the_rule() {
     let settings = open();
     let limit = Condition::ConnectionLimit { count: 2, prefix_length: 24 };
     let rules = rules(vec![rule(vec![Condition::Protocol(6), limit], Action::Passthrough)]);
@@ -381,7 +381,7 @@ fn a_connection_limit_counts_those_that_reached_the_rule() {
     };
     assert_eq!([say(CLIENT, 1, "S", 0), say(CLIENT, 1, "S", 0), say("198.51.100.8", 2, "S", 0)], [false; 3]);
     assert_eq!([say(CLIENT, 3, "S", 0), say(CLIENT, 1, "S", 0), say("198.51.101.8", 2, "S", 0)], [true, true, false]);
-    // One is closed, so there are two.
+    // One is closed, so two remain.
     assert!(!say(CLIENT, 3, "R", 1));
     // Two have expired.
     assert_eq!(

@@ -1,7 +1,7 @@
-//! Any rule set that a file can say, in the order in which it is read.
+//! Generates rule sets that a file can have, in the order in which they are read.
 //!
-//! Conditions come from [`super::conditions`]. What must hold between the parts of a rule set is made to hold here:
-//! ports have a protocol, jumps lead to later chains that have rules, names are there and not given twice.
+//! Conditions come from [`super::conditions`]. The relations that a rule set needs are established here: ports have a
+//! protocol, jumps lead to later chains with rules, names exist and are unique.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -25,10 +25,10 @@ use crate::rule::{
 use crate::time::LONGEST_TIMEOUT;
 use crate::word::Word;
 
-/// Chains in an order: jumps lead to later ones, so never in a circle.
+/// Chains in an order: jumps lead to later ones, so there is no cycle.
 const CHAINS: [&str; 5] = ["input", "knock", "two words", "a,b;\"$c\"", "caf\u{e9}!"];
 
-/// Matchers that RouterOS cannot negate, or that have a `!` of their own inside.
+/// Matchers that RouterOS cannot negate, or whose items have their own `!`.
 const PLAIN: [&str; 12] = [
     "ttl",
     "hop-limit",
@@ -75,7 +75,7 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// Of either family. What each is made of is made once: regular expressions and lists of words take their time.
+/// Of either family. Each strategy is built once, because regular expressions and lists of words take time.
 fn rule() -> impl Strategy<Value = Rule> {
     prop_oneof![rule_of(Family::Ipv4), rule_of(Family::Ipv6)]
 }
@@ -108,8 +108,8 @@ fn rule_of(family: Family) -> impl Strategy<Value = Rule> {
     )
 }
 
-/// The rule with what of the matchers its menu and protocol allow, in the order of the reader, and with an action that
-/// its menu has.
+/// The rule with the matchers that its menu and protocol allow, in the order of the reader, and with an action of its
+/// menu.
 fn fitted(mut rule: Rule, protocol: Option<(u8, bool)>, conditions: Vec<(bool, Condition)>) -> Rule {
     let mut matchers = HashMap::new();
     if let Some((number, negated)) = protocol {
@@ -148,7 +148,7 @@ fn in_menu(name: &str, rule: &Rule) -> bool {
     row.family.is_none_or(|only| only == rule.family) && row.table.is_none_or(|only| only == rule.table)
 }
 
-/// The protocols of which the rule must name one to ask this, if it must.
+/// The protocols one of which the rule must have for this matcher, if any.
 fn needs(condition: &Condition, family: Family) -> Option<&'static [u8]> {
     match condition {
         Condition::SrcPort(_) | Condition::DstPort(_) | Condition::AnyPort(_) => Some(&[6, 17, 132]),
@@ -282,7 +282,7 @@ fn local(address: impl Strategy<Value = ipnet::IpNet>) -> impl Strategy<Value = 
     })
 }
 
-/// Any rule set, with ids. Why rules are invalid is not in it.
+/// A rule set with ids. Reasons of invalid rules are not included.
 pub(super) fn rule_set() -> impl Strategy<Value = RuleSet> {
     let v4 =
         (any::<[u8; 4]>(), 0..=32_u8).prop_map(|(address, length)| ipnet::IpNet::new(address.into(), length).unwrap());
@@ -300,7 +300,7 @@ pub(super) fn rule_set() -> impl Strategy<Value = RuleSet> {
     )
 }
 
-/// Makes chains and patterns that rules refer to, and brings the rules into the order of menus.
+/// Adds the chains and patterns that rules reference, and sorts the rules by menu.
 fn connect(set: &mut RuleSet) {
     for place in 0..set.rules.len() {
         let rule = &set.rules[place];

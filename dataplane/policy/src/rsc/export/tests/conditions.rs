@@ -1,4 +1,4 @@
-//! Any condition that a file can say.
+//! Generates conditions that a file can have.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn word<T: Word>() -> impl Strategy<Value = T> {
     select(T::ALL.to_vec())
 }
 
-/// So many of the words.
+/// This number of words.
 fn words<T: Word>(least: usize) -> impl Strategy<Value = Set<T>> {
     subsequence(T::ALL.to_vec(), least..=T::ALL.len()).prop_map(Set::from_iter)
 }
@@ -77,7 +77,7 @@ fn rate(units: &[RateUnit]) -> impl Strategy<Value = Rate> {
     })
 }
 
-/// What is kept and not run.
+/// Conditions that are not supported.
 fn other() -> impl Strategy<Value = Condition> {
     let name = select(vec![
         "connection-type",
@@ -93,7 +93,7 @@ fn other() -> impl Strategy<Value = Condition> {
     (name, value).prop_map(|(name, value)| Condition::Other { name: name.to_owned(), value })
 }
 
-/// What is asked of headers.
+/// Conditions about headers.
 fn of_headers(family: Family) -> impl Strategy<Value = Condition> {
     let tos = (any::<u8>(), any::<u8>()).prop_map(|(value, mask)| Condition::Tos { value: value & mask, mask });
     let flags = (words(0), words(0)).prop_map(|(set, clear)| Condition::TcpFlags { set, clear });
@@ -132,7 +132,7 @@ fn of_headers(family: Family) -> impl Strategy<Value = Condition> {
     prop_oneof![2 => names, 2 => ip, 2 => transport]
 }
 
-/// What is asked of connections, payloads, clocks and dice.
+/// Conditions about connections, payloads, time and random numbers.
 fn of_the_rest(family: Family) -> impl Strategy<Value = Condition> {
     const DAY: u64 = 86_400;
     let longest = if family == Family::Ipv4 { 32 } else { 128_u8 };
@@ -175,7 +175,7 @@ fn of_the_rest(family: Family) -> impl Strategy<Value = Condition> {
     prop_oneof![4 => connections, 4 => more, 1 => other()]
 }
 
-/// Any but `protocol`, of which others depend.
+/// All but `protocol`, on which others depend.
 pub(super) fn condition(family: Family) -> impl Strategy<Value = Condition> {
     prop_oneof![of_headers(family), of_the_rest(family)]
 }

@@ -1,4 +1,5 @@
-//! What is written is what was read: for any rules, for every matcher and action, and for the rules that come with us.
+//! An export reads as the same rules: for generated rules, for every matcher and action, and for the rule files of this
+//! repository.
 
 mod any;
 mod conditions;
@@ -19,7 +20,7 @@ fn rules_of(text: impl AsRef<[u8]>) -> RuleSet {
     comparable(reading.rules)
 }
 
-/// Whether the rule asks for what is not honoured.
+/// Whether the rule has a condition that is not supported.
 fn is_invalid(rule: &Rule) -> bool {
     let asks = |asked: fn(&Condition) -> bool| rule.matchers.iter().any(|matcher| asked(&matcher.condition));
     let other_ports = asks(|condition| matches!(condition, Condition::Protocol(132)))
@@ -31,7 +32,7 @@ proptest! {
     #![proptest_config(cases(2_000))]
 
     #[test]
-    fn what_is_written_reads_as_what_it_was(mut rules in any::rule_set()) {
+    fn an_export_reads_as_the_same_rules(mut rules in any::rule_set()) {
         let text = written(&rules);
         prop_assert!(text.bytes().all(|byte| matches!(byte, b'\n' | b' '..=b'~')), "{}", text);
         let back = rules_of(&text);
@@ -80,11 +81,11 @@ fn doors_are_a_line_each_and_their_rules_are_left_out() {
 }
 
 #[test]
-fn nothing_is_written_of_no_rules() {
+fn an_empty_rule_set_has_an_empty_export() {
     assert_eq!(written(&RuleSet::default()), "");
 }
 
-/// In whatever order the words of a rule stand, and whatever is said that is so by default.
+/// Whatever the order of words and whatever defaults are written.
 #[test]
 fn a_text_has_one_form() {
     let one = "/ip firewall filter add chain=input routing-table=x p2p=all-p2p src-address=192.0.2.7/24 action=accept \
@@ -98,16 +99,16 @@ fn a_text_has_one_form() {
     assert_eq!(written(&rules_of(one)), text);
 }
 
-/// What an old export leaves out is not what a new one does.
+/// A default of an old export may differ from that of a new one.
 #[test]
 fn defaults_of_old_exports_are_written() {
     let text = written(&rules_of("# jan/02/1970 04:55:05 by RouterOS 6.48\n"));
     assert_eq!(text, "/ip firewall connection tracking\nset udp-timeout=10s\n");
 }
 
-/// In comments, contents, names and prefixes, and wherever in a line they stand.
+/// In comments, contents, names and prefixes, at any position of a line.
 #[test]
-fn what_means_something_to_the_language_stays_what_it_is() {
+fn special_characters_of_the_language_are_escaped() {
     let long = "x".repeat(255);
     let blanks = " ".repeat(255);
     let texts = [
@@ -159,16 +160,16 @@ fn what_means_something_to_the_language_stays_what_it_is() {
             rules.assign_ids();
             let text = written(&rules);
             assert_eq!(rules_of(&text), rules, "{text}");
-            // What has no quotes is not broken up, and a string may end where a line is full.
+            // A value without quotes is not broken, and a string may end where a line is full.
             let is_whole = |line: &str| line.contains(&chain) || line.contains(&long);
             assert!(text.lines().all(|line| line.len() <= 80 || is_whole(line)), "{text}");
         }
     }
 }
 
-/// Rules that came as JSON.
+/// Rules from JSON.
 #[test]
-fn what_cannot_be_said_is_not_exported() {
+fn rules_that_cannot_be_written_are_not_exported() {
     let rules = |matcher: Matcher| {
         let rule = Rule { matchers: vec![matcher], ..Rule::new(Family::Ipv4, "input", Action::Drop) };
         RuleSet { rules: vec![Rule::new(Family::Ipv4, "input", Action::Accept), rule], ..RuleSet::default() }
@@ -195,9 +196,9 @@ fn an_export_stays_the_same_text() {
     }
 }
 
-/// Files as they come, and those that come with us.
+/// Example files, and the rule files of this repository.
 #[test]
-fn rules_of_files_stay_what_they_are() {
+fn rules_of_files_read_back_unchanged() {
     let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs");
     let of_tests = concat!(env!("CARGO_MANIFEST_DIR"), "/src/rsc/export/tests/files");
     let exports = concat!(env!("CARGO_MANIFEST_DIR"), "/src/rsc/tests/exports");

@@ -1,4 +1,4 @@
-//! Any names, comments and bytes, mostly of what needs quotes or is long.
+//! Generates names, comments and bytes, mostly ones that need quotes or are long.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::sample::select;
 
 use crate::rsc::encoding::{bytes, readable};
 
-/// Characters, of which half mean something to the language.
+/// Characters, half of which are special in the language.
 fn char() -> impl Strategy<Value = char> {
     let special: Vec<char> = " \"\\$?!#;=[]{}(),'~<>%&|^`*@:/+-_.".chars().collect();
     prop_oneof![
@@ -33,12 +33,12 @@ fn raw() -> impl Strategy<Value = String> {
     bytes.prop_map(|bytes| readable(&bytes).into_owned())
 }
 
-/// As the reader says it: a text that was made up may hold what looks like an escape.
+/// In the reader's form, because a generated text may look like an escape.
 fn canonical(text: &str) -> String {
     readable(&bytes(text)).into_owned()
 }
 
-/// What log lines may begin with.
+/// Prefixes of log lines.
 pub(super) fn prefix() -> impl Strategy<Value = String> {
     comment().prop_map(|text| text.replace(|char: char| char.is_ascii_control(), " "))
 }
@@ -52,12 +52,12 @@ pub(super) fn name() -> impl Strategy<Value = String> {
     prop_oneof![select(vec!["knock1", "two words", "a"]).prop_map(str::to_owned), named]
 }
 
-/// A name where a comma would mean several.
+/// A name without a comma, which would separate several.
 pub(super) fn list_name() -> impl Strategy<Value = String> {
     name().prop_map(|name| name.replace(',', ";"))
 }
 
-/// At least one byte, not a `!` first.
+/// At least one byte, and no `!` first.
 pub(super) fn content() -> impl Strategy<Value = Vec<u8>> {
     let bytes = prop_oneof![comment().prop_map(String::into_bytes), vec(any::<u8>(), 0..40)];
     bytes.prop_map(|mut bytes| {

@@ -1,4 +1,4 @@
-//! What the words of one `add` become.
+//! The rules that the words of one `add` give.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::word::Set;
 
 mod reference;
 
-/// Reads the words of one `add`, and gives its rule and what is wrong with it.
+/// Parses the words of one `add`, and returns its rule and its problems.
 fn read_words(table: Table, family: Family, words: &str) -> (Option<Rule>, Vec<String>) {
     let text = format!("add {words}");
     let command = Lexer::new(text.as_bytes()).next(|_| true).unwrap();
@@ -28,18 +28,18 @@ fn messages(words: &str) -> Vec<String> {
     read_words(Table::Filter, Family::Ipv4, words).1
 }
 
-/// A rule of `/ip firewall filter` with nothing wrong.
+/// A rule of `/ip firewall filter` without problems.
 fn rule(words: &str) -> Rule {
     let (rule, messages) = read_words(Table::Filter, Family::Ipv4, words);
     rule.unwrap_or_else(|| panic!("{words}: {messages:?}"))
 }
 
 #[test]
-fn what_doors_say_stands_in_the_configuration() {
+fn properties_of_doors_are_refused() {
     for (words, said) in [
-        ("chain=input action=knock", "`knock` is no action of a rule file"),
-        ("chain=input action=accept door=ssh", "`door` is what doors say"),
-        ("chain=input connection-door=ssh", "`connection-door` is what doors say"),
+        ("chain=input action=knock", "`knock` is not an action of rule files"),
+        ("chain=input action=accept door=ssh", "`door` belongs to doors"),
+        ("chain=input connection-door=ssh", "`connection-door` belongs to doors"),
     ] {
         let messages = messages(words);
         assert!(messages.len() == 1 && messages[0].contains(said), "{messages:?}");
@@ -97,7 +97,7 @@ fn defaults_and_unset_matchers() {
 }
 
 #[test]
-fn lists_that_were_emptied_ask_nothing() {
+fn empty_lists_are_always_true() {
     let emptied = rule(
         "chain=input src-address-type=\"\" dst-address-type=\"\" connection-state=\"\" tcp-flags=\"\" log-prefix=\"\"",
     );
@@ -129,20 +129,17 @@ fn flags_and_states_in_the_words_of_exports() {
 }
 
 #[test]
-fn what_cannot_be_honoured_is_kept_and_not_run() {
+fn unsupported_conditions_are_kept_and_not_run() {
     for (words, reason) in [
-        ("p2p=all-p2p", "`p2p=all-p2p` cannot be honoured: protocols of file sharing are not recognized here"),
-        ("hotspot=!auth", "`hotspot=!auth` cannot be honoured: there is no hotspot here"),
-        ("hotspot=\"\"", "`hotspot=` cannot be honoured: there is no hotspot here"),
-        ("realm=1", "`realm=1` cannot be honoured: there are no routes here"),
-        ("routing-table=main", "`routing-table=main` cannot be honoured: there are no routes here"),
-        (
-            "connection-type=ftp",
-            "`connection-type=ftp` cannot be honoured: there are no helpers here that would find such connections",
-        ),
-        ("connection-mark=!a", "`connection-mark=!a` cannot be honoured: nothing sets marks here"),
-        ("packet-mark=\"PRIO 1\"", "`packet-mark=PRIO 1` cannot be honoured: nothing sets marks here"),
-        ("routing-mark=a", "`routing-mark=a` cannot be honoured: nothing sets marks here"),
+        ("p2p=all-p2p", "`p2p=all-p2p` is not supported: file-sharing protocols are not recognized here"),
+        ("hotspot=!auth", "`hotspot=!auth` is not supported: there is no hotspot here"),
+        ("hotspot=\"\"", "`hotspot=` is not supported: there is no hotspot here"),
+        ("realm=1", "`realm=1` is not supported: there are no routes here"),
+        ("routing-table=main", "`routing-table=main` is not supported: there are no routes here"),
+        ("connection-type=ftp", "`connection-type=ftp` is not supported: there are no connection helpers here"),
+        ("connection-mark=!a", "`connection-mark=!a` is not supported: no rule sets marks here"),
+        ("packet-mark=\"PRIO 1\"", "`packet-mark=PRIO 1` is not supported: no rule sets marks here"),
+        ("routing-mark=a", "`routing-mark=a` is not supported: no rule sets marks here"),
     ] {
         let kept = rule(&format!("chain=input {words}"));
         assert_eq!(kept.invalid.as_deref(), Some(reason), "{words}");
@@ -153,14 +150,14 @@ fn what_cannot_be_honoured_is_kept_and_not_run() {
         assert!(!kept.runs(), "{words}");
     }
     let ports = rule("chain=input protocol=sctp dst-port=36412");
-    assert_eq!(ports.invalid.as_deref(), Some("`dst-port`: ports of sctp are not read here"));
+    assert_eq!(ports.invalid.as_deref(), Some("`dst-port`: ports of sctp are not supported"));
     assert_eq!(ports.matchers[1].condition, Condition::DstPort(PortSet(vec![36412..=36412])));
     let both = rule("chain=input p2p=all-p2p realm=1").invalid.unwrap();
     assert_eq!(both.matches("; ").count(), 1, "{both}");
 }
 
 #[test]
-fn what_is_always_the_same_here_is_honoured() {
+fn conditions_with_a_constant_answer_are_supported() {
     for words in [
         "connection-nat-state=!dstnat",
         "connection-nat-state=srcnat,dstnat",
@@ -193,7 +190,7 @@ fn actions_with_what_they_need() {
 }
 
 #[test]
-fn what_is_logged() {
+fn log_prefixes() {
     let log = |words: &str| rule(&format!("chain=input {words}")).log.map(|log| log.prefix);
     assert_eq!(log("action=drop"), None);
     assert_eq!(log("action=drop log=no log-prefix=a"), None);
@@ -205,7 +202,7 @@ fn what_is_logged() {
 }
 
 #[test]
-fn menus_have_what_they_have() {
+fn each_menu_has_its_properties() {
     let told = |table, family, words: &str| read_words(table, family, words).1.join("; ");
     let (filter, raw) = (Table::Filter, Table::Raw);
     assert_eq!(told(filter, Family::Ipv4, "chain=input hop-limit=equal:1"), "`hop-limit` is for IPv6 rules only");
@@ -218,17 +215,17 @@ fn menus_have_what_they_have() {
     for name in ["connection-limit", "connection-bytes", "connection-rate", "connection-nat-state", "layer7-protocol"] {
         assert_eq!(read_words(raw, Family::Ipv6, &format!("chain=prerouting {name}=1")).1.len(), 1, "{name}");
     }
-    // Better than RouterOS.
+    // More than RouterOS allows.
     assert_eq!(told(filter, Family::Ipv6, "chain=input psd=21,3s,3,1 layer7-protocol=p"), "");
     assert_eq!(told(raw, Family::Ipv6, "chain=prerouting psd=21,3s,3,1 limit=1,5 src-address=fe80::/10"), "");
     assert_eq!(
         told(filter, Family::Ipv6, "chain=input action=tarpit protocol=tcp"),
-        "`tarpit` is no action of `/ipv6 firewall filter`"
+        "`tarpit` is not an action of `/ipv6 firewall filter`"
     );
 }
 
 #[test]
-fn what_must_hold_between_properties() {
+fn relations_between_properties() {
     let one = |words: &str| {
         let messages = messages(words);
         assert_eq!(messages.len(), 1, "{words}: {messages:?}");
@@ -269,7 +266,7 @@ fn what_must_hold_between_properties() {
     one("chain=input log-prefix=\"a\\nb\"");
     one("chain=input bytes=144");
     one("chain=input copy-from=0");
-    // A name that is not understood may be the one that is missing: one problem, not two.
+    // A name that is not understood may be the missing one: one problem, not two.
     one("chian=input");
     one("chain=input dst-port=1 protcol=tcp");
     one("chain=input dst-port=1 protocol=tpc");
@@ -279,14 +276,14 @@ fn what_must_hold_between_properties() {
 }
 
 #[test]
-fn all_problems_of_one_command_are_told() {
+fn all_problems_of_one_command_are_reported() {
     assert_eq!(
         messages("chain=input src-addres=192.0.2.1 dst-port=x protocol=tcp limit=1 stray disabled=maybe").len(),
         5
     );
 }
 
-/// A bad value of each matcher, and how it is told.
+/// A bad value of each matcher, and its message.
 #[test]
 fn bad_values_are_told() {
     let words = [

@@ -1,4 +1,4 @@
-//! The language reference says what is read.
+//! The language reference agrees with the parser.
 
 use super::super::super::reference::{PropertyReference, reference};
 use super::*;
@@ -18,9 +18,9 @@ fn rules_of_verbose_exports() {
     assert_eq!(messages("chain=input !log !comment !log-prefix !reject-with !jump-target"), [""; 0]);
 }
 
-/// What the reference says is what is read: each example, alone or with what it needs.
+/// The parser accepts each example of the reference, alone or with the properties that it needs.
 #[test]
-fn every_example_is_read_and_negated_where_it_can_be() {
+fn every_example_is_accepted_and_negated_where_possible() {
     for property in &reference()[0].properties {
         let name = property.name;
         let context = match name {
@@ -55,7 +55,7 @@ fn every_example_is_read_and_negated_where_it_can_be() {
     }
 }
 
-/// The matcher that the property became.
+/// The matcher of the property.
 fn asked<'r>(rule: &'r Rule, property: &PropertyReference) -> &'r Matcher {
     let named = |matcher: &&Matcher| matcher.condition.name() == property.name;
     rule.matchers.iter().find(named).unwrap_or_else(|| panic!("{} is not in {rule:?}", property.name))

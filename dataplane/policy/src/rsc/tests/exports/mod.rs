@@ -1,4 +1,4 @@
-//! Exports and scripts as they are met: of every version of RouterOS, in every way of writing, and what becomes of them.
+//! Exports and scripts in practice: of every version of RouterOS, in every form, and their results.
 
 use std::fmt::Write as _;
 
@@ -24,7 +24,7 @@ pub(super) const EXPORTS: &[(&str, &[u8])] = &[
     export!("printed.rsc"),
 ];
 
-/// What a file said, in some lines.
+/// A summary of a file's contents.
 fn summary(name: &str, text: &[u8]) -> String {
     let Reading { rules, problems, skipped, .. } = read(text);
     let kept: Vec<&Rule> = rules.rules.iter().filter(|rule| rule.invalid.is_some()).collect();
@@ -57,7 +57,7 @@ fn what_becomes_of_exports() {
 }
 
 #[test]
-fn what_old_exports_say_is_kept_byte_by_byte() {
+fn contents_of_old_exports_are_kept_byte_by_byte() {
     let (_, text) = EXPORTS.iter().find(|(name, _)| *name == "v5.rsc").unwrap();
     let said = read(text).rules;
     let comments: Vec<&str> = said.rules.iter().map(|rule| &*rule.comment).skip(3).take(2).collect();
@@ -68,7 +68,7 @@ fn what_old_exports_say_is_kept_byte_by_byte() {
     assert_eq!(said.tracking.udp, Duration::from_secs(10));
 }
 
-/// What a file said and how many problems it has, without the lines on which that stands.
+/// The contents of a file and its number of problems, without the lines.
 fn said(text: &[u8]) -> (RuleSet, usize) {
     let Reading { mut rules, problems, .. } = read(text);
     rules.rules.iter_mut().for_each(|rule| rule.line = 0);
@@ -78,7 +78,7 @@ fn said(text: &[u8]) -> (RuleSet, usize) {
     (rules, problems.len())
 }
 
-/// Breaks lines as exports do, but much more often: wherever a line may be broken.
+/// Breaks lines as exports do, but more often: wherever a line may be broken.
 fn wrapped(text: &[u8], every: usize, line_end: &str) -> Vec<u8> {
     let mut wrapped = Vec::new();
     for line in text.split_inclusive(|byte| *byte == b'\n') {
@@ -101,8 +101,8 @@ fn wrapped(text: &[u8], every: usize, line_end: &str) -> Vec<u8> {
 }
 
 #[test]
-fn broken_lines_say_the_same_wherever_they_are_broken() {
-    // What a script is made of is not joined again within its words.
+fn line_breaks_do_not_change_the_contents() {
+    // Words of a script are not joined again.
     for (name, text) in EXPORTS.iter().filter(|(name, _)| *name != "script.rsc") {
         for every in [1, 2, 7, 60] {
             assert_eq!(said(&wrapped(text, every, "\n")), said(text), "{name}, every {every}");
@@ -115,7 +115,7 @@ fn broken_lines_say_the_same_wherever_they_are_broken() {
 }
 
 #[test]
-fn bad_lines_of_real_files_are_told_one_by_one() {
+fn bad_lines_of_real_files_are_reported_one_by_one() {
     let text = "/ip firewall filter\n\
         ****************************\n\
         add action=accept chain=input src-address=172.16.1.X\n\
@@ -131,7 +131,7 @@ fn bad_lines_of_real_files_are_told_one_by_one() {
 }
 
 #[test]
-fn what_installs_rules_may_first_remove_those_of_the_last_time() {
+fn a_file_may_first_remove_the_rules_of_its_last_run() {
     let removes =
         "/ip firewall filter remove [find where comment~\"^x\"]\n/ip firewall address-list\nremove [find list=x]\n";
     let adds = "/ip firewall address-list\nadd list=x address=192.0.2.1\n";
@@ -144,7 +144,7 @@ fn what_installs_rules_may_first_remove_those_of_the_last_time() {
 }
 
 #[test]
-fn what_could_change_rules_unseen_is_not_skipped() {
+fn commands_that_could_change_rules_are_not_skipped() {
     assert_eq!(places("/ip dns set servers=192.0.2.1\n/import file-name=rules.rsc\n"), [("import".to_owned(), 2, 2)]);
     let text = "/ip dns\ndo {\n/ip firewall filter add chain=input\n} on-error={}\n";
     assert_eq!(places(text).iter().map(|(_, line, _)| *line).collect::<Vec<_>>(), [2]);

@@ -1,0 +1,212 @@
+//! Decides about a batch of frames.
+//!
+//! Packets are decided in the order of their frames, so that each packet sees the effects of the packets before it.
+
+use std::sync::Arc;
+
+use knockplane_policy::eval::limits::Random;
+use knockplane_policy::packet::{Packet, Side};
+use knockplane_policy::reason::{Reason, Verdict};
+use knockplane_policy::time::Time;
+
+use crate::headers;
+use crate::pipeline::dependencies::Dependencies;
+use crate::pipeline::effects::{FirstEvaluation, OutOfOrder, PendingSteps, ReEvaluation};
+use crate::pipeline::evaluation::RuleEvaluation;
+use crate::pipeline::history::{History, HistoryWriter, LastPacket, Refusal, RefusedPackets};
+use crate::pipeline::local::WorkerLocal;
+use crate::pipeline::reply::Reply;
+use crate::pipeline::run_cache::Run;
+use crate::pipeline::{Context, Decision, non_ip};
+
+/// Frames of a batch at most: a burst of a ring. A larger batch delays its first frame more. A smaller one spreads the
+/// cost of a turn over fewer frames.
+pub const BATCH: usize = 64;
+
+/// Decides about the frames of one worker. It holds the results of the last batch.
+pub struct Decider {
+    max_frame: usize,
+    local: WorkerLocal,
+    decisions: [Decision; BATCH],
+    decided: usize,
+    /// Frames that rules did not see: one bit each.
+    non_ip: u64,
+    /// Frames whose packets were evaluated, and not decided by the run cache: one bit each.
+    evaluated: u64,
+    dependencies: Box<[Dependencies; BATCH]>,
+    /// Frames with pending steps: one bit each.
+    out_of_order: u64,
+    pending: Box<[PendingSteps; BATCH]>,
+    /// Frames with a reply: one bit each.
+    answered: u64,
+    replies: Box<[Reply; BATCH]>,
+}
+
+impl Decider {
+    /// For frames of at most `max_frame` bytes, see [`headers::max_frame`], and for one [`State`](crate::state::State): it
+    /// caches lookups. `seed` is the seed of `random` matchers.
+    pub fn new(max_frame: usize, seed: u64) -> Decider {
+        let undecided = Decision { verdict: Verdict::Drop, reason: Reason::ChainDefault };
+        Decider {
+            max_frame,
+            local: WorkerLocal::new(Random(seed), HistoryWriter::new(seed.rotate_left(29))),
+            decisions: [undecided; BATCH],
+            decided: 0,
+            non_ip: 0,
+            evaluated: 0,
+            dependencies: Box::new([Dependencies::on_table(0); BATCH]),
+            out_of_order: 0,
+            pending: Box::new([PendingSteps::default(); BATCH]),
+            answered: 0,
+            replies: Box::new(std::array::from_fn(|_| Reply::default())),
+        }
+    }
+
+    /// Dropped packets and failed knocks of this worker, by source.
+    pub fn history(&self) -> Arc<History> {
+        self.local.history.history()
+    }
+
+    /// Decides about frames that arrived on one side, in their order. Returns one decision for each of the first
+    /// [`BATCH`] frames.
+    pub fn decide(&mut self, side: Side, frames: &[&[u8]], now: Time, context: Context<'_>) -> &[Decision] {
+        self.local.reorders = false;
+        self.decide_each(side, frames, |_| now, context)
+    }
+
+    /// As [`Decider::decide`], with a time of arrival for each frame. For workers that share the queues of a side, and so
+    /// decide the frames of one source out of order.
+    pub fn decide_arrived(
+        &mut self,
+        side: Side,
+        frames: &[&[u8]],
+        arrived: impl Fn(usize) -> Time,
+        context: Context<'_>,
+    ) -> &[Decision] {
+        self.local.reorders = true;
+        self.decide_each(side, frames, arrived, context)
+    }
+
+    fn decide_each(
+        &mut self,
+        side: Side,
+        frames: &[&[u8]],
+        arrived: impl Fn(usize) -> Time,
+        context: Context<'_>,
+    ) -> &[Decision] {
+        let mut decided = 0;
+        (self.out_of_order, self.answered, self.evaluated, self.non_ip) = (0, 0, 0, 0);
+        let mut run = None::<Run>;
+        if !frames.is_empty() {
+            self.local.history.begin_batch(arrived(0));
+        }
+        let results = self.decisions.iter_mut().zip(&mut *self.replies).zip(&mut *self.pending);
+        let results = results.zip(&mut *self.dependencies);
+        for (frame, (((decision, reply), pending), dependencies)) in frames.iter().zip(results) {
+            // The packet stays where it was written: a move would wait for these writes.
+            *decision = match &headers::read(side, frame, self.max_frame) {
+                Ok(packet) => {
+                    let now = arrived(decided);
+                    if let Some(run) = run.as_mut().filter(|run| run.contains(packet, now)) {
+                        run.repeat()
+                    } else {
+                        if let Some(ended) = &run {
+                            ended.end(context, &mut self.local.history, side);
+                        }
+                        let effects = FirstEvaluation::new(reply);
+                        let mut evaluation = RuleEvaluation::new(packet, now, context, &mut self.local, effects);
+                        let decision = evaluation.decide();
+                        if evaluation.has_pending_steps() {
+                            *pending = evaluation.pending_steps();
+                            self.out_of_order |= 1 << decided;
+                        }
+                        *dependencies = evaluation.dependencies();
+                        self.evaluated |= 1 << decided;
+                        self.answered |= u64::from(evaluation.effects.answered) << decided;
+                        let matches = &evaluation.effects.matches;
+                        run = Run::begin(packet, now, decision, matches, dependencies);
+                        if run.is_none() && decision.verdict == Verdict::Drop {
+                            let refusal = matches.refusal(decision.reason, context.table);
+                            if self.local.history.has_room() {
+                                record_drop(&mut self.local.history, packet, now, refusal);
+                            }
+                        }
+                        decision
+                    }
+                }
+                Err(reason) => {
+                    let now = || arrived(decided);
+                    self.non_ip |= 1 << decided;
+                    let decision = non_ip::decide(*reason, side, frame, now, context);
+                    non_ip::record(&mut self.local.history, side, frame, decision, now);
+                    decision
+                }
+            };
+            decided += 1;
+        }
+        if let Some(last) = &run {
+            last.end(context, &mut self.local.history, side);
+        }
+        if let Some(last) = decided.checked_sub(1) {
+            self.local.history.end_batch(arrived(last));
+        }
+        self.decided = decided;
+        self.decisions()
+    }
+
+    /// The decisions about the last batch.
+    pub fn decisions(&self) -> &[Decision] {
+        &self.decisions[..self.decided]
+    }
+
+    /// The facts that the decision about this frame of the last batch depended on. `None` for a frame that rules did not
+    /// see: the settings and a rate decide about it.
+    pub fn dependencies(&self, frame: usize) -> Option<&Dependencies> {
+        if frame >= self.decided || self.non_ip >> frame & 1 == 1 {
+            return None;
+        }
+        // A packet of a run has the dependencies of the run's first packet, the last one that was evaluated before it.
+        let evaluated = self.evaluated & (u64::MAX >> (BATCH - 1 - frame));
+        self.dependencies.get(evaluated.checked_ilog2()? as usize)
+    }
+
+    /// The frames of the last batch with pending steps, which an earlier packet of the same source may enable: one bit
+    /// each. Such a packet may have arrived at another worker that has not decided it yet. [`Decider::re_evaluate`] lets
+    /// the frame take its steps then.
+    pub const fn out_of_order(&self) -> u64 {
+        self.out_of_order
+    }
+
+    /// The pending steps of this frame of the last batch, if it has any.
+    pub fn pending(&self, frame: usize) -> Option<PendingSteps> {
+        let is_pending = frame < BATCH && self.out_of_order >> frame & 1 == 1;
+        is_pending.then(|| self.pending[frame])
+    }
+
+    /// The reply to this frame of the last batch: a frame to send out of the side that the frame arrived on.
+    pub fn reply(&self, frame: usize) -> Option<&[u8]> {
+        let is_answered = frame < BATCH && self.answered >> frame & 1 == 1;
+        is_answered.then(|| self.replies[frame].frame())
+    }
+
+    /// The frames of the last batch with a reply: one bit each.
+    pub const fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// Evaluates a frame again that was decided out of order, and lets it take its pending steps if the lists by now hold
+    /// what was missing. The decision about the frame and its counters stay. Returns the steps that are still pending.
+    pub fn re_evaluate(&mut self, out_of_order: OutOfOrder<'_>, context: Context<'_>) -> PendingSteps {
+        let OutOfOrder { side, frame, arrived, pending, is_last } = out_of_order;
+        let Ok(packet) = &headers::read(side, frame, self.max_frame) else { return PendingSteps::default() };
+        self.local.reorders = !is_last;
+        RuleEvaluation::new(packet, arrived, context, &mut self.local, ReEvaluation { pending }).re_evaluate()
+    }
+}
+
+/// Records a dropped packet that begins no run.
+#[inline(never)]
+fn record_drop(history: &mut HistoryWriter, packet: &Packet<'_>, arrived: Time, refusal: Refusal) {
+    let (source, last) = (packet.source, LastPacket::of(packet));
+    history.record(RefusedPackets { source, refusal, last, count: 1, arrived });
+}

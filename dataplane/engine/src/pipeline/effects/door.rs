@@ -1,0 +1,206 @@
+//! A packet at a door. `policy::eval::doors` defines what is asked, and in which order.
+
+use knockplane_policy::door::progress::{Outcome, StepSet};
+use knockplane_policy::door::{Failure, What};
+use knockplane_policy::time::Time;
+
+use super::pending::PendingSteps;
+use crate::pipeline::facts::PacketFacts;
+use crate::pipeline::history::{LastPacket, Refusal, RefusedPackets};
+use crate::state::doors::{CompiledDoor, DoorId, Knock, Knocked, Source, Visitors};
+use crate::state::lists::{AddOutcome, ListId};
+
+/// A packet that is held against the knocks of a door.
+pub(super) struct AtDoor<'e, 'a> {
+    facts: &'e mut PacketFacts<'a>,
+    pending: &'e mut PendingSteps,
+    door: &'a CompiledDoor,
+    visitors: &'a Visitors,
+    /// The steps of the opening knock that the packet is.
+    opens: StepSet,
+    /// The steps of the closing knock that the packet is.
+    closes: StepSet,
+}
+
+impl<'e, 'a> AtDoor<'e, 'a> {
+    /// `None` if the door belongs to another table.
+    pub(super) fn new(
+        facts: &'e mut PacketFacts<'a>,
+        door: DoorId,
+        pending: &'e mut PendingSteps,
+    ) -> Option<AtDoor<'e, 'a>> {
+        let door = facts.context.table.door(door)?;
+        let visitors = facts.context.state.visitors()?;
+        let opens = StepSet::of(&door.door.knock, facts.packet);
+        let closes = StepSet::of(&door.door.close, facts.packet);
+        Some(AtDoor { facts, pending, door, visitors, opens, closes })
+    }
+
+    /// The first evaluation: port budget, closing knock, opening knock.
+    pub(super) fn knock(&mut self) {
+        if self.scans() {
+            if self.opens != StepSet::default() || self.closes != StepSet::default() {
+                self.report(What::Failed(Failure::Ports));
+            }
+            return;
+        }
+        let is_closed = self.close();
+        if !is_closed {
+            self.open();
+        }
+    }
+
+    /// A re-evaluation: only sequences in which the packet is a pending step.
+    pub(super) fn take_pending_steps(&mut self) {
+        let is_pending = |at: &Self, list| at.pending.sequences.contains(list);
+        if let Some(closing) = self.door.closing.as_ref().filter(|closing| is_pending(self, closing.list)) {
+            self.pending.sequences.remove(closing.list);
+            self.close();
+        }
+        let opening = self.door.opening.list;
+        if is_pending(self, opening) {
+            self.pending.sequences.remove(opening);
+            self.step();
+        }
+    }
+
+    /// Whether the source has tried too many ports. Counts the port of the packet once, at the first door.
+    fn scans(&mut self) -> bool {
+        let (packet, vlan, now) = (self.facts.packet, self.facts.vlan, self.facts.now);
+        let (budget, visitors) = (&self.facts.context.table.settings().port_budget, self.visitors);
+        *self.facts.scans.get_or_insert_with(|| visitors.scans(packet, vlan, budget, now))
+    }
+
+    /// The closing knock, for a source with a grant, but not during hold-off: so no step of the knock that opened the door
+    /// closes it again. Whether it closed the door.
+    fn close(&mut self) -> bool {
+        let (door, now) = (self.door, self.now());
+        let Some(sequence) = &door.closing else { return false };
+        let has_grant = |at: &mut Self| at.facts.lists_of_source().lists.contains(door.open);
+        if self.closes == StepSet::default() || !has_grant(self) || self.is_held() {
+            return false;
+        }
+        let lists = &self.facts.context.state.lists;
+        let knock = self.held_against(self.closes);
+        let knocked = knock.at(sequence, lists, || true);
+        self.note_pending(knocked.early, sequence.list);
+        if knocked.outcome != Outcome::Opened {
+            return false;
+        }
+        self.facts.source_lists = None;
+        let (source, lists) =
+            (self.facts.packet.source, lists.in_vlan(self.facts.vlan).by(self.facts.cause_by_knock()));
+        // An entry of an operator stays, and then the door is not closed.
+        if !lists.remove_for(door.open, source, knock.to, now) {
+            return false;
+        }
+        lists.remove(door.opening.list, source, now);
+        self.report(What::Closed);
+        true
+    }
+
+    /// The opening knock.
+    fn open(&mut self) {
+        let (door, fits) = (self.door, self.opens);
+        if !door.door.admits(self.facts.packet.source) {
+            if fits.contains(0) {
+                self.report(What::Failed(Failure::Source));
+            }
+            return;
+        }
+        // Most packets are no step, and their source has no progress that they could start over.
+        let listed = self.facts.lists_of_source();
+        let has_no_progress = !listed.has_other_entries && !listed.lists.contains(door.opening.list);
+        if fits == StepSet::default() && (has_no_progress || door.exempt.covers(self.facts.packet, listed.lists)) {
+            return;
+        }
+        if self.is_held() {
+            if fits != StepSet::default() {
+                self.report(What::Failed(Failure::HeldOff));
+            }
+            return;
+        }
+        self.step();
+    }
+
+    /// Holds the packet against the progress of the opening knock.
+    fn step(&mut self) {
+        let (door, now) = (self.door, self.now());
+        let lists = &self.facts.context.state.lists;
+        let knock = self.held_against(self.opens);
+        let Knocked { outcome, refused, evicted, early } = door.knock(knock, lists, self.visitors);
+        self.note_pending(early, door.opening.list);
+        match outcome {
+            Outcome::Nothing | Outcome::Repeated => {}
+            Outcome::Stepped(_) if evicted => {}
+            Outcome::Stepped(progress) => {
+                self.facts.source_lists = None;
+                self.report(What::Stepped(progress.steps));
+            }
+            Outcome::StartedOver(_) => {
+                self.facts.source_lists = None;
+                self.report(What::Failed(Failure::StartedOver));
+            }
+            Outcome::Opened => {
+                self.facts.source_lists = None;
+                let (source, vlan) = self.source();
+                let until = now + door.door.open_for;
+                let lists = lists.in_vlan(vlan).by(self.facts.cause_by_knock());
+                let added = lists.add_for(door.open, source, knock.to, until, now);
+                if added == AddOutcome::Refused {
+                    self.report(What::Failed(Failure::Evicted));
+                } else {
+                    self.visitors.hold(door, (source, vlan), now);
+                    self.facts.context.state.look_at_checksum(self.facts.packet);
+                    self.report(What::Opened);
+                }
+            }
+        }
+        if evicted {
+            self.report(What::Failed(Failure::Evicted));
+        }
+        if refused {
+            self.report(What::Failed(Failure::Attempts));
+        }
+    }
+
+    /// Notes a step that came before its forerunner, in the sequence with this list.
+    fn note_pending(&mut self, is_early: bool, list: ListId) {
+        if is_early {
+            self.pending.sequences.insert(list);
+        }
+    }
+
+    fn now(&self) -> Time {
+        self.facts.now
+    }
+
+    fn source(&self) -> Source {
+        (self.facts.packet.source, self.facts.vlan)
+    }
+
+    /// Whether the hold-off after the last grant ignores the source.
+    fn is_held(&self) -> bool {
+        self.visitors.are_held(self.door, self.source(), self.now())
+    }
+
+    fn held_against(&self, fits: StepSet) -> Knock {
+        let to = self.facts.context.state.lists.peer_tag(self.facts.packet.destination);
+        Knock { source: self.source(), to, fits, now: self.now(), waits: self.facts.local.reorders }
+    }
+
+    /// Counts a result at the door, and records it in the history if the step failed. Only grants and closed doors cause
+    /// an event: anyone can take steps and fail.
+    fn report(&mut self, what: What) {
+        let facts = &mut *self.facts;
+        let source = facts.packet.source;
+        self.door.counts.count(source, what, self.door.opening.shape.steps);
+        if let What::Failed(failure) = what
+            && facts.local.history.has_room()
+        {
+            let refusal = Refusal::Failed { open: self.door.open, failure };
+            let (last, arrived) = (LastPacket::of(facts.packet), facts.now);
+            facts.local.history.record(RefusedPackets { source, refusal, last, count: 1, arrived });
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The first evaluation of a packet: rules count, log, add, reply, and ask matchers with memory.
+
+use std::ops::ControlFlow;
+
+use knockplane_policy::eval::replies::{Answer, rejection, tarpit};
+use knockplane_policy::packet::{Packet, protocol};
+use knockplane_policy::reason::Reason;
+use knockplane_policy::rule::{BuiltinChain, RejectWith};
+
+use super::door::AtDoor;
+use super::pending::PendingSteps;
+use super::{Addition, Effects};
+use crate::pipeline::Context;
+use crate::pipeline::dependencies::Dependency;
+use crate::pipeline::facts::PacketFacts;
+use crate::pipeline::history::Refusal;
+use crate::pipeline::reply::Reply;
+use crate::state::doors::DoorId;
+use crate::state::lists::ListId;
+use crate::table::{CompiledRule, StateTest, Step, Table, Test};
+
+/// All effects of the rules that a packet matches, and the steps that it misses.
+pub(in crate::pipeline) struct FirstEvaluation<'a> {
+    pub(in crate::pipeline) matches: Matches,
+    pub(in crate::pipeline) answered: bool,
+    /// Additions that the packet misses only because an address is not in a list, and later steps at doors.
+    pub(in crate::pipeline) pending: PendingSteps,
+    reply: &'a mut Reply,
+}
+
+/// The rules that a packet matched.
+#[derive(Clone, Copy)]
+pub(in crate::pipeline) struct Matches {
+    rules: [u32; Matches::CAPACITY],
+    length: usize,
+    is_complete: bool,
+    /// The last rule that matched: the one that decided, if a rule decided.
+    last: u32,
+    /// The built-in chain whose default decided.
+    pub(in crate::pipeline) default_of: Option<BuiltinChain>,
+}
+
+impl Matches {
+    /// Rules that are noted. Most packets match one or two rules.
+    const CAPACITY: usize = 4;
+
+    const NONE: Matches =
+        Matches { rules: [0; Matches::CAPACITY], length: 0, is_complete: true, last: 0, default_of: None };
+
+    fn note(&mut self, rule: u32) {
+        self.last = rule;
+        match self.rules.get_mut(self.length) {
+            Some(place) => {
+                *place = rule;
+                self.length += 1;
+            }
+            None => self.is_complete = false,
+        }
+    }
+
+    /// Whether [`Matches::rules`] are all rules that matched.
+    pub(in crate::pipeline) const fn are_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    /// The rules that matched, by their position among the declared rules.
+    pub(in crate::pipeline) fn rules(&self) -> &[u32] {
+        &self.rules[..self.length]
+    }
+
+    /// The cause of a drop for this reason.
+    pub(in crate::pipeline) fn refusal(&self, reason: Reason, table: &Table) -> Refusal {
+        Refusal::Dropped { reason, rule: (reason == Reason::Rule).then(|| (table.number(), self.last)) }
+    }
+}
+
+impl<'a> FirstEvaluation<'a> {
+    /// A reply is written to `reply`.
+    pub(in crate::pipeline) fn new(reply: &'a mut Reply) -> FirstEvaluation<'a> {
+        FirstEvaluation { matches: Matches::NONE, answered: false, pending: PendingSteps::default(), reply }
+    }
+
+    fn answer(&mut self, packet: &Packet<'_>, answer: Option<Answer>) {
+        if let Some(answer) = answer {
+            self.answered = self.reply.write(packet, &answer);
+        }
+    }
+}
+
+impl Effects for FirstEvaluation<'_> {
+    fn ask_memory(&mut self, facts: &mut PacketFacts<'_>, matcher: &StateTest) -> Option<bool> {
+        let Context { table, state, .. } = facts.context;
+        let (packet, now) = (facts.packet, facts.now);
+        Some(match matcher {
+            StateTest::ConnectionLimit { matcher, count, prefix_length } => {
+                facts.dependencies.insert(Dependency::ConnectionLimit);
+                let source = (packet.source, *prefix_length, *count);
+                table.reached.as_ref()?.exceeds(state.flows()?, *matcher, facts.flow()?, source, now)?
+            }
+            StateTest::Psd(meter, weights) => {
+                facts.dependencies.insert(Dependency::Psd);
+                table.meters.scans(*meter, weights, packet, now)?
+            }
+            StateTest::Random(percent) => {
+                facts.dependencies.insert(Dependency::Random);
+                facts.local.random.percent() < *percent
+            }
+            StateTest::Nth { meter, every, packet } => {
+                facts.dependencies.insert(Dependency::Nth);
+                table.meters.nth(*meter, *every)? == *packet
+            }
+            StateTest::Limit(meter, rate) => {
+                facts.dependencies.insert(Dependency::Limit);
+                table.meters.limit(*meter, rate, packet, now)?
+            }
+            StateTest::DstLimit { meter, rate, mode, expire } => {
+                facts.dependencies.insert(Dependency::DstLimit);
+                table.meters.dst_limit(*meter, (rate, *mode, *expire), packet, now)?
+            }
+            _ => return None,
+        })
+    }
+
+    #[inline]
+    fn missed(&mut self, rule: &CompiledRule, matcher: &Test<StateTest>) -> ControlFlow<()> {
+        let adds = matches!(rule.step, Step::AddSource(..) | Step::AddDestination(..));
+        self.pending.addition |= adds && matches!(matcher.question, StateTest::Source(_)) && !matcher.negated;
+        ControlFlow::Continue(())
+    }
+
+    #[inline]
+    fn matched(&mut self, facts: &mut PacketFacts<'_>, rule: &CompiledRule) {
+        self.matches.note(rule.index);
+        facts.context.counters.count_rule(rule.index as usize, 1, facts.packet.ip_length);
+        if rule.logs {
+            facts.dependencies.insert(Dependency::Log);
+            facts.report_logged(rule.index);
+        }
+    }
+
+    fn add(&mut self, facts: &mut PacketFacts<'_>, addition: Addition) {
+        facts.dependencies.insert(Dependency::Addition);
+        facts.add_to_list(addition);
+    }
+
+    fn reject(&mut self, facts: &mut PacketFacts<'_>, with: RejectWith) {
+        facts.dependencies.insert(Dependency::Reply);
+        let may_reply = || with == RejectWith::TcpReset || facts.context.state.may_tell(facts.now);
+        let answer = rejection(facts.packet, with).filter(|_| may_reply());
+        self.answer(facts.packet, answer);
+    }
+
+    fn tarpit(&mut self, facts: &mut PacketFacts<'_>) {
+        facts.dependencies.insert(Dependency::Reply);
+        let state = facts.context.state;
+        let may_acknowledge = || state.may_acknowledge(facts.packet.source, facts.now);
+        self.answer(facts.packet, tarpit(facts.packet, state.secret(), may_acknowledge));
+    }
+
+    /// TCP and UDP only. Source: RouterOS manual, FastTrack.
+    fn fasttrack(&mut self, facts: &mut PacketFacts<'_>) {
+        let is_supported = matches!(facts.packet.protocol, protocol::TCP | protocol::UDP);
+        if let (Some(flow), Some(flows), true) = (facts.own_flow(), facts.context.state.flows(), is_supported) {
+            flows.fasttrack(&flow.key, facts.now);
+        }
+    }
+
+    fn knock(&mut self, facts: &mut PacketFacts<'_>, door: DoorId) {
+        facts.dependencies.insert(Dependency::Door);
+        if let Some(mut door) = AtDoor::new(facts, door, &mut self.pending) {
+            door.knock();
+        }
+    }
+
+    fn accept_by_door(&mut self, facts: &mut PacketFacts<'_>, open: ListId) {
+        facts.dependencies.insert(Dependency::Door);
+        if let (Some(flow), Some(flows), true) =
+            (facts.own_flow(), facts.context.state.flows(), facts.begins_connection())
+        {
+            flows.let_in(facts.packet, &flow.key, open, facts.now);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The effects of rules: everything that a rule does besides deciding.
+//!
+//! A packet is evaluated once, with all effects of the rules that it matches ([`FirstEvaluation`]). With several queues it
+//! can be decided before a packet that arrived before it; then it is evaluated again later, for the sake of the steps
+//! that it missed, and with no other effect ([`ReEvaluation`]). Which effects an evaluation has is known when it is
+//! compiled.
+//!
+//! `events` is the only place that sends events. `door` holds a packet against the knocks of a door, for both evaluations.
+
+mod door;
+mod events;
+mod first;
+mod pending;
+mod re_evaluation;
+
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+
+use knockplane_policy::rule::{ListTimeout, RejectWith};
+
+use crate::pipeline::facts::PacketFacts;
+use crate::state::doors::DoorId;
+use crate::state::lists::{self, AddOutcome, ListId};
+use crate::table::{CompiledRule, StateTest, Test};
+
+pub(super) use self::first::{FirstEvaluation, Matches};
+pub use self::pending::{OutOfOrder, PendingSteps};
+pub(super) use self::re_evaluation::ReEvaluation;
+
+/// The effects of an evaluation. `facts` is the packet and everything that was looked up about it.
+pub(super) trait Effects {
+    /// Asks a matcher that changes with each packet it is asked about. `None` if it does not apply to the packet.
+    fn ask_memory(&mut self, facts: &mut PacketFacts<'_>, matcher: &StateTest) -> Option<bool>;
+
+    /// A rule does not match, because of this matcher. `Break` ends the evaluation.
+    fn missed(&mut self, rule: &CompiledRule, matcher: &Test<StateTest>) -> ControlFlow<()>;
+
+    /// A rule matches. Its action follows.
+    fn matched(&mut self, facts: &mut PacketFacts<'_>, rule: &CompiledRule);
+
+    /// `add-src-to-address-list` and `add-dst-to-address-list`.
+    fn add(&mut self, facts: &mut PacketFacts<'_>, addition: Addition);
+
+    /// `reject`: a reply to the sender.
+    fn reject(&mut self, facts: &mut PacketFacts<'_>, with: RejectWith);
+
+    /// `tarpit`: a reply to the sender.
+    fn tarpit(&mut self, facts: &mut PacketFacts<'_>);
+
+    /// `fasttrack-connection`: the connection bypasses the filter from its next packet on.
+    fn fasttrack(&mut self, facts: &mut PacketFacts<'_>);
+
+    /// The packet is held against the knocks of a door.
+    fn knock(&mut self, facts: &mut PacketFacts<'_>, door: DoorId);
+
+    /// The door with this open list accepts the packet: a connection that begins with it belongs to the door.
+    fn accept_by_door(&mut self, facts: &mut PacketFacts<'_>, open: ListId);
+}
+
+/// An addition to an address list.
+#[derive(Clone, Copy)]
+pub(super) struct Addition {
+    /// The position of the rule among the declared rules.
+    pub(super) rule: u32,
+    pub(super) list: ListId,
+    pub(super) address: IpAddr,
+    pub(super) timeout: ListTimeout,
+}
+
+impl PacketFacts<'_> {
+    /// Adds to a list. `None` if an entry of the rules' own lists holds the address, which no packet changes.
+    fn add_to_list(&mut self, Addition { rule, list, address, timeout }: Addition) -> Option<AddOutcome> {
+        let table = self.context.table;
+        let lists = &self.context.state.lists;
+        if table.entries_of(address, self.now).contains(list) {
+            return None;
+        }
+        let expiry = lists::expiry(timeout, self.now);
+        let vlan = table.settings().vlans.of_lists(self.vlan);
+        let lists_of_rule = lists.in_vlan(vlan).by(self.cause_by_rule(rule));
+        let added = lists_of_rule.add_for(list, address, 0, expiry, self.now);
+        if added == AddOutcome::New && lists.level(list) > 0 {
+            self.context.state.look_at_checksum(self.packet);
+        }
+        let looked_up =
+            [(self.packet.source, &mut self.source_lists), (self.packet.destination, &mut self.destination_lists)];
+        for (looked_up_address, listed) in looked_up {
+            if looked_up_address != address {
+                continue;
+            }
+            if expiry <= self.now {
+                // A timeout of zero ends an entry: the next rule looks it up again.
+                *listed = None;
+            } else if let (Some(listed), AddOutcome::New | AddOutcome::Refreshed) = (listed, added) {
+                listed.lists.insert(list);
+            }
+        }
+        Some(added)
+    }
+}

@@ -1,0 +1,157 @@
+//! A packet and everything that was looked up about it. A lookup happens when a rule first asks.
+
+use std::net::IpAddr;
+
+use knockplane_policy::eval::tracking::Stays;
+use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
+use knockplane_policy::time::Time;
+
+use crate::pipeline::Context;
+use crate::pipeline::dependencies::{Dependencies, Dependency};
+use crate::pipeline::local::WorkerLocal;
+use crate::pipeline::lookup_cache::{AddressQuery, TableEntries};
+use crate::state::connections::{FlowSeen, Seen};
+use crate::state::key::Key;
+use crate::state::layer7::PatternSet;
+use crate::state::lists::{Lookup, Membership};
+use crate::state::server_name::{self, ServerName};
+use crate::table::View;
+
+/// The packet that is evaluated, and the facts that rules and effects have asked for so far.
+pub(super) struct PacketFacts<'a> {
+    pub(super) packet: &'a Packet<'a>,
+    /// The network in which connections, doors and lists know the packet, by the settings.
+    pub(super) vlan: Vlan,
+    pub(super) view: View<'a>,
+    /// The time of the packet's arrival.
+    pub(super) now: Time,
+    pub(super) context: Context<'a>,
+    pub(super) local: &'a mut WorkerLocal,
+    pub(super) dependencies: Dependencies,
+    /// The result of connection tracking; `None` before it.
+    pub(super) seen: Option<Seen>,
+    /// A `notrack` rule has matched.
+    pub(super) untracked: bool,
+    pub(super) is_later_fragment: bool,
+    /// The lists of the source. `None` before the first rule that asks, and after a change of them.
+    pub(super) source_lists: Option<Membership>,
+    /// The same for the destination.
+    pub(super) destination_lists: Option<Membership>,
+    /// Whether the source has tried too many ports. `None` before the first door.
+    pub(super) scans: Option<bool>,
+    /// The patterns that the payload of the packet alone matches. `None` before the first rule that asks.
+    payload_patterns: Option<PatternSet>,
+}
+
+/// Whether a packet is a fragment, the first one included. Cheaper than [`Packet::fragment`].
+pub(super) fn is_fragment(packet: &Packet<'_>) -> bool {
+    let network = usize::from(packet.network);
+    if packet.source.is_ipv4() {
+        // More fragments, or an offset.
+        packet.frame.get(network + 6..network + 8).is_some_and(|field| field[0] & 0x3f != 0 || field[1] != 0)
+    } else {
+        // Only behind extension headers.
+        usize::from(packet.transport) > network + 40 && packet.fragment() != Some(FragmentPart::Whole)
+    }
+}
+
+impl<'a> PacketFacts<'a> {
+    #[inline]
+    pub(super) fn new(
+        packet: &'a Packet<'a>,
+        now: Time,
+        context: Context<'a>,
+        local: &'a mut WorkerLocal,
+    ) -> PacketFacts<'a> {
+        PacketFacts {
+            packet,
+            vlan: context.table.settings().vlans.of(packet.vlan()),
+            view: packet.into(),
+            now,
+            context,
+            local,
+            dependencies: Dependencies::on_table(context.table.number()),
+            seen: None,
+            untracked: false,
+            is_later_fragment: false,
+            source_lists: None,
+            destination_lists: None,
+            scans: None,
+            payload_patterns: None,
+        }
+    }
+
+    /// The lists of the source, for the destination as the peer.
+    pub(super) fn lists_of_source(&mut self) -> Membership {
+        if let Some(membership) = self.source_lists {
+            return membership;
+        }
+        let Lookup { membership, until, version, .. } = *self.look_up(self.view.source, self.packet.destination);
+        self.dependencies.until = self.dependencies.until.min(until);
+        self.dependencies.source = Some(version);
+        self.source_lists = Some(membership);
+        membership
+    }
+
+    /// The lists of the destination, for the source as the peer.
+    pub(super) fn lists_of_destination(&mut self) -> Membership {
+        if let Some(membership) = self.destination_lists {
+            return membership;
+        }
+        let Lookup { membership, until, version, .. } = *self.look_up(self.view.destination, self.packet.source);
+        self.dependencies.until = self.dependencies.until.min(until);
+        self.dependencies.destination = Some(version);
+        self.destination_lists = Some(membership);
+        membership
+    }
+
+    fn look_up(&mut self, key: Key, peer: IpAddr) -> &Lookup {
+        let Context { table, state, .. } = self.context;
+        let peer_tag = if table.has_doors() { state.lists.peer_tag(peer) } else { 0 };
+        let query = AddressQuery { key: key.in_vlan(self.vlan), peer_tag, now: self.now };
+        let entries = TableEntries { table: table.number(), entries: table.entries() };
+        self.local.lookup_cache.look_up(&state.lists, entries, query)
+    }
+
+    /// The connection of the packet, or the one it is related to.
+    pub(super) fn flow(&self) -> Option<&FlowSeen> {
+        self.seen.as_ref()?.flow.as_ref()
+    }
+
+    /// The connection that the packet is part of.
+    pub(super) fn own_flow(&self) -> Option<&FlowSeen> {
+        self.flow().filter(|flow| flow.back.is_some())
+    }
+
+    /// Whether a connection begins with this packet.
+    pub(super) fn begins_connection(&self) -> bool {
+        self.seen.is_some_and(|seen| seen.stays == Stays::IfForwarded)
+    }
+
+    /// The name of the server, as far as the sender of the packet has sent it. `None` for anything but TCP.
+    pub(super) fn server_name(&mut self) -> Option<ServerName> {
+        if self.packet.protocol != protocol::TCP || self.packet.ports.is_none() {
+            return None;
+        }
+        let name_of_connection = self.own_flow().map(|flow| flow.name);
+        self.note_payload(name_of_connection.is_some());
+        Some(
+            name_of_connection
+                .unwrap_or_else(|| server_name::server_name(self.packet.payload, self.context.table.server_names())),
+        )
+    }
+
+    /// The patterns that match: the stream of the connection, or without a connection the payload of the packet alone.
+    pub(super) fn patterns(&mut self) -> PatternSet {
+        let patterns_of_connection = self.own_flow().map(|flow| flow.patterns);
+        self.note_payload(patterns_of_connection.is_some());
+        patterns_of_connection.unwrap_or_else(|| {
+            let (patterns, payload) = (self.context.table.patterns(), self.packet.payload);
+            *self.payload_patterns.get_or_insert_with(|| patterns.alone(payload))
+        })
+    }
+
+    fn note_payload(&mut self, of_connection: bool) {
+        self.dependencies.insert(if of_connection { Dependency::Stream } else { Dependency::Payload });
+    }
+}

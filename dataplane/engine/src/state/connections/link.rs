@@ -1,0 +1,39 @@
+//! The link header of a connection's first packet.
+
+use knockplane_policy::packet::Packet;
+use knockplane_policy::packet::link::{ETHERNET_LENGTH, MAX_LENGTH};
+
+/// The Ethernet header of a connection's first packet, with its VLAN tags and its PPPoE header.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link {
+    bytes: [u8; MAX_LENGTH],
+    /// 0 if it is not known.
+    length: u8,
+}
+
+impl Link {
+    pub(super) const NONE: Link = Link { bytes: [0; MAX_LENGTH], length: 0 };
+
+    /// Of this packet; none if it has more in front of its IP header.
+    pub(super) fn of(packet: &Packet<'_>) -> Link {
+        let mut link = Link::NONE;
+        let header = packet.frame.get(..usize::from(packet.network)).filter(|header| header.len() >= ETHERNET_LENGTH);
+        if let Some((header, room)) = header.and_then(|header| Some((header, link.bytes.get_mut(..header.len())?))) {
+            room.copy_from_slice(header);
+            link.length = header.len() as u8;
+        }
+        link
+    }
+
+    /// The header's bytes; empty if it is not known.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+
+    /// With the addresses the other way round.
+    pub(crate) fn reversed(&self) -> Link {
+        let mut link = *self;
+        link.bytes[..12].rotate_left(6);
+        link
+    }
+}

@@ -1,0 +1,84 @@
+//! Checks of a rule set before it is compiled.
+
+use knockplane_policy::door;
+use knockplane_policy::packet::Family;
+use knockplane_policy::rule::{AddressSet, Condition, EntryAddress, ListEntry, RuleSet};
+use knockplane_policy::settings::Settings;
+use knockplane_policy::wire::MAX_NAMES;
+
+use super::{Problem, running};
+use crate::state::matchers::meters::ScanWeights;
+use crate::state::matchers::reached::MOST_MATCHERS;
+
+pub(super) fn check_addresses(rules: &RuleSet, problems: &mut Vec<Problem>) {
+    let mixed = |condition: &Condition| match condition {
+        Condition::SrcAddress(AddressSet::Range(first, last))
+        | Condition::DstAddress(AddressSet::Range(first, last)) => Family::of(*first) != Family::of(*last),
+        _ => false,
+    };
+    for (_, rule) in running(rules) {
+        if rule.matchers.iter().any(|matcher| mixed(&matcher.condition)) {
+            problems.push(Problem::MixedRange { rule: rule.into() });
+        }
+    }
+}
+
+/// A rule that nobody can run is refused, unless it is disabled: it may be the one that was to drop.
+pub(super) fn check_invalid(rules: &RuleSet, problems: &mut Vec<Problem>) {
+    for rule in rules.rules.iter().filter(|rule| !rule.disabled) {
+        if let Some(reason) = &rule.invalid {
+            problems.push(Problem::Invalid { rule: rule.into(), reason: reason.clone() });
+        }
+    }
+}
+
+/// Lists of doors are filled by knocks alone, and the control process resolves a limited number of host names.
+pub(super) fn check_entries(rules: &RuleSet, settings: &Settings, problems: &mut Vec<Problem>) {
+    let of_doors: Vec<String> = door::levels(&settings.doors).map(|(list, _)| list).collect();
+    for entry in rules.address_lists.iter().filter(|entry| !entry.disabled) {
+        if of_doors.contains(&entry.list) {
+            problems.push(Problem::DoorsList { line: entry.line, list: entry.list.clone() });
+        }
+    }
+    let is_name = |entry: &&ListEntry| !entry.disabled && matches!(entry.address, EntryAddress::Name(_));
+    if let Some(entry) = rules.address_lists.iter().filter(is_name).nth(MAX_NAMES) {
+        problems.push(Problem::TooManyNames { line: entry.line });
+    }
+}
+
+/// A matcher about an interface without a side would be false: also where it is to keep someone out.
+pub(super) fn check_interfaces(rules: &RuleSet, settings: &Settings, problems: &mut Vec<Problem>) {
+    for (_, rule) in running(rules) {
+        for matcher in &rule.matchers {
+            if let Condition::Interface { name, .. } = &matcher.condition
+                && settings.interfaces.leave_open(matcher, &rules.interface_lists)
+            {
+                problems.push(Problem::Unmapped { rule: rule.into(), name: name.clone() });
+            }
+        }
+    }
+}
+
+/// What matchers remember has its bounds.
+pub(super) fn check_memories(rules: &RuleSet, problems: &mut Vec<Problem>) {
+    let mut connection_limits = 0;
+    for (_, rule) in running(rules) {
+        for matcher in &rule.matchers {
+            match matcher.condition {
+                Condition::Psd { weight, delay, low_weight, high_weight } => {
+                    let weights = ScanWeights { threshold: weight, delay, low: low_weight, high: high_weight };
+                    if let Some(ports) = weights.too_many_ports() {
+                        problems.push(Problem::TooManyPorts { rule: rule.into(), ports });
+                    }
+                }
+                Condition::ConnectionLimit { .. } => {
+                    connection_limits += 1;
+                    if connection_limits == MOST_MATCHERS + 1 {
+                        problems.push(Problem::TooManyConnectionLimits { rule: rule.into() });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What names in rules stand for.
+
+use hashbrown::HashMap;
+use knockplane_policy::rule::{Rule, RuleSet};
+
+use crate::state::doors::DoorId;
+use crate::state::lists::ListId;
+use crate::state::matchers::meters::Wanted;
+use crate::state::matchers::reached::MatcherId;
+
+/// What names in rules stand for, and what matchers need to remember.
+pub(super) struct Names<'r> {
+    pub(super) lists: HashMap<String, ListId>,
+    /// Positions among the patterns.
+    pub(super) patterns: HashMap<&'r str, usize>,
+    pub(super) tls: HashMap<&'r str, usize>,
+    /// Each door, and its open list.
+    pub(super) doors: HashMap<&'r str, (DoorId, ListId)>,
+    pub(super) meters: Wanted,
+    pub(super) connection_limits: u32,
+}
+
+impl Names<'_> {
+    pub(super) fn connection_limit(&mut self) -> MatcherId {
+        self.connection_limits += 1;
+        MatcherId(self.connection_limits - 1)
+    }
+}
+
+/// The rules that run, each with its position among the declared ones.
+pub(super) fn running(rules: &RuleSet) -> impl Iterator<Item = (usize, &Rule)> {
+    rules.rules.iter().enumerate().filter(|(_, rule)| rule.runs())
+}
