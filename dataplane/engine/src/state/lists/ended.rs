@@ -12,7 +12,7 @@ use super::entries::peer;
 use super::{ListId, Lists, STEP, lock};
 use crate::state::lists::shard::ListCounts;
 
-/// A grant, or another entry above level 0, that is in the lists no more, though nobody took it out.
+/// A grant, or another entry above level 0, that expired or was evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndedEntry {
     /// The list.
@@ -23,20 +23,20 @@ pub struct EndedEntry {
     pub address: IpAddr,
     /// The only VLAN that it counted in; [`Vlan::NONE`] if it counted in all.
     pub vlan: Vlan,
-    /// The tag of the only other end that it counted for; 0 if it counted for all.
+    /// The tag of the only peer that it counted for; 0 if it counted for all.
     pub peer_tag: u32,
-    /// It was a grant: an entry for one other end that is no progress of a knock.
+    /// It was a grant: an entry for one peer that is no progress of a knock.
     pub is_grant: bool,
-    /// What became of it.
+    /// Why it ended.
     pub reason: EndReason,
 }
 
-/// Why an entry went.
+/// Why an entry ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// Its time was over.
+    /// Its expiry passed.
     Expired,
-    /// Another one took its place.
+    /// Another entry took its place.
     Evicted,
 }
 

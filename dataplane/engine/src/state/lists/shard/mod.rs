@@ -17,7 +17,7 @@
 //! among the next [`EXPIRY_PROBES`] slots; the oldest entry of the lowest level, unless that level is higher than its own. If
 //! there is none, it is refused.
 //!
-//! An entry may count for one other end alone, by a tag: then an address is in a list up to [`MAX_PEERS`] times.
+//! An entry may count for one peer alone, by a tag: then an address is in a list up to [`MAX_PEERS`] times.
 //!
 //! An address in a VLAN is another key than the address by itself. Which VLAN an entry is of stands beside the slab, in
 //! memory that takes no page until such an entry comes: networks without VLANs pay nothing for it.
@@ -46,7 +46,7 @@ mod visit;
 /// No slot. Slots are counted by `u32` to keep links small.
 const NIL: u32 = u32::MAX;
 
-/// What happened to one list in this shard.
+/// The counts of one list in this shard.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ListCounts {
     pub(crate) entries: u64,
@@ -55,7 +55,7 @@ pub(crate) struct ListCounts {
     pub(crate) refused: u64,
 }
 
-/// See the module.
+/// One shard of the address lists.
 pub(crate) struct Shard {
     secret: Secret,
     /// Of level 0, if there is one.
