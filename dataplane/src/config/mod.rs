@@ -510,7 +510,7 @@ mod tests {
             (format!("{MINIMAL}[polcy]\n"), "/etc/k.toml:5:2: unknown field `polcy`"),
             (
                 format!("{MINIMAL}[[door]]\nname = \"ssh\"\nknock = [\"tcp/7-9\"]\n"),
-                "/etc/k.toml:5:1: door `ssh`: `knock`: step 1: `7-9` is no port",
+                "/etc/k.toml:5:1: door `ssh`: `knock`: step 1: `7-9` is not a port",
             ),
             (
                 format!("{MINIMAL}{DOOR}{}", DOOR.replace("/7", "/x").replace("ssh", "b")),

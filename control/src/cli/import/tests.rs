@@ -260,7 +260,7 @@ fn a_mistake_in_flags_is_told_once_where_they_stand() {
         "[ssh]\nsequence = 7000,8000,9000\ncommand = iptables -A INPUT -s %IP% -j ACCEPT\n\n# flags\ntcpflags = syn,foo\n",
     );
     assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.starts_with("error: knockd.conf:6: `foo` is no TCP flag"), "{told}");
+    assert!(told.starts_with("error: knockd.conf:6: `foo` is not a TCP flag"), "{told}");
 }
 
 /// Doors that can be, doors that cannot, and one that closes what cannot be.

@@ -50,7 +50,7 @@ use crate::pipeline::evaluation::RuleEvaluation;
 use crate::pipeline::facts::is_fragment;
 use crate::state::State;
 use crate::state::connections::TrackingResult;
-use crate::state::events::EventQueues;
+use crate::state::events::logged::LoggedPackets;
 use crate::table::Table;
 
 pub use crate::pipeline::batch::{BATCH, Decider};
@@ -75,8 +75,8 @@ pub struct Context<'a> {
     pub state: &'a State,
     /// Counters of the rules.
     pub counters: &'a RuleCounters,
-    /// Queues of events to the manager.
-    pub events: &'a EventQueues,
+    /// The queue of logged packets.
+    pub logged: &'a LoggedPackets,
     /// Wall clock at time 0 of [`Time`](knockplane_policy::time::Time), for `time` matchers. Nanoseconds since 1970, UTC.
     pub wall: i128,
 }

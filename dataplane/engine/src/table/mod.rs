@@ -25,7 +25,8 @@ mod state_test;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use knockplane_policy::packet::Family;
+use knockplane_policy::event::Origin;
+use knockplane_policy::packet::{Family, Vlan};
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
@@ -33,6 +34,7 @@ use knockplane_policy::time::Time;
 use self::names::{Names, running};
 use crate::state::State;
 use crate::state::doors::{CompiledDoor, DoorId};
+use crate::state::events::Cause;
 use crate::state::layer7::{Patterns, PayloadMatchers};
 use crate::state::lists::ListSet;
 use crate::state::matchers::connection_limits::ConnectionLimits;
@@ -85,7 +87,7 @@ impl Table {
     /// running any more.
     pub fn begin(&mut self, state: &State, now: Time) {
         for (list, address, expiry) in std::mem::take(&mut self.single_timed) {
-            state.lists.add(list, address, expiry, now);
+            state.lists.in_vlan(Vlan::NONE).by(Cause::of(Origin::Rules)).add_for(list, address, 0, expiry, now);
         }
     }
 

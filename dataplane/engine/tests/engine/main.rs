@@ -8,6 +8,7 @@
 //! | [`tails`]     | parts of a frame that a driver has split |
 //! | [`lists`]     | the address lists against a plain model: with room, full, and from many threads |
 //! | [`peers`]     | entries that count for one peer alone, and sequences of steps |
+//! | [`events`]    | which changes of entries are events, and which entries a slow subscriber ends up with |
 //! | [`table`]     | which rule sets are refused, and the text of the refusal |
 //! | [`re_evaluation`] | packets that are decided out of order, on several queues |
 //! | [`scenarios`] | the two knock scripts, step by step |
@@ -27,6 +28,7 @@
 mod common;
 mod conversation;
 mod dependencies;
+mod events;
 mod flood;
 mod forged;
 mod fuzz;

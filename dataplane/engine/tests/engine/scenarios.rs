@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use etherparse::PacketBuilder;
 use knockplane_engine::pipeline::{OutOfOrder, PendingSteps};
-use knockplane_engine::state::events::{Event, EventKind};
+use knockplane_engine::state::events::ring::Cursor;
+use knockplane_engine::state::events::{EventEntry, ListEvent};
+use knockplane_policy::event::EventKind;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, BuiltinChain, Condition, Layer7Pattern, RuleSet};
@@ -13,7 +15,7 @@ use knockplane_policy::settings::{ChainDefaults, Choice, Settings, SideChoice};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Counter;
 
-use crate::common::{Engine, Spec, Transport, add_src, dst_port, live, rule, rule_set, seconds, src_list};
+use crate::common::{Engine, Spec, Transport, add_src, dst_port, events, live, rule, rule_set, seconds, src_list};
 
 const CLIENT: &str = "198.51.100.7";
 const STRANGER: &str = "198.51.100.8";
@@ -121,8 +123,10 @@ fn knocking_again_sets_the_time_anew_and_only_getting_in_is_an_event() {
     assert_eq!(scenario.wait(seconds(9)).tcp(CLIENT, 4321), Verdict::Forward);
     let in_at = scenario.now;
     assert_eq!(scenario.wait(seconds(1)).tcp(CLIENT, 4321), Verdict::Forward);
-    let events: Vec<Event> = std::iter::from_fn(|| scenario.engine.events.pop(EventKind::List)).collect();
-    let [Event::Listed { list, level: 1, address, expiry, .. }] = events[..] else { panic!("{events:?}") };
+    let mut events = events(&scenario.engine.state.lists, &mut Cursor::after(0));
+    events.retain(|event| event.kind != EventKind::Refreshed);
+    let [ListEvent { kind: EventKind::Listed, entry, .. }] = events[..] else { panic!("{events:?}") };
+    let EventEntry { list, level: 1, address, expiry, .. } = entry else { panic!("{entry:?}") };
     assert_eq!(scenario.engine.state.lists.name(list).as_deref(), Some("secured"));
     assert_eq!(address, CLIENT.parse::<IpAddr>().unwrap());
     assert_eq!(expiry.since(in_at), seconds(60));
