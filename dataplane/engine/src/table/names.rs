@@ -1,4 +1,4 @@
-//! What names in rules stand for.
+//! The names in rules, resolved.
 
 use hashbrown::HashMap;
 use knockplane_policy::rule::{Rule, RuleSet};

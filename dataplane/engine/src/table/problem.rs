@@ -1,4 +1,4 @@
-//! What keeps a rule set from running.
+//! The errors of compiling a rule set.
 
 use knockplane_policy::eval::MAX_JUMP_DEPTH;
 use knockplane_policy::rule::{Rule, RuleId};

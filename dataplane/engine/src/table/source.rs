@@ -1,6 +1,6 @@
-//! What matchers remember of one source: for operators' questions.
+//! The matcher state of one source, for operators.
 //!
-//! Of `dst-limit` only what is remembered by source addresses alone: everything else takes a destination to ask for.
+//! For `dst-limit` only the state by source address alone is shown: other modes need a destination.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Entries that count for one other end alone, and sequences of steps.
+//! Entries that count for one peer alone, and sequences of steps.
 
 use std::net::{IpAddr, Ipv4Addr};
 

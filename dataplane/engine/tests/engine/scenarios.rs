@@ -1,4 +1,4 @@
-//! The two scripts of `configs/`, in their typed form, and what people do with them.
+//! The two scripts of `configs/` in their typed form, and the packets of clients that use them.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;

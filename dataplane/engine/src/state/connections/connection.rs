@@ -14,7 +14,7 @@ use crate::state::layer7::{PatternSet, Progress};
 use crate::state::lists::ListId;
 use crate::state::server_name::{ServerName, Stream};
 
-/// What is known of a connection.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TrackedConnection {
     pub(super) key: FlowKey,
@@ -85,7 +85,7 @@ impl TrackedConnection {
         }
     }
 
-    /// Whether what comes from this end goes back to whoever sent the first packet.
+    /// Whether a packet from this end is a reply to the originator.
     #[inline]
     pub(super) fn is_reply(&self, source: &End) -> bool {
         self.key.ends[usize::from(self.originator & 1)] != *source
@@ -173,13 +173,13 @@ impl TrackedConnection {
     }
 }
 
-/// What a connection says, as far as rules listen.
+/// The state of payload inspection of one connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct InspectedPayload {
-    /// Which patterns and names are listened for; those of other tables mean something else.
+    /// The id of the patterns; the state of other patterns is void.
     payload_matchers: u64,
     patterns: Progress,
-    /// What the originator says over TCP, and what is said back.
+    /// The TCP streams of the originator and of the responder.
     streams: [Stream; 2],
 }
 
@@ -192,7 +192,7 @@ impl InspectedPayload {
         }
     }
 
-    /// What was said before other patterns were listened for is gone: such a connection matches none of them.
+    /// A connection that began under other patterns matches none of the new ones, because its first bytes were not kept.
     pub(super) fn inspect(&mut self, packet: &Packet<'_>, back: bool, payload_matchers: &PayloadMatchers) {
         if self.payload_matchers != payload_matchers.id {
             *self = InspectedPayload {

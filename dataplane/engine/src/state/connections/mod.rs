@@ -1,7 +1,7 @@
 //! Connections, shared by all workers: a packet goes one way on one queue, the answer another way on another.
 //!
-//! A table of sets with a few slots each and a lock of its own; the hash of a connection's key is keyed, so that nobody
-//! can choose connections that meet. All memory is taken when rules first need it. When a set is full, a newcomer takes
+//! A table of sets with a few slots each and a lock of its own; the hash of a connection's key is keyed, so that an
+//! attacker cannot choose connections that collide. All memory is taken when rules first need it. When a set is full, a newcomer takes
 //! the place of what has expired, else of the connection that was quiet for longest among those that are closed or were
 //! not seen both ways, else among those whose TCP handshake is not over. **It never takes that of an established one**:
 //! then the newcomer is not tracked, and its packets are invalid.
@@ -44,7 +44,7 @@ const SLOTS_PER_CONNECTION: usize = 2;
 /// Datagrams whose fragments are known to be of a connection.
 const DATAGRAMS: usize = 16_384;
 
-/// See the module.
+/// The table of connections.
 pub struct ConnectionTable {
     sets: Box<[Mutex<Set>]>,
     secret: [u64; 2],
@@ -58,7 +58,7 @@ struct Set {
     /// Of the keys' hashes, to find them in one cache line; 0 for a slot that was never used.
     tags: [u32; WAYS],
     slots: Box<[TrackedConnection; WAYS]>,
-    /// What connections say, if rules listen.
+    /// The state of payload inspection, if rules inspect payloads.
     payloads: Option<Box<[InspectedPayload; WAYS]>>,
 }
 
@@ -67,7 +67,7 @@ fn sets(capacity: usize) -> usize {
     capacity.saturating_mul(SLOTS_PER_CONNECTION).div_ceil(WAYS).next_power_of_two()
 }
 
-/// What tracking makes of a packet, as it is when the packet meets the rules.
+/// The result of tracking a packet, before rules evaluate it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TrackingResult {
     pub(crate) state: ConnectionState,
@@ -76,7 +76,7 @@ pub(crate) struct TrackingResult {
     pub(crate) stays: Stays,
 }
 
-/// What rules can ask of a connection.
+/// The view that rules have of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConnectionView {
     pub(crate) key: FlowKey,
@@ -104,7 +104,7 @@ impl TrackingResult {
 }
 
 impl ConnectionTable {
-    /// Bytes that room for about so many connections takes, also to listen to them.
+    /// Bytes for about `capacity` connections, with payload inspection if `inspects`.
     pub(crate) fn bytes_for(capacity: usize, inspects: bool) -> u64 {
         let set = size_of::<Mutex<Set>>() + WAYS * size_of::<TrackedConnection>();
         let payloads = if inspects { WAYS * size_of::<InspectedPayload>() } else { 0 };
@@ -130,8 +130,7 @@ impl ConnectionTable {
         }
     }
 
-    /// Takes the memory for what connections say, if it is not taken yet. Connections that are known by then are not
-    /// listened to.
+    /// Allocates the state of payload inspection, once. Connections that are tracked already are not inspected.
     pub(crate) fn inspect_payloads(&self) {
         for set in &self.sets {
             lock(set).payloads.get_or_insert_with(|| Box::new([InspectedPayload::default(); WAYS]));
@@ -435,7 +434,7 @@ impl Set {
 
     /// The connection begins, and what it says with it.
     fn restart(&mut self, place: usize, payload_matchers: Option<&PayloadMatchers>) {
-        // What the slot's last connection said is no part of this one, whether anyone listens now or not.
+        // The inspection state of the slot's last connection is void, also if rules inspect nothing now.
         if let Some(payloads) = &mut self.payloads {
             payloads[place] = payload_matchers.map_or_else(InspectedPayload::default, InspectedPayload::new);
         }
@@ -464,7 +463,7 @@ impl Set {
         TrackingResult { state, flow: Some(self.seen(place, Some(source), *now)), stays }
     }
 
-    /// What rules can ask of it; `source` is where the packet is from, if it is of the connection itself.
+    /// The view that rules have of a connection; `source` is where the packet is from, if it is of the connection itself.
     fn seen(&self, place: usize, source: Option<&End>, now: Time) -> ConnectionView {
         let flow = &self.slots[place];
         let payload = self.payloads.as_ref().map(|payloads| &payloads[place]);

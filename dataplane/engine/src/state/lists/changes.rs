@@ -1,4 +1,4 @@
-//! Entries are added and removed.
+//! Adds and removes dynamic entries.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use crate::state::events::Cause;
 use crate::state::key::Key;
 use crate::state::lists::shard::{EntryScope, EntryTerms, RemovalScope};
 
-/// What came of an addition.
+/// The outcome of an addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddOutcome {
     /// The address was not in the list, and is now.
@@ -31,7 +31,7 @@ impl Lists {
         self.add_for(list, address, 0, expiry, now)
     }
 
-    /// As [`Lists::add`], for the other end of this tag alone.
+    /// As [`Lists::add`], for the peer of this tag alone.
     pub fn add_for(&self, list: ListId, address: IpAddr, peer_tag: u32, expiry: Time, now: Time) -> AddOutcome {
         self.in_vlan(Vlan::NONE).add_for(list, address, peer_tag, expiry, now)
     }
@@ -71,7 +71,7 @@ impl Lists {
         flushed
     }
 
-    /// Takes the address out of the list for the other end of this tag alone, in all VLANs together. Whether it was in it
+    /// Takes the address out of the list for the peer of this tag alone, in all VLANs together. Whether it was in it
     /// for that.
     pub fn remove_for(&self, list: ListId, address: IpAddr, peer_tag: u32, now: Time) -> bool {
         self.in_vlan(Vlan::NONE).remove_for(list, address, peer_tag, now)

@@ -14,7 +14,7 @@ use crate::state::lists::shard::ListCounts;
 pub(crate) enum EndReason {
     /// Its time was over.
     Expired,
-    /// Another one took its place.
+    /// Another entry took its place.
     Evicted,
 }
 

@@ -8,19 +8,19 @@
 //! - Memory is fixed: [`Lists::new`] takes all of it, nothing grows later. A start may take it a moment later, by
 //!   [`Lists::populate`].
 //! - When full, an addition takes the place of an expired entry, or of the oldest of the lowest level, never of one of
-//!   a higher level than its own; else it is refused. So a flood of first knocks pushes out first knocks. This happens
-//!   to a shard at a time, as soon as the addresses that hash to it fill it. The order is told in full in `shard.rs`.
+//!   a higher level than its own; else it is refused. So a flood of first knocks evicts first knocks alone. A shard is full
+//!   as soon as the addresses that hash to it fill it. The module `shard` documents the order of eviction.
 //! - [`Lists::membership`] is one lookup, whatever the number of lists.
-//! - An entry may count for one other end alone, by its tag ([`Lists::peer_tag`]): 0 stands for all. An address can be in a
-//!   list for 8 other ends at once; then the one that would be over first gives way.
+//! - An entry may count for one peer alone, by the peer's tag ([`Lists::peer_tag`]); the tag 0 stands for all peers. An address
+//!   can be in a list for 8 peers at once. Then the entry that expires first is evicted.
 //! - An entry may count in one VLAN alone ([`Lists::within`]). A lookup for a VLAN yields its own entries and those that
 //!   count in all; both are in one shard, by the hash of the address alone.
-//! - [`VlanLists::progress`] reads, decides and writes as one step, whoever else works on the address.
-//! - Nobody outside can choose addresses that share a shard or a bucket: the secret is drawn at every start. Where first
+//! - [`VlanLists::progress`] reads, decides and writes under one lock.
+//! - An attacker cannot choose addresses that share a shard or a bucket: the secret is drawn at every start. Where first
 //!   steps are kept by the network, the addresses of one IPv6 network share a shard, and nothing more.
 //! - First steps can have a quota for each source prefix: see `quota.rs`.
-//! - What operators hold, for good or for a time ([`Lists::set_static_entries`]), takes none of this room: it is swapped in whole, and no packet
-//!   changes it.
+//! - Static entries of operators ([`Lists::set_static_entries`]) take no slot. They are swapped as a whole, and no packet
+//!   changes them.
 //! - Lists are known by name. A name keeps its id as long as the process lives, so entries survive new rules.
 
 use std::hash::{BuildHasher, RandomState};
@@ -70,7 +70,7 @@ mod vlan;
 /// How many levels are told apart; higher ones count as the last.
 pub const LEVELS: usize = 4;
 
-/// More entries than this are taken for a mistake.
+/// A larger capacity is refused as a mistake.
 const MAX_CAPACITY: usize = 1 << 30;
 
 /// How many shards: enough that two workers seldom meet at a lock, few enough that each is of a good size. A shard of
@@ -81,7 +81,7 @@ const MIN_SHARD: usize = 1024;
 /// How many slots a lock is held for when many are looked at: some 3 µs that a worker may have to wait.
 pub(crate) const STEP: u32 = 512;
 
-/// See the module.
+/// The address lists of one dataplane, shared by all workers.
 pub struct Lists {
     shards: Box<[CachePadded<LockedShard>]>,
     secret: Secret,
@@ -93,9 +93,9 @@ pub struct Lists {
     quota: Option<Arc<PrefixQuota>>,
     levels: [AtomicU8; MAX_LISTS],
     names: RwLock<ListNames>,
-    /// What operators hold; none while that is nothing.
+    /// The static entries of operators; `None` while there are none.
     static_entries: ArcSwapOption<StaticEntries>,
-    /// Whether that is anything: seldom, and cheaper to ask at every lookup.
+    /// Whether there are static entries: cheaper to read at every lookup.
     has_static_entries: AtomicBool,
     /// The shard the next sweep begins with.
     swept: AtomicUsize,

@@ -35,7 +35,7 @@ impl Lists {
         }
     }
 
-    /// The lists that operators hold the address in for good.
+    /// The lists that the address is in by static entries without a timeout.
     pub(super) fn permanent_static_lists(&self, key: Key) -> ListSet {
         if !self.has_static_entries.load(Ordering::Relaxed) {
             return ListSet::default();

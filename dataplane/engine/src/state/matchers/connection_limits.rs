@@ -1,4 +1,4 @@
-//! `connection-limit`: which connections have reached a matcher, by the prefix of their source.
+//! The state of the matcher `connection-limit`: the connections that reached a matcher, by the prefix of their source.
 //!
 //! Each is noted once, when it first gets there. Whether it still is one is looked at only when there might be too many,
 //! so that a packet costs a lookup and not a count. Bounded: when there is no room, the prefix counts as having too many.
@@ -19,7 +19,7 @@ use crate::state::keyed::{Tag, tag, write_address};
 /// How many matchers a table may have: two bits each in a connection, one for each direction.
 pub(crate) const MOST_MATCHERS: u32 = 16;
 
-/// See the module.
+/// The connection limits of one table.
 pub(crate) struct ConnectionLimits {
     secret: [u64; 2],
     /// The table's number: what connections have reached in another one does not count.

@@ -1,6 +1,6 @@
-//! What a table's matchers remember of packets: `limit`, `dst-limit`, `nth`, `psd`.
+//! The state of the matchers `limit`, `dst-limit`, `nth` and `psd` of one table.
 //!
-//! Each matcher remembers for itself, and all workers together. It begins anew with its table.
+//! Each matcher has its own state, which all workers share. A new table begins with empty state.
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
@@ -33,7 +33,7 @@ pub(crate) struct LimiterCounts {
     scans: u32,
 }
 
-/// See the module.
+/// The rate limiters of one table.
 pub(crate) struct RateLimiters {
     secret: [u64; 2],
     limits: Box<[CachePadded<Mutex<Option<Bucket>>>]>,

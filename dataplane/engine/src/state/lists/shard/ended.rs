@@ -1,4 +1,4 @@
-//! Entries end: the sweep, and what is told of it.
+//! Ends entries: the sweep, eviction, and the report of ended entries.
 
 use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;

@@ -1,4 +1,4 @@
-//! A slot of the slab, and what it takes.
+//! A slot of the slab, and its size.
 
 use knockplane_policy::time::Time;
 use knockplane_policy::word::Word;
@@ -19,7 +19,7 @@ pub(super) struct Entry {
     /// When the packet arrived that got it in.
     pub(super) since: Time,
     pub(super) expiry: Time,
-    /// The tag of the only other end it counts for; 0 if it counts for all.
+    /// The tag of the only peer it counts for; 0 if it counts for all.
     pub(super) peer_tag: u32,
     /// When the first step of a sequence was taken: so many milliseconds before `since`.
     pub(super) begun_ms: u32,
@@ -59,7 +59,7 @@ impl Mark {
     }
 }
 
-/// What an entry is found by, besides the address.
+/// The part of an entry's key besides the address.
 #[derive(Clone, Copy)]
 pub(crate) struct EntryScope {
     pub(crate) list: ListId,

@@ -17,7 +17,7 @@
 //! among the next [`EXPIRY_PROBES`] slots; the oldest entry of the lowest level, unless that level is higher than its own. If
 //! there is none, it is refused.
 //!
-//! An entry may count for one other end alone, by a tag: then an address is in a list up to [`MAX_PEERS`] times.
+//! An entry may count for one peer alone, by a tag: then an address is in a list up to [`MAX_PEERS`] times.
 //!
 //! An address in a VLAN is another key than the address by itself. Which VLAN an entry is of stands beside the slab, in
 //! memory that takes no page until such an entry comes: networks without VLANs pay nothing for it.
@@ -67,7 +67,7 @@ pub(crate) struct ListCounts {
     pub(crate) refused: u64,
 }
 
-/// See the module.
+/// One shard of the address lists.
 pub(crate) struct Shard {
     secret: Secret,
     /// Of level 0, if there is one.
