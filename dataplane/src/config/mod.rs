@@ -510,11 +510,11 @@ mod tests {
             (format!("{MINIMAL}[polcy]\n"), "/etc/k.toml:5:2: unknown field `polcy`"),
             (
                 format!("{MINIMAL}[[door]]\nname = \"ssh\"\nknock = [\"tcp/7-9\"]\n"),
-                "/etc/k.toml:5:1: door `ssh`: `knock`: step 1: `7-9` is no port",
+                "/etc/k.toml:5:1: door `ssh`: `knock`: step 1: `7-9` is not a port",
             ),
             (
                 format!("{MINIMAL}{DOOR}{}", DOOR.replace("/7", "/x").replace("ssh", "b")),
-                "/etc/k.toml:8:1: door `b`: `knock`: step 1: `x` is no port",
+                "/etc/k.toml:8:1: door `b`: `knock`: step 1: `x` is not a port",
             ),
             (format!("{MINIMAL}{DOOR}\n{DOOR}"), "/etc/k.toml:9:1: door `ssh`: `name`: there are two"),
             (format!("{MINIMAL}[[policy.doors]]\nname = \"a\"\nknock = [\"tcp/7\"]\n"), "no key of [policy]"),

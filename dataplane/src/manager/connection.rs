@@ -381,7 +381,7 @@ mod tests {
         let (mut connection, peer) = pair();
         assert_eq!(turn(&mut connection, ROOM), Turn::Waiting);
         connection.farewell(Refusal::Idle);
-        assert!(told(peer).contains("the connection asked for nothing for too long"));
+        assert!(told(peer).contains("the connection sent no request for too long"));
 
         let (mut connection, mut peer) = pair();
         peer.write_all(&[b'a'; MAX_SHORT_LINE + 1]).expect("taken");
