@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use core_affinity::CoreId;
 use crossbeam::queue::ArrayQueue;
 use knockplane_engine::headers;
-use knockplane_engine::state::events::EventQueues;
+use knockplane_engine::state::events::logged::LoggedPackets;
 use knockplane_engine::state::{self, State};
 use knockplane_engine::table::Table;
 use knockplane_limits::predecessor::{self, Deadline};
@@ -33,8 +33,8 @@ use crate::held::StoredEntries;
 use crate::holder;
 use crate::idle::Idle;
 use crate::manager::{
-    Destinations, DriftState, HeartbeatWatch, Listener, Manager, Notes, OffloadWatch, Port, ROOM_FOR_RESETS,
-    TableWatch, Unlogged, Watch, WorkerHandle,
+    DriftState, EventLog, HeartbeatWatch, Listener, Manager, Notes, OffloadWatch, Port, ROOM_FOR_RESETS, TableWatch,
+    Watch, WorkerHandle,
 };
 use crate::memory::{self, Connections, MemoryError};
 use crate::names::Names;
@@ -43,7 +43,7 @@ use crate::state_dir::StateDir;
 use crate::store::Store;
 use crate::worker::{Shared, Worker};
 
-/// Events of a kind that wait for the manager at most; further ones are counted as lost.
+/// Logged packets that wait for the manager at most; further ones are counted as lost.
 pub(crate) const EVENT_QUEUE: usize = 4096;
 
 /// What is decided by, before any interface is touched.
@@ -197,7 +197,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         generation: ArcSwap::new(generation),
         state,
         wall: AtomicI64::new(clock::wall()),
-        events: EventQueues::new(EVENT_QUEUE),
+        logged: LoggedPackets::new(EVENT_QUEUE),
         stamped: AtomicBool::new(queues > 1),
         resets: ArrayQueue::new(ROOM_FOR_RESETS),
         stop: AtomicBool::new(false),
@@ -280,8 +280,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         applied: 0,
         refused: 0,
         arrived: Vec::new(),
-        unlogged: Unlogged::default(),
-        destinations: Destinations::default(),
+        event_log: EventLog::new(),
         table_watch: TableWatch::default(),
         offload_watch: OffloadWatch::default(),
         cut_next: 0,

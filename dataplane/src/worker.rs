@@ -16,7 +16,7 @@ use knockplane_engine::pipeline::history::History;
 use knockplane_engine::pipeline::reset::Reset;
 use knockplane_engine::pipeline::{Context, Decider, Decision, OutOfOrder};
 use knockplane_engine::state::State;
-use knockplane_engine::state::events::EventQueues;
+use knockplane_engine::state::events::logged::LoggedPackets;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::time::Time;
@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     pub(crate) state: State,
     /// See [`crate::clock::wall`].
     pub(crate) wall: AtomicI64,
-    pub(crate) events: EventQueues,
+    pub(crate) logged: LoggedPackets,
     /// Whether each side's link is up, as the manager sees it: what would go out of the other is dropped.
     pub(crate) links: [AtomicBool; 2],
     /// Whether there are several queues whose frames carry the time of their arrival.
@@ -139,7 +139,7 @@ impl Worker {
             table: &generation.table,
             state: &shared.state,
             counters: &generation.counters[self.number],
-            events: &shared.events,
+            logged: &shared.logged,
             wall: shared.wall.load(Relaxed).into(),
         };
         self.counters.generation.publish(generation.number);

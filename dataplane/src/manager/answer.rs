@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use knockplane_engine::state::connections::Flows;
-use knockplane_engine::state::events::EventKind;
+use knockplane_engine::state::connections::ConnectionTable;
 use knockplane_engine::table::{CompileError, Table};
 use knockplane_limits::usage;
 use knockplane_log::target;
@@ -279,12 +278,11 @@ impl Manager {
             lists,
             names: self.names(),
             list_capacity: self.shared.state.lists.capacity() as u64,
-            connections: self.shared.state.flows().map_or(0, |flows| flows.count(self.shared.clock.now())),
-            connections_refused: self.shared.state.flows().map_or(0, Flows::refused),
+            connections: self.shared.state.connections().map_or(0, |flows| flows.count(self.shared.clock.now())),
+            connections_refused: self.shared.state.connections().map_or(0, ConnectionTable::refused),
             applied: self.applied,
             refused: self.refused,
-            events_lost: EventKind::ALL.iter().map(|kind| self.shared.events.lost(*kind)).sum::<u64>()
-                + self.shared.state.lists.unreported().iter().sum::<u64>(),
+            events_lost: self.event_log.lost() + self.shared.logged.lost(),
             peers_refused: (self.listener.refusals.counts())
                 .map(|(refusal, connections)| PeersRefused { reason: refusal.name().to_owned(), connections })
                 .collect(),

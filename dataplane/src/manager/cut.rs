@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 
 use knockplane_engine::pipeline::reset::{Reset, resets};
-use knockplane_engine::state::connections::AddressFlow;
+use knockplane_engine::state::connections::ConnectionInfo;
 use knockplane_engine::state::lists::ListId;
 use knockplane_policy::time::Time;
 
@@ -29,8 +29,8 @@ impl Manager {
         let lists = &self.shared.state.lists;
         let doors = generation.table.settings().doors.iter().filter(|door| door.cut);
         let open: Vec<ListId> = doors.filter_map(|door| lists.id(&door.open_list())).collect();
-        let Some(flows) = self.shared.state.flows().filter(|_| !open.is_empty()) else { return };
-        let is_over = |flow: &AddressFlow| {
+        let Some(flows) = self.shared.state.connections().filter(|_| !open.is_empty()) else { return };
+        let is_over = |flow: &ConnectionInfo| {
             let (source, to) = (flow.originator.0, lists.peer_tag(flow.responder.0));
             flow.door.filter(|_| flow.wants_reset).filter(|door| open.contains(door)).is_some_and(|door| {
                 let granted = lists.in_vlan(flow.vlan).membership(source, to, now).contains(door);

@@ -1,20 +1,29 @@
-//! The workers' events as log lines.
+//! The log: a subscriber of the lists' events, and the reader of logged packets.
 //!
-//! Doors come first, then lists, then packets; none takes another's place. Every event is a line or is counted as a line
-//! that was not logged, packets by their rule.
+//! Events come from the ring in their order, with a cursor of the log's own. Where the log is too slow, it gets a gap; within a
+//! second it then reads from the lists what changed in the gap, and logs that. So an address that is in a list, or has left it,
+//! has its line; the changes in between that were overwritten are counted as lines that were not logged. Packets have a queue of
+//! their own, and are counted by their rule.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use knockplane_engine::state::events::{Event, EventKind};
-use knockplane_engine::state::lists::{EndReason, EndedEntry};
+use knockplane_engine::state::events::logged::LoggedMatch;
+use knockplane_engine::state::events::ring::{Cursor, Received};
+use knockplane_engine::state::events::{Cause, ListEvent, RulePosition};
+use knockplane_engine::state::lists::{Changed, Lists};
 use knockplane_log::kind::Kind;
 use knockplane_log::{RuleName, target};
 use knockplane_policy::eval::log::LoggedPacket;
+use knockplane_policy::event::{Event, EventKind, Gap, Origin};
 use knockplane_policy::rule::{Rule, RuleNumber};
 use knockplane_policy::time::{Time, format_duration};
 
 use super::Manager;
+use super::event_names::{EventNames, rule_at, rule_of};
+use super::grants::log_grant;
 use crate::generation::Generation;
 use crate::start::EVENT_QUEUE;
 
@@ -25,68 +34,206 @@ const MAX_PACKET_LINES: usize = 64;
 /// causes more.
 const MAX_LIST_LINES: usize = 256;
 
-/// Events that were lost before the manager saw them, as far as they are among the lines not logged already.
-#[derive(Default)]
-pub(crate) struct Unlogged {
-    doors: u64,
-    lists: u64,
+/// Events that are read in a tick: as many as the ring has.
+const MAX_EVENTS: usize = 16_384;
+
+/// How often the lists are read for gaps: that looks at each of their slots.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+/// How far the log is with the events.
+pub(crate) struct EventLog {
+    cursor: Cursor,
+    /// When the last event happened that was read.
+    read: Time,
+    gaps: Vec<MissedEvents>,
+    next_recovery: Time,
+    /// Lines about lists in this tick.
+    list_lines: usize,
+    lost: u64,
+}
+
+/// Events that the log was too slow for.
+struct MissedEvents {
+    gap: Gap,
+    /// When the last event before them happened.
+    after: Time,
+}
+
+impl EventLog {
+    /// From the first event since start on.
+    pub(crate) fn new() -> EventLog {
+        EventLog {
+            cursor: Cursor::after(0),
+            read: Time::default(),
+            gaps: Vec::new(),
+            next_recovery: Time::default(),
+            list_lines: 0,
+            lost: 0,
+        }
+    }
+
+    /// Events since start that are no line of the log though they should be.
+    pub(crate) const fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Logs the events since the last time.
+    fn read(&mut self, lists: &Lists, names: &EventNames<'_>) {
+        self.list_lines = 0;
+        for _ in 0..MAX_EVENTS {
+            match lists.receive(&mut self.cursor) {
+                Some(Received::Event(number, event)) => {
+                    self.read = event.at;
+                    self.log(&names.event(number, &event), names);
+                }
+                Some(Received::Gap(gap)) => self.gaps.push(MissedEvents { gap, after: self.read }),
+                None => break,
+            }
+        }
+    }
+
+    /// Logs what the lists say of events that were missed.
+    fn recover(&mut self, lists: &Lists, names: &EventNames<'_>, now: Time) {
+        let Some(first) = self.gaps.first().map(|missed| missed.gap.first) else { return };
+        self.next_recovery = now + RECOVERY;
+        let gaps = std::mem::take(&mut self.gaps);
+        // Where removals are not remembered so far back, at least the entries that there are.
+        let found = missed_changes(lists, &gaps, first - 1).or_else(|| missed_changes(lists, &gaps, 0));
+        let mut found = found.unwrap_or_default();
+        found.sort_by_key(|(number, _)| *number);
+        found.dedup_by_key(|(number, _)| *number);
+        let missed: u64 = gaps.iter().map(|missed| missed.gap.last - missed.gap.first + 1).sum();
+        let overwritten = missed.saturating_sub(found.len() as u64);
+        tracing::warn!(
+            missed,
+            overwritten,
+            "the log was too slow for events of the lists; those that were not overwritten by later ones follow"
+        );
+        for (number, event) in found {
+            self.log(&names.event(number, &event), names);
+        }
+        self.count_lost(overwritten);
+    }
+
+    fn count_lost(&mut self, events: u64) {
+        self.lost += events;
+        knockplane_log::omit(Kind::List, None, events);
+    }
+
+    /// The line of an event, if it has one. What operators do is logged as theirs.
+    fn log(&mut self, event: &Event, names: &EventNames<'_>) {
+        if log_grant(event, names) {
+            return;
+        }
+        let what = match (event.kind, event.origin) {
+            (EventKind::Listed, Some(Origin::Packet)) => "listed",
+            (EventKind::Expired, _) => "expired",
+            (EventKind::Evicted, _) => "evicted: the lists are full",
+            _ => return,
+        };
+        self.list_lines += 1;
+        if self.list_lines > MAX_LIST_LINES {
+            self.count_lost(1);
+            return;
+        }
+        let record = &event.record;
+        let (address, list, level) = (record.address, &*record.list, record.level);
+        let (vlan, pppoe) = (record.network.tags(), record.network.session());
+        if event.kind.is_end() {
+            tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, "{what}");
+        } else {
+            let left =
+                |expires_ns: u64| format_duration(Duration::from_nanos(expires_ns.saturating_sub(names.now_ns())));
+            let time = record.expires_ns.map_or_else(|| "no timeout".to_owned(), left);
+            tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, time, "{what}");
+        }
+    }
+}
+
+/// Events that take the place of those that were missed, by what changed in the lists since the event of this number; `None` if the
+/// lists do not remember it. An entry that is shown twice is the same event.
+fn missed_changes(lists: &Lists, gaps: &[MissedEvents], since: u64) -> Option<Vec<(u64, ListEvent)>> {
+    let mut found = Vec::new();
+    lists.changes_since(since, |changed| {
+        let (Changed::Ended(number, _) | Changed::Entry(number, _)) = changed;
+        if let Some(missed) = gaps.iter().find(|missed| (missed.gap.first..=missed.gap.last).contains(&number)) {
+            found.push((number, event_of(changed, missed.after)));
+        }
+    })?;
+    Some(found)
+}
+
+/// The event that the lists say of an entry whose last event was missed. An entry that got in before the gap was refreshed in it.
+fn event_of(changed: Changed, after: Time) -> ListEvent {
+    match changed {
+        Changed::Ended(_, event) => event,
+        Changed::Entry(_, entry) => {
+            let kind = match (entry.step, entry.peer_tag) {
+                (1.., _) => EventKind::Stepped,
+                _ if entry.since <= after => EventKind::Refreshed,
+                (0, 0) => EventKind::Listed,
+                _ => EventKind::Granted,
+            };
+            ListEvent { kind, entry, cause: Some(Cause::of(entry.origin)), at: entry.since }
+        }
+    }
 }
 
 impl Manager {
     /// Logs what happened since the last time, and counts what is not logged.
     pub(super) fn log_events(&mut self, now: Time) {
-        for _ in 0..EVENT_QUEUE {
-            match self.shared.events.pop(EventKind::Door) {
-                Some(Event::Door { open, vlan, source, destination, what }) => {
-                    self.log_knock(open, (source, vlan), destination, what, now);
-                }
-                Some(Event::Gone(gone)) => self.log_gone(&gone),
-                Some(Event::Listed { .. } | Event::Logged { .. }) | None => break,
-            }
-        }
-        for number in 0..EVENT_QUEUE {
-            let Some(event) = self.shared.events.pop(EventKind::List) else { break };
-            if number < MAX_LIST_LINES {
-                self.log_list(&event, now);
-            } else {
-                self.shared.events.count_lost(EventKind::List, 1);
-            }
-        }
+        self.read_events(now, now >= self.event_log.next_recovery);
         self.log_packets();
         self.count_unlogged();
+    }
+
+    /// As [`Manager::log_events`], for the last time.
+    pub(super) fn log_last_events(&mut self, now: Time) {
+        self.read_events(now, true);
+        self.log_packets();
+        self.count_unlogged();
+    }
+
+    fn read_events(&mut self, now: Time, recovers: bool) {
+        let current = self.shared.generation.load_full();
+        let lists = &self.shared.state.lists;
+        let names = EventNames {
+            lists,
+            current: &current,
+            leaving: self.book.leaving(),
+            now,
+            wall: self.shared.wall.load(Relaxed),
+        };
+        self.event_log.read(lists, &names);
+        if recovers {
+            self.event_log.recover(lists, &names, now);
+        }
     }
 
     /// Logs packets, and counts those beyond the limit by their rule.
     fn log_packets(&self) {
         let current = self.shared.generation.load_full();
-        let mut beyond = HashMap::<(u32, u32), u64>::new();
+        let mut beyond = HashMap::<RulePosition, u64>::new();
         for number in 0..EVENT_QUEUE {
-            let Some(Event::Logged { table, rule, entry }) = self.shared.events.pop(EventKind::Packet) else { break };
+            let Some(LoggedMatch { rule, packet }) = self.shared.logged.pop() else { break };
             if number < MAX_PACKET_LINES {
-                match self.rule_of(&current, table, rule) {
-                    Some(rule) => log_packet(&rule, &entry),
+                match rule_of(&current, self.book.leaving(), rule) {
+                    Some(rule) => log_packet(&rule, &packet),
                     None => knockplane_log::omit(Kind::Packet, None, 1),
                 }
             } else {
-                *beyond.entry((table, rule)).or_default() += 1;
+                *beyond.entry(rule).or_default() += 1;
             }
         }
-        for ((table, rule), packets) in beyond {
-            self.shared.events.count_lost(EventKind::Packet, packets);
-            let rule = self.rule_of(&current, table, rule);
+        for (rule, packets) in beyond {
+            self.shared.logged.count_lost(packets);
+            let rule = rule_of(&current, self.book.leaving(), rule);
             knockplane_log::omit(Kind::Packet, rule.as_ref().map(name).as_ref(), packets);
         }
     }
 
-    /// A rule of the generation with this table, and its number: the one that runs, or one that workers may not have left yet.
-    fn rule_of(&self, current: &Generation, table: u32, rule: u32) -> Option<(Rule, RuleNumber)> {
-        let find =
-            |generation: &Generation| rule_at(generation, rule as usize).filter(|_| generation.table.number() == table);
-        find(current).or_else(|| self.book.leaving().iter().find_map(|generation| find(generation)))
-    }
-
-    /// Counts the events that found no room as lines that are not logged.
-    fn count_unlogged(&mut self) {
+    /// Counts packets that found no room in the queue as lines that are not logged, by their rule.
+    fn count_unlogged(&self) {
         let current = self.shared.generation.load_full();
         let generations: Vec<&Arc<Generation>> = self.book.leaving().iter().chain([&current]).collect();
         for generation in generations {
@@ -97,47 +244,7 @@ impl Manager {
                 }
             }
         }
-        let [others, grants] = self.shared.state.lists.unreported();
-        let doors = self.shared.events.lost(EventKind::Door) + grants;
-        let lists = self.shared.events.lost(EventKind::List) + others;
-        knockplane_log::omit(Kind::Door, None, doors - self.unlogged.doors);
-        knockplane_log::omit(Kind::List, None, lists - self.unlogged.lists);
-        self.unlogged = Unlogged { doors, lists };
     }
-
-    fn log_list(&mut self, event: &Event, now: Time) {
-        match *event {
-            Event::Listed { list, level, vlan, address, expiry } => {
-                let (vlan, pppoe) = (vlan.tags(), vlan.session());
-                let list = self.shared.state.lists.name(list).unwrap_or_default();
-                let lasts = expiry == Time::NEVER;
-                let time = if lasts { "no timeout".to_owned() } else { format_duration(expiry.since(now)) };
-                tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, time, "listed");
-            }
-            Event::Gone(ref gone) => self.log_gone(gone),
-            Event::Door { .. } | Event::Logged { .. } => {}
-        }
-    }
-
-    /// An entry is gone. The end of a grant is the closing of its door.
-    fn log_gone(&mut self, gone: &EndedEntry) {
-        if self.log_end(gone) {
-            return;
-        }
-        let EndedEntry { list, level, address, vlan, reason: why, .. } = *gone;
-        let (vlan, pppoe) = (vlan.tags(), vlan.session());
-        let list = self.shared.state.lists.name(list).unwrap_or_default();
-        let what = match why {
-            EndReason::Expired => "expired",
-            EndReason::Evicted => "evicted: the lists are full",
-        };
-        tracing::info!(target: target!("list"), %address, vlan, pppoe, list, level, "{what}");
-    }
-}
-
-/// The rule at this position of a generation, and its number.
-fn rule_at(generation: &Generation, position: usize) -> Option<(Rule, RuleNumber)> {
-    Some((generation.rules().rules.get(position)?.clone(), *generation.numbers.get(position)?))
 }
 
 /// How lines name the rule.

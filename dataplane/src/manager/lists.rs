@@ -148,13 +148,7 @@ impl Manager {
         let mut removed = changes.len() as u64;
         self.change_held(changes)?;
         let lists = &self.shared.state.lists;
-        let mut addresses = Vec::new();
-        lists.visit(now, |seen| {
-            if seen.list == id {
-                addresses.push(seen.address);
-            }
-        });
-        removed += addresses.into_iter().filter(|address| lists.remove(id, *address, now)).count() as u64;
+        removed += lists.flush(id, now);
         tracing::info!(target: target!("operator"), list, removed, "flushed by request");
         Ok(removed)
     }

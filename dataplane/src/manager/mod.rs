@@ -12,6 +12,7 @@ mod connections;
 mod cut;
 mod doors;
 mod drift;
+mod event_names;
 mod events;
 mod grants;
 mod heartbeat;
@@ -35,7 +36,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use knockplane_engine::pipeline::history::History;
-use knockplane_engine::state::events::Event;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Request;
@@ -47,8 +47,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use self::connections::Connections;
 pub(crate) use self::cut::ROOM_FOR_RESETS;
 pub(crate) use self::drift::DriftState;
-pub(crate) use self::events::Unlogged;
-pub(crate) use self::grants::Destinations;
+pub(crate) use self::events::EventLog;
 use self::heartbeat::HUNG;
 pub(crate) use self::heartbeat::HeartbeatWatch;
 pub(crate) use self::listener::Listener;
@@ -124,8 +123,7 @@ pub(crate) struct Manager {
     pub(crate) refused: u64,
     /// Frames that had arrived on each core at the last look.
     pub(crate) arrived: Vec<u64>,
-    pub(crate) unlogged: Unlogged,
-    pub(crate) destinations: Destinations,
+    pub(crate) event_log: EventLog,
     pub(crate) table_watch: TableWatch,
     pub(crate) offload_watch: OffloadWatch,
     /// The slot of the table of connections that the search for connections to cut goes on at.
@@ -188,7 +186,7 @@ impl Manager {
         let ticks_in_half_a_second = 5;
         let lists = &self.shared.state.lists;
         let budget = (lists.capacity() + SWEEP_MARGIN) / ticks_in_half_a_second;
-        lists.sweep_reporting(budget, now, |gone| _ = self.shared.events.push(Event::Gone(gone)));
+        lists.sweep(budget, now);
         self.expire_held(now);
         // Before the events: of a generation that a worker leaves only now, some may come behind them.
         let oldest = self.oldest_generation();
@@ -280,7 +278,7 @@ impl Manager {
             thread::sleep(Duration::from_millis(1));
         }
         // Doors that opened since the last tick.
-        self.log_events(self.shared.clock.now());
+        self.log_last_events(self.shared.clock.now());
         Ok(())
     }
 }

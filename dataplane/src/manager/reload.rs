@@ -4,8 +4,10 @@
 //! What runs afterwards is a new generation, compiled beside the workers and swapped whole, as with new rules. Whatever is
 //! wrong is found before that, and changes nothing.
 
+use knockplane_engine::state::events::Cause;
 use knockplane_log::target;
 use knockplane_policy::door::Door;
+use knockplane_policy::event::Origin;
 use knockplane_policy::wire::Reloaded;
 
 use super::Manager;
@@ -58,7 +60,7 @@ impl Manager {
             }
         });
         for (vlan, source, to) in sources {
-            lists.in_vlan(vlan).remove_for(id, source, to, now);
+            lists.in_vlan(vlan).by(Cause::of(Origin::Rules)).remove_for(id, source, to, now);
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use knockplane_engine::state::connections::{AddressFlow, Flows};
+use knockplane_engine::state::connections::{ConnectionInfo, ConnectionTable};
 use knockplane_engine::state::lists::DynamicEntry;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::connections::{
@@ -39,7 +39,7 @@ pub(crate) struct TableWatch {
 
 impl TableWatch {
     /// Counts a part of the connections.
-    fn count(&mut self, flows: &Flows, now: Time) {
+    fn count(&mut self, flows: &ConnectionTable, now: Time) {
         let next = flows.walk(self.next, SETS_IN_A_TICK, now, |_| {
             self.counting += 1;
             ControlFlow::Continue(())
@@ -67,7 +67,7 @@ impl TableWatch {
 impl Manager {
     /// Counts connections, and says if there was no room for some.
     pub(super) fn watch_connections(&mut self, now: Time) {
-        let Some(flows) = self.shared.state.flows() else { return };
+        let Some(flows) = self.shared.state.connections() else { return };
         self.table_watch.count(flows, now);
         if let Some(packets) = self.table_watch.refused(flows.refused(), now) {
             let (known, capacity) = (self.table_watch.known, self.config.connection_capacity);
@@ -83,7 +83,7 @@ impl Manager {
 
     /// How full the table is; `None` if no rule needs it.
     pub(super) fn connection_table(&self, now: Time) -> Option<ConnectionTable> {
-        self.shared.state.flows()?;
+        self.shared.state.connections()?;
         let TableWatch { known, refused, last_refused, .. } = self.table_watch;
         let capacity = self.config.connection_capacity as u64;
         Some(ConnectionTable { known, capacity, refused, last_refused: last_refused.map(|at| now.since(at)) })
@@ -93,7 +93,7 @@ impl Manager {
     pub(super) fn tracked(&self, query: &ConnectionQuery) -> Connections {
         let now = self.shared.clock.now();
         let generation = self.shared.generation.load();
-        let Some(flows) = self.shared.state.flows().filter(|_| generation.table.tracks()) else {
+        let Some(flows) = self.shared.state.connections().filter(|_| generation.table.tracks()) else {
             return Connections::default();
         };
         let limit = query.limit.clamp(1, MAX_CONNECTIONS);
@@ -107,7 +107,7 @@ impl Manager {
         Connections { connections: found.into_iter().map(|flow| self.tracked_one(flow, now)).collect(), next }
     }
 
-    fn tracked_one(&self, flow: AddressFlow, now: Time) -> Connection {
+    fn tracked_one(&self, flow: ConnectionInfo, now: Time) -> Connection {
         let lists = &self.shared.state.lists;
         let (source, destination) = (flow.originator, flow.responder);
         let grant = flow.door.and_then(|open| {

@@ -10,7 +10,7 @@ use crate::pipeline::Context;
 use crate::pipeline::dependencies::{Dependencies, Dependency};
 use crate::pipeline::local::WorkerLocal;
 use crate::pipeline::lookup_cache::{AddressQuery, TableEntries};
-use crate::state::connections::{FlowSeen, Seen};
+use crate::state::connections::{ConnectionView, TrackingResult};
 use crate::state::key::Key;
 use crate::state::layer7::PatternSet;
 use crate::state::lists::{Lookup, Membership};
@@ -29,7 +29,7 @@ pub(super) struct PacketFacts<'a> {
     pub(super) local: &'a mut WorkerLocal,
     pub(super) dependencies: Dependencies,
     /// The result of connection tracking; `None` before it.
-    pub(super) seen: Option<Seen>,
+    pub(super) seen: Option<TrackingResult>,
     /// A `notrack` rule has matched.
     pub(super) untracked: bool,
     pub(super) is_later_fragment: bool,
@@ -114,12 +114,12 @@ impl<'a> PacketFacts<'a> {
     }
 
     /// The connection of the packet, or the one it is related to.
-    pub(super) fn flow(&self) -> Option<&FlowSeen> {
+    pub(super) fn flow(&self) -> Option<&ConnectionView> {
         self.seen.as_ref()?.flow.as_ref()
     }
 
     /// The connection that the packet is part of.
-    pub(super) fn own_flow(&self) -> Option<&FlowSeen> {
+    pub(super) fn own_flow(&self) -> Option<&ConnectionView> {
         self.flow().filter(|flow| flow.back.is_some())
     }
 

@@ -239,7 +239,7 @@ fn build(patterns: &[Hir], limit: usize) -> Result<(dense::DFA<Vec<u32>>, StateI
 
 /// What is listened for in what connections say.
 #[derive(Default)]
-pub(crate) struct Listening {
+pub(crate) struct PayloadMatchers {
     /// The same for the same patterns and names in the same order, and never 0: what was heard for others is of no use.
     pub(crate) id: u64,
     pub(crate) patterns: Patterns,

@@ -30,7 +30,7 @@ use knockplane_policy::rule::{Condition, RuleSet};
 use knockplane_policy::settings::{FrameRate, Settings};
 use knockplane_policy::time::Time;
 
-use crate::state::connections::Flows;
+use crate::state::connections::ConnectionTable;
 use crate::state::doors::Visitors;
 use crate::state::keyed::{Keyed, Tag, datagram, tag, write_address};
 use crate::state::lists::{CapacityError, Lists};
@@ -40,9 +40,9 @@ pub struct State {
     /// The address lists.
     pub lists: Lists,
     secret: [u64; 2],
-    flow_capacity: usize,
+    connection_capacity: usize,
     /// Once rules need them.
-    flows: OnceLock<Flows>,
+    connections: OnceLock<ConnectionTable>,
     /// Once there are doors.
     visitors: OnceLock<Visitors>,
     /// Datagrams whose first fragment was forwarded, until when.
@@ -82,24 +82,24 @@ impl State {
         Ok(State::with_lists(Lists::with_secret(list_entries, secret)?, connections, secret))
     }
 
-    fn with_lists(lists: Lists, flow_capacity: usize, secret: [u64; 2]) -> State {
+    fn with_lists(lists: Lists, connection_capacity: usize, secret: [u64; 2]) -> State {
         State {
             lists,
             secret,
-            flow_capacity,
-            flows: OnceLock::new(),
+            connection_capacity,
+            connections: OnceLock::new(),
             visitors: OnceLock::new(),
-            datagrams: Keyed::new(fewer(flow_capacity)),
+            datagrams: Keyed::new(fewer(connection_capacity)),
             icmp_errors: Mutex::new(Bucket::full(&ICMP_ERRORS, Time::default())),
             frame_rates: Default::default(),
-            acknowledged: Keyed::new(fewer(flow_capacity)),
+            acknowledged: Keyed::new(fewer(connection_capacity)),
             without_checksum: Default::default(),
         }
     }
 
     /// How many addresses and pairs matchers remember, each kind of them, besides connections.
     pub(crate) fn keys(&self) -> usize {
-        fewer(self.flow_capacity)
+        fewer(self.connection_capacity)
     }
 
     pub(crate) const fn secret(&self) -> [u64; 2] {
@@ -107,21 +107,22 @@ impl State {
     }
 
     /// Connections are tracked from now on, and listened to if that is wanted. Takes the memory, once.
-    pub(crate) fn track(&self, listen: bool) {
-        let flows = self.flows.get_or_init(|| Flows::new(self.flow_capacity, self.secret));
-        if listen {
-            flows.listen();
+    pub(crate) fn track(&self, inspects_payloads: bool) {
+        let connections = self.connections.get_or_init(|| ConnectionTable::new(self.connection_capacity, self.secret));
+        if inspects_payloads {
+            connections.inspect_payloads();
         }
     }
 
     /// The connections, if rules have needed them since start.
-    pub fn flows(&self) -> Option<&Flows> {
-        self.flows.get()
+    pub fn connections(&self) -> Option<&ConnectionTable> {
+        self.connections.get()
     }
 
     /// Bytes that connections are still to take once these rules run.
     pub fn connections_to_come(&self, rules: &RuleSet, settings: &Settings) -> u64 {
-        connection_bytes(self.flow_capacity, rules, settings).saturating_sub(self.flows().map_or(0, Flows::bytes))
+        connection_bytes(self.connection_capacity, rules, settings)
+            .saturating_sub(self.connections().map_or(0, ConnectionTable::bytes))
     }
 
     /// There are doors from now on. Takes the memory, once.
@@ -202,9 +203,9 @@ pub fn connection_bytes(connections: usize, rules: &RuleSet, settings: &Settings
         return 0;
     }
     let running = rules.rules.iter().chain(&of_doors.rules).filter(|rule| rule.runs());
-    let listens = |condition: &Condition| matches!(condition, Condition::Layer7(_) | Condition::TlsHost(_));
-    let listens = running.flat_map(|rule| &rule.matchers).any(|matcher| listens(&matcher.condition));
-    Flows::bytes_for(connections, listens)
+    let inspects = |condition: &Condition| matches!(condition, Condition::Layer7(_) | Condition::TlsHost(_));
+    let inspects = running.flat_map(|rule| &rule.matchers).any(|matcher| inspects(&matcher.condition));
+    ConnectionTable::bytes_for(connections, inspects)
 }
 
 /// Fragmented datagrams on their way, peers of a tarpit, sources that scan: never as many as connections, and enough.

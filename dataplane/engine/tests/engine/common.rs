@@ -11,11 +11,13 @@ use knockplane_engine::headers::max_frame;
 use knockplane_engine::pipeline::counters::RuleCounters;
 use knockplane_engine::pipeline::{Context, Decider, Decision};
 use knockplane_engine::state::State;
-use knockplane_engine::state::events::EventQueues;
+use knockplane_engine::state::events::ListEvent;
+use knockplane_engine::state::events::logged::LoggedPackets;
+use knockplane_engine::state::events::ring::{Cursor, Received};
 use knockplane_engine::state::lists::{DynamicEntry, Lists};
 use knockplane_engine::table::Table;
 use knockplane_policy::door::Door;
-use knockplane_policy::eval::Listed;
+use knockplane_policy::eval::ListedAddress;
 use knockplane_policy::packet::{Family, Packet, Side};
 use knockplane_policy::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, PortSet, Rule, RuleSet};
 use knockplane_policy::settings::Settings;
@@ -322,7 +324,7 @@ pub(crate) struct Engine {
     pub(crate) table: Table,
     pub(crate) state: State,
     pub(crate) counters: RuleCounters,
-    pub(crate) events: EventQueues,
+    pub(crate) logged: LoggedPackets,
     pub(crate) decider: Decider,
 }
 
@@ -337,8 +339,8 @@ impl Engine {
         let mut table = Table::compile(Arc::new(rules), settings, &state, Time::default()).unwrap();
         table.begin(&state, Time::default());
         let counters = RuleCounters::new(table.rules().rules.len());
-        let (events, decider) = (EventQueues::new(1000), Decider::new(max_frame(1500), SECRET[0]));
-        Engine { table, state, counters, events, decider }
+        let (logged, decider) = (LoggedPackets::new(1000), Decider::new(max_frame(1500), SECRET[0]));
+        Engine { table, state, counters, logged, decider }
     }
 
     pub(crate) fn decide(&mut self, side: Side, frames: &[&[u8]], now: Time) -> &[Decision] {
@@ -350,8 +352,8 @@ impl Engine {
 
     /// Everything that a worker has.
     pub(crate) fn with<T>(&mut self, work: impl FnOnce(&mut Decider, Context<'_>) -> T) -> T {
-        let Engine { table, state, counters, events, decider } = self;
-        work(decider, Context { table, state, counters, events, wall: 0 })
+        let Engine { table, state, counters, logged, decider } = self;
+        work(decider, Context { table, state, counters, logged, wall: 0 })
     }
 
     /// Packets that each rule counted.
@@ -362,12 +364,22 @@ impl Engine {
     }
 }
 
+/// The events after the cursor, none of which may be missed.
+pub(crate) fn events(lists: &Lists, cursor: &mut Cursor) -> Vec<ListEvent> {
+    let event = |received| match received {
+        Received::Event(_, event) => event,
+        Received::Gap(gap) => panic!("{gap:?}"),
+    };
+    std::iter::from_fn(|| lists.receive(cursor).map(event)).collect()
+}
+
 /// What was added, in the form of the plain lists.
-pub(crate) fn live(lists: &Lists, now: Time) -> Vec<Listed> {
+pub(crate) fn live(lists: &Lists, now: Time) -> Vec<ListedAddress> {
     let names = |list| lists.name(list).unwrap();
     let mut live = Vec::new();
     lists.visit(now, |DynamicEntry { list, address, vlan, expiry, .. }| {
-        live.push((names(list), address, vlan, (expiry != Time::NEVER).then(|| expiry.since(now))));
+        let time_left = (expiry != Time::NEVER).then(|| expiry.since(now));
+        live.push(ListedAddress { list: names(list), address, vlan, time_left });
     });
     live.sort();
     live

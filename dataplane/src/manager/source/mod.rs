@@ -14,7 +14,7 @@ mod lists;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use knockplane_engine::state::connections::{AddressFlow, AddressFlows};
+use knockplane_engine::state::connections::{AddressConnections, ConnectionInfo};
 use knockplane_engine::state::lists::ListId;
 use knockplane_engine::table;
 use knockplane_policy::packet::Vlan;
@@ -51,7 +51,7 @@ impl Manager {
         let doors = vlans.iter().flat_map(|vlan| self.doors_of((address, *vlan), &lists, &generation, now)).collect();
         let lists_truncated = lists.len() > limit;
         lists.truncate(limit);
-        let flows = state.flows().filter(|_| generation.table.tracks());
+        let flows = state.connections().filter(|_| generation.table.tracks());
         Ok(Source {
             address,
             protected: protected(settings, address),
@@ -110,12 +110,16 @@ impl Manager {
         })
     }
 
-    fn connections(&self, AddressFlows { count, oldest, newest }: AddressFlows, now: Time) -> SourceConnections {
-        let shown = |flows: Vec<AddressFlow>| flows.into_iter().map(|flow| self.connection(flow, now)).collect();
+    fn connections(
+        &self,
+        AddressConnections { count, oldest, newest }: AddressConnections,
+        now: Time,
+    ) -> SourceConnections {
+        let shown = |flows: Vec<ConnectionInfo>| flows.into_iter().map(|flow| self.connection(flow, now)).collect();
         SourceConnections { count, oldest: shown(oldest), newest: shown(newest) }
     }
 
-    fn connection(&self, flow: AddressFlow, now: Time) -> SourceConnection {
+    fn connection(&self, flow: ConnectionInfo, now: Time) -> SourceConnection {
         SourceConnection {
             vlan: flow.vlan,
             protocol: flow.protocol,

@@ -112,7 +112,7 @@ impl VlanLists<'_> {
     }
 }
 
-pub(super) fn peer(address: IpAddr, tag: u32) -> Option<IpAddr> {
+fn peer(address: IpAddr, tag: u32) -> Option<IpAddr> {
     let peer = match address {
         IpAddr::V4(_) => Ipv4Addr::from_bits(tag).into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

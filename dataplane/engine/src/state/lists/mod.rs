@@ -29,24 +29,28 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
 use crossbeam::utils::CachePadded;
+use knockplane_policy::event::StartId;
 use knockplane_policy::rule::ListTimeout;
 use knockplane_policy::time::Time;
 
 pub use self::changes::AddOutcome;
-pub use self::ended::{EndReason, EndedEntry};
+pub(crate) use self::ended::EndReason;
 pub use self::entries::{AddressEntry, DynamicEntry};
 pub use self::error::{CapacityError, TooManyListsError};
+pub use self::events::Changed;
 pub use self::lookup::ShardVersion;
 pub(crate) use self::lookup::{Lookup, Membership};
 pub use self::operator::OPERATOR_LEVEL;
 pub use self::progress::{ProgressChange, SequenceProgress};
 pub use self::quota::{FirstStepSettings, QuotaUse};
 pub use self::vlan::VlanLists;
+use crate::state::events::EventRoom;
+use crate::state::events::ring::EventRing;
 use crate::state::key::{Key, Secret};
 pub use crate::state::list_set::{ListId, ListSet, MAX_LISTS};
 use crate::state::lists::names::ListNames;
 use crate::state::lists::quota::PrefixQuota;
-use crate::state::lists::shard::{SLOT_BYTES, Shard, VLAN_BYTES};
+use crate::state::lists::shard::{PEER_BYTES, SLOT_BYTES, Shard, VLAN_BYTES};
 use crate::state::static_entries::StaticEntries;
 use crate::state::sync::{AtomicU64, Mutex, MutexGuard};
 
@@ -54,6 +58,7 @@ mod changes;
 mod ended;
 mod entries;
 mod error;
+mod events;
 mod lookup;
 mod names;
 mod operator;
@@ -94,8 +99,8 @@ pub struct Lists {
     has_static_entries: AtomicBool,
     /// The shard the next sweep begins with.
     swept: AtomicUsize,
-    /// Entries that went and that no sweep could tell of.
-    unreported: [AtomicUsize; 2],
+    events: Arc<EventRing>,
+    start: StartId,
 }
 
 /// A shard behind its lock.
@@ -124,7 +129,15 @@ impl Lists {
     /// # Errors
     /// As [`Lists::new`].
     pub fn with_secret(capacity: usize, secret: [u64; 2]) -> Result<Lists, CapacityError> {
-        let lists = Lists::reserve(capacity, secret)?;
+        Lists::with_room(capacity, secret, EventRoom::of_capacity(capacity))
+    }
+
+    /// As [`Lists::with_secret`], with room for so many events: for tests that have gaps.
+    ///
+    /// # Errors
+    /// As [`Lists::new`].
+    pub fn with_room(capacity: usize, secret: [u64; 2], room: EventRoom) -> Result<Lists, CapacityError> {
+        let lists = Lists::reserve_with_room(capacity, secret, room)?;
         lists.populate();
         Ok(lists)
     }
@@ -135,6 +148,10 @@ impl Lists {
     /// # Errors
     /// As [`Lists::new`].
     pub(crate) fn reserve(capacity: usize, secret: [u64; 2]) -> Result<Lists, CapacityError> {
+        Lists::reserve_with_room(capacity, secret, EventRoom::of_capacity(capacity))
+    }
+
+    fn reserve_with_room(capacity: usize, secret: [u64; 2], room: EventRoom) -> Result<Lists, CapacityError> {
         let refused =
             |problem| CapacityError { capacity, bytes: (capacity as u64).saturating_mul(SLOT_BYTES as u64), problem };
         if capacity == 0 {
@@ -146,12 +163,14 @@ impl Lists {
         let secret = Secret(secret);
         let shards = 1 << (capacity / MIN_SHARD).clamp(1, MAX_SHARDS).ilog2();
         let slots = capacity.div_ceil(shards);
+        let lack = || refused("there is not so much memory; set a smaller capacity");
+        let events = Arc::new(EventRing::new(room.ring).ok_or_else(lack)?);
         let shard = || {
-            let shard = Mutex::new(Shard::new(slots as u32, secret)?);
+            let shard = Mutex::new(Shard::new(slots as u32, secret, Arc::clone(&events), room.removals)?);
             Some(CachePadded::new(LockedShard { version: AtomicU64::new(0), shard }))
         };
         let shards: Option<Box<[_]>> = (0..shards).map(|_| shard()).collect();
-        let shards = shards.ok_or_else(|| refused("there is not so much memory; set a smaller capacity"))?;
+        let shards = shards.ok_or_else(lack)?;
         Ok(Lists {
             capacity: slots * shards.len(),
             shards,
@@ -163,7 +182,8 @@ impl Lists {
             static_entries: ArcSwapOption::empty(),
             has_static_entries: AtomicBool::new(false),
             swept: AtomicUsize::new(0),
-            unreported: Default::default(),
+            events,
+            start: StartId(Lists::draw_secret()[0]),
         })
     }
 
@@ -237,7 +257,7 @@ impl Lists {
 impl FirstStepSettings {
     /// What an entry of lists with these settings takes at most, all told.
     pub const fn entry_bytes(self) -> usize {
-        SLOT_BYTES + VLAN_BYTES + if self.quota == 0 { 0 } else { size_of::<AtomicU32>() }
+        SLOT_BYTES + VLAN_BYTES + PEER_BYTES + if self.quota == 0 { 0 } else { size_of::<AtomicU32>() }
     }
 }
 

@@ -7,9 +7,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use knockplane_policy::event::Origin;
 use knockplane_policy::time::Time;
 
 use super::{AddOutcome, ListId, ListSet, Lists, LockedShard, lock};
+use crate::state::events::Cause;
 use crate::state::key::Key;
 use crate::state::lists::shard::{EntryScope, EntryTerms};
 use crate::state::static_entries::StaticEntries;
@@ -46,7 +48,12 @@ impl Lists {
 
     /// As [`Lists::add`], by an operator: such an entry outranks everything that packets do.
     pub fn add_by_operator(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> AddOutcome {
-        self.add_at(EntryScope { list, peer_tag: 0 }, address.into(), EntryTerms { level: OPERATOR_LEVEL, expiry, now })
+        let cause = &Cause::of(Origin::Operator);
+        self.add_at(
+            EntryScope { list, peer_tag: 0 },
+            address.into(),
+            EntryTerms { level: OPERATOR_LEVEL, expiry, now, cause },
+        )
     }
 
     /// Whether a packet put the address in the list for good and for all other ends: no addition gives it a timeout.

@@ -1,4 +1,4 @@
 //! What matchers remember.
 
-pub(crate) mod meters;
-pub(crate) mod reached;
+pub(crate) mod connection_limits;
+pub(crate) mod rate_limiters;

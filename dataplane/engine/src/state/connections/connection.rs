@@ -9,14 +9,14 @@ use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
 use super::link::Link;
-use crate::state::layer7::Listening;
+use crate::state::layer7::PayloadMatchers;
 use crate::state::layer7::{PatternSet, Progress};
 use crate::state::lists::ListId;
 use crate::state::server_name::{ServerName, Stream};
 
 /// What is known of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Flow {
+pub(super) struct TrackedConnection {
     pub(super) key: FlowKey,
     /// Which of the key's ends sent the first packet.
     originator: u8,
@@ -45,14 +45,14 @@ pub(super) struct Flow {
 }
 
 /// Between two resets to the same end.
-const EVERY: Duration = Duration::from_secs(1);
+const RESET_INTERVAL: Duration = Duration::from_secs(1);
 
-const NOBODY: End = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+const NO_END: End = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-impl Flow {
+impl TrackedConnection {
     /// A free slot.
-    pub(super) const NONE: Flow = Flow {
-        key: FlowKey { vlan: Vlan::NONE, protocol: 0, query: (0, 0), ends: [NOBODY; 2] },
+    pub(super) const NONE: TrackedConnection = TrackedConnection {
+        key: FlowKey { vlan: Vlan::NONE, protocol: 0, query: (0, 0), ends: [NO_END; 2] },
         originator: 0,
         side: Side::Outside,
         both_ways: false,
@@ -69,13 +69,25 @@ impl Flow {
         marks: (0, 0),
     };
 
-    pub(super) fn new(key: FlowKey, (originator, side): (End, Side), serial: u64, tcp: Option<TcpConnection>) -> Flow {
-        Flow { key, originator: u8::from(key.ends[0] != originator), side, serial, tcp, ..Flow::NONE }
+    pub(super) fn new(
+        key: FlowKey,
+        (originator, side): (End, Side),
+        serial: u64,
+        tcp: Option<TcpConnection>,
+    ) -> TrackedConnection {
+        TrackedConnection {
+            key,
+            originator: u8::from(key.ends[0] != originator),
+            side,
+            serial,
+            tcp,
+            ..TrackedConnection::NONE
+        }
     }
 
     /// Whether what comes from this end goes back to whoever sent the first packet.
     #[inline]
-    pub(super) fn is_back(&self, source: &End) -> bool {
+    pub(super) fn is_reply(&self, source: &End) -> bool {
         self.key.ends[usize::from(self.originator & 1)] != *source
     }
 
@@ -86,7 +98,7 @@ impl Flow {
     }
 
     /// The other end has begun.
-    pub(super) fn turn(&mut self) {
+    pub(super) fn swap_direction(&mut self) {
         self.originator ^= 1;
         self.side = self.side.opposite();
     }
@@ -111,7 +123,7 @@ impl Flow {
         self.tcp.is_some()
             && match self.cut {
                 None => !self.is_closed(),
-                Some(at) => self.last > at && now.since(at) >= EVERY,
+                Some(at) => self.last > at && now.since(at) >= RESET_INTERVAL,
             }
     }
 
@@ -163,26 +175,34 @@ impl Flow {
 
 /// What a connection says, as far as rules listen.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Talk {
+pub(super) struct InspectedPayload {
     /// Which patterns and names are listened for; those of other tables mean something else.
-    listening: u64,
+    payload_matchers: u64,
     patterns: Progress,
     /// What the originator says over TCP, and what is said back.
     streams: [Stream; 2],
 }
 
-impl Talk {
-    pub(super) fn new(listening: &Listening) -> Talk {
-        Talk { listening: listening.id, patterns: listening.patterns.begin(), streams: Default::default() }
+impl InspectedPayload {
+    pub(super) fn new(payload_matchers: &PayloadMatchers) -> InspectedPayload {
+        InspectedPayload {
+            payload_matchers: payload_matchers.id,
+            patterns: payload_matchers.patterns.begin(),
+            streams: Default::default(),
+        }
     }
 
     /// What was said before other patterns were listened for is gone: such a connection matches none of them.
-    pub(super) fn hear(&mut self, packet: &Packet<'_>, back: bool, listening: &Listening) {
-        if self.listening != listening.id {
-            *self = Talk { listening: listening.id, patterns: Progress::over(), streams: [Stream::over(); 2] };
+    pub(super) fn inspect(&mut self, packet: &Packet<'_>, back: bool, payload_matchers: &PayloadMatchers) {
+        if self.payload_matchers != payload_matchers.id {
+            *self = InspectedPayload {
+                payload_matchers: payload_matchers.id,
+                patterns: Progress::over(),
+                streams: [Stream::over(); 2],
+            };
         }
-        listening.patterns.go_on(&mut self.patterns, packet.payload);
-        self.streams[usize::from(back)].push(packet, &listening.names);
+        payload_matchers.patterns.go_on(&mut self.patterns, packet.payload);
+        self.streams[usize::from(back)].push(packet, &payload_matchers.names);
     }
 
     pub(super) const fn patterns(&self) -> PatternSet {

@@ -7,13 +7,13 @@ use knockplane_policy::packet::{Side, Vlan};
 use knockplane_policy::rule::ConnectionState;
 use knockplane_policy::time::Time;
 
-use super::flow::Flow;
-use super::{Flows, lock};
+use super::connection::TrackedConnection;
+use super::{ConnectionTable, lock};
 use crate::state::lists::ListId;
 
 /// A connection that has the address at one of its ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AddressFlow {
+pub struct ConnectionInfo {
     /// The VLAN that it is in.
     pub vlan: Vlan,
     /// What names it.
@@ -48,38 +48,39 @@ pub struct AddressFlow {
 
 /// The connections of an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AddressFlows {
+pub struct AddressConnections {
     /// How many there are.
     pub count: u64,
     /// Those that began first, in this order.
-    pub oldest: Vec<AddressFlow>,
+    pub oldest: Vec<ConnectionInfo>,
     /// Those that began last, the last one first, without those that are among the oldest.
-    pub newest: Vec<AddressFlow>,
+    pub newest: Vec<ConnectionInfo>,
 }
 
-impl Flows {
+impl ConnectionTable {
     /// The connections that have the address at one of their ends: how many, and at most so many of the oldest and of the
     /// newest. Goes through all connections, with one lock at a time.
-    pub fn of(&self, address: IpAddr, most: usize, now: Time) -> AddressFlows {
-        let mut flows = AddressFlows::default();
+    pub fn of(&self, address: IpAddr, most: usize, now: Time) -> AddressConnections {
+        let mut flows = AddressConnections::default();
         for set in &self.sets {
             let set = lock(set);
-            let of_address = |flow: &&Flow| flow.is_known(now) && flow.key.ends.iter().any(|end| end.0 == address);
-            for flow in set.flows.iter().filter(of_address) {
+            let of_address =
+                |flow: &&TrackedConnection| flow.is_known(now) && flow.key.ends.iter().any(|end| end.0 == address);
+            for flow in set.slots.iter().filter(of_address) {
                 flows.count += 1;
-                let flow = AddressFlow::of(flow, now);
+                let flow = ConnectionInfo::of(flow, now);
                 keep(&mut flows.oldest, flow, most, |flow| flow.serial);
                 keep(&mut flows.newest, flow, most, |flow| u64::MAX - flow.serial);
             }
         }
-        let AddressFlows { oldest, newest, .. } = &mut flows;
+        let AddressConnections { oldest, newest, .. } = &mut flows;
         newest.retain(|flow| !oldest.iter().any(|old| old.serial == flow.serial));
         flows
     }
 }
 
 /// Keeps the first so many, in order.
-fn keep(kept: &mut Vec<AddressFlow>, flow: AddressFlow, most: usize, order: impl Fn(&AddressFlow) -> u64) {
+fn keep(kept: &mut Vec<ConnectionInfo>, flow: ConnectionInfo, most: usize, order: impl Fn(&ConnectionInfo) -> u64) {
     let place = kept.partition_point(|other| order(other) < order(&flow));
     if place < most {
         kept.insert(place, flow);
@@ -87,10 +88,10 @@ fn keep(kept: &mut Vec<AddressFlow>, flow: AddressFlow, most: usize, order: impl
     }
 }
 
-impl AddressFlow {
-    pub(super) fn of(flow: &Flow, now: Time) -> AddressFlow {
+impl ConnectionInfo {
+    pub(super) fn of(flow: &TrackedConnection, now: Time) -> ConnectionInfo {
         let (originator, responder) = flow.originator_and_responder();
-        AddressFlow {
+        ConnectionInfo {
             vlan: flow.key.vlan,
             key: flow.key,
             wants_reset: flow.wants_reset(now),

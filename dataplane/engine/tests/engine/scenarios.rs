@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use etherparse::PacketBuilder;
 use knockplane_engine::pipeline::{OutOfOrder, PendingSteps};
-use knockplane_engine::state::events::{Event, EventKind};
+use knockplane_engine::state::events::ring::Cursor;
+use knockplane_engine::state::events::{EventEntry, ListEvent};
+use knockplane_policy::event::EventKind;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, BuiltinChain, Condition, Layer7Pattern, RuleSet};
@@ -13,7 +15,7 @@ use knockplane_policy::settings::{ChainDefaults, Choice, Settings, SideChoice};
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::Counter;
 
-use crate::common::{Engine, Spec, Transport, add_src, dst_port, live, rule, rule_set, seconds, src_list};
+use crate::common::{Engine, Spec, Transport, add_src, dst_port, events, live, rule, rule_set, seconds, src_list};
 
 const CLIENT: &str = "198.51.100.7";
 const STRANGER: &str = "198.51.100.8";
@@ -51,17 +53,17 @@ fn passphrases() -> RuleSet {
 }
 
 /// An engine and a clock.
-struct Story {
+struct Scenario {
     engine: Engine,
     now: Time,
 }
 
-impl Story {
-    fn of(rules: RuleSet) -> Story {
-        Story { engine: Engine::new(rules, &Settings::default()), now: Time::from_nanos(1_000_000_007) }
+impl Scenario {
+    fn of(rules: RuleSet) -> Scenario {
+        Scenario { engine: Engine::new(rules, &Settings::default()), now: Time::from_nanos(1_000_000_007) }
     }
 
-    fn wait(&mut self, time: Duration) -> &mut Story {
+    fn wait(&mut self, time: Duration) -> &mut Scenario {
         self.now = self.now + time;
         self
     }
@@ -87,82 +89,84 @@ impl Story {
 
     fn listed(&self, list: &str) -> Vec<IpAddr> {
         let live = live(&self.engine.state.lists, self.now).into_iter();
-        live.filter(|(other, ..)| other == list).map(|(_, address, ..)| address).collect()
+        live.filter(|entry| entry.list == list).map(|entry| entry.address).collect()
     }
 }
 
 #[test]
 fn two_knocks_open_and_time_closes() {
-    let mut story = Story::of(two_ports());
-    assert!(!story.opens());
-    assert_eq!(story.tcp(CLIENT, 1234), Verdict::Drop);
-    assert!(!story.opens());
+    let mut scenario = Scenario::of(two_ports());
+    assert!(!scenario.opens());
+    assert_eq!(scenario.tcp(CLIENT, 1234), Verdict::Drop);
+    assert!(!scenario.opens());
     // The second knock itself passes: the rule behind the addition sees it.
-    assert_eq!(story.wait(seconds(9)).tcp(CLIENT, 4321), Verdict::Forward);
-    assert!(story.opens());
-    assert!(story.wait(Duration::from_nanos(59_999_999_999)).opens());
-    assert!(!story.wait(Duration::from_nanos(1)).opens());
+    assert_eq!(scenario.wait(seconds(9)).tcp(CLIENT, 4321), Verdict::Forward);
+    assert!(scenario.opens());
+    assert!(scenario.wait(Duration::from_nanos(59_999_999_999)).opens());
+    assert!(!scenario.wait(Duration::from_nanos(1)).opens());
 }
 
 #[test]
 fn the_first_knock_lasts_to_the_tenth_second_and_not_at_it() {
     for (nanos, verdict) in [(9_999_999_999, Verdict::Forward), (10_000_000_000, Verdict::Drop)] {
-        let mut story = Story::of(two_ports());
-        story.tcp(CLIENT, 1234);
-        assert_eq!(story.wait(Duration::from_nanos(nanos)).tcp(CLIENT, 4321), verdict, "after {nanos} ns");
+        let mut scenario = Scenario::of(two_ports());
+        scenario.tcp(CLIENT, 1234);
+        assert_eq!(scenario.wait(Duration::from_nanos(nanos)).tcp(CLIENT, 4321), verdict, "after {nanos} ns");
     }
 }
 
 #[test]
 fn knocking_again_sets_the_time_anew_and_only_getting_in_is_an_event() {
-    let mut story = Story::of(two_ports());
-    story.tcp(CLIENT, 1234);
-    story.wait(seconds(9)).tcp(CLIENT, 1234);
-    assert_eq!(story.wait(seconds(9)).tcp(CLIENT, 4321), Verdict::Forward);
-    let in_at = story.now;
-    assert_eq!(story.wait(seconds(1)).tcp(CLIENT, 4321), Verdict::Forward);
-    let events: Vec<Event> = std::iter::from_fn(|| story.engine.events.pop(EventKind::List)).collect();
-    let [Event::Listed { list, level: 1, address, expiry, .. }] = events[..] else { panic!("{events:?}") };
-    assert_eq!(story.engine.state.lists.name(list).as_deref(), Some("secured"));
+    let mut scenario = Scenario::of(two_ports());
+    scenario.tcp(CLIENT, 1234);
+    scenario.wait(seconds(9)).tcp(CLIENT, 1234);
+    assert_eq!(scenario.wait(seconds(9)).tcp(CLIENT, 4321), Verdict::Forward);
+    let in_at = scenario.now;
+    assert_eq!(scenario.wait(seconds(1)).tcp(CLIENT, 4321), Verdict::Forward);
+    let mut events = events(&scenario.engine.state.lists, &mut Cursor::after(0));
+    events.retain(|event| event.kind != EventKind::Refreshed);
+    let [ListEvent { kind: EventKind::Listed, entry, .. }] = events[..] else { panic!("{events:?}") };
+    let EventEntry { list, level: 1, address, expiry, .. } = entry else { panic!("{entry:?}") };
+    assert_eq!(scenario.engine.state.lists.name(list).as_deref(), Some("secured"));
     assert_eq!(address, CLIENT.parse::<IpAddr>().unwrap());
     assert_eq!(expiry.since(in_at), seconds(60));
 }
 
 #[test]
 fn the_wrong_order_the_wrong_source_and_the_wrong_protocol_do_not_open() {
-    let mut story = Story::of(two_ports());
-    story.tcp(CLIENT, 4321);
-    story.tcp(CLIENT, 1234);
-    assert!(!story.opens());
+    let mut scenario = Scenario::of(two_ports());
+    scenario.tcp(CLIENT, 4321);
+    scenario.tcp(CLIENT, 1234);
+    assert!(!scenario.opens());
 
-    let mut story = Story::of(two_ports());
-    story.tcp(CLIENT, 1234);
-    story.tcp(STRANGER, 4321);
-    assert!(!story.opens());
-    assert_eq!(story.tcp(STRANGER, 22), Verdict::Drop);
+    let mut scenario = Scenario::of(two_ports());
+    scenario.tcp(CLIENT, 1234);
+    scenario.tcp(STRANGER, 4321);
+    assert!(!scenario.opens());
+    assert_eq!(scenario.tcp(STRANGER, 22), Verdict::Drop);
 
-    let mut story = Story::of(two_ports());
-    story.send(CLIENT, Transport::Udp(40_000, 1234), b"\0");
-    story.send(CLIENT, Transport::Udp(40_000, 4321), b"\0");
-    assert!(!story.opens() && story.listed("temporary").is_empty());
+    let mut scenario = Scenario::of(two_ports());
+    scenario.send(CLIENT, Transport::Udp(40_000, 1234), b"\0");
+    scenario.send(CLIENT, Transport::Udp(40_000, 4321), b"\0");
+    assert!(!scenario.opens() && scenario.listed("temporary").is_empty());
 }
 
 #[test]
 fn both_knocks_in_one_batch_are_two_steps() {
-    let mut story = Story::of(two_ports());
+    let mut scenario = Scenario::of(two_ports());
     let frames = [1234, 4321, 22].map(|port| Spec::new(CLIENT, Transport::Tcp(40_000, port), b"").frame());
     let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
-    let verdicts = story.engine.decide(Side::Outside, &frames, story.now).iter().map(|decision| decision.verdict);
+    let verdicts = scenario.engine.decide(Side::Outside, &frames, scenario.now).iter().map(|decision| decision.verdict);
     assert_eq!(verdicts.collect::<Vec<_>>(), [Verdict::Drop, Verdict::Forward, Verdict::Forward]);
 }
 
 #[test]
 fn passphrases_open_in_any_case_and_with_nuls_but_not_with_a_newline() {
-    let mut story = Story::of(passphrases());
-    assert_eq!(story.say(1234, b"SuperSecretPassword1\0"), Verdict::Drop);
-    assert_eq!(story.say(4321, b"super\0secretpassword2"), Verdict::Forward);
-    assert!(story.wait(Duration::from_nanos(9_999_999_999)).opens());
-    assert!(!story.wait(Duration::from_nanos(1)).opens());
+    let mut scenario = Scenario::of(passphrases());
+    assert_eq!(scenario.say(1234, b"SuperSecretPassword1\0"), Verdict::Drop);
+    assert_eq!(scenario.say(4321, b"super\0secretpassword2"), Verdict::Forward);
+    assert!(scenario.wait(Duration::from_nanos(9_999_999_999)).opens());
+    assert!(!scenario.wait(Duration::from_nanos(1)).opens());
 
     for (first, second) in [
         (&b"supersecretpassword1\n"[..], &b"supersecretpassword2"[..]),
@@ -170,21 +174,21 @@ fn passphrases_open_in_any_case_and_with_nuls_but_not_with_a_newline() {
         (b"supersecretpassword2", b"supersecretpassword1"),
         (b"", b""),
     ] {
-        let mut story = Story::of(passphrases());
-        story.say(1234, first);
-        assert_eq!(story.say(4321, second), Verdict::Drop);
-        assert!(!story.opens());
+        let mut scenario = Scenario::of(passphrases());
+        scenario.say(1234, first);
+        assert_eq!(scenario.say(4321, second), Verdict::Drop);
+        assert!(!scenario.opens());
     }
 }
 
 #[test]
 fn counters_are_ip_bytes_of_every_rule_that_matched() {
-    let mut story = Story::of(two_ports());
-    story.tcp(CLIENT, 1234);
-    story.tcp(CLIENT, 4321);
-    story.tcp(STRANGER, 22);
+    let mut scenario = Scenario::of(two_ports());
+    scenario.tcp(CLIENT, 1234);
+    scenario.tcp(CLIENT, 4321);
+    scenario.tcp(STRANGER, 22);
     let mut rules = [Counter::default(); 4];
-    story.engine.counters.add_rules_to(&mut rules);
+    scenario.engine.counters.add_rules_to(&mut rules);
     let counter = |packets| Counter { packets, bytes: packets * 40 };
     assert_eq!(rules, [1, 1, 1, 2].map(counter));
 }
@@ -196,7 +200,7 @@ fn an_addition_is_seen_by_the_rules_behind_it_on_the_same_packet_and_not_before(
     let add = |needs: &[&str], list: &str| {
         rule("knock", needs.iter().map(|list| src_list(list)).collect(), add_src(list, 60))
     };
-    let mut story = Story::of(rule_set(vec![
+    let mut scenario = Scenario::of(rule_set(vec![
         rule("input", vec![src_list("third")], Action::Accept),
         rule("input", vec![dst_port(1)], Action::Jump("knock".to_owned())),
         rule("input", vec![], Action::Drop),
@@ -209,25 +213,25 @@ fn an_addition_is_seen_by_the_rules_behind_it_on_the_same_packet_and_not_before(
         add(&[], "never"),
     ]));
     for known in [&["first"][..], &["first", "second"], &["first", "second", "third"]] {
-        assert_eq!(story.tcp(CLIENT, 1), Verdict::Drop);
+        assert_eq!(scenario.tcp(CLIENT, 1), Verdict::Drop);
         for list in ["first", "second", "third", "never"] {
-            assert_eq!(story.listed(list).len(), usize::from(known.contains(&list)), "{list} after {known:?}");
+            assert_eq!(scenario.listed(list).len(), usize::from(known.contains(&list)), "{list} after {known:?}");
         }
     }
-    assert!(story.opens());
+    assert!(scenario.opens());
 }
 
 #[test]
 fn a_timeout_of_nothing_ends_an_entry_for_the_next_rule_too() {
-    let mut story = Story::of(rule_set(vec![
+    let mut scenario = Scenario::of(rule_set(vec![
         rule("input", vec![dst_port(1)], add_src("friends", 60)),
         rule("input", vec![dst_port(2), src_list("friends")], add_src("friends", 0)),
         rule("input", vec![src_list("friends")], Action::Accept),
         rule("input", vec![], Action::Drop),
     ]));
-    assert_eq!(story.tcp(CLIENT, 1), Verdict::Forward);
-    assert_eq!(story.tcp(CLIENT, 2), Verdict::Drop);
-    assert!(!story.opens());
+    assert_eq!(scenario.tcp(CLIENT, 1), Verdict::Forward);
+    assert_eq!(scenario.tcp(CLIENT, 2), Verdict::Drop);
+    assert!(!scenario.opens());
 }
 
 #[test]

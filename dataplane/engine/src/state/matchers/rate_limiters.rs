@@ -22,11 +22,11 @@ const PORTS: usize = 64;
 
 /// A matcher, by its place among those of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MeterId(u32);
+pub(crate) struct LimiterId(u32);
 
 /// How many matchers of each kind a table has.
 #[derive(Default)]
-pub(crate) struct Wanted {
+pub(crate) struct LimiterCounts {
     limits: u32,
     counts: u32,
     buckets: u32,
@@ -34,7 +34,7 @@ pub(crate) struct Wanted {
 }
 
 /// See the module.
-pub(crate) struct Meters {
+pub(crate) struct RateLimiters {
     secret: [u64; 2],
     limits: Box<[CachePadded<Mutex<Option<Bucket>>>]>,
     counts: Box<[CachePadded<AtomicU32>]>,
@@ -73,33 +73,33 @@ impl ScanWeights {
     }
 }
 
-impl Wanted {
-    pub(crate) fn limit(&mut self) -> MeterId {
+impl LimiterCounts {
+    pub(crate) fn limit(&mut self) -> LimiterId {
         next(&mut self.limits)
     }
 
-    pub(crate) fn count(&mut self) -> MeterId {
+    pub(crate) fn count(&mut self) -> LimiterId {
         next(&mut self.counts)
     }
 
-    pub(crate) fn bucket(&mut self) -> MeterId {
+    pub(crate) fn bucket(&mut self) -> LimiterId {
         next(&mut self.buckets)
     }
 
-    pub(crate) fn scan(&mut self) -> MeterId {
+    pub(crate) fn scan(&mut self) -> LimiterId {
         next(&mut self.scans)
     }
 }
 
-fn next(count: &mut u32) -> MeterId {
+fn next(count: &mut u32) -> LimiterId {
     *count += 1;
-    MeterId(*count - 1)
+    LimiterId(*count - 1)
 }
 
-impl Meters {
+impl RateLimiters {
     /// With buckets for so many addresses and pairs, and so many sources watched for scans. RouterOS watches 256.
-    pub(crate) fn new(wanted: &Wanted, keys: usize, secret: [u64; 2]) -> Meters {
-        Meters {
+    pub(crate) fn new(wanted: &LimiterCounts, keys: usize, secret: [u64; 2]) -> RateLimiters {
+        RateLimiters {
             secret,
             limits: (0..wanted.limits).map(|_| CachePadded::default()).collect(),
             counts: (0..wanted.counts).map(|_| CachePadded::default()).collect(),
@@ -109,7 +109,13 @@ impl Meters {
     }
 
     /// `limit`: whether the bucket holds what the packet costs, which it then takes.
-    pub(crate) fn limit(&self, MeterId(limit): MeterId, rate: &Rate, packet: &Packet<'_>, now: Time) -> Option<bool> {
+    pub(crate) fn limit(
+        &self,
+        LimiterId(limit): LimiterId,
+        rate: &Rate,
+        packet: &Packet<'_>,
+        now: Time,
+    ) -> Option<bool> {
         let mut bucket = self.limits.get(limit as usize)?.lock().unwrap_or_else(PoisonError::into_inner);
         Some(bucket.get_or_insert_with(|| Bucket::full(rate, now)).take(rate, packet.ip_length, now))
     }
@@ -117,13 +123,13 @@ impl Meters {
     /// `dst-limit`: the same with a bucket for each address or pair.
     pub(crate) fn dst_limit(
         &self,
-        meter: MeterId,
+        limiter: LimiterId,
         (rate, mode, expire): (&Rate, LimitMode, Duration),
         packet: &Packet<'_>,
         now: Time,
     ) -> Option<bool> {
         let port = packet.ports.unwrap_or_default().1;
-        let tag = self.tag(meter, |hasher| {
+        let tag = self.tag(limiter, |hasher| {
             if let LimitMode::SrcAddress | LimitMode::SrcAndDstAddresses | LimitMode::AddressesAndDstPort = mode {
                 write_address(hasher, packet.source);
             }
@@ -141,7 +147,7 @@ impl Meters {
     }
 
     /// `nth`: which of every so many packets this one is, from 1.
-    pub(crate) fn nth(&self, MeterId(count): MeterId, every: u32) -> Option<u32> {
+    pub(crate) fn nth(&self, LimiterId(count): LimiterId, every: u32) -> Option<u32> {
         let next = |count: u32| if count < every { count + 1 } else { 1 };
         let count = self.counts.get(count as usize)?;
         count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| Some(next(count))).ok().map(next)
@@ -149,10 +155,16 @@ impl Meters {
 
     /// `psd`: whether the ports that the source has tried weigh enough, with this one. No more are remembered from then
     /// on: it is one until the source pauses. None without ports.
-    pub(crate) fn scans(&self, meter: MeterId, weights: &ScanWeights, packet: &Packet<'_>, now: Time) -> Option<bool> {
+    pub(crate) fn scans(
+        &self,
+        limiter: LimiterId,
+        weights: &ScanWeights,
+        packet: &Packet<'_>,
+        now: Time,
+    ) -> Option<bool> {
         let (_, port) = packet.ports?;
         let weight = if port < 1024 { weights.low } else { weights.high };
-        let tag = self.tag(meter, |hasher| write_address(hasher, packet.source));
+        let tag = self.tag(limiter, |hasher| write_address(hasher, packet.source));
         let port = u32::from(packet.protocol) << 16 | u32::from(port);
         Some(self.scans.as_ref()?.with(tag, now, |scan| {
             let known = usize::from(scan.known);
@@ -171,21 +183,21 @@ impl Meters {
     }
 
     /// `psd`: the weight of the ports that the source has tried, and until when they are remembered.
-    pub(crate) fn scan_of(&self, meter: MeterId, source: IpAddr, now: Time) -> Option<(u64, Time)> {
-        let tag = self.tag(meter, |hasher| write_address(hasher, source));
+    pub(crate) fn scan_of(&self, limiter: LimiterId, source: IpAddr, now: Time) -> Option<(u64, Time)> {
+        let tag = self.tag(limiter, |hasher| write_address(hasher, source));
         self.scans.as_ref()?.get_until(tag, now).map(|(scan, until)| (scan.weight, until))
     }
 
     /// `dst-limit` by source addresses alone: the tokens that the source has left, and until when they are remembered.
-    pub(crate) fn tokens_of(&self, meter: MeterId, rate: &Rate, source: IpAddr, now: Time) -> Option<(u64, Time)> {
-        let tag = self.tag(meter, |hasher| write_address(hasher, source));
+    pub(crate) fn tokens_of(&self, limiter: LimiterId, rate: &Rate, source: IpAddr, now: Time) -> Option<(u64, Time)> {
+        let tag = self.tag(limiter, |hasher| write_address(hasher, source));
         let (bucket, until) = self.buckets.as_ref()?.get_until(tag, now)?;
         Some((bucket?.tokens(rate, now), until))
     }
 
-    fn tag(&self, MeterId(meter): MeterId, write: impl FnOnce(&mut SipHasher13)) -> Tag {
+    fn tag(&self, LimiterId(limiter): LimiterId, write: impl FnOnce(&mut SipHasher13)) -> Tag {
         tag(self.secret, |hasher| {
-            hasher.write_u32(meter);
+            hasher.write_u32(limiter);
             write(hasher);
         })
     }

@@ -219,8 +219,8 @@ fn what_is_refused_uses_up_no_rate() {
 fn workers_share_the_rate() {
     let mut settings = Settings::default();
     settings.frames.rate = FrameRate::per_second(1000).unwrap();
-    let Engine { table, state, counters, events, .. } = Engine::new(RuleSet::default(), &settings);
-    let context = Context { table: &table, state: &state, counters: &counters, events: &events, wall: 0 };
+    let Engine { table, state, counters, logged, .. } = Engine::new(RuleSet::default(), &settings);
+    let context = Context { table: &table, state: &state, counters: &counters, logged: &logged, wall: 0 };
     let frame = Arp::request("192.0.2.7", "192.0.2.5").frame();
     let work = || {
         let mut decider = Decider::new(max_frame(1500), SECRET[0]);
