@@ -514,7 +514,7 @@ mod tests {
             ),
             (
                 format!("{MINIMAL}{DOOR}{}", DOOR.replace("/7", "/x").replace("ssh", "b")),
-                "/etc/k.toml:8:1: door `b`: `knock`: step 1: `x` is no port",
+                "/etc/k.toml:8:1: door `b`: `knock`: step 1: `x` is not a port",
             ),
             (format!("{MINIMAL}{DOOR}\n{DOOR}"), "/etc/k.toml:9:1: door `ssh`: `name`: there are two"),
             (format!("{MINIMAL}[[policy.doors]]\nname = \"a\"\nknock = [\"tcp/7\"]\n"), "no key of [policy]"),
