@@ -9,7 +9,7 @@ use knockplane_engine::state::connections::{ConnectionInfo, ConnectionTable};
 use knockplane_engine::state::lists::DynamicEntry;
 use knockplane_policy::time::Time;
 use knockplane_policy::wire::connections::{
-    Connection, ConnectionQuery, ConnectionTable, Connections, MAX_CONNECTIONS,
+    Connection, ConnectionQuery, ConnectionTableStatus, Connections, MAX_CONNECTIONS,
 };
 
 use super::Manager;
@@ -82,11 +82,11 @@ impl Manager {
     }
 
     /// How full the table is; `None` if no rule needs it.
-    pub(super) fn connection_table(&self, now: Time) -> Option<ConnectionTable> {
+    pub(super) fn connection_table(&self, now: Time) -> Option<ConnectionTableStatus> {
         self.shared.state.connections()?;
         let TableWatch { known, refused, last_refused, .. } = self.table_watch;
         let capacity = self.config.connection_capacity as u64;
-        Some(ConnectionTable { known, capacity, refused, last_refused: last_refused.map(|at| now.since(at)) })
+        Some(ConnectionTableStatus { known, capacity, refused, last_refused: last_refused.map(|at| now.since(at)) })
     }
 
     /// A part of the connections.
