@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn short_knocks_have_a_lint_with_the_number_of_guesses() {
         for (knock, guesses) in [
-            (r#""icmp""#, "1 guess "),
+            (r#""icmp""#, "1 guess"),
             (r#""tcp/7000""#, "65,535 guesses"),
             (r#""tcp/7000","icmp","udp/900""#, "4,294,836,225 guesses"),
         ] {
