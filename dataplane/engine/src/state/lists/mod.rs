@@ -24,7 +24,7 @@
 //! - Lists are known by name. A name keeps its id as long as the process lives, so entries survive new rules.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
@@ -90,8 +90,10 @@ pub struct Lists {
     names: RwLock<ListNames>,
     /// What operators hold; none while that is nothing.
     static_entries: ArcSwapOption<StaticEntries>,
-    /// Whether that is anything: seldom, and cheaper to ask at every lookup.
-    has_static_entries: AtomicBool,
+    /// Those that were added since; see [`Lists::add_static_entries`].
+    recent_static_entries: ArcSwapOption<StaticEntries>,
+    /// Which of the two there are: seldom any, and cheaper to ask at every lookup.
+    has_static_entries: AtomicU8,
     /// The shard the next sweep begins with.
     swept: AtomicUsize,
     /// Entries that went and that no sweep could tell of.
@@ -161,7 +163,8 @@ impl Lists {
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
             names: RwLock::default(),
             static_entries: ArcSwapOption::empty(),
-            has_static_entries: AtomicBool::new(false),
+            recent_static_entries: ArcSwapOption::empty(),
+            has_static_entries: AtomicU8::new(0),
             swept: AtomicUsize::new(0),
             unreported: Default::default(),
         })
