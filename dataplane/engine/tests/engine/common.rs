@@ -15,7 +15,7 @@ use knockplane_engine::state::events::EventQueues;
 use knockplane_engine::state::lists::{DynamicEntry, Lists};
 use knockplane_engine::table::Table;
 use knockplane_policy::door::Door;
-use knockplane_policy::eval::Listed;
+use knockplane_policy::eval::ListedAddress;
 use knockplane_policy::packet::{Family, Packet, Side};
 use knockplane_policy::rule::{Action, Condition, ListAdd, ListTimeout, Matcher, PortSet, Rule, RuleSet};
 use knockplane_policy::settings::Settings;
@@ -363,11 +363,12 @@ impl Engine {
 }
 
 /// What was added, in the form of the plain lists.
-pub(crate) fn live(lists: &Lists, now: Time) -> Vec<Listed> {
+pub(crate) fn live(lists: &Lists, now: Time) -> Vec<ListedAddress> {
     let names = |list| lists.name(list).unwrap();
     let mut live = Vec::new();
     lists.visit(now, |DynamicEntry { list, address, vlan, expiry, .. }| {
-        live.push((names(list), address, vlan, (expiry != Time::NEVER).then(|| expiry.since(now))));
+        let time_left = (expiry != Time::NEVER).then(|| expiry.since(now));
+        live.push(ListedAddress { list: names(list), address, vlan, time_left });
     });
     live.sort();
     live

@@ -7,7 +7,7 @@ use std::time::Duration;
 use knockplane_engine::state::lists::{
     AddOutcome, EndReason, EndedEntry, FirstStepSettings, ListId, Lists, OPERATOR_LEVEL, ProgressChange, expiry,
 };
-use knockplane_policy::eval::PlainLists;
+use knockplane_policy::eval::{ListedAddress, PlainLists};
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::{AddressSet, ListTimeout};
 use knockplane_policy::time::Time;
@@ -96,11 +96,11 @@ proptest! {
                 Turn::Sweep => { lists.sweep(1_000_000, now); }
             }
             let mut expected = plain.live(now);
-            expected.retain(|(name, address, ..)| {
-                !removed.contains(&(NAMES.iter().position(|known| known == name).unwrap(), *address))
+            expected.retain(|entry| {
+                !removed.contains(&(NAMES.iter().position(|known| *known == entry.list).unwrap(), entry.address))
             });
             prop_assert_eq!(&live(&lists, now), &expected);
-            for (name, address, ..) in &expected {
+            for ListedAddress { list: name, address, .. } in &expected {
                 let list = NAMES.iter().position(|known| known == name).unwrap();
                 prop_assert!(lists.membership(*address, 0, now).contains(ids[list]));
             }
@@ -151,7 +151,12 @@ proptest! {
             prop_assert_eq!(lists.add(ids[list], address, until, now), expected);
             let mut expected: Vec<_> = model
                 .iter()
-                .map(|(list, address, expiry)| (NAMES[*list].to_owned(), *address, Vlan::NONE, Some(expiry.since(now))))
+                .map(|(list, address, expiry)| ListedAddress {
+                    list: NAMES[*list].to_owned(),
+                    address: *address,
+                    vlan: Vlan::NONE,
+                    time_left: Some(expiry.since(now)),
+                })
                 .collect();
             expected.sort();
             prop_assert_eq!(live(&lists, now), expected);

@@ -12,7 +12,7 @@ use knockplane_engine::state::doors::DoorTally;
 use knockplane_engine::state::events::{Event, EventKind};
 use knockplane_policy::door::ports::PortBudget;
 use knockplane_policy::door::{self, Attempts, Door, KnockStep, What};
-use knockplane_policy::eval::Evaluator;
+use knockplane_policy::eval::{Evaluator, ListedAddress};
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rule::{
     Action, AddressSet, Bytes, ClassifierFields, Comparison, Condition, Direction, EntryAddress, ExtensionHeader,
@@ -496,10 +496,10 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         let mut live = live(&engine.state.lists, now);
         // Of a source that is in a door's list for several destinations, the last to leave.
         live.reverse();
-        live.dedup_by_key(|(list, address, vlan, _)| (list.clone(), *address, *vlan));
+        live.dedup_by_key(|entry| (entry.list.clone(), entry.address, entry.vlan));
         live.reverse();
         let mut expected = plain.listed(now);
-        expected.retain(|(list, address, ..)| !lasting(list, *address));
+        expected.retain(|entry| !lasting(&entry.list, entry.address));
         assert_eq!(live, expected);
         let (mut told, mut lines) = (Vec::new(), Vec::new());
         for kind in EventKind::ALL {
@@ -519,8 +519,8 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
             }
         }
         assert_eq!(lines, logged);
-        for (list, address, vlan, _) in &expected {
-            let knew = before.iter().any(|entry| (&entry.0, entry.1, entry.2) == (list, *address, *vlan));
+        for ListedAddress { list, address, vlan, .. } in &expected {
+            let knew = before.iter().any(|entry| (&entry.list, entry.address, entry.vlan) == (list, *address, *vlan));
             let of_door = settings.doors.iter().any(|door| list.starts_with(&door.open_list()));
             let Some(level) = levels.get(list).filter(|_| !of_door) else { continue };
             let was_told = told.contains(&(list.clone(), *address, *vlan));

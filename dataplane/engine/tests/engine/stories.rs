@@ -87,7 +87,7 @@ impl Story {
 
     fn listed(&self, list: &str) -> Vec<IpAddr> {
         let live = live(&self.engine.state.lists, self.now).into_iter();
-        live.filter(|(other, ..)| other == list).map(|(_, address, ..)| address).collect()
+        live.filter(|entry| entry.list == list).map(|entry| entry.address).collect()
     }
 }
 
