@@ -102,7 +102,7 @@ fn every_error_says_file_line_key_and_remedy() {
             "/etc/k.toml:8:1: door `b`: `knock`: step 1: `x` is not a port",
         ),
         (format!("{MINIMAL}{DOOR}\n{DOOR}"), "/etc/k.toml:9:1: door `ssh`: `name`: two doors have this name"),
-        (format!("{MINIMAL}[[policy.doors]]\nname = \"a\"\nknock = [\"tcp/7\"]\n"), "no key of [policy]"),
+        (format!("{MINIMAL}[[policy.doors]]\nname = \"a\"\nknock = [\"tcp/7\"]\n"), "is not a key of [policy]"),
         (format!("{MINIMAL}[policy.frames]\narp = \"pass\"\n"), "unknown variant `pass`, expected `accept` or `drop`"),
         (format!("{MINIMAL}[metrics]\nrules = \"some\"\n"), "/etc/k.toml:6:9: `rules`: `some` is no choice of rules"),
         (format!("{MINIMAL}[metrics]\nrules = [\"port=7\"]\n"), "/etc/k.toml:6:9: `rules`: `port=7` chooses no rules"),
