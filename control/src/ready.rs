@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use knockplane_policy::packet::Side;
 use knockplane_policy::wire::Status;
-use knockplane_policy::wire::connections::ConnectionTable;
+use knockplane_policy::wire::connections::ConnectionTableStatus;
 
 /// A worker whose heartbeat is older than this hangs. Workers send heartbeats many times a second, also without packets. A much
 /// shorter time would report delays of a busy scheduler; a much longer one would delay the report of a real fault.
@@ -47,7 +47,7 @@ pub fn check(status: &Status) -> Result<(), String> {
 
 /// Conditions that need an operator, although the dataplane decides about packets.
 pub fn warnings(status: &Status) -> Vec<String> {
-    let table = status.connections.iter().filter_map(ConnectionTable::warning);
+    let table = status.connections.iter().filter_map(ConnectionTableStatus::warning);
     table.chain(status.offload.warnings()).chain(status.static_entries_damage.clone()).collect()
 }
 
@@ -74,7 +74,7 @@ mod tests {
     fn a_full_table_of_connections_is_a_warning_for_a_minute() {
         let mut status = sample::status();
         assert_eq!(text(&status), "ready\n");
-        let table = |age| ConnectionTable { known: 9, capacity: 8, refused: 1, last_refused: Some(age) };
+        let table = |age| ConnectionTableStatus { known: 9, capacity: 8, refused: 1, last_refused: Some(age) };
         status.connections = Some(table(Duration::from_secs(59)));
         let text = text(&status);
         assert!(text.starts_with("ready\nwarning: the table of connections is full: 1 packet of new"), "{text}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleSet};
-use knockplane_policy::wire::connections::{Connection, ConnectionTable};
+use knockplane_policy::wire::connections::{Connection, ConnectionTableStatus};
 use knockplane_policy::wire::{HostName, LogStatus, NameAnswer, NameOutcome, NewEntry, Status, Worker, as_text};
 use serde::{Deserialize, Serialize};
 
@@ -142,7 +142,7 @@ pub struct ConnectionQuery {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tracked {
     /// How full their table is; `None` if no rule needs it.
-    pub table: Option<ConnectionTable>,
+    pub table: Option<ConnectionTableStatus>,
     /// The connections, ordered by source, destination and protocol.
     pub connections: Vec<Connection>,
     /// Whether there are more.

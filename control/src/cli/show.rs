@@ -5,7 +5,7 @@ use std::time::Duration;
 use knockplane_engine::state::lists::OPERATOR_LEVEL;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
-use knockplane_policy::wire::connections::ConnectionTable;
+use knockplane_policy::wire::connections::ConnectionTableStatus;
 use knockplane_policy::wire::{DropCount, Interface, ListEntry, ListOverview, Lists, LogStatus, NameState, Worker};
 use knockplane_policy::word::Word as _;
 
@@ -243,8 +243,8 @@ fn drop_table(drops: &[DropCount]) -> String {
 }
 
 /// How full the table of connections is.
-fn connections(table: Option<&ConnectionTable>) -> String {
-    let Some(ConnectionTable { known, capacity, refused, .. }) = table else { return "not tracked".to_owned() };
+fn connections(table: Option<&ConnectionTableStatus>) -> String {
+    let Some(ConnectionTableStatus { known, capacity, refused, .. }) = table else { return "not tracked".to_owned() };
     let refused = if *refused > 0 { format!("; {} packets found no room", grouped(*refused)) } else { String::new() };
     format!("{}, room for {}{refused}", grouped(*known), grouped(*capacity))
 }

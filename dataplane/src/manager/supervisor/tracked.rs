@@ -5,9 +5,15 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use knockplane_engine::state::connections;
+use knockplane_engine::state::connections::ConnectionTable;
 use knockplane_policy::time::Time;
-use knockplane_policy::wire::connections::ConnectionTable;
+<<<<<<< HEAD:dataplane/src/manager/supervisor/tracked.rs
+use knockplane_policy::wire::connections::ConnectionTableStatus;
+=======
+use knockplane_policy::wire::connections::{
+    Connection, ConnectionQuery, ConnectionTableStatus, Connections, MAX_CONNECTIONS,
+};
+>>>>>>> policy:dataplane/src/manager/tracked.rs
 
 use super::Supervisor;
 
@@ -33,7 +39,7 @@ pub(crate) struct TableWatch {
 
 impl TableWatch {
     /// Counts a part of the connections.
-    fn count(&mut self, flows: &connections::ConnectionTable, now: Time) {
+    fn count(&mut self, flows: &ConnectionTable, now: Time) {
         let next = flows.walk(self.next, SETS_IN_A_TICK, now, |_| {
             self.counting += 1;
             ControlFlow::Continue(())
@@ -76,11 +82,16 @@ impl Supervisor {
     }
 
     /// How full the table is; `None` if no rule needs it.
-    pub(super) fn connection_table(&self, now: Time) -> Option<ConnectionTable> {
+    pub(super) fn connection_table(&self, now: Time) -> Option<ConnectionTableStatus> {
         self.shared.state.connections()?;
         let TableWatch { known, refused, last_refused, .. } = self.table_watch;
+<<<<<<< HEAD:dataplane/src/manager/supervisor/tracked.rs
         let capacity = self.connection_capacity as u64;
-        Some(ConnectionTable { known, capacity, refused, last_refused: last_refused.map(|at| now.since(at)) })
+        Some(ConnectionTableStatus { known, capacity, refused, last_refused: last_refused.map(|at| now.since(at)) })
+=======
+        let capacity = self.config.connection_capacity as u64;
+        Some(ConnectionTableStatus { known, capacity, refused, last_refused: last_refused.map(|at| now.since(at)) })
+>>>>>>> policy:dataplane/src/manager/tracked.rs
     }
 }
 
