@@ -7,13 +7,7 @@ use std::time::Duration;
 
 use knockplane_engine::state::connections::ConnectionTable;
 use knockplane_policy::time::Time;
-<<<<<<< HEAD:dataplane/src/manager/supervisor/tracked.rs
 use knockplane_policy::wire::connections::ConnectionTableStatus;
-=======
-use knockplane_policy::wire::connections::{
-    Connection, ConnectionQuery, ConnectionTableStatus, Connections, MAX_CONNECTIONS,
-};
->>>>>>> policy:dataplane/src/manager/tracked.rs
 
 use super::Supervisor;
 
@@ -85,13 +79,8 @@ impl Supervisor {
     pub(super) fn connection_table(&self, now: Time) -> Option<ConnectionTableStatus> {
         self.shared.state.connections()?;
         let TableWatch { known, refused, last_refused, .. } = self.table_watch;
-<<<<<<< HEAD:dataplane/src/manager/supervisor/tracked.rs
         let capacity = self.connection_capacity as u64;
         Some(ConnectionTableStatus { known, capacity, refused, last_refused: last_refused.map(|at| now.since(at)) })
-=======
-        let capacity = self.config.connection_capacity as u64;
-        Some(ConnectionTableStatus { known, capacity, refused, last_refused: last_refused.map(|at| now.since(at)) })
->>>>>>> policy:dataplane/src/manager/tracked.rs
     }
 }
 
