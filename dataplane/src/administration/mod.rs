@@ -133,7 +133,7 @@ impl Administration {
             Work::Request(request) => *request,
             Work::Line(line) => match read(&line) {
                 Ok(request) => request,
-                Err(response) => return response,
+                Err(response) => return *response,
             },
         };
         self.answer(request)
@@ -193,9 +193,9 @@ fn or_problem(result: Result<Response, Problem>) -> Response {
 ///
 /// # Errors
 /// The answer to a line that is no request.
-pub(crate) fn read(line: &[u8]) -> Result<Request, Response> {
+pub(crate) fn read(line: &[u8]) -> Result<Request, Box<Response>> {
     serde_json::from_slice(line)
-        .map_err(|error| Response::Refused { error: format!("not a request of version {VERSION}: {error}") })
+        .map_err(|error| Response::Refused { error: format!("not a request of version {VERSION}: {error}") }.into())
 }
 
 fn encode(response: &Response) -> Vec<u8> {

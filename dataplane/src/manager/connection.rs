@@ -65,7 +65,7 @@ enum PeerJob {
 
 /// The outcome of a request.
 pub(super) enum Asked {
-    Answered(Response),
+    Answered(Box<Response>),
     /// The administration is to answer it.
     Job(Work),
 }
@@ -182,7 +182,7 @@ impl Connection {
                 false => match administration::read(&line) {
                     Ok(request) if is_long(&request) && !room.answer => {
                         limit_hit(Refusal::Memory);
-                        Asked::Answered(Response::Failed { error: Refusal::Memory.sentence().to_owned() })
+                        Asked::Answered(Response::Failed { error: Refusal::Memory.sentence().to_owned() }.into())
                     }
                     Ok(request) => answer(request),
                     Err(response) => Asked::Answered(response),
@@ -410,7 +410,12 @@ mod tests {
 
     fn turn(connection: &mut Connection, room: Room) -> Turn {
         let until = Instant::now() + Duration::from_secs(60);
-        connection.turn(room, until, |_| {}, |_| Asked::Answered(Response::Failed { error: "x".repeat(8 << 20) }))
+        connection.turn(
+            room,
+            until,
+            |_| {},
+            |_| Asked::Answered(Response::Failed { error: "x".repeat(8 << 20) }.into()),
+        )
     }
 
     /// When a connection that had its turn at this time has taken too long, in seconds, and for what.
@@ -493,7 +498,7 @@ mod tests {
                 |_| {},
                 |request| match request {
                     Request::Reload => Asked::Job(Work::Request(Box::new(request))),
-                    _ => Asked::Answered(Response::Done),
+                    _ => Asked::Answered(Response::Done.into()),
                 },
             )
         };

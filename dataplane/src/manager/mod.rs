@@ -126,8 +126,8 @@ impl Manager {
 /// Answers the status and the metrics, and leaves everything else to the administration.
 fn answer(supervisor: &mut Supervisor, request: Request) -> Asked {
     match request {
-        Request::Status => Asked::Answered(Response::Status(supervisor.status())),
-        Request::Metrics => Asked::Answered(Response::Metrics(Box::new(supervisor.metrics()))),
+        Request::Status => Asked::Answered(Response::Status(supervisor.status()).into()),
+        Request::Metrics => Asked::Answered(Response::Metrics(Box::new(supervisor.metrics())).into()),
         request => Asked::Job(Work::Request(Box::new(request))),
     }
 }
