@@ -48,7 +48,7 @@ pub fn check(status: &Status) -> Result<(), String> {
 /// Conditions that need an operator, although the dataplane decides about packets.
 pub fn warnings(status: &Status) -> Vec<String> {
     let table = status.connections.iter().filter_map(ConnectionTableStatus::warning);
-    table.chain(status.offload.warnings()).collect()
+    table.chain(status.offload.warnings()).chain(status.static_entries_damage.clone()).collect()
 }
 
 /// The text for a dataplane that is ready.
@@ -81,6 +81,9 @@ mod tests {
         assert!(text.lines().count() == 2 && check(&status).is_ok(), "{text}");
         status.connections = Some(table(Duration::from_secs(60)));
         assert_eq!(warnings(&status), Vec::<String>::new());
+        status.static_entries_damage = Some("lists.state is damaged at byte 7".to_owned());
+        assert!(super::text(&status).contains("\nwarning: lists.state is damaged at byte 7\n"));
+        status.static_entries_damage = None;
         status.offload = Offload { checksums: [0, 4], too_long: 2, last: Some(Duration::from_secs(599)) };
         let text = self::text(&status);
         assert!(

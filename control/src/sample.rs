@@ -38,6 +38,7 @@ pub(crate) fn status() -> Status {
             .into(),
         connections: Some(ConnectionTableStatus { known: 21, capacity: 100_000, refused: 0, last_refused: None }),
         offload: Offload::default(),
+        static_entries_damage: None,
     }
 }
 

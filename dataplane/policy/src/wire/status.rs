@@ -45,6 +45,9 @@ pub struct Status {
     /// Work that senders left to their interface and that no interface has done.
     #[serde(default)]
     pub offload: Offload,
+    /// Damage of the stored static entries that was found at the start and that cost entries; `None` if there was none.
+    #[serde(default)]
+    pub static_entries_damage: Option<String>,
 }
 
 /// Frames dropped for one reason.

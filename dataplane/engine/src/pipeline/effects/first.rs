@@ -47,6 +47,7 @@ impl Matches {
     const NONE: Matches =
         Matches { rules: [0; Matches::CAPACITY], length: 0, is_complete: true, last: 0, default_of: None };
 
+    #[inline]
     fn note(&mut self, rule: u32) {
         self.last = rule;
         match self.rules.get_mut(self.length) {

@@ -24,7 +24,7 @@
 //! - Lists are known by name. A name keeps its id as long as the process lives, so entries survive new rules.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
@@ -95,8 +95,10 @@ pub struct Lists {
     names: RwLock<ListNames>,
     /// The static entries of operators; `None` while there are none.
     static_entries: ArcSwapOption<StaticEntries>,
-    /// Whether there are static entries: cheaper to read at every lookup.
-    has_static_entries: AtomicBool,
+    /// Static entries that were added since those were compiled; see [`Lists::add_static_entries`].
+    recent_static_entries: ArcSwapOption<StaticEntries>,
+    /// Which of the two exist: cheaper to read at every lookup.
+    has_static_entries: AtomicU8,
     /// The shard the next sweep begins with.
     swept: AtomicUsize,
     events: Arc<EventRing>,
@@ -180,7 +182,8 @@ impl Lists {
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
             names: RwLock::default(),
             static_entries: ArcSwapOption::empty(),
-            has_static_entries: AtomicBool::new(false),
+            recent_static_entries: ArcSwapOption::empty(),
+            has_static_entries: AtomicU8::new(0),
             swept: AtomicUsize::new(0),
             events,
             start: StartId(Lists::draw_secret()[0]),
