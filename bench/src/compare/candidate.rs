@@ -9,7 +9,7 @@ use super::knockplane::Knockplane;
 use super::lab::Lab;
 use super::nftables::Nftables;
 use super::rules::Rules;
-use super::smallest::Smallest;
+use super::smallest::{Library, Smallest};
 use super::xdp::Xdp;
 
 /// The kind of a candidate.
@@ -21,6 +21,8 @@ pub enum CandidateKind {
     Smallest,
     /// The smallest AF_XDP program, spinning while frames come.
     SmallestSpinning,
+    /// The smallest AF_XDP program on the rings of the crate `xsk-rs`, which sleeps in poll() without frames.
+    SmallestXskRs,
     /// nftables on a router, with the same rules.
     Nftables,
     /// nftables on a router, with received packets spread to the other core by RPS.
@@ -38,6 +40,7 @@ impl CandidateKind {
             CandidateKind::Knockplane => "knockplane",
             CandidateKind::Smallest => "smallest",
             CandidateKind::SmallestSpinning => "smallest-spinning",
+            CandidateKind::SmallestXskRs => "smallest-xsk-rs",
             CandidateKind::Nftables => "nftables",
             CandidateKind::NftablesRps => "nftables-rps",
             CandidateKind::NftablesBridge => "nftables-bridge",
@@ -86,8 +89,9 @@ pub fn start<'lab>(
 ) -> Result<Box<dyn Candidate + 'lab>> {
     Ok(match kind {
         CandidateKind::Knockplane => Box::new(Knockplane::start(lab, rules)?),
-        CandidateKind::Smallest => Box::new(Smallest::start(lab, role, false)?),
-        CandidateKind::SmallestSpinning => Box::new(Smallest::start(lab, role, true)?),
+        CandidateKind::Smallest => Box::new(Smallest::start(lab, Library::Own, role, false)?),
+        CandidateKind::SmallestSpinning => Box::new(Smallest::start(lab, Library::Own, role, true)?),
+        CandidateKind::SmallestXskRs => Box::new(Smallest::start(lab, Library::XskRs, role, false)?),
         CandidateKind::Nftables | CandidateKind::NftablesRps | CandidateKind::NftablesBridge => {
             Box::new(Nftables::start(kind, lab, rules)?)
         }

@@ -126,6 +126,7 @@ fn kinds(load: &Load, arrangement: Arrangement) -> Vec<CandidateKind> {
         None => kinds.extend([
             CandidateKind::Smallest,
             CandidateKind::SmallestSpinning,
+            CandidateKind::SmallestXskRs,
             CandidateKind::Nftables,
             CandidateKind::NftablesRps,
             CandidateKind::NftablesBridge,

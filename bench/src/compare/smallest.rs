@@ -1,5 +1,7 @@
-//! The smallest possible AF_XDP program, on the same rings as the dataplane: it forwards every frame to the other side, or
-//! drops it, without reading it. The difference to the dataplane is the cost of the decision.
+//! The smallest possible AF_XDP program: it forwards every frame to the other side, or drops it, without reading it.
+//!
+//! On the dataplane's own rings, the difference to the dataplane is the cost of the decision. On the rings of the crate `xsk-rs`,
+//! the difference to the first one is the cost or the gain of rings of our own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -7,9 +9,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use knockplane_peer::Peer;
 use knockplane_policy::packet::Side;
 use knockplane_ring::{
-    Buffers, Device, Dispositions, LoadedProgram, Program, RingSettings, Rings, SocketStatistics, ZeroCopy,
+    Buffers, Device, Dispositions, Error, LoadedProgram, Program, RingSettings, Rings, SocketStatistics, ZeroCopy,
     raise_memlock_limit,
 };
 use std::sync::Mutex;
@@ -29,8 +32,83 @@ pub(super) struct Smallest {
     thread: Option<JoinHandle<()>>,
 }
 
-struct Loop {
-    rings: Rings,
+/// The library behind the sockets and rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Library {
+    /// The dataplane's own.
+    Own,
+    /// The crate `xsk-rs`.
+    XskRs,
+}
+
+/// Two sockets and their rings, whose frames are forwarded to the other side or dropped.
+trait Forwarder: Send {
+    /// Receives a batch on the side, and settles it. Returns the number of received frames, and of frames that the transmit ring
+    /// had no room for.
+    fn turn(&mut self, side: Side, role: Role) -> (usize, usize);
+
+    /// Sends the side's frames, and refills its fill ring.
+    fn kick(&mut self, side: Side);
+
+    /// Sleeps until a frame has arrived.
+    fn wait(&self, at_most: Duration);
+
+    fn statistics(&self, side: Side) -> SocketStatistics;
+}
+
+impl Forwarder for Rings {
+    fn turn(&mut self, side: Side, role: Role) -> (usize, usize) {
+        let count = self.receive(side);
+        if count == 0 {
+            return (0, 0);
+        }
+        let forward = match role {
+            Role::Forward => u64::MAX >> (64 - count),
+            Role::Drop => 0,
+        };
+        let settled = self.settle(Dispositions { forward, reply: 0 }, |_| None);
+        (count, (forward & !settled.forwarded).count_ones() as usize)
+    }
+
+    fn kick(&mut self, side: Side) {
+        Rings::kick(self, side);
+    }
+
+    fn wait(&self, at_most: Duration) {
+        Rings::wait(self, None, at_most);
+    }
+
+    fn statistics(&self, side: Side) -> SocketStatistics {
+        Rings::statistics(self, side)
+    }
+}
+
+impl Forwarder for Peer {
+    fn turn(&mut self, side: Side, role: Role) -> (usize, usize) {
+        match role {
+            Role::Forward => {
+                let forwarded = self.forward(side.index(), side.opposite().index());
+                (forwarded.received, forwarded.tx_full)
+            }
+            Role::Drop => (self.drop_batch(side.index()), 0),
+        }
+    }
+
+    fn kick(&mut self, side: Side) {
+        Peer::kick(self, side.index());
+    }
+
+    fn wait(&self, at_most: Duration) {
+        Peer::wait(self, at_most);
+    }
+
+    fn statistics(&self, side: Side) -> SocketStatistics {
+        Peer::statistics(self, side.index())
+    }
+}
+
+struct Loop<F> {
+    forwarder: F,
     /// Detached when dropped.
     _programs: [Program; 2],
     _devices: [Device; 2],
@@ -40,23 +118,31 @@ struct Loop {
 }
 
 impl Smallest {
-    pub(super) fn start(lab: &Lab, role: Role, spins: bool) -> Result<Self> {
+    pub(super) fn start(lab: &Lab, library: Library, role: Role, spins: bool) -> Result<Self> {
         raise_memlock_limit();
-        let mut running = lab.topology.filter.within(|| {
-            let mut devices = [Device::open("outside")?, Device::open("inside")?];
-            let max_frame = devices[0].mtu()? + 22;
-            let both = [&devices[0], &devices[1]];
-            let mut programs = LoadedProgram::load(both, 1, max_frame)?.attach(both)?;
-            for device in &mut devices {
-                device.promiscuous()?;
-            }
-            let drivers = [devices[0].driver(), devices[1].driver()];
-            let buffers = Buffers::choose(drivers, max_frame, ZeroCopy::Auto)?;
-            let settings = RingSettings { ring_size: RING_SIZE, buffers };
-            let rings = Rings::bind([&devices[0], &devices[1]], 0, &settings)?;
-            rings.connect(&mut programs, 0)?;
-            Ok(Loop { rings, _programs: programs, _devices: devices, role, spins, tx_full: 0 })
-        })?;
+        let filter = &lab.topology.filter;
+        match library {
+            Library::Own => Self::spawn(filter.within(|| {
+                let (devices, mut programs, max_frame) = prepare()?;
+                let drivers = [devices[0].driver(), devices[1].driver()];
+                let buffers = Buffers::choose(drivers, max_frame, ZeroCopy::Auto)?;
+                let settings = RingSettings { ring_size: RING_SIZE, buffers };
+                let forwarder = Rings::bind([&devices[0], &devices[1]], 0, &settings)?;
+                forwarder.connect(&mut programs, 0)?;
+                Ok(Loop { forwarder, _programs: programs, _devices: devices, role, spins, tx_full: 0 })
+            })?),
+            Library::XskRs => Self::spawn(filter.within(|| {
+                let (devices, mut programs, _) = prepare()?;
+                let forwarder = Peer::bind(&[&devices[0], &devices[1]], RING_SIZE)?;
+                for side in Side::ALL {
+                    programs[side.index()].set_socket(0, forwarder.fd(side.index()))?;
+                }
+                Ok(Loop { forwarder, _programs: programs, _devices: devices, role, spins, tx_full: 0 })
+            })?),
+        }
+    }
+
+    fn spawn<F: Forwarder + 'static>(mut running: Loop<F>) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let losses = Arc::new(Mutex::new(running.losses()));
         let (its_stop, its_losses) = (Arc::clone(&stop), Arc::clone(&losses));
@@ -68,31 +154,36 @@ impl Smallest {
     }
 }
 
-impl Loop {
+/// Opens both interfaces and attaches the program. Returns the longest frame too.
+fn prepare() -> Result<([Device; 2], [Program; 2], u32), Error> {
+    let mut devices = [Device::open("outside")?, Device::open("inside")?];
+    let max_frame = devices[0].mtu()? + 22;
+    let both = [&devices[0], &devices[1]];
+    let programs = LoadedProgram::load(both, 1, max_frame)?.attach(both)?;
+    for device in &mut devices {
+        device.promiscuous()?;
+    }
+    Ok((devices, programs, max_frame))
+}
+
+impl<F: Forwarder> Loop<F> {
     fn run(&mut self, stop: &AtomicBool, losses: &Mutex<Losses>) {
         let mut turns: u32 = 0;
         while !stop.load(Relaxed) {
             let mut frames = 0;
             for side in Side::ALL {
-                let count = self.rings.receive(side);
-                if count > 0 {
-                    let forward = match self.role {
-                        Role::Forward => u64::MAX >> (64 - count),
-                        Role::Drop => 0,
-                    };
-                    let settled = self.rings.settle(Dispositions { forward, reply: 0 }, |_| None);
-                    self.tx_full += u64::from((forward & !settled.forwarded).count_ones());
-                }
+                let (count, tx_full) = self.forwarder.turn(side, self.role);
+                self.tx_full += tx_full as u64;
                 frames += count;
             }
             for side in Side::ALL {
-                self.rings.kick(side);
+                self.forwarder.kick(side);
             }
             // The thread is at rest when it has slept twice, or spun for a while.
             let at_rest = if self.spins { 1 << 16 } else { 2 };
             if frames == 0 && (!self.spins || turns > at_rest) {
                 // A spinning thread stops too, so that it leaves the core to the next candidate.
-                self.rings.wait(None, SLEEP);
+                self.forwarder.wait(SLEEP);
             }
             turns = if frames == 0 { turns.saturating_add(1) } else { 0 };
             if turns == at_rest {
@@ -104,7 +195,7 @@ impl Loop {
     fn losses(&self) -> Losses {
         let mut losses = Losses::from([("tx-full".to_owned(), self.tx_full)]);
         for side in Side::ALL {
-            let SocketStatistics { rx_dropped, rx_ring_full, fill_ring_empty, .. } = self.rings.statistics(side);
+            let SocketStatistics { rx_dropped, rx_ring_full, fill_ring_empty, .. } = self.forwarder.statistics(side);
             let named = [
                 // The kernel counts an empty fill ring in this counter too.
                 ("rx-dropped", rx_dropped.saturating_sub(fill_ring_empty)),
