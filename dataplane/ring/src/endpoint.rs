@@ -152,17 +152,15 @@ impl Endpoint {
 
     /// Takes back the chunks that the kernel has sent.
     fn reap(&mut self) {
-        let mut completed = [0_u64; BATCH];
         while self.sending.len() > 0 {
-            let count = self.rings.completion.take(&mut completed);
+            let count = self.rings.completion.take_each(|address| {
+                self.umem.check(&Descriptor { address, length: 0, options: 0 }, 0);
+                let was_sending = self.sending.remove(self.umem.chunk(address));
+                assert!(was_sending, "corrupt ring: the frame at {address} was completed and not being sent");
+                self.free.push(self.umem.chunk_start(address));
+            });
             if count == 0 {
                 break;
-            }
-            for address in &completed[..count] {
-                self.umem.check(&Descriptor { address: *address, length: 0, options: 0 }, 0);
-                let was_sending = self.sending.remove(self.umem.chunk(*address));
-                assert!(was_sending, "corrupt ring: the frame at {address} was completed and not being sent");
-                self.free.push(self.umem.chunk_start(*address));
             }
         }
     }
