@@ -1,8 +1,8 @@
-//! The client's end of [`knockplane_policy::wire`]: one question, one answer, one connection each.
+//! The client side of [`knockplane_policy::wire`]: one connection for each request and its answer.
 //!
-//! A connection for each question costs a few microseconds and leaves nothing behind: an answer that came too late
-//! cannot be taken for the next one, a slow apply holds up no scrape, and a restarted dataplane needs no reconnecting.
-//! [`watch`] asks once a second, so that the log says when the dataplane went away and when it was reached again.
+//! A connection for each request costs a few microseconds and keeps no state: a late answer cannot be mistaken for that of
+//! another request, a slow apply delays no scrape, and a restart of the dataplane needs no reconnect. [`watch`] sends a request
+//! every second, so that the log has the times at which the dataplane became unreachable and reachable.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,21 +22,21 @@ use tracing::{info, warn};
 
 use crate::socket;
 
-/// How long the dataplane may take to answer. Its manager looks at its socket many times a second; one that is silent
-/// for this long hangs.
+/// Time limit for an answer. The manager of the dataplane reads its socket many times a second; without an answer for this long,
+/// it hangs.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long swapping in a rule set or entries of lists may take. Ten thousand rules with large patterns take seconds, as
-/// does a million entries.
+/// Time limit for a change of rules or list entries. Ten thousand rules with large patterns take seconds, as do a million
+/// entries.
 const CHANGE_WITHIN: Duration = Duration::from_secs(60);
 
-/// Pause between two looks at whether the dataplane is there.
+/// Pause between two requests of [`watch`].
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
-/// Why there is no answer.
+/// A request to the dataplane without an answer, or refused.
 #[derive(Debug, thiserror::Error)]
 pub enum DataplaneError {
-    /// Nobody listens.
+    /// No process listens.
     #[error("the dataplane cannot be reached at {}: {source}; {}", .socket.display(), remedy(.source))]
     Unreachable {
         /// Where it should be.
@@ -51,10 +51,10 @@ pub enum DataplaneError {
         .0.as_secs_f64()
     )]
     Silent(Duration),
-    /// It went away in the middle.
+    /// It ended the connection before the answer.
     #[error("the dataplane ended the connection before it answered ({0}); its log says why")]
     Lost(io::Error),
-    /// It listens, and does not take this connection.
+    /// It listens, and refuses this connection.
     #[error("the dataplane turned the connection away: {0}")]
     TurnedAway(String),
     /// It speaks another version of the messages.
@@ -68,7 +68,7 @@ pub enum DataplaneError {
         /// Version of its package.
         version: String,
     },
-    /// What it sent is no message.
+    /// It sent something that is not a message.
     #[error("{} answers, but not as a dataplane does ({reason}); correct `socket` in [dataplane]", .socket.display())]
     Garbage {
         /// Where it listens.
@@ -76,18 +76,18 @@ pub enum DataplaneError {
         /// What was wrong.
         reason: String,
     },
-    /// The question is longer than a line may be.
+    /// The request exceeds the length limit of a line.
     #[error("the request has {0} bytes, more than the {MAX_LINE} that the dataplane takes: split the file")]
     TooLong(usize),
-    /// The dataplane understood and will not do it. Nothing changed.
+    /// The dataplane refused the request. Nothing changed.
     #[error("{0}")]
     Refused(String),
-    /// The dataplane understood and could not do it. It says what state things are in.
+    /// The dataplane failed to carry out the request. The text has the resulting state.
     #[error("{0}")]
     Failed(String),
 }
 
-/// What to do about a socket that cannot be connected to.
+/// The remedy for a failed connection.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "add the control process's user id to `socket-uids` in [dataplane]",
@@ -96,7 +96,7 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 impl DataplaneError {
-    /// The end of the sentence that says what to do, if there is one.
+    /// The end of the sentence that is the remedy, if there is one.
     pub fn remedy(&self) -> Option<String> {
         let remedy = match self {
             DataplaneError::Unreachable { source, .. } => remedy(source),
@@ -110,7 +110,7 @@ impl DataplaneError {
         Some(remedy.to_owned())
     }
 
-    /// A closed set of words for metrics and for noticing a change.
+    /// The kind as a word of a closed set, for metrics and to detect changes.
     pub const fn kind(&self) -> &'static str {
         match self {
             DataplaneError::Unreachable { .. } => "unreachable",
@@ -130,7 +130,7 @@ impl DataplaneError {
         ["unreachable", "silent", "lost", "turned-away", "version", "garbage", "too-long"];
 }
 
-/// Where the dataplane is, and how to ask it.
+/// The client of the dataplane.
 #[derive(Clone, Debug)]
 pub struct Dataplane {
     socket: PathBuf,
@@ -143,12 +143,12 @@ impl Dataplane {
         Dataplane { socket: socket.into(), answer_within: ANSWER_WITHIN }
     }
 
-    /// Where it listens.
+    /// Its socket.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// How it is.
+    /// Its status.
     ///
     /// # Errors
     /// See [`DataplaneError`]; so too for the others.
@@ -159,7 +159,7 @@ impl Dataplane {
         }
     }
 
-    /// The rules it runs.
+    /// The running rules.
     pub async fn rules(&self) -> Result<Rules, DataplaneError> {
         match self.ask(&Request::Rules).await? {
             Response::Rules(rules) => Ok(rules),
@@ -175,7 +175,7 @@ impl Dataplane {
         }
     }
 
-    /// At most `limit` sources at one door or at all.
+    /// At most `limit` sources at one door or at all doors.
     pub async fn doors(&self, door: Option<String>, limit: usize) -> Result<Doors, DataplaneError> {
         match self.ask(&Request::Doors { door, limit }).await? {
             Response::Doors(doors) => Ok(doors),
@@ -183,7 +183,7 @@ impl Dataplane {
         }
     }
 
-    /// Everything that it knows of one source; watches it from now on, if that is wanted.
+    /// The state of one source. Starts to watch it if the query says so.
     pub async fn source(&self, query: SourceQuery) -> Result<Source, DataplaneError> {
         match self.ask(&Request::Source(query)).await? {
             Response::Source(source) => Ok(*source),
@@ -199,7 +199,7 @@ impl Dataplane {
         }
     }
 
-    /// Everything it counts.
+    /// Its counters.
     pub async fn metrics(&self) -> Result<Metrics, DataplaneError> {
         match self.ask(&Request::Metrics).await? {
             Response::Metrics(metrics) => Ok(*metrics),
@@ -207,7 +207,7 @@ impl Dataplane {
         }
     }
 
-    /// Has it run these rules; answers with their generation once every worker does.
+    /// Sends rules to run. Returns their generation once every worker runs them.
     pub async fn apply(&self, rules: RuleSet, source: String, names: Vec<NameAnswer>) -> Result<u64, DataplaneError> {
         match self.ask(&Request::Apply { rules: Box::new(rules), source, names }).await? {
             Response::Applied { generation } => Ok(generation),
@@ -215,7 +215,7 @@ impl Dataplane {
         }
     }
 
-    /// The host names in the address lists of the rules that run.
+    /// The host names in the address lists of the running rules.
     pub async fn names(&self) -> Result<Vec<NameState>, DataplaneError> {
         match self.ask(&Request::Names).await? {
             Response::Names(names) => Ok(names),
@@ -223,7 +223,7 @@ impl Dataplane {
         }
     }
 
-    /// Tells it what host names resolve to.
+    /// Sends the addresses of host names.
     pub async fn answer_names(&self, answers: Vec<NameAnswer>) -> Result<(), DataplaneError> {
         match self.ask(&Request::NameAnswers(answers)).await? {
             Response::Done => Ok(()),
@@ -231,7 +231,7 @@ impl Dataplane {
         }
     }
 
-    /// Has it read its configuration again; answers once every worker runs what it says.
+    /// Reloads its configuration. Returns once every worker runs it.
     pub async fn reload(&self) -> Result<Reloaded, DataplaneError> {
         match self.ask(&Request::Reload).await? {
             Response::Reloaded(reloaded) => Ok(reloaded),
@@ -239,8 +239,8 @@ impl Dataplane {
         }
     }
 
-    /// Puts entries in lists, all or none; for good if they have no timeout. Answers with how many were left as they were,
-    /// because they are in for good already, and which lists no rule matches.
+    /// Adds entries to lists, all or none; an entry without a timeout is static. Returns how many were static already and stay
+    /// unchanged, and which lists no rule matches.
     pub async fn list_add(&self, entries: Vec<NewEntry>) -> Result<Added, DataplaneError> {
         match self.ask(&Request::ListAdd { entries }).await? {
             Response::Added(added) => Ok(added),
@@ -248,7 +248,7 @@ impl Dataplane {
         }
     }
 
-    /// Takes an entry out of a list.
+    /// Removes an entry from a list.
     pub async fn list_remove(&self, list: String, address: AddressSet) -> Result<(), DataplaneError> {
         match self.ask(&Request::ListRemove { list, address }).await? {
             Response::Done => Ok(()),
@@ -256,7 +256,7 @@ impl Dataplane {
         }
     }
 
-    /// Takes every entry out of a list but those of the rules, or only dynamic ones; answers with how many.
+    /// Removes all entries from a list except those of the rules, or only dynamic ones. Returns their number.
     pub async fn list_flush(&self, list: String, dynamic: bool) -> Result<u64, DataplaneError> {
         match self.ask(&Request::ListFlush { list, dynamic }).await? {
             Response::Flushed { removed } => Ok(removed),
@@ -275,7 +275,7 @@ impl Dataplane {
         }
     }
 
-    /// How long an answer may take: what is kept on disk is written whole with every change.
+    /// Time limit for the answer: changes write to disk.
     fn answer_within(&self, request: &Request) -> Duration {
         match request {
             Request::Apply { .. }
@@ -306,7 +306,7 @@ impl Dataplane {
             .await
             .map_err(|source| DataplaneError::Unreachable { socket: self.socket.clone(), source })?;
         let mut stream = BufReader::new(stream);
-        // A dataplane that hangs is noticed here, also by a request that may take long.
+        // A dataplane that hangs is detected here, also for a request with a long time limit.
         let greeting = timeout(self.answer_within, self.read(&mut stream)).await;
         let greeting: Greeting = greeting.map_err(|_| DataplaneError::Silent(self.answer_within))??;
         if greeting.knockplane != VERSION {
@@ -317,7 +317,7 @@ impl Dataplane {
         }
         match stream.get_mut().write_all(line).await {
             Ok(()) => self.read(&mut stream).await,
-            // It may have said why before it ended the connection.
+            // It may have sent the reason before it ended the connection.
             Err(error) => self.read(&mut stream).await.map_err(|_| DataplaneError::Lost(error)),
         }
     }
@@ -361,7 +361,7 @@ impl Dataplane {
     }
 }
 
-/// Looks at the dataplane for ever, and logs when it was reached, restarted or went away: once a change, not once a look.
+/// Watches the dataplane until the process ends, and logs each time at which it is reached, restarted or unreachable.
 pub async fn watch(dataplane: Dataplane) {
     let mut seen = None;
     loop {
@@ -400,7 +400,7 @@ mod tests {
 
     const GREETING: &str = "{\"knockplane\":4,\"version\":\"0.1.0\"}\n";
 
-    /// A peer that says these bytes to one client. With `stay` it keeps the connection open in silence.
+    /// A peer that sends these bytes to one client. With `stay` it then keeps the connection open.
     fn peer(says: &[&str], stay: bool) -> (TempDir, Dataplane) {
         let says = says.concat();
         let dir = tempfile::tempdir().unwrap();
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_names_the_socket_and_the_remedy() {
+    async fn without_a_process_the_error_names_the_socket_and_the_remedy() {
         let error = Dataplane::new("/nonexistent/d.sock").status().await.unwrap_err();
         assert_eq!(error.kind(), "unreachable");
         let text = error.to_string();
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stranger_on_the_socket_is_garbage() {
+    async fn another_program_on_the_socket_is_garbage() {
         assert_eq!(failure(&["HTTP/1.1 400 Bad Request\r\n"], true).await.kind(), "garbage");
     }
 
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_is_not_waited_for_if_nobody_greets() {
+    async fn a_change_without_a_greeting_ends_at_the_short_limit() {
         let (_dir, dataplane) = peer(&[], true);
         let changed = timeout(CHANGE_WITHIN / 2, dataplane.reload()).await.expect("it ends long before a change may");
         assert_eq!(changed.unwrap_err().kind(), "silent");
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_keeps_the_dataplanes_words() {
+    async fn a_refusal_keeps_the_message_of_the_dataplane() {
         let says = &[GREETING, "{\"response\":\"refused\",\"with\":{\"error\":\"it is not in the list\"}}\n"];
         let error = failure(says, true).await;
         assert!(matches!(&error, DataplaneError::Refused(_)), "{error:?}");
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_is_turned_away_is_told_why() {
+    async fn a_refused_connection_has_a_reason() {
         let says = &["{\"knockplane\":4,\"version\":\"0.1.0\",\"refused\":\"too many connections: try again\"}\n"];
         let error = failure(says, false).await;
         assert_eq!(error.kind(), "turned-away");
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_said_before_the_request_was_taken_whole_is_told() {
+    async fn an_answer_before_the_end_of_the_request_is_returned() {
         let says = &[GREETING, "{\"response\":\"failed\",\"with\":{\"error\":\"it takes too much memory\"}}\n"];
         let (_dir, dataplane) = peer(says, false);
         let entry = NewEntry {
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_to_disk_has_time() {
+    fn changes_have_the_long_limit() {
         let dataplane = Dataplane::new("/x");
         let removal = Request::ListRemove { list: "a".into(), address: IpAddr::from([192, 0, 2, 1]).into() };
         assert_eq!(dataplane.answer_within(&removal), CHANGE_WITHIN);
@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn too_long_a_request_is_not_sent() {
+    fn a_request_that_is_too_long_is_not_sent() {
         let source = "x".repeat(MAX_LINE);
         let request = Request::Apply { rules: Box::default(), source, names: Vec::new() };
         assert_eq!(Dataplane::new("/x").line(&request).unwrap_err().kind(), "too-long");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use knockplane_policy::packet::Side;
 use knockplane_policy::wire::Status;
-use knockplane_policy::wire::connections::ConnectionTable;
+use knockplane_policy::wire::connections::ConnectionTableStatus;
 
 /// A worker whose heartbeat is older than this hangs. Workers send heartbeats many times a second, also without packets. A much
 /// shorter time would report delays of a busy scheduler; a much longer one would delay the report of a real fault.
@@ -47,8 +47,8 @@ pub fn check(status: &Status) -> Result<(), String> {
 
 /// Conditions that need an operator, although the dataplane decides about packets.
 pub fn warnings(status: &Status) -> Vec<String> {
-    let table = status.connections.iter().filter_map(ConnectionTable::warning);
-    table.chain(status.offload.warnings()).collect()
+    let table = status.connections.iter().filter_map(ConnectionTableStatus::warning);
+    table.chain(status.offload.warnings()).chain(status.static_entries_damage.clone()).collect()
 }
 
 /// The text for a dataplane that is ready.
@@ -74,13 +74,16 @@ mod tests {
     fn a_full_table_of_connections_is_a_warning_for_a_minute() {
         let mut status = sample::status();
         assert_eq!(text(&status), "ready\n");
-        let table = |age| ConnectionTable { known: 9, capacity: 8, refused: 1, last_refused: Some(age) };
+        let table = |age| ConnectionTableStatus { known: 9, capacity: 8, refused: 1, last_refused: Some(age) };
         status.connections = Some(table(Duration::from_secs(59)));
         let text = text(&status);
         assert!(text.starts_with("ready\nwarning: the table of connections is full: 1 packet of new"), "{text}");
         assert!(text.lines().count() == 2 && check(&status).is_ok(), "{text}");
         status.connections = Some(table(Duration::from_secs(60)));
         assert_eq!(warnings(&status), Vec::<String>::new());
+        status.static_entries_damage = Some("lists.state is damaged at byte 7".to_owned());
+        assert!(super::text(&status).contains("\nwarning: lists.state is damaged at byte 7\n"));
+        status.static_entries_damage = None;
         status.offload = Offload { checksums: [0, 4], too_long: 2, last: Some(Duration::from_secs(599)) };
         let text = self::text(&status);
         assert!(

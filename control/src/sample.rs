@@ -8,7 +8,7 @@ use knockplane_policy::packet::{Family, Side, Vlan, protocol};
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::rule::{Action, ConnectionState, ListAdd, ListTimeout, Rule, RuleId, RuleSet, numbers};
 use knockplane_policy::settings::Settings;
-use knockplane_policy::wire::connections::{Connection, ConnectionTable};
+use knockplane_policy::wire::connections::{Connection, ConnectionTableStatus};
 use knockplane_policy::wire::offload::Offload;
 use knockplane_policy::wire::{
     Counter, DoorSummary, Doors, DriftKind, DropCount, FailureCount, FrameCount, HostName, IgnoredSource, Interface,
@@ -36,15 +36,16 @@ pub(crate) fn status() -> Status {
         drops: [("chain-default", 1_233_567), ("ipv4-malformed", 31), ("rx-ring-full", 9)]
             .map(|(reason, frames)| DropCount { reason: reason.into(), frames })
             .into(),
-        connections: Some(ConnectionTable { known: 21, capacity: 100_000, refused: 0, last_refused: None }),
+        connections: Some(ConnectionTableStatus { known: 21, capacity: 100_000, refused: 0, last_refused: None }),
         offload: Offload::default(),
+        static_entries_damage: None,
     }
 }
 
 /// A full table of connections, and some of its connections.
 pub(crate) fn tracked() -> Tracked {
     let seconds = Duration::from_secs;
-    let table = ConnectionTable { known: 2_040, capacity: 1_024, refused: 191, last_refused: Some(seconds(3)) };
+    let table = ConnectionTableStatus { known: 2_040, capacity: 1_024, refused: 191, last_refused: Some(seconds(3)) };
     let of = |source: &str, port, destination: &str, to| Connection {
         vlan: Vlan::NONE,
         protocol: protocol::TCP,

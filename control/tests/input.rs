@@ -109,7 +109,7 @@ fn the_control_process_does_not_start_with_a_configuration_that_others_can_chang
     }
     chmod(0o600);
     refused(&started(&file), &["a file that is read"], 3, &["`listen` is an address"]);
-    refused(&started(Path::new("/dev/zero")), &["a device"], 3, &["is no regular file"]);
+    refused(&started(Path::new("/dev/zero")), &["a device"], 3, &["is not a regular file"]);
     File::options().write(true).open(&file).and_then(|file| file.set_len((4 << 20) + 1)).unwrap();
     refused(&started(&file), &["a long file"], 3, &["more than 4 MiB, the limit for configuration files"]);
 }

@@ -23,7 +23,7 @@ impl Clock {
         read()
     }
 
-    /// When the dataplane started, since the Unix epoch. It does not move when somebody sets the clock on the wall.
+    /// When the dataplane started, since the Unix epoch. It does not move when the wall clock is set.
     pub(crate) fn started_since_epoch(&self) -> Duration {
         self.started_since_epoch
     }
@@ -33,7 +33,7 @@ impl Clock {
     }
 }
 
-/// Nanoseconds since 1970, UTC, when the clock said 0, as far as is known now: it moves when somebody sets the clock on
+/// Nanoseconds since 1970, UTC, when the clock said 0, as far as is known now: it moves when an operator sets the clock on
 /// the wall.
 pub(crate) fn wall() -> i64 {
     let now = clock_gettime(ClockId::Realtime);

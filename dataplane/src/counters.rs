@@ -27,7 +27,7 @@ impl Cell {
         self.0.store(value, Relaxed);
     }
 
-    /// Sets it, and makes everything counted before visible to who reads it with [`Cell::observe`].
+    /// Sets it, and makes everything counted before visible to a thread that reads it with [`Cell::observe`].
     pub(crate) fn publish(&self, value: u64) {
         self.0.store(value, Release);
     }

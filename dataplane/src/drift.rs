@@ -2,7 +2,7 @@
 //! does not answer while an interface is being changed, and neither packets nor operators may wait for that.
 //!
 //! After a notification of the kernel, or a second without one, the watcher checks both interfaces. It repairs what it
-//! may change, and publishes what is left. The manager (`manager::drift`) reports the result, and ends the process if
+//! may change, and publishes what is left. The manager (`manager::supervisor::drift`) reports the result, and ends the process if
 //! the filter cannot go on. Notifications only make a check earlier: some are lost, and some changes send none.
 
 use std::sync::Arc;

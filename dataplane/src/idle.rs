@@ -19,7 +19,7 @@ use rustix::event::{EventfdFlags, eventfd};
 const SHORTEST_SPIN: Duration = Duration::from_micros(10);
 const LONGEST_SPIN: Duration = Duration::from_micros(200);
 
-/// See the module.
+/// Decides how a worker without frames waits.
 pub(crate) struct Idle {
     waker: Arc<Waker>,
     /// Never sleep: configured.
@@ -65,7 +65,7 @@ impl Idle {
         true
     }
 
-    /// Sleeps until a frame arrives, somebody wakes the worker, or the time is over.
+    /// Sleeps until a frame arrives, another thread wakes the worker, or the time is over.
     pub(crate) fn sleep(&mut self, rings: &Rings, at_most: Duration) {
         if rings.wait(Some(self.waker.0.as_fd()), at_most) {
             self.waker.clear();
@@ -89,7 +89,7 @@ impl Waker {
     }
 
     fn clear(&self) {
-        // There is nothing to be read if nobody woke us, which is as well.
+        // Without a wake-up there is nothing to read, which is no error.
         let _ = rustix::io::read(&self.0, &mut [0; size_of::<u64>()]);
     }
 }

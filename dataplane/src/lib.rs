@@ -3,16 +3,17 @@
 //!
 //! A packet's way begins in [`worker`]; how the process is put together stands in [`start`].
 
-// A macro that prints panics if nobody reads.
+// A macro that prints panics if its output is not read.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod administration;
 mod clock;
 mod config;
+mod control_socket;
 mod counters;
 mod doctor;
 mod drift;
 mod generation;
-mod held;
 mod holder;
 mod idle;
 mod manager;
@@ -20,9 +21,10 @@ mod memory;
 mod names;
 mod reorder;
 mod requirements;
-mod series;
+mod shared;
 mod start;
 mod state_dir;
+mod static_entries;
 mod store;
 mod worker;
 
@@ -49,7 +51,7 @@ use crate::state_dir::StateDir;
 /// The configuration file if none is named.
 const DEFAULT_CONFIG: &str = "/etc/knockplane/knockplane.toml";
 
-/// An inline port-knocking firewall: drops everything between two interfaces, and opens for whoever knocked.
+/// An inline port-knocking firewall: drops everything between two interfaces, and opens for sources that knocked.
 #[derive(Parser)]
 #[command(name = "knockplane-dataplane", version)]
 struct Arguments {

@@ -16,7 +16,7 @@ const SHARE: u64 = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Free {
     bytes: u64,
-    /// What there would be if nobody else took any.
+    /// Bytes that there would be if no other process took any.
     most: u64,
     limit: String,
 }

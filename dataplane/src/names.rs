@@ -2,7 +2,7 @@
 //!
 //! The dataplane resolves no name: the control process does, and sends the answers. The last answer counts until another
 //! one arrives, also after a restart of either process, so it is kept in `names.state` in the state directory. Without
-//! that, a list that keeps somebody out would let him in until the control process runs.
+//! that, a list that blocks a source would not block it until the control process runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,8 +15,8 @@ use knockplane_policy::time::Time;
 use knockplane_policy::wire::{HostName, MAX_NAME_ADDRESSES, NameAnswer, NameOutcome, NameState};
 use serde::{Deserialize, Serialize};
 
-use crate::held::Bounds;
 use crate::state_dir::{Format, NAMES, StateDir, damage};
+use crate::static_entries::NameEntry;
 
 /// The format of `names.state`: JSON, an array of [`Stored`].
 const FORMAT: Format = Format { kind: "names", version: 1 };
@@ -38,15 +38,6 @@ struct Resolution {
     failure: Option<String>,
     /// When the last answer came. `None`: before this start, or never.
     answered: Option<Time>,
-}
-
-/// An address that is in a list because a name resolves to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NameEntry {
-    pub(crate) list: String,
-    pub(crate) bounds: Bounds,
-    /// Expiry; `None` if the entry has no timeout.
-    pub(crate) until: Option<Time>,
 }
 
 /// The names and their addresses.

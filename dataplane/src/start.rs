@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use core_affinity::CoreId;
 use crossbeam::queue::ArrayQueue;
 use knockplane_engine::headers;
-use knockplane_engine::state::events::EventQueues;
+use knockplane_engine::state::events::logged::LoggedPackets;
 use knockplane_engine::state::{self, State};
 use knockplane_engine::table::Table;
 use knockplane_limits::predecessor::{self, Deadline};
@@ -23,28 +23,28 @@ use knockplane_ring::{
     Rings, XdpMode, raise_memlock_limit,
 };
 
+use crate::administration::{Administration, ListAdministration, Published, RuleAdministration, WorkerView};
 use crate::clock::{self, Clock};
 use crate::config::Config;
+use crate::control_socket::Listener;
 use crate::counters::WorkerCounters;
 use crate::doctor;
 use crate::drift::{self, Attached, Baseline};
-use crate::generation::{Book, Generation};
-use crate::held::StoredEntries;
+use crate::generation::Generation;
 use crate::holder;
 use crate::idle::Idle;
 use crate::manager::{
-    Destinations, DriftState, HeartbeatWatch, Listener, Manager, Notes, OffloadWatch, Port, ROOM_FOR_RESETS,
-    TableWatch, Unlogged, Watch, WorkerHandle,
+    DriftState, EventLog, HeartbeatWatch, Manager, OffloadWatch, Port, ROOM_FOR_RESETS, Supervisor, TableWatch,
+    WorkerHandle,
 };
 use crate::memory::{self, Connections, MemoryError};
 use crate::names::Names;
 use crate::requirements::{Observed, Unmet, configured, mode, wire};
+use crate::shared::{EVENT_QUEUE, Shared};
 use crate::state_dir::StateDir;
+use crate::static_entries::StoredEntries;
 use crate::store::Store;
-use crate::worker::{Shared, Worker};
-
-/// Events of a kind that wait for the manager at most; further ones are counted as lost.
-pub(crate) const EVENT_QUEUE: usize = 4096;
+use crate::worker::Worker;
 
 /// What is decided by, before any interface is touched.
 struct Decided {
@@ -197,7 +197,7 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         generation: ArcSwap::new(generation),
         state,
         wall: AtomicI64::new(clock::wall()),
-        events: EventQueues::new(EVENT_QUEUE),
+        logged: LoggedPackets::new(EVENT_QUEUE),
         stamped: AtomicBool::new(queues > 1),
         resets: ArrayQueue::new(ROOM_FOR_RESETS),
         stop: AtomicBool::new(false),
@@ -241,9 +241,9 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
     let ingress = [drop_behind(&devices[0])?, drop_behind(&devices[1])?];
     // Memory was checked for, and is taken before anything else can take it.
     shared.state.lists.populate();
-    let held = {
+    let entries = {
         let running = shared.generation.load();
-        entries.into_held(names.entries(running.rules(), running.table.begun()))?
+        entries.into_map(names.entries(running.rules(), running.table.begun()))?
     };
     let ids = [programs[0].id()?, programs[1].id()?];
     let interfaces = Side::ALL.map(|side| Attached {
@@ -261,31 +261,33 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
         copy_reason: (!zero_copy[side.index()]).then(|| copy_reason.clone()),
         queues,
     });
-    let book = Book::new(&shared.generation.load(), &config.metrics);
-    Ok(Manager {
-        config,
-        listener,
-        shared,
+    let published = Arc::new(Published::new(&shared.generation.load(), &config.metrics));
+    let views = workers.iter().map(|worker| WorkerView {
+        counters: Arc::clone(&worker.counters),
+        history: Arc::clone(&worker.history),
+        waker: Arc::clone(&worker.waker),
+    });
+    let views = views.collect();
+    let supervisor = Supervisor {
+        shared: Arc::clone(&shared),
+        published: Arc::clone(&published),
         workers,
         ports,
         programs,
         ingress,
         drift: DriftState::new(findings),
-        book,
-        store,
-        held,
-        names,
-        notes: Notes::default(),
-        watch: Watch::default(),
-        applied: 0,
-        refused: 0,
+        connection_capacity: config.connection_capacity,
+        refusals: Arc::clone(&listener.refusals),
         arrived: Vec::new(),
-        unlogged: Unlogged::default(),
-        destinations: Destinations::default(),
+        event_log: EventLog::new(),
         table_watch: TableWatch::default(),
         offload_watch: OffloadWatch::default(),
         cut_next: 0,
-    })
+    };
+    let rules = RuleAdministration { config, store };
+    let lists = ListAdministration::new(entries, names);
+    let administration = Administration::new(shared, published, views, rules, lists);
+    Ok(Manager { listener, supervisor, administration })
 }
 
 /// Attaches the program to both interfaces.

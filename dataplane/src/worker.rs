@@ -5,28 +5,23 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
-use crossbeam::queue::ArrayQueue;
 use knockplane_engine::headers;
 use knockplane_engine::pipeline::history::History;
-use knockplane_engine::pipeline::reset::Reset;
 use knockplane_engine::pipeline::{Context, Decider, Decision, OutOfOrder};
-use knockplane_engine::state::State;
-use knockplane_engine::state::events::EventQueues;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
 use knockplane_policy::time::Time;
 use knockplane_ring::{Dispositions, Rings};
 
-use crate::clock::Clock;
 use crate::counters::WorkerCounters;
 use crate::generation::Generation;
 use crate::idle::{Idle, Waker};
 use crate::reorder::ReorderBuffer;
+use crate::shared::Shared;
 
 /// How often the kernel's counters are read and the heartbeat is renewed under load, and the longest sleep.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
@@ -39,23 +34,6 @@ const RESETS: usize = 64;
 
 /// The longest sleep while frames wait for transmission or in the reorder buffer.
 const IMPATIENT: Duration = Duration::from_millis(1);
-
-/// What all workers and the manager share.
-pub(crate) struct Shared {
-    pub(crate) clock: Clock,
-    pub(crate) generation: ArcSwap<Generation>,
-    pub(crate) state: State,
-    /// See [`crate::clock::wall`].
-    pub(crate) wall: AtomicI64,
-    pub(crate) events: EventQueues,
-    /// Whether each side's link is up, as the manager sees it: what would go out of the other is dropped.
-    pub(crate) links: [AtomicBool; 2],
-    /// Whether there are several queues whose frames carry the time of their arrival.
-    pub(crate) stamped: AtomicBool,
-    /// Resets that end connections, for any worker to send.
-    pub(crate) resets: ArrayQueue<Reset>,
-    pub(crate) stop: AtomicBool,
-}
 
 /// One worker's rings, counters and buffers.
 pub(crate) struct Worker {
@@ -139,7 +117,7 @@ impl Worker {
             table: &generation.table,
             state: &shared.state,
             counters: &generation.counters[self.number],
-            events: &shared.events,
+            logged: &shared.logged,
             wall: shared.wall.load(Relaxed).into(),
         };
         self.counters.generation.publish(generation.number);

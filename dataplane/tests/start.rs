@@ -160,8 +160,8 @@ fn a_configuration_or_rules_that_are_no_file_or_endless_are_refused() {
     write(&long, "");
     File::options().write(true).open(&long).and_then(|file| file.set_len((64 << 20) + 1)).expect("a sparse file");
     for (path, expected) in [
-        (Path::new("/dev/zero"), "is no regular file"),
-        (&pipe, "is no regular file"),
+        (Path::new("/dev/zero"), "is not a regular file"),
+        (&pipe, "is not a regular file"),
         (folder.path(), "cannot be read: it is a directory; name a file"),
         (&folder.path().join("none"), "cannot be read: No such file"),
         (&long, "the limit for"),

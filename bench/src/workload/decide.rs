@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use knockplane_engine::pipeline::counters::RuleCounters;
 use knockplane_engine::pipeline::{Context, Decider, Decision};
-use knockplane_engine::state::events::{EventKind, EventQueues};
+use knockplane_engine::state::events::logged::LoggedPackets;
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
@@ -79,7 +79,7 @@ struct Batches<'a> {
     state: &'a State,
     table: Table,
     counters: RuleCounters,
-    events: EventQueues,
+    logged: LoggedPackets,
     decider: Decider,
 }
 
@@ -101,7 +101,7 @@ impl<'a> Batches<'a> {
             counters: RuleCounters::new(rules.rules.len()),
             table: Table::compile(Arc::new(rules), &Settings::default(), &state.engine, state.now())
                 .expect("rules that run"),
-            events: EventQueues::new(BATCH),
+            logged: LoggedPackets::new(BATCH),
             decider: Decider::new(MAX_FRAME, 0),
         };
         // Removes the sources that knocked for another workload.
@@ -137,9 +137,9 @@ impl<'a> Batches<'a> {
     }
 
     fn decide(&mut self) -> &[Decision] {
-        let Batches { frames, state, table, counters, events, decider, .. } = self;
+        let Batches { frames, state, table, counters, logged, decider, .. } = self;
         let frames: [&[u8]; BATCH] = std::array::from_fn(|index| &frames[index][..]);
-        let context = Context { table, state: &state.engine, counters, events, wall: 0 };
+        let context = Context { table, state: &state.engine, counters, logged, wall: 0 };
         decider.decide(Side::Outside, &frames, state.now(), context)
     }
 
@@ -148,8 +148,6 @@ impl<'a> Batches<'a> {
         let knocks = BATCH as u32 / 2;
         self.knocks = (self.knocks + knocks) % self.knockers;
         self.state.pass(ROUND * knocks / self.knockers);
-        let events = (0..BATCH).take_while(|_| self.events.pop(EventKind::List).is_some()).count();
-        self.events.count_lost(EventKind::List, events as u64);
     }
 }
 

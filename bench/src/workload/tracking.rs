@@ -7,7 +7,7 @@ use std::sync::Arc;
 use knockplane_engine::pipeline::counters::RuleCounters;
 use knockplane_engine::pipeline::{Context, Decider, Decision};
 use knockplane_engine::state::State;
-use knockplane_engine::state::events::EventQueues;
+use knockplane_engine::state::events::logged::LoggedPackets;
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::Verdict;
@@ -50,7 +50,7 @@ struct Connections {
     state: State,
     table: Table,
     counters: RuleCounters,
-    events: EventQueues,
+    logged: LoggedPackets,
     decider: Decider,
 }
 
@@ -68,7 +68,7 @@ impl Connections {
             state,
             table: table.expect("rules that run"),
             counters,
-            events: EventQueues::new(BATCH),
+            logged: LoggedPackets::new(BATCH),
             decider: Decider::new(MAX_FRAME, 0),
         };
         if known {
@@ -116,9 +116,9 @@ impl Connections {
     }
 
     fn decide(&mut self, side: Side) -> &[Decision] {
-        let Connections { frames, state, table, counters, events, decider, .. } = self;
+        let Connections { frames, state, table, counters, logged, decider, .. } = self;
         let frames: [&[u8]; BATCH] = std::array::from_fn(|index| &frames[index][..]);
-        let context = Context { table, state, counters, events, wall: 0 };
+        let context = Context { table, state, counters, logged, wall: 0 };
         decider.decide(side, &frames, Time::from_nanos(1), context)
     }
 }

@@ -1,33 +1,33 @@
-//! Bodies of the API that are not messages of the dataplane already.
+//! Bodies of API requests and answers, except for those that are messages of the dataplane.
 
 use std::time::Duration;
 
 use knockplane_policy::rule::{AddressSet, RuleSet};
-use knockplane_policy::wire::connections::{Connection, ConnectionTable};
+use knockplane_policy::wire::connections::{Connection, ConnectionTableStatus};
 use knockplane_policy::wire::{HostName, LogStatus, NameAnswer, NameOutcome, NewEntry, Status, Worker, as_text};
 use serde::{Deserialize, Serialize};
 
-/// How many list entries, or sources at doors, are answered unless asked otherwise.
+/// Default number of list entries, or sources at doors, in an answer.
 pub const DEFAULT_LIMIT: usize = 1_000;
 
-/// How many of each kind are answered of one source unless asked otherwise.
+/// Default number of items of each kind in the answer about one source.
 pub const DEFAULT_SOURCE_LIMIT: usize = 10;
 
 /// Rules to run, as text of a rule file or as what was read from one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Apply {
-    /// Where they came from, for people: a file name.
+    /// Their origin for messages: a file name.
     pub source: String,
     /// Either the text…
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// … or the rules. Their ids are made anew from what they say.
+    /// … or the rules. Their ids are computed again from their content.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rules: Option<RuleSet>,
 }
 
-/// They run.
+/// The rules run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// The generation that runs now.
@@ -52,7 +52,7 @@ pub struct Unresolved {
 }
 
 impl Unresolved {
-    /// The name of an answer that is a failure.
+    /// The name of a failed answer.
     pub fn of(answer: &NameAnswer) -> Option<Self> {
         match &answer.outcome {
             NameOutcome::Failed(reason) => Some(Unresolved { name: answer.name.clone(), reason: reason.clone() }),
@@ -61,7 +61,7 @@ impl Unresolved {
     }
 }
 
-/// Both processes in a few lines.
+/// The state of both processes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overview {
     /// The dataplane.
@@ -71,10 +71,10 @@ pub struct Overview {
     pub control: Control,
 }
 
-/// The control process in a few lines.
+/// The state of the control process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Control {
-    /// What became of its log lines.
+    /// The state of its log.
     pub log: LogStatus,
 }
 
@@ -87,7 +87,7 @@ pub struct Workers {
     pub workers: Vec<Worker>,
 }
 
-/// Which entries to show, as words of a query.
+/// Which entries to show, as the parameters of a URI.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ListQuery {
@@ -99,7 +99,7 @@ pub struct ListQuery {
     pub dynamic: Option<bool>,
     /// Only those that expire within this time, as RouterOS writes it.
     pub expires_within: Option<String>,
-    /// Only those whose comment holds this.
+    /// Only those whose comment contains this text.
     pub comment: Option<String>,
     /// Only those behind the entry of this list…
     pub after_list: Option<String>,
@@ -108,10 +108,10 @@ pub struct ListQuery {
     /// … this VLAN, as a number that stands for it…
     #[serde(default)]
     pub after_vlan: u64,
-    /// … and the tag of this other end.
+    /// … and the tag of this peer.
     #[serde(default)]
     pub after_tag: u32,
-    /// At most so many.
+    /// Maximum number.
     #[serde(default = "default_limit")]
     pub limit: usize,
 }
@@ -122,18 +122,18 @@ pub struct ListQuery {
 pub struct DoorQuery {
     /// Only this door.
     pub door: Option<String>,
-    /// At most so many who knock, so many who are in, and so many who are ignored.
+    /// Maximum number of sources that knock, of sources that are admitted, and of sources that are ignored.
     #[serde(default = "default_limit")]
     pub limit: usize,
 }
 
-/// Which connections to show, as words of a query.
+/// Which connections to show, as the parameters of a URI.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionQuery {
-    /// Only those that this address, or one of this prefix or range, began.
+    /// Only connections from this address, prefix or range.
     pub source: Option<String>,
-    /// At most so many.
+    /// Maximum number.
     #[serde(default = "default_limit")]
     pub limit: usize,
 }
@@ -142,7 +142,7 @@ pub struct ConnectionQuery {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tracked {
     /// How full their table is; `None` if no rule needs it.
-    pub table: Option<ConnectionTable>,
+    pub table: Option<ConnectionTableStatus>,
     /// The connections, ordered by source, destination and protocol.
     pub connections: Vec<Connection>,
     /// Whether there are more.
@@ -153,12 +153,12 @@ pub struct Tracked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceLimit {
-    /// At most so many of each kind.
+    /// Maximum number of each kind.
     #[serde(default = "default_source_limit")]
     pub limit: usize,
 }
 
-/// For how long a source is to be watched.
+/// How long to watch a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Watch {
@@ -173,7 +173,7 @@ pub struct ListAdd {
     /// The address, prefix or range.
     #[serde(with = "as_text")]
     pub address: AddressSet,
-    /// How long, as RouterOS writes it: `10m`; for good if none.
+    /// Timeout in the syntax of RouterOS: `10m`; `None` if the entry is static.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
     /// Free text.
@@ -189,11 +189,11 @@ pub struct ListImport {
     pub entries: Vec<NewEntry>,
 }
 
-/// What a flush leaves.
+/// Which entries a flush keeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlushQuery {
-    /// Leave what operators put in for good.
+    /// Keep static entries of operators.
     #[serde(default)]
     pub dynamic: bool,
 }
@@ -201,7 +201,7 @@ pub struct FlushQuery {
 /// A list is flushed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flushed {
-    /// Entries that are gone.
+    /// Number of removed entries.
     pub removed: u64,
 }
 

@@ -1,8 +1,8 @@
-//! HTTP: which path asks what.
+//! The HTTP API: paths and handlers.
 //!
-//! Two routers over one [`App`]. [`open`] is for everybody who reaches the TCP address: metrics and health, read-only,
-//! without addresses and rules. [`whole`] adds `/api/v1/…` and is served on the unix socket alone, whose file mode says
-//! who may change the firewall. Bodies and answers are JSON, see [`messages`]; failures too, see [`failure`].
+//! Two routers over one [`App`]. [`open`] is served on the TCP address: metrics and health, read-only, without addresses and
+//! rules. [`whole`] adds `/api/v1/…`, and is served only on the unix socket, whose file mode restricts the users that may change
+//! the firewall. Bodies, answers and failures are JSON, see [`messages`] and [`failure`].
 //!
 //! | method, path | answer |
 //! |---|---|
@@ -60,38 +60,37 @@ use crate::server::body::{self, Bodies};
 use crate::server::latest::Latest;
 use crate::{address, log_status, ready, rules};
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Debug)]
 pub struct App {
-    /// Who knows.
+    /// The client of the dataplane.
     pub dataplane: Dataplane,
     /// Resolves host names.
     resolver: Resolver,
-    /// What the control process counts.
+    /// The counters of the control process.
     pub metrics: Metrics,
-    /// The page of those who ask for metrics at the same time.
+    /// The page for concurrent requests for metrics.
     page: Latest<Bytes>,
-    /// What those who ask for readiness at the same time are told.
+    /// The answer for concurrent requests for readiness.
     ready: Latest<Result<String, String>>,
 }
 
-/// Questions of operators that are with the dataplane at once; others wait. The dataplane takes 32 connections of one
-/// user, and metrics, health and the watch take one each.
+/// Limit on concurrent requests of operators to the dataplane; others wait. The dataplane accepts 32 connections of one user, and
+/// metrics, health and the watch need one each.
 const MAX_TURNS: usize = 16;
 
-/// How long a readiness probe may take; probes commonly give up after a second.
+/// Time limit of a readiness probe: a common timeout of probes is one second.
 const READY_WITHIN: Duration = Duration::from_millis(800);
 
-/// How long the dataplane may take for metrics. Prometheus gives up after 10 s by default, and with a shorter scrape interval
-/// after that.
+/// Time limit of the dataplane for metrics. The default timeout of Prometheus is 10 s, or a shorter scrape interval.
 const METRICS_WITHIN: Duration = Duration::from_secs(3);
 
-/// Metrics and health.
+/// The router for metrics and health.
 pub fn open(app: Arc<App>) -> Router {
     open_routes().fallback(not_found).with_state(app)
 }
 
-/// Everything.
+/// The router for the whole API.
 pub fn whole(app: Arc<App>) -> Router {
     let turns = Arc::new(Semaphore::new(MAX_TURNS));
     let bodies = Arc::new(Bodies::default());
@@ -108,7 +107,7 @@ pub fn whole(app: Arc<App>) -> Router {
         .route("/api/v1/apply", post(apply))
         .route("/api/v1/lists/{list}", post(list_add).delete(list_flush))
         .route("/api/v1/lists/{list}/{address}", delete(list_remove))
-        // From the last to the first: the body is read before the turn is waited for.
+        // The last layer runs first: the body is read before the request waits for its turn.
         .route_layer(from_fn_with_state(turns, in_turn))
         .route_layer(from_fn_with_state(bodies, body::bounded))
         .merge(open_routes())
@@ -117,14 +116,14 @@ pub fn whole(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// What is open to everybody.
+/// The routes for metrics and health.
 fn open_routes() -> Router<Arc<App>> {
     Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz)).route("/metrics", get(scrape))
 }
 
-/// Waits until few enough are at it.
+/// Waits until the number of running requests is below the limit.
 async fn in_turn(State(turns): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    // An error would mean that somebody closed it, which nobody does.
+    // The semaphore is never closed, so this cannot fail.
     let _turn = turns.acquire().await;
     next.run(request).await
 }
@@ -182,7 +181,7 @@ async fn doors(
     Ok(Json(app.ask(app.dataplane.doors(query.door, limit)).await?))
 }
 
-/// Asks the dataplane for one part of its table after the other.
+/// Requests the table of connections from the dataplane part by part.
 async fn connections(
     State(app): State<Arc<App>>,
     query: Result<Query<ConnectionQuery>, QueryRejection>,
@@ -197,7 +196,7 @@ async fn connections(
             wire::connections::ConnectionQuery { source: source.clone(), from, limit: limit - connections.len() };
         let part = app.ask(app.dataplane.connections(wanted)).await?;
         connections.extend(part.connections);
-        // Whatever a dataplane says, this ends.
+        // The loop ends whatever the dataplane answers.
         next = part.next.filter(|next| *next > from);
     }
     connections.sort_by_key(|one| (one.source, one.destination, one.protocol));
@@ -239,7 +238,7 @@ fn checked(limit: usize) -> Result<usize, ApiError> {
     }
 }
 
-/// A query's words as what they mean.
+/// Parses the parameters of a query.
 fn asked(query: ListQuery) -> Result<wire::ListQuery, String> {
     let address = |text: Option<String>| text.map(|text| text.parse::<AddressSet>()).transpose();
     let after = match (query.after_list, address(query.after_address)?) {
@@ -277,7 +276,7 @@ async fn apply(
         }
         _ => return Err(ApiError::bad_request("give either `text` or `rules`")),
     };
-    // In a task of its own: whether it succeeded is noted even if the client does not wait for it.
+    // In its own task: the result is logged and counted even if the client disconnects.
     match tokio::spawn(hand_over(app, rules, source)).await {
         Ok(result) => Ok(Json(result?)),
         Err(error) => Err(ApiError::internal(&error)),
@@ -302,7 +301,7 @@ async fn hand_over(app: Arc<App>, rules: RuleSet, source: String) -> Result<Appl
 }
 
 async fn reload(State(app): State<Arc<App>>) -> Result<Json<Reloaded>, ApiError> {
-    // In a task of its own, as an apply.
+    // In its own task, as an apply.
     let asked = tokio::spawn(async move {
         let result = app.timed(app.dataplane.reload()).await;
         match &result {
@@ -373,19 +372,19 @@ async fn not_found(uri: Uri) -> ApiError {
 }
 
 impl App {
-    /// Over this dataplane.
+    /// The state for this dataplane.
     pub fn new(dataplane: Dataplane, resolver: Resolver, metrics: Metrics) -> Self {
         App { dataplane, resolver, metrics, page: Latest::default(), ready: Latest::default() }
     }
 
-    /// Counts a question that was given up after so long.
+    /// Counts a request that had no answer within this time.
     fn silent(&self, within: Duration) -> DataplaneError {
         let error = DataplaneError::Silent(within);
         self.metrics.request_failed(&error);
         error
     }
 
-    /// Waits for the dataplane's answer and counts a missing one.
+    /// Waits for the answer of the dataplane, and counts a missing one.
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, DataplaneError>>) -> Result<T, DataplaneError> {
         let result = answer.await;
         match &result {
@@ -395,7 +394,7 @@ impl App {
         result
     }
 
-    /// As [`App::ask`], of rules or a configuration that is to run.
+    /// As [`App::ask`], for rules or a configuration that is to run: also measures the time.
     async fn timed<T>(&self, answer: impl Future<Output = Result<T, DataplaneError>>) -> Result<T, DataplaneError> {
         let began = Instant::now();
         let result = self.ask(answer).await;
@@ -413,7 +412,7 @@ mod tests {
 
     use super::*;
 
-    /// A control process whose dataplane is away.
+    /// A control process without a dataplane.
     fn app() -> Arc<App> {
         Arc::new(App::new(Dataplane::new("/nonexistent/dataplane.sock"), Resolver::default(), Metrics::default()))
     }
@@ -435,7 +434,7 @@ mod tests {
         send(router, Method::GET, path, "").await
     }
 
-    /// A dataplane that takes connections and never says a word.
+    /// A dataplane that accepts connections and never answers.
     fn silent() -> (tempfile::TempDir, tokio::net::UnixListener, Arc<App>) {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("dataplane.sock");
@@ -444,7 +443,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn however_many_ask_at_once_the_dataplane_is_asked_once() {
+    async fn concurrent_requests_lead_to_one_request_to_the_dataplane() {
         let (_dir, listener, app) = silent();
         for path in ["/metrics", "/readyz"].repeat(100) {
             tokio::spawn(send(open(app.clone()), Method::GET, path, ""));
@@ -458,7 +457,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn operators_ask_a_bounded_number_of_questions_at_once() {
+    async fn the_number_of_concurrent_requests_of_operators_is_limited() {
         let (_dir, listener, app) = silent();
         let whole = whole(app);
         for _ in 0..3 * MAX_TURNS {
@@ -513,7 +512,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_absent_dataplane_is_a_sentence_everywhere() {
+    async fn each_path_reports_a_missing_dataplane_with_a_remedy() {
         for path in ["status", "rules", "lists", "doors", "workers", "sources/192.0.2.1"] {
             let (status, body) = get_of(whole(app()), &format!("/api/v1/{path}")).await;
             let body: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -523,7 +522,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn too_long_a_request_says_what_to_do() {
+    async fn a_request_that_is_too_long_is_refused_with_a_remedy() {
         let body = " ".repeat(wire::MAX_SHORT_LINE + 1);
         for path in ["/api/v1/lists/a", "/api/v1/reload"] {
             let (status, answer) = send(whole(app()), Method::POST, path, &body).await;
@@ -535,7 +534,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn requests_that_make_no_sense_are_refused_in_json() {
+    async fn invalid_requests_are_refused_in_json() {
         let cases = [
             (Method::GET, "/api/v1/lists?limit=1000000", "", StatusCode::BAD_REQUEST),
             (Method::GET, "/api/v1/lists?limti=1", "", StatusCode::BAD_REQUEST),

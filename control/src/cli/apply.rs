@@ -1,7 +1,7 @@
-//! `knockctl apply`: rules that run in place of others.
+//! `knockctl apply`: replaces the running rules.
 //!
-//! What would leave no rule, or no way in from outside, is asked about first: who has typed the wrong file name is shut out
-//! by the answer to it.
+//! The command asks for a confirmation if no rule or no way in from outside would be left: an operator who typed the wrong file
+//! name would lose access.
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -22,25 +22,25 @@ use crate::Exit;
 use crate::api::messages::{Applied, Apply, Unresolved};
 use crate::json::changes;
 
-/// How many ways in are named that would be gone.
+/// How many lost ways in a message names.
 const MOST_NAMED: usize = 5;
 
-/// See the module.
+/// The command line of `apply`.
 #[derive(Debug, Args)]
 pub(super) struct Command {
     /// RouterOS export; `-` is standard input
     file: PathBuf,
-    /// Keep rules that can never run, as disabled ones, instead of refusing the file
+    /// Accept rules that can never run, and disable them
     #[arg(long)]
     allow_invalid: bool,
-    /// Apply without a question, even if no rule or no way in from outside is left
+    /// Apply without a confirmation, even if no rule or no way in from outside is left
     #[arg(long)]
     force: bool,
 }
 
 pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Result<String, Failed> {
     let Command { file, allow_invalid, force } = command;
-    // What cannot be read is told without asking anybody; the rest depends on the settings that the rules will have.
+    // Syntax errors are reported without a request; the other checks depend on the settings of the dataplane.
     let source = check::read(file, json)?;
     let status: Status = decode(&client.get("/api/v1/status").await?)?;
     let how = How { settings: &status.settings, allow_invalid: *allow_invalid, lints: true };
@@ -69,7 +69,7 @@ pub(super) async fn run(client: &Client, command: &Command, json: bool) -> Resul
     Ok(text)
 }
 
-/// What an apply would take away that somebody must confirm; none if that is nothing.
+/// The losses of an apply that need a confirmation; `None` if there are none.
 fn loss(running: &Rules, new: &RuleSet, settings: &Settings) -> Option<String> {
     let are_left = |rules: &RuleSet| rules.rules.iter().filter(|rule| !rule.dynamic && rule.runs()).count();
     let ways = ways_in(&running.rules, settings);
@@ -87,7 +87,7 @@ fn loss(running: &Rules, new: &RuleSet, settings: &Settings) -> Option<String> {
     }
 }
 
-/// The ways in that would be gone.
+/// The ways in that would be lost.
 fn named(ways: &[WayIn], running: &Rules) -> String {
     let said = |way: &WayIn| match way {
         WayIn::Door(name) => format!("door `{name}`"),
@@ -107,7 +107,7 @@ fn named(ways: &[WayIn], running: &Rules) -> String {
     text
 }
 
-/// Asks, if somebody is there to answer.
+/// Asks for a confirmation if standard input is a terminal.
 fn confirm(loss: &str) -> Result<(), Failed> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         let remedy = "give `--force` if that is meant; the old rules keep running";

@@ -1,7 +1,6 @@
-//! Rules on a bench: frames go in one by one, with the clock that the caller keeps, and what happens to them comes out.
-//! Nothing leaves the process.
+//! Evaluates rules on frames, one by one, with the clock of the caller. Nothing leaves the process.
 //!
-//! Frames are read by the engine's reader and judged by the plain evaluation that defines right and wrong.
+//! The engine's reader parses the frames, and the reference evaluator of `policy` decides about them.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -24,16 +23,16 @@ use serde::{Serialize, Serializer};
 use super::packet;
 use crate::json;
 
-/// No interface that this is about has an MTU: the longest packet that there is, and its Ethernet header.
+/// The longest frame: there is no interface with an MTU here, so this is the longest packet and its Ethernet header.
 const MAX_FRAME: usize = headers::max_frame(u16::MAX as usize);
 
-/// Where keyed hashes and random numbers begin, so that the same question has the same answer.
+/// Seed of keyed hashes and random numbers: fixed, so that the same input has the same result.
 const SEED: u64 = 0;
 
-/// The outcome of rules in the other family's menu, which explanations for people leave out.
+/// The outcome of rules of the other family, which text output leaves out.
 pub(super) const OTHER_FAMILY: &str = "other-family";
 
-/// See the module.
+/// Rules, their state and a clock.
 pub(super) struct Bench<'r> {
     rules: &'r RuleSet,
     numbers: Vec<RuleNumber>,
@@ -42,17 +41,17 @@ pub(super) struct Bench<'r> {
     now: Time,
 }
 
-/// What happened to a frame.
+/// The result for a frame.
 pub(super) struct Judged {
     pub(super) verdict: Verdict,
     pub(super) reason: Reason,
-    /// Indexes of the rules that matched.
+    /// Indices of the rules that matched.
     pub(super) matched: Vec<usize>,
-    /// The chain it entered; none if rules could not see it.
+    /// The chain that the packet entered; `None` if rules do not see the frame.
     pub(super) chain: Option<BuiltinChain>,
-    /// Bytes of the IP packet; none if rules could not see it.
+    /// Bytes of the IP packet; `None` if rules do not see the frame.
     pub(super) ip_length: u32,
-    /// The packet in a line, if rules could see it.
+    /// The packet as a line of text, if rules see the frame.
     pub(super) packet: Option<String>,
     pub(super) from: Side,
 }
@@ -125,14 +124,14 @@ fn in_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S
 }
 
 impl<'r> Bench<'r> {
-    /// Nothing has happened yet, and the rules are applied now: so many nanoseconds after 1970 began.
+    /// A bench without state, whose rules are applied at this time, in nanoseconds since 1970.
     pub(super) fn new(rules: &'r RuleSet, settings: &'r Settings, now: Time) -> Self {
         let since_1970 = Duration::from_nanos(now.as_nanos());
         let evaluator = Evaluator::new(rules, settings, SEED).at_wall(now, since_1970);
         Bench { rules, numbers: numbers(&rules.rules), settings, evaluator, now }
     }
 
-    /// Puts an address, prefix or range in a list, as an operator does.
+    /// Adds an address, prefix or range to a list, as an operator does.
     pub(super) fn put(&mut self, list: &str, address: &AddressSet, timeout: Option<Duration>) {
         let entry = ListEntry {
             family: address.family(),
@@ -146,7 +145,7 @@ impl<'r> Bench<'r> {
         self.evaluator.lists_mut().add_entry(&entry, self.now);
     }
 
-    /// Puts in what a dataplane's lists hold for one VLAN or for this other end alone.
+    /// Adds an entry of a dataplane's list that counts for one VLAN or for one peer only.
     pub(super) fn put_for(&mut self, entry: &wire::ListEntry, other: Option<IpAddr>) {
         let wire::ListEntry { list, vlan, steps, time_left, .. } = entry;
         match (entry.address.single(), other) {
@@ -161,7 +160,7 @@ impl<'r> Bench<'r> {
         }
     }
 
-    /// Sets the clock; it never goes back.
+    /// Sets the clock, which never goes back.
     pub(super) fn at(&mut self, now: Time) {
         self.now = self.now.max(now);
     }
@@ -188,7 +187,7 @@ impl<'r> Bench<'r> {
         }
     }
 
-    /// Decides about a frame, and says why.
+    /// Decides about a frame, and explains the decision.
     pub(super) fn explain(&mut self, frame: &[u8], from: impl Fn(Option<&Packet<'_>>) -> Side) -> Explained {
         let packet = match read(frame, &from) {
             Ok(packet) => packet,
@@ -225,13 +224,13 @@ impl<'r> Bench<'r> {
         }
     }
 
-    /// Who is in which list.
+    /// The entries of all lists.
     pub(super) fn lists(&self) -> Vec<Held> {
         let live = self.evaluator.listed(self.now).into_iter();
         live.map(|ListedAddress { list, address, vlan, time_left }| Held { list, address, vlan, time_left }).collect()
     }
 
-    /// Decides about a frame that rules cannot see, for this reason.
+    /// Decides about a frame that rules do not see, for this reason.
     fn unseen(&mut self, side: Side, reason: Reason, frame: &[u8]) -> (Verdict, Reason) {
         match FrameClass::of(reason) {
             Some(class) => self.evaluator.evaluate_frame(&headers::class_frame(side, class, frame), self.now),
@@ -274,7 +273,7 @@ fn read<'f>(frame: &'f [u8], from: &impl Fn(Option<&Packet<'_>>) -> Side) -> Res
     Ok(packet)
 }
 
-/// An IP packet in a line.
+/// An IP packet as a line of text.
 fn summary_of_ip(packet: &[u8]) -> String {
     let ethertype = if packet.first().is_some_and(|byte| byte >> 4 == 6) { [0x86, 0xdd] } else { [0x08, 0x00] };
     let frame = [&[0; 12][..], &ethertype, packet].concat();
@@ -282,11 +281,10 @@ fn summary_of_ip(packet: &[u8]) -> String {
         .map_or_else(|reason| reason.sentence().to_owned(), |packet| packet::summary(&packet))
 }
 
-/// The side that a packet comes from: the one it is said to, or that of the interface its description names; outside if
-/// nothing is said.
+/// The side that a packet comes from: the given side, or that of the interface in its description; by default the outside.
 ///
 /// # Errors
-/// If the interface is none or both, or the other one.
+/// If the interface means no side, both sides, or another side than the given one.
 pub(super) fn side(said: Option<Side>, interface: Option<&str>, settings: &Settings) -> Result<Side, String> {
     let Some(interface) = interface else { return Ok(said.unwrap_or(Side::Outside)) };
     let sides: Vec<_> = settings

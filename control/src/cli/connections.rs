@@ -1,5 +1,4 @@
-//! `knockctl show connections`: what connection tracking knows, as a table. Only formatting and the
-//! question: `json::connections` has the answer as JSON.
+//! `knockctl show connections`: the tracked connections as a table. `json::connections` has the JSON.
 
 use clap::Args;
 use knockplane_policy::rule::{AddressSet, protocol_name};
@@ -17,15 +16,15 @@ use crate::json::connections::Connections;
 /// The command line.
 #[derive(Debug, Args)]
 pub(super) struct ShowConnections {
-    /// Only connections that this address began, or one of this prefix or range
+    /// Only connections from this address, prefix or range
     #[arg(long, value_name = "ADDRESS")]
     source: Option<AddressSet>,
-    /// Show at most so many
+    /// Maximum number of connections
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
     limit: usize,
 }
 
-/// Asks, and shows the answer.
+/// Requests the connections, and formats the answer.
 pub(super) async fn run(client: &Client, command: &ShowConnections, json: bool) -> Result<String, Failed> {
     let source = command.source.as_ref().map(|source| format!("&source={}", encoded(&source.to_string())));
     let path = format!("/api/v1/connections?limit={}{}", command.limit, source.unwrap_or_default());
@@ -33,7 +32,7 @@ pub(super) async fn run(client: &Client, command: &ShowConnections, json: bool) 
     if json { document(Connections::from(tracked)) } else { Ok(text(&tracked)) }
 }
 
-/// For a terminal.
+/// The answer as text.
 pub(super) fn text(Tracked { table, connections, truncated }: &Tracked) -> String {
     let Some(table) = table else {
         return "connections are not tracked: no rule asks for their state, and there are no doors\n".to_owned();
@@ -81,7 +80,7 @@ fn rows(connections: &[Connection]) -> String {
     table.text()
 }
 
-/// The state of TCP, which says more than that of tracking.
+/// The TCP state if there is one: it is more specific than the state of tracking.
 fn state(connection: &Connection) -> String {
     let state = connection.tcp.map_or(connection.state.name(), |state| state.name());
     let fasttracked = if connection.fasttracked { ", fasttracked" } else { "" };

@@ -1,6 +1,6 @@
-//! `knockctl doctor`: has the dataplane's program look at this host, and shows what it found.
+//! `knockctl doctor`: runs `knockplane-dataplane --doctor`, and shows its report.
 //!
-//! The checks are the dataplane's own, those of its start among them: this program knows none, and only runs that one.
+//! All checks are in the dataplane's program, including those of its start.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -14,21 +14,21 @@ use super::table::{count, printable, wrapped};
 use super::{Failed, document};
 use crate::{Exit, json};
 
-/// The program that looks.
+/// The program that does the checks.
 const PROGRAM: &str = "knockplane-dataplane";
 
-/// Where system programs are, which the PATH of users often leaves out.
+/// Folders of system programs, which the PATH of users often lacks.
 const SYSTEM: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// `knockctl doctor`.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
-    /// Configuration file: looks at its interfaces, rules and state as a start would; without it, at the host alone
+    /// Configuration file: also check its interfaces, rules and state as a start would
     #[arg(long, value_name = "TOML")]
     config: Option<PathBuf>,
 }
 
-/// Runs the program and shows its report. The exit code is the report's.
+/// Runs the program and shows its report. The exit code is that of the report.
 pub(super) fn run(doctor: &Doctor, as_json: bool) -> Result<String, Failed> {
     let program = find()?;
     let mut command = Command::new(&program);
@@ -55,7 +55,7 @@ pub(super) fn run(doctor: &Doctor, as_json: bool) -> Result<String, Failed> {
     }
 }
 
-/// The program beside this one, or where programs of its kind are.
+/// The path of the program: beside this one, in PATH, or in a folder of system programs.
 fn find() -> Result<PathBuf, Failed> {
     let own = env::current_exe().ok();
     let folder = own.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
@@ -71,7 +71,7 @@ fn find() -> Result<PathBuf, Failed> {
     })
 }
 
-/// Columns of the level, and of the check's name behind it.
+/// Widths of the columns with the level and with the name of the check.
 const LEVEL: usize = 8;
 const CHECK: usize = 15;
 
@@ -98,7 +98,7 @@ const fn heading(scope: Scope) -> &'static str {
     }
 }
 
-/// One finding: a line if it is as it should be, else with the reason and what to change.
+/// One finding: one line if there is no problem, otherwise with the reason and the remedy.
 fn entry(finding: &Finding) -> String {
     let mut text = row(finding.level.name(), &finding.check, &finding.found);
     if finding.level > Level::Ok {
@@ -108,7 +108,7 @@ fn entry(finding: &Finding) -> String {
             }
         }
         for (place, command) in finding.run.iter().enumerate() {
-            // In one piece, to be copied.
+            // Not wrapped, so that it can be copied.
             let title = if place == 0 { "run" } else { "" };
             text += &format!("  {:LEVEL$}{title:CHECK$}{}\n", "", printable(command));
         }
@@ -116,7 +116,7 @@ fn entry(finding: &Finding) -> String {
     text
 }
 
-/// A line of three columns, the last of which goes on in further lines.
+/// A line of three columns; the last one is wrapped.
 fn row(level: &str, title: &str, part: &str) -> String {
     let indent = " ".repeat(2 + LEVEL + CHECK);
     let start = format!("  {level:LEVEL$}{title:CHECK$}");
@@ -127,7 +127,7 @@ fn row(level: &str, title: &str, part: &str) -> String {
     start + lines.strip_prefix(&indent).unwrap_or(&lines)
 }
 
-/// What it comes to, in a line.
+/// The summary in one line.
 fn summary(report: &Report) -> String {
     let number = |level| report.findings.iter().filter(|finding| finding.level == level).count();
     let unknown = match number(Level::Unknown) {

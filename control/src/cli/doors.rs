@@ -1,6 +1,4 @@
-//! The doors as tables: what each has counted, why knocks came to nothing, who knocks, who is in, and whose knocks are
-//! ignored. Only formatting:
-//! asking is `mod.rs`'s business.
+//! The doors as tables: counters, failed knocks by reason, and the sources that knock, are admitted or are ignored.
 
 use std::array;
 use std::net::IpAddr;
@@ -13,10 +11,10 @@ use knockplane_policy::word::Word;
 use super::table::Align::{Left, Right};
 use super::table::{Columns, grouped, printable};
 
-/// Whether the door that was asked for exists.
+/// Checks that the requested door exists.
 ///
 /// # Errors
-/// If there is no door of the name.
+/// If there is no door with this name.
 pub(super) fn known(doors: &Doors, only: Option<&str>) -> Result<(), String> {
     match only {
         Some(name) if doors.doors.is_empty() => {
@@ -26,7 +24,7 @@ pub(super) fn known(doors: &Doors, only: Option<&str>) -> Result<(), String> {
     }
 }
 
-/// All of it, as far as there is any.
+/// All tables that have rows.
 pub(super) fn doors(doors: &Doors) -> String {
     if doors.doors.is_empty() {
         return "there are no doors: each is a `[[door]]` of the configuration\n".to_owned();
@@ -128,7 +126,8 @@ fn ignored_table(ignored: &[IgnoredSource]) -> String {
     table.text()
 }
 
-/// What is knocked at, or open. Of an IPv6 address only a hash is kept; what an operator let in is so everywhere.
+/// The destination of a knock or a grant. Of an IPv6 address only a hash is stored; a grant of an operator counts for all
+/// destinations.
 fn at(visitor: &Visitor) -> String {
     match visitor.to {
         None => "any".to_owned(),

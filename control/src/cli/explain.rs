@@ -1,5 +1,5 @@
-//! `knockctl explain`: every rule that a packet is held against, why it misses, what it does to the lists, and what
-//! becomes of the packet. The packet is described in a line, or those of a capture come one after the other.
+//! `knockctl explain`: the rules that are tried on a packet, the reason why each did not match, its effects on lists, and the
+//! verdict. The packet is given as a line of text, or the packets come from a capture.
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,16 +27,16 @@ use crate::json::rfc_3339;
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(super) struct Explain {
-    /// The packet, as `tcp 198.51.100.7:4000 > 203.0.113.5:22 syn`
+    /// The packet, for example `tcp 198.51.100.7:4000 > 203.0.113.5:22 syn`
     #[arg(required_unless_present = "pcap", conflicts_with_all = ["pcap", "inside"])]
     packet: Option<String>,
-    /// A capture (pcap or pcapng) whose packets are explained in turn, by its clock
+    /// A capture (pcap or pcapng) whose packets are explained in order, with its time stamps
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
-    /// Rule file; what runs now if left out
+    /// Rule file; without it, the running rules
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
-    /// Configuration file whose section [policy] holds; the defaults if left out
+    /// Configuration file, of which the section [policy] is used; without it, the defaults
     #[arg(long, value_name = "FILE", requires = "rules")]
     config: Option<PathBuf>,
     /// The side that the packet comes from: outside or inside
@@ -48,7 +48,7 @@ pub(super) struct Explain {
     inside: Inside,
 }
 
-/// What a packet's description can say.
+/// The syntax of the description of a packet.
 const HELP: &str = "\
 A packet is: PROTOCOL SOURCE[:PORT] > DESTINATION[:PORT] [WORDS]
   PROTOCOL  tcp, udp, icmp, icmpv6, or another name or number of rules; icmp 3:4 says type and code
@@ -56,7 +56,7 @@ A packet is: PROTOCOL SOURCE[:PORT] > DESTINATION[:PORT] [WORDS]
             payload \"text\" (\\xHH is any byte), length N (of the IP packet), ttl N, tos N, dscp N, fragment,
             mac 00:11:22:AA:BB:CC (source), vlan N or N/M (two tags), pppoe N (session), priority N (of the tag), in INTERFACE";
 
-/// Before lines that go on with the one above.
+/// The indentation of continuation lines.
 const INDENT: &str = "    ";
 
 /// A packet of a capture, for `--json`.
@@ -86,7 +86,7 @@ pub(crate) struct Single {
     lists: Vec<Held>,
 }
 
-/// Explains what the command line says.
+/// Runs the command.
 pub(super) async fn run(client: &Client, command: Explain, json: bool) -> Result<String, Failed> {
     let (rules, settings, lists) = match &command.rules {
         Some(file) => {
@@ -117,7 +117,7 @@ pub(super) async fn run(client: &Client, command: Explain, json: bool) -> Result
     }
 }
 
-/// The packet that a line describes, now.
+/// Explains the packet that a line describes, at the present time.
 fn one(
     text: &str,
     from: Option<Side>,
@@ -138,7 +138,7 @@ fn one(
     Ok(explained.text())
 }
 
-/// The packets of a capture, one after the other.
+/// Explains the packets of a capture in order.
 fn all(
     capture: &Capture,
     inside: &Inside,
@@ -173,7 +173,7 @@ fn all(
 }
 
 impl Explained {
-    /// For a terminal.
+    /// The explanation as text.
     pub(super) fn text(&self) -> String {
         let mut text = match (&self.packet, self.chain) {
             (Some(packet), Some(chain)) => wrapped(&format!("{packet}, from {}: chain {chain}", self.from), INDENT),
@@ -221,7 +221,7 @@ fn conclude(verdict: Verdict, reason: Reason) -> String {
     format!("{verdict}: {}", reason.sentence())
 }
 
-/// The wall clock. Rules ask it for the time of day.
+/// The wall clock, for rules with a time of day.
 fn now() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time::from_nanos(u64::try_from(since.as_nanos()).unwrap_or_default())

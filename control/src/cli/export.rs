@@ -1,4 +1,4 @@
-//! `knockctl export`: rules as RouterOS exports them, of what runs or of a file.
+//! `knockctl export`: the running rules, or those of a file, in the format of a RouterOS export.
 
 use std::path::PathBuf;
 
@@ -11,13 +11,13 @@ use super::{Failed, check, decode, document};
 use crate::Exit;
 use crate::json::rules::Exported;
 
-/// The first line. It names no time, generation or file, so that the same rules are the same text.
+/// The first line. It has no time, generation or file name, so that the same rules have the same text.
 const HEADER: &str = concat!("# by knockplane ", env!("CARGO_PKG_VERSION"), "\n");
 
 /// The command line.
 #[derive(Debug, Args)]
 pub(super) struct Export {
-    /// Rule file, which is written out in the form of an export; what runs now if left out
+    /// Rule file to print in the format of an export; without it, the running rules
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
 }

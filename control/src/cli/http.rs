@@ -1,4 +1,4 @@
-//! One HTTP request over the control process's unix socket, and what can go wrong with it in an operator's words.
+//! One HTTP request over the unix socket of the control process, and its errors as messages for operators.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,23 +14,23 @@ use serde::Deserialize;
 use crate::dataplane::DataplaneError;
 use crate::socket;
 
-/// How long an answer may take: longer than the control process gives the dataplane for its slowest one, so that the
-/// control process is the one that says what is wrong.
+/// Time limit for an answer: longer than the limit of the control process for the dataplane, so that the control process reports
+/// the problem.
 const ANSWER_WITHIN: Duration = Duration::from_secs(70);
 
-/// Bytes of an answer at most: one line of the dataplane's, and what the control process adds.
+/// Limit in bytes for an answer: one line of the dataplane, and the additions of the control process.
 const MAX_ANSWER: usize = MAX_LINE + (1 << 20);
 
-/// Why there is no answer to work with.
+/// A request without a usable answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
-    /// Nobody listens, or not to us, or it went away.
+    /// No process listens, this user may not connect, or the connection was lost.
     #[error("{0}")]
     Unreachable(Reason),
-    /// It answered that it will not or cannot.
+    /// The control process refused the request, or failed.
     #[error("{1}")]
     Refused(StatusCode, Reason),
-    /// Somebody else listens on the socket, or another version.
+    /// Another program listens on the socket, or another version.
     #[error("{0}")]
     Stranger(Reason),
 }
@@ -43,19 +43,19 @@ impl Trouble {
     }
 }
 
-/// What is wrong, and what to do.
+/// The problem and its remedy.
 #[derive(Debug, Default, thiserror::Error)]
 #[error("{sentence}")]
 pub(super) struct Reason {
     /// Both, for people.
     pub(super) sentence: String,
-    /// The end of the sentence that says what to do, if it is known.
+    /// The end of the sentence that is the remedy, if there is one.
     pub(super) remedy: Option<String>,
     /// The socket that it is about.
     pub(super) socket: Option<PathBuf>,
 }
 
-/// The control process, seen from outside.
+/// A client of the control process.
 #[derive(Debug)]
 pub(super) struct Client {
     socket: PathBuf,
@@ -70,11 +70,11 @@ impl Client {
         self.send(Method::GET, path, None).await
     }
 
-    /// Sends a request, with a JSON body if there is one; answers with the body of a success.
+    /// Sends a request with an optional JSON body. Returns the body of a successful answer.
     pub(super) async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, Trouble> {
         let length = body.as_ref().map_or(0, Vec::len);
         if length > MAX_LINE {
-            // Who is still sending when it is refused does not see why.
+            // A client that is still sending when it is refused cannot read the reason.
             let error = DataplaneError::TooLong(length);
             let reason = Reason { sentence: error.to_string(), remedy: error.remedy(), socket: None };
             return Err(Trouble::Refused(StatusCode::PAYLOAD_TOO_LARGE, reason));
@@ -121,7 +121,7 @@ impl Client {
         Trouble::Unreachable(self.reason(sentence, remedy))
     }
 
-    /// What became of a request that was sent, and not answered.
+    /// The error for a request that was sent and not answered.
     fn broken(&self, error: &hyper::Error) -> Trouble {
         match error.is_parse() {
             true => self.stranger(error),

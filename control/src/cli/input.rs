@@ -1,4 +1,4 @@
-//! What a file says, or standard input if the file is called `-`.
+//! Reads a file, or standard input for the name `-`.
 
 use std::io;
 use std::path::Path;
@@ -7,10 +7,10 @@ use knockplane_limits::input::{self, InputError, Limit};
 
 use super::table::printable;
 
-/// What the file `-` is called.
+/// The name of the file `-` in messages.
 pub(super) const STANDARD_INPUT: &str = "standard input";
 
-/// The file's name for people, and all of its bytes, if they are no more than `limit` says.
+/// The name of the file for messages, and its content up to the limit.
 pub(super) fn read(file: &Path, limit: &Limit) -> (String, Result<Vec<u8>, InputError>) {
     if file != Path::new("-") {
         return (printable(&file.display().to_string()), input::read(file, limit));

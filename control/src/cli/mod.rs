@@ -1,31 +1,32 @@
 //! `knockctl`, the operator's tool: command line in, text or JSON out, an exit code that scripts can rely on.
 //!
-//! `check`, `doctor`, `replay`, `test`, `import` and, with a rule file, `explain` and `export` work without a daemon. Everything else asks the control
-//! process over its unix socket. Answers go to standard output, complaints to standard error.
+//! `check`, `doctor`, `replay`, `test`, `import` and, with a rule file, `explain` and `export` work without a daemon. All other
+//! commands send a request to the control process over its unix socket. Answers go to standard output, errors and warnings to
+//! standard error.
 //!
 //! | file         | owns |
 //! |--------------|------|
 //! | `mod.rs`     | the command line, and what each command does |
-//! | `check/`     | rule files, judged offline |
-//! | `apply.rs`   | rules that run in place of others, and what must be confirmed before |
-//! | `explain.rs` | why a packet's verdict is what it is |
-//! | `replay.rs`  | a capture run through rules |
+//! | `check/`     | offline checks of rule files |
+//! | `apply.rs`   | replaces the running rules, after a confirmation if needed |
+//! | `explain.rs` | the reasons for the verdict of a packet |
+//! | `replay.rs`  | runs a capture through rules |
 //! | `test/`      | tests of rules |
-//! | `bench.rs`   | rules that frames are tried on, and a clock |
-//! | `sources.rs` | where those rules, settings and lists come from |
-//! | `packet/`    | a packet in a line of text |
+//! | `bench.rs`   | evaluates rules on frames, with a clock of its own |
+//! | `sources.rs` | the origin of those rules, settings and lists |
+//! | `packet/`    | a packet as a line of text |
 //! | `capture/`   | pcap and pcapng files |
 //! | `export.rs`  | rules as RouterOS exports them |
 //! | `import/`    | doors from a configuration of knockd |
-//! | `print.rs`   | the rules that run, as RouterOS prints them |
-//! | `connections.rs` | connections that are tracked, as a table |
+//! | `print.rs`   | the running rules, in the format of RouterOS's `print` |
+//! | `connections.rs` | tracked connections, as a table |
 //! | `doctor.rs`  | whether the dataplane can work on this host |
-//! | `doors.rs`   | the doors and who is at them, as tables |
-//! | `source/`    | everything that is known of one source |
-//! | `show.rs`    | the rest of what runs, as tables |
-//! | `list/`      | entries of lists, shown and changed by hand |
-//! | `table.rs`   | how tables, numbers and foreign text look |
-//! | `watch.rs`   | what runs, shown again and again |
+//! | `doors.rs`   | the doors and the sources at them, as tables |
+//! | `source/`    | the state of one source |
+//! | `show.rs`    | lists, workers and status, as tables |
+//! | `list/`      | shows and changes list entries |
+//! | `table.rs`   | the format of tables, numbers and untrusted text |
+//! | `watch.rs`   | repeats a `show` command |
 //! | `http.rs`    | one request to the control process |
 //! | `output.rs`  | standard output and standard error |
 
@@ -84,12 +85,12 @@ use crate::json::{Document, Failure, Problem, Version};
 use crate::settings::DEFAULT_SOCKET;
 use crate::{Exit, json, rules};
 
-/// What stays as it is in a path: the unreserved characters of RFC 3986.
+/// The characters that are escaped in a path: all but the unreserved ones of RFC 3986.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The operator's tool of knockplane.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 configuration or rules invalid, 4 control process or dataplane
+/// Exit codes: 0 done, 1 failed, 2 invalid command line, 3 invalid configuration or rules, 4 control process or dataplane
 /// unreachable, 5 not confirmed (see `apply --force`).
 #[derive(Debug, Parser)]
 #[command(name = "knockctl", version)]
@@ -97,7 +98,7 @@ struct Cli {
     /// Unix socket of the control process
     #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
-    /// JSON instead of text
+    /// Print JSON instead of text
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -106,51 +107,52 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say what is wrong with rule files, and what cannot be meant, without running them; needs no daemon
+    /// Report errors and probable mistakes in rule files; needs no daemon
     Check(check::Check),
-    /// Check a rule file with the dataplane's settings, and have it run in place of the present rules
+    /// Check a rule file with the settings of the dataplane, and replace the running rules by it
     ///
-    /// If no rule would be left, or nothing that lets anybody in from outside, it asks on a terminal, and elsewhere ends
-    /// with 5 without --force.
+    /// If no rule would be left, or no way in from outside, the command asks for a confirmation on a terminal. Without a
+    /// terminal it ends with 5, unless --force is given.
     Apply(apply::Command),
-    /// Say why a packet's verdict is what it is: every rule it meets; needs no daemon with --rules
+    /// Show the verdict on a packet and its evaluation rule by rule; needs no daemon with --rules
     Explain(Box<explain::Explain>),
-    /// Show everything that the dataplane knows of one source address, and why its knocks do not count
+    /// Show the state of one source address in the dataplane, and why its knocks are ignored
     ///
-    /// Lists with what put it in, doors with progress and grants, whether its knocks are ignored, why and until when,
-    /// quota, connections, and its last dropped packets by reason.
+    /// Lists with the origin of its entries, doors with progress and grants, ignored knocks with reason and time left, quota,
+    /// connections, and its last dropped packets by reason.
     ExplainSource(source::ExplainSource),
-    /// Run a capture through a rule file, with the capture's clock; needs no daemon
+    /// Run a capture through a rule file, with the time stamps of the capture; needs no daemon
     Replay(replay::Replay),
-    /// Run tests of rules: packets, and what should become of them; needs no daemon
+    /// Run tests of rules: packets with their expected results; needs no daemon
     Test {
         /// Test files, such as configs/two-ports.test.toml
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// Have the dataplane read its configuration again: doors and [policy] change at once, the rest waits for a restart
+    /// Make the dataplane reload its configuration: doors and [policy] change at once, other keys need a restart
     Reload,
-    /// Look at this host, and with --config at a start with that file: what is there, why it matters, what to change
+    /// Examine this host, and with --config a start with that file: findings, reasons and remedies
     ///
-    /// Needs no daemon, and disturbs none. Exit codes: 0 all is well, 1 the filter works, with warnings, 3 it cannot work.
+    /// Needs no daemon, and does not affect a running one. Exit codes: 0 no problem, 1 the filter works, with warnings, 3 it
+    /// cannot work.
     Doctor(doctor::Doctor),
-    /// Write rules out as RouterOS exports them; needs no daemon with --rules
+    /// Print rules in the format of a RouterOS export; needs no daemon with --rules
     Export(export::Export),
-    /// Write the doors of a configuration of knockd as ours; needs no daemon
+    /// Convert a configuration of knockd to doors; needs no daemon
     Import(import::Import),
-    /// Show what runs
+    /// Show the running state
     Show(ShowArguments),
-    /// Show and change address lists by hand
+    /// Show and change address lists
     #[command(subcommand)]
     List(list::Command),
 }
 
 #[derive(Debug, Args)]
 struct ShowArguments {
-    /// Show it again and again until Ctrl-C: every second, or with this time in between, as 500ms or 10s
+    /// Repeat until Ctrl-C: every second, or with this interval, for example 500ms or 10s
     ///
-    /// On a terminal the screen is drawn anew; elsewhere answers follow each other, each with the time; with --json each
-    /// one is a line.
+    /// On a terminal, each answer replaces the one before; elsewhere, each answer has a line with the time before it. With
+    /// --json, each answer is one line.
     #[arg(long, global = true, value_name = "TIME", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "1s", value_parser = watch::period)]
     watch: Option<Duration>,
@@ -160,21 +162,21 @@ struct ShowArguments {
 
 #[derive(Debug, Subcommand)]
 enum Show {
-    /// The rules, like RouterOS's `print`
+    /// The rules, as RouterOS's `print` shows them
     Rules {
-        /// Their counters instead, like `print stats`
+        /// Show their counters instead, as `print stats` does
         #[arg(long)]
         stats: bool,
     },
-    /// Address lists, their levels, who fills them and who is in them
+    /// Address lists with their levels, origins and entries
     Lists(ShowLists),
-    /// Doors, what became of knocks, who knocks, who is in, and whose knocks are ignored
+    /// Doors with their counters, and sources that knock, are admitted or are ignored
     Doors(ShowDoors),
-    /// Connections that are tracked, with their state, door and time left
+    /// Tracked connections with their state, door and time left
     Connections(connections::ShowConnections),
     /// The workers with their counters
     Workers,
-    /// The dataplane in a few lines
+    /// The state of the dataplane and its interfaces
     Status,
 }
 
@@ -182,7 +184,7 @@ enum Show {
 struct ShowLists {
     /// Only this list
     list: Option<String>,
-    /// Show at most so many addresses
+    /// Maximum number of addresses
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
     limit: usize,
 }
@@ -191,22 +193,22 @@ struct ShowLists {
 struct ShowDoors {
     /// Only this door
     door: Option<String>,
-    /// Show at most so many who knock, so many who are in, and so many who are ignored
+    /// Maximum number of sources that knock, of sources that are admitted, and of sources that are ignored
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
     limit: usize,
 }
 
-/// Why a command did not do what it should.
+/// A command has failed.
 #[derive(Debug)]
 struct Failed {
     exit: Exit,
-    /// For people; a sentence a line.
+    /// The message, one sentence a line.
     message: String,
     /// The file with line and column, the argument or the socket that it is about.
     place: Option<String>,
-    /// The end of the message that says what to do, if it is known.
+    /// The end of the message that is the remedy, if there is one.
     remedy: Option<String>,
-    /// What standard output gets all the same.
+    /// Text for standard output in spite of the failure.
     output: String,
 }
 
@@ -215,20 +217,20 @@ impl Failed {
         Failed { exit, message: message.into(), place: None, remedy: None, output: String::new() }
     }
 
-    /// With the place that it is about.
+    /// Adds the place.
     fn at(self, place: Option<String>) -> Self {
         Failed { place, ..self }
     }
 
-    /// With an answer as text.
+    /// Adds an answer as text.
     fn with_output(self, output: String) -> Self {
         Failed { output, ..self }
     }
 
-    /// With an answer as JSON, and the error in it.
+    /// Adds an answer as JSON, which includes the error.
     fn beside(self, content: impl Serialize) -> Self {
         let document = Document { version: Version, error: Some(self.problem()), content };
-        // Without the answer, the error is printed alone.
+        // If the answer cannot be encoded, the error is printed alone.
         let output = pretty(&document).unwrap_or_default();
         self.with_output(output)
     }
@@ -238,7 +240,7 @@ impl Failed {
         pretty(&Failure { version: Version, error: self.problem() }).unwrap_or_default()
     }
 
-    /// The error as JSON tells it: its remedy apart.
+    /// The error for JSON, with its remedy as a separate field.
     fn problem(&self) -> Problem {
         let remedy = self.remedy.clone();
         let message = remedy.as_deref().and_then(|remedy| self.message.strip_suffix(remedy)).unwrap_or(&self.message);
@@ -260,7 +262,7 @@ impl From<Trouble> for Failed {
 }
 
 impl From<clap::Error> for Failed {
-    /// Of the paragraphs that clap writes, the first one says what is wrong, and one is a tip.
+    /// The first paragraph of clap's text is the error, and another one is a tip.
     fn from(error: clap::Error) -> Self {
         let text = error.render().to_string();
         let mut paragraphs = text.split("\n\n").map(str::trim);
@@ -273,17 +275,17 @@ impl From<clap::Error> for Failed {
     }
 }
 
-/// What a gateway says when the one behind it does not answer.
+/// Whether the status is that of a gateway without an answer from its server.
 fn is_about_the_dataplane(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
 }
 
-/// The command line, for its manual.
+/// The command line, for the manual page.
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// The whole process, from command line to exit code.
+/// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -297,10 +299,10 @@ pub fn main() -> ExitCode {
     end(runtime.block_on(run(cli)), json)
 }
 
-/// Tells what is wrong with the command line, or what was asked about it: help, or the version.
+/// Prints the error of the command line, or the help or version that was requested.
 fn not_understood(error: clap::Error) -> ExitCode {
     let wants_json = std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json");
-    // A standard error that takes nothing changes no exit code.
+    // A failed write to standard error does not change the exit code.
     let _ = error.print();
     if !error.use_stderr() {
         return Exit::Ok.into();
@@ -322,12 +324,12 @@ fn end(result: Result<String, Failed>, json: bool) -> ExitCode {
     }
 }
 
-/// Whether complaints may be coloured: they are read on a terminal, and nobody objects (<https://no-color.org>).
+/// Whether errors may be coloured: standard error is a terminal, and NO_COLOR is not set (<https://no-color.org>).
 fn color() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Does what the command says; the text is for standard output.
+/// Runs the command, and returns the text for standard output.
 async fn run(cli: Cli) -> Result<String, Failed> {
     let Cli { socket, json, command } = cli;
     let client = Client::new(socket);
@@ -377,7 +379,7 @@ async fn reload(client: &Client, json: bool) -> Result<String, Failed> {
     Ok(text)
 }
 
-/// Has other rules or settings run. A refusal is their own fault.
+/// Sends a change of rules or settings. A refusal means that they are invalid.
 async fn change(client: &Client, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, Failed> {
     match client.send(Method::POST, path, body).await {
         Err(Trouble::Refused(StatusCode::UNPROCESSABLE_ENTITY, reason)) => {
@@ -427,7 +429,7 @@ async fn show_status(client: &Client, json: bool) -> Result<String, Failed> {
     Ok(show::status(&status, ready))
 }
 
-/// Text as it stands in a path or a query.
+/// Text, escaped for a path or a query.
 fn encoded(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, SEGMENT)
 }

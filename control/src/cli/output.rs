@@ -1,11 +1,11 @@
-//! What `knockctl` writes. A reader that is gone or a disk that is full is an exit code at most, never a panic.
+//! Standard output and standard error of `knockctl`. A failed write changes at most the exit code; it never panics.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
 
 use crate::Exit;
 
-/// Writes an answer to standard output. A reader that has seen enough, as `head` has, is no failure.
+/// Writes an answer to standard output. A reader that closed the pipe, as `head` does, is not a failure.
 pub(super) fn answer(text: &str) -> Exit {
     match write(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -19,18 +19,18 @@ pub(super) fn answer(text: &str) -> Exit {
 /// Writes to standard output.
 ///
 /// # Errors
-/// If nobody reads it, or it cannot be written.
+/// If the reader is gone, or the write fails.
 pub(super) fn write(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
 }
 
-/// Writes to standard error. If that fails, there is nobody to tell, and the exit code says what became of the command.
+/// Writes to standard error. A failure is ignored: the exit code still has the result of the command.
 pub(super) fn complain(text: impl Display) {
     // The test runner keeps what this macro prints for tests that fail.
     #[cfg(test)]
     eprint!("{text}");
-    // At once, so that lines of several programs do not mix.
+    // In one write, so that lines of several programs do not mix.
     #[cfg(not(test))]
     let _ = io::stderr().lock().write_all(text.to_string().as_bytes());
 }

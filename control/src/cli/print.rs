@@ -1,7 +1,6 @@
-//! Rules as RouterOS's `print` and `print stats` tell them, menu by menu, each numbered from 0. Only formatting: asking
-//! is `mod.rs`'s business.
+//! Rules in the format of RouterOS's `print` and `print stats`: menu by menu, each numbered from 0.
 //!
-//! A rule is wrapped between its properties, as RouterOS does. An export has what a rule says in one piece.
+//! A rule is wrapped between its properties, as in RouterOS. An export has each rule in one line.
 
 use knockplane_policy::reason::Verdict;
 use knockplane_policy::rsc::wording;
@@ -12,13 +11,13 @@ use knockplane_policy::wire::{Counter, Rules, Status};
 use super::table::Align::{Left, Right};
 use super::table::{Columns, filled, grouped, printable};
 
-/// What the rules say, in lines of at most `width` columns; then what the chains do by default.
+/// The rules in lines of at most `width` columns, then the defaults of the chains.
 pub(super) fn rules(rules: &Rules, status: &Status, width: usize) -> String {
     let defaults = BuiltinChain::ALL.map(|chain| format!("{} {}", chain.name(), default_of(chain, &status.settings)));
     menus(rules, |rules| print(rules, width)) + &format!("\nwhen no rule decides: {}\n", defaults.join(", "))
 }
 
-/// What the rules and the chains' defaults have counted.
+/// The counters of the rules and of the chain defaults.
 pub(super) fn stats(rules: &Rules, status: &Status) -> String {
     menus(rules, stats_table) + "\nwhen no rule decides\n" + &defaults_table(&rules.chain_defaults, status)
 }
@@ -41,7 +40,7 @@ fn menus(rules: &Rules, print: impl Fn(&[Counted<'_>]) -> String) -> String {
     text
 }
 
-/// ` 0 X  ;;; comment`, then what the rule says; an empty line between rules. Why a rule is invalid is a comment too, as in
+/// ` 0 X  ;;; comment`, then the rule; an empty line between rules. The reason why a rule is invalid is a comment too, as in
 /// RouterOS.
 fn print(rules: &[Counted<'_>], width: usize) -> String {
     let digits = rules.len().saturating_sub(1).to_string().len().max(2);
@@ -54,7 +53,7 @@ fn print(rules: &[Counted<'_>], width: usize) -> String {
             .into_iter()
             .flatten()
             .flat_map(|note| filled(printable(&note).split_whitespace(), "", "    ", width));
-        // A property is broken only if it is longer than a line.
+        // A property is split only if it is longer than a line.
         let said: Vec<String> = wording::rule(rule)
             .iter()
             .map(|property| printable(property))
@@ -74,7 +73,7 @@ fn print(rules: &[Counted<'_>], width: usize) -> String {
     rules.iter().map(entry).collect::<Vec<_>>().join("\n")
 }
 
-/// The rules of doors are dynamic: they are no part of the file.
+/// Rules of doors are dynamic: they are not in the file.
 fn flag(rule: &Rule) -> &'static str {
     match rule {
         Rule { dynamic: true, .. } => "D",

@@ -1,5 +1,5 @@
-//! `knockctl replay`: a capture run through a rule file by the capture's own clock. What became of each packet, what
-//! each rule counted, and who is in which list at the end; and what would have come out of the filter, as a capture.
+//! `knockctl replay`: runs a capture through a rule file with the time stamps of the capture. Prints the verdict on each packet, the
+//! counters of the rules and the list entries at the end; writes the forwarded packets as a capture.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,20 +32,20 @@ pub(super) struct Replay {
     /// Rule file
     #[arg(long, value_name = "FILE")]
     rules: PathBuf,
-    /// The capture: pcap or pcapng, of Ethernet, raw IP or Linux's `any`
+    /// The capture: pcap or pcapng, of Ethernet, raw IP or the Linux device `any`
     #[arg(long, value_name = "FILE")]
     pcap: PathBuf,
-    /// Configuration file whose section [policy] holds; the defaults if left out
+    /// Configuration file, of which the section [policy] is used; without it, the defaults
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
     inside: Inside,
     #[command(flatten)]
     given: Given,
-    /// Write the packets that are forwarded here: the capture, byte for byte, without the others
+    /// Write the forwarded packets to this file: the bytes of the capture without the dropped packets
     #[arg(long, value_name = "FILE")]
     forwarded: Option<PathBuf>,
-    /// Leave out the packets, and show only what was counted and the lists
+    /// Print only the counters and the lists, not the packets
     #[arg(long)]
     summary: bool,
 }
@@ -99,7 +99,7 @@ struct Counted {
     counter: Counter,
 }
 
-/// Does what the command line says.
+/// Runs the command.
 pub(super) fn run(command: &Replay, json: bool) -> Result<String, Failed> {
     let settings = sources::settings_of(command.config.as_deref())?;
     let rules = sources::rules_of(&command.rules, &settings, json)?;
@@ -143,13 +143,13 @@ pub(super) fn run(command: &Replay, json: bool) -> Result<String, Failed> {
     if json { document(outcome) } else { Ok(outcome.text()) }
 }
 
-/// Whether both names are one file's.
+/// Whether both names are of the same file.
 fn is_same(a: &Path, b: &Path) -> bool {
     matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 impl Outcome {
-    /// Nothing happened yet.
+    /// The outcome before the first packet.
     fn of(rules: &RuleSet, settings: &Settings) -> Outcome {
         let numbered = rules.rules.iter().zip(numbers(&rules.rules));
         let rules = numbered.map(|(rule, number)| Counted {

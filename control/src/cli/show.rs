@@ -1,12 +1,11 @@
-//! What runs, but for its rules, as tables for a terminal of a hundred columns. Only formatting: asking is `mod.rs`'s
-//! business.
+//! Lists, workers and status as tables for a terminal of a hundred columns.
 
 use std::time::Duration;
 
 use knockplane_engine::state::lists::OPERATOR_LEVEL;
 use knockplane_policy::packet::Side;
 use knockplane_policy::time::format_duration;
-use knockplane_policy::wire::connections::ConnectionTable;
+use knockplane_policy::wire::connections::ConnectionTableStatus;
 use knockplane_policy::wire::{DropCount, Interface, ListEntry, ListOverview, Lists, LogStatus, NameState, Worker};
 use knockplane_policy::word::Word as _;
 
@@ -16,10 +15,10 @@ use super::table::{Columns, count, grouped, printable, wrapped};
 use crate::api::messages::{Overview, Workers};
 use crate::{Exit, ready};
 
-/// Whether the list that was asked for exists.
+/// Checks that the requested list exists.
 ///
 /// # Errors
-/// If there is no list of the name.
+/// If there is no list with this name.
 pub(super) fn known(lists: &Lists, only: Option<&str>) -> Result<(), Failed> {
     match only {
         Some(name) if lists.lists.iter().all(|list| list.summary.list != name) => {
@@ -30,14 +29,14 @@ pub(super) fn known(lists: &Lists, only: Option<&str>) -> Result<(), Failed> {
     }
 }
 
-/// The lists with their counts, then who is in them.
+/// The lists with their counters, then their entries.
 pub(super) fn lists(lists: &Lists, only: Option<&str>) -> String {
     let shown = lists.lists.iter().filter(|list| only.is_none_or(|name| list.summary.list == name));
     let summaries = summary_table(shown) + &name_table(&lists.names);
     if lists.entries.is_empty() { summaries } else { format!("{summaries}\n{}", entries(lists)) }
 }
 
-/// Who is in the lists.
+/// The entries of the lists.
 pub(super) fn entries(lists: &Lists) -> String {
     let text = entry_table(&lists.entries);
     let number = lists.entries.len();
@@ -71,7 +70,7 @@ fn summary_table<'l>(lists: impl Iterator<Item = &'l ListOverview>) -> String {
     table.text()
 }
 
-/// The host names in the lists, if there are any, with how resolving them went.
+/// The host names in the lists with their state, if there are any.
 fn name_table(names: &[NameState]) -> String {
     if names.is_empty() {
         return String::new();
@@ -97,7 +96,7 @@ fn name_table(names: &[NameState]) -> String {
     format!("\n{}{failures}", table.text())
 }
 
-/// Who puts addresses in: packets that match a rule, the entries of the rules, operators.
+/// The origins of the entries: packets that match a rule, the entries of the rules, operators.
 fn filled_by(list: &ListOverview) -> String {
     let who = [
         (list.by_packets, "packets"),
@@ -134,7 +133,7 @@ fn entry_table(entries: &[ListEntry]) -> String {
     format!("Flags: D - dynamic\n{}", table.text())
 }
 
-/// How many proofs it takes to get in; a dash for lists that only operators fill.
+/// The level of a list; a dash for lists that only operators fill.
 fn level(level: u8) -> String {
     if level == OPERATOR_LEVEL { "-".to_owned() } else { level.to_string() }
 }
@@ -188,7 +187,7 @@ fn worker_cells(worker: &Worker, uptime: Duration) -> [String; 7] {
     ]
 }
 
-/// The dataplane in a few lines, and its interfaces. `ready` is the reason why it is not.
+/// The dataplane and its interfaces. `ready` has the reason if the dataplane is not ready.
 pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
     let Overview { dataplane: status, control } = overview;
     let protect: Vec<_> = status.settings.protect.iter().map(ToString::to_string).collect();
@@ -223,10 +222,10 @@ pub(super) fn status(overview: &Overview, ready: Result<(), String>) -> String {
     )
 }
 
-/// A value behind its name.
+/// A name with its value.
 fn named(name: &str, value: &str) -> String {
     let indent = " ".repeat(12);
-    // Blanks in front of the value are its place in the line, and not wrapped.
+    // The blanks before the value are its indentation, and are not wrapped.
     let text = wrapped(&format!("{indent}{value}"), &indent);
     format!("{name:<12}{}", &text[indent.len()..])
 }
@@ -244,13 +243,13 @@ fn drop_table(drops: &[DropCount]) -> String {
 }
 
 /// How full the table of connections is.
-fn connections(table: Option<&ConnectionTable>) -> String {
-    let Some(ConnectionTable { known, capacity, refused, .. }) = table else { return "not tracked".to_owned() };
+fn connections(table: Option<&ConnectionTableStatus>) -> String {
+    let Some(ConnectionTableStatus { known, capacity, refused, .. }) = table else { return "not tracked".to_owned() };
     let refused = if *refused > 0 { format!("; {} packets found no room", grouped(*refused)) } else { String::new() };
     format!("{}, room for {}{refused}", grouped(*known), grouped(*capacity))
 }
 
-/// A line for everything that is not as it should be.
+/// A line for each drift of an interface.
 fn drift_lines(interfaces: &[Interface]) -> String {
     let all = interfaces.iter().flat_map(|interface| interface.drift.iter().map(move |drift| (interface, drift)));
     all.map(|(interface, drift)| {
@@ -260,7 +259,7 @@ fn drift_lines(interfaces: &[Interface]) -> String {
     .collect()
 }
 
-/// What was counted at the interfaces. What is not known is a dash.
+/// The counters of the interfaces. An unknown value is a dash.
 fn counter_table(interfaces: &[Interface]) -> String {
     let mut table = Columns::new(&[
         ("SIDE", Left),
@@ -292,7 +291,7 @@ fn counter_table(interfaces: &[Interface]) -> String {
     table.text()
 }
 
-/// What became of a process's log lines.
+/// The state of the log of a process.
 fn log(log: &LogStatus) -> String {
     let lost: Vec<_> = log.lost.iter().filter(|lost| lost.lines > 0).collect();
     let mut text = match lost.iter().map(|lost| lost.lines).sum() {
@@ -337,7 +336,7 @@ fn interface_table(interfaces: &[Interface]) -> String {
     table.text() + &copy_reasons(interfaces)
 }
 
-/// Why frames are copied, and what that or generic XDP costs.
+/// The reasons for copy mode, and the cost of copy mode or generic XDP.
 fn copy_reasons(interfaces: &[Interface]) -> String {
     let reasons = interfaces.iter().filter_map(|interface| interface.copy_reason.as_deref());
     let costs = interfaces.iter().filter_map(|interface| interface.cost.as_deref());
@@ -358,7 +357,7 @@ mod tests {
     use super::*;
     use crate::sample;
 
-    /// The text with a margin that this file's indentation can be told from, as it is in the assertions.
+    /// Compares the text line by line.
     fn assert_text(text: &str, lines: &[&str]) {
         assert_eq!(text.lines().collect::<Vec<_>>(), lines, "\n{text}");
         assert!(text.ends_with('\n') && lines.iter().all(|line| line.len() <= 100));

@@ -1,4 +1,4 @@
-//! Where rules, settings and lists come from when packets are tried on them: files and the command line, or what runs.
+//! The rules, settings and lists on which packets are tried: from files and the command line, or from the running dataplane.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ use crate::json::lists::Lists;
 use crate::settings::policy;
 use crate::{Exit, rules};
 
-/// An address in a list, for some time or for good: `secured=198.51.100.7` or `secured=198.51.100.7,10s`.
+/// An address in a list, with or without a timeout: `secured=198.51.100.7` or `secured=198.51.100.7,10s`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Membership {
     list: String,
@@ -49,19 +49,19 @@ impl FromStr for Membership {
     }
 }
 
-/// Who is in which list from the start.
+/// The list entries at the start.
 #[derive(Debug, Default, Args)]
 pub(super) struct Given {
-    /// An address that is in a list from the start; can be given several times
+    /// A list entry at the start; can be given several times
     #[arg(long, value_name = "LIST=ADDRESS[,TIME]")]
     in_list: Vec<Membership>,
-    /// A file with what `knockctl show lists --json` printed: who is in which list from the start
+    /// A file with the output of `knockctl show lists --json`: the list entries at the start
     #[arg(long, value_name = "FILE")]
     lists: Option<PathBuf>,
 }
 
 impl Given {
-    /// Puts them in.
+    /// Adds the entries.
     pub(super) fn put(&self, bench: &mut Bench<'_>) -> Result<(), Failed> {
         if let Some(file) = &self.lists {
             let invalid = |why: String| Failed::new(Exit::Invalid, format!("{}: {why}", file.display()));
@@ -82,14 +82,14 @@ impl Given {
     }
 }
 
-/// Puts what the dataplane answered into a bench's lists.
+/// Adds the entries of an answer of the dataplane to the lists of a bench.
 pub(super) fn put_all(lists: &wire::Lists, bench: &mut Bench<'_>) {
     for entry in &lists.entries {
         put(entry, bench);
     }
 }
 
-/// Puts in an entry that does not come with the rules: none that is static and of them, but for addresses of host names.
+/// Adds an entry that is not in the rules. Static entries of the rules are left out, except for addresses of host names.
 fn put(entry: &wire::ListEntry, bench: &mut Bench<'_>) {
     match entry.to {
         _ if !entry.dynamic && entry.line.is_some() && entry.name.is_none() => {}
@@ -98,7 +98,7 @@ fn put(entry: &wire::ListEntry, bench: &mut Bench<'_>) {
     }
 }
 
-/// What packets from inside are told by; the others came from outside.
+/// How packets from inside are identified; all other packets came from outside.
 #[derive(Debug, Default, Args)]
 pub(super) struct Inside {
     /// Packets from these addresses came from inside, or those captured on the interface of this name (pcapng); can be
@@ -127,7 +127,7 @@ impl FromStr for Origin {
 }
 
 impl Inside {
-    /// The side that a captured packet came from; without the packet if rules cannot see it.
+    /// The side that a captured packet came from. There is no packet if rules do not see the frame.
     pub(super) fn side(&self, captured: &Captured<'_>, packet: Option<&Packet<'_>>) -> Side {
         let is_inside = self.inside.iter().any(|origin| match origin {
             Origin::Net(net) => packet.is_some_and(|packet| net.contains(&packet.source)),
@@ -136,7 +136,7 @@ impl Inside {
         if is_inside { Side::Inside } else { Side::Outside }
     }
 
-    /// Whether every interface that was named is one of the capture.
+    /// Checks that the capture has all interfaces that were named.
     pub(super) fn check(&self, capture: &Capture) -> Result<(), String> {
         let mut missing: Vec<_> = self
             .inside
@@ -176,7 +176,7 @@ pub(super) fn rules_of(file: &Path, settings: &Settings, json: bool) -> Result<R
     Ok(rules)
 }
 
-/// That lists hold host names, whose addresses nobody resolves offline; `None` if no list does.
+/// A note that lists hold host names, which are not resolved offline; `None` if no list does.
 fn unknown_lists(rules: &RuleSet) -> Option<String> {
     let mut lists = BTreeMap::<&str, Vec<&str>>::new();
     for entry in rules.address_lists.iter().filter(|entry| !entry.disabled) {
@@ -204,12 +204,12 @@ pub(super) fn settings_of(config: Option<&Path>) -> Result<Settings, Failed> {
     policy::load(file).map_err(|invalid| Failed::new(Exit::Invalid, invalid.to_string()))
 }
 
-/// What runs now: rules, settings, and who is in which list.
+/// The running rules, settings and list entries.
 pub(super) async fn running(client: &Client) -> Result<(RuleSet, Settings, wire::Lists), Failed> {
     let status: wire::Status = decode(&client.get("/api/v1/status").await?)?;
     let mut rules: wire::Rules = decode(&client.get("/api/v1/rules").await?)?;
     let lists = list::entries(client, ListQuery::default(), usize::MAX).await?;
-    // What has a timeout is among the lists' entries, as far as it still is in.
+    // Entries with a timeout are among the list entries, unless they have expired.
     rules.rules.address_lists.retain(|entry| entry.timeout.is_none());
     Ok((rules.rules, status.settings, lists))
 }

@@ -22,7 +22,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
 /// A time between two answers: RouterOS's way to write it, or a fraction of a second.
 pub(super) fn period(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time: write one as 1s, 500ms or 1m");
+    let wrong = || format!("`{text}` is not a time: write one as 1s, 500ms or 1m");
     let time = match text.strip_suffix("ms") {
         Some(number) => Duration::from_millis(number.parse().map_err(|_| wrong())?),
         None => rules::timeout(text).map_err(|_| wrong())?,

@@ -71,10 +71,10 @@ pub(crate) struct Connection {
     pub(crate) time_left_seconds: f64,
 }
 
-impl From<wire::ConnectionTable> for Table {
-    fn from(table: wire::ConnectionTable) -> Self {
+impl From<wire::ConnectionTableStatus> for Table {
+    fn from(table: wire::ConnectionTableStatus) -> Self {
         let warning = table.warning();
-        let wire::ConnectionTable { known, capacity, refused, last_refused } = table;
+        let wire::ConnectionTableStatus { known, capacity, refused, last_refused } = table;
         let last_refused_ago_seconds = last_refused.map(seconds);
         Table { known, capacity, refused_packets: refused, last_refused_ago_seconds, warning }
     }

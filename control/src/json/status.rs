@@ -253,6 +253,8 @@ impl Status {
             drops,
             connections,
             offload,
+            // Among the warnings.
+            static_entries_damage: _,
         } = dataplane;
         Status {
             dataplane_version: version,

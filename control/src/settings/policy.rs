@@ -61,11 +61,11 @@ mod tests {
         let door = "[[door]]\nname = 'ssh'\nknock = ['tcp/7']\n";
         assert_eq!(parse(door, "k.toml").unwrap().doors[0].name, "ssh");
         let inside = parse(&door.replace("[[door]]", "[[policy.doors]]"), "k.toml").unwrap_err().to_string();
-        assert!(inside.contains("write each door as a `[[door]]`"), "{inside}");
+        assert!(inside.contains("write each door as its own `[[door]]`"), "{inside}");
         let wrong = parse(&format!("[policy]\n\n{}", door.replace("/7", "/x")), "k.toml").unwrap_err().to_string();
-        assert!(wrong.starts_with("k.toml:3: door `ssh`: `knock`: step 1: `x` is no port"), "{wrong}");
+        assert!(wrong.starts_with("k.toml:3: door `ssh`: `knock`: step 1: `x` is not a port"), "{wrong}");
         let second = parse(&format!("{door}{}", door.replace("/7", "/x")), "k.toml").unwrap_err().to_string();
-        assert!(second.starts_with("k.toml:4: door `ssh`: `knock`: step 1: `x` is no port"), "{second}");
+        assert!(second.starts_with("k.toml:4: door `ssh`: `knock`: step 1: `x` is not a port"), "{second}");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | [`door`]   | knock sequences as objects, and the rules that they become |
 //! | [`level`]  | the number of proofs it takes to be added to a list |
 //! | [`list_names`] | which lists exist, and which of them rules match |
+//! | [`event`]  | changes of list entries, and records from which another process restores them |
 //! | [`eval`]   | the reference evaluator: rules tried one by one, in order |
 //! | [`rsc`]    | reads RouterOS exports, reports every error, and writes exports |
 //! | [`lint`]   | warnings about rules that are valid but cannot be intended |
@@ -27,6 +28,7 @@ mod cases;
 pub mod doctor;
 pub mod door;
 pub mod eval;
+pub mod event;
 pub mod exit;
 pub mod frames;
 pub mod layer7;

@@ -1,7 +1,8 @@
-//! `docs/doors.md` says what becomes of knocks that networks have changed, and of those of a client that shares its address
-//! with a scanner: the tables are made here, from what the plain evaluation does, and compared. Its examples are read.
+//! `docs/doors.md` shows the results of knocks that networks have changed, and of those of a client that shares its
+//! address with a scanner. The tables are generated here by the reference evaluator, and compared. The examples are
+//! parsed.
 //!
-//! `UPDATE=1 cargo test -p knockplane-policy --test doors` renews the tables.
+//! `UPDATE=1 cargo test -p knockplane-policy --test doors` regenerates the tables.
 
 use std::env;
 use std::fmt::Write as _;
@@ -19,12 +20,12 @@ use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
 use serde::Deserialize;
 
-/// What stands around the table on the page.
+/// The markers around the table on the page.
 const BEGIN: &str = "<!-- knocks: made by a test -->\n";
 const END: &str = "<!-- knocks end -->\n";
 
-/// What arrives at a door whose knock is `a b c d`; `x` is any other port, `o` one that the door opens, `A` is `a` at another address, a number is so many
-/// seconds without a packet.
+/// The packets at a door whose knock is `a b c d`; `x` is any other port, `o` one that the door opens, `A` is `a` at
+/// another address, a number is a time in seconds without a packet.
 const KNOCKS: &[(&str, &str)] = &[
     ("the knock", "a b c d"),
     ("a step twice, as a SYN that is sent again", "a b b c d"),
@@ -54,10 +55,10 @@ const SHARED_END: &str = "<!-- shared address end -->\n";
 /// How often the client knocks.
 const KNOCKS_TRIED: usize = 20;
 
-/// Different ports that the scanner tries in a second.
+/// Different ports that the scanner tries per second.
 const SCANS: [u32; 3] = [1, 10, 100];
 
-/// A door and settings: what the page calls them, the ports of the knock, whether the last of its steps has a passphrase,
+/// A door and settings: their name on the page, the ports of the knock, whether the last step has a passphrase,
 /// `strict`, and `[policy.port-budget]`.
 const SHARED: &[(&str, &[u16], bool, bool, &str)] = &[
     ("the defaults", &[7001, 5002, 9003], false, true, ""),
@@ -139,7 +140,7 @@ fn table() -> String {
     table
 }
 
-/// A door of the second table, with its evaluation, to send packets of one address to.
+/// A door of the second table, with its evaluator, for packets from one address.
 struct Shared<'s> {
     evaluator: Evaluator<'s>,
 }
@@ -177,8 +178,8 @@ impl Shared<'_> {
     }
 }
 
-/// How often the door opens for a client that knocks beside a scan from its own address, 10 ms from step to step as
-/// `knocker` does, and the passphrase where it belongs.
+/// How often the door opens for a client that knocks beside a scan from its own address, with 10 ms between steps, as
+/// `knocker` does, and the passphrase in its step.
 fn opened_beside_a_scan(shape: (&str, &[u16], bool, bool, &str), scans: u32) -> usize {
     let ms = |ms: u64| Time::from_nanos(ms * 1_000_000);
     let every = 1_000 / u64::from(scans);
@@ -191,7 +192,7 @@ fn opened_beside_a_scan(shape: (&str, &[u16], bool, bool, &str), scans: u32) -> 
             let mut now = begin;
             for (place, port) in (0..).zip(shape.1) {
                 now = begin + 10 * place;
-                // Ports that are no steps, so that it is the scan's number alone that counts.
+                // Ports that are no steps, so that only the scan's number counts.
                 for number in scanned..now.div_ceil(every) {
                     shared.send(40_000, 10_000 + (number % 1_000) as u16, b"", ms(number * every));
                 }
@@ -204,7 +205,7 @@ fn opened_beside_a_scan(shape: (&str, &[u16], bool, bool, &str), scans: u32) -> 
     })
 }
 
-/// Whether a scan opens the door that comes by its ports in their order, with others in between.
+/// Whether a scan that meets the door's ports in order, with others in between, opens it.
 fn opens_to_a_scan(shape: (&str, &[u16], bool, bool, &str)) -> bool {
     Shared::with(shape, |shared| {
         let mut now = Time::default();
@@ -234,7 +235,7 @@ fn page() -> (std::path::PathBuf, String) {
 }
 
 #[test]
-fn the_tables_of_knocks_are_what_comes_of_them() {
+fn the_tables_of_knocks_are_up_to_date() {
     let (path, mut page) = page();
     for (begin, end, table) in [(BEGIN, END, table()), (SHARED_BEGIN, SHARED_END, shared_table())] {
         let (before, rest) = page.split_once(begin).expect("the table begins");

@@ -1,5 +1,5 @@
 //! What `--check` and `--doctor` tell: whether a start would work, and what of the host slows the filter down. Both change
-//! nothing and wait for nobody, so they can run beside a dataplane.
+//! nothing and wait for no other process, so they can run beside a dataplane.
 //!
 //! What a start refuses is stated in [`crate::requirements`], and nowhere else. This module adds what is as it should be, what
 //! can only be tried (whether the kernel takes the program), and what costs speed.

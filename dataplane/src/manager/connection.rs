@@ -1,6 +1,7 @@
 //! One connection on the control socket: lines in, lines out, never blocking, in bounded memory.
 //!
-//! A request is read only after the answer before it has been taken, so that at most one answer waits in a connection. A
+//! A request is read only after the answer before it has been taken, so that at most one request and one answer wait in a
+//! connection, and the requests of one peer are carried out in order. A
 //! turn ends after a few pieces or when its time is over, so that no peer keeps the manager to itself.
 
 use std::io::{self, Read as _, Write as _};
@@ -11,22 +12,24 @@ use knockplane_limits::refusal::Refusal;
 use knockplane_policy::wire::{Greeting, MAX_LINE, MAX_SHORT_LINE, Request, Response, VERSION, longest_line};
 use mio::net::UnixStream;
 
+use crate::administration::{self, Work};
+
 /// Pieces read and requests answered in one turn. Sixteen pieces are a mebibyte.
 const STEPS_A_TURN: usize = 16;
 
 /// Bytes read at once.
 const PIECE: usize = 64 << 10;
 
-/// How long a peer may ask for nothing. A person who types requests needs a while; control sends its one at once.
+/// Longest time without a request. A person types requests slowly; control sends its one at once.
 const IDLE_WITHIN: Duration = Duration::from_secs(30);
 
-/// From when on a peer that asks for nothing is idle, and the first to give way.
+/// Time without a request after which a peer is idle, and the first to give way.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a short request may take to arrive. It fits the socket's buffer: only who sends it in parts needs any time.
+/// Longest time in which a short request arrives. It fits the socket's buffer: only a peer that sends it in parts needs any.
 const SHORT_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long rules or entries may take to arrive, and any answer to be read: 256 MiB at 4 MiB/s. Control waits as long.
+/// Longest time in which rules or entries arrive, and any answer is read: 256 MiB at 4 MiB/s. Control waits as long.
 const TRANSFER_WITHIN: Duration = Duration::from_secs(60);
 
 /// A peer that was greeted.
@@ -40,6 +43,7 @@ pub(super) struct Connection {
     sent: usize,
     /// Nothing is read any more, and the connection ends once everything is sent.
     refused: Option<Refusal>,
+    job: PeerJob,
     /// Requests answered.
     answered: u64,
     /// Bytes read and sent.
@@ -47,6 +51,23 @@ pub(super) struct Connection {
     wait: Wait,
     /// When it began to wait for that, and requests answered then.
     since: (Duration, u64),
+}
+
+/// The request that the administration is to answer.
+#[derive(Debug)]
+enum PeerJob {
+    None,
+    /// Not begun. With the bytes of memory that it takes.
+    Waiting(Work, usize),
+    /// In progress. With the bytes of memory that it takes.
+    Running(usize),
+}
+
+/// The outcome of a request.
+pub(super) enum Asked {
+    Answered(Box<Response>),
+    /// The administration is to answer it.
+    Job(Work),
 }
 
 /// What a connection waits for.
@@ -58,6 +79,8 @@ enum Wait {
     Rest(usize),
     /// The peer, which has not read its answer.
     Reader,
+    /// The administration, which has no limit.
+    Answer,
 }
 
 /// How a turn ended.
@@ -67,6 +90,8 @@ pub(super) enum Turn {
     More,
     /// The peer is waited for.
     Waiting,
+    /// The administration is waited for: there is a job.
+    Asked,
     /// The connection is over, perhaps because of a limit.
     Over(Option<Refusal>),
 }
@@ -80,7 +105,7 @@ pub(super) struct Room {
     pub(super) answer: bool,
 }
 
-/// What came of reading.
+/// The outcome of reading.
 enum Fill {
     Some,
     Nothing,
@@ -98,6 +123,7 @@ impl Connection {
             unsent: Vec::new(),
             sent: 0,
             refused: None,
+            job: PeerJob::None,
             answered: 0,
             passed: 0,
             wait: Wait::Request,
@@ -120,7 +146,7 @@ impl Connection {
         room: Room,
         until: Instant,
         mut limit_hit: impl FnMut(Refusal),
-        mut answer: impl FnMut(Request) -> Response,
+        mut answer: impl FnMut(Request) -> Asked,
     ) -> Turn {
         for _ in 0..STEPS_A_TURN {
             if !self.flush() {
@@ -131,6 +157,9 @@ impl Connection {
             }
             if self.refused.is_some() {
                 return Turn::Over(self.refused);
+            }
+            if self.has_job() {
+                return Turn::Asked;
             }
             if Instant::now() >= until {
                 return Turn::More;
@@ -146,27 +175,70 @@ impl Connection {
                     }
                 }
             };
-            let response = match serde_json::from_slice(&line) {
-                Ok(request) if !room.answer && is_long(&request) => {
-                    limit_hit(Refusal::Memory);
-                    Response::Failed { error: Refusal::Memory.sentence().to_owned() }
-                }
-                Ok(request) => {
-                    drop(line);
-                    answer(request)
-                }
-                Err(error) => Response::Refused { error: format!("not a request of version {VERSION}: {error}") },
+            let bytes = line.len();
+            // With the end of the line.
+            let asked = match bytes > MAX_SHORT_LINE + 1 {
+                true => Asked::Job(Work::Line(line)),
+                false => match administration::read(&line) {
+                    Ok(request) if is_long(&request) && !room.answer => {
+                        limit_hit(Refusal::Memory);
+                        Asked::Answered(Response::Failed { error: Refusal::Memory.sentence().to_owned() }.into())
+                    }
+                    Ok(request) => answer(request),
+                    Err(response) => Asked::Answered(response),
+                },
             };
-            self.answered += 1;
-            self.queue(&response);
+            match asked {
+                Asked::Job(work) => self.job = PeerJob::Waiting(work, bytes),
+                Asked::Answered(response) => {
+                    self.answered += 1;
+                    self.queue(&response);
+                }
+            }
         }
         Turn::More
+    }
+
+    fn has_job(&self) -> bool {
+        !matches!(self.job, PeerJob::None)
+    }
+
+    /// Takes the job that waits, to begin it. If its answer may be long and there is no memory for that, the refusal is the
+    /// answer.
+    pub(super) fn begin_job(&mut self, room: Room, limit_hit: impl FnOnce(Refusal)) -> Option<Work> {
+        let waiting = std::mem::replace(&mut self.job, PeerJob::None);
+        let PeerJob::Waiting(work, bytes) = waiting else {
+            self.job = waiting;
+            return None;
+        };
+        if !room.answer && matches!(&work, Work::Request(request) if is_long(request)) {
+            limit_hit(Refusal::Memory);
+            self.answered += 1;
+            self.queue(&Response::Failed { error: Refusal::Memory.sentence().to_owned() });
+            return None;
+        }
+        self.job = PeerJob::Running(bytes);
+        Some(work)
+    }
+
+    /// Takes over the answer to the job.
+    pub(super) fn end_job(&mut self, line: Vec<u8>) {
+        self.job = PeerJob::None;
+        self.answered += 1;
+        // Nothing else is unsent: a job is begun behind the last answer.
+        if self.unsent.is_empty() {
+            self.unsent = line;
+        } else {
+            self.unsent.extend_from_slice(&line);
+        }
+        self.unsent.push(b'\n');
     }
 
     /// Notes what the connection waits for, at a time of the manager's clock.
     pub(super) fn note(&mut self, now: Duration) -> Activity {
         let wait = match (self.sent < self.unsent.len(), self.received.is_empty()) {
             (true, _) => Wait::Reader,
+            (false, _) if self.has_job() => Wait::Answer,
             (false, false) => Wait::Rest(longest_line(&self.received)),
             (false, true) => Wait::Request,
         };
@@ -178,6 +250,9 @@ impl Connection {
 
     /// What the connection does. One that has just been let in, or answered, is not idle yet: its peer needs a moment to ask.
     pub(super) fn activity(&self, now: Duration) -> Activity {
+        if self.wait == Wait::Answer {
+            return Activity::Work;
+        }
         let is_idle = self.wait == Wait::Request && now.saturating_sub(self.since.0) > IDLE_AFTER;
         if is_idle { Activity::Idle } else { Activity::Transfer }
     }
@@ -194,6 +269,7 @@ impl Connection {
             Wait::Rest(MAX_SHORT_LINE) => (SHORT_WITHIN, Refusal::SlowRequest),
             Wait::Rest(_) => (TRANSFER_WITHIN, Refusal::SlowRequest),
             Wait::Reader => (TRANSFER_WITHIN, Refusal::SlowReader),
+            Wait::Answer => return None,
         };
         (now.saturating_sub(self.since.0) > within).then_some(refusal)
     }
@@ -208,7 +284,11 @@ impl Connection {
 
     /// Bytes of memory that it takes: requests, answers.
     pub(super) fn memory(&self) -> [usize; 2] {
-        [self.received.len(), self.unsent.len()]
+        let job = match self.job {
+            PeerJob::None => 0,
+            PeerJob::Waiting(_, bytes) | PeerJob::Running(bytes) => bytes,
+        };
+        [self.received.len() + job, self.unsent.len()]
     }
 
     /// Answers with the limit that the peer has hit. What it has sent is forgotten.
@@ -330,7 +410,12 @@ mod tests {
 
     fn turn(connection: &mut Connection, room: Room) -> Turn {
         let until = Instant::now() + Duration::from_secs(60);
-        connection.turn(room, until, |_| {}, |_| Response::Failed { error: "x".repeat(8 << 20) })
+        connection.turn(
+            room,
+            until,
+            |_| {},
+            |_| Asked::Answered(Response::Failed { error: "x".repeat(8 << 20) }.into()),
+        )
     }
 
     /// When a connection that had its turn at this time has taken too long, in seconds, and for what.
@@ -381,7 +466,7 @@ mod tests {
         let (mut connection, peer) = pair();
         assert_eq!(turn(&mut connection, ROOM), Turn::Waiting);
         connection.farewell(Refusal::Idle);
-        assert!(told(peer).contains("the connection asked for nothing for too long"));
+        assert!(told(peer).contains("the connection sent no request for too long"));
 
         let (mut connection, mut peer) = pair();
         peer.write_all(&[b'a'; MAX_SHORT_LINE + 1]).expect("taken");
@@ -398,7 +483,40 @@ mod tests {
         peer.write_all(b"{\"request\":\"rules\"}\n").expect("taken");
         assert_eq!(turn(&mut connection, Room { request: 0, answer: false }), Turn::Waiting);
         drop(connection);
-        assert!(told(peer).contains("take the memory"), "no long answer is begun");
+        assert!(told(peer).contains("use all the memory"), "no long answer is begun");
+    }
+
+    #[test]
+    fn the_next_request_of_a_peer_waits_for_the_answer_to_its_job() {
+        let (mut connection, mut peer) = pair();
+        peer.write_all(b"{\"request\":\"reload\"}\n{\"request\":\"status\"}\n").expect("taken");
+        let turn = |connection: &mut Connection| {
+            let until = Instant::now() + Duration::from_secs(60);
+            connection.turn(
+                ROOM,
+                until,
+                |_| {},
+                |request| match request {
+                    Request::Reload => Asked::Job(Work::Request(Box::new(request))),
+                    _ => Asked::Answered(Response::Done.into()),
+                },
+            )
+        };
+        assert_eq!(turn(&mut connection), Turn::Asked);
+        assert!(connection.memory()[0] > 20, "the request takes memory");
+        assert_eq!((turn(&mut connection), connection.answered), (Turn::Asked, 0), "it has not begun");
+        assert!(matches!(connection.begin_job(ROOM, |_| {}), Some(Work::Request(_))));
+        assert!(connection.begin_job(ROOM, |_| {}).is_none(), "once");
+        assert_eq!((turn(&mut connection), connection.answered), (Turn::Asked, 0), "it is in progress");
+        let day = Duration::from_secs(86_400);
+        assert_eq!((connection.note(Duration::ZERO), connection.expired(day)), (Activity::Work, None));
+        connection.end_job(b"\"reloaded\"".to_vec());
+        assert_eq!((turn(&mut connection), connection.answered), (Turn::Waiting, 2));
+        drop(connection);
+        let mut told = String::new();
+        let _ = peer.read_to_string(&mut told);
+        let lines: Vec<&str> = told.lines().skip(1).collect();
+        assert!(lines.len() == 2 && lines[0] == "\"reloaded\"" && lines[1].contains("done"), "{told}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The connections on the control socket: who is let in, who is served, who is closed.
+//! The connections on the control socket: which are accepted, served and closed.
 //!
 //! - **Connections are bounded**, in all and for each user; some are kept for root and the dataplane's own user. One that
 //!   asks for nothing gives way to a newcomer ([`knockplane_limits::admission`]).
-//! - **Memory is bounded** over all connections: requests in pieces and answers that nobody reads, apart for root and the
+//! - **Memory is bounded** over all connections: incomplete requests and unread answers, apart for root and the
 //!   dataplane's own user, and for all others.
 //! - **Time is bounded**: each pass of the manager serves requests for a while at most, and each peer has so long to say
 //!   what it wants and to read what it is told. Time that the manager took for another request does not count.
@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use knockplane_limits::admission::{Activity, Admission, Admitted, Limits};
 use knockplane_limits::refusal::{Refusal, Refusals};
-use knockplane_policy::wire::{MAX_LINE, Request, Response};
+use knockplane_policy::wire::{MAX_LINE, Request};
 use mio::{Interest, Registry, Token};
 
-use super::connection::{Connection, Room, Turn, turn_away};
-use super::listener::{Caller, Listener};
+use super::connection::{Asked, Connection, Room, Turn, turn_away};
+use crate::administration::{Answer, Job};
+use crate::control_socket::{Caller, Listener};
 
 /// Connections at once: control has 20 at most, one for each question, and people have tools.
 const LIMITS: Limits = Limits { total: 64, per_peer: 32, reserved: 16 };
@@ -40,14 +41,16 @@ const REQUEST_MEMORY: usize = MAX_LINE;
 /// more may be held.
 const ANSWER_MEMORY: usize = 64 << 20;
 
-/// See the module.
+/// The connections, and the order in which they are served.
 pub(super) struct Connections {
     open: HashMap<u64, Peer>,
     admission: Admission<u32>,
     refusals: Arc<Refusals>,
     /// Those that have something to do, in order.
     ready: VecDeque<u64>,
-    /// Whether somebody waits to be accepted.
+    /// Those whose job waits, in order.
+    waiting: VecDeque<u64>,
+    /// Whether a peer may wait to be accepted.
     callers: bool,
     /// The token of the connection with the number 0.
     first_token: usize,
@@ -60,6 +63,8 @@ struct Peer {
     connection: Connection,
     privileged: bool,
     is_ready: bool,
+    /// Whether it has a job that waits or is in progress.
+    asks: bool,
 }
 
 impl Connections {
@@ -70,6 +75,7 @@ impl Connections {
             admission: Admission::new(LIMITS),
             refusals,
             ready: VecDeque::new(),
+            waiting: VecDeque::new(),
             callers: false,
             first_token,
             clock: Duration::ZERO,
@@ -82,7 +88,7 @@ impl Connections {
         self.callers || !self.ready.is_empty()
     }
 
-    /// Somebody connects.
+    /// A peer connects.
     pub(super) fn callers_wait(&mut self) {
         self.callers = true;
     }
@@ -100,7 +106,7 @@ impl Connections {
     }
 
     /// Serves those that have something to do, each once, for as long as a pass may take.
-    pub(super) fn serve(&mut self, mut answer: impl FnMut(Request) -> Response) {
+    pub(super) fn serve(&mut self, mut answer: impl FnMut(Request) -> Asked) {
         let now = Instant::now();
         self.clock += now.saturating_duration_since(self.last_pass).min(COUNTED_PASS);
         self.last_pass = now;
@@ -119,7 +125,11 @@ impl Connections {
                     continue;
                 }
                 Turn::More => self.make_ready(id),
-                Turn::Waiting => {}
+                Turn::Asked if !peer.asks => {
+                    peer.asks = true;
+                    self.waiting.push_back(id);
+                }
+                Turn::Asked | Turn::Waiting => {}
             }
             if let Some(peer) = self.open.get_mut(&id) {
                 let activity = peer.connection.note(self.clock);
@@ -131,7 +141,33 @@ impl Connections {
         }
     }
 
-    /// Lets in who waits, or turns them away: a few, so that callers cannot keep the manager busy. Looks again at every
+    /// Takes the next job that waits, in order.
+    pub(super) fn next_job(&mut self) -> Option<Job> {
+        while let Some(id) = self.waiting.pop_front() {
+            // None if the connection is closed by now.
+            let Some(room) = self.room(id) else { continue };
+            let Some(peer) = self.open.get_mut(&id) else { continue };
+            let refusals = &self.refusals;
+            if let Some(work) = peer.connection.begin_job(room, |refusal| tell(refusals, refusal, None)) {
+                return Some(Job { connection: Some(id), work });
+            }
+            peer.asks = false;
+            self.make_ready(id);
+        }
+        None
+    }
+
+    /// Hands over the answer to a job, to be sent in the next pass. The connection may be closed by now.
+    pub(super) fn answer(&mut self, Answer { connection, line }: Answer) {
+        let Some(id) = connection else { return };
+        if let Some(peer) = self.open.get_mut(&id) {
+            peer.asks = false;
+            peer.connection.end_job(line);
+            self.make_ready(id);
+        }
+    }
+
+    /// Accepts peers that wait, or turns them away: a few, so that they cannot keep the manager busy. Looks again at every
     /// tick, for an event comes only once.
     pub(super) fn accept(&mut self, listener: &Listener, registry: &Registry, tick: bool) {
         self.callers |= tick;
@@ -180,12 +216,12 @@ impl Connections {
             self.admission.remove(id);
             return;
         }
-        self.open.insert(id, Peer { connection, privileged, is_ready: false });
+        self.open.insert(id, Peer { connection, privileged, is_ready: false, asks: false });
         self.admission.set(id, Activity::Transfer);
         self.make_ready(id);
     }
 
-    /// Closes those that took too long, and notes who is idle by now.
+    /// Closes those that took too long, and notes which are idle by now.
     pub(super) fn expire(&mut self) {
         for (id, peer) in &self.open {
             self.admission.set(*id, peer.connection.activity(self.clock));

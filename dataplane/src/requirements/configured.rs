@@ -11,11 +11,11 @@ use knockplane_policy::doctor::{Finding, Level, Scope};
 use super::Observed;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::held::StoredEntries;
-use crate::manager::Listener;
+use crate::control_socket::Listener;
 use crate::memory::{self, Connections, MemoryError};
 use crate::names::Names;
 use crate::state_dir::{Examined, StateDir};
+use crate::static_entries::StoredEntries;
 use crate::store::{self, Store, Stored};
 
 /// What is known of the configuration before interfaces and rules are read.

@@ -49,7 +49,7 @@ pub(crate) fn before(
         Some(reason) if config.require == Require::ZeroCopy && findings.is_empty() => {
             findings.push(Finding { scope: Scope::Wire, ..copied(devices[0], Side::Outside, &reason.to_string()) });
         }
-        // The drivers could, and their buffers cannot: somebody will want to know.
+        // The drivers support it and their buffers do not: the operator can change the buffers.
         Some(reason @ CopyReason::BufferTooSmall { .. }) => {
             let cost = cost(XdpMode::Native, false).unwrap_or_default();
             let finding = Finding::ok(Scope::Wire, "zero-copy", format!("copy mode: {reason}"));

@@ -34,7 +34,7 @@ pub(crate) struct Format {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DamageError {
     /// The first line is another one.
-    #[error("line 1 is not `{expected}` with the number of bytes behind it (byte {place} differs)")]
+    #[error("line 1 does not begin with `{expected}` (byte {place} differs)")]
     Header {
         /// How it should begin.
         expected: String,
@@ -78,8 +78,22 @@ pub(crate) enum DamageError {
 
 impl Format {
     /// What every file of it begins with.
-    fn begin(self) -> String {
+    pub(super) fn begin(self) -> String {
         format!("knockplane {} {} ", self.kind, self.version)
+    }
+
+    /// The first line of a file of records.
+    pub(super) fn log_line(self) -> String {
+        format!("{}log\n", self.begin())
+    }
+
+    /// Why a file that begins with these bytes is no file of records.
+    pub(super) fn other_log(self, start: &[u8]) -> DamageError {
+        let expected = self.log_line();
+        self.other_version(start).unwrap_or_else(|| DamageError::Header {
+            expected: expected.trim_end().to_owned(),
+            place: differs(start, expected.as_bytes()),
+        })
     }
 
     fn header(self, content_bytes: usize) -> String {
@@ -235,7 +249,10 @@ mod tests {
         let second = format!("bytes {} to {} do not match", header + BLOCK, header + 2 * BLOCK - 1);
         assert!(damaged(header + BLOCK + 5).starts_with(&second));
         assert!(damaged(file.len() - 1).contains(&format!("checksum at byte {}", file.len() - SUM_LINE)));
-        assert!(damaged(3).starts_with("line 1 is not `knockplane lists 1`") && damaged(3).contains("byte 3 differs"));
+        assert!(
+            damaged(3).starts_with("line 1 does not begin with `knockplane lists 1`")
+                && damaged(3).contains("byte 3 differs")
+        );
         assert!(damaged(17).contains("format 0, and this program reads format 1"), "{}", damaged(17));
         assert!(told(&file[..100]).contains("cut off behind byte 100"), "{}", told(&file[..100]));
         assert!(told(b"knockpl").contains("cut off behind byte 7"));

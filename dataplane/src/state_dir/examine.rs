@@ -1,4 +1,4 @@
-//! A look at the state directory that changes nothing, takes no lock, and waits for nobody: another dataplane may have it.
+//! A look at the state directory that changes nothing, takes no lock, and waits for no process: another dataplane may have it.
 
 use std::fs;
 use std::io;

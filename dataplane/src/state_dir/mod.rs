@@ -1,24 +1,25 @@
-//! The state directory: what survives a restart of the dataplane, and nobody else's.
+//! The state directory: the files that outlive a restart of the dataplane. One dataplane at a time uses it.
 //!
 //! | file          | what it holds |
 //! |---------------|---------------|
 //! | `lock`        | nothing; one dataplane at a time locks it |
-//! | `rules.state` | the rules that were applied last, see [`crate::store`] |
-//! | `lists.state` | the static entries of operators, see [`crate::held`] |
-//! | `names.state` | the addresses of host names, see [`crate::names`] |
+//! | `rules.state` | the rules that were applied last |
+//! | `lists.state` | the static entries of operators |
+//! | `names.state` | the addresses of host names |
 //! | `*.new`       | a file while it is written; removed at start |
 //! | `*.aside-N`   | a file that a start with `--without-state` set aside |
 //!
 //! Promises:
-//! - The directory is root's or this process's user's, and nobody else can write it. It may be reached by a symbolic
+//! - The directory belongs to root or to this process's user, and no other user can write it. It may be reached by a symbolic
 //!   link of the same owners, which is followed once, at start: everything else happens relative to the open directory.
 //! - A state file is a regular file with the same owners. No symbolic link is followed to it, and a FIFO or a device in
 //!   its place is neither opened nor read.
-//! - A file has checksums ([`checksum`]) and is replaced whole: a power failure leaves the old one or the new one. A save
-//!   that fails leaves the old one and nothing beside it.
+//! - A file has checksums. Most are replaced whole ([`checksum`]): a power failure leaves the old one or the new one. A save
+//!   that fails leaves the old one and nothing beside it. `lists.state` grows by records ([`log`]).
 
 mod checksum;
 mod examine;
+mod log;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
@@ -30,7 +31,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use knockplane_limits::predecessor::{self, Deadline};
 use rustix::fs::{
-    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, fcntl_lock, fstat, fsync, openat,
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, fcntl_lock, fstat, fsync, linkat, openat,
     renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
@@ -38,6 +39,7 @@ use rustix::process::{Flock, FlockType, Pid, fcntl_getlk, geteuid};
 
 pub(crate) use self::checksum::Format;
 pub(crate) use self::examine::Examined;
+pub(crate) use self::log::{End, Log, Records};
 
 /// The rules that were applied last.
 pub(crate) const RULES: &str = "rules.state";
@@ -57,6 +59,9 @@ const FILES: [&str; 5] = [RULES, LISTS, NAMES, OLD_RULES, OLD_LISTS];
 /// What a file is called while it is written, behind its name.
 const NEW: &str = ".new";
 
+/// Bytes at most of a file of records: ten times as many as a million entries with the longest comments take.
+const MAX_LOG: u64 = 10 << 30;
+
 /// Bytes at most of a file without checksums, which versions before wrote. Two lines of the control socket.
 const MAX_OLD: u64 = 512 << 20;
 
@@ -75,6 +80,15 @@ pub(crate) struct StateDir {
 pub(crate) struct Content {
     file: Vec<u8>,
     range: Range<usize>,
+}
+
+/// A file as it was found.
+#[derive(Debug)]
+pub(crate) enum StoredFile {
+    /// One of records.
+    Records(Records),
+    /// One that an earlier version replaced whole.
+    Whole(Content),
 }
 
 impl Deref for Content {
@@ -153,25 +167,78 @@ impl StateDir {
         Ok(Some(bytes))
     }
 
+    /// Reads a file of records, or one of an earlier version; `None` if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be read, its first line is damaged, or a newer version wrote it.
+    pub(crate) fn read_log(&self, name: &str, format: Format, whole: Format) -> anyhow::Result<Option<StoredFile>> {
+        let Some((mut file, length)) = self.open_file(name)? else { return Ok(None) };
+        let shown = self.file(name).display().to_string();
+        let line = format.log_line();
+        let mut bytes = Vec::new();
+        let read = (&mut file).take(line.len() as u64).read_to_end(&mut bytes);
+        read.with_context(|| format!("cannot read {shown}"))?;
+        if bytes == whole.begin().as_bytes()[..bytes.len().min(whole.begin().len())]
+            || bytes.starts_with(whole.begin().as_bytes())
+        {
+            return Ok(self.read(name, whole)?.map(StoredFile::Whole));
+        }
+        if bytes != line.as_bytes() {
+            let error = anyhow::Error::new(format.other_log(&bytes));
+            return Err(error.context(damage(&shown)));
+        }
+        if length > MAX_LOG {
+            bail!("{}: it has {length} bytes, and may have {MAX_LOG}", damage(&shown));
+        }
+        bytes.reserve_exact((length as usize).saturating_sub(bytes.len()));
+        file.take(MAX_LOG).read_to_end(&mut bytes).with_context(|| format!("cannot read {shown}"))?;
+        Ok(Some(StoredFile::Records(Records::read(bytes, line.len()))))
+    }
+
+    /// Opens a file that is there, to change it.
+    fn open_to_write(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = openat(&self.directory, name, flags, Mode::empty())?;
+        check_file(&fstat(&file)?, &self.file(name)).map_err(io::Error::other)?;
+        Ok(File::from(file))
+    }
+
     /// Writes a file anew, whole or not at all: readable for this user alone, and on the disk when this returns.
+    ///
+    /// # Errors
+    /// As [`StateDir::replace`].
+    pub(crate) fn write(&self, name: &str, format: Format, content: &[u8]) -> io::Result<()> {
+        let (header, sums) = format.around(content);
+        let parts = [header.as_bytes(), content, sums.as_bytes()];
+        self.replace(name, |file| parts.into_iter().try_for_each(|part| file.write_all(part))).map(drop)
+    }
+
+    /// Replaces a file by one with what `write` writes, whole or not at all. Returns the open file, which is on the disk.
     ///
     /// # Errors
     /// If the disk refuses; what was there before is still there, and nothing beside it. If only the directory cannot be
     /// synced, either file may be there after a power failure, which the error says.
-    pub(crate) fn write(&self, name: &str, format: Format, content: &[u8]) -> io::Result<()> {
+    fn replace(&self, name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
         let new = format!("{name}{NEW}");
-        let (header, sums) = format.around(content);
-        let written = self.write_new(&new, [header.as_bytes(), content, sums.as_bytes()]);
-        let replaced = written.and_then(|()| Ok(renameat(&self.directory, &new, &self.directory, name)?));
-        replaced.inspect_err(|_| _ = self.remove(&new))?;
+        let written = self.create(&new).and_then(|mut file| {
+            write(&mut file)?;
+            file.sync_all()?;
+            Ok(file)
+        });
+        let replaced = written.and_then(|file| {
+            renameat(&self.directory, &new, &self.directory, name)?;
+            Ok(file)
+        });
+        let file = replaced.inspect_err(|_| _ = self.remove(&new))?;
         let unsynced = |error: Errno| {
             let what = format!("the file is replaced, but its directory cannot be synced: {error}");
             io::Error::new(io::Error::from(error).kind(), what)
         };
-        fsync(&self.directory).map_err(unsynced)
+        fsync(&self.directory).map_err(unsynced)?;
+        Ok(file)
     }
 
-    fn write_new(&self, name: &str, parts: [&[u8]; 3]) -> io::Result<()> {
+    fn create(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR);
         let file = match open() {
@@ -179,11 +246,7 @@ impl StateDir {
             Err(Errno::EXIST) => self.remove(name).and_then(|_| Ok(open()?)),
             file => Ok(file?),
         };
-        let mut file = File::from(file?);
-        for part in parts {
-            file.write_all(part)?;
-        }
-        file.sync_all()
+        Ok(File::from(file?))
     }
 
     /// Removes a file; whether it was there.
@@ -233,6 +296,22 @@ impl StateDir {
         }
         fsync(&self.directory)?;
         Ok(aside)
+    }
+
+    /// Gives a file a second name, under which it stays when it is replaced. Returns its path.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub(crate) fn keep_aside(&self, name: &str) -> io::Result<PathBuf> {
+        for number in 1.. {
+            let aside = format!("{name}.aside-{number}");
+            match linkat(&self.directory, name, &self.directory, &aside, AtFlags::empty()) {
+                Ok(()) => return Ok(self.file(&aside)),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Errno::EXIST.into())
     }
 
     fn set_one_aside(&self, name: &str) -> io::Result<PathBuf> {
@@ -295,7 +374,7 @@ fn lock(directory: &OwnedFd, path: &Path, deadline: Deadline) -> anyhow::Result<
     let lock = openat(directory, "lock", flags, Mode::RUSR | Mode::WUSR).with_context(cannot)?;
     check_file(&fstat(&lock).with_context(cannot)?, &file)?;
     loop {
-        // A lock of the process (fcntl), not of the open file (flock): it says who holds it, and the kernel takes it from
+        // A lock of the process (fcntl), not of the open file (flock): it names its holder, and the kernel takes it from
         // a dying process before it takes sockets and interfaces away, which is what takes longest.
         match fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(lock),

@@ -66,7 +66,7 @@ fn idle_peers_of_the_dataplane_lock_no_other_peer_out() {
         assert!(filter.http("/readyz").is_ok() && filter.http("/metrics").is_ok());
         assert!(refused(filter, "evicted") > 400.0);
         let told = last_line(first);
-        assert!(told.contains("too many connections: this one asked for nothing"), "{told}");
+        assert!(told.contains("too many connections: this one sent no request"), "{told}");
         knock(topology, "1234:tcp 4321:tcp");
         assert!(ping(topology, ""), "and it filters");
     });

@@ -23,6 +23,7 @@
 //! | `restart.rs`   | restarts right after a kill, a second dataplane, damaged or unwritable state files |
 //! | `operator.rs`  | rules applied live, tables, lists, metrics |
 //! | `install.rs`   | the first steps of a new user: the configuration of the README, and `make install` |
+//! | `jobs.rs`      | answers during large changes |
 //! | `json.rs`      | the output of `knockctl --json`, checked with its schemas; repeated output |
 //! | `metrics.rs`   | scrapes over applies, reloads and restarts, and with a hanging dataplane |
 //! | `limits.rs`    | peers of the listeners that send nothing, send slowly, request too much, or do not read |
@@ -42,6 +43,7 @@ mod end;
 mod forged;
 mod frames;
 mod install;
+mod jobs;
 mod json;
 mod knocks;
 mod limits;

@@ -126,12 +126,16 @@ fn a_damaged_state_file_is_refused_and_can_be_started_without() {
             let path = filter.path("state").join(name);
             let intact = fs::read(&path).expect("a state file");
             let mut damaged = intact.clone();
-            let middle = damaged.len() / 2;
-            damaged[middle] ^= 1;
+            // The first line of the static entries: of damage behind it, the entries before are kept.
+            let (place, what) = match name {
+                "lists.state" => (5, "line 1 does not begin with"),
+                _ => (damaged.len() / 2, "do not match their checksum"),
+            };
+            damaged[place] ^= 1;
             fs::write(&path, &damaged).expect("written");
             let (code, told) = refusal(topology, filter);
             assert_eq!(code, Some(3), "{told}");
-            for part in [&format!("{} is damaged", path.display()), "--without-state", "do not match their checksum"] {
+            for part in [&format!("{} is damaged", path.display()), "--without-state", what] {
                 assert!(told.contains(part), "{part}: {told}");
             }
             fs::write(&path, if name == "rules.state" { damaged } else { intact }).expect("written");
@@ -149,6 +153,66 @@ fn a_damaged_state_file_is_refused_and_can_be_started_without() {
         fs::rename(aside, filter.path("state").join("lists.state")).expect("put back");
         filter.restart_dataplane().expect("started");
         assert!(ping(topology, ""), "what was set aside can be put back");
+    });
+}
+
+#[test]
+fn damaged_static_entries_leave_those_before_the_damage_and_a_warning() {
+    with(&friends(), |topology, filter| {
+        assert!(knockctl(filter, &["list", "add", "friends", CLIENT]).ok());
+        let path = filter.path("state").join("lists.state");
+        let first = fs::metadata(&path).expect("a file").len() as usize;
+        assert!(knockctl(filter, &["list", "add", "friends", "192.0.2.1"]).ok());
+        filter.dataplane.kill().expect("killed");
+        let mut damaged = fs::read(&path).expect("a file");
+        damaged[first + 2] ^= 1;
+        fs::write(&path, &damaged).expect("written");
+        filter.restart_dataplane().expect("started");
+        assert!(ping(topology, ""), "the entry before the damage is in force");
+        let told = format!("{} is damaged at byte {first}", path.display());
+        let shown = knockctl(filter, &["show", "status"]).stdout;
+        assert!(shown.contains("warning") && shown.contains(&told), "{told}: {shown}");
+        assert!(filter.http("/readyz").expect("ready").contains(&told));
+        assert!(filter.log().contains(&told), "{}", filter.log());
+        assert_eq!(fs::read(filter.path("state").join("lists.state.aside-1")).expect("kept"), damaged);
+        assert!(!knockctl(filter, &["list", "show", "friends"]).stdout.contains("192.0.2.1"));
+    });
+}
+
+/// An import and a flush are each in force whole or not at all, whenever the dataplane is killed: also while it writes the
+/// file anew, which it does after each flush.
+#[test]
+fn a_kill_while_the_file_is_written_anew_loses_no_entry() {
+    const MANY: usize = 20_000;
+    let options = FilterOptions { list_capacity: 2 * MANY, ..friends() };
+    with(&options, |topology, filter| {
+        assert!(knockctl(filter, &["list", "add", "friends", CLIENT]).ok());
+        let many = filter.path("many.txt");
+        let lines: String = (0..MANY).map(|host| format!("many 10.9.{}.{}\n", host / 250, host % 250)).collect();
+        fs::write(&many, lines).expect("written");
+        let many = many.display().to_string();
+        for round in 0..8 {
+            assert!(knockctl(filter, &["list", "import", &many]).ok(), "round {round}");
+            let flush = filter.knockctl_line(&["list", "flush", "many"]).expect("knockctl");
+            let mut flush = Command::new("sh").args(["-c", &flush]).spawn().expect("started");
+            if round % 2 == 0 {
+                assert!(flush.wait().expect("it ends").success(), "the kill comes behind the answer");
+            } else {
+                thread::sleep(Duration::from_millis(20 * round));
+            }
+            kill_and_go_on(filter.dataplane.id());
+            let _ = flush.wait();
+            filter.restart_dataplane().unwrap_or_else(|error| panic!("round {round}: {error:#}"));
+            let lists = filter.ask(&["show", "lists"]).expect("lists");
+            let lists = lists["lists"].as_array().expect("lists").iter();
+            let left = lists.filter(|list| list["list"] == "many").map(|list| list["by_operators"].as_u64());
+            let left = left.flatten().sum::<u64>() as usize;
+            assert!(left == 0 || left == MANY && round % 2 == 1, "round {round}: {left} entries");
+            assert!(ping(topology, ""), "the static entry is in force after round {round}");
+            let state = fs::read_dir(filter.path("state")).expect("a folder").flatten();
+            assert!(state.map(|entry| entry.file_name()).all(|name| !name.to_string_lossy().ends_with(".new")));
+        }
+        assert!(!filter.log().contains("is damaged"), "{}", filter.log());
     });
 }
 
@@ -185,6 +249,8 @@ fn a_full_disk_changes_nothing_and_leaves_nothing() {
         names
     };
     assert_eq!(names(), ["lists.state", "lock"]);
+    let length = || fs::metadata(disk.0.join("lists.state")).expect("a file").len();
+    let before = length();
     let many = filter.path("many.txt");
     let lines: String = (0..9_000).map(|host| format!("many 10.9.{}.{}\n", host / 250, host % 250)).collect();
     fs::write(&many, lines).expect("written");
@@ -194,7 +260,11 @@ fn a_full_disk_changes_nothing_and_leaves_nothing() {
     for part in [&path, "No space left on device (os error 28)", "nothing changed"] {
         assert!(refused.stderr.contains(part), "{part}: {refused:?}");
     }
-    assert_eq!(names(), ["lists.state", "lock"], "no half file is left");
+    assert_eq!(
+        (names(), length()),
+        (vec!["lists.state".to_owned(), "lock".to_owned()], before),
+        "nothing is left of it"
+    );
     let shown = knockctl(&filter, &["list", "show", "many"]);
     assert!(!shown.stdout.contains("10.9."), "{shown:?}");
     filter.dataplane.kill().expect("killed");

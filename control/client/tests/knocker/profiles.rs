@@ -123,8 +123,8 @@ fn links_pipes_and_directories_do_not_avoid_the_checks() {
         scenario.refused(lab, &open, &["it is a directory"]);
         let pipe = scenario.path("pipe");
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        scenario.refused(lab, &pipe, &["is no regular file"]);
-        scenario.refused(lab, Path::new("/dev/zero"), &["is no regular file"]);
+        scenario.refused(lab, &pipe, &["is not a regular file"]);
+        scenario.refused(lab, Path::new("/dev/zero"), &["is not a regular file"]);
         let long = scenario.path("long");
         fs::File::create(&long).and_then(|file| file.set_len((4 << 20) + 1)).unwrap();
         chmod(&long, 0o600);

@@ -1,5 +1,4 @@
-//! Everything that is to be said of a file, each thing at its place: its problems, rules that nobody can run, what the
-//! dataplane refuses, and lints.
+//! All findings about a file, each with its place: syntax errors, rules that can never run, errors of the engine, and lints.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -17,39 +16,39 @@ use super::super::table::printable;
 use super::{How, Source};
 use crate::rules::{self, RulesError};
 
-/// A rule that nobody can run.
+/// Code of a rule that can never run.
 pub(super) const INVALID: &str = "E002";
-/// A rule that the dataplane does not run.
+/// Code of a rule that the dataplane refuses.
 pub(super) const REFUSED: &str = "E003";
-/// An interface that is no side.
+/// Code of an interface without a side.
 pub(super) const UNMAPPED: &str = "E004";
 
-/// See the module. Each list is in the file's order.
+/// The findings of a file, each kind in the order of the file.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub(super) struct Findings {
-    /// What cannot be read.
+    /// Syntax errors.
     pub(super) problems: Vec<Finding>,
-    /// What is not wrong, and worth a look: what the export itself says is missing, menus that nobody knows.
+    /// Warnings of the reader: parts that the export itself reports as missing, and unknown menus.
     pub(super) warnings: Vec<Finding>,
-    /// Rules that nobody can run, without those that are disabled.
+    /// Rules that can never run, without disabled ones.
     pub(super) invalid: Vec<Finding>,
-    /// What keeps the rules from running although every line is right.
+    /// Errors of the engine, although each line is valid.
     pub(super) refused: Vec<Finding>,
-    /// What runs, and cannot be meant.
+    /// Lints about rules.
     pub(super) lints: Vec<Finding>,
-    /// What of the configuration's doors cannot be meant. It has no place in the file.
+    /// Lints about doors of the configuration, which have no place in the file.
     pub(super) doors: Vec<Finding>,
-    /// What is about no place: it cannot be read at all, or cannot run as a whole.
+    /// Errors without a place: the file cannot be read, or cannot run as a whole.
     pub(super) errors: Vec<String>,
     /// The section of the configuration about interfaces, with the names that are in none of its lists as comments.
     pub(super) interfaces: Option<String>,
-    /// Some lint is more than what the configuration itself says.
+    /// Whether there is a lint that `--deny-lints` denies.
     #[serde(skip)]
     pub(super) denied_lints: bool,
 }
 
 impl Findings {
-    /// What is found in a file, and its rules as they would run.
+    /// The findings of a file, and its rules as they would run.
     pub(super) fn of(source: &Source, how: &How<'_>) -> (Findings, RuleSet) {
         let reading = &source.reading;
         let mut rules = door::rules(how.settings, reading.rules.clone());
@@ -78,7 +77,7 @@ impl Findings {
         (findings, rules)
     }
 
-    /// What the engine says.
+    /// Adds the errors of the engine.
     fn refuse(&mut self, rules: &RuleSet, settings: &Settings, places: &Places<'_>) {
         let problems = match rules::compile(rules, settings) {
             Ok(()) => return,
@@ -94,7 +93,7 @@ impl Findings {
                 continue;
             }
             match problem.place() {
-                // SourceSpans already.
+                // Reported already.
                 _ if matches!(problem, Problem::Invalid { .. } | Problem::Unmapped { .. }) => {}
                 None => self.errors.push(problem.to_string()),
                 Some(place) => {
@@ -132,7 +131,7 @@ impl Findings {
         }
     }
 
-    /// All that has a place, in the file's order.
+    /// All findings with a place, in the order of the file.
     pub(super) fn placed(&self) -> Vec<Finding> {
         let lists = [&self.problems, &self.warnings, &self.invalid, &self.refused, &self.lints];
         let mut all: Vec<Finding> = lists.into_iter().flatten().cloned().collect();
@@ -141,7 +140,7 @@ impl Findings {
     }
 }
 
-/// What the reader warns of.
+/// The warnings of the reader.
 pub(super) fn warnings(reading: &Reading) -> Vec<Finding> {
     let warning = |problem: &rsc::Problem| Finding {
         severity: Severity::Warning,
@@ -151,12 +150,12 @@ pub(super) fn warnings(reading: &Reading) -> Vec<Finding> {
     reading.warnings.iter().map(warning).collect()
 }
 
-/// Rules that nobody can run. If that is allowed, they are disabled, so that nothing can come to run them.
+/// Rules that can never run. With `--allow-invalid` they are disabled, so that they never run.
 fn invalid(rules: &mut RuleSet, allowed: bool, places: &Places<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for rule in rules.rules.iter_mut().filter(|rule| !rule.disabled) {
         let Some(reason) = &rule.invalid else { continue };
-        // The reason begins with what the rule says: `property=value` or `property`.
+        // The reason begins with the part of the rule: `property=value` or `property`.
         let property = reason.trim_start_matches('`').split(['=', '`']).next();
         let span = places.rule(&rule.id, property);
         let reason = printable(reason);
@@ -172,7 +171,7 @@ fn invalid(rules: &mut RuleSet, allowed: bool, places: &Places<'_>) -> Vec<Findi
     found
 }
 
-/// The property that a problem is about; none if it is the whole rule.
+/// The property that a problem is about; `None` if it is about the whole rule.
 fn property(problem: &Problem) -> Option<&str> {
     match problem {
         Problem::JumpCircle { .. } | Problem::JumpTooDeep { .. } => Some("jump-target"),
@@ -184,7 +183,7 @@ fn property(problem: &Problem) -> Option<&str> {
     }
 }
 
-/// Where rules and patterns stand in the file.
+/// The places of rules and patterns in the file.
 struct Places<'s> {
     text: &'s [u8],
     reading: &'s Reading,

@@ -1,11 +1,10 @@
-//! Rule files, judged offline: what is wrong with them and what cannot be meant on standard error, pointed at; what they
-//! hold on standard output.
+//! Offline checks of rule files: findings with their places on standard error, and a summary on standard output.
 //!
 //! | file           | owns |
 //! |----------------|------|
-//! | `mod.rs`       | files in, judgements and an exit code out |
-//! | `findings.rs`  | everything that is said of a file, each thing at its place |
-//! | `settings.rs`  | the settings that files are judged with |
+//! | `mod.rs`       | the command: files, output and exit code |
+//! | `findings.rs`  | the findings about a file with their places |
+//! | `settings.rs`  | the settings for the checks |
 
 mod findings;
 mod settings;
@@ -35,15 +34,15 @@ pub(super) struct Check {
     files: Vec<PathBuf>,
     #[command(flatten)]
     given: settings::Given,
-    /// Take rules that can never run as warnings: `apply --allow-invalid` keeps them and does not run them
+    /// Report rules that can never run as warnings: `apply --allow-invalid` keeps them disabled
     #[arg(long)]
     allow_invalid: bool,
-    /// Fail for lints as well
+    /// Also fail if there are lints
     #[arg(long)]
     deny_lints: bool,
 }
 
-/// How a file is judged.
+/// Options of the check of a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct How<'s> {
     pub(super) settings: &'s Settings,
@@ -53,7 +52,7 @@ pub(super) struct How<'s> {
     pub(super) lints: bool,
 }
 
-/// A file that could be opened.
+/// The content of a file.
 pub(super) struct Source {
     name: String,
     text: Vec<u8>,
@@ -84,7 +83,7 @@ struct Judgement {
     findings: Findings,
 }
 
-/// Judges all files. Everything that is wrong with every file is reported.
+/// Checks all files, and reports all findings of each.
 pub(super) fn run(check: &Check, json: bool) -> Result<String, Failed> {
     let settings = check.given.settings()?;
     if let Some(warning) = check.given.warning(&settings) {

@@ -76,8 +76,7 @@ fn doors_are_told_without_a_place_and_rules_must_not_fill_their_lists() {
     let settings = Settings { doors: vec![serde_json::from_str(door).unwrap()], ..Settings::default() };
     let good = "/ip firewall filter\nadd chain=input protocol=icmp action=accept src-address-list=door-ssh\nadd chain=input action=drop\n";
     let (text, valid) = told(good, &settings, false);
-    let lint =
-        "warning[K014]: the knock of door `ssh` takes at most 65,535 guesses of somebody who tries them all\n  help: ";
+    let lint = "warning[K014]: the knock of door `ssh` takes an attacker at most 65,535 guesses\n  help: ";
     assert!(valid && text.starts_with(lint) && text.ends_with("\n\nrules.rsc: 1 warning\n"), "{text}");
 
     let bad = good.replace("accept src-address-list=", "add-src-to-address-list address-list=");

@@ -63,7 +63,7 @@ pub(super) fn effect(words: &[String]) -> Result<Effect, String> {
 pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let seconds = text.parse().ok().filter(|seconds| (1..=LONGEST_TIMEOUT.as_secs()).contains(seconds));
     let longest = LONGEST_TIMEOUT.as_secs();
-    seconds.ok_or_else(|| format!("`{text}` is no time: write whole seconds, from 1 to {longest}"))
+    seconds.ok_or_else(|| format!("`{text}` is not a time: write whole seconds, from 1 to {longest}"))
 }
 
 pub(super) fn base(program: &str) -> &str {
@@ -133,7 +133,7 @@ impl Lets {
             match port(first).zip(port(last)) {
                 Some((first, last)) if first == last => self.ports.push(first.to_string()),
                 Some((first, last)) if first < last => self.ports.push(format!("{first}-{last}")),
-                _ => return Err(format!("`{range}` is no port: write numbers, as 22 or 8000:8010")),
+                _ => return Err(format!("`{range}` is not a port: write numbers, as 22 or 8000:8010")),
             }
         }
         Ok(())

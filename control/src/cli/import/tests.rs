@@ -167,8 +167,8 @@ fn times_are_kept_and_never_is_an_hour() {
 #[test]
 fn what_is_no_time_is_told() {
     for (rest, part) in [
-        ("sleep 0; iptables -D INPUT 1", "`0` is no time: write whole seconds, from 1 to 21474836"),
-        ("sleep 99999999; iptables -D INPUT 1", "`99999999` is no time"),
+        ("sleep 0; iptables -D INPUT 1", "`0` is not a time: write whole seconds, from 1 to 21474836"),
+        ("sleep 99999999; iptables -D INPUT 1", "`99999999` is not a time"),
         ("sleep 20000000; sleep 20000000; iptables -D INPUT 1", "too long"),
         ("iptables -D INPUT 1", "it is open for no time"),
     ] {
@@ -260,7 +260,7 @@ fn a_mistake_in_flags_is_told_once_where_they_stand() {
         "[ssh]\nsequence = 7000,8000,9000\ncommand = iptables -A INPUT -s %IP% -j ACCEPT\n\n# flags\ntcpflags = syn,foo\n",
     );
     assert_eq!(told.lines().count(), 1, "{told}");
-    assert!(told.starts_with("error: knockd.conf:6: `foo` is no TCP flag"), "{told}");
+    assert!(told.starts_with("error: knockd.conf:6: `foo` is not a TCP flag"), "{told}");
 }
 
 /// Doors that can be, doors that cannot, and one that closes what cannot be.

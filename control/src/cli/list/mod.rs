@@ -1,9 +1,9 @@
-//! `knockctl list`: who is in which list, shown and changed by hand, one entry or a million.
+//! `knockctl list`: shows and changes list entries, from one to a million.
 //!
 //! | file      | owns |
 //! |-----------|------|
-//! | `mod.rs`  | the command line, and what each command asks |
-//! | `text.rs` | entries as text, in and out |
+//! | `mod.rs`  | the command line and the requests |
+//! | `text.rs` | entries as text |
 
 mod text;
 
@@ -27,42 +27,42 @@ use crate::{Exit, rules};
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show who is in the lists
+    /// Show the entries of lists
     Show(Show),
-    /// Put an entry in a list, or set its timeout and comment anew
+    /// Add an entry to a list, or replace its timeout and comment
     ///
-    /// Without --timeout the entry is static: no packet changes it, no flood pushes it out, and it is there again after
-    /// a restart of the dataplane. With one it is forgotten at a restart, as what packets add is.
+    /// Without --timeout the entry is static: no packet changes it, it is never evicted, and a restart of the dataplane keeps it.
+    /// With --timeout it is lost at a restart, like the entries that packets add.
     Add {
         /// Name of the list
         list: String,
         /// Address, prefix or range of IPv4 addresses
         address: AddressSet,
-        /// How long, as RouterOS writes it: 10m, 1d2h, 00:10:00; for good if left out
+        /// Timeout in the syntax of RouterOS: 10m, 1d2h, 00:10:00; without it, the entry is static
         #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
         timeout: Option<String>,
         /// Free text, shown with the entry
         #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         comment: String,
     },
-    /// Take an entry out of a list
+    /// Remove an entry from a list
     Remove {
         /// Name of the list
         list: String,
-        /// Its address, prefix or range, as `list show` has it
+        /// Its address, prefix or range, as `list show` prints it
         address: AddressSet,
     },
-    /// Take every entry out of a list but those of the rules
+    /// Remove all entries from a list, except those of the rules
     Flush {
         /// Name of the list
         list: String,
-        /// Leave the static ones
+        /// Keep static entries
         #[arg(long)]
         dynamic: bool,
     },
-    /// Put all entries of a file in their lists, or none if a line is bad
+    /// Add all entries of a file to their lists, or none if a line is invalid
     ///
-    /// The file is what `list show --export` writes, or a router's export of its address lists, or lines of
+    /// The file is the output of `list show --export`, an export of address lists from a router, or has lines of the form
     /// `LIST ADDRESS [TIMEOUT] [# comment]`.
     Import {
         /// The file; `-` is standard input
@@ -75,30 +75,30 @@ pub(super) enum Command {
 pub(super) struct Show {
     /// Only this list
     list: Option<String>,
-    /// Only entries that are this address, within this prefix or range, or around it
+    /// Only entries that share an address with this address, prefix or range
     #[arg(long, value_name = "PREFIX")]
     address: Option<AddressSet>,
-    /// Only dynamic entries: those that a restart forgets
+    /// Only dynamic entries: a restart does not keep them
     #[arg(long, conflicts_with = "static")]
     dynamic: bool,
-    /// Only static entries: those of the rules, and those that operators put in for good
+    /// Only static entries: those of the rules, and those that operators added without a timeout
     #[arg(long = "static", id = "static")]
     lasting: bool,
     /// Only entries that expire within this time
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     expires_within: Option<String>,
-    /// Only entries whose comment holds this
+    /// Only entries whose comment contains this text
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
-    /// At most so many entries; 1000 if nothing is said, all with --export
+    /// Maximum number of entries; the default is 1000, or all with --export
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// As text that `list import` and RouterOS read
+    /// Print text that `list import` and RouterOS can read
     #[arg(long)]
     export: bool,
 }
 
-/// Does what the command says.
+/// Runs the command.
 pub(super) async fn run(client: &Client, command: Command, json: bool) -> Result<String, Failed> {
     match command {
         Command::Show(what) => show(client, what, json).await,
@@ -171,7 +171,7 @@ async fn import(client: &Client, file: &Path, json: bool) -> Result<String, Fail
     Ok(imported(&name, number, &added))
 }
 
-/// Warns of lists in which entries have no effect: their names may be misspelt.
+/// Warns about lists in which entries have no effect: their names may be misspelt.
 fn warn_of_unused(added: &wire::Added) {
     complain(unused(added));
 }
@@ -196,7 +196,7 @@ fn imported(name: &str, number: usize, wire::Added { left, .. }: &wire::Added) -
     format!("{name}: {number} {entries} in{left}\n")
 }
 
-/// The entries that a query is about, at most so many, however many answers that takes.
+/// The entries for a query up to a limit, from as many answers as needed.
 pub(super) async fn entries(client: &Client, mut query: ListQuery, limit: usize) -> Result<wire::Lists, Failed> {
     let mut lists: Option<wire::Lists> = None;
     loop {
@@ -219,7 +219,7 @@ pub(super) async fn entries(client: &Client, mut query: ListQuery, limit: usize)
     }
 }
 
-/// A query as it stands in a URI.
+/// A query, encoded for a URI.
 fn words(query: &ListQuery) -> String {
     let text = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("&{name}={}", encoded(value)));
     let rest = [

@@ -194,7 +194,7 @@ impl Step {
         let after = match &step.after {
             None => Duration::ZERO,
             Some(after) => time(after.get_ref()).ok_or_else(|| {
-                wrong(after.span(), &format!("`{}` is no time: write `3s`, `1m30s` or `250ms`", after.get_ref()))
+                wrong(after.span(), &format!("`{}` is not a time: write `3s`, `1m30s` or `250ms`", after.get_ref()))
             })?,
         };
         let asks_of_packet = step.expect.is_some() || step.reason.is_some() || step.rule.is_some();

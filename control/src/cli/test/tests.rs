@@ -130,7 +130,7 @@ fn mistakes_in_a_file_have_their_line_and_are_no_failed_tests() {
     let cases = [
         (step("packt = 1"), "DIR/r.test.toml:5: unknown field `packt`"),
         (step(&format!("{packet}\nexpect = 'accept'")), "DIR/r.test.toml:6: unknown variant `accept`"),
-        (step(&format!("{packet}\nafter = 'soon'")), "DIR/r.test.toml:6: `soon` is no time: write `3s`"),
+        (step(&format!("{packet}\nafter = 'soon'")), "DIR/r.test.toml:6: `soon` is not a time: write `3s`"),
         (step(&format!("{packet}\nlists = {{ a = ['b'] }}")), "`b` is no address"),
         (step(&format!("{packet}\nrule = true")), "expected the rule's line"),
         (step("expect = 'drop'"), "this step has no `packet`"),

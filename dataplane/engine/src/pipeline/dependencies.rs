@@ -10,7 +10,8 @@
 //!
 //! The **key** of a packet consists of: side, VLAN tags and PPPoE session, source and destination address, protocol,
 //! ports, ICMP type and code, and the length of the IP packet. A cache whose key lacks the length must not use decisions
-//! with [`Dependency::Length`].
+//! with [`Dependency::Length`]. A fragment has no key, and neither has a frame that [`headers::read`](crate::headers::read)
+//! refuses: a cache that does not call it must itself pass on such frames.
 
 use knockplane_policy::time::Time;
 

@@ -10,7 +10,7 @@ use crate::pipeline::Context;
 use crate::pipeline::dependencies::{Dependencies, Dependency};
 use crate::pipeline::local::WorkerLocal;
 use crate::pipeline::lookup_cache::{AddressQuery, TableEntries};
-use crate::state::connections::{FlowSeen, Seen};
+use crate::state::connections::{ConnectionView, TrackingResult};
 use crate::state::key::Key;
 use crate::state::layer7::PatternSet;
 use crate::state::lists::{Lookup, Membership};
@@ -29,7 +29,7 @@ pub(super) struct PacketFacts<'a> {
     pub(super) local: &'a mut WorkerLocal,
     pub(super) dependencies: Dependencies,
     /// The result of connection tracking; `None` before it.
-    pub(super) seen: Option<Seen>,
+    pub(super) seen: Option<TrackingResult>,
     /// A `notrack` rule has matched.
     pub(super) untracked: bool,
     pub(super) is_later_fragment: bool,
@@ -44,6 +44,7 @@ pub(super) struct PacketFacts<'a> {
 }
 
 /// Whether a packet is a fragment, the first one included. Cheaper than [`Packet::fragment`].
+#[inline]
 pub(super) fn is_fragment(packet: &Packet<'_>) -> bool {
     let network = usize::from(packet.network);
     if packet.source.is_ipv4() {
@@ -82,6 +83,7 @@ impl<'a> PacketFacts<'a> {
     }
 
     /// The lists of the source, for the destination as the peer.
+    #[inline]
     pub(super) fn lists_of_source(&mut self) -> Membership {
         if let Some(membership) = self.source_lists {
             return membership;
@@ -94,6 +96,7 @@ impl<'a> PacketFacts<'a> {
     }
 
     /// The lists of the destination, for the source as the peer.
+    #[inline]
     pub(super) fn lists_of_destination(&mut self) -> Membership {
         if let Some(membership) = self.destination_lists {
             return membership;
@@ -105,6 +108,7 @@ impl<'a> PacketFacts<'a> {
         membership
     }
 
+    #[inline]
     fn look_up(&mut self, key: Key, peer: IpAddr) -> &Lookup {
         let Context { table, state, .. } = self.context;
         let peer_tag = if table.has_doors() { state.lists.peer_tag(peer) } else { 0 };
@@ -114,16 +118,19 @@ impl<'a> PacketFacts<'a> {
     }
 
     /// The connection of the packet, or the one it is related to.
-    pub(super) fn flow(&self) -> Option<&FlowSeen> {
+    #[inline]
+    pub(super) fn flow(&self) -> Option<&ConnectionView> {
         self.seen.as_ref()?.flow.as_ref()
     }
 
     /// The connection that the packet is part of.
-    pub(super) fn own_flow(&self) -> Option<&FlowSeen> {
+    #[inline]
+    pub(super) fn own_flow(&self) -> Option<&ConnectionView> {
         self.flow().filter(|flow| flow.back.is_some())
     }
 
     /// Whether a connection begins with this packet.
+    #[inline]
     pub(super) fn begins_connection(&self) -> bool {
         self.seen.is_some_and(|seen| seen.stays == Stays::IfForwarded)
     }

@@ -40,11 +40,13 @@ pub(super) struct JumpStack {
 }
 
 impl JumpStack {
+    #[inline]
     pub(super) fn clear(&mut self) {
         self.depth = 0;
     }
 
     /// Whether there was room.
+    #[inline]
     pub(super) fn push(&mut self, span: Span) -> bool {
         let Some(place) = self.spans.get_mut(self.depth) else { return false };
         *place = span;
@@ -52,6 +54,7 @@ impl JumpStack {
         true
     }
 
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Span> {
         self.depth = self.depth.checked_sub(1)?;
         self.spans.get(self.depth).copied()

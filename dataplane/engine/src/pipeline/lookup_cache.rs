@@ -54,6 +54,7 @@ impl Default for LookupCache {
 
 impl LookupCache {
     /// The lists that hold the address now, by packets, operators or the table's own entries.
+    #[inline]
     pub(crate) fn look_up(&mut self, lists: &Lists, entries: TableEntries<'_>, query: AddressQuery) -> &Lookup {
         let TableEntries { table, entries } = entries;
         let AddressQuery { key, peer_tag, now } = query;
@@ -69,6 +70,7 @@ impl LookupCache {
 }
 
 /// Neighbouring addresses use different slots. Source of the factor: Knuth, TAOCP volume 3, 6.4.
+#[inline]
 fn slot_of(key: Key, peer_tag: u32) -> usize {
     let folded = key.bits as u64 ^ (key.bits >> 64) as u64 ^ u64::from(peer_tag) << 32;
     (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 57) as usize % SLOTS

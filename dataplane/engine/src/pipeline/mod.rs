@@ -49,8 +49,8 @@ use crate::pipeline::effects::{FirstEvaluation, ReEvaluation};
 use crate::pipeline::evaluation::RuleEvaluation;
 use crate::pipeline::facts::is_fragment;
 use crate::state::State;
-use crate::state::connections::Seen;
-use crate::state::events::EventQueues;
+use crate::state::connections::TrackingResult;
+use crate::state::events::logged::LoggedPackets;
 use crate::table::Table;
 
 pub use crate::pipeline::batch::{BATCH, Decider};
@@ -75,8 +75,8 @@ pub struct Context<'a> {
     pub state: &'a State,
     /// Counters of the rules.
     pub counters: &'a RuleCounters,
-    /// Queues of events to the manager.
-    pub events: &'a EventQueues,
+    /// The queue of logged packets.
+    pub logged: &'a LoggedPackets,
     /// Wall clock at time 0 of [`Time`](knockplane_policy::time::Time), for `time` matchers. Nanoseconds since 1970, UTC.
     pub wall: i128,
 }
@@ -92,7 +92,7 @@ impl RuleEvaluation<'_, FirstEvaluation<'_>> {
         }
         let ended = facts.seen.as_ref().filter(|seen| !seen.stays.after(decision.verdict));
         let key = ended.and_then(|seen| Some(seen.flow.as_ref()?.key));
-        if let (Some(key), Some(flows)) = (key, state.flows()) {
+        if let (Some(key), Some(flows)) = (key, state.connections()) {
             flows.forget(&key, facts.now);
         }
         decision
@@ -129,13 +129,13 @@ impl RuleEvaluation<'_, FirstEvaluation<'_>> {
     fn track(&mut self, part: Option<FragmentPart>) {
         let facts = &mut self.facts;
         let Context { table, state, .. } = facts.context;
-        let flows = state.flows().filter(|_| table.tracks() && !facts.untracked);
+        let flows = state.connections().filter(|_| table.tracks() && !facts.untracked);
         facts.seen = Some(match flows {
-            None => Seen::alone(ConnectionState::Untracked),
+            None => TrackingResult::without_connection(ConnectionState::Untracked),
             Some(flows) => {
                 facts.dependencies.insert(Dependency::Connection);
                 let (packet, now, tracking) = ((facts.packet, facts.vlan), facts.now, &table.rules().tracking);
-                flows.observe(packet, part, now, tracking, table.listening())
+                flows.observe(packet, part, now, tracking, table.payload_matchers())
             }
         });
         if let Some(expiry) = facts.flow().map(|flow| flow.expiry) {
@@ -206,7 +206,7 @@ impl RuleEvaluation<'_, ReEvaluation> {
         if self.run(table.raw(family), chain) != Some(Verdict::Drop) {
             // The state of the first evaluation: what the packet itself changed since must not prevent its step.
             let state = self.effects.pending.state.unwrap_or(ConnectionState::Untracked);
-            self.facts.seen = Some(Seen::alone(state));
+            self.facts.seen = Some(TrackingResult::without_connection(state));
             self.run(table.filter(family), chain);
         }
         self.effects.pending

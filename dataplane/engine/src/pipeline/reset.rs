@@ -74,7 +74,7 @@ mod tests {
     use knockplane_policy::time::Time;
 
     use super::*;
-    use crate::state::connections::{AddressFlow, Flows};
+    use crate::state::connections::{ConnectionInfo, ConnectionTable};
     use crate::state::list_set::ListId;
 
     fn at(second: u64) -> Time {
@@ -144,14 +144,14 @@ mod tests {
                 tcp.write(&mut frame, data).unwrap();
                 frame
             };
-            let flows = Flows::new(1000, [1, 2]);
+            let flows = ConnectionTable::new(1000, [1, 2]);
             let sees = |frame: &[u8], back: bool, now| {
                 let side = if back { Side::Inside } else { Side::Outside };
                 let packet = crate::headers::read(side, frame, 1_600).unwrap();
                 let seen =
                     flows.observe((&packet, Vlan::NONE), Some(FragmentPart::Whole), now, &Tracking::default(), None);
                 if seen.state == ConnectionState::New && !back {
-                    flows.let_in(&packet, &seen.flow.unwrap().key, ListId(3), now);
+                    flows.set_door(&packet, &seen.flow.unwrap().key, ListId(3), now);
                 }
                 seen
             };
@@ -162,7 +162,7 @@ mod tests {
             sees(&segment(true, "A", (501, 106), b"hello there"), true, at(0));
             let found = || flows.of(ends[0], 1, at(1)).oldest[0];
             assert!(found().wants_reset && found().door == Some(ListId(3)));
-            let cut = |flow: &AddressFlow, now| {
+            let cut = |flow: &ConnectionInfo, now| {
                 flows.cut(flow, now, &Tracking::default()).iter().flat_map(resets).collect::<Vec<_>>()
             };
             let resets = cut(&found(), at(1));

@@ -64,6 +64,7 @@ impl Run {
     }
 
     /// Whether the packet belongs to the run. The side is the batch's.
+    #[inline]
     pub(super) fn contains(&self, packet: &Packet<'_>, arrived: Time) -> bool {
         self.source == packet.source
             && self.destination == packet.destination
@@ -77,6 +78,7 @@ impl Run {
     }
 
     /// Decides about one more packet of the run.
+    #[inline]
     pub(super) fn repeat(&mut self) -> Decision {
         self.repeats += 1;
         self.decision

@@ -1,7 +1,7 @@
-//! What is remembered for each of many keys that strangers choose: bounded, and all memory is taken at the start.
+//! A bounded table of values by keys that attackers can choose. All memory is allocated at the start.
 //!
-//! Keys are known by a hash of 128 bits with a secret, so that nobody can choose two that meet. A hash names a set of a
-//! few slots with a lock of its own. When all slots of a set are taken, what expires first gives way.
+//! A secret hash of 128 bits stands for each key, so that an attacker cannot choose two keys that collide. The hash selects a
+//! set of a few slots with a lock of its own. When all slots of a set are taken, the value that expires first is evicted.
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
@@ -18,12 +18,12 @@ pub(crate) type Tag = u128;
 /// Slots of a set.
 const WAYS: usize = 8;
 
-/// See the module.
+/// A table of values by keyed hash.
 pub(crate) struct Keyed<V> {
     sets: Box<[Mutex<[Slot<V>; WAYS]>]>,
 }
 
-/// A key, what is remembered for it, and until when. Free if that has passed.
+/// A key, its value and the value's expiry. An expired slot is free.
 struct Slot<V> {
     tag: Tag,
     expiry: Time,
@@ -59,8 +59,8 @@ pub(crate) fn write_vlan(hasher: &mut SipHasher13, vlan: Vlan) {
     }
 }
 
-/// What a packet's datagram is known by, and by something more. None if the packet is no fragment and could be none. It is
-/// of one VLAN, whatever the settings say.
+/// The key of a packet's datagram; `more` separates keys of different kinds. `None` if the packet cannot be fragmented. The key
+/// includes the VLAN under all settings.
 pub(crate) fn datagram(secret: [u64; 2], packet: &Packet<'_>, more: u8) -> Option<Tag> {
     let identification = identification(packet)?;
     Some(tag(secret, |hasher| {
@@ -89,7 +89,7 @@ impl<V: Default> Keyed<V> {
         self.sets[tag as usize & (self.sets.len() - 1)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Works on what is remembered for a key, which is anew if nothing is, and says until when it counts.
+    /// Calls `work` with the value of a key, or with a default value. `work` returns a result and the new expiry.
     pub(crate) fn with<T>(&self, tag: Tag, now: Time, work: impl FnOnce(&mut V) -> (T, Time)) -> T {
         let mut set = self.set(tag);
         let known = set.iter().position(|slot| slot.tag == tag && now < slot.expiry);
@@ -105,7 +105,7 @@ impl<V: Default> Keyed<V> {
         result
     }
 
-    /// What is remembered for a key, if anything is.
+    /// The value of a key, if there is one.
     pub(crate) fn get(&self, tag: Tag, now: Time) -> Option<V>
     where
         V: Copy,
@@ -122,7 +122,7 @@ impl<V: Default> Keyed<V> {
         set.iter().find(|slot| slot.tag == tag && now < slot.expiry).map(|slot| (slot.value, slot.expiry))
     }
 
-    /// Shows everything that is remembered now, with its expiry, in no order. Each lock is held for one set.
+    /// Calls `visitor` with every value and its expiry, in no order. Holds one lock at a time, for one set.
     pub(crate) fn visit(&self, now: Time, mut visitor: impl FnMut(V, Time))
     where
         V: Copy,

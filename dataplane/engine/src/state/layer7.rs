@@ -1,4 +1,4 @@
-//! Patterns over what is said, all matched at once, in linear time and without allocation.
+//! Patterns over payloads, all matched at once, in linear time and without allocation.
 //!
 //! The patterns of a table become one DFA when the rules are compiled, so a byte that a stranger wrote costs one table
 //! lookup however many patterns there are. What goes on from packet to packet is a state, not the bytes. Patterns that
@@ -237,10 +237,10 @@ fn build(patterns: &[Hir], limit: usize) -> Result<(dense::DFA<Vec<u32>>, StateI
     Ok((dfa, start))
 }
 
-/// What is listened for in what connections say.
+/// The patterns and server names that rules match payloads against.
 #[derive(Default)]
-pub(crate) struct Listening {
-    /// The same for the same patterns and names in the same order, and never 0: what was heard for others is of no use.
+pub(crate) struct PayloadMatchers {
+    /// The same for the same patterns and names in the same order, and never 0. Inspection state of another id is void.
     pub(crate) id: u64,
     pub(crate) patterns: Patterns,
     pub(crate) names: Patterns,

@@ -1,4 +1,4 @@
-//! What packets leave behind, and what a new table of rules finds: address lists, connections, and a few limits.
+//! The state that packets change and that outlives rule sets: address lists, connections, doors, and a few limits.
 
 pub mod connections;
 pub mod doors;
@@ -30,34 +30,34 @@ use knockplane_policy::rule::{Condition, RuleSet};
 use knockplane_policy::settings::{FrameRate, Settings};
 use knockplane_policy::time::Time;
 
-use crate::state::connections::Flows;
+use crate::state::connections::ConnectionTable;
 use crate::state::doors::Visitors;
 use crate::state::keyed::{Keyed, Tag, datagram, tag, write_address};
 use crate::state::lists::{CapacityError, Lists};
 
-/// See the module.
+/// The state of one dataplane, shared by all workers.
 pub struct State {
     /// The address lists.
     pub lists: Lists,
     secret: [u64; 2],
-    flow_capacity: usize,
-    /// Once rules need them.
-    flows: OnceLock<Flows>,
-    /// Once there are doors.
+    connection_capacity: usize,
+    /// Allocated when rules first track connections.
+    connections: OnceLock<ConnectionTable>,
+    /// Allocated when there are doors.
     visitors: OnceLock<Visitors>,
-    /// Datagrams whose first fragment was forwarded, until when.
+    /// Datagrams whose first fragment was forwarded.
     datagrams: Keyed<bool>,
     icmp_errors: Mutex<Bucket>,
-    /// Until when the frames of each class and side have used up its rate, in nanoseconds of the clock.
+    /// The time until which the frames of each class and side have used up its rate, in nanoseconds of the clock.
     frame_rates: [[CachePadded<AtomicU64>; 2]; FrameClass::COUNT],
-    /// Until when a tarpit does not acknowledge, by peer.
+    /// The time until which a tarpit does not acknowledge, by peer.
     acknowledged: Keyed<Time>,
-    /// Packets that were found without a checksum, by side.
+    /// Packets without a checksum, by side.
     without_checksum: [CachePadded<AtomicU64>; 2],
 }
 
 impl State {
-    /// Empty, with room for so many entries of lists and about so many connections, and fresh secrets.
+    /// An empty state with room for `list_entries` entries and about `connections` connections. It draws new secrets.
     ///
     /// # Errors
     /// As [`Lists::new`].
@@ -82,74 +82,75 @@ impl State {
         Ok(State::with_lists(Lists::with_secret(list_entries, secret)?, connections, secret))
     }
 
-    fn with_lists(lists: Lists, flow_capacity: usize, secret: [u64; 2]) -> State {
+    fn with_lists(lists: Lists, connection_capacity: usize, secret: [u64; 2]) -> State {
         State {
             lists,
             secret,
-            flow_capacity,
-            flows: OnceLock::new(),
+            connection_capacity,
+            connections: OnceLock::new(),
             visitors: OnceLock::new(),
-            datagrams: Keyed::new(fewer(flow_capacity)),
+            datagrams: Keyed::new(fewer(connection_capacity)),
             icmp_errors: Mutex::new(Bucket::full(&ICMP_ERRORS, Time::default())),
             frame_rates: Default::default(),
-            acknowledged: Keyed::new(fewer(flow_capacity)),
+            acknowledged: Keyed::new(fewer(connection_capacity)),
             without_checksum: Default::default(),
         }
     }
 
-    /// How many addresses and pairs matchers remember, each kind of them, besides connections.
+    /// The capacity of each table of matcher state, in addresses or pairs.
     pub(crate) fn keys(&self) -> usize {
-        fewer(self.flow_capacity)
+        fewer(self.connection_capacity)
     }
 
     pub(crate) const fn secret(&self) -> [u64; 2] {
         self.secret
     }
 
-    /// Connections are tracked from now on, and listened to if that is wanted. Takes the memory, once.
-    pub(crate) fn track(&self, listen: bool) {
-        let flows = self.flows.get_or_init(|| Flows::new(self.flow_capacity, self.secret));
-        if listen {
-            flows.listen();
+    /// Tracks connections from now on, and inspects their payloads if rules need that. Allocates the memory once.
+    pub(crate) fn track(&self, inspects_payloads: bool) {
+        let connections = self.connections.get_or_init(|| ConnectionTable::new(self.connection_capacity, self.secret));
+        if inspects_payloads {
+            connections.inspect_payloads();
         }
     }
 
-    /// The connections, if rules have needed them since start.
-    pub fn flows(&self) -> Option<&Flows> {
-        self.flows.get()
+    /// The connections, if rules have tracked them since start.
+    pub fn connections(&self) -> Option<&ConnectionTable> {
+        self.connections.get()
     }
 
-    /// Bytes that connections are still to take once these rules run.
+    /// Bytes that connections will allocate when these rules run.
     pub fn connections_to_come(&self, rules: &RuleSet, settings: &Settings) -> u64 {
-        connection_bytes(self.flow_capacity, rules, settings).saturating_sub(self.flows().map_or(0, Flows::bytes))
+        connection_bytes(self.connection_capacity, rules, settings)
+            .saturating_sub(self.connections().map_or(0, ConnectionTable::bytes))
     }
 
-    /// There are doors from now on. Takes the memory, once.
+    /// Allocates the state of doors, once.
     pub(crate) fn open_doors(&self) -> &Visitors {
         self.visitors.get_or_init(|| Visitors::new(self.keys(), self.secret))
     }
 
-    /// What is remembered of those who knock at doors, if there have been doors since start.
+    /// The state of sources that knock at doors, if there have been doors since start.
     pub fn visitors(&self) -> Option<&Visitors> {
         self.visitors.get()
     }
 
     /// Whether the rate still admits a frame of this class from this side; if so, takes it into account. Workers share the
-    /// number without a lock, and above the rate nobody writes it: a flood makes no worker wait for another.
+    /// number without a lock. Above the rate no worker writes it, so that a flood makes no worker wait for another.
     pub(crate) fn admits_frame(&self, class: FrameClass, side: Side, rate: FrameRate, now: Time) -> bool {
         let paid_until = &self.frame_rates[class.index()][side.index()];
         let admit = |paid_until| rate.admit(Time::from_nanos(paid_until), now).map(Time::as_nanos);
         rate.is_off() || paid_until.fetch_update(Relaxed, Relaxed, admit).is_ok()
     }
 
-    /// Counts the packet if its sender has left its checksum to an interface. For few packets: those that begin something.
+    /// Counts the packet if its sender left the checksum to an interface. Only for packets that begin a connection or a knock.
     pub(crate) fn look_at_checksum(&self, packet: &Packet<'_>) {
         if packet.lacks_checksum() {
             self.without_checksum[packet.side.index()].fetch_add(1, Relaxed);
         }
     }
 
-    /// How many of the packets that began something since start came without a checksum, from this side.
+    /// Packets from this side without a checksum since start, of those that [`State::look_at_checksum`] saw.
     pub fn without_checksum(&self, side: Side) -> u64 {
         self.without_checksum[side.index()].load(Relaxed)
     }
@@ -171,7 +172,7 @@ impl State {
         })
     }
 
-    /// Notes what happened to a datagram's first fragment.
+    /// Stores whether a datagram's first fragment was forwarded.
     pub(crate) fn note_first_fragment(&self, packet: &Packet<'_>, forwarded: bool, now: Time) {
         if let Some(datagram) = self.datagram(packet)
             && (forwarded || self.datagrams.get(datagram, now).is_some())
@@ -183,18 +184,18 @@ impl State {
         }
     }
 
-    /// Whether the first fragment of this one's datagram was forwarded.
+    /// Whether the first fragment of this packet's datagram was forwarded.
     pub(crate) fn first_was_forwarded(&self, packet: &Packet<'_>, now: Time) -> bool {
         self.datagram(packet).and_then(|datagram| self.datagrams.get(datagram, now)).unwrap_or_default()
     }
 
-    /// The same datagram on the other side is another one.
+    /// The key of a datagram. A datagram has another key on each side.
     fn datagram(&self, packet: &Packet<'_>) -> Option<Tag> {
         datagram(self.secret, packet, packet.side.index() as u8)
     }
 }
 
-/// Bytes that about so many connections take once these rules run; none if they track none.
+/// Bytes for about `connections` connections under these rules; 0 if the rules track none.
 pub fn connection_bytes(connections: usize, rules: &RuleSet, settings: &Settings) -> u64 {
     // The doors' alone: putting them in front of the others would copy these.
     let of_doors = door::rules(settings, RuleSet { tracking: rules.tracking.clone(), ..RuleSet::default() });
@@ -202,12 +203,12 @@ pub fn connection_bytes(connections: usize, rules: &RuleSet, settings: &Settings
         return 0;
     }
     let running = rules.rules.iter().chain(&of_doors.rules).filter(|rule| rule.runs());
-    let listens = |condition: &Condition| matches!(condition, Condition::Layer7(_) | Condition::TlsHost(_));
-    let listens = running.flat_map(|rule| &rule.matchers).any(|matcher| listens(&matcher.condition));
-    Flows::bytes_for(connections, listens)
+    let inspects = |condition: &Condition| matches!(condition, Condition::Layer7(_) | Condition::TlsHost(_));
+    let inspects = running.flat_map(|rule| &rule.matchers).any(|matcher| inspects(&matcher.condition));
+    ConnectionTable::bytes_for(connections, inspects)
 }
 
-/// Fragmented datagrams on their way, peers of a tarpit, sources that scan: never as many as connections, and enough.
+/// The capacity of tables that need fewer slots than connections: fragmented datagrams, peers of a tarpit, scanning sources.
 fn fewer(connections: usize) -> usize {
     (connections / 4).clamp(1024, 65_536)
 }

@@ -7,8 +7,8 @@ use knockplane_policy::settings::Settings;
 use knockplane_policy::wire::MAX_NAMES;
 
 use super::{Problem, running};
-use crate::state::matchers::meters::ScanWeights;
-use crate::state::matchers::reached::MOST_MATCHERS;
+use crate::state::matchers::connection_limits::MOST_MATCHERS;
+use crate::state::matchers::rate_limiters::ScanWeights;
 
 pub(super) fn check_addresses(rules: &RuleSet, problems: &mut Vec<Problem>) {
     let mixed = |condition: &Condition| match condition {

@@ -20,8 +20,8 @@ use super::{About, CompileError, Names, Program, Table, running};
 use crate::state::State;
 use crate::state::doors::{CompiledDoor, CompiledExempt, DoorId, Sequence};
 use crate::state::lists::{ListId, OPERATOR_LEVEL, TooManyListsError};
-use crate::state::matchers::meters::{Meters, Wanted};
-use crate::state::matchers::reached::Reached;
+use crate::state::matchers::connection_limits::ConnectionLimits;
+use crate::state::matchers::rate_limiters::{LimiterCounts, RateLimiters};
 use crate::state::static_entries::StaticEntries;
 
 impl Table {
@@ -49,7 +49,7 @@ impl Table {
         check_entries(&rules, settings, &mut problems);
         check_interfaces(&rules, settings, &mut problems);
         check_memories(&rules, &mut problems);
-        let (listening, patterns, tls) = compile_patterns(&rules, &mut problems);
+        let (payload_matchers, patterns, tls) = compile_patterns(&rules, &mut problems);
         if !problems.is_empty() {
             return Err(CompileError { problems });
         }
@@ -66,14 +66,14 @@ impl Table {
             lists,
             patterns,
             tls,
-            meters: Wanted::default(),
+            limiters: LimiterCounts::default(),
             connection_limits: 0,
         };
         let about = About { rules: &rules, settings };
         let [raw, filter] = menus.map(|families| families.map(|chains| Program::emit(&chains, &mut names, about)));
         let tracks = tracking::is_needed(&rules);
         if tracks {
-            state.track(listening.id != 0);
+            state.track(payload_matchers.id != 0);
         }
         let (entries, single_timed) = StaticEntries::build(&rules, &names.lists, now);
         static TABLES: AtomicU32 = AtomicU32::new(1);
@@ -82,9 +82,10 @@ impl Table {
             settings: settings.clone(),
             raw,
             filter,
-            listening,
-            meters: Meters::new(&names.meters, state.keys(), state.secret()),
-            reached: (names.connection_limits > 0).then(|| Reached::new(number, state.keys(), state.secret())),
+            payload_matchers,
+            limiters: RateLimiters::new(&names.limiters, state.keys(), state.secret()),
+            connection_limits: (names.connection_limits > 0)
+                .then(|| ConnectionLimits::new(number, state.keys(), state.secret())),
             entries,
             single_timed,
             doors,

@@ -25,7 +25,8 @@ mod state_test;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use knockplane_policy::packet::Family;
+use knockplane_policy::event::Origin;
+use knockplane_policy::packet::{Family, Vlan};
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::settings::Settings;
 use knockplane_policy::time::Time;
@@ -33,10 +34,11 @@ use knockplane_policy::time::Time;
 use self::names::{Names, running};
 use crate::state::State;
 use crate::state::doors::{CompiledDoor, DoorId};
-use crate::state::layer7::{Listening, Patterns};
+use crate::state::events::Cause;
+use crate::state::layer7::{Patterns, PayloadMatchers};
 use crate::state::lists::ListSet;
-use crate::state::matchers::meters::Meters;
-use crate::state::matchers::reached::Reached;
+use crate::state::matchers::connection_limits::ConnectionLimits;
+use crate::state::matchers::rate_limiters::RateLimiters;
 use crate::state::static_entries::{SingleTimed, StaticEntries};
 
 pub use self::problem::{CompileError, Place, Problem};
@@ -56,10 +58,10 @@ pub struct Table {
     /// Of each family, by [`family_index`].
     raw: [Program; 2],
     filter: [Program; 2],
-    listening: Listening,
-    pub(crate) meters: Meters,
+    payload_matchers: PayloadMatchers,
+    pub(crate) limiters: RateLimiters,
     /// If rules ask for it.
-    pub(crate) reached: Option<Reached>,
+    pub(crate) connection_limits: Option<ConnectionLimits>,
     entries: StaticEntries,
     /// What [`Table::begin`] is still to put in the lists.
     single_timed: SingleTimed,
@@ -85,7 +87,7 @@ impl Table {
     /// running any more.
     pub fn begin(&mut self, state: &State, now: Time) {
         for (list, address, expiry) in std::mem::take(&mut self.single_timed) {
-            state.lists.add(list, address, expiry, now);
+            state.lists.in_vlan(Vlan::NONE).by(Cause::of(Origin::Rules)).add_for(list, address, 0, expiry, now);
         }
     }
 
@@ -160,16 +162,16 @@ impl Table {
     }
 
     /// What is listened for; none if nothing is.
-    pub(crate) fn listening(&self) -> Option<&Listening> {
-        (self.listening.id != 0).then_some(&self.listening)
+    pub(crate) fn payload_matchers(&self) -> Option<&PayloadMatchers> {
+        (self.payload_matchers.id != 0).then_some(&self.payload_matchers)
     }
 
     pub(crate) fn patterns(&self) -> &Patterns {
-        &self.listening.patterns
+        &self.payload_matchers.patterns
     }
 
     pub(crate) fn server_names(&self) -> &Patterns {
-        &self.listening.names
+        &self.payload_matchers.names
     }
 }
 

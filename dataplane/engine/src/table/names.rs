@@ -1,12 +1,12 @@
-//! What names in rules stand for.
+//! The names in rules, resolved.
 
 use hashbrown::HashMap;
 use knockplane_policy::rule::{Rule, RuleSet};
 
 use crate::state::doors::DoorId;
 use crate::state::lists::ListId;
-use crate::state::matchers::meters::Wanted;
-use crate::state::matchers::reached::MatcherId;
+use crate::state::matchers::connection_limits::MatcherId;
+use crate::state::matchers::rate_limiters::LimiterCounts;
 
 /// What names in rules stand for, and what matchers need to remember.
 pub(super) struct Names<'r> {
@@ -16,7 +16,7 @@ pub(super) struct Names<'r> {
     pub(super) tls: HashMap<&'r str, usize>,
     /// Each door, and its open list.
     pub(super) doors: HashMap<&'r str, (DoorId, ListId)>,
-    pub(super) meters: Wanted,
+    pub(super) limiters: LimiterCounts,
     pub(super) connection_limits: u32,
 }
 

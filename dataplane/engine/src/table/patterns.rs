@@ -7,7 +7,7 @@ use knockplane_policy::rule::{Condition, Layer7Pattern, RuleSet};
 use siphasher::sip::SipHasher13;
 
 use super::{Problem, running};
-use crate::state::layer7::{Listening, Patterns};
+use crate::state::layer7::{Patterns, PayloadMatchers};
 use crate::state::server_name;
 
 /// Positions by name.
@@ -17,7 +17,7 @@ pub(super) type Positions<'r> = HashMap<&'r str, usize>;
 pub(super) fn compile_patterns<'r>(
     rules: &'r RuleSet,
     problems: &mut Vec<Problem>,
-) -> (Listening, Positions<'r>, Positions<'r>) {
+) -> (PayloadMatchers, Positions<'r>, Positions<'r>) {
     let (mut patterns, mut names) = (Positions::new(), Positions::new());
     let (mut used, mut asked) = (Vec::new(), Vec::new());
     for (_, rule) in running(rules) {
@@ -43,10 +43,10 @@ pub(super) fn compile_patterns<'r>(
         }
     }
     let mut id = SipHasher13::new();
-    let mut listening = Listening::default();
+    let mut payload_matchers = PayloadMatchers::default();
     let regexps: Vec<&str> = used.iter().map(|pattern| pattern.regexp.as_str()).collect();
     match Patterns::compile(&regexps) {
-        Ok(patterns) => listening.patterns = patterns,
+        Ok(patterns) => payload_matchers.patterns = patterns,
         Err(errors) => problems.extend(errors.into_iter().map(|(position, error)| {
             let Layer7Pattern { name: pattern, line, .. } = used[position].clone();
             Problem::Pattern { pattern, line, error }
@@ -54,7 +54,7 @@ pub(super) fn compile_patterns<'r>(
     }
     let globs: Vec<&str> = asked.iter().map(|(_, name)| *name).collect();
     match server_name::compile(&globs) {
-        Ok(names) => listening.names = names,
+        Ok(names) => payload_matchers.names = names,
         Err(errors) => problems.extend(errors.into_iter().map(|(position, error)| {
             let (rule, name) = asked[position];
             Problem::TlsHost { rule: rule.into(), name: name.to_owned(), error }
@@ -65,7 +65,7 @@ pub(super) fn compile_patterns<'r>(
         id.write_u8(0xff);
     }
     if !used.is_empty() || !asked.is_empty() {
-        listening.id = id.finish() | 1;
+        payload_matchers.id = id.finish() | 1;
     }
-    (listening, patterns, names)
+    (payload_matchers, patterns, names)
 }

@@ -1,4 +1,4 @@
-//! What keeps a rule set from running.
+//! The errors of compiling a rule set.
 
 use knockplane_policy::eval::MAX_JUMP_DEPTH;
 use knockplane_policy::rule::{Rule, RuleId};
@@ -7,7 +7,7 @@ use knockplane_policy::wire::MAX_NAMES;
 use super::MAX_STEPS;
 use crate::state::layer7::PatternError;
 use crate::state::lists::TooManyListsError;
-use crate::state::matchers::reached::MOST_MATCHERS;
+use crate::state::matchers::connection_limits::MOST_MATCHERS;
 
 /// Everything that keeps a rule set from running.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,6 @@
-//! What matchers remember of one source: for operators' questions.
+//! The matcher state of one source, for operators.
 //!
-//! Of `dst-limit` only what is remembered by source addresses alone: everything else takes a destination to ask for.
+//! For `dst-limit` only the state by source address alone is shown: other modes need a destination.
 
 use std::net::IpAddr;
 
@@ -67,16 +67,16 @@ impl Table {
 
     fn memory_of(&self, question: &StateTest, source: IpAddr, now: Time) -> Option<MatcherMemory> {
         match question {
-            StateTest::Psd(meter, weights) => {
-                let (weight, until) = self.meters.scan_of(*meter, source, now)?;
+            StateTest::Psd(limiter, weights) => {
+                let (weight, until) = self.limiters.scan_of(*limiter, source, now)?;
                 Some(MatcherMemory::Psd { weight, threshold: weights.threshold, until })
             }
-            StateTest::DstLimit { meter, rate, mode: LimitMode::SrcAddress, .. } => {
-                let (tokens, until) = self.meters.tokens_of(*meter, rate, source, now)?;
+            StateTest::DstLimit { limiter, rate, mode: LimitMode::SrcAddress, .. } => {
+                let (tokens, until) = self.limiters.tokens_of(*limiter, rate, source, now)?;
                 Some(MatcherMemory::DstLimit { tokens, burst: rate.burst.max(1), until })
             }
             StateTest::ConnectionLimit { matcher, count, prefix_length } => {
-                let connections = self.reached.as_ref()?.count(*matcher, source, *prefix_length);
+                let connections = self.connection_limits.as_ref()?.count(*matcher, source, *prefix_length);
                 (connections > 0).then_some(MatcherMemory::ConnectionLimit {
                     connections,
                     limit: *count,

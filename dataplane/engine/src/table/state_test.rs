@@ -10,8 +10,8 @@ use memchr::memmem::Finder;
 use super::Names;
 use super::question::{About, HeaderTest, Test, header_test};
 use crate::state::lists::ListId;
-use crate::state::matchers::meters::{MeterId, ScanWeights};
-use crate::state::matchers::reached::MatcherId;
+use crate::state::matchers::connection_limits::MatcherId;
+use crate::state::matchers::rate_limiters::{LimiterId, ScanWeights};
 
 /// A question about state. Ranges include both ends.
 pub(crate) enum StateTest {
@@ -40,12 +40,12 @@ pub(crate) enum StateTest {
         prefix_length: u8,
     },
     Content(Box<Finder<'static>>),
-    Psd(MeterId, ScanWeights),
+    Psd(LimiterId, ScanWeights),
     /// The position among the patterns.
     Layer7(usize),
     Random(u8),
     Nth {
-        meter: MeterId,
+        limiter: LimiterId,
         every: u32,
         packet: u32,
     },
@@ -54,9 +54,9 @@ pub(crate) enum StateTest {
         denominator: u32,
         remainder: u32,
     },
-    Limit(MeterId, Rate),
+    Limit(LimiterId, Rate),
     DstLimit {
-        meter: MeterId,
+        limiter: LimiterId,
         rate: Rate,
         mode: LimitMode,
         expire: Duration,
@@ -137,20 +137,20 @@ fn state_test(condition: &Condition, names: &mut Names<'_>) -> StateTest {
         },
         Condition::Content(bytes) => StateTest::Content(Box::new(Finder::new(&bytes.0).into_owned())),
         Condition::Psd { weight, delay, low_weight, high_weight } => StateTest::Psd(
-            names.meters.scan(),
+            names.limiters.scan(),
             ScanWeights { threshold: *weight, delay: *delay, low: *low_weight, high: *high_weight },
         ),
         Condition::Layer7(pattern) => StateTest::Layer7(names.patterns[&**pattern]),
         Condition::Random(percent) => StateTest::Random(*percent),
         Condition::Nth { every, packet } => {
-            StateTest::Nth { meter: names.meters.count(), every: *every, packet: *packet }
+            StateTest::Nth { limiter: names.limiters.count(), every: *every, packet: *packet }
         }
         Condition::PerConnectionClassifier { fields, denominator, remainder } => {
             StateTest::Classifier { fields: *fields, denominator: *denominator, remainder: *remainder }
         }
-        Condition::Limit(rate) => StateTest::Limit(names.meters.limit(), *rate),
+        Condition::Limit(rate) => StateTest::Limit(names.limiters.limit(), *rate),
         Condition::DstLimit { rate, mode, expire } => {
-            StateTest::DstLimit { meter: names.meters.bucket(), rate: *rate, mode: *mode, expire: *expire }
+            StateTest::DstLimit { limiter: names.limiters.bucket(), rate: *rate, mode: *mode, expire: *expire }
         }
         // Everything else is about headers; were it not, it would match nothing.
         _ => StateTest::Header(HeaderTest::NEVER),

@@ -11,7 +11,9 @@ use knockplane_engine::headers::max_frame;
 use knockplane_engine::pipeline::counters::RuleCounters;
 use knockplane_engine::pipeline::{Context, Decider, Decision};
 use knockplane_engine::state::State;
-use knockplane_engine::state::events::EventQueues;
+use knockplane_engine::state::events::ListEvent;
+use knockplane_engine::state::events::logged::LoggedPackets;
+use knockplane_engine::state::events::ring::{Cursor, Received};
 use knockplane_engine::state::lists::{DynamicEntry, Lists};
 use knockplane_engine::table::Table;
 use knockplane_policy::door::Door;
@@ -322,7 +324,7 @@ pub(crate) struct Engine {
     pub(crate) table: Table,
     pub(crate) state: State,
     pub(crate) counters: RuleCounters,
-    pub(crate) events: EventQueues,
+    pub(crate) logged: LoggedPackets,
     pub(crate) decider: Decider,
 }
 
@@ -337,8 +339,8 @@ impl Engine {
         let mut table = Table::compile(Arc::new(rules), settings, &state, Time::default()).unwrap();
         table.begin(&state, Time::default());
         let counters = RuleCounters::new(table.rules().rules.len());
-        let (events, decider) = (EventQueues::new(1000), Decider::new(max_frame(1500), SECRET[0]));
-        Engine { table, state, counters, events, decider }
+        let (logged, decider) = (LoggedPackets::new(1000), Decider::new(max_frame(1500), SECRET[0]));
+        Engine { table, state, counters, logged, decider }
     }
 
     pub(crate) fn decide(&mut self, side: Side, frames: &[&[u8]], now: Time) -> &[Decision] {
@@ -350,8 +352,8 @@ impl Engine {
 
     /// Everything that a worker has.
     pub(crate) fn with<T>(&mut self, work: impl FnOnce(&mut Decider, Context<'_>) -> T) -> T {
-        let Engine { table, state, counters, events, decider } = self;
-        work(decider, Context { table, state, counters, events, wall: 0 })
+        let Engine { table, state, counters, logged, decider } = self;
+        work(decider, Context { table, state, counters, logged, wall: 0 })
     }
 
     /// Packets that each rule counted.
@@ -360,6 +362,15 @@ impl Engine {
         self.counters.add_rules_to(&mut counters);
         counters.iter().map(|counter| counter.packets).collect()
     }
+}
+
+/// The events after the cursor, none of which may be missed.
+pub(crate) fn events(lists: &Lists, cursor: &mut Cursor) -> Vec<ListEvent> {
+    let event = |received| match received {
+        Received::Event(_, event) => event,
+        Received::Gap(gap) => panic!("{gap:?}"),
+    };
+    std::iter::from_fn(|| lists.receive(cursor).map(event)).collect()
 }
 
 /// What was added, in the form of the plain lists.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use knockplane_engine::headers::max_frame;
 use knockplane_engine::pipeline::dependencies::{Dependencies, Dependency};
 use knockplane_engine::pipeline::{Context, Decider, Decision};
-use knockplane_engine::state::events::EventKind;
 use knockplane_engine::table::Table;
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rsc;
@@ -39,14 +38,14 @@ struct Outcome {
     counted: Vec<u64>,
     has_reply: bool,
     has_pending_steps: bool,
-    events: usize,
+    events: u64,
 }
 
 fn decide(engine: &Engine, side: Side, frame: &[u8], now: Time) -> Outcome {
     let mut decider = Decider::new(max_frame(1500), SECRET[0]);
-    let Engine { table, state, counters, events, .. } = engine;
-    let context = Context { table, state, counters, events, wall: 0 };
-    let before = engine.rule_packets();
+    let Engine { table, state, counters, logged, .. } = engine;
+    let context = Context { table, state, counters, logged, wall: 0 };
+    let (before, last_event) = (engine.rule_packets(), state.lists.last_event());
     let decision = decider.decide(side, &[frame], now, context)[0];
     Outcome {
         decision,
@@ -54,13 +53,13 @@ fn decide(engine: &Engine, side: Side, frame: &[u8], now: Time) -> Outcome {
         counted: engine.rule_packets().iter().zip(before).map(|(after, before)| after - before).collect(),
         has_reply: decider.answered() != 0,
         has_pending_steps: decider.out_of_order() != 0,
-        events: EventKind::ALL.iter().map(|kind| std::iter::from_fn(|| events.pop(*kind)).count()).sum(),
+        events: std::iter::from_fn(|| logged.pop()).count() as u64 + state.lists.last_event() - last_event,
     }
 }
 
 /// The lists and connections, and what doors count.
 fn observable_state(engine: &Engine, now: Time) -> String {
-    let flows = engine.state.flows().map(|flows| flows.known(now));
+    let flows = engine.state.connections().map(|flows| flows.known(now));
     let doors = engine.table.settings().doors.iter();
     let tallies = doors.map(|door| engine.state.visitors().unwrap().counts(&door.name).tally());
     format!("{:?} {flows:?} {:?}", live(&engine.state.lists, now), tallies.collect::<Vec<_>>())

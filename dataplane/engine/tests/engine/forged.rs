@@ -183,7 +183,10 @@ fn a_million_forged_segments_end_none_of_a_thousand_idle_sessions() {
     }
 
     let now = CLOSED + MINUTES;
-    assert_eq!(engine.state.flows().unwrap().known(at(now)).iter().filter(|(_, both)| *both).count(), sessions.len());
+    assert_eq!(
+        engine.state.connections().unwrap().known(at(now)).iter().filter(|(_, both)| *both).count(),
+        sessions.len()
+    );
     let mut works = 0;
     for session in &mut sessions {
         let exchange = [(1, ACK), (0, ACK), (0, ACK), (1, ACK)].map(|(from, flags)| {

@@ -144,13 +144,13 @@ proptest! {
 
 /// With room for next to nothing: nothing grows, and no frame is left without a decision.
 fn assert_bounded(rules: &RuleSet, settings: &Settings, turns: &[(std::time::Duration, Side, Vec<Vec<u8>>)]) {
-    let Engine { table, state, counters, events, .. } = Engine::with_room(rules.clone(), settings, FEW);
+    let Engine { table, state, counters, logged, .. } = Engine::with_room(rules.clone(), settings, FEW);
     let mut decider = Decider::new(headers::max_frame(MTU), SECRET[0]);
     let mut now = Time::from_nanos(5);
     for (pause, side, frames) in turns {
         now = now + *pause;
         let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
-        let context = Context { table: &table, state: &state, counters: &counters, events: &events, wall: 0 };
+        let context = Context { table: &table, state: &state, counters: &counters, logged: &logged, wall: 0 };
         assert_eq!(decider.decide_arrived(*side, &frames, |_| now, context).len(), frames.len().min(BATCH));
         for (place, frame) in frames.iter().take(BATCH).enumerate() {
             if let Some(pending) = decider.pending(place) {
@@ -166,7 +166,7 @@ fn assert_bounded(rules: &RuleSet, settings: &Settings, turns: &[(std::time::Dur
 fn assert_within(state: &State, now: Time) {
     let entries: u64 = state.lists.summaries().iter().map(|list| list.entries).sum();
     assert!(entries <= state.lists.capacity() as u64, "{entries} entries");
-    if let Some(flows) = state.flows() {
+    if let Some(flows) = state.connections() {
         assert!(flows.count(now) <= 4 * FEW.next_multiple_of(16) as u64, "{} connections", flows.count(now));
     }
 }

@@ -4,16 +4,19 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use knockplane_engine::state::events::EventRoom;
+use knockplane_engine::state::events::ring::{Cursor, Received};
 use knockplane_engine::state::lists::{
-    AddOutcome, EndReason, EndedEntry, FirstStepSettings, ListId, Lists, OPERATOR_LEVEL, ProgressChange, expiry,
+    AddOutcome, FirstStepSettings, ListId, Lists, OPERATOR_LEVEL, ProgressChange, expiry,
 };
 use knockplane_policy::eval::{ListedAddress, PlainLists};
+use knockplane_policy::event::EventKind;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::rule::{AddressSet, ListTimeout};
 use knockplane_policy::time::Time;
 use proptest::prelude::*;
 
-use crate::common::{cases, live, seconds};
+use crate::common::{cases, events, live, seconds};
 
 const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 
@@ -96,13 +99,11 @@ proptest! {
                 Turn::Sweep => { lists.sweep(1_000_000, now); }
             }
             let mut expected = plain.live(now);
-            expected.retain(|entry| {
-                !removed.contains(&(NAMES.iter().position(|known| *known == entry.list).unwrap(), entry.address))
-            });
+            let position = |name: &str| NAMES.iter().position(|known| *known == name).unwrap();
+            expected.retain(|entry| !removed.contains(&(position(&entry.list), entry.address)));
             prop_assert_eq!(&live(&lists, now), &expected);
-            for ListedAddress { list: name, address, .. } in &expected {
-                let list = NAMES.iter().position(|known| known == name).unwrap();
-                prop_assert!(lists.membership(*address, 0, now).contains(ids[list]));
+            for entry in &expected {
+                prop_assert!(lists.membership(entry.address, 0, now).contains(ids[position(&entry.list)]));
             }
         }
         lists.sweep(1_000_000, now);
@@ -446,39 +447,37 @@ fn first_steps_of_ipv6_can_be_kept_by_the_network() {
     assert!(lists.summaries().iter().all(|list| list.entries == 0));
 }
 
-/// What a sweep of everything tells.
-fn told(lists: &Lists, now: u64) -> Vec<(u8, IpAddr, EndReason)> {
-    let mut told = Vec::new();
-    lists.sweep_reporting(200_000, after(now), |EndedEntry { level, address, reason, .. }| {
-        told.push((level, address, reason))
-    });
-    told
+/// The ends of entries that a sweep of everything finds, and those since the last one.
+fn ended(lists: &Lists, cursor: &mut Cursor, now: u64) -> Vec<(u8, IpAddr, EventKind)> {
+    lists.sweep(200_000, after(now));
+    let ended = events(lists, cursor).into_iter().filter(|event| event.kind.is_end());
+    ended.map(|event| (event.entry.level, event.entry.address, event.kind)).collect()
 }
 
 #[test]
-fn entries_above_the_lowest_level_are_told_of_when_they_go() {
+fn entries_above_the_lowest_level_are_events_when_they_end() {
     let lists = Lists::with_secret(2, [1, 2]).unwrap();
     let [first, second, third] = bound(&lists);
+    let mut cursor = Cursor::after(0);
     lists.add(first, v4(1), after(5), after(0));
     lists.add(second, v4(1), after(5), after(0));
-    assert_eq!(told(&lists, 4), []);
-    assert_eq!(told(&lists, 5), [(1, v4(1), EndReason::Expired)]);
-    assert_eq!(told(&lists, 6), []);
+    assert_eq!(ended(&lists, &mut cursor, 4), []);
+    assert_eq!(ended(&lists, &mut cursor, 5), [(1, v4(1), EventKind::Expired)]);
+    assert_eq!(ended(&lists, &mut cursor, 6), []);
     // Also if it is another addition that finds it.
     lists.add(second, v4(1), after(8), after(7));
     lists.add(second, v4(1), after(10), after(9));
-    assert_eq!(told(&lists, 9), [(1, v4(1), EndReason::Expired)]);
-    // By request is no news; by a higher level is.
+    assert_eq!(ended(&lists, &mut cursor, 9), [(1, v4(1), EventKind::Expired)]);
     lists.remove(second, v4(1), after(9));
     for number in 0..3 {
         lists.add(if number == 0 { second } else { third }, v4(number), after(20), after(10));
     }
-    assert_eq!(told(&lists, 10), [(1, v4(0), EndReason::Evicted)]);
-    assert_eq!(lists.unreported(), [0; 2]);
+    let expected = [(1, v4(1), EventKind::Removed), (1, v4(0), EventKind::Evicted)];
+    assert_eq!(ended(&lists, &mut cursor, 10), expected);
 }
 
 #[test]
-fn expiry_is_told_of_within_a_second() {
+fn expiry_is_an_event_within_a_second() {
     let lists = Lists::with_secret(100_000, [1, 2]).unwrap();
     let [_, second, _] = bound(&lists);
     let milliseconds = |ms: u32| after(0) + Duration::from_millis(ms.into());
@@ -486,32 +485,43 @@ fn expiry_is_told_of_within_a_second() {
         lists.add(second, v4(number), milliseconds(number / 4), after(0));
     }
     // Ten times a second, a fifth of all slots: as the dataplane's manager does.
-    let mut told = 0;
+    let (mut ended, mut cursor) = (0, Cursor::after(lists.last_event()));
     for tick in 0..=60 {
         let now = milliseconds(100 * tick);
-        lists.sweep_reporting((lists.capacity() + 65_536) / 5, now, |EndedEntry { address, .. }| {
-            let IpAddr::V4(address) = address else { panic!("{address}") };
+        lists.sweep((lists.capacity() + 65_536) / 5, now);
+        for event in events(&lists, &mut cursor) {
+            let IpAddr::V4(address) = event.entry.address else { panic!("{event:?}") };
             let expired = milliseconds(address.to_bits() / 4);
-            assert!(expired <= now && now.since(expired) < seconds(1), "{expired:?} told at {now:?}");
-            told += 1;
-        });
+            assert_eq!(event.kind, EventKind::Expired);
+            assert!(expired <= now && now.since(expired) < seconds(1), "{expired:?} found at {now:?}");
+            ended += 1;
+        }
     }
-    assert_eq!(told, 20_000);
+    assert_eq!(ended, 20_000);
 }
 
 #[test]
-fn what_goes_at_once_is_told_of_or_counted() {
+fn entries_that_end_at_once_are_events_or_in_a_gap() {
     let lists = Lists::with_secret(100_000, [1, 2]).unwrap();
     let [_, second, _] = bound(&lists);
     for number in 0..20_000 {
         lists.add(second, v4(number), after(5), after(0));
     }
-    assert_eq!((told(&lists, 5).len(), lists.unreported()), (20_000, [0; 2]));
+    let mut cursor = Cursor::after(lists.last_event());
+    lists.sweep(200_000, after(5));
+    let (mut read, mut missed) = (0, 0);
+    while let Some(received) = lists.receive(&mut cursor) {
+        match received {
+            Received::Event(_, event) => read += u64::from(event.kind == EventKind::Expired),
+            Received::Gap(gap) => missed += gap.last - gap.first + 1,
+        }
+    }
+    assert!(read > 0 && missed > 0 && read + missed == 20_000, "{read} and {missed}");
     // One after the other takes the place of the one before, and nobody sweeps.
-    let lists = Lists::with_secret(1, [1, 2]).unwrap();
+    let lists = Lists::with_room(1, [1, 2], EventRoom::default()).unwrap();
     let [_, second, _] = bound(&lists);
     for number in 0..2_001 {
         lists.add(second, v4(number), after(5), after(0));
     }
-    assert_eq!(told(&lists, 0).len() as u64 + lists.unreported()[0], 2_000);
+    assert_eq!(ended(&lists, &mut Cursor::after(0), 0).len(), 2_000);
 }

@@ -9,10 +9,12 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use knockplane_engine::state::doors::DoorTally;
-use knockplane_engine::state::events::{Event, EventKind};
+use knockplane_engine::state::events::logged::LoggedMatch;
+use knockplane_engine::state::events::ring::Cursor;
 use knockplane_policy::door::ports::PortBudget;
 use knockplane_policy::door::{self, Attempts, Door, KnockStep, What};
 use knockplane_policy::eval::{Evaluator, ListedAddress};
+use knockplane_policy::event::EventKind;
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rule::{
     Action, AddressSet, Bytes, ClassifierFields, Comparison, Condition, Direction, EntryAddress, ExtensionHeader,
@@ -28,7 +30,7 @@ use knockplane_policy::word::{Set, Word};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::common::{Details, Engine, SECRET, Spec, Transport, cases, live, seconds};
+use crate::common::{Details, Engine, SECRET, Spec, Transport, cases, events, live, seconds};
 use crate::conversation::conversation;
 
 const LISTS: [&str; 4] = ["one", "two", "three", "only read"];
@@ -446,6 +448,7 @@ fn note(tally: &mut DoorTally, what: What, steps: usize) {
 /// Runs both and compares everything that can be seen.
 fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
     let mut engine = Engine::new(rules.clone(), settings);
+    let mut cursor = Cursor::after(0);
     let rules = &door::rules(settings, rules.clone());
     let levels = knockplane_policy::level::levels(rules, &settings.doors);
     let mut tallies = BTreeMap::<String, DoorTally>::new();
@@ -501,22 +504,16 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         let mut expected = plain.listed(now);
         expected.retain(|entry| !lasting(&entry.list, entry.address));
         assert_eq!(live, expected);
-        let (mut told, mut lines) = (Vec::new(), Vec::new());
-        for kind in EventKind::ALL {
-            while let Some(event) = engine.events.pop(kind) {
-                match event {
-                    Event::Listed { list, vlan, address, .. } => {
-                        told.push((engine.state.lists.name(list).unwrap(), address, vlan));
-                    }
-                    Event::Gone(_) => unreachable!("only sweeps tell of these"),
-                    Event::Door { .. } => {}
-                    Event::Logged { rule, entry, .. } => {
-                        let rule = rule as usize;
-                        let prefix = rules.rules[rule].log.as_ref().map_or("", |log| &log.prefix);
-                        lines.push((rule, entry.line(prefix, &rules.rules[rule].chain)));
-                    }
-                }
-            }
+        let added =
+            events(&engine.state.lists, &mut cursor).into_iter().filter(|event| event.kind == EventKind::Listed);
+        let added = added.map(|event| event.entry);
+        let told: Vec<_> =
+            added.map(|entry| (engine.state.lists.name(entry.list).unwrap(), entry.address, entry.vlan)).collect();
+        let mut lines = Vec::new();
+        while let Some(LoggedMatch { rule, packet }) = engine.logged.pop() {
+            let rule = rule.rule as usize;
+            let prefix = rules.rules[rule].log.as_ref().map_or("", |log| &log.prefix);
+            lines.push((rule, packet.line(prefix, &rules.rules[rule].chain)));
         }
         assert_eq!(lines, logged);
         for ListedAddress { list, address, vlan, .. } in &expected {
@@ -536,7 +533,7 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
         let counts = engine.state.visitors().unwrap().counts(&door.name);
         assert_eq!(counts.tally(), tallies.remove(&door.name).unwrap_or_default(), "{}", door.name);
     }
-    if let Some(flows) = engine.state.flows() {
+    if let Some(flows) = engine.state.connections() {
         let known: BTreeMap<String, bool> =
             flows.known(now).into_iter().map(|(key, both)| (format!("{key:?}"), both)).collect();
         let expected: BTreeMap<String, bool> =

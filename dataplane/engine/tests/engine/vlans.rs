@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use knockplane_engine::pipeline::history::Refusal;
 use knockplane_engine::pipeline::reset::resets;
-use knockplane_engine::state::connections::AddressFlows;
+use knockplane_engine::state::connections::AddressConnections;
 use knockplane_engine::state::lists::{AddOutcome, FirstStepSettings, Lists};
 use knockplane_policy::door::{Door, Failure};
 use knockplane_policy::packet::{Side, Vlan};
@@ -386,7 +386,7 @@ fn connections_are_known_with_their_network() {
         wire.udp(name, 53);
         wire.now = wire.now + Duration::from_nanos(1);
     }
-    let flows = wire.engine.state.flows().unwrap().of(CLIENT.parse().unwrap(), 100, wire.now);
+    let flows = wire.engine.state.connections().unwrap().of(CLIENT.parse().unwrap(), 100, wire.now);
     assert_eq!(flows.count, NETWORKS.len() as u64);
     let seen: Vec<_> = flows.oldest.iter().map(|flow| (flow.vlan, flow.state)).collect();
     assert_eq!(seen, NETWORKS.map(|name| (network(name), ConnectionState::New)));
@@ -401,8 +401,8 @@ fn a_connection_that_is_cut_is_reset_in_its_own_network() {
         wire.send(name, Side::Outside, &tcp(false, 0x02, (100, 0)));
         wire.send(name, Side::Inside, &tcp(true, 0x12, (500, 101)));
         wire.send(name, Side::Outside, &tcp(false, 0x10, (101, 501)));
-        let flows = wire.engine.state.flows().unwrap();
-        let AddressFlows { oldest, .. } = flows.of(CLIENT.parse().unwrap(), 9, wire.now);
+        let flows = wire.engine.state.connections().unwrap();
+        let AddressConnections { oldest, .. } = flows.of(CLIENT.parse().unwrap(), 9, wire.now);
         let flow = oldest.iter().find(|flow| flow.door.is_some()).expect("the connection is the door's");
         let cut = flows.cut(flow, wire.now, &Tracking::default()).expect("it is cut");
         resets(&cut).map(|reset| (reset.side, reset.frame().to_vec())).collect::<Vec<_>>()

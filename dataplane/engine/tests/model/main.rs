@@ -10,6 +10,7 @@
 /// The engine's state and the lookup cache of its pipeline, as far as they take part. The paths are those of `src/lib.rs`.
 #[path = "../../src/state"]
 mod state {
+    pub(crate) mod events;
     pub(crate) mod key;
     pub(crate) mod list_set;
     pub(crate) mod lists;
@@ -28,6 +29,8 @@ mod pipeline {
     pub(crate) mod lookup_cache;
 }
 
+mod events;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use knockplane_policy::time::Time;
@@ -37,6 +40,7 @@ use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::{Config, Runner, thread};
 
 use crate::pipeline::lookup_cache::{AddressQuery, LookupCache, TableEntries};
+use crate::state::events::EventRoom;
 use crate::state::lists::{AddOutcome, ListId, Lists, ProgressChange, SequenceProgress};
 use crate::state::static_entries::StaticEntries;
 
@@ -47,7 +51,7 @@ const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 type Model = (&'static str, fn());
 
 fn main() {
-    let models: [Model; 7] = [
+    let models: [Model; 13] = [
         ("a first step that arrives twice is taken once", first_steps_at_once),
         ("a last step that arrives twice opens once", last_steps_at_once),
         ("steps on two queues open once, whoever is faster", steps_on_two_queues),
@@ -55,6 +59,12 @@ fn main() {
         ("what was added is seen, also by who has looked before", additions_are_seen),
         ("what was removed is seen by who has looked before", removals_are_seen),
         ("what was evicted is seen by who has looked before", evictions_are_seen),
+        ("events have numbers without a gap, and are read or known to be missed", events::a_ring_with_room),
+        ("so in a ring of one event", events::a_ring_that_is_too_small),
+        ("a subscriber has the entries of the lists in the end", events::one_entry_is_followed),
+        ("so if it misses events", events::one_entry_is_followed_with_gaps),
+        ("so if entries are evicted", events::eviction_is_followed_with_gaps),
+        ("so if removals are forgotten", events::forgotten_removals_are_read_anew),
     ];
     let mut config = Config::new();
     config.silence_warnings = true;
@@ -71,7 +81,8 @@ fn at(ns: u64) -> Time {
 
 /// Lists with room for so many, and one of them.
 fn lists(capacity: usize) -> (Arc<Lists>, ListId) {
-    let lists = Lists::with_secret(capacity, [1, 2]).expect("little memory");
+    // A ring of the usual size would be made anew for each order.
+    let lists = Lists::with_room(capacity, [1, 2], EventRoom { ring: 4, removals: 2 }).expect("little memory");
     let list = lists.bind("door", 0).expect("room for one");
     (Arc::new(lists), list)
 }

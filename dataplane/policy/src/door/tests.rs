@@ -65,7 +65,7 @@ fn every_complaint_names_the_door_and_the_key() {
         (r#""name":"a","knock":["tcp/1"],"for":"36w""#, "door `a`: `for`: `36w` is not a time"),
         (r#""name":"a","knock":["tcp/1"],"hold-off":"x""#, "door `a`: `hold-off`: `x` is not a time from 0s"),
         (r#""name":"a","knock":["tcp/1"],"opens":["22"]"#, "door `a`: `opens`: `22` is not an opening"),
-        (r#""name":"a","knock":["tcp/1"],"sources":["x"]"#, "door `a`: `sources`: `x` is no address"),
+        (r#""name":"a","knock":["tcp/1"],"sources":["x"]"#, "door `a`: `sources`: `x` is not an address"),
         (r#""name":"a","knock":["tcp/1"],"max-attempts":"5""#, "door `a`: `max-attempts`: `5` is not a number"),
         (r#""name":"a","knock":["tcp/1"],"strikt":true"#, "unknown field `strikt`"),
         (r#""name":"a""#, "missing field `knock`"),

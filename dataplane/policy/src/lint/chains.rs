@@ -1,4 +1,4 @@
-//! Chains that nothing enters, jumps that lead nowhere, and what becomes of what no rule decides about.
+//! Chains that no packet enters, jumps without effect, and packets that no rule decides about.
 
 use std::collections::HashSet;
 
@@ -34,11 +34,11 @@ fn empty_jump(view: &View<'_>, rule: &Rule, target: ChainKey<'_>) -> Option<Lint
     let disabled = idle.iter().filter(|rule| rule.disabled).count();
     let why = match (disabled, idle.len() - disabled) {
         (0, 0) => "has no rules".to_owned(),
-        (disabled, 0) => format!("has none that runs ({disabled} disabled)"),
-        (0, invalid) => format!("has none that runs ({invalid} invalid)"),
-        (disabled, invalid) => format!("has none that runs ({disabled} disabled, {invalid} invalid)"),
+        (disabled, 0) => format!("has no running rule ({disabled} disabled)"),
+        (0, invalid) => format!("has no running rule ({invalid} invalid)"),
+        (disabled, invalid) => format!("has no running rule ({disabled} disabled, {invalid} invalid)"),
     };
-    let sentence = format!("this jump does nothing: the chain `{name}` {why}");
+    let sentence = format!("this jump has no effect: the chain `{name}` {why}");
     let others = view.chains.iter().map(|chain| chain.key);
     let others =
         others.filter(|other| (other.table, other.family) == (target.table, target.family) && *other != target);
@@ -53,7 +53,7 @@ fn empty_jump(view: &View<'_>, rule: &Rule, target: ChainKey<'_>) -> Option<Lint
     })
 }
 
-/// The chains that packets could get into if everything could be protected or not.
+/// The chains that packets could enter with some value of `protect`.
 fn reached<'r>(view: &View<'r>) -> HashSet<ChainKey<'r>> {
     let mut reached: HashSet<ChainKey<'_>> =
         view.chains.iter().map(|chain| chain.key).filter(|key| key.is_builtin()).collect();
@@ -65,8 +65,8 @@ fn reached<'r>(view: &View<'r>) -> HashSet<ChainKey<'r>> {
     reached
 }
 
-/// Nothing is said of a chain whose jump was taken out of use, nor of one whose rules do nothing: RouterOS keeps such a
-/// chain as a place for rules.
+/// No lint for a chain whose jump is disabled, nor for one whose rules have no effect: RouterOS reserves such a chain
+/// as a place for rules.
 fn unused(chain: &Chain<'_>, idle_targets: &HashSet<ChainKey<'_>>) -> Option<Lint> {
     let ChainKey { table, name, .. } = chain.key;
     let does_something = |rule: &&Rule| !matches!(rule.action, Action::Passthrough | Action::Return);
@@ -75,7 +75,7 @@ fn unused(chain: &Chain<'_>, idle_targets: &HashSet<ChainKey<'_>>) -> Option<Lin
     }
     let first = chain.rules.iter().find(|rule| does_something(rule))?;
     let sentence =
-        format!("no packet gets into the chain `{name}`, because no jump leads there: none of its rules does anything");
+        format!("no packet enters the chain `{name}`, because no jump leads there: its rules have no effect");
     let remedy = match nearest(name, table.builtin_chains().iter().copied()) {
         Some(builtin) => format!("did you mean `{builtin}`?"),
         None => format!("add a rule with `action=jump jump-target={name}`, or disable the chain's rules"),
@@ -97,13 +97,13 @@ fn dead(view: &View<'_>, chain: &Chain<'_>) -> Lint {
         ),
     };
     let remedy = match some {
-        true => format!("name what is the router's own in `protect` of [policy], or move the rules out of `{name}`"),
-        false => format!("name such addresses in `protect` of [policy], or move the rules out of `{name}`"),
+        true => format!("list the router's own addresses in `protect` of [policy], or move the rules out of `{name}`"),
+        false => format!("list such addresses in `protect` of [policy], or move the rules out of `{name}`"),
     };
     Lint::new(Code::DeadChain, chain.rules[0], sentence, remedy).at("chain")
 }
 
-/// Whatever no rule decides about is decided by a setting, which for most chains is not what RouterOS does.
+/// Packets that no rule decides about follow a setting, which for most chains differs from RouterOS's default.
 fn no_final_drop(view: &View<'_>, chain: &Chain<'_>, lints: &mut Vec<Lint>) {
     let Some(builtin) = BuiltinChain::ALL.into_iter().find(|builtin| builtin.name() == chain.key.name) else { return };
     let rest = match view.settings.chain_default.verdict(builtin) {
@@ -119,37 +119,36 @@ fn no_final_drop(view: &View<'_>, chain: &Chain<'_>, lints: &mut Vec<Lint>) {
 fn returned(rule: &Rule) -> Lint {
     let name = &rule.chain;
     let sentence = format!(
-        "what this rule returns from `{name}` is dropped ({}), where RouterOS accepts it",
+        "packets that this rule returns from `{name}` are dropped ({}); RouterOS accepts them",
         setting(name, "drop")
     );
-    Lint::new(Code::NoFinalDrop, rule, sentence, "write `action=accept` or `action=drop`, whichever is meant")
-        .at("action")
+    Lint::new(Code::NoFinalDrop, rule, sentence, "write `action=accept` or `action=drop` instead").at("action")
 }
 
 fn rest_is_dropped(view: &View<'_>, chain: &Chain<'_>) -> Option<Lint> {
     let (name, last) = (chain.key.name, chain.rules.last()?);
     view.within(chain.key).iter().any(|rule| is_verdict(&rule.action)).then(|| {
         let sentence = format!(
-            "what no rule of `{name}` decides about is dropped ({}), where RouterOS accepts it",
+            "packets that no rule of `{name}` decides about are dropped ({}); RouterOS accepts them",
             setting(name, "drop")
         );
-        let remedy = format!("end the chain with `add chain={name} action=drop`, or with what you want instead");
+        let remedy = format!("end the chain with `add chain={name} action=drop`, or with another verdict");
         Lint::new(Code::NoFinalDrop, last, sentence, remedy)
     })
 }
 
-/// Nothing is said of a chain that accepts and drops this and that: only if who has not knocked gets in as well.
+/// No lint for a chain with other accepts and drops: only if sources without a knock are accepted as well.
 fn rest_is_accepted(view: &View<'_>, chain: &Chain<'_>) -> Option<Lint> {
     let (name, last) = (chain.key.name, chain.rules.last().filter(|last| !denies(&last.action))?);
     let within = view.within(chain.key);
     let door = within.iter().find(|rule| rule.action == Action::Accept && needed(rule).next().is_some())?;
     let sentence = format!(
-        "what no rule of `{name}` decides about is accepted ({}), and so everybody is, listed or not",
+        "packets that no rule of `{name}` decides about are accepted ({}), from listed sources and all others",
         setting(name, "accept")
     );
     let remedy = format!("end the chain with `add chain={name} action=drop`");
     let lint = Lint::new(Code::NoFinalDrop, last, sentence, remedy);
-    Some(lint.also(door, "this accepts only who is in a list"))
+    Some(lint.also(door, "this accepts only sources in a list"))
 }
 
 fn setting(chain: &str, choice: &str) -> String {

@@ -1,5 +1,5 @@
-//! Doors of the settings: knocks that take few guesses, that scans and programs come close to, or that open more than
-//! they are for.
+//! Doors of the settings: knocks that need few guesses, that scans and programs may complete, or that open other doors
+//! too.
 
 use std::collections::BTreeSet;
 
@@ -11,14 +11,14 @@ use crate::door::{Door, KnockStep};
 use crate::rule::AddressSet;
 use crate::time::Time;
 
-/// Ports that can stand in a step.
+/// Number of ports that a step may have.
 const PORTS: u128 = 65_535;
 
-/// With fewer ports than this, trying all knocks takes days and not centuries, at a thousand packets a second.
+/// With fewer ports than this, trying all knocks takes days instead of centuries, at a thousand packets a second.
 const FEW: usize = 3;
 
-/// Ports that scans try first, or that programs connect to by themselves. Source: nmap's most frequent ports
-/// (nmap-services), IANA's registry.
+/// Ports that scans try first, or that programs use. Source: nmap's most frequent ports (nmap-services), IANA's
+/// registry.
 const SERVICES: [u16; 28] = [
     21, 22, 23, 25, 53, 80, 110, 111, 123, 135, 139, 143, 161, 443, 445, 465, 587, 853, 993, 995, 1723, 3306, 3389,
     5432, 5900, 8080, 8291, 8443,
@@ -30,7 +30,7 @@ pub(super) fn lints(doors: &[Door]) -> Vec<Lint> {
         lints.extend([short(door), ordered(door), service(door)].into_iter().flatten());
         lints.extend(doors.iter().enumerate().filter_map(|(other_place, other)| {
             let both = opens(door, other);
-            // Of two that open each other, one is told.
+            // Of two doors that open each other, one is reported.
             let told = other_place != place && both && !(other_place < place && opens(other, door));
             told.then(|| overlapping(other, door))
         }));
@@ -50,7 +50,7 @@ fn short(door: &Door) -> Option<Lint> {
         return None;
     }
     let sentence = format!(
-        "the knock of door `{}` takes at most {} of somebody who tries them all",
+        "the knock of door `{}` takes an attacker at most {}",
         door.name,
         count(guesses(steps), "guess", "guesses")
     );
@@ -58,7 +58,7 @@ fn short(door: &Door) -> Option<Lint> {
     Some(lint(Code::ShortKnock, door, "knock", sentence, remedy))
 }
 
-/// Two ports are always in an order.
+/// Two ports always have an order.
 fn ordered(door: &Door) -> Option<Lint> {
     let ports = ports(door);
     let how = match ports.is_sorted_by(|one, other| one < other) {
@@ -71,13 +71,19 @@ fn ordered(door: &Door) -> Option<Lint> {
     }
     let orders: u64 = (1..=ports.len() as u64).product();
     let sentence = format!(
-        "the ports of door `{}` {how}, as those of a scan do: who tries only such knocks needs about {} times fewer \
+        "the ports of door `{}` {how}, as those of a scan do: an attacker who tries only such knocks needs about {} times fewer \
          guesses than {}",
         door.name,
         grouped(orders.into()),
         guesses(ports.len()).map_or_else(|| "10^38".to_owned(), grouped)
     );
-    Some(lint(Code::OrderedKnock, door, "knock", sentence, "write its ports in an order that goes up and down"))
+    Some(lint(
+        Code::OrderedKnock,
+        door,
+        "knock",
+        sentence,
+        "write its ports in an order that neither only ascends nor only descends",
+    ))
 }
 
 fn service(door: &Door) -> Option<Lint> {
@@ -89,17 +95,17 @@ fn service(door: &Door) -> Option<Lint> {
         _ => ("ports", "services"),
     };
     let sentence = format!(
-        "the knock of door `{}` has {what} {} of {whose} in it, which scans try first and programs by themselves",
+        "the knock of door `{}` has {what} {} of {whose} in it, which scans try first and programs use",
         door.name,
         ports.join(", ")
     );
-    let remedy = "knock at ports that nobody else has a reason to try, as 7000 to 49151 outside of the well-known ones";
+    let remedy = "knock at ports that no program uses, such as ports from 7000 to 49151 without well-known ones";
     Some(lint(Code::ServiceKnock, door, "knock", sentence, remedy))
 }
 
 fn overlapping(opened: &Door, door: &Door) -> Lint {
-    let sentence = format!("who knocks at door `{}` opens door `{}` as well", door.name, opened.name);
-    let remedy = "give them other steps: what they have in common may stand at the beginning, but not be all of one";
+    let sentence = format!("a knock at door `{}` opens door `{}` as well", door.name, opened.name);
+    let remedy = "give them other steps: they may share first steps, but one must not contain the whole other knock";
     lint(Code::OverlappingKnock, door, "knock", sentence, remedy)
 }
 
@@ -108,14 +114,14 @@ fn lenient(door: &Door) -> Option<Lint> {
         return None;
     }
     let sentence = format!(
-        "packets in between do not start door `{}` over: a scan that comes by its steps in their order, whatever else it \
+        "other packets do not restart the knock of door `{}`: a scan that meets its steps in order, whatever else it \
          tries, opens it",
         door.name
     );
-    Some(lint(Code::LenientDoor, door, "strict", sentence, "leave `strict` out: it is on by default"))
+    Some(lint(Code::LenientDoor, door, "strict", sentence, "leave `strict` out: the default is on"))
 }
 
-/// Whether somebody who knocks at `door`, and sends nothing else, opens `other`.
+/// Whether a source that knocks at `door`, and sends nothing else, opens `other`.
 fn opens(door: &Door, other: &Door) -> bool {
     let (shape, now) = (other.shape(), Time::default());
     let mut progress = None;
@@ -133,7 +139,7 @@ fn opens(door: &Door, other: &Door) -> bool {
         })
 }
 
-/// Whether every packet that is the second step is the first one too.
+/// Whether every packet that matches the second step matches the first one too.
 fn covers(one: &KnockStep, other: &KnockStep) -> bool {
     match (one, other) {
         (KnockStep::Tcp { port, set, clear }, KnockStep::Tcp { port: other, set: all, clear: none }) => {
@@ -147,7 +153,7 @@ fn covers(one: &KnockStep, other: &KnockStep) -> bool {
     }
 }
 
-/// Whether somebody may knock at both.
+/// Whether some source may knock at both.
 fn may_meet(one: &Door, other: &Door) -> bool {
     let first = |set: &AddressSet| match set {
         AddressSet::Prefix(IpNet::V4(net)) => net.network().into(),
@@ -168,7 +174,7 @@ const fn has_passphrase(step: &KnockStep) -> bool {
     matches!(step, KnockStep::Udp { passphrase: Some(_), .. })
 }
 
-/// How many knocks there are with so many ports; none if that is more than can be said.
+/// The number of knocks with this many ports; `None` if it is too large.
 fn guesses(steps: usize) -> Option<u128> {
     PORTS.checked_pow(u32::try_from(steps).ok()?)
 }
@@ -205,9 +211,9 @@ mod tests {
     }
 
     #[test]
-    fn short_knocks_are_told_with_how_many_guesses_they_take() {
+    fn short_knocks_have_a_lint_with_the_number_of_guesses() {
         for (knock, guesses) in [
-            (r#""icmp""#, "1 guess "),
+            (r#""icmp""#, "1 guess"),
             (r#""tcp/7000""#, "65,535 guesses"),
             (r#""tcp/7000","icmp","udp/900""#, "4,294,836,225 guesses"),
         ] {
@@ -218,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_that_only_rise_or_fall_are_told() {
+    fn ports_that_only_ascend_or_descend_have_a_lint() {
         let with = |ports: &str| codes(&format!(r#"[{{"name":"a","knock":[{ports}]}}]"#));
         assert_eq!(with(r#""tcp/7000","tcp/8000","udp/9000""#), [Code::OrderedKnock]);
         assert_eq!(with(r#""tcp/9000","icmp","udp/8000","tcp/7000""#), [Code::OrderedKnock]);
@@ -230,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_door_that_opens_on_the_way_to_another_is_told_once() {
+    fn a_door_opened_by_another_ones_knock_has_one_lint() {
         let two = |one: &str, other: &str| {
             codes(&format!(
                 r#"[{{"name":"a","knock":["tcp/7000","tcp/9000",{one}]}},{{"name":"b","knock":["tcp/7000","tcp/9000",{other}]}}]"#

@@ -1,8 +1,8 @@
-//! When one matcher is true, is the other one? Yes only if it is certain for every packet.
+//! Whether one matcher follows from another one. Yes only if that is certain for every packet.
 //!
-//! Both are asked of the same packet by one walk through the rules. What has a memory of its own may answer otherwise the
-//! second time, so it follows from nothing. Address lists only grow on the way: whoever asks for a list that both name
-//! looks whether something is added to it in between.
+//! Both are evaluated for the same packet in one evaluation. Matchers with state may give another answer the second
+//! time, so nothing implies them. Address lists only grow during an evaluation: the caller checks whether an address is
+//! added in between to a list that both name.
 
 use super::ranges::Ranges;
 use super::truth::{allowed_ports, ends, family_of, overlap};
@@ -12,7 +12,7 @@ use crate::rule::{AddressSet, Condition, Matcher};
 use crate::word::{Set, Word};
 
 impl View<'_> {
-    /// Whether `then` is true of every packet that `given` is true of.
+    /// Whether `then` is true for every packet for which `given` is true.
     pub(super) fn implies(&self, given: &Matcher, then: &Matcher) -> bool {
         use Condition as C;
         let negations = (given.negated, then.negated);
@@ -24,7 +24,7 @@ impl View<'_> {
             (C::SrcPort(a), C::SrcPort(b)) | (C::DstPort(a), C::DstPort(b)) => {
                 allowed_ports(a, given.negated).is_subset(&allowed_ports(b, then.negated))
             }
-            // Either port may be the one: it is if the one that is known is among them.
+            // Either port may match: it does if the known one is in the set.
             (C::SrcPort(a) | C::DstPort(a), C::AnyPort(b)) if !then.negated => {
                 allowed_ports(a, given.negated).is_subset(&allowed_ports(b, false))
             }
@@ -67,21 +67,21 @@ impl View<'_> {
                 (Some(given), Some(then)) => given.is_subset(then),
                 _ => false,
             },
-            // The same question, with the same answer. What is true of either answer is left to the cases above.
+            // The same condition has the same answer. The cases above handle conditions with opposite answers.
             (a, b) => a == b && given.negated == then.negated,
         }
     }
 
-    /// Whether no packet can be what both ask for.
+    /// Whether no packet can match both.
     pub(super) fn excludes(&self, one: &Matcher, other: &Matcher) -> bool {
         let opposite = Matcher { negated: !other.negated, condition: other.condition.clone() };
         let same = one.condition == other.condition && one.negated != other.negated;
-        // Each has a memory of its own, so even the opposite of the same question may be true.
+        // Each has its own state, so even opposite conditions may both be true.
         !has_memory(&other.condition) && (same || self.implies(one, &opposite))
     }
 }
 
-/// Whether the answer depends on what was asked at this very place before, or on chance.
+/// Whether the answer depends on earlier packets at this rule, or on chance.
 pub(super) const fn has_memory(condition: &Condition) -> bool {
     matches!(
         condition,
@@ -95,7 +95,8 @@ pub(super) const fn has_memory(condition: &Condition) -> bool {
     )
 }
 
-/// The protocols of which a packet must be for the matcher to be true, negated or not; none if it may be of any.
+/// The protocols that a packet must have for the matcher to be true, negated or not; `None` if any protocol is
+/// possible.
 pub(super) const fn protocols(condition: &Condition) -> Option<&'static [u8]> {
     match condition {
         Condition::TcpFlags { .. } | Condition::TcpMss(_) | Condition::TlsHost(_) => Some(&[protocol::TCP]),
@@ -107,8 +108,8 @@ pub(super) const fn protocols(condition: &Condition) -> Option<&'static [u8]> {
     }
 }
 
-/// Of two sets that may be negated: whether what is in the one is in the other, by how the sets themselves lie. What is
-/// outside of the one is never taken to be inside of the other.
+/// For two sets that may be negated: whether one contains the other, from the relation of the sets themselves. The
+/// complement of one is never taken to be inside the other.
 const fn sets(negations: (bool, bool), within: bool, disjoint: bool, around: bool) -> bool {
     match negations {
         (false, false) => within,
@@ -123,7 +124,7 @@ fn values<T: PartialEq>(negations: (bool, bool), given: &T, then: &T) -> bool {
     sets(negations, same, !same, same)
 }
 
-/// Sets of words that may be negated. An empty one asks nothing, so nothing follows from it.
+/// Sets of words that may be negated. An empty set is always true, so it implies nothing.
 fn words<T: Word>((given_negated, then_negated): (bool, bool), given: Set<T>, then: Set<T>) -> bool {
     let is_asked = |set: Set<T>, negated: bool, word: &T| set.contains(*word) != negated;
     !given.is_empty()

@@ -1,8 +1,8 @@
-//! Knocks: which rules are steps, which lists open something, and how long they last.
+//! Knocks in rules: the rules that are steps, the lists that open, and their timeouts.
 //!
-//! A *step* adds the source to a list, perhaps only if it is in another one. A *door* is a list that an accept asks for,
-//! or a jump to a chain that accepts without asking for another one. Lists that lead to no door, such as those of a
-//! ladder to a blacklist, are not looked at.
+//! A *step* adds the source to a list, possibly only if it is in another one. A *door* is a list that an accept
+//! matches, or a jump to a chain that accepts without matching another one. Lists that lead to no door, such as the
+//! stages of a blacklist, are ignored.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::packet::Family;
 use crate::rule::{Action, ListTimeout, Rule};
 use crate::time::format_duration;
 
-/// Shorter than this, a knock is over before the next one can be relied on to be there: a lost SYN is sent again after a
-/// second (RFC 6298, 2.1).
+/// With a shorter timeout, a knock may expire before the next one arrives: a lost SYN is retransmitted after a second
+/// (RFC 6298, 2.1).
 const SHORTEST: Duration = Duration::from_secs(2);
 
 /// A rule that adds the source to a list.
@@ -23,7 +23,7 @@ pub(super) struct KnockRule<'r> {
     pub(super) list: &'r str,
     /// The lists that the source must be in.
     pub(super) needs: Vec<&'r str>,
-    /// How long it stays; none if it does not expire.
+    /// The timeout; `None` if it does not expire.
     pub(super) timeout: Option<Duration>,
 }
 
@@ -32,11 +32,11 @@ pub(super) struct Knocks<'r> {
     pub(super) steps: Vec<KnockRule<'r>>,
     /// Lists that open something.
     pub(super) doors: HashSet<&'r str>,
-    /// Lists that lead to a door, doors too.
+    /// Lists that lead to a door, including doors.
     pub(super) leading: HashSet<&'r str>,
-    /// By list: the steps that need it, without those that only set its time anew.
+    /// By list: the steps that need it, without those that only renew its timeout.
     next: HashMap<&'r str, Vec<usize>>,
-    /// By list: how long an address stays in it at most; none if there is no end.
+    /// By list: the longest timeout; `None` if there is no limit.
     longest: HashMap<&'r str, Option<Duration>>,
 }
 
@@ -80,12 +80,12 @@ impl<'r> Knocks<'r> {
         self.steps.iter().filter(|step| self.leading.contains(step.list))
     }
 
-    /// How long an address stays in the list at most; none if there is no end.
+    /// The longest timeout in the list; `None` if there is no limit.
     pub(super) fn longest(&self, list: &str) -> Option<Duration> {
         self.longest.get(list).copied().flatten()
     }
 
-    /// The steps that come behind one of this list, on the way to a door.
+    /// The steps after one of this list, on the path to a door.
     fn next(&self, list: &str) -> impl Iterator<Item = &KnockRule<'r>> {
         let places = self.next.get(list).map(Vec::as_slice).unwrap_or_default();
         places.iter().map(|place| &self.steps[*place]).filter(|step| self.leading.contains(step.list))
@@ -101,7 +101,7 @@ fn leading<'r>(steps: &[KnockRule<'r>], doors: &HashSet<&'r str>) -> HashSet<&'r
     let mut leading = doors.clone();
     let mut waiting: Vec<&str> = doors.iter().copied().collect();
     while let Some(list) = waiting.pop() {
-        // Each list is looked at once, so what leads to it is no longer needed then.
+        // Each list is visited once, so the steps that lead to it are not needed afterwards.
         waiting.extend(needs.remove(list).into_iter().flatten().filter(|needed| leading.insert(needed)));
     }
     leading
@@ -124,15 +124,15 @@ impl Knocks<'_> {
     fn short(&self, step: &KnockRule<'_>) -> Option<Lint> {
         let longest = self.longest(step.list).filter(|longest| *longest < SHORTEST)?;
         let what = match self.doors.contains(step.list) {
-            true => "in which the client must be there: if its first packet is lost, the next one is too late",
-            false => "in which the next knock must be there: if it is lost, the one sent again is too late",
+            true => "in which the client must connect: if its first packet is lost, the next one is too late",
+            false => "in which the next knock must arrive: if it is lost, the retransmission is too late",
         };
         let sentence = format!("an address stays in `{}` for {}, {what}", step.list, format_duration(longest));
-        let remedy = "give it some seconds: `address-list-timeout=10s`";
+        let remedy = "set a timeout of some seconds: `address-list-timeout=10s`";
         Some(Lint::new(Code::ShortStep, step.rule, sentence, remedy).at("address-list-timeout"))
     }
 
-    /// Nothing is said of a list that opens something itself, nor if the next list only leads on.
+    /// No lint for a list that opens something itself, nor if the next list only leads to others.
     fn long(&self, step: &KnockRule<'_>, next: &KnockRule<'_>) -> Option<Lint> {
         if self.doors.contains(step.list) {
             return None;
@@ -140,8 +140,8 @@ impl Knocks<'_> {
         let (list, then) = (step.list, next.list);
         let sentence = match (step.timeout, self.longest(then)) {
             (None, _) => format!(
-                "an address stays in `{list}` for good: who has got into it once is never asked again, and the next knock \
-                 alone leads into `{then}`"
+                "an address stays in `{list}` without end: after the first time, the next knock alone leads into \
+                 `{then}`"
             ),
             (Some(timeout), Some(open)) if open < timeout && self.doors.contains(then) => format!(
                 "an address stays in `{list}` for {}, but in `{then}` for {} only: in between, the last knock alone opens \
@@ -151,7 +151,7 @@ impl Knocks<'_> {
             ),
             _ => return None,
         };
-        let remedy = "give the step as long as a client needs for its next knock: `address-list-timeout=10s`";
+        let remedy = "set the timeout to the time that a client needs for its next knock: `address-list-timeout=10s`";
         let lint = Lint::new(Code::LongStep, step.rule, sentence, remedy).at("address-list-timeout");
         Some(lint.also(next.rule, format!("the next knock, into `{then}`")))
     }

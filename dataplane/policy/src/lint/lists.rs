@@ -1,4 +1,4 @@
-//! Lists that rules ask for and nothing fills.
+//! Lists that rules match and that no rule and no entry fills.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,8 +9,8 @@ use crate::packet::Family;
 use crate::rsc::nearest;
 use crate::rule::{Condition, EntryAddress, Matcher, Rule};
 
-/// For how many lists the one that was meant is looked for, and among how many names: what bounds the work for a file
-/// full of lists that nothing fills.
+/// Highest number of lists for which a similar name is searched, and of names that are compared. Bounds the work for a
+/// file with many empty lists.
 const MOST_SUGGESTIONS: usize = 100;
 const MOST_CANDIDATES: usize = 1_000;
 
@@ -31,10 +31,10 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
     }
 }
 
-/// A list of a family: an address of the one gets into none by a rule for the other.
+/// A list of one family: rules for the other family add no address of this one.
 type ListKey<'r> = (Family, &'r str);
 
-/// What fills lists, and what would.
+/// The rules and entries that fill lists, or would.
 struct Fillers<'r> {
     filled: HashSet<ListKey<'r>>,
     /// Rules that do not run.
@@ -43,7 +43,7 @@ struct Fillers<'r> {
     disabled: HashSet<ListKey<'r>>,
     /// Lists of doors, which knocks fill.
     doors: HashSet<String>,
-    /// What may have been meant.
+    /// Names for suggestions.
     names: Vec<ListKey<'r>>,
 }
 
@@ -59,7 +59,7 @@ impl<'r> Fillers<'r> {
             }
         }
         for entry in &view.rules.address_lists {
-            // An entry without an address fills nothing, but says that somebody means to.
+            // An entry without an address adds nothing, but shows that an operator fills the list.
             let fills = !entry.disabled || entry.address == EntryAddress::None;
             if fills { &mut filled } else { &mut disabled }.insert((entry.family, entry.list.as_str()));
         }
@@ -73,14 +73,15 @@ impl<'r> Fillers<'r> {
 
     fn empty(&self, rule: &Rule, matcher: &Matcher, list: &str, suggests: bool) -> Lint {
         let key = (rule.family, list);
-        let so = if matcher.negated { "so everybody is taken not to be in it" } else { "so this rule never matches" };
+        let so = if matcher.negated { "so no source is in it" } else { "so this rule never matches" };
         let (family, other) = match rule.family {
             Family::Ipv4 => ("IPv4", Family::Ipv6),
             Family::Ipv6 => ("IPv6", Family::Ipv4),
         };
         let with =
             if self.filled.contains(&(other, list)) { format!(" with {family} addresses") } else { String::new() };
-        let sentence = format!("nothing in this file fills `{list}`{with}, {so} unless somebody fills it by hand");
+        let sentence =
+            format!("no rule and no entry of this file fills `{list}`{with}, {so} unless an operator fills it");
         let names = self.names.iter().filter(|(family, _)| *family == rule.family).map(|(_, name)| *name);
         let meant = if suggests { nearest(list, names) } else { None };
         let idle = self.idle.get(&key);
@@ -90,11 +91,11 @@ impl<'r> Fillers<'r> {
             (None, None) if self.disabled.contains(&key) => {
                 "enable its entries in `address-list`, or disable this rule".to_owned()
             }
-            (None, None) => format!("fill `{list}` by a rule or in `address-list`, or do not ask for it"),
+            (None, None) => format!("fill `{list}` by a rule or in `address-list`, or remove the matcher"),
         };
         let lint = Lint::new(Code::EmptyList, rule, sentence, remedy).at(matcher.condition.name());
         match idle {
-            Some(idle) => lint.also(idle, "this would fill it, and does not run"),
+            Some(idle) => lint.also(idle, "this would fill it, but does not run"),
             None => lint,
         }
     }

@@ -1,31 +1,31 @@
-//! What is right in every line of a rule file, and still cannot be meant.
+//! Warnings about rules that are valid and cannot be intended.
 //!
-//! A lint speaks only if it is certain: of every packet, by the meaning that [`eval`](crate::eval) gives to the rules,
-//! with these settings. Where that takes an assumption (how fast a scan is, how long a client needs), the sentence
-//! names it. In doubt there is no lint: who is told nonsense twice stops reading.
+//! A lint is reported only if it is certain: for every packet, by the meaning that [`eval`](crate::eval) gives to the
+//! rules, with these settings. If it needs an assumption (the speed of a scan, the time that a client needs), the
+//! sentence names it. In doubt there is no lint, because false warnings teach operators to ignore all of them.
 //!
-//! Rules that no packet meets, because they are disabled or invalid or in a chain that none enters, are looked at only
-//! to say just that.
+//! Rules that no packet meets, because they are disabled or invalid or in a chain that none enters, get only lints
+//! about that.
 //!
 //! | module    | owns |
 //! |-----------|------|
-//! | `view`    | the rules as chains: how packets get into them, and from which side |
-//! | `truth`   | what is certain of a single matcher |
-//! | `implies` | what follows from one matcher for another |
+//! | `view`    | the rules as chains: how packets enter them, and from which side |
+//! | `truth`   | what is certain of one matcher |
+//! | `implies` | whether one matcher follows from another |
 //! | `ranges`  | sets of ports |
-//! | `never`   | rules that ask for what no packet is |
-//! | `shadow`  | rules that an earlier one leaves nothing to, and doors that stand open |
-//! | `chains`  | chains that nothing enters, jumps that lead nowhere, what becomes of the rest |
-//! | `lists`   | lists that nothing fills |
-//! | `knock`   | steps of knocks, and how long they last |
-//! | `scan`    | knocks that a port scan gives by chance |
+//! | `never`   | rules that match no packet |
+//! | `shadow`  | rules that an earlier one makes unreachable, and knocks that are not needed |
+//! | `chains`  | chains that no packet enters, jumps without effect, packets that no rule decides about |
+//! | `lists`   | lists that are never filled |
+//! | `knock`   | steps of knocks, and their timeouts |
+//! | `scan`    | knocks that a port scan completes by chance |
 //! | `together` | steps that one packet completes together |
 //! | `mtu`     | rules that break path MTU discovery |
-//! | `probe`   | packets that lints try on the rules |
-//! | `pattern` | expressions that match anything |
+//! | `probe`   | packets for the reference evaluator |
+//! | `pattern` | expressions that match every payload |
 //! | `size`    | sizes that only packets in fragments have |
 //! | `doors`   | doors of the settings |
-//! | `ways`    | no lint: what lets strangers in at all |
+//! | `ways`    | not a lint: the rules and doors that accept a stranger's packets |
 //!
 //! `docs/lints.md` has an example of each, which a test runs.
 
@@ -54,57 +54,58 @@ use crate::settings::Settings;
 use crate::word::words;
 
 words! {
-    /// What a lint is about. `docs/lints.md` explains each. New ones come last, so that the numbers stay.
+    /// The kinds of lints. `docs/lints.md` explains each. New ones are added at the end, so that numbers stay.
     Code {
-        /// An earlier rule decides about all that it could match.
+        /// An earlier rule decides about all packets that it could match.
         UnreachableRule = "unreachable-rule",
-        /// It asks for what no packet is.
+        /// Its matchers match no packet.
         NeverMatches = "never-matches",
-        /// It jumps to a chain in which no rule runs.
+        /// It jumps to a chain without running rules.
         EmptyJump = "empty-jump",
         /// No rule jumps to its chain.
         UnusedChain = "unused-chain",
         /// With these settings, no packet enters its chain.
         DeadChain = "dead-chain",
-        /// It asks for a list that nothing fills.
+        /// It matches a list that is never filled.
         EmptyList = "empty-list",
-        /// A knock counts for so short a time that it can hardly be used.
+        /// A knock counts for too short a time to be usable.
         ShortStep = "short-step",
-        /// A knock counts for longer than the door is open.
+        /// A knock counts for longer than the grant lasts.
         LongStep = "long-step",
-        /// A port scan gives the knocks by chance.
+        /// A port scan completes the knock by chance.
         ScanOpens = "scan-opens",
-        /// What a knock opens is open to everybody.
+        /// The packets for which a knock opens are accepted from all sources.
         MootKnock = "moot-knock",
-        /// It depends on addresses being translated.
+        /// It depends on address translation.
         NoNat = "no-nat",
-        /// What no rule of the chain decides about becomes of what RouterOS would not do, or of what is behind a knock.
+        /// Packets that no rule of the chain decides about get another verdict than on RouterOS, or are accepted
+        /// without a knock.
         NoFinalDrop = "no-final-drop",
         /// Its expression matches every payload.
         MatchesAnything = "matches-anything",
-        /// The knock of a door takes few guesses.
+        /// The knock of a door needs few guesses.
         ShortKnock = "short-knock",
         /// The ports of a door's knock ascend or descend.
         OrderedKnock = "ordered-knock",
-        /// A step of a door's knock is to a port that programs and scans try by themselves.
+        /// A step of a door's knock is to a port that programs and scans use.
         ServiceKnock = "service-knock",
-        /// Who knocks at one door opens another as well.
+        /// The knock at one door opens another one as well.
         OverlappingKnock = "overlapping-knock",
-        /// Packets in between do not start a door's knock over.
+        /// Other packets do not restart a door's knock.
         LenientDoor = "lenient-door",
-        /// It asks for an interface that is neither side of the filter, as the configuration says.
+        /// It matches an interface that is neither side of the filter, by the configuration.
         Elsewhere = "elsewhere",
         /// One packet completes several steps of a knock.
         StepsTogether = "steps-together",
         /// It drops the ICMP errors that path MTU discovery needs.
         NoPathMtu = "no-path-mtu",
-        /// It asks for a size that only packets in fragments have, or that first fragments have too.
+        /// It matches a size that only fragmented packets have, or that first fragments have too.
         FragmentedSize = "fragmented-size",
     }
 }
 
 impl Code {
-    /// Its number, for people and scripts.
+    /// Its number, for messages and scripts.
     pub const fn number(self) -> &'static str {
         match self {
             Code::UnreachableRule => "K001",
@@ -132,32 +133,32 @@ impl Code {
         }
     }
 
-    /// Whether `check --deny-lints` fails because of it. It does not because of what the configuration itself says.
+    /// Whether `check --deny-lints` fails because of it. It does not if the lint only repeats the configuration.
     pub const fn is_denied(self) -> bool {
         !matches!(self, Code::Elsewhere)
     }
 }
 
-/// Something in a rule file that cannot be meant.
+/// A lint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lint {
-    /// What it is about.
+    /// Its kind.
     pub code: Code,
     /// The rule, pattern or door.
     pub subject: Subject,
-    /// The line of the rule file that the rule or pattern begins on, from 1; 0 if it came from elsewhere.
+    /// The first line of the rule or pattern in the rule file, from 1; 0 without a file.
     pub line: u32,
-    /// The property that says it; none if all of the rule does.
+    /// The property; `None` for the whole rule.
     pub property: Option<String>,
-    /// What is so, and what follows.
+    /// The observation and its consequence.
     pub sentence: String,
-    /// What to do about it.
+    /// The remedy.
     pub remedy: String,
-    /// Another rule that has to do with it.
+    /// A related rule.
     pub also: Option<Also>,
 }
 
-/// What a lint points at.
+/// The subject of a lint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// A rule, by its id.
@@ -168,14 +169,14 @@ pub enum Subject {
     Door(String),
 }
 
-/// Another rule that has to do with a lint.
+/// Another rule that is related to a lint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Also {
     /// Its id.
     pub rule: RuleId,
     /// Its line, as above.
     pub line: u32,
-    /// What it does, in a few words.
+    /// Its label.
     pub what: String,
 }
 
@@ -196,8 +197,8 @@ impl Lint {
     }
 }
 
-/// Everything in the doors and the rules that cannot be meant, with these settings: doors first, then in the order of the
-/// file. Of the rules that doors put there nothing is said.
+/// All lints about the doors and the rules with these settings: doors first, then in the order of the file. Rules of
+/// doors get no lints.
 pub fn lint(rules: &RuleSet, settings: &Settings) -> Vec<Lint> {
     if rules.rules.iter().any(|rule| rule.dynamic) {
         let mut file = rules.clone();

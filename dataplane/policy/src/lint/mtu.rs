@@ -1,10 +1,11 @@
 //! Rules that break path MTU discovery: they accept TCP connections and drop the ICMP errors about them.
 //!
-//! A router that cannot forward a full-size packet, because the next link's MTU is smaller, says so to the sender (RFC 1191,
-//! RFC 8201). If the filter drops that, the sender sends the same packets again, and the connection stalls as soon as
-//! either end has more to say than a few lines.
+//! A router that cannot forward a full-size packet, because the next link has a smaller MTU, reports that to the sender
+//! (RFC 1191, RFC 8201). If the filter drops the report, the sender retransmits the same packets, and the connection
+//! stalls as soon as either end sends more than a few lines.
 //!
-//! For some accepts, a connection is made with the reference evaluator, and then such an error comes from either side.
+//! For some accepts, a connection is established in the reference evaluator, and then such an error arrives from either
+//! side.
 
 use super::probe::{End, Hosts, Probe, hosts};
 use super::truth::allowed_ports;
@@ -17,11 +18,11 @@ use crate::rule::{Action, Condition, ListTimeout, Rule, RuleSet, Table, Tracking
 use crate::settings::Settings;
 use crate::time::Time;
 
-/// How many accepts of a family a connection is tried with, and how many rules these may have to pass.
+/// Highest number of accepts of a family that are tested, and of rules that their packets may have to pass.
 const MOST_ACCEPTS: usize = 8;
 const MOST_TRIED: usize = 600_000;
 
-/// Packets of a connection that is tried.
+/// Packets of a test connection.
 const PACKETS: usize = 7;
 
 /// The MTU of the smaller link, and the payload of a packet that is longer.
@@ -52,7 +53,7 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
     }
 }
 
-/// Whether it may let a new TCP connection in.
+/// Whether it may accept a new TCP connection.
 fn accepts_tcp(rule: &Rule) -> bool {
     let is_tcp = rule.matchers.iter().all(|matcher| match &matcher.condition {
         Condition::Protocol(number) => (*number == protocol::TCP) != matcher.negated,
@@ -67,15 +68,15 @@ fn is_met_from_outside(view: &View<'_>, rule: &Rule) -> bool {
 
 /// A connection about which an ICMP error is dropped.
 struct Stalled {
-    /// The side that the error came from.
+    /// The side on which the error arrived.
     from: Side,
     /// The chain that it entered.
     chain: &'static str,
-    /// The rule that dropped it; none if no rule decided.
+    /// The rule that dropped it; `None` if no rule decided.
     by: Option<usize>,
 }
 
-/// Makes a connection through the rule; none if that fails, or if nothing is wrong.
+/// Establishes a connection through the rule; `None` if that fails, or if no error is dropped.
 fn stalled(rules: &RuleSet, settings: &Settings, accept: usize, family: Family) -> Option<Stalled> {
     let hosts = hosts(family);
     let (client, server) = ends(&rules.rules[accept], settings, &hosts, family);
@@ -117,7 +118,7 @@ fn stalled(rules: &RuleSet, settings: &Settings, accept: usize, family: Family) 
     })
 }
 
-/// A client and a server that the rule is about, as far as it says.
+/// A client and a server that match the rule, as far as it names addresses.
 fn ends(rule: &Rule, settings: &Settings, hosts: &Hosts, family: Family) -> (End, End) {
     let protected = settings.protect.iter().find(|net| Family::of(net.addr()) == family && net.prefix_len() > 0);
     let mut server: End = (protected.and_then(|net| net.hosts().next()).unwrap_or(hosts.server), 443);
@@ -142,15 +143,15 @@ fn lint(view: &View<'_>, origins: &[&Rule], accept: usize, stalled: &Stalled) ->
         Family::Ipv6 => ("packet too big", "protocol=icmpv6 icmp-options=2:0-255"),
     };
     let sentence = format!(
-        "TCP connections that this rule accepts stall if a link on their way has a smaller MTU: the ICMP error \"{error}\" \
-         about them, which path MTU discovery needs, is dropped when it comes from {}",
+        "TCP connections that this rule accepts stall if a link on their path has a smaller MTU: the ICMP error \"{error}\" \
+         about them, which path MTU discovery needs, is dropped when it arrives from {}",
         stalled.from
     );
     let remedy = match view.rules.tracking.enabled {
-        TrackingMode::No => format!("add `chain={} {only} action=accept` before what drops it", stalled.chain),
+        TrackingMode::No => format!("add `chain={} {only} action=accept` before the rule that drops it", stalled.chain),
         _ => format!(
             "begin the chain with `add chain={} connection-state=established,related action=accept`; open connections \
-             then outlive what let them in",
+             then outlive the entry or grant that accepted them",
             stalled.chain
         ),
     };

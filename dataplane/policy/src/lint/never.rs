@@ -1,4 +1,4 @@
-//! Rules that ask for what no packet is, and rules that ask for translated addresses.
+//! Rules that match no packet, and rules about translated addresses.
 
 use super::implies::protocols;
 use super::truth::Truth;
@@ -9,7 +9,7 @@ use crate::rule::{Condition, Matcher, Rule, protocol_name};
 pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
     for (rule, chain) in view.live() {
         if let Some(reason) = view.never(chain, rule) {
-            // RouterOS's default configuration accepts what IPsec brings: where there is none, nothing is amiss.
+            // RouterOS's default configuration accepts packets of IPsec: such a rule is harmless without IPsec.
             if reason.matcher != "ipsec-policy" {
                 lints.push(never(rule, &reason));
             }
@@ -22,10 +22,10 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
     }
 }
 
-/// Why a rule never matches.
+/// The reason why a rule never matches.
 pub(super) struct Reason {
     code: Code,
-    /// The matcher that asks for it.
+    /// The matcher.
     matcher: String,
     text: String,
 }
@@ -33,16 +33,16 @@ pub(super) struct Reason {
 fn never(rule: &Rule, Reason { code, matcher, text }: &Reason) -> Lint {
     let sentence = format!("this rule never matches: {text}");
     let remedy = match code {
-        Code::NoNat => "accept by `dst-address` and `dst-port` what the router let in by translating it",
+        Code::NoNat => "accept by `dst-address` and `dst-port` the packets that the router accepted by translation",
         Code::Elsewhere => ELSEWHERE,
-        _ => "correct what it asks for, or remove the rule",
+        _ => "correct its matchers, or remove the rule",
     };
     Lint::new(*code, rule, sentence, remedy).at(matcher)
 }
 
-/// What to do about a name that the configuration has in `elsewhere`, or that RouterOS gives to interfaces of another kind.
+/// The remedy for a name in `elsewhere`, or for a name that RouterOS gives to interfaces of another kind.
 const ELSEWHERE: &str =
-    "nothing, if that is so; otherwise write the name into `outside` or `inside` of [policy.interfaces]";
+    "none, if that is intended; otherwise add the name to `outside` or `inside` of [policy.interfaces]";
 
 /// `in-interface=!wg0`, and `wg0` is elsewhere.
 fn always(view: &View<'_>, rule: &Rule, matcher: &Matcher) -> Option<Lint> {
@@ -52,18 +52,18 @@ fn always(view: &View<'_>, rule: &Rule, matcher: &Matcher) -> Option<Lint> {
     }
     let property = matcher.condition.name();
     let sentence =
-        format!("`{property}=!{name}` is true of every packet, because `{name}` is neither side of the filter");
+        format!("`{property}=!{name}` is true for every packet, because `{name}` is neither side of the filter");
     Some(Lint::new(Code::Elsewhere, rule, sentence, ELSEWHERE).at(property))
 }
 
-/// RouterOS's default configuration ends with such a rule: it lets in what `/ip firewall nat` has sent inside.
+/// RouterOS's default configuration ends with such a rule, which spares packets that `/ip firewall nat` has translated.
 fn drops_everything(rule: &Rule) -> Lint {
     let others = rule.matchers.iter().any(|matcher| !asks_for_untranslated(matcher));
-    let what = if others { "every packet that its other matchers fit" } else { "every packet" };
+    let what = if others { "every packet that its other matchers match" } else { "every packet" };
     let sentence = format!(
-        "no address is translated here, so `connection-nat-state` is true of every packet: this rule stops {what}"
+        "no address is translated here, so `connection-nat-state` is true for every packet: this rule drops {what}"
     );
-    Lint::new(Code::NoNat, rule, sentence, "accept what is meant to come in before this rule, or disable it")
+    Lint::new(Code::NoNat, rule, sentence, "accept the intended packets before this rule, or disable it")
         .at("connection-nat-state")
 }
 
@@ -72,7 +72,7 @@ fn asks_for_untranslated(matcher: &Matcher) -> bool {
 }
 
 impl View<'_> {
-    /// Why the rule matches no packet; none if it may.
+    /// Why the rule matches no packet; `None` if it may.
     pub(super) fn never(&self, chain: &Chain<'_>, rule: &Rule) -> Option<Reason> {
         let certain: Vec<(&Matcher, Truth)> =
             rule.matchers.iter().map(|matcher| (matcher, self.truth(chain, matcher))).collect();
@@ -99,7 +99,8 @@ impl View<'_> {
             let Some(allowed) = self.sides(matcher) else { continue };
             left = left.iter().filter(|side| allowed.contains(*side)).collect();
             if left.is_empty() {
-                let text = "what comes in on one side goes out of the other, and its interfaces ask for another way";
+                let text =
+                    "a packet that arrives on one side leaves by the other, and its interfaces name another path";
                 return Some((matcher.condition.name().to_owned(), text.to_owned()));
             }
         }
@@ -129,7 +130,7 @@ fn contradiction(one: &Matcher, other: &Matcher) -> String {
     }
 }
 
-/// What one matcher asks for does not have what the other one looks at.
+/// One matcher requires packets without the field of another one.
 fn misfit(one: &Matcher, other: &Matcher) -> Option<String> {
     let looks_at = other.condition.name();
     match &one.condition {
@@ -141,7 +142,7 @@ fn misfit(one: &Matcher, other: &Matcher) -> Option<String> {
         }
         Condition::Fragment(later) if *later != one.negated => {
             let in_first = protocols(&other.condition).is_some();
-            in_first.then(|| format!("only the first fragment has a `{looks_at}`, and `fragment` asks for the others"))
+            in_first.then(|| format!("only the first fragment has a `{looks_at}`, and `fragment` matches the others"))
         }
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! Layer-7 patterns that match anything.
+//! Layer-7 patterns that match every payload.
 
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
@@ -22,27 +22,27 @@ fn asks_for(rule: &Rule, name: &str) -> bool {
 
 fn anything(pattern: &Layer7Pattern, rule: &Rule) -> Lint {
     let sentence =
-        format!("every payload matches the expression of `{}`, an empty one too, so it asks for nothing", pattern.name);
+        format!("every payload matches the expression of `{}`, even an empty one, so it has no effect", pattern.name);
     Lint {
         code: Code::MatchesAnything,
         subject: Subject::Pattern(pattern.name.clone()),
         line: pattern.line,
         property: Some("regexp".to_owned()),
         sentence,
-        remedy: "write what must be there, between `^` and `\\$` if it is to be all of the payload".to_owned(),
+        remedy: "write the required text, between `^` and `\\$` for the whole payload".to_owned(),
         also: None,
     }
-    .also(rule, "this asks for it")
+    .also(rule, "this matches it")
 }
 
-/// Whether it is certain that every text matches: at its beginning or at its end the expression is content with nothing, or
-/// it takes all of the text.
+/// Whether it is certain that every text matches: the expression matches nothing at the beginning or the end, or the
+/// whole text.
 fn matches_everything(expression: &Hir) -> bool {
     let nothing_at = |look| is_content_with_nothing(expression, look);
     nothing_at(Look::Start) || nothing_at(Look::End) || takes_all(expression)
 }
 
-/// Whether it matches nothing at a place where this look-around, and no other one, is sure to be true.
+/// Whether it matches the empty text at a position where only this look-around is certain to be true.
 fn is_content_with_nothing(expression: &Hir, at: Look) -> bool {
     let content = |part: &Hir| is_content_with_nothing(part, at);
     match expression.kind() {
@@ -56,7 +56,7 @@ fn is_content_with_nothing(expression: &Hir, at: Look) -> bool {
     }
 }
 
-/// Whether it goes from the one end to the other: `^.*$`.
+/// Whether it matches from one end to the other: `^.*$`.
 fn takes_all(expression: &Hir) -> bool {
     match expression.kind() {
         HirKind::Capture(capture) => takes_all(&capture.sub),
@@ -73,7 +73,7 @@ fn takes_all(expression: &Hir) -> bool {
     }
 }
 
-/// NULs are taken out before.
+/// NULs are removed before.
 fn is_any_byte(expression: &Hir) -> bool {
     match expression.kind() {
         HirKind::Class(Class::Bytes(class)) => {
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_matches_everything() {
+    fn patterns_that_match_every_payload() {
         let of = |regexp: &str| matches_everything(&layer7::parse(regexp).unwrap());
         for regexp in [
             "",

@@ -1,4 +1,4 @@
-//! Packets that lints try on the rules, with the reference evaluator.
+//! Packets with which lints test the rules in the reference evaluator.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
 use crate::packet::{Family, Packet, Side, TcpFlag, protocol};
 use crate::word::Set;
 
-/// Bytes in front of the IP header, and the lengths of the headers of IPv4, IPv6, TCP, UDP and ICMP, without options.
+/// Bytes before the IP header, and the lengths of the headers of IPv4, IPv6, TCP, UDP and ICMP, without options.
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
@@ -31,7 +31,7 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// A TCP segment; sequence number and acknowledgement. Both ends must be of one family.
+    /// A TCP segment, with sequence number and acknowledgement. Both ends must be of one family.
     pub(super) fn tcp(side: Side, from: End, to: End, flags: &[TcpFlag], numbers: (u32, u32), payload: &[u8]) -> Probe {
         let mut header = TcpHeader::new(from.1, to.1, numbers.0, 64_240);
         let flags: Set<TcpFlag> = flags.iter().copied().collect();
@@ -63,7 +63,7 @@ impl Probe {
         let [high, low] = mtu.to_be_bytes();
         let kind = if router.is_ipv4() { (3, 4) } else { (2, 0) };
         let quoted = &about.frame[ETHERNET..];
-        // As many bytes as every router quotes: the IP header and 8 bytes, RFC 792.
+        // Every router quotes at least the IP header and 8 bytes, RFC 792.
         let quoted = &quoted[..quoted.len().min(about.network_length() + 8)];
         Probe::message(side, router, about.source, kind, [0, 0, high, low], quoted)
     }
@@ -90,7 +90,7 @@ impl Probe {
         if self.source.is_ipv4() { IPV4 } else { IPV6 }
     }
 
-    /// What rules see of it.
+    /// The packet as rules see it.
     pub(super) fn packet(&self) -> Packet<'_> {
         let transport = ETHERNET + self.network_length();
         let header = match self.protocol {
@@ -130,13 +130,13 @@ fn written(
     frame
 }
 
-/// Addresses that the packets have, of networks for documentation: no rule of a real file means them.
+/// Addresses of the packets, from networks for documentation, which rules of real files do not name.
 pub(super) struct Hosts {
     /// Candidates for a stranger.
     pub(super) strangers: [IpAddr; 4],
-    /// What is asked for if the rules name no destination.
+    /// The destination if the rules name none.
     pub(super) server: IpAddr,
-    /// A router on the way.
+    /// A router on the path.
     pub(super) router: IpAddr,
 }
 

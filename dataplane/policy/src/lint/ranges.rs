@@ -2,12 +2,12 @@
 
 use std::ops::RangeInclusive;
 
-/// A set of 16-bit numbers: ranges in ascending order, with something missing between any two.
+/// A set of 16-bit numbers: ranges in ascending order, with a gap between any two.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ranges(Vec<RangeInclusive<u16>>);
 
 impl Ranges {
-    /// What is in any of these, in any order; a range may be empty.
+    /// The union of these ranges, in any order; a range may be empty.
     pub(super) fn of(ranges: impl IntoIterator<Item = RangeInclusive<u16>>) -> Ranges {
         let mut sorted: Vec<_> = ranges.into_iter().filter(|range| !range.is_empty()).collect();
         sorted.sort_by_key(|range| *range.start());
@@ -23,7 +23,7 @@ impl Ranges {
         Ranges(merged)
     }
 
-    /// What is not in the set.
+    /// The complement.
     pub(super) fn complement(&self) -> Ranges {
         let mut missing = Vec::new();
         let mut next = Some(0);
@@ -37,7 +37,7 @@ impl Ranges {
         Ranges::of(missing)
     }
 
-    /// What is in both.
+    /// The intersection.
     pub(super) fn intersection(&self, other: &Ranges) -> Ranges {
         let pairs = self.0.iter().flat_map(|left| other.0.iter().map(move |right| (left, right)));
         Ranges::of(pairs.map(|(left, right)| *left.start().max(right.start())..=*left.end().min(right.end())))

@@ -1,7 +1,7 @@
-//! Rules that an earlier one of the chain leaves nothing to, and doors that stand open.
+//! Rules that an earlier one of the chain makes unreachable, and knocks that are not needed.
 //!
-//! A rule covers another one if each of its matchers follows from one of the other's. What several rules cover together is
-//! not seen.
+//! A rule covers another one if each of its matchers follows from one of the other's. Rules that only cover it together
+//! are not found.
 
 use super::implies::has_memory;
 use super::truth::{allowed_ports, ends};
@@ -9,14 +9,15 @@ use super::view::{Chain, ChainKey, View, adds, denies, needed};
 use super::{Code, Lint};
 use crate::rule::{Action, Condition, ConnectionState, MATCHERS, Matcher, Rule};
 
-/// How many pairs of rules are looked at: seconds. Of a rule set with more, the rest is not looked at.
+/// Highest number of pairs of rules that are compared: some seconds. The remaining rules of a larger rule set are not
+/// compared.
 const MOST_PAIRS: usize = 100_000_000;
 
-/// How many pairs may still be looked at.
+/// The remaining number of pairs.
 struct Budget(usize);
 
 impl Budget {
-    /// False if there are not so many left.
+    /// Spends pairs; false if there are not enough left.
     fn spend(&mut self, pairs: usize) -> bool {
         let left = self.0.checked_sub(pairs);
         self.0 = left.unwrap_or_default();
@@ -48,19 +49,19 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
     }
 }
 
-/// A rule, as far as it is compared with others.
+/// A rule, in the form for comparison.
 struct Sketch<'v, 'r> {
     rule: &'r Rule,
     /// The matchers that are not always true.
     asked: Vec<&'v Matcher>,
-    /// The kinds of these, and the kinds that may follow from these: a bit for each matcher there is.
+    /// The kinds of these, and the kinds that may follow from them: one bit for each kind of matcher.
     needs: u64,
     gives: u64,
     glance: Glance,
     is_never: bool,
 }
 
-/// The ends of what a rule asks for, if it does without `!`: most pairs of rules are told apart by these.
+/// The bounds of a rule's matchers without `!`: they distinguish most pairs of rules.
 #[derive(Default)]
 struct Glance {
     source: Option<(u128, u128)>,
@@ -84,7 +85,7 @@ impl Glance {
         glance
     }
 
-    /// False only if something that the other one asks for is outside of what this one asks for.
+    /// False only if some value of the other rule is outside the bounds of this one.
     fn may_cover(&self, other: &Glance) -> bool {
         is_within(other.source, self.source)
             && is_within(other.destination, self.destination)
@@ -109,7 +110,7 @@ impl<'v, 'r: 'v> Sketch<'v, 'r> {
         Sketch { rule, asked, needs, gives, glance, is_never: view.never(chain, rule).is_some() }
     }
 
-    /// Whether every packet that the other one matches is matched by this one, if no list grows in between.
+    /// Whether this one matches every packet that the other one matches, if no list grows in between.
     fn covers(&self, other: &Sketch<'_, '_>, view: &View<'_>) -> bool {
         self.needs & !other.gives == 0
             && (!other.rule.is_for_fragments() || self.decides_fragments())
@@ -117,12 +118,12 @@ impl<'v, 'r: 'v> Sketch<'v, 'r> {
             && follow(view, &self.asked, &other.asked)
     }
 
-    /// Whether fragments behind the first meet it, and no rule of another chain decides about them.
+    /// Whether later fragments meet it, and no rule of another chain decides about them.
     fn decides_fragments(&self) -> bool {
         self.rule.is_for_fragments() && ChainKey::target(self.rule).is_none()
     }
 
-    /// Whether no packet that it matches meets the rules behind it.
+    /// Whether no packet that it matches meets later rules.
     fn decides(&self, view: &View<'_>) -> bool {
         let ends = self.rule.action == Action::Return || view.decides(self.rule);
         ends && !self.asked.iter().any(|matcher| has_memory(&matcher.condition))
@@ -135,7 +136,7 @@ fn follow(view: &View<'_>, then: &[&Matcher], given: &[&Matcher]) -> bool {
 
 fn kind(condition: &Condition) -> u64 {
     match condition {
-        // Whichever of the eight it is, it asks for sides.
+        // All eight are about sides.
         Condition::Interface { .. } => 1 << 63,
         Condition::IngressPriority(value) => kind(&Condition::Priority(*value)),
         _ => 1 << condition.rank().min(62),
@@ -156,7 +157,7 @@ fn kinds_given(condition: &Condition) -> u64 {
 }
 
 impl<'r> View<'r> {
-    /// Whether, from one rule of the chain to another, something may be added to a list that these matchers ask for.
+    /// Whether, between two rules of the chain, an address may be added to a list that these matchers name.
     fn grows_between(&self, chain: &Chain<'r>, from: usize, to: usize, asked: &[&Matcher]) -> bool {
         let lists: Vec<&str> = asked.iter().filter(|matcher| !matcher.negated).filter_map(|it| list(it)).collect();
         let grows = |rule: &Rule| match ChainKey::target(rule).and_then(|target| self.chain(target)) {
@@ -179,27 +180,27 @@ fn covered<'r>(view: &View<'r>, decider: &Rule, rule: &'r Rule) -> Lint {
         return open(decider, rule, list);
     }
     let how = match &decider.action {
-        Action::Return => "returns from the chain with",
-        Action::Jump(_) => "has another chain decide about",
+        Action::Return => "returns from the chain for",
+        Action::Jump(_) => "passes to another chain",
         _ => "decides about",
     };
     let sentence =
-        format!("no packet gets to this rule: the one of line {} {how} all that it could match", decider.line);
+        format!("no packet reaches this rule: the rule of line {} {how} all packets that it could match", decider.line);
     let remedy = format!("move it before line {}, or remove it", decider.line);
     Lint::new(Code::UnreachableRule, rule, sentence, remedy).also(decider, format!("this one {how} them first"))
 }
 
-/// The list of knockers that an accept asks for.
+/// The knock's list that an accept matches.
 fn door<'r>(view: &View<'r>, rule: &'r Rule) -> Option<&'r str> {
     (rule.action == Action::Accept).then(|| needed(rule).find(|list| view.fills(rule.family, list))).flatten()
 }
 
-/// It accepts without asking for a list.
+/// Whether it accepts without matching a list.
 fn is_for_everybody(rule: &Rule) -> bool {
     rule.action == Action::Accept && needed(rule).next().is_none()
 }
 
-/// Accepts behind a door that let in everybody whom the door would let in.
+/// Accepts after a door that accept from all sources the packets of the door.
 fn open_doors<'r>(view: &View<'r>, rules: &[Sketch<'_, 'r>], budget: &mut Budget, lints: &mut Vec<Lint>) {
     let doors: Vec<(usize, &str)> = rules
         .iter()
@@ -210,7 +211,7 @@ fn open_doors<'r>(view: &View<'r>, rules: &[Sketch<'_, 'r>], budget: &mut Budget
     if doors.is_empty() {
         return;
     }
-    // Where everybody else ends, at the latest.
+    // The last point at which other sources are dropped.
     let stops: Vec<usize> = (0..rules.len()).filter(|place| stops_others(view, rules[*place].rule)).collect();
     let open_to_all = |sketch: &Sketch<'_, '_>| {
         !sketch.is_never
@@ -231,7 +232,7 @@ fn open_doors<'r>(view: &View<'r>, rules: &[Sketch<'_, 'r>], budget: &mut Budget
     }
 }
 
-/// Whether it may keep from the rules behind it who is in no list, with a packet that is not invalid.
+/// Whether it may stop a source that is in no list, with a packet that is not invalid, from reaching later rules.
 fn stops_others(view: &View<'_>, rule: &Rule) -> bool {
     let spares = |rule: &Rule| {
         needed(rule).next().is_some()
@@ -252,9 +253,9 @@ fn stops_others(view: &View<'_>, rule: &Rule) -> bool {
 
 fn open(accept: &Rule, door: &Rule, list: &str) -> Lint {
     let sentence = format!(
-        "this rule accepts from everybody what line {} accepts from `{list}` only: nobody needs to knock",
+        "this rule accepts from all sources the packets that line {} accepts from `{list}` only: the knock is not needed",
         door.line
     );
-    let remedy = format!("add `src-address-list={list}` to it, narrow it down, or remove it");
-    Lint::new(Code::MootKnock, accept, sentence, remedy).also(door, format!("this is open to `{list}` only"))
+    let remedy = format!("add `src-address-list={list}` to it, restrict it further, or remove it");
+    Lint::new(Code::MootKnock, accept, sentence, remedy).also(door, format!("this accepts from `{list}` only"))
 }

@@ -1,15 +1,14 @@
-//! Sizes that packets have only once their fragments are put together, which RouterOS does before its rules and nobody
-//! does here.
+//! Sizes that packets have only after reassembly, which RouterOS does before its rules and this filter does not.
 
 use super::view::View;
 use super::{Code, Lint};
 use crate::packet::Family;
 use crate::rule::{Condition, Matcher, Rule};
 
-/// What links carry unless they are set up for more. Source: RFC 894; jumbo frames are the exception.
+/// The default MTU of links. Source: RFC 894; jumbo frames are the exception.
 const MTU: u32 = 1_500;
 
-/// What an IPv4 packet has at least and at most. Source: RFC 791.
+/// Smallest and largest size of an IPv4 packet. Source: RFC 791.
 const SMALLEST: u32 = 20;
 const LARGEST: u32 = 65_535;
 
@@ -32,18 +31,18 @@ fn size(rule: &Rule, matcher: &Matcher, from: u32, to: u32) -> Option<Lint> {
     let (sentence, remedy) = if is_above {
         (
             format!(
-                "this rule asks for packets of more than {MTU} bytes, which come as fragments over a link with an MTU of \
-                 {MTU}: fragments are not put together here, so it matches none of them"
+                "this rule matches packets of more than {MTU} bytes, which arrive as fragments over a link with an MTU of \
+                 {MTU}: fragments are not reassembled here, so it matches none of them"
             ),
-            format!("ask for a size of at most {MTU}, and send packets of that size"),
+            format!("match a size of at most {MTU}, and send packets of that size"),
         )
     } else if is_first_fragment {
         (
             format!(
                 "{MTU} bytes is also the size of the first fragment of every longer packet over a link with an MTU of \
-                 {MTU}: fragments are not put together here, so it matches those too"
+                 {MTU}: fragments are not reassembled here, so it matches those too"
             ),
-            format!("ask for a size below {MTU}, and send packets of that size"),
+            format!("match a size below {MTU}, and send packets of that size"),
         )
     } else {
         return None;

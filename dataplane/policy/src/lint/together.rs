@@ -1,4 +1,5 @@
-//! Steps that one packet completes together: an address that a rule adds is in the list for the next rule on the same packet.
+//! Steps that one packet completes together: an address that a rule adds is in the list for the next rule on the same
+//! packet.
 
 use std::collections::HashMap;
 
@@ -7,7 +8,7 @@ use super::view::{Chain, View, adds_source, needed};
 use super::{Code, Lint};
 use crate::rule::{Action, Condition, Matcher, Rule};
 
-/// How many earlier steps each step is compared with, and how many comparisons of rules there are in all.
+/// Highest number of earlier steps with which each step is compared, and of comparisons in total.
 const MOST_EARLIER: usize = 32;
 const MOST_COMPARED: usize = 20_000_000;
 
@@ -42,8 +43,7 @@ fn deciders(view: &View<'_>, chain: &Chain<'_>) -> Vec<usize> {
     (0..chain.rules.len()).filter(|place| decides(chain.rules[*place])).collect()
 }
 
-/// Whether there is a packet that completes the earlier step, and with that the later one, and that no rule before keeps
-/// from either.
+/// Whether some packet completes the earlier step, and with it the later one, and no rule before stops it.
 fn complete_together(
     view: &View<'_>,
     chain: &Chain<'_>,
@@ -61,7 +61,7 @@ fn complete_together(
     }
     let unknown = |matcher: &&&Matcher| has_memory(&matcher.condition) || reads_payload(&matcher.condition);
     let unknown: Vec<&&Matcher> = asked.iter().filter(unknown).collect();
-    // Of what is not looked into, at most one matcher, or the same one twice: some packet has what it asks for.
+    // At most one matcher, or the same one twice, is not analysed: some packet matches it.
     if unknown.iter().any(|matcher| **matcher != *unknown[0] || has_memory(&matcher.condition)) {
         return false;
     }
@@ -84,7 +84,7 @@ fn lint(earlier: &Rule, later: &Rule) -> Lint {
         unreachable!("only steps are compared")
     };
     let sentence = format!(
-        "one packet can get into `{first}` by line {} and into `{then}` by this rule: an address is in a list for the next \
+        "one packet can be added to `{first}` by line {} and to `{then}` by this rule: an address is in a list for the next \
          rule on the same packet, so the two steps are one",
         earlier.line
     );
@@ -98,7 +98,7 @@ fn lint(earlier: &Rule, later: &Rule) -> Lint {
 mod tests {
     use crate::lint::tests::found;
 
-    /// `step` adds to `b` who is in `a`; `first` adds to `a` and stands before it.
+    /// `step` adds sources in `a` to `b`; `first` adds to `a` and stands before it.
     fn told(first: &str, between: &str, step: &str) -> bool {
         let rules = format!(
             "add chain=input {first} action=add-src-to-address-list address-list=a address-list-timeout=9s\n{between}\
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_that_a_packet_fits_both() {
+    fn steps_that_one_packet_matches() {
         for (first, step) in [
             ("protocol=icmp packet-size=98", "protocol=icmp packet-size=98"),
             ("protocol=tcp dst-port=22 connection-state=new", "protocol=tcp dst-port=22"),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_that_take_a_packet_each() {
+    fn steps_that_need_a_packet_each() {
         for (first, step) in [
             ("protocol=icmp packet-size=98", "protocol=icmp packet-size=99"),
             ("protocol=tcp dst-port=7", "protocol=tcp dst-port=8"),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_in_between_may_keep_the_packet_from_the_later_step() {
+    fn rules_in_between_may_stop_the_packet_before_the_later_step() {
         let knock = "protocol=tcp dst-port=7";
         for between in
             ["add chain=input protocol=tcp dst-port=7 action=drop\n", "add chain=input protocol=tcp action=drop\n"]

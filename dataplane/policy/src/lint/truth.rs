@@ -1,4 +1,4 @@
-//! What is certain of a single matcher, whatever the packet: that it is true, or that it never is.
+//! Whether a single matcher is true for every packet, or for none.
 
 use std::ops::RangeInclusive;
 
@@ -13,9 +13,9 @@ use crate::word::{Set, Word};
 /// What is certain of a matcher in a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Truth {
-    /// It is true of every packet.
+    /// It is true for every packet.
     Always,
-    /// It is true of none, for this reason.
+    /// It is true for no packet, for this reason.
     Never(String),
     /// It depends on the packet, or is not known.
     Depends,
@@ -35,10 +35,12 @@ impl View<'_> {
             // Before tracking, too, where a set that asks something is true of no packet.
             _ if condition.asks_nothing() => Truth::Always,
             Condition::SrcAddressType(set) | Condition::DstAddressType(set) => {
-                let told = format!("no address has a type that `{name}` asks for");
+                let told = format!("no address has a type of `{name}`");
                 words(*set, negated, self.address_types(family), || match self.has_local(family) {
                     true => told,
-                    false => told + ": none is `local`, because no `/ip address` says so and `protect` names none",
+                    false => {
+                        told + ": none is `local`, because there is no `/ip address` and `protect` is not restricted"
+                    }
                 })
             }
             Condition::ConnectionState(set) if chain.key.table == Table::Filter => {
@@ -50,12 +52,12 @@ impl View<'_> {
             Condition::ConnectionNatState(_) => certain(negated, "no address is translated here"),
             Condition::NoMark(_) => certain(!negated, "no rule sets marks here, so every packet has `no-mark`"),
             Condition::IpsecPolicy { ipsec, .. } => {
-                certain(*ipsec == negated, "nothing is encrypted here, so `ipsec` is true of no packet")
+                certain(*ipsec == negated, "there is no IPsec here, so `ipsec` is true for no packet")
             }
             Condition::ConnectionBytes { .. } | Condition::ConnectionRate(_) | Condition::ConnectionLimit { .. }
                 if self.is_tracking_off() =>
             {
-                Truth::Never(format!("connections are not tracked, so there is none that `{name}` could be asked of"))
+                Truth::Never(format!("connections are not tracked, so `{name}` has none to match"))
             }
             Condition::ConnectionBytes { from, to: Some(to) } => numbers(from..=to, negated, name),
             Condition::ConnectionRate(rates) => numbers(rates.start()..=rates.end(), negated, name),
@@ -67,14 +69,14 @@ impl View<'_> {
             }
             Condition::TcpFlags { set, clear } if !negated => {
                 let both: Vec<String> = set.iter().filter(|flag| clear.contains(*flag)).map(quoted).collect();
-                never_if(!both.is_empty(), format!("`{name}` wants {} to be set and not to be set", both.join(", ")))
+                never_if(!both.is_empty(), format!("`{name}` requires {} both set and clear", both.join(", ")))
             }
             Condition::Ttl(comparison) | Condition::HopLimit(comparison) => {
                 let possible = (0..=u8::MAX).any(|number| comparison.holds(number) != negated);
                 never_if(!possible, format!("`{name}` leaves no number"))
             }
             Condition::Tos { value, mask } if !negated => {
-                never_if(value & !mask != 0, format!("`{name}` asks for bits outside of its mask"))
+                never_if(value & !mask != 0, format!("`{name}` has bits outside its mask"))
             }
             Condition::SrcAddress(set) | Condition::DstAddress(set) => match (is_everything(set, family), negated) {
                 (true, true) => Truth::Never(format!("`{name}` leaves no address")),
@@ -124,7 +126,7 @@ impl View<'_> {
         };
         let any = self.settings.protect.iter().any(|net| overlap(set, &AddressSet::Prefix(*net)));
         // A chain that is jumped to has other packets, too.
-        let reason = format!("`{}` has {which} protected addresses only, and none of these is one", chain.key.name);
+        let reason = format!("`{}` has {which} protected addresses only, and these are not", chain.key.name);
         never_if(!any && !chain.is_target, reason)
     }
 
@@ -146,7 +148,7 @@ impl View<'_> {
             return Truth::Never(reason);
         }
         let reason =
-            format!("packets in `{chain_name}` come from {} only, and `{name}` asks for others", from.join(" and "));
+            format!("packets in `{chain_name}` come from {} only, and `{name}` matches others", from.join(" and "));
         never_if(!chain.sides.intersects(allowed), reason)
     }
 }
@@ -218,7 +220,7 @@ fn packet_size(sizes: &RangeInclusive<u16>, negated: bool, family: Family) -> Tr
         (true, false) => Truth::Always,
         (false, true) => Truth::Depends,
         (false, false) => {
-            let reason = format!("an {what} packet has {shortest} bytes at least");
+            let reason = format!("an {what} packet has at least {shortest} bytes");
             never_if(*sizes.end() < shortest || sizes.is_empty(), reason)
         }
     }

@@ -1,4 +1,4 @@
-//! The rules as lints look at them: chains, how packets get into them, and from which side.
+//! The rules in the form of lints: chains, how packets enter them, and from which side.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use crate::rule::{Action, Condition, Direction, Matcher, Rule, RuleSet, Table};
 use crate::settings::Settings;
 use crate::word::Set;
 
-/// A chain's name and menu: chains of one name in different menus are different ones.
+/// A chain's name and menu: chains of the same name in different menus are different chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ChainKey<'r> {
     pub(super) table: Table,
@@ -37,26 +37,27 @@ impl<'r> ChainKey<'r> {
     }
 }
 
-/// How many lists of a chain are told apart.
+/// Highest number of lists of a chain that are distinguished.
 const MOST_GROWING: usize = 32;
 
-/// How deep jumps are looked into for whether a chain decides about everything. The reader allows no more.
+/// Highest depth of jumps in the check whether a chain always decides. The reader allows no more.
 const MOST_ROUNDS: usize = MAX_JUMP_DEPTH + 1;
 
 /// The rules of a chain.
 pub(super) struct Chain<'r> {
     pub(super) key: ChainKey<'r>,
-    /// Those that run, in order.
+    /// The running ones, in order.
     pub(super) rules: Vec<&'r Rule>,
-    /// Those that do not.
+    /// The others.
     pub(super) idle: Vec<&'r Rule>,
-    /// Where packets that get here can have come from. Nowhere: none gets here.
+    /// The sides from which packets can get here; none if no packet does.
     pub(super) sides: Set<Side>,
-    /// Whether a rule that runs jumps here.
+    /// Whether a running rule jumps here.
     pub(super) is_target: bool,
-    /// The lists that a packet may be added to here and in all chains that this one leads to; none if these are many.
+    /// The lists to which a packet may be added here and in all chains that this one leads to; `None` if there are
+    /// many.
     grows: Option<BTreeSet<&'r str>>,
-    /// Every packet that gets here is decided about: none returns before.
+    /// Whether every packet that gets here is decided: none returns before.
     always_decides: bool,
 }
 
@@ -71,7 +72,7 @@ impl<'r> Chain<'r> {
         self.grows.as_ref().is_none_or(|lists| lists.contains(list))
     }
 
-    /// Adds to what grows here. True if that is more than before.
+    /// Adds to the lists that grow here. Returns whether that changed them.
     fn grow(&mut self, more: Option<&BTreeSet<&'r str>>) -> bool {
         let Some(lists) = &mut self.grows else { return false };
         let before = lists.len();
@@ -87,14 +88,14 @@ impl<'r> Chain<'r> {
     }
 }
 
-/// Rules and settings, and what follows from them.
+/// Rules and settings, and facts derived from them.
 pub(super) struct View<'r> {
     pub(super) rules: &'r RuleSet,
     pub(super) settings: &'r Settings,
     /// In the order of their first rules.
     pub(super) chains: Vec<Chain<'r>>,
     places: HashMap<ChainKey<'r>, usize>,
-    /// The lists that rules that run add a family's sources to.
+    /// The lists to which running rules add sources of a family.
     filled: HashSet<(Family, &'r str)>,
 }
 
@@ -118,7 +119,7 @@ impl<'r> View<'r> {
         view
     }
 
-    /// Packets get where jumps lead. What a jump asks of them is left aside: so more seems possible than is.
+    /// Packets get to the targets of jumps. Conditions of jumps are ignored, so more seems possible than is.
     fn follow_jumps(&mut self) {
         let mut waiting: Vec<usize> = (0..self.chains.len()).collect();
         while let Some(place) = waiting.pop() {
@@ -156,8 +157,8 @@ impl<'r> View<'r> {
         }
     }
 
-    /// A chain always decides if one of its rules does, before any that may return: a verdict that asks for nothing, or
-    /// such a jump to such a chain.
+    /// A chain always decides if one of its rules does, before any that may return: a verdict without matchers, or such
+    /// a jump to such a chain.
     fn follow_decisions(&mut self) {
         for _ in 0..MOST_ROUNDS {
             let found = |chain: &Chain<'r>| {
@@ -174,7 +175,7 @@ impl<'r> View<'r> {
         }
     }
 
-    /// Whether some rule that runs adds a source of this family to the list.
+    /// Whether some running rule adds a source of this family to the list.
     pub(super) fn fills(&self, family: Family, list: &'r str) -> bool {
         self.filled.contains(&(family, list))
     }
@@ -183,7 +184,7 @@ impl<'r> View<'r> {
         self.places.get(&key).map(|place| &self.chains[*place])
     }
 
-    /// The chains that packets get into, if they have rules that run.
+    /// The chains with running rules that packets enter.
     pub(super) fn live_chains(&self) -> impl Iterator<Item = &Chain<'r>> {
         self.chains.iter().filter(|chain| !chain.sides.is_empty() && !chain.rules.is_empty())
     }
@@ -193,7 +194,7 @@ impl<'r> View<'r> {
         self.live_chains().flat_map(|chain| chain.rules.iter().map(move |rule| (*rule, chain)))
     }
 
-    /// The rules that run in the chain and in all that it leads to.
+    /// The running rules of the chain and of all that it leads to.
     pub(super) fn within(&self, key: ChainKey<'r>) -> Vec<&'r Rule> {
         let (mut found, mut seen, mut waiting) = (Vec::new(), HashSet::from([key]), vec![key]);
         while let Some(key) = waiting.pop() {
@@ -215,7 +216,7 @@ impl<'r> View<'r> {
         self.decides(rule) && rule.matchers.iter().all(|matcher| self.is_always(chain, matcher))
     }
 
-    /// As [`decides_all`](Self::decides_all), if interfaces that nothing is known of are taken to be the right ones.
+    /// As [`decides_all`](Self::decides_all), with interfaces of unknown side taken to match.
     pub(super) fn may_decide_all(&self, chain: &Chain<'r>, rule: &Rule) -> bool {
         let is_unknown = |matcher: &Matcher| {
             matches!(matcher.condition, Condition::Interface { .. }) && self.sides(matcher).is_none()
@@ -232,8 +233,8 @@ impl<'r> View<'r> {
         }
     }
 
-    /// The sides that packets can have come from for an interface matcher to be true. None if it is not one, or if
-    /// nothing says which sides it means.
+    /// The sides from which packets can have arrived for an interface matcher to be true. `None` if it is not one, or
+    /// if its sides are not configured.
     pub(super) fn sides(&self, matcher: &Matcher) -> Option<Set<Side>> {
         let Condition::Interface { direction, kind, name } = &matcher.condition else { return None };
         if self.settings.interfaces.leave_open(matcher, &self.rules.interface_lists) {
@@ -250,7 +251,7 @@ impl<'r> View<'r> {
         Some(Side::ALL.into_iter().filter(is_true).collect())
     }
 
-    /// Whether the matcher names interfaces that are no side of the filter.
+    /// Whether the matcher names interfaces that are not a side of the filter.
     pub(super) fn is_elsewhere(&self, matcher: &Matcher) -> bool {
         self.settings.interfaces.is_elsewhere(matcher, &self.rules.interface_lists)
     }
@@ -261,14 +262,14 @@ impl<'r> View<'r> {
     }
 }
 
-/// Where packets come from that enter the chain without a jump.
+/// The sides from which packets enter the chain without a jump.
 fn entering(key: ChainKey<'_>, settings: &Settings) -> Set<Side> {
     let (some, all) = protects(settings, key.family);
     let sides = match key.name {
         _ if !key.is_builtin() => [false, false],
         "input" => [some, false],
         "output" => [false, some],
-        // From outside, packets go to `prerouting` whatever is protected.
+        // From outside, packets enter `prerouting` whatever is protected.
         "prerouting" => [true, !all],
         _ => [!all, !all],
     };
@@ -281,12 +282,12 @@ fn protects(settings: &Settings, family: Family) -> (bool, bool) {
     (!nets.is_empty(), all)
 }
 
-/// Whether it decides what becomes of the packet.
+/// Whether it decides about the packet.
 pub(super) const fn is_verdict(action: &Action) -> bool {
     matches!(action, Action::Accept | Action::AcceptDoor(_)) || denies(action)
 }
 
-/// Whether it keeps the packet from passing.
+/// Whether it stops the packet.
 pub(super) const fn denies(action: &Action) -> bool {
     matches!(action, Action::Drop | Action::Reject(_) | Action::Tarpit)
 }

@@ -1,4 +1,5 @@
-//! What lets a stranger's first packet in: whether a change of the rules would close the last way in.
+//! The rules and doors that accept a stranger's first packet: whether a change of the rules would close the last of
+//! them.
 
 use super::view::{Chain, ChainKey, View};
 use crate::packet::{Family, Side};
@@ -6,19 +7,19 @@ use crate::reason::Verdict;
 use crate::rule::{Action, BuiltinChain, Condition, ConnectionState, Rule, RuleSet, Table};
 use crate::settings::Settings;
 
-/// Something that may let in a packet from outside that belongs to no connection.
+/// A rule, door or default that may accept a packet from outside without a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WayIn {
     /// A door of the configuration, by its name.
     Door(String),
-    /// A rule that accepts, by its place in the rule set. It may ask for lists, which knocks or operators fill.
+    /// A rule that accepts, by its index in the rule set. It may match lists, which knocks or operators fill.
     Rule(usize),
-    /// A chain accepts what no rule decides about.
+    /// A chain that accepts packets without a deciding rule.
     Default(BuiltinChain),
 }
 
-/// Every way in, in the order of doors, rules and defaults. A rule that no packet of a stranger can meet or match is none,
-/// as far as single rules say.
+/// All of them, in the order of doors, rules and defaults. A rule that no packet of a stranger can meet or match is not
+/// one, as far as single rules show.
 pub fn ways_in(rules: &RuleSet, settings: &Settings) -> Vec<WayIn> {
     let view = View::new(rules, settings);
     let doors = settings.doors.iter().map(|door| WayIn::Door(door.name.clone()));
@@ -37,13 +38,13 @@ fn lets_in(view: &View<'_>, rule: &Rule) -> bool {
         && !before.into_iter().any(|other| view.decides_all(chain, other))
 }
 
-/// Whether packets from outside meet the rule, and its interfaces are right for them.
+/// Whether packets from outside meet the rule, and its interfaces match them.
 fn from_outside(view: &View<'_>, chain: &Chain<'_>, rule: &Rule) -> bool {
     let is_right = |sides: crate::word::Set<Side>| sides.contains(Side::Outside);
     chain.sides.contains(Side::Outside) && rule.matchers.iter().filter_map(|matcher| view.sides(matcher)).all(is_right)
 }
 
-/// It is about packets of connections that there are already.
+/// It matches packets of existing connections only.
 fn excludes_new(rule: &Rule) -> bool {
     rule.matchers.iter().any(|matcher| match &matcher.condition {
         Condition::ConnectionState(states) if !states.is_empty() => {
@@ -54,7 +55,7 @@ fn excludes_new(rule: &Rule) -> bool {
     })
 }
 
-/// Whether some family's packets from outside enter the chain, and no rule decides about all of them.
+/// Whether packets of some family from outside enter the chain, and no rule decides about all of them.
 fn is_open(view: &View<'_>, builtin: BuiltinChain) -> bool {
     view.settings.chain_default.verdict(builtin) == Verdict::Forward
         && [Family::Ipv4, Family::Ipv6].into_iter().any(|family| {

@@ -222,7 +222,7 @@ impl<'de> Deserialize<'de> for FrameRate {
             fn limit<E: Error>(frames: impl TryInto<u32> + Copy + fmt::Display) -> Result<FrameRate, E> {
                 frames.try_into().ok().and_then(FrameRate::per_second).ok_or_else(|| {
                     E::custom(format!(
-                        "`rate` is {frames}; write frames a second, from 1 to 1000000, or \"off\" for no limit; to let none \
+                        "`rate` is {frames}; write frames per second, from 1 to 1000000, or \"off\" for no limit; to let none \
                          of a class pass, set the class to \"drop\""
                     ))
                 })

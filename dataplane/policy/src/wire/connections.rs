@@ -18,7 +18,7 @@ pub const FULL_FOR: Duration = Duration::from_secs(60);
 
 /// Fill level of the connection table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConnectionTable {
+pub struct ConnectionTableStatus {
     /// Known connections, by the last count. A count takes a second for half a million slots.
     pub known: u64,
     /// Approximate capacity: `connection-capacity`.
@@ -29,7 +29,7 @@ pub struct ConnectionTable {
     pub last_refused: Option<Duration>,
 }
 
-impl ConnectionTable {
+impl ConnectionTableStatus {
     /// The warning that the table is full, with the remedy; `None` if it is not full.
     pub fn warning(&self) -> Option<String> {
         let age = self.last_refused.filter(|age| *age < FULL_FOR)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::connections::ConnectionTable;
+use super::connections::ConnectionTableStatus;
 use super::interface::Interface;
 use super::offload::Offload;
 use crate::settings::Settings;
@@ -41,10 +41,13 @@ pub struct Status {
     pub drops: Vec<DropCount>,
     /// Fill level of the connection table; `None` if no rule needs it.
     #[serde(default)]
-    pub connections: Option<ConnectionTable>,
+    pub connections: Option<ConnectionTableStatus>,
     /// Work that senders left to their interface and that no interface has done.
     #[serde(default)]
     pub offload: Offload,
+    /// Damage of the stored static entries that was found at the start and that cost entries; `None` if there was none.
+    #[serde(default)]
+    pub static_entries_damage: Option<String>,
 }
 
 /// Frames dropped for one reason.

@@ -88,7 +88,8 @@ impl<'e, 'a> AtDoor<'e, 'a> {
             return false;
         }
         self.facts.source_lists = None;
-        let (source, lists) = (self.facts.packet.source, lists.in_vlan(self.facts.vlan));
+        let (source, lists) =
+            (self.facts.packet.source, lists.in_vlan(self.facts.vlan).by(self.facts.cause_by_knock()));
         // An entry of an operator stays, and then the door is not closed.
         if !lists.remove_for(door.open, source, knock.to, now) {
             return false;
@@ -144,7 +145,8 @@ impl<'e, 'a> AtDoor<'e, 'a> {
                 self.facts.source_lists = None;
                 let (source, vlan) = self.source();
                 let until = now + door.door.open_for;
-                let added = lists.in_vlan(vlan).add_for(door.open, source, knock.to, until, now);
+                let lists = lists.in_vlan(vlan).by(self.facts.cause_by_knock());
+                let added = lists.add_for(door.open, source, knock.to, until, now);
                 if added == AddOutcome::Refused {
                     self.report(What::Failed(Failure::Evicted));
                 } else {
@@ -199,9 +201,6 @@ impl<'e, 'a> AtDoor<'e, 'a> {
             let refusal = Refusal::Failed { open: self.door.open, failure };
             let (last, arrived) = (LastPacket::of(facts.packet), facts.now);
             facts.local.history.record(RefusedPackets { source, refusal, last, count: 1, arrived });
-        }
-        if matches!(what, What::Opened | What::Closed) {
-            facts.report_door(self.door.open, what);
         }
     }
 }

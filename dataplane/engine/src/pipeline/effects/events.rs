@@ -1,34 +1,33 @@
-//! The events that evaluations send to the manager.
+//! What events say of the packet that caused them, and logged packets. Events of list entries are made by the lists.
 
-use std::net::IpAddr;
-
-use knockplane_policy::door::What;
 use knockplane_policy::eval::log::LoggedPacket;
-use knockplane_policy::packet::Vlan;
-use knockplane_policy::time::Time;
+use knockplane_policy::event::Origin;
 
 use crate::pipeline::facts::PacketFacts;
-use crate::state::events::Event;
-use crate::state::lists::ListId;
+use crate::state::events::logged::LoggedMatch;
+use crate::state::events::{Cause, KnockPacket, RulePosition};
 
 impl PacketFacts<'_> {
-    /// A new entry above level 0.
-    pub(super) fn report_listed(&self, list: ListId, level: u8, vlan: Vlan, address: IpAddr, expiry: Time) {
-        self.context.events.push(Event::Listed { list, level, vlan, address, expiry });
+    /// This rule, as the cause of a change of a list.
+    pub(super) fn cause_by_rule(&self, rule: u32) -> Cause {
+        Cause { rule: Some(self.position(rule)), ..Cause::of(Origin::Packet) }
     }
 
-    /// A door was opened or closed. `open` is its open list.
-    pub(super) fn report_door(&self, open: ListId, what: What) {
-        let (source, destination, vlan) = (self.packet.source, self.packet.destination, self.packet.vlan());
-        self.context.events.push(Event::Door { open, vlan, source, destination, what });
+    /// This packet as a knock, as the cause of a change of a list.
+    pub(super) fn cause_by_knock(&self) -> Cause {
+        let knock = KnockPacket { destination: self.packet.destination, vlan: self.packet.vlan() };
+        Cause { knock: Some(knock), ..Cause::of(Origin::Packet) }
     }
 
-    /// A rule that logs matched. `rule` is its position among the declared rules. Counts the packet if the queue is full.
+    /// The packet matched a rule that logs. Counts it as not logged if the queue is full.
     pub(super) fn report_logged(&self, rule: u32) {
-        let entry = LoggedPacket::of(self.packet, self.seen.map(|seen| seen.state));
-        let table = self.context.table.number();
-        if !self.context.events.push(Event::Logged { table, rule, entry }) {
+        let packet = LoggedPacket::of(self.packet, self.seen.map(|seen| seen.state));
+        if !self.context.logged.push(LoggedMatch { rule: self.position(rule), packet }) {
             self.context.counters.count_unlogged(rule as usize);
         }
+    }
+
+    fn position(&self, rule: u32) -> RulePosition {
+        RulePosition { table: self.context.table.number(), rule }
     }
 }

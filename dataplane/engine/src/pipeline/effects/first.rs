@@ -47,6 +47,7 @@ impl Matches {
     const NONE: Matches =
         Matches { rules: [0; Matches::CAPACITY], length: 0, is_complete: true, last: 0, default_of: None };
 
+    #[inline]
     fn note(&mut self, rule: u32) {
         self.last = rule;
         match self.rules.get_mut(self.length) {
@@ -95,27 +96,27 @@ impl Effects for FirstEvaluation<'_> {
             StateTest::ConnectionLimit { matcher, count, prefix_length } => {
                 facts.dependencies.insert(Dependency::ConnectionLimit);
                 let source = (packet.source, *prefix_length, *count);
-                table.reached.as_ref()?.exceeds(state.flows()?, *matcher, facts.flow()?, source, now)?
+                table.connection_limits.as_ref()?.exceeds(state.connections()?, *matcher, facts.flow()?, source, now)?
             }
-            StateTest::Psd(meter, weights) => {
+            StateTest::Psd(limiter, weights) => {
                 facts.dependencies.insert(Dependency::Psd);
-                table.meters.scans(*meter, weights, packet, now)?
+                table.limiters.scans(*limiter, weights, packet, now)?
             }
             StateTest::Random(percent) => {
                 facts.dependencies.insert(Dependency::Random);
                 facts.local.random.percent() < *percent
             }
-            StateTest::Nth { meter, every, packet } => {
+            StateTest::Nth { limiter, every, packet } => {
                 facts.dependencies.insert(Dependency::Nth);
-                table.meters.nth(*meter, *every)? == *packet
+                table.limiters.nth(*limiter, *every)? == *packet
             }
-            StateTest::Limit(meter, rate) => {
+            StateTest::Limit(limiter, rate) => {
                 facts.dependencies.insert(Dependency::Limit);
-                table.meters.limit(*meter, rate, packet, now)?
+                table.limiters.limit(*limiter, rate, packet, now)?
             }
-            StateTest::DstLimit { meter, rate, mode, expire } => {
+            StateTest::DstLimit { limiter, rate, mode, expire } => {
                 facts.dependencies.insert(Dependency::DstLimit);
-                table.meters.dst_limit(*meter, (rate, *mode, *expire), packet, now)?
+                table.limiters.dst_limit(*limiter, (rate, *mode, *expire), packet, now)?
             }
             _ => return None,
         })
@@ -160,7 +161,7 @@ impl Effects for FirstEvaluation<'_> {
     /// TCP and UDP only. Source: RouterOS manual, FastTrack.
     fn fasttrack(&mut self, facts: &mut PacketFacts<'_>) {
         let is_supported = matches!(facts.packet.protocol, protocol::TCP | protocol::UDP);
-        if let (Some(flow), Some(flows), true) = (facts.own_flow(), facts.context.state.flows(), is_supported) {
+        if let (Some(flow), Some(flows), true) = (facts.own_flow(), facts.context.state.connections(), is_supported) {
             flows.fasttrack(&flow.key, facts.now);
         }
     }
@@ -175,9 +176,9 @@ impl Effects for FirstEvaluation<'_> {
     fn accept_by_door(&mut self, facts: &mut PacketFacts<'_>, open: ListId) {
         facts.dependencies.insert(Dependency::Door);
         if let (Some(flow), Some(flows), true) =
-            (facts.own_flow(), facts.context.state.flows(), facts.begins_connection())
+            (facts.own_flow(), facts.context.state.connections(), facts.begins_connection())
         {
-            flows.let_in(facts.packet, &flow.key, open, facts.now);
+            flows.set_door(facts.packet, &flow.key, open, facts.now);
         }
     }
 }

@@ -69,7 +69,7 @@ pub(super) struct Addition {
 
 impl PacketFacts<'_> {
     /// Adds to a list. `None` if an entry of the rules' own lists holds the address, which no packet changes.
-    fn add_to_list(&mut self, Addition { list, address, timeout, .. }: Addition) -> Option<AddOutcome> {
+    fn add_to_list(&mut self, Addition { rule, list, address, timeout }: Addition) -> Option<AddOutcome> {
         let table = self.context.table;
         let lists = &self.context.state.lists;
         if table.entries_of(address, self.now).contains(list) {
@@ -77,11 +77,9 @@ impl PacketFacts<'_> {
         }
         let expiry = lists::expiry(timeout, self.now);
         let vlan = table.settings().vlans.of_lists(self.vlan);
-        let added = lists.in_vlan(vlan).add_for(list, address, 0, expiry, self.now);
-        let level = lists.level(list);
-        // First steps cause no event: anyone can take them, and a flood takes millions.
-        if added == AddOutcome::New && level > 0 {
-            self.report_listed(list, level, vlan, address, expiry);
+        let lists_of_rule = lists.in_vlan(vlan).by(self.cause_by_rule(rule));
+        let added = lists_of_rule.add_for(list, address, 0, expiry, self.now);
+        if added == AddOutcome::New && lists.level(list) > 0 {
             self.context.state.look_at_checksum(self.packet);
         }
         let looked_up =

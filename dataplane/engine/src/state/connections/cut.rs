@@ -8,9 +8,9 @@ use knockplane_policy::packet::Side;
 use knockplane_policy::rule::Tracking;
 use knockplane_policy::time::Time;
 
+use super::info::ConnectionInfo;
 use super::link::Link;
-use super::source::AddressFlow;
-use super::{Flows, lock};
+use super::{ConnectionTable, lock};
 
 /// A TCP connection that was cut.
 #[derive(Clone, Copy, Debug)]
@@ -27,13 +27,13 @@ pub struct CutConnection {
     pub(crate) to_responder: [u32; 2],
 }
 
-impl Flows {
+impl ConnectionTable {
     /// Cuts a TCP connection. None if it is over, or its ends were told a moment ago.
-    pub fn cut(&self, cut: &AddressFlow, now: Time, tracking: &Tracking) -> Option<CutConnection> {
+    pub fn cut(&self, cut: &ConnectionInfo, now: Time, tracking: &Tracking) -> Option<CutConnection> {
         let (hash, set) = self.set_of(&cut.key);
         let mut set = lock(set);
         let place = set.find(hash, &cut.key, now)?;
-        let flow = &mut set.flows[place];
+        let flow = &mut set.slots[place];
         let mut tcp = flow.tcp.filter(|_| flow.serial == cut.serial && flow.wants_reset(now))?;
         tcp.close();
         let (originator, responder) = flow.originator_and_responder();

@@ -1,17 +1,17 @@
 //! Connections, shared by all workers: a packet goes one way on one queue, the answer another way on another.
 //!
-//! A table of sets with a few slots each and a lock of its own; the hash of a connection's key is keyed, so that nobody
-//! can choose connections that meet. All memory is taken when rules first need it. When a set is full, a newcomer takes
+//! A table of sets with a few slots each and a lock of its own; the hash of a connection's key is keyed, so that an
+//! attacker cannot choose connections that collide. All memory is taken when rules first need it. When a set is full, a newcomer takes
 //! the place of what has expired, else of the connection that was quiet for longest among those that are closed or were
 //! not seen both ways, else among those whose TCP handshake is not over. **It never takes that of an established one**:
 //! then the newcomer is not tracked, and its packets are invalid.
 //!
 //! What a connection's states are and how long they last is [`knockplane_policy::eval::tracking`].
 
+mod connection;
 mod cut;
-mod flow;
+mod info;
 mod link;
-mod source;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -27,25 +27,25 @@ use knockplane_policy::packet::{FragmentPart, Packet, Vlan, protocol};
 use knockplane_policy::rule::{ConnectionState, Tracking};
 use knockplane_policy::time::Time;
 
+use self::connection::{InspectedPayload, TrackedConnection};
 pub use self::cut::CutConnection;
-use self::flow::{Flow, Talk};
+pub use self::info::{AddressConnections, ConnectionInfo};
 pub(crate) use self::link::Link;
-pub use self::source::{AddressFlow, AddressFlows};
 use crate::state::keyed::{Keyed, Tag, datagram, tag, write_address, write_vlan};
-use crate::state::layer7::Listening;
 use crate::state::layer7::PatternSet;
+use crate::state::layer7::PayloadMatchers;
 use crate::state::lists::ListId;
 use crate::state::server_name::ServerName;
 
 /// Slots of a set. With twice as many slots as connections wanted, a set is full once in some hundred at the limit.
 const WAYS: usize = 16;
-const ROOM: usize = 2;
+const SLOTS_PER_CONNECTION: usize = 2;
 
 /// Datagrams whose fragments are known to be of a connection.
 const DATAGRAMS: usize = 16_384;
 
-/// See the module.
-pub struct Flows {
+/// The table of connections.
+pub struct ConnectionTable {
     sets: Box<[Mutex<Set>]>,
     secret: [u64; 2],
     fragments: Keyed<Option<FirstFragment>>,
@@ -57,28 +57,28 @@ pub struct Flows {
 struct Set {
     /// Of the keys' hashes, to find them in one cache line; 0 for a slot that was never used.
     tags: [u32; WAYS],
-    flows: Box<[Flow; WAYS]>,
-    /// What connections say, if rules listen.
-    talks: Option<Box<[Talk; WAYS]>>,
+    slots: Box<[TrackedConnection; WAYS]>,
+    /// The state of payload inspection, if rules inspect payloads.
+    payloads: Option<Box<[InspectedPayload; WAYS]>>,
 }
 
 /// How many sets so many connections want. A power of two, as the hash chooses by its bits.
 fn sets(capacity: usize) -> usize {
-    capacity.saturating_mul(ROOM).div_ceil(WAYS).next_power_of_two()
+    capacity.saturating_mul(SLOTS_PER_CONNECTION).div_ceil(WAYS).next_power_of_two()
 }
 
-/// What tracking makes of a packet, as it is when the packet meets the rules.
+/// The result of tracking a packet, before rules evaluate it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct TrackingResult {
     pub(crate) state: ConnectionState,
     /// Its connection, or the one it is related to.
-    pub(crate) flow: Option<FlowSeen>,
+    pub(crate) flow: Option<ConnectionView>,
     pub(crate) stays: Stays,
 }
 
-/// What rules can ask of a connection.
+/// The view that rules have of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct FlowSeen {
+pub(crate) struct ConnectionView {
     pub(crate) key: FlowKey,
     /// Whether the packet goes back to whoever sent the first one. None if it is not of the connection itself, but only
     /// related to it.
@@ -97,31 +97,31 @@ pub(crate) struct FlowSeen {
     pub(crate) name: ServerName,
 }
 
-impl Seen {
-    pub(crate) const fn alone(state: ConnectionState) -> Seen {
-        Seen { state, flow: None, stays: Stays::Yes }
+impl TrackingResult {
+    pub(crate) const fn without_connection(state: ConnectionState) -> TrackingResult {
+        TrackingResult { state, flow: None, stays: Stays::Yes }
     }
 }
 
-impl Flows {
-    /// Bytes that room for about so many connections takes, also to listen to them.
-    pub(crate) fn bytes_for(capacity: usize, listens: bool) -> u64 {
-        let set = size_of::<Mutex<Set>>() + WAYS * size_of::<Flow>();
-        let talks = if listens { WAYS * size_of::<Talk>() } else { 0 };
-        (sets(capacity) as u64).saturating_mul((set + talks) as u64)
+impl ConnectionTable {
+    /// Bytes for about `capacity` connections, with payload inspection if `inspects`.
+    pub(crate) fn bytes_for(capacity: usize, inspects: bool) -> u64 {
+        let set = size_of::<Mutex<Set>>() + WAYS * size_of::<TrackedConnection>();
+        let payloads = if inspects { WAYS * size_of::<InspectedPayload>() } else { 0 };
+        (sets(capacity) as u64).saturating_mul((set + payloads) as u64)
     }
 
     /// Bytes that are taken.
     pub(crate) fn bytes(&self) -> u64 {
-        let listens = self.sets.first().is_some_and(|set| lock(set).talks.is_some());
-        Flows::bytes_for(self.sets.len() * WAYS / ROOM, listens)
+        let inspects = self.sets.first().is_some_and(|set| lock(set).payloads.is_some());
+        ConnectionTable::bytes_for(self.sets.len() * WAYS / SLOTS_PER_CONNECTION, inspects)
     }
 
     /// Room for about so many connections.
-    pub fn new(capacity: usize, secret: [u64; 2]) -> Flows {
+    pub fn new(capacity: usize, secret: [u64; 2]) -> ConnectionTable {
         let sets = sets(capacity);
-        let set = || Set { tags: [0; WAYS], flows: Box::new([Flow::NONE; WAYS]), talks: None };
-        Flows {
+        let set = || Set { tags: [0; WAYS], slots: Box::new([TrackedConnection::NONE; WAYS]), payloads: None };
+        ConnectionTable {
             sets: (0..sets).map(|_| Mutex::new(set())).collect(),
             secret,
             fragments: Keyed::new(DATAGRAMS),
@@ -130,11 +130,10 @@ impl Flows {
         }
     }
 
-    /// Takes the memory for what connections say, if it is not taken yet. Connections that are known by then are not
-    /// listened to.
-    pub(crate) fn listen(&self) {
+    /// Allocates the state of payload inspection, once. Connections that are tracked already are not inspected.
+    pub(crate) fn inspect_payloads(&self) {
         for set in &self.sets {
-            lock(set).talks.get_or_insert_with(|| Box::new([Talk::default(); WAYS]));
+            lock(set).payloads.get_or_insert_with(|| Box::new([InspectedPayload::default(); WAYS]));
         }
     }
 
@@ -145,7 +144,7 @@ impl Flows {
 
     /// How many connections are known now.
     pub fn count(&self, now: Time) -> u64 {
-        let known = |set: &Mutex<Set>| lock(set).flows.iter().filter(|flow| flow.is_known(now)).count() as u64;
+        let known = |set: &Mutex<Set>| lock(set).slots.iter().filter(|flow| flow.is_known(now)).count() as u64;
         self.sets.iter().map(known).sum()
     }
 
@@ -153,7 +152,7 @@ impl Flows {
     pub fn known(&self, now: Time) -> Vec<(FlowKey, bool)> {
         let known = |set: &Mutex<Set>| {
             let set = lock(set);
-            let live = set.flows.iter().filter(|flow| flow.is_known(now));
+            let live = set.slots.iter().filter(|flow| flow.is_known(now));
             live.map(|flow| (flow.key, flow.both_ways)).collect::<Vec<_>>()
         };
         self.sets.iter().flat_map(known).collect()
@@ -166,28 +165,32 @@ impl Flows {
         part: Option<FragmentPart>,
         now: Time,
         tracking: &Tracking,
-        listening: Option<&Listening>,
-    ) -> Seen {
+        payload_matchers: Option<&PayloadMatchers>,
+    ) -> TrackingResult {
         if part == Some(FragmentPart::Later) {
-            let seen = self.later_fragment(packet, now, tracking, listening);
-            return seen.unwrap_or(Seen::alone(ConnectionState::Invalid));
+            let seen = self.later_fragment(packet, now, tracking, payload_matchers);
+            return seen.unwrap_or(TrackingResult::without_connection(ConnectionState::Invalid));
         }
         match Identity::of(packet, vlan) {
-            Identity::Untracked => Seen::alone(ConnectionState::Untracked),
-            Identity::Unknown => Seen::alone(ConnectionState::Invalid),
+            Identity::Untracked => TrackingResult::without_connection(ConnectionState::Untracked),
+            Identity::Unknown => TrackingResult::without_connection(ConnectionState::Invalid),
             Identity::Error { about } => match about.and_then(|quoted| self.related(&quoted, now)) {
-                Some(flow) => Seen { flow: Some(flow), ..Seen::alone(ConnectionState::Related) },
-                None => Seen::alone(ConnectionState::Invalid),
+                Some(flow) => {
+                    TrackingResult { flow: Some(flow), ..TrackingResult::without_connection(ConnectionState::Related) }
+                }
+                None => TrackingResult::without_connection(ConnectionState::Invalid),
             },
             Identity::Connection { key, source, opens } => {
                 let is_fragment = part == Some(FragmentPart::First);
                 let arrival = Arrival { packet, key, source, now };
                 let advanced = match packet.protocol {
                     protocol::TCP => Segment::of(packet, is_fragment)
-                        .and_then(|segment| self.advance_tcp(&arrival, &segment, tracking, listening)),
-                    _ => self.advance(&arrival, opens, tracking, listening),
+                        .and_then(|segment| self.advance_tcp(&arrival, &segment, tracking, payload_matchers)),
+                    _ => self.advance(&arrival, opens, tracking, payload_matchers),
                 };
-                let Some((seen, counts)) = advanced else { return Seen::alone(ConnectionState::Invalid) };
+                let Some((seen, counts)) = advanced else {
+                    return TrackingResult::without_connection(ConnectionState::Invalid);
+                };
                 if is_fragment {
                     let base = Segment::of(packet, is_fragment).map(|segment| segment.base());
                     self.remember_fragments(packet, FirstFragment { key, source, counts, base }, now);
@@ -202,7 +205,7 @@ impl Flows {
         let (hash, set) = self.set_of(key);
         let mut set = lock(set);
         if let Some(place) = set.find(hash, key, now) {
-            set.flows[place].expiry = now;
+            set.slots[place].expiry = now;
         }
     }
 
@@ -211,16 +214,16 @@ impl Flows {
         let (hash, set) = self.set_of(key);
         let mut set = lock(set);
         if let Some(place) = set.find(hash, key, now) {
-            set.flows[place].fasttracked = true;
+            set.slots[place].fasttracked = true;
         }
     }
 
     /// The connection, which this packet begins, is one of the door with this open list.
-    pub(crate) fn let_in(&self, packet: &Packet<'_>, key: &FlowKey, door: ListId, now: Time) {
+    pub(crate) fn set_door(&self, packet: &Packet<'_>, key: &FlowKey, door: ListId, now: Time) {
         let (hash, set) = self.set_of(key);
         let mut set = lock(set);
         if let Some(place) = set.find(hash, key, now) {
-            let flow = &mut set.flows[place];
+            let flow = &mut set.slots[place];
             (flow.door, flow.link) = (Some(door), Link::of(packet));
         }
     }
@@ -230,7 +233,7 @@ impl Flows {
         let (hash, set) = self.set_of(key);
         let mut set = lock(set);
         let place = set.find(hash, key, now)?;
-        let flow = &mut set.flows[place];
+        let flow = &mut set.slots[place];
         if flow.marks.0 != table {
             flow.marks = (table, 0);
         }
@@ -244,19 +247,19 @@ impl Flows {
         let (hash, set) = self.set_of(key);
         let set = lock(set);
         set.find(hash, key, now).is_some_and(|place| {
-            let flow = &set.flows[place];
+            let flow = &set.slots[place];
             flow.serial == serial && !flow.is_closed()
         })
     }
 
     /// The connection of a packet that an ICMP error quotes, if that can be of it.
-    fn related(&self, quoted: &Quoted, now: Time) -> Option<FlowSeen> {
+    fn related(&self, quoted: &Quoted, now: Time) -> Option<ConnectionView> {
         let (hash, set) = self.set_of(&quoted.key);
         let set = lock(set);
         let place = set.find(hash, &quoted.key, now)?;
-        let flow = &set.flows[place];
+        let flow = &set.slots[place];
         let fits = flow.tcp.as_ref().is_none_or(|tcp| {
-            quoted.sequence.is_some_and(|sequence| tcp.may_have_sent(flow.is_back(&quoted.source), sequence))
+            quoted.sequence.is_some_and(|sequence| tcp.may_have_sent(flow.is_reply(&quoted.source), sequence))
         });
         fits.then(|| set.seen(place, None, now))
     }
@@ -268,16 +271,16 @@ impl Flows {
         arrival: &Arrival<'_>,
         opens: bool,
         tracking: &Tracking,
-        listening: Option<&Listening>,
-    ) -> Option<(Seen, bool)> {
+        payload_matchers: Option<&PayloadMatchers>,
+    ) -> Option<(TrackingResult, bool)> {
         let (hash, set) = self.set_of(&arrival.key);
         let mut set = lock(set);
         let (place, stays) = match set.find(hash, &arrival.key, arrival.now) {
             Some(place) => (place, Stays::Yes),
-            None if opens => (self.begin(&mut set, hash, arrival, None, listening)?, Stays::IfForwarded),
+            None if opens => (self.begin(&mut set, hash, arrival, None, payload_matchers)?, Stays::IfForwarded),
             None => return None,
         };
-        Some((set.count(place, arrival, tracking, listening, stays), true))
+        Some((set.count(place, arrival, tracking, payload_matchers, stays), true))
     }
 
     /// The same for a TCP segment.
@@ -286,15 +289,15 @@ impl Flows {
         arrival: &Arrival<'_>,
         segment: &Segment<'_>,
         tracking: &Tracking,
-        listening: Option<&Listening>,
-    ) -> Option<(Seen, bool)> {
+        payload_matchers: Option<&PayloadMatchers>,
+    ) -> Option<(TrackingResult, bool)> {
         let Arrival { packet, key, source, now } = arrival;
         let (hash, set) = self.set_of(key);
         let mut set = lock(set);
         let known = set.find(hash, key, *now);
         let step = known.map_or(TcpStep::Anew, |place| {
-            let flow = &set.flows[place];
-            let ends = (flow.is_back(source), flow.both_ways);
+            let flow = &set.slots[place];
+            let ends = (flow.is_reply(source), flow.both_ways);
             let step = |tcp: &TcpConnection| tcp.step((packet, segment), ends, (*now, flow.expiry), tracking);
             flow.tcp.as_ref().map_or(TcpStep::Impossible, step)
         });
@@ -302,15 +305,15 @@ impl Flows {
             (TcpStep::Anew, _) | (_, None) => {
                 let tcp = TcpConnection::begin(segment, tracking.loose_tcp)?;
                 // In place of the one that is over, if there is one.
-                let place = self.begin(&mut set, hash, arrival, Some(tcp), listening)?;
+                let place = self.begin(&mut set, hash, arrival, Some(tcp), payload_matchers)?;
                 (place, Stays::IfForwarded)
             }
             (TcpStep::Impossible, _) => return None,
             (_, Some(place)) => {
-                let flow = &mut set.flows[place];
-                let back = flow.is_back(source);
+                let flow = &mut set.slots[place];
+                let back = flow.is_reply(source);
                 if flow.tcp.as_mut().is_some_and(|tcp| tcp.take(segment, back, step)) {
-                    flow.turn();
+                    flow.swap_direction();
                 }
                 flow.both_ways |= step == TcpStep::Cross;
                 match step {
@@ -319,15 +322,15 @@ impl Flows {
                         let challenged = step == TcpStep::Challenge && flow.cut.is_none();
                         let state = if challenged { ConnectionState::Established } else { flow.state() };
                         let flow = Some(set.seen(place, Some(source), *now));
-                        return Some((Seen { state, flow, stays: Stays::Yes }, false));
+                        return Some((TrackingResult { state, flow, stays: Stays::Yes }, false));
                     }
-                    TcpStep::Reopen => set.restart(place, listening),
+                    TcpStep::Reopen => set.restart(place, payload_matchers),
                     _ => {}
                 }
                 (place, if step == TcpStep::Over { Stays::No } else { Stays::Yes })
             }
         };
-        Some((set.count(place, arrival, tracking, listening, stays), true))
+        Some((set.count(place, arrival, tracking, payload_matchers, stays), true))
     }
 
     /// Begins a connection, in place of one with this key if there is one. None without room.
@@ -337,7 +340,7 @@ impl Flows {
         hash: u32,
         arrival: &Arrival<'_>,
         tcp: Option<TcpConnection>,
-        listening: Option<&Listening>,
+        payload_matchers: Option<&PayloadMatchers>,
     ) -> Option<usize> {
         let Some(place) = set.find(hash, &arrival.key, arrival.now).or_else(|| set.room(arrival.now)) else {
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -345,8 +348,8 @@ impl Flows {
         };
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         set.tags[place] = hash;
-        set.flows[place] = Flow::new(arrival.key, (arrival.source, arrival.packet.side), serial, tcp);
-        set.restart(place, listening);
+        set.slots[place] = TrackedConnection::new(arrival.key, (arrival.source, arrival.packet.side), serial, tcp);
+        set.restart(place, payload_matchers);
         Some(place)
     }
 
@@ -356,25 +359,25 @@ impl Flows {
         packet: &Packet<'_>,
         now: Time,
         tracking: &Tracking,
-        listening: Option<&Listening>,
-    ) -> Option<Seen> {
+        payload_matchers: Option<&PayloadMatchers>,
+    ) -> Option<TrackingResult> {
         let first = self.datagram(packet).and_then(|datagram| self.fragments.get(datagram, now).flatten())?;
         let FirstFragment { key, source, counts, base } = first;
         let (hash, set) = self.set_of(&key);
         let mut set = lock(set);
         let place = set.find(hash, &key, now)?;
         if !counts {
-            let (state, flow) = (set.flows[place].state(), Some(set.seen(place, Some(&source), now)));
-            return Some(Seen { state, flow, stays: Stays::Yes });
+            let (state, flow) = (set.slots[place].state(), Some(set.seen(place, Some(&source), now)));
+            return Some(TrackingResult { state, flow, stays: Stays::Yes });
         }
-        let flow = &mut set.flows[place];
-        let (back, expiry) = (flow.is_back(&source), flow.expiry);
+        let flow = &mut set.slots[place];
+        let (back, expiry) = (flow.is_reply(&source), flow.expiry);
         if let (Some(tcp), Some(base), Some(end)) = (&mut flow.tcp, base, packet.fragment_end()) {
             tcp.extend(back, base.wrapping_add(end));
         }
-        let seen = set.count(place, &Arrival { packet, key, source, now }, tracking, listening, Stays::Yes);
+        let seen = set.count(place, &Arrival { packet, key, source, now }, tracking, payload_matchers, Stays::Yes);
         // A fragment shortens nothing, as its checksum cannot be known.
-        let flow = &mut set.flows[place];
+        let flow = &mut set.slots[place];
         flow.expiry = flow.expiry.max(expiry);
         Some(seen)
     }
@@ -418,22 +421,22 @@ struct Arrival<'a> {
 impl Set {
     fn find(&self, tag: u32, key: &FlowKey, now: Time) -> Option<usize> {
         (0..WAYS).find(|place| {
-            let flow = &self.flows[*place];
+            let flow = &self.slots[*place];
             self.tags[*place] == tag && flow.is_known(now) && flow.key == *key
         })
     }
 
     /// A slot for a newcomer. None if all are of established connections.
     fn room(&self, now: Time) -> Option<usize> {
-        let rank = |place: &usize| self.flows[*place].rank(now);
-        (0..WAYS).min_by_key(rank).filter(|place| !self.flows[*place].stays(now))
+        let rank = |place: &usize| self.slots[*place].rank(now);
+        (0..WAYS).min_by_key(rank).filter(|place| !self.slots[*place].stays(now))
     }
 
     /// The connection begins, and what it says with it.
-    fn restart(&mut self, place: usize, listening: Option<&Listening>) {
-        // What the slot's last connection said is no part of this one, whether anyone listens now or not.
-        if let Some(talks) = &mut self.talks {
-            talks[place] = listening.map_or_else(Talk::default, Talk::new);
+    fn restart(&mut self, place: usize, payload_matchers: Option<&PayloadMatchers>) {
+        // The inspection state of the slot's last connection is void, also if rules inspect nothing now.
+        if let Some(payloads) = &mut self.payloads {
+            payloads[place] = payload_matchers.map_or_else(InspectedPayload::default, InspectedPayload::new);
         }
     }
 
@@ -444,28 +447,28 @@ impl Set {
         place: usize,
         arrival: &Arrival<'_>,
         tracking: &Tracking,
-        listening: Option<&Listening>,
+        payload_matchers: Option<&PayloadMatchers>,
         stays: Stays,
-    ) -> Seen {
+    ) -> TrackingResult {
         let Arrival { packet, source, now, .. } = arrival;
-        let flow = &mut self.flows[place];
-        let back = flow.is_back(source);
+        let flow = &mut self.slots[place];
+        let back = flow.is_reply(source);
         flow.both_ways |= back;
         flow.count(packet.ip_length, *now);
         flow.expiry = *now + flow.timeout(tracking);
         let state = flow.state();
-        if let (Some(talks), Some(listening)) = (&mut self.talks, listening) {
-            talks[place].hear(packet, back, listening);
+        if let (Some(payloads), Some(payload_matchers)) = (&mut self.payloads, payload_matchers) {
+            payloads[place].inspect(packet, back, payload_matchers);
         }
-        Seen { state, flow: Some(self.seen(place, Some(source), *now)), stays }
+        TrackingResult { state, flow: Some(self.seen(place, Some(source), *now)), stays }
     }
 
-    /// What rules can ask of it; `source` is where the packet is from, if it is of the connection itself.
-    fn seen(&self, place: usize, source: Option<&End>, now: Time) -> FlowSeen {
-        let flow = &self.flows[place];
-        let talk = self.talks.as_ref().map(|talks| &talks[place]);
-        let back = source.map(|source| flow.is_back(source));
-        FlowSeen {
+    /// The view that rules have of a connection; `source` is where the packet is from, if it is of the connection itself.
+    fn seen(&self, place: usize, source: Option<&End>, now: Time) -> ConnectionView {
+        let flow = &self.slots[place];
+        let payload = self.payloads.as_ref().map(|payloads| &payloads[place]);
+        let back = source.map(|source| flow.is_reply(source));
+        ConnectionView {
             key: flow.key,
             back,
             bytes: flow.bytes,
@@ -473,8 +476,8 @@ impl Set {
             expiry: flow.expiry,
             fasttracked: flow.fasttracked,
             door: flow.door,
-            patterns: talk.map_or_else(PatternSet::default, Talk::patterns),
-            name: talk.zip(back).map_or(ServerName::Unknown, |(talk, back)| talk.name(back)),
+            patterns: payload.map_or_else(PatternSet::default, InspectedPayload::patterns),
+            name: payload.zip(back).map_or(ServerName::Unknown, |(payload, back)| payload.name(back)),
         }
     }
 }

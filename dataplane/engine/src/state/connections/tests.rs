@@ -15,7 +15,7 @@ fn client(number: u32) -> IpAddr {
 }
 
 /// A datagram between a client and the server, there or back.
-fn sees(flows: &Flows, number: u32, back: bool, now: Time) -> ConnectionState {
+fn sees(flows: &ConnectionTable, number: u32, back: bool, now: Time) -> ConnectionState {
     let (source, destination) = if back { (SERVER, client(number)) } else { (client(number), SERVER) };
     let ports = if back { (53, 4000) } else { (4000, 53) };
     let packet = Packet { ports: Some(ports), ..Packet::bare(Side::Outside, source, destination, protocol::UDP) };
@@ -24,7 +24,7 @@ fn sees(flows: &Flows, number: u32, back: bool, now: Time) -> ConnectionState {
 
 #[test]
 fn a_flood_of_new_connections_pushes_out_none_that_was_seen_both_ways() {
-    let flows = Flows::new(1000, [1, 2]);
+    let flows = ConnectionTable::new(1000, [1, 2]);
     for number in 0..200 {
         sees(&flows, number, false, at(0));
         assert_eq!(sees(&flows, number, true, at(0)), ConnectionState::Established);
@@ -40,7 +40,7 @@ fn a_flood_of_new_connections_pushes_out_none_that_was_seen_both_ways() {
 
 #[test]
 fn of_those_seen_one_way_the_quiet_ones_give_way() {
-    let flows = Flows::new(8, [1, 2]);
+    let flows = ConnectionTable::new(8, [1, 2]);
     assert_eq!(flows.sets.len(), 1);
     for number in 0..WAYS as u32 {
         sees(&flows, number, false, at(u64::from(number)));
@@ -54,7 +54,7 @@ fn of_those_seen_one_way_the_quiet_ones_give_way() {
 
 #[test]
 fn without_room_a_newcomer_is_invalid_and_counted() {
-    let flows = Flows::new(8, [1, 2]);
+    let flows = ConnectionTable::new(8, [1, 2]);
     for number in 0..WAYS as u32 {
         sees(&flows, number, false, at(0));
         sees(&flows, number, true, at(0));
@@ -67,7 +67,7 @@ fn without_room_a_newcomer_is_invalid_and_counted() {
 
 #[test]
 fn workers_share_a_connection_and_lose_no_byte_of_it() {
-    let flows = Flows::new(1000, [1, 2]);
+    let flows = ConnectionTable::new(1000, [1, 2]);
     std::thread::scope(|scope| {
         for back in [false, true] {
             let flows = &flows;
@@ -91,13 +91,13 @@ fn workers_share_a_connection_and_lose_no_byte_of_it() {
 
 #[test]
 fn the_connections_of_an_address_are_counted_and_its_oldest_and_newest_shown() {
-    let flows = Flows::new(1000, [1, 2]);
+    let flows = ConnectionTable::new(1000, [1, 2]);
     for number in 0..20 {
         sees(&flows, number, false, at(3 * u64::from(number)));
     }
     let now = at(57);
     sees(&flows, 19, true, now);
-    let ends = |flows: &[AddressFlow]| flows.iter().map(|flow| flow.originator.0).collect::<Vec<_>>();
+    let ends = |flows: &[ConnectionInfo]| flows.iter().map(|flow| flow.originator.0).collect::<Vec<_>>();
     let of_server = flows.of(SERVER, 3, now);
     // The first ones were not answered, and are forgotten.
     let known = of_server.count;
@@ -105,19 +105,19 @@ fn the_connections_of_an_address_are_counted_and_its_oldest_and_newest_shown() {
     let first = 20 - known as u32;
     assert_eq!(ends(&of_server.oldest), [client(first), client(first + 1), client(first + 2)]);
     assert_eq!(ends(&of_server.newest), [client(19), client(18), client(17)]);
-    let AddressFlow { responder, state, protocol, expiry, .. } = of_server.newest[0];
+    let ConnectionInfo { responder, state, protocol, expiry, .. } = of_server.newest[0];
     assert_eq!((responder, state, protocol), ((SERVER, 53), ConnectionState::Established, protocol::UDP));
     assert!(expiry > now);
     let of_client = flows.of(client(19), 3, now);
     assert_eq!((of_client.count, of_client.oldest.len(), of_client.newest.len()), (1, 1, 0), "each is shown once");
-    assert_eq!(flows.of(client(50), 3, now), AddressFlows::default());
+    assert_eq!(flows.of(client(50), 3, now), AddressConnections::default());
 }
 
 #[test]
 fn a_walk_in_parts_visits_each_connection_once() {
     use std::ops::ControlFlow;
 
-    let flows = Flows::new(1000, [1, 2]);
+    let flows = ConnectionTable::new(1000, [1, 2]);
     for number in 0..500 {
         sees(&flows, number, false, at(0));
     }

@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 
 use knockplane_policy::time::Time;
 
-use super::source::AddressFlow;
-use super::{Flows, WAYS, lock};
+use super::info::ConnectionInfo;
+use super::{ConnectionTable, WAYS, lock};
 
-impl Flows {
+impl ConnectionTable {
     /// Visits the connections in the slots from this one on, in at most so many sets, with one lock at a time, until a visit
     /// breaks off. The slot to go on at; `None` at the end of the table.
     pub fn walk(
@@ -15,7 +15,7 @@ impl Flows {
         from: u64,
         sets: usize,
         now: Time,
-        mut visit: impl FnMut(AddressFlow) -> ControlFlow<()>,
+        mut visit: impl FnMut(ConnectionInfo) -> ControlFlow<()>,
     ) -> Option<u64> {
         let ways = WAYS as u64;
         let first = usize::try_from(from / ways).unwrap_or(usize::MAX);
@@ -23,8 +23,8 @@ impl Flows {
         let mut begin = (from % ways) as usize;
         for number in first..last {
             let set = lock(&self.sets[number]);
-            for (place, flow) in set.flows.iter().enumerate().skip(begin) {
-                if flow.is_known(now) && visit(AddressFlow::of(flow, now)).is_break() {
+            for (place, flow) in set.slots.iter().enumerate().skip(begin) {
+                if flow.is_known(now) && visit(ConnectionInfo::of(flow, now)).is_break() {
                     return Some(number as u64 * ways + place as u64 + 1);
                 }
             }

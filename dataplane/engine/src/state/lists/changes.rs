@@ -1,15 +1,18 @@
-//! Entries are added and removed.
+//! Adds and removes dynamic entries.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 
+use knockplane_policy::event::Origin;
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
-use super::{ListId, Lists};
+use super::{ListId, Lists, LockedShard, STEP, lock};
+use crate::state::events::Cause;
 use crate::state::key::Key;
-use crate::state::lists::shard::{EntryScope, EntryTerms};
+use crate::state::lists::shard::{EntryScope, EntryTerms, RemovalScope};
 
-/// What came of an addition.
+/// The outcome of an addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddOutcome {
     /// The address was not in the list, and is now.
@@ -28,12 +31,12 @@ impl Lists {
         self.add_for(list, address, 0, expiry, now)
     }
 
-    /// As [`Lists::add`], for the other end of this tag alone.
+    /// As [`Lists::add`], for the peer of this tag alone.
     pub fn add_for(&self, list: ListId, address: IpAddr, peer_tag: u32, expiry: Time, now: Time) -> AddOutcome {
         self.in_vlan(Vlan::NONE).add_for(list, address, peer_tag, expiry, now)
     }
 
-    pub(super) fn add_at(&self, scope: EntryScope, key: Key, terms: EntryTerms) -> AddOutcome {
+    pub(super) fn add_at(&self, scope: EntryScope, key: Key, terms: EntryTerms<'_>) -> AddOutcome {
         self.change(key, |shard, hash, key, net| {
             let (key, hash) = net.filter(|_| terms.level == 0).unwrap_or((key, hash));
             let added = shard.add(hash, key, scope, terms);
@@ -41,22 +44,44 @@ impl Lists {
         })
     }
 
-    /// Takes the address out of the list, for whatever other ends and VLANs it was in it. Whether it was in it.
+    /// Takes the address out of the list for an operator, for whatever other ends and VLANs it was in it. Whether it was in
+    /// it.
     pub fn remove(&self, list: ListId, address: IpAddr, now: Time) -> bool {
-        self.remove_at(list, address.into(), None, now) | self.remove_in_vlans(list, address, now)
+        let cause = &Cause::of(Origin::Operator);
+        self.remove_at(RemovalScope { list, peer_tag: None }, address.into(), cause, now)
+            | self.remove_in_vlans(list, address, cause, now)
     }
 
-    /// Takes the address out of the list for the other end of this tag alone, in all VLANs together. Whether it was in it
+    /// Takes all entries that were added out of the list, for an operator. How many lived.
+    pub fn flush(&self, list: ListId, now: Time) -> u64 {
+        let cause = &Cause::of(Origin::Operator);
+        let mut flushed = 0;
+        for LockedShard { version, shard } in self.shards.iter().map(|shard| &**shard) {
+            let mut next = Some(0);
+            while let Some(begin) = next {
+                let mut shard = lock(shard);
+                let found;
+                (found, next) = shard.flush(list, (begin, STEP), cause, now);
+                flushed += found;
+                if found > 0 {
+                    version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+                }
+            }
+        }
+        flushed
+    }
+
+    /// Takes the address out of the list for the peer of this tag alone, in all VLANs together. Whether it was in it
     /// for that.
     pub fn remove_for(&self, list: ListId, address: IpAddr, peer_tag: u32, now: Time) -> bool {
         self.in_vlan(Vlan::NONE).remove_for(list, address, peer_tag, now)
     }
 
-    pub(super) fn remove_at(&self, list: ListId, key: Key, peer_tag: Option<u32>, now: Time) -> bool {
+    pub(super) fn remove_at(&self, ends: RemovalScope, key: Key, cause: &Cause, now: Time) -> bool {
         self.change(key, |shard, hash, key, net| {
-            let mut removed = shard.remove(hash, key, list, peer_tag, now);
+            let mut removed = shard.remove(hash, key, ends, cause, now);
             if let Some((net, hash)) = net {
-                removed |= shard.remove(hash, net, list, peer_tag, now);
+                removed |= shard.remove(hash, net, ends, cause, now);
             }
             (removed, removed)
         })

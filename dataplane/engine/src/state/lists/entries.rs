@@ -1,4 +1,4 @@
-//! The entries that were added, of all addresses or of one.
+//! Dynamic entries, of all addresses or of one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,25 +8,25 @@ use knockplane_policy::time::Time;
 use super::{ListId, Lists, STEP, VlanLists, lock};
 use crate::state::key::Key;
 
-/// An entry that was added.
+/// An entry that a packet, or an operator with a timeout, added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DynamicEntry {
     /// The list.
     pub list: ListId,
-    /// Who is in it.
+    /// The address.
     pub address: IpAddr,
     /// The only VLAN that it counts in; [`Vlan::NONE`] if it counts in all.
     pub vlan: Vlan,
-    /// The tag of the only other end that it counts for; 0 if it counts for all.
+    /// The tag of the only peer that it counts for; 0 if it counts for all.
     pub peer_tag: u32,
     /// Steps of a sequence that were taken.
     pub step: u8,
-    /// Until when.
+    /// When it expires.
     pub expiry: Time,
 }
 
 impl DynamicEntry {
-    /// The only other end that it counts for. Of IPv6 ends only the tag is known, so that `::` stands for one.
+    /// The only peer that it counts for. Of IPv6 peers only the tag is known, so that `::` stands for one.
     pub fn peer(&self) -> Option<IpAddr> {
         peer(self.address, self.peer_tag)
     }
@@ -112,7 +112,7 @@ impl VlanLists<'_> {
     }
 }
 
-pub(super) fn peer(address: IpAddr, tag: u32) -> Option<IpAddr> {
+fn peer(address: IpAddr, tag: u32) -> Option<IpAddr> {
     let peer = match address {
         IpAddr::V4(_) => Ipv4Addr::from_bits(tag).into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -87,13 +87,11 @@ impl Lists {
                 lookup.add_all(shard.membership(hash, net, peer_tag, now));
             }
         }
-        // Under the lock that `set_static_entries` takes: whoever sees the version from after it sees what it holds.
-        if self.has_static_entries.load(Ordering::Relaxed)
-            && let Some(static_entries) = &*self.static_entries.load()
-        {
-            let (set, time) = static_entries.find(key, now);
+        // Under the lock that a change of them takes: whoever sees the version from after it sees what it holds.
+        self.for_static_entries(|entries| {
+            let (set, time) = entries.find(key, now);
             lookup.add(set, time);
-        }
+        });
         lookup
     }
 

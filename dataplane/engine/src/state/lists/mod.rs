@@ -8,45 +8,49 @@
 //! - Memory is fixed: [`Lists::new`] takes all of it, nothing grows later. A start may take it a moment later, by
 //!   [`Lists::populate`].
 //! - When full, an addition takes the place of an expired entry, or of the oldest of the lowest level, never of one of
-//!   a higher level than its own; else it is refused. So a flood of first knocks pushes out first knocks. This happens
-//!   to a shard at a time, as soon as the addresses that hash to it fill it. The order is told in full in `shard.rs`.
+//!   a higher level than its own; else it is refused. So a flood of first knocks evicts first knocks alone. A shard is full
+//!   as soon as the addresses that hash to it fill it. The module `shard` documents the order of eviction.
 //! - [`Lists::membership`] is one lookup, whatever the number of lists.
-//! - An entry may count for one other end alone, by its tag ([`Lists::peer_tag`]): 0 stands for all. An address can be in a
-//!   list for 8 other ends at once; then the one that would be over first gives way.
+//! - An entry may count for one peer alone, by the peer's tag ([`Lists::peer_tag`]); the tag 0 stands for all peers. An address
+//!   can be in a list for 8 peers at once. Then the entry that expires first is evicted.
 //! - An entry may count in one VLAN alone ([`Lists::within`]). A lookup for a VLAN yields its own entries and those that
 //!   count in all; both are in one shard, by the hash of the address alone.
-//! - [`VlanLists::progress`] reads, decides and writes as one step, whoever else works on the address.
-//! - Nobody outside can choose addresses that share a shard or a bucket: the secret is drawn at every start. Where first
+//! - [`VlanLists::progress`] reads, decides and writes under one lock.
+//! - An attacker cannot choose addresses that share a shard or a bucket: the secret is drawn at every start. Where first
 //!   steps are kept by the network, the addresses of one IPv6 network share a shard, and nothing more.
 //! - First steps can have a quota for each source prefix: see `quota.rs`.
-//! - What operators hold, for good or for a time ([`Lists::set_static_entries`]), takes none of this room: it is swapped in whole, and no packet
-//!   changes it.
+//! - Static entries of operators ([`Lists::set_static_entries`]) take no slot. They are swapped as a whole, and no packet
+//!   changes them.
 //! - Lists are known by name. A name keeps its id as long as the process lives, so entries survive new rules.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
 use crossbeam::utils::CachePadded;
+use knockplane_policy::event::StartId;
 use knockplane_policy::rule::ListTimeout;
 use knockplane_policy::time::Time;
 
 pub use self::changes::AddOutcome;
-pub use self::ended::{EndReason, EndedEntry};
+pub(crate) use self::ended::EndReason;
 pub use self::entries::{AddressEntry, DynamicEntry};
 pub use self::error::{CapacityError, TooManyListsError};
+pub use self::events::Changed;
 pub use self::lookup::ShardVersion;
 pub(crate) use self::lookup::{Lookup, Membership};
 pub use self::operator::OPERATOR_LEVEL;
 pub use self::progress::{ProgressChange, SequenceProgress};
 pub use self::quota::{FirstStepSettings, QuotaUse};
 pub use self::vlan::VlanLists;
+use crate::state::events::EventRoom;
+use crate::state::events::ring::EventRing;
 use crate::state::key::{Key, Secret};
 pub use crate::state::list_set::{ListId, ListSet, MAX_LISTS};
 use crate::state::lists::names::ListNames;
 use crate::state::lists::quota::PrefixQuota;
-use crate::state::lists::shard::{SLOT_BYTES, Shard, VLAN_BYTES};
+use crate::state::lists::shard::{PEER_BYTES, SLOT_BYTES, Shard, VLAN_BYTES};
 use crate::state::static_entries::StaticEntries;
 use crate::state::sync::{AtomicU64, Mutex, MutexGuard};
 
@@ -54,6 +58,7 @@ mod changes;
 mod ended;
 mod entries;
 mod error;
+mod events;
 mod lookup;
 mod names;
 mod operator;
@@ -65,7 +70,7 @@ mod vlan;
 /// How many levels are told apart; higher ones count as the last.
 pub const LEVELS: usize = 4;
 
-/// More entries than this are taken for a mistake.
+/// A larger capacity is refused as a mistake.
 const MAX_CAPACITY: usize = 1 << 30;
 
 /// How many shards: enough that two workers seldom meet at a lock, few enough that each is of a good size. A shard of
@@ -76,7 +81,7 @@ const MIN_SHARD: usize = 1024;
 /// How many slots a lock is held for when many are looked at: some 3 µs that a worker may have to wait.
 pub(crate) const STEP: u32 = 512;
 
-/// See the module.
+/// The address lists of one dataplane, shared by all workers.
 pub struct Lists {
     shards: Box<[CachePadded<LockedShard>]>,
     secret: Secret,
@@ -88,14 +93,16 @@ pub struct Lists {
     quota: Option<Arc<PrefixQuota>>,
     levels: [AtomicU8; MAX_LISTS],
     names: RwLock<ListNames>,
-    /// What operators hold; none while that is nothing.
+    /// The static entries of operators; `None` while there are none.
     static_entries: ArcSwapOption<StaticEntries>,
-    /// Whether that is anything: seldom, and cheaper to ask at every lookup.
-    has_static_entries: AtomicBool,
+    /// Static entries that were added since those were compiled; see [`Lists::add_static_entries`].
+    recent_static_entries: ArcSwapOption<StaticEntries>,
+    /// Which of the two exist: cheaper to read at every lookup.
+    has_static_entries: AtomicU8,
     /// The shard the next sweep begins with.
     swept: AtomicUsize,
-    /// Entries that went and that no sweep could tell of.
-    unreported: [AtomicUsize; 2],
+    events: Arc<EventRing>,
+    start: StartId,
 }
 
 /// A shard behind its lock.
@@ -124,7 +131,15 @@ impl Lists {
     /// # Errors
     /// As [`Lists::new`].
     pub fn with_secret(capacity: usize, secret: [u64; 2]) -> Result<Lists, CapacityError> {
-        let lists = Lists::reserve(capacity, secret)?;
+        Lists::with_room(capacity, secret, EventRoom::of_capacity(capacity))
+    }
+
+    /// As [`Lists::with_secret`], with room for so many events: for tests that have gaps.
+    ///
+    /// # Errors
+    /// As [`Lists::new`].
+    pub fn with_room(capacity: usize, secret: [u64; 2], room: EventRoom) -> Result<Lists, CapacityError> {
+        let lists = Lists::reserve_with_room(capacity, secret, room)?;
         lists.populate();
         Ok(lists)
     }
@@ -135,6 +150,10 @@ impl Lists {
     /// # Errors
     /// As [`Lists::new`].
     pub(crate) fn reserve(capacity: usize, secret: [u64; 2]) -> Result<Lists, CapacityError> {
+        Lists::reserve_with_room(capacity, secret, EventRoom::of_capacity(capacity))
+    }
+
+    fn reserve_with_room(capacity: usize, secret: [u64; 2], room: EventRoom) -> Result<Lists, CapacityError> {
         let refused =
             |problem| CapacityError { capacity, bytes: (capacity as u64).saturating_mul(SLOT_BYTES as u64), problem };
         if capacity == 0 {
@@ -146,12 +165,14 @@ impl Lists {
         let secret = Secret(secret);
         let shards = 1 << (capacity / MIN_SHARD).clamp(1, MAX_SHARDS).ilog2();
         let slots = capacity.div_ceil(shards);
+        let lack = || refused("there is not so much memory; set a smaller capacity");
+        let events = Arc::new(EventRing::new(room.ring).ok_or_else(lack)?);
         let shard = || {
-            let shard = Mutex::new(Shard::new(slots as u32, secret)?);
+            let shard = Mutex::new(Shard::new(slots as u32, secret, Arc::clone(&events), room.removals)?);
             Some(CachePadded::new(LockedShard { version: AtomicU64::new(0), shard }))
         };
         let shards: Option<Box<[_]>> = (0..shards).map(|_| shard()).collect();
-        let shards = shards.ok_or_else(|| refused("there is not so much memory; set a smaller capacity"))?;
+        let shards = shards.ok_or_else(lack)?;
         Ok(Lists {
             capacity: slots * shards.len(),
             shards,
@@ -161,9 +182,11 @@ impl Lists {
             levels: [const { AtomicU8::new(0) }; MAX_LISTS],
             names: RwLock::default(),
             static_entries: ArcSwapOption::empty(),
-            has_static_entries: AtomicBool::new(false),
+            recent_static_entries: ArcSwapOption::empty(),
+            has_static_entries: AtomicU8::new(0),
             swept: AtomicUsize::new(0),
-            unreported: Default::default(),
+            events,
+            start: StartId(Lists::draw_secret()[0]),
         })
     }
 
@@ -237,7 +260,7 @@ impl Lists {
 impl FirstStepSettings {
     /// What an entry of lists with these settings takes at most, all told.
     pub const fn entry_bytes(self) -> usize {
-        SLOT_BYTES + VLAN_BYTES + if self.quota == 0 { 0 } else { size_of::<AtomicU32>() }
+        SLOT_BYTES + VLAN_BYTES + PEER_BYTES + if self.quota == 0 { 0 } else { size_of::<AtomicU32>() }
     }
 }
 

@@ -7,9 +7,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use knockplane_policy::event::Origin;
 use knockplane_policy::time::Time;
 
 use super::{AddOutcome, ListId, ListSet, Lists, LockedShard, lock};
+use crate::state::events::Cause;
 use crate::state::key::Key;
 use crate::state::lists::shard::{EntryScope, EntryTerms};
 use crate::state::static_entries::StaticEntries;
@@ -17,36 +19,74 @@ use crate::state::static_entries::StaticEntries;
 /// The level of lists that only operators fill: no packet gets in, and first knocks do not push anyone out.
 pub const OPERATOR_LEVEL: u8 = u8::MAX;
 
+/// Bits of `has_static_entries`.
+const HAS_STATIC_ENTRIES: u8 = 1;
+const HAS_RECENT_STATIC_ENTRIES: u8 = 2;
+
+fn compile(entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) -> Option<Arc<StaticEntries>> {
+    let mut entries = entries.peekable();
+    entries.peek().is_some().then(|| Arc::new(StaticEntries::of(entries)))
+}
+
 impl Lists {
-    /// From now on these are in the lists, from the first address to the last, each until then or for good, in place of
-    /// what was held before: beside what is added, never evicted, and changed by no packet.
+    /// Replaces the static entries: each is in its list from the first address to the last, until its expiry or without one.
+    /// They are never evicted, and no packet changes them.
     pub fn set_static_entries(&self, entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) {
-        let mut entries = entries.peekable();
-        let static_entries = entries.peek().is_some().then(|| Arc::new(StaticEntries::of(entries)));
-        let has_static_entries = static_entries.is_some();
-        self.static_entries.store(static_entries);
-        self.has_static_entries.store(has_static_entries, Ordering::Relaxed);
-        // Whoever takes a lock after this sees what is held now, and whoever took it before looks up again.
+        self.static_entries.store(compile(entries));
+        // Behind the others, which hold these as well: a lookup in between finds them in one of the two.
+        self.recent_static_entries.store(None);
+        self.static_entries_changed();
+    }
+
+    /// Adds static entries beside those of [`Lists::set_static_entries`], in place of those of the last such call. The cost
+    /// is that of these alone; a lookup goes through both.
+    pub fn add_static_entries(&self, entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) {
+        self.recent_static_entries.store(compile(entries));
+        self.static_entries_changed();
+    }
+
+    fn static_entries_changed(&self) {
+        let kinds = [&self.static_entries, &self.recent_static_entries];
+        let [all, recent] = kinds.map(|entries| entries.load().is_some());
+        self.has_static_entries.store(u8::from(all) | u8::from(recent) << 1, Ordering::Relaxed);
+        // Whoever takes a lock after this sees the new entries, and whoever took it before looks up again.
         for LockedShard { version, shard } in self.shards.iter().map(|shard| &**shard) {
             let _locked = lock(shard);
             version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         }
     }
 
-    /// The lists that operators hold the address in for good.
-    pub(super) fn permanent_static_lists(&self, key: Key) -> ListSet {
-        if !self.has_static_entries.load(Ordering::Relaxed) {
-            return ListSet::default();
+    /// The static entries that there are, in the compiled form.
+    #[inline]
+    pub(super) fn for_static_entries(&self, mut look: impl FnMut(&StaticEntries)) {
+        let kinds = self.has_static_entries.load(Ordering::Relaxed);
+        if kinds & HAS_STATIC_ENTRIES != 0
+            && let Some(entries) = &*self.static_entries.load()
+        {
+            look(entries);
         }
-        self.static_entries
-            .load()
-            .as_ref()
-            .map_or_else(ListSet::default, |static_entries| static_entries.permanent(key))
+        if kinds & HAS_RECENT_STATIC_ENTRIES != 0
+            && let Some(entries) = &*self.recent_static_entries.load()
+        {
+            look(entries);
+        }
+    }
+
+    /// The lists that a static entry without a timeout puts the address in.
+    pub(super) fn permanent_static_lists(&self, key: Key) -> ListSet {
+        let mut set = ListSet::default();
+        self.for_static_entries(|entries| set.insert_all(entries.permanent(key)));
+        set
     }
 
     /// As [`Lists::add`], by an operator: such an entry outranks everything that packets do.
     pub fn add_by_operator(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> AddOutcome {
-        self.add_at(EntryScope { list, peer_tag: 0 }, address.into(), EntryTerms { level: OPERATOR_LEVEL, expiry, now })
+        let cause = &Cause::of(Origin::Operator);
+        self.add_at(
+            EntryScope { list, peer_tag: 0 },
+            address.into(),
+            EntryTerms { level: OPERATOR_LEVEL, expiry, now, cause },
+        )
     }
 
     /// Whether a packet put the address in the list for good and for all other ends: no addition gives it a timeout.
@@ -71,5 +111,35 @@ impl Lists {
             new[index] += usize::from(!standing.is_some_and(|(_, is_highest)| is_highest));
         }
         new.iter().zip(&self.shards).all(|(new, shard)| *new <= lock(&shard.shard).room_for_highest())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recent_static_entries_count_beside_the_others_until_all_are_replaced() {
+        let lists = Lists::new(8).expect("memory");
+        let list = lists.bind("a", OPERATOR_LEVEL).expect("a list");
+        let [one, two]: [IpAddr; 2] = [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()];
+        let entry = |address: IpAddr| (list, (address, address), None);
+        let are_in = |lists: &Lists| {
+            [one, two].map(|address| {
+                let is_in = lists.membership(address, 0, Time::default()).contains(list);
+                assert_eq!(is_in, lists.permanent_static_lists(address.into()).contains(list));
+                is_in
+            })
+        };
+        let before = lists.lookup(one.into(), 0, Time::default());
+        lists.add_static_entries([entry(one)].into_iter());
+        assert!(!lists.is_current(&before, Time::default()), "a remembered lookup is repeated");
+        assert_eq!(are_in(&lists), [true, false], "without others");
+        lists.set_static_entries([entry(two)].into_iter());
+        assert_eq!(are_in(&lists), [false, true]);
+        lists.add_static_entries([entry(one)].into_iter());
+        assert_eq!(are_in(&lists), [true, true]);
+        lists.set_static_entries(std::iter::empty());
+        assert_eq!(are_in(&lists), [false, false]);
     }
 }

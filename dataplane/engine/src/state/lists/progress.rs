@@ -1,4 +1,4 @@
-//! How far a source is in a sequence of steps.
+//! The progress of a source in a sequence of steps.
 
 use std::net::IpAddr;
 
@@ -7,18 +7,18 @@ use knockplane_policy::time::Time;
 
 use super::{AddOutcome, ListId, Lists, VlanLists};
 
-/// How far a source is in a sequence.
+/// The progress of a source in a sequence of steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SequenceProgress {
     /// Steps taken.
     pub step: u8,
-    /// The tag of the other end.
+    /// The tag of the peer.
     pub peer_tag: u32,
     /// When the sequence began. Kept in milliseconds before `since`, and rounded down.
     pub begun: Time,
     /// When the packet arrived that took the last step.
     pub since: Time,
-    /// When all this is over.
+    /// When the progress expires.
     pub expiry: Time,
 }
 
@@ -29,7 +29,7 @@ impl SequenceProgress {
     }
 }
 
-/// What is to become of a source's progress.
+/// A change of a source's progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgressChange {
     /// Nothing.
@@ -38,7 +38,7 @@ pub enum ProgressChange {
     Set {
         /// Steps taken.
         step: u8,
-        /// The tag of the other end, which alone the entry counts for; 0 for all.
+        /// The tag of the only peer that the entry counts for; 0 for all.
         peer_tag: u32,
         /// When the sequence began.
         begun: Time,
@@ -47,7 +47,7 @@ pub enum ProgressChange {
         /// When it is over.
         expiry: Time,
     },
-    /// It is forgotten.
+    /// The progress is removed.
     Clear,
 }
 
@@ -79,7 +79,7 @@ impl VlanLists<'_> {
         decide: impl FnOnce(Option<SequenceProgress>) -> ProgressChange,
     ) -> Option<AddOutcome> {
         self.lists.change(self.key(address), |shard, hash, key, _| {
-            let (change, added) = shard.progress(hash, key, list, now, decide);
+            let (change, added) = shard.progress(hash, key, list, (&self.cause, now), decide);
             (added, change != ProgressChange::Keep && added != Some(AddOutcome::Refused))
         })
     }

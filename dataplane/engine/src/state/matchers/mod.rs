@@ -1,4 +1,4 @@
-//! What matchers remember.
+//! The state of matchers with memory, except connections.
 
-pub(crate) mod meters;
-pub(crate) mod reached;
+pub(crate) mod connection_limits;
+pub(crate) mod rate_limiters;

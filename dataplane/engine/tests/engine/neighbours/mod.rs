@@ -3,7 +3,7 @@
 //! [`oracle`] holds the readers against a second implementation, [`decided`] asks what the engine makes of such frames.
 
 pub(crate) mod build;
-mod decided;
+mod decisions;
 pub(crate) mod oracle;
 
 use knockplane_engine::headers::{max_frame, read};

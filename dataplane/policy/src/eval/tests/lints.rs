@@ -1,4 +1,4 @@
-//! What lints say never happens, never happens here.
+//! Rules and matchers that lints call impossible never match in the reference evaluator.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -13,7 +13,7 @@ use crate::rule::{
 };
 use crate::word::{Set, Word};
 
-/// Questions near each other, about the packets below.
+/// Similar conditions, about the packets below.
 fn conditions() -> Vec<Condition> {
     let mut all = one_of_each();
     all.extend([protocol::ICMP, protocol::TCP, protocol::UDP, 47].map(Condition::Protocol));
@@ -63,8 +63,7 @@ fn conditions() -> Vec<Condition> {
     all
 }
 
-/// Rules that ask much the same: of a few matchers, each rule has some. Often one of them asks for the list that rules add
-/// to on the way.
+/// Rules with similar matchers: each has some of a few. Often one of them matches the list that earlier rules add to.
 fn some_rules() -> impl Strategy<Value = Vec<Rule>> {
     let matcher = (any::<bool>(), select(conditions())).prop_map(|(negated, condition)| Matcher { negated, condition });
     let listed = Matcher { negated: false, condition: Condition::SrcAddressList("a".to_owned()) };
@@ -89,7 +88,7 @@ fn a_rule(few: Vec<Matcher>) -> impl Strategy<Value = Rule> {
     let action = prop_oneof![4 => select(often.to_vec()), 1 => select(actions())];
     (place, prop::collection::vec(select(few), 0..3), action).prop_map(|((table, chain), matchers, action)| {
         let action = match action {
-            // No circles: they would be refused.
+            // No cycles: they would be refused.
             Action::Jump(_) if chain == "other" => Action::Log,
             Action::Jump(target) if target != "other" => Action::Log,
             action => action,
@@ -145,7 +144,7 @@ proptest! {
             let side = if *inside { Side::Inside } else { Side::Outside };
             for matched in evaluator.evaluate(&view(side, frame), ms(now)).matched {
                 let lint = silent.iter().find(|lint| lint.subject == Subject::Rule(rules.rules[matched].id.clone()));
-                prop_assert!(lint.is_none(), "{:?} is said of {:?}", lint, rules.rules[matched]);
+                prop_assert!(lint.is_none(), "{:?} is reported for {:?}", lint, rules.rules[matched]);
             }
         }
     }
@@ -176,7 +175,7 @@ fn empty_sets_exclude_each_other_in_no_table() {
     }
 }
 
-/// The names above are those of the words' places.
+/// The names above are those of the words' positions.
 #[test]
 fn states_and_types_are_in_this_order() {
     assert_eq!(ConnectionState::ALL[4], ConnectionState::Untracked);

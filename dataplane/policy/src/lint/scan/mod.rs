@@ -1,18 +1,19 @@
-//! Knocks that a port scan gives by chance.
+//! Knocks that a port scan completes by chance.
 //!
 //! A scan sends a SYN or an empty datagram to every port of one address: in ascending order, in descending order, or in
-//! random order, as scanners do by default. It is run through the rules by the reference evaluator, so everything counts
-//! that the rules do about it: the order of the rules, lists that keep the source out, port scan detection, limits. A scan
-//! tries several speeds, and waits until it is no longer kept out.
+//! random order, as scanners do by default. The reference evaluator runs it through the rules, so all effects of the
+//! rules count: their order, lists that block the source, port scan detection, limits. A scan tries several speeds, and
+//! waits until its source is no longer blocked.
 //!
 //! | module  | owns |
 //! |---------|------|
-//! | this    | which scans are tried, and what is told of one that gets in |
-//! | `trial` | a scan that is run through the rules |
+//! | this    | the scans that are tried, and the lints about successful ones |
+//! | `trial` | one scan in the reference evaluator |
 //!
-//! What it does not see: scans of TCP and UDP together, scans of fewer than 1,000 ports in random order, scans from several
-//! addresses or of some ports twice, speeds between those that are tried, pauses where rules count ports or packets, more than `MOST_RULES` rules that a scan can
-//! match, and what asks a packet for more than a port (a source port, flags other than SYN, a payload).
+//! Not covered: scans of TCP and UDP together, scans of fewer than 1,000 ports in random order, scans from several
+//! addresses or of some ports twice, speeds between those that are tried, pauses where rules count ports or packets,
+//! more than `MOST_RULES` rules that a scan can match, and steps that need more of a packet than a port (a source port,
+//! flags other than SYN, a payload).
 
 mod trial;
 
@@ -28,12 +29,12 @@ use crate::packet::{Family, protocol};
 use crate::rule::{Condition, Rule};
 use crate::time::format_duration;
 
-/// Ports a second that a scan is taken to try at most. One machine manages many times that; a knock that is given only by
-/// faster scans than this is told apart by its timeout.
+/// Highest speed of a scan in ports per second. One machine can be much faster; a knock that only faster scans complete
+/// is distinguished by its timeout.
 const FASTEST: u64 = 10_000;
 
-/// Time from one port to the next of the scans that are tried: 10,000 ports a second down to one in eight seconds. Slower
-/// ones than the first are of use only if rules count ports or packets, or keep a source out for some time.
+/// Time between two ports of the scans that are tried: 10,000 ports a second down to one in eight seconds. Slower scans
+/// than the first succeed only if rules count ports or packets, or block a source for some time.
 const INTERVALS: [Duration; 7] = [
     Duration::from_nanos(1_000_000_000 / FASTEST),
     Duration::from_millis(1),
@@ -44,17 +45,16 @@ const INTERVALS: [Duration; 7] = [
     Duration::from_secs(8),
 ];
 
-/// How many rules may be tried on packets for one file.
+/// Budget of rule evaluations for one file.
 const MOST_TRIED: usize = 2_000_000;
 
-/// How many steps a knock is taken to have at most, if it is scanned in random order.
+/// Highest number of steps of a knock for scans in random order.
 const MOST_STEPS: usize = 8;
 
-/// Ports that a scan in random order is taken to try: what nmap does if it is not told. Source: nmap manual, Port
-/// specification.
+/// Number of ports of a scan in random order: nmap's default. Source: nmap manual, Port specification.
 const RANDOM_PORTS: u32 = 1_000;
 
-/// Scans in random order get in by luck. Less than once in so many times is left alone.
+/// Scans in random order succeed by luck. Fewer than one success in this number is ignored.
 const LEAST_LUCK: f64 = 1.0 / 1_000.0;
 
 pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
@@ -103,7 +103,7 @@ struct Scan<'k, 'r> {
 }
 
 impl Scan<'_, '_> {
-    /// The doors that scans open, each with what is told of it.
+    /// The doors that scans open, each with its lint.
     fn openings(&self, budget: &mut Budget) -> BTreeMap<String, Lint> {
         let mut found = BTreeMap::new();
         let depends = self.trial.counts || self.trial.has_traps();
@@ -156,40 +156,37 @@ impl Scan<'_, '_> {
             return Some(lint);
         }
         let when = match (manner, interval == INTERVALS[0]) {
-            (Manner::Patient, _) => "if it waits whenever it is kept out".to_owned(),
+            (Manner::Patient, _) => "if it pauses while its source is blocked".to_owned(),
             (Manner::Steady, true) => format!("from {} ports a second on", self.rate(&way)),
             (Manner::Steady, false) if interval.as_secs() == 0 => {
-                format!("at {} ports a second, which the rules do not notice", 1_000 / interval.as_millis())
+                format!("at {} ports a second, which the rules do not detect", 1_000 / interval.as_millis())
             }
             (Manner::Steady, false) => {
-                format!("at one port in {}, which the rules do not notice", format_duration(interval))
+                format!("at one port in {}, which the rules do not detect", format_duration(interval))
             }
         };
         let sentence = format!(
-            "a port scan in {} order gives these knocks by chance ({}) and opens `{door}`, {when}",
+            "a port scan in {} order completes this knock by chance ({}) and opens `{door}`, {when}",
             order.name(),
             ports(&way)
         );
         Some(self.lint(&way, sentence))
     }
 
-    /// If it takes a single packet.
+    /// If a single packet opens it.
     fn at_once(&self, door: &str, way: &[&Entered]) -> Option<Lint> {
         let ([first, ..], [.., last]) = (way, way) else { return None };
         if first.port != last.port {
             return None;
         }
-        let sentence = format!(
-            "one packet to port {} opens `{door}`: whoever scans the ports is in, without knowing of it",
-            last.port
-        );
-        let remedy = "ask for further knocks, or for a passphrase with `layer7-protocol` or `content`";
+        let sentence = format!("one packet to port {} opens `{door}`: every port scan opens it by chance", last.port);
+        let remedy = "add further knocks, or a passphrase with `layer7-protocol` or `content`";
         Some(Lint::new(Code::ScanOpens, self.trial.origins[last.rule], sentence, remedy).at("dst-port"))
     }
 
     fn lint(&self, way: &[&Entered], sentence: String) -> Lint {
-        let remedy = "ask for a passphrase with `layer7-protocol` or `content`; or, before the rules of the knock, drop who \
-                      is in a list of scanners, and put into that list who tries any other port";
+        let remedy = "add a passphrase with `layer7-protocol` or `content`; or, before the rules of the knock, drop sources \
+                      in a list of scanners, and add sources that try any other port to that list";
         let times: Vec<String> = way[..way.len() - 1]
             .iter()
             .map(|step| self.knocks.longest(&step.list).map_or_else(|| "for good".to_owned(), format_duration))
@@ -200,7 +197,7 @@ impl Scan<'_, '_> {
         Lint::new(Code::ScanOpens, rule(last), sentence, remedy).at("dst-port").also(rule(first), what)
     }
 
-    /// The steps up to the door, in their order.
+    /// The steps up to the door, in order.
     fn way<'e>(&self, door: &str, entered: &'e [Entered]) -> Option<Vec<&'e Entered>> {
         let mut wanted: HashSet<&str> = HashSet::from([door]);
         let mut way: Vec<&Entered> = Vec::new();
@@ -214,7 +211,7 @@ impl Scan<'_, '_> {
         (!way.is_empty()).then_some(way)
     }
 
-    /// Ports a second at which each knock comes while the one before it counts.
+    /// Ports per second at which each knock arrives while the one before it counts.
     fn rate(&self, way: &[&Entered]) -> u64 {
         let needed = way.windows(2).map(|pair| {
             let [before, next] = pair else { return 1 };
@@ -225,8 +222,8 @@ impl Scan<'_, '_> {
     }
 }
 
-/// Scans in random order: the knock is found by trying ports one after the other, and then how many ports in between would
-/// spoil it.
+/// Scans in random order: finds the knock by trying ports one after the other, and then the number of ports in between
+/// that would prevent it.
 impl Scan<'_, '_> {
     fn in_random_order(&self, budget: &mut Budget) -> Vec<(String, Lint)> {
         let mut found = Vec::new();
@@ -242,7 +239,7 @@ impl Scan<'_, '_> {
             }
             let lint = self.at_once(door, &way).unwrap_or_else(|| {
                 let sentence = format!(
-                    "one of {:.0} port scans in random order, as scanners do by default, gives these knocks by chance ({}) \
+                    "one of {:.0} port scans in random order, as scanners do by default, completes this knock by chance ({}) \
                      and opens `{door}`",
                     1.0 / luck,
                     self::ports(&way)
@@ -258,7 +255,7 @@ impl Scan<'_, '_> {
     fn longest_knock(&self, budget: &mut Budget) -> Vec<u16> {
         let mut knock: Vec<u16> = Vec::new();
         let mut candidates: Vec<u16> = self.trial.ports().into_iter().map(|(port, _)| port).collect();
-        // A port is tried once: those that few steps ask for come first, and leave the others their own.
+        // A port is used once: ports that few steps need come first, so that the other steps keep theirs.
         candidates.sort_by_cached_key(|port| self.trial.steps_for(*port));
         let mut known = 0;
         while knock.len() < MOST_STEPS {
@@ -275,12 +272,12 @@ impl Scan<'_, '_> {
     }
 
     fn run(&self, knock: &[u16], budget: &mut Budget) -> Outcome {
-        // As far from each other as the knocks of such a scan are on average.
+        // The average distance of the knocks in such a scan.
         let gap = INTERVALS[0] * (RANDOM_PORTS / (knock.len() as u32 + 1));
         self.trial.run(&shots(knock, gap), Manner::Steady, budget)
     }
 
-    /// How often a scan in random order gives the knocks before it tries a port that keeps it out.
+    /// The share of scans in random order that complete the knock before a port that blocks the source.
     fn luck(&self, door: &str, knock: &[u16], way: &[&Entered], budget: &mut Budget) -> f64 {
         if self.trial.counts && !self.is_unnoticed(door, knock, budget) {
             return 0.0;
@@ -303,8 +300,8 @@ impl Scan<'_, '_> {
         (0..sizes.len()).map(luck).product()
     }
 
-    /// Whether the knocks still open the door with other ports in between, as many as a scan tries. What rules count depends
-    /// on the ports right behind and right before a knock.
+    /// Whether the knocks still open the door with other ports in between, as many as a scan tries. The counts of rules
+    /// depend on the ports directly before and after a knock.
     fn is_unnoticed(&self, door: &str, knock: &[u16], budget: &mut Budget) -> bool {
         let others: Vec<u16> =
             self.trial.ports().into_iter().map(|(port, _)| port).filter(|port| !knock.contains(port)).collect();
@@ -325,7 +322,7 @@ impl Scan<'_, '_> {
         })
     }
 
-    /// Ports that the rules tell apart: one of each sort, and how many there are.
+    /// Ports that the rules distinguish: one of each kind, and the number of each kind.
     fn classes(&self) -> Vec<(u16, u16)> {
         let edges = &self.trial.edges;
         let inner =
@@ -334,7 +331,7 @@ impl Scan<'_, '_> {
     }
 }
 
-/// Ports in this order, as far from each other in time.
+/// Ports in this order, at equal intervals.
 fn shots(ports: &[u16], interval: Duration) -> Vec<Shot> {
     let shot = |(place, port): (usize, &u16)| Shot { port: *port, at: interval * place as u32, stands_for: 1 };
     ports.iter().enumerate().map(shot).collect()
@@ -344,7 +341,7 @@ fn ports(way: &[&Entered]) -> String {
     way.iter().map(|step| step.port.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// How many ports the rule asks for.
+/// The number of ports that the rule matches.
 fn ports_of(rule: &Rule) -> u32 {
     let sizes = rule.matchers.iter().filter_map(|matcher| match &matcher.condition {
         Condition::DstPort(set) | Condition::AnyPort(set) => Some(allowed_ports(set, matcher.negated).len()),

@@ -1,7 +1,7 @@
-//! A port scan that is run through the rules by the reference evaluator.
+//! A port scan in the reference evaluator.
 //!
-//! Of the rules only those are kept that may match something of the scan, and of the ports only those where the rules begin
-//! or cease to match, with some in between: a scan of all ports is decided by the same rules in the same order.
+//! Only rules that may match a packet of the scan are kept, and only ports at which a rule begins or ceases to match,
+//! with some in between: they decide a scan of all ports in the same order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,24 +19,24 @@ use crate::rule::{Action, Condition, Rule, RuleSet};
 use crate::settings::Settings;
 use crate::time::Time;
 
-/// Sets of rules or ports above this are not looked at: the work grows with their product.
+/// Rule sets and ports beyond this are not tested, because the work grows with their product.
 const MOST_RULES: usize = 300;
 const MOST_PORTS: usize = 16_000;
 
-/// Ports that a scan is taken to try behind and before each at which the rules change. More if rules count ports or packets.
+/// Number of ports before and after each edge that are tried; more if rules count ports or packets.
 const BETWEEN: usize = 3;
 const MOST_BETWEEN: usize = 64;
 
-/// What may be tried on an open door: the first accepts of the file say.
+/// Number of accepts, from the first of the file, that are tried at an open door.
 const MOST_ENTRIES: usize = 8;
 
-/// How long after the last knock an open door is tried. The later ones outlast what rules count.
+/// When an open door is tried, after the last knock. The later times outlast the counts of rules.
 const DELAYS: [Duration; 3] = [Duration::from_millis(1), Duration::from_secs(1), Duration::from_secs(5)];
 
 /// The port that scans are sent from.
 const SOURCE_PORT: u16 = 40_077;
 
-/// How many rules may still be tried on packets by the lints of one file: some seconds at most.
+/// The remaining budget of rule evaluations of one file: some seconds at most.
 pub(super) struct Budget(pub(super) usize);
 
 impl Budget {
@@ -47,67 +47,67 @@ impl Budget {
     }
 }
 
-/// What a scan does besides trying one port after the other.
+/// The behaviour of a scan between two ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Manner {
     /// Nothing.
     Steady,
-    /// It waits whenever it is in a list that keeps it out.
+    /// It waits while its source is in a list that blocks it.
     Patient,
 }
 
-/// A port that is tried.
+/// A scanned port.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shot {
     pub(super) port: u16,
-    /// Since the beginning, without the time that the scan waits.
+    /// Time since the beginning, without the waiting time.
     pub(super) at: Duration,
-    /// How many ports like it are tried, of which this is the first: a patient scan waits for each of them.
+    /// The number of equal ports that it stands for: a patient scan waits for each of them.
     pub(super) stands_for: u32,
 }
 
-/// A list that the scan got into.
+/// A list to which the scan's source was added.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entered {
     pub(super) list: String,
-    /// Which of the trial's rules added it.
+    /// Index of the trial's rule that added it.
     pub(super) rule: usize,
     pub(super) port: u16,
 }
 
-/// What came of a scan.
+/// The result of a scan.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outcome {
-    /// Lists of knocks, in the order in which they were first got into.
+    /// Lists of knocks, in the order of their first addition.
     pub(super) entered: Vec<Entered>,
-    /// Doors that were opened, each with the place of the shot that did it.
+    /// Opened doors, each with the index of the shot that opened it.
     pub(super) opened: BTreeMap<String, usize>,
 }
 
-/// The rules, and what a scan is.
+/// The rules, and the parameters of scans.
 pub(super) struct Trial<'k, 'r> {
     knocks: &'k Knocks<'r>,
     rules: RuleSet,
     settings: Settings,
-    /// What each of `rules` is in the file.
+    /// The index of each of `rules` in the file.
     pub(super) origins: Vec<&'r Rule>,
     pub(super) number: u8,
     source: IpAddr,
     destination: IpAddr,
     /// Ports at which rules begin or cease to match.
     pub(super) edges: Vec<u16>,
-    /// Some rule counts ports or packets.
+    /// Whether some rule counts ports or packets.
     pub(super) counts: bool,
-    /// Ports that are tried behind and before each edge.
+    /// Number of ports that are tried before and after each edge.
     between: usize,
-    /// Lists that keep a source out.
+    /// Lists that block a source.
     traps: BTreeSet<String>,
-    /// What is tried on an open door.
+    /// The packets that are tried at an open door.
     entries: Vec<Probe>,
 }
 
 impl<'k, 'r> Trial<'k, 'r> {
-    /// None if there are too many rules or ports.
+    /// `None` if there are too many rules or ports.
     pub(super) fn new(
         view: &View<'r>,
         knocks: &'k Knocks<'r>,
@@ -174,14 +174,14 @@ impl<'k, 'r> Trial<'k, 'r> {
         (trial.edges.len() * 2 * trial.between <= MOST_PORTS).then_some(trial)
     }
 
-    /// The ports of a scan, ascending, each with how many ports it stands for.
+    /// The ports of a scan, ascending, each with the number of ports that it stands for.
     pub(super) fn ports(&self) -> Vec<(u16, u32)> {
         let mut ports = Vec::new();
         for (place, edge) in self.edges.iter().enumerate() {
             ports.push((*edge, 1));
             let next = self.edges.get(place + 1).copied().unwrap_or(*edge);
             let between = edge.saturating_add(1).min(next)..next;
-            // At both ends: what rules count depends on the ports right before.
+            // At both ends, because the counts of rules depend on the ports directly before.
             let skipped = between.len().saturating_sub(2 * self.between);
             ports.extend(between.clone().take(self.between).map(|port| (port, 1)));
             if let Some((_, stands_for)) = ports.last_mut().filter(|_| skipped > 0) {
@@ -213,7 +213,7 @@ impl<'k, 'r> Trial<'k, 'r> {
         outcome
     }
 
-    /// Tries a port, and waits behind it if the scan is patient.
+    /// Tries a port, and then waits if the scan is patient.
     fn send(&self, evaluator: &mut Evaluator<'_>, shot: &Shot, manner: Manner, waited: &mut Duration) -> Evaluation {
         let now = time(shot.at + *waited);
         let probe = self.shot(shot.port);
@@ -228,7 +228,7 @@ impl<'k, 'r> Trial<'k, 'r> {
         Probe::scan(self.number, (self.source, SOURCE_PORT), (self.destination, port))
     }
 
-    /// The lists of knocks that these rules have added the scan to for the first time.
+    /// The lists of knocks to which these rules have added the source for the first time.
     fn entered(&self, matched: &[usize], port: u16, before: &[Entered]) -> Vec<Entered> {
         let mut new: Vec<Entered> = Vec::new();
         for rule in matched {
@@ -242,7 +242,7 @@ impl<'k, 'r> Trial<'k, 'r> {
         new
     }
 
-    /// How many steps of knocks ask for the port.
+    /// The number of steps of knocks that match the port.
     pub(super) fn steps_for(&self, port: u16) -> usize {
         let asks = |rule: &&&Rule| {
             adds_source(rule).is_some_and(|list| self.knocks.leading.contains(list))
@@ -254,12 +254,12 @@ impl<'k, 'r> Trial<'k, 'r> {
         self.origins.iter().filter(asks).count()
     }
 
-    /// Whether some list keeps a source out.
+    /// Whether some list blocks the source.
     pub(super) fn has_traps(&self) -> bool {
         !self.traps.is_empty()
     }
 
-    /// How long the source is in lists that keep it out, and a millisecond.
+    /// How long the source stays in lists that block it, plus a millisecond.
     fn kept_out_for(&self, evaluator: &Evaluator<'_>, now: Time) -> Duration {
         if self.traps.is_empty() {
             return Duration::ZERO;
@@ -270,8 +270,8 @@ impl<'k, 'r> Trial<'k, 'r> {
         longest.map_or(Duration::ZERO, |left| left + Duration::from_millis(1))
     }
 
-    /// Whether something is let in behind these shots because the source is in the list. It is tried in a run of its own:
-    /// what is tried changes what rules remember.
+    /// Whether some packet is accepted after these shots because the source is in the list. Tested in a run of its own,
+    /// because the packet changes the state of rules.
     fn opens(&self, shots: &[Shot], manner: Manner, door: &str, budget: &mut Budget) -> bool {
         let Some(last) = shots.last() else { return false };
         let again = Probe::scan(self.number, (self.source, SOURCE_PORT + 1), (self.destination, last.port));
@@ -293,7 +293,7 @@ impl<'k, 'r> Trial<'k, 'r> {
     }
 }
 
-/// How many ports or packets the condition counts until it changes its mind.
+/// The number of ports or packets after which the condition changes.
 fn counted(condition: &Condition) -> usize {
     let count = match condition {
         Condition::Psd { weight, low_weight, high_weight, .. } => {
@@ -327,7 +327,7 @@ fn edges(rules: &[&Rule]) -> Vec<u16> {
     edges.into_iter().collect()
 }
 
-/// What the accepts of the rules may let in, as far as their protocols and ports say.
+/// Packets that the accepts of the rules may accept, as far as they name protocols and ports.
 fn entries(rules: &[&Rule], source: IpAddr, destination: IpAddr) -> Vec<Probe> {
     let mut wanted: Vec<(u8, u16)> = Vec::new();
     for rule in rules.iter().filter(|rule| rule.action == Action::Accept) {
@@ -353,7 +353,7 @@ fn entries(rules: &[&Rule], source: IpAddr, destination: IpAddr) -> Vec<Probe> {
     wanted.into_iter().map(probe).collect()
 }
 
-/// Whom scans come from and where they go: a stranger whom no rule names, and every address at which knocks are asked for.
+/// Source and destinations of scans: a stranger that no rule names, and every address of a knock.
 pub(super) fn addresses(view: &View<'_>, knocks: &Knocks<'_>, family: Family) -> Option<(IpAddr, Vec<IpAddr>)> {
     const MOST_DESTINATIONS: usize = 4;
 

@@ -1,9 +1,9 @@
-//! Chains, jumps, what becomes of the rest, and lists that nothing fills.
+//! Chains, jumps, packets that no rule decides about, and lists that are never filled.
 
 use super::*;
 
 #[test]
-fn jumps_to_chains_in_which_nothing_runs() {
+fn jumps_to_chains_without_running_rules() {
     let with = |rules: &str| found(&format!("add chain=input action=jump jump-target=knock\n{rules}"));
     assert_eq!(with("add chain=knock action=drop protocol=tcp\n"), []);
     assert_eq!(with("add chain=knock action=drop protocol=tcp disabled=yes\n"), [("empty-jump", 2)]);
@@ -13,7 +13,7 @@ fn jumps_to_chains_in_which_nothing_runs() {
     let text =
         filter("add chain=input action=jump jump-target=k\nadd chain=k disabled=yes\nadd chain=k packet-mark=a\n");
     let lints = lint(&crate::rsc::read(text.as_bytes()).rules, &Settings::default());
-    assert!(lints[0].sentence.ends_with("has none that runs (1 disabled, 1 invalid)"), "{lints:?}");
+    assert!(lints[0].sentence.ends_with("has no running rule (1 disabled, 1 invalid)"), "{lints:?}");
     assert_eq!(lints[0].also.as_ref().map(|also| also.line), Some(3));
 }
 
@@ -25,7 +25,7 @@ fn chains_that_no_jump_leads_to() {
         [("unused-chain", 2), ("unused-chain", 3)]
     );
     assert_eq!(found("add chain=input action=jump jump-target=a protocol=tcp\nadd chain=a action=drop\n"), []);
-    // A jump that was taken out of use, and the place that RouterOS keeps for rules.
+    // A disabled jump, and the chain that RouterOS reserves for rules.
     assert_eq!(found("add chain=input action=jump jump-target=a disabled=yes\nadd chain=a action=drop\n"), []);
     assert_eq!(found("add chain=unused-hs-chain action=passthrough comment=\"place hotspot rules here\"\n"), []);
     let lints = lint(&crate::rsc::read(filter("add chain=inptu action=drop\n").as_bytes()).rules, &Settings::default());
@@ -52,14 +52,14 @@ fn chains_that_the_settings_leave_no_packets() {
     }
     let raw = "/ip firewall raw\nadd chain=prerouting action=drop\nadd chain=output action=drop\n";
     assert_eq!(found_with(raw, &protecting(&[])), [("dead-chain", 3)]);
-    // Nothing more is said of its rules, nor of those that only it leads to.
+    // Its rules get no further lints, nor do chains that only it leads to.
     let text = "/ip firewall filter\nadd chain=forward action=jump jump-target=a\nadd chain=forward src-address-list=x\n\
                 add chain=a action=drop\nadd chain=a action=drop\n";
     assert_eq!(found_with(text, &Settings::default()), [("dead-chain", 2)]);
 }
 
 #[test]
-fn what_no_rule_decides_about() {
+fn packets_that_no_rule_decides_about() {
     let mut settings = Settings::default();
     let with = |rules: &str, settings: &Settings| found_with(&format!("/ip firewall filter\n{rules}"), settings);
     let accept = "add chain=input protocol=tcp dst-port=22\n";
@@ -69,7 +69,7 @@ fn what_no_rule_decides_about() {
     assert_eq!(with("add chain=input protocol=tcp action=drop\n", &settings), [("no-final-drop", 2)]);
     assert_eq!(with("add chain=input protocol=tcp action=log\n", &settings), []);
     assert_eq!(with("add chain=output protocol=tcp dst-port=22\n", &settings), []);
-    // What an interface without a side would do is not known; that it has none is told elsewhere.
+    // The effect of an interface without a side is unknown; another lint reports that.
     assert_eq!(with(&format!("{accept}add chain=input in-interface-list=!LAN action=drop\n"), &settings), []);
     let returned = "add chain=input protocol=udp action=return\nadd chain=input action=drop\n";
     assert_eq!(with(returned, &settings), [("no-final-drop", 2)]);
@@ -86,7 +86,7 @@ fn what_no_rule_decides_about() {
 }
 
 #[test]
-fn lists_that_nothing_fills() {
+fn lists_that_are_never_filled() {
     let fill = "add chain=input protocol=icmp action=add-dst-to-address-list address-list=lsit\n";
     let read = "add chain=input src-address-list=list action=log\n";
     assert_eq!(found(read), [("empty-list", 2)]);
@@ -98,7 +98,7 @@ fn lists_that_nothing_fills() {
         |entry: &str| found_with(&format!("{}/ip firewall address-list\n{entry}", filter(read)), &Settings::default());
     assert_eq!(entry("add list=list address=192.0.2.1\n"), []);
     assert_eq!(entry("add list=list address=example.net\n"), []);
-    assert_eq!(entry("add list=list\n"), [], "it is there to be filled by hand");
+    assert_eq!(entry("add list=list\n"), [], "an entry without an address shows that operators fill it");
     assert_eq!(entry("add list=list address=192.0.2.1 disabled=yes\n"), [("empty-list", 2)]);
     assert_eq!(entry("/ipv6 firewall address-list\nadd list=list address=2001:db8::1\n"), [("empty-list", 2)]);
 

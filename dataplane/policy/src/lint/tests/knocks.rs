@@ -1,9 +1,9 @@
-//! Steps that last too long or too short, scans that open, doors that stand open.
+//! Steps with too long or too short timeouts, and knocks that are not needed.
 
 use super::scans::knock_rules;
 use super::*;
 
-/// A knock of UDP datagrams with a content each, which no scan gives, and its door.
+/// A knock of UDP datagrams with a content each, which no scan completes, and its door.
 fn knock(first: &str, second: &str) -> Vec<(&'static str, u32)> {
     found(&format!(
         "add chain=input protocol=udp content=a action=add-src-to-address-list address-list=step {first}\n\
@@ -45,9 +45,9 @@ fn the_easiest_way_into_a_list_counts() {
     assert_eq!(more(&format!("{step} address-list-timeout=1m\n{refresh} address-list-timeout=1m\n")), []);
 }
 
-/// Stages of a blacklist may be as they like, and so may lists that open something themselves.
+/// Stages of a blacklist may have any timeout, and so may lists that open something themselves.
 #[test]
-fn what_leads_to_no_door_is_left_alone() {
+fn lists_that_lead_to_no_door_have_no_lint() {
     let ladder = "add chain=input src-address-list=black action=drop\n\
         add chain=input src-address-list=s1 action=add-src-to-address-list address-list=black address-list-timeout=1m\n\
         add chain=input protocol=tcp dst-port=22 action=add-src-to-address-list address-list=s1 address-list-timeout=1s\n";
@@ -60,7 +60,7 @@ fn what_leads_to_no_door_is_left_alone() {
 }
 
 #[test]
-fn doors_that_stand_open() {
+fn knocks_that_are_not_needed() {
     let knock = knock_rules(&["protocol=icmp packet-size=99"]);
     let door = "add chain=input src-address-list=step1\n";
     let narrow = "add chain=input src-address-list=step1 protocol=tcp dst-port=22\n";

@@ -1,4 +1,4 @@
-//! Rule sets that have something, and close ones that have not. The examples of `docs/lints.md` are run elsewhere.
+//! Rule sets with a lint, and similar ones without. Another test runs the examples of `docs/lints.md`.
 
 mod chains;
 mod knocks;
@@ -8,12 +8,13 @@ mod scans;
 
 use super::*;
 
-/// `[policy]` with these prefixes protected.
+/// `[policy]` with these protected prefixes.
 fn protecting(nets: &[&str]) -> Settings {
     Settings { protect: nets.iter().map(|net| net.parse().unwrap()).collect(), ..Settings::default() }
 }
 
-/// The lints of a rule file: code and line. What it breaks of path MTU discovery is left out: nearly every few lines do.
+/// The lints of a rule file: code and line. Lints about path MTU discovery are left out, because nearly every short
+/// rule set has one.
 fn found_with(text: &str, settings: &Settings) -> Vec<(&'static str, u32)> {
     let lints = all_with(text, settings).into_iter().filter(|lint| lint.code != Code::NoPathMtu);
     lints.map(|lint| (crate::word::Word::name(lint.code), lint.line)).collect()
@@ -35,14 +36,14 @@ fn filter(rules: &str) -> String {
     format!("/ip firewall filter\n{rules}add chain=input action=drop\n")
 }
 
-/// What is said of a rule of `input`: of this one alone.
+/// The lints about a rule of `input`.
 fn of(rule: &str) -> Vec<&'static str> {
     found(&format!("add chain=input {rule}\n")).into_iter().map(|(code, _)| code).collect()
 }
 
-/// What would take minutes if every rule were held against every other in full.
+/// Rule sets that would take minutes if every rule were compared with every other in full.
 #[test]
-fn many_rules_are_looked_at_in_bounded_time() {
+fn many_rules_are_checked_in_bounded_time() {
     const MANY: usize = 2_000;
     let rules = |rule: &dyn Fn(usize) -> String| found(&(0..MANY).map(|at| rule(at) + "\n").collect::<String>()).len();
     assert_eq!(rules(&|at| format!("add chain=input protocol=tcp dst-port={},{} action=drop", at + 1, at + 9_000)), 0);

@@ -1,4 +1,4 @@
-//! Rules that drop the ICMP errors that path MTU discovery needs, and close ones that do not.
+//! Rules that drop the ICMP errors that path MTU discovery needs, and similar ones that do not.
 
 use super::*;
 
@@ -32,7 +32,7 @@ fn accepts_that_leave_icmp_errors_out() {
 }
 
 #[test]
-fn rules_without_tcp_are_left_alone() {
+fn rules_without_tcp_have_no_lint() {
     for rules in [
         "",
         "add chain=input protocol=udp dst-port=53\n",
@@ -46,7 +46,7 @@ fn rules_without_tcp_are_left_alone() {
     }
 }
 
-/// From inside come errors about what the client sends.
+/// From inside, errors arrive about packets of the client.
 #[test]
 fn both_directions_count() {
     let rules = format!("{RELATED}add chain=input protocol=tcp dst-port=22\n");

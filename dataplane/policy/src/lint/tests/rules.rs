@@ -1,9 +1,9 @@
-//! Single rules, and rules that another one leaves nothing to.
+//! Single rules, and rules that another one makes unreachable.
 
 use super::*;
 
 #[test]
-fn what_no_packet_is() {
+fn matchers_that_match_no_packet() {
     for rule in [
         "protocol=tcp tcp-flags=syn,!syn",
         "protocol=tcp dst-port=!0-65535",
@@ -32,7 +32,7 @@ fn what_no_packet_is() {
 }
 
 #[test]
-fn what_a_packet_may_be() {
+fn matchers_that_match_some_packet() {
     for rule in [
         "protocol=tcp tcp-flags=syn,!ack",
         "protocol=tcp tcp-flags=\"\"",
@@ -58,12 +58,12 @@ fn what_a_packet_may_be() {
     ] {
         assert_eq!(of(rule), [""; 0], "{rule}");
     }
-    // Names that mean no side are an error that others report.
+    // Names without a side are an error that is reported elsewhere.
     assert_eq!(of("in-interface=ether1"), [""; 0]);
 }
 
 #[test]
-fn what_a_file_says_elsewhere_makes_a_difference() {
+fn other_menus_of_the_file_make_a_difference() {
     let settings = Settings::default();
     let types = "add chain=input dst-address-type=local\n";
     let file = |more: &str, rules: &str| format!("{more}\n{}", filter(rules));
@@ -92,9 +92,9 @@ fn what_a_file_says_elsewhere_makes_a_difference() {
     assert_eq!(found_with(forward, &protecting(&["192.0.2.0/24"])), [("never-matches", 3)]);
 }
 
-/// The second rule comes behind the first, and has none left; or it has.
+/// The second rule follows the first; the test states whether it is unreachable.
 #[test]
-fn what_an_earlier_rule_leaves() {
+fn rules_after_an_earlier_rule() {
     let pair = |first: &str, second: &str| {
         let lists = "add chain=output src-address-list=a action=add-dst-to-address-list address-list=a\n\
                      add chain=output src-address-list=a action=add-dst-to-address-list address-list=b\n";
@@ -157,9 +157,9 @@ fn what_an_earlier_rule_leaves() {
     }
 }
 
-/// A knock that jumps over the first rule, which has not seen it in the list yet.
+/// A knock that jumps over the first rule, which has not seen the source in the list yet.
 #[test]
-fn a_list_that_grows_in_between_leaves_something() {
+fn a_rule_is_reachable_if_a_list_grows_in_between() {
     let around = |between: &str| {
         found(&format!(
             "add chain=input src-address-list=a action=drop\n{between}\
@@ -179,7 +179,7 @@ fn a_list_that_grows_in_between_leaves_something() {
 }
 
 #[test]
-fn chains_that_always_decide_are_seen_through() {
+fn jumps_to_chains_that_always_decide() {
     let with = |rules: &str| {
         found(&format!("add chain=input action=jump jump-target=all\nadd chain=input protocol=tcp\n{rules}"))
     };
@@ -198,7 +198,7 @@ fn other_menus_are_other_chains() {
 }
 
 #[test]
-fn addresses_that_nobody_translates() {
+fn rules_about_translated_addresses() {
     let settings = protecting(&["192.0.2.0/24"]);
     let of = |rule: &str| {
         found_with(
@@ -227,7 +227,7 @@ fn patterns_that_match_anything() {
 }
 
 #[test]
-fn sizes_that_only_fragments_make_up() {
+fn sizes_that_only_fragmented_packets_have() {
     for words in [
         "packet-size=1501",
         "packet-size=2000-3000",

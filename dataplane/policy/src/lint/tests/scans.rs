@@ -1,8 +1,8 @@
-//! Knocks that scans give, and rules that keep them from it.
+//! Knocks that scans complete, and rules that prevent it.
 
 use super::*;
 
-/// The rules of a knock on these ports, 10 s for each step, and what is before its door.
+/// The rules of a knock on these ports, 10 s for each step, and the rules before its door.
 fn ports(steps: &[&str], more: &str) -> Vec<(&'static str, u32)> {
     found(&(knock_rules(steps) + more))
 }
@@ -50,7 +50,7 @@ fn ports_that_a_scan_tries_in_this_order() {
     }
 }
 
-/// What a scan in random order gives, and how often.
+/// The success of a scan in random order, and its frequency.
 #[test]
 fn ports_that_go_up_and_down_are_scanned_in_random_order() {
     let often = |steps: &[&str], more: &str| {
@@ -93,7 +93,7 @@ fn a_scan_must_be_fast_enough() {
 }
 
 #[test]
-fn rules_that_notice_a_scan() {
+fn rules_that_detect_a_scan() {
     let steps = ["protocol=tcp dst-port=1234", "protocol=tcp dst-port=4321"];
     let catch = "add chain=input protocol=tcp dst-port=2000 action=add-src-to-address-list address-list=caught\n";
     let stop = "add chain=input src-address-list=caught action=drop\n";
@@ -111,9 +111,9 @@ fn rules_that_notice_a_scan() {
         "add chain=input protocol=udp psd=21,3s,3,1 action=drop\n",
         &format!("{stop}{}", catch.replace("2000", "22")),
         &format!("{}{catch}", stop.replace("drop", "log")),
-        // Who has been caught may come back while the first knock still counts.
+        // A blocked source may scan again while the first knock still counts.
         &format!("{stop}{}", catch.replace("=2000", "=2000-2099 address-list-timeout=2s")),
-        // One port is missed by one of six scans in random order.
+        // One of six scans in random order misses one port.
         &format!("{stop}{catch}"),
     ] {
         let lints = found(&format!("{more}{}", knock_rules(&steps)));
@@ -134,9 +134,9 @@ fn knocks_in_chains_of_their_own() {
     assert_eq!(with("src-mac-address=00:11:22:33:44:55"), [""; 0]);
 }
 
-/// The jump asks for the first knock; what the chain accepts asks for the second.
+/// The jump needs the first knock; the accepts of the chain need the second.
 #[test]
-fn a_jump_that_asks_for_a_knock_is_no_door_by_itself() {
+fn a_jump_that_needs_a_knock_is_not_a_door_by_itself() {
     let rules = |accept: &str| {
         format!(
             "add chain=input protocol=tcp dst-port=7 action=add-src-to-address-list address-list=a address-list-timeout=9s\n\
@@ -149,9 +149,9 @@ fn a_jump_that_asks_for_a_knock_is_no_door_by_itself() {
     assert_eq!(found(&rules("protocol=udp")), [("scan-opens", 2)]);
 }
 
-/// What the sentence says, done: a scan at this speed, and who is in the list then.
+/// Carries out the scan of the lint: at this speed the source is in the list.
 #[test]
-fn the_scan_that_is_told_of_opens() {
+fn the_scan_of_the_lint_opens() {
     use crate::eval::Evaluator;
     use crate::packet::{Packet, Side, protocol};
     use crate::time::Time;
@@ -187,7 +187,7 @@ fn the_scan_that_is_told_of_opens() {
     }
 }
 
-/// A rule that notices scans counts only if a scan meets it before the rules that it should protect.
+/// A rule that detects scans counts only if a scan meets it before the rules that it should protect.
 #[test]
 fn the_order_of_the_rules_counts() {
     let steps = ["protocol=tcp dst-port=1234", "protocol=tcp dst-port=5678", "protocol=tcp dst-port=9012"];
@@ -200,7 +200,7 @@ fn the_order_of_the_rules_counts() {
     assert!(!opens(&format!("{psd}{knock}")) && opens(&format!("{knock}{psd}")));
     assert!(!opens(&format!("{stop}{catch}{knock}")) && !opens(&format!("{stop}{knock}{catch}")));
     assert!(opens(&format!("{knock}{catch}{stop}")));
-    // In a chain that is entered behind the knock.
+    // In a chain that packets enter after the knock.
     let aside = |rules: &str| rules.replace("chain=input", "chain=aside");
     let jump = "add chain=input action=jump jump-target=aside\n";
     assert!(!opens(&format!("{jump}{knock}{}", aside(psd))) && opens(&format!("{knock}{jump}{}", aside(psd))));

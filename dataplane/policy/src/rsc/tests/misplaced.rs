@@ -29,7 +29,7 @@ fn a_rule_outside_the_menus_of_routeros_is_not_skipped() {
         ("/ip firewall\nadd chain=input action=drop\n", "`/ip firewall` has no such command", "/ip firewall filter"),
         ("/ip\nadd chain=input\n", "`/ip` has no such command", "/ip firewall filter"),
         ("/frobnicate the rules\nset 0 action=accept\n", "no menu `/frobnicate the rules`", "/ip firewall filter"),
-        ("/ip firewall filter rules add chain=input\n", "`rules` is not read", ""),
+        ("/ip firewall filter rules add chain=input\n", "`rules` is not supported", ""),
         ("/ip firewall adress-lists\nadd list=x address=192.0.2.1\n", "no such menu", "/ip firewall address-list"),
         ("/ip firewall lists\nadd list=x address=192.0.2.1\n", "no menu `/ip firewall lists`", ""),
         ("/ip firewall layer-7\nadd name=x regexp=y\n", "no menu `/ip firewall layer-7`", ""),

@@ -1,15 +1,12 @@
-//! Entries end: the sweep, and what is told of it.
+//! Ends entries: the sweep, eviction, and the report of ended entries.
 
+use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;
 
 use super::Shard;
-use super::entry::Entry;
+use crate::state::events::Cause;
 use crate::state::key::Kind;
-use crate::state::lists::{EndReason, EndedEntry, STEP};
-
-/// Entries above level 0 that went unasked and were not told of yet, at most; further ones are counted. As many as one step
-/// of a sweep can find.
-pub(super) const MAX_ENDED: usize = STEP as usize;
+use crate::state::lists::EndReason;
 
 impl Shard {
     /// Looks at the next slots, at most `slots` and at most to the end of those in use, and gives back what expired.
@@ -21,7 +18,7 @@ impl Shard {
         for slot in begin..end {
             let entry = self.entry(slot);
             if entry.kind != Kind::Free && !entry.is_live(now) {
-                self.end_entry(slot, EndReason::Expired);
+                self.end_entry(slot, EndReason::Expired, now);
                 expired += 1;
             }
         }
@@ -29,27 +26,35 @@ impl Shard {
         expired
     }
 
-    /// Gives back a slot that nobody asked for, and notes that. Anyone can take first steps: they are no news. A grant is, also
-    /// where one packet opens.
-    pub(super) fn end_entry(&mut self, slot: u32, reason: EndReason) {
-        let Entry { list, level, peer_tag, step, .. } = *self.entry(slot);
-        match reason {
-            EndReason::Expired => self.counts_mut(list).expired += 1,
-            EndReason::Evicted => self.counts_mut(list).evicted += 1,
-        }
-        let (is_grant, key) = (peer_tag != 0 && step == 0, self.key(slot));
-        let ended = EndedEntry { list, level, address: key.address(), vlan: key.vlan(), peer_tag, is_grant, reason };
-        if (level > 0 || is_grant) && self.ended.len() < MAX_ENDED {
-            self.ended.push(ended);
-        } else if level > 0 || is_grant {
-            self.unreported[usize::from(is_grant)] += 1;
+    /// Gives back a slot whose entry expired or has to give way.
+    pub(super) fn end_entry(&mut self, slot: u32, reason: EndReason, now: Time) {
+        let list = self.entry(slot).list;
+        let kind = match reason {
+            EndReason::Expired => {
+                self.counts_mut(list).expired += 1;
+                EventKind::Expired
+            }
+            EndReason::Evicted => {
+                self.counts_mut(list).evicted += 1;
+                EventKind::Evicted
+            }
+        };
+        self.end(slot, kind, None, now);
+    }
+
+    /// Gives back a slot, and publishes that.
+    fn end(&mut self, slot: u32, kind: EventKind, cause: Option<&Cause>, now: Time) {
+        if self.entry(slot).is_event() {
+            self.publish(slot, kind, cause, now);
         }
         self.free_slot(slot);
     }
 
-    /// What went since the last time, put in the place of an empty list with room; and how many did not fit.
-    pub(crate) fn take_ended(&mut self, ended: &mut Vec<EndedEntry>) -> [u64; 2] {
-        std::mem::swap(&mut self.ended, ended);
-        std::mem::take(&mut self.unreported)
+    /// Gives back a slot as requested; if it was over by then, that is what became of it.
+    pub(super) fn remove_slot(&mut self, slot: u32, kind: EventKind, cause: &Cause, now: Time) {
+        match self.entry(slot).is_live(now) {
+            true => self.end(slot, kind, Some(cause), now),
+            false => self.end_entry(slot, EndReason::Expired, now),
+        }
     }
 }

@@ -1,23 +1,30 @@
-//! A slot of the slab, and what it takes.
+//! A slot of the slab, and its size.
 
 use knockplane_policy::time::Time;
+use knockplane_policy::word::Word;
+
+use knockplane_policy::event::Origin;
 
 use super::NIL;
+use crate::state::events::Cause;
 use crate::state::key::Kind;
 use crate::state::lists::{ListId, SequenceProgress};
 
-/// One address in one list.
+/// One address in one list. Packed, so that numbers of 8 bytes do not make it 64 bytes long: a slot has 64 with its bucket.
+#[repr(C, packed(4))]
 pub(super) struct Entry {
-    /// The address's bits. As one number they would want to be aligned, which would cost 8 bytes an entry.
+    /// The address's bits.
     pub(super) high: u64,
     pub(super) low: u64,
     /// When the packet arrived that got it in.
     pub(super) since: Time,
     pub(super) expiry: Time,
-    /// The tag of the only other end it counts for; 0 if it counts for all.
+    /// The tag of the only peer it counts for; 0 if it counts for all.
     pub(super) peer_tag: u32,
     /// When the first step of a sequence was taken: so many milliseconds before `since`.
     pub(super) begun_ms: u32,
+    /// The lower half of the number of the event of the last change. Of first steps, which are no events, 0.
+    pub(super) changed: u32,
     /// Next in the bucket, or next free slot.
     pub(super) chain: u32,
     /// Neighbours in the queue of its level.
@@ -26,11 +33,33 @@ pub(super) struct Entry {
     pub(super) list: ListId,
     pub(super) level: u8,
     pub(super) kind: Kind,
-    /// Steps of a sequence that were taken.
-    pub(super) step: u8,
+    pub(super) mark: Mark,
 }
 
-/// What an entry is found by, besides the address.
+/// Steps of a sequence that were taken, at most 31 (a door has 16), and above them what brought the entry in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark(u8);
+
+impl Mark {
+    const STEP_BITS: u8 = 5;
+    const MOST_STEPS: u8 = (1 << Mark::STEP_BITS) - 1;
+
+    pub(super) const fn new(step: u8, origin: Origin) -> Mark {
+        let step = if step > Mark::MOST_STEPS { Mark::MOST_STEPS } else { step };
+        Mark((origin as u8) << Mark::STEP_BITS | step)
+    }
+
+    pub(super) const fn step(self) -> u8 {
+        self.0 & Mark::MOST_STEPS
+    }
+
+    pub(super) fn origin(self) -> Origin {
+        // It was made of one of them.
+        Origin::ALL.get(usize::from(self.0 >> Mark::STEP_BITS)).copied().unwrap_or(Origin::Packet)
+    }
+}
+
+/// The part of an entry's key besides the address.
 #[derive(Clone, Copy)]
 pub(crate) struct EntryScope {
     pub(crate) list: ListId,
@@ -39,21 +68,28 @@ pub(crate) struct EntryScope {
 
 /// How an entry is to be added.
 #[derive(Clone, Copy)]
-pub(crate) struct EntryTerms {
+pub(crate) struct EntryTerms<'c> {
     pub(crate) level: u8,
     pub(crate) expiry: Time,
     pub(crate) now: Time,
+    pub(crate) cause: &'c Cause,
 }
 
 /// Bytes per slot: an entry and its share of the buckets, of which there are as many as slots.
 pub(crate) const SLOT_BYTES: usize = size_of::<Entry>() + size_of::<u32>();
-const _: () = assert!(SLOT_BYTES == 60);
+const _: () = assert!(SLOT_BYTES == 64);
 
 /// What a slot takes besides, if its entry is of a VLAN.
 pub(crate) const VLAN_BYTES: usize = size_of::<VlanWords>();
 
 /// [`Vlan::bits`] in three words. As they are, so that the memory of zeros need not be written.
 pub(super) type VlanWords = [u16; 3];
+
+/// What a slot takes besides, if its entry is a grant over IPv6.
+pub(crate) const PEER_BYTES: usize = size_of::<PeerWords>();
+
+/// The peer of a grant over IPv6, of which the entry itself has a tag.
+pub(super) type PeerWords = [u64; 2];
 
 impl Entry {
     /// In a slot that is free.
@@ -64,13 +100,14 @@ impl Entry {
         expiry: Time::from_nanos(0),
         peer_tag: 0,
         begun_ms: 0,
+        changed: 0,
         chain: NIL,
         older: NIL,
         newer: NIL,
         list: ListId(0),
         level: 0,
         kind: Kind::Free,
-        step: 0,
+        mark: Mark::new(0, Origin::Packet),
     };
 
     pub(super) fn bits(&self) -> u128 {
@@ -78,7 +115,12 @@ impl Entry {
     }
 
     pub(super) fn is_live(&self, now: Time) -> bool {
-        now < self.expiry
+        now < { self.expiry }
+    }
+
+    /// Whether its changes are events. Anyone can take first steps. A grant is one where one packet opens, too.
+    pub(super) fn is_event(&self) -> bool {
+        self.level > 0 || (self.peer_tag != 0 && self.mark.step() == 0)
     }
 
     pub(super) fn counts_for_peer(&self, peer_tag: u32) -> bool {
@@ -87,8 +129,8 @@ impl Entry {
 
     pub(super) fn progress(&self) -> SequenceProgress {
         let begun = self.since.as_nanos().saturating_sub(u64::from(self.begun_ms) * NANOS_PER_MS);
-        let Entry { step, peer_tag, since, expiry, .. } = *self;
-        SequenceProgress { step, peer_tag, begun: Time::from_nanos(begun), since, expiry }
+        let Entry { mark, peer_tag, since, expiry, .. } = *self;
+        SequenceProgress { step: mark.step(), peer_tag, begun: Time::from_nanos(begun), since, expiry }
     }
 }
 

@@ -17,7 +17,7 @@
 //! among the next [`EXPIRY_PROBES`] slots; the oldest entry of the lowest level, unless that level is higher than its own. If
 //! there is none, it is refused.
 //!
-//! An entry may count for one other end alone, by a tag: then an address is in a list up to [`MAX_PEERS`] times.
+//! An entry may count for one peer alone, by a tag: then an address is in a list up to [`MAX_PEERS`] times.
 //!
 //! An address in a VLAN is another key than the address by itself. Which VLAN an entry is of stands beside the slab, in
 //! memory that takes no page until such an entry comes: networks without VLANs pay nothing for it.
@@ -25,19 +25,23 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;
 
-use self::ended::MAX_ENDED;
-use self::entry::{Entry, VlanWords};
-pub(crate) use self::entry::{EntryScope, EntryTerms, SLOT_BYTES, VLAN_BYTES};
+use self::entry::{Entry, PeerWords, VlanWords};
+pub(crate) use self::entry::{EntryScope, EntryTerms, PEER_BYTES, SLOT_BYTES, VLAN_BYTES};
 use self::queue::Queue;
-use crate::state::key::{Key, Secret};
+use crate::state::events::Cause;
+use crate::state::events::removals::Removals;
+use crate::state::events::ring::EventRing;
+use crate::state::key::{Key, Kind, Secret};
 use crate::state::lists::quota::PrefixQuota;
-use crate::state::lists::{AddOutcome, EndReason, EndedEntry, LEVELS, ListId, MAX_LISTS, Membership, boxed};
+use crate::state::lists::{AddOutcome, EndReason, LEVELS, ListId, MAX_LISTS, Membership, boxed};
 
 mod buckets;
 mod ended;
 mod entry;
+mod events;
 mod progress;
 mod queue;
 mod slab;
@@ -45,6 +49,14 @@ mod visit;
 
 /// No slot. Slots are counted by `u32` to keep links small.
 const NIL: u32 = u32::MAX;
+
+/// Which entries of an address are meant.
+#[derive(Clone, Copy)]
+pub(crate) struct RemovalScope {
+    pub(crate) list: ListId,
+    /// Those for the peer of this tag alone; `None` for those of all tags.
+    pub(crate) peer_tag: Option<u32>,
+}
 
 /// What happened to one list in this shard.
 #[derive(Clone, Copy, Default)]
@@ -55,7 +67,7 @@ pub(crate) struct ListCounts {
     pub(crate) refused: u64,
 }
 
-/// See the module.
+/// One shard of the address lists.
 pub(crate) struct Shard {
     secret: Secret,
     /// Of level 0, if there is one.
@@ -78,14 +90,16 @@ pub(crate) struct Shard {
     /// Where the next sweep begins.
     cursor: u32,
     counts: Box<[ListCounts; MAX_LISTS]>,
-    ended: Vec<EndedEntry>,
-    /// Those that did not fit: others and grants.
-    unreported: [u64; 2],
+    /// The peer of each slot whose entry is a grant over IPv6, if it is known; else what was there before.
+    peers: Vec<PeerWords>,
+    /// The one of all shards.
+    events: Arc<EventRing>,
+    removals: Removals,
 }
 
 impl Shard {
     /// An empty shard, its memory reserved; none if there is not enough. [`Shard::populate`] has the kernel give it.
-    pub(crate) fn new(slots: u32, secret: Secret) -> Option<Shard> {
+    pub(crate) fn new(slots: u32, secret: Secret, events: Arc<EventRing>, removals: usize) -> Option<Shard> {
         let mut entries = Vec::new();
         entries.try_reserve_exact(slots as usize).ok()?;
         Some(Shard {
@@ -101,8 +115,9 @@ impl Shard {
             fresh: 0,
             cursor: 0,
             counts: Box::new([ListCounts::default(); MAX_LISTS]),
-            ended: Vec::with_capacity(MAX_ENDED),
-            unreported: [0; 2],
+            peers: zeros(slots as usize)?,
+            events,
+            removals: Removals::new(removals)?,
         })
     }
 
@@ -137,7 +152,7 @@ impl Shard {
             }
             // A packet that arrived before the one that got the address in is looked at later than that one only
             // because another worker was faster.
-            if now < entry.since {
+            if now < { entry.since } {
                 until = until.min(entry.since);
                 membership.has_other_entries = true;
             } else {
@@ -153,25 +168,38 @@ impl Shard {
     pub(crate) fn add(&mut self, hash: u64, key: Key, scope: EntryScope, terms: EntryTerms) -> AddOutcome {
         if let Some(slot) = self.find(hash, key, |entry| (entry.list, entry.peer_tag) == (scope.list, scope.peer_tag)) {
             if self.entry(slot).is_live(terms.now) {
-                self.refresh(slot, terms.level, terms.expiry);
+                self.refresh(slot, terms);
                 return AddOutcome::Refreshed;
             }
-            self.end_entry(slot, EndReason::Expired);
+            self.end_entry(slot, EndReason::Expired, terms.now);
         }
         if scope.peer_tag != 0 && !self.make_room_for_peer(hash, key, scope.list, terms) {
             self.counts_mut(scope.list).refused += 1;
             return AddOutcome::Refused;
         }
-        self.insert(hash, key, scope, terms).map_or(AddOutcome::Refused, |_| AddOutcome::New)
+        let Some(slot) = self.insert(hash, key, scope, terms) else { return AddOutcome::Refused };
+        self.note_peer(slot, terms.cause);
+        if self.entry(slot).is_event() {
+            let kind = if scope.peer_tag == 0 { EventKind::Listed } else { EventKind::Granted };
+            self.publish(slot, kind, Some(terms.cause), terms.now);
+        }
+        AddOutcome::New
     }
 
     /// Takes the address out of the list, for the other end of this tag or for all. Whether it was in it.
-    pub(crate) fn remove(&mut self, hash: u64, key: Key, list: ListId, peer_tag: Option<u32>, now: Time) -> bool {
+    pub(crate) fn remove(
+        &mut self,
+        hash: u64,
+        key: Key,
+        RemovalScope { list, peer_tag }: RemovalScope,
+        cause: &Cause,
+        now: Time,
+    ) -> bool {
         let mut was_in_it = false;
         let matches = |entry: &Entry| entry.list == list && peer_tag.is_none_or(|peer_tag| peer_tag == entry.peer_tag);
         while let Some(slot) = self.find(hash, key, matches) {
             was_in_it |= self.entry(slot).is_live(now);
-            self.remove_slot(slot, now);
+            self.remove_slot(slot, EventKind::Removed, cause, now);
         }
         was_in_it
     }
@@ -183,6 +211,7 @@ impl Shard {
         address: Key,
         list: ListId,
         (begin, slots): (u32, u32),
+        cause: &Cause,
         now: Time,
     ) -> (bool, Option<u32>) {
         if self.in_vlans == 0 {
@@ -194,10 +223,31 @@ impl Shard {
             let entry = self.entry(slot);
             if entry.list == list && self.is_vlan_entry_of(entry, address) {
                 was_in_it |= entry.is_live(now);
-                self.remove_slot(slot, now);
+                self.remove_slot(slot, EventKind::Removed, cause, now);
             }
         }
         (was_in_it, (end < self.fresh).then_some(end))
+    }
+
+    /// Takes all entries of a list out of the slots from `begin` on, at most `slots` of them. How many live ones, and where to go
+    /// on.
+    pub(crate) fn flush(
+        &mut self,
+        list: ListId,
+        (begin, slots): (u32, u32),
+        cause: &Cause,
+        now: Time,
+    ) -> (u64, Option<u32>) {
+        let end = self.fresh.min(begin.saturating_add(slots));
+        let mut flushed = 0;
+        for slot in begin.min(end)..end {
+            let entry = self.entry(slot);
+            if entry.kind != Kind::Free && entry.list == list {
+                flushed += u64::from(entry.is_live(now));
+                self.remove_slot(slot, EventKind::Flushed, cause, now);
+            }
+        }
+        (flushed, (end < self.fresh).then_some(end))
     }
 
     /// What happened to a list here.
@@ -216,10 +266,10 @@ impl Shard {
 }
 
 /// So many zeros, or none if there is no memory for them. Their pages are given when they are first written.
-fn zeros(length: usize) -> Option<Vec<VlanWords>> {
+fn zeros<const N: usize, T: Copy + Default>(length: usize) -> Option<Vec<[T; N]>> {
     // Whether there is room is only asked here: to fill what was reserved would write it.
-    Vec::<VlanWords>::new().try_reserve_exact(length).ok()?;
-    Some(vec![[0; 3]; length])
+    Vec::<[T; N]>::new().try_reserve_exact(length).ok()?;
+    Some(vec![[T::default(); N]; length])
 }
 
 #[cfg(test)]

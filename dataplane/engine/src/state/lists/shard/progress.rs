@@ -1,9 +1,11 @@
 //! A source's progress in a sequence of steps.
 
+use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;
 
-use super::entry::NANOS_PER_MS;
+use super::entry::{Mark, NANOS_PER_MS};
 use super::{EntryScope, EntryTerms, Shard};
+use crate::state::events::Cause;
 use crate::state::key::Key;
 use crate::state::lists::{AddOutcome, EndReason, ListId, ProgressChange, SequenceProgress};
 
@@ -14,7 +16,7 @@ impl Shard {
         hash: u64,
         key: Key,
         list: ListId,
-        now: Time,
+        (cause, now): (&Cause, Time),
         decide: impl FnOnce(Option<SequenceProgress>) -> ProgressChange,
     ) -> (ProgressChange, Option<AddOutcome>) {
         let found = self.find(hash, key, |entry| entry.list == list);
@@ -23,10 +25,15 @@ impl Shard {
         let added = match change {
             ProgressChange::Keep => None,
             ProgressChange::Clear => {
-                found.into_iter().for_each(|slot| self.remove_slot(slot, now));
+                found.into_iter().for_each(|slot| self.remove_slot(slot, EventKind::Removed, cause, now));
                 None
             }
             ProgressChange::Set { step, peer_tag, begun, level, expiry } => Some(if let Some(slot) = live {
+                // To a subscriber, progress towards another destination is another entry, and a first step is none.
+                let before = self.entry(slot);
+                if before.is_event() && (before.peer_tag != peer_tag || level == 0) {
+                    self.publish(slot, EventKind::Removed, Some(cause), now);
+                }
                 self.dequeue(slot);
                 self.set_level(slot, level);
                 let entry = self.entry_mut(slot);
@@ -34,12 +41,14 @@ impl Shard {
                 (entry.peer_tag, entry.expiry) = (peer_tag, expiry);
                 self.take_step(slot, step, begun);
                 self.enqueue(slot);
+                self.publish_step(slot, cause, now);
                 AddOutcome::Refreshed
             } else {
-                found.into_iter().for_each(|slot| self.end_entry(slot, EndReason::Expired));
-                match self.insert(hash, key, EntryScope { list, peer_tag }, EntryTerms { level, expiry, now }) {
+                found.into_iter().for_each(|slot| self.end_entry(slot, EndReason::Expired, now));
+                match self.insert(hash, key, EntryScope { list, peer_tag }, EntryTerms { level, expiry, now, cause }) {
                     Some(slot) => {
                         self.take_step(slot, step, begun);
+                        self.publish_step(slot, cause, now);
                         AddOutcome::New
                     }
                     None => AddOutcome::Refused,
@@ -54,6 +63,12 @@ impl Shard {
         let entry = self.entry_mut(slot);
         let ago = entry.since.as_nanos().saturating_sub(begun.as_nanos()).div_ceil(NANOS_PER_MS);
         entry.begun_ms = u32::try_from(ago).unwrap_or(u32::MAX);
-        entry.step = step;
+        entry.mark = Mark::new(step, entry.mark.origin());
+    }
+
+    fn publish_step(&mut self, slot: u32, cause: &Cause, now: Time) {
+        if self.entry(slot).is_event() {
+            self.publish(slot, EventKind::Stepped, Some(cause), now);
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! A queue for each level, and which entry gives way to a newcomer.
 
+use knockplane_policy::event::{EventKind, Origin};
 use knockplane_policy::time::Time;
 
-use super::entry::Entry;
+use super::entry::{Entry, Mark};
 use super::{EntryTerms, NIL, Shard};
 use crate::state::key::Key;
 use crate::state::lists::{EndReason, LEVELS, ListId};
@@ -14,6 +15,16 @@ const EXPIRY_PROBES: usize = 4;
 
 /// For how many other ends an address can be in one list. They share a bucket, which every lookup of the address walks.
 const MAX_PEERS: usize = 8;
+
+/// Whether a packet's change of an expiry is worth an event. A flow may refresh an entry with each packet: it causes an event
+/// whenever the expiry comes into another part of time, of which between 8 and 16 make the time that the entry has, and each is
+/// longer than a second. What is restored from events is short by one such part at most.
+fn is_news(before: Time, after: Time, now: Time) -> bool {
+    const SECOND: u32 = 30;
+    let time = after.as_nanos().saturating_sub(now.as_nanos());
+    let part = time.checked_ilog2().unwrap_or_default().saturating_sub(3).max(SECOND);
+    before.as_nanos() >> part != after.as_nanos() >> part || after <= now
+}
 
 /// The entries of one level, by age since they were last added.
 #[derive(Clone, Copy)]
@@ -37,17 +48,17 @@ impl Shard {
         let heads = self.queues.map(|queue| queue.oldest);
         let expired = heads.into_iter().find(|slot| *slot != NIL && !self.entry(*slot).is_live(now));
         if let Some(slot) = expired {
-            self.end_entry(slot, EndReason::Expired);
+            self.end_entry(slot, EndReason::Expired, now);
         } else if self.sweep(EXPIRY_PROBES, now) == 0 {
             let slot = heads.into_iter().take(queue_of(level) + 1).find(|slot| *slot != NIL)?;
-            self.end_entry(slot, EndReason::Evicted);
+            self.end_entry(slot, EndReason::Evicted, now);
         }
         self.take_free_slot()
     }
 
     /// Of the entries of an address in a list, for as many other ends as can be, the one that expires first gives way;
     /// of those the oldest. Whether there is room now: none has a higher level than the newcomer.
-    pub(super) fn make_room_for_peer(&mut self, hash: u64, key: Key, list: ListId, terms: EntryTerms) -> bool {
+    pub(super) fn make_room_for_peer(&mut self, hash: u64, key: Key, list: ListId, terms: EntryTerms<'_>) -> bool {
         let shard = &*self;
         let others = || {
             let of_list =
@@ -63,21 +74,39 @@ impl Shard {
         if evicts && queue_of(entry.level) > queue_of(terms.level) {
             return false;
         }
-        self.end_entry(slot, if evicts { EndReason::Evicted } else { EndReason::Expired });
+        self.end_entry(slot, if evicts { EndReason::Evicted } else { EndReason::Expired }, terms.now);
         true
     }
 
     /// Sets a live entry's expiry anew, but what never expires stays so. It becomes the newest of its level, which only
     /// ever rises.
-    pub(super) fn refresh(&mut self, slot: u32, level: u8, expiry: Time) {
+    pub(super) fn refresh(&mut self, slot: u32, terms: EntryTerms<'_>) {
+        let EntryTerms { level, expiry, now, cause } = terms;
         self.dequeue(slot);
         let entry = self.entry_mut(slot);
-        if entry.expiry != Time::NEVER {
+        let (was_event, before, level_before) = (entry.is_event(), entry.expiry, entry.level);
+        if before != Time::NEVER {
             entry.expiry = expiry;
+        }
+        if cause.origin != Origin::Packet {
+            entry.mark = Mark::new(entry.mark.step(), cause.origin);
         }
         let level = entry.level.max(level);
         self.set_level(slot, level);
         self.enqueue(slot);
+        let entry = self.entry(slot);
+        if !entry.is_event() {
+            return;
+        }
+        let is_news = || {
+            let is_rare = entry.peer_tag != 0 || cause.origin != Origin::Packet || entry.level != level_before;
+            is_rare || is_news(before, entry.expiry, now)
+        };
+        if !was_event {
+            self.publish(slot, EventKind::Listed, Some(cause), now);
+        } else if is_news() {
+            self.publish(slot, EventKind::Refreshed, Some(cause), now);
+        }
     }
 
     /// Changes the level of an entry that is in no queue. Who starts over may exceed the quota: its entry is there.

@@ -1,13 +1,11 @@
 //! Slots are taken and given back.
 
 use knockplane_policy::packet::Vlan;
-use knockplane_policy::time::Time;
 
 use super::buckets::bucket_of;
-use super::entry::Entry;
+use super::entry::{Entry, Mark};
 use super::{EntryScope, EntryTerms, NIL, Shard};
 use crate::state::key::{Key, Kind};
-use crate::state::lists::EndReason;
 
 impl Shard {
     pub(super) fn entry(&self, slot: u32) -> &Entry {
@@ -38,7 +36,7 @@ impl Shard {
         EntryScope { list, peer_tag }: EntryScope,
         terms: EntryTerms,
     ) -> Option<u32> {
-        let EntryTerms { level, expiry, now } = terms;
+        let EntryTerms { level, expiry, now, cause } = terms;
         if self.quota_of(level).is_some_and(|quota| !quota.take(key)) {
             self.counts_mut(list).refused += 1;
             return None;
@@ -63,13 +61,14 @@ impl Shard {
             expiry,
             peer_tag,
             begun_ms: 0,
+            changed: 0,
             chain,
             older: NIL,
             newer: NIL,
             list,
             level,
             kind,
-            step: 0,
+            mark: Mark::new(0, cause.origin),
         };
         self.enqueue(slot);
         self.counts_mut(list).entries += 1;
@@ -91,14 +90,6 @@ impl Shard {
             Some(self.fresh - 1)
         } else {
             None
-        }
-    }
-
-    /// Gives back a slot as asked; if it was over by then, that is what became of it.
-    pub(super) fn remove_slot(&mut self, slot: u32, now: Time) {
-        match self.entry(slot).is_live(now) {
-            true => self.free_slot(slot),
-            false => self.end_entry(slot, EndReason::Expired),
         }
     }
 

@@ -2,12 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use knockplane_policy::event::Origin;
+
 use super::buckets::bucket_of;
 use super::queue::queue_of;
 use super::*;
-use crate::state::key::Kind;
 
 const SECRET: Secret = Secret([1, 2]);
+const CAUSE: Cause = Cause::of(Origin::Packet);
 
 impl Shard {
     /// Entries in the fullest bucket.
@@ -49,7 +51,8 @@ fn at(seconds: u64) -> Time {
 
 fn add(shard: &mut Shard, number: u32, level: u8, expiry: Time, now: Time) -> AddOutcome {
     let scope = EntryScope { list: ListId(level), peer_tag: 0 };
-    let added = shard.add(shard.secret.hash(key(number)), key(number), scope, EntryTerms { level, expiry, now });
+    let added =
+        shard.add(shard.secret.hash(key(number)), key(number), scope, EntryTerms { level, expiry, now, cause: &CAUSE });
     shard.audit();
     added
 }
@@ -60,7 +63,7 @@ fn contains(shard: &Shard, number: u32, level: u8, now: Time) -> bool {
 
 #[test]
 fn a_full_shard_gives_up_the_expired_first() {
-    let mut shard = Shard::new(3, SECRET).unwrap();
+    let mut shard = Shard::new(3, SECRET, Arc::new(EventRing::new(4).unwrap()), 4).unwrap();
     add(&mut shard, 1, 0, Time::NEVER, at(0));
     add(&mut shard, 2, 0, at(5), at(0));
     add(&mut shard, 3, 3, at(9), at(0));
@@ -73,7 +76,7 @@ fn a_full_shard_gives_up_the_expired_first() {
 
 #[test]
 fn an_expired_entry_at_the_head_of_a_queue_is_found_wherever_it_is() {
-    let mut shard = Shard::new(100, SECRET).unwrap();
+    let mut shard = Shard::new(100, SECRET, Arc::new(EventRing::new(4).unwrap()), 4).unwrap();
     for number in 0..100 {
         add(&mut shard, number, 0, at(if number == 50 { 5 } else { 99 }), at(0));
     }
@@ -86,7 +89,7 @@ fn an_expired_entry_at_the_head_of_a_queue_is_found_wherever_it_is() {
 
 #[test]
 fn then_the_oldest_of_the_lowest_level_but_none_above_its_own() {
-    let mut shard = Shard::new(4, SECRET).unwrap();
+    let mut shard = Shard::new(4, SECRET, Arc::new(EventRing::new(4).unwrap()), 4).unwrap();
     for (number, level) in [(1, 1), (2, 0), (3, 0), (4, 2)] {
         add(&mut shard, number, level, at(99), at(0));
     }
@@ -107,7 +110,7 @@ fn then_the_oldest_of_the_lowest_level_but_none_above_its_own() {
 
 #[test]
 fn levels_above_the_last_queue_share_it() {
-    let mut shard = Shard::new(1, SECRET).unwrap();
+    let mut shard = Shard::new(1, SECRET, Arc::new(EventRing::new(4).unwrap()), 4).unwrap();
     add(&mut shard, 1, 200, at(99), at(0));
     assert_eq!(add(&mut shard, 2, 2, at(99), at(0)), AddOutcome::Refused);
     assert_eq!(add(&mut shard, 2, 3, at(99), at(0)), AddOutcome::New);
@@ -115,7 +118,7 @@ fn levels_above_the_last_queue_share_it() {
 
 #[test]
 fn a_sweep_comes_round_and_gives_back_what_expired() {
-    let mut shard = Shard::new(10, SECRET).unwrap();
+    let mut shard = Shard::new(10, SECRET, Arc::new(EventRing::new(4).unwrap()), 4).unwrap();
     for number in 0..10 {
         add(&mut shard, number, 0, at(u64::from(number)), at(0));
     }
@@ -133,9 +136,9 @@ fn addresses_that_collide_under_one_secret_spread_under_another() {
     let mut seen = (0..).map(key).filter(|key| bucket_of(SECRET.hash(*key), 1024) == 7);
     let colliding: Vec<Key> = seen.by_ref().take(512).collect();
     let chain = |secret: Secret| {
-        let mut shard = Shard::new(1024, secret).unwrap();
+        let mut shard = Shard::new(1024, secret, Arc::new(EventRing::new(4).unwrap()), 4).unwrap();
         for key in &colliding {
-            let terms = EntryTerms { level: 0, expiry: Time::NEVER, now: at(0) };
+            let terms = EntryTerms { level: 0, expiry: Time::NEVER, now: at(0), cause: &CAUSE };
             shard.add(secret.hash(*key), *key, EntryScope { list: ListId(0), peer_tag: 0 }, terms);
         }
         shard.longest_chain()

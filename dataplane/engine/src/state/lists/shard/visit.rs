@@ -50,9 +50,9 @@ impl Shard {
     }
 
     fn dynamic_entry(&self, slot: u32) -> DynamicEntry {
-        let Entry { list, peer_tag, step, expiry, .. } = *self.entry(slot);
+        let Entry { list, peer_tag, mark, expiry, .. } = *self.entry(slot);
         let key = self.key(slot);
-        DynamicEntry { list, address: key.address(), vlan: key.vlan(), peer_tag, step, expiry }
+        DynamicEntry { list, address: key.address(), vlan: key.vlan(), peer_tag, step: mark.step(), expiry }
     }
 
     /// Shows the address's live entries, with their levels.

@@ -1,0 +1,92 @@
+//! Events of this shard's entries. All under the shard's lock, so that numbers are in the order of each entry's changes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use knockplane_policy::event::EventKind;
+use knockplane_policy::time::Time;
+
+use super::Shard;
+use super::entry::Entry;
+use crate::state::events::{Cause, EventEntry, ListEvent};
+use crate::state::key::Kind;
+
+impl Shard {
+    /// Publishes a change of an entry above a first step, and notes its number. Before the entry is given back, if it ends.
+    #[inline(never)]
+    pub(super) fn publish(&mut self, slot: u32, kind: EventKind, cause: Option<&Cause>, at: Time) {
+        let event = ListEvent { kind, entry: self.event_entry(slot), cause: cause.copied(), at };
+        let number = self.events.push(event);
+        self.entry_mut(slot).changed = number as u32;
+        if kind.is_end() {
+            self.removals.push(number, event);
+        }
+    }
+
+    /// Keeps the peer of a new grant over IPv6: the entry itself has a tag alone.
+    pub(super) fn note_peer(&mut self, slot: u32, cause: &Cause) {
+        let Entry { peer_tag, kind, .. } = *self.entry(slot);
+        if peer_tag != 0 && kind.without_vlan() != Kind::V4 {
+            let destination = cause.knock.map_or(0, |knock| match knock.destination {
+                IpAddr::V4(_) => 0,
+                IpAddr::V6(address) => address.to_bits(),
+            });
+            self.peers[slot as usize] = [(destination >> 64) as u64, destination as u64];
+        }
+    }
+
+    /// The peer that the slot's entry counts for alone, if it is known.
+    fn peer(&self, slot: u32) -> Option<IpAddr> {
+        let Entry { peer_tag, kind, mark, .. } = *self.entry(slot);
+        if peer_tag == 0 {
+            return None;
+        }
+        if kind.without_vlan() == Kind::V4 {
+            // The tag is the address.
+            return Some(Ipv4Addr::from_bits(peer_tag).into());
+        }
+        let [high, low] = self.peers[slot as usize].map(u128::from);
+        let address = high << 64 | low;
+        (mark.step() == 0 && address != 0).then(|| Ipv6Addr::from_bits(address).into())
+    }
+
+    fn event_entry(&self, slot: u32) -> EventEntry {
+        let Entry { list, level, peer_tag, since, expiry, mark, .. } = *self.entry(slot);
+        let (key, peer) = (self.key(slot), self.peer(slot));
+        let by_network = key.kind.without_vlan() == Kind::Net;
+        let (address, vlan) = (key.address(), key.vlan());
+        let (step, origin) = (mark.step(), mark.origin());
+        EventEntry { list, level, address, by_network, vlan, peer_tag, peer, step, origin, since, expiry }
+    }
+
+    /// Shows the entries that changed after the event of this number, of the slots from `begin` on, at most `slots` of them.
+    /// Where to go on, or none at the end. With 0, all entries that are events.
+    ///
+    /// An entry that did not change for four thousand million events may be shown though it did not change since.
+    pub(crate) fn changed_since(
+        &self,
+        number: u64,
+        (begin, slots): (u32, u32),
+        mut visitor: impl FnMut(u64, EventEntry),
+    ) -> Option<u32> {
+        // Under the lock, so that no entry here has a later number.
+        let last = self.events.last();
+        let end = self.fresh.min(begin.saturating_add(slots));
+        for slot in begin..end {
+            let entry = self.entry(slot);
+            if entry.kind == Kind::Free || !entry.is_event() {
+                continue;
+            }
+            // The latest number with this lower half.
+            let changed = last - u64::from((last as u32).wrapping_sub(entry.changed));
+            if changed > number {
+                visitor(changed, self.event_entry(slot));
+            }
+        }
+        (end < self.fresh).then_some(end)
+    }
+
+    /// The removals after this number; none if it does not reach back so far.
+    pub(crate) fn removals_since(&self, number: u64) -> Option<impl Iterator<Item = (u64, ListEvent)>> {
+        self.removals.since(number)
+    }
+}

@@ -1,0 +1,191 @@
+//! The state of the matcher `connection-limit`: the connections that reached a matcher, by the prefix of their source.
+//!
+//! Each is noted once, when it first gets there. Whether it still is one is looked at only when there might be too many,
+//! so that a packet costs a lookup and not a count. Bounded: when there is no room, the prefix counts as having too many.
+
+use std::hash::Hasher as _;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use knockplane_policy::eval::tracking::FlowKey;
+use knockplane_policy::time::Time;
+
+use crate::state::connections::{ConnectionTable, ConnectionView};
+use crate::state::keyed::{Tag, tag, write_address};
+
+/// How many matchers a table may have: two bits each in a connection, one for each direction.
+pub(crate) const MOST_MATCHERS: u32 = 16;
+
+/// The connection limits of one table.
+pub(crate) struct ConnectionLimits {
+    secret: [u64; 2],
+    /// The table's number: what connections have reached in another one does not count.
+    table: u32,
+    counted: Mutex<CountedConnections>,
+}
+
+/// Lists of connections in one slab.
+struct CountedConnections {
+    slots: Vec<Slot>,
+    free: u32,
+    /// First slot and length of each prefix's list.
+    prefixes: HashMap<Tag, (u32, u32)>,
+    /// When all lists may be gone through again.
+    next_sweep: Time,
+}
+
+struct Slot {
+    key: FlowKey,
+    serial: u64,
+    next: u32,
+}
+
+/// The end of a list.
+const END: u32 = u32::MAX;
+
+/// A matcher, by its place among those of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MatcherId(pub(crate) u32);
+
+impl ConnectionLimits {
+    /// Room for so many connections at once, for all matchers and prefixes.
+    pub(crate) fn new(table: u32, connections: usize, secret: [u64; 2]) -> ConnectionLimits {
+        let counted = CountedConnections {
+            slots: Vec::with_capacity(connections),
+            free: END,
+            // Never more prefixes than connections; with room to spare it does not rehash.
+            prefixes: HashMap::with_capacity(connections),
+            next_sweep: Time::default(),
+        };
+        ConnectionLimits { secret, table, counted: Mutex::new(counted) }
+    }
+
+    /// Whether more than so many connections from the source's prefix have reached the matcher, this one included: of
+    /// those that are known and not closed. None if this one is not known.
+    pub(crate) fn exceeds(
+        &self,
+        flows: &ConnectionTable,
+        MatcherId(matcher): MatcherId,
+        flow: &ConnectionView,
+        (source, prefix_length, count): (IpAddr, u8, u32),
+        now: Time,
+    ) -> Option<bool> {
+        let key = &flow.key;
+        let bit = flow.back.map_or(0, |back| 1 << (2 * matcher + u32::from(back)));
+        let (serial, mut is_news) = flows.mark(key, self.table, bit, now)?;
+        let masked = |address: IpAddr| masked(address, prefix_length);
+        let prefix = self.prefix(MatcherId(matcher), masked(source));
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if flow.back.is_none() || key.ends.iter().all(|(address, _)| masked(*address) == masked(source)) {
+            // The bits do not tell: an error's source is no end of the connection, or both ends have one prefix.
+            is_news = !counted.holds(prefix, serial);
+        }
+        let is_open = |key: &FlowKey, serial| flows.is_open(key, serial, now);
+        let has_room = !is_news || counted.note(prefix, *key, serial) || {
+            counted.sweep(is_open, now);
+            counted.note(prefix, *key, serial)
+        };
+        if has_room && counted.length(prefix) <= count {
+            return Some(false);
+        }
+        counted.forget(prefix, is_open);
+        Some(!has_room || counted.length(prefix) > count)
+    }
+
+    /// How many connections of the source's prefix have reached the matcher, with some that are closed since.
+    pub(crate) fn count(&self, matcher: MatcherId, source: IpAddr, prefix_length: u8) -> u32 {
+        let prefix = self.prefix(matcher, masked(source, prefix_length));
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner).length(prefix)
+    }
+
+    fn prefix(&self, MatcherId(matcher): MatcherId, first: IpAddr) -> Tag {
+        tag(self.secret, |hasher| {
+            write_address(hasher, first);
+            hasher.write_u32(matcher);
+        })
+    }
+}
+
+/// The first address of the prefix.
+fn masked(address: IpAddr, prefix_length: u8) -> IpAddr {
+    IpNet::new(address, prefix_length).map_or(address, |net| net.network())
+}
+
+impl CountedConnections {
+    fn length(&self, prefix: Tag) -> u32 {
+        self.prefixes.get(&prefix).map_or(0, |(_, length)| *length)
+    }
+
+    fn holds(&self, prefix: Tag, serial: u64) -> bool {
+        let mut place = self.prefixes.get(&prefix).map_or(END, |(first, _)| *first);
+        while let Some(slot) = self.slots.get(place as usize) {
+            if slot.serial == serial {
+                return true;
+            }
+            place = slot.next;
+        }
+        false
+    }
+
+    /// Puts a connection into a prefix's list. Whether there was room.
+    fn note(&mut self, prefix: Tag, key: FlowKey, serial: u64) -> bool {
+        let (first, length) = self.prefixes.get(&prefix).copied().unwrap_or((END, 0));
+        let slot = Slot { key, serial, next: first };
+        let place = match self.free {
+            END if self.slots.len() < self.slots.capacity() => {
+                self.slots.push(slot);
+                self.slots.len() as u32 - 1
+            }
+            END => return false,
+            free => {
+                self.free = std::mem::replace(&mut self.slots[free as usize], slot).next;
+                free
+            }
+        };
+        self.prefixes.insert(prefix, (place, length + 1));
+        true
+    }
+
+    /// Leaves in all lists only what is so; once a second, as that takes some milliseconds.
+    fn sweep(&mut self, is_open: impl Fn(&FlowKey, u64) -> bool, now: Time) {
+        if now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = now + Duration::from_secs(1);
+        let mut lists = std::mem::take(&mut self.prefixes);
+        lists.retain(|_, list| {
+            *list = self.thin(list.0, &is_open);
+            list.1 > 0
+        });
+        self.prefixes = lists;
+    }
+
+    /// Leaves in a prefix's list only what is so.
+    fn forget(&mut self, prefix: Tag, is_open: impl Fn(&FlowKey, u64) -> bool) {
+        let Some((first, _)) = self.prefixes.remove(&prefix) else { return };
+        let list = self.thin(first, is_open);
+        if list.1 > 0 {
+            self.prefixes.insert(prefix, list);
+        }
+    }
+
+    /// A list with only what is so, and its length.
+    fn thin(&mut self, mut place: u32, is_open: impl Fn(&FlowKey, u64) -> bool) -> (u32, u32) {
+        let (mut first, mut length) = (END, 0);
+        while place != END {
+            let slot = &mut self.slots[place as usize];
+            let next = slot.next;
+            if is_open(&slot.key, slot.serial) {
+                slot.next = std::mem::replace(&mut first, place);
+                length += 1;
+            } else {
+                slot.next = std::mem::replace(&mut self.free, place);
+            }
+            place = next;
+        }
+        (first, length)
+    }
+}

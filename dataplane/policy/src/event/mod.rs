@@ -1,0 +1,282 @@
+//! Events and grant records: what the dataplane publishes when an entry of an address list changes.
+//!
+//! An [`Event`] says what changed, when and why. Its [`GrantRecord`] is the entry itself, with names and absolute times
+//! instead of ids and a process's clock, so that another process, a later start or another machine can restore the entry.
+//! `docs/events.md` documents the JSON.
+//!
+//! Events of one start of the dataplane have the numbers 1, 2, 3, … without a gap, in the order of the changes of each
+//! entry. A reader that was too slow receives a [`Gap`] in place of the events that it missed.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::packet::Vlan;
+use crate::rule::RuleId;
+use crate::word::words;
+
+words! {
+    /// What caused a change, or brought an entry into its list.
+    Origin {
+        /// A packet that a rule or a door evaluated.
+        Packet = "packet",
+        /// A request of an operator.
+        Operator = "operator",
+        /// A rule set or configuration that was put into force.
+        Rules = "rules",
+        /// State that was restored at a start.
+        Restore = "restore",
+        /// Another node of a fleet.
+        Peer = "peer",
+    }
+}
+
+words! {
+    /// The change of an entry.
+    EventKind {
+        /// A door opened for a source: the entry counts for one destination, or for all if an operator opened it.
+        Granted = "granted",
+        /// An address got into a list that it was not in.
+        Listed = "listed",
+        /// A source took a step of a knock, above the first one.
+        Stepped = "stepped",
+        /// The entry's expiry changed. A packet's refresh of a list entry is an event only if it changes the remaining time
+        /// by about a sixteenth, and a grant's always.
+        Refreshed = "refreshed",
+        /// The entry was taken out: a closing knock, an operator, a completed knock.
+        Removed = "removed",
+        /// An operator emptied the list.
+        Flushed = "flushed",
+        /// The entry's time was over.
+        Expired = "expired",
+        /// The lists are full, and a newer entry took the room.
+        Evicted = "evicted",
+    }
+}
+
+impl EventKind {
+    /// Whether the entry is in its list no more.
+    pub const fn is_end(self) -> bool {
+        matches!(self, EventKind::Removed | EventKind::Flushed | EventKind::Expired | EventKind::Evicted)
+    }
+}
+
+/// One start of the dataplane: a random number. Event numbers of two starts have nothing to do with each other. Written as
+/// 16 hexadecimal digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct StartId(pub u64);
+
+impl fmt::Display for StartId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for StartId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<StartId, Self::Err> {
+        let digits = Some(text).filter(|text| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        number.map(StartId).ok_or("expected the id of a start: 16 hexadecimal digits")
+    }
+}
+
+impl Serialize for StartId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for StartId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// The one destination that an entry counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Destination {
+    /// `None` for the progress of a knock over IPv6, of which the dataplane keeps a hash alone. Such an entry cannot be
+    /// restored.
+    pub address: Option<IpAddr>,
+}
+
+/// An entry of an address list, portable: all that is needed to restore it on another machine or after a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantRecord {
+    /// The list's name.
+    pub list: String,
+    /// How many earlier proofs it took to get in; 255 for an operator's entry.
+    pub level: u8,
+    /// The address. If `by_network` is true, the lowest address of its IPv6 network of 64 bits.
+    pub address: IpAddr,
+    /// The entry counts for the address's whole IPv6 network of 64 bits.
+    #[serde(default)]
+    pub by_network: bool,
+    /// The only network that the entry counts in; [`Vlan::NONE`] if it counts in all.
+    #[serde(flatten)]
+    pub network: Vlan,
+    /// The only destination that the entry counts for; `None` if it counts for all.
+    pub destination: Option<Destination>,
+    /// Steps of a knock that were taken. 0 for a grant and for an entry of a rule's list. Another number is progress, which
+    /// is no grant.
+    #[serde(default)]
+    pub steps: u8,
+    /// What brought the entry into the list.
+    pub origin: Origin,
+    /// When it got in: nanoseconds since 1970, UTC.
+    pub since_ns: u64,
+    /// When it leaves the list: nanoseconds since 1970, UTC; `None` if never.
+    pub expires_ns: Option<u64>,
+}
+
+/// A change of an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// The number of the event since the dataplane started. The first one is 1.
+    pub number: u64,
+    /// The start of the dataplane.
+    pub start: StartId,
+    /// When: nanoseconds since 1970, UTC, by the wall clock as it is set when the event is read.
+    pub time_ns: u64,
+    /// When: nanoseconds of CLOCK_MONOTONIC, which nobody sets.
+    pub monotonic_ns: u64,
+    /// The change.
+    pub kind: EventKind,
+    /// What caused it; `None` if time or lack of room did (`expired`, `evicted`).
+    pub origin: Option<Origin>,
+    /// The rule that added the address, if a rule did and the dataplane still knows it.
+    pub rule: Option<RuleId>,
+    /// The door that the list is of.
+    pub door: Option<String>,
+    /// The network of the frame that knocked, whatever the lists tell apart; [`Vlan::NONE`] if no knock caused the change.
+    pub arrived: Vlan,
+    /// The user who knocked. Always `None`: no knock names a user yet.
+    pub user: Option<String>,
+    /// The entry after the change; for an entry that ended, before it.
+    pub record: GrantRecord,
+}
+
+/// Events that a reader did not receive, because it was too slow: all numbers from the first to the last. The state of
+/// their entries can be read instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The first missed number.
+    pub first: u64,
+    /// The last missed number, not below the first.
+    pub last: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::word::Word;
+
+    fn example() -> Event {
+        Event {
+            number: 42,
+            start: StartId(0x9f3c_0000_dead_beef),
+            time_ns: 1_800_000_000_000_000_001,
+            monotonic_ns: 5_000_000_000,
+            kind: EventKind::Granted,
+            origin: Some(Origin::Packet),
+            rule: None,
+            door: Some("ssh".to_owned()),
+            arrived: "10".parse().unwrap(),
+            user: None,
+            record: GrantRecord {
+                list: "door-ssh".to_owned(),
+                level: 2,
+                address: [198, 51, 100, 7].into(),
+                by_network: false,
+                network: Vlan::NONE,
+                destination: Some(Destination { address: Some([203, 0, 113, 5].into()) }),
+                steps: 0,
+                origin: Origin::Packet,
+                since_ns: 1_800_000_000_000_000_001,
+                expires_ns: Some(1_800_001_800_000_000_001),
+            },
+        }
+    }
+
+    #[test]
+    fn the_json_is_as_documented() {
+        let page = include_str!("../../../../docs/events.md");
+        let json = page.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+        assert_eq!(serde_json::from_str::<Event>(json).unwrap(), example());
+        let written = serde_json::to_value(example()).unwrap();
+        assert_eq!(written, serde_json::from_str::<serde_json::Value>(json).unwrap());
+        for word in EventKind::ALL.iter().map(|kind| kind.name()).chain(Origin::ALL.iter().map(|origin| origin.name()))
+        {
+            assert!(page.contains(&format!("| `{word}` |")), "docs/events.md lacks {word}");
+        }
+    }
+
+    #[test]
+    fn an_id_of_a_start_has_sixteen_digits() {
+        assert_eq!(StartId(7).to_string(), "0000000000000007");
+        for wrong in ["", "7", "+000000000000007", "000000000000000g", "00000000000000007"] {
+            assert!(wrong.parse::<StartId>().is_err(), "{wrong}");
+        }
+    }
+
+    fn addresses() -> impl Strategy<Value = IpAddr> {
+        prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)]
+    }
+
+    fn networks() -> impl Strategy<Value = Vlan> {
+        let tags = prop::sample::select(vec!["10", "4095", "10/20", "10@8100/20"]);
+        let tagged = tags.prop_map(|text| text.parse::<Vlan>().unwrap());
+        let in_session =
+            (prop_oneof![Just(Vlan::NONE), tagged], 0..3_u16).prop_map(|(tags, session)| tags.in_session(session));
+        prop_oneof![Just(Vlan::UNTAGGED), in_session]
+    }
+
+    fn records() -> impl Strategy<Value = GrantRecord> {
+        let destination = prop::option::of(prop::option::of(addresses()));
+        let times = (any::<u64>(), any::<Option<u64>>());
+        let origin = prop::sample::select(Origin::ALL);
+        (".{0,12}", any::<u8>(), addresses(), any::<bool>(), networks(), destination, any::<u8>(), origin, times)
+            .prop_map(
+                |(list, level, address, by_network, network, destination, steps, origin, (since_ns, expires_ns))| {
+                    GrantRecord {
+                        list,
+                        level,
+                        address,
+                        by_network,
+                        network,
+                        destination: destination.map(|address| Destination { address }),
+                        steps,
+                        origin,
+                        since_ns,
+                        expires_ns,
+                    }
+                },
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn json_reads_as_what_was_written(
+            numbers in any::<[u64; 4]>(),
+            kind in prop::sample::select(EventKind::ALL),
+            origin in prop::option::of(prop::sample::select(Origin::ALL)),
+            (rule, door, user) in any::<(Option<String>, Option<String>, Option<String>)>(),
+            arrived in networks(),
+            record in records(),
+        ) {
+            let [number, start, time_ns, monotonic_ns] = numbers;
+            let (start, rule) = (StartId(start), rule.map(RuleId));
+            let event =
+                Event { number, start, time_ns, monotonic_ns, kind, origin, rule, door, arrived, user, record };
+            let json = serde_json::to_string(&event).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event, "{}", json);
+        }
+    }
+}

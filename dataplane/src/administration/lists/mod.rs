@@ -1,0 +1,211 @@
+//! List administration: what operators do to the lists, and what they are shown of them.
+//!
+//! An entry without a timeout is static, and stored apart from what packets add, as is a prefix or range with one: see
+//! [`crate::static_entries`]. An address with a timeout goes where packets put addresses, but outranks them. Entries of the
+//! rules are changed by changing the rules.
+
+mod adding;
+mod names;
+mod notes;
+mod page;
+
+use std::collections::BTreeSet;
+
+use knockplane_engine::state::lists::{ListId, Lists as Engine};
+use knockplane_log::target;
+use knockplane_policy::list_names;
+use knockplane_policy::rule::{AddressSet, EntryAddress};
+use knockplane_policy::time::Time;
+use knockplane_policy::wire::{Added, ListQuery, Lists, MAX_ANSWER_ENTRIES, NameState, NewEntry};
+
+use self::adding::Adding;
+use self::notes::Notes;
+use self::page::Places;
+use super::published::ListOverview;
+use super::{Administration, Problem};
+use crate::generation::Generation;
+use crate::names::Names;
+use crate::shared::Shared;
+use crate::static_entries::{Change, StaticEntries};
+
+/// The state of list administration.
+pub(crate) struct ListAdministration {
+    pub(crate) entries: StaticEntries,
+    pub(crate) names: Names,
+    pub(super) notes: Notes,
+}
+
+impl Administration {
+    pub(super) fn lists(&self, query: &ListQuery) -> Lists {
+        let now = self.shared.clock.now();
+        let generation = self.shared.generation.load();
+        let mut lists = self.lists.places(&generation, &self.shared).page(query, MAX_ANSWER_ENTRIES, now);
+        if query.after.is_none() {
+            lists.names = self.lists.name_states(now);
+            lists.names.retain(|name| query.list.as_ref().is_none_or(|only| *only == name.list));
+        }
+        lists
+    }
+}
+
+impl ListAdministration {
+    pub(crate) fn new(entries: StaticEntries, names: Names) -> Self {
+        ListAdministration { entries, names, notes: Notes::default() }
+    }
+
+    /// What the manager is to know of the lists.
+    pub(super) fn overview(&self, now: Time) -> ListOverview {
+        let with_entries = self.entries.lists().filter(|(_, entries)| !entries.is_empty());
+        ListOverview {
+            with_entries: with_entries.map(|(name, _)| name.to_owned()).collect(),
+            damage: self.entries.damage().map(str::to_owned),
+            names: self.name_states(now),
+            at: now,
+        }
+    }
+
+    /// Where entries are found while this generation runs.
+    pub(super) fn places<'m>(&'m self, generation: &'m Generation, shared: &'m Shared) -> Places<'m> {
+        Places {
+            lists: &shared.state.lists,
+            static_entries: &self.entries,
+            names: &self.names,
+            notes: &self.notes,
+            rules: generation.rules(),
+            named: &generation.lists,
+            doors: &generation.table.settings().doors,
+            since: generation.table.begun(),
+        }
+    }
+
+    /// Adds entries, all or none. Returns how many are permanent already, and were left as they were, and which of the lists
+    /// no rule matches.
+    pub(super) fn add(&mut self, entries: Vec<NewEntry>, shared: &Shared) -> Result<Added, Problem> {
+        match &entries[..] {
+            [NewEntry { list, address, .. }] => {
+                tracing::info!(target: target!("operator"), %address, list, "to be listed by request")
+            }
+            entries => tracing::info!(target: target!("operator"), entries = entries.len(), "to be listed by request"),
+        }
+        let now = shared.clock.now();
+        let generation = shared.generation.load();
+        let adding = Adding {
+            lists: &shared.state.lists,
+            entries: &mut self.entries,
+            notes: &mut self.notes,
+            rules: generation.rules(),
+            source: &generation.source,
+        };
+        let mut unused: BTreeSet<String> = entries.iter().map(|entry| entry.list.clone()).collect();
+        for list in list_names::matched(generation.rules()) {
+            unused.remove(list);
+        }
+        Ok(Added { left: adding.add(entries, now)?, unused: unused.into_iter().collect() })
+    }
+
+    /// Removes an entry from a list, a static one and one that was added.
+    pub(super) fn remove(&mut self, list: &str, set: &AddressSet, shared: &Shared) -> Result<(), Problem> {
+        let now = shared.clock.now();
+        let id = shared.state.lists.id(list);
+        let bounds = set.bounds();
+        let is_static = self.entries.list(list).is_some_and(|entries| entries.contains_key(&bounds));
+        if is_static {
+            change(
+                &mut self.entries,
+                &shared.state.lists,
+                vec![Change { list: list.to_owned(), bounds, entry: None }],
+            )?;
+        }
+        let added = |id: ListId| set.single().is_some_and(|address| shared.state.lists.remove(id, address, now));
+        if id.is_some_and(added) || is_static {
+            tracing::info!(target: target!("operator"), %set, list, "removed by request");
+            return Ok(());
+        }
+        Err(Problem::Theirs(self.why_not_removed(list, set, shared)))
+    }
+
+    /// Why an entry is not there to be removed.
+    fn why_not_removed(&self, list: &str, set: &AddressSet, shared: &Shared) -> String {
+        let generation = shared.generation.load();
+        let of_rules = |wanted: &dyn Fn(&AddressSet) -> bool| {
+            let entries = generation.rules().address_lists.iter().filter(|entry| entry.list == list && !entry.disabled);
+            let mut sets = entries.filter_map(|entry| match &entry.address {
+                EntryAddress::Set(set) if wanted(set) => Some((entry.line, set.clone())),
+                _ => None,
+            });
+            sets.next()
+        };
+        if let Some((line, _)) = of_rules(&|other| other.bounds() == set.bounds()) {
+            let source = &generation.source;
+            return format!(
+                "{set} is in {list} by line {line} of the rules ({source}): remove it there, and apply them"
+            );
+        }
+        let covers = |other: &AddressSet| other.bounds().0 <= set.bounds().0 && set.bounds().1 <= other.bounds().1;
+        let around = self.entries.list(list).and_then(|entries| entries.values().find(|entry| covers(&entry.set)));
+        let by_operator = around.map(|entry| (entry.set.clone(), "remove that, or leave it".to_owned()));
+        let by_rules = of_rules(&|other| covers(other)).map(|(line, other)| {
+            (
+                other,
+                format!("which is line {line} of the rules ({}): change it there, and apply them", generation.source),
+            )
+        });
+        if let Some(name) = self.name_of(list, set, shared.clock.now()) {
+            return format!(
+                "{set} is in {list} as an address of {name}: remove the name from the rules, and apply them"
+            );
+        }
+        match by_operator.or(by_rules) {
+            Some((other, remedy)) => format!("{set} is no entry of {list}, but within {other}: {remedy}"),
+            None => format!("{set} is not in the list {list}"),
+        }
+    }
+
+    /// A host name that puts this address in this list.
+    fn name_of(&self, list: &str, set: &AddressSet, now: Time) -> Option<String> {
+        let is_this =
+            |name: &NameState| name.list == list && name.addresses.iter().any(|address| set.single() == Some(*address));
+        self.name_states(now).into_iter().find(is_this).map(|state| state.name.name)
+    }
+
+    /// Takes everything out of a list that the rules do not hold; says how many entries that were.
+    pub(super) fn flush(&mut self, list: &str, dynamic: bool, shared: &Shared) -> Result<u64, Problem> {
+        let now = shared.clock.now();
+        let Some(id) = shared.state.lists.id(list) else {
+            return Err(Problem::Theirs(format!("there is no list {list}: `knockctl show lists` names them")));
+        };
+        let own = self.entries.list(list).into_iter().flatten().filter(|(_, entry)| !dynamic || entry.until.is_some());
+        let changes: Vec<_> =
+            own.map(|(bounds, _)| Change { list: list.to_owned(), bounds: *bounds, entry: None }).collect();
+        let mut removed = changes.len() as u64;
+        change(&mut self.entries, &shared.state.lists, changes)?;
+        let lists = &shared.state.lists;
+        removed += lists.flush(id, now);
+        tracing::info!(target: target!("operator"), list, removed, "flushed by request");
+        Ok(removed)
+    }
+
+    /// Removes expired entries of operators, and comments without an entry.
+    pub(super) fn keep_house(&mut self, shared: &Shared) {
+        self.entries.compact();
+        let now = shared.clock.now();
+        if self.entries.expire(now)
+            && let Err(error) = self.entries.install(&shared.state.lists)
+        {
+            tracing::error!(%error, "the entries of operators cannot be renewed");
+        }
+        self.notes.forget(&shared.state.lists, now);
+    }
+}
+
+/// Changes entries, on disk and for the workers; if that fails, nothing changed.
+fn change(entries: &mut StaticEntries, lists: &Engine, changes: Vec<Change>) -> Result<(), Problem> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    entries.change(changes).map_err(|error| {
+        let kept = entries.path();
+        Problem::Ours(format!("cannot keep the entries in {}: {error}; nothing changed", kept.display()))
+    })?;
+    entries.install(lists).map_err(|error| Problem::Ours(error.to_string()))
+}

@@ -1,0 +1,31 @@
+//! Host names of address lists: what control asks of them, and what its answers change.
+
+use knockplane_policy::rule::RuleSet;
+use knockplane_policy::time::Time;
+use knockplane_policy::wire::{NameAnswer, NameState};
+
+use super::{ListAdministration, Problem};
+use crate::shared::Shared;
+
+impl ListAdministration {
+    /// Every name in the lists of the rules that run.
+    pub(crate) fn name_states(&self, now: Time) -> Vec<NameState> {
+        self.names.states(now)
+    }
+
+    /// Has the lists go by these answers.
+    pub(crate) fn take_names(&mut self, answers: Vec<NameAnswer>, shared: &Shared) -> Result<(), Problem> {
+        if !self.names.take(answers, shared.clock.now()) {
+            return Ok(());
+        }
+        let generation = shared.generation.load_full();
+        self.install_names(&[(generation.rules(), generation.table.begun())], shared)
+    }
+
+    /// Has the engine go by the names of these rules, each with when its timeouts began.
+    pub(crate) fn install_names(&mut self, rules: &[(&RuleSet, Time)], shared: &Shared) -> Result<(), Problem> {
+        let entries = rules.iter().flat_map(|(rules, begun)| self.names.entries(rules, *begun)).collect();
+        self.entries.set_names(entries);
+        self.entries.install(&shared.state.lists).map_err(|error| Problem::Ours(error.to_string()))
+    }
+}

@@ -1,0 +1,70 @@
+//! The comments of entries that operators add with a timeout.
+//!
+//! The entries themselves are among those of packets, which have no room for text. A comment is removed within a
+//! minute after its entry.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use knockplane_engine::state::lists::{ListId, Lists};
+use knockplane_policy::time::Time;
+
+/// How often comments without an entry are looked for.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Comments by list and address.
+#[derive(Default)]
+pub(crate) struct Notes {
+    comments: HashMap<(ListId, IpAddr), String>,
+    next_look: Time,
+}
+
+impl Notes {
+    /// Sets an entry's comment anew.
+    pub(super) fn set(&mut self, list: ListId, address: IpAddr, comment: String) {
+        if comment.is_empty() {
+            self.comments.remove(&(list, address));
+        } else {
+            self.comments.insert((list, address), comment);
+        }
+    }
+
+    /// The entry's comment; empty if it has none.
+    pub(in crate::administration) fn comment(&self, list: ListId, address: IpAddr) -> &str {
+        self.comments.get(&(list, address)).map_or("", String::as_str)
+    }
+
+    /// Removes comments without an entry, once a minute.
+    pub(super) fn forget(&mut self, lists: &Lists, now: Time) {
+        if now >= self.next_look {
+            self.comments.retain(|(list, address), _| lists.membership(*address, 0, now).contains(*list));
+            self.next_look = now + EVERY;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_goes_with_its_entry() {
+        let lists = Lists::new(8).unwrap();
+        let list = lists.bind("a", 0).unwrap();
+        let (address, other) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+        let at = |seconds| Time::default() + Duration::from_secs(seconds);
+        let mut notes = Notes::default();
+        for address in [address, other] {
+            lists.add_by_operator(list, address, at(90), at(0));
+            notes.set(list, address, "the office".to_owned());
+        }
+        notes.set(list, other, String::new());
+        notes.forget(&lists, at(60));
+        assert_eq!((notes.comment(list, address), notes.comment(list, other)), ("the office", ""));
+        notes.forget(&lists, at(119));
+        assert_eq!(notes.comments.len(), 1, "not yet");
+        notes.forget(&lists, at(120));
+        assert_eq!(notes.comments.len(), 0);
+    }
+}

@@ -1,0 +1,203 @@
+//! The administration: the thread that does everything slow that control asks for.
+//!
+//! It compiles rules, writes and syncs files, goes through lists and connections, and reads and writes long messages. The
+//! manager hands it one job at a time, in the order of arrival, and goes on to supervise workers; the result comes back
+//! as the bytes of an answer. So a job sees everything that the jobs before it have changed.
+//!
+//! | file             | owns |
+//! |------------------|------|
+//! | this             | the thread, jobs and their answers |
+//! | `rules.rs`       | rule administration: apply, reload, the swap of generations |
+//! | `lists/`         | list administration: static entries, host names, comments; pages of lists |
+//! | `doors.rs`       | what control is told of doors |
+//! | `connections.rs` | what control is told of connections |
+//! | `source/`        | what control is told of one source |
+//! | `published.rs`   | what the manager reads of it while a job runs |
+//!
+//! A panic here ends the process, as one in any other thread does.
+
+mod connections;
+mod doors;
+mod lists;
+mod published;
+mod rules;
+mod source;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use knockplane_engine::pipeline::history::History;
+use knockplane_engine::state::lists::ListId;
+use knockplane_policy::wire::{Request, Response, VERSION};
+
+pub(crate) use self::doors::summaries as door_summaries;
+pub(crate) use self::lists::ListAdministration;
+pub(crate) use self::published::Published;
+pub(crate) use self::rules::RuleAdministration;
+use self::source::Watch;
+use crate::counters::WorkerCounters;
+use crate::idle::Waker;
+use crate::shared::Shared;
+
+/// How often expired entries of operators are removed while no job comes.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+
+/// A worker, as far as the administration needs it.
+pub(crate) struct WorkerView {
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) history: Arc<History>,
+    pub(crate) waker: Arc<Waker>,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// A request that was read already.
+    Request(Box<Request>),
+    /// The line of a long request: reading it takes a second of a million entries.
+    Line(Vec<u8>),
+}
+
+/// A piece of work for a connection; for none if a signal asks for it.
+pub(crate) struct Job {
+    pub(crate) connection: Option<u64>,
+    pub(crate) work: Work,
+}
+
+/// The answer to a job: a line without its end.
+pub(crate) struct Answer {
+    pub(crate) connection: Option<u64>,
+    pub(crate) line: Vec<u8>,
+}
+
+/// Why a request was not carried out: because it makes no sense, or for another reason.
+#[derive(Debug)]
+pub(crate) enum Problem {
+    Theirs(String),
+    Ours(String),
+}
+
+impl From<Problem> for Response {
+    fn from(problem: Problem) -> Response {
+        match problem {
+            Problem::Theirs(error) => Response::Refused { error },
+            Problem::Ours(error) => Response::Failed { error },
+        }
+    }
+}
+
+/// Everything that the thread owns.
+pub(crate) struct Administration {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) workers: Vec<WorkerView>,
+    pub(crate) rules: RuleAdministration,
+    pub(crate) lists: ListAdministration,
+    watch: Watch,
+}
+
+impl Administration {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        published: Arc<Published>,
+        workers: Vec<WorkerView>,
+        rules: RuleAdministration,
+        lists: ListAdministration,
+    ) -> Self {
+        let administration = Administration { shared, published, workers, rules, lists, watch: Watch::default() };
+        administration.publish();
+        administration
+    }
+
+    /// Does jobs until the manager has ended. `notify` is called behind each answer.
+    pub(crate) fn run(mut self, jobs: &Receiver<Job>, answers: &Sender<Answer>, notify: impl Fn()) {
+        loop {
+            match jobs.recv_timeout(HOUSEKEEPING) {
+                Ok(Job { connection, work }) => {
+                    let line = encode(&self.work(work));
+                    self.publish();
+                    // Without a manager, the process ends.
+                    let _ = answers.send(Answer { connection, line });
+                    notify();
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.lists.keep_house(&self.shared);
+        }
+    }
+
+    fn work(&mut self, work: Work) -> Response {
+        let request = match work {
+            Work::Request(request) => *request,
+            Work::Line(line) => match read(&line) {
+                Ok(request) => request,
+                Err(response) => return *response,
+            },
+        };
+        self.answer(request)
+    }
+
+    fn answer(&mut self, request: Request) -> Response {
+        match request {
+            // The manager answers these two; here they would be known less well.
+            Request::Status | Request::Metrics => {
+                Response::Failed { error: "the manager answers this: this is a defect".to_owned() }
+            }
+            Request::Rules => Response::Rules(self.rules()),
+            Request::Lists(query) => Response::Lists(self.lists(&query)),
+            Request::Doors { door, limit } => Response::Doors(self.doors(door.as_deref(), limit)),
+            Request::Source(query) => or_problem(self.source(&query).map(|source| Response::Source(Box::new(source)))),
+            Request::Connections(query) => Response::Connections(self.connections(&query)),
+            Request::Names => Response::Names(self.lists.name_states(self.shared.clock.now())),
+            Request::NameAnswers(answers) => {
+                or_problem(self.lists.take_names(answers, &self.shared).map(|()| Response::Done))
+            }
+            Request::Apply { rules, source, names } => {
+                let applied = self.apply(*rules, source, names);
+                self.applied(applied.map(|generation| Response::Applied { generation }))
+            }
+            Request::Reload => {
+                let reloaded = self.reload();
+                self.applied(reloaded.map(Response::Reloaded))
+            }
+            Request::ListAdd { entries } => or_problem(self.lists.add(entries, &self.shared).map(Response::Added)),
+            Request::ListRemove { list, address } => {
+                or_problem(self.lists.remove(&list, &address, &self.shared).map(|()| Response::Done))
+            }
+            Request::ListFlush { list, dynamic } => {
+                let flushed = self.lists.flush(&list, dynamic, &self.shared);
+                or_problem(flushed.map(|removed| Response::Flushed { removed }))
+            }
+        }
+    }
+
+    /// Shows the manager what lists and names there are now.
+    fn publish(&self) {
+        self.published.lists.store(Arc::new(self.lists.overview(self.shared.clock.now())));
+    }
+}
+
+/// The name of the door with this open list, also of one that does not run any more.
+fn door_name(shared: &Shared, open: ListId) -> Option<String> {
+    let list = shared.state.lists.name(open)?;
+    Some(list.strip_prefix("door-").unwrap_or(&list).to_owned())
+}
+
+fn or_problem(result: Result<Response, Problem>) -> Response {
+    result.unwrap_or_else(Response::from)
+}
+
+/// Reads a request.
+///
+/// # Errors
+/// The answer to a line that is no request.
+pub(crate) fn read(line: &[u8]) -> Result<Request, Box<Response>> {
+    serde_json::from_slice(line)
+        .map_err(|error| Response::Refused { error: format!("not a request of version {VERSION}: {error}") }.into())
+}
+
+fn encode(response: &Response) -> Vec<u8> {
+    serde_json::to_vec(response).expect("messages are plain data, and memory does not fail")
+}

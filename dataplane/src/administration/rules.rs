@@ -1,0 +1,198 @@
+//! Rule administration: new rules, and another reading of the configuration.
+//!
+//! An apply compiles beside the workers, stores the rules for the next start, then swaps: a failure changes nothing. A
+//! reload takes over the file's doors, its `[policy]` and its `[metrics]` under the rules that run, in the same way but for
+//! the store.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use knockplane_engine::state::events::Cause;
+use knockplane_engine::table::Table;
+use knockplane_log::target;
+use knockplane_policy::door::Door;
+use knockplane_policy::event::Origin;
+use knockplane_policy::rule::RuleSet;
+use knockplane_policy::settings::Settings;
+use knockplane_policy::wire::{NameAnswer, Reloaded, Response, Rules};
+
+use super::{Administration, Problem, or_problem};
+use crate::config::Config;
+use crate::generation::Generation;
+use crate::memory::{self, Connections};
+use crate::store::{Store, Stored};
+
+/// How long an apply waits until every worker runs the new rules. They notice within a turn once they are woken.
+const APPLY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The state of rule administration.
+pub(crate) struct RuleAdministration {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+}
+
+impl Administration {
+    /// Counts the outcome of an apply or a reload, and logs a failure.
+    pub(super) fn applied(&self, result: Result<Response, Problem>) -> Response {
+        match &result {
+            Ok(_) => _ = self.published.applied.fetch_add(1, Relaxed),
+            Err(Problem::Theirs(error) | Problem::Ours(error)) => {
+                self.published.refused.fetch_add(1, Relaxed);
+                tracing::warn!(target: target!("operator"), error, "not applied as it should be");
+            }
+        }
+        or_problem(result)
+    }
+
+    /// Runs other rules.
+    pub(super) fn apply(&mut self, mut rules: RuleSet, source: String, names: Vec<NameAnswer>) -> Result<u64, Problem> {
+        // Those of doors are made anew from the configuration, and are not stored.
+        rules.rules.retain(|rule| !rule.dynamic);
+        // A start refuses stored rules with other ids.
+        rules.assign_ids();
+        let settings = &self.rules.config.settings;
+        self.check_memory(&rules, settings)?;
+        let rules = Arc::new(rules);
+        let table = Table::compile(Arc::clone(&rules), settings, &self.shared.state, self.shared.clock.now());
+        let mut table = table.map_err(|error| Problem::Theirs(error.to_string()))?;
+        let stored = Stored { source, rules };
+        let running = self.shared.generation.load_full();
+        if let Err(error) = self.rules.store.save(&stored) {
+            // Compiling has given the lists their new levels: back to those of the rules that go on running.
+            let again = running.table.with_settings(settings, &self.shared.state);
+            debug_assert!(again.is_ok(), "rules that run can be compiled");
+            let kept = self.rules.store.path();
+            return Err(Problem::Ours(format!(
+                "cannot keep the rules in {}: {error}; nothing changed",
+                kept.display()
+            )));
+        }
+        tracing::info!(
+            target: target!("operator"),
+            generation = running.number + 1,
+            rules = table.rules().rules.len(),
+            source = stored.source,
+            "apply"
+        );
+        let now = self.shared.clock.now();
+        self.lists.names.take_for(names, &stored.rules, now);
+        // Until every worker has left the old rules, the names of both count.
+        let of_both = [(running.rules(), running.table.begun()), (&*stored.rules, now)];
+        self.lists.install_names(&of_both, &self.shared)?;
+        table.begin(&self.shared.state, now);
+        let generation = self.swap(table, stored.source)?;
+        self.lists.names.run(&stored.rules);
+        self.lists.install_names(&[(&stored.rules, now)], &self.shared)?;
+        Ok(generation)
+    }
+
+    /// Has every worker run this table, and waits until they do.
+    fn swap(&self, table: Table, source: String) -> Result<u64, Problem> {
+        let shared = &self.shared;
+        let number = shared.generation.load().number + 1;
+        let generation = Arc::new(Generation::new(number, shared.clock.now(), source, table, self.workers.len()));
+        {
+            let mut ledger = self.published.ledger();
+            ledger.metrics = self.rules.config.metrics.clone();
+            let replaced = shared.generation.swap(Arc::clone(&generation));
+            let ledger = &mut *ledger;
+            // The manager folds the old generation in once no worker runs it any more.
+            ledger.book.replaced(replaced, &generation, &ledger.metrics);
+        }
+        for worker in &self.workers {
+            // A worker that cannot be woken wakes by itself, a little later.
+            worker.waker.wake();
+        }
+        let patience = Instant::now() + APPLY_PATIENCE;
+        let is_left = || self.workers.iter().all(|worker| worker.counters.generation.observe() >= number);
+        while !is_left() {
+            if Instant::now() > patience {
+                return Err(Problem::Ours(format!(
+                    "generation {number} is in place, but a worker hangs and has not taken it: see `knockctl show workers`"
+                )));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(number)
+    }
+
+    /// Whether there is memory for the connections that these rules track.
+    fn check_memory(&self, rules: &RuleSet, settings: &Settings) -> Result<(), Problem> {
+        let bytes = self.shared.state.connections_to_come(rules, settings);
+        memory::check_connections(Connections { capacity: self.rules.config.connection_capacity, bytes })
+            .map_err(|error| Problem::Theirs(format!("{error}; nothing changed")))
+    }
+
+    /// The rules that run, with their counts.
+    pub(super) fn rules(&self) -> Rules {
+        let (generation, totals) = {
+            let ledger = self.published.ledger();
+            let generation = self.shared.generation.load_full();
+            let totals = ledger.book.totals(&generation);
+            (generation, totals)
+        };
+        Rules {
+            generation: generation.number,
+            source: generation.source.clone(),
+            rules: generation.rules().clone(),
+            counters: generation.rules().rules.iter().map(|rule| totals.rule(&rule.id)).collect(),
+            chain_defaults: totals.chain_defaults,
+        }
+    }
+
+    /// Reads the file again. Its keys that wait for a restart are in the answer and in the log.
+    pub(super) fn reload(&mut self) -> Result<Reloaded, Problem> {
+        let file = self.rules.config.file.clone();
+        let config = Config::load(&file).map_err(|error| Problem::Theirs(format!("{error}; nothing changed")))?;
+        let running = self.shared.generation.load_full();
+        self.check_memory(running.rules(), &config.settings)?;
+        let table = running.table.with_settings(&config.settings, &self.shared.state).map_err(|error| {
+            let (file, source) = (file.display(), &running.source);
+            Problem::Theirs(format!("{file}: nothing changed: its doors and [policy] do not suit {source}:\n{error}"))
+        })?;
+        let own = &mut self.rules.config;
+        let before = std::mem::take(&mut own.settings.doors);
+        let waiting: Vec<String> = own.waiting(&config).into_iter().map(str::to_owned).collect();
+        own.settings = config.settings;
+        own.metrics = config.metrics;
+        let generation = self.swap(table, running.source.clone());
+        let doors = &self.rules.config.settings.doors;
+        for door in before.iter().filter(|door| !doors.iter().any(|new| is_same_knock(door, new))) {
+            self.forget(&door.knocking_list());
+            self.forget(&door.closing_list());
+        }
+        // Were a door of this name to come back, with another knock, sources that knew this one would be in.
+        for door in before.iter().filter(|door| !doors.iter().any(|new| new.name == door.name)) {
+            self.forget(&door.open_list());
+        }
+        let generation = generation?;
+        let doors = doors.len();
+        tracing::info!(target: target!("operator"), generation, doors, file = %file.display(), "reload");
+        if !waiting.is_empty() {
+            tracing::warn!(target: target!("operator"), keys = waiting.join(", "), "what the file says of these takes a restart");
+        }
+        Ok(Reloaded { generation, doors, waiting })
+    }
+
+    /// Removes the sources that knocked themselves into a list of a door: steps of a knock are none of another one. A source
+    /// that has begun with the new knock meanwhile may have to begin again.
+    fn forget(&self, list: &str) {
+        let (lists, now) = (&self.shared.state.lists, self.shared.clock.now());
+        let Some(id) = lists.id(list) else { return };
+        let mut sources = Vec::new();
+        lists.visit(now, |seen| {
+            if seen.list == id && seen.peer_tag != 0 {
+                sources.push((seen.vlan, seen.address, seen.peer_tag));
+            }
+        });
+        for (vlan, source, to) in sources {
+            lists.in_vlan(vlan).by(Cause::of(Origin::Rules)).remove_for(id, source, to, now);
+        }
+    }
+}
+
+fn is_same_knock(one: &Door, other: &Door) -> bool {
+    (&one.name, &one.knock, &one.close) == (&other.name, &other.knock, &other.close)
+}

@@ -1,0 +1,160 @@
+//! The answers that the manager gives itself: the status and the metrics. Neither waits for a job.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use knockplane_engine::state::connections::ConnectionTable;
+use knockplane_limits::usage;
+use knockplane_policy::packet::Side;
+use knockplane_policy::reason::Verdict;
+use knockplane_policy::time::Time;
+use knockplane_policy::wire::{
+    DropCount, Interface, InterfaceCounters, ListSummary, LogStatus, LostLines, Metrics, PeersRefused, Status, Worker,
+    WorkerMetrics,
+};
+
+use super::{Supervisor, WorkerHandle};
+use crate::administration::door_summaries;
+use crate::requirements::mode;
+
+impl Supervisor {
+    pub(in crate::manager) fn status(&mut self) -> Status {
+        let counters = Side::ALL.map(|side| self.interface_counters(side));
+        let now = self.shared.clock.now();
+        let generation = self.shared.generation.load();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime: self.shared.clock.uptime(),
+            generation: generation.number,
+            generation_age: now.since(generation.since),
+            rules_source: generation.source.clone(),
+            rules: generation.rules().rules.len(),
+            settings: generation.table.settings().clone(),
+            interfaces: self.interfaces(counters),
+            workers: self.workers(now),
+            on_exit: "closed".to_owned(),
+            log: log_status(),
+            drops: self.drops(),
+            connections: self.connection_table(now),
+            offload: self.offload(now),
+            static_entries_damage: self.published.lists.load().damage.clone(),
+        }
+    }
+
+    /// Frames dropped by all workers, by reason.
+    fn drops(&self) -> Vec<DropCount> {
+        let mut frames = HashMap::<String, u64>::new();
+        for WorkerHandle { counters, .. } in &self.workers {
+            let decided = counters.frame_counts().into_iter().filter(|count| count.verdict == Verdict::Drop);
+            let decided = decided.map(|count| (count.reason.name().to_owned(), count.frames));
+            let lost = counters.ring_drops().into_iter().map(|lost| (lost.reason, lost.frames));
+            for (reason, dropped) in decided.chain(lost).filter(|(_, dropped)| *dropped > 0) {
+                *frames.entry(reason).or_default() += dropped;
+            }
+        }
+        let mut drops: Vec<_> = frames.into_iter().map(|(reason, frames)| DropCount { reason, frames }).collect();
+        drops.sort_by(|one, other| other.frames.cmp(&one.frames).then_with(|| one.reason.cmp(&other.reason)));
+        drops
+    }
+
+    fn interfaces(&self, counters: [InterfaceCounters; 2]) -> Vec<Interface> {
+        let sides = Side::ALL.iter().zip(&self.ports).zip(&self.programs);
+        sides
+            .map(|((side, port), program)| Interface {
+                side: *side,
+                name: port.device.name().to_owned(),
+                xdp_mode: program.mode().name().to_owned(),
+                zero_copy: port.zero_copy,
+                driver: port.device.driver().to_owned(),
+                copy_reason: port.copy_reason.clone(),
+                cost: mode::cost(program.mode(), port.zero_copy).map(ToOwned::to_owned),
+                queues: port.queues,
+                mtu: self.drift.mtu(*side),
+                up: self.shared.links[side.index()].load(Relaxed),
+                drift: self.drift.of(*side),
+                repairs: self.drift.repairs(*side),
+                counters: counters[side.index()],
+            })
+            .collect()
+    }
+
+    fn workers(&self, now: Time) -> Vec<Worker> {
+        let workers = self.workers.iter().enumerate();
+        workers
+            .map(|(number, worker)| Worker {
+                worker: number as u32,
+                core: worker.core.map(|core| core as u32),
+                heartbeat_age: worker.counters.heartbeat().map(|beat| now.since(beat)),
+                generation: worker.counters.generation.load(),
+                received: [0, 1].map(|side: usize| worker.counters.received[side].frames.load()),
+                sent: [0, 1].map(|side: usize| worker.counters.sent[side].frames.load()),
+                dropped: worker.counters.total(Verdict::Drop),
+                in_flight: worker.counters.in_flight.load(),
+                lost: worker.counters.lost.load(),
+                busy: Duration::from_nanos(worker.counters.busy.load()),
+            })
+            .collect()
+    }
+
+    pub(in crate::manager) fn metrics(&mut self) -> Metrics {
+        let status = self.status();
+        let ledger = self.published.ledger();
+        let generation = self.shared.generation.load_full();
+        let totals = ledger.book.totals(&generation);
+        let rules = ledger.book.series(&generation, &totals, &ledger.metrics);
+        let rule_overflow = ledger.book.overflow(&totals);
+        drop(ledger);
+        let overview = self.published.lists.load();
+        let mut lists = self.shared.state.lists.summaries();
+        let doors = door_summaries(&self.shared, generation.table.settings().doors.iter(), &lists);
+        // The engine knows every list that there was since start.
+        let exists = |list: &ListSummary| {
+            list.entries > 0 || generation.lists.contains(&list.list) || overview.with_entries.contains(&list.list)
+        };
+        lists.retain(exists);
+        Metrics {
+            status,
+            started: self.shared.clock.started_since_epoch(),
+            reloaded: generation.since_epoch,
+            process: usage::read(),
+            workers: self.workers.iter().enumerate().map(|(number, worker)| worker_metrics(number, worker)).collect(),
+            chain_defaults: totals.chain_defaults,
+            rules_without_series: (generation.rules().rules.len() - rules.len()) as u64,
+            rules,
+            rule_overflow,
+            doors,
+            lists,
+            names: overview.names(&self.shared),
+            list_capacity: self.shared.state.lists.capacity() as u64,
+            connections: self.shared.state.connections().map_or(0, |flows| flows.count(self.shared.clock.now())),
+            connections_refused: self.shared.state.connections().map_or(0, ConnectionTable::refused),
+            applied: self.published.applied.load(Relaxed),
+            refused: self.published.refused.load(Relaxed),
+            events_lost: self.event_log.lost() + self.shared.logged.lost(),
+            peers_refused: (self.refusals.counts())
+                .map(|(refusal, connections)| PeersRefused { reason: refusal.name().to_owned(), connections })
+                .collect(),
+        }
+    }
+}
+
+fn log_status() -> LogStatus {
+    let status = knockplane_log::status();
+    let lost = status.lost().map(|(kind, lines)| LostLines { kind: kind.name().to_owned(), lines }).collect();
+    LogStatus { lost, waiting: status.waiting as u64, problem: status.problem }
+}
+
+fn worker_metrics(number: usize, worker: &super::WorkerHandle) -> WorkerMetrics {
+    let counters = &worker.counters;
+    WorkerMetrics {
+        worker: number as u32,
+        frames: counters.frame_counts(),
+        received_bytes: [0, 1].map(|side: usize| counters.received[side].bytes.load()),
+        sent_bytes: [0, 1].map(|side: usize| counters.sent[side].bytes.load()),
+        ring_drops: counters.ring_drops(),
+        busy: Duration::from_nanos(counters.busy.load()),
+        asleep: Duration::from_nanos(counters.asleep.load()),
+    }
+}

@@ -1,0 +1,324 @@
+//! Entries of operators that are stored apart from those of packets: entries without a timeout, and prefixes and ranges with
+//! one.
+//!
+//! They are not in the slots that packets fill, so that no flood reaches them. Those without a timeout are static: a change
+//! of them is on disk, in `lists.state`, before it is in force, and they are there again after a restart, with their
+//! comments. The file grows by a record for each change, and is written anew when more than half of it is out of date.
+//!
+//! | file          | owns |
+//! |---------------|------|
+//! | this          | the map of the entries, and changes of it |
+//! | `stored.rs`   | the entries as they are stored, read at a start before the map is built, which can wait until frames are forwarded |
+//! | `record.rs`   | changes as bytes |
+//! | `version1.rs` | the file of an earlier version |
+//! | `check.rs`    | which entries can be stored |
+
+mod check;
+mod record;
+mod stored;
+mod version1;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use knockplane_engine::state::lists::{ListId, Lists, OPERATOR_LEVEL, TooManyListsError};
+use knockplane_policy::rule::AddressSet;
+use knockplane_policy::time::Time;
+
+pub(crate) use self::check::check;
+use self::check::{check_comment, check_list_name};
+use self::record::{Content, entry_bytes, list_bytes};
+pub(crate) use self::stored::StoredEntries;
+use crate::state_dir::Log;
+
+/// First and last address of an entry: no list holds two of the same.
+pub(crate) type Bounds = (IpAddr, IpAddr);
+
+/// Bytes out of date below which the file is not written anew: a few milliseconds of reading.
+const FEW_BYTES: u64 = 64 << 10;
+
+/// Bytes of a record in a file that is written anew.
+const SNAPSHOT_RECORD: usize = 1 << 20;
+
+/// Entries that the engine keeps apart from the others until all are compiled again. Compiling as many takes some 100 µs,
+/// compiling a million takes a good part of a second: each addition costs about the same, whatever there is already.
+const MOST_RECENT: usize = 1_024;
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) set: AddressSet,
+    pub(crate) comment: String,
+    /// Expiry; `None` if the entry is static.
+    pub(crate) until: Option<Time>,
+}
+
+impl Entry {
+    /// Bytes that it takes in the file.
+    fn stored_bytes(&self) -> u64 {
+        if self.until.is_some() { 0 } else { entry_bytes(&self.set, &self.comment) }
+    }
+}
+
+/// A change of an entry of a list.
+pub(crate) struct Change {
+    pub(crate) list: String,
+    pub(crate) bounds: Bounds,
+    /// The entry from now on; `None` removes it.
+    pub(crate) entry: Option<Entry>,
+}
+
+/// An address that is in a list because a name resolves to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NameEntry {
+    pub(crate) list: String,
+    pub(crate) bounds: Bounds,
+    /// Expiry; `None` if the entry has no timeout.
+    pub(crate) until: Option<Time>,
+}
+
+/// The entries.
+pub(crate) struct StaticEntries {
+    lists: BTreeMap<String, BTreeMap<Bounds, Entry>>,
+    /// Entries of host names, which the engine takes with those of operators.
+    names: Vec<NameEntry>,
+    /// No entry expires before it.
+    next_expiry: Time,
+    /// Entries that the engine keeps apart from the others.
+    recent: Vec<(String, Bounds, Option<Time>)>,
+    /// Entries that the engine does not know yet; `None` if it has to take all of them again.
+    new: Option<Vec<(String, Bounds, Option<Time>)>>,
+    log: Log,
+    /// Bytes that a file with these entries alone would have, but for its headers.
+    live_bytes: u64,
+    /// Length of the file at which it is written anew at the latest, after an attempt failed.
+    next_compaction: u64,
+    damage: Option<String>,
+}
+
+impl StaticEntries {
+    fn new(
+        lists: BTreeMap<String, BTreeMap<Bounds, Entry>>,
+        names: Vec<NameEntry>,
+        log: Log,
+        damage: Option<String>,
+    ) -> StaticEntries {
+        let entries = lists.values().flat_map(BTreeMap::values).map(Entry::stored_bytes);
+        let live_bytes = entries.sum::<u64>() + lists.keys().map(|name| list_bytes(name)).sum::<u64>();
+        StaticEntries {
+            lists,
+            names,
+            next_expiry: Time::NEVER,
+            recent: Vec::new(),
+            new: Some(Vec::new()),
+            log,
+            live_bytes,
+            next_compaction: 0,
+            damage,
+        }
+    }
+
+    /// The stored entries, in a map.
+    ///
+    /// # Errors
+    /// As [`StoredEntries::load`] and [`StoredEntries::into_map`].
+    #[cfg(test)]
+    pub(crate) fn load(state: &std::sync::Arc<crate::state_dir::StateDir>) -> anyhow::Result<StaticEntries> {
+        StoredEntries::load(state)?.into_map(Vec::new())
+    }
+
+    /// Has the engine go by the entries as they are now.
+    ///
+    /// # Errors
+    /// If it knows too many names of lists already; then nothing changed.
+    pub(crate) fn install(&mut self, lists: &Lists) -> Result<(), TooManyListsError> {
+        let unknown = self.lists.keys().filter(|name| lists.id(name).is_none());
+        let unknown: Vec<_> = unknown.map(|name| (name.as_str(), OPERATOR_LEVEL)).collect();
+        lists.bind_all(&unknown)?;
+        if let Some(new) = self.new.take().filter(|new| self.recent.len() + new.len() <= MOST_RECENT) {
+            if !new.is_empty() {
+                self.recent.extend(new);
+                let recent =
+                    self.recent.iter().filter_map(|(list, bounds, until)| Some((lists.id(list)?, *bounds, *until)));
+                lists.add_static_entries(recent);
+            }
+        } else {
+            self.recent.clear();
+            let of_operators = self.lists.iter().flat_map(|(name, entries)| {
+                let list = lists.id(name);
+                entries.values().filter_map(move |entry| Some((list?, entry.set.bounds(), entry.until)))
+            });
+            lists.set_static_entries(of_operators.chain(of_names(lists, &self.names)));
+        }
+        self.new = Some(Vec::new());
+        Ok(())
+    }
+
+    /// Replaces the entries of host names. The engine goes by them after the next [`StaticEntries::install`].
+    pub(crate) fn set_names(&mut self, names: Vec<NameEntry>) {
+        self.new = self.new.take().filter(|_| names == self.names);
+        self.names = names;
+    }
+
+    /// Changes entries, all or none. The engine goes by them after the next [`StaticEntries::install`].
+    ///
+    /// # Errors
+    /// If static entries cannot be stored for the next start; then nothing changed.
+    pub(crate) fn change(&mut self, changes: Vec<Change>) -> io::Result<()> {
+        let before: Vec<Change> = changes.into_iter().map(|change| self.put(change)).collect();
+        if let Err(error) = self.store(&before) {
+            before.into_iter().rev().for_each(|change| _ = self.put(change));
+            return Err(error);
+        }
+        match &mut self.new {
+            Some(new) if before.iter().all(|change| change.entry.is_none()) => {
+                for Change { list, bounds, .. } in before {
+                    if let Some(entry) = self.lists.get(&list).and_then(|entries| entries.get(&bounds)) {
+                        new.push((list, bounds, entry.until));
+                    }
+                }
+            }
+            // An entry went or became another one.
+            new => *new = None,
+        }
+        Ok(())
+    }
+
+    /// Makes a change and returns the one that undoes it.
+    fn put(&mut self, Change { list, bounds, entry }: Change) -> Change {
+        if let Some(until) = entry.as_ref().and_then(|entry| entry.until) {
+            self.next_expiry = self.next_expiry.min(until);
+        }
+        self.live_bytes += entry.as_ref().map_or(0, Entry::stored_bytes);
+        let before = match entry {
+            Some(entry) => match self.lists.get_mut(&list) {
+                Some(entries) => entries.insert(bounds, entry),
+                None => {
+                    self.live_bytes += list_bytes(&list);
+                    self.lists.entry(list.clone()).or_default().insert(bounds, entry)
+                }
+            },
+            None => self.lists.get_mut(&list).and_then(|entries| entries.remove(&bounds)),
+        };
+        self.live_bytes -= before.as_ref().map_or(0, Entry::stored_bytes);
+        if self.lists.get(&list).is_some_and(BTreeMap::is_empty) {
+            self.live_bytes -= list_bytes(&list);
+            self.lists.remove(&list);
+        }
+        Change { list, bounds, entry: before }
+    }
+
+    /// Stores the static entries that these changes, which undo them, would change.
+    fn store(&mut self, undo: &[Change]) -> io::Result<()> {
+        let mut keys: Vec<&Change> = undo.iter().collect();
+        // Not the unstable sort: of two changes of an entry the first one knows what was stored.
+        keys.sort_by(|one, other| (&one.list, one.bounds).cmp(&(&other.list, other.bounds)));
+        keys.dedup_by(|later, first| (&later.list, later.bounds) == (&first.list, first.bounds));
+        let mut content = Content::default();
+        for Change { list, bounds, entry: before } in keys {
+            let is_static = |entry: &&Entry| entry.until.is_none();
+            let now = self.lists.get(list).and_then(|entries| entries.get(bounds)).filter(is_static);
+            match (before.as_ref().filter(is_static), now) {
+                (Some(before), None) => content.push(list, &before.set, None),
+                (None, None) => {}
+                (before, Some(now)) if before == Some(now) => {}
+                (_, Some(now)) => content.push(list, &now.set, Some(&now.comment)),
+            }
+        }
+        if content.len() == 0 {
+            return Ok(());
+        }
+        let content = content.into_bytes();
+        if self.log.is_broken() { self.write_anew() } else { self.log.append(&content) }
+    }
+
+    fn write_anew(&mut self) -> io::Result<()> {
+        let lists = self.lists.iter();
+        let entries = lists.flat_map(|(name, entries)| entries.values().map(move |entry| (name.as_str(), entry)));
+        let entries = entries.filter(|(_, entry)| entry.until.is_none());
+        self.log.replace(snapshot(entries.map(|(name, entry)| (name, &entry.set, entry.comment.as_str()))))
+    }
+
+    /// Writes the file anew if more than half of it is out of date. A failure is logged: the file goes on to grow, and the
+    /// next attempt comes when it has doubled.
+    pub(crate) fn compact(&mut self) {
+        let length = self.log.length();
+        if self.log.is_broken() || length < self.next_compaction.max(2 * self.live_bytes + FEW_BYTES) {
+            return;
+        }
+        self.next_compaction = 0;
+        if let Err(error) = self.write_anew() {
+            tracing::warn!("{} cannot be written anew, and goes on to grow: {error}", self.path().display());
+            self.next_compaction = 2 * length;
+        }
+    }
+
+    /// Removes expired entries; whether there were any. They are not in force from their expiry on: only the room is given
+    /// back here.
+    pub(crate) fn expire(&mut self, now: Time) -> bool {
+        if now < self.next_expiry {
+            return false;
+        }
+        let is_live = |entry: &Entry| entry.until.is_none_or(|until| now < until);
+        self.lists.values_mut().for_each(|entries| entries.retain(|_, entry| is_live(entry)));
+        let live_bytes = &mut self.live_bytes;
+        self.lists.retain(|name, entries| {
+            *live_bytes -= if entries.is_empty() { list_bytes(name) } else { 0 };
+            !entries.is_empty()
+        });
+        let left = self.lists.values().flat_map(BTreeMap::values).filter_map(|entry| entry.until);
+        self.next_expiry = left.min().unwrap_or(Time::NEVER);
+        self.new = None;
+        true
+    }
+
+    /// The lists that have an entry.
+    pub(crate) fn lists(&self) -> impl Iterator<Item = (&str, &BTreeMap<Bounds, Entry>)> {
+        self.lists.iter().map(|(name, entries)| (name.as_str(), entries))
+    }
+
+    /// The number of entries.
+    pub(crate) fn number(&self) -> usize {
+        self.lists.values().map(BTreeMap::len).sum()
+    }
+
+    /// The entries of a list.
+    pub(crate) fn list(&self, name: &str) -> Option<&BTreeMap<Bounds, Entry>> {
+        self.lists.get(name)
+    }
+
+    /// The path of the file, for messages.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.log.path()
+    }
+
+    /// Damage of the file that was found at start and that cost entries.
+    pub(crate) fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
+    }
+}
+
+/// Entries of host names as the engine takes them. Their lists are known: rules name them.
+fn of_names<'n>(lists: &'n Lists, names: &'n [NameEntry]) -> impl Iterator<Item = (ListId, Bounds, Option<Time>)> + 'n {
+    names.iter().filter_map(|entry| Some((lists.id(&entry.list)?, entry.bounds, entry.until)))
+}
+
+/// Records that make up these entries, which are in order.
+fn snapshot<'e>(entries: impl Iterator<Item = (&'e str, &'e AddressSet, &'e str)>) -> impl Iterator<Item = Vec<u8>> {
+    let mut entries = entries.peekable();
+    std::iter::from_fn(move || {
+        entries.peek()?;
+        let mut content = Content::default();
+        while content.len() < SNAPSHOT_RECORD
+            && let Some((list, set, comment)) = entries.next()
+        {
+            content.push(list, set, Some(comment));
+        }
+        Some(content.into_bytes())
+    })
+}
+
+#[cfg(test)]
+mod tests;

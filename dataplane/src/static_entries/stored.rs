@@ -1,0 +1,274 @@
+//! The static entries as they are stored, and how files of earlier versions are replaced.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, bail};
+use knockplane_engine::state::lists::{ListId, Lists, OPERATOR_LEVEL, TooManyListsError};
+use knockplane_policy::wire::NewEntry;
+
+use super::record::{Changes, Content, ContentError, StoredChange};
+use super::version1::{self, Entries};
+use super::{Bounds, Entry, NameEntry, StaticEntries, check, of_names, snapshot};
+use crate::state_dir::{End, Format, LISTS, Log, OLD_LISTS, Records, StateDir, StoredFile, damage};
+
+/// The format of `lists.state`.
+pub(super) const FORMAT: Format = Format { kind: "lists", version: 2 };
+
+/// Entries that are in order, from the first record on, and those that later records have changed.
+struct Merged<'c> {
+    /// Changes that make up the part in order.
+    in_order: usize,
+    changed: BTreeMap<(&'c str, Bounds), StoredChange<'c>>,
+}
+
+/// The static entries as they are stored, verified and not yet in a map.
+pub(crate) struct StoredEntries {
+    path: PathBuf,
+    contents: Contents,
+    log: Log,
+    /// Damage that cost entries.
+    damage: Option<String>,
+}
+
+enum Contents {
+    /// Of `lists.state`, and removals that were found behind damage.
+    File(Records, Vec<u8>),
+    /// Of a file of an earlier version, or nothing.
+    Memory(Vec<Vec<u8>>),
+}
+
+impl StoredEntries {
+    /// The entries as of the last change. A file of an earlier version is replaced, and so is a damaged one, which is kept
+    /// under another name. An incomplete last record is cut off.
+    ///
+    /// # Errors
+    /// If the file cannot be read, its first line is damaged, or a newer version wrote it: entries of operators must not
+    /// change unnoticed.
+    pub(crate) fn load(state: &Arc<StateDir>) -> anyhow::Result<StoredEntries> {
+        let mut stored = StoredEntries::read(state, true)?;
+        stored.repair(state);
+        Ok(stored)
+    }
+
+    /// The entries, without changing a file.
+    ///
+    /// # Errors
+    /// As [`StoredEntries::load`].
+    pub(crate) fn peek(state: &Arc<StateDir>) -> anyhow::Result<StoredEntries> {
+        StoredEntries::read(state, false)
+    }
+
+    fn read(state: &Arc<StateDir>, compares: bool) -> anyhow::Result<StoredEntries> {
+        let path = state.file(LISTS);
+        let log = Log::new(Arc::clone(state), LISTS, FORMAT);
+        let old = read_json(state)?;
+        let mut found = None;
+        let contents = match state.read_log(LISTS, FORMAT, version1::FORMAT)? {
+            Some(StoredFile::Records(records)) => {
+                let removals = removals_behind(&records).map_err(|error| damaged(&path, error))?;
+                if let End::Damaged { place, bytes } = records.end {
+                    found = Some(format!(
+                        "{} is damaged at byte {place}: the entries before it are in force, the {bytes} bytes from there \
+                         on are not",
+                        path.display()
+                    ));
+                }
+                Contents::File(records, removals)
+            }
+            Some(StoredFile::Whole(content)) => {
+                Contents::Memory(from_version1(&content).map_err(|error| damaged(&path, error))?)
+            }
+            None => Contents::Memory(old.clone().unwrap_or_default()),
+        };
+        let stored = StoredEntries { path, contents, log, damage: found };
+        if let Some(old) = old.filter(|_| compares)
+            && stored.contents().collect::<Vec<_>>() != old.iter().map(Vec::as_slice).collect::<Vec<_>>()
+        {
+            let [new, old] = [LISTS, OLD_LISTS].map(|name| state.file(name).display().to_string());
+            bail!("{new} and {old}, which an earlier version wrote, hold different entries: remove one of them")
+        }
+        Ok(stored)
+    }
+
+    /// Makes the file one that records can be added to.
+    fn repair(&mut self, state: &StateDir) {
+        let shown = self.path.display();
+        let done = match &self.contents {
+            Contents::File(records, removals) => match records.end {
+                End::Whole => self.log.resume(records),
+                End::Torn(bytes) => {
+                    tracing::warn!("{shown} ends in a change that was interrupted: its {bytes} bytes are cut off");
+                    self.log.resume(records)
+                }
+                End::Damaged { .. } => {
+                    let aside = state.keep_aside(LISTS);
+                    let aside = aside.map_or_else(|error| error.to_string(), |path| path.display().to_string());
+                    let told = self.damage.as_deref().unwrap_or_default();
+                    tracing::error!("{told}; the file as it was found: {aside}");
+                    let removals = Some(removals.clone()).filter(|removals| !removals.is_empty());
+                    self.log.replace(records.contents().map(<[u8]>::to_vec).chain(removals))
+                }
+            },
+            Contents::Memory(contents) if contents.is_empty() => Ok(()),
+            Contents::Memory(contents) => {
+                tracing::warn!("the static entries are of an earlier version: stored in {shown} from now on");
+                self.log.replace(contents.iter().cloned())
+            }
+        };
+        match done {
+            Ok(()) => state.forget_old(OLD_LISTS),
+            // The next change replaces it.
+            Err(error) => tracing::warn!("{shown} cannot be written yet: {error}"),
+        }
+    }
+
+    /// The contents of all records that count, in order.
+    fn contents(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        let (records, memory, removals) = match &self.contents {
+            Contents::File(records, removals) => (Some(records), &[][..], Some(removals.as_slice())),
+            Contents::Memory(contents) => (None, &contents[..], None),
+        };
+        let removals = removals.filter(|removals| !removals.is_empty());
+        let of_file = records.into_iter().flat_map(Records::contents);
+        of_file.chain(memory.iter().map(Vec::as_slice)).chain(removals)
+    }
+
+    fn changes(&self) -> impl Iterator<Item = Result<StoredChange<'_>, ContentError>> + Clone {
+        self.contents().flat_map(Changes::of)
+    }
+
+    /// Tells the part of the changes that is in order, mostly all of them, from the rest.
+    fn merged(&self) -> Result<Merged<'_>, ContentError> {
+        let mut merged = Merged { in_order: 0, changed: BTreeMap::new() };
+        let mut last: Option<(&str, Bounds)> = None;
+        for change in self.changes() {
+            let change = change?;
+            let key = (change.list, change.set.bounds());
+            if merged.changed.is_empty() && change.comment.is_some() && last.is_none_or(|last| last < key) {
+                merged.in_order += 1;
+                last = Some(key);
+            } else {
+                merged.changed.insert(key, change);
+            }
+        }
+        Ok(merged)
+    }
+
+    /// Has the engine go by these entries, and by those of host names.
+    ///
+    /// # Errors
+    /// If an entry is not as it would be written here, or there are more entries or names of lists than may be.
+    pub(crate) fn install(&self, lists: &Lists, names: &[NameEntry]) -> anyhow::Result<()> {
+        let merged = self.merged().map_err(|error| damaged(&self.path, error))?;
+        let mut ids = HashMap::new();
+        let mut failed = None;
+        let mut number = 0;
+        let in_order = self.changes().take(merged.in_order).filter_map(Result::ok);
+        let in_order = in_order.filter(|change| {
+            merged.changed.is_empty() || !merged.changed.contains_key(&(change.list, change.set.bounds()))
+        });
+        let changed = merged.changed.values().filter(|change| change.comment.is_some()).cloned();
+        let entries = in_order.chain(changed).map_while(|change| {
+            let id = match ids.get(change.list) {
+                Some(id) => Ok(*id),
+                None => bind(lists, change.list).inspect(|id| _ = ids.insert(change.list.to_owned(), *id)),
+            };
+            number += 1;
+            id.map(|id| (id, change.set.bounds(), None)).map_err(|error| failed = Some(error)).ok()
+        });
+        lists.set_static_entries(entries.chain(of_names(lists, names)));
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        // As for those that are added.
+        if number > lists.capacity() {
+            let (path, capacity) = (self.path.display(), lists.capacity());
+            bail!(
+                "{path} holds {number} entries, and there may be as many as there is room for beside them, {capacity}: raise \
+                 `list-capacity`"
+            );
+        }
+        Ok(())
+    }
+
+    /// The map of the entries.
+    ///
+    /// # Errors
+    /// If an entry is not as it would be written here.
+    pub(crate) fn into_map(self, names: Vec<NameEntry>) -> anyhow::Result<StaticEntries> {
+        let merged = self.merged().map_err(|error| damaged(&self.path, error))?;
+        let mut lists = BTreeMap::<String, BTreeMap<Bounds, Entry>>::new();
+        // A map that is made of entries in order takes half the memory of one that they are added to.
+        let mut list: (Cow<'_, str>, Vec<(Bounds, Entry)>) = Default::default();
+        for change in self.changes().take(merged.in_order).filter_map(Result::ok) {
+            if change.list != list.0 {
+                let (name, entries) = std::mem::replace(&mut list, (change.list.into(), Vec::new()));
+                lists.insert(name.into_owned(), entries.into_iter().collect());
+            }
+            list.1.push((change.set.bounds(), entry(change)));
+        }
+        lists.insert(list.0.into_owned(), list.1.into_iter().collect());
+        for ((name, bounds), change) in merged.changed {
+            let entries = lists.entry(name.to_owned()).or_default();
+            match change.comment {
+                Some(_) => _ = entries.insert(bounds, entry(change)),
+                None => _ = entries.remove(&bounds),
+            }
+        }
+        lists.retain(|_, entries| !entries.is_empty());
+        Ok(StaticEntries::new(lists, names, self.log, self.damage))
+    }
+}
+
+fn entry(change: StoredChange<'_>) -> Entry {
+    Entry { set: change.set, comment: change.comment.unwrap_or_default().to_owned(), until: None }
+}
+
+fn damaged(path: &Path, error: ContentError) -> anyhow::Error {
+    anyhow::Error::new(error).context(damage(&path.display().to_string()))
+}
+
+/// The removals in the records behind damage: an entry that was removed must not come back. What these records add is lost
+/// with the damaged one, which may have removed it.
+fn removals_behind(records: &Records) -> Result<Vec<u8>, ContentError> {
+    let mut content = Content::default();
+    for change in records.behind().flat_map(Changes::of) {
+        let change = change?;
+        // An addition may replace an entry whose removal was in the damaged record.
+        content.push(change.list, &change.set, None);
+    }
+    Ok(content.into_bytes())
+}
+
+/// The id of a list that operators fill, made known if no rule has named it.
+fn bind(lists: &Lists, name: &str) -> Result<ListId, TooManyListsError> {
+    lists.id(name).map_or_else(|| lists.bind(name, OPERATOR_LEVEL), Ok)
+}
+
+/// The entries of a file with one checksum for each block, as records.
+fn from_version1(content: &[u8]) -> Result<Vec<Vec<u8>>, ContentError> {
+    let entries: Vec<_> = Entries::of(content).collect::<Result<_, _>>()?;
+    let changes = entries.iter().map(|entry| (entry.list, &entry.set, entry.comment));
+    Ok(snapshot(changes).collect())
+}
+
+/// The entries of a file without checksums, as records.
+fn read_json(state: &StateDir) -> anyhow::Result<Option<Vec<Vec<u8>>>> {
+    let Some(bytes) = state.read_old(OLD_LISTS)? else { return Ok(None) };
+    let shown = state.file(OLD_LISTS).display().to_string();
+    let entries: Vec<NewEntry> = serde_json::from_slice(&bytes).with_context(|| damage(&shown))?;
+    let mut lists = BTreeMap::<(&str, Bounds), &NewEntry>::new();
+    for entry in &entries {
+        let checked = match entry.timeout {
+            Some(_) => Err(format!("{} has a timeout, which does not outlive a start", entry.address)),
+            None => check(entry),
+        };
+        checked.map_err(|wrong| anyhow!("{}: {wrong}", damage(&shown)))?;
+        lists.insert((&entry.list, entry.address.bounds()), entry);
+    }
+    let entries = lists.iter().map(|((list, _), entry)| (*list, &entry.address, entry.comment.as_str()));
+    Ok(Some(snapshot(entries).collect()))
+}

@@ -1,0 +1,412 @@
+use std::fs;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::state_dir::{LISTS, OLD_LISTS, StateDir};
+use knockplane_limits::predecessor::Deadline;
+
+fn change(list: &str, set: &str, until: Option<u64>) -> Change {
+    let (set, until) = (set.parse::<AddressSet>().unwrap(), until.map(Time::from_nanos));
+    let entry = Entry { comment: format!("{set}, by hand"), set, until };
+    Change { list: list.to_owned(), bounds: entry.set.bounds(), entry: Some(entry) }
+}
+
+fn removal(list: &str, set: &str) -> Change {
+    Change { entry: None, ..change(list, set, None) }
+}
+
+fn all(entries: &StaticEntries) -> Vec<String> {
+    entries
+        .lists()
+        .flat_map(|(list, entries)| entries.values().map(move |entry| format!("{list} {}", entry.set)))
+        .collect()
+}
+
+fn open(folder: &TempDir) -> Arc<StateDir> {
+    Arc::new(StateDir::open(&folder.path().join("state"), Deadline::over()).unwrap())
+}
+
+/// A state directory with a file of these changes, a record for each, the file, and the entries after each change.
+fn written(changes: Vec<Change>) -> (TempDir, Arc<StateDir>, Vec<u8>, Vec<Vec<String>>) {
+    let folder = tempfile::tempdir().unwrap();
+    let state = open(&folder);
+    let mut entries = StaticEntries::load(&state).unwrap();
+    let mut after = vec![Vec::new()];
+    for change in changes {
+        entries.change(vec![change]).unwrap();
+        after.push(all(&entries));
+    }
+    let file = fs::read(state.file(LISTS)).unwrap();
+    (folder, state, file, after)
+}
+
+/// The first bytes of the records, and the end of the last one.
+fn places(file: &[u8]) -> Vec<usize> {
+    let mut place = file.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let mut places = vec![place];
+    while let Some(length) = file.get(place..place + 4) {
+        place += 32 + u32::from_be_bytes(length.try_into().unwrap()) as usize;
+        places.push(place);
+    }
+    places
+}
+
+fn five() -> Vec<Change> {
+    vec![
+        change("a", "192.0.2.1", None),
+        change("b", "2001:db8::/32", None),
+        removal("a", "192.0.2.1"),
+        change("a", "192.0.2.3-192.0.2.9", None),
+        change("b", "192.0.2.0/24", None),
+    ]
+}
+
+#[test]
+fn static_entries_are_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = open(&folder);
+    let mut entries = StaticEntries::load(&state).unwrap();
+    let changes = [
+        ("b", "192.0.2.0/24", None),
+        ("a", "2001:db8::7", None),
+        ("a", "192.0.2.1-192.0.2.9", None),
+        ("a", "::/0", Some(5)),
+    ];
+    entries.change(changes.map(|(list, set, until)| change(list, set, until)).into()).unwrap();
+    assert_eq!(all(&entries), ["a 192.0.2.1-192.0.2.9", "a ::/0", "a 2001:db8::7", "b 192.0.2.0/24"]);
+    let again = StaticEntries::load(&state).unwrap();
+    assert_eq!(all(&again), ["a 192.0.2.1-192.0.2.9", "a 2001:db8::7", "b 192.0.2.0/24"]);
+    assert_eq!(again.list("b").unwrap(), entries.list("b").unwrap(), "comments too");
+
+    let told = StoredEntries::load(&state).unwrap().install(&Lists::new(2).unwrap(), &[]).unwrap_err().to_string();
+    assert!(told.contains("holds 3 entries") && told.contains("raise `list-capacity`"), "{told}");
+    let lists = Lists::new(3).unwrap();
+    StoredEntries::load(&state).unwrap().install(&lists, &[]).unwrap();
+    let is_in =
+        |list, address: [u8; 4]| lists.membership(address.into(), 0, Time::default()).contains(lists.id(list).unwrap());
+    assert!(is_in("b", [192, 0, 2, 77]) && is_in("a", [192, 0, 2, 9]) && !is_in("a", [192, 0, 2, 10]));
+
+    let mut entries = again;
+    entries.change(vec![removal("b", "192.0.2.0/24")]).unwrap();
+    assert!(entries.list("b").is_none() && StaticEntries::load(&state).unwrap().list("b").is_none());
+}
+
+/// Changes in any order, replaced comments, entries that get a timeout, and the file written anew in between.
+#[test]
+fn a_restart_finds_the_last_state_of_each_entry() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = open(&folder);
+    let mut entries = StaticEntries::load(&state).unwrap();
+    let mut random = 1_u64;
+    let mut dice = move |sides: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % sides
+    };
+    for round in 0..200 {
+        let changes = (0..1 + dice(4)).map(|_| {
+            let (list, host) = (["a", "b"][dice(2) as usize], dice(20));
+            let mut change = change(list, &format!("10.0.0.{host}"), Some(u64::MAX).filter(|_| dice(4) == 0));
+            if let Some(entry) = &mut change.entry {
+                entry.comment = format!("round {round}");
+            }
+            if dice(3) == 0 { Change { entry: None, ..change } } else { change }
+        });
+        entries.change(changes.collect()).unwrap();
+        if dice(20) == 0 {
+            entries.write_anew().unwrap();
+        }
+        let again = StaticEntries::load(&state).unwrap();
+        let stored = |entries: &StaticEntries| {
+            let lists = entries.lists().flat_map(|(list, entries)| entries.values().map(move |entry| (list, entry)));
+            let stored = lists.filter(|(_, entry)| entry.until.is_none());
+            stored.map(|(list, entry)| (list.to_owned(), entry.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(stored(&again), stored(&entries), "round {round}");
+        assert_eq!(
+            again.live_bytes,
+            again.lists.keys().map(|name| list_bytes(name)).sum::<u64>()
+                + again.lists.values().flat_map(BTreeMap::values).map(Entry::stored_bytes).sum::<u64>()
+        );
+        // Reading the file has opened it again: both know the same.
+        entries = StaticEntries { lists: entries.lists, next_expiry: entries.next_expiry, ..again };
+        let live = entries.lists.values().flat_map(BTreeMap::values).map(Entry::stored_bytes).sum::<u64>();
+        entries.live_bytes = live + entries.lists.keys().map(|name| list_bytes(name)).sum::<u64>();
+    }
+}
+
+#[test]
+fn a_change_that_cannot_be_stored_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = open(&folder);
+    let mut entries = StaticEntries::load(&state).unwrap();
+    entries.change(vec![change("a", "192.0.2.1", None)]).unwrap();
+    fs::remove_dir_all(folder.path().join("state")).unwrap();
+    let twice = vec![change("a", "192.0.2.2", None), change("a", "192.0.2.2", Some(1)), change("b", "::", None)];
+    assert!(entries.change(twice).is_err());
+    assert_eq!(all(&entries), ["a 192.0.2.1"]);
+}
+
+/// A file that is cut off within one of its last three records: the records before it count, and changes go on behind them.
+#[test]
+fn an_interrupted_change_is_cut_off() {
+    let (_folder, state, file, after) = written(five());
+    let places = places(&file);
+    for length in places[2]..file.len() {
+        fs::write(state.file(LISTS), &file[..length]).unwrap();
+        let whole = places.iter().filter(|place| **place <= length).count() - 1;
+        let mut entries = StaticEntries::load(&state).unwrap();
+        assert_eq!(all(&entries), after[whole], "{length} of {} bytes", file.len());
+        assert!(entries.damage().is_none());
+        entries.change(vec![change("c", "::7", None)]).unwrap();
+        let again = StaticEntries::load(&state).unwrap();
+        assert_eq!(all(&again), all(&entries), "{length} bytes, and a change");
+    }
+    // A file can grow before its content is on the disk.
+    fs::write(state.file(LISTS), [&file[..], &[0; 100]].concat()).unwrap();
+    assert_eq!(all(&StaticEntries::load(&state).unwrap()), after[5]);
+    assert_eq!(fs::read(state.file(LISTS)).unwrap(), file);
+}
+
+/// Each bit of the second record of five: the entries before it are in force, and none that was removed behind it.
+#[test]
+fn damage_leaves_what_is_before_it_and_is_told() {
+    let (_folder, state, file, after) = written(five());
+    let places = places(&file);
+    for bit in 8 * places[1]..8 * places[2] {
+        let mut damaged = file.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        fs::write(state.file(LISTS), &damaged).unwrap();
+        assert!(StoredEntries::peek(&state).is_ok() && fs::read(state.file(LISTS)).unwrap() == damaged, "unchanged");
+        let entries = StaticEntries::load(&state).unwrap();
+        let found = all(&entries);
+        assert!(found.iter().all(|entry| after[1].contains(entry)), "bit {bit}: {found:?}");
+        // If its content alone is damaged, the removal of the first entry is found behind it.
+        let is_content = bit / 8 >= places[1] + 32;
+        assert_eq!(found.is_empty(), is_content, "bit {bit}: {found:?}");
+        let told = entries.damage().expect("it is told");
+        assert!(told.contains(&format!("lists.state is damaged at byte {}", places[1])), "{told}");
+        let aside = state.file(&format!("{LISTS}.aside-1"));
+        assert_eq!(fs::read(&aside).unwrap(), damaged, "the damaged file is kept");
+        fs::remove_file(aside).unwrap();
+        let again = StaticEntries::load(&state).unwrap();
+        assert!(again.damage().is_none() && all(&again) == found, "the new file is intact");
+    }
+    let mut last = file.clone();
+    *last.last_mut().unwrap() ^= 1;
+    fs::write(state.file(LISTS), &last).unwrap();
+    let entries = StaticEntries::load(&state).unwrap();
+    assert!(all(&entries) == after[4] && entries.damage().is_some(), "a last record that is whole and damaged");
+}
+
+#[test]
+fn a_damaged_first_line_and_a_newer_version_are_refused() {
+    let (_folder, state, file, _) = written(five());
+    let refused = |bytes: &[u8]| {
+        fs::write(state.file(LISTS), bytes).unwrap();
+        let error = format!("{:#}", StoredEntries::load(&state).err().expect("refused"));
+        assert!(error.contains("lists.state is damaged; ") && error.contains("--without-state"), "{error}");
+        error
+    };
+    for bit in 0..8 * places(&file)[0] {
+        let mut damaged = file.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        refused(&damaged);
+    }
+    (0..places(&file)[0]).for_each(|length| _ = refused(&file[..length]));
+    let newer = String::from_utf8_lossy(&file[..places(&file)[0]]).replace(" 2 ", " 3 ");
+    let error = refused(&[newer.as_bytes(), &file[places(&file)[0]..]].concat());
+    assert!(error.contains("format 3, and this program reads format 2: a newer version wrote the file"), "{error}");
+}
+
+#[test]
+fn entries_that_would_not_be_written_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = open(&folder);
+    let mut log = Log::new(Arc::clone(&state), LISTS, stored::FORMAT);
+    log.replace([b"L\0\0\0\x01aP\x21\xc0\0\x02\x01\0\0".to_vec()].into_iter()).unwrap();
+    let stored = StoredEntries::load(&state).unwrap();
+    let error = format!("{:#}", stored.install(&Lists::new(1).unwrap(), &[]).unwrap_err());
+    assert!(error.contains("lists.state is damaged") && error.contains("no kind 33"), "{error}");
+    assert!(stored.into_map(Vec::new()).is_err());
+}
+
+/// The file, and what the disk is given: of a million entries as of ten.
+#[test]
+fn a_change_writes_as_much_beside_many_entries_as_beside_few() {
+    let added = |many: usize| {
+        let folder = tempfile::tempdir().unwrap();
+        let state = open(&folder);
+        let mut entries = StaticEntries::load(&state).unwrap();
+        let host = |number: usize| {
+            let set = AddressSet::from(IpAddr::from([10, (number >> 16) as u8, (number >> 8) as u8, number as u8]));
+            let entry = Entry { comment: String::new(), set, until: None };
+            Change { list: "a".to_owned(), bounds: entry.set.bounds(), entry: Some(entry) }
+        };
+        entries.change((0..many).map(host).collect()).unwrap();
+        let before = fs::metadata(state.file(LISTS)).unwrap().len();
+        let written = || {
+            let io = fs::read_to_string("/proc/thread-self/io").unwrap();
+            let line = io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap();
+            line.parse::<u64>().unwrap()
+        };
+        let begin = written();
+        entries.change(vec![change("a", "192.0.2.1", None)]).unwrap();
+        entries.compact();
+        (fs::metadata(state.file(LISTS)).unwrap().len() - before, written() - begin)
+    };
+    let (few, many) = (added(10), added(100_000));
+    assert_eq!(few, many);
+    assert_eq!(few.0, few.1, "nothing but the record is written");
+}
+
+#[test]
+fn the_file_is_written_anew_when_more_than_half_of_it_is_out_of_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = open(&folder);
+    let mut entries = StaticEntries::load(&state).unwrap();
+    let mut most = 0;
+    for round in 0..2_500 {
+        let host = format!("10.0.0.{}", round % 10);
+        entries.change(vec![if round % 20 < 10 { change("a", &host, None) } else { removal("a", &host) }]).unwrap();
+        entries.compact();
+        most = most.max(fs::metadata(state.file(LISTS)).unwrap().len());
+    }
+    assert!(most > FEW_BYTES && most < FEW_BYTES + 2_000, "{most} bytes");
+    assert_eq!(all(&StaticEntries::load(&state).unwrap()), all(&entries));
+}
+
+fn old(rest: &str) -> String {
+    format!("[{{\"list\":\"a\",\"address\":\"::1\"{rest}}}]")
+}
+
+#[test]
+fn a_file_of_an_earlier_version_is_taken_over_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = open(&folder);
+    let [new, old_file] = [LISTS, OLD_LISTS].map(|name| state.file(name));
+    fs::write(&old_file, old(",\"comment\":\"home\"")).unwrap();
+    let entries = StaticEntries::load(&state).unwrap();
+    assert_eq!(entries.list("a").unwrap().values().next().unwrap().comment, "home");
+    assert!(new.exists() && !old_file.exists());
+    assert_eq!(all(&StaticEntries::load(&state).unwrap()), ["a ::1"]);
+
+    fs::write(&old_file, old(",\"comment\":\"home\"")).unwrap();
+    assert_eq!(all(&StaticEntries::load(&state).unwrap()), ["a ::1"], "as after a start that was interrupted");
+    assert!(!old_file.exists());
+    fs::write(&old_file, "[]").unwrap();
+    let error = StaticEntries::load(&state).err().unwrap().to_string();
+    assert!(error.contains("hold different entries: remove one of them"), "{error}");
+    fs::write(&new, "[").unwrap();
+    let error = format!("{:#}", StaticEntries::load(&state).err().unwrap());
+    assert!(error.contains("lists.state is damaged"), "a damaged file does not count as an old one: {error}");
+}
+
+/// The file with one checksum for each block, as the version before wrote it; every bit and every length of it.
+#[test]
+fn a_file_of_the_version_before_is_replaced_by_one_of_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = open(&folder);
+    let content = [b"\0\0\0\x01a\0\0\0\x02", &[32, 192, 0, 2, 1, 0, 1, b'x', 32, 192, 0, 2, 2, 0, 0][..]].concat();
+    state.write(LISTS, version1::FORMAT, &content).unwrap();
+    let file = fs::read(state.file(LISTS)).unwrap();
+    let mut damaged = file.clone();
+    for bit in 0..8 * file.len() {
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        fs::write(state.file(LISTS), &damaged).unwrap();
+        let error = format!("{:#}", StoredEntries::load(&state).err().unwrap_or_else(|| panic!("bit {bit}")));
+        assert!(error.starts_with(&format!("{} is damaged; ", state.file(LISTS).display())), "{error}");
+        damaged[bit / 8] ^= 1 << (bit % 8);
+    }
+    for length in 0..file.len() {
+        fs::write(state.file(LISTS), &file[..length]).unwrap();
+        assert!(StoredEntries::load(&state).is_err(), "{length} bytes");
+    }
+    fs::write(state.file(LISTS), &file).unwrap();
+    assert!(
+        StoredEntries::peek(&state).is_ok() && fs::read(state.file(LISTS)).unwrap() == file,
+        "a look changes nothing"
+    );
+    for _ in 0..2 {
+        let entries = StaticEntries::load(&state).unwrap();
+        assert_eq!(all(&entries), ["a 192.0.2.1", "a 192.0.2.2"]);
+        assert_eq!(entries.list("a").unwrap().values().next().unwrap().comment, "x");
+        assert!(fs::read(state.file(LISTS)).unwrap().starts_with(b"knockplane lists 2 log\n"));
+    }
+}
+
+#[test]
+fn damage_of_an_earlier_version_is_told_and_not_started_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = open(&folder);
+    let cases = [
+        (String::new(), "EOF"),
+        ("[{\"list\":\"a\"}]".to_owned(), "missing field"),
+        (old("").replace("::1", "host"), "line 1 column"),
+        (old("").replace("\"a\"", "\"a,b\""), "`a,b` is no name of a list"),
+        (old(",\"timeout\":{\"secs\":60,\"nanos\":0}"), "::1 has a timeout"),
+    ];
+    for (kept, told) in cases {
+        fs::write(state.file(OLD_LISTS), &kept).unwrap();
+        let Err(error) = StaticEntries::load(&state) else { panic!("{told}") };
+        let error = format!("{error:#}");
+        assert!(error.contains("lists.json is damaged; ") && error.contains("--without-state"), "{error}");
+        assert!(error.contains(told), "{error}");
+    }
+}
+
+#[test]
+fn an_entry_expires_and_the_engine_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let lists = Lists::new(1).unwrap();
+    let mut entries = StaticEntries::load(&open(&folder)).unwrap();
+    entries.change(vec![change("a", "192.0.2.0/24", Some(5)), change("a", "::/0", Some(9))]).unwrap();
+    entries.install(&lists).unwrap();
+    let list = lists.id("a").unwrap();
+    let is_in = |address: [u8; 4]| lists.membership(address.into(), 0, Time::default()).contains(list);
+    assert!(is_in([192, 0, 2, 9]) && !entries.expire(Time::from_nanos(4)));
+    let after = lists.membership([192, 0, 2, 9].into(), 0, Time::from_nanos(5));
+    assert!(!after.contains(list), "to the nanosecond, before the entry is removed");
+    assert!(entries.expire(Time::from_nanos(5)) && !entries.expire(Time::from_nanos(6)));
+    entries.install(&lists).unwrap();
+    assert!(!is_in([192, 0, 2, 9]));
+    assert_eq!(all(&entries), ["a ::/0"]);
+}
+
+/// Additions beside others, more than the engine keeps apart, removals of both kinds, and names.
+#[test]
+fn the_engine_goes_by_every_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let lists = Lists::new(100).unwrap();
+    let mut entries = StaticEntries::load(&open(&folder)).unwrap();
+    let host = |number: usize| format!("10.0.{}.{}", number / 250, number % 250);
+    let check = |entries: &mut StaticEntries, step: &str| {
+        entries.install(&lists).unwrap();
+        let list = lists.id("a").unwrap();
+        for number in (0..MOST_RECENT + 40).step_by(7) {
+            let address: IpAddr = host(number).parse().unwrap();
+            let is_in = lists.membership(address, 0, Time::default()).contains(list);
+            let known = entries.list("a").is_some_and(|list| list.contains_key(&(address, address)));
+            assert_eq!(is_in, known, "{step}: {address}");
+        }
+    };
+    entries.change(vec![change("a", &host(0), None)]).unwrap();
+    check(&mut entries, "the first");
+    assert_eq!(entries.recent.len(), 1);
+    entries.change((7..MOST_RECENT).map(|number| change("a", &host(number), None)).collect()).unwrap();
+    check(&mut entries, "many");
+    assert_eq!(entries.recent.len(), MOST_RECENT - 6);
+    entries.change(vec![removal("a", &host(14))]).unwrap();
+    check(&mut entries, "a removal");
+    assert!(entries.recent.is_empty());
+    entries.change((MOST_RECENT..MOST_RECENT + 20).map(|number| change("a", &host(number), None)).collect()).unwrap();
+    check(&mut entries, "beside others");
+    entries.change(vec![removal("a", &host(MOST_RECENT + 5)), change("a", &host(14), None)]).unwrap();
+    check(&mut entries, "a removal of a recent one");
+    entries
+        .change((MOST_RECENT + 20..3 * MOST_RECENT).map(|number| change("a", &host(number), None)).collect())
+        .unwrap();
+    check(&mut entries, "too many");
+    assert!(entries.recent.is_empty());
+}
