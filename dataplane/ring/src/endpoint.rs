@@ -5,8 +5,8 @@
 //!   fill ──► rx ──► looked at ──► fill
 //! ```
 //! A frame is in exactly one of these places, and never changes from one circle to the other. Of those to send, the
-//! last one that was free is written first: it is in the cache. A received frame is shown and given back in one call. Nothing is received before [`Endpoint::connect`]; the fill ring is full all the same, because some drivers do
-//! not send without it.
+//! last one that was free is written first: it is in the cache. A received frame is shown and given back in one call. Nothing is
+//! received before [`Endpoint::connect`]; the fill ring is full all the same, because some drivers do not send without it.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
