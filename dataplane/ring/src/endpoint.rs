@@ -5,8 +5,8 @@
 //!   fill ──► rx ──► looked at ──► fill
 //! ```
 //! A frame is in exactly one of these places, and never changes from one circle to the other. Of those to send, the
-//! last one that was free is written first: it is in the cache. A received frame is shown and given back in one call. Nothing is received before [`Endpoint::connect`]; the fill ring is full all the same, because some drivers do
-//! not send without it.
+//! last one that was free is written first: it is in the cache. A received frame is shown and given back in one call. Nothing is
+//! received before [`Endpoint::connect`]; the fill ring is full all the same, because some drivers do not send without it.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
@@ -152,17 +152,15 @@ impl Endpoint {
 
     /// Takes back the chunks that the kernel has sent.
     fn reap(&mut self) {
-        let mut completed = [0_u64; BATCH];
         while self.sending.len() > 0 {
-            let count = self.rings.completion.take(&mut completed);
+            let count = self.rings.completion.take_each(|address| {
+                self.umem.check(&Descriptor { address, length: 0, options: 0 }, 0);
+                let was_sending = self.sending.remove(self.umem.chunk(address));
+                assert!(was_sending, "corrupt ring: the frame at {address} was completed and not being sent");
+                self.free.push(self.umem.chunk_start(address));
+            });
             if count == 0 {
                 break;
-            }
-            for address in &completed[..count] {
-                self.umem.check(&Descriptor { address: *address, length: 0, options: 0 }, 0);
-                let was_sending = self.sending.remove(self.umem.chunk(*address));
-                assert!(was_sending, "corrupt ring: the frame at {address} was completed and not being sent");
-                self.free.push(self.umem.chunk_start(*address));
             }
         }
     }

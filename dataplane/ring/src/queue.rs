@@ -215,27 +215,61 @@ impl<T: RingEntry> Consumer<T> {
         Consumer { ring, next, produced }
     }
 
-    /// Reads entries into `entries`, as many as there are and fit, and returns their number. Their places are the kernel's
-    /// again.
+    /// Entries that are known to be there. Reads the producer's position if there are none.
     #[inline]
-    pub(crate) fn take(&mut self, entries: &mut [T]) -> usize {
+    fn available(&mut self) -> usize {
         if self.produced == self.next {
             let produced = self.ring.producer().load(Acquire);
             self.ring.between(self.next, produced);
             self.produced = produced;
         }
-        let count = (self.produced.wrapping_sub(self.next) as usize).min(entries.len());
-        if count == 0 {
-            return 0;
+        self.produced.wrapping_sub(self.next) as usize
+    }
+
+    /// Reads entries into `entries`, as many as there are and fit, and returns their number. Their places are the kernel's
+    /// again.
+    #[inline]
+    pub(crate) fn take(&mut self, entries: &mut [T]) -> usize {
+        let count = self.available().min(entries.len());
+        for (entry, position) in entries[..count].iter_mut().zip(0..) {
+            // SAFETY: so many entries are there.
+            *entry = unsafe { self.peek(position) };
         }
-        for entry in &mut entries[..count] {
-            // SAFETY: the place is within the ring. The kernel has written the entry before its position passed it, and does
-            // not write there before ours has.
-            *entry = unsafe { self.ring.entry(self.next).read() };
-            self.next = self.next.wrapping_add(1);
-        }
-        self.ring.consumer().store(self.next, Release);
+        self.release(count);
         count
+    }
+
+    /// Passes entries to `each`, in order, as many as are known to be there, and returns their number. Their places are the
+    /// kernel's again afterwards.
+    #[inline]
+    pub(crate) fn take_each(&mut self, mut each: impl FnMut(T)) -> usize {
+        let count = self.available();
+        for position in 0..count as u32 {
+            // SAFETY: so many entries are there.
+            each(unsafe { self.peek(position) });
+        }
+        self.release(count);
+        count
+    }
+
+    /// Reads the entry that is so many places behind the next one.
+    ///
+    /// # Safety
+    /// The position is less than [`Consumer::available`].
+    #[inline]
+    unsafe fn peek(&self, position: u32) -> T {
+        // SAFETY: the place is within the ring. The kernel has written the entry before its position passed it, as the caller
+        // says, and does not write there before ours has.
+        unsafe { self.ring.entry(self.next.wrapping_add(position)).read() }
+    }
+
+    /// Gives the places of the next `count` entries back to the kernel.
+    #[inline]
+    fn release(&mut self, count: usize) {
+        if count > 0 {
+            self.next = self.next.wrapping_add(count as u32);
+            self.ring.consumer().store(self.next, Release);
+        }
     }
 }
 

@@ -98,6 +98,7 @@ pub(crate) fn register(umem: &Umem) -> io::Result<OwnedFd> {
         chunk_size: umem.chunk_bytes() as u32,
         headroom: 0,
         flags: 0,
+        // Padding before Linux 6.8: the structure has the same size there.
         tx_metadata_len: 0,
     };
     set_option(socket.as_fd(), libc::XDP_UMEM_REG, &registration)?;

@@ -18,6 +18,8 @@ use crate::region::Region;
 pub(crate) struct Umem {
     region: Region,
     chunk_bytes: usize,
+    /// The base-2 logarithm of `chunk_bytes`. The hot path shifts by it for each frame.
+    chunk_shift: u32,
 }
 
 impl Umem {
@@ -27,7 +29,7 @@ impl Umem {
     /// If the size is no power of two, or the region is no multiple of it.
     pub(crate) fn new(region: Region, chunk_bytes: usize) -> Self {
         assert!(chunk_bytes.is_power_of_two() && region.bytes().is_multiple_of(chunk_bytes), "chunks of {chunk_bytes}");
-        Umem { region, chunk_bytes }
+        Umem { region, chunk_bytes, chunk_shift: chunk_bytes.trailing_zeros() }
     }
 
     pub(crate) const fn region(&self) -> &Region {
@@ -51,8 +53,7 @@ impl Umem {
     /// The number of the chunk that an address is in.
     #[inline]
     pub(crate) const fn chunk(&self, address: u64) -> usize {
-        // The size is a power of two, which the compiler does not know.
-        (address >> self.chunk_bytes.trailing_zeros()) as usize
+        (address >> self.chunk_shift) as usize
     }
 
     /// Where the chunk begins that an address is in.
@@ -74,7 +75,9 @@ impl Umem {
         let rest = self.rest(address);
         let is_within =
             address < self.region.bytes() as u64 && length as usize <= rest && self.chunk_bytes - rest >= headroom;
-        assert!(is_within, "corrupt ring: a frame of {length} bytes at {address} in a UMEM of {}", self.region.bytes());
+        if !is_within {
+            corrupt(*frame, self.region.bytes());
+        }
     }
 
     /// The bytes of a frame.
@@ -113,6 +116,13 @@ impl Umem {
     }
 }
 
+/// Takes its arguments by value: those of a message in the loop over frames would be written to memory for each frame.
+#[cold]
+#[inline(never)]
+fn corrupt(frame: Descriptor, umem_bytes: usize) -> ! {
+    panic!("corrupt ring: a frame of {} bytes at {} in a UMEM of {umem_bytes}", frame.length, frame.address);
+}
+
 /// Chunks that are in one place: a bit for each chunk of the UMEM. 16,000 chunks take 2 KiB, which stay in the first-level
 /// cache.
 #[derive(Debug)]
@@ -128,6 +138,7 @@ impl ChunkSet {
     }
 
     /// How many chunks are in it.
+    #[inline]
     pub(crate) const fn len(&self) -> usize {
         self.count
     }

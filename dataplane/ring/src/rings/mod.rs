@@ -371,17 +371,15 @@ impl<K: Kernel> Rings<K> {
     /// Takes back the chunks that the kernel has sent.
     fn reap(&mut self, side: Side) {
         let port = &mut self.ports[side.index()];
-        let mut completed = [0_u64; BATCH];
         while port.sending.len() > 0 {
-            let count = port.rings.completion.take(&mut completed);
+            let count = port.rings.completion.take_each(|address| {
+                self.umem.check(&Descriptor { address, length: 0, options: 0 }, 0);
+                let was_sending = port.sending.remove(self.umem.chunk(address));
+                assert!(was_sending, "corrupt ring: the frame at {address} was completed and not being sent");
+                self.free.push(self.umem.chunk_start(address));
+            });
             if count == 0 {
                 break;
-            }
-            for address in &completed[..count] {
-                self.umem.check(&Descriptor { address: *address, length: 0, options: 0 }, 0);
-                let was_sending = port.sending.remove(self.umem.chunk(*address));
-                assert!(was_sending, "corrupt ring: the frame at {address} was completed and not being sent");
-                self.free.push(self.umem.chunk_start(*address));
             }
         }
     }

@@ -27,9 +27,9 @@ pub struct RingSettings {
 /// The memory of one worker's frames, before its sockets are bound.
 #[derive(Debug)]
 pub struct Memory {
-    umem: Umem,
-    /// The socket that the UMEM is registered with.
+    /// The socket that the UMEM is registered with. Closed before the memory is unmapped.
     socket: OwnedFd,
+    umem: Umem,
 }
 
 impl Memory {
