@@ -27,7 +27,7 @@ use knockplane_policy::event::{EventKind, Origin};
 use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
-use crate::state::lists::ListId;
+use crate::state::list_set::ListId;
 
 /// How many events and removals are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub struct Cause {
 /// A rule of a compiled rule set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RulePosition {
-    /// The number of the table, see [`Table::number`](crate::table::Table::number).
+    /// The number of the compiled rule set that the rule is of.
     pub table: u32,
     /// The rule's position among the declared ones.
     pub rule: u32,

@@ -130,7 +130,7 @@ mod tests {
 
     use super::*;
     use crate::state::events::EventEntry;
-    use crate::state::lists::ListId;
+    use crate::state::list_set::ListId;
 
     /// An event that is recognized by its time.
     fn event(at: u64) -> ListEvent {
