@@ -7,13 +7,13 @@
 //! |            |            |        |        | 1 or 2     | MAC    | IPv4   | MAC    | IPv4   |
 //! +------------+------------+--------+--------+------------+--------+--------+--------+--------+---------
 //! ```
-//! Only what hosts send to resolve and announce addresses is well-formed: what a stranger can say in a frame that passes
-//! without a rule is bounded to the addresses.
+//! Only messages that hosts send to resolve and announce addresses are well-formed. These frames pass without a rule,
+//! so an attacker can transmit nothing but addresses in them.
 //!
-//! What senders do that RFC 826 leaves open, and is accepted: the target's MAC of a request is zero (RFC 5227), the
-//! broadcast address, the Ethernet destination or the sender's own MAC (announcements of several implementations). Padding
-//! reaches up to Ethernet's minimum of 46 bytes behind the type (IEEE 802.3, 3.2.7), also behind a VLAN tag, because
-//! bridges may tag a frame without taking the padding away (IEEE 802.1Q, G.2.3).
+//! RFC 826 leaves some fields open. The target's MAC of a request may be zero (RFC 5227), the broadcast address, the
+//! Ethernet destination or the sender's own MAC (announcements of several implementations). Padding extends the frame
+//! to Ethernet's minimum of 46 bytes behind the type (IEEE 802.3, 3.2.7). The same limit applies behind a VLAN tag,
+//! because bridges may tag a frame without removing the padding (IEEE 802.1Q, G.2.3).
 
 use std::net::Ipv4Addr;
 
@@ -24,22 +24,22 @@ use super::{BROADCAST, ETHERNET_LENGTH, Mac, is_group, is_station};
 /// Bytes of the packet.
 pub(super) const LENGTH: usize = 28;
 
-/// The most bytes behind the Ethernet type, packet and padding. Source: IEEE 802.3, 3.2.7: the minimum.
+/// The maximum number of bytes behind the Ethernet type, packet and padding. Source: IEEE 802.3, 3.2.7: the minimum.
 const MAX_PADDED: usize = 46;
 
 const REQUEST: u16 = 1;
 const REPLY: u16 = 2;
 
-/// The reason of the frame's class, or that it is malformed. `payload` is everything behind the type.
+/// The reason of the frame's class, or the reason for a malformed frame. `payload` contains all bytes behind the type.
 ///
-/// Not in line: packets would pay for its registers.
+/// Not inlined: other packets would pay for the registers of this function.
 #[cold]
 #[inline(never)]
 pub(super) fn reason(ethernet: &[u8; ETHERNET_LENGTH], payload: &[u8]) -> Reason {
     if is_well_formed(ethernet, payload) { Reason::Arp } else { Reason::ArpMalformed }
 }
 
-/// Whether this is a request or reply as hosts send them.
+/// Whether this is a request or a reply in the form that hosts send.
 fn is_well_formed(ethernet: &[u8; ETHERNET_LENGTH], payload: &[u8]) -> bool {
     let Some(packet) = payload.first_chunk().map(Packet) else { return false };
     let (destination, source) = super::macs(ethernet);
@@ -63,15 +63,16 @@ impl Packet<'_> {
         self.0[..6] == [0, 1, 0x08, 0x00, 6, 4]
     }
 
-    /// A host asks who has the target's address. A sender without an address probes whether it is free (RFC 5227).
+    /// Whether the packet is a request for the MAC of the target's address. A sender without an address probes whether
+    /// the address is free (RFC 5227).
     fn is_request(&self, destination: Mac) -> bool {
         let sender = self.sender();
         let knows_itself = sender.is_unspecified() || is_host(sender);
         knows_itself && is_host(self.target()) && self.is_usual_target_mac(destination)
     }
 
-    /// A host tells its address. The answer to a probe has no target; one that is sent to all (RFC 3927, 2.5; RFC 5227,
-    /// 2.6) may name the host that asked.
+    /// Whether the packet is a reply with the sender's address. The reply to a probe has no target address. A broadcast
+    /// reply (RFC 3927, 2.5; RFC 5227, 2.6) may contain the address of the host that sent the request.
     fn is_reply(&self, destination: Mac) -> bool {
         let target = self.target();
         let has_target = target.is_unspecified() || is_host(target);

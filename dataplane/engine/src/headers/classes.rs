@@ -1,4 +1,4 @@
-//! What the settings ask of a frame of a class: which addresses it claims, and what pads it.
+//! The properties of a frame of a class that settings depend on: the addresses that the frame claims, and its padding.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -7,8 +7,8 @@ use knockplane_policy::packet::Side;
 
 use super::{arp, discovery, network};
 
-/// A frame that [`read`](super::read) found to be of this class. It is read once more, because few frames are of a class,
-/// and those that are not need not carry what is found here.
+/// Reads a frame that [`read`](super::read) assigned to this class. This is a second pass over the frame, because few
+/// frames have a class, and other frames must not pay for the result.
 pub fn class_frame(side: Side, class: FrameClass, frame: &[u8]) -> ClassFrame {
     let nothing = ClassFrame { side, class, claims: [None; 3], is_padded_with_zeros: true };
     let Some((_, payload)) = network(frame) else { return nothing };

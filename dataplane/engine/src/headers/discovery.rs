@@ -8,8 +8,9 @@
 //! |      |      |          |             | target, destination         |
 //! +------+------+----------+-------------+-----------------------------+---------------------------
 //! ```
-//! Well-formed is what RFC 4861 lets receivers accept (6.1, 7.1, 8.1), and of that only what hosts and routers send: what
-//! a stranger can say in a frame that passes without a rule is bounded. Stricter than receivers:
+//! A message is well-formed if RFC 4861 lets receivers accept it (6.1, 7.1, 8.1) and if hosts and routers send such
+//! messages. These frames pass without a rule, so the bytes that an attacker can transmit in them must be bounded. The
+//! reader is stricter than receivers:
 //!
 //! - nothing stands between the IPv6 header and the message (RFC 6980 forbids fragments), and nothing behind it: the
 //!   shortest message fills Ethernet's minimum, so there is no padding;
@@ -25,14 +26,15 @@ use knockplane_policy::frames::FrameClass;
 
 use super::{ETHERNET_LENGTH, Mac, is_station};
 
-/// Most bytes of options in solicitations and neighbour advertisements. They carry a link-layer address (8) and, for
-/// duplicate address detection, a nonce (8; RFC 7527); the rest leaves room for one more, such as the 16 bytes of an address
-/// registration (RFC 8505). Fewer would drop what RFC 4861 lets pass; more would carry more of a stranger's bytes inwards.
-/// The signatures of SEND (RFC 3971) do not fit.
+/// Maximum number of bytes of options in solicitations and neighbour advertisements. Options carry a link-layer address
+/// (8 bytes) and, for duplicate address detection, a nonce (8; RFC 7527). The rest has room for one more option, such
+/// as the 16 bytes of an address registration (RFC 8505). A smaller limit would drop messages that RFC 4861 allows. A
+/// larger limit would let an attacker transmit more bytes inwards. The signatures of SEND (RFC 3971) do not fit.
 const MAX_OPTIONS: usize = 32;
 
-/// Longest packet with a router advertisement or redirect: IPv6's minimum MTU, which a redirect must not exceed (RFC 4861,
-/// 4.5), and within which a router keeps advertisements, since they must not be fragmented (RFC 6980).
+/// Maximum length of a packet with a router advertisement or redirect: IPv6's minimum MTU. A redirect must not exceed
+/// this MTU (RFC 4861, 4.5). A router keeps advertisements within this MTU, because they must not be fragmented (RFC
+/// 6980).
 const MAX_PACKET: usize = 1280;
 
 const IPV6_HEADER: usize = 40;
@@ -40,7 +42,7 @@ const IPV6_HEADER: usize = 40;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 
-/// Options whose length over Ethernet is known. Source: RFC 2464, 6; RFC 4861, 4.6.
+/// Options with a known length over Ethernet. Source: RFC 2464, 6; RFC 4861, 4.6.
 mod option {
     pub(super) const SOURCE_LINK_LAYER: u8 = 1;
     pub(super) const TARGET_LINK_LAYER: u8 = 2;
@@ -60,7 +62,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// By the ICMPv6 type.
+    /// The message of this ICMPv6 type.
     pub(super) const fn of(kind: u8) -> Option<Kind> {
         match kind {
             133 => Some(Kind::RouterSolicitation),
@@ -80,7 +82,7 @@ impl Kind {
         }
     }
 
-    /// Bytes in front of the options.
+    /// The number of bytes in front of the options.
     const fn fixed_length(self) -> usize {
         match self {
             Kind::RouterSolicitation => 8,
@@ -122,7 +124,7 @@ impl Message<'_> {
         is_well_formed.then_some(kind.class())
     }
 
-    /// Whether Ethernet's addresses fit the packet's.
+    /// Whether the Ethernet addresses match the addresses of the packet.
     fn is_addressed(&self) -> bool {
         let (to, from) = super::macs(self.ethernet);
         is_station(from)
@@ -132,7 +134,7 @@ impl Message<'_> {
             }
     }
 
-    /// Whether addresses and fixed fields are those of the message. `fixed` has the kind's fixed length.
+    /// Whether addresses and fixed fields are valid for this kind of message. `fixed` has the kind's fixed length.
     fn means(&self, kind: Kind, fixed: &[u8]) -> bool {
         let Message { source, destination, .. } = *self;
         let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
@@ -167,8 +169,8 @@ impl Message<'_> {
         }
     }
 
-    /// Whether every option is complete, and those of a known length have it. Without a source there is no source
-    /// link-layer address (RFC 4861, 6.1.1 and 7.1.1).
+    /// Whether every option is complete and has its known length, if any. A message without a source address must have
+    /// no source link-layer address (RFC 4861, 6.1.1 and 7.1.1).
     fn are_well_formed(&self, mut options: &[u8]) -> bool {
         while let Some([number, units]) = options.first_chunk().copied() {
             let Some((option, behind)) = options.split_at_checked(usize::from(units) * 8) else { return false };
@@ -179,7 +181,7 @@ impl Message<'_> {
                     units == 1 && is_station([2, 3, 4, 5, 6, 7].map(|byte| option[byte]))
                 }
                 option::PREFIX => units == 4,
-                // At least the header of the packet that was redirected.
+                // The option contains at least the header of the redirected packet.
                 option::REDIRECTED => units >= 6,
                 option::MTU => units == 1,
                 _ => true,
@@ -203,15 +205,15 @@ impl Message<'_> {
     }
 }
 
-/// The address at this place of a message's fixed part, which reaches behind it.
+/// The address at this offset of a message's fixed part. The fixed part must contain the whole address.
 fn address(fixed: &[u8], at: usize) -> Ipv6Addr {
     let mut octets = [0; 16];
     octets.copy_from_slice(&fixed[at..at + 16]);
     octets.into()
 }
 
-/// What a message says of its target and, in a redirect, of the destination that this is for; none if it has no such field
-/// or is too short.
+/// The target of a message and, in a redirect, the destination; `None` if the message has no such field or is too
+/// short.
 pub(super) fn targets(message: &[u8]) -> [Option<Ipv6Addr>; 2] {
     let kind = message.first().and_then(|kind| Kind::of(*kind));
     let fixed = kind.and_then(|kind| message.get(..kind.fixed_length()));
@@ -224,13 +226,13 @@ pub(super) fn targets(message: &[u8]) -> [Option<Ipv6Addr>; 2] {
     }
 }
 
-/// The group that a neighbour is solicited at. Source: RFC 4291, 2.7.1.
+/// The solicited-node multicast address of this target. Source: RFC 4291, 2.7.1.
 fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c] = target.octets();
     Ipv6Addr::from([0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }
 
-/// Where a multicast packet goes. Source: RFC 2464, 7.
+/// The Ethernet destination of a multicast packet. Source: RFC 2464, 7.
 fn multicast_mac(destination: Ipv6Addr) -> Option<Mac> {
     let [.., a, b, c, d] = destination.octets();
     destination.is_multicast().then_some([0x33, 0x33, a, b, c, d])

@@ -6,8 +6,8 @@
 //! | 4, IHL | TOS    | total length    | identification  | flags, offset   | TTL    | protocol | …
 //! +--------+--------+-----------------+-----------------+-----------------+--------+----------+----
 //! ```
-//! Bytes 12 to 15 are the source, 16 to 19 the destination, then options up to the header's length. What the frame
-//! holds behind the total length is Ethernet's padding and no part of the packet.
+//! Bytes 12 to 15 are the source, 16 to 19 the destination. Options follow, up to the header's length. The bytes of the
+//! frame behind the total length are Ethernet's padding and no part of the packet.
 
 use std::net::Ipv4Addr;
 
@@ -19,7 +19,7 @@ use super::transport::{self, Fragment};
 
 const LENGTH: usize = 20;
 
-/// Reads the packet that an Ethernet frame carries: its last bytes.
+/// Reads the packet in an Ethernet frame. `bytes` are the last bytes of the frame.
 #[inline]
 pub(super) fn read<'f>(side: Side, frame: &'f [u8], bytes: &'f [u8]) -> Result<Packet<'f>, Reason> {
     let header = Header(bytes.first_chunk().ok_or(Reason::Ipv4Malformed)?);

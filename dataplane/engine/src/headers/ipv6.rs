@@ -6,8 +6,9 @@
 //! | 6, class, label | payload length  | next     | hop      | source     | destination | …
 //! +-----------------+-----------------+----------+----------+------------+-------------+----
 //! ```
-//! Then a chain of extension headers, each naming the next, until one that is none: that is the packet's protocol.
-//! Jumbograms (payload length 0 behind a hop-by-hop header) are refused: they do not fit Ethernet.
+//! A chain of extension headers follows. Each names the next header. The first header that is not an extension header
+//! is the packet's protocol. Jumbograms (payload length 0 behind a hop-by-hop header) are refused, because they do not
+//! fit Ethernet.
 
 use std::net::Ipv6Addr;
 
@@ -21,11 +22,11 @@ use super::transport::{self, Fragment, Part};
 
 const LENGTH: usize = 40;
 
-/// How many extension headers are walked. RFC 8504 lets hosts stop at 8; packets with more than 3 are not seen in
-/// practice, and every header more is work that a sender can ask for.
+/// Maximum number of extension headers that the reader follows. RFC 8504 lets hosts stop at 8. Packets with more than 3
+/// do not occur in practice. Each header is additional work that a sender can cause.
 const MAX_EXTENSIONS: usize = 8;
 
-/// Reads the packet that an Ethernet frame carries: its last bytes.
+/// Reads the packet in an Ethernet frame. `bytes` are the last bytes of the frame.
 pub(super) fn read<'f>(side: Side, frame: &'f [u8], bytes: &'f [u8]) -> Result<Packet<'f>, Reason> {
     let header = Header(bytes.first_chunk().ok_or(Reason::Ipv6Malformed)?);
     if header.version() != 6 {
@@ -53,13 +54,14 @@ pub(super) fn read<'f>(side: Side, frame: &'f [u8], bytes: &'f [u8]) -> Result<P
     })
 }
 
-/// Whether hosts take messages of this type, whatever the code, for neighbour discovery.
+/// Whether hosts process messages of this type as neighbour discovery, whatever the code.
 fn is_neighbour_discovery((kind, _): (u8, u8)) -> bool {
     discovery::Kind::of(kind).is_some()
 }
 
-/// The reason of the message's class. One that is not well-formed, or stands behind extension headers, or in front of
-/// anything, is refused here and not left to the rules: no sender has a good reason for it.
+/// The reason of the message's class. The reader refuses a message that is not well-formed, or that has extension
+/// headers before it or bytes after it. Rules do not decide about such a message, because no sender has a good reason
+/// to send it.
 #[cold]
 #[inline(never)]
 fn neighbour_discovery(frame: &[u8], bytes: &[u8], message: &[u8]) -> Reason {
@@ -78,15 +80,15 @@ fn neighbour_discovery(frame: &[u8], bytes: &[u8], message: &[u8]) -> Reason {
     class().map_or(Reason::NeighbourDiscoveryMalformed, FrameClass::reason)
 }
 
-/// What the extension headers lead to.
+/// The header behind the extension headers.
 struct Upper<'f> {
     protocol: IpNumber,
     data: &'f [u8],
     part: Part,
 }
 
-/// Follows the chain of extension headers from `protocol`, the first. Numbers that are none of those hosts walk end it,
-/// as does ESP, behind which nothing can be read.
+/// Follows the chain of extension headers from `protocol`, the first. The chain ends at a number that is not one of the
+/// extension headers that hosts follow. The chain also ends at ESP, because the bytes behind ESP cannot be read.
 fn walk(mut protocol: IpNumber, payload: &[u8]) -> Result<Upper<'_>, Reason> {
     let (mut data, mut part) = (payload, Part::Whole);
     let mut fragmented = false;
@@ -111,15 +113,15 @@ fn walk(mut protocol: IpNumber, payload: &[u8]) -> Result<Upper<'_>, Reason> {
         }
         (protocol, data) = (next, behind);
         if part == Part::Later {
-            // What it begins with is in the middle of something.
+            // The data of a later fragment begins inside another header or the payload.
             return Ok(Upper { protocol, data, part });
         }
     }
     Err(Reason::Ipv6Extensions)
 }
 
-/// Bytes of an extension header, by its first eight. Beyond any packet for an authentication header that is too short
-/// for its own fields (RFC 4302, 2.2).
+/// The length of an extension header in bytes, from its first eight bytes. The length exceeds any packet if an
+/// authentication header is too short for its own fields (RFC 4302, 2.2).
 fn extension_length(header: IpNumber, unit: &[u8; 8]) -> usize {
     let length = usize::from(unit[1]);
     match header {

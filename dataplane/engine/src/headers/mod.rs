@@ -1,4 +1,4 @@
-//! From a frame's bytes to what rules can see of it.
+//! Reads the bytes of a frame into the packet that rules evaluate.
 //!
 //! ```text
 //! 0             6            12     14
@@ -9,18 +9,19 @@
 //!                               then a PPPoE session 8 bytes, see `pppoe`
 //! ```
 //!
-//! Order: the frame's length, Ethernet, at most two VLAN tags and a PPPoE session; then IP, its fragments and extension headers; then
-//! TCP, UDP or ICMP. Each header's length is checked once, after that its fields are read by name. Nothing is copied.
+//! Order: the frame's length, Ethernet, at most two VLAN tags and a PPPoE session; then IP, its fragments and extension
+//! headers; then TCP, UDP or ICMP. The reader checks the length of each header once, and then reads its fields by name.
+//! The reader copies nothing.
 //!
-//! Two protocols that rules do not see are read to their end, because they pass without a rule: ARP and IPv6 neighbour
-//! discovery. What is not well-formed of them has no class, and neither a setting nor a rule lets it pass.
+//! The reader validates two protocols completely, because they pass without a rule: ARP and IPv6 neighbour discovery. A
+//! frame of these protocols that is not well-formed has no class, and neither a setting nor a rule lets it pass.
 //!
-//! Promise: a packet is returned only if every length in its headers agrees with the frame, so that a host behind the
-//! filter cannot read other ports or another payload out of it than the rules did. Whatever is in doubt is refused with
-//! a reason. Any bytes give an answer; none panics.
+//! Promise: the reader returns a packet only if every length in its headers agrees with the frame. A host behind the
+//! filter therefore cannot read other ports or another payload than the rules did. The reader refuses ambiguous frames
+//! with a reason. It accepts arbitrary bytes and never panics.
 //!
-//! Hand-written, because the slices of etherparse keep what rules never ask for; measured: see bench. Etherparse is the
-//! oracle these readers are tested against.
+//! The readers are hand-written, because the slices of etherparse keep fields that rules never use; measured: see
+//! bench. The tests compare these readers with etherparse.
 
 mod arp;
 mod classes;
@@ -39,8 +40,8 @@ use knockplane_policy::reason::Reason;
 pub use self::classes::class_frame;
 pub use knockplane_policy::packet::link::{ETHERNET_LENGTH, MAX_VLAN_TAGS, PPPOE_LENGTH, VLAN_LENGTH};
 
-/// The longest frame interfaces of this MTU pass on. A PPPoE header is within the MTU: hosts in a session have one of
-/// 1,492 bytes (RFC 2516, 7).
+/// The longest frame that interfaces of this MTU forward. A PPPoE header is within the MTU: hosts in a session have an
+/// MTU of 1,492 bytes (RFC 2516, 7).
 pub const fn max_frame(mtu: usize) -> usize {
     mtu + ETHERNET_LENGTH + MAX_VLAN_TAGS * VLAN_LENGTH
 }
@@ -54,18 +55,18 @@ mod ethertype {
     pub(super) const LLDP: EtherType = EtherType(0x88cc);
     pub(super) const PPPOE_DISCOVERY: EtherType = EtherType(0x8863);
     pub(super) const PPPOE_SESSION: EtherType = EtherType(0x8864);
-    /// Up to here the field is a length and the frame is IEEE 802.2. Source: IEEE 802.3, 3.2.6.
+    /// The maximum value of the field that is a length. Such a frame is IEEE 802.2. Source: IEEE 802.3, 3.2.6.
     pub(super) const MAX_LENGTH: u16 = 1500;
 }
 
-/// Where bridges send spanning tree frames. Source: IEEE 802.1D, 7.12.3.
+/// The destination of spanning tree frames. Source: IEEE 802.1D, 7.12.3.
 const BRIDGE_GROUP: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x00];
 
-/// What rules can see of a frame that came in on this side.
+/// Reads a frame from this side into the packet that rules evaluate.
 ///
 /// # Errors
-/// Why rules cannot see it: the reason of its [`FrameClass`], about which [`Settings::judge_frame`] decides, or what is
-/// wrong with it.
+/// The reason that rules cannot evaluate the frame: the reason of its [`FrameClass`], about which
+/// [`Settings::judge_frame`] decides, or the reason for a malformed frame.
 ///
 /// [`FrameClass`]: knockplane_policy::frames::FrameClass
 /// [`Settings::judge_frame`]: knockplane_policy::settings::Settings::judge_frame
@@ -81,7 +82,8 @@ pub fn read(side: Side, frame: &[u8], max_frame: usize) -> Result<Packet<'_>, Re
         EtherType::IPV4 => ipv4::read(side, frame, payload),
         EtherType::IPV6 => ipv6::read(side, frame, payload),
         ethertype::PPPOE_SESSION => in_session(side, frame, payload),
-        // Not before IP: whoever lets bridges talk must not let IP by the rules under the bridges' address.
+        // This arm follows IP, so that a setting that admits bridge frames does not admit IP packets to the bridges'
+        // address past the rules.
         _ if [d0, d1, d2, d3, d4, d5] == BRIDGE_GROUP => Err(Reason::SpanningTree),
         EtherType::ARP => Err(arp::reason(header, payload)),
         ethertype::SLOW_PROTOCOLS => Err(Reason::Lacp),
@@ -93,9 +95,9 @@ pub fn read(side: Side, frame: &[u8], max_frame: usize) -> Result<Packet<'_>, Re
     }
 }
 
-/// The packet in a PPPoE session. What the frame holds behind the session's length is no part of it.
+/// The packet in a PPPoE session. The bytes of the frame behind the session's length are no part of the packet.
 ///
-/// Not in line: other packets would pay for its registers.
+/// Not inlined: other packets would pay for the registers of this function.
 #[cold]
 #[inline(never)]
 fn in_session<'f>(side: Side, frame: &'f [u8], payload: &'f [u8]) -> Result<Packet<'f>, Reason> {
@@ -107,14 +109,14 @@ fn in_session<'f>(side: Side, frame: &'f [u8], payload: &'f [u8]) -> Result<Pack
     }
 }
 
-/// What the frame carries, behind tags and in a PPPoE session as well: its type and its bytes.
+/// The ethertype and the bytes of the packet in a frame, behind VLAN tags and in a PPPoE session.
 fn network(frame: &[u8]) -> Option<(EtherType, &[u8])> {
     let (header, behind) = frame.split_first_chunk::<ETHERNET_LENGTH>()?;
     let (ethertype, payload) = untag(EtherType(u16::from_be_bytes([header[12], header[13]])), behind).ok()?;
     if ethertype == ethertype::PPPOE_SESSION { pppoe::session(payload).ok() } else { Some((ethertype, payload)) }
 }
 
-/// The IP source of a frame that [`read`] refuses, if it has got one that far. What it says has not been checked.
+/// The IP source of a frame that [`read`] refuses, if the frame contains one. The address is not verified.
 #[cold]
 pub fn source(frame: &[u8]) -> Option<IpAddr> {
     let (ethertype, payload) = network(frame)?;
@@ -130,23 +132,23 @@ type Mac = [u8; 6];
 
 const BROADCAST: Mac = [0xff; 6];
 
-/// Destination and source.
+/// The destination and the source.
 fn macs(header: &[u8; ETHERNET_LENGTH]) -> (Mac, Mac) {
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, ..] = *header;
     ([d0, d1, d2, d3, d4, d5], [s0, s1, s2, s3, s4, s5])
 }
 
-/// Whether the address is of a group of stations. Source: IEEE 802.3, 3.2.3.
+/// Whether the address is a group address. Source: IEEE 802.3, 3.2.3.
 fn is_group(mac: Mac) -> bool {
     mac[0] & 1 == 1
 }
 
-/// Whether a station can have this address.
+/// Whether the address can be the address of a station.
 fn is_station(mac: Mac) -> bool {
     !is_group(mac) && mac != [0; 6]
 }
 
-/// What is behind the VLAN tags: the ethertype and its payload.
+/// The ethertype and the payload behind the VLAN tags.
 fn untag(mut ethertype: EtherType, mut payload: &[u8]) -> Result<(EtherType, &[u8]), Reason> {
     let mut tags = 0;
     while let EtherType::VLAN_TAGGED_FRAME | EtherType::PROVIDER_BRIDGING | EtherType::VLAN_DOUBLE_TAGGED_FRAME =
@@ -163,8 +165,8 @@ fn untag(mut ethertype: EtherType, mut payload: &[u8]) -> Result<(EtherType, &[u
     Ok((ethertype, payload))
 }
 
-/// The class of an IEEE 802.2 frame: spanning tree, unless a SNAP header says that an ethertype follows, which could be
-/// IP (RFC 1042). Cisco's own SNAP frames carry its spanning tree and stay in the class.
+/// The class of an IEEE 802.2 frame: spanning tree, unless a SNAP header indicates an ethertype, which could be IP (RFC
+/// 1042). Cisco's own SNAP frames carry its spanning tree and stay in the class.
 fn logical_link(payload: &[u8]) -> Reason {
     match payload {
         [0xaa, 0xaa, 0x03, 0x00, 0x00, 0x0c, ..] => Reason::SpanningTree,

@@ -8,16 +8,16 @@
 //! +--------------+------+----------+--------+----------+--------------+--------
 //!                                           <---- length bytes ------>
 //! ```
-//! In a session (ethertype 0x8864, code 0) IPv4 and IPv6 are packets as without it. PPP's control protocols, without which
-//! there is no session, and discovery (ethertype 0x8863) are a class of frames. Everything else that PPP carries is refused:
-//! what is compressed or encrypted could hold IP that rules have not seen.
+//! In a session (ethertype 0x8864, code 0), IPv4 and IPv6 are packets in the same way as outside a session. PPP's
+//! control protocols, which a session needs, and discovery (ethertype 0x8863) are a class of frames. The reader refuses
+//! all other PPP protocols: compressed or encrypted payloads could contain IP packets that rules have not evaluated.
 
 use etherparse::EtherType;
 use knockplane_policy::reason::Reason;
 
 use super::PPPOE_LENGTH;
 
-/// Bytes in front of what `length` counts.
+/// The number of header bytes that `length` does not count.
 const HEADER: usize = 6;
 
 const VERSION_AND_TYPE: u8 = 0x11;
@@ -29,18 +29,18 @@ const DISCOVERY_CODES: [u8; 5] = [0x07, 0x09, 0x19, 0x65, 0xa7];
 mod protocol {
     pub(super) const IPV4: u16 = 0x0021;
     pub(super) const IPV6: u16 = 0x0057;
-    /// From here on: network control protocols, and from 0xc000 on link control and authentication (RFC 1661, 2).
+    /// The first number of network control protocols. Link control and authentication begin at 0xc000 (RFC 1661, 2).
     pub(super) const CONTROL: u16 = 0x8000;
 }
 
-/// The ethertype that the packet in a session would have, and its bytes.
+/// The ethertype that corresponds to the packet in a session, and the bytes of the packet.
 ///
 /// # Errors
-/// [`Reason::Pppoe`] for PPP's control protocols; else what is wrong.
+/// [`Reason::Pppoe`] for PPP's control protocols; otherwise the reason for a malformed or unreadable frame.
 pub(super) fn session(payload: &[u8]) -> Result<(EtherType, &[u8]), Reason> {
     let header = payload.first_chunk::<PPPOE_LENGTH>().ok_or(Reason::PppoeMalformed)?;
     let [version_and_type, code, s0, s1, ..] = *header;
-    // Session 0 is that of discovery, and 0xffff is reserved (RFC 2516, 4).
+    // Discovery uses session 0, and 0xffff is reserved (RFC 2516, 4).
     let is_session = code == 0 && !matches!([s0, s1], [0, 0] | [0xff, 0xff]);
     if version_and_type != VERSION_AND_TYPE || !is_session {
         return Err(Reason::PppoeMalformed);
@@ -49,8 +49,8 @@ pub(super) fn session(payload: &[u8]) -> Result<(EtherType, &[u8]), Reason> {
     match u16::from_be_bytes([header[6], header[7]]) {
         protocol::IPV4 => Ok((EtherType::IPV4, data)),
         protocol::IPV6 => Ok((EtherType::IPV6, data)),
-        // A number is even, then odd. An odd first byte is the whole of a compressed one, which PPPoE advises against
-        // (RFC 1661, 2 and 6.5; RFC 2516, 7).
+        // The first byte of a number is even, the second odd. An odd first byte is a complete compressed number, which
+        // PPPoE advises against (RFC 1661, 2 and 6.5; RFC 2516, 7).
         number if number & 0x0100 != 0 => Err(Reason::PppUnreadable),
         number if number & 1 == 0 => Err(Reason::PppoeMalformed),
         protocol::CONTROL.. => Err(Reason::Pppoe),
@@ -58,7 +58,8 @@ pub(super) fn session(payload: &[u8]) -> Result<(EtherType, &[u8]), Reason> {
     }
 }
 
-/// The reason of a discovery frame's class, or that it is malformed. What its tags say is not looked at.
+/// The reason of a discovery frame's class, or the reason for a malformed frame. The reader does not check the content
+/// of tags.
 #[cold]
 pub(super) fn discovery(payload: &[u8]) -> Reason {
     let Some(header) = payload.first_chunk::<HEADER>() else { return Reason::PppoeMalformed };
@@ -67,7 +68,7 @@ pub(super) fn discovery(payload: &[u8]) -> Reason {
     if is_discovery && fits { Reason::Pppoe } else { Reason::PppoeMalformed }
 }
 
-/// Bytes behind the six of the header.
+/// The number of bytes behind the six bytes of the header.
 fn length(header: &[u8]) -> usize {
     usize::from(u16::from_be_bytes([header[4], header[5]]))
 }

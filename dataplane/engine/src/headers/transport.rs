@@ -1,12 +1,13 @@
-//! What is behind an IP header: which part of a datagram it is, and the TCP, UDP or ICMP header in front of it.
+//! The data behind an IP header: its part of a datagram, and the TCP, UDP or ICMP header at its start.
 //!
-//! Fragments are forwarded one by one, so each must be safe by itself: a first one holds the whole transport header,
-//! and no later one can be laid over it. Hosts refuse fragments that overlap (RFC 5722; Linux does so for IPv4 too).
+//! The dataplane forwards each fragment separately, so each fragment must be safe alone: a first fragment contains the
+//! whole transport header, and no later fragment can overlap this header. Hosts refuse fragments that overlap (RFC
+//! 5722; Linux does so for IPv4 too).
 
 use etherparse::IpNumber;
 use knockplane_policy::reason::Reason;
 
-/// Which part of a datagram a packet holds.
+/// The part of a datagram that a packet contains.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     Whole,
@@ -14,25 +15,25 @@ pub(super) enum Part {
     Later,
 }
 
-/// Where a fragment belongs in its datagram.
+/// The position of a fragment in its datagram.
 pub(super) struct Fragment {
-    /// Bytes of the datagram before its data: what counts towards the 65,535 but is not fragmented.
+    /// The bytes of the datagram before its data. They count towards the limit of 65,535 but are not fragmented.
     pub(super) before: usize,
-    /// Offset of its data in bytes.
+    /// The offset of its data in bytes.
     pub(super) offset: usize,
-    /// Whether more follow.
+    /// Whether more fragments follow.
     pub(super) more: bool,
 }
 
 impl Fragment {
-    /// Which part this is. `protocol` is the header that the datagram's data begins with.
+    /// The part of the datagram. `protocol` is the first header in the datagram's data.
     pub(super) fn part(&self, protocol: IpNumber, data: &[u8]) -> Result<Part, Reason> {
         if self.offset == 0 && !self.more {
             return Ok(Part::Whole);
         }
         let torn = self.more && !data.len().is_multiple_of(8);
         let too_far = self.before + self.offset + data.len() > usize::from(u16::MAX);
-        // Laid over the flags of a TCP header. Source: RFC 1858, RFC 3128.
+        // The fragment overlaps the flags of a TCP header. Source: RFC 1858, RFC 3128.
         let overlay = self.offset == 8 && protocol == IpNumber::TCP;
         if data.is_empty() || torn || too_far || overlay {
             return Err(Reason::FragmentMalformed);
@@ -41,7 +42,7 @@ impl Fragment {
     }
 }
 
-/// What rules ask of a transport header.
+/// The fields of a transport header that rules use.
 #[derive(Default)]
 pub(super) struct Transport<'f> {
     pub(super) ports: Option<(u16, u16)>,
@@ -49,10 +50,10 @@ pub(super) struct Transport<'f> {
     pub(super) payload: &'f [u8],
 }
 
-/// Reads the header of this protocol at the start of `data`, which is everything behind the IP header.
+/// Reads the header of this protocol at the start of `data`, which contains all bytes behind the IP header.
 ///
-/// All in line: through a call, what is read would go through memory, as would what the caller still needs, which
-/// costs some 20 instructions a packet.
+/// Always inlined: with a call, the result and the values that the caller still needs would go through memory. That
+/// costs some 20 instructions for each packet.
 #[inline(always)]
 pub(super) fn read(protocol: IpNumber, data: &[u8], part: Part) -> Result<Transport<'_>, Reason> {
     match (part, protocol) {
@@ -64,7 +65,7 @@ pub(super) fn read(protocol: IpNumber, data: &[u8], part: Part) -> Result<Transp
     }
 }
 
-/// Why a header that is not all there is refused.
+/// The reason for a header that is not complete.
 fn cut_short(part: Part, whole: Reason) -> Reason {
     if part == Part::First { Reason::FragmentMalformed } else { whole }
 }
@@ -81,13 +82,13 @@ fn tcp(data: &[u8], part: Part) -> Result<Transport<'_>, Reason> {
     Ok(Transport { ports: Some(ports(header)), icmp: None, payload })
 }
 
-/// RFC 768: ports, length of header and payload, checksum. A length of 0 would be a jumbogram, which is refused with
-/// the other lengths below 8.
+/// RFC 768: ports, length of header and payload, checksum. A length of 0 would be a jumbogram. The reader refuses it
+/// like the other lengths below 8.
 #[inline(always)]
 fn udp(data: &[u8], part: Part) -> Result<Transport<'_>, Reason> {
     let header = data.first_chunk::<8>().ok_or(cut_short(part, Reason::TransportTruncated))?;
     let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    // The length is the datagram's, of which a first fragment holds only the beginning.
+    // The length is that of the datagram. A first fragment contains only its beginning.
     let end = if part == Part::First { length.min(data.len()) } else { length };
     let payload = data.get(header.len()..end).ok_or(Reason::TransportMalformed)?;
     Ok(Transport { ports: Some(ports(header)), icmp: None, payload })
@@ -99,7 +100,7 @@ fn icmp(data: &[u8], part: Part) -> Result<Transport<'_>, Reason> {
     Ok(Transport { ports: None, icmp: Some((header[0], header[1])), payload })
 }
 
-/// Source and destination port, where TCP and UDP both have them.
+/// The source port and the destination port, at the offsets that TCP and UDP share.
 fn ports<const N: usize>(header: &[u8; N]) -> (u16, u16) {
     (u16::from_be_bytes([header[0], header[1]]), u16::from_be_bytes([header[2], header[3]]))
 }

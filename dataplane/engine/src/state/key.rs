@@ -4,8 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use knockplane_policy::packet::Vlan;
 
-/// An address as it is stored and hashed: a number among those of its family, and the VLAN that it is in, if VLANs are
-/// separate.
+/// An address in the form that is stored and hashed: a number of its family, and its VLAN if VLANs are separate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) bits: u128,
@@ -13,7 +12,7 @@ pub(crate) struct Key {
     pub(crate) vlan: Vlan,
 }
 
-/// What a slot holds. `::198.51.100.7` on the wire is not the IPv4 address, so the bits alone would not do.
+/// The kind of a slot's content. `::198.51.100.7` on the wire is not the IPv4 address, so the bits alone are ambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Free,
@@ -21,7 +20,7 @@ pub(crate) enum Kind {
     V6,
     /// An IPv6 network of 64 bits.
     Net,
-    /// The same in a VLAN.
+    /// An IPv4 address in a VLAN.
     V4InVlan,
     V6InVlan,
     NetInVlan,
@@ -75,7 +74,7 @@ impl Key {
         self.vlan
     }
 
-    /// The same in this VLAN.
+    /// The same address in this VLAN.
     #[inline]
     pub(crate) fn in_vlan(self, vlan: Vlan) -> Key {
         if vlan.is_none() { self } else { Key { kind: self.kind.in_vlan(), vlan, ..self } }
@@ -86,12 +85,12 @@ impl Key {
         self.kind.is_in_vlan()
     }
 
-    /// The same in no VLAN.
+    /// The same address in no VLAN.
     pub(crate) const fn without_vlan(self) -> Key {
         Key { kind: self.kind.without_vlan(), vlan: Vlan::NONE, bits: self.bits }
     }
 
-    /// The network of 64 bits that an IPv6 address is in.
+    /// The network of 64 bits that contains an IPv6 address.
     pub(crate) fn net(self) -> Option<Key> {
         let kind = match self.kind {
             Kind::V6 => Kind::Net,
@@ -101,7 +100,7 @@ impl Key {
         Some(Key { kind, ..self.prefix(32, 64) })
     }
 
-    /// The address with all bits behind its prefix 0.
+    /// The address with all bits after its prefix set to 0.
     pub(crate) fn prefix(self, v4_length: u8, v6_length: u8) -> Key {
         let behind = if self.kind.without_vlan() == Kind::V4 {
             32_u8.saturating_sub(v4_length)
@@ -112,12 +111,13 @@ impl Key {
     }
 }
 
-/// The secret that decides where addresses go. Whoever knew it could fill one bucket or one shard.
+/// The secret that determines the positions of addresses. An attacker who knew the secret could fill one bucket or one
+/// shard.
 #[derive(Clone, Copy)]
 pub(crate) struct Secret(pub(crate) [u64; 2]);
 
 impl Secret {
-    /// SipHash-1-3, which is made for this: <https://www.aumasson.jp/siphash/>.
+    /// SipHash-1-3, which is designed for this purpose: <https://www.aumasson.jp/siphash/>.
     #[inline]
     pub(crate) fn hash(self, key: Key) -> u64 {
         if key.is_in_vlan() { self.hash_in_vlan(key) } else { self.hasher().hash(&key.bits.to_le_bytes()) }

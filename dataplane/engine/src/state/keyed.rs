@@ -30,14 +30,14 @@ struct Slot<V> {
     value: V,
 }
 
-/// Hashes the parts of a key. No key of a kind may begin with all of another one of the same length.
+/// Hashes the parts of a key. No key may be a prefix of another key of the same kind.
 pub(crate) fn tag(secret: [u64; 2], write: impl FnOnce(&mut SipHasher13)) -> Tag {
     let mut hasher = SipHasher13::new_with_keys(secret[0], secret[1]);
     write(&mut hasher);
     hasher.finish128().as_u128()
 }
 
-/// Both families, so that neither looks like the other.
+/// Hashes an address. The hash includes the family, so that addresses of different families differ.
 pub(crate) fn write_address(hasher: &mut SipHasher13, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
@@ -51,7 +51,8 @@ pub(crate) fn write_address(hasher: &mut SipHasher13, address: IpAddr) {
     }
 }
 
-/// The network, last in a key; nothing if there is none. Keys of a kind differ in length then, which the hash tells.
+/// Hashes the network as the last part of a key, or nothing for `Vlan::NONE`. Keys of one kind then differ in length,
+/// which the hash includes.
 #[inline]
 pub(crate) fn write_vlan(hasher: &mut SipHasher13, vlan: Vlan) {
     if !vlan.is_none() {
@@ -73,14 +74,14 @@ pub(crate) fn datagram(secret: [u64; 2], packet: &Packet<'_>, more: u8) -> Optio
 }
 
 impl<V: Default> Keyed<V> {
-    /// Room for about so many keys.
+    /// Creates a table for about `capacity` keys.
     pub(crate) fn new(capacity: usize) -> Keyed<V> {
         let slot = || Slot { tag: 0, expiry: Time::default(), value: V::default() };
         let sets = capacity.div_ceil(WAYS).next_power_of_two();
         Keyed { sets: (0..sets).map(|_| Mutex::new(std::array::from_fn(|_| slot()))).collect() }
     }
 
-    /// How many keys there is room for.
+    /// The maximum number of keys.
     pub(crate) fn capacity(&self) -> usize {
         self.sets.len() * WAYS
     }
@@ -145,7 +146,7 @@ mod tests {
         Time::from_nanos(second * 1_000_000_000)
     }
 
-    /// Counts how often it was asked for the key, each time for ten seconds.
+    /// Counts the calls for the key. Each call sets the expiry to ten seconds.
     fn count(keyed: &Keyed<u32>, key: u128, now: u64) -> u32 {
         keyed.with(key, at(now), |count| {
             *count += 1;

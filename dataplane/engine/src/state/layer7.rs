@@ -1,9 +1,9 @@
 //! Patterns over payloads, all matched at once, in linear time and without allocation.
 //!
-//! The patterns of a table become one DFA when the rules are compiled, so a byte that a stranger wrote costs one table
-//! lookup however many patterns there are. What goes on from packet to packet is a state, not the bytes. Patterns that
-//! would be too large together become up to four DFAs. What a pattern means, and what of a payload it sees, is
-//! [`knockplane_policy::layer7`].
+//! The compiler of rules turns the patterns of a table into one DFA. A byte from an untrusted source therefore costs
+//! one table lookup, whatever the number of patterns. Between packets, a connection keeps a state and not the bytes.
+//! Patterns whose common DFA would be too large become up to four DFAs. [`knockplane_policy::layer7`] defines the
+//! meaning of a pattern, and the part of a payload that patterns see.
 
 use knockplane_policy::layer7::{self, BUFFER_LIMIT, PACKET_LIMIT};
 use regex_automata::dfa::{Automaton, StartKind, dense};
@@ -13,76 +13,76 @@ use regex_automata::util::start;
 use regex_automata::{Anchored, MatchKind};
 use regex_syntax::hir::Hir;
 
-/// How large a pattern's automaton may get by itself, in bytes, and what its construction may take. Passphrases need a
-/// few kilobytes, the usual protocol patterns some hundred. A larger limit lets one pattern push everything else out of
-/// the cache; a smaller one refuses patterns that people have.
+/// The maximum size of the automaton of one pattern, in bytes, and the limit for its construction. Passphrases need a
+/// few kilobytes, the usual protocol patterns some hundred. A larger limit lets one pattern evict everything else from
+/// the processor's cache. A smaller limit refuses patterns that are in use.
 pub const SIZE_LIMIT: usize = 1 << 20;
 
-/// The same for several patterns together.
+/// The same limit for several patterns together.
 const TOGETHER_LIMIT: usize = 4 << 20;
 
-/// How many automata there may be: each costs a lookup a byte, and a state a connection.
+/// The maximum number of automata. Each costs one lookup for each byte, and one state for each connection.
 const MOST_AUTOMATA: usize = 4;
 
-/// How many patterns there may be: a bit each.
+/// The maximum number of patterns: one bit each.
 pub const MOST_PATTERNS: usize = 128;
 
-/// Why a pattern cannot run.
+/// The reason that a pattern cannot run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// It is no regular expression.
+    /// The pattern is not a regular expression.
     #[error("{0}")]
     Syntax(String),
-    /// Its automaton is too large.
+    /// The automaton of the pattern is too large.
     #[error("its automaton would need more than {SIZE_LIMIT} bytes; use shorter repetitions or fewer wildcards")]
     TooLarge,
     /// The automata of all patterns up to this one are too large.
     #[error("with the patterns before it, it would need more than {MOST_AUTOMATA} automata of {TOGETHER_LIMIT} bytes")]
     TooLargeTogether,
-    /// It is one too many.
+    /// There are too many patterns.
     #[error("at most {MOST_PATTERNS} patterns can be matched at once")]
     TooMany,
 }
 
-/// Some of the patterns.
+/// A set of patterns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PatternSet(u128);
 
 impl PatternSet {
-    /// Whether the pattern of this position is among them.
+    /// Whether the set contains the pattern at this position.
     pub const fn contains(self, pattern: usize) -> bool {
         pattern < MOST_PATTERNS && self.0 >> pattern & 1 == 1
     }
 }
 
-/// Patterns ready to run.
+/// Compiled patterns.
 #[derive(Default)]
 pub struct Patterns {
     automata: Vec<Group>,
-    /// One bit each.
+    /// A set with all patterns.
     all: PatternSet,
 }
 
-/// Patterns of one automaton.
+/// The patterns of one automaton.
 struct Group {
     dfa: dense::DFA<Vec<u32>>,
     start: StateID,
-    /// The position of its first pattern among all.
+    /// The position of the first pattern of the group among all patterns.
     first: usize,
 }
 
-/// How far the automata have come on what was said so far.
+/// The state of the automata after the bytes so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
     states: [u32; MOST_AUTOMATA],
-    /// Bytes and packets seen.
+    /// The number of bytes and packets so far.
     bytes: u16,
     packets: u8,
     pub(crate) found: PatternSet,
 }
 
 impl Progress {
-    /// Nothing more is looked at.
+    /// A state that ignores all further bytes.
     pub(crate) fn over() -> Progress {
         Progress { packets: PACKET_LIMIT as u8, ..Progress::default() }
     }
@@ -92,14 +92,15 @@ impl Patterns {
     /// Builds the automata.
     ///
     /// # Errors
-    /// The positions of all patterns that cannot run, and why; of those that are too many or too large together, the first.
+    /// The positions of all patterns that cannot run, and the reasons. If there are too many patterns, or if they are
+    /// too large together, the error names the first such pattern.
     pub fn compile(regexps: &[&str]) -> Result<Patterns, Vec<(usize, PatternError)>> {
         if regexps.len() > MOST_PATTERNS {
             return Err(vec![(MOST_PATTERNS, PatternError::TooMany)]);
         }
         let (mut parsed, mut errors) = (Vec::new(), Vec::new());
         for (position, regexp) in regexps.iter().enumerate() {
-            // Each by itself first, so that the error names it.
+            // Compile each pattern alone first, so that the error names the pattern.
             match layer7::parse(regexp).map_err(PatternError::Syntax).and_then(|hir| {
                 build(std::slice::from_ref(&hir), SIZE_LIMIT)?;
                 Ok(hir)
@@ -120,14 +121,14 @@ impl Patterns {
         Ok(Patterns { automata, all: PatternSet(all) })
     }
 
-    /// The patterns that match this payload by itself.
+    /// The patterns that match this payload alone.
     pub fn alone(&self, payload: &[u8]) -> PatternSet {
         let mut progress = self.begin();
         self.go_on(&mut progress, payload);
         progress.found
     }
 
-    /// Nothing was said yet.
+    /// The state before the first byte.
     pub(crate) fn begin(&self) -> Progress {
         let mut progress = Progress::default();
         for (state, group) in progress.states.iter_mut().zip(&self.automata) {
@@ -136,7 +137,7 @@ impl Patterns {
         progress
     }
 
-    /// This was said as well, in one more packet.
+    /// Adds the payload of one more packet.
     pub(crate) fn go_on(&self, progress: &mut Progress, payload: &[u8]) {
         if u64::from(progress.packets) == PACKET_LIMIT {
             return;
@@ -145,7 +146,8 @@ impl Patterns {
         let room = BUFFER_LIMIT - usize::from(progress.bytes);
         let mut taken = 0;
         for (group, kept) in self.automata.iter().zip(&mut progress.states) {
-            // It is from here, or from `begin`, so it fits. If it does not, nothing matches.
+            // The state comes from this function or from `begin`, so it belongs to the automaton. A state that does not
+            // belong to the automaton matches nothing.
             let Ok(mut state) = StateID::new(*kept as usize) else { continue };
             taken = 0;
             for byte in payload.iter().filter(|byte| **byte != 0).take(room) {
@@ -166,7 +168,7 @@ impl Patterns {
 }
 
 impl Patterns {
-    /// One more byte of a word that is matched as a whole.
+    /// Adds one byte of a word. Patterns match the word as a whole.
     pub(crate) fn spell(&self, progress: &mut Progress, byte: u8) {
         for (group, kept) in self.automata.iter().zip(&mut progress.states) {
             let Ok(state) = StateID::new(*kept as usize) else { continue };
@@ -174,7 +176,7 @@ impl Patterns {
         }
     }
 
-    /// The patterns that end with the word.
+    /// The patterns that match the word up to its end.
     pub(crate) fn spelt(&self, progress: &Progress) -> PatternSet {
         let mut found = PatternSet::default();
         for (group, kept) in self.automata.iter().zip(progress.states) {
@@ -186,7 +188,7 @@ impl Patterns {
 }
 
 impl Group {
-    /// The patterns that match where this state is reached.
+    /// Adds the patterns that match in this state to `found`.
     fn note(&self, state: StateID, found: &mut PatternSet) {
         if self.dfa.is_match_state(state) {
             for index in 0..self.dfa.match_len(state) {
@@ -196,7 +198,7 @@ impl Group {
     }
 }
 
-/// All of them as one automaton, or else as two, and so on.
+/// Builds one automaton for all patterns, or two if one is too large, and so on.
 fn group(patterns: &[Hir], first: usize, limit: usize, groups: &mut Vec<Group>) -> Result<(), (usize, PatternError)> {
     if patterns.is_empty() || groups.len() > MOST_AUTOMATA {
         return Ok(());
@@ -240,7 +242,8 @@ fn build(patterns: &[Hir], limit: usize) -> Result<(dense::DFA<Vec<u32>>, StateI
 /// The patterns and server names that rules match payloads against.
 #[derive(Default)]
 pub(crate) struct PayloadMatchers {
-    /// The same for the same patterns and names in the same order, and never 0. Inspection state of another id is void.
+    /// The same for the same patterns and names in the same order, and never 0. Inspection state with another id is
+    /// void.
     pub(crate) id: u64,
     pub(crate) patterns: Patterns,
     pub(crate) names: Patterns,
@@ -256,7 +259,7 @@ mod tests {
     const PATTERNS: [&str; 8] =
         ["^knock$", "kn.?ock", r"^\x16[\x03]..", "a+b|c$", "", r"\bword\b", "(?-i)Case", r"^[^\n]*\xff"];
 
-    /// Built once: it takes longer than to match.
+    /// Built once: the build takes longer than the matches.
     static COMPILED: LazyLock<Patterns> = LazyLock::new(|| Patterns::compile(&PATTERNS).unwrap());
 
     fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -320,7 +323,7 @@ mod tests {
         assert_eq!(patterns.alone(b"PASSPHRASE 127"), PatternSet(1 << 127));
         assert_eq!(errors(&[passphrases.as_slice(), &["x"]].concat()), [(128, PatternError::TooMany)]);
 
-        // Each multiplies what the others take.
+        // Each pattern multiplies the size of the others.
         let gaps = ["a.{8}b", "c.{8}d", "e.{8}f"].map(|regexp| layer7::parse(regexp).unwrap());
         let mut automata = Vec::new();
         group(&gaps, 0, 1 << 19, &mut automata).unwrap();

@@ -1,9 +1,9 @@
-//! Lists by number, and sets of them.
+//! List numbers and sets of lists.
 
-/// How many lists there can be. An address's membership is a mask of so many bits.
+/// The maximum number of lists. The membership of an address is a mask with this many bits.
 pub const MAX_LISTS: usize = 256;
 
-/// A list, by its place in masks and counts.
+/// A list, by its position in masks and counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListId(pub(crate) u8);
 
@@ -27,19 +27,19 @@ impl ListSet {
         self.0[list.index() / 64] >> (list.index() % 64) & 1 == 1
     }
 
-    /// Takes the list out of the set.
+    /// Removes the list from the set.
     pub(crate) const fn remove(&mut self, list: ListId) {
         self.0[list.index() / 64] &= !(1 << (list.index() % 64));
     }
 
-    /// Puts in all lists of another set.
+    /// Adds all lists of another set.
     pub(crate) fn insert_all(&mut self, others: ListSet) {
         for (mine, other) in self.0.iter_mut().zip(others.0) {
             *mine |= other;
         }
     }
 
-    /// Puts the list in the set.
+    /// Adds the list to the set.
     pub const fn insert(&mut self, list: ListId) {
         self.0[list.index() / 64] |= 1 << (list.index() % 64);
     }

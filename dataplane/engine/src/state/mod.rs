@@ -155,7 +155,7 @@ impl State {
         self.without_checksum[side.index()].load(Relaxed)
     }
 
-    /// Whether another ICMP error may be sent.
+    /// Whether the dataplane may send another ICMP error.
     pub(crate) fn may_tell(&self, now: Time) -> bool {
         self.icmp_errors.lock().unwrap_or_else(PoisonError::into_inner).take(&ICMP_ERRORS, 0, now)
     }
@@ -197,7 +197,7 @@ impl State {
 
 /// Bytes for about `connections` connections under these rules; 0 if the rules track none.
 pub fn connection_bytes(connections: usize, rules: &RuleSet, settings: &Settings) -> u64 {
-    // The doors' alone: putting them in front of the others would copy these.
+    // Only the doors' rules: a copy of all rules behind them would be expensive.
     let of_doors = door::rules(settings, RuleSet { tracking: rules.tracking.clone(), ..RuleSet::default() });
     if ![rules, &of_doors].into_iter().any(tracking::is_needed) {
         return 0;

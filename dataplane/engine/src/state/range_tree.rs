@@ -1,24 +1,24 @@
-//! In which of many ranges a number is, by where they begin: a search tree over the starts.
+//! A search tree over the starts of ranges. It finds the range that contains a number.
 //!
 //! ```text
 //! top      [ 0        400 ]              every 16th key of the level below
 //! …          |          \
 //! starts   [ 0 | 7 | … ][ 400 | 512 | … ]   in order
 //! ```
-//! A million ranges are six levels, of which all but the last two stay in the processor's caches. For IPv4 that takes half
-//! the time of a binary search over the starts; for IPv6, whose keys are four times as large, hardly less. Nothing about
-//! the ranges can make it slower.
+//! A million ranges need six levels. All levels but the last two stay in the processor's caches. For IPv4, a lookup
+//! takes half the time of a binary search over the starts. For IPv6, whose keys are four times as large, a lookup takes
+//! hardly less time. The values of the ranges cannot make a lookup slower.
 
-/// Keys that are looked at together: as many IPv4 addresses as fill a cache line. Of IPv6 that is four lines beside each
-/// other; 4 keys and 8 took no less time.
+/// The number of keys that one comparison covers: a cache line of IPv4 addresses. For IPv6 this is four adjacent lines;
+/// 4 keys and 8 keys took no less time.
 const WIDTH: usize = 16;
 
-/// A number that addresses or ports are.
+/// A number type for addresses or ports.
 pub(crate) trait Number: Copy + Ord + Default {
-    /// The next one, if there is one.
+    /// The next number; `None` after the last.
     fn next(self) -> Option<Self>;
 
-    /// How many of a few keys, in order, are not behind it.
+    /// The number of `keys`, which are in order, that are not greater than the number.
     fn keys_before(self, keys: &[Self]) -> usize;
 }
 
@@ -27,10 +27,10 @@ impl Number for u32 {
         self.checked_add(1)
     }
 
-    /// All at once, without a branch: half the time of a search.
+    /// Compares all keys without a branch: half the time of a search.
     fn keys_before(self, keys: &[u32]) -> usize {
         let count = |keys: &[u32]| keys.iter().filter(|key| **key <= self).count();
-        // Of a length that is known, they fill vectors.
+        // A known length lets the compiler use vectors.
         keys.first_chunk::<WIDTH>().map_or_else(|| count(keys), |keys| count(keys))
     }
 }
@@ -40,15 +40,15 @@ impl Number for u128 {
         self.checked_add(1)
     }
 
-    /// No vector compares them: a search takes a third of the time of a count.
+    /// No vector instruction compares these keys: a search takes a third of the time of a count.
     fn keys_before(self, keys: &[u128]) -> usize {
         keys.partition_point(|key| *key <= self)
     }
 }
 
-/// See the module.
+/// A search tree over the starts of ranges.
 pub(crate) struct Tree<T> {
-    /// The top first, the starts last.
+    /// The top level first, the starts last.
     levels: Vec<Box<[T]>>,
 }
 
@@ -59,7 +59,7 @@ impl<T> Default for Tree<T> {
 }
 
 impl<T: Number> Tree<T> {
-    /// `starts` in ascending order.
+    /// Builds the tree. `starts` are in ascending order.
     pub(crate) fn over(starts: Vec<T>) -> Tree<T> {
         let mut levels = vec![starts.into_boxed_slice()];
         while let Some(below) = levels.last().filter(|level| level.len() > WIDTH) {
@@ -69,7 +69,7 @@ impl<T: Number> Tree<T> {
         Tree { levels }
     }
 
-    /// The place of the last start that is not behind the number; none if all are.
+    /// The position of the last start that is not greater than the number; `None` if all starts are greater.
     #[inline]
     pub(crate) fn find(&self, number: T) -> Option<usize> {
         let mut place = None;
@@ -86,7 +86,7 @@ impl<T: Number> Tree<T> {
 mod tests {
     use super::*;
 
-    /// Numbers next to each start, and the ends.
+    /// The starts, the numbers next to them, and the lowest and highest number.
     fn probes(starts: &[u32]) -> impl Iterator<Item = u32> {
         let near = starts.iter().flat_map(|start| [start.saturating_sub(1), *start, start.saturating_add(1)]);
         near.chain([0, u32::MAX, 0x0001_0000, 0xffff_0000])

@@ -9,7 +9,7 @@ use crate::state::layer7::PatternError;
 use crate::state::lists::TooManyListsError;
 use crate::state::matchers::connection_limits::MOST_MATCHERS;
 
-/// Everything that keeps a rule set from running.
+/// All problems that prevent a rule set from running.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct CompileError {
@@ -23,7 +23,7 @@ impl From<TooManyListsError> for CompileError {
     }
 }
 
-/// One thing that keeps a rule set from running.
+/// One problem that prevents a rule set from running.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// A jump that could lead back to its own chain.
@@ -31,7 +31,7 @@ pub enum Problem {
     JumpCircle {
         /// The jump.
         rule: Place,
-        /// Where it jumps.
+        /// The target chain.
         target: String,
     },
     /// A jump behind too many others.
@@ -39,15 +39,15 @@ pub enum Problem {
     JumpTooDeep {
         /// The jump.
         rule: Place,
-        /// Where it jumps.
+        /// The target chain.
         target: String,
     },
-    /// Jumps that multiply.
+    /// Jumps whose number of rules multiplies.
     #[error("chain `{chain}`: a packet could be held against {steps} rules, jumps included; {MAX_STEPS} is the most")]
     TooManySteps {
         /// The built-in chain.
         chain: &'static str,
-        /// How many.
+        /// The number of rules.
         steps: u64,
     },
     /// An address range whose ends are of different families.
@@ -56,12 +56,12 @@ pub enum Problem {
         /// The rule.
         rule: Place,
     },
-    /// `layer7-protocol` names nothing.
+    /// `layer7-protocol` refers to a pattern that does not exist.
     #[error("{rule}: there is no layer-7 pattern `{pattern}`; add it, or disable the rule")]
     PatternMissing {
         /// The rule.
         rule: Place,
-        /// What it names.
+        /// The name in the rule.
         pattern: String,
     },
     /// A layer-7 pattern cannot run.
@@ -71,18 +71,18 @@ pub enum Problem {
         pattern: String,
         /// Its line.
         line: u32,
-        /// Why not.
+        /// The reason.
         error: PatternError,
     },
-    /// A rule that can be read and never be run.
+    /// A rule that can be parsed but never run.
     #[error("{rule}: it can never run: {reason}; disable it, or leave it out")]
     Invalid {
         /// The rule.
         rule: Place,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// An interface matcher names what no setting gives a side.
+    /// An interface matcher with a name that no setting assigns a side.
     #[error(
         "{rule}: nothing says which side of the filter `{name}` is; write it into `outside`, `inside` or, if it is \
          neither, `elsewhere` of [policy.interfaces]"
@@ -90,7 +90,7 @@ pub enum Problem {
     Unmapped {
         /// The rule.
         rule: Place,
-        /// What it names.
+        /// The name in the rule.
         name: String,
     },
     /// `tls-host` cannot run.
@@ -98,25 +98,25 @@ pub enum Problem {
     TlsHost {
         /// The rule.
         rule: Place,
-        /// What it asks for.
+        /// The name in the rule.
         name: String,
-        /// Why not.
+        /// The reason.
         error: PatternError,
     },
-    /// `psd` would have to remember too many ports of each source.
+    /// `psd` would have to store too many ports of each source.
     #[error(
         "{rule}: psd would have to remember {ports} ports of each source; lower its threshold or raise its weights"
     )]
     TooManyPorts {
         /// The rule.
         rule: Place,
-        /// How many.
+        /// The number of ports.
         ports: u32,
     },
-    /// More rules count connections than a connection remembers.
+    /// More rules count connections than a connection has bits for.
     #[error("{rule}: at most {MOST_MATCHERS} rules can have a connection-limit, of all chains together")]
     TooManyConnectionLimits {
-        /// The first one too many.
+        /// The first rule above the limit.
         rule: Place,
     },
     /// An entry of a list that only a door's knocks fill.
@@ -124,26 +124,26 @@ pub enum Problem {
         "line {line}: `{list}` is a list of a door, which only its knocks fill; leave the entry out, or let the address in by a rule"
     )]
     DoorsList {
-        /// Where it stands.
+        /// The line of the entry.
         line: u32,
         /// The list.
         list: String,
     },
-    /// The lists hold more host names than are resolved.
+    /// The lists contain more host names than the control process resolves.
     #[error(
         "line {line}: the lists hold more than {MAX_NAMES} host names: write addresses or prefixes for some of them"
     )]
     TooManyNames {
-        /// The line of the first one too many.
+        /// The line of the first host name above the limit.
         line: u32,
     },
-    /// The rules use more lists than there is room for.
+    /// The rules use more lists than the maximum.
     #[error(transparent)]
     TooManyListsError(#[from] TooManyListsError),
 }
 
 impl Problem {
-    /// The rule that it is about; none if it is about more than one.
+    /// The rule with the problem; `None` if the problem concerns more than one rule.
     pub const fn place(&self) -> Option<&Place> {
         match self {
             Problem::JumpCircle { rule, .. }
@@ -159,7 +159,7 @@ impl Problem {
         }
     }
 
-    /// What it says of that rule, for whoever shows the rule itself.
+    /// The text of the problem without the rule, for output that shows the rule separately.
     pub fn sentence(&self) -> String {
         let text = self.to_string();
         let prefix = self.place().map(|place| format!("{place}: ")).unwrap_or_default();
@@ -167,7 +167,7 @@ impl Problem {
     }
 }
 
-/// A rule, for people.
+/// A rule, in a form for operators.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: rule {id}")]
 pub struct Place {

@@ -1,8 +1,8 @@
-//! The rules of one menu, resolved: chains are spans of one array, names are ids, addresses are numbers.
+//! The compiled rules of one menu: chains are spans of one array, names are ids, addresses are numbers.
 //!
-//! A rule's matchers are of two kinds. What only looks at headers gives the same answer whenever it is asked;
-//! [`Program::classify`] asks it, of the candidates that the index finds. What looks at state or is dear is asked by the
-//! walk, when the rule's turn has come.
+//! A rule has two kinds of matchers. A matcher of headers always gives the same answer; [`Program::classify`] evaluates
+//! it, for the candidates from the index. A matcher of state, or an expensive one, runs in the rule evaluation, at the
+//! turn of the rule.
 
 use knockplane_policy::packet::{Family, Side};
 use knockplane_policy::rule::{Action, BuiltinChain, ListAdd, ListTimeout, RejectWith, Rule, Table};
@@ -17,19 +17,19 @@ use crate::state::doors::DoorId;
 use crate::state::key::Key;
 use crate::state::lists::ListId;
 
-/// Rules of a program from the next to the one before `end`.
+/// The rules of a program from the next rule up to `end`, exclusive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Span {
     next: u32,
     end: u32,
 }
 
-/// See the module.
+/// The compiled rules of one menu.
 pub(crate) struct Program {
     rules: Box<[CompiledRule]>,
     index: Index,
     builtin: [Span; BuiltinChain::ALL.len()],
-    /// First and last addresses of what is protected.
+    /// The first and last addresses of the protected networks.
     protected: Box<[(u128, u128)]>,
 }
 
@@ -38,21 +38,21 @@ pub(crate) struct CompiledRule {
     /// Its position among the declared rules.
     pub(crate) index: u32,
     pub(crate) step: Step,
-    /// Each packet that matches is told to whoever keeps the log.
+    /// Whether the rule logs each packet that matches.
     pub(crate) logs: bool,
-    /// It asks for fragments behind the first; other rules do not meet them.
+    /// Whether the rule tests for later fragments. Other rules are not evaluated for them.
     pub(crate) is_for_fragments: bool,
-    /// Questions about headers.
+    /// The tests of headers.
     header: Box<[Test<HeaderTest>]>,
-    /// What is left to ask of a candidate, in this order.
+    /// The remaining tests of a candidate, in this order.
     pub(crate) state: Box<[Test<StateTest>]>,
 }
 
-/// What a rule does.
+/// The action of a rule.
 #[derive(Clone, Copy)]
 pub(crate) enum Step {
     Accept,
-    /// The connection that begins is the door's; its open list.
+    /// Accepts the packet and assigns the new connection to the door with this open list.
     AcceptDoor(ListId),
     Knock(DoorId),
     Drop,
@@ -68,7 +68,7 @@ pub(crate) enum Step {
 }
 
 impl Program {
-    /// The chain that a packet from this side enters. Same as [`Settings::chain`], on numbers.
+    /// The chain that evaluates a packet from this side first. The result equals that of [`Settings::chain`].
     pub(crate) fn entry(&self, side: Side, view: &View<'_>) -> BuiltinChain {
         let protects = |key: Key| self.protected.iter().any(|(first, last)| (*first..=*last).contains(&key.bits));
         match side {
@@ -78,7 +78,7 @@ impl Program {
         }
     }
 
-    /// Whether there is no rule at all.
+    /// Whether the program has no rules.
     pub(crate) fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
@@ -93,14 +93,14 @@ impl Program {
         self.builtin[chain as usize]
     }
 
-    /// Looks for the rules that this packet could match.
+    /// Finds the rules that this packet could match.
     #[inline]
     pub(crate) fn candidates(&self, view: &View<'_>, candidates: &mut Candidates) {
         self.index.candidates(view, candidates);
     }
 
-    /// The next rule of the span whose questions about headers this packet answers, if there is one; the span then
-    /// begins behind it.
+    /// The next rule of the span whose tests of headers match this packet; `None` if there is none. The span then
+    /// begins behind this rule.
     #[inline]
     pub(crate) fn classify(
         &self,
@@ -120,7 +120,7 @@ impl Program {
         None
     }
 
-    /// Lays the chains out one behind the other and resolves every name.
+    /// Lays out the chains in one array and resolves every name.
     pub(super) fn emit(chains: &Chains<'_>, names: &mut Names<'_>, about: About<'_>) -> Program {
         let mut spans = hashbrown::HashMap::<&str, Span>::new();
         let mut next = 0;
@@ -144,14 +144,14 @@ impl Program {
             }
             Action::Jump(target) => Step::Jump(span(target)),
             Action::Return => Step::Return,
-            // Doors make such rules, for themselves.
+            // Only doors create such rules.
             Action::Knock(door) => names.doors.get(&**door).map_or(Step::Drop, |(door, _)| Step::Knock(*door)),
             Action::AcceptDoor(door) => {
                 names.doors.get(&**door).map_or(Step::Drop, |(_, open)| Step::AcceptDoor(*open))
             }
         };
         let rules = chains.order.iter().flat_map(|chain| &chains.rules[chain]);
-        // The lists' ids first: the rest changes what names are given out.
+        // Resolves the lists' ids first: the tests of state change `names`.
         let steps: Vec<Step> = rules.clone().map(|(_, rule)| step(&rule.action)).collect();
         let compile = |((index, rule), step): (&(usize, &Rule), Step)| {
             let (header, state) = questions(&rule.matchers, chains.family, names, about);

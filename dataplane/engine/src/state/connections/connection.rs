@@ -18,33 +18,33 @@ use crate::state::server_name::{ServerName, Stream};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TrackedConnection {
     pub(super) key: FlowKey,
-    /// Which of the key's ends sent the first packet.
+    /// The end of the key that sent the first packet.
     originator: u8,
-    /// The side that its packets come from.
+    /// The side that the first packet came from.
     pub(super) side: Side,
     pub(super) both_ways: bool,
     pub(super) fasttracked: bool,
-    /// The open list of the door whose rule let its first packet in.
+    /// The open list of the door whose rule accepted the first packet.
     pub(super) door: Option<ListId>,
     pub(super) tcp: Option<TcpConnection>,
-    /// Of the packet that a door's rule let in.
+    /// The link header of the packet that a door's rule accepted.
     pub(super) link: Link,
-    /// When its door cut it, and its ends were last told.
+    /// The time when the door cut the connection or when the last resets were sent.
     pub(super) cut: Option<Time>,
-    /// When its last packet came.
+    /// The arrival time of the last packet.
     pub(super) last: Time,
     pub(super) expiry: Time,
-    /// No two connections have the same.
+    /// A unique serial number.
     pub(super) serial: u64,
-    /// IP bytes so far, both ways.
+    /// IP bytes so far, in both directions.
     pub(super) bytes: u64,
-    /// A second of the clock, its bytes so far, and those of the second before it.
+    /// A second of the clock, its bytes so far, and the bytes of the second before.
     second: (u64, u64, u64),
-    /// A table, and its bits: which of its `connection-limit` matchers the connection has reached.
+    /// The number of a table, and one bit for each of its `connection-limit` matchers that the connection has reached.
     pub(super) marks: (u32, u32),
 }
 
-/// Between two resets to the same end.
+/// Minimum time between two resets to the same end.
 const RESET_INTERVAL: Duration = Duration::from_secs(1);
 
 const NO_END: End = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -91,19 +91,19 @@ impl TrackedConnection {
         self.key.ends[usize::from(self.originator & 1)] != *source
     }
 
-    /// Who sent the first packet, and the other end.
+    /// The originator and the responder.
     pub(super) fn originator_and_responder(&self) -> (End, End) {
         let first = usize::from(self.originator & 1);
         (self.key.ends[first], self.key.ends[1 - first])
     }
 
-    /// The other end has begun.
+    /// Swaps the originator and the responder.
     pub(super) fn swap_direction(&mut self) {
         self.originator ^= 1;
         self.side = self.side.opposite();
     }
 
-    /// How long it is known from its last packet on.
+    /// The lifetime of the connection after its last packet.
     #[inline]
     pub(super) fn timeout(&self, tracking: &Tracking) -> Duration {
         timeout(tracking, self.key.protocol, self.tcp.as_ref().map(TcpConnection::state), self.both_ways)
@@ -113,12 +113,12 @@ impl TrackedConnection {
         now < self.expiry
     }
 
-    /// Whether both sides have closed it, or one has aborted it.
+    /// Whether both sides have closed the connection, or one side has aborted it.
     pub(super) fn is_closed(&self) -> bool {
         self.tcp.as_ref().is_some_and(TcpConnection::is_closed)
     }
 
-    /// Whether a reset of this connection would be news to its ends.
+    /// Whether the ends of the connection need a reset.
     pub(super) fn wants_reset(&self, now: Time) -> bool {
         self.tcp.is_some()
             && match self.cut {
@@ -135,12 +135,12 @@ impl TrackedConnection {
         }
     }
 
-    /// Whether no newcomer takes its place.
+    /// Whether the connection cannot be evicted.
     pub(super) fn stays(&self, now: Time) -> bool {
         self.rank(now).0 == 3
     }
 
-    /// Who gives way first: the lowest.
+    /// The rank of the connection for eviction. The lowest rank is evicted first.
     pub(super) fn rank(&self, now: Time) -> (u8, Time) {
         let rank = match self {
             flow if !flow.is_known(now) => 0,
@@ -162,7 +162,7 @@ impl TrackedConnection {
         before.1 += u64::from(ip_length);
     }
 
-    /// IP bytes, both ways, of the whole second of the clock before this one.
+    /// IP bytes in both directions during the whole second of the clock before this one.
     pub(super) fn last_second(&self, now: Time) -> u64 {
         let (second, bytes, before) = self.second;
         match (now.as_nanos() / 1_000_000_000).checked_sub(second) {
@@ -179,7 +179,7 @@ pub(super) struct InspectedPayload {
     /// The id of the patterns; the state of other patterns is void.
     payload_matchers: u64,
     patterns: Progress,
-    /// The TCP streams of the originator and of the responder.
+    /// The layer 7 streams of the originator and of the responder.
     streams: [Stream; 2],
 }
 

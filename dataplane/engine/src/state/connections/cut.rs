@@ -1,7 +1,7 @@
 //! Connections that a door cuts. The pipeline writes the resets to both ends.
 //!
-//! A connection that was cut is closed for good: its packets are `invalid` and still the door's, so that the door's rule
-//! drops them whatever is open later.
+//! A cut connection stays closed. Its packets are `invalid` and still belong to the door, so that the door's rule drops
+//! them, whatever is open later.
 
 use knockplane_policy::eval::tracking::End;
 use knockplane_policy::packet::Side;
@@ -15,20 +15,20 @@ use super::{ConnectionTable, lock};
 /// A TCP connection that was cut.
 #[derive(Clone, Copy, Debug)]
 pub struct CutConnection {
-    /// Of a packet from the originator.
+    /// The link header of a packet from the originator.
     pub(crate) link: Link,
-    /// The side that the originator is on.
+    /// The side of the originator.
     pub(crate) side: Side,
     pub(crate) originator: End,
     pub(crate) responder: End,
-    /// The sequence numbers that the originator may expect a reset to have.
+    /// The sequence numbers at which the originator may accept a reset.
     pub(crate) to_originator: [u32; 2],
-    /// And the responder.
+    /// The sequence numbers at which the responder may accept a reset.
     pub(crate) to_responder: [u32; 2],
 }
 
 impl ConnectionTable {
-    /// Cuts a TCP connection. None if it is over, or its ends were told a moment ago.
+    /// Cuts a TCP connection. `None` if the connection is not tracked any more, or if its ends need no reset now.
     pub fn cut(&self, cut: &ConnectionInfo, now: Time, tracking: &Tracking) -> Option<CutConnection> {
         let (hash, set) = self.set_of(&cut.key);
         let mut set = lock(set);

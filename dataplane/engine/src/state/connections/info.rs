@@ -1,4 +1,4 @@
-//! The connections of one address: for operators' questions.
+//! The connections of one address, for operators.
 
 use std::net::IpAddr;
 
@@ -11,55 +11,55 @@ use super::connection::TrackedConnection;
 use super::{ConnectionTable, lock};
 use crate::state::lists::ListId;
 
-/// A connection that has the address at one of its ends.
+/// A connection of which the address is one end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionInfo {
-    /// The VLAN that it is in.
+    /// The VLAN of the connection.
     pub vlan: Vlan,
-    /// What names it.
+    /// The key of the connection.
     pub(super) key: FlowKey,
-    /// Its IP protocol.
+    /// The IP protocol.
     pub protocol: u8,
-    /// Who sent the first packet.
+    /// The end that sent the first packet.
     pub originator: End,
-    /// The other end.
+    /// The end that received the first packet.
     pub responder: End,
     /// The side that the first packet came from.
     pub side: Side,
-    /// Its state, if it is of TCP.
+    /// The TCP state; `None` for other protocols.
     pub tcp: Option<TcpState>,
-    /// `new` until the other end has answered, then `established`; `invalid` if its door has cut it.
+    /// `new` until the responder has answered, then `established`; `invalid` if the door has cut the connection.
     pub state: ConnectionState,
-    /// Whether both sides have closed it, or one has aborted it.
+    /// Whether both sides have closed the connection, or one side has aborted it.
     pub is_closed: bool,
-    /// Whether its packets pass the rules by.
+    /// Whether packets of the connection bypass the rules.
     pub fasttracked: bool,
-    /// The open list of the door that it began through.
+    /// The open list of the door through which the connection began.
     pub door: Option<ListId>,
-    /// Whether its ends do not know yet that it is cut, if it is.
+    /// Whether the connection is cut and its ends still need a reset.
     pub wants_reset: bool,
-    /// IP bytes so far, both ways.
+    /// IP bytes so far, in both directions.
     pub bytes: u64,
-    /// When it is forgotten, if nothing comes.
+    /// Expiry, if no packet follows.
     pub expiry: Time,
-    /// Later connections have higher numbers.
+    /// Serial number: later connections have higher numbers.
     pub(super) serial: u64,
 }
 
 /// The connections of an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressConnections {
-    /// How many there are.
+    /// The number of connections.
     pub count: u64,
-    /// Those that began first, in this order.
+    /// The connections that began first, in this order.
     pub oldest: Vec<ConnectionInfo>,
-    /// Those that began last, the last one first, without those that are among the oldest.
+    /// The connections that began last, in reverse order, without those in `oldest`.
     pub newest: Vec<ConnectionInfo>,
 }
 
 impl ConnectionTable {
-    /// The connections that have the address at one of their ends: how many, and at most so many of the oldest and of the
-    /// newest. Goes through all connections, with one lock at a time.
+    /// The connections of which the address is one end: their number, and at most `most` of the oldest and of the
+    /// newest. Visits all connections, with one lock at a time.
     pub fn of(&self, address: IpAddr, most: usize, now: Time) -> AddressConnections {
         let mut flows = AddressConnections::default();
         for set in &self.sets {
@@ -79,7 +79,7 @@ impl ConnectionTable {
     }
 }
 
-/// Keeps the first so many, in order.
+/// Keeps the first `most` connections, in order.
 fn keep(kept: &mut Vec<ConnectionInfo>, flow: ConnectionInfo, most: usize, order: impl Fn(&ConnectionInfo) -> u64) {
     let place = kept.partition_point(|other| order(other) < order(&flow));
     if place < most {

@@ -7,14 +7,14 @@ use knockplane_policy::packet::link::{ETHERNET_LENGTH, MAX_LENGTH};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Link {
     bytes: [u8; MAX_LENGTH],
-    /// 0 if it is not known.
+    /// The number of bytes; 0 if the header is not known.
     length: u8,
 }
 
 impl Link {
     pub(super) const NONE: Link = Link { bytes: [0; MAX_LENGTH], length: 0 };
 
-    /// Of this packet; none if it has more in front of its IP header.
+    /// The link header of this packet. The header is not known if other headers precede the IP header.
     pub(super) fn of(packet: &Packet<'_>) -> Link {
         let mut link = Link::NONE;
         let header = packet.frame.get(..usize::from(packet.network)).filter(|header| header.len() >= ETHERNET_LENGTH);
@@ -25,12 +25,12 @@ impl Link {
         link
     }
 
-    /// The header's bytes; empty if it is not known.
+    /// The bytes of the header; empty if the header is not known.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
     }
 
-    /// With the addresses the other way round.
+    /// The header with source and destination address swapped.
     pub(crate) fn reversed(&self) -> Link {
         let mut link = *self;
         link.bytes[..12].rotate_left(6);

@@ -1,12 +1,13 @@
-//! Connections, shared by all workers: a packet goes one way on one queue, the answer another way on another.
+//! Connections, shared by all workers: a packet and its reply usually arrive on different queues.
 //!
-//! A table of sets with a few slots each and a lock of its own; the hash of a connection's key is keyed, so that an
-//! attacker cannot choose connections that collide. All memory is taken when rules first need it. When a set is full, a newcomer takes
-//! the place of what has expired, else of the connection that was quiet for longest among those that are closed or were
-//! not seen both ways, else among those whose TCP handshake is not over. **It never takes that of an established one**:
-//! then the newcomer is not tracked, and its packets are invalid.
+//! The table consists of sets. Each set has a few slots and its own lock. The hash of a connection's key is keyed, so
+//! that an attacker cannot choose connections that collide. The table allocates all memory when rules first need it.
+//! When a set is full, a new connection replaces an expired one. If none has expired, the new connection replaces the
+//! connection with the longest time since its last packet: first among closed connections and those with packets in one
+//! direction only, then among those with an incomplete TCP handshake. **A new connection never replaces an established
+//! one**: if all are established, the new connection is not tracked, and its packets are invalid.
 //!
-//! What a connection's states are and how long they last is [`knockplane_policy::eval::tracking`].
+//! [`knockplane_policy::eval::tracking`] defines the states of a connection and their timeouts.
 
 mod connection;
 mod cut;
@@ -37,11 +38,12 @@ use crate::state::layer7::PayloadMatchers;
 use crate::state::lists::ListId;
 use crate::state::server_name::ServerName;
 
-/// Slots of a set. With twice as many slots as connections wanted, a set is full once in some hundred at the limit.
+/// Slots of a set. With twice as many slots as the configured number of connections, about one set in some hundred is
+/// full at the limit.
 const WAYS: usize = 16;
 const SLOTS_PER_CONNECTION: usize = 2;
 
-/// Datagrams whose fragments are known to be of a connection.
+/// The maximum number of datagrams whose fragments are associated with a connection.
 const DATAGRAMS: usize = 16_384;
 
 /// The table of connections.
@@ -49,20 +51,20 @@ pub struct ConnectionTable {
     sets: Box<[Mutex<Set>]>,
     secret: [u64; 2],
     fragments: Keyed<Option<FirstFragment>>,
-    /// Connections there was no room for.
+    /// The number of connections that the table had no room for.
     refused: AtomicU64,
     serials: AtomicU64,
 }
 
 struct Set {
-    /// Of the keys' hashes, to find them in one cache line; 0 for a slot that was never used.
+    /// Parts of the keys' hashes, to find connections in one cache line; 0 for a slot that was never used.
     tags: [u32; WAYS],
     slots: Box<[TrackedConnection; WAYS]>,
     /// The state of payload inspection, if rules inspect payloads.
     payloads: Option<Box<[InspectedPayload; WAYS]>>,
 }
 
-/// How many sets so many connections want. A power of two, as the hash chooses by its bits.
+/// The number of sets for this number of connections. A power of two, because bits of the hash select the set.
 fn sets(capacity: usize) -> usize {
     capacity.saturating_mul(SLOTS_PER_CONNECTION).div_ceil(WAYS).next_power_of_two()
 }
@@ -71,7 +73,7 @@ fn sets(capacity: usize) -> usize {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TrackingResult {
     pub(crate) state: ConnectionState,
-    /// Its connection, or the one it is related to.
+    /// The connection of the packet, or the connection that the packet is related to.
     pub(crate) flow: Option<ConnectionView>,
     pub(crate) stays: Stays,
 }
@@ -80,20 +82,19 @@ pub(crate) struct TrackingResult {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConnectionView {
     pub(crate) key: FlowKey,
-    /// Whether the packet goes back to whoever sent the first one. None if it is not of the connection itself, but only
-    /// related to it.
+    /// Whether the packet is a reply to the originator. `None` if the packet is only related to the connection.
     pub(crate) back: Option<bool>,
     pub(crate) bytes: u64,
-    /// IP bytes of the whole second before.
+    /// IP bytes during the whole second before.
     pub(crate) last_second: u64,
-    /// When it is forgotten, if no packet follows.
+    /// Expiry, if no packet follows.
     pub(crate) expiry: Time,
     pub(crate) fasttracked: bool,
-    /// The open list of the door that it began through.
+    /// The open list of the door through which the connection began.
     pub(crate) door: Option<ListId>,
-    /// Layer-7 patterns that have matched.
+    /// Layer 7 patterns that have matched.
     pub(crate) patterns: PatternSet,
-    /// The server's name, as the packet's sender has said it.
+    /// The server name in the bytes of the packet's sender.
     pub(crate) name: ServerName,
 }
 
@@ -111,13 +112,13 @@ impl ConnectionTable {
         (sets(capacity) as u64).saturating_mul((set + payloads) as u64)
     }
 
-    /// Bytes that are taken.
+    /// The number of allocated bytes.
     pub(crate) fn bytes(&self) -> u64 {
         let inspects = self.sets.first().is_some_and(|set| lock(set).payloads.is_some());
         ConnectionTable::bytes_for(self.sets.len() * WAYS / SLOTS_PER_CONNECTION, inspects)
     }
 
-    /// Room for about so many connections.
+    /// Creates a table for about `capacity` connections.
     pub fn new(capacity: usize, secret: [u64; 2]) -> ConnectionTable {
         let sets = sets(capacity);
         let set = || Set { tags: [0; WAYS], slots: Box::new([TrackedConnection::NONE; WAYS]), payloads: None };
@@ -130,25 +131,25 @@ impl ConnectionTable {
         }
     }
 
-    /// Allocates the state of payload inspection, once. Connections that are tracked already are not inspected.
+    /// Allocates the state of payload inspection, once. Existing connections are not inspected.
     pub(crate) fn inspect_payloads(&self) {
         for set in &self.sets {
             lock(set).payloads.get_or_insert_with(|| Box::new([InspectedPayload::default(); WAYS]));
         }
     }
 
-    /// Packets that were invalid because there was no room for their connection.
+    /// The number of packets that were invalid because the table had no room for their connection.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// How many connections are known now.
+    /// The number of connections now.
     pub fn count(&self, now: Time) -> u64 {
         let known = |set: &Mutex<Set>| lock(set).slots.iter().filter(|flow| flow.is_known(now)).count() as u64;
         self.sets.iter().map(known).sum()
     }
 
-    /// Connections that are known now, all of them: their keys, and whether they were seen both ways.
+    /// All connections now: their keys, and whether both ends have sent packets.
     pub fn known(&self, now: Time) -> Vec<(FlowKey, bool)> {
         let known = |set: &Mutex<Set>| {
             let set = lock(set);
@@ -158,7 +159,7 @@ impl ConnectionTable {
         self.sets.iter().flat_map(known).collect()
     }
 
-    /// Learns of a packet of this network, and says what it is.
+    /// Tracks a packet of this network. Returns the connection state of the packet.
     pub(crate) fn observe(
         &self,
         (packet, vlan): (&Packet<'_>, Vlan),
@@ -200,7 +201,7 @@ impl ConnectionTable {
         }
     }
 
-    /// Forgets a connection that does not stay.
+    /// Removes a connection: sets its expiry to now.
     pub(crate) fn forget(&self, key: &FlowKey, now: Time) {
         let (hash, set) = self.set_of(key);
         let mut set = lock(set);
@@ -209,7 +210,7 @@ impl ConnectionTable {
         }
     }
 
-    /// Takes the connection past the rules from its next packet on.
+    /// Lets the packets of the connection bypass the rules, from the next packet on.
     pub(crate) fn fasttrack(&self, key: &FlowKey, now: Time) {
         let (hash, set) = self.set_of(key);
         let mut set = lock(set);
@@ -218,7 +219,7 @@ impl ConnectionTable {
         }
     }
 
-    /// The connection, which this packet begins, is one of the door with this open list.
+    /// Assigns the connection, which this packet begins, to the door with this open list.
     pub(crate) fn set_door(&self, packet: &Packet<'_>, key: &FlowKey, door: ListId, now: Time) {
         let (hash, set) = self.set_of(key);
         let mut set = lock(set);
@@ -228,7 +229,8 @@ impl ConnectionTable {
         }
     }
 
-    /// Sets one of the bits that a table has in a connection. The connection's serial number, and whether that is news.
+    /// Sets one of the bits of a table in a connection. Returns the connection's serial number, and whether the bit was
+    /// not set before.
     pub(crate) fn mark(&self, key: &FlowKey, table: u32, bit: u32, now: Time) -> Option<(u64, bool)> {
         let (hash, set) = self.set_of(key);
         let mut set = lock(set);
@@ -242,7 +244,7 @@ impl ConnectionTable {
         Some((flow.serial, is_news))
     }
 
-    /// Whether the connection with this serial number is known, and not closed.
+    /// Whether the table contains the connection with this serial number and the connection is not closed.
     pub(crate) fn is_open(&self, key: &FlowKey, serial: u64, now: Time) -> bool {
         let (hash, set) = self.set_of(key);
         let set = lock(set);
@@ -252,7 +254,7 @@ impl ConnectionTable {
         })
     }
 
-    /// The connection of a packet that an ICMP error quotes, if that can be of it.
+    /// The connection of a packet that an ICMP error quotes, if the quoted packet can belong to that connection.
     fn related(&self, quoted: &Quoted, now: Time) -> Option<ConnectionView> {
         let (hash, set) = self.set_of(&quoted.key);
         let set = lock(set);
@@ -264,8 +266,8 @@ impl ConnectionTable {
         fits.then(|| set.seen(place, None, now))
     }
 
-    /// Takes a packet that is not TCP into its connection, which it may begin, and says whether it counts for that. None if
-    /// it cannot be of it, or there is no room.
+    /// Adds a packet that is not TCP to its connection, which the packet may begin. Returns whether the packet
+    /// refreshes the connection. `None` if the packet cannot belong to the connection, or if there is no room.
     fn advance(
         &self,
         arrival: &Arrival<'_>,
@@ -283,7 +285,7 @@ impl ConnectionTable {
         Some((set.count(place, arrival, tracking, payload_matchers, stays), true))
     }
 
-    /// The same for a TCP segment.
+    /// As `advance`, for a TCP segment.
     fn advance_tcp(
         &self,
         arrival: &Arrival<'_>,
@@ -304,7 +306,7 @@ impl ConnectionTable {
         let (place, stays) = match (step, known) {
             (TcpStep::Anew, _) | (_, None) => {
                 let tcp = TcpConnection::begin(segment, tracking.loose_tcp)?;
-                // In place of the one that is over, if there is one.
+                // Replaces the closed connection with this key, if there is one.
                 let place = self.begin(&mut set, hash, arrival, Some(tcp), payload_matchers)?;
                 (place, Stays::IfForwarded)
             }
@@ -318,7 +320,7 @@ impl ConnectionTable {
                 flow.both_ways |= step == TcpStep::Cross;
                 match step {
                     TcpStep::Aside | TcpStep::Remember | TcpStep::Challenge | TcpStep::Cross => {
-                        // The answer to a SYN passes as one, though it accepts nothing.
+                        // An answer to a SYN passes as such, although it accepts nothing.
                         let challenged = step == TcpStep::Challenge && flow.cut.is_none();
                         let state = if challenged { ConnectionState::Established } else { flow.state() };
                         let flow = Some(set.seen(place, Some(source), *now));
@@ -333,7 +335,7 @@ impl ConnectionTable {
         Some((set.count(place, arrival, tracking, payload_matchers, stays), true))
     }
 
-    /// Begins a connection, in place of one with this key if there is one. None without room.
+    /// Begins a connection. The connection replaces one with the same key. `None` if there is no room.
     fn begin(
         &self,
         set: &mut Set,
@@ -353,7 +355,7 @@ impl ConnectionTable {
         Some(place)
     }
 
-    /// What a fragment behind the first is. None if nothing is known of that, or of its connection.
+    /// The connection of a later fragment. `None` if the datagram or its connection is not known.
     fn later_fragment(
         &self,
         packet: &Packet<'_>,
@@ -376,7 +378,7 @@ impl ConnectionTable {
             tcp.extend(back, base.wrapping_add(end));
         }
         let seen = set.count(place, &Arrival { packet, key, source, now }, tracking, payload_matchers, Stays::Yes);
-        // A fragment shortens nothing, as its checksum cannot be known.
+        // A fragment does not shorten the lifetime, because its checksum cannot be verified.
         let flow = &mut set.slots[place];
         flow.expiry = flow.expiry.max(expiry);
         Some(seen)
@@ -395,7 +397,7 @@ impl ConnectionTable {
         datagram(self.secret, packet, 0)
     }
 
-    /// The connection's set, and what it is found by there.
+    /// The set of the connection, and its tag in the set.
     fn set_of(&self, key: &FlowKey) -> (u32, &Mutex<Set>) {
         let hash = tag(self.secret, |hasher| {
             for (address, port) in &key.ends {
@@ -405,12 +407,12 @@ impl ConnectionTable {
             hasher.write(&[key.protocol, key.query.0, key.query.1]);
             write_vlan(hasher, key.vlan);
         });
-        // 0 is no tag.
+        // 0 marks a free slot.
         ((hash >> 64) as u32 | 1, &self.sets[hash as usize & (self.sets.len() - 1)])
     }
 }
 
-/// A packet that names its connection.
+/// A packet with the key of its connection.
 struct Arrival<'a> {
     packet: &'a Packet<'a>,
     key: FlowKey,
@@ -426,21 +428,21 @@ impl Set {
         })
     }
 
-    /// A slot for a newcomer. None if all are of established connections.
+    /// A slot for a new connection. `None` if all connections are established.
     fn room(&self, now: Time) -> Option<usize> {
         let rank = |place: &usize| self.slots[*place].rank(now);
         (0..WAYS).min_by_key(rank).filter(|place| !self.slots[*place].stays(now))
     }
 
-    /// The connection begins, and what it says with it.
+    /// Resets the slot's state of payload inspection for a new connection.
     fn restart(&mut self, place: usize, payload_matchers: Option<&PayloadMatchers>) {
-        // The inspection state of the slot's last connection is void, also if rules inspect nothing now.
+        // The inspection state of the slot's last connection is void, even if rules inspect nothing now.
         if let Some(payloads) = &mut self.payloads {
             payloads[place] = payload_matchers.map_or_else(InspectedPayload::default, InspectedPayload::new);
         }
     }
 
-    /// The packet counts for its connection. What it is then.
+    /// Adds the packet to its connection. Returns the state of the packet.
     #[inline]
     fn count(
         &mut self,
@@ -463,7 +465,8 @@ impl Set {
         TrackingResult { state, flow: Some(self.seen(place, Some(source), *now)), stays }
     }
 
-    /// The view that rules have of a connection; `source` is where the packet is from, if it is of the connection itself.
+    /// The view that rules have of a connection; `source` is the source of the packet, if the packet belongs to the
+    /// connection itself.
     fn seen(&self, place: usize, source: Option<&End>, now: Time) -> ConnectionView {
         let flow = &self.slots[place];
         let payload = self.payloads.as_ref().map(|payloads| &payloads[place]);

@@ -14,7 +14,7 @@ fn client(number: u32) -> IpAddr {
     Ipv4Addr::from_bits(0x0a00_0000 + number).into()
 }
 
-/// A datagram between a client and the server, there or back.
+/// Tracks a datagram between a client and the server, in one of both directions.
 fn sees(flows: &ConnectionTable, number: u32, back: bool, now: Time) -> ConnectionState {
     let (source, destination) = if back { (SERVER, client(number)) } else { (client(number), SERVER) };
     let ports = if back { (53, 4000) } else { (4000, 53) };
@@ -47,7 +47,8 @@ fn of_those_seen_one_way_the_quiet_ones_give_way() {
     }
     sees(&flows, 0, false, at(20));
     sees(&flows, 100, false, at(20));
-    // The next in line is gone, so its answer answers nothing, and begins anew; the first one spoke again.
+    // The next connection in line was evicted, so its reply begins a new connection; the first connection had another
+    // packet.
     assert_eq!(sees(&flows, 1, true, at(20)), ConnectionState::New);
     assert_eq!(sees(&flows, 0, true, at(20)), ConnectionState::Established);
 }
@@ -61,7 +62,7 @@ fn without_room_a_newcomer_is_invalid_and_counted() {
     }
     assert_eq!(sees(&flows, 100, false, at(1)), ConnectionState::Invalid);
     assert_eq!(flows.refused(), 1);
-    // Their time is over.
+    // These connections have expired.
     assert_eq!(sees(&flows, 100, false, at(181)), ConnectionState::New);
 }
 
@@ -99,7 +100,7 @@ fn the_connections_of_an_address_are_counted_and_its_oldest_and_newest_shown() {
     sees(&flows, 19, true, now);
     let ends = |flows: &[ConnectionInfo]| flows.iter().map(|flow| flow.originator.0).collect::<Vec<_>>();
     let of_server = flows.of(SERVER, 3, now);
-    // The first ones were not answered, and are forgotten.
+    // The first connections had no reply, and were evicted.
     let known = of_server.count;
     assert!((10..20).contains(&known), "{known}");
     let first = 20 - known as u32;

@@ -1,4 +1,4 @@
-//! The table of connections, part by part: for counting, and for operators' questions.
+//! Visits the table of connections in parts: for counts, and for operators.
 
 use std::ops::ControlFlow;
 
@@ -8,8 +8,8 @@ use super::info::ConnectionInfo;
 use super::{ConnectionTable, WAYS, lock};
 
 impl ConnectionTable {
-    /// Visits the connections in the slots from this one on, in at most so many sets, with one lock at a time, until a visit
-    /// breaks off. The slot to go on at; `None` at the end of the table.
+    /// Visits the connections from this slot on, in a limited number of sets, with one lock at a time, until a visitor
+    /// stops the visit. Returns the slot to continue at; `None` at the end of the table.
     pub fn walk(
         &self,
         from: u64,

@@ -1,4 +1,4 @@
-//! Whose knocks are ignored, why and until when: for operators' questions.
+//! Sources whose knocks are ignored, with the reason and the expiry, for operators.
 
 use std::net::IpAddr;
 
@@ -17,16 +17,16 @@ pub struct Ignored {
     pub source: IpAddr,
     /// Its network.
     pub vlan: Vlan,
-    /// The open list of the door; none if it is so at all doors.
+    /// The open list of the door; `None` if all doors ignore the source.
     pub open: Option<ListId>,
     /// [`Failure::Ports`], [`Failure::HeldOff`] or [`Failure::Attempts`].
     pub why: Failure,
-    /// Until then.
+    /// Expiry.
     pub until: Time,
 }
 
 impl Visitors {
-    /// The networks in which anything is remembered of a source, ordered.
+    /// The networks that have state of a source, in order.
     pub fn vlans_of(&self, source: IpAddr, now: Time) -> Vec<Vlan> {
         let source = door::visitor(source);
         let mut vlans = Vec::new();
@@ -39,24 +39,25 @@ impl Visitors {
         vlans
     }
 
-    /// The ports that the source has tried, if that is remembered.
+    /// The ports that the source has tried, if the state contains them.
     pub fn ports_of(&self, source: Source, now: Time) -> Option<Ports> {
         self.ports.get(self.source(source), now).map(|(_, ports)| ports)
     }
 
-    /// When the hold-off of the source ends, at the door with this open list.
+    /// Expiry of the hold-off of the source at the door with this open list.
     pub fn held_until(&self, open: ListId, source: Source, now: Time) -> Option<Time> {
         self.held.get_until(self.visitor(open, source), now).map(|(_, until)| until)
     }
 
-    /// How many first steps of the source were taken or refused at the door with this open list, and until when they count.
+    /// The number of first steps that the source took or tried at the door with this open list, and the expiry of this
+    /// count.
     pub fn attempts_of(&self, open: ListId, source: Source, now: Time) -> Option<(u64, Time)> {
         let (_, begun, until) = self.attempts.get(self.visitor(open, source), now)?;
         (now < until).then_some((begun, until))
     }
 
-    /// Shows everyone whose knocks are ignored, in no order. `most_attempts` says how many first steps count at a door;
-    /// none for any number.
+    /// Calls the visitor with every source whose knocks are ignored, in no order. `most_attempts` returns the number of
+    /// first steps that a door allows; `None` allows any number.
     pub fn visit_ignored(
         &self,
         now: Time,
@@ -83,7 +84,7 @@ impl Visitors {
         });
     }
 
-    /// For how many sources each kind of this is remembered at most.
+    /// The maximum number of sources that each table of this state can contain.
     pub fn capacity(&self) -> usize {
         self.ports.capacity()
     }

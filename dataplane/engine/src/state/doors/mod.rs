@@ -1,14 +1,14 @@
-//! Doors, shared by all workers: how far a source has come, what is open, and what is counted.
+//! Doors, shared by all workers: the progress of sources, the grants, and the counters.
 //!
-//! What a packet does to a knock is [`progress::next`]'s to say. How far a source has come is an entry of the door's list
-//! of those who knock, read and written under one lock, so that two workers never take one step twice. A grant is an
-//! entry of its open list that counts for one destination. The rest (hold-off, attempts, ports) is remembered by keyed
-//! hash, bounded: under a flood the quietest sources are forgotten, which can let a scanner try again, and locks out
-//! nobody.
+//! [`progress::next`] decides the effect of a packet on a knock. The progress of a source is an entry of the door's
+//! list of knocking sources. A worker reads and writes the entry under one lock, so that two workers never take one
+//! step twice. A grant is an entry of the open list of the door that counts for one destination. The rest (hold-off,
+//! attempts, ports) is in bounded tables with keyed hashes. Under a flood, the tables evict the sources with the fewest
+//! packets. An eviction can let a scanner try again, but locks out no source.
 //!
-//! The order of arrival counts, also between queues. A packet that another worker overtook is held against the knock as
-//! if it had come in its turn; a later step whose forerunner may be with another worker waits for it
-//! in the worker's reorder buffer.
+//! The order of arrival counts, also between queues. A packet that another worker overtook counts as if it had been
+//! processed in its turn. A later step whose previous step may be at another worker waits for that step in the reorder
+//! buffer of the worker.
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
@@ -36,10 +36,10 @@ use crate::state::lists::{AddOutcome, ListId, ListSet, Lists, ProgressChange, Se
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DoorId(pub(crate) u16);
 
-/// A door, resolved.
+/// A door with resolved names.
 pub(crate) struct CompiledDoor {
     pub(crate) door: Door,
-    /// Who it is open for, each entry towards one destination.
+    /// The list of sources that the door is open for, each entry towards one destination.
     pub(crate) open: ListId,
     pub(crate) opening: Sequence,
     pub(crate) closing: Option<Sequence>,
@@ -47,14 +47,14 @@ pub(crate) struct CompiledDoor {
     pub(crate) counts: Arc<DoorCounts>,
 }
 
-/// [`Exempt`], resolved.
+/// [`Exempt`] with resolved names.
 pub(crate) struct CompiledExempt {
     always: Box<[Opening]>,
     granted: Box<[(ListId, Box<[Opening]>)]>,
 }
 
 impl CompiledExempt {
-    /// With the lists by their names.
+    /// Resolves the lists by their names.
     pub(crate) fn new(exempt: Exempt, list: impl Fn(&str) -> Option<ListId>) -> CompiledExempt {
         let granted = exempt.granted.into_iter();
         CompiledExempt {
@@ -71,11 +71,11 @@ impl CompiledExempt {
     }
 }
 
-/// A knock that opens or closes, and where its progress is kept.
+/// A knock that opens or closes, and the list that contains its progress.
 pub(crate) struct Sequence {
     pub(crate) list: ListId,
     pub(crate) shape: Shape,
-    /// By steps taken, how many proofs that is beyond the first.
+    /// The number of proofs beyond the first, by steps taken.
     pub(crate) levels: Box<[u8]>,
 }
 
@@ -85,10 +85,10 @@ impl Sequence {
     }
 }
 
-/// What happened at a door since start.
+/// The counters of a door since start.
 #[derive(Default)]
 pub struct DoorCounts {
-    /// A few of each, by source, so that workers seldom write to the same.
+    /// Several copies of the counters, chosen by source, so that workers seldom write to the same copy.
     stripes: [CachePadded<Counts>; 8],
 }
 
@@ -100,22 +100,22 @@ struct Counts {
     failed: [AtomicU64; Failure::ALL.len()],
 }
 
-/// [`DoorCounts`] at one moment.
+/// The values of [`DoorCounts`] at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DoorTally {
-    /// How often each step was taken, the last one of the knock included, which opens.
+    /// The number of times that each step was taken, including the last step of the knock, which opens the door.
     pub steps: [u64; MOST_STEPS],
-    /// How often it was opened.
+    /// The number of times that a knock opened the door.
     pub opened: u64,
-    /// How often it was closed by a knock.
+    /// The number of times that a knock closed the door.
     pub closed: u64,
-    /// What came to nothing, by [`Failure`].
+    /// Failed knocks, by [`Failure`].
     pub failed: [u64; Failure::ALL.len()],
 }
 
 impl DoorCounts {
-    /// Counts what a source did at the door, whose knock has so many steps. The last step is counted as one too, so that
-    /// no step's count sinks when a knock gets longer or shorter.
+    /// Counts an event of a source at the door, whose knock has `steps` steps. The last step counts as a step too, so
+    /// that no counter of a step decreases when a knock gets longer or shorter.
     pub(crate) fn count(&self, source: IpAddr, what: What, steps: u8) {
         let stripe = match source {
             IpAddr::V4(address) => address.to_bits() as usize,
@@ -134,7 +134,7 @@ impl DoorCounts {
         }
     }
 
-    /// All stripes together.
+    /// The sum of all stripes.
     pub fn tally(&self) -> DoorTally {
         let mut tally = DoorTally::default();
         for counts in &self.stripes {
@@ -150,23 +150,22 @@ impl DoorCounts {
     }
 }
 
-/// What doors remember besides the lists.
+/// The state of doors outside the lists.
 pub struct Visitors {
     secret: [u64; 2],
-    /// Until when a source's knocks at a door are ignored.
+    /// Sources whose knocks at a door are ignored, until the expiry.
     held: Keyed<Whom>,
-    /// How often a source has begun at a door.
+    /// The number of knocks that a source has begun at a door.
     attempts: Keyed<(Whom, u64, Time)>,
     ports: Keyed<(Option<Source>, Ports)>,
-    /// By the name of the door: they outlive tables.
+    /// Counters by the name of the door. They outlive tables.
     counts: Mutex<HashMap<String, Arc<DoorCounts>>>,
 }
 
 /// A source: its address, over IPv6 its /64, and its network.
 pub type Source = (IpAddr, Vlan);
 
-/// A source and the open list of a door, for operators: what is remembered is found by their hash. None in a slot that is
-/// new.
+/// A source and the open list of a door, for operators. The tables find entries only by hash. `None` in a new slot.
 type Whom = Option<(Source, ListId)>;
 
 impl Visitors {
@@ -180,13 +179,13 @@ impl Visitors {
         }
     }
 
-    /// What is counted at the door of this name.
+    /// The counters of the door with this name.
     pub fn counts(&self, door: &str) -> Arc<DoorCounts> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(counts.entry_ref(door).or_default())
     }
 
-    /// Takes in the packet's port, and says whether its source in this network has tried too many.
+    /// Records the port of the packet. Returns whether its source in this network has tried too many ports.
     pub(crate) fn scans(&self, packet: &Packet<'_>, vlan: Vlan, budget: &PortBudget, now: Time) -> bool {
         if budget.ports == 0 {
             return false;
@@ -214,7 +213,7 @@ impl Visitors {
         }
     }
 
-    /// Whether the source may begin once more.
+    /// Whether the source may begin another knock.
     fn attempt(&self, door: &CompiledDoor, source: Source, most: Attempts, now: Time) -> bool {
         self.attempts.with(self.visitor(door.open, source), now, |(whom, begun, until)| {
             *whom = Some((visitor_of(source), door.open));
@@ -226,7 +225,7 @@ impl Visitors {
         })
     }
 
-    /// What a source is known by at all doors.
+    /// The tag of a source at all doors.
     fn source(&self, (source, vlan): Source) -> Tag {
         tag(self.secret, |hasher| {
             write_address(hasher, door::visitor(source));
@@ -234,7 +233,7 @@ impl Visitors {
         })
     }
 
-    /// And at the door with this open list.
+    /// The tag of a source at the door with this open list.
     fn visitor(&self, open: ListId, (source, vlan): Source) -> Tag {
         tag(self.secret, |hasher| {
             hasher.write_u8(open.0);
@@ -244,7 +243,7 @@ impl Visitors {
     }
 }
 
-/// What a source is remembered by.
+/// The source under which the tables store an address.
 fn visitor_of((source, vlan): Source) -> Source {
     (door::visitor(source), vlan)
 }
@@ -253,29 +252,30 @@ fn visitor_of((source, vlan): Source) -> Source {
 #[derive(Clone, Copy)]
 pub(crate) struct Knock {
     pub(crate) source: Source,
-    /// The tag of its destination.
+    /// The peer tag of its destination.
     pub(crate) to: u32,
-    /// The steps that it is.
+    /// The steps that the packet matches.
     pub(crate) fits: StepSet,
     pub(crate) now: Time,
-    /// It can be looked at again: a step that came too early waits.
+    /// Whether the packet can wait in the reorder buffer if it is out of order.
     pub(crate) waits: bool,
 }
 
-/// What came of a packet at a door.
+/// The result of a packet at a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Knocked {
     pub(crate) outcome: Outcome,
-    /// It would have begun a knock, but the source has begun too often.
+    /// Whether the packet would have begun a knock, but the source has begun too many knocks.
     pub(crate) refused: bool,
-    /// There was no room for it.
+    /// Whether the lists had no room for the progress.
     pub(crate) evicted: bool,
-    /// It is a later step than the next one, which may be with another worker: it waits for that.
+    /// Whether the packet is out of order: it is a later step than the next one. The next step may be at another
+    /// worker.
     pub(crate) early: bool,
 }
 
 impl Knock {
-    /// Holds the packet against a sequence, and does what comes of it, all under one lock.
+    /// Evaluates the packet against a sequence and stores the result, under one lock.
     pub(crate) fn at(self, sequence: &Sequence, lists: &Lists, may_begin: impl FnOnce() -> bool) -> Knocked {
         let mut knocked = Knocked { outcome: Outcome::Nothing, refused: false, evicted: false, early: false };
         let (address, vlan) = self.source;
@@ -323,7 +323,7 @@ impl Knock {
 }
 
 impl CompiledDoor {
-    /// Holds a packet against the knock that opens.
+    /// Evaluates a packet against the knock that opens.
     pub(crate) fn knock(&self, knock: Knock, lists: &Lists, visitors: &Visitors) -> Knocked {
         let may_begin = || match self.door.max_attempts {
             Some(most) => visitors.attempt(self, knock.source, most, knock.now),

@@ -15,18 +15,18 @@ use crate::state::lists::shard::{EntryScope, EntryTerms, RemovalScope};
 /// The outcome of an addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddOutcome {
-    /// The address was not in the list, and is now.
+    /// The address was not in the list. The entry is new.
     New,
-    /// It was in the list; its timeout was set anew.
+    /// The address was in the list. The entry has a new expiry.
     Refreshed,
-    /// It is in the list for good, by an operator; nothing changed.
+    /// An operator's static entry puts the address in the list; nothing changed.
     Kept,
-    /// It is not in the list: everything is full of higher levels.
+    /// The address is not in the list: all slots contain entries of higher levels.
     Refused,
 }
 
 impl Lists {
-    /// Puts the address in the list until `expiry`, or sets its expiry anew. An entry that never expires stays so.
+    /// Adds the address to the list until `expiry`, or sets the expiry of its entry. A permanent entry stays permanent.
     pub fn add(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> AddOutcome {
         self.add_for(list, address, 0, expiry, now)
     }
@@ -44,15 +44,15 @@ impl Lists {
         })
     }
 
-    /// Takes the address out of the list for an operator, for whatever other ends and VLANs it was in it. Whether it was in
-    /// it.
+    /// Removes the address from the list for an operator, for all peers and VLANs. Returns whether the list contained
+    /// the address.
     pub fn remove(&self, list: ListId, address: IpAddr, now: Time) -> bool {
         let cause = &Cause::of(Origin::Operator);
         self.remove_at(RemovalScope { list, peer_tag: None }, address.into(), cause, now)
             | self.remove_in_vlans(list, address, cause, now)
     }
 
-    /// Takes all entries that were added out of the list, for an operator. How many lived.
+    /// Removes all dynamic entries from the list, for an operator. Returns the number of entries that had not expired.
     pub fn flush(&self, list: ListId, now: Time) -> u64 {
         let cause = &Cause::of(Origin::Operator);
         let mut flushed = 0;
@@ -71,8 +71,8 @@ impl Lists {
         flushed
     }
 
-    /// Takes the address out of the list for the peer of this tag alone, in all VLANs together. Whether it was in it
-    /// for that.
+    /// Removes the address from the list for the peer of this tag alone, in all VLANs. Returns whether the list
+    /// contained the address for this peer.
     pub fn remove_for(&self, list: ListId, address: IpAddr, peer_tag: u32, now: Time) -> bool {
         self.in_vlan(Vlan::NONE).remove_for(list, address, peer_tag, now)
     }

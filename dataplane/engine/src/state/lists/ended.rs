@@ -9,21 +9,21 @@ use knockplane_policy::wire::ListSummary;
 use super::{ListId, Lists, STEP, lock};
 use crate::state::lists::shard::ListCounts;
 
-/// Why an entry went.
+/// The reason that an entry ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndReason {
-    /// Its time was over.
+    /// The entry expired.
     Expired,
-    /// Another entry took its place.
+    /// Another entry evicted this entry.
     Evicted,
 }
 
 impl Lists {
-    /// Gives back entries that expired, looking at `budget` slots (rounded up to 512) where the last call ended. Returns
-    /// how many.
+    /// Frees the slots of expired entries. Checks `budget` slots (rounded up to 512), from the end of the last call on.
+    /// Returns the number of freed slots.
     ///
-    /// With a budget of [`Lists::capacity`] and 65,536 more in each second, no entry is counted for more than a second
-    /// after it expired. That costs 6 ns a used slot: with ten million entries 6 % of a core.
+    /// With a budget of [`Lists::capacity`] plus 65,536 in each second, no count includes an entry for more than a
+    /// second after its expiry. The cost is 6 ns for each used slot: 6 % of a core with ten million entries.
     pub fn sweep(&self, budget: usize, now: Time) -> usize {
         let step = |_| {
             let next = self.swept.fetch_add(1, Ordering::Relaxed) % self.shards.len();

@@ -15,50 +15,50 @@ pub struct DynamicEntry {
     pub list: ListId,
     /// The address.
     pub address: IpAddr,
-    /// The only VLAN that it counts in; [`Vlan::NONE`] if it counts in all.
+    /// The only VLAN in which the entry counts; [`Vlan::NONE`] if it counts in all.
     pub vlan: Vlan,
-    /// The tag of the only peer that it counts for; 0 if it counts for all.
+    /// The tag of the only peer that the entry counts for; 0 if it counts for all.
     pub peer_tag: u32,
-    /// Steps of a sequence that were taken.
+    /// The number of steps of a sequence that were taken.
     pub step: u8,
-    /// When it expires.
+    /// Expiry.
     pub expiry: Time,
 }
 
 impl DynamicEntry {
-    /// The only peer that it counts for. Of IPv6 peers only the tag is known, so that `::` stands for one.
+    /// The only peer that the entry counts for. For IPv6 peers, the entry contains only the tag, so this returns `::`.
     pub fn peer(&self) -> Option<IpAddr> {
         peer(self.address, self.peer_tag)
     }
 }
 
-/// An entry that was added, and that counts for an address.
+/// A dynamic entry that counts for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressEntry {
     /// The entry.
     pub entry: DynamicEntry,
     /// Its level.
     pub level: u8,
-    /// It is of the address's whole /64.
+    /// Whether the entry counts for the whole /64 of the address.
     pub by_network: bool,
 }
 
 impl Lists {
-    /// Shows every entry that was added, in no order. Workers go on meanwhile: an entry that comes or goes may be seen or
-    /// not, or twice.
+    /// Calls the visitor with every dynamic entry, in no order. Workers continue during the visit: the visitor may see
+    /// an entry that is added or removed during the visit, miss it, or see it twice.
     pub fn visit(&self, now: Time, mut visitor: impl FnMut(DynamicEntry)) {
         let mut found = Vec::with_capacity(STEP as usize);
         for shard in &self.shards {
             let mut next = Some(0);
             while let Some(begin) = next {
-                // Shown when the lock is free again.
+                // The visitor runs without the lock.
                 next = lock(&shard.shard).visit(begin, STEP, now, |entry| found.push(entry));
                 found.drain(..).for_each(&mut visitor);
             }
         }
     }
 
-    /// The entries that were added and count for the address now, in all VLANs, in the order of lists.
+    /// The dynamic entries that count for the address now, in all VLANs, in the order of lists.
     pub fn entries_of(&self, address: IpAddr, now: Time) -> Vec<AddressEntry> {
         let mut entries = self.entries_at(address.into(), now);
         self.visit_in_vlans(address, now, |entry, level, by_network| {
@@ -68,7 +68,7 @@ impl Lists {
         entries
     }
 
-    /// The entries of a key, and those of its network.
+    /// The entries of a key, and the entries of its network.
     fn entries_at(&self, key: Key, now: Time) -> Vec<AddressEntry> {
         let (hash, net) = (self.secret.hash(key), self.net(key));
         let mut entries = Vec::new();
@@ -84,7 +84,8 @@ impl Lists {
         entries
     }
 
-    /// Shows the address's live entries in all VLANs, with their levels, and whether each is of its whole network.
+    /// Calls the visitor with the unexpired entries of the address in all VLANs, their levels, and whether each counts
+    /// for the whole network.
     pub(super) fn visit_in_vlans(&self, address: IpAddr, now: Time, mut visitor: impl FnMut(DynamicEntry, u8, bool)) {
         let key = Key::from(address);
         let shard = &self.shards[self.shard_of_address(key)].shard;
@@ -100,7 +101,8 @@ impl Lists {
 }
 
 impl VlanLists<'_> {
-    /// The entries that were added and count for the address in this VLAN now: its own first, then those that count in all.
+    /// The dynamic entries that count for the address in this VLAN now: first those of the VLAN, then those of all
+    /// VLANs.
     pub fn entries_of(&self, address: IpAddr, now: Time) -> Vec<AddressEntry> {
         let own = self.key(address);
         let mut entries = self.lists.entries_at(own, now);

@@ -6,15 +6,15 @@ use super::MAX_LISTS;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("address lists for {capacity} entries need {bytes} bytes: {problem}")]
 pub struct CapacityError {
-    /// What was asked for.
+    /// The requested capacity.
     pub capacity: usize,
-    /// What it takes.
+    /// The memory that this capacity needs.
     pub bytes: u64,
-    /// Why not, and what to do.
+    /// The cause and the remedy.
     pub problem: &'static str,
 }
 
-/// More list names than there can be lists.
+/// A configuration needs more list names than the maximum number of lists.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "there is no room for the address list `{name}`: {MAX_LISTS} names were used since start, and a name is kept until \

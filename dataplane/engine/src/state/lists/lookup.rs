@@ -1,4 +1,4 @@
-//! Which lists an address is in, and how long that counts.
+//! Lookups: the lists that contain an address, and the period in which the answer is valid.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -10,28 +10,28 @@ use knockplane_policy::time::Time;
 use super::{ListSet, Lists, LockedShard, lock};
 use crate::state::key::Key;
 
-/// Where an address is.
+/// The lists that contain an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Membership {
     pub(crate) lists: ListSet,
-    /// It has entries that do not count here: for other ends, or of packets that arrived later.
+    /// Whether the address has entries that do not count here: for other peers, or from packets that arrived later.
     pub(crate) has_other_entries: bool,
 }
 
-/// What a lookup found, and how long that counts.
+/// The result of a lookup, and the period in which it is valid.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lookup {
     pub(crate) membership: Membership,
-    /// Before it, an entry of the set was not there yet.
+    /// The begin of the period. An entry of the set does not exist before this time.
     from: Time,
-    /// From here on an entry of the set is gone, or another one there.
+    /// The end of the period. At this time an entry of the set expires, or another entry begins.
     pub(crate) until: Time,
-    /// The shard when it was looked up.
+    /// The version of the shard at the lookup.
     pub(crate) version: ShardVersion,
 }
 
-/// The shard that holds an address, in the version that a lookup read. Every change of a shard that a lookup can tell
-/// changes its version. Expiry changes no version.
+/// The shard of an address, and the version that a lookup read. Every change of a shard that can change the result of a
+/// lookup changes the version. Expiry does not change the version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardVersion {
     shard: usize,
@@ -39,7 +39,7 @@ pub struct ShardVersion {
 }
 
 impl Lookup {
-    /// Puts in lists that the address is in from other sources, from then until then.
+    /// Adds lists that contain the address by other sources, valid in this period.
     pub(crate) fn add(&mut self, set: ListSet, time: Range<Time>) {
         self.membership.lists.insert_all(set);
         self.from = self.from.max(time.start);
@@ -53,20 +53,20 @@ impl Lookup {
 }
 
 impl Lists {
-    /// What another end is known by in entries that count for it alone; never 0. IPv4 addresses stand for themselves,
-    /// but nothing can be said to 0.0.0.0 that is not said to 0.0.0.1.
+    /// The tag of a peer in entries that count for this peer alone; never 0. The tag of an IPv4 address is the address,
+    /// except that 0.0.0.0 and 0.0.0.1 share a tag.
     pub fn peer_tag(&self, peer: IpAddr) -> u32 {
         progress::tag(self.secret.0, peer).max(1)
     }
 
-    /// The lists that the address is in now, for the other end of this tag; with 0, for all others. An entry is gone at
+    /// The lists that contain the address now, for the peer of this tag; with 0, for all peers. An entry has expired at
     /// its expiry, not after it.
     pub fn membership(&self, address: IpAddr, peer_tag: u32, now: Time) -> ListSet {
         self.lookup(address.into(), peer_tag, now).membership.lists
     }
 
-    /// As [`Lists::membership`], with how long it counts. For a key in a VLAN: the VLAN's own entries for the other end of
-    /// this tag, and those that count in all VLANs for all other ends.
+    /// As [`Lists::membership`], with the period in which the result is valid. For a key in a VLAN: the entries of the
+    /// VLAN for the peer of this tag, and the entries that count in all VLANs for all peers.
     pub(crate) fn lookup(&self, within: Key, peer_tag: u32, now: Time) -> Lookup {
         let (key, to_all) = if within.is_in_vlan() { (within.without_vlan(), 0) } else { (within, peer_tag) };
         let hash = self.secret.hash(key);
@@ -87,7 +87,8 @@ impl Lists {
                 lookup.add_all(shard.membership(hash, net, peer_tag, now));
             }
         }
-        // Under the lock that a change of them takes: whoever sees the version from after it sees what it holds.
+        // Read under the lock that a change of the static entries takes: a lookup with the version after the change
+        // sees the new entries.
         self.for_static_entries(|entries| {
             let (set, time) = entries.find(key, now);
             lookup.add(set, time);
@@ -95,7 +96,7 @@ impl Lists {
         lookup
     }
 
-    /// Whether a lookup of these lists says what it would say now.
+    /// Whether a new lookup of these lists would have the same result now.
     pub(crate) fn is_current(&self, lookup: &Lookup, now: Time) -> bool {
         let is_unchanged = self.is_current_version(lookup.version);
         (lookup.from..lookup.until).contains(&now) && is_unchanged

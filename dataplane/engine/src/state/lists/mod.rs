@@ -1,27 +1,29 @@
 //! The address lists: the state of every knock, shared by all workers.
 //!
-//! One source's packets come in on different queues, so every worker must see what another one added, at once. The
-//! lists are split into shards by a keyed hash of the address, each behind its own lock, which is held for one lookup
-//! or one addition.
+//! The packets of one source arrive on different queues, so every worker must see the changes of other workers at once.
+//! A keyed hash of the address splits the lists into shards. Each shard has its own lock, which a worker holds for one
+//! lookup or one addition.
 //!
 //! Promises:
-//! - Memory is fixed: [`Lists::new`] takes all of it, nothing grows later. A start may take it a moment later, by
-//!   [`Lists::populate`].
-//! - When full, an addition takes the place of an expired entry, or of the oldest of the lowest level, never of one of
-//!   a higher level than its own; else it is refused. So a flood of first knocks evicts first knocks alone. A shard is full
-//!   as soon as the addresses that hash to it fill it. The module `shard` documents the order of eviction.
+//! - Memory is fixed: [`Lists::new`] allocates all of it, and nothing grows later. A start may populate it a moment
+//! later, by [`Lists::populate`].
+//! - In a full shard, an addition replaces an expired entry, or the oldest entry of the lowest level, but never an
+//! entry of a higher level than its own. If there is no such entry, the addition is refused. A flood of first knocks
+//! therefore evicts only first knocks. A shard is full as soon as the addresses that hash to it fill it. The module
+//! `shard` documents the order of eviction.
 //! - [`Lists::membership`] is one lookup, whatever the number of lists.
 //! - An entry may count for one peer alone, by the peer's tag ([`Lists::peer_tag`]); the tag 0 stands for all peers. An address
 //!   can be in a list for 8 peers at once. Then the entry that expires first is evicted.
-//! - An entry may count in one VLAN alone ([`Lists::within`]). A lookup for a VLAN yields its own entries and those that
-//!   count in all; both are in one shard, by the hash of the address alone.
+//! - An entry may count in one VLAN alone ([`Lists::within`]). A lookup for a VLAN returns its own entries and those
+//! that count in all VLANs. Both are in one shard, by the hash of the address alone.
 //! - [`VlanLists::progress`] reads, decides and writes under one lock.
-//! - An attacker cannot choose addresses that share a shard or a bucket: the secret is drawn at every start. Where first
-//!   steps are kept by the network, the addresses of one IPv6 network share a shard, and nothing more.
+//! - An attacker cannot choose addresses that share a shard or a bucket: every start draws a new secret. If first steps
+//! count for the network, the addresses of one IPv6 network share a shard, and nothing more.
 //! - First steps can have a quota for each source prefix: see `quota.rs`.
-//! - Static entries of operators ([`Lists::set_static_entries`]) take no slot. They are swapped as a whole, and no packet
-//!   changes them.
-//! - Lists are known by name. A name keeps its id as long as the process lives, so entries survive new rules.
+//! - Static entries of operators ([`Lists::set_static_entries`]) take no slot. They are replaced as a whole, and no
+//! packet changes them.
+//! - Lists are identified by name. A name keeps its id during the lifetime of the process, so entries survive new
+//! rules.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
@@ -67,18 +69,18 @@ pub(crate) mod quota;
 pub(crate) mod shard;
 mod vlan;
 
-/// How many levels are told apart; higher ones count as the last.
+/// The number of distinct levels; higher levels count as the last.
 pub const LEVELS: usize = 4;
 
-/// A larger capacity is refused as a mistake.
+/// The lists refuse a larger capacity as a mistake.
 const MAX_CAPACITY: usize = 1 << 30;
 
-/// How many shards: enough that two workers seldom meet at a lock, few enough that each is of a good size. A shard of
-/// fewer entries than `MIN_SHARD` would fill up by chance long before the others.
+/// The maximum number of shards: enough that two workers seldom wait for the same lock, and few enough that each shard
+/// has many entries. A shard with fewer entries than `MIN_SHARD` would fill up by chance long before the others.
 const MAX_SHARDS: usize = 64;
 const MIN_SHARD: usize = 1024;
 
-/// How many slots a lock is held for when many are looked at: some 3 µs that a worker may have to wait.
+/// The number of slots that a visit of many slots processes under one lock: a worker may have to wait some 3 µs.
 pub(crate) const STEP: u32 = 512;
 
 /// The address lists of one dataplane, shared by all workers.
@@ -87,19 +89,19 @@ pub struct Lists {
     secret: Secret,
     /// Slots of all shards.
     capacity: usize,
-    /// An IPv6 address's first step is that of its network.
+    /// Whether an IPv6 address's first step counts for its network.
     v6_by_prefix: bool,
-    /// The one of all shards, if there is one.
+    /// The quota of all shards, if there is one.
     quota: Option<Arc<PrefixQuota>>,
     levels: [AtomicU8; MAX_LISTS],
     names: RwLock<ListNames>,
     /// The static entries of operators; `None` while there are none.
     static_entries: ArcSwapOption<StaticEntries>,
-    /// Static entries that were added since those were compiled; see [`Lists::add_static_entries`].
+    /// Static entries that were added after `static_entries` was compiled; see [`Lists::add_static_entries`].
     recent_static_entries: ArcSwapOption<StaticEntries>,
-    /// Which of the two exist: cheaper to read at every lookup.
+    /// Bits for the two that exist: cheaper to read at every lookup.
     has_static_entries: AtomicU8,
-    /// The shard the next sweep begins with.
+    /// The first shard of the next sweep.
     swept: AtomicUsize,
     events: Arc<EventRing>,
     start: StartId,
@@ -107,26 +109,26 @@ pub struct Lists {
 
 /// A shard behind its lock.
 struct LockedShard {
-    /// Changes, under the lock, with every change that a lookup could tell.
+    /// Increases, under the lock, with every change that can change the result of a lookup.
     version: AtomicU64,
     shard: Mutex<Shard>,
 }
 
 impl Lists {
-    /// Empty lists for at least `capacity` entries, with all memory taken and a fresh secret.
+    /// Creates empty lists for at least `capacity` entries, with all memory allocated and a new secret.
     ///
     /// # Errors
-    /// If the capacity is 0, absurd, or more than there is memory for.
+    /// If the capacity is 0, too large to be meant, or more than the available memory.
     pub fn new(capacity: usize) -> Result<Lists, CapacityError> {
         Lists::with_secret(capacity, Lists::draw_secret())
     }
 
-    /// From the standard library's source of secrets for its own hash tables.
+    /// A secret from the source of secrets that the standard library uses for its own hash tables.
     pub(crate) fn draw_secret() -> [u64; 2] {
         [0, 1].map(|part: u8| RandomState::new().hash_one(part))
     }
 
-    /// As [`Lists::new`], with a secret that the caller knows: for tests that must repeat.
+    /// As [`Lists::new`], with a secret that the caller chooses: for tests that must be repeatable.
     ///
     /// # Errors
     /// As [`Lists::new`].
@@ -134,7 +136,7 @@ impl Lists {
         Lists::with_room(capacity, secret, EventRoom::of_capacity(capacity))
     }
 
-    /// As [`Lists::with_secret`], with room for so many events: for tests that have gaps.
+    /// As [`Lists::with_secret`], with this much room for events: for tests that have gaps.
     ///
     /// # Errors
     /// As [`Lists::new`].
@@ -144,8 +146,8 @@ impl Lists {
         Ok(lists)
     }
 
-    /// As [`Lists::new`], but the memory of entries is only reserved: the kernel gives a page of it when the first entry of
-    /// the page is used, or with [`Lists::populate`]. That spares a start the time that the kernel takes for the pages.
+    /// As [`Lists::new`], but the memory of entries is only reserved. The kernel allocates a page when the first entry
+    /// of the page is used, or in [`Lists::populate`]. A start thus does not wait for the allocation of the pages.
     ///
     /// # Errors
     /// As [`Lists::new`].
@@ -190,17 +192,17 @@ impl Lists {
         })
     }
 
-    /// Has the kernel give all memory that is reserved. Workers go on meanwhile.
+    /// Makes the kernel allocate all memory that is reserved. Workers continue meanwhile.
     pub fn populate(&self) {
         for shard in &self.shards {
             while lock(&shard.shard).populate(STEP) {}
         }
     }
 
-    /// How first steps are kept from now on; nothing was added before. A quota takes 4 bytes an entry at most.
+    /// Sets the settings of first steps, before any entry is added. A quota takes at most 4 bytes for each entry.
     ///
     /// # Errors
-    /// If there is not so much memory.
+    /// If there is not enough memory.
     pub fn set_first_steps(&mut self, settings: FirstStepSettings) -> Result<(), CapacityError> {
         self.v6_by_prefix = settings.v6_by_prefix;
         if settings.quota == 0 {
@@ -218,12 +220,12 @@ impl Lists {
         Ok(())
     }
 
-    /// How many entries fit. At most 1 % more than was asked for, so that shards are of one size.
+    /// The maximum number of entries. At most 1 % more than requested, so that all shards have the same size.
     pub const fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Changes the shard of an address, and makes it known if the change can be seen.
+    /// Changes the shard of an address. If a lookup can see the change, the version of the shard changes too.
     fn change<T>(&self, key: Key, change: impl FnOnce(&mut Shard, u64, Key, Option<(Key, u64)>) -> (T, bool)) -> T {
         let hash = self.secret.hash(key);
         let net = self.net(key);
@@ -233,43 +235,44 @@ impl Lists {
         let mut shard = lock(shard);
         let (result, is_seen) = change(&mut shard, hash, key, net);
         if is_seen {
-            // Before the lock is given back, so that nobody looks up the new state under the old version.
+            // Before the lock is released, so that no lookup reads the new state under the old version.
             version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         }
         result
     }
 
-    /// The network that an IPv6 address's first steps are kept by, and its hash. It chooses the shard of all its
-    /// addresses, so that both are in one, behind one lock and one version; each has its own bucket.
+    /// The network that an IPv6 address's first steps count for, and its hash. This hash selects the shard of all
+    /// addresses of the network, so that first steps and addresses share a shard, a lock and a version. Each has its
+    /// own bucket.
     fn net(&self, key: Key) -> Option<(Key, u64)> {
         let net = key.net().filter(|_| self.v6_by_prefix)?;
         Some((net, self.secret.hash(net)))
     }
 
-    /// The shard of an address that is in no VLAN.
+    /// The shard of an address without a VLAN.
     fn shard_of_address(&self, key: Key) -> usize {
         self.shard_of(self.net(key).map_or_else(|| self.secret.hash(key), |(_, hash)| hash))
     }
 
-    /// The shard of a hash, by its upper bits. There is a power of two of shards.
+    /// The shard of a hash, by its upper bits. The number of shards is a power of two.
     fn shard_of(&self, hash: u64) -> usize {
         (hash >> 32) as usize & (self.shards.len() - 1)
     }
 }
 
 impl FirstStepSettings {
-    /// What an entry of lists with these settings takes at most, all told.
+    /// The maximum total memory of an entry of lists with these settings.
     pub const fn entry_bytes(self) -> usize {
         SLOT_BYTES + VLAN_BYTES + PEER_BYTES + if self.quota == 0 { 0 } else { size_of::<AtomicU32>() }
     }
 }
 
-/// A panic elsewhere while the lock was held is no reason to stop forwarding.
+/// Locks the shard. A panic of another thread during a change is no reason to stop forwarding.
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// When an entry that is added now with this timeout expires.
+/// The expiry of an entry that is added now with this timeout.
 pub fn expiry(timeout: ListTimeout, now: Time) -> Time {
     match timeout {
         ListTimeout::After(duration) => now + duration,
@@ -277,7 +280,7 @@ pub fn expiry(timeout: ListTimeout, now: Time) -> Time {
     }
 }
 
-/// A slice of this length, or none if there is no memory for it.
+/// A slice of this length; `None` if there is not enough memory.
 pub(crate) fn boxed<T>(length: usize, element: impl FnMut() -> T) -> Option<Box<[T]>> {
     let mut elements = Vec::new();
     elements.try_reserve_exact(length).ok()?;

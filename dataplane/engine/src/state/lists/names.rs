@@ -15,19 +15,20 @@ pub(super) struct ListNames {
 }
 
 impl Lists {
-    /// The id of the list of this name, made known if it is not, with this level for its entries from now on. Whoever
-    /// adds for an operator asks [`Lists::id`] first, so as not to change the level that the rules gave it.
+    /// The id of the list with this name, which is created if necessary. `level` becomes the level of its new entries.
+    /// A caller that adds entries for an operator calls [`Lists::id`] first, so that the level from the rules does not
+    /// change.
     ///
     /// # Errors
-    /// If there are [`MAX_LISTS`] other names already.
+    /// If [`MAX_LISTS`] other names exist already.
     pub fn bind(&self, name: &str, level: u8) -> Result<ListId, TooManyListsError> {
         self.bind_all(&[(name, level)]).map(|ids| ids[0])
     }
 
-    /// [`Lists::bind`] for many, all or none.
+    /// As [`Lists::bind`], for all of these lists or for none.
     ///
     /// # Errors
-    /// If there is not room for all of them; then nothing changed.
+    /// If there is not enough room for all of them; then nothing changed.
     pub fn bind_all(&self, lists: &[(&str, u8)]) -> Result<Vec<ListId>, TooManyListsError> {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
         let mut unknown: Vec<&str> =
@@ -50,7 +51,7 @@ impl Lists {
         Ok(lists.iter().map(bind).collect())
     }
 
-    /// The id of the list of this name, if any table or operator used it since start.
+    /// The id of the list with this name, if a table or an operator has used it since start.
     pub fn id(&self, name: &str) -> Option<ListId> {
         self.names.read().unwrap_or_else(PoisonError::into_inner).ids.get(name).copied()
     }
@@ -60,7 +61,7 @@ impl Lists {
         self.names.read().unwrap_or_else(PoisonError::into_inner).names.get(list.index()).cloned()
     }
 
-    /// The level of entries that are added to this list now.
+    /// The present level of new entries of this list.
     pub fn level(&self, list: ListId) -> u8 {
         self.levels[list.index()].load(Ordering::Relaxed)
     }

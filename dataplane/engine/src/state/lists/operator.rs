@@ -1,7 +1,7 @@
-//! What an operator's entries would meet, found out before the first of them is added.
+//! Checks of an operator's entries before the first of them is added.
 //!
-//! They outrank what packets add: without a look before, entries that do not fit would push everybody out, and each
-//! other, before anyone noticed.
+//! Entries of operators outrank entries of packets. Without a check, entries that do not fit would evict all others,
+//! and each other, without notice.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::state::key::Key;
 use crate::state::lists::shard::{EntryScope, EntryTerms};
 use crate::state::static_entries::StaticEntries;
 
-/// The level of lists that only operators fill: no packet gets in, and first knocks do not push anyone out.
+/// The level of lists that only operators fill: no packet adds entries, and first knocks evict no entry.
 pub const OPERATOR_LEVEL: u8 = u8::MAX;
 
 /// Bits of `has_static_entries`.
@@ -29,17 +29,18 @@ fn compile(entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>
 }
 
 impl Lists {
-    /// Replaces the static entries: each is in its list from the first address to the last, until its expiry or without one.
-    /// They are never evicted, and no packet changes them.
+    /// Replaces the static entries. Each entry has a first address, a last address, and an expiry, which is `None` if
+    /// the entry has no timeout. Static entries are never evicted, and no packet changes them.
     pub fn set_static_entries(&self, entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) {
         self.static_entries.store(compile(entries));
-        // Behind the others, which hold these as well: a lookup in between finds them in one of the two.
+        // Cleared after the replacement, which contains these entries as well: a lookup in between finds them in one of
+        // the two.
         self.recent_static_entries.store(None);
         self.static_entries_changed();
     }
 
-    /// Adds static entries beside those of [`Lists::set_static_entries`], in place of those of the last such call. The cost
-    /// is that of these alone; a lookup goes through both.
+    /// Adds static entries to those of [`Lists::set_static_entries`]. These entries replace those of the last such
+    /// call. The cost depends on these entries alone; a lookup searches both.
     pub fn add_static_entries(&self, entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) {
         self.recent_static_entries.store(compile(entries));
         self.static_entries_changed();
@@ -49,14 +50,15 @@ impl Lists {
         let kinds = [&self.static_entries, &self.recent_static_entries];
         let [all, recent] = kinds.map(|entries| entries.load().is_some());
         self.has_static_entries.store(u8::from(all) | u8::from(recent) << 1, Ordering::Relaxed);
-        // Whoever takes a lock after this sees the new entries, and whoever took it before looks up again.
+        // A worker that takes a lock after this sees the new entries. A worker that took the lock before looks up
+        // again.
         for LockedShard { version, shard } in self.shards.iter().map(|shard| &**shard) {
             let _locked = lock(shard);
             version.store(version.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         }
     }
 
-    /// The static entries that there are, in the compiled form.
+    /// The static entries, in compiled form.
     #[inline]
     pub(super) fn for_static_entries(&self, mut look: impl FnMut(&StaticEntries)) {
         let kinds = self.has_static_entries.load(Ordering::Relaxed);
@@ -72,14 +74,14 @@ impl Lists {
         }
     }
 
-    /// The lists that a static entry without a timeout puts the address in.
+    /// The lists that contain the address by a static entry without a timeout.
     pub(super) fn permanent_static_lists(&self, key: Key) -> ListSet {
         let mut set = ListSet::default();
         self.for_static_entries(|entries| set.insert_all(entries.permanent(key)));
         set
     }
 
-    /// As [`Lists::add`], by an operator: such an entry outranks everything that packets do.
+    /// As [`Lists::add`], for an operator: such an entry outranks all entries of packets.
     pub fn add_by_operator(&self, list: ListId, address: IpAddr, expiry: Time, now: Time) -> AddOutcome {
         let cause = &Cause::of(Origin::Operator);
         self.add_at(
@@ -89,7 +91,8 @@ impl Lists {
         )
     }
 
-    /// Whether a packet put the address in the list for good and for all other ends: no addition gives it a timeout.
+    /// Whether a packet added a permanent entry of the address for all peers: no addition gives such an entry a
+    /// timeout.
     pub fn has_permanent_entry(&self, list: ListId, address: IpAddr, now: Time) -> bool {
         let key = Key::from(address);
         let (hash, net) = (self.secret.hash(key), self.net(key));
@@ -99,8 +102,8 @@ impl Lists {
         has_permanent_entry(hash, key) || net.is_some_and(|(net, hash)| has_permanent_entry(hash, net))
     }
 
-    /// Whether operators can add all of these, each of which is given once: in no shard may what outranks packets leave
-    /// less than a tenth to these, or else nobody could knock any more.
+    /// Whether operators can add all of these entries, each of which occurs once. In each shard, entries that outrank
+    /// packets must leave at least a tenth of the slots to packets. Otherwise no source could knock any more.
     pub fn has_room_for(&self, entries: impl Iterator<Item = (ListId, IpAddr)>, now: Time) -> bool {
         let mut new = vec![0; self.shards.len()];
         for (list, address) in entries {

@@ -10,20 +10,20 @@ use super::{AddOutcome, ListId, Lists, VlanLists};
 /// The progress of a source in a sequence of steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SequenceProgress {
-    /// Steps taken.
+    /// The number of steps taken.
     pub step: u8,
     /// The tag of the peer.
     pub peer_tag: u32,
-    /// When the sequence began. Kept in milliseconds before `since`, and rounded down.
+    /// The time when the sequence began. Stored as milliseconds before `since`, rounded down.
     pub begun: Time,
-    /// When the packet arrived that took the last step.
+    /// The arrival time of the packet that took the last step.
     pub since: Time,
-    /// When the progress expires.
+    /// Expiry.
     pub expiry: Time,
 }
 
 impl SequenceProgress {
-    /// Whether a packet that arrived now was overtaken, on another queue, by the one that took the last step.
+    /// Whether the packet that took the last step, on another queue, overtook a packet that arrived now.
     pub fn is_ahead_of(&self, now: Time) -> bool {
         now < self.since
     }
@@ -32,19 +32,19 @@ impl SequenceProgress {
 /// A change of a source's progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgressChange {
-    /// Nothing.
+    /// No change.
     Keep,
-    /// This takes the place of what there was, and is as old as the packet that is looked at now.
+    /// Replaces the progress. The new progress has the arrival time of the current packet.
     Set {
-        /// Steps taken.
+        /// The number of steps taken.
         step: u8,
         /// The tag of the only peer that the entry counts for; 0 for all.
         peer_tag: u32,
-        /// When the sequence began.
+        /// The time when the sequence began.
         begun: Time,
-        /// The level from now on, lower ones too.
+        /// The new level, which may be lower.
         level: u8,
-        /// When it is over.
+        /// Expiry.
         expiry: Time,
     },
     /// The progress is removed.
@@ -52,7 +52,7 @@ pub enum ProgressChange {
 }
 
 impl Lists {
-    /// [`VlanLists::progress`], in all VLANs together.
+    /// As [`VlanLists::progress`], in all VLANs together.
     pub fn progress(
         &self,
         list: ListId,
@@ -65,12 +65,13 @@ impl Lists {
 }
 
 impl VlanLists<'_> {
-    /// Shows how far the address is in the sequence that the list holds the steps of, and does what is decided about it,
-    /// in one: nobody else looks or changes in between, so no step is lost and none is taken twice. Tells what came of
-    /// [`ProgressChange::Set`]; with [`AddOutcome::Refused`], nothing is known of the address.
+    /// Passes the progress of the address in the sequence of this list to `decide`, and stores its decision, under one
+    /// lock. No other worker reads or writes the progress in between, so no step is lost and no step is taken twice.
+    /// Returns the outcome of [`ProgressChange::Set`]. After [`AddOutcome::Refused`], the list has no entry of the
+    /// address.
     ///
-    /// Such a list holds an address once in each VLAN, whatever the other end. `decide` is called once, under a lock that
-    /// other workers may wait for: it must be short, and not ask the lists.
+    /// Such a list contains an address once in each VLAN, for all peers. `decide` is called once, under a lock that
+    /// other workers may wait for: it must be short, and must not use the lists.
     pub fn progress(
         &self,
         list: ListId,

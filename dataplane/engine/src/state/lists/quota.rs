@@ -1,12 +1,13 @@
-//! How many first steps one source prefix may have in the lists at once.
+//! Quotas: the maximum number of first steps of one source prefix in the lists at one time.
 //!
-//! Whoever can send from a whole prefix, or forge it, could fill the lists with first steps, and push out those of
-//! everybody else. With a quota, only neighbours get in each other's way: beyond it, first steps of the prefix are
-//! refused until others of it are over. Later steps are not counted.
+//! A source that can use or forge all addresses of a prefix could fill the lists with first steps, and evict those of
+//! all other sources. With a quota, only sources of the same prefix affect each other: above the quota, the lists
+//! refuse first steps of the prefix until others of the prefix end. Later steps are not counted.
 //!
-//! It costs 4 bytes an entry at most, and is approximate in two ways. Prefixes are counted by a keyed hash, so that two
-//! may share a quota, by chance alone: there are so many counters that one is an eighth full on average when the lists
-//! are, for quotas of 8 and more. And what expired counts until it is swept, which is within a second.
+//! A quota costs at most 4 bytes for each entry. It is approximate in two ways. First, a keyed hash selects the counter
+//! of a prefix, so that two prefixes may share a quota, by chance alone. There are so many counters that a counter is
+//! an eighth full on average when the lists are full, for quotas of 8 and more. Second, an expired entry counts until
+//! the sweep removes it, which takes less than a second.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,16 +17,16 @@ use ipnet::IpNet;
 use crate::state::key::{Key, Secret};
 use crate::state::lists::{Lists, boxed};
 
-/// How the lists keep first steps: entries of level 0, which any stranger can make.
+/// Settings of first steps: entries of level 0, which any source can create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FirstStepSettings {
-    /// How many of each source prefix there may be at once; 0 for any number.
+    /// The maximum number of first steps of each source prefix; 0 for no limit.
     pub quota: u32,
-    /// The length of these prefixes of IPv4.
+    /// The length of the IPv4 prefixes.
     pub v4_length: u8,
-    /// And of IPv6.
+    /// The length of the IPv6 prefixes.
     pub v6_length: u8,
-    /// An IPv6 address's first step is that of its whole /64.
+    /// Whether the first step of an IPv6 address counts for its whole /64.
     pub v6_by_prefix: bool,
 }
 
@@ -35,10 +36,10 @@ impl Default for FirstStepSettings {
     }
 }
 
-/// How full counters are on average when the lists are full: this part of the quota.
+/// When the lists are full, the average counter is at this fraction of the quota.
 const SHARE: usize = 8;
 
-/// See the module.
+/// The counters of first steps by source prefix.
 pub(crate) struct PrefixQuota {
     secret: Secret,
     settings: FirstStepSettings,
@@ -46,29 +47,29 @@ pub(crate) struct PrefixQuota {
 }
 
 impl PrefixQuota {
-    /// For lists of so many entries; none if there is no memory for it.
+    /// Creates the counters for lists of this capacity; `None` if there is not enough memory.
     pub(crate) fn new(capacity: usize, settings: FirstStepSettings, secret: Secret) -> Option<PrefixQuota> {
         let counters = (capacity / (settings.quota as usize).max(1)).saturating_mul(SHARE).clamp(1, capacity.max(1));
         Some(PrefixQuota { secret, settings, counters: boxed(counters, || AtomicU32::new(0))? })
     }
 
-    /// Counts one more of the address's prefix. Whether it may have one.
+    /// Counts one more first step of the address's prefix. Returns whether the quota allows it.
     pub(crate) fn take(&self, key: Key) -> bool {
         let more = |count| (count < self.settings.quota).then_some(count + 1);
         self.counter(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Counts one more, whether it may have one or not.
+    /// Counts one more first step, even above the quota.
     pub(crate) fn overdraw(&self, key: Key) {
         self.counter(key).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts one less. It was counted.
+    /// Removes one first step that was counted.
     pub(crate) fn give_back(&self, key: Key) {
         self.counter(key).fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// What the address's prefix has used. None if the configured prefix length is none.
+    /// The use of the quota by the address's prefix. `None` if the configured prefix length is not valid.
     pub(crate) fn used(&self, address: IpAddr) -> Option<QuotaUse> {
         let FirstStepSettings { quota, v4_length, v6_length, .. } = self.settings;
         let length = if address.is_ipv4() { v4_length } else { v6_length };
@@ -87,15 +88,15 @@ impl PrefixQuota {
 pub struct QuotaUse {
     /// The prefix.
     pub prefix: IpNet,
-    /// Entries that count for it now: its own, those that expired less than a second ago, and perhaps those of another
-    /// prefix.
+    /// The present number of entries that count for the prefix: its own entries, those that expired less than a second
+    /// ago, and possibly those of another prefix.
     pub used: u32,
-    /// Beyond so many, first steps are refused.
+    /// The lists refuse first steps above this number.
     pub quota: u32,
 }
 
 impl Lists {
-    /// What the address's prefix has used of its quota; none if there is no quota.
+    /// The use of the quota by the address's prefix; `None` if there is no quota.
     pub fn quota_of(&self, address: IpAddr) -> Option<QuotaUse> {
         self.quota.as_ref()?.used(address)
     }

@@ -1,7 +1,8 @@
 //! Entries that count in one VLAN alone.
 //!
-//! They are found by the address and the VLAN together, so that a network with the same addresses in many VLANs fills no
-//! bucket. Whoever asks for an address in all VLANs, an operator, has its shard gone through, if that has any such entry.
+//! The address and the VLAN together select the bucket of an entry, so that a network with the same addresses in many
+//! VLANs fills no bucket. A lookup of an address in all VLANs, for an operator, visits all slots of the address's
+//! shard, if the shard contains such an entry.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -15,17 +16,17 @@ use crate::state::events::Cause;
 use crate::state::key::Key;
 use crate::state::lists::shard::{EntryScope, EntryTerms, RemovalScope};
 
-/// The lists as one VLAN sees and changes them.
+/// The lists in the view of one VLAN.
 #[derive(Clone, Copy)]
 pub struct VlanLists<'l> {
     pub(super) lists: &'l Lists,
     vlan: Vlan,
-    /// What changes are caused by.
+    /// The cause of changes.
     pub(super) cause: Cause,
 }
 
 impl<'l> VlanLists<'l> {
-    /// Changes have this cause from now on, instead of a packet of which nothing is said.
+    /// Sets the cause of changes, in place of a packet without details.
     #[inline]
     #[must_use]
     pub const fn by(self, cause: Cause) -> VlanLists<'l> {
@@ -34,13 +35,13 @@ impl<'l> VlanLists<'l> {
 }
 
 impl Lists {
-    /// The lists as seen from this VLAN. What is changed there counts in it alone; with [`Vlan::NONE`], in all.
+    /// The lists in the view of this VLAN. Changes count in this VLAN alone; with [`Vlan::NONE`], in all.
     #[inline]
     pub const fn in_vlan(&self, vlan: Vlan) -> VlanLists<'_> {
         VlanLists { lists: self, vlan, cause: Cause::of(Origin::Packet) }
     }
 
-    /// Takes the address out of the list in all VLANs. Whether it was in it.
+    /// Removes the address from the list in all VLANs. Returns whether the list contained the address.
     pub(super) fn remove_in_vlans(&self, list: ListId, address: IpAddr, cause: &Cause, now: Time) -> bool {
         let key = Key::from(address);
         let LockedShard { version, shard } = &*self.shards[self.shard_of_address(key)];
@@ -66,7 +67,7 @@ impl VlanLists<'_> {
         Key::from(address).in_vlan(self.vlan)
     }
 
-    /// As [`Lists::membership`]: by entries of this VLAN, and by those that count in all VLANs for all other ends.
+    /// As [`Lists::membership`]: by entries of this VLAN, and by entries that count in all VLANs for all peers.
     pub fn membership(&self, address: IpAddr, peer_tag: u32, now: Time) -> ListSet {
         self.lists.lookup(self.key(address), peer_tag, now).membership.lists
     }
@@ -80,12 +81,13 @@ impl VlanLists<'_> {
         self.lists.add_at(EntryScope { list, peer_tag }, self.key(address), terms)
     }
 
-    /// Takes the address out of the list, for whatever other ends it was in it here. Whether it was in it.
+    /// Removes the address from the list in this VLAN, for all peers. Returns whether the list contained the address.
     pub fn remove(&self, list: ListId, address: IpAddr, now: Time) -> bool {
         self.lists.remove_at(RemovalScope { list, peer_tag: None }, self.key(address), &self.cause, now)
     }
 
-    /// Takes the address out of the list for the other end of this tag alone. Whether it was in it for that.
+    /// Removes the address from the list for the peer of this tag alone. Returns whether the list contained the address
+    /// for this peer.
     pub fn remove_for(&self, list: ListId, address: IpAddr, peer_tag: u32, now: Time) -> bool {
         self.lists.remove_at(RemovalScope { list, peer_tag: Some(peer_tag) }, self.key(address), &self.cause, now)
     }

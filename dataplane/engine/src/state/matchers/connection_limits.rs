@@ -1,7 +1,8 @@
 //! The state of the matcher `connection-limit`: the connections that reached a matcher, by the prefix of their source.
 //!
-//! Each is noted once, when it first gets there. Whether it still is one is looked at only when there might be too many,
-//! so that a packet costs a lookup and not a count. Bounded: when there is no room, the prefix counts as having too many.
+//! The state contains a connection once, when the connection first reaches the matcher. The matcher checks whether
+//! these connections are still open only when their number might exceed the limit, so that a packet costs a lookup and
+//! not a count. The state is bounded: when it is full, a new connection exceeds the limit of its prefix.
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
@@ -16,13 +17,13 @@ use knockplane_policy::time::Time;
 use crate::state::connections::{ConnectionTable, ConnectionView};
 use crate::state::keyed::{Tag, tag, write_address};
 
-/// How many matchers a table may have: two bits each in a connection, one for each direction.
+/// The maximum number of matchers of a table: a connection has two bits for each, one for each direction.
 pub(crate) const MOST_MATCHERS: u32 = 16;
 
 /// The connection limits of one table.
 pub(crate) struct ConnectionLimits {
     secret: [u64; 2],
-    /// The table's number: what connections have reached in another one does not count.
+    /// The number of the table. Bits that connections have from another table do not count.
     table: u32,
     counted: Mutex<CountedConnections>,
 }
@@ -33,7 +34,7 @@ struct CountedConnections {
     free: u32,
     /// First slot and length of each prefix's list.
     prefixes: HashMap<Tag, (u32, u32)>,
-    /// When all lists may be gone through again.
+    /// The time of the next sweep of all lists.
     next_sweep: Time,
 }
 
@@ -46,25 +47,25 @@ struct Slot {
 /// The end of a list.
 const END: u32 = u32::MAX;
 
-/// A matcher, by its place among those of its kind.
+/// A matcher, by its position among those of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MatcherId(pub(crate) u32);
 
 impl ConnectionLimits {
-    /// Room for so many connections at once, for all matchers and prefixes.
+    /// Creates room for `connections` connections in total, for all matchers and prefixes.
     pub(crate) fn new(table: u32, connections: usize, secret: [u64; 2]) -> ConnectionLimits {
         let counted = CountedConnections {
             slots: Vec::with_capacity(connections),
             free: END,
-            // Never more prefixes than connections; with room to spare it does not rehash.
+            // There are never more prefixes than connections. With this capacity the map never rehashes.
             prefixes: HashMap::with_capacity(connections),
             next_sweep: Time::default(),
         };
         ConnectionLimits { secret, table, counted: Mutex::new(counted) }
     }
 
-    /// Whether more than so many connections from the source's prefix have reached the matcher, this one included: of
-    /// those that are known and not closed. None if this one is not known.
+    /// Whether the open connections of the source's prefix that have reached the matcher exceed the limit. The count
+    /// includes this connection. `None` if the table of connections does not contain this connection.
     pub(crate) fn exceeds(
         &self,
         flows: &ConnectionTable,
@@ -80,7 +81,8 @@ impl ConnectionLimits {
         let prefix = self.prefix(MatcherId(matcher), masked(source));
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         if flow.back.is_none() || key.ends.iter().all(|(address, _)| masked(*address) == masked(source)) {
-            // The bits do not tell: an error's source is no end of the connection, or both ends have one prefix.
+            // The bits alone are ambiguous: the source of an ICMP error is no end of the connection, or both ends have
+            // the same prefix.
             is_news = !counted.holds(prefix, serial);
         }
         let is_open = |key: &FlowKey, serial| flows.is_open(key, serial, now);
@@ -95,7 +97,8 @@ impl ConnectionLimits {
         Some(!has_room || counted.length(prefix) > count)
     }
 
-    /// How many connections of the source's prefix have reached the matcher, with some that are closed since.
+    /// The number of connections of the source's prefix that have reached the matcher, including some that have closed
+    /// since.
     pub(crate) fn count(&self, matcher: MatcherId, source: IpAddr, prefix_length: u8) -> u32 {
         let prefix = self.prefix(matcher, masked(source, prefix_length));
         self.counted.lock().unwrap_or_else(PoisonError::into_inner).length(prefix)
@@ -130,7 +133,7 @@ impl CountedConnections {
         false
     }
 
-    /// Puts a connection into a prefix's list. Whether there was room.
+    /// Adds a connection to a prefix's list. Returns whether there was room.
     fn note(&mut self, prefix: Tag, key: FlowKey, serial: u64) -> bool {
         let (first, length) = self.prefixes.get(&prefix).copied().unwrap_or((END, 0));
         let slot = Slot { key, serial, next: first };
@@ -149,7 +152,7 @@ impl CountedConnections {
         true
     }
 
-    /// Leaves in all lists only what is so; once a second, as that takes some milliseconds.
+    /// Removes closed connections from all lists, at most once a second, because a sweep takes some milliseconds.
     fn sweep(&mut self, is_open: impl Fn(&FlowKey, u64) -> bool, now: Time) {
         if now < self.next_sweep {
             return;
@@ -163,7 +166,7 @@ impl CountedConnections {
         self.prefixes = lists;
     }
 
-    /// Leaves in a prefix's list only what is so.
+    /// Removes closed connections from a prefix's list.
     fn forget(&mut self, prefix: Tag, is_open: impl Fn(&FlowKey, u64) -> bool) {
         let Some((first, _)) = self.prefixes.remove(&prefix) else { return };
         let list = self.thin(first, is_open);
@@ -172,7 +175,7 @@ impl CountedConnections {
         }
     }
 
-    /// A list with only what is so, and its length.
+    /// Removes closed connections from a list. Returns its first slot and its length.
     fn thin(&mut self, mut place: u32, is_open: impl Fn(&FlowKey, u64) -> bool) -> (u32, u32) {
         let (mut first, mut length) = (END, 0);
         while place != END {

@@ -17,14 +17,14 @@ use siphasher::sip128::SipHasher13;
 
 use crate::state::keyed::{Keyed, Tag, tag, write_address};
 
-/// Ports that are remembered of one source.
+/// The maximum number of stored ports of one source.
 const PORTS: usize = 64;
 
-/// A matcher, by its place among those of its kind.
+/// A matcher, by its position among those of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimiterId(u32);
 
-/// How many matchers of each kind a table has.
+/// The number of matchers of each kind in a table.
 #[derive(Default)]
 pub(crate) struct LimiterCounts {
     limits: u32,
@@ -42,7 +42,7 @@ pub(crate) struct RateLimiters {
     scans: Option<Keyed<Scan>>,
 }
 
-/// `psd`: how much each port weighs, and when that is a scan.
+/// The parameters of `psd`: the weight of each port, and the threshold of a scan.
 #[derive(Clone, Copy)]
 pub(crate) struct ScanWeights {
     pub(crate) threshold: u32,
@@ -51,7 +51,7 @@ pub(crate) struct ScanWeights {
     pub(crate) high: u32,
 }
 
-/// The ports that a source has tried, without those that weigh nothing.
+/// The ports that a source has tried, without those of weight 0.
 #[derive(Clone, Copy)]
 struct Scan {
     ports: [u32; PORTS],
@@ -66,7 +66,7 @@ impl Default for Scan {
 }
 
 impl ScanWeights {
-    /// How many ports must be remembered until it is a scan, if that is too many.
+    /// The number of ports that the state must store to detect a scan, if that number exceeds the maximum.
     pub(crate) fn too_many_ports(&self) -> Option<u32> {
         let lightest = [self.low, self.high].into_iter().filter(|weight| *weight > 0).min()?;
         Some(self.threshold.div_ceil(lightest)).filter(|ports| *ports as usize > PORTS)
@@ -97,7 +97,7 @@ fn next(count: &mut u32) -> LimiterId {
 }
 
 impl RateLimiters {
-    /// With buckets for so many addresses and pairs, and so many sources watched for scans. RouterOS watches 256.
+    /// Creates buckets for `keys` addresses and pairs, and room for `keys` sources of scans. RouterOS watches 256.
     pub(crate) fn new(wanted: &LimiterCounts, keys: usize, secret: [u64; 2]) -> RateLimiters {
         RateLimiters {
             secret,
@@ -108,7 +108,7 @@ impl RateLimiters {
         }
     }
 
-    /// `limit`: whether the bucket holds what the packet costs, which it then takes.
+    /// `limit`: whether the bucket contains enough tokens for the packet. If so, removes these tokens.
     pub(crate) fn limit(
         &self,
         LimiterId(limit): LimiterId,
@@ -120,7 +120,7 @@ impl RateLimiters {
         Some(bucket.get_or_insert_with(|| Bucket::full(rate, now)).take(rate, packet.ip_length, now))
     }
 
-    /// `dst-limit`: the same with a bucket for each address or pair.
+    /// `dst-limit`: as `limit`, with a bucket for each address or pair.
     pub(crate) fn dst_limit(
         &self,
         limiter: LimiterId,
@@ -146,15 +146,15 @@ impl RateLimiters {
         }))
     }
 
-    /// `nth`: which of every so many packets this one is, from 1.
+    /// `nth`: the position of this packet in a series of `every` packets, from 1.
     pub(crate) fn nth(&self, LimiterId(count): LimiterId, every: u32) -> Option<u32> {
         let next = |count: u32| if count < every { count + 1 } else { 1 };
         let count = self.counts.get(count as usize)?;
         count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| Some(next(count))).ok().map(next)
     }
 
-    /// `psd`: whether the ports that the source has tried weigh enough, with this one. No more are remembered from then
-    /// on: it is one until the source pauses. None without ports.
+    /// `psd`: whether the ports that the source has tried, with this one, reach the threshold. From then on the state
+    /// stores no more ports: the source remains a scanner until it pauses. `None` for packets without ports.
     pub(crate) fn scans(
         &self,
         limiter: LimiterId,
@@ -176,19 +176,19 @@ impl RateLimiters {
                 }
                 scan.weight += u64::from(weight);
             }
-            // The delay's end still counts.
+            // The end of the delay still counts.
             let until = now + weights.delay + Duration::from_nanos(1);
             (scan.weight >= u64::from(weights.threshold), until)
         }))
     }
 
-    /// `psd`: the weight of the ports that the source has tried, and until when they are remembered.
+    /// `psd`: the weight of the ports that the source has tried, and the expiry of this state.
     pub(crate) fn scan_of(&self, limiter: LimiterId, source: IpAddr, now: Time) -> Option<(u64, Time)> {
         let tag = self.tag(limiter, |hasher| write_address(hasher, source));
         self.scans.as_ref()?.get_until(tag, now).map(|(scan, until)| (scan.weight, until))
     }
 
-    /// `dst-limit` by source addresses alone: the tokens that the source has left, and until when they are remembered.
+    /// `dst-limit` by source addresses alone: the tokens that the source has left, and the expiry of this state.
     pub(crate) fn tokens_of(&self, limiter: LimiterId, rate: &Rate, source: IpAddr, now: Time) -> Option<(u64, Time)> {
         let tag = self.tag(limiter, |hasher| write_address(hasher, source));
         let (bucket, until) = self.buckets.as_ref()?.get_until(tag, now)?;

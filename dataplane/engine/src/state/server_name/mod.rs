@@ -1,29 +1,29 @@
-//! `tls-host`: the server name in a TLS ClientHello, as it comes, byte by byte.
+//! `tls-host`: the parser of the server name in a TLS ClientHello, byte by byte.
 //!
 //! ```text
 //! record     22, version, length │ handshake bytes …                                   RFC 8446, 5.1
 //! handshake  1, length, version, random │ session │ cipher suites │ compression │ …    RFC 8446, 4.1.2
 //! extension  … │ 0, length │ length of the list │ 0, length │ the name │ …             RFC 6066, 3
 //! ```
-//! Between segments only this parser's state is kept, and how far the names that rules ask for have come. What counts as
-//! a name is [`knockplane_policy::eval::tls`].
+//! Between segments, a connection keeps only the state of this parser and the state of the patterns that rules match
+//! server names against. [`knockplane_policy::eval::tls`] defines which bytes are a server name.
 
 use knockplane_policy::eval::tls::HELLO_LIMIT;
 use knockplane_policy::packet::{Packet, TcpFlag};
 
 use crate::state::layer7::{PatternError, PatternSet, Patterns, Progress};
 
-/// What is known of the server's name.
+/// The state of knowledge about the server name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ServerName {
-    /// Nothing yet, or there is none.
+    /// The name is not known yet, or there is no name.
     #[default]
     Unknown,
-    /// It fits these patterns.
+    /// The name matches these patterns.
     Fits(PatternSet),
 }
 
-/// The names that rules ask for, with `*` and `?`.
+/// Compiles the server names that rules match, with `*` and `?`.
 ///
 /// # Errors
 /// As [`Patterns::compile`].
@@ -41,10 +41,10 @@ fn regexp(glob: &str) -> String {
     format!("^{}$", glob.bytes().map(part).collect::<String>())
 }
 
-/// What one end says over TCP, as far as a name is looked for in it.
+/// One direction of a TCP connection, as far as the parser of the server name reads it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stream {
-    /// The sequence number of the next byte; none before the first segment.
+    /// The sequence number of the next byte; `None` before the first segment.
     next: Option<u32>,
     /// Bytes seen.
     seen: u16,
@@ -52,15 +52,15 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Nothing more is looked at.
+    /// A stream that ignores all further bytes.
     pub(crate) fn over() -> Stream {
         Stream { hello: Hello { record: Record::Foreign, ..Hello::default() }, ..Stream::default() }
     }
 
-    /// Takes in a segment, as far as it is new and goes on where the one before ended.
+    /// Adds a segment. Only bytes that are new and that continue the previous segment count.
     pub(crate) fn push(&mut self, packet: &Packet<'_>, names: &Patterns) {
         let (Some(flags), Some(sequence)) = (packet.tcp_flags(), packet.tcp_sequence()) else { return };
-        // A SYN has a sequence number of its own.
+        // A SYN occupies one sequence number.
         let sequence = sequence.wrapping_add(u32::from(flags.contains(TcpFlag::Syn)));
         let next = *self.next.get_or_insert(sequence);
         let known = next.wrapping_sub(sequence) as usize;
@@ -78,40 +78,40 @@ impl Stream {
     }
 }
 
-/// The name in a packet by itself.
+/// The server name in the payload of a single packet.
 pub(crate) fn server_name(payload: &[u8], names: &Patterns) -> ServerName {
     let mut hello = Hello::default();
     hello.read(payload, names);
     hello.name
 }
 
-/// A ClientHello, as far as it has come.
+/// The parser of a ClientHello, with the bytes so far.
 #[derive(Clone, Copy, Debug, Default)]
 struct Hello {
     record: Record,
     part: Part,
-    /// Bytes of this part that are to come: of a number, or to be passed over.
+    /// Bytes of this part that are still missing. The part is a number or a part to skip.
     left: u32,
-    /// The number that is being read.
+    /// The number that the parser is reading.
     number: u32,
-    /// Bytes of the extension with the name, and of its list, that are to come.
+    /// Missing bytes of the extension with the name, and of the list in it.
     extension: u16,
     list: u16,
-    /// What the name looks like so far.
+    /// The state of the patterns after the bytes of the name so far.
     progress: Progress,
     is_ascii: bool,
     found: Option<PatternSet>,
     name: ServerName,
 }
 
-/// Where in a record.
+/// The position in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Record {
-    /// So many bytes of its header were read; the length so far.
+    /// The number of header bytes that were read, and the length so far.
     Header(u8, u16),
-    /// So many of its bytes are to come.
+    /// The number of content bytes that are still missing.
     Content(u16),
-    /// This is no TLS.
+    /// The stream is not TLS.
     Foreign,
 }
 
@@ -121,7 +121,7 @@ impl Default for Record {
     }
 }
 
-/// What comes next in the handshake.
+/// The next part of the handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Part {
     #[default]
@@ -137,7 +137,7 @@ enum Part {
     ExtensionsLength,
     ExtensionType,
     ExtensionLength,
-    /// Of another extension.
+    /// The content of another extension.
     Extension,
     NameExtensionLength,
     ListLength,
@@ -146,9 +146,9 @@ enum Part {
     OtherName,
     NameLength,
     Name,
-    /// What is in the extension behind the name.
+    /// The rest of the extension, after the name.
     BehindName,
-    /// The name is known, or there is none.
+    /// The name is known, or there is no name.
     End,
 }
 
@@ -161,7 +161,7 @@ impl Hello {
         }
     }
 
-    /// A byte of a record.
+    /// Parses a byte of a record.
     fn frame(&mut self, byte: u8, names: &Patterns) {
         const HANDSHAKE: u8 = 22;
         self.record = match self.record {
@@ -181,7 +181,7 @@ impl Hello {
         };
     }
 
-    /// A byte of the handshake.
+    /// Parses a byte of the handshake.
     fn handshake(&mut self, byte: u8, names: &Patterns) {
         if self.part == Part::Type {
             const CLIENT_HELLO: u8 = 1;
@@ -209,7 +209,7 @@ impl Hello {
         }
     }
 
-    /// A part has been read.
+    /// Continues after a complete part.
     fn go_on(&mut self, names: &Patterns) {
         let number = self.number;
         match self.part {
@@ -249,7 +249,7 @@ impl Hello {
             }
             Part::Name => {
                 self.found = self.is_ascii.then(|| names.spelt(&self.progress));
-                // The whole extension has to be there.
+                // The whole extension must be present.
                 self.pass_over(Part::BehindName, self.extension.into(), names);
             }
             Part::BehindName => {
@@ -259,17 +259,17 @@ impl Hello {
         }
     }
 
-    /// Next is a part of so many bytes.
+    /// Expects a part of this many bytes next.
     fn expect(&mut self, part: Part, bytes: u32) {
         (self.part, self.left, self.number) = (part, bytes, 0);
     }
 
-    /// The same within so many bytes; none of it if they are too few.
+    /// As `expect`, inside a part of `room` bytes. The handshake ends if `room` is too small.
     fn within(&mut self, room: u16, part: Part, bytes: u32) {
         if bytes > u32::from(room) { self.part = Part::End } else { self.expect(part, bytes) }
     }
 
-    /// The same for a part that may be empty.
+    /// As `expect`, for a part that may be empty.
     fn pass_over(&mut self, part: Part, bytes: u32, names: &Patterns) {
         self.expect(part, bytes);
         if bytes == 0 {

@@ -1,4 +1,4 @@
-//! What is so of each address: ranges laid over each other, under one search tree.
+//! A map from addresses to values: overlapping ranges under one search tree.
 //!
 //! ```text
 //! starts   [ 0 | 7 | … | 400 | 512 | … ]   where the answer changes, in order
@@ -11,23 +11,23 @@ use hashbrown::HashMap;
 
 use crate::state::range_tree::{Number, Tree};
 
-/// From, to and including, and what that says.
+/// The first address, the last address, and the item of a range.
 pub(super) type Range<T, I> = (T, T, I);
 
-/// What the ranges over a point come to.
+/// The value of an address, computed from the ranges that cover the address.
 pub(super) trait Covering: Default {
-    /// What a range says.
+    /// The item of a range.
     type Item: Copy + Ord;
-    /// What all of them do. The default is what none does.
+    /// The value of a set of ranges. The default is the value of no range.
     type Value: Copy + Default + Eq + Hash;
 
-    /// A range begins, or one ends that had begun.
+    /// Applies the begin of a range, or the end of a range that began before.
     fn change(&mut self, item: Self::Item, begins: bool);
 
     fn value(&self) -> Self::Value;
 }
 
-/// See the module.
+/// A map from addresses to values.
 pub(super) struct Map<T, V> {
     starts: Tree<T>,
     values: Box<[u32]>,
@@ -41,10 +41,10 @@ impl<T, V> Default for Map<T, V> {
 }
 
 impl<T: Number, V: Copy + Default + Eq + Hash> Map<T, V> {
-    /// A range that ends before it begins covers nothing.
+    /// Builds the map. A range that ends before it begins covers nothing.
     pub(super) fn build<C: Covering<Value = V>>(ranges: Vec<Range<T, C::Item>>) -> Self {
         let mut answers = Answers::<T, C>::with_room_for(2 * ranges.len());
-        // Stored entries of one list are so. Then no list of changes is needed, which a start would wait for.
+        // Stored entries of one list have this form. They need no list of changes, which would delay a start.
         if ranges.iter().all(|(first, last, _)| first <= last) && ranges.is_sorted_by(|one, next| one.1 < next.0) {
             let mut ranges = ranges.into_iter().peekable();
             while let Some((first, last, item)) = ranges.next() {
@@ -62,31 +62,32 @@ impl<T: Number, V: Copy + Default + Eq + Hash> Map<T, V> {
             changes.push((first, item, true));
             changes.extend(last.next().map(|end| (end, item, false)));
         }
-        // Not the unstable sort: it would not profit from the order that stored entries come in, one run for each list.
+        // A stable sort, because the unstable sort does not profit from the order of stored entries, which is one run
+        // for each list.
         changes.sort();
         for at_once in changes.chunk_by(|one, other| one.0 == other.0) {
-            // An end of one range and the beginning of the next: what it comes to in between is nowhere.
+            // One range may end where the next range begins. The value between both events belongs to no address.
             at_once.iter().for_each(|(_, item, begins)| answers.covering.change(*item, *begins));
             answers.begin(at_once[0].0);
         }
         answers.map()
     }
 
-    /// What is so of the address.
+    /// The value of the address.
     pub(super) fn find(&self, address: T) -> V {
         let value = || self.different.get(*self.values.get(self.starts.find(address)?)? as usize).copied();
         value().unwrap_or_default()
     }
 }
 
-/// A map while it is built, in the order of addresses.
+/// A map during its construction, in the order of addresses.
 struct Answers<T, C: Covering> {
     covering: C,
     starts: Vec<T>,
     values: Vec<u32>,
     known: HashMap<C::Value, u32>,
     different: Vec<C::Value>,
-    /// The last two values that were looked up: addresses that are apart take turns with what is between them.
+    /// The last two values that were looked up. Separate ranges alternate with the gaps between them.
     recent: [(C::Value, u32); 2],
 }
 
@@ -103,7 +104,7 @@ impl<T: Number, C: Covering> Answers<T, C> {
         }
     }
 
-    /// From this address on the ranges come to what they come to now.
+    /// Begins a range at this address, with the current value of the covering.
     fn begin(&mut self, start: T) {
         let covered = self.covering.value();
         let value = match self.recent.iter().find(|(value, _)| *value == covered) {
@@ -134,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    /// The sum of what the ranges say.
+    /// The sum of the items of the ranges.
     #[derive(Default)]
     struct Sum(u64);
 
@@ -164,7 +165,7 @@ mod tests {
     }
 
     proptest! {
-        /// Ranges apart from each other, in order, some of them next to each other, up to the last address.
+        /// Separate ranges in order, some of them adjacent, up to the last address.
         #[test]
         fn ranges_that_are_apart_are_what_they_say(
             gaps in prop::collection::vec((0..3_u32, 0..3_u32, 0..4_u64), 0..100),

@@ -1,9 +1,10 @@
-//! What address lists hold from the start: the entries of a rule file, compiled with its rules; and, in the same form,
-//! what operators hold.
+//! Static entries of address lists: the entries of a rule file, compiled with its rules, and the static entries of
+//! operators, in the same form.
 //!
-//! Addresses, prefixes and ranges become a map of where the answer changes, whose cost is the same whatever the entries
-//! say, and a million of them are swapped in one pointer. Those with a timeout have a map for each list, of when the
-//! address leaves it, which is not looked at any more once all of it has expired.
+//! Addresses, prefixes and ranges become one map of the addresses where the lists change. The cost of a lookup does not
+//! depend on the entries. One pointer swap replaces a million entries. Each list has a separate map for its entries
+//! with a timeout, which contains the expiry of each address. Lookups skip this map when all of its entries have
+//! expired.
 
 use std::collections::BTreeMap;
 use std::hash::Hash;
@@ -20,7 +21,7 @@ use crate::state::list_set::{ListId, ListSet, MAX_LISTS};
 
 mod map;
 
-/// See the module.
+/// Static entries of address lists, in compiled form.
 #[derive(Default)]
 pub(crate) struct StaticEntries {
     permanent: Both<ListSet>,
@@ -39,16 +40,16 @@ impl<V> Default for Both<V> {
     }
 }
 
-/// What is in one list for some time.
+/// The entries of one list that have a timeout.
 struct Timed {
     list: ListId,
-    /// When an address leaves the list; for those that are not in it, long ago.
+    /// The expiry of each address in the list; a time long ago for other addresses.
     expiries: Both<Time>,
-    /// When the last one does.
+    /// The latest expiry.
     last: Time,
 }
 
-/// Ranges of both families, while they are collected.
+/// Ranges of both families, during collection.
 struct Ranges<I> {
     v4: Vec<Range<u32, I>>,
     v6: Vec<Range<u128, I>>,
@@ -65,7 +66,7 @@ impl<I: Copy> Ranges<I> {
         self.v4.iter().map(|(_, _, item)| *item).chain(self.v6.iter().map(|(_, _, item)| *item))
     }
 
-    /// A range that goes from one family to the other has no address in it.
+    /// A range from one family to the other contains no address.
     fn push(&mut self, bounds: (IpAddr, IpAddr), item: I) {
         match bounds {
             (IpAddr::V4(first), IpAddr::V4(last)) => self.v4.push((first.to_bits(), last.to_bits(), item)),
@@ -75,12 +76,12 @@ impl<I: Copy> Ranges<I> {
     }
 }
 
-/// Addresses, and until when lists are to hold them.
+/// Addresses, the lists that contain them, and the expiries of these entries.
 pub(crate) type SingleTimed = Vec<(ListId, IpAddr, Time)>;
 
 impl StaticEntries {
-    /// All entries that are not disabled, as of now. Single addresses with a timeout are handed back, unless what
-    /// lasts covers them: they go where packets put addresses.
+    /// Compiles all entries that are not disabled, as of `now`. The function returns single addresses with a timeout
+    /// separately, unless a permanent entry covers them: the caller stores these addresses as dynamic entries.
     pub(crate) fn build(rules: &RuleSet, lists: &HashMap<String, ListId>, now: Time) -> (StaticEntries, SingleTimed) {
         let mut single_timed = Vec::new();
         let others = rules.address_lists.iter().filter(|entry| !entry.disabled).filter_map(|entry| {
@@ -95,13 +96,14 @@ impl StaticEntries {
             }
         });
         let entries = StaticEntries::of(others);
-        // The longest that the file says counts.
+        // The longest timeout in the file counts.
         single_timed.sort_by_key(|(_, _, expiry)| *expiry);
         single_timed.retain(|(list, address, _)| !entries.permanent((*address).into()).contains(*list));
         (entries, single_timed)
     }
 
-    /// StaticEntries, from the first address to the last, each until then; for good if none.
+    /// Compiles static entries: the first and last address, and the expiry, which is `None` if the entry has no
+    /// timeout.
     pub(crate) fn of(entries: impl Iterator<Item = (ListId, (IpAddr, IpAddr), Option<Time>)>) -> StaticEntries {
         let (mut permanent, mut timed) = (Ranges::default(), BTreeMap::<ListId, Ranges<Time>>::new());
         for (list, bounds, until) in entries {
@@ -117,7 +119,7 @@ impl StaticEntries {
         StaticEntries { timed: timed.collect(), permanent: Both::build::<InLists>(permanent) }
     }
 
-    /// The lists that the address is in now, and from when until when that is so.
+    /// The lists that contain the address now, and the period in which this answer is valid.
     pub(crate) fn find(&self, key: Key, now: Time) -> (ListSet, ops::Range<Time>) {
         let (mut from, mut until) = (Time::default(), Time::NEVER);
         let mut set = self.permanent(key);
@@ -133,13 +135,13 @@ impl StaticEntries {
         (set, from..until)
     }
 
-    /// The lists that the address is in by an entry without a timeout.
+    /// The lists that contain the address by an entry without a timeout.
     pub(crate) fn permanent(&self, key: Key) -> ListSet {
         self.permanent.find(key)
     }
 }
 
-/// How many ranges put an address in each list, and so in which it is.
+/// The number of ranges that put an address in each list, and the lists with such a range.
 struct InLists {
     counts: [u32; MAX_LISTS],
     set: ListSet,
@@ -173,7 +175,7 @@ impl Covering for InLists {
     }
 }
 
-/// How many ranges end at each time; the latest counts.
+/// The number of ranges that end at each time. The latest time is the expiry.
 #[derive(Default)]
 struct Latest(BTreeMap<Time, u32>);
 
