@@ -11,7 +11,7 @@ use super::{MAX_STEPS, Problem, running};
 pub(super) struct Chains<'r> {
     pub(super) table: rule::Table,
     pub(super) family: Family,
-    /// Their names in the order of first appearance.
+    /// The names of the chains in the order of first appearance.
     pub(super) order: Vec<&'r str>,
     pub(super) rules: HashMap<&'r str, Vec<(usize, &'r Rule)>>,
 }
@@ -36,8 +36,8 @@ impl<'r> Chains<'r> {
         }
     }
 
-    /// How many jumps nest in the last chain of the path of jumps. Never follows a path longer than the limit, and each
-    /// chain only once.
+    /// The nesting depth of the jumps in the last chain of the path. Never follows a path longer than the limit, and
+    /// visits each chain only once.
     fn height<'c>(
         &'c self,
         path: &mut Vec<&'c str>,
@@ -74,8 +74,8 @@ impl<'r> Chains<'r> {
 }
 
 impl Chains<'_> {
-    /// Checks that no packet can be held against more rules than a worker has time for: a few chains that each jump to
-    /// the next several times multiply.
+    /// Checks that the rule evaluation of one packet is bounded. A few chains that each jump to the next several times
+    /// multiply the number of rules.
     pub(super) fn check_steps(&self, problems: &mut Vec<Problem>) {
         let mut known = HashMap::new();
         for chain in self.table.builtin_chains() {
@@ -86,7 +86,8 @@ impl Chains<'_> {
         }
     }
 
-    /// Rules of a chain and of the chains that it jumps to, as often as it does. There are no circles.
+    /// The number of rules of a chain and of the chains that it jumps to, counted once for each jump. There are no
+    /// circles.
     fn steps<'s>(&'s self, chain: &'s str, known: &mut HashMap<&'s str, u64>) -> u64 {
         if let Some(steps) = known.get(chain) {
             return *steps;

@@ -23,7 +23,7 @@ pub(super) fn check_addresses(rules: &RuleSet, problems: &mut Vec<Problem>) {
     }
 }
 
-/// A rule that nobody can run is refused, unless it is disabled: it may be the one that was to drop.
+/// Refuses a rule that can never run, unless it is disabled: its action may be to drop.
 pub(super) fn check_invalid(rules: &RuleSet, problems: &mut Vec<Problem>) {
     for rule in rules.rules.iter().filter(|rule| !rule.disabled) {
         if let Some(reason) = &rule.invalid {
@@ -32,7 +32,8 @@ pub(super) fn check_invalid(rules: &RuleSet, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Lists of doors are filled by knocks alone, and the control process resolves a limited number of host names.
+/// Checks that only knocks fill the lists of doors, and that the number of host names is within the limit of the
+/// control process.
 pub(super) fn check_entries(rules: &RuleSet, settings: &Settings, problems: &mut Vec<Problem>) {
     let of_doors: Vec<String> = door::levels(&settings.doors).map(|(list, _)| list).collect();
     for entry in rules.address_lists.iter().filter(|entry| !entry.disabled) {
@@ -46,7 +47,7 @@ pub(super) fn check_entries(rules: &RuleSet, settings: &Settings, problems: &mut
     }
 }
 
-/// A matcher about an interface without a side would be false: also where it is to keep someone out.
+/// Refuses a matcher of an interface without a side. The matcher would never match, even in a rule that drops packets.
 pub(super) fn check_interfaces(rules: &RuleSet, settings: &Settings, problems: &mut Vec<Problem>) {
     for (_, rule) in running(rules) {
         for matcher in &rule.matchers {
@@ -59,7 +60,7 @@ pub(super) fn check_interfaces(rules: &RuleSet, settings: &Settings, problems: &
     }
 }
 
-/// What matchers remember has its bounds.
+/// Checks the limits of matcher state.
 pub(super) fn check_memories(rules: &RuleSet, problems: &mut Vec<Problem>) {
     let mut connection_limits = 0;
     for (_, rule) in running(rules) {

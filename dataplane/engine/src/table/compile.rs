@@ -1,4 +1,4 @@
-//! From declared rules to a table: checks, names, programs.
+//! Compiles declared rules into a table: checks, names, programs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -97,7 +97,7 @@ impl Table {
     }
 }
 
-/// Makes all lists of the rules known. Lists that no rule fills can be filled by operators alone.
+/// Registers all lists of the rules. Only operators can fill lists that no rule fills.
 fn bind_lists(
     rules: &RuleSet,
     settings: &Settings,
@@ -129,7 +129,7 @@ fn rule_lists(rule: &Rule) -> impl Iterator<Item = &str> {
     read.chain(added)
 }
 
-/// The settings' doors, whose lists are known by now.
+/// Compiles the settings' doors. Their lists are registered before.
 fn compile_doors(settings: &Settings, lists: &HashMap<String, ListId>, state: &State) -> Box<[CompiledDoor]> {
     let compile = |door: &Door| {
         let list = |name: String| lists.get(&name).copied();

@@ -1,28 +1,30 @@
-//! One field of a packet, and the rules that each of its values leaves.
+//! One field of a packet, and the candidate rules of each of its values.
 //!
-//! A field's values fall into classes: within a class every rule that asks for the field gives the same answer. A class
-//! has a row: a bit for each rule that its values do not rule out. Rules that do not ask for the field are in every row.
+//! The values of a field form classes: within a class, every rule that tests the field gives the same answer. A class
+//! has a row, which has a bit for each rule that the values of the class can match. Rules that do not test the field
+//! are in every row.
 
 use hashbrown::HashMap;
 
 use super::rows::{Row, RowBuilder};
 use crate::state::range_tree::{Number, Tree};
 
-/// What a rule asks of a field: ranges, both ends included. None if it does not ask.
+/// The values of a field that a rule matches: ranges that include both ends. `None` if the rule does not test the
+/// field.
 pub(super) type Asked<'r, T> = Option<&'r [(T, T)]>;
 
-/// The rows of a field of 16 bits: two loads, whatever the rules say.
+/// The rows of a field of 16 bits: a lookup takes two loads, whatever the rules.
 pub(super) struct PortField {
-    /// By the upper byte: where its page begins in `rows`.
+    /// For each upper byte: the start of its page in `rows`.
     pages: Box<[u32; 256]>,
-    /// By page and lower byte.
+    /// For each page and lower byte: the row.
     rows: Box<[Row]>,
-    /// Of packets without ports.
+    /// The row of packets without ports.
     none: Row,
 }
 
 impl PortField {
-    /// `asked` yields what each rule asks, in order.
+    /// Builds the rows. `asked` yields the ranges of each rule, in order.
     pub(super) fn build(asked: &[Asked<'_, u16>], rows: &mut RowBuilder) -> Option<PortField> {
         let ranges = asked.iter().map(|ranges| ranges.map(|ranges| widen(ranges, u32::from)));
         let ranges: Vec<_> = ranges.collect();
@@ -56,7 +58,7 @@ impl PortField {
 
 /// The rows of an address.
 pub(super) struct AddressField<T> {
-    /// Where classes begin; the first at 0.
+    /// The starts of the classes; the first is 0.
     starts: Tree<T>,
     rows: Box<[Row]>,
 }
@@ -77,9 +79,9 @@ fn widen<T: Copy, W>(ranges: &[(T, T)], to: impl Fn(T) -> W) -> Vec<(W, W)> {
     ranges.iter().map(|(first, last)| (to(*first), to(*last))).collect()
 }
 
-/// Where each class begins, in order, the first at 0, and its row. None if that takes too much memory.
+/// The start and the row of each class, in order, the first start at 0. `None` if the rows take too much memory.
 fn classes<T: Number>(asked: &[Option<Vec<(T, T)>>], rows: &mut RowBuilder) -> Option<Vec<(T, Row)>> {
-    // Where a rule's bit is set, and where it is cleared.
+    // The addresses where a rule's bit is set or cleared.
     let mut changes = Vec::new();
     for (rule, ranges) in asked.iter().enumerate() {
         for (first, last) in joined(ranges.as_deref().unwrap_or_default()) {
@@ -104,7 +106,7 @@ fn classes<T: Number>(asked: &[Option<Vec<(T, T)>>], rows: &mut RowBuilder) -> O
     }
 }
 
-/// The same numbers in ranges that are apart, so that none ends within another.
+/// The same numbers in separate ranges, so that no range ends within another.
 fn joined<T: Number>(ranges: &[(T, T)]) -> Vec<(T, T)> {
     let mut sorted: Vec<(T, T)> = ranges.iter().copied().filter(|(first, last)| first <= last).collect();
     sorted.sort_unstable();

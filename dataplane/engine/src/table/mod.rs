@@ -1,12 +1,12 @@
-//! A rule set ready to run.
+//! A compiled rule set.
 //!
-//! [`Table::compile`] checks everything first and reports every problem, not the first; then it binds the lists; then
-//! it emits a program per address family, in which nothing can fail any more. So a rule set that does not compile
-//! changes nothing.
+//! [`Table::compile`] first checks the rules and reports every problem, not only the first. Then it registers the
+//! lists. Then it emits a program for each address family, which cannot fail. A rule set that does not compile
+//! therefore changes nothing.
 //!
-//! Rules that are disabled are not run, and what only they refer to need not exist. A rule that nobody can run is
-//! refused: it may be the one that was to drop. Everything that is counted or shown keeps the position in the declared
-//! rules. A jump to a chain without rules matches, counts and goes on.
+//! Disabled rules do not run, and objects that only they refer to need not exist. A rule that can never run is refused:
+//! its action may be to drop. Counters and output use the position of a rule among the declared rules. A jump to a
+//! chain without rules matches, counts and continues.
 
 mod chains;
 mod checks;
@@ -48,51 +48,52 @@ pub(crate) use question::{About, Test, View};
 pub use source::{AddressMatcher, MatcherMemory};
 pub(crate) use state_test::StateTest;
 
-/// Rules that one packet may be held against: some milliseconds of a worker, which is far more than anyone wants.
+/// Maximum number of rules in the evaluation of one packet: some milliseconds of a worker, which is far more than any
+/// configuration needs.
 const MAX_STEPS: u64 = 1_000_000;
 
-/// See the module.
+/// A compiled rule set.
 pub struct Table {
     rules: Arc<RuleSet>,
     settings: Settings,
-    /// Of each family, by [`family_index`].
+    /// The programs of the raw table, by [`family_index`].
     raw: [Program; 2],
     filter: [Program; 2],
     payload_matchers: PayloadMatchers,
     pub(crate) limiters: RateLimiters,
-    /// If rules ask for it.
+    /// The state of connection limits; `None` if no rule uses it.
     pub(crate) connection_limits: Option<ConnectionLimits>,
     entries: StaticEntries,
-    /// What [`Table::begin`] is still to put in the lists.
+    /// Entries that [`Table::begin`] has not added to the lists yet.
     single_timed: SingleTimed,
     doors: Box<[CompiledDoor]>,
     /// Whether connections are tracked.
     tracks: bool,
     number: u32,
-    /// When the timeouts of the rules' own entries began.
+    /// The start of the timeouts of the rules' own entries.
     begun: Time,
 }
 
 impl Table {
-    /// Compiles the rules, and makes their lists known. Timeouts of the lists' entries begin now. Nobody is in a list by
-    /// these rules before they run: see [`Table::begin`].
+    /// Compiles the rules, and registers their lists. The timeouts of the lists' entries begin now. The rules add no
+    /// address to a list before they run: see [`Table::begin`].
     ///
     /// # Errors
-    /// Everything that keeps the rules from running; then nothing changed.
+    /// All problems that prevent the rules from running; then nothing changed.
     pub fn compile(rules: Arc<RuleSet>, settings: &Settings, state: &State, now: Time) -> Result<Table, CompileError> {
         Self::build(rules, settings, state, now)
     }
 
-    /// Puts the rules' single addresses with a timeout in the lists, once: called when nothing keeps the rules from
-    /// running any more.
+    /// Adds the rules' single addresses with a timeout to the lists, once. The caller calls this when nothing can
+    /// prevent the rules from running any more.
     pub fn begin(&mut self, state: &State, now: Time) {
         for (list, address, expiry) in std::mem::take(&mut self.single_timed) {
             state.lists.in_vlan(Vlan::NONE).by(Cause::of(Origin::Rules)).add_for(list, address, 0, expiry, now);
         }
     }
 
-    /// The same rules under other settings. The timeouts of the lists' entries go on, and nobody gets back in who was taken
-    /// out of a list.
+    /// Compiles the same rules with other settings. The timeouts of the lists' entries continue, and removed addresses
+    /// are not added again.
     ///
     /// # Errors
     /// As [`Table::compile`].
@@ -103,12 +104,12 @@ impl Table {
         Ok(Table { single_timed: SingleTimed::new(), ..table })
     }
 
-    /// The rules as they were declared, behind those of the doors.
+    /// The declared rules, behind those of the doors.
     pub fn rules(&self) -> &Arc<RuleSet> {
         &self.rules
     }
 
-    /// What decides besides the rules.
+    /// The settings that the rules were compiled with.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -118,37 +119,37 @@ impl Table {
         self.tracks
     }
 
-    /// When the timeouts of the rules' own entries began.
+    /// The start of the timeouts of the rules' own entries.
     pub fn begun(&self) -> Time {
         self.begun
     }
 
-    /// No two tables have the same.
+    /// The unique number of the table.
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// The lists that the rules' own entries put an address in.
+    /// The lists that contain the address by the rules' own entries.
     pub fn entries_of(&self, address: IpAddr, now: Time) -> ListSet {
         self.entries.find(address.into(), now).0
     }
 
-    /// The door; none if it is another table's.
+    /// The door; `None` if it belongs to another table.
     pub(crate) fn door(&self, id: DoorId) -> Option<&CompiledDoor> {
         self.doors.get(usize::from(id.0))
     }
 
-    /// Whether there are doors: their lists' entries count for one other end alone.
+    /// Whether there are doors. The entries of their lists count for one peer alone.
     pub(crate) fn has_doors(&self) -> bool {
         !self.doors.is_empty()
     }
 
-    /// What lists hold from the start.
+    /// The static entries of the rules.
     pub(crate) fn entries(&self) -> &StaticEntries {
         &self.entries
     }
 
-    /// What answers about headers depend on.
+    /// The settings that tests of headers depend on.
     pub(crate) fn about(&self) -> About<'_> {
         About { rules: &self.rules, settings: &self.settings }
     }
@@ -161,7 +162,7 @@ impl Table {
         &self.filter[family_index(family)]
     }
 
-    /// What is listened for; none if nothing is.
+    /// The patterns of payload inspection; `None` if no rule inspects payloads.
     pub(crate) fn payload_matchers(&self) -> Option<&PayloadMatchers> {
         (self.payload_matchers.id != 0).then_some(&self.payload_matchers)
     }

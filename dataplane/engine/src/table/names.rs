@@ -1,4 +1,4 @@
-//! The names in rules, resolved.
+//! Resolves the names in rules.
 
 use hashbrown::HashMap;
 use knockplane_policy::rule::{Rule, RuleSet};
@@ -8,13 +8,13 @@ use crate::state::lists::ListId;
 use crate::state::matchers::connection_limits::MatcherId;
 use crate::state::matchers::rate_limiters::LimiterCounts;
 
-/// What names in rules stand for, and what matchers need to remember.
+/// The ids of the names in rules, and the number of matchers that need state.
 pub(super) struct Names<'r> {
     pub(super) lists: HashMap<String, ListId>,
-    /// Positions among the patterns.
+    /// The positions of the patterns.
     pub(super) patterns: HashMap<&'r str, usize>,
     pub(super) tls: HashMap<&'r str, usize>,
-    /// Each door, and its open list.
+    /// The id of each door, and its open list.
     pub(super) doors: HashMap<&'r str, (DoorId, ListId)>,
     pub(super) limiters: LimiterCounts,
     pub(super) connection_limits: u32,
@@ -27,7 +27,7 @@ impl Names<'_> {
     }
 }
 
-/// The rules that run, each with its position among the declared ones.
+/// The rules that are not disabled, each with its position among the declared rules.
 pub(super) fn running(rules: &RuleSet) -> impl Iterator<Item = (usize, &Rule)> {
     rules.rules.iter().enumerate().filter(|(_, rule)| rule.runs())
 }

@@ -37,7 +37,7 @@ pub enum Problem {
     /// A jump behind too many others.
     #[error("{rule}: the jump to `{target}` nests deeper than {MAX_JUMP_DEPTH} jumps")]
     JumpTooDeep {
-        /// The jump.
+        /// The rule with the jump.
         rule: Place,
         /// The target chain.
         target: String,
@@ -67,7 +67,7 @@ pub enum Problem {
     /// A layer-7 pattern cannot run.
     #[error("line {line}: layer-7 pattern `{pattern}`: {error}")]
     Pattern {
-        /// Its name.
+        /// The name of the pattern.
         pattern: String,
         /// Its line.
         line: u32,

@@ -1,6 +1,7 @@
-//! What rules ask of a packet's headers, resolved: names are sets, addresses are numbers.
+//! Tests of a packet's headers, with resolved names: names are sets, addresses are numbers.
 //!
-//! Each answer is the same whenever it is asked. What [`Condition`] says is what is meant; here it is only made fast.
+//! A test always gives the same answer for the same packet. [`Condition`] defines the meaning of each test; this module
+//! only makes the tests fast.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -15,14 +16,14 @@ use knockplane_policy::word::Set;
 
 use crate::state::key::Key;
 
-/// A question and the answer that is wanted.
+/// A test and the expected answer.
 #[derive(Debug)]
 pub(crate) struct Test<Question> {
     pub(crate) negated: bool,
     pub(crate) question: Question,
 }
 
-/// What headers answer. Ranges include both ends.
+/// A test that headers answer. Ranges include both ends.
 #[derive(Debug)]
 pub(crate) enum HeaderTest {
     Source(u128, u128),
@@ -37,15 +38,15 @@ pub(crate) enum HeaderTest {
         first: u8,
         last: u8,
     },
-    /// Not in the key of the run cache, see [`View::looked_closer`].
+    /// A test of a field outside the key of the run cache, see [`View::looked_closer`].
     Closer(Closer),
 }
 
-/// What is seldom asked.
+/// A test that few rules use.
 #[derive(Debug)]
 pub(crate) enum Closer {
     SourceMac(MacAddress),
-    /// Where the packet came in.
+    /// The side that the packet came from.
     Side(Set<Side>),
     SourceType(Set<AddressType>),
     DestinationType(Set<AddressType>),
@@ -67,9 +68,9 @@ pub(crate) enum Closer {
     },
     TcpMss(u16, u16),
     Priority(u8),
-    /// The same answer to every packet.
+    /// The same answer for every packet.
     Constant(bool),
-    /// Of no packet, negated or not.
+    /// Matches no packet, negated or not.
     Never,
 }
 
@@ -80,12 +81,12 @@ pub(crate) struct Ports(pub(super) Box<[(u16, u16)]>);
 pub(crate) struct View<'a> {
     pub(crate) source: Key,
     pub(crate) destination: Key,
-    /// The rest is read where it stands: what was just written in small parts and is copied in large ones has to wait
-    /// for the cache, which takes as long as all else that is done about a port.
+    /// All other fields are read in place. A copy in large units of data that was just written in small units would
+    /// stall until the writes reach the cache, which takes as long as all other work for a port.
     pub(crate) packet: &'a Packet<'a>,
-    /// A field was read that is not in the key of the run cache.
+    /// Whether a test read a field outside the key of the run cache.
     looked_closer: Cell<bool>,
-    /// The length of the packet was read.
+    /// Whether a test read the length of the packet.
     asked_length: Cell<bool>,
 }
 
@@ -103,26 +104,26 @@ impl<'a> From<&'a Packet<'a>> for View<'a> {
 }
 
 impl View<'_> {
-    /// Whether anything was asked but addresses, protocol, ports, ICMP type and code, and length.
+    /// Whether a test read a field other than addresses, protocol, ports, ICMP type and code, and length.
     pub(crate) fn looked_closer(&self) -> bool {
         self.looked_closer.get()
     }
 
-    /// Whether the length of the packet was asked for.
+    /// Whether a test read the length of the packet.
     pub(crate) fn asked_length(&self) -> bool {
         self.asked_length.get()
     }
 }
 
 impl Test<HeaderTest> {
-    /// False, negated or not, if the question does not apply to the packet.
+    /// False, negated or not, if the test does not apply to the packet.
     #[inline]
     pub(crate) fn holds(&self, view: &View<'_>, about: About<'_>) -> bool {
         self.question.asks(view, about).is_some_and(|answer| answer != self.negated)
     }
 }
 
-/// What address types depend on.
+/// The settings that address types depend on.
 #[derive(Clone, Copy)]
 pub(crate) struct About<'t> {
     pub(crate) rules: &'t RuleSet,
@@ -130,10 +131,10 @@ pub(crate) struct About<'t> {
 }
 
 impl HeaderTest {
-    /// So of no packet, negated or not.
+    /// A test that matches no packet, negated or not.
     pub(super) const NEVER: HeaderTest = HeaderTest::Closer(Closer::Never);
 
-    /// The answer, if the question applies. See [`Condition::applies`].
+    /// The answer, if the test applies. See [`Condition::applies`].
     #[inline]
     pub(crate) fn asks(&self, view: &View<'_>, about: About<'_>) -> Option<bool> {
         Some(match self {
@@ -190,7 +191,7 @@ impl Closer {
     }
 }
 
-/// The question about headers that a matcher asks; none if it asks something else.
+/// The test of headers of a matcher; `None` if the matcher does not test headers.
 pub(super) fn header_test(matcher: &Matcher, family: Family, about: About<'_>) -> Option<Test<HeaderTest>> {
     let closer = |question| HeaderTest::Closer(question);
     let question = match &matcher.condition {
@@ -227,7 +228,7 @@ pub(super) fn header_test(matcher: &Matcher, family: Family, about: About<'_>) -
         Condition::TcpFlags { set, clear } => closer(Closer::TcpFlags { set: *set, clear: *clear }),
         Condition::TcpMss(range) => closer(Closer::TcpMss(*range.start(), *range.end())),
         Condition::Priority(value) | Condition::IngressPriority(value) => closer(Closer::Priority(*value)),
-        // Nothing here sets marks, encrypts, or translates addresses.
+        // The dataplane sets no marks, does not encrypt, and does not translate addresses.
         Condition::NoMark(_) => closer(Closer::Constant(true)),
         Condition::IpsecPolicy { ipsec, .. } => closer(Closer::Constant(!ipsec)),
         Condition::ConnectionNatState(_) => closer(Closer::Constant(false)),
@@ -237,7 +238,7 @@ pub(super) fn header_test(matcher: &Matcher, family: Family, about: About<'_>) -
     Some(Test { negated: matcher.negated, question })
 }
 
-/// What goes out of one side came in on the other.
+/// The sides that packets in this direction come from. A packet that leaves on one side came from the other.
 fn came_in(sides: Set<Side>, direction: Direction) -> Set<Side> {
     match direction {
         Direction::In => sides,
@@ -249,7 +250,7 @@ fn of_family(family: Family, its: Family, question: Closer) -> Closer {
     if family == its { question } else { Closer::Never }
 }
 
-/// First and last address of a set. Sets of the other family hold none of this one: the range is empty.
+/// The first and last address of a set. A set of the other family contains no address of this one: the range is empty.
 pub(super) fn address_range(set: &AddressSet, family: Family) -> (u128, u128) {
     let (first, last) = match set {
         AddressSet::Prefix(net) => (net.network(), net.broadcast()),
@@ -258,7 +259,7 @@ pub(super) fn address_range(set: &AddressSet, family: Family) -> (u128, u128) {
     if Family::of(first) == family { (number(first), number(last)) } else { (1, 0) }
 }
 
-/// An address as a number among those of its family.
+/// An address as a number of its family.
 pub(super) fn number(address: IpAddr) -> u128 {
     Key::from(address).bits
 }

@@ -1,14 +1,14 @@
-//! Rows of the index while they are built.
+//! Rows of the index during its construction.
 
 use hashbrown::HashMap;
 
-/// Where a row begins in the words of the index.
+/// The start of a row in the words of the index.
 pub(super) type Row = u32;
 
-/// Bits of a word.
+/// The number of bits in a word.
 pub(super) const BITS: usize = u64::BITS as usize;
 
-/// Rows being made; equal ones are one.
+/// Builds rows. Equal rows are stored once.
 pub(super) struct RowBuilder {
     pub(super) words: Vec<u64>,
     pub(super) summary: usize,
@@ -16,7 +16,7 @@ pub(super) struct RowBuilder {
     known: HashMap<Box<[u64]>, Row>,
 }
 
-/// A row's own words, without the summary.
+/// The words of a row, without the summary.
 pub(super) struct Bits(Box<[u64]>);
 
 impl Bits {
@@ -41,7 +41,7 @@ impl RowBuilder {
         bits
     }
 
-    /// The row with these bits. None if there is no more room.
+    /// Adds the row with these bits. `None` if there is no room.
     pub(super) fn insert(&mut self, bits: &Bits) -> Option<Row> {
         if let Some(row) = self.known.get(&bits.0) {
             return Some(*row);
@@ -52,7 +52,7 @@ impl RowBuilder {
         Some(self.push(bits))
     }
 
-    /// As above, for the few rows that every index has.
+    /// As `insert`, for the few rows that every index has.
     pub(super) fn row(&mut self, rules: impl ExactSizeIterator<Item = bool>) -> Row {
         let bits = self.bits(rules);
         match self.known.get(&bits.0) {

@@ -1,6 +1,6 @@
 //! The matcher state of one source, for operators.
 //!
-//! For `dst-limit` only the state by source address alone is shown: other modes need a destination.
+//! For `dst-limit`, this module reports only the state by source address alone: other modes need a destination.
 
 use std::net::IpAddr;
 
@@ -10,49 +10,49 @@ use knockplane_policy::time::Time;
 
 use super::{StateTest, Table};
 
-/// What the matcher of a rule remembers of a source.
+/// The matcher state of a rule for a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressMatcher {
-    /// The rule's position among the declared ones.
+    /// The position of the rule among the declared rules.
     pub rule: usize,
-    /// What is remembered.
+    /// The state.
     pub memory: MatcherMemory,
 }
 
-/// See [`AddressMatcher`].
+/// The state of one matcher for a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatcherMemory {
-    /// `psd`: the ports that the source has tried weigh so much.
+    /// `psd`: the weight of the ports that the source has tried.
     Psd {
-        /// Their weight.
+        /// The sum of the weights.
         weight: u64,
-        /// From here on it is a scan.
+        /// The minimum weight of a scan.
         threshold: u32,
-        /// When it is forgotten, if nothing comes.
+        /// Expiry, if no packet follows.
         until: Time,
     },
-    /// `dst-limit`: tokens that are left.
+    /// `dst-limit`: the remaining tokens.
     DstLimit {
         /// Whole tokens.
         tokens: u64,
-        /// With so many, a bucket is full.
+        /// The number of tokens in a full bucket.
         burst: u64,
-        /// When it is forgotten, if nothing comes.
+        /// Expiry, if no packet follows.
         until: Time,
     },
     /// `connection-limit`: connections of the source's prefix.
     ConnectionLimit {
-        /// How many, with some that are closed since.
+        /// The number of connections, including some that have closed since.
         connections: u32,
-        /// The rule matches beyond so many.
+        /// The rule matches above this number.
         limit: u32,
-        /// The length of the prefix.
+        /// The length of the source prefix.
         prefix_length: u8,
     },
 }
 
 impl Table {
-    /// What matchers of rules of the source's family remember of it, in the order of rules.
+    /// The matcher state for this source, of rules of the source's family, in the order of rules.
     pub fn matchers_of(&self, source: IpAddr, now: Time) -> Vec<AddressMatcher> {
         let family = Family::of(source);
         let rules = self.raw(family).rules().iter().chain(self.filter(family).rules());

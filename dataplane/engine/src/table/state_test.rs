@@ -1,4 +1,4 @@
-//! What rules ask that is not in the headers: lists, connections, payloads, the clock, and what matchers remember.
+//! Tests of state outside the headers: lists, connections, payloads, the clock, and matcher state.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::state::lists::ListId;
 use crate::state::matchers::connection_limits::MatcherId;
 use crate::state::matchers::rate_limiters::{LimiterId, ScanWeights};
 
-/// A question about state. Ranges include both ends.
+/// A test of state. Ranges include both ends.
 pub(crate) enum StateTest {
-    /// Asked in its turn, as it stands behind something that has a memory.
+    /// A test of headers behind a test that changes state. It runs in its turn.
     Header(HeaderTest),
     Source(ListId),
     Destination(ListId),
-    /// The position among the names.
+    /// The position of the name among the server names.
     TlsHost(usize),
     Time {
         from: Duration,
@@ -41,7 +41,7 @@ pub(crate) enum StateTest {
     },
     Content(Box<Finder<'static>>),
     Psd(LimiterId, ScanWeights),
-    /// The position among the patterns.
+    /// The position of the pattern among the patterns.
     Layer7(usize),
     Random(u8),
     Nth {
@@ -64,8 +64,8 @@ pub(crate) enum StateTest {
 }
 
 impl StateTest {
-    /// Whether it learns of packets: it must be asked only of those for which everything before it was so, and what
-    /// stands behind it only after it.
+    /// Whether the test changes state. Such a test must run only for packets that match all tests before it, and the
+    /// tests behind it must run after it.
     pub(crate) const fn learns(&self) -> bool {
         matches!(
             self,
@@ -78,7 +78,7 @@ impl StateTest {
         )
     }
 
-    /// What it takes to ask, roughly: what is cheap comes first where the order is free.
+    /// The approximate cost of the test. Cheap tests come first where the order is free.
     const fn cost(&self) -> u8 {
         match self {
             StateTest::ConnectionState(_) | StateTest::ConnectionDoor(_) => 0,
@@ -88,11 +88,11 @@ impl StateTest {
     }
 }
 
-/// A rule's questions: what headers answer, in any order, then the rest in this one. Everything up to the first one that
-/// learns may be asked in any order; from there on it is RouterOS's.
+/// The tests of a rule: those of headers, in any order, then the rest in this order. The tests up to the first one that
+/// changes state can run in any order. From there on, the order is that of RouterOS.
 pub(super) type Questions = (Box<[Test<HeaderTest>]>, Box<[Test<StateTest>]>);
 
-/// Resolves a rule's matchers.
+/// Compiles a rule's matchers into tests.
 pub(super) fn questions(matchers: &[Matcher], family: Family, names: &mut Names<'_>, about: About<'_>) -> Questions {
     let mut ordered: Vec<&Matcher> = matchers.iter().filter(|matcher| !matcher.condition.asks_nothing()).collect();
     ordered.sort_by_key(|matcher| matcher.condition.rank());
@@ -152,7 +152,7 @@ fn state_test(condition: &Condition, names: &mut Names<'_>) -> StateTest {
         Condition::DstLimit { rate, mode, expire } => {
             StateTest::DstLimit { limiter: names.limiters.bucket(), rate: *rate, mode: *mode, expire: *expire }
         }
-        // Everything else is about headers; were it not, it would match nothing.
+        // All other matchers test headers. A matcher without such a test would match nothing.
         _ => StateTest::Header(HeaderTest::NEVER),
     }
 }

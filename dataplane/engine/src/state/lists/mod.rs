@@ -6,24 +6,24 @@
 //!
 //! Promises:
 //! - Memory is fixed: [`Lists::new`] allocates all of it, and nothing grows later. A start may populate it a moment
-//! later, by [`Lists::populate`].
+//!   later, by [`Lists::populate`].
 //! - In a full shard, an addition replaces an expired entry, or the oldest entry of the lowest level, but never an
-//! entry of a higher level than its own. If there is no such entry, the addition is refused. A flood of first knocks
-//! therefore evicts only first knocks. A shard is full as soon as the addresses that hash to it fill it. The module
-//! `shard` documents the order of eviction.
+//!   entry of a higher level than its own. If there is no such entry, the addition is refused. A flood of first knocks
+//!   therefore evicts only first knocks. A shard is full as soon as the addresses that hash to it fill it. The module
+//!   `shard` documents the order of eviction.
 //! - [`Lists::membership`] is one lookup, whatever the number of lists.
 //! - An entry may count for one peer alone, by the peer's tag ([`Lists::peer_tag`]); the tag 0 stands for all peers. An address
 //!   can be in a list for 8 peers at once. Then the entry that expires first is evicted.
 //! - An entry may count in one VLAN alone ([`Lists::within`]). A lookup for a VLAN returns its own entries and those
-//! that count in all VLANs. Both are in one shard, by the hash of the address alone.
+//!   that count in all VLANs. Both are in one shard, by the hash of the address alone.
 //! - [`VlanLists::progress`] reads, decides and writes under one lock.
 //! - An attacker cannot choose addresses that share a shard or a bucket: every start draws a new secret. If first steps
-//! count for the network, the addresses of one IPv6 network share a shard, and nothing more.
+//!   count for the network, the addresses of one IPv6 network share a shard, and nothing more.
 //! - First steps can have a quota for each source prefix: see `quota.rs`.
 //! - Static entries of operators ([`Lists::set_static_entries`]) take no slot. They are replaced as a whole, and no
-//! packet changes them.
+//!   packet changes them.
 //! - Lists are identified by name. A name keeps its id during the lifetime of the process, so entries survive new
-//! rules.
+//!   rules.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};

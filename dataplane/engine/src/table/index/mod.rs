@@ -1,4 +1,4 @@
-//! Which rules a packet could match.
+//! An index of rules. It finds the rules that a packet could match.
 //!
 //! ```text
 //! protocol ──► row  1 1 0 1 …  a bit for each rule that
@@ -7,11 +7,12 @@
 //!              and  1 0 0 1 …  candidates, in order
 //! ```
 //!
-//! A row begins with a summary, a bit for each of its words that is not zero, so that thousands of rules that cannot
-//! match are passed over 4,096 at a time. For that, the bits of many rules stand in groups, by the fields that they ask
-//! for: within a group one row is mostly zero, and its summary too. Each group yields its candidates in order, and the
-//! first of all groups is next. What is found is a candidate only: its questions are asked all the same. So what is
-//! negated, or no single field, need not be here, and a field whose rows would take too much memory is left out.
+//! A row begins with a summary, which has a bit for each word of the row that is not zero. With the summary, a search
+//! skips 4,096 rules that cannot match at a time. For this purpose, the bits of many rules are arranged in groups, by
+//! the fields that the rules test: within a group, most words of one row are zero, and its summary too. Each group
+//! yields its candidates in order, and the first of all groups is next. The result is only a candidate: all tests of
+//! the rule run anyway. The index can therefore omit negated tests, tests of more than one field, and fields whose rows
+//! would take too much memory.
 //!
 //! Source: T. V. Lakshman and D. Stiliadis, "High-speed policy-based packet forwarding", SIGCOMM 1998; F. Baboescu and G.
 //! Varghese, "Scalable packet classification", SIGCOMM 2001, for the summaries.
@@ -22,63 +23,65 @@ use super::field::{AddressField, Asked, PortField};
 use super::question::{HeaderTest, Test, View};
 use super::rows::{BITS, Row, RowBuilder};
 
-/// What rows of one family may take, in words: 64 MiB. More is left to the questions of the rules.
+/// The maximum size of the rows of one family, in words: 64 MiB. Fields above the limit are left to the tests of the
+/// rules.
 const MOST_WORDS: usize = 8 << 20;
 
-/// Fields of a packet that have rows.
+/// The number of packet fields that have rows.
 const FIELDS: usize = 5;
 
-/// So few rules are one group: to look at some words costs less than to look into several groups.
+/// The maximum number of rules in a single group: a read of some words costs less than a search in several groups.
 const FEW: usize = 256;
 
-/// Groups at most: by whether ports and addresses are asked for, source and destination each.
+/// The maximum number of groups: by whether the rules test ports and addresses, source and destination each.
 const GROUPS: usize = 16;
 
-/// See the module.
+/// An index of rules.
 pub(super) struct Index {
     words: Box<[u64]>,
-    /// Words of a row's summary, in front of the row's own.
+    /// The number of words of a row's summary, which precedes the row's own words.
     summary: usize,
-    /// The rules by their bits.
+    /// The rule of each bit.
     rules: Box<[u32]>,
     groups: Box<[Group]>,
     protocols: Box<[Row; 256]>,
     source_ports: Option<PortField>,
     destination_ports: Option<PortField>,
     addresses: Addresses,
-    /// Of fields that no rule asks for: every rule.
+    /// The row of fields that no rule tests: every rule.
     all: Row,
 }
 
-/// The ports that a question asks for.
+/// A function that returns the ports that a test matches.
 type PortsOf = fn(&HeaderTest) -> Option<&[(u16, u16)]>;
 
-/// Both addresses' fields, as the family has them.
+/// The fields of both addresses, by family.
 enum Addresses {
     V4 { source: Option<AddressField<u32>>, destination: Option<AddressField<u32>> },
     V6 { source: Option<AddressField<u128>>, destination: Option<AddressField<u128>> },
 }
 
-/// Rules that ask for the same fields.
+/// Rules that test the same fields.
 struct Group {
-    /// Its bits, from the first to the one before the last.
+    /// The first bit of the group; `end` is exclusive.
     begin: u32,
     behind: u32,
-    /// The fields that its rules ask for, as positions of rows: in the rows of others all its bits are set.
+    /// The fields that its rules test, as positions of rows. In the rows of other fields, all bits of the group are
+    /// set.
     fields: Box<[u8]>,
 }
 
-/// The rows of one packet, and the next candidate of each group. Made once: what is left from the packet before is not
-/// looked at.
+/// The rows of one packet, and the next candidate of each group. The value is reused: content from the previous packet
+/// is ignored.
 #[derive(Default)]
 pub(crate) struct Candidates {
     rows: [Row; FIELDS],
-    /// What was asked for last: heads are no earlier rules.
+    /// The rule from which the last search began. No head is an earlier rule.
     from: u32,
     heads: [Head; GROUPS],
 }
 
-/// The next candidate of a group: its rule, and the candidates from it on in its word.
+/// The next candidate of a group: its rule, and the candidates from this rule on in its word.
 #[derive(Clone, Copy, Default)]
 struct Head {
     rest: u64,
@@ -90,7 +93,7 @@ struct Head {
 const NONE: u32 = u32::MAX;
 
 impl Index {
-    /// For rules with these questions, in order.
+    /// Builds the index for rules with these tests, in order.
     pub(super) fn build(family: Family, rules: &[&[Test<HeaderTest>]]) -> Index {
         Index::within(MOST_WORDS, family, rules)
     }
@@ -152,7 +155,7 @@ impl Index {
         }
     }
 
-    /// The rules that this packet could match.
+    /// Finds the rules that this packet could match.
     #[inline]
     pub(super) fn candidates(&self, view: &View<'_>, candidates: &mut Candidates) {
         let (all, packet) = (self.all, view.packet);
@@ -175,31 +178,31 @@ impl Index {
             source,
             destination,
         ];
-        // Not looked for yet.
+        // No search has begun.
         candidates.from = NONE;
         if let Some(group) = self.only_word() {
             candidates.heads[0].rest = self.common(&candidates.rows, group, self.summary);
         }
     }
 
-    /// The group of rules that are so few that one word has a bit for each.
+    /// The only group, if the rules are so few that one word has a bit for each.
     #[inline]
     fn only_word(&self) -> Option<&Group> {
         self.groups.first().filter(|_| self.rules.len() <= BITS)
     }
 
-    /// The first candidate from one rule to the one before another.
+    /// The first candidate from the rule `from` up to the rule `end`, exclusive.
     #[inline]
     pub(super) fn next(&self, candidates: &mut Candidates, from: usize, end: usize) -> Option<usize> {
         let Candidates { rows, from: before, heads } = candidates;
         if self.only_word().is_some() {
-            // Its bits are the rules, in order.
+            // The bits of this group are the rules, in order.
             let bits = if from < BITS { heads[0].rest >> from << from } else { 0 };
             let first = bits.trailing_zeros() as usize;
             return (first < end.min(self.rules.len())).then_some(first);
         }
         let from = from as u32;
-        // Behind a jump it may go on earlier than where it was.
+        // A search behind a jump may begin at an earlier rule than the last search.
         let anew = from < *before;
         *before = from;
         let mut first = NONE;
@@ -233,7 +236,7 @@ impl Index {
         self.head(rows, group, (bit / BITS) as u32, rest)
     }
 
-    /// The first of the rest of a word's candidates, or else of the words behind.
+    /// The first of the remaining candidates of a word, or of the words behind it.
     #[inline]
     fn head(&self, rows: &[Row; FIELDS], group: &Group, word: u32, rest: u64) -> Head {
         let (mut word, mut rest) = (word as usize, rest);
@@ -249,7 +252,7 @@ impl Index {
         Head { rest, word: word as u32, rule: found.copied().unwrap_or(NONE) }
     }
 
-    /// The first word from this one on that may hold a candidate; behind all if none may.
+    /// The first word from this one on that may contain a candidate; the end of the group if there is none.
     fn next_word(&self, rows: &[Row; FIELDS], group: &Group, from: usize) -> usize {
         let mut place = from / BITS;
         let mut mask = !0 << (from % BITS);
@@ -264,7 +267,7 @@ impl Index {
         self.summary * BITS
     }
 
-    /// What the rows that matter to a group have in common in one word.
+    /// The bits of one word that all relevant rows of a group have in common.
     #[inline]
     fn common(&self, rows: &[Row; FIELDS], group: &Group, word: usize) -> u64 {
         let words = group.fields.iter().filter_map(|field| {
@@ -298,7 +301,7 @@ fn groups(rules: &[&[Test<HeaderTest>]]) -> (Vec<u32>, Vec<Group>) {
         return (order, vec![all]);
     }
     let but_protocol = |rule: &u32| <[bool; FIELDS - 1]>::try_from(&asks(rule)[1..]).unwrap_or_default();
-    // Stable: within a group the rules stay in order.
+    // A stable sort: within a group the rules stay in order.
     order.sort_by_key(but_protocol);
     let mut groups = Vec::new();
     let mut begin = 0;
@@ -309,7 +312,8 @@ fn groups(rules: &[&[Test<HeaderTest>]]) -> (Vec<u32>, Vec<Group>) {
     (order, groups)
 }
 
-/// What a rule asks of a field; none if nothing that is not negated. Of several questions the first one counts.
+/// The values of a field that a rule matches; `None` if the rule has no test of the field that is not negated. The
+/// first of several tests counts.
 fn asked<'r, T>(tests: &'r [Test<HeaderTest>], of: impl Fn(&'r HeaderTest) -> Option<T>) -> Option<T> {
     tests.iter().filter(|test| !test.negated).find_map(|test| of(&test.question))
 }

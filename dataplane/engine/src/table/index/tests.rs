@@ -9,7 +9,7 @@ use proptest::sample::select;
 use super::super::question::{About, Ports};
 use super::*;
 
-/// Edges of ranges, and what lies near them.
+/// Edges of ranges, and numbers near them.
 const NUMBERS: [u128; 9] = [0, 1, 2, 255, 256, 257, 0x1_0000, u32::MAX as u128 - 1, u32::MAX as u128];
 const PORTS: [u16; 9] = [0, 1, 22, 255, 256, 511, 512, 65534, 65535];
 
@@ -70,7 +70,7 @@ fn check(family: Family, rules: &[Vec<Test<HeaderTest>>], packets: &[Packet<'_>]
         let view = View::from(packet);
         let all = found(&index, &view, 0, rules.len());
         let found = found(&index, &view, from, rules.len());
-        // There and back, as behind a jump: nothing is found twice or passed over.
+        // Searches go forwards and backwards, as behind a jump: no candidate is found twice or skipped.
         let mut candidates = Candidates::default();
         index.candidates(&view, &mut candidates);
         for from in [from, rules.len(), 0, from] {
@@ -87,7 +87,7 @@ fn check(family: Family, rules: &[Vec<Test<HeaderTest>>], packets: &[Packet<'_>]
 proptest! {
     #[test]
     fn no_rule_that_matches_is_left_out(
-        // Few rules are one group, many are several.
+        // Few rules form one group, many rules several.
         rules in prop_oneof![prop::collection::vec(rule(), 0..100), prop::collection::vec(rule(), 300..500)],
         four in prop::collection::vec(packet(Family::Ipv4), 1..20),
         six in prop::collection::vec(packet(Family::Ipv6), 1..20),
