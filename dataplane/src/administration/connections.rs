@@ -1,6 +1,7 @@
-//! What control is told of connections: a part of their table at a time.
+//! Answers to control about connections, a part of their table at a time.
 //!
-//! Workers use the table meanwhile. An answer locks one set of it after the other, and looks at a bounded number of sets.
+//! Workers use the table meanwhile. An answer locks one set of the table after the other, and reads a bounded number of
+//! sets.
 
 use std::ops::ControlFlow;
 
@@ -11,11 +12,11 @@ use knockplane_policy::wire::connections::{Connection, ConnectionQuery, Connecti
 
 use super::{Administration, door_name};
 
-/// Sets that one answer looks at.
+/// The number of sets that one answer reads.
 const SETS_IN_AN_ANSWER: usize = 16_384;
 
 impl Administration {
-    /// A part of the connections.
+    /// The connections in a part of the table.
     pub(super) fn connections(&self, query: &ConnectionQuery) -> Connections {
         let now = self.shared.clock.now();
         let generation = self.shared.generation.load();

@@ -1,4 +1,4 @@
-//! What control is told of the doors that run: their sources and their counts.
+//! Answers to control about the doors that run: their sources and their counters.
 
 use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
@@ -18,7 +18,8 @@ use super::source::network;
 use crate::shared::Shared;
 
 impl Administration {
-    /// The doors, or the one of this name, with at most so many of the sources that knock and of those that have a grant.
+    /// The doors, or the door with this name. Each part of the answer has at most `limit` sources: those that knock,
+    /// and those that have a grant.
     pub(super) fn doors(&self, only: Option<&str>, limit: usize) -> Doors {
         let generation = self.shared.generation.load();
         let doors = generation.table.settings().doors.iter();
@@ -30,7 +31,7 @@ impl Administration {
         Doors { doors, knocking, open, ignored, truncated: more_knock || more_are_in || more_are_ignored }
     }
 
-    /// The sources whose knocks are ignored at these doors, at most so many, and whether there are more.
+    /// At most `limit` sources whose knocks are ignored at these doors, and whether there are more.
     fn ignored(&self, doors: &[&Door], limit: usize) -> (Vec<IgnoredSource>, bool) {
         let state = &self.shared.state;
         let Some(visitors) = state.visitors() else { return (Vec::new(), false) };
@@ -90,7 +91,7 @@ impl Administration {
     }
 }
 
-/// Doors in brief, by what the lists have counted.
+/// Summaries of the doors, from the counters of the lists.
 pub(crate) fn summaries<'d>(
     shared: &Shared,
     doors: impl Iterator<Item = &'d Door>,
@@ -105,12 +106,13 @@ pub(crate) fn summaries<'d>(
     doors.map(of_door).collect()
 }
 
-/// A source as doors remember it: over IPv6 its /64.
+/// A source in the form that doors store: over IPv6 its /64.
 fn whole(source: IpAddr) -> AddressSet {
     network(source).map_or_else(|| source.into(), AddressSet::Prefix)
 }
 
-/// A knock that times out or is evicted sends no packet that could be counted: the counts of the list tell.
+/// A knock that times out or is evicted has no packet that a worker could count. The counters of the list contain these
+/// knocks.
 fn summary(door: &Door, tally: &DoorTally, knocking: Option<&ListSummary>, open: Option<&ListSummary>) -> DoorSummary {
     let of_the_list = |failure| match failure {
         Failure::TimedOut => knocking.map_or(0, |list| list.expired),

@@ -1,8 +1,8 @@
-//! The administration: the thread that does everything slow that control asks for.
+//! The administration: the thread that executes all slow requests of control.
 //!
-//! It compiles rules, writes and syncs files, goes through lists and connections, and reads and writes long messages. The
-//! manager hands it one job at a time, in the order of arrival, and goes on to supervise workers; the result comes back
-//! as the bytes of an answer. So a job sees everything that the jobs before it have changed.
+//! It compiles rules, writes and syncs files, reads lists and connections, and reads and writes long messages. The
+//! manager passes one job at a time to this thread, in the order of arrival, and continues to supervise workers. The
+//! result is the bytes of an answer. A job therefore sees all changes of the jobs before it.
 //!
 //! | file             | owns |
 //! |------------------|------|
@@ -14,7 +14,7 @@
 //! | `source/`        | what control is told of one source |
 //! | `published.rs`   | what the manager reads of it while a job runs |
 //!
-//! A panic here ends the process, as one in any other thread does.
+//! A panic of this thread ends the process, like a panic of any other thread.
 
 mod connections;
 mod doors;
@@ -40,26 +40,26 @@ use crate::counters::WorkerCounters;
 use crate::idle::Waker;
 use crate::shared::Shared;
 
-/// How often expired entries of operators are removed while no job comes.
+/// The interval at which expired entries of operators are removed while there is no job.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
-/// A worker, as far as the administration needs it.
+/// The part of a worker that the administration uses.
 pub(crate) struct WorkerView {
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) history: Arc<History>,
     pub(crate) waker: Arc<Waker>,
 }
 
-/// What is to be done.
+/// The task of a job.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// A request that was read already.
+    /// A request that was parsed already.
     Request(Box<Request>),
-    /// The line of a long request: reading it takes a second of a million entries.
+    /// The line of a long request: parsing a million entries takes a second.
     Line(Vec<u8>),
 }
 
-/// A piece of work for a connection; for none if a signal asks for it.
+/// A task for a connection; for no connection if a signal caused the task.
 pub(crate) struct Job {
     pub(crate) connection: Option<u64>,
     pub(crate) work: Work,
@@ -71,7 +71,7 @@ pub(crate) struct Answer {
     pub(crate) line: Vec<u8>,
 }
 
-/// Why a request was not carried out: because it makes no sense, or for another reason.
+/// The reason that a request failed: the request is invalid, or another reason.
 #[derive(Debug)]
 pub(crate) enum Problem {
     Theirs(String),
@@ -87,7 +87,7 @@ impl From<Problem> for Response {
     }
 }
 
-/// Everything that the thread owns.
+/// All state of the thread.
 pub(crate) struct Administration {
     pub(crate) shared: Arc<Shared>,
     pub(crate) published: Arc<Published>,
@@ -110,14 +110,14 @@ impl Administration {
         administration
     }
 
-    /// Does jobs until the manager has ended. `notify` is called behind each answer.
+    /// Runs jobs until the manager ends. Calls `notify` after each answer.
     pub(crate) fn run(mut self, jobs: &Receiver<Job>, answers: &Sender<Answer>, notify: impl Fn()) {
         loop {
             match jobs.recv_timeout(HOUSEKEEPING) {
                 Ok(Job { connection, work }) => {
                     let line = encode(&self.work(work));
                     self.publish();
-                    // Without a manager, the process ends.
+                    // The process ends when the manager has ended.
                     let _ = answers.send(Answer { connection, line });
                     notify();
                 }
@@ -141,7 +141,7 @@ impl Administration {
 
     fn answer(&mut self, request: Request) -> Response {
         match request {
-            // The manager answers these two; here they would be known less well.
+            // The manager answers these two requests, because it has more recent data.
             Request::Status | Request::Metrics => {
                 Response::Failed { error: "the manager answers this: this is a defect".to_owned() }
             }
@@ -173,13 +173,13 @@ impl Administration {
         }
     }
 
-    /// Shows the manager what lists and names there are now.
+    /// Publishes the present lists and host names for the manager.
     fn publish(&self) {
         self.published.lists.store(Arc::new(self.lists.overview(self.shared.clock.now())));
     }
 }
 
-/// The name of the door with this open list, also of one that does not run any more.
+/// The name of the door with this open list, even if the door does not run any more.
 fn door_name(shared: &Shared, open: ListId) -> Option<String> {
     let list = shared.state.lists.name(open)?;
     Some(list.strip_prefix("door-").unwrap_or(&list).to_owned())
@@ -189,10 +189,10 @@ fn or_problem(result: Result<Response, Problem>) -> Response {
     result.unwrap_or_else(Response::from)
 }
 
-/// Reads a request.
+/// Parses a request.
 ///
 /// # Errors
-/// The answer to a line that is no request.
+/// The answer to a line that is not a request.
 pub(crate) fn read(line: &[u8]) -> Result<Request, Box<Response>> {
     serde_json::from_slice(line)
         .map_err(|error| Response::Refused { error: format!("not a request of version {VERSION}: {error}") }.into())

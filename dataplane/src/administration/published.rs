@@ -1,4 +1,4 @@
-//! What the manager reads of the administration while a job runs, so that it waits for none.
+//! The part of the administration that the manager reads while a job runs, so that it never waits for a job.
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicU64;
@@ -12,28 +12,28 @@ use crate::config::Metrics;
 use crate::generation::{Book, Generation};
 use crate::shared::Shared;
 
-/// One for the process, read by the manager and written by the administration.
+/// One value for the process. The administration writes it, and the manager reads it.
 pub(crate) struct Published {
     ledger: Mutex<Ledger>,
     pub(crate) lists: ArcSwap<ListOverview>,
-    /// Rule sets and configurations applied since start.
+    /// The number of rule sets and configurations that were applied since start.
     pub(crate) applied: AtomicU64,
-    /// The same that were refused.
+    /// The number of rule sets and configurations that were refused since start.
     pub(crate) refused: AtomicU64,
 }
 
-/// The counts of rules, and which of them have series.
+/// The counters of rules, and the rules that have series.
 pub(crate) struct Ledger {
     pub(crate) book: Book,
     pub(crate) metrics: Metrics,
 }
 
-/// The lists and names of host as of the end of the last job.
+/// The lists and host names at the end of the last job.
 #[derive(Default)]
 pub(crate) struct ListOverview {
-    /// Lists that hold an operator's entry beside those that packets fill.
+    /// The lists with an operator's entry outside the slots of dynamic entries.
     pub(crate) with_entries: HashSet<String>,
-    /// Damage of the stored entries that was found at start.
+    /// Damage of the stored entries that the start found.
     pub(crate) damage: Option<String>,
     pub(super) names: Vec<NameState>,
     pub(super) at: Time,
@@ -49,8 +49,8 @@ impl Published {
         }
     }
 
-    /// The counts of rules. A generation is swapped under this lock, so that its holder sees a generation and its counts
-    /// together. It is held for milliseconds at most.
+    /// The counters of rules. The administration swaps a generation under this lock, so that the lock's holder sees a
+    /// generation and its counters together. The lock is held for at most some milliseconds.
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }

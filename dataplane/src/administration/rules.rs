@@ -1,8 +1,8 @@
-//! Rule administration: new rules, and another reading of the configuration.
+//! Rule administration: applies of new rules, and reloads of the configuration.
 //!
-//! An apply compiles beside the workers, stores the rules for the next start, then swaps: a failure changes nothing. A
-//! reload takes over the file's doors, its `[policy]` and its `[metrics]` under the rules that run, in the same way but for
-//! the store.
+//! An apply compiles while the workers run, stores the rules for the next start, and then swaps: a failure changes
+//! nothing. A reload applies the file's doors, its `[policy]` and its `[metrics]` to the rules that run, in the same
+//! way but without the store.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,7 +24,8 @@ use crate::generation::Generation;
 use crate::memory::{self, Connections};
 use crate::store::{Store, Stored};
 
-/// How long an apply waits until every worker runs the new rules. They notice within a turn once they are woken.
+/// The maximum time that an apply waits until every worker runs the new rules. A worker notices them within a turn
+/// after a wake.
 const APPLY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The state of rule administration.
@@ -46,9 +47,9 @@ impl Administration {
         or_problem(result)
     }
 
-    /// Runs other rules.
+    /// Applies other rules.
     pub(super) fn apply(&mut self, mut rules: RuleSet, source: String, names: Vec<NameAnswer>) -> Result<u64, Problem> {
-        // Those of doors are made anew from the configuration, and are not stored.
+        // The rules of doors are created again from the configuration, and are not stored.
         rules.rules.retain(|rule| !rule.dynamic);
         // A start refuses stored rules with other ids.
         rules.assign_ids();
@@ -60,7 +61,7 @@ impl Administration {
         let stored = Stored { source, rules };
         let running = self.shared.generation.load_full();
         if let Err(error) = self.rules.store.save(&stored) {
-            // Compiling has given the lists their new levels: back to those of the rules that go on running.
+            // The compiler has set new levels of the lists: restores the levels of the rules that continue to run.
             let again = running.table.with_settings(settings, &self.shared.state);
             debug_assert!(again.is_ok(), "rules that run can be compiled");
             let kept = self.rules.store.path();
@@ -78,7 +79,7 @@ impl Administration {
         );
         let now = self.shared.clock.now();
         self.lists.names.take_for(names, &stored.rules, now);
-        // Until every worker has left the old rules, the names of both count.
+        // Until every worker has left the old rules, the host names of both rule sets count.
         let of_both = [(running.rules(), running.table.begun()), (&*stored.rules, now)];
         self.lists.install_names(&of_both, &self.shared)?;
         table.begin(&self.shared.state, now);
@@ -88,7 +89,7 @@ impl Administration {
         Ok(generation)
     }
 
-    /// Has every worker run this table, and waits until they do.
+    /// Publishes this table to the workers, and waits until every worker runs it.
     fn swap(&self, table: Table, source: String) -> Result<u64, Problem> {
         let shared = &self.shared;
         let number = shared.generation.load().number + 1;
@@ -98,11 +99,11 @@ impl Administration {
             ledger.metrics = self.rules.config.metrics.clone();
             let replaced = shared.generation.swap(Arc::clone(&generation));
             let ledger = &mut *ledger;
-            // The manager folds the old generation in once no worker runs it any more.
+            // The manager adds the counters of the old generation when no worker runs it any more.
             ledger.book.replaced(replaced, &generation, &ledger.metrics);
         }
         for worker in &self.workers {
-            // A worker that cannot be woken wakes by itself, a little later.
+            // A worker whose wake fails wakes a little later without it.
             worker.waker.wake();
         }
         let patience = Instant::now() + APPLY_PATIENCE;
@@ -118,14 +119,14 @@ impl Administration {
         Ok(number)
     }
 
-    /// Whether there is memory for the connections that these rules track.
+    /// Checks the memory for the connections that these rules track.
     fn check_memory(&self, rules: &RuleSet, settings: &Settings) -> Result<(), Problem> {
         let bytes = self.shared.state.connections_to_come(rules, settings);
         memory::check_connections(Connections { capacity: self.rules.config.connection_capacity, bytes })
             .map_err(|error| Problem::Theirs(format!("{error}; nothing changed")))
     }
 
-    /// The rules that run, with their counts.
+    /// The rules that run, with their counters.
     pub(super) fn rules(&self) -> Rules {
         let (generation, totals) = {
             let ledger = self.published.ledger();
@@ -142,7 +143,7 @@ impl Administration {
         }
     }
 
-    /// Reads the file again. Its keys that wait for a restart are in the answer and in the log.
+    /// Reads the file again. The answer and the log contain the keys that need a restart.
     pub(super) fn reload(&mut self) -> Result<Reloaded, Problem> {
         let file = self.rules.config.file.clone();
         let config = Config::load(&file).map_err(|error| Problem::Theirs(format!("{error}; nothing changed")))?;
@@ -163,7 +164,7 @@ impl Administration {
             self.forget(&door.knocking_list());
             self.forget(&door.closing_list());
         }
-        // Were a door of this name to come back, with another knock, sources that knew this one would be in.
+        // A later door may have the same name and another knock. Sources with a grant of this door must have none there.
         for door in before.iter().filter(|door| !doors.iter().any(|new| new.name == door.name)) {
             self.forget(&door.open_list());
         }
@@ -176,8 +177,8 @@ impl Administration {
         Ok(Reloaded { generation, doors, waiting })
     }
 
-    /// Removes the sources that knocked themselves into a list of a door: steps of a knock are none of another one. A source
-    /// that has begun with the new knock meanwhile may have to begin again.
+    /// Removes from a list of a door the sources that knocked: the steps of a knock do not count for another knock. A
+    /// source that has begun the new knock meanwhile may have to begin again.
     fn forget(&self, list: &str) {
         let (lists, now) = (&self.shared.state.lists, self.shared.clock.now());
         let Some(id) = lists.id(list) else { return };

@@ -1,8 +1,8 @@
-//! One connection on the control socket: lines in, lines out, never blocking, in bounded memory.
+//! One connection on the control socket: reads and writes lines, never blocks, and uses bounded memory.
 //!
-//! A request is read only after the answer before it has been taken, so that at most one request and one answer wait in a
-//! connection, and the requests of one peer are carried out in order. A
-//! turn ends after a few pieces or when its time is over, so that no peer keeps the manager to itself.
+//! The connection reads a request only after the peer has read the previous answer, so that at most one request and one
+//! answer wait in a connection, and the requests of one peer run in order. A turn ends after a few pieces or at its
+//! time limit, so that no peer can occupy the manager.
 
 use std::io::{self, Read as _, Write as _};
 use std::time::{Duration, Instant};
@@ -14,98 +14,100 @@ use mio::net::UnixStream;
 
 use crate::administration::{self, Work};
 
-/// Pieces read and requests answered in one turn. Sixteen pieces are a mebibyte.
+/// The maximum number of pieces read and requests answered in one turn. Sixteen pieces are a mebibyte.
 const STEPS_A_TURN: usize = 16;
 
-/// Bytes read at once.
+/// The maximum number of bytes in one read.
 const PIECE: usize = 64 << 10;
 
-/// Longest time without a request. A person types requests slowly; control sends its one at once.
+/// Longest time without a request. A person types requests slowly; control sends its only request at once.
 const IDLE_WITHIN: Duration = Duration::from_secs(30);
 
-/// Time without a request after which a peer is idle, and the first to give way.
+/// Time without a request after which a peer is idle. Idle peers are evicted first.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 
-/// Longest time in which a short request arrives. It fits the socket's buffer: only a peer that sends it in parts needs any.
+/// Longest time for the arrival of a short request. A short request fits the socket's buffer: only a peer that sends it
+/// in parts needs any time.
 const SHORT_WITHIN: Duration = Duration::from_secs(10);
 
-/// Longest time in which rules or entries arrive, and any answer is read: 256 MiB at 4 MiB/s. Control waits as long.
+/// Longest time for the arrival of rules or entries, and for the read of any answer: 256 MiB at 4 MiB/s. Control waits
+/// as long.
 const TRANSFER_WITHIN: Duration = Duration::from_secs(60);
 
-/// A peer that was greeted.
+/// A connection after the greeting.
 pub(super) struct Connection {
     stream: UnixStream,
     received: Vec<u8>,
-    /// How much of `received` has been searched for the end of a line.
+    /// The number of bytes of `received` that contain no end of a line.
     searched: usize,
     unsent: Vec<u8>,
-    /// How much of `unsent` is sent.
+    /// The number of bytes of `unsent` that are sent.
     sent: usize,
-    /// Nothing is read any more, and the connection ends once everything is sent.
+    /// The reason of a refusal. The connection reads nothing more, and ends when everything is sent.
     refused: Option<Refusal>,
     job: PeerJob,
-    /// Requests answered.
+    /// The number of answered requests.
     answered: u64,
-    /// Bytes read and sent.
+    /// The number of bytes read and sent.
     passed: u64,
     wait: Wait,
-    /// When it began to wait for that, and requests answered then.
+    /// The time when the present wait began, and the number of answered requests at that time.
     since: (Duration, u64),
 }
 
-/// The request that the administration is to answer.
+/// A request that the administration must answer.
 #[derive(Debug)]
 enum PeerJob {
     None,
-    /// Not begun. With the bytes of memory that it takes.
+    /// The job has not begun. Contains its memory in bytes.
     Waiting(Work, usize),
-    /// In progress. With the bytes of memory that it takes.
+    /// The job is in progress. Contains its memory in bytes.
     Running(usize),
 }
 
 /// The outcome of a request.
 pub(super) enum Asked {
     Answered(Box<Response>),
-    /// The administration is to answer it.
+    /// The administration must answer the request.
     Job(Work),
 }
 
-/// What a connection waits for.
+/// The state in which a connection waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
-    /// A request.
+    /// The connection waits for a request.
     Request,
-    /// The rest of a request, which may be as long as this.
+    /// The connection waits for the rest of a request, with this maximum length.
     Rest(usize),
-    /// The peer, which has not read its answer.
+    /// The connection waits for the peer to read its answer.
     Reader,
-    /// The administration, which has no limit.
+    /// The connection waits for the administration, without a time limit.
     Answer,
 }
 
-/// How a turn ended.
+/// The end of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// There is more to do.
+    /// The connection has more to do.
     More,
-    /// The peer is waited for.
+    /// The connection waits for the peer.
     Waiting,
-    /// The administration is waited for: there is a job.
+    /// The connection waits for the administration: there is a job.
     Asked,
-    /// The connection is over, perhaps because of a limit.
+    /// The connection has ended, possibly because of a limit.
     Over(Option<Refusal>),
 }
 
-/// Memory that a connection may take now, in bytes.
+/// The memory that a connection may use now, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
-    /// For a request, beyond [`MAX_SHORT_LINE`].
+    /// Memory for a request, beyond [`MAX_SHORT_LINE`].
     pub(super) request: usize,
-    /// Whether there is any for long answers.
+    /// Whether there is memory for long answers.
     pub(super) answer: bool,
 }
 
-/// The outcome of reading.
+/// The outcome of a read.
 enum Fill {
     Some,
     Nothing,
@@ -114,7 +116,7 @@ enum Fill {
 }
 
 impl Connection {
-    /// Greets a peer whose requests will be answered.
+    /// Greets a peer that the manager serves.
     pub(super) fn greet(stream: UnixStream, now: Duration) -> Self {
         let mut connection = Connection {
             stream,
@@ -130,7 +132,7 @@ impl Connection {
             since: (now, 0),
         };
         connection.queue(&greeting(None));
-        // At once, so that the peer can ask. A peer that is gone is noticed in its first turn.
+        // Sent at once, so that the peer can send a request. The first turn detects a closed connection.
         connection.flush();
         connection
     }
@@ -139,8 +141,8 @@ impl Connection {
         &mut self.stream
     }
 
-    /// Sends what the peer takes, reads what there is, answers whole lines. `limit_hit` is told of a limit that does not
-    /// end the connection.
+    /// Sends bytes that the peer can take, reads available bytes, and answers whole lines. Calls `limit_hit` for a
+    /// limit that does not end the connection.
     pub(super) fn turn(
         &mut self,
         room: Room,
@@ -176,7 +178,7 @@ impl Connection {
                 }
             };
             let bytes = line.len();
-            // With the end of the line.
+            // This includes the end of the line.
             let asked = match bytes > MAX_SHORT_LINE + 1 {
                 true => Asked::Job(Work::Line(line)),
                 false => match administration::read(&line) {
@@ -203,8 +205,8 @@ impl Connection {
         !matches!(self.job, PeerJob::None)
     }
 
-    /// Takes the job that waits, to begin it. If its answer may be long and there is no memory for that, the refusal is the
-    /// answer.
+    /// Takes the job that waits, to begin it. If the answer may be long and there is no memory for it, the answer is
+    /// the refusal.
     pub(super) fn begin_job(&mut self, room: Room, limit_hit: impl FnOnce(Refusal)) -> Option<Work> {
         let waiting = std::mem::replace(&mut self.job, PeerJob::None);
         let PeerJob::Waiting(work, bytes) = waiting else {
@@ -221,11 +223,11 @@ impl Connection {
         Some(work)
     }
 
-    /// Takes over the answer to the job.
+    /// Stores the answer to the job.
     pub(super) fn end_job(&mut self, line: Vec<u8>) {
         self.job = PeerJob::None;
         self.answered += 1;
-        // Nothing else is unsent: a job is begun behind the last answer.
+        // Nothing else is unsent: a job begins after the previous answer is sent.
         if self.unsent.is_empty() {
             self.unsent = line;
         } else {
@@ -234,7 +236,7 @@ impl Connection {
         self.unsent.push(b'\n');
     }
 
-    /// Notes what the connection waits for, at a time of the manager's clock.
+    /// Updates the state in which the connection waits, at a time of the manager's clock.
     pub(super) fn note(&mut self, now: Duration) -> Activity {
         let wait = match (self.sent < self.unsent.len(), self.received.is_empty()) {
             (true, _) => Wait::Reader,
@@ -248,7 +250,8 @@ impl Connection {
         self.activity(now)
     }
 
-    /// What the connection does. One that has just been let in, or answered, is not idle yet: its peer needs a moment to ask.
+    /// The activity of the connection. A connection that was just accepted or answered is not idle yet, because its
+    /// peer needs a moment to send a request.
     pub(super) fn activity(&self, now: Duration) -> Activity {
         if self.wait == Wait::Answer {
             return Activity::Work;
@@ -257,12 +260,12 @@ impl Connection {
         if is_idle { Activity::Idle } else { Activity::Transfer }
     }
 
-    /// Bytes that went through the connection: whether it gets on.
+    /// The number of bytes that the connection has transferred, which shows progress.
     pub(super) fn progress(&self) -> u64 {
         self.passed
     }
 
-    /// The limit on time that the peer has exceeded, if it has.
+    /// The time limit that the peer has exceeded, if any.
     pub(super) fn expired(&self, now: Duration) -> Option<Refusal> {
         let (within, refusal) = match self.wait {
             Wait::Request => (IDLE_WITHIN, Refusal::Idle),
@@ -274,7 +277,7 @@ impl Connection {
         (now.saturating_sub(self.since.0) > within).then_some(refusal)
     }
 
-    /// Tells the peer why the connection ends now, if it reads at all.
+    /// Sends the peer the reason that the connection ends, if the peer reads at all.
     pub(super) fn farewell(mut self, refusal: Refusal) {
         if self.sent == self.unsent.len() {
             self.refuse(refusal);
@@ -282,7 +285,7 @@ impl Connection {
         }
     }
 
-    /// Bytes of memory that it takes: requests, answers.
+    /// The memory of the connection in bytes: requests, answers.
     pub(super) fn memory(&self) -> [usize; 2] {
         let job = match self.job {
             PeerJob::None => 0,
@@ -291,7 +294,7 @@ impl Connection {
         [self.received.len() + job, self.unsent.len()]
     }
 
-    /// Answers with the limit that the peer has hit. What it has sent is forgotten.
+    /// Answers with the limit that the peer has exceeded, and discards all received bytes.
     fn refuse(&mut self, refusal: Refusal) {
         let error = match (refusal, longest_line(&self.received)) {
             (Refusal::TooLong, MAX_LINE) => format!("the request has more than {MAX_LINE} bytes: split the file"),
@@ -309,7 +312,7 @@ impl Connection {
         self.queue(&response);
     }
 
-    /// Takes the next whole line off what was received.
+    /// Removes the next whole line from the received bytes.
     fn next_line(&mut self) -> Option<Vec<u8>> {
         let Some(end) = self.received[self.searched..].iter().position(|byte| *byte == b'\n') else {
             self.searched = self.received.len();
@@ -320,7 +323,7 @@ impl Connection {
         Some(std::mem::replace(&mut self.received, rest))
     }
 
-    /// Reads a piece, if there is one and it may be kept.
+    /// Reads a piece, if one is available and there is memory for it.
     fn fill(&mut self, room: Room) -> Fill {
         let mut buffer = [0; PIECE];
         let read = loop {
@@ -335,7 +338,7 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Fill::Nothing,
             Err(_) => return Fill::End,
         };
-        // The end of the line may be in this piece: only what stands before it is one request.
+        // This piece may contain the end of the line: only the bytes before it belong to the same request.
         let line = self.received.len() + piece.iter().position(|byte| *byte == b'\n').unwrap_or(piece.len());
         self.received.extend_from_slice(piece);
         self.passed += piece.len() as u64;
@@ -353,7 +356,7 @@ impl Connection {
         self.unsent.push(b'\n');
     }
 
-    /// False if the peer is gone.
+    /// Sends bytes. Returns false if the peer has closed the connection.
     fn flush(&mut self) -> bool {
         while self.sent < self.unsent.len() {
             match self.stream.write(&self.unsent[self.sent..]) {
@@ -373,11 +376,11 @@ impl Connection {
     }
 }
 
-/// Tells a peer that it is turned away.
+/// Sends a peer the reason that its connection is refused.
 pub(super) fn turn_away(mut stream: UnixStream, refusal: Refusal) {
     if let Ok(mut line) = serde_json::to_vec(&greeting(Some(refusal.sentence().to_owned()))) {
         line.push(b'\n');
-        // A new socket has room for a line; a peer that is gone does not read it.
+        // A new socket has room for a line. A peer that has closed the connection does not read it.
         let _ = stream.write(&line);
     }
 }
@@ -386,7 +389,7 @@ fn greeting(refused: Option<String>) -> Greeting {
     Greeting { knockplane: VERSION, version: env!("CARGO_PKG_VERSION").to_owned(), refused }
 }
 
-/// Whether the answer may be long: it grows with what is known.
+/// Whether the answer may be long: its length grows with the state.
 fn is_long(request: &Request) -> bool {
     matches!(request, Request::Rules | Request::Lists(_) | Request::Doors { .. } | Request::Metrics)
 }
@@ -418,7 +421,7 @@ mod tests {
         )
     }
 
-    /// When a connection that had its turn at this time has taken too long, in seconds, and for what.
+    /// The time at which a connection that had its turn at `now` exceeds a limit, in seconds, and the limit.
     fn limit(connection: &mut Connection, now: Duration) -> (u64, Option<Refusal>) {
         connection.note(now);
         let expired = |seconds| connection.expired(now + Duration::from_secs(seconds));
@@ -427,7 +430,7 @@ mod tests {
 
     fn told(mut peer: StdUnixStream) -> String {
         let mut told = Vec::new();
-        // It ends, or has nothing more to say.
+        // The connection ends, or has nothing more to send.
         let _ = peer.read_to_end(&mut told);
         String::from_utf8(told).expect("text").lines().last().unwrap_or_default().to_owned()
     }

@@ -1,11 +1,11 @@
 //! The connections on the control socket: which are accepted, served and closed.
 //!
-//! - **Connections are bounded**, in all and for each user; some are kept for root and the dataplane's own user. One that
-//!   asks for nothing gives way to a newcomer ([`knockplane_limits::admission`]).
-//! - **Memory is bounded** over all connections: incomplete requests and unread answers, apart for root and the
-//!   dataplane's own user, and for all others.
-//! - **Time is bounded**: each pass of the manager serves requests for a while at most, and each peer has so long to say
-//!   what it wants and to read what it is told. Time that the manager took for another request does not count.
+//! - **Connections are bounded**, in total and for each user; some are reserved for root and the dataplane's own user.
+//!   A new connection replaces an idle one ([`knockplane_limits::admission`]).
+//! - **Memory is bounded** over all connections: incomplete requests and unread answers. Root and the dataplane's own
+//!   user have one limit, all other users another.
+//! - **Time is bounded**: each pass of the manager has a maximum duration, and each peer has a maximum time to send a
+//!   request and to read its answer. Time that the manager used for another request does not count.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -21,24 +21,24 @@ use super::connection::{Asked, Connection, Room, Turn, turn_away};
 use crate::administration::{Answer, Job};
 use crate::control_socket::{Caller, Listener};
 
-/// Connections at once: control has 20 at most, one for each question, and people have tools.
+/// The maximum numbers of connections: control has at most 20, one for each question, and people have tools.
 const LIMITS: Limits = Limits { total: 64, per_peer: 32, reserved: 16 };
 
-/// Peers let in or turned away in one pass. A quarter of what one user may have, so that each has some passes to ask
-/// before it can be the oldest.
+/// The maximum number of peers that one pass accepts or refuses. This is a quarter of the connections of one user, so
+/// that each peer has some passes to send a request before it can be the oldest.
 const CALLERS_A_PASS: usize = 8;
 
-/// How long one pass serves requests. Housekeeping is due ten times a second.
+/// The maximum duration of one pass. Housekeeping is due ten times a second.
 const PASS: Duration = Duration::from_millis(50);
 
-/// The longest time between two passes that counts for a peer. What is beyond, the manager took for something else.
+/// The maximum time between two passes that counts for a peer. The manager used the time beyond it for other work.
 const COUNTED_PASS: Duration = Duration::from_millis(250);
 
-/// Bytes of requests that have not arrived whole, in each of the two classes of peers: as long as the longest.
+/// Maximum memory of incomplete requests, in each of the two classes of peers: the length of the longest request.
 const REQUEST_MEMORY: usize = MAX_LINE;
 
-/// Bytes of answers that have not been read, in each of the two classes. Beyond them no long answer is begun, so that one
-/// more may be held.
+/// Maximum memory of unread answers, in each of the two classes. Above this limit no long answer begins, so the total
+/// can exceed the limit by one answer.
 const ANSWER_MEMORY: usize = 64 << 20;
 
 /// The connections, and the order in which they are served.
@@ -46,15 +46,15 @@ pub(super) struct Connections {
     open: HashMap<u64, Peer>,
     admission: Admission<u32>,
     refusals: Arc<Refusals>,
-    /// Those that have something to do, in order.
+    /// Connections that have work, in order.
     ready: VecDeque<u64>,
-    /// Those whose job waits, in order.
+    /// Connections whose job waits, in order.
     waiting: VecDeque<u64>,
-    /// Whether a peer may wait to be accepted.
+    /// Whether a peer may be waiting for an accept.
     callers: bool,
     /// The token of the connection with the number 0.
     first_token: usize,
-    /// The manager's clock: time in which peers were looked at.
+    /// The manager's clock, which counts the time in which the manager checked peers.
     clock: Duration,
     last_pass: Instant,
 }
@@ -63,12 +63,12 @@ struct Peer {
     connection: Connection,
     privileged: bool,
     is_ready: bool,
-    /// Whether it has a job that waits or is in progress.
+    /// Whether the connection has a job that waits or is in progress.
     asks: bool,
 }
 
 impl Connections {
-    /// None; the first one's token will be behind `first_token`.
+    /// Creates the set without connections. The token of the first will follow `first_token`.
     pub(super) fn new(first_token: usize, refusals: Arc<Refusals>) -> Self {
         Connections {
             open: HashMap::new(),
@@ -83,17 +83,17 @@ impl Connections {
         }
     }
 
-    /// Whether there is something to do without an event.
+    /// Whether there is work without an event.
     pub(super) fn has_work(&self) -> bool {
         self.callers || !self.ready.is_empty()
     }
 
-    /// A peer connects.
+    /// Notes that a peer connects.
     pub(super) fn callers_wait(&mut self) {
         self.callers = true;
     }
 
-    /// Something happened on a connection.
+    /// Notes an event on a connection.
     pub(super) fn wake(&mut self, token: Token) {
         self.make_ready((token.0 - self.first_token) as u64);
     }
@@ -105,7 +105,7 @@ impl Connections {
         }
     }
 
-    /// Serves those that have something to do, each once, for as long as a pass may take.
+    /// Serves the connections that have work, each once, for at most the duration of a pass.
     pub(super) fn serve(&mut self, mut answer: impl FnMut(Request) -> Asked) {
         let now = Instant::now();
         self.clock += now.saturating_duration_since(self.last_pass).min(COUNTED_PASS);
@@ -144,7 +144,7 @@ impl Connections {
     /// Takes the next job that waits, in order.
     pub(super) fn next_job(&mut self) -> Option<Job> {
         while let Some(id) = self.waiting.pop_front() {
-            // None if the connection is closed by now.
+            // `None` if the connection is closed meanwhile.
             let Some(room) = self.room(id) else { continue };
             let Some(peer) = self.open.get_mut(&id) else { continue };
             let refusals = &self.refusals;
@@ -157,7 +157,8 @@ impl Connections {
         None
     }
 
-    /// Hands over the answer to a job, to be sent in the next pass. The connection may be closed by now.
+    /// Passes the answer to a job to its connection, which sends it in the next pass. The connection may be closed
+    /// meanwhile.
     pub(super) fn answer(&mut self, Answer { connection, line }: Answer) {
         let Some(id) = connection else { return };
         if let Some(peer) = self.open.get_mut(&id) {
@@ -167,8 +168,8 @@ impl Connections {
         }
     }
 
-    /// Accepts peers that wait, or turns them away: a few, so that they cannot keep the manager busy. Looks again at every
-    /// tick, for an event comes only once.
+    /// Accepts or refuses waiting peers: a few, so that they cannot occupy the manager. Tries again at every tick,
+    /// because an event occurs only once.
     pub(super) fn accept(&mut self, listener: &Listener, registry: &Registry, tick: bool) {
         self.callers |= tick;
         for _ in 0..CALLERS_A_PASS {
@@ -179,7 +180,7 @@ impl Connections {
                 Ok(Some(caller)) => self.admit(caller, registry),
                 Ok(None) => self.callers = false,
                 Err(error) => {
-                    // Without a descriptor for the newcomer, the connection that may give way does.
+                    // If there is no descriptor for a new connection, an idle connection is evicted.
                     tell(&self.refusals, Refusal::Accept, Some(&error));
                     self.callers = false;
                     if is_exhausted(&error)
@@ -221,7 +222,7 @@ impl Connections {
         self.make_ready(id);
     }
 
-    /// Closes those that took too long, and notes which are idle by now.
+    /// Closes connections that exceed a time limit, and notes which are idle.
     pub(super) fn expire(&mut self) {
         for (id, peer) in &self.open {
             self.admission.set(*id, peer.connection.activity(self.clock));
@@ -236,7 +237,7 @@ impl Connections {
         }
     }
 
-    /// Closes a connection that the admission has forgotten already.
+    /// Closes a connection that the admission has removed already.
     fn evict(&mut self, id: u64) {
         tell(&self.refusals, Refusal::Evicted, None);
         if let Some(peer) = self.open.remove(&id) {
@@ -249,8 +250,8 @@ impl Connections {
         self.open.remove(&id)
     }
 
-    /// What is left of the memory for peers of a connection's class by all others of it; `None` if there is no such
-    /// connection.
+    /// The memory that the other connections of the same class leave for a connection; `None` if the connection does
+    /// not exist.
     fn room(&self, id: u64) -> Option<Room> {
         let privileged = self.open.get(&id)?.privileged;
         let others = self.open.iter().filter(|(other, peer)| **other != id && peer.privileged == privileged);
@@ -261,7 +262,7 @@ impl Connections {
     }
 }
 
-/// Counts a connection that a limit refused or closed, and logs it now and then.
+/// Counts a connection that a limit refused or closed, and logs it occasionally.
 fn tell(refusals: &Refusals, refusal: Refusal, error: Option<&io::Error>) {
     if let Some(connections) = refusals.count(refusal, Instant::now()) {
         let (reason, error) = (refusal.name(), error.map(tracing::field::display));

@@ -1,10 +1,10 @@
-//! Which entries can be stored and shown.
+//! Checks whether entries can be stored and shown.
 
 use knockplane_policy::rule::AddressSet;
 use knockplane_policy::time::{LONGEST_TIMEOUT, format_duration, is_timeout};
 use knockplane_policy::wire::NewEntry;
 
-/// Bytes of a comment at most, so that an answer of many entries fits a line.
+/// Maximum number of bytes of a comment, so that an answer with many entries fits a line.
 const MAX_COMMENT: usize = 1_000;
 
 /// Checks that an entry can be stored and shown.

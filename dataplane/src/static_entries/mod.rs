@@ -1,9 +1,8 @@
-//! Entries of operators that are stored apart from those of packets: entries without a timeout, and prefixes and ranges with
-//! one.
+//! Entries of operators outside the dynamic entries: entries without a timeout, and prefixes and ranges with one.
 //!
-//! They are not in the slots that packets fill, so that no flood reaches them. Those without a timeout are static: a change
-//! of them is on disk, in `lists.state`, before it is in force, and they are there again after a restart, with their
-//! comments. The file grows by a record for each change, and is written anew when more than half of it is out of date.
+//! These entries are not in the slots that packets fill, so that no flood affects them. Entries without a timeout are
+//! static: a change of them is on disk, in `lists.state`, before it is in force. A restart restores them with their
+//! comments. The file grows by a record for each change, and is rewritten when more than half of it is out of date.
 //!
 //! | file          | owns |
 //! |---------------|------|
@@ -33,17 +32,18 @@ use self::record::{Content, entry_bytes, list_bytes};
 pub(crate) use self::stored::StoredEntries;
 use crate::state_dir::Log;
 
-/// First and last address of an entry: no list holds two of the same.
+/// First and last address of an entry, which are unique in a list.
 pub(crate) type Bounds = (IpAddr, IpAddr);
 
-/// Bytes out of date below which the file is not written anew: a few milliseconds of reading.
+/// The number of bytes out of date below which the file is not rewritten: a few milliseconds of reading.
 const FEW_BYTES: u64 = 64 << 10;
 
-/// Bytes of a record in a file that is written anew.
+/// The number of bytes of a record in a file that is rewritten.
 const SNAPSHOT_RECORD: usize = 1 << 20;
 
-/// Entries that the engine keeps apart from the others until all are compiled again. Compiling as many takes some 100 µs,
-/// compiling a million takes a good part of a second: each addition costs about the same, whatever there is already.
+/// The maximum number of entries that the engine keeps separately until all are compiled again. The compilation of this
+/// number takes some 100 µs, that of a million a good part of a second: the cost of an addition hardly depends on the
+/// number of existing entries.
 const MOST_RECENT: usize = 1_024;
 
 /// One entry.
@@ -56,7 +56,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Bytes that it takes in the file.
+    /// The number of bytes of the entry in the file.
     fn stored_bytes(&self) -> u64 {
         if self.until.is_some() { 0 } else { entry_bytes(&self.set, &self.comment) }
     }
@@ -66,11 +66,11 @@ impl Entry {
 pub(crate) struct Change {
     pub(crate) list: String,
     pub(crate) bounds: Bounds,
-    /// The entry from now on; `None` removes it.
+    /// The new entry; `None` removes the entry.
     pub(crate) entry: Option<Entry>,
 }
 
-/// An address that is in a list because a name resolves to it.
+/// An address that is in a list because a host name resolves to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NameEntry {
     pub(crate) list: String,
@@ -82,18 +82,18 @@ pub(crate) struct NameEntry {
 /// The entries.
 pub(crate) struct StaticEntries {
     lists: BTreeMap<String, BTreeMap<Bounds, Entry>>,
-    /// Entries of host names, which the engine takes with those of operators.
+    /// Entries of host names, which the engine compiles with those of operators.
     names: Vec<NameEntry>,
-    /// No entry expires before it.
+    /// The earliest possible expiry of an entry.
     next_expiry: Time,
-    /// Entries that the engine keeps apart from the others.
+    /// Entries that the engine keeps separately.
     recent: Vec<(String, Bounds, Option<Time>)>,
-    /// Entries that the engine does not know yet; `None` if it has to take all of them again.
+    /// Entries that the engine does not have yet; `None` if the engine must compile all entries again.
     new: Option<Vec<(String, Bounds, Option<Time>)>>,
     log: Log,
-    /// Bytes that a file with these entries alone would have, but for its headers.
+    /// The size of a file with only these entries, without its headers.
     live_bytes: u64,
-    /// Length of the file at which it is written anew at the latest, after an attempt failed.
+    /// The length at which the file is rewritten at the latest, after a failed attempt.
     next_compaction: u64,
     damage: Option<String>,
 }
@@ -120,7 +120,7 @@ impl StaticEntries {
         }
     }
 
-    /// The stored entries, in a map.
+    /// Loads the stored entries into a map.
     ///
     /// # Errors
     /// As [`StoredEntries::load`] and [`StoredEntries::into_map`].
@@ -129,10 +129,10 @@ impl StaticEntries {
         StoredEntries::load(state)?.into_map(Vec::new())
     }
 
-    /// Has the engine go by the entries as they are now.
+    /// Installs the present entries in the engine.
     ///
     /// # Errors
-    /// If it knows too many names of lists already; then nothing changed.
+    /// If the engine has too many list names already; then nothing changed.
     pub(crate) fn install(&mut self, lists: &Lists) -> Result<(), TooManyListsError> {
         let unknown = self.lists.keys().filter(|name| lists.id(name).is_none());
         let unknown: Vec<_> = unknown.map(|name| (name.as_str(), OPERATOR_LEVEL)).collect();
@@ -156,13 +156,13 @@ impl StaticEntries {
         Ok(())
     }
 
-    /// Replaces the entries of host names. The engine goes by them after the next [`StaticEntries::install`].
+    /// Replaces the entries of host names. They are in force after the next [`StaticEntries::install`].
     pub(crate) fn set_names(&mut self, names: Vec<NameEntry>) {
         self.new = self.new.take().filter(|_| names == self.names);
         self.names = names;
     }
 
-    /// Changes entries, all or none. The engine goes by them after the next [`StaticEntries::install`].
+    /// Changes entries, all or none. The changes are in force after the next [`StaticEntries::install`].
     ///
     /// # Errors
     /// If static entries cannot be stored for the next start; then nothing changed.
@@ -180,7 +180,7 @@ impl StaticEntries {
                     }
                 }
             }
-            // An entry went or became another one.
+            // An entry was removed or replaced.
             new => *new = None,
         }
         Ok(())
@@ -210,10 +210,10 @@ impl StaticEntries {
         Change { list, bounds, entry: before }
     }
 
-    /// Stores the static entries that these changes, which undo them, would change.
+    /// Stores the static entries that `undo` would change.
     fn store(&mut self, undo: &[Change]) -> io::Result<()> {
         let mut keys: Vec<&Change> = undo.iter().collect();
-        // Not the unstable sort: of two changes of an entry the first one knows what was stored.
+        // A stable sort: of two changes of an entry, the first one contains the stored entry.
         keys.sort_by(|one, other| (&one.list, one.bounds).cmp(&(&other.list, other.bounds)));
         keys.dedup_by(|later, first| (&later.list, later.bounds) == (&first.list, first.bounds));
         let mut content = Content::default();
@@ -241,8 +241,8 @@ impl StaticEntries {
         self.log.replace(snapshot(entries.map(|(name, entry)| (name, &entry.set, entry.comment.as_str()))))
     }
 
-    /// Writes the file anew if more than half of it is out of date. A failure is logged: the file goes on to grow, and the
-    /// next attempt comes when it has doubled.
+    /// Rewrites the file if more than half of it is out of date. A failure is logged: the file continues to grow, and
+    /// the next attempt follows when its size has doubled.
     pub(crate) fn compact(&mut self) {
         let length = self.log.length();
         if self.log.is_broken() || length < self.next_compaction.max(2 * self.live_bytes + FEW_BYTES) {
@@ -255,8 +255,8 @@ impl StaticEntries {
         }
     }
 
-    /// Removes expired entries; whether there were any. They are not in force from their expiry on: only the room is given
-    /// back here.
+    /// Removes expired entries. Returns whether there were any. Expired entries are not in force: this call only frees
+    /// their memory.
     pub(crate) fn expire(&mut self, now: Time) -> bool {
         if now < self.next_expiry {
             return false;
@@ -294,18 +294,18 @@ impl StaticEntries {
         self.log.path()
     }
 
-    /// Damage of the file that was found at start and that cost entries.
+    /// Damage of the file that the start found and that lost entries.
     pub(crate) fn damage(&self) -> Option<&str> {
         self.damage.as_deref()
     }
 }
 
-/// Entries of host names as the engine takes them. Their lists are known: rules name them.
+/// Entries of host names in the form of the engine. The engine has their lists already, because rules name them.
 fn of_names<'n>(lists: &'n Lists, names: &'n [NameEntry]) -> impl Iterator<Item = (ListId, Bounds, Option<Time>)> + 'n {
     names.iter().filter_map(|entry| Some((lists.id(&entry.list)?, entry.bounds, entry.until)))
 }
 
-/// Records that make up these entries, which are in order.
+/// Records that contain these entries, which are in order.
 fn snapshot<'e>(entries: impl Iterator<Item = (&'e str, &'e AddressSet, &'e str)>) -> impl Iterator<Item = Vec<u8>> {
     let mut entries = entries.peekable();
     std::iter::from_fn(move || {

@@ -1,7 +1,7 @@
-//! Changes of static entries as the content of a record.
+//! Encodes changes of static entries as the content of a record.
 //!
-//! Compact, so that a million entries are read before a killed dataplane's interfaces are free again. Numbers are
-//! big-endian; texts are UTF-8 behind their length.
+//! The format is compact, so that a start reads a million entries before a killed dataplane's interfaces are free
+//! again. Numbers are big-endian; texts are UTF-8 behind their length.
 //!
 //! ```text
 //! L  name (length: 4 bytes)                      the list of what follows
@@ -29,10 +29,10 @@ const REMOVE: u8 = b'R';
 const V6: u8 = 64;
 const RANGE: u8 = 255;
 
-/// Bytes of an entry beside its addresses and its comment.
+/// The number of bytes of an entry without its addresses and its comment.
 const FRAME: usize = 1 + 1 + 2;
 
-/// Bytes of a list's name beside the name.
+/// The number of bytes of a list's name record without the name.
 const LIST_FRAME: usize = 1 + 4;
 
 /// A change of an entry.
@@ -44,19 +44,19 @@ pub(super) struct StoredChange<'c> {
     pub(super) comment: Option<&'c str>,
 }
 
-/// Bytes of an entry that is in a list.
+/// The number of bytes of an entry in a list.
 pub(super) fn entry_bytes(set: &AddressSet, comment: &str) -> u64 {
     let address = if set.bounds().0.is_ipv6() { 16 } else { 4 };
     let addresses = if matches!(set, AddressSet::Range(..)) { 2 * address } else { address };
     (FRAME + addresses + comment.len()) as u64
 }
 
-/// Bytes of the name of a list.
+/// The number of bytes of the name record of a list.
 pub(super) fn list_bytes(name: &str) -> u64 {
     (LIST_FRAME + name.len()) as u64
 }
 
-/// A content while it is written.
+/// The content of a record during its construction.
 #[derive(Default)]
 pub(super) struct Content<'l> {
     bytes: Vec<u8>,
@@ -75,7 +75,7 @@ impl<'l> Content<'l> {
         self.bytes.push(if comment.is_some() { PUT } else { REMOVE });
         put_address(&mut self.bytes, set);
         if let Some(comment) = comment {
-            // No comment that was checked is longer.
+            // No valid comment is longer.
             self.bytes.extend_from_slice(&(comment.len() as u16).to_be_bytes());
             self.bytes.extend_from_slice(comment.as_bytes());
         }
@@ -103,7 +103,7 @@ fn put_address(content: &mut Vec<u8>, set: &AddressSet) {
         AddressSet::Range(first, last) => {
             content.push(RANGE);
             for end in [first, last] {
-                // Ranges of IPv6 addresses are refused on the way in.
+                // The checks refuse ranges of IPv6 addresses.
                 let IpAddr::V4(end) = end else { continue };
                 content.extend_from_slice(&end.octets());
             }
@@ -111,7 +111,7 @@ fn put_address(content: &mut Vec<u8>, set: &AddressSet) {
     }
 }
 
-/// Why a content cannot be one that this program wrote, and at which byte of it, counted from 0.
+/// The reason that this program cannot have written a content, and the byte of the error, counted from 0.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("byte {place} of its content: {what}")]
 pub(crate) struct ContentError {
@@ -125,7 +125,7 @@ impl ContentError {
     }
 }
 
-/// Reads changes one by one. The first error ends it.
+/// Reads changes one by one. The first error ends the iteration.
 #[derive(Clone)]
 pub(super) struct Changes<'c> {
     content: &'c [u8],

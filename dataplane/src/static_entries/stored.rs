@@ -1,4 +1,4 @@
-//! The static entries as they are stored, and how files of earlier versions are replaced.
+//! The stored static entries, and the replacement of files of earlier versions.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -17,43 +17,43 @@ use crate::state_dir::{End, Format, LISTS, Log, OLD_LISTS, Records, StateDir, St
 /// The format of `lists.state`.
 pub(super) const FORMAT: Format = Format { kind: "lists", version: 2 };
 
-/// Entries that are in order, from the first record on, and those that later records have changed.
+/// The entries in order, from the first record on, and the changes by later records.
 struct Merged<'c> {
-    /// Changes that make up the part in order.
+    /// The number of changes in the part that is in order.
     in_order: usize,
     changed: BTreeMap<(&'c str, Bounds), StoredChange<'c>>,
 }
 
-/// The static entries as they are stored, verified and not yet in a map.
+/// The stored static entries, verified and not yet in a map.
 pub(crate) struct StoredEntries {
     path: PathBuf,
     contents: Contents,
     log: Log,
-    /// Damage that cost entries.
+    /// Damage that lost entries.
     damage: Option<String>,
 }
 
 enum Contents {
-    /// Of `lists.state`, and removals that were found behind damage.
+    /// The records of `lists.state`, and removals that follow damage.
     File(Records, Vec<u8>),
-    /// Of a file of an earlier version, or nothing.
+    /// The content of a file of an earlier version, or nothing.
     Memory(Vec<Vec<u8>>),
 }
 
 impl StoredEntries {
-    /// The entries as of the last change. A file of an earlier version is replaced, and so is a damaged one, which is kept
-    /// under another name. An incomplete last record is cut off.
+    /// The entries after the last change. The function replaces a file of an earlier version and a damaged file, and
+    /// keeps the damaged file under another name. It truncates an incomplete last record.
     ///
     /// # Errors
-    /// If the file cannot be read, its first line is damaged, or a newer version wrote it: entries of operators must not
-    /// change unnoticed.
+    /// If the file cannot be read, its first line is damaged, or a newer version wrote it: entries of operators must
+    /// not change unnoticed.
     pub(crate) fn load(state: &Arc<StateDir>) -> anyhow::Result<StoredEntries> {
         let mut stored = StoredEntries::read(state, true)?;
         stored.repair(state);
         Ok(stored)
     }
 
-    /// The entries, without changing a file.
+    /// The entries, without changes to files.
     ///
     /// # Errors
     /// As [`StoredEntries::load`].
@@ -93,7 +93,7 @@ impl StoredEntries {
         Ok(stored)
     }
 
-    /// Makes the file one that records can be added to.
+    /// Repairs the file, so that records can be appended.
     fn repair(&mut self, state: &StateDir) {
         let shown = self.path.display();
         let done = match &self.contents {
@@ -120,12 +120,12 @@ impl StoredEntries {
         };
         match done {
             Ok(()) => state.forget_old(OLD_LISTS),
-            // The next change replaces it.
+            // The next change replaces the file.
             Err(error) => tracing::warn!("{shown} cannot be written yet: {error}"),
         }
     }
 
-    /// The contents of all records that count, in order.
+    /// The contents of all valid records, in order.
     fn contents(&self) -> impl Iterator<Item = &[u8]> + Clone {
         let (records, memory, removals) = match &self.contents {
             Contents::File(records, removals) => (Some(records), &[][..], Some(removals.as_slice())),
@@ -140,7 +140,7 @@ impl StoredEntries {
         self.contents().flat_map(Changes::of)
     }
 
-    /// Tells the part of the changes that is in order, mostly all of them, from the rest.
+    /// Separates the part of the changes that is in order, which is most of them, from the rest.
     fn merged(&self) -> Result<Merged<'_>, ContentError> {
         let mut merged = Merged { in_order: 0, changed: BTreeMap::new() };
         let mut last: Option<(&str, Bounds)> = None;
@@ -157,10 +157,10 @@ impl StoredEntries {
         Ok(merged)
     }
 
-    /// Has the engine go by these entries, and by those of host names.
+    /// Installs these entries, and those of host names, in the engine.
     ///
     /// # Errors
-    /// If an entry is not as it would be written here, or there are more entries or names of lists than may be.
+    /// If an entry differs from the form that this program writes, or if there are too many entries or list names.
     pub(crate) fn install(&self, lists: &Lists, names: &[NameEntry]) -> anyhow::Result<()> {
         let merged = self.merged().map_err(|error| damaged(&self.path, error))?;
         let mut ids = HashMap::new();
@@ -183,7 +183,7 @@ impl StoredEntries {
         if let Some(error) = failed {
             return Err(error.into());
         }
-        // As for those that are added.
+        // The same limit as for additions.
         if number > lists.capacity() {
             let (path, capacity) = (self.path.display(), lists.capacity());
             bail!(
@@ -197,11 +197,11 @@ impl StoredEntries {
     /// The map of the entries.
     ///
     /// # Errors
-    /// If an entry is not as it would be written here.
+    /// If an entry differs from the form that this program writes.
     pub(crate) fn into_map(self, names: Vec<NameEntry>) -> anyhow::Result<StaticEntries> {
         let merged = self.merged().map_err(|error| damaged(&self.path, error))?;
         let mut lists = BTreeMap::<String, BTreeMap<Bounds, Entry>>::new();
-        // A map that is made of entries in order takes half the memory of one that they are added to.
+        // A map that is built from entries in order takes half the memory of one that grows by additions.
         let mut list: (Cow<'_, str>, Vec<(Bounds, Entry)>) = Default::default();
         for change in self.changes().take(merged.in_order).filter_map(Result::ok) {
             if change.list != list.0 {

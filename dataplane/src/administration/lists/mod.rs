@@ -1,8 +1,8 @@
-//! List administration: what operators do to the lists, and what they are shown of them.
+//! List administration: the changes of lists by operators, and the answers to operators about lists.
 //!
-//! An entry without a timeout is static, and stored apart from what packets add, as is a prefix or range with one: see
-//! [`crate::static_entries`]. An address with a timeout goes where packets put addresses, but outranks them. Entries of the
-//! rules are changed by changing the rules.
+//! An entry without a timeout is static, and is stored outside the dynamic entries, as is a prefix or range with a
+//! timeout: see [`crate::static_entries`]. An address with a timeout becomes a dynamic entry, but outranks the entries
+//! of packets. Operators change the entries of the rules by changing the rules.
 
 mod adding;
 mod names;
@@ -53,7 +53,7 @@ impl ListAdministration {
         ListAdministration { entries, names, notes: Notes::default() }
     }
 
-    /// What the manager is to know of the lists.
+    /// The summary of the lists for the manager.
     pub(super) fn overview(&self, now: Time) -> ListOverview {
         let with_entries = self.entries.lists().filter(|(_, entries)| !entries.is_empty());
         ListOverview {
@@ -64,7 +64,7 @@ impl ListAdministration {
         }
     }
 
-    /// Where entries are found while this generation runs.
+    /// The sources of entries while this generation runs.
     pub(super) fn places<'m>(&'m self, generation: &'m Generation, shared: &'m Shared) -> Places<'m> {
         Places {
             lists: &shared.state.lists,
@@ -78,8 +78,8 @@ impl ListAdministration {
         }
     }
 
-    /// Adds entries, all or none. Returns how many are permanent already, and were left as they were, and which of the lists
-    /// no rule matches.
+    /// Adds entries, all or none. Returns the number of entries that were permanent already and did not change, and the
+    /// lists that no rule matches.
     pub(super) fn add(&mut self, entries: Vec<NewEntry>, shared: &Shared) -> Result<Added, Problem> {
         match &entries[..] {
             [NewEntry { list, address, .. }] => {
@@ -103,7 +103,7 @@ impl ListAdministration {
         Ok(Added { left: adding.add(entries, now)?, unused: unused.into_iter().collect() })
     }
 
-    /// Removes an entry from a list, a static one and one that was added.
+    /// Removes an entry from a list, the static one and the dynamic one.
     pub(super) fn remove(&mut self, list: &str, set: &AddressSet, shared: &Shared) -> Result<(), Problem> {
         let now = shared.clock.now();
         let id = shared.state.lists.id(list);
@@ -124,7 +124,7 @@ impl ListAdministration {
         Err(Problem::Theirs(self.why_not_removed(list, set, shared)))
     }
 
-    /// Why an entry is not there to be removed.
+    /// The reason that an entry cannot be removed.
     fn why_not_removed(&self, list: &str, set: &AddressSet, shared: &Shared) -> String {
         let generation = shared.generation.load();
         let of_rules = |wanted: &dyn Fn(&AddressSet) -> bool| {
@@ -168,7 +168,7 @@ impl ListAdministration {
         self.name_states(now).into_iter().find(is_this).map(|state| state.name.name)
     }
 
-    /// Takes everything out of a list that the rules do not hold; says how many entries that were.
+    /// Removes all entries from a list except those of the rules. Returns the number of removed entries.
     pub(super) fn flush(&mut self, list: &str, dynamic: bool, shared: &Shared) -> Result<u64, Problem> {
         let now = shared.clock.now();
         let Some(id) = shared.state.lists.id(list) else {
@@ -198,7 +198,7 @@ impl ListAdministration {
     }
 }
 
-/// Changes entries, on disk and for the workers; if that fails, nothing changed.
+/// Changes entries, on disk and for the workers. If that fails, nothing changes.
 fn change(entries: &mut StaticEntries, lists: &Engine, changes: Vec<Change>) -> Result<(), Problem> {
     if changes.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Host names of address lists: what control asks of them, and what its answers change.
+//! Host names of address lists: requests of control for names, and the changes by its answers.
 
 use knockplane_policy::rule::RuleSet;
 use knockplane_policy::time::Time;
@@ -8,12 +8,12 @@ use super::{ListAdministration, Problem};
 use crate::shared::Shared;
 
 impl ListAdministration {
-    /// Every name in the lists of the rules that run.
+    /// The state of every host name in the lists of the rules that run.
     pub(crate) fn name_states(&self, now: Time) -> Vec<NameState> {
         self.names.states(now)
     }
 
-    /// Has the lists go by these answers.
+    /// Updates the lists with these answers.
     pub(crate) fn take_names(&mut self, answers: Vec<NameAnswer>, shared: &Shared) -> Result<(), Problem> {
         if !self.names.take(answers, shared.clock.now()) {
             return Ok(());
@@ -22,7 +22,7 @@ impl ListAdministration {
         self.install_names(&[(generation.rules(), generation.table.begun())], shared)
     }
 
-    /// Has the engine go by the names of these rules, each with when its timeouts began.
+    /// Installs the host names of these rules in the engine. Each rule set has the start of its timeouts.
     pub(crate) fn install_names(&mut self, rules: &[(&RuleSet, Time)], shared: &Shared) -> Result<(), Problem> {
         let entries = rules.iter().flat_map(|(rules, begun)| self.names.entries(rules, *begun)).collect();
         self.entries.set_names(entries);

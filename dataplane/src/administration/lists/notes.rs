@@ -1,7 +1,7 @@
 //! The comments of entries that operators add with a timeout.
 //!
-//! The entries themselves are among those of packets, which have no room for text. A comment is removed within a
-//! minute after its entry.
+//! The entries themselves are dynamic entries, which have no room for text. A comment is removed within a minute after
+//! its entry.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use knockplane_engine::state::lists::{ListId, Lists};
 use knockplane_policy::time::Time;
 
-/// How often comments without an entry are looked for.
+/// The interval between searches for comments without an entry.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Comments by list and address.
@@ -21,7 +21,7 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
-    /// Sets an entry's comment anew.
+    /// Sets or replaces an entry's comment.
     pub(super) fn set(&mut self, list: ListId, address: IpAddr, comment: String) {
         if comment.is_empty() {
             self.comments.remove(&(list, address));

@@ -1,7 +1,7 @@
-//! Pages of lists: the first entries that a query asks for, in order.
+//! Pages of lists: the first entries that a query requests, in order.
 //!
-//! Entries come from three places: those that were added, by packets or with a timeout by operators; static entries; and
-//! the rules. A client that wants more than one page asks again for the entries behind the last one.
+//! Entries come from three sources: dynamic entries, which packets or operators with a timeout added; static entries;
+//! and the rules. A client that needs more than one page sends another query for the entries after the last one.
 
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -18,37 +18,37 @@ use super::Notes;
 use crate::names::Names;
 use crate::static_entries::{Bounds, Entry, StaticEntries};
 
-/// Where entries are found.
+/// The sources of entries.
 pub(in crate::administration) struct Places<'m> {
     pub(super) lists: &'m Engine,
     pub(super) static_entries: &'m StaticEntries,
     pub(super) names: &'m Names,
     pub(super) notes: &'m Notes,
     pub(super) rules: &'m RuleSet,
-    /// The lists that rules and doors name.
+    /// The lists in the rules and the doors.
     pub(super) named: &'m HashSet<String>,
     pub(super) doors: &'m [Door],
-    /// When the timeouts of the rules' entries began.
+    /// The start of the timeouts of the rules' entries.
     pub(super) since: Time,
 }
 
-/// An entry where it is found. Of two of the same addresses the static one comes first.
+/// An entry with its source. Of two entries of the same addresses, the static one comes first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Found {
     Static,
-    /// By its position in the rules.
+    /// The position in the rules.
     OfRules(usize),
-    /// An address of a host name, by the name's position in the rules.
+    /// An address of a host name, by the position of the name in the rules.
     OfName(usize),
-    /// With its expiry, and the number of steps of a knock.
+    /// The expiry, and the number of steps of a knock.
     Added(Time, u8),
 }
 
-/// The order of entries: list, first and last address, and the only VLAN and the tag of the only peer that the entry counts
-/// for.
+/// The order of entries: list, first and last address, the only VLAN that the entry counts in, and the tag of the only
+/// peer that the entry counts for.
 type PageKey = (usize, IpAddr, IpAddr, Vlan, u32);
 
-/// The least `limit` of all that it is given.
+/// Keeps the first `limit` of all entries.
 struct First {
     limit: usize,
     after: Option<PageKey>,
@@ -72,10 +72,10 @@ impl First {
     }
 }
 
-/// Whether an entry is asked for.
+/// The entries that a query requests.
 struct Wanted<'q> {
     query: &'q ListQuery,
-    /// The entry's latest expiry.
+    /// The latest expiry of the entry.
     by: Option<Time>,
 }
 
@@ -90,12 +90,12 @@ impl Wanted<'_> {
 }
 
 impl Places<'_> {
-    /// The first entries that are asked for, at most so many.
+    /// At most `most` of the requested entries, the first ones.
     pub(super) fn page(&self, query: &ListQuery, most: usize, now: Time) -> Lists {
         self.page_of(query, |name| query.list.as_ref().is_none_or(|only| only == name), most, now)
     }
 
-    /// As [`Places::page`], of the lists that are wanted, whichever the query names.
+    /// As [`Places::page`], for the lists that `asked` selects, whatever lists the query names.
     pub(in crate::administration) fn page_of(
         &self,
         query: &ListQuery,
@@ -115,7 +115,7 @@ impl Places<'_> {
         let asked_rank: Vec<bool> = lists.iter().map(|list| asked(&list.summary.list)).collect();
         let after = query.after.as_ref().and_then(|after| {
             let (first, last) = after.address.bounds();
-            // A list that is not there any more leaves its neighbours.
+            // If the list does not exist any more, the search continues at its neighbours.
             let rank = lists.partition_point(|list| list.summary.list < after.list);
             if ranks.contains_key(after.list.as_str()) {
                 Some((rank, first, last, after.vlan, after.tag))
@@ -202,14 +202,14 @@ impl Places<'_> {
         self.lists.summaries().into_iter().filter(|list| self.exists(list)).map(overview).collect()
     }
 
-    /// Whether there is the list now: rules or doors name it, or something is in it. The engine knows every list that there
-    /// was since start.
+    /// Whether the list exists now: rules or doors use its name, or it has an entry. The engine keeps every list that
+    /// existed since start.
     pub(super) fn exists(&self, list: &ListSummary) -> bool {
         let has_static = || self.static_entries.list(&list.list).is_some_and(|entries| !entries.is_empty());
         list.entries > 0 || self.named.contains(&list.list) || has_static()
     }
 
-    /// The entries of the rules that are not among what was added: those without a timeout, and prefixes with one.
+    /// The entries of the rules that are not dynamic entries: those without a timeout, and prefixes with one.
     fn of_rules(&self) -> impl Iterator<Item = (usize, (&rule::ListEntry, &AddressSet))> {
         self.rules.address_lists.iter().enumerate().filter_map(|(place, entry)| match &entry.address {
             EntryAddress::Set(set) if !entry.disabled && (entry.timeout.is_none() || set.single().is_none()) => {
@@ -263,7 +263,7 @@ impl Places<'_> {
     }
 }
 
-/// Behind it there is no address.
+/// The last address.
 const END: IpAddr = IpAddr::V6(Ipv6Addr::from_bits(u128::MAX));
 const LAST_VLAN: Vlan = Vlan::from_bits(u64::MAX);
 
@@ -317,12 +317,12 @@ add chain=input src-address-list=friends action=add-src-to-address-list address-
         notes.set(knocked, [10, 0, 0, 2].into(), "the printer".to_owned());
         let set: AddressSet = "192.0.2.7".parse().unwrap();
         let entry = Entry { comment: "Bob".to_owned(), until: None, set };
-        // Expired and not removed yet.
+        // Expired but not removed yet.
         let over = Entry { comment: String::new(), until: Some(at(5)), set: "192.0.2.0/25".parse().unwrap() };
         let change =
             |entry: Entry| Change { list: "friends".to_owned(), bounds: entry.set.bounds(), entry: Some(entry) };
         static_entries.change(vec![change(entry), change(over)]).unwrap();
-        // Also added by a packet, before it was static: it is shown once, as static.
+        // A packet also added this address before it became static. The page contains it once, as static.
         lists.add(lists.id("friends").unwrap(), [192, 0, 2, 7].into(), at(99), at(0));
         static_entries.install(&lists).unwrap();
         House { lists, static_entries, names, notes, rules, _folder: folder }

@@ -1,4 +1,5 @@
-//! The address at each door: how far its knock is, what is open, and why its knocks are ignored.
+//! The state of the address at each door: the progress of its knock, its grants, and the reason that its knocks are
+//! ignored.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::administration::Administration;
 use crate::generation::Generation;
 
 impl Administration {
-    /// All doors, by what the lists hold of the address in this network.
+    /// The state at all doors, from the entries of the address in this network.
     pub(super) fn doors_of(
         &self,
         source: (IpAddr, Vlan),
@@ -73,14 +74,14 @@ impl Administration {
             .collect()
     }
 
-    /// How long the hold-off of the source lasts at this door.
+    /// The remaining hold-off of the source at this door.
     fn held_off(&self, door: &Door, source: (IpAddr, Vlan), now: Time) -> Option<Duration> {
         let state = &self.shared.state;
         let open = state.lists.id(&door.open_list()).filter(|_| !door.hold_off.is_zero())?;
         state.visitors()?.held_until(open, source, now).map(|until| until.since(now))
     }
 
-    /// The first steps of the source at this door, if they are limited.
+    /// The number of first steps of the source at this door, if the door limits them.
     fn attempts(&self, door: &Door, source: (IpAddr, Vlan), now: Time) -> Option<SourceAttempts> {
         let most = door.max_attempts?;
         let state = &self.shared.state;
@@ -91,7 +92,7 @@ impl Administration {
     }
 }
 
-/// How far the entry is, of these steps. What an operator put in has no steps.
+/// The progress of the entry in these steps. An entry of an operator has no steps.
 fn progress(entry: &ListEntry, steps: &[KnockStep]) -> Option<SourceProgress> {
     let next = steps.get(usize::from(entry.steps)).filter(|_| entry.steps > 0)?;
     Some(SourceProgress {

@@ -1,4 +1,4 @@
-//! What workers have recorded of an address: dropped packets and failed steps, and everything while it is watched.
+//! The records of workers about an address: dropped packets and failed steps, and all packets during a watch.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -12,10 +12,10 @@ use super::rule_ref;
 use crate::administration::{Administration, WorkerView, door_name};
 use crate::generation::Generation;
 
-/// The source that workers are to watch.
+/// The source that workers watch.
 #[derive(Default)]
 pub(crate) struct Watch {
-    /// 0 before the first one.
+    /// 0 before the first watch.
     id: u64,
     source: Option<IpAddr>,
     since: Time,
@@ -23,7 +23,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// From now on, in place of the source that was watched before.
+    /// Begins a watch of this source, which replaces the watch of the previous source.
     pub(super) fn begin(&mut self, source: IpAddr, now: Time, until: Time, workers: &[WorkerView]) {
         *self = Watch { id: self.id + 1, source: Some(source), since: now, until };
         for worker in workers {
@@ -35,12 +35,12 @@ impl Watch {
 }
 
 impl Administration {
-    /// The steps of a source at doors that came to nothing, the last one first.
+    /// The failed steps of a source at doors, the last one first.
     pub(super) fn failures_of(&self, address: IpAddr, now: Time) -> Vec<DoorFailure> {
         self.failures(&self.recorded(address).records, now)
     }
 
-    /// Its packets that were dropped, at most so many reasons, and what happened while it was watched.
+    /// The dropped packets of the source, with at most `limit` reasons, and the records of the watch.
     pub(super) fn drops_of(&self, address: IpAddr, generation: &Generation, limit: usize, now: Time) -> SourceDrops {
         let SourceHistory { records, complete_since } = self.recorded(address);
         let mut recent = drops(&records, generation, now);
@@ -87,7 +87,7 @@ impl Administration {
     }
 }
 
-/// What all workers have recorded, the last first: a source's packets come in on several queues.
+/// The records of all workers, the last first: a source's packets arrive on several queues.
 fn merged(workers: impl Iterator<Item = SourceHistory>) -> SourceHistory {
     let mut all = SourceHistory::default();
     for SourceHistory { records, complete_since } in workers {

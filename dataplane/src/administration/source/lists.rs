@@ -1,4 +1,4 @@
-//! The lists that hold an address, what put it in each, and which rules ask for it.
+//! The lists that contain an address, the origin of each entry, and the rules that use each list.
 
 use std::net::IpAddr;
 
@@ -15,11 +15,12 @@ use crate::administration::Administration;
 use crate::generation::Generation;
 use crate::names::Names;
 
-/// Rules that are named beside a list, of each kind.
+/// The maximum number of rules of each kind in the answer for one list.
 const RULES: usize = 5;
 
 impl Administration {
-    /// All of them, ordered by list. What is added is found by the address; what operators and rules hold is gone through.
+    /// All lists that contain the address, in the order of lists. Dynamic entries are found by the address; the entries
+    /// of operators and rules are searched one by one.
     pub(super) fn lists_of(&self, address: IpAddr, generation: &Generation, now: Time) -> Vec<SourceList> {
         let mut lists = self.added(address, generation, now);
         lists.extend(self.by_operators(address, now));
@@ -34,7 +35,7 @@ impl Administration {
         lists
     }
 
-    /// What packets and knocks added, and addresses that operators added for a time.
+    /// The entries of packets and knocks, and the addresses that operators added with a timeout.
     fn added(&self, address: IpAddr, generation: &Generation, now: Time) -> Vec<SourceList> {
         let lists = &self.shared.state.lists;
         let entry = |AddressEntry { entry: seen, level, by_network }: AddressEntry| {
@@ -95,7 +96,8 @@ fn found(entry: ListEntry, origin: Origin) -> SourceList {
     SourceList { entry, origin, door: None, added_by: Vec::new(), used_by: Vec::new() }
 }
 
-/// The entries of the rules that stay with the rules: those without a timeout, prefixes and ranges with one, and host names.
+/// The entries of the rules outside the dynamic entries: those without a timeout, prefixes and ranges with one, and
+/// host names.
 fn of_rules(address: IpAddr, names: &Names, generation: &Generation, now: Time) -> impl Iterator<Item = SourceList> {
     let since = generation.table.begun();
     generation.rules().address_lists.iter().filter(|entry| !entry.disabled).filter_map(move |entry| {
@@ -127,8 +129,8 @@ fn of_rules(address: IpAddr, names: &Names, generation: &Generation, now: Time) 
     })
 }
 
-/// The line of the rules' entry that put a single address in a list until then, if one did: packets and operators set
-/// another expiry.
+/// The line of the rules' entry that added a single address with this expiry, if there is one: packets and operators
+/// set another expiry.
 fn single_of_rules(address: IpAddr, list: &str, expiry: Time, generation: &Generation) -> Option<u32> {
     let since = generation.table.begun();
     let mut entries = generation.rules().address_lists.iter().filter(|entry| !entry.disabled && entry.list == list);
@@ -139,7 +141,7 @@ fn single_of_rules(address: IpAddr, list: &str, expiry: Time, generation: &Gener
     entry.map(|entry| entry.line)
 }
 
-/// The first few rules that run and are so.
+/// The first few running rules that match the predicate.
 fn rules(generation: &Generation, is_so: impl Fn(&Rule) -> bool) -> Vec<RuleRef> {
     let wanted = generation.rules().rules.iter().enumerate().filter(|(_, rule)| rule.runs() && is_so(rule));
     wanted.filter_map(|(position, _)| rule_ref(generation, position)).take(RULES).collect()
@@ -159,7 +161,7 @@ fn asks_for(rule: &Rule, list: &str) -> bool {
     })
 }
 
-/// The door whose list it is.
+/// The door that the list belongs to.
 fn door(doors: &[Door], list: &str) -> Option<String> {
     doors.iter().find(|door| door.lists().iter().any(|name| name == list)).map(|door| door.name.clone())
 }

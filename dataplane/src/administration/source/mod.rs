@@ -1,4 +1,4 @@
-//! What control is told of one source: everything that anything in the dataplane keeps of its address.
+//! Answers to control about one source: all state of its address in the dataplane.
 //!
 //! | file         | owns |
 //! |--------------|------|
@@ -29,7 +29,7 @@ use super::{Administration, Problem, door_name};
 use crate::generation::Generation;
 
 impl Administration {
-    /// Everything that is known of the address. A watch begins before, so that nothing falls between.
+    /// All state of the address. A requested watch begins before the reads, so that no event is lost in between.
     pub(super) fn source(&mut self, query: &SourceQuery) -> Result<Source, Problem> {
         let address = query.address.to_canonical();
         let now = self.shared.clock.now();
@@ -72,8 +72,8 @@ impl Administration {
         })
     }
 
-    /// The networks by which doors know the source: that of packets in no VLAN, and every one in which anything is known
-    /// of it.
+    /// The networks in which doors can have state of the source: that of packets in no VLAN, and every network with
+    /// state of the source.
     fn vlans_of(&self, address: IpAddr, lists: &[SourceList], generation: &Generation, now: Time) -> Vec<Vlan> {
         let settings = generation.table.settings();
         if settings.doors.is_empty() {
@@ -91,7 +91,7 @@ impl Administration {
         vlans
     }
 
-    /// The ports that the source has tried in this network, if that is limited.
+    /// The ports that the source has tried in this network, if there is a limit.
     fn ports_of(&self, source: (IpAddr, Vlan), generation: &Generation, now: Time) -> Option<SourcePorts> {
         let settings = generation.table.settings();
         let budget = Some(settings.port_budget).filter(|budget| budget.ports > 0 && !settings.doors.is_empty())?;
@@ -133,7 +133,7 @@ impl Administration {
     }
 }
 
-/// The prefix that protects the address; none if everything of its family is protected, which says nothing of it.
+/// The protected prefix that contains the address; `None` if all addresses of its family are protected.
 fn protected(settings: &Settings, address: IpAddr) -> Option<IpNet> {
     let around = |net: &&IpNet| net.contains(&address);
     let mut around = settings.protect.iter().filter(around);

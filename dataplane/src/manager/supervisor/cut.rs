@@ -1,7 +1,8 @@
-//! Ends connections of doors with `cut = true` once their grant is gone.
+//! Ends connections of doors with `cut = true` when their grant has ended.
 //!
-//! The manager walks a part of the table in each tick, closes what has no grant any more, and hands the resets to both ends to
-//! the workers, which send some in each of their housekeeping turns. What finds no room waits for the next round.
+//! The manager reads a part of the table in each tick, closes connections without a grant, and passes the resets for
+//! both ends to the workers. The workers send some resets in each of their housekeeping turns. Resets without room wait
+//! for the next round.
 
 use std::ops::ControlFlow;
 
@@ -13,13 +14,13 @@ use knockplane_policy::time::Time;
 use super::Supervisor;
 use super::tracked::SETS_IN_A_TICK;
 
-/// Resets that wait for a worker at most: 400 KB.
+/// Maximum number of resets that wait for a worker: 400 KB.
 pub(crate) const ROOM_FOR_RESETS: usize = 4_096;
 
-/// Connections that are cut in a tick at most: 2,560 a second.
+/// Maximum number of connections that a tick cuts: 2,560 a second.
 const MOST: usize = 256;
 
-/// Resets for one connection at most: two numbers to each end.
+/// Maximum number of resets for one connection: two numbers to each end.
 const RESETS: usize = 4;
 
 impl Supervisor {

@@ -1,9 +1,9 @@
 //! The log: a subscriber of the lists' events, and the reader of logged packets.
 //!
-//! Events come from the ring in their order, with a cursor of the log's own. Where the log is too slow, it gets a gap; within a
-//! second it then reads from the lists what changed in the gap, and logs that. So an address that is in a list, or has left it,
-//! has its line; the changes in between that were overwritten are counted as lines that were not logged. Packets have a queue of
-//! their own, and are counted by their rule.
+//! Events arrive from the ring in order, with a cursor of the log's own. If the log is too slow, it receives a gap.
+//! Within a second, it then reads the changes in the gap from the lists, and logs them. Every address that is in a
+//! list, or that has left it, therefore has its line. Changes in between that were overwritten count as lines that were
+//! not logged. Packets have a queue of their own, and are counted by their rule.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,40 +27,40 @@ use super::grants::log_grant;
 use crate::generation::Generation;
 use crate::shared::EVENT_QUEUE;
 
-/// Lines about packets in a tick, 640 a second: as many as people and disks bear.
+/// Maximum number of lines about packets in a tick, 640 a second: a limit for readers and disks.
 const MAX_PACKET_LINES: usize = 64;
 
-/// Lines about lists in a tick, 2,560 a second: what a hundred clients cause that knock at once. A flood of forged knocks
-/// causes more.
+/// Maximum number of lines about lists in a tick, 2,560 a second: a hundred clients that knock at once cause this
+/// number. A flood of forged knocks causes more.
 const MAX_LIST_LINES: usize = 256;
 
-/// Events that are read in a tick: as many as the ring has.
+/// The maximum number of events that the log reads in a tick: the size of the ring.
 const MAX_EVENTS: usize = 16_384;
 
-/// How often the lists are read for gaps: that looks at each of their slots.
+/// The interval of reads of the lists for gaps: each reads all of their slots.
 const RECOVERY: Duration = Duration::from_secs(1);
 
-/// How far the log is with the events.
+/// The progress of the log in the events.
 pub(crate) struct EventLog {
     cursor: Cursor,
-    /// When the last event happened that was read.
+    /// The time of the last event that was read.
     read: Time,
     gaps: Vec<MissedEvents>,
     next_recovery: Time,
-    /// Lines about lists in this tick.
+    /// The number of lines about lists in this tick.
     list_lines: usize,
     lost: u64,
 }
 
-/// Events that the log was too slow for.
+/// Events that the log missed because it was too slow.
 struct MissedEvents {
     gap: Gap,
-    /// When the last event before them happened.
+    /// The time of the last event before them.
     after: Time,
 }
 
 impl EventLog {
-    /// From the first event since start on.
+    /// Begins with the first event since start.
     pub(crate) fn new() -> EventLog {
         EventLog {
             cursor: Cursor::after(0),
@@ -72,12 +72,12 @@ impl EventLog {
         }
     }
 
-    /// Events since start that are no line of the log though they should be.
+    /// The number of events since start that should have a line in the log and have none.
     pub(crate) const fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Logs the events since the last time.
+    /// Logs the events since the last call.
     fn read(&mut self, lists: &Lists, names: &EventNames<'_>) {
         self.list_lines = 0;
         for _ in 0..MAX_EVENTS {
@@ -92,12 +92,12 @@ impl EventLog {
         }
     }
 
-    /// Logs what the lists say of events that were missed.
+    /// Logs the changes in the lists since missed events.
     fn recover(&mut self, lists: &Lists, names: &EventNames<'_>, now: Time) {
         let Some(first) = self.gaps.first().map(|missed| missed.gap.first) else { return };
         self.next_recovery = now + RECOVERY;
         let gaps = std::mem::take(&mut self.gaps);
-        // Where removals are not remembered so far back, at least the entries that there are.
+        // If the lists no longer have the removals since then, the log reads at least the present entries.
         let found = missed_changes(lists, &gaps, first - 1).or_else(|| missed_changes(lists, &gaps, 0));
         let mut found = found.unwrap_or_default();
         found.sort_by_key(|(number, _)| *number);
@@ -120,7 +120,7 @@ impl EventLog {
         knockplane_log::omit(Kind::List, None, events);
     }
 
-    /// The line of an event, if it has one. What operators do is logged as theirs.
+    /// Logs the line of an event, if it has one. The line contains the cause of an operator's change.
     fn log(&mut self, event: &Event, names: &EventNames<'_>) {
         if log_grant(event, names) {
             return;
@@ -150,8 +150,8 @@ impl EventLog {
     }
 }
 
-/// Events that take the place of those that were missed, by what changed in the lists since the event of this number; `None` if the
-/// lists do not remember it. An entry that is shown twice is the same event.
+/// Events that replace missed events, from the changes in the lists since the event of this number; `None` if the lists
+/// do not have these changes any more. An entry that occurs twice is the same event.
 fn missed_changes(lists: &Lists, gaps: &[MissedEvents], since: u64) -> Option<Vec<(u64, ListEvent)>> {
     let mut found = Vec::new();
     lists.changes_since(since, |changed| {
@@ -163,7 +163,8 @@ fn missed_changes(lists: &Lists, gaps: &[MissedEvents], since: u64) -> Option<Ve
     Some(found)
 }
 
-/// The event that the lists say of an entry whose last event was missed. An entry that got in before the gap was refreshed in it.
+/// The event for an entry whose last event was missed. If the entry was added before the gap, the event in the gap was
+/// a refresh.
 fn event_of(changed: Changed, after: Time) -> ListEvent {
     match changed {
         Changed::Ended(_, event) => event,
@@ -180,7 +181,7 @@ fn event_of(changed: Changed, after: Time) -> ListEvent {
 }
 
 impl Supervisor {
-    /// Logs what happened since the last time, and counts what is not logged.
+    /// Logs the events since the last call, and counts those without a line.
     pub(super) fn log_events(&mut self, now: Time) {
         self.read_events(now, now >= self.event_log.next_recovery);
         self.log_packets();
@@ -206,7 +207,7 @@ impl Supervisor {
         }
     }
 
-    /// Logs packets, and counts those beyond the limit by their rule.
+    /// Logs packets, and counts those above the limit by their rule.
     fn log_packets(&self) {
         let current = self.shared.generation.load_full();
         let leaving = self.published.ledger().book.leaving().to_vec();
@@ -229,7 +230,7 @@ impl Supervisor {
         }
     }
 
-    /// Counts packets that found no room in the queue as lines that are not logged, by their rule.
+    /// Counts packets without room in the queue as lines that are not logged, by their rule.
     fn count_unlogged(&self) {
         let current = self.shared.generation.load_full();
         let mut generations: Vec<Arc<Generation>> = self.published.ledger().book.leaving().to_vec();
@@ -245,12 +246,12 @@ impl Supervisor {
     }
 }
 
-/// How lines name the rule.
+/// The name of the rule in lines.
 fn name((rule, number): &(Rule, RuleNumber)) -> RuleName {
     RuleName { id: (&*rule.id.0).into(), number: number.to_string().into() }
 }
 
-/// The line of a rule that logs. As JSON, what the text says of the packet has fields of its own too.
+/// Logs the line of a rule that logs. In JSON, the parts of the text about the packet also have fields of their own.
 fn log_packet(rule: &(Rule, RuleNumber), entry: &LoggedPacket) {
     let (Rule { id, chain, log, .. }, number) = rule;
     let prefix = log.as_ref().map_or("", |log| &log.prefix);

@@ -1,4 +1,4 @@
-//! The log lines about doors: each opening and each closing, with the same fields in the same order.
+//! The log lines about doors: one for each opening and each closing, with the same fields in the same order.
 
 use knockplane_log::target;
 use knockplane_policy::event::{Event, EventKind, Origin};
@@ -6,8 +6,8 @@ use knockplane_policy::time::format_duration;
 
 use super::event_names::EventNames;
 
-/// The line of an event of a door's list of those that it is open for, unless the door is not to be logged. False if it is no such
-/// event: the list is no door's, or an address got into it by a rule.
+/// Logs the line of an event of a door's open list, unless the log excludes the door. False if there is no such event:
+/// the list belongs to no door, or a rule added the address.
 pub(super) fn log_grant(event: &Event, names: &EventNames<'_>) -> bool {
     let record = &event.record;
     let Some(door) = names.door(&record.list) else { return false };
@@ -27,7 +27,7 @@ pub(super) fn log_grant(event: &Event, names: &EventNames<'_>) -> bool {
         Some(None) => "unknown".to_owned(),
         Some(Some(address)) => address.to_string(),
     };
-    // What a knock says of its network counts for the line, also where the lists do not tell networks apart.
+    // The network of the knock counts for the line, even if the lists do not separate networks.
     let network = if reason == "knock" { event.arrived } else { record.network };
     let (vlan, pppoe) = (network.tags(), network.session());
     let (name, source, open_for) = (&door.name, record.address, format_duration(door.open_for));

@@ -1,4 +1,4 @@
-//! What senders have left to their interface: it is counted by the workers, and said here once, with the remedy.
+//! Offloads at senders: the workers count the affected packets, and this module logs a warning once, with the remedy.
 
 use knockplane_policy::packet::Side;
 use knockplane_policy::reason::{Reason, Verdict};
@@ -7,16 +7,17 @@ use knockplane_policy::wire::offload::Offload;
 
 use super::Supervisor;
 
-/// What was seen of it, and what the log has said.
+/// The state of the warnings.
 #[derive(Debug, Default)]
 pub(crate) struct OffloadWatch {
     seen: Offload,
-    /// When any of it last grew.
+    /// The time when a counter last grew.
     last: Option<Time>,
 }
 
 impl OffloadWatch {
-    /// Notes the present counts. The warnings that the log has not had yet: one for each side, and one for lengths.
+    /// Updates the counters. Returns the warnings that the log does not contain yet: one for each side, and one for
+    /// lengths.
     fn look(&mut self, checksums: [u64; 2], too_long: u64, now: Time) -> Vec<String> {
         let before = std::mem::replace(&mut self.seen, Offload { checksums, too_long, last: None });
         if before == self.seen {
@@ -31,7 +32,7 @@ impl OffloadWatch {
 }
 
 impl Supervisor {
-    /// Looks at what was counted.
+    /// Reads the counters.
     pub(super) fn watch_offload(&mut self, now: Time) {
         let checksums = Side::ALL.map(|side| self.shared.state.without_checksum(side));
         let too_long =
@@ -42,7 +43,7 @@ impl Supervisor {
         }
     }
 
-    /// What was counted, as of the last look.
+    /// The counters at the last read.
     pub(super) fn offload(&self, now: Time) -> Offload {
         let OffloadWatch { seen, last } = &self.offload_watch;
         Offload { last: last.map(|at| now.since(at)), ..*seen }

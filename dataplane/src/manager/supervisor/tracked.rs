@@ -1,6 +1,7 @@
-//! What the manager knows of connections: how many there are, and whether their table is full.
+//! Statistics of connections: their number, and whether their table is full.
 //!
-//! Workers use the table all the time. The manager locks one set of it after the other, and looks at a bounded part at once.
+//! Workers use the table all the time. The manager locks one set of the table after the other, and reads a bounded part
+//! at once.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -11,23 +12,23 @@ use knockplane_policy::wire::connections::ConnectionTableStatus;
 
 use super::Supervisor;
 
-/// Sets that are counted in a tick: 65,536 slots, a few milliseconds. The default table is counted in half a second.
+/// The number of sets that a tick counts: 65,536 slots, a few milliseconds. The default table takes half a second.
 pub(super) const SETS_IN_A_TICK: usize = 4_096;
 
-/// How often the log says that the table is full.
+/// The interval of log lines about a full table.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// See the top of this file.
+/// The statistics of connections.
 #[derive(Debug, Default)]
 pub(crate) struct TableWatch {
-    /// The slot that the count goes on at, and what was counted so far.
+    /// The slot at which the count continues, and the count so far.
     next: u64,
     counting: u64,
-    /// The last whole count.
+    /// The last complete count.
     known: u64,
     refused: u64,
     last_refused: Option<Time>,
-    /// Refused packets that the log has told, and when.
+    /// The number of refused packets that the log contains, and the time of the last line.
     logged: (u64, Option<Time>),
 }
 
@@ -44,7 +45,8 @@ impl TableWatch {
         }
     }
 
-    /// Learns how many packets found no room since start. How many of them the log is to tell now, if it is.
+    /// Updates the number of packets that found no room since start. Returns the number for the next line of the log,
+    /// if it is due.
     fn refused(&mut self, refused: u64, now: Time) -> Option<u64> {
         if refused > self.refused {
             (self.refused, self.last_refused) = (refused, Some(now));
@@ -59,7 +61,7 @@ impl TableWatch {
 }
 
 impl Supervisor {
-    /// Counts connections, and says if there was no room for some.
+    /// Counts connections, and logs packets that found no room.
     pub(super) fn watch_connections(&mut self, now: Time) {
         let Some(flows) = self.shared.state.connections() else { return };
         self.table_watch.count(flows, now);
@@ -75,7 +77,7 @@ impl Supervisor {
         }
     }
 
-    /// How full the table is; `None` if no rule needs it.
+    /// The occupancy of the table; `None` if no rule needs the table.
     pub(super) fn connection_table(&self, now: Time) -> Option<ConnectionTableStatus> {
         self.shared.state.connections()?;
         let TableWatch { known, refused, last_refused, .. } = self.table_watch;

@@ -1,7 +1,7 @@
-//! Putting entries in lists for operators: all of them or none.
+//! Additions of entries by operators: all entries or none.
 //!
-//! First the entries that are permanent already are found, and whether there is room for the rest. Then the static entries are
-//! changed, on disk and for the workers, which is all that can fail. Then addresses with a timeout are added.
+//! First, this module finds the entries that are permanent already, and checks the room for the rest. Then it changes
+//! the static entries, on disk and for the workers; no later step can fail. Then it adds addresses with a timeout.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -14,21 +14,21 @@ use knockplane_policy::wire::NewEntry;
 use super::{Notes, Problem, change};
 use crate::static_entries::{self, Bounds, Change, Entry, StaticEntries};
 
-/// Bytes at most of the name of a new list: every entry that is shown has it, and it is kept until a restart. Names in rules
-/// have no limit.
+/// Maximum number of bytes of the name of a new list: every entry in an answer contains the name, and the name exists
+/// until a restart. Names in rules have no limit.
 const MAX_NAME: usize = 64;
 
-/// The state that entries are added to, and the rules that they may not change.
+/// The state that additions change, and the rules that they must not change.
 pub(super) struct Adding<'m> {
     pub(super) lists: &'m Lists,
     pub(super) entries: &'m mut StaticEntries,
     pub(super) notes: &'m mut Notes,
     pub(super) rules: &'m RuleSet,
-    /// Where the rules came from, for people.
+    /// The origin of the rules, for messages.
     pub(super) source: &'m str,
 }
 
-/// An entry, by the values that no list has twice.
+/// The key of an entry. A list contains each key once.
 type EntryKey = (ListId, Bounds);
 
 /// The origin of a permanent entry.
@@ -40,19 +40,19 @@ enum Permanent {
     Packets,
 }
 
-/// The changes that entries come to which are not permanent already.
+/// The changes for entries that are not permanent already.
 #[derive(Default)]
 struct Plan {
     entries: Vec<Change>,
     added: Vec<(ListId, IpAddr, Time, String)>,
-    /// Single addresses that are static from now on, and no longer added by packets.
+    /// Single addresses that become static. Their dynamic entries are removed.
     replaced: Vec<(ListId, IpAddr)>,
     left: u64,
 }
 
 impl Adding<'_> {
-    /// Adds the entries. Returns how many are permanent already, and were left as they were. A single one that is to get a
-    /// timeout is refused if it is permanent: the operator expects that it ends.
+    /// Adds the entries. Returns the number of entries that were permanent already and did not change. A single
+    /// permanent entry that would get a timeout is refused, because the operator expects the entry to expire.
     pub(super) fn add(self, entries: Vec<NewEntry>, now: Time) -> Result<u64, Problem> {
         for entry in &entries {
             static_entries::check(entry).map_err(Problem::Theirs)?;
@@ -76,7 +76,7 @@ impl Adding<'_> {
         Ok(left)
     }
 
-    /// The lists' ids. A name that is new becomes known.
+    /// The ids of the lists. Registers new names.
     fn bind(&self, entries: &[NewEntry]) -> Result<HashMap<String, ListId>, Problem> {
         let names: HashSet<&str> = entries.iter().map(|entry| entry.list.as_str()).collect();
         let unknown = names.iter().filter(|name| self.lists.id(name).is_none());
@@ -140,7 +140,7 @@ impl Adding<'_> {
         Ok(plan)
     }
 
-    /// Why an entry gets no timeout, and what to do.
+    /// The reason that an entry cannot get a timeout, and the remedy.
     fn refusal(&self, permanent: &Permanent, list: &str, address: &AddressSet) -> String {
         let source = self.source;
         match permanent {
@@ -169,7 +169,7 @@ impl Adding<'_> {
         )))
     }
 
-    /// These entries take no room of the lists, but memory and disk.
+    /// Checks the number of entries. Static entries take no slots of the lists, but memory and disk space.
     fn check_number(&self, changes: &[Change]) -> Result<(), Problem> {
         let is_new =
             |change: &&Change| !self.entries.list(&change.list).is_some_and(|list| list.contains_key(&change.bounds));

@@ -36,7 +36,7 @@ fn house(room: usize) -> House {
 }
 
 impl House {
-    /// What came of `LIST ADDRESS [SECONDS]` lines.
+    /// Adds `LIST ADDRESS [SECONDS]` lines and returns the result.
     fn add(&mut self, lines: &[&str]) -> Result<u64, String> {
         let entry = |line: &&str| {
             let mut words = line.split(' ');
@@ -112,7 +112,7 @@ fn an_import_that_is_refused_pushes_nobody_out() {
     assert!(error.contains("no room for 10 more") && error.contains("`list-capacity`"), "{error}");
     assert_eq!(house.lists.summaries(), summaries);
 
-    // Nor does one that the disk refuses.
+    // An entry that the disk refuses is not added either.
     std::fs::remove_dir_all(house.folder.path().join("state")).unwrap();
     let error = house.add(&["secured 10.0.0.8 60", "secured 10.0.2.1 60", "secured 10.0.3.0/24"]).unwrap_err();
     assert!(error.contains("nothing changed"), "{error}");
