@@ -1,9 +1,10 @@
-//! Watches the interfaces and the host for changes that the filter cannot work with, on a thread of its own: the kernel
-//! does not answer while an interface is being changed, and neither packets nor operators may wait for that.
+//! Watches the interfaces and the host for changes that prevent correct filtering, on a thread of its own: the kernel
+//! does not answer during a change of an interface, and neither packets nor operators may wait for that.
 //!
-//! After a notification of the kernel, or a second without one, the watcher checks both interfaces. It repairs what it
-//! may change, and publishes what is left. The manager (`manager::supervisor::drift`) reports the result, and ends the process if
-//! the filter cannot go on. Notifications only make a check earlier: some are lost, and some changes send none.
+//! After a notification of the kernel, or after a second without one, the watcher checks both interfaces. It repairs
+//! the permitted changes, and publishes the remaining ones. The manager (`manager::supervisor::drift`) reports the
+//! result, and ends the process if the filter cannot continue. Notifications only make a check earlier: some are lost,
+//! and some changes send none.
 
 use std::sync::Arc;
 use std::thread;
@@ -20,13 +21,14 @@ use crate::clock::Clock;
 use crate::config::Offloads;
 use crate::requirements::{self, Observed, Unmet, wire};
 
-/// Time between checks without a notification. A change is known within two seconds, the check itself included.
+/// Time between checks without a notification. The watcher detects a change within two seconds, including the check
+/// itself.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Time between a notification and the check, for related changes: a reset, or the same change of the other interface.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// What can be repaired, in the order of [`Findings::repairs`].
+/// Changes that the watcher can repair, in the order of [`Findings::repairs`].
 pub(crate) const REPAIRABLE: [DriftKind; 4] =
     [DriftKind::Gro, DriftKind::Lro, DriftKind::RxVlan, DriftKind::Promiscuous];
 
@@ -44,11 +46,11 @@ pub(crate) struct Attached {
 #[derive(Clone, Debug)]
 pub(crate) struct Baseline {
     pub(crate) interfaces: [Attached; 2],
-    /// Receive queues of each; every one has a worker.
+    /// Number of receive queues of each interface; every queue has a worker.
     pub(crate) queues: u32,
     pub(crate) mtu: u32,
     pub(crate) offloads: Offloads,
-    /// Whether the host may have addresses and its default route there.
+    /// Whether the host may have addresses and its default route on the interfaces.
     pub(crate) dedicated: bool,
 }
 
@@ -59,7 +61,7 @@ pub(crate) struct Findings {
     pub(crate) at: Time,
     /// Requirements that are not met, by side.
     pub(crate) drift: [Vec<Drift>; 2],
-    /// Why the filter must end, if it must.
+    /// The reason that the filter must end, if it must.
     pub(crate) end: Option<String>,
     pub(crate) mtu: [u32; 2],
     pub(crate) counters: [LinkCounters; 2],
@@ -70,7 +72,7 @@ pub(crate) struct Findings {
 /// Checks the interfaces once, then on a thread of its own, which publishes its findings in the returned pointer.
 ///
 /// # Errors
-/// If the kernel cannot be asked, or the interfaces have changed since they were read.
+/// If the kernel does not answer, or the interfaces have changed since they were read.
 pub(crate) fn watch(baseline: Baseline, clock: Clock) -> anyhow::Result<Arc<ArcSwap<Findings>>> {
     let changes = Changes::listen([0, 1].map(|side: usize| baseline.interfaces[side].device.index()))?;
     let findings = Findings {
@@ -110,7 +112,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// Reads both interfaces, repairs what can be repaired, and notes what is left.
+    /// Reads both interfaces, repairs permitted changes, and stores the remaining ones.
     fn check(&mut self) {
         let mut observed = self.observe();
         if let Ok(both) = &observed
@@ -149,7 +151,7 @@ impl Watcher {
         Ok(observed)
     }
 
-    /// Repairs what the filter may change. Returns whether there was anything to repair.
+    /// Repairs permitted changes. Returns whether there was anything to repair.
     fn repair(&mut self, observed: &[Option<Observed>; 2]) -> bool {
         let mut tried = false;
         for (side, observed) in Side::ALL.into_iter().zip(observed) {
@@ -163,7 +165,7 @@ impl Watcher {
                             REPAIRABLE.iter().position(|repairable| *repairable == kind).expect("it is one of them");
                         let times = &mut self.findings.repairs[side.index()][place];
                         *times += 1;
-                        // A program that turns it on again and again must not fill the log.
+                        // A program that turns the offload on repeatedly must not fill the log.
                         if times.is_power_of_two() {
                             tracing::warn!(%side, interface = observed.link.name, times, "{what}");
                         }
@@ -190,7 +192,8 @@ impl Watcher {
     }
 }
 
-/// Compares the interfaces with those at start: the requirements that are not met, by side, or why the filter must end.
+/// Compares the interfaces with those at start. Returns the unmet requirements by side, or the reason that the filter
+/// must end.
 fn compare(baseline: &Baseline, observed: [Option<&Observed>; 2]) -> Result<[Vec<Drift>; 2], String> {
     let mut both = Vec::new();
     for (side, (observed, attached)) in Side::ALL.into_iter().zip(observed.into_iter().zip(&baseline.interfaces)) {
@@ -228,7 +231,7 @@ fn compare(baseline: &Baseline, observed: [Option<&Observed>; 2]) -> Result<[Vec
     Ok(drift)
 }
 
-/// The requirements that one interface does not meet, without regard to the other one.
+/// The requirements that one interface does not meet, independent of the other one.
 fn by_itself(baseline: &Baseline, side: usize, observed: &Observed) -> Vec<Drift> {
     let attached = &baseline.interfaces[side];
     let (name, now) = (attached.device.name(), observed.link.name.as_str());
@@ -249,7 +252,7 @@ fn by_itself(baseline: &Baseline, side: usize, observed: &Observed) -> Vec<Drift
     drift.into_iter().map(Drift::from).collect()
 }
 
-/// That the filter's program is attached to the interface, and no other.
+/// Checks that the filter's program, and no other, is attached to the interface.
 fn check_program(side: Side, attached: &Attached, observed: &Observed) -> Result<(), String> {
     let name = &observed.link.name;
     let others: Vec<_> = observed.link.programs.iter().filter(|id| **id != attached.program).collect();
@@ -288,7 +291,7 @@ mod tests {
 
     use super::*;
 
-    // Loopback only lends its name: these tests ask the kernel nothing.
+    // Loopback only provides its name: these tests do not use the kernel.
     fn baseline() -> Baseline {
         let device = Arc::new(Device::open("lo").expect("every network namespace has a loopback"));
         let attached = || Attached { device: Arc::clone(&device), program: 7, is_native: true };
@@ -308,7 +311,7 @@ mod tests {
         }
     }
 
-    /// The kinds that are reported of each side after `change`, or why the filter ends.
+    /// The kinds that are reported for each side after `change`, or the reason that the filter ends.
     fn reported(change: impl FnOnce(&mut Observed, &mut Observed)) -> Result<[Vec<DriftKind>; 2], String> {
         let mut both = [observed(), observed()];
         let [outside, inside] = &mut both;

@@ -1,8 +1,9 @@
-//! What a worker does without frames: it spins for a short while if that can pay, then sleeps on its two sockets.
+//! The behaviour of a worker without frames: it spins for a short time if this can help, then sleeps on its two
+//! sockets.
 //!
-//! Spinning saves the microseconds that waking up takes. But where the kernel receives on the worker's own core, every
-//! turn of a spinning worker is taken from the kernel, and hardly a frame comes in: there it must sleep at once. Which
-//! is the case is measured: the XDP program counts arrivals by core, see `Manager::watch_cores`.
+//! Spinning saves the microseconds of a wake-up. But if the kernel receives on the worker's own core, a spinning worker
+//! takes this core from the kernel, and hardly any frame arrives. Such a worker must sleep at once. The manager
+//! measures the case: the XDP program counts arrivals by core, see `Manager::watch_cores`.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -14,19 +15,19 @@ use knockplane_policy::time::Time;
 use knockplane_ring::Rings;
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Bounds of how long a worker spins. The lower one is what a sleep and a wake-up cost; the upper one bridges the gaps
-/// of some 10,000 packets a second, and is what an idle worker wastes once after a burst.
+/// Bounds of the spinning time. The lower bound is the cost of a sleep and a wake-up. The upper bound bridges the gaps
+/// of some 10,000 packets a second, and is the time that an idle worker wastes once after a burst.
 const SHORTEST_SPIN: Duration = Duration::from_micros(10);
 const LONGEST_SPIN: Duration = Duration::from_micros(200);
 
 /// Decides how a worker without frames waits.
 pub(crate) struct Idle {
     waker: Arc<Waker>,
-    /// Never sleep: configured.
+    /// Whether the configuration forbids sleep.
     busy_poll: bool,
-    /// Whether the worker has its core to itself; the manager finds out.
+    /// Whether no other work runs on the worker's core. The manager sets this value.
     own_core: Arc<AtomicBool>,
-    /// How long to spin this time: longer after each time that it paid, shorter after each time that it did not.
+    /// The next spinning time: it grows after each success, and shrinks after each failure.
     spin: Duration,
     idle_since: Option<Time>,
 }
@@ -41,14 +42,14 @@ impl Idle {
         Arc::clone(&self.waker)
     }
 
-    /// There were frames in this turn.
+    /// Records that this turn had frames.
     pub(crate) fn worked(&mut self) {
         if self.idle_since.take().is_some() {
             self.spin = (2 * self.spin).min(LONGEST_SPIN);
         }
     }
 
-    /// There were none. Whether it is time to sleep, and not to spin on.
+    /// Records that this turn had no frames. Returns whether the worker must sleep instead of spinning.
     pub(crate) fn is_tired(&mut self, now: Time) -> bool {
         if self.busy_poll {
             return false;
@@ -65,7 +66,7 @@ impl Idle {
         true
     }
 
-    /// Sleeps until a frame arrives, another thread wakes the worker, or the time is over.
+    /// Sleeps until a frame arrives, another thread wakes the worker, or the time ends.
     pub(crate) fn sleep(&mut self, rings: &Rings, at_most: Duration) {
         if rings.wait(Some(self.waker.0.as_fd()), at_most) {
             self.waker.clear();
@@ -73,7 +74,7 @@ impl Idle {
     }
 }
 
-/// What ends a sleep that has not begun yet, too.
+/// Ends the present sleep of a worker, or its next sleep.
 #[derive(Debug)]
 pub(crate) struct Waker(OwnedFd);
 
@@ -84,12 +85,12 @@ impl Waker {
 
     /// Ends the sleep, or the next one.
     pub(crate) fn wake(&self) {
-        // It fails only if 2^64 - 1 wakes were not heard, and then one is waiting.
+        // The write fails only after 2^64 - 1 wakes that the worker has not read, and then one wake is pending.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
     fn clear(&self) {
-        // Without a wake-up there is nothing to read, which is no error.
+        // Without a pending wake there is nothing to read, which is no error.
         let _ = rustix::io::read(&self.0, &mut [0; size_of::<u64>()]);
     }
 }

@@ -1,52 +1,52 @@
-//! Whether there is the memory that the configuration asks for.
+//! Checks whether the configured memory is available.
 //!
-//! The address lists write all of theirs at start, and connections once rules track them. Without a look before, a capacity
-//! that is too large would be granted, and the kernel would then kill this process, or another one, without a word about
-//! why.
+//! The address lists write all of their memory at start, and connections when rules first track them. Without a check,
+//! the kernel would grant a capacity that is too large, and would later kill this process, or another one, without a
+//! message about the cause.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use knockplane_engine::state::lists::FirstStepSettings;
 
-/// A sixteenth is left for everything else: rings, rules.
+/// A sixteenth of the memory is reserved for everything else: rings, rules.
 const SHARE: u64 = 16;
 
-/// What may still be taken, and what sets the limit.
+/// The available memory, and the origin of the limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Free {
     bytes: u64,
-    /// Bytes that there would be if no other process took any.
+    /// The available bytes if no other process used memory.
     most: u64,
     limit: String,
 }
 
 impl Free {
-    /// What the filter may take of it: a part is left for everything else.
+    /// The part of the memory that the filter may use. The rest is reserved for everything else.
     const fn usable(&self) -> u64 {
         self.bytes - self.bytes / SHARE
     }
 }
 
-/// There is less memory than the configuration asks for.
+/// The configuration needs more memory than is available.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct MemoryError {
     message: String,
-    /// There never is as much: waiting does not help.
+    /// Whether the machine can never provide this memory, so that waiting does not help.
     pub(crate) is_permanent: bool,
 }
 
-/// Judges by what is free now, and if that does not suffice, by what there is at most.
+/// Checks against the memory that is free now. If that is not enough, checks against the maximum.
 fn judge(free: Option<Free>, fits: impl Fn(Option<Free>) -> Result<(), String>) -> Result<(), MemoryError> {
     let most = free.clone().map(|free| Free { bytes: free.most, ..free });
     fits(free).map_err(|message| MemoryError { message, is_permanent: fits(most).is_err() })
 }
 
-/// Refuses lists and connections that would not fit the machine, or the control group that this process is in.
+/// Refuses lists and connections that do not fit the machine, or the control group of this process.
 ///
 /// # Errors
-/// How much they take, how much there is, and what would fit.
+/// The needed memory, the available memory, and the capacity that would fit.
 pub(crate) fn check(
     list_capacity: usize,
     first_steps: FirstStepSettings,
@@ -55,7 +55,7 @@ pub(crate) fn check(
     judge(free(Path::new("/")), |free| fits(list_capacity, first_steps, connections, free))
 }
 
-/// Refuses rings that would not fit: the frames' memory of so many workers, in bytes each.
+/// Refuses rings that do not fit: the frames' memory of `workers` workers, in bytes each.
 ///
 /// # Errors
 /// As [`check`].
@@ -63,22 +63,22 @@ pub(crate) fn check_rings(workers: u32, each: u64, ring_size: u32) -> Result<(),
     judge(free(Path::new("/")), |free| rings_fit(workers, each, ring_size, free))
 }
 
-/// As [`check`], of what connections are still to take, while everything runs.
+/// As [`check`], for connections whose memory is not allocated yet, while the dataplane runs.
 ///
 /// # Errors
-/// How much they take, and how much there is.
+/// The needed memory and the available memory.
 pub(crate) fn check_connections(connections: Connections) -> Result<(), MemoryError> {
     judge(free(Path::new("/")), |free| connections_fit(connections, free))
 }
 
-/// So many connections, and the bytes that these rules have them take; none if they track none.
+/// The number of connections, and the bytes that they need with these rules; 0 if the rules track none.
 #[derive(Clone, Copy)]
 pub(crate) struct Connections {
     pub(crate) capacity: usize,
     pub(crate) bytes: u64,
 }
 
-/// Whether all of it fits. Where nothing is known of memory, it does.
+/// Whether all of it fits. If the available memory is not known, it fits.
 fn fits(
     list_capacity: usize,
     first_steps: FirstStepSettings,
@@ -133,7 +133,7 @@ fn megabytes(bytes: u64) -> u64 {
     bytes.div_ceil(1_000_000)
 }
 
-/// The tightest limit of all there are, by the files below this folder.
+/// The smallest of all limits, from the files below this folder.
 fn free(root: &Path) -> Option<Free> {
     let machine = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| {
         let bytes = field(&text, "MemAvailable:")?.saturating_mul(1024);
@@ -142,8 +142,8 @@ fn free(root: &Path) -> Option<Free> {
     });
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let groups = groups.lines().filter_map(|line| group_folder(root, line)).flat_map(|(top, inner)| {
-        // A group's limit holds for those in it as well. In a container, the path may be one of the host's, and only
-        // the top be there.
+        // A group's limit also applies to the groups in it. In a container, the path may be one of the host's, and only
+        // the top folder may exist.
         let folders: Vec<PathBuf> =
             inner.ancestors().map(|folder| top.join(folder)).take_while(|folder| folder.starts_with(&top)).collect();
         folders.into_iter().filter_map(|folder| group_free(root, &folder))
@@ -151,7 +151,7 @@ fn free(root: &Path) -> Option<Free> {
     machine.into_iter().chain(groups).min_by_key(|free| free.bytes)
 }
 
-/// Where the memory of a control group is told of: the controller's top folder, and the path in it. Source:
+/// The location of the memory files of a control group: the controller's top folder, and the path in it. Source:
 /// cgroups(7), `/proc/[pid]/cgroup`.
 fn group_folder(root: &Path, line: &str) -> Option<(PathBuf, PathBuf)> {
     let mut parts = line.splitn(3, ':').skip(1);
@@ -166,8 +166,9 @@ fn group_folder(root: &Path, line: &str) -> Option<(PathBuf, PathBuf)> {
     Some((top, path.trim_start_matches('/').into()))
 }
 
-/// What a control group has left, if it has a limit: of version 2 or of version 1. Files that are cached can be given
-/// up, and do not count. Source: Linux, `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
+/// The memory that a control group has left, if the group has a limit: of version 2 or of version 1. The kernel can
+/// reclaim cached files, which therefore do not count. Source: Linux, `Documentation/admin-guide/cgroup-v2.rst` and
+/// `cgroup-v1/memory.rst`.
 fn group_free(root: &Path, folder: &Path) -> Option<Free> {
     let read = |file: &str| fs::read_to_string(folder.join(file)).ok();
     let versions = [
@@ -175,7 +176,7 @@ fn group_free(root: &Path, folder: &Path) -> Option<Free> {
         ("memory.limit_in_bytes", "memory.usage_in_bytes", ["total_inactive_file", "total_active_file"]),
     ];
     versions.into_iter().find_map(|(limit, usage, cached)| {
-        // Version 2 says `max` for no limit.
+        // Version 2 uses `max` for no limit.
         let allowed: u64 = read(limit)?.trim().parse().ok()?;
         let used: u64 = read(usage)?.trim().parse().ok()?;
         let stat = read("memory.stat").unwrap_or_default();
@@ -186,7 +187,7 @@ fn group_free(root: &Path, folder: &Path) -> Option<Free> {
     })
 }
 
-/// The number behind a name that begins a line.
+/// The number behind a name at the start of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.split_ascii_whitespace().next() == Some(name))?;
     line.split_ascii_whitespace().nth(1)?.parse().ok()
@@ -200,7 +201,7 @@ mod tests {
     const DEFAULT: FirstStepSettings =
         FirstStepSettings { quota: 0, v4_length: 24, v6_length: 64, v6_by_prefix: false };
 
-    /// A folder with these files, while `look` looks.
+    /// Calls `look` with a folder that contains these files.
     fn with_files<T>(name: &str, files: &[(&str, &str)], look: impl FnOnce(&Path) -> T) -> T {
         let root = std::env::temp_dir().join(format!("knockplane-memory-{name}-{}", std::process::id()));
         for (file, text) in files {

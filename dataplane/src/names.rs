@@ -1,8 +1,8 @@
 //! Addresses of the host names in address lists.
 //!
-//! The dataplane resolves no name: the control process does, and sends the answers. The last answer counts until another
-//! one arrives, also after a restart of either process, so it is kept in `names.state` in the state directory. Without
-//! that, a list that blocks a source would not block it until the control process runs.
+//! The dataplane resolves no name: the control process does, and sends the answers. An answer is valid until the next
+//! one arrives, also after a restart of either process. `names.state` in the state directory therefore contains the
+//! answers. Without this file, a list that blocks a source would not block it until the control process runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use crate::static_entries::NameEntry;
 /// The format of `names.state`: JSON, an array of [`Stored`].
 const FORMAT: Format = Format { kind: "names", version: 1 };
 
-/// A name with its addresses, as it is stored.
+/// A stored name with its addresses.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
@@ -29,14 +29,14 @@ struct Stored {
     addresses: Vec<IpAddr>,
 }
 
-/// What is known of a name.
+/// The state of a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Resolution {
-    /// The last answer; in order, each once.
+    /// The addresses of the last answer, in order, each once.
     addresses: Vec<IpAddr>,
-    /// Why the last attempt failed; `None` if it did not.
+    /// The reason that the last attempt failed; `None` if it succeeded.
     failure: Option<String>,
-    /// When the last answer came. `None`: before this start, or never.
+    /// The arrival time of the last answer; `None` if it arrived before this start, or never.
     answered: Option<Time>,
 }
 
@@ -44,12 +44,12 @@ struct Resolution {
 pub(crate) struct Names {
     state: Arc<StateDir>,
     resolutions: BTreeMap<HostName, Resolution>,
-    /// The entries of the running rules that are names. Asked for every second, so not searched for each time.
+    /// The entries of the running rules that are names. Requests for them arrive every second, so they are stored.
     running: Vec<ListEntry>,
 }
 
 impl Names {
-    /// The answers that were kept. No rules run yet.
+    /// Loads the stored answers. No rules run yet.
     ///
     /// # Errors
     /// If the file is damaged or cannot be read.
@@ -67,7 +67,7 @@ impl Names {
         Ok(names)
     }
 
-    /// The addresses that names put in the lists of these rules, whose timeouts began at `begun`.
+    /// The addresses that names add to the lists of these rules, whose timeouts began at `begun`.
     pub(crate) fn entries(&self, rules: &RuleSet, begun: Time) -> Vec<NameEntry> {
         let of_entry = |(entry, name): (&ListEntry, HostName)| {
             let until = entry.timeout.map(|timeout| begun + timeout);
@@ -87,7 +87,7 @@ impl Names {
         resolution.map_or(&[], |resolution| &resolution.addresses)
     }
 
-    /// Takes over answers for names of the running rules, and keeps them. Returns whether an address changed.
+    /// Stores answers for names of the running rules. Returns whether an address changed.
     pub(crate) fn take(&mut self, answers: Vec<NameAnswer>, now: Time) -> bool {
         let wanted = self.running.iter().filter_map(HostName::of).collect();
         self.take_wanted(answers, &wanted, now)
@@ -119,7 +119,7 @@ impl Names {
         changed
     }
 
-    /// These rules run: forgets the names that they do not have.
+    /// Begins to use these rules, and removes the names that they do not contain.
     pub(crate) fn run(&mut self, rules: &RuleSet) {
         self.running = of(rules).map(|(entry, _)| entry.clone()).collect();
         let wanted: BTreeSet<HostName> = of(rules).map(|(_, name)| name).collect();
@@ -130,7 +130,7 @@ impl Names {
         }
     }
 
-    /// Every entry of the running rules that is a name, with what is known of it.
+    /// Every entry of the running rules that is a name, with its state.
     pub(crate) fn states(&self, now: Time) -> Vec<NameState> {
         let state = |(entry, name): (&ListEntry, HostName)| {
             let Resolution { addresses, failure, answered } = self.resolutions.get(&name).cloned().unwrap_or_default();
@@ -140,7 +140,7 @@ impl Names {
         self.running.iter().filter_map(|entry| Some((entry, HostName::of(entry)?))).map(state).collect()
     }
 
-    /// A failure is logged: the answer counts all the same, until a restart.
+    /// Saves the answers. A failure is logged: the answers are valid until a restart.
     fn save(&self) {
         let stored: Vec<Stored> = (self.resolutions.iter())
             .filter(|(_, resolution)| !resolution.addresses.is_empty())
@@ -159,7 +159,7 @@ impl Names {
 }
 
 impl Resolution {
-    /// Takes over an answer. Returns whether the addresses changed.
+    /// Stores an answer. Returns whether the addresses changed.
     fn take(&mut self, name: &HostName, mut addresses: Vec<IpAddr>, now: Time) -> bool {
         (self.failure, self.answered) = (None, Some(now));
         addresses.retain(|address| Family::of(*address) == name.family);

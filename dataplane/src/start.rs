@@ -1,7 +1,8 @@
-//! Putting the dataplane together, in an order in which a failure leaves nothing behind but offloads that are off: first
-//! rules and state, and beside them what touches no interface; then the interfaces, which are checked before anything is
-//! changed; then programs, which drop everything; then rings and workers; and once frames are forwarded, what drops behind
-//! the programs, the lists' memory and the watcher.
+//! Starts the dataplane, in an order in which a failure leaves no change except offloads that are off. First the start
+//! reads rules and state, and meanwhile prepares all parts that change no interface. Then it checks the interfaces
+//! before it changes anything. Then it attaches the programs, which drop all frames. Then it creates rings and workers.
+//! When frames are forwarded, it adds the drop behind the programs, populates the lists' memory, and starts the
+//! watcher.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64};
@@ -46,7 +47,7 @@ use crate::static_entries::StoredEntries;
 use crate::store::Store;
 use crate::worker::Worker;
 
-/// What is decided by, before any interface is touched.
+/// The rules and state that workers decide by, complete before the start changes any interface.
 struct Decided {
     state: State,
     store: Store,
@@ -56,16 +57,16 @@ struct Decided {
     table: Table,
 }
 
-/// Why a start failed.
+/// The reason that a start failed.
 pub(crate) enum StartError {
-    /// The configuration, the rules or the state files are not fit to run, however often it is tried.
+    /// The configuration, the rules or the state files are not valid. Another attempt does not help.
     Configuration(anyhow::Error),
-    /// Something else, which may be over by the next start.
+    /// Another reason, which may not apply at the next start.
     Other(anyhow::Error),
 }
 
 impl StartError {
-    /// Why the rules cannot run. A lack of memory may be over by the next start.
+    /// The reason that the rules cannot run. A lack of memory may not apply at the next start.
     fn of_rules(error: anyhow::Error) -> StartError {
         match error.downcast_ref::<MemoryError>() {
             Some(lack) if !lack.is_permanent => StartError::Other(error),
@@ -80,10 +81,10 @@ impl<E: Into<anyhow::Error>> From<E> for StartError {
     }
 }
 
-/// Reads and compiles the rules that are to run: those applied last, or else the configured ones.
+/// Reads and compiles the rules to run: the last applied rules, or otherwise the configured ones.
 ///
 /// # Errors
-/// What is wrong with them, and what to do about it.
+/// The problem and its remedy.
 fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided> {
     thread::scope(|scope| {
         let entries = scope.spawn(|| StoredEntries::load(state_dir));
@@ -108,7 +109,7 @@ fn decide(config: &Config, state_dir: &Arc<StateDir>) -> anyhow::Result<Decided>
     })
 }
 
-/// What a start needs of the interfaces, none of which is changed yet.
+/// The resources of a start. No interface has changed yet.
 struct Prepared {
     listener: Listener,
     devices: [Arc<Device>; 2],
@@ -121,10 +122,10 @@ struct Prepared {
     memory: Vec<Memory>,
 }
 
-/// Looks at socket and interfaces and takes what touches neither.
+/// Checks the socket and the interfaces, and allocates the resources that change neither.
 ///
 /// # Errors
-/// What is wrong, and what to do about it.
+/// The problem and its remedy.
 fn prepare(config: &Config, deadline: Deadline) -> Result<Prepared, StartError> {
     let mut reader = Reader::open()?;
     let (outside, seen_outside) = open(&config.outside, &mut reader)?;
@@ -145,7 +146,7 @@ fn prepare(config: &Config, deadline: Deadline) -> Result<Prepared, StartError> 
         tracing::warn!("{warning}");
     }
     let buffers = checked.buffers.context("no buffers suit the two drivers")?;
-    // A second dataplane ends here, before it touches an interface.
+    // A second dataplane fails here, before it changes an interface.
     let listener = Listener::bind(&config.socket, &config.socket_uids, deadline)?;
     raise_memlock_limit();
     let program = LoadedProgram::load([&*devices[0], &*devices[1]], queues, max_frame)?;
@@ -154,12 +155,12 @@ fn prepare(config: &Config, deadline: Deadline) -> Result<Prepared, StartError> 
     Ok(Prepared { listener, devices, observed, queues, mtu, ring_settings, program, memory })
 }
 
-/// Starts the workers and returns the manager, which is to be run. State is read while everything is prepared that
-/// touches no interface, and while a process that is exiting frees them; no interface is changed before state is in
-/// force.
+/// Starts the workers and returns the manager, which the caller must run. Reads the state while it prepares the parts
+/// that change no interface, and while an exiting process releases the interfaces. Changes no interface before the
+/// state is in force.
 ///
 /// # Errors
-/// What is wrong, and what to do about it.
+/// The problem and its remedy.
 pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> Result<Manager, StartError> {
     let state_dir = Arc::new(state_dir);
     let (decided, prepared) = thread::scope(|scope| {
@@ -237,9 +238,9 @@ pub(crate) fn start(config: Config, state_dir: StateDir, deadline: Deadline) -> 
             Worker::new(queue as usize, rings, Arc::clone(&shared), Arc::clone(&counters), mtu, idle, queues > 1);
         workers.push(spawn(queue, worker, counters, own_core, core)?);
     }
-    // Frames are forwarded by now. Each of these takes a grace period of RCU, which a restart need not wait for.
+    // Frames are forwarded now. Each of these calls takes a grace period of RCU, which a restart need not wait for.
     let ingress = [drop_behind(&devices[0])?, drop_behind(&devices[1])?];
-    // Memory was checked for, and is taken before anything else can take it.
+    // The memory was checked before. This call allocates it before another process can use it.
     shared.state.lists.populate();
     let entries = {
         let running = shared.generation.load();
@@ -302,15 +303,15 @@ fn attach(program: LoadedProgram, devices: &[Arc<Device>; 2]) -> anyhow::Result<
     })
 }
 
-/// Refuses a mode that is less than what the configuration requires.
+/// Refuses a mode below the configured requirement.
 fn require(finding: Option<Finding>) -> anyhow::Result<()> {
     finding.map_or(Ok(()), |finding| bail!("{finding}"))
 }
 
-/// Logs why zero-copy is not asked for, or asked for on demand alone.
+/// Logs the reason that zero-copy is not requested, or requested only on demand.
 fn say_buffers(buffers: &Buffers, drivers: [&str; 2]) {
     match buffers.copy_reason() {
-        // The checks before the start warn of it.
+        // The checks before the start warn about this case.
         Some(CopyReason::BufferTooSmall { .. }) | None => {}
         Some(reason) => tracing::info!("copy mode: {reason}"),
     }
@@ -330,17 +331,17 @@ fn say_buffers(buffers: &Buffers, drivers: [&str; 2]) {
     }
 }
 
-/// Looks an interface up.
+/// Opens an interface by its name.
 fn open(name: &str, reader: &mut Reader) -> anyhow::Result<(Arc<Device>, Observed)> {
     let device = Device::open(name)?;
     let observed = Observed::read(&device, reader)?.with_context(|| format!("interface {name} went away"))?;
     Ok((Arc::new(device), observed))
 }
 
-/// Makes sure that an interface shows frames as they are on the wire. An offload stays off if the start fails later: every
-/// start turns it off.
+/// Turns off offloads, so that an interface shows frames as they are on the wire. An offload stays off if the start
+/// fails later: every start turns it off.
 fn turn_off_offloads(device: &Device, observed: &Observed) -> anyhow::Result<()> {
-    // No program is attached yet, native or not.
+    // No program is attached yet, native or generic.
     for offload in observed.harmful_offloads(false) {
         if device.turn_off(offload)? != OffloadState::Off {
             let Unmet { finding, .. } = wire::offload_is_on(observed, offload);
@@ -351,7 +352,7 @@ fn turn_off_offloads(device: &Device, observed: &Observed) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Drops what gets past the XDP program, where the kernel can do that.
+/// Drops frames that pass the XDP program, if the kernel supports this.
 fn drop_behind(device: &Device) -> anyhow::Result<Option<IngressDrop>> {
     let ingress = IngressDrop::attach(device)?;
     if ingress.is_none() {

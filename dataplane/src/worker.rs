@@ -23,13 +23,14 @@ use crate::idle::{Idle, Waker};
 use crate::reorder::ReorderBuffer;
 use crate::shared::Shared;
 
-/// How often the kernel's counters are read and the heartbeat is renewed under load, and the longest sleep.
+/// The interval at which a worker under load reads the kernel's counters and renews its heartbeat, and the longest
+/// sleep.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 
-/// No frame waits longer in a ring. An older stamp is left over from another frame.
+/// The longest time that a frame waits in a ring. An older stamp belongs to a previous frame.
 const OLDEST_ARRIVAL: Duration = Duration::from_secs(10);
 
-/// Resets that a worker sends in a housekeeping turn at most: 640 a second, so that they delay no packet.
+/// Maximum number of resets that a worker sends in a housekeeping turn: 640 a second, so that they delay no packet.
 const RESETS: usize = 64;
 
 /// The longest sleep while frames wait for transmission or in the reorder buffer.
@@ -43,7 +44,7 @@ pub(crate) struct Worker {
     counters: Arc<WorkerCounters>,
     decider: Decider,
     idle: Idle,
-    /// `None` with one queue, whose frames are decided in the order of their arrival.
+    /// `None` with one queue, whose frames the worker decides in the order of their arrival.
     reorder_buffer: Option<ReorderBuffer>,
 }
 
@@ -191,7 +192,8 @@ impl Worker {
 }
 
 impl Worker {
-    /// Sends queued resets. A reset without room in a ring is left out: an end that sends again gets another one.
+    /// Sends queued resets. A reset without room in a ring is discarded: an end that sends another packet receives
+    /// another reset.
     fn send_resets(&mut self) {
         for _ in 0..RESETS {
             let Some(reset) = self.shared.resets.pop() else { return };
@@ -203,8 +205,8 @@ impl Worker {
     }
 }
 
-/// The time of arrival that a stamp states. An implausible stamp is ignored: the frame arrived at `now`. A stamp can be a
-/// little later than `now`, because the clock is read before the frame is taken off its ring.
+/// The arrival time in a stamp. An implausible stamp is ignored: the frame then arrived at `now`. A stamp can be
+/// slightly later than `now`, because the worker reads the clock before it takes the frame from its ring.
 fn arrival(stamp: u64, now: Time) -> Time {
     let stamp = Time::from_nanos(stamp);
     if now.since(stamp) < OLDEST_ARRIVAL && stamp.since(now) < OLDEST_ARRIVAL { stamp } else { now }

@@ -164,7 +164,7 @@ impl Administration {
             self.forget(&door.knocking_list());
             self.forget(&door.closing_list());
         }
-        // A later door may have the same name and another knock. Sources with a grant of this door must have none there.
+        // A later door may have the same name. Sources with a grant of this door must have none there.
         for door in before.iter().filter(|door| !doors.iter().any(|new| new.name == door.name)) {
             self.forget(&door.open_list());
         }

@@ -1,4 +1,4 @@
-//! A look at the state directory that changes nothing, takes no lock, and waits for no process: another dataplane may have it.
+//! Examines the state directory without changes, locks or waits: another dataplane may use the directory.
 
 use std::fs;
 use std::io;
@@ -11,23 +11,23 @@ use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
 
 use super::{StateDir, check_directory, check_file};
 
-/// What is there. A state directory that was examined is only to be read.
+/// The state of the directory. The caller may only read a state directory that was examined.
 pub(crate) enum Examined {
-    /// Nothing; a start makes it.
+    /// The directory does not exist; a start creates it.
     Absent,
-    /// A directory that no dataplane uses.
+    /// No dataplane uses the directory.
     Free(StateDir),
-    /// One that a process uses; without its number if that is in another PID namespace.
+    /// A process uses the directory. The process id is `None` if the process is in another PID namespace.
     Held(StateDir, Option<i32>),
-    /// This user may not look.
+    /// This user has no permission to read the directory.
     Denied,
 }
 
 impl StateDir {
-    /// Looks at the directory. Not for a process that has locked it: the lock would be lost.
+    /// Examines the directory. A process that has locked the directory must not call this: it would lose the lock.
     ///
     /// # Errors
-    /// If a start would refuse it, with the command that helps.
+    /// If a start would refuse the directory, with the command that helps.
     pub(crate) fn examine(path: &Path) -> anyhow::Result<Examined> {
         let path: PathBuf = path.components().collect();
         let shown = path.display();
@@ -63,14 +63,14 @@ impl StateDir {
     }
 }
 
-/// Whether nothing is in the way of a directory that is not there yet.
+/// Whether a start can create a directory that does not exist yet.
 fn can_be_made(path: &Path) -> anyhow::Result<Examined> {
     let above = path.ancestors().skip(1).find_map(|above| fs::metadata(above).ok().map(|there| (above, there)));
     match above {
         Some((above, there)) if !there.is_dir() => {
             bail!("{} cannot be made: {} is no directory", path.display(), above.display())
         }
-        // A relative path without a folder has nothing above it.
+        // A relative path without a folder has no parent.
         _ => Ok(Examined::Absent),
     }
 }

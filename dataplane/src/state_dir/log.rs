@@ -10,10 +10,12 @@
 //! …                                        the next record
 //! ```
 //! Promises:
-//! - A record counts whole or not at all, and it is on the disk when [`Log::append`] returns.
-//! - A file whose last record is incomplete is read up to that record: an append was interrupted. It was not acknowledged.
-//! - Damage elsewhere is told from that. The records before it are read; those behind it are told apart.
-//! - A whole new file ([`Log::replace`]) takes the place of the old one in one step.
+//! - A record counts as a whole or not at all. It is on the disk when [`Log::append`] returns.
+//! - A file with an incomplete last record is valid up to that record: an append was interrupted before its
+//!   acknowledgement.
+//! - Other damage is distinguished from an interrupted append. The records before the damage are valid; those behind it
+//!   are reported separately.
+//! - A whole new file ([`Log::replace`]) replaces the old one in one step.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -27,7 +29,7 @@ use super::{Format, StateDir};
 /// Bytes in front of a content.
 const HEADER: usize = 32;
 
-/// Bytes of a content at most: an import of the longest is a quarter of it.
+/// Maximum number of bytes of a content: the longest import is a quarter of it.
 const MAX_CONTENT: usize = 1 << 30;
 
 /// The records of a file.
@@ -35,26 +37,26 @@ const MAX_CONTENT: usize = 1 << 30;
 pub(crate) struct Records {
     file: Vec<u8>,
     contents: Vec<Range<usize>>,
-    /// Intact records behind the damage, as far as they can be told.
+    /// Intact records behind the damage, as far as the reader can find them.
     behind: Vec<Range<usize>>,
     pub(crate) end: End,
     /// The bytes up to the last intact record.
     length: usize,
 }
 
-/// How the records of a file end.
+/// The end of the records of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum End {
-    /// With the file.
+    /// The records end with the file.
     #[default]
     Whole,
-    /// In a record that was not written to its end, with so many bytes.
+    /// The last record is incomplete, with this number of bytes.
     Torn(usize),
-    /// At a record that is not as it was written.
+    /// A record is damaged.
     Damaged {
-        /// Its first byte, counted from 0.
+        /// The first byte of the record, counted from 0.
         place: usize,
-        /// Bytes from there to the end of the file.
+        /// The number of bytes from there to the end of the file.
         bytes: usize,
     },
 }
@@ -67,9 +69,9 @@ impl Records {
         let mut behind = Vec::new();
         if let End::Damaged { place, .. } = end {
             match header(&file[place..], contents.len() as u32) {
-                // The content alone is damaged, and the next record can be found.
+                // Only the content is damaged, so the reader can find the next record.
                 Some(header) => behind = scan(&file, place + HEADER + header.length, contents.len() as u32 + 1).0,
-                // A file that grew before its content was written ends in zeros.
+                // If the file grew before its content was written, it ends in zeros.
                 None if file[place..].iter().all(|byte| *byte == 0) => end = End::Torn(file.len() - place),
                 None => {}
             }
@@ -82,19 +84,19 @@ impl Records {
         self.contents.iter().map(|content| &self.file[content.clone()])
     }
 
-    /// Those that can be read behind the damage.
+    /// The contents that are readable behind the damage.
     pub(crate) fn behind(&self) -> impl Iterator<Item = &[u8]> {
         self.behind.iter().map(|content| &self.file[content.clone()])
     }
 }
 
-/// A header that is as it was written.
+/// An intact header.
 struct Header {
     length: usize,
     sum: [u8; 16],
 }
 
-/// Reads the header that these bytes begin with; `None` if it is damaged or of another record.
+/// Reads the header at the start of these bytes; `None` if the header is damaged or belongs to another record.
 fn header(bytes: &[u8], number: u32) -> Option<Header> {
     let (header, _) = bytes.split_first_chunk::<HEADER>()?;
     let (head, check) = header.split_at(HEADER - 8);
@@ -123,7 +125,7 @@ fn encode_header(number: u32, content: &[u8]) -> io::Result<[u8; HEADER]> {
     Ok(header)
 }
 
-/// The contents from this byte on, of records with these numbers.
+/// The contents from this byte on, of records with consecutive numbers from `first` on.
 fn scan(file: &[u8], begin: usize, first: u32) -> (Vec<Range<usize>>, End) {
     let (mut contents, mut place) = (Vec::new(), begin);
     for number in first.. {
@@ -152,19 +154,19 @@ pub(crate) struct Log {
     state: Arc<StateDir>,
     name: &'static str,
     format: Format,
-    /// `None` if there is none, or it is not known what it holds.
+    /// `None` if there is no file, or if its content is not known.
     file: Option<File>,
     length: u64,
     next: u32,
 }
 
 impl Log {
-    /// A log whose first record makes the file, in place of one that may be there.
+    /// Creates a log whose first record creates the file, and replaces an existing file.
     pub(crate) fn new(state: Arc<StateDir>, name: &'static str, format: Format) -> Log {
         Log { state, name, format, file: None, length: 0, next: 0 }
     }
 
-    /// Goes on behind these records, which were read from the file. What is behind the last intact one is cut off.
+    /// Continues behind these records, which were read from the file. Truncates the file after the last intact record.
     ///
     /// # Errors
     /// If the file system refuses.
@@ -178,7 +180,7 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the next record needs a new file: there is none, it was removed, or it is not known what it holds.
+    /// Whether the next record needs a new file: there is no file, it was removed, or its content is not known.
     pub(crate) fn is_broken(&self) -> bool {
         let is_there = |file: &File| file.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
         !self.file.as_ref().is_some_and(is_there)
@@ -189,15 +191,16 @@ impl Log {
         self.state.file(self.name)
     }
 
-    /// Bytes of the file.
+    /// The number of bytes of the file.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Adds a record, and returns when it is on the disk.
+    /// Appends a record, and returns when the record is on the disk.
     ///
     /// # Errors
-    /// If the disk refuses; then the record is not in the file. If that cannot be made sure of, [`Log::is_broken`].
+    /// If the disk refuses; then the file does not contain the record. If this cannot be ensured, [`Log::is_broken`] is
+    /// true.
     pub(crate) fn append(&mut self, content: &[u8]) -> io::Result<()> {
         let Some(file) = &self.file else { return Err(io::Error::other("there is no file to append to")) };
         let header = encode_header(self.next, content)?;
@@ -205,7 +208,7 @@ impl Log {
         let written = file.write_all_at(&record, self.length);
         let is_written = written.is_ok();
         if let Err(error) = written.and_then(|()| file.sync_data()) {
-            // After a failed sync it is not known what is on the disk.
+            // After a failed sync, the content of the disk is not known.
             let is_cut = file.set_len(self.length).and_then(|()| file.sync_data()).is_ok();
             if is_written || !is_cut {
                 self.file = None;
@@ -220,8 +223,8 @@ impl Log {
     /// Replaces the file by one with these records, and returns when it is on the disk.
     ///
     /// # Errors
-    /// If the disk refuses; then the file is as it was. If only the directory cannot be synced, either file may be there
-    /// after a power failure, which the error says.
+    /// If the disk refuses; then the file is unchanged. If only the sync of the directory fails, either file may be
+    /// present after a power failure, as the error states.
     pub(crate) fn replace(&mut self, contents: impl Iterator<Item = Vec<u8>>) -> io::Result<()> {
         let (mut length, mut next) = (0, 0);
         let line = self.format.log_line();

@@ -231,8 +231,8 @@ fn damaged(path: &Path, error: ContentError) -> anyhow::Error {
     anyhow::Error::new(error).context(damage(&path.display().to_string()))
 }
 
-/// The removals in the records behind damage: an entry that was removed must not come back. What these records add is lost
-/// with the damaged one, which may have removed it.
+/// The removals in the records behind damage: a removed entry must not return. The additions in these records are lost
+/// with the damaged record, which may have contained their removal.
 fn removals_behind(records: &Records) -> Result<Vec<u8>, ContentError> {
     let mut content = Content::default();
     for change in records.behind().flat_map(Changes::of) {
@@ -243,7 +243,7 @@ fn removals_behind(records: &Records) -> Result<Vec<u8>, ContentError> {
     Ok(content.into_bytes())
 }
 
-/// The id of a list that operators fill, made known if no rule has named it.
+/// The id of a list that operators fill. Registers the list if no rule has named it.
 fn bind(lists: &Lists, name: &str) -> Result<ListId, TooManyListsError> {
     lists.id(name).map_or_else(|| lists.bind(name, OPERATOR_LEVEL), Ok)
 }

@@ -1,8 +1,8 @@
-//! The static entries of operators as an earlier version wrote them: the content of a `lists.state` with one checksum for each
-//! block. It is read once, and replaced by a file of records.
+//! Reads the static entries of an earlier version: the content of a `lists.state` with one checksum for each block. A
+//! start reads this file once, and replaces it by a file of records.
 //!
-//! Compact, so that a million entries are read before a killed dataplane's interfaces are free again. Numbers are
-//! big-endian; texts are UTF-8 behind their length.
+//! The format is compact, so that a start reads a million entries before a killed dataplane's interfaces are free
+//! again. Numbers are big-endian; texts are UTF-8 behind their length.
 //!
 //! ```text
 //! lists      name (length: 4 bytes)  number of entries (4 bytes)  entries      until the content ends
@@ -11,8 +11,8 @@
 //!   64…192   16 bytes: an IPv6 prefix of this length and 64
 //!   255      4 bytes, 4 bytes: an IPv4 range
 //! ```
-//! Lists are in the order of their names, entries in that of their first and last address, and nothing is there twice:
-//! there is one way to write given entries.
+//! Lists are in the order of their names, entries in the order of their first and last address. There are no
+//! duplicates, so there is exactly one encoding of given entries.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -30,7 +30,7 @@ pub(crate) const FORMAT: Format = Format { kind: "lists", version: 1 };
 const V6: u8 = 64;
 const RANGE: u8 = 255;
 
-/// An entry as it is stored.
+/// A stored entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stored<'c> {
     pub(super) list: &'c str,
@@ -38,12 +38,12 @@ pub(super) struct Stored<'c> {
     pub(super) comment: &'c str,
 }
 
-/// Reads entries one by one. The first error ends it.
+/// Reads entries one by one. The first error ends the iteration.
 pub(super) struct Entries<'c> {
     content: &'c [u8],
     place: usize,
     list: &'c str,
-    /// Entries of the list that are still to come.
+    /// The number of entries of the list that were not read yet.
     left: u32,
     last: Option<Bounds>,
 }
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use crate::static_entries::Entry;
 
-    /// Writes the static ones of these entries, which are in order.
+    /// Encodes the static entries of `lists`, which are in order.
     fn encode<'e, E>(lists: impl Iterator<Item = (&'e str, E)>) -> Vec<u8>
     where
         E: Iterator<Item = &'e Entry> + Clone,
@@ -172,7 +172,7 @@ mod tests {
             put_list(&mut content, list, number);
             for entry in entries {
                 put_address(&mut content, &entry.set);
-                // No comment that was checked is longer.
+                // No valid comment is longer.
                 content.extend_from_slice(&(entry.comment.len() as u16).to_be_bytes());
                 content.extend_from_slice(entry.comment.as_bytes());
             }
@@ -199,7 +199,7 @@ mod tests {
             AddressSet::Range(first, last) => {
                 content.push(RANGE);
                 for end in [first, last] {
-                    // Ranges of IPv6 addresses are refused on the way in.
+                    // The checks refuse ranges of IPv6 addresses.
                     let IpAddr::V4(end) = end else { continue };
                     content.extend_from_slice(&end.octets());
                 }
@@ -216,7 +216,7 @@ mod tests {
         Entries::of(content).map(|entry| entry.map(told).map_err(|error| error.to_string())).collect()
     }
 
-    /// A list's name, its number of entries, and these bytes.
+    /// Encodes a list's name, its number of entries, and these bytes.
     fn list(name: &str, number: u32, entries: &[u8]) -> Vec<u8> {
         let mut content = Vec::new();
         put_list(&mut content, name, number);
