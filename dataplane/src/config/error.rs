@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConfigError {
     pub(super) file: PathBuf,
-    /// Line and column, counted from 1; `None` if it is about the whole file.
+    /// Line and column, counted from 1; `None` if the error concerns the whole file.
     pub(super) place: Option<(usize, usize)>,
     pub(super) message: String,
 }
@@ -24,7 +24,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The reader's message, with the key it stumbled over if it does not name it, and a remedy.
+/// The parser's message, with the key of the error if the message does not contain it, and a remedy.
 pub(super) fn in_words(error: &toml::de::Error, text: &str) -> String {
     let message = error.message().trim_end();
     let key = error

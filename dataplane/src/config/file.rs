@@ -1,4 +1,4 @@
-//! The configuration file as it is written, with its defaults. Unknown keys are refused.
+//! The configuration file in its written form, with its defaults. Unknown keys are refused.
 
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ pub(super) enum KeptBy {
     Prefix,
 }
 
-/// The file as it is written.
+/// The file in its written form.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct File {

@@ -1,4 +1,4 @@
-//! `[metrics]`: which rules have series of their own, and what is told of them.
+//! `[metrics]`: the rules that have series of their own, and the content of the series.
 
 use std::str::FromStr;
 
@@ -32,7 +32,7 @@ pub(crate) enum RuleSeries {
 }
 
 impl RuleSeries {
-    /// Whether the rule is to have series.
+    /// Whether the rule has series.
     pub(crate) fn wants(&self, rule: &Rule) -> bool {
         match self {
             RuleSeries::All => true,
@@ -44,7 +44,7 @@ impl RuleSeries {
     }
 }
 
-/// A pattern, in which `*` stands for any text, and what it is held against.
+/// A pattern, in which `*` stands for any text, and the property of a rule that it matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
     Chain(String),
@@ -84,7 +84,7 @@ impl<'de> Deserialize<'de> for RuleSeries {
     }
 }
 
-/// Whether the text is what the pattern says, in which `*` stands for any text.
+/// Whether the text matches the pattern, in which `*` stands for any text.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
     let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));

@@ -1,7 +1,7 @@
 //! The configuration: read from its file, and checked.
 //!
-//! Unknown keys are refused. Every error names file, line, key and what to write instead. The file is shared with the
-//! control process, whose section is skipped here; `configs/default.toml` is the manual.
+//! Unknown keys are refused. Every error contains the file, the line, the key and the remedy. The control process uses
+//! the same file; this module skips its section. `configs/default.toml` is the manual.
 
 mod error;
 mod file;
@@ -29,7 +29,7 @@ pub(crate) use self::metrics::{Metrics, RuleSeries};
 /// The checked configuration of the dataplane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// Where it was read.
+    /// The path of the file.
     pub(crate) file: PathBuf,
     pub(crate) outside: String,
     pub(crate) inside: String,
@@ -42,7 +42,7 @@ pub(crate) struct Config {
     pub(crate) ring_size: u32,
     pub(crate) zero_copy: ZeroCopy,
     pub(crate) require: Require,
-    /// Whether the interfaces may have addresses of the host, which it cannot be reached by.
+    /// Whether the interfaces may have addresses of the host. The host cannot be reached by these addresses.
     pub(crate) dedicated: bool,
     pub(crate) offloads: Offloads,
     pub(crate) list_capacity: usize,
@@ -52,16 +52,16 @@ pub(crate) struct Config {
     pub(crate) metrics: Metrics,
 }
 
-/// More connections than this are taken for a mistake: they would take some 40 GB.
+/// A larger number of connections is refused as a mistake: it would take some 40 GB.
 const MAX_CONNECTIONS: usize = 100_000_000;
 
-/// Bytes of an interface's name at most: `IFNAMSIZ` less the NUL at its end (netdevice(7)).
+/// Maximum number of bytes of an interface's name: `IFNAMSIZ` less the NUL at its end (netdevice(7)).
 const LONGEST_INTERFACE: usize = 15;
 
-/// Bytes of a socket's path at most: `sun_path` less the NUL at its end (unix(7)).
+/// Maximum number of bytes of a socket's path: `sun_path` less the NUL at its end (unix(7)).
 const LONGEST_SOCKET: usize = 107;
 
-/// What to do about receive offloads that are on.
+/// The treatment of receive offloads that are on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Offloads {
@@ -69,7 +69,7 @@ pub(crate) enum Offloads {
     Refuse,
 }
 
-/// The slowest way of receiving that the filter may start with, the fastest last.
+/// The slowest receive mode with which the filter may start; the fastest is last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Require {
@@ -83,10 +83,10 @@ pub(crate) enum Require {
 }
 
 impl Config {
-    /// Reads and checks a file. Warns of one that tells everybody a passphrase.
+    /// Reads and checks a file. Warns about a file with a passphrase that all users can read.
     ///
     /// # Errors
-    /// The first thing that is wrong with it, or that others can change it.
+    /// The first error in the file, or that other users can change it.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = input::read_trusted_text(path, &input::CONFIGURATION).map_err(|error| {
             let remedy = if error.is_not_found() { "; name another one with --config" } else { "" };
@@ -217,7 +217,7 @@ impl Config {
     }
 }
 
-/// The first core that is named a second time, and where.
+/// The first core that occurs a second time, and its position.
 fn first_repeated(cores: &[Spanned<usize>]) -> Option<(usize, Range<usize>)> {
     let is_repeated = |(place, core): &(usize, &Spanned<usize>)| {
         cores[..*place].iter().any(|earlier| earlier.get_ref() == core.get_ref())
@@ -225,7 +225,7 @@ fn first_repeated(cores: &[Spanned<usize>]) -> Option<(usize, Range<usize>)> {
     cores.iter().enumerate().find(is_repeated).map(|(_, core)| (*core.get_ref(), core.span()))
 }
 
-/// A path in the file that is not absolute is meant from where the file is.
+/// Resolves a path that is not absolute relative to the folder of the file.
 fn relative_to(file: &Path, path: PathBuf) -> PathBuf {
     match file.parent() {
         Some(folder) if path.is_relative() => folder.join(path),

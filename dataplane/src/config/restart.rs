@@ -1,14 +1,14 @@
-//! Which keys only a restart takes over.
+//! The keys that need a restart.
 
 use knockplane_engine::state::lists::FirstStepSettings;
 
 use super::Config;
 
 impl Config {
-    /// The keys that another reading of the file has changed and that cannot be taken over while frames are on their way:
-    /// all of `[dataplane]`.
+    /// The keys that another read of the file has changed and that cannot take effect while frames are in flight: all
+    /// of `[dataplane]`.
     pub(crate) fn waiting(&self, new: &Config) -> Vec<&'static str> {
-        // What is added to the configuration is to be thought of here.
+        // A new part of the configuration must be considered here.
         let Config {
             file: _,
             settings: _,

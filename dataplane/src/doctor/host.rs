@@ -1,4 +1,4 @@
-//! The kernel, and what this process may do.
+//! The kernel, and the permissions of this process.
 
 use std::fs;
 use std::io;
@@ -13,15 +13,15 @@ const NEEDED: [(&str, u32); 4] = [("CAP_NET_ADMIN", 12), ("CAP_NET_RAW", 13), ("
 const IPC_LOCK: u32 = 14;
 const SYS_RESOURCE: u32 = 24;
 
-/// The oldest kernel with links of XDP programs, by which the filter attaches; and the oldest one that was tested.
+/// The oldest kernel with links of XDP programs, which the filter uses to attach; and the oldest tested kernel.
 const OLDEST: (u32, u32) = (5, 9);
 const TESTED: (u32, u32) = (6, 1);
 
-/// What this process is.
+/// The kernel and the permissions of this process.
 pub(crate) struct Host {
     release: String,
     machine: String,
-    /// Bits of its effective capabilities.
+    /// The bits of the effective capabilities.
     capabilities: u64,
     is_root: bool,
 }
@@ -43,7 +43,7 @@ impl Host {
         self.capabilities & (1 << bit) != 0
     }
 
-    /// Whether it may load programs.
+    /// Whether the process may load programs.
     pub(crate) fn may_load(&self) -> bool {
         NEEDED.iter().all(|(_, bit)| self.has(*bit))
     }
@@ -104,7 +104,7 @@ impl Host {
         }
     }
 
-    /// Whether the frames' memory, in bytes, may be locked.
+    /// Whether the process may lock the frames' memory, in bytes.
     pub(crate) fn memlock(&self, needed: u64) -> Finding {
         let limit = getrlimit(Resource::Memlock).maximum;
         let needs = format!("{} MB of frames are locked in memory", needed.div_ceil(1_000_000));

@@ -1,4 +1,4 @@
-//! One interface: what is as it should be, and what it will be like once the filter runs.
+//! One interface: the met requirements, and the expected mode of the filter.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::holder;
 use crate::requirements::wire::AtStart;
 use crate::requirements::{Observed, mode, scope};
 
-/// An interface that is looked at.
+/// The interface to examine.
 pub(crate) struct Examined<'e> {
     pub(crate) config: &'e Config,
     pub(crate) side: Side,
@@ -63,7 +63,7 @@ impl Examined<'_> {
         }
     }
 
-    /// The mode of XDP: the one that runs, or the one that is expected.
+    /// The mode of XDP: the actual one, or the expected one.
     fn xdp(&self) -> Finding {
         let require = self.config.require;
         match (self.observed.link.is_native, self.features) {
@@ -95,7 +95,7 @@ impl Examined<'_> {
     }
 }
 
-/// Whether frames will be copied, as far as it can be known before a start.
+/// Whether frames will be copied, as far as this is known before a start.
 pub(crate) fn zero_copy(at_start: &AtStart) -> Option<Finding> {
     if at_start.findings.iter().any(|finding| finding.check == "zero-copy") {
         return None;
@@ -113,7 +113,7 @@ pub(crate) fn zero_copy(at_start: &AtStart) -> Option<Finding> {
     }
 }
 
-/// Whose XDP program is on the interface. A start waits for a process that is exiting, and is then refused.
+/// The owner of the XDP program on the interface. A start waits for an exiting process, and otherwise fails.
 pub(crate) fn program(side: Side, device: &Device, observed: &Observed, running: Option<i32>) -> Finding {
     let ok = |found: String| Finding::ok(scope(side), "program", found);
     let name = device.name();

@@ -1,8 +1,8 @@
-//! What `--check` and `--doctor` tell: whether a start would work, and what of the host slows the filter down. Both change
-//! nothing and wait for no other process, so they can run beside a dataplane.
+//! The reports of `--check` and `--doctor`: whether a start would succeed, and the properties of the host that slow the
+//! filter down. Both change nothing and wait for no other process, so they can run beside a dataplane.
 //!
-//! What a start refuses is stated in [`crate::requirements`], and nowhere else. This module adds what is as it should be, what
-//! can only be tried (whether the kernel takes the program), and what costs speed.
+//! Only [`crate::requirements`] defines the requirements of a start. This module adds met requirements, checks that
+//! need an attempt (whether the kernel accepts the program), and properties that cost speed.
 //!
 //! | file           | looks at |
 //! |----------------|----------|
@@ -29,7 +29,7 @@ use crate::requirements::configured::{self, Early};
 use crate::requirements::wire::{self, AtStart};
 use crate::requirements::{Observed, scope};
 
-/// Everything about this host, and about a start with this file, if there is one.
+/// The report about this host, and about a start with this file, if there is one.
 pub(crate) fn report(file: Option<&Path>) -> Report {
     let host = host::Host::read();
     let mut findings = host.findings();
@@ -61,7 +61,7 @@ fn of_file(file: &Path, host: &host::Host) -> Vec<Finding> {
     findings
 }
 
-/// What a start with this configuration would refuse or warn of, and of what is well a part.
+/// The findings of a start with this configuration: errors, warnings, and some met requirements.
 pub(crate) fn of_start(config: &Config) -> Vec<Finding> {
     let early = configured::early(config);
     let mut findings = configured::rules(config, &early);
@@ -72,17 +72,17 @@ pub(crate) fn of_start(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Findings as one error, a line each; none if there are none.
+/// Findings as one error with one line each; `None` if there are no findings.
 pub(crate) fn as_error(findings: &[Finding]) -> Option<anyhow::Error> {
     let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
     (!lines.is_empty()).then(|| anyhow::Error::msg(lines.join("\nknockplane-dataplane: ")))
 }
 
-/// The two interfaces, as far as they are there.
+/// The two interfaces, if they exist.
 struct Wire {
     sides: [Option<(Device, Observed)>; 2],
     at_start: Option<AtStart>,
-    /// What a start refuses or warns of.
+    /// Errors and warnings of a start.
     problems: Vec<Finding>,
 }
 
@@ -108,18 +108,18 @@ impl Wire {
         Wire { sides, at_start, problems }
     }
 
-    /// The interfaces that are there.
+    /// The existing interfaces.
     fn each(&self) -> impl Iterator<Item = (Side, &Device, &Observed)> {
         let sides = Side::ALL.into_iter().zip(&self.sides);
         sides.filter_map(|(side, opened)| opened.as_ref().map(|(device, observed)| (side, device, observed)))
     }
 
-    /// Whose XDP programs are on the interfaces.
+    /// The owners of the XDP programs on the interfaces.
     fn programs(&self, early: &Early) -> Vec<Finding> {
         self.each().map(|(side, device, observed)| interface::program(side, device, observed, early.running)).collect()
     }
 
-    /// What is as it should be, and what costs speed.
+    /// Met requirements, and properties that cost speed.
     fn facts(&self, config: &Config, early: &Early, host: &host::Host) -> Vec<Finding> {
         let mut facts = Vec::new();
         for (side, device, observed) in self.each() {
@@ -130,7 +130,7 @@ impl Wire {
             facts.extend(placement::findings(&examined));
         }
         facts.extend(self.both());
-        // A requirement that is not met says more than the fact.
+        // The finding of an unmet requirement replaces the fact.
         let is_told = |fact: &Finding| {
             self.problems.iter().any(|problem| (problem.scope, &problem.check) == (fact.scope, &fact.check))
         };
@@ -143,7 +143,7 @@ impl Wire {
         facts
     }
 
-    /// What both interfaces have alike.
+    /// The properties that both interfaces share.
     fn both(&self) -> Vec<Finding> {
         let [Some((_, outside)), Some((_, inside))] = &self.sides else { return Vec::new() };
         let mut facts = Vec::new();
@@ -163,7 +163,7 @@ impl Wire {
         self.sides[side].as_ref().map_or("", |(device, _)| device.driver())
     }
 
-    /// Whether the kernel takes the XDP program: it is loaded and thrown away, and attached to nothing.
+    /// Whether the kernel accepts the XDP program: loads the program, discards it, and attaches it to nothing.
     fn loads(&self, host: &host::Host) -> Option<Finding> {
         let [Some((outside, observed)), Some((inside, _))] = &self.sides else { return None };
         let finding = |found: String| Finding::ok(Scope::Wire, "program-load", found);
@@ -180,7 +180,7 @@ impl Wire {
         })
     }
 
-    /// Whether the frames' memory may be locked.
+    /// Whether the process may lock the frames' memory.
     fn memlock(&self, config: &Config, at_start: &AtStart, host: &host::Host) -> Option<Finding> {
         let queues = self.sides[0].as_ref().map_or(1, |(_, observed)| observed.queues.rx);
         let needed = u64::from(queues) * at_start.buffers.as_ref()?.memory(config.ring_size);

@@ -1,4 +1,5 @@
-//! Where frames arrive: how the NIC spreads them over its queues, and which cores handle its interrupts.
+//! The placement of frames: the distribution of frames over the queues of the NIC, and the cores that handle its
+//! interrupts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +22,7 @@ pub(crate) fn findings(examined: &Examined<'_>) -> Vec<Finding> {
     vec![of_rss(examined, examined.device.rss()), of_interrupts(examined, &interrupts, &workers, &all)]
 }
 
-/// Packets of one source should arrive on one queue, and every queue should get its part.
+/// Packets of one source should arrive on one queue, and every queue should receive its share.
 fn of_rss(examined: &Examined<'_>, rss: Option<Rss>) -> Finding {
     let (name, queues) = (examined.device.name(), examined.observed.queues.rx);
     if queues == 1 {
@@ -38,7 +39,7 @@ fn of_rss(examined: &Examined<'_>, rss: Option<Rss>) -> Finding {
         return finding.run(format!("ethtool -X {name} equal {queues}"));
     }
     let with_ports: Vec<_> = rss.fields.iter().filter(|fields| fields.ports).map(|fields| fields.flow).collect();
-    // igb has the ports of TCP in its hash, whatever it is told (docs/hardware.md).
+    // igb includes the ports of TCP in its hash, whatever its configuration (docs/hardware.md).
     let (fixed, changeable): (Vec<_>, Vec<_>) =
         with_ports.into_iter().partition(|flow| examined.device.driver() == "igb" && flow.starts_with("tcp"));
     if changeable.is_empty() {
@@ -70,7 +71,7 @@ fn interrupts(name: &str) -> Vec<Interrupt> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(|number: u32| {
             let folder = Path::new("/proc/irq").join(number.to_string());
-            // Without a handler there are no cores that it came to.
+            // Without a handler there is no effective core.
             let cores = ["effective_affinity_list", "smp_affinity_list"]
                 .iter()
                 .filter_map(|file| fs::read_to_string(folder.join(file)).ok())
@@ -92,7 +93,7 @@ fn parse_cores(text: &str) -> BTreeSet<usize> {
     text.trim().split(',').filter_map(range).flatten().collect()
 }
 
-/// A worker that shares its core with interrupts waits for them, where there is another core for these.
+/// A worker that shares its core with interrupts waits for them, although other cores could handle the interrupts.
 fn of_interrupts(
     examined: &Examined<'_>,
     interrupts: &[Interrupt],
@@ -131,7 +132,7 @@ mod tests {
     use crate::config::Config;
     use crate::requirements::Observed;
 
-    /// What is said of an interface with this many queues. Loopback only lends its name.
+    /// The finding about an interface with this many queues. Loopback only provides its name.
     fn examined(queues: u32, say: impl FnOnce(&Examined<'_>) -> Finding) -> Finding {
         let config = include_str!("../../../configs/default.toml");
         let config = Config::parse(Path::new("k.toml"), config).expect("the default configuration");

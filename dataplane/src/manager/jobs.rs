@@ -1,7 +1,7 @@
-//! The administration's thread, as the manager sees it: at most one job at a time.
+//! The manager's interface to the administration's thread: at most one job at a time.
 //!
-//! Requests wait in their connections, one in each, so that the queue is bounded by the number of connections, and a request
-//! whose connection is closed before its turn is not carried out.
+//! Requests wait in their connections, one in each. The number of connections therefore bounds the queue, and a request
+//! whose connection closes before its turn does not run.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -12,7 +12,7 @@ use mio::{Registry, Token, Waker};
 
 use crate::administration::{Administration, Answer, Job};
 
-/// The two ends of the channels to the thread.
+/// The manager's ends of the channels to the thread.
 pub(super) struct Jobs {
     jobs: Sender<Job>,
     answers: Receiver<Answer>,
@@ -21,16 +21,16 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    /// Starts the thread. An event of this token says that there is an answer.
+    /// Starts the thread. An event with this token indicates an answer.
     ///
     /// # Errors
-    /// If the kernel has no thread or descriptor.
+    /// If the kernel provides no thread or descriptor.
     pub(super) fn start(administration: Administration, registry: &Registry, token: Token) -> anyhow::Result<Self> {
         let waker = Arc::new(Waker::new(registry, token).context("cannot make an event descriptor")?);
         let (jobs, received) = channel();
         let (sent, answers) = channel();
         let run = move || {
-            // The manager looks at every tick as well.
+            // The manager also checks at every tick.
             administration.run(&received, &sent, || _ = waker.wake());
         };
         let thread = thread::Builder::new().name("administration".to_owned()).spawn(run);
@@ -42,13 +42,13 @@ impl Jobs {
         self.is_busy
     }
 
-    /// Begins a job. None is in progress.
+    /// Begins a job. The caller ensures that no job is in progress.
     pub(super) fn begin(&mut self, job: Job) {
         debug_assert!(!self.is_busy, "one job at a time");
         self.is_busy = self.jobs.send(job).is_ok();
     }
 
-    /// The answer to the job, once it is there.
+    /// The answer to the job; `None` while the job is in progress.
     pub(super) fn answer(&mut self) -> Option<Answer> {
         match self.answers.try_recv() {
             Ok(answer) => {
@@ -59,7 +59,7 @@ impl Jobs {
         }
     }
 
-    /// Ends the thread. One that is still at work ends with the process, as a kill would end it.
+    /// Ends the thread. A thread with a job in progress ends with the process, as in a kill.
     pub(super) fn end(self) {
         let Jobs { jobs, is_busy, thread, .. } = self;
         drop(jobs);

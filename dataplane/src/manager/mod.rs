@@ -1,10 +1,11 @@
-//! The manager: the one thread that is not in the packets' path and never waits. It answers control, and supervises.
+//! The manager: the only thread outside the packet path that never waits. It answers control, and supervises.
 //!
-//! One mio loop over the control socket, its connections, the signals and the answers of the administration
-//! ([`crate::administration`]), which does everything slow. Every tick ([`Supervisor`]): the lists are swept of expired
-//! entries, events of the workers are logged, replaced generations are folded into the book, hung workers, links that went
-//! down and interfaces that are no longer as they must be are logged once. SIGHUP makes the administration read the
-//! configuration again. At its end the manager waits for the job in progress, then stops the workers.
+//! One mio loop serves the control socket, its connections, the signals and the answers of the administration
+//! ([`crate::administration`]), which executes all slow requests. At every tick, the [`Supervisor`] sweeps expired
+//! entries from the lists, logs events of the workers, and adds the counters of replaced generations to the book. It
+//! also logs hung workers, links that went down and interfaces that do not meet the requirements any more, once each.
+//! SIGHUP makes the administration read the configuration again. At its end, the manager waits for the job in progress,
+//! then stops the workers.
 
 mod connection;
 mod connections;
@@ -40,7 +41,7 @@ const FIRST_CONNECTION: usize = 3;
 /// Time between two rounds of supervision. Five ticks, half a second, sweep all lists, so that expiry shows within a second.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long the end waits for a job: as long as control waits for one.
+/// The maximum time that the end waits for a job: the time that control waits for one.
 const JOB_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The parts of the manager, each with its own state.
@@ -52,10 +53,11 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    /// Serves until SIGINT or SIGTERM, then stops the workers. `hangup` is set by SIGHUP, perhaps before this.
+    /// Serves until SIGINT or SIGTERM, then stops the workers. SIGHUP sets `hangup`, possibly before this call.
     ///
     /// # Errors
-    /// If an interface is gone or has changed so that the filter cannot go on, or the kernel has no more descriptors.
+    /// If an interface has been removed or has changed so that the filter cannot continue, or if the kernel provides no
+    /// more descriptors.
     pub(crate) fn run(self, hangup: &AtomicBool, on_ready: impl FnOnce()) -> anyhow::Result<()> {
         let Manager { mut listener, mut supervisor, administration } = self;
         let mut poll = Poll::new().context("cannot make an event queue")?;
@@ -67,7 +69,7 @@ impl Manager {
         let mut events = Events::with_capacity(128);
         let mut connections = Connections::new(FIRST_CONNECTION, Arc::clone(&listener.refusals));
         let mut next_tick = Instant::now();
-        // The end of patience with the job in progress, once a signal has come.
+        // The end of the wait for the job in progress, after a signal has arrived.
         let mut stopping: Option<Instant> = None;
         on_ready();
         loop {
@@ -90,10 +92,10 @@ impl Manager {
             if let Some(answer) = jobs.answer() {
                 connections.answer(answer);
             }
-            // Requests before newcomers: a connection whose request waits must not give way as an idle one.
+            // Requests before new connections: a connection with a waiting request must not be evicted as idle.
             connections.serve(|request| answer(&mut supervisor, request));
             if let Some(until) = stopping {
-                // The answer of the job that was in progress is sent by now.
+                // The answer of the last job is sent at this point.
                 if !jobs.is_busy() || Instant::now() > until {
                     supervisor.stop();
                     jobs.end();
@@ -103,7 +105,7 @@ impl Manager {
                 connections.accept(&listener, poll.registry(), Instant::now() >= next_tick);
                 if !jobs.is_busy() {
                     let hung_up = hangup.swap(false, Relaxed);
-                    // The outcome of a reload by signal is in the log.
+                    // The log contains the outcome of a reload by signal.
                     let reload = || Job { connection: None, work: Work::Request(Box::new(Request::Reload)) };
                     if let Some(job) = hung_up.then(reload).or_else(|| connections.next_job()) {
                         jobs.begin(job);
@@ -123,7 +125,7 @@ impl Manager {
     }
 }
 
-/// Answers the status and the metrics, and leaves everything else to the administration.
+/// Answers the status and the metrics, and passes all other requests to the administration.
 fn answer(supervisor: &mut Supervisor, request: Request) -> Asked {
     match request {
         Request::Status => Asked::Answered(Response::Status(supervisor.status()).into()),
@@ -132,7 +134,7 @@ fn answer(supervisor: &mut Supervisor, request: Request) -> Asked {
     }
 }
 
-/// SIGINT and SIGTERM as bytes on a socket, so that the loop sees them.
+/// SIGINT and SIGTERM as bytes on a socket, so that the loop receives them.
 fn signals() -> io::Result<UnixStream> {
     let (read, write) = StdUnixStream::pair()?;
     read.set_nonblocking(true)?;

@@ -1,4 +1,5 @@
-//! What a start needs of the configuration beyond its text: cores, the state directory, the socket, rules, memory.
+//! The requirements of a start on its configuration beyond the text: cores, the state directory, the socket, rules,
+//! memory.
 
 use std::sync::Arc;
 
@@ -18,16 +19,16 @@ use crate::state_dir::{Examined, StateDir};
 use crate::static_entries::StoredEntries;
 use crate::store::{self, Store, Stored};
 
-/// What is known of the configuration before interfaces and rules are read.
+/// The results of the checks before interfaces and rules are read.
 pub(crate) struct Early {
     pub(crate) findings: Vec<Finding>,
-    /// The state directory, if it is there and can be read.
+    /// The state directory, if it exists and can be read.
     pub(crate) state: Option<Arc<StateDir>>,
-    /// The dataplane that runs with it.
+    /// The process id of the dataplane that uses the directory.
     pub(crate) running: Option<i32>,
 }
 
-/// Checks what takes no time: a start does it before anything else. Changes nothing.
+/// Runs the fast checks, which a start runs first. Changes nothing.
 pub(crate) fn early(config: &Config) -> Early {
     let mut findings = vec![match cores(config) {
         Ok(cores) => {
@@ -46,10 +47,10 @@ pub(crate) fn early(config: &Config) -> Early {
     Early { findings, state, running }
 }
 
-/// The cores to pin workers to, one after the other.
+/// The cores for workers, in order.
 ///
 /// # Errors
-/// If the configuration names one that this process may not use.
+/// If the configuration contains a core that this process may not use.
 pub(crate) fn cores(config: &Config) -> Result<Vec<CoreId>, Box<Finding>> {
     let there = core_affinity::get_core_ids().unwrap_or_default();
     if config.cores.is_empty() {
@@ -71,7 +72,7 @@ pub(crate) fn cores(config: &Config) -> Result<Vec<CoreId>, Box<Finding>> {
     wanted.collect()
 }
 
-/// Whether each of so many workers has a core to itself.
+/// Checks whether each of `queues` workers has a core without other work.
 pub(crate) fn cores_for(config: &Config, queues: u32, observed: [&Observed; 2]) -> Option<Finding> {
     let cores = cores(config).ok()?.len() as u32;
     (cores != 0 && queues > cores).then(|| {
@@ -115,7 +116,7 @@ fn state_dir(config: &Config) -> (Finding, Option<Arc<StateDir>>, Option<i32>) {
     }
 }
 
-/// Checks the configured rules, those that were applied last, and whether there is memory for them. This may take seconds.
+/// Checks the configured rules, the last applied rules, and the memory for them. This may take seconds.
 pub(crate) fn rules(config: &Config, early: &Early) -> Vec<Finding> {
     let configured = store::read_rules(&config.rules).and_then(|stored| compile(config, stored));
     let mut findings = vec![match &configured {
@@ -164,7 +165,7 @@ fn memory(config: &Config, stored: &Stored, running: Option<i32>) -> Finding {
     }
 }
 
-/// That there is too little memory: now, or ever.
+/// The finding of too little memory: now, or permanently.
 pub(crate) fn lacks_memory(error: MemoryError) -> Finding {
     let level = if error.is_permanent { Level::Invalid } else { Level::Error };
     let why = "the kernel would end this process, or another one, once memory is used up";

@@ -1,7 +1,8 @@
-//! What the filter needs of its configuration, its two interfaces and the host, each requirement stated once.
+//! The requirements of the filter on its configuration, its two interfaces and the host, each stated once.
 //!
-//! A start refuses what does not meet them, `--check` and `--doctor` tell it beforehand, and `drift` compares the interfaces
-//! with them while the filter runs. docs/drift.md has the reaction to each one that is not met.
+//! A start refuses a host that does not meet them, `--check` and `--doctor` report them before a start, and `drift`
+//! compares the interfaces with them while the filter runs. docs/drift.md describes the reaction to each unmet
+//! requirement.
 //!
 //! | file            | requirements of |
 //! |-----------------|-----------------|
@@ -22,7 +23,7 @@ use knockplane_policy::word::Word as _;
 
 pub(crate) use self::observed::{Observed, is_harmful};
 
-/// A requirement that is not met, and that can stop being met while the filter runs.
+/// An unmet requirement that can also become unmet while the filter runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unmet {
     pub(crate) kind: DriftKind,
@@ -30,22 +31,22 @@ pub(crate) struct Unmet {
 }
 
 impl Unmet {
-    /// What was found, and why the filter cannot work with it.
+    /// The finding, and the reason that the filter cannot work with it.
     pub(crate) fn new(kind: DriftKind, found: impl Into<String>, why: impl Into<String>) -> Self {
         Unmet { kind, finding: Finding::ok(Scope::Wire, kind.name(), found).because(Level::Error, why) }
     }
 
-    /// The same with what to change, in words.
+    /// Adds the remedy in words.
     pub(crate) fn change(self, change: impl Into<String>) -> Self {
         Unmet { finding: self.finding.change(change), ..self }
     }
 
-    /// The same with a command that changes it.
+    /// Adds a command as the remedy.
     pub(crate) fn run(self, command: impl Into<String>) -> Self {
         Unmet { finding: self.finding.run(command), ..self }
     }
 
-    /// As a start refuses it, of one side.
+    /// The finding with which a start refuses this side.
     fn at(self, side: Side) -> Finding {
         Finding { scope: scope(side), ..self.finding }
     }
@@ -57,7 +58,7 @@ impl From<Unmet> for Drift {
     }
 }
 
-/// What findings about a side are about.
+/// The scope of findings about a side.
 pub(crate) fn scope(side: Side) -> Scope {
     match side {
         Side::Outside => Scope::Outside,

@@ -1,5 +1,5 @@
-//! How frames are received: by native or generic XDP, without a copy or with one. What the configuration requires, and what
-//! less than the best costs.
+//! The receive mode: native or generic XDP, with or without a copy. This module checks the configured requirement, and
+//! states the cost of a mode that is not the best.
 
 use knockplane_policy::doctor::{Finding, Level, Scope};
 use knockplane_policy::packet::Side;
@@ -8,7 +8,8 @@ use knockplane_ring::{Buffers, CopyReason, Device, XdpFeatures, XdpMode, ZeroCop
 use super::scope;
 use crate::config::{Config, Require};
 
-/// What a mode costs, compared with native XDP and zero-copy; none if it is that. docs/doctor.md has the measurements.
+/// The cost of a mode, compared with native XDP and zero-copy; `None` for that mode. docs/doctor.md contains the
+/// measurements.
 pub(crate) fn cost(mode: XdpMode, zero_copy: bool) -> Option<&'static str> {
     match (mode, zero_copy) {
         (XdpMode::Generic, _) => Some(
@@ -23,7 +24,7 @@ pub(crate) fn cost(mode: XdpMode, zero_copy: bool) -> Option<&'static str> {
     }
 }
 
-/// What can be said of the mode before the program is attached and sockets are bound: what is refused, and what is warned of.
+/// The findings about the mode before the program is attached and sockets are bound: errors and warnings.
 pub(crate) fn before(
     config: &Config,
     devices: [&Device; 2],
@@ -49,7 +50,7 @@ pub(crate) fn before(
         Some(reason) if config.require == Require::ZeroCopy && findings.is_empty() => {
             findings.push(Finding { scope: Scope::Wire, ..copied(devices[0], Side::Outside, &reason.to_string()) });
         }
-        // The drivers support it and their buffers do not: the operator can change the buffers.
+        // The drivers support zero-copy and their buffers do not: the operator can change the buffers.
         Some(reason @ CopyReason::BufferTooSmall { .. }) => {
             let cost = cost(XdpMode::Native, false).unwrap_or_default();
             let finding = Finding::ok(Scope::Wire, "zero-copy", format!("copy mode: {reason}"));
@@ -60,7 +61,7 @@ pub(crate) fn before(
     findings
 }
 
-/// What was got, if it is less than what is required.
+/// The finding if the actual mode is below the configured requirement.
 pub(crate) fn is_required(
     require: Require,
     side: Side,
@@ -75,7 +76,7 @@ pub(crate) fn is_required(
     }
 }
 
-/// An interface whose driver does not run the program.
+/// The finding of an interface whose driver does not run the program.
 pub(crate) fn generic(require: Require, side: Side, device: &Device) -> Finding {
     let (name, driver) = (device.name(), device.driver());
     let driver = if driver.is_empty() { "its driver" } else { driver };
@@ -92,7 +93,7 @@ pub(crate) fn generic(require: Require, side: Side, device: &Device) -> Finding 
     }
 }
 
-/// An interface whose frames are copied though zero-copy is required.
+/// The finding of an interface with copied frames although zero-copy is required.
 fn copied(device: &Device, side: Side, reason: &str) -> Finding {
     let found = format!("frames of {} are copied: {reason}", device.name());
     let finding = Finding::ok(scope(side), "zero-copy", found);

@@ -1,4 +1,4 @@
-//! The state of an interface at one moment, and what the host would do with its frames.
+//! The state of an interface at one moment, and the effect of the host on its frames.
 
 use std::fs;
 use std::path::Path;
@@ -8,24 +8,24 @@ use knockplane_ring::{Device, Error, Link, Offload, OffloadState, Queues, Reader
 
 use super::Unmet;
 
-/// An interface as the kernel describes it.
+/// An interface in the kernel's description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Observed {
     pub(crate) link: Link,
     pub(crate) queues: Queues,
     /// In the order of [`Offload::ALL`].
     pub(crate) offloads: [OffloadState; Offload::ALL.len()],
-    /// What the host itself uses the interface for, or a device on it: addresses and the default route.
+    /// The uses of the interface, or of a device on it, by the host: addresses and the default route.
     pub(crate) host_uses: Vec<Unmet>,
-    /// Ways in which the host would forward past the filter.
+    /// Configurations with which the host would forward frames past the filter.
     pub(crate) way_past: Vec<Unmet>,
 }
 
 impl Observed {
-    /// Reads all of it; none if the interface is gone.
+    /// Reads the state; `None` if the interface does not exist any more.
     ///
     /// # Errors
-    /// If the kernel does not say.
+    /// If the kernel does not answer.
     pub(crate) fn read(device: &Device, reader: &mut Reader) -> Result<Option<Self>, Error> {
         let rest = |reader: &mut Reader, link: Link| -> Result<Observed, Error> {
             let mut offloads = [OffloadState::Off; Offload::ALL.len()];
@@ -44,7 +44,7 @@ impl Observed {
         let Some(link) = reader.link(device.index())? else { return Ok(None) };
         match rest(reader, link) {
             Ok(observed) => Ok(Some(observed)),
-            // An interface that is deleted between two questions is no error.
+            // An interface that is deleted between two requests is no error.
             Err(error) => {
                 if reader.link(device.index())?.is_none() {
                     Ok(None)
@@ -55,15 +55,15 @@ impl Observed {
         }
     }
 
-    /// Offloads that are on and must not be.
+    /// Offloads that are on and must be off.
     pub(crate) fn harmful_offloads(&self, is_native: bool) -> impl Iterator<Item = Offload> {
         let states = self.offloads.into_iter().zip(Offload::ALL);
         states.filter_map(move |(state, offload)| is_harmful(offload, state, is_native).then_some(offload))
     }
 }
 
-/// Whether an offload in this state changes frames. A driver may turn GRO on by itself for a native XDP program: there it
-/// comes behind the program, which sees frames as they arrived.
+/// Whether an offload in this state changes frames. A driver may turn on GRO by itself for a native XDP program: there
+/// GRO runs after the program, which sees frames as they arrived.
 pub(crate) fn is_harmful(offload: Offload, state: OffloadState, is_native: bool) -> bool {
     match state {
         OffloadState::Off => false,
@@ -72,18 +72,18 @@ pub(crate) fn is_harmful(offload: Offload, state: OffloadState, is_native: bool)
     }
 }
 
-/// Devices stacked on one another that are followed at most.
+/// Maximum number of stacked devices that the search follows.
 const MAX_STACKED: usize = 4;
 
-/// The interface, or a device that stands on it such as a VLAN.
+/// The interface, or a device on it such as a VLAN.
 struct Stacked {
     name: String,
-    /// 0 if it is in another network namespace.
+    /// 0 if the device is in another network namespace.
     index: u32,
     has_master: bool,
 }
 
-/// The interface and what stands on it.
+/// The interface and the devices on it.
 fn stack(link: &Link, index: u32) -> Vec<Stacked> {
     let mut stack = Vec::new();
     let base = Stacked { name: link.name.clone(), index, has_master: link.master != 0 };
@@ -110,12 +110,12 @@ fn add_stacked(device: Stacked, depth: usize, stack: &mut Vec<Stacked>) {
     }
 }
 
-/// What people call a device of the stack.
+/// The name of a device of the stack in messages.
 fn called(interface: &str, device: &str) -> String {
     if device == interface { device.to_owned() } else { format!("{device} (on {interface})") }
 }
 
-/// The addresses and the default route that the host has on the interface. The filter takes every frame that arrives there.
+/// The addresses and the default route of the host on the interface. The filter takes every frame that arrives there.
 fn host_uses(interface: &str, stack: &[Stacked], reader: &mut Reader) -> Result<Vec<Unmet>, Error> {
     const ONE_NIC: &str = "move it to another interface (a host with one NIC: see configs/one-nic), or set dedicated = true if \
                            the host does not need it";
@@ -150,8 +150,8 @@ fn host_uses(interface: &str, stack: &[Stacked], reader: &mut Reader) -> Result<
     Ok(uses)
 }
 
-/// How the host would forward what arrives on a device of the stack, once the program is gone, and the remedy; empty if it
-/// would not.
+/// The ways in which the host would forward frames from a device of the stack after the removal of the program, with
+/// the remedies; empty if there are none.
 fn ways_past(interface: &str, device: &Stacked) -> Vec<Unmet> {
     let who = called(interface, &device.name);
     let device_name = &device.name;

@@ -1,4 +1,4 @@
-//! What the filter needs of its interfaces. [`at_start`] is all of it, before anything is changed.
+//! The requirements of the filter on its interfaces. [`at_start`] checks all of them, before any change.
 
 use knockplane_policy::doctor::{Finding, Level, Scope};
 use knockplane_policy::packet::Side;
@@ -9,12 +9,12 @@ use super::{Observed, Unmet, configured, mode, scope};
 use crate::config::{Config, Offloads};
 use crate::memory;
 
-/// Everything that a start needs of the two interfaces as they are: what it refuses, and what it warns of.
+/// All requirements of a start on the two interfaces: errors and warnings.
 pub(crate) struct AtStart {
     pub(crate) findings: Vec<Finding>,
-    /// Chosen for the two drivers; none if there are none that suit them, which a finding says.
+    /// The buffers for the two drivers; `None` if no buffers suit them, which a finding reports.
     pub(crate) buffers: Option<Buffers>,
-    /// What the drivers say that they can do; none before Linux 6.3.
+    /// The features that the drivers report; `None` before Linux 6.3.
     pub(crate) features: [Option<XdpFeatures>; 2],
 }
 
@@ -73,7 +73,7 @@ fn of_kind(side: Side, device: &Device, features: Option<XdpFeatures>) -> Vec<Fi
     problems
 }
 
-/// Problems of one interface: it must be up, and nothing but the filter may forward what arrives on it.
+/// Problems of one interface: it must be up, and only the filter may forward frames from it.
 pub(crate) fn of_each(observed: &Observed) -> Vec<Unmet> {
     let name = &observed.link.name;
     let down = (!observed.link.is_enabled()).then(|| {
@@ -83,7 +83,7 @@ pub(crate) fn of_each(observed: &Observed) -> Vec<Unmet> {
     down.into_iter().chain(observed.way_past.iter().cloned()).collect()
 }
 
-/// Offloads that are on, and that the filter may not or cannot turn off.
+/// Offloads that are on, and that the filter must not or cannot turn off.
 fn of_offloads(config: &Config, side: Side, device: &Device, observed: &Observed) -> Vec<Finding> {
     let is_native = observed.link.is_native == Some(true);
     let harmful = observed.harmful_offloads(is_native).filter_map(|offload| {
@@ -112,7 +112,7 @@ pub(crate) fn offload_is_on(observed: &Observed, offload: Offload) -> Unmet {
         .run(format!("ethtool -K {name} {offload} off"))
 }
 
-/// Problems of both interfaces together, each with the sides that it concerns: they must have the same number of receive
+/// Problems of both interfaces together, each with the affected sides: they must have the same number of receive
 /// queues, a transmit queue for each, and the same MTU.
 pub(crate) fn of_both(observed: [&Observed; 2]) -> Vec<([bool; 2], Unmet)> {
     let mut problems = Vec::new();
@@ -143,11 +143,11 @@ pub(crate) fn of_both(observed: [&Observed; 2]) -> Vec<([bool; 2], Unmet)> {
     problems
 }
 
-/// An MTU that a driver is likely to refuse, by its source. The kernel decides when the program is attached.
+/// An MTU that a driver is likely to refuse, according to its source. The kernel decides when the program is attached.
 fn of_mtu(devices: [&Device; 2], observed: [&Observed; 2]) -> Option<Finding> {
     let drivers = devices.map(Device::driver);
     let (largest, mtu) = (largest_mtu(drivers), observed[0].link.mtu.max(observed[1].link.mtu));
-    // Of veth, the other end's MTU counts, which may be smaller.
+    // For veth, the MTU of the peer device counts, which may be smaller.
     (mtu > largest).then(|| {
         let found = format!("the MTU is {mtu}, and {} takes {largest} at most with XDP", drivers.join(" or "));
         let mut finding = Finding::ok(Scope::Wire, "mtu", found)
@@ -159,7 +159,7 @@ fn of_mtu(devices: [&Device; 2], observed: [&Observed; 2]) -> Option<Finding> {
     })
 }
 
-/// Concerns this side alone.
+/// Only this side.
 fn only(side: usize) -> [bool; 2] {
     Side::ALL.map(|other| other.index() == side)
 }

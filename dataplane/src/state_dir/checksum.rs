@@ -6,62 +6,62 @@
 //! 5feceb66ffc86f38d952786c6d696c79 a line for each 4,096 bytes of it: the first half of their BLAKE3 hash
 //! …
 //! ```
-//! Header and checksums follow from the content, and a reader makes them anew and compares them byte for byte. So no bit
-//! of the file can differ, and nothing can be missing or appended, without a mismatch; there is one way to write a
-//! content. The blocks tell where a file is damaged.
+//! Header and checksums follow from the content. A reader computes them again and compares them byte for byte. Every
+//! changed, missing or appended bit of the file therefore causes a mismatch, and there is exactly one encoding of a
+//! content. The blocks show where a file is damaged.
 
 use std::fmt::Write as _;
 
-/// Bytes of content that have a checksum of their own.
+/// The number of bytes of content with one checksum.
 const BLOCK: usize = 4_096;
 
-/// Bytes of a checksum's line: 16 bytes in hexadecimal digits, and the end of the line.
+/// The number of bytes of a checksum's line: 16 bytes in hexadecimal digits, and the end of the line.
 const SUM_LINE: usize = 33;
 
-/// No header is longer: two names, and two numbers of at most 20 digits.
+/// Maximum length of a header: two names, and two numbers of at most 20 digits.
 pub(super) const MAX_HEADER: usize = 96;
 
-/// What a file holds, in which form.
+/// The kind and the format version of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Format {
     /// The kind of content, a word.
     pub(crate) kind: &'static str,
-    /// Counts up with every change of the form.
+    /// Increases with every change of the format.
     pub(crate) version: u32,
 }
 
-/// What is wrong with a file, and where. Bytes are counted from 0.
+/// The damage of a file, and its place. Bytes are counted from 0.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DamageError {
-    /// The first line is another one.
+    /// The first line is not the expected one.
     #[error("line 1 does not begin with `{expected}` (byte {place} differs)")]
     Header {
-        /// How it should begin.
+        /// The expected begin of the line.
         expected: String,
         /// The first byte that differs.
         place: usize,
     },
-    /// Another version of the format.
+    /// The file has another version of the format.
     #[error(
         "line 1 says format {found}, and this program reads format {expected}: a newer version wrote the file, or it is \
          damaged"
     )]
     Version {
-        /// What is there.
+        /// The version of the file.
         found: u64,
-        /// What could be read.
+        /// The version that this program can read.
         expected: u32,
     },
-    /// It does not have the length that its first line says.
+    /// The file does not have the length in its first line.
     #[error("it has {found} bytes, and by line 1 it should have {expected}: {what} behind byte {place}")]
     Length {
-        /// Bytes that are there.
+        /// The present length in bytes.
         found: u64,
-        /// Bytes that should be.
+        /// The expected length in bytes.
         expected: u64,
-        /// What happened.
+        /// Whether bytes are missing or were appended.
         what: &'static str,
-        /// Where what is there, or should be, ends.
+        /// The end of the present bytes, or of the expected bytes.
         place: u64,
     },
     /// A block and its checksum do not match.
@@ -77,7 +77,7 @@ pub(crate) enum DamageError {
 }
 
 impl Format {
-    /// What every file of it begins with.
+    /// The first bytes of every file of this kind.
     pub(super) fn begin(self) -> String {
         format!("knockplane {} {} ", self.kind, self.version)
     }
@@ -87,7 +87,7 @@ impl Format {
         format!("{}log\n", self.begin())
     }
 
-    /// Why a file that begins with these bytes is no file of records.
+    /// The reason that a file with these first bytes is not a file of records.
     pub(super) fn other_log(self, start: &[u8]) -> DamageError {
         let expected = self.log_line();
         self.other_version(start).unwrap_or_else(|| DamageError::Header {
@@ -100,16 +100,15 @@ impl Format {
         format!("{}{content_bytes}\n", self.begin())
     }
 
-    /// The parts of a file in front of the content and behind it.
+    /// The bytes of a file in front of the content and behind it.
     pub(super) fn around(self, content: &[u8]) -> (String, String) {
         (self.header(content.len()), sums(content))
     }
 
-    /// Where the content begins and ends, by the file's first bytes (as many as there are of [`MAX_HEADER`]) and its
-    /// length.
+    /// The begin and the end of the content, from the file's first bytes (at most [`MAX_HEADER`]) and its length.
     ///
     /// # Errors
-    /// If the header is another one than that of a content of this length.
+    /// If the header does not match a content of this length.
     pub(super) fn content(self, start: &[u8], file_bytes: u64) -> Result<std::ops::Range<usize>, DamageError> {
         let begin = self.begin();
         let wrong = |place| DamageError::Header { expected: begin.trim_end().to_owned(), place };
@@ -129,7 +128,7 @@ impl Format {
         }
         let digits = std::str::from_utf8(&line[begin.len()..end]).ok();
         let content_bytes: usize = digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| wrong(begin.len()))?;
-        // A `+` or zeros in front of a number are read as well, and so are numbers that no file can have.
+        // The parser also accepts a `+` or zeros in front of a number, and numbers that no file can have.
         let header = self.header(content_bytes);
         let expected = content_bytes.checked_add(content_bytes.div_ceil(BLOCK).saturating_mul(SUM_LINE));
         let expected = expected.and_then(|bytes| bytes.checked_add(header.len()));
@@ -144,7 +143,7 @@ impl Format {
         Ok(header.len()..header.len() + content_bytes)
     }
 
-    /// Compares the checksums of a file whose content is there.
+    /// Verifies the checksums of a file that contains its content.
     ///
     /// # Errors
     /// The first block that is damaged.
@@ -166,12 +165,12 @@ impl Format {
     }
 }
 
-/// The place of the first byte that is another one; the length of the shorter one if none is.
+/// The position of the first byte that differs; the length of the shorter one if none does.
 fn differs(one: &[u8], other: &[u8]) -> usize {
     one.iter().zip(other).position(|(one, other)| one != other).unwrap_or_else(|| one.len().min(other.len()))
 }
 
-/// A line for each block.
+/// The lines of checksums, one for each block.
 fn sums(content: &[u8]) -> String {
     let mut sums = String::with_capacity(content.len().div_ceil(BLOCK) * SUM_LINE);
     for block in content.chunks(BLOCK) {

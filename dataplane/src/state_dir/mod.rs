@@ -41,53 +41,54 @@ pub(crate) use self::checksum::Format;
 pub(crate) use self::examine::Examined;
 pub(crate) use self::log::{End, Log, Records};
 
-/// The rules that were applied last.
+/// The last applied rules.
 pub(crate) const RULES: &str = "rules.state";
-/// The same as versions before wrote it, without checksums.
+/// The last applied rules in the format of earlier versions, without checksums.
 pub(crate) const OLD_RULES: &str = "applied.json";
 /// The static entries of operators.
 pub(crate) const LISTS: &str = "lists.state";
-/// The same as versions before wrote it, without checksums.
+/// The static entries of operators in the format of earlier versions, without checksums.
 pub(crate) const OLD_LISTS: &str = "lists.json";
 
-/// The addresses that host names had at the last answer.
+/// The addresses of host names in the last answers.
 pub(crate) const NAMES: &str = "names.state";
 
-/// Everything that holds state.
+/// All files with state.
 const FILES: [&str; 5] = [RULES, LISTS, NAMES, OLD_RULES, OLD_LISTS];
 
-/// What a file is called while it is written, behind its name.
+/// The suffix of a file that is not complete.
 const NEW: &str = ".new";
 
-/// Bytes at most of a file of records: ten times as many as a million entries with the longest comments take.
+/// Maximum number of bytes of a file of records: ten times the size of a million entries with the longest comments.
 const MAX_LOG: u64 = 10 << 30;
 
-/// Bytes at most of a file without checksums, which versions before wrote. Two lines of the control socket.
+/// Maximum number of bytes of a file of earlier versions without checksums. Two lines of the control socket.
 const MAX_OLD: u64 = 512 << 20;
 
-/// The open state directory. If it was opened to be used, it is this process's alone as long as this value lives.
+/// The open state directory. If it was opened for use, this process has exclusive use of the directory during the
+/// lifetime of this value.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
     directory: OwnedFd,
-    /// Locked; none if the directory is only looked at. The kernel unlocks it when the process ends, however it ends. A second
-    /// descriptor of this file must not be opened: closing it would unlock the file.
+    /// The locked file; `None` if the directory was only examined. The kernel unlocks the file when the process ends,
+    /// however it ends. The process must not open a second descriptor of this file: its close would unlock the file.
     _lock: Option<OwnedFd>,
 }
 
-/// The content of a state file, whose checksums were right.
+/// The content of a state file with valid checksums.
 #[derive(Debug)]
 pub(crate) struct Content {
     file: Vec<u8>,
     range: Range<usize>,
 }
 
-/// A file as it was found.
+/// A file in the format that was found.
 #[derive(Debug)]
 pub(crate) enum StoredFile {
-    /// One of records.
+    /// A file of records.
     Records(Records),
-    /// One that an earlier version replaced whole.
+    /// A file of an earlier version, which is replaced as a whole.
     Whole(Content),
 }
 
@@ -100,13 +101,13 @@ impl Deref for Content {
 }
 
 impl StateDir {
-    /// Opens and locks the directory, which is made if it is not there, and removes what an interrupted save left. Waits
-    /// for a dataplane that is exiting.
+    /// Opens and locks the directory. Creates the directory if it does not exist, and removes the rest of an
+    /// interrupted save. Waits for a dataplane that is exiting.
     ///
     /// # Errors
-    /// If another dataplane keeps its state there, if others can write the directory, or if the file system refuses.
+    /// If another dataplane uses the directory, if other users can write it, or if the file system refuses.
     pub(crate) fn open(path: &Path, deadline: Deadline) -> anyhow::Result<StateDir> {
-        // Without a `/` at its end, so that a link is seen.
+        // Without a `/` at its end, so that the checks see a link.
         let path: PathBuf = path.components().collect();
         let shown = path.display();
         let open = || -> io::Result<OwnedFd> {
@@ -127,15 +128,15 @@ impl StateDir {
         Ok(state)
     }
 
-    /// The path of a file, for people.
+    /// The path of a file, for messages.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// The content of a file; none if it is not there.
+    /// The content of a file; `None` if it does not exist.
     ///
     /// # Errors
-    /// If it is damaged or cannot be read, with the place and what to do.
+    /// If the file is damaged or cannot be read, with the place and the remedy.
     pub(crate) fn read(&self, name: &str, format: Format) -> anyhow::Result<Option<Content>> {
         let Some((mut file, length)) = self.open_file(name)? else { return Ok(None) };
         let shown = self.file(name).display().to_string();
@@ -143,7 +144,7 @@ impl StateDir {
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(checksum::MAX_HEADER)];
         file.read_exact(&mut bytes).with_context(cannot)?;
         let damaged = |error| anyhow::Error::new(error).context(damage(&shown));
-        // Before it is read: a file is as long as its first line says.
+        // Before the read: the first line states the length of the file.
         let range = format.content(&bytes, length).map_err(damaged)?;
         bytes.reserve_exact(length as usize - bytes.len());
         file.take(length - bytes.len() as u64).read_to_end(&mut bytes).with_context(cannot)?;
@@ -152,10 +153,10 @@ impl StateDir {
         Ok(Some(Content { file: bytes, range }))
     }
 
-    /// A whole file as versions before wrote it, without checksums; none if it is not there.
+    /// A whole file of an earlier version, without checksums; `None` if it does not exist.
     ///
     /// # Errors
-    /// If it cannot be read, or is larger than those versions wrote.
+    /// If the file cannot be read, or is larger than those versions wrote.
     pub(crate) fn read_old(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
         let Some((file, length)) = self.open_file(name)? else { return Ok(None) };
         let shown = self.file(name).display().to_string();
@@ -167,10 +168,10 @@ impl StateDir {
         Ok(Some(bytes))
     }
 
-    /// Reads a file of records, or one of an earlier version; `None` if it is not there.
+    /// Reads a file of records, or a file of an earlier version; `None` if it does not exist.
     ///
     /// # Errors
-    /// If it cannot be read, its first line is damaged, or a newer version wrote it.
+    /// If the file cannot be read, its first line is damaged, or a newer version wrote it.
     pub(crate) fn read_log(&self, name: &str, format: Format, whole: Format) -> anyhow::Result<Option<StoredFile>> {
         let Some((mut file, length)) = self.open_file(name)? else { return Ok(None) };
         let shown = self.file(name).display().to_string();
@@ -195,7 +196,7 @@ impl StateDir {
         Ok(Some(StoredFile::Records(Records::read(bytes, line.len()))))
     }
 
-    /// Opens a file that is there, to change it.
+    /// Opens an existing file for changes.
     fn open_to_write(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = openat(&self.directory, name, flags, Mode::empty())?;
@@ -203,7 +204,8 @@ impl StateDir {
         Ok(File::from(file))
     }
 
-    /// Writes a file anew, whole or not at all: readable for this user alone, and on the disk when this returns.
+    /// Replaces a file as a whole or not at all. The new file is readable for this user alone, and is on the disk when
+    /// this returns.
     ///
     /// # Errors
     /// As [`StateDir::replace`].
@@ -213,11 +215,12 @@ impl StateDir {
         self.replace(name, |file| parts.into_iter().try_for_each(|part| file.write_all(part))).map(drop)
     }
 
-    /// Replaces a file by one with what `write` writes, whole or not at all. Returns the open file, which is on the disk.
+    /// Replaces a file, as a whole or not at all, by a file with the output of `write`. Returns the open file, which is
+    /// on the disk.
     ///
     /// # Errors
-    /// If the disk refuses; what was there before is still there, and nothing beside it. If only the directory cannot be
-    /// synced, either file may be there after a power failure, which the error says.
+    /// If the disk refuses; then the previous file is unchanged, and no other file remains. If only the sync of the
+    /// directory fails, either file may be present after a power failure, as the error states.
     fn replace(&self, name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
         let new = format!("{name}{NEW}");
         let written = self.create(&new).and_then(|mut file| {
@@ -242,14 +245,14 @@ impl StateDir {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR);
         let file = match open() {
-            // A save failed, and so did the removal after it.
+            // A save failed, and the removal after it failed too.
             Err(Errno::EXIST) => self.remove(name).and_then(|_| Ok(open()?)),
             file => Ok(file?),
         };
         Ok(File::from(file?))
     }
 
-    /// Removes a file; whether it was there.
+    /// Removes a file. Returns whether it existed.
     ///
     /// # Errors
     /// If the file system refuses.
@@ -261,7 +264,7 @@ impl StateDir {
         }
     }
 
-    /// Replaces a file of an earlier version by one with checksums. If that fails, it is said, and the old one is left.
+    /// Replaces a file of an earlier version by one with checksums. A failure is logged, and the old file remains.
     pub(crate) fn take_over(&self, old: &str, new: &str, format: Format, content: &[u8]) {
         let [from, to] = [old, new].map(|name| self.file(name).display().to_string());
         match self.write(new, format, content) {
@@ -273,18 +276,18 @@ impl StateDir {
         }
     }
 
-    /// Removes a file of an earlier version, if there is one.
+    /// Removes a file of an earlier version, if it exists.
     pub(crate) fn forget_old(&self, name: &str) {
         if let Err(error) = self.remove(name) {
             tracing::warn!("{} is replaced and cannot be removed: {error}", self.file(name).display());
         }
     }
 
-    /// Renames all state files, whatever they are, so that a start finds none and no save replaces them. Returns the new
+    /// Renames all state files of any kind, so that a start finds none and no save replaces them. Returns the new
     /// paths.
     ///
     /// # Errors
-    /// If the file system refuses; some may be renamed by then.
+    /// If the file system refuses; some files may have their new names then.
     pub(crate) fn set_aside(&self) -> anyhow::Result<Vec<PathBuf>> {
         let mut aside = Vec::new();
         for name in FILES {
@@ -298,7 +301,7 @@ impl StateDir {
         Ok(aside)
     }
 
-    /// Gives a file a second name, under which it stays when it is replaced. Returns its path.
+    /// Gives a file a second name. The file remains under this name after a replacement. Returns the path.
     ///
     /// # Errors
     /// If the file system refuses.
@@ -326,11 +329,11 @@ impl StateDir {
         Err(Errno::EXIST.into())
     }
 
-    /// Opens a file for reading, and its length; none if it is not there.
+    /// Opens a file for reading, and returns its length; `None` if it does not exist.
     fn open_file(&self, name: &str) -> anyhow::Result<Option<(File, u64)>> {
         let path = self.file(name);
         let cannot = || format!("cannot read {}", path.display());
-        // What is no file is not even opened: a device may act on that.
+        // Only regular files are opened: the open of a device can have effects.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let there = match statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(None),
@@ -344,7 +347,7 @@ impl StateDir {
     }
 }
 
-/// That a file is damaged, and what to do. What is wrong follows.
+/// The message of a damaged file with its remedy. The caller appends the damage.
 pub(crate) fn damage(shown: &str) -> String {
     format!(
         "{shown} is damaged; restore it from a backup, or start once with --without-state, which sets the stored rules and \
@@ -352,7 +355,7 @@ pub(crate) fn damage(shown: &str) -> String {
     )
 }
 
-/// Refuses a directory that others own or can write, or that another user's link leads to.
+/// Refuses a directory that other users own or can write, or that another user's link leads to.
 fn check_directory(directory: &OwnedFd, path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     let link = fs::symlink_metadata(path).with_context(|| format!("cannot look at {shown}"))?;
@@ -374,8 +377,8 @@ fn lock(directory: &OwnedFd, path: &Path, deadline: Deadline) -> anyhow::Result<
     let lock = openat(directory, "lock", flags, Mode::RUSR | Mode::WUSR).with_context(cannot)?;
     check_file(&fstat(&lock).with_context(cannot)?, &file)?;
     loop {
-        // A lock of the process (fcntl), not of the open file (flock): it names its holder, and the kernel takes it from
-        // a dying process before it takes sockets and interfaces away, which is what takes longest.
+        // A lock of the process (fcntl), not of the open file (flock): it contains the id of its holder. The kernel
+        // also removes it from a dying process before it closes sockets and interfaces, which takes the longest.
         match fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(lock),
             Err(Errno::AGAIN | Errno::ACCESS) if deadline.wait(predecessor::RETRY) => {}
@@ -391,12 +394,12 @@ fn lock(directory: &OwnedFd, path: &Path, deadline: Deadline) -> anyhow::Result<
     )
 }
 
-/// Root, and the user that this process runs as.
+/// Whether the user is root or the user of this process.
 fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == geteuid().as_raw()
 }
 
-/// Refuses what is no regular file of a trusted owner.
+/// Refuses a file that is not a regular file of a trusted owner.
 fn check_file(stat: &Stat, path: &Path) -> anyhow::Result<()> {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => return check_access(stat, path, "600"),
@@ -410,7 +413,7 @@ fn check_file(stat: &Stat, path: &Path) -> anyhow::Result<()> {
     bail!("{} is {kind}, and must be a regular file: remove it, or start once with --without-state", path.display())
 }
 
-/// Refuses what others own or can write.
+/// Refuses a file or directory that other users own or can write.
 fn check_access(stat: &Stat, path: &Path, mode: &str) -> anyhow::Result<()> {
     let shown = path.display();
     if !is_trusted(stat.st_uid) {

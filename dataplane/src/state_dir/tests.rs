@@ -1,4 +1,4 @@
-//! The directory and its files against a file system that does not play along.
+//! Tests of the directory and its files with failures of the file system.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
@@ -142,7 +142,7 @@ fn a_save_that_fails_leaves_the_old_file_and_nothing_beside_it() {
     let folder = tempfile::tempdir().unwrap();
     let state = open(&folder.path().join("state")).unwrap();
     state.write(RULES, FORMAT, b"old").unwrap();
-    // Nothing replaces a directory that is not empty.
+    // No file replaces a directory that is not empty.
     fs::create_dir_all(state.file(LISTS).join("x")).unwrap();
     assert!(state.write(LISTS, FORMAT, b"new").is_err());
     assert_eq!(names(&state.path), [LISTS, "lock", RULES]);
@@ -162,7 +162,7 @@ fn what_an_interrupted_save_left_is_removed_and_not_followed() {
     }
     let state = open(&path).unwrap();
     assert_eq!(names(&path), ["lock"]);
-    // One that comes while it runs.
+    // A link that appears while the dataplane runs.
     symlink(&precious, path.join("rules.state.new")).unwrap();
     state.write(RULES, FORMAT, b"x").unwrap();
     assert_eq!(names(&path), ["lock", RULES]);

@@ -1,8 +1,9 @@
-//! Reports the findings of the watcher (`crate::drift`) in the log and to control, and ends the filter if it cannot go
-//! on. The manager only reads memory here, and the programs' counters: the watcher asks the kernel.
+//! Reports the findings of the watcher (`crate::drift`) in the log and to control, and ends the filter if it cannot
+//! continue. The manager only reads memory and the programs' counters here; the watcher makes the requests to the
+//! kernel.
 //!
-//! Two kinds of drift show in counters alone, and are added here: frames that arrive on a queue without a worker, and
-//! frames that get past the XDP program.
+//! Only counters show two kinds of drift, which this module adds: frames that arrive on a queue without a worker, and
+//! frames that pass the XDP program.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,40 +23,40 @@ use crate::drift::{Findings, REPAIRABLE};
 /// Time for which frames without a worker are reported after the last one.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// A watcher that has published nothing for this long waits for the kernel.
+/// A watcher that has published nothing for this time waits for the kernel.
 const SILENT: Duration = Duration::from_secs(10);
 
-/// What a look adds to the silence at most. The manager looks every 100 ms; if it did not, the watcher may have been
-/// paused as well.
+/// Maximum time that one check adds to the silence. The manager checks every 100 ms. If it did not, the watcher may
+/// have been paused too.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The findings of the watcher, and what was reported of them.
+/// The findings of the watcher, and the reported ones.
 pub(crate) struct DriftState {
     findings: Arc<ArcSwap<Findings>>,
     silence: Silence,
-    /// Requirements that are not met, by side, as they were reported last.
+    /// The last reported unmet requirements, by side.
     reported: [Vec<Drift>; 2],
     mtu: [u32; 2],
     no_socket: [Growth; 2],
     past_program: [Growth; 2],
-    /// What the programs had counted at the last look, by side.
+    /// The programs' counters at the last check, by side.
     counted: [CoreCounts; 2],
 }
 
-/// For how long the watcher has published nothing.
+/// Measures the time since the watcher last published.
 ///
-/// It is measured from the manager's own looks, as with a worker's heartbeat: after a pause of the whole process
-/// (SIGSTOP, a suspended virtual machine) the last check is old, though the kernel answers.
+/// The measure uses the manager's own checks, as with a worker's heartbeat: after a pause of the whole process
+/// (SIGSTOP, a suspended virtual machine) the last check of the watcher is old, although the kernel answers.
 #[derive(Debug, Default)]
 struct Silence {
     looked: Time,
-    /// The last check, as of that look; `None` before the first.
+    /// The time of the watcher's last check at that moment; `None` before the first.
     checked: Option<Time>,
     silent: Duration,
 }
 
 impl Silence {
-    /// Looks at the time of the last check.
+    /// Updates the measure with the time of the watcher's last check.
     fn look(&mut self, checked: Time, now: Time) -> Duration {
         self.silent = match self.checked == Some(checked) {
             true => self.silent + now.since(self.looked).min(PAUSE),
@@ -66,7 +67,7 @@ impl Silence {
     }
 }
 
-/// A counter that should not grow, and the time at which it last did.
+/// A counter that should not grow, and the time when it last grew.
 #[derive(Clone, Copy, Default)]
 struct Growth {
     last: Option<u64>,
@@ -74,8 +75,8 @@ struct Growth {
 }
 
 impl Growth {
-    /// Notes the current value, if it could be read. Returns whether the counter has grown lately; the first value is the
-    /// baseline.
+    /// Records the present value, if it could be read. Returns whether the counter has grown recently. The first value
+    /// is the baseline.
     fn is_growing(&mut self, count: Option<u64>, now: Time) -> bool {
         if let Some(count) = count
             && self.last.replace(count).is_some_and(|last| count > last)
@@ -100,7 +101,7 @@ impl DriftState {
         }
     }
 
-    /// Requirements that are not met on this side.
+    /// The unmet requirements of this side.
     pub(crate) fn of(&self, side: Side) -> Vec<Drift> {
         self.reported[side.index()].clone()
     }
@@ -118,10 +119,10 @@ impl DriftState {
 }
 
 impl Supervisor {
-    /// Reports what has changed since the last call.
+    /// Reports the changes since the last call.
     ///
     /// # Errors
-    /// If the filter must end, with why and what to do.
+    /// If the filter must end, with the cause and the remedy.
     pub(super) fn watch_drift(&mut self, now: Time) -> anyhow::Result<()> {
         let findings = self.drift.findings.load_full();
         if let Some(end) = &findings.end {
@@ -139,7 +140,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// The problems of frames that arrived lately and that no worker received.
+    /// The problems of recent frames that no worker received.
     fn unserved(&mut self, side: Side, now: Time) -> Vec<Drift> {
         let name = self.ports[side.index()].device.name().to_owned();
         let counts = self.programs[side.index()].counts().ok();
@@ -163,7 +164,7 @@ impl Supervisor {
         drift
     }
 
-    /// Logs a change of both MTUs that is no drift.
+    /// Logs a change of both MTUs, which is no drift.
     fn log_mtu(&mut self, mtu: [u32; 2]) {
         let was = std::mem::replace(&mut self.drift.mtu, mtu);
         if mtu != was
@@ -179,10 +180,10 @@ impl Supervisor {
         }
     }
 
-    /// Counters of an interface: of the programs as they are now, of the driver as of the last check.
+    /// Counters of an interface: the present ones of the programs, and those of the driver at the last check.
     pub(super) fn interface_counters(&mut self, side: Side) -> InterfaceCounters {
         let counted = &mut self.drift.counted[side.index()];
-        // A look that fails must not make counters sink.
+        // A failed read must not make counters decrease.
         if let Ok(cores) = self.programs[side.index()].counts() {
             *counted = cores.into_iter().fold(CoreCounts::default(), |sum, core| CoreCounts {
                 seen: sum.seen + core.seen,
@@ -209,7 +210,7 @@ impl Supervisor {
         }
     }
 
-    /// Frames that got past the XDP program; `None` if the kernel cannot tell.
+    /// Frames that passed the XDP program; `None` if the kernel does not count them.
     fn past_program(&mut self, side: Side) -> Option<u64> {
         self.ingress[side.index()].as_mut().and_then(|ingress| ingress.count().ok())
     }
@@ -223,7 +224,7 @@ fn silence(name: &str, silent: Duration) -> Option<Drift> {
     (silent > SILENT).then_some(Drift { kind: DriftKind::Unverified, problem })
 }
 
-/// Logs each problem when it begins, when its text changes, and when it is over.
+/// Logs each problem when it begins, when its text changes, and when it ends.
 fn log_changes(side: Side, before: &[Drift], now: &[Drift]) {
     for drift in now {
         let same = |reported: &&Drift| {
@@ -240,7 +241,7 @@ fn log_changes(side: Side, before: &[Drift], now: &[Drift]) {
     }
 }
 
-/// Whether a new text of this kind is a new problem. The other kinds have a time in their text.
+/// Whether a new text of this kind is a new problem. The text of other kinds contains a time.
 fn is_new_by_text(kind: DriftKind) -> bool {
     kind != DriftKind::Unverified
 }

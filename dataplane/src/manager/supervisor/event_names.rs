@@ -1,4 +1,4 @@
-//! Events of the lists with names and wall clock times: what a reader outside this process understands.
+//! Events of the lists with names and wall clock times, for readers outside this process.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use knockplane_policy::time::Time;
 
 use crate::generation::Generation;
 
-/// Where names come from.
+/// The sources of names.
 #[derive(Clone, Copy)]
 pub(super) struct EventNames<'m> {
     pub(super) lists: &'m Lists,
-    /// The generation that runs, and those that workers may not have left yet.
+    /// The running generation, and those that workers may still use.
     pub(super) current: &'m Generation,
     pub(super) leaving: &'m [Arc<Generation>],
     pub(super) now: Time,
@@ -25,7 +25,7 @@ pub(super) struct EventNames<'m> {
 }
 
 impl EventNames<'_> {
-    /// The event as it leaves the process.
+    /// The event in the form for other processes.
     pub(super) fn event(&self, number: u64, event: &ListEvent) -> Event {
         let ListEvent { kind, entry, cause, at } = *event;
         let rule = cause.and_then(|cause| cause.rule).and_then(|rule| rule_of(self.current, self.leaving, rule));
@@ -61,12 +61,12 @@ impl EventNames<'_> {
         }
     }
 
-    /// The door with this open list, while it is configured.
+    /// The door with this open list, while the configuration contains it.
     pub(super) fn door(&self, list: &str) -> Option<&Door> {
         self.current.table.settings().doors.iter().find(|door| door.open_list() == list)
     }
 
-    /// Nanoseconds since 1970, now.
+    /// The present time in nanoseconds since 1970.
     pub(super) fn now_ns(&self) -> u64 {
         self.wall_ns(self.now)
     }
@@ -76,7 +76,7 @@ impl EventNames<'_> {
     }
 }
 
-/// A rule and its number: of the generation that runs, or of one that workers may not have left yet.
+/// A rule and its number, from the running generation or one that workers may still use.
 pub(super) fn rule_of(
     current: &Generation,
     leaving: &[Arc<Generation>],

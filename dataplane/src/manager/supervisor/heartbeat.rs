@@ -1,30 +1,30 @@
-//! Whether a worker hangs, by its heartbeat.
+//! Detects a worker that hangs, by its heartbeat.
 
 use std::time::Duration;
 
 use knockplane_policy::time::Time;
 
-/// A worker that has not been heard of for so long hangs.
+/// A worker without a heartbeat for this time hangs.
 pub(super) const HUNG: Duration = Duration::from_secs(2);
 
-/// What the manager has seen of a worker's heartbeat.
+/// The manager's view of a worker's heartbeat.
 ///
-/// The silence is measured from the manager's own looks, and not from the last beat: a worker that was just started has
-/// not beaten yet, and after a pause of the whole process (SIGSTOP, a suspended virtual machine) the last beat is old,
-/// though no worker hangs.
+/// The manager's own checks measure the silence, and not the time since the last beat: a new worker has no beat yet,
+/// and after a pause of the whole process (SIGSTOP, a suspended virtual machine) the last beat is old, although no
+/// worker hangs.
 #[derive(Debug, Default)]
 pub(crate) struct HeartbeatWatch {
-    /// The last look.
+    /// The time of the last check.
     looked: Option<Time>,
-    /// The beat seen then; `None` before the first.
+    /// The beat at that check; `None` before the first.
     beat: Option<Time>,
-    /// The first look that saw nothing newer.
+    /// The time of the first check that found no newer beat.
     silent_since: Time,
     hangs: bool,
 }
 
 impl HeartbeatWatch {
-    /// Looks at the time of the last beat, if there was one. Whether the worker hangs, if that changed.
+    /// Checks the time of the last beat, if there was one. Returns whether the worker hangs, if that changed.
     pub(super) fn look(&mut self, beat: Option<Time>, now: Time) -> Option<bool> {
         let paused = self.looked.is_none_or(|looked| now.since(looked) > HUNG);
         if paused || beat != self.beat {

@@ -35,21 +35,21 @@ use crate::counters::WorkerCounters;
 use crate::idle::Waker;
 use crate::shared::Shared;
 
-/// Slots that a sweep looks at beyond the lists' capacity in each second, see `Lists::sweep`.
+/// Slots that a sweep reads beyond the lists' capacity in each second, see `Lists::sweep`.
 const SWEEP_MARGIN: usize = 65_536;
 
-/// Frames in a tick below which nothing can be said about cores.
+/// Minimum number of frames in a tick that allows a conclusion about cores.
 const FEW_FRAMES: u64 = 20;
 
-/// A core that takes less than this part of all frames is as good as free of them: 1 in 20.
+/// A core with less than this part of all frames counts as free of them: 1 in 20.
 const SHARE: u64 = 20;
 
-/// A running worker, as the manager sees it.
+/// The manager's handle of a running worker.
 pub(crate) struct WorkerHandle {
     pub(crate) core: Option<usize>,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) history: Arc<History>,
-    /// Whether nothing arrives on its core, so that it may spin a little.
+    /// Whether no frames arrive on the worker's core, so that the worker may spin for a short time.
     pub(crate) own_core: Arc<AtomicBool>,
     pub(crate) waker: Arc<Waker>,
     pub(crate) thread: JoinHandle<()>,
@@ -60,7 +60,7 @@ pub(crate) struct WorkerHandle {
 pub(crate) struct Port {
     pub(crate) device: Arc<Device>,
     pub(crate) zero_copy: bool,
-    /// Why frames are copied, if they are.
+    /// The reason that frames are copied, if they are.
     pub(crate) copy_reason: Option<String>,
     pub(crate) queues: u32,
 }
@@ -72,18 +72,18 @@ pub(crate) struct Supervisor {
     pub(crate) workers: Vec<WorkerHandle>,
     pub(crate) ports: [Port; 2],
     pub(crate) programs: [Program; 2],
-    /// What stands behind the programs, and goes after them.
+    /// The drops behind the programs, which are removed after the programs.
     pub(crate) ingress: [Option<IngressDrop>; 2],
     pub(crate) drift: DriftState,
     pub(crate) connection_capacity: usize,
     /// Connections to the control socket that a limit refused or closed.
     pub(crate) refusals: Arc<Refusals>,
-    /// Frames that had arrived on each core at the last look.
+    /// The number of frames that had arrived on each core at the last check.
     pub(crate) arrived: Vec<u64>,
     pub(crate) event_log: EventLog,
     pub(crate) table_watch: TableWatch,
     pub(crate) offload_watch: OffloadWatch,
-    /// The slot of the table of connections that the search for connections to cut goes on at.
+    /// The slot at which the search for connections to cut continues.
     pub(crate) cut_next: u64,
 }
 
@@ -95,10 +95,10 @@ impl Supervisor {
         let lists = &self.shared.state.lists;
         let budget = (lists.capacity() + SWEEP_MARGIN) / ticks_in_half_a_second;
         lists.sweep(budget, now);
-        // Before the events: of a generation that a worker leaves only now, some may come behind them.
+        // Before the events: a generation that a worker leaves only now may have later events.
         let oldest = self.oldest_generation();
         self.log_events(now);
-        // Behind the events: those of a generation that no worker runs are counted by its rules.
+        // After the events: the events of a generation that no worker runs count for its rules.
         self.published.ledger().book.settle(oldest, &self.shared.generation.load());
         self.watch_connections(now);
         self.watch_offload(now);
@@ -124,7 +124,8 @@ impl Supervisor {
         }
     }
 
-    /// Finds the workers that have their core to themselves, by the cores that frames arrive on. Without frames nothing changes.
+    /// Finds the workers without other work on their core, by the cores on which frames arrive. Without frames nothing
+    /// changes.
     fn watch_cores(&mut self) {
         let mut arrived = Vec::new();
         for program in &mut self.programs {
@@ -154,7 +155,7 @@ impl Supervisor {
         }
     }
 
-    /// Notes links that go up and down.
+    /// Logs links that go up and down.
     fn watch_links(&self) {
         for (side, port) in Side::ALL.iter().zip(&self.ports) {
             let name = port.device.name();
@@ -168,8 +169,8 @@ impl Supervisor {
         }
     }
 
-    /// Stops the workers and waits for them, but not for one that hangs: then the process ends as it stands, and the
-    /// kernel takes everything away.
+    /// Stops the workers and waits for them, except for a worker that hangs: then the process ends at once, and the
+    /// kernel releases everything.
     pub(super) fn stop(&mut self) {
         self.shared.stop.store(true, Relaxed);
         for worker in &self.workers {

@@ -1,4 +1,4 @@
-//! The answers that the manager gives itself: the status and the metrics. Neither waits for a job.
+//! The answers of the manager itself: the status and the metrics. Neither waits for a job.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -109,7 +109,7 @@ impl Supervisor {
         let overview = self.published.lists.load();
         let mut lists = self.shared.state.lists.summaries();
         let doors = door_summaries(&self.shared, generation.table.settings().doors.iter(), &lists);
-        // The engine knows every list that there was since start.
+        // The engine keeps every list that existed since start.
         let exists = |list: &ListSummary| {
             list.entries > 0 || generation.lists.contains(&list.list) || overview.with_entries.contains(&list.list)
         };
