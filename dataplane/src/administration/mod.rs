@@ -9,10 +9,10 @@
 //! | this             | the thread, jobs and their answers |
 //! | `rules.rs`       | rule administration: apply, reload, the swap of generations |
 //! | `lists/`         | list administration: static entries, host names, comments; pages of lists |
-//! | `doors.rs`       | what control is told of doors |
-//! | `connections.rs` | what control is told of connections |
-//! | `source/`        | what control is told of one source |
-//! | `published.rs`   | what the manager reads of it while a job runs |
+//! | `doors.rs`       | answers to control about doors |
+//! | `connections.rs` | answers to control about connections |
+//! | `source/`        | answers to control about one source |
+//! | `published.rs`   | the part that the manager reads while a job runs |
 //!
 //! A panic of this thread ends the process, like a panic of any other thread.
 

@@ -6,7 +6,7 @@
 //!
 //! | file           | looks at |
 //! |----------------|----------|
-//! | `host.rs`      | the kernel, and what this process may do |
+//! | `host.rs`      | the kernel, and the permissions of this process |
 //! | `interface.rs` | one interface |
 //! | `placement.rs` | where frames of an interface arrive: receive side scaling, interrupts |
 

@@ -1,9 +1,9 @@
 //! The state directory: the files that outlive a restart of the dataplane. One dataplane at a time uses it.
 //!
-//! | file          | what it holds |
+//! | file          | content |
 //! |---------------|---------------|
-//! | `lock`        | nothing; one dataplane at a time locks it |
-//! | `rules.state` | the rules that were applied last |
+//! | `lock`        | nothing; one dataplane at a time locks the file |
+//! | `rules.state` | the last applied rules |
 //! | `lists.state` | the static entries of operators |
 //! | `names.state` | the addresses of host names |
 //! | `*.new`       | a file while it is written; removed at start |

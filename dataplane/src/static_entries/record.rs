@@ -4,7 +4,7 @@
 //! again. Numbers are big-endian; texts are UTF-8 behind their length.
 //!
 //! ```text
-//! L  name (length: 4 bytes)                      the list of what follows
+//! L  name (length: 4 bytes)                      the list of the changes that follow
 //! P  address(es)  comment (length: 2 bytes)      an entry is in the list, perhaps in place of one with these addresses
 //! R  address(es)                                 the entry with these addresses is removed
 //!

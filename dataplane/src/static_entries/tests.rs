@@ -232,7 +232,7 @@ fn entries_that_would_not_be_written_are_refused() {
     assert!(stored.into_map(Vec::new()).is_err());
 }
 
-/// The file, and what the disk is given: of a million entries as of ten.
+/// The bytes of the file, and the bytes written to the disk: for a million entries as for ten.
 #[test]
 fn a_change_writes_as_much_beside_many_entries_as_beside_few() {
     let added = |many: usize| {

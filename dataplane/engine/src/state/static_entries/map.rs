@@ -1,8 +1,8 @@
 //! A map from addresses to values: overlapping ranges under one search tree.
 //!
 //! ```text
-//! starts   [ 0 | 7 | … | 400 | 512 | … ]   where the answer changes, in order
-//! values   [ 2 | 0 | … | 1   | 0   | … ]   what it is from there on, by its place among all that differ
+//! starts   [ 0 | 7 | … | 400 | 512 | … ]   addresses where the value changes, in order
+//! values   [ 2 | 0 | … | 1   | 0   | … ]   the value from there on, as an index of distinct values
 //! ```
 
 use std::hash::Hash;

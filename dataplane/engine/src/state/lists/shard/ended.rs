@@ -9,8 +9,8 @@ use crate::state::key::Kind;
 use crate::state::lists::EndReason;
 
 impl Shard {
-    /// Looks at the next slots, at most `slots` and at most to the end of those in use, and gives back what expired.
-    /// Returns how many.
+    /// Checks the next slots, at most `slots` and at most to the end of those in use, and frees the slots of expired
+    /// entries. Returns their number.
     pub(crate) fn sweep(&mut self, slots: usize, now: Time) -> usize {
         let begin = if self.cursor < self.fresh { self.cursor } else { 0 };
         let end = self.fresh.min(begin.saturating_add(u32::try_from(slots).unwrap_or(u32::MAX)));
@@ -26,7 +26,7 @@ impl Shard {
         expired
     }
 
-    /// Gives back a slot whose entry expired or has to give way.
+    /// Frees the slot of an entry that expired or is evicted.
     pub(super) fn end_entry(&mut self, slot: u32, reason: EndReason, now: Time) {
         let list = self.entry(slot).list;
         let kind = match reason {
@@ -42,7 +42,7 @@ impl Shard {
         self.end(slot, kind, None, now);
     }
 
-    /// Gives back a slot, and publishes that.
+    /// Frees a slot, and publishes the event.
     fn end(&mut self, slot: u32, kind: EventKind, cause: Option<&Cause>, now: Time) {
         if self.entry(slot).is_event() {
             self.publish(slot, kind, cause, now);
@@ -50,7 +50,7 @@ impl Shard {
         self.free_slot(slot);
     }
 
-    /// Gives back a slot as requested; if it was over by then, that is what became of it.
+    /// Frees a slot on request. If the entry had expired by then, the event is the expiry.
     pub(super) fn remove_slot(&mut self, slot: u32, kind: EventKind, cause: &Cause, now: Time) {
         match self.entry(slot).is_live(now) {
             true => self.end(slot, kind, Some(cause), now),

@@ -10,24 +10,25 @@ use crate::state::events::Cause;
 use crate::state::key::Kind;
 use crate::state::lists::{ListId, SequenceProgress};
 
-/// One address in one list. Packed, so that numbers of 8 bytes do not make it 64 bytes long: a slot has 64 with its bucket.
+/// One address in one list. Packed, so that numbers of 8 bytes do not extend it to 64 bytes: a slot has 64 bytes with
+/// its bucket.
 #[repr(C, packed(4))]
 pub(super) struct Entry {
-    /// The address's bits.
+    /// The bits of the address.
     pub(super) high: u64,
     pub(super) low: u64,
-    /// When the packet arrived that got it in.
+    /// The arrival time of the packet that added the entry.
     pub(super) since: Time,
     pub(super) expiry: Time,
-    /// The tag of the only peer it counts for; 0 if it counts for all.
+    /// The tag of the only peer that the entry counts for; 0 if it counts for all.
     pub(super) peer_tag: u32,
-    /// When the first step of a sequence was taken: so many milliseconds before `since`.
+    /// The time of the first step of a sequence, in milliseconds before `since`.
     pub(super) begun_ms: u32,
-    /// The lower half of the number of the event of the last change. Of first steps, which are no events, 0.
+    /// The lower half of the number of the event of the last change; 0 for first steps, which are no events.
     pub(super) changed: u32,
-    /// Next in the bucket, or next free slot.
+    /// The next slot in the bucket, or the next free slot.
     pub(super) chain: u32,
-    /// Neighbours in the queue of its level.
+    /// The neighbours in the queue of its level.
     pub(super) older: u32,
     pub(super) newer: u32,
     pub(super) list: ListId,
@@ -36,7 +37,8 @@ pub(super) struct Entry {
     pub(super) mark: Mark,
 }
 
-/// Steps of a sequence that were taken, at most 31 (a door has 16), and above them what brought the entry in.
+/// The number of steps of a sequence that were taken, at most 31 (a door has 16), and in the upper bits the origin of
+/// the entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark(u8);
 
@@ -54,7 +56,7 @@ impl Mark {
     }
 
     pub(super) fn origin(self) -> Origin {
-        // It was made of one of them.
+        // The value was created from one of them.
         Origin::ALL.get(usize::from(self.0 >> Mark::STEP_BITS)).copied().unwrap_or(Origin::Packet)
     }
 }
@@ -66,7 +68,7 @@ pub(crate) struct EntryScope {
     pub(crate) peer_tag: u32,
 }
 
-/// How an entry is to be added.
+/// The properties of an addition.
 #[derive(Clone, Copy)]
 pub(crate) struct EntryTerms<'c> {
     pub(crate) level: u8,
@@ -79,20 +81,20 @@ pub(crate) struct EntryTerms<'c> {
 pub(crate) const SLOT_BYTES: usize = size_of::<Entry>() + size_of::<u32>();
 const _: () = assert!(SLOT_BYTES == 64);
 
-/// What a slot takes besides, if its entry is of a VLAN.
+/// Additional bytes of a slot whose entry is in a VLAN.
 pub(crate) const VLAN_BYTES: usize = size_of::<VlanWords>();
 
-/// [`Vlan::bits`] in three words. As they are, so that the memory of zeros need not be written.
+/// [`Vlan::bits`] in three words. Unchanged, so that memory of zeros need not be written.
 pub(super) type VlanWords = [u16; 3];
 
-/// What a slot takes besides, if its entry is a grant over IPv6.
+/// Additional bytes of a slot whose entry is a grant over IPv6.
 pub(crate) const PEER_BYTES: usize = size_of::<PeerWords>();
 
-/// The peer of a grant over IPv6, of which the entry itself has a tag.
+/// The peer of a grant over IPv6. The entry itself contains only a tag.
 pub(super) type PeerWords = [u64; 2];
 
 impl Entry {
-    /// In a slot that is free.
+    /// The content of a free slot.
     pub(super) const UNUSED: Entry = Entry {
         high: 0,
         low: 0,
@@ -118,7 +120,8 @@ impl Entry {
         now < { self.expiry }
     }
 
-    /// Whether its changes are events. Anyone can take first steps. A grant is one where one packet opens, too.
+    /// Whether changes of the entry are events. Any source can take first steps. If one packet opens a door, the entry
+    /// is a grant and no first step.
     pub(super) fn is_event(&self) -> bool {
         self.level > 0 || (self.peer_tag != 0 && self.mark.step() == 0)
     }

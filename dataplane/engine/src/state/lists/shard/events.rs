@@ -11,7 +11,8 @@ use crate::state::events::{Cause, EventEntry, ListEvent};
 use crate::state::key::Kind;
 
 impl Shard {
-    /// Publishes a change of an entry above a first step, and notes its number. Before the entry is given back, if it ends.
+    /// Publishes a change of an entry above a first step, and stores its number. If the entry ends, this happens before
+    /// its slot is freed.
     #[inline(never)]
     pub(super) fn publish(&mut self, slot: u32, kind: EventKind, cause: Option<&Cause>, at: Time) {
         let event = ListEvent { kind, entry: self.event_entry(slot), cause: cause.copied(), at };
@@ -22,7 +23,7 @@ impl Shard {
         }
     }
 
-    /// Keeps the peer of a new grant over IPv6: the entry itself has a tag alone.
+    /// Stores the peer of a new grant over IPv6: the entry itself contains only a tag.
     pub(super) fn note_peer(&mut self, slot: u32, cause: &Cause) {
         let Entry { peer_tag, kind, .. } = *self.entry(slot);
         if peer_tag != 0 && kind.without_vlan() != Kind::V4 {
@@ -34,7 +35,7 @@ impl Shard {
         }
     }
 
-    /// The peer that the slot's entry counts for alone, if it is known.
+    /// The only peer that the slot's entry counts for, if it is known.
     fn peer(&self, slot: u32) -> Option<IpAddr> {
         let Entry { peer_tag, kind, mark, .. } = *self.entry(slot);
         if peer_tag == 0 {
@@ -58,17 +59,18 @@ impl Shard {
         EventEntry { list, level, address, by_network, vlan, peer_tag, peer, step, origin, since, expiry }
     }
 
-    /// Shows the entries that changed after the event of this number, of the slots from `begin` on, at most `slots` of them.
-    /// Where to go on, or none at the end. With 0, all entries that are events.
+    /// Visits the entries that changed after the event of this number, in at most `slots` slots from `begin` on.
+    /// Returns the slot to continue at, or `None` at the end. With 0, visits all entries that are events.
     ///
-    /// An entry that did not change for four thousand million events may be shown though it did not change since.
+    /// The visitor may also see an entry without a change since then, if the entry did not change for four thousand
+    /// million events.
     pub(crate) fn changed_since(
         &self,
         number: u64,
         (begin, slots): (u32, u32),
         mut visitor: impl FnMut(u64, EventEntry),
     ) -> Option<u32> {
-        // Under the lock, so that no entry here has a later number.
+        // Read under the lock, so that no entry of this shard has a later number.
         let last = self.events.last();
         let end = self.fresh.min(begin.saturating_add(slots));
         for slot in begin..end {
@@ -85,7 +87,7 @@ impl Shard {
         (end < self.fresh).then_some(end)
     }
 
-    /// The removals after this number; none if it does not reach back so far.
+    /// The removals after this number; `None` if the shard no longer has all of them.
     pub(crate) fn removals_since(&self, number: u64) -> Option<impl Iterator<Item = (u64, ListEvent)>> {
         self.removals.since(number)
     }

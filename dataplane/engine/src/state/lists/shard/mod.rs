@@ -1,6 +1,6 @@
 //! One shard of the address lists: a slab of entries, a hash table over it, and a queue per level from oldest to
-//! newest. Everything is allocated by [`Shard::new`]; from then on links change and nothing grows. Memory of slots is
-//! written by [`Shard::populate`], or when a slot is used before that.
+//! newest. [`Shard::new`] allocates everything; afterwards links change and nothing grows. [`Shard::populate`] writes
+//! the memory of slots, or the first use of a slot before that.
 //!
 //! ```text
 //! buckets   [ 2 | - | 0 | - | … ]        an address's bucket, by its keyed hash; entries of a bucket are chained
@@ -10,17 +10,17 @@
 //! queues     1 → 2 → 0                   of one level: oldest first; a refresh moves an entry to the end
 //! ```
 //!
-//! An entry counts until its expiry and not at it. It is given back when something comes by: an addition of the same
-//! address, the search for room, or a [`Shard::sweep`].
+//! An entry counts until its expiry, exclusive. The slot of an expired entry is freed by an addition of the same
+//! address, by the search for room, or by a [`Shard::sweep`].
 //!
-//! When the slab is full, an addition takes, in this order: an expired entry at the head of a queue; expired entries
-//! among the next [`EXPIRY_PROBES`] slots; the oldest entry of the lowest level, unless that level is higher than its own. If
-//! there is none, it is refused.
+//! When the slab is full, an addition replaces, in this order: an expired entry at the head of a queue; expired entries
+//! among the next [`EXPIRY_PROBES`] slots; the oldest entry of the lowest level, unless that level is higher than its
+//! own. If there is none, the addition is refused.
 //!
-//! An entry may count for one peer alone, by a tag: then an address is in a list up to [`MAX_PEERS`] times.
+//! An entry may count for one peer alone, by a tag: an address can then be in a list up to [`MAX_PEERS`] times.
 //!
-//! An address in a VLAN is another key than the address by itself. Which VLAN an entry is of stands beside the slab, in
-//! memory that takes no page until such an entry comes: networks without VLANs pay nothing for it.
+//! An address in a VLAN has another key than the address alone. The VLANs of entries are beside the slab, in memory
+//! that uses no page before the first such entry: networks without VLANs have no cost.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -50,15 +50,15 @@ mod visit;
 /// No slot. Slots are counted by `u32` to keep links small.
 const NIL: u32 = u32::MAX;
 
-/// Which entries of an address are meant.
+/// Selects entries of an address.
 #[derive(Clone, Copy)]
 pub(crate) struct RemovalScope {
     pub(crate) list: ListId,
-    /// Those for the peer of this tag alone; `None` for those of all tags.
+    /// The tag of the only peer; `None` selects the entries of all tags.
     pub(crate) peer_tag: Option<u32>,
 }
 
-/// What happened to one list in this shard.
+/// The counters of one list in this shard.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ListCounts {
     pub(crate) entries: u64,
@@ -70,35 +70,36 @@ pub(crate) struct ListCounts {
 /// One shard of the address lists.
 pub(crate) struct Shard {
     secret: Secret,
-    /// Of level 0, if there is one.
+    /// The quota of level 0, if there is one.
     quota: Option<Arc<PrefixQuota>>,
-    /// Room for all slots. Those that were written once, so that the kernel has given their memory, at least those that
-    /// are used.
+    /// The written slots, with room for all. Written slots include all used slots; the kernel has allocated their
+    /// memory.
     entries: Vec<Entry>,
-    /// How many slots there are.
+    /// The number of slots.
     slots: u32,
     buckets: Box<[u32]>,
-    /// The VLAN of each slot whose entry is in one; else what was there before.
+    /// The VLAN of each slot whose entry is in one; otherwise a previous value.
     vlans: Vec<VlanWords>,
-    /// Entries in VLANs.
+    /// The number of entries in VLANs.
     in_vlans: u32,
     queues: [Queue; LEVELS],
-    /// First slot given back.
+    /// The first slot that was freed.
     free: u32,
-    /// Slots from here on were never used.
+    /// The first slot that was never used.
     fresh: u32,
-    /// Where the next sweep begins.
+    /// The first slot of the next sweep.
     cursor: u32,
     counts: Box<[ListCounts; MAX_LISTS]>,
-    /// The peer of each slot whose entry is a grant over IPv6, if it is known; else what was there before.
+    /// The peer of each slot whose entry is a grant over IPv6, if it is known; otherwise a previous value.
     peers: Vec<PeerWords>,
-    /// The one of all shards.
+    /// The ring of all shards.
     events: Arc<EventRing>,
     removals: Removals,
 }
 
 impl Shard {
-    /// An empty shard, its memory reserved; none if there is not enough. [`Shard::populate`] has the kernel give it.
+    /// An empty shard with reserved memory; `None` if there is not enough. The kernel allocates the memory in
+    /// [`Shard::populate`].
     pub(crate) fn new(slots: u32, secret: Secret, events: Arc<EventRing>, removals: usize) -> Option<Shard> {
         let mut entries = Vec::new();
         entries.try_reserve_exact(slots as usize).ok()?;
@@ -129,13 +130,13 @@ impl Shard {
         self.entries.len() < self.slots as usize
     }
 
-    /// From now on; nothing was added before.
+    /// Sets the quota. The caller must not have added any entry before.
     pub(crate) fn set_quota(&mut self, quota: Arc<PrefixQuota>) {
         self.quota = Some(quota);
     }
 
-    /// The lists the address is in for the other end of this tag, and from when until when that is so if nothing is
-    /// changed. `hash` is the secret's of the key, here and below.
+    /// The lists that contain the address for the peer of this tag, and the period in which this is valid without
+    /// changes. `hash` is the secret's hash of the key, here and below.
     pub(crate) fn membership(&self, hash: u64, key: Key, peer_tag: u32, now: Time) -> (Membership, Range<Time>) {
         let (mut membership, mut from, mut until) = (Membership::default(), Time::default(), Time::NEVER);
         for (slot, entry) in self.bucket(hash) {
@@ -150,8 +151,8 @@ impl Shard {
                 membership.has_other_entries = true;
                 continue;
             }
-            // A packet that arrived before the one that got the address in is looked at later than that one only
-            // because another worker was faster.
+            // A packet that arrived before the packet that added the address is processed later only because another
+            // worker was faster.
             if now < { entry.since } {
                 until = until.min(entry.since);
                 membership.has_other_entries = true;
@@ -164,7 +165,7 @@ impl Shard {
         (membership, from..until)
     }
 
-    /// Puts the address in the list until `expiry`, or sets its expiry anew.
+    /// Adds the address to the list until `expiry`, or sets the expiry of its entry.
     pub(crate) fn add(&mut self, hash: u64, key: Key, scope: EntryScope, terms: EntryTerms) -> AddOutcome {
         if let Some(slot) = self.find(hash, key, |entry| (entry.list, entry.peer_tag) == (scope.list, scope.peer_tag)) {
             if self.entry(slot).is_live(terms.now) {
@@ -186,7 +187,8 @@ impl Shard {
         AddOutcome::New
     }
 
-    /// Takes the address out of the list, for the other end of this tag or for all. Whether it was in it.
+    /// Removes the address from the list, for the peer of this tag or for all. Returns whether the list contained the
+    /// address.
     pub(crate) fn remove(
         &mut self,
         hash: u64,
@@ -204,8 +206,8 @@ impl Shard {
         was_in_it
     }
 
-    /// Takes the address out of the list in all VLANs, of the slots from `begin` on, at most `slots` of them. Whether it
-    /// was in it, and where to go on.
+    /// Removes the address from the list in all VLANs, in at most `slots` slots from `begin` on. Returns whether the
+    /// list contained the address, and the slot to continue at.
     pub(crate) fn remove_in_vlans(
         &mut self,
         address: Key,
@@ -229,8 +231,8 @@ impl Shard {
         (was_in_it, (end < self.fresh).then_some(end))
     }
 
-    /// Takes all entries of a list out of the slots from `begin` on, at most `slots` of them. How many live ones, and where to go
-    /// on.
+    /// Removes all entries of a list from at most `slots` slots from `begin` on. Returns the number of entries that had
+    /// not expired, and the slot to continue at.
     pub(crate) fn flush(
         &mut self,
         list: ListId,
@@ -250,7 +252,7 @@ impl Shard {
         (flushed, (end < self.fresh).then_some(end))
     }
 
-    /// What happened to a list here.
+    /// The counters of a list in this shard.
     pub(crate) fn counts(&self, list: ListId) -> ListCounts {
         self.counts[list.index()]
     }
@@ -265,9 +267,9 @@ impl Shard {
     }
 }
 
-/// So many zeros, or none if there is no memory for them. Their pages are given when they are first written.
+/// A vector of zeros; `None` if there is not enough memory. The kernel allocates its pages at the first write.
 fn zeros<const N: usize, T: Copy + Default>(length: usize) -> Option<Vec<[T; N]>> {
-    // Whether there is room is only asked here: to fill what was reserved would write it.
+    // This call only checks the available memory: filling reserved memory would write it.
     Vec::<[T; N]>::new().try_reserve_exact(length).ok()?;
     Some(vec![[T::default(); N]; length])
 }

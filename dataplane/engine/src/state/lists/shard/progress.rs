@@ -1,4 +1,4 @@
-//! A source's progress in a sequence of steps.
+//! The progress of a source in a sequence of steps.
 
 use knockplane_policy::event::EventKind;
 use knockplane_policy::time::Time;
@@ -10,7 +10,8 @@ use crate::state::key::Key;
 use crate::state::lists::{AddOutcome, EndReason, ListId, ProgressChange, SequenceProgress};
 
 impl Shard {
-    /// Works on the address's one entry in a list that holds the steps of a sequence. What was set, if anything was.
+    /// Calls `decide` with the address's only entry in a list that contains the steps of a sequence. Returns the
+    /// outcome of a set, if there was one.
     pub(crate) fn progress(
         &mut self,
         hash: u64,
@@ -29,7 +30,8 @@ impl Shard {
                 None
             }
             ProgressChange::Set { step, peer_tag, begun, level, expiry } => Some(if let Some(slot) = live {
-                // To a subscriber, progress towards another destination is another entry, and a first step is none.
+                // For a subscriber, progress towards another destination is another entry, and a first step is no
+                // entry.
                 let before = self.entry(slot);
                 if before.is_event() && (before.peer_tag != peer_tag || level == 0) {
                     self.publish(slot, EventKind::Removed, Some(cause), now);
@@ -58,7 +60,7 @@ impl Shard {
         (change, added)
     }
 
-    /// Notes a step. The sequence never began later than it did.
+    /// Stores a step. The begin of the sequence never becomes later.
     fn take_step(&mut self, slot: u32, step: u8, begun: Time) {
         let entry = self.entry_mut(slot);
         let ago = entry.since.as_nanos().saturating_sub(begun.as_nanos()).div_ceil(NANOS_PER_MS);

@@ -1,4 +1,4 @@
-//! A queue for each level, and which entry gives way to a newcomer.
+//! A queue for each level, and the choice of the entry to evict.
 
 use knockplane_policy::event::{EventKind, Origin};
 use knockplane_policy::time::Time;
@@ -8,17 +8,18 @@ use super::{EntryTerms, NIL, Shard};
 use crate::state::key::Key;
 use crate::state::lists::{EndReason, LEVELS, ListId};
 
-/// How many slots a full shard looks at for expired entries before it evicts a live one. More would find room more
-/// often between two sweeps, but every packet of a flood pays for it: with ten million entries an addition took 0.86 µs
-/// with 4 slots and 1.28 µs with 16. Fewer saved nothing.
+/// The number of slots that a full shard checks for expired entries before it evicts an unexpired one. A larger number
+/// would find room more often between two sweeps, but every packet of a flood pays for it: with ten million entries an
+/// addition took 0.86 µs with 4 slots and 1.28 µs with 16. A smaller number saved nothing.
 const EXPIRY_PROBES: usize = 4;
 
-/// For how many other ends an address can be in one list. They share a bucket, which every lookup of the address walks.
+/// The maximum number of peers for which an address can be in one list. They share a bucket, which every lookup of the
+/// address reads.
 const MAX_PEERS: usize = 8;
 
-/// Whether a packet's change of an expiry is worth an event. A flow may refresh an entry with each packet: it causes an event
-/// whenever the expiry comes into another part of time, of which between 8 and 16 make the time that the entry has, and each is
-/// longer than a second. What is restored from events is short by one such part at most.
+/// Whether a packet's change of an expiry is worth an event. A connection may refresh an entry with each packet. An
+/// event occurs when the expiry enters another interval of time. Between 8 and 16 such intervals make up the timeout of
+/// the entry, and each is longer than a second. An expiry restored from events is too early by at most one interval.
 fn is_news(before: Time, after: Time, now: Time) -> bool {
     const SECOND: u32 = 30;
     let time = after.as_nanos().saturating_sub(now.as_nanos());
@@ -26,7 +27,7 @@ fn is_news(before: Time, after: Time, now: Time) -> bool {
     before.as_nanos() >> part != after.as_nanos() >> part || after <= now
 }
 
-/// The entries of one level, by age since they were last added.
+/// The entries of one level, by the time of their last addition.
 #[derive(Clone, Copy)]
 pub(super) struct Queue {
     pub(super) oldest: u32,
@@ -40,7 +41,7 @@ pub(super) fn queue_of(level: u8) -> usize {
 }
 
 impl Shard {
-    /// A slot for a new entry of this level, taken from another if need be.
+    /// A slot for a new entry of this level. Evicts another entry if necessary.
     pub(super) fn make_room(&mut self, level: u8, now: Time) -> Option<u32> {
         if let Some(slot) = self.take_free_slot() {
             return Some(slot);
@@ -56,8 +57,8 @@ impl Shard {
         self.take_free_slot()
     }
 
-    /// Of the entries of an address in a list, for as many other ends as can be, the one that expires first gives way;
-    /// of those the oldest. Whether there is room now: none has a higher level than the newcomer.
+    /// If the address is in the list for the maximum number of peers, evicts the entry that expires first, and of
+    /// several such entries the oldest. Returns whether there is room: no entry has a higher level than the new one.
     pub(super) fn make_room_for_peer(&mut self, hash: u64, key: Key, list: ListId, terms: EntryTerms<'_>) -> bool {
         let shard = &*self;
         let others = || {
@@ -78,8 +79,8 @@ impl Shard {
         true
     }
 
-    /// Sets a live entry's expiry anew, but what never expires stays so. It becomes the newest of its level, which only
-    /// ever rises.
+    /// Sets the expiry of an unexpired entry, except that a permanent entry stays permanent. The entry becomes the
+    /// newest of its level, which never decreases.
     pub(super) fn refresh(&mut self, slot: u32, terms: EntryTerms<'_>) {
         let EntryTerms { level, expiry, now, cause } = terms;
         self.dequeue(slot);
@@ -109,7 +110,8 @@ impl Shard {
         }
     }
 
-    /// Changes the level of an entry that is in no queue. Who starts over may exceed the quota: its entry is there.
+    /// Changes the level of an entry that is in no queue. A source that begins again may exceed the quota, because its
+    /// entry exists already.
     pub(super) fn set_level(&mut self, slot: u32, level: u8) {
         let before = std::mem::replace(&mut self.entry_mut(slot).level, level);
         if let Some(quota) = &self.quota {
@@ -135,7 +137,7 @@ impl Shard {
         }
     }
 
-    /// Takes an entry out of the queue of its level.
+    /// Removes an entry from the queue of its level.
     pub(super) fn dequeue(&mut self, slot: u32) {
         let Entry { older, newer, level, .. } = *self.entry(slot);
         let queue = queue_of(level);

@@ -1,4 +1,4 @@
-//! Slots are taken and given back.
+//! Allocates and frees slots.
 
 use knockplane_policy::packet::Vlan;
 
@@ -28,7 +28,7 @@ impl Shard {
         Vlan::from_bits(high << 32 | middle << 16 | low)
     }
 
-    /// A new entry's slot, unless everything is full of higher levels.
+    /// The slot of a new entry; `None` if all slots contain entries of higher levels.
     pub(super) fn insert(
         &mut self,
         hash: u64,
@@ -75,7 +75,7 @@ impl Shard {
         Some(slot)
     }
 
-    /// Takes a slot that holds nothing.
+    /// Takes a free slot.
     pub(super) fn take_free_slot(&mut self) -> Option<u32> {
         if self.free != NIL {
             let slot = self.free;
@@ -83,7 +83,7 @@ impl Shard {
             Some(slot)
         } else if self.fresh < self.slots {
             if self.fresh as usize == self.entries.len() {
-                // There is room: nothing moves.
+                // The capacity is sufficient: the vector does not move.
                 self.entries.push(Entry::UNUSED);
             }
             self.fresh += 1;
@@ -93,7 +93,7 @@ impl Shard {
         }
     }
 
-    /// Gives a slot back: out of its bucket, its queue and its list's count.
+    /// Frees a slot: removes it from its bucket, its queue and its list's count.
     pub(super) fn free_slot(&mut self, slot: u32) {
         let Entry { chain, list, level, .. } = *self.entry(slot);
         let key = self.key(slot);

@@ -1,4 +1,4 @@
-//! One shard, its links checked after every addition.
+//! Tests of one shard. They check its links after every addition.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -12,7 +12,7 @@ const SECRET: Secret = Secret([1, 2]);
 const CAUSE: Cause = Cause::of(Origin::Packet);
 
 impl Shard {
-    /// Entries in the fullest bucket.
+    /// The number of entries in the fullest bucket.
     fn longest_chain(&self) -> usize {
         let starts = (0..self.buckets.len() as u64).map(|bucket| (bucket << 32).div_ceil(self.buckets.len() as u64));
         starts.map(|hash| self.bucket(hash).count()).max().unwrap_or_default()
@@ -67,7 +67,7 @@ fn a_full_shard_gives_up_the_expired_first() {
     add(&mut shard, 1, 0, Time::NEVER, at(0));
     add(&mut shard, 2, 0, at(5), at(0));
     add(&mut shard, 3, 3, at(9), at(0));
-    // 2 is not at the head of its queue, 3 is of a higher level: expired, both give way before 1 does.
+    // 2 is not at the head of its queue, 3 has a higher level: both have expired, and are evicted before 1.
     assert_eq!(add(&mut shard, 4, 0, at(99), at(5)), AddOutcome::New);
     assert_eq!(add(&mut shard, 5, 0, at(99), at(9)), AddOutcome::New);
     assert!(contains(&shard, 1, 0, at(9)) && contains(&shard, 4, 0, at(9)) && contains(&shard, 5, 0, at(9)));

@@ -1,4 +1,4 @@
-//! Entries are shown.
+//! Visits entries.
 
 use knockplane_policy::time::Time;
 
@@ -9,8 +9,8 @@ use crate::state::key::{Key, Kind};
 use crate::state::lists::{DynamicEntry, LEVELS, ListId};
 
 impl Shard {
-    /// Shows the live entries of the slots from `begin` on, at most `slots` of them. Returns where to go on, or none at
-    /// the end.
+    /// Visits the unexpired entries of at most `slots` slots from `begin` on. Returns the slot to continue at, or
+    /// `None` at the end.
     pub(crate) fn visit(
         &self,
         begin: u32,
@@ -28,7 +28,7 @@ impl Shard {
         (end < self.fresh).then_some(end)
     }
 
-    /// As [`Shard::visit`], the entries of this address in all VLANs, with their levels.
+    /// As [`Shard::visit`], for the entries of this address in all VLANs, with their levels.
     pub(crate) fn visit_in_vlans(
         &self,
         address: Key,
@@ -55,7 +55,7 @@ impl Shard {
         DynamicEntry { list, address: key.address(), vlan: key.vlan(), peer_tag, step: mark.step(), expiry }
     }
 
-    /// Shows the address's live entries, with their levels.
+    /// Visits the address's unexpired entries, with their levels.
     pub(crate) fn visit_address(&self, hash: u64, key: Key, now: Time, mut visitor: impl FnMut(DynamicEntry, u8)) {
         for (slot, entry) in self.bucket(hash) {
             if self.has_key(slot, entry, key) && entry.is_live(now) {
@@ -64,15 +64,15 @@ impl Shard {
         }
     }
 
-    /// When the address's entry that counts for all other ends is over, and whether it is of the highest rank; none if
-    /// there is none.
+    /// The expiry of the address's entry that counts for all peers, and whether it has the highest rank; `None` if
+    /// there is no such entry.
     pub(crate) fn standing(&self, hash: u64, key: Key, list: ListId, now: Time) -> Option<(Time, bool)> {
         let slot = self.find(hash, key, |entry| (entry.list, entry.peer_tag) == (list, 0))?;
         let Entry { expiry, level, .. } = *self.entry(slot);
         self.entry(slot).is_live(now).then_some((expiry, queue_of(level) == LEVELS - 1))
     }
 
-    /// How many more entries of the highest rank would leave a tenth of the slots to others.
+    /// The number of further entries of the highest rank that would leave a tenth of the slots to others.
     pub(crate) fn room_for_highest(&self) -> usize {
         let slots = self.slots as usize;
         (slots - slots / 10).saturating_sub(self.queues[LEVELS - 1].length as usize)
