@@ -155,9 +155,9 @@ impl Worker {
                 }
             }
             let decisions = self.decider.decisions();
-            // Every frame leaves the batch here: to the ring of the other side, as a reply to the ring of its own side, or to
-            // the free frames. Without a link on the other side nothing is forwarded: the kernel would accept the frames and
-            // drop them without counting.
+            // Every frame leaves the batch here: to the ring of the other side, as a reply to the ring of its own side,
+            // or to the free frames. Without a link on the other side nothing is forwarded: the kernel would accept the
+            // frames and drop them without counting.
             let reply = self.decider.answered();
             let accepted = forwarded(decisions) & !reply;
             let link = shared.links[side.opposite().index()].load(Relaxed);

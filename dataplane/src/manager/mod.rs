@@ -38,7 +38,8 @@ const SIGNALS: Token = Token(1);
 const ANSWERS: Token = Token(2);
 const FIRST_CONNECTION: usize = 3;
 
-/// Time between two rounds of supervision. Five ticks, half a second, sweep all lists, so that expiry shows within a second.
+/// Time between two rounds of supervision. Five ticks, half a second, sweep all lists, so that expiry shows within a
+/// second.
 const TICK: Duration = Duration::from_millis(100);
 
 /// The maximum time that the end waits for a job: the time that control waits for one.

@@ -10,12 +10,13 @@
 //! | `*.aside-N`   | a file that a start with `--without-state` set aside |
 //!
 //! Promises:
-//! - The directory belongs to root or to this process's user, and no other user can write it. It may be reached by a symbolic
-//!   link of the same owners, which is followed once, at start: everything else happens relative to the open directory.
+//! - The directory belongs to root or to this process's user, and no other user can write it. It may be reached by a
+//!   symbolic link of the same owners, which is followed once, at start: everything else happens relative to the open
+//!   directory.
 //! - A state file is a regular file with the same owners. No symbolic link is followed to it, and a FIFO or a device in
 //!   its place is neither opened nor read.
-//! - A file has checksums. Most are replaced whole ([`checksum`]): a power failure leaves the old one or the new one. A save
-//!   that fails leaves the old one and nothing beside it. `lists.state` grows by records ([`log`]).
+//! - A file has checksums. Most are replaced whole ([`checksum`]): a power failure leaves the old one or the new one. A
+//!   save that fails leaves the old one and nothing beside it. `lists.state` grows by records ([`log`]).
 
 mod checksum;
 mod examine;

@@ -148,7 +148,8 @@ fn a_change_that_cannot_be_stored_changes_nothing() {
     assert_eq!(all(&entries), ["a 192.0.2.1"]);
 }
 
-/// A file that is cut off within one of its last three records: the records before it count, and changes go on behind them.
+/// A file that is cut off within one of its last three records: the records before it count, and changes go on behind
+/// them.
 #[test]
 fn an_interrupted_change_is_cut_off() {
     let (_folder, state, file, after) = written(five());

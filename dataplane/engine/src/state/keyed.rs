@@ -1,7 +1,8 @@
 //! A bounded table of values by keys that attackers can choose. All memory is allocated at the start.
 //!
-//! A secret hash of 128 bits stands for each key, so that an attacker cannot choose two keys that collide. The hash selects a
-//! set of a few slots with a lock of its own. When all slots of a set are taken, the value that expires first is evicted.
+//! A secret hash of 128 bits stands for each key, so that an attacker cannot choose two keys that collide. The hash
+//! selects a set of a few slots with a lock of its own. When all slots of a set are taken, the value that expires first
+//! is evicted.
 
 use std::hash::Hasher as _;
 use std::net::IpAddr;
@@ -60,8 +61,8 @@ pub(crate) fn write_vlan(hasher: &mut SipHasher13, vlan: Vlan) {
     }
 }
 
-/// The key of a packet's datagram; `more` separates keys of different kinds. `None` if the packet cannot be fragmented. The key
-/// includes the VLAN under all settings.
+/// The key of a packet's datagram; `more` separates keys of different kinds. `None` if the packet cannot be fragmented.
+/// The key includes the VLAN under all settings.
 pub(crate) fn datagram(secret: [u64; 2], packet: &Packet<'_>, more: u8) -> Option<Tag> {
     let identification = identification(packet)?;
     Some(tag(secret, |hasher| {

@@ -135,15 +135,16 @@ impl State {
         self.visitors.get()
     }
 
-    /// Whether the rate still admits a frame of this class from this side; if so, takes it into account. Workers share the
-    /// number without a lock. Above the rate no worker writes it, so that a flood makes no worker wait for another.
+    /// Whether the rate still admits a frame of this class from this side; if so, takes it into account. Workers share
+    /// the number without a lock. Above the rate no worker writes it, so that a flood makes no worker wait for another.
     pub(crate) fn admits_frame(&self, class: FrameClass, side: Side, rate: FrameRate, now: Time) -> bool {
         let paid_until = &self.frame_rates[class.index()][side.index()];
         let admit = |paid_until| rate.admit(Time::from_nanos(paid_until), now).map(Time::as_nanos);
         rate.is_off() || paid_until.fetch_update(Relaxed, Relaxed, admit).is_ok()
     }
 
-    /// Counts the packet if its sender left the checksum to an interface. Only for packets that begin a connection or a knock.
+    /// Counts the packet if its sender left the checksum to an interface. Only for packets that begin a connection or a
+    /// knock.
     pub(crate) fn look_at_checksum(&self, packet: &Packet<'_>) {
         if packet.lacks_checksum() {
             self.without_checksum[packet.side.index()].fetch_add(1, Relaxed);
@@ -208,7 +209,8 @@ pub fn connection_bytes(connections: usize, rules: &RuleSet, settings: &Settings
     ConnectionTable::bytes_for(connections, inspects)
 }
 
-/// The capacity of tables that need fewer slots than connections: fragmented datagrams, peers of a tarpit, scanning sources.
+/// The capacity of tables that need fewer slots than connections: fragmented datagrams, peers of a tarpit, scanning
+/// sources.
 fn fewer(connections: usize) -> usize {
     (connections / 4).clamp(1024, 65_536)
 }

@@ -192,7 +192,8 @@ impl InspectedPayload {
         }
     }
 
-    /// A connection that began under other patterns matches none of the new ones, because its first bytes were not kept.
+    /// A connection that began under other patterns matches none of the new ones, because its first bytes were not
+    /// kept.
     pub(super) fn inspect(&mut self, packet: &Packet<'_>, back: bool, payload_matchers: &PayloadMatchers) {
         if self.payload_matchers != payload_matchers.id {
             *self = InspectedPayload {

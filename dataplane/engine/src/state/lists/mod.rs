@@ -12,8 +12,8 @@
 //!   therefore evicts only first knocks. A shard is full as soon as the addresses that hash to it fill it. The module
 //!   `shard` documents the order of eviction.
 //! - [`Lists::membership`] is one lookup, whatever the number of lists.
-//! - An entry may count for one peer alone, by the peer's tag ([`Lists::peer_tag`]); the tag 0 stands for all peers. An address
-//!   can be in a list for 8 peers at once. Then the entry that expires first is evicted.
+//! - An entry may count for one peer alone, by the peer's tag ([`Lists::peer_tag`]); the tag 0 stands for all peers. An
+//!   address can be in a list for 8 peers at once. Then the entry that expires first is evicted.
 //! - An entry may count in one VLAN alone ([`Lists::within`]). A lookup for a VLAN returns its own entries and those
 //!   that count in all VLANs. Both are in one shard, by the hash of the address alone.
 //! - [`VlanLists::progress`] reads, decides and writes under one lock.

@@ -14,8 +14,8 @@
 //! the rule run anyway. The index can therefore omit negated tests, tests of more than one field, and fields whose rows
 //! would take too much memory.
 //!
-//! Source: T. V. Lakshman and D. Stiliadis, "High-speed policy-based packet forwarding", SIGCOMM 1998; F. Baboescu and G.
-//! Varghese, "Scalable packet classification", SIGCOMM 2001, for the summaries.
+//! Source: T. V. Lakshman and D. Stiliadis, "High-speed policy-based packet forwarding", SIGCOMM 1998; F. Baboescu and
+//! G. Varghese, "Scalable packet classification", SIGCOMM 2001, for the summaries.
 
 use knockplane_policy::packet::Family;
 

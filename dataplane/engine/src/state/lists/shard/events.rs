@@ -1,4 +1,5 @@
-//! Events of this shard's entries. All under the shard's lock, so that numbers are in the order of each entry's changes.
+//! Events of this shard's entries. All under the shard's lock, so that numbers are in the order of each entry's
+//! changes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
