@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use super::{Metrics, Offloads, Require};
 
-/// Whether the drivers are asked for zero-copy.
+/// Whether the filter requests zero-copy from the drivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum ZeroCopyOption {

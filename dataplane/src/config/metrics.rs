@@ -27,7 +27,7 @@ pub(crate) enum RuleSeries {
     /// All of them.
     #[default]
     All,
-    /// Those that one of these chooses.
+    /// The rules that one of these selects.
     Some(Vec<Choice>),
 }
 

@@ -3,7 +3,7 @@
 //! | file         | owns |
 //! |--------------|------|
 //! | this         | the answer, with connections, quota and matchers |
-//! | `lists.rs`   | the lists that hold the address |
+//! | `lists.rs`   | the lists that contain the address |
 //! | `doors.rs`   | the address at each door |
 //! | `history.rs` | its drops and failed steps, and the watch |
 
