@@ -1,7 +1,7 @@
 //! `knockctl apply`: replaces the running rules.
 //!
-//! The command asks for a confirmation if no rule or no way in from outside would be left: an operator who typed the wrong file
-//! name would lose access.
+//! The command asks for a confirmation if the new rules are empty or admit no traffic from outside: an operator who
+//! typed the wrong file name would lose access.
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;

@@ -15,7 +15,7 @@ pub(super) const WIDTH: usize = 100;
 /// Columns between the cells of a row.
 const GAP: usize = 2;
 
-/// Stands in a table for a row that does not fit it. A private character: no text of ours has it.
+/// Marks a row that does not fit the table. It is a private character that no text of knockplane contains.
 const ELSEWHERE: &str = "\u{e000}";
 
 /// Where a column's text stands.
@@ -97,7 +97,7 @@ impl Columns {
                 while let Some(excess) = total(&widths).checked_sub(WIDTH).filter(|excess| *excess > 0) {
                     let can_shrink = widths.iter().zip(&least).enumerate().filter(|(_, (width, least))| width > least);
                     let Some((at, _)) = can_shrink.max_by_key(|(_, (width, _))| **width) else { break };
-                    // By half of it, so that columns of one width shrink together.
+                    // Half of the excess, so that columns of one width shrink together.
                     widths[at] -= excess.div_ceil(2).min(widths[at] - least[at]);
                 }
                 return (fits, widths);
@@ -200,14 +200,14 @@ pub(super) fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Text of a rule file, a comment say, without what would move a terminal's cursor.
+/// Text of a rule file, such as a comment, without the characters that would move a terminal's cursor.
 pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|char| if char.is_control() { char.escape_default().to_string() } else { char.to_string() })
         .collect()
 }
 
-/// A rule for people: `ip filter 4, line 5 (comment)`, without what it has not.
+/// A rule for output: `ip filter 4, line 5 (comment)`, without the parts that it does not have.
 pub(super) fn named(number: RuleNumber, line: u32, comment: &str) -> String {
     let line = if line == 0 { String::new() } else { format!(", line {line}") };
     let comment = if comment.is_empty() { String::new() } else { format!(" ({})", printable(comment)) };

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 
-/// What the packets of a capture begin with.
+/// The header that the packets of a capture begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
     /// An Ethernet header.
@@ -22,7 +22,7 @@ impl Link {
     pub(super) fn of(number: u16) -> Result<Self, String> {
         Ok(match number {
             1 => Link::Ethernet,
-            // 12 and 14 are what some systems write for 101; 228 and 229 are IPv4 and IPv6 alone.
+            // Some systems write 12 and 14 instead of 101; 228 and 229 are IPv4 and IPv6 alone.
             12 | 14 | 101 | 228 | 229 => Link::Raw,
             113 => Link::Sll,
             276 => Link::Sll2,

@@ -7,12 +7,12 @@ use super::Told;
 pub(super) struct Section {
     pub(super) name: String,
     pub(super) line: u32,
-    /// Whether a line of it is wrong in itself.
+    /// Whether a line of the section has an error of its own.
     pub(super) is_broken: bool,
     keys: Vec<(Key, u32, String)>,
 }
 
-/// What a key of a section says. knockd has two names for most, and does not care for upper case.
+/// A key of a section. knockd has two names for most keys, and ignores upper and lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     Sequence,
@@ -47,7 +47,7 @@ const KEYS: &[(&str, Key)] = &[
 const OPTIONS: &[&str] = &["usesyslog", "logfile", "pidfile", "interface"];
 
 impl Section {
-    /// What a key says, and where.
+    /// The value of a key, and its line.
     pub(super) fn get(&self, key: Key) -> Option<(u32, &str)> {
         self.keys.iter().find(|(other, ..)| *other == key).map(|(_, line, value)| (*line, value.as_str()))
     }

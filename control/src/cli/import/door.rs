@@ -12,7 +12,7 @@ use super::conf::{Key, Section};
 use super::opening::{self, Effect, effect};
 use super::shell::{self, Command, Runs};
 
-/// How long knockd gives a sequence, and how long it waits for `stop_command`, if nothing is said.
+/// knockd's default time for a sequence, and its default wait before `stop_command`.
 const SEQ_TIMEOUT_S: u64 = 25;
 const CMD_TIMEOUT_S: u64 = 10;
 
@@ -22,14 +22,14 @@ const OPEN_FOR: &str = "1h";
 /// Which families a command is for: IPv4, IPv6.
 type Families = [bool; 2];
 
-/// What the commands of a section do, taken together.
+/// The combined effect of the commands of a section.
 #[derive(Debug, PartialEq, Eq)]
 enum Doing {
     Opens { what: Vec<String>, for_s: Option<u64> },
     Closes { what: Vec<String> },
 }
 
-/// What a configuration file says with a door in it: what is written is read again before anybody gets it.
+/// The part of a configuration file that has the doors: the import reads its own output again before it prints it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -46,7 +46,7 @@ pub(super) struct Imported {
     pub(super) text: String,
 }
 
-/// What becomes of all sections.
+/// The results of all sections.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
     pub(super) imported: Vec<Imported>,
@@ -63,7 +63,7 @@ struct Part<'s> {
     families: Families,
 }
 
-/// The doors. A section with a mistake is skipped, and its mistakes are told.
+/// The doors. A section with a mistake is skipped, and its mistakes are reported.
 pub(super) fn doors(sections: &[Section], told: &mut Told) -> Doors {
     let mut all = Doors::default();
     let mut skip = |section: &Section| all.skipped.push((section.name.clone(), section.line));
@@ -183,7 +183,7 @@ fn steps(section: &Section, told: &mut Told) -> Vec<String> {
     steps
 }
 
-/// The flags of its TCP steps; none if they are wrong, which is told once.
+/// The flags of the section's TCP steps; none if they are wrong, which is reported once.
 fn flags(section: &Section, told: &mut Told) -> String {
     let Some((line, flags)) = section.get(Key::TcpFlags) else { return String::new() };
     let flags = flags.to_ascii_lowercase();
@@ -201,13 +201,13 @@ fn seconds(section: &Section, key: Key, told: &mut Told) -> Option<u64> {
     opening::seconds(text).map_err(|why| told.error(line, why)).ok()
 }
 
-/// What the commands for one family do; nothing if there are none, or if they are not understood.
+/// The effect of the commands for one family; `None` if there are no commands, or if they are not understood.
 fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Option<Doing> {
     let (line, started) = section.get(start)?;
     let (mut opens, mut closes) = (Vec::new(), Vec::new());
     // It is open from the first line that opens to the first one behind it that closes.
     let (mut open_s, mut closes_again) = (0, false);
-    // What ends by itself, at the earliest.
+    // The earliest end of an opening that ends by itself.
     let mut ends_after_s = None;
     for effect in effects(line, started, told)? {
         let is_open = !opens.is_empty();
@@ -264,7 +264,7 @@ fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Optio
     Some(Doing::Opens { what: opens, for_s })
 }
 
-/// Everything that is opened, in order; nothing if one of them is everything.
+/// All targets that are opened, in order; an empty list if one opening covers all targets.
 fn flat(all: Vec<Vec<String>>) -> Vec<String> {
     if all.iter().any(Vec::is_empty) {
         return Vec::new();
@@ -275,13 +275,13 @@ fn flat(all: Vec<Vec<String>>) -> Vec<String> {
     flat
 }
 
-/// What the commands of a line do, one after the other.
+/// The effects of the commands of a line, in order.
 fn effects(line: u32, command: &str, told: &mut Told) -> Option<Vec<Effect>> {
     let commands = commands(command).map_err(|why| told.error(line, why)).ok()?;
     let before = told.errors.len();
     let (mut understood, mut negated) = (Vec::<Effect>::new(), false);
     for Command { mut runs, words } in commands {
-        // What runs if a negated check succeeds, runs if the check fails.
+        // A negated check inverts the result: a command that runs on success then runs if the check fails.
         let is_negated = words.first().is_some_and(|word| word == "!");
         let effect = effect(&words[usize::from(is_negated)..]).and_then(checked);
         if is_negated && !matches!(effect, Ok(Effect::Checks(_))) {
@@ -315,7 +315,8 @@ fn commands(line: &str) -> Result<Vec<Command>, String> {
     }
 }
 
-/// A command that runs only if the one before it succeeds, or fails: whether it does must not change what is open.
+/// Adds a command that runs only if the one before it succeeds, or fails. That condition must not change which ports
+/// are open.
 ///
 /// # Errors
 /// If it does.
@@ -333,7 +334,7 @@ fn follows(runs: Runs, before: Option<&Effect>, effect: Effect) -> Result<Effect
             "`iptables -C` checks another rule than the one that is added or deleted behind it: let both be the same"
                 .to_owned(),
         ),
-        // `|| true`: what was before it is done in any case.
+        // `|| true`: the command before it runs in any case.
         (Runs::OnFailure, _, Effect::Nothing) => Ok(effect),
         (Runs::OnFailure, ..) => {
             Err("what runs only if the command before `||` fails cannot be foreseen: write it without `||`".to_owned())

@@ -41,7 +41,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// An ordinary packet: a TCP SYN, an ICMP echo request, anything else empty.
+    /// An ordinary packet: a TCP SYN, an ICMP echo request, or an empty packet of any other protocol.
     pub(super) fn new(protocol: u8, source: IpAddr, destination: IpAddr) -> Self {
         Fields {
             protocol,
@@ -124,7 +124,7 @@ fn build(fields: &Fields) -> Result<Vec<u8>, String> {
     Ok(frame)
 }
 
-/// What is behind the headers. A fragment holds something.
+/// The data behind the headers. A fragment always has data.
 fn data(fields: &Fields) -> &[u8] {
     if fields.fragment && fields.payload.is_empty() { &[0; 8] } else { &fields.payload }
 }

@@ -1,4 +1,4 @@
-//! Words of a line with their places, and what is wrong with them, pointed at.
+//! Words of a line with their places, and errors that point at a place.
 
 use std::fmt;
 use std::iter::Peekable;
@@ -77,7 +77,8 @@ fn quoted_length(text: &str) -> Option<usize> {
     None
 }
 
-/// The bytes of a quoted text. `\xHH` is any byte; `\n`, `\r`, `\t`, `\0`, `\\` and `\"` are what they are elsewhere.
+/// The bytes of a quoted text. `\xHH` is any byte; `
+/// `, `\r`, `\t`, `\0`, `\\` and `\"` have their usual meaning.
 pub(super) fn unquote(word: &Word<'_>) -> Result<Vec<u8>, Complaint> {
     let inner = word
         .text
@@ -115,7 +116,7 @@ fn escape(word: &Word<'_>, at: usize) -> Complaint {
     Complaint::new(start..(start + 2).min(word.at.end), message.to_owned())
 }
 
-/// What is wrong with a line, and where.
+/// The error in a line, and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Complaint {
     text: String,

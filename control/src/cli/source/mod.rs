@@ -1,9 +1,10 @@
-//! `knockctl explain-source`: everything that the dataplane keeps of one address, and why its knocks do not count.
+//! `knockctl explain-source`: the state that the dataplane keeps of one address, and the reasons why its knocks do not
+//! count.
 //!
 //! | file      | owns |
 //! |-----------|------|
-//! | `mod.rs`  | the command line, and what is asked |
-//! | `why.rs`  | what keeps the source out, with the remedy |
+//! | `mod.rs`  | the command line, and the request |
+//! | `why.rs`  | the causes that keep the source out, with the remedies |
 //! | `text.rs` | the answer as text |
 
 mod text;

@@ -209,7 +209,7 @@ fn client() -> Source {
     client
 }
 
-/// What is shown, of which no line is too long for a terminal.
+/// The output, after a check that no line is too long for a terminal.
 fn shown(source: &Source) -> String {
     let text = text(source);
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");

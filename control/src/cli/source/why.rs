@@ -1,4 +1,4 @@
-//! What keeps a source out, in sentences, each with its remedy.
+//! The causes that keep a source out, in sentences, each with its remedy.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use knockplane_policy::word::Word;
 use super::text::{last_packet, short};
 use crate::cli::table::{count, printable};
 
-/// The page that says more.
+/// The page with more details.
 const PAGE: &str = "docs/doors.md, \"Several clients behind one address\"";
 
 /// A step that came to nothing before that is no reason any more.
@@ -20,9 +20,9 @@ const RECENTLY: Duration = Duration::from_secs(600);
 /// Something that keeps a source out.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Finding {
-    /// What, why and until when.
+    /// The finding, its cause and its end.
     pub(super) what: String,
-    /// What to do about it; empty if nothing is.
+    /// The remedy; empty if there is none.
     pub(super) remedy: String,
 }
 
@@ -32,7 +32,7 @@ impl Finding {
     }
 }
 
-/// All of it, what concerns all doors first.
+/// All findings; those that concern all doors come first.
 pub(super) fn findings(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(protected) = source.protected {
@@ -112,7 +112,8 @@ fn at_door(door: &SourceDoor, IgnoredFor { reason, time_left }: &IgnoredFor) -> 
     })
 }
 
-/// What became of its steps, where that says more than why it is ignored: recently, and not where it is in.
+/// The failed steps of the source at this door, if they say more than the reason why the source is ignored: only recent
+/// ones, and not if the source is in.
 fn failed(door: &SourceDoor, failure: &SourceFailure) -> Option<Finding> {
     if !door.grants.is_empty() || failure.last_ago > RECENTLY {
         return None;

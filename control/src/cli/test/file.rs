@@ -40,7 +40,7 @@ pub(super) struct Test {
     /// Of the test file.
     pub(super) line: usize,
     pub(super) begin: Time,
-    /// Who is in which list from the start.
+    /// The entries of each list at the start.
     pub(super) lists: Vec<(String, Entry)>,
     pub(super) steps: Vec<Step>,
 }
@@ -55,7 +55,7 @@ pub(super) struct Step {
     pub(super) expect: Option<Verdict>,
     pub(super) reason: Option<Reason>,
     pub(super) rule: Option<ExpectedRule>,
-    /// Who is in these lists afterwards, and nobody else.
+    /// The exact entries of these lists after the step.
     pub(super) lists: BTreeMap<String, Vec<Entry>>,
 }
 
@@ -229,7 +229,7 @@ fn time(text: &str) -> Option<Duration> {
     }
 }
 
-/// The time since 1970 of a date and time, in UTC unless it says otherwise.
+/// The time since 1970 of a date and time, in UTC unless it has another offset.
 fn since_1970(at: &toml::value::Datetime) -> Option<Duration> {
     let (date, time) = (at.date?, at.time?);
     let offset = match at.offset {
@@ -284,11 +284,11 @@ pub(super) fn written(address: IpAddr, time: Option<&str>) -> String {
     time.map_or_else(|| address.to_string(), |time| format!("{address} {time}"))
 }
 
-/// Who is expected in a list.
+/// The expected entries of a list.
 pub(super) struct Expected;
 
 impl Expected {
-    /// Whether these and nobody else are in it. A time that is not written is not asked for.
+    /// Whether the list has exactly these entries. A time that is not written is not compared.
     pub(super) fn are(expected: &[Entry], held: &[&Held]) -> bool {
         let is = |entry: &Entry, held: &Held| {
             entry.address == held.address
