@@ -1,4 +1,4 @@
-//! Rules by hand, frames by etherparse, and an engine with everything it needs.
+//! Handwritten rules, frames that etherparse builds, and an engine with all its state.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use proptest::test_runner::{Config, FailurePersistence, FileFailurePersistence};
 /// Seeds of cases that failed once, tried before all others. From the package's folder, where tests run.
 const REGRESSIONS: &str = "tests/regressions.txt";
 
-/// A configuration for this many cases times KNOCKPLANE_SOAK; PROPTEST_CASES, if it is set, goes before.
+/// A configuration for this many cases times KNOCKPLANE_SOAK. PROPTEST_CASES overrides it if it is set.
 pub(crate) fn cases(cases: u32) -> Config {
     let soak = std::env::var("KNOCKPLANE_SOAK").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
     let failure_persistence =
@@ -45,7 +45,7 @@ pub(crate) fn rule(chain: &str, conditions: Vec<Condition>, action: Action) -> R
     Rule { matchers, ..Rule::new(Family::Ipv4, chain, action) }
 }
 
-/// A strict door that opens everything for a minute, and leaves ten seconds for each step.
+/// A strict door that opens all targets for a minute, and allows ten seconds for each step.
 pub(crate) fn door(name: &str, knock: &[&str], close: &[&str]) -> Door {
     let steps = |steps: &[&str]| steps.iter().map(|step| step.parse().unwrap()).collect();
     Door {
@@ -101,7 +101,7 @@ pub(crate) struct Spec {
     pub(crate) details: Details,
 }
 
-/// What is seldom of importance.
+/// The details of a frame that few tests set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Details {
     /// The last byte of the source's Ethernet address.
@@ -264,7 +264,7 @@ impl Spec {
         header
     }
 
-    /// What rules should see of it in its frame.
+    /// The packet that rules should see in its frame.
     pub(crate) fn packet<'f>(&'f self, side: Side, frame: &'f [u8]) -> Packet<'f> {
         let (network, transport) = self.offsets();
         let is_later = self.details.is_later() && self.source.is_ipv4();
@@ -316,7 +316,7 @@ pub(crate) fn ethernet(packet: &[u8]) -> Vec<u8> {
     [&[2; 12], &ethertype.0.to_be_bytes()[..], packet].concat()
 }
 
-/// What is hashed is hashed with this, as the reference does with its seed.
+/// The secret of all keyed hashes; the reference uses it as its seed.
 pub(crate) const SECRET: [u64; 2] = [7, !7];
 
 /// One worker's engine and the state it works on.
@@ -350,7 +350,7 @@ impl Engine {
         self.decider.decisions()
     }
 
-    /// Everything that a worker has.
+    /// Runs the work with the state of a worker.
     pub(crate) fn with<T>(&mut self, work: impl FnOnce(&mut Decider, Context<'_>) -> T) -> T {
         let Engine { table, state, counters, logged, decider } = self;
         work(decider, Context { table, state, counters, logged, wall: 0 })
@@ -373,7 +373,7 @@ pub(crate) fn events(lists: &Lists, cursor: &mut Cursor) -> Vec<ListEvent> {
     std::iter::from_fn(|| lists.receive(cursor).map(event)).collect()
 }
 
-/// What was added, in the form of the plain lists.
+/// The added entries, in the form of the plain lists.
 pub(crate) fn live(lists: &Lists, now: Time) -> Vec<ListedAddress> {
     let names = |list| lists.name(list).unwrap();
     let mut live = Vec::new();

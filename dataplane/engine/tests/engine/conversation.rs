@@ -1,4 +1,4 @@
-//! Two ends that talk TCP, with the numbers that they would have, and some that they would not.
+//! Both ends of a TCP connection, mostly with the sequence numbers of a correct TCP, and sometimes with others.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// A connection from its beginning to its end: who speaks, and the flags.
+/// A connection from its beginning to its end: the sender of each segment, and its flags.
 const SCRIPT: &[(usize, u8)] = &[
     (0, SYN),
     (1, SYN | ACK),
@@ -31,15 +31,15 @@ const SCRIPT: &[(usize, u8)] = &[
     (1, RST),
 ];
 
-/// What is said at one point of it.
+/// A segment at one point of the connection.
 #[derive(Clone, Debug)]
 struct Saying {
     pause: Duration,
-    /// Who and which flags, if it is not what comes next.
+    /// The sender and the flags, if they differ from the next segment of the script.
     instead: Option<(usize, u8)>,
-    /// How far its numbers are from what they would be.
+    /// The difference of its numbers from the correct ones.
     off: (u32, u32),
-    /// How often it is said at once.
+    /// How many copies are sent at once.
     times: usize,
     payload: &'static [u8],
     broken: bool,
@@ -98,7 +98,7 @@ pub(crate) fn conversation() -> impl Strategy<Value = Vec<Turn>> {
     let begins = select(vec![0_usize, 0, 0, 1]);
     // Zero, soon beyond 2³², and where a sign would change.
     let isns = (select(vec![0_u32, u32::MAX - 3, (1 << 31) - 2]), select(vec![7_u32, u32::MAX, 1 << 31]));
-    // Sometimes in the middle of it.
+    // Sometimes the test starts in the middle of the connection.
     let start = select(vec![0_usize, 0, 0, 3]);
     let sayings = prop::collection::vec(saying(), 1..SCRIPT.len() + 3);
     (hosts, begins, (0..4_u16, 0..4_u16), isns, start, (sayings, network())).prop_map(
@@ -115,7 +115,7 @@ pub(crate) fn conversation() -> impl Strategy<Value = Vec<Turn>> {
                     let mut spec = spec(saying, ends[from], ends[1 - from], flags, (next[from], next[1 - from]));
                     spec.tags = if saying.strays { 1 } else { tags };
                     spec.details = Details { vlans, priority, session, ..spec.details };
-                    // What is not as it would be does not move what comes next.
+                    // A segment that differs from the correct one does not advance the numbers.
                     let is_said = saying.off == (0, 0) && !saying.is_quoted && !saying.strays;
                     if is_said && (saying.instead.is_none() || flags & (SYN | FIN | RST) == 0) {
                         let marks = u32::from(flags & (SYN | FIN) != 0);

@@ -29,7 +29,7 @@ fn at(second: u64) -> Time {
     Time::from_nanos(second * 1_000_000_000)
 }
 
-/// A decision about one frame, and everything that it changed but lists and connections.
+/// A decision about one frame, and its effects except those on lists and connections.
 #[derive(Debug)]
 struct Outcome {
     decision: Decision,
@@ -57,7 +57,7 @@ fn decide(engine: &Engine, side: Side, frame: &[u8], now: Time) -> Outcome {
     }
 }
 
-/// The lists and connections, and what doors count.
+/// The lists and connections, and the counts of doors.
 fn observable_state(engine: &Engine, now: Time) -> String {
     let flows = engine.state.connections().map(|flows| flows.known(now));
     let doors = engine.table.settings().doors.iter();
@@ -65,7 +65,7 @@ fn observable_state(engine: &Engine, now: Time) -> String {
     format!("{:?} {flows:?} {:?}", live(&engine.state.lists, now), tallies.collect::<Vec<_>>())
 }
 
-/// What happens between two decisions.
+/// A change between two decisions.
 #[derive(Clone, Debug)]
 enum Change {
     Packet(Side, Spec),

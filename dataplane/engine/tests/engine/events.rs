@@ -1,4 +1,4 @@
-//! Events of list entries: which changes are events, and what subscribers that are too slow end up with.
+//! Events of list entries: which changes are events, and which entries a slow subscriber ends up with.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -34,15 +34,16 @@ fn small(capacity: usize, room: EventRoom) -> (Lists, [ListId; 3]) {
     (lists, ids)
 }
 
-/// What an entry is found by.
+/// The key of an entry.
 type EntryId = (ListId, IpAddr, bool, Vlan, u32);
 
-/// A subscriber that keeps the entries above a first step, by events alone and by what the lists say after a gap.
+/// A subscriber that keeps the entries above a first step: it uses events alone, and after a gap the changes that the
+/// lists return.
 struct Follower {
     cursor: Cursor,
     entries: HashMap<EntryId, (u64, EventEntry)>,
     gaps: usize,
-    /// How often the lists did not remember far enough.
+    /// How often the removals that the lists keep did not reach back far enough.
     incomplete: usize,
     /// The number that has to come next.
     next: u64,
@@ -99,7 +100,7 @@ impl Follower {
         }
     }
 
-    /// After all changes: reads everything, and compares.
+    /// After all changes: reads all events, and compares.
     fn assert_equals(&mut self, lists: &Lists) {
         self.follow(lists, usize::MAX);
         assert_eq!(self.next, lists.last_event() + 1);
@@ -151,7 +152,7 @@ fn turn() -> impl Strategy<Value = Turn> {
     ]
 }
 
-/// Does what a turn says, but for reading.
+/// Carries out a turn, except its reading.
 fn take(lists: &Lists, [first, second, third]: [ListId; 3], turn: &Turn, now: &mut Time) {
     let (ids, at) = ([first, second, third], *now);
     let v6 = |last: u8| IpAddr::from(Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(last)));
@@ -263,7 +264,7 @@ fn every_kind_of_change_is_an_event_with_its_origin() {
     let (lists, [first, second, third]) = small(100, EventRoom::default());
     let mut cursor = Cursor::after(0);
     let packet = Some(Origin::Packet);
-    // A first step is none, whatever becomes of it.
+    // A first step is no event, whatever happens to it.
     lists.add(first, v4(1), after(5), after(1));
     lists.add(first, v4(1), after(6), after(2));
     lists.remove(first, v4(1), after(2));

@@ -1,7 +1,8 @@
-//! A flood of forged first knocks, and people who knock meanwhile.
+//! A flood of forged first knocks, and clients that knock meanwhile.
 //!
-//! The promise: with room for `capacity` entries and `rate` new sources a second, nobody is lost whose next step comes
-//! within capacity ÷ rate, less what shards differ in. What is behind a first step is not touched at all.
+//! The promise: with room for `capacity` entries and `rate` new sources a second, a client is never evicted if its next
+//! step comes within capacity ÷ rate, less the difference in fill between shards. The flood evicts no entry above a
+//! first step.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -43,7 +44,8 @@ fn client(number: u32) -> IpAddr {
     Ipv4Addr::from_bits(0xc633_6400 + number).into()
 }
 
-/// The clients that are let in at the end of a flood, if each takes so many milliseconds from one step to the next.
+/// The number of clients that are admitted at the end of a flood, if each takes so many milliseconds from one step to
+/// the next.
 fn let_in((rules, settings): (RuleSet, Settings), gap: u32, levels: bool) -> usize {
     assert!(2 * REMEMBERED + EVERY * CLIENTS + gap < FLOOD, "everybody has knocked before it ends");
     let mut engine = Engine::with_room(rules, &settings, CAPACITY);

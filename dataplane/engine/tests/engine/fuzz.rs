@@ -1,9 +1,9 @@
-//! The engine with frames that nobody would build, in any order, from both sides, under any rules.
+//! The engine with frames that no host builds, in any order, from both sides, under any rules.
 //!
-//! Frames begin as packets between few addresses and are then broken: bytes changed, cut off, repeated, glued to each
-//! other, or made of noise. What the headers' reader makes of them, the plain evaluation is told as well, so that a frame
-//! that is let in by mistake shows. A second engine with room for next to nothing gets the same: there the bounds are
-//! what counts.
+//! Frames begin as packets between few addresses and are then damaged: bytes are changed, cut off, repeated, joined to
+//! other frames, or replaced by noise. The reference evaluator gets the packet that the engine's reader reads from the
+//! frame, so that a frame that is wrongly accepted shows. A second engine with room for very few entries gets the same
+//! frames: there the test checks the bounds.
 
 use knockplane_engine::headers;
 use knockplane_engine::pipeline::{BATCH, Context, Decider, OutOfOrder};
@@ -28,7 +28,7 @@ const MTU: usize = 1500;
 /// Room of the engine that has next to none.
 const FEW: usize = 8;
 
-/// What becomes of a frame that was built well.
+/// Damage to a well-formed frame.
 #[derive(Clone, Debug)]
 enum Damage {
     None,

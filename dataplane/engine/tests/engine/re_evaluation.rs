@@ -30,7 +30,7 @@ impl Hit {
         Time::from_nanos(self.1 * 1_000_000)
     }
 
-    /// What it waits for.
+    /// Decides about the step, and returns its pending steps.
     fn decide(self, engine: &mut Engine) -> Option<PendingSteps> {
         engine.with(|decider, context| {
             decider.decide_arrived(Side::Outside, &[&self.frame()], |_| self.arrived(), context);

@@ -87,7 +87,7 @@ fn rate() -> impl Strategy<Value = Rate> {
     })
 }
 
-/// What only headers answer.
+/// The conditions that need only headers.
 fn header_condition() -> impl Strategy<Value = Condition> {
     let side = select(vec!["outside", "inside"]);
     let flags = (set_of::<TcpFlag>(), set_of::<TcpFlag>());
@@ -122,7 +122,7 @@ fn header_condition() -> impl Strategy<Value = Condition> {
     ]
 }
 
-/// What state answers, or what is dear.
+/// The conditions that need state, or are expensive.
 fn state_condition() -> impl Strategy<Value = Condition> {
     let mode = select(LimitMode::ALL.to_vec());
     let classifier = (select(ClassifierFields::ALL.to_vec()), 1..4_u32, 0..3_u32);
@@ -351,7 +351,7 @@ pub(crate) fn network() -> impl Strategy<Value = (usize, [u16; 2], u8, u16)> {
 }
 
 fn details() -> impl Strategy<Value = Details> {
-    // Mostly what connections consist of: SYN, SYN-ACK, ACK, FIN-ACK, RST; and what nobody sends.
+    // Mostly the flags of connections: SYN, SYN-ACK, ACK, FIN-ACK, RST; and flags that no host sends.
     let flags = prop_oneof![8 => select(vec![0x02_u8, 0x12, 0x10, 0x11, 0x04]), 1 => any::<u8>()];
     let fragment = prop::option::weighted(0.2, (0..3_u16, select(vec![0_u16, 3]), any::<bool>()));
     // Few and small, so that they are in windows, answer each other, and are exactly the next ones.
@@ -391,7 +391,7 @@ pub(crate) fn spec() -> impl Strategy<Value = Spec> {
             };
             let is_tcp = matches!(transport, Transport::Tcp(..));
             if let Some((_, offset, more)) = &mut details.fragment {
-                // What begins in a TCP header, and what ends with a piece, is refused before rules see it.
+                // A packet that starts in a TCP header, or that ends with a piece, is refused before rules see it.
                 *more &= !is_tcp;
                 *offset = if *more { *offset } else { 3 };
             }
@@ -402,7 +402,7 @@ pub(crate) fn spec() -> impl Strategy<Value = Spec> {
     )
 }
 
-/// Frames in a row: mostly alike, as in bursts; the last one perhaps in all but what it says, or in all but its network.
+/// A run of frames: mostly alike, as in bursts; the last one may differ in its payload, or in its network.
 fn burst() -> impl Strategy<Value = Vec<Spec>> {
     let elsewhere = prop::option::weighted(0.3, network());
     (spec(), 1..4_usize, any::<bool>(), elsewhere).prop_map(|(spec, count, says_other, elsewhere)| {
@@ -445,7 +445,7 @@ fn note(tally: &mut DoorTally, what: What, steps: usize) {
     }
 }
 
-/// Runs both and compares everything that can be seen.
+/// Runs both and compares all observable results.
 fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
     let mut engine = Engine::new(rules.clone(), settings);
     let mut cursor = Cursor::after(0);

@@ -307,7 +307,7 @@ impl Hit {
         frame
     }
 
-    /// Decides about it; whether it was too early.
+    /// Decides about the packet. Returns whether it was out of order.
     fn decide(&self, engine: &mut Engine) -> bool {
         let arrived = Time::from_nanos(self.arrived);
         engine.with(|decider, context| {

@@ -1,5 +1,5 @@
-//! What is kept of one source, for operators' questions: what was dropped and why, and what lists, doors and matchers
-//! remember.
+//! The state of one source, for operators' questions: its drops with their reasons, and its entries in lists, doors and
+//! matchers.
 
 use std::net::IpAddr;
 

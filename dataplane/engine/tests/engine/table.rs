@@ -61,7 +61,7 @@ fn jumps_nest_32_deep_and_no_deeper() {
     assert_eq!(problems(ladder(32)), [""; 0]);
     let told = problems(ladder(33));
     assert!(told.len() == 1 && told[0].contains("deeper than 32"), "{told:?}");
-    // Found whatever the order in which chains are looked at, and a long ladder is no danger itself.
+    // The check finds the depth in any order of the chains, and a long ladder causes no stack overflow.
     let mut reversed = ladder(33);
     reversed.rules.reverse();
     assert!(!problems(reversed).is_empty());

@@ -106,7 +106,7 @@ fn steps_in_two_networks_are_no_knock_and_each_goes_on_in_its_own() {
     wire.udp("10", 7001);
     wire.udp("20", 7002);
     assert_eq!(wire.open_in(), [""; 0]);
-    // What another network sends, to whatever port, starts nothing over.
+    // A packet in another network, to any port, does not reset the sequence.
     wire.udp("10", 7001);
     wire.udp("20", 9);
     wire.udp("10/20", 7001);
@@ -152,7 +152,7 @@ fn what_rules_add_counts_in_all_networks_unless_lists_are_separate() {
         let mut wire = wire(Vlans::SeparateLists);
         wire.udp(name, 7001);
         assert_eq!(wire.open_in(), [name]);
-        // What operators add counts in all.
+        // An operator's entry counts in all networks.
         let list = wire.engine.state.lists.id("in").unwrap();
         wire.engine.state.lists.add_by_operator(list, CLIENT.parse().unwrap(), Time::NEVER, wire.now);
         assert_eq!(wire.open_in(), NETWORKS);
@@ -343,7 +343,7 @@ fn operators_see_and_remove_an_address_in_all_networks() {
     assert!(lists.in_vlan(network("20")).remove(list, source, now) && !is_in("20", 7) && is_in("10", 7));
     assert!(lists.remove(list, source, now) && !lists.remove(list, source, now));
     assert_eq!((lists.entries_of(source, now).len(), live(&lists, now).len()), (0, NETWORKS.len()));
-    // What was remembered is looked up anew, and what expires is given back.
+    // Cached lookups are renewed, and expired entries are freed.
     assert!(NETWORKS.iter().all(|name| !is_in(name, 7)));
     assert_eq!(lists.sweep(1_000_000, now + seconds(10)), NETWORKS.len());
     assert_eq!(lists.summaries()[0].entries, 0);

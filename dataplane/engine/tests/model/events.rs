@@ -31,7 +31,7 @@ fn event(number: u64) -> ListEvent {
     ListEvent { kind: EventKind::Listed, entry, cause: None, at: at(number) }
 }
 
-/// Reads once, and checks that what is received comes next.
+/// Reads once, and checks that the received number is the next one.
 fn receive(ring: &EventRing, cursor: &mut Cursor) -> Option<Received> {
     let next = cursor.last() + 1;
     let received = ring.receive(cursor);
@@ -99,7 +99,7 @@ impl Follower {
         is_complete
     }
 
-    /// Reads once. Whether there was anything.
+    /// Reads once. Returns whether there was an event.
     fn follow(&mut self, lists: &Lists) -> bool {
         let mut cursor = Cursor::after(self.next);
         match lists.receive(&mut cursor) {
@@ -120,7 +120,8 @@ impl Follower {
     }
 }
 
-/// Two threads change lists of these sizes, one of which subscribes in between; in the end it has what the lists have.
+/// Two threads change lists of these sizes, and one of them subscribes in between. At the end its entries equal those
+/// of the lists.
 fn follow(
     room: EventRoom,
     capacity: usize,

@@ -10,7 +10,7 @@ use crate::rule::{
 };
 use crate::word::{Set, Word};
 
-/// What is certain of a matcher in a chain.
+/// The certain knowledge about a matcher in a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Truth {
     /// It is true for every packet.
@@ -26,7 +26,7 @@ impl View<'_> {
         self.truth(chain, matcher) == Truth::Always
     }
 
-    /// What is certain of a matcher of this chain's rules.
+    /// The certain knowledge about a matcher of this chain's rules.
     pub(super) fn truth(&self, chain: &Chain<'_>, matcher: &Matcher) -> Truth {
         let Matcher { negated, condition } = matcher;
         let (negated, name) = (*negated, condition.name());
@@ -100,7 +100,7 @@ impl View<'_> {
         }
     }
 
-    /// As `eval::address` has it: the file's own addresses, or what is protected if that is not everything.
+    /// As in `eval::address`: the file's own addresses, or the protected prefixes unless they cover all addresses.
     fn has_local(&self, family: Family) -> bool {
         let of_family = |net: &&ipnet::IpNet| Family::of(net.addr()) == family;
         self.rules.local_addresses.iter().filter_map(LocalAddress::known).any(|net| of_family(&net))
@@ -117,7 +117,7 @@ impl View<'_> {
         AddressType::ALL.iter().copied().filter(exists).collect()
     }
 
-    /// What enters `input` goes to a protected address, what enters `output` comes from one.
+    /// A packet in `input` goes to a protected address, a packet in `output` comes from one.
     fn protected(&self, chain: &Chain<'_>, condition: &Condition, set: &AddressSet) -> Truth {
         let which = match (chain.key.table, chain.key.name, condition) {
             (Table::Filter, "input", Condition::DstAddress(_)) => "packets to",

@@ -30,7 +30,7 @@ pub(crate) struct Arp {
 }
 
 impl Arp {
-    /// Somebody outside asks for an address.
+    /// A host outside requests the MAC of an address.
     pub(crate) fn request(sender: &str, target: &str) -> Arp {
         Arp {
             to: BROADCAST,
@@ -44,7 +44,7 @@ impl Arp {
         }
     }
 
-    /// Somebody outside answers.
+    /// A host outside replies.
     pub(crate) fn reply(sender: &str, target: &str) -> Arp {
         let request = Arp::request(sender, target);
         Arp { to: INSIDE_MAC, operation: 2, target: (INSIDE_MAC, request.target.1), ..request }
@@ -72,7 +72,7 @@ pub(crate) struct Discovery {
     pub(crate) extensions: (u8, Vec<u8>),
     pub(crate) kind: u8,
     pub(crate) code: u8,
-    /// What is added to the right checksum.
+    /// The error that is added to the right checksum.
     pub(crate) checksum_error: u16,
     /// The message behind the checksum, without options.
     pub(crate) fixed: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What the engine makes of ARP and neighbour discovery: classes, claims and rates, and that no rule widens them.
+//! The engine's decisions about ARP and neighbour discovery: classes, claims and rates. No rule widens them.
 
 use std::thread;
 
@@ -33,7 +33,7 @@ fn protecting() -> Settings {
     }
 }
 
-/// What happens to a frame from this side, at once and by itself.
+/// The decision about a single frame from this side, in a batch of its own.
 fn decide(settings: &Settings, side: Side, frame: &[u8]) -> (Verdict, Reason) {
     let decision = Engine::new(RuleSet::default(), settings).decide(side, &[frame], seconds(1))[0];
     (decision.verdict, decision.reason)
