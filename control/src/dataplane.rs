@@ -41,7 +41,7 @@ pub enum DataplaneError {
     Unreachable {
         /// Where it should be.
         socket: PathBuf,
-        /// What connecting said.
+        /// The error of connect().
         source: io::Error,
     },
     /// It listens but does not answer in time.
@@ -73,7 +73,7 @@ pub enum DataplaneError {
     Garbage {
         /// Where it listens.
         socket: PathBuf,
-        /// What was wrong.
+        /// The error in the message.
         reason: String,
     },
     /// The request exceeds the length limit of a line.

@@ -22,7 +22,7 @@ use crate::Exit;
 use crate::api::messages::{Applied, Apply, Unresolved};
 use crate::json::changes;
 
-/// How many lost ways in a message names.
+/// Maximum number of lost ways in that a message names.
 const MOST_NAMED: usize = 5;
 
 /// The command line of `apply`.

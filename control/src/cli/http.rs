@@ -47,11 +47,11 @@ impl Trouble {
 #[derive(Debug, Default, thiserror::Error)]
 #[error("{sentence}")]
 pub(super) struct Reason {
-    /// Both, for people.
+    /// The whole message.
     pub(super) sentence: String,
     /// The end of the sentence that is the remedy, if there is one.
     pub(super) remedy: Option<String>,
-    /// The socket that it is about.
+    /// The socket that the message is about.
     pub(super) socket: Option<PathBuf>,
 }
 

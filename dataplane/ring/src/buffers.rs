@@ -19,7 +19,7 @@
 
 use crate::error::Error;
 
-/// What the kernel keeps free in front of each frame (`XDP_PACKET_HEADROOM`).
+/// The bytes that the kernel keeps free in front of each frame (`XDP_PACKET_HEADROOM`).
 pub(crate) const HEADROOM: u32 = 256;
 
 /// The sizes of chunks that are used. The kernel takes no chunk larger than a page.
@@ -48,7 +48,7 @@ struct Driver {
     name: &'static str,
     /// The unit of the buffer's length, in bytes: the rest of a chunk is not used.
     unit: u32,
-    /// What the NIC may write in front of a frame, in bytes.
+    /// The maximum length of the NIC's data in front of a frame, in bytes.
     prefix: u32,
     /// The NIC accepts frames of this length, in bytes, with any MTU; 0 if the MTU limits them.
     accepts: u32,
@@ -57,8 +57,9 @@ struct Driver {
     repeats: bool,
 }
 
-/// The drivers whose zero-copy mode is known. docs/hardware.md says which ones `make vm` tests, and which ones were read.
-/// Paths are below `drivers/net` of Linux 7.2. `xsk_pool_get_rx_frame_size` itself rounds down to 128 bytes there.
+/// The drivers whose zero-copy mode is known. docs/hardware.md lists the drivers that `make vm` tests, and those whose
+/// source was read. Paths are below `drivers/net` of Linux 7.2. `xsk_pool_get_rx_frame_size` itself rounds down to 128
+/// bytes there.
 const DRIVERS: &[Driver] = &[
     // `virtnet_add_recvbuf_xsk`: exact. A frame of several buffers is dropped (`virtnet_receive_xsk_merge`).
     Driver { name: "virtio_net", unit: 128, prefix: 0, accepts: 0, repeats: false },
@@ -169,7 +170,7 @@ pub(crate) enum Request {
 /// Why zero-copy is not asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyReason {
-    /// The configuration says so.
+    /// The configuration requires copy mode.
     Configured,
     /// This driver is not known to keep long frames whole.
     UnknownDriver(String),

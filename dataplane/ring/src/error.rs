@@ -10,7 +10,7 @@ pub(crate) const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 /// Time between two attempts.
 pub(crate) const RELEASE_RETRY: Duration = Duration::from_millis(1);
 
-/// Whether the error says that an interface or a queue belongs to another process.
+/// Whether the error means that an interface or a queue belongs to another process.
 pub(crate) fn is_busy(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
 }

@@ -47,12 +47,12 @@ impl IngressDrop {
             libbpf_sys::bpf_link_create(program, device.index() as i32, libbpf_sys::BPF_TCX_INGRESS, &raw const options)
         };
         match -fd {
-            // What a kernel answers that does not know the place, or was built without it.
+            // The answer of a kernel that does not have this attachment point, or was built without it.
             libc::EINVAL | libc::EOPNOTSUPP => return Ok(None),
             error if error > 0 => return Err(failed(io::Error::from_raw_os_error(error))),
             _ => {}
         }
-        // SAFETY: the descriptor is new, valid, and owned by nobody else.
+        // SAFETY: the descriptor is new and valid, and has no other owner.
         let link = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Some(IngressDrop { object, _link: link }))
     }

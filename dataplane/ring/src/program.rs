@@ -119,8 +119,8 @@ impl LoadedProgram {
         Ok(LoadedProgram { object, queues })
     }
 
-    /// Attaches the program to both interfaces, native where the driver can, else generic. From here on they drop
-    /// everything until [`Program::set_socket`]. Waits for a process that is exiting to be detached.
+    /// Attaches the program to both interfaces, native if the driver can, else generic. From here on they drop all
+    /// frames until [`Program::set_socket`]. Waits until a process that is exiting is detached.
     ///
     /// # Errors
     /// If another program holds an interface; see [`Error::is_busy`].
@@ -150,13 +150,13 @@ impl Program {
     /// The kernel's id of the program, by which an interface names the program that is attached to it.
     ///
     /// # Errors
-    /// If the kernel does not say.
+    /// If the kernel does not return the id.
     pub fn id(&self) -> Result<u32, Error> {
         let mut info = libbpf_sys::bpf_prog_info::default();
         let mut length = mem::size_of_val(&info) as u32;
         let program = self.object.progs().next().expect("the object holds one program");
-        // SAFETY: the program's descriptor is open, the structure lives across the call, which is told its size, and all
-        // zeros ask for none of the arrays that it may point to.
+        // SAFETY: the program's descriptor is open; the structure lives across the call, which gets its size; and the
+        // zeros request none of the arrays that it may point to.
         let result =
             unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_fd().as_raw_fd(), &raw mut info, &raw mut length) };
         match result {
@@ -189,7 +189,7 @@ impl Program {
         set_longest(&self.object, max_frame)
     }
 
-    /// What the program counted so far, by core.
+    /// The program's counters so far, by core.
     ///
     /// # Errors
     /// If the kernel refuses to read its own map.
@@ -295,7 +295,7 @@ fn set_longest(object: &libbpf_rs::Object, max_frame: u32) -> Result<(), Error> 
         .map_err(|error| Error::system("cannot write the program's settings", io::Error::other(error), ""))
 }
 
-/// Tells the program that no frame of this side is a part of one.
+/// Informs the program that no frame of this side is a part of a longer frame.
 fn keeps_frames_whole(object: &libbpf_rs::Object, side: u32, queues: u32) -> Result<(), Error> {
     /// `NEVER_SPLIT` of `bpf/filter.c`.
     const NEVER_SPLIT: u32 = 2;
@@ -322,7 +322,7 @@ fn above_others(link: OwnedFd) -> OwnedFd {
         // The process may have fewer descriptors: a restart takes a little longer.
         return link;
     }
-    // SAFETY: the descriptor is new, valid, and owned by nobody else.
+    // SAFETY: the descriptor is new and valid, and has no other owner.
     unsafe { OwnedFd::from_raw_fd(above) }
 }
 
@@ -348,7 +348,7 @@ fn link(program: RawFd, interface: u32, mode: XdpMode) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));
     }
-    // SAFETY: the descriptor is new, valid, and owned by nobody else.
+    // SAFETY: the descriptor is new and valid, and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

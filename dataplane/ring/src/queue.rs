@@ -12,8 +12,9 @@
 //! it (release, acquire), and is not written again before the consumer's position has passed it. Each end keeps a copy of
 //! the other's position and reads the position itself, which costs a cache miss, only when the copy does not suffice.
 //!
-//! The kernel's position is checked whenever it is read: one that is further from ours than the size of the ring means that
-//! the ring is corrupt, and stops the process. Source: Linux `Documentation/networking/af_xdp.rst`, `net/xdp/xsk_queue.h`.
+//! The kernel's position is checked whenever it is read. If its distance from this end's position is larger than the
+//! ring, the ring is corrupt, and the process stops. Source: Linux `Documentation/networking/af_xdp.rst`,
+//! `net/xdp/xsk_queue.h`.
 
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
@@ -34,13 +35,13 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
-    /// Whether the frame goes on in the next descriptor.
+    /// Whether the frame continues in the next descriptor.
     pub(crate) const fn is_continued(&self) -> bool {
         self.options & libc::XDP_PKT_CONTD != 0
     }
 }
 
-/// What a ring can hold.
+/// An entry of a ring.
 ///
 /// # Safety
 /// Any bytes are a valid value.
@@ -60,7 +61,7 @@ pub(crate) struct RingOffsets {
     pub(crate) flags: usize,
 }
 
-/// What both ends need.
+/// The common state of both ends.
 #[derive(Debug)]
 struct Ring<T> {
     producer: NonNull<AtomicU32>,
@@ -167,8 +168,8 @@ impl<T: RingEntry> Producer<T> {
     /// Writes an entry, for which there is [`Producer::room`]. The kernel sees it after [`Producer::publish`].
     ///
     /// # Safety
-    /// The chunk that the entry names is of the socket's UMEM and has no other user. It is the kernel's from here on:
-    /// no reference to it may exist until the kernel has returned it.
+    /// The chunk that the entry names is of the socket's UMEM and has no other user. It belongs to the kernel from here
+    /// on: no reference to it may exist until the kernel has returned it.
     ///
     /// # Panics
     /// If there is no room.
@@ -258,8 +259,8 @@ impl<T: RingEntry> Consumer<T> {
     /// The position is less than [`Consumer::available`].
     #[inline]
     unsafe fn peek(&self, position: u32) -> T {
-        // SAFETY: the place is within the ring. The kernel has written the entry before its position passed it, as the caller
-        // says, and does not write there before ours has.
+        // SAFETY: the place is within the ring. The kernel has written the entry before its position passed it, as the
+        // caller guarantees, and does not write there before this end's position has passed it.
         unsafe { self.ring.entry(self.next.wrapping_add(position)).read() }
     }
 
@@ -288,7 +289,7 @@ mod tests {
         let memory = Region::plain(256);
         let position = u32::MAX - 5;
         for offset in [OFFSETS.producer, OFFSETS.consumer] {
-            // SAFETY: the memory is new, and nobody else uses it yet.
+            // SAFETY: the memory is new, and has no other user yet.
             unsafe { memory.at::<u32>(offset, 1).write(position) };
         }
         // SAFETY: the tests keep `memory` until both ends are dropped.

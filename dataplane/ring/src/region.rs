@@ -38,7 +38,7 @@ impl Region {
 
     fn map(fd: libc::c_int, flags: libc::c_int, bytes: usize, offset: libc::off_t) -> io::Result<Self> {
         unsafe fn unmap(start: NonNull<u8>, bytes: usize) {
-            // SAFETY: the caller says that `mmap` made this mapping, and that nothing refers to it any more.
+            // SAFETY: the caller guarantees that `mmap` made this mapping, and that no reference to it exists any more.
             unsafe { libc::munmap(start.as_ptr().cast(), bytes) };
         }
         let flags = flags | libc::MAP_SHARED | libc::MAP_POPULATE;
@@ -60,7 +60,7 @@ impl Region {
             Layout::from_size_align(bytes, 4096).expect("a size that fits into memory")
         }
         unsafe fn free(start: NonNull<u8>, bytes: usize) {
-            // SAFETY: the caller says that this memory was allocated below, with the same layout.
+            // SAFETY: the caller guarantees that this memory was allocated below, with the same layout.
             unsafe { dealloc(start.as_ptr(), layout(bytes)) };
         }
         assert!(bytes > 0);

@@ -82,7 +82,7 @@ pub(crate) fn open() -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new, valid, and owned by nobody else.
+    // SAFETY: the descriptor is new and valid, and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -130,7 +130,7 @@ pub(crate) fn bind(
     let patience = Instant::now() + RELEASE_PATIENCE;
     loop {
         let length = mem::size_of_val(&address) as libc::socklen_t;
-        // SAFETY: the address lives across the call, which is told its length.
+        // SAFETY: the address lives across the call, which gets its length.
         if unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) } == 0 {
             break;
         }
@@ -169,7 +169,7 @@ fn make_rings(socket: BorrowedFd<'_>, size: u32) -> io::Result<SocketRings> {
     })
 }
 
-/// Maps one ring, and says where its parts are.
+/// Maps one ring, and returns the places of its parts.
 fn map(
     socket: BorrowedFd<'_>,
     page: libc::off_t,
@@ -237,7 +237,7 @@ pub(crate) fn wake_sender(socket: RawFd) {
     unsafe { libc::sendto(socket, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
 }
 
-/// Tells a driver that ran out of fill descriptors that there are new ones.
+/// Notifies a driver that ran out of fill descriptors that there are new ones.
 pub(crate) fn wake_receiver(socket: RawFd) {
     // SAFETY: no buffer is passed. The result is not needed: the next turn tries again.
     unsafe {
@@ -264,14 +264,14 @@ unsafe impl SocketOption for libc::xdp_statistics {}
 
 fn set_option<T: SocketOption>(socket: BorrowedFd<'_>, name: libc::c_int, value: &T) -> io::Result<()> {
     let length = mem::size_of_val(value) as libc::socklen_t;
-    // SAFETY: the value lives across the call, which is told its length.
+    // SAFETY: the value lives across the call, which gets its length.
     match unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_XDP, name, (&raw const *value).cast(), length) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Reads an option. What the kernel does not fill in stays as in `value`.
+/// Reads an option. Fields that the kernel does not write stay as in `value`.
 fn option<T: SocketOption>(socket: BorrowedFd<'_>, name: libc::c_int, mut value: T) -> io::Result<T> {
     let mut length = mem::size_of_val(&value) as libc::socklen_t;
     // SAFETY: the value and its length live across the call, which writes no more than `length` bytes. Any bytes are a valid

@@ -87,7 +87,8 @@ impl Umem {
     /// are borrowed.
     #[inline]
     pub(crate) unsafe fn bytes(&self, frame: &Descriptor) -> &[u8] {
-        // SAFETY: the frame lies within the region, as the caller says, and was initialised when the region was made.
+        // SAFETY: the frame lies within the region, as the caller guarantees, and was initialised when the region was
+        // made.
         unsafe {
             slice::from_raw_parts(self.region.start().add(frame.address as usize).as_ptr(), frame.length as usize)
         }
@@ -99,7 +100,7 @@ impl Umem {
     /// The frame has passed [`Umem::check`], and its chunk belongs to the caller.
     #[inline]
     pub(crate) unsafe fn bytes_mut(&mut self, frame: &Descriptor) -> &mut [u8] {
-        // SAFETY: as in `bytes`; `&mut self` says that no other bytes are borrowed.
+        // SAFETY: as in `bytes`; `&mut self` guarantees that no other bytes are borrowed.
         unsafe {
             slice::from_raw_parts_mut(self.region.start().add(frame.address as usize).as_ptr(), frame.length as usize)
         }
@@ -111,7 +112,7 @@ impl Umem {
     /// As for [`Umem::bytes`], and the frame was checked to have at least 8 bytes of headroom.
     #[inline]
     pub(crate) unsafe fn word_before(&self, frame: &Descriptor) -> u64 {
-        // SAFETY: the bytes lie within the region, as the caller says.
+        // SAFETY: the bytes lie within the region, as the caller guarantees.
         unsafe { self.region.start().add(frame.address as usize - 8).cast::<u64>().read_unaligned() }
     }
 }

@@ -14,7 +14,7 @@ pub(super) enum Link {
     Raw,
     /// Linux's header for captures on `any`.
     Sll,
-    /// Its second version.
+    /// The second version of that header.
     Sll2,
 }
 
@@ -32,7 +32,7 @@ impl Link {
         })
     }
 
-    /// The packet as an Ethernet frame. Where a header is put before it, the destination is not known, and zero.
+    /// The packet as an Ethernet frame. If another link header is replaced, the destination is not known, and zero.
     pub(super) fn ethernet(self, data: &[u8]) -> Result<Cow<'_, [u8]>, String> {
         let short = || "it is shorter than its link's header".to_owned();
         Ok(match self {
@@ -53,7 +53,7 @@ impl Link {
     }
 }
 
-/// The sender's address, as far as it is one of Ethernet.
+/// The sender's address, if it is an Ethernet address.
 fn mac(header: &[u8], at: usize) -> [u8; 6] {
     header.get(at..at + 6).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default()
 }

@@ -40,7 +40,7 @@ pub(super) struct Capture {
     bytes: Vec<u8>,
 }
 
-/// A packet of a capture, or something else that its file holds.
+/// A packet of a capture, or another record of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Record<'c> {
     Packet(Captured<'c>),
@@ -50,9 +50,9 @@ pub(super) enum Record<'c> {
 /// A record of a pcapng file that is no packet: interfaces, names, statistics, …
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Other<'c> {
-    /// The name of the interface that it describes.
+    /// The name of the interface that the record describes.
     pub(super) interface: Option<Rc<str>>,
-    /// As it stands in the file.
+    /// The bytes of the record in the file.
     pub(super) record: &'c [u8],
 }
 
@@ -63,18 +63,18 @@ pub(super) struct Captured<'c> {
     pub(super) number: usize,
     /// When it was captured: nanoseconds since 1970.
     pub(super) at: Time,
-    /// The name of the interface it was captured on; pcapng only.
+    /// The name of the interface that captured the packet; pcapng only.
     pub(super) interface: Option<Rc<str>>,
-    /// As an Ethernet frame. Where the link was another one, its header was put in place of the link's.
+    /// The packet as an Ethernet frame. If the link was another one, an Ethernet header replaces the link's header.
     pub(super) frame: Cow<'c, [u8]>,
-    /// The whole record as it stands in the file.
+    /// The whole record, as it is in the file.
     pub(super) record: &'c [u8],
 }
 
 /// An error in a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Broken {
-    /// The packet it is about, or that would come next; none for the file as a whole.
+    /// The number of the broken packet, or of the next one; `None` for the file as a whole.
     pub(super) packet: Option<usize>,
     pub(super) message: String,
 }
@@ -138,7 +138,7 @@ impl Capture {
     }
 }
 
-/// The records of a capture, in the file's order. Ends behind the first one that is broken.
+/// The records of a capture, in the file's order. The iterator ends after the first broken record.
 pub(super) struct Records<'c> {
     rest: &'c [u8],
     /// Packets so far.
@@ -177,11 +177,11 @@ impl<'c> Iterator for Records<'c> {
     }
 }
 
-/// Nanoseconds of some ticks of a clock, so many of which are a second; and seconds besides.
+/// Converts ticks of a clock and seconds to nanoseconds; `per_second` ticks are one second.
 fn time(ticks: u64, per_second: u128, offset_seconds: i64) -> Time {
     let ns = u128::from(ticks) * 1_000_000_000 / per_second;
     let ns = i128::try_from(ns).unwrap_or(i128::MAX).saturating_add(i128::from(offset_seconds) * 1_000_000_000);
-    // NEVER is no time at which something arrives.
+    // No packet arrives at NEVER.
     Time::from_nanos(u64::try_from(ns.max(0)).unwrap_or(u64::MAX - 1))
 }
 

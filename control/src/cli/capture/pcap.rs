@@ -10,7 +10,7 @@ type Read<'c> = nom::IResult<&'c [u8], LegacyPcapBlock<'c>, PcapError<&'c [u8]>>
 /// The settings of the header that apply to all packets.
 pub(super) struct File {
     link: Link,
-    /// Units of the fraction in a second.
+    /// Units of the fraction in one second.
     per_second: u32,
     read: for<'c> fn(&'c [u8]) -> Read<'c>,
 }

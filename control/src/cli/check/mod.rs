@@ -118,7 +118,7 @@ pub(super) fn run(check: &Check, json: bool) -> Result<String, Failed> {
     }
 }
 
-/// The rules of a file that packets are to be tried on, if they are valid with these settings.
+/// The rules of a file for tests with packets, if they are valid with these settings.
 pub(super) fn one(file: &Path, settings: &Settings, json: bool) -> Result<RuleSet, Failed> {
     read(file, json)?.rules(&How { settings, allow_invalid: false, lints: false }, json)
 }
@@ -129,7 +129,7 @@ pub(super) fn read(file: &Path, json: bool) -> Result<Source, Failed> {
     if source.reading.problems.is_empty() {
         return Ok(source);
     }
-    // With a problem, nothing depends on the settings.
+    // If there is a problem, the result does not depend on the settings.
     let how = How { settings: &Settings::default(), allow_invalid: false, lints: false };
     source.rules(&how, json).map(|_| source)
 }
@@ -156,7 +156,7 @@ fn without_place(finding: &Finding) -> String {
     format!("warning[{}]: {}\n  help: {remedy}\n\n", finding.code, finding.message)
 }
 
-/// The menus that were passed over, each with how many commands it had.
+/// The skipped menus, each with its number of commands.
 fn skipped(menus: &[SkippedMenu]) -> Vec<String> {
     menus.iter().map(|skipped| format!("{} ({})", printable(&skipped.menu), skipped.commands)).collect()
 }
@@ -190,7 +190,7 @@ impl Source {
         }
     }
 
-    /// As people call it.
+    /// The name of the file for messages.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -258,7 +258,7 @@ impl Judgement {
         format!("{}: {told}", self.file)
     }
 
-    /// Where the first error is.
+    /// The place of the first error.
     fn first_place(&self) -> Option<String> {
         let findings = self.findings.placed();
         let first = findings.iter().find(|finding| finding.severity == Severity::Error).or(findings.first())?;

@@ -1,7 +1,8 @@
-//! Sections as doors: those that open, each with the one that closes the same again.
+//! Sections as doors: each section that opens, paired with the section that closes the same targets.
 //!
-//! knockd has one time for the whole sequence; a door has one for each step as well, which is made the same. Where knockd
-//! leaves a door open for ever, a time ends it here. A command for one family alone makes a door for that family.
+//! knockd has one time for the whole sequence. A door also has one for each step; the import sets both to knockd's
+//! time. If knockd leaves a door open for ever, the import adds a time that ends it. A command for one family alone
+//! makes a door for that family.
 
 use knockplane_policy::door::{Door, KnockStep, MOST_STEPS, Opening};
 use knockplane_policy::time::LONGEST_TIMEOUT;
@@ -16,10 +17,10 @@ use super::shell::{self, Command, Runs};
 const SEQ_TIMEOUT_S: u64 = 25;
 const CMD_TIMEOUT_S: u64 = 10;
 
-/// How long a door is open of which knockd never closes.
+/// The time for a door that knockd never closes.
 const OPEN_FOR: &str = "1h";
 
-/// Which families a command is for: IPv4, IPv6.
+/// The families of a command: IPv4, IPv6.
 type Families = [bool; 2];
 
 /// The combined effect of the commands of a section.
@@ -36,13 +37,13 @@ struct File {
     door: [Door; 1],
 }
 
-/// A door that a section has become.
+/// The door that a section is converted to.
 #[derive(Debug)]
 pub(super) struct Imported {
     /// The line of the section.
     pub(super) line: u32,
     pub(super) door: Door,
-    /// As it is written in a configuration file.
+    /// The text of the door in a configuration file.
     pub(super) text: String,
 }
 
@@ -50,11 +51,11 @@ pub(super) struct Imported {
 #[derive(Debug, Default)]
 pub(super) struct Doors {
     pub(super) imported: Vec<Imported>,
-    /// Names and lines of the sections that are no door and close none.
+    /// Names and lines of the sections that neither are a door nor close one.
     pub(super) skipped: Vec<(String, u32)>,
 }
 
-/// A section that makes sense.
+/// A valid section.
 struct Part<'s> {
     section: &'s Section,
     steps: Vec<String>,
@@ -106,7 +107,8 @@ fn closes(close: &Part<'_>, open: &Part<'_>) -> bool {
     }
 }
 
-/// Of several that open the same, the one that is called as the closing one is: `openSSH`, `closeSSH`.
+/// Whether the names of the two sections fit each other, as `openSSH` and `closeSSH`, or no other section that `close`
+/// closes has a fitting name.
 fn is_called_alike(close: &Part<'_>, open: &Part<'_>, all: &[Part<'_>]) -> bool {
     let stem = |part: &Part<'_>| {
         let name = part.section.name.to_ascii_lowercase();
@@ -151,7 +153,7 @@ fn part<'s>(section: &'s Section, told: &mut Told) -> Option<Part<'s>> {
     (told.errors.len() == before && !section.is_broken).then_some(Part { section, steps, total_s, doing, families })
 }
 
-/// The packets of the sequence, as a door has them.
+/// The packets of the sequence, in the form of a door's steps.
 fn steps(section: &Section, told: &mut Told) -> Vec<String> {
     let Some((line, sequence)) = section.get(Key::Sequence) else {
         if section.get(Key::OneTimeSequences).is_none() && !section.is_broken {
@@ -205,7 +207,7 @@ fn seconds(section: &Section, key: Key, told: &mut Told) -> Option<u64> {
 fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Option<Doing> {
     let (line, started) = section.get(start)?;
     let (mut opens, mut closes) = (Vec::new(), Vec::new());
-    // It is open from the first line that opens to the first one behind it that closes.
+    // The door is open from the first command that opens to the first later command that closes.
     let (mut open_s, mut closes_again) = (0, false);
     // The earliest end of an opening that ends by itself.
     let mut ends_after_s = None;
@@ -303,7 +305,7 @@ fn effects(line: u32, command: &str, told: &mut Told) -> Option<Vec<Effect>> {
     (told.errors.len() == before).then_some(understood)
 }
 
-/// The commands of a line; those of `sh -c '…'` in its place.
+/// The commands of a line; `sh -c '…'` is replaced by its commands.
 fn commands(line: &str) -> Result<Vec<Command>, String> {
     let commands = shell::commands(line)?;
     match &commands[..] {
@@ -323,7 +325,7 @@ fn commands(line: &str) -> Result<Vec<Command>, String> {
 fn follows(runs: Runs, before: Option<&Effect>, effect: Effect) -> Result<Effect, String> {
     let is_same = |checked: &Vec<String>, what: &Vec<String>| checked == what;
     match (runs, before, &effect) {
-        // A check decides only whether a rule is added that is not there yet, or deleted that is there.
+        // A check only decides whether to add a rule that does not exist yet, or to delete a rule that exists.
         (Runs::OnFailure, Some(Effect::Checks(checked)), Effect::Opens(what)) if is_same(checked, what) => Ok(effect),
         (Runs::OnSuccess, Some(Effect::Checks(checked)), Effect::Closes(what)) if is_same(checked, what) => Ok(effect),
         (
@@ -343,7 +345,7 @@ fn follows(runs: Runs, before: Option<&Effect>, effect: Effect) -> Result<Effect
     }
 }
 
-/// Every opening is one that a door can have.
+/// Checks that a door can have every opening.
 fn checked(effect: Effect) -> Result<Effect, String> {
     if let Effect::Opens(what) | Effect::OpensFor(what, _) | Effect::Closes(what) | Effect::Checks(what) = &effect {
         what.iter().try_for_each(|opening| opening.parse::<Opening>().map(|_| ()))?;

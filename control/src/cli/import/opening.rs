@@ -12,17 +12,17 @@ use super::firewalld;
 pub(super) enum Effect {
     /// The command opens these targets for the knocking source: `tcp/22`; an empty list means all targets.
     Opens(Vec<String>),
-    /// The same, for so many seconds.
+    /// The command opens these targets for so many seconds.
     OpensFor(Vec<String>, u64),
-    /// It takes that back.
+    /// The command closes these targets again.
     Closes(Vec<String>),
-    /// It succeeds if this is open: `iptables -C`.
+    /// The command succeeds if these targets are open: `iptables -C`.
     Checks(Vec<String>),
-    /// It takes back something, by a number, say.
+    /// The command closes a target that it does not name, for example by a rule number.
     ClosesSomething,
-    /// So many seconds pass.
+    /// The command waits so many seconds.
     Waits(u64),
-    /// Nothing that a door does not do as well.
+    /// The command has no effect beyond those of a door.
     Nothing,
 }
 
@@ -246,7 +246,7 @@ fn ufw(words: &[&str]) -> Result<Effect, String> {
     if lets.protocol.is_some() || lets.ports.is_empty() {
         return lets.effect("the line");
     }
-    // Without a protocol, ufw means both.
+    // Without a protocol, ufw opens the port for TCP and UDP.
     let both: Vec<String> = ["tcp", "udp"].iter().map(|name| format!("{name}/{}", lets.ports.join(","))).collect();
     lets.ports.clear();
     Ok(match lets.effect("the line")? {
@@ -258,7 +258,7 @@ fn ufw(words: &[&str]) -> Result<Effect, String> {
 
 /// Source: nft(8).
 fn nft(words: &[&str]) -> Result<Effect, String> {
-    // One word or many: the shell's quotes do not matter to nft.
+    // The shell's quotes have no meaning for nft: one word and many words are the same.
     let joined = words.join(" ").replace('{', " { ").replace('}', " } ").replace(',', " , ");
     let words: Vec<&str> = joined.split_whitespace().collect();
     let usual = "write `nft add rule inet filter input ip saddr %IP% tcp dport 22 accept`";
@@ -321,7 +321,7 @@ fn is_for_input(table: &str, chain: &str) -> bool {
     chain.contains("input") && !is_of_another_kind
 }
 
-/// The helper that Debian's package brings, and the name that its configuration has for it. Source: its usage.
+/// The helper in Debian's package, and its name in the package's configuration. Source: its usage.
 fn helper(words: &[&str]) -> Result<Effect, String> {
     let mut lets = Lets { accepts: true, protocol: Some("tcp"), ..Lets::default() };
     let mut words = words.iter().copied();

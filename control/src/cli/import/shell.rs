@@ -6,14 +6,14 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// When a command runs, with respect to the one before it.
+/// The condition under which a command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Runs {
-    /// Always: it is the first one, or stands behind `;`.
+    /// Always: the first command, or a command behind `;`.
     Always,
-    /// If that one succeeds: `&&`.
+    /// If the command before it succeeds: `&&`.
     OnSuccess,
-    /// If that one fails: `||`.
+    /// If the command before it fails: `||`.
     OnFailure,
 }
 
@@ -74,7 +74,7 @@ pub(super) fn commands(line: &str) -> Result<Vec<Command>, String> {
     Ok(commands)
 }
 
-/// Takes in a command. Nothing may stand before `;` and at the end, and nowhere else.
+/// Adds a command. An empty command is valid only before `;` and at the end.
 fn end(commands: &mut Vec<Command>, runs: Runs, words: Vec<String>) -> Result<(), String> {
     if !words.is_empty() {
         commands.push(Command { runs, words });

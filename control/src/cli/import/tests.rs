@@ -292,7 +292,7 @@ fn importing_again_is_no_error() {
     let again = super::read(MIXED, &doors);
     assert_eq!((again.text().as_str(), &again.existing[..]), ("", &["ssh".to_owned(), "web".to_owned()][..]));
     assert!(again.report("x").contains("note: x: the configuration has the door `ssh` already\n"));
-    // Another door of the same name is not replaced.
+    // A different door of the same name is not replaced.
     let other = super::read(&MIXED.replace("sequence = 3,4", "sequence = 4,3"), &doors);
     assert!(other.doors.is_empty() && other.existing == ["ssh"]);
     let report = other.report("x");

@@ -77,8 +77,7 @@ fn quoted_length(text: &str) -> Option<usize> {
     None
 }
 
-/// The bytes of a quoted text. `\xHH` is any byte; `
-/// `, `\r`, `\t`, `\0`, `\\` and `\"` have their usual meaning.
+/// The bytes of a quoted text. `\xHH` is any byte; `\n`, `\r`, `\t`, `\0`, `\\` and `\"` have their usual meaning.
 pub(super) fn unquote(word: &Word<'_>) -> Result<Vec<u8>, Complaint> {
     let inner = word
         .text

@@ -35,9 +35,9 @@ impl Offload {
 pub enum OffloadState {
     /// It is off.
     Off,
-    /// It is on, as was asked for.
+    /// The offload is on, as requested.
     On,
-    /// It is on though it was not asked for: the driver cannot do without it, or not now.
+    /// The offload is on although it was not requested: the driver requires it, always or at present.
     Forced,
 }
 
@@ -81,7 +81,7 @@ impl Device {
     /// How many queues are active.
     ///
     /// # Errors
-    /// If the interface is gone.
+    /// If the interface has been removed.
     pub fn queues(&self) -> Result<Queues, Error> {
         const ETHTOOL_GCHANNELS: u32 = 0x3c;
         // struct ethtool_channels: cmd, max_{rx,tx,other,combined}, {rx,tx,other,combined}_count.
@@ -101,10 +101,10 @@ impl Device {
         }
     }
 
-    /// Whether the offload is on. A driver that does not know it has it off.
+    /// Whether the offload is on. An offload that the driver does not have is off.
     ///
     /// # Errors
-    /// If the interface is gone.
+    /// If the interface has been removed.
     pub fn offload(&self, offload: Offload) -> Result<OffloadState, Error> {
         let failed = |error| Error::system(self.about(offload.name()), error, "");
         let (read, _, bit) = legacy_ethtool(offload);
@@ -175,7 +175,7 @@ impl Device {
         Ok(self.feature_bits(gro)?[1])
     }
 
-    /// Whether the feature at this place can be changed, and whether it was asked for.
+    /// Whether the feature at this place can be changed, and whether it was requested.
     fn feature_bits(&self, place: usize) -> io::Result<[bool; 2]> {
         const ETHTOOL_GFEATURES: u32 = 0x3a;
         // struct ethtool_gfeatures: cmd, size, then for 32 features each: available, requested, active, never_changed.

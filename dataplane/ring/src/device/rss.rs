@@ -7,7 +7,7 @@ use super::Device;
 pub struct Rss {
     /// The queue of each part of the hash's range.
     pub indirection: Vec<u32>,
-    /// The hashed fields, by the names of `ethtool -N NAME rx-flow-hash`; only those that the driver tells.
+    /// The hashed fields, by the names of `ethtool -N NAME rx-flow-hash`; only those that the driver reports.
     pub fields: Vec<HashFields>,
 }
 
@@ -21,7 +21,7 @@ pub struct HashFields {
 }
 
 impl Device {
-    /// How frames are spread; `None` if the driver does not tell, such as one without hardware.
+    /// The distribution of frames; `None` if the driver does not report it, such as a driver without hardware.
     pub fn rss(&self) -> Option<Rss> {
         const ETHTOOL_GRSSH: u32 = 0x46;
         // struct ethtool_rxfh: cmd, rss_context, indir_size, key_size, hfunc and reserved bytes, reserved, data.

@@ -50,7 +50,7 @@ impl Changes {
             .map(|socket| libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 })
             .collect();
         let at_most = libc::c_int::try_from(at_most.as_millis()).unwrap_or(libc::c_int::MAX);
-        // SAFETY: the vector lives across the call, which is told its length. However it ends, the sockets are looked at.
+        // SAFETY: the vector lives across the call, which gets its length. After any result, the sockets are checked.
         unsafe { libc::poll(descriptors.as_mut_ptr(), descriptors.len() as libc::nfds_t, at_most) };
         self.take()
     }
@@ -65,7 +65,7 @@ impl Changes {
                 match receive(socket) {
                     Ok(bytes) => concerns |= messages(&bytes).any(|(kind, message)| self.concerns(kind, message)),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // Too many came at once (ENOBUFS), and some are lost: anything may have changed.
+                    // Too many notifications arrived at once (ENOBUFS), and some are lost: any state may have changed.
                     Err(_) => concerns = true,
                 }
             }

@@ -36,7 +36,7 @@ pub struct Link {
     pub mtu: u32,
     /// Index of the bridge, bond or other device that it belongs to; 0 if it belongs to none.
     pub master: u32,
-    /// Ids of the XDP programs that are attached to it, in any mode, each once.
+    /// Ids of the XDP programs that are attached to the interface, in any mode, each once.
     pub programs: Vec<u32>,
     /// Whether an XDP program runs in the driver; none if no program is attached, or several.
     pub is_native: Option<bool>,
@@ -105,7 +105,7 @@ impl Reader {
     /// If the kernel has no descriptors left.
     pub fn open() -> Result<Self, Error> {
         let socket = open(NETLINK_ROUTE).map_err(|error| Error::system("cannot open a netlink socket", error, ""))?;
-        // Lets the kernel leave out other interfaces' addresses; an older one tells them all.
+        // Makes the kernel leave out the addresses of other interfaces; an older kernel sends all of them.
         let _ = socket.set_netlink_get_strict_chk(true);
         Ok(Reader { socket, sequence: 0 })
     }

@@ -1,12 +1,12 @@
-//! Questions to the kernel over netlink, and its notifications.
+//! Queries to the kernel over netlink, and its notifications.
 //!
-//! [`Reader`] asks for interfaces, addresses and default routes (rtnetlink). [`Changes`] says that something has changed.
-//! [`Features`] asks what a driver can do with XDP (generic netlink). Here: requests, answers, and reading messages and
-//! attributes, none of which reads beyond the end of its bytes.
+//! [`Reader`] queries interfaces, addresses and default routes (rtnetlink). [`Changes`] reports that a change has
+//! occurred. [`Features`] queries the XDP features of a driver (generic netlink). This file has requests, answers, and
+//! the parsing of messages and attributes, which never reads beyond the end of the bytes.
 //!
-//! A notification only says that it is time to ask: its content is not read, so that one that is lost, or that this code does
-//! not know, cannot mislead. The listener asks now and then in any case. Sources: rtnetlink(7), netlink(7), Linux
-//! `include/uapi/linux/if_link.h`, `Documentation/networking/ethtool-netlink.rst`.
+//! A notification only triggers a query. Its content is not read, so a notification that is lost, or that this code
+//! does not recognise, cannot mislead. The listener also queries at intervals in any case. Sources: rtnetlink(7),
+//! netlink(7), Linux `include/uapi/linux/if_link.h`, `Documentation/networking/ethtool-netlink.rst`.
 
 use std::io;
 

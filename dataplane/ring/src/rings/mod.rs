@@ -13,12 +13,13 @@
 //! In this order: [`Rings::receive`] takes a batch, [`Rings::frames`] shows it, [`Rings::settle`] forwards, answers or drops
 //! every frame of it, and [`Rings::kick`] makes the kernel send. No frame can be kept, and none can be returned twice.
 //!
-//! The kernel's side is checked, in release builds too. A descriptor outside the UMEM, a completion of a chunk that is not
-//! being sent, and a ring position that is out of range mean that a ring is corrupt, and stop the process. A frame in a chunk
-//! that the kernel has delivered already is dropped and counted: a driver is known that does this (docs/hardware.md).
+//! The kernel's side is checked, in release builds too. A descriptor outside the UMEM, a completion of a chunk that is
+//! not being sent, and a ring position that is out of range mean that a ring is corrupt, and stop the process. A frame
+//! in a chunk that the kernel has delivered already is dropped and counted: one driver is known to deliver chunks twice
+//! (docs/hardware.md).
 //!
-//! All of this is memory alone. What needs a system call is behind [`Kernel`]; [`Sockets`] is the real one. The tests run
-//! this code on plain memory against a model of the kernel.
+//! All of this uses memory alone. The operations that need a system call are behind [`Kernel`]; [`Sockets`] is the real
+//! one. The tests run this code on plain memory against a model of the kernel.
 
 use std::ops::Deref;
 
@@ -43,35 +44,35 @@ pub use sockets::{Memory, RingSettings, Sockets};
 /// batch has a bit for each frame in a `u64`.
 pub const BATCH: usize = 64;
 
-/// What the XDP program writes right before a frame, see `bpf/filter.c`.
+/// The data that the XDP program writes right before a frame, see `bpf/filter.c`.
 const STAMP_BYTES: usize = size_of::<u64>();
 
 /// Kicks with a frame leaving at most before a turn gives up; the frames stay in the transmit ring for the next one.
 const FRUITLESS_KICKS: u32 = 4;
 
-/// What [`Rings`] need of the kernel beside shared memory.
+/// The operations of the kernel that [`Rings`] need besides shared memory.
 pub trait Kernel {
     /// Makes the kernel send the frames in the side's transmit ring, or a part of them.
     fn wake_sender(&mut self, side: Side);
 
-    /// Tells the kernel that the side's fill ring has new chunks.
+    /// Notifies the kernel that the side's fill ring has new chunks.
     fn wake_receiver(&mut self, side: Side);
 
     /// Whether the side's driver and the UMEM share memory. Then the driver sends by itself once it is awake.
     fn is_zero_copy(&self, side: Side) -> bool;
 }
 
-/// What is to happen with the frames of a batch. Bit `i` stands for frame `i`. A frame with neither bit is dropped; none has
-/// both.
+/// The planned action for the frames of a batch. Bit `i` is frame `i`. A frame with neither bit is dropped; no frame
+/// has both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dispositions {
-    /// Goes out of the other side.
+    /// Frames that leave on the other side.
     pub forward: u64,
-    /// Is overwritten with a reply, which goes out of the side that the frame came in on.
+    /// Frames that a reply overwrites, which leaves on the side that the frame arrived on.
     pub reply: u64,
 }
 
-/// What has happened with the frames of a batch. Those that are in neither set are dropped.
+/// The results for the frames of a batch. Frames in neither set are dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
     /// Frames in the other side's transmit ring. The others of [`Dispositions::forward`] found no room in it.
@@ -131,8 +132,8 @@ pub struct Rings<K = Sockets> {
     drops: ReceiveDrops,
 }
 
-/// The rings of one side, and the chunks that the kernel has of it: at most a ring's worth each way, so that the UMEM is
-/// enough for both sides whatever one of them does.
+/// The rings of one side, and the chunks of it that the kernel has: at most a ring's worth in each direction, so that
+/// the UMEM suffices for both sides in any state of the other side.
 #[derive(Debug)]
 struct Port {
     rings: SocketRings,
@@ -196,8 +197,8 @@ impl<K: Kernel> Rings<K> {
         self.umem.chunks() - self.free.len() - with_kernel - self.batch_count
     }
 
-    /// Receives a batch from this side, and returns the number of its frames. The batch before must be settled. Some frames
-    /// are dropped in front of it, see [`Rings::drops`].
+    /// Receives a batch from this side, and returns the number of its frames. The previous batch must be settled. Some
+    /// frames are dropped before they are in the batch, see [`Rings::drops`].
     pub fn receive(&mut self, side: Side) -> usize {
         assert_eq!(self.batch_count, 0, "the batch before was not settled");
         let port = &mut self.ports[side.index()];
@@ -251,8 +252,8 @@ impl<K: Kernel> Rings<K> {
         arrivals
     }
 
-    /// Ends the batch: every frame goes to a transmit ring, or is free again. A frame for which there is no room is dropped.
-    /// Nothing leaves before [`Rings::kick`]. `reply` gives the reply to a frame.
+    /// Ends the batch: every frame is moved to a transmit ring, or becomes free. A frame without room is dropped. No
+    /// frame is sent before [`Rings::kick`]. `reply` returns the reply to a frame.
     ///
     /// # Panics
     /// If a frame is to be forwarded and answered, or is not of the batch.
@@ -309,7 +310,7 @@ impl<K: Kernel> Rings<K> {
             let address = self.batch[index].address;
             let Some(reply) = reply(index).filter(|reply| reply.len() <= self.umem.rest(address)) else { continue };
             let frame = Descriptor { address, length: reply.len() as u32, options: 0 };
-            // SAFETY: the frame lies within a chunk of the batch, and `&mut self` says that no frame is borrowed.
+            // SAFETY: the frame lies within a chunk of the batch, and `&mut self` guarantees that no frame is borrowed.
             unsafe { self.umem.bytes_mut(&frame) }.copy_from_slice(reply);
             room -= 1;
             port.sending.insert(self.umem.chunk(address));
@@ -393,7 +394,7 @@ impl<K: Kernel> Rings<K> {
             let count = fill.room(wanted);
             for chunk in self.free.drain(self.free.len() - count..) {
                 port.receiving.insert(self.umem.chunk(chunk));
-                // SAFETY: a free chunk is of this UMEM and nobody else's, and leaves the free ones here.
+                // SAFETY: a free chunk is of this UMEM and has no other user, and is removed from the free chunks here.
                 unsafe { fill.put(chunk) };
             }
             fill.publish();
@@ -410,7 +411,7 @@ impl<K: Kernel> Rings<K> {
 /// As for [`crate::queue::Producer::put`].
 #[inline]
 unsafe fn put_to_send(port: &mut Port, frame: Descriptor) {
-    // SAFETY: the caller says so.
+    // SAFETY: the caller guarantees it.
     unsafe { port.rings.tx.put(Descriptor { options: 0, ..frame }) };
 }
 
@@ -448,7 +449,7 @@ const fn lowest_bits(count: usize) -> u64 {
     if count < 64 { (1 << count) - 1 } else { u64::MAX }
 }
 
-/// Has the cache line in which the frame begins fetched, if the processor can be told so.
+/// Prefetches the cache line in which the frame begins, if the processor has such an instruction.
 #[inline]
 fn prefetch(frame: &[u8]) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

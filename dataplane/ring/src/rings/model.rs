@@ -1,6 +1,6 @@
-//! A model of the kernel's side of two AF_XDP sockets with one UMEM, over memory of the heap.
+//! A model of the kernel's side of two AF_XDP sockets with one UMEM, over heap memory.
 //!
-//! It holds the other end of each ring, and remembers which chunks it has. It shares no code with the production side: its
+//! It has the other end of each ring, and records which chunks it has. It shares no code with the production side: its
 //! ends of the rings are written from Linux `Documentation/networking/af_xdp.rst`. It makes no system call.
 
 use std::collections::VecDeque;

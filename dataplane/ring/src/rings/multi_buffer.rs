@@ -5,8 +5,8 @@
 //!  batch         a           c          | e              the rest, in order
 //!  dropped           b, whole           | d, whole       across the end of a batch, too
 //! ```
-//! No frame should come so: the program is not made for such frames and the sockets do not ask for them. If a driver
-//! does it all the same, no part of the frame must be taken for a frame. Source: Linux
+//! No frame should arrive like this: the program is not made for such frames and the sockets do not request them. If a
+//! driver delivers them even so, no part of the frame may be mistaken for a frame. Source: Linux
 //! `Documentation/networking/af_xdp.rst`, XDP_PKT_CONTD.
 
 use super::{BATCH, Dropped};
@@ -15,7 +15,7 @@ use crate::queue::Descriptor;
 /// How far one receive ring is in a frame of several descriptors.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MultiBuffer {
-    /// The last descriptor said that its frame goes on.
+    /// The frame of the last descriptor continues in the next one.
     inside: bool,
 }
 
@@ -65,7 +65,8 @@ mod tests {
         Descriptor { address: number as u64, length: length as u32, options }
     }
 
-    /// Receives the descriptors in batches of these sizes. Returns what is delivered, what is freed, and the drops.
+    /// Receives the descriptors in batches of these sizes. Returns the delivered frames, the freed frames, and the
+    /// drops.
     fn received(descriptors: &[Descriptor], sizes: &[usize]) -> (Vec<usize>, Vec<usize>, Dropped) {
         let (mut state, mut rest) = (MultiBuffer::default(), descriptors);
         let (mut delivered, mut freed, mut drops) = (Vec::new(), Vec::new(), Dropped::default());

@@ -20,7 +20,7 @@ use crate::umem::Umem;
 pub struct RingSettings {
     /// Descriptors in each ring; a power of two.
     pub ring_size: u32,
-    /// The chunks that frames are received into, and whether drivers are asked for zero-copy.
+    /// The chunks that frames are received into, and whether drivers are to use zero-copy.
     pub buffers: Buffers,
 }
 
@@ -190,7 +190,7 @@ impl Rings {
             revents: 0,
         });
         let at_most = libc::c_int::try_from(at_most.as_millis()).unwrap_or(libc::c_int::MAX);
-        // SAFETY: the array lives across the call, which is told its length. However it ends, the caller looks again.
+        // SAFETY: the array lives across the call, which gets its length. After any result, the caller checks again.
         unsafe { libc::poll(descriptors.as_mut_ptr(), descriptors.len() as libc::nfds_t, at_most) };
         descriptors[2].revents != 0
     }

@@ -1,5 +1,5 @@
-//! The rings on plain memory against [`Model`]. No test makes a system call, so that an interpreter or a sanitizer can run
-//! them; docs/memory-tests.md says how.
+//! The rings on plain memory against [`Model`]. No test makes a system call, so that an interpreter or a sanitizer can
+//! run them; docs/memory-tests.md describes how.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -94,7 +94,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..if cfg!(miri) { 20 } else { 120 })
 }
 
-/// The rings and what they must do.
+/// The rings and their expected state.
 struct Run {
     rings: Rings<Model>,
     /// Frames that have arrived, in order: their bytes, or those of several parts.
@@ -196,7 +196,7 @@ impl Run {
         self.leaving[side.index()].extend(replies);
     }
 
-    /// Lets the kernel send and complete everything: every chunk is free or in a fill ring then.
+    /// Makes the kernel send and complete all frames: every chunk is free or in a fill ring afterwards.
     fn drain(&mut self) {
         self.rings.kernel.budget = usize::MAX;
         for _ in 0..3 {
@@ -267,7 +267,7 @@ proptest! {
         prop_assert_eq!(outcome, address / CHUNK as u64 != sent / CHUNK as u64);
     }
 
-    /// A position of the kernel that is further from ours than the size of the ring stops the process.
+    /// A kernel position whose distance from this end's position is larger than the ring stops the process.
     #[test]
     fn a_position_out_of_range_stops_the_process(by in 1..u32::MAX - 100, position in any::<u32>()) {
         let mut one = rings(8, position);
