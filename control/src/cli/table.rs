@@ -1,4 +1,4 @@
-//! How things look in a terminal: tables without lines, numbers in groups of three, foreign text made harmless.
+//! The format of output in a terminal: tables without lines, numbers in groups of three, untrusted text made harmless.
 //!
 //! No line is longer than [`WIDTH`] columns unless a single word is. Scripts read JSON, not tables.
 
@@ -9,21 +9,21 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use knockplane_policy::rule::RuleNumber;
 use unicode_width::UnicodeWidthStr as _;
 
-/// Columns of a terminal that a line takes at most.
+/// The maximum number of terminal columns in a line.
 pub(super) const WIDTH: usize = 100;
 
-/// Columns between the cells of a row.
+/// The number of terminal columns between the cells of a row.
 const GAP: usize = 2;
 
 /// Marks a row that does not fit the table. It is a private character that no text of knockplane contains.
 const ELSEWHERE: &str = "\u{e000}";
 
-/// Where a column's text stands.
+/// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Align {
-    /// Words.
+    /// Left, for words.
     Left,
-    /// Numbers.
+    /// Right, for numbers.
     Right,
 }
 
@@ -80,7 +80,7 @@ impl Columns {
         text
     }
 
-    /// Which rows fit, and how wide each column is for them.
+    /// The rows that fit, and the width of each column for these rows.
     fn layout(&self) -> (Vec<bool>, Vec<usize>) {
         let mut fits = vec![true; self.rows.len()];
         loop {
@@ -112,7 +112,7 @@ impl Columns {
         }
     }
 
-    /// The width that a cell takes at least: its longest word. Numbers have blanks and are not broken.
+    /// The minimum width of a cell: its longest word. Numbers contain blanks and are not broken.
     fn least(&self, column: usize, cell: &str) -> usize {
         match self.columns[column].1 {
             Align::Right => cell.width(),
@@ -171,7 +171,7 @@ pub(super) fn filled<'w>(words: impl Iterator<Item = &'w str>, first: &str, inde
     lines
 }
 
-/// How many columns lines may take: those of the terminal, but no more than [`WIDTH`].
+/// The maximum number of columns in a line: the width of the terminal, but no more than [`WIDTH`].
 pub(super) fn width() -> usize {
     Table::new().width().map_or(WIDTH, |width| usize::from(width).min(WIDTH))
 }

@@ -26,7 +26,7 @@ const MOST_TOLD: usize = 10_000;
 /// An error in a file.
 #[derive(Debug)]
 pub(super) struct Bad {
-    /// Every bad line, for people.
+    /// All bad lines, as text for output.
     pub(super) report: String,
     pub(super) problems: usize,
 }
@@ -152,7 +152,7 @@ fn bare(file: &str, text: &[u8], bad: &mut Bad) -> Vec<NewEntry> {
     entries
 }
 
-/// `LIST ADDRESS [TIMEOUT] [# comment]`; nothing if the line is empty.
+/// `LIST ADDRESS [TIMEOUT] [# comment]`; `None` if the line is empty.
 fn entry(line: &str) -> Result<Option<NewEntry>, String> {
     let (said, comment) = line.split_once('#').unwrap_or((line, ""));
     let mut words = said.split_whitespace();

@@ -34,11 +34,11 @@ pub(super) use self::summary::summary;
 pub(super) use self::words::Complaint;
 use self::words::{Word, Words};
 
-/// Every word that may stand behind the addresses, for the remedy in complaints. TCP flags come besides.
+/// Every word that may stand behind the addresses, for the remedy in error messages. TCP flags are listed separately.
 const KEYWORDS: [&str; 13] =
     ["icmp", "length", "payload", "ttl", "tos", "dscp", "mss", "mac", "vlan", "pppoe", "priority", "fragment", "in"];
 
-/// Where packets come from that do not say it: the first port that systems give to clients (RFC 6335, 6).
+/// The source port of packets that name none: the first port that systems give to clients (RFC 6335, 6).
 const CLIENT_PORT: u16 = 49152;
 
 /// The packet that a line describes.
@@ -46,7 +46,7 @@ const CLIENT_PORT: u16 = 49152;
 pub(super) struct Described {
     /// The frame, from the Ethernet destination on.
     pub(super) frame: Vec<u8>,
-    /// The interface it comes in on, if the line names one.
+    /// The interface that the packet arrives on, if the line names one.
     pub(super) interface: Option<String>,
 }
 
@@ -67,7 +67,7 @@ pub(super) fn describe(text: &str) -> Result<Described, Complaint> {
 
 struct Reader<'t> {
     words: Words<'t>,
-    /// The TCP flags named so far; none if none was.
+    /// The TCP flags named so far; `None` if the line has named none.
     flags: Option<Set<TcpFlag>>,
     length: Option<(u16, Range<usize>)>,
 }
@@ -115,7 +115,7 @@ impl<'t> Reader<'t> {
         })
     }
 
-    /// An address, perhaps with a port.
+    /// An address, with an optional port.
     fn endpoint(&mut self, protocol: u8, whose: &str) -> Result<(IpAddr, Option<u16>), Complaint> {
         let word = self.words.expect(&format!("{whose}: an address, perhaps with a port"))?;
         let (address, port) = match (SocketAddr::from_str(word.text), IpAddr::from_str(word.text)) {

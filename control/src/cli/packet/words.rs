@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use std::ops::Range;
 use std::vec::IntoIter;
 
-/// A word and where it stands, in bytes.
+/// A word and its place, in bytes.
 #[derive(Clone, Debug)]
 pub(super) struct Word<'t> {
     pub(super) text: &'t str,
@@ -21,7 +21,7 @@ impl Word<'_> {
 /// The words of a line, one after the other.
 pub(super) struct Words<'t> {
     words: Peekable<IntoIter<Word<'t>>>,
-    /// Where the line ends.
+    /// The end of the line.
     end: usize,
 }
 
@@ -57,14 +57,14 @@ impl<'t> Words<'t> {
         self.words.next()
     }
 
-    /// The next word, which must be there.
+    /// The next word; an error if there is none.
     pub(super) fn expect(&mut self, what: &str) -> Result<Word<'t>, Complaint> {
         let end = self.end;
         self.next().ok_or_else(|| Complaint::new(end..end, format!("something is missing: expected {what}")))
     }
 }
 
-/// How long the quoted text is that this begins with.
+/// The length of the quoted text at the beginning of this text.
 fn quoted_length(text: &str) -> Option<usize> {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {

@@ -81,7 +81,7 @@ fn doors(source: &Source) -> String {
     format!("doors\n{}{}{remembered}", table.text(), ports.collect::<String>())
 }
 
-/// State, at which address, time left.
+/// State, destination, time left.
 fn door_rows(door: &SourceDoor) -> Vec<(String, String, String)> {
     let mut rows = Vec::new();
     for ignored in &door.ignored {
@@ -352,7 +352,7 @@ fn ago(time: Duration) -> String {
     format!("{} ago", short(time))
 }
 
-/// `4.2s`, `41s`, `29m50s`: tenths of a second while that matters.
+/// `4.2s`, `41s`, `29m50s`: with tenths of a second for short times.
 pub(in crate::cli) fn short(time: Duration) -> String {
     if time < Duration::from_secs(10) { format!("{:.1}s", time.as_secs_f64()) } else { format_duration(time) }
 }

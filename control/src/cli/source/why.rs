@@ -14,10 +14,10 @@ use crate::cli::table::{count, printable};
 /// The page with more details.
 const PAGE: &str = "docs/doors.md, \"Several clients behind one address\"";
 
-/// A step that came to nothing before that is no reason any more.
+/// The age after which a failed step is no longer a cause.
 const RECENTLY: Duration = Duration::from_secs(600);
 
-/// Something that keeps a source out.
+/// A cause that keeps a source out.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Finding {
     /// The finding, its cause and its end.
@@ -84,7 +84,7 @@ fn too_many_ports(source: &Source, ports: &SourcePorts) -> Finding {
     )
 }
 
-/// Why a door ignores it.
+/// The reason why a door ignores the source.
 fn at_door(door: &SourceDoor, IgnoredFor { reason, time_left }: &IgnoredFor) -> Option<Finding> {
     let (name, why) = (at(door), reason.name());
     let left = time_left.map(short).unwrap_or_default();
@@ -147,7 +147,7 @@ fn at(door: &SourceDoor) -> String {
     format!("{}{}", printable(&door.door), in_vlan(door.vlan))
 }
 
-/// ` in vlan 10`; nothing without one.
+/// ` in vlan 10`; empty without a VLAN.
 fn in_vlan(vlan: Vlan) -> String {
     let name = vlan.to_string();
     if name.is_empty() { name } else { format!(" in {name}") }

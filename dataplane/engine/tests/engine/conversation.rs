@@ -45,15 +45,15 @@ struct Saying {
     broken: bool,
     scale: Option<u8>,
     window: u16,
-    /// It is quoted by an ICMP error to its sender instead.
+    /// An ICMP error to the sender quotes the segment, in place of the segment itself.
     is_quoted: bool,
-    /// It comes in where the other end is.
+    /// The segment arrives on the side of the other end.
     is_elsewhere: bool,
-    /// It comes in another VLAN.
+    /// The segment arrives in another VLAN.
     strays: bool,
 }
 
-/// How far numbers are off: mostly not at all; a little; at the edges of windows; anywhere.
+/// The error of the numbers: mostly none; a little; at the edges of windows; any.
 fn off() -> impl Strategy<Value = u32> {
     prop_oneof![
         30 => Just(0_u32),
@@ -89,14 +89,14 @@ fn saying() -> impl Strategy<Value = Saying> {
     )
 }
 
-/// A connection of two ends, one on each side.
+/// A connection between two ends, one on each side.
 pub(crate) fn conversation() -> impl Strategy<Value = Vec<Turn>> {
     let hosts = prop_oneof![
         3 => Just(["10.0.0.1", "10.0.1.1"]),
         1 => Just(["fd00::1", "fd00::2"]),
     ];
     let begins = select(vec![0_usize, 0, 0, 1]);
-    // Zero, soon beyond 2³², and where a sign would change.
+    // Zero, numbers shortly before 2³², and numbers at a change of sign.
     let isns = (select(vec![0_u32, u32::MAX - 3, (1 << 31) - 2]), select(vec![7_u32, u32::MAX, 1 << 31]));
     // Sometimes the test starts in the middle of the connection.
     let start = select(vec![0_usize, 0, 0, 3]);

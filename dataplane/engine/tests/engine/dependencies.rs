@@ -1,6 +1,6 @@
-//! The facts that a decision depended on: a cache may repeat a decision exactly while they are current.
+//! The dependencies of a decision: a cache may repeat the decision exactly while they are current.
 //!
-//! Every decision is made by a new decider, whose caches are empty.
+//! A new decider, whose caches are empty, makes every decision.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -132,13 +132,13 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// How many decisions a property has compared, so that it fails if it compares none.
+/// The number of decisions that a property has compared, so that it fails if it compares none.
 #[derive(Debug, Default)]
 struct Met {
     cacheable: AtomicU32,
-    /// Decided again while the dependencies were current.
+    /// Decisions that were repeated while the dependencies were current.
     repeated: AtomicU32,
-    /// Decided again, with another result, when they were not.
+    /// Decisions that were repeated with another result when the dependencies were not current.
     changed: AtomicU32,
 }
 
@@ -246,7 +246,7 @@ fn rules_about_lists() -> impl Strategy<Value = RuleSet> {
     })
 }
 
-/// Entries of the addresses of the packet come and go: every other decision changes.
+/// Entries of the packet's addresses are added and removed: every other decision changes.
 #[test]
 fn a_decision_by_lists_holds_while_its_dependencies_are_current() {
     let addresses = ["10.0.0.1", "10.0.0.2"].map(address);

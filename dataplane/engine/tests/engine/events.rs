@@ -45,7 +45,7 @@ struct Follower {
     gaps: usize,
     /// How often the removals that the lists keep did not reach back far enough.
     incomplete: usize,
-    /// The number that has to come next.
+    /// The expected next number.
     next: u64,
 }
 
@@ -222,7 +222,7 @@ fn four_writers_and_two_subscribers_with_gaps_end_up_with_the_same_entries() {
                     let mut now = after(1);
                     for _ in 0..TURNS {
                         let turn = turn().new_tree(&mut runner).unwrap().current();
-                        // The level of a list that others add to changes with the rules alone.
+                        // Only the rules change the level of a list that other lists add to.
                         if !matches!(turn, Turn::Level(_)) {
                             take(lists, ids, &turn, &mut now);
                         }
@@ -307,7 +307,7 @@ fn every_kind_of_change_is_an_event_with_its_origin() {
 fn a_flow_that_refreshes_its_entry_causes_few_events() {
     let (lists, [_, second, _]) = small(100, EventRoom::default());
     let mut cursor = Cursor::after(0);
-    // A minute at a thousand packets a second.
+    // One minute of a thousand packets a second.
     for ms in 0..60_000 {
         let now = after(1) + Duration::from_millis(ms);
         lists.add(second, v4(1), now + seconds(60), now);
@@ -345,7 +345,7 @@ fn an_entry_says_when_it_changed_and_the_lists_how_far_they_remember() {
     lists.remove(second, v4(2), after(2));
     lists.remove(second, v4(4), after(2));
     assert_eq!(since(3), Some((6, vec![(5, v4(2), true), (6, v4(4), true)])));
-    // A third removal makes it forget the first one.
+    // A third removal displaces the first one.
     lists.remove(second, v4(1), after(2));
     assert_eq!(since(4), None);
     assert_eq!(since(5), Some((7, vec![(6, v4(4), true), (7, v4(1), true)])));

@@ -16,14 +16,14 @@ use knockplane_policy::time::Time;
 use crate::common::{Engine, Spec, Transport, door};
 
 const CAPACITY: usize = 8_192;
-/// Forged first knocks each millisecond, each from a source that was not there before.
+/// Forged first knocks in each millisecond, each from a new source.
 const RATE: u32 = 10;
 const CLIENTS: u32 = 100;
 const FLOOD: u32 = 4_800;
-/// A client begins every so many milliseconds.
+/// The time between two new clients, in milliseconds.
 const EVERY: u32 = 20;
 
-/// How long the flood takes to push a first step out, if shards were of one size.
+/// The time in which the flood evicts a first step, if all shards were of one size.
 const REMEMBERED: u32 = CAPACITY as u32 / RATE;
 
 fn two_ports() -> (RuleSet, Settings) {
@@ -63,7 +63,7 @@ fn let_in((rules, settings): (RuleSet, Settings), gap: u32, levels: bool) -> usi
         for number in 0..RATE {
             send(Ipv4Addr::from_bits(0x0a00_0000 + now * RATE + number).into(), 1234, now);
         }
-        // When the lists have been full for a while.
+        // After the lists have been full for a while.
         let Some(since) = now.checked_sub(2 * REMEMBERED) else { continue };
         if since.is_multiple_of(EVERY) && since / EVERY < CLIENTS {
             send(client(since / EVERY), 1234, now);
@@ -85,7 +85,7 @@ fn whoever_goes_on_in_time_gets_in_and_stays_in() {
 
 #[test]
 fn the_edge_of_the_promise_is_where_it_is_said_to_be() {
-    // Shards of a thousand entries differ by some percent in how soon they are full.
+    // Shards of a thousand entries fill up at times that differ by some percent.
     assert_eq!(let_in(two_ports(), REMEMBERED * 85 / 100, true), CLIENTS as usize);
     assert_eq!(let_in(two_ports(), REMEMBERED * 115 / 100, true), 0);
 }

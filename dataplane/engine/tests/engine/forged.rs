@@ -15,9 +15,9 @@ use crate::common::{Details, Engine, Spec, Transport, door};
 
 const SESSIONS: u32 = 1_000;
 const FORGED: u64 = 1_000_000;
-/// How long the forger takes, in milliseconds.
+/// The time that the forger takes, in milliseconds.
 const MINUTES: u64 = 5 * 60 * 1_000;
-/// When all doors have closed.
+/// The time at which all doors have closed.
 const CLOSED: u64 = 100_000;
 
 const FIN: u8 = 0x01;
@@ -42,7 +42,7 @@ impl Random {
     }
 }
 
-/// A client, which knocks and begins, and the server.
+/// A client that knocks and begins a session, and the server.
 struct Session {
     ends: [(IpAddr, u16); 2],
     /// The next numbers.
@@ -127,7 +127,8 @@ fn verdicts(engine: &mut Engine, side: Side, specs: &[Spec], now: u64) -> Vec<Ve
     engine.decide(side, &frames, at(now)).iter().map(|decision| decision.verdict).collect()
 }
 
-/// Sessions that began through a door: those are accepted by the door's own rules, and nothing else is, in no direction.
+/// Sessions that began through a door: the door's own rules accept them, and no rule accepts any other packet in either
+/// direction.
 fn begun(engine: &mut Engine, random: &mut Random) -> Vec<Session> {
     (0..SESSIONS)
         .map(|number| {

@@ -25,7 +25,7 @@ use crate::reference::{pause, rules, settings, spec};
 /// Largest packet, without Ethernet.
 const MTU: usize = 1500;
 
-/// Room of the engine that has next to none.
+/// The capacity of the engine that has room for very few entries.
 const FEW: usize = 8;
 
 /// Damage to a well-formed frame.
@@ -35,9 +35,9 @@ enum Damage {
     /// These bytes, counted from the Ethernet type.
     Bytes(Vec<(usize, u8)>),
     Cut(usize),
-    /// Its bytes once more behind it.
+    /// Repeats its bytes behind it.
     Twice,
-    /// As long as so many bytes.
+    /// Cuts or extends it to so many bytes.
     Long(usize),
 }
 
@@ -142,7 +142,7 @@ proptest! {
     }
 }
 
-/// With room for next to nothing: nothing grows, and no frame is left without a decision.
+/// With very little room: no table grows, and every frame gets a decision.
 fn assert_bounded(rules: &RuleSet, settings: &Settings, turns: &[(std::time::Duration, Side, Vec<Vec<u8>>)]) {
     let Engine { table, state, counters, logged, .. } = Engine::with_room(rules.clone(), settings, FEW);
     let mut decider = Decider::new(headers::max_frame(MTU), SECRET[0]);

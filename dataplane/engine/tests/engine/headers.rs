@@ -151,7 +151,7 @@ fn extended() -> impl Strategy<Value = Vec<u8>> {
                     _ => (usize::from(*units) + 1) * 8,
                 };
                 let mut header = vec![0; length];
-                // Offset, reserved bits and flag of a fragment header: often harmless ones.
+                // Offset, reserved bits and flag of a fragment header: often valid ones.
                 let field = [*field, [0, 1], [0, 0]][*plain];
                 header[..4].copy_from_slice(&[*next, *units, field[0], field[1]]);
                 chain.extend(header);
@@ -416,7 +416,7 @@ fn what_begins_something_without_a_checksum_is_counted_by_its_side() {
         leave_to_interface(&mut left, &read(Side::Outside, &whole, 1522).unwrap());
         left
     };
-    // One that is right, one that is dropped, and one that begins a connection, three times.
+    // A packet that is right, one that is dropped, and one that begins a connection, three times.
     for frame in [frame(22), without(23), without(22), without(22), without(22)] {
         engine.decide(Side::Outside, &[&frame], Time::default());
     }

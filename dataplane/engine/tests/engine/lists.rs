@@ -40,7 +40,7 @@ enum Turn {
     Sweep,
 }
 
-/// Few addresses, among them one that is the same number in both families.
+/// Few addresses, among them one whose number is the same in both families.
 fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
         (0..6_u32).prop_map(v4),
@@ -116,7 +116,7 @@ proptest! {
     #[test]
     fn a_full_table_keeps_to_its_order(
         turns in prop::collection::vec((0..3_usize, 0..40_u32, 1..30_u64, 0..3_u64), 0..120),
-        // All expired entries are found at once only among few slots; so with more, nothing expires.
+        // Only among few slots are all expired entries found at once; so with more slots, no entry expires.
         (capacity, expires) in prop_oneof![(1..5_usize, Just(true)), (1..12_usize, Just(false))],
     ) {
         let lists = Lists::with_secret(capacity, [3, 4]).unwrap();
@@ -231,7 +231,8 @@ fn many_threads_see_each_other() {
                     let address = v4((thread << 16) | (round % 500));
                     lists.add(list, address, after(9), now);
                     assert!(lists.membership(address, 0, now).contains(list));
-                    // Over before it began: work for the sweeps, on addresses that all threads share.
+                    // An entry that has expired before it begins: work for the sweeps, on addresses that all threads
+                    // share.
                     lists.add(list, v4(0x0a00_0000 | (round % 700)), now, now);
                     lists.sweep(64, now);
                     if round % 1_000 == 0 {
@@ -365,7 +366,7 @@ fn what_an_operator_adds_outlives_every_flood() {
     let lists = Lists::new(64).unwrap();
     let first = lists.bind("first", 0).unwrap();
     lists.add_by_operator(first, v4(1), Time::NEVER, after(0));
-    // One that got in by itself, and that an operator then made permanent.
+    // An entry that a packet added, and that an operator then made static.
     lists.add(first, v4(2), after(60), after(0));
     lists.add_by_operator(first, v4(2), Time::NEVER, after(0));
     for source in 100..10_000 {
@@ -437,7 +438,7 @@ fn first_steps_of_ipv6_can_be_kept_by_the_network() {
     lists.visit(after(1), |_| entries += 1);
     assert_eq!(entries, 2);
     assert!(lists.remove(first, address(1, 9), after(1)) && !is_in(first, 1, 7) && is_in(second, 1, 0));
-    // IPv4 and higher levels as ever.
+    // IPv4 and higher levels are unchanged.
     lists.add(first, v4(1), after(5), after(0));
     assert!(!lists.membership(v4(2), 0, after(1)).contains(first));
     for host in 0..1_000 {
@@ -464,7 +465,7 @@ fn entries_above_the_lowest_level_are_events_when_they_end() {
     assert_eq!(ended(&lists, &mut cursor, 4), []);
     assert_eq!(ended(&lists, &mut cursor, 5), [(1, v4(1), EventKind::Expired)]);
     assert_eq!(ended(&lists, &mut cursor, 6), []);
-    // Also if it is another addition that finds it.
+    // The event also occurs if another addition finds the entry.
     lists.add(second, v4(1), after(8), after(7));
     lists.add(second, v4(1), after(10), after(9));
     assert_eq!(ended(&lists, &mut cursor, 9), [(1, v4(1), EventKind::Expired)]);

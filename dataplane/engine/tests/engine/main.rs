@@ -14,11 +14,11 @@
 //! | [`scenarios`] | the two knock scripts, step by step |
 //! | [`reference`] | the engine decides as the reference evaluator `policy::eval` does, for any rules and packets |
 //! | [`dependencies`] | a decision records its dependencies, so that a cache can repeat it |
-//! | [`flood`]     | which sources get in while a flood of first knocks fills the lists |
+//! | [`flood`]     | which sources are admitted while a flood of first knocks fills the lists |
 //! | [`sources`]   | the state of one source, and the record of its drops |
-//! | [`vlans`]     | nothing of one VLAN or PPPoE session counts in another |
+//! | [`vlans`]     | no state of one VLAN or PPPoE session counts in another |
 //! | [`forged`]    | idle sessions outlive forged segments |
-//! | [`fuzz`]      | the reference test with frames that no host builds, and with room for next to nothing |
+//! | [`fuzz`]      | the reference test with frames that no host builds, and with room for very few entries |
 //!
 //! Two workers at the same time are tested in `tests/model`, a binary of its own.
 //!

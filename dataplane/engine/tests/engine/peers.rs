@@ -64,7 +64,7 @@ fn of_nine_ends_the_oldest_gives_way() {
     assert_eq!(lists.add_for(door, SOURCE, 10, after(61), after(13)), AddOutcome::New);
     assert!(lists.membership(SOURCE, 3, after(13)).contains(door));
     assert_eq!(lists.summaries()[0].evicted, 1);
-    // None of a higher level.
+    // A new entry evicts none of a higher level.
     lists.bind("door", 1).unwrap();
     assert_eq!(lists.add_for(door, SOURCE, 11, after(61), after(13)), AddOutcome::Refused);
     assert!(lists.membership(SOURCE, 3, after(13)).contains(door));
@@ -117,7 +117,7 @@ fn a_sequence_is_read_and_written_in_one() {
         seen
     };
     let stored = look(after(2)).unwrap();
-    // To the millisecond, and never later than it was.
+    // Exact to the millisecond, and never later than the expiry.
     assert_eq!((stored.begun, stored.since), (Time::from_nanos(1_000_000), after(3)));
     assert!(stored.is_ahead_of(after(2)) && !stored.is_ahead_of(after(3)));
     assert_eq!(look(after(12)), None);

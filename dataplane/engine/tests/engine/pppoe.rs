@@ -14,7 +14,7 @@ use crate::common::{Details, Engine, Spec, Transport, cases, in_session, rule, r
 use crate::headers::spec;
 use crate::neighbours::build::{Discovery, INSIDE_MAC};
 
-/// Where the header of a session begins in a frame without tags, and where its length is.
+/// The places in a frame without tags where the header of a session begins, and where its length is.
 const HEADER: usize = 14;
 const LENGTH: usize = HEADER + 4;
 
@@ -53,7 +53,7 @@ proptest! {
         let inside = reads(&frame).expect("it is read");
         prop_assert_eq!(seen(&inside), seen(&packet));
         prop_assert_eq!(inside.vlan(), packet.vlan().in_session(session));
-        // A byte less than the packet, or more than the frame, and lengths contradict each other.
+        // Lengths that are a byte less than the packet, or more than the frame, and lengths that contradict each other.
         for wrong in [length - ppp - 1, length + ethernet as u16 + 1, 0, 1, u16::MAX] {
             frame[length_at..length_at + 2].copy_from_slice(&wrong.to_be_bytes());
             let reason = reads(&frame).expect_err("lengths contradict each other");
@@ -96,7 +96,7 @@ fn what_is_no_session_of_plain_ip_is_refused_and_control_is_a_class() {
         (&[0x8864, 0x1100, 7, 40, 0x003d], Reason::PppUnreadable),
         (&[0x8864, 0x1100, 7, 40, 0x0281], Reason::PppUnreadable),
         (&[0x8864, 0x1100, 7, 40, 0x0020], Reason::PppoeMalformed),
-        // Version, code, the sessions that are none, lengths.
+        // Version, code, reserved session numbers, lengths.
         (&[0x8864, 0x2100, 7, 40, 0x0021], Reason::PppoeMalformed),
         (&[0x8864, 0x1101, 7, 40, 0x0021], Reason::PppoeMalformed),
         (&[0x8864, 0x1100, 0, 40, 0x0021], Reason::PppoeMalformed),
@@ -170,14 +170,14 @@ fn the_longest_frame_has_room_for_two_tags_and_a_session_of_1492_bytes() {
 
 #[test]
 fn neighbour_discovery_in_a_session_is_its_class() {
-    // In a session Ethernet's destination is always the other end.
+    // In a session, the destination of the Ethernet header is always the peer.
     let advertisement = Discovery { to: INSIDE_MAC, ..Discovery::router_advertisement("fe80::1") }.frame();
     assert_eq!(reads(&advertisement), Err(Reason::RouterAdvertisement));
     let frame = in_session(advertisement, 12, 7);
     assert_eq!(reads(&frame), Err(Reason::RouterAdvertisement));
     let claims = headers::class_frame(Side::Outside, FrameClass::RouterAdvertisement, &frame).claims;
     assert!(claims[0].is_some(), "it claims its source");
-    // Something behind the message, within the session, is no such message.
+    // A message with bytes behind it, within the session, is malformed.
     let mut longer = frame.clone();
     let length = u16::from_be_bytes([longer[LENGTH], longer[LENGTH + 1]]) + 4;
     longer[LENGTH..LENGTH + 2].copy_from_slice(&length.to_be_bytes());

@@ -1,7 +1,7 @@
 //! The engine against the plain linear evaluation, for any rules and packets.
 //!
-//! Few addresses, ports, sizes and lists, so that rules meet packets and each other. The reference sees each packet as
-//! it was meant, the engine as a frame that etherparse built.
+//! There are few addresses, ports, sizes and lists, so that rules match packets and share state. The reference gets
+//! each packet in its typed form, the engine as a frame that etherparse built.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -339,8 +339,9 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
     )
 }
 
-/// Mostly no tag. Else few networks with the same addresses, some of which differ in one tag, in their order or in the
-/// session alone; and a tag that is no VLAN. How many tags, their VLANs, the outer one's priority, the session.
+/// Mostly no tag. Otherwise few networks with the same addresses, some of which differ in one tag, in the order of tags
+/// or in the session alone; and a tag without a VLAN. The values: the number of tags, their VLANs, the outer tag's
+/// priority, the session.
 pub(crate) fn network() -> impl Strategy<Value = (usize, [u16; 2], u8, u16)> {
     let vlans = select(vec![[7_u16, 8], [8, 7], [7, 7], [0, 7], [7, 0]]);
     let session = select(vec![0_u16, 0, 0, 7, 8]);
@@ -354,7 +355,7 @@ fn details() -> impl Strategy<Value = Details> {
     // Mostly the flags of connections: SYN, SYN-ACK, ACK, FIN-ACK, RST; and flags that no host sends.
     let flags = prop_oneof![8 => select(vec![0x02_u8, 0x12, 0x10, 0x11, 0x04]), 1 => any::<u8>()];
     let fragment = prop::option::weighted(0.2, (0..3_u16, select(vec![0_u16, 3]), any::<bool>()));
-    // Few and small, so that they are in windows, answer each other, and are exactly the next ones.
+    // Few and small numbers, so that they are in windows, answer each other, and are exactly the next ones.
     let numbers = (0..9_u32, prop_oneof![8 => 0..9_u32, 1 => any::<u32>()], prop::bool::weighted(0.1));
     (1..4_u8, 62..66_u8, select(vec![0_u8, 4, 8, 9]), flags, numbers, fragment).prop_map(
         |(mac, ttl, tos, flags, (sequence, acknowledgement, broken), fragment)| Details {
@@ -383,7 +384,7 @@ pub(crate) fn spec() -> impl Strategy<Value = Spec> {
     (address(), address(), transport, payload, (network(), 0..8_usize, details())).prop_map(
         |(source, other, transport, payload, ((tags, vlans, priority, session), padding, details))| {
             let mut details = Details { vlans, priority, session, ..details };
-            // Of eight bytes a fragment consists.
+            // A fragment consists of units of eight bytes.
             let payload = match details.fragment {
                 Some(_) if payload.is_empty() => vec![b'e'; 8],
                 Some(_) => payload.repeat(8),
@@ -418,7 +419,7 @@ fn burst() -> impl Strategy<Value = Vec<Spec>> {
     })
 }
 
-/// Time that passes, then a batch on one side.
+/// The time before a batch, and the batch on one side.
 pub(crate) type Turn = (Duration, Side, Vec<Spec>);
 
 pub(crate) fn pause() -> impl Strategy<Value = Duration> {
@@ -487,7 +488,7 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
             logged.extend(expected.logged.into_iter().map(|logged| (logged.rule, logged.text)));
         }
 
-        // Entries of the rules that last are no entries of the engine's lists, but of its table.
+        // Static entries of the rules are not in the engine's lists, but in its table.
         let lasting = |list: &str, address: IpAddr| {
             let holds = |entry: &ListEntry| match &entry.address {
                 EntryAddress::Set(set) => set.contains(address),
@@ -497,7 +498,7 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
             of_list.filter(|entry| entry.timeout.is_none()).any(holds)
         };
         let mut live = live(&engine.state.lists, now);
-        // Of a source that is in a door's list for several destinations, the last to leave.
+        // For a source that is in a door's list for several destinations: the entry that expires last.
         live.reverse();
         live.dedup_by_key(|entry| (entry.list.clone(), entry.address, entry.vlan));
         live.reverse();

@@ -1,4 +1,4 @@
-//! Rule sets that do not compile, and that nothing changes by them.
+//! Rule sets that do not compile, and the check that a refused set changes no state.
 
 use std::sync::Arc;
 
@@ -130,7 +130,7 @@ fn lists_get_their_levels_and_keep_their_ids() {
     assert!(compile(rule_set(ladder()[1..].to_vec()), &state).is_ok());
     assert_eq!(["first", "second"].map(|name| state.lists.id(name)), ids);
 
-    // 254 more do not fit, and then none of them is there.
+    // 254 more do not fit, and then none of them is added.
     let many = (0..254).map(|list| rule("input", vec![], add_src(&format!("list {list}"), 1)));
     let Err(told) = compile(rule_set(many.collect()), &state) else { panic!("257 lists") };
     assert!(told[0].to_string().contains("no room for the address list"), "{told:?}");

@@ -22,10 +22,11 @@ use proptest::prelude::*;
 use crate::common::{Spec, Transport, cases};
 use crate::headers::spec;
 
-/// Lengths of receive buffers that drivers use, as far as an ordinary frame reaches, and some more.
+/// Lengths of receive buffers that drivers use, up to the length of an ordinary frame, and some more.
 const CUTS: [usize; 12] = [128, 256, 500, 512, 1000, 1024, 1280, 1500, 1536, 2048, 3072, 4096];
 
-/// A UDP frame whose payload is the filler up to `at`, counted from the beginning of the frame, and then the inner bytes.
+/// A UDP frame. Its payload is the filler up to `at`, counted from the beginning of the frame, and then the inner
+/// bytes.
 fn outer(at: usize, inner: &[u8]) -> Vec<u8> {
     let headers = ETHERNET_LENGTH + 20 + 8;
     let payload = [&vec![b'x'; at - headers], inner].concat();

@@ -46,8 +46,8 @@ fn receive(ring: &EventRing, cursor: &mut Cursor) -> Option<Received> {
     received
 }
 
-/// Two writers of one event each, and a subscriber that reads so often meanwhile. In the end it has received, or missed and knows
-/// it, all of them.
+/// Two writers of one event each, and a subscriber that reads so often meanwhile. At the end the subscriber has
+/// received all events, or received a gap for those that it missed.
 fn write_and_read(slots: usize, reads: usize) {
     let ring = Arc::new(EventRing::new(slots).expect("little memory"));
     let writers = [10, 20].map(|written| {

@@ -6,7 +6,7 @@
 
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
-/// The engine's state and the lookup cache of its pipeline, as far as they take part. The paths are those of `src/lib.rs`.
+/// The parts of the engine's state and of its lookup cache that the models need. The paths are those of `src/lib.rs`.
 #[path = "../../src/state"]
 mod state {
     pub(crate) mod events;
@@ -16,7 +16,7 @@ mod state {
     pub(crate) mod range_tree;
     pub(crate) mod static_entries;
 
-    /// In place of `src/state/sync.rs`.
+    /// Replaces `src/state/sync.rs`.
     pub(crate) mod sync {
         pub(crate) use shuttle::sync::atomic::AtomicU64;
         pub(crate) use shuttle::sync::{Mutex, MutexGuard};
@@ -78,9 +78,9 @@ fn at(ns: u64) -> Time {
     Time::from_nanos(ns)
 }
 
-/// Lists with room for so many, and one of them.
+/// Lists with room for so many entries, and one list.
 fn lists(capacity: usize) -> (Arc<Lists>, ListId) {
-    // A ring of the usual size would be made anew for each order.
+    // A ring of the usual size would be allocated anew for each order.
     let lists = Lists::with_room(capacity, [1, 2], EventRoom { ring: 4, removals: 2 }).expect("little memory");
     let list = lists.bind("door", 0).expect("room for one");
     (Arc::new(lists), list)

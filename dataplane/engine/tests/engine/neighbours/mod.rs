@@ -76,7 +76,7 @@ fn arp_that_no_host_sends_is_malformed() {
         with(&request, |arp| arp.operation = 0),
         with(&request, |arp| arp.operation = 3),
         with(&request, |arp| arp.operation = 0x101),
-        // A sender that is not the frame's, or no station.
+        // A sender that is not the frame's, or is no station.
         with(&request, |arp| arp.sender.0 = INSIDE_MAC),
         with(&request, |arp| arp.from = INSIDE_MAC),
         with(&request, |arp| (arp.from, arp.sender.0) = ([3, 0, 0, 0, 0, 1], [3, 0, 0, 0, 0, 1])),
@@ -114,7 +114,7 @@ fn messages() -> Vec<(Discovery, Reason)> {
         Discovery::router_solicitation("fe80::7"),
         Discovery::solicitation(CLIENT, SERVER),
         Discovery::solicitation("::", CLIENT),
-        // Whether a neighbour is still there.
+        // A probe whether a neighbour is reachable.
         with(&Discovery::solicitation(CLIENT, SERVER), |message| {
             (message.to, message.destination) = (INSIDE_MAC, v6(SERVER))
         }),
@@ -146,7 +146,7 @@ fn neighbour_discovery_that_hosts_send_has_its_class() {
         }
         // To one station, as access points do with multicast frames.
         assert_eq!(reason(&Discovery { to: INSIDE_MAC, ..message.clone() }.frame()), Some(class), "{message:?}");
-        // No option, and one that is not known.
+        // No option, and an unknown option.
         assert_eq!(reason(&Discovery { options: vec![], ..message.clone() }.frame()), Some(class), "{message:?}");
         let unknown = Discovery { options: [vec![253, 2], vec![7; 14]].concat(), ..message.clone() };
         assert_eq!(reason(&unknown.frame()), Some(class), "{message:?}");
@@ -182,7 +182,7 @@ fn what_no_message_has_is_malformed_in_each_of_them() {
             option(&[&[3, 1][..], &[0; 6]].concat()),
             option(&[&[5, 2][..], &[0; 14]].concat()),
             option(&[&[4, 5][..], &[0; 38]].concat()),
-            // Ethernet's addresses.
+            // The addresses of the Ethernet header.
             with(&message, |message| message.from = [3, 0, 0, 0, 0, 1]),
             with(&message, |message| message.from = [0; 6]),
             with(&message, |message| message.to = BROADCAST),
@@ -238,7 +238,7 @@ fn what_its_kind_forbids_is_malformed() {
         with(&Discovery::advertisement(CLIENT, "ff02::1", CLIENT), |message| message.fixed[0] |= 0x40),
         with(&advertisement, |message| message.source = v6("::")),
         group(&Discovery::advertisement(CLIENT, "ff02::1", CLIENT), "ff02::1:ff00:5"),
-        // Routers speak by their link-local address.
+        // Routers send from their link-local address.
         Discovery::router_advertisement("2001:db8::1"),
         Discovery::router_advertisement("::"),
         group(&Discovery::router_advertisement(ROUTER), "ff02::2"),

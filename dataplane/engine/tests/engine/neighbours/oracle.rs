@@ -23,7 +23,7 @@ use smoltcp::wire::{
 use super::build::{Arp, BROADCAST, Discovery, INSIDE_MAC, Mac, OUTSIDE_MAC, VLAN, link_layer, solicited_node, v6};
 use crate::common::cases;
 
-/// Most of the time the first, else one of the others.
+/// Mostly the first value, otherwise one of the others.
 fn mostly<T: Clone + std::fmt::Debug + 'static>(right: T, wrong: Vec<T>) -> impl Strategy<Value = T> {
     prop_oneof![12 => Just(right), 1 => select(wrong)]
 }
@@ -162,7 +162,7 @@ fn damaged(mut frame: Vec<u8>, (bytes, cut, repair): &Damage) -> Vec<u8> {
     frame
 }
 
-/// The type behind at most two tags, and where its content begins.
+/// The type behind at most two tags, and the place where its content begins.
 fn layers(frame: &[u8]) -> Option<(u16, usize)> {
     let mut at = 12;
     for _ in 0..3 {
