@@ -26,8 +26,8 @@ use crate::umem::{ChunkSet, Umem};
 /// frames.
 const RING_SIZE: u32 = 256;
 
-/// Of the frames, those that are the kernel's to receive into. It hands over received frames before it gives the
-/// places in the fill ring back: with half a ring, there is a place for each frame that returns even so.
+/// The frames that the kernel has to receive into. The kernel delivers received frames before it returns their places
+/// in the fill ring. With half a ring, there is always a place for each frame that returns.
 const FILLED: u32 = RING_SIZE / 2;
 
 /// The smallest chunk that a UMEM can have.
@@ -46,9 +46,9 @@ pub struct Endpoint {
     frame_bytes: usize,
     /// The addresses of unused chunks to send from.
     free: Vec<u64>,
-    /// Put into the transmit ring and not yet completed.
+    /// Frames in the transmit ring, not yet completed.
     sending: ChunkSet,
-    /// Put into the fill ring and not yet received.
+    /// Frames in the fill ring, not yet received.
     receiving: ChunkSet,
 }
 
@@ -82,7 +82,7 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// Lets the program of its interface send this queue's frames here.
+    /// Makes the program of its interface send this queue's frames to this socket.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -95,7 +95,7 @@ impl Endpoint {
         self.is_zero_copy
     }
 
-    /// How many frames [`Endpoint::send`] can take.
+    /// The number of frames that [`Endpoint::send`] can take.
     pub fn room(&mut self) -> usize {
         self.reap();
         self.rings.tx.room(self.free.len())
@@ -134,7 +134,7 @@ impl Endpoint {
         self.reap();
     }
 
-    /// Shows `look` the frames that have arrived, in order, a batch at most, and returns how many there were.
+    /// Passes the frames that have arrived to `look`, in order, at most one batch, and returns their number.
     pub fn receive(&mut self, mut look: impl FnMut(&[u8])) -> usize {
         let mut received = [Descriptor::default(); BATCH];
         let count = self.rings.rx.take(&mut received);

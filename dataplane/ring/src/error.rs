@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-/// How long to wait for a process that is exiting. The kernel frees its interfaces and queues one after the other, each
-/// within tens of milliseconds, and on a busy machine later.
+/// Time limit for waiting for a process that is exiting. The kernel frees the interfaces and queues of that process one
+/// after the other, each within tens of milliseconds, and later on a busy machine.
 pub(crate) const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Time between two attempts.

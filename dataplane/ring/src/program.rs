@@ -1,8 +1,8 @@
 //! The XDP program `bpf/filter.c`: loading, attaching, its settings and its counters.
 //!
-//! In this order: [`LoadedProgram::load`] gives it to the kernel, [`LoadedProgram::attach`] attaches it to both interfaces of a
-//! wire, [`Program::set_socket`] opens one queue after the other. The kernel detaches it when the [`Program`] is dropped or the
-//! process ends.
+//! In this order: [`LoadedProgram::load`] loads the program into the kernel, [`LoadedProgram::attach`] attaches it to
+//! both interfaces of a wire, [`Program::set_socket`] opens one queue after the other. The kernel detaches the program
+//! when the [`Program`] is dropped or the process ends.
 
 use std::io;
 use std::mem;
@@ -17,7 +17,7 @@ use crate::buffers::{largest_native_mtu, may_split};
 use crate::device::Device;
 use crate::error::{Error, RELEASE_PATIENCE, RELEASE_RETRY, is_busy};
 
-/// Where the program runs. Native, in the driver; or generic, behind it, at a fraction of the speed.
+/// The mode of the program. Native: in the driver. Generic: behind the driver, at a fraction of the speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {
     /// In the driver.
@@ -51,7 +51,7 @@ pub struct CoreCounts {
     pub seen: u64,
     /// Of these, dropped because their queue has no socket.
     pub unbound: u64,
-    /// Of these, without the time of their arrival, though they should carry it: the driver has no metadata.
+    /// Of these, frames without the time of their arrival although they should have one: the driver has no metadata.
     pub unstamped: u64,
     /// Of these, dropped because they may be the rest of a frame that was too long.
     pub tails: u64,
@@ -132,8 +132,8 @@ impl LoadedProgram {
 }
 
 impl Program {
-    /// Loads the program for this interface alone, and attaches it, native if the driver can, else generic. From here on
-    /// the interface drops everything until [`Program::set_socket`]. `max_frame` is as for [`LoadedProgram::load`].
+    /// Loads the program for this interface alone, and attaches it, native if the driver can, else generic. From here
+    /// on the interface drops all frames until [`Program::set_socket`]. `max_frame` is as for [`LoadedProgram::load`].
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, or if another program holds the interface.
@@ -142,7 +142,7 @@ impl Program {
         attach(Arc::new(object), device, 0, queues)
     }
 
-    /// Where the program runs.
+    /// The mode of the program.
     pub const fn mode(&self) -> XdpMode {
         self.mode
     }
@@ -180,8 +180,8 @@ impl Program {
             .map_err(|error| Error::system(format!("cannot bind queue {queue}"), io::Error::other(error), ""))
     }
 
-    /// Frames have at most so many bytes from now on, with Ethernet header and VLAN tags. A frame that may be the rest of
-    /// a longer one is dropped, on both interfaces of a wire.
+    /// Sets the longest frame in bytes, with Ethernet header and VLAN tags. A frame that may be the rest of a longer
+    /// one is dropped, on both interfaces of a wire.
     ///
     /// # Errors
     /// If the kernel refuses to write its own map.
@@ -336,14 +336,14 @@ pub fn attach_native(program: BorrowedFd<'_>, device: &Device) -> Result<OwnedFd
     })
 }
 
-/// A bpf_link. libbpf-rs makes one only without flags, and so without a choice of the mode.
+/// A bpf_link. libbpf-rs creates one only without flags, and so without a choice of the mode.
 fn link(program: RawFd, interface: u32, mode: XdpMode) -> io::Result<OwnedFd> {
     let options = libbpf_sys::bpf_link_create_opts {
         sz: mem::size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
         flags: mode.flags(),
         ..Default::default()
     };
-    // SAFETY: the program's descriptor is open, and the options live across the call and say their own size.
+    // SAFETY: the program's descriptor is open, and the options live across the call and contain their own size.
     let fd = unsafe { libbpf_sys::bpf_link_create(program, interface as i32, libbpf_sys::BPF_XDP, &raw const options) };
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));
@@ -409,13 +409,13 @@ mod tests {
 
     #[test]
     fn a_frame_behind_one_that_is_too_long_is_dropped() {
-        // A frame of the greatest length that is allowed is followed by nothing.
+        // No tail follows a frame of the greatest permitted length.
         assert_eq!(run(true, false, &[60, 1522, 60, 1522]), ["frame"; 4]);
         // Two parts; three; parts that fill their buffers, and the end of the last one.
         assert_eq!(run(true, false, &[3072, 490, 60]), ["frame", "tail", "frame"]);
         assert_eq!(run(true, false, &[3072, 3072, 490, 60]), ["frame", "tail", "tail", "frame"]);
         assert_eq!(run(true, false, &[1523, 1523, 1522, 1522]), ["frame", "tail", "tail", "frame"]);
-        // Two such frames behind each other.
+        // Two such frames, one behind the other.
         assert_eq!(run(true, false, &[3072, 490, 3072, 60, 60]), ["frame", "tail", "frame", "tail", "frame"]);
     }
 

@@ -26,7 +26,7 @@ use crate::region::Region;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Descriptor {
-    /// Where the frame begins, in bytes from the start of the UMEM.
+    /// The start of the frame, in bytes from the start of the UMEM.
     pub(crate) address: u64,
     /// Length of the frame in bytes.
     pub(crate) length: u32,
@@ -52,7 +52,7 @@ unsafe impl RingEntry for u64 {}
 // SAFETY: numbers without padding between them.
 unsafe impl RingEntry for Descriptor {}
 
-/// Where the parts of a ring are in its region, in bytes: `struct xdp_ring_offset`.
+/// The places of the parts of a ring in its region, in bytes: `struct xdp_ring_offset`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RingOffsets {
     pub(crate) producer: usize,
@@ -68,7 +68,7 @@ struct Ring<T> {
     consumer: NonNull<AtomicU32>,
     flags: NonNull<AtomicU32>,
     entries: NonNull<T>,
-    /// A power of two.
+    /// The number of entries; a power of two.
     size: u32,
     /// The memory that the pointers point to.
     _region: Region,
@@ -121,11 +121,11 @@ impl<T: RingEntry> Ring<T> {
     }
 }
 
-/// Our end of a fill or transmit ring.
+/// This process's end of a fill or transmit ring.
 #[derive(Debug)]
 pub(crate) struct Producer<T> {
     ring: Ring<T>,
-    /// Where the next entry is written. The kernel sees those before the last [`Producer::publish`].
+    /// The position of the next entry. The kernel sees the entries before the last [`Producer::publish`].
     next: u32,
     /// The consumer's position when it was last read.
     consumed: u32,
@@ -192,13 +192,13 @@ impl<T: RingEntry> Producer<T> {
         self.ring.flags().load(Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 
-    /// How many entries there can be.
+    /// The size of the ring, in entries.
     pub(crate) const fn size(&self) -> usize {
         self.ring.size as usize
     }
 }
 
-/// Our end of a receive or completion ring.
+/// This process's end of a receive or completion ring.
 #[derive(Debug)]
 pub(crate) struct Consumer<T> {
     ring: Ring<T>,
@@ -216,7 +216,7 @@ impl<T: RingEntry> Consumer<T> {
         Consumer { ring, next, produced }
     }
 
-    /// Entries that are known to be there. Reads the producer's position if there are none.
+    /// Entries that are known to be available. Reads the producer's position if there are none.
     #[inline]
     fn available(&mut self) -> usize {
         if self.produced == self.next {
@@ -227,26 +227,26 @@ impl<T: RingEntry> Consumer<T> {
         self.produced.wrapping_sub(self.next) as usize
     }
 
-    /// Reads entries into `entries`, as many as there are and fit, and returns their number. Their places are the kernel's
-    /// again.
+    /// Reads entries into `entries`, as many as are available and fit, and returns their number. Their places belong to
+    /// the kernel again.
     #[inline]
     pub(crate) fn take(&mut self, entries: &mut [T]) -> usize {
         let count = self.available().min(entries.len());
         for (entry, position) in entries[..count].iter_mut().zip(0..) {
-            // SAFETY: so many entries are there.
+            // SAFETY: so many entries are available.
             *entry = unsafe { self.peek(position) };
         }
         self.release(count);
         count
     }
 
-    /// Passes entries to `each`, in order, as many as are known to be there, and returns their number. Their places are the
-    /// kernel's again afterwards.
+    /// Passes entries to `each`, in order, as many as are known to be available, and returns their number. Their places
+    /// belong to the kernel again afterwards.
     #[inline]
     pub(crate) fn take_each(&mut self, mut each: impl FnMut(T)) -> usize {
         let count = self.available();
         for position in 0..count as u32 {
-            // SAFETY: so many entries are there.
+            // SAFETY: so many entries are available.
             each(unsafe { self.peek(position) });
         }
         self.release(count);
@@ -264,7 +264,7 @@ impl<T: RingEntry> Consumer<T> {
         unsafe { self.ring.entry(self.next.wrapping_add(position)).read() }
     }
 
-    /// Gives the places of the next `count` entries back to the kernel.
+    /// Returns the places of the next `count` entries to the kernel.
     #[inline]
     fn release(&mut self, count: usize) {
         if count > 0 {

@@ -28,13 +28,13 @@ const TX_BUDGET: u32 = 256;
 pub struct SocketStatistics {
     /// Dropped for other reasons than the two below.
     pub rx_dropped: u64,
-    /// Descriptors in the fill ring that are none.
+    /// Invalid descriptors in the fill ring.
     pub rx_invalid_descriptors: u64,
     /// The receive ring had no room: the worker is too slow.
     pub rx_ring_full: u64,
     /// The fill ring was empty: the worker is too slow, or frames are stranded elsewhere.
     pub fill_ring_empty: u64,
-    /// Descriptors in the transmit ring that are none.
+    /// Invalid descriptors in the transmit ring.
     pub tx_invalid_descriptors: u64,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct SocketRings {
 pub(crate) enum BindMode<'s> {
     /// The first socket of its UMEM. The kernel uses zero-copy if the driver has it.
     ZeroCopyIfPossible,
-    /// The first socket of its UMEM, in zero-copy mode or not at all.
+    /// The first socket of its UMEM, in zero-copy mode; it fails otherwise.
     ZeroCopy,
     /// The first socket of its UMEM, in copy mode.
     Copy,
@@ -140,7 +140,7 @@ pub(crate) fn bind(
         }
         thread::sleep(RELEASE_RETRY);
     }
-    // An older kernel does not know the option, and then needs more kicks.
+    // An older kernel does not have the option, and then needs more kicks.
     let _ = set_option(socket, XDP_MAX_TX_SKB_BUDGET, &TX_BUDGET);
     Ok(rings)
 }
@@ -190,7 +190,7 @@ fn map(
 /// Whether driver and UMEM share memory.
 ///
 /// # Errors
-/// If the kernel does not say.
+/// If the kernel does not report it.
 pub(crate) fn is_zero_copy(socket: BorrowedFd<'_>) -> io::Result<bool> {
     let options = option(socket, libc::XDP_OPTIONS, libc::xdp_options { flags: 0 })?;
     Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
@@ -233,7 +233,8 @@ pub(crate) fn statistics(socket: BorrowedFd<'_>) -> SocketStatistics {
 
 /// Makes the kernel send the frames in the transmit ring.
 pub(crate) fn wake_sender(socket: RawFd) {
-    // SAFETY: no buffer is passed. EAGAIN, EBUSY, ENOBUFS and ENETDOWN mean "not all, not now", which the ring shows.
+    // SAFETY: no buffer is passed. EAGAIN, EBUSY, ENOBUFS and ENETDOWN mean that the kernel has not sent all frames
+    // now, which the ring shows.
     unsafe { libc::sendto(socket, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
 }
 
@@ -284,7 +285,7 @@ fn option<T: SocketOption>(socket: BorrowedFd<'_>, name: libc::c_int, mut value:
 }
 
 /// Raises the limit on locked memory as far as the process may. Newer kernels and processes with CAP_IPC_LOCK do not
-/// need it, so failing is no error: binding will say if it was needed.
+/// need it, so a failure is no error: if the limit was too low, binding reports it.
 pub fn raise_memlock_limit() {
     let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: the structure lives across the calls.

@@ -1,12 +1,12 @@
-//! The memory of frames, cut into chunks, and which chunks are where.
+//! The memory of frames, cut into chunks, and sets of chunks.
 //!
 //! ```text
 //!   chunk    | headroom                    | frame, up to the end of the chunk         |
 //!            |        time stamp (8 bytes) | address                                   |
 //!   address    bytes from the start of the UMEM; chunk number = address / size of a chunk
 //! ```
-//! [`Umem`] does not know the owner of a chunk: the caller that asks for its bytes guarantees to own it. With a [`ChunkSet`] the
-//! owner knows which chunks it has given to the kernel, and so which ones the kernel can return.
+//! [`Umem`] does not record the owner of a chunk: the caller that reads its bytes guarantees to own it. With a
+//! [`ChunkSet`] the owner records which chunks it has given to the kernel, and so which chunks the kernel can return.
 
 use std::slice;
 
@@ -50,13 +50,13 @@ impl Umem {
         (0..self.chunks()).map(move |chunk| (chunk * chunk_bytes) as u64)
     }
 
-    /// The number of the chunk that an address is in.
+    /// The number of the chunk that contains an address.
     #[inline]
     pub(crate) const fn chunk(&self, address: u64) -> usize {
         (address >> self.chunk_shift) as usize
     }
 
-    /// Where the chunk begins that an address is in.
+    /// The start of the chunk that contains an address.
     #[inline]
     pub(crate) const fn chunk_start(&self, address: u64) -> u64 {
         address & !(self.chunk_bytes as u64 - 1)

@@ -34,12 +34,12 @@ pub struct Device {
     spare: Mutex<Option<OwnedFd>>,
     /// Holds the request for promiscuous mode.
     promiscuous: Mutex<Option<OwnedFd>>,
-    /// Where GRO is among the features that the kernel knows.
+    /// The place of GRO among the features of the kernel.
     gro: Option<usize>,
 }
 
 impl Device {
-    /// Looks the interface up.
+    /// Finds the interface by its name.
     ///
     /// # Errors
     /// If there is none of this name in this network namespace.
@@ -126,7 +126,7 @@ impl Device {
         format!("cannot read the {what} of {}", self.name)
     }
 
-    /// Runs an ioctl about this interface, which is known by its index and may have another name now.
+    /// Runs an ioctl about this interface. The index identifies the interface, whose name may have changed.
     fn ioctl(&self, number: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
         let mut named = empty_request();
         named.ifr_ifru.ifru_ifindex = self.index as i32;
@@ -162,7 +162,7 @@ fn socket(family: i32, kind: i32) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new, valid, and owned by nobody else.
+    // SAFETY: the descriptor is new and valid, and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

@@ -1,4 +1,4 @@
-//! How a NIC spreads frames over its receive queues. Source: Linux `include/uapi/linux/ethtool.h`.
+//! The distribution of frames over the receive queues of a NIC. Source: Linux `include/uapi/linux/ethtool.h`.
 
 use super::Device;
 
@@ -11,12 +11,12 @@ pub struct Rss {
     pub fields: Vec<HashFields>,
 }
 
-/// The fields that are hashed of one kind of packets.
+/// The hashed fields of one kind of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashFields {
     /// `tcp4`, `udp4`, `tcp6` or `udp6`.
     pub flow: &'static str,
-    /// Whether ports are: then packets of one source to different ports arrive on different queues.
+    /// Whether the hash includes ports: then packets of one source to different ports arrive on different queues.
     pub ports: bool,
 }
 

@@ -28,7 +28,8 @@ impl Changes {
     /// Listens from now on for changes of these two interfaces.
     ///
     /// # Errors
-    /// If the kernel refuses. A kernel without ethtool notifications (before Linux 5.6) is no error: asking finds those changes.
+    /// If the kernel refuses. A kernel without ethtool notifications (before Linux 5.6) is no error: queries find those
+    /// changes.
     pub fn listen(indexes: [u32; 2]) -> Result<Self, Error> {
         /// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV6_IFADDR`, `_IPV4_NETCONF` and `_IPV6_NETCONF`.
         const GROUPS: [u32; 5] = [1, 5, 9, 24, 25];
@@ -41,8 +42,8 @@ impl Changes {
         Ok(Changes { sockets: std::iter::once(route).chain(ethtool).collect(), indexes })
     }
 
-    /// Waits until something may have changed, or the time, of which only whole milliseconds count, is over. Returns
-    /// whether something may have.
+    /// Waits until a state may have changed, or until the time, of which only whole milliseconds count, is over.
+    /// Returns whether a state may have changed.
     pub fn wait(&self, at_most: Duration) -> bool {
         let mut descriptors: Vec<_> = self
             .sockets
@@ -57,7 +58,7 @@ impl Changes {
 
     /// Takes the notifications that have arrived, and returns whether one may concern the two interfaces.
     pub fn take(&self) -> bool {
-        /// Messages taken at most; the rest stays for the next call.
+        /// The maximum number of messages that one call takes; the rest stays for the next call.
         const MOST: usize = 4096;
         let mut concerns = false;
         for socket in &self.sockets {

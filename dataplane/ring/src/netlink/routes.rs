@@ -35,7 +35,7 @@ impl Reader {
                 }
             });
             match asked {
-                // No route, or a family that is turned off, is a refusal.
+                // If there is no route, or a family is turned off, the kernel refuses the query.
                 Ok(()) => {}
                 Err(error) if error.raw_os_error().is_some_and(is_no_route) => {}
                 Err(error) => return Err(Error::system("cannot read the default route", error, "")),
@@ -60,7 +60,7 @@ fn is_no_route(errno: i32) -> bool {
     .contains(&errno)
 }
 
-/// The interfaces of a route, of which there are several if it has several next hops.
+/// The interfaces of a route: several if it has several next hops.
 fn interfaces(route: &[u8]) -> Vec<u32> {
     const OIF: u16 = 4;
     const MULTIPATH: u16 = 9;

@@ -40,14 +40,15 @@ mod tests;
 use multi_buffer::MultiBuffer;
 pub use sockets::{Memory, RingSettings, Sockets};
 
-/// Frames in a batch at most. Large enough to share the cost of a kick, small enough to stay in the first-level cache. A
-/// batch has a bit for each frame in a `u64`.
+/// Maximum number of frames in a batch. Large enough to share the cost of a kick, small enough to stay in the
+/// first-level cache. A batch has a bit for each frame in a `u64`.
 pub const BATCH: usize = 64;
 
 /// The data that the XDP program writes right before a frame, see `bpf/filter.c`.
 const STAMP_BYTES: usize = size_of::<u64>();
 
-/// Kicks with a frame leaving at most before a turn gives up; the frames stay in the transmit ring for the next one.
+/// Number of kicks in succession that send at most one frame, after which a turn gives up; the frames stay in the
+/// transmit ring for the next turn.
 const FRUITLESS_KICKS: u32 = 4;
 
 /// The operations of the kernel that [`Rings`] need besides shared memory.
@@ -85,7 +86,7 @@ pub struct Settled {
     pub replied_bytes: usize,
 }
 
-/// Frames that [`Rings::receive`] dropped in front of a batch.
+/// Frames that [`Rings::receive`] dropped before they were in a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// Frames. One of several descriptors is counted when its last descriptor arrives.
@@ -94,12 +95,12 @@ pub struct Dropped {
     pub bytes: usize,
 }
 
-/// Why [`Rings::receive`] dropped frames.
+/// The reason why [`Rings::receive`] dropped frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReceiveDrops {
     /// The kernel delivered the frame in several descriptors.
     pub multi_buffer: Dropped,
-    /// The kernel delivered a chunk that it had delivered before and not got back.
+    /// The kernel delivered a chunk a second time, before the chunk was given to it again.
     pub duplicate: Dropped,
 }
 
@@ -124,7 +125,7 @@ pub struct Rings<K = Sockets> {
     ports: [Port; 2],
     kernel: K,
     umem: Umem,
-    /// The addresses of unused chunks, as a stack: the one that was used last is in the cache.
+    /// The addresses of unused chunks, as a stack: the chunk that was used last is in the cache.
     free: Vec<u64>,
     batch: [Descriptor; BATCH],
     batch_count: usize,
@@ -137,11 +138,11 @@ pub struct Rings<K = Sockets> {
 #[derive(Debug)]
 struct Port {
     rings: SocketRings,
-    /// Put into the fill ring and not yet received.
+    /// Chunks in the fill ring, not yet received.
     receiving: ChunkSet,
-    /// Put into the transmit ring and not yet completed.
+    /// Chunks in the transmit ring, not yet completed.
     sending: ChunkSet,
-    /// How far the receive ring is in a frame of several descriptors.
+    /// The state of a frame of several descriptors in the receive ring.
     multi_buffer: MultiBuffer,
 }
 
@@ -191,7 +192,7 @@ impl<K: Kernel> Rings<K> {
         self.ports.iter().map(|port| port.sending.len()).sum()
     }
 
-    /// Chunks that are in none of the places they can be in. Always 0.
+    /// Chunks that are in none of the possible places. Always 0.
     pub fn lost(&self) -> usize {
         let with_kernel: usize = self.ports.iter().map(|port| port.receiving.len() + port.sending.len()).sum();
         self.umem.chunks() - self.free.len() - with_kernel - self.batch_count
@@ -241,8 +242,8 @@ impl<K: Kernel> Rings<K> {
         Frames { slices, count: self.batch_count }
     }
 
-    /// When the frames of the batch arrived, in nanoseconds of CLOCK_MONOTONIC, as the XDP program stamped them. Without
-    /// meaning unless the interfaces have several queues.
+    /// The arrival times of the batch's frames, in nanoseconds of CLOCK_MONOTONIC, from the stamps of the XDP program.
+    /// Without meaning unless the interfaces have several queues.
     pub fn arrivals(&self) -> [u64; BATCH] {
         let mut arrivals = [0; BATCH];
         for (arrival, frame) in arrivals.iter_mut().zip(&self.batch[..self.batch_count]) {
@@ -297,8 +298,8 @@ impl<K: Kernel> Rings<K> {
         (forwarded, bytes)
     }
 
-    /// Overwrites frames of the batch with their replies, and puts them into the transmit ring of the side that they came
-    /// in on.
+    /// Overwrites frames of the batch with their replies, and puts them into the transmit ring of the side that they
+    /// arrived on.
     fn reply<'r>(&mut self, wanted: u64, reply: impl Fn(usize) -> Option<&'r [u8]>) -> (u64, usize) {
         let port = &mut self.ports[self.batch_side.index()];
         let mut room = port.room(wanted.count_ones() as usize);
@@ -357,8 +358,8 @@ impl<K: Kernel> Rings<K> {
             }
             self.kernel.wake_sender(side);
             let after = port.rings.tx.pending();
-            // The kernel takes one frame a kick from the ring of an interface whose link is down, and drops it: no way to go
-            // on.
+            // If the link of an interface is down, the kernel takes one frame from the ring in each kick, and drops it:
+            // further kicks are useless.
             fruitless = if after + 1 >= before { fruitless + 1 } else { 0 };
             self.reap(side);
             // A driver with zero-copy sends by itself once it is awake.
@@ -405,7 +406,7 @@ impl<K: Kernel> Rings<K> {
     }
 }
 
-/// Puts a frame into the port's transmit ring, without the flags that it was received with: they mean something else there.
+/// Puts a frame into the port's transmit ring, without the flags of its reception, which have another meaning there.
 ///
 /// # Safety
 /// As for [`crate::queue::Producer::put`].
@@ -415,8 +416,8 @@ unsafe fn put_to_send(port: &mut Port, frame: Descriptor) {
     unsafe { port.rings.tx.put(Descriptor { options: 0, ..frame }) };
 }
 
-/// Moves the frames that are not duplicates to the front, in order, with their bits of `continued`. The chunks of duplicates
-/// have another place already, and stay there.
+/// Moves the frames that are not duplicates to the front, in order, with their bits of `continued`. The chunks of
+/// duplicates have another place already, and stay there.
 #[cold]
 fn drop_duplicates(batch: &mut [Descriptor], continued: u64, duplicate: u64) -> (usize, u64, Dropped) {
     let (mut kept, mut kept_continued, mut dropped) = (0, 0, Dropped::default());

@@ -12,7 +12,7 @@
 use super::{BATCH, Dropped};
 use crate::queue::Descriptor;
 
-/// How far one receive ring is in a frame of several descriptors.
+/// The state of a frame of several descriptors in one receive ring.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MultiBuffer {
     /// The frame of the last descriptor continues in the next one.
@@ -20,7 +20,8 @@ pub(super) struct MultiBuffer {
 }
 
 impl MultiBuffer {
-    /// Whether nothing of a batch belongs to such a frame. `continued` has a bit for each descriptor that is continued.
+    /// Whether no descriptor of a batch belongs to such a frame. `continued` has a bit for each descriptor that is
+    /// continued.
     #[inline]
     pub(super) const fn is_idle(self, continued: u64) -> bool {
         !self.inside && continued == 0
@@ -114,8 +115,9 @@ mod tests {
     }
 
     proptest! {
-        /// However frames are cut into descriptors, and descriptors into batches, frames of one descriptor are delivered in
-        /// order, all others are dropped and counted, and every descriptor is delivered or freed exactly once.
+        /// For any split of frames into descriptors, and of descriptors into batches: frames of one descriptor are
+        /// delivered in order, all others are dropped and counted, and every descriptor is delivered or freed exactly
+        /// once.
         #[test]
         fn frames_are_delivered_whole_or_not_at_all(
             frames in prop::collection::vec(prop::collection::vec(0..4096_usize, 1..5), 0..200),
