@@ -214,7 +214,7 @@ pub(super) fn named(number: RuleNumber, line: u32, comment: &str) -> String {
     format!("{number}{line}{comment}")
 }
 
-/// The line of a rule; nothing if it is of no file, as those of doors.
+/// The line of a rule; empty if the rule is in no file, as those of doors.
 pub(super) fn line(line: u32) -> String {
     if line == 0 { String::new() } else { line.to_string() }
 }

@@ -460,7 +460,7 @@ fn running() -> axum::Router {
     use knockplane_policy::packet::Vlan;
     use knockplane_policy::wire::After;
 
-    // An entry an answer, as if a hundred thousand were before and behind it.
+    // One entry for each answer, as if a hundred thousand were before and behind it.
     let one = |query: ListQuery| {
         let wire::Lists { lists, mut entries, .. } = lists();
         let behind = query.after_tag == 7;
@@ -528,7 +528,7 @@ fn rules_and_their_counters_are_printed() {
     assert_valid("show-rules", &show(&["--json"]));
 }
 
-/// Names of interfaces mean something only where the rules are to run.
+/// Names of interfaces have a meaning only where the rules are to run.
 #[test]
 fn files_are_exported_unless_a_line_is_wrong() {
     let export = |text: &[u8], more: &[&str]| {

@@ -14,10 +14,10 @@ use super::Failed;
 use super::output::{complain, write};
 use crate::{Exit, rules};
 
-/// Shorter times between answers would only load the dataplane.
+/// The minimum time between answers: shorter times would only load the dataplane.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// From the top left corner, on an empty screen.
+/// Clears the screen and moves the cursor to the top left corner.
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
 /// A time between two answers: RouterOS's way to write it, or a fraction of a second.
@@ -79,7 +79,7 @@ pub(super) async fn watch(
     }
 }
 
-/// An answer as it is shown among others.
+/// An answer in the form for repeated output.
 fn shown(text: &str, json: bool) -> String {
     if json {
         // The breaks of a document's lines stand between its tokens: within a string, they are escaped.

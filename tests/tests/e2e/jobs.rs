@@ -103,7 +103,7 @@ impl Latencies {
     }
 }
 
-/// Sends a change, and asks for the status and the metrics until it is answered and there are enough answers.
+/// Sends a change. Requests the status and the metrics until the change is answered and there are enough answers.
 fn measure(filter: &Filter<'_>, line: &str) -> (Response, Latencies, Duration) {
     let (is_sent, is_answered) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! A test file: TOML, raw text to checked values, once. `docs/rule-tests.md` is its manual.
+//! A test file: TOML, converted once from raw text to checked values. `docs/rule-tests.md` is its manual.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,14 +21,14 @@ use crate::cli::bench::{Held, Step as Tried};
 use crate::cli::packet::{self, Described};
 use crate::rules;
 
-/// When tests begin that do not say it: 2026-01-01 00:00 UTC, a Thursday.
+/// The default start of tests: 2026-01-01 00:00 UTC, a Thursday.
 const BEGIN: Duration = Duration::from_secs(1_767_225_600);
 
 /// A checked test file.
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) rules: PathBuf,
-    /// Whose section `[policy]` and doors hold, in place of those here.
+    /// The configuration file whose section `[policy]` and doors replace those of the test file.
     pub(super) config: Option<PathBuf>,
     pub(super) policy: Settings,
     pub(super) tests: Vec<Test>,
@@ -37,7 +37,7 @@ pub(super) struct File {
 #[derive(Debug)]
 pub(super) struct Test {
     pub(super) name: String,
-    /// Of the test file.
+    /// The test's line in the test file.
     pub(super) line: usize,
     pub(super) begin: Time,
     /// The entries of each list at the start.
@@ -47,7 +47,7 @@ pub(super) struct Test {
 
 #[derive(Debug)]
 pub(super) struct Step {
-    /// Of the test file.
+    /// The step's line in the test file.
     pub(super) line: usize,
     pub(super) after: Duration,
     pub(super) packet: Option<Described>,
@@ -115,7 +115,7 @@ impl File {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// The first thing that is wrong with it, with file and line.
+    /// The first error of the file, with file and line.
     pub(super) fn load(path: &Path) -> Result<File, String> {
         let text = input::read_text(path, &input::TESTS).map_err(|error| format!("{}: it {error}", path.display()))?;
         File::parse(&text, path)
@@ -163,10 +163,10 @@ impl File {
 }
 
 impl File {
-    /// Whether these are all the lists that are named: a misspelt one would be empty, and always as expected.
+    /// Checks that `known` has every list of the tests: a misspelt list would be empty, and always as expected.
     ///
     /// # Errors
-    /// The first that is not, behind its line.
+    /// The first list that `known` does not have, behind its line.
     pub(super) fn check_lists(&self, known: &BTreeSet<String>) -> Result<(), String> {
         for test in &self.tests {
             let given = test.lists.iter().map(|(list, _)| (test.line, list));
@@ -208,7 +208,7 @@ impl Step {
             packet::describe(text.get_ref()).map_err(|complaint| wrong(text.span(), &complaint.to_string()))
         });
         Ok(Step {
-            // Where the packet stands: a step's own place may be the line above it.
+            // The line of the packet: a step's own place may be the line above it.
             line: line(step.packet.as_ref().map_or(span.start, |packet| packet.span().start)),
             after,
             packet: packet.transpose()?,
@@ -221,7 +221,7 @@ impl Step {
     }
 }
 
-/// As RouterOS writes times, or milliseconds.
+/// Times in RouterOS's form, or in milliseconds.
 fn time(text: &str) -> Option<Duration> {
     match text.strip_suffix("ms") {
         Some(digits) => digits.parse().ok().map(Duration::from_millis),
