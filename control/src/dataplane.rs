@@ -39,25 +39,25 @@ pub enum DataplaneError {
     /// No process listens.
     #[error("the dataplane cannot be reached at {}: {source}; {}", .socket.display(), remedy(.source))]
     Unreachable {
-        /// Where it should be.
+        /// The path of the socket.
         socket: PathBuf,
-        /// What connecting said.
+        /// The error of connect().
         source: io::Error,
     },
-    /// It listens but does not answer in time.
+    /// The dataplane listens but does not answer in time.
     #[error(
         "the dataplane did not answer within {} s: it is stopped, hangs, or is at work on a large change; see its log and \
          `systemctl status knockplane-dataplane`",
         .0.as_secs_f64()
     )]
     Silent(Duration),
-    /// It ended the connection before the answer.
+    /// The dataplane ended the connection before the answer.
     #[error("the dataplane ended the connection before it answered ({0}); its log says why")]
     Lost(io::Error),
-    /// It listens, and refuses this connection.
+    /// The dataplane listens, and refuses this connection.
     #[error("the dataplane turned the connection away: {0}")]
     TurnedAway(String),
-    /// It speaks another version of the messages.
+    /// The dataplane uses another version of the messages.
     #[error(
         "the dataplane (version {version}) speaks version {theirs} of the messages, this control process version \
          {VERSION}: install the same version of both and restart them"
@@ -68,12 +68,12 @@ pub enum DataplaneError {
         /// Version of its package.
         version: String,
     },
-    /// It sent something that is not a message.
+    /// The peer sent data that is not a message.
     #[error("{} answers, but not as a dataplane does ({reason}); correct `socket` in [dataplane]", .socket.display())]
     Garbage {
-        /// Where it listens.
+        /// The path of its socket.
         socket: PathBuf,
-        /// What was wrong.
+        /// The error in the message.
         reason: String,
     },
     /// The request exceeds the length limit of a line.

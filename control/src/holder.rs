@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use procfs::net::{TcpState, tcp, tcp6};
 use procfs::process::{FDTarget, Process, all_processes};
 
-/// The process that listens on this address, or on all addresses with its port, if it can be found: one whose
-/// descriptors this process may look at.
+/// The process that listens on this address, or on all addresses with its port. `None` if this process may not read the
+/// descriptors of that process.
 pub(crate) fn of_port(address: SocketAddr) -> Option<i32> {
     let sockets = tcp().ok().into_iter().chain(tcp6().ok()).flatten();
     let listening = sockets.filter(|socket| {

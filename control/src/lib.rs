@@ -6,7 +6,7 @@
 //! | module        | owns |
 //! |---------------|------|
 //! | [`daemon`]    | the control process: its start, its two listeners, its stop |
-//! | [`api`]       | HTTP: which path asks what |
+//! | [`api`]       | HTTP: the paths and their requests |
 //! | [`ready`]     | whether the dataplane decides about packets now |
 //! | [`metrics`]   | the metrics for Prometheus |
 //! | [`dataplane`] | the client side of the messages in `policy::wire` |
@@ -16,7 +16,7 @@
 //! | [`rules`]     | offline checks of rules, before the dataplane gets them |
 //! | [`cli`]       | `knockctl` |
 
-// The printing macros panic if the reader is gone: see `cli::output` and `knockplane_log`.
+// The printing macros panic if the reader has closed the output: see `cli::output` and `knockplane_log`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub use knockplane_policy::exit::Exit;

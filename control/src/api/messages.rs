@@ -13,13 +13,13 @@ pub const DEFAULT_LIMIT: usize = 1_000;
 /// Default number of items of each kind in the answer about one source.
 pub const DEFAULT_SOURCE_LIMIT: usize = 10;
 
-/// Rules to run, as text of a rule file or as what was read from one.
+/// Rules to run, as text of a rule file or in parsed form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Apply {
     /// Their origin for messages: a file name.
     pub source: String,
-    /// Either the text…
+    /// Either the text …
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// … or the rules. Their ids are computed again from their content.

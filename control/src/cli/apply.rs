@@ -1,7 +1,7 @@
 //! `knockctl apply`: replaces the running rules.
 //!
-//! The command asks for a confirmation if no rule or no way in from outside would be left: an operator who typed the wrong file
-//! name would lose access.
+//! The command asks for a confirmation if the new rules are empty or admit no traffic from outside: an operator who
+//! typed the wrong file name would lose access.
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use crate::Exit;
 use crate::api::messages::{Applied, Apply, Unresolved};
 use crate::json::changes;
 
-/// How many lost ways in a message names.
+/// Maximum number of lost ways in that a message names.
 const MOST_NAMED: usize = 5;
 
 /// The command line of `apply`.

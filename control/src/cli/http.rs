@@ -36,7 +36,7 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
-    /// What is wrong.
+    /// The error of the request.
     pub(super) fn reason(self) -> Reason {
         let (Trouble::Unreachable(reason) | Trouble::Refused(_, reason) | Trouble::Stranger(reason)) = self;
         reason
@@ -47,11 +47,11 @@ impl Trouble {
 #[derive(Debug, Default, thiserror::Error)]
 #[error("{sentence}")]
 pub(super) struct Reason {
-    /// Both, for people.
+    /// The whole message.
     pub(super) sentence: String,
     /// The end of the sentence that is the remedy, if there is one.
     pub(super) remedy: Option<String>,
-    /// The socket that it is about.
+    /// The socket that the message is about.
     pub(super) socket: Option<PathBuf>,
 }
 
@@ -148,7 +148,7 @@ impl Client {
     }
 }
 
-/// The sentence of a failure: the API's, or what is there instead.
+/// The sentence of a failure: the sentence of the API, or the text of the answer if it has none.
 fn reason(status: StatusCode, body: &[u8]) -> Reason {
     #[derive(Deserialize)]
     struct Body {

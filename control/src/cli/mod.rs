@@ -6,7 +6,7 @@
 //!
 //! | file         | owns |
 //! |--------------|------|
-//! | `mod.rs`     | the command line, and what each command does |
+//! | `mod.rs`     | the command line, and the effect of each command |
 //! | `check/`     | offline checks of rule files |
 //! | `apply.rs`   | replaces the running rules, after a confirmation if needed |
 //! | `explain.rs` | the reasons for the verdict of a packet |

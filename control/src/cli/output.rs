@@ -19,7 +19,7 @@ pub(super) fn answer(text: &str) -> Exit {
 /// Writes to standard output.
 ///
 /// # Errors
-/// If the reader is gone, or the write fails.
+/// If the reader has closed the pipe, or the write fails.
 pub(super) fn write(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())

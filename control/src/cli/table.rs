@@ -1,4 +1,4 @@
-//! How things look in a terminal: tables without lines, numbers in groups of three, foreign text made harmless.
+//! The format of output in a terminal: tables without lines, numbers in groups of three, untrusted text made harmless.
 //!
 //! No line is longer than [`WIDTH`] columns unless a single word is. Scripts read JSON, not tables.
 
@@ -9,21 +9,21 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use knockplane_policy::rule::RuleNumber;
 use unicode_width::UnicodeWidthStr as _;
 
-/// Columns of a terminal that a line takes at most.
+/// The maximum number of terminal columns in a line.
 pub(super) const WIDTH: usize = 100;
 
-/// Columns between the cells of a row.
+/// The number of terminal columns between the cells of a row.
 const GAP: usize = 2;
 
-/// Stands in a table for a row that does not fit it. A private character: no text of ours has it.
+/// Marks a row that does not fit the table. It is a private character that no text of knockplane contains.
 const ELSEWHERE: &str = "\u{e000}";
 
-/// Where a column's text stands.
+/// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Align {
-    /// Words.
+    /// Left, for words.
     Left,
-    /// Numbers.
+    /// Right, for numbers.
     Right,
 }
 
@@ -80,7 +80,7 @@ impl Columns {
         text
     }
 
-    /// Which rows fit, and how wide each column is for them.
+    /// The rows that fit, and the width of each column for these rows.
     fn layout(&self) -> (Vec<bool>, Vec<usize>) {
         let mut fits = vec![true; self.rows.len()];
         loop {
@@ -97,7 +97,7 @@ impl Columns {
                 while let Some(excess) = total(&widths).checked_sub(WIDTH).filter(|excess| *excess > 0) {
                     let can_shrink = widths.iter().zip(&least).enumerate().filter(|(_, (width, least))| width > least);
                     let Some((at, _)) = can_shrink.max_by_key(|(_, (width, _))| **width) else { break };
-                    // By half of it, so that columns of one width shrink together.
+                    // Half of the excess, so that columns of one width shrink together.
                     widths[at] -= excess.div_ceil(2).min(widths[at] - least[at]);
                 }
                 return (fits, widths);
@@ -112,7 +112,7 @@ impl Columns {
         }
     }
 
-    /// The width that a cell takes at least: its longest word. Numbers have blanks and are not broken.
+    /// The minimum width of a cell: its longest word. Numbers contain blanks and are not broken.
     fn least(&self, column: usize, cell: &str) -> usize {
         match self.columns[column].1 {
             Align::Right => cell.width(),
@@ -171,7 +171,7 @@ pub(super) fn filled<'w>(words: impl Iterator<Item = &'w str>, first: &str, inde
     lines
 }
 
-/// How many columns lines may take: those of the terminal, but no more than [`WIDTH`].
+/// The maximum number of columns in a line: the width of the terminal, but no more than [`WIDTH`].
 pub(super) fn width() -> usize {
     Table::new().width().map_or(WIDTH, |width| usize::from(width).min(WIDTH))
 }
@@ -200,21 +200,21 @@ pub(super) fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Text of a rule file, a comment say, without what would move a terminal's cursor.
+/// Text of a rule file, such as a comment, without the characters that would move a terminal's cursor.
 pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|char| if char.is_control() { char.escape_default().to_string() } else { char.to_string() })
         .collect()
 }
 
-/// A rule for people: `ip filter 4, line 5 (comment)`, without what it has not.
+/// A rule for output: `ip filter 4, line 5 (comment)`, without the parts that it does not have.
 pub(super) fn named(number: RuleNumber, line: u32, comment: &str) -> String {
     let line = if line == 0 { String::new() } else { format!(", line {line}") };
     let comment = if comment.is_empty() { String::new() } else { format!(" ({})", printable(comment)) };
     format!("{number}{line}{comment}")
 }
 
-/// The line of a rule; nothing if it is of no file, as those of doors.
+/// The line of a rule; empty if the rule is in no file, as those of doors.
 pub(super) fn line(line: u32) -> String {
     if line == 0 { String::new() } else { line.to_string() }
 }

@@ -31,7 +31,7 @@ fn troubles_become_exit_codes() {
     assert_eq!(refused(StatusCode::UNPROCESSABLE_ENTITY), Exit::Runtime);
 }
 
-/// Standard output, or what went wrong, of a command that needs no daemon.
+/// Standard output, or the error, of a command that needs no daemon.
 fn knockctl(arguments: &[&str]) -> Result<String, Failed> {
     let cli = Cli::try_parse_from(["knockctl", "--socket", "/nonexistent"].iter().chain(arguments)).unwrap();
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(cli))
@@ -144,7 +144,7 @@ fn a_capture_is_replayed_by_its_own_clock() {
     let json = replay(&["--json", "--inside", "203.0.113.0/24"]);
     assert_valid("replay", &json);
     insta::assert_snapshot!("replay_json", json);
-    // Without a word about it, everything comes from outside.
+    // Without an option for it, all packets come from outside.
     assert!(replay(&["--summary"]).ends_with("6 packets: 3 forwarded, 3 dropped\n"), "{}", replay(&[]));
     let all = ["--in-list", "secured=192.0.2.1", "--summary", "--inside", "203.0.113.0/24"];
     assert!(replay(&all).ends_with("6 packets: 5 forwarded, 1 dropped\n"), "{}", replay(&all));
@@ -248,7 +248,7 @@ fn a_capture_is_explained_packet_by_packet() {
     assert_valid("explain-pcap", &knockctl(&[&explain[..], &["--json"]].concat()).unwrap());
 }
 
-/// Rules with everything that is long: names, comments, matchers, prefixes of logs.
+/// Rules in which every part is long: names, comments, matchers, prefixes of logs.
 fn long_rules() -> Vec<u8> {
     let mut text = "/ip firewall layer7-protocol\nadd name=pattern regexp=\"^knock (one|two|three|four)\"\n\
         /ip firewall filter\n"
@@ -369,7 +369,7 @@ fn lists_can_come_from_what_show_lists_printed() {
     assert!(text.ends_with("forward: a rule decided, ip filter 2, line 4\n"), "{text}");
 }
 
-/// Standard output, or what went wrong, of a command that asks a control process with these answers.
+/// Standard output, or the error, of a command that sends requests to a control process with these answers.
 fn asking(answers: axum::Router, arguments: &[&str]) -> Result<String, Failed> {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("control.sock");
@@ -384,7 +384,7 @@ fn asking(answers: axum::Router, arguments: &[&str]) -> Result<String, Failed> {
     })
 }
 
-/// What `knockctl apply` answers to a dataplane with these settings, and what it sent.
+/// The output of `knockctl apply` with a dataplane with these settings, and the request that it sent.
 fn apply(arguments: &[&str], text: &[u8], settings: Settings) -> (Result<String, Failed>, Option<Apply>) {
     use std::sync::{Arc, Mutex};
 
@@ -460,7 +460,7 @@ fn running() -> axum::Router {
     use knockplane_policy::packet::Vlan;
     use knockplane_policy::wire::After;
 
-    // An entry an answer, as if a hundred thousand were before and behind it.
+    // One entry for each answer, as if a hundred thousand were before and behind it.
     let one = |query: ListQuery| {
         let wire::Lists { lists, mut entries, .. } = lists();
         let behind = query.after_tag == 7;
@@ -481,7 +481,7 @@ fn running() -> axum::Router {
         .route("/api/v1/lists", get(async move |Query(query)| Json(one(query))))
 }
 
-/// What runs: everything from outside goes to `knock1` and is decided by the chain's default.
+/// The running rules: all traffic from outside goes to `knock1`, and the chain's default decides.
 #[test]
 fn without_rules_what_runs_is_explained() {
     let explained = asking(running(), &["explain", "udp 192.0.2.9 > 192.0.2.1:5", "--json"]).unwrap();
@@ -507,7 +507,7 @@ fn what_runs_is_exported() {
     assert_eq!(knockctl(&["export", "--rules", &file.path("file")]).unwrap(), text);
 }
 
-/// No file can name a chain so, but what runs need not come from one.
+/// No file can give a chain such a name, but the running rules need not come from a file.
 #[test]
 fn what_routeros_cannot_say_is_not_exported() {
     let mut odd = crate::sample::rules();
@@ -528,7 +528,7 @@ fn rules_and_their_counters_are_printed() {
     assert_valid("show-rules", &show(&["--json"]));
 }
 
-/// Names of interfaces mean something only where the rules are to run.
+/// Names of interfaces have a meaning only where the rules are to run.
 #[test]
 fn files_are_exported_unless_a_line_is_wrong() {
     let export = |text: &[u8], more: &[&str]| {
@@ -561,7 +561,7 @@ fn entries_of_all_answers_are_shown_or_as_many_as_wanted() {
     assert_eq!((json["entries"].as_array().map(Vec::len), &json["truncated"]), (Some(2), &false.into()));
 }
 
-/// What a command sent: method, path with query, body.
+/// The request of a command: method, path with query, body.
 fn sent(arguments: &[&str]) -> (Result<String, Failed>, Vec<String>) {
     use std::sync::{Arc, Mutex};
 

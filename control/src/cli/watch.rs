@@ -1,7 +1,7 @@
-//! `knockctl show … --watch`: what runs, shown again and again.
+//! `knockctl show … --watch`: repeats a `show` command.
 //!
-//! On a terminal the screen is drawn anew each time; elsewhere each answer follows the last one, under a line with the
-//! time. As JSON, each answer is one line. A daemon that is away is told, and asked again.
+//! On a terminal, each answer replaces the last one on the screen; elsewhere each answer follows the last one, under a
+//! line with the time. As JSON, each answer is one line. If the daemon is away, the command reports it, and retries.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -14,10 +14,10 @@ use super::Failed;
 use super::output::{complain, write};
 use crate::{Exit, rules};
 
-/// Shorter times between answers would only load the dataplane.
+/// The minimum time between answers: shorter times would only load the dataplane.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// From the top left corner, on an empty screen.
+/// Clears the screen and moves the cursor to the top left corner.
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
 /// A time between two answers: RouterOS's way to write it, or a fraction of a second.
@@ -30,10 +30,10 @@ pub(super) fn period(text: &str) -> Result<Duration, String> {
     if time < SHORTEST { Err(format!("the shortest time is {} ms", SHORTEST.as_millis())) } else { Ok(time) }
 }
 
-/// Shows what `ask` answers until Ctrl-C, or until nobody reads it.
+/// Shows the answers of `ask` until Ctrl-C, or until the reader closes the output.
 ///
 /// # Errors
-/// If an answer cannot be had for another reason than that a daemon is away.
+/// If a request fails for another reason than that a daemon is away.
 pub(super) async fn watch(
     period: Duration,
     json: bool,
@@ -44,7 +44,7 @@ pub(super) async fn watch(
     let mut terminated = signal(SignalKind::terminate()).map_err(failed)?;
     let mut ticks = interval_at(Instant::now(), period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // What is away from the start is not waited for: its name may be wrong.
+    // The command does not wait for a daemon that is away from the start: its name may be wrong.
     let (mut has_answered, mut is_away) = (false, false);
     loop {
         let answered = tokio::select! {
@@ -79,7 +79,7 @@ pub(super) async fn watch(
     }
 }
 
-/// An answer as it is shown among others.
+/// An answer in the form for repeated output.
 fn shown(text: &str, json: bool) -> String {
     if json {
         // The breaks of a document's lines stand between its tokens: within a string, they are escaped.

@@ -102,7 +102,7 @@ fn drift(sheet: &Sheet, interfaces: &[Interface]) {
 /// One of the counters.
 type Count = fn(&InterfaceCounters) -> u64;
 
-/// What the programs and the driver counted at one interface, under the name of the family without its end.
+/// The counters of the programs and the driver at one interface, under the name of the family without its end.
 fn interface_counters(sheet: &Sheet, interfaces: &[Interface]) {
     let family = |name: &str, help: &str, count: &dyn Fn(&InterfaceCounters) -> Option<u64>| {
         let family = sheet.counter(&format!("{name}_total"), help, &["side"]);

@@ -1,7 +1,8 @@
-//! `docs/metrics.md` is what the code says of its metrics: this writes the page, and compares it. Names, types, labels and
-//! descriptions are those of a scrape; an example of a query stands here for each, and the test fails if one has none.
+//! Writes `docs/metrics.md` from the metrics in the code, and compares the page with them. Names, types, labels and
+//! descriptions are those of a scrape. This file has an example of a query for each metric, and the test fails if a
+//! metric has none.
 //!
-//! `UPDATE=1 cargo test -p knockplane-control metrics::page` renews it.
+//! `UPDATE=1 cargo test -p knockplane-control metrics::page` writes the page again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,7 +15,7 @@ use prometheus::proto::{MetricFamily, MetricType};
 use super::Metrics;
 use crate::sample;
 
-/// What no metric says of itself.
+/// The introduction, which no description of a metric contains.
 const INTRODUCTION: &str = "\
 # Metrics
 
@@ -48,7 +49,7 @@ request to the dataplane. This page is generated from the code, and a test compa
   characters; `comments = false` in `[metrics]` leaves them out. Every client that can scrape can read them.
 ";
 
-/// Metrics by what they are about, each with an example of a query.
+/// Metrics by subject, each with an example of a query.
 const GROUPS: [(&str, &[(&str, &str)]); 8] = [
     (
         "The two processes",
@@ -211,7 +212,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 8] = [
     ),
 ];
 
-/// All families of a scrape that lacks nothing, by name.
+/// All families of a complete scrape, by name.
 fn families() -> BTreeMap<String, MetricFamily> {
     let metrics = Metrics::default();
     metrics.answered();
@@ -228,7 +229,7 @@ fn kind(family: &MetricFamily) -> &'static str {
     }
 }
 
-/// The unit, which names end in, as Prometheus asks for.
+/// The unit at the end of a name, as Prometheus recommends.
 fn unit(name: &str) -> &'static str {
     let name = name.strip_suffix("_total").unwrap_or(name);
     let units = ["seconds", "bytes", "packets", "entries"];

@@ -1,4 +1,4 @@
-//! One scrape's worth of metric families, over the library's registry. Names get the prefix `knockplane_`, but for the
+//! The metric families of one scrape, over the library's registry. Names get the prefix `knockplane_`, except the
 //! standard ones of the process that is scraped.
 
 use std::ops::Deref;
@@ -7,7 +7,7 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
-/// Two registries that are filled once, rendered and thrown away.
+/// Two registries that are filled once, rendered and dropped.
 pub(super) struct Sheet {
     prefixed: Part,
     bare: Part,
@@ -24,12 +24,12 @@ impl Default for Sheet {
 }
 
 impl Sheet {
-    /// Where names get our prefix.
+    /// The registry whose names get the prefix.
     pub(super) fn prefixed(&self) -> &Part {
         &self.prefixed
     }
 
-    /// Where names stay as they are.
+    /// The registry whose names stay unchanged.
     pub(super) fn bare(&self) -> &Part {
         &self.bare
     }
@@ -56,7 +56,7 @@ impl Deref for Sheet {
 }
 
 impl Part {
-    /// A counter of whole things.
+    /// A counter of events or items.
     pub(super) fn counter(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         let family = valid(IntCounterVec::new(Opts::new(name, help), labels));
         self.register(&family);
@@ -70,7 +70,7 @@ impl Part {
         family
     }
 
-    /// A value that goes up and down.
+    /// A value that can increase and decrease.
     pub(super) fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
         let family = valid(GaugeVec::new(Opts::new(name, help), labels));
         self.register(&family);
@@ -93,7 +93,7 @@ impl Part {
     }
 }
 
-/// The library's checks are about names, and the names here are literals that a test renders.
+/// The library checks only names, and the names here are literals that a test renders.
 pub(super) fn valid<T>(result: prometheus::Result<T>) -> T {
     result.expect("metric names are valid and used once")
 }

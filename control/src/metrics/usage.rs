@@ -1,5 +1,5 @@
-//! Resources of the two processes, by the names that Prometheus's own libraries use. The control process's have no prefix,
-//! as it is the process that is scraped; the dataplane's have one.
+//! Resources of the two processes, under the names of Prometheus's own libraries. Those of the control process have no
+//! prefix, because it is the process that is scraped; those of the dataplane have one.
 
 use knockplane_policy::wire::ProcessUsage;
 
@@ -19,7 +19,7 @@ pub(super) const CONTROL: Names = Names { prefix: "process", whose: "the control
 /// The dataplane.
 pub(super) const DATAPLANE: Names = Names { prefix: "dataplane_process", whose: "the dataplane", is_prefixed: true };
 
-/// Fills the sheet with what a process uses.
+/// Adds the resources that a process uses to the sheet.
 pub(super) fn fill(names: &Names, sheet: &Sheet, usage: &ProcessUsage) {
     let Names { prefix, whose, is_prefixed } = names;
     let sheet = if *is_prefixed { sheet.prefixed() } else { sheet.bare() };

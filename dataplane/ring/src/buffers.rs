@@ -1,43 +1,44 @@
-//! Which receive buffers are safe: how long a buffer a driver makes of a UMEM chunk, and how it treats a frame that does not
-//! fit.
+//! Selects safe receive buffers: the length of the buffer that a driver makes of a UMEM chunk, and the driver's
+//! treatment of a frame that does not fit.
 //!
 //! ```text
 //!  chunk   | headroom 256 | buffer                                        |
 //!  driver                 | usable: rounded down to the driver's unit |   |
 //!  frame                  | time stamp | frame, shorter than the rest |
 //! ```
-//! In zero-copy mode the NIC writes into the chunks itself. A driver tells it the length of a buffer in units of its own,
-//! rounded down. Some drivers let the NIC write a longer frame into several buffers, and deliver each part as a frame of
-//! its own. The sender of the frame then chooses every byte of the tail: its addresses, its ports. So zero-copy is only
-//! asked for where the usable buffer is longer than the longest frame, and only of drivers that this table lists.
+//! In zero-copy mode the NIC writes into the chunks itself. A driver sets the length of a buffer in the NIC, in units
+//! of its own, rounded down. Some drivers let the NIC write a longer frame into several buffers, and deliver each part
+//! as a frame of its own. The sender of the frame then chooses every byte of the tail: its addresses, its ports. So
+//! zero-copy is requested only if the usable buffer is longer than the longest frame, and only from drivers that this
+//! table lists.
 //!
 //! In copy mode the kernel copies a whole frame into a chunk, or drops it (`xsk_rcv_check`, Linux `net/xdp/xsk.c`). But
-//! the driver has buffers of its own in front of that, and some NICs accept frames that are longer than these: igb with an
-//! MTU above 1,510 accepts 9,728 bytes into buffers of 3,072. So the XDP program of a driver that is not known to keep
-//! frames whole drops the frame behind one that is too long (`bpf/filter.c`). That works in both modes, because a buffer is
-//! always longer than the longest frame: the first part of a split frame is too long.
+//! the driver has buffers of its own in front of that, and some NICs accept frames that are longer than these: igb with
+//! an MTU above 1,510 accepts 9,728 bytes into buffers of 3,072. So the XDP program drops the frame behind a frame that
+//! is too long, unless the driver is known to keep frames whole (`bpf/filter.c`). That works in both modes, because a
+//! buffer is always longer than the longest frame: the first part of a split frame is too long.
 
 use crate::error::Error;
 
-/// What the kernel keeps free in front of each frame (`XDP_PACKET_HEADROOM`).
+/// The bytes that the kernel keeps free in front of each frame (`XDP_PACKET_HEADROOM`).
 pub(crate) const HEADROOM: u32 = 256;
 
 /// The sizes of chunks that are used. The kernel takes no chunk larger than a page.
 const CHUNKS: [u32; 2] = [2048, 4096];
 
-/// Ethernet header and two VLAN tags, in bytes: a frame is so much longer than its MTU.
+/// Ethernet header and two VLAN tags, in bytes: the difference between the longest frame and the MTU.
 const FRAME_OVERHEAD: u32 = 22;
 
-/// Whether the drivers are asked for zero-copy.
+/// Whether drivers are to use zero-copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ZeroCopy {
-    /// Yes, if both drivers are listed here without a known fault and their buffers hold the longest frame; otherwise copy mode
-    /// is used.
+    /// Yes, if this table lists both drivers without a known fault and their buffers hold the longest frame; otherwise
+    /// the sockets use copy mode.
     #[default]
     Auto,
     /// No.
     Off,
-    /// Yes, of any driver. If its buffers cannot hold the longest frame, or the kernel refuses, binding fails.
+    /// Yes, with any driver. If its buffers cannot hold the longest frame, or the kernel refuses, binding fails.
     Force,
 }
 
@@ -48,23 +49,25 @@ struct Driver {
     name: &'static str,
     /// The unit of the buffer's length, in bytes: the rest of a chunk is not used.
     unit: u32,
-    /// What the NIC may write in front of a frame, in bytes.
+    /// The maximum length of the NIC's data in front of a frame, in bytes.
     prefix: u32,
     /// The NIC accepts frames of this length, in bytes, with any MTU; 0 if the MTU limits them.
     accepts: u32,
-    /// When it runs out of buffers, it delivers frames again whose chunks have been handed over already. Then a chunk has two
-    /// owners, and a frame can change after it was decided about.
+    /// Whether the driver delivers frames again when it runs out of buffers, although their chunks have been handed
+    /// over already. Then a chunk has two owners, and a frame can change after its decision.
     repeats: bool,
 }
 
-/// The drivers whose zero-copy mode is known. docs/hardware.md says which ones `make vm` tests, and which ones were read.
-/// Paths are below `drivers/net` of Linux 7.2. `xsk_pool_get_rx_frame_size` itself rounds down to 128 bytes there.
+/// The drivers whose zero-copy mode is known. docs/hardware.md lists the drivers that `make vm` tests, and those whose
+/// source was read. Paths are below `drivers/net` of Linux 7.2. `xsk_pool_get_rx_frame_size` itself rounds down to 128
+/// bytes there.
 const DRIVERS: &[Driver] = &[
     // `virtnet_add_recvbuf_xsk`: exact. A frame of several buffers is dropped (`virtnet_receive_xsk_merge`).
     Driver { name: "virtio_net", unit: 128, prefix: 0, accepts: 0, repeats: false },
-    // `igb_setup_srrctl`: whole KiB. `igb_clean_rx_irq_zc` does not look for the end of a frame. `igb_set_rx_mode` has the
-    // NIC accept 1,536 bytes up to an MTU of 1,510. A time stamp of 16 bytes can precede a frame. `igb_alloc_rx_buffers_zc`
-    // leaves the length of the next descriptor as it was if the fill ring is empty before the ring's end.
+    // `igb_setup_srrctl`: whole KiB. `igb_clean_rx_irq_zc` does not check for the end of a frame. `igb_set_rx_mode`
+    // makes the NIC accept 1,536 bytes up to an MTU of 1,510. A time stamp of 16 bytes can precede a frame.
+    // `igb_alloc_rx_buffers_zc` leaves the length of the next descriptor unchanged if the fill ring is empty before the
+    // ring's end.
     Driver { name: "igb", unit: 1024, prefix: 16, accepts: 1536, repeats: true },
     // `igc_configure_rx_ring`, `igc_clean_rx_irq_zc`, `igc_set_rx_mode`: as igb, with 1,648 bytes.
     Driver { name: "igc", unit: 1024, prefix: 16, accepts: 1648, repeats: false },
@@ -79,7 +82,7 @@ const DRIVERS: &[Driver] = &[
     Driver { name: "mlx5_core", unit: 128, prefix: 0, accepts: 0, repeats: false },
 ];
 
-/// Assumed of a driver that is not listed: the worst of each.
+/// The assumption for a driver that is not listed: the worst value of each field.
 const UNLISTED: Driver = Driver { name: "", unit: 1024, prefix: 16, accepts: 1648, repeats: false };
 
 /// Drivers that never deliver a part of a frame as a frame: virtio_net drops or joins (`receive_mergeable`), veth joins
@@ -91,9 +94,9 @@ pub(crate) fn may_split(driver: &str) -> bool {
     !WHOLE.contains(&driver)
 }
 
-/// The largest MTU with which a driver takes an XDP program that is not made for frames of several buffers, and shows it every
-/// frame, where pages have 4,096 bytes. With a larger one it refuses the program in native mode, or loses frames. `None` if it
-/// is not known. For veth, the MTU of the pair's other end counts.
+/// The largest MTU with which a driver takes an XDP program that is not made for frames of several buffers, and passes
+/// every frame to it, with pages of 4,096 bytes. With a larger MTU the driver refuses the program in native mode, or
+/// loses frames. `None` if it is not known. For veth, the MTU of the pair's other end counts.
 pub fn largest_native_mtu(driver: &str) -> Option<u32> {
     match driver {
         // `igb_xdp_setup`: a buffer of 3,072, less Ethernet, two VLAN tags and a checksum.
@@ -156,7 +159,7 @@ pub struct Buffers {
     reason: Option<CopyReason>,
 }
 
-/// The mode that is asked of the kernel.
+/// The mode that is requested from the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     Copy,
@@ -166,16 +169,16 @@ pub(crate) enum Request {
     Required(u32),
 }
 
-/// Why zero-copy is not asked for.
+/// The reason why zero-copy is not requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyReason {
-    /// The configuration says so.
+    /// The configuration requires copy mode.
     Configured,
     /// This driver is not known to keep long frames whole.
     UnknownDriver(String),
     /// This driver delivers frames twice when it runs out of buffers.
     RepeatsFrames(String),
-    /// The program runs behind the driver of this interface, which then has no part in AF_XDP.
+    /// XDP runs behind the driver of this interface, so the driver takes no part in AF_XDP.
     GenericXdp(String),
     /// A chunk does not hold the longest frame as this driver uses it.
     BufferTooSmall {
@@ -256,8 +259,8 @@ impl Buffers {
         Ok(Buffers { copy_chunk, request, reason: None })
     }
 
-    /// The same without zero-copy, because XDP is generic on this interface: its driver might accept the socket all the same,
-    /// and then send nothing.
+    /// The same without zero-copy, because XDP is generic on this interface: its driver could accept the socket even
+    /// so, and then send no frame.
     ///
     /// # Errors
     /// If zero-copy is demanded.
@@ -284,7 +287,7 @@ impl Buffers {
         }
     }
 
-    /// Why zero-copy is not asked for; `None` if it is.
+    /// The reason why zero-copy is not requested; `None` if it is.
     pub const fn copy_reason(&self) -> Option<&CopyReason> {
         self.reason.as_ref()
     }
@@ -362,7 +365,7 @@ mod tests {
         assert_eq!(chosen(["igc", "igc"], 600, ZeroCopy::Auto), Request::IfPossible(4096));
         assert_eq!(chosen(["virtio_net", "virtio_net"], 1522, ZeroCopy::Auto), Request::IfPossible(2048));
         assert_eq!(chosen(["i40e", "ice"], 1522, ZeroCopy::Auto), Request::IfPossible(2048));
-        // Both sides share the chunks.
+        // Both sides use the same chunks.
         assert_eq!(chosen(["virtio_net", "igc"], 1522, ZeroCopy::Auto), Request::IfPossible(4096));
         assert_eq!(chosen(["igc", "virtio_net"], 1522, ZeroCopy::Auto), Request::IfPossible(4096));
     }

@@ -4,9 +4,10 @@
 //!   free ──► written ──► tx ──► completion ──► free
 //!   fill ──► rx ──► looked at ──► fill
 //! ```
-//! A frame is in exactly one of these places, and never changes from one circle to the other. Of those to send, the
-//! last one that was free is written first: it is in the cache. A received frame is shown and given back in one call. Nothing is
-//! received before [`Endpoint::connect`]; the fill ring is full all the same, because some drivers do not send without it.
+//! A frame is in exactly one of these places, and never changes from one circle to the other. Of the free frames to
+//! send, the last one that became free is written first, because it is in the cache. A received frame is shown and
+//! given back in one call. No frame is received before [`Endpoint::connect`]. The fill ring is full even so, because
+//! some drivers do not send without it.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
@@ -20,18 +21,19 @@ use crate::rings::BATCH;
 use crate::socket::{self, BindMode, SocketRings};
 use crate::umem::{ChunkSet, Umem};
 
-/// Descriptors in each ring. So few that all frames stay in the cache: writing to one that is not costs more than the
-/// rest of it. Less would make more system calls of a second's frames.
+/// Descriptors in each ring. The number is small, so that all frames stay in the cache: a write to a frame outside the
+/// cache costs more than all other work on it. A smaller number would need more system calls for the same number of
+/// frames.
 const RING_SIZE: u32 = 256;
 
-/// Of the frames, those that are the kernel's to receive into. It hands over received frames before it gives the
-/// places in the fill ring back: with half a ring, there is a place for each frame that returns even so.
+/// The frames that the kernel has to receive into. The kernel delivers received frames before it returns their places
+/// in the fill ring. With half a ring, there is always a place for each frame that returns.
 const FILLED: u32 = RING_SIZE / 2;
 
 /// The smallest chunk that a UMEM can have.
 const CHUNK: usize = 2048;
 
-/// The longest frame: a chunk, less what the kernel keeps free in front of frames that it receives.
+/// The longest frame: a chunk, less the bytes that the kernel keeps free in front of frames that it receives.
 const LONGEST: usize = CHUNK - HEADROOM as usize;
 
 /// One AF_XDP socket and its UMEM.
@@ -44,9 +46,9 @@ pub struct Endpoint {
     frame_bytes: usize,
     /// The addresses of unused chunks to send from.
     free: Vec<u64>,
-    /// Put into the transmit ring and not yet completed.
+    /// Frames in the transmit ring, not yet completed.
     sending: ChunkSet,
-    /// Put into the fill ring and not yet received.
+    /// Frames in the fill ring, not yet received.
     receiving: ChunkSet,
 }
 
@@ -80,7 +82,7 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    /// Lets the program of its interface send this queue's frames here.
+    /// Makes the program of its interface send this queue's frames to this socket.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -93,7 +95,7 @@ impl Endpoint {
         self.is_zero_copy
     }
 
-    /// How many frames [`Endpoint::send`] can take.
+    /// The number of frames that [`Endpoint::send`] can take.
     pub fn room(&mut self) -> usize {
         self.reap();
         self.rings.tx.room(self.free.len())
@@ -124,7 +126,7 @@ impl Endpoint {
         self.rings.tx.publish();
     }
 
-    /// Makes the kernel send. What it leaves in the ring goes with the next kick.
+    /// Makes the kernel send. Frames that it leaves in the ring are sent with the next kick.
     pub fn kick(&mut self) {
         if self.sending.len() > 0 && self.rings.tx.needs_wakeup() {
             socket::wake_sender(self.socket.as_raw_fd());
@@ -132,7 +134,7 @@ impl Endpoint {
         self.reap();
     }
 
-    /// Shows `look` the frames that have arrived, in order, a batch at most, and returns how many there were.
+    /// Passes the frames that have arrived to `look`, in order, at most one batch, and returns their number.
     pub fn receive(&mut self, mut look: impl FnMut(&[u8])) -> usize {
         let mut received = [Descriptor::default(); BATCH];
         let count = self.rings.rx.take(&mut received);
@@ -172,8 +174,8 @@ impl Endpoint {
         assert_eq!(fill.room(chunks.len()), chunks.len(), "room in the fill ring");
         for chunk in chunks {
             self.receiving.insert(self.umem.chunk(chunk));
-            // SAFETY: the chunk is of this UMEM: it was when it was made, or was checked when it came off the ring. It has
-            // no other user, as the caller says.
+            // SAFETY: the chunk is of this UMEM: it was when it was made, or was checked when it was taken off the
+            // ring. It has no other user, as the caller guarantees.
             unsafe { fill.put(chunk) };
         }
         fill.publish();

@@ -3,14 +3,14 @@
 use std::io;
 use std::time::Duration;
 
-/// How long to wait for a process that is exiting. The kernel frees its interfaces and queues one after the other, each
-/// within tens of milliseconds, and on a busy machine later.
+/// Time limit for waiting for a process that is exiting. The kernel frees the interfaces and queues of that process one
+/// after the other, each within tens of milliseconds, and later on a busy machine.
 pub(crate) const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Time between two attempts.
 pub(crate) const RELEASE_RETRY: Duration = Duration::from_millis(1);
 
-/// Whether the error says that an interface or a queue belongs to another process.
+/// Whether the error means that an interface or a queue belongs to another process.
 pub(crate) fn is_busy(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
 }

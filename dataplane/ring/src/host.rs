@@ -13,7 +13,7 @@ pub fn has_xdp_sockets() -> io::Result<()> {
     socket::open().map(drop)
 }
 
-/// Whether the system clock is synchronised, as far as the kernel was told (adjtimex(2)).
+/// Whether the system clock is synchronised, according to the kernel's status (adjtimex(2)).
 ///
 /// # Errors
 /// If the system call fails.

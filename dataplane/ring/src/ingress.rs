@@ -9,10 +9,10 @@ use libbpf_rs::{MapCore as _, MapFlags, ObjectBuilder};
 use crate::device::Device;
 use crate::error::Error;
 
-/// `BPF_F_BEFORE` of Linux `include/uapi/linux/bpf.h`; without a program to stand before, the first place.
+/// `BPF_F_BEFORE` of Linux `include/uapi/linux/bpf.h`: without another program to precede, the first place.
 const FIRST: u32 = 1 << 3;
 
-/// Drops and counts frames that reach the network stack past the XDP program of one interface.
+/// Drops and counts frames that bypass the XDP program of one interface and reach the network stack.
 #[derive(Debug)]
 pub struct IngressDrop {
     object: libbpf_rs::Object,
@@ -42,17 +42,17 @@ impl IngressDrop {
             flags: FIRST,
             ..Default::default()
         };
-        // SAFETY: the program's descriptor is open, and the options live across the call and say their own size.
+        // SAFETY: the program's descriptor is open, and the options live across the call and contain their own size.
         let fd = unsafe {
             libbpf_sys::bpf_link_create(program, device.index() as i32, libbpf_sys::BPF_TCX_INGRESS, &raw const options)
         };
         match -fd {
-            // What a kernel answers that does not know the place, or was built without it.
+            // The answer of a kernel that does not have this attachment point, or was built without it.
             libc::EINVAL | libc::EOPNOTSUPP => return Ok(None),
             error if error > 0 => return Err(failed(io::Error::from_raw_os_error(error))),
             _ => {}
         }
-        // SAFETY: the descriptor is new, valid, and owned by nobody else.
+        // SAFETY: the descriptor is new and valid, and has no other owner.
         let link = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Some(IngressDrop { object, _link: link }))
     }

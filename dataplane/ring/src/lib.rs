@@ -3,24 +3,24 @@
 //! In the order of use:
 //! 1. [`Device`]: an interface is looked up, checked and prepared (MTU, offloads, queues, promiscuous mode).
 //! 2. [`LoadedProgram`], [`Program`]: the XDP program is loaded and attached. Every queue drops until it has a socket.
-//! 3. [`Buffers`]: whether zero-copy is asked for, and how large chunks must be for that.
+//! 3. [`Buffers`]: whether zero-copy is requested, and the length of chunks that it needs.
 //! 4. [`Rings`]: one worker's UMEM and its two sockets, one on each side. Frames never leave it: a batch is read in place, and
 //!    [`Rings::settle`] forwards, answers or drops every frame of it.
 //!
-//! Below [`Rings`], in private modules, each on top of the next: `rings` (which chunk is where), `socket` (system calls),
-//! `umem` (chunks), `queue` (one ring), `region` (memory). Of these, `rings`, `umem` and `queue` make no system call, and the
-//! tests run them on plain memory.
+//! Below [`Rings`], in private modules, each on top of the next: `rings` (the place of each chunk), `socket` (system
+//! calls), `umem` (chunks), `queue` (one ring), `region` (memory). Of these, `rings`, `umem` and `queue` make no system
+//! call, and the tests run them on plain memory.
 //!
 //! For load tests: [`Endpoint`] sends frames of any bytes from userspace, and receives. [`LiveRun`] has a program make frames
 //! in the kernel, and [`attach_native`] attaches a program of the caller's.
 //!
-//! [`Reader`] asks the kernel for the state of an interface, and [`Changes`] receives its notifications. [`IngressDrop`] drops
-//! frames that the driver lets past the XDP program.
+//! [`Reader`] queries the kernel for the state of an interface, and [`Changes`] receives its notifications.
+//! [`IngressDrop`] drops frames that the driver passes around the XDP program.
 //!
-//! For `--doctor` and the checks at start: [`Features`] has the XDP features of a driver, [`Rss`] how a NIC spreads frames over
-//! its queues.
+//! For `--doctor` and the checks at start: [`Features`] has the XDP features of a driver, [`Rss`] the distribution of
+//! frames over a NIC's queues.
 //!
-//! Nothing is pinned and nothing outlives the process: when it dies, the kernel removes program and sockets.
+//! No object is pinned, and none outlives the process: when the process dies, the kernel removes program and sockets.
 
 mod buffers;
 mod device;

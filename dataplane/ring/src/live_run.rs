@@ -24,7 +24,8 @@ impl LiveRun<'_> {
     /// Runs the program, and returns when the last frame was handed to the interface. A signal ends the run early.
     ///
     /// # Errors
-    /// `EINTR` after a signal. `EINVAL` if the kernel does not know live frames (before 5.18), or takes no frame of this length.
+    /// `EINTR` after a signal. `EINVAL` if the kernel does not have live frames (before 5.18), or takes no frame of
+    /// this length.
     pub fn run(&self) -> io::Result<()> {
         const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.

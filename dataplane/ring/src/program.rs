@@ -1,8 +1,8 @@
 //! The XDP program `bpf/filter.c`: loading, attaching, its settings and its counters.
 //!
-//! In this order: [`LoadedProgram::load`] gives it to the kernel, [`LoadedProgram::attach`] attaches it to both interfaces of a
-//! wire, [`Program::set_socket`] opens one queue after the other. The kernel detaches it when the [`Program`] is dropped or the
-//! process ends.
+//! In this order: [`LoadedProgram::load`] loads the program into the kernel, [`LoadedProgram::attach`] attaches it to
+//! both interfaces of a wire, [`Program::set_socket`] opens one queue after the other. The kernel detaches the program
+//! when the [`Program`] is dropped or the process ends.
 
 use std::io;
 use std::mem;
@@ -17,7 +17,7 @@ use crate::buffers::{largest_native_mtu, may_split};
 use crate::device::Device;
 use crate::error::{Error, RELEASE_PATIENCE, RELEASE_RETRY, is_busy};
 
-/// Where the program runs. Native, in the driver; or generic, behind it, at a fraction of the speed.
+/// The mode of the program. Native: in the driver. Generic: behind the driver, at a fraction of the speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {
     /// In the driver.
@@ -51,7 +51,7 @@ pub struct CoreCounts {
     pub seen: u64,
     /// Of these, dropped because their queue has no socket.
     pub unbound: u64,
-    /// Of these, without the time of their arrival, though they should carry it: the driver has no metadata.
+    /// Of these, frames without the time of their arrival although they should have one: the driver has no metadata.
     pub unstamped: u64,
     /// Of these, dropped because they may be the rest of a frame that was too long.
     pub tails: u64,
@@ -119,8 +119,8 @@ impl LoadedProgram {
         Ok(LoadedProgram { object, queues })
     }
 
-    /// Attaches the program to both interfaces, native where the driver can, else generic. From here on they drop
-    /// everything until [`Program::set_socket`]. Waits for a process that is exiting to be detached.
+    /// Attaches the program to both interfaces, native if the driver can, else generic. From here on they drop all
+    /// frames until [`Program::set_socket`]. Waits until a process that is exiting is detached.
     ///
     /// # Errors
     /// If another program holds an interface; see [`Error::is_busy`].
@@ -132,8 +132,8 @@ impl LoadedProgram {
 }
 
 impl Program {
-    /// Loads the program for this interface alone, and attaches it, native if the driver can, else generic. From here on
-    /// the interface drops everything until [`Program::set_socket`]. `max_frame` is as for [`LoadedProgram::load`].
+    /// Loads the program for this interface alone, and attaches it, native if the driver can, else generic. From here
+    /// on the interface drops all frames until [`Program::set_socket`]. `max_frame` is as for [`LoadedProgram::load`].
     ///
     /// # Errors
     /// Without CAP_BPF and CAP_NET_ADMIN, or if another program holds the interface.
@@ -142,7 +142,7 @@ impl Program {
         attach(Arc::new(object), device, 0, queues)
     }
 
-    /// Where the program runs.
+    /// The mode of the program.
     pub const fn mode(&self) -> XdpMode {
         self.mode
     }
@@ -150,13 +150,13 @@ impl Program {
     /// The kernel's id of the program, by which an interface names the program that is attached to it.
     ///
     /// # Errors
-    /// If the kernel does not say.
+    /// If the kernel does not return the id.
     pub fn id(&self) -> Result<u32, Error> {
         let mut info = libbpf_sys::bpf_prog_info::default();
         let mut length = mem::size_of_val(&info) as u32;
         let program = self.object.progs().next().expect("the object holds one program");
-        // SAFETY: the program's descriptor is open, the structure lives across the call, which is told its size, and all
-        // zeros ask for none of the arrays that it may point to.
+        // SAFETY: the program's descriptor is open; the structure lives across the call, which gets its size; and the
+        // zeros request none of the arrays that it may point to.
         let result =
             unsafe { libbpf_sys::bpf_prog_get_info_by_fd(program.as_fd().as_raw_fd(), &raw mut info, &raw mut length) };
         match result {
@@ -180,8 +180,8 @@ impl Program {
             .map_err(|error| Error::system(format!("cannot bind queue {queue}"), io::Error::other(error), ""))
     }
 
-    /// Frames have at most so many bytes from now on, with Ethernet header and VLAN tags. A frame that may be the rest of
-    /// a longer one is dropped, on both interfaces of a wire.
+    /// Sets the longest frame in bytes, with Ethernet header and VLAN tags. A frame that may be the rest of a longer
+    /// one is dropped, on both interfaces of a wire.
     ///
     /// # Errors
     /// If the kernel refuses to write its own map.
@@ -189,7 +189,7 @@ impl Program {
         set_longest(&self.object, max_frame)
     }
 
-    /// What the program counted so far, by core.
+    /// The program's counters so far, by core.
     ///
     /// # Errors
     /// If the kernel refuses to read its own map.
@@ -295,7 +295,7 @@ fn set_longest(object: &libbpf_rs::Object, max_frame: u32) -> Result<(), Error> 
         .map_err(|error| Error::system("cannot write the program's settings", io::Error::other(error), ""))
 }
 
-/// Tells the program that no frame of this side is a part of one.
+/// Informs the program that no frame of this side is a part of a longer frame.
 fn keeps_frames_whole(object: &libbpf_rs::Object, side: u32, queues: u32) -> Result<(), Error> {
     /// `NEVER_SPLIT` of `bpf/filter.c`.
     const NEVER_SPLIT: u32 = 2;
@@ -322,7 +322,7 @@ fn above_others(link: OwnedFd) -> OwnedFd {
         // The process may have fewer descriptors: a restart takes a little longer.
         return link;
     }
-    // SAFETY: the descriptor is new, valid, and owned by nobody else.
+    // SAFETY: the descriptor is new and valid, and has no other owner.
     unsafe { OwnedFd::from_raw_fd(above) }
 }
 
@@ -336,19 +336,19 @@ pub fn attach_native(program: BorrowedFd<'_>, device: &Device) -> Result<OwnedFd
     })
 }
 
-/// A bpf_link. libbpf-rs makes one only without flags, and so without a choice of the mode.
+/// A bpf_link. libbpf-rs creates one only without flags, and so without a choice of the mode.
 fn link(program: RawFd, interface: u32, mode: XdpMode) -> io::Result<OwnedFd> {
     let options = libbpf_sys::bpf_link_create_opts {
         sz: mem::size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
         flags: mode.flags(),
         ..Default::default()
     };
-    // SAFETY: the program's descriptor is open, and the options live across the call and say their own size.
+    // SAFETY: the program's descriptor is open, and the options live across the call and contain their own size.
     let fd = unsafe { libbpf_sys::bpf_link_create(program, interface as i32, libbpf_sys::BPF_XDP, &raw const options) };
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));
     }
-    // SAFETY: the descriptor is new, valid, and owned by nobody else.
+    // SAFETY: the descriptor is new and valid, and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -409,13 +409,13 @@ mod tests {
 
     #[test]
     fn a_frame_behind_one_that_is_too_long_is_dropped() {
-        // A frame of the greatest length that is allowed is followed by nothing.
+        // No tail follows a frame of the greatest permitted length.
         assert_eq!(run(true, false, &[60, 1522, 60, 1522]), ["frame"; 4]);
         // Two parts; three; parts that fill their buffers, and the end of the last one.
         assert_eq!(run(true, false, &[3072, 490, 60]), ["frame", "tail", "frame"]);
         assert_eq!(run(true, false, &[3072, 3072, 490, 60]), ["frame", "tail", "tail", "frame"]);
         assert_eq!(run(true, false, &[1523, 1523, 1522, 1522]), ["frame", "tail", "tail", "frame"]);
-        // Two such frames behind each other.
+        // Two such frames, one behind the other.
         assert_eq!(run(true, false, &[3072, 490, 3072, 60, 60]), ["frame", "tail", "frame", "tail", "frame"]);
     }
 

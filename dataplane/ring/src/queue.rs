@@ -12,8 +12,9 @@
 //! it (release, acquire), and is not written again before the consumer's position has passed it. Each end keeps a copy of
 //! the other's position and reads the position itself, which costs a cache miss, only when the copy does not suffice.
 //!
-//! The kernel's position is checked whenever it is read: one that is further from ours than the size of the ring means that
-//! the ring is corrupt, and stops the process. Source: Linux `Documentation/networking/af_xdp.rst`, `net/xdp/xsk_queue.h`.
+//! The kernel's position is checked whenever it is read. If its distance from this end's position is larger than the
+//! ring, the ring is corrupt, and the process stops. Source: Linux `Documentation/networking/af_xdp.rst`,
+//! `net/xdp/xsk_queue.h`.
 
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
@@ -25,7 +26,7 @@ use crate::region::Region;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Descriptor {
-    /// Where the frame begins, in bytes from the start of the UMEM.
+    /// The start of the frame, in bytes from the start of the UMEM.
     pub(crate) address: u64,
     /// Length of the frame in bytes.
     pub(crate) length: u32,
@@ -34,13 +35,13 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
-    /// Whether the frame goes on in the next descriptor.
+    /// Whether the frame continues in the next descriptor.
     pub(crate) const fn is_continued(&self) -> bool {
         self.options & libc::XDP_PKT_CONTD != 0
     }
 }
 
-/// What a ring can hold.
+/// An entry of a ring.
 ///
 /// # Safety
 /// Any bytes are a valid value.
@@ -51,7 +52,7 @@ unsafe impl RingEntry for u64 {}
 // SAFETY: numbers without padding between them.
 unsafe impl RingEntry for Descriptor {}
 
-/// Where the parts of a ring are in its region, in bytes: `struct xdp_ring_offset`.
+/// The places of the parts of a ring in its region, in bytes: `struct xdp_ring_offset`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RingOffsets {
     pub(crate) producer: usize,
@@ -60,14 +61,14 @@ pub(crate) struct RingOffsets {
     pub(crate) flags: usize,
 }
 
-/// What both ends need.
+/// The common state of both ends.
 #[derive(Debug)]
 struct Ring<T> {
     producer: NonNull<AtomicU32>,
     consumer: NonNull<AtomicU32>,
     flags: NonNull<AtomicU32>,
     entries: NonNull<T>,
-    /// A power of two.
+    /// The number of entries; a power of two.
     size: u32,
     /// The memory that the pointers point to.
     _region: Region,
@@ -120,11 +121,11 @@ impl<T: RingEntry> Ring<T> {
     }
 }
 
-/// Our end of a fill or transmit ring.
+/// This process's end of a fill or transmit ring.
 #[derive(Debug)]
 pub(crate) struct Producer<T> {
     ring: Ring<T>,
-    /// Where the next entry is written. The kernel sees those before the last [`Producer::publish`].
+    /// The position of the next entry. The kernel sees the entries before the last [`Producer::publish`].
     next: u32,
     /// The consumer's position when it was last read.
     consumed: u32,
@@ -167,8 +168,8 @@ impl<T: RingEntry> Producer<T> {
     /// Writes an entry, for which there is [`Producer::room`]. The kernel sees it after [`Producer::publish`].
     ///
     /// # Safety
-    /// The chunk that the entry names is of the socket's UMEM and has no other user. It is the kernel's from here on:
-    /// no reference to it may exist until the kernel has returned it.
+    /// The chunk that the entry names is of the socket's UMEM and has no other user. It belongs to the kernel from here
+    /// on: no reference to it may exist until the kernel has returned it.
     ///
     /// # Panics
     /// If there is no room.
@@ -191,13 +192,13 @@ impl<T: RingEntry> Producer<T> {
         self.ring.flags().load(Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 
-    /// How many entries there can be.
+    /// The size of the ring, in entries.
     pub(crate) const fn size(&self) -> usize {
         self.ring.size as usize
     }
 }
 
-/// Our end of a receive or completion ring.
+/// This process's end of a receive or completion ring.
 #[derive(Debug)]
 pub(crate) struct Consumer<T> {
     ring: Ring<T>,
@@ -215,7 +216,7 @@ impl<T: RingEntry> Consumer<T> {
         Consumer { ring, next, produced }
     }
 
-    /// Entries that are known to be there. Reads the producer's position if there are none.
+    /// Entries that are known to be available. Reads the producer's position if there are none.
     #[inline]
     fn available(&mut self) -> usize {
         if self.produced == self.next {
@@ -226,26 +227,26 @@ impl<T: RingEntry> Consumer<T> {
         self.produced.wrapping_sub(self.next) as usize
     }
 
-    /// Reads entries into `entries`, as many as there are and fit, and returns their number. Their places are the kernel's
-    /// again.
+    /// Reads entries into `entries`, as many as are available and fit, and returns their number. Their places belong to
+    /// the kernel again.
     #[inline]
     pub(crate) fn take(&mut self, entries: &mut [T]) -> usize {
         let count = self.available().min(entries.len());
         for (entry, position) in entries[..count].iter_mut().zip(0..) {
-            // SAFETY: so many entries are there.
+            // SAFETY: so many entries are available.
             *entry = unsafe { self.peek(position) };
         }
         self.release(count);
         count
     }
 
-    /// Passes entries to `each`, in order, as many as are known to be there, and returns their number. Their places are the
-    /// kernel's again afterwards.
+    /// Passes entries to `each`, in order, as many as are known to be available, and returns their number. Their places
+    /// belong to the kernel again afterwards.
     #[inline]
     pub(crate) fn take_each(&mut self, mut each: impl FnMut(T)) -> usize {
         let count = self.available();
         for position in 0..count as u32 {
-            // SAFETY: so many entries are there.
+            // SAFETY: so many entries are available.
             each(unsafe { self.peek(position) });
         }
         self.release(count);
@@ -258,12 +259,12 @@ impl<T: RingEntry> Consumer<T> {
     /// The position is less than [`Consumer::available`].
     #[inline]
     unsafe fn peek(&self, position: u32) -> T {
-        // SAFETY: the place is within the ring. The kernel has written the entry before its position passed it, as the caller
-        // says, and does not write there before ours has.
+        // SAFETY: the place is within the ring. The kernel has written the entry before its position passed it, as the
+        // caller guarantees, and does not write there before this end's position has passed it.
         unsafe { self.ring.entry(self.next.wrapping_add(position)).read() }
     }
 
-    /// Gives the places of the next `count` entries back to the kernel.
+    /// Returns the places of the next `count` entries to the kernel.
     #[inline]
     fn release(&mut self, count: usize) {
         if count > 0 {
@@ -288,7 +289,7 @@ mod tests {
         let memory = Region::plain(256);
         let position = u32::MAX - 5;
         for offset in [OFFSETS.producer, OFFSETS.consumer] {
-            // SAFETY: the memory is new, and nobody else uses it yet.
+            // SAFETY: the memory is new, and has no other user yet.
             unsafe { memory.at::<u32>(offset, 1).write(position) };
         }
         // SAFETY: the tests keep `memory` until both ends are dropped.

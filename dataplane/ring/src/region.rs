@@ -1,7 +1,7 @@
 //! Memory that is shared with the kernel: the chunks of a UMEM, or one ring of a socket.
 //!
-//! A [`Region`] owns its memory and releases it when it is dropped. The rest of this crate does not see where the memory
-//! comes from: tests run the same code on memory of the heap.
+//! A [`Region`] owns its memory and releases it when it is dropped. The origin of the memory is hidden from the rest of
+//! this crate: tests run the same code on heap memory.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -38,7 +38,7 @@ impl Region {
 
     fn map(fd: libc::c_int, flags: libc::c_int, bytes: usize, offset: libc::off_t) -> io::Result<Self> {
         unsafe fn unmap(start: NonNull<u8>, bytes: usize) {
-            // SAFETY: the caller says that `mmap` made this mapping, and that nothing refers to it any more.
+            // SAFETY: the caller guarantees that `mmap` made this mapping, and that no reference to it exists any more.
             unsafe { libc::munmap(start.as_ptr().cast(), bytes) };
         }
         let flags = flags | libc::MAP_SHARED | libc::MAP_POPULATE;
@@ -52,7 +52,7 @@ impl Region {
         Ok(Region { start, bytes, release: unmap })
     }
 
-    /// Memory of the heap, for tests without a kernel.
+    /// Heap memory, for tests without a kernel.
     #[cfg(test)]
     pub(crate) fn plain(bytes: usize) -> Self {
         use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -60,7 +60,7 @@ impl Region {
             Layout::from_size_align(bytes, 4096).expect("a size that fits into memory")
         }
         unsafe fn free(start: NonNull<u8>, bytes: usize) {
-            // SAFETY: the caller says that this memory was allocated below, with the same layout.
+            // SAFETY: the caller guarantees that this memory was allocated below, with the same layout.
             unsafe { dealloc(start.as_ptr(), layout(bytes)) };
         }
         assert!(bytes > 0);
@@ -69,7 +69,7 @@ impl Region {
         Region { start, bytes, release: free }
     }
 
-    /// The same memory once more, for the other end of a ring. Dropping it releases nothing.
+    /// A second view of the same memory, for the other end of a ring. Dropping it releases nothing.
     ///
     /// # Safety
     /// The region that is borrowed outlives the returned one.
@@ -79,7 +79,7 @@ impl Region {
         Region { start: self.start, bytes: self.bytes, release: keep }
     }
 
-    /// Where the region begins.
+    /// The start of the region.
     pub(crate) const fn start(&self) -> NonNull<u8> {
         self.start
     }

@@ -28,13 +28,13 @@ const TX_BUDGET: u32 = 256;
 pub struct SocketStatistics {
     /// Dropped for other reasons than the two below.
     pub rx_dropped: u64,
-    /// Descriptors in the fill ring that are none.
+    /// Invalid descriptors in the fill ring.
     pub rx_invalid_descriptors: u64,
     /// The receive ring had no room: the worker is too slow.
     pub rx_ring_full: u64,
     /// The fill ring was empty: the worker is too slow, or frames are stranded elsewhere.
     pub fill_ring_empty: u64,
-    /// Descriptors in the transmit ring that are none.
+    /// Invalid descriptors in the transmit ring.
     pub tx_invalid_descriptors: u64,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct SocketRings {
 pub(crate) enum BindMode<'s> {
     /// The first socket of its UMEM. The kernel uses zero-copy if the driver has it.
     ZeroCopyIfPossible,
-    /// The first socket of its UMEM, in zero-copy mode or not at all.
+    /// The first socket of its UMEM, in zero-copy mode; it fails otherwise.
     ZeroCopy,
     /// The first socket of its UMEM, in copy mode.
     Copy,
@@ -82,7 +82,7 @@ pub(crate) fn open() -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new, valid, and owned by nobody else.
+    // SAFETY: the descriptor is new and valid, and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -130,7 +130,7 @@ pub(crate) fn bind(
     let patience = Instant::now() + RELEASE_PATIENCE;
     loop {
         let length = mem::size_of_val(&address) as libc::socklen_t;
-        // SAFETY: the address lives across the call, which is told its length.
+        // SAFETY: the address lives across the call, which gets its length.
         if unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) } == 0 {
             break;
         }
@@ -140,7 +140,7 @@ pub(crate) fn bind(
         }
         thread::sleep(RELEASE_RETRY);
     }
-    // An older kernel does not know the option, and then needs more kicks.
+    // An older kernel does not have the option, and then needs more kicks.
     let _ = set_option(socket, XDP_MAX_TX_SKB_BUDGET, &TX_BUDGET);
     Ok(rings)
 }
@@ -169,7 +169,7 @@ fn make_rings(socket: BorrowedFd<'_>, size: u32) -> io::Result<SocketRings> {
     })
 }
 
-/// Maps one ring, and says where its parts are.
+/// Maps one ring, and returns the places of its parts.
 fn map(
     socket: BorrowedFd<'_>,
     page: libc::off_t,
@@ -190,7 +190,7 @@ fn map(
 /// Whether driver and UMEM share memory.
 ///
 /// # Errors
-/// If the kernel does not say.
+/// If the kernel does not report it.
 pub(crate) fn is_zero_copy(socket: BorrowedFd<'_>) -> io::Result<bool> {
     let options = option(socket, libc::XDP_OPTIONS, libc::xdp_options { flags: 0 })?;
     Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
@@ -233,11 +233,12 @@ pub(crate) fn statistics(socket: BorrowedFd<'_>) -> SocketStatistics {
 
 /// Makes the kernel send the frames in the transmit ring.
 pub(crate) fn wake_sender(socket: RawFd) {
-    // SAFETY: no buffer is passed. EAGAIN, EBUSY, ENOBUFS and ENETDOWN mean "not all, not now", which the ring shows.
+    // SAFETY: no buffer is passed. EAGAIN, EBUSY, ENOBUFS and ENETDOWN mean that the kernel has not sent all frames
+    // now, which the ring shows.
     unsafe { libc::sendto(socket, std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
 }
 
-/// Tells a driver that ran out of fill descriptors that there are new ones.
+/// Notifies a driver that ran out of fill descriptors that there are new ones.
 pub(crate) fn wake_receiver(socket: RawFd) {
     // SAFETY: no buffer is passed. The result is not needed: the next turn tries again.
     unsafe {
@@ -264,14 +265,14 @@ unsafe impl SocketOption for libc::xdp_statistics {}
 
 fn set_option<T: SocketOption>(socket: BorrowedFd<'_>, name: libc::c_int, value: &T) -> io::Result<()> {
     let length = mem::size_of_val(value) as libc::socklen_t;
-    // SAFETY: the value lives across the call, which is told its length.
+    // SAFETY: the value lives across the call, which gets its length.
     match unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_XDP, name, (&raw const *value).cast(), length) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Reads an option. What the kernel does not fill in stays as in `value`.
+/// Reads an option. Fields that the kernel does not write stay as in `value`.
 fn option<T: SocketOption>(socket: BorrowedFd<'_>, name: libc::c_int, mut value: T) -> io::Result<T> {
     let mut length = mem::size_of_val(&value) as libc::socklen_t;
     // SAFETY: the value and its length live across the call, which writes no more than `length` bytes. Any bytes are a valid
@@ -284,7 +285,7 @@ fn option<T: SocketOption>(socket: BorrowedFd<'_>, name: libc::c_int, mut value:
 }
 
 /// Raises the limit on locked memory as far as the process may. Newer kernels and processes with CAP_IPC_LOCK do not
-/// need it, so failing is no error: binding will say if it was needed.
+/// need it, so a failure is no error: if the limit was too low, binding reports it.
 pub fn raise_memlock_limit() {
     let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: the structure lives across the calls.

@@ -1,12 +1,12 @@
-//! The memory of frames, cut into chunks, and which chunks are where.
+//! The memory of frames, cut into chunks, and sets of chunks.
 //!
 //! ```text
 //!   chunk    | headroom                    | frame, up to the end of the chunk         |
 //!            |        time stamp (8 bytes) | address                                   |
 //!   address    bytes from the start of the UMEM; chunk number = address / size of a chunk
 //! ```
-//! [`Umem`] does not know the owner of a chunk: the caller that asks for its bytes guarantees to own it. With a [`ChunkSet`] the
-//! owner knows which chunks it has given to the kernel, and so which ones the kernel can return.
+//! [`Umem`] does not record the owner of a chunk: the caller that reads its bytes guarantees to own it. With a
+//! [`ChunkSet`] the owner records which chunks it has given to the kernel, and so which chunks the kernel can return.
 
 use std::slice;
 
@@ -50,13 +50,13 @@ impl Umem {
         (0..self.chunks()).map(move |chunk| (chunk * chunk_bytes) as u64)
     }
 
-    /// The number of the chunk that an address is in.
+    /// The number of the chunk that contains an address.
     #[inline]
     pub(crate) const fn chunk(&self, address: u64) -> usize {
         (address >> self.chunk_shift) as usize
     }
 
-    /// Where the chunk begins that an address is in.
+    /// The start of the chunk that contains an address.
     #[inline]
     pub(crate) const fn chunk_start(&self, address: u64) -> u64 {
         address & !(self.chunk_bytes as u64 - 1)
@@ -87,7 +87,8 @@ impl Umem {
     /// are borrowed.
     #[inline]
     pub(crate) unsafe fn bytes(&self, frame: &Descriptor) -> &[u8] {
-        // SAFETY: the frame lies within the region, as the caller says, and was initialised when the region was made.
+        // SAFETY: the frame lies within the region, as the caller guarantees, and was initialised when the region was
+        // made.
         unsafe {
             slice::from_raw_parts(self.region.start().add(frame.address as usize).as_ptr(), frame.length as usize)
         }
@@ -99,7 +100,7 @@ impl Umem {
     /// The frame has passed [`Umem::check`], and its chunk belongs to the caller.
     #[inline]
     pub(crate) unsafe fn bytes_mut(&mut self, frame: &Descriptor) -> &mut [u8] {
-        // SAFETY: as in `bytes`; `&mut self` says that no other bytes are borrowed.
+        // SAFETY: as in `bytes`; `&mut self` guarantees that no other bytes are borrowed.
         unsafe {
             slice::from_raw_parts_mut(self.region.start().add(frame.address as usize).as_ptr(), frame.length as usize)
         }
@@ -111,7 +112,7 @@ impl Umem {
     /// As for [`Umem::bytes`], and the frame was checked to have at least 8 bytes of headroom.
     #[inline]
     pub(crate) unsafe fn word_before(&self, frame: &Descriptor) -> u64 {
-        // SAFETY: the bytes lie within the region, as the caller says.
+        // SAFETY: the bytes lie within the region, as the caller guarantees.
         unsafe { self.region.start().add(frame.address as usize - 8).cast::<u64>().read_unaligned() }
     }
 }

@@ -80,7 +80,7 @@ struct Finding {
     check: String,
     level: String,
     found: String,
-    /// All of it.
+    /// The whole report.
     text: String,
 }
 

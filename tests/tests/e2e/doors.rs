@@ -81,9 +81,10 @@ fn knocks_in_the_wrong_order_or_with_other_packets_in_between_open_nothing() {
     });
 }
 
-/// Has the client resolve the MAC address of the server. Until then, the kernel of the client holds packets back, and then sends
-/// all of them at once. The receive queues of the filter take them in one after the other, and the XDP program stamps the
-/// packets of each queue then: the third step can arrive before the second one, and the door resets the progress.
+/// Makes the client resolve the MAC address of the server. Until then, the kernel of the client holds packets back, and
+/// then sends all of them at once. The receive queues of the filter receive them one after the other, and the XDP
+/// program stamps the packets of each queue then: the third step can arrive before the second one, and the door resets
+/// the progress.
 fn resolve_mac_address(topology: &Topology) {
     udp_to(topology, 9).send(b"not a step").expect("sent");
     eventually("the client knows the MAC address of the server", || {
@@ -108,7 +109,7 @@ fn knocks_without_a_pause_open_on_two_queues() {
     });
 }
 
-/// Does something while datagrams arrive at the server's port every 20 ms, as from a mosh client.
+/// Runs code while datagrams arrive at the server's port every 20 ms, as from a mosh client.
 fn beside_datagrams<T>(topology: &Topology, port: u16, act: impl FnOnce() -> T) -> T {
     let (socket, over) = (udp_to(topology, port), AtomicBool::new(false));
     thread::scope(|scope| {

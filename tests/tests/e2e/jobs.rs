@@ -1,4 +1,4 @@
-//! Large changes, while the dataplane goes on to answer. The latencies are printed (`--nocapture`) and not asserted.
+//! Large changes, while the dataplane continues to answer. The latencies are printed (`--nocapture`) and not asserted.
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -77,7 +77,7 @@ fn import() -> String {
     line + "]}}\n"
 }
 
-/// What was measured while a change was under way.
+/// The measurements during a change.
 #[derive(Default)]
 struct Latencies {
     status: Vec<Duration>,
@@ -103,7 +103,7 @@ impl Latencies {
     }
 }
 
-/// Sends a change, and asks for the status and the metrics until it is answered and there are enough answers.
+/// Sends a change. Requests the status and the metrics until the change is answered and there are enough answers.
 fn measure(filter: &Filter<'_>, line: &str) -> (Response, Latencies, Duration) {
     let (is_sent, is_answered) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {

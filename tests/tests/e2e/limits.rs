@@ -115,7 +115,7 @@ fn a_long_line_is_refused_in_bounded_memory() {
 
         let told = last_line(send(b"{\"request\":\"list-add\",\"with\":\""));
         assert!(told.contains("has more than 268435456 bytes: split the file"), "{told}");
-        // Four peers that send more than half of it each: at most one fits.
+        // Four peers that each send more than half of the limit: at most one fits.
         let trickle = |_: u32| {
             let mut stream = peer(filter, b"{\"request\":\"apply\",\"with\":\"");
             let piece = vec![b'a'; 1 << 20];

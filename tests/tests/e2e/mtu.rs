@@ -21,7 +21,7 @@ const STALLED: Duration = Duration::from_secs(3);
 
 const RELATED: &str = "add chain=input connection-state=established,related action=accept\n";
 
-/// Sources in `secured` may do everything, as in `configs/two-ports.rsc`, for both families.
+/// All packets of sources in `secured` are accepted, as in `configs/two-ports.rsc`, for both families.
 fn rules(first: &str) -> String {
     let accept =
         format!("{first}add chain=input src-address-list=secured action=accept\nadd chain=input action=drop\n");

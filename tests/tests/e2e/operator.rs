@@ -54,7 +54,7 @@ fn an_export_can_be_applied() {
     });
 }
 
-/// On a terminal the operator is asked; without one, `--force` is required.
+/// On a terminal, the program asks for a confirmation; without one, `--force` is required.
 #[test]
 fn an_apply_that_closes_the_last_way_in_asks_for_confirmation() {
     with(&two_ports(), |_, filter| {

@@ -179,8 +179,8 @@ fn damaged_static_entries_leave_those_before_the_damage_and_a_warning() {
     });
 }
 
-/// An import and a flush are each in force whole or not at all, whenever the dataplane is killed: also while it writes the
-/// file anew, which it does after each flush.
+/// An import and a flush each take effect whole or not at all, at any time of a kill of the dataplane: also while it
+/// rewrites the file, which it does after each flush.
 #[test]
 fn a_kill_while_the_file_is_written_anew_loses_no_entry() {
     const MANY: usize = 20_000;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 
-/// What the packets of a capture begin with.
+/// The header that the packets of a capture begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
     /// An Ethernet header.
@@ -14,7 +14,7 @@ pub(super) enum Link {
     Raw,
     /// Linux's header for captures on `any`.
     Sll,
-    /// Its second version.
+    /// The second version of that header.
     Sll2,
 }
 
@@ -22,7 +22,7 @@ impl Link {
     pub(super) fn of(number: u16) -> Result<Self, String> {
         Ok(match number {
             1 => Link::Ethernet,
-            // 12 and 14 are what some systems write for 101; 228 and 229 are IPv4 and IPv6 alone.
+            // Some systems write 12 and 14 instead of 101; 228 and 229 are IPv4 and IPv6 alone.
             12 | 14 | 101 | 228 | 229 => Link::Raw,
             113 => Link::Sll,
             276 => Link::Sll2,
@@ -32,7 +32,7 @@ impl Link {
         })
     }
 
-    /// The packet as an Ethernet frame. Where a header is put before it, the destination is not known, and zero.
+    /// The packet as an Ethernet frame. If another link header is replaced, the destination is not known, and zero.
     pub(super) fn ethernet(self, data: &[u8]) -> Result<Cow<'_, [u8]>, String> {
         let short = || "it is shorter than its link's header".to_owned();
         Ok(match self {
@@ -53,7 +53,7 @@ impl Link {
     }
 }
 
-/// The sender's address, as far as it is one of Ethernet.
+/// The sender's address, if it is an Ethernet address.
 fn mac(header: &[u8], at: usize) -> [u8; 6] {
     header.get(at..at + 6).and_then(|bytes| bytes.try_into().ok()).unwrap_or_default()
 }

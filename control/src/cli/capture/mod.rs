@@ -1,12 +1,12 @@
 //! Captures: pcap and pcapng files, record by record, with every byte of the file accounted for.
 //!
-//! A record keeps the bytes that it was read from. Who copies the file's [`head`](Capture::head), the records that
-//! are no packets and some of those that are, has a file that differs from the first one in nothing but the packets
-//! left out: byte order, resolution of time, link type and comments stay.
+//! A record keeps the bytes that it was read from. A copy of the file's [`head`](Capture::head), of all records that
+//! are no packets, and of a selection of the packets differs from the original file only in the packets that are left
+//! out: byte order, resolution of time, link type and comments stay.
 //!
 //! | file        | owns |
 //! |-------------|------|
-//! | `mod.rs`    | what both formats have in common, and what is wrong with a file |
+//! | `mod.rs`    | the common part of both formats, and the errors of a file |
 //! | `pcap.rs`   | pcap: one header, then packets |
 //! | `pcapng.rs` | pcapng: sections, interfaces, packets, and blocks that are passed on |
 //! | `link.rs`   | from a link type to an Ethernet frame |
@@ -31,7 +31,7 @@ use knockplane_policy::time::Time;
 use pcap_parser::PcapError;
 use pcap_parser::nom;
 
-/// Bytes that tell whether a file is a capture; the longest header has fewer.
+/// Bytes that suffice to recognise a capture; the longest header has fewer.
 const HEAD: u64 = 4096;
 
 /// A capture file, in memory.
@@ -40,19 +40,19 @@ pub(super) struct Capture {
     bytes: Vec<u8>,
 }
 
-/// A packet of a capture, or something else that its file holds.
+/// A packet of a capture, or another record of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Record<'c> {
     Packet(Captured<'c>),
     Other(Other<'c>),
 }
 
-/// What a pcapng file holds besides packets: interfaces, names, statistics, …
+/// A record of a pcapng file that is no packet: interfaces, names, statistics, …
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Other<'c> {
-    /// The name of the interface that it describes.
+    /// The name of the interface that the record describes.
     pub(super) interface: Option<Rc<str>>,
-    /// As it stands in the file.
+    /// The bytes of the record in the file.
     pub(super) record: &'c [u8],
 }
 
@@ -63,18 +63,18 @@ pub(super) struct Captured<'c> {
     pub(super) number: usize,
     /// When it was captured: nanoseconds since 1970.
     pub(super) at: Time,
-    /// The name of the interface it was captured on; pcapng only.
+    /// The name of the interface that captured the packet; pcapng only.
     pub(super) interface: Option<Rc<str>>,
-    /// As an Ethernet frame. Where the link was another one, its header was put in place of the link's.
+    /// The packet as an Ethernet frame. If the link was another one, an Ethernet header replaces the link's header.
     pub(super) frame: Cow<'c, [u8]>,
-    /// The whole record as it stands in the file.
+    /// The whole record, as it is in the file.
     pub(super) record: &'c [u8],
 }
 
-/// What is wrong with a capture.
+/// An error in a capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Broken {
-    /// The packet it is about, or that would come next; none for the file as a whole.
+    /// The number of the broken packet, or of the next one; `None` for the file as a whole.
     pub(super) packet: Option<usize>,
     pub(super) message: String,
 }
@@ -89,10 +89,10 @@ impl fmt::Display for Broken {
 }
 
 impl Capture {
-    /// Reads the whole file. What does not begin as a capture is not read further.
+    /// Reads the whole file. If it does not begin as a capture, the rest is not read.
     ///
     /// # Errors
-    /// Why it cannot be read, or that it is no capture.
+    /// The cause, if the file cannot be read or is no capture.
     pub(super) fn load(file: &Path) -> Result<Capture, Broken> {
         let broken = |error: InputError| Broken { packet: None, message: format!("it {error}") };
         let mut reader = File::open(file).map_err(|error| broken(error.into()))?;
@@ -114,10 +114,10 @@ impl Capture {
         first.unwrap_or_default()
     }
 
-    /// What stands before the first record, and the records.
+    /// The bytes before the first record, and the records.
     ///
     /// # Errors
-    /// If it is no capture.
+    /// If the file is no capture.
     pub(super) fn records(&self) -> Result<(&[u8], Records<'_>), Broken> {
         let broken = |message: String| Broken { packet: None, message };
         if self.bytes.starts_with(&pcap_parser::SHB_MAGIC.to_le_bytes()) {
@@ -138,7 +138,7 @@ impl Capture {
     }
 }
 
-/// The records of a capture, in the file's order. Ends behind the first one that is broken.
+/// The records of a capture, in the file's order. The iterator ends after the first broken record.
 pub(super) struct Records<'c> {
     rest: &'c [u8],
     /// Packets so far.
@@ -177,11 +177,11 @@ impl<'c> Iterator for Records<'c> {
     }
 }
 
-/// Nanoseconds of some ticks of a clock, so many of which are a second; and seconds besides.
+/// Converts ticks of a clock and seconds to nanoseconds; `per_second` ticks are one second.
 fn time(ticks: u64, per_second: u128, offset_seconds: i64) -> Time {
     let ns = u128::from(ticks) * 1_000_000_000 / per_second;
     let ns = i128::try_from(ns).unwrap_or(i128::MAX).saturating_add(i128::from(offset_seconds) * 1_000_000_000);
-    // NEVER is no time at which something arrives.
+    // No packet arrives at NEVER.
     Time::from_nanos(u64::try_from(ns.max(0)).unwrap_or(u64::MAX - 1))
 }
 
@@ -195,7 +195,7 @@ fn check_length(captured: u32, original: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// What a record that cannot be read means.
+/// The text for a record that cannot be read.
 fn in_words<E: fmt::Debug>(error: nom::Err<PcapError<E>>) -> String {
     match error {
         nom::Err::Incomplete(_) => "the file ends in the middle of it".to_owned(),

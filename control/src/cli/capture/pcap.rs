@@ -7,17 +7,17 @@ use super::{Captured, Record, check_length, in_words, time};
 
 type Read<'c> = nom::IResult<&'c [u8], LegacyPcapBlock<'c>, PcapError<&'c [u8]>>;
 
-/// What the header says of the packets.
+/// The settings of the header that apply to all packets.
 pub(super) struct File {
     link: Link,
-    /// Units of the fraction in a second.
+    /// Units of the fraction in one second.
     per_second: u32,
     read: for<'c> fn(&'c [u8]) -> Read<'c>,
 }
 
 impl File {
     pub(super) fn new(header: &PcapHeader) -> Result<Self, String> {
-        // The upper half says how long the checksum behind each frame is.
+        // The upper half is the length of the checksum behind each frame.
         let link = Link::of((header.network.0 & 0xffff) as u16)?;
         let per_second = if header.is_nanosecond_precision() { 1_000_000_000 } else { 1_000_000 };
         let read = match header {

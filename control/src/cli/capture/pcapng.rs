@@ -11,7 +11,7 @@ use super::{Captured, Other, Record, check_length, in_words, time};
 /// The type of packet blocks before they were enhanced. Source: as above, 11.
 const OBSOLETE_PACKET: u32 = 2;
 
-/// What the blocks so far say of those to come.
+/// The settings of the blocks so far that apply to later blocks.
 #[derive(Default)]
 pub(super) struct Section {
     big_endian: bool,
@@ -21,7 +21,7 @@ pub(super) struct Section {
 struct Interface {
     link: Result<Link, String>,
     name: Option<Rc<str>>,
-    /// Ticks in a second; none if nobody could count them.
+    /// Ticks in a second; `None` if the number is too large.
     per_second: Option<u128>,
     offset_seconds: i64,
 }

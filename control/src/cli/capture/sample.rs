@@ -1,4 +1,4 @@
-//! Capture files made by hand, for tests: byte by byte, as the formats say.
+//! Handwritten capture files for tests: byte by byte, according to the formats.
 
 /// A pcap file of these packets: seconds, fraction, bytes.
 pub(in crate::cli) fn pcap(big_endian: bool, nanoseconds: bool, link: u32, packets: &[(u32, u32, &[u8])]) -> Vec<u8> {

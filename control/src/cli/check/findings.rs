@@ -222,7 +222,7 @@ impl<'s> Places<'s> {
         self.span(said, Some(property))
     }
 
-    /// The address of the entry of a list that begins on this line; all of the line if it says that further down.
+    /// The address of the list entry that begins on this line; the whole line if the address is on a later line.
     fn entry(&self, line: u32) -> Range<usize> {
         let mut lines = self.text.split_inclusive(|byte| *byte == b'\n');
         let before = (&mut lines).take(line.saturating_sub(1) as usize).map(<[u8]>::len).sum::<usize>();

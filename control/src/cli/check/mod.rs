@@ -48,7 +48,7 @@ pub(super) struct How<'s> {
     pub(super) settings: &'s Settings,
     /// Rules that can never run are kept, and disabled.
     pub(super) allow_invalid: bool,
-    /// Lints are told.
+    /// Lints are reported.
     pub(super) lints: bool,
 }
 
@@ -118,7 +118,7 @@ pub(super) fn run(check: &Check, json: bool) -> Result<String, Failed> {
     }
 }
 
-/// The rules of a file that packets are to be tried on, if they are valid with these settings.
+/// The rules of a file for tests with packets, if they are valid with these settings.
 pub(super) fn one(file: &Path, settings: &Settings, json: bool) -> Result<RuleSet, Failed> {
     read(file, json)?.rules(&How { settings, allow_invalid: false, lints: false }, json)
 }
@@ -129,13 +129,13 @@ pub(super) fn read(file: &Path, json: bool) -> Result<Source, Failed> {
     if source.reading.problems.is_empty() {
         return Ok(source);
     }
-    // With a problem, nothing depends on the settings.
+    // If there is a problem, the result does not depend on the settings.
     let how = How { settings: &Settings::default(), allow_invalid: false, lints: false };
     source.rules(&how, json).map(|_| source)
 }
 
-/// The rules of a file without problems, whether they can run or not. The menus that were skipped are told on standard
-/// error.
+/// The rules of a file without problems, whether the engine can run them or not. The skipped menus are reported on
+/// standard error.
 pub(super) fn as_written(file: &Path, json: bool) -> Result<RuleSet, Failed> {
     let Source { name, text, reading } = read(file, json)?;
     let mut warnings = findings::warnings(&reading);
@@ -150,18 +150,18 @@ pub(super) fn as_written(file: &Path, json: bool) -> Result<RuleSet, Failed> {
     Ok(reading.rules)
 }
 
-/// A lint about what is not in the file.
+/// A lint without a place in the file.
 fn without_place(finding: &Finding) -> String {
     let remedy = finding.remedy.as_deref().unwrap_or_default();
     format!("warning[{}]: {}\n  help: {remedy}\n\n", finding.code, finding.message)
 }
 
-/// The menus that were passed over, each with how many commands it had.
+/// The skipped menus, each with its number of commands.
 fn skipped(menus: &[SkippedMenu]) -> Vec<String> {
     menus.iter().map(|skipped| format!("{} ({})", printable(&skipped.menu), skipped.commands)).collect()
 }
 
-/// What is told when files are not valid, besides what the reports say.
+/// The error if files are not valid, in addition to the reports.
 fn failed(judgements: Vec<Judgement>, json: bool) -> Failed {
     let complaints: String = judgements.iter().map(Judgement::complaint).collect();
     if !json {
@@ -174,7 +174,7 @@ fn failed(judgements: Vec<Judgement>, json: bool) -> Failed {
 }
 
 impl Source {
-    /// Reads a file, or what standard input has if it is called `-`.
+    /// Reads a file, or standard input if the name is `-`.
     fn open(file: &Path) -> Result<Source, Box<Judgement>> {
         let (name, text) = input::read(file, &RULES);
         match text {
@@ -190,7 +190,7 @@ impl Source {
         }
     }
 
-    /// As people call it.
+    /// The name of the file for messages.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -199,7 +199,7 @@ impl Source {
         self.name == input::STANDARD_INPUT
     }
 
-    /// The rules, if they are valid. What was found is told unless JSON is.
+    /// The rules, if they are valid. The findings are printed unless the output is JSON.
     pub(super) fn rules(&self, how: &How<'_>, json: bool) -> Result<RuleSet, Failed> {
         let (judgement, rules) = self.judge(how);
         if !json {
@@ -227,7 +227,7 @@ impl Source {
 }
 
 impl Judgement {
-    /// Everything that has a place, and what follows from it.
+    /// All findings that have a place, and the result.
     fn report(&self, text: &[u8], color: bool) -> String {
         let findings = self.findings.placed();
         let mut report: String = self.findings.doors.iter().map(without_place).collect();
@@ -241,7 +241,7 @@ impl Judgement {
         if has_none { report } else { report + &self.result() + "\n" }
     }
 
-    /// How many findings there are, and what follows from them.
+    /// The number of findings, and the result.
     fn result(&self) -> String {
         let findings = self.findings.placed();
         let placed = findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
@@ -258,14 +258,14 @@ impl Judgement {
         format!("{}: {told}", self.file)
     }
 
-    /// Where the first error is.
+    /// The place of the first error.
     fn first_place(&self) -> Option<String> {
         let findings = self.findings.placed();
         let first = findings.iter().find(|finding| finding.severity == Severity::Error).or(findings.first())?;
         Some(format!("{}:{}:{}", first.file, first.line, first.column))
     }
 
-    /// What the file holds, if every line of it is right.
+    /// A summary of the file's contents, if every line is right.
     fn summary(&self) -> Option<String> {
         if !self.findings.problems.is_empty() || !self.findings.errors.is_empty() {
             return None;
@@ -289,7 +289,7 @@ impl Judgement {
         Some(text)
     }
 
-    /// Why the file is not valid, as far as the report has not said it; a sentence a line.
+    /// The reasons why the file is not valid that the report does not contain; one sentence a line.
     fn complaint(&self) -> String {
         let file = &self.file;
         self.findings.errors.iter().map(|error| format!("{file} is not valid: {}\n", printable(error))).collect()

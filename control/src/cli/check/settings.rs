@@ -1,4 +1,4 @@
-//! The settings that files are judged with: those of a configuration, and what the command line says instead.
+//! The settings for the check of files: those of a configuration, overridden by those of the command line.
 
 use std::fs;
 use std::net::IpAddr;
@@ -36,7 +36,7 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// What to say of the configuration itself, if it tells everybody a passphrase.
+    /// A warning if all users can read a passphrase in the configuration.
     pub(super) fn warning(&self, settings: &Settings) -> Option<String> {
         let file = self.config.as_ref()?;
         door::exposed(&settings.doors, file, fs::metadata(file).ok()?.mode())
@@ -51,7 +51,7 @@ impl Given {
             let message = format!("`{name}` cannot be both `--elsewhere` and on a side: `--elsewhere` means neither");
             return Err(Failed::new(Exit::Usage, message));
         }
-        // A name that is given anew is no longer what it was.
+        // An interface that is assigned again loses its old role.
         for names in [&mut sides.outside, &mut sides.inside, &mut sides.elsewhere] {
             names.retain(|name| !given.iter().any(|given| given.contains(name)));
         }

@@ -14,7 +14,7 @@ add chain=input src-address-list=friends action=accept
 add chain=input src-address-list=trusted action=accept disabled=yes
 ";
 
-/// A rule that nobody can run.
+/// A rule that the engine cannot run.
 const MARKED: &str = "/ip firewall filter\nadd chain=input packet-mark=video\nadd chain=input action=drop\n";
 
 fn file(text: impl AsRef<[u8]>) -> tempfile::NamedTempFile {
@@ -47,7 +47,7 @@ fn json(arguments: &[&str], text: &str) -> serde_json::Value {
     serde_json::from_str::<serde_json::Value>(&output).unwrap()["files"][0].take()
 }
 
-/// What an operator reads of a file, and whether it is valid.
+/// The text that an operator reads about a file, and whether the file is valid.
 fn told(text: &str, settings: &Settings, allow_invalid: bool) -> (String, bool) {
     let source = Source { name: "rules.rsc".to_owned(), text: text.into(), reading: rsc::read(text.as_bytes()) };
     let (judgement, _) = source.judge(&How { settings, allow_invalid, lints: true });
@@ -228,7 +228,7 @@ fn an_interface_without_a_side_is_refused_with_what_to_write() {
     }
 }
 
-/// What `check` prints to be pasted, as it is printed: no name is answered, so no rule about one runs.
+/// The lines that `check` prints for pasting, as they are printed: no name is resolved, so no rule that needs one runs.
 #[test]
 fn a_configuration_that_is_pasted_as_printed_answers_nothing() {
     let text = "/ip firewall filter\n\

@@ -2,17 +2,17 @@
 
 use super::Told;
 
-/// A `[section]` but for `[options]`.
+/// A `[section]` other than `[options]`.
 #[derive(Debug)]
 pub(super) struct Section {
     pub(super) name: String,
     pub(super) line: u32,
-    /// Whether a line of it is wrong in itself.
+    /// Whether a line of the section has an error of its own.
     pub(super) is_broken: bool,
     keys: Vec<(Key, u32, String)>,
 }
 
-/// What a key of a section says. knockd has two names for most, and does not care for upper case.
+/// A key of a section. knockd has two names for most keys, and ignores upper and lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     Sequence,
@@ -43,11 +43,11 @@ const KEYS: &[(&str, Key)] = &[
     ("target", Key::Target),
 ];
 
-/// They say how knockd runs, and nothing of doors.
+/// These keys configure knockd's process and have no effect on doors.
 const OPTIONS: &[&str] = &["usesyslog", "logfile", "pidfile", "interface"];
 
 impl Section {
-    /// What a key says, and where.
+    /// The value of a key, and its line.
     pub(super) fn get(&self, key: Key) -> Option<(u32, &str)> {
         self.keys.iter().find(|(other, ..)| *other == key).map(|(_, line, value)| (*line, value.as_str()))
     }
@@ -57,7 +57,7 @@ impl Section {
 pub(super) fn read(text: &str, told: &mut Told) -> Vec<Section> {
     let mut sections: Vec<Section> = Vec::new();
     let mut in_options = false;
-    // Keys below a title that cannot be read belong to no section.
+    // Keys below an invalid title belong to no section.
     let mut in_nothing = false;
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_start_matches('\u{feff}').trim();
@@ -123,7 +123,7 @@ fn unknown(key: &str, lower: &str, place: &str, names: &[&str]) -> String {
     }
 }
 
-/// Doors are called as in the section, so the name must be one of a door.
+/// A door gets the name of its section, so that name must be valid for a door.
 fn check_name(name: &str, line: u32, before: &[Section], told: &mut Told) {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if ["-knocking", "-closing"].iter().any(|end| name.ends_with(end)) {

@@ -1,7 +1,8 @@
-//! Sections as doors: those that open, each with the one that closes the same again.
+//! Sections as doors: each section that opens, paired with the section that closes the same targets.
 //!
-//! knockd has one time for the whole sequence; a door has one for each step as well, which is made the same. Where knockd
-//! leaves a door open for ever, a time ends it here. A command for one family alone makes a door for that family.
+//! knockd has one time for the whole sequence. A door also has one for each step; the import sets both to knockd's
+//! time. If knockd leaves a door open for ever, the import adds a time that ends it. A command for one family alone
+//! makes a door for that family.
 
 use knockplane_policy::door::{Door, KnockStep, MOST_STEPS, Opening};
 use knockplane_policy::time::LONGEST_TIMEOUT;
@@ -12,49 +13,49 @@ use super::conf::{Key, Section};
 use super::opening::{self, Effect, effect};
 use super::shell::{self, Command, Runs};
 
-/// How long knockd gives a sequence, and how long it waits for `stop_command`, if nothing is said.
+/// knockd's default time for a sequence, and its default wait before `stop_command`.
 const SEQ_TIMEOUT_S: u64 = 25;
 const CMD_TIMEOUT_S: u64 = 10;
 
-/// How long a door is open of which knockd never closes.
+/// The time for a door that knockd never closes.
 const OPEN_FOR: &str = "1h";
 
-/// Which families a command is for: IPv4, IPv6.
+/// The families of a command: IPv4, IPv6.
 type Families = [bool; 2];
 
-/// What the commands of a section do, taken together.
+/// The combined effect of the commands of a section.
 #[derive(Debug, PartialEq, Eq)]
 enum Doing {
     Opens { what: Vec<String>, for_s: Option<u64> },
     Closes { what: Vec<String> },
 }
 
-/// What a configuration file says with a door in it: what is written is read again before anybody gets it.
+/// The part of a configuration file that has the doors: the import reads its own output again before it prints it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     door: [Door; 1],
 }
 
-/// A door that a section has become.
+/// The door that a section is converted to.
 #[derive(Debug)]
 pub(super) struct Imported {
     /// The line of the section.
     pub(super) line: u32,
     pub(super) door: Door,
-    /// As it is written in a configuration file.
+    /// The text of the door in a configuration file.
     pub(super) text: String,
 }
 
-/// What becomes of all sections.
+/// The results of all sections.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
     pub(super) imported: Vec<Imported>,
-    /// Names and lines of the sections that are no door and close none.
+    /// Names and lines of the sections that neither are a door nor close one.
     pub(super) skipped: Vec<(String, u32)>,
 }
 
-/// A section that makes sense.
+/// A valid section.
 struct Part<'s> {
     section: &'s Section,
     steps: Vec<String>,
@@ -63,7 +64,7 @@ struct Part<'s> {
     families: Families,
 }
 
-/// The doors. A section with a mistake is skipped, and its mistakes are told.
+/// The doors. A section with a mistake is skipped, and its mistakes are reported.
 pub(super) fn doors(sections: &[Section], told: &mut Told) -> Doors {
     let mut all = Doors::default();
     let mut skip = |section: &Section| all.skipped.push((section.name.clone(), section.line));
@@ -106,7 +107,8 @@ fn closes(close: &Part<'_>, open: &Part<'_>) -> bool {
     }
 }
 
-/// Of several that open the same, the one that is called as the closing one is: `openSSH`, `closeSSH`.
+/// Whether the names of the two sections fit each other, as `openSSH` and `closeSSH`, or no other section that `close`
+/// closes has a fitting name.
 fn is_called_alike(close: &Part<'_>, open: &Part<'_>, all: &[Part<'_>]) -> bool {
     let stem = |part: &Part<'_>| {
         let name = part.section.name.to_ascii_lowercase();
@@ -151,7 +153,7 @@ fn part<'s>(section: &'s Section, told: &mut Told) -> Option<Part<'s>> {
     (told.errors.len() == before && !section.is_broken).then_some(Part { section, steps, total_s, doing, families })
 }
 
-/// The packets of the sequence, as a door has them.
+/// The packets of the sequence, in the form of a door's steps.
 fn steps(section: &Section, told: &mut Told) -> Vec<String> {
     let Some((line, sequence)) = section.get(Key::Sequence) else {
         if section.get(Key::OneTimeSequences).is_none() && !section.is_broken {
@@ -183,7 +185,7 @@ fn steps(section: &Section, told: &mut Told) -> Vec<String> {
     steps
 }
 
-/// The flags of its TCP steps; none if they are wrong, which is told once.
+/// The flags of the section's TCP steps; none if they are wrong, which is reported once.
 fn flags(section: &Section, told: &mut Told) -> String {
     let Some((line, flags)) = section.get(Key::TcpFlags) else { return String::new() };
     let flags = flags.to_ascii_lowercase();
@@ -201,13 +203,13 @@ fn seconds(section: &Section, key: Key, told: &mut Told) -> Option<u64> {
     opening::seconds(text).map_err(|why| told.error(line, why)).ok()
 }
 
-/// What the commands for one family do; nothing if there are none, or if they are not understood.
+/// The effect of the commands for one family; `None` if there are no commands, or if they are not understood.
 fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Option<Doing> {
     let (line, started) = section.get(start)?;
     let (mut opens, mut closes) = (Vec::new(), Vec::new());
-    // It is open from the first line that opens to the first one behind it that closes.
+    // The door is open from the first command that opens to the first later command that closes.
     let (mut open_s, mut closes_again) = (0, false);
-    // What ends by itself, at the earliest.
+    // The earliest end of an opening that ends by itself.
     let mut ends_after_s = None;
     for effect in effects(line, started, told)? {
         let is_open = !opens.is_empty();
@@ -264,7 +266,7 @@ fn doing(section: &Section, (start, stop): (Key, Key), told: &mut Told) -> Optio
     Some(Doing::Opens { what: opens, for_s })
 }
 
-/// Everything that is opened, in order; nothing if one of them is everything.
+/// All targets that are opened, in order; an empty list if one opening covers all targets.
 fn flat(all: Vec<Vec<String>>) -> Vec<String> {
     if all.iter().any(Vec::is_empty) {
         return Vec::new();
@@ -275,13 +277,13 @@ fn flat(all: Vec<Vec<String>>) -> Vec<String> {
     flat
 }
 
-/// What the commands of a line do, one after the other.
+/// The effects of the commands of a line, in order.
 fn effects(line: u32, command: &str, told: &mut Told) -> Option<Vec<Effect>> {
     let commands = commands(command).map_err(|why| told.error(line, why)).ok()?;
     let before = told.errors.len();
     let (mut understood, mut negated) = (Vec::<Effect>::new(), false);
     for Command { mut runs, words } in commands {
-        // What runs if a negated check succeeds, runs if the check fails.
+        // A negated check inverts the result: a command that runs on success then runs if the check fails.
         let is_negated = words.first().is_some_and(|word| word == "!");
         let effect = effect(&words[usize::from(is_negated)..]).and_then(checked);
         if is_negated && !matches!(effect, Ok(Effect::Checks(_))) {
@@ -303,7 +305,7 @@ fn effects(line: u32, command: &str, told: &mut Told) -> Option<Vec<Effect>> {
     (told.errors.len() == before).then_some(understood)
 }
 
-/// The commands of a line; those of `sh -c '…'` in its place.
+/// The commands of a line; `sh -c '…'` is replaced by its commands.
 fn commands(line: &str) -> Result<Vec<Command>, String> {
     let commands = shell::commands(line)?;
     match &commands[..] {
@@ -315,14 +317,15 @@ fn commands(line: &str) -> Result<Vec<Command>, String> {
     }
 }
 
-/// A command that runs only if the one before it succeeds, or fails: whether it does must not change what is open.
+/// Adds a command that runs only if the one before it succeeds, or fails. That condition must not change which ports
+/// are open.
 ///
 /// # Errors
 /// If it does.
 fn follows(runs: Runs, before: Option<&Effect>, effect: Effect) -> Result<Effect, String> {
     let is_same = |checked: &Vec<String>, what: &Vec<String>| checked == what;
     match (runs, before, &effect) {
-        // A check decides only whether a rule is added that is not there yet, or deleted that is there.
+        // A check only decides whether to add a rule that does not exist yet, or to delete a rule that exists.
         (Runs::OnFailure, Some(Effect::Checks(checked)), Effect::Opens(what)) if is_same(checked, what) => Ok(effect),
         (Runs::OnSuccess, Some(Effect::Checks(checked)), Effect::Closes(what)) if is_same(checked, what) => Ok(effect),
         (
@@ -333,7 +336,7 @@ fn follows(runs: Runs, before: Option<&Effect>, effect: Effect) -> Result<Effect
             "`iptables -C` checks another rule than the one that is added or deleted behind it: let both be the same"
                 .to_owned(),
         ),
-        // `|| true`: what was before it is done in any case.
+        // `|| true`: the command before it runs in any case.
         (Runs::OnFailure, _, Effect::Nothing) => Ok(effect),
         (Runs::OnFailure, ..) => {
             Err("what runs only if the command before `||` fails cannot be foreseen: write it without `||`".to_owned())
@@ -342,7 +345,7 @@ fn follows(runs: Runs, before: Option<&Effect>, effect: Effect) -> Result<Effect
     }
 }
 
-/// Every opening is one that a door can have.
+/// Checks that a door can have every opening.
 fn checked(effect: Effect) -> Result<Effect, String> {
     if let Effect::Opens(what) | Effect::OpensFor(what, _) | Effect::Closes(what) | Effect::Checks(what) = &effect {
         what.iter().try_for_each(|opening| opening.parse::<Opening>().map(|_| ()))?;

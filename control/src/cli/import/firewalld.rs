@@ -3,10 +3,10 @@
 
 use super::opening::{Effect, Lets, USUAL, seconds};
 
-/// What a command does.
+/// The effect of a command.
 ///
 /// # Errors
-/// What is not understood, and what to write.
+/// The part that is not understood, and the text to write instead.
 pub(super) fn effect(words: &[&str]) -> Result<Effect, String> {
     let mut lets = Lets::default();
     let (mut zone, mut time, mut is_known, mut is_source) = ("", None, false, false);

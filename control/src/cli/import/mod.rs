@@ -1,15 +1,16 @@
 //! `knockctl import`: doors from a configuration of knockd.
 //!
-//! What it says of ports, times and flags is kept. What knockd runs as a shell command becomes what a door opens, where
-//! it is one of the usual lines. A section that cannot become a door is told with its mistakes and skipped; the others
-//! are written. What is wrong with knockd's way of counting steps is not kept: doors are strict.
+//! The import keeps the ports, times and flags of knockd's configuration. If knockd's shell command is one of the usual
+//! lines, the import converts it into the target that the door opens. A section that cannot become a door is reported
+//! with its mistakes and skipped; the others are written. The errors in knockd's counting of steps are not kept: doors
+//! are strict.
 //!
 //! | file           | owns |
 //! |----------------|------|
 //! | `mod.rs`       | file in, doors out |
-//! | `conf.rs`      | sections and keys, and what is wrong with them |
+//! | `conf.rs`      | sections and keys, and their errors |
 //! | `shell.rs`     | a command line as the commands and words that a shell would see |
-//! | `opening.rs`   | one command: what it opens or closes |
+//! | `opening.rs`   | one command: the target that it opens or closes |
 //! | `firewalld.rs` | the same of `firewall-cmd` |
 //! | `door.rs`      | sections as doors, those that open with those that close |
 
@@ -34,7 +35,7 @@ use super::table::{count, printable};
 use super::{Failed, document, input, sources};
 use crate::Exit;
 
-/// What is not as it was.
+/// The differences from knockd.
 const HEADER: &str = "\
 # Unlike knockd's, these doors are strict: another packet of the source in between starts its knock over, so that a scan
 # of all ports opens nothing. `strict = false` is as it was.
@@ -62,7 +63,7 @@ struct Remark {
     message: String,
 }
 
-/// What is wrong with a file, or worth knowing.
+/// Errors in a file, and notes about it.
 #[derive(Debug, Default)]
 struct Told {
     errors: Vec<(u32, String)>,
@@ -70,7 +71,7 @@ struct Told {
 }
 
 impl Told {
-    /// Notes a mistake. What is said already of the line is not said again.
+    /// Adds an error, unless the line already has the same error.
     fn error(&mut self, line: u32, sentence: impl Into<String>) {
         let error = (line, sentence.into());
         if !self.errors.contains(&error) {
@@ -82,7 +83,7 @@ impl Told {
         self.warnings.push((line, sentence.into()));
     }
 
-    /// All of it, in the order of the file.
+    /// All remarks, in the order of the file.
     fn remarks(self) -> Vec<Remark> {
         let of = |severity| move |(line, message): (u32, String)| Remark { severity, line, message };
         let errors = self.errors.into_iter().map(of(Severity::Error));

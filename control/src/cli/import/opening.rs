@@ -1,39 +1,39 @@
-//! One command of knockd's: what it opens for the one who knocked, or closes again.
+//! One command of knockd: the target that it opens for the knocking source, or closes again.
 //!
-//! The usual lines of iptables and ip6tables, ufw, nft, firewalld and Debian's helper are known. Every word of them must be: a word
-//! that is passed over could be the one that narrows what the line opens.
+//! The usual lines of iptables and ip6tables, ufw, nft, firewalld and Debian's helper are recognised. Every word of
+//! them must be recognised: an ignored word could be the one that narrows the opening.
 
 use knockplane_policy::time::LONGEST_TIMEOUT;
 
 use super::firewalld;
 
-/// What a command does.
+/// The effect of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// It opens this for the one who knocked: `tcp/22`; nothing in it is everything.
+    /// The command opens these targets for the knocking source: `tcp/22`; an empty list means all targets.
     Opens(Vec<String>),
-    /// The same, for so many seconds.
+    /// The command opens these targets for so many seconds.
     OpensFor(Vec<String>, u64),
-    /// It takes that back.
+    /// The command closes these targets again.
     Closes(Vec<String>),
-    /// It succeeds if this is open: `iptables -C`.
+    /// The command succeeds if these targets are open: `iptables -C`.
     Checks(Vec<String>),
-    /// It takes back something, by a number, say.
+    /// The command closes a target that it does not name, for example by a rule number.
     ClosesSomething,
-    /// So many seconds pass.
+    /// The command waits so many seconds.
     Waits(u64),
-    /// Nothing that a door does not do as well.
+    /// The command has no effect beyond those of a door.
     Nothing,
 }
 
-/// What could have stood there.
+/// The commands that are recognised.
 pub(super) const USUAL: &str =
     "write `iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT` for what it opens, or the door by hand";
 
-/// What a command does.
+/// The effect of a command.
 ///
 /// # Errors
-/// What is not understood, and what to write.
+/// The part that is not understood, and the text to write instead.
 pub(super) fn effect(words: &[String]) -> Result<Effect, String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let words =
@@ -56,10 +56,10 @@ pub(super) fn effect(words: &[String]) -> Result<Effect, String> {
     }
 }
 
-/// A time as knockd and `sleep` have it, which a door can be open for.
+/// A time in the form of knockd and `sleep`, in the range that a door can be open for.
 ///
 /// # Errors
-/// What to write.
+/// The text to write instead.
 pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let seconds = text.parse().ok().filter(|seconds| (1..=LONGEST_TIMEOUT.as_secs()).contains(seconds));
     let longest = LONGEST_TIMEOUT.as_secs();
@@ -70,7 +70,7 @@ pub(super) fn base(program: &str) -> &str {
     program.rsplit('/').next().unwrap_or(program)
 }
 
-/// What a rule lets through, while its words are read.
+/// The target of a rule, while its words are read.
 #[derive(Default)]
 pub(super) struct Lets {
     pub(super) deletes: bool,
@@ -85,7 +85,7 @@ pub(super) struct Lets {
 impl Lets {
     pub(super) fn effect(self, what: &str) -> Result<Effect, String> {
         if self.answers {
-            // Answers of what is open pass by themselves.
+            // Replies of connections to an open target pass by themselves.
             return Ok(Effect::Nothing);
         }
         if !self.knocker {
@@ -187,7 +187,7 @@ fn iptables(words: &[&str]) -> Result<Effect, String> {
                     "`{word}` is for one address, and a door opens the one that was knocked at: leave it out"
                 ));
             }
-            // Who knocks comes from outside, whatever that is called there.
+            // Knocks come from outside, whatever the name of the interface is there.
             "-i" | "--in-interface" | "--comment" => _ = value()?,
             "--syn" | "-n" => {}
             "-w" | "--wait" => _ = words.next_if(|time| time.parse::<u32>().is_ok()),
@@ -206,7 +206,7 @@ fn ufw(words: &[&str]) -> Result<Effect, String> {
         let mut value = || words.next().ok_or_else(|| format!("nothing stands behind `{word}` of ufw: {USUAL}"));
         match word {
             "--force" | "rule" | "in" => {}
-            // Who knocks comes from outside, whatever that interface is called.
+            // Knocks come from outside, whatever the name of that interface is.
             "insert" | "comment" | "on" => _ = value()?,
             "prepend" => {}
             "delete" => {
@@ -246,7 +246,7 @@ fn ufw(words: &[&str]) -> Result<Effect, String> {
     if lets.protocol.is_some() || lets.ports.is_empty() {
         return lets.effect("the line");
     }
-    // Without a protocol, ufw means both.
+    // Without a protocol, ufw opens the port for TCP and UDP.
     let both: Vec<String> = ["tcp", "udp"].iter().map(|name| format!("{name}/{}", lets.ports.join(","))).collect();
     lets.ports.clear();
     Ok(match lets.effect("the line")? {
@@ -258,7 +258,7 @@ fn ufw(words: &[&str]) -> Result<Effect, String> {
 
 /// Source: nft(8).
 fn nft(words: &[&str]) -> Result<Effect, String> {
-    // One word or many: the shell's quotes do not matter to nft.
+    // The shell's quotes have no meaning for nft: one word and many words are the same.
     let joined = words.join(" ").replace('{', " { ").replace('}', " } ").replace(',', " , ");
     let words: Vec<&str> = joined.split_whitespace().collect();
     let usual = "write `nft add rule inet filter input ip saddr %IP% tcp dport 22 accept`";
@@ -314,14 +314,14 @@ fn nft(words: &[&str]) -> Result<Effect, String> {
     lets.effect("the line")
 }
 
-/// Whether a chain of nft decides what may come in. What its hook is stands elsewhere, so its name must say it.
+/// Whether a chain of nft filters incoming packets. Its hook is declared elsewhere, so its name must show it.
 fn is_for_input(table: &str, chain: &str) -> bool {
     let (table, chain) = (table.to_ascii_lowercase(), chain.to_ascii_lowercase());
     let is_of_another_kind = ["nat", "mangle", "raw", "route", "security"].iter().any(|kind| table.contains(kind));
     chain.contains("input") && !is_of_another_kind
 }
 
-/// The helper that Debian's package brings, and the name that its configuration has for it. Source: its usage.
+/// The helper in Debian's package, and its name in the package's configuration. Source: its usage.
 fn helper(words: &[&str]) -> Result<Effect, String> {
     let mut lets = Lets { accepts: true, protocol: Some("tcp"), ..Lets::default() };
     let mut words = words.iter().copied();

@@ -1,19 +1,19 @@
-//! A command line as a shell would see it: commands one after the other, each of words.
+//! A command line as a shell would split it: commands in order, each a list of words.
 //!
-//! Only what a list of plain commands needs: words, quotes, `;`, `&&`, `||`, and output that goes to /dev/null. What a
-//! shell would do beyond that cannot be foreseen, and is refused.
+//! The parser supports only lists of plain commands: words, quotes, `;`, `&&`, `||`, and output that is redirected to
+//! /dev/null. It refuses other shell syntax, whose effect cannot be predicted.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// When a command runs, with respect to the one before it.
+/// The condition under which a command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Runs {
-    /// Always: it is the first one, or stands behind `;`.
+    /// Always: the first command, or a command behind `;`.
     Always,
-    /// If that one succeeds: `&&`.
+    /// If the command before it succeeds: `&&`.
     OnSuccess,
-    /// If that one fails: `||`.
+    /// If the command before it fails: `||`.
     OnFailure,
 }
 
@@ -29,7 +29,7 @@ const SIMPLE: &str = "a door runs no shell: write plain commands with `;` or `&&
 /// The commands of a line.
 ///
 /// # Errors
-/// What cannot be foreseen.
+/// The syntax whose effect cannot be predicted.
 pub(super) fn commands(line: &str) -> Result<Vec<Command>, String> {
     let mut commands = Vec::new();
     let (mut runs, mut words) = (Runs::Always, Vec::new());
@@ -40,7 +40,7 @@ pub(super) fn commands(line: &str) -> Result<Vec<Command>, String> {
             '\'' | '"' => word.get_or_insert_default().push_str(&quoted(char, &mut chars)?),
             ' ' | '\t' => words.extend(word.take()),
             '>' => {
-                // Digits before it are the number of what is redirected, and no word.
+                // Digits before it are the number of the redirected descriptor, and no word.
                 let is_number = word.as_ref().is_some_and(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
                 if !is_number {
                     words.extend(word.take());
@@ -74,7 +74,7 @@ pub(super) fn commands(line: &str) -> Result<Vec<Command>, String> {
     Ok(commands)
 }
 
-/// Takes in a command. Nothing may stand before `;` and at the end, and nowhere else.
+/// Adds a command. An empty command is valid only before `;` and at the end.
 fn end(commands: &mut Vec<Command>, runs: Runs, words: Vec<String>) -> Result<(), String> {
     if !words.is_empty() {
         commands.push(Command { runs, words });
@@ -84,7 +84,7 @@ fn end(commands: &mut Vec<Command>, runs: Runs, words: Vec<String>) -> Result<()
     Ok(())
 }
 
-/// What stands before the closing quote.
+/// The text before the closing quote.
 fn quoted(quote: char, chars: &mut Peekable<Chars<'_>>) -> Result<String, String> {
     let mut text = String::new();
     loop {
@@ -103,7 +103,7 @@ fn quoted(quote: char, chars: &mut Peekable<Chars<'_>>) -> Result<String, String
     }
 }
 
-/// Passes over the target of `>`: nothing is done with what goes to /dev/null, or where standard output goes.
+/// Skips the target of `>`: only output to /dev/null, or to standard output, is supported.
 fn redirection(chars: &mut Peekable<Chars<'_>>) -> Result<(), String> {
     while chars.next_if(|char| matches!(char, ' ' | '\t')).is_some() {}
     let mut target = String::new();

@@ -7,7 +7,7 @@ struct File {
     door: Vec<Door>,
 }
 
-/// What is written and what is told, both in one text. What is written must be doors.
+/// The written doors and the messages, both in one text. The written part must be valid doors.
 fn told(conf: &str) -> String {
     let imported = super::read(conf, &[]);
     let doors = imported.text();
@@ -23,7 +23,7 @@ fn with(command: &str) -> String {
     told(&format!("[a]\nsequence = 7000\nstart_command = {command}\ncmd_timeout = 60\nstop_command = nft delete x\n"))
 }
 
-/// What a door opens with this command, or what is wrong with it.
+/// The targets that a door opens with this command, or the error.
 fn opens(command: &str) -> String {
     let told = with(command);
     let line =
@@ -263,7 +263,7 @@ fn a_mistake_in_flags_is_told_once_where_they_stand() {
     assert!(told.starts_with("error: knockd.conf:6: `foo` is not a TCP flag"), "{told}");
 }
 
-/// Doors that can be, doors that cannot, and one that closes what cannot be.
+/// Sections that can become doors, sections that cannot, and one that closes a target which cannot be closed.
 const MIXED: &str = "[options]\n UseSyslog\n Interface = eth0\n\
     [ssh]\n sequence = 7000,8000:udp\n tcpflags = syn,!ack\n cmd_timeout = 30\n\
     start_command = iptables -C INPUT -s %IP% -p tcp --dport 22 -j ACCEPT || iptables -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n\
@@ -292,7 +292,7 @@ fn importing_again_is_no_error() {
     let again = super::read(MIXED, &doors);
     assert_eq!((again.text().as_str(), &again.existing[..]), ("", &["ssh".to_owned(), "web".to_owned()][..]));
     assert!(again.report("x").contains("note: x: the configuration has the door `ssh` already\n"));
-    // Another door of the same name is not replaced.
+    // A different door of the same name is not replaced.
     let other = super::read(&MIXED.replace("sequence = 3,4", "sequence = 4,3"), &doors);
     assert!(other.doors.is_empty() && other.existing == ["ssh"]);
     let report = other.report("x");

@@ -1,4 +1,4 @@
-//! Entries of lists as text: RouterOS's lines, in and out, and on the way in also one entry a line without ceremony.
+//! Entries of lists as text: RouterOS's lines, for input and output, and for input also one plain entry a line.
 //!
 //! ```text
 //! /ip firewall address-list                               friends 192.0.2.0/24       # the office
@@ -6,8 +6,8 @@
 //!     list=friends                                        # lines like this one are comments
 //! ```
 //!
-//! A file is one or the other; its first line that says something decides. Every bad line is told, and then no line
-//! counts.
+//! A file has one of the two forms; its first line that is neither empty nor a comment decides. Every bad line is
+//! reported, and then no entry is added.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -19,13 +19,14 @@ use knockplane_policy::wire::{ListEntry, NewEntry};
 use super::super::color;
 use crate::rules;
 
-/// Bad lines that are told; a file of a million is not what it was thought to be, and nobody reads more.
+/// The largest number of bad lines that is reported. With more bad lines, the file is probably not a list, and nobody
+/// reads more.
 const MOST_TOLD: usize = 10_000;
 
-/// What is wrong with a file.
+/// An error in a file.
 #[derive(Debug)]
 pub(super) struct Bad {
-    /// Every bad line, for people.
+    /// All bad lines, as text for output.
     pub(super) report: String,
     pub(super) problems: usize,
 }
@@ -51,18 +52,18 @@ impl Bad {
 /// The entries of a file.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// All errors of the file.
 pub(super) fn read(file: &str, text: &[u8]) -> Result<Vec<NewEntry>, Bad> {
     let mut bad = Bad { report: String::new(), problems: 0 };
     let entries = if is_of_routeros(text) { exported(file, text, &mut bad) } else { bare(file, text, &mut bad) };
     if bad.problems == 0 { Ok(entries) } else { Err(bad) }
 }
 
-/// Entries as RouterOS exports them. What has no timeout is static when it is read again; what counts for one other end
-/// or in one VLAN alone would count for all, and is left out.
+/// Entries as RouterOS exports them. An entry without a timeout is static when it is read again. An entry that counts
+/// for one peer or in one VLAN alone would count for all, and is left out.
 ///
 /// # Errors
-/// What RouterOS's language cannot say.
+/// The entry that RouterOS's language cannot express.
 pub(super) fn write(entries: &[ListEntry]) -> Result<String, String> {
     let entry = |entry: &ListEntry| rule::ListEntry {
         family: entry.address.family(),
@@ -91,7 +92,7 @@ fn whole_seconds(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0))
 }
 
-/// Whether the first line that says something is a menu or a command.
+/// Whether the first line that is neither empty nor a comment is a menu or a command.
 fn is_of_routeros(text: &[u8]) -> bool {
     let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let first = lines.find(|line| !line.is_empty() && !line.starts_with(b"#") && *line != "\u{feff}".as_bytes());
@@ -112,7 +113,7 @@ fn exported(file: &str, text: &[u8], bad: &mut Bad) -> Vec<NewEntry> {
     if let Some(line) = first_rule {
         bad.add(file, line, "the file holds rules as well: `knockctl apply` runs those; leave them out here");
     }
-    // A list that is not whole lets in, or keeps out, others than its own.
+    // An incomplete list admits, or blocks, the wrong sources.
     for warning in reading.warnings {
         bad.add(file, warning.line, &warning.message);
     }
@@ -151,7 +152,7 @@ fn bare(file: &str, text: &[u8], bad: &mut Bad) -> Vec<NewEntry> {
     entries
 }
 
-/// `LIST ADDRESS [TIMEOUT] [# comment]`; nothing if the line is empty.
+/// `LIST ADDRESS [TIMEOUT] [# comment]`; `None` if the line is empty.
 fn entry(line: &str) -> Result<Option<NewEntry>, String> {
     let (said, comment) = line.split_once('#').unwrap_or((line, ""));
     let mut words = said.split_whitespace();

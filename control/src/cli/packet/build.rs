@@ -1,4 +1,4 @@
-//! From the fields of a packet to its frame, with another library than the one that reads it.
+//! Builds the frame of a packet from its fields, with another library than the one that reads it.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use knockplane_policy::word::Set;
 const SOURCE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const DESTINATION_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-/// Where a fragment's data belongs: behind a first one that fills an Ethernet frame, in units of 8 bytes.
+/// The offset of a fragment's data: behind a first fragment that fills an Ethernet frame, in units of 8 bytes.
 const FRAGMENT_OFFSET: u16 = 1480 / 8;
 
 /// A packet, field by field.
@@ -23,25 +23,25 @@ pub(super) struct Fields {
     pub(super) protocol: u8,
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
-    /// Of TCP and UDP.
+    /// The ports of TCP and UDP.
     pub(super) ports: Option<(u16, u16)>,
     pub(super) flags: Set<TcpFlag>,
     pub(super) mss: Option<u16>,
-    /// Type and code.
+    /// Type and code of ICMP.
     pub(super) icmp: (u8, u8),
     pub(super) payload: Vec<u8>,
     pub(super) ttl: u8,
     pub(super) tos: u8,
     pub(super) mac: MacAddress,
     pub(super) vlan: Vlan,
-    /// Of the outer VLAN tag; without a VLAN, of a tag that has nothing else.
+    /// The priority of the outer VLAN tag; without a VLAN, that of a priority tag.
     pub(super) priority: Option<u8>,
-    /// Not the first of its datagram: no transport header.
+    /// A later fragment of its datagram: it has no transport header.
     pub(super) fragment: bool,
 }
 
 impl Fields {
-    /// An ordinary packet: a TCP SYN, an ICMP echo request, anything else empty.
+    /// An ordinary packet: a TCP SYN, an ICMP echo request, or an empty packet of any other protocol.
     pub(super) fn new(protocol: u8, source: IpAddr, destination: IpAddr) -> Self {
         Fields {
             protocol,
@@ -62,10 +62,10 @@ impl Fields {
     }
 }
 
-/// The frame; its IP packet is of this length, if it is given, by zeros behind the payload.
+/// The frame. If a length is given, its IP packet has that length: zeros fill it behind the payload.
 ///
 /// # Errors
-/// Why there is no such packet.
+/// The reason why there is no such packet.
 pub(super) fn frame(fields: &Fields, length: Option<u16>) -> Result<Vec<u8>, String> {
     let frame = build(fields)?;
     let Some(length) = length else { return Ok(in_network(&frame, fields)) };
@@ -74,12 +74,12 @@ pub(super) fn frame(fields: &Fields, length: Option<u16>) -> Result<Vec<u8>, Str
         .checked_sub(least)
         .ok_or_else(|| format!("the packet has {least} bytes already, headers and payload"))?;
     let mut longer = fields.clone();
-    // A fragment without a payload was given some.
+    // A fragment without a payload was given data.
     longer.payload.resize(data(fields).len() + missing, 0);
     Ok(in_network(&build(&longer)?, fields))
 }
 
-/// Bytes of the Ethernet header without tags, and where its type is.
+/// Bytes of the Ethernet header without tags, and the place of its type.
 const ETHERNET: usize = 14;
 const TYPE: usize = 12;
 
@@ -97,9 +97,9 @@ fn in_network(frame: &[u8], fields: &Fields) -> Vec<u8> {
     let mut behind = rest;
     if let Some(session) = fields.vlan.session() {
         let packet = &frame[ETHERNET..];
-        // Of PPP: IPv4 or IPv6.
+        // The protocols of PPP: IPv4 or IPv6.
         let protocol = if fields.source.is_ipv4() { 0x0021 } else { 0x0057 };
-        // Nothing that fits an IP packet is longer than the field, but for an IPv6 packet of the greatest length.
+        // An IP packet fits the length field, except an IPv6 packet of the greatest length.
         let length = u16::try_from(packet.len() + 2).unwrap_or(u16::MAX);
         words.extend([0x8864, 0x1100, session, length, protocol]);
         behind = packet;
@@ -124,7 +124,7 @@ fn build(fields: &Fields) -> Result<Vec<u8>, String> {
     Ok(frame)
 }
 
-/// What is behind the headers. A fragment holds something.
+/// The data behind the headers. A fragment always has data.
 fn data(fields: &Fields) -> &[u8] {
     if fields.fragment && fields.payload.is_empty() { &[0; 8] } else { &fields.payload }
 }
@@ -171,8 +171,8 @@ fn ip(fields: &Fields) -> IpHeaders {
 
 fn tcp(fields: &Fields, (source, destination): (u16, u16)) -> Result<TcpHeader, String> {
     let has = |flag| fields.flags.contains(flag);
-    // The numbers of a connection in which both ends have sent nothing but their SYN, so that packets that make one by
-    // their flags do so by their numbers.
+    // The numbers of a connection in which each end has sent only its SYN, so that packets that form a connection by
+    // their flags also do so by their numbers.
     let mut header = TcpHeader::new(source, destination, u32::from(!has(TcpFlag::Syn)), u16::MAX);
     header.acknowledgment_number = u32::from(has(TcpFlag::Ack));
     header.fin = has(TcpFlag::Fin);

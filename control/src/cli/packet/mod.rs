@@ -7,13 +7,13 @@
 //! tcp 10.0.0.7 > 10.0.0.5:22 vlan 10/20
 //! ```
 //!
-//! A description says what differs from an ordinary packet. A real frame is built from it, which the engine's own
-//! reader then reads: what is explained could have come in on the wire.
+//! A description names the differences from an ordinary packet. This module builds a real frame from it, and the
+//! engine's own reader reads that frame: an explained packet is one that can arrive on the wire.
 //!
 //! | file         | owns |
 //! |--------------|------|
 //! | `mod.rs`     | the grammar, word by word |
-//! | `words.rs`   | words with their places, and what is wrong with them |
+//! | `words.rs`   | words with their places, and their errors |
 //! | `build.rs`   | from fields to a frame |
 //! | `summary.rs` | from a packet back to a line |
 
@@ -34,26 +34,26 @@ pub(super) use self::summary::summary;
 pub(super) use self::words::Complaint;
 use self::words::{Word, Words};
 
-/// Every word that may stand behind the addresses, for the remedy in complaints. TCP flags come besides.
+/// Every word that may stand behind the addresses, for the remedy in error messages. TCP flags are listed separately.
 const KEYWORDS: [&str; 13] =
     ["icmp", "length", "payload", "ttl", "tos", "dscp", "mss", "mac", "vlan", "pppoe", "priority", "fragment", "in"];
 
-/// Where packets come from that do not say it: the first port that systems give to clients (RFC 6335, 6).
+/// The source port of packets that name none: the first port that systems give to clients (RFC 6335, 6).
 const CLIENT_PORT: u16 = 49152;
 
-/// What a line described.
+/// The packet that a line describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Described {
     /// The frame, from the Ethernet destination on.
     pub(super) frame: Vec<u8>,
-    /// The interface it comes in on, if the line names one.
+    /// The interface that the packet arrives on, if the line names one.
     pub(super) interface: Option<String>,
 }
 
 /// Builds the packet that a line describes.
 ///
 /// # Errors
-/// What is wrong with the line, and where.
+/// The error in the line, and its place.
 pub(super) fn describe(text: &str) -> Result<Described, Complaint> {
     let mut reader = Reader { words: Words::of(text)?, flags: None, length: None };
     let (fields, interface) = reader.line().map_err(|complaint| complaint.about(text))?;
@@ -67,7 +67,7 @@ pub(super) fn describe(text: &str) -> Result<Described, Complaint> {
 
 struct Reader<'t> {
     words: Words<'t>,
-    /// The TCP flags named so far; none if none was.
+    /// The TCP flags named so far; `None` if the line has named none.
     flags: Option<Set<TcpFlag>>,
     length: Option<(u16, Range<usize>)>,
 }
@@ -115,7 +115,7 @@ impl<'t> Reader<'t> {
         })
     }
 
-    /// An address, perhaps with a port.
+    /// An address, with an optional port.
     fn endpoint(&mut self, protocol: u8, whose: &str) -> Result<(IpAddr, Option<u16>), Complaint> {
         let word = self.words.expect(&format!("{whose}: an address, perhaps with a port"))?;
         let (address, port) = match (SocketAddr::from_str(word.text), IpAddr::from_str(word.text)) {
@@ -132,7 +132,7 @@ impl<'t> Reader<'t> {
         Ok((address, port))
     }
 
-    /// What is behind the addresses, in any order.
+    /// Reads the words behind the addresses, in any order.
     fn rest(&mut self, fields: &mut Fields) -> Result<Option<String>, Complaint> {
         let mut interface = None;
         while let Some(word) = self.words.next() {

@@ -1,4 +1,4 @@
-//! A packet in one line, in the words that describe one.
+//! A packet in one line, in the words of a description.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};

@@ -11,7 +11,7 @@ fn read(described: &Described) -> Packet<'_> {
     headers::read(Side::Outside, &described.frame, usize::from(u16::MAX)).expect("a packet that the engine reads")
 }
 
-/// What the engine reads from the frame that was built for the text, in a line again.
+/// Builds the frame for the text, reads it with the engine, and returns it as a line again.
 fn again(text: &str) -> String {
     summary(&read(&packet(text)))
 }

@@ -1,11 +1,11 @@
-//! Words of a line with their places, and what is wrong with them, pointed at.
+//! Words of a line with their places, and errors that point at a place.
 
 use std::fmt;
 use std::iter::Peekable;
 use std::ops::Range;
 use std::vec::IntoIter;
 
-/// A word and where it stands, in bytes.
+/// A word and its place, in bytes.
 #[derive(Clone, Debug)]
 pub(super) struct Word<'t> {
     pub(super) text: &'t str,
@@ -21,7 +21,7 @@ impl Word<'_> {
 /// The words of a line, one after the other.
 pub(super) struct Words<'t> {
     words: Peekable<IntoIter<Word<'t>>>,
-    /// Where the line ends.
+    /// The end of the line.
     end: usize,
 }
 
@@ -57,14 +57,14 @@ impl<'t> Words<'t> {
         self.words.next()
     }
 
-    /// The next word, which must be there.
+    /// The next word; an error if there is none.
     pub(super) fn expect(&mut self, what: &str) -> Result<Word<'t>, Complaint> {
         let end = self.end;
         self.next().ok_or_else(|| Complaint::new(end..end, format!("something is missing: expected {what}")))
     }
 }
 
-/// How long the quoted text is that this begins with.
+/// The length of the quoted text at the beginning of this text.
 fn quoted_length(text: &str) -> Option<usize> {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -77,7 +77,7 @@ fn quoted_length(text: &str) -> Option<usize> {
     None
 }
 
-/// The bytes of a quoted text. `\xHH` is any byte; `\n`, `\r`, `\t`, `\0`, `\\` and `\"` are what they are elsewhere.
+/// The bytes of a quoted text. `\xHH` is any byte; `\n`, `\r`, `\t`, `\0`, `\\` and `\"` have their usual meaning.
 pub(super) fn unquote(word: &Word<'_>) -> Result<Vec<u8>, Complaint> {
     let inner = word
         .text
@@ -115,7 +115,7 @@ fn escape(word: &Word<'_>, at: usize) -> Complaint {
     Complaint::new(start..(start + 2).min(word.at.end), message.to_owned())
 }
 
-/// What is wrong with a line, and where.
+/// The error in a line, and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Complaint {
     text: String,

@@ -1,9 +1,10 @@
-//! `knockctl explain-source`: everything that the dataplane keeps of one address, and why its knocks do not count.
+//! `knockctl explain-source`: the state that the dataplane keeps of one address, and the reasons why its knocks do not
+//! count.
 //!
 //! | file      | owns |
 //! |-----------|------|
-//! | `mod.rs`  | the command line, and what is asked |
-//! | `why.rs`  | what keeps the source out, with the remedy |
+//! | `mod.rs`  | the command line, and the request |
+//! | `why.rs`  | the causes that keep the source out, with the remedies |
 //! | `text.rs` | the answer as text |
 
 mod text;
@@ -39,7 +40,7 @@ pub(super) struct ExplainSource {
     limit: usize,
 }
 
-/// An address, and how it was written.
+/// An address, and its form in the command line.
 #[derive(Clone, Debug)]
 struct Asked {
     text: String,
@@ -51,7 +52,7 @@ impl Asked {
         Ok(Asked { text: text.to_owned(), address: address::single(text)? })
     }
 
-    /// The first line of the answer, if the address was written as one of another family.
+    /// The first line of the answer, if the address was written in the form of another family.
     fn note(&self) -> String {
         match (self.text.contains(':'), self.address) {
             (true, IpAddr::V4(address)) => format!("{} is the IPv4 address {address}, written as IPv6\n", self.text),
@@ -68,7 +69,7 @@ fn watch_time(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
-/// Asks, and watches before if that is wanted.
+/// Sends the request. If `--watch` is given, watches the address before.
 pub(super) async fn run(client: &Client, command: ExplainSource, json: bool) -> Result<String, Failed> {
     let ExplainSource { address: asked, watch, limit } = command;
     let path = format!("/api/v1/sources/{}", asked.address);

@@ -15,7 +15,7 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// A source that nothing is known of, at a dataplane with one door.
+/// A source without any state, at a dataplane with one door.
 fn stranger(text: &str) -> Source {
     Source {
         address: address(text),
@@ -142,7 +142,7 @@ fn behind_a_scanner() -> Source {
     all
 }
 
-/// A client that knocks at one door, and is in at another one.
+/// A client that knocks at one door, and is admitted at another one.
 fn client() -> Source {
     let progress = |steps, of, next: &str| SourceProgress {
         steps,
@@ -209,7 +209,7 @@ fn client() -> Source {
     client
 }
 
-/// What is shown, of which no line is too long for a terminal.
+/// The output, after a check that no line is too long for a terminal.
 fn shown(source: &Source) -> String {
     let text = text(source);
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");

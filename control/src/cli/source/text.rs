@@ -1,4 +1,4 @@
-//! What is known of a source, for a terminal of a hundred columns. Only formatting: asking is `mod.rs`'s business.
+//! The state of a source, for a terminal of a hundred columns. This file only formats; `mod.rs` sends the request.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::why::{Finding, findings};
 use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::{Columns, grouped, named, wrapped};
 
-/// All of it.
+/// The whole answer.
 pub(super) fn text(source: &Source) -> String {
     let mut text = format!("{}\n", source.address);
     if let Some(network) = source.network {
@@ -81,7 +81,7 @@ fn doors(source: &Source) -> String {
     format!("doors\n{}{}{remembered}", table.text(), ports.collect::<String>())
 }
 
-/// State, at which address, time left.
+/// State, destination, time left.
 fn door_rows(door: &SourceDoor) -> Vec<(String, String, String)> {
     let mut rows = Vec::new();
     for ignored in &door.ignored {
@@ -104,7 +104,8 @@ fn door_rows(door: &SourceDoor) -> Vec<(String, String, String)> {
     rows
 }
 
-/// What is knocked at, or open. Of an IPv6 address only a hash is kept; what an operator let in is so everywhere.
+/// The target of a knock or a grant. Of an IPv6 address only a hash is kept. A grant by an operator counts for all
+/// destinations.
 fn at(to: Option<IpAddr>) -> String {
     match to {
         None => "any".to_owned(),
@@ -144,7 +145,7 @@ fn lists(source: &Source) -> String {
     format!("lists\nFlags: D - dynamic\n{}{more}", table.text())
 }
 
-/// What put an entry in its list.
+/// The origin of an entry in its list.
 fn added_by(list: &SourceList) -> String {
     match list.origin {
         Origin::Door => format!("door {}", list.door.as_deref().unwrap_or("of other rules")),
@@ -351,7 +352,7 @@ fn ago(time: Duration) -> String {
     format!("{} ago", short(time))
 }
 
-/// `4.2s`, `41s`, `29m50s`: tenths of a second while that matters.
+/// `4.2s`, `41s`, `29m50s`: with tenths of a second for short times.
 pub(in crate::cli) fn short(time: Duration) -> String {
     if time < Duration::from_secs(10) { format!("{:.1}s", time.as_secs_f64()) } else { format_duration(time) }
 }

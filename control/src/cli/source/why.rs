@@ -1,4 +1,4 @@
-//! What keeps a source out, in sentences, each with its remedy.
+//! The causes that keep a source out, in sentences, each with its remedy.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use knockplane_policy::word::Word;
 use super::text::{last_packet, short};
 use crate::cli::table::{count, printable};
 
-/// The page that says more.
+/// The page with more details.
 const PAGE: &str = "docs/doors.md, \"Several clients behind one address\"";
 
-/// A step that came to nothing before that is no reason any more.
+/// The age after which a failed step is no longer a cause.
 const RECENTLY: Duration = Duration::from_secs(600);
 
-/// Something that keeps a source out.
+/// A cause that keeps a source out.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Finding {
-    /// What, why and until when.
+    /// The finding, its cause and its end.
     pub(super) what: String,
-    /// What to do about it; empty if nothing is.
+    /// The remedy; empty if there is none.
     pub(super) remedy: String,
 }
 
@@ -32,7 +32,7 @@ impl Finding {
     }
 }
 
-/// All of it, what concerns all doors first.
+/// All findings; those that concern all doors come first.
 pub(super) fn findings(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(protected) = source.protected {
@@ -84,7 +84,7 @@ fn too_many_ports(source: &Source, ports: &SourcePorts) -> Finding {
     )
 }
 
-/// Why a door ignores it.
+/// The reason why a door ignores the source.
 fn at_door(door: &SourceDoor, IgnoredFor { reason, time_left }: &IgnoredFor) -> Option<Finding> {
     let (name, why) = (at(door), reason.name());
     let left = time_left.map(short).unwrap_or_default();
@@ -112,7 +112,8 @@ fn at_door(door: &SourceDoor, IgnoredFor { reason, time_left }: &IgnoredFor) -> 
     })
 }
 
-/// What became of its steps, where that says more than why it is ignored: recently, and not where it is in.
+/// The failed steps of the source at this door, if they say more than the reason why the source is ignored: only recent
+/// ones, and not if the source is in.
 fn failed(door: &SourceDoor, failure: &SourceFailure) -> Option<Finding> {
     if !door.grants.is_empty() || failure.last_ago > RECENTLY {
         return None;
@@ -146,7 +147,7 @@ fn at(door: &SourceDoor) -> String {
     format!("{}{}", printable(&door.door), in_vlan(door.vlan))
 }
 
-/// ` in vlan 10`; nothing without one.
+/// ` in vlan 10`; empty without a VLAN.
 fn in_vlan(vlan: Vlan) -> String {
     let name = vlan.to_string();
     if name.is_empty() { name } else { format!(" in {name}") }

@@ -1,4 +1,4 @@
-//! A test file: TOML, raw text to checked values, once. `docs/rule-tests.md` is its manual.
+//! A test file: TOML, converted once from raw text to checked values. `docs/rule-tests.md` is its manual.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,14 +21,14 @@ use crate::cli::bench::{Held, Step as Tried};
 use crate::cli::packet::{self, Described};
 use crate::rules;
 
-/// When tests begin that do not say it: 2026-01-01 00:00 UTC, a Thursday.
+/// The default start of tests: 2026-01-01 00:00 UTC, a Thursday.
 const BEGIN: Duration = Duration::from_secs(1_767_225_600);
 
 /// A checked test file.
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) rules: PathBuf,
-    /// Whose section `[policy]` and doors hold, in place of those here.
+    /// The configuration file whose section `[policy]` and doors replace those of the test file.
     pub(super) config: Option<PathBuf>,
     pub(super) policy: Settings,
     pub(super) tests: Vec<Test>,
@@ -37,17 +37,17 @@ pub(super) struct File {
 #[derive(Debug)]
 pub(super) struct Test {
     pub(super) name: String,
-    /// Of the test file.
+    /// The test's line in the test file.
     pub(super) line: usize,
     pub(super) begin: Time,
-    /// Who is in which list from the start.
+    /// The entries of each list at the start.
     pub(super) lists: Vec<(String, Entry)>,
     pub(super) steps: Vec<Step>,
 }
 
 #[derive(Debug)]
 pub(super) struct Step {
-    /// Of the test file.
+    /// The step's line in the test file.
     pub(super) line: usize,
     pub(super) after: Duration,
     pub(super) packet: Option<Described>,
@@ -55,7 +55,7 @@ pub(super) struct Step {
     pub(super) expect: Option<Verdict>,
     pub(super) reason: Option<Reason>,
     pub(super) rule: Option<ExpectedRule>,
-    /// Who is in these lists afterwards, and nobody else.
+    /// The exact entries of these lists after the step.
     pub(super) lists: BTreeMap<String, Vec<Entry>>,
 }
 
@@ -115,7 +115,7 @@ impl File {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// The first thing that is wrong with it, with file and line.
+    /// The first error of the file, with file and line.
     pub(super) fn load(path: &Path) -> Result<File, String> {
         let text = input::read_text(path, &input::TESTS).map_err(|error| format!("{}: it {error}", path.display()))?;
         File::parse(&text, path)
@@ -163,10 +163,10 @@ impl File {
 }
 
 impl File {
-    /// Whether these are all the lists that are named: a misspelt one would be empty, and always as expected.
+    /// Checks that `known` has every list of the tests: a misspelt list would be empty, and always as expected.
     ///
     /// # Errors
-    /// The first that is not, behind its line.
+    /// The first list that `known` does not have, behind its line.
     pub(super) fn check_lists(&self, known: &BTreeSet<String>) -> Result<(), String> {
         for test in &self.tests {
             let given = test.lists.iter().map(|(list, _)| (test.line, list));
@@ -208,7 +208,7 @@ impl Step {
             packet::describe(text.get_ref()).map_err(|complaint| wrong(text.span(), &complaint.to_string()))
         });
         Ok(Step {
-            // Where the packet stands: a step's own place may be the line above it.
+            // The line of the packet: a step's own place may be the line above it.
             line: line(step.packet.as_ref().map_or(span.start, |packet| packet.span().start)),
             after,
             packet: packet.transpose()?,
@@ -221,7 +221,7 @@ impl Step {
     }
 }
 
-/// As RouterOS writes times, or milliseconds.
+/// Times in RouterOS's form, or in milliseconds.
 fn time(text: &str) -> Option<Duration> {
     match text.strip_suffix("ms") {
         Some(digits) => digits.parse().ok().map(Duration::from_millis),
@@ -229,7 +229,7 @@ fn time(text: &str) -> Option<Duration> {
     }
 }
 
-/// The time since 1970 of a date and time, in UTC unless it says otherwise.
+/// The time since 1970 of a date and time, in UTC unless it has another offset.
 fn since_1970(at: &toml::value::Datetime) -> Option<Duration> {
     let (date, time) = (at.date?, at.time?);
     let offset = match at.offset {
@@ -284,11 +284,11 @@ pub(super) fn written(address: IpAddr, time: Option<&str>) -> String {
     time.map_or_else(|| address.to_string(), |time| format!("{address} {time}"))
 }
 
-/// Who is expected in a list.
+/// The expected entries of a list.
 pub(super) struct Expected;
 
 impl Expected {
-    /// Whether these and nobody else are in it. A time that is not written is not asked for.
+    /// Whether the list has exactly these entries. A time that is not written is not compared.
     pub(super) fn are(expected: &[Entry], held: &[&Held]) -> bool {
         let is = |entry: &Entry, held: &Held| {
             entry.address == held.address

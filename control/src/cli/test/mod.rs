@@ -1,10 +1,11 @@
-//! `knockctl test`: tests of rules, for those who write them. Packets in order, with time between them, and what should
-//! become of each; told as `cargo test` tells it, with the reason why a step came out otherwise.
+//! `knockctl test`: tests of rules, for authors of rules. A test is a series of packets, with time between them, and
+//! the expected result of each. The report has the form of `cargo test`'s, with the reason for each result that
+//! differs.
 //!
 //! | file      | owns |
 //! |-----------|------|
-//! | `mod.rs`  | tests run, and what is said of them |
-//! | `file.rs` | a test file: what can be written, and what is wrong with it |
+//! | `mod.rs`  | runs tests, and reports the results |
+//! | `file.rs` | a test file: its format, and its errors |
 
 mod file;
 #[cfg(test)]
@@ -76,7 +77,7 @@ pub(super) fn run(files: &[PathBuf], json: bool) -> Result<String, Failed> {
     Err(if json { error.beside(Reports { files: reports }) } else { error.with_output(text()) })
 }
 
-/// Everything is read first, so that a mistake in the file is not told as a failed test.
+/// Reads everything first, so that a mistake in the file is not reported as a failed test.
 fn run_file(path: &Path, json: bool) -> Result<Report, Failed> {
     let file = File::load(path).map_err(|why| Failed::new(Exit::Invalid, why))?;
     let settings = match &file.config {
@@ -96,10 +97,10 @@ fn run_file(path: &Path, json: bool) -> Result<Report, Failed> {
     Ok(Report { file: path.display().to_string(), passed: tests.len() - failed, failed, tests })
 }
 
-/// Runs a test up to the first step that comes out otherwise.
+/// Runs a test up to the first step whose result differs.
 ///
 /// # Errors
-/// What is wrong with a step, behind its line.
+/// The error of a step, behind its line.
 fn run_test(test: &Test, rules: &RuleSet, settings: &Settings) -> Result<Option<Failure>, String> {
     let mut bench = Bench::new(rules, settings, test.begin);
     for (list, entry) in &test.lists {
@@ -124,7 +125,7 @@ fn run_test(test: &Test, rules: &RuleSet, settings: &Settings) -> Result<Option<
     Ok(None)
 }
 
-/// Everything in which a step came out otherwise.
+/// All differences between the result and the expectation of a step.
 fn differences(step: &Step, explained: Option<&Explained>, lists: &[Held]) -> Vec<String> {
     let mut differences = Vec::new();
     let mut differ = |what: String| differences.push(what);

@@ -1,4 +1,4 @@
-//! Rules by hand, frames by etherparse, and an engine with everything it needs.
+//! Handwritten rules, frames that etherparse builds, and an engine with all its state.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,10 +25,11 @@ use knockplane_policy::time::Time;
 use knockplane_policy::wire::Counter;
 use proptest::test_runner::{Config, FailurePersistence, FileFailurePersistence};
 
-/// Seeds of cases that failed once, tried before all others. From the package's folder, where tests run.
+/// Seeds of cases that failed once, which run before all others. The path is relative to the package's folder, where
+/// tests run.
 const REGRESSIONS: &str = "tests/regressions.txt";
 
-/// A configuration for this many cases times KNOCKPLANE_SOAK; PROPTEST_CASES, if it is set, goes before.
+/// A configuration for this many cases times KNOCKPLANE_SOAK. PROPTEST_CASES overrides it if it is set.
 pub(crate) fn cases(cases: u32) -> Config {
     let soak = std::env::var("KNOCKPLANE_SOAK").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
     let failure_persistence =
@@ -45,7 +46,7 @@ pub(crate) fn rule(chain: &str, conditions: Vec<Condition>, action: Action) -> R
     Rule { matchers, ..Rule::new(Family::Ipv4, chain, action) }
 }
 
-/// A strict door that opens everything for a minute, and leaves ten seconds for each step.
+/// A strict door that opens all targets for a minute, and allows ten seconds for each step.
 pub(crate) fn door(name: &str, knock: &[&str], close: &[&str]) -> Door {
     let steps = |steps: &[&str]| steps.iter().map(|step| step.parse().unwrap()).collect();
     Door {
@@ -101,7 +102,7 @@ pub(crate) struct Spec {
     pub(crate) details: Details,
 }
 
-/// What is seldom of importance.
+/// The details of a frame that few tests set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Details {
     /// The last byte of the source's Ethernet address.
@@ -109,15 +110,15 @@ pub(crate) struct Details {
     pub(crate) ttl: u8,
     /// Type of service; IPv4 only.
     pub(crate) tos: u8,
-    /// Of TCP: flags, sequence number, acknowledgement number, window, and the option that scales that.
+    /// For TCP: flags, sequence number, acknowledgement number, window, and the option that scales the window.
     pub(crate) flags: u8,
     pub(crate) sequence: u32,
     pub(crate) acknowledgement: u32,
     pub(crate) window: u16,
     pub(crate) scale: Option<u8>,
-    /// The checksum of TCP is wrong.
+    /// Whether the checksum of TCP is wrong.
     pub(crate) broken: bool,
-    /// Identification, offset in units of 8 bytes, whether more follow; IPv4 only.
+    /// For IPv4: identification, offset in units of 8 bytes, whether more fragments follow.
     pub(crate) fragment: Option<(u16, u16, bool)>,
     /// The VLANs of the tags, the outer one first, and the priority of the outer one.
     pub(crate) vlans: [u16; 2],
@@ -229,7 +230,7 @@ impl Spec {
         frame
     }
 
-    /// Where the IP header begins, and where the transport header does.
+    /// The places where the IP header and the transport header begin.
     fn offsets(&self) -> (usize, usize) {
         let network = 14 + 4 * self.tags + if self.details.session == 0 { 0 } else { 8 };
         (network, network + if self.source.is_ipv4() { 20 } else { 40 })
@@ -264,7 +265,7 @@ impl Spec {
         header
     }
 
-    /// What rules should see of it in its frame.
+    /// The packet that rules should see in its frame.
     pub(crate) fn packet<'f>(&'f self, side: Side, frame: &'f [u8]) -> Packet<'f> {
         let (network, transport) = self.offsets();
         let is_later = self.details.is_later() && self.source.is_ipv4();
@@ -300,7 +301,7 @@ impl Spec {
     }
 }
 
-/// The frame whose ethertype is at this place, in a PPPoE session (RFC 2516).
+/// The frame in a PPPoE session (RFC 2516); its ethertype is at this place.
 pub(crate) fn in_session(frame: Vec<u8>, ethertype_at: usize, session: u16) -> Vec<u8> {
     let (front, rest) = frame.split_at(ethertype_at);
     let (ethertype, packet) = rest.split_at(2);
@@ -310,16 +311,16 @@ pub(crate) fn in_session(frame: Vec<u8>, ethertype_at: usize, session: u16) -> V
     [front, &header, packet].concat()
 }
 
-/// Ethernet in front of a hand-made packet.
+/// An Ethernet header in front of a handwritten packet.
 pub(crate) fn ethernet(packet: &[u8]) -> Vec<u8> {
     let ethertype = if packet.first().is_some_and(|byte| byte >> 4 == 6) { ether_type::IPV6 } else { ether_type::IPV4 };
     [&[2; 12], &ethertype.0.to_be_bytes()[..], packet].concat()
 }
 
-/// What is hashed is hashed with this, as the reference does with its seed.
+/// The secret of all keyed hashes; the reference uses it as its seed.
 pub(crate) const SECRET: [u64; 2] = [7, !7];
 
-/// One worker's engine and the state it works on.
+/// One worker's engine and its state.
 pub(crate) struct Engine {
     pub(crate) table: Table,
     pub(crate) state: State,
@@ -350,7 +351,7 @@ impl Engine {
         self.decider.decisions()
     }
 
-    /// Everything that a worker has.
+    /// Runs the work with the state of a worker.
     pub(crate) fn with<T>(&mut self, work: impl FnOnce(&mut Decider, Context<'_>) -> T) -> T {
         let Engine { table, state, counters, logged, decider } = self;
         work(decider, Context { table, state, counters, logged, wall: 0 })
@@ -373,7 +374,7 @@ pub(crate) fn events(lists: &Lists, cursor: &mut Cursor) -> Vec<ListEvent> {
     std::iter::from_fn(|| lists.receive(cursor).map(event)).collect()
 }
 
-/// What was added, in the form of the plain lists.
+/// The added entries, in the form of the plain lists.
 pub(crate) fn live(lists: &Lists, now: Time) -> Vec<ListedAddress> {
     let names = |list| lists.name(list).unwrap();
     let mut live = Vec::new();

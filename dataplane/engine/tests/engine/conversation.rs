@@ -1,4 +1,4 @@
-//! Two ends that talk TCP, with the numbers that they would have, and some that they would not.
+//! Both ends of a TCP connection, mostly with the sequence numbers of a correct TCP, and sometimes with others.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// A connection from its beginning to its end: who speaks, and the flags.
+/// A connection from its beginning to its end: the sender of each segment, and its flags.
 const SCRIPT: &[(usize, u8)] = &[
     (0, SYN),
     (1, SYN | ACK),
@@ -31,29 +31,29 @@ const SCRIPT: &[(usize, u8)] = &[
     (1, RST),
 ];
 
-/// What is said at one point of it.
+/// A segment at one point of the connection.
 #[derive(Clone, Debug)]
 struct Saying {
     pause: Duration,
-    /// Who and which flags, if it is not what comes next.
+    /// The sender and the flags, if they differ from the next segment of the script.
     instead: Option<(usize, u8)>,
-    /// How far its numbers are from what they would be.
+    /// The difference of its numbers from the correct ones.
     off: (u32, u32),
-    /// How often it is said at once.
+    /// How many copies are sent at once.
     times: usize,
     payload: &'static [u8],
     broken: bool,
     scale: Option<u8>,
     window: u16,
-    /// It is quoted by an ICMP error to its sender instead.
+    /// An ICMP error to the sender quotes the segment, in place of the segment itself.
     is_quoted: bool,
-    /// It comes in where the other end is.
+    /// The segment arrives on the side of the other end.
     is_elsewhere: bool,
-    /// It comes in another VLAN.
+    /// The segment arrives in another VLAN.
     strays: bool,
 }
 
-/// How far numbers are off: mostly not at all; a little; at the edges of windows; anywhere.
+/// The error of the numbers: mostly none; a little; at the edges of windows; any.
 fn off() -> impl Strategy<Value = u32> {
     prop_oneof![
         30 => Just(0_u32),
@@ -89,16 +89,16 @@ fn saying() -> impl Strategy<Value = Saying> {
     )
 }
 
-/// A connection of two ends, one on each side.
+/// A connection between two ends, one on each side.
 pub(crate) fn conversation() -> impl Strategy<Value = Vec<Turn>> {
     let hosts = prop_oneof![
         3 => Just(["10.0.0.1", "10.0.1.1"]),
         1 => Just(["fd00::1", "fd00::2"]),
     ];
     let begins = select(vec![0_usize, 0, 0, 1]);
-    // Zero, soon beyond 2³², and where a sign would change.
+    // Zero, numbers shortly before 2³², and numbers at a change of sign.
     let isns = (select(vec![0_u32, u32::MAX - 3, (1 << 31) - 2]), select(vec![7_u32, u32::MAX, 1 << 31]));
-    // Sometimes in the middle of it.
+    // Sometimes the test starts in the middle of the connection.
     let start = select(vec![0_usize, 0, 0, 3]);
     let sayings = prop::collection::vec(saying(), 1..SCRIPT.len() + 3);
     (hosts, begins, (0..4_u16, 0..4_u16), isns, start, (sayings, network())).prop_map(
@@ -115,7 +115,7 @@ pub(crate) fn conversation() -> impl Strategy<Value = Vec<Turn>> {
                     let mut spec = spec(saying, ends[from], ends[1 - from], flags, (next[from], next[1 - from]));
                     spec.tags = if saying.strays { 1 } else { tags };
                     spec.details = Details { vlans, priority, session, ..spec.details };
-                    // What is not as it would be does not move what comes next.
+                    // A segment that differs from the correct one does not advance the numbers.
                     let is_said = saying.off == (0, 0) && !saying.is_quoted && !saying.strays;
                     if is_said && (saying.instead.is_none() || flags & (SYN | FIN | RST) == 0) {
                         let marks = u32::from(flags & (SYN | FIN) != 0);

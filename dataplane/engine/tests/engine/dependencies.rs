@@ -1,6 +1,6 @@
-//! The facts that a decision depended on: a cache may repeat a decision exactly while they are current.
+//! The dependencies of a decision: a cache may repeat the decision exactly while they are current.
 //!
-//! Every decision is made by a new decider, whose caches are empty.
+//! A new decider, whose caches are empty, makes every decision.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ fn at(second: u64) -> Time {
     Time::from_nanos(second * 1_000_000_000)
 }
 
-/// A decision about one frame, and everything that it changed but lists and connections.
+/// A decision about one frame, and its effects except those on lists and connections.
 #[derive(Debug)]
 struct Outcome {
     decision: Decision,
@@ -57,7 +57,7 @@ fn decide(engine: &Engine, side: Side, frame: &[u8], now: Time) -> Outcome {
     }
 }
 
-/// The lists and connections, and what doors count.
+/// The lists and connections, and the counts of doors.
 fn observable_state(engine: &Engine, now: Time) -> String {
     let flows = engine.state.connections().map(|flows| flows.known(now));
     let doors = engine.table.settings().doors.iter();
@@ -65,7 +65,7 @@ fn observable_state(engine: &Engine, now: Time) -> String {
     format!("{:?} {flows:?} {:?}", live(&engine.state.lists, now), tallies.collect::<Vec<_>>())
 }
 
-/// What happens between two decisions.
+/// A change between two decisions.
 #[derive(Clone, Debug)]
 enum Change {
     Packet(Side, Spec),
@@ -132,13 +132,13 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// How many decisions a property has compared, so that it fails if it compares none.
+/// The number of decisions that a property has compared, so that it fails if it compares none.
 #[derive(Debug, Default)]
 struct Met {
     cacheable: AtomicU32,
-    /// Decided again while the dependencies were current.
+    /// Decisions that were repeated while the dependencies were current.
     repeated: AtomicU32,
-    /// Decided again, with another result, when they were not.
+    /// Decisions that were repeated with another result when the dependencies were not current.
     changed: AtomicU32,
 }
 
@@ -246,7 +246,7 @@ fn rules_about_lists() -> impl Strategy<Value = RuleSet> {
     })
 }
 
-/// Entries of the addresses of the packet come and go: every other decision changes.
+/// Entries of the packet's addresses are added and removed: every other decision changes.
 #[test]
 fn a_decision_by_lists_holds_while_its_dependencies_are_current() {
     let addresses = ["10.0.0.1", "10.0.0.2"].map(address);

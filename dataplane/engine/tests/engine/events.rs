@@ -1,4 +1,4 @@
-//! Events of list entries: which changes are events, and what subscribers that are too slow end up with.
+//! Events of list entries: which changes are events, and which entries a slow subscriber ends up with.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -34,17 +34,18 @@ fn small(capacity: usize, room: EventRoom) -> (Lists, [ListId; 3]) {
     (lists, ids)
 }
 
-/// What an entry is found by.
+/// The key of an entry.
 type EntryId = (ListId, IpAddr, bool, Vlan, u32);
 
-/// A subscriber that keeps the entries above a first step, by events alone and by what the lists say after a gap.
+/// A subscriber that keeps the entries above a first step: it uses events alone, and after a gap the changes that the
+/// lists return.
 struct Follower {
     cursor: Cursor,
     entries: HashMap<EntryId, (u64, EventEntry)>,
     gaps: usize,
-    /// How often the lists did not remember far enough.
+    /// How often the removals that the lists keep did not reach back far enough.
     incomplete: usize,
-    /// The number that has to come next.
+    /// The expected next number.
     next: u64,
 }
 
@@ -99,7 +100,7 @@ impl Follower {
         }
     }
 
-    /// After all changes: reads everything, and compares.
+    /// After all changes: reads all events, and compares.
     fn assert_equals(&mut self, lists: &Lists) {
         self.follow(lists, usize::MAX);
         assert_eq!(self.next, lists.last_event() + 1);
@@ -151,7 +152,7 @@ fn turn() -> impl Strategy<Value = Turn> {
     ]
 }
 
-/// Does what a turn says, but for reading.
+/// Carries out a turn, except its reading.
 fn take(lists: &Lists, [first, second, third]: [ListId; 3], turn: &Turn, now: &mut Time) {
     let (ids, at) = ([first, second, third], *now);
     let v6 = |last: u8| IpAddr::from(Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(last)));
@@ -221,7 +222,7 @@ fn four_writers_and_two_subscribers_with_gaps_end_up_with_the_same_entries() {
                     let mut now = after(1);
                     for _ in 0..TURNS {
                         let turn = turn().new_tree(&mut runner).unwrap().current();
-                        // The level of a list that others add to changes with the rules alone.
+                        // Only the rules change the level of a list that other lists add to.
                         if !matches!(turn, Turn::Level(_)) {
                             take(lists, ids, &turn, &mut now);
                         }
@@ -263,7 +264,7 @@ fn every_kind_of_change_is_an_event_with_its_origin() {
     let (lists, [first, second, third]) = small(100, EventRoom::default());
     let mut cursor = Cursor::after(0);
     let packet = Some(Origin::Packet);
-    // A first step is none, whatever becomes of it.
+    // A first step is no event, whatever happens to it.
     lists.add(first, v4(1), after(5), after(1));
     lists.add(first, v4(1), after(6), after(2));
     lists.remove(first, v4(1), after(2));
@@ -306,7 +307,7 @@ fn every_kind_of_change_is_an_event_with_its_origin() {
 fn a_flow_that_refreshes_its_entry_causes_few_events() {
     let (lists, [_, second, _]) = small(100, EventRoom::default());
     let mut cursor = Cursor::after(0);
-    // A minute at a thousand packets a second.
+    // One minute of a thousand packets a second.
     for ms in 0..60_000 {
         let now = after(1) + Duration::from_millis(ms);
         lists.add(second, v4(1), now + seconds(60), now);
@@ -344,7 +345,7 @@ fn an_entry_says_when_it_changed_and_the_lists_how_far_they_remember() {
     lists.remove(second, v4(2), after(2));
     lists.remove(second, v4(4), after(2));
     assert_eq!(since(3), Some((6, vec![(5, v4(2), true), (6, v4(4), true)])));
-    // A third removal makes it forget the first one.
+    // A third removal displaces the first one.
     lists.remove(second, v4(1), after(2));
     assert_eq!(since(4), None);
     assert_eq!(since(5), Some((7, vec![(6, v4(4), true), (7, v4(1), true)])));

@@ -1,7 +1,8 @@
-//! A flood of forged first knocks, and people who knock meanwhile.
+//! A flood of forged first knocks, and clients that knock meanwhile.
 //!
-//! The promise: with room for `capacity` entries and `rate` new sources a second, nobody is lost whose next step comes
-//! within capacity ÷ rate, less what shards differ in. What is behind a first step is not touched at all.
+//! The promise: with room for `capacity` entries and `rate` new sources a second, a client is never evicted if its next
+//! step comes within capacity ÷ rate, less the difference in fill between shards. The flood evicts no entry above a
+//! first step.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -15,14 +16,14 @@ use knockplane_policy::time::Time;
 use crate::common::{Engine, Spec, Transport, door};
 
 const CAPACITY: usize = 8_192;
-/// Forged first knocks each millisecond, each from a source that was not there before.
+/// Forged first knocks in each millisecond, each from a new source.
 const RATE: u32 = 10;
 const CLIENTS: u32 = 100;
 const FLOOD: u32 = 4_800;
-/// A client begins every so many milliseconds.
+/// The time between two new clients, in milliseconds.
 const EVERY: u32 = 20;
 
-/// How long the flood takes to push a first step out, if shards were of one size.
+/// The time in which the flood evicts a first step, if all shards were of one size.
 const REMEMBERED: u32 = CAPACITY as u32 / RATE;
 
 fn two_ports() -> (RuleSet, Settings) {
@@ -43,7 +44,8 @@ fn client(number: u32) -> IpAddr {
     Ipv4Addr::from_bits(0xc633_6400 + number).into()
 }
 
-/// The clients that are let in at the end of a flood, if each takes so many milliseconds from one step to the next.
+/// The number of clients that are admitted at the end of a flood, if each takes so many milliseconds from one step to
+/// the next.
 fn let_in((rules, settings): (RuleSet, Settings), gap: u32, levels: bool) -> usize {
     assert!(2 * REMEMBERED + EVERY * CLIENTS + gap < FLOOD, "everybody has knocked before it ends");
     let mut engine = Engine::with_room(rules, &settings, CAPACITY);
@@ -61,7 +63,7 @@ fn let_in((rules, settings): (RuleSet, Settings), gap: u32, levels: bool) -> usi
         for number in 0..RATE {
             send(Ipv4Addr::from_bits(0x0a00_0000 + now * RATE + number).into(), 1234, now);
         }
-        // When the lists have been full for a while.
+        // After the lists have been full for a while.
         let Some(since) = now.checked_sub(2 * REMEMBERED) else { continue };
         if since.is_multiple_of(EVERY) && since / EVERY < CLIENTS {
             send(client(since / EVERY), 1234, now);
@@ -83,7 +85,7 @@ fn whoever_goes_on_in_time_gets_in_and_stays_in() {
 
 #[test]
 fn the_edge_of_the_promise_is_where_it_is_said_to_be() {
-    // Shards of a thousand entries differ by some percent in how soon they are full.
+    // Shards of a thousand entries fill up at times that differ by some percent.
     assert_eq!(let_in(two_ports(), REMEMBERED * 85 / 100, true), CLIENTS as usize);
     assert_eq!(let_in(two_ports(), REMEMBERED * 115 / 100, true), 0);
 }

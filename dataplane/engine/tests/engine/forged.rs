@@ -1,7 +1,7 @@
-//! A million forged segments and ICMP errors, and a thousand idle sessions that outlived their door.
+//! A million forged segments and ICMP errors, and a thousand idle sessions that outlive the grants of their door.
 //!
-//! The forger knows all addresses and ports and sends in both directions, from the outside and some from the inside. Only
-//! the sequence numbers are not known to it.
+//! The forger has all addresses and ports and sends in both directions, most segments from the outside and some from
+//! the inside. It lacks only the sequence numbers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,9 +15,9 @@ use crate::common::{Details, Engine, Spec, Transport, door};
 
 const SESSIONS: u32 = 1_000;
 const FORGED: u64 = 1_000_000;
-/// How long the forger takes, in milliseconds.
+/// The time that the forger takes, in milliseconds.
 const MINUTES: u64 = 5 * 60 * 1_000;
-/// When all doors have closed.
+/// The time at which all doors have closed.
 const CLOSED: u64 = 100_000;
 
 const FIN: u8 = 0x01;
@@ -42,7 +42,7 @@ impl Random {
     }
 }
 
-/// A client, which knocks and begins, and the server.
+/// A client that knocks and begins a session, and the server.
 struct Session {
     ends: [(IpAddr, u16); 2],
     /// The next numbers.
@@ -77,7 +77,7 @@ impl Session {
         }
     }
 
-    /// What this end says next.
+    /// The next segment of this end.
     fn says(&mut self, from: usize, flags: u8, payload: &[u8]) -> Spec {
         let spec = self.segment(from, flags, (self.next[from], self.next[1 - from]), payload);
         let marks = u32::from(flags & (SYN | FIN) != 0);
@@ -85,7 +85,7 @@ impl Session {
         spec
     }
 
-    /// What somebody says who guesses the numbers.
+    /// The segment of a forger that guesses the numbers.
     fn forged(&self, random: &mut Random) -> Spec {
         let from = random.of(&[0, 1]);
         let flags = random.of(&[RST, RST | ACK, FIN | ACK, ACK, ACK | PSH, SYN, SYN | ACK]);
@@ -94,7 +94,7 @@ impl Session {
         spec.details.window = random.of(&[0, 502, u16::MAX]);
         spec.details.broken = random.of(&[false, true]);
         if random.of(&[false, false, false, true]) {
-            // An ICMP error about it instead, to its sender.
+            // An ICMP error about the segment instead, to the segment's sender.
             let (kinds, header): (&[(u8, u8)], _) = match spec.source.is_ipv4() {
                 true => (&[(3, 1), (3, 3), (3, 4), (11, 0), (12, 0)], 20),
                 false => (&[(1, 0), (1, 4), (2, 0), (3, 0), (4, 1)], 40),
@@ -120,14 +120,15 @@ fn side(from: usize) -> Side {
     [Side::Outside, Side::Inside][from]
 }
 
-/// What happens to each of these, as one batch.
+/// The verdicts about these frames, as one batch.
 fn verdicts(engine: &mut Engine, side: Side, specs: &[Spec], now: u64) -> Vec<Verdict> {
     let frames: Vec<Vec<u8>> = specs.iter().map(Spec::frame).collect();
     let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
     engine.decide(side, &frames, at(now)).iter().map(|decision| decision.verdict).collect()
 }
 
-/// Sessions that began through a door: those are accepted by the door's own rules, and nothing else is, in no direction.
+/// Sessions that began through a door: the door's own rules accept them, and no rule accepts any other packet in either
+/// direction.
 fn begun(engine: &mut Engine, random: &mut Random) -> Vec<Session> {
     (0..SESSIONS)
         .map(|number| {
@@ -156,7 +157,7 @@ fn a_million_forged_segments_end_none_of_a_thousand_idle_sessions() {
     };
     let mut engine = Engine::with_room(RuleSet::default(), &settings, 4 * SESSIONS as usize);
     let mut sessions = begun(&mut engine, &mut random);
-    // Nobody else begins one any more.
+    // No other source begins a session any more.
     let mut late = Session::new(SESSIONS, &mut random);
     let syn = late.says(0, SYN, b"");
     assert_eq!(verdicts(&mut engine, Side::Outside, &[syn], CLOSED), [Verdict::Drop]);
@@ -173,7 +174,7 @@ fn a_million_forged_segments_end_none_of_a_thousand_idle_sessions() {
         let from = random.of(&[Side::Outside, Side::Outside, Side::Outside, Side::Inside]);
         let now = CLOSED + batch * BATCH * MINUTES / FORGED;
         let verdicts = verdicts(&mut engine, from, &forged, now);
-        // SYNs and SYN-ACKs pass by, for those who might have lost the connection.
+        // SYNs and SYN-ACKs are forwarded, for an end that may have lost the connection.
         let is_syn = |spec: &Spec| matches!(spec.transport, Transport::Tcp(..)) && spec.details.flags & SYN != 0;
         passed += verdicts
             .iter()

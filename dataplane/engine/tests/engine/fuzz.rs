@@ -1,9 +1,9 @@
-//! The engine with frames that nobody would build, in any order, from both sides, under any rules.
+//! The engine with frames that no host builds, in any order, from both sides, under any rules.
 //!
-//! Frames begin as packets between few addresses and are then broken: bytes changed, cut off, repeated, glued to each
-//! other, or made of noise. What the headers' reader makes of them, the plain evaluation is told as well, so that a frame
-//! that is let in by mistake shows. A second engine with room for next to nothing gets the same: there the bounds are
-//! what counts.
+//! Frames begin as packets between few addresses and are then damaged: bytes are changed, cut off, repeated, joined to
+//! other frames, or replaced by noise. The reference evaluator gets the packet that the engine's reader reads from the
+//! frame, so that a frame that is wrongly accepted shows. A second engine with room for very few entries gets the same
+//! frames: there the test checks the bounds.
 
 use knockplane_engine::headers;
 use knockplane_engine::pipeline::{BATCH, Context, Decider, OutOfOrder};
@@ -25,19 +25,19 @@ use crate::reference::{pause, rules, settings, spec};
 /// Largest packet, without Ethernet.
 const MTU: usize = 1500;
 
-/// Room of the engine that has next to none.
+/// The capacity of the engine that has room for very few entries.
 const FEW: usize = 8;
 
-/// What becomes of a frame that was built well.
+/// Damage to a well-formed frame.
 #[derive(Clone, Debug)]
 enum Damage {
     None,
     /// These bytes, counted from the Ethernet type.
     Bytes(Vec<(usize, u8)>),
     Cut(usize),
-    /// Its bytes once more behind it.
+    /// Repeats its bytes behind it.
     Twice,
-    /// As long as so many bytes.
+    /// Cuts or extends it to so many bytes.
     Long(usize),
 }
 
@@ -142,7 +142,7 @@ proptest! {
     }
 }
 
-/// With room for next to nothing: nothing grows, and no frame is left without a decision.
+/// With very little room: no table grows, and every frame gets a decision.
 fn assert_bounded(rules: &RuleSet, settings: &Settings, turns: &[(std::time::Duration, Side, Vec<Vec<u8>>)]) {
     let Engine { table, state, counters, logged, .. } = Engine::with_room(rules.clone(), settings, FEW);
     let mut decider = Decider::new(headers::max_frame(MTU), SECRET[0]);

@@ -1,11 +1,11 @@
-//! The readers against etherparse, and what they refuse.
+//! The readers against etherparse, and the frames that they refuse.
 //!
-//! Whatever the readers accept, etherparse's lax slices must see with the same addresses, protocol, ports and payload.
-//! Where etherparse goes on and the readers stop, on purpose:
-//! - IPv4: an authentication header is a protocol of its own, as in RouterOS; etherparse looks behind it.
-//! - IPv6: a payload length of 0 is no payload; etherparse takes the rest of the frame. A fragment behind the first is
-//!   not looked into; etherparse goes on as if extension headers followed.
-//! - MACsec is an unknown ethertype; etherparse looks into what is not encrypted.
+//! For each packet that the readers accept, etherparse's lax slices must have the same addresses, protocol, ports and
+//! payload. The readers stop on purpose in these cases, where etherparse reads on:
+//! - IPv4: an authentication header is a protocol of its own, as in RouterOS; etherparse reads the headers behind it.
+//! - IPv6: a payload length of 0 means no payload; etherparse takes the rest of the frame. The data of a later fragment
+//!   is not parsed; etherparse reads on as if extension headers followed.
+//! - MACsec is an unknown ethertype; etherparse reads the unencrypted part.
 
 use std::net::IpAddr;
 
@@ -23,7 +23,7 @@ use proptest::prelude::*;
 
 use crate::common::{Details, Engine, Spec, Transport, cases, ethernet};
 
-/// Checks that etherparse agrees with what was read.
+/// Checks that etherparse agrees with the packet.
 fn assert_seen_alike(frame: &[u8], packet: &Packet<'_>) {
     let lax = LaxSlicedPacket::from_ethernet(frame).unwrap();
     let (source, destination, fragment, sees_more) = match lax.net.as_ref().unwrap() {
@@ -151,7 +151,7 @@ fn extended() -> impl Strategy<Value = Vec<u8>> {
                     _ => (usize::from(*units) + 1) * 8,
                 };
                 let mut header = vec![0; length];
-                // Offset, reserved bits and flag of a fragment header: often harmless ones.
+                // Offset, reserved bits and flag of a fragment header: often valid ones.
                 let field = [*field, [0, 1], [0, 0]][*plain];
                 header[..4].copy_from_slice(&[*next, *units, field[0], field[1]]);
                 chain.extend(header);
@@ -234,7 +234,7 @@ proptest! {
     }
 }
 
-/// An IPv4 packet: flags and offset, protocol, what is behind the header.
+/// An IPv4 packet: flags and offset, protocol, the data behind the header.
 fn v4(fragment: u16, protocol: u8, data: &[u8]) -> Vec<u8> {
     let [t0, t1] = (20 + data.len() as u16).to_be_bytes();
     let [f0, f1] = fragment.to_be_bytes();
@@ -242,7 +242,7 @@ fn v4(fragment: u16, protocol: u8, data: &[u8]) -> Vec<u8> {
     ethernet(&[&header, data].concat())
 }
 
-/// An IPv6 packet: first next header, hop limit, what is behind the header.
+/// An IPv6 packet: first next header, hop limit, the data behind the header.
 fn v6(next: u8, hop_limit: u8, data: &[u8]) -> Vec<u8> {
     let [l0, l1] = (data.len() as u16).to_be_bytes();
     ethernet(&[&[0x60, 0, 0, 0, l0, l1, next, hop_limit], &[0x20; 32][..], data].concat())
@@ -367,8 +367,8 @@ fn lengths_that_contradict_each_other_are_refused() {
     assert_eq!(reason(&v6(17, 64, &UDP)[..61]), Some(Reason::Ipv6Malformed));
 }
 
-/// What Linux leaves in the checksum field of a packet whose checksum the interface is to compute: the sum of addresses,
-/// protocol and length, folded and not inverted (`CHECKSUM_PARTIAL`).
+/// Writes the checksum field as Linux does for a packet whose checksum the interface is to compute: the sum of
+/// addresses, protocol and length, folded and not inverted (`CHECKSUM_PARTIAL`).
 fn leave_to_interface(frame: &mut [u8], packet: &Packet<'_>) {
     let octets = |address: IpAddr| match address {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -416,7 +416,7 @@ fn what_begins_something_without_a_checksum_is_counted_by_its_side() {
         leave_to_interface(&mut left, &read(Side::Outside, &whole, 1522).unwrap());
         left
     };
-    // One that is right, one that is dropped, and one that begins a connection, three times.
+    // A packet that is right, one that is dropped, and one that begins a connection, three times.
     for frame in [frame(22), without(23), without(22), without(22), without(22)] {
         engine.decide(Side::Outside, &[&frame], Time::default());
     }

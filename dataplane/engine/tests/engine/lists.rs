@@ -40,7 +40,7 @@ enum Turn {
     Sweep,
 }
 
-/// Few addresses, among them one that is the same number in both families.
+/// Few addresses, among them one whose number is the same in both families.
 fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
         (0..6_u32).prop_map(v4),
@@ -92,7 +92,7 @@ proptest! {
                     prop_assert_eq!(added, if was_there { AddOutcome::Refreshed } else { AddOutcome::New });
                 }
                 Turn::Remove(list, address) => {
-                    // The plain lists cannot remove; from here on this pair is not looked at in them.
+                    // The plain lists cannot remove; from here on the comparison skips this pair.
                     let was_there = plain.contains(NAMES[list], address, now) && removed.insert((list, address));
                     prop_assert_eq!(lists.remove(ids[list], address, now), was_there);
                 }
@@ -111,12 +111,12 @@ proptest! {
         prop_assert_eq!(counted as usize, live(&lists, now).len());
     }
 
-    /// A single shard that is much too small, against what may happen at all: an entry goes only when it expires, or
-    /// when an entry of its level or a higher one takes its place and nothing lower or older was left.
+    /// A single shard that is much too small, against the permitted outcomes: an entry is removed only when it expires,
+    /// or when an entry of its level or a higher one takes its place and no lower or older entry was left.
     #[test]
     fn a_full_table_keeps_to_its_order(
         turns in prop::collection::vec((0..3_usize, 0..40_u32, 1..30_u64, 0..3_u64), 0..120),
-        // All expired entries are found at once only among few slots; so with more, nothing expires.
+        // Only among few slots are all expired entries found at once; so with more slots, no entry expires.
         (capacity, expires) in prop_oneof![(1..5_usize, Just(true)), (1..12_usize, Just(false))],
     ) {
         let lists = Lists::with_secret(capacity, [3, 4]).unwrap();
@@ -231,7 +231,8 @@ fn many_threads_see_each_other() {
                     let address = v4((thread << 16) | (round % 500));
                     lists.add(list, address, after(9), now);
                     assert!(lists.membership(address, 0, now).contains(list));
-                    // Over before it began: work for the sweeps, on addresses that all threads share.
+                    // An entry that has expired before it begins: work for the sweeps, on addresses that all threads
+                    // share.
                     lists.add(list, v4(0x0a00_0000 | (round % 700)), now, now);
                     lists.sweep(64, now);
                     if round % 1_000 == 0 {
@@ -365,7 +366,7 @@ fn what_an_operator_adds_outlives_every_flood() {
     let lists = Lists::new(64).unwrap();
     let first = lists.bind("first", 0).unwrap();
     lists.add_by_operator(first, v4(1), Time::NEVER, after(0));
-    // One that got in by itself, and that an operator then made permanent.
+    // An entry that a packet added, and that an operator then made static.
     lists.add(first, v4(2), after(60), after(0));
     lists.add_by_operator(first, v4(2), Time::NEVER, after(0));
     for source in 100..10_000 {
@@ -392,7 +393,7 @@ fn first_steps_of_a_prefix_have_a_quota() {
     assert_eq!([1, 2, 3, 4].map(|number| add(first, number, 0)), [new, new, new, refused]);
     assert_eq!((add(first, 1, 0), add(second, 4, 0)), (again, new));
     assert_eq!(lists.add(first, v4(0xc000_0301), after(5), after(0)), new, "another prefix");
-    // What is gone makes room: removed, swept, or gone on to a higher level.
+    // An entry that is removed, swept, or moved to a higher level makes room.
     assert!(lists.remove(first, neighbour(1), after(0)));
     assert_eq!([4, 5].map(|number| add(first, number, 1)), [new, refused]);
     lists.sweep(20_000, after(5));
@@ -430,14 +431,14 @@ fn first_steps_of_ipv6_can_be_kept_by_the_network() {
     let mut added = (0..100).map(|host| lists.add(first, address(1, host), after(5), after(0)));
     assert!(added.next() == Some(AddOutcome::New) && added.all(|added| added == AddOutcome::Refreshed));
     assert!(is_in(first, 1, 7) && is_in(first, 1, 1000) && !is_in(first, 2, 7));
-    // Whoever goes further does so alone.
+    // A further step counts for its own address alone.
     lists.add(second, address(1, 0), after(5), after(0));
     assert!(is_in(second, 1, 0) && !is_in(second, 1, 1) && !is_in(first, 0, 0));
     let mut entries = 0;
     lists.visit(after(1), |_| entries += 1);
     assert_eq!(entries, 2);
     assert!(lists.remove(first, address(1, 9), after(1)) && !is_in(first, 1, 7) && is_in(second, 1, 0));
-    // IPv4 and higher levels as ever.
+    // IPv4 and higher levels are unchanged.
     lists.add(first, v4(1), after(5), after(0));
     assert!(!lists.membership(v4(2), 0, after(1)).contains(first));
     for host in 0..1_000 {
@@ -447,7 +448,7 @@ fn first_steps_of_ipv6_can_be_kept_by_the_network() {
     assert!(lists.summaries().iter().all(|list| list.entries == 0));
 }
 
-/// The ends of entries that a sweep of everything finds, and those since the last one.
+/// The ends of entries that a complete sweep finds, and those since the last sweep.
 fn ended(lists: &Lists, cursor: &mut Cursor, now: u64) -> Vec<(u8, IpAddr, EventKind)> {
     lists.sweep(200_000, after(now));
     let ended = events(lists, cursor).into_iter().filter(|event| event.kind.is_end());
@@ -464,7 +465,7 @@ fn entries_above_the_lowest_level_are_events_when_they_end() {
     assert_eq!(ended(&lists, &mut cursor, 4), []);
     assert_eq!(ended(&lists, &mut cursor, 5), [(1, v4(1), EventKind::Expired)]);
     assert_eq!(ended(&lists, &mut cursor, 6), []);
-    // Also if it is another addition that finds it.
+    // The event also occurs if another addition finds the entry.
     lists.add(second, v4(1), after(8), after(7));
     lists.add(second, v4(1), after(10), after(9));
     assert_eq!(ended(&lists, &mut cursor, 9), [(1, v4(1), EventKind::Expired)]);
@@ -517,7 +518,7 @@ fn entries_that_end_at_once_are_events_or_in_a_gap() {
         }
     }
     assert!(read > 0 && missed > 0 && read + missed == 20_000, "{read} and {missed}");
-    // One after the other takes the place of the one before, and nobody sweeps.
+    // Each new entry takes the place of the one before, without a sweep.
     let lists = Lists::with_room(1, [1, 2], EventRoom::default()).unwrap();
     let [_, second, _] = bound(&lists);
     for number in 0..2_001 {

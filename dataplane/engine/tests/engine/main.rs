@@ -4,7 +4,7 @@
 //! |---------------|---------------|
 //! | [`headers`]   | the readers return what etherparse returns, and refuse what they promise to refuse |
 //! | [`neighbours`] | which ARP and neighbour discovery frames are well-formed, and what happens to them |
-//! | [`pppoe`]     | what is read in a PPPoE session, and what is refused |
+//! | [`pppoe`]     | which frames of a PPPoE session are read, and which are refused |
 //! | [`tails`]     | parts of a frame that a driver has split |
 //! | [`lists`]     | the address lists against a plain model: with room, full, and from many threads |
 //! | [`peers`]     | entries that count for one peer alone, and sequences of steps |
@@ -13,12 +13,12 @@
 //! | [`re_evaluation`] | packets that are decided out of order, on several queues |
 //! | [`scenarios`] | the two knock scripts, step by step |
 //! | [`reference`] | the engine decides as the reference evaluator `policy::eval` does, for any rules and packets |
-//! | [`dependencies`] | a decision says what it depended on, so that a cache can repeat it |
-//! | [`flood`]     | which sources get in while a flood of first knocks fills the lists |
-//! | [`sources`]   | what is kept about one source, and what was dropped of it |
-//! | [`vlans`]     | nothing of one VLAN or PPPoE session counts in another |
+//! | [`dependencies`] | a decision records its dependencies, so that a cache can repeat it |
+//! | [`flood`]     | which sources are admitted while a flood of first knocks fills the lists |
+//! | [`sources`]   | the state of one source, and the record of its drops |
+//! | [`vlans`]     | no state of one VLAN or PPPoE session counts in another |
 //! | [`forged`]    | idle sessions outlive forged segments |
-//! | [`fuzz`]      | the reference test with frames that no host builds, and with room for next to nothing |
+//! | [`fuzz`]      | the reference test with frames that no host builds, and with room for very few entries |
 //!
 //! Two workers at the same time are tested in `tests/model`, a binary of its own.
 //!

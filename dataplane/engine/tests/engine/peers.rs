@@ -59,12 +59,12 @@ fn of_nine_ends_the_oldest_gives_way() {
     let kept: Vec<u32> = (1..=9).filter(|to| lists.membership(SOURCE, *to, after(12)).contains(door)).collect();
     assert_eq!(kept, [1, 3, 4, 5, 6, 7, 8, 9]);
     assert_eq!((lists.summaries()[0].entries, lists.summaries()[0].evicted), (9, 1));
-    // What expired goes first, and is no eviction.
+    // Expired entries are removed first, and that is no eviction.
     lists.add_for(door, SOURCE, 9, after(13), after(12));
     assert_eq!(lists.add_for(door, SOURCE, 10, after(61), after(13)), AddOutcome::New);
     assert!(lists.membership(SOURCE, 3, after(13)).contains(door));
     assert_eq!(lists.summaries()[0].evicted, 1);
-    // None of a higher level.
+    // A new entry evicts none of a higher level.
     lists.bind("door", 1).unwrap();
     assert_eq!(lists.add_for(door, SOURCE, 11, after(61), after(13)), AddOutcome::Refused);
     assert!(lists.membership(SOURCE, 3, after(13)).contains(door));
@@ -117,7 +117,7 @@ fn a_sequence_is_read_and_written_in_one() {
         seen
     };
     let stored = look(after(2)).unwrap();
-    // To the millisecond, and never later than it was.
+    // Exact to the millisecond, and never later than the expiry.
     assert_eq!((stored.begun, stored.since), (Time::from_nanos(1_000_000), after(3)));
     assert!(stored.is_ahead_of(after(2)) && !stored.is_ahead_of(after(3)));
     assert_eq!(look(after(12)), None);
@@ -139,7 +139,7 @@ fn a_sequence_keeps_to_the_levels() {
         [step(1, 1), step(2, 1), step(3, 0)],
         [Some(AddOutcome::New), Some(AddOutcome::New), Some(AddOutcome::Refused)]
     );
-    // Who starts over is a beginner again, and gives way.
+    // A source that starts over is at the first step again, and can be evicted.
     assert_eq!([step(1, 0), step(3, 0)], [Some(AddOutcome::Refreshed), Some(AddOutcome::New)]);
     let told = &lists.summaries()[0];
     assert_eq!((told.entries, told.evicted, told.refused), (2, 1, 1));

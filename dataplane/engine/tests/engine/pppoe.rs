@@ -1,5 +1,5 @@
-//! PPP over Ethernet: what is read in a session, and what is refused. No other library here reads it, so frames are what
-//! etherparse built, with the bytes of RFC 2516 put in by hand.
+//! PPP over Ethernet: which frames of a session are read, and which are refused. No other library here reads PPPoE, so
+//! etherparse builds the frames, and the tests insert the bytes of RFC 2516.
 
 use knockplane_engine::headers::{self, max_frame, read};
 use knockplane_policy::frames::FrameClass;
@@ -14,7 +14,7 @@ use crate::common::{Details, Engine, Spec, Transport, cases, in_session, rule, r
 use crate::headers::spec;
 use crate::neighbours::build::{Discovery, INSIDE_MAC};
 
-/// Where the header of a session begins in a frame without tags, and where its length is.
+/// The places in a frame without tags where the header of a session begins, and where its length is.
 const HEADER: usize = 14;
 const LENGTH: usize = HEADER + 4;
 
@@ -22,7 +22,7 @@ fn reads(frame: &[u8]) -> Result<Packet<'_>, Reason> {
     read(Side::Outside, frame, max_frame(1500))
 }
 
-/// Everything of a packet but its frame.
+/// All fields of a packet except its frame.
 fn seen<'f>(packet: &Packet<'f>) -> impl PartialEq + std::fmt::Debug + use<'f> {
     let Packet { side, source, destination, protocol, ports, icmp, ip_length, payload, .. } = *packet;
     (
@@ -40,7 +40,7 @@ fn words(words: &[u16]) -> Vec<u8> {
 proptest! {
     #![proptest_config(cases(2_000))]
 
-    /// What is in a session is what it is without one, whatever pads PPP or Ethernet.
+    /// A packet in a session equals the same packet without one, with any padding of PPP or Ethernet.
     #[test]
     fn a_packet_in_a_session_is_the_packet(spec in spec(), session in 1..u16::MAX, ppp in 0..9_u16, ethernet in 0..9_usize) {
         let bare = Spec { padding: 0, ..spec.clone() }.frame();
@@ -53,7 +53,7 @@ proptest! {
         let inside = reads(&frame).expect("it is read");
         prop_assert_eq!(seen(&inside), seen(&packet));
         prop_assert_eq!(inside.vlan(), packet.vlan().in_session(session));
-        // A byte less than the packet, or more than the frame, and lengths contradict each other.
+        // Lengths that are a byte less than the packet, or more than the frame, and lengths that contradict each other.
         for wrong in [length - ppp - 1, length + ethernet as u16 + 1, 0, 1, u16::MAX] {
             frame[length_at..length_at + 2].copy_from_slice(&wrong.to_be_bytes());
             let reason = reads(&frame).expect_err("lengths contradict each other");
@@ -62,7 +62,7 @@ proptest! {
         }
     }
 
-    /// Any bytes behind the type give an answer, and what is accepted agrees with its lengths.
+    /// Any bytes behind the type give a result, and an accepted packet agrees with its lengths.
     #[test]
     fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..80), is_session: bool) {
         let kind = if is_session { [0x88, 0x64] } else { [0x88, 0x63] };
@@ -96,14 +96,14 @@ fn what_is_no_session_of_plain_ip_is_refused_and_control_is_a_class() {
         (&[0x8864, 0x1100, 7, 40, 0x003d], Reason::PppUnreadable),
         (&[0x8864, 0x1100, 7, 40, 0x0281], Reason::PppUnreadable),
         (&[0x8864, 0x1100, 7, 40, 0x0020], Reason::PppoeMalformed),
-        // Version, code, the sessions that are none, lengths.
+        // Version, code, reserved session numbers, lengths.
         (&[0x8864, 0x2100, 7, 40, 0x0021], Reason::PppoeMalformed),
         (&[0x8864, 0x1101, 7, 40, 0x0021], Reason::PppoeMalformed),
         (&[0x8864, 0x1100, 0, 40, 0x0021], Reason::PppoeMalformed),
         (&[0x8864, 0x1100, 0xffff, 40, 0x0021], Reason::PppoeMalformed),
         (&[0x8864, 0x1100, 7, 1, 0xc021], Reason::PppoeMalformed),
         (&[0x8864, 0x1100, 7, 49, 0xc021], Reason::PppoeMalformed),
-        // The packet is longer than the session says.
+        // The packet is longer than the length of the session header.
         (&[0x8864, 0x1100, 7, 21, 0x0021], Reason::Ipv4Malformed),
     ];
     for (of, reason) in cases {
@@ -147,7 +147,7 @@ fn the_class_is_dropped_unless_the_settings_say_otherwise_and_ip_is_left_to_the_
         assert_eq!(decide(accepting.clone(), Side::Outside, frame), (Verdict::Drop, Reason::Pppoe));
         assert_eq!(decide(accepting.clone(), Side::Inside, frame), (Verdict::Forward, Reason::Pppoe));
     }
-    // What rules cannot see passes by no setting.
+    // No setting accepts frames that rules cannot read.
     assert_eq!(decide(accepting.clone(), Side::Inside, &compressed), (Verdict::Drop, Reason::PppUnreadable));
     assert_eq!(decide(FrameClasses::default(), Side::Outside, &ip), (Verdict::Forward, Reason::Rule));
     let mut closed = Engine::new(RuleSet::default(), &Settings { frames: accepting, ..Settings::default() });
@@ -170,14 +170,14 @@ fn the_longest_frame_has_room_for_two_tags_and_a_session_of_1492_bytes() {
 
 #[test]
 fn neighbour_discovery_in_a_session_is_its_class() {
-    // In a session Ethernet's destination is always the other end.
+    // In a session, the destination of the Ethernet header is always the peer.
     let advertisement = Discovery { to: INSIDE_MAC, ..Discovery::router_advertisement("fe80::1") }.frame();
     assert_eq!(reads(&advertisement), Err(Reason::RouterAdvertisement));
     let frame = in_session(advertisement, 12, 7);
     assert_eq!(reads(&frame), Err(Reason::RouterAdvertisement));
     let claims = headers::class_frame(Side::Outside, FrameClass::RouterAdvertisement, &frame).claims;
     assert!(claims[0].is_some(), "it claims its source");
-    // Something behind the message, within the session, is no such message.
+    // A message with bytes behind it, within the session, is malformed.
     let mut longer = frame.clone();
     let length = u16::from_be_bytes([longer[LENGTH], longer[LENGTH + 1]]) + 4;
     longer[LENGTH..LENGTH + 2].copy_from_slice(&length.to_be_bytes());

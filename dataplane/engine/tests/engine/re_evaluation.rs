@@ -1,4 +1,4 @@
-//! Packets that were decided before those that arrived before them, as happens with several queues.
+//! Packets that are decided before packets that arrived earlier, as happens with several queues.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ fn engine(doors: Vec<Door>, file: &str) -> Engine {
     Engine::new(rules, &Settings { doors, ..Settings::default() })
 }
 
-/// A TCP packet to a port, and when it arrived, in milliseconds.
+/// A TCP packet to a port, and the time of its arrival, in milliseconds.
 #[derive(Clone, Copy)]
 struct Hit(u16, u64);
 
@@ -30,7 +30,7 @@ impl Hit {
         Time::from_nanos(self.1 * 1_000_000)
     }
 
-    /// What it waits for.
+    /// Decides about the step, and returns its pending steps.
     fn decide(self, engine: &mut Engine) -> Option<PendingSteps> {
         engine.with(|decider, context| {
             decider.decide_arrived(Side::Outside, &[&self.frame()], |_| self.arrived(), context);
@@ -38,7 +38,7 @@ impl Hit {
         })
     }
 
-    /// Whether it waits for nothing any more.
+    /// Whether it has no pending steps any more.
     fn re_evaluate(self, engine: &mut Engine, pending: PendingSteps, is_last: bool) -> bool {
         engine.with(|decider, context| {
             let (side, frame, arrived) = (Side::Outside, &self.frame(), self.arrived());
@@ -84,7 +84,7 @@ fn a_step_that_really_came_too_early_starts_over_at_its_last_look() {
 
 #[test]
 fn only_the_door_that_it_waits_for_sees_a_step_again() {
-    // One packet opens the one and is the second step of the other.
+    // One packet opens one door and is the second step of the other.
     let doors = vec![door("one", &["tcp/8000"], &[]), door("two", &["tcp/7000", "tcp/8000"], &[])];
     let mut engine = engine(doors, "");
     let (first, second) = (Hit(7000, 100), Hit(8000, 101));

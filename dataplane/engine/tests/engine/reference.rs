@@ -1,7 +1,7 @@
 //! The engine against the plain linear evaluation, for any rules and packets.
 //!
-//! Few addresses, ports, sizes and lists, so that rules meet packets and each other. The reference sees each packet as
-//! it was meant, the engine as a frame that etherparse built.
+//! There are few addresses, ports, sizes and lists, so that rules match packets and share state. The reference gets
+//! each packet in its typed form, the engine as a frame that etherparse built.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -87,7 +87,7 @@ fn rate() -> impl Strategy<Value = Rate> {
     })
 }
 
-/// What only headers answer.
+/// The conditions that need only headers.
 fn header_condition() -> impl Strategy<Value = Condition> {
     let side = select(vec!["outside", "inside"]);
     let flags = (set_of::<TcpFlag>(), set_of::<TcpFlag>());
@@ -122,7 +122,7 @@ fn header_condition() -> impl Strategy<Value = Condition> {
     ]
 }
 
-/// What state answers, or what is dear.
+/// The conditions that need state, or are expensive.
 fn state_condition() -> impl Strategy<Value = Condition> {
     let mode = select(LimitMode::ALL.to_vec());
     let classifier = (select(ClassifierFields::ALL.to_vec()), 1..4_u32, 0..3_u32);
@@ -339,8 +339,9 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
     )
 }
 
-/// Mostly no tag. Else few networks with the same addresses, some of which differ in one tag, in their order or in the
-/// session alone; and a tag that is no VLAN. How many tags, their VLANs, the outer one's priority, the session.
+/// Mostly no tag. Otherwise few networks with the same addresses, some of which differ in one tag, in the order of tags
+/// or in the session alone; and a tag without a VLAN. The values: the number of tags, their VLANs, the outer tag's
+/// priority, the session.
 pub(crate) fn network() -> impl Strategy<Value = (usize, [u16; 2], u8, u16)> {
     let vlans = select(vec![[7_u16, 8], [8, 7], [7, 7], [0, 7], [7, 0]]);
     let session = select(vec![0_u16, 0, 0, 7, 8]);
@@ -351,10 +352,10 @@ pub(crate) fn network() -> impl Strategy<Value = (usize, [u16; 2], u8, u16)> {
 }
 
 fn details() -> impl Strategy<Value = Details> {
-    // Mostly what connections consist of: SYN, SYN-ACK, ACK, FIN-ACK, RST; and what nobody sends.
+    // Mostly the flags of connections: SYN, SYN-ACK, ACK, FIN-ACK, RST; and flags that no host sends.
     let flags = prop_oneof![8 => select(vec![0x02_u8, 0x12, 0x10, 0x11, 0x04]), 1 => any::<u8>()];
     let fragment = prop::option::weighted(0.2, (0..3_u16, select(vec![0_u16, 3]), any::<bool>()));
-    // Few and small, so that they are in windows, answer each other, and are exactly the next ones.
+    // Few and small numbers, so that they are in windows, answer each other, and are exactly the next ones.
     let numbers = (0..9_u32, prop_oneof![8 => 0..9_u32, 1 => any::<u32>()], prop::bool::weighted(0.1));
     (1..4_u8, 62..66_u8, select(vec![0_u8, 4, 8, 9]), flags, numbers, fragment).prop_map(
         |(mac, ttl, tos, flags, (sequence, acknowledgement, broken), fragment)| Details {
@@ -383,7 +384,7 @@ pub(crate) fn spec() -> impl Strategy<Value = Spec> {
     (address(), address(), transport, payload, (network(), 0..8_usize, details())).prop_map(
         |(source, other, transport, payload, ((tags, vlans, priority, session), padding, details))| {
             let mut details = Details { vlans, priority, session, ..details };
-            // Of eight bytes a fragment consists.
+            // A fragment consists of units of eight bytes.
             let payload = match details.fragment {
                 Some(_) if payload.is_empty() => vec![b'e'; 8],
                 Some(_) => payload.repeat(8),
@@ -391,7 +392,7 @@ pub(crate) fn spec() -> impl Strategy<Value = Spec> {
             };
             let is_tcp = matches!(transport, Transport::Tcp(..));
             if let Some((_, offset, more)) = &mut details.fragment {
-                // What begins in a TCP header, and what ends with a piece, is refused before rules see it.
+                // A packet that starts in a TCP header, or that ends with a piece, is refused before rules see it.
                 *more &= !is_tcp;
                 *offset = if *more { *offset } else { 3 };
             }
@@ -402,7 +403,7 @@ pub(crate) fn spec() -> impl Strategy<Value = Spec> {
     )
 }
 
-/// Frames in a row: mostly alike, as in bursts; the last one perhaps in all but what it says, or in all but its network.
+/// A run of frames: mostly alike, as in bursts; the last one may differ in its payload, or in its network.
 fn burst() -> impl Strategy<Value = Vec<Spec>> {
     let elsewhere = prop::option::weighted(0.3, network());
     (spec(), 1..4_usize, any::<bool>(), elsewhere).prop_map(|(spec, count, says_other, elsewhere)| {
@@ -418,7 +419,7 @@ fn burst() -> impl Strategy<Value = Vec<Spec>> {
     })
 }
 
-/// Time that passes, then a batch on one side.
+/// The time before a batch, and the batch on one side.
 pub(crate) type Turn = (Duration, Side, Vec<Spec>);
 
 pub(crate) fn pause() -> impl Strategy<Value = Duration> {
@@ -445,7 +446,7 @@ fn note(tally: &mut DoorTally, what: What, steps: usize) {
     }
 }
 
-/// Runs both and compares everything that can be seen.
+/// Runs both and compares all observable results.
 fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
     let mut engine = Engine::new(rules.clone(), settings);
     let mut cursor = Cursor::after(0);
@@ -487,7 +488,7 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
             logged.extend(expected.logged.into_iter().map(|logged| (logged.rule, logged.text)));
         }
 
-        // Entries of the rules that last are no entries of the engine's lists, but of its table.
+        // Static entries of the rules are not in the engine's lists, but in its table.
         let lasting = |list: &str, address: IpAddr| {
             let holds = |entry: &ListEntry| match &entry.address {
                 EntryAddress::Set(set) => set.contains(address),
@@ -497,7 +498,7 @@ fn assert_equal(rules: &RuleSet, settings: &Settings, turns: &[Turn]) {
             of_list.filter(|entry| entry.timeout.is_none()).any(holds)
         };
         let mut live = live(&engine.state.lists, now);
-        // Of a source that is in a door's list for several destinations, the last to leave.
+        // For a source that is in a door's list for several destinations: the entry that expires last.
         live.reverse();
         live.dedup_by_key(|entry| (entry.list.clone(), entry.address, entry.vlan));
         live.reverse();

@@ -99,7 +99,7 @@ fn two_knocks_open_and_time_closes() {
     assert!(!scenario.opens());
     assert_eq!(scenario.tcp(CLIENT, 1234), Verdict::Drop);
     assert!(!scenario.opens());
-    // The second knock itself passes: the rule behind the addition sees it.
+    // The second knock itself passes: the rule behind the addition finds the new entry.
     assert_eq!(scenario.wait(seconds(9)).tcp(CLIENT, 4321), Verdict::Forward);
     assert!(scenario.opens());
     assert!(scenario.wait(Duration::from_nanos(59_999_999_999)).opens());
@@ -193,8 +193,8 @@ fn counters_are_ip_bytes_of_every_rule_that_matched() {
     assert_eq!(rules, [1, 1, 1, 2].map(counter));
 }
 
-/// A ladder whose last step comes first, as in brute-force recipes: it needs that an addition is not seen by rules
-/// that were already passed, and a branch that returns needs that it is seen by those behind.
+/// A ladder whose last step comes first, as in brute-force recipes. For the same packet, the rules in front of an
+/// addition must not find the new entry; after a branch that returns, the rules behind the addition must find it.
 #[test]
 fn an_addition_is_seen_by_the_rules_behind_it_on_the_same_packet_and_not_before() {
     let add = |needs: &[&str], list: &str| {
@@ -288,7 +288,7 @@ fn a_batch_is_decided_to_its_end_and_no_further() {
     }
 }
 
-/// Hits of one source that another worker decided first, each with the time of its arrival.
+/// Hits of one source, each with the time of its arrival, in the order in which several workers decide them.
 struct Hit {
     port: u16,
     arrived: u64,
@@ -307,7 +307,7 @@ impl Hit {
         frame
     }
 
-    /// Decides about it; whether it was too early.
+    /// Decides about the packet. Returns whether it was out of order.
     fn decide(&self, engine: &mut Engine) -> bool {
         let arrived = Time::from_nanos(self.arrived);
         engine.with(|decider, context| {

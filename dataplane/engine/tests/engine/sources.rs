@@ -1,5 +1,5 @@
-//! What is kept of one source, for operators' questions: what was dropped and why, and what lists, doors and matchers
-//! remember.
+//! The state of one source, for operators' questions: its drops with their reasons, and its entries in lists, doors and
+//! matchers.
 
 use std::net::IpAddr;
 
@@ -54,7 +54,7 @@ fn drops_are_recorded_by_rule_and_reason_and_what_passes_is_not() {
         frame[17] = 1;
         frame
     };
-    // Three packets behind one another look the same, and are one decision.
+    // Three equal packets behind one another are one decision.
     let [passes, dropped, other] = [7, 9, 11].map(|port| udp(SOURCE, port));
     decide(&mut engine, &[passes, dropped.clone(), dropped.clone(), dropped, other, malformed], at(1));
     decide(&mut engine, &[udp(SOURCE, 9), udp("198.51.100.8", 9)], at(2));

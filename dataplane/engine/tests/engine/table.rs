@@ -1,4 +1,4 @@
-//! Rule sets that do not compile, and that nothing changes by them.
+//! Rule sets that do not compile, and the check that a refused set changes no state.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ fn jumps_nest_32_deep_and_no_deeper() {
     assert_eq!(problems(ladder(32)), [""; 0]);
     let told = problems(ladder(33));
     assert!(told.len() == 1 && told[0].contains("deeper than 32"), "{told:?}");
-    // Found whatever the order in which chains are looked at, and a long ladder is no danger itself.
+    // The check finds the depth in any order of the chains, and a long ladder causes no stack overflow.
     let mut reversed = ladder(33);
     reversed.rules.reverse();
     assert!(!problems(reversed).is_empty());
@@ -130,7 +130,7 @@ fn lists_get_their_levels_and_keep_their_ids() {
     assert!(compile(rule_set(ladder()[1..].to_vec()), &state).is_ok());
     assert_eq!(["first", "second"].map(|name| state.lists.id(name)), ids);
 
-    // 254 more do not fit, and then none of them is there.
+    // 254 more do not fit, and then none of them is added.
     let many = (0..254).map(|list| rule("input", vec![], add_src(&format!("list {list}"), 1)));
     let Err(told) = compile(rule_set(many.collect()), &state) else { panic!("257 lists") };
     assert!(told[0].to_string().contains("no room for the address list"), "{told:?}");

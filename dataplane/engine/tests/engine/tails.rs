@@ -1,17 +1,18 @@
-//! Parts of frames: what a driver delivers that splits a long frame over its receive buffers.
+//! Parts of frames, as a driver delivers them that splits a long frame over its receive buffers.
 //!
-//! A first part is always refused, because the lengths in its headers contradict it. A tail has no such sign: it begins where
-//! the buffer ended, and its sender wrote every byte of it. What passes of tails, by what stands at the cut:
+//! A first part is always refused, because the lengths in its headers contradict it. A tail has no such contradiction:
+//! it begins where the buffer ended, and its sender wrote every byte of it. Which tails pass depends on the bytes at
+//! the cut:
 //!
 //! | at the cut                                | tail                                                          |
 //! |-------------------------------------------|---------------------------------------------------------------|
-//! | anything but a frame                      | refused, or of a class that is dropped by default             |
+//! | no frame                                  | refused, or of a class that is dropped by default             |
 //! | a frame that is cut itself                | refused, as every first part                                  |
-//! | a complete IP frame, with or without more | **accepted**: what is behind its IP length is taken for padding |
+//! | a complete IP frame, with or without more | **accepted**: the bytes behind its IP length count as padding |
 //! | a frame whose class passes (ARP)          | **accepted**                                                  |
 //!
-//! So no check of lengths makes up for a driver that splits frames: that is why `ring::Buffers` chooses buffers which hold
-//! every frame, and why the XDP program drops what follows a frame that is too long.
+//! So no check of lengths protects against a driver that splits frames. That is why `ring::Buffers` chooses buffers
+//! which hold every frame, and why the XDP program drops the rest of a frame that is too long.
 
 use knockplane_engine::headers::{ETHERNET_LENGTH, read};
 use knockplane_policy::packet::Side;
@@ -21,10 +22,11 @@ use proptest::prelude::*;
 use crate::common::{Spec, Transport, cases};
 use crate::headers::spec;
 
-/// Lengths of receive buffers that drivers use, as far as an ordinary frame reaches, and some more.
+/// Lengths of receive buffers that drivers use, up to the length of an ordinary frame, and some more.
 const CUTS: [usize; 12] = [128, 256, 500, 512, 1000, 1024, 1280, 1500, 1536, 2048, 3072, 4096];
 
-/// A UDP frame whose payload is the filler up to `at`, counted from the beginning of the frame, and then the inner bytes.
+/// A UDP frame. Its payload is the filler up to `at`, counted from the beginning of the frame, and then the inner
+/// bytes.
 fn outer(at: usize, inner: &[u8]) -> Vec<u8> {
     let headers = ETHERNET_LENGTH + 20 + 8;
     let payload = [&vec![b'x'; at - headers], inner].concat();
@@ -81,7 +83,7 @@ fn a_tail_that_is_a_frame_cannot_be_told_from_a_frame() {
 proptest! {
     #![proptest_config(cases(4_000))]
 
-    /// Whatever the packet, cut anywhere in front of its end: lengths tell.
+    /// For any packet that is cut before its end, the lengths show the cut.
     #[test]
     fn any_first_part_is_refused(spec in spec(), cut in any::<prop::sample::Index>(), longer in 0..3000_usize) {
         let mut spec = spec;
@@ -92,7 +94,7 @@ proptest! {
         prop_assert!(read(Side::Outside, part, 9022).is_err(), "{} of {} bytes", part.len(), frame.len());
     }
 
-    /// Whatever is behind the cut, what is accepted of it says itself that it is complete.
+    /// For any bytes behind the cut, an accepted packet is complete by its own lengths.
     #[test]
     fn what_is_accepted_of_a_tail_is_complete(
         inner in spec(),

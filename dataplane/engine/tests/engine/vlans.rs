@@ -1,4 +1,5 @@
-//! VLANs and PPPoE sessions as networks of their own: the same addresses in each, and nothing of one counts in another.
+//! VLANs and PPPoE sessions as separate networks: the same addresses are in each, and no state of one counts in
+//! another.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -74,7 +75,7 @@ impl Wire {
         self.udp(name, 7002);
     }
 
-    /// The networks in which the client gets in.
+    /// The networks in which the client is admitted.
     fn open_in(&mut self) -> Vec<&'static str> {
         NETWORKS.into_iter().filter(|name| self.udp(name, 22) == Verdict::Forward).collect()
     }
@@ -106,7 +107,7 @@ fn steps_in_two_networks_are_no_knock_and_each_goes_on_in_its_own() {
     wire.udp("10", 7001);
     wire.udp("20", 7002);
     assert_eq!(wire.open_in(), [""; 0]);
-    // What another network sends, to whatever port, starts nothing over.
+    // A packet in another network, to any port, does not reset the sequence.
     wire.udp("10", 7001);
     wire.udp("20", 9);
     wire.udp("10/20", 7001);
@@ -152,7 +153,7 @@ fn what_rules_add_counts_in_all_networks_unless_lists_are_separate() {
         let mut wire = wire(Vlans::SeparateLists);
         wire.udp(name, 7001);
         assert_eq!(wire.open_in(), [name]);
-        // What operators add counts in all.
+        // An operator's entry counts in all networks.
         let list = wire.engine.state.lists.id("in").unwrap();
         wire.engine.state.lists.add_by_operator(list, CLIENT.parse().unwrap(), Time::NEVER, wire.now);
         assert_eq!(wire.open_in(), NETWORKS);
@@ -183,7 +184,7 @@ fn a_connection_goes_on_in_its_own_network_alone() {
             .filter(|name| wire.send(name, Side::Outside, &goes_on).0 == Verdict::Forward)
             .collect();
         assert_eq!(passes, [name]);
-        // A reset in another network ends nothing.
+        // A reset in another network has no effect.
         for other in NETWORKS.into_iter().filter(|other| *other != name) {
             wire.send(other, Side::Outside, &tcp(false, 0x04, (101, 0)));
         }
@@ -232,7 +233,7 @@ fn a_fragment_shares_no_verdict_of_another_network_whatever_the_settings() {
 fn what_silences_a_source_does_so_in_one_network() {
     let door = Door { hold_off: seconds(50), max_attempts: "2/1m".parse().ok(), ..two_steps() };
     let mut wire = Wire::with_door(door, Vlans::Separate);
-    // A scan in one, too many attempts in the other.
+    // A scan in one network, too many attempts in the other.
     (0..60).for_each(|port| _ = wire.udp("20", 1000 + port));
     (0..3).for_each(|_| {
         wire.udp("30", 7001);
@@ -272,12 +273,12 @@ fn drops_are_recorded_for_each_network() {
         wire.udp(name, 9);
         wire.udp(name, 9);
     }
-    // One that rules cannot see: an IPv4 header of no version.
+    // A packet that rules cannot see: an IPv4 header of no version.
     let mut frame = within("10/20 pppoe 7", 0, &udp(CLIENT, 9).frame());
     frame[14 + 8 + 8] = 0;
     assert_eq!(wire.send_frame(Side::Outside, &frame).1, Reason::Ipv4Malformed);
     let records = wire.engine.decider.history().of(CLIENT.parse().unwrap()).records;
-    // There is room for seven of a source.
+    // There is room for seven records of a source.
     assert_eq!(records.len(), 7);
     let mut seen: Vec<Vlan> = records.iter().map(|record| record.packet.vlan).collect();
     seen.sort_unstable();
@@ -316,7 +317,7 @@ fn replies_are_in_the_network_of_what_they_answer() {
             let mut plain = Wire::new(rules.rules.clone(), Settings::default());
             plain.send_frame(Side::Outside, &spec.frame());
             let untagged = plain.engine.decider.reply(0).expect("an answer").to_vec();
-            // The priority as well.
+            // The priority is compared as well.
             assert_eq!(reply, within(name, 5, &untagged), "{name}");
             assert!(reply.len() <= knockplane_engine::pipeline::reply::LONGEST);
         }
@@ -331,7 +332,7 @@ fn operators_see_and_remove_an_address_in_all_networks() {
     let now = Time::default() + seconds(1);
     for name in NETWORKS {
         assert_eq!(lists.in_vlan(network(name)).add_for(list, source, 7, now + seconds(9), now), AddOutcome::New);
-        // Neighbours that stay.
+        // Neighbours whose entries stay.
         lists.in_vlan(network(name)).add_for(list, "10.0.0.8".parse().unwrap(), 7, now + seconds(9), now);
     }
     let is_in = |name: &str, to| lists.in_vlan(network(name)).membership(source, to, now).contains(list);
@@ -343,7 +344,7 @@ fn operators_see_and_remove_an_address_in_all_networks() {
     assert!(lists.in_vlan(network("20")).remove(list, source, now) && !is_in("20", 7) && is_in("10", 7));
     assert!(lists.remove(list, source, now) && !lists.remove(list, source, now));
     assert_eq!((lists.entries_of(source, now).len(), live(&lists, now).len()), (0, NETWORKS.len()));
-    // What was remembered is looked up anew, and what expires is given back.
+    // Cached lookups are renewed, and expired entries are freed.
     assert!(NETWORKS.iter().all(|name| !is_in(name, 7)));
     assert_eq!(lists.sweep(1_000_000, now + seconds(10)), NETWORKS.len());
     assert_eq!(lists.summaries()[0].entries, 0);

@@ -31,7 +31,7 @@ fn event(number: u64) -> ListEvent {
     ListEvent { kind: EventKind::Listed, entry, cause: None, at: at(number) }
 }
 
-/// Reads once, and checks that what is received comes next.
+/// Reads once, and checks that the received number is the next one.
 fn receive(ring: &EventRing, cursor: &mut Cursor) -> Option<Received> {
     let next = cursor.last() + 1;
     let received = ring.receive(cursor);
@@ -46,8 +46,8 @@ fn receive(ring: &EventRing, cursor: &mut Cursor) -> Option<Received> {
     received
 }
 
-/// Two writers of one event each, and a subscriber that reads so often meanwhile. In the end it has received, or missed and knows
-/// it, all of them.
+/// Two writers of one event each, and a subscriber that reads so often meanwhile. At the end the subscriber has
+/// received all events, or received a gap for those that it missed.
 fn write_and_read(slots: usize, reads: usize) {
     let ring = Arc::new(EventRing::new(slots).expect("little memory"));
     let writers = [10, 20].map(|written| {
@@ -99,7 +99,7 @@ impl Follower {
         is_complete
     }
 
-    /// Reads once. Whether there was anything.
+    /// Reads once. Returns whether there was an event.
     fn follow(&mut self, lists: &Lists) -> bool {
         let mut cursor = Cursor::after(self.next);
         match lists.receive(&mut cursor) {
@@ -120,7 +120,8 @@ impl Follower {
     }
 }
 
-/// Two threads change lists of these sizes, one of which subscribes in between; in the end it has what the lists have.
+/// Two threads change lists of these sizes, and one of them subscribes in between. At the end its entries equal those
+/// of the lists.
 fn follow(
     room: EventRoom,
     capacity: usize,

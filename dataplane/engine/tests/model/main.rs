@@ -1,13 +1,12 @@
-//! Two workers at one source, in every order in which what they do can be interleaved: shuttle runs each model once for
-//! each of them.
+//! Two workers at one source: shuttle runs each model once for each order in which their operations can interleave.
 //!
-//! What runs is the engine's own source, included here with shuttle's locks and atomics instead of the standard library's:
-//! hence no test harness. Weaker memory orders than sequential consistency are not tried.
-//! Loom does that, but left out orders here in which a version read outside the lock goes wrong.
+//! The models run the engine's own source, included here with shuttle's locks and atomics instead of the standard
+//! library's; therefore there is no test harness. The models do not try weaker memory orders than sequential
+//! consistency. Loom does, but it omitted orders here in which a version that is read outside the lock causes an error.
 
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
-/// The engine's state and the lookup cache of its pipeline, as far as they take part. The paths are those of `src/lib.rs`.
+/// The parts of the engine's state and of its lookup cache that the models need. The paths are those of `src/lib.rs`.
 #[path = "../../src/state"]
 mod state {
     pub(crate) mod events;
@@ -17,7 +16,7 @@ mod state {
     pub(crate) mod range_tree;
     pub(crate) mod static_entries;
 
-    /// In place of `src/state/sync.rs`.
+    /// Replaces `src/state/sync.rs`.
     pub(crate) mod sync {
         pub(crate) use shuttle::sync::atomic::AtomicU64;
         pub(crate) use shuttle::sync::{Mutex, MutexGuard};
@@ -47,7 +46,7 @@ use crate::state::static_entries::StaticEntries;
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 
-/// A name of what must hold, and the model of it.
+/// The name of an invariant, and its model.
 type Model = (&'static str, fn());
 
 fn main() {
@@ -79,15 +78,15 @@ fn at(ns: u64) -> Time {
     Time::from_nanos(ns)
 }
 
-/// Lists with room for so many, and one of them.
+/// Lists with room for so many entries, and one list.
 fn lists(capacity: usize) -> (Arc<Lists>, ListId) {
-    // A ring of the usual size would be made anew for each order.
+    // A ring of the usual size would be allocated anew for each order.
     let lists = Lists::with_room(capacity, [1, 2], EventRoom { ring: 4, removals: 2 }).expect("little memory");
     let list = lists.bind("door", 0).expect("room for one");
     (Arc::new(lists), list)
 }
 
-/// A door of two steps: what a packet that is this step does to it. Whether it opened.
+/// A door of two steps: the effect of a packet that is this step. Returns whether it opened the door.
 fn knock(lists: &Lists, list: ListId, step: u8, arrived: Time) -> (bool, Option<AddOutcome>) {
     let mut opened = false;
     let decide = |stored: Option<SequenceProgress>| match stored {
@@ -129,7 +128,7 @@ fn steps_on_two_queues() {
     let (lists, list) = lists(4);
     let mine = Arc::clone(&lists);
     let [_, opened] = both(move || knock(&mine, list, 1, at(1)).0, || knock(&lists, list, 2, at(2)).0);
-    // Whoever was early is looked at again.
+    // The step that was out of order is evaluated again.
     let again = knock(&lists, list, 2, at(2)).0;
     assert!(opened != again, "once, and not twice");
 }
@@ -150,8 +149,8 @@ fn lists_on_two_queues() {
     assert!(lists.membership(SOURCE, 0, at(2)).contains(second));
 }
 
-/// Changes the lists on one thread, while another one that remembers what it looked up looks at the source. Once that one
-/// knows of the change, it must see it.
+/// Changes the lists on one thread, while another thread that caches lookups reads the source. After the other thread
+/// is informed of the change, it must see it.
 fn watch(capacity: usize, before: fn(&Lists, ListId), change: fn(&Lists, ListId), is_in: bool) {
     let (lists, list) = lists(capacity);
     before(&lists, list);

@@ -10,14 +10,14 @@ use crate::rule::{
 };
 use crate::word::{Set, Word};
 
-/// What is certain of a matcher in a chain.
+/// The certain knowledge about a matcher in a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Truth {
-    /// It is true for every packet.
+    /// The matcher is true for every packet.
     Always,
-    /// It is true for no packet, for this reason.
+    /// The matcher is true for no packet, for this reason.
     Never(String),
-    /// It depends on the packet, or is not known.
+    /// The result depends on the packet, or is unknown.
     Depends,
 }
 
@@ -26,13 +26,13 @@ impl View<'_> {
         self.truth(chain, matcher) == Truth::Always
     }
 
-    /// What is certain of a matcher of this chain's rules.
+    /// The certain knowledge about a matcher of this chain's rules.
     pub(super) fn truth(&self, chain: &Chain<'_>, matcher: &Matcher) -> Truth {
         let Matcher { negated, condition } = matcher;
         let (negated, name) = (*negated, condition.name());
         let family = chain.key.family;
         match condition {
-            // Before tracking, too, where a set that asks something is true of no packet.
+            // Also before tracking, where a set that restricts the packets matches none.
             _ if condition.asks_nothing() => Truth::Always,
             Condition::SrcAddressType(set) | Condition::DstAddressType(set) => {
                 let told = format!("no address has a type of `{name}`");
@@ -100,7 +100,7 @@ impl View<'_> {
         }
     }
 
-    /// As `eval::address` has it: the file's own addresses, or what is protected if that is not everything.
+    /// As in `eval::address`: the file's own addresses, or the protected prefixes unless they cover all addresses.
     fn has_local(&self, family: Family) -> bool {
         let of_family = |net: &&ipnet::IpNet| Family::of(net.addr()) == family;
         self.rules.local_addresses.iter().filter_map(LocalAddress::known).any(|net| of_family(&net))
@@ -117,7 +117,7 @@ impl View<'_> {
         AddressType::ALL.iter().copied().filter(exists).collect()
     }
 
-    /// What enters `input` goes to a protected address, what enters `output` comes from one.
+    /// A packet in `input` goes to a protected address, a packet in `output` comes from one.
     fn protected(&self, chain: &Chain<'_>, condition: &Condition, set: &AddressSet) -> Truth {
         let which = match (chain.key.table, chain.key.name, condition) {
             (Table::Filter, "input", Condition::DstAddress(_)) => "packets to",
@@ -125,7 +125,7 @@ impl View<'_> {
             _ => return Truth::Depends,
         };
         let any = self.settings.protect.iter().any(|net| overlap(set, &AddressSet::Prefix(*net)));
-        // A chain that is jumped to has other packets, too.
+        // A chain that is the target of a jump also gets other packets.
         let reason = format!("`{}` has {which} protected addresses only, and these are not", chain.key.name);
         never_if(!any && !chain.is_target, reason)
     }
@@ -153,8 +153,8 @@ impl View<'_> {
     }
 }
 
-/// The ports for which a matcher about them is true; for `port`, the ports of which one must be in the packet, or if it
-/// is negated, the ports that both must be of.
+/// The ports for which a matcher on ports is true. For `port`, one of them must be in the packet; if it is negated,
+/// both ports of the packet must be among them.
 pub(super) fn allowed_ports(ports: &PortSet, negated: bool) -> Ranges {
     let ports = Ranges::of(ports.0.iter().cloned());
     if negated { ports.complement() } else { ports }
@@ -180,7 +180,7 @@ pub(super) fn family_of(set: &AddressSet) -> Family {
     }
 }
 
-/// Whether an address can be in both.
+/// Whether an address can be in both sets.
 pub(super) fn overlap(left: &AddressSet, right: &AddressSet) -> bool {
     let ((first, last), (other_first, other_last)) = (ends(left), ends(right));
     family_of(left) == family_of(right) && first <= other_last && other_first <= last
@@ -203,12 +203,12 @@ fn words<T: Word>(set: Set<T>, negated: bool, possible: Set<T>, why: impl FnOnce
     never_if(asked.is_empty(), why())
 }
 
-/// A range that holds nothing.
+/// A matcher on a range of numbers; an empty range matches no packet.
 fn numbers<T: PartialOrd>(range: RangeInclusive<T>, negated: bool, name: &str) -> Truth {
     never_if(range.is_empty() && !negated, format!("`{name}` leaves no number"))
 }
 
-/// A packet has at least its IP header. IPv6's may have more bytes than any range can say.
+/// A packet has at least its IP header. An IPv6 packet may have more bytes than a range can express.
 fn packet_size(sizes: &RangeInclusive<u16>, negated: bool, family: Family) -> Truth {
     let (shortest, what) = match family {
         Family::Ipv4 => (20, "IPv4"),

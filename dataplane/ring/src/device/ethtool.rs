@@ -12,7 +12,7 @@ pub enum Offload {
     Gro,
     /// Large receive offload: frames are joined in hardware.
     Lro,
-    /// VLAN tags are taken out of the frame, and would be lost.
+    /// The interface removes VLAN tags from the frame, which would lose them.
     RxVlan,
 }
 
@@ -35,20 +35,20 @@ impl Offload {
 pub enum OffloadState {
     /// It is off.
     Off,
-    /// It is on, as was asked for.
+    /// The offload is on, as requested.
     On,
-    /// It is on though it was not asked for: the driver cannot do without it, or not now.
+    /// The offload is on although it was not requested: the driver requires it, always or at present.
     Forced,
 }
 
 /// Receive and transmit queues that are active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queues {
-    /// Those that frames arrive on.
+    /// The queues that frames arrive on.
     pub rx: u32,
-    /// Those that frames leave by.
+    /// The queues that frames leave by.
     pub tx: u32,
-    /// Whether the driver counts them as pairs, for `ethtool -L NAME combined N`.
+    /// Whether the driver counts the queues as pairs, for `ethtool -L NAME combined N`.
     pub combined: bool,
 }
 
@@ -64,7 +64,7 @@ impl Queues {
 }
 
 impl Device {
-    /// The name of the driver; empty if it does not say one. Then it is treated as an unknown driver.
+    /// The name of the driver; empty if the driver does not report one. An empty name counts as an unknown driver.
     pub(super) fn driver_name(&self) -> String {
         const ETHTOOL_GDRVINFO: u32 = 0x3;
         // struct ethtool_drvinfo: cmd, driver[32], version[32], fw_version[32], bus_info[32], erom_version[32],
@@ -78,10 +78,10 @@ impl Device {
         String::from_utf8_lossy(&name.collect::<Vec<_>>()).into_owned()
     }
 
-    /// How many queues are active.
+    /// The number of active queues.
     ///
     /// # Errors
-    /// If the interface is gone.
+    /// If the interface has been removed.
     pub fn queues(&self) -> Result<Queues, Error> {
         const ETHTOOL_GCHANNELS: u32 = 0x3c;
         // struct ethtool_channels: cmd, max_{rx,tx,other,combined}, {rx,tx,other,combined}_count.
@@ -101,10 +101,10 @@ impl Device {
         }
     }
 
-    /// Whether the offload is on. A driver that does not know it has it off.
+    /// Whether the offload is on. An offload that the driver does not have is off.
     ///
     /// # Errors
-    /// If the interface is gone.
+    /// If the interface has been removed.
     pub fn offload(&self, offload: Offload) -> Result<OffloadState, Error> {
         let failed = |error| Error::system(self.about(offload.name()), error, "");
         let (read, _, bit) = legacy_ethtool(offload);
@@ -117,7 +117,7 @@ impl Device {
         }
     }
 
-    /// Whether the driver can do without the offload. In doubt it can.
+    /// Whether the driver works without the offload. True if the kernel does not report it.
     pub fn can_turn_off(&self, offload: Offload) -> bool {
         let name = match offload {
             Offload::Gro => "rx-gro",
@@ -149,7 +149,7 @@ impl Device {
         }
     }
 
-    /// Where the kernel has a feature among those it knows, if it knows it.
+    /// The place of a feature among those of the kernel; `None` if the kernel does not have it.
     pub(super) fn feature(&self, name: &str) -> io::Result<Option<usize>> {
         const ETHTOOL_GSSET_INFO: u32 = 0x37;
         const ETHTOOL_GSTRINGS: u32 = 0x1b;
@@ -169,13 +169,13 @@ impl Device {
         Ok(bytes.chunks(NAME).position(is_wanted))
     }
 
-    /// Whether GRO was requested, whether or not the driver has it on. In doubt it was.
+    /// Whether GRO was requested, independent of the driver's state. True if the kernel does not report it.
     fn gro_is_requested(&self) -> io::Result<bool> {
         let Some(gro) = self.gro else { return Ok(true) };
         Ok(self.feature_bits(gro)?[1])
     }
 
-    /// Whether the feature at this place can be changed, and whether it was asked for.
+    /// Whether the feature at this place can be changed, and whether it was requested.
     fn feature_bits(&self, place: usize) -> io::Result<[bool; 2]> {
         const ETHTOOL_GFEATURES: u32 = 0x3a;
         // struct ethtool_gfeatures: cmd, size, then for 32 features each: available, requested, active, never_changed.
@@ -203,7 +203,7 @@ impl Device {
     }
 }
 
-/// Commands to read and write the flag word that an offload is a bit of, and the bit.
+/// Commands to read and write the flag word that contains the bit of an offload, and the bit.
 const fn legacy_ethtool(offload: Offload) -> (u32, u32, u32) {
     const ETHTOOL_GFLAGS: u32 = 0x25;
     const ETHTOOL_SFLAGS: u32 = 0x26;

@@ -1,9 +1,10 @@
 //! A network interface as one side of a wire: [`Device`] finds it, reads it and prepares it.
 //!
-//! Here: looking it up by name, and the facts of netdevice(7): MTU, flags, type. `ethtool`: queues and receive offloads.
-//! `promiscuous`: promiscuous mode, which lasts as long as the value. `rss`: how frames are spread over receive queues.
+//! This file finds an interface by name, and reads the facts of netdevice(7): MTU, flags, type. `ethtool`: queues and
+//! receive offloads. `promiscuous`: promiscuous mode, which lasts as long as the value. `rss`: the distribution of
+//! frames over receive queues.
 //!
-//! Everything is ioctl and setsockopt on a socket of its own, before frames flow or beside them.
+//! All operations are ioctl and setsockopt on a separate socket, before frames are forwarded or in parallel.
 
 use std::ffi::CString;
 use std::io;
@@ -20,25 +21,25 @@ mod rss;
 pub use ethtool::{Offload, OffloadState, Queues};
 pub use rss::{HashFields, Rss};
 
-/// An interface, held in promiscuous mode as long as this value lives if [`Device::promiscuous`] was called.
-/// It is known by its index: it stays the same when it is renamed.
+/// An interface. After [`Device::promiscuous`] it stays in promiscuous mode until this value is dropped. The value
+/// identifies the interface by its index, which a rename does not change.
 #[derive(Debug)]
 pub struct Device {
     name: String,
     index: u32,
-    /// Empty if the interface has none that says its name.
+    /// Empty if the interface has no driver that reports its name.
     driver: String,
     control: OwnedFd,
     /// A packet socket that receives nothing, opened ahead for promiscuous mode.
     spare: Mutex<Option<OwnedFd>>,
     /// Holds the request for promiscuous mode.
     promiscuous: Mutex<Option<OwnedFd>>,
-    /// Where GRO is among the features that the kernel knows.
+    /// The place of GRO among the features of the kernel.
     gro: Option<usize>,
 }
 
 impl Device {
-    /// Looks the interface up.
+    /// Finds the interface by its name.
     ///
     /// # Errors
     /// If there is none of this name in this network namespace.
@@ -62,7 +63,7 @@ impl Device {
         let (name, driver) = (name.to_owned(), String::new());
         let mut device = Device { name, index, driver, control, spare, promiscuous, gro: None };
         device.driver = device.driver_name();
-        // Without it, GRO that is on counts as asked for.
+        // Without this place, GRO that is on counts as requested.
         device.gro = device.feature("rx-gro").ok().flatten();
         Ok(device)
     }
@@ -85,7 +86,7 @@ impl Device {
     /// MTU in bytes.
     ///
     /// # Errors
-    /// If the interface is gone.
+    /// If the interface has been removed.
     pub fn mtu(&self) -> Result<u32, Error> {
         let mut request = empty_request();
         self.ioctl(libc::SIOCGIFMTU, &mut request).map_err(|e| Error::system(self.about("MTU"), e, ""))?;
@@ -96,16 +97,16 @@ impl Device {
     /// Whether the interface is up and has a carrier.
     ///
     /// # Errors
-    /// If the interface is gone.
+    /// If the interface has been removed.
     pub fn is_up(&self) -> Result<bool, Error> {
         let up = libc::IFF_UP | libc::IFF_RUNNING;
         Ok(self.flags()? & up == up)
     }
 
-    /// Whether its frames begin with an Ethernet header. Those of a tunnel or a loopback do not.
+    /// Whether the interface's frames begin with an Ethernet header. Those of a tunnel or a loopback do not.
     ///
     /// # Errors
-    /// If the interface is gone.
+    /// If the interface has been removed.
     pub fn is_ethernet(&self) -> Result<bool, Error> {
         let mut request = empty_request();
         self.ioctl(libc::SIOCGIFHWADDR, &mut request).map_err(|e| Error::system(self.about("type"), e, ""))?;
@@ -125,7 +126,7 @@ impl Device {
         format!("cannot read the {what} of {}", self.name)
     }
 
-    /// Runs an ioctl about this interface, which is known by its index and may have another name now.
+    /// Runs an ioctl about this interface. The index identifies the interface, whose name may have changed.
     fn ioctl(&self, number: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
         let mut named = empty_request();
         named.ifr_ifru.ifru_ifindex = self.index as i32;
@@ -161,7 +162,7 @@ fn socket(family: i32, kind: i32) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new, valid, and owned by nobody else.
+    // SAFETY: the descriptor is new and valid, and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -176,7 +177,7 @@ mod tests {
         assert!(!device.is_ethernet().expect("loopback has a type"));
         assert_eq!(device.queues().expect("loopback has queues"), Queues { rx: 1, tx: 1, combined: false });
         assert_eq!(device.offload(Offload::Lro).expect("flags can be read"), OffloadState::Off);
-        // The stack turns GRO on for every interface, as if it was asked for.
+        // The stack turns GRO on for every interface, as if it was requested.
         assert_eq!(device.offload(Offload::Gro).expect("features can be read"), OffloadState::On);
     }
 

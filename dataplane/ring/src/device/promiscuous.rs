@@ -29,11 +29,11 @@ impl Device {
         Error::system(format!("promiscuous mode on {}", self.name), error, "run as root or with CAP_NET_RAW")
     }
 
-    /// Lets the interface receive frames for all addresses, as a wire must. The kernel counts such requests: others'
-    /// are not disturbed, and this one ends with the value or the process.
+    /// Makes the interface receive frames for all addresses, as a wire must. The kernel counts such requests: this
+    /// request does not affect those of other processes, and ends with the value or the process.
     ///
     /// # Errors
-    /// Without CAP_NET_RAW, or if the interface is gone.
+    /// Without CAP_NET_RAW, or if the interface has been removed.
     pub fn promiscuous(&self) -> Result<(), Error> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
         let packet = spare.map_or_else(|| self.packet_socket(), Ok)?;

@@ -1,4 +1,4 @@
-//! How a NIC spreads frames over its receive queues. Source: Linux `include/uapi/linux/ethtool.h`.
+//! The distribution of frames over the receive queues of a NIC. Source: Linux `include/uapi/linux/ethtool.h`.
 
 use super::Device;
 
@@ -7,21 +7,21 @@ use super::Device;
 pub struct Rss {
     /// The queue of each part of the hash's range.
     pub indirection: Vec<u32>,
-    /// The hashed fields, by the names of `ethtool -N NAME rx-flow-hash`; only those that the driver tells.
+    /// The hashed fields, by the names of `ethtool -N NAME rx-flow-hash`; only those that the driver reports.
     pub fields: Vec<HashFields>,
 }
 
-/// The fields that are hashed of one kind of packets.
+/// The hashed fields of one kind of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashFields {
     /// `tcp4`, `udp4`, `tcp6` or `udp6`.
     pub flow: &'static str,
-    /// Whether ports are: then packets of one source to different ports arrive on different queues.
+    /// Whether the hash includes ports: then packets of one source to different ports arrive on different queues.
     pub ports: bool,
 }
 
 impl Device {
-    /// How frames are spread; `None` if the driver does not tell, such as one without hardware.
+    /// The distribution of frames; `None` if the driver does not report it, such as a driver without hardware.
     pub fn rss(&self) -> Option<Rss> {
         const ETHTOOL_GRSSH: u32 = 0x46;
         // struct ethtool_rxfh: cmd, rss_context, indir_size, key_size, hfunc and reserved bytes, reserved, data.

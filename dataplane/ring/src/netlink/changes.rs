@@ -28,7 +28,8 @@ impl Changes {
     /// Listens from now on for changes of these two interfaces.
     ///
     /// # Errors
-    /// If the kernel refuses. A kernel without ethtool notifications (before Linux 5.6) is no error: asking finds those changes.
+    /// If the kernel refuses. A kernel without ethtool notifications (before Linux 5.6) is no error: queries find those
+    /// changes.
     pub fn listen(indexes: [u32; 2]) -> Result<Self, Error> {
         /// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV6_IFADDR`, `_IPV4_NETCONF` and `_IPV6_NETCONF`.
         const GROUPS: [u32; 5] = [1, 5, 9, 24, 25];
@@ -41,8 +42,8 @@ impl Changes {
         Ok(Changes { sockets: std::iter::once(route).chain(ethtool).collect(), indexes })
     }
 
-    /// Waits until something may have changed, or the time, of which only whole milliseconds count, is over. Returns
-    /// whether something may have.
+    /// Waits until a state may have changed, or until the time, of which only whole milliseconds count, is over.
+    /// Returns whether a state may have changed.
     pub fn wait(&self, at_most: Duration) -> bool {
         let mut descriptors: Vec<_> = self
             .sockets
@@ -50,14 +51,14 @@ impl Changes {
             .map(|socket| libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 })
             .collect();
         let at_most = libc::c_int::try_from(at_most.as_millis()).unwrap_or(libc::c_int::MAX);
-        // SAFETY: the vector lives across the call, which is told its length. However it ends, the sockets are looked at.
+        // SAFETY: the vector lives across the call, which gets its length. After any result, the sockets are checked.
         unsafe { libc::poll(descriptors.as_mut_ptr(), descriptors.len() as libc::nfds_t, at_most) };
         self.take()
     }
 
     /// Takes the notifications that have arrived, and returns whether one may concern the two interfaces.
     pub fn take(&self) -> bool {
-        /// Messages taken at most; the rest stays for the next call.
+        /// The maximum number of messages that one call takes; the rest stays for the next call.
         const MOST: usize = 4096;
         let mut concerns = false;
         for socket in &self.sockets {
@@ -65,7 +66,7 @@ impl Changes {
                 match receive(socket) {
                     Ok(bytes) => concerns |= messages(&bytes).any(|(kind, message)| self.concerns(kind, message)),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // Too many came at once (ENOBUFS), and some are lost: anything may have changed.
+                    // Too many notifications arrived at once (ENOBUFS), and some are lost: any state may have changed.
                     Err(_) => concerns = true,
                 }
             }

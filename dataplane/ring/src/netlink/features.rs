@@ -7,7 +7,7 @@ use netlink_sys::protocols::NETLINK_GENERIC;
 
 use super::{ask, ask_for_family, attribute, attributes, long, open};
 
-/// Asks the kernel for the XDP features of drivers (Linux 6.3 and newer).
+/// Queries the kernel for the XDP features of drivers (Linux 6.3 and newer).
 #[derive(Debug)]
 pub struct Features {
     socket: Socket,
@@ -38,34 +38,34 @@ impl XdpFeatures {
     /// Bits of `enum netdev_xdp_rx_metadata` and their names.
     const METADATA: [(u64, &'static str); 3] = [(1, "timestamp"), (1 << 1, "hash"), (1 << 2, "vlan-tag")];
 
-    /// Whether it runs XDP programs itself, and redirects frames to sockets.
+    /// Whether the driver runs XDP programs itself, and redirects frames to sockets.
     pub const fn is_native(self) -> bool {
         self.bits & (Self::BASIC | Self::REDIRECT) == Self::BASIC | Self::REDIRECT
     }
 
-    /// Whether it runs XDP programs itself but cannot redirect frames: then no frame reaches a socket.
+    /// Whether the driver runs XDP programs itself but cannot redirect frames: then no frame reaches a socket.
     pub const fn cannot_redirect(self) -> bool {
         self.bits & (Self::BASIC | Self::REDIRECT) == Self::BASIC
     }
 
-    /// Whether it has zero-copy for AF_XDP sockets.
+    /// Whether the driver has zero-copy for AF_XDP sockets.
     pub const fn has_zero_copy(self) -> bool {
         self.bits & Self::ZERO_COPY != 0
     }
 
-    /// The names of all that it can do.
+    /// The names of all its features.
     pub fn names(self) -> Vec<&'static str> {
         Self::NAMES.iter().filter(|(bit, _)| self.bits & bit != 0).map(|(_, name)| *name).collect()
     }
 
-    /// The metadata of a frame that the NIC gives to the program.
+    /// The metadata of a frame that the NIC passes to the program.
     pub fn metadata(self) -> Vec<&'static str> {
         Self::METADATA.iter().filter(|(bit, _)| self.metadata & bit != 0).map(|(_, name)| *name).collect()
     }
 }
 
 impl Features {
-    /// Opens a socket to ask with; `None` if the kernel does not know the question (before Linux 6.3).
+    /// Opens a socket for the queries; `None` if the kernel does not support them (before Linux 6.3).
     pub fn open() -> Option<Self> {
         const FAMILY_ID: u16 = 1;
         let socket = open(NETLINK_GENERIC).ok()?;
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn loopback_has_no_native_xdp() {
-        // A kernel before Linux 6.3 does not know the question.
+        // A kernel before Linux 6.3 does not support the query.
         let Some(features) = Features::open() else { return };
         let lo = features.of(1).expect("the kernel answers").expect("every network namespace has a loopback");
         assert!(!lo.is_native() && !lo.has_zero_copy() && lo.names().is_empty(), "{lo:?}");

@@ -30,17 +30,17 @@ pub struct Link {
     pub name: String,
     /// `IFF_` flags, netdevice(7).
     pub flags: u32,
-    /// Number of requests for promiscuous mode. The flag for it is an operator's request alone.
+    /// Number of requests for promiscuous mode. The flag shows only an operator's request.
     pub promiscuity: u32,
     /// MTU in bytes.
     pub mtu: u32,
     /// Index of the bridge, bond or other device that it belongs to; 0 if it belongs to none.
     pub master: u32,
-    /// Ids of the XDP programs that are attached to it, in any mode, each once.
+    /// Ids of the XDP programs that are attached to the interface, in any mode, each once.
     pub programs: Vec<u32>,
-    /// Whether an XDP program runs in the driver; none if no program is attached, or several.
+    /// Whether an XDP program runs in the driver; `None` if no program is attached, or several.
     pub is_native: Option<bool>,
-    /// Its counters since it was made.
+    /// The interface's counters since its creation.
     pub counters: LinkCounters,
 }
 
@@ -67,11 +67,11 @@ pub struct LinkCounters {
     pub rx_errors: u64,
     /// Frames that could not be sent.
     pub tx_errors: u64,
-    /// Frames that arrived and found no room, or no reader.
+    /// Frames that arrived and were dropped, because there was no room or no reader.
     pub rx_dropped: u64,
-    /// Frames that were to be sent and found no room, or no receiver.
+    /// Frames to be sent that were dropped, because there was no room or no receiver.
     pub tx_dropped: u64,
-    /// Frames that the device itself had no room for.
+    /// Frames for which the device itself had no room.
     pub rx_missed: u64,
 }
 
@@ -90,8 +90,8 @@ impl LinkCounters {
     }
 }
 
-/// Asks the kernel about interfaces of this network namespace. Not for a thread that must not wait: the kernel answers
-/// when a change of an interface that is under way is done, which may take seconds while a driver resets.
+/// Queries the kernel about interfaces of this network namespace. Not for a thread that must not wait: while an
+/// interface is being changed, the kernel does not answer, which may take seconds while a driver resets.
 #[derive(Debug)]
 pub struct Reader {
     socket: Socket,
@@ -99,18 +99,18 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens a socket to ask with.
+    /// Opens a socket for the queries.
     ///
     /// # Errors
     /// If the kernel has no descriptors left.
     pub fn open() -> Result<Self, Error> {
         let socket = open(NETLINK_ROUTE).map_err(|error| Error::system("cannot open a netlink socket", error, ""))?;
-        // Lets the kernel leave out other interfaces' addresses; an older one tells them all.
+        // Makes the kernel leave out the addresses of other interfaces; an older kernel sends all of them.
         let _ = socket.set_netlink_get_strict_chk(true);
         Ok(Reader { socket, sequence: 0 })
     }
 
-    /// The interface with this index; none if there is none in this network namespace.
+    /// The interface with this index; `None` if there is none in this network namespace.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -130,8 +130,8 @@ impl Reader {
         }
     }
 
-    /// The interface's addresses with their prefix lengths, as text and in order, without IPv6 addresses that are valid
-    /// on the link alone: every interface with IPv6 has such.
+    /// The interface's addresses with their prefix lengths, as text and in order, without link-local IPv6 addresses:
+    /// every interface with IPv6 has one.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -147,7 +147,7 @@ impl Reader {
         addresses.sort();
         match asked {
             Ok(()) => Ok(addresses),
-            // An interface that does not exist has none.
+            // An interface that does not exist has no addresses.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Vec::new()),
             Err(error) => Err(Error::system(format!("cannot read the addresses of interface {index}"), error, "")),
         }

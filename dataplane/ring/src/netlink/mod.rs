@@ -1,12 +1,12 @@
-//! Questions to the kernel over netlink, and its notifications.
+//! Queries to the kernel over netlink, and its notifications.
 //!
-//! [`Reader`] asks for interfaces, addresses and default routes (rtnetlink). [`Changes`] says that something has changed.
-//! [`Features`] asks what a driver can do with XDP (generic netlink). Here: requests, answers, and reading messages and
-//! attributes, none of which reads beyond the end of its bytes.
+//! [`Reader`] queries interfaces, addresses and default routes (rtnetlink). [`Changes`] reports that a change has
+//! occurred. [`Features`] queries the XDP features of a driver (generic netlink). This file has requests, answers, and
+//! the parsing of messages and attributes, which never reads beyond the end of the bytes.
 //!
-//! A notification only says that it is time to ask: its content is not read, so that one that is lost, or that this code does
-//! not know, cannot mislead. The listener asks now and then in any case. Sources: rtnetlink(7), netlink(7), Linux
-//! `include/uapi/linux/if_link.h`, `Documentation/networking/ethtool-netlink.rst`.
+//! A notification only triggers a query. Its content is not read, so a notification that is lost, or that this code
+//! does not recognise, cannot mislead. The listener also queries at intervals in any case. Sources: rtnetlink(7),
+//! netlink(7), Linux `include/uapi/linux/if_link.h`, `Documentation/networking/ethtool-netlink.rst`.
 
 use std::io;
 
@@ -26,7 +26,7 @@ pub use link::{Link, LinkCounters, Reader};
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 
-/// Where `struct ifinfomsg` and `struct ifaddrmsg` have the interface's index, in bytes.
+/// The place of the interface's index in `struct ifinfomsg` and `struct ifaddrmsg`, in bytes.
 const INDEX: usize = 4;
 
 fn open(protocol: isize) -> io::Result<Socket> {
@@ -36,7 +36,7 @@ fn open(protocol: isize) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Asks for the description of a family of generic netlink, and takes its attributes.
+/// Requests the description of a family of generic netlink, and returns its attributes.
 fn ask_for_family(socket: &Socket, name: &str, mut take: impl FnMut(&[u8])) -> io::Result<()> {
     const CONTROL: u16 = 0x10;
     const GET_FAMILY: u8 = 3;
@@ -54,7 +54,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 }
 
 /// Sends a request of a kind, with flags and a sequence number, and takes every message of its answer. The kernel
-/// answers within the call that asks: there is nothing to wait for.
+/// answers within the system call of the request, so there is no wait.
 fn ask(
     socket: &Socket,
     (kind, flags, sequence): (u16, u16, u32),
@@ -83,14 +83,14 @@ fn ask(
                 _ => take(kind, message),
             }
         }
-        // The rest of an answer that was given up is passed over.
+        // The rest of an abandoned answer is skipped.
         if answered && flags & NLM_F_DUMP == 0 {
             return Ok(());
         }
     }
 }
 
-/// The next datagram. The kernel answers the questions of this module with none that is longer.
+/// The next datagram. No answer of the kernel to the queries of this module is longer.
 fn receive(socket: &Socket) -> io::Result<Vec<u8>> {
     const LONGEST: usize = 1 << 17;
     let mut bytes = Vec::with_capacity(LONGEST);
@@ -106,12 +106,12 @@ fn messages(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     numbered(bytes).map(|(_, kind, message)| (kind, message))
 }
 
-/// Of these the ones that answer the request with this sequence number.
+/// The messages of the datagram that answer the request with this sequence number.
 fn messages_to(bytes: &[u8], sequence: u32) -> impl Iterator<Item = (u16, &[u8])> {
     numbered(bytes).filter(move |(number, ..)| *number == sequence).map(|(_, kind, message)| (kind, message))
 }
 
-/// Sequence number, kind and payload. Ends where the messages make no sense any more.
+/// Sequence number, kind and payload. Ends at the first malformed message.
 fn numbered(mut bytes: &[u8]) -> impl Iterator<Item = (u32, u16, &[u8])> {
     std::iter::from_fn(move || {
         let message = NetlinkBuffer::new_checked(bytes).ok()?;
@@ -122,7 +122,7 @@ fn numbered(mut bytes: &[u8]) -> impl Iterator<Item = (u32, u16, &[u8])> {
     })
 }
 
-/// The attributes in these bytes: kind and value. Ends where they make no sense any more.
+/// The attributes in these bytes: kind and value. Ends at the first malformed attribute.
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes).map_while(Result::ok).map(|attribute| {
         let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
@@ -130,12 +130,12 @@ fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// The 32 bits there; 0 beyond the end.
+/// The 32 bits at this place; 0 beyond the end.
 fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes).unwrap_or_default()
 }
 
-/// The 64 bits there; 0 beyond the end.
+/// The 64 bits at this place; 0 beyond the end.
 fn long(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes).unwrap_or_default()
 }
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn answers_of_any_bytes_are_read_to_their_end() {
-        // Lengths that are too short, too long, or cut an attribute: nothing is read beyond the end.
+        // Lengths that are too short, too long, or cut an attribute: no byte beyond the end is read.
         for length in 0..64_u8 {
             let bytes: Vec<u8> = (0..64).map(|at| if at % 8 == 0 { length } else { at }).collect();
             for end in 0..bytes.len() {

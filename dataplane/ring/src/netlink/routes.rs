@@ -6,7 +6,7 @@ use crate::error::Error;
 
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
-/// The route itself is told, not only where a packet would go.
+/// Requests the route itself, not only the next hop of a packet.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 /// Size of `struct rtmsg`.
 const RTMSG: usize = 12;
@@ -16,8 +16,8 @@ const UNUSED: [(libc::c_int, &[u8]); 2] =
     [(libc::AF_INET, &[240, 0, 0, 1]), (libc::AF_INET6, &[0x40, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])];
 
 impl Reader {
-    /// The indexes of the interfaces of this network namespace's default routes, IPv4 and IPv6. The kernel is asked for one
-    /// destination, not for all of its routes: a router has a million.
+    /// The indexes of the interfaces of this network namespace's default routes, IPv4 and IPv6. The query is for one
+    /// destination, not for all routes: a router has a million.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -35,7 +35,7 @@ impl Reader {
                 }
             });
             match asked {
-                // No route, or a family that is turned off, is a refusal.
+                // If there is no route, or a family is turned off, the kernel refuses the query.
                 Ok(()) => {}
                 Err(error) if error.raw_os_error().is_some_and(is_no_route) => {}
                 Err(error) => return Err(Error::system("cannot read the default route", error, "")),
@@ -60,7 +60,7 @@ fn is_no_route(errno: i32) -> bool {
     .contains(&errno)
 }
 
-/// The interfaces of a route, of which there are several if it has several next hops.
+/// The interfaces of a route: several if it has several next hops.
 fn interfaces(route: &[u8]) -> Vec<u32> {
     const OIF: u16 = 4;
     const MULTIPATH: u16 = 9;

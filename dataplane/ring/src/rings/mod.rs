@@ -13,12 +13,13 @@
 //! In this order: [`Rings::receive`] takes a batch, [`Rings::frames`] shows it, [`Rings::settle`] forwards, answers or drops
 //! every frame of it, and [`Rings::kick`] makes the kernel send. No frame can be kept, and none can be returned twice.
 //!
-//! The kernel's side is checked, in release builds too. A descriptor outside the UMEM, a completion of a chunk that is not
-//! being sent, and a ring position that is out of range mean that a ring is corrupt, and stop the process. A frame in a chunk
-//! that the kernel has delivered already is dropped and counted: a driver is known that does this (docs/hardware.md).
+//! The kernel's side is checked, in release builds too. A descriptor outside the UMEM, a completion of a chunk that is
+//! not being sent, and a ring position that is out of range mean that a ring is corrupt, and stop the process. A frame
+//! in a chunk that the kernel has delivered already is dropped and counted: one driver is known to deliver chunks twice
+//! (docs/hardware.md).
 //!
-//! All of this is memory alone. What needs a system call is behind [`Kernel`]; [`Sockets`] is the real one. The tests run
-//! this code on plain memory against a model of the kernel.
+//! All of this uses memory alone. The operations that need a system call are behind [`Kernel`]; [`Sockets`] is the real
+//! one. The tests run this code on plain memory against a model of the kernel.
 
 use std::ops::Deref;
 
@@ -39,39 +40,40 @@ mod tests;
 use multi_buffer::MultiBuffer;
 pub use sockets::{Memory, RingSettings, Sockets};
 
-/// Frames in a batch at most. Large enough to share the cost of a kick, small enough to stay in the first-level cache. A
-/// batch has a bit for each frame in a `u64`.
+/// Maximum number of frames in a batch. Large enough to share the cost of a kick, small enough to stay in the
+/// first-level cache. A batch has a bit for each frame in a `u64`.
 pub const BATCH: usize = 64;
 
-/// What the XDP program writes right before a frame, see `bpf/filter.c`.
+/// The data that the XDP program writes right before a frame, see `bpf/filter.c`.
 const STAMP_BYTES: usize = size_of::<u64>();
 
-/// Kicks with a frame leaving at most before a turn gives up; the frames stay in the transmit ring for the next one.
+/// Number of kicks in succession that send at most one frame, after which a turn gives up; the frames stay in the
+/// transmit ring for the next turn.
 const FRUITLESS_KICKS: u32 = 4;
 
-/// What [`Rings`] need of the kernel beside shared memory.
+/// The operations of the kernel that [`Rings`] need besides shared memory.
 pub trait Kernel {
     /// Makes the kernel send the frames in the side's transmit ring, or a part of them.
     fn wake_sender(&mut self, side: Side);
 
-    /// Tells the kernel that the side's fill ring has new chunks.
+    /// Notifies the kernel that the side's fill ring has new chunks.
     fn wake_receiver(&mut self, side: Side);
 
     /// Whether the side's driver and the UMEM share memory. Then the driver sends by itself once it is awake.
     fn is_zero_copy(&self, side: Side) -> bool;
 }
 
-/// What is to happen with the frames of a batch. Bit `i` stands for frame `i`. A frame with neither bit is dropped; none has
-/// both.
+/// The planned action for the frames of a batch. Bit `i` is frame `i`. A frame with neither bit is dropped; no frame
+/// has both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dispositions {
-    /// Goes out of the other side.
+    /// Frames that leave on the other side.
     pub forward: u64,
-    /// Is overwritten with a reply, which goes out of the side that the frame came in on.
+    /// Frames that a reply overwrites, which leaves on the side that the frame arrived on.
     pub reply: u64,
 }
 
-/// What has happened with the frames of a batch. Those that are in neither set are dropped.
+/// The results for the frames of a batch. Frames in neither set are dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
     /// Frames in the other side's transmit ring. The others of [`Dispositions::forward`] found no room in it.
@@ -84,7 +86,7 @@ pub struct Settled {
     pub replied_bytes: usize,
 }
 
-/// Frames that [`Rings::receive`] dropped in front of a batch.
+/// Frames that [`Rings::receive`] dropped before they were in a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// Frames. One of several descriptors is counted when its last descriptor arrives.
@@ -93,12 +95,12 @@ pub struct Dropped {
     pub bytes: usize,
 }
 
-/// Why [`Rings::receive`] dropped frames.
+/// The reason why [`Rings::receive`] dropped frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReceiveDrops {
     /// The kernel delivered the frame in several descriptors.
     pub multi_buffer: Dropped,
-    /// The kernel delivered a chunk that it had delivered before and not got back.
+    /// The kernel delivered a chunk a second time, before the chunk was given to it again.
     pub duplicate: Dropped,
 }
 
@@ -123,7 +125,7 @@ pub struct Rings<K = Sockets> {
     ports: [Port; 2],
     kernel: K,
     umem: Umem,
-    /// The addresses of unused chunks, as a stack: the one that was used last is in the cache.
+    /// The addresses of unused chunks, as a stack: the chunk that was used last is in the cache.
     free: Vec<u64>,
     batch: [Descriptor; BATCH],
     batch_count: usize,
@@ -131,16 +133,16 @@ pub struct Rings<K = Sockets> {
     drops: ReceiveDrops,
 }
 
-/// The rings of one side, and the chunks that the kernel has of it: at most a ring's worth each way, so that the UMEM is
-/// enough for both sides whatever one of them does.
+/// The rings of one side, and the chunks of it that the kernel has: at most a ring's worth in each direction, so that
+/// the UMEM suffices for both sides in any state of the other side.
 #[derive(Debug)]
 struct Port {
     rings: SocketRings,
-    /// Put into the fill ring and not yet received.
+    /// Chunks in the fill ring, not yet received.
     receiving: ChunkSet,
-    /// Put into the transmit ring and not yet completed.
+    /// Chunks in the transmit ring, not yet completed.
     sending: ChunkSet,
-    /// How far the receive ring is in a frame of several descriptors.
+    /// The state of a frame of several descriptors in the receive ring.
     multi_buffer: MultiBuffer,
 }
 
@@ -190,14 +192,14 @@ impl<K: Kernel> Rings<K> {
         self.ports.iter().map(|port| port.sending.len()).sum()
     }
 
-    /// Chunks that are in none of the places they can be in. Always 0.
+    /// Chunks that are in none of the possible places. Always 0.
     pub fn lost(&self) -> usize {
         let with_kernel: usize = self.ports.iter().map(|port| port.receiving.len() + port.sending.len()).sum();
         self.umem.chunks() - self.free.len() - with_kernel - self.batch_count
     }
 
-    /// Receives a batch from this side, and returns the number of its frames. The batch before must be settled. Some frames
-    /// are dropped in front of it, see [`Rings::drops`].
+    /// Receives a batch from this side, and returns the number of its frames. The previous batch must be settled. Some
+    /// frames are dropped before they are in the batch, see [`Rings::drops`].
     pub fn receive(&mut self, side: Side) -> usize {
         assert_eq!(self.batch_count, 0, "the batch before was not settled");
         let port = &mut self.ports[side.index()];
@@ -240,8 +242,8 @@ impl<K: Kernel> Rings<K> {
         Frames { slices, count: self.batch_count }
     }
 
-    /// When the frames of the batch arrived, in nanoseconds of CLOCK_MONOTONIC, as the XDP program stamped them. Without
-    /// meaning unless the interfaces have several queues.
+    /// The arrival times of the batch's frames, in nanoseconds of CLOCK_MONOTONIC, from the stamps of the XDP program.
+    /// Without meaning unless the interfaces have several queues.
     pub fn arrivals(&self) -> [u64; BATCH] {
         let mut arrivals = [0; BATCH];
         for (arrival, frame) in arrivals.iter_mut().zip(&self.batch[..self.batch_count]) {
@@ -251,8 +253,8 @@ impl<K: Kernel> Rings<K> {
         arrivals
     }
 
-    /// Ends the batch: every frame goes to a transmit ring, or is free again. A frame for which there is no room is dropped.
-    /// Nothing leaves before [`Rings::kick`]. `reply` gives the reply to a frame.
+    /// Ends the batch: every frame is moved to a transmit ring, or becomes free. A frame without room is dropped. No
+    /// frame is sent before [`Rings::kick`]. `reply` returns the reply to a frame.
     ///
     /// # Panics
     /// If a frame is to be forwarded and answered, or is not of the batch.
@@ -296,8 +298,8 @@ impl<K: Kernel> Rings<K> {
         (forwarded, bytes)
     }
 
-    /// Overwrites frames of the batch with their replies, and puts them into the transmit ring of the side that they came
-    /// in on.
+    /// Overwrites frames of the batch with their replies, and puts them into the transmit ring of the side that they
+    /// arrived on.
     fn reply<'r>(&mut self, wanted: u64, reply: impl Fn(usize) -> Option<&'r [u8]>) -> (u64, usize) {
         let port = &mut self.ports[self.batch_side.index()];
         let mut room = port.room(wanted.count_ones() as usize);
@@ -309,7 +311,7 @@ impl<K: Kernel> Rings<K> {
             let address = self.batch[index].address;
             let Some(reply) = reply(index).filter(|reply| reply.len() <= self.umem.rest(address)) else { continue };
             let frame = Descriptor { address, length: reply.len() as u32, options: 0 };
-            // SAFETY: the frame lies within a chunk of the batch, and `&mut self` says that no frame is borrowed.
+            // SAFETY: the frame lies within a chunk of the batch, and `&mut self` guarantees that no frame is borrowed.
             unsafe { self.umem.bytes_mut(&frame) }.copy_from_slice(reply);
             room -= 1;
             port.sending.insert(self.umem.chunk(address));
@@ -356,8 +358,8 @@ impl<K: Kernel> Rings<K> {
             }
             self.kernel.wake_sender(side);
             let after = port.rings.tx.pending();
-            // The kernel takes one frame a kick from the ring of an interface whose link is down, and drops it: no way to go
-            // on.
+            // If the link of an interface is down, the kernel takes one frame from the ring in each kick, and drops it:
+            // further kicks are useless.
             fruitless = if after + 1 >= before { fruitless + 1 } else { 0 };
             self.reap(side);
             // A driver with zero-copy sends by itself once it is awake.
@@ -393,7 +395,7 @@ impl<K: Kernel> Rings<K> {
             let count = fill.room(wanted);
             for chunk in self.free.drain(self.free.len() - count..) {
                 port.receiving.insert(self.umem.chunk(chunk));
-                // SAFETY: a free chunk is of this UMEM and nobody else's, and leaves the free ones here.
+                // SAFETY: a free chunk is of this UMEM and has no other user, and is removed from the free chunks here.
                 unsafe { fill.put(chunk) };
             }
             fill.publish();
@@ -404,18 +406,18 @@ impl<K: Kernel> Rings<K> {
     }
 }
 
-/// Puts a frame into the port's transmit ring, without the flags that it was received with: they mean something else there.
+/// Puts a frame into the port's transmit ring, without the flags of its reception, which have another meaning there.
 ///
 /// # Safety
 /// As for [`crate::queue::Producer::put`].
 #[inline]
 unsafe fn put_to_send(port: &mut Port, frame: Descriptor) {
-    // SAFETY: the caller says so.
+    // SAFETY: the caller guarantees it.
     unsafe { port.rings.tx.put(Descriptor { options: 0, ..frame }) };
 }
 
-/// Moves the frames that are not duplicates to the front, in order, with their bits of `continued`. The chunks of duplicates
-/// have another place already, and stay there.
+/// Moves the frames that are not duplicates to the front, in order, with their bits of `continued`. The chunks of
+/// duplicates have another place already, and stay there.
 #[cold]
 fn drop_duplicates(batch: &mut [Descriptor], continued: u64, duplicate: u64) -> (usize, u64, Dropped) {
     let (mut kept, mut kept_continued, mut dropped) = (0, 0, Dropped::default());
@@ -448,7 +450,7 @@ const fn lowest_bits(count: usize) -> u64 {
     if count < 64 { (1 << count) - 1 } else { u64::MAX }
 }
 
-/// Has the cache line in which the frame begins fetched, if the processor can be told so.
+/// Prefetches the cache line in which the frame begins, if the processor has such an instruction.
 #[inline]
 fn prefetch(frame: &[u8]) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

@@ -1,6 +1,6 @@
-//! A model of the kernel's side of two AF_XDP sockets with one UMEM, over memory of the heap.
+//! A model of the kernel's side of two AF_XDP sockets with one UMEM, over heap memory.
 //!
-//! It holds the other end of each ring, and remembers which chunks it has. It shares no code with the production side: its
+//! It has the other end of each ring, and records which chunks it has. It shares no code with the production side: its
 //! ends of the rings are written from Linux `Documentation/networking/af_xdp.rst`. It makes no system call.
 
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use crate::umem::Umem;
 /// As in the kernel: each position on a cache line of its own.
 const OFFSETS: RingOffsets = RingOffsets { producer: 0, consumer: 64, flags: 128, entries: 192 };
 
-/// Where the kernel puts a frame in its chunk.
+/// The offset of a frame in its chunk.
 pub(super) const HEADROOM: u64 = 256;
 
 /// The kernel's end of one ring.
@@ -87,13 +87,13 @@ impl<T: Copy> End<T> {
         Some(entry)
     }
 
-    /// Writes a producer's position that makes no sense.
+    /// Writes an invalid position of a producer.
     pub(super) fn corrupt_producer(&self, by: u32) {
         let (consumer, _) = self.positions();
         word_of(self.producer).store(consumer.wrapping_add(self.size).wrapping_add(by), Release);
     }
 
-    /// Writes a consumer's position that makes no sense: beyond the producer's.
+    /// Writes an invalid position of a consumer: beyond the producer's.
     pub(super) fn corrupt_consumer(&self, by: u32) {
         let (_, producer) = self.positions();
         word_of(self.consumer).store(producer.wrapping_add(by), Release);
@@ -127,7 +127,7 @@ pub(super) struct Model {
     /// The bytes of the frames that have left on each side, in order.
     pub(super) left: [Vec<Vec<u8>>; 2],
     pub(super) is_zero_copy: bool,
-    /// Times that the sender and the receiver were woken.
+    /// How often the sender and the receiver were woken.
     pub(super) wakes: (usize, usize),
 }
 
@@ -193,7 +193,8 @@ impl Model {
         }
     }
 
-    /// The chunks that the kernel has, with those in the rings: one item for each time that it has one.
+    /// The chunks that the kernel has, with those in the rings. A chunk that the kernel has several times is in the
+    /// list as often.
     pub(super) fn chunks(&self) -> Vec<u64> {
         let mut addresses = Vec::new();
         for socket in &self.sockets {

@@ -5,22 +5,23 @@
 //!  batch         a           c          | e              the rest, in order
 //!  dropped           b, whole           | d, whole       across the end of a batch, too
 //! ```
-//! No frame should come so: the program is not made for such frames and the sockets do not ask for them. If a driver
-//! does it all the same, no part of the frame must be taken for a frame. Source: Linux
+//! No frame should arrive like this: the program is not made for such frames and the sockets do not request them. If a
+//! driver delivers them even so, no part of the frame may be mistaken for a frame. Source: Linux
 //! `Documentation/networking/af_xdp.rst`, XDP_PKT_CONTD.
 
 use super::{BATCH, Dropped};
 use crate::queue::Descriptor;
 
-/// How far one receive ring is in a frame of several descriptors.
+/// The state of a frame of several descriptors in one receive ring.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MultiBuffer {
-    /// The last descriptor said that its frame goes on.
+    /// The frame of the last descriptor continues in the next one.
     inside: bool,
 }
 
 impl MultiBuffer {
-    /// Whether nothing of a batch belongs to such a frame. `continued` has a bit for each descriptor that is continued.
+    /// Whether no descriptor of a batch belongs to such a frame. `continued` has a bit for each descriptor that is
+    /// continued.
     #[inline]
     pub(super) const fn is_idle(self, continued: u64) -> bool {
         !self.inside && continued == 0
@@ -65,7 +66,8 @@ mod tests {
         Descriptor { address: number as u64, length: length as u32, options }
     }
 
-    /// Receives the descriptors in batches of these sizes. Returns what is delivered, what is freed, and the drops.
+    /// Receives the descriptors in batches of these sizes. Returns the delivered frames, the freed frames, and the
+    /// drops.
     fn received(descriptors: &[Descriptor], sizes: &[usize]) -> (Vec<usize>, Vec<usize>, Dropped) {
         let (mut state, mut rest) = (MultiBuffer::default(), descriptors);
         let (mut delivered, mut freed, mut drops) = (Vec::new(), Vec::new(), Dropped::default());
@@ -113,8 +115,9 @@ mod tests {
     }
 
     proptest! {
-        /// However frames are cut into descriptors, and descriptors into batches, frames of one descriptor are delivered in
-        /// order, all others are dropped and counted, and every descriptor is delivered or freed exactly once.
+        /// For any split of frames into descriptors, and of descriptors into batches: frames of one descriptor are
+        /// delivered in order, all others are dropped and counted, and every descriptor is delivered or freed exactly
+        /// once.
         #[test]
         fn frames_are_delivered_whole_or_not_at_all(
             frames in prop::collection::vec(prop::collection::vec(0..4096_usize, 1..5), 0..200),

@@ -15,12 +15,12 @@ use crate::region::Region;
 use crate::socket::{self, BindMode, SocketStatistics};
 use crate::umem::Umem;
 
-/// How rings are made.
+/// The settings of the rings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RingSettings {
     /// Descriptors in each ring; a power of two.
     pub ring_size: u32,
-    /// The chunks that frames are received into, and whether drivers are asked for zero-copy.
+    /// The chunks that frames are received into, and whether drivers are to use zero-copy.
     pub buffers: Buffers,
 }
 
@@ -84,11 +84,12 @@ impl Kernel for Sockets {
 }
 
 impl Rings {
-    /// Makes the UMEM and binds its two sockets to this queue of both interfaces, zero-copy if the settings ask for it and
-    /// both drivers can. Frames arrive after [`Rings::connect`].
+    /// Makes the UMEM and binds its two sockets to this queue of both interfaces, in zero-copy mode if the settings
+    /// request it and both drivers can. Frames arrive after [`Rings::connect`].
     ///
     /// # Errors
-    /// If there is not enough memory, the kernel refuses to bind, or a driver refuses the zero-copy that is demanded.
+    /// If there is not enough memory, the kernel refuses to bind, or a driver refuses the zero-copy mode that the
+    /// settings require.
     pub fn bind(devices: [&Device; 2], queue: u32, settings: &RingSettings) -> Result<Self, Error> {
         Self::bind_in(Memory::take(settings)?, devices, queue, settings)
     }
@@ -150,7 +151,7 @@ impl Rings {
         Ok(Rings::new(umem, rings, Sockets { sockets, is_zero_copy }))
     }
 
-    /// Lets the programs of both sides, outside first, send this queue's frames here.
+    /// Makes the programs of both sides, outside first, send this queue's frames to these sockets.
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -179,18 +180,18 @@ impl Rings {
     /// Sleeps until a frame has arrived on either side, `waker` is readable, or the time, of which only whole
     /// milliseconds count, is over. Returns whether `waker` is readable.
     ///
-    /// This is poll(), not epoll: with a socket that is registered there, the kernel looks for sleepers at every frame that
-    /// it has sent, also when there is none, which takes a tenth of the time of forwarding.
+    /// This is poll(), not epoll: for a socket that is registered with epoll, the kernel looks for sleeping threads at
+    /// every frame that it has sent, also when there is none, which takes a tenth of the forwarding time.
     pub fn wait(&self, waker: Option<BorrowedFd<'_>>, at_most: Duration) -> bool {
         let waker = waker.map_or(-1, |waker| waker.as_raw_fd());
         let mut descriptors = [self.fd(Side::Outside), self.fd(Side::Inside), waker].map(|fd| libc::pollfd {
-            // A negative one is passed over.
+            // A negative descriptor is ignored.
             fd,
             events: libc::POLLIN,
             revents: 0,
         });
         let at_most = libc::c_int::try_from(at_most.as_millis()).unwrap_or(libc::c_int::MAX);
-        // SAFETY: the array lives across the call, which is told its length. However it ends, the caller looks again.
+        // SAFETY: the array lives across the call, which gets its length. After any result, the caller checks again.
         unsafe { libc::poll(descriptors.as_mut_ptr(), descriptors.len() as libc::nfds_t, at_most) };
         descriptors[2].revents != 0
     }

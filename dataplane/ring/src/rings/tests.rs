@@ -1,5 +1,5 @@
-//! The rings on plain memory against [`Model`]. No test makes a system call, so that an interpreter or a sanitizer can run
-//! them; docs/memory-tests.md says how.
+//! The rings on plain memory against [`Model`]. No test makes a system call, so that an interpreter or a sanitizer can
+//! run them; docs/memory-tests.md describes how.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,7 +29,7 @@ fn frame(number: usize) -> Vec<u8> {
     frame
 }
 
-/// Every chunk is in exactly one place, and the rings know in which.
+/// Every chunk is in exactly one place, and the rings have recorded that place.
 fn assert_conserved(rings: &Rings<Model>) {
     let batch = rings.batch[..rings.batch_count].iter().map(|frame| frame.address);
     let ours = rings.free.iter().copied().chain(batch).map(|address| address / CHUNK as u64);
@@ -94,7 +94,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..if cfg!(miri) { 20 } else { 120 })
 }
 
-/// The rings and what they must do.
+/// The rings and their expected state.
 struct Run {
     rings: Rings<Model>,
     /// Frames that have arrived, in order: their bytes, or those of several parts.
@@ -168,7 +168,7 @@ impl Run {
                 seen += 1;
                 arrived.pop_front();
             } else {
-                // An empty item stands for the parts before, which an earlier batch had.
+                // An empty item stands for the parts in an earlier batch.
                 let rest = parts.iter().filter(|part| !part.is_empty()).count();
                 let taken = rest.min(descriptors - seen);
                 parts.iter_mut().filter(|part| !part.is_empty()).take(taken).for_each(Vec::clear);
@@ -196,7 +196,7 @@ impl Run {
         self.leaving[side.index()].extend(replies);
     }
 
-    /// Lets the kernel send and complete everything: every chunk is free or in a fill ring then.
+    /// Makes the kernel send and complete all frames: every chunk is free or in a fill ring afterwards.
     fn drain(&mut self) {
         self.rings.kernel.budget = usize::MAX;
         for _ in 0..3 {
@@ -219,8 +219,8 @@ impl Run {
 proptest! {
     #![proptest_config(cases())]
 
-    /// Whatever both sides do, every chunk is in exactly one place after each step. Frames arrive and leave in order and with
-    /// their bytes, and nothing is left behind at the end. The positions begin shortly before they wrap.
+    /// For any steps of both sides, every chunk is in exactly one place after each step. Frames arrive and leave in
+    /// order and with their bytes, and no frame is left at the end. The positions begin shortly before they wrap.
     #[test]
     fn every_chunk_is_in_one_place(
         size in 0..5_u32,
@@ -253,7 +253,7 @@ proptest! {
         prop_assert_eq!(outcome, !is_a_frame);
     }
 
-    /// A completion that is none of a frame that is being sent stops the process.
+    /// A completion without a frame that is being sent stops the process.
     #[test]
     fn a_completion_of_another_chunk_stops_the_process(
         address in prop_oneof![any::<u64>(), 0..CHUNK as u64 * 100],
@@ -267,7 +267,7 @@ proptest! {
         prop_assert_eq!(outcome, address / CHUNK as u64 != sent / CHUNK as u64);
     }
 
-    /// A position of the kernel that is further from ours than the size of the ring stops the process.
+    /// A kernel position whose distance from this end's position is larger than the ring stops the process.
     #[test]
     fn a_position_out_of_range_stops_the_process(by in 1..u32::MAX - 100, position in any::<u32>()) {
         let mut one = rings(8, position);

@@ -1,4 +1,5 @@
-//! ARP packets and neighbour discovery messages to build, right ones at first. Their checksums are smoltcp's.
+//! Builders of ARP packets and neighbour discovery messages, which are right unless a test changes them. smoltcp
+//! computes their checksums.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -30,7 +31,7 @@ pub(crate) struct Arp {
 }
 
 impl Arp {
-    /// Somebody outside asks for an address.
+    /// A host outside requests the MAC of an address.
     pub(crate) fn request(sender: &str, target: &str) -> Arp {
         Arp {
             to: BROADCAST,
@@ -44,7 +45,7 @@ impl Arp {
         }
     }
 
-    /// Somebody outside answers.
+    /// A host outside replies.
     pub(crate) fn reply(sender: &str, target: &str) -> Arp {
         let request = Arp::request(sender, target);
         Arp { to: INSIDE_MAC, operation: 2, target: (INSIDE_MAC, request.target.1), ..request }
@@ -72,7 +73,7 @@ pub(crate) struct Discovery {
     pub(crate) extensions: (u8, Vec<u8>),
     pub(crate) kind: u8,
     pub(crate) code: u8,
-    /// What is added to the right checksum.
+    /// The error that is added to the right checksum.
     pub(crate) checksum_error: u16,
     /// The message behind the checksum, without options.
     pub(crate) fixed: Vec<u8>,
@@ -101,7 +102,7 @@ impl Discovery {
         }
     }
 
-    /// A host asks for routers.
+    /// A host solicits routers.
     pub(crate) fn router_solicitation(source: &str) -> Discovery {
         let options = if source == "::" { Vec::new() } else { link_layer(1, OUTSIDE_MAC) };
         Discovery::new(source, v6("ff02::2"), 133, &[&[0; 4]], &options)
@@ -115,7 +116,7 @@ impl Discovery {
         Discovery::new(source, v6("ff02::1"), 134, &[&[64, 0, 7, 8], &[0; 8]], &options)
     }
 
-    /// A host asks for another.
+    /// A host solicits another.
     pub(crate) fn solicitation(source: &str, target: &str) -> Discovery {
         let target = v6(target);
         let options = if source == "::" { vec![14, 1, 1, 2, 3, 4, 5, 6] } else { link_layer(1, OUTSIDE_MAC) };
@@ -130,7 +131,7 @@ impl Discovery {
         Discovery::new(source, destination, 136, &fixed, &link_layer(2, OUTSIDE_MAC))
     }
 
-    /// A router knows a better next hop.
+    /// A router announces a better next hop.
     pub(crate) fn redirect(source: &str, destination: &str, target: &str, of: &str) -> Discovery {
         let fixed: [&[u8]; 3] = [&[0; 4], &v6(target).octets(), &v6(of).octets()];
         let redirected = [&[4, 7, 0, 0, 0, 0, 0, 0, 0x60][..], &[0; 47]].concat();

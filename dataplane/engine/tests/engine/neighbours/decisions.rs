@@ -1,4 +1,4 @@
-//! What the engine makes of ARP and neighbour discovery: classes, claims and rates, and that no rule widens them.
+//! The engine's decisions about ARP and neighbour discovery: classes, claims and rates. No rule widens them.
 
 use std::thread;
 
@@ -23,7 +23,7 @@ fn seconds(seconds: u64) -> Time {
     Time::from_nanos(seconds * 1_000_000_000)
 }
 
-/// Protects the server's addresses alone, at which the outside's router is an exception.
+/// Protects the server's networks alone; the router outside has an exception in them.
 fn protecting() -> Settings {
     let nets = |nets: &[&str]| nets.iter().map(|net| net.parse().unwrap()).collect();
     Settings {
@@ -33,7 +33,7 @@ fn protecting() -> Settings {
     }
 }
 
-/// What happens to a frame from this side, at once and by itself.
+/// The decision about a single frame from this side, in a batch of its own.
 fn decide(settings: &Settings, side: Side, frame: &[u8]) -> (Verdict, Reason) {
     let decision = Engine::new(RuleSet::default(), settings).decide(side, &[frame], seconds(1))[0];
     (decision.verdict, decision.reason)
@@ -85,7 +85,7 @@ fn no_rule_lets_malformed_neighbour_discovery_in() {
             }
         }
     }
-    // Nor can it be brought in fragment by fragment: the rest of a datagram shares the verdict of its first fragment.
+    // Fragments do not bypass this: the rest of a datagram shares the verdict of its first fragment.
     let part = |offset: u8, more: u8| {
         with(&solicitation, |message| {
             message.extensions = (44, vec![58, 0, 0, offset | more, 0, 0, 0, 1]);

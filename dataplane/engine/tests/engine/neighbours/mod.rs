@@ -1,6 +1,7 @@
-//! ARP and IPv6 neighbour discovery: what is well-formed, and what is refused.
+//! ARP and IPv6 neighbour discovery: which frames are well-formed, and which are refused.
 //!
-//! [`oracle`] holds the readers against a second implementation, [`decided`] asks what the engine makes of such frames.
+//! [`oracle`] compares the readers with a second implementation; [`decided`] tests the engine's decisions about such
+//! frames.
 
 pub(crate) mod build;
 mod decisions;
@@ -16,7 +17,7 @@ const CLIENT: &str = "2001:db8::7";
 const ROUTER: &str = "fe80::1";
 const SERVER: &str = "2001:db8::5";
 
-/// What the reader says of a frame; none if it is a packet for rules.
+/// The reason that the reader gives for a frame; `None` if it is a packet for rules.
 fn reason(frame: &[u8]) -> Option<Reason> {
     let reasons = Side::ALL.map(|side| read(side, frame, max_frame(1500)).err());
     assert_eq!(reasons[0], reasons[1], "the reader asks for no side");
@@ -42,7 +43,7 @@ fn arp_that_hosts_send_has_its_class() {
         with(&request, |arp| (arp.tags, arp.padding) = (vec![VLAN], vec![0; 14])),
         with(&request, |arp| arp.tags = vec![VLAN]),
         with(&reply, |arp| arp.tags = vec![VLAN, VLAN]),
-        // A probe and its answer, announcements, a poll of one host, an answer that all hear.
+        // A probe and its answer, announcements, a poll of one host, an answer to the broadcast address.
         Arp::request("0.0.0.0", "192.0.2.7"),
         Arp::reply("192.0.2.7", "0.0.0.0"),
         Arp::request("192.0.2.7", "192.0.2.7"),
@@ -63,7 +64,7 @@ fn arp_that_no_host_sends_is_malformed() {
     let reply = Arp::reply("192.0.2.7", "192.0.2.5");
     let address = |text: &str| text.parse().unwrap();
     let mut frames = vec![
-        // Lengths: payload behind the packet, or not all of it.
+        // Lengths: bytes behind the packet, or a packet that is cut off.
         with(&request, |arp| arp.padding = vec![0; 19]),
         with(&request, |arp| arp.padding = vec![0; 1400]),
         with(&request, |arp| (arp.tags, arp.padding) = (vec![VLAN], vec![0; 19])),
@@ -75,13 +76,13 @@ fn arp_that_no_host_sends_is_malformed() {
         with(&request, |arp| arp.operation = 0),
         with(&request, |arp| arp.operation = 3),
         with(&request, |arp| arp.operation = 0x101),
-        // A sender that is not the frame's, or no station.
+        // A sender that is not the frame's, or is no station.
         with(&request, |arp| arp.sender.0 = INSIDE_MAC),
         with(&request, |arp| arp.from = INSIDE_MAC),
         with(&request, |arp| (arp.from, arp.sender.0) = ([3, 0, 0, 0, 0, 1], [3, 0, 0, 0, 0, 1])),
         with(&request, |arp| (arp.from, arp.sender.0) = ([0; 6], [0; 6])),
         with(&request, |arp| (arp.from, arp.sender.0) = (BROADCAST, BROADCAST)),
-        // To a group that is not everybody, and target MACs that nobody would write.
+        // To a group other than broadcast, and with target MACs that no host writes.
         with(&request, |arp| arp.to = [0x01, 0, 0x5e, 0, 0, 1]),
         with(&request, |arp| arp.target.0 = *b"secret"),
         with(&reply, |arp| arp.target.0 = *b"secret"),
@@ -113,13 +114,13 @@ fn messages() -> Vec<(Discovery, Reason)> {
         Discovery::router_solicitation("fe80::7"),
         Discovery::solicitation(CLIENT, SERVER),
         Discovery::solicitation("::", CLIENT),
-        // Whether a neighbour is still there.
+        // A probe whether a neighbour is reachable.
         with(&Discovery::solicitation(CLIENT, SERVER), |message| {
             (message.to, message.destination) = (INSIDE_MAC, v6(SERVER))
         }),
         Discovery::advertisement(CLIENT, SERVER, CLIENT),
         Discovery::advertisement(CLIENT, "ff02::1", CLIENT),
-        // Tells routers of a new address.
+        // Announces a new address to routers.
         Discovery::advertisement(CLIENT, "ff02::2", CLIENT),
         // A proxy.
         Discovery::advertisement("fe80::9", SERVER, CLIENT),
@@ -143,9 +144,9 @@ fn neighbour_discovery_that_hosts_send_has_its_class() {
         for tags in [vec![VLAN], vec![[0x88, 0xa8, 0, 8], VLAN]] {
             assert_eq!(reason(&Discovery { tags, ..message.clone() }.frame()), Some(class), "{message:?}");
         }
-        // To one station, as access points do with what is for all.
+        // To one station, as access points do with multicast frames.
         assert_eq!(reason(&Discovery { to: INSIDE_MAC, ..message.clone() }.frame()), Some(class), "{message:?}");
-        // No option, and one that is not known.
+        // No option, and an unknown option.
         assert_eq!(reason(&Discovery { options: vec![], ..message.clone() }.frame()), Some(class), "{message:?}");
         let unknown = Discovery { options: [vec![253, 2], vec![7; 14]].concat(), ..message.clone() };
         assert_eq!(reason(&unknown.frame()), Some(class), "{message:?}");
@@ -164,7 +165,7 @@ fn what_no_message_has_is_malformed_in_each_of_them() {
             with(&message, |message| message.code = 1),
             with(&message, |message| message.checksum_error = 1),
             with(&message, |message| message.checksum_error = 0x8000),
-            // Nothing stands in front of it or behind it.
+            // No extension header may stand in front of the message or behind it.
             extension(0, &[58, 0, 5, 2, 0, 0, 1, 0]),
             extension(60, &[58, 0, 1, 4, 0, 0, 0, 0]),
             extension(44, &[58, 0, 0, 0, 0, 0, 0, 1]),
@@ -181,7 +182,7 @@ fn what_no_message_has_is_malformed_in_each_of_them() {
             option(&[&[3, 1][..], &[0; 6]].concat()),
             option(&[&[5, 2][..], &[0; 14]].concat()),
             option(&[&[4, 5][..], &[0; 38]].concat()),
-            // Ethernet's addresses.
+            // The addresses of the Ethernet header.
             with(&message, |message| message.from = [3, 0, 0, 0, 0, 1]),
             with(&message, |message| message.from = [0; 6]),
             with(&message, |message| message.to = BROADCAST),
@@ -224,20 +225,20 @@ fn what_its_kind_forbids_is_malformed() {
         target(&advertisement, "::"),
         target(&redirect, "2001:db8::9"),
         target(&redirect, "ff02::9"),
-        // Everybody is asked, or a group that is not the target's; or another host than the target.
+        // The destination is all nodes, a group that is not the target's, or another host than the target.
         group(&solicitation, "ff02::1"),
         group(&solicitation, "ff02::1:ff00:6"),
         with(&solicitation, |message| (message.to, message.destination) = (INSIDE_MAC, v6("2001:db8::6"))),
-        // Duplicate address detection asks a group, and has no link-layer address to tell.
+        // Duplicate address detection sends to a group, and has no link-layer address to announce.
         with(&detection, |message| (message.to, message.destination) = (INSIDE_MAC, v6(CLIENT))),
         with(&detection, |message| message.options = link_layer(1, OUTSIDE_MAC)),
         with(&Discovery::router_solicitation("::"), |message| message.options = link_layer(1, OUTSIDE_MAC)),
         group(&Discovery::router_solicitation("fe80::7"), "ff02::1"),
-        // An answer that nobody can have asked for.
+        // A solicited answer to all nodes, which no host can have solicited.
         with(&Discovery::advertisement(CLIENT, "ff02::1", CLIENT), |message| message.fixed[0] |= 0x40),
         with(&advertisement, |message| message.source = v6("::")),
         group(&Discovery::advertisement(CLIENT, "ff02::1", CLIENT), "ff02::1:ff00:5"),
-        // Routers speak by their link-local address.
+        // Routers send from their link-local address.
         Discovery::router_advertisement("2001:db8::1"),
         Discovery::router_advertisement("::"),
         group(&Discovery::router_advertisement(ROUTER), "ff02::2"),

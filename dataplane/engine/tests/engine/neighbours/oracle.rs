@@ -1,8 +1,8 @@
-//! The readers of ARP and neighbour discovery against a second implementation: smoltcp reads the frames, and the rules of
-//! the RFCs are stated once more, on what smoltcp read.
+//! The readers of ARP and neighbour discovery against a second implementation: smoltcp reads the frames, and this file
+//! states the rules of the RFCs a second time, on smoltcp's reading.
 //!
-//! Frames begin as messages that are right, or wrong in a field that has to be right; half of them are then broken byte by
-//! byte, and of those again half get the right checksum, so that the checksum alone does not refuse them.
+//! Frames begin as messages that are right, or wrong in one mandatory field. Half of them are then damaged byte by
+//! byte, and half of those get the right checksum, so that the checksum alone does not refuse them.
 
 use std::cell::Cell;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -23,7 +23,7 @@ use smoltcp::wire::{
 use super::build::{Arp, BROADCAST, Discovery, INSIDE_MAC, Mac, OUTSIDE_MAC, VLAN, link_layer, solicited_node, v6};
 use crate::common::cases;
 
-/// Most of the time the first, else one of the others.
+/// Mostly the first value, otherwise one of the others.
 fn mostly<T: Clone + std::fmt::Debug + 'static>(right: T, wrong: Vec<T>) -> impl Strategy<Value = T> {
     prop_oneof![12 => Just(right), 1 => select(wrong)]
 }
@@ -134,7 +134,7 @@ pub(crate) fn discovery() -> impl Strategy<Value = Discovery> {
     )
 }
 
-/// Bytes to change, from the type on; whether the checksum of what comes out is put right.
+/// Bytes to change, from the type on; whether the checksum of the result is corrected.
 type Damage = (Vec<(usize, u8)>, Option<usize>, bool);
 
 fn damage() -> impl Strategy<Value = Damage> {
@@ -162,7 +162,7 @@ fn damaged(mut frame: Vec<u8>, (bytes, cut, repair): &Damage) -> Vec<u8> {
     frame
 }
 
-/// The type behind at most two tags, and where its content begins.
+/// The type behind at most two tags, and the place where its content begins.
 fn layers(frame: &[u8]) -> Option<(u16, usize)> {
     let mut at = 12;
     for _ in 0..3 {
@@ -179,7 +179,7 @@ fn mac_at(frame: &[u8], at: usize) -> Mac {
     frame[at..at + 6].try_into().unwrap()
 }
 
-/// What a frame that is certainly ARP or neighbour discovery should be; none if it is anything else.
+/// The reason for a frame that is certainly ARP or neighbour discovery; `None` for any other frame.
 fn expected(frame: &[u8]) -> Option<Reason> {
     match layers(frame)? {
         (0x0806, at) => Some(if arp_is_valid(frame, &frame[at..]) { Reason::Arp } else { Reason::ArpMalformed }),
@@ -223,8 +223,8 @@ fn arp_is_valid(frame: &[u8], packet: &[u8]) -> bool {
     packet.len() <= 46 && from_itself && to_somebody && may_send && may_be_asked
 }
 
-/// What RFC 4861 says of a frame, on smoltcp's reading of it; none if its message is not at once behind the header, or is
-/// none of neighbour discovery: what rules or other readers make of that is tested elsewhere.
+/// The class that RFC 4861 gives a frame, on smoltcp's reading of it. `None` if its message does not follow the header
+/// directly, or is not neighbour discovery: other tests cover these frames.
 fn discovery_class(frame: &[u8], packet: &[u8]) -> Option<Reason> {
     let ip = Ipv6Packet::new_checked(packet).ok().filter(|ip| ip.version() == 6)?;
     let length = usize::from(ip.payload_len());
@@ -288,8 +288,8 @@ fn discovery_is_valid(frame: &[u8], ip: &Ipv6Packet<&[u8]>, message: &[u8]) -> b
         && options_are_valid(icmp.payload(), unnamed)
 }
 
-/// Lengths of options over Ethernet, and what an unspecified source forbids: smoltcp keeps only the last option of a kind,
-/// and reads link-layer addresses of other lengths as well.
+/// Checks lengths of options over Ethernet, and the options that an unspecified source forbids: smoltcp keeps only the
+/// last option of a kind, and also reads link-layer addresses of other lengths.
 fn options_are_valid(options: &[u8], unnamed: bool) -> bool {
     let mut at = 0;
     while at < options.len() {
@@ -313,7 +313,7 @@ fn options_are_valid(options: &[u8], unnamed: bool) -> bool {
     true
 }
 
-/// Runs so many frames past both, and says how many were well-formed.
+/// Passes so many frames to both, and prints how many were well-formed.
 fn compare(name: &str, times: u32, frames: impl Strategy<Value = Vec<u8>>) {
     let (begin, well_formed, refused) = (Instant::now(), Cell::new(0_u64), Cell::new(0_u64));
     let outcome = TestRunner::new(cases(times)).run(&frames, |frame| {
