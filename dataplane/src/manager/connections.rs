@@ -28,8 +28,11 @@ const LIMITS: Limits = Limits { total: 64, per_peer: 32, reserved: 16 };
 /// that each peer has some passes to send a request before it can be the oldest.
 const CALLERS_A_PASS: usize = 8;
 
-/// The maximum duration of one pass. Housekeeping is due ten times a second.
+/// The duration of a pass after which no further turn begins. Housekeeping is due ten times a second.
 const PASS: Duration = Duration::from_millis(50);
+
+/// The maximum duration of one connection's turn in a pass, so that a peer with many requests delays the others little.
+const TURN: Duration = Duration::from_millis(10);
 
 /// The maximum time between two passes that counts for a peer. The manager used the time beyond it for other work.
 const COUNTED_PASS: Duration = Duration::from_millis(250);
@@ -105,19 +108,24 @@ impl Connections {
         }
     }
 
-    /// Serves the connections that have work, each once, for at most the duration of a pass.
+    /// Serves the connections that have work, in order and each once. No turn begins after the duration of a pass; the
+    /// next pass begins with the connections that this pass did not reach.
     pub(super) fn serve(&mut self, mut answer: impl FnMut(Request) -> Asked) {
-        let now = Instant::now();
-        self.clock += now.saturating_duration_since(self.last_pass).min(COUNTED_PASS);
-        self.last_pass = now;
+        let begin = Instant::now();
+        self.clock += begin.saturating_duration_since(self.last_pass).min(COUNTED_PASS);
+        self.last_pass = begin;
         for _ in 0..self.ready.len() {
+            let now = Instant::now();
+            if now >= begin + PASS {
+                return;
+            }
             let Some(id) = self.ready.pop_front() else { return };
             let Some(room) = self.room(id) else { continue };
             let Some(peer) = self.open.get_mut(&id) else { continue };
             peer.is_ready = false;
             let before = peer.connection.progress();
             let refusals = &self.refusals;
-            let turn = peer.connection.turn(room, now + PASS, |refusal| tell(refusals, refusal, None), &mut answer);
+            let turn = peer.connection.turn(room, now + TURN, |refusal| tell(refusals, refusal, None), &mut answer);
             match turn {
                 Turn::Over(refusal) => {
                     self.close(id);
@@ -225,7 +233,12 @@ impl Connections {
     /// Closes connections that exceed a time limit, and notes which are idle.
     pub(super) fn expire(&mut self) {
         for (id, peer) in &self.open {
-            self.admission.set(*id, peer.connection.activity(self.clock));
+            // A connection with work that no pass has reached yet is not idle.
+            let activity = match peer.connection.activity(self.clock) {
+                Activity::Idle if peer.is_ready => Activity::Transfer,
+                activity => activity,
+            };
+            self.admission.set(*id, activity);
         }
         let expired = self.open.iter().filter(|(_, peer)| !peer.is_ready);
         let expired = expired.filter_map(|(id, peer)| Some((*id, peer.connection.expired(self.clock)?)));
@@ -276,4 +289,50 @@ fn is_exhausted(error: &io::Error) -> bool {
 
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    use knockplane_policy::wire::Response;
+    use mio::Poll;
+
+    use super::*;
+
+    /// Opens a connection and sends this number of requests.
+    fn peer(connections: &mut Connections, registry: &Registry, requests: usize) -> UnixStream {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let uid = rustix::process::Uid::ROOT;
+        let stream = mio::net::UnixStream::from_std(theirs);
+        connections.admit(Caller { stream, uid, pid: 0, allowed: true, privileged: true }, registry);
+        ours.write_all("{\"request\":\"metrics\"}\n".repeat(requests).as_bytes()).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        ours
+    }
+
+    /// The number of lines that have arrived.
+    fn lines(stream: &mut UnixStream) -> usize {
+        let mut text = Vec::new();
+        _ = stream.read_to_end(&mut text);
+        text.iter().filter(|byte| **byte == b'\n').count()
+    }
+
+    #[test]
+    fn peers_whose_requests_take_whole_passes_take_turns() {
+        let poll = Poll::new().unwrap();
+        let mut connections = Connections::new(0, Arc::default());
+        let mut peers: Vec<UnixStream> = (0..3).map(|_| peer(&mut connections, poll.registry(), 20)).collect();
+        let slow = |_: Request| {
+            std::thread::sleep(PASS);
+            Asked::Answered(Response::Failed { error: "a test".to_owned() }.into())
+        };
+        assert_eq!(peers.iter_mut().map(lines).collect::<Vec<_>>(), [1, 1, 1], "greetings");
+        for answers in [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]] {
+            connections.serve(slow);
+            assert_eq!(peers.iter_mut().map(lines).collect::<Vec<_>>(), answers);
+        }
+    }
 }
