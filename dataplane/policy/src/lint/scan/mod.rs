@@ -2,8 +2,8 @@
 //!
 //! A scan sends a SYN or an empty datagram to every port of one address: in ascending order, in descending order, or in
 //! random order, as scanners do by default. The reference evaluator runs it through the rules, so all effects of the
-//! rules count: their order, lists that block the source, port scan detection, limits. A scan tries several speeds, and
-//! waits until its source is no longer blocked.
+//! rules count: their order, lists that block the source, port scan detection, limits. Scans of several speeds are tried,
+//! with and without waiting until their source is no longer blocked, and with a begin shortly before the knock.
 //!
 //! | module  | owns |
 //! |---------|------|
@@ -45,7 +45,7 @@ const INTERVALS: [Duration; 7] = [
     Duration::from_secs(8),
 ];
 
-/// Budget of rule evaluations for one file.
+/// Budget of rule evaluations for one file and one kind of scan.
 const MOST_TRIED: usize = 2_000_000;
 
 /// Highest number of steps of a knock for scans in random order.
@@ -58,7 +58,8 @@ const RANDOM_PORTS: u32 = 1_000;
 const LEAST_LUCK: f64 = 1.0 / 1_000.0;
 
 pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
-    let mut budget = Budget(MOST_TRIED);
+    let mut budgets =
+        Budgets { all_ports: Budget(MOST_TRIED), later_begin: Budget(MOST_TRIED), search: Budget(MOST_TRIED) };
     for family in [Family::Ipv4, Family::Ipv6] {
         let knocks = Knocks::of(view, family);
         if knocks.doors.is_empty() {
@@ -70,7 +71,7 @@ pub(super) fn lints(view: &View<'_>, lints: &mut Vec<Lint>) {
             for destination in &destinations {
                 let Some(trial) = Trial::new(view, &knocks, (family, number), source, *destination) else { continue };
                 let scan = Scan { knocks: &knocks, trial };
-                for (door, lint) in scan.openings(&mut budget) {
+                for (door, lint) in scan.openings(&mut budgets) {
                     if told.insert(door) {
                         lints.push(lint);
                     }
@@ -96,6 +97,25 @@ impl Order {
     }
 }
 
+/// A scan in order.
+#[derive(Clone, Copy)]
+struct Course {
+    order: Order,
+    /// Time between two ports.
+    interval: Duration,
+    manner: Manner,
+    /// The port with which it begins; `None` if it tries all ports.
+    begin: Option<u16>,
+}
+
+/// The remaining budgets of one file: one for each kind of scan, so that none takes from another.
+struct Budgets {
+    all_ports: Budget,
+    later_begin: Budget,
+    /// For the search for knocks that a scan in random order completes.
+    search: Budget,
+}
+
 /// Scans of one protocol at one address.
 struct Scan<'k, 'r> {
     knocks: &'k Knocks<'r>,
@@ -104,69 +124,112 @@ struct Scan<'k, 'r> {
 
 impl Scan<'_, '_> {
     /// The doors that scans open, each with its lint.
-    fn openings(&self, budget: &mut Budget) -> BTreeMap<String, Lint> {
+    fn openings(&self, budgets: &mut Budgets) -> BTreeMap<String, Lint> {
         let mut found = BTreeMap::new();
         let depends = self.trial.counts || self.trial.has_traps();
         let intervals = if depends { &INTERVALS[..] } else { &INTERVALS[..1] };
         for interval in intervals {
             for order in [Order::Ascending, Order::Descending] {
-                for manner in [Manner::Steady, Manner::Patient] {
-                    if found.len() == self.knocks.doors.len() {
-                        return found;
-                    }
-                    let outcome = self.trial.run(&self.shots(order, *interval), manner, budget);
-                    for door in outcome.opened.keys().filter(|door| !found.contains_key(*door)).collect::<Vec<_>>() {
-                        if let Some(lint) = self.in_order(door, &outcome, order, *interval, manner) {
-                            found.insert(door.clone(), lint);
-                        }
-                    }
+                for manner in [Manner::Steady, Manner::Patient, Manner::PatientAtKnocks] {
+                    let course = Course { order, interval: *interval, manner, begin: None };
+                    self.try_course(course, &mut found, &mut budgets.all_ports);
                 }
             }
         }
-        for (door, lint) in self.in_random_order(budget) {
+        if self.trial.counts {
+            self.try_later_begins(&mut found, &mut budgets.later_begin);
+        }
+        for (door, lint) in self.in_random_order(budgets) {
             found.entry(door).or_insert(lint);
         }
         found
     }
 
-    fn shots(&self, order: Order, interval: Duration) -> Vec<Shot> {
+    /// Scans that begin shortly before the port of a first knock. Where rules count ports or packets, they may not yet
+    /// detect such a scan; and which of its packets exceed a limit depends on the port with which it begins.
+    fn try_later_begins(&self, found: &mut BTreeMap<String, Lint>, budget: &mut Budget) {
+        for order in [Order::Ascending, Order::Descending] {
+            for begin in self.later_begins(order, budget) {
+                for interval in INTERVALS {
+                    let course = Course { order, interval, manner: Manner::Steady, begin: Some(begin) };
+                    self.try_course(course, found, budget);
+                }
+            }
+        }
+    }
+
+    /// The ports of first knocks, and as many ports before each as rules count; in the order of the scan.
+    fn later_begins(&self, order: Order, budget: &mut Budget) -> Vec<u16> {
+        let ports = self.ports(order);
+        let mut ports_left = 0;
+        let mut begins: Vec<u16> = Vec::new();
+        for (port, _) in ports.iter().rev() {
+            if self.trial.edges.contains(port) && !self.run(&[*port], budget).entered.is_empty() {
+                ports_left = self.trial.between + 1;
+            }
+            if ports_left > 0 {
+                begins.push(*port);
+                ports_left -= 1;
+            }
+        }
+        begins.reverse();
+        begins
+    }
+
+    /// Runs the scan if a door is left that no scan has opened.
+    fn try_course(&self, course: Course, found: &mut BTreeMap<String, Lint>, budget: &mut Budget) {
+        if found.len() == self.knocks.doors.len() {
+            return;
+        }
+        let outcome = self.trial.run(&self.shots(course), course.manner, budget);
+        for door in outcome.opened.keys() {
+            if !found.contains_key(door)
+                && let Some(lint) = self.in_order(door, &outcome, course)
+            {
+                found.insert(door.clone(), lint);
+            }
+        }
+    }
+
+    fn ports(&self, order: Order) -> Vec<(u16, u32)> {
         let mut ports = self.trial.ports();
         if order == Order::Descending {
             ports.reverse();
         }
+        ports
+    }
+
+    fn shots(&self, course: Course) -> Vec<Shot> {
+        let ports = self.ports(course.order);
+        let is_before = |port: u16| course.begin.is_some_and(|begin| port != begin);
+        let ports: Vec<(u16, u32)> = ports.into_iter().skip_while(|(port, _)| is_before(*port)).collect();
         let first = ports.first().map_or(0, |(port, _)| *port);
         let shot = |(port, stands_for): (u16, u32)| Shot {
             port,
-            at: interval.saturating_mul(port.abs_diff(first).into()),
+            at: course.interval.saturating_mul(port.abs_diff(first).into()),
             stands_for,
         };
         ports.into_iter().map(shot).collect()
     }
 
-    fn in_order(
-        &self,
-        door: &str,
-        outcome: &Outcome,
-        order: Order,
-        interval: Duration,
-        manner: Manner,
-    ) -> Option<Lint> {
+    fn in_order(&self, door: &str, outcome: &Outcome, course: Course) -> Option<Lint> {
         let way = self.way(door, &outcome.entered)?;
         if let Some(lint) = self.at_once(door, &way) {
             return Some(lint);
         }
+        let Course { order, interval, manner, begin } = course;
+        let undetected = if begin.is_none() { ", which the rules do not detect" } else { "" };
         let when = match (manner, interval == INTERVALS[0]) {
-            (Manner::Patient, _) => "if it pauses while its source is blocked".to_owned(),
+            (Manner::Patient | Manner::PatientAtKnocks, _) => "if it pauses while its source is blocked".to_owned(),
             (Manner::Steady, true) => format!("from {} ports a second on", self.rate(&way)),
             (Manner::Steady, false) if interval.as_secs() == 0 => {
-                format!("at {} ports a second, which the rules do not detect", 1_000 / interval.as_millis())
+                format!("at {} ports a second{undetected}", 1_000 / interval.as_millis())
             }
-            (Manner::Steady, false) => {
-                format!("at one port in {}, which the rules do not detect", format_duration(interval))
-            }
+            (Manner::Steady, false) => format!("at one port in {}{undetected}", format_duration(interval)),
         };
+        let begin = begin.map_or_else(String::new, |port| format!(" that begins at port {port}"));
         let sentence = format!(
-            "a port scan in {} order completes this knock by chance ({}) and opens `{door}`, {when}",
+            "a port scan in {} order{begin} completes this knock by chance ({}) and opens `{door}`, {when}",
             order.name(),
             ports(&way)
         );
@@ -222,22 +285,32 @@ impl Scan<'_, '_> {
     }
 }
 
+/// A search for ports in an order that opens doors.
+struct Search {
+    /// The ports to try, each with the rules that match it.
+    ports: Vec<(u16, Vec<usize>)>,
+    /// The ports so far.
+    knock: Vec<u16>,
+    /// The doors that a knock has opened, each with its result.
+    opened: BTreeMap<String, Outcome>,
+}
+
 /// Scans in random order: finds the knock by trying ports one after the other, and then the number of ports in between
 /// that would prevent it.
 impl Scan<'_, '_> {
-    fn in_random_order(&self, budget: &mut Budget) -> Vec<(String, Lint)> {
+    fn in_random_order(&self, budgets: &mut Budgets) -> Vec<(String, Lint)> {
+        let mut search = Search { ports: self.ports_by_use(), knock: Vec::new(), opened: BTreeMap::new() };
+        self.search(&mut search, &Outcome::default(), &mut budgets.search);
         let mut found = Vec::new();
-        let knock = self.longest_knock(budget);
-        let outcome = self.run(&knock, budget);
-        for door in outcome.opened.keys() {
-            let Some(way) = self.way(door, &outcome.entered) else { continue };
+        for (door, outcome) in search.opened {
+            let Some(way) = self.way(&door, &outcome.entered) else { continue };
             let mut ports: Vec<u16> = way.iter().map(|step| step.port).collect();
             ports.dedup();
-            let luck = self.luck(door, &ports, &way, budget);
+            let luck = self.luck(&door, &ports, &way, &mut budgets.all_ports);
             if luck < LEAST_LUCK {
                 continue;
             }
-            let lint = self.at_once(door, &way).unwrap_or_else(|| {
+            let lint = self.at_once(&door, &way).unwrap_or_else(|| {
                 let sentence = format!(
                     "one of {:.0} port scans in random order, as scanners do by default, completes this knock by chance ({}) \
                      and opens `{door}`",
@@ -246,29 +319,43 @@ impl Scan<'_, '_> {
                 );
                 self.lint(&way, sentence)
             });
-            found.push((door.clone(), lint));
+            found.push((door, lint));
         }
         found
     }
 
-    /// Ports in an order in which each leads into another list of a knock.
-    fn longest_knock(&self, budget: &mut Budget) -> Vec<u16> {
-        let mut knock: Vec<u16> = Vec::new();
-        let mut candidates: Vec<u16> = self.trial.ports().into_iter().map(|(port, _)| port).collect();
-        // A port is used once: ports that few steps need come first, so that the other steps keep theirs.
-        candidates.sort_by_cached_key(|port| self.trial.steps_for(*port));
-        let mut known = 0;
-        while knock.len() < MOST_STEPS {
-            let next = candidates.iter().filter(|port| !knock.contains(port)).find_map(|port| {
-                let longer: Vec<u16> = knock.iter().copied().chain([*port]).collect();
-                let entered = self.run(&longer, budget).entered.len();
-                (entered > known).then_some((*port, entered))
-            });
-            let Some((port, entered)) = next else { break };
-            knock.push(port);
-            known = entered;
+    /// The ports to try in a knock, each with the rules that match it. A port is used once: ports that few steps need
+    /// come first, so that the other steps keep theirs.
+    fn ports_by_use(&self) -> Vec<(u16, Vec<usize>)> {
+        let ports = self.trial.ports().into_iter();
+        let mut ports: Vec<(u16, Vec<usize>)> = ports.map(|(port, _)| (port, self.trial.rules_for(port))).collect();
+        ports.sort_by_key(|(_, rules)| rules.iter().filter(|rule| self.trial.is_step(**rule)).count());
+        ports
+    }
+
+    /// Continues a knock with this result by each port that leads into another list, until every door is opened.
+    fn search(&self, search: &mut Search, result: &Outcome, budget: &mut Budget) {
+        for door in result.opened.keys() {
+            search.opened.entry(door.clone()).or_insert_with(|| result.clone());
         }
-        knock
+        let mut tried: HashSet<Vec<usize>> = HashSet::new();
+        for place in 0..search.ports.len() {
+            if search.opened.len() == self.knocks.doors.len() || search.knock.len() == MOST_STEPS || budget.is_spent() {
+                return;
+            }
+            let (port, rules) = &search.ports[place];
+            // Ports that the same rules match lead into the same lists.
+            if search.knock.contains(port) || tried.contains(rules) {
+                continue;
+            }
+            tried.insert(rules.clone());
+            search.knock.push(*port);
+            let longer = self.run(&search.knock, budget);
+            if longer.entered.len() > result.entered.len() {
+                self.search(search, &longer, budget);
+            }
+            search.knock.pop();
+        }
     }
 
     fn run(&self, knock: &[u16], budget: &mut Budget) -> Outcome {

@@ -45,6 +45,10 @@ impl Budget {
         self.0 = left.unwrap_or_default();
         left.is_some()
     }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
 }
 
 /// The behaviour of a scan between two ports.
@@ -54,6 +58,9 @@ pub(super) enum Manner {
     Steady,
     /// It waits while its source is in a list that blocks it.
     Patient,
+    /// It waits in the same way, but only before the ports of a knock: a source that is blocked elsewhere is not added to
+    /// lists that block it for longer.
+    PatientAtKnocks,
 }
 
 /// A scanned port.
@@ -99,7 +106,7 @@ pub(super) struct Trial<'k, 'r> {
     /// Whether some rule counts ports or packets.
     pub(super) counts: bool,
     /// Number of ports that are tried before and after each edge.
-    between: usize,
+    pub(super) between: usize,
     /// Lists that block a source.
     traps: BTreeSet<String>,
     /// The packets that are tried at an open door.
@@ -215,6 +222,9 @@ impl<'k, 'r> Trial<'k, 'r> {
 
     /// Tries a port, and then waits if the scan is patient.
     fn send(&self, evaluator: &mut Evaluator<'_>, shot: &Shot, manner: Manner, waited: &mut Duration) -> Evaluation {
+        if manner == Manner::PatientAtKnocks && self.rules_for(shot.port).into_iter().any(|rule| self.is_step(rule)) {
+            *waited += self.kept_out_for(evaluator, time(shot.at + *waited));
+        }
         let now = time(shot.at + *waited);
         let probe = self.shot(shot.port);
         let evaluation = evaluator.evaluate(&probe.packet(), now);
@@ -242,16 +252,20 @@ impl<'k, 'r> Trial<'k, 'r> {
         new
     }
 
-    /// The number of steps of knocks that match the port.
-    pub(super) fn steps_for(&self, port: u16) -> usize {
-        let asks = |rule: &&&Rule| {
-            adds_source(rule).is_some_and(|list| self.knocks.leading.contains(list))
-                && rule.matchers.iter().all(|matcher| match &matcher.condition {
-                    Condition::DstPort(set) => set.contains(port) != matcher.negated,
-                    _ => true,
-                })
+    /// The rules whose ports contain this port, or that have no ports.
+    pub(super) fn rules_for(&self, port: u16) -> Vec<usize> {
+        let matches = |rule: &Rule| {
+            rule.matchers.iter().all(|matcher| match &matcher.condition {
+                Condition::DstPort(set) | Condition::AnyPort(set) => set.contains(port) != matcher.negated,
+                _ => true,
+            })
         };
-        self.origins.iter().filter(asks).count()
+        (0..self.origins.len()).filter(|rule| matches(self.origins[*rule])).collect()
+    }
+
+    /// Whether the rule is a step of a knock.
+    pub(super) fn is_step(&self, rule: usize) -> bool {
+        adds_source(self.origins[rule]).is_some_and(|list| self.knocks.leading.contains(list))
     }
 
     /// Whether some list blocks the source.
@@ -285,6 +299,9 @@ impl<'k, 'r> Trial<'k, 'r> {
             let mut evaluator = Evaluator::new(&self.rules, &self.settings, 7);
             for shot in shots {
                 self.send(&mut evaluator, shot, manner, &mut waited);
+            }
+            if manner == Manner::PatientAtKnocks {
+                waited += self.kept_out_for(&evaluator, time(last.at + waited));
             }
             let evaluation = evaluator.evaluate(&entry.packet(), time(last.at + waited + delay));
             let asks = |rule: &usize| needed(self.origins[*rule]).any(|list| list == door);

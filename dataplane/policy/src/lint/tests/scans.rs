@@ -75,6 +75,17 @@ fn ports_that_go_up_and_down_are_scanned_in_random_order() {
     assert_eq!(often(&three, &trap("5000-5099")), None);
 }
 
+/// Ports 2 and 25 both complete the first step; with port 2, none is left for the second.
+#[test]
+fn a_port_of_several_steps_is_left_for_the_step_that_has_no_other() {
+    let steps = ["protocol=tcp dst-port=25,2", "protocol=tcp dst-port=2", "protocol=tcp dst-port=25,19"];
+    let rules = knock_rules(&steps);
+    // The last step comes first, so that each packet completes one step.
+    let lines: Vec<&str> = rules.lines().collect();
+    let rules = [lines[2], lines[1], lines[0], lines[3]].join("\n") + "\n";
+    assert_eq!(found(&rules), [("scan-opens", 2)]);
+}
+
 #[test]
 fn a_scan_must_be_fast_enough() {
     let of = |second: u16| {
@@ -149,6 +160,22 @@ fn a_jump_that_needs_a_knock_is_not_a_door_by_itself() {
     assert_eq!(found(&rules("protocol=udp")), [("scan-opens", 2)]);
 }
 
+/// While the source is blocked for a second, the port that would block it for two hours is not noticed.
+#[test]
+fn a_source_that_is_blocked_for_a_short_time_avoids_a_longer_one() {
+    let steps = ["protocol=tcp dst-port=1", "protocol=tcp dst-port=31-32"];
+    let stop = "add chain=input src-address-list=caught action=drop\n";
+    let catch = |port: &str, timeout: &str| {
+        format!(
+            "add chain=input protocol=tcp dst-port={port} action=add-src-to-address-list address-list=caught \
+             address-list-timeout={timeout}\n"
+        )
+    };
+    let knock = knock_rules(&steps);
+    let rules = format!("{stop}{}{stop}{}{knock}", catch("3", "2h"), catch("!42", "2s"));
+    assert_eq!(found(&rules).iter().map(|(code, _)| *code).collect::<Vec<_>>(), ["scan-opens"]);
+}
+
 /// Carries out the scan of the lint: at this speed the source is in the list.
 #[test]
 fn the_scan_of_the_lint_opens() {
@@ -210,4 +237,27 @@ fn the_order_of_the_rules_counts() {
     assert!(opens(
         &rules.replace(psd, &format!("{}add chain=input action=return\n", psd.replace("psd=", "dst-port=1-1023 psd=")))
     ));
+}
+
+/// The bucket of a limit is full at the begin of a scan, and then every second packet passes: which ones depends on the
+/// port with which the scan begins.
+#[test]
+fn a_scan_may_begin_shortly_before_the_knock() {
+    let scans = |first: u16, second: u16, guard: &str| {
+        let steps = [format!("protocol=udp dst-port={first}"), format!("protocol=udp dst-port={second}")];
+        let lints =
+            all_with(&filter(&format!("{guard}{}", knock_rules(&[&steps[0], &steps[1]]))), &Settings::default());
+        let lint = lints.into_iter().find(|lint| lint.code == Code::ScanOpens);
+        lint.map(|lint| lint.sentence.split(" completes").next().unwrap_or_default().to_owned())
+    };
+    let limit = "add chain=input protocol=udp limit=!5,5 action=drop\n";
+    let psd = "add chain=input protocol=udp psd=21,3s,3,1 action=drop\n";
+    for (first, second, guard, expected) in [
+        (45, 32, limit, Some("a port scan in descending order that begins at port 52")),
+        (32, 45, limit, Some("a port scan in ascending order that begins at port 25")),
+        (4045, 4040, psd, Some("a port scan in descending order that begins at port 4059")),
+        (4045, 4080, psd, None),
+    ] {
+        assert_eq!(scans(first, second, guard).as_deref(), expected, "{first}, {second}: {guard}");
+    }
 }
