@@ -14,6 +14,7 @@
 pub mod candidate;
 pub mod crowd;
 pub mod deafness;
+mod defaults;
 mod knockplane;
 pub mod lab;
 pub mod latency;

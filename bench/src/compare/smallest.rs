@@ -18,10 +18,8 @@ use knockplane_ring::{
 use std::sync::Mutex;
 
 use super::candidate::{Candidate, Losses, Role};
+use super::defaults;
 use super::lab::{CANDIDATE_CORE, Lab};
-
-/// The dataplane's default.
-const RING_SIZE: u32 = 2048;
 
 /// Longest sleep, after which the thread checks whether it must end.
 const SLEEP: Duration = Duration::from_millis(50);
@@ -121,19 +119,21 @@ impl Smallest {
     pub(super) fn start(lab: &Lab, library: Library, role: Role, spins: bool) -> Result<Self> {
         raise_memlock_limit();
         let filter = &lab.topology.filter;
+        // As large as those of the dataplane, so that the difference is not the size.
+        let ring_size = defaults::dataplane("ring-size")?;
         match library {
             Library::Own => Self::spawn(filter.within(|| {
                 let (devices, mut programs, max_frame) = prepare()?;
                 let drivers = [devices[0].driver(), devices[1].driver()];
                 let buffers = Buffers::choose(drivers, max_frame, ZeroCopy::Auto)?;
-                let settings = RingSettings { ring_size: RING_SIZE, buffers };
+                let settings = RingSettings { ring_size, buffers };
                 let forwarder = Rings::bind([&devices[0], &devices[1]], 0, &settings)?;
                 forwarder.connect(&mut programs, 0)?;
                 Ok(Loop { forwarder, _programs: programs, _devices: devices, role, spins, tx_full: 0 })
             })?),
             Library::XskRs => Self::spawn(filter.within(|| {
                 let (devices, mut programs, _) = prepare()?;
-                let forwarder = Peer::bind(&[&devices[0], &devices[1]], RING_SIZE)?;
+                let forwarder = Peer::bind(&[&devices[0], &devices[1]], ring_size)?;
                 for side in Side::ALL {
                     programs[side.index()].set_socket(0, forwarder.fd(side.index()))?;
                 }

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use knockplane_ring::Device;
 use knockplane_tests::{CLIENT, Filter, FilterOptions, SERVER, Topology};
 
+use super::defaults;
 use super::lab::CANDIDATE_CORE;
 use super::lab::GENERATOR_CORE;
 use super::results::{Upkeep, quantile};
@@ -18,8 +19,6 @@ use crate::generator::{Generator, Profile, Spec};
 
 /// Every packet passes, so that the first frame after the start shows that the filter forwards.
 const RULES: &str = "/ip firewall filter\nadd action=accept chain=input\n";
-
-const DEFAULTS: &str = include_str!("../../../configs/default.toml");
 
 /// The server's link address, so that no ARP request is needed.
 const SERVER_MAC: &str = "02:00:00:00:00:06";
@@ -46,7 +45,7 @@ pub fn measure(quick: bool, mut progress: impl FnMut(&str) -> Result<()>) -> Res
     let topology = Topology::new(1)?;
     topology.server.ip(&format!("link set eth0 address {SERVER_MAC}"))?;
     topology.client.ip(&format!("neigh replace {SERVER} lladdr {SERVER_MAC} dev eth0 nud permanent"))?;
-    let list_capacity = default_list_capacity()?;
+    let list_capacity = defaults::dataplane("list-capacity")?;
 
     progress("resident memory")?;
     // The difference to a filter without list entries is the memory of the entries.
@@ -79,12 +78,6 @@ fn start(topology: &Topology, list_capacity: usize) -> Result<Filter<'_>> {
         ..FilterOptions::from_rules(RULES)
     };
     Filter::start(topology, &options)
-}
-
-fn default_list_capacity() -> Result<usize> {
-    let defaults: toml::Table = DEFAULTS.parse()?;
-    let capacity = defaults["dataplane"]["list-capacity"].as_integer().context("no number")?;
-    Ok(usize::try_from(capacity)?)
 }
 
 /// Physical memory of the dataplane. It includes the frames of its rings, which the kernel pins, but which are pages of the
@@ -147,7 +140,7 @@ mod tests {
 
     #[test]
     fn the_default_configuration_says_how_many_entries_there_are() {
-        assert!(default_list_capacity().expect("a number") > 1);
+        assert!(defaults::dataplane::<usize>("list-capacity").expect("a number") > 1);
     }
 
     #[test]
