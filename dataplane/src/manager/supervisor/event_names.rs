@@ -12,13 +12,29 @@ use knockplane_policy::time::Time;
 
 use crate::generation::Generation;
 
+/// The running generation, and those that workers may still use: all generations whose rules an event or a logged packet
+/// can name.
+pub(super) struct Generations {
+    pub(super) current: Arc<Generation>,
+    pub(super) leaving: Vec<Arc<Generation>>,
+}
+
+impl Generations {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Generation>> {
+        std::iter::once(&self.current).chain(&self.leaving)
+    }
+
+    /// A rule and its number.
+    pub(super) fn rule(&self, RulePosition { table, rule }: RulePosition) -> Option<(Rule, RuleNumber)> {
+        rule_at(self.iter().find(|generation| generation.table.number() == table)?, rule as usize)
+    }
+}
+
 /// The sources of names.
 #[derive(Clone, Copy)]
 pub(super) struct EventNames<'m> {
     pub(super) lists: &'m Lists,
-    /// The running generation, and those that workers may still use.
-    pub(super) current: &'m Generation,
-    pub(super) leaving: &'m [Arc<Generation>],
+    pub(super) generations: &'m Generations,
     pub(super) now: Time,
     /// See [`crate::clock::wall`].
     pub(super) wall: i64,
@@ -28,7 +44,7 @@ impl EventNames<'_> {
     /// The event in the form for other processes.
     pub(super) fn event(&self, number: u64, event: &ListEvent) -> Event {
         let ListEvent { kind, entry, cause, at } = *event;
-        let rule = cause.and_then(|cause| cause.rule).and_then(|rule| rule_of(self.current, self.leaving, rule));
+        let rule = cause.and_then(|cause| cause.rule).and_then(|rule| self.generations.rule(rule));
         let record = self.record(&entry);
         Event {
             number,
@@ -63,7 +79,7 @@ impl EventNames<'_> {
 
     /// The door with this open list, while the configuration contains it.
     pub(super) fn door(&self, list: &str) -> Option<&Door> {
-        self.current.table.settings().doors.iter().find(|door| door.open_list() == list)
+        self.generations.current.table.settings().doors.iter().find(|door| door.open_list() == list)
     }
 
     /// The present time in nanoseconds since 1970.
@@ -74,17 +90,6 @@ impl EventNames<'_> {
     fn wall_ns(&self, time: Time) -> u64 {
         time.as_nanos().saturating_add_signed(self.wall)
     }
-}
-
-/// A rule and its number, from the running generation or one that workers may still use.
-pub(super) fn rule_of(
-    current: &Generation,
-    leaving: &[Arc<Generation>],
-    RulePosition { table, rule }: RulePosition,
-) -> Option<(Rule, RuleNumber)> {
-    let find =
-        |generation: &Generation| rule_at(generation, rule as usize).filter(|_| generation.table.number() == table);
-    find(current).or_else(|| leaving.iter().find_map(|generation| find(generation)))
 }
 
 /// The rule at this position of a generation, and its number.

@@ -6,7 +6,6 @@
 //! not logged. Packets have a queue of their own, and are counted by their rule.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -22,9 +21,8 @@ use knockplane_policy::rule::{Rule, RuleNumber};
 use knockplane_policy::time::{Time, format_duration};
 
 use super::Supervisor;
-use super::event_names::{EventNames, rule_at, rule_of};
+use super::event_names::{EventNames, Generations, rule_at};
 use super::grants::log_grant;
-use crate::generation::Generation;
 use crate::shared::EVENT_QUEUE;
 
 /// Maximum number of lines about packets in a tick, 640 a second: a limit for readers and disks.
@@ -33,9 +31,6 @@ const MAX_PACKET_LINES: usize = 64;
 /// Maximum number of lines about lists in a tick, 2,560 a second: a hundred clients that knock at once cause this
 /// number. A flood of forged knocks causes more.
 const MAX_LIST_LINES: usize = 256;
-
-/// The maximum number of events that the log reads in a tick: the size of the ring.
-const MAX_EVENTS: usize = 16_384;
 
 /// The interval of reads of the lists for gaps: each reads all of their slots.
 const RECOVERY: Duration = Duration::from_secs(1);
@@ -77,10 +72,10 @@ impl EventLog {
         self.lost
     }
 
-    /// Logs the events since the last call.
-    fn read(&mut self, lists: &Lists, names: &EventNames<'_>) {
+    /// Logs the events since the last call, up to the event of this number.
+    fn read(&mut self, lists: &Lists, last: u64, names: &EventNames<'_>) {
         self.list_lines = 0;
-        for _ in 0..MAX_EVENTS {
+        while self.cursor.last() < last {
             match lists.receive(&mut self.cursor) {
                 Some(Received::Event(number, event)) => {
                     self.read = event.at;
@@ -183,39 +178,41 @@ fn event_of(changed: Changed, after: Time) -> ListEvent {
 impl Supervisor {
     /// Logs the events since the last call, and counts those without a line.
     pub(super) fn log_events(&mut self, now: Time) {
-        self.read_events(now, now >= self.event_log.next_recovery);
-        self.log_packets();
-        self.count_unlogged();
+        self.log_pending(now, now >= self.event_log.next_recovery);
     }
 
-    /// As [`Manager::log_events`], for the last time.
+    /// As [`Supervisor::log_events`], for the last time.
     pub(super) fn log_last_events(&mut self, now: Time) {
-        self.read_events(now, true);
-        self.log_packets();
-        self.count_unlogged();
+        self.log_pending(now, true);
     }
 
-    fn read_events(&mut self, now: Time, recovers: bool) {
-        let current = self.shared.generation.load_full();
-        let leaving = self.published.ledger().book.leaving().to_vec();
+    fn log_pending(&mut self, now: Time, recovers: bool) {
         let lists = &self.shared.state.lists;
-        let names =
-            EventNames { lists, current: &current, leaving: &leaving, now, wall: self.shared.wall.load(Relaxed) };
-        self.event_log.read(lists, &names);
+        // The generations are read after these: the administration may swap them at any time, and the rules and doors of
+        // all events up to here, and of these packets, are then among them.
+        let last = lists.last_event();
+        let packets: Vec<LoggedMatch> = std::iter::from_fn(|| self.shared.logged.pop()).take(EVENT_QUEUE).collect();
+        let generations = self.generations();
+        let names = EventNames { lists, generations: &generations, now, wall: self.shared.wall.load(Relaxed) };
+        self.event_log.read(lists, last, &names);
         if recovers {
             self.event_log.recover(lists, &names, now);
         }
+        self.log_packets(packets, &generations);
+        count_unlogged(&generations);
+    }
+
+    fn generations(&self) -> Generations {
+        let ledger = self.published.ledger();
+        Generations { current: self.shared.generation.load_full(), leaving: ledger.book.leaving().to_vec() }
     }
 
     /// Logs packets, and counts those above the limit by their rule.
-    fn log_packets(&self) {
-        let current = self.shared.generation.load_full();
-        let leaving = self.published.ledger().book.leaving().to_vec();
+    fn log_packets(&self, packets: Vec<LoggedMatch>, generations: &Generations) {
         let mut beyond = HashMap::<RulePosition, u64>::new();
-        for number in 0..EVENT_QUEUE {
-            let Some(LoggedMatch { rule, packet }) = self.shared.logged.pop() else { break };
+        for (number, LoggedMatch { rule, packet }) in packets.into_iter().enumerate() {
             if number < MAX_PACKET_LINES {
-                match rule_of(&current, &leaving, rule) {
+                match generations.rule(rule) {
                     Some(rule) => log_packet(&rule, &packet),
                     None => knockplane_log::omit(Kind::Packet, None, 1),
                 }
@@ -225,22 +222,19 @@ impl Supervisor {
         }
         for (rule, packets) in beyond {
             self.shared.logged.count_lost(packets);
-            let rule = rule_of(&current, &leaving, rule);
+            let rule = generations.rule(rule);
             knockplane_log::omit(Kind::Packet, rule.as_ref().map(name).as_ref(), packets);
         }
     }
+}
 
-    /// Counts packets without room in the queue as lines that are not logged, by their rule.
-    fn count_unlogged(&self) {
-        let current = self.shared.generation.load_full();
-        let mut generations: Vec<Arc<Generation>> = self.published.ledger().book.leaving().to_vec();
-        generations.push(current);
-        for generation in &generations {
-            for counters in &generation.counters {
-                for (rule, packets) in counters.take_unlogged() {
-                    let rule = rule_at(generation, rule).as_ref().map(name);
-                    knockplane_log::omit(Kind::Packet, rule.as_ref(), packets);
-                }
+/// Counts packets without room in the queue as lines that are not logged, by their rule.
+fn count_unlogged(generations: &Generations) {
+    for generation in generations.iter() {
+        for counters in &generation.counters {
+            for (rule, packets) in counters.take_unlogged() {
+                let rule = rule_at(generation, rule).as_ref().map(name);
+                knockplane_log::omit(Kind::Packet, rule.as_ref(), packets);
             }
         }
     }
