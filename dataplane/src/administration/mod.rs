@@ -175,7 +175,7 @@ impl Administration {
 
     /// Publishes the present lists and host names for the manager.
     fn publish(&self) {
-        self.published.lists.store(Arc::new(self.lists.overview(self.shared.clock.now())));
+        self.published.lists.store(Arc::new(self.lists.published(self.shared.clock.now())));
     }
 }
 

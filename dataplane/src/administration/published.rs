@@ -15,7 +15,7 @@ use crate::shared::Shared;
 /// One value for the process. The administration writes it, and the manager reads it.
 pub(crate) struct Published {
     ledger: Mutex<Ledger>,
-    pub(crate) lists: ArcSwap<ListOverview>,
+    pub(crate) lists: ArcSwap<PublishedLists>,
     /// The number of rule sets and configurations that were applied since start.
     pub(crate) applied: AtomicU64,
     /// The number of rule sets and configurations that were refused since start.
@@ -30,7 +30,7 @@ pub(crate) struct Ledger {
 
 /// The lists and host names at the end of the last job.
 #[derive(Default)]
-pub(crate) struct ListOverview {
+pub(crate) struct PublishedLists {
     /// The lists with an operator's entry outside the slots of dynamic entries.
     pub(crate) with_entries: HashSet<String>,
     /// Damage of the stored entries that the start found.
@@ -56,7 +56,7 @@ impl Published {
     }
 }
 
-impl ListOverview {
+impl PublishedLists {
     /// The host names of all lists, as of now.
     pub(crate) fn names(&self, shared: &Shared) -> Vec<NameState> {
         let since = shared.clock.now().since(self.at);

@@ -21,7 +21,7 @@ use knockplane_policy::wire::{Added, ListQuery, Lists, MAX_ANSWER_ENTRIES, NameS
 use self::adding::Adding;
 use self::notes::Notes;
 use self::page::Places;
-use super::published::ListOverview;
+use super::published::PublishedLists;
 use super::{Administration, Problem};
 use crate::generation::Generation;
 use crate::names::Names;
@@ -54,9 +54,9 @@ impl ListAdministration {
     }
 
     /// The summary of the lists for the manager.
-    pub(super) fn overview(&self, now: Time) -> ListOverview {
+    pub(super) fn published(&self, now: Time) -> PublishedLists {
         let with_entries = self.entries.lists().filter(|(_, entries)| !entries.is_empty());
-        ListOverview {
+        PublishedLists {
             with_entries: with_entries.map(|(name, _)| name.to_owned()).collect(),
             damage: self.entries.damage().map(str::to_owned),
             names: self.name_states(now),
