@@ -167,10 +167,12 @@ fn take(lists: &Lists, [first, second, third]: [ListId; 3], turn: &Turn, now: &m
         }
         Turn::Step(address, step, peer_tag, level) => {
             let set = ProgressChange::Set { step, peer_tag, begun: at, level, expiry: at + seconds(4) };
-            lists.progress(second, v4(100 + address), at, |_| set);
+            lists.in_vlan(Vlan::NONE).progress(second, v4(100 + address), at, |_| set);
         }
-        Turn::Clear(address) => _ = lists.progress(second, v4(100 + address), at, |_| ProgressChange::Clear),
-        Turn::Close(address, peer) => _ = lists.remove_for(third, v4(address), peer, at),
+        Turn::Clear(address) => {
+            _ = lists.in_vlan(Vlan::NONE).progress(second, v4(100 + address), at, |_| ProgressChange::Clear)
+        }
+        Turn::Close(address, peer) => _ = lists.in_vlan(Vlan::NONE).remove_for(third, v4(address), peer, at),
         Turn::Operator(list, address, time) => {
             _ = lists.add_by_operator(ids[list], v4(address), at + seconds(time), at);
         }
@@ -297,7 +299,7 @@ fn every_kind_of_change_is_an_event_with_its_origin() {
     // Two steps of a knock, the second one above level 0; then it starts over.
     let step = |step, level| ProgressChange::Set { step, peer_tag: 9, begun: after(8), level, expiry: after(20) };
     for change in [step(1, 0), step(2, 1), step(1, 0), step(2, 1), ProgressChange::Clear] {
-        lists.progress(second, v4(5), after(8), |_| change);
+        lists.in_vlan(Vlan::NONE).progress(second, v4(5), after(8), |_| change);
     }
     let expected = [EventKind::Stepped, EventKind::Removed, EventKind::Stepped, EventKind::Removed];
     assert_eq!(told(&lists, &mut cursor), expected.map(|kind| (kind, packet, v4(5))));

@@ -205,11 +205,13 @@ fn what_expires_is_counted_once_however_it_is_found() {
     assert_eq!(expired(), 3, "taken out too late");
     let step =
         |time: u64| ProgressChange::Set { step: 1, peer_tag: 7, begun: after(time), level: 0, expiry: after(time + 1) };
-    lists.progress(first, v4(1), after(4), |_| step(4));
-    lists.progress(first, v4(1), after(4), |_| step(4));
-    lists.progress(first, v4(1), after(5), |seen| if seen.is_none() { step(5) } else { ProgressChange::Keep });
+    lists.in_vlan(Vlan::NONE).progress(first, v4(1), after(4), |_| step(4));
+    lists.in_vlan(Vlan::NONE).progress(first, v4(1), after(4), |_| step(4));
+    lists
+        .in_vlan(Vlan::NONE)
+        .progress(first, v4(1), after(5), |seen| if seen.is_none() { step(5) } else { ProgressChange::Keep });
     assert_eq!(expired(), 4, "a step too late");
-    lists.progress(first, v4(1), after(5), |_| ProgressChange::Clear);
+    lists.in_vlan(Vlan::NONE).progress(first, v4(1), after(5), |_| ProgressChange::Clear);
     lists.sweep(1, after(9));
     assert_eq!(expired(), 4, "what led to the end does not expire");
     add(first, 9);
@@ -409,15 +411,15 @@ fn sequences_count_for_the_quota_while_they_begin() {
     let [list, ..] = bound(&lists);
     let step = |number, level| {
         let set = ProgressChange::Set { step: 1, peer_tag: 7, begun: after(1), level, expiry: after(9) };
-        lists.progress(list, v4(number), after(1), |_| set)
+        lists.in_vlan(Vlan::NONE).progress(list, v4(number), after(1), |_| set)
     };
     assert_eq!([step(1, 0), step(2, 0)], [Some(AddOutcome::New), Some(AddOutcome::Refused)]);
     assert_eq!([step(1, 1), step(2, 0)], [Some(AddOutcome::Refreshed), Some(AddOutcome::New)]);
     // Back to the beginning, both count.
     assert_eq!([step(1, 0), step(3, 0)], [Some(AddOutcome::Refreshed), Some(AddOutcome::Refused)]);
-    lists.progress(list, v4(1), after(1), |_| ProgressChange::Clear);
+    lists.in_vlan(Vlan::NONE).progress(list, v4(1), after(1), |_| ProgressChange::Clear);
     assert_eq!(step(3, 0), Some(AddOutcome::Refused));
-    lists.progress(list, v4(2), after(1), |_| ProgressChange::Clear);
+    lists.in_vlan(Vlan::NONE).progress(list, v4(2), after(1), |_| ProgressChange::Clear);
     assert_eq!(step(3, 0), Some(AddOutcome::New));
 }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use knockplane_engine::state::lists::{AddOutcome, ListId, Lists, ProgressChange, SequenceProgress};
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
 use crate::common::seconds;
@@ -40,7 +41,10 @@ fn an_entry_is_removed_for_one_end_or_for_all() {
         lists.add_for(door, SOURCE, to, after(5), after(0));
     }
     let is_in = |to| lists.membership(SOURCE, to, after(1)).contains(door);
-    assert!(lists.remove_for(door, SOURCE, 0, after(1)) && !lists.remove_for(door, SOURCE, 0, after(1)));
+    assert!(
+        lists.in_vlan(Vlan::NONE).remove_for(door, SOURCE, 0, after(1))
+            && !lists.in_vlan(Vlan::NONE).remove_for(door, SOURCE, 0, after(1))
+    );
     assert_eq!([0, 7, 8].map(is_in), [false, true, true]);
     assert!(lists.remove(door, SOURCE, after(1)) && !lists.remove(door, SOURCE, after(1)));
     assert_eq!([0, 7, 8].map(is_in), [false; 3]);
@@ -98,13 +102,13 @@ fn a_sequence_is_read_and_written_in_one() {
         assert_eq!(seen, None);
         set(1, 7, begun, 0, after(10))
     };
-    assert_eq!(lists.progress(door, SOURCE, begun, first), Some(AddOutcome::New));
+    assert_eq!(lists.in_vlan(Vlan::NONE).progress(door, SOURCE, begun, first), Some(AddOutcome::New));
     let mut seen = None;
     let second = |stored: Option<SequenceProgress>| {
         seen = stored;
         set(2, 9, begun, 1, after(12))
     };
-    assert_eq!(lists.progress(door, SOURCE, after(3), second), Some(AddOutcome::Refreshed));
+    assert_eq!(lists.in_vlan(Vlan::NONE).progress(door, SOURCE, after(3), second), Some(AddOutcome::Refreshed));
     assert_eq!(seen, Some(SequenceProgress { step: 1, peer_tag: 7, begun, since: begun, expiry: after(10) }));
 
     let look = |now| {
@@ -113,7 +117,7 @@ fn a_sequence_is_read_and_written_in_one() {
             seen = stored;
             ProgressChange::Keep
         };
-        assert_eq!(lists.progress(door, SOURCE, now, keep), None);
+        assert_eq!(lists.in_vlan(Vlan::NONE).progress(door, SOURCE, now, keep), None);
         seen
     };
     let stored = look(after(2)).unwrap();
@@ -124,7 +128,7 @@ fn a_sequence_is_read_and_written_in_one() {
     let counts = |to, now| lists.membership(SOURCE, to, after(now)).contains(door);
     assert!(counts(9, 3) && !counts(9, 2) && !counts(7, 3) && !counts(0, 3));
 
-    assert_eq!(lists.progress(door, SOURCE, after(4), |_| ProgressChange::Clear), None);
+    assert_eq!(lists.in_vlan(Vlan::NONE).progress(door, SOURCE, after(4), |_| ProgressChange::Clear), None);
     assert_eq!(look(after(4)), None);
     assert_eq!(lists.summaries()[0].entries, 0);
 }
@@ -133,7 +137,9 @@ fn a_sequence_is_read_and_written_in_one() {
 fn a_sequence_keeps_to_the_levels() {
     let (lists, door) = lists(2);
     let step = |source: u8, level| {
-        lists.progress(door, [192, 0, 2, source].into(), after(1), |_| set(1, 7, after(1), level, after(9)))
+        lists
+            .in_vlan(Vlan::NONE)
+            .progress(door, [192, 0, 2, source].into(), after(1), |_| set(1, 7, after(1), level, after(9)))
     };
     assert_eq!(
         [step(1, 1), step(2, 1), step(3, 0)],

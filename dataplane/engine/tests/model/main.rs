@@ -32,6 +32,7 @@ mod events;
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 use shuttle::scheduler::DfsScheduler;
 use shuttle::sync::Arc;
@@ -97,7 +98,7 @@ fn knock(lists: &Lists, list: ListId, step: u8, arrived: Time) -> (bool, Option<
         }
         _ => ProgressChange::Keep,
     };
-    let added = lists.progress(list, SOURCE, arrived, decide);
+    let added = lists.in_vlan(Vlan::NONE).progress(list, SOURCE, arrived, decide);
     (opened, added)
 }
 

@@ -71,12 +71,6 @@ impl Lists {
         flushed
     }
 
-    /// Removes the address from the list for the peer of this tag alone, in all VLANs. Returns whether the list
-    /// contained the address for this peer.
-    pub fn remove_for(&self, list: ListId, address: IpAddr, peer_tag: u32, now: Time) -> bool {
-        self.in_vlan(Vlan::NONE).remove_for(list, address, peer_tag, now)
-    }
-
     pub(super) fn remove_at(&self, ends: RemovalScope, key: Key, cause: &Cause, now: Time) -> bool {
         self.change(key, |shard, hash, key, net| {
             let mut removed = shard.remove(hash, key, ends, cause, now);

@@ -2,10 +2,9 @@
 
 use std::net::IpAddr;
 
-use knockplane_policy::packet::Vlan;
 use knockplane_policy::time::Time;
 
-use super::{AddOutcome, ListId, Lists, VlanLists};
+use super::{AddOutcome, ListId, VlanLists};
 
 /// The progress of a source in a sequence of steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,19 +48,6 @@ pub enum ProgressChange {
     },
     /// The progress is removed.
     Clear,
-}
-
-impl Lists {
-    /// As [`VlanLists::progress`], in all VLANs together.
-    pub fn progress(
-        &self,
-        list: ListId,
-        address: IpAddr,
-        now: Time,
-        decide: impl FnOnce(Option<SequenceProgress>) -> ProgressChange,
-    ) -> Option<AddOutcome> {
-        self.in_vlan(Vlan::NONE).progress(list, address, now, decide)
-    }
 }
 
 impl VlanLists<'_> {

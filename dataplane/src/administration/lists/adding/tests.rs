@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use knockplane_policy::packet::Vlan;
 use knockplane_policy::rsc;
 use tempfile::TempDir;
 
@@ -117,7 +118,7 @@ fn an_import_that_is_refused_pushes_nobody_out() {
     let error = house.add(&["secured 10.0.0.8 60", "secured 10.0.2.1 60", "secured 10.0.3.0/24"]).unwrap_err();
     assert!(error.contains("nothing changed"), "{error}");
     assert_eq!(house.lists.summaries(), summaries);
-    assert!(house.lists.remove_for(secured, host(8), grant, at(0)));
+    assert!(house.lists.in_vlan(Vlan::NONE).remove_for(secured, host(8), grant, at(0)));
     assert!(!house.is_in("secured", "10.0.2.1", 0) && house.is_in("secured", "10.0.0.8", 0));
 }
 
