@@ -1,7 +1,6 @@
 //! Packets that rules log: a bounded queue from the workers to the log.
 //!
-//! A worker never waits. When the queue is full, the newest packet is dropped and counted; nothing about packets depends on
-//! their log lines.
+//! A worker never waits. If the queue is full, the newest entry is dropped and counted. No verdict depends on log lines.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,19 +18,19 @@ pub struct LoggedMatch {
     pub packet: LoggedPacket,
 }
 
-/// See the module.
+/// The queue.
 pub struct LoggedPackets {
     queue: ArrayQueue<LoggedMatch>,
     lost: AtomicU64,
 }
 
 impl LoggedPackets {
-    /// An empty queue with room for `capacity` packets, at least one.
+    /// Creates an empty queue for `capacity` packets, at least one.
     pub fn new(capacity: usize) -> LoggedPackets {
         LoggedPackets { queue: ArrayQueue::new(capacity.max(1)), lost: AtomicU64::new(0) }
     }
 
-    /// Appends a packet, or counts it as lost. Whether there was room.
+    /// Appends a packet, or counts it as lost. Returns whether the queue had room.
     #[inline]
     pub fn push(&self, logged: LoggedMatch) -> bool {
         let fits = self.queue.push(logged).is_ok();
@@ -41,17 +40,17 @@ impl LoggedPackets {
         fits
     }
 
-    /// Takes the oldest packet.
+    /// Removes and returns the oldest packet.
     pub fn pop(&self) -> Option<LoggedMatch> {
         self.queue.pop()
     }
 
-    /// Counts packets as lost that were taken and not logged.
+    /// Counts packets as lost that left the queue and were not logged.
     pub fn count_lost(&self, packets: u64) {
         self.lost.fetch_add(packets, Ordering::Relaxed);
     }
 
-    /// How many packets were lost since start.
+    /// The number of packets that were lost since start.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }

@@ -1,8 +1,8 @@
-//! What leaves the state: events of list entries, and logged packets.
+//! The data that leaves the state: events of list entries, and logged packets.
 //!
-//! An entry above a first step that is added, refreshed or ends is an event. The shard that changes the entry takes the
-//! event's number and writes the event into the ring ([`ring`]) under its own lock, so that numbers are in the order of each
-//! entry's changes. First steps are no events: anyone can take them, and a flood takes millions.
+//! There is an event when an entry above a first step is added, is refreshed, or ends. The shard that changes the entry takes
+//! the number of the event and writes the event into the ring ([`ring`]) under its own lock. The numbers are therefore in the
+//! order of the changes of each entry. First steps cause no events: any source can take them, and a flood takes millions.
 //!
 //! Packets that rules log have a queue of their own ([`logged`]): they cannot displace an event of an entry.
 //!
@@ -29,17 +29,17 @@ use knockplane_policy::time::Time;
 
 use crate::state::list_set::ListId;
 
-/// How many events and removals are kept.
+/// The number of events and removals that are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventRoom {
     /// Events in the ring; rounded up to a power of two. A subscriber that is further behind gets a gap.
     pub ring: usize,
-    /// Removals that each shard remembers for subscribers that have a gap.
+    /// Removals that each shard keeps for subscribers with a gap.
     pub removals: usize,
 }
 
 impl EventRoom {
-    /// For lists of so many entries: four events for each, within 256 and what is usual.
+    /// For lists of this capacity: four events for each entry, at least 256 and at most the default.
     pub(crate) fn of_capacity(capacity: usize) -> EventRoom {
         let usual = EventRoom::default();
         EventRoom { ring: capacity.saturating_mul(4).clamp(256, usual.ring), ..usual }
@@ -47,14 +47,14 @@ impl EventRoom {
 }
 
 impl Default for EventRoom {
-    /// 16,384 events, 3 MB: what 50,000 grants a second cause in three tenths of a second. Of 64 shards, each remembers 256
-    /// removals, as many together.
+    /// 16,384 events, 3 MB: the events of three tenths of a second with 50,000 grants a second. Each of 64 shards keeps 256
+    /// removals, which is the same number together.
     fn default() -> EventRoom {
         EventRoom { ring: 16_384, removals: 256 }
     }
 }
 
-/// What causes a change of the lists.
+/// The cause of a change of the lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cause {
     /// The kind of cause.
@@ -68,64 +68,64 @@ pub struct Cause {
 /// A rule of a compiled rule set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RulePosition {
-    /// The number of the compiled rule set that the rule is of.
+    /// The number of the compiled rule set that contains the rule.
     pub table: u32,
     /// The rule's position among the declared ones.
     pub rule: u32,
 }
 
-/// What an event says of the packet that knocked.
+/// The packet that completed a knock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnockPacket {
-    /// Its destination, which the entry counts for.
+    /// The destination of the packet: the peer of the entry.
     pub destination: IpAddr,
-    /// The network of its frame, whatever the settings say of VLANs.
+    /// The network of the frame, independent of the settings for VLANs.
     pub vlan: Vlan,
 }
 
 impl Cause {
-    /// This origin, without more to say.
+    /// A cause of this origin without a rule or a knock.
     pub const fn of(origin: Origin) -> Cause {
         Cause { origin, rule: None, knock: None }
     }
 }
 
-/// An entry as events show it.
+/// An entry in an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventEntry {
     /// The list.
     pub list: ListId,
     /// The entry's level.
     pub level: u8,
-    /// The address; of a network, the lowest one.
+    /// The address; for a network, its lowest address.
     pub address: IpAddr,
     /// The entry counts for the address's whole IPv6 network of 64 bits.
     pub by_network: bool,
-    /// The only VLAN that it counts in; [`Vlan::NONE`] if it counts in all.
+    /// The only VLAN of the entry; [`Vlan::NONE`] if the entry counts in all.
     pub vlan: Vlan,
-    /// The tag of the only peer that it counts for; 0 if it counts for all.
+    /// The tag of the only peer of the entry; 0 if the entry counts for all.
     pub peer_tag: u32,
-    /// That peer, if it is known.
+    /// The address of this peer, if it is known.
     pub peer: Option<IpAddr>,
-    /// Steps of a knock that were taken; 0 if the entry is no progress.
+    /// Completed steps of a knock; 0 if the entry is not the progress of a knock.
     pub step: u8,
-    /// What brought it in.
+    /// The origin of the entry.
     pub origin: Origin,
-    /// When it got in.
+    /// The time of the addition.
     pub since: Time,
-    /// When it leaves the list.
+    /// Expiry.
     pub expiry: Time,
 }
 
 /// A change of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListEvent {
-    /// The change. A grant by an operator is [`EventKind::Listed`] here: only names tell.
+    /// The change. A grant by an operator is [`EventKind::Listed`] here; only the list's name distinguishes it.
     pub kind: EventKind,
     /// The entry after the change; for an entry that ended, before it.
     pub entry: EventEntry,
-    /// What caused it; `None` if time or lack of room did.
+    /// The cause; `None` for expiry and eviction.
     pub cause: Option<Cause>,
-    /// When.
+    /// The time of the change.
     pub at: Time,
 }

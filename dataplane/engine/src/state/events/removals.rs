@@ -1,28 +1,29 @@
-//! The last removals of a shard, for subscribers that have a gap: an entry that is in no list any more cannot say that it
-//! changed. Bounded; the oldest is forgotten, and the record knows how far back it reaches.
+//! The last removals of a shard, for subscribers that have a gap: an entry that was removed does not contain the number of
+//! its last change any more. The record is bounded: a new removal replaces the oldest one. The record contains the number of
+//! the last removal that it has dropped.
 
 use std::collections::VecDeque;
 
 use super::ListEvent;
 
-/// See the module.
+/// The last removals of a shard.
 pub(crate) struct Removals {
-    /// Allocated whole, so that nothing is allocated under the lock of a shard.
+    /// Allocated at start, so that no allocation happens under the lock of a shard.
     events: VecDeque<(u64, ListEvent)>,
     room: usize,
-    /// The number of the last one that was forgotten; 0 for none.
+    /// The number of the last removal that was dropped; 0 for none.
     forgotten: u64,
 }
 
 impl Removals {
-    /// With room for so many; none if there is no memory for it.
+    /// Creates a record for this number of removals; `None` if memory does not suffice.
     pub(crate) fn new(room: usize) -> Option<Removals> {
         let mut events = VecDeque::new();
         events.try_reserve_exact(room).ok()?;
         Some(Removals { events, room, forgotten: 0 })
     }
 
-    /// Remembers a removal. Numbers rise.
+    /// Adds a removal. Its number is higher than those of earlier removals.
     pub(crate) fn push(&mut self, number: u64, event: ListEvent) {
         if self.events.len() == self.room {
             self.forgotten = self.events.pop_front().map_or(number, |(oldest, _)| oldest);
@@ -32,7 +33,7 @@ impl Removals {
         }
     }
 
-    /// The removals after this number; `None` if some of them were forgotten.
+    /// The removals after this number; `None` if some of them were dropped.
     pub(crate) fn since(&self, number: u64) -> Option<impl Iterator<Item = (u64, ListEvent)>> {
         (self.forgotten <= number).then(|| self.events.iter().copied().filter(move |(other, _)| *other > number))
     }

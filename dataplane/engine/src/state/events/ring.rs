@@ -1,4 +1,4 @@
-//! The ring of events: several writers, several subscribers, nobody waits for a subscriber.
+//! The ring of events: several writers and several subscribers. No writer waits for a subscriber.
 //!
 //! ```text
 //! numbers      …  41   42   43   44   45 (last)
@@ -6,14 +6,14 @@
 //!                      ▲ oldest that can still be read
 //! ```
 //!
-//! A writer takes the next number, which is the place as well: number modulo size. Numbers have no gaps therefore. It then
-//! writes under the slot's lock, which another thread holds only while it copies one event. A writer that finds a later
-//! event in its slot was overtaken by a whole ring, and leaves that one.
+//! A writer takes the next number. The number determines the slot, number modulo size, so the numbers have no gaps. The
+//! writer then writes under the slot's lock, which another thread holds only while it copies one event. If the slot contains
+//! a later event, other writers have overtaken this writer by a whole ring, and it leaves the later event in place.
 //!
-//! A subscriber reads under the same lock, so it never sees a torn event; and the slot has the number, so it never takes one
-//! event for another. If the slot has a later number than the wanted one, the subscriber is told which numbers it missed. If
-//! it has an earlier one, the wanted event is being written, and the subscriber comes back. So what a subscriber receives and
-//! the gaps together are all numbers, in order, each once.
+//! A subscriber reads under the same lock, so it never reads a torn event. The slot contains the number, so a subscriber
+//! never confuses two events. If the number in the slot is later than the wanted number, the subscriber receives a gap with
+//! the numbers that it missed. If it is earlier, a writer has not finished the wanted event, and the subscriber tries again
+//! later. The events and gaps that a subscriber receives are together all numbers, in order, each once.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -23,7 +23,7 @@ use knockplane_policy::event::Gap;
 use super::ListEvent;
 use crate::state::sync::{AtomicU64, Mutex, MutexGuard};
 
-/// See the module.
+/// The ring of events.
 pub(crate) struct EventRing {
     /// The last number taken; 0 for none.
     last: AtomicU64,
@@ -31,19 +31,19 @@ pub(crate) struct EventRing {
 }
 
 struct Slot {
-    /// 0 while nothing was written.
+    /// 0 until the first write.
     number: u64,
     event: Option<ListEvent>,
 }
 
-/// How far a subscriber has read.
+/// The position of a subscriber in the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
     next: u64,
 }
 
 impl Cursor {
-    /// To read the events after this number.
+    /// A cursor for the events after this number.
     pub const fn after(number: u64) -> Cursor {
         Cursor { next: number + 1 }
     }
@@ -54,17 +54,17 @@ impl Cursor {
     }
 }
 
-/// What a subscriber finds.
+/// The result of a read by a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
     /// The next event, and its number.
     Event(u64, ListEvent),
-    /// It is too late for these.
+    /// Events that were overwritten before the subscriber read them.
     Gap(Gap),
 }
 
 impl EventRing {
-    /// An empty ring of at least so many slots; none if there is no memory for it.
+    /// Creates an empty ring of at least this number of slots; `None` if memory does not suffice.
     pub(crate) fn new(slots: usize) -> Option<EventRing> {
         let count = slots.max(1).checked_next_power_of_two()?;
         let mut slots = Vec::new();
@@ -73,7 +73,7 @@ impl EventRing {
         Some(EventRing { last: AtomicU64::new(0), slots: slots.into_boxed_slice() })
     }
 
-    /// Publishes an event. Its number.
+    /// Publishes an event, and returns its number.
     pub(crate) fn push(&self, event: ListEvent) -> u64 {
         let number = self.last.fetch_add(1, Relaxed) + 1;
         let mut slot = self.slot(number);
@@ -83,12 +83,12 @@ impl EventRing {
         number
     }
 
-    /// The last number taken. An entry's change with this number may still be under way, under its shard's lock.
+    /// The last number taken. The change of the entry with this number may be in progress, under the lock of its shard.
     pub(crate) fn last(&self) -> u64 {
         self.last.load(Acquire)
     }
 
-    /// What comes next for a subscriber, if there is anything.
+    /// The next event or gap for a subscriber; `None` if there is none yet.
     pub(crate) fn receive(&self, cursor: &mut Cursor) -> Option<Received> {
         let (wanted, size) = (cursor.next, self.slots.len() as u64);
         let last = self.last();
@@ -107,14 +107,14 @@ impl EventRing {
             }
             newest = slot.number;
         }
-        // All that is a whole ring older than the newest is overwritten, or about to be.
+        // Events that are a whole ring older than the newest one are overwritten, or will be at once.
         let gap = Gap { first: wanted, last: newest - size };
         cursor.next = gap.last + 1;
         Some(Received::Gap(gap))
     }
 
     fn slot(&self, number: u64) -> MutexGuard<'_, Slot> {
-        // A power of two of them.
+        // The number of slots is a power of two.
         let slot = &self.slots[number as usize & (self.slots.len() - 1)];
         slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
